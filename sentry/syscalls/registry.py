@@ -1,0 +1,125 @@
+"""The table of system calls: one typed declaration each.
+
+`@syscall(number)` reads a handler's annotations once, at import, and compiles a flat decoder: raw
+registers in, handler called. The declaration also drives strace, the compatibility table, the
+monitoring points and the fuzzers. Arguments are decoded in the order of the parameters, or in
+`order`, which names the parameters in the order in which Linux checks them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from sentry.abi import unistd
+from sentry.syscalls.args import Arg
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+Result = int | None | Coroutine[Any, Any, int | None]
+Handler = Callable[..., Any]
+F = TypeVar("F", bound=Handler)
+
+NUMBERS = {value: name for name, value in vars(unistd).items() if isinstance(value, int)}
+TABLE_SIZE = 512
+
+
+@dataclass(slots=True)
+class Declaration:
+    """One system call."""
+
+    number: int
+    name: str
+    handler: Handler
+    args: list[tuple[str, Arg]]
+    call: Callable[..., Any]
+    """(task, a0 … a5) → what the handler gives: an int, None, or a coroutine."""
+    partial: str = ""
+    doc: str = ""
+    observed: bool = field(default=True)
+
+
+TABLE: list[Declaration | None] = [None] * TABLE_SIZE
+CALLS: list[Callable[..., Any] | None] = [None] * TABLE_SIZE
+"""`TABLE[n].call`, for the dispatch."""
+
+
+def syscall(number: int, *, partial: str = "", order: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Declare the handler of system call `number` (x86-64)."""
+
+    def declare(handler: F) -> F:
+        name = handler.__name__.removeprefix("sys_")
+        if NUMBERS.get(number) != name.rstrip("_"):
+            raise TypeError(f"system call {number} is {NUMBERS.get(number)}, not {name}")
+        if TABLE[number] is not None:
+            raise TypeError(f"system call {name} is declared twice")
+        args = arguments(handler)
+        call = compile_decoder(name, handler, args, order)
+        doc = inspect.getdoc(handler) or ""
+        TABLE[number] = Declaration(number, name, handler, args, call, partial, doc)
+        CALLS[number] = call
+        return handler
+
+    return declare
+
+
+def arguments(handler: Handler) -> list[tuple[str, Arg]]:
+    """(parameter, mark) of every parameter after the task."""
+    hints = get_type_hints(handler, include_extras=True, localns=_Lenient(handler.__globals__))
+    result = []
+    for name in list(inspect.signature(handler).parameters)[1:]:
+        hint = hints[name]
+        marks = [m for m in get_args(hint)[1:] if isinstance(m, Arg)] if get_origin(hint) is Annotated else []
+        if len(marks) != 1:
+            raise TypeError(f"{handler.__name__}: parameter {name} has no argument type")
+        result.append((name, marks[0]))
+    if len(result) > 6:
+        raise TypeError(f"{handler.__name__} has more than six arguments")
+    return result
+
+
+class _Lenient(dict[str, Any]):
+    """Names that exist only for the type checker (Task) resolve to Any."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        super().__init__(names)
+
+    def __missing__(self, _: str) -> Any:
+        return Any
+
+
+def compile_decoder(
+    name: str, handler: Handler, args: list[tuple[str, Arg]], order: tuple[str, ...]
+) -> Callable[..., Any]:
+    """Generate `def decode(task, a0, …, a5)` for one handler."""
+    scope: dict[str, Any] = {"handler": handler}
+    raw = {param: f"a{i}" for i, (param, _) in enumerate(args)}
+    marks = dict(args)
+    sequence = list(order) + [p for p, _ in args if p not in order]
+    lines = [f"def decode_{name}(task, a0, a1, a2, a3, a4, a5):"]
+    value = {}
+    for param in sequence:
+        source = marks[param].source.replace("{raw}", raw[param])
+        scope.update(marks[param].names or {})
+        if order:
+            lines.append(f"    v_{param} = {source}")
+            value[param] = f"v_{param}"
+        else:
+            value[param] = source
+    lines.append(f"    return handler({', '.join(['task', *(value[p] for p, _ in args)])})")
+    exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)  # noqa: S102
+    call: Callable[..., Any] = scope[f"decode_{name}"]
+    return call
+
+
+def describe(task: Task, number: int, values: tuple[int, ...]) -> str:
+    """`name(arg, …)` in strace's format, from the declaration."""
+    declaration = TABLE[number] if 0 <= number < TABLE_SIZE else None
+    if declaration is None:
+        name = NUMBERS.get(number, f"syscall_{number:#x}")
+        return f"{name}({', '.join(f'{v:#x}' for v in values)})"
+    shown = (mark.show(task, v) for (_, mark), v in zip(declaration.args, values, strict=False))
+    return f"{declaration.name}({', '.join(shown)})"
