@@ -55,7 +55,10 @@ def show_string(task: Task, raw: int) -> str:
 
 def quote(text: bytes, limit: int = 32) -> str:
     """Bytes in C notation, as strace does."""
-    cut, escapes = text[:limit], {9: "\\t", 10: "\\n", 13: "\\r", 11: "\\v", 12: "\\f", 34: '\\"', 92: "\\\\"}
+    cut, escapes = (
+        text[:limit],
+        {9: "\\t", 10: "\\n", 13: "\\r", 11: "\\v", 12: "\\f", 34: '\\"', 92: "\\\\"},
+    )
     body = "".join(escapes.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:o}") for b in cut)
     return f'"{body}"' + ("..." if len(text) > limit else "")
 
@@ -127,7 +130,11 @@ def cstr(limit: int) -> Arg:
 
 def flags(mask: int, show: Show | None = None) -> Arg:
     """C int of bits; one outside `mask` is EINVAL."""
-    return Arg("check_flags({raw} & 0xffffffff, " + hex(mask) + ")", show or show_hex, {"check_flags": check_flags})
+    return Arg(
+        "check_flags({raw} & 0xffffffff, " + hex(mask) + ")",
+        show or show_hex,
+        {"check_flags": check_flags},
+    )
 
 
 def check_flags(value: int, mask: int) -> int:
@@ -141,7 +148,9 @@ def struct_in(layout: Layout[Any], *, null: bool = False) -> Arg:
     """A struct copied in; `None` for a null pointer if `null`, else EFAULT."""
     key = f"in_{layout.name}"
     if null:
-        return Arg(f"{key}(task, {{raw}}) if {{raw}} else None", show_struct(layout), {key: reader(layout)})
+        return Arg(
+            f"{key}(task, {{raw}}) if {{raw}} else None", show_struct(layout), {key: reader(layout)}
+        )
     return Arg(f"{key}(task, {{raw}})", show_struct(layout), {key: reader(layout)})
 
 
@@ -255,4 +264,8 @@ def in_() -> Arg:
 def struct_out(layout: Layout[Any]) -> Arg:
     """A `StructOut`."""
     key = f"layout_{layout.name}"
-    return Arg(f"StructOut(task, {{raw}}, {key})", show_struct(layout), {"StructOut": StructOut, key: layout})
+    return Arg(
+        f"StructOut(task, {{raw}}, {key})",
+        show_struct(layout),
+        {"StructOut": StructOut, key: layout},
+    )

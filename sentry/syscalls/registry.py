@@ -72,7 +72,11 @@ def arguments(handler: Handler) -> list[tuple[str, Arg]]:
     result = []
     for name in list(inspect.signature(handler).parameters)[1:]:
         hint = hints[name]
-        marks = [m for m in get_args(hint)[1:] if isinstance(m, Arg)] if get_origin(hint) is Annotated else []
+        marks = (
+            [m for m in get_args(hint)[1:] if isinstance(m, Arg)]
+            if get_origin(hint) is Annotated
+            else []
+        )
         if len(marks) != 1:
             raise TypeError(f"{handler.__name__}: parameter {name} has no argument type")
         result.append((name, marks[0]))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi import fcntl
-from sentry.abi.time import ITIMERSPEC, ITIMERVAL, TIMESPEC, TIMEVAL, Itimerspec, Itimerval, Timespec, Timeval
+from sentry.abi.time import (
+    ITIMERSPEC,
+    ITIMERVAL,
+    TIMESPEC,
+    TIMEVAL,
+    Itimerspec,
+    Itimerval,
+    Timespec,
+    Timeval,
+)
 from sentry.syscalls import args
 from sentry.syscalls.args import StructOut as _StructOut
 from sentry.syscalls.args import UserIn as _UserIn
@@ -39,7 +48,15 @@ Signal = Annotated[int, args.signed(32)]
 
 Fd = Annotated[int, args.signed(32)]
 """A descriptor number, unchecked."""
-DirFd = Annotated[int, args.signed(32, lambda _, raw: "AT_FDCWD" if raw & 0xFFFFFFFF == fcntl.AT_FDCWD & 0xFFFFFFFF else args.show_s32(_, raw))]
+DirFd = Annotated[
+    int,
+    args.signed(
+        32,
+        lambda _, raw: (
+            "AT_FDCWD" if raw & 0xFFFFFFFF == fcntl.AT_FDCWD & 0xFFFFFFFF else args.show_s32(_, raw)
+        ),
+    ),
+]
 """A directory descriptor or AT_FDCWD, unchecked: the path walk looks it up."""
 File = Annotated[FileDescription, args.file("get")]
 """An open file that is no O_PATH one; EBADF."""
@@ -68,5 +85,14 @@ ItimervalOut = Annotated[_StructOut, args.struct_out(ITIMERVAL)]
 
 OpenFlags = Annotated[
     int,
-    args.unsigned(32, args.show_flags({n: v for n, v in vars(fcntl).items() if n.startswith("O_") and n not in ("O_ACCMODE", "O_NDELAY")})),
+    args.unsigned(
+        32,
+        args.show_flags(
+            {
+                n: v
+                for n, v in vars(fcntl).items()
+                if n.startswith("O_") and n not in ("O_ACCMODE", "O_NDELAY")
+            }
+        ),
+    ),
 ]

@@ -1,0 +1,195 @@
+"""The kernel thread: exits, descriptors and timers in, tasks forward.
+
+All kernel state belongs to the thread that runs `Loop.run`. The machine to wait on is any
+`Machine`: a platform in a sandbox, `HostOnly` (poll(2)) in tests and tools without a guest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from sentry.wait.fiber import Fiber
+
+
+class Exited(Protocol):
+    """A context with an exit: its owner is told."""
+
+    owner: Any
+
+
+class Machine(Protocol):
+    """What the loop waits on."""
+
+    ready_fds: list[tuple[int, int]]
+    """(descriptor, EPOLL* events) found ready by the last `wait`."""
+
+    def wait(self, deadline_ns: int | None) -> Sequence[Exited]: ...
+    def watch(self, fd: int, events: int) -> None: ...
+
+
+class HostOnly:
+    """A machine without a guest: descriptors and time alone."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watched: set[int] = set()
+        self.ready_fds: list[tuple[int, int]] = []
+
+    def wait(self, deadline_ns: int | None) -> Sequence[Exited]:
+        """Wait for a descriptor or the deadline."""
+        left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
+        self.ready_fds = self._epoll.poll(left)
+        return ()
+
+    def watch(self, fd: int, events: int) -> None:
+        """Change what is watched on `fd`; 0 forgets it."""
+        if not events:
+            if fd in self._watched:
+                self._watched.discard(fd)
+                self._epoll.unregister(fd)
+        elif fd in self._watched:
+            self._epoll.modify(fd, events)
+        else:
+            self._watched.add(fd)
+            self._epoll.register(fd, events)
+
+
+class Timer:
+    """A call at a time; `cancel` takes it back."""
+
+    __slots__ = ("_loop", "callback", "deadline_ns")
+
+    def __init__(self, loop: Loop, deadline_ns: int, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self.deadline_ns = deadline_ns
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Never call it; harmless afterwards."""
+        if self.callback is not None:
+            self.callback = None
+            self._loop.timer_cancelled()
+
+
+class Loop:
+    """Runs fibers, timers and the callbacks of descriptors; one per sandbox."""
+
+    def __init__(self, machine: Machine, on_error: Callable[[str, BaseException], None]) -> None:
+        self._machine = machine
+        self._on_error = on_error
+        self._ready: deque[Fiber] = deque()
+        self._soon: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[int, int, Timer]] = []
+        self._cancelled = 0
+        self._sequence = 0
+        self._watches: dict[int, Callable[[int], None]] = {}
+        self._stopped = False
+        self.fibers = 0
+        """How many spawned fibers have not ended (for leak checks)."""
+
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC."""
+        return time.monotonic_ns()
+
+    def ready(self, fiber: Fiber) -> None:
+        """Run this fiber soon."""
+        self._ready.append(fiber)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call in the next turn."""
+        self._soon.append(callback)
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
+        """Call once CLOCK_MONOTONIC has reached `deadline_ns`."""
+        timer = Timer(self, deadline_ns, callback)
+        self._sequence += 1
+        heapq.heappush(self._timers, (deadline_ns, self._sequence, timer))
+        return timer
+
+    def timer_cancelled(self) -> None:
+        """A timer will not fire: when most of the heap is such, make it anew."""
+        self._cancelled += 1
+        if self._cancelled > 64 and self._cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None] | None = None) -> None:
+        """Call `callback(events)` while `fd` is ready for one of `events` (EPOLL*); 0 forgets it."""
+        if events:
+            if callback is not None:
+                self._watches[fd] = callback
+            self._machine.watch(fd, events)
+        elif self._watches.pop(fd, None) is not None:
+            self._machine.watch(fd, 0)
+
+    def spawn(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: str,
+        done: Callable[[Any, BaseException | None], None] | None = None,
+    ) -> Fiber:
+        """Drive a coroutine; `done(result, exception)` at its end, else an exception is logged."""
+        self.fibers += 1
+
+        def end(result: Any, error: BaseException | None) -> None:
+            self.fibers -= 1
+            if done is not None:
+                done(result, error)
+            elif error is not None:
+                self._on_error(name, error)
+
+        fiber = Fiber(coro, self, name, end)
+        self._ready.append(fiber)
+        return fiber
+
+    def stop(self) -> None:
+        """`run` returns after this turn."""
+        self._stopped = True
+
+    def _next_deadline(self) -> int | None:
+        if self._ready or self._soon:
+            return 0
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def _fire_timers(self) -> None:
+        if not self._timers or self._timers[0][0] > (now := time.monotonic_ns()):
+            return
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            callback, timer.callback = timer.callback, None
+            if callback is not None:
+                self._guard(callback)
+
+    def _guard(self, callback: Callable[..., None], *values: int) -> None:
+        try:
+            callback(*values)
+        except Exception as error:  # noqa: BLE001  a bug of ours must not end the sandbox
+            self._on_error(getattr(callback, "__qualname__", "callback"), error)
+
+    def turn(self) -> None:
+        """Wait for something and handle it."""
+        machine = self._machine
+        for context in machine.wait(self._next_deadline()):
+            context.owner.on_exit(context)
+        if machine.ready_fds:
+            for fd, events in machine.ready_fds:
+                if (callback := self._watches.get(fd)) is not None:
+                    self._guard(callback, events)
+        self._fire_timers()
+        for _ in range(len(self._soon)):
+            self._guard(self._soon.popleft())
+        for _ in range(len(self._ready)):
+            self._ready.popleft().run()
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        while not self._stopped:
+            self.turn()

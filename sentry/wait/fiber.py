@@ -1,0 +1,196 @@
+"""Coroutines of the kernel and how they sleep.
+
+A `Fiber` drives one coroutine. The coroutine sleeps by `await park(…)` and is put on the ready list
+by `wake`. A signal is thrown in by `interrupt`, if the sleep allows it; a wake that came first wins.
+Everything happens on the kernel thread, so code between two awaits is atomic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from enum import IntEnum
+from typing import Any, Protocol
+
+
+class Mode(IntEnum):
+    """What may end a sleep besides `wake`: the three sleeps of Linux."""
+
+    UNINTERRUPTIBLE = 0
+    KILLABLE = 1
+    INTERRUPTIBLE = 2
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal ended a sleep. Left alone it means ERESTARTSYS: restart if the handler has SA_RESTART."""
+
+
+class RestartNoHand(Exception):  # noqa: N818
+    """ERESTARTNOHAND: restart only if no handler runs, else EINTR."""
+
+
+class RestartNoIntr(Exception):  # noqa: N818
+    """ERESTARTNOINTR: always restart."""
+
+
+class RestartBlock(Exception):  # noqa: N818
+    """ERESTART_RESTARTBLOCK: if no handler runs, restart_syscall(2) calls `again`; else EINTR."""
+
+    def __init__(self, again: Callable[[], Any]) -> None:
+        super().__init__()
+        self.again = again
+
+
+class Killed(BaseException):
+    """The task is dying; unwinds everything, `except Exception` does not hold it."""
+
+
+class TimedOut(Exception):  # noqa: N818
+    """The deadline of a sleep passed."""
+
+
+class Timer(Protocol):
+    """A pending call of the loop."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """What a fiber needs of the loop."""
+
+    def now_ns(self) -> int: ...
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer: ...
+    def ready(self, fiber: Fiber) -> None: ...
+
+
+class _Park:
+    """The request to sleep that a coroutine yields to its fiber."""
+
+    __slots__ = ("deadline_ns", "mode")
+
+    def __init__(self, mode: Mode, deadline_ns: int | None) -> None:
+        self.mode = mode
+        self.deadline_ns = deadline_ns
+
+    def __await__(self) -> Generator[_Park, bool, bool]:
+        return (yield self)
+
+
+class _ThisFiber:
+    __slots__ = ()
+
+    def __await__(self) -> Generator[_ThisFiber, Fiber, Fiber]:
+        return (yield self)
+
+
+_THIS = _ThisFiber()
+
+
+def this_fiber() -> _ThisFiber:
+    """`await this_fiber()`: the fiber that runs the calling coroutine. Never sleeps."""
+    return _THIS
+
+
+def park(mode: Mode = Mode.INTERRUPTIBLE, deadline_ns: int | None = None) -> _Park:
+    """`await park(…)`: sleep. True when woken, False when the deadline (CLOCK_MONOTONIC) passed.
+
+    Raises: Interrupted, Killed, as the mode allows.
+    """
+    return _Park(mode, deadline_ns)
+
+
+class Fiber:
+    """Drives a coroutine to its end and hands over what came of it."""
+
+    __slots__ = (
+        "_clock",
+        "_coro",
+        "_done",
+        "_exception",
+        "_parked",
+        "_timer",
+        "_value",
+        "mode",
+        "name",
+        "woken",
+    )
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        clock: Clock,
+        name: str,
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        self._coro = coro
+        self._clock = clock
+        self._done = done
+        self._exception: BaseException | None = None
+        self._parked = False
+        self._timer: Timer | None = None
+        self._value: bool | None = None
+        self.mode = Mode.UNINTERRUPTIBLE
+        self.name = name
+        self.woken = False
+
+    @property
+    def parked(self) -> bool:
+        """Asleep, with no wake on its way."""
+        return self._parked
+
+    def wake(self, _events: int = 0) -> None:
+        """End the sleep, or the next one if the coroutine is running."""
+        if self.woken:
+            return
+        self.woken = True
+        if self._parked:
+            self._unpark()
+
+    def interrupt(self, exception: BaseException, mode: Mode = Mode.INTERRUPTIBLE) -> bool:
+        """Throw into the sleep if its mode is at least `mode`; says whether it was asleep so."""
+        if not self._parked or self.mode < mode or self.woken:
+            return False
+        self._exception = exception
+        self._unpark()
+        return True
+
+    def _expire(self) -> None:
+        if self._parked and not self.woken:
+            self._value = False
+            self._unpark()
+
+    def _unpark(self) -> None:
+        self._parked = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._clock.ready(self)
+
+    def run(self) -> None:
+        """Go on until the next sleep or the end. Called by the loop."""
+        coro = self._coro
+        try:
+            if self._exception is not None:
+                exception, self._exception = self._exception, None
+                request = coro.throw(exception)
+            else:
+                value, self._value = self._value, True
+                self.woken = False
+                request = coro.send(value)
+            while True:
+                if request is _THIS:
+                    request = coro.send(self)
+                elif self.woken:
+                    self.woken = False
+                    request = coro.send(True)
+                else:
+                    break
+        except StopIteration as end:
+            self._done(end.value, None)
+            return
+        except BaseException as error:  # noqa: BLE001  the owner decides what it means
+            self._done(None, error)
+            return
+        self.mode = request.mode
+        self._parked = True
+        if request.deadline_ns is not None:
+            self._timer = self._clock.call_at(request.deadline_ns, self._expire)

@@ -1,0 +1,119 @@
+"""Wait queues: who wants to know when something becomes ready.
+
+Objects never sleep: they own a queue and notify it. `until` is the one wait pattern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from sentry.errors import EAGAIN
+from sentry.wait.fiber import Mode, TimedOut, park, this_fiber
+
+T = TypeVar("T")
+ALL = 0xFFFFFFFF
+
+
+class Entry:
+    """One registration: `callback(events)` is called when an event of `mask` comes."""
+
+    __slots__ = ("callback", "exclusive", "mask")
+
+    def __init__(self, callback: Callable[[int], object], mask: int, exclusive: bool) -> None:
+        self.callback = callback
+        self.mask = mask
+        self.exclusive = exclusive
+
+
+class WaitQueue:
+    """The registrations of one object, in order of arrival. Events are EPOLL* bits, or ALL."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(
+        self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
+    ) -> Entry:
+        """Register; the entry is the handle for `remove`."""
+        entry = Entry(callback, mask, exclusive)
+        self._entries.append(entry)
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Unregister; one that is gone already does no harm."""
+        try:
+            self._entries.remove(entry)
+        except ValueError:
+            return
+
+    def notify(self, events: int = ALL) -> int:
+        """Tell all plain entries and the first exclusive one that match; gives how many were told."""
+        if not self._entries:
+            return 0
+        told, exclusive_told = 0, False
+        for entry in list(self._entries):
+            if not entry.mask & events or (entry.exclusive and exclusive_told):
+                continue
+            exclusive_told |= entry.exclusive
+            told += 1
+            entry.callback(events)
+        return told
+
+
+async def until(
+    attempt: Callable[[], T],
+    queues: Iterable[WaitQueue],
+    events: int = ALL,
+    *,
+    mode: Mode = Mode.INTERRUPTIBLE,
+    deadline_ns: int | None = None,
+    exclusive: bool = False,
+) -> T:
+    """Call `attempt` until it does not raise EAGAIN, asleep on the queues in between.
+
+    Raises: TimedOut at the deadline (CLOCK_MONOTONIC, ns), Interrupted, Killed; what `attempt` raises.
+    """
+    fiber = await this_fiber()
+    entries = [(q, q.add(fiber.wake, events, exclusive=exclusive)) for q in queues]
+    try:
+        while True:
+            try:
+                return attempt()
+            except EAGAIN:
+                pass
+            if not await park(mode, deadline_ns):
+                raise TimedOut
+    finally:
+        for queue, entry in entries:
+            queue.remove(entry)
+
+
+class Lock:
+    """A mutex for operations that span an await (create, rename, append, copy-up). First come, first served."""
+
+    __slots__ = ("_held", "_queue")
+
+    def __init__(self) -> None:
+        self._held = False
+        self._queue = WaitQueue()
+
+    def _take(self) -> None:
+        if self._held:
+            raise EAGAIN
+        self._held = True
+
+    async def __aenter__(self) -> None:
+        if not self._held and not len(self._queue):
+            self._held = True
+            return
+        await until(self._take, [self._queue], mode=Mode.KILLABLE, exclusive=True)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held = False
+        self._queue.notify()
