@@ -1,0 +1,54 @@
+"""Process ids: who has which number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.errors import EAGAIN
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
+
+PID_MAX = 4194304
+RESERVED_PIDS = 300
+
+
+class Pids:
+    """Numbers of tasks, processes, groups and sessions; a number is free when none of them has it."""
+
+    def __init__(self, ceiling: int) -> None:
+        self._ceiling = ceiling
+        self._last = 0
+        self.tasks: dict[int, Task] = {}
+        self.groups: dict[int, ThreadGroup] = {}
+        """By tgid, zombies too."""
+        self.process_groups: dict[int, ProcessGroup] = {}
+        self.sessions: dict[int, Session] = {}
+
+    def allocate(self) -> int:
+        """The next free number, as Linux cycles through them. EAGAIN at the ceiling of tasks."""
+        if len(self.tasks) + len(self.groups) >= self._ceiling * 2 or len(self.tasks) >= self._ceiling:
+            raise EAGAIN("too many tasks")
+        pid = self._last
+        while True:
+            pid = pid + 1 if pid + 1 < PID_MAX else RESERVED_PIDS
+            if not (
+                pid in self.tasks
+                or pid in self.groups
+                or pid in self.process_groups
+                or pid in self.sessions
+            ):
+                self._last = pid
+                return pid
+
+    def forget_if_empty(self, group: ProcessGroup) -> None:
+        """Drop a process group without members, and its session after the last group."""
+        if group.members:
+            return
+        self.process_groups.pop(group.pgid, None)
+        group.session.groups.discard(group)
+        if group.session.foreground is group:
+            group.session.foreground = None
+        if not group.session.groups:
+            self.sessions.pop(group.session.sid, None)

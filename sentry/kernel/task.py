@@ -1,0 +1,299 @@
+"""One thread of a program, and the dispatch of what its vCPU reports.
+
+A task is in ring 3, or inside a system call (perhaps asleep in its fiber), or stopped, or dead.
+`on_exit` is where the loop hands it every exit of its context. A call that can finish at once does
+so here; one that has to wait goes on in a fiber, and `_call_done` ends it. Everything on the way
+back to ring 3 that is not the common case (signals, stops, death, restarts) is `return_to_user` in
+task_signals.py, entered when `work` is set.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import ENOSYS, Errno
+from sentry.kernel import task_exit, task_signals, tracing
+from sentry.kernel.signals import PendingSignals
+from sentry.mm.errors import NeedsFault
+from sentry.platform.interface import Context, ExitKind, Reg
+from sentry.wait.fiber import (
+    Fiber,
+    Interrupted,
+    Killed,
+    Mode,
+    RestartBlock,
+    RestartNoHand,
+    RestartNoIntr,
+)
+
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.mm.manager import MemoryManager
+    from sentry.vfs.fd_table import FdTable
+    from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.mounts import MountNamespace
+
+# r10 r9 r8 (rax rcx) rdx rsi rdi orig_rax out of struct user_regs_struct
+_arguments = struct.Struct("<56x3Q16x4Q").unpack_from
+
+WORK_SIGNAL: Final = 1
+"""A signal that is not blocked may be pending."""
+WORK_STOP: Final = 2
+"""The group is stopping, or a tracer wants this task to stop."""
+WORK_EXIT: Final = 4
+"""The task must die before it sees ring 3 again."""
+
+RESUME: Final = object()
+"""A handler's result: it has set all registers itself (sigreturn, execve)."""
+GONE: Final = object()
+"""A handler's result: this task does not go back to ring 3 (exit)."""
+
+RESTARTS = (Interrupted, RestartNoHand, RestartNoIntr, RestartBlock)
+
+
+class Task:
+    """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
+
+    __slots__ = (
+        "__weakref__", "altstack", "blocked", "clear_child_tid", "comm", "creds", "ctx", "dead",
+        "exit_signal", "fiber", "files", "fs", "group", "io_calls", "kernel", "mm", "mounts",
+        "observers", "parent_death_signal", "pending", "restart", "restart_block", "robust_list",
+        "saved_mask", "start_ns", "stopped", "sys_time_ns", "tid", "trace", "vfork_done", "work",
+        "user_time_ns", "no_new_privs", "seccomp", "timer_slack_ns", "sched", "keep_caps", "policy",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        group: ThreadGroup,
+        tid: int,
+        ctx: Context,
+        mm: MemoryManager,
+        files: FdTable,
+        fs: FsContext,
+        creds: Credentials,
+        mounts: MountNamespace,
+    ) -> None:
+        self.kernel = kernel
+        self.group = group
+        self.tid = tid
+        self.ctx = ctx
+        self.mm: MemoryManager = mm
+        self.files: FdTable = files
+        self.fs: FsContext = fs
+        self.creds: Credentials = creds
+        self.mounts: MountNamespace = mounts
+        self.comm = b""
+        self.fiber: Fiber | None = None
+        self.work = 0
+        self.dead = False
+        self.stopped = False
+        self.blocked = 0
+        self.saved_mask: int | None = None
+        self.pending = PendingSignals()
+        self.altstack: tuple[int, int, int] = (0, 2, 0)
+        self.restart: BaseException | None = None
+        self.restart_block: Callable[[], Any] | None = None
+        self.clear_child_tid = 0
+        self.robust_list = 0
+        self.exit_signal = 0
+        self.parent_death_signal = 0
+        self.vfork_done: Callable[[], None] | None = None
+        self.observers: list[tracing.Observer] = []
+        self.trace: Any = None
+        self.seccomp: Any = None
+        self.sched: Any = None
+        self.policy: Any = None
+        self.no_new_privs = False
+        self.keep_caps = False
+        self.timer_slack_ns = 50_000
+        self.io_calls = 0
+        self.start_ns = time.monotonic_ns()
+        self.sys_time_ns = 0
+        self.user_time_ns = 0
+        ctx.owner = self
+
+    def __repr__(self) -> str:
+        return f"<task {self.tid} of {self.group.tgid} {self.comm!r}>"
+
+    # The Protocol that lower rooms see -----------------------------------------------------------
+
+    def rlimit(self, resource: int) -> int:
+        """The soft limit of a resource (RLIMIT_*)."""
+        return self.group.limits.soft(resource)
+
+    def send_signal(self, signo: int) -> None:
+        """A signal from the kernel for this thread (SIGPIPE, SIGXFSZ)."""
+        task_signals.send_kernel(self, signo)
+
+    # Exits ---------------------------------------------------------------------------------------
+
+    def on_exit(self, ctx: Context) -> None:
+        """The context came back: find out why and go on."""
+        kind = ctx.exit
+        if kind == 1:  # ExitKind.SYSCALL
+            r10, r9, r8, rdx, rsi, rdi, number = _arguments(ctx.regs)
+            if self.observers or self.work & WORK_EXIT:
+                self._observed_call(number & 0xFFFFFFFF, (rdi, rsi, rdx, r10, r8, r9))
+                return
+            self._call(number & 0xFFFFFFFF, rdi, rsi, rdx, r10, r8, r9)
+            return
+        self.kernel.counters.faults += 1
+        try:
+            if kind == ExitKind.FAULT:
+                self._fault(ctx)
+            elif kind == ExitKind.INTERRUPTED:
+                self.finish()
+            else:
+                task_signals.exception(self, kind, ctx.vector, ctx.error_code)
+        except Exception as error:  # noqa: BLE001  a bug of ours costs this program, not the sandbox
+            self._bug(error)
+
+    def _call(
+        self, number: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int
+    ) -> None:
+        calls = self.kernel.calls
+        call = calls[number] if number < len(calls) else None
+        if call is None:
+            self.kernel.counters.unknown(number)
+            self.end_call(-ENOSYS.number)
+            return
+        try:
+            result = call(self, a0, a1, a2, a3, a4, a5)
+        except Errno as error:
+            result = -error.number
+        except BaseException as error:  # noqa: BLE001
+            self._raised(error)
+            return
+        if result is None:
+            result = 0
+        if type(result) is int:
+            if self.work:
+                self.end_call(result)
+            else:
+                self.ctx.answer(result)
+        elif result is RESUME or result is GONE:
+            self.end_call(result)
+        else:
+            self.start(result)
+
+    def start(self, coro: Any) -> None:
+        """Go on with a call that may sleep."""
+        self.fiber = self.kernel.loop.spawn(coro, self.kernel.names(self), self._call_done)
+        if self.work:
+            task_signals.wake_for_work(self)
+
+    def _call_done(self, result: Any, error: BaseException | None) -> None:
+        self.fiber = None
+        if error is None:
+            self.end_call(0 if result is None else result)
+        elif isinstance(error, Errno):
+            self.end_call(-error.number)
+        else:
+            self._raised(error)
+
+    def _raised(self, error: BaseException) -> None:
+        """A handler ended with something that is no errno."""
+        if isinstance(error, NeedsFault):
+            self.start(self._again(error))
+        elif isinstance(error, RESTARTS):
+            self.restart = error
+            self.end_call(-4)
+        elif isinstance(error, Killed):
+            task_exit.exit_task(self)
+        else:
+            self._bug(error)
+
+    async def _again(self, need: NeedsFault) -> Any:
+        """Fetch the page that a copy needed, then call the handler from the start."""
+        await need.coroutine
+        r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
+        call = self.kernel.calls[number & 0xFFFFFFFF]
+        assert call is not None
+        result = call(self, rdi, rsi, rdx, r10, r8, r9)
+        return result if result is None or isinstance(result, int) else await result
+
+    def _bug(self, error: BaseException) -> None:
+        """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
+        self.kernel.log_bug(f"{self!r}", error)
+        task_exit.exit_group(self.group, 31)
+        self.finish()
+
+    def end_call(self, result: Any) -> None:
+        """A system call is over: its observers hear of it, then the way back."""
+        if self.observers:
+            for observer in self.observers:
+                observer.left(self, result)
+        if result is GONE:
+            return
+        if result is not RESUME:
+            self.ctx.regs[Reg.RAX] = result & 0xFFFFFFFFFFFFFFFF
+        elif not self.work:
+            self.ctx.resume()
+            return
+        if self.work or self.restart is not None:
+            task_signals.return_to_user(self)
+        else:
+            self.ctx.answer(result)
+
+    def finish(self) -> None:
+        """Go on in ring 3 with all registers, after what has to be done first."""
+        if self.work or self.restart is not None:
+            task_signals.return_to_user(self)
+        else:
+            self.ctx.resume()
+
+    def _observed_call(self, number: int, values: tuple[int, ...]) -> None:
+        """A call that somebody looks at: strace, seccomp, ptrace; or a dying task's last one."""
+        if self.work & WORK_EXIT:
+            task_exit.exit_task(self)
+            return
+        for observer in self.observers:
+            verdict = observer.entered(self, number, values)
+            if verdict is not None:
+                if verdict is not GONE:
+                    self.end_call(verdict)
+                return
+        self._call(number, *values)
+
+    # Faults --------------------------------------------------------------------------------------
+
+    def _fault(self, ctx: Context) -> None:
+        try:
+            self.mm.fault(ctx.fault_addr, ctx.error_code)
+        except NeedsFault as need:
+            self.fiber = self.kernel.loop.spawn(need.coroutine, "fault", self._fault_done)
+            return
+        except Exception as error:  # noqa: BLE001  told apart below
+            self._fault_failed(error)
+            return
+        if self.work:
+            task_signals.return_to_user(self)
+        else:
+            ctx.resume()
+
+    def _fault_done(self, _: Any, error: BaseException | None) -> None:
+        self.fiber = None
+        if isinstance(error, Killed):
+            task_exit.exit_task(self)
+        elif error is not None and not isinstance(error, Interrupted):
+            self._fault_failed(error)
+        else:
+            self.finish()
+
+    def _fault_failed(self, error: BaseException) -> None:
+        if not task_signals.fault(self, error, self.ctx.fault_addr, self.ctx.error_code):
+            self._bug(error)
+
+    def interrupt(self, mode: Mode = Mode.INTERRUPTIBLE) -> None:
+        """Make the task look at its work soon: throw into its sleep, or kick it out of ring 3."""
+        if self.fiber is not None:
+            kill = self.work & WORK_EXIT
+            self.fiber.interrupt(Killed() if kill else Interrupted(), Mode.KILLABLE if kill else mode)
+        elif not self.stopped:
+            self.ctx.kick()

@@ -1,0 +1,157 @@
+"""Processes, their groups and sessions.
+
+A `ThreadGroup` is what the manual pages call a process. Parents and children are thread groups;
+`ProcessGroup` and `Session` are job control's.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.signal import SIGCHLD
+from sentry.kernel.limits import Limits
+from sentry.kernel.signals import PendingSignals, SignalActions
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+
+
+class Session:
+    """A session: its id is its leader's pid; perhaps a controlling terminal."""
+
+    __slots__ = ("foreground", "groups", "leader", "sid", "terminal")
+
+    def __init__(self, sid: int, leader: ThreadGroup | None) -> None:
+        self.sid = sid
+        self.leader = leader
+        self.terminal: Any = None
+        self.foreground: ProcessGroup | None = None
+        self.groups: set[ProcessGroup] = set()
+
+
+class ProcessGroup:
+    """A process group: its id is the pid of the process that made it."""
+
+    __slots__ = ("members", "pgid", "session")
+
+    def __init__(self, pgid: int, session: Session) -> None:
+        self.pgid = pgid
+        self.session = session
+        self.members: set[ThreadGroup] = set()
+        session.groups.add(self)
+
+    def is_orphaned(self) -> bool:
+        """No member has a parent in another group of the same session: credentials(7), setpgid(2)."""
+        return not any(
+            m.parent is not None
+            and m.parent.process_group is not self
+            and m.parent.process_group.session is self.session
+            for m in self.members
+        )
+
+
+class Usage:
+    """What getrusage(2) counts of the dead and the waited-for, in ns and numbers."""
+
+    __slots__ = ("inblock", "majflt", "maxrss", "minflt", "oublock", "sys_ns", "user_ns")
+
+    def __init__(self) -> None:
+        self.user_ns = self.sys_ns = self.maxrss = self.minflt = self.majflt = 0
+        self.inblock = self.oublock = 0
+
+    def add(self, other: Usage) -> None:
+        """Sum everything but the resident set's maximum, which is a maximum."""
+        for name in ("user_ns", "sys_ns", "minflt", "majflt", "inblock", "oublock"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.maxrss = max(self.maxrss, other.maxrss)
+
+
+class ThreadGroup:
+    """A process."""
+
+    __slots__ = (
+        "__weakref__", "actions", "argv", "child_queue", "child_subreaper", "children", "core_dumped",
+        "dead_usage", "dumpable", "exe", "exec_count", "exit_signal", "exit_status", "exiting",
+        "has_execed", "kernel", "leader", "limits", "members", "oom_score_adj", "parent", "pid_queue",
+        "posix_timers", "process_group", "reaped_usage", "shared_pending", "start_ns", "stop_signal",
+        "stop_reported", "continue_reported", "stopping", "tasks", "tgid", "timers", "vsyscall",
+        "personality", "signal_queue", "execing", "mem_peak",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        tgid: int,
+        parent: ThreadGroup | None,
+        process_group: ProcessGroup,
+        actions: SignalActions,
+        limits: Limits,
+    ) -> None:
+        self.kernel = kernel
+        self.tgid = tgid
+        self.parent = parent
+        self.children: list[ThreadGroup] = []
+        self.process_group = process_group
+        self.actions = actions
+        self.limits = limits
+        self.tasks: list[Task] = []
+        self.leader: Task | None = None
+        self.shared_pending = PendingSignals()
+        self.signal_queue = WaitQueue()
+        """Told when a signal becomes pending (signalfd, sigtimedwait)."""
+        self.child_queue = WaitQueue()
+        """Told when a child changes state (wait4, waitid)."""
+        self.pid_queue = WaitQueue()
+        """Told when this process has ended (pidfd)."""
+        self.exit_signal = SIGCHLD
+        self.exiting = False
+        self.exit_status = 0
+        """wait(2) status once `exiting`."""
+        self.core_dumped = False
+        self.stopping = 0
+        """The signal of a group stop in force, else 0."""
+        self.stop_signal = 0
+        self.stop_reported = True
+        self.continue_reported = True
+        self.child_subreaper = False
+        self.dumpable = 1
+        self.exe: Any = None
+        self.argv: tuple[bytes, ...] = ()
+        self.has_execed = False
+        self.execing: Task | None = None
+        self.exec_count = 0
+        self.oom_score_adj = 0
+        self.personality = 0
+        self.timers: Any = None
+        self.posix_timers: dict[int, Any] = {}
+        self.dead_usage = Usage()
+        self.reaped_usage = Usage()
+        self.mem_peak = 0
+        self.start_ns = time.monotonic_ns()
+        process_group.members.add(self)
+        if parent is not None:
+            parent.children.append(self)
+
+    def __repr__(self) -> str:
+        return f"<process {self.tgid}>"
+
+    @property
+    def session(self) -> Session:
+        """The session of the process group."""
+        return self.process_group.session
+
+    @property
+    def is_zombie(self) -> bool:
+        """Every thread is gone, but nobody waited for it yet."""
+        return not self.tasks
+
+    def join(self, process_group: ProcessGroup) -> None:
+        """Move to another process group; an empty one is forgotten."""
+        old = self.process_group
+        old.members.discard(self)
+        self.process_group = process_group
+        process_group.members.add(self)
+        self.kernel.pids.forget_if_empty(old)

@@ -1,0 +1,18 @@
+"""Who looks at system calls: strace, seccomp, ptrace and monitoring implement `Observer`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+
+class Observer(Protocol):
+    """Hears of every call of the tasks it is attached to (`Task.observers`, in order)."""
+
+    def entered(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
+        """Before the handler. None goes on; an int is the call's result instead; GONE: it took over."""
+
+    def left(self, task: Task, result: Any) -> None:
+        """After the handler; `result` is an int, RESUME or GONE."""
