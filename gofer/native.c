@@ -1,0 +1,252 @@
+/* File calls for the Gofer that Python's os module lacks. See _build.py.
+ *
+ * Names come from the caller checked: one component, no slash, never "." or "..".
+ * All functions return a value >= 0, or -errno.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include <linux/openat2.h>
+
+#ifndef __NR_fchmodat2
+#define __NR_fchmodat2 452
+#endif
+
+#define BLOCK 96 /* gofer/p9/attributes.py */
+#define QID 13
+
+static int result(long rc) { return rc < 0 ? -errno : (int)rc; }
+
+/* The only way in which the Gofer opens anything: beneath dirfd, through no link of any kind. */
+int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode)
+{
+    struct open_how how = {
+        .flags = flags | O_NOFOLLOW | O_CLOEXEC,
+        .mode = mode,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+    };
+    if (!(flags & O_PATH))
+        how.flags |= O_NONBLOCK | O_NOCTTY;
+    for (int i = 0;; i++) {
+        long fd = syscall(__NR_openat2, dirfd, name, &how, sizeof how);
+        /* EAGAIN: a rename or mount raced with the lookup; openat2(2) says to try again. */
+        if (fd >= 0 || (errno != EAGAIN && errno != EINTR) || i == 32)
+            return result(fd);
+    }
+}
+
+/* Seconds past the year 2262 do not fit; they are clamped. */
+static int64_t nanoseconds(const struct statx_timestamp *t)
+{
+    if (t->tv_sec > INT64_MAX / 1000000000 - 1)
+        return INT64_MAX;
+    if (t->tv_sec < INT64_MIN / 1000000000 + 1)
+        return INT64_MIN;
+    return t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
+static uint8_t *put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); return p + 4; }
+static uint8_t *put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); return p + 8; }
+
+static void pack(const struct statx *x, uint8_t *p)
+{
+    p = put32(p, x->stx_mode);
+    p = put32(p, x->stx_uid);
+    p = put32(p, x->stx_gid);
+    p = put32(p, x->stx_nlink);
+    p = put64(p, makedev(x->stx_dev_major, x->stx_dev_minor));
+    p = put64(p, x->stx_ino);
+    p = put64(p, makedev(x->stx_rdev_major, x->stx_rdev_minor));
+    p = put64(p, x->stx_size);
+    p = put64(p, x->stx_blocks);
+    p = put64(p, (uint64_t)nanoseconds(&x->stx_atime));
+    p = put64(p, (uint64_t)nanoseconds(&x->stx_mtime));
+    p = put64(p, (uint64_t)nanoseconds(&x->stx_ctime));
+    p = put64(p, (uint64_t)nanoseconds(&x->stx_btime));
+    p = put32(p, x->stx_blksize);
+    put32(p, (x->stx_mask & STATX_BTIME) != 0);
+}
+
+/* statx of a child, or of the descriptor itself if the name is empty; follows nothing. */
+int gofer_stat(int dirfd, const char *name, uint8_t *block)
+{
+    struct statx x;
+    int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (*name ? 0 : AT_EMPTY_PATH);
+    int rc = statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_BTIME, &x);
+    if (rc < 0)
+        return -errno;
+    pack(&x, block);
+    return 0;
+}
+
+int gofer_open_stat(int dirfd, const char *name, uint64_t flags, uint8_t *block)
+{
+    int fd = gofer_open(dirfd, name, flags, 0);
+    if (fd < 0)
+        return fd;
+    int rc = gofer_stat(fd, "", block);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int gofer_chown(int fd, uint32_t uid, uint32_t gid)
+{
+    return result(fchownat(fd, "", uid, gid, AT_EMPTY_PATH));
+}
+
+/* fchmod(2) refuses O_PATH descriptors; fchmodat2(2) came with Linux 6.6. */
+int gofer_chmod(int fd, uint32_t mode)
+{
+    long rc = syscall(__NR_fchmodat2, fd, "", mode, AT_EMPTY_PATH);
+    if (rc < 0 && errno == ENOSYS)
+        rc = fchmod(fd, mode);
+    return result(rc);
+}
+
+static struct timespec timespec_of(int64_t ns)
+{
+    struct timespec t = {ns / 1000000000, ns % 1000000000};
+    if (t.tv_nsec < 0) {
+        t.tv_nsec += 1000000000;
+        t.tv_sec -= 1;
+    }
+    return t;
+}
+
+/* which: bit 0 atime, bit 1 mtime is changed; bit 2, 3: to the value given, else to now. */
+int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which)
+{
+    struct timespec t[2] = {{0, UTIME_OMIT}, {0, UTIME_OMIT}};
+    if (which & 1)
+        t[0] = which & 4 ? timespec_of(atime_ns) : (struct timespec){0, UTIME_NOW};
+    if (which & 2)
+        t[1] = which & 8 ? timespec_of(mtime_ns) : (struct timespec){0, UTIME_NOW};
+    return result(utimensat(fd, "", t, AT_EMPTY_PATH));
+}
+
+int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, uint32_t flags)
+{
+    return result(syscall(__NR_renameat2, olddir, old, newdir, name, flags));
+}
+
+int gofer_link(int fd, int newdir, const char *newname)
+{
+    return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
+}
+
+int gofer_statfs(int fd, uint64_t out[9])
+{
+    struct statfs s;
+    if (fstatfs(fd, &s) < 0)
+        return -errno;
+    uint64_t fsid;
+    memcpy(&fsid, &s.f_fsid, sizeof fsid);
+    out[0] = (uint32_t)s.f_type;
+    out[1] = (uint32_t)s.f_bsize;
+    out[2] = s.f_blocks;
+    out[3] = s.f_bfree;
+    out[4] = s.f_bavail;
+    out[5] = s.f_files;
+    out[6] = s.f_ffree;
+    out[7] = fsid;
+    out[8] = (uint32_t)s.f_namelen;
+    return 0;
+}
+
+struct entry {
+    uint64_t ino;
+    int64_t off;
+    unsigned short reclen;
+    unsigned char type;
+    char name[];
+};
+
+static int is_dots(const char *name)
+{
+    return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
+}
+
+typedef uint8_t *emitter(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t arg);
+
+/* Entries from the cookie `offset` on, as many as fit. 0 at the end of the directory. */
+static int64_t list(int fd, uint64_t offset, uint8_t *out, size_t room, emitter *emit, uint64_t arg)
+{
+    union {
+        struct entry align;
+        char bytes[16384];
+    } buf;
+    uint8_t *p = out, *end = out + room;
+
+    if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
+        return -errno;
+    for (;;) {
+        long n = syscall(SYS_getdents64, fd, buf.bytes, sizeof buf.bytes);
+        if (n < 0)
+            return p > out ? p - out : -errno;
+        if (n == 0)
+            return p - out;
+        for (char *at = buf.bytes; at < buf.bytes + n;) {
+            const struct entry *e = (const struct entry *)at;
+            uint8_t *next = emit(fd, e, p, end, arg);
+            if (!next)
+                return p > out ? p - out : -EINVAL;
+            p = next;
+            at += e->reclen;
+        }
+    }
+}
+
+/* qid[13] offset[8] type[1] name[s] */
+static uint8_t *emit_plain(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t dotdot)
+{
+    size_t len = strlen(e->name);
+    if ((size_t)(end - p) < QID + 8 + 1 + 2 + len)
+        return NULL;
+    *p++ = e->type == DT_DIR ? 0x80 : e->type == DT_LNK ? 0x02 : 0;
+    p = put32(p, 0);
+    p = put64(p, dotdot && !strcmp(e->name, "..") ? dotdot : e->ino);
+    p = put64(p, (uint64_t)e->off);
+    *p++ = e->type;
+    uint16_t n = (uint16_t)len;
+    memcpy(p, &n, 2);
+    memcpy(p + 2, e->name, len);
+    return p + 2 + len;
+}
+
+/* attributes[96] offset[8] name[s] */
+static uint8_t *emit_attr(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t arg)
+{
+    size_t len = strlen(e->name);
+    if (is_dots(e->name))
+        return p;
+    if ((size_t)(end - p) < BLOCK + 8 + 2 + len)
+        return NULL;
+    if (gofer_stat(fd, e->name, p) < 0)
+        return p; /* it went away since getdents */
+    p = put64(p + BLOCK, (uint64_t)e->off);
+    uint16_t n = (uint16_t)len;
+    memcpy(p, &n, 2);
+    memcpy(p + 2, e->name, len);
+    return p + 2 + len;
+}
+
+int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot)
+{
+    return list(fd, offset, out, room, emit_plain, dotdot);
+}
+
+int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room)
+{
+    return list(fd, offset, out, room, emit_attr, 0);
+}

@@ -1,0 +1,197 @@
+"""The messages of `9P2000.L.runsc1`: fewer round trips, host attributes, donated descriptors.
+
+Most take a fid and a name: they act on that child of the directory `fid`, or, when the name is
+empty, on the fid itself. So a lookup or a change of attributes needs no fid of its own.
+"""
+
+from __future__ import annotations
+
+from gofer.p9.codec import Message, message
+from gofer.p9.fields import I64, U8, U32, U64, AttrBlock, AttrBlocks, Data, Names, Str
+
+
+@message(200)
+class Twalkx(Message):
+    """Walk, read attributes and open in one message.
+
+    `newfid` may be NOFID: nothing is bound. `flags` are Linux open flags, or NOOPEN. With `donate`
+    a regular file's descriptor comes with the reply (if it cannot, the fid is opened instead).
+    """
+
+    fid: U32
+    newfid: U32
+    flags: U32
+    donate: U8
+    names: Names
+
+
+@message(201)
+class Rwalkx(Message):
+    """Attributes of each component walked, or of `fid` when there were no names.
+
+    `error` is the errno that ended the walk or the open early (0: all done, newfid is bound).
+    `target` is the text of the symbolic link that the last component is, else empty.
+    """
+
+    error: U32
+    opened: U8
+    target: Str
+    blocks: AttrBlocks
+
+
+@message(202)
+class Tcreatex(Message):
+    """open(2) with O_CREAT of `name` in the directory `fid`; O_EXCL is honoured.
+
+    The owner is set only if the file was made here.
+    """
+
+    fid: U32
+    newfid: U32
+    name: Str
+    flags: U32
+    donate: U8
+    mode: U32
+    uid: U32
+    gid: U32
+
+
+@message(203)
+class Rcreatex(Message):
+    opened: U8
+    created: U8
+    block: AttrBlock
+
+
+@message(204)
+class Tmakex(Message):
+    """mkdir, mknod (fifo, socket, regular file) or symlink, by the type in `mode`."""
+
+    fid: U32
+    name: Str
+    target: Str
+    mode: U32
+    uid: U32
+    gid: U32
+
+
+@message(205)
+class Rmakex(Message):
+    block: AttrBlock
+
+
+@message(206)
+class Treaddirx(Message):
+    fid: U32
+    offset: U64
+    count: U32
+
+
+@message(207)
+class Rreaddirx(Message):
+    """`data` is a sequence of attributes[96] offset[8] name[s], without `.` and `..`."""
+
+    data: Data
+
+
+@message(208)
+class Trenamex(Message):
+    """renameat2(2) with its flags RENAME_NOREPLACE and RENAME_EXCHANGE."""
+
+    olddirfid: U32
+    oldname: Str
+    newdirfid: U32
+    newname: Str
+    flags: U32
+
+
+@message(209)
+class Rrenamex(Message):
+    pass
+
+
+@message(210)
+class Tdupx(Message):
+    """Duplicate this session, with its fids, onto a new socket, which comes with the reply."""
+
+
+@message(211)
+class Rdupx(Message):
+    pass
+
+
+@message(212)
+class Tsetattrx(Message):
+    """Tsetattr on a fid or a child, times in nanoseconds, with the new attributes in the reply."""
+
+    fid: U32
+    name: Str
+    valid: U32
+    mode: U32
+    uid: U32
+    gid: U32
+    size: U64
+    atime_ns: I64
+    mtime_ns: I64
+
+
+@message(213)
+class Rsetattrx(Message):
+    block: AttrBlock
+
+
+@message(214)
+class Tgetxattrx(Message):
+    """Value of the attribute `attr`, or the list of names (NUL-terminated) if it is empty."""
+
+    fid: U32
+    name: Str
+    attr: Str
+
+
+@message(215)
+class Rgetxattrx(Message):
+    data: Data
+
+
+@message(216)
+class Tsetxattrx(Message):
+    """setxattr(2); XATTR_CREATE and XATTR_REPLACE in `flags`."""
+
+    fid: U32
+    name: Str
+    attr: Str
+    flags: U32
+    value: Data
+
+
+@message(217)
+class Rsetxattrx(Message):
+    pass
+
+
+@message(218)
+class Tremovexattrx(Message):
+    fid: U32
+    name: Str
+    attr: Str
+
+
+@message(219)
+class Rremovexattrx(Message):
+    pass
+
+
+@message(220)
+class Tlinkx(Message):
+    """link(2): `name` in `fid` becomes also `newname` in `newdirfid`."""
+
+    fid: U32
+    name: Str
+    newdirfid: U32
+    newname: Str
+
+
+@message(221)
+class Rlinkx(Message):
+    block: AttrBlock

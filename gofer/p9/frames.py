@@ -1,0 +1,53 @@
+"""Cuts a stream of bytes into 9P frames."""
+
+from __future__ import annotations
+
+from gofer.p9.codec import Message, decode
+from gofer.p9.constants import HEADER_SIZE
+from gofer.p9.fields import ProtocolError
+
+
+class FrameReader:
+    """Bytes in, (tag, message) out. A frame larger than `limit` is a ProtocolError."""
+
+    __slots__ = ("_parts", "_have", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._parts: list[bytes] = []
+        self._have = 0
+
+    def feed(self, data: bytes) -> list[tuple[int, Message]]:
+        """Add what came from the socket; give the messages that are complete now."""
+        if self._have:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < HEADER_SIZE or self._have < self._size_of(self._parts[0]):
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._have = 0
+        frames: list[tuple[int, Message]] = []
+        pos, total = 0, len(data)
+        while total - pos >= HEADER_SIZE:
+            size = int.from_bytes(data[pos : pos + 4], "little")
+            if not HEADER_SIZE <= size <= self.limit:
+                raise ProtocolError(f"frame of {size} bytes, the limit is {self.limit}")
+            if total - pos < size:
+                break
+            frames.append(decode(data, pos, pos + size))
+            pos += size
+        if pos < total:
+            self._parts.append(data[pos:] if pos else data)
+            self._have = total - pos
+        return frames
+
+    @property
+    def pending(self) -> int:
+        """Bytes of an incomplete frame."""
+        return self._have
+
+    def _size_of(self, first: bytes) -> int:
+        if len(first) < 4:
+            return HEADER_SIZE
+        return int.from_bytes(first[:4], "little")
