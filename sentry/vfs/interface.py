@@ -1,0 +1,342 @@
+"""What a file system is to the rest of the Sentry: `FileSystem`, `Inode` and their values.
+
+A file system subclasses `FileSystem` and `Inode` and overrides what it can do; what it leaves alone
+fails with the errno Linux gives for a missing operation. It imports no other file system. Everything
+that is the same for all file systems happens above it, in this room: path walk, permission checks,
+read-only mounts, umask, set-group-id directories, sticky directories, name lengths, locks, inotify,
+the rules of O_APPEND and RLIMIT_FSIZE. An inode may take its arguments as checked.
+
+Which operations may sleep: those that are `async def`. A file system in memory just does not await.
+`lookup_cached`, `readlink_cached` and `stat_cached` are the plain halves: they answer from memory or
+say None ("ask the coroutine"), so that a cached walk makes no await. While a name of a directory is
+made, removed or moved, the caller holds `lock` of that directory.
+
+An inode is one object for as long as anybody holds it: two lookups of the same file (hard links,
+too) give the same object, because locks, FIFOs, bound sockets and inotify watches hang on it.
+"""
+
+from __future__ import annotations
+
+import stat as modes
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sentry.abi.xattr import NAME_MAX
+from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.wait.queue import Lock
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.locks import FileLocks
+    from sentry.vfs.watches import Watches
+
+
+class NeedsIO(Exception):  # noqa: N818
+    """A plain operation cannot be done from memory: use its coroutine form. Never reaches a task."""
+
+
+class Absent:
+    """The type of ABSENT."""
+
+    __slots__ = ()
+
+
+ABSENT: Final = Absent()
+"""What `lookup_cached` says of a name that is known not to exist."""
+
+
+class Attributes(NamedTuple):
+    """What stat(2) and statx(2) show of an inode; times are CLOCK_REALTIME in ns."""
+
+    ino: int
+    mode: int
+    """Type and permissions."""
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    """In units of 512 bytes."""
+    block_size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int | None = None
+    dev: int | None = None
+    """st_dev, where it is not that of the file system (overlay)."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What setattr changes; None leaves alone. `mode` are the bits below 07777; times in ns."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    times_now: bool = False
+    """The times are "now" (a server may take its own clock)."""
+
+
+class Owner(NamedTuple):
+    """Who a new inode belongs to."""
+
+    uid: int
+    gid: int
+
+
+class DirEntry(NamedTuple):
+    """One name of a directory listing; `kind` is S_IFMT bits of the mode, 0 if unknown."""
+
+    name: bytes
+    ino: int
+    kind: int
+
+
+class StatFs(NamedTuple):
+    """What statfs(2) shows; sizes in blocks of `block_size`."""
+
+    magic: int
+    block_size: int
+    blocks: int
+    blocks_free: int
+    files: int
+    files_free: int
+    name_max: int = NAME_MAX
+
+
+class FileSystem:
+    """One mounted-or-mountable instance of a file system (a super block)."""
+
+    name: str = "none"
+    """The type, as in /proc/mounts and mount(2)."""
+    magic: int = 0
+    read_only: bool = False
+    """The instance itself cannot be written (EROFS), whatever a mount says."""
+    xattr_user: bool = False
+    """Whether user.* attributes are kept."""
+
+    def __init__(self, dev: int, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self.dev = dev
+        """st_dev."""
+        self.now_ns = now_ns
+        self.source = self.name
+        """The first field of /proc/mounts."""
+
+    @property
+    def root(self) -> Inode:
+        """The inode at the top."""
+        raise NotImplementedError
+
+    async def statfs(self) -> StatFs:
+        """statfs(2)."""
+        return StatFs(self.magic, 4096, 0, 0, 0, 0)
+
+    async def sync(self) -> None:
+        """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
+
+    def show_options(self) -> str:
+        """Options for /proc/mounts beyond those of the mount, each with a comma before it."""
+        return ""
+
+    def shutdown(self) -> None:
+        """The last mount is gone."""
+
+
+class Inode:
+    """A file of any kind. `mode`, `uid`, `gid` are always there, for the permission checks."""
+
+    __slots__ = (
+        "__weakref__",
+        "bound",
+        "fifo",
+        "fs",
+        "gid",
+        "ino",
+        "lock",
+        "locks",
+        "mode",
+        "rdev",
+        "uid",
+        "watches",
+        "write_count",
+    )
+
+    def __init__(self, fs: FileSystem, ino: int, mode: int, owner: Owner) -> None:
+        self.fs = fs
+        self.ino = ino
+        self.mode = mode
+        self.uid, self.gid = owner
+        self.rdev = 0
+        self.lock = Lock()
+        """Linux's i_rwsem: held around changes of a directory, appends and truncations that sleep."""
+        self.locks: FileLocks | None = None
+        """fcntl and flock locks, made when first needed."""
+        self.watches: Watches | None = None
+        """inotify watches."""
+        self.fifo: Any = None
+        """The pipe behind a FIFO while it is open."""
+        self.bound: Any = None
+        """The socket bound to this name (AF_UNIX)."""
+        self.write_count = 0
+        """i_writecount: descriptions open for writing; negative while programs run from it."""
+
+    # --- kinds
+
+    @property
+    def kind(self) -> int:
+        """S_IFMT bits."""
+        return self.mode & 0o170000
+
+    @property
+    def is_dir(self) -> bool:
+        """A directory."""
+        return modes.S_ISDIR(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """A symbolic link, magic ones too."""
+        return modes.S_ISLNK(self.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        """A regular file."""
+        return modes.S_ISREG(self.mode)
+
+    # --- attributes
+
+    def stat_cached(self) -> Attributes | None:
+        """The attributes if they are known to be right now."""
+        return None
+
+    async def stat(self) -> Attributes:
+        """The attributes."""
+        attributes = self.stat_cached()
+        assert attributes is not None
+        return attributes
+
+    async def setattr(self, changes: Changes) -> None:
+        """chmod, chown, utimensat, truncate: rights are checked, set-id bits decided by the caller.
+
+        Sets ctime; a change of size sets mtime. Raises: EPERM by default.
+        """
+        raise EPERM(f"{self.fs.name}: attributes cannot be changed")
+
+    def accessed(self) -> None:
+        """A read happened and the mount keeps access times (relatime is the inode's to apply)."""
+
+    async def permission(self, mask: int) -> None:
+        """An extra right check of a file system after the usual one (MAY_* of auth.permissions)."""
+
+    # --- walking
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:
+        """The child `name`: an inode, ABSENT, or None when `lookup` must be asked. Directories only."""
+        return None
+
+    async def lookup(self, name: bytes) -> Inode | Absent:
+        """The child `name`. An `ABSENT` is a value here, not an error. Directories only."""
+        raise ENOTDIR(f"ino {self.ino}")
+
+    def readlink_cached(self) -> bytes | None:
+        """The target of a symbolic link if it is known. Not called for magic links."""
+        return None
+
+    async def readlink(self) -> bytes:
+        """readlink(2): the text of the link (of magic ones too)."""
+        raise EINVAL("not a symbolic link")
+
+    def follow(self, caller: Caller) -> Location | None:
+        """A magic link (/proc/self/fd/3, /proc/self/exe) jumps there; None for a link that is text."""
+        return None
+
+    async def entries(self) -> Sequence[DirEntry]:
+        """All names of a directory but `.` and `..`, in an order that stays as it is."""
+        raise ENOTDIR(f"ino {self.ino}")
+
+    # --- names; the caller holds self.lock, and knows that `name` is free (or what it holds)
+
+    async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """Make a regular file. `mode` are permission bits."""
+        raise EPERM(f"{self.fs.name}: cannot create")
+
+    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """Make a directory."""
+        raise EPERM(f"{self.fs.name}: cannot create")
+
+    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
+        """Make a FIFO, socket or device; `mode` has the type."""
+        raise EPERM(f"{self.fs.name}: cannot create")
+
+    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
+        """Make a symbolic link."""
+        raise EPERM(f"{self.fs.name}: cannot create")
+
+    async def link(self, name: bytes, target: Inode) -> None:
+        """Make a hard link to `target`, of the same file system."""
+        raise EPERM(f"{self.fs.name}: cannot link")
+
+    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> Inode:
+        """O_TMPFILE: a regular file without a name; `linkable` unless O_EXCL."""
+        raise EOPNOTSUPP(f"{self.fs.name}: no O_TMPFILE")
+
+    async def unlink(self, name: bytes, child: Inode) -> None:
+        """Remove the name of something that is no directory."""
+        raise EPERM(f"{self.fs.name}: cannot unlink")
+
+    async def rmdir(self, name: bytes, child: Inode) -> None:
+        """Remove an empty directory. Raises: ENOTEMPTY."""
+        raise EPERM(f"{self.fs.name}: cannot rmdir")
+
+    async def rename(
+        self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
+    ) -> None:
+        """renameat2(2) within the file system; `flags` RENAME_EXCHANGE, RENAME_WHITEOUT.
+
+        RENAME_NOREPLACE and the type rules (EISDIR, ENOTDIR, loops) are done; ENOTEMPTY of a
+        replaced directory is the file system's. Both directories are locked.
+        """
+        raise EXDEV(f"{self.fs.name}: cannot rename")
+
+    # --- extended attributes; names are checked, `trusted.` and `security.` rights too
+
+    async def getxattr(self, name: bytes) -> bytes:
+        """The value. Raises: ENODATA."""
+        raise EOPNOTSUPP("no extended attributes")
+
+    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        """Set it; XATTR_CREATE (EEXIST), XATTR_REPLACE (ENODATA). Raises: ENOSPC."""
+        raise EOPNOTSUPP("no extended attributes")
+
+    async def listxattr(self) -> Sequence[bytes]:
+        """All names."""
+        return ()
+
+    async def removexattr(self, name: bytes) -> None:
+        """Remove it. Raises: ENODATA."""
+        raise EOPNOTSUPP("no extended attributes")
+
+    # --- opening
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """A description of a regular file or directory, or of what only this file system knows.
+
+        FIFOs, sockets and devices are opened by the room above through the inode's `mode` and
+        `rdev`, unless `opens_itself`. Rights are checked; O_TRUNC follows as a setattr. `flags` are
+        those of open(2). Directories return `vfs.directory.DirectoryFile` (made from `entries`),
+        regular files a subclass of `vfs.regular.RegularFile`.
+        """
+        raise ENODEV(f"{self.fs.name}: cannot open")
+
+    opens_itself = False
+    """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
+        """ioctl(2) on a regular file or directory that the room above does not know."""
+        raise ENOTTY(f"{request:#x}")
