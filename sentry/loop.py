@@ -79,7 +79,7 @@ class Timer:
 class Loop:
     """Runs fibers, timers and the callbacks of descriptors; one per sandbox."""
 
-    def __init__(self, machine: Machine, on_error: Callable[[str, BaseException], None]) -> None:
+    def __init__(self, machine: Machine, on_error: Callable[[object, BaseException], None]) -> None:
         self._machine = machine
         self._on_error = on_error
         self._ready: deque[Fiber] = deque()
@@ -131,7 +131,7 @@ class Loop:
     def spawn(
         self,
         coro: Coroutine[Any, Any, Any],
-        name: str,
+        name: object,
         done: Callable[[Any, BaseException | None], None] | None = None,
     ) -> Fiber:
         """Drive a coroutine; `done(result, exception)` at its end, else an exception is logged."""

@@ -184,7 +184,7 @@ class Task:
 
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
-        self.fiber = self.kernel.loop.spawn(coro, self.kernel.names(self), self._call_done)
+        self.fiber = self.kernel.loop.spawn(coro, self, self._call_done)
         if self.work:
             task_signals.wake_for_work(self)
 

@@ -75,7 +75,7 @@ class ThreadGroup:
     __slots__ = (
         "__weakref__", "actions", "argv", "child_queue", "child_subreaper", "children", "core_dumped",
         "dead_usage", "dumpable", "exe", "exec_count", "exit_signal", "exit_status", "exiting",
-        "has_execed", "kernel", "leader", "limits", "members", "oom_score_adj", "parent", "pid_queue",
+        "has_execed", "kernel", "last_uid", "leader", "limits", "members", "oom_score_adj", "parent", "pid_queue",
         "posix_timers", "process_group", "reaped_usage", "shared_pending", "start_ns", "stop_signal",
         "stop_reported", "continue_reported", "stopping", "tasks", "tgid", "timers", "vsyscall",
         "personality", "signal_queue", "execing", "mem_peak",
@@ -130,6 +130,8 @@ class ThreadGroup:
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
         self.mem_peak = 0
+        self.last_uid = 0
+        """The real user of the last thread, once all are gone."""
         self.start_ns = time.monotonic_ns()
         process_group.members.add(self)
         if parent is not None:

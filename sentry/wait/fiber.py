@@ -118,7 +118,7 @@ class Fiber:
         self,
         coro: Coroutine[Any, Any, Any],
         clock: Clock,
-        name: str,
+        name: object,
         done: Callable[[Any, BaseException | None], None],
     ) -> None:
         self._coro = coro

@@ -1,0 +1,118 @@
+"""One running kernel: the machine, the loop, the processes, and what is global to a sandbox."""
+
+from __future__ import annotations
+
+import io
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sentry.kernel import task_exit
+from sentry.kernel.futex import FutexTable
+from sentry.kernel.pids import Pids
+from sentry.kernel.thread_group import ThreadGroup
+from sentry.loop import Loop
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.platform.interface import Platform
+
+MAX_TASKS = 32768
+"""Ceiling of tasks in one sandbox."""
+
+
+class Log(Protocol):
+    """Where the kernel's own messages go; never blocks."""
+
+    def write(self, text: str) -> None: ...
+
+
+class Counters:
+    """What happened so far, for the profile and for leak checks."""
+
+    __slots__ = ("faults", "oom_kills", "unknown_calls")
+
+    def __init__(self) -> None:
+        self.faults = 0
+        self.oom_kills = 0
+        self.unknown_calls: Counter[int] = Counter()
+
+    def unknown(self, number: int) -> None:
+        """A call that has no handler was made."""
+        self.unknown_calls[number & 0xFFFF] += 1
+
+
+class Uts:
+    """Names of the machine: uname(2)."""
+
+    __slots__ = ("domainname", "machine", "nodename", "release", "sysname", "version")
+
+    def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
+        self.sysname = b"Linux"
+        self.nodename = nodename
+        self.release = b"6.12.0"
+        self.version = b"#1 SMP PREEMPT_DYNAMIC runsc"
+        self.machine = b"x86_64"
+        self.domainname = domainname
+
+
+class Kernel:
+    """The state that all tasks share. Made by sentry.boot; everything runs on the loop's thread."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        loop: Loop,
+        log: Log,
+        calls: list[Callable[..., Any] | None],
+        uts: Uts,
+    ) -> None:
+        self.platform = platform
+        self.loop = loop
+        self.log = log
+        self.calls = calls
+        """Handlers by number, decoders included: `sentry.syscalls.registry.CALLS`."""
+        self.uts = uts
+        self.pids = Pids(MAX_TASKS)
+        self.futexes = FutexTable()
+        self.counters = Counters()
+        self.init: ThreadGroup | None = None
+        self.boot_ns = time.monotonic_ns()
+        self.start_observers: list[Any] = []
+        """Observers that every new task gets (strace)."""
+        self.services: dict[str, Any] = {}
+        """Singletons of upper rooms by name (file systems, namespaces of sockets, SysV objects)."""
+        self.exit_status: int | None = None
+        """wait(2) status of the first process once the sandbox is over."""
+
+    def log_bug(self, what: object, error: BaseException) -> None:
+        """Write a traceback of a defect of ours."""
+        out = io.StringIO()
+        traceback.print_exception(error, file=out)
+        self.log.write(f"BUG in {what}: {out.getvalue()}")
+
+    def out_of_memory(self, task: Task) -> None:
+        """RAM has reached its limit: kill the process that holds most, adjusted as oom_score_adj says."""
+        groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
+        candidates = [g for g in groups if g.oom_score_adj > -1000]
+
+        def badness(group: ThreadGroup) -> int:
+            total = max(1, self.services["ram_pages"]()) if "ram_pages" in self.services else 1 << 20
+            return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
+
+        victim = max(candidates, key=badness, default=task.group)
+        self.counters.oom_kills += 1
+        self.log.write(
+            f"Out of memory: killed process {victim.tgid} ({victim.tasks[0].comm.decode(errors='replace')})\n"
+            if victim.tasks
+            else f"Out of memory: killed process {victim.tgid}\n"
+        )
+        task_exit.exit_group(victim, 9)
+
+    def finish(self, status: int) -> None:
+        """The first process has ended: the sandbox is over."""
+        if self.exit_status is None:
+            self.exit_status = status
+            self.loop.stop()

@@ -1,0 +1,250 @@
+"""clone(2), fork(2), vfork(2): a new task out of an old one."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.resource import RLIMIT_NPROC
+from sentry.abi.sched import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_CLEAR_SIGHAND,
+    CLONE_DETACHED,
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_INTO_CGROUP,
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    CLONE_PARENT,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SETTLS,
+    CLONE_SIGHAND,
+    CLONE_THREAD,
+    CLONE_VFORK,
+    CLONE_VM,
+)
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOSYS, EPERM, Errno
+from sentry.kernel.signals import SignalActions
+from sentry.kernel.task import Task
+from sentry.kernel.thread_group import ThreadGroup
+from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import WaitQueue, until
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+
+NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
+    | CLONE_NEWTIME
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CloneArgs:
+    """What clone3(2) takes; clone, fork and vfork fill it in."""
+
+    flags: int
+    exit_signal: int = 0
+    stack: int = 0
+    """The new stack pointer (the top, also for clone3), 0: the same as the parent's."""
+    tls: int = 0
+    parent_tid: int = 0
+    child_tid: int = 0
+    pidfd: int = 0
+    set_tid: tuple[int, ...] = ()
+
+
+def check(task: Task, args: CloneArgs) -> None:
+    """The combinations that Linux refuses (kernel/fork.c: copy_process)."""
+    flags = args.flags
+    bad = (
+        (flags & CLONE_NEWNS and flags & CLONE_FS)
+        or (flags & CLONE_NEWUSER and flags & CLONE_FS)
+        or (flags & CLONE_THREAD and not flags & CLONE_SIGHAND)
+        or (flags & CLONE_SIGHAND and not flags & CLONE_VM)
+        or (flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID))
+        or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
+        or (flags & CLONE_PARENT and task.group is task.kernel.init)
+        or (flags & CLONE_PIDFD and flags & CLONE_DETACHED)
+    )
+    if bad:
+        raise EINVAL(f"clone flags {flags:#x}")
+    if flags & CLONE_INTO_CGROUP:
+        raise ENOSYS("CLONE_INTO_CGROUP")
+    if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has_capability(CAP_SYS_ADMIN)):
+        raise EPERM("namespaces")
+    if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS)):
+        raise EINVAL("namespace kind is not supported")
+    if args.tls >= TASK_SIZE and flags & CLONE_SETTLS:
+        raise EPERM("tls")
+
+
+def check_limit(task: Task) -> None:
+    """RLIMIT_NPROC counts the tasks of a real user; root and the capable are exempt."""
+    limit = task.rlimit(RLIMIT_NPROC)
+    creds = task.creds
+    if creds.uid == 0 or limit >= 1 << 32:
+        return
+    if creds.has_capability(CAP_SYS_ADMIN) or creds.has_capability(CAP_SYS_RESOURCE):
+        return
+    if sum(1 for t in task.kernel.pids.tasks.values() if t.creds.uid == creds.uid) >= limit:
+        raise EAGAIN("RLIMIT_NPROC")
+
+
+async def clone(task: Task, args: CloneArgs) -> int:
+    """Make the child, start it, and give its id. Raises: EINVAL, EAGAIN, EPERM, ENOMEM, EFAULT."""
+    check(task, args)
+    check_limit(task)
+    child = make(task, args)
+    number = child.tid
+    try:
+        if args.flags & CLONE_PIDFD:
+            descriptor = task.kernel.services["pidfd"](task, child.group)
+            try:
+                task.mm.write(args.pidfd, struct.pack("<i", descriptor))
+            except Errno:
+                task.files.close(descriptor)
+                raise
+        if args.flags & CLONE_PARENT_SETTID:
+            task.mm.write(args.parent_tid, struct.pack("<i", number))
+    except EFAULT:
+        if args.flags & CLONE_PIDFD:
+            undo(child)
+            raise
+    if args.flags & CLONE_CHILD_SETTID:
+        try:
+            child.mm.write(args.child_tid, struct.pack("<i", number))
+        except EFAULT:
+            pass  # as Linux: put_user in the child is not checked
+    done = WaitQueue()
+    if args.flags & CLONE_VFORK:
+        child.vfork_done = done.notify
+    for observer in task.observers:
+        if (cloned := getattr(observer, "cloned", None)) is not None:
+            cloned(task, child, args.flags)
+    child.finish()
+    if args.flags & CLONE_VFORK:
+
+        def finished() -> None:
+            if child.vfork_done is not None:
+                raise EAGAIN
+
+        await until(finished, [done], mode=Mode.KILLABLE)
+    return number
+
+
+def make(task: Task, args: CloneArgs) -> Task:
+    """The child, known to everybody but not yet running."""
+    kernel, flags = task.kernel, args.flags
+    tid = kernel.pids.allocate()
+    mm = task.mm.share() if flags & CLONE_VM else task.mm.fork()
+    try:
+        ctx = kernel.platform.new_context(mm.space)
+    except BaseException:
+        mm.release()
+        raise
+    ctx.copy_from(task.ctx)
+    group = task.group if flags & CLONE_THREAD else new_group(task, tid, args)
+    child = Task(
+        kernel,
+        group,
+        tid,
+        ctx,
+        mm,
+        task.files.share() if flags & CLONE_FILES else task.files.copy(),
+        task.fs if flags & CLONE_FS else task.fs.copy(),
+        task.creds,
+        task.mounts,
+    )
+    child.comm = task.comm
+    child.blocked = task.blocked
+    child.no_new_privs = task.no_new_privs
+    child.keep_caps = task.keep_caps
+    child.seccomp = task.seccomp
+    child.sched = task.sched
+    child.timer_slack_ns = task.timer_slack_ns
+    if not (flags & CLONE_VM and not flags & CLONE_VFORK):
+        child.altstack = task.altstack
+    child.observers = [o for o in task.observers if getattr(o, "inherited", True)]
+    if flags & CLONE_CHILD_CLEARTID:
+        child.clear_child_tid = args.child_tid
+    if flags & CLONE_NEWNS:
+        child.mounts = task.mounts.copy(child.fs)
+    regs = ctx.regs
+    regs[Reg.RAX] = 0
+    if args.stack:
+        regs[Reg.RSP] = args.stack
+    if flags & CLONE_SETTLS:
+        regs[Reg.FS_BASE] = args.tls
+    group.tasks.append(child)
+    if group.leader is None:
+        group.leader = child
+        child.exit_signal = group.exit_signal
+    kernel.pids.tasks[tid] = child
+    if group.exiting:
+        from sentry.kernel.task_exit import condemn  # noqa: PLC0415  made while its group dies
+
+        condemn(child)
+    child_identity(child)
+    return child
+
+
+def child_identity(task: Task) -> None:
+    """Tell the entry code what it may answer by itself."""
+    c = task.creds
+    task.ctx.set_fast(task.group.tgid, task.tid, (c.uid, c.euid, c.gid, c.egid))
+
+
+def new_group(task: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
+    """The child's process."""
+    old = task.group
+    parent = old.parent if args.flags & CLONE_PARENT else old
+    if args.flags & CLONE_SIGHAND:
+        actions = old.actions
+    else:
+        actions = old.actions.copy()
+        if args.flags & CLONE_CLEAR_SIGHAND:
+            actions = cleared(actions)
+    group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, old.limits.copy())
+    group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
+    group.exe = old.exe
+    group.argv = old.argv
+    group.dumpable = old.dumpable
+    group.oom_score_adj = old.oom_score_adj
+    group.personality = old.personality
+    task.kernel.pids.groups[tgid] = group
+    return group
+
+
+def cleared(actions: SignalActions) -> SignalActions:
+    """CLONE_CLEAR_SIGHAND: handlers become default, ignored signals stay so."""
+    return actions.reset_for_exec()
+
+
+def undo(child: Task) -> None:
+    """The child must not run after all: it dies before its first instruction, and nobody hears of it."""
+    from sentry.kernel.task_exit import exit_group  # noqa: PLC0415
+
+    child.group.exit_signal = 0
+    exit_group(child.group, 9)
+    child.finish()
+
+
+def first_task(kernel: Kernel, task: Task) -> None:
+    """Register the sandbox's first task."""
+    kernel.pids.tasks[task.tid] = task
+    kernel.pids.groups[task.group.tgid] = task.group
+    task.group.tasks.append(task)
+    task.group.leader = task
+    child_identity(task)

@@ -1,0 +1,113 @@
+"""execve(2): the program of a process is replaced.
+
+The loader builds the new address space beside the old one; until the point of no return (`_commit`)
+every failure leaves the caller as it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.errors import EAGAIN
+from sentry.kernel.task import RESUME, Task
+from sentry.kernel.task_clone import child_identity
+from sentry.kernel.task_exit import condemn, vfork_release
+from sentry.loader import load
+from sentry.platform.interface import NUM_REGS, Reg
+from sentry.wait.fiber import Killed, Mode
+from sentry.wait.queue import until
+
+if TYPE_CHECKING:
+    from sentry.loader.image import Image
+
+USER_CS, USER_DS = 0x33, 0x2B
+
+
+async def execve(
+    task: Task, file: Any, path: bytes, argv: list[bytes], envp: list[bytes]
+) -> object:
+    """Load `file` and become it. Raises what the loader raises; afterwards there is no way back."""
+    image = await load(task, file, path, argv, envp)
+    try:
+        await _become_single_threaded(task)
+    except BaseException:
+        image.mm.release()
+        raise
+    await _commit(task, image)
+    return RESUME
+
+
+async def _become_single_threaded(task: Task) -> None:
+    """The other threads of the process die; the caller takes the leader's id."""
+    group = task.group
+    if group.exiting or group.execing is not None:
+        raise Killed
+    if len(group.tasks) > 1:
+        group.execing = task
+        for other in group.tasks:
+            if other is not task:
+                condemn(other)
+
+        def alone() -> None:
+            if len(group.tasks) > 1:
+                raise EAGAIN
+
+        try:
+            await until(alone, [group.child_queue], mode=Mode.KILLABLE)
+        finally:
+            group.execing = None
+    if task.tid != group.tgid:
+        pids = task.kernel.pids
+        del pids.tasks[task.tid]
+        task.tid = group.tgid
+        pids.tasks[task.tid] = task
+        group.leader = task
+
+
+async def _commit(task: Task, image: Image) -> None:
+    group = task.group
+    old = task.mm
+    task.mm = image.mm
+    task.ctx.bind(image.mm.space)
+    vfork_release(task)
+    old.release()
+    task.files = await task.files.unshare_for_exec(task)
+    task.fs = task.fs.unshare()
+    if group.actions.users > 1:
+        group.actions.users -= 1
+        group.actions = group.actions.copy()
+    group.actions = group.actions.reset_for_exec()
+    for timer in list(group.posix_timers.values()):
+        timer.delete()
+    group.posix_timers.clear()
+    task.altstack = (0, 2, 0)
+    task.clear_child_tid = 0
+    task.robust_list = 0
+    task.restart_block = None
+    task.keep_caps = False
+    task.parent_death_signal = 0 if image.secure else task.parent_death_signal
+    task.creds = image.creds
+    task.comm = image.comm
+    group.exe = image.exe
+    group.argv = tuple(image.argv)
+    group.dumpable = 0 if image.secure else 1
+    group.has_execed = True
+    group.exec_count += 1
+    start_registers(task, image)
+    child_identity(task)
+    for observer in list(task.observers):
+        if (execed := getattr(observer, "execed", None)) is not None:
+            execed(task)
+
+
+def start_registers(task: Task, image: Image) -> None:
+    """All zero but where to start and the stack (ELF_PLAT_INIT of arch/x86); a clean FPU."""
+    regs = task.ctx.regs
+    for i in range(NUM_REGS):
+        regs[i] = 0
+    regs[Reg.RIP] = image.entry
+    regs[Reg.RSP] = image.stack_pointer
+    regs[Reg.RFLAGS] = 0x202
+    regs[Reg.CS] = USER_CS
+    regs[Reg.SS] = USER_DS
+    task.ctx.set_fpu(b"")

@@ -1,0 +1,239 @@
+"""How tasks and processes end: _exit(2), exit_group(2), death by signal, reparenting."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sentry.abi.signal import (
+    CLD_DUMPED,
+    CLD_EXITED,
+    CLD_KILLED,
+    SA_NOCLDWAIT,
+    SIGCHLD,
+    SIGCONT,
+    SIGHUP,
+)
+from sentry.errors import Errno
+from sentry.kernel import futex, signals, task_signals
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
+
+SIG_IGN = 1
+
+
+def condemn(task: Task) -> None:
+    """The task must die before it sees ring 3 again."""
+    from sentry.kernel.task import WORK_EXIT  # noqa: PLC0415
+
+    task.work |= WORK_EXIT
+    if task.stopped:
+        task.stopped = False
+        task.kernel.loop.call_soon(lambda: exit_task(task))
+    else:
+        task.interrupt()
+
+
+def exit_group(group: ThreadGroup, status: int) -> None:
+    """Every thread of the process dies; `status` is what wait(2) will say. The first call counts."""
+    if group.exiting:
+        return
+    group.exiting = True
+    group.exit_status = status
+    group.stopping = 0
+    for task in list(group.tasks):
+        condemn(task)
+
+
+def exit_task(task: Task) -> None:
+    """The task is out of ring 3 and its call is unwound: take it apart."""
+    if task.dead:
+        return
+    task.dead = True
+    task.fiber = task.kernel.loop.spawn(_leave(task), task)
+
+
+async def _leave(task: Task) -> None:
+    kernel = task.kernel
+    try:
+        for observer in task.observers:
+            if (exited := getattr(observer, "exited", None)) is not None:
+                exited(task, task.group.exit_status)
+        if task.trace is not None:
+            task.trace.task_exits(task)
+        _release_memory(task)
+        await task.files.release(task)
+        task.fs.release()
+    except Exception as error:  # noqa: BLE001  whatever it was, the rest has to be given back
+        kernel.log_bug(f"exit of {task!r}", error)
+    group = task.group
+    usage = group.dead_usage
+    usage.user_ns += task.ctx.cpu_time_ns()
+    usage.sys_ns += task.sys_time_ns
+    task.ctx.destroy()
+    task.fiber = None
+    kernel.pids.tasks.pop(task.tid, None)
+    group.tasks.remove(task)
+    group.last_uid = task.creds.uid
+    if group.execing is not None:
+        group.child_queue.notify()
+    if not group.tasks:
+        _last_thread_gone(group)
+
+
+def _release_memory(task: Task) -> None:
+    """Robust futexes, the joiner's futex, vfork's parent, then the address space."""
+    futex.exit_robust(task)
+    if task.clear_child_tid and task.mm.users > 1:
+        try:
+            task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
+            futex.wake(task, task.clear_child_tid, 1)
+        except Errno:
+            pass
+    vfork_release(task)
+    task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
+    task.mm.release()
+
+
+def vfork_release(task: Task) -> None:
+    """The parent of a vfork may go on: the child has left its memory."""
+    if task.vfork_done is not None:
+        done, task.vfork_done = task.vfork_done, None
+        done()
+
+
+def _last_thread_gone(group: ThreadGroup) -> None:
+    kernel = group.kernel
+    _kill_orphaned_groups(group)
+    _leave_session(group)
+    for timer in list(group.posix_timers.values()):
+        timer.delete()
+    group.posix_timers.clear()
+    if group.timers is not None:
+        group.timers.cancel()
+    reparent(group)
+    if group is kernel.init:
+        _end_sandbox(group)
+        return
+    announce(group)
+    if kernel.init is not None and kernel.init.is_zombie:
+        _end_sandbox(kernel.init)
+
+
+def announce(group: ThreadGroup) -> None:
+    """Tell the parent, or disappear at once if it does not care (SIGCHLD ignored, SA_NOCLDWAIT)."""
+    parent = group.parent
+    group.pid_queue.notify()
+    autoreap = parent is None or group.exit_signal == 0 and parent.is_zombie
+    if parent is not None:
+        action = parent.actions[SIGCHLD]
+        if group.exit_signal == SIGCHLD and (
+            action.handler == SIG_IGN or action.flags & SA_NOCLDWAIT
+        ):
+            autoreap = True
+        if group.exit_signal and not (autoreap and action.handler == SIG_IGN):
+            task_signals.send_to_group(parent, child_info(group, group.exit_signal))
+    if autoreap:
+        reap(group)
+    if parent is not None:
+        parent.child_queue.notify()
+
+
+def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
+    """The siginfo that says how a child ended."""
+    status = group.exit_status
+    if status & 0x7F == 0:
+        code, value = CLD_EXITED, status >> 8 & 0xFF
+    else:
+        code, value = (CLD_DUMPED if status & 0x80 else CLD_KILLED), status & 0x7F
+    return signals.SigInfo.child(signo, code, group, value)
+
+
+def reap(group: ThreadGroup) -> None:
+    """The zombie is gone: its number is free again, its usage is its parent's children's."""
+    parent = group.parent
+    if parent is not None:
+        parent.reaped_usage.add(group.dead_usage)
+        parent.reaped_usage.add(group.reaped_usage)
+        if group in parent.children:
+            parent.children.remove(group)
+    group.parent = None
+    process_group = group.process_group
+    process_group.members.discard(group)
+    group.kernel.pids.groups.pop(group.tgid, None)
+    group.kernel.pids.forget_if_empty(process_group)
+
+
+def reparent(group: ThreadGroup) -> None:
+    """Children go to the nearest living subreaper, else to init: prctl(2) PR_SET_CHILD_SUBREAPER."""
+    if not group.children:
+        return
+    kernel = group.kernel
+    heir = group.parent
+    while heir is not None and not (heir.child_subreaper and heir.tasks):
+        heir = heir.parent
+    heir = heir or kernel.init
+    children, group.children = group.children, []
+    for child in children:
+        for task in child.tasks:
+            if task.parent_death_signal:
+                task_signals.send_to_group(
+                    child, signals.SigInfo.kernel(task.parent_death_signal, group)
+                )
+        if heir is None or heir is group or (heir.is_zombie and heir is kernel.init):
+            child.parent = None
+            if child.is_zombie:
+                reap(child)
+            continue
+        child.parent = heir
+        heir.children.append(child)
+        if child.is_zombie:
+            child.exit_signal = SIGCHLD
+            announce(child)
+
+
+def _kill_orphaned_groups(group: ThreadGroup) -> None:
+    """setpgid(2): a process group that becomes orphaned with stopped members gets SIGHUP and SIGCONT."""
+    affected: set[ProcessGroup] = {group.process_group} | {c.process_group for c in group.children}
+    before = {pg for pg in affected if pg.is_orphaned()}
+    parent, group.parent = group.parent, None
+    children = [(c, c.parent) for c in group.children]
+    for child, _ in children:
+        child.parent = group.kernel.init
+    for pg in affected - before:
+        members = pg.members - {group}
+        if members and pg.is_orphaned() and any(m.stopping for m in members):
+            for member in list(members):
+                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
+                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
+    group.parent = parent
+    for child, old in children:
+        child.parent = old
+
+
+def _leave_session(group: ThreadGroup) -> None:
+    """A session leader's end: its terminal hangs up on the foreground group."""
+    session = group.session
+    if session.leader is not group:
+        return
+    session.leader = None
+    terminal, session.terminal = session.terminal, None
+    if terminal is None:
+        return
+    if session.foreground is not None:
+        for member in list(session.foreground.members):
+            if member is not group:
+                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
+                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
+    terminal.disassociate(session)
+
+
+def _end_sandbox(init: ThreadGroup) -> None:
+    """pid_namespaces(7): when init ends, everybody gets SIGKILL; then the sandbox is over."""
+    others = [g for g in init.kernel.pids.groups.values() if g is not init and g.tasks]
+    for other in others:
+        exit_group(other, 9)
+    if not others:
+        init.kernel.finish(init.exit_status)

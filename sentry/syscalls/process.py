@@ -1,0 +1,282 @@
+"""Processes: creation, execution, end, waiting."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Annotated
+
+from sentry.abi import sched as sched_abi
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from sentry.abi.resource import RUSAGE
+from sentry.abi.sched import (
+    CLONE_ARGS,
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_CLEAR_SIGHAND,
+    CLONE_DETACHED,
+    CLONE_INTO_CGROUP,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_VFORK,
+    CLONE_VM,
+    CSIGNAL,
+)
+from sentry.abi.signal import SIGCHLD
+from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOWAIT, WSTOPPED
+from sentry.errors import E2BIG, ECHILD, EFAULT, EINVAL, EPERM, ESRCH
+from sentry.kernel import task_exec, task_exit, waiting
+from sentry.kernel.signals import SigInfo
+from sentry.kernel.task import GONE, Task
+from sentry.kernel.task_clone import CloneArgs, clone
+from sentry.syscalls.args import StructOut, UserIn, show_flags, signed, struct_out, unsigned
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
+from sentry.syscalls.types import UserIn as UserInArg
+from sentry.syscalls.types import UserOut as UserOutArg
+from sentry.vfs.exec import open_exec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.kernel.thread_group import ThreadGroup
+
+CloneFlags = Annotated[
+    int,
+    unsigned(64, show_flags({n: v for n, v in vars(sched_abi).items() if n.startswith("CLONE_")})),
+]
+RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
+WaitOptions = Annotated[int, signed(32)]
+
+MAX_ARG_STRLEN = 131072
+MAX_ARG_STRINGS = 0x7FFFFFFF
+CLONE_ARGS_SIZE_VER0 = 64
+PAGE_SIZE = 4096
+
+
+@syscall(57)
+async def sys_fork(task: Task) -> int:
+    """fork(2)."""
+    return await clone(task, CloneArgs(0, SIGCHLD))
+
+
+@syscall(58)
+async def sys_vfork(task: Task) -> int:
+    """vfork(2)."""
+    return await clone(task, CloneArgs(CLONE_VFORK | CLONE_VM, SIGCHLD))
+
+
+@syscall(56)
+async def sys_clone(
+    task: Task, flags: CloneFlags, stack: Addr, parent_tid: Addr, child_tid: Addr, tls: Addr
+) -> int:
+    """clone(2): the low byte of `flags` is the exit signal; a pidfd goes to `parent_tid`."""
+    rest = flags & ~CSIGNAL & 0xFFFFFFFF
+    if rest & CLONE_PIDFD and rest & CLONE_PARENT_SETTID and parent_tid:
+        raise EINVAL("one pointer for two results")
+    if rest & (CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP):
+        rest &= 0xFFFFFFFF
+    args = CloneArgs(
+        rest, flags & CSIGNAL, stack, tls, parent_tid, child_tid, pidfd=parent_tid
+    )
+    return await clone(task, args)
+
+
+@syscall(435)
+async def sys_clone3(task: Task, args: UserInArg, size: Size) -> int:
+    """clone3(2)."""
+    if size > PAGE_SIZE:
+        raise E2BIG("struct clone_args")
+    if size < CLONE_ARGS_SIZE_VER0:
+        raise EINVAL("struct clone_args")
+    data = args.get(size)
+    if any(data[CLONE_ARGS.size :]):
+        raise E2BIG("unknown fields are set")
+    a = CLONE_ARGS.unpack(data.ljust(CLONE_ARGS.size, b"\0"))
+    known = 0xFFFFFFFF | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
+    if a.flags & ~known or a.flags & (CLONE_DETACHED | CSIGNAL) or a.exit_signal & ~CSIGNAL:
+        raise EINVAL("flags")
+    if bool(a.stack) != bool(a.stack_size) or a.exit_signal > 64:
+        raise EINVAL("stack")
+    if a.flags & sched_abi.CLONE_THREAD and a.exit_signal:
+        raise EINVAL("exit_signal of a thread")
+    if a.set_tid_size > 32 or bool(a.set_tid) != bool(a.set_tid_size):
+        raise EINVAL("set_tid")
+    if a.set_tid_size:
+        raise EPERM("set_tid")
+    top = a.stack + a.stack_size
+    return await clone(
+        task, CloneArgs(a.flags, a.exit_signal, top, a.tls, a.parent_tid, a.child_tid, a.pidfd)
+    )
+
+
+def read_strings(task: Task, addr: int) -> list[bytes]:
+    """A null-terminated array of strings (argv, envp). E2BIG, EFAULT; a null array is empty."""
+    result: list[bytes] = []
+    if not addr:
+        return result
+    total = 0
+    while True:
+        # whole words up to the end of the page: the array may end anywhere
+        words = (PAGE_SIZE - (addr & (PAGE_SIZE - 1))) // 8 or 1
+        for (pointer,) in struct.iter_unpack("<Q", task.mm.read(addr, words * 8)):
+            if not pointer:
+                return result
+            text = task.mm.read_cstr(pointer, MAX_ARG_STRLEN, E2BIG)
+            total += len(text) + 9
+            if total > 6 << 20:
+                raise E2BIG("arguments")
+            result.append(text)
+        addr += words * 8
+
+
+@syscall(59)
+async def sys_execve(task: Task, path: Path, argv: Addr, envp: Addr) -> object:
+    """execve(2)."""
+    return await execveat(task, AT_FDCWD, path, argv, envp, 0)
+
+
+@syscall(322)
+async def sys_execveat(
+    task: Task, dirfd: DirFd, path: Path, argv: Addr, envp: Addr, flags: Int
+) -> object:
+    """execveat(2)."""
+    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
+        raise EINVAL("flags")
+    return await execveat(task, dirfd, path, argv, envp, flags)
+
+
+async def execveat(
+    task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int
+) -> object:
+    """Open the program, read its arguments, become it."""
+    file = await open_exec(task, dirfd, path, flags)
+    try:
+        args = read_strings(task, argv)
+        env = read_strings(task, envp)
+        shown = path
+        if dirfd != AT_FDCWD and not path.startswith(b"/"):
+            shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
+        return await task_exec.execve(task, file, shown, args or [b""], env)
+    finally:
+        await file.release()
+
+
+@syscall(60)
+def sys_exit(task: Task, status: Int) -> object:
+    """_exit(2) of one thread."""
+    group = task.group
+    if not group.exiting and (task is group.leader or len(group.tasks) == 1):
+        group.exit_status = (status & 0xFF) << 8
+    task_exit.exit_task(task)
+    return GONE
+
+
+@syscall(231)
+def sys_exit_group(task: Task, status: Int) -> object:
+    """exit_group(2)."""
+    task_exit.exit_group(task.group, (status & 0xFF) << 8)
+    task_exit.exit_task(task)
+    return GONE
+
+
+@syscall(61)
+async def sys_wait4(
+    task: Task, pid: Pid, status: UserOutArg, options: WaitOptions, usage: RusageOut
+) -> int:
+    """wait4(2)."""
+    if options & ~waiting.WAIT4_OPTIONS:
+        raise EINVAL("options")
+    if pid == -(1 << 31):
+        raise ESRCH("pid")
+    report = await waiting.wait(task, matcher(task, pid), options | WEXITED)
+    if report is None:
+        return 0
+    if status:
+        status.put(struct.pack("<I", report.status))
+    if usage:
+        put_usage(usage, report.usage)
+    return report.pid
+
+
+def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
+    """Which children a wait4 pid means."""
+    if pid > 0:
+        return lambda child: child.tgid == pid
+    if pid == -1:
+        return lambda child: True
+    wanted = task.group.process_group.pgid if pid == 0 else -pid
+    return lambda child: child.process_group.pgid == wanted
+
+
+def put_usage(out: StructOut, usage: waiting.Usage) -> None:
+    """struct rusage; what Linux does not keep is 0."""
+    out.put(
+        usage.user_ns // 10**9, usage.user_ns % 10**9 // 1000,
+        usage.sys_ns // 10**9, usage.sys_ns % 10**9 // 1000,
+        usage.maxrss, 0, 0, 0, usage.minflt, usage.majflt, 0,
+        usage.inblock, usage.oublock, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+@syscall(247)
+async def sys_waitid(
+    task: Task, kind: Int, pid: Pid, info: UserOutArg, options: WaitOptions, usage: RusageOut
+) -> int:
+    """waitid(2): the raw call also fills struct rusage."""
+    if options & ~waiting.WAITID_OPTIONS or not options & (WEXITED | WSTOPPED | WCONTINUED):
+        raise EINVAL("options")
+    if kind == P_ALL:
+        matches = matcher(task, -1)
+    elif kind == P_PID:
+        if pid <= 0:
+            raise EINVAL("pid")
+        matches = matcher(task, pid)
+    elif kind == P_PGID:
+        if pid < 0:
+            raise EINVAL("pgid")
+        matches = matcher(task, -pid)
+    elif kind == P_PIDFD:
+        if pid < 0:
+            raise EINVAL("pidfd")
+        wanted = task.kernel.services["pidfd_group"](task, pid)
+        if wanted is None:
+            raise ECHILD("pidfd")
+        matches = lambda child: child is wanted  # noqa: E731
+    else:
+        raise EINVAL("idtype")
+    report = await waiting.wait(task, matches, options)
+    if report is not None and usage:
+        put_usage(usage, report.usage)
+    if info:
+        if report is None:
+            info.put(bytes(12), 0)
+            info.put(bytes(12), 12)
+        else:
+            info.put(SigInfo.waitid(report.code, report.pid, report.uid, report.value).pack())
+    return 0
+
+
+@syscall(39)
+def sys_getpid(task: Task) -> int:
+    """getpid(2): when the entry code does not answer it itself."""
+    return task.group.tgid
+
+
+@syscall(186)
+def sys_gettid(task: Task) -> int:
+    """gettid(2)."""
+    return task.tid
+
+
+@syscall(110)
+def sys_getppid(task: Task) -> int:
+    """getppid(2): 0 for the sandbox's first process."""
+    parent = task.group.parent
+    return parent.tgid if parent is not None else 0
+
+
+@syscall(218)
+def sys_set_tid_address(task: Task, addr: Addr) -> int:
+    """set_tid_address(2)."""
+    task.clear_child_tid = addr
+    return task.tid
