@@ -121,6 +121,8 @@ class FileSystem:
     """The instance itself cannot be written (EROFS), whatever a mount says."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
+    watched: int = 0
+    """How many inotify watches there are on its inodes: nobody is told while it is 0."""
 
     def __init__(self, dev: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.dev = dev

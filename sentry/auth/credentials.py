@@ -1,0 +1,295 @@
+"""`Credentials`: who a task is. An immutable value; a change gives a new one, as in Linux.
+
+There is one user namespace, and all ids of the sandbox are its ids. Capability sets are ints with
+bit CAP_* set. The rules are those of credentials(7), capabilities(7) and security/commoncap.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sentry.abi.capability import (
+    CAP_CHOWN,
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_FSETID,
+    CAP_LAST_CAP,
+    CAP_LINUX_IMMUTABLE,
+    CAP_MAC_OVERRIDE,
+    CAP_MKNOD,
+    CAP_SETGID,
+    CAP_SETPCAP,
+    CAP_SETUID,
+)
+from sentry.abi.prctl import (
+    SECBIT_KEEP_CAPS,
+    SECBIT_NO_CAP_AMBIENT_RAISE,
+    SECBIT_NO_SETUID_FIXUP,
+    SECBIT_NOROOT,
+)
+from sentry.errors import EINVAL, EPERM
+
+ALL_CAPS: Final = (1 << (CAP_LAST_CAP + 1)) - 1
+FS_CAPS: Final = sum(
+    1 << cap
+    for cap in (
+        CAP_CHOWN,
+        CAP_MKNOD,
+        CAP_DAC_OVERRIDE,
+        CAP_DAC_READ_SEARCH,
+        CAP_FOWNER,
+        CAP_FSETID,
+        CAP_LINUX_IMMUTABLE,
+        CAP_MAC_OVERRIDE,
+    )
+)
+"""CAP_FS_SET: what follows the file-system uid."""
+UNCHANGED: Final = 0xFFFFFFFF
+"""(uid_t) -1: leave alone; also no valid id."""
+
+
+class UserNamespace:
+    """The one user namespace of a sandbox: every id maps to itself."""
+
+    __slots__ = ("owner", "setgroups_allowed")
+
+    def __init__(self) -> None:
+        self.owner = 0
+        self.setgroups_allowed = True
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Ids and capability sets of a task."""
+
+    uid: int = 0
+    gid: int = 0
+    euid: int = 0
+    egid: int = 0
+    suid: int = 0
+    sgid: int = 0
+    fsuid: int = 0
+    fsgid: int = 0
+    groups: tuple[int, ...] = ()
+    effective: int = 0
+    permitted: int = 0
+    inheritable: int = 0
+    bounding: int = ALL_CAPS
+    ambient: int = 0
+    securebits: int = 0
+
+    @staticmethod
+    def root() -> Credentials:
+        """The superuser with every capability."""
+        return Credentials(effective=ALL_CAPS, permitted=ALL_CAPS)
+
+    @staticmethod
+    def user(uid: int, gid: int, groups: tuple[int, ...] = ()) -> Credentials:
+        """A plain user."""
+        return Credentials(uid, gid, uid, gid, uid, gid, uid, gid, groups)
+
+    def has(self, cap: int) -> bool:
+        """Whether the capability is effective."""
+        return bool(self.effective >> cap & 1)
+
+    def in_group(self, gid: int) -> bool:
+        """in_group_p(): the file-system gid or a supplementary one."""
+        return gid == self.fsgid or gid in self.groups
+
+    def for_access(self) -> Credentials:
+        """access(2) judges by the real ids: access_override_creds(), fs/open.c."""
+        effective = self.effective
+        if not self.securebits & SECBIT_NO_SETUID_FIXUP:
+            effective = self.permitted if self.uid == 0 else 0
+        if (self.fsuid, self.fsgid, self.effective) == (self.uid, self.gid, effective):
+            return self
+        return replace(self, fsuid=self.uid, fsgid=self.gid, effective=effective)
+
+    # --- user ids
+
+    def set_uid(self, uid: int) -> Credentials:
+        """setuid(2)."""
+        _valid(uid)
+        if self.has(CAP_SETUID):
+            return self._with_uids(uid, uid, uid)
+        if uid not in (self.uid, self.suid):
+            raise EPERM(f"setuid {uid}")
+        return self._with_uids(self.uid, uid, self.suid)
+
+    def set_reuid(self, ruid: int, euid: int) -> Credentials:
+        """setreuid(2)."""
+        new_real = self.uid if ruid == UNCHANGED else ruid
+        new_effective = self.euid if euid == UNCHANGED else euid
+        if not self.has(CAP_SETUID):
+            if ruid != UNCHANGED and ruid not in (self.uid, self.euid):
+                raise EPERM(f"setreuid real {ruid}")
+            if euid != UNCHANGED and euid not in (self.uid, self.euid, self.suid):
+                raise EPERM(f"setreuid effective {euid}")
+        saved = self.suid
+        if ruid != UNCHANGED or (euid != UNCHANGED and euid != self.uid):
+            saved = new_effective
+        return self._with_uids(new_real, new_effective, saved)
+
+    def set_resuid(self, ruid: int, euid: int, suid: int) -> Credentials:
+        """setresuid(2)."""
+        asked = (ruid, euid, suid)
+        if not self.has(CAP_SETUID):
+            for uid in asked:
+                if uid != UNCHANGED and uid not in (self.uid, self.euid, self.suid):
+                    raise EPERM(f"setresuid {uid}")
+        old = (self.uid, self.euid, self.suid)
+        return self._with_uids(
+            *(o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True))
+        )
+
+    def set_fsuid(self, uid: int) -> Credentials:
+        """setfsuid(2): the same credentials when it is not allowed."""
+        allowed = uid in (self.uid, self.euid, self.suid, self.fsuid) or self.has(CAP_SETUID)
+        if uid == UNCHANGED or not allowed or uid == self.fsuid:
+            return self
+        effective = self.effective
+        if not self.securebits & SECBIT_NO_SETUID_FIXUP:
+            if self.fsuid == 0 and uid != 0:
+                effective &= ~FS_CAPS
+            elif self.fsuid != 0 and uid == 0:
+                effective |= self.permitted & FS_CAPS
+        return replace(self, fsuid=uid, effective=effective)
+
+    def _with_uids(self, real: int, effective_uid: int, saved: int) -> Credentials:
+        """Take the ids, with the capabilities that follow: cap_emulate_setxuid()."""
+        permitted, effective, ambient = self.permitted, self.effective, self.ambient
+        if not self.securebits & SECBIT_NO_SETUID_FIXUP:
+            had_root = 0 in (self.uid, self.euid, self.suid)
+            if had_root and 0 not in (real, effective_uid, saved):
+                if not self.securebits & SECBIT_KEEP_CAPS:
+                    permitted = effective = 0
+                ambient = 0
+            if self.euid == 0 and effective_uid != 0:
+                effective = 0
+            elif self.euid != 0 and effective_uid == 0:
+                effective = permitted
+        return replace(
+            self,
+            uid=real,
+            euid=effective_uid,
+            suid=saved,
+            fsuid=effective_uid,
+            permitted=permitted,
+            effective=effective,
+            ambient=ambient,
+        )
+
+    # --- group ids
+
+    def set_gid(self, gid: int) -> Credentials:
+        """setgid(2)."""
+        _valid(gid)
+        if self.has(CAP_SETGID):
+            return replace(self, gid=gid, egid=gid, sgid=gid, fsgid=gid)
+        if gid not in (self.gid, self.sgid):
+            raise EPERM(f"setgid {gid}")
+        return replace(self, egid=gid, fsgid=gid)
+
+    def set_regid(self, rgid: int, egid: int) -> Credentials:
+        """setregid(2)."""
+        new_real = self.gid if rgid == UNCHANGED else rgid
+        new_effective = self.egid if egid == UNCHANGED else egid
+        if not self.has(CAP_SETGID):
+            if rgid != UNCHANGED and rgid not in (self.gid, self.egid):
+                raise EPERM(f"setregid real {rgid}")
+            if egid != UNCHANGED and egid not in (self.gid, self.egid, self.sgid):
+                raise EPERM(f"setregid effective {egid}")
+        saved = self.sgid
+        if rgid != UNCHANGED or (egid != UNCHANGED and egid != self.gid):
+            saved = new_effective
+        return replace(self, gid=new_real, egid=new_effective, sgid=saved, fsgid=new_effective)
+
+    def set_resgid(self, rgid: int, egid: int, sgid: int) -> Credentials:
+        """setresgid(2)."""
+        asked = (rgid, egid, sgid)
+        if not self.has(CAP_SETGID):
+            for gid in asked:
+                if gid != UNCHANGED and gid not in (self.gid, self.egid, self.sgid):
+                    raise EPERM(f"setresgid {gid}")
+        old = (self.gid, self.egid, self.sgid)
+        real, effective, saved = (
+            o if a == UNCHANGED else a for a, o in zip(asked, old, strict=True)
+        )
+        return replace(self, gid=real, egid=effective, sgid=saved, fsgid=effective)
+
+    def set_fsgid(self, gid: int) -> Credentials:
+        """setfsgid(2): the same credentials when it is not allowed."""
+        allowed = gid in (self.gid, self.egid, self.sgid, self.fsgid) or self.has(CAP_SETGID)
+        return replace(self, fsgid=gid) if gid != UNCHANGED and allowed else self
+
+    def set_groups(self, groups: tuple[int, ...]) -> Credentials:
+        """setgroups(2); the length is checked."""
+        if not self.has(CAP_SETGID):
+            raise EPERM("setgroups")
+        for gid in groups:
+            _valid(gid)
+        return replace(self, groups=tuple(sorted(groups)))
+
+    # --- capabilities
+
+    def capset(self, effective: int, permitted: int, inheritable: int) -> Credentials:
+        """capset(2): cap_capset()."""
+        effective, permitted, inheritable = (
+            s & ALL_CAPS for s in (effective, permitted, inheritable)
+        )
+        allowed = self.inheritable | (
+            self.bounding if self.has(CAP_SETPCAP) else self.permitted & self.bounding
+        )
+        if not self.has(CAP_SETPCAP) and inheritable & ~(self.inheritable | self.permitted):
+            raise EPERM("inheritable beyond permitted")
+        if inheritable & ~allowed:
+            raise EPERM("inheritable beyond the bounding set")
+        if permitted & ~self.permitted:
+            raise EPERM("permitted may only shrink")
+        if effective & ~permitted:
+            raise EPERM("effective beyond permitted")
+        return replace(
+            self,
+            effective=effective,
+            permitted=permitted,
+            inheritable=inheritable,
+            ambient=self.ambient & permitted & inheritable,
+        )
+
+    def drop_bounding(self, cap: int) -> Credentials:
+        """prctl(PR_CAPBSET_DROP)."""
+        if not self.has(CAP_SETPCAP):
+            raise EPERM("PR_CAPBSET_DROP")
+        if not 0 <= cap <= CAP_LAST_CAP:
+            raise EINVAL(f"capability {cap}")
+        return replace(self, bounding=self.bounding & ~(1 << cap))
+
+    def raise_ambient(self, cap: int) -> Credentials:
+        """prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE); the number is checked."""
+        if (
+            not (self.permitted & self.inheritable) >> cap & 1
+            or self.securebits & SECBIT_NO_CAP_AMBIENT_RAISE
+        ):
+            raise EPERM(f"ambient {cap}")
+        return replace(self, ambient=self.ambient | 1 << cap)
+
+    def set_securebits(self, bits: int) -> Credentials:
+        """prctl(PR_SET_SECUREBITS): cap_task_prctl()."""
+        old, locks = self.securebits, 0xAA
+        changes_locked = (old & locks) >> 1 & (old ^ bits)
+        unlocks = old & locks & ~bits
+        if changes_locked or unlocks or bits & ~0xFF or not self.has(CAP_SETPCAP):
+            raise EPERM(f"securebits {bits:#x}")
+        return replace(self, securebits=bits)
+
+    @property
+    def root_is_special(self) -> bool:
+        """!SECURE_NOROOT: uid 0 gets capabilities at execve."""
+        return not self.securebits & SECBIT_NOROOT
+
+
+def _valid(uid: int) -> None:
+    if uid == UNCHANGED:
+        raise EINVAL("-1 is no id")

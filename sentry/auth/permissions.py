@@ -1,0 +1,98 @@
+"""Who may do what to an inode: the permission bits and the capabilities that override them.
+
+Plain functions over numbers (mode, uid, gid), so that this room knows no inodes. fs/namei.c
+(generic_permission), fs/attr.c, path_resolution(7).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.abi.capability import CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+from sentry.abi.capability import CAP_FSETID as _CAP_FSETID
+from sentry.auth.credentials import Credentials
+from sentry.errors import EACCES, EPERM
+
+MAY_EXEC: Final = 1
+MAY_WRITE: Final = 2
+MAY_READ: Final = 4
+
+
+def may_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> bool:
+    """Whether the bits of `mode`, or a capability, allow `mask` (MAY_*)."""
+    if creds.fsuid == uid:
+        bits = mode >> 6
+    elif creds.in_group(gid):
+        bits = mode >> 3
+    else:
+        bits = mode
+    if not mask & ~bits:
+        return True
+    if mode & 0o170000 == 0o040000:
+        if creds.has(CAP_DAC_OVERRIDE):
+            return True
+        return not mask & MAY_WRITE and creds.has(CAP_DAC_READ_SEARCH)
+    if mask == MAY_READ and creds.has(CAP_DAC_READ_SEARCH):
+        return True
+    if mask & MAY_EXEC and not mode & 0o111:
+        return False
+    return creds.has(CAP_DAC_OVERRIDE)
+
+
+def check_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> None:
+    """Raises: EACCES."""
+    if not may_access(creds, mode, uid, gid, mask):
+        raise EACCES(f"mode {mode:o} of {uid}:{gid} denies {mask}")
+
+
+def owner_or_capable(creds: Credentials, uid: int) -> bool:
+    """inode_owner_or_capable()."""
+    return creds.fsuid == uid or creds.has(CAP_FOWNER)
+
+
+def check_sticky(
+    creds: Credentials, dir_mode: int, dir_uid: int, uid: int
+) -> None:
+    """A sticky directory lets only the owners of file and directory remove a name. Raises: EPERM."""
+    if not dir_mode & 0o1000 or creds.fsuid in (uid, dir_uid) or creds.has(CAP_FOWNER):
+        return
+    raise EPERM("sticky directory")
+
+
+def check_chown(creds: Credentials, inode: tuple[int, int], uid: int | None, gid: int | None) -> None:
+    """chown_ok() and chgrp_ok(), fs/attr.c; `inode` is its owner and group. Raises: EPERM."""
+    owner, group = inode
+    if uid is not None and not (creds.fsuid == owner and uid == owner) and not creds.has(CAP_CHOWN):
+        raise EPERM(f"chown to {uid}")
+    if gid is not None:
+        mine = creds.fsuid == owner and (gid == group or creds.in_group(gid))
+        if not mine and not creds.has(CAP_CHOWN):
+            raise EPERM(f"chgrp to {gid}")
+
+
+def chmod_bits(creds: Credentials, mode: int, gid: int) -> int:
+    """The bits chmod really sets: set-group-id only for members of the group."""
+    if mode & 0o2000 and not creds.in_group(gid) and not creds.has(_CAP_FSETID):
+        mode &= ~0o2000
+    return mode & 0o7777
+
+
+def drop_set_id(creds: Credentials, mode: int) -> int | None:
+    """The permission bits after a write or truncation, or None if they stay: file_remove_privs()."""
+    if mode & 0o170000 != 0o100000 or creds.has(_CAP_FSETID):
+        return None
+    return _without_set_id(mode)
+
+
+def chown_drops_set_id(mode: int) -> int | None:
+    """The permission bits after a chown by anybody, or None if they stay: chown(2)."""
+    if mode & 0o170000 == 0o040000:
+        return None
+    return _without_set_id(mode)
+
+
+def _without_set_id(mode: int) -> int | None:
+    drop = mode & 0o4000
+    if mode & 0o2010 == 0o2010:
+        drop |= 0o2000
+    return (mode & ~drop) & 0o7777 if drop else None

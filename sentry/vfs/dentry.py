@@ -1,0 +1,125 @@
+"""Names: `Dentry` (one name of one directory) and `Location` (a dentry seen through a mount).
+
+The file system is the authority on what a name means: a walk asks it for every component and only
+then finds the dentry. A dentry gives the things an inode cannot have: one parent, the path, what is
+mounted on it. A child holds its parent; a parent knows its children by weak references, so nothing
+here is a cycle. `DentryCache` keeps the recently used ones alive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import ref
+
+if TYPE_CHECKING:
+    from sentry.vfs.interface import Inode
+    from sentry.vfs.mounts import Mount
+
+
+class Dentry:
+    """A name that has an inode. `parent` is None at the root of a file system and for files without
+    a name (pipes, memfds), whose `name` is then their label, as in /proc/self/fd.
+    """
+
+    __slots__ = ("__weakref__", "children", "inode", "mounts", "name", "parent", "unlinked")
+
+    def __init__(self, parent: Dentry | None, name: bytes, inode: Inode) -> None:
+        self.parent = parent
+        self.name = name
+        self.inode = inode
+        self.children: dict[bytes, ref[Dentry]] | None = None
+        self.mounts = 0
+        """How many mounts, of all namespaces, sit on this name."""
+        self.unlinked = False
+
+    def __del__(self) -> None:
+        if self.parent is not None and not self.unlinked:
+            siblings = self.parent.children
+            if siblings is not None:
+                mine = siblings.get(self.name)
+                if mine is not None and mine() is None:
+                    del siblings[self.name]
+
+    def child(self, name: bytes, inode: Inode, cache: DentryCache) -> Dentry:
+        """The dentry of `name`, which the file system says is `inode` now."""
+        children = self.children
+        if children is None:
+            children = self.children = {}
+        known = children.get(name)
+        if known is not None:
+            dentry = known()
+            if dentry is not None:
+                if dentry.inode is inode or dentry.mounts:
+                    return dentry
+                dentry.unlinked = True
+        dentry = Dentry(self, name, inode)
+        children[name] = ref(dentry)
+        cache.keep(dentry)
+        return dentry
+
+    def known_child(self, name: bytes) -> Dentry | None:
+        """The dentry of `name` if there is one in memory."""
+        if self.children is None:
+            return None
+        known = self.children.get(name)
+        return known() if known is not None else None
+
+    def drop(self) -> None:
+        """The name is gone (unlink, rmdir, replaced by rename); the object lives while it is open."""
+        if self.parent is not None and self.parent.children is not None:
+            mine = self.parent.children.get(self.name)
+            if mine is not None and mine() is self:
+                del self.parent.children[self.name]
+        self.unlinked = True
+
+    def move(self, parent: Dentry, name: bytes) -> None:
+        """The file got another name (rename)."""
+        self.drop()
+        self.unlinked = False
+        self.parent, self.name = parent, name
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = ref(self)
+
+    def is_below(self, other: Dentry) -> bool:
+        """`other` is this dentry or one of its ancestors."""
+        at: Dentry | None = self
+        while at is not None:
+            if at is other:
+                return True
+            at = at.parent
+        return False
+
+
+class Location(NamedTuple):
+    """A dentry seen through a mount: Linux's struct path."""
+
+    mount: Mount
+    dentry: Dentry
+
+    @property
+    def inode(self) -> Inode:
+        """The file."""
+        return self.dentry.inode
+
+
+class DentryCache:
+    """Keeps the youngest dentries alive; older ones live as long as somebody holds them."""
+
+    __slots__ = ("_mask", "_next", "_ring")
+
+    def __init__(self, size: int = 16384) -> None:
+        assert size & (size - 1) == 0
+        self._ring: list[Dentry | None] = [None] * size
+        self._mask = size - 1
+        self._next = 0
+
+    def keep(self, dentry: Dentry) -> None:
+        """Hold it until `size` others came after it."""
+        at = self._next
+        self._ring[at] = dentry
+        self._next = (at + 1) & self._mask
+
+    def forget(self) -> None:
+        """Let go of all of them."""
+        self._ring = [None] * (self._mask + 1)

@@ -1,0 +1,283 @@
+"""`FileDescription`: an open file (struct file), and the `Caller` on whose behalf this room acts.
+
+A description is shared by the descriptors that dup(2), fork(2) and SCM_RIGHTS made of it. It counts
+its users: `release` runs when the last one closes. An operation that sleeps holds a use of its own,
+as Linux does, so a close in another thread does not pull the file away from under it.
+
+`read`, `write`, `read_at`, `write_at` and `ioctl` give a number, or a coroutine when they have to
+sleep (`Result`): what is ready must not pay for a coroutine. `settle` makes both the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno
+from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import WaitQueue, until
+
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.fd_table import FdTable
+    from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.interface import Attributes, Inode
+    from sentry.vfs.mounts import MountNamespace
+    from sentry.vfs.vfs import Vfs
+
+T = TypeVar("T")
+Result = int | Coroutine[Any, Any, int]
+"""A number now, or a coroutine that gives it."""
+
+READ_EVENTS: Final = EPOLLIN | EPOLLRDNORM | EPOLLHUP | EPOLLERR
+WRITE_EVENTS: Final = EPOLLOUT | EPOLLWRNORM | EPOLLHUP | EPOLLERR
+ALWAYS_READY: Final = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM
+"""What poll says of a file that cannot be polled: DEFAULT_POLLMASK, include/linux/poll.h."""
+SETFL_MASK: Final = O_APPEND | O_NONBLOCK | 0x2000 | 0x4000 | 0x40000
+"""What F_SETFL changes: with O_ASYNC (0x2000), O_DIRECT, O_NOATIME."""
+
+
+class Dest(Protocol):
+    """Where a read puts its bytes."""
+
+    count: int
+    """How many bytes there is room for."""
+
+    def put(self, data: bytes | bytearray | memoryview) -> int: ...
+    def from_host(self, fd: int, offset: int | None) -> int: ...
+
+
+class Source(Protocol):
+    """Where a write takes its bytes from."""
+
+    count: int
+    """How many bytes are left."""
+
+    def get(self, n: int) -> bytes: ...
+    def to_host(self, fd: int, offset: int | None) -> int: ...
+
+
+class Kernel(Protocol):
+    """What this room needs of the kernel object."""
+
+    vfs: Vfs
+    loop: Any
+
+
+class Caller(Protocol):
+    """The task, as this room sees it."""
+
+    fs: FsContext
+    files: FdTable
+    creds: Credentials
+    mounts: MountNamespace
+    mm: Any
+
+    @property
+    def kernel(self) -> Any: ...
+    def rlimit(self, resource: int) -> int: ...
+    def send_signal(self, signo: int) -> None: ...
+
+
+async def settle(result: T | Awaitable[T]) -> T:
+    """The value of a `Result`, waited for where that is needed."""
+    return await result if isinstance(result, Awaitable) else result
+
+
+class FileDescription:
+    """An open file. Subclasses override what their kind can do; the rest fails as Linux lets it."""
+
+    __slots__ = (
+        "__weakref__",
+        "creds",
+        "epolls",
+        "flags",
+        "location",
+        "owner",
+        "owner_signal",
+        "position",
+        "queue",
+        "readable",
+        "refs",
+        "writable",
+    )
+
+    can_poll = False
+    """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
+    seekable = False
+    """pread, pwrite, lseek work; else ESPIPE."""
+
+    def __init__(self, location: Location, flags: int, queue: WaitQueue | None = None) -> None:
+        self.location = location
+        self.flags = flags
+        """Access mode and status flags, as F_GETFL shows them."""
+        access = flags & O_ACCMODE
+        self.readable = access != O_WRONLY and access != O_ACCMODE and not flags & O_PATH
+        self.writable = access != O_RDONLY and access != O_ACCMODE and not flags & O_PATH
+        self.position = 0
+        self.queue = queue if queue is not None else WaitQueue()
+        """Notified with EPOLL* events when readiness may have changed."""
+        self.refs = 0
+        self.creds: Credentials | None = None
+        """Who opened it (f_cred), where that matters."""
+        self.owner: tuple[int, int] = (0, 0)
+        """F_SETOWN_EX: (type, id)."""
+        self.owner_signal = 0
+        self.epolls: dict[Any, Any] | None = None
+        """Epoll items that watch it, to be dropped at release."""
+
+    @property
+    def inode(self) -> Inode:
+        """The file."""
+        return self.location.dentry.inode
+
+    # --- life
+
+    def incref(self) -> FileDescription:
+        """One more user."""
+        self.refs += 1
+        return self
+
+    def decref(self) -> None:
+        """One user less; the last one releases the file."""
+        self.refs -= 1
+        if self.refs == 0:
+            if self.epolls:
+                for item in list(self.epolls.values()):
+                    item.file_released()
+            locks = self.inode.locks
+            if locks is not None:
+                locks.release_description(self)
+            self.release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A use for the length of an operation that sleeps."""
+        self.refs += 1
+        try:
+            yield
+        finally:
+            self.decref()
+
+    def release(self) -> None:
+        """Nobody uses it any more."""
+
+    def flush(self, caller: Caller) -> None:
+        """A descriptor of it is being closed (close(2) of network file systems writes back here)."""
+
+    # --- data
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2): at the position, which moves."""
+        raise EINVAL("no read")
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): at the position, or the end with O_APPEND; the position moves."""
+        raise EINVAL("no write")
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """pread(2)."""
+        raise ESPIPE("no positions")
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """pwrite(2)."""
+        raise ESPIPE("no positions")
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """lseek(2)."""
+        raise ESPIPE("no positions")
+
+    async def entries(self, caller: Caller, dest: Any) -> int:
+        """getdents64(2): `dest` is a `vfs.directory.DirentSink`."""
+        raise ENOTDIR("not a directory")
+
+    async def sync(self, data_only: bool) -> None:
+        """fsync(2), fdatasync(2)."""
+        raise EINVAL("cannot be synced")
+
+    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+        """fallocate(2); the arguments are checked."""
+        raise ENODEV("no fallocate")
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """ioctl(2) beyond those that work on every descriptor."""
+        raise ENOTTY(f"{request:#x}")
+
+    def mmap_backing(self, writable_shared: bool) -> Any:
+        """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""
+        raise ENODEV("cannot be mapped")
+
+    async def stat(self) -> Attributes:
+        """fstat(2)."""
+        return self.inode.stat_cached() or await self.inode.stat()
+
+    # --- readiness and status
+
+    def poll(self) -> int:
+        """EPOLL* events that hold right now."""
+        return ALWAYS_READY
+
+    def set_flags(self, caller: Caller, flags: int) -> None:
+        """fcntl(F_SETFL): `flags` has only bits of SETFL_MASK."""
+        self.flags = self.flags & ~SETFL_MASK | flags
+
+    def fdinfo(self) -> str:
+        """Extra lines of /proc/self/fdinfo/N."""
+        return ""
+
+
+class StreamFile(FileDescription):
+    """A file without positions: pipes, sockets, eventfds. Subclasses give the plain attempts."""
+
+    __slots__ = ()
+    can_poll = True
+
+    def receive(self, dest: Dest) -> int:
+        """Read what is there; EAGAIN when nothing is and more may come. 0 is the end."""
+        raise EINVAL("no read")
+
+    def send(self, caller: Caller, source: Source) -> int:
+        """Write what fits now; EAGAIN when nothing does."""
+        raise EINVAL("no write")
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2): sleep until there is something, unless O_NONBLOCK."""
+        try:
+            return self.receive(dest)
+        except EAGAIN:
+            if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
+                raise
+        return self._read_sleeping(dest)
+
+    async def _read_sleeping(self, dest: Dest) -> int:
+        with self.held():
+            return await until(lambda: self.receive(dest), (self.queue,), READ_EVENTS)
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): sleep until all is written, unless O_NONBLOCK."""
+        nonblock = self.flags & O_NONBLOCK or rwf & RWF_NOWAIT
+        try:
+            done = self.send(caller, source)
+        except EAGAIN:
+            if nonblock:
+                raise
+            return self._write_sleeping(caller, source, 0)
+        if not source.count or nonblock:
+            return done
+        return self._write_sleeping(caller, source, done)
+
+    async def _write_sleeping(self, caller: Caller, source: Source, done: int) -> int:
+        with self.held():
+            try:
+                while source.count:
+                    done += await until(
+                        lambda: self.send(caller, source), (self.queue,), WRITE_EVENTS
+                    )
+            except (Errno, Interrupted):
+                if not done:
+                    raise
+        return done

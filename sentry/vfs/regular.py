@@ -1,0 +1,250 @@
+"""`RegularFile`: files with positions, and the rules that are the same for all of them.
+
+A file system gives the plain `pread` and `pwrite`, which raise NeedsIO when they cannot be done from
+memory, and then the coroutines `pread_io` and `pwrite_io`. This class keeps the position, O_APPEND,
+RLIMIT_FSIZE with its SIGXFSZ, the largest offset, set-id bits dropped by a write, access times and
+inotify. An append that sleeps holds the inode's lock, so two cannot get the same offset.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.eventfd import IN_ACCESS, IN_MODIFY
+from sentry.abi.fcntl import (
+    O_APPEND,
+    O_DSYNC,
+    O_NOATIME,
+    RWF_APPEND,
+    RWF_DSYNC,
+    RWF_NOAPPEND,
+    RWF_NOWAIT,
+    RWF_SYNC,
+    SEEK_CUR,
+    SEEK_DATA,
+    SEEK_END,
+    SEEK_HOLE,
+    SEEK_SET,
+)
+from sentry.abi.resource import RLIMIT_FSIZE
+from sentry.abi.signal import SIGXFSZ
+from sentry.auth.permissions import drop_set_id
+from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, settle
+from sentry.vfs.interface import Changes, NeedsIO
+from sentry.vfs.watches import tell
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+
+MAX_OFFSET: Final = (1 << 63) - 1
+
+
+class RegularFile(FileDescription):
+    """An open regular file."""
+
+    __slots__ = ()
+    seekable = True
+
+    def __init__(self, location: Location, flags: int) -> None:
+        super().__init__(location, flags)
+
+    # --- what a file system gives
+
+    def pread(self, dest: Dest, offset: int) -> int:
+        """Read from memory; 0 at or past the end. Raises: NeedsIO."""
+        raise EINVAL("no read")
+
+    def pwrite(self, source: Source, offset: int) -> int:
+        """Write `source.count` bytes; the file grows. Raises: NeedsIO, ENOSPC."""
+        raise EINVAL("no write")
+
+    async def pread_io(self, dest: Dest, offset: int) -> int:
+        """`pread` where it needs a request."""
+        return self.pread(dest, offset)
+
+    async def pwrite_io(self, source: Source, offset: int) -> int:
+        """`pwrite` where it needs a request."""
+        return self.pwrite(source, offset)
+
+    def size_now(self) -> int:
+        """The size, from memory. Raises: NeedsIO."""
+        attributes = self.inode.stat_cached()
+        if attributes is None:
+            raise NeedsIO
+        return attributes.size
+
+    # --- reading
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2)."""
+        try:
+            n = self.pread(dest, self.position)
+        except NeedsIO:
+            if rwf & RWF_NOWAIT:
+                raise EAGAIN("needs I/O") from None
+            return self._read_slowly(dest, None)
+        self.position += n
+        self._was_read(n)
+        return n
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """pread(2)."""
+        try:
+            n = self.pread(dest, offset)
+        except NeedsIO:
+            if rwf & RWF_NOWAIT:
+                raise EAGAIN("needs I/O") from None
+            return self._read_slowly(dest, offset)
+        self._was_read(n)
+        return n
+
+    async def _read_slowly(self, dest: Dest, offset: int | None) -> int:
+        with self.held():
+            at = self.position if offset is None else offset
+            n = await self.pread_io(dest, at)
+            if offset is None:
+                self.position = at + n
+            self._was_read(n)
+            return n
+
+    def _was_read(self, n: int) -> None:
+        if not self.flags & O_NOATIME and not self.location.mount.no_atime:
+            self.inode.accessed()
+        if n and self.inode.fs.watched:
+            tell(self.location.dentry, IN_ACCESS)
+
+    # --- writing
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2)."""
+        return self._write(caller, source, None, rwf)
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """pwrite(2). With O_APPEND the bytes go to the end all the same, as on Linux."""
+        return self._write(caller, source, offset, rwf)
+
+    def _write(self, caller: Caller, source: Source, offset: int | None, rwf: int) -> Result:
+        if not source.count:
+            return 0
+        durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
+        if not self.inode.mode & 0o6010 and not durable:
+            try:
+                at, count = self._place(caller, source, offset, rwf, self._end(rwf))
+                n = self.pwrite(source, at)
+            except NeedsIO:
+                if rwf & RWF_NOWAIT:
+                    raise EAGAIN("needs I/O") from None
+            else:
+                if offset is None:
+                    self.position = at + n
+                if self.inode.fs.watched:
+                    tell(self.location.dentry, IN_MODIFY)
+                return n
+        return self._write_slowly(caller, source, offset, rwf)
+
+    async def _write_slowly(
+        self, caller: Caller, source: Source, offset: int | None, rwf: int
+    ) -> int:
+        inode = self.inode
+        with self.held():
+            async with inode.lock:
+                end = None
+                if self._appends(rwf):
+                    end = (await self.stat()).size
+                at, _ = self._place(caller, source, offset, rwf, end)
+                bits = drop_set_id(caller.creds, inode.mode)
+                if bits is not None:
+                    await inode.setattr(Changes(mode=bits))
+                n = await self.pwrite_io(source, at)
+                if offset is None:
+                    self.position = at + n
+            if inode.fs.watched:
+                tell(self.location.dentry, IN_MODIFY)
+            if self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC):
+                await self.sync(True)
+            return n
+
+    def _appends(self, rwf: int) -> bool:
+        return bool((self.flags & O_APPEND and not rwf & RWF_NOAPPEND) or rwf & RWF_APPEND)
+
+    def _end(self, rwf: int) -> int | None:
+        return self.size_now() if self._appends(rwf) else None
+
+    def _place(
+        self, caller: Caller, source: Source, offset: int | None, rwf: int, end: int | None
+    ) -> tuple[int, int]:
+        """Where the bytes go and how many: generic_write_checks(), mm/filemap.c."""
+        at = end if end is not None else self.position if offset is None else offset
+        limit = caller.rlimit(RLIMIT_FSIZE)
+        if at + source.count > limit:
+            if at >= limit:
+                caller.send_signal(SIGXFSZ)
+                raise EFBIG(f"RLIMIT_FSIZE is {limit}")
+            source.count = limit - at
+        room = MAX_OFFSET - at
+        if room <= 0:
+            raise EFBIG("beyond the largest offset")
+        source.count = min(source.count, room)
+        return at, source.count
+
+    # --- the position
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """lseek(2)."""
+        if whence == SEEK_SET:
+            return self._seek_to(offset)
+        if whence == SEEK_CUR:
+            return self._seek_to(self.position + offset)
+        if whence not in (SEEK_END, SEEK_DATA, SEEK_HOLE):
+            raise EINVAL(f"whence {whence}")
+        try:
+            size = self.size_now()
+        except NeedsIO:
+            return self._seek_slowly(offset, whence)
+        return self._seek_from_end(offset, whence, size)
+
+    async def _seek_slowly(self, offset: int, whence: int) -> int:
+        return self._seek_from_end(offset, whence, (await self.stat()).size)
+
+    def _seek_from_end(self, offset: int, whence: int, size: int) -> int:
+        if whence == SEEK_END:
+            return self._seek_to(size + offset)
+        if offset < 0 or offset >= size:
+            raise ENXIO(f"{offset} is past the end")
+        return self._seek_to(self.find(offset, whence == SEEK_DATA, size))
+
+    def find(self, offset: int, data: bool, size: int) -> int:
+        """The next data or hole from `offset` on; a file system that knows no holes has one: the end."""
+        return offset if data else size
+
+    def _seek_to(self, offset: int) -> int:
+        if not 0 <= offset <= MAX_OFFSET:
+            raise EINVAL(f"offset {offset}")
+        self.position = offset
+        return offset
+
+    # --- the rest
+
+    async def sync(self, data_only: bool) -> None:
+        """Nothing to do for a file in memory."""
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """What the inode can do."""
+        return self.inode.ioctl(caller, request, argument)
+
+
+async def read_all(file: FileDescription, caller: Any, limit: int) -> bytes:
+    """The first `limit` bytes of a file, for the kernel's own use."""
+    from sentry.mm.buffers import KernelDest  # noqa: PLC0415  a type of a room below, made lazily
+
+    data = bytearray()
+    while len(data) < limit:
+        dest = KernelDest(min(limit - len(data), 1 << 20))
+        n = await settle(file.read_at(caller, dest, len(data)))
+        if not n:
+            break
+        data += bytes(dest.data)[:n]
+    return bytes(data)
+
+

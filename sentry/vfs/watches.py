@@ -1,0 +1,64 @@
+"""Where inotify hangs on inodes, and how the rest of this room tells it what happened.
+
+The queue and the descriptor live in sentry.fs.inotify; here is only who is to be told. An inode has
+watches for events on itself and, if it is a directory, on its children by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from sentry.abi.eventfd import IN_ISDIR
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.interface import Inode
+
+
+class Watch(Protocol):
+    """One inotify watch."""
+
+    mask: int
+
+    def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None: ...
+    def removed(self) -> None: ...
+
+
+class Watches:
+    """The watches of one inode."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: list[Watch] = []
+
+    def tell(self, mask: int, cookie: int = 0, name: bytes = b"", gone: bool = False) -> None:
+        """An event happened; each watch filters by its mask. `gone`: the child has no name any more."""
+        for watch in list(self.items):
+            watch.event(mask, cookie, name, gone)
+
+
+def tell(dentry: Dentry, mask: int) -> None:
+    """Something happened to the file behind a name: its watches and those of its directory hear."""
+    inode = dentry.inode
+    if inode.is_dir:
+        mask |= IN_ISDIR
+    parent = dentry.parent
+    if parent is not None and parent.inode.watches is not None:
+        parent.inode.watches.tell(mask, 0, dentry.name, dentry.unlinked)
+    if inode.watches is not None:
+        inode.watches.tell(mask)
+
+
+def tell_child(
+    directory: Inode, mask: int, name: bytes, *, is_dir: bool = False, cookie: int = 0
+) -> None:
+    """A name of a directory was made, removed or moved."""
+    if directory.watches is not None:
+        directory.watches.tell(mask | (IN_ISDIR if is_dir else 0), cookie, name)
+
+
+def tell_self(inode: Inode, mask: int) -> None:
+    """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF, IN_ATTRIB)."""
+    if inode.watches is not None:
+        inode.watches.tell(mask | (IN_ISDIR if inode.is_dir else 0))
