@@ -3,7 +3,9 @@
  * Names come from the caller checked: one component, no slash, never "." or "..".
  * All functions return a value >= 0, or -errno.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

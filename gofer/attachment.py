@@ -1,0 +1,29 @@
+"""What a Gofer may serve: directories that were opened before it was confined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CacheMode(Enum):
+    """How far a client may trust what it has read before."""
+
+    EXCLUSIVE = "exclusive"
+    """Nobody else changes these files: root file systems."""
+    SHARED = "shared"
+    """The host may change them at any time: bind mounts, volumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One directory tree (or one file). `fd` is a descriptor of its root, O_PATH is enough.
+
+    `name` is what Tattach asks for. An attachment of a single regular file must have been opened
+    O_RDONLY or O_RDWR: there is no directory below which it could be opened again.
+    """
+
+    name: bytes
+    fd: int
+    readonly: bool = False
+    cache: CacheMode = CacheMode.EXCLUSIVE

@@ -1,0 +1,259 @@
+"""One client: bytes in, requests handled, replies out.
+
+A client can confuse its own session and no more: what is not 9P closes the connection, every error
+of a request becomes Rlerror, and a client that does not read its replies is not read any further.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gofer.fid import FidTable
+from gofer.p9.codec import Message
+from gofer.p9.constants import MSIZE_MAX, NOTAG
+from gofer.p9.fields import ProtocolError
+from gofer.p9.frames import FrameReader
+from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
+from gofer.replies import HANDLERS, Donation, Job
+
+if TYPE_CHECKING:
+    from gofer.server import Server
+
+MAX_IN_FLIGHT = 32
+MAX_OUT_BYTES = 2 * MSIZE_MAX
+_RECEIVE = 65536
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class InFlight:
+    """A request that a pool thread works on."""
+
+    __slots__ = ("dropped", "flushes", "job")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.dropped = False
+        self.flushes: list[int] = []
+        """Tags of Tflush messages to answer after this request."""
+
+
+class Connection:
+    """A session and its socket, which stays in blocking mode and is used with MSG_DONTWAIT."""
+
+    def __init__(self, server: Server, sock: socket.socket, number: int) -> None:
+        self.server = server
+        self.sock = sock
+        self.number = number
+        self.msize = MSIZE_MAX
+        self.extended = False
+        self.negotiated = False
+        self.closed = False
+        self.donates = sock.family == socket.AF_UNIX
+        self.table = server.table
+        self.fids = FidTable(server.table, server.limits.max_fids)
+        self._reader = FrameReader(MSIZE_MAX)
+        self._backlog: deque[tuple[int, Message]] = deque()
+        self._in_flight: dict[int, InFlight] = {}
+        self._out: deque[tuple[memoryview, int]] = deque()
+        self._out_bytes = 0
+
+    def congested(self) -> bool:
+        """Whether requests must wait until replies have gone out."""
+        return len(self._in_flight) >= MAX_IN_FLIGHT or self._out_bytes >= MAX_OUT_BYTES
+
+    @property
+    def wants_to_write(self) -> bool:
+        return bool(self._out)
+
+    def adopt(self, other: Connection) -> None:
+        """Become a duplicate of another session: same protocol, same fids."""
+        self.msize = other.msize
+        self._reader.limit = other.msize
+        self.extended = other.extended
+        self.negotiated = other.negotiated
+        other.fids.copy_into(self.fids)
+
+    def on_readable(self) -> None:
+        """Take what has arrived and answer it."""
+        try:
+            data = self.sock.recv(_RECEIVE, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self.close()
+            return
+        try:
+            self._backlog.extend(self._reader.feed(data))
+            self.run_backlog()
+        except ProtocolError as problem:
+            self.server.log(f"connection {self.number} closed: {problem}")
+            self.close()
+
+    def run_backlog(self) -> None:
+        """Handle requests in their order until there are none, or replies pile up."""
+        while self._backlog and not self.closed and not self.congested():
+            tag, request = self._backlog.popleft()
+            self._handle(tag, request)
+        if not self.closed:
+            self.server.update(self)
+
+    def negotiate(self, msize: int, extended: bool) -> None:
+        """Tversion: everything of the old session is forgotten."""
+        self.reset()
+        self.msize = msize
+        self._reader.limit = msize
+        self.extended = extended
+        self.negotiated = True
+
+    def reset(self) -> None:
+        self.server.locks.release_connection(self.number)
+        self.fids.clear()
+        for waiting in self._in_flight.values():
+            waiting.dropped = True
+        self._in_flight.clear()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.reset()
+        for _, fd in self._out:
+            if fd >= 0:
+                os.close(fd)
+        self._out.clear()
+        self._backlog.clear()
+        self.server.forget(self)
+        self.sock.close()
+
+    def _handle(self, tag: int, request: Message) -> None:
+        if tag in self._in_flight:
+            raise ProtocolError(f"tag {tag} is in use")
+        if tag == NOTAG and not isinstance(request, Tversion):
+            raise ProtocolError("request without a tag")
+        if isinstance(request, Tflush):
+            self._flush(tag, request.oldtag)
+            return
+        handler = HANDLERS.get(type(request))
+        if handler is None:
+            raise ProtocolError(f"{type(request).__name__} is no request")
+        if not self.negotiated and not isinstance(request, Tversion):
+            raise ProtocolError("no version was negotiated")
+        self.table.trim()
+        try:
+            if request.type >= 200 and not self.extended:
+                reply: Message | Donation | Job = Rlerror(errno.EOPNOTSUPP)
+            else:
+                reply = handler(self, request)
+        except OSError as problem:
+            reply = Rlerror(problem.errno or errno.EIO)
+        except ProtocolError:
+            raise
+        except Exception as bug:
+            self.server.log(f"{type(request).__name__}: {type(bug).__name__}: {bug}")
+            reply = Rlerror(errno.EIO)
+        if isinstance(reply, Message):
+            self.send(tag, reply)
+        elif isinstance(reply, Donation):
+            self.send(tag, reply.reply, reply.fd)
+        else:
+            self._start(tag, reply)
+
+    def _start(self, tag: int, job: Job) -> None:
+        waiting = self._in_flight[tag] = InFlight(job)
+        job.file.pin()
+        self.server.pool.submit(
+            job.work, lambda reply, failure: self._finish(tag, waiting, reply, failure)
+        )
+
+    def _finish(
+        self, tag: int, waiting: InFlight, reply: Message | None, failure: BaseException | None
+    ) -> None:
+        """On the main thread: a pool thread is done with a request."""
+        waiting.job.file.unpin()
+        if waiting.job.owned:
+            waiting.job.file.close()
+        if waiting.dropped or self.closed:
+            return
+        del self._in_flight[tag]
+        if reply is None:
+            number = failure.errno if isinstance(failure, OSError) else errno.EIO
+            reply = Rlerror(number or errno.EIO)
+        self.send(tag, reply)
+        for flush in waiting.flushes:
+            self.send(flush, Rflush())
+        try:
+            self.run_backlog()
+        except ProtocolError as problem:
+            self.server.log(f"connection {self.number} closed: {problem}")
+            self.close()
+
+    def _flush(self, tag: int, oldtag: int) -> None:
+        """A request under way is answered first, then its flush (flush(5))."""
+        waiting = self._in_flight.get(oldtag)
+        if waiting is None:
+            self.send(tag, Rflush())
+        elif len(waiting.flushes) < MAX_IN_FLIGHT:
+            waiting.flushes.append(tag)
+        else:
+            raise ProtocolError("too many flushes of one request")
+
+    def send(self, tag: int, reply: Message, fd: int = -1) -> None:
+        """Send now what the socket takes, the rest later. Closes `fd` when it has gone."""
+        if self.closed:
+            if fd >= 0:
+                os.close(fd)
+            return
+        data = reply.encode(tag)
+        if self._out:
+            self._out.append((memoryview(data), fd))
+            self._out_bytes += len(data)
+            return
+        sent = self._transmit(data, fd)
+        if self.closed or sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        self._out.append((rest, fd if not sent else -1))
+        self._out_bytes += len(rest)
+        self.server.update(self)
+
+    def on_writable(self) -> None:
+        """The socket takes bytes again."""
+        while self._out:
+            data, fd = self._out[0]
+            sent = self._transmit(data, fd)
+            if self.closed:
+                return
+            self._out_bytes -= sent
+            if sent < len(data):
+                self._out[0] = (data[sent:], fd if not sent else -1)
+                return
+            self._out.popleft()
+        try:
+            self.run_backlog()
+        except ProtocolError as problem:
+            self.server.log(f"connection {self.number} closed: {problem}")
+            self.close()
+
+    def _transmit(self, data: bytes | memoryview, fd: int) -> int:
+        """Bytes sent; the descriptor goes with the first of them and is closed here then."""
+        try:
+            if fd < 0:
+                return self.sock.send(data, _SEND_FLAGS)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, fd.to_bytes(4, "little"))
+            sent = self.sock.sendmsg([data], [rights], _SEND_FLAGS)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            if fd >= 0 and not (self._out and self._out[0][1] == fd):
+                os.close(fd)
+            self.close()
+            return 0
+        os.close(fd)
+        return sent

@@ -1,0 +1,100 @@
+"""Fids: a client's handles on nodes."""
+
+from __future__ import annotations
+
+import errno
+
+from gofer.files import OpenFile
+from gofer.native import error
+from gofer.node import Node, NodeTable
+
+
+class XattrState:
+    """What Txattrwalk read, or what is being collected for the clunk after Txattrcreate."""
+
+    __slots__ = ("data", "flags", "name", "size")
+
+    def __init__(self, name: bytes, data: bytes, size: int = -1, flags: int = 0) -> None:
+        self.name = name
+        self.data = data
+        self.size = size
+        """Announced size of a value being written; -1 for one being read."""
+        self.flags = flags
+
+
+class Fid:
+    """A reference to a node; open or not."""
+
+    __slots__ = ("file", "node", "uid", "xattr")
+
+    def __init__(self, node: Node, uid: int) -> None:
+        self.node = node
+        self.uid = uid
+        """The user of the attach; owner of what the standard messages create."""
+        self.file: OpenFile | None = None
+        self.xattr: XattrState | None = None
+
+
+class FidTable:
+    """The fids of one session, at most `limit`."""
+
+    __slots__ = ("_fids", "_limit", "_table")
+
+    def __init__(self, table: NodeTable, limit: int) -> None:
+        self._table = table
+        self._limit = limit
+        self._fids: dict[int, Fid] = {}
+
+    def __len__(self) -> int:
+        return len(self._fids)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._fids
+
+    def get(self, number: int) -> Fid:
+        """Raises EBADF."""
+        fid = self._fids.get(number)
+        if fid is None:
+            raise error(errno.EBADF)
+        return fid
+
+    def bind(self, number: int, node: Node, uid: int) -> Fid:
+        """A new fid. Raises EBADF if the number is taken, EMFILE at the ceiling."""
+        if number in self._fids:
+            raise error(errno.EBADF)
+        if len(self._fids) >= self._limit:
+            raise error(errno.EMFILE)
+        node.refs += 1
+        fid = self._fids[number] = Fid(node, uid)
+        return fid
+
+    def check_free(self, number: int) -> None:
+        """Raises what `bind` would raise, before anything else is done."""
+        if number in self._fids:
+            raise error(errno.EBADF)
+        if len(self._fids) >= self._limit:
+            raise error(errno.EMFILE)
+
+    def rebind(self, fid: Fid, node: Node) -> None:
+        """The fid stands for another node from now on."""
+        node.refs += 1
+        self._table.release(fid.node)
+        fid.node = node
+
+    def remove(self, number: int) -> Fid:
+        """Forget a fid; its file is closed."""
+        fid = self.get(number)
+        del self._fids[number]
+        if fid.file is not None:
+            fid.file.close()
+        self._table.release(fid.node)
+        return fid
+
+    def clear(self) -> None:
+        for number in list(self._fids):
+            self.remove(number)
+
+    def copy_into(self, other: FidTable) -> None:
+        """Give `other` the same fids (not their open files' positions, which 9P has not)."""
+        for number, fid in self._fids.items():
+            other.bind(number, fid.node, fid.uid)

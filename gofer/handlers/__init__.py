@@ -1,0 +1,7 @@
+"""The handlers of each kind of request; importing this package registers them all."""
+
+from __future__ import annotations
+
+from gofer.handlers import attributes, io, lock, names, open, session, walk, xattr
+
+__all__ = ["attributes", "io", "lock", "names", "open", "session", "walk", "xattr"]

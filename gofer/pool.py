@@ -1,0 +1,72 @@
+"""A few threads for calls that may block: reads that are not cached, writes, fsync.
+
+Threads start when they are first needed, thus under the Gofer's filter and with its rights.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+Work: TypeAlias = Callable[[], Any]
+Done: TypeAlias = Callable[[Any, BaseException | None], None]
+
+
+class Pool:
+    """Runs work on threads; `completed` runs the callbacks on the thread that calls it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._idle = 0
+        self._threads = 0
+        self._lock = threading.Lock()
+        self._queue: SimpleQueue[tuple[Work, Done] | None] = SimpleQueue()
+        self._done: deque[tuple[Done, Any, BaseException | None]] = deque()
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        """Readable when there is something for `completed`."""
+
+    def submit(self, work: Work, done: Done) -> None:
+        with self._lock:
+            start = not self._idle and self._threads < self._size
+            if start:
+                self._threads += 1
+            elif self._idle:
+                self._idle -= 1
+        self._queue.put((work, done))
+        if start:
+            threading.Thread(target=self._run, daemon=True, name="gofer-io").start()
+
+    def completed(self) -> None:
+        """Run the callbacks of what has finished."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            return
+        while self._done:
+            done, value, failure = self._done.popleft()
+            done(value, failure)
+
+    def close(self) -> None:
+        """End the threads when their work is done."""
+        for _ in range(self._threads):
+            self._queue.put(None)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            work, done = item
+            value, failure = None, None
+            try:
+                value = work()
+            except BaseException as error:
+                failure = error
+            self._done.append((done, value, failure))
+            with self._lock:
+                self._idle += 1
+            os.eventfd_write(self.fd, 1)

@@ -1,0 +1,123 @@
+"""The Gofer's server: connections, nodes, the loop that serves them.
+
+Single-threaded: metadata calls are short and run here; what may block on a disk goes to a small
+pool. Sockets are SOCK_STREAM, because 9P frames itself and every standard client and server speaks
+over a stream; SOCK_SEQPACKET would also bound a message by the socket's buffer size.
+"""
+
+from __future__ import annotations
+
+import resource
+import select
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gofer.attachment import Attachment
+from gofer.connection import Connection
+from gofer.locks import LockTable
+from gofer.node import Node, NodeTable
+from gofer.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings on what clients can make this process hold."""
+
+    max_fids: int = 32768
+    """Per session."""
+    max_nodes: int = 131072
+    max_node_fds: int = 8192
+    max_connections: int = 64
+    pool_threads: int = 4
+
+
+def limits_for_this_process() -> Limits:
+    """Half the descriptors are for nodes, the rest for open files and sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return Limits(max_node_fds=max(min(hard // 2, 1 << 16), 64))
+
+
+def _quiet(_text: str) -> None:
+    """No log."""
+
+
+class Server:
+    """Serves attachments to any number of sessions."""
+
+    def __init__(
+        self,
+        attachments: Sequence[Attachment],
+        limits: Limits | None = None,
+        log: Callable[[str], None] = _quiet,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.log = log
+        self.table = NodeTable(self.limits.max_nodes, self.limits.max_node_fds)
+        self.locks = LockTable()
+        self.pool = Pool(self.limits.pool_threads)
+        self.roots: dict[bytes, Node] = {}
+        for attachment in attachments:
+            self.roots[attachment.name] = self.table.root(attachment)
+        self._epoll = select.epoll()
+        self._epoll.register(self.pool.fd, select.EPOLLIN)
+        self._connections: dict[int, Connection] = {}
+        self._masks: dict[int, int] = {}
+        self._next_number = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def add(self, sock: socket.socket) -> Connection:
+        """Serve one more client."""
+        self._next_number += 1
+        connection = Connection(self, sock, self._next_number)
+        fd = sock.fileno()
+        self._connections[fd] = connection
+        self._masks[fd] = select.EPOLLIN
+        self._epoll.register(fd, select.EPOLLIN)
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """`connection` is being closed."""
+        fd = connection.sock.fileno()
+        if self._connections.pop(fd, None) is not None:
+            del self._masks[fd]
+            self._epoll.unregister(fd)
+
+    def update(self, connection: Connection) -> None:
+        """Wait for what `connection` can use now: requests, or room for its replies."""
+        mask = select.EPOLLOUT if connection.wants_to_write else 0
+        if not connection.congested():
+            mask |= select.EPOLLIN
+        fd = connection.sock.fileno()
+        if self._masks[fd] != mask:
+            self._masks[fd] = mask
+            self._epoll.modify(fd, mask)
+
+    def step(self, timeout: float | None = None) -> None:
+        """Wait for events once and handle them."""
+        for fd, events in self._epoll.poll(timeout):
+            if fd == self.pool.fd:
+                self.pool.completed()
+                continue
+            connection = self._connections.get(fd)
+            if connection is None:
+                continue
+            if events & select.EPOLLOUT:
+                connection.on_writable()
+            if connection.closed:
+                continue
+            if events & select.EPOLLIN:
+                connection.on_readable()
+            elif events & (select.EPOLLHUP | select.EPOLLERR):
+                connection.close()
+
+    def run(self) -> None:
+        """Serve until no client is left."""
+        while self._connections:
+            self.step()
+        self.pool.close()
