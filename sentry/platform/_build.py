@@ -1,0 +1,27 @@
+"""Description of the native module `sentry.platform._native` (see ci/build.py).
+
+Every C file of native/ goes into it; the `*.cdef.h` files there say what Python sees of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+NATIVE = Path(__file__).resolve().parent / "native"
+
+ffibuilder = FFI()
+for declarations in sorted(NATIVE.glob("*.cdef.h"), key=lambda p: p.name != "memory.cdef.h"):
+    ffibuilder.cdef(declarations.read_text())
+ffibuilder.set_source(
+    "sentry.platform._native",
+    "\n".join(
+        f'#include "{header.name}"'
+        for header in sorted(NATIVE.glob("*.h"))
+        if not header.name.endswith((".cdef.h", "_internal.h"))
+    ),
+    sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
+    include_dirs=[str(NATIVE)],
+    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-fvisibility=hidden"],
+)

@@ -1,0 +1,571 @@
+/* The frame allocator: which 4 KiB pieces of RAM are free, and that they are zero when given out.
+ *
+ * RAM is cut into 2 MiB blocks. A block belongs to data (what the program maps, files in RAM) or
+ * to the kernel (page tables, the pages the Sentry itself writes): KVM cannot use a huge host page
+ * where a guest page table lies in it, so the two never share a block.
+ *
+ * A freed frame is flushed by its last user (flush.c) before it comes here. It keeps its host
+ * memory and counts as dirty; it is zeroed, or punched out of the file, when it is given out
+ * again. Above a watermark, and when the sandbox is idle (ram_trim), dirty blocks are punched.
+ */
+#define _GNU_SOURCE
+#include "memory_internal.h"
+#include "memory_api.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define WORDS (BLOCK_FRAMES / 64)
+#define DIRTY_WATERMARK (256ull << 20 >> FRAME_SHIFT)
+#define TABLE_BATCH 16
+#define FLUSH_ALL_AFTER 256 /* quarantined tables */
+
+enum kind { DATA, KERNEL, KINDS };
+enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory */
+
+struct block {
+    uint64_t free[WORDS];
+    uint64_t dirty[WORDS]; /* may hold old bytes */
+    uint32_t next, prev;   /* in its list; 0 ends it (block 0 is never used) */
+    uint16_t n_free;
+    uint8_t list;
+    uint8_t kind;
+};
+
+struct frame_stack {
+    uint64_t *gpa;
+    size_t n, room;
+};
+
+static struct block *blocks;
+static uint32_t n_blocks, fresh; /* blocks from `fresh` on were never used */
+static uint32_t partial[KINDS], whole, clean;
+static struct frame_stack table_pool, quarantine, flushing;
+static uint64_t flush_ticket, flush_done;
+
+struct ram_counters ram_counters;
+
+/* ---- lists of blocks ------------------------------------------------------------------------ */
+
+static uint32_t *list_head(const struct block *b)
+{
+    return b->list == WHOLE ? &whole : b->list == CLEAN ? &clean : &partial[b->kind];
+}
+
+static void unlist(uint32_t i)
+{
+    struct block *b = &blocks[i];
+    if (b->list == NOWHERE)
+        return;
+    if (b->prev)
+        blocks[b->prev].next = b->next;
+    else
+        *list_head(b) = b->next;
+    if (b->next)
+        blocks[b->next].prev = b->prev;
+    b->list = NOWHERE;
+}
+
+static void enlist(uint32_t i, enum list list)
+{
+    struct block *b = &blocks[i];
+    if (b->list == list)
+        return;
+    unlist(i);
+    b->list = (uint8_t)list;
+    uint32_t *head = list_head(b);
+    b->prev = 0;
+    b->next = *head;
+    if (*head)
+        blocks[*head].prev = i;
+    *head = i;
+}
+
+/* Take an all-free block off its list, or start a new one. 0: none left. */
+static uint32_t block_get(enum kind kind)
+{
+    uint32_t i = whole ? whole : clean;
+    if (i) {
+        unlist(i);
+    } else {
+        if (fresh >= n_blocks || chunk_ready(fresh * BLOCK_SIZE) < 0)
+            return 0;
+        i = fresh++;
+        uint64_t ahead = (uint64_t)i * BLOCK_SIZE + CHUNK_SIZE / 2;
+        if (ahead < ram.span)
+            chunk_expect(ahead);
+        memset(blocks[i].free, 0xff, sizeof blocks[i].free);
+        blocks[i].n_free = BLOCK_FRAMES;
+    }
+    blocks[i].kind = (uint8_t)kind;
+    return i;
+}
+
+/* ---- bitmaps -------------------------------------------------------------------------------- */
+
+static void bits_change(uint64_t *map, unsigned from, unsigned n, int set)
+{
+    while (n) {
+        unsigned bit = from & 63, some = 64 - bit < n ? 64 - bit : n;
+        uint64_t mask = (some == 64 ? ~0ull : (1ull << some) - 1) << bit;
+        if (set)
+            map[from >> 6] |= mask;
+        else
+            map[from >> 6] &= ~mask;
+        from += some;
+        n -= some;
+    }
+}
+
+static unsigned bits_count(const uint64_t *map, unsigned from, unsigned n)
+{
+    unsigned count = 0;
+    while (n) {
+        unsigned bit = from & 63, some = 64 - bit < n ? 64 - bit : n;
+        uint64_t mask = (some == 64 ? ~0ull : (1ull << some) - 1) << bit;
+        count += (unsigned)__builtin_popcountll(map[from >> 6] & mask);
+        from += some;
+        n -= some;
+    }
+    return count;
+}
+
+/* The first run of set bits that is at least `want` long, else the longest one. */
+static unsigned bits_find_run(const uint64_t *map, unsigned want, unsigned *start)
+{
+    unsigned best = 0, at = 0;
+    while (at < BLOCK_FRAMES) {
+        uint64_t word = map[at >> 6] >> (at & 63);
+        if (!word) {
+            at = (at | 63) + 1;
+            continue;
+        }
+        at += (unsigned)__builtin_ctzll(word);
+        unsigned end = at;
+        while (end < BLOCK_FRAMES) {
+            uint64_t gap = ~(map[end >> 6] >> (end & 63));
+            unsigned ones = gap ? (unsigned)__builtin_ctzll(gap) : 64;
+            unsigned left = 64 - (end & 63);
+            end += ones < left ? ones : left;
+            if (ones < left)
+                break;
+        }
+        if (end - at > best) {
+            best = end - at;
+            *start = at;
+        }
+        if (best >= want)
+            return want;
+        at = end;
+    }
+    return best;
+}
+
+/* ---- zero when given out -------------------------------------------------------------------- */
+
+static int punch(uint64_t gpa, uint64_t bytes)
+{
+    return fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+                     (off_t)bytes);
+}
+
+/* First byte at or after gpa that the file holds; swapped pages count, which mincore misses. */
+static uint64_t first_data(uint64_t gpa, uint64_t end)
+{
+    off_t at = lseek(ram.fd, (off_t)gpa, SEEK_DATA);
+    return at < 0 || (uint64_t)at >= end ? end : (uint64_t)at & ~(FRAME_SIZE - 1);
+}
+
+int frames_populated(uint64_t gpa, size_t n)
+{
+    if (gpa < ram.frozen)
+        return 1;
+    unsigned char resident = 0;
+    if (n == 1 && mincore(ram.base + gpa, FRAME_SIZE, &resident) == 0 && (resident & 1))
+        return 1;
+    return first_data(gpa, gpa + n * FRAME_SIZE) < gpa + n * FRAME_SIZE;
+}
+
+/* Make a run of dirty free frames read as zero. 0 or -1. */
+static int make_zero(uint64_t gpa, unsigned n)
+{
+    unsigned char resident[BLOCK_FRAMES];
+    uint64_t end = gpa + n * FRAME_SIZE;
+    if (n > 4)
+        gpa = first_data(gpa, end);
+    if (gpa >= end)
+        return 0;
+    n = (unsigned)((end - gpa) >> FRAME_SHIFT);
+    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) < 0)
+        return -1;
+    for (unsigned i = 0, j; i < n; i = j) {
+        for (j = i + 1; j < n && (resident[j] & 1) == (resident[i] & 1); j++)
+            ;
+        uint64_t at = gpa + i * FRAME_SIZE, bytes = (j - i) * FRAME_SIZE;
+        if ((resident[i] & 1) && guarded_zero(ram.base + at, bytes) == 0)
+            continue;
+        if (punch(at, bytes) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Take the frames [from, from + n) of block i out of the free ones, zeroed. gpa or 0. */
+static uint64_t block_take_run(uint32_t i, unsigned from, unsigned n)
+{
+    struct block *b = &blocks[i];
+    uint64_t gpa = i * BLOCK_SIZE + from * FRAME_SIZE;
+    unsigned dirty = bits_count(b->dirty, from, n);
+    if (dirty && make_zero(gpa, n) < 0)
+        return 0;
+    if (dirty) {
+        ram_counters.dirty -= dirty;
+        bits_change(b->dirty, from, n, 0);
+    }
+    bits_change(b->free, from, n, 0);
+    b->n_free -= (uint16_t)n;
+    if (b->n_free)
+        enlist(i, PARTIAL);
+    else
+        unlist(i);
+    uint32_t *count = &references[frame_index(gpa)];
+    for (unsigned k = 0; k < n; k++)
+        count[k] = 1;
+    return gpa;
+}
+
+/* ---- taking and releasing ------------------------------------------------------------------- */
+
+static uint64_t take(enum kind kind, size_t want, size_t *got)
+{
+    if (want > BLOCK_FRAMES)
+        want = BLOCK_FRAMES;
+    unsigned start = 0, best = 0, best_start = 0;
+    uint32_t best_block = 0, i = partial[kind];
+    for (int tries = 0; i && tries < 8 && best < want; i = blocks[i].next, tries++) {
+        unsigned run = bits_find_run(blocks[i].free, (unsigned)want, &start);
+        if (run > best)
+            best = run, best_start = start, best_block = i;
+    }
+    if (best < want && best < (want == BLOCK_FRAMES ? 64 : 8)) {
+        uint32_t other = block_get(kind);
+        if (other)
+            best_block = other, best_start = 0, best = (unsigned)want;
+    }
+    if (!best_block)
+        return 0;
+    *got = best;
+    return block_take_run(best_block, best_start, best);
+}
+
+uint64_t block_take(void)
+{
+    uint32_t i = block_get(DATA);
+    uint64_t gpa = i ? block_take_run(i, 0, BLOCK_FRAMES) : 0;
+    if (gpa)
+        ram_counters.frames += BLOCK_FRAMES;
+    else if (i)
+        enlist(i, WHOLE);
+    return gpa;
+}
+
+uint64_t run_take(size_t want, size_t *got)
+{
+    uint64_t gpa = take(DATA, want, got);
+    if (gpa)
+        ram_counters.frames += *got;
+    return gpa;
+}
+
+uint64_t data_alloc(void)
+{
+    size_t got;
+    return run_take(1, &got);
+}
+
+/* Frames that nobody refers to any more, and whose translations are flushed, become free. */
+static void give_back(uint64_t gpa, unsigned n)
+{
+    if (gpa < ram.frozen)
+        return;
+    uint32_t i = (uint32_t)(gpa / BLOCK_SIZE);
+    struct block *b = &blocks[i];
+    unsigned from = (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT);
+    bits_change(b->free, from, n, 1);
+    bits_change(b->dirty, from, n, 1);
+    b->n_free += (uint16_t)n;
+    ram_counters.dirty += n;
+    enlist(i, b->n_free == BLOCK_FRAMES ? WHOLE : PARTIAL);
+}
+
+void run_reference(uint64_t gpa, size_t n)
+{
+    uint32_t *count = &references[frame_index(gpa)];
+    for (size_t k = 0; k < n; k++)
+        count[k]++;
+}
+
+void run_release(uint64_t gpa, size_t n)
+{
+    while (n) {
+        size_t left = (BLOCK_SIZE - gpa % BLOCK_SIZE) >> FRAME_SHIFT;
+        size_t some = n < left ? n : left;
+        uint32_t *count = &references[frame_index(gpa)];
+        unsigned freed = 0, kind = blocks[gpa / BLOCK_SIZE].kind;
+        for (size_t k = 0; k <= some; k++) {
+            if (k < some && --count[k] == 0) {
+                freed++;
+            } else if (freed) {
+                give_back(gpa + (k - freed) * FRAME_SIZE, freed);
+                *(kind == DATA ? &ram_counters.frames : &ram_counters.kernel_frames) -= freed;
+                freed = 0;
+            }
+        }
+        gpa += some * FRAME_SIZE;
+        n -= some;
+    }
+    if (ram_counters.dirty > DIRTY_WATERMARK)
+        ram_trim(DIRTY_WATERMARK << FRAME_SHIFT, 8);
+}
+
+void frame_get(uint64_t gpa) { references[frame_index(gpa)]++; }
+
+void frame_put(uint64_t gpa)
+{
+    if (references[frame_index(gpa)] == 1)
+        flush_range(gpa, 1);
+    run_release(gpa, 1);
+}
+
+uint32_t frame_references(uint64_t gpa) { return references[frame_index(gpa)]; }
+
+void frame_pin(uint64_t gpa)
+{
+    ram_counters.pins++;
+    frame_get(gpa);
+}
+
+void frame_unpin(uint64_t gpa)
+{
+    ram_counters.pins--;
+    frame_put(gpa);
+}
+
+uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
+{
+    uint64_t punched = 0;
+    for (uint32_t i = whole; i && max_blocks; i = whole, max_blocks--) {
+        struct block *b = &blocks[i];
+        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT ||
+            punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
+            break;
+        unsigned dirty = bits_count(b->dirty, 0, BLOCK_FRAMES);
+        memset(b->dirty, 0, sizeof b->dirty);
+        ram_counters.dirty -= dirty;
+        punched += dirty * FRAME_SIZE;
+        enlist(i, CLEAN);
+    }
+    for (uint32_t i = partial[DATA]; i && max_blocks; i = blocks[i].next, max_blocks--) {
+        struct block *b = &blocks[i];
+        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT)
+            break;
+        if (!bits_count(b->dirty, 0, BLOCK_FRAMES))
+            continue;
+        for (unsigned at = 0, end; at < BLOCK_FRAMES; at = end) {
+            for (end = at; end < BLOCK_FRAMES && (b->dirty[end >> 6] >> (end & 63) & 1); end++)
+                ;
+            if (end == at) {
+                end++;
+                continue;
+            }
+            if (punch(i * BLOCK_SIZE + at * FRAME_SIZE, (end - at) * FRAME_SIZE) < 0)
+                return punched;
+            bits_change(b->dirty, at, end - at, 0);
+            ram_counters.dirty -= end - at;
+            punched += (end - at) * FRAME_SIZE;
+        }
+    }
+    return punched;
+}
+
+/* ---- frames that the Sentry writes through ram.base: populated, so that no store can fail ---- */
+
+static uint64_t kernel_run(size_t want, size_t *got)
+{
+    uint64_t gpa = take(KERNEL, want, got);
+    if (!gpa)
+        return 0;
+    if (madvise(ram.base + gpa, *got * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+        for (size_t k = 0; k < *got; k++)
+            references[frame_index(gpa) + k] = 0;
+        give_back(gpa, (unsigned)*got);
+        return 0;
+    }
+    return gpa;
+}
+
+uint64_t frames_alloc_contiguous(size_t n)
+{
+    size_t got = 0;
+    if (n == 0 || n > BLOCK_FRAMES)
+        return 0;
+    uint64_t gpa = kernel_run(n, &got);
+    if (gpa && got < n) { /* only short runs were left: start a block */
+        ram_counters.kernel_frames += got;
+        run_release(gpa, got);
+        uint32_t i = block_get(KERNEL);
+        gpa = i ? block_take_run(i, 0, (unsigned)n) : 0;
+        if (gpa && madvise(ram.base + gpa, n * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+            ram_counters.kernel_frames += n;
+            run_release(gpa, n);
+            return 0;
+        }
+    }
+    if (gpa)
+        ram_counters.kernel_frames += n;
+    return gpa;
+}
+
+uint64_t frame_alloc(void) { return frames_alloc_contiguous(1); }
+
+/* ---- page-table pages ----------------------------------------------------------------------- */
+
+static int stack_push(struct frame_stack *s, uint64_t gpa)
+{
+    if (s->n == s->room) {
+        size_t room = s->room ? 2 * s->room : 1024;
+        uint64_t *grown = realloc(s->gpa, room * sizeof *grown);
+        if (!grown)
+            return -1;
+        s->gpa = grown;
+        s->room = room;
+    }
+    s->gpa[s->n++] = gpa;
+    return 0;
+}
+
+static void flush_all_start(void);
+
+uint64_t table_take(void)
+{
+    quarantine_poll();
+    if (!table_pool.n) {
+        size_t got = 0;
+        uint64_t gpa = kernel_run(TABLE_BATCH, &got);
+        for (size_t k = 0; gpa && k < got; k++)
+            stack_push(&table_pool, gpa + (got - 1 - k) * FRAME_SIZE);
+    }
+    if (!table_pool.n && quarantine.n && !flushing.n) {
+        flush_all_start();
+        quarantine_poll();
+    }
+    if (!table_pool.n)
+        return 0;
+    uint64_t gpa = table_pool.gpa[--table_pool.n];
+    memset(ram.base + gpa, 0, FRAME_SIZE);
+    references[frame_index(gpa)] = REF_TABLE;
+    ram_counters.tables++;
+    ram_counters.pooled = table_pool.n;
+    return gpa;
+}
+
+/* A page-table page that was linked once. With shadow paging the processor may go on translating
+ * through it until everything is flushed, so until then nobody may get it. */
+void table_quarantine(uint64_t gpa)
+{
+    ram_counters.tables--;
+    if (stack_push(&quarantine, gpa) < 0)
+        return; /* without memory for the list it is lost: safe, and cannot be worse */
+    ram_counters.quarantined++;
+    quarantine_poll();
+}
+
+static void flush_all_start(void)
+{
+    struct frame_stack empty = flushing;
+    flushing = quarantine;
+    quarantine = empty;
+    quarantine.n = 0;
+    ram_counters.flush_alls++;
+    uint64_t ticket = ++flush_ticket;
+    if (platform_flush_all)
+        platform_flush_all(ticket);
+    else
+        ram_flushed_all(ticket);
+}
+
+void quarantine_poll(void)
+{
+    if (flushing.n && __atomic_load_n(&flush_done, __ATOMIC_ACQUIRE) == flush_ticket) {
+        ram_counters.quarantined -= flushing.n;
+        while (flushing.n)
+            stack_push(&table_pool, flushing.gpa[--flushing.n]);
+        ram_counters.pooled = table_pool.n;
+    }
+    if (!flushing.n && quarantine.n >= FLUSH_ALL_AFTER)
+        flush_all_start();
+}
+
+void ram_flushed_all(uint64_t ticket)
+{
+    __atomic_store_n(&flush_done, ticket, __ATOMIC_RELEASE);
+}
+
+/* ---- start and end -------------------------------------------------------------------------- */
+
+int frames_init(void)
+{
+    n_blocks = (uint32_t)(ram.span / BLOCK_SIZE);
+    blocks = mmap(NULL, n_blocks * sizeof *blocks, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (blocks == MAP_FAILED) {
+        blocks = NULL;
+        return -1;
+    }
+    fresh = 1;
+    return 0;
+}
+
+void frames_close(void)
+{
+    if (blocks)
+        munmap(blocks, n_blocks * sizeof *blocks);
+    blocks = NULL;
+    n_blocks = fresh = whole = clean = partial[DATA] = partial[KERNEL] = 0;
+    table_pool.n = quarantine.n = flushing.n = 0;
+    flush_ticket = flush_done = 0;
+    memset(&ram_counters, 0, sizeof ram_counters);
+}
+
+/* From now on no frame in use is given out again, and nothing is punched: what lies below
+ * `frozen` stays as it is for the sandboxes forked from this one. */
+int ram_freeze(void)
+{
+    ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
+    for (uint32_t i = 1; i < fresh; i++)
+        unlist(i);
+    table_pool.n = quarantine.n = 0;
+    ram_counters.dirty = ram_counters.pooled = 0;
+    return 0;
+}
+
+int ram_thaw(int fd, int vm_fd)
+{
+    if (!ram.frozen || ram.frozen > ram.span)
+        return -EINVAL;
+    if (ftruncate(fd, (off_t)ram.span) < 0)
+        return -errno;
+    if (mmap(ram.base, ram.frozen, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, ram.fd, 0) == MAP_FAILED ||
+        (ram.frozen < ram.span &&
+         mmap(ram.base + ram.frozen, ram.span - ram.frozen, PROT_READ | PROT_WRITE,
+              MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)ram.frozen) == MAP_FAILED))
+        return -errno;
+    ram.fd = fd;
+    ram.vm_fd = vm_fd;
+    return chunks_restart();
+}

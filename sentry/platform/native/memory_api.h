@@ -1,0 +1,87 @@
+/* What sentry/platform/memory.py calls, besides memory.h. Addresses and lengths that come from
+ * the program are checked by the functions themselves. */
+#ifndef SENTRY_MEMORY_API_H
+#define SENTRY_MEMORY_API_H
+
+#include "memory.h"
+
+#include <sys/uio.h>
+
+/* ---- frames: data of programs and of files in RAM, not populated yet ---- */
+uint64_t data_alloc(void);
+uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks); /* punch free memory; bytes */
+int ram_freeze(void);                 /* everything so far becomes a template's */
+int ram_thaw(int fd, int vm_fd);      /* in a forked sandbox: new frames come from fd */
+
+struct ram_counters {
+    uint64_t frames;      /* data frames in use */
+    uint64_t kernel_frames; /* frames of frame_alloc in use */
+    uint64_t tables;      /* page-table pages in use */
+    uint64_t quarantined; /* page-table pages that wait for a flush of everything */
+    uint64_t pooled;      /* page-table pages ready for use */
+    uint64_t dirty;       /* free frames that may still hold host memory */
+    uint64_t pins;
+    uint64_t flush_calls;
+    uint64_t flushed_frames;
+    uint64_t flush_alls;
+    uint64_t spaces;      /* address spaces, dying ones included */
+};
+extern struct ram_counters ram_counters;
+/* Tests: sees every flush of data pages before it happens. */
+extern void (*flush_observer)(uint64_t gpa, uint64_t frames);
+
+/* ---- windows ---- */
+int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
+int window_unmap(uint64_t gpa, uint64_t size);
+
+/* ---- page tables: va and pages describe [va, va + pages * 4096), below TASK_SIZE ---- */
+#define MAP_SMALL 1 /* no 2 MiB entries */
+void aspace_reap(void); /* finish the address spaces that nobody is inside any more */
+int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot, int how);
+int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot,
+                      int cow);
+int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages,
+                    int prot, int cow);
+int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot);
+int aspace_unmap(struct aspace *as, uint64_t va, uint64_t pages);
+int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
+int aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages,
+                int shared);
+int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot);
+int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
+uint64_t aspace_translate(struct aspace *as, uint64_t va);
+int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
+void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t counts[4]);
+
+/* ---- user memory ---- */
+struct fault {
+    uint64_t addr;
+    int write;
+    int gone; /* mapped, but the host has no page behind it: truncated file, or no memory */
+};
+int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
+int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n,
+                   struct fault *fault);
+int64_t user_zero(struct aspace *as, uint64_t va, uint64_t n, struct fault *fault);
+int64_t user_string(struct aspace *as, uint64_t va, void *to, uint64_t limit,
+                    struct fault *fault);
+int64_t user_check(struct aspace *as, uint64_t va, uint64_t n, int write, struct fault *fault);
+int64_t user_preadv(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n, int flags,
+                    struct fault *fault);
+int64_t user_pwritev(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n,
+                     int flags, struct fault *fault);
+int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec *iov, int max,
+             uint64_t *covered, struct fault *fault);
+void user_unpin(const struct iovec *iov, int count);
+int user_load32(struct aspace *as, uint64_t va, uint32_t *value, struct fault *fault);
+int user_cmpxchg32(struct aspace *as, uint64_t va, uint32_t *expected, uint32_t desired,
+                   struct fault *fault);
+int user_futex_op(struct aspace *as, uint64_t va, int op, uint32_t operand, uint32_t *old,
+                  struct fault *fault);
+
+/* ---- bytes of frames, for files in RAM: the bytes not done ---- */
+uint64_t frames_read(const uint64_t *gpas, uint64_t offset, void *to, uint64_t n);
+uint64_t frames_write(const uint64_t *gpas, uint64_t offset, const void *from, uint64_t n);
+uint64_t frames_zero(const uint64_t *gpas, uint64_t offset, uint64_t n);
+
+#endif
