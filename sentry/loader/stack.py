@@ -1,0 +1,103 @@
+"""The first stack of a program: strings above, then the tables that point to them.
+
+    top - 8      zero
+                 file name (AT_EXECFN), environment, arguments
+                 up to 8 KiB of nothing, at random
+                 platform name, 16 random bytes
+                 auxiliary vector
+                 envp, argv, argc                 <- stack pointer, a multiple of 16
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sentry.errors import E2BIG
+
+MAX_ARG_STRLEN = 131072
+"""Bytes of one string with its NUL."""
+STACK_LIMIT_DEFAULT = 8 << 20
+ARG_MAX = 131072
+PLATFORM = b"x86_64"
+RANDOM_GAP = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """What the program is given to read."""
+
+    file_name: bytes
+    argv: Sequence[bytes]
+    envp: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes with all NULs and the word at the top."""
+        texts = sum(len(s) + 1 for s in self.argv) + sum(len(s) + 1 for s in self.envp)
+        return texts + len(self.file_name) + 1 + 8
+
+
+def check_size(strings: Strings, stack_limit: int) -> None:
+    """bprm_stack_limits(), copy_strings(): strings and pointers within a quarter of RLIMIT_STACK,
+    at most 6 MiB, but never less than 128 KiB. Raises: E2BIG.
+    """
+    limit = max(min(STACK_LIMIT_DEFAULT // 4 * 3, stack_limit // 4), ARG_MAX)
+    pointers = (max(len(strings.argv), 1) + len(strings.envp)) * 8
+    if any(len(s) >= MAX_ARG_STRLEN for s in (*strings.argv, *strings.envp, strings.file_name)):
+        raise E2BIG("one string")
+    if pointers >= limit or strings.size - 8 > limit - pointers:
+        raise E2BIG(f"{strings.size} bytes of strings, {pointers} of pointers")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is, as /proc/self/stat and /proc/self/cmdline want it, and the bytes."""
+
+    stack_pointer: int
+    data: bytes
+    """From the stack pointer to the top."""
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+
+
+def build(
+    top: int,
+    strings: Strings,
+    random_bytes: bytes,
+    gap: int,
+    auxv: Callable[[tuple[int, int, int]], bytes],
+) -> Layout:
+    """Lay the stack out below `top`. `gap` is a random number below 8192.
+
+    `auxv` packs the auxiliary vector, given where random bytes, file name and platform name are.
+    """
+    at = top - 8 - len(strings.file_name) - 1
+    file_name = at
+    env_end = at
+    at -= sum(len(s) + 1 for s in strings.envp)
+    env_start = arg_end = at
+    at -= sum(len(s) + 1 for s in strings.argv)
+    arg_start = at
+    high = b"".join(s + b"\0" for s in (*strings.argv, *strings.envp, strings.file_name)) + bytes(8)
+
+    platform = ((at - gap) & ~15) - len(PLATFORM) - 1
+    random = platform - 16
+    table = bytearray(struct.pack("<Q", len(strings.argv)))
+    at = arg_start
+    for group in (strings.argv, strings.envp):
+        for text in group:
+            table += struct.pack("<Q", at)
+            at += len(text) + 1
+        table += bytes(8)
+    table += auxv((random, file_name, platform))
+    stack_pointer = ((random & ~15) - len(table)) & ~15
+
+    data = bytearray(top - stack_pointer)
+    data[: len(table)] = table
+    for addr, piece in ((random, random_bytes + PLATFORM), (arg_start, high)):
+        data[addr - stack_pointer : addr - stack_pointer + len(piece)] = piece
+    return Layout(stack_pointer, bytes(data), arg_start, arg_end, env_start, env_end)
