@@ -1,0 +1,151 @@
+"""Become the sandbox: what a forked child does between the fork and the first guest instruction.
+
+The Sentry: descriptors, mounts, RAM file → empty root → rights → `prepare` (opens and maps, starts
+the vCPU threads) → imports cut → filter → `run`. The Gofer: its trees → empty root → rights →
+filter → serve. See docs/isolation.md.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gofer.attachment import Attachment, CacheMode
+from runsc import filters, host, isolation
+from runsc.convert import Export
+from runsc.frozen import freeze_imports
+from sentry.abi import capability, mount
+from sentry.config import SandboxConfig, StartError
+from sentry.control.protocol import Event, encode
+
+GOFER_CAPABILITIES = frozenset(
+    {
+        capability.CAP_CHOWN,
+        capability.CAP_DAC_OVERRIDE,
+        capability.CAP_DAC_READ_SEARCH,
+        capability.CAP_FOWNER,
+        capability.CAP_FSETID,
+    }
+)
+READ_ONLY_CAPABILITIES = frozenset({capability.CAP_DAC_OVERRIDE, capability.CAP_DAC_READ_SEARCH})
+
+
+class Bootable(Protocol):
+    """What `prepare` gives."""
+
+    def run(self) -> int:
+        """Run the sandbox to its end; the wait status of the first process."""
+
+
+Prepare = Callable[[SandboxConfig], Bootable]
+Serve = Callable[
+    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None]], None
+]
+"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log."""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """For development; the defaults are what is safe."""
+
+    no_filter: bool = False
+    """Run without the seccomp filter."""
+    trap: bool = False
+    """On a refused call write its number to the log and exit, instead of being killed."""
+
+
+def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> int:
+    """The body of the Sentry's process; gives its exit code."""
+    try:
+        isolation.enter(_descriptors(config))
+        os.dup2(config.log_fd, 2)
+        ram_fd = config.ram_fd
+        if ram_fd < 0:
+            ram_fd = isolation.open_ram(config.memory_limit)
+        isolation.leave_root()
+        isolation.drop_rights(isolation.Rights(isolation.NOBODY))
+        sandbox = prepare(replace(config, ram_fd=ram_fd))
+        freeze_imports()
+        if not switches.no_filter:
+            filters.install(filters.sentry(config.platform), switches.trap, config.log_fd)
+        _send(config.control_fd, Event("ready"))
+        return exit_code(sandbox.run())
+    except StartError as error:
+        _send(config.control_fd, Event("error", str(error)))
+        return 1
+
+
+def gofer_main(
+    sock: int, exports: Sequence[Export], serve: Serve, log_fd: int, switches: Switches
+) -> int:
+    """The body of the Gofer's process."""
+    isolation.enter({sock, log_fd})
+    os.dup2(log_fd, 2)
+    attachments = [_attach(index, export) for index, export in enumerate(exports)]
+    isolation.leave_root()
+    writable = any(export.writable for export in exports)
+    rights = GOFER_CAPABILITIES if writable else READ_ONLY_CAPABILITIES
+    isolation.drop_rights(isolation.Rights(0, rights))
+
+    def lockdown() -> None:
+        freeze_imports()
+        if not switches.no_filter:
+            filters.install(filters.gofer(), switches.trap, log_fd)
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
+    serve(connection, attachments, lockdown, _log)
+    return 0
+
+
+def _log(text: str) -> None:
+    """Standard error is the log here."""
+    os.write(2, text.encode() + b"\n")
+
+
+def _attach(index: int, export: Export) -> Attachment:
+    """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
+    attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    if not export.writable:
+        attributes |= mount.MOUNT_ATTR_RDONLY
+    fd = host.clone_mount(export.path, attributes)
+    if export.is_file:
+        access = os.O_RDWR if export.writable else os.O_RDONLY
+        opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.close(fd)
+        fd = opened
+    cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
+    return Attachment(str(index).encode(), fd, not export.writable, cache)
+
+
+def _descriptors(config: SandboxConfig) -> set[int]:
+    """Everything that the Sentry inherits."""
+    fds = {
+        *config.stdio,
+        config.kvm_fd,
+        config.ram_fd,
+        config.gofer_fd,
+        config.control_fd,
+        config.control_listener_fd,
+        config.log_fd,
+        config.strace_fd,
+    }
+    return fds - {-1}
+
+
+def _send(fd: int, event: Event) -> None:
+    """Tell the command line, if it is still there."""
+    try:
+        os.write(fd, encode(event))
+    except OSError:
+        print(f"{event.event}: {event.message}", file=sys.stderr)
+
+
+def exit_code(status: int) -> int:
+    """The exit code that stands for a wait status: 128 + n for a death by signal n."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)

@@ -1,0 +1,143 @@
+"""The command line: global flags, and sub-commands that are imported when they are used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from runsc import __version__
+from runsc.errors import RuntimeFailure
+
+COMMANDS = {
+    "do": "Run a command over the host's files, read-only, under an overlay in memory.",
+    "run": "Create and run a container.",
+    "spec": "Write a config.json to start from.",
+}
+"""Name → first line of the help. The function is `runsc.commands.<name>.command`."""
+
+
+class _Lazy(click.Group):
+    """A group whose commands are modules."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"runsc.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(
+    __version__, "--version", "-v", message=f"runsc version {__version__}\nspec: 1.2.0"
+)
+@click.option("--root", default=None, metavar="DIR", help="Where the state of containers is kept.")
+@click.option(
+    "--platform",
+    type=click.Choice(["kvm", "unicorn"]),
+    default="kvm",
+    show_default=True,
+    help="What runs the program: KVM, or the unicorn emulator (slow, and no security boundary).",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["none"]),
+    default="none",
+    show_default=True,
+    help="The container's network: none is a loopback interface of its own.",
+)
+@click.option("--debug", is_flag=True, help="Log more.")
+@click.option("--debug-log", metavar="FILE", help="Where Sentry and Gofer log; default: --log.")
+@click.option("--strace", is_flag=True, help="Log the program's system calls.")
+@click.option("--log", metavar="FILE", help="Where messages go; default: standard error.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Their form."
+)
+@click.option(
+    "--overlay2",
+    default="root:memory",
+    metavar="WHERE",
+    show_default=True,
+    help="root:memory keeps what is written to the root in the sandbox; none writes through.",
+)
+@click.option("--memory", metavar="SIZE", help="Memory of the sandbox; default: half the host's.")
+@click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
+@click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
+@click.pass_context
+def main_group(ctx: click.Context, **flags: Any) -> None:
+    """Run untrusted Linux programs, each container on an application kernel of its own."""
+    from runsc.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
+    from runsc.container import default_root  # noqa: PLC0415
+    from runsc.convert import memory_size  # noqa: PLC0415
+    from runsc.log import Log  # noqa: PLC0415
+    from runsc.options import OVERLAYS, Globals  # noqa: PLC0415
+
+    overlay = OVERLAYS.get(flags["overlay2"])
+    if overlay is None:
+        raise click.BadParameter(f"{flags['overlay2']!r}: one of {', '.join(OVERLAYS)}")
+    ctx.obj = Globals(
+        root=flags["root"] or default_root(),
+        log=Log(flags["log"], flags["log_format"], flags["debug"]),
+        platform=flags["platform"],
+        network=flags["network"],
+        debug=flags["debug"],
+        debug_log=flags["debug_log"],
+        strace=flags["strace"],
+        overlay=overlay,
+        memory=memory_size(flags["memory"]) if flags["memory"] else None,
+        switches=Switches(flags["no_filter"], flags["trap"]),
+    )
+
+
+def _report(context: click.Context, error: RuntimeFailure) -> None:
+    from runsc.log import Log  # noqa: PLC0415
+    from runsc.options import Globals  # noqa: PLC0415
+
+    found = context.obj
+    log = found.log if isinstance(found, Globals) else Log(None, "text", False)
+    name = context.invoked_subcommand
+    log.error(f"runsc {name} failed: {error}" if name else str(error), sys.stderr)
+
+
+def _open_standard_streams() -> None:
+    """A caller may have closed 0, 1 or 2; nothing else must land on these numbers."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The console script."""
+    _open_standard_streams()
+    args = sys.argv[1:] if args is None else args
+    try:
+        with main_group.make_context("runsc", list(args)) as context:
+            try:
+                main_group.invoke(context)
+                code = 0
+            except RuntimeFailure as error:
+                _report(context, error)
+                code = error.code
+            except OSError as error:
+                _report(context, RuntimeFailure(str(error)))
+                code = 1
+    except click.ClickException as error:
+        error.show()
+        code = 1
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,57 @@
+"""CPython without files: what must be true before the filter forbids opening any.
+
+A late import is an ImportError, not a killed process; a traceback is printed from memory, or
+without source lines; exceptions that nobody catches are written by us.
+"""
+
+from __future__ import annotations
+
+import importlib
+import linecache
+import sys
+import traceback
+import types
+import warnings
+from importlib.machinery import BuiltinImporter, FrozenImporter
+
+ROOMS = ("runsc", "kvm", "sentry", "gofer")
+_LATE = ("encodings.idna", "encodings.ascii", "encodings.latin_1", "tokenize", "token", "ast")
+"""What the standard library imports on first use, printing a traceback among others."""
+
+
+def preload() -> None:
+    """Import what the standard library would import later. Call it before the fork."""
+    for name in _LATE:
+        importlib.import_module(name)
+
+
+def freeze_imports() -> None:
+    """No import from files any more, no look at source files."""
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+    linecache.checkcache = _no_check
+    linecache.updatecache = _no_lines
+    sys.excepthook = _report
+    sys.unraisablehook = _report_unraisable
+    warnings.filterwarnings("ignore")
+
+
+def _no_check(filename: str | None = None) -> None:
+    """linecache.checkcache(3) looks whether source files have changed."""
+
+
+def _no_lines(filename: str, module_globals: object = None) -> list[str]:
+    """linecache.updatecache: reads a source file into the cache."""
+    return []
+
+
+def _report(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if unraisable.exc_value is not None:
+        _report(unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback)

@@ -1,0 +1,150 @@
+"""Linux calls that Python has no function for, with types and exceptions.
+
+Thin: one function a call, over the C module `runsc._native`. Constants come from sentry.abi.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol, cast
+
+from runsc import _native
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from sentry.abi.mount import OPEN_TREE_CLONE
+
+
+MNT_DETACH = 2
+"""umount2(2); the kernel's user headers lack it."""
+
+
+class _Lib(Protocol):
+    """The C functions; each gives a negative errno when it fails."""
+
+    def rs_spawn(self, flags: int) -> int: ...
+    def rs_unshare(self, flags: int) -> int: ...
+    def rs_setns(self, fd: int, type: int) -> int: ...
+    def rs_mount(self, source: Any, target: bytes, type: Any, flags: int, data: Any) -> int: ...
+    def rs_umount(self, target: bytes, flags: int) -> int: ...
+    def rs_open_tree(self, dirfd: int, path: bytes, flags: int) -> int: ...
+    def rs_mount_setattr(self, fd: int, flags: int, set: int) -> int: ...
+    def rs_pivot_root(self, new_root: bytes, put_old: bytes) -> int: ...
+    def rs_prctl(self, op: int, a: int, b: int, c: int, d: int) -> int: ...
+    def rs_capset(self, effective: int, permitted: int, inheritable: int) -> int: ...
+    def rs_sethostname(self, name: bytes, length: int) -> int: ...
+    def rs_close_range(self, first: int, last: int) -> int: ...
+    def rs_seccomp(self, flags: int, program: bytes, count: int) -> int: ...
+    def rs_one_arena(self) -> None: ...
+    def rs_trap_report(self, fd: int) -> int: ...
+
+
+_lib = cast(_Lib, _native.lib)
+_NULL = _native.ffi.NULL
+
+
+def _check(value: int, what: str) -> int:
+    if value < 0:
+        raise OSError(-value, f"{what}: {os.strerror(-value)}")
+    return value
+
+
+def spawn(flags: int) -> int:
+    """fork(2) into the namespaces of `flags` (CLONE_NEW*); 0 in the child.
+
+    Preconditions: the process has one thread.
+    """
+    return _check(_lib.rs_spawn(flags), "clone")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_lib.rs_unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2)."""
+    _check(_lib.rs_setns(fd, kind), "setns")
+
+
+def mount(
+    source: str | None,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    data: str | None = None,
+) -> None:
+    """mount(2)."""
+
+    def text(value: str | None) -> Any:
+        return _NULL if value is None else os.fsencode(value)
+
+    done = _lib.rs_mount(text(source), os.fsencode(target), text(kind), flags, text(data))
+    _check(done, f"mount {kind or source} on {target}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_lib.rs_umount(os.fsencode(target), flags), f"umount {target}")
+
+
+def clone_mount(path: str, attributes: int) -> int:
+    """A private copy of the mounts below `path`, attached nowhere, with MOUNT_ATTR_* added.
+
+    open_tree(2) with OPEN_TREE_CLONE, mount_setattr(2) (Linux 5.12). Gives an O_PATH descriptor.
+    """
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+    fd = _check(_lib.rs_open_tree(AT_FDCWD, os.fsencode(path), flags), f"open_tree {path}")
+    done = _lib.rs_mount_setattr(fd, AT_EMPTY_PATH | AT_RECURSIVE, attributes)
+    _check(done, f"mount_setattr {path}")
+    return fd
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _check(_lib.rs_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+
+
+def prctl(op: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+    """prctl(2)."""
+    return _check(_lib.rs_prctl(op, a, b, c, d), f"prctl {op}")
+
+
+def capset(effective: int, permitted: int, inheritable: int = 0) -> None:
+    """capset(2) on this thread."""
+    _check(_lib.rs_capset(effective, permitted, inheritable), "capset")
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    data = os.fsencode(name)
+    _check(_lib.rs_sethostname(data, len(data)), "sethostname")
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """close_range(2): both ends included."""
+    _check(_lib.rs_close_range(first, last), "close_range")
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor that is not in `keep`."""
+    first = 0
+    for fd in sorted(keep):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
+def install_filter(program: bytes, flags: int) -> None:
+    """seccomp(2) SECCOMP_SET_MODE_FILTER with packed struct sock_filter instructions."""
+    if _check(_lib.rs_seccomp(flags, program, len(program) // 8), "seccomp"):
+        raise OSError("seccomp: a thread could not be put under the filter")
+
+
+def one_malloc_arena() -> None:
+    """mallopt(3) M_ARENA_MAX 1: new threads make no arenas, so they map nothing under a filter."""
+    _lib.rs_one_arena()
+
+
+def report_refused_calls(fd: int) -> None:
+    """Development: on SIGSYS write the number of the system call to `fd` and exit with 159."""
+    _check(_lib.rs_trap_report(fd), "sigaction")

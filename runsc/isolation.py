@@ -1,0 +1,189 @@
+"""How a process of the sandbox gives up what it has: namespaces, files, identity, rights.
+
+`spawn` makes the process, in namespaces of its own. The rest is called by that process itself, in
+this order: `enter`, then what it still needs of the host's files, `leave_root`, `drop_rights`. The
+filter (runsc/filters) comes last, after everything is open and mapped.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runsc import host
+from sentry.abi import capability, mount, prctl
+from sentry.abi.sched import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
+
+NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+)
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a process keeps. `uid` is both user and group."""
+
+    uid: int
+    capabilities: frozenset[int] = frozenset()
+    open_files: int = 1 << 20
+    """Ceiling of RLIMIT_NOFILE, within the hard limit that there is."""
+
+
+def is_privileged() -> bool:
+    """Whether namespaces can be made without a user namespace."""
+    return os.geteuid() == 0
+
+
+def spawn(body: Callable[[], int]) -> int:
+    """Run `body` in a child in namespaces of its own; the child exits with what it returns."""
+    uid, gid = os.geteuid(), os.getegid()
+    new_user = 0 if is_privileged() else CLONE_NEWUSER
+    pid = host.spawn(NAMESPACES | new_user)
+    if pid:
+        return pid
+    _child(body, (uid, gid) if new_user else None)
+
+
+def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
+    code = 1
+    try:
+        if ids is not None:
+            _map_ids(*ids)
+        code = body()
+    except BaseException as error:  # noqa: BLE001  the child must never return into the caller
+        _complain(error)
+    finally:
+        os._exit(code)
+
+
+def _complain(error: BaseException) -> None:
+    import traceback  # noqa: PLC0415  only on the way out; fails quietly once imports are cut
+
+    try:
+        os.write(2, "".join(traceback.format_exception(error)).encode())
+    except OSError:
+        pass
+
+
+def _map_ids(uid: int, gid: int) -> None:
+    """An ordinary user is user 0 of the new user namespace, and nobody else exists there."""
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {uid} 1"),
+        ("gid_map", f"0 {gid} 1"),
+    ):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def die_with_parent() -> None:
+    """SIGKILL when the process that made us ends. A change of identity undoes it: call again."""
+    host.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def enter(keep: set[int]) -> None:
+    """First steps: nothing of the caller but the descriptors in `keep`; own mounts."""
+    die_with_parent()
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        if fd not in keep:
+            os.dup2(null, fd)
+    host.close_all_but(keep | {0, 1, 2})
+    host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    os.umask(0o077)
+
+
+def open_ram(size: int) -> int:
+    """The file behind guest RAM: on a tmpfs of its own, which holds `size` bytes and no more.
+
+    huge=always gives huge pages whatever /sys/kernel/mm/transparent_hugepage says. Where the mount
+    is refused, a memfd (its size is then bounded by its length alone).
+    """
+    place = "/proc"
+    flags = mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+    for options in (f"size={size},huge=always,mode=0700", f"size={size},mode=0700"):
+        try:
+            host.mount("runsc-ram", place, "tmpfs", flags, options)
+        except OSError:
+            continue
+        fd = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        host.umount(place, host.MNT_DETACH)
+        return fd
+    return os.memfd_create("runsc-ram", os.MFD_CLOEXEC)
+
+
+def leave_root() -> None:
+    """From here on `/` is an empty file system that cannot be written; nothing else is mounted."""
+    flags = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+    host.mount("runsc-empty", "/proc", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    os.chdir("/proc")
+    host.pivot_root(".", ".")
+    host.umount(".", host.MNT_DETACH)
+    os.chdir("/")
+
+
+def drop_rights(rights: Rights) -> None:
+    """Identity, capabilities, resource limits; no way to gain anything again.
+
+    Preconditions: one thread (capset(2) and no_new_privs are per thread; later threads inherit).
+    """
+    _limits(rights.open_files)
+    for number in range(capability.CAP_LAST_CAP + 1):
+        if number not in rights.capabilities:
+            host.prctl(prctl.PR_CAPBSET_DROP, number)
+    host.prctl(prctl.PR_CAP_AMBIENT, prctl.PR_CAP_AMBIENT_CLEAR_ALL)
+    _become(rights.uid)
+    mask = sum(1 << number for number in rights.capabilities)
+    host.capset(mask, mask)
+    host.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
+    host.prctl(prctl.PR_SET_DUMPABLE, 0)
+    die_with_parent()
+
+
+def _become(uid: int) -> None:
+    """Change user and group; in an ordinary user's namespace there is nobody to change to."""
+    if os.getuid() == uid:
+        return
+    try:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
+            raise
+
+
+def _limits(open_files: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    ceiling = min(open_files, hard) if hard != resource.RLIM_INFINITY else open_files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    host.one_malloc_arena()
+
+
+def freeze_heap() -> None:
+    """Before a fork: what exists stays out of the collector's sight, so its pages stay shared."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,55 @@
+"""The messages of the command line, in the two formats of runc: text and json.
+
+Callers (docker, containerd) read the JSON log for level=error. The standard library's logging is
+not used: importing it costs more than everything this module does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TextIO
+
+import msgspec
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+class Log:
+    """Writes one line a message to a file, or to standard error."""
+
+    def __init__(self, path: str | None, form: str, debug: bool) -> None:
+        self._json = form == "json"
+        self._least = 0 if debug else 1
+        self.to_stderr = path is None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self.fd = 2 if path is None else os.open(path, flags, 0o644)
+
+    def write(self, level: str, message: str) -> None:
+        """One message, if its level is wanted."""
+        if LEVELS.index(level) < self._least:
+            return
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._json:
+            line = msgspec.json.encode({"level": level, "msg": message, "time": now}).decode()
+        else:
+            line = f'time="{now}" level={level} msg={_quoted(message)}'
+        os.write(self.fd, line.encode() + b"\n")
+
+    def debug(self, message: str) -> None:
+        """For developers; written with --debug."""
+        self.write("debug", message)
+
+    def warning(self, message: str) -> None:
+        """Something was left out."""
+        self.write("warning", message)
+
+    def error(self, message: str, stderr: TextIO) -> None:
+        """The command failed; a person at a terminal sees it also when a log file is named."""
+        self.write("error", message)
+        if not self.to_stderr:
+            print(message, file=stderr)

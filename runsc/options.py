@@ -1,0 +1,38 @@
+"""The global flags, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runsc.boot import Switches
+from runsc.container import Store
+from runsc.log import Log
+
+OVERLAYS = {
+    "none": "none",
+    "root:memory": "memory",
+    "root:self": "memory",
+    "memory": "memory",
+    "all:memory": "memory",
+}
+"""--overlay2 → where writes to the root go. root:self keeps them in the sandbox too."""
+
+
+@dataclass(frozen=True)
+class Globals:
+    """What stands before the sub-command."""
+
+    root: str
+    log: Log
+    platform: str
+    network: str
+    debug: bool
+    debug_log: str | None
+    strace: bool
+    overlay: str
+    memory: int | None
+    switches: Switches
+
+    def store(self) -> Store:
+        """The state root, made if it is not there."""
+        return Store(self.root)

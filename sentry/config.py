@@ -1,0 +1,137 @@
+"""What the command line hands to the Sentry, in memory: everything about one container's start.
+
+Values only, already checked by runsc/spec.py: numbers instead of names, masks instead of lists,
+bytes where Linux has bytes. Descriptors are open and inherited by the fork; nothing here is a
+path of the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The five sets of capabilities(7) as bit masks."""
+
+    bounding: int = 0
+    effective: int = 0
+    inheritable: int = 0
+    permitted: int = 0
+    ambient: int = 0
+
+
+@dataclass(frozen=True)
+class Rlimit:
+    """One setrlimit(2): RLIMIT_* number, soft and hard limit (2**64-1 is RLIM_INFINITY)."""
+
+    resource: int
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The first process of a container, or one started by `exec`."""
+
+    args: tuple[bytes, ...]
+    env: tuple[bytes, ...] = ()
+    cwd: bytes = b"/"
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    umask: int = 0o022
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    rlimits: tuple[Rlimit, ...] = ()
+    no_new_privileges: bool = False
+    oom_score_adj: int = 0
+    terminal: bool = False
+    console_size: tuple[int, int] | None = None
+    """Rows and columns of the terminal, where the bundle names them."""
+
+
+@dataclass(frozen=True)
+class MountConfig:
+    """One mount(2), in the order in which they are made.
+
+    A bind mount comes through the Gofer: `attachment` is the index of what it exports, and
+    `is_file` says that its root is a file. `flags` are MS_* without MS_BIND and MS_REC;
+    `propagation` is MS_SHARED, MS_PRIVATE, MS_SLAVE or MS_UNBINDABLE (with MS_REC) or 0; `data`
+    is what is left of the options, joined by commas.
+    """
+
+    destination: bytes
+    type: str
+    source: str = ""
+    flags: int = 0
+    propagation: int = 0
+    data: str = ""
+    attachment: int | None = None
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A node of /dev the bundle asks for: the mode holds S_IFCHR, S_IFBLK or S_IFIFO."""
+
+    path: bytes
+    mode: int
+    major: int = 0
+    minor: int = 0
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass(frozen=True)
+class RootConfig:
+    """The root file system: attachment 0 of the Gofer.
+
+    `overlay` is "memory" (what is written stays in the sandbox's memory) or "none" (written
+    through to the host; only with a writable root).
+    """
+
+    readonly: bool = False
+    overlay: str = "memory"
+
+
+@dataclass(frozen=True)
+class SandboxConfig:
+    """One sandbox with its first container."""
+
+    container_id: str
+    process: ProcessConfig
+    root: RootConfig = field(default_factory=RootConfig)
+    mounts: tuple[MountConfig, ...] = ()
+    hostname: str = ""
+    domainname: str = ""
+    masked_paths: tuple[bytes, ...] = ()
+    readonly_paths: tuple[bytes, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    devices: tuple[DeviceConfig, ...] = ()
+
+    platform: str = "kvm"
+    kvm_fd: int = -1
+    """/dev/kvm, open read-write; -1 on the unicorn platform."""
+    ram_fd: int = -1
+    """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
+    memory_limit: int = 1 << 30
+    cpus: int = 1
+    """CPUs that the caller may run on: what the program is shown."""
+
+    stdio: tuple[int, int, int] = (0, 1, 2)
+    """The caller's standard input, output and error. Their flags are never changed."""
+    gofer_fd: int = -1
+    """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
+    control_fd: int = -1
+    """Connected stream socket to the command line that started us."""
+    control_listener_fd: int = -1
+    """Listening socket for other command lines; -1 where there is none."""
+    log_fd: int = 2
+    """Where messages, and tracebacks, go."""
+    strace_fd: int = -1
+    """Where system calls are written to; -1: nowhere."""
+    debug: bool = False
+
+
+class StartError(Exception):
+    """The container cannot start, and the caller is told why. From `prepare` or `run`."""
