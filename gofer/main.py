@@ -1,7 +1,8 @@
 """The Gofer process: `run` is its life, after the fork.
 
-Preconditions: runsc/boot has given the process its empty root, its namespaces, and only these
-descriptors: the socket, the attachments, the log.
+Preconditions: runsc/boot has given the process its empty root, its namespaces, the rights that
+`gofer.confine` lists, and only these descriptors: the socket, the attachments, the log. Everything
+imported by this module is all that will ever be needed.
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ def _nothing() -> None:
 
 
 def run(
-    sock: socket.socket,
+    sock: socket.socket | int,
     attachments: Sequence[Attachment],
     lockdown: Callable[[], None] = _nothing,
     log: Callable[[str], None] = _ignore,
 ) -> None:
-    """Serve `sock` and the sessions duplicated from it until all of them are closed.
+    """Serve `sock` (or the descriptor of one) and the sessions duplicated from it until all of them are closed.
 
-    `lockdown` gives up what `gofer.confine` does not list (capabilities, system calls); nothing is
-    imported or opened by path after it. `log` must not open files.
+    `lockdown` is called last before serving, for a caller who wants to give up more from there on.
+    `log` must not open files.
     """
+    if isinstance(sock, int):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock)
     os.umask(0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     limits = limits_for_this_process()

@@ -83,7 +83,7 @@ def check_name(name: bytes) -> bytes:
     """A name that is one component. Raises EINVAL, ENAMETOOLONG, ENOENT (empty)."""
     if not name:
         raise error(errno.ENOENT)
-    if b"/" in name or b"\0" in name or name == b"." or name == b"..":
+    if b"/" in name or b"\0" in name or name in (b".", b".."):
         raise error(errno.EINVAL)
     if len(name) > 255:
         raise error(errno.ENAMETOOLONG)

@@ -143,7 +143,7 @@ class NodeTable:
         node.used = self._tick
         if node.fd >= 0:
             return node.fd
-        chain = []
+        chain: list[Node] = []
         at: Node = node
         while at.fd < 0:
             if not at.linked or at.parent is None or len(chain) == _MAX_REOPEN_DEPTH:

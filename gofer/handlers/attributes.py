@@ -57,7 +57,7 @@ def setattr_(conn: Connection, msg: Tsetattr) -> Rsetattr:
     fid = conn.fids.get(msg.fid)
     atime = min(msg.atime_sec * _SECOND + msg.atime_nsec, _I64_MAX)
     mtime = min(msg.mtime_sec * _SECOND + msg.mtime_nsec, _I64_MAX)
-    _apply(conn, fid.node, fid, msg, atime, mtime)
+    _apply(conn, fid.node, fid, msg, (atime, mtime))
     return Rsetattr()
 
 
@@ -65,7 +65,8 @@ def setattr_(conn: Connection, msg: Tsetattr) -> Rsetattr:
 def setattrx(conn: Connection, msg: Tsetattrx) -> Rsetattrx:
     fid = conn.fids.get(msg.fid)
     with conn.table.child_or_self(fid.node, msg.name) as node:
-        _apply(conn, node, None if msg.name else fid, msg, msg.atime_ns, msg.mtime_ns)
+        times = (msg.atime_ns, msg.mtime_ns)
+        _apply(conn, node, None if msg.name else fid, msg, times)
         return Rsetattrx(conn.table.attributes(node))
 
 
@@ -74,8 +75,7 @@ def _apply(
     node: Node,
     fid: Fid | None,
     msg: Tsetattr | Tsetattrx,
-    atime_ns: int,
-    mtime_ns: int,
+    times_ns: tuple[int, int],
 ) -> None:
     """Owner, then mode (chown clears set-id bits), size, times."""
     require_writable(node)
@@ -95,7 +95,7 @@ def _apply(
     if valid & c.SETATTR_MTIME:
         which |= 2 | (8 if valid & c.SETATTR_MTIME_SET else 0)
     if which:
-        check(native.gofer_utimens(fd, atime_ns, mtime_ns, which))
+        check(native.gofer_utimens(fd, *times_ns, which))
 
 
 def _chmod_fd(node: Node, fid: Fid | None, fd: int) -> int:

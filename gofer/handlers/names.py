@@ -141,9 +141,7 @@ def _link(conn: Connection, node: Node, directory: Node, name: bytes) -> None:
     if node.is_dir():
         raise error(errno.EPERM)
     parent_fd = conn.table.fd(node.parent)
-    os.link(
-        node.name, name, src_dir_fd=parent_fd, dst_dir_fd=directory_fd, follow_symlinks=False
-    )
+    os.link(node.name, name, src_dir_fd=parent_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
     block = stat_block(directory_fd, name)
     if isinstance(block, bytes) and identity_of(block) != node.identity:
         os.unlink(name, dir_fd=directory_fd)
@@ -178,9 +176,7 @@ def renamex(conn: Connection, msg: Trenamex) -> Rrenamex:
     return Rrenamex()
 
 
-def _rename(
-    conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int
-) -> None:
+def _rename(conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int) -> None:
     """renameat2(2), then the same in the tree of nodes."""
     (old_dir, old_name), (new_dir, new_name) = old, new
     check_name(old_name)

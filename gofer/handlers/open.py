@@ -95,9 +95,7 @@ def _create(
             present = isinstance(stat_block(parent_fd, name), bytes)
             raise error(errno.EEXIST if present else errno.EROFS)
         access = flags & (os.O_ACCMODE | os.O_SYNC | os.O_DSYNC)
-        fd = native.gofer_open(
-            parent_fd, name, access | os.O_CREAT | os.O_EXCL, mode & 0o777
-        )
+        fd = native.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, mode & 0o777)
         if fd == -errno.EEXIST and not flags & os.O_EXCL:
             continue
         check(fd)

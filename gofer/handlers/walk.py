@@ -83,15 +83,13 @@ def _last(
             raise error(-block)
     except OSError as problem:
         return _stopped(problem, blocks)
-    mode = mode_of(block)
     if msg.newfid == NOFID:
         return _unbound(msg, parent, name, blocks, block)
     node = conn.table.adopt(parent, name, block)
     node.refs += 1
     try:
         blocks.append(block)
-        target = os.readlink(name, dir_fd=parent_fd) if stat.S_ISLNK(mode) else b""
-        return _finish(conn, msg, fid, node, blocks, target)
+        return _finish(conn, msg, fid, node, blocks)
     except FileNotFoundError as problem:
         return _stopped(problem, blocks)
     finally:
@@ -126,14 +124,12 @@ def _unbound(
 
 
 def _finish(
-    conn: Connection,
-    msg: Twalkx,
-    fid: Fid,
-    node: Node,
-    blocks: list[bytes],
-    target: bytes = b"",
+    conn: Connection, msg: Twalkx, fid: Fid, node: Node, blocks: list[bytes]
 ) -> Rwalkx | Donation:
     """Open if asked to, and bind the new fid when nothing can fail any more."""
+    target = b""
+    if node.fmt == stat.S_IFLNK and node.parent is not None and msg.names:
+        target = os.readlink(node.name, dir_fd=conn.table.fd(node.parent))
     if msg.flags == NOOPEN:
         _bind(conn, fid, msg.fid, msg.newfid, node)
         return Rwalkx(0, OPENED_NO, target, blocks)

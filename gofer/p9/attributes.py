@@ -47,8 +47,6 @@ class Attributes(NamedTuple):
     def qid(self) -> Qid:
         """A qid that is the same for the same inode, and whose version follows its changes."""
         kind = self.mode & 0o170000
-        qtype = (
-            QTDIR if kind == stat.S_IFDIR else QTSYMLINK if kind == stat.S_IFLNK else QTFILE
-        )
+        qtype = QTDIR if kind == stat.S_IFDIR else QTSYMLINK if kind == stat.S_IFLNK else QTFILE
         path = self.ino ^ (self.dev * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)
         return Qid(qtype, (self.ctime_ns ^ self.ctime_ns >> 32) & 0xFFFFFFFF, path)

@@ -16,9 +16,10 @@ and nothing else, whatever the bytes are.
 
 from __future__ import annotations
 
+import inspect
 import struct
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from gofer.p9.constants import HEADER_SIZE, MAX_WALK
 from gofer.p9.fields import FIXED, VARIABLE, ProtocolError, Qid
@@ -73,17 +74,18 @@ def message(number: int) -> Callable[[type[_T]], type[_T]]:
     """Class decorator: this is 9P message `number`, its annotations are its fields."""
 
     def register(cls: type[_T]) -> type[_T]:
-        fields = {str(k): str(v) for k, v in cls.__dict__.get("__annotations__", {}).items()}
+        annotations = inspect.get_annotations(cls)
+        fields = {str(k): str(v) for k, v in annotations.items()}
         body = {
             "__slots__": tuple(fields),
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
-            "__annotations__": cls.__dict__.get("__annotations__", {}),
+            "__annotations__": annotations,
             "type": number,
             "fields": fields,
         }
-        made: type[_T] = type(cls)(cls.__name__, (Message,), body)
+        made = cast("type[_T]", type(cls.__name__, (Message,), body))
         assert number not in MESSAGES, f"message {number} is declared twice"
         MESSAGES[number] = made
         return made
@@ -119,7 +121,7 @@ def compile_message(cls: type[Message]) -> None:
     exec(compile(source, f"<9P {cls.__name__}>", "exec"), scope)
     cls.__init__ = scope["__init__"]  # type: ignore[method-assign]
     cls.encode = scope["encode"]  # type: ignore[method-assign]
-    cls.decode = staticmethod(scope["decode"])  # type: ignore[assignment]
+    cls.decode = staticmethod(scope["decode"])  # type: ignore[method-assign]
 
 
 def compile_all() -> None:

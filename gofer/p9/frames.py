@@ -10,7 +10,7 @@ from gofer.p9.fields import ProtocolError
 class FrameReader:
     """Bytes in, (tag, message) out. A frame larger than `limit` is a ProtocolError."""
 
-    __slots__ = ("_parts", "_have", "limit")
+    __slots__ = ("_have", "_parts", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

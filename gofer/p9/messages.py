@@ -8,8 +8,6 @@ from __future__ import annotations
 from gofer.p9.codec import Message, message
 from gofer.p9.fields import U8, U16, U32, U64, Data, Names, QidField, Qids, Str
 
-# ruff: noqa: D101  (a message is described by the protocol's document)
-
 
 @message(7)
 class Rlerror(Message):
