@@ -1,45 +1,86 @@
 """Compile the cffi modules and the guest stubs, in place or into another folder.
 
-Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py`.
-Every native module has a description `<room>/_build.py` whose `ffibuilder` names the module.
+Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py [TARGET]`.
+`<room>/_build*.py` describes what to build: `ffibuilder` names a cffi module, `build(target)`
+makes anything else. What has not changed since it was last built here is left alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("runsc", "kvm", "sentry", "gofer", "guest_stubs")
+SOURCES = {".py", ".c", ".h", ".S"}
 
 
 def builders() -> list[Path]:
     """All module descriptions, in a stable order."""
-    return sorted(p for room in ("runsc", "kvm", "sentry", "gofer", "guest_stubs") for p in (ROOT / room).rglob("_build*.py"))
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("_build*.py"))
 
 
-def run(target: Path) -> list[Path]:
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the description, the C and assembly sources of its room and the guest's headers."""
+    near = {source for source in path.parent.rglob("*") if source.suffix in SOURCES - {".py"}}
+    near |= {path, *(ROOT / "guest_stubs").glob("*.[hS]"), Path(__file__)}
+    digest = hashlib.sha256(sys.version.encode())
+    for source in sorted(near):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(module: ModuleType, target: Path) -> Path:
+    """A cffi module, as an extension of the stable ABI: one file for every Python 3."""
+    with tempfile.TemporaryDirectory() as tmp:
+        built = Path(module.ffibuilder.compile(tmpdir=tmp))
+        name = built.name.split(".")[0]
+        place = target / built.relative_to(tmp).parent / f"{name}.abi3.so"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for stale in place.parent.glob(f"{name}.cpython-*.so"):
+            stale.unlink()
+        # a running process may have the old one mapped: a new file, not new bytes in it
+        fresh = place.with_suffix(".new")
+        shutil.copy(built, fresh)
+        fresh.replace(place)
+        return place
+
+
+def run(target: Path, only_changed: bool = False) -> list[Path]:
     """Build everything below `target` (laid out like the source tree); give the files made."""
+    sys.path.insert(0, str(ROOT))
     made: list[Path] = []
+    stamps = target / "build" / "stamps"
     for path in builders():
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if hasattr(module, "build"):  # something that is not a cffi module: the guest stubs
-            made += module.build(target)
-            continue
-        with tempfile.TemporaryDirectory() as tmp:
-            built = Path(module.ffibuilder.compile(tmpdir=tmp))
-            place = target / built.relative_to(tmp)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(built, place)
-            made.append(place)
+        stamp = stamps / str(path.relative_to(ROOT)).replace("/", "-")
+        print_of = _fingerprint(path)
+        if only_changed and stamp.exists():
+            known, *files = stamp.read_text().split("\n")
+            if known == print_of and all(Path(file).exists() for file in files):
+                continue
+        module = _load(path)
+        files_of = module.build(target) if hasattr(module, "build") else [_compile(module, target)]
+        made += files_of
+        if only_changed:
+            stamps.mkdir(parents=True, exist_ok=True)
+            stamp.write_text("\n".join([print_of, *map(str, files_of)]))
+    sys.path.remove(str(ROOT))
     return made
 
 
 if __name__ == "__main__":
-    for file in run(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT):
+    for file in run(Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else run(ROOT, True):
         print(file)

@@ -75,7 +75,7 @@ class _Lazy(click.Group):
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
 @click.pass_context
-def main_group(ctx: click.Context, **flags: Any) -> None:
+def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run untrusted Linux programs, each container on an application kernel of its own."""
     from runsc.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
     from runsc.container import default_root  # noqa: PLC0415

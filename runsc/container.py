@@ -30,7 +30,7 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     bundle: str
     pid: int = 0
     """The Sentry, as the host sees it: lives as long as the container."""
-    annotations: dict[str, str] = {}  # noqa: RUF012  msgspec copies the default
+    annotations: dict[str, str] = {}
     rootfs: str = ""
     created: str = ""
     owner: int = 0
@@ -123,7 +123,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             raise RuntimeFailure("container does not exist") from None
 
-    def list(self) -> list[State]:
+    def all(self) -> list[State]:
         """All containers, by name."""
         with self.locked():
             self._sweep()

@@ -15,6 +15,7 @@ from runsc import mounts, spec
 from runsc.errors import RuntimeFailure, SpecError
 from sentry import config
 from sentry.abi import capability, resource
+from sentry.abi.mount import MS_RDONLY
 
 Warn = Callable[[str], None]
 
@@ -179,7 +180,7 @@ def _mounts(
                 ) from None
             is_file = not stat.S_ISDIR(mode)
             attachment = len(exports)
-            exports.append(Export(source, not options.flags & mounts.abi.MS_RDONLY, is_file))
+            exports.append(Export(source, not options.flags & MS_RDONLY, is_file))
         elif not mount.type:
             raise SpecError(f"{path}.type", "a mount that is no bind mount needs a type")
         made.append(
@@ -245,13 +246,14 @@ def _check_namespaces(documents: list[spec.Namespace]) -> None:
 def _check_linux(linux: spec.Linux, warn: Warn) -> None:
     """Refuse what would change what the program sees and is not there."""
     _check_namespaces(linux.namespaces or [])
-    for name, value in (
+    unsupported: tuple[tuple[str, object], ...] = (
         ("uidMappings", linux.uid_mappings),
         ("gidMappings", linux.gid_mappings),
         ("timeOffsets", linux.time_offsets),
         ("netDevices", linux.net_devices),
         ("intelRdt", linux.intel_rdt),
-    ):
+    )
+    for name, value in unsupported:
         if value:
             raise SpecError(f"$.linux.{name}", f"{name} is not supported")
     if linux.rootfs_propagation not in _PROPAGATIONS:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-class RuntimeFailure(Exception):  # noqa: N818
-    """The command fails with this message; the exit code is runc's 1 unless the command says else."""
+class RuntimeFailure(Exception):
+    """The command fails with this message; exit code 1 as runc, unless said."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)

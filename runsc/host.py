@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any, Protocol, cast
 
-from runsc import _native
+from runsc._native import ffi, lib  # type: ignore[import-not-found]
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from sentry.abi.mount import OPEN_TREE_CLONE
-
 
 MNT_DETACH = 2
 """umount2(2); the kernel's user headers lack it."""
@@ -37,8 +36,8 @@ class _Lib(Protocol):
     def rs_trap_report(self, fd: int) -> int: ...
 
 
-_lib = cast(_Lib, _native.lib)
-_NULL = _native.ffi.NULL
+_lib = cast(_Lib, lib)
+_NULL = ffi.NULL
 
 
 def _check(value: int, what: str) -> int:

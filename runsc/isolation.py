@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -65,7 +66,7 @@ def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
         if ids is not None:
             _map_ids(*ids)
         code = body()
-    except BaseException as error:  # noqa: BLE001  the child must never return into the caller
+    except BaseException as error:
         _complain(error)
     finally:
         os._exit(code)
@@ -74,10 +75,8 @@ def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
 def _complain(error: BaseException) -> None:
     import traceback  # noqa: PLC0415  only on the way out; fails quietly once imports are cut
 
-    try:
+    with suppress(OSError):
         os.write(2, "".join(traceback.format_exception(error)).encode())
-    except OSError:
-        pass
 
 
 def _map_ids(uid: int, gid: int) -> None:

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from runsc import boot, isolation
@@ -34,8 +35,9 @@ class Programs:
 
 def real_programs(platform: str) -> Programs:
     """The Sentry and the Gofer, imported before the fork so that starting them opens no file."""
-    from gofer.main import run  # noqa: PLC0415
     from sentry.boot import prepare  # noqa: PLC0415
+
+    from gofer.main import run  # noqa: PLC0415
 
     importlib.import_module(f"sentry.platform.{platform}")
     return Programs(prepare, run)
@@ -53,10 +55,8 @@ class Sandbox:
 
     def forward(self, number: int) -> None:
         """Send a signal to the container's first process. It may be gone; that is no error."""
-        try:
+        with suppress(OSError):
             self._control.send(encode(Request("kill", signal=number)), socket.MSG_NOSIGNAL)
-        except OSError:
-            pass
 
     def wait(self, wakeup: socket.socket | None = None) -> int:
         """Stay until both children have ended; the exit code of the container.

@@ -20,7 +20,7 @@ I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Strings = list[str] | None
 
 
-class _Base(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, gc=False):
+class _Base(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """Names as in the specification; defaults are left out when written."""
 
 

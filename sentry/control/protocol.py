@@ -42,7 +42,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
 
     error: str = ""
     status: str = ""
-    processes: list[ProcessInfo] = []  # noqa: RUF012  msgspec copies the default
+    processes: list[ProcessInfo] = []
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):
