@@ -99,7 +99,9 @@ class Kernel:
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
         def badness(group: ThreadGroup) -> int:
-            total = max(1, self.services["ram_pages"]()) if "ram_pages" in self.services else 1 << 20
+            total = (
+                max(1, self.services["ram_pages"]()) if "ram_pages" in self.services else 1 << 20
+            )
             return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
 
         victim = max(candidates, key=badness, default=task.group)

@@ -28,7 +28,10 @@ class Pids:
 
     def allocate(self) -> int:
         """The next free number, as Linux cycles through them. EAGAIN at the ceiling of tasks."""
-        if len(self.tasks) + len(self.groups) >= self._ceiling * 2 or len(self.tasks) >= self._ceiling:
+        if (
+            len(self.tasks) + len(self.groups) >= self._ceiling * 2
+            or len(self.tasks) >= self._ceiling
+        ):
             raise EAGAIN("too many tasks")
         pid = self._last
         while True:

@@ -60,11 +60,44 @@ class Task:
     """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
 
     __slots__ = (
-        "__weakref__", "altstack", "blocked", "clear_child_tid", "comm", "creds", "ctx", "dead",
-        "exit_signal", "fiber", "files", "fs", "group", "io_calls", "kernel", "mm", "mounts",
-        "observers", "parent_death_signal", "pending", "restart", "restart_block", "robust_list",
-        "saved_mask", "start_ns", "stopped", "sys_time_ns", "tid", "trace", "vfork_done", "work",
-        "user_time_ns", "no_new_privs", "seccomp", "timer_slack_ns", "sched", "keep_caps", "policy",
+        "__weakref__",
+        "altstack",
+        "blocked",
+        "clear_child_tid",
+        "comm",
+        "creds",
+        "ctx",
+        "dead",
+        "exit_signal",
+        "fiber",
+        "files",
+        "fs",
+        "group",
+        "io_calls",
+        "keep_caps",
+        "kernel",
+        "mm",
+        "mounts",
+        "no_new_privs",
+        "observers",
+        "parent_death_signal",
+        "pending",
+        "policy",
+        "restart",
+        "restart_block",
+        "robust_list",
+        "saved_mask",
+        "sched",
+        "seccomp",
+        "start_ns",
+        "stopped",
+        "sys_time_ns",
+        "tid",
+        "timer_slack_ns",
+        "trace",
+        "user_time_ns",
+        "vfork_done",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -151,12 +184,10 @@ class Task:
                 self.finish()
             else:
                 task_signals.exception(self, kind, ctx.vector, ctx.error_code)
-        except Exception as error:  # noqa: BLE001  a bug of ours costs this program, not the sandbox
+        except Exception as error:
             self._bug(error)
 
-    def _call(
-        self, number: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int
-    ) -> None:
+    def _call(self, number: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int) -> None:
         calls = self.kernel.calls
         call = calls[number] if number < len(calls) else None
         if call is None:
@@ -167,7 +198,7 @@ class Task:
             result = call(self, a0, a1, a2, a3, a4, a5)
         except Errno as error:
             result = -error.number
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             self._raised(error)
             return
         if result is None:
@@ -269,7 +300,7 @@ class Task:
         except NeedsFault as need:
             self.fiber = self.kernel.loop.spawn(need.coroutine, "fault", self._fault_done)
             return
-        except Exception as error:  # noqa: BLE001  told apart below
+        except Exception as error:
             self._fault_failed(error)
             return
         if self.work:
@@ -294,6 +325,8 @@ class Task:
         """Make the task look at its work soon: throw into its sleep, or kick it out of ring 3."""
         if self.fiber is not None:
             kill = self.work & WORK_EXIT
-            self.fiber.interrupt(Killed() if kill else Interrupted(), Mode.KILLABLE if kill else mode)
+            self.fiber.interrupt(
+                Killed() if kill else Interrupted(), Mode.KILLABLE if kill else mode
+            )
         elif not self.stopped:
             self.ctx.kick()

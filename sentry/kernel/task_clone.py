@@ -43,6 +43,7 @@ from sentry.wait.queue import WaitQueue, until
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
+    from sentry.vfs.fd_table import FdTable
 
 NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
@@ -82,7 +83,7 @@ def check(task: Task, args: CloneArgs) -> None:
         raise EINVAL(f"clone flags {flags:#x}")
     if flags & CLONE_INTO_CGROUP:
         raise ENOSYS("CLONE_INTO_CGROUP")
-    if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has_capability(CAP_SYS_ADMIN)):
+    if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has(CAP_SYS_ADMIN)):
         raise EPERM("namespaces")
     if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS)):
         raise EINVAL("namespace kind is not supported")
@@ -96,7 +97,7 @@ def check_limit(task: Task) -> None:
     creds = task.creds
     if creds.uid == 0 or limit >= 1 << 32:
         return
-    if creds.has_capability(CAP_SYS_ADMIN) or creds.has_capability(CAP_SYS_RESOURCE):
+    if creds.has(CAP_SYS_ADMIN) or creds.has(CAP_SYS_RESOURCE):
         return
     if sum(1 for t in task.kernel.pids.tasks.values() if t.creds.uid == creds.uid) >= limit:
         raise EAGAIN("RLIMIT_NPROC")
@@ -114,7 +115,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
             try:
                 task.mm.write(args.pidfd, struct.pack("<i", descriptor))
             except Errno:
-                task.files.close(descriptor)
+                task.files.close(task, descriptor)
                 raise
         if args.flags & CLONE_PARENT_SETTID:
             task.mm.write(args.parent_tid, struct.pack("<i", number))
@@ -162,7 +163,7 @@ def make(task: Task, args: CloneArgs) -> Task:
         tid,
         ctx,
         mm,
-        task.files.share() if flags & CLONE_FILES else task.files.copy(),
+        shared_files(task) if flags & CLONE_FILES else task.files.copy(),
         task.fs if flags & CLONE_FS else task.fs.copy(),
         task.creds,
         task.mounts,
@@ -180,7 +181,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid
     if flags & CLONE_NEWNS:
-        child.mounts = task.mounts.copy(child.fs)
+        child.mounts = task.mounts.copy([child.fs])
     regs = ctx.regs
     regs[Reg.RAX] = 0
     if args.stack:
@@ -198,6 +199,12 @@ def make(task: Task, args: CloneArgs) -> Task:
         condemn(child)
     child_identity(child)
     return child
+
+
+def shared_files(task: Task) -> FdTable:
+    """CLONE_FILES: one more user of the table."""
+    task.files.users += 1
+    return task.files
 
 
 def child_identity(task: Task) -> None:

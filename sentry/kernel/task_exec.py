@@ -33,7 +33,7 @@ async def execve(
     except BaseException:
         image.mm.release()
         raise
-    await _commit(task, image)
+    _commit(task, image)
     return RESUME
 
 
@@ -64,15 +64,18 @@ async def _become_single_threaded(task: Task) -> None:
         group.leader = task
 
 
-async def _commit(task: Task, image: Image) -> None:
+def _commit(task: Task, image: Image) -> None:
     group = task.group
     old = task.mm
     task.mm = image.mm
     task.ctx.bind(image.mm.space)
     vfork_release(task)
     old.release()
-    task.files = await task.files.unshare_for_exec(task)
-    task.fs = task.fs.unshare()
+    if task.files.users > 1:
+        task.files.users -= 1
+        task.files = task.files.copy()
+    task.files.close_on_exec(task)
+    task.fs = task.fs.copy()
     if group.actions.users > 1:
         group.actions.users -= 1
         group.actions = group.actions.copy()
@@ -90,7 +93,7 @@ async def _commit(task: Task, image: Image) -> None:
     task.comm = image.comm
     group.exe = image.exe
     group.argv = tuple(image.argv)
-    group.dumpable = 0 if image.secure else 1
+    group.dumpable = 1 if image.dumpable else 0
     group.has_execed = True
     group.exec_count += 1
     start_registers(task, image)

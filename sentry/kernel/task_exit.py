@@ -52,10 +52,10 @@ def exit_task(task: Task) -> None:
     if task.dead:
         return
     task.dead = True
-    task.fiber = task.kernel.loop.spawn(_leave(task), task)
+    task.kernel.loop.call_soon(lambda: _leave(task))
 
 
-async def _leave(task: Task) -> None:
+def _leave(task: Task) -> None:
     kernel = task.kernel
     try:
         for observer in task.observers:
@@ -64,9 +64,10 @@ async def _leave(task: Task) -> None:
         if task.trace is not None:
             task.trace.task_exits(task)
         _release_memory(task)
-        await task.files.release(task)
-        task.fs.release()
-    except Exception as error:  # noqa: BLE001  whatever it was, the rest has to be given back
+        task.files.users -= 1
+        if not task.files.users:
+            task.files.close_all(task)
+    except Exception as error:
         kernel.log_bug(f"exit of {task!r}", error)
     group = task.group
     usage = group.dead_usage
@@ -126,7 +127,7 @@ def announce(group: ThreadGroup) -> None:
     """Tell the parent, or disappear at once if it does not care (SIGCHLD ignored, SA_NOCLDWAIT)."""
     parent = group.parent
     group.pid_queue.notify()
-    autoreap = parent is None or group.exit_signal == 0 and parent.is_zombie
+    autoreap = parent is None or (group.exit_signal == 0 and parent.is_zombie)
     if parent is not None:
         action = parent.actions[SIGCHLD]
         if group.exit_signal == SIGCHLD and (

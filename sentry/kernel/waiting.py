@@ -16,15 +16,15 @@ from sentry.abi.signal import (
     SIGCONT,
 )
 from sentry.abi.wait import (
+    __WALL,
+    __WCLONE,
+    __WNOTHREAD,
     WCONTINUED,
     WEXITED,
     WNOHANG,
     WNOWAIT,
     WSTOPPED,
     WUNTRACED,
-    __WALL,
-    __WCLONE,
-    __WNOTHREAD,
 )
 from sentry.errors import EAGAIN, ECHILD
 from sentry.kernel.task_exit import reap
@@ -87,15 +87,11 @@ def _report(group: ThreadGroup, options: int) -> Report | None:
         )
     if not group.continue_reported and options & WCONTINUED:
         group.continue_reported = bool(not options & WNOWAIT)
-        return Report(
-            group.tgid, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage_of(group)
-        )
+        return Report(group.tgid, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage_of(group))
     return None
 
 
-async def wait(
-    task: Task, matches: Callable[[ThreadGroup], bool], options: int
-) -> Report | None:
+async def wait(task: Task, matches: Callable[[ThreadGroup], bool], options: int) -> Report | None:
     """The next change of state of a matching child; None with WNOHANG and none yet.
 
     Raises: ECHILD, Interrupted.

@@ -10,8 +10,6 @@ from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from sentry.abi.resource import RUSAGE
 from sentry.abi.sched import (
     CLONE_ARGS,
-    CLONE_CHILD_CLEARTID,
-    CLONE_CHILD_SETTID,
     CLONE_CLEAR_SIGHAND,
     CLONE_DETACHED,
     CLONE_INTO_CGROUP,
@@ -22,18 +20,19 @@ from sentry.abi.sched import (
     CSIGNAL,
 )
 from sentry.abi.signal import SIGCHLD
-from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOWAIT, WSTOPPED
-from sentry.errors import E2BIG, ECHILD, EFAULT, EINVAL, EPERM, ESRCH
+from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WSTOPPED
+from sentry.errors import E2BIG, ECHILD, EINVAL, EPERM, ESRCH
 from sentry.kernel import task_exec, task_exit, waiting
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE, Task
 from sentry.kernel.task_clone import CloneArgs, clone
-from sentry.syscalls.args import StructOut, UserIn, show_flags, signed, struct_out, unsigned
+from sentry.syscalls.args import StructOut, show_flags, signed, struct_out, unsigned
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
-from sentry.vfs.exec import open_exec
+from sentry.vfs.file import FileDescription
+from sentry.vfs.open import EXECUTE, EXECUTE_NOFOLLOW, open_location, open_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +74,7 @@ async def sys_clone(
         raise EINVAL("one pointer for two results")
     if rest & (CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP):
         rest &= 0xFFFFFFFF
-    args = CloneArgs(
-        rest, flags & CSIGNAL, stack, tls, parent_tid, child_tid, pidfd=parent_tid
-    )
+    args = CloneArgs(rest, flags & CSIGNAL, stack, tls, parent_tid, child_tid, pidfd=parent_tid)
     return await clone(task, args)
 
 
@@ -145,11 +142,9 @@ async def sys_execveat(
     return await execveat(task, dirfd, path, argv, envp, flags)
 
 
-async def execveat(
-    task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int
-) -> object:
+async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int) -> object:
     """Open the program, read its arguments, become it."""
-    file = await open_exec(task, dirfd, path, flags)
+    file = (await open_program(task, dirfd, path, flags)).incref()
     try:
         args = read_strings(task, argv)
         env = read_strings(task, envp)
@@ -158,7 +153,15 @@ async def execveat(
             shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
         return await task_exec.execve(task, file, shown, args or [b""], env)
     finally:
-        await file.release()
+        file.decref()
+
+
+async def open_program(task: Task, dirfd: int, path: bytes, flags: int) -> FileDescription:
+    """do_open_execat(): open what is to be run."""
+    how = EXECUTE_NOFOLLOW if flags & AT_SYMLINK_NOFOLLOW else EXECUTE
+    if not path and flags & AT_EMPTY_PATH and dirfd != AT_FDCWD:
+        return await open_location(task, task.files.get_raw(dirfd).location, how)
+    return await open_path(task, dirfd, path, how)
 
 
 @syscall(60)
