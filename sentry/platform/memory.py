@@ -1,0 +1,474 @@
+"""RAM, FILES windows and address spaces: typed wrappers of the native memory half.
+
+`Ram` is the guest-physical memory of the sandbox, one per process (the C side keeps it in globals).
+`AddressSpace` is one tree of page tables and the Sentry's accesses through it. Both are mechanism;
+what lies where is decided in sentry.mm. User memory never becomes a Python buffer: bytes go in and
+out by copies that survive faults (native/usercopy.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
+from sentry.platform._native import ffi, lib
+
+PAGE_SIZE: Final = 4096
+BLOCK_SIZE: Final = 2 << 20
+DEFAULT_SPAN: Final = 128 << 30
+RO_WINDOW: Final = 128 << 30
+RW_WINDOW: Final = 256 << 30
+WINDOW_SPAN: Final = 128 << 30
+MAX_WINDOWS: Final = 60_000
+"""The host allows 65,530 mappings in a process (vm.max_map_count)."""
+SCRATCH: Final = 1 << 16
+ENTRY_PRESENT: Final = 1
+ENTRY_WRITABLE: Final = 2
+ENTRY_COW: Final = 1 << 9
+
+Bytes = bytes | bytearray | memoryview
+
+
+def check(result: int) -> int:
+    """Raise the errno class of a negative result."""
+    if result >= 0:
+        return result
+    if result == -errno.ENOMEM:
+        raise ENOMEM("no frames or page tables left")
+    raise from_number(-result)
+
+
+class Counters(NamedTuple):
+    """What is in use; for tests, leak checks and `events`."""
+
+    frames: int
+    """Data frames: anonymous memory and files in RAM."""
+    kernel_frames: int
+    tables: int
+    quarantined: int
+    """Page-table pages that wait for a flush of everything."""
+    pooled: int
+    dirty: int
+    """Free frames that may still hold host memory."""
+    pins: int
+    flush_calls: int
+    flushed_frames: int
+    flush_alls: int
+    spaces: int
+
+
+class WindowRange:
+    """A piece of a host file that is mapped into a window; shared by everybody who maps it."""
+
+    __slots__ = ("gpa", "offset", "refs", "size", "windows", "writable")
+
+    def __init__(
+        self, windows: Windows, gpa: int, size: int, offset: int, writable: bool
+    ) -> None:
+        self.windows = windows
+        self.gpa = gpa
+        self.size = size
+        self.offset = offset
+        self.writable = writable
+        self.refs = 1
+
+    def covers(self, offset: int, length: int) -> bool:
+        """Whether this part of the file lies in it."""
+        return self.offset <= offset and offset + length <= self.offset + self.size
+
+    def get(self) -> WindowRange:
+        """One more user."""
+        self.refs += 1
+        return self
+
+    def put(self) -> None:
+        """One user less. Preconditions: no entry of the user points here any more."""
+        self.refs -= 1
+        if self.refs == 0:
+            self.windows.unmap(self)
+
+
+class Windows:
+    """The two FILES windows: ranges of them are handed out by power-of-two classes."""
+
+    def __init__(self) -> None:
+        self._next = {False: RO_WINDOW, True: RW_WINDOW}
+        self._free: dict[tuple[bool, int], list[int]] = {}
+        self.mapped = 0
+        """Ranges in use."""
+        self.bytes = 0
+
+    def map(self, fd: int, offset: int, size: int, writable: bool) -> WindowRange:
+        """Map a page-aligned piece of a host file. Raises: ENOMEM, what mmap(2) raises."""
+        if self.mapped >= MAX_WINDOWS:
+            raise ENOMEM("too many file mappings")
+        room = self._room(size)
+        gpa = self._take(writable, room)
+        error = lib.window_map(gpa, size, fd, offset)
+        if error:
+            self._free.setdefault((writable, room), []).append(gpa)
+            check(error)
+        self.mapped += 1
+        self.bytes += size
+        return WindowRange(self, gpa, size, offset, writable)
+
+    def unmap(self, piece: WindowRange) -> None:
+        """Give the host mapping and the range back."""
+        check(lib.window_unmap(piece.gpa, piece.size))
+        self.mapped -= 1
+        self.bytes -= piece.size
+        self._free.setdefault((piece.writable, self._room(piece.size)), []).append(piece.gpa)
+
+    @staticmethod
+    def _room(size: int) -> int:
+        if size <= 0 or size > WINDOW_SPAN:
+            raise ENOMEM("no window that large")
+        return 1 << max(16, (size - 1).bit_length())
+
+    def _take(self, writable: bool, room: int) -> int:
+        free = self._free.get((writable, room))
+        if free:
+            return free.pop()
+        gpa = self._next[writable]
+        end = (RW_WINDOW if writable else RO_WINDOW) + WINDOW_SPAN
+        if gpa + room > end:
+            raise ENOMEM("the window is full")
+        self._next[writable] = gpa + room
+        return gpa
+
+
+class Ram:
+    """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
+
+    def __init__(self, fd: int, vm_fd: int = -1, span: int = DEFAULT_SPAN) -> None:
+        check(lib.ram_open(fd, vm_fd, span))
+        self.fd = fd
+        self.span = span
+        self.windows = Windows()
+
+    @classmethod
+    def from_memfd(cls, span: int = DEFAULT_SPAN, vm_fd: int = -1) -> Ram:
+        """RAM without a tmpfs of its own: tests, and the fallback."""
+        return cls(os.memfd_create("ram", os.MFD_CLOEXEC), vm_fd, span)
+
+    def close(self) -> None:
+        """Unmap everything. Nothing that used it may be used afterwards."""
+        lib.ram_close()
+        os.close(self.fd)
+
+    def counters(self) -> Counters:
+        """What is in use now."""
+        now = lib.ram_counters
+        return Counters(*(getattr(now, name) for name in Counters._fields))
+
+    def populated(self) -> int:
+        """Bytes of RAM that the host has given."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def trim(self, keep: int = 0, max_blocks: int = 1 << 16) -> int:
+        """Give free memory back to the host, all but `keep` bytes; how much it was."""
+        lib.aspace_reap()
+        return int(lib.ram_trim(keep, max_blocks))
+
+    def alloc(self) -> int:
+        """A zeroed data frame with one reference. Raises: ENOMEM."""
+        gpa = int(lib.data_alloc())
+        if not gpa:
+            raise ENOMEM("no frame left")
+        return gpa
+
+    def get(self, gpa: int) -> None:
+        """One more reference of a frame."""
+        lib.frame_get(gpa)
+
+    def put(self, gpa: int) -> None:
+        """One reference less; the last one flushes and frees the frame."""
+        lib.frame_put(gpa)
+
+    def references(self, gpa: int) -> int:
+        """How many references a frame has."""
+        return int(lib.frame_references(gpa))
+
+    def peek(self, gpa: int, count: int) -> bytes:
+        """Bytes of guest-physical memory, for tests and dumps of page tables."""
+        return bytes(ffi.buffer(lib.frame_host(gpa), count))
+
+
+class Pinned:
+    """Host memory of a user range, for I/O on another thread; its frames are not reused."""
+
+    def __init__(self, iov: Any, pieces: int, count: int) -> None:
+        self.iov = iov
+        """struct iovec[]"""
+        self.pieces = pieces
+        self.count = count
+
+    def release(self) -> None:
+        """Drop the pins: the I/O is over."""
+        lib.user_unpin(self.iov, self.pieces)
+        self.pieces = 0
+
+
+class AddressSpace:
+    """One tree of page tables.
+
+    The copies stop where a page is missing or must not be accessed: they say how far they came, and
+    `fault_addr`, `fault_write`, `fault_gone` say why (gone: mapped, but the host has no page).
+    """
+
+    __slots__ = ("_fault", "_scratch", "native", "ram")
+
+    def __init__(self, ram: Ram) -> None:
+        native = lib.aspace_new()
+        if native == ffi.NULL:
+            raise ENOMEM("no page table left")
+        self.ram = ram
+        self.native = native
+        self._fault = ffi.new("struct fault *")
+        self._scratch = ffi.NULL
+
+    # --- mapping
+
+    def map_anonymous(self, addr: int, pages: int, prot: int) -> None:
+        """Fill what is not mapped with zeroed frames, 2 MiB entries where they fit."""
+        check(lib.aspace_map_anonymous(self.native, addr, pages, prot, 0))
+
+    def map_frames(self, addr: int, gpa: int, pages: int, prot: int, cow: bool = False) -> None:
+        """Map consecutive frames (a reference each) or a part of a window; `cow`: privately."""
+        check(lib.aspace_map_frames(self.native, addr, gpa, pages, prot, cow))
+
+    def map_list(
+        self, addr: int, gpas: Sequence[int], pages: int, prot: int, cow: bool = False
+    ) -> None:
+        """Map frames given by an array of u64; zeros are skipped."""
+        array = ffi.from_buffer("uint64_t[]", gpas)
+        check(lib.aspace_map_list(self.native, addr, array, min(pages, len(array)), prot, cow))
+
+    def protect(self, addr: int, pages: int, prot: int) -> None:
+        """Change the rights of what is mapped; flushed before it returns."""
+        check(lib.aspace_protect(self.native, addr, pages, prot))
+
+    def unmap(self, addr: int, pages: int) -> None:
+        """Drop entries and their references; flushed before a frame can be reused."""
+        check(lib.aspace_unmap(self.native, addr, pages))
+
+    def move(self, old: int, new: int, pages: int) -> None:
+        """Move entries; nothing may be mapped at `new`."""
+        check(lib.aspace_move(self.native, old, new, pages))
+
+    def fork(self, child: AddressSpace, addr: int, pages: int, shared: bool) -> None:
+        """Give the child this range: copy on write, or the same frames if `shared`."""
+        check(lib.aspace_fork(self.native, child.native, addr, pages, shared))
+
+    def break_cow(self, addr: int, low: int, high: int, prot: int) -> int:
+        """Own frames for shared pages around `addr` within [low, high).
+
+        0, or -ENOENT (nothing to do), -EFAULT (the file behind it ended), -ENOMEM.
+        """
+        return int(lib.aspace_break_cow(self.native, addr, low, high, prot))
+
+    def discard(self, addr: int, pages: int) -> None:
+        """Throw private contents away: frames of our own stay mapped and read as zero."""
+        check(lib.aspace_discard(self.native, addr, pages))
+
+    def destroy(self) -> None:
+        """Give everything back when no vCPU is inside any more."""
+        if self.native != ffi.NULL:
+            lib.aspace_destroy(self.native)
+            self.native = ffi.NULL
+
+    # --- looking
+
+    @property
+    def root(self) -> int:
+        """Guest-physical address of the top table (CR3)."""
+        return int(self.native.root)
+
+    @property
+    def tables(self) -> int:
+        """Page-table pages in use."""
+        return int(self.native.tables)
+
+    @property
+    def empty_tables(self) -> int:
+        """Of these: without entries, still linked."""
+        return int(self.native.empty_tables)
+
+    def entry(self, addr: int) -> int:
+        """The page-table entry that translates `addr`, 0 if none."""
+        return int(lib.aspace_entry(self.native, addr))
+
+    def translate(self, addr: int) -> int:
+        """Guest-physical address of a present page, 0 if it is not."""
+        return int(lib.aspace_translate(self.native, addr))
+
+    def resident(self, addr: int, pages: int) -> bytes:
+        """One byte per page: 1 if it is mapped and in the host's memory."""
+        vector = ffi.new("uint8_t[]", pages)
+        check(lib.aspace_resident(self.native, addr, pages, vector))
+        return bytes(ffi.buffer(vector))
+
+    def count(self, addr: int, pages: int) -> tuple[int, int, int, int]:
+        """Resident pages: in RAM, of windows, with one owner, with several."""
+        counts = ffi.new("uint64_t[4]")
+        lib.aspace_count(self.native, addr, pages, counts)
+        return counts[0], counts[1], counts[2], counts[3]
+
+    # --- copies
+
+    @property
+    def fault_addr(self) -> int:
+        """Where the last copy stopped."""
+        return int(self._fault.addr)
+
+    @property
+    def fault_write(self) -> bool:
+        """It stopped at a store."""
+        return bool(self._fault.write)
+
+    @property
+    def fault_gone(self) -> bool:
+        """The page is mapped, but the host has none: truncated file, or the memory limit."""
+        return bool(self._fault.gone)
+
+    def _buffer(self) -> Any:
+        if self._scratch == ffi.NULL:
+            self._scratch = ffi.new("uint8_t[]", SCRATCH)
+        return self._scratch
+
+    def read(self, addr: int, count: int) -> bytes:
+        """Up to `count` bytes, fewer if a fault stopped the copy."""
+        if count <= SCRATCH:
+            buffer = self._buffer()
+            done = lib.user_read(self.native, addr, buffer, count, self._fault)
+            return bytes(ffi.buffer(buffer, done))
+        data = bytearray(count)
+        done = lib.user_read(self.native, addr, ffi.from_buffer(data), count, self._fault)
+        return bytes(data) if done == count else bytes(memoryview(data)[:done])
+
+    def write(self, addr: int, data: Bytes) -> int:
+        """Copy bytes in; how many were copied."""
+        if isinstance(data, bytes):
+            done = lib.user_write(self.native, addr, data, len(data), self._fault)
+        else:
+            view = ffi.from_buffer(data)
+            done = lib.user_write(self.native, addr, view, len(view), self._fault)
+        return int(done)
+
+    def zero(self, addr: int, count: int) -> int:
+        """Clear bytes; how many were cleared."""
+        return int(lib.user_zero(self.native, addr, count, self._fault))
+
+    def string(self, addr: int, limit: int) -> bytes:
+        """Up to `limit` bytes, the first NUL included; fewer without one: a fault."""
+        limit = min(limit, SCRATCH)
+        buffer = self._buffer()
+        done = lib.user_string(self.native, addr, buffer, limit, self._fault)
+        return bytes(ffi.buffer(buffer, done))
+
+    def check(self, addr: int, count: int, write: bool) -> int:
+        """How many bytes from `addr` on may be accessed."""
+        return int(lib.user_check(self.native, addr, count, write, self._fault))
+
+    def from_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
+        """preadv2 of a host descriptor into user memory; offset -1: its position. Or -errno."""
+        return int(
+            lib.user_preadv(self.native, fd, offset, addr, count, flags, self._fault)
+        )
+
+    def to_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
+        """pwritev2 from user memory to a host descriptor. Or -errno."""
+        return int(
+            lib.user_pwritev(self.native, fd, offset, addr, count, flags, self._fault)
+        )
+
+    def pin(self, addr: int, count: int, write: bool, pieces: int = 256) -> Pinned:
+        """Host memory for I/O on another thread: of less than `count` bytes if a fault stops it."""
+        iov = ffi.new("struct iovec[]", pieces)
+        covered = ffi.new("uint64_t *")
+        got = lib.user_pin(self.native, addr, count, write, iov, pieces, covered, self._fault)
+        return Pinned(iov, got, covered[0])
+
+    # --- atomics
+
+    def load32(self, addr: int) -> int | None:
+        """An aligned 32-bit word; None after a fault. Raises: EINVAL."""
+        value = ffi.new("uint32_t *")
+        error = lib.user_load32(self.native, addr, value, self._fault)
+        return None if self._faulted(error) else int(value[0])
+
+    def cmpxchg32(self, addr: int, expected: int, desired: int) -> int | None:
+        """Compare and swap; the old value; None after a fault. Raises: EINVAL."""
+        value = ffi.new("uint32_t *", expected & 0xFFFFFFFF)
+        error = lib.user_cmpxchg32(
+            self.native, addr, value, desired & 0xFFFFFFFF, self._fault
+        )
+        return None if self._faulted(error) else int(value[0])
+
+    def futex_op(self, addr: int, op: int, operand: int) -> int | None:
+        """The read-modify-write of FUTEX_WAKE_OP; the old value; None after a fault."""
+        old = ffi.new("uint32_t *")
+        error = lib.user_futex_op(
+            self.native, addr, op, operand & 0xFFFFFFFF, old, self._fault
+        )
+        return None if self._faulted(error) else int(old[0])
+
+    @staticmethod
+    def _faulted(error: int) -> bool:
+        if error == -errno.EINVAL:
+            raise EINVAL("misaligned word")
+        if error not in (0, -errno.EFAULT):
+            check(error)
+        return error != 0
+
+
+def read_frames(gpas: Sequence[int], offset: int, count: int) -> bytes:
+    """Bytes of the frames in an array of u64; a zero is a page of zeros. Raises: EFAULT."""
+    data = bytearray(count)
+    array = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(array, offset, count)
+    if lib.frames_read(array, offset, ffi.from_buffer(data), count):
+        raise EFAULT("the host has no page here")
+    return bytes(data)
+
+
+def write_frames(gpas: Sequence[int], offset: int, data: Bytes) -> int:
+    """Write into frames; how many bytes were written (fewer: the memory limit)."""
+    view = ffi.from_buffer(data)
+    array = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(array, offset, len(view))
+    return len(view) - int(lib.frames_write(array, offset, view, len(view)))
+
+
+def zero_frames(gpas: Sequence[int], offset: int, count: int) -> None:
+    """Clear bytes of frames."""
+    array = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(array, offset, count)
+    lib.frames_zero(array, offset, count)
+
+
+def _bound(array: Any, offset: int, count: int) -> None:
+    if offset < 0 or count < 0 or offset + count > len(array) * PAGE_SIZE:
+        raise EINVAL("outside of the frames")
+
+
+def runs(gpas: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(index, first frame, length) of the runs of consecutive frames; zeros are left out."""
+    index = 0
+    while index < len(gpas):
+        start, first = index, gpas[index]
+        index += 1
+        if not first:
+            continue
+        while index < len(gpas) and gpas[index] == first + (index - start) * PAGE_SIZE:
+            index += 1
+        yield start, first, index - start
+
+
+__all__ = [
+    "AddressSpace", "Counters", "Errno", "Pinned", "Ram", "WindowRange", "Windows",
+    "read_frames", "runs", "write_frames", "zero_frames",
+]
