@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals, tracing
 from sentry.kernel.signals import PendingSignals
+from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Context, ExitKind, Reg
 from sentry.wait.fiber import (
@@ -40,13 +41,6 @@ if TYPE_CHECKING:
 
 # r10 r9 r8 (rax rcx) rdx rsi rdi orig_rax out of struct user_regs_struct
 _arguments = struct.Struct("<56x3Q16x4Q").unpack_from
-
-WORK_SIGNAL: Final = 1
-"""A signal that is not blocked may be pending."""
-WORK_STOP: Final = 2
-"""The group is stopping, or a tracer wants this task to stop."""
-WORK_EXIT: Final = 4
-"""The task must die before it sees ring 3 again."""
 
 RESUME: Final = object()
 """A handler's result: it has set all registers itself (sigreturn, execve)."""
@@ -82,7 +76,7 @@ class Task:
         "observers",
         "parent_death_signal",
         "pending",
-        "policy",
+        "policy", "trap",
         "restart",
         "restart_block",
         "robust_list",
@@ -142,6 +136,8 @@ class Task:
         self.seccomp: Any = None
         self.sched: Any = None
         self.policy: Any = None
+        self.trap = (0, 0, 0)
+        """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
         self.keep_caps = False
         self.timer_slack_ns = 50_000

@@ -16,6 +16,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import Errno
 from sentry.kernel import futex, signals, task_signals
+from sentry.kernel.work import WORK_EXIT
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -26,8 +27,6 @@ SIG_IGN = 1
 
 def condemn(task: Task) -> None:
     """The task must die before it sees ring 3 again."""
-    from sentry.kernel.task import WORK_EXIT  # noqa: PLC0415
-
     task.work |= WORK_EXIT
     if task.stopped:
         task.stopped = False
@@ -69,6 +68,7 @@ def _leave(task: Task) -> None:
             task.files.close_all(task)
     except Exception as error:
         kernel.log_bug(f"exit of {task!r}", error)
+    task_signals.thread_leaves(task)
     group = task.group
     usage = group.dead_usage
     usage.user_ns += task.ctx.cpu_time_ns()

@@ -106,6 +106,7 @@ class Fiber:
         "_coro",
         "_done",
         "_exception",
+        "_late",
         "_parked",
         "_timer",
         "_value",
@@ -125,6 +126,7 @@ class Fiber:
         self._clock = clock
         self._done = done
         self._exception: BaseException | None = None
+        self._late: tuple[BaseException, Mode] | None = None
         self._parked = False
         self._timer: Timer | None = None
         self._value: bool | None = None
@@ -146,8 +148,13 @@ class Fiber:
             self._unpark()
 
     def interrupt(self, exception: BaseException, mode: Mode = Mode.INTERRUPTIBLE) -> bool:
-        """Throw into the sleep if its mode is at least `mode`; says whether it was asleep so."""
+        """Throw into the sleep if its mode is at least `mode`; says whether it was asleep so.
+
+        Else the next sleep of such a mode ends at once, as signal_pending() ends it in Linux.
+        """
         if not self._parked or self.mode < mode or self.woken:
+            if self._late is None or mode <= self._late[1]:
+                self._late = exception, mode
             return False
         self._exception = exception
         self._unpark()
@@ -182,6 +189,9 @@ class Fiber:
                 elif self.woken:
                     self.woken = False
                     request = coro.send(True)
+                elif self._late is not None and request.mode >= self._late[1]:
+                    (exception, _), self._late = self._late, None
+                    request = coro.throw(exception)
                 else:
                     break
         except StopIteration as end:

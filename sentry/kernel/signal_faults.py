@@ -1,0 +1,166 @@
+"""CPU exceptions and page faults as signals: arch/x86/kernel/traps.c, arch/x86/mm/fault.c.
+
+A forced signal (`force`) is one that the program cannot hold off: blocked or ignored, its action
+becomes the default first (force_sig_info_to_task). It acts on init too.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.signal import (
+    BUS_ADRALN,
+    FPE_FLTDIV,
+    FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
+    FPE_INTDIV,
+    ILL_ILLOPC,
+    SI_KERNEL,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGSEGV,
+    SIGTRAP,
+    TRAP_TRACE,
+)
+from sentry.errors import EFAULT, Errno
+from sentry.kernel import task_exit
+from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
+from sentry.kernel.work import WORK_SIGNAL
+from sentry.mm.errors import BusError, SegFault
+from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+DE, DB, BP, UD, NP, SS, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 14, 16, 17, 19
+PF_PROT, PF_USER = 1, 4
+EFLAGS_TF = 0x100
+ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
+"""Vectors for which the CPU pushes an error code."""
+VSYSCALLS: Final = {0xFFFFFFFFFF600000: 96, 0xFFFFFFFFFF600400: 201, 0xFFFFFFFFFF600800: 309}
+"""gettimeofday, time, getcpu at their fixed addresses."""
+
+
+def force(task: Task, info: SigInfo, *, fatal: bool = False) -> None:
+    """A signal that the task cannot hold off; `fatal`: not even by a handler."""
+    signo = info.signo
+    bit = 1 << (signo - 1)
+    actions = task.group.actions
+    if fatal or task.blocked & bit or actions[signo].handler == SIG_IGN:
+        actions[signo] = DEFAULT_ACTION
+        task.blocked &= ~bit
+    task.pending.discard(bit)
+    task.pending.add(Queued(info, forced=True))
+    task.work |= WORK_SIGNAL
+
+
+def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
+    """The context came back with something else than a call or a page fault: act, and go on."""
+    if kind == ExitKind.EXCEPTION:
+        _trap(task, vector, error_code)
+    elif kind == ExitKind.NO_MEMORY:
+        task.kernel.out_of_memory(task)
+    elif kind == ExitKind.FILE_GONE:
+        task.mm.file_gone()
+    else:
+        task_exit.exit_group(task.group, SIGKILL)
+    task.finish()
+
+
+def _trap(task: Task, vector: int, error_code: int) -> None:
+    regs = task.ctx.regs
+    rip = regs[Reg.RIP]
+    code = error_code if vector in ERROR_CODES else 0
+    task.trap = (vector, code, task.trap[2])
+    if vector == DE:
+        info = SigInfo.fault(SIGFPE, FPE_INTDIV, rip)
+    elif vector == DB:
+        regs[Reg.RFLAGS] &= ~EFLAGS_TF
+        info = SigInfo.fault(SIGTRAP, TRAP_TRACE, rip)
+    elif vector == BP:
+        info = SigInfo.kernel(SIGTRAP)
+    elif vector == UD:
+        info = SigInfo.fault(SIGILL, ILL_ILLOPC, rip)
+    elif vector in (MF, XM):
+        number = floating_point_code(task.ctx.get_fpu(), vector)
+        if not number:
+            return
+        info = SigInfo.fault(SIGFPE, number, rip)
+    elif vector == AC:
+        info = SigInfo.fault(SIGBUS, BUS_ADRALN, 0)
+    elif vector in (NP, SS):
+        info = SigInfo(SIGBUS, SI_KERNEL)
+    else:
+        info = SigInfo.kernel(SIGSEGV)
+    force(task, info)
+
+
+def floating_point_code(image: bytes, vector: int) -> int:
+    """FPE_* from the unmasked flags of the x87 or SSE status (fpu__exception_code); 0: none."""
+    if vector == MF:
+        control, status = struct.unpack_from("<HH", image)
+        flags = status & ~control
+    else:
+        (mxcsr,) = struct.unpack_from("<I", image, 24)
+        flags = ~(mxcsr >> 7) & mxcsr
+    for bits, code in (
+        (0x01, FPE_FLTINV),
+        (0x04, FPE_FLTDIV),
+        (0x08, FPE_FLTOVF),
+        (0x12, FPE_FLTUND),
+        (0x20, FPE_FLTRES),
+    ):
+        if flags & bits:
+            return code
+    return 0
+
+
+def fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:
+    """A page fault that mm could not repair: raise the signal and go on. False: a bug of ours."""
+    if addr in VSYSCALLS and task.ctx.regs[Reg.RIP] == addr:
+        _vsyscall(task, VSYSCALLS[addr])
+    elif not raise_fault(task, error, addr, error_code):
+        return False
+    task.finish()
+    return True
+
+
+def raise_fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:
+    """Force the signal of a page fault; says whether `error` is one."""
+    if isinstance(error, SegFault):
+        signo, code = SIGSEGV, error.si_code
+    elif isinstance(error, BusError):
+        signo, code = SIGBUS, error.si_code
+    elif isinstance(error, MemoryError):
+        task.kernel.out_of_memory(task)
+        return True
+    else:
+        return False
+    error_code |= PF_USER
+    if addr >= TASK_SIZE:
+        error_code |= PF_PROT
+    task.trap = (PF, error_code, addr)
+    force(task, SigInfo.fault(signo, code, addr))
+    return True
+
+
+def _vsyscall(task: Task, number: int) -> None:
+    """A call into the page of old: emulate_vsyscall, arch/x86/entry/vsyscall/vsyscall_64.c."""
+    regs = task.ctx.regs
+    call = task.kernel.calls[number]
+    try:
+        back = int.from_bytes(task.mm.read(regs[Reg.RSP], 8), "little")
+        result = call(task, regs[Reg.RDI], regs[Reg.RSI], regs[Reg.RDX], 0, 0, 0) if call else 0
+    except EFAULT:
+        force(task, SigInfo.fault(SIGSEGV, 1, regs[Reg.RSP]))
+        return
+    except Errno as failed:
+        result = -failed.number
+    regs[Reg.RAX] = (result or 0) & 0xFFFFFFFFFFFFFFFF
+    regs[Reg.RIP] = back
+    regs[Reg.RSP] += 8

@@ -1,0 +1,213 @@
+"""How a signal comes to a task or a process: permission, ignoring, queueing, waking.
+
+The order of steps is that of prepare_signal, send_signal_locked and complete_signal in Linux's
+kernel/signal.c. What a task does about a signal is in task_signals.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_KILL
+from sentry.abi.resource import RLIMIT_SIGPENDING
+from sentry.abi.signal import SI_TIMER, SI_USER, SIGCONT, SIGKILL
+from sentry.errors import EAGAIN
+from sentry.kernel import task_exit, task_stops
+from sentry.kernel.signals import (
+    DUMPING,
+    SIGRTMIN,
+    STOPPING,
+    UNBLOCKABLE,
+    Queued,
+    Quota,
+    SigInfo,
+    mask_of,
+)
+from sentry.kernel.work import WORK_SIGNAL
+
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+
+CONTINUE = mask_of((SIGCONT,))
+
+
+def quota(kernel: Kernel) -> Quota:
+    """The count of queued signals of this sandbox."""
+    found = kernel.services.get("signal_quota")
+    if found is None:
+        found = kernel.services["signal_quota"] = Quota()
+    assert isinstance(found, Quota)
+    return found
+
+
+def may_signal(creds: Credentials, target: Task) -> bool:
+    """kill(2): the real or effective uid is the target's real or saved one, or CAP_KILL."""
+    other = target.creds
+    return (
+        creds.euid in (other.suid, other.uid)
+        or creds.uid in (other.suid, other.uid)
+        or creds.has(CAP_KILL)
+    )
+
+
+def send_to_task(
+    task: Task, info: SigInfo, *, by: Task | None = None, force: bool = False
+) -> None:
+    """Direct a signal at one thread. `by`: the running task, which needs no kick.
+
+    `force`: it comes from outside the sandbox, so SIGKILL and SIGSTOP act on init too.
+    Raises: EAGAIN for a real-time signal beyond RLIMIT_SIGPENDING.
+    """
+    if not task.dead:
+        _send(task.group, task, info, by, force)
+
+
+def send_to_group(
+    group: ThreadGroup, info: SigInfo, *, by: Task | None = None, force: bool = False
+) -> None:
+    """Direct a signal at a process; a thread that does not block it takes it.
+
+    Raises: EAGAIN for a real-time signal beyond RLIMIT_SIGPENDING.
+    """
+    if group.tasks:
+        _send(group, None, info, by, force)
+
+
+def send_kernel(task: Task, signo: int) -> None:
+    """A signal that a call of `task` brings upon itself (SIGPIPE, SIGXFSZ); never fails."""
+    info = SigInfo.user(signo, task.group.tgid, task.creds.uid)
+    send_to_task(task, info, by=task)
+
+
+def _send(
+    group: ThreadGroup, task: Task | None, info: SigInfo, by: Task | None, force: bool
+) -> None:
+    signo = info.signo
+    if not _prepare(group, task or _main(group), signo, force):
+        return
+    if signo == SIGKILL:
+        task_exit.exit_group(group, SIGKILL)
+        return
+    pending = group.shared_pending if task is None else task.pending
+    if signo < SIGRTMIN and signo in pending:
+        return
+    uid = (task or _main(group)).creds.uid
+    count = quota(group.kernel)
+    # timers have their place reserved; legacy signals of kill and of the kernel get one anyway
+    override = info.code == SI_TIMER or (signo < SIGRTMIN and info.code >= 0)
+    if count.take(uid, group.limits.soft(RLIMIT_SIGPENDING), override=override):
+        pending.add(Queued(info, False, count, uid))
+    elif signo >= SIGRTMIN and info.code not in (SI_USER, SI_TIMER):
+        raise EAGAIN("RLIMIT_SIGPENDING")
+    else:
+        pending.add_bare(signo)
+    _complete(group, task, signo, by)
+
+
+def _main(group: ThreadGroup) -> Task:
+    """The thread that stands for the process: the leader while it lives."""
+    leader = group.leader
+    return leader if leader is not None and not leader.dead else group.tasks[0]
+
+
+def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
+    """Side effects on job control; False when the signal is to be dropped."""
+    if group.exiting:
+        return False
+    bit = 1 << (signo - 1)
+    if bit & STOPPING:
+        _discard(group, CONTINUE)
+    elif signo == SIGCONT:
+        _discard(group, STOPPING)
+        task_stops.resume_group(group)
+    if target.blocked & bit:
+        return True
+    if _is_protected(group, signo, force):
+        return False
+    return not group.actions.ignores(signo) or (target.trace is not None and signo != SIGKILL)
+
+
+def _is_protected(group: ThreadGroup, signo: int, force: bool) -> bool:
+    """pid_namespaces(7): init gets only signals that it has a handler for."""
+    if group is not group.kernel.init or group.actions[signo].handler:
+        return False
+    return not (force and UNBLOCKABLE >> (signo - 1) & 1)
+
+
+def _discard(group: ThreadGroup, mask: int) -> None:
+    group.shared_pending.discard(mask)
+    for task in group.tasks:
+        task.pending.discard(mask)
+
+
+def _complete(group: ThreadGroup, task: Task | None, signo: int, by: Task | None) -> None:
+    """Find the thread that shall see it and wake it."""
+    group.signal_queue.notify()
+    target = _taker(group, task, signo)
+    if target is None:
+        return
+    bit = 1 << (signo - 1)
+    if (
+        group.actions.is_fatal(signo)
+        and not bit & DUMPING
+        and group is not group.kernel.init
+        and target.trace is None
+    ):
+        task_exit.exit_group(group, signo)
+        return
+    target.work |= WORK_SIGNAL
+    if target is not by:
+        target.interrupt()
+
+
+def _taker(group: ThreadGroup, task: Task | None, signo: int) -> Task | None:
+    """A thread that does not block the signal and does not have others to see to already."""
+    bit = 1 << (signo - 1)
+    tasks = group.tasks if task is None else (task,)
+    if task is None and len(tasks) > 1:
+        tasks = [_main(group), *tasks]
+    for t in tasks:
+        if not (t.blocked & bit or t.dead or t.stopped or t.work & WORK_SIGNAL):
+            return t
+    return None
+
+
+def recalculate(task: Task) -> None:
+    """Say again whether a signal may be pending (recalc_sigpending)."""
+    if (task.pending.mask | task.group.shared_pending.mask) & ~task.blocked:
+        task.work |= WORK_SIGNAL
+    else:
+        task.work &= ~WORK_SIGNAL
+
+
+def set_blocked(task: Task, mask: int) -> None:
+    """Change the signal mask; what becomes blocked here and is pending goes to another thread."""
+    mask &= ~UNBLOCKABLE
+    newly = mask & ~task.blocked
+    task.blocked = mask
+    group = task.group
+    if not (group.shared_pending.mask or task.pending.mask or task.work):
+        return
+    if newly:
+        retarget(task, newly)
+    recalculate(task)
+
+
+def retarget(task: Task, mask: int) -> None:
+    """Pending signals of the process that this thread will not see after all: wake another."""
+    group = task.group
+    left = group.shared_pending.mask & mask
+    if not left or len(group.tasks) < 2:
+        return
+    for other in group.tasks:
+        if other is task or other.dead or not left & ~other.blocked:
+            continue
+        left &= other.blocked
+        if not other.work & WORK_SIGNAL:
+            other.work |= WORK_SIGNAL
+            other.interrupt()
+        if not left:
+            return

@@ -1,0 +1,101 @@
+"""Group stop and continue: what SIGSTOP and SIGCONT do to all threads of a process.
+
+While `group.stopping` is set every thread has WORK_STOP and stands still at its next way back to
+ring 3 (`stop`). When the last one stands, the process is stopped: the parent hears of it. SIGCONT
+(`resume_group`) ends it at once, however far it had come. A stopped task has no fiber and is not in
+ring 3; `exit_group` and the tracer may take it up from there too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.signal import CLD_CONTINUED, CLD_STOPPED, SA_NOCLDSTOP, SIGCHLD, SIGCONT
+from sentry.kernel import signal_send, task_signals
+from sentry.kernel.signals import SIG_IGN, SigInfo
+from sentry.kernel.work import WORK_STOP
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+
+
+def start_group_stop(task: Task, signo: int) -> None:
+    """`task` took a stop signal with its default action: all threads of the process shall stop."""
+    group = task.group
+    if group.exiting or group.execing is not None:
+        return
+    if not group.stopping:
+        group.stopping = signo
+        for member in group.tasks:
+            if not member.dead:
+                member.work |= WORK_STOP
+                if member is not task:
+                    member.interrupt()
+    else:
+        task.work |= WORK_STOP
+
+
+def stop(task: Task) -> bool:
+    """Stand still if the process is stopping; the last thread to do so completes the stop."""
+    group = task.group
+    if not group.stopping:
+        task.work &= ~WORK_STOP
+        return False
+    task.stopped = True
+    _complete_if_all_stand(group)
+    return True
+
+
+def _complete_if_all_stand(group: ThreadGroup) -> None:
+    if not group.stopping or group.stop_signal:
+        return
+    if all(t.stopped or t.dead for t in group.tasks):
+        group.stop_signal = group.stopping
+        group.stop_reported = False
+        group.continue_reported = True
+        _tell_parent(group, CLD_STOPPED, group.stopping)
+
+
+def thread_leaves(task: Task) -> None:
+    """A thread ends: it may have been the last one that a group stop waited for."""
+    group = task.group
+    if group.stopping and not group.exiting and any(t.stopped for t in group.tasks):
+        _complete_if_all_stand(group)
+
+
+def resume_group(group: ThreadGroup) -> None:
+    """SIGCONT: end a group stop, complete or not."""
+    if not group.stopping:
+        return
+    was_stopped = group.stop_signal
+    group.stopping = 0
+    group.stop_signal = 0
+    group.stop_reported = True
+    for task in group.tasks:
+        task.work &= ~WORK_STOP
+        if task.stopped and (task.trace is None or not task.trace.holds(task)):
+            resume_task(task)
+    if was_stopped:
+        group.continue_reported = False
+        _tell_parent(group, CLD_CONTINUED, SIGCONT)
+
+
+def resume_task(task: Task) -> None:
+    """Take a stopped task up again where it stood, on its way back to ring 3."""
+    if not task.stopped:
+        return
+    task.stopped = False
+    signal_send.recalculate(task)
+    task.kernel.loop.call_soon(lambda: task_signals.return_to_user(task))
+
+
+def _tell_parent(group: ThreadGroup, code: int, signo: int) -> None:
+    """do_notify_parent_cldstop: SIGCHLD unless the parent does not want it; wake its wait."""
+    parent = group.parent
+    if parent is None:
+        return
+    action = parent.actions[SIGCHLD]
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        signal_send.send_to_group(parent, SigInfo.child(SIGCHLD, code, group, signo))
+    parent.child_queue.notify()
