@@ -1,0 +1,23 @@
+"""Code that runs inside the guest, and how the host finds it. See README.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+BUILT = Path(__file__).resolve().parent / "built"
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A flat image: its bytes, and the offsets of its global symbols."""
+
+    code: bytes
+    symbols: dict[str, int]
+
+
+def load(name: str) -> Stub:
+    """Read an image that guest_stubs/_build.py made."""
+    symbols = json.loads((BUILT / f"{name}.json").read_text())
+    return Stub((BUILT / f"{name}.bin").read_bytes(), symbols)

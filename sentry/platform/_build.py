@@ -10,6 +10,8 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent / "native"
+LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
+"""Where layout.h is, which the guest's entry code shares with the host."""
 
 ffibuilder = FFI()
 for declarations in sorted(NATIVE.glob("*.cdef.h"), key=lambda p: p.name != "memory.cdef.h"):
@@ -22,6 +24,6 @@ ffibuilder.set_source(
         if not header.name.endswith((".cdef.h", "_internal.h"))
     ),
     sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
-    include_dirs=[str(NATIVE)],
+    include_dirs=[str(NATIVE), str(LAYOUT)],
     extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-fvisibility=hidden"],
 )

@@ -1,0 +1,278 @@
+"""The platform over /dev/kvm: programs run in ring 3 of vCPUs that C threads drive.
+
+This file sets the machine up and gives the C half (native/vcpu.h) its Python face. What happens
+on a system call is there; per event, Python does one call to wait and one to answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import guest_stubs
+from kvm.binding import lib as kvm_lib
+from kvm.system import System, Unavailable
+from kvm.vcpu import VCPU
+from sentry.platform import cpuid
+from sentry.platform._native import ffi, lib
+from sentry.platform.interface import NUM_REGS, ExitKind
+from sentry.platform.memory import AddressSpace, Ram
+from sentry.platform.probe import ENTRY_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+
+DOORBELL_GPA = 384 << 30
+ENTRY_STRIDE = 0x4000
+MAX_VCPUS = 128
+_STOPPED = 100
+_KINDS = {int(kind): kind for kind in ExitKind}
+_DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
+_READY_SHIFT = 20
+_EVENTS_MASK = (1 << _READY_SHIFT) - 1
+
+_CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
+"""PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
+_CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
+
+_REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
+
+
+class KvmContext:
+    """One task's registers; see interface.Context."""
+
+    __slots__ = (
+        "_c", "_platform", "_stop", "error_code", "exit", "fault_addr", "owner", "regs", "vector",
+    )  # fmt: skip
+
+    def __init__(self, platform: KvmPlatform, space: AddressSpace) -> None:
+        self._c = lib.ctx_new(space.native)
+        if self._c == ffi.NULL:
+            raise MemoryError("no memory for a context")
+        self._platform = platform
+        self._stop: list[Callable[[], None]] = []
+        # SAFETY: the view dies with the context; destroy() releases it before the memory goes.
+        self.regs = memoryview(ffi.buffer(self._c.regs, NUM_REGS * 8)).cast("B").cast("Q")
+        self.exit = ExitKind.NONE
+        self.fault_addr = self.error_code = self.vector = 0
+        self.owner: object = None
+
+    def answer(self, value: int) -> None:
+        """RAX = value and go on: the end of a system call that changed nothing else."""
+        lib.ctx_answer(self._c, value)
+
+    def resume(self) -> None:
+        """Go on with all of `regs`."""
+        lib.ctx_resume(self._c)
+
+    def kick(self) -> None:
+        """An exit of some kind follows soon."""
+        lib.ctx_kick(self._c)
+
+    def stop(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the vCPU is outside KVM_RUN: at once, or from wait()."""
+        if lib.ctx_stop(self._c):
+            callback()
+        else:
+            self._stop.append(callback)
+
+    def bind(self, space: AddressSpace) -> None:
+        """Run in another address space from now on. Preconditions: after an exit."""
+        lib.ctx_bind(self._c, space.native)
+
+    def get_fpu(self) -> bytes:
+        """The FPU image (XSAVE, standard format). Preconditions: after an exit."""
+        image = ffi.new("uint8_t[]", self._platform.xsave_size)
+        if lib.ctx_get_fpu(self._c, image):
+            raise OSError("the FPU state cannot be read")
+        return bytes(ffi.buffer(image))
+
+    def set_fpu(self, image: bytes) -> None:
+        """Go on with this image; bits that XRSTOR would refuse are cleared."""
+        if len(image) != self._platform.xsave_size:
+            raise ValueError(f"an FPU image has {self._platform.xsave_size} bytes")
+        lib.ctx_set_fpu(self._c, image)
+
+    def copy_from(self, other: KvmContext) -> None:
+        """Take over registers and FPU state. Preconditions: both after an exit, or new."""
+        if lib.ctx_copy(self._c, other._c):
+            raise OSError("the FPU state cannot be read")
+
+    def set_fast(self, pid: int, tid: int, ids: tuple[int, int, int, int]) -> None:
+        """Let the entry code answer getpid, gettid, get[e]uid, get[e]gid (uid euid gid egid).
+
+        A pid of 0 turns that off, for a task that somebody observes.
+        """
+        lib.ctx_set_fast(self._c, [1 if pid else 0, pid, tid, *ids])
+
+    def cpu_time_ns(self) -> int:
+        """CPU time of the program, less what it spun for answers."""
+        return int(lib.ctx_cpu_ns(self._c))
+
+    def destroy(self) -> None:
+        """Give the context up, whatever it does. It must not be used afterwards."""
+        self._platform.forget(self._c.index)
+        self.regs.release()
+        lib.ctx_destroy(self._c)
+        self._c = ffi.NULL
+
+    def update(self, kind: ExitKind) -> None:
+        """An exit came: fill in the attributes."""
+        self.exit = kind
+        if kind in _DETAILED:
+            c = self._c
+            self.fault_addr, self.error_code, self.vector = c.fault_addr, c.error_code, c.vector
+
+    def stopped(self) -> None:
+        """The vCPU is outside KVM_RUN."""
+        callbacks, self._stop = self._stop, []
+        for callback in callbacks:
+            callback()
+
+
+class KvmPlatform:
+    """A machine with a pool of vCPUs. At most one per process at a time.
+
+    `ram_fd` is the file behind guest memory (ours from now on), `ram_size` its length in bytes
+    (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without an exit.
+    Raises: Unavailable, OSError.
+    """
+
+    name = "kvm"
+
+    def __init__(
+        self, ram_fd: int, ram_size: int, *, vcpus: int | None = None, mailbox: bool = True
+    ) -> None:
+        cpus = len(os.sched_getaffinity(0))
+        self.ready: list[tuple[int, int]] = []
+        self._contexts: dict[int, KvmContext] = {}
+        self._vcpus: list[VCPU] = []
+        self._events_at = ffi.NULL
+        self._events = memoryview(b"").cast("I")
+        self._system = System()
+        _require(self._system)
+        self._vm = self._system.create_vm()
+        self.cpuid = cpuid.allowed(self._system.supported_cpuid(), cpus, _native_cpuid)
+        self.xfeatures = cpuid.xfeatures(self.cpuid)
+        self.xsave_size = cpuid.xsave_size(self.xfeatures, self.cpuid)
+        features = cpuid.leaf(self.cpuid, 7)
+        if not features.ebx & 1:
+            raise Unavailable("the CPU has no FSGSBASE, which the entry code needs")
+        self._cr4 = _CR4
+        if features.ecx & 4:
+            self._cr4 |= _CR4_UMIP
+        _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
+        self.ram = Ram(ram_fd, self._vm.fd, ram_size)
+        self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS))
+        _check(lib.pool_start(mailbox), "vCPU threads")
+
+    def _make_vcpus(self, count: int) -> None:
+        for number in range(count):
+            vcpu = self._vm.create_vcpu(number)
+            self._vcpus.append(vcpu)
+            vcpu.set_cpuid(self.cpuid)
+            vcpu.set_xcr0(self.xfeatures)
+        self.quirks = probe(self._vcpus[0], self._cr4, DOORBELL_GPA)
+        ring3 = self.quirks.syscall_stays_in_ring3
+        entry = guest_stubs.load("entry_ring3" if ring3 else "entry_ring0")
+        stubs = guest_stubs.load("exceptions")
+        labels = {
+            name.removeprefix("entry_"): value
+            for name, value in entry.symbols.items()
+            if name.startswith("entry")
+        }
+        at = ffi.new("struct entry_labels *", labels)
+        _check(
+            lib.pool_set_stubs(
+                ring3, entry.code, len(entry.code), stubs.code, len(stubs.code), at
+            ),
+            "entry code",
+        )
+        for number, vcpu in enumerate(self._vcpus):
+            vcpu.set_msr(MSR_STAR, STAR)
+            vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
+            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else 0x47700)
+            run = ffi.cast("void *", vcpu.run_address)
+            _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
+
+    def new_address_space(self) -> AddressSpace:
+        """An empty address space."""
+        return AddressSpace(self.ram)
+
+    def new_context(self, space: AddressSpace) -> KvmContext:
+        """A context in the state after an exit: set `regs`, then resume()."""
+        context = KvmContext(self, space)
+        self._contexts[context._c.index] = context
+        events = lib.pool.events
+        if events != self._events_at:
+            self._events_at = events
+            # SAFETY: the array moves only in ctx_new, above; wait() fills less than 1 << 20 pairs.
+            self._events = memoryview(ffi.buffer(events, 8 * lib.pool.events_size)).cast("I")
+        return context
+
+    def forget(self, index: int) -> None:
+        """A context is being destroyed."""
+        del self._contexts[index]
+
+    def wait(self, deadline_ns: int | None) -> Sequence[KvmContext]:
+        """Wait for exits, ready descriptors (then in `ready`) or the deadline (CLOCK_MONOTONIC)."""
+        result = lib.platform_wait(-1 if deadline_ns is None else deadline_ns)
+        events, contexts = self._events, self._contexts
+        if result == 1:
+            self.ready = []
+            context = contexts[events[0]]
+            kind = events[1]
+            if kind == 1:
+                context.exit = ExitKind.SYSCALL
+                return (context,)
+            if kind != _STOPPED:
+                context.update(_KINDS[kind])
+                return (context,)
+            context.stopped()
+            return ()
+        ready = lib.pool.ready
+        self.ready = [(ready[i].fd, ready[i].events) for i in range(result >> _READY_SHIFT)]
+        pairs = events[: 2 * (result & _EVENTS_MASK)].tolist()
+        exited, stopped = [], []
+        for index, kind in zip(pairs[::2], pairs[1::2], strict=True):
+            context = contexts[index]
+            if kind == _STOPPED:
+                stopped.append(context)
+            else:
+                context.update(_KINDS[kind])
+                exited.append(context)
+        for context in stopped:
+            context.stopped()
+        return exited
+
+    def watch(self, fd: int, events: int) -> None:
+        """Report these EPOLL* events of a host descriptor, level-triggered; 0 ends that."""
+        _check(lib.events_watch(fd, events), "epoll_ctl")
+
+    def close(self) -> None:
+        """End the threads and give everything back; contexts and spaces must not be used again."""
+        for context in self._contexts.values():
+            context.regs.release()
+        self._contexts.clear()
+        self._events = memoryview(b"").cast("I")
+        lib.pool_close()
+        for vcpu in self._vcpus:
+            vcpu.close()
+        self._vm.close()
+        self._system.close()
+        self.ram.close()
+
+
+def _native_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+    registers = ffi.new("uint32_t[4]")
+    lib.native_cpuid(leaf, subleaf, registers)
+    return registers[0], registers[1], registers[2], registers[3]
+
+
+def _require(system: System) -> None:
+    missing = [name for name in _REQUIRED if not system.capability(getattr(kvm_lib, name))]
+    if missing:
+        raise Unavailable(f"this KVM lacks {', '.join(missing)}")
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise OSError(-result, f"{what}: {os.strerror(-result)}")

@@ -1,0 +1,321 @@
+/* Contexts: what the kernel does with one task's registers. Kernel thread only. */
+#include "vcpu.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define RFLAGS_TF 0x100ull
+#define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
+#define XSAVE_HEADER 64
+#define XSAVE_MXCSR 24
+#define MXCSR_BITS 0xffffu
+#define TASK_SIZE ENTRY_BASE
+
+static void init_image(uint8_t *image)
+{
+    uint16_t fcw = 0x37f;
+    uint32_t mxcsr = 0x1f80;
+    memset(image, 0, pool.xsave_size);
+    memcpy(image, &fcw, sizeof fcw);
+    memcpy(image + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
+}
+
+/* What XRSTOR would refuse is cleared: the image may come from the program. */
+void clean_image(uint8_t *image)
+{
+    uint64_t bv;
+    uint32_t mxcsr;
+    memcpy(&bv, image + XSAVE_BV, sizeof bv);
+    bv &= pool.xfeatures;
+    memset(image + XSAVE_BV, 0, XSAVE_HEADER);
+    memcpy(image + XSAVE_BV, &bv, sizeof bv);
+    memcpy(&mxcsr, image + XSAVE_MXCSR, sizeof mxcsr);
+    mxcsr &= MXCSR_BITS;
+    memcpy(image + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
+}
+
+static int reserve(uint32_t contexts)
+{
+    if (contexts <= pool.ctxs_size)
+        return 0;
+    uint32_t size = pool.ctxs_size ? pool.ctxs_size * 2 : 64;
+    struct ctx **ctxs = realloc(pool.ctxs, size * sizeof *ctxs);
+    if (!ctxs)
+        return -1;
+    memset(ctxs + pool.ctxs_size, 0, (size - pool.ctxs_size) * sizeof *ctxs);
+    pool.ctxs = ctxs;
+    /* A context owes at most an exit and a stop; the lists never run over. */
+    struct event *events = realloc(pool.events, 2 * size * sizeof *events);
+    if (!events)
+        return -1;
+    pool.events = events;
+    pool.events_size = 2 * size;
+    pool.ctxs_size = size;
+    return 0;
+}
+
+struct ctx *ctx_new(struct aspace *space)
+{
+    uint32_t index = 0;
+    while (index < pool.ctxs_size && pool.ctxs[index])
+        index++;
+    if (reserve(index + 1))
+        return NULL;
+    struct ctx *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->fpu = aligned_alloc(64, (pool.xsave_size + 63) & ~63ull);
+    if (!c->fpu) {
+        free(c);
+        return NULL;
+    }
+    init_image(c->fpu);
+    c->space = space;
+    c->index = index;
+    c->regs[R_CS] = SEL_USER_CS;
+    c->regs[R_SS] = SEL_USER_DS;
+    c->regs[R_RFLAGS] = 0x202;
+    pool.ctxs[index] = c;
+    return c;
+}
+
+/* The vCPU is out although its request was taken in the mailbox. */
+static void launch_from_out(struct vcpu *v, struct ctx *c)
+{
+    int violation = v->violation;
+    c->state = C_KERNEL;
+    came_out(v);
+    if (violation) { /* the program forged a request while it ran on: it is of no use any more */
+        post_event(c, EXIT_BROKEN);
+        return;
+    }
+    if (c->reloading) /* what was asked of the tail in S is asked once more */
+        c->place = FPU_IMAGE;
+    vcpu_launch(v, c);
+}
+
+/* The guest waits in its mailbox or is about to ring: let it go on. */
+static void release_taken(struct vcpu *v, struct ctx *c)
+{
+    uint32_t taken = WORD_TAKEN, phase = P_TAKEN;
+    uint64_t now = tsc_now();
+    c->state = C_RUNNING;
+    c->spin_tsc += now - v->taken_tsc;
+    v->started_tsc = now;
+    running_add(v);
+    vcpu_offer(v);
+    /* The phase first: as soon as the word says so the guest may go on and make an exit, which
+     * must not look like one during a request. */
+    if (!atomic_compare_exchange_strong(&v->phase, &phase, P_RUN)) {
+        launch_from_out(v, c);
+        return;
+    }
+    if (atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &taken, WORD_IDLE))
+        return;
+    /* Too late: it rings, or has rung, for the request that has just been answered. */
+    phase = P_RUN;
+    if (atomic_compare_exchange_strong(&v->phase, &phase, P_DUE))
+        return;
+    if (v->exit_door) {
+        atomic_store(&v->phase, P_OUT);
+        launch_from_out(v, c);
+    } else {
+        v->was_due = 1; /* kicked on its way to the doorbell: the sweep sees an interruption */
+    }
+}
+
+void ctx_resume(struct ctx *c)
+{
+    struct vcpu *v = c->vcpu;
+    if (c->state != C_KERNEL)
+        return;
+    if (c->kicked) {
+        c->kicked = 0;
+        post_event(c, EXIT_INTERRUPTED);
+        return;
+    }
+    if (c->regs[R_RIP] >= TASK_SIZE) { /* nothing there is the program's, or even canonical */
+        c->fault_addr = c->regs[R_RIP];
+        c->error_code = 0x14; /* user, instruction fetch */
+        c->vector = 14;
+        post_event(c, EXIT_FAULT);
+        return;
+    }
+    if (!v) {
+        queue_push(c);
+        schedule();
+        return;
+    }
+    uint32_t phase = atomic_load(&v->phase);
+    if (phase == P_TAKEN && pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) {
+        c->state = C_RUNNING;
+        c->forward = 1;
+        atomic_store(&v->tell_out, 1);
+        vcpu_kick(v);
+        return;
+    }
+    if (phase == P_TAKEN) {
+        fill_s(v, c);
+        release_taken(v, c);
+        return;
+    }
+    if (phase == P_OUT)
+        launch_from_out(v, c);
+    else
+        vcpu_launch(v, c);
+}
+
+void ctx_answer(struct ctx *c, int64_t value)
+{
+    struct vcpu *v = c->vcpu;
+    c->regs[R_RAX] = (uint64_t)value;
+    if (!v || c->state != C_KERNEL || c->kicked || c->place != FPU_SAVED ||
+        (c->regs[R_RFLAGS] & RFLAGS_TF) || atomic_load(&v->phase) != P_TAKEN) {
+        ctx_resume(c);
+        return;
+    }
+    memcpy(v->s + S_REGS + 8 * R_RAX, &value, sizeof value);
+    memset(v->s + S_TAIL, 0, 8);
+    c->place = FPU_LIVE;
+    release_taken(v, c);
+}
+
+void ctx_kick(struct ctx *c)
+{
+    if (c->state == C_QUEUED) {
+        queue_remove(c);
+        c->state = C_KERNEL;
+        post_event(c, EXIT_INTERRUPTED);
+        return;
+    }
+    c->kicked = 1;
+    if (c->state == C_RUNNING && !c->forward)
+        vcpu_kick(c->vcpu);
+}
+
+/* 1: the vCPU is outside KVM_RUN already, or there is none; 0: EVENT_STOPPED follows. */
+int ctx_stop(struct ctx *c)
+{
+    struct vcpu *v = c->vcpu;
+    if (c->state == C_QUEUED) {
+        ctx_kick(c);
+        return 1;
+    }
+    if (!v)
+        return 1;
+    uint32_t phase = atomic_load(&v->phase);
+    if (c->state == C_KERNEL && (phase == P_FREE || phase == P_OUT)) {
+        if (phase == P_OUT)
+            came_out(v);
+        return 1;
+    }
+    c->stopping = 1;
+    if (c->state == C_RUNNING)
+        c->kicked = 1;
+    atomic_store(&v->tell_out, 1);
+    vcpu_kick(v);
+    return 0;
+}
+
+/* Part from the vCPU whatever it does; the context's registers and image are its state. */
+static void detach(struct ctx *c)
+{
+    struct vcpu *v = c->vcpu;
+    if (!v)
+        return;
+    uint32_t phase = atomic_load(&v->phase);
+    if (phase == P_OUT)
+        came_out(v);
+    if (phase == P_FREE || phase == P_OUT) {
+        vcpu_evict(v);
+        return;
+    }
+    if (c->place == FPU_SAVED) {
+        memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
+        clean_image(c->fpu);
+        c->place = FPU_IMAGE;
+    }
+    c->cpu_ns = ctx_cpu_ns(c);
+    c->vcpu = NULL;
+    c->forward = 0;
+    v->ctx = NULL;
+    v->draining = 1;
+    atomic_store(&v->tell_out, 1);
+    vcpu_kick(v);
+}
+
+/* Another address space (exec). Preconditions: after an exit. */
+void ctx_bind(struct ctx *c, struct aspace *space)
+{
+    detach(c);
+    c->space = space;
+}
+
+/* Preconditions: after an exit. 0 or -errno. */
+int ctx_get_fpu(struct ctx *c, uint8_t *image)
+{
+    if (c->place == FPU_SAVED) {
+        memcpy(image, c->vcpu->s + S_XSAVE, pool.xsave_size);
+    } else if (c->place == FPU_LIVE) {
+        struct kvm_xsave state;
+        if (!c->vcpu || ioctl(c->vcpu->fd, KVM_GET_XSAVE, &state))
+            return -EIO;
+        memcpy(image, &state, pool.xsave_size);
+    } else {
+        memcpy(image, c->fpu, pool.xsave_size);
+    }
+    clean_image(image);
+    return 0;
+}
+
+void ctx_set_fpu(struct ctx *c, const uint8_t *image)
+{
+    memcpy(c->fpu, image, pool.xsave_size);
+    clean_image(c->fpu);
+    c->place = FPU_IMAGE;
+}
+
+int ctx_copy(struct ctx *to, struct ctx *from)
+{
+    detach(to);
+    int error = ctx_get_fpu(from, to->fpu);
+    if (error)
+        return error;
+    memcpy(to->regs, from->regs, sizeof to->regs);
+    to->place = FPU_IMAGE;
+    return 0;
+}
+
+void ctx_set_fast(struct ctx *c, const uint64_t *values)
+{
+    memcpy(c->fast, values, sizeof c->fast);
+    if (c->vcpu) {
+        memcpy(c->vcpu->s + S_PID, &c->fast[1], 6 * 8);
+        memcpy(c->vcpu->s + S_FAST, &c->fast[0], 8);
+    }
+}
+
+uint64_t ctx_cpu_ns(struct ctx *c)
+{
+    struct timespec t;
+    uint64_t total = c->cpu_ns, spin;
+    if (c->vcpu) {
+        clock_gettime(c->vcpu->clock, &t);
+        total += (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec - c->vcpu->bound_cpu_ns;
+    }
+    spin = (uint64_t)((double)c->spin_tsc / pool.tsc_per_ns);
+    return total > spin ? total - spin : 0;
+}
+
+void ctx_destroy(struct ctx *c)
+{
+    if (c->state == C_QUEUED)
+        queue_remove(c);
+    drop_events(c);
+    detach(c);
+    pool.ctxs[c->index] = NULL;
+    free(c->fpu);
+    free(c);
+}

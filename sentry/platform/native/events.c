@@ -1,0 +1,179 @@
+/* The wait of the kernel thread: vCPUs, host descriptors, a deadline.
+ *
+ * It spins for a while as long as programs run and a core is left over, because a guest that is
+ * answered while it spins in its mailbox costs a twentieth of an exit. Before it sleeps it takes
+ * the guests' spin budgets away, so that their next call rings, and looks once more.
+ */
+#define _GNU_SOURCE
+#include "vcpu.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define WAKE_KEY UINT64_MAX
+#define SPIN_MIN_NS 4000
+#define SPIN_MAX_NS 120000
+#define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
+
+static uint64_t ticks(uint64_t ns)
+{
+    return (uint64_t)((double)ns * pool.tsc_per_ns);
+}
+
+static int64_t monotonic_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int events_open(void)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.u64 = WAKE_KEY};
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    pool.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pool.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (pool.wake_fd < 0 || pool.epoll_fd < 0 ||
+        epoll_ctl(pool.epoll_fd, EPOLL_CTL_ADD, pool.wake_fd, &e) < 0)
+        return -errno;
+    pool.spin_tsc = ticks(SPIN_MAX_NS / 2);
+    return 0;
+}
+
+void events_close(void)
+{
+    close(pool.epoll_fd);
+    close(pool.wake_fd);
+}
+
+/* Report `events` of fd, level-triggered, until called again with 0. 0 or -errno. */
+int events_watch(int fd, uint32_t events)
+{
+    struct epoll_event e = {.events = events, .data.u64 = (uint64_t)(uint32_t)fd};
+    if (!events)
+        return epoll_ctl(pool.epoll_fd, EPOLL_CTL_DEL, fd, NULL) < 0 ? -errno : 0;
+    if (epoll_ctl(pool.epoll_fd, EPOLL_CTL_MOD, fd, &e) == 0)
+        return 0;
+    if (errno == ENOENT && epoll_ctl(pool.epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0)
+        return 0;
+    return -errno;
+}
+
+/* Wait in the kernel for at most `timeout` (NULL: for ever). */
+static void poll_host(const struct timespec *timeout)
+{
+    struct epoll_event e[sizeof pool.ready / sizeof pool.ready[0]];
+    int n = epoll_pwait2(pool.epoll_fd, e, sizeof e / sizeof e[0], timeout, NULL);
+    pool.last_poll_tsc = tsc_now();
+    pool.n_ready = 0;
+    for (int i = 0; i < n; i++) {
+        if (e[i].data.u64 == WAKE_KEY) {
+            uint64_t count;
+            (void)!read(pool.wake_fd, &count, sizeof count);
+            continue;
+        }
+        pool.ready[pool.n_ready++] = (struct ready){(int32_t)e[i].data.u64, e[i].events};
+    }
+}
+
+static void offer_all(void)
+{
+    for (unsigned group = 0; group < MAX_VCPUS / 64; group++)
+        for (uint64_t bits = pool.active[group]; bits; bits &= bits - 1) {
+            struct vcpu *v = &pool.vcpu[group * 64 + (unsigned)__builtin_ctzll(bits)];
+            if (v->s)
+                vcpu_offer(v);
+        }
+}
+
+/* 1: something came. */
+static int spin(int64_t deadline_ns)
+{
+    uint64_t start = tsc_now(), end = start + pool.spin_tsc;
+    if (deadline_ns >= 0) {
+        int64_t left = deadline_ns - monotonic_ns();
+        if (left <= 0)
+            return 0;
+        if (start + ticks((uint64_t)left) < end)
+            end = start + ticks((uint64_t)left);
+    }
+    uint64_t now = start;
+    while (now < end && pool.running && pool.running < pool.cpus) {
+        sweep();
+        now = tsc_now();
+        if (pool.n_events) {
+            uint64_t want = 2 * (now - start) + ticks(SPIN_MIN_NS);
+            if (want > pool.spin_tsc)
+                pool.spin_tsc = want < ticks(SPIN_MAX_NS) ? want : ticks(SPIN_MAX_NS);
+            return 1;
+        }
+        __builtin_ia32_pause();
+    }
+    if (now >= end && pool.spin_tsc > ticks(SPIN_MIN_NS))
+        pool.spin_tsc -= pool.spin_tsc / 4;
+    return 0;
+}
+
+static void sleep_until(int64_t deadline_ns)
+{
+    struct timespec t = {0, 0}, *timeout = NULL;
+    uint64_t now_tsc = tsc_now(), slice = schedule_slice(now_tsc);
+    int64_t left = -1;
+    if (deadline_ns >= 0) {
+        left = deadline_ns - monotonic_ns();
+        if (left < 0)
+            left = 0;
+    }
+    if (slice) {
+        int64_t until = slice > now_tsc ? (int64_t)((double)(slice - now_tsc) / pool.tsc_per_ns) : 0;
+        if (left < 0 || until < left)
+            left = until;
+    }
+    if (left >= 0) {
+        t.tv_sec = left / 1000000000;
+        t.tv_nsec = left % 1000000000;
+        timeout = &t;
+    }
+    pool.stat_sleeps++;
+    poll_host(timeout);
+}
+
+int platform_wait(int64_t deadline_ns)
+{
+    pool.n_ready = 0;
+    for (;;) {
+        schedule();
+        sweep();
+        if (pool.n_events) {
+            uint64_t now = tsc_now();
+            if (now - pool.last_poll_tsc > ticks(POLL_EVERY_NS)) {
+                struct timespec zero = {0, 0};
+                poll_host(&zero);
+                schedule_slice(now);
+            }
+            break;
+        }
+        if (pool.mailbox && pool.running && pool.running < pool.cpus && spin(deadline_ns))
+            break;
+        atomic_store(&pool.asleep, 1);
+        offer_all();
+        sweep();
+        if (!pool.n_events)
+            sleep_until(deadline_ns);
+        atomic_store(&pool.asleep, 0);
+        sweep();
+        schedule();
+        offer_all();
+        if (pool.n_events || pool.n_ready)
+            break;
+        if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
+            break;
+    }
+    int n = (int)pool.n_events;
+    pool.n_events = 0;
+    return n | (int)(pool.n_ready << 20);
+}

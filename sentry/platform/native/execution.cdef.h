@@ -1,0 +1,49 @@
+struct ctx {
+    uint64_t regs[27];
+    uint64_t kind, fault_addr, error_code, vector;
+    uint32_t index;
+    ...;
+};
+struct entry_labels {
+    uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
+};
+struct event { uint32_t index, kind; };
+struct ready { int32_t fd; uint32_t events; };
+struct pool {
+    int vcpus, cpus, mailbox;
+    uint32_t n_events, n_ready, queued, events_size;
+    int running;
+    uint32_t budget;
+    uint64_t slice_tsc, spin_tsc;
+    double tsc_per_ns;
+    struct event *events;
+    struct ready ready[64];
+    uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
+    ...;
+};
+extern struct pool pool;
+
+void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
+                   size_t stubs_size, const struct entry_labels *at);
+int pool_add_vcpu(int fd, void *run, uint64_t cr4);
+int pool_start(int mailbox);
+void pool_close(void);
+void pool_wake(void);
+
+struct ctx *ctx_new(struct aspace *space);
+void ctx_answer(struct ctx *c, int64_t value);
+void ctx_resume(struct ctx *c);
+void ctx_kick(struct ctx *c);
+int ctx_stop(struct ctx *c);
+void ctx_bind(struct ctx *c, struct aspace *space);
+int ctx_get_fpu(struct ctx *c, uint8_t *image);
+void ctx_set_fpu(struct ctx *c, const uint8_t *image);
+int ctx_copy(struct ctx *to, struct ctx *from);
+void ctx_set_fast(struct ctx *c, const uint64_t *values);
+uint64_t ctx_cpu_ns(struct ctx *c);
+void ctx_destroy(struct ctx *c);
+
+int events_watch(int fd, uint32_t events);
+int platform_wait(int64_t deadline_ns);

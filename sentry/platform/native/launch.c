@@ -1,0 +1,204 @@
+/* A program's state into a vCPU and out of it. Kernel thread only.
+ *
+ * There are two ways in. Through the tail of the entry code: the registers go into S, and the tail
+ * loads them, the bases and the FPU image; nothing else is needed if the vCPU stands there already
+ * (vcpu.at_tail). Or by giving KVM the registers, for a program that is single-stepped (the tail
+ * itself must not be) and where only the registers change after an exception.
+ */
+#include "vcpu.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define RFLAGS_TF 0x100ull
+/* CF PF AF ZF SF TF DF OF NT AC ID: what POPF in ring 3 may change. */
+#define RFLAGS_USER 0x244dd5ull
+
+static uint64_t user_flags(uint64_t flags)
+{
+    return (flags & RFLAGS_USER) | 0x202; /* IF and the bit that is always one */
+}
+
+static uint64_t canonical(uint64_t base)
+{
+    return (uint64_t)((int64_t)(base << 16) >> 16) == base ? base : 0;
+}
+
+/* Map this vCPU's three pages into the address space, once. Gives S, or NULL without memory. */
+static uint8_t *map_pages(struct vcpu *v, struct aspace *as)
+{
+    uint64_t user = pool.ring3 ? PTE_U : 0, gpa;
+    if (!as->execution)
+        as->execution = calloc(1, sizeof(struct space_exec));
+    struct space_exec *x = as->execution;
+    if (!x)
+        return NULL;
+    if (x->s_gpa[v->index])
+        return frame_host(x->s_gpa[v->index]);
+    gpa = frame_alloc();
+    if (!gpa)
+        return NULL;
+    if (aspace_map_special(as, v->entry_va, pool.entry_gpa, PTE_P | user) ||
+        aspace_map_special(as, v->entry_va + ENTRY_PAGE_S, gpa, PTE_P | PTE_W | PTE_NX | user) ||
+        aspace_map_special(as, v->entry_va + ENTRY_PAGE_DOORBELL,
+                           DOORBELL_GPA + (uint64_t)v->index * FRAME_SIZE,
+                           PTE_P | PTE_W | PTE_NX | user)) {
+        frame_put(gpa);
+        return NULL;
+    }
+    x->s_gpa[v->index] = gpa;
+    return frame_host(gpa);
+}
+
+/* Make the context this vCPU's. 0 or -ENOMEM. */
+int vcpu_load(struct vcpu *v, struct ctx *c)
+{
+    uint8_t *s = map_pages(v, c->space);
+    struct timespec t;
+    if (!s)
+        return -ENOMEM;
+    if (v->loaded != c->space)
+        v->at_tail = 0;
+    v->loaded = c->space;
+    v->s = s;
+    v->ctx = c;
+    c->vcpu = v;
+    clock_gettime(v->clock, &t);
+    v->bound_cpu_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    memcpy(v->s + S_FAST, &c->fast[0], 8);
+    memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
+    return 0;
+}
+
+void vcpu_offer(struct vcpu *v)
+{
+    int spare = pool.running < pool.cpus;
+    uint64_t budget = pool.mailbox && spare && !atomic_load(&pool.asleep) ? pool.budget : 0;
+    ((volatile uint64_t *)(v->s + S_BUDGET))[0] = budget;
+    ((volatile uint64_t *)(v->s + S_YIELD))[0] = spare && !pool.queued;
+}
+
+/* Registers, and the image if it is not in the vCPU, into S. */
+void fill_s(struct vcpu *v, struct ctx *c)
+{
+    uint64_t *r = (uint64_t *)(v->s + S_REGS), tail = TAIL_FLAGS | TAIL_BASES;
+    memcpy(r, c->regs, (R_GS_BASE + 1) * sizeof *r);
+    r[R_CS] = SEL_USER_CS;
+    r[R_SS] = SEL_USER_DS;
+    r[R_RFLAGS] = user_flags(c->regs[R_RFLAGS]);
+    r[R_FS_BASE] = canonical(c->regs[R_FS_BASE]);
+    r[R_GS_BASE] = canonical(c->regs[R_GS_BASE]);
+    if (c->place == FPU_IMAGE) {
+        memcpy(v->s + S_XSAVE, c->fpu, pool.xsave_size);
+        tail |= TAIL_FPU;
+        c->reloading = 1;
+    }
+    c->place = FPU_LIVE;
+    memcpy(v->s + S_TAIL, &tail, sizeof tail);
+}
+
+static void regs_to_sync(struct vcpu *v, struct ctx *c)
+{
+    struct kvm_regs *k = &v->run->s.regs.regs;
+    const uint64_t *r = c->regs;
+    k->r15 = r[R_R15], k->r14 = r[R_R14], k->r13 = r[R_R13], k->r12 = r[R_R12];
+    k->rbp = r[R_RBP], k->rbx = r[R_RBX], k->r11 = r[R_R11], k->r10 = r[R_R10];
+    k->r9 = r[R_R9], k->r8 = r[R_R8], k->rax = r[R_RAX], k->rcx = r[R_RCX];
+    k->rdx = r[R_RDX], k->rsi = r[R_RSI], k->rdi = r[R_RDI], k->rsp = r[R_RSP];
+    k->rip = r[R_RIP];
+    k->rflags = user_flags(r[R_RFLAGS]);
+}
+
+static void set_word_idle(struct vcpu *v)
+{
+    atomic_store((_Atomic uint32_t *)(v->s + S_WORD), WORD_IDLE);
+}
+
+/* The thread is out of KVM_RUN: set the vCPU up to go on with the context's registers. */
+static void prepare(struct vcpu *v, struct ctx *c)
+{
+    struct kvm_run *run = v->run;
+    int step = pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF);
+    set_word_idle(v);
+    if (v->at_tail && !step) {
+        fill_s(v, c);
+        return;
+    }
+    struct kvm_sregs *sregs = &run->s.regs.sregs;
+    *sregs = v->user;
+    sregs->cr3 = v->loaded->root;
+    sregs->fs.base = canonical(c->regs[R_FS_BASE]);
+    sregs->gs.base = canonical(c->regs[R_GS_BASE]);
+    if (c->place == FPU_IMAGE && !step) {
+        fill_s(v, c);
+        run->s.regs.regs.rip = v->entry_va + pool.at.tail;
+        run->s.regs.regs.rflags = 0x2;
+        run->s.regs.regs.rsp = 0;
+        if (pool.ring3) {
+            run->s.regs.regs.rflags = 0x202;
+        } else {
+            sregs->cs.selector = SEL_KERNEL_CS;
+            sregs->cs.dpl = sregs->ss.dpl = 0;
+            sregs->ss.selector = SEL_KERNEL_DS;
+        }
+    } else {
+        if (c->place == FPU_IMAGE) {
+            struct kvm_xsave image;
+            memset(&image, 0, sizeof image);
+            memcpy(&image, c->fpu, pool.xsave_size);
+            (void)!ioctl(v->fd, KVM_SET_XSAVE, &image);
+            c->place = FPU_LIVE;
+        }
+        regs_to_sync(v, c);
+    }
+    run->kvm_dirty_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+}
+
+/* Go on with all of the context's registers; the phase is FREE or OUT. */
+void vcpu_launch(struct vcpu *v, struct ctx *c)
+{
+    prepare(v, c);
+    v->at_tail = 0;
+    v->sliced = 0;
+    v->draining = 0;
+    v->started_tsc = tsc_now();
+    c->state = C_RUNNING;
+    c->forward = 0;
+    if (!v->inside) {
+        v->inside = 1;
+        v->loaded->inside++;
+    }
+    running_add(v);
+    vcpu_offer(v);
+    atomic_store(&v->tell_out, 0);
+    atomic_store(&v->patience, pool.mailbox && pool.running < pool.cpus ? pool.spin_tsc : 0);
+    pool.active[v->index / 64] |= 1ull << v->index % 64;
+    atomic_store(&v->phase, P_RUN);
+    vcpu_go(v);
+}
+
+/* Take the program's state out of a vCPU that is FREE or OUT. */
+void vcpu_evict(struct vcpu *v)
+{
+    struct ctx *c = v->ctx;
+    struct timespec t;
+    if (c->place == FPU_SAVED) {
+        /* SAFETY: the bytes are hostile; XRSTOR would refuse what clean_image clears. */
+        memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
+        clean_image(c->fpu);
+    } else if (c->place == FPU_LIVE) {
+        struct kvm_xsave image;
+        if (!ioctl(v->fd, KVM_GET_XSAVE, &image))
+            memcpy(c->fpu, &image, pool.xsave_size);
+    }
+    c->place = FPU_IMAGE;
+    clock_gettime(v->clock, &t);
+    c->cpu_ns += (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec - v->bound_cpu_ns;
+    c->vcpu = NULL;
+    v->ctx = NULL;
+    v->at_tail = 0;
+    atomic_store(&v->phase, P_FREE);
+    pool.stat_switches++;
+}

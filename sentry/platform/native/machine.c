@@ -1,0 +1,193 @@
+/* Setting the machine up: the supervisor's pages, the vCPUs' registers, the threads. */
+#define _GNU_SOURCE
+#include "vcpu.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define SLICE_NS 5000000
+#define SPIN_TURNS 400 /* more makes alternating processes slower, not faster */
+
+static uint64_t high_pt; /* page table of the first 2 MiB from HIGH_BASE */
+
+static void on_kick(int signal)
+{
+    (void)signal; /* never runs: every thread that gets it blocks it outside KVM_RUN */
+}
+
+static uint8_t *high_page(uint64_t offset, uint64_t bits)
+{
+    uint64_t gpa = frame_alloc();
+    if (!gpa)
+        return NULL;
+    ((uint64_t *)frame_host(high_pt))[offset / FRAME_SIZE] = gpa | PTE_P | PTE_A | PTE_D | bits;
+    return frame_host(gpa);
+}
+
+static double measure_tsc(void)
+{
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    uint64_t start = tsc_now(), end, ns;
+    do {
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        end = tsc_now();
+        ns = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000ull + (uint64_t)(b.tv_nsec - a.tv_nsec);
+    } while (ns < 200000);
+    return (double)(end - start) / (double)ns;
+}
+
+void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    __cpuid_count(leaf, subleaf, registers[0], registers[1], registers[2], registers[3]);
+}
+
+/* Before ram_open, which may use the hooks. 0 or -errno. */
+int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
+{
+    cpu_set_t set;
+    memset(&pool, 0, sizeof pool);
+    pool.vm_fd = vm_fd;
+    pool.xsave_size = xsave_size;
+    pool.xfeatures = xfeatures;
+    pool.kick_signal = SIGRTMIN + 2;
+    pool.tsc_per_ns = measure_tsc();
+    pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);
+    pool.budget = SPIN_TURNS;
+    pool.cpus = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    if (xsave_size > S_XSAVE_MAX)
+        return -E2BIG;
+    signal(pool.kick_signal, on_kick);
+    int error = events_open();
+    if (!error)
+        error = helper_open();
+    return error;
+}
+
+/* GDT, IDT and exception stubs, shared by all vCPUs; the entry page's frame. After ram_open. */
+int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
+                   size_t stubs_size, const struct entry_labels *at)
+{
+    uint64_t pdpt = frame_alloc(), pd = frame_alloc();
+    pool.ring3 = ring3;
+    high_pt = frame_alloc();
+    pool.entry_gpa = frame_alloc();
+    if (!pdpt || !pd || !high_pt || !pool.entry_gpa)
+        return -ENOMEM;
+    if (entry_size > FRAME_SIZE || stubs_size > FRAME_SIZE)
+        return -E2BIG;
+    *(uint64_t *)frame_host(pdpt) = pd | PTE_P | PTE_W | PTE_A;
+    *(uint64_t *)frame_host(pd) = high_pt | PTE_P | PTE_W | PTE_A;
+    ram.kernel_pdpt = pdpt;
+    memcpy(frame_host(pool.entry_gpa), entry, entry_size);
+    pool.at = *at;
+
+    uint64_t *gdt = (uint64_t *)high_page(HIGH_GDT, PTE_W | PTE_NX);
+    uint64_t *idt = (uint64_t *)high_page(HIGH_IDT, PTE_W | PTE_NX);
+    uint8_t *code = high_page(HIGH_STUBS, 0);
+    if (!gdt || !idt || !code)
+        return -ENOMEM;
+    gdt[SEL_KERNEL_CS / 8] = 0x00af9b000000ffff;
+    gdt[SEL_KERNEL_DS / 8] = 0x00cf93000000ffff;
+    gdt[SEL_USER32_CS / 8] = 0x00cffb000000ffff;
+    gdt[SEL_USER_DS / 8] = 0x00cff3000000ffff;
+    gdt[SEL_USER_CS / 8] = 0x00affb000000ffff;
+    memcpy(code, stubs, stubs_size);
+    for (uint64_t n = 0; n < 256; n++) {
+        uint64_t handler = HIGH_BASE + HIGH_STUBS + n * STUB_STRIDE;
+        uint64_t dpl = n == 3 || n == 4 ? 3 : 0; /* INT3 and INTO; INT 0x80 is not for us */
+        idt[2 * n] = (handler & 0xffff) | SEL_KERNEL_CS << 16 | 1ull << 32 /* IST1 */ |
+                     (0x8e | dpl << 5) << 40 | (handler >> 16 & 0xffff) << 48;
+        idt[2 * n + 1] = handler >> 32;
+    }
+    return 0;
+}
+
+static struct kvm_segment segment(uint16_t selector, uint8_t type, uint8_t dpl, uint8_t l)
+{
+    return (struct kvm_segment){.limit = 0xffffffff, .selector = selector, .type = type,
+                                .present = 1, .dpl = dpl, .db = !l, .s = 1, .l = l, .g = 1};
+}
+
+/* SAFETY: `run` is the mapping of fd's kvm_run and outlives pool_close. */
+int pool_add_vcpu(int fd, void *run, uint64_t cr4)
+{
+    if (pool.vcpus == MAX_VCPUS)
+        return -ENOSPC;
+    struct vcpu *v = &pool.vcpu[pool.vcpus];
+    uint64_t offset = HIGH_VCPU + (uint64_t)pool.vcpus * HIGH_VCPU_STRIDE;
+    uint8_t *tss = high_page(offset, PTE_W | PTE_NX);
+    v->stack = high_page(offset + FRAME_SIZE, PTE_W | PTE_NX);
+    if (!tss || !v->stack)
+        return -ENOMEM;
+    v->fd = fd;
+    v->run = run;
+    v->index = pool.vcpus;
+    v->entry_va = ENTRY_BASE + (uint64_t)v->index * ENTRY_STRIDE;
+    uint64_t tss_va = HIGH_BASE + offset, top = tss_va + 2 * FRAME_SIZE;
+    memcpy(tss + 0x04, &top, 8); /* RSP0 and IST1, SDM volume 3 section 8.7 */
+    memcpy(tss + 0x24, &top, 8);
+    uint16_t no_io_map = 0x68;
+    memcpy(tss + 0x66, &no_io_map, 2);
+
+    struct kvm_sregs *s = &v->user;
+    if (ioctl(fd, KVM_GET_SREGS, s) < 0)
+        return -errno;
+    s->cs = segment(SEL_USER_CS, 11, 3, 1);
+    s->ss = s->ds = s->es = s->fs = s->gs = segment(SEL_USER_DS, 3, 3, 0);
+    s->tr = (struct kvm_segment){.base = tss_va, .limit = 0x67, .selector = SEL_TSS, .type = 11,
+                                 .present = 1};
+    s->gdt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_GDT, .limit = 0x4f};
+    s->idt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_IDT, .limit = 4095};
+    s->cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
+    s->cr2 = s->cr3 = s->cr8 = 0;
+    s->cr4 = cr4;
+    s->efer = 0xd01; /* NXE LMA LME SCE */
+    v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    pool.vcpus++;
+    return 0;
+}
+
+/* The threads. Afterwards no thread is made and nothing is mapped executable. */
+int pool_start(int mailbox)
+{
+    pool.mailbox = mailbox && pool.cpus > 1;
+    for (int i = 0; i < pool.vcpus; i++) {
+        int error = vcpu_thread_start(&pool.vcpu[i]);
+        if (error)
+            return error;
+    }
+    return helper_start();
+}
+
+void pool_close(void)
+{
+    atomic_store(&pool.closing, 1);
+    for (int i = 0; i < pool.vcpus; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (!atomic_load(&v->tid))
+            continue;
+        vcpu_kick(v);
+        uint32_t phase = atomic_load(&v->phase);
+        if (phase == P_FREE || phase == P_EXIT || phase == P_OUT)
+            atomic_store(&v->phase, P_CLOSED); /* the futex it may be about to wait on */
+        vcpu_go(v);
+        pthread_join(v->thread, NULL);
+    }
+    helper_close();
+    events_close();
+    for (uint32_t i = 0; i < pool.ctxs_size; i++)
+        if (pool.ctxs[i]) {
+            free(pool.ctxs[i]->fpu);
+            free(pool.ctxs[i]);
+        }
+    free(pool.ctxs);
+    free(pool.events);
+    signal(pool.kick_signal, SIG_DFL);
+    memset(&pool, 0, sizeof pool);
+}

@@ -1,0 +1,119 @@
+/* Which context runs on which vCPU. Kernel thread only.
+ *
+ * A context keeps its vCPU until somebody else needs one; then the context that has been in the
+ * kernel longest loses its own. When all vCPUs run, the longest running one is kicked after a
+ * slice and its context goes to the end of the queue.
+ */
+#include "vcpu.h"
+
+#include <stdlib.h>
+
+void post_event(struct ctx *c, enum exit_kind kind)
+{
+    if (kind < EVENT_STOPPED)
+        c->kind = kind;
+    pool.events[pool.n_events++] = (struct event){c->index, kind};
+}
+
+void drop_events(struct ctx *c)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < pool.n_events; i++)
+        if (pool.events[i].index != c->index)
+            pool.events[kept++] = pool.events[i];
+    pool.n_events = kept;
+}
+
+void queue_push(struct ctx *c)
+{
+    c->state = C_QUEUED; /* and bound to no vCPU */
+    c->next = NULL;
+    if (pool.queue_tail)
+        pool.queue_tail->next = c;
+    else
+        pool.queue_head = c;
+    pool.queue_tail = c;
+    pool.queued++;
+}
+
+void queue_remove(struct ctx *c)
+{
+    struct ctx **link = &pool.queue_head, *before = NULL;
+    while (*link && *link != c) {
+        before = *link;
+        link = &(*link)->next;
+    }
+    if (!*link)
+        return;
+    *link = c->next;
+    if (pool.queue_tail == c)
+        pool.queue_tail = before;
+    c->next = NULL;
+    pool.queued--;
+}
+
+/* A vCPU for the context: a free one, one that knows its address space first; else a victim. */
+static struct vcpu *choose(struct ctx *c)
+{
+    struct vcpu *empty = NULL, *victim = NULL;
+    for (int i = 0; i < pool.vcpus; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        uint32_t phase = atomic_load(&v->phase);
+        if (v->draining)
+            continue;
+        if (!v->ctx) {
+            if (phase == P_FREE && (!empty || v->loaded == c->space))
+                empty = v;
+        } else if (v->ctx->state == C_KERNEL && (phase == P_FREE || phase == P_OUT)) {
+            if (!victim || (int32_t)(v->ctx->sequence - victim->ctx->sequence) < 0)
+                victim = v;
+        } else if (v->ctx->state == C_KERNEL) {
+            atomic_store(&v->tell_out, 1); /* it will ring soon; then it can be a victim */
+        }
+    }
+    return empty ? empty : victim;
+}
+
+void schedule(void)
+{
+    while (pool.queue_head) {
+        struct ctx *c = pool.queue_head;
+        struct vcpu *v = choose(c);
+        if (!v)
+            return;
+        queue_remove(c);
+        c->state = C_KERNEL;
+        if (v->ctx) {
+            if (atomic_load(&v->phase) == P_OUT)
+                came_out(v);
+            vcpu_evict(v);
+        }
+        if (vcpu_load(v, c))
+            post_event(c, EXIT_NO_MEMORY);
+        else
+            vcpu_launch(v, c);
+    }
+}
+
+/* Kick those whose slice is over while others wait. The TSC at which to look again, 0: never. */
+uint64_t schedule_slice(uint64_t now_tsc)
+{
+    uint64_t again = 0;
+    if (!pool.queued)
+        return 0;
+    for (int i = 0; i < pool.vcpus; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (!v->ctx || v->ctx->state != C_RUNNING)
+            continue;
+        uint64_t end = v->started_tsc + pool.slice_tsc;
+        if ((int64_t)(now_tsc - end) >= 0) {
+            if (v->sliced)
+                continue;
+            v->sliced = 1;
+            vcpu_kick(v);
+        } else if (!again || end < again) {
+            again = end;
+        }
+    }
+    return again;
+}

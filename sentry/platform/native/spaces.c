@@ -1,0 +1,66 @@
+/* When an address space may be given back: no vCPU may be inside, or come back to its root. */
+#include "vcpu.h"
+
+#include <stdlib.h>
+
+static struct aspace *dying; /* linked by aspace.next */
+
+/* Let go of everything that a vCPU which is out keeps of this address space. 1: all are out. */
+static int forget(struct aspace *as)
+{
+    int all_out = 1;
+    for (int i = 0; i < pool.vcpus; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (v->loaded != as)
+            continue;
+        uint32_t phase = atomic_load(&v->phase);
+        if (phase == P_OUT)
+            came_out(v);
+        if (phase == P_OUT || (phase == P_FREE && !v->draining)) {
+            if (v->ctx)
+                vcpu_evict(v);
+            v->loaded = NULL; /* the next launch loads another CR3 before it enters the guest */
+            v->s = NULL;
+            v->at_tail = 0;
+        } else {
+            all_out = 0;
+            atomic_store(&v->tell_out, 1);
+            vcpu_kick(v);
+        }
+    }
+    return all_out;
+}
+
+static int try_release(struct aspace *as)
+{
+    if (!forget(as))
+        return 0;
+    struct space_exec *x = as->execution;
+    as->execution = NULL;
+    for (int i = 0; x && i < MAX_VCPUS; i++)
+        if (x->s_gpa[i])
+            frame_put(x->s_gpa[i]);
+    free(x);
+    aspace_released(as);
+    return 1;
+}
+
+/* Called by the memory half when an address space dies; its contexts are gone or bound anew. */
+void space_release_when_out(struct aspace *as)
+{
+    if (!try_release(as)) {
+        as->next = dying;
+        dying = as;
+    }
+}
+
+void spaces_release(void)
+{
+    for (struct aspace **link = &dying; *link;) {
+        struct aspace *as = *link, *next = as->next;
+        if (try_release(as))
+            *link = next;
+        else
+            link = &as->next;
+    }
+}

@@ -1,0 +1,140 @@
+/* The kernel thread looks at what the vCPU threads left for it: requests in mailboxes, exits, and
+ * vCPUs that have come out of KVM_RUN. */
+#include "vcpu.h"
+
+#include <errno.h>
+
+void running_add(struct vcpu *v)
+{
+    if (!v->counted) {
+        v->counted = 1;
+        pool.running++;
+    }
+}
+
+void running_remove(struct vcpu *v)
+{
+    if (v->counted) {
+        v->counted = 0;
+        pool.running--;
+    }
+}
+
+void space_vcpu_out(struct vcpu *v)
+{
+    if (v->inside) {
+        v->inside = 0;
+        v->loaded->inside--;
+    }
+}
+
+/* The thread is outside KVM_RUN, in FREE or OUT. */
+void vcpu_is_out(struct vcpu *v)
+{
+    struct ctx *c = v->ctx;
+    space_vcpu_out(v);
+    running_remove(v);
+    pool.active[v->index / 64] &= ~(1ull << v->index % 64);
+    atomic_store(&v->tell_out, 0);
+    if (v->draining) {
+        v->draining = 0;
+        v->at_tail = 0;
+        atomic_store(&v->phase, P_FREE);
+        spaces_release();
+        return;
+    }
+    if (!c)
+        return;
+    if (c->stopping) {
+        c->stopping = 0;
+        post_event(c, EVENT_STOPPED);
+    }
+    if (c->forward)
+        vcpu_launch(v, c);
+}
+
+/* A taken request whose guest has rung, or was kicked while it spun: it stands before the tail. */
+void came_out(struct vcpu *v)
+{
+    if (!v->draining && !v->at_tail) {
+        v->at_tail = 1;
+        if (!v->exit_door) {
+            v->run->s.regs.regs.rip = v->entry_va + pool.at.tail;
+            v->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+        }
+    }
+    vcpu_is_out(v);
+}
+
+static void take_request(struct vcpu *v)
+{
+    struct ctx *c = v->ctx;
+    uint32_t word = WORD_REQUEST, phase = P_RUN;
+    if (!atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &word, WORD_TAKEN))
+        return; /* it rings: the exit follows */
+    if (!atomic_compare_exchange_strong(&v->phase, &phase, P_TAKEN))
+        return; /* an exit came first and says what it is */
+    running_remove(v);
+    v->taken_tsc = tsc_now();
+    regs_from_s(v, c);
+    c->place = FPU_SAVED;
+    c->reloading = 0;
+    c->state = C_KERNEL;
+    c->kicked = 0;
+    c->sequence = ++pool.sequence;
+    pool.stat_mailbox++;
+    post_event(c, EXIT_SYSCALL);
+    if (c->stopping) {
+        atomic_store(&v->tell_out, 1);
+        vcpu_kick(v);
+    }
+}
+
+static void take_exit(struct vcpu *v)
+{
+    struct ctx *c = v->ctx;
+    if (v->draining) {
+        vcpu_is_out(v);
+        return;
+    }
+    enum exit_kind kind = exit_decode(v, c);
+    if (kind == EXIT_NONE) {
+        atomic_store(&v->phase, P_RUN);
+        vcpu_go(v);
+        return;
+    }
+    atomic_store(&v->phase, P_FREE);
+    pool.stat_exits++;
+    pool.stat_doorbell += v->exit_door;
+    c->sequence = ++pool.sequence;
+    c->state = C_KERNEL;
+    int silent = kind == EXIT_INTERRUPTED && v->sliced && !c->kicked && !c->stopping;
+    c->kicked = 0;
+    v->sliced = 0;
+    vcpu_is_out(v);
+    if (!silent) {
+        post_event(c, kind);
+    } else if (pool.queued) {
+        vcpu_evict(v);
+        queue_push(c);
+    } else {
+        vcpu_launch(v, c);
+    }
+}
+
+void sweep(void)
+{
+    for (unsigned group = 0; group < MAX_VCPUS / 64; group++) {
+        for (uint64_t bits = pool.active[group]; bits; bits &= bits - 1) {
+            struct vcpu *v = &pool.vcpu[group * 64 + (unsigned)__builtin_ctzll(bits)];
+            uint32_t phase = atomic_load_explicit(&v->phase, memory_order_acquire);
+            if (phase == P_EXIT)
+                take_exit(v);
+            else if (phase == P_OUT)
+                came_out(v);
+            else if (phase == P_RUN && !v->draining &&
+                     *(volatile uint32_t *)(v->s + S_WORD) == WORD_REQUEST)
+                take_request(v);
+        }
+    }
+}

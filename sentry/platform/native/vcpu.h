@@ -1,0 +1,253 @@
+/* The execution half of the platform: contexts, vCPU threads, and the wait of the kernel thread.
+ *
+ * Two kinds of thread. The kernel thread (Python) calls everything declared below. A vCPU thread
+ * (vcpu.c) does nothing but KVM_RUN: it and the kernel thread meet in `vcpu.phase` only, and
+ * whoever the phase says owns `kvm_run` may touch it.
+ *
+ *            kernel                     vCPU thread
+ *   FREE ---------------> RUN           sleeps in FREE, EXIT and OUT; is in KVM_RUN otherwise
+ *   RUN  -----------------------> EXIT  an exit; the kernel reads kvm_run, then FREE or RUN
+ *   RUN  ---------------> TAKEN         the kernel took a request out of the mailbox
+ *   TAKEN --------------> RUN           answered in time: the spinning guest sees it
+ *   TAKEN ----------------------> OUT   the guest gave up spinning and rang, or was kicked
+ *   OUT  ---------------> RUN           answered
+ *   TAKEN --------------> DUE           answered, but the guest is about to ring: one doorbell
+ *   DUE  -----------------------> RUN   to swallow
+ *
+ * The program may write S (always so on PVM), so S never says whether a request is outstanding:
+ * the phase does. S.word is a hint to look and the guest's signal to go on.
+ */
+#ifndef SENTRY_VCPU_H
+#define SENTRY_VCPU_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "layout.h"
+#include "memory.h"
+
+enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
+
+/* Values of ExitKind in sentry/platform/interface.py, then what only kvm.py sees. */
+enum exit_kind {
+    EXIT_NONE,
+    EXIT_SYSCALL,
+    EXIT_FAULT,
+    EXIT_EXCEPTION,
+    EXIT_INTERRUPTED,
+    EXIT_FILE_GONE,
+    EXIT_NO_MEMORY,
+    EXIT_BROKEN,
+    EVENT_STOPPED = 100, /* the vCPU of this context is outside KVM_RUN */
+};
+
+enum ctx_state {
+    C_KERNEL,  /* the kernel has it: after an exit, or new */
+    C_RUNNING, /* on a vCPU */
+    C_QUEUED,  /* wants a vCPU */
+    C_DEAD,
+};
+
+/* Where the program's FPU state is. */
+enum fpu_place {
+    FPU_IMAGE, /* ctx.fpu only: has to be loaded before the program goes on */
+    FPU_LIVE,  /* in the registers of ctx.vcpu */
+    FPU_SAVED, /* in the registers and, saved by the entry code, in S */
+};
+
+struct vcpu;
+
+struct ctx {
+    uint64_t regs[NUM_REGS];
+    /* Details of the last exit. */
+    uint64_t kind, fault_addr, error_code, vector;
+    struct aspace *space;
+    struct vcpu *vcpu; /* bound: its registers or its S hold our state */
+    uint8_t *fpu;      /* image, 64-byte aligned */
+    enum ctx_state state;
+    enum fpu_place place;
+    uint32_t index;
+    uint32_t sequence;  /* of the exit, for the choice of a victim */
+    uint8_t kicked;     /* the next resume gives INTERRUPTED */
+    uint8_t stopping;   /* EVENT_STOPPED is owed */
+    uint8_t forward;    /* to be resumed as soon as the vCPU is out of KVM_RUN */
+    uint8_t reloading;  /* the tail was asked to load ctx.fpu */
+    uint64_t fast[7];   /* S_FAST, and pid tid uid euid gid egid */
+    uint64_t cpu_ns;    /* on vCPUs it was bound to before */
+    uint64_t spin_tsc;  /* of which its mailbox spun */
+    struct ctx *next;   /* in the run queue */
+};
+
+struct space_exec { /* aspace.execution */
+    uint64_t s_gpa[MAX_VCPUS];
+};
+
+struct vcpu {
+    /* Shared by the two threads. */
+    _Atomic uint32_t phase;
+    _Atomic uint32_t kick;       /* the next return from KVM_RUN counts, whatever it is */
+    _Atomic uint32_t tell_out;   /* the kernel wants to hear of OUT */
+    _Atomic uint32_t sleeping;   /* the thread waits (or is about to) for phase to change */
+    _Atomic uint64_t patience;   /* TSC ticks to look at phase before it sleeps */
+    int exit_errno;              /* of KVM_RUN, 0 if it succeeded; with the rest while EXIT or OUT */
+    uint32_t exit_reason;
+    uint8_t exit_door; /* it was this vCPU's doorbell */
+    uint8_t violation; /* something else than doorbell or kick while a request was taken */
+    uint8_t was_due;   /* the exit came where a doorbell was due */
+    /* Fixed. */
+    int fd;
+    int index;
+    struct kvm_run *run;
+    struct kvm_sregs user; /* in ring 3 of an empty address space */
+    uint8_t *stack;        /* exception stack */
+    uint64_t entry_va;
+    pthread_t thread;
+    _Atomic pid_t tid;
+    /* The kernel thread's. */
+    struct ctx *ctx;
+    struct aspace *loaded; /* CR3 */
+    uint8_t *s;            /* S of (loaded, this vCPU) */
+    uint64_t started_tsc;
+    uint64_t taken_tsc;
+    uint64_t bound_cpu_ns;
+    clockid_t clock;
+    uint8_t at_tail;  /* stands in the entry code with the right CR3: KVM_RUN goes to the tail */
+    uint8_t draining; /* nobody's: only has to come out */
+    uint8_t inside;   /* counted in loaded->inside */
+    uint8_t counted;  /* counted in pool.running */
+    uint8_t sliced;   /* kicked for the end of its slice */
+};
+
+struct entry_labels { /* offsets in the entry page, from guest_stubs */
+    uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
+};
+
+struct event {
+    uint32_t index, kind;
+};
+
+struct ready {
+    int32_t fd;
+    uint32_t events;
+};
+
+struct pool {
+    struct vcpu vcpu[MAX_VCPUS];
+    int vcpus;
+    int cpus;
+    int vm_fd;
+    int ring3; /* SYSCALL stays in ring 3 */
+    int kick_signal;
+    struct entry_labels at;
+    uint64_t entry_gpa;
+    uint64_t xsave_size, xfeatures;
+    double tsc_per_ns;
+    _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
+    _Atomic uint32_t closing;
+    int wake_fd, epoll_fd;
+    struct ctx *queue_head, *queue_tail;
+    uint32_t queued;
+    uint32_t sequence;
+    int running;         /* vCPUs that run a program now (not: spin for an answer) */
+    uint64_t slice_tsc;
+    uint64_t spin_tsc;   /* how long the next wait spins; adapts */
+    uint64_t last_poll_tsc;
+    uint32_t budget;     /* spin turns offered to guests */
+    int mailbox;         /* 0: never spin, every call exits */
+    uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
+    struct ctx **ctxs;
+    uint32_t ctxs_size;
+    struct event *events;
+    uint32_t n_events, events_size;
+    struct ready ready[64];
+    uint32_t n_ready;
+    uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
+};
+
+extern struct pool pool;
+
+static inline uint64_t tsc_now(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
+/* ---- machine.c: setting up and closing ---- */
+void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
+                   size_t stubs_size, const struct entry_labels *at);
+int pool_add_vcpu(int fd, void *run, uint64_t cr4);
+int pool_start(int mailbox);
+void pool_close(void);
+
+/* ---- spaces.c ---- */
+void spaces_release(void);
+void space_release_when_out(struct aspace *as);
+
+/* ---- helper.c: memory slots, on a thread of their own ---- */
+int helper_open(void);
+int helper_start(void);
+void helper_close(void);
+
+/* ---- vcpu.c ---- */
+int vcpu_thread_start(struct vcpu *v);
+void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
+void vcpu_kick(struct vcpu *v);
+void pool_wake(void); /* any thread: end the kernel thread's wait */
+
+/* ---- launch.c: the program's state into a vCPU and out of it ---- */
+int vcpu_load(struct vcpu *v, struct ctx *c);
+void vcpu_launch(struct vcpu *v, struct ctx *c);
+void vcpu_evict(struct vcpu *v);
+void vcpu_offer(struct vcpu *v);
+void fill_s(struct vcpu *v, struct ctx *c);
+void clean_image(uint8_t *image);
+
+/* ---- exits.c ---- */
+void regs_from_s(struct vcpu *v, struct ctx *c);
+enum exit_kind exit_decode(struct vcpu *v, struct ctx *c);
+
+/* ---- sweep.c: what the vCPU threads left for the kernel thread ---- */
+void sweep(void);
+void vcpu_is_out(struct vcpu *v); /* has left KVM_RUN: phase FREE or OUT */
+void came_out(struct vcpu *v);    /* the same for phase OUT, not noticed before */
+void running_add(struct vcpu *v);
+void running_remove(struct vcpu *v);
+
+/* ---- schedule.c ---- */
+void queue_push(struct ctx *c);
+void queue_remove(struct ctx *c);
+void schedule(void);
+uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
+void post_event(struct ctx *c, enum exit_kind kind);
+void drop_events(struct ctx *c);
+
+/* ---- context.c ---- */
+struct ctx *ctx_new(struct aspace *space);
+void ctx_answer(struct ctx *c, int64_t value);
+void ctx_resume(struct ctx *c);
+void ctx_kick(struct ctx *c);
+int ctx_stop(struct ctx *c); /* 1: is outside already */
+void ctx_bind(struct ctx *c, struct aspace *space);
+int ctx_get_fpu(struct ctx *c, uint8_t *image);
+void ctx_set_fpu(struct ctx *c, const uint8_t *image);
+int ctx_copy(struct ctx *to, struct ctx *from);
+void ctx_set_fast(struct ctx *c, const uint64_t *values);
+uint64_t ctx_cpu_ns(struct ctx *c);
+void ctx_destroy(struct ctx *c);
+
+/* ---- events.c ---- */
+int events_open(void);
+void events_close(void);
+int events_watch(int fd, uint32_t events);
+/* Wait until something happened; pool.events[0..result) and pool.ready tell what. */
+int platform_wait(int64_t deadline_ns); /* number of events | number of ready fds << 20 */
+
+#endif

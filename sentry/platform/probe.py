@@ -1,0 +1,132 @@
+"""The start-up probe: what kind of KVM is this? One small guest program, one `Quirks` value.
+
+On PVM ("pagetable virtual machine") SYSCALL stays in ring 3 and an edited page-table entry is not
+seen as long as its old translation is used; ordinary KVM has neither. Nothing else in the Sentry
+asks which kind it is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import guest_stubs
+from kvm import exits
+from kvm.vcpu import VCPU
+from sentry.platform._native import ffi, lib
+
+ENTRY_BASE = 0x7FFFFFE00000
+_PROGRAM, _DATA = 0x10000, 0x20000
+_PRESENT, _WRITE, _USER = 1, 2, 4
+
+MSR_STAR = 0xC0000081
+MSR_LSTAR = 0xC0000082
+MSR_SFMASK = 0xC0000084
+STAR = 0x23 << 48 | 0x10 << 32
+"""Selectors loaded by SYSCALL and SYSRET: the same as Linux's."""
+
+
+class ProbeFailed(Exception):
+    """The guest did something that no known KVM does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """How this machine's KVM differs from the processor's manual."""
+
+    syscall_stays_in_ring3: bool
+    page_table_edits_are_stale: bool
+
+
+def _segment(segment: Any, selector: int, kind: int, long_mode: int) -> None:
+    segment.base, segment.limit, segment.selector = 0, 0xFFFFFFFF, selector
+    segment.type, segment.present, segment.dpl, segment.s = kind, 1, 3, 1
+    segment.l, segment.db, segment.g = long_mode, 1 - long_mode, 1
+
+
+def _enter_ring3(vcpu: VCPU, root: int, cr4: int) -> None:
+    sregs = vcpu.special_registers()
+    _segment(sregs.cs, 0x33, 11, 1)
+    for name in ("ss", "ds", "es", "fs", "gs"):
+        _segment(getattr(sregs, name), 0x2B, 3, 0)
+    sregs.tr.limit, sregs.tr.type, sregs.tr.present, sregs.tr.s = 0x67, 11, 1, 0
+    sregs.idt.limit = sregs.gdt.limit = 0
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = 0x80050033, root, cr4, 0xD01
+    vcpu.set_special_registers(sregs)
+
+
+@contextmanager
+def _frames(count: int) -> Iterator[list[int]]:
+    frames = [lib.frame_alloc() for _ in range(count)]
+    try:
+        if not all(frames):
+            raise MemoryError("no RAM for the probe")
+        yield frames
+    finally:
+        for frame in filter(None, frames):
+            lib.frame_put(frame)
+
+
+def _poke(frame: int, data: bytes) -> None:
+    # SAFETY: a frame is 4096 bytes and the probe's data are smaller.
+    ffi.memmove(lib.frame_host(frame), data, len(data))
+
+
+class _Probe:
+    def __init__(self, vcpu: VCPU, cr4: int, doorbell: int) -> None:
+        self.vcpu, self.cr4, self.doorbell = vcpu, cr4, doorbell
+        self.stub = guest_stubs.load("probe")
+        self.space = lib.aspace_new()
+        if self.space == ffi.NULL:
+            raise MemoryError("no RAM for the probe")
+
+    def map(self, address: int, frame: int, flags: int) -> None:
+        if lib.aspace_map_special(self.space, address, frame, _PRESENT | _USER | flags):
+            raise MemoryError("no RAM for the probe")
+
+    def run(self, program: str, rdi: int = 0) -> dict[str, int]:
+        """Run one of the stub's programs up to its SYSCALL; the registers there."""
+        _enter_ring3(self.vcpu, self.space.root, self.cr4)
+        self.vcpu.set_registers(rip=_PROGRAM + self.stub.symbols[program], rflags=0x202, rdi=rdi)
+        match self.vcpu.run():
+            case exits.MmioWrite(address) if address == self.doorbell:
+                return self.vcpu.registers()
+            case other:
+                raise ProbeFailed(f"{program}: {other} at {self.vcpu.registers()['rip']:#x}")
+
+    def quirks(self) -> Quirks:
+        with _frames(3) as (code, first, second):
+            _poke(code, self.stub.code)
+            _poke(first, struct.pack("<Q", 1))
+            _poke(second, struct.pack("<Q", 2))
+            self.map(ENTRY_BASE, code, 0)
+            self.map(ENTRY_BASE + 0x2000, self.doorbell, _WRITE)
+            self.map(_PROGRAM, code, 0)
+            self.map(_DATA, first, 0)
+            ring = self.run("probe_syscall")["rdx"] & 3
+            before = self.run("probe_read", _DATA)["rax"]
+            self.map(_DATA, second, 0)
+            after = self.run("probe_read", _DATA)["rax"]
+            for address in (ENTRY_BASE, ENTRY_BASE + 0x2000, _PROGRAM, _DATA):
+                lib.aspace_unmap_special(self.space, address)
+        if before != 1:
+            raise ProbeFailed(f"the guest read {before} where 1 stands")
+        return Quirks(ring == 3, after == before)
+
+
+def probe(vcpu: VCPU, cr4: int, doorbell: int) -> Quirks:
+    """Run the probe on a configured vCPU; `doorbell` is a guest-physical page without a slot.
+
+    Raises: ProbeFailed, MemoryError.
+    """
+    vcpu.set_msr(MSR_STAR, STAR)
+    vcpu.set_msr(MSR_LSTAR, ENTRY_BASE)
+    vcpu.set_msr(MSR_SFMASK, 0x47700)
+    attempt = _Probe(vcpu, cr4, doorbell)
+    try:
+        return attempt.quirks()
+    finally:
+        lib.aspace_destroy(attempt.space)
