@@ -25,6 +25,7 @@ from sentry.abi.capability import (
 )
 from sentry.abi.prctl import (
     SECBIT_KEEP_CAPS,
+    SECBIT_KEEP_CAPS_LOCKED,
     SECBIT_NO_CAP_AMBIENT_RAISE,
     SECBIT_NO_SETUID_FIXUP,
     SECBIT_NOROOT,
@@ -274,6 +275,21 @@ class Credentials:
         ):
             raise EPERM(f"ambient {cap}")
         return replace(self, ambient=self.ambient | 1 << cap)
+
+    def lower_ambient(self, cap: int) -> Credentials:
+        """prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER); the number is checked."""
+        return replace(self, ambient=self.ambient & ~(1 << cap))
+
+    def clear_ambient(self) -> Credentials:
+        """prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)."""
+        return replace(self, ambient=0)
+
+    def set_keep_caps(self, keep: bool) -> Credentials:
+        """prctl(PR_SET_KEEPCAPS)."""
+        if self.securebits & SECBIT_KEEP_CAPS_LOCKED:
+            raise EPERM("SECBIT_KEEP_CAPS is locked")
+        bits = self.securebits & ~SECBIT_KEEP_CAPS
+        return replace(self, securebits=bits | (SECBIT_KEEP_CAPS if keep else 0))
 
     def set_securebits(self, bits: int) -> Credentials:
         """prctl(PR_SET_SECUREBITS): cap_task_prctl()."""

@@ -1,0 +1,147 @@
+"""User and group ids: credentials(7). The rules are in sentry.auth."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_SETGID
+from sentry.errors import EINVAL, EPERM
+from sentry.kernel.task import Task
+from sentry.kernel.task_clone import child_identity
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Int, Uid, UserIn, UserOut
+
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+
+NGROUPS_MAX = 65536
+
+
+def commit(task: Task, new: Credentials) -> None:
+    """commit_creds(): the task takes `new`; one whose rights changed is no longer dumpable."""
+    old = task.creds
+    task.creds = new
+    ids = (old.euid, old.egid, old.fsuid, old.fsgid) != (new.euid, new.egid, new.fsuid, new.fsgid)
+    if ids or new.permitted & ~old.permitted:
+        task.group.dumpable = 0
+        task.parent_death_signal = 0
+    child_identity(task)
+
+
+@syscall(102)
+def sys_getuid(task: Task) -> int:
+    """getuid(2): when the entry code does not answer it itself, as with the next three."""
+    return task.creds.uid
+
+
+@syscall(104)
+def sys_getgid(task: Task) -> int:
+    """getgid(2)."""
+    return task.creds.gid
+
+
+@syscall(107)
+def sys_geteuid(task: Task) -> int:
+    """geteuid(2)."""
+    return task.creds.euid
+
+
+@syscall(108)
+def sys_getegid(task: Task) -> int:
+    """getegid(2)."""
+    return task.creds.egid
+
+
+@syscall(105)
+def sys_setuid(task: Task, uid: Uid) -> None:
+    """setuid(2)."""
+    commit(task, task.creds.set_uid(uid))
+
+
+@syscall(106)
+def sys_setgid(task: Task, gid: Uid) -> None:
+    """setgid(2)."""
+    commit(task, task.creds.set_gid(gid))
+
+
+@syscall(113)
+def sys_setreuid(task: Task, ruid: Uid, euid: Uid) -> None:
+    """setreuid(2)."""
+    commit(task, task.creds.set_reuid(ruid, euid))
+
+
+@syscall(114)
+def sys_setregid(task: Task, rgid: Uid, egid: Uid) -> None:
+    """setregid(2)."""
+    commit(task, task.creds.set_regid(rgid, egid))
+
+
+@syscall(117)
+def sys_setresuid(task: Task, ruid: Uid, euid: Uid, suid: Uid) -> None:
+    """setresuid(2)."""
+    commit(task, task.creds.set_resuid(ruid, euid, suid))
+
+
+@syscall(119)
+def sys_setresgid(task: Task, rgid: Uid, egid: Uid, sgid: Uid) -> None:
+    """setresgid(2)."""
+    commit(task, task.creds.set_resgid(rgid, egid, sgid))
+
+
+@syscall(118)
+def sys_getresuid(task: Task, ruid: UserOut, euid: UserOut, suid: UserOut) -> None:
+    """getresuid(2)."""
+    creds = task.creds
+    for out, value in ((ruid, creds.uid), (euid, creds.euid), (suid, creds.suid)):
+        out.put(struct.pack("<I", value))
+
+
+@syscall(120)
+def sys_getresgid(task: Task, rgid: UserOut, egid: UserOut, sgid: UserOut) -> None:
+    """getresgid(2)."""
+    creds = task.creds
+    for out, value in ((rgid, creds.gid), (egid, creds.egid), (sgid, creds.sgid)):
+        out.put(struct.pack("<I", value))
+
+
+@syscall(122)
+def sys_setfsuid(task: Task, uid: Uid) -> int:
+    """setfsuid(2): gives the old id, whether it worked or not."""
+    old = task.creds
+    new = old.set_fsuid(uid)
+    if new is not old:
+        commit(task, new)
+    return old.fsuid
+
+
+@syscall(123)
+def sys_setfsgid(task: Task, gid: Uid) -> int:
+    """setfsgid(2): gives the old id, whether it worked or not."""
+    old = task.creds
+    new = old.set_fsgid(gid)
+    if new is not old:
+        commit(task, new)
+    return old.fsgid
+
+
+@syscall(115)
+def sys_getgroups(task: Task, size: Int, groups: UserOut) -> int:
+    """getgroups(2): a size of 0 asks for the number."""
+    found = task.creds.groups
+    if size < 0 or 0 < size < len(found):
+        raise EINVAL(f"room for {size}")
+    if size and found:
+        groups.put(struct.pack(f"<{len(found)}I", *found))
+    return len(found)
+
+
+@syscall(116)
+def sys_setgroups(task: Task, size: Int, groups: UserIn) -> None:
+    """setgroups(2)."""
+    if not task.creds.has(CAP_SETGID):
+        raise EPERM("CAP_SETGID")
+    if not 0 <= size <= NGROUPS_MAX:
+        raise EINVAL(f"{size} groups")
+    wanted = struct.unpack(f"<{size}I", groups.get(size * 4)) if size else ()
+    commit(task, task.creds.set_groups(wanted))
