@@ -25,7 +25,7 @@ class Exited(Protocol):
 class Machine(Protocol):
     """What the loop waits on."""
 
-    ready_fds: list[tuple[int, int]]
+    ready: list[tuple[int, int]]
     """(descriptor, EPOLL* events) found ready by the last `wait`."""
 
     def wait(self, deadline_ns: int | None) -> Sequence[Exited]: ...
@@ -38,12 +38,12 @@ class HostOnly:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: set[int] = set()
-        self.ready_fds: list[tuple[int, int]] = []
+        self.ready: list[tuple[int, int]] = []
 
     def wait(self, deadline_ns: int | None) -> Sequence[Exited]:
         """Wait for a descriptor or the deadline."""
         left = None if deadline_ns is None else max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)
-        self.ready_fds = self._epoll.poll(left)
+        self.ready = self._epoll.poll(left)
         return ()
 
     def watch(self, fd: int, events: int) -> None:
@@ -179,8 +179,8 @@ class Loop:
         machine = self._machine
         for context in machine.wait(self._next_deadline()):
             context.owner.on_exit(context)
-        if machine.ready_fds:
-            for fd, events in machine.ready_fds:
+        if machine.ready:
+            for fd, events in machine.ready:
                 if (callback := self._watches.get(fd)) is not None:
                     self._guard(callback, events)
         self._fire_timers()

@@ -31,8 +31,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
-from sentry.vfs.file import FileDescription
-from sentry.vfs.open import EXECUTE, EXECUTE_NOFOLLOW, open_location, open_path
+from sentry.vfs.exec import close_exec, open_exec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +143,7 @@ async def sys_execveat(
 
 async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int) -> object:
     """Open the program, read its arguments, become it."""
-    file = (await open_program(task, dirfd, path, flags)).incref()
+    file = await open_exec(task, dirfd, path, flags)
     try:
         args = read_strings(task, argv)
         env = read_strings(task, envp)
@@ -153,15 +152,7 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
             shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
         return await task_exec.execve(task, file, shown, args or [b""], env)
     finally:
-        file.decref()
-
-
-async def open_program(task: Task, dirfd: int, path: bytes, flags: int) -> FileDescription:
-    """do_open_execat(): open what is to be run."""
-    how = EXECUTE_NOFOLLOW if flags & AT_SYMLINK_NOFOLLOW else EXECUTE
-    if not path and flags & AT_EMPTY_PATH and dirfd != AT_FDCWD:
-        return await open_location(task, task.files.get_raw(dirfd).location, how)
-    return await open_path(task, dirfd, path, how)
+        await close_exec(file)
 
 
 @syscall(60)

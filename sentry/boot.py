@@ -1,0 +1,113 @@
+"""From a SandboxConfig to a running kernel.
+
+`prepare` opens and maps everything that the sandbox will ever need from the host, mounts its file
+systems and loads its first program; it runs before the filter. `Sandbox.run` gives the wait status
+of the first process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from sentry import first_process, syscalls, tree
+from sentry.config import SandboxConfig, StartError
+from sentry.control.operations import Operations
+from sentry.control.server import ControlServer
+from sentry.kernel.kernel import Kernel, Uts
+from sentry.loop import Loop
+from sentry.syscalls.registry import CALLS
+from sentry.syscalls.strace import Strace
+from sentry.vfs.vfs import Vfs
+
+if TYPE_CHECKING:
+    from sentry.platform.interface import Platform
+
+GIB = 1 << 30
+RAM_SPAN = 128 * GIB
+
+
+class FdLog:
+    """The kernel's messages, on a descriptor; what it does not take is counted and dropped."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.dropped = 0
+
+    def write(self, text: str) -> None:
+        """Write what goes."""
+        try:
+            os.write(self._fd, text.encode(errors="replace"))
+        except OSError:
+            self.dropped += 1
+
+
+class Sandbox:
+    """A kernel whose first program is loaded but has not run."""
+
+    def __init__(self, kernel: Kernel, start: Any) -> None:
+        self.kernel = kernel
+        self._start = start
+
+    def run(self) -> int:
+        """Run until the first process and all others have ended; its wait status."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._start()
+        self.kernel.loop.run()
+        self.kernel.platform.close()
+        assert self.kernel.exit_status is not None
+        return self.kernel.exit_status
+
+
+def make_platform(config: SandboxConfig) -> Platform:
+    """The machine that was asked for. Raises: StartError."""
+    if config.platform == "unicorn":
+        from sentry.platform.unicorn import UnicornPlatform  # noqa: PLC0415  an extra
+
+        return UnicornPlatform(config.ram_fd, RAM_SPAN)
+    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
+
+    return KvmPlatform(config.ram_fd, RAM_SPAN, kvm_fd=config.kvm_fd)
+
+
+def prepare(config: SandboxConfig) -> Sandbox:
+    """Set everything up. Raises: StartError with a text for the user."""
+    try:
+        platform = make_platform(config)
+    except (OSError, RuntimeError) as error:
+        raise StartError(f"platform {config.platform}: {error}") from error
+    log = FdLog(config.log_fd)
+    holder: list[Kernel] = []
+    loop = Loop(platform, lambda what, error: holder[0].log_bug(what, error))
+    hostname = config.hostname.encode()
+    kernel = Kernel(platform, loop, log, CALLS, Uts(hostname, config.domainname.encode()))
+    holder.append(kernel)
+    kernel.vfs = Vfs(loop, platform.ram_file)
+    kernel.cpus = config.cpus
+    kernel.services["ram"] = platform.ram
+    kernel.services["memory_limit"] = config.memory_limit
+    if config.strace_fd >= 0:
+        kernel.start_observers.append(Strace(kernel, config.strace_fd))
+    run_now(loop, tree.mount_all(kernel, config))
+    task = run_now(loop, first_process.load(kernel, config))
+    ControlServer(loop, Operations(kernel), config.control_fd, config.control_listener_fd)
+    return Sandbox(kernel, task.finish)
+
+
+def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Turn the loop until a coroutine has ended; its result, or its exception."""
+    outcome: list[tuple[Any, BaseException | None]] = []
+    loop.spawn(coro, "boot", lambda result, error: outcome.append((result, error)))
+    while not outcome:
+        loop.turn()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+__all__ = ["Sandbox", "prepare", "syscalls"]
