@@ -1,0 +1,95 @@
+"""pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import O_NONBLOCK
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.signal import SI_TKILL
+from sentry.errors import EBADF, EINVAL, EPERM, ESRCH
+from sentry.fs.pidfd import PidFile
+from sentry.kernel import access
+from sentry.kernel.signals import SigInfo
+from sentry.kernel.task import Task
+from sentry.kernel.task_signals import may_signal, send_to_group
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Fd, Int, Pid, Signal, UInt, UserIn
+
+if TYPE_CHECKING:
+    from sentry.kernel.thread_group import ThreadGroup
+
+SIGINFO_SIZE = 128
+
+
+def open_pidfd(task: Task, group: ThreadGroup, nonblock: bool = False) -> int:
+    """A new descriptor for a process, close-on-exec. EMFILE."""
+    file = PidFile(task.kernel.vfs, group, nonblock)
+    return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=True)
+
+
+def group_of(task: Task, fd: int) -> ThreadGroup:
+    """The process of a pidfd. EBADF."""
+    file = task.files.get(fd & 0xFFFFFFFF)
+    if not isinstance(file, PidFile):
+        raise EBADF(f"fd {fd} is no pidfd")
+    group: ThreadGroup = file.group
+    return group
+
+
+def parse_siginfo(data: bytes) -> SigInfo:
+    """siginfo_t of a program: number, code, and the rest as it is."""
+    signo, errno, code = struct.unpack_from("<iii", data)
+    return SigInfo(signo, code, data[16:], errno)
+
+
+@syscall(434)
+def sys_pidfd_open(task: Task, pid: Pid, flags: UInt) -> int:
+    """pidfd_open(2): the id of a process, not of a thread that does not lead one."""
+    if flags & ~O_NONBLOCK or pid <= 0:
+        raise EINVAL("flags or pid")
+    group = task.kernel.pids.groups.get(pid)
+    if group is None:
+        if pid in task.kernel.pids.tasks:
+            raise EINVAL(f"{pid} is a thread")
+        raise ESRCH(f"pid {pid}")
+    return open_pidfd(task, group, bool(flags & O_NONBLOCK))
+
+
+@syscall(424)
+def sys_pidfd_send_signal(task: Task, fd: Fd, signo: Signal, info: UserIn, flags: UInt) -> None:
+    """pidfd_send_signal(2)."""
+    if flags:
+        raise EINVAL("flags")
+    group = group_of(task, fd)
+    if info:
+        given = parse_siginfo(info.get(SIGINFO_SIZE))
+        if given.signo != signo:
+            raise EINVAL("si_signo")
+        if group is not task.group and (given.code >= 0 or given.code == SI_TKILL):
+            raise EPERM("si_code")
+    else:
+        given = SigInfo.user(signo, task.group.tgid, task.creds.uid)
+    if group.is_zombie and group.parent is None:
+        raise ESRCH("the process is gone")
+    if not 0 <= signo <= 64:
+        raise EINVAL(f"signal {signo}")
+    if group.tasks:
+        if not may_signal(task.creds, group.tasks[0]):
+            raise EPERM(f"process {group.tgid}")
+        if signo:
+            send_to_group(group, given)
+
+
+@syscall(438)
+def sys_pidfd_getfd(task: Task, fd: Fd, target: Int, flags: UInt) -> int:
+    """pidfd_getfd(2): a copy of another process's descriptor, with the rights of ptrace attach."""
+    if flags:
+        raise EINVAL("flags")
+    group = group_of(task, fd)
+    if not group.tasks:
+        raise ESRCH("the process is gone")
+    access.check_attach(task, group.tasks[0])
+    file = group.tasks[0].files.get_raw(target & 0xFFFFFFFF)
+    return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=True)
