@@ -16,8 +16,8 @@ from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import first_task
-from sentry.kernel.task_exec import execve
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
+from sentry.loader.execve import execve
 from sentry.mm.manager import MemoryManager
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.fd_table import FdTable

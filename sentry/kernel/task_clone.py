@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
-from sentry.abi.resource import RLIMIT_NPROC
+from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_NPROC
 from sentry.abi.sched import (
     CLONE_CHILD_CLEARTID,
     CLONE_CHILD_SETTID,
@@ -33,7 +33,8 @@ from sentry.abi.sched import (
     CLONE_VFORK,
     CLONE_VM,
 )
-from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOSYS, EPERM, Errno
+from sentry.errors import EAGAIN, EFAULT, EINVAL, EMFILE, ENOSYS, EPERM, Errno
+from sentry.fs.pidfd import PidFile
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import ThreadGroup
@@ -111,7 +112,9 @@ async def clone(task: Task, args: CloneArgs) -> int:
     number = child.tid
     try:
         if args.flags & CLONE_PIDFD:
-            descriptor = task.kernel.services["pidfd"](task, child.group)
+            pidfd = PidFile(task.kernel.vfs, child.group, False)
+            limit = task.rlimit(RLIMIT_NOFILE)
+            descriptor = task.files.install(pidfd, limit, cloexec=True)
             try:
                 task.mm.write(args.pidfd, struct.pack("<i", descriptor))
             except Errno:
@@ -119,7 +122,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
                 raise
         if args.flags & CLONE_PARENT_SETTID:
             task.mm.write(args.parent_tid, struct.pack("<i", number))
-    except EFAULT:
+    except (EFAULT, EMFILE):
         if args.flags & CLONE_PIDFD:
             undo(child)
             raise

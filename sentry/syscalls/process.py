@@ -21,12 +21,14 @@ from sentry.abi.sched import (
 )
 from sentry.abi.signal import SIGCHLD
 from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WSTOPPED
-from sentry.errors import E2BIG, ECHILD, EINVAL, EPERM, ESRCH
-from sentry.kernel import task_exec, task_exit, waiting
+from sentry.errors import E2BIG, EINVAL, EPERM, ESRCH
+from sentry.kernel import task_exit, waiting
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE, Task
 from sentry.kernel.task_clone import CloneArgs, clone
+from sentry.loader.execve import execve
 from sentry.syscalls.args import StructOut, show_flags, signed, struct_out, unsigned
+from sentry.syscalls.pidfd import group_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
@@ -150,7 +152,7 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
         shown = path
         if dirfd != AT_FDCWD and not path.startswith(b"/"):
             shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
-        return await task_exec.execve(task, file, shown, args or [b""], env)
+        return await execve(task, file, shown, args or [b""], env)
     finally:
         await close_exec(file)
 
@@ -232,9 +234,7 @@ async def sys_waitid(
     elif kind == P_PIDFD:
         if pid < 0:
             raise EINVAL("pidfd")
-        wanted = task.kernel.services["pidfd_group"](task, pid)
-        if wanted is None:
-            raise ECHILD("pidfd")
+        wanted = group_of(task, pid)
         matches = lambda child: child is wanted  # noqa: E731
     else:
         raise EINVAL("idtype")

@@ -12,7 +12,7 @@ from sentry.errors import EAGAIN
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_clone import child_identity
 from sentry.kernel.task_exit import condemn, vfork_release
-from sentry.loader import load
+from sentry.loader.load import load
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import until
