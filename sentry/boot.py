@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import traceback
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,10 @@ class FdLog:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self.dropped = 0
+
+    def bug(self, what: object, error: BaseException) -> None:
+        """A traceback of a defect of ours."""
+        self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
 
     def write(self, text: str) -> None:
         """Write what goes."""
@@ -81,11 +86,9 @@ def prepare(config: SandboxConfig) -> Sandbox:
     except (OSError, RuntimeError) as error:
         raise StartError(f"platform {config.platform}: {error}") from error
     log = FdLog(config.log_fd)
-    holder: list[Kernel] = []
-    loop = Loop(platform, lambda what, error: holder[0].log_bug(what, error))
+    loop = Loop(platform, log.bug)
     hostname = config.hostname.encode()
     kernel = Kernel(platform, loop, log, CALLS, Uts(hostname, config.domainname.encode()))
-    holder.append(kernel)
     kernel.vfs = Vfs(loop, platform.ram_file)
     kernel.cpus = config.cpus
     kernel.services["ram"] = platform.ram

@@ -65,9 +65,7 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
     for number, (fd, flags) in enumerate(
         zip(config.stdio, (O_RDONLY, O_WRONLY, O_WRONLY), strict=True)
     ):
-        if _is_tty(fd):
-            flags = O_RDWR
-        file = tree.donated(kernel, fd, flags)
+        file = tree.donated(kernel, fd, O_RDWR if _is_tty(fd) else flags)
         files.replace(task, number, file, limits.soft(RLIMIT_NOFILE))
     return task
 

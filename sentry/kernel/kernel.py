@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +25,7 @@ class Log(Protocol):
     """Where the kernel's own messages go; never blocks."""
 
     def write(self, text: str) -> None: ...
+    def bug(self, what: object, error: BaseException) -> None: ...
 
 
 class Counters:
@@ -86,12 +85,6 @@ class Kernel:
         """Singletons of upper rooms by name (file systems, namespaces of sockets, SysV objects)."""
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
-
-    def log_bug(self, what: object, error: BaseException) -> None:
-        """Write a traceback of a defect of ours."""
-        out = io.StringIO()
-        traceback.print_exception(error, file=out)
-        self.log.write(f"BUG in {what}: {out.getvalue()}")
 
     def out_of_memory(self, task: Task) -> None:
         """RAM has reached its limit: kill the process that holds most, adjusted as oom_score_adj says."""

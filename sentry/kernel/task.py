@@ -247,7 +247,7 @@ class Task:
 
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
-        self.kernel.log_bug(f"{self!r}", error)
+        self.kernel.log.bug(f"{self!r}", error)
         task_exit.exit_group(self.group, 31)
         self.finish()
 

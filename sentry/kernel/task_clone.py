@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from sentry.errors import EAGAIN, EFAULT, EINVAL, EMFILE, ENOSYS, EPERM, Errno
 from sentry.fs.pidfd import PidFile
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
+from sentry.kernel.task_exit import condemn, exit_group
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.platform.interface import TASK_SIZE, Reg
 from sentry.wait.fiber import Mode
@@ -78,7 +80,7 @@ def check(task: Task, args: CloneArgs) -> None:
         or (flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID))
         or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
         or (flags & CLONE_PARENT and task.group is task.kernel.init)
-        or (flags & CLONE_PIDFD and flags & CLONE_DETACHED)
+        or (flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD))
     )
     if bad:
         raise EINVAL(f"clone flags {flags:#x}")
@@ -127,10 +129,8 @@ async def clone(task: Task, args: CloneArgs) -> int:
             undo(child)
             raise
     if args.flags & CLONE_CHILD_SETTID:
-        try:
+        with suppress(EFAULT):  # as Linux: put_user in the child is not checked
             child.mm.write(args.child_tid, struct.pack("<i", number))
-        except EFAULT:
-            pass  # as Linux: put_user in the child is not checked
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
@@ -197,9 +197,7 @@ def make(task: Task, args: CloneArgs) -> Task:
         child.exit_signal = group.exit_signal
     kernel.pids.tasks[tid] = child
     if group.exiting:
-        from sentry.kernel.task_exit import condemn  # noqa: PLC0415  made while its group dies
-
-        condemn(child)
+        condemn(child)  # made while its group dies
     child_identity(child)
     return child
 
@@ -243,9 +241,7 @@ def cleared(actions: SignalActions) -> SignalActions:
 
 
 def undo(child: Task) -> None:
-    """The child must not run after all: it dies before its first instruction, and nobody hears of it."""
-    from sentry.kernel.task_exit import exit_group  # noqa: PLC0415
-
+    """The child must not run after all: it dies before its first instruction, unheard of."""
     child.group.exit_signal = 0
     exit_group(child.group, 9)
     child.finish()

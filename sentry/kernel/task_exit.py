@@ -67,7 +67,7 @@ def _leave(task: Task) -> None:
         if not task.files.users:
             task.files.close_all(task)
     except Exception as error:
-        kernel.log_bug(f"exit of {task!r}", error)
+        kernel.log.bug(f"exit of {task!r}", error)
     task_signals.thread_leaves(task)
     group = task.group
     usage = group.dead_usage

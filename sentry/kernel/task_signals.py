@@ -200,7 +200,7 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
         task.fiber = None
         if error is not None and not isinstance(error, (Interrupted, Killed)):
             if not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE):
-                task.kernel.log_bug(f"signal stack of {task!r}", error)
+                task.kernel.log.bug(f"signal stack of {task!r}", error)
                 task_exit.exit_group(task.group, SIGKILL)
         recalculate(task)
         return_to_user(task)
