@@ -1,0 +1,164 @@
+"""Requests under way on one 9P session, sans-io: messages in, bytes out; bytes and descriptors in,
+replies out.
+
+A request has a tag until its reply comes, whether or not anybody still waits for it. A descriptor
+donated with a reply belongs to the `Pending`, and is closed if nobody wants it any more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from gofer.p9.codec import Message
+from gofer.p9.constants import MSIZE_MAX, NOTAG, OPENED_DONATED
+from gofer.p9.extensions import Rcreatex, Rdupx, Rwalkx
+from gofer.p9.fields import ProtocolError
+from gofer.p9.frames import FrameReader
+from gofer.p9.messages import Rlerror, Tversion
+from sentry.errors import EIO, from_number
+
+MAX_TAGS = 1024
+
+
+class Pending:
+    """A request and, once it is done, what came of it."""
+
+    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "request")
+
+    def __init__(self, request: Message) -> None:
+        self.request = request
+        self.done = False
+        self._reply: Message | None = None
+        self._fd = -1
+        self._callback: Callable[[], None] | None = None
+        self._abandoned: Callable[[Message], None] | None = None
+
+    def when_done(self, callback: Callable[[], None] | None) -> None:
+        """Call this (once) when the reply is there; None takes it back."""
+        self._callback = callback
+
+    def abandon(self, undo: Callable[[Message], None] | None = None) -> None:
+        """Nobody waits any more. `undo` gets the reply of a success, to take back its effect."""
+        self._callback = None
+        self._abandoned = undo if undo is not None else _nothing
+        if self.done:
+            self._drop()
+
+    def result(self) -> Message:
+        """The reply. Raises: the Errno the server gave, EIO if the session died."""
+        reply = self._reply
+        if reply is None:
+            raise EIO("the Gofer is gone")
+        if isinstance(reply, Rlerror):
+            raise from_number(reply.ecode)
+        return reply
+
+    def take_fd(self) -> int:
+        """The donated descriptor; it is the caller's from now on. -1 if there is none."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def complete(self, reply: Message | None, fd: int) -> None:
+        """Called by `Requests`."""
+        self.done = True
+        self._reply = reply
+        self._fd = fd
+        if self._abandoned is not None:
+            self._drop()
+        elif self._callback is not None:
+            self._callback()
+
+    def _drop(self) -> None:
+        if self._fd >= 0:
+            os.close(self.take_fd())
+        reply, undo = self._reply, self._abandoned
+        self._reply, self._abandoned = None, None
+        if undo is not None and reply is not None and not isinstance(reply, Rlerror):
+            undo(reply)
+
+
+def _nothing(_reply: Message) -> None:
+    """Nothing to take back."""
+
+
+class Requests:
+    """Tags and replies of one session."""
+
+    def __init__(self) -> None:
+        self._reader = FrameReader(MSIZE_MAX)
+        self._waiting: dict[int, Pending] = {}
+        self._free: list[int] = []
+        self._next = 0
+        self._fds: deque[int] = deque()
+        self.dead = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """No tag is free: replies must be taken first."""
+        return len(self._waiting) >= MAX_TAGS
+
+    def submit(self, request: Message) -> tuple[Pending, bytes]:
+        """Give a request a tag; the bytes are to be sent. Raises: EIO once the session is dead."""
+        if self.dead:
+            raise EIO("the Gofer is gone")
+        if isinstance(request, Tversion):
+            tag = NOTAG
+        elif self._free:
+            tag = self._free.pop()
+        else:
+            tag = self._next
+            self._next += 1
+        data = request.encode(tag)
+        pending = self._waiting[tag] = Pending(request)
+        return pending, data
+
+    def receive(self, data: bytes, fds: Iterable[int] = ()) -> None:
+        """Bytes and descriptors from the socket, in their order. No data is the end of it.
+
+        A server that does not speak 9P ends the session: every request, now and later, is EIO.
+        """
+        self._fds.extend(fds)
+        if not data:
+            self.fail()
+            return
+        try:
+            for tag, reply in self._reader.feed(data):
+                self._complete(tag, reply)
+        except ProtocolError:
+            self.fail()
+
+    def fail(self) -> None:
+        """The session is over."""
+        self.dead = True
+        while self._fds:
+            os.close(self._fds.popleft())
+        waiting, self._waiting = self._waiting, {}
+        for pending in waiting.values():
+            pending.complete(None, -1)
+
+    def _complete(self, tag: int, reply: Message) -> None:
+        pending = self._waiting.get(tag)
+        if pending is None:
+            raise ProtocolError(f"reply to tag {tag}, which is free")
+        if reply.type != pending.request.type + 1 and not isinstance(reply, Rlerror):
+            raise ProtocolError(f"{reply!r} does not answer {pending.request!r}")
+        fd = -1
+        if _donates(reply):
+            if not self._fds:
+                raise ProtocolError("a descriptor was announced and did not come")
+            fd = self._fds.popleft()
+        del self._waiting[tag]
+        if tag != NOTAG:
+            self._free.append(tag)
+        pending.complete(reply, fd)
+
+
+def _donates(reply: Message) -> bool:
+    if isinstance(reply, Rwalkx | Rcreatex):
+        return reply.opened == OPENED_DONATED
+    return isinstance(reply, Rdupx)

@@ -1,0 +1,253 @@
+"""A 9P session with the Gofer over a stream socket.
+
+Requests are pipelined. A caller on the kernel thread uses `call`: the reply to a metadata request
+usually comes within tens of microseconds, so `call` first waits for it in place, for a bounded
+time, and sleeps as a fiber only if that was too short. `call_now` waits for as long as it takes
+(boot, before the loop runs). `send` does not wait: for clunks.
+
+The socket stays in blocking mode; SO_RCVTIMEO is the bound of the wait in place. When the Gofer
+dies, everybody who waits gets EIO, and later requests fail with EIO at once.
+"""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from gofer.p9.codec import Message
+from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION_EXTENDED
+from gofer.p9.extensions import Tdupx
+from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
+from sentry.errors import EIO, EPROTO
+from sentry.fs.gofer.requests import Pending, Requests
+from sentry.wait.fiber import Mode, park, this_fiber
+
+_RECEIVE = 65536
+_MAX_FDS = 16
+_ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * 4)
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_PATIENCE = (0).to_bytes(8, "little") + (1000).to_bytes(8, "little")
+"""struct timeval of 1 ms; the kernel rounds it up to a tick."""
+_DRAIN_AT = 32
+
+_M = TypeVar("_M", bound=Message)
+
+
+class Watcher(Protocol):
+    """What a session needs of the loop."""
+
+    def watch(
+        self, fd: int, events: int, callback: Callable[[int], None] | None = None
+    ) -> None: ...
+
+
+class Session:
+    """One connection. `loop` may be set later; until then only `call_now` and `send` work."""
+
+    def __init__(self, sock: socket.socket, loop: Watcher | None = None) -> None:
+        self.sock = sock
+        self.loop = loop
+        self.msize = MSIZE_MIN
+        self.version = b""
+        self._requests = Requests()
+        self._sleepers = 0
+        self._free_fids: list[int] = []
+        self._next_fid = 0
+        sock.setblocking(True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+
+    @property
+    def dead(self) -> bool:
+        """The Gofer is gone: every request fails with EIO."""
+        return self._requests.dead
+
+    @property
+    def extended(self) -> bool:
+        """The server speaks the messages of `gofer.p9.extensions`."""
+        return self.version == VERSION_EXTENDED
+
+    @property
+    def unanswered(self) -> int:
+        """Requests whose reply has not come, abandoned ones too."""
+        return len(self._requests)
+
+    # --- fids
+
+    def new_fid(self) -> int:
+        """A fid that is not in use."""
+        if self._free_fids:
+            return self._free_fids.pop()
+        self._next_fid += 1
+        return self._next_fid - 1
+
+    def free_fid(self, fid: int) -> None:
+        """The number of a fid that was never bound, or is being clunked.
+
+        The server handles requests in their order, so the number can be used again at once.
+        """
+        self._free_fids.append(fid)
+
+    def clunk(self, fid: int) -> None:
+        """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
+        if not self.dead:
+            try:
+                self.send(Tclunk(fid)).abandon()
+            except EIO:
+                return
+        self.free_fid(fid)
+
+    # --- the start
+
+    def negotiate(self, msize: int = MSIZE_MAX, version: bytes = VERSION_EXTENDED) -> None:
+        """Agree on a version and a message size. Raises: EPROTO if the server speaks no 9P2000.L."""
+        reply = self.call_now(Tversion(msize, version))
+        assert isinstance(reply, Rversion)
+        if not reply.version.startswith(b"9P2000.L") or not MSIZE_MIN <= reply.msize <= msize:
+            raise EPROTO(f"the server offers {reply.version!r}, {reply.msize} bytes")
+        self.version = reply.version
+        self.msize = reply.msize
+
+    def attach(self, name: bytes, uid: int = NONUNAME, user: bytes = b"") -> int:
+        """The fid of the root of an attachment."""
+        fid = self.new_fid()
+        self.call_now(Tattach(fid, NOFID, user, name, uid))
+        return fid
+
+    # --- requests
+
+    def send(self, request: Message) -> Pending:
+        """Send a request; the reply is for whoever waits for it, or nobody. Raises: EIO."""
+        requests = self._requests
+        if len(requests) >= _DRAIN_AT:
+            self.drain()
+            while requests.full:
+                self._receive(0)
+        pending, data = requests.submit(request)
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view, _SEND_FLAGS) :]
+            except (BlockingIOError, InterruptedError):
+                # The server reads no further until its replies are taken.
+                self._receive(0)
+                if requests.dead:
+                    break
+            except OSError:
+                requests.fail()
+                break
+        return pending
+
+    def call_now(self, request: Message) -> Message:
+        """The reply, waited for without the loop. Raises: the server's Errno, EIO."""
+        return self.wait_now(self.send(request))
+
+    def wait_now(self, pending: Pending) -> Message:
+        """The reply of a request that was sent."""
+        while not pending.done:
+            self._receive(0)
+        return pending.result()
+
+    async def call(self, request: Message, mode: Mode = Mode.UNINTERRUPTIBLE) -> Message:
+        """The reply. Raises: the server's Errno, EIO; Killed or Interrupted as `mode` allows."""
+        return await self.wait(self.send(request), mode)
+
+    async def wait(
+        self,
+        pending: Pending,
+        mode: Mode = Mode.UNINTERRUPTIBLE,
+        undo: Callable[[Message], None] | None = None,
+    ) -> Message:
+        """The reply of a request that was sent; in place if it comes soon, else asleep.
+
+        When the waiter is killed, the request goes on; `undo` takes back what it did.
+        """
+        while not pending.done and self._receive(0):
+            pass
+        if not pending.done:
+            await self._sleep(pending, mode, undo)
+        return pending.result()
+
+    async def call_slow(self, request: Message, mode: Mode = Mode.KILLABLE) -> Message:
+        """`call` for what is expected to take long (data, fsync): asleep from the start."""
+        pending = self.send(request)
+        self.drain()
+        if not pending.done:
+            await self._sleep(pending, mode, None)
+        return pending.result()
+
+    def drain(self) -> None:
+        """Take the replies that have arrived."""
+        while self._requests and self._receive(socket.MSG_DONTWAIT):
+            pass
+
+    def duplicate(self) -> int:
+        """A socket with a copy of this session on it: same fids, none of them open."""
+        pending = self.send(Tdupx())
+        self.wait_now(pending)
+        return pending.take_fd()
+
+    def adopt(self, other: Session) -> None:
+        """This session is the duplicate of `other` (in a forked sandbox)."""
+        self.msize, self.version = other.msize, other.version
+        self._free_fids, self._next_fid = list(other._free_fids), other._next_fid
+
+    def close(self) -> None:
+        """End the session; whoever waits gets EIO."""
+        if self._sleepers and self.loop is not None:
+            self.loop.watch(self.sock.fileno(), 0)
+        self._requests.fail()
+        self.sock.close()
+
+    # --- replies
+
+    async def _sleep(
+        self, pending: Pending, mode: Mode, undo: Callable[[Message], None] | None
+    ) -> None:
+        fiber = await this_fiber()
+        loop = self.loop
+        assert loop is not None, "a session without a loop cannot sleep"
+        pending.when_done(fiber.wake)
+        self._sleepers += 1
+        if self._sleepers == 1:
+            loop.watch(self.sock.fileno(), select.EPOLLIN, self._on_event)
+        try:
+            while not pending.done:
+                await park(mode)
+        except BaseException:
+            pending.abandon(undo)
+            raise
+        finally:
+            self._sleepers -= 1
+            if not self._sleepers and self.sock.fileno() >= 0:
+                loop.watch(self.sock.fileno(), 0)
+
+    def _on_event(self, _events: int) -> None:
+        while self._receive(socket.MSG_DONTWAIT) and self._sleepers:
+            pass
+
+    def _receive(self, flags: int) -> bool:
+        """Take what has arrived; False if nothing came (in the time there is)."""
+        try:
+            data, ancillary, _, _ = self.sock.recvmsg(
+                _RECEIVE, _ANCILLARY, flags | socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            self._requests.fail()
+            return False
+        fds = array.array("i")
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        self._requests.receive(data, fds)
+        return bool(data)
+
+
+def expect(reply: Message, kind: type[_M]) -> _M:
+    """`reply`, typed: the session has checked that it answers its request."""
+    assert isinstance(reply, kind)
+    return reply
