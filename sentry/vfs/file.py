@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno
+from sentry.vfs.watches import tell
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue, until
 
@@ -93,6 +95,7 @@ class FileDescription:
 
     __slots__ = (
         "__weakref__",
+        "counted",
         "creds",
         "epolls",
         "flags",
@@ -129,6 +132,8 @@ class FileDescription:
         self.owner_signal = 0
         self.epolls: dict[Any, Any] | None = None
         """Epoll items that watch it, to be dropped at release."""
+        self.counted = False
+        """It keeps its mount busy (and, open for writing, programs from running from it)."""
 
     @property
     def inode(self) -> Inode:
@@ -149,10 +154,28 @@ class FileDescription:
             if self.epolls:
                 for item in list(self.epolls.values()):
                     item.file_released()
-            locks = self.inode.locks
-            if locks is not None:
-                locks.release_description(self)
+            self._closed()
             self.release()
+
+    def count(self) -> None:
+        """It was opened through a name: its mount and inode know until the last close."""
+        self.counted = True
+        self.location.mount.open_files += 1
+        if self.writable and self.inode.is_regular:
+            self.location.mount.writers += 1
+            self.inode.write_count += 1
+
+    def _closed(self) -> None:
+        inode = self.location.dentry.inode
+        if inode.locks is not None:
+            inode.locks.release_description(self)
+        if self.counted:
+            self.location.mount.open_files -= 1
+            if self.writable and inode.is_regular:
+                self.location.mount.writers -= 1
+                inode.write_count -= 1
+            if inode.fs.watched and not self.flags & O_PATH:
+                tell(self.location.dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -233,9 +233,6 @@ class Inode:
     def accessed(self) -> None:
         """A read happened and the mount keeps access times (relatime is the inode's to apply)."""
 
-    async def permission(self, mask: int) -> None:
-        """An extra right check of a file system after the usual one (MAY_* of auth.permissions)."""
-
     # --- walking
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:
@@ -251,8 +248,12 @@ class Inode:
         return None
 
     async def readlink(self) -> bytes:
-        """readlink(2): the text of the link (of magic ones too)."""
+        """readlink(2): the text of the link."""
         raise EINVAL("not a symbolic link")
+
+    def readlink_for(self, caller: Caller) -> bytes | None:
+        """The text of a link that depends on who reads it (/proc/self, magic links); else None."""
+        return None
 
     def follow(self, caller: Caller) -> Location | None:
         """A magic link (/proc/self/fd/3, /proc/self/exe) jumps there; None for a link that is text."""

@@ -1,0 +1,43 @@
+"""Permission checks on inodes, in Linux's order: fs/namei.c (inode_permission, may_create, may_delete)."""
+
+from __future__ import annotations
+
+from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
+from sentry.auth.credentials import Credentials
+from sentry.auth.permissions import MAY_EXEC, MAY_WRITE, check_access, check_sticky
+from sentry.errors import EBUSY, EISDIR, ENOENT, ENOTDIR, EROFS
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.interface import Inode
+
+
+def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
+    """inode_permission(). Raises: EROFS for a file system that cannot be written, EACCES."""
+    if mask & MAY_WRITE and inode.fs.read_only and inode.kind in (S_IFREG, S_IFDIR, S_IFLNK):
+        raise EROFS(f"{inode.fs.name} is read-only")
+    check_access(creds, inode.mode, inode.uid, inode.gid, mask)
+
+
+def check_create(creds: Credentials, directory: Dentry) -> None:
+    """may_create(): a name can be made there. Raises: ENOENT in a removed directory, EACCES."""
+    if directory.unlinked:
+        raise ENOENT("the directory has been removed")
+    check_inode(creds, directory.inode, MAY_WRITE | MAY_EXEC)
+
+
+def check_delete(creds: Credentials, directory: Dentry, child: Inode, *, want_dir: bool) -> None:
+    """may_delete(): a name can be taken away. Raises: EACCES, EPERM, ENOTDIR, EISDIR."""
+    parent = directory.inode
+    check_inode(creds, parent, MAY_WRITE | MAY_EXEC)
+    check_sticky(creds, parent.mode, parent.uid, child.uid)
+    if want_dir and not child.is_dir:
+        raise ENOTDIR("not a directory")
+    if not want_dir and child.is_dir:
+        raise EISDIR("a directory")
+    if directory.unlinked:
+        raise ENOENT("the directory has been removed")
+
+
+def check_not_busy(dentry: Dentry) -> None:
+    """A mount point cannot be removed or moved. Raises: EBUSY."""
+    if dentry.mounts:
+        raise EBUSY("a mount point")

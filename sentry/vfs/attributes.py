@@ -1,0 +1,107 @@
+"""chmod, chown, utimensat, truncate: who may, and what else changes. fs/attr.c, fs/open.c, fs/utimes.c."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sentry.abi.eventfd import IN_ATTRIB
+from sentry.abi.resource import RLIMIT_FSIZE
+from sentry.abi.signal import SIGXFSZ
+from sentry.auth.credentials import UNCHANGED
+from sentry.auth.permissions import (
+    MAY_WRITE,
+    check_chown,
+    chmod_bits,
+    chown_drops_set_id,
+    drop_set_id,
+    owner_or_capable,
+)
+from sentry.errors import EACCES, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, EPERM, ETXTBSY
+from sentry.vfs.access import check_inode
+from sentry.vfs.dentry import Location
+from sentry.vfs.file import Caller
+from sentry.vfs.interface import Changes
+from sentry.vfs.watches import tell
+
+
+async def chmod(caller: Caller, location: Location, mode: int) -> None:
+    """chmod_common(). Raises: EROFS, EPERM, EOPNOTSUPP for a symbolic link."""
+    location.mount.check_writable()
+    inode = location.dentry.inode
+    async with inode.lock:
+        if inode.is_symlink:
+            raise EOPNOTSUPP("the mode of a symbolic link")
+        if not owner_or_capable(caller.creds, inode.uid):
+            raise EPERM("chmod of somebody else's file")
+        await inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
+    tell(location.dentry, IN_ATTRIB)
+
+
+async def chown(caller: Caller, location: Location, uid: int, gid: int) -> None:
+    """chown_common(); 0xffffffff leaves an id alone. Raises: EROFS, EPERM."""
+    location.mount.check_writable()
+    inode = location.dentry.inode
+    async with inode.lock:
+        new_uid = None if uid == UNCHANGED else uid
+        new_gid = None if gid == UNCHANGED else gid
+        check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
+        mode = chown_drops_set_id(inode.mode)
+        await inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
+    tell(location.dentry, IN_ATTRIB)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What utimensat(2) asks for: ns, or None for UTIME_OMIT; `now`: UTIME_NOW for those given."""
+
+    atime_ns: int | None
+    mtime_ns: int | None
+    both_now: bool = False
+
+
+async def set_times(caller: Caller, location: Location, times: Times) -> None:
+    """vfs_utimes(). Only the owner may set times; who may write may set both to now."""
+    location.mount.check_writable()
+    inode, creds = location.dentry.inode, caller.creds
+    if times.atime_ns is None and times.mtime_ns is None:
+        return
+    async with inode.lock:
+        if not owner_or_capable(creds, inode.uid):
+            if not times.both_now:
+                raise EPERM("times of somebody else's file")
+            try:
+                check_inode(creds, inode, MAY_WRITE)
+            except EACCES:
+                raise EACCES("times of somebody else's file") from None
+        await inode.setattr(
+            Changes(
+                atime_ns=times.atime_ns, mtime_ns=times.mtime_ns, times_now=times.both_now
+            )
+        )
+    tell(location.dentry, IN_ATTRIB)
+
+
+async def truncate_path(caller: Caller, location: Location, length: int) -> None:
+    """vfs_truncate(): truncate(2) by name. The length is checked."""
+    inode = location.dentry.inode
+    if inode.is_dir:
+        raise EISDIR("a directory")
+    if not inode.is_regular:
+        raise EINVAL("not a regular file")
+    check_inode(caller.creds, inode, MAY_WRITE)
+    location.mount.check_writable()
+    if inode.write_count < 0:
+        raise ETXTBSY("a program is running from it")
+    await truncate_inode(caller, location, length)
+
+
+async def truncate_inode(caller: Caller, location: Location, length: int) -> None:
+    """do_truncate() of a regular file. Raises: EFBIG with SIGXFSZ beyond RLIMIT_FSIZE."""
+    inode = location.dentry.inode
+    if length > caller.rlimit(RLIMIT_FSIZE):
+        size = (inode.stat_cached() or await inode.stat()).size
+        if length > size:
+            caller.send_signal(SIGXFSZ)
+            raise EFBIG("RLIMIT_FSIZE")
+    async with inode.lock:
+        await inode.setattr(Changes(size=length, mode=drop_set_id(caller.creds, inode.mode)))

@@ -1,0 +1,169 @@
+"""`FdTable`: the descriptors of a process (struct files_struct; CLONE_FILES shares it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sentry.abi.fcntl import O_PATH
+from sentry.errors import EBADF, EINVAL, EMFILE
+from sentry.vfs.file import Caller, FileDescription
+
+NR_OPEN: Final = 1 << 20
+"""fs.nr_open: no descriptor reaches it."""
+
+
+class FdTable:
+    """Numbers to descriptions. A descriptor holds one use of its description."""
+
+    __slots__ = ("__weakref__", "_cloexec", "_files", "_lowest", "users")
+
+    def __init__(self) -> None:
+        self._files: list[FileDescription | None] = []
+        self._cloexec: set[int] = set()
+        self._lowest = 0
+        """No descriptor below it is free."""
+        self.users = 1
+        """Tasks that share it."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([fd for fd, file in enumerate(self._files) if file is not None])
+
+    def __len__(self) -> int:
+        return sum(file is not None for file in self._files)
+
+    # --- looking up
+
+    def get(self, fd: int) -> FileDescription:
+        """The open file of `fd`. Raises: EBADF, also for O_PATH ones."""
+        file = self._files[fd] if 0 <= fd < len(self._files) else None
+        if file is None or file.flags & O_PATH:
+            raise EBADF(f"fd {fd}")
+        return file
+
+    def get_raw(self, fd: int) -> FileDescription:
+        """The open file of `fd`, O_PATH or not. Raises: EBADF."""
+        file = self._files[fd] if 0 <= fd < len(self._files) else None
+        if file is None:
+            raise EBADF(f"fd {fd}")
+        return file
+
+    def readable(self, fd: int) -> FileDescription:
+        """The open file of `fd`, opened for reading. Raises: EBADF."""
+        file = self.get(fd)
+        if not file.readable:
+            raise EBADF(f"fd {fd} is not open for reading")
+        return file
+
+    def writable(self, fd: int) -> FileDescription:
+        """The open file of `fd`, opened for writing. Raises: EBADF."""
+        file = self.get(fd)
+        if not file.writable:
+            raise EBADF(f"fd {fd} is not open for writing")
+        return file
+
+    def close_on_exec_of(self, fd: int) -> bool:
+        """FD_CLOEXEC of an open descriptor."""
+        return fd in self._cloexec
+
+    def set_close_on_exec(self, fd: int, on: bool) -> None:
+        """fcntl(F_SETFD) of an open descriptor."""
+        if on:
+            self._cloexec.add(fd)
+        else:
+            self._cloexec.discard(fd)
+
+    # --- making
+
+    def install(
+        self, file: FileDescription, limit: int, *, cloexec: bool = False, lowest: int = 0
+    ) -> int:
+        """Give `file` the lowest free number from `lowest` on, below `limit` (RLIMIT_NOFILE).
+
+        Raises: EMFILE; the file is not touched then.
+        """
+        fd = self.free_from(lowest, limit)
+        self._put(fd, file, cloexec)
+        return fd
+
+    def free_from(self, lowest: int, limit: int) -> int:
+        """The lowest free number. Raises: EMFILE."""
+        files = self._files
+        fd = max(lowest, self._lowest)
+        while fd < len(files) and files[fd] is not None:
+            fd += 1
+        if lowest <= self._lowest:
+            self._lowest = fd
+        if fd >= min(limit, NR_OPEN):
+            raise EMFILE(f"limit {limit}")
+        return fd
+
+    def _put(self, fd: int, file: FileDescription, cloexec: bool) -> None:
+        files = self._files
+        if fd >= len(files):
+            files.extend([None] * (fd + 1 - len(files)))
+        files[fd] = file
+        file.refs += 1
+        self.set_close_on_exec(fd, cloexec)
+
+    def replace(
+        self, caller: Caller, fd: int, file: FileDescription, limit: int, *, cloexec: bool = False
+    ) -> None:
+        """dup2(2): `fd` becomes `file`, what was there is closed. Raises: EBADF beyond the limit."""
+        if not 0 <= fd < min(limit, NR_OPEN):
+            raise EBADF(f"fd {fd}")
+        old = self._files[fd] if fd < len(self._files) else None
+        self._put(fd, file, cloexec)
+        if old is not None:
+            self._closed(caller, old)
+
+    # --- closing
+
+    def close(self, caller: Caller, fd: int) -> None:
+        """close(2). Raises: EBADF."""
+        file = self.get_raw(fd)
+        self._files[fd] = None
+        self._cloexec.discard(fd)
+        self._lowest = min(self._lowest, fd)
+        self._closed(caller, file)
+
+    def _closed(self, caller: Caller, file: FileDescription) -> None:
+        locks = file.inode.locks
+        if locks is not None and not file.flags & O_PATH:
+            locks.release_owner(self)
+        if not file.flags & O_PATH:
+            file.flush(caller)
+        file.decref()
+
+    def close_range(self, caller: Caller, first: int, last: int, *, only_mark: bool) -> None:
+        """close_range(2): close, or mark close-on-exec, all open ones in the range."""
+        if first > last:
+            raise EINVAL(f"{first} > {last}")
+        for fd in range(first, min(last + 1, len(self._files))):
+            if self._files[fd] is None:
+                continue
+            if only_mark:
+                self._cloexec.add(fd)
+            else:
+                self.close(caller, fd)
+
+    def close_on_exec(self, caller: Caller) -> None:
+        """execve(2): close those marked."""
+        for fd in sorted(self._cloexec):
+            self.close(caller, fd)
+
+    def close_all(self, caller: Caller) -> None:
+        """The last task is gone."""
+        for fd in self:
+            self.close(caller, fd)
+
+    def copy(self, last: int | None = None) -> FdTable:
+        """fork(2) without CLONE_FILES: the same descriptions (up to `last`)."""
+        new = FdTable()
+        new._files = self._files[: None if last is None else last + 1]
+        new._cloexec = {fd for fd in self._cloexec if fd < len(new._files)}
+        new._lowest = min(self._lowest, len(new._files))
+        for file in new._files:
+            if file is not None:
+                file.refs += 1
+        return new

@@ -1,0 +1,168 @@
+"""Advisory locks of one inode: POSIX and OFD record locks, and flock. fcntl_locking(2), flock(2).
+
+An owner is an `FdTable` (POSIX: all tasks that share it), or a `FileDescription` (OFD, flock).
+POSIX and OFD locks exclude each other; flock locks live apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sentry.errors import EAGAIN, EDEADLK, ENOLCK
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import WaitQueue, until
+
+MAX_LOCKS: Final = 65_536
+"""Ceiling of record locks on one file."""
+END: Final = (1 << 63) - 1
+
+
+@dataclass(slots=True)
+class RecordLock:
+    """A range [start, end], inclusive as in Linux."""
+
+    owner: object
+    pid: int
+    """F_GETLK shows it; -1 for OFD locks."""
+    exclusive: bool
+    start: int
+    end: int
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """The ranges have a byte in common."""
+        return self.start <= end and start <= self.end
+
+
+@dataclass(slots=True)
+class Request:
+    """A lock that is asked for; `exclusive` None unlocks."""
+
+    owner: object
+    pid: int
+    exclusive: bool | None
+    start: int
+    end: int
+
+
+class FileLocks:
+    """All locks of an inode."""
+
+    __slots__ = ("flocks", "queue", "records", "waiting")
+
+    def __init__(self) -> None:
+        self.records: list[RecordLock] = []
+        self.flocks: dict[object, bool] = {}
+        """Description → exclusive."""
+        self.queue = WaitQueue()
+        self.waiting: dict[object, object] = {}
+        """POSIX owners asleep here, and whom they wait for (for EDEADLK)."""
+
+    # --- records
+
+    def conflict(self, request: Request) -> RecordLock | None:
+        """The first lock of somebody else that stands in the way."""
+        for lock in self.records:
+            if lock.owner is request.owner or not lock.overlaps(request.start, request.end):
+                continue
+            if lock.exclusive or request.exclusive:
+                return lock
+        return None
+
+    def set(self, request: Request) -> None:
+        """Take or drop the range now. Raises: EAGAIN, ENOLCK."""
+        if request.exclusive is not None and self.conflict(request) is not None:
+            raise EAGAIN("locked")
+        kept: list[RecordLock] = []
+        start, end = request.start, request.end
+        for lock in self.records:
+            if lock.owner is not request.owner:
+                kept.append(lock)
+                continue
+            same = lock.exclusive == request.exclusive
+            if same and lock.start <= end + 1 and start <= lock.end + 1:
+                start, end = min(start, lock.start), max(end, lock.end)
+                continue
+            if not lock.overlaps(request.start, request.end):
+                kept.append(lock)
+                continue
+            if lock.start < request.start:
+                kept.append(
+                    RecordLock(lock.owner, lock.pid, lock.exclusive, lock.start, request.start - 1)
+                )
+            if lock.end > request.end:
+                kept.append(
+                    RecordLock(lock.owner, lock.pid, lock.exclusive, request.end + 1, lock.end)
+                )
+        if request.exclusive is not None:
+            kept.append(RecordLock(request.owner, request.pid, request.exclusive, start, end))
+        if len(kept) > MAX_LOCKS:
+            raise ENOLCK("too many locks on a file")
+        self.records = kept
+        if request.exclusive is not True:
+            self.queue.notify()
+
+    async def wait_set(self, request: Request, graph: dict[object, object], posix: bool) -> None:
+        """F_SETLKW. `graph`: who waits for whom, over all files. Raises: EDEADLK, Interrupted."""
+
+        def attempt() -> None:
+            if request.exclusive is not None:
+                blocker = self.conflict(request)
+                if blocker is not None and posix:
+                    self._check_deadlock(request.owner, blocker.owner, graph)
+                    graph[request.owner] = blocker.owner
+            self.set(request)
+
+        try:
+            await until(attempt, (self.queue,))
+        finally:
+            graph.pop(request.owner, None)
+
+    @staticmethod
+    def _check_deadlock(owner: object, blocker: object, graph: dict[object, object]) -> None:
+        """posix_locks_deadlock(): at most 10 steps."""
+        at: object | None = blocker
+        for _ in range(10):
+            at = graph.get(at)
+            if at is None:
+                return
+            if at is owner:
+                raise EDEADLK("a circle of waiters")
+
+    # --- flock
+
+    def flock(self, owner: object, exclusive: bool) -> None:
+        """Take or convert a lock now. Raises: EAGAIN; a conversion has then lost the old lock."""
+        if self.flocks.get(owner) is exclusive:
+            return
+        if self.flocks.pop(owner, None) is not None:
+            self.queue.notify()
+        for held in self.flocks.values():
+            if held or exclusive:
+                raise EAGAIN("locked")
+        self.flocks[owner] = exclusive
+
+    async def wait_flock(self, owner: object, exclusive: bool) -> None:
+        """flock(2) without LOCK_NB."""
+        await until(
+            lambda: self.flock(owner, exclusive), (self.queue,), mode=Mode.INTERRUPTIBLE
+        )
+
+    def unflock(self, owner: object) -> None:
+        """LOCK_UN."""
+        if self.flocks.pop(owner, None) is not None:
+            self.queue.notify()
+
+    # --- the ends of owners
+
+    def release_owner(self, owner: object) -> None:
+        """A process closed a descriptor of the file: its POSIX locks are gone, as POSIX has it."""
+        before = len(self.records)
+        self.records = [lock for lock in self.records if lock.owner is not owner]
+        if len(self.records) != before:
+            self.queue.notify()
+
+    def release_description(self, file: object) -> None:
+        """The last use of a description is gone."""
+        self.release_owner(file)
+        self.unflock(file)

@@ -1,0 +1,346 @@
+"""Making, removing and moving names: mkdir, mknod, symlink, link, unlink, rmdir, rename.
+
+The checks are in the order of fs/namei.c; the inode operations below them are the file system's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sentry.abi.capability import CAP_FSETID, CAP_MKNOD
+from sentry.abi.eventfd import (
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_MOVE_SELF,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+)
+from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
+from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from sentry.auth.permissions import MAY_READ, MAY_WRITE, may_access, owner_or_capable
+from sentry.errors import (
+    EBUSY,
+    EEXIST,
+    EINVAL,
+    EISDIR,
+    EMLINK,
+    ENOENT,
+    ENOTDIR,
+    ENOTEMPTY,
+    EPERM,
+    EXDEV,
+)
+from sentry.vfs.access import check_create, check_delete, check_inode, check_not_busy
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.file import Caller
+from sentry.vfs.interface import Absent, Inode, Owner
+from sentry.vfs.walk import Walk, child_of, resolve_parent
+from sentry.vfs.watches import tell, tell_child, tell_self
+
+SPECIAL: Final = (b"", b".", b"..")
+"""Last components that are no name."""
+MAX_LINKS: Final = 65_000
+
+
+def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
+    """Mode and owner of a new inode; a set-group-id directory gives its group: inode_init_owner()."""
+    creds = caller.creds
+    gid = creds.fsgid
+    if directory.mode & 0o2000:
+        gid = directory.gid
+        if mode & S_IFMT == S_IFDIR:
+            mode |= 0o2000
+        elif mode & 0o2010 == 0o2010 and not creds.in_group(gid) and not creds.has(CAP_FSETID):
+            mode &= ~0o2000
+    return mode, Owner(creds.fsuid, gid)
+
+
+def dentry_of(caller: Caller, directory: Dentry, name: bytes, inode: Inode) -> Dentry:
+    """The dentry of a name that the file system just resolved."""
+    return directory.child(name, inode, caller.kernel.vfs.dentries)
+
+
+@asynccontextmanager
+async def new_name(
+    caller: Caller, dirfd: int, path: bytes, *, directory: bool
+) -> AsyncIterator[Walk]:
+    """A free name and its locked directory: filename_create(), then may_create()."""
+    walk = await resolve_parent(caller, dirfd, path)
+    if walk.last in SPECIAL:
+        raise EEXIST(f"{path!r}")
+    parent = walk.at.dentry
+    async with parent.inode.lock:
+        child = await child_of(parent.inode, walk.last)
+        if not isinstance(child, Absent):
+            raise EEXIST(f"{path!r}")
+        if walk.last_slash and not directory:
+            raise ENOENT("slashes after the name of a file to create")
+        walk.at.mount.check_writable()
+        yield walk
+
+
+async def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
+    """mkdirat(2)."""
+    async with new_name(caller, dirfd, path, directory=True) as walk:
+        parent = walk.at.dentry
+        check_create(caller.creds, parent)
+        mode, owner = new_owner(
+            caller, parent.inode, S_IFDIR | mode & 0o1777 & ~caller.fs.umask
+        )
+        await parent.inode.mkdir(walk.last, mode & 0o7777, owner)
+        tell_child(parent.inode, IN_CREATE, walk.last, is_dir=True)
+
+
+async def mknod(
+    caller: Caller, dirfd: int, path: bytes, mode: int, rdev: int
+) -> Location:
+    """mknodat(2); the type is checked. Gives the place of the new inode (bind(2) uses it)."""
+    async with new_name(caller, dirfd, path, directory=False) as walk:
+        parent = walk.at.dentry
+        check_create(caller.creds, parent)
+        kind = mode & S_IFMT
+        is_device = kind in (S_IFCHR, S_IFBLK) and not (kind == S_IFCHR and rdev == 0)
+        if is_device and not caller.creds.has(CAP_MKNOD):
+            raise EPERM("mknod of a device")
+        mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777 & ~caller.fs.umask)
+        if kind == S_IFREG:
+            inode = await parent.inode.create(walk.last, mode & 0o7777, owner)
+        else:
+            inode = await parent.inode.mknod(walk.last, mode, rdev, owner)
+        tell_child(parent.inode, IN_CREATE, walk.last)
+        return Location(walk.at.mount, dentry_of(caller, parent, walk.last, inode))
+
+
+async def symlink(caller: Caller, target: bytes, dirfd: int, path: bytes) -> None:
+    """symlinkat(2)."""
+    async with new_name(caller, dirfd, path, directory=False) as walk:
+        parent = walk.at.dentry
+        check_create(caller.creds, parent)
+        _, owner = new_owner(caller, parent.inode, S_IFLNK)
+        await parent.inode.symlink(walk.last, target, owner)
+        tell_child(parent.inode, IN_CREATE, walk.last)
+
+
+async def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
+    """linkat(2) of a place that is known."""
+    async with new_name(caller, dirfd, path, directory=False) as walk:
+        parent, inode = walk.at.dentry, old.dentry.inode
+        if old.mount is not walk.at.mount:
+            raise EXDEV("another mount")
+        _check_hardlink(caller, inode)
+        check_create(caller.creds, parent)
+        if inode.fs is not parent.inode.fs:
+            raise EXDEV("another file system")
+        if inode.is_dir:
+            raise EPERM("a directory")
+        links = (inode.stat_cached() or await inode.stat()).nlink
+        if links >= MAX_LINKS:
+            raise EMLINK(f"{links} links")
+        await parent.inode.link(walk.last, inode)
+        tell_child(parent.inode, IN_CREATE, walk.last)
+        tell_self(inode, IN_ATTRIB)
+
+
+def _check_hardlink(caller: Caller, inode: Inode) -> None:
+    """fs.protected_hardlinks: may_linkat(). Raises: EPERM."""
+    if not caller.kernel.vfs.protected_hardlinks or owner_or_capable(caller.creds, inode.uid):
+        return
+    mode = inode.mode
+    safe = inode.is_regular and not mode & 0o4000 and mode & 0o2010 != 0o2010
+    if not safe or not may_access(
+        caller.creds, mode, inode.uid, inode.gid, MAY_READ | MAY_WRITE
+    ):
+        raise EPERM("a hard link to somebody else's file")
+
+
+async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
+    """unlinkat(2) without AT_REMOVEDIR: do_unlinkat()."""
+    walk = await resolve_parent(caller, dirfd, path)
+    if walk.last in SPECIAL:
+        raise EISDIR(f"{path!r}")
+    parent = walk.at.dentry
+    async with parent.inode.lock:
+        walk.at.mount.check_writable()
+        child = await child_of(parent.inode, walk.last)
+        if isinstance(child, Absent):
+            raise ENOENT(f"{path!r}")
+        if walk.last_slash:
+            raise EISDIR(f"{path!r}") if child.is_dir else ENOTDIR(f"{path!r}")
+        check_delete(caller.creds, parent, child, want_dir=False)
+        known = parent.known_child(walk.last)
+        if known is not None:
+            check_not_busy(known)
+        await parent.inode.unlink(walk.last, child)
+        if known is not None:
+            known.drop()
+    _removed(parent, walk.last, child)
+
+
+async def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
+    """rmdir(2): do_rmdir()."""
+    walk = await resolve_parent(caller, dirfd, path)
+    if walk.last == b"..":
+        raise ENOTEMPTY(f"{path!r}")
+    if walk.last == b".":
+        raise EINVAL(f"{path!r}")
+    if not walk.last:
+        raise EBUSY("the root")
+    parent = walk.at.dentry
+    async with parent.inode.lock:
+        walk.at.mount.check_writable()
+        child = await child_of(parent.inode, walk.last)
+        if isinstance(child, Absent):
+            raise ENOENT(f"{path!r}")
+        check_delete(caller.creds, parent, child, want_dir=True)
+        known = parent.known_child(walk.last)
+        if known is not None:
+            check_not_busy(known)
+        await parent.inode.rmdir(walk.last, child)
+        if known is not None:
+            known.drop()
+    _removed(parent, walk.last, child)
+
+
+def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
+    """inotify of a removed name: the child hears, too, if it was its last one."""
+    tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
+    if child.watches is not None:
+        attributes = child.stat_cached()
+        if attributes is None or attributes.nlink == 0 or child.is_dir:
+            tell_self(child, IN_DELETE_SELF)
+            for watch in list(child.watches.items):
+                watch.removed()
+        else:
+            tell_self(child, IN_ATTRIB)
+
+
+async def rename(
+    caller: Caller, old: tuple[int, bytes], new: tuple[int, bytes], flags: int
+) -> None:
+    """renameat2(2); the flags are checked: do_renameat2()."""
+    source = await resolve_parent(caller, *old)
+    target = await resolve_parent(caller, *new)
+    if source.at.mount is not target.at.mount:
+        raise EXDEV("another mount")
+    if source.last in SPECIAL:
+        raise EBUSY(f"{old[1]!r}")
+    if target.last in SPECIAL:
+        raise EEXIST(f"{new[1]!r}") if flags & RENAME_NOREPLACE else EBUSY(f"{new[1]!r}")
+    source.at.mount.check_writable()
+    first, second = _lock_order(source.at.dentry, target.at.dentry)
+    async with first.inode.lock:
+        if second is first:
+            await _rename_locked(caller, source, target, flags)
+        else:
+            async with second.inode.lock:
+                await _rename_locked(caller, source, target, flags)
+
+
+def _lock_order(a: Dentry, b: Dentry) -> tuple[Dentry, Dentry]:
+    """Ancestors first, then by address: lock_rename()."""
+    if a.inode is b.inode:
+        return a, a
+    if a.is_below(b):
+        return b, a
+    if b.is_below(a) or id(a.inode) < id(b.inode):
+        return a, b
+    return b, a
+
+
+async def _rename_locked(caller: Caller, source: Walk, target: Walk, flags: int) -> None:
+    from_dir, to_dir = source.at.dentry, target.at.dentry
+    child = await child_of(from_dir.inode, source.last)
+    if isinstance(child, Absent):
+        raise ENOENT("nothing to rename")
+    victim = await child_of(to_dir.inode, target.last)
+    exists = not isinstance(victim, Absent)
+    if flags & RENAME_NOREPLACE and exists:
+        raise EEXIST("the new name is taken")
+    if flags & RENAME_EXCHANGE:
+        if isinstance(victim, Absent):
+            raise ENOENT("nothing to exchange with")
+        if target.last_slash and not victim.is_dir:
+            raise ENOTDIR("slashes after the new name")
+    if not child.is_dir:
+        if source.last_slash:
+            raise ENOTDIR("slashes after the old name")
+        if not flags & RENAME_EXCHANGE and target.last_slash:
+            raise ENOTDIR("slashes after the new name")
+    moved = dentry_of(caller, from_dir, source.last, child)
+    if to_dir.is_below(moved):
+        raise EINVAL("into itself")
+    replaced = None
+    if not isinstance(victim, Absent):
+        replaced = dentry_of(caller, to_dir, target.last, victim)
+        if from_dir.is_below(replaced):
+            raise EINVAL("into itself") if flags & RENAME_EXCHANGE else ENOTEMPTY("an ancestor")
+    if child is victim:
+        return
+    _check_rename(caller, (from_dir, moved), (to_dir, replaced), flags)
+    await from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
+    _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
+
+
+def _check_rename(
+    caller: Caller,
+    source: tuple[Dentry, Dentry],
+    target: tuple[Dentry, Dentry | None],
+    flags: int,
+) -> None:
+    """The rights and types of vfs_rename()."""
+    (from_dir, moved), (to_dir, replaced), creds = source, target, caller.creds
+    child = moved.inode
+    check_delete(creds, from_dir, child, want_dir=child.is_dir)
+    if replaced is None:
+        check_create(creds, to_dir)
+    elif flags & RENAME_EXCHANGE:
+        check_delete(creds, to_dir, replaced.inode, want_dir=replaced.inode.is_dir)
+    else:
+        check_delete(creds, to_dir, replaced.inode, want_dir=child.is_dir)
+    if from_dir.inode is not to_dir.inode:
+        if child.is_dir:
+            check_inode(creds, child, MAY_WRITE)
+        if flags & RENAME_EXCHANGE and replaced is not None and replaced.inode.is_dir:
+            check_inode(creds, replaced.inode, MAY_WRITE)
+    if flags & RENAME_WHITEOUT and not creds.has(CAP_MKNOD):
+        raise EPERM("RENAME_WHITEOUT")
+    check_not_busy(moved)
+    if replaced is not None:
+        check_not_busy(replaced)
+    if child.fs is not to_dir.inode.fs:
+        raise EXDEV("another file system")
+
+
+def _moved(
+    caller: Caller,
+    source: tuple[Dentry, bytes, Dentry],
+    target: tuple[Dentry, bytes, Dentry | None],
+    flags: int,
+) -> None:
+    """Dentries and watches follow what the file system did."""
+    (from_dir, old_name, moved), (to_dir, new_name, replaced) = source, target
+    if flags & RENAME_EXCHANGE and replaced is not None:
+        replaced.move(from_dir, old_name)
+    elif replaced is not None:
+        replaced.drop()
+    from_known = from_dir.known_child(old_name)
+    moved.move(to_dir, new_name)
+    if flags & RENAME_EXCHANGE and replaced is not None and from_known is replaced:
+        replaced.move(from_dir, old_name)
+    if not from_dir.inode.fs.watched:
+        return
+    cookie = caller.kernel.vfs.new_cookie()
+    is_dir = moved.inode.is_dir
+    tell_child(from_dir.inode, IN_MOVED_FROM, old_name, is_dir=is_dir, cookie=cookie)
+    tell_child(to_dir.inode, IN_MOVED_TO, new_name, is_dir=is_dir, cookie=cookie)
+    tell_self(moved.inode, IN_MOVE_SELF)
+    if replaced is not None and not flags & RENAME_EXCHANGE:
+        tell(replaced, IN_ATTRIB)
+        tell_self(replaced.inode, IN_DELETE_SELF)
+        if replaced.inode.watches is not None:
+            for watch in list(replaced.inode.watches.items):
+                watch.removed()

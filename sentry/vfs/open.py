@@ -1,0 +1,332 @@
+"""open(2) and its relatives below the system call: fs/namei.c (path_openat), fs/open.c.
+
+`OpenHow` is what the flags mean; `open_path` walks, creates, checks and opens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
+from sentry.abi.fcntl import (
+    O_ACCMODE,
+    O_APPEND,
+    O_CLOEXEC,
+    O_CREAT,
+    O_DIRECT,
+    O_DIRECTORY,
+    O_DSYNC,
+    O_EXCL,
+    O_LARGEFILE,
+    O_NOATIME,
+    O_NOCTTY,
+    O_NOFOLLOW,
+    O_NONBLOCK,
+    O_PATH,
+    O_RDONLY,
+    O_SYNC,
+    O_TMPFILE,
+    O_TRUNC,
+)
+from sentry.abi.mount import MS_NODEV, MS_NOEXEC
+from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK
+from sentry.auth.permissions import MAY_EXEC, MAY_READ, MAY_WRITE, owner_or_capable
+from sentry.errors import (
+    EACCES,
+    EEXIST,
+    EINVAL,
+    EISDIR,
+    ELOOP,
+    ENOENT,
+    ENOTDIR,
+    ENXIO,
+    EPERM,
+    ETXTBSY,
+)
+from sentry.vfs.access import check_create, check_inode
+from sentry.vfs.attributes import truncate_inode
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.file import Caller, FileDescription
+from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.names import new_owner
+from sentry.vfs.walk import Walk, child_of
+from sentry.vfs.watches import tell, tell_child
+
+TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
+SYNC_BIT: Final = O_SYNC & ~O_DSYNC
+O_ASYNC: Final = 0x2000
+VALID_FLAGS: Final = (
+    O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | SYNC_BIT
+    | O_ASYNC | O_DIRECT | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH
+    | TMPFILE_BIT
+)  # fmt: skip
+PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHow:
+    """Checked flags of an open: struct open_flags."""
+
+    flags: int
+    mode: int
+    access: int
+    resolve: int = 0
+
+    @staticmethod
+    def old(flags: int, mode: int) -> OpenHow:
+        """open(2), openat(2): unknown bits are ignored. Raises: EINVAL."""
+        flags &= VALID_FLAGS
+        if flags & O_PATH:
+            flags &= PATH_FLAGS
+        if not flags & (O_CREAT | TMPFILE_BIT):
+            mode = 0
+        return OpenHow.strict(flags, mode & 0o7777, 0)
+
+    @staticmethod
+    def strict(flags: int, mode: int, resolve: int) -> OpenHow:
+        """openat2(2), and what both have in common: build_open_flags(). Raises: EINVAL."""
+        if flags & ~VALID_FLAGS:
+            raise EINVAL(f"open flags {flags:#x}")
+        if flags & (O_CREAT | TMPFILE_BIT):
+            if mode & ~0o7777:
+                raise EINVAL(f"mode {mode:o}")
+        elif mode:
+            raise EINVAL("a mode but nothing to create")
+        if flags & (O_DIRECTORY | O_CREAT) == O_DIRECTORY | O_CREAT:
+            raise EINVAL("O_DIRECTORY and O_CREAT")
+        access = (MAY_READ, MAY_WRITE, MAY_READ | MAY_WRITE, MAY_READ | MAY_WRITE)[flags & 3]
+        if flags & TMPFILE_BIT:
+            if not flags & O_DIRECTORY or not access & MAY_WRITE:
+                raise EINVAL("O_TMPFILE must be for writing")
+        if flags & O_PATH:
+            if flags & ~PATH_FLAGS:
+                raise EINVAL("O_PATH with other flags")
+            access = 0
+        if flags & SYNC_BIT:
+            flags |= O_DSYNC
+        if flags & O_TRUNC:
+            access |= MAY_WRITE
+        return OpenHow(flags, mode, access, resolve)
+
+
+async def open_path(
+    caller: Caller, dirfd: int, path: bytes, how: OpenHow
+) -> FileDescription:
+    """Open (or create and open) what a path names. The description has no descriptor yet."""
+    flags = how.flags
+    follow = not flags & O_NOFOLLOW
+    if flags & TMPFILE_BIT:
+        return await _open_tmpfile(caller, dirfd, path, how)
+    if flags & O_CREAT:
+        return await _open_creating(caller, dirfd, path, how)
+    walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
+    location = walk.at if walk.run() else await walk.finish()
+    inode = location.dentry.inode
+    if flags & O_DIRECTORY and not inode.is_dir:
+        raise ENOTDIR(f"{path!r}")
+    if flags & O_PATH:
+        return open_o_path(location, flags)
+    return await open_location(caller, location, how)
+
+
+def open_o_path(location: Location, flags: int) -> FileDescription:
+    """O_PATH: a place, not an open file. No rights on the file are needed."""
+    file = FileDescription(location, flags & PATH_FLAGS & ~O_CLOEXEC)
+    file.count()
+    return file
+
+
+async def open_location(
+    caller: Caller, location: Location, how: OpenHow, *, created: bool = False
+) -> FileDescription:
+    """Check rights and open: do_open(), may_open(), do_dentry_open()."""
+    flags, inode, mount = how.flags, location.dentry.inode, location.mount
+    access = 0 if created else how.access
+    truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
+    if truncate:
+        mount.check_writable()
+    await _may_open(caller, location, flags, access)
+    kind = inode.kind
+    writes = access & MAY_WRITE and kind in (S_IFREG, S_IFDIR, S_IFLNK)
+    if created or writes:
+        if inode.write_count < 0 and flags & O_ACCMODE:
+            raise ETXTBSY("a program is running from it")
+        mount.check_writable()
+    if access & MAY_EXEC and inode.write_count > 0:
+        raise ETXTBSY("open for writing")
+    file = await _open_kind(caller, location, flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC))
+    file.creds = caller.creds
+    file.count()
+    if truncate:
+        try:
+            await truncate_inode(caller, location, 0)
+        except BaseException:
+            file.incref().decref()
+            raise
+        tell(location.dentry, IN_MODIFY)
+    if inode.fs.watched:
+        tell(location.dentry, IN_OPEN)
+    return file
+
+
+async def _may_open(caller: Caller, location: Location, flags: int, access: int) -> None:
+    inode, mount = location.dentry.inode, location.mount
+    kind = inode.kind
+    if kind == S_IFLNK:
+        raise ELOOP("a symbolic link")
+    if kind == S_IFDIR:
+        if access & MAY_WRITE:
+            raise EISDIR("a directory")
+        if access & MAY_EXEC:
+            raise EACCES("a directory")
+    elif kind in (S_IFBLK, S_IFCHR) and mount.flags & MS_NODEV:
+        raise EACCES("a device on a nodev mount")
+    if access & MAY_EXEC and kind != S_IFDIR and (kind != S_IFREG or mount.flags & MS_NOEXEC):
+        raise EACCES("not to be executed")
+    if access:
+        check_inode(caller.creds, inode, access)
+    if flags & O_NOATIME and not owner_or_capable(caller.creds, inode.uid):
+        raise EPERM("O_NOATIME")
+
+
+async def _open_kind(caller: Caller, location: Location, flags: int) -> FileDescription:
+    inode = location.dentry.inode
+    kind = inode.kind
+    if inode.opens_itself or kind in (S_IFREG, S_IFDIR):
+        return await inode.open(location, flags, caller)
+    vfs = caller.kernel.vfs
+    if kind in (S_IFCHR, S_IFBLK):
+        opener = vfs.devices.get((kind, inode.rdev))
+    else:
+        opener = vfs.openers.get(kind) if kind == S_IFIFO or kind != S_IFSOCK else None
+    if opener is None:
+        raise ENXIO(f"kind {kind:o} {inode.rdev:#x}")
+    file: FileDescription = await opener(location, flags, caller)
+    return file
+
+
+# --- creating
+
+
+async def _open_creating(
+    caller: Caller, dirfd: int, path: bytes, how: OpenHow
+) -> FileDescription:
+    flags = how.flags
+    follow = not flags & (O_NOFOLLOW | O_EXCL)
+    walk = Walk(caller, dirfd, path, parent=True, resolve=how.resolve)
+    if not walk.run():
+        await walk.finish()
+    while True:
+        if walk.last in (b"", b".", b".."):
+            return await _open_dots(caller, walk, how)
+        if walk.last_slash:
+            raise EISDIR("slashes after the name of a file to create")
+        directory = walk.at.dentry
+        async with directory.inode.lock:
+            child = await child_of(directory.inode, walk.last)
+            if isinstance(child, Absent):
+                location = await _create(caller, walk, how)
+                tell_child(directory.inode, IN_CREATE, walk.last)
+                return await open_location(caller, location, how, created=True)
+        location = caller.mounts.top(
+            Location(
+                walk.at.mount, directory.child(walk.last, child, caller.kernel.vfs.dentries)
+            )
+        )
+        if not child.is_symlink or not follow:
+            break
+        walk.follow_last(child)
+        await walk.finish()
+        if not walk.last:
+            location = walk.at
+            break
+    if flags & O_EXCL:
+        raise EEXIST(f"{path!r}")
+    return await _open_existing(caller, location, walk.at.dentry.inode, how)
+
+
+async def _open_dots(caller: Caller, walk: Walk, how: OpenHow) -> FileDescription:
+    if how.flags & O_EXCL:
+        raise EEXIST("a directory")
+    if walk.last == b".." or walk.at.dentry.inode.is_dir:
+        raise EISDIR("a directory")
+    return await _open_existing(caller, walk.at, None, how)
+
+
+async def _open_existing(
+    caller: Caller, location: Location, directory: Inode | None, how: OpenHow
+) -> FileDescription:
+    inode = location.dentry.inode
+    if inode.is_dir:
+        raise EISDIR("a directory")
+    if directory is not None:
+        _check_sticky_create(caller, directory, inode)
+    return await open_location(caller, location, how)
+
+
+def _check_sticky_create(caller: Caller, directory: Inode, inode: Inode) -> None:
+    """fs.protected_regular and fs.protected_fifos: may_create_in_sticky(). Raises: EACCES."""
+    vfs = caller.kernel.vfs
+    level = {S_IFREG: vfs.protected_regular, S_IFIFO: vfs.protected_fifos}.get(inode.kind, 0)
+    if not level or not directory.mode & 0o1000:
+        return
+    if inode.uid in (directory.uid, caller.creds.fsuid):
+        return
+    if directory.mode & 0o002 or (level >= 2 and directory.mode & 0o020):
+        raise EACCES("somebody else's file in a sticky directory")
+
+
+async def _create(caller: Caller, walk: Walk, how: OpenHow) -> Location:
+    directory = walk.at.dentry
+    if directory.unlinked:
+        raise ENOENT("the directory has been removed")
+    walk.at.mount.check_writable()
+    check_create(caller.creds, directory)
+    mode, owner = new_owner(caller, directory.inode, S_IFREG | how.mode & ~caller.fs.umask)
+    inode = await directory.inode.create(walk.last, mode & 0o7777, owner)
+    return Location(
+        walk.at.mount, directory.child(walk.last, inode, caller.kernel.vfs.dentries)
+    )
+
+
+async def _open_tmpfile(
+    caller: Caller, dirfd: int, path: bytes, how: OpenHow
+) -> FileDescription:
+    walk = Walk(caller, dirfd, path, follow=not how.flags & O_NOFOLLOW, resolve=how.resolve)
+    at = walk.at if walk.run() else await walk.finish()
+    if not at.dentry.inode.is_dir:
+        raise ENOTDIR(f"{path!r}")
+    at.mount.check_writable()
+    check_inode(caller.creds, at.dentry.inode, MAY_WRITE | MAY_EXEC)
+    mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode & ~caller.fs.umask)
+    linkable = not how.flags & O_EXCL
+    inode = await at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
+    dentry = Dentry(at.dentry, b"#%d" % inode.ino, inode)
+    dentry.unlinked = True
+    flags = how.flags & ~(O_TMPFILE | O_EXCL | O_DIRECTORY)
+    place = Location(at.mount, dentry)
+    return await open_location(
+        caller, place, OpenHow(flags, 0, how.access), created=True
+    )
+
+
+# --- running programs
+
+
+def deny_write(inode: Inode) -> None:
+    """A program starts from the file: nobody may open it for writing. Raises: ETXTBSY."""
+    if inode.write_count > 0:
+        raise ETXTBSY("open for writing")
+    inode.write_count -= 1
+
+
+def allow_write(inode: Inode) -> None:
+    """A program that ran from the file is gone."""
+    inode.write_count += 1
+
+
+READ_ONLY: Final = OpenHow(O_RDONLY, 0, MAY_READ)
+EXECUTE: Final = OpenHow(O_RDONLY, 0, MAY_EXEC)
+"""How execve(2) opens a program."""
+EXECUTE_NOFOLLOW: Final = OpenHow(O_NOFOLLOW, 0, MAY_EXEC)

@@ -1,0 +1,97 @@
+"""`Vfs`: what the file systems of one sandbox share: numbers, caches, and the registries by kind.
+
+sentry.fs fills the registries (`openers`, `devices`, `types`), so that this room can open a FIFO or
+a device, or serve mount(2), without knowing any of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from sentry.vfs.dentry import Dentry, DentryCache, Location
+from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.mounts import Mount
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Caller, FileDescription
+
+Opener = Callable[["Location", int, "Caller"], Awaitable["FileDescription"]]
+"""(location, flags, caller) → an open file."""
+MountType = Callable[["Caller", bytes, int, bytes], Awaitable[FileSystem]]
+"""(caller, source, flags, data) of mount(2) → a file system."""
+
+MAX_FILES = 100_000
+"""Ceiling of open descriptions of a sandbox (fs.file-max): ENFILE."""
+
+
+class AnonFs(FileSystem):
+    """Where files without a name live: pipes, eventfds, memfds… Never seen in a tree."""
+
+    name = "anon_inodefs"
+    magic = 0x09041934
+
+
+class Vfs:
+    """The file-system side of one sandbox."""
+
+    def __init__(
+        self,
+        loop: Any = None,
+        ram_file: Callable[[], Any] | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.loop = loop
+        self.ram_file = ram_file
+        """Makes an empty RamFile."""
+        self.now_ns = now_ns
+        self.dentries = DentryCache()
+        self.openers: dict[int, Opener] = {}
+        """By type of the inode (S_IFIFO…)."""
+        self.devices: dict[tuple[int, int], Opener] = {}
+        """By (type, device number)."""
+        self.types: dict[bytes, MountType] = {}
+        """By name of the file-system type, for mount(2)."""
+        self.protected_symlinks = True
+        self.protected_hardlinks = True
+        self.protected_regular = 1
+        self.protected_fifos = 1
+        self._devs = itertools.count(20)
+        self._inos = itertools.count(1)
+        self.mount_ids = itertools.count(21)
+        self._cookies = itertools.count(1)
+        self._anon: dict[str, Mount] = {}
+
+    def new_dev(self) -> int:
+        """st_dev of a file system without a device: major 0."""
+        minor = next(self._devs)
+        return minor & 0xFF | (minor & ~0xFF) << 12
+
+    def new_ino(self) -> int:
+        """An inode number for a file without a name."""
+        return next(self._inos)
+
+    def new_cookie(self) -> int:
+        """What ties IN_MOVED_FROM to IN_MOVED_TO."""
+        return next(self._cookies) & 0xFFFFFFFF
+
+    def new_mount(self, fs: FileSystem, flags: int = 0, root: Dentry | None = None) -> Mount:
+        """A mount that belongs to no namespace yet."""
+        return Mount(next(self.mount_ids), fs, root or Dentry(None, b"/", fs.root), flags)
+
+    def anon_fs(self, name: str = "anon_inodefs", magic: int = 0x09041934) -> AnonFs:
+        """The internal file system `name`, made when first needed."""
+        mount = self._anon.get(name)
+        if mount is None:
+            fs = AnonFs(self.new_dev(), self.now_ns)
+            fs.name, fs.magic = name, magic
+            root = Dentry(None, b"/", Inode(fs, 0, 0o040000, Owner(0, 0)))
+            mount = self._anon[name] = Mount(next(self.mount_ids), fs, root)
+        fs_: Any = mount.fs
+        return fs_  # type: ignore[no-any-return]
+
+    def anon_location(self, inode: Inode, label: bytes) -> Location:
+        """A place for a file without a name; `label` is what readlink of /proc/self/fd/N shows."""
+        return Location(self._anon[inode.fs.name], Dentry(None, label, inode))
