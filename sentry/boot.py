@@ -13,13 +13,14 @@ import traceback
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from sentry import first_process, syscalls, tree
+from sentry import first_process, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.loop import Loop
 from sentry.syscalls.registry import CALLS
+import sentry.syscalls.table  # noqa: F401  declares all calls
 from sentry.syscalls.strace import Strace
 from sentry.vfs.vfs import Vfs
 
@@ -113,4 +114,3 @@ def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
     return result
 
 
-__all__ = ["Sandbox", "prepare", "syscalls"]

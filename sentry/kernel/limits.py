@@ -48,6 +48,10 @@ class Limits:
         """The limit in force; INFINITY is 2**64-1."""
         return self._values[resource][0]
 
+    def rlimit(self, resource: int) -> int:
+        """The soft limit, as lower rooms ask for it."""
+        return self._values[resource][0]
+
     def hard(self, resource: int) -> int:
         """The ceiling of the soft limit."""
         return self._values[resource][1]

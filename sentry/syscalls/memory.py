@@ -1,0 +1,170 @@
+"""Memory: the calls of mmap(2) and its relatives, over sentry.mm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from sentry.abi import mman
+from sentry.abi.capability import CAP_SYS_NICE
+from sentry.abi.mman import MAP_ANONYMOUS, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT
+from sentry.errors import EBADF, EINVAL, EPERM
+from sentry.kernel import access
+from sentry.kernel.task import Task
+from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
+from sentry.syscalls.pidfd import group_of
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
+
+ALL = {n: v for n, v in vars(mman).items() if isinstance(v, int)}
+Prot = Annotated[
+    int,
+    unsigned(
+        64,
+        show_flags(
+            {n: v for n, v in ALL.items() if n.startswith("PROT_") and n != "PROT_NONE"},
+            "PROT_NONE",
+        ),
+    ),
+]
+MapFlags = Annotated[
+    int,
+    unsigned(
+        64,
+        show_flags(
+            {
+                n: v
+                for n, v in ALL.items()
+                if n.startswith("MAP_")
+                and n not in ("MAP_TYPE", "MAP_FILE", "MAP_SHARED_VALIDATE", "MAP_UNINITIALIZED")
+                and not n.startswith(("MAP_HUGE_", "MAP_DROPPABLE"))
+            }
+        ),
+    ),
+]
+Advice = Annotated[
+    int, signed(32, show_choice({n: v for n, v in ALL.items() if n.startswith("MADV_")}))
+]
+
+
+@syscall(9)
+def sys_mmap(
+    task: Task, addr: Addr, length: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Offset
+) -> int:
+    """mmap(2)."""
+    offset &= 0xFFFFFFFFFFFFFFFF
+    if offset & 0xFFF:
+        raise EINVAL("offset")
+    file = None
+    if not flags & MAP_ANONYMOUS:
+        file = task.files.get(fd & 0xFFFFFFFF)
+    return task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
+
+
+@syscall(11)
+def sys_munmap(task: Task, addr: Addr, length: Size) -> None:
+    """munmap(2)."""
+    task.mm.munmap(addr, length)
+
+
+@syscall(10)
+def sys_mprotect(task: Task, addr: Addr, length: Size, prot: Prot) -> None:
+    """mprotect(2)."""
+    task.mm.mprotect(addr, length, prot)
+
+
+@syscall(12)
+def sys_brk(task: Task, addr: Addr) -> int:
+    """brk(2): the break as it is afterwards."""
+    return task.mm.brk(addr)
+
+
+@syscall(25)
+def sys_mremap(
+    task: Task, old: Addr, old_size: Size, new_size: Size, flags: Size, new: Addr
+) -> int:
+    """mremap(2)."""
+    return task.mm.mremap(old, old_size, new_size, flags, new)
+
+
+@syscall(28)
+def sys_madvise(task: Task, addr: Addr, length: Size, advice: Advice) -> None:
+    """madvise(2)."""
+    task.mm.madvise(addr, length, advice)
+
+
+@syscall(440, partial="on the caller's own process and on others; no remote hints are kept")
+def sys_process_madvise(
+    task: Task, pidfd: Fd, vector: Addr, count: Size, advice: Advice, flags: Int
+) -> int:
+    """process_madvise(2)."""
+    if flags or count > 1024:
+        raise EINVAL("flags")
+    if advice not in (mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_WILLNEED, mman.MADV_COLLAPSE):
+        raise EINVAL(f"advice {advice}")
+    group = group_of(task, pidfd)
+    if not group.tasks:
+        raise EBADF("the process is gone")
+    access.check_read(task, group.tasks[0])
+    if not task.creds.has(CAP_SYS_NICE):
+        raise EPERM("CAP_SYS_NICE")
+    done = 0
+    for i in range(count):
+        entry = task.mm.read(vector + 16 * i, 16)
+        base, size = int.from_bytes(entry[:8], "little"), int.from_bytes(entry[8:], "little")
+        group.tasks[0].mm.madvise(base, size, advice)
+        done += size
+    return done
+
+
+@syscall(26)
+def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> None:
+    """msync(2)."""
+    task.mm.sync_host_files(task.mm.msync(addr, length, flags))
+
+
+@syscall(27)
+def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
+    """mincore(2)."""
+    vector.put(task.mm.mincore(addr, length))
+
+
+@syscall(149)
+def sys_mlock(task: Task, addr: Addr, length: Size) -> None:
+    """mlock(2)."""
+    task.mm.mlock(addr, length)
+
+
+@syscall(325)
+def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> None:
+    """mlock2(2)."""
+    if flags & ~MLOCK_ONFAULT:
+        raise EINVAL("flags")
+    task.mm.mlock(addr, length, flags)
+
+
+@syscall(150)
+def sys_munlock(task: Task, addr: Addr, length: Size) -> None:
+    """munlock(2)."""
+    task.mm.munlock(addr, length)
+
+
+@syscall(151)
+def sys_mlockall(task: Task, flags: Int) -> None:
+    """mlockall(2)."""
+    if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
+        raise EINVAL("flags")
+    task.mm.mlockall(flags)
+
+
+@syscall(152)
+def sys_munlockall(task: Task) -> None:
+    """munlockall(2)."""
+    task.mm.munlockall()
+
+
+@syscall(329, partial="no protection keys: only the key -1, as on a CPU without them")
+def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
+    """pkey_mprotect(2)."""
+    if key != -1:
+        raise EINVAL("no protection keys")
+    task.mm.mprotect(addr, length, prot)
