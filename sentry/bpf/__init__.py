@@ -1,0 +1,1 @@
+"""Classic BPF: instructions, assembler, checks, interpreter. See README.md."""
