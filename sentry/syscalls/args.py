@@ -13,83 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.layout import Layout
 from sentry.errors import EFAULT, EINVAL
+from sentry.syscalls.show import (
+    Show,
+    quote,
+    show_choice,
+    show_dirfd,
+    show_flags,
+    show_hex,
+    show_id,
+    show_mode,
+    show_path,
+    show_s32,
+    show_s64,
+    show_string,
+    show_struct,
+    show_u32,
+    show_unsigned,
+)
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-Show = Callable[["Task", int], str]
-
-
-def show_hex(_: Task, raw: int) -> str:
-    """An address as strace prints it."""
-    return f"{raw:#x}" if raw else "NULL"
-
-
-def show_unsigned(_: Task, raw: int) -> str:
-    """An unsigned number."""
-    return str(raw)
-
-
-def show_s32(_: Task, raw: int) -> str:
-    """A C int."""
-    return str((raw & 0xFFFFFFFF ^ 0x80000000) - 0x80000000)
-
-
-def show_s64(_: Task, raw: int) -> str:
-    """A C long."""
-    return str((raw ^ (1 << 63)) - (1 << 63))
-
-
-def show_string(task: Task, raw: int) -> str:
-    """A C string in the program's memory, cut at 32 bytes as strace cuts it."""
-    from sentry.errors import Errno  # noqa: PLC0415
-
-    if not raw:
-        return "NULL"
-    try:
-        text = task.mm.read_cstr(raw, 4096)
-    except Errno:
-        return f"{raw:#x}"
-    return quote(text)
-
-
-def quote(text: bytes, limit: int = 32) -> str:
-    """Bytes in C notation, as strace does."""
-    cut, escapes = (
-        text[:limit],
-        {9: "\\t", 10: "\\n", 13: "\\r", 11: "\\v", 12: "\\f", 34: '\\"', 92: "\\\\"},
-    )
-    body = "".join(escapes.get(b) or (chr(b) if 32 <= b < 127 else f"\\{b:o}") for b in cut)
-    return f'"{body}"' + ("..." if len(text) > limit else "")
-
-
-def show_flags(names: Mapping[str, int], zero: str = "0") -> Show:
-    """A set of bits by their names; what has no name is added as a number."""
-    pairs = [(n, v) for n, v in names.items() if v]
-    none = next((n for n, v in names.items() if v == 0), zero)
-
-    def show(_: Task, raw: int) -> str:
-        rest, found = raw & 0xFFFFFFFF, []
-        for n, v in pairs:
-            if rest & v == v:
-                found.append(n)
-                rest &= ~v
-        if rest:
-            found.append(f"{rest:#x}")
-        return "|".join(found) or none
-
-    return show
-
-
-def show_choice(names: Mapping[str, int]) -> Show:
-    """One value out of several by its name."""
-    by_value = {v: n for n, v in reversed(list(names.items()))}
-
-    def show(_: Task, raw: int) -> str:
-        return by_value.get(raw & 0xFFFFFFFF) or f"{raw:#x}"
-
-    return show
-
+__all__ = [
+    "Arg", "Show", "StructOut", "UserIn", "UserOut", "check_flags", "cstr", "file", "flags", "in_",
+    "out", "path", "quote", "reader", "show_choice", "show_dirfd", "show_flags", "show_hex",
+    "show_id", "show_mode", "show_path", "show_s32", "show_s64", "show_string", "show_struct",
+    "show_u32", "show_unsigned", "signed", "struct_in", "struct_out", "unsigned",
+]  # fmt: skip
 
 @dataclass(frozen=True)
 class Arg:
@@ -99,11 +49,15 @@ class Arg:
     show: Show = show_hex
     names: Mapping[str, Any] = None  # type: ignore[assignment]
     is_fd: bool = False
+    is_out: bool = False
+    """The program finds the result there: traces show it when the call is over."""
 
 
-def unsigned(bits: int, show: Show = show_unsigned) -> Arg:
+def unsigned(bits: int, show: Show | None = None) -> Arg:
     """The low bits, unsigned."""
-    return Arg("{raw}" if bits == 64 else f"{{raw}} & {(1 << bits) - 1:#x}", show)
+    if bits == 64:
+        return Arg("{raw}", show or show_unsigned)
+    return Arg(f"{{raw}} & {(1 << bits) - 1:#x}", show or show_u32)
 
 
 def signed(bits: int, show: Show | None = None) -> Arg:
@@ -120,7 +74,7 @@ def file(method: str) -> Arg:
 
 def path() -> Arg:
     """getname(): at most PATH_MAX with its NUL, else ENAMETOOLONG; EFAULT."""
-    return Arg("task.mm.read_path({raw})", show_string)
+    return Arg("task.mm.read_path({raw})", show_path)
 
 
 def cstr(limit: int) -> Arg:
@@ -164,23 +118,6 @@ def reader(layout: Layout[Any]) -> Callable[[Task, int], Any]:
         return unpack(task.mm.read(addr, size))
 
     return read
-
-
-def show_struct(layout: Layout[Any]) -> Show:
-    """The fields of a struct in the program's memory."""
-
-    def show(task: Task, raw: int) -> str:
-        from sentry.errors import Errno  # noqa: PLC0415
-
-        if not raw:
-            return "NULL"
-        try:
-            value = layout.unpack(task.mm.read(raw, layout.size))
-        except Errno:
-            return f"{raw:#x}"
-        return "{" + ", ".join(f"{k}={v}" for k, v in value._asdict().items()) + "}"
-
-    return show
 
 
 class UserOut:
@@ -253,7 +190,7 @@ class StructOut:
 
 def out() -> Arg:
     """A `UserOut`."""
-    return Arg("UserOut(task, {raw})", show_hex, {"UserOut": UserOut})
+    return Arg("UserOut(task, {raw})", show_hex, {"UserOut": UserOut}, is_out=True)
 
 
 def in_() -> Arg:
@@ -268,4 +205,5 @@ def struct_out(layout: Layout[Any]) -> Arg:
         f"StructOut(task, {{raw}}, {key})",
         show_struct(layout),
         {"StructOut": StructOut, key: layout},
+        is_out=True,
     )

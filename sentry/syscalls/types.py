@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sentry.abi import fcntl
+from sentry.abi import fcntl, signal
 from sentry.abi.time import (
     ITIMERSPEC,
     ITIMERVAL,
@@ -15,7 +15,7 @@ from sentry.abi.time import (
     Timespec,
     Timeval,
 )
-from sentry.syscalls import args
+from sentry.syscalls import args, show
 from sentry.syscalls.args import StructOut as _StructOut
 from sentry.syscalls.args import UserIn as _UserIn
 from sentry.syscalls.args import UserOut as _UserOut
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
 else:
     FileDescription = Any
+
+_ALIASES = ("SIGIOT", "SIGPOLL", "SIGRTMIN", "SIGSTKSZ", "SIGUNUSED")
+SIGNALS = {
+    n: v for n, v in vars(signal).items() if n[:3] == "SIG" and "_" not in n and n not in _ALIASES
+} | {f"SIGRT_{n - 32}" if n > 32 else "SIGRTMIN": n for n in range(32, 65)}
+"""Names of signals, as strace has them."""
 
 Int = Annotated[int, args.signed(32)]
 """C int."""
@@ -39,24 +45,16 @@ Addr = Annotated[int, args.unsigned(64, args.show_hex)]
 """An address that the handler uses as a number."""
 Pid = Annotated[int, args.signed(32)]
 """pid_t."""
-Uid = Annotated[int, args.unsigned(32)]
+Uid = Annotated[int, args.unsigned(32, args.show_id)]
 """uid_t or gid_t."""
-Mode = Annotated[int, args.unsigned(16, lambda _, raw: f"0{raw & 0xFFFF:03o}")]
+Mode = Annotated[int, args.unsigned(16, args.show_mode)]
 """umode_t."""
-Signal = Annotated[int, args.signed(32)]
+Signal = Annotated[int, args.signed(32, args.show_choice(SIGNALS))]
 """A signal number, unchecked."""
 
 Fd = Annotated[int, args.signed(32)]
 """A descriptor number, unchecked."""
-DirFd = Annotated[
-    int,
-    args.signed(
-        32,
-        lambda _, raw: (
-            "AT_FDCWD" if raw & 0xFFFFFFFF == fcntl.AT_FDCWD & 0xFFFFFFFF else args.show_s32(_, raw)
-        ),
-    ),
-]
+DirFd = Annotated[int, args.signed(32, args.show_dirfd)]
 """A directory descriptor or AT_FDCWD, unchecked: the path walk looks it up."""
 File = Annotated[FileDescription, args.file("get")]
 """An open file that is no O_PATH one; EBADF."""
@@ -83,16 +81,6 @@ ItimervalIn = Annotated[Itimerval, args.struct_in(ITIMERVAL)]
 ItimervalInOrNull = Annotated[Itimerval | None, args.struct_in(ITIMERVAL, null=True)]
 ItimervalOut = Annotated[_StructOut, args.struct_out(ITIMERVAL)]
 
-OpenFlags = Annotated[
-    int,
-    args.unsigned(
-        32,
-        args.show_flags(
-            {
-                n: v
-                for n, v in vars(fcntl).items()
-                if n.startswith("O_") and n not in ("O_ACCMODE", "O_NDELAY")
-            }
-        ),
-    ),
-]
+_OPEN = {n: v for n, v in vars(fcntl).items() if n.startswith("O_") and n != "O_NDELAY"}
+OpenFlags = Annotated[int, args.unsigned(32, show.show_open_flags(_OPEN))]
+"""O_*, unchecked."""

@@ -1,0 +1,103 @@
+"""`LogSink`: text out of the sandbox that never makes the kernel thread wait.
+
+A descriptor may be a pipe whose reader is slow, so writes go through a bounded buffer: what does
+not fit is dropped and counted, and the count is written where the gap is. The descriptor's flags
+are not changed (it may be the caller's own); a pipe is written when it is ready, and then at most
+PIPE_BUF bytes, which cannot block: pipe(7).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+PIPE_BUF: Final = 4096
+MAX_BUFFERED: Final = 1 << 20
+FLUSH_TRIES: Final = 256
+
+
+class LogSink:
+    """Where messages or traces go. `loop` watches the descriptor; without one a write is tried."""
+
+    def __init__(self, fd: int, loop: Any = None, limit: int = MAX_BUFFERED) -> None:
+        self._fd = fd
+        self._loop = loop
+        self._limit = limit
+        self._parts: deque[bytes] = deque()
+        self._size = 0
+        self._watching = False
+        self._missing = 0
+        self.dropped = 0
+        """Messages that were lost because nobody read fast enough."""
+        mode = os.fstat(fd).st_mode
+        self._never_blocks = stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(fd))
+
+    def write(self, text: str) -> None:
+        """Take a message (with its newline), or drop it."""
+        data = text.encode(errors="backslashreplace")
+        if self._never_blocks:
+            self._put(data)
+            return
+        if self._size + len(data) > self._limit:
+            self.dropped += 1
+            self._missing += 1
+            return
+        if self._missing:
+            data = b"[%d messages lost]\n" % self._missing + data
+            self._missing = 0
+        self._parts.append(data)
+        self._size += len(data)
+        if self._loop is None:
+            self._drain(self._is_ready)
+        elif not self._watching:
+            self._watching = True
+            self._loop.watch(self._fd, select.EPOLLOUT, self._ready)
+
+    def flush(self) -> None:
+        """Write what is left, as far as the reader takes it: for the end of the sandbox."""
+        self._drain(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return any(event & select.POLLOUT for _, event in poll.poll(0))
+
+    def _ready(self, events: int) -> None:
+        if events & (select.EPOLLERR | select.EPOLLHUP):
+            self._forget()
+        elif self._parts:
+            self._write_one()
+        if not self._parts and self._watching:
+            self._watching = False
+            self._loop.watch(self._fd, 0)
+
+    def _drain(self, ready: Callable[[], bool]) -> None:
+        for _ in range(FLUSH_TRIES):
+            if not self._parts or not ready():
+                break
+            self._write_one()
+
+    def _write_one(self) -> None:
+        chunk = b""
+        while self._parts and len(chunk) < PIPE_BUF:
+            chunk += self._parts.popleft()
+        rest = chunk[PIPE_BUF:]
+        if rest:
+            self._parts.appendleft(rest)
+        self._size -= min(len(chunk), PIPE_BUF)
+        self._put(chunk[:PIPE_BUF])
+
+    def _put(self, data: bytes) -> None:
+        try:
+            os.write(self._fd, data)
+        except OSError:  # the reader is gone: nobody is left who wants to know
+            self.dropped += 1
+
+    def _forget(self) -> None:
+        self.dropped += len(self._parts)
+        self._parts.clear()
+        self._size = 0

@@ -1,0 +1,179 @@
+"""Arguments that a declaration alone cannot show: their meaning lies in another argument."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from sentry.abi import poll as poll_abi
+from sentry.abi import sched as sched_abi
+from sentry.abi.poll import POLLFD
+from sentry.abi.sched import CLONE_ARGS
+from sentry.syscalls.show import VECTOR_LIMIT, flags_text, peek, quote
+from sentry.syscalls.types import SIGNALS
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+Override = Callable[["Task", int, tuple[int, ...]], str]
+
+_CLONE = {n: v for n, v in vars(sched_abi).items() if n.startswith("CLONE_")}
+_POLL = {n: v for n, v in vars(poll_abi).items() if n.startswith("POLL") and isinstance(v, int)}
+_SIGNAL_NAMES = {v: n for n, v in SIGNALS.items()}
+MAX_SOCKADDR = 128
+
+
+def sockaddr_text(data: bytes) -> str:
+    """A socket address."""
+    if len(data) < 2:
+        return quote(data)
+    (family,) = struct.unpack_from("<H", data)
+    if family == socket.AF_UNIX:
+        path = data[2:]
+        if not path:
+            return "{sa_family=AF_UNIX}"
+        if path[:1] == b"\0":
+            return f"{{sa_family=AF_UNIX, sun_path=@{quote(path[1:], 108)}}}"
+        return f"{{sa_family=AF_UNIX, sun_path={quote(path.split(bytes(1), 1)[0], 108)}}}"
+    if family == socket.AF_INET and len(data) >= 8:
+        port, host = struct.unpack_from("!H4s", data, 2)
+        text = ".".join(map(str, host))
+        return f'{{sa_family=AF_INET, sin_port=htons({port}), sin_addr=inet_addr("{text}")}}'
+    if family == socket.AF_INET6 and len(data) >= 24:
+        port, flow, host = struct.unpack_from("!HI16s", data, 2)
+        text = socket.inet_ntop(socket.AF_INET6, host)
+        return (
+            f"{{sa_family=AF_INET6, sin6_port=htons({port}), sin6_flowinfo=htonl({flow}), "
+            f'inet_pton(AF_INET6, "{text}", &sin6_addr)}}'
+        )
+    return f"{{sa_family={family}, sa_data={quote(data[2:])}}}"
+
+
+def _sockaddr(length_index: int) -> Override:
+    """A socket address whose length is another argument."""
+
+    def show(task: Task, raw: int, values: tuple[int, ...]) -> str:
+        if not raw:
+            return "NULL"
+        data = peek(task, raw, min(values[length_index] & 0xFFFFFFFF, MAX_SOCKADDR))
+        return f"{raw:#x}" if data is None else sockaddr_text(data)
+
+    return show
+
+
+def _sockaddr_out(length_index: int) -> Override:
+    """A socket address that was filled in; its length is behind a pointer."""
+
+    def show(task: Task, raw: int, values: tuple[int, ...]) -> str:
+        length = peek(task, values[length_index], 4) if raw else None
+        if length is None:
+            return f"{raw:#x}" if raw else "NULL"
+        data = peek(task, raw, min(int.from_bytes(length, "little"), MAX_SOCKADDR))
+        return f"{raw:#x}" if data is None else sockaddr_text(data)
+
+    return show
+
+
+def _sigset(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """A signal mask: `[INT CHLD]`, or `~[…]` where that is shorter."""
+    data = peek(task, raw, 8) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    mask = int.from_bytes(data, "little")
+    inverted = mask.bit_count() > 32
+    if inverted:
+        mask ^= (1 << 64) - 1
+    names = [_SIGNAL_NAMES[n].removeprefix("SIG") for n in range(1, 65) if mask >> (n - 1) & 1]
+    return ("~[" if inverted else "[") + " ".join(names) + "]"
+
+
+def _sigaction(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """struct kernel_sigaction: handler, flags, restorer, mask."""
+    data = peek(task, raw, 32) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    handler, flags, restorer, _mask = struct.unpack("<4Q", data)
+    from sentry.abi import signal as abi  # noqa: PLC0415
+
+    names = {n: v for n, v in vars(abi).items() if n.startswith("SA_")}
+    name = {0: "SIG_DFL", 1: "SIG_IGN"}.get(handler, f"{handler:#x}")
+    text = f"sa_handler={name}, sa_mask={_sigset(task, raw + 24, ())}, "
+    text += f"sa_flags={flags_text(names, flags)}"
+    if restorer:
+        text += f", sa_restorer={restorer:#x}"
+    return "{" + text + "}"
+
+
+def _pollfds(task: Task, raw: int, values: tuple[int, ...]) -> str:
+    """An array of struct pollfd."""
+    count = min(values[1], VECTOR_LIMIT)
+    data = peek(task, raw, POLLFD.size * count)
+    if data is None or not raw:
+        return f"{raw:#x}" if raw else "NULL"
+    shown = [
+        f"{{fd={p.fd}, events={flags_text(_POLL, p.events & 0xFFFF)}}}"
+        for p in POLLFD.unpack_all(data)
+    ]
+    return "[" + ", ".join(shown + ["..."] * (values[1] > VECTOR_LIMIT)) + "]"
+
+
+def _clone_args(task: Task, raw: int, values: tuple[int, ...]) -> str:
+    """struct clone_args."""
+    data = peek(task, raw, min(values[1], CLONE_ARGS.size))
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    a = CLONE_ARGS.unpack(data.ljust(CLONE_ARGS.size, b"\0"))
+    signo = _SIGNAL_NAMES.get(a.exit_signal, str(a.exit_signal))
+    text = f"{{flags={flags_text(_CLONE, a.flags)}, exit_signal={signo}, "
+    return text + f"stack={a.stack:#x}, stack_size={a.stack_size:#x}, tls={a.tls:#x}}}"
+
+
+def _wait_status(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """What wait4 stored."""
+    data = peek(task, raw, 4) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    status = int.from_bytes(data, "little")
+    signo = status & 0x7F
+    if signo == 0:
+        return f"[{{WIFEXITED(s) && WEXITSTATUS(s) == {status >> 8 & 0xFF}}}]"
+    if signo == 0x7F:
+        name = _SIGNAL_NAMES.get(status >> 8 & 0xFF, "?")
+        return f"[{{WIFSTOPPED(s) && WSTOPSIG(s) == {name}}}]"
+    return f"[{{WIFSIGNALED(s) && WTERMSIG(s) == {_SIGNAL_NAMES.get(signo, signo)}}}]"
+
+
+def _fd_pair(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """Two descriptors (pipe, socketpair)."""
+    data = peek(task, raw, 8) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    return "[{}, {}]".format(*struct.unpack("<ii", data))
+
+
+OVERRIDES: Mapping[tuple[str, str], Override] = {
+    ("connect", "addr"): _sockaddr(2),
+    ("bind", "addr"): _sockaddr(2),
+    ("sendto", "addr"): _sockaddr(5),
+    ("accept", "addr"): _sockaddr_out(2),
+    ("accept4", "addr"): _sockaddr_out(2),
+    ("getsockname", "addr"): _sockaddr_out(2),
+    ("getpeername", "addr"): _sockaddr_out(2),
+    ("recvfrom", "addr"): _sockaddr_out(5),
+    ("rt_sigprocmask", "new"): _sigset,
+    ("rt_sigprocmask", "old"): _sigset,
+    ("rt_sigsuspend", "mask"): _sigset,
+    ("rt_sigtimedwait", "mask"): _sigset,
+    ("rt_sigaction", "new"): _sigaction,
+    ("rt_sigaction", "old"): _sigaction,
+    ("poll", "fds"): _pollfds,
+    ("ppoll", "fds"): _pollfds,
+    ("clone3", "args"): _clone_args,
+    ("wait4", "status"): _wait_status,
+    ("pipe", "fds"): _fd_pair,
+    ("pipe2", "fds"): _fd_pair,
+    ("socketpair", "fds"): _fd_pair,
+}
+"""By call and parameter of the declaration."""

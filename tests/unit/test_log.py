@@ -1,0 +1,81 @@
+"""sentry.log: what a reader of the log gets, and that nobody waits for one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sentry.log import LogSink
+
+
+class Loop:
+    """Calls back when told to."""
+
+    def __init__(self) -> None:
+        self.callback: Callable[[int], None] | None = None
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None] | None = None) -> None:
+        self.callback = callback if events else None
+
+
+def test_file_is_written_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        LogSink(file.fileno()).write("one\n")
+        assert path.read_text() == "one\n"
+
+
+def test_pipe_is_written_when_it_is_ready() -> None:
+    reader, writer = os.pipe()
+    loop = Loop()
+    sink = LogSink(writer, loop)
+    sink.write("one\n")
+    sink.write("two\n")
+    assert loop.callback is not None
+    loop.callback(4)
+    assert loop.callback is None
+    assert os.read(reader, 100) == b"one\ntwo\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_full_buffer_drops_and_says_how_many() -> None:
+    reader, writer = os.pipe()
+    loop = Loop()
+    sink = LogSink(writer, loop, limit=10)
+    sink.write("12345678\n")
+    sink.write("lost\n")
+    sink.write("lost\n")
+    assert loop.callback is not None
+    loop.callback(4)
+    sink.write("x\n")
+    assert loop.callback is not None
+    loop.callback(4)
+    assert sink.dropped == 2
+    assert os.read(reader, 100) == b"12345678\n[2 messages lost]\nx\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_reader_that_is_gone_does_no_harm() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    loop = Loop()
+    sink = LogSink(writer, loop)
+    sink.write("one\n")
+    assert loop.callback is not None
+    loop.callback(8)
+    assert sink.dropped == 1
+    assert loop.callback is None
+    os.close(writer)
+
+
+def test_flush_stops_when_nobody_reads() -> None:
+    reader, writer = os.pipe()
+    sink = LogSink(writer, Loop())
+    for _ in range(100):
+        sink.write("x" * 4095 + "\n")
+    sink.flush()
+    os.close(reader)
+    os.close(writer)
