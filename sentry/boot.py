@@ -18,6 +18,7 @@ from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
 from sentry.kernel.kernel import Kernel, Uts
+from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.syscalls.registry import CALLS
 import sentry.syscalls.table  # noqa: F401  declares all calls
@@ -95,7 +96,8 @@ def prepare(config: SandboxConfig) -> Sandbox:
     kernel.services["ram"] = platform.ram
     kernel.services["memory_limit"] = config.memory_limit
     if config.strace_fd >= 0:
-        kernel.start_observers.append(Strace(kernel, config.strace_fd))
+        sink = LogSink(config.strace_fd, loop)
+        kernel.start_observers.append(Strace(sink, loop.call_soon))
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
     ControlServer(loop, Operations(kernel), config.control_fd, config.control_listener_fd)

@@ -1,4 +1,8 @@
-"""Who looks at system calls: strace, seccomp, ptrace and monitoring implement `Observer`."""
+"""Who looks at system calls: strace, seccomp, ptrace and monitoring implement `Observer`.
+
+Further methods are called where an observer has them: `execed(task)`, `signalled(task, info)` when
+a signal is delivered, `exited(task, status)` at a thread's end; `inherited` false: not for children.
+"""
 
 from __future__ import annotations
 
