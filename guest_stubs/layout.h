@@ -16,17 +16,17 @@
 #define DOORBELL_PORT 0xf0         /* instead of the page where the entry code runs in ring 0 */
 
 /* ---- S ---- */
-#define S_WORD 0x00   /* u32: WORD_* */
+#define S_WORD 0x00   /* u32: WORD_*. The guest spins on it: nothing else that is written often */
 #define S_BUDGET 0x08 /* turns to spin for an answer before the doorbell */
-#define S_TAIL 0x10   /* TAIL_*: what the way back has to restore besides the registers */
-#define S_FAST 0x18   /* not 0: the entry code answers the calls below itself */
-#define S_YIELD 0x20  /* not 0: sched_yield too */
-#define S_PID 0x28
-#define S_TID 0x30
-#define S_UID 0x38
-#define S_EUID 0x40
-#define S_GID 0x48
-#define S_EGID 0x50
+#define S_YIELD 0x10  /* not 0: the entry code answers sched_yield */
+#define S_FAST 0x40   /* not 0: the entry code answers the calls below itself */
+#define S_PID 0x48
+#define S_TID 0x50
+#define S_UID 0x58
+#define S_EUID 0x60
+#define S_GID 0x68
+#define S_EGID 0x70
+#define S_TAIL 0x78   /* TAIL_*: what the way back has to restore besides the registers */
 #define S_REGS 0x80   /* struct user_regs_struct; RIP CS RFLAGS RSP SS in it form an iretq frame */
 #define S_XSAVE 0x400 /* FPU image, standard format */
 #define S_XSAVE_MAX 0xc00
@@ -34,7 +34,6 @@
 #define WORD_IDLE 0
 #define WORD_REQUEST 1  /* the guest waits for an answer */
 #define WORD_RINGING 3  /* the guest gave up waiting and rings the doorbell */
-#define WORD_TAKEN 4    /* the host works on it */
 
 #define TAIL_FPU 1   /* load S_XSAVE */
 #define TAIL_BASES 2 /* load FS and GS base */

@@ -24,6 +24,9 @@ DOORBELL_GPA = 384 << 30
 ENTRY_STRIDE = 0x4000
 MAX_VCPUS = 128
 _STOPPED = 100
+_SYSCALL = ExitKind.SYSCALL
+_platform_wait = lib.platform_wait
+_ctx_answer = lib.ctx_answer
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
@@ -57,7 +60,7 @@ class KvmContext:
 
     def answer(self, value: int) -> None:
         """RAX = value and go on: the end of a system call that changed nothing else."""
-        lib.ctx_answer(self._c, value)
+        _ctx_answer(self._c, value)
 
     def resume(self) -> None:
         """Go on with all of `regs`."""
@@ -214,23 +217,18 @@ class KvmPlatform:
 
     def wait(self, deadline_ns: int | None) -> Sequence[KvmContext]:
         """Wait for exits, ready descriptors (then in `ready`) or the deadline (CLOCK_MONOTONIC)."""
-        result = lib.platform_wait(-1 if deadline_ns is None else deadline_ns)
-        events, contexts = self._events, self._contexts
-        if result == 1:
-            self.ready = []
-            context = contexts[events[0]]
-            kind = events[1]
-            if kind == 1:
-                context.exit = ExitKind.SYSCALL
-                return (context,)
-            if kind != _STOPPED:
-                context.update(_KINDS[kind])
-                return (context,)
-            context.stopped()
-            return ()
+        result = _platform_wait(-1 if deadline_ns is None else deadline_ns)
+        if result >= 0:
+            if self.ready:
+                self.ready = []
+            context = self._contexts[result]
+            context.exit = _SYSCALL
+            return (context,)
+        result = -1 - result
         ready = lib.pool.ready
         self.ready = [(ready[i].fd, ready[i].events) for i in range(result >> _READY_SHIFT)]
-        pairs = events[: 2 * (result & _EVENTS_MASK)].tolist()
+        pairs = self._events[: 2 * (result & _EVENTS_MASK)].tolist()
+        contexts = self._contexts
         exited, stopped = [], []
         for index, kind in zip(pairs[::2], pairs[1::2], strict=True):
             context = contexts[index]

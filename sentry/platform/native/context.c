@@ -99,7 +99,7 @@ static void launch_from_out(struct vcpu *v, struct ctx *c)
 /* The guest waits in its mailbox or is about to ring: let it go on. */
 static void release_taken(struct vcpu *v, struct ctx *c)
 {
-    uint32_t taken = WORD_TAKEN, phase = P_TAKEN;
+    uint32_t request = WORD_REQUEST, phase = P_TAKEN;
     uint64_t now = tsc_now();
     c->state = C_RUNNING;
     c->spin_tsc += now - v->taken_tsc;
@@ -112,7 +112,8 @@ static void release_taken(struct vcpu *v, struct ctx *c)
         launch_from_out(v, c);
         return;
     }
-    if (atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &taken, WORD_IDLE))
+    if (atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &request,
+                                       WORD_IDLE))
         return;
     /* Too late: it rings, or has rung, for the request that has just been answered. */
     phase = P_RUN;
@@ -176,8 +177,7 @@ void ctx_answer(struct ctx *c, int64_t value)
         ctx_resume(c);
         return;
     }
-    memcpy(v->s + S_REGS + 8 * R_RAX, &value, sizeof value);
-    memset(v->s + S_TAIL, 0, 8);
+    memcpy(v->s + S_REGS + 8 * R_RAX, &value, sizeof value); /* the tail left S_TAIL 0 */
     c->place = FPU_LIVE;
     release_taken(v, c);
 }

@@ -90,6 +90,16 @@ static void offer_all(void)
         }
 }
 
+/* An event came this long after the wait began: the next spin should not miss such a one. If it
+ * had to sleep for it, an exit and two wake-ups are in that time, and a longer spin will find the
+ * guest in its mailbox instead. */
+static void came_after(uint64_t elapsed_tsc)
+{
+    uint64_t want = 2 * elapsed_tsc + ticks(SPIN_MIN_NS);
+    if (elapsed_tsc < ticks(SPIN_MAX_NS) && want > pool.spin_tsc)
+        pool.spin_tsc = want < ticks(SPIN_MAX_NS) ? want : ticks(SPIN_MAX_NS);
+}
+
 /* 1: something came. */
 static int spin(int64_t deadline_ns)
 {
@@ -106,9 +116,7 @@ static int spin(int64_t deadline_ns)
         sweep();
         now = tsc_now();
         if (pool.n_events) {
-            uint64_t want = 2 * (now - start) + ticks(SPIN_MIN_NS);
-            if (want > pool.spin_tsc)
-                pool.spin_tsc = want < ticks(SPIN_MAX_NS) ? want : ticks(SPIN_MAX_NS);
+            came_after(now - start);
             return 1;
         }
         __builtin_ia32_pause();
@@ -144,6 +152,7 @@ static void sleep_until(int64_t deadline_ns)
 
 int platform_wait(int64_t deadline_ns)
 {
+    uint64_t start = tsc_now();
     pool.n_ready = 0;
     for (;;) {
         schedule();
@@ -157,7 +166,7 @@ int platform_wait(int64_t deadline_ns)
             }
             break;
         }
-        if (pool.mailbox && pool.running && pool.running < pool.cpus && spin(deadline_ns))
+        if (pool.running && pool.running < pool.cpus && spin(deadline_ns))
             break;
         atomic_store(&pool.asleep, 1);
         offer_all();
@@ -168,6 +177,8 @@ int platform_wait(int64_t deadline_ns)
         sweep();
         schedule();
         offer_all();
+        if (pool.n_events)
+            came_after(tsc_now() - start);
         if (pool.n_events || pool.n_ready)
             break;
         if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
@@ -175,5 +186,7 @@ int platform_wait(int64_t deadline_ns)
     }
     int n = (int)pool.n_events;
     pool.n_events = 0;
-    return n | (int)(pool.n_ready << 20);
+    if (n == 1 && !pool.n_ready && pool.events[0].kind == EXIT_SYSCALL)
+        return (int)pool.events[0].index;
+    return -1 - (n | (int)(pool.n_ready << 20));
 }

@@ -67,17 +67,23 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
     c->vcpu = v;
     clock_gettime(v->clock, &t);
     v->bound_cpu_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
     memcpy(v->s + S_FAST, &c->fast[0], 8);
     memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
     return 0;
 }
 
+/* What the guest may do by itself: spin for answers, and answer sched_yield. S is written only
+ * when that changes, because the guest reads the same cache line. */
 void vcpu_offer(struct vcpu *v)
 {
     int spare = pool.running < pool.cpus;
     uint64_t budget = pool.mailbox && spare && !atomic_load(&pool.asleep) ? pool.budget : 0;
-    ((volatile uint64_t *)(v->s + S_BUDGET))[0] = budget;
-    ((volatile uint64_t *)(v->s + S_YIELD))[0] = spare && !pool.queued;
+    uint64_t yield = spare && !pool.queued;
+    if (v->offered_budget != budget)
+        ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
+    if (v->offered_yield != yield)
+        ((volatile uint64_t *)(v->s + S_YIELD))[0] = v->offered_yield = yield;
 }
 
 /* Registers, and the image if it is not in the vCPU, into S. */
@@ -173,7 +179,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     running_add(v);
     vcpu_offer(v);
     atomic_store(&v->tell_out, 0);
-    atomic_store(&v->patience, pool.mailbox && pool.running < pool.cpus ? pool.spin_tsc : 0);
+    atomic_store(&v->patience, pool.running < pool.cpus ? pool.spin_tsc : 0);
     pool.active[v->index / 64] |= 1ull << v->index % 64;
     atomic_store(&v->phase, P_RUN);
     vcpu_go(v);

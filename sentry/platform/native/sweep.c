@@ -69,9 +69,7 @@ void came_out(struct vcpu *v)
 static void take_request(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
-    uint32_t word = WORD_REQUEST, phase = P_RUN;
-    if (!atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &word, WORD_TAKEN))
-        return; /* it rings: the exit follows */
+    uint32_t phase = P_RUN;
     if (!atomic_compare_exchange_strong(&v->phase, &phase, P_TAKEN))
         return; /* an exit came first and says what it is */
     running_remove(v);

@@ -112,6 +112,7 @@ struct vcpu {
     struct ctx *ctx;
     struct aspace *loaded; /* CR3 */
     uint8_t *s;            /* S of (loaded, this vCPU) */
+    uint64_t offered_budget, offered_yield; /* what S says, as far as we wrote it */
     uint64_t started_tsc;
     uint64_t taken_tsc;
     uint64_t bound_cpu_ns;
@@ -247,7 +248,9 @@ void ctx_destroy(struct ctx *c);
 int events_open(void);
 void events_close(void);
 int events_watch(int fd, uint32_t events);
-/* Wait until something happened; pool.events[0..result) and pool.ready tell what. */
-int platform_wait(int64_t deadline_ns); /* number of events | number of ready fds << 20 */
+/* Wait until something happened. The index of the one context that made a system call, when there
+ * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
+ * pool.ready. */
+int platform_wait(int64_t deadline_ns);
 
 #endif
