@@ -31,7 +31,7 @@ from sentry.errors import EFAULT, Errno
 from sentry.kernel import task_exit
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_SIGNAL
-from sentry.mm.errors import BusError, SegFault
+from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def raise_fault(task: Task, error: BaseException, addr: int, error_code: int) ->
         signo, code = SIGSEGV, error.si_code
     elif isinstance(error, BusError):
         signo, code = SIGBUS, error.si_code
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, OutOfMemory):
         task.kernel.out_of_memory(task)
         return True
     else:

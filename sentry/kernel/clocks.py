@@ -1,0 +1,136 @@
+"""Clocks: which there are, what time they show, and what their time is on the kernel's own clock.
+
+Everything inside sleeps on CLOCK_MONOTONIC of the host (the loop's clock). The wall clock is the
+host's too and cannot be set. CPU clocks count what vCPU threads ran for a task, and its dispatch.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.time import (
+    CLOCK_BOOTTIME,
+    CLOCK_BOOTTIME_ALARM,
+    CLOCK_MONOTONIC,
+    CLOCK_MONOTONIC_COARSE,
+    CLOCK_MONOTONIC_RAW,
+    CLOCK_PROCESS_CPUTIME_ID,
+    CLOCK_REALTIME,
+    CLOCK_REALTIME_ALARM,
+    CLOCK_REALTIME_COARSE,
+    CLOCK_TAI,
+    CLOCK_THREAD_CPUTIME_ID,
+)
+from sentry.errors import EINVAL
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+
+NS: Final = 10**9
+HOST_CLOCKS: Final = {
+    CLOCK_REALTIME: time.CLOCK_REALTIME,
+    CLOCK_MONOTONIC: time.CLOCK_MONOTONIC,
+    CLOCK_MONOTONIC_RAW: time.CLOCK_MONOTONIC_RAW,
+    CLOCK_REALTIME_COARSE: 5,
+    CLOCK_MONOTONIC_COARSE: 6,
+    CLOCK_BOOTTIME: time.CLOCK_BOOTTIME,
+    CLOCK_REALTIME_ALARM: time.CLOCK_REALTIME,
+    CLOCK_BOOTTIME_ALARM: time.CLOCK_BOOTTIME,
+    CLOCK_TAI: time.CLOCK_TAI,
+}
+COARSE: Final = (CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE)
+COARSE_RESOLUTION_NS: Final = 4_000_000
+"""A tick at CONFIG_HZ=250."""
+ALARMS: Final = (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM)
+WALL_CLOCKS: Final = (CLOCK_REALTIME, CLOCK_TAI)
+SLEEPABLE: Final = (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI)
+
+# a negative clock id is (~pid << 3) | per-thread bit | kind: include/linux/posix-timers.h
+PER_THREAD: Final = 4
+PROF, VIRT, SCHED = 0, 1, 2
+_user_ns = {PROF: False, VIRT: True, SCHED: False}
+
+
+class CpuClock:
+    """The CPU time of a thread or of a process: `user_only` for the kind VIRT."""
+
+    __slots__ = ("group", "task", "user_only")
+
+    def __init__(self, group: ThreadGroup, task: Task | None, user_only: bool) -> None:
+        self.group = group
+        self.task = task
+        self.user_only = user_only
+
+    def now_ns(self) -> int:
+        """What it shows."""
+        if self.task is not None:
+            return task_time(self.task, self.user_only)
+        return group_time(self.group, self.user_only)
+
+
+def task_time(task: Task, user_only: bool = False) -> int:
+    """CPU time of a thread in ns."""
+    user = 0 if task.dead else task.ctx.cpu_time_ns()
+    return user if user_only else user + task.sys_time_ns
+
+
+def group_time(group: ThreadGroup, user_only: bool = False) -> int:
+    """CPU time of a process in ns, its dead threads included."""
+    used = group.dead_usage
+    total = used.user_ns if user_only else used.user_ns + used.sys_ns
+    for task in group.tasks:
+        total += task_time(task, user_only)
+    return total
+
+
+def cpu_clock(task: Task, clock: int) -> CpuClock | None:
+    """The CPU clock of an id; None when the id is no CPU clock. Raises: EINVAL."""
+    if clock == CLOCK_PROCESS_CPUTIME_ID:
+        return CpuClock(task.group, None, False)
+    if clock == CLOCK_THREAD_CPUTIME_ID:
+        return CpuClock(task.group, task, False)
+    if clock >= 0:
+        return None
+    kind, pid = clock & 3, ~(clock >> 3)
+    if kind not in _user_ns:
+        raise EINVAL(f"clock {clock}")
+    user_only = _user_ns[kind]
+    pids = task.kernel.pids
+    if clock & PER_THREAD:
+        target = pids.tasks.get(pid) if pid else task
+        if target is None or target.group is not task.group:
+            raise EINVAL(f"no thread {pid}")
+        return CpuClock(target.group, target, user_only)
+    group = pids.groups.get(pid) if pid else task.group
+    if group is None:
+        raise EINVAL(f"no process {pid}")
+    return CpuClock(group, None, user_only)
+
+
+def now_ns(task: Task, clock: int) -> int:
+    """clock_gettime(2). Raises: EINVAL."""
+    host = HOST_CLOCKS.get(clock)
+    if host is not None:
+        return time.clock_gettime_ns(host)
+    cpu = cpu_clock(task, clock)
+    if cpu is None:
+        raise EINVAL(f"clock {clock}")
+    return cpu.now_ns()
+
+
+def resolution_ns(task: Task, clock: int) -> int:
+    """clock_getres(2). Raises: EINVAL."""
+    if clock in COARSE:
+        return COARSE_RESOLUTION_NS
+    if clock not in HOST_CLOCKS and cpu_clock(task, clock) is None:
+        raise EINVAL(f"clock {clock}")
+    return 1
+
+
+def to_monotonic(clock: int, at_ns: int) -> int:
+    """The moment on CLOCK_MONOTONIC when a host clock will show `at_ns`, as things stand."""
+    if clock == CLOCK_MONOTONIC:
+        return at_ns
+    return at_ns - time.clock_gettime_ns(HOST_CLOCKS[clock]) + time.monotonic_ns()

@@ -1,0 +1,268 @@
+"""futex(2): who waits on which word of memory, and how they are woken.
+
+`FutexTable` maps keys to queues of waiters. A key is an address of an address space, or a place in
+a file for words in shared mappings, so that processes meet there (`MemoryManager.futex_key`).
+Everything between the check of the word and the queueing happens on the kernel thread without an
+await, so no wake-up is lost: a wake is a call of the kernel thread too. Priority-inheritance
+futexes are in futex_pi.py, lists of robust ones in futex_robust.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable
+from typing import TYPE_CHECKING, Any
+
+from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
+from sentry.kernel import futex_robust
+from sentry.wait.fiber import Interrupted, Mode, RestartBlock, park, this_fiber
+
+if TYPE_CHECKING:
+    from sentry.kernel.futex_pi import PiState
+    from sentry.kernel.task import Task
+    from sentry.wait.fiber import Fiber
+
+MATCH_ANY = 0xFFFFFFFF
+INTERRUPTIBLE = Mode.INTERRUPTIBLE
+
+
+class Waiter:
+    """A task asleep on a word."""
+
+    __slots__ = ("addr", "bitset", "fiber", "key", "pi", "requeue_to", "task", "woken")
+
+    def __init__(self, task: Task, key: Hashable, bitset: int = MATCH_ANY) -> None:
+        self.task = task
+        self.key = key
+        self.bitset = bitset
+        self.fiber: Fiber | None = None
+        self.woken = False
+        self.addr = 0
+        """Where the lock lies in the memory of `task`."""
+        self.requeue_to: Hashable = None
+        """Key of the lock that FUTEX_CMP_REQUEUE_PI moves it to."""
+        self.pi: PiState | None = None
+        """The lock it waits for since it was moved."""
+
+    def wake(self) -> None:
+        """Its sleep is over; it is in no queue any more."""
+        self.woken = True
+        if self.fiber is not None:
+            self.fiber.wake()
+
+
+class FutexTable:
+    """All futexes of a sandbox that somebody waits on."""
+
+    __slots__ = ("locks", "queues")
+
+    def __init__(self) -> None:
+        self.queues: dict[Hashable, list[Waiter]] = {}
+        self.locks: dict[Hashable, PiState] = {}
+        """Priority-inheritance locks with waiters."""
+
+    def add(self, waiter: Waiter) -> None:
+        """Queue behind the others of its key."""
+        queue = self.queues.get(waiter.key)
+        if queue is None:
+            self.queues[waiter.key] = [waiter]
+        else:
+            queue.append(waiter)
+
+    def remove(self, waiter: Waiter) -> None:
+        """Take out of the queue; harmless when it is not in one."""
+        queue = self.queues.get(waiter.key)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
+            if not queue:
+                del self.queues[waiter.key]
+
+    def wake(self, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
+        """Wake up to `count` waiters (at least one, as Linux) that share a bit; how many.
+
+        Raises: EINVAL when one of them waits for a lock (FUTEX_WAIT_REQUEUE_PI).
+        """
+        queue = self.queues.get(key)
+        if queue is None:
+            return 0
+        woken = 0
+        for waiter in list(queue):
+            if waiter.requeue_to is not None:
+                raise EINVAL("waits to be requeued to a lock")
+            if waiter.bitset & bitset:
+                queue.remove(waiter)
+                waiter.wake()
+                woken += 1
+                if woken >= count:
+                    break
+        if not queue:
+            del self.queues[key]
+        return woken
+
+    def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> int:
+        """Wake `wake` waiters of one key and move `move` more to another; the sum."""
+        queue = self.queues.get(source)
+        if queue is None:
+            return 0
+        done = 0
+        for waiter in list(queue):
+            if done - wake >= move:
+                break
+            if waiter.requeue_to is not None:
+                raise EINVAL("waits to be requeued to a lock")
+            done += 1
+            if done > wake and source == target:
+                continue
+            queue.remove(waiter)
+            if done <= wake:
+                waiter.wake()
+            else:
+                waiter.key = target
+                self.add(waiter)
+        if not queue:
+            self.queues.pop(source, None)
+        return done
+
+
+def key_of(task: Task, addr: int, private: bool) -> Hashable:
+    """The key of a word. Raises: EINVAL (alignment), EFAULT."""
+    if addr & 3:
+        raise EINVAL(f"misaligned {addr:#x}")
+    mm = task.mm
+    if private:
+        return (mm, addr)
+    key: Hashable = mm.futex_key(addr, True)
+    return key
+
+
+def wait(
+    task: Task, addr: int, value: int, private: bool, deadline_ns: int | None, bitset: int
+) -> Coroutine[Any, Any, int]:
+    """FUTEX_WAIT: sleep if the word has this value. `deadline_ns`: CLOCK_MONOTONIC.
+
+    Raises: EAGAIN when it has another; the coroutine ETIMEDOUT, and what interrupts it.
+    """
+    key = key_of(task, addr, private)
+    if task.mm.load_u32(addr) != value:
+        raise EAGAIN("value changed")
+    waiter = Waiter(task, key, bitset)
+    table = task.kernel.futexes
+    table.add(waiter)
+    again = None
+    if deadline_ns is not None:
+
+        def again() -> Coroutine[Any, Any, int]:
+            return wait(task, addr, value, private, deadline_ns, bitset)
+
+    return _sleep(table, waiter, deadline_ns, again)
+
+
+async def _sleep(
+    table: FutexTable,
+    waiter: Waiter,
+    deadline_ns: int | None,
+    again: Callable[[], Any] | None,
+) -> int:
+    try:
+        if not waiter.woken:
+            waiter.fiber = await this_fiber()
+            while not waiter.woken:
+                if not await park(INTERRUPTIBLE, deadline_ns) and not waiter.woken:
+                    raise ETIMEDOUT
+    except Interrupted:
+        # a wake-up that was counted must not get lost
+        if not waiter.woken:
+            if again is not None:
+                raise RestartBlock(again) from None
+            raise
+    finally:
+        if not waiter.woken:
+            table.remove(waiter)
+    return 0
+
+
+async def wait_any(
+    task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None
+) -> int:
+    """futex_waitv(2): sleep on (address, value, private) each; the index of one that was woken.
+
+    Raises: EAGAIN, ETIMEDOUT, EFAULT, EINVAL, Interrupted.
+    """
+    table = task.kernel.futexes
+    keys = [key_of(task, addr, private) for addr, _, private in words]
+    for addr, value, _ in words:
+        if task.mm.load_u32(addr) != value:
+            raise EAGAIN("value changed")
+    waiters = [Waiter(task, key) for key in keys]
+    fiber = await this_fiber()
+    for waiter in waiters:
+        waiter.fiber = fiber
+        table.add(waiter)
+
+    def first() -> int | None:
+        return next((i for i, waiter in enumerate(waiters) if waiter.woken), None)
+
+    try:
+        while (index := first()) is None:
+            if not await park(INTERRUPTIBLE, deadline_ns) and first() is None:
+                raise ETIMEDOUT
+        return index
+    except Interrupted:
+        if (index := first()) is not None:
+            return index
+        raise
+    finally:
+        for waiter in waiters:
+            if not waiter.woken:
+                table.remove(waiter)
+
+
+def wake(
+    task: Task, addr: int, count: int, *, private: bool = False, bitset: int = MATCH_ANY
+) -> int:
+    """FUTEX_WAKE; how many were woken. Raises: EINVAL, EFAULT."""
+    key = key_of(task, addr, private)
+    table = task.kernel.futexes
+    if key not in table.queues:
+        return 0
+    return table.wake(key, count, bitset)
+
+
+_COMPARE: dict[int, Callable[[int, int], bool]] = {
+    0: lambda old, arg: old == arg,
+    1: lambda old, arg: old != arg,
+    2: lambda old, arg: old < arg,
+    3: lambda old, arg: old <= arg,
+    4: lambda old, arg: old > arg,
+    5: lambda old, arg: old >= arg,
+}
+
+
+def _sign(value: int, bits: int) -> int:
+    half = 1 << (bits - 1)
+    return (value & (1 << bits) - 1 ^ half) - half
+
+
+def wake_op(
+    task: Task, addr: int, addr2: int, private: bool, counts: tuple[int, int], code: int
+) -> int:
+    """FUTEX_WAKE_OP: change the second word, wake on the first, and on the second if it was so."""
+    key, key2 = key_of(task, addr, private), key_of(task, addr2, private)
+    operation, compare = code >> 28 & 7, code >> 24 & 15
+    argument, wanted = _sign(code >> 12, 12), _sign(code, 12)
+    if code >> 28 & 8:
+        argument = 1 << (argument & 31)
+    if operation > 4:
+        raise ENOSYS(f"operation {operation}")
+    old = _sign(task.mm.futex_op(addr2, operation, argument & 0xFFFFFFFF), 32)
+    if compare not in _COMPARE:
+        raise ENOSYS(f"comparison {compare}")
+    table = task.kernel.futexes
+    woken = table.wake(key, counts[0])
+    if _COMPARE[compare](old, wanted):
+        woken += table.wake(key2, counts[1])
+    return woken
+
+
+def exit_robust(task: Task) -> None:
+    """The task ends: what it held and can no longer release."""
+    futex_robust.exit_robust(task)

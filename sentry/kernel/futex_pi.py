@@ -1,0 +1,243 @@
+"""Futexes with an owner: FUTEX_LOCK_PI and its relatives, kernel/futex/pi.c and requeue.c.
+
+The word holds the owner's tid; the kernel keeps a `PiState` only while somebody waits. There are no
+real-time priorities here, so waiters get the lock in the order of their arrival, and inheritance
+has nothing to pass on. An unlock hands the lock to the first waiter before that one wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Hashable
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
+from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
+from sentry.kernel import futex
+from sentry.mm.errors import NeedsFault
+from sentry.wait.fiber import Interrupted, Mode, RestartNoIntr, park, this_fiber
+
+if TYPE_CHECKING:
+    from sentry.kernel.futex import FutexTable, Waiter
+    from sentry.kernel.task import Task
+
+
+class PiState:
+    """A lock with waiters."""
+
+    __slots__ = ("key", "owner", "waiters")
+
+    def __init__(self, key: Hashable, owner: Task) -> None:
+        self.key = key
+        self.owner = owner
+        self.waiters: list[Waiter] = []
+
+
+def _try_lock(task: Task, addr: int, key: Hashable, taker: Task) -> PiState | None:
+    """Take the lock for `taker` (None), or say who holds it, with FUTEX_WAITERS set.
+
+    `task` lends its memory. Raises: EDEADLK, ESRCH (the owner is gone), EINVAL, EFAULT.
+    """
+    mm, table = task.mm, task.kernel.futexes
+    value = mm.load_u32(addr)
+    while True:
+        owner_tid = value & FUTEX_TID_MASK
+        if owner_tid == taker.tid:
+            raise EDEADLK("held by the caller")
+        state = table.locks.get(key)
+        if state is not None and owner_tid not in (0, state.owner.tid):
+            raise EINVAL("the word does not name the owner")
+        if state is None and not owner_tid:
+            wanted = value & (FUTEX_OWNER_DIED | FUTEX_WAITERS) | taker.tid
+        else:
+            wanted = value | FUTEX_WAITERS
+        seen = mm.cmpxchg_u32(addr, value, wanted)
+        if seen != value:
+            value = seen
+            continue
+        if state is not None:
+            return state
+        if not owner_tid:
+            return None
+        owner = task.kernel.pids.tasks.get(owner_tid)
+        if owner is None or owner.dead:
+            raise ESRCH(f"owner {owner_tid}")
+        return PiState(key, owner)
+
+
+def lock(
+    task: Task, addr: int, private: bool, deadline_ns: int | None, *, try_only: bool = False
+) -> int | Coroutine[Any, Any, int]:
+    """FUTEX_LOCK_PI, FUTEX_TRYLOCK_PI. `deadline_ns`: CLOCK_MONOTONIC."""
+    key = futex.key_of(task, addr, private)
+    state = _try_lock(task, addr, key, task)
+    if state is None:
+        return 0
+    if try_only:
+        raise EAGAIN("locked")
+    waiter = futex.Waiter(task, key)
+    waiter.addr = addr
+    _enqueue(task.kernel.futexes, state, waiter)
+    return _sleep(waiter, deadline_ns)
+
+
+def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
+    waiter.pi = state
+    state.waiters.append(waiter)
+    table.locks[state.key] = state
+
+
+async def _sleep(waiter: Waiter, deadline_ns: int | None) -> int:
+    try:
+        if not waiter.woken:
+            waiter.fiber = await this_fiber()
+            while not waiter.woken:
+                if not await park(Mode.INTERRUPTIBLE, deadline_ns) and not waiter.woken:
+                    raise ETIMEDOUT
+    except Interrupted:
+        if not waiter.woken:
+            raise RestartNoIntr from None
+    finally:
+        if not waiter.woken:
+            _leave(waiter)
+    return 0
+
+
+def _leave(waiter: Waiter) -> None:
+    """Wait no longer. Who got the lock and dies at once gives it back by its robust list."""
+    state = waiter.pi
+    if state is None:
+        waiter.task.kernel.futexes.remove(waiter)
+        return
+    state.waiters.remove(waiter)
+    if not state.waiters:
+        waiter.task.kernel.futexes.locks.pop(state.key, None)
+
+
+def unlock(task: Task, addr: int, private: bool) -> int:
+    """FUTEX_UNLOCK_PI. Raises: EPERM when the caller is not the owner."""
+    key = futex.key_of(task, addr, private)
+    mm = task.mm
+    value = mm.load_u32(addr)
+    if value & FUTEX_TID_MASK != task.tid:
+        raise EPERM("not the owner")
+    state = task.kernel.futexes.locks.get(key)
+    if state is not None:
+        if state.owner is not task:
+            raise EINVAL("the lock has another owner")
+        _hand_over(task, addr, state, 0)
+        return 0
+    while (seen := mm.cmpxchg_u32(addr, value, 0)) != value:
+        value = seen
+        if value & FUTEX_TID_MASK != task.tid:
+            raise EPERM("not the owner")
+    return 0
+
+
+def _hand_over(task: Task, addr: int, state: PiState, keep: int) -> None:
+    """The first waiter owns it now, also in the word. `keep`: bits of the word that stay."""
+    waiter = state.waiters[0]
+    mm = task.mm
+    value = mm.load_u32(addr)
+    while True:
+        seen = mm.cmpxchg_u32(addr, value, waiter.task.tid | FUTEX_WAITERS | value & keep)
+        if seen == value:
+            break
+        value = seen
+    _own(task.kernel.futexes, state)
+
+
+def _own(table: FutexTable, state: PiState) -> None:
+    waiter = state.waiters.pop(0)
+    state.owner = waiter.task
+    if not state.waiters:
+        table.locks.pop(state.key, None)
+    waiter.wake()
+
+
+def owner_dies(task: Task) -> None:
+    """exit_pi_state_list(): the locks that a dying task holds go to their waiters."""
+    table = task.kernel.futexes
+    for state in [s for s in table.locks.values() if s.owner is task]:
+        heir = state.waiters[0]
+        try:
+            _hand_over(heir.task, heir.addr, state, FUTEX_OWNER_DIED)
+        except (Errno, NeedsFault):
+            _own(table, state)
+
+
+def wait_requeue(
+    task: Task,
+    words: tuple[int, int],
+    value: int,
+    private: bool,
+    deadline_ns: int | None,
+    bitset: int,
+) -> Coroutine[Any, Any, int]:
+    """FUTEX_WAIT_REQUEUE_PI: sleep on the first word, to be moved to the lock, the second."""
+    addr, lock_addr = words
+    if addr == lock_addr:
+        raise EINVAL("the same word twice")
+    key = futex.key_of(task, addr, private)
+    lock_key = futex.key_of(task, lock_addr, private)
+    if key == lock_key:
+        raise EINVAL("the same word twice")
+    if task.mm.load_u32(addr) != value:
+        raise EAGAIN("value changed")
+    waiter = futex.Waiter(task, key, bitset)
+    waiter.requeue_to = lock_key
+    waiter.addr = lock_addr
+    task.kernel.futexes.add(waiter)
+    return _sleep_requeue(waiter, deadline_ns)
+
+
+async def _sleep_requeue(waiter: Waiter, deadline_ns: int | None) -> int:
+    try:
+        return await _sleep(waiter, deadline_ns)
+    except RestartNoIntr:
+        if waiter.pi is not None:
+            raise EAGAIN("requeued, then interrupted") from None
+        raise
+
+
+def cmp_requeue(
+    task: Task, words: tuple[int, int], counts: tuple[int, int], private: bool, value: int
+) -> int:
+    """FUTEX_CMP_REQUEUE_PI: give the lock to one waiter, make the others wait for it."""
+    addr, lock_addr = words
+    wake, move = counts
+    if addr == lock_addr or wake != 1 or move < 0:
+        raise EINVAL("arguments")
+    key = futex.key_of(task, addr, private)
+    lock_key = futex.key_of(task, lock_addr, private)
+    if key == lock_key:
+        raise EINVAL("the same word twice")
+    if task.mm.load_u32(addr) != value:
+        raise EAGAIN("value changed")
+    table = task.kernel.futexes
+    queue = table.queues.get(key)
+    if queue is None:
+        return 0
+    if any(waiter.requeue_to != lock_key for waiter in queue[: wake + move]):
+        raise EINVAL("a waiter does not wait to be requeued there")
+    done = 0
+    for waiter in queue[: wake + move]:
+        state = _try_lock(task, lock_addr, lock_key, waiter.task)
+        table.remove(waiter)
+        if state is None:
+            _mark_waiters(task, lock_addr)
+            waiter.wake()
+        else:
+            _enqueue(table, state, waiter)
+        done += 1
+    return done
+
+
+def _mark_waiters(task: Task, addr: int) -> None:
+    """The new owner must unlock through the kernel: more waiters are about to come."""
+    mm = task.mm
+    try:
+        value = mm.load_u32(addr)
+        while (seen := mm.cmpxchg_u32(addr, value, value | FUTEX_WAITERS)) != value:
+            value = seen
+    except EFAULT:
+        return

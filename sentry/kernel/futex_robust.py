@@ -1,0 +1,73 @@
+"""Robust futexes: set_robust_list(2). A dying thread marks the locks it held and wakes a waiter.
+
+The list is in the program's memory, so it may be anything: at most ROBUST_LIST_LIMIT entries are
+followed, and the first bad address ends the walk (exit_robust_list, kernel/futex/core.c).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sentry.abi.futex import (
+    FUTEX_OWNER_DIED,
+    FUTEX_TID_MASK,
+    FUTEX_WAITERS,
+    ROBUST_LIST_HEAD,
+    ROBUST_LIST_LIMIT,
+)
+from sentry.errors import Errno
+from sentry.kernel import futex_pi
+from sentry.mm.errors import NeedsFault
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+PI = 1
+"""Bit of a list pointer: the entry is a priority-inheritance futex."""
+
+
+def exit_robust(task: Task) -> None:
+    """Walk the list of a task that leaves its address space; hand its PI locks on."""
+    if task.robust_list:
+        with suppress(Errno, NeedsFault):  # else the rest of the list cannot be followed
+            _walk(task)
+        task.robust_list = 0
+    if task.kernel.futexes.locks:
+        futex_pi.owner_dies(task)
+
+
+def _walk(task: Task) -> None:
+    head_at = task.robust_list
+    head = ROBUST_LIST_HEAD.unpack(task.mm.read(head_at, ROBUST_LIST_HEAD.size))
+    pending = head.list_op_pending & ~PI
+    entry = head.list_next
+    for _ in range(ROBUST_LIST_LIMIT):
+        if entry & ~PI == head_at:
+            break
+        follower = int.from_bytes(task.mm.read(entry & ~PI, 8), "little")
+        if entry & ~PI != pending:
+            _died(task, (entry & ~PI) + head.futex_offset, entry & PI, False)
+        entry = follower
+    if pending:
+        _died(task, pending + head.futex_offset, head.list_op_pending & PI, True)
+
+
+def _died(task: Task, addr: int, pi: int, is_pending: bool) -> None:
+    """handle_futex_death(): mark one word if the task owns it."""
+    mm, table = task.mm, task.kernel.futexes
+    addr &= 0xFFFFFFFFFFFFFFFF
+    value = mm.load_u32(addr)
+    while True:
+        owner = value & FUTEX_TID_MASK
+        if is_pending and not pi and not owner:
+            table.wake(mm.futex_key(addr, True), 1)
+            return
+        if owner != task.tid:
+            return
+        seen = mm.cmpxchg_u32(addr, value, value & FUTEX_WAITERS | FUTEX_OWNER_DIED)
+        if seen == value:
+            break
+        value = seen
+    if not pi and value & FUTEX_WAITERS:
+        table.wake(mm.futex_key(addr, True), 1)
