@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
@@ -24,6 +25,8 @@ RW_WINDOW: Final = 256 << 30
 WINDOW_SPAN: Final = 128 << 30
 MAX_WINDOWS: Final = 60_000
 """The host allows 65,530 mappings in a process (vm.max_map_count)."""
+MAX_IDLE: Final = 2000
+"""Window pieces that stay mapped without users."""
 SCRATCH: Final = 1 << 16
 ENTRY_PRESENT: Final = 1
 ENTRY_WRITABLE: Final = 2
@@ -61,9 +64,12 @@ class Counters(NamedTuple):
 
 
 class WindowRange:
-    """A piece of a host file that is mapped into a window; shared by everybody who maps it."""
+    """A piece of a host file that is mapped into a window; shared by everybody who maps it.
 
-    __slots__ = ("gpa", "offset", "refs", "size", "windows", "writable")
+    Without users it stays mapped for a while, so that the next one finds the pages warm.
+    """
+
+    __slots__ = ("gpa", "mapped", "offset", "refs", "size", "windows", "writable")
 
     def __init__(
         self, windows: Windows, gpa: int, size: int, offset: int, writable: bool
@@ -74,6 +80,7 @@ class WindowRange:
         self.offset = offset
         self.writable = writable
         self.refs = 1
+        self.mapped = True
 
     def covers(self, offset: int, length: int) -> bool:
         """Whether this part of the file lies in it."""
@@ -81,6 +88,8 @@ class WindowRange:
 
     def get(self) -> WindowRange:
         """One more user."""
+        if self.refs == 0:
+            del self.windows.idle[self]
         self.refs += 1
         return self
 
@@ -88,6 +97,13 @@ class WindowRange:
         """One user less. Preconditions: no entry of the user points here any more."""
         self.refs -= 1
         if self.refs == 0:
+            self.windows.idle[self] = None
+            self.windows.evict(MAX_IDLE)
+
+    def forget(self) -> None:
+        """The file is closed: do not keep the piece once nobody uses it."""
+        if self.refs == 0 and self.mapped:
+            del self.windows.idle[self]
             self.windows.unmap(self)
 
 
@@ -97,12 +113,16 @@ class Windows:
     def __init__(self) -> None:
         self._next = {False: RO_WINDOW, True: RW_WINDOW}
         self._free: dict[tuple[bool, int], list[int]] = {}
+        self.idle: dict[WindowRange, None] = {}
+        """Mapped pieces without users, the oldest first."""
         self.mapped = 0
-        """Ranges in use."""
+        """Pieces that are mapped, the idle ones included."""
         self.bytes = 0
 
     def map(self, fd: int, offset: int, size: int, writable: bool) -> WindowRange:
         """Map a page-aligned piece of a host file. Raises: ENOMEM, what mmap(2) raises."""
+        if self.mapped >= MAX_WINDOWS:
+            self.evict(len(self.idle) // 2)
         if self.mapped >= MAX_WINDOWS:
             raise ENOMEM("too many file mappings")
         room = self._room(size)
@@ -115,9 +135,17 @@ class Windows:
         self.bytes += size
         return WindowRange(self, gpa, size, offset, writable)
 
+    def evict(self, keep: int) -> None:
+        """Unmap the oldest idle pieces, all but `keep`."""
+        while len(self.idle) > keep:
+            piece = next(iter(self.idle))
+            del self.idle[piece]
+            self.unmap(piece)
+
     def unmap(self, piece: WindowRange) -> None:
         """Give the host mapping and the range back."""
         check(lib.window_unmap(piece.gpa, piece.size))
+        piece.mapped = False
         self.mapped -= 1
         self.bytes -= piece.size
         self._free.setdefault((piece.writable, self._room(piece.size)), []).append(piece.gpa)
@@ -147,6 +175,8 @@ class Ram:
         check(lib.ram_open(fd, vm_fd, span))
         self.fd = fd
         self.span = span
+        self.commit_limit = span
+        """A single mapping may not promise more (vm.overcommit_memory 0); the platform sets it."""
         self.windows = Windows()
 
     @classmethod
@@ -179,6 +209,16 @@ class Ram:
         if not gpa:
             raise ENOMEM("no frame left")
         return gpa
+
+    def fill(self, gpas: array[int], first: int, count: int) -> int:
+        """Frames for the zeros of a part of an array of u64; how many. Raises: ENOMEM."""
+        at = ffi.from_buffer("uint64_t[]", gpas) + first
+        return check(lib.data_fill(at, min(count, len(gpas) - first)))
+
+    def put_list(self, gpas: array[int], first: int, count: int) -> int:
+        """Drop a reference of each frame in a part of an array, which becomes zeros; how many."""
+        at = ffi.from_buffer("uint64_t[]", gpas) + first
+        return int(lib.data_put_list(at, min(count, len(gpas) - first)))
 
     def get(self, gpa: int) -> None:
         """One more reference of a frame."""
@@ -241,11 +281,11 @@ class AddressSpace:
         check(lib.aspace_map_frames(self.native, addr, gpa, pages, prot, cow))
 
     def map_list(
-        self, addr: int, gpas: Sequence[int], pages: int, prot: int, cow: bool = False
+        self, addr: int, gpas: array[int], pages: int, prot: int, cow: bool = False
     ) -> None:
         """Map frames given by an array of u64; zeros are skipped."""
-        array = ffi.from_buffer("uint64_t[]", gpas)
-        check(lib.aspace_map_list(self.native, addr, array, min(pages, len(array)), prot, cow))
+        view = ffi.from_buffer("uint64_t[]", gpas)
+        check(lib.aspace_map_list(self.native, addr, view, min(pages, len(view)), prot, cow))
 
     def protect(self, addr: int, pages: int, prot: int) -> None:
         """Change the rights of what is mapped; flushed before it returns."""
@@ -273,6 +313,10 @@ class AddressSpace:
     def discard(self, addr: int, pages: int) -> None:
         """Throw private contents away: frames of our own stay mapped and read as zero."""
         check(lib.aspace_discard(self.native, addr, pages))
+
+    def populate(self, addr: int, pages: int) -> bool:
+        """Have the host give memory for what is mapped; False: it could not."""
+        return int(lib.aspace_populate(self.native, addr, pages)) == 0
 
     def destroy(self) -> None:
         """Give everything back when no vCPU is inside any more."""
@@ -425,37 +469,37 @@ class AddressSpace:
         return error != 0
 
 
-def read_frames(gpas: Sequence[int], offset: int, count: int) -> bytes:
+def read_frames(gpas: array[int], offset: int, count: int) -> bytes:
     """Bytes of the frames in an array of u64; a zero is a page of zeros. Raises: EFAULT."""
     data = bytearray(count)
-    array = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(array, offset, count)
-    if lib.frames_read(array, offset, ffi.from_buffer(data), count):
+    frames = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(frames, offset, count)
+    if lib.frames_read(frames, offset, ffi.from_buffer(data), count):
         raise EFAULT("the host has no page here")
     return bytes(data)
 
 
-def write_frames(gpas: Sequence[int], offset: int, data: Bytes) -> int:
+def write_frames(gpas: array[int], offset: int, data: Bytes) -> int:
     """Write into frames; how many bytes were written (fewer: the memory limit)."""
     view = ffi.from_buffer(data)
-    array = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(array, offset, len(view))
-    return len(view) - int(lib.frames_write(array, offset, view, len(view)))
+    frames = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(frames, offset, len(view))
+    return len(view) - int(lib.frames_write(frames, offset, view, len(view)))
 
 
-def zero_frames(gpas: Sequence[int], offset: int, count: int) -> None:
+def zero_frames(gpas: array[int], offset: int, count: int) -> None:
     """Clear bytes of frames."""
-    array = ffi.from_buffer("uint64_t[]", gpas)
-    _bound(array, offset, count)
-    lib.frames_zero(array, offset, count)
+    frames = ffi.from_buffer("uint64_t[]", gpas)
+    _bound(frames, offset, count)
+    lib.frames_zero(frames, offset, count)
 
 
-def _bound(array: Any, offset: int, count: int) -> None:
-    if offset < 0 or count < 0 or offset + count > len(array) * PAGE_SIZE:
+def _bound(frames: Any, offset: int, count: int) -> None:
+    if offset < 0 or count < 0 or offset + count > len(frames) * PAGE_SIZE:
         raise EINVAL("outside of the frames")
 
 
-def runs(gpas: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+def runs(gpas: array[int]) -> Iterator[tuple[int, int, int]]:
     """(index, first frame, length) of the runs of consecutive frames; zeros are left out."""
     index = 0
     while index < len(gpas):

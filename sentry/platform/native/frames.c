@@ -287,6 +287,40 @@ uint64_t data_alloc(void)
     return run_take(1, &got);
 }
 
+int64_t data_fill(uint64_t *gpas, uint64_t n)
+{
+    int64_t filled = 0;
+    for (uint64_t i = 0; i < n;) {
+        size_t want = 0, got = 0;
+        while (i + want < n && !gpas[i + want])
+            want++;
+        uint64_t gpa = want ? run_take(want, &got) : 0;
+        if (want && !gpa)
+            return -ENOMEM;
+        for (size_t k = 0; k < got; k++)
+            gpas[i + k] = gpa + k * FRAME_SIZE;
+        filled += (int64_t)got;
+        i += want ? got : 1;
+    }
+    return filled;
+}
+
+int64_t data_put_list(uint64_t *gpas, uint64_t n)
+{
+    static struct batch batch;
+    int64_t dropped = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t gpa = gpas[i];
+        gpas[i] = 0;
+        if (!gpa || gpa >= ram.span)
+            continue;
+        dropped++;
+        batch_add(&batch, gpa | PTE_RAM | PTE_P, 1, 1, references[frame_index(gpa)] == 1);
+    }
+    batch_finish(&batch);
+    return dropped;
+}
+
 /* Frames that nobody refers to any more, and whose translations are flushed, become free. */
 static void give_back(uint64_t gpa, unsigned n)
 {

@@ -18,6 +18,8 @@ int ram_thaw(int fd, int vm_fd);
 uint64_t frame_alloc(void);
 uint64_t frames_alloc_contiguous(size_t n);
 uint64_t data_alloc(void);
+int64_t data_fill(uint64_t *gpas, uint64_t n);
+int64_t data_put_list(uint64_t *gpas, uint64_t n);
 void frame_get(uint64_t gpa);
 void frame_put(uint64_t gpa);
 uint32_t frame_references(uint64_t gpa);
@@ -67,6 +69,7 @@ int aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64
                 int shared);
 int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot);
 int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
+int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *counts);

@@ -9,6 +9,8 @@
 
 /* ---- frames: data of programs and of files in RAM, not populated yet ---- */
 uint64_t data_alloc(void);
+int64_t data_fill(uint64_t *gpas, uint64_t n);     /* frames for the zeros; how many; -ENOMEM */
+int64_t data_put_list(uint64_t *gpas, uint64_t n); /* drop all and zero the list; how many */
 uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks); /* punch free memory; bytes */
 int ram_freeze(void);                 /* everything so far becomes a template's */
 int ram_thaw(int fd, int vm_fd);      /* in a forked sandbox: new frames come from fd */
@@ -49,6 +51,7 @@ int aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64
                 int shared);
 int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot);
 int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
+int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t counts[4]);

@@ -835,6 +835,26 @@ int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages)
     return error;
 }
 
+static int visit_populate(void *context, uint64_t *entry, uint64_t va, uint32_t n)
+{
+    uint64_t value = load(entry);
+    (void)context, (void)va;
+    if (!(value & PTE_P) || !(value & (PTE_RAM | PTE_FILE)))
+        return 0;
+    int advice = value & PTE_RAM ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+    return madvise(frame_host(value & PTE_ADDR), (n ? n : BLOCK_FRAMES) * FRAME_SIZE, advice) < 0
+               ? -errno
+               : 0;
+}
+
+/* Have the host give memory for what is mapped (MAP_POPULATE, mlock). 0 or -errno. */
+int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages)
+{
+    if (bad_range(va, pages))
+        return -EINVAL;
+    return walk(as, va, va + pages * FRAME_SIZE, 0, visit_populate, NULL);
+}
+
 /* ---- what is there -------------------------------------------------------------------------- */
 
 struct residency {

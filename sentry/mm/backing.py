@@ -1,0 +1,68 @@
+"""What file mappings are made of: `HostBacking` (a donated descriptor) or `RamFile`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, Protocol
+
+from sentry.platform.memory import WindowRange, Windows
+
+WHOLE_FILE: Final = 16 << 20
+"""Files up to this size get one window piece for everybody."""
+PIECE: Final = 64 << 20
+"""Larger ones are cut into pieces of this size."""
+
+
+class MappedFile(Protocol):
+    """The open file behind a mapping (a vfs FileDescription), as this room sees it."""
+
+    readable: bool
+    writable: bool
+
+    def incref(self) -> Any: ...
+    def decref(self) -> None: ...
+    def mmap_backing(self, writable_shared: bool) -> Any: ...
+
+
+class HostBacking:
+    """A host file, mapped through a FILES window. The owner keeps `fd` open while it is used.
+
+    `writable`: the descriptor is O_RDWR, so that shared mappings can store.
+    """
+
+    __slots__ = ("_pieces", "_windows", "fd", "writable")
+
+    def __init__(self, windows: Windows, fd: int, writable: bool) -> None:
+        self._windows = windows
+        self.fd = fd
+        self.writable = writable
+        self._pieces: list[WindowRange] = []
+
+    @property
+    def size(self) -> int:
+        """Size of the file now."""
+        return os.fstat(self.fd).st_size
+
+    def window(self, offset: int, length: int, writable: bool) -> WindowRange:
+        """A window piece that covers this part of the file, with a reference for the caller."""
+        self._pieces = [piece for piece in self._pieces if piece.mapped]
+        for piece in self._pieces:
+            if piece.writable == writable and piece.covers(offset, length):
+                return piece.get()
+        start, end = offset, offset + length
+        size = (self.size + 4095) & ~4095
+        if end <= size <= WHOLE_FILE:
+            start, end = 0, size
+        elif end <= size:
+            start &= ~(PIECE - 1)
+            end = min(size, max(end, start + PIECE))
+        piece = self._windows.map(self.fd, start, end - start, writable)
+        self._pieces.append(piece)
+        return piece
+
+    def close(self) -> None:
+        """The descriptor goes: pieces that nobody maps go with it."""
+        for piece in self._pieces:
+            piece.forget()
+        self._pieces = []
+

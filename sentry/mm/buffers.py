@@ -1,0 +1,232 @@
+"""`Dest` and `Source`: where a read puts its bytes, where a write takes them from.
+
+`UserDest` and `UserSource` are ranges of user memory that were checked and faulted in when they
+were made; `KernelDest` and `KernelSource` are the same over Python bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sentry.errors import EAGAIN, EFAULT, EOPNOTSUPP, from_host, from_number
+from sentry.platform.memory import Bytes
+
+if TYPE_CHECKING:
+    from sentry.mm.usermem import UserMemory
+
+RWF_NOWAIT: Final = 8
+Transfer = Callable[[int, int, int, int, int], int]
+Segment = tuple[int, int]
+
+
+class UserBuffer:
+    """Ranges of user memory, consumed from the front."""
+
+    __slots__ = ("_index", "_inside", "_mm", "_segments", "count", "wanted")
+
+    def __init__(self, mm: UserMemory, segments: list[Segment], wanted: int) -> None:
+        self._mm = mm
+        self._segments = segments
+        self._index = 0
+        self._inside = 0
+        self.count = sum(length for _, length in segments)
+        """Bytes left."""
+        self.wanted = wanted
+        """Bytes asked for; more than `count` at first if a later part cannot be accessed."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        """(address, length) of what is left."""
+        rest = self._segments[self._index :]
+        if rest and self._inside:
+            rest[0] = (rest[0][0] + self._inside, rest[0][1] - self._inside)
+        return rest
+
+    def _next(self, limit: int) -> Segment:
+        """The next piece, at most `limit` bytes; (0, 0) at the end."""
+        while self._index < len(self._segments):
+            addr, length = self._segments[self._index]
+            if self._inside < length:
+                return addr + self._inside, min(length - self._inside, limit)
+            self._index += 1
+            self._inside = 0
+        return 0, 0
+
+    def _consume(self, n: int) -> None:
+        self._inside += n
+        self.count -= n
+
+    def skip(self, n: int) -> None:
+        """Pass over bytes that were transferred by other means (pinned I/O)."""
+        while n > 0:
+            _, length = self._next(n)
+            if not length:
+                return
+            self._consume(length)
+            n -= length
+
+    def _host(self, call: Transfer, fd: int, offset: int | None, flags: int, write: bool) -> int:
+        """preadv or pwritev piece by piece. A stream is asked again only without waiting."""
+        done = 0
+        while self.count:
+            addr, length = self._next(self.count)
+            at = -1 if offset is None else offset + done
+            again = RWF_NOWAIT if done and offset is None else 0
+            got = call(fd, at, addr, length, flags | again)
+            if got == -EFAULT.number and self._mm.space.fault_addr:
+                self._mm.resolve(write)
+                continue
+            if got < 0:
+                if done and (again or got in (-EAGAIN.number, -EOPNOTSUPP.number)):
+                    break
+                if done:
+                    break
+                raise from_number(-got)
+            self._consume(got)
+            done += got
+            if got < length:
+                break
+        return done
+
+
+class UserDest(UserBuffer):
+    """User memory that a read fills."""
+
+    __slots__ = ()
+
+    def put(self, data: Bytes) -> int:
+        """Append bytes, at most `count`; how many. Raises: EFAULT (unmapped since the check)."""
+        view = memoryview(data)
+        if view.nbytes <= self.count and len(self._segments) == 1:
+            addr, _ = self._segments[0]
+            self._mm.write(addr + self._inside, data)
+            self._consume(view.nbytes)
+            return view.nbytes
+        view = view.cast("B")
+        done = 0
+        while done < len(view):
+            addr, length = self._next(len(view) - done)
+            if not length:
+                break
+            self._mm.write(addr, view[done : done + length])
+            self._consume(length)
+            done += length
+        return done
+
+    def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
+        """Read from a host descriptor (preadv2 with RWF_ flags; None: at its position)."""
+        return self._host(self._mm.space.from_host, fd, offset, flags, True)
+
+    def zero(self, n: int) -> int:
+        """Append zeros."""
+        done = 0
+        while done < n:
+            addr, length = self._next(n - done)
+            if not length:
+                break
+            self._mm.zero(addr, length)
+            self._consume(length)
+            done += length
+        return done
+
+
+class UserSource(UserBuffer):
+    """User memory that a write takes."""
+
+    __slots__ = ()
+
+    def get(self, n: int) -> bytes:
+        """Consume up to `n` bytes. Raises: EFAULT (unmapped since the check)."""
+        n = min(n, self.count)
+        addr, length = self._next(n)
+        if length == n:
+            data = self._mm.read(addr, n)
+            self._consume(n)
+            return data
+        parts = []
+        while n > 0:
+            addr, length = self._next(n)
+            parts.append(self._mm.read(addr, length))
+            self._consume(length)
+            n -= length
+        return b"".join(parts)
+
+    def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
+        """Write to a host descriptor (pwritev2 with RWF_ flags; None: at its position)."""
+        return self._host(self._mm.space.to_host, fd, offset, flags, False)
+
+
+class KernelDest:
+    """A `Dest` in Python memory; `data` is what was put."""
+
+    __slots__ = ("count", "data", "wanted")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.wanted = count
+        self.data = bytearray()
+
+    def put(self, data: Bytes) -> int:
+        """Append bytes, at most `count`; how many."""
+        view = memoryview(data).cast("B")[: self.count]
+        self.data += view
+        self.count -= len(view)
+        return len(view)
+
+    def zero(self, n: int) -> int:
+        """Append zeros."""
+        return self.put(bytes(min(n, self.count)))
+
+    def skip(self, n: int) -> None:
+        """Leave room for bytes that do not matter."""
+        self.put(bytes(min(n, self.count)))
+
+    def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
+        """Read from a host descriptor."""
+        buffer = bytearray(self.count)
+        try:
+            if offset is None and not flags:
+                got = os.readv(fd, [buffer])
+            else:
+                got = os.preadv(fd, [buffer], -1 if offset is None else offset, flags)
+        except OSError as error:
+            raise from_host(error) from None
+        return self.put(memoryview(buffer)[:got])
+
+
+class KernelSource:
+    """A `Source` over Python bytes."""
+
+    __slots__ = ("_at", "_data", "count", "wanted")
+
+    def __init__(self, data: Bytes) -> None:
+        self._data = bytes(data)
+        self._at = 0
+        self.count = self.wanted = len(self._data)
+
+    def get(self, n: int) -> bytes:
+        """Consume up to `n` bytes."""
+        data = self._data[self._at : self._at + n]
+        self.skip(len(data))
+        return data
+
+    def skip(self, n: int) -> None:
+        """Pass over bytes."""
+        n = min(n, self.count)
+        self._at += n
+        self.count -= n
+
+    def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
+        """Write to a host descriptor."""
+        data = memoryview(self._data)[self._at :]
+        try:
+            if offset is None and not flags:
+                done = os.writev(fd, [data])
+            else:
+                done = os.pwritev(fd, [data], -1 if offset is None else offset, flags)
+        except OSError as error:
+            raise from_host(error) from None
+        self.skip(done)
+        return done

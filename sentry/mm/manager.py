@@ -1,0 +1,87 @@
+"""`MemoryManager`: the address space of a process.
+
+It is put together from layers, lowest first: map (VMAs), faults, mapping (mmap), protect, remap,
+usermem, report; this file adds its life: sharing, fork, exec, the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sentry.errors import ENOMEM, Errno
+from sentry.mm.layout import TASK_END
+from sentry.mm.map import Limits, NoLimits
+from sentry.mm.report import Report
+from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.memory import AddressSpace
+
+
+class MemoryManager(Report):
+    """One address space. `users` counts the tasks and others that keep it."""
+
+    def __init__(
+        self,
+        new_space: Callable[[], AddressSpace],
+        limits: Limits | None = None,
+        randomize: bool = True,
+    ) -> None:
+        super().__init__(new_space(), limits or NoLimits(), randomize)
+        self.new_space = new_space
+        self.users = 1
+
+    def share(self) -> MemoryManager:
+        """CLONE_VM: one more user."""
+        self.users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less; the last one gives everything back."""
+        self.users -= 1
+        if self.users == 0:
+            self._destroy()
+
+    def new_for_exec(self, limits: Limits, randomize: bool = True) -> MemoryManager:
+        """An empty address space for a new program."""
+        return MemoryManager(self.new_space, limits, randomize)
+
+    def _destroy(self) -> None:
+        doomed = list(self.vmas)
+        self.space.destroy()
+        for vma in doomed:
+            self.vmas.remove(vma)
+            vma.drop()
+            self._mapped(vma, -1)
+        self.total_pages = self.data_pages = self.stack_pages = self.locked_pages = 0
+
+    def fork(self, limits: Limits | None = None) -> MemoryManager:
+        """A copy: private memory copy on write, shared memory shared. Raises: ENOMEM."""
+        child = MemoryManager(self.new_space, limits or self.limits, self.randomize)
+        child.mmap_base = self.mmap_base
+        child._forget_holes()
+        child.brk_start, child.brk_end = self.brk_start, self.brk_end
+        child.layout = self._copied_layout()
+        child.ipc_lock = self.ipc_lock
+        try:
+            for vma in self.vmas:
+                if not vma.flags & VmFlag.DONTCOPY:
+                    self._fork_vma(child, vma)
+        except Errno:
+            child.release()
+            raise ENOMEM("fork") from None
+        child.peak_total_pages = child.total_pages
+        return child
+
+    def _fork_vma(self, child: MemoryManager, vma: Vma) -> None:
+        copy = vma.part(vma.start, vma.end)
+        copy.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+        child.vmas.add(copy)
+        child._account(copy, 1)
+        child._mapped(copy, 1)
+        if vma.flags & VmFlag.WIPEONFORK:
+            child.populate_new(copy, copy.start, copy.end)
+        else:
+            self.space.fork(child.space, vma.start, vma.pages, vma.shared)
+
+    def clear(self) -> None:
+        """Unmap everything (a process that is being killed for lack of memory)."""
+        self.remove(0, TASK_END)

@@ -1,0 +1,229 @@
+"""`AddressMap`: the VMAs of an address space, their accounting and their page-table entries.
+
+The lowest layer of `MemoryManager`. It keeps VMAs and entries in step: a VMA is cut, dropped or
+joined here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from sentry.abi.mman import PROT_WRITE
+from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
+from sentry.errors import EAGAIN, ENOMEM
+from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END, ProgramLayout, mmap_base
+from sentry.mm.ramfile import RamFile
+from sentry.mm.vma import Vma, VmaList, VmFlag
+from sentry.platform.memory import BLOCK_SIZE, AddressSpace
+
+MAX_MAP_COUNT: Final = 65530
+"""vm.max_map_count"""
+INFINITY: Final = (1 << 64) - 1
+
+
+class Limits(Protocol):
+    """Whose resource limits hold: a task, as this room sees it."""
+
+    def rlimit(self, resource: int) -> int: ...
+
+
+class NoLimits:
+    """The kernel's own address spaces, and tests."""
+
+    def rlimit(self, resource: int) -> int:
+        """Everything is allowed, but the stack has Linux's default size."""
+        return 8 << 20 if resource == RLIMIT_STACK else INFINITY
+
+
+class AddressMap:
+    """VMAs over one tree of page tables."""
+
+    def __init__(self, space: AddressSpace, limits: Limits, randomize: bool = True) -> None:
+        self.space = space
+        self.limits = limits
+        self.vmas = VmaList()
+        self.layout = ProgramLayout()
+        self.randomize = randomize
+        self.mmap_base = mmap_base(limits.rlimit(RLIMIT_STACK), randomize)
+        self.total_pages = 0
+        self.data_pages = 0
+        self.stack_pages = 0
+        self.locked_pages = 0
+        self.exec_pages = 0
+        self.peak_total_pages = 0
+        self._hole_top = self.mmap_base
+        self._hole_size = 0
+        """No free range of `_hole_size` bytes or more lies between `_hole_top` and mmap_base."""
+
+    # --- accounting
+
+    def _account(self, vma: Vma, sign: int) -> None:
+        pages = sign * vma.pages
+        self.total_pages += pages
+        self.peak_total_pages = max(self.peak_total_pages, self.total_pages)
+        if vma.flags & VmFlag.GROWSDOWN:
+            self.stack_pages += pages
+        elif vma.private_writable:
+            self.data_pages += pages
+        if vma.flags & VmFlag.LOCKED:
+            self.locked_pages += pages
+        if vma.prot & 4 and not vma.prot & 2:
+            self.exec_pages += pages
+
+    def _check_expand(self, pages: int, data: bool, charge: bool = False) -> None:
+        """RLIMIT_AS, RLIMIT_DATA: may_expand_vm(), mm/vma.c; `charge`: counts as committed."""
+        if (self.total_pages + pages) << 12 > self.limits.rlimit(RLIMIT_AS):
+            raise ENOMEM("RLIMIT_AS")
+        if data and (self.data_pages + pages) << 12 > self.limits.rlimit(RLIMIT_DATA):
+            raise ENOMEM("RLIMIT_DATA")
+        if charge and pages << 12 > self.space.ram.commit_limit:
+            raise ENOMEM("more than there is memory (overcommit)")
+
+    ipc_lock = False
+    """CAP_IPC_LOCK of the caller: no limit on locked memory; the system call sets it."""
+
+    def _check_locked(self, pages: int) -> None:
+        """RLIMIT_MEMLOCK: mlock_future_ok(), mm/mlock.c."""
+        limit = INFINITY if self.ipc_lock else self.limits.rlimit(RLIMIT_MEMLOCK)
+        if (self.locked_pages + pages) << 12 > limit:
+            raise EAGAIN("RLIMIT_MEMLOCK")
+
+    def _check_count(self, more: int) -> None:
+        if len(self.vmas) + more > MAX_MAP_COUNT:
+            raise ENOMEM("vm.max_map_count")
+
+    # --- VMAs
+
+    def insert(self, vma: Vma) -> Vma:
+        """Add a VMA that already holds its file; joined with its neighbours where possible."""
+        self.vmas.add(vma)
+        self._account(vma, 1)
+        self._mapped(vma, 1)
+        return self._join(vma)
+
+    def _mapped(self, vma: Vma, sign: int) -> None:
+        backing = vma.backing
+        if not isinstance(backing, RamFile):
+            return
+        count = backing.mappers.get(self, 0) + sign
+        if count:
+            backing.mappers[self] = count
+            return
+        del backing.mappers[self]
+        if backing.transient and not backing.mappers:
+            backing.close()
+
+    def _join(self, vma: Vma) -> Vma:
+        """Merge with what lies directly before and behind."""
+        before = self.vmas.before(vma.start)
+        if before is not None and vma.continues(before):
+            vma = self._merge(before, vma)
+        after = self.vmas.find(vma.end)
+        if after is not None and after.continues(vma):
+            vma = self._merge(vma, after)
+        return vma
+
+    def _merge(self, low: Vma, high: Vma) -> Vma:
+        self.vmas.remove(high)
+        self._mapped(high, -1)
+        low.end = high.end
+        for piece in high.windows:
+            if piece in low.windows:
+                piece.put()
+            else:
+                low.windows.append(piece)
+        high.windows = []
+        if high.file is not None:
+            high.file.decref()
+        return low
+
+    def cut(self, addr: int) -> None:
+        """Make `addr` a boundary between VMAs. Raises: ENOMEM (too many)."""
+        vma = self.vmas.find(addr)
+        if vma is None or vma.start == addr:
+            return
+        self._check_count(1)
+        high = vma.part(addr, vma.end)
+        vma.end = addr
+        self.vmas.add(high)
+        self._mapped(high, 1)
+
+    def isolate(self, start: int, end: int) -> list[Vma]:
+        """The VMAs in [start, end), cut so that none reaches outside."""
+        self.cut(start)
+        self.cut(end)
+        return self.vmas.overlapping(start, end)
+
+    def join_range(self, start: int, end: int) -> None:
+        """Merge what can be merged after a change to [start, end)."""
+        vma = self.vmas.after(max(start - 1, 0))
+        while vma is not None and vma.start <= end:
+            vma = self._join(vma)
+            following = self.vmas.after(vma.end)
+            if following is vma:
+                return
+            vma = following
+
+    def remove(self, start: int, end: int) -> None:
+        """Unmap [start, end). Raises: ENOMEM (a cut would make too many VMAs, no tables)."""
+        doomed = self.vmas.overlapping(start, end)
+        if not doomed:
+            return
+        if doomed[0].start < start and doomed[-1].end > end and doomed[0] is doomed[-1]:
+            self._check_count(1)
+        doomed = self.isolate(start, end)
+        low, high = doomed[0].start, doomed[-1].end
+        self.space.unmap(low, (high - low) >> 12)
+        for vma in doomed:
+            self.vmas.remove(vma)
+            self._account(vma, -1)
+            vma.drop()
+            self._mapped(vma, -1)
+        if high > self._hole_top:
+            self._forget_holes()
+
+    def _forget_holes(self) -> None:
+        self._hole_top, self._hole_size = self.mmap_base, 0
+
+    def backing_lost(self, backing: RamFile, start: int, end: int | None, private: bool) -> None:
+        """Bytes [start, end) of a file in RAM go away: drop the entries that show them."""
+        for vma in self.vmas:
+            if vma.backing is not backing or not (vma.shared or private):
+                continue
+            low = vma.start + max(0, start - vma.offset)
+            high = vma.end if end is None else min(vma.end, vma.start + end - vma.offset)
+            if low < high:
+                self.space.unmap(low, (high - low) >> 12)
+
+    # --- free ranges
+
+    def find_free(self, length: int, align: int, low_2g: bool = False) -> int:
+        """An address for a new mapping: top down below mmap_base, else bottom up. ENOMEM."""
+        found: int | None
+        if low_2g:
+            found = self.vmas.gap_above(0x40000000, length, 0x80000000, align)
+            if found is None:
+                raise ENOMEM("nothing free below 2 GiB")
+            return found
+        top = self._hole_top if length >= self._hole_size > 0 else self.mmap_base
+        found = self.vmas.gap_below(top, length, MMAP_MIN_ADDR, align)
+        if found is not None:
+            if align == 4096:
+                self._hole_top, self._hole_size = found, length
+            return found
+        if align != 4096:
+            return self.find_free(length, 4096)
+        self._forget_holes()
+        found = self.vmas.gap_above(self.mmap_base, length, TASK_END, align)
+        if found is None:
+            raise ENOMEM("no free range")
+        return found
+
+    @staticmethod
+    def alignment(length: int, anonymous: bool) -> int:
+        """Large anonymous mappings start where 2 MiB entries fit (THP does so, Linux 6.7)."""
+        return BLOCK_SIZE if anonymous and length >= BLOCK_SIZE else 4096
+
+    def writable_pages(self, vma: Vma) -> bool:
+        """Whether the program may store into this mapping now."""
+        return bool(vma.prot & PROT_WRITE)

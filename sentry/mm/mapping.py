@@ -1,0 +1,287 @@
+"""mmap(2), munmap(2), brk(2), and the kernel's own mappings. Checks in the order of mm/mmap.c."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.abi.mman import (
+    MAP_32BIT,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_SYNC,
+    MAP_TYPE,
+    MCL_FUTURE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from sentry.abi.resource import RLIMIT_DATA, RLIMIT_MEMLOCK
+from sentry.errors import (
+    EACCES,
+    EEXIST,
+    EINVAL,
+    ENODEV,
+    ENOMEM,
+    EOPNOTSUPP,
+    EOVERFLOW,
+    EPERM,
+    Errno,
+)
+from sentry.mm.backing import MappedFile
+from sentry.mm.faults import Faults
+from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
+from sentry.mm.ramfile import RamFile
+from sentry.mm.vma import PAGE_MASK, Backing, Vma, VmFlag
+from sentry.platform.memory import Bytes
+
+PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
+LEGACY_FLAGS: Final = 0x7FFFF | MAP_FIXED_NOREPLACE
+"""LEGACY_MAP_MASK of include/linux/mman.h, a little more generous."""
+ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
+
+
+def page_up(value: int) -> int:
+    """Rounded up to a page."""
+    return (value + PAGE_MASK) & ~PAGE_MASK
+
+
+class Mapping(Faults):
+    """Making and removing mappings."""
+
+    brk_start = 0
+    brk_end = 0
+    lock_future = 0
+    """MCL_FUTURE | MCL_ONFAULT after mlockall(2)."""
+
+    def mmap(
+        self,
+        addr: int,
+        length: int,
+        prot: int,
+        flags: int,
+        file: MappedFile | None = None,
+        offset: int = 0,
+    ) -> int:
+        """mmap(2). `file` is an open file description, None with MAP_ANONYMOUS.
+
+        Raises: EINVAL, ENOMEM, EACCES, EAGAIN, EEXIST, ENODEV, EOPNOTSUPP, EOVERFLOW, EPERM.
+        """
+        if offset & PAGE_MASK:
+            raise EINVAL("offset")
+        if flags & MAP_HUGETLB and file is None:
+            raise ENOMEM("no huge pages are reserved")
+        if not length:
+            raise EINVAL("length")
+        if flags & MAP_FIXED_NOREPLACE:
+            flags |= MAP_FIXED
+        if not flags & MAP_FIXED:
+            addr = page_up(addr) if addr else 0
+            if 0 < addr < MMAP_MIN_ADDR:
+                addr = MMAP_MIN_ADDR
+        length = page_up(length)
+        if not 0 < length <= TASK_END:
+            raise ENOMEM("length")
+        if offset + length > 1 << 63:
+            raise EOVERFLOW("offset")
+        self._check_count(0)
+        where = self._choose(addr, length, flags, file is None)
+        vm_flags = self._vm_flags(prot, flags, file)
+        if flags & MAP_FIXED and where < MMAP_MIN_ADDR:
+            raise EPERM("below mmap_min_addr")
+        if vm_flags & VmFlag.LOCKED:
+            self._check_locked(length >> 12)
+        shared = bool(vm_flags & VmFlag.SHARED)
+        data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
+        replaced = sum(
+            min(v.end, where + length) - max(v.start, where)
+            for v in self.vmas.overlapping(where, where + length)
+        )
+        self._check_expand(
+            (length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE
+        )
+        backing = self._backing(length, shared, file)
+        self.remove(where, where + length)
+        name = ANON_SHARED_NAME if file is None and shared else b""
+        vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
+        if file is not None:
+            file.incref()
+        whole = self.insert(vma)
+        self.populate_new(whole, where, where + length)
+        if (flags & MAP_POPULATE and not flags & MAP_NONBLOCK) or vm_flags & VmFlag.LOCKED:
+            self.populate(where, where + length)
+        return where
+
+    def _choose(self, addr: int, length: int, flags: int, anonymous: bool) -> int:
+        """get_unmapped_area()."""
+        if flags & MAP_FIXED:
+            if addr & PAGE_MASK:
+                raise EINVAL("address")
+            if addr + length > TASK_END:
+                raise ENOMEM("address")
+            if flags & MAP_FIXED_NOREPLACE and not self.vmas.free(addr, addr + length):
+                raise EEXIST("something is mapped there")
+            return addr
+        if addr and addr + length <= TASK_END and self._clear_of_stacks(addr, addr + length):
+            return addr
+        if flags & MAP_32BIT:
+            return self.find_free(length, 4096, True)
+        return self.find_free(length, self.alignment(length, anonymous))
+
+    def _clear_of_stacks(self, start: int, end: int) -> bool:
+        """Free, with the guard gap kept to a stack above."""
+        after = self.vmas.after(start)
+        if after is None:
+            return True
+        gap = STACK_GUARD_GAP if after.flags & VmFlag.GROWSDOWN else 0
+        return after.start - gap >= end
+
+    def _vm_flags(self, prot: int, flags: int, file: MappedFile | None) -> int:
+        """The rights checks of do_mmap(), and what the mapping is."""
+        result = int(VmFlag.MAYWRITE | VmFlag.MAYEXEC)
+        if flags & MAP_LOCKED:
+            if not self.ipc_lock and not self.limits.rlimit(RLIMIT_MEMLOCK):
+                raise EPERM("RLIMIT_MEMLOCK")
+            result |= VmFlag.LOCKED
+        if self.lock_future & MCL_FUTURE:
+            result |= VmFlag.LOCKED
+        kind = flags & MAP_TYPE
+        if file is None:
+            if kind not in (MAP_SHARED, MAP_PRIVATE):
+                raise EINVAL("neither shared nor private")
+            if kind == MAP_SHARED and flags & MAP_GROWSDOWN:
+                raise EINVAL("a shared stack")
+        else:
+            if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+                raise EINVAL("neither shared nor private")
+            if kind == MAP_SHARED_VALIDATE and flags & ~(LEGACY_FLAGS | MAP_SHARED_VALIDATE):
+                raise EOPNOTSUPP("flags")
+            if kind == MAP_SHARED_VALIDATE and flags & MAP_SYNC:
+                raise EOPNOTSUPP("MAP_SYNC")
+            if kind != MAP_PRIVATE:
+                if prot & PROT_WRITE and not file.writable:
+                    raise EACCES("a writable shared mapping of a file not open for writing")
+                if not file.writable:
+                    result &= ~VmFlag.MAYWRITE
+            if not file.readable:
+                raise EACCES("the file is not open for reading")
+            if flags & MAP_GROWSDOWN:
+                raise EINVAL("a file as stack")
+            if getattr(file, "no_exec", False):
+                if prot & PROT_EXEC:
+                    raise EPERM("mounted noexec")
+                result &= ~VmFlag.MAYEXEC
+        if kind != MAP_PRIVATE:
+            result |= VmFlag.SHARED
+        if flags & MAP_GROWSDOWN:
+            result |= VmFlag.GROWSDOWN
+        if flags & MAP_STACK:
+            result |= VmFlag.STACK
+        if flags & MAP_NORESERVE:
+            result |= VmFlag.NORESERVE
+        return result
+
+    def _backing(self, length: int, shared: bool, file: MappedFile | None) -> Backing | None:
+        if file is not None:
+            backing: Backing | None = file.mmap_backing(shared and file.writable)
+            if backing is None:
+                raise ENODEV("cannot be mapped")
+            return backing
+        if not shared:
+            return None
+        anonymous = RamFile(self.space.ram, length, ANON_SHARED_NAME)
+        anonymous.transient = True
+        return anonymous
+
+    def populate(self, start: int, end: int) -> None:
+        """Map every page of a range and have the host give memory for it, as far as it goes."""
+        for vma in self.vmas.overlapping(start, end):
+            low, high = max(vma.start, start), min(vma.end, end)
+            if not vma.prot & PROT_ALL:
+                continue
+            try:
+                self.fill_range(vma, low, high)
+            except Exception:
+                return
+            if not self.space.populate(low, (high - low) >> 12):
+                return
+
+    def munmap(self, addr: int, length: int) -> None:
+        """munmap(2). Raises: EINVAL, ENOMEM."""
+        if addr & PAGE_MASK or addr > TASK_END or length > TASK_END - addr:
+            raise EINVAL("range")
+        if not length:
+            raise EINVAL("length")
+        self.remove(addr, addr + page_up(length))
+
+    # --- brk
+
+    def set_brk_start(self, addr: int) -> None:
+        """Where the heap begins; the loader's."""
+        self.brk_start = self.brk_end = addr
+        self.layout.start_brk = addr
+
+    def brk(self, addr: int) -> int:
+        """brk(2): the end of the heap afterwards, unchanged where it cannot be."""
+        if addr < self.brk_start or not self.brk_start:
+            return self.brk_end
+        layout = self.layout
+        data_limit = self.limits.rlimit(RLIMIT_DATA)
+        if addr - self.brk_start + layout.end_data - layout.start_data > data_limit:
+            return self.brk_end
+        old, new = page_up(self.brk_end), page_up(addr)
+        try:
+            if new < old:
+                self.remove(new, old)
+            elif new > old:
+                self._grow_heap(old, new)
+        except Errno:
+            return self.brk_end
+        self.brk_end = addr
+        return addr
+
+    def _grow_heap(self, old: int, new: int) -> None:
+        if new > TASK_END or not self._clear_of_stacks(old, new):
+            raise ENOMEM("something is in the way")
+        pages = (new - old) >> 12
+        self._check_expand(pages, True, True)
+        self._check_count(0)
+        flags = int(VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.HEAP)
+        if self.lock_future & MCL_FUTURE:
+            self._check_locked(pages)
+            flags |= VmFlag.LOCKED
+        whole = self.insert(Vma(old, new, PROT_READ | PROT_WRITE, flags, name=b"[heap]"))
+        self.populate_new(whole, old, new)
+        if flags & VmFlag.LOCKED:
+            self.populate(old, new)
+
+    # --- the kernel's own
+
+    def map_special(self, data: Bytes, prot: int, name: str) -> int:
+        """Map a copy of the kernel's bytes ([vdso]) and return where."""
+        length = page_up(len(data))
+        where = self.find_free(length, 4096)
+        flags = int(VmFlag.SPECIAL | VmFlag.MAYEXEC | VmFlag.MAYWRITE)
+        self.insert(Vma(where, where + length, prot, flags, name=name.encode()))
+        self.space.map_anonymous(where, length >> 12, PROT_READ | PROT_WRITE)
+        if self.space.write(where, data) != len(data):
+            raise ENOMEM("no memory for a kernel mapping")
+        self.space.protect(where, length >> 12, prot)
+        return where
+
+    def map_kernel_frames(self, gpa: int, pages: int, prot: int, name: str) -> int:
+        """Map frames that the kernel keeps ([vvar]): every address space sees the same ones."""
+        where = self.find_free(pages << 12, 4096)
+        flags = int(VmFlag.SPECIAL | VmFlag.SHARED)
+        self.insert(Vma(where, where + (pages << 12), prot, flags, name=name.encode()))
+        self.space.map_frames(where, gpa, pages, prot)
+        return where

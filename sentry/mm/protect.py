@@ -1,0 +1,362 @@
+"""mprotect(2), madvise(2), msync(2), mincore(2), mlock(2) and relatives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from sentry.abi import mman
+from sentry.abi.mman import (
+    MADV_COLD,
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_FREE,
+    MADV_PAGEOUT,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
+    MADV_REMOVE,
+    MADV_WILLNEED,
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MCL_ONFAULT,
+    MLOCK_ONFAULT,
+    MS_ASYNC,
+    MS_INVALIDATE,
+    MS_SYNC,
+    PROT_EXEC,
+    PROT_GROWSDOWN,
+    PROT_GROWSUP,
+    PROT_READ,
+    PROT_WRITE,
+)
+from sentry.abi.resource import RLIMIT_MEMLOCK
+from sentry.errors import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
+from sentry.mm.backing import HostBacking
+from sentry.mm.errors import BusError, OutOfMemory, SegFault
+from sentry.mm.layout import TASK_END
+from sentry.mm.mapping import PROT_ALL, Mapping, page_up
+from sentry.mm.ramfile import RamFile
+from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+
+PROT_SEM: Final = mman.PROT_SEM
+SETTING: Final[dict[int, tuple[int, int]]] = {
+    mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
+    mman.MADV_SEQUENTIAL: (VmFlag.SEQUENTIAL, VmFlag.RANDOM),
+    mman.MADV_RANDOM: (VmFlag.RANDOM, VmFlag.SEQUENTIAL),
+    mman.MADV_DONTFORK: (VmFlag.DONTCOPY, 0),
+    mman.MADV_DOFORK: (0, VmFlag.DONTCOPY),
+    mman.MADV_WIPEONFORK: (VmFlag.WIPEONFORK, 0),
+    mman.MADV_KEEPONFORK: (0, VmFlag.WIPEONFORK),
+    mman.MADV_DONTDUMP: (VmFlag.DONTDUMP, 0),
+    mman.MADV_DODUMP: (0, VmFlag.DONTDUMP),
+    mman.MADV_MERGEABLE: (VmFlag.MERGEABLE, 0),
+    mman.MADV_UNMERGEABLE: (0, VmFlag.MERGEABLE),
+    mman.MADV_HUGEPAGE: (VmFlag.HUGEPAGE, VmFlag.NOHUGEPAGE),
+    mman.MADV_NOHUGEPAGE: (VmFlag.NOHUGEPAGE, VmFlag.HUGEPAGE),
+}
+"""Advice that only changes flags: what to set, what to clear."""
+HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT, mman.MADV_COLLAPSE})
+POISON: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE})
+ACTIONS: Final = frozenset(
+    {
+        MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_REMOVE, MADV_POPULATE_READ,
+        MADV_POPULATE_WRITE,
+    }
+)
+
+
+class Protection(Mapping):
+    """Changing what is mapped, in place."""
+
+    # --- mprotect
+
+    def mprotect(self, addr: int, length: int, prot: int) -> None:
+        """mprotect(2). Parts before a hole or a forbidden mapping are changed, as on Linux.
+
+        Raises: EINVAL, ENOMEM, EACCES.
+        """
+        grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
+        prot &= ~(PROT_GROWSDOWN | PROT_GROWSUP)
+        if grows == PROT_GROWSDOWN | PROT_GROWSUP or addr & PAGE_MASK:
+            raise EINVAL("address or flags")
+        if not length:
+            return
+        end = addr + page_up(length)
+        if end > TASK_END or end <= addr:
+            raise ENOMEM("range")
+        if prot & ~(PROT_ALL | PROT_SEM):
+            raise EINVAL("rights")
+        first = self.vmas.after(addr)
+        if first is None:
+            raise ENOMEM("not mapped")
+        if grows == PROT_GROWSDOWN:
+            if first.start >= end:
+                raise ENOMEM("not mapped")
+            if not first.flags & VmFlag.GROWSDOWN:
+                raise EINVAL("not a stack")
+            addr = first.start
+        elif first.start > addr:
+            raise ENOMEM("not mapped")
+        elif grows:
+            raise EINVAL("nothing grows up")
+        self._each(addr, end, lambda vma: self._protect(vma, prot & PROT_ALL))
+
+    def _each(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
+        """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
+        try:
+            for vma in self.isolate(start, end):
+                if vma.start > start:
+                    raise ENOMEM("a hole")
+                change(vma)
+                start = vma.end
+            if start < end:
+                raise ENOMEM("a hole")
+        finally:
+            self.join_range(start, end)
+
+    def _protect(self, vma: Vma, prot: int) -> None:
+        if prot & PROT_WRITE and not vma.flags & VmFlag.MAYWRITE:
+            raise EACCES("the file is not open for writing")
+        if prot & PROT_EXEC and not vma.flags & VmFlag.MAYEXEC:
+            raise EACCES("mounted noexec")
+        if prot == vma.prot:
+            return
+        becomes_data = bool(prot & PROT_WRITE) and not vma.prot & PROT_WRITE and not vma.shared
+        if becomes_data and not vma.flags & (VmFlag.GROWSDOWN | VmFlag.SPECIAL):
+            reserve = not vma.flags & VmFlag.NORESERVE
+            self._check_data(vma.pages, reserve)
+        had_rights = vma.prot & PROT_ALL
+        self._account(vma, -1)
+        vma.prot = prot
+        self._account(vma, 1)
+        self.space.protect(vma.start, vma.pages, prot)
+        if prot and not had_rights:
+            self.populate_new(vma, vma.start, vma.end)
+
+    def _check_data(self, pages: int, charge: bool) -> None:
+        self.total_pages -= pages
+        try:
+            self._check_expand(pages, True, charge)
+        finally:
+            self.total_pages += pages
+
+    # --- madvise
+
+    def madvise(self, addr: int, length: int, advice: int) -> None:
+        """madvise(2). Holes are passed over; the rest is done and ENOMEM raised at the end.
+
+        Raises: EINVAL, ENOMEM, EACCES, EPERM, EFAULT, EBUSY.
+        """
+        if advice in POISON:
+            raise EPERM("CAP_SYS_ADMIN")
+        if advice not in SETTING and advice not in HINTS and advice not in ACTIONS:
+            raise EINVAL("advice")
+        if addr & PAGE_MASK:
+            raise EINVAL("address")
+        size = page_up(length)
+        if (length and not size) or addr + size > 1 << 64:
+            raise EINVAL("length")
+        if not size:
+            return
+        end = addr + size
+        if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
+            self._populate_advice(addr, end, advice == MADV_POPULATE_WRITE)
+            return
+        hole = False
+        at = addr
+        for vma in self.vmas.overlapping(addr, end):
+            low, high = max(vma.start, addr), min(vma.end, end)
+            hole |= low > at
+            at = high
+            self._advise(vma, low, high, advice)
+        if hole or at < end:
+            raise ENOMEM("a hole")
+
+    def _advise(self, vma: Vma, start: int, end: int, advice: int) -> None:
+        special = vma.flags & VmFlag.SPECIAL
+        if advice in SETTING:
+            self._set_flags(vma, start, end, advice)
+        elif advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):
+            if special or (vma.flags & VmFlag.LOCKED and advice != MADV_DONTNEED_LOCKED):
+                raise EINVAL("locked or special")
+            if advice == MADV_FREE and (vma.backing is not None or vma.shared):
+                raise EINVAL("not anonymous")
+            self.discard(vma, start, end)
+        elif advice == MADV_REMOVE:
+            self._remove_contents(vma, start, end)
+        elif advice in (MADV_COLD, MADV_PAGEOUT) and (special or vma.flags & VmFlag.LOCKED):
+            raise EINVAL("locked or special")
+
+    def _set_flags(self, vma: Vma, start: int, end: int, advice: int) -> None:
+        give, take = SETTING[advice]
+        if advice == mman.MADV_WIPEONFORK and (vma.backing is not None or vma.shared):
+            raise EINVAL("not private anonymous memory")
+        if advice in (mman.MADV_DOFORK, mman.MADV_DODUMP) and vma.flags & VmFlag.SPECIAL:
+            raise EINVAL("special")
+        wanted = vma.flags & ~take | give
+        if wanted == vma.flags:
+            return
+        for part in self.isolate(start, end):
+            part.flags = wanted
+        self.join_range(start, end)
+
+    def discard(self, vma: Vma, start: int, end: int) -> None:
+        """Forget private contents; a file's pages show the file again."""
+        pages = (end - start) >> 12
+        if vma.backing is None and not vma.shared:
+            self.space.discard(start, pages)
+        else:
+            self.space.unmap(start, pages)
+            if vma.backing is not None and not vma.shared:
+                self.populate_new(vma, start, end)
+
+    def _remove_contents(self, vma: Vma, start: int, end: int) -> None:
+        """MADV_REMOVE: a hole in the file behind a shared writable mapping."""
+        if vma.flags & VmFlag.LOCKED or vma.backing is None:
+            raise EINVAL("locked or not a file")
+        if not vma.shared or not vma.flags & VmFlag.MAYWRITE:
+            raise EACCES("not a writable shared mapping")
+        if not isinstance(vma.backing, RamFile):
+            raise EOPNOTSUPP("the file system cannot punch holes")
+        vma.backing.punch(vma.file_offset(start), end - start)
+
+    def _populate_advice(self, start: int, end: int, write: bool) -> None:
+        """faultin_page_range(), mm/gup.c."""
+        at = start
+        for vma in self.vmas.overlapping(start, end):
+            low, high = max(vma.start, start), min(vma.end, end)
+            if low > at:
+                raise ENOMEM("a hole")
+            needed = PROT_WRITE if write else PROT_READ
+            if vma.flags & VmFlag.SPECIAL or not vma.prot & needed:
+                raise EINVAL("rights")
+            try:
+                self.fill_range(vma, low, high)
+            except (SegFault, BusError):
+                raise EFAULT("past the end of the file") from None
+            except OutOfMemory:
+                raise ENOMEM("no memory") from None
+            if not self.space.populate(low, (high - low) >> 12):
+                raise EFAULT("no memory")
+            at = high
+        if at < end:
+            raise ENOMEM("a hole")
+
+    # --- msync, mincore
+
+    def msync(self, addr: int, length: int, flags: int) -> list[HostBacking]:
+        """msync(2): the checks. Stores to a shared host file are in the host's cache already;
+        the result are the files to fsync (MS_SYNC). Raises: EINVAL, ENOMEM, EBUSY."""
+        if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or addr & PAGE_MASK:
+            raise EINVAL("flags or address")
+        if flags & MS_ASYNC and flags & MS_SYNC:
+            raise EINVAL("MS_ASYNC and MS_SYNC")
+        end = addr + page_up(length)
+        if end > 1 << 64:
+            raise ENOMEM("range")
+        files: dict[HostBacking, None] = {}
+        at = addr
+        hole = False
+        for vma in self.vmas.overlapping(addr, end) if end > addr else ():
+            hole |= vma.start > at
+            at = vma.end
+            if flags & MS_INVALIDATE and vma.flags & VmFlag.LOCKED:
+                raise EBUSY("locked")
+            if vma.shared and isinstance(vma.backing, HostBacking) and flags & MS_SYNC:
+                files[vma.backing] = None
+        if hole or at < end:
+            raise ENOMEM("a hole")
+        return list(files)
+
+    def mincore(self, addr: int, length: int) -> bytes:
+        """mincore(2): one byte per page. Raises: EINVAL, ENOMEM."""
+        if addr & PAGE_MASK:
+            raise EINVAL("address")
+        if addr > TASK_END or length > TASK_END - addr:
+            raise ENOMEM("range")
+        end = addr + page_up(length)
+        at = addr
+        for vma in self.vmas.overlapping(addr, end):
+            if vma.start > at:
+                break
+            at = vma.end
+        if at < end:
+            raise ENOMEM("not mapped")
+        return self.space.resident(addr, (end - addr) >> 12)
+
+    # --- mlock
+
+    def mlock(self, addr: int, length: int, flags: int = 0) -> None:
+        """mlock(2), mlock2(2). Raises: EINVAL, EPERM, ENOMEM, EAGAIN."""
+        if flags & ~MLOCK_ONFAULT:
+            raise EINVAL("flags")
+        limit = self.limits.rlimit(RLIMIT_MEMLOCK)
+        if not self.ipc_lock and not limit:
+            raise EPERM("RLIMIT_MEMLOCK is 0")
+        start = addr & ~PAGE_MASK
+        end = start + page_up(length + (addr & PAGE_MASK))
+        already = sum(
+            min(v.end, end) - max(v.start, start)
+            for v in self.vmas.overlapping(start, end)
+            if v.flags & VmFlag.LOCKED
+        )
+        if not self.ipc_lock and (self.locked_pages << 12) + end - start - already > limit:
+            raise ENOMEM("RLIMIT_MEMLOCK")
+        if end > TASK_END:
+            raise ENOMEM("range")
+        give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
+        self._lock(start, end, int(give))
+
+    def munlock(self, addr: int, length: int) -> None:
+        """munlock(2). Raises: EINVAL, ENOMEM."""
+        start = addr & ~PAGE_MASK
+        end = start + page_up(length + (addr & PAGE_MASK))
+        if end > TASK_END:
+            raise ENOMEM("range")
+        self._lock(start, end, 0)
+
+    def mlockall(self, flags: int) -> None:
+        """mlockall(2). Raises: EINVAL, EPERM, ENOMEM."""
+        if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
+            raise EINVAL("flags")
+        limit = self.limits.rlimit(RLIMIT_MEMLOCK)
+        if not self.ipc_lock and not limit:
+            raise EPERM("RLIMIT_MEMLOCK is 0")
+        if not self.ipc_lock and flags & MCL_CURRENT and self.total_pages << 12 > limit:
+            raise ENOMEM("RLIMIT_MEMLOCK")
+        self.lock_future = flags & (MCL_FUTURE | MCL_ONFAULT) if flags & MCL_FUTURE else 0
+        if flags & MCL_CURRENT:
+            give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MCL_ONFAULT else 0)
+            for vma in list(self.vmas):
+                self._set_locked(vma, int(give))
+            self.join_range(0, TASK_END)
+
+    def munlockall(self) -> None:
+        """munlockall(2)."""
+        self.lock_future = 0
+        for vma in list(self.vmas):
+            self._set_locked(vma, 0)
+        self.join_range(0, TASK_END)
+
+    def _lock(self, start: int, end: int, give: int) -> None:
+        if start == end:
+            return
+        first = self.vmas.find(start)
+        if first is None:
+            raise ENOMEM("not mapped")
+        self._each(start, end, lambda vma: self._set_locked(vma, give))
+
+    def _set_locked(self, vma: Vma, give: int) -> None:
+        if vma.flags & VmFlag.SPECIAL:
+            return
+        self._account(vma, -1)
+        vma.flags = vma.flags & ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT) | give
+        self._account(vma, 1)
+        if give and not give & VmFlag.LOCKONFAULT:
+            self.populate(vma.start, vma.end)
+
+    def sync_host_files(self, files: list[HostBacking]) -> None:
+        """Wait until the host's disk has them (for msync without a pool)."""
+        for backing in files:
+            os.fdatasync(backing.fd)

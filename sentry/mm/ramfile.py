@@ -1,0 +1,201 @@
+"""`RamFile`: a file whose pages are RAM frames (tmpfs, memfd, shared anonymous and SysV memory).
+
+Its pages are what mappings of it show: nothing is copied. Pages that were never written are holes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import ENOMEM
+from sentry.platform.memory import Bytes, Ram, read_frames, write_frames, zero_frames
+
+if TYPE_CHECKING:
+    from sentry.mm.map import AddressMap
+
+PAGE: Final = 4096
+CHUNK: Final = 512
+"""Pages in one array of frames."""
+CHUNK_BYTES: Final = CHUNK * PAGE
+_EMPTY: Final = array("Q", bytes(8 * CHUNK))
+
+
+class RamFile:
+    """Sparse bytes in RAM. The last reference (`close`) gives the frames back.
+
+    `loader` makes it a cache of a file that lies elsewhere: a coroutine that fills pages.
+    """
+
+    __slots__ = ("_chunks", "_size", "loader", "mappers", "name", "pages", "ram", "transient")
+
+    def __init__(self, ram: Ram, size: int = 0, name: bytes = b"") -> None:
+        self.ram = ram
+        self.name = name
+        """What /proc/PID/maps shows for a file without a path."""
+        self.pages = 0
+        """Frames in use."""
+        self.mappers: dict[AddressMap, int] = {}
+        """Address spaces with VMAs of this file, and how many."""
+        self.loader: Callable[[int, int], Coroutine[Any, Any, None]] | None = None
+        self.transient = False
+        """Nothing but mappings refers to it: the last one closes it."""
+        self._size = size
+        self._chunks: dict[int, array[int]] = {}
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return self._size
+
+    # --- pages
+
+    def page(self, index: int) -> int:
+        """The frame of a page, made if it is a hole. Raises: ENOMEM."""
+        chunk = self._chunks.get(index // CHUNK)
+        if chunk is None:
+            chunk = self._chunks[index // CHUNK] = _EMPTY[:]
+        gpa = chunk[index % CHUNK]
+        if not gpa:
+            gpa = chunk[index % CHUNK] = self.ram.alloc()
+            self.pages += 1
+        return gpa
+
+    def peek(self, index: int) -> int:
+        """The frame of a page, 0 for a hole."""
+        chunk = self._chunks.get(index // CHUNK)
+        return chunk[index % CHUNK] if chunk is not None else 0
+
+    def frames(self, index: int, count: int) -> array[int]:
+        """The frames of consecutive pages, 0 where there is a hole."""
+        found = array("Q")
+        while count > 0:
+            first = index % CHUNK
+            some = min(count, CHUNK - first)
+            found += self._chunks.get(index // CHUNK, _EMPTY)[first : first + some]
+            index += some
+            count -= some
+        return found
+
+    def fill(self, index: int, count: int) -> None:
+        """Make every hole among these pages a frame. Raises: ENOMEM."""
+        while count > 0:
+            first = index % CHUNK
+            some = min(count, CHUNK - first)
+            chunk = self._chunks.get(index // CHUNK)
+            if chunk is None:
+                chunk = self._chunks[index // CHUNK] = _EMPTY[:]
+            self.pages += self.ram.fill(chunk, first, some)
+            index += some
+            count -= some
+
+    # --- bytes
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes, fewer at the end of the file."""
+        count = min(count, self._size - offset)
+        if count <= 0:
+            return b""
+        first = offset // PAGE
+        if offset // CHUNK_BYTES == (offset + count - 1) // CHUNK_BYTES:
+            chunk = self._chunks.get(first // CHUNK)
+            if chunk is None:
+                return bytes(count)
+            return read_frames(chunk, offset % CHUNK_BYTES, count)
+        pages = (offset + count - 1) // PAGE - first + 1
+        return read_frames(self.frames(first, pages), offset % PAGE, count)
+
+    def write(self, offset: int, data: Bytes) -> int:
+        """Store bytes, growing the file; how many. Fewer, or ENOMEM: memory is used up."""
+        view = memoryview(data).cast("B") if not isinstance(data, bytes) else memoryview(data)
+        done = 0
+        try:
+            while done < len(view):
+                at = offset + done
+                some = min(len(view) - done, CHUNK_BYTES - at % CHUNK_BYTES)
+                first = at // PAGE
+                self.fill(first, (at + some - 1) // PAGE - first + 1)
+                chunk = self._chunks[first // CHUNK]
+                wrote = write_frames(chunk, at % CHUNK_BYTES, view[done : done + some])
+                done += wrote
+                if wrote < some:
+                    break
+        except ENOMEM:
+            if not done:
+                raise
+        if len(view) and not done:
+            raise ENOMEM("the memory limit is reached")
+        self._size = max(self._size, offset + done)
+        return done
+
+    def truncate(self, size: int) -> None:
+        """Set the size; what lies past it is gone, also for those who map it (SIGBUS)."""
+        old, self._size = self._size, size
+        if size >= old:
+            return
+        if size % PAGE and self.peek(size // PAGE):
+            chunk = self._chunks[size // CHUNK_BYTES]
+            zero_frames(chunk, size % CHUNK_BYTES, PAGE - size % PAGE)
+        self._drop((size + PAGE - 1) // PAGE, None, True)
+
+    def punch(self, offset: int, length: int) -> None:
+        """Make a hole: the bytes read as zero, whole pages give their frames back."""
+        end = offset + length
+        first, last = (offset + PAGE - 1) // PAGE, end // PAGE
+        edges = [(offset, min(end, first * PAGE))]
+        if last >= first:
+            edges.append((last * PAGE, end))
+        for start, stop in edges:
+            if start < stop and self.peek(start // PAGE):
+                chunk = self._chunks[start // CHUNK_BYTES]
+                zero_frames(chunk, start % CHUNK_BYTES, stop - start)
+        if last > first:
+            self._drop(first, last, False)
+
+    def _drop(self, first: int, last: int | None, private_too: bool) -> None:
+        """Give the frames of [first, last) back, after all who map them have lost them."""
+        for mapper in list(self.mappers):
+            mapper.backing_lost(self, first * PAGE, None if last is None else last * PAGE,
+                                private_too)
+        for number in list(self._chunks):
+            base = number * CHUNK
+            low = max(first - base, 0)
+            high = CHUNK if last is None else min(last - base, CHUNK)
+            if low >= high:
+                continue
+            chunk = self._chunks[number]
+            self.pages -= self.ram.put_list(chunk, low, high - low)
+            if low == 0 and high == CHUNK:
+                del self._chunks[number]
+
+    def close(self) -> None:
+        """Nobody opens or maps the file any more."""
+        self._drop(0, None, True)
+        self._size = 0
+
+    # --- holes
+
+    def next_data(self, offset: int) -> int | None:
+        """SEEK_DATA: the first byte at or after `offset` that lies in a page, None if none."""
+        index, end = offset // PAGE, (self._size + PAGE - 1) // PAGE
+        for number in sorted(n for n in self._chunks if (n + 1) * CHUNK > index):
+            chunk = self._chunks[number]
+            for at in range(max(index, number * CHUNK), min(end, (number + 1) * CHUNK)):
+                if chunk[at % CHUNK]:
+                    return max(offset, at * PAGE)
+        return None
+
+    def next_hole(self, offset: int) -> int:
+        """SEEK_HOLE: the first byte at or after `offset` in no page; the end of the file is one."""
+        index, end = offset // PAGE, (self._size + PAGE - 1) // PAGE
+        while index < end:
+            chunk = self._chunks.get(index // CHUNK)
+            if chunk is None:
+                break
+            stop = min(end, (index // CHUNK + 1) * CHUNK)
+            while index < stop and chunk[index % CHUNK]:
+                index += 1
+            if index < stop:
+                break
+        return min(self._size, max(offset, index * PAGE))

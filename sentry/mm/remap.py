@@ -1,0 +1,136 @@
+"""mremap(2), in the order of checks of mm/mremap.c."""
+
+from __future__ import annotations
+
+from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM
+from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
+from sentry.mm.mapping import page_up
+from sentry.mm.protect import Protection
+from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+
+ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
+
+
+class Remapping(Protection):
+    """Growing, shrinking and moving mappings."""
+
+    def mremap(self, old: int, old_size: int, new_size: int, flags: int, new: int = 0) -> int:
+        """mremap(2). Raises: EINVAL, EFAULT, ENOMEM, EAGAIN."""
+        if flags & ~ALL_FLAGS or old & PAGE_MASK:
+            raise EINVAL("flags or address")
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+            raise EINVAL("flags need MREMAP_MAYMOVE")
+        if flags & MREMAP_DONTUNMAP and page_up(old_size) != page_up(new_size):
+            raise EINVAL("MREMAP_DONTUNMAP changes no size")
+        old_size, new_size = page_up(old_size), page_up(new_size)
+        if not new_size or new_size > TASK_END:
+            raise EINVAL("new size")
+        if flags & MREMAP_FIXED:
+            self._check_target(old, old_size, new_size, new)
+        vma = self.vmas.find(old)
+        if vma is None:
+            raise EFAULT("not mapped")
+        if not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and new_size <= old_size:
+            if new_size < old_size:
+                if old + old_size > TASK_END:
+                    raise EINVAL("range")
+                self.remove(old + new_size, old + old_size)
+            return old
+        self._check_source(vma, old, old_size, new_size, flags)
+        if not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and self._extend(
+            vma, old, old_size, new_size
+        ):
+            return old
+        if not flags & MREMAP_MAYMOVE:
+            raise ENOMEM("no room to grow")
+        return self._move(vma, old, (old_size, new_size), flags, new)
+
+    @staticmethod
+    def _check_target(old: int, old_size: int, new_size: int, new: int) -> None:
+        if new & PAGE_MASK or new + new_size > TASK_END or new < MMAP_MIN_ADDR:
+            raise EINVAL("new address")
+        if old + old_size > new and new + new_size > old:
+            raise EINVAL("the ranges overlap")
+
+    def _check_source(self, vma: Vma, old: int, old_size: int, new_size: int, flags: int) -> None:
+        """vma_to_resize()."""
+        if not old_size and not vma.shared:
+            raise EINVAL("only shared memory can be duplicated")
+        if flags & MREMAP_DONTUNMAP and vma.flags & VmFlag.SPECIAL:
+            raise EINVAL("special")
+        if old_size > vma.end - old:
+            raise EFAULT("more than one mapping")
+        if new_size > old_size and vma.flags & VmFlag.SPECIAL:
+            raise EFAULT("special mappings have their size")
+        if vma.backing is not None and vma.file_offset(old) + new_size > 1 << 63:
+            raise EINVAL("offset")
+        grow = (new_size - old_size) >> 12
+        if vma.flags & VmFlag.LOCKED and grow > 0:
+            try:
+                self._check_locked(grow)
+            except EAGAIN:
+                raise EAGAIN("RLIMIT_MEMLOCK") from None
+        if grow > 0:
+            charge = vma.private_writable and not vma.flags & VmFlag.NORESERVE
+            self._check_expand(grow, vma.private_writable, charge)
+
+    def _extend(self, vma: Vma, old: int, old_size: int, new_size: int) -> bool:
+        """Grow in place if the VMA ends here and what follows is free."""
+        end, new_end = old + old_size, old + new_size
+        if vma.end != end or new_end > TASK_END or not self._clear_of_stacks(end, new_end):
+            return False
+        more = vma.part(vma.start, vma.end)
+        if more.backing is not None:
+            more.offset = vma.file_offset(end)
+        more.start, more.end = end, new_end
+        whole = self.insert(more)
+        self.populate_new(whole, end, new_end)
+        if whole.flags & VmFlag.LOCKED:
+            self.populate(end, new_end)
+        return True
+
+    def _move(self, vma: Vma, old: int, sizes: tuple[int, int], flags: int, new: int) -> int:
+        old_size, new_size = sizes
+        self._check_count(3)
+        if flags & MREMAP_FIXED:
+            self.remove(new, new + new_size)
+        else:
+            align = self.alignment(new_size, vma.backing is None)
+            # A hint that keeps large entries whole: the same place within 2 MiB.
+            new = self.find_free(new_size, align)
+        if flags & MREMAP_FIXED and new_size < old_size:
+            self.remove(old + new_size, old + old_size)
+            old_size = new_size
+        kept = min(old_size, new_size)
+        found = self.vmas.find(old)
+        if found is None or found.end < old + old_size:
+            raise EFAULT("the source was unmapped")
+        vma = found
+        target = vma.part(old, min(old + max(old_size, 4096), vma.end))
+        target.start, target.end = new, new + new_size
+        if target.flags & VmFlag.HEAP:
+            target.flags &= ~VmFlag.HEAP
+            target.name = b""
+        if kept:
+            self.space.move(old, new, kept >> 12)
+        self.insert(target)
+        if old_size:
+            if flags & MREMAP_DONTUNMAP:
+                self._unlock_source(old, old + old_size)
+            else:
+                self.remove(old, old + old_size)
+        whole = self.vmas.find(new)
+        assert whole is not None
+        if new_size > kept:
+            self.populate_new(whole, new + kept, new + new_size)
+        if whole.flags & VmFlag.LOCKED:
+            self.populate(new, new + new_size)
+        return new
+
+    def _unlock_source(self, start: int, end: int) -> None:
+        for vma in self.isolate(start, end):
+            self._account(vma, -1)
+            vma.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+            self._account(vma, 1)
+        self.join_range(start, end)

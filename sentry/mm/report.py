@@ -1,0 +1,169 @@
+"""What /proc/PID shows of an address space: maps, smaps, statm, status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from sentry.mm.backing import MappedFile
+from sentry.mm.layout import ProgramLayout
+from sentry.mm.usermem import UserMemory
+from sentry.mm.vma import Vma, VmFlag
+
+Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
+"""(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
+
+
+class Residency(NamedTuple):
+    """Resident pages of a range."""
+
+    anonymous: int
+    file: int
+    exclusive: int
+    shared: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.anonymous + self.file
+
+
+class Report(UserMemory):
+    """Sizes and tables."""
+
+    _peak_resident = 0
+
+    def _copied_layout(self) -> ProgramLayout:
+        return replace(self.layout)
+
+    # --- sizes
+
+    def residency(self, vma: Vma) -> Residency:
+        """How much of a mapping the host has in memory."""
+        in_ram, file, own, several = self.space.count(vma.start, vma.pages)
+        if vma.backing is not None and vma.shared:
+            return Residency(0, in_ram + file, own, in_ram + file - own)
+        return Residency(in_ram, file, own, several + file)
+
+    def resident_pages(self) -> int:
+        """RSS in pages."""
+        total = sum(sum(self.space.count(v.start, v.pages)[:2]) for v in self.vmas)
+        self._peak_resident = max(self._peak_resident, total)
+        return total
+
+    def peak_pages(self) -> int:
+        """The largest RSS seen (ru_maxrss); resident memory is looked at only when asked for."""
+        self.resident_pages()
+        return self._peak_resident
+
+    def statm(self) -> tuple[int, int, int, int, int]:
+        """/proc/PID/statm in pages: size, resident, shared, text, data (with stack)."""
+        parts = [self.residency(vma) for vma in self.vmas]
+        text = (self.layout.end_code + 4095) // 4096 - self.layout.start_code // 4096
+        return (
+            self.total_pages,
+            sum(p.total for p in parts),
+            sum(p.file for p in parts),
+            max(text, 0),
+            self.data_pages + self.stack_pages,
+        )
+
+    # --- maps
+
+    def name_of(self, vma: Vma) -> bytes:
+        """[heap], [stack], [vdso]… of a mapping without a file."""
+        if vma.name or vma.file is not None:
+            return vma.name
+        if vma.start <= self.layout.start_stack < vma.end and self.layout.start_stack:
+            return b"[stack]"
+        return b""
+
+    def maps_line(self, vma: Vma, describe: Describe) -> bytes:
+        """A line of /proc/PID/maps: show_map_vma(), fs/proc/task_mmu.c."""
+        rights = (
+            ("r" if vma.prot & PROT_READ else "-")
+            + ("w" if vma.prot & PROT_WRITE else "-")
+            + ("x" if vma.prot & PROT_EXEC else "-")
+            + ("s" if vma.shared else "p")
+        )
+        if vma.file is not None:
+            major, minor, inode, path = describe(vma.file)
+            offset = vma.offset
+        else:
+            major, minor, inode, path = 0, int(vma.backing is not None), 0, self.name_of(vma)
+            offset = vma.offset if vma.backing is not None else 0
+        line = (
+            f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} "
+            f"{major:02x}:{minor:02x} {inode} "
+        ).encode()
+        if path:
+            line = line.ljust(73) + path.replace(b"\n", b"\\012")
+        return line + b"\n"
+
+    def maps(self, describe: Describe) -> bytes:
+        """/proc/PID/maps."""
+        return b"".join(self.maps_line(vma, describe) for vma in self.vmas)
+
+    def smaps(self, describe: Describe) -> Iterator[bytes]:
+        """/proc/PID/smaps, a piece for each mapping."""
+        for vma in self.vmas:
+            yield self.maps_line(vma, describe) + self._details(
+                [(vma.pages * 4, self.residency(vma), vma)]
+            ) + b"VmFlags: " + vm_flags(vma) + b"\n"
+
+    def smaps_rollup(self) -> bytes:
+        """/proc/PID/smaps_rollup."""
+        if not len(self.vmas):
+            return b""
+        vmas = list(self.vmas)
+        head = f"{vmas[0].start:08x}-{vmas[-1].end:08x} ---p 00000000 00:00 0 ".encode()
+        parts = [(0, self.residency(vma), vma) for vma in vmas]
+        return head.ljust(73) + b"[rollup]\n" + self._details(parts)
+
+    @staticmethod
+    def _details(parts: list[tuple[int, Residency, Vma]]) -> bytes:
+        size = sum(kib for kib, _, _ in parts)
+        rss = sum(r.total for _, r, _ in parts) * 4
+        own = sum(r.exclusive for _, r, _ in parts) * 4
+        anonymous = sum(r.anonymous for _, r, _ in parts) * 4
+        locked = sum(r.total for _, r, v in parts if v.flags & VmFlag.LOCKED) * 4
+        pss = own + (rss - own) // 2
+        rows: list[tuple[str, int]] = []
+        if size:
+            rows += [("Size", size), ("KernelPageSize", 4), ("MMUPageSize", 4)]
+        rows += [
+            ("Rss", rss), ("Pss", pss), ("Pss_Dirty", anonymous),
+            ("Shared_Clean", rss - own), ("Shared_Dirty", 0),
+            ("Private_Clean", max(own - anonymous, 0)), ("Private_Dirty", min(own, anonymous)),
+            ("Referenced", rss), ("Anonymous", anonymous), ("KSM", 0), ("LazyFree", 0),
+            ("AnonHugePages", 0), ("ShmemPmdMapped", 0), ("FilePmdMapped", 0),
+            ("Shared_Hugetlb", 0), ("Private_Hugetlb", 0), ("Swap", 0), ("SwapPss", 0),
+            ("Locked", locked),
+        ]
+        text = "".join(f"{name + ':':<16}{kib:>8} kB\n" for name, kib in rows)
+        return text.encode() + (b"THPeligible:           0\n" if size else b"")
+
+
+_MNEMONICS = (
+    (VmFlag.GROWSDOWN, b"gd"), (VmFlag.LOCKED, b"lo"), (VmFlag.LOCKONFAULT, b"lf"),
+    (VmFlag.SEQUENTIAL, b"sr"), (VmFlag.RANDOM, b"rr"), (VmFlag.DONTCOPY, b"dc"),
+    (VmFlag.WIPEONFORK, b"wf"), (VmFlag.NORESERVE, b"nr"), (VmFlag.DONTDUMP, b"dd"),
+    (VmFlag.HUGEPAGE, b"hg"), (VmFlag.NOHUGEPAGE, b"nh"), (VmFlag.MERGEABLE, b"mg"),
+)
+
+
+def vm_flags(vma: Vma) -> bytes:
+    """The VmFlags line of smaps: show_smap_vma_flags()."""
+    found = [
+        name
+        for bit, name in ((PROT_READ, b"rd"), (PROT_WRITE, b"wr"), (PROT_EXEC, b"ex"))
+        if vma.prot & bit
+    ]
+    found += [b"sh"] if vma.shared else []
+    found.append(b"mr")
+    found += [b"mw"] if vma.flags & VmFlag.MAYWRITE else []
+    found += [b"me"] if vma.flags & VmFlag.MAYEXEC else []
+    found += [name for flag, name in _MNEMONICS if vma.flags & flag]
+    return b" ".join(found) + b" "
