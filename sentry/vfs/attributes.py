@@ -101,7 +101,13 @@ async def truncate_inode(caller: Caller, location: Location, length: int) -> Non
     if length > caller.rlimit(RLIMIT_FSIZE):
         size = (inode.stat_cached() or await inode.stat()).size
         if length > size:
-            caller.send_signal(SIGXFSZ)
-            raise EFBIG("RLIMIT_FSIZE")
+            check_size_limit(caller, length)
     async with inode.lock:
         await inode.setattr(Changes(size=length, mode=drop_set_id(caller.creds, inode.mode)))
+
+
+def check_size_limit(caller: Caller, size: int) -> None:
+    """A file is to grow to `size`: inode_newsize_ok(). Raises: EFBIG with SIGXFSZ."""
+    if size > caller.rlimit(RLIMIT_FSIZE):
+        caller.send_signal(SIGXFSZ)
+        raise EFBIG("RLIMIT_FSIZE")

@@ -21,7 +21,9 @@ class Dentry:
     a name (pipes, memfds), whose `name` is then their label, as in /proc/self/fd.
     """
 
-    __slots__ = ("__weakref__", "children", "inode", "mounts", "name", "parent", "unlinked")
+    __slots__ = (
+        "__weakref__", "cache_slot", "children", "inode", "mounts", "name", "parent", "unlinked",
+    )  # fmt: skip
 
     def __init__(self, parent: Dentry | None, name: bytes, inode: Inode) -> None:
         self.parent = parent
@@ -31,6 +33,8 @@ class Dentry:
         self.mounts = 0
         """How many mounts, of all namespaces, sit on this name."""
         self.unlinked = False
+        self.cache_slot = 0
+        """Where the cache holds it, if it still does."""
 
     def __del__(self) -> None:
         if self.parent is not None and not self.unlinked:
@@ -64,18 +68,21 @@ class Dentry:
         known = self.children.get(name)
         return known() if known is not None else None
 
-    def drop(self) -> None:
+    def drop(self, cache: DentryCache) -> None:
         """The name is gone (unlink, rmdir, replaced by rename); the object lives while it is open."""
+        cache.release(self)
+        self._leave()
+        self.unlinked = True
+
+    def _leave(self) -> None:
         if self.parent is not None and self.parent.children is not None:
             mine = self.parent.children.get(self.name)
             if mine is not None and mine() is self:
                 del self.parent.children[self.name]
-        self.unlinked = True
 
     def move(self, parent: Dentry, name: bytes) -> None:
         """The file got another name (rename)."""
-        self.drop()
-        self.unlinked = False
+        self._leave()
         self.parent, self.name = parent, name
         if parent.children is None:
             parent.children = {}
@@ -118,7 +125,13 @@ class DentryCache:
         """Hold it until `size` others came after it."""
         at = self._next
         self._ring[at] = dentry
+        dentry.cache_slot = at
         self._next = (at + 1) & self._mask
+
+    def release(self, dentry: Dentry) -> None:
+        """Its name is gone: it must not keep a file that nobody opens from being freed."""
+        if self._ring[dentry.cache_slot] is dentry:
+            self._ring[dentry.cache_slot] = None
 
     def forget(self) -> None:
         """Let go of all of them."""

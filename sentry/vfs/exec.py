@@ -1,30 +1,39 @@
-"""Opening a program to run it: do_open_execat() and deny_write_access(), fs/exec.c, fs/namei.c."""
+"""How execve(2) opens and reads programs: do_open_execat(), fs/exec.c.
+
+While a program (or script) is held by `open_exec`, nobody may open it for writing, and somebody who
+writes to it keeps it from starting: ETXTBSY.
+"""
 
 from __future__ import annotations
 
-from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from sentry.auth.permissions import MAY_EXEC
+from sentry.errors import EINVAL, ELOOP
 from sentry.mm.buffers import KernelDest
 from sentry.vfs.file import Caller, FileDescription, settle
-from sentry.vfs.open import (
-    EXECUTE,
-    EXECUTE_NOFOLLOW,
-    allow_write,
-    deny_write,
-    open_location,
-    open_path,
-)
+from sentry.vfs.open import OpenHow, allow_write, deny_write, open_location
+from sentry.vfs.walk import resolve
+
+EXECUTE = OpenHow(0, 0, MAY_EXEC)
 
 
 async def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> FileDescription:
-    """Open a regular file that may be executed; nobody can open it for writing until `close_exec`.
+    """Open a program to run it, with a use; `close_exec` gives it back. `flags`: execveat's.
 
-    Raises: EACCES, ETXTBSY, and what the path walk raises.
+    Raises: EACCES unless it is a regular file with execute rights on a mount without noexec.
     """
-    how = EXECUTE_NOFOLLOW if flags & AT_SYMLINK_NOFOLLOW else EXECUTE
-    if not path and flags & AT_EMPTY_PATH and dirfd != AT_FDCWD:
-        file = await open_location(caller, caller.files.get_raw(dirfd).location, how)
-    else:
-        file = await open_path(caller, dirfd, path, how)
+    if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
+        raise EINVAL(f"execveat flags {flags:#x}")
+    location = await resolve(
+        caller,
+        dirfd,
+        path,
+        follow=not flags & AT_SYMLINK_NOFOLLOW,
+        empty_ok=bool(flags & AT_EMPTY_PATH),
+    )
+    if location.dentry.inode.is_symlink:
+        raise ELOOP("a symbolic link")
+    file = await open_location(caller, location, EXECUTE)
     file.incref()
     try:
         deny_write(file.inode)
@@ -35,16 +44,18 @@ async def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> File
 
 
 async def close_exec(file: FileDescription) -> None:
-    """Done with a file of open_exec."""
+    """The program has been mapped, or was refused."""
     allow_write(file.inode)
     file.decref()
 
 
 async def read_exec(caller: Caller, file: FileDescription, offset: int, count: int) -> bytes:
-    """Up to `count` bytes at `offset`; short at the end of the file only."""
-    dest = KernelDest(count)
-    while dest.count:
-        got = await settle(file.read_at(caller, dest, offset + count - dest.count))
-        if got == 0:
+    """kernel_read(): up to `count` bytes at `offset`, fewer at the end of the file."""
+    data = bytearray()
+    while len(data) < count:
+        dest = KernelDest(count - len(data))
+        n = await settle(file.read_at(caller, dest, offset + len(data)))
+        if not n:
             break
-    return dest.getvalue()
+        data += dest.data[:n]
+    return bytes(data)

@@ -176,7 +176,7 @@ async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
             check_not_busy(known)
         await parent.inode.unlink(walk.last, child)
         if known is not None:
-            known.drop()
+            known.drop(caller.kernel.vfs.dentries)
     _removed(parent, walk.last, child)
 
 
@@ -201,7 +201,7 @@ async def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
             check_not_busy(known)
         await parent.inode.rmdir(walk.last, child)
         if known is not None:
-            known.drop()
+            known.drop(caller.kernel.vfs.dentries)
     _removed(parent, walk.last, child)
 
 
@@ -326,7 +326,7 @@ def _moved(
     if flags & RENAME_EXCHANGE and replaced is not None:
         replaced.move(from_dir, old_name)
     elif replaced is not None:
-        replaced.drop()
+        replaced.drop(caller.kernel.vfs.dentries)
     from_known = from_dir.known_child(old_name)
     moved.move(to_dir, new_name)
     if flags & RENAME_EXCHANGE and replaced is not None and from_known is replaced:

@@ -42,8 +42,11 @@ class Vfs:
         loop: Any = None,
         ram_file: Callable[[], Any] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        memory_pages: int = 1 << 18,
     ) -> None:
         self.loop = loop
+        self.memory_pages = memory_pages
+        """The sandbox's memory limit, for sizes in per cent and statfs."""
         self.ram_file = ram_file
         """Makes an empty RamFile."""
         self.now_ns = now_ns
@@ -54,6 +57,10 @@ class Vfs:
         """By (type, device number)."""
         self.types: dict[bytes, MountType] = {}
         """By name of the file-system type, for mount(2)."""
+        self.pipe_pages = 0
+        """Pages of all pipes' capacities, for their ceiling."""
+        self.waits_for: dict[object, object] = {}
+        """Who sleeps for whose record lock, over all files (EDEADLK)."""
         self.protected_symlinks = True
         self.protected_hardlinks = True
         self.protected_regular = 1

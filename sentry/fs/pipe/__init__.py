@@ -1,0 +1,1 @@
+"""Pipes and FIFOs. Start at buffer.py."""

@@ -1,0 +1,192 @@
+"""The buffer of a pipe: bytes in the order of the writes, with packets for O_DIRECT. pipe(7)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.capability import CAP_SYS_RESOURCE
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
+from sentry.abi.xattr import PIPE_BUF
+from sentry.errors import EAGAIN, EBUSY, EINVAL, EPERM
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Caller, Dest
+    from sentry.vfs.vfs import Vfs
+
+PAGE: Final = 4096
+DEFAULT_CAPACITY: Final = 16 * PAGE
+MAX_CAPACITY: Final = 1 << 20
+"""fs.pipe-max-size."""
+SOFT_PAGES: Final = 16_384
+"""fs.pipe-user-pages-soft, for the whole sandbox: beyond it, pipes are two pages long."""
+
+READABLE: Final = EPOLLIN | EPOLLRDNORM
+WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
+
+
+class Pipe:
+    """What both ends share. It never sleeps: it raises EAGAIN and notifies its queue."""
+
+    __slots__ = (
+        "_packets", "_parts", "_vfs", "capacity", "queue", "read_opens", "readers", "size",
+        "write_opens", "writers",
+    )  # fmt: skip
+
+    def __init__(self, vfs: Vfs) -> None:
+        self._vfs = vfs
+        self._parts: deque[memoryview] = deque()
+        self._packets: deque[bool] = deque()
+        """For each part: it is a packet, whose rest a short read throws away."""
+        self.size = 0
+        self.capacity = DEFAULT_CAPACITY
+        if vfs.pipe_pages + DEFAULT_CAPACITY // PAGE > SOFT_PAGES:
+            self.capacity = 2 * PAGE
+        vfs.pipe_pages += self.capacity // PAGE
+        self.queue = WaitQueue()
+        self.readers = 0
+        self.writers = 0
+        self.read_opens = 0
+        """How often a reader came, for those who wait for one."""
+        self.write_opens = 0
+
+    def __del__(self) -> None:
+        self._vfs.pipe_pages -= self.capacity // PAGE
+
+    # --- ends
+
+    def open_end(self, reads: bool, writes: bool) -> None:
+        """An end was opened."""
+        self.readers += reads
+        self.read_opens += reads
+        self.writers += writes
+        self.write_opens += writes
+        self.queue.notify()
+
+    def close_end(self, reads: bool, writes: bool) -> None:
+        """An end was closed."""
+        self.readers -= reads
+        self.writers -= writes
+        self.queue.notify(READABLE | WRITABLE | EPOLLHUP | EPOLLERR)
+
+    # --- bytes
+
+    @property
+    def room(self) -> int:
+        """How many bytes fit."""
+        if len(self._parts) * PAGE >= self.capacity + 64 * PAGE:
+            return 0
+        return self.capacity - self.size
+
+    def push(self, data: bytes | memoryview, packet: bool = False) -> None:
+        """Append bytes; the caller has looked at `room`."""
+        if not packet and len(data) < 1024 and self._parts and not self._packets[-1]:
+            last = self._parts[-1]
+            if len(last) + len(data) <= PAGE:
+                self._parts[-1] = memoryview(bytes(last) + bytes(data))
+                self.size += len(data)
+                self.queue.notify(READABLE)
+                return
+        self._parts.append(memoryview(data))
+        self._packets.append(packet)
+        self.size += len(data)
+        self.queue.notify(READABLE)
+
+    def fits(self, count: int) -> int:
+        """How many bytes of a write of `count` go now. Raises: EAGAIN; up to PIPE_BUF is atomic."""
+        room = self.room
+        if room <= 0 or (count <= PIPE_BUF and room < count):
+            raise EAGAIN("full")
+        return min(count, room)
+
+    def read_into(self, dest: Dest) -> int:
+        """Move bytes out. Raises: EAGAIN when there are none; 0 is the end."""
+        if not dest.count:
+            return 0
+        if not self.size:
+            if self.writers:
+                raise EAGAIN("empty")
+            return 0
+        done = 0
+        parts, packets = self._parts, self._packets
+        while parts and dest.count:
+            part = parts[0]
+            taken = dest.put(part[: dest.count])
+            done += taken
+            if packets[0]:
+                self._drop_first()
+                break
+            if taken == len(part):
+                self._drop_first()
+            else:
+                parts[0] = part[taken:]
+                self.size -= taken
+                break
+        self.queue.notify(WRITABLE)
+        return done
+
+    def _drop_first(self) -> None:
+        self.size -= len(self._parts.popleft())
+        self._packets.popleft()
+
+    def peek(self, count: int) -> list[bytes]:
+        """The first bytes, which stay (tee)."""
+        found = []
+        for part in self._parts:
+            if count <= 0:
+                break
+            found.append(bytes(part[:count]))
+            count -= len(found[-1])
+        return found
+
+    def take(self, count: int) -> bytes:
+        """Remove up to `count` bytes (splice)."""
+        found = b"".join(self.peek(count))
+        left = len(found)
+        while left:
+            part = self._parts[0]
+            if len(part) <= left:
+                left -= len(part)
+                self._drop_first()
+            else:
+                self._parts[0] = part[left:]
+                self.size -= left
+                left = 0
+        if found:
+            self.queue.notify(WRITABLE)
+        return found
+
+    def put_back(self, data: bytes) -> None:
+        """Bytes that were taken but could not be delivered."""
+        if data:
+            self._parts.appendleft(memoryview(data))
+            self._packets.appendleft(False)
+            self.size += len(data)
+
+    # --- its size
+
+    def resize(self, caller: Caller, size: int) -> int:
+        """fcntl(F_SETPIPE_SZ): rounded up to a power of two pages."""
+        if size < 0 or size > 1 << 31:
+            raise EINVAL(f"size {size}")
+        capacity = max(PAGE, 1 << (size - 1).bit_length() if size > 1 else PAGE)
+        pages = (capacity - self.capacity) // PAGE
+        if capacity > self.capacity and not caller.creds.has(CAP_SYS_RESOURCE):
+            if capacity > MAX_CAPACITY or self._vfs.pipe_pages + pages > SOFT_PAGES:
+                raise EPERM("beyond fs.pipe-max-size")
+        elif capacity > MAX_CAPACITY * 16:
+            raise EPERM("beyond the ceiling of a pipe")
+        if self.size > capacity:
+            raise EBUSY("holds more than that")
+        self._vfs.pipe_pages += pages
+        self.capacity = capacity
+        self.queue.notify(WRITABLE)
+        return capacity

@@ -1,0 +1,156 @@
+"""Open ends of pipes and FIFOs."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.ioctl import FIONREAD
+from sentry.abi.poll import EPOLLERR, EPOLLHUP
+from sentry.abi.signal import SIGPIPE
+from sentry.abi.xattr import PIPE_BUF
+from sentry.errors import EAGAIN, EBADF, ENOTTY, ENXIO, EPIPE
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.wait.queue import until
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.vfs import Vfs
+
+PIPEFS_MAGIC = 0x50495045
+
+
+class PipeInode(Inode):
+    """The inode of a pipe without a name."""
+
+    __slots__ = ("created_ns",)
+
+    def __init__(self, vfs: Vfs, owner: Owner) -> None:
+        super().__init__(vfs.anon_fs("pipefs", PIPEFS_MAGIC), vfs.new_ino(), 0o010600, owner)
+        self.created_ns = vfs.now_ns()
+
+    def stat_cached(self) -> Attributes:
+        """fstat(2)."""
+        at = self.created_ns
+        return Attributes(
+            self.ino, self.mode, 1, self.uid, self.gid, 0, 0, 0, 4096, at, at, at
+        )
+
+
+class PipeFile(StreamFile):
+    """An open end."""
+
+    __slots__ = ("pipe", "seen_writes")
+
+    def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
+        super().__init__(location, flags, pipe.queue)
+        self.pipe = pipe
+        self.seen_writes = -1
+        """`write_opens` when opened without a writer: no hang-up before one came."""
+        pipe.open_end(self.readable, self.writable)
+
+    def release(self) -> None:
+        """Closed: the other side learns of it."""
+        self.pipe.close_end(self.readable, self.writable)
+        inode = self.location.dentry.inode
+        if inode.fifo is self.pipe and not self.pipe.readers and not self.pipe.writers:
+            inode.fifo = None
+
+    def receive(self, dest: Dest) -> int:
+        """Read what is there."""
+        return self.pipe.read_into(dest)
+
+    def send(self, caller: Caller, source: Source) -> int:
+        """Write what fits. Raises: EPIPE, with SIGPIPE."""
+        if not source.count:
+            return 0
+        pipe = self.pipe
+        if not pipe.readers:
+            caller.send_signal(SIGPIPE)
+            raise EPIPE("nobody reads")
+        if not self.flags & O_DIRECT:
+            count = pipe.fits(source.count)
+            pipe.push(source.get(count))
+            return count
+        done = 0
+        while source.count:
+            count = min(source.count, PIPE_BUF)
+            if pipe.room < count:
+                if done:
+                    return done
+                raise EAGAIN("full")
+            pipe.push(source.get(count), packet=True)
+            done += count
+        return done
+
+    def poll(self) -> int:
+        """pipe_poll()."""
+        pipe, ready = self.pipe, 0
+        if self.readable:
+            if pipe.size:
+                ready |= READABLE
+            if not pipe.writers and self.seen_writes != pipe.write_opens:
+                ready |= EPOLLHUP
+        if self.writable:
+            if pipe.room >= PIPE_BUF or (pipe.room > 0 and pipe.capacity <= PIPE_BUF):
+                ready |= WRITABLE
+            if not pipe.readers:
+                ready |= EPOLLERR
+        return ready
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """FIONREAD."""
+        if request != FIONREAD:
+            raise ENOTTY(f"{request:#x}")
+        caller.mm.write(argument, struct.pack("<i", self.pipe.size))
+        return 0
+
+
+def new_pipe(vfs: Vfs, owner: Owner, flags: int) -> tuple[PipeFile, PipeFile]:
+    """pipe2(2): the ends for reading and for writing. `flags`: O_NONBLOCK, O_DIRECT."""
+    inode = PipeInode(vfs, owner)
+    location = vfs.anon_location(inode, b"pipe:[%d]" % inode.ino)
+    pipe = Pipe(vfs)
+    return (
+        PipeFile(location, O_RDONLY | flags & O_NONBLOCK, pipe),
+        PipeFile(location, O_WRONLY | flags, pipe),
+    )
+
+
+async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
+    """Open a FIFO: wait for the other side unless O_NONBLOCK or O_RDWR. fifo(7), fifo_open()."""
+    inode = location.dentry.inode
+    access = flags & O_ACCMODE
+    if access not in (O_RDONLY, O_WRONLY, O_RDWR):
+        raise EBADF("access mode 3")
+    pipe: Pipe = inode.fifo
+    if pipe is None:
+        pipe = inode.fifo = Pipe(caller.kernel.vfs)
+    if access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
+        if not pipe.writers:
+            inode.fifo = None
+        raise ENXIO("nobody reads")
+    file = PipeFile(location, flags, pipe)
+    if access == O_RDWR:
+        return file
+    if access == O_RDONLY and not pipe.writers and flags & O_NONBLOCK:
+        file.seen_writes = pipe.write_opens
+        return file
+    if (access == O_RDONLY and pipe.writers) or (access == O_WRONLY and pipe.readers):
+        return file
+    before = pipe.write_opens if access == O_RDONLY else pipe.read_opens
+
+    def partner() -> None:
+        now = pipe.write_opens if access == O_RDONLY else pipe.read_opens
+        if now == before:
+            raise EAGAIN("no partner yet")
+
+    try:
+        await until(partner, (pipe.queue,))
+    except BaseException:
+        file.release()
+        raise
+    return file

@@ -1,0 +1,172 @@
+"""Directories in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
+from sentry.errors import ENOENT, ENOTEMPTY
+from sentry.fs.tmpfs.file import TmpFile
+from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
+from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.file import Caller
+from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.fs.tmpfs.filesystem import TmpFs
+    from sentry.vfs.dentry import Location
+
+WHITEOUT_MODE = 0o020000
+
+
+class TmpDirectory(TmpInode):
+    """A directory: names to inodes."""
+
+    __slots__ = ("children",)
+
+    def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
+        super().__init__(fs, 0o040000 | mode, owner)
+        self.children: dict[bytes, TmpInode] = {}
+        self.nlink = 2
+
+    def size_of(self) -> tuple[int, int]:
+        """As tmpfs counts: 20 bytes a name, `.` and `..` too."""
+        return 20 * (len(self.children) + 2), 0
+
+    # --- reading
+
+    def lookup_cached(self, name: bytes) -> TmpInode | Absent:
+        """All names are in memory."""
+        return self.children.get(name, ABSENT)
+
+    async def lookup(self, name: bytes) -> TmpInode | Absent:
+        """The same."""
+        return self.children.get(name, ABSENT)
+
+    async def entries(self) -> Sequence[DirEntry]:
+        """All names, oldest first."""
+        return [DirEntry(name, each.ino, each.kind) for name, each in self.children.items()]
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
+        """open(2)."""
+        return DirectoryFile(location, flags)
+
+    # --- making
+
+    def add(self, name: bytes, inode: TmpInode) -> None:
+        """Give a new inode its first name."""
+        if self.nlink == 0:
+            raise ENOENT("the directory has been removed")
+        self.children[name] = inode
+        if inode.is_dir:
+            self.nlink += 1
+        self.touched()
+
+    async def create(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
+        """A regular file."""
+        self.fs.check_inodes()
+        inode = TmpFile(self.fs, mode, owner)
+        self.add(name, inode)
+        return inode
+
+    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
+        """A directory."""
+        self.fs.check_inodes()
+        inode = TmpDirectory(self.fs, mode, owner)
+        self.add(name, inode)
+        return inode
+
+    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
+        """A special file."""
+        self.fs.check_inodes()
+        inode = TmpSpecial(self.fs, mode, rdev, owner)
+        self.add(name, inode)
+        return inode
+
+    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
+        """A symbolic link."""
+        self.fs.check_inodes()
+        inode = TmpLink(self.fs, target, owner)
+        self.add(name, inode)
+        return inode
+
+    async def link(self, name: bytes, target: Inode) -> None:
+        """A hard link, or the first name of an O_TMPFILE file."""
+        assert isinstance(target, TmpInode)
+        self.add(name, target)
+        target.nlink += 1
+        target.ctime_ns = self.fs.now_ns()
+
+    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
+        """O_TMPFILE."""
+        self.fs.check_inodes()
+        inode = TmpFile(self.fs, mode, owner)
+        inode.nlink = 0
+        return inode
+
+    # --- removing and moving
+
+    def _take(self, name: bytes) -> TmpInode:
+        child = self.children.pop(name)
+        child.ctime_ns = self.fs.now_ns()
+        if isinstance(child, TmpDirectory):
+            child.nlink = 0
+            self.nlink -= 1
+        else:
+            child.nlink -= 1
+        self.touched()
+        return child
+
+    async def unlink(self, name: bytes, child: Inode) -> None:
+        """Remove a name."""
+        self._take(name)
+
+    async def rmdir(self, name: bytes, child: Inode) -> None:
+        """Remove an empty directory."""
+        assert isinstance(child, TmpDirectory)
+        if child.children:
+            raise ENOTEMPTY(f"{name!r}")
+        self._take(name)
+
+    async def rename(
+        self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
+    ) -> None:
+        """Move, exchange, or leave a whiteout."""
+        assert isinstance(new_dir, TmpDirectory)
+        assert isinstance(child, TmpInode)
+        victim = new_dir.children.get(new_name)
+        if flags & RENAME_EXCHANGE:
+            assert victim is not None
+            self._swap(name, child, new_dir, new_name, victim)
+            return
+        if isinstance(victim, TmpDirectory) and victim.children:
+            raise ENOTEMPTY(f"{new_name!r}")
+        if victim is not None:
+            new_dir._take(new_name)
+        del self.children[name]
+        if child.is_dir:
+            self.nlink -= 1
+            new_dir.nlink += 1
+        new_dir.children[new_name] = child
+        if flags & RENAME_WHITEOUT:
+            self.children[name] = TmpSpecial(self.fs, WHITEOUT_MODE, 0, Owner(self.uid, self.gid))
+        self.touched()
+        new_dir.touched()
+        child.ctime_ns = self.fs.now_ns()
+
+    def _swap(
+        self,
+        name: bytes,
+        child: TmpInode,
+        new_dir: TmpDirectory,
+        new_name: bytes,
+        victim: TmpInode,
+    ) -> None:
+        self.children[name], new_dir.children[new_name] = victim, child
+        moved = child.is_dir - victim.is_dir
+        self.nlink -= moved
+        new_dir.nlink += moved
+        self.touched()
+        new_dir.touched()
+        child.ctime_ns = victim.ctime_ns = self.fs.now_ns()

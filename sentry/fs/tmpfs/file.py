@@ -1,0 +1,212 @@
+"""Regular files in memory: bytes in a RamFile, counted against the size of the file system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fcntl import (
+    F_SEAL_FUTURE_WRITE,
+    F_SEAL_GROW,
+    F_SEAL_SEAL,
+    F_SEAL_SHRINK,
+    F_SEAL_WRITE,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+)
+from sentry.errors import ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM
+from sentry.fs.tmpfs.inode import TmpInode, check_size
+from sentry.vfs.attributes import check_size_limit
+from sentry.vfs.file import Caller, Dest, Source
+from sentry.vfs.interface import Owner
+from sentry.vfs.regular import RegularFile
+
+if TYPE_CHECKING:
+    from sentry.fs.tmpfs.filesystem import TmpFs
+    from sentry.vfs.dentry import Location
+
+PAGE: Final = 4096
+PIECE: Final = 1 << 20
+"""Bytes copied at once."""
+WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+
+
+class TmpFile(TmpInode):
+    """A regular file. Its frames go back when nobody holds the inode any more."""
+
+    __slots__ = ("charged", "data", "seals")
+
+    def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
+        super().__init__(fs, 0o100000 | mode, owner)
+        self.data: Any = None
+        """The RamFile, made when first written or mapped."""
+        self.charged = 0
+        """Pages of it that the file system has counted."""
+        self.seals = F_SEAL_SEAL
+        """F_ADD_SEALS: a plain file cannot be sealed."""
+
+    def __del__(self) -> None:
+        if self.data is not None:
+            self.data.close()
+            self.settle()
+        super().__del__()
+
+    def bytes(self) -> Any:
+        """The RamFile."""
+        if self.data is None:
+            self.data = self.fs.ram_file()
+        return self.data
+
+    def settle(self) -> None:
+        """Count pages that came or went."""
+        self.fs.pages += self.data.pages - self.charged
+        self.charged = self.data.pages
+
+    def size_of(self) -> tuple[int, int]:
+        """The file's size and its frames."""
+        return (self.data.size, self.data.pages * 8) if self.data is not None else (0, 0)
+
+    def resize(self, size: int) -> None:
+        """truncate(2), ftruncate(2). Raises: EPERM for a sealed file."""
+        check_size(size)
+        old = self.size_of()[0]
+        if (size < old and self.seals & F_SEAL_SHRINK) or (size > old and self.seals & F_SEAL_GROW):
+            raise EPERM("sealed")
+        self.bytes().truncate(size)
+        self.settle()
+        self.mtime_ns = self.fs.now_ns()
+
+    def room(self, offset: int, count: int) -> int:
+        """How many bytes of a write the file system has room for. Raises: ENOSPC if none."""
+        limit = self.fs.max_pages
+        if limit is None:
+            return count
+        first, last = offset // PAGE, (offset + count - 1) // PAGE
+        if self.fs.pages + last - first + 1 <= limit:
+            return count
+        free = limit - self.fs.pages
+        for at, frame in enumerate(self.bytes().frames(first, min(last - first + 1, 1 << 16))):
+            if not frame:
+                free -= 1
+                if free < 0:
+                    fits = (first + at) * PAGE - offset
+                    if fits <= 0:
+                        raise ENOSPC("the file system is full")
+                    return min(count, fits)
+        return count
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+        """open(2)."""
+        return TmpOpenFile(location, flags)
+
+
+class TmpOpenFile(RegularFile):
+    """An open file of a file system in memory."""
+
+    __slots__ = ()
+
+    @property
+    def file(self) -> TmpFile:
+        """The inode."""
+        inode = self.location.dentry.inode
+        assert isinstance(inode, TmpFile)
+        return inode
+
+    def size_now(self) -> int:
+        """The size."""
+        return self.file.size_of()[0]
+
+    def pread(self, dest: Dest, offset: int) -> int:
+        """Copy out of the frames."""
+        data = self.location.dentry.inode.data  # type: ignore[attr-defined]
+        if data is None:
+            return 0
+        if dest.count <= PIECE:
+            return dest.put(data.read(offset, dest.count))
+        done = 0
+        while dest.count and (piece := data.read(offset + done, min(dest.count, PIECE))):
+            done += dest.put(piece)
+        return done
+
+    def pwrite(self, source: Source, offset: int) -> int:
+        """Copy into frames. Raises: EPERM for a sealed file, ENOSPC."""
+        inode = self.file
+        data = inode.bytes()
+        count = source.count
+        if inode.seals & (WRITE_SEALS | F_SEAL_GROW):
+            count = self._unsealed(inode, offset, count)
+        done = 0
+        try:
+            while done < count:
+                piece = source.get(inode.room(offset + done, min(count - done, PIECE)))
+                wrote = data.write(offset + done, piece)
+                done += wrote
+                if wrote < len(piece):
+                    break
+        except (ENOSPC, ENOMEM) as error:
+            if not done:
+                raise ENOSPC(str(error)) from error
+        finally:
+            inode.settle()
+        inode.touched()
+        return done
+
+    @staticmethod
+    def _unsealed(inode: TmpFile, offset: int, count: int) -> int:
+        if inode.seals & WRITE_SEALS:
+            raise EPERM("sealed against writing")
+        size = inode.size_of()[0]
+        if offset + count > size:
+            if offset >= size:
+                raise EPERM("sealed against growing")
+            count = size - offset
+        return count
+
+    def find(self, offset: int, data: bool, size: int) -> int:
+        """SEEK_DATA and SEEK_HOLE over the frames."""
+        held = self.file.bytes()
+        if not data:
+            return int(held.next_hole(offset))
+        found = held.next_data(offset)
+        if found is None:
+            raise ENXIO("no data from there on")
+        return int(found)
+
+    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+        """fallocate(2): room, or a hole."""
+        if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE):
+            raise EOPNOTSUPP(f"mode {mode:#x}")
+        inode = self.file
+        data, end = inode.bytes(), offset + length
+        if mode & FALLOC_FL_PUNCH_HOLE:
+            if inode.seals & WRITE_SEALS:
+                raise EPERM("sealed against writing")
+            data.punch(offset, max(0, min(length, data.size - offset)))
+            inode.settle()
+            inode.touched()
+            return
+        grows = end > data.size and not mode & FALLOC_FL_KEEP_SIZE
+        if grows:
+            check_size_limit(caller, end)
+            if inode.seals & F_SEAL_GROW:
+                raise EPERM("sealed against growing")
+        if inode.room(offset, length) < length:
+            raise ENOSPC("the file system is full")
+        first, last = offset // PAGE, (end + PAGE - 1) // PAGE
+        try:
+            if last - first > self.file.fs.memory_pages:
+                raise ENOMEM("more than there is")
+            data.fill(first, last - first)
+        except ENOMEM as error:
+            raise ENOSPC(str(error)) from error
+        finally:
+            inode.settle()
+        if grows:
+            data.truncate(end)
+        inode.ctime_ns = inode.fs.now_ns()
+
+    def mmap_backing(self, writable_shared: bool) -> Any:
+        """The frames themselves."""
+        inode = self.file
+        if writable_shared and inode.seals & WRITE_SEALS:
+            raise EPERM("sealed against writing")
+        return inode.bytes()

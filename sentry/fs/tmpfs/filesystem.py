@@ -1,0 +1,140 @@
+"""tmpfs: a file system in memory, with mount(2) options size, nr_blocks, nr_inodes, mode, uid, gid.
+
+Its bytes are RAM frames of the sandbox, so they count against the sandbox's memory limit whatever
+`size` says. The number of inodes has a ceiling, because each costs memory of the Sentry.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sentry.abi.stat import TMPFS_MAGIC
+from sentry.errors import EINVAL, ENOSPC
+from sentry.fs.tmpfs.directory import TmpDirectory
+from sentry.vfs.interface import FileSystem, Inode, Owner, StatFs
+from sentry.vfs.vfs import Vfs
+
+MAX_INODES: Final = 262_144
+_SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
+
+
+@dataclass(slots=True)
+class Options:
+    """What a mount asks for; sizes in pages, None is no limit."""
+
+    max_pages: int | None = None
+    max_inodes: int = MAX_INODES
+    mode: int = 0o1777
+    uid: int = 0
+    gid: int = 0
+    shown: str = ""
+
+
+def parse_options(data: str, memory_pages: int) -> Options:
+    """The data of mount(2), as tmpfs(5) has it. Raises: EINVAL for one that is not known."""
+    options = Options()
+    for item in filter(None, data.split(",")):
+        key, _, value = item.partition("=")
+        try:
+            _take(options, key, value, memory_pages)
+        except ValueError as error:
+            raise EINVAL(f"tmpfs: {item}") from error
+    return options
+
+
+def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
+    if key in ("size", "nr_blocks"):
+        if value.endswith("%"):
+            pages = memory_pages * int(value[:-1]) // 100
+        elif key == "size":
+            pages = (parse_size(value) + 4095) // 4096
+        else:
+            pages = parse_size(value)
+        options.max_pages = pages or None
+        options.shown += f",size={pages * 4}k" if pages else ""
+    elif key == "nr_inodes":
+        options.max_inodes = min(parse_size(value) or MAX_INODES, MAX_INODES)
+        options.shown += f",nr_inodes={value}"
+    elif key == "mode":
+        options.mode = int(value, 8) & 0o7777
+        options.shown += f",mode={options.mode:o}"
+    elif key in ("uid", "gid"):
+        setattr(options, key, int(value))
+        options.shown += f",{key}={value}" if int(value) else ""
+    elif key not in ("huge", "mpol", "inode32", "inode64", "noswap", "nosymfollow"):
+        raise ValueError(key)
+
+
+def parse_size(text: str) -> int:
+    """A number with k, m, g or t: memparse()."""
+    shift = _SUFFIXES.get(text[-1:].lower(), 0)
+    number = int(text[:-1] if shift else text, 0)
+    if number < 0:
+        raise ValueError(text)
+    return number << shift
+
+
+class TmpFs(FileSystem):
+    """One tmpfs."""
+
+    name = "tmpfs"
+    magic = TMPFS_MAGIC
+    xattr_user = True
+
+    def __init__(
+        self,
+        dev: int,
+        ram_file: Callable[[], Any],
+        now_ns: Callable[[], int],
+        options: Options | None = None,
+        memory_pages: int = 1 << 18,
+    ) -> None:
+        super().__init__(dev, now_ns)
+        self.options = options if options is not None else Options()
+        self.ram_file = ram_file
+        self.memory_pages = memory_pages
+        self.max_pages = self.options.max_pages
+        self.pages = 0
+        """Frames in use."""
+        self.inodes = 0
+        self._inos = itertools.count(1)
+        self._root = TmpDirectory(
+            self, self.options.mode, Owner(self.options.uid, self.options.gid)
+        )
+
+    @classmethod
+    def make(cls, vfs: Vfs, data: str = "", **options: Any) -> TmpFs:
+        """A tmpfs of a sandbox, with options as in mount(2) or by name."""
+        parsed = parse_options(data, vfs.memory_pages)
+        for key, value in options.items():
+            setattr(parsed, key, value)
+        assert vfs.ram_file is not None
+        return cls(vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages)
+
+    @property
+    def root(self) -> Inode:
+        """The top."""
+        return self._root
+
+    def new_ino(self) -> int:
+        """An inode number."""
+        return next(self._inos)
+
+    def check_inodes(self) -> None:
+        """Raises: ENOSPC when one more inode is too many."""
+        if self.inodes >= self.options.max_inodes:
+            raise ENOSPC("too many inodes")
+
+    async def statfs(self) -> StatFs:
+        """statfs(2)."""
+        blocks = self.max_pages if self.max_pages is not None else self.memory_pages
+        free = max(0, blocks - self.pages)
+        limit = self.options.max_inodes
+        return StatFs(self.magic, 4096, blocks, free, limit, max(0, limit - self.inodes))
+
+    def show_options(self) -> str:
+        """What /proc/mounts adds."""
+        return self.options.shown

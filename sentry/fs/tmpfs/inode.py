@@ -1,0 +1,155 @@
+"""Inodes of file systems in memory: what all kinds have, symbolic links and special files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
+from sentry.errors import EEXIST, EFBIG, EINVAL, ENODATA, ENOSPC
+from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.fs.tmpfs.filesystem import TmpFs
+
+DAY_NS: Final = 86_400 * 10**9
+XATTR_TOTAL: Final = 64 << 10
+"""Bytes of extended attributes that one inode may hold."""
+
+
+class TmpInode(Inode):
+    """A file in memory: attributes, times, extended attributes."""
+
+    __slots__ = ("atime_ns", "btime_ns", "ctime_ns", "mtime_ns", "nlink", "xattrs")
+
+    fs: TmpFs
+
+    def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
+        super().__init__(fs, fs.new_ino(), mode, owner)
+        self.nlink = 1
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.atime_ns = self.mtime_ns = self.ctime_ns = self.btime_ns = fs.now_ns()
+        fs.inodes += 1
+
+    def __del__(self) -> None:
+        self.fs.inodes -= 1
+
+    # --- attributes
+
+    def size_of(self) -> tuple[int, int]:
+        """Size in bytes, and in blocks of 512."""
+        return 0, 0
+
+    def stat_cached(self) -> Attributes:
+        """Everything is in memory."""
+        size, blocks = self.size_of()
+        return Attributes(
+            self.ino, self.mode, self.nlink, self.uid, self.gid, self.rdev, size, blocks, 4096,
+            self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns,
+        )  # fmt: skip
+
+    async def setattr(self, changes: Changes) -> None:
+        """Take the changes."""
+        if changes.size is not None:
+            self.resize(changes.size)
+        now = self.fs.now_ns()
+        if changes.mode is not None:
+            self.mode = self.mode & ~0o7777 | changes.mode
+        if changes.uid is not None:
+            self.uid = changes.uid
+        if changes.gid is not None:
+            self.gid = changes.gid
+        if changes.atime_ns is not None:
+            self.atime_ns = now if changes.times_now else changes.atime_ns
+        if changes.mtime_ns is not None:
+            self.mtime_ns = now if changes.times_now else changes.mtime_ns
+        self.ctime_ns = now
+
+    def resize(self, size: int) -> None:
+        """truncate(2)."""
+        raise EINVAL("not a regular file")
+
+    def accessed(self) -> None:
+        """relatime: only what says something new, or is a day old."""
+        now, atime = self.fs.now_ns(), self.atime_ns
+        if atime <= self.mtime_ns or atime <= self.ctime_ns or now - atime >= DAY_NS:
+            self.atime_ns = now
+
+    def touched(self) -> None:
+        """The content changed."""
+        self.mtime_ns = self.ctime_ns = self.fs.now_ns()
+
+    # --- extended attributes
+
+    async def getxattr(self, name: bytes) -> bytes:
+        """The value."""
+        value = (self.xattrs or {}).get(name)
+        if value is None:
+            raise ENODATA(f"{name!r}")
+        return value
+
+    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        """Set it."""
+        held = self.xattrs if self.xattrs is not None else {}
+        if flags & XATTR_CREATE and name in held:
+            raise EEXIST(f"{name!r}")
+        if flags & XATTR_REPLACE and name not in held:
+            raise ENODATA(f"{name!r}")
+        others = sum(len(k) + len(v) for k, v in held.items() if k != name)
+        if others + len(name) + len(value) > XATTR_TOTAL:
+            raise ENOSPC("too many extended attributes")
+        held[name] = value
+        self.xattrs = held
+        self.ctime_ns = self.fs.now_ns()
+
+    async def listxattr(self) -> Sequence[bytes]:
+        """All names."""
+        return tuple(self.xattrs or ())
+
+    async def removexattr(self, name: bytes) -> None:
+        """Remove it."""
+        if not self.xattrs or name not in self.xattrs:
+            raise ENODATA(f"{name!r}")
+        del self.xattrs[name]
+        self.ctime_ns = self.fs.now_ns()
+
+
+class TmpLink(TmpInode):
+    """A symbolic link."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, fs: TmpFs, target: bytes, owner: Owner) -> None:
+        super().__init__(fs, 0o120777, owner)
+        self.target = target
+
+    def size_of(self) -> tuple[int, int]:
+        """The length of the text."""
+        return len(self.target), 0
+
+    def readlink_cached(self) -> bytes:
+        """The text."""
+        self.accessed()
+        return self.target
+
+    async def readlink(self) -> bytes:
+        """The text."""
+        return self.readlink_cached()
+
+
+class TmpSpecial(TmpInode):
+    """A FIFO, a socket or a device."""
+
+    __slots__ = ()
+
+    def __init__(self, fs: TmpFs, mode: int, rdev: int, owner: Owner) -> None:
+        super().__init__(fs, mode, owner)
+        self.rdev = rdev
+
+
+def check_size(size: int) -> None:
+    """Raises: EFBIG beyond the largest offset."""
+    if size > (1 << 63) - 1:
+        raise EFBIG(f"{size}")
+
+
