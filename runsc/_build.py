@@ -39,6 +39,7 @@ ffibuilder.set_source(
     #include <signal.h>
     #include <stddef.h>
     #include <stdint.h>
+    #include <stdio.h>
     #include <string.h>
     #include <sys/mount.h>
     #include <sys/prctl.h>
@@ -145,17 +146,12 @@ ffibuilder.set_source(
 
     static void on_sigsys(int signal, siginfo_t *info, void *context)
     {
-        char text[] = "seccomp: refused system call      , first argument 0x                \n";
+        char text[96];
         greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
-        unsigned number = (unsigned)info->si_syscall;
-        uint64_t argument = (uint64_t)regs[REG_RDI], request = (uint64_t)regs[REG_RSI];
-        for (int i = 32; number && i > 28; i--, number /= 10)
-            text[i] = (char)('0' + number % 10);
-        if (info->si_syscall == SYS_ioctl)
-            argument = request;
-        for (int i = 67; i > 51; i--, argument >>= 4)
-            text[i] = "0123456789abcdef"[argument & 15];
-        ssize_t ignored = write(trap_fd, text, sizeof text - 1);
+        int length = snprintf(text, sizeof text, "seccomp: refused system call %d(%#llx, %#llx)\n",
+                              info->si_syscall, (unsigned long long)regs[REG_RDI],
+                              (unsigned long long)regs[REG_RSI]);
+        ssize_t ignored = write(trap_fd, text, (size_t)length);
         (void)ignored;
         (void)signal;
         _exit(159);

@@ -14,24 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from gofer import confine
 from gofer.attachment import Attachment, CacheMode
 from runsc import filters, host, isolation
 from runsc.convert import Export
 from runsc.frozen import freeze_imports
-from sentry.abi import capability, mount
+from sentry.abi import mount
 from sentry.config import SandboxConfig, StartError
 from sentry.control.protocol import Event, encode
-
-GOFER_CAPABILITIES = frozenset(
-    {
-        capability.CAP_CHOWN,
-        capability.CAP_DAC_OVERRIDE,
-        capability.CAP_DAC_READ_SEARCH,
-        capability.CAP_FOWNER,
-        capability.CAP_FSETID,
-    }
-)
-READ_ONLY_CAPABILITIES = frozenset({capability.CAP_DAC_OVERRIDE, capability.CAP_DAC_READ_SEARCH})
 
 
 class Bootable(Protocol):
@@ -71,7 +61,7 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
         sandbox = prepare(replace(config, ram_fd=ram_fd))
         freeze_imports()
         if not switches.no_filter:
-            filters.install(filters.sentry(config.platform), switches.trap, config.log_fd)
+            _install(filters.sentry(config.platform, switches.trap), switches, config.log_fd)
         _send(config.control_fd, Event("ready"))
         return exit_code(sandbox.run())
     except StartError as error:
@@ -87,18 +77,20 @@ def gofer_main(
     os.dup2(log_fd, 2)
     attachments = [_attach(index, export) for index, export in enumerate(exports)]
     isolation.leave_root()
-    writable = any(export.writable for export in exports)
-    rights = GOFER_CAPABILITIES if writable else READ_ONLY_CAPABILITIES
-    isolation.drop_rights(isolation.Rights(0, rights))
+    isolation.drop_rights(isolation.Rights(0, frozenset(confine.capabilities(attachments))))
 
     def lockdown() -> None:
         freeze_imports()
         if not switches.no_filter:
-            filters.install(filters.gofer(), switches.trap, log_fd)
+            _install(filters.gofer(switches.trap), switches, log_fd)
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     serve(connection, attachments, lockdown, _log)
     return 0
+
+
+def _install(program: bytes, switches: Switches, log_fd: int) -> None:
+    filters.install(program, log_fd if switches.trap else -1)
 
 
 def _log(text: str) -> None:

@@ -1,15 +1,35 @@
-"""The seccomp filters of our own processes (placeholder until the rules land)."""
+"""The seccomp filters of our own processes: allow-lists as data, with a reason for every rule.
+
+`sentry` and `gofer` give programs, `install` puts every thread of this process under one. What no
+rule allows ends the process (SECCOMP_RET_KILL_PROCESS).
+"""
 
 from __future__ import annotations
 
+from runsc import host
+from runsc.filters import gofer as gofer_rules
+from runsc.filters import sentry as sentry_rules
+from runsc.filters.program import build
+from sentry.abi import seccomp
+from sentry.bpf.isa import pack
 
-def sentry(platform: str) -> bytes:
-    return b""
+
+def _default(trap: bool) -> int:
+    return seccomp.SECCOMP_RET_TRAP if trap else seccomp.SECCOMP_RET_KILL_PROCESS
 
 
-def gofer() -> bytes:
-    return b""
+def sentry(platform: str, trap: bool = False) -> bytes:
+    """The Sentry's program, as the kernel takes it."""
+    return pack(build(sentry_rules.rules(platform), _default(trap)))
 
 
-def install(program: bytes, trap: bool, log_fd: int) -> None:
-    return None
+def gofer(trap: bool = False) -> bytes:
+    """The Gofer's."""
+    return pack(build(gofer_rules.rules(), _default(trap)))
+
+
+def install(program: bytes, trap_log_fd: int = -1) -> None:
+    """All threads, for ever. With `trap_log_fd`, refused calls are reported there (development)."""
+    if trap_log_fd >= 0:
+        host.report_refused_calls(trap_log_fd)
+    host.install_filter(program, seccomp.SECCOMP_FILTER_FLAG_TSYNC)
