@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.auxv import (
     AT_BASE,
@@ -53,6 +53,26 @@ class Machine:
     """Bit 1: FSGSBASE instructions."""
     min_signal_stack: int = 2048
     """Bytes of the largest signal frame."""
+
+
+FSGSBASE = 2
+"""HWCAP2_FSGSBASE."""
+SIGNAL_FRAME = 440 + 16
+"""struct rt_sigframe without FPU state, and its alignment."""
+XSAVE_SLACK = 4 + 63
+"""FP_XSTATE_MAGIC2, and the alignment of the FPU state."""
+
+
+def machine_of(platform: Any) -> Machine:
+    """From the CPUID entries that the program sees; a platform without them says little."""
+    entries = {(e.function, e.index): e for e in getattr(platform, "cpuid", ())}
+    basic, extended = entries.get((1, 0)), entries.get((7, 0))
+    frame = (SIGNAL_FRAME + platform.xsave_size + XSAVE_SLACK + 15) & ~15
+    return Machine(
+        basic.edx if basic is not None else 0,
+        FSGSBASE if extended is not None and extended.ebx & 1 else 0,
+        frame,
+    )
 
 
 @dataclass(frozen=True, slots=True)

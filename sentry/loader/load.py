@@ -73,7 +73,7 @@ async def load(task: Task, file: Any, path: bytes, argv: list[bytes], envp: list
         chain = await _examine(task, file, strings, opened)
         creds, secure = await privileges.new_credentials(task, chain.file)
         dumpable = not secure and privileges.may_be_dumped(task.creds, chain.file)
-        mm = task.mm.new_for_exec(task)
+        mm = task.mm.new_for_exec(task.group.limits)
         try:
             entry, stack_pointer = await _build(task, mm, chain, (creds, secure))
         except BaseException as error:
@@ -247,5 +247,9 @@ def _map_vdso(task: Task, mm: MemoryManager) -> int:
 
 
 def _machine(task: Task) -> auxv.Machine:
-    machine: auxv.Machine = task.kernel.services.get("auxv_machine") or auxv.Machine()
+    """What the auxiliary vector says of the CPU: worked out once."""
+    services = task.kernel.services
+    machine: auxv.Machine | None = services.get("auxv_machine")
+    if machine is None:
+        machine = services["auxv_machine"] = auxv.machine_of(task.kernel.platform)
     return machine

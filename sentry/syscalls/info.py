@@ -77,7 +77,7 @@ def sys_sysinfo(task: Task, info: SysinfoOut) -> None:
     """sysinfo(2): loads are 0, as /proc/loadavg says; sizes in bytes."""
     kernel = task.kernel
     memory = memory_of(kernel)
-    uptime = (time.monotonic_ns() - kernel.boot_ns) // 10**9
+    uptime = int(time.clock_gettime(time.CLOCK_BOOTTIME))
     info.put(
         uptime, bytes(24), memory.total, memory.free, memory.shared, 0, 0, 0,
         min(len(kernel.pids.tasks), 0xFFFF), 0, 0, 0, 1, b"",

@@ -65,7 +65,7 @@ def set_mm(task: Task, values: tuple[int, int, int, int]) -> None:
     name = FIELDS.get(what)
     if name is None or not LOWEST <= addr < TASK_SIZE:
         raise EINVAL(f"PR_SET_MM {what} {addr:#x}")
-    if task.mm.find(addr) is None and what > PR_SET_MM_END_DATA:
+    if task.mm.vmas.find(addr) is None and what > PR_SET_MM_END_DATA:
         raise EINVAL(f"{addr:#x} is not mapped")
     setattr(layout, name, addr)
 
