@@ -54,6 +54,8 @@ class Session:
         self.version = b""
         self._requests = Requests()
         self._sleepers = 0
+        self._receiving = False
+        self._clunks: list[int] = []
         self._free_fids: list[int] = []
         self._next_fid = 0
         sock.setblocking(True)
@@ -92,17 +94,19 @@ class Session:
 
     def clunk(self, fid: int) -> None:
         """Give a fid back, without waiting. Never fails: with a dead session there is nothing."""
-        if not self.dead:
+        if self._receiving:  # a finalizer in the middle of a batch of replies
+            self._clunks.append(fid)
+        elif not self.dead:
             try:
                 self.send(Tclunk(fid)).abandon()
             except EIO:
                 return
-        self.free_fid(fid)
+            self.free_fid(fid)
 
     # --- the start
 
     def negotiate(self, msize: int = MSIZE_MAX, version: bytes = VERSION_EXTENDED) -> None:
-        """Agree on a version and a message size. Raises: EPROTO if the server speaks no 9P2000.L."""
+        """Agree on version and message size. Raises: EPROTO if the server speaks no 9P2000.L."""
         reply = self.call_now(Tversion(msize, version))
         assert isinstance(reply, Rversion)
         if not reply.version.startswith(b"9P2000.L") or not MSIZE_MIN <= reply.msize <= msize:
@@ -121,6 +125,8 @@ class Session:
     def send(self, request: Message) -> Pending:
         """Send a request; the reply is for whoever waits for it, or nobody. Raises: EIO."""
         requests = self._requests
+        while self._clunks and not self._receiving:
+            self.clunk(self._clunks.pop())
         if len(requests) >= _DRAIN_AT:
             self.drain()
             while requests.full:
@@ -164,7 +170,7 @@ class Session:
 
         When the waiter is killed, the request goes on; `undo` takes back what it did.
         """
-        while not pending.done and self._receive(0):
+        while not pending.done and (self._receive(0) or self.loop is None):
             pass
         if not pending.done:
             await self._sleep(pending, mode, undo)
@@ -174,6 +180,8 @@ class Session:
         """`call` for what is expected to take long (data, fsync): asleep from the start."""
         pending = self.send(request)
         self.drain()
+        if self.loop is None:
+            return self.wait_now(pending)
         if not pending.done:
             await self._sleep(pending, mode, None)
         return pending.result()
@@ -243,7 +251,11 @@ class Session:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        self._requests.receive(data, fds)
+        self._receiving = True
+        try:
+            self._requests.receive(data, fds)
+        finally:
+            self._receiving = False
         return bool(data)
 
 

@@ -1,0 +1,214 @@
+"""`GoferFileSystem`: one attachment of a Gofer, mounted.
+
+It keeps one inode per file of the host while anybody holds it, and bounds what it caches: fids of
+directories, listings, names.
+"""
+
+from __future__ import annotations
+
+import stat as modes
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from gofer.p9.attributes import Attributes as WireAttributes
+from gofer.p9.constants import NOFID, NOOPEN
+from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.messages import Rstatfs, Tstatfs
+from sentry.errors import EIO, EPROTO, from_number
+from sentry.fs.gofer.directory import GoferDirectory
+from sentry.fs.gofer.handles import HandleCache
+from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.regular import GoferRegular
+from sentry.fs.gofer.session import Session, expect
+from sentry.fs.gofer.wire import Numbering, from_wire
+from sentry.vfs.interface import FileSystem, StatFs
+
+if TYPE_CHECKING:
+    from sentry.platform.memory import Windows
+
+V9FS_MAGIC = 0x01021997
+MAX_DIRECTORY_FIDS = 4096
+MAX_LISTED = 131072
+MAX_NAMES = 131072
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an attachment is mounted."""
+
+    exclusive: bool = True
+    """Nobody else changes the files: trust what was read before. Else ask each time (shared)."""
+    read_only: bool = False
+    windows: Windows | None = None
+    """Where mapped files go; without, files cannot be mapped."""
+    handles: HandleCache | None = None
+    """The bound on descriptors to share with other file systems."""
+
+
+class DirectoryFids:
+    """The directories that have a fid, least recently used first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._order: dict[GoferDirectory, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def bound(self, directory: GoferDirectory) -> None:
+        """It has just got one."""
+        self._order[directory] = None
+        while len(self._order) > self._limit:
+            oldest = next(iter(self._order))
+            del self._order[oldest]
+            fid, oldest.fid = oldest.fid, -1
+            oldest.fs.session.clunk(fid)
+
+    def used(self, directory: GoferDirectory) -> None:
+        """Move it to the end; roots and removed directories are not in the order."""
+        if directory in self._order:
+            del self._order[directory]
+            self._order[directory] = None
+
+    def keep(self, directory: GoferDirectory) -> None:
+        """Its fid cannot be had again: it goes only with the inode."""
+        self._order.pop(directory, None)
+
+
+class GoferFileSystem(FileSystem):
+    """The files of one attachment."""
+
+    name = "9p"
+    magic = V9FS_MAGIC
+    xattr_user = True
+
+    def __init__(
+        self,
+        dev: int,
+        session: Session,
+        attachment: bytes,
+        options: Options | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(dev, now_ns)
+        options = options or Options()
+        if not session.extended:
+            raise EPROTO("the server does not know the extensions that a file system needs")
+        self.session = session
+        self.exclusive = options.exclusive
+        self.read_only = options.read_only
+        self.windows = options.windows
+        self.handles = options.handles or HandleCache()
+        self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
+        self._inodes: WeakValueDictionary[Key, GoferInode] = WeakValueDictionary()
+        self._listings: dict[GoferDirectory, int] = {}
+        self._listed = 0
+        self._names = 0
+        fid = session.attach(attachment)
+        reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
+        if reply.error or not reply.blocks:
+            raise from_number(reply.error) if reply.error else EIO("no attributes of the root")
+        wire = WireAttributes.unpack(reply.blocks[0])
+        self.numbering = Numbering(wire.dev)
+        self._root = self._new(wire, (wire.dev, wire.ino))
+        self._root.fid = fid
+
+    @property
+    def root(self) -> GoferInode:
+        return self._root
+
+    async def statfs(self) -> StatFs:
+        reply = expect(await self.session.call(Tstatfs(self._root.fid)), Rstatfs)
+        return StatFs(
+            reply.fs_type,
+            reply.bsize,
+            reply.blocks,
+            reply.bfree,
+            reply.files,
+            reply.ffree,
+            reply.namelen,
+        )
+
+    def show_options(self) -> str:
+        return ",trans=fd,cache=" + ("exclusive" if self.exclusive else "shared")
+
+    def shutdown(self) -> None:
+        """Drop what is cached; inodes that are still held stay usable."""
+        for directory in list(self._listings):
+            directory.drop_listing()
+        self._listings.clear()
+        self._listed = 0
+
+    # --- inodes
+
+    def inode_of(self, block: bytes, parent: GoferDirectory, name: bytes) -> GoferInode:
+        """The inode whose attributes were just seen as `name` of `parent`."""
+        wire = WireAttributes.unpack(block)
+        key = (wire.dev, wire.ino)
+        inode = self._inodes.get(key)
+        if inode is None or self._another(inode, wire):
+            inode = self._new(wire, key)
+        else:
+            inode.seen(wire)
+        parent.remember(name, inode)
+        return inode
+
+    def inode_listed(self, block: bytes, parent: GoferDirectory, name: bytes) -> GoferInode:
+        """The same for attributes from a listing, which are older than those an inode has."""
+        wire = WireAttributes.unpack(block)
+        key = (wire.dev, wire.ino)
+        inode = self._inodes.get(key) or self._new(wire, key)
+        parent.remember(name, inode)
+        return inode
+
+    def _another(self, inode: GoferInode, wire: WireAttributes) -> bool:
+        """The host has used the inode number for a new file."""
+        if inode.kind != modes.S_IFMT(wire.mode) or inode.gone:
+            return True
+        born = inode.attributes.btime_ns
+        return born is not None and bool(wire.flags & 1) and born != wire.btime_ns
+
+    def _new(self, wire: WireAttributes, key: Key) -> GoferInode:
+        kind = modes.S_IFMT(wire.mode)
+        cls = _CLASSES.get(kind, GoferInode)
+        inode = cls(self, key, from_wire(wire, self.numbering.ino(wire.dev, wire.ino)))
+        self._inodes[key] = inode
+        return inode
+
+    def forget_inode(self, inode: GoferInode) -> None:
+        """Its last name is gone: the number may come back as another file."""
+        if self._inodes.get(inode.key) is inode:
+            del self._inodes[inode.key]
+        if isinstance(inode, GoferDirectory):
+            self.fids.keep(inode)
+            inode.drop_listing()
+            self._listed -= self._listings.pop(inode, 0)
+
+    # --- bounds
+
+    def listed(self, directory: GoferDirectory, entries: int) -> None:
+        """A directory has a complete listing in memory now."""
+        self._listed += entries - self._listings.pop(directory, 0)
+        self._listings[directory] = entries
+        while self._listed > MAX_LISTED and len(self._listings) > 1:
+            oldest = next(iter(self._listings))
+            self._listed -= self._listings.pop(oldest)
+            oldest.drop_listing()
+
+    def count_name(self) -> None:
+        """One more name is remembered. At the bound all are forgotten."""
+        self._names += 1
+        if self._names > MAX_NAMES:
+            self._names = 0
+            for inode in list(self._inodes.values()):
+                if isinstance(inode, GoferDirectory):
+                    inode.names.clear()
+
+
+_CLASSES: dict[int, type[GoferInode]] = {
+    modes.S_IFDIR: GoferDirectory,
+    modes.S_IFREG: GoferRegular,
+}

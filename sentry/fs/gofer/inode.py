@@ -1,0 +1,257 @@
+"""`GoferInode`: what all kinds of files of a Gofer have in common, and symbolic links.
+
+An inode is reached over 9P either by its own fid or as a name of its parent's fid (`anchor`).
+Directories get a fid when something in them is asked for; other files only when their name is
+removed while they are open. Attributes are kept: in exclusive mode they are right until the Sentry
+changes them, in shared mode they are only the last ones seen.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from gofer.p9 import constants as c
+from gofer.p9.attributes import Attributes as WireAttributes
+from gofer.p9.constants import NOFID, NOID, NOOPEN
+from gofer.p9.extensions import (
+    Rgetxattrx,
+    Rsetattrx,
+    Rwalkx,
+    Tgetxattrx,
+    Tremovexattrx,
+    Tsetattrx,
+    Tsetxattrx,
+    Twalkx,
+)
+from gofer.p9.messages import Tclunk, Tfsync
+from sentry.errors import ENODATA, ESTALE, Errno, from_number
+from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.wire import from_wire
+from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.wait.fiber import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentry.fs.gofer.directory import GoferDirectory
+    from sentry.fs.gofer.filesystem import GoferFileSystem
+
+Key = tuple[int, int]
+"""st_dev and st_ino of the host."""
+
+
+class GoferInode(Inode):
+    """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
+
+    __slots__ = ("attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs")
+    fs: GoferFileSystem
+
+    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+        super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
+        self.rdev = attributes.rdev
+        self.key = key
+        self.fid = -1
+        self.parent: GoferDirectory | None = None
+        self.name = b""
+        self.attributes = attributes
+        self.fresh = True
+        """`attributes` are right now (where nobody else can change them)."""
+        self.gone = False
+        """The last name was removed."""
+        self.target: bytes | None = None
+        """The text of a symbolic link, which never changes."""
+        self.xattrs: dict[bytes, bytes | None] | None = None
+        """Extended attributes that were asked for (None: there is none such)."""
+
+    def __del__(self) -> None:
+        if self.fid >= 0:
+            self.fs.session.clunk(self.fid)
+
+    # --- how it is reached
+
+    def anchor(self, parent: GoferDirectory, name: bytes) -> None:
+        """It was seen as `name` in `parent`."""
+        self.parent, self.name = parent, name
+
+    async def reach(self) -> tuple[int, bytes]:
+        """A fid, and the name below it that is this file (empty: the fid itself)."""
+        if self.fid >= 0:
+            return self.fid, b""
+        if self.parent is None or self.gone:
+            raise ESTALE(f"ino {self.ino} has no name any more")
+        return await self.parent.directory_fid(), self.name
+
+    # --- attributes
+
+    def seen(self, wire: WireAttributes) -> None:
+        """Take the attributes of a reply."""
+        self.take(from_wire(wire, self.ino))
+
+    def take(self, attributes: Attributes) -> None:
+        """These are the attributes now."""
+        self.attributes = attributes
+        self.mode = attributes.mode
+        self.uid = attributes.uid
+        self.gid = attributes.gid
+        self.fresh = True
+
+    def changed(self) -> None:
+        """What is known of the attributes is old, here and in the listing it came from."""
+        self.fresh = False
+        if self.parent is not None:
+            self.parent.forget_attributes(self.name)
+
+    def stat_cached(self) -> Attributes | None:
+        if self.gone or (self.fresh and self.fs.exclusive):
+            return self.attributes
+        return None
+
+    async def stat(self) -> Attributes:
+        known = self.stat_cached()
+        if known is not None:
+            return known
+        fid, name = await self.reach()
+        request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
+        reply = expect(await self.fs.session.call(request), Rwalkx)
+        if reply.error:
+            raise from_number(reply.error)
+        self.check_same(reply.blocks[-1])
+        return self.attributes
+
+    def check_same(self, block: bytes) -> None:
+        """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
+        wire = WireAttributes.unpack(block)
+        if (wire.dev, wire.ino) != self.key:
+            raise ESTALE(f"{self.name!r} is another file now")
+        self.seen(wire)
+
+    async def setattr(self, changes: Changes) -> None:
+        valid = 0
+        if changes.mode is not None:
+            valid |= c.SETATTR_MODE
+        if changes.uid is not None:
+            valid |= c.SETATTR_UID
+        if changes.gid is not None:
+            valid |= c.SETATTR_GID
+        if changes.size is not None:
+            valid |= c.SETATTR_SIZE
+        if changes.atime_ns is not None:
+            valid |= c.SETATTR_ATIME | (0 if changes.times_now else c.SETATTR_ATIME_SET)
+        if changes.mtime_ns is not None:
+            valid |= c.SETATTR_MTIME | (0 if changes.times_now else c.SETATTR_MTIME_SET)
+        if not valid:
+            return
+        fid, name = await self.reach()
+        request = Tsetattrx(
+            fid,
+            name,
+            valid,
+            changes.mode or 0,
+            NOID if changes.uid is None else changes.uid,
+            NOID if changes.gid is None else changes.gid,
+            changes.size or 0,
+            changes.atime_ns or 0,
+            changes.mtime_ns or 0,
+        )
+        self.changed()
+        reply = expect(await self.fs.session.call(request), Rsetattrx)
+        self.check_same(reply.block)
+
+    # --- links
+
+    def readlink_cached(self) -> bytes | None:
+        return self.target
+
+    async def readlink(self) -> bytes:
+        if self.target is None and self.is_symlink:
+            fid, name = await self.reach()
+            request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
+            reply = expect(await self.fs.session.call(request), Rwalkx)
+            if reply.error:
+                raise from_number(reply.error)
+            self.check_same(reply.blocks[-1])
+            self.target = reply.target
+        if self.target is None:
+            return await super().readlink()
+        return self.target
+
+    # --- extended attributes
+
+    async def getxattr(self, name: bytes) -> bytes:
+        known = self.xattrs
+        if known is not None and name in known and self.fs.exclusive:
+            value = known[name]
+            if value is None:
+                raise ENODATA(f"{name!r}")
+            return value
+        fid, child = await self.reach()
+        try:
+            reply = await self.fs.session.call(Tgetxattrx(fid, child, name))
+        except ENODATA:
+            self._remember(name, None)
+            raise
+        value = expect(reply, Rgetxattrx).data
+        self._remember(name, value)
+        return value
+
+    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        fid, child = await self.reach()
+        self.xattrs = None
+        self.changed()
+        await self.fs.session.call(Tsetxattrx(fid, child, name, flags, value))
+
+    async def listxattr(self) -> Sequence[bytes]:
+        fid, child = await self.reach()
+        reply = expect(await self.fs.session.call(Tgetxattrx(fid, child, b"")), Rgetxattrx)
+        return [name for name in reply.data.split(b"\0") if name]
+
+    async def removexattr(self, name: bytes) -> None:
+        fid, child = await self.reach()
+        self.xattrs = None
+        self.changed()
+        await self.fs.session.call(Tremovexattrx(fid, child, name))
+
+    def _remember(self, name: bytes, value: bytes | None) -> None:
+        known = self.xattrs
+        if known is None:
+            known = self.xattrs = {}
+        if len(known) < 8 and len(value or b"") <= 256:
+            known[name] = value
+        else:
+            known.pop(name, None)
+
+    # --- the rest
+
+    async def sync(self, data_only: bool) -> None:
+        """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
+        session = self.fs.session
+        fid, name = await self.reach()
+        bound = session.new_fid()
+        walk = session.send(Twalkx(fid, bound, NOOPEN, 0, [name] if name else []))
+        work = session.send(Tfsync(bound, int(data_only)))
+        session.send(Tclunk(bound)).abandon()
+        session.free_fid(bound)
+        reply = expect(await session.wait(walk), Rwalkx)
+        try:
+            await session.wait(work, Mode.KILLABLE)
+        except Errno:
+            if reply.error:
+                raise from_number(reply.error) from None
+            raise
+
+    def lost_name(self) -> None:
+        """One of its names was removed; the attributes say whether it was the last one."""
+        self.changed()
+        left = 0 if self.is_dir else max(self.attributes.nlink - 1, 0)
+        self.attributes = self.attributes._replace(nlink=left)
+        self.parent = None
+        if not left:
+            self.gone = True
+            self.fs.forget_inode(self)
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor that is not wanted."""
+    if fd >= 0:
+        os.close(fd)

@@ -1,0 +1,184 @@
+"""`GoferRegular`: regular files, read and written through donated descriptors.
+
+While a writable handle exists, fstat(2) of it is the truth about size and times: writes and stores
+into shared mappings change them without this code being asked.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from gofer.p9.constants import NOFID, OPENED_DONATED
+from gofer.p9.extensions import Rwalkx, Twalkx
+from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
+from sentry.errors import EIO, from_host, from_number
+from sentry.fs.gofer.file import GoferFile
+from sentry.fs.gofer.handles import Handle
+from sentry.fs.gofer.inode import GoferInode, Key, close_quietly
+from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.wire import from_stat
+from sentry.vfs.interface import Attributes, Changes
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.filesystem import GoferFileSystem
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+
+
+class GoferRegular(GoferInode):
+    """A regular file of the host."""
+
+    __slots__ = ("read_handle", "write_handle")
+
+    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+        super().__init__(fs, key, attributes)
+        self.read_handle: Handle | None = None
+        self.write_handle: Handle | None = None
+
+    def __del__(self) -> None:
+        for handle in (self.read_handle, self.write_handle):
+            if handle is not None:
+                self._close(handle)
+        super().__del__()
+
+    @property
+    def in_use(self) -> bool:
+        """Somebody has it open."""
+        return any(h is not None and h.users for h in (self.read_handle, self.write_handle))
+
+    # --- handles
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        handle = await self.acquire(flags & O_ACCMODE != O_RDONLY)
+        return GoferFile(location, flags, handle)
+
+    async def acquire(self, write: bool) -> Handle:
+        """A handle to read, or to read and write, with one more user."""
+        handle = self._present(write)
+        if handle is None:
+            handle = await self._open(write)
+        self.fs.handles.use(handle)
+        return handle
+
+    def release(self, handle: Handle) -> None:
+        """An open file is closed. In exclusive mode the handle stays for the next one."""
+        handle.users -= 1
+        if handle.users:
+            return
+        if self.fs.exclusive and not self.gone and handle.fd >= 0:
+            self.fs.handles.idle(handle)
+        else:
+            self.drop_handle(handle)
+
+    def drop_handle(self, handle: Handle) -> None:
+        """Close a handle without users."""
+        if handle is self.write_handle:
+            self._live()
+            self.write_handle = None
+        elif handle is self.read_handle:
+            self.read_handle = None
+        self._close(handle)
+
+    def created(self, fd: int) -> None:
+        """The file was just made and came with its descriptor."""
+        if self.write_handle is not None:
+            close_quietly(fd)
+            return
+        self.fs.handles.idle(self._install(fd, -1, True))
+
+    def _present(self, write: bool) -> Handle | None:
+        if self.write_handle is not None or write:
+            return self.write_handle
+        return self.read_handle
+
+    async def _open(self, write: bool) -> Handle:
+        session = self.fs.session
+        fid, name = await self.reach()
+        donate = self.fs.handles.room()
+        bound = NOFID if donate else session.new_fid()
+        flags = O_RDWR if write else O_RDONLY
+        pending = session.send(Twalkx(fid, bound, flags, int(donate), [name] if name else []))
+        reply = expect(await session.wait(pending), Rwalkx)
+        fd = pending.take_fd()
+        try:
+            if reply.error:
+                raise from_number(reply.error)
+            self.check_same(reply.blocks[-1])
+            if donate and reply.opened != OPENED_DONATED:
+                raise EIO("no descriptor came")
+        except BaseException:
+            close_quietly(fd)
+            if not donate and not reply.error:
+                session.clunk(bound)
+            elif not donate:
+                session.free_fid(bound)
+            raise
+        present = self._present(write)
+        if present is not None:  # another fiber was faster
+            close_quietly(fd)
+            if not donate:
+                session.clunk(bound)
+            return present
+        return self._install(fd, -1 if donate else bound, write)
+
+    def _install(self, fd: int, fid: int, write: bool) -> Handle:
+        handle = Handle(self, fd, fid, write)
+        if fd >= 0:
+            self.fs.handles.opened(handle)
+        if write:
+            self.write_handle = handle
+            self.changed()
+        else:
+            self.read_handle = handle
+        return handle
+
+    def _close(self, handle: Handle) -> None:
+        if handle.fid >= 0:
+            self.fs.session.clunk(handle.fid)
+            handle.fid = -1
+        self.fs.handles.close(handle)
+
+    def lost_name(self) -> None:
+        super().lost_name()
+        if self.gone:
+            for handle in (self.read_handle, self.write_handle):
+                if handle is not None and not handle.users:
+                    self.drop_handle(handle)
+
+    # --- attributes
+
+    def _live(self) -> Attributes | None:
+        """Attributes from a descriptor, where there is one that makes it worth while."""
+        handle = self.write_handle
+        if handle is None and not self.fs.exclusive:
+            handle = self.read_handle
+        if handle is None or handle.fd < 0:
+            return None
+        try:
+            self.take(from_stat(os.fstat(handle.fd), self.ino, self.attributes.btime_ns))
+        except OSError as error:
+            raise from_host(error) from error
+        return self.attributes
+
+    def stat_cached(self) -> Attributes | None:
+        return self._live() or super().stat_cached()
+
+    async def setattr(self, changes: Changes) -> None:
+        handle = self.write_handle
+        if changes.size is not None and handle is not None and handle.fd >= 0:
+            try:
+                os.ftruncate(handle.fd, changes.size)
+            except OSError as error:
+                raise from_host(error) from error
+            changes = Changes(
+                changes.mode,
+                changes.uid,
+                changes.gid,
+                None,
+                changes.atime_ns,
+                changes.mtime_ns,
+                changes.times_now,
+            )
+        await super().setattr(changes)
+        self._live()
