@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 NS: Final = 10**9
+MAX_NS: Final = 1 << 62
+"""Later than anybody will wait: deadlines are cut to it (KTIME_MAX)."""
 HOST_CLOCKS: Final = {
     CLOCK_REALTIME: time.CLOCK_REALTIME,
     CLOCK_MONOTONIC: time.CLOCK_MONOTONIC,
@@ -50,7 +52,7 @@ SLEEPABLE: Final = (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI)
 # a negative clock id is (~pid << 3) | per-thread bit | kind: include/linux/posix-timers.h
 PER_THREAD: Final = 4
 PROF, VIRT, SCHED = 0, 1, 2
-_user_ns = {PROF: False, VIRT: True, SCHED: False}
+_USER_ONLY = {PROF: False, VIRT: True, SCHED: False}
 
 
 class CpuClock:
@@ -94,9 +96,9 @@ def cpu_clock(task: Task, clock: int) -> CpuClock | None:
     if clock >= 0:
         return None
     kind, pid = clock & 3, ~(clock >> 3)
-    if kind not in _user_ns:
+    if kind not in _USER_ONLY:
         raise EINVAL(f"clock {clock}")
-    user_only = _user_ns[kind]
+    user_only = _USER_ONLY[kind]
     pids = task.kernel.pids
     if clock & PER_THREAD:
         target = pids.tasks.get(pid) if pid else task
@@ -131,6 +133,6 @@ def resolution_ns(task: Task, clock: int) -> int:
 
 def to_monotonic(clock: int, at_ns: int) -> int:
     """The moment on CLOCK_MONOTONIC when a host clock will show `at_ns`, as things stand."""
-    if clock == CLOCK_MONOTONIC:
-        return at_ns
-    return at_ns - time.clock_gettime_ns(HOST_CLOCKS[clock]) + time.monotonic_ns()
+    if clock != CLOCK_MONOTONIC:
+        at_ns += time.monotonic_ns() - time.clock_gettime_ns(HOST_CLOCKS[clock])
+    return min(max(at_ns, 0), MAX_NS)

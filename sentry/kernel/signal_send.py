@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
 from sentry.abi.resource import RLIMIT_SIGPENDING
-from sentry.abi.signal import SI_TIMER, SI_USER, SIGCONT, SIGKILL
+from sentry.abi.signal import SI_USER, SIGCONT, SIGKILL
 from sentry.errors import EAGAIN
 from sentry.kernel import task_exit, task_stops
 from sentry.kernel.signals import (
@@ -26,6 +26,8 @@ from sentry.kernel.signals import (
 from sentry.kernel.work import WORK_SIGNAL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
@@ -82,6 +84,24 @@ def send_kernel(task: Task, signo: int) -> None:
     send_to_task(task, info, by=task)
 
 
+def send_timer(
+    group: ThreadGroup, task: Task | None, info: SigInfo, on_taken: Callable[[SigInfo], SigInfo]
+) -> bool:
+    """A timer's signal, whose place was reserved when it was made. False: it is ignored."""
+    if not group.tasks or (task is not None and task.dead):
+        return False
+    signo = info.signo
+    if not _prepare(group, task or _main(group), signo, False):
+        return False
+    if signo == SIGKILL:
+        task_exit.exit_group(group, SIGKILL)
+        return True
+    pending = group.shared_pending if task is None else task.pending
+    pending.add(Queued(info, on_taken=on_taken))
+    _complete(group, task, signo, None)
+    return True
+
+
 def _send(
     group: ThreadGroup, task: Task | None, info: SigInfo, by: Task | None, force: bool
 ) -> None:
@@ -96,11 +116,11 @@ def _send(
         return
     uid = (task or _main(group)).creds.uid
     count = quota(group.kernel)
-    # timers have their place reserved; legacy signals of kill and of the kernel get one anyway
-    override = info.code == SI_TIMER or (signo < SIGRTMIN and info.code >= 0)
+    # standard signals of kill and of the kernel are queued even beyond the limit
+    override = signo < SIGRTMIN and info.code >= 0
     if count.take(uid, group.limits.soft(RLIMIT_SIGPENDING), override=override):
         pending.add(Queued(info, False, count, uid))
-    elif signo >= SIGRTMIN and info.code not in (SI_USER, SI_TIMER):
+    elif signo >= SIGRTMIN and info.code != SI_USER:
         raise EAGAIN("RLIMIT_SIGPENDING")
     else:
         pending.add_bare(signo)

@@ -278,6 +278,8 @@ class PendingSignals:
             for entry in self._infos.pop(signo):
                 if entry.quota is not None:
                     entry.quota.give(entry.uid)
+                if entry.on_taken is not None:
+                    entry.on_taken(entry.info)
 
 
 class Action(NamedTuple):

@@ -15,7 +15,7 @@ from sentry.abi.signal import (
     SIGHUP,
 )
 from sentry.errors import Errno
-from sentry.kernel import futex, signals, task_signals
+from sentry.kernel import futex, signal_send, signals, task_stops
 from sentry.kernel.work import WORK_EXIT
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _leave(task: Task) -> None:
             task.files.close_all(task)
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)
-    task_signals.thread_leaves(task)
+    task_stops.thread_leaves(task)
     group = task.group
     usage = group.dead_usage
     usage.user_ns += task.ctx.cpu_time_ns()
@@ -135,7 +135,7 @@ def announce(group: ThreadGroup) -> None:
         ):
             autoreap = True
         if group.exit_signal and not (autoreap and action.handler == SIG_IGN):
-            task_signals.send_to_group(parent, child_info(group, group.exit_signal))
+            signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
         reap(group)
     if parent is not None:
@@ -180,7 +180,7 @@ def reparent(group: ThreadGroup) -> None:
     for child in children:
         for task in child.tasks:
             if task.parent_death_signal:
-                task_signals.send_to_group(
+                signal_send.send_to_group(
                     child, signals.SigInfo.kernel(task.parent_death_signal, group)
                 )
         if heir is None or heir is group or (heir.is_zombie and heir is kernel.init):
@@ -207,8 +207,8 @@ def _kill_orphaned_groups(group: ThreadGroup) -> None:
         members = pg.members - {group}
         if members and pg.is_orphaned() and any(m.stopping for m in members):
             for member in list(members):
-                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
-                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
+                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
+                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
     group.parent = parent
     for child, old in children:
         child.parent = old
@@ -226,8 +226,8 @@ def _leave_session(group: ThreadGroup) -> None:
     if session.foreground is not None:
         for member in list(session.foreground.members):
             if member is not group:
-                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
-                task_signals.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
+                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
+                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
     terminal.disassociate(session)
 
 

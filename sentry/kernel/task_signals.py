@@ -15,6 +15,7 @@ from sentry.abi.signal import (
     SA_NODEFER,
     SA_RESETHAND,
     SA_RESTART,
+    SIGALRM,
     SIGKILL,
     SIGSEGV,
     SIGSTOP,
@@ -25,7 +26,6 @@ from sentry.kernel.signal_faults import exception, fault, force, raise_fault
 from sentry.kernel.signal_send import (
     may_signal,
     recalculate,
-    retarget,
     send_kernel,
     send_to_group,
     send_to_task,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "exception", "fault", "force", "force_segv", "may_signal", "recalculate",
     "resume_from_delivery", "return_to_user", "send_kernel", "send_to_group", "send_to_task",
-    "set_blocked", "take", "temporary_mask", "thread_leaves", "wake_for_work",
+    "set_blocked", "take", "temporary_mask", "wake_for_work",
 ]  # fmt: skip
 
 SYS_RESTART_SYSCALL = 219
@@ -112,6 +112,8 @@ def take(task: Task, wanted: int) -> Queued | None:
         entry = pending.take(wanted & SYNCHRONOUS) or pending.take(wanted)
     elif shared.mask & wanted:
         entry = shared.take(wanted)
+        if entry is not None and entry.info.signo == SIGALRM and task.group.timers is not None:
+            task.group.timers.alarm_taken()
     else:
         return None
     if entry is not None and entry.on_taken is not None:
@@ -232,13 +234,6 @@ def _again(task: Task, number: int | None) -> None:
     regs[Reg.RIP] -= SYSCALL_SIZE
 
 
-def thread_leaves(task: Task) -> None:
-    """A thread ends: what it was to see goes to another, a group stop does not wait for it."""
-    retarget(task, ~task.blocked & EVERY)
-    task_stops.thread_leaves(task)
-    task.pending.discard(EVERY)
-
-
 @contextmanager
 def temporary_mask(task: Task, mask: int | None) -> Iterator[None]:
     """ppoll(2), pselect(2), epoll_pwait(2): sleep with another signal mask.
@@ -251,6 +246,8 @@ def temporary_mask(task: Task, mask: int | None) -> Iterator[None]:
         return
     task.saved_mask = task.blocked
     set_blocked(task, mask)
+    if task.work and task.fiber is not None:
+        wake_for_work(task)
     try:
         yield
     except (Interrupted, RestartNoHand, RestartBlock, EINTR, Killed):

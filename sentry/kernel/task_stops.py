@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import CLD_CONTINUED, CLD_STOPPED, SA_NOCLDSTOP, SIGCHLD, SIGCONT
-from sentry.kernel import signal_send, task_signals
+from sentry.kernel import signal_send
 from sentry.kernel.signals import SIG_IGN, SigInfo
 from sentry.kernel.work import WORK_STOP
 
@@ -58,8 +58,10 @@ def _complete_if_all_stand(group: ThreadGroup) -> None:
 
 
 def thread_leaves(task: Task) -> None:
-    """A thread ends: it may have been the last one that a group stop waited for."""
+    """A thread ends: what it was to see goes to another; a group stop may be complete now."""
     group = task.group
+    signal_send.retarget(task, ~task.blocked)
+    task.pending.discard((1 << 64) - 1)
     if group.stopping and not group.exiting and any(t.stopped for t in group.tasks):
         _complete_if_all_stand(group)
 
@@ -87,7 +89,7 @@ def resume_task(task: Task) -> None:
         return
     task.stopped = False
     signal_send.recalculate(task)
-    task.kernel.loop.call_soon(lambda: task_signals.return_to_user(task))
+    task.kernel.loop.call_soon(task.finish)
 
 
 def _tell_parent(group: ThreadGroup, code: int, signo: int) -> None:

@@ -79,10 +79,10 @@ def _deadline(task: Task, addr: int, command: int, realtime: bool) -> int:
         raise EINVAL("timeout")
     time_ns = sec * NS + nsec
     if command == FUTEX_WAIT:
-        return task.kernel.loop.now_ns() + time_ns
-    if realtime or command == FUTEX_LOCK_PI:
+        time_ns += task.kernel.loop.now_ns()
+    elif realtime or command == FUTEX_LOCK_PI:
         return to_monotonic(CLOCK_REALTIME, time_ns)
-    return time_ns
+    return to_monotonic(CLOCK_MONOTONIC, time_ns)
 
 
 @syscall(202)

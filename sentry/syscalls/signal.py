@@ -21,6 +21,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EAGAIN, EFAULT, EINTR, EINVAL
 from sentry.kernel import altstack, signal_frame, task_signals
+from sentry.kernel.clocks import MAX_NS
 from sentry.kernel.signals import NSIG, UNBLOCKABLE, Action
 from sentry.kernel.task import RESUME, Task
 from sentry.platform.interface import Reg
@@ -159,7 +160,7 @@ def sys_rt_sigtimedwait(
         if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
             raise EINVAL("timeout")
         wait_ns = timeout.tv_sec * 10**9 + timeout.tv_nsec
-        deadline_ns = task.kernel.loop.now_ns() + wait_ns
+        deadline_ns = min(task.kernel.loop.now_ns() + wait_ns, MAX_NS)
     entry = task_signals.take(task, mask)
     if entry is not None:
         return _tell(task, info, entry.info)

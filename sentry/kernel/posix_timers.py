@@ -1,0 +1,162 @@
+"""timer_create(2): timers of a process that send a signal, in wall or CPU time.
+
+As in Linux a timer has at most one signal queued; a periodic one starts its next period when that
+signal is taken, and the periods that went by meanwhile are its overruns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.signal import SIGEV_NONE
+from sentry.kernel import signal_send
+from sentry.kernel.clocks import CpuClock, to_monotonic
+from sentry.kernel.cpu_timers import CpuTimer
+from sentry.kernel.signals import Quota, SigInfo
+from sentry.kernel.timers import timers_of
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+
+IGNORED_INTERVAL_NS = 10_000_000
+"""A timer whose signal is ignored runs on at most this often."""
+OVERRUN_MAX = 0x7FFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """struct sigevent."""
+
+    how: int
+    signo: int
+    value: int
+    task: Task | None = None
+    """SIGEV_THREAD_ID."""
+
+
+class PosixTimer:
+    """One timer. `clock` is a host clock's id or a CPU clock."""
+
+    __slots__ = (
+        "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_timer", "_uid", "clock",
+        "interval_ns", "notify", "number", "overrun", "overrun_last",
+    )  # fmt: skip
+
+    def __init__(
+        self, group: ThreadGroup, number: int, clock: int | CpuClock, notify: Notify, charged: int
+    ) -> None:
+        self._group = group
+        self.number = number
+        self.clock = clock
+        self.notify = notify
+        self.interval_ns = 0
+        self.overrun = 0
+        self.overrun_last = 0
+        self._at_ns = 0
+        """When it expires, on its clock; 0: not set."""
+        self._timer: Any = None
+        self._cpu = CpuTimer(clock, self._expired) if isinstance(clock, CpuClock) else None
+        self._pending = False
+        """Its signal is queued."""
+        self._generation = 0
+        self._quota: Quota = signal_send.quota(group.kernel)
+        self._uid = charged
+
+    def _now(self) -> int:
+        if isinstance(self.clock, CpuClock):
+            return self.clock.now_ns()
+        # on its own clock: what CLOCK_MONOTONIC 0 is there, negated, plus now
+        return self._group.kernel.loop.now_ns() - to_monotonic_offset(self.clock)
+
+    # Setting -------------------------------------------------------------------------------------
+
+    def get(self) -> tuple[int, int]:
+        """(interval, time left) in ns; a period that nobody has seen the end of is the next one."""
+        if not self._at_ns:
+            return self.interval_ns, 0
+        left = self._at_ns - self._now()
+        if left <= 0 and self.interval_ns:
+            left += (-left // self.interval_ns + 1) * self.interval_ns
+        elif left <= 0:
+            return self.interval_ns, 0 if self.notify.how == SIGEV_NONE else 1
+        return self.interval_ns, left
+
+    def set(self, interval_ns: int, value_ns: int, absolute: bool) -> None:
+        """Start with a time from now or a point on its clock; 0 stops it."""
+        self._stop()
+        self._generation += 1
+        self.interval_ns = interval_ns if value_ns else 0
+        self.overrun = self.overrun_last = 0
+        self._at_ns = 0
+        if value_ns:
+            self._at_ns = value_ns if absolute else self._now() + value_ns
+            self._start()
+
+    def delete(self) -> None:
+        """It is gone."""
+        self._stop()
+        self._at_ns = 0
+        self._generation += 1
+        self._quota.give(self._uid)
+        self._group.posix_timers.pop(self.number, None)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._cpu is not None:
+            timers_of(self._group).cpu.disarm(self._cpu)
+
+    def _start(self) -> None:
+        if self.notify.how == SIGEV_NONE:
+            return
+        if self._cpu is not None:
+            timers_of(self._group).cpu.arm(self._cpu, self._at_ns)
+        else:
+            assert isinstance(self.clock, int)
+            at_ns = to_monotonic(self.clock, self._at_ns)
+            self._timer = self._group.kernel.loop.call_at(at_ns, self._expired)
+
+    # Expiry --------------------------------------------------------------------------------------
+
+    def _expired(self) -> None:
+        self._timer = None
+        if self._pending:
+            self.overrun = min(self.overrun + 1, OVERRUN_MAX)
+            return
+        generation = self._generation
+        self._pending = True
+        info = SigInfo.timer(self.notify.signo, self.number, 0, self.notify.value)
+        sent = signal_send.send_timer(
+            self._group, self.notify.task, info, lambda taken: self._taken(taken, generation)
+        )
+        if not sent:
+            self._pending = False
+            self._forward(IGNORED_INTERVAL_NS)
+
+    def _taken(self, info: SigInfo, generation: int) -> SigInfo:
+        """The signal is being delivered: count the overruns, begin the next period."""
+        self._pending = False
+        if generation != self._generation:
+            return info
+        self._forward(0)
+        self.overrun_last, self.overrun = self.overrun, 0
+        return SigInfo.timer(info.signo, self.number, self.overrun_last, self.notify.value)
+
+    def _forward(self, least_ns: int) -> None:
+        if not self.interval_ns:
+            self._at_ns = 0
+            return
+        step = max(self.interval_ns, least_ns)
+        missed = max(self._now() - self._at_ns, 0) // step
+        self.overrun = min(self.overrun + missed, OVERRUN_MAX)
+        self._at_ns += (missed + 1) * step
+        self._start()
+
+
+def to_monotonic_offset(clock: int) -> int:
+    """What has to be subtracted from CLOCK_MONOTONIC to get this clock."""
+    far = 1 << 61
+    return to_monotonic(clock, far) - far
