@@ -52,7 +52,7 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
-    mm = MemoryManager(kernel.platform, limits)
+    mm = MemoryManager(kernel.platform.new_address_space, limits)
     mounts = kernel.services["mounts"]
     root = mounts.top(mounts.root.location)
     fs = FsContext(mounts, root, root, process.umask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentry.abi.resource import (
-    RLIM64_INFINITY,
+    RLIM_INFINITY,
     RLIM_NLIMITS,
     RLIMIT_CORE,
     RLIMIT_MEMLOCK,
@@ -15,7 +15,7 @@ from sentry.abi.resource import (
     RLIMIT_STACK,
 )
 
-INFINITY = RLIM64_INFINITY
+INFINITY = RLIM_INFINITY
 
 
 def default_limits() -> list[tuple[int, int]]:

@@ -164,23 +164,22 @@ class Task:
 
     def on_exit(self, ctx: Context) -> None:
         """The context came back: find out why and go on."""
-        kind = ctx.exit
-        if kind == 1:  # ExitKind.SYSCALL
-            r10, r9, r8, rdx, rsi, rdi, number = _arguments(ctx.regs)
-            if self.observers or self.work & WORK_EXIT:
-                self._observed_call(number & 0xFFFFFFFF, (rdi, rsi, rdx, r10, r8, r9))
-                return
-            self._call(number & 0xFFFFFFFF, rdi, rsi, rdx, r10, r8, r9)
-            return
-        self.kernel.counters.faults += 1
         try:
-            if kind == ExitKind.FAULT:
+            kind = ctx.exit
+            if kind == 1:  # ExitKind.SYSCALL
+                r10, r9, r8, rdx, rsi, rdi, number = _arguments(ctx.regs)
+                if self.observers or self.work & WORK_EXIT:
+                    self._observed_call(number & 0xFFFFFFFF, (rdi, rsi, rdx, r10, r8, r9))
+                else:
+                    self._call(number & 0xFFFFFFFF, rdi, rsi, rdx, r10, r8, r9)
+            elif kind == ExitKind.FAULT:
+                self.kernel.counters.faults += 1
                 self._fault(ctx)
             elif kind == ExitKind.INTERRUPTED:
                 self.finish()
             else:
                 task_signals.exception(self, kind, ctx.vector, ctx.error_code)
-        except Exception as error:
+        except Exception as error:  # a bug of ours costs this program, not the sandbox
             self._bug(error)
 
     def _call(self, number: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int) -> None:

@@ -46,6 +46,7 @@ from sentry.wait.queue import WaitQueue, until
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.limits import Limits
     from sentry.vfs.fd_table import FdTable
 
 NAMESPACES = (
@@ -152,14 +153,15 @@ def make(task: Task, args: CloneArgs) -> Task:
     """The child, known to everybody but not yet running."""
     kernel, flags = task.kernel, args.flags
     tid = kernel.pids.allocate()
-    mm = task.mm.share() if flags & CLONE_VM else task.mm.fork()
+    limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
+    mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
     try:
         ctx = kernel.platform.new_context(mm.space)
     except BaseException:
         mm.release()
         raise
     ctx.copy_from(task.ctx)
-    group = task.group if flags & CLONE_THREAD else new_group(task, tid, args)
+    group = task.group if flags & CLONE_THREAD else new_group(task, tid, args, limits)
     child = Task(
         kernel,
         group,
@@ -214,7 +216,7 @@ def child_identity(task: Task) -> None:
     task.ctx.set_fast(task.group.tgid, task.tid, (c.uid, c.euid, c.gid, c.egid))
 
 
-def new_group(task: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
+def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadGroup:
     """The child's process."""
     old = task.group
     parent = old.parent if args.flags & CLONE_PARENT else old
@@ -224,7 +226,7 @@ def new_group(task: Task, tgid: int, args: CloneArgs) -> ThreadGroup:
         actions = old.actions.copy()
         if args.flags & CLONE_CLEAR_SIGHAND:
             actions = cleared(actions)
-    group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, old.limits.copy())
+    group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits)
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.exe = old.exe
     group.argv = old.argv

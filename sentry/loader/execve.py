@@ -113,12 +113,4 @@ def start_registers(task: Task, image: Image) -> None:
     regs[Reg.RFLAGS] = 0x202
     regs[Reg.CS] = USER_CS
     regs[Reg.SS] = USER_DS
-    task.ctx.set_fpu(initial_fpu(task.kernel.platform.xsave_size))
-
-
-def initial_fpu(size: int) -> bytes:
-    """An XSAVE image with every component in its initial state: FCW 0x37f, MXCSR 0x1f80."""
-    image = bytearray(size)
-    image[0:2] = (0x37F).to_bytes(2, "little")
-    image[24:28] = (0x1F80).to_bytes(4, "little")
-    return bytes(image)
+    task.ctx.set_fpu(b"")

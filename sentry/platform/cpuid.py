@@ -180,3 +180,11 @@ def xsave_size(features: int, entries: Iterable[CpuidEntry]) -> int:
         if entry.function == 0xD and entry.index > 1 and features >> entry.index & 1:
             size = max(size, entry.ebx + entry.eax)
     return size
+
+
+def initial_fpu(size: int) -> bytes:
+    """An XSAVE image with every component in its initial state: FCW 0x37f, MXCSR 0x1f80."""
+    image = bytearray(size)
+    image[0:2] = (0x37F).to_bytes(2, "little")
+    image[24:28] = (0x1F80).to_bytes(4, "little")
+    return bytes(image)

@@ -89,7 +89,11 @@ class KvmContext:
         return bytes(ffi.buffer(image))
 
     def set_fpu(self, image: bytes) -> None:
-        """Go on with this image; bits that XRSTOR would refuse are cleared."""
+        """Go on with this image, or with the initial state if it is empty.
+
+        Bits that XRSTOR would refuse are cleared.
+        """
+        image = image or self._platform.initial_fpu
         if len(image) != self._platform.xsave_size:
             raise ValueError(f"an FPU image has {self._platform.xsave_size} bytes")
         lib.ctx_set_fpu(self._c, image)
@@ -156,6 +160,7 @@ class KvmPlatform:
         self.cpuid = cpuid.allowed(self._system.supported_cpuid(), cpus, _native_cpuid)
         self.xfeatures = cpuid.xfeatures(self.cpuid)
         self.xsave_size = cpuid.xsave_size(self.xfeatures, self.cpuid)
+        self.initial_fpu = cpuid.initial_fpu(self.xsave_size)
         features = cpuid.leaf(self.cpuid, 7)
         if not features.ebx & 1:
             raise Unavailable("the CPU has no FSGSBASE, which the entry code needs")

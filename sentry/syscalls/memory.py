@@ -6,7 +6,7 @@ from typing import Annotated
 
 from sentry.abi import mman
 from sentry.abi.capability import CAP_SYS_NICE
-from sentry.abi.mman import MAP_ANONYMOUS, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT
+from sentry.abi.mman import MAP_ANONYMOUS
 from sentry.errors import EBADF, EINVAL, EPERM
 from sentry.kernel import access
 from sentry.kernel.task import Task
@@ -137,8 +137,6 @@ def sys_mlock(task: Task, addr: Addr, length: Size) -> None:
 @syscall(325)
 def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> None:
     """mlock2(2)."""
-    if flags & ~MLOCK_ONFAULT:
-        raise EINVAL("flags")
     task.mm.mlock(addr, length, flags)
 
 
@@ -151,8 +149,6 @@ def sys_munlock(task: Task, addr: Addr, length: Size) -> None:
 @syscall(151)
 def sys_mlockall(task: Task, flags: Int) -> None:
     """mlockall(2)."""
-    if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
-        raise EINVAL("flags")
     task.mm.mlockall(flags)
 
 

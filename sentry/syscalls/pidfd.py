@@ -1,26 +1,21 @@
-"""pidfd_open(2), pidfd_send_signal(2), pidfd_getfd(2)."""
+"""pidfd_open(2), pidfd_getfd(2)."""
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.abi.signal import SI_TKILL
-from sentry.errors import EBADF, EINVAL, EPERM, ESRCH
+from sentry.errors import EBADF, EINVAL, ESRCH
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import access
-from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import Task
-from sentry.kernel.task_signals import may_signal, send_to_group
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Fd, Int, Pid, Signal, UInt, UserIn
+from sentry.syscalls.types import Fd, Int, Pid, UInt
 
 if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
-SIGINFO_SIZE = 128
 
 
 def open_pidfd(task: Task, group: ThreadGroup, nonblock: bool = False) -> int:
@@ -38,12 +33,6 @@ def group_of(task: Task, fd: int) -> ThreadGroup:
     return group
 
 
-def parse_siginfo(data: bytes) -> SigInfo:
-    """siginfo_t of a program: number, code, and the rest as it is."""
-    signo, errno, code = struct.unpack_from("<iii", data)
-    return SigInfo(signo, code, data[16:], errno)
-
-
 @syscall(434)
 def sys_pidfd_open(task: Task, pid: Pid, flags: UInt) -> int:
     """pidfd_open(2): the id of a process, not of a thread that does not lead one."""
@@ -55,31 +44,6 @@ def sys_pidfd_open(task: Task, pid: Pid, flags: UInt) -> int:
             raise EINVAL(f"{pid} is a thread")
         raise ESRCH(f"pid {pid}")
     return open_pidfd(task, group, bool(flags & O_NONBLOCK))
-
-
-@syscall(424)
-def sys_pidfd_send_signal(task: Task, fd: Fd, signo: Signal, info: UserIn, flags: UInt) -> None:
-    """pidfd_send_signal(2)."""
-    if flags:
-        raise EINVAL("flags")
-    group = group_of(task, fd)
-    if info:
-        given = parse_siginfo(info.get(SIGINFO_SIZE))
-        if given.signo != signo:
-            raise EINVAL("si_signo")
-        if group is not task.group and (given.code >= 0 or given.code == SI_TKILL):
-            raise EPERM("si_code")
-    else:
-        given = SigInfo.user(signo, task.group.tgid, task.creds.uid)
-    if group.is_zombie and group.parent is None:
-        raise ESRCH("the process is gone")
-    if not 0 <= signo <= 64:
-        raise EINVAL(f"signal {signo}")
-    if group.tasks:
-        if not may_signal(task.creds, group.tasks[0]):
-            raise EPERM(f"process {group.tgid}")
-        if signo:
-            send_to_group(group, given)
 
 
 @syscall(438)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
 from sentry.abi.signal import SI_TKILL, SI_USER, SIGCONT
-from sentry.errors import EBADF, EINVAL, EPERM, ESRCH
+from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import may_signal, send_to_group, send_to_task
+from sentry.syscalls.pidfd import group_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Pid, Signal, UInt
 
@@ -165,9 +166,7 @@ def sys_pidfd_send_signal(
     """pidfd_send_signal(2)."""
     if flags:
         raise EINVAL("flags")
-    group: ThreadGroup | None = task.kernel.services["pidfd_group"](task, pidfd)
-    if group is None:
-        raise EBADF("no pidfd")
+    group = group_of(task, pidfd)
     if info:
         sent = _read_info(task, signo, info)
         if task.mm.read(info, 4) != signo.to_bytes(4, "little", signed=True):
