@@ -73,6 +73,7 @@ void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, in
 /* Punching the file unmaps the pages everywhere, which is a flush too. */
 static void punch_range(uint64_t gpa, uint64_t frames)
 {
+    ram_counters.code_changes++;
     if (fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
                   (off_t)(frames * FRAME_SIZE)) == 0)
         return;

@@ -29,7 +29,7 @@ uint8_t *frame_host(uint64_t gpa);
 
 struct ram_counters {
     uint64_t frames, kernel_frames, tables, quarantined, pooled, dirty, pins;
-    uint64_t flush_calls, flushed_frames, flush_alls, spaces;
+    uint64_t flush_calls, flushed_frames, flush_alls, spaces, code_changes;
 };
 extern struct ram_counters ram_counters;
 extern void (*flush_observer)(uint64_t gpa, uint64_t frames);

@@ -27,6 +27,8 @@ struct ram_counters {
     uint64_t flushed_frames;
     uint64_t flush_alls;
     uint64_t spaces;      /* address spaces, dying ones included */
+    uint64_t code_changes; /* the host may have written where programs execute: for a platform
+                              that keeps translated code */
 };
 extern struct ram_counters ram_counters;
 /* Tests: sees every flush of data pages before it happens. */

@@ -144,6 +144,8 @@ static uint8_t *reach(struct aspace *as, uint64_t va, int write, uint64_t *room)
         }
         if ((entry & need) != need || !(entry & (PTE_RAM | PTE_FILE)))
             return NULL;
+        if (write && !(entry & PTE_NX))
+            ram_counters.code_changes++;
         uint64_t size = level == 2 ? BLOCK_SIZE : FRAME_SIZE, inside = va & (size - 1);
         *room = size - inside;
         return frame_host(entry & PTE_ADDR & ~(size - 1)) + inside;
@@ -346,6 +348,7 @@ int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec
 
 void user_unpin(const struct iovec *iov, int count)
 {
+    ram_counters.code_changes++; /* what was read in may be code */
     for (int i = 0; i < count; i++) {
         uint64_t start = (uint64_t)((uint8_t *)iov[i].iov_base - ram.base);
         for (uint64_t gpa = start & ~(FRAME_SIZE - 1); gpa < start + iov[i].iov_len;
@@ -438,6 +441,8 @@ static uint64_t frames_access(const uint64_t *gpas, uint64_t offset, uint8_t *by
             left = guarded_copy(ram.base + gpa + inside, bytes, some);
         else
             left = guarded_zero(ram.base + gpa + inside, some);
+        if (what != READ_FRAMES && gpa && references[frame_index(gpa)] > 1)
+            ram_counters.code_changes++; /* somebody has it mapped */
         if (left)
             return n - (some - left);
         offset += some;
