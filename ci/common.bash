@@ -1,0 +1,62 @@
+# Functions of the scripts in ci/: sourced, not run. All of them work from the repository's root.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/runsc"
+mkdir -p "$CACHE"
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Install Debian packages that are missing: need PACKAGE...
+need() {
+    local missing=() package
+    for package; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID)); then
+        echo "missing Debian packages: ${missing[*]} (run as root, or apt-get install them)" >&2
+        return 1
+    fi
+    say "apt-get install ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -y -q --no-install-recommends "${missing[@]}" >"$CACHE/apt.log" 2>&1 ||
+        { apt-get update -q && apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
+            >"$CACHE/apt.log" 2>&1 || { tail -20 "$CACHE/apt.log" >&2; return 1; }
+}
+
+# A Python to use: $PYTHON, or the system's; 3.11 at least, with headers.
+pick_python() {
+    local candidate
+    for candidate in ${PYTHON:-/usr/bin/python3 python3.13 python3.12 python3.11 python3}; do
+        if "$candidate" -c '
+import os, sys, sysconfig
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(header))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "no Python of 3.11 or newer with its headers was found" >&2
+    return 1
+}
+
+# Give the folder of a virtual environment that holds what pyproject.toml asks for (all extras),
+# but not the project: that is run from the tree. Kept between runs, made anew when that changes.
+developer_venv() {
+    local python="$1" key venv
+    key=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(sha256sum <pyproject.toml | cut -c1-12)
+    venv="$CACHE/venv-$key"
+    if [ ! -e "$venv/done" ]; then
+        rm -rf "$venv"
+        "$python" -m venv "$venv" >&2
+        "$python" - >"$venv/requirements" <<'PY'
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*project["dependencies"], *sum(project["optional-dependencies"].values(), []), sep="\n")
+PY
+        "$venv/bin/pip" install -q -r "$venv/requirements" >&2
+        touch "$venv/done"
+    fi
+    echo "$venv"
+}
