@@ -33,8 +33,6 @@ FILL_AT_ONCE: Final = 256 << 20
 FILE_AT_ONCE: Final = 16 << 20
 STACK_CHUNK: Final = 128 << 10
 FILE_AROUND: Final = 256 << 10
-COPY_AT_ONCE: Final = 16
-"""Pages: a writable private file mapping up to this size is copied when it is made."""
 ENTRY_NX: Final = 1 << 63
 
 PF_PRESENT: Final = 1
@@ -86,8 +84,13 @@ class Faults(AddressMap):
             raise BusError(addr, BUS_ADRERR)
 
     def _copy(self, vma: Vma, addr: int) -> None:
-        """Copy on write: this page and some around it."""
-        result = self.space.break_cow(addr & ~0xFFF, vma.start, vma.end, vma.prot | PROT_WRITE)
+        """Copy on write: this page and some around it; of a file in RAM, which may still change
+        under the private mapping, this page only."""
+        page = addr & ~0xFFF
+        low, high = vma.start, vma.end
+        if isinstance(vma.backing, RamFile):
+            low, high = page, page + 0x1000
+        result = self.space.break_cow(page, low, high, vma.prot | PROT_WRITE)
         if result == -errno.EFAULT:
             raise BusError(addr, BUS_ADRERR)
         if result == -errno.ENOMEM:
@@ -135,11 +138,6 @@ class Faults(AddressMap):
                 self._map_ram(vma, start, min(end, start + FILE_AT_ONCE))
             else:
                 self._map_window(vma, start, min(end, start + FILE_AT_ONCE))
-                if (
-                    vma.prot & PROT_WRITE and not vma.shared
-                    and vma.pages <= COPY_AT_ONCE and self.space.entry(start) & ENTRY_COW
-                ):
-                    self.space.break_cow(start, start, end, vma.prot)
         except (ENOMEM, BusError):
             pass
 

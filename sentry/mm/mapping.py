@@ -47,6 +47,7 @@ from sentry.platform.memory import Bytes
 PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
 LEGACY_FLAGS: Final = 0x7FFFF | MAP_FIXED_NOREPLACE
 """LEGACY_MAP_MASK of include/linux/mman.h, a little more generous."""
+COPY_AT_ONCE: Final = 64 << 10
 ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
 
 

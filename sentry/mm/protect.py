@@ -104,13 +104,14 @@ class Protection(Mapping):
 
     def _each(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
         """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
+        at = start
         try:
             for vma in self.isolate(start, end):
-                if vma.start > start:
+                if vma.start > at:
                     raise ENOMEM("a hole")
                 change(vma)
-                start = vma.end
-            if start < end:
+                at = vma.end
+            if at < end:
                 raise ENOMEM("a hole")
         finally:
             self.join_range(start, end)

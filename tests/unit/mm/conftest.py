@@ -79,3 +79,9 @@ def host_file(ram: Ram, tmp_path: Path) -> Iterator[Callable[..., OpenFile]]:
     yield make
     for fd in opened:
         os.close(fd)
+
+
+@pytest.fixture()
+def open_file() -> Callable[..., OpenFile]:
+    """Opens a backing for reading and writing."""
+    return lambda backing: OpenFile(backing, True, True)

@@ -1,0 +1,229 @@
+"""Address spaces against a model that is a dict of pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentry.abi.mman import (
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_READ,
+    PROT_WRITE,
+)
+from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno
+from sentry.mm.errors import SegFault
+from sentry.mm.manager import MemoryManager
+from sentry.platform.memory import AddressSpace, Ram
+
+PAGE = 4096
+PAGES = 48
+RW = PROT_READ | PROT_WRITE
+PROTS = (0, PROT_READ, RW)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A mapped page: its rights and what it holds. Shared pages hold a cell of `shared`."""
+
+    prot: int
+    shared: int | None
+    byte: int = 0
+
+
+class Model:
+    """What an address space should look like, in units of one or of several pages."""
+
+    def __init__(self, unit: int, pages: dict[int, Page], shared: dict[int, int]) -> None:
+        self.unit = unit
+        self.base = 0x40000000 - 24 * unit
+        self.pages = pages
+        self.shared = shared
+
+    def fork(self) -> Model:
+        return Model(self.unit, dict(self.pages), self.shared)
+
+    def content(self, page: Page) -> int:
+        return page.byte if page.shared is None else self.shared[page.shared]
+
+
+Operation = tuple[str, int, int, int, int]
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["map", "shared", "unmap", "protect", "write", "discard", "move", "keep", "swap"]
+        ),
+        st.integers(0, PAGES - 1),
+        st.integers(1, 20),
+        st.integers(0, 255),
+        st.integers(0, PAGES - 1),
+    ),
+    max_size=40,
+)
+
+
+def apply(mm: MemoryManager, model: Model, operation: Operation) -> None:
+    what, first, count, value, other = operation
+    count = min(count, PAGES - first)
+    unit = model.unit
+    addr = model.base + first * unit
+    pages = range(first, first + count)
+    prot = PROTS[value % 3]
+    mapped = [i for i in pages if i in model.pages]
+    if what in ("map", "shared"):
+        kind = MAP_SHARED if what == "shared" else MAP_PRIVATE
+        mm.mmap(addr, count * unit, prot, kind | MAP_ANONYMOUS | MAP_FIXED)
+        for i in pages:
+            cell = len(model.shared) if what == "shared" else None
+            if cell is not None:
+                model.shared[cell] = 0
+            model.pages[i] = Page(prot, cell)
+    elif what == "unmap":
+        mm.munmap(addr, count * unit)
+        for i in mapped:
+            del model.pages[i]
+    elif what == "protect":
+        whole = len(mapped) == count
+        try:
+            mm.mprotect(addr, count * unit, prot)
+            assert whole
+        except ENOMEM:
+            assert not whole
+        for i in pages:
+            if i not in model.pages:
+                break
+            model.pages[i] = replace(model.pages[i], prot=prot)
+    elif what == "write":
+        page = model.pages.get(first)
+        try:
+            mm.write(addr, bytes([value]) * unit)
+            assert page is not None and page.prot & PROT_WRITE
+            if page.shared is None:
+                model.pages[first] = replace(page, byte=value)
+            else:
+                model.shared[page.shared] = value
+        except EFAULT:
+            assert page is None or not page.prot & PROT_WRITE
+    elif what == "discard":
+        whole = len(mapped) == count
+        try:
+            mm.madvise(addr, count * unit, MADV_DONTNEED)
+            assert whole
+        except ENOMEM:
+            assert not whole
+        for i in mapped:
+            if model.pages[i].shared is None:
+                model.pages[i] = replace(model.pages[i], byte=0)
+    else:
+        remap(mm, model, (what, first, count, value, other))
+
+
+def remap(mm: MemoryManager, model: Model, operation: Operation) -> None:
+    what, first, count, _, other = operation
+    target = min(other, PAGES - count)
+    unit = model.unit
+    addr, new = model.base + first * unit, model.base + target * unit
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED | (MREMAP_DONTUNMAP if what == "keep" else 0)
+    one_vma = mm.vmas.find(addr)
+    fits = one_vma is not None and one_vma.end >= addr + count * unit
+    try:
+        mm.mremap(addr, count * unit, count * unit, flags, new)
+    except Errno as error:
+        overlap = abs(first - target) < count
+        assert isinstance(error, EINVAL if overlap else EFAULT) and (overlap or not fits)
+        if not overlap:  # the target is unmapped before the source is looked at
+            for i in range(target, target + count):
+                if mm.vmas.find(model.base + i * unit) is None:
+                    model.pages.pop(i, None)
+        return
+    moved = [model.pages[i] for i in range(first, first + count)]
+    for i, page in enumerate(moved):
+        if what == "keep":
+            model.pages[first + i] = replace(page, byte=0)
+        else:
+            del model.pages[first + i]
+        model.pages[target + i] = page
+
+
+def verify(mm: MemoryManager, model: Model) -> None:
+    vmas = list(mm.vmas)
+    for before, after in pairwise(vmas):
+        assert before.end <= after.start
+        assert not after.continues(before), "neighbours that could be one"
+    assert mm.total_pages == len(model.pages) * (model.unit // PAGE)
+    assert mm.data_pages == model.unit // PAGE * sum(
+        1 for p in model.pages.values() if p.prot & PROT_WRITE and p.shared is None
+    )
+    for i in range(PAGES):
+        addr, page = model.base + i * model.unit, model.pages.get(i)
+        vma = mm.vmas.find(addr)
+        assert (vma is None) == (page is None)
+        if page is None or vma is None:
+            continue
+        assert vma.prot == page.prot and vma.shared == (page.shared is not None)
+        assert mm.peek(addr, model.unit) == bytes([model.content(page)]) * model.unit
+
+
+@pytest.mark.parametrize(("unit", "examples"), [(PAGE, 80), (256 * PAGE, 15)])
+def test_any_sequence_of_operations_matches_the_model(unit: int, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None)
+    @given(before=operations, parent=operations, child=operations)
+    def check(
+        before: list[Operation], parent: list[Operation], child: list[Operation]
+    ) -> None:
+        run(unit, before, parent, child)
+
+    check()
+
+
+def run(
+    unit: int, before: list[Operation], parent: list[Operation], child: list[Operation]
+) -> None:
+    ram = Ram.from_memfd(4 << 30)
+    try:
+        mm, model = MemoryManager(lambda: AddressSpace(ram)), Model(unit, {}, {})
+        for operation in before:
+            apply(mm, model, operation)
+        verify(mm, model)
+        forked, its_model = mm.fork(), model.fork()
+        for mine, its in zip(parent, child, strict=False):
+            apply(mm, model, mine)
+            apply(forked, its_model, its)
+        verify(mm, model)
+        verify(forked, its_model)
+        forked.release()
+        verify(mm, model)
+        mm.release()
+        assert ram.counters().frames == 0 and ram.counters().spaces == 0
+    finally:
+        ram.close()
+
+
+def test_read_of_what_is_not_mapped_is_a_segfault(mm: MemoryManager) -> None:
+    addr = mm.mmap(0, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)
+    for error_code, bad, code in ((4, addr + PAGE, 1), (6, addr, 2), (0x14, addr, 2)):
+        try:
+            mm.fault(bad, error_code)
+        except SegFault as fault:
+            assert (fault.addr, fault.si_code) == (bad, code)
+        else:
+            raise AssertionError("no fault")
+
+
+def test_release_by_the_last_user_gives_everything_back(ram: Ram, mm: MemoryManager) -> None:
+    mm.mmap(0, 5 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS)
+    mm.mmap(0, 5 << 20, RW, MAP_SHARED | MAP_ANONYMOUS)
+    mm.share().release()
+    assert ram.counters().frames == 2560
+    mm.release()
+    assert ram.counters().frames == 0

@@ -1,0 +1,68 @@
+"""Files in RAM against a bytearray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentry.mm.ramfile import RamFile
+from sentry.platform.memory import Ram
+
+PAGE = 4096
+EDGE = 512 * PAGE
+
+offsets = st.one_of(st.integers(0, 4 * PAGE), st.integers(EDGE - 2 * PAGE, EDGE + 2 * PAGE))
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "truncate", "punch"]), offsets, st.integers(0, 3 * PAGE),
+        st.integers(1, 255),
+    ),
+    max_size=12,
+)
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[Ram]:
+    """One RAM for all examples."""
+    ram = Ram.from_memfd(2 << 30)
+    yield ram
+    ram.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=steps)
+def test_contents_match_a_bytearray(memory: Ram, steps: list[tuple[str, int, int, int]]) -> None:
+    file, model = RamFile(memory), bytearray()
+    for what, offset, length, value in steps:
+        if what == "write" and length:
+            assert file.write(offset, bytes([value]) * length) == length
+            model.extend(bytes(max(0, offset + length - len(model))))
+            model[offset : offset + length] = bytes([value]) * length
+        elif what == "truncate":
+            file.truncate(offset)
+            del model[offset:]
+            model.extend(bytes(offset - len(model)))
+        elif what == "punch" and length:
+            file.punch(offset, length)
+            end = min(len(model), offset + length)
+            if offset < end:
+                model[offset:end] = bytes(end - offset)
+    assert file.size == len(model)
+    assert file.read(0, len(model) + 10) == model
+    assert file.read(EDGE - 5, 10) == model[EDGE - 5 : EDGE + 5]
+    file.close()
+    assert memory.counters().frames == 0 and file.pages == 0
+
+
+def test_data_and_holes(memory: Ram) -> None:
+    file = RamFile(memory)
+    file.write(2 * PAGE, b"x")
+    file.truncate(600 * PAGE)
+    assert file.next_data(0) == 2 * PAGE and file.next_data(2 * PAGE + 5) == 2 * PAGE + 5
+    assert file.next_data(3 * PAGE) is None
+    assert file.next_hole(0) == 0 and file.next_hole(2 * PAGE) == 3 * PAGE
+    assert file.pages == 1
+    file.close()

@@ -1,0 +1,140 @@
+"""User memory as handlers see it: bytes, strings, buffers, vectors, atomics."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE
+from sentry.errors import E2BIG, EFAULT, EINVAL, ENAMETOOLONG, ENOENT
+from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.mm.manager import MemoryManager
+
+PAGE = 4096
+RW = PROT_READ | PROT_WRITE
+ANON = MAP_PRIVATE | MAP_ANONYMOUS
+
+
+@pytest.fixture()
+def addr(mm: MemoryManager) -> int:
+    """Three pages that are filled on demand, with nothing behind them."""
+    mm.mmap(0, PAGE, 0, ANON)
+    return mm.mmap(0, 3 * PAGE, RW, ANON | MAP_NORESERVE)
+
+
+@pytest.mark.parametrize("bad", [0, 8, (1 << 63) + 8, (1 << 64) - 8, 0x7FFFFFDFF000])
+def test_addresses_that_are_not_the_programs_are_efault(mm: MemoryManager, bad: int) -> None:
+    for access in (
+        lambda: mm.read(bad, 16),
+        lambda: mm.write(bad, b"x" * 16),
+        lambda: mm.read_cstr(bad, 16),
+        lambda: mm.buffer_in(bad, 16),
+        lambda: mm.buffer_out(bad, 16),
+        lambda: mm.load_u32(bad),
+    ):
+        with pytest.raises(EFAULT):
+            access()
+    assert mm.read(bad, 0) == b"" and mm.buffer_out(bad, 0).count == 0 if bad < 1 << 47 else True
+
+
+def test_strings(mm: MemoryManager, addr: int) -> None:
+    mm.write(addr + PAGE - 2, b"path\0")
+    assert mm.read_path(addr + PAGE - 2) == b"path"
+    with pytest.raises(ENOENT):
+        mm.read_path(addr)
+    with pytest.raises(ENAMETOOLONG):
+        mm.read_cstr(addr + PAGE - 2, 4)
+    with pytest.raises(E2BIG):
+        mm.read_cstr(addr + PAGE - 2, 4, E2BIG)
+    mm.write(addr, b"z" * 3 * PAGE)
+    with pytest.raises(EFAULT):
+        mm.read_cstr(addr + 2 * PAGE, 2 * PAGE)
+
+
+def test_buffer_ends_where_access_ends(mm: MemoryManager, addr: int) -> None:
+    dest = mm.buffer_out(addr + 2 * PAGE, 2 * PAGE)
+    assert (dest.count, dest.wanted) == (PAGE, 2 * PAGE)
+    assert dest.put(b"1" * 10) == 10 and dest.put(b"2" * PAGE) == PAGE - 10
+    assert dest.put(b"3") == 0
+    assert mm.read(addr + 2 * PAGE, PAGE) == b"1" * 10 + b"2" * (PAGE - 10)
+
+
+def test_vectors_are_consumed_in_order(mm: MemoryManager, addr: int) -> None:
+    vector = struct.pack("<6Q", addr + 100, 3, addr + 200, 0, addr + PAGE - 1, 2)
+    mm.write(addr, vector)
+    dest = mm.buffer_out_iov(addr, 3)
+    assert dest.put(b"ab") == 2 and dest.put(b"cdefgh") == 3
+    source = mm.buffer_in_iov(addr, 3)
+    assert source.count == 5 and source.get(4) == b"abcd" and source.get(4) == b"e"
+    for bad, error in (
+        (struct.pack("<2Q", addr, 1 << 63), EINVAL),
+        (struct.pack("<2Q", 1 << 62, 8), EFAULT),
+    ):
+        mm.write(addr, bad)
+        with pytest.raises(error):
+            mm.buffer_out_iov(addr, 1)
+    with pytest.raises(EINVAL):
+        mm.buffer_in_iov(addr, 1025)
+
+
+def test_host_transfers(mm: MemoryManager, addr: int, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(range(256)) * 40)
+    with path.open("r+b") as file:
+        dest = mm.buffer_out(addr + 5, 2 * PAGE)
+        assert dest.from_host(file.fileno(), 7) == 2 * PAGE
+        assert mm.read(addr + 5, 2 * PAGE) == path.read_bytes()[7 : 7 + 2 * PAGE]
+        source = mm.buffer_in(addr + 5, 100)
+        assert source.to_host(file.fileno(), 0) == 100 and source.count == 0
+        assert path.read_bytes()[:100] == mm.read(addr + 5, 100)
+
+
+def test_stream_is_not_read_twice(mm: MemoryManager, addr: int) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"12345678")
+        mm.write(addr, struct.pack("<4Q", addr + PAGE, 4, addr + 2 * PAGE, 100))
+        dest = mm.buffer_out_iov(addr, 2)
+        assert dest.from_host(reader, None) == 8
+        assert mm.read(addr + 2 * PAGE, 4) == b"5678"
+        os.write(writer, b"abcd")
+        dest = mm.buffer_out_iov(addr, 2)
+        assert dest.from_host(reader, None) == 4
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_kernel_buffers_behave_alike(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"0123456789")
+    with path.open("r+b") as file:
+        dest = KernelDest(6)
+        assert dest.put(b"ab") == 2 and dest.from_host(file.fileno(), 3) == 4 and dest.count == 0
+        assert bytes(dest.data) == b"ab3456"
+        source = KernelSource(b"XYZ")
+        assert source.get(1) == b"X" and source.to_host(file.fileno(), 0) == 2
+    assert path.read_bytes()[:3] == b"YZ2"
+
+
+def test_atomics_fault_in_and_check(mm: MemoryManager, addr: int) -> None:
+    assert mm.load_u32(addr) == 0
+    assert mm.cmpxchg_u32(addr + PAGE, 0, 5) == 0 and mm.load_u32(addr + PAGE) == 5
+    assert mm.futex_op(addr + PAGE, 0, 9) == 5 and mm.load_u32(addr + PAGE) == 9
+    with pytest.raises(EINVAL):
+        mm.load_u32(addr + 1)
+    child = mm.fork()
+    child.cmpxchg_u32(addr + PAGE, 9, 1)
+    assert mm.load_u32(addr + PAGE) == 9
+
+
+def test_pinned_range_survives_its_mapping(mm: MemoryManager, addr: int) -> None:
+    mm.buffer_out(addr, 2 * PAGE)
+    pinned = mm.pin(addr, 2 * PAGE, True)
+    mm.munmap(addr, 3 * PAGE)
+    assert mm.space.ram.counters().frames == 2
+    pinned.release()
+    assert mm.space.ram.counters().frames == 0
