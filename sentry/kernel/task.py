@@ -9,6 +9,7 @@ task_signals.py, entered when `work` is set.
 
 from __future__ import annotations
 
+import inspect
 import struct
 import time
 from collections.abc import Callable
@@ -242,7 +243,7 @@ class Task:
         call = self.kernel.calls[number & 0xFFFFFFFF]
         assert call is not None
         result = call(self, rdi, rsi, rdx, r10, r8, r9)
-        return result if result is None or isinstance(result, int) else await result
+        return await result if inspect.iscoroutine(result) else result
 
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""

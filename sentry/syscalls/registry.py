@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin,
 
 from sentry.abi import unistd
 from sentry.syscalls.args import Arg
+from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -113,7 +114,11 @@ def compile_decoder(
             value[param] = f"v_{param}"
         else:
             value[param] = source
-    lines.append(f"    return handler({', '.join(['task', *(value[p] for p, _ in args)])})")
+    result = f"handler({', '.join(['task', *(value[p] for p, _ in args)])})"
+    if inspect.iscoroutinefunction(handler):
+        scope["eager"] = eager
+        result = f"eager({result})"
+    lines.append(f"    return {result}")
     exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)  # noqa: S102
     call: Callable[..., Any] = scope[f"decode_{name}"]
     return call

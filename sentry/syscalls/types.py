@@ -67,6 +67,8 @@ Writable = Annotated[FileDescription, args.file("writable")]
 
 Path = Annotated[bytes, args.path()]
 """A path name; EFAULT, ENAMETOOLONG. An empty one is the walk's ENOENT."""
+PathAddr = Annotated[int, args.unsigned(64, args.show_path)]
+"""The address of a path name that the handler reads itself, after other checks."""
 UserOut = Annotated[_UserOut, args.out()]
 UserIn = Annotated[_UserIn, args.in_()]
 
