@@ -107,6 +107,8 @@ def _rlimits(limits: list[spec.SpecRlimit], path: str) -> tuple[config.Rlimit, .
             raise SpecError(f"{where}.type", f"wrong rlimit value: {limit.type}")
         if number in made:
             raise SpecError(f"{where}.type", f"duplicate rlimit: {limit.type}")
+        if limit.hard >> 64:
+            raise SpecError(f"{where}.hard", f"{limit.hard} has more than 64 bits")
         if limit.soft > limit.hard:
             raise SpecError(f"{where}.soft", f"{limit.type}: the soft limit is above the hard one")
         made[number] = config.Rlimit(number, limit.soft, limit.hard)

@@ -15,7 +15,7 @@ import msgspec
 from runsc.errors import RuntimeFailure, SpecError
 
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
-U64 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFFFFFFFFFF)]
+U64 = Annotated[int, msgspec.Meta(ge=0)]
 I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Strings = list[str] | None
 
