@@ -1,0 +1,137 @@
+"""timerfd_create(2): a timer that is read.
+
+The timer of the loop runs only until the first expiry that nobody has read; how many periods went
+by is computed from the clock when it is read, as in fs/timerfd.c, so a short period costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fcntl import O_RDWR
+from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
+from sentry.abi.time import (
+    CLOCK_BOOTTIME,
+    CLOCK_BOOTTIME_ALARM,
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    CLOCK_REALTIME_ALARM,
+    TFD_IOC_SET_TICKS,
+)
+from sentry.errors import EAGAIN, EINVAL, ENOTTY
+from sentry.vfs.file import StreamFile
+from sentry.vfs.interface import Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.loop import Loop
+    from sentry.vfs.file import Caller, Dest
+    from sentry.vfs.vfs import Vfs
+
+CLOCKS: Final = (
+    CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM,
+)  # fmt: skip
+TICKS_SIZE: Final = 8
+
+
+class TimerFile(StreamFile):
+    """An open timer."""
+
+    __slots__ = ("_at_ns", "_expired", "_interval_ns", "_loop", "_ticks", "_timer", "clock")
+
+    def __init__(self, vfs: Vfs, loop: Loop, clock: int, flags: int) -> None:
+        inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+        super().__init__(vfs.anon_location(inode, b"anon_inode:[timerfd]"), O_RDWR | flags)
+        self._loop = loop
+        self.clock = clock
+        self._timer: Any = None
+        self._interval_ns = 0
+        self._at_ns = 0
+        """The next expiry (or the first unread one), CLOCK_MONOTONIC; 0: not set."""
+        self._expired = False
+        self._ticks = 0
+        """Expiries told by TFD_IOC_SET_TICKS."""
+
+    def get(self) -> tuple[int, int]:
+        """(interval, time left) in ns."""
+        if not self._at_ns:
+            return self._interval_ns, 0
+        left = self._at_ns - self._loop.now_ns()
+        if left > 0:
+            return self._interval_ns, left
+        if not self._interval_ns:
+            return 0, 0
+        return self._interval_ns, self._interval_ns - -left % self._interval_ns
+
+    def set(self, interval_ns: int, at_ns: int) -> None:
+        """Start with a point on CLOCK_MONOTONIC, or stop with 0; what has expired is forgotten."""
+        self._cancel()
+        self._expired = False
+        self._ticks = 0
+        self._interval_ns = interval_ns
+        self._at_ns = at_ns
+        if at_ns:
+            self._start()
+
+    def _start(self) -> None:
+        self._timer = self._loop.call_at(self._at_ns, self._expire)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._expired = True
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def _count(self) -> int:
+        """How many expiries there are to read; the next period begins."""
+        count, self._ticks = self._ticks, 0
+        if self._expired:
+            self._expired = False
+            count += 1
+            if self._interval_ns:
+                missed = (self._loop.now_ns() - self._at_ns) // self._interval_ns
+                count += missed
+                self._at_ns += (missed + 1) * self._interval_ns
+                self._start()
+            else:
+                self._at_ns = 0
+        return count
+
+    def receive(self, dest: Dest) -> int:
+        """The number of expiries since the last read, 8 bytes."""
+        if dest.count < TICKS_SIZE:
+            raise EINVAL("room for fewer than 8 bytes")
+        if not (self._expired or self._ticks):
+            raise EAGAIN("not expired")
+        return dest.put(self._count().to_bytes(TICKS_SIZE, "little"))
+
+    def poll(self) -> int:
+        """Readable once it has expired."""
+        return EPOLLIN | EPOLLRDNORM if self._expired or self._ticks else 0
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
+        """TFD_IOC_SET_TICKS."""
+        if request != TFD_IOC_SET_TICKS:
+            raise ENOTTY(f"{request:#x}")
+        ticks = int.from_bytes(caller.mm.read(argument, TICKS_SIZE), "little")
+        if not ticks:
+            raise EINVAL("no ticks")
+        self._ticks = ticks
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+        return 0
+
+    def release(self) -> None:
+        """Closed."""
+        self._cancel()
+
+    def fdinfo(self) -> str:
+        """As fs/timerfd.c: timerfd_show()."""
+        interval, value = self.get()
+        return (
+            f"clockid: {self.clock}\nticks: {self._ticks + self._expired}\nsettime flags: 00\n"
+            f"it_value: ({value // 10**9}, {value % 10**9})\n"
+            f"it_interval: ({interval // 10**9}, {interval % 10**9})\n"
+        )

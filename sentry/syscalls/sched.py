@@ -1,0 +1,324 @@
+"""Scheduling attributes: policies, affinity, nice values, I/O priorities; getcpu(2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from sentry.abi import sched as abi
+from sentry.abi.capability import CAP_SYS_NICE
+from sentry.abi.resource import PRIO_PGRP, PRIO_PROCESS, PRIO_USER
+from sentry.abi.sched import (
+    SCHED_ATTR,
+    SCHED_ATTR_SIZE_VER0,
+    SCHED_DEADLINE,
+    SCHED_FLAG_ALL,
+    SCHED_FLAG_KEEP_PARAMS,
+    SCHED_FLAG_KEEP_POLICY,
+    SCHED_FLAG_RESET_ON_FORK,
+    SCHED_RESET_ON_FORK,
+    SCHED_RR,
+)
+from sentry.errors import E2BIG, EACCES, EINVAL, EPERM, ESRCH
+from sentry.kernel import sched
+from sentry.kernel.clocks import NS
+from sentry.kernel.task import Task
+from sentry.syscalls.args import show_choice, signed
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Int, Pid, TimespecOut, UInt
+
+if TYPE_CHECKING:
+    from sentry.kernel.thread_group import ThreadGroup
+
+Policy = Annotated[
+    int,
+    signed(
+        32,
+        show_choice(
+            {n: v for n, v in vars(abi).items() if n.startswith("SCHED_") and v in range(8)
+             and not n.startswith("SCHED_FLAG")}
+        ),
+    ),
+]  # fmt: skip
+
+RR_INTERVAL_NS = 100_000_000
+SLICE_NS = 3_000_000
+"""What sched_rr_get_interval(2) says of fair tasks: base_slice of one CPU."""
+PAGE_SIZE = 4096
+NO_CLASS, RT_CLASS, BE_CLASS, IDLE_CLASS = range(4)
+WHO_PROCESS, WHO_PGRP, WHO_USER = 1, 2, 3
+
+
+def _find(task: Task, pid: int) -> Task:
+    if pid < 0:
+        raise EINVAL(f"pid {pid}")
+    target = task if pid == 0 else task.kernel.pids.tasks.get(pid)
+    if target is None:
+        raise ESRCH(f"thread {pid}")
+    return target
+
+
+@syscall(24)
+def sys_sched_yield(task: Task) -> None:
+    """sched_yield(2): the host schedules; others get the vCPU when there are too few."""
+
+
+@syscall(145)
+def sys_sched_getscheduler(task: Task, pid: Pid) -> int:
+    """sched_getscheduler(2)."""
+    found = sched.of(_find(task, pid))
+    return found.policy | (SCHED_RESET_ON_FORK if found.reset_on_fork else 0)
+
+
+@syscall(144)
+def sys_sched_setscheduler(task: Task, pid: Pid, policy: Policy, param: Addr) -> None:
+    """sched_setscheduler(2)."""
+    if policy < 0 or not param or pid < 0:
+        raise EINVAL("arguments")
+    priority = _read_priority(task, param)
+    target = _find(task, pid)
+    reset = bool(policy & SCHED_RESET_ON_FORK)
+    sched.set_policy(task, target, policy & ~SCHED_RESET_ON_FORK, priority, reset)
+
+
+def _read_priority(task: Task, param: int) -> int:
+    return int.from_bytes(task.mm.read(param, 4), "little", signed=True)
+
+
+@syscall(142)
+def sys_sched_setparam(task: Task, pid: Pid, param: Addr) -> None:
+    """sched_setparam(2)."""
+    if not param or pid < 0:
+        raise EINVAL("arguments")
+    priority = _read_priority(task, param)
+    target = _find(task, pid)
+    old = sched.of(target)
+    sched.set_policy(task, target, old.policy, priority, old.reset_on_fork)
+
+
+@syscall(143)
+def sys_sched_getparam(task: Task, pid: Pid, param: Addr) -> None:
+    """sched_getparam(2)."""
+    if not param or pid < 0:
+        raise EINVAL("arguments")
+    task.mm.write(param, sched.of(_find(task, pid)).priority.to_bytes(4, "little"))
+
+
+@syscall(146)
+def sys_sched_get_priority_max(task: Task, policy: Policy) -> int:
+    """sched_get_priority_max(2)."""
+    return sched.priority_range(policy)[1]
+
+
+@syscall(147)
+def sys_sched_get_priority_min(task: Task, policy: Policy) -> int:
+    """sched_get_priority_min(2)."""
+    return sched.priority_range(policy)[0]
+
+
+@syscall(148)
+def sys_sched_rr_get_interval(task: Task, pid: Pid, result: TimespecOut) -> None:
+    """sched_rr_get_interval(2)."""
+    found = sched.of(_find(task, pid))
+    interval = RR_INTERVAL_NS if found.policy == SCHED_RR else SLICE_NS
+    result.put(*divmod(0 if found.policy == abi.SCHED_FIFO else interval, NS))
+
+
+# sched_setattr -----------------------------------------------------------------------------------
+
+
+@syscall(314)
+def sys_sched_setattr(task: Task, pid: Pid, attr: Addr, flags: UInt) -> None:
+    """sched_setattr(2)."""
+    if not attr or pid < 0 or flags:
+        raise EINVAL("arguments")
+    a = _read_attr(task, attr)
+    if a.sched_flags & ~SCHED_FLAG_ALL:
+        raise EINVAL("sched_flags")
+    target = _find(task, pid)
+    old = sched.of(target)
+    policy = old.policy if a.sched_flags & SCHED_FLAG_KEEP_POLICY else a.sched_policy
+    if policy == SCHED_DEADLINE:
+        raise EPERM("SCHED_DEADLINE")
+    keep = a.sched_flags & SCHED_FLAG_KEEP_PARAMS
+    priority = old.priority if keep else a.sched_priority
+    nice = old.nice if keep else a.sched_nice
+    if not sched.MIN_NICE <= nice <= sched.MAX_NICE:
+        nice = min(max(nice, sched.MIN_NICE), sched.MAX_NICE)
+    if policy in sched.FAIR and nice < old.nice and not sched.may_nice(task, target, nice):
+        raise EPERM("RLIMIT_NICE")
+    reset = bool(a.sched_flags & SCHED_FLAG_RESET_ON_FORK)
+    sched.set_policy(task, target, policy, priority, reset)
+    if policy in sched.FAIR:
+        sched.change(target, nice=nice)
+
+
+def _read_attr(task: Task, addr: int) -> abi.SchedAttr:
+    """sched_copy_attr(): 0 is the first size; what is unknown must be 0, else E2BIG."""
+    size = int.from_bytes(task.mm.read(addr, 4), "little") or SCHED_ATTR_SIZE_VER0
+    if not SCHED_ATTR_SIZE_VER0 <= size <= PAGE_SIZE:
+        _write_size(task, addr)
+    data = task.mm.read(addr, size)
+    if any(data[SCHED_ATTR.size :]):
+        _write_size(task, addr)
+    return SCHED_ATTR.unpack(data[: SCHED_ATTR.size].ljust(SCHED_ATTR.size, b"\0"))
+
+
+def _write_size(task: Task, addr: int) -> None:
+    task.mm.write(addr, SCHED_ATTR.size.to_bytes(4, "little"))
+    raise E2BIG("struct sched_attr")
+
+
+@syscall(315)
+def sys_sched_getattr(task: Task, pid: Pid, attr: Addr, size: UInt, flags: UInt) -> None:
+    """sched_getattr(2)."""
+    if not attr or pid < 0 or flags or not SCHED_ATTR_SIZE_VER0 <= size <= PAGE_SIZE:
+        raise EINVAL("arguments")
+    s = sched.of(_find(task, pid))
+    length = min(size, SCHED_ATTR.size)
+    reset = SCHED_FLAG_RESET_ON_FORK if s.reset_on_fork else 0
+    fair = s.policy in sched.FAIR
+    runtime = SLICE_NS if fair else 0
+    data = SCHED_ATTR.pack(
+        length, s.policy, reset, s.nice if fair else 0, s.priority, runtime, 0, 0, 0, 1024
+    )
+    task.mm.write(attr, data[:length])
+
+
+# Affinity ----------------------------------------------------------------------------------------
+
+
+def _all_cpus(task: Task) -> int:
+    return (1 << task.kernel.cpus) - 1
+
+
+def _mask_size(task: Task) -> int:
+    """Bytes of the kernel's cpumask, in longs."""
+    return (task.kernel.cpus + 63) // 64 * 8
+
+
+@syscall(203)
+def sys_sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> None:
+    """sched_setaffinity(2): kept, and reported by sched_getaffinity."""
+    wanted = int.from_bytes(task.mm.read(mask, min(size, _mask_size(task))), "little")
+    target = _find(task, pid)
+    if not sched.may_change(task, target):
+        raise EPERM(f"thread {pid}")
+    wanted &= _all_cpus(task)
+    if not wanted:
+        raise EINVAL("no such CPU")
+    sched.change(target, affinity=wanted)
+
+
+@syscall(204)
+def sys_sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> int:
+    """sched_getaffinity(2): gives how many bytes were written."""
+    if size * 8 < task.kernel.cpus or size & 7:
+        raise EINVAL(f"mask of {size} bytes")
+    affinity = sched.of(_find(task, pid)).affinity
+    length = min(size, _mask_size(task))
+    found = _all_cpus(task) if affinity is None else affinity
+    task.mm.write(mask, found.to_bytes(length, "little"))
+    return length
+
+
+@syscall(309)
+def sys_getcpu(task: Task, cpu: Addr, node: Addr, cache: Addr) -> None:
+    """getcpu(2): the first CPU that the task may run on; there is one node."""
+    affinity = sched.of(task).affinity or 1
+    number = (affinity & -affinity).bit_length() - 1
+    if cpu:
+        task.mm.write(cpu, number.to_bytes(4, "little"))
+    if node:
+        task.mm.write(node, bytes(4))
+
+
+# Nice values and I/O priorities ------------------------------------------------------------------
+
+
+def _threads(groups: Iterable[ThreadGroup]) -> list[Task]:
+    return [t for group in groups for t in group.tasks]
+
+
+def _targets(task: Task, process: bool, group: bool, who: int) -> list[Task]:
+    """The threads that (PRIO_PROCESS | PRIO_PGRP | PRIO_USER, who) means."""
+    pids = task.kernel.pids
+    if process:
+        target = task if who == 0 else pids.tasks.get(who)
+        return [target] if target is not None else []
+    if group:
+        found = task.group.process_group if who == 0 else pids.process_groups.get(who)
+        return _threads(found.members) if found is not None else []
+    uid = who or task.creds.uid
+    return [t for t in pids.tasks.values() if t.creds.uid == uid]
+
+
+@syscall(140)
+def sys_getpriority(task: Task, which: Int, who: Int) -> int:
+    """getpriority(2): the raw call gives 20 - nice."""
+    if which not in (PRIO_PROCESS, PRIO_PGRP, PRIO_USER):
+        raise EINVAL(f"which {which}")
+    targets = _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who)
+    if not targets:
+        raise ESRCH("nobody")
+    return max(20 - sched.of(t).nice for t in targets)
+
+
+@syscall(141)
+def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
+    """setpriority(2)."""
+    if which not in (PRIO_PROCESS, PRIO_PGRP, PRIO_USER):
+        raise EINVAL(f"which {which}")
+    nice = min(max(nice, sched.MIN_NICE), sched.MAX_NICE)
+    failed: Exception | None = ESRCH("nobody")
+    for target in _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who):
+        mine, theirs = task.creds, target.creds
+        owner = mine.euid in (theirs.uid, theirs.euid) or mine.has(CAP_SYS_NICE)
+        if not owner:
+            failed = EPERM("another user's")
+        elif nice < sched.of(target).nice and not sched.may_nice(task, target, nice):
+            failed = EACCES("RLIMIT_NICE")
+        else:
+            sched.change(target, nice=nice)
+            if isinstance(failed, ESRCH):
+                failed = None
+    if failed is not None:
+        raise failed
+
+
+def _io_targets(task: Task, which: int, who: int) -> list[Task]:
+    if which not in (WHO_PROCESS, WHO_PGRP, WHO_USER):
+        raise EINVAL(f"which {which}")
+    targets = _targets(task, which == WHO_PROCESS, which == WHO_PGRP, who)
+    if not targets:
+        raise ESRCH("nobody")
+    return targets
+
+
+@syscall(251)
+def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
+    """ioprio_set(2)."""
+    kind, level = value >> 13 & 7, value & 7
+    if kind == RT_CLASS and not task.creds.has(CAP_SYS_NICE):
+        raise EPERM("real-time class")
+    if kind > IDLE_CLASS or (kind == NO_CLASS and level):
+        raise EINVAL(f"priority {value:#x}")
+    for target in _io_targets(task, which, who):
+        if not sched.may_change(task, target):
+            raise EPERM("another user's")
+        sched.change(target, ioprio=value)
+
+
+@syscall(252)
+def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
+    """ioprio_get(2): the best of them; without one of its own a task has what its nice gives."""
+    best = None
+    for target in _io_targets(task, which, who):
+        s = sched.of(target)
+        value = s.ioprio or BE_CLASS << 13 | (s.nice + 20) // 5
+        best = value if best is None else min(best, value)
+    if best is None:
+        raise ESRCH("nobody")
+    return best
+
+
