@@ -1,0 +1,1 @@
+"""A writable layer in memory over a read-only file system. See README.md."""

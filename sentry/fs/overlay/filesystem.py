@@ -1,0 +1,79 @@
+"""`OverlayFs`: the instance, and which overlay inode stands for which lower one."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from sentry.abi.mount import MS_NOATIME
+from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC
+from sentry.fs.overlay.inode import OverlayInode
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.vfs.interface import FileSystem, Inode, StatFs
+
+if TYPE_CHECKING:
+    from sentry.vfs.mounts import Mount
+    from sentry.vfs.vfs import Vfs
+
+FIRST_INO: Final = 1 << 32
+"""Inode numbers of files that are only in memory."""
+
+
+class OverlayFs(FileSystem):
+    """One overlay."""
+
+    name = "overlay"
+    magic = OVERLAYFS_SUPER_MAGIC
+    xattr_user = True
+
+    def __init__(self, dev: int, upper: TmpFs, lower: Mount) -> None:
+        super().__init__(dev, upper.now_ns)
+        self.upper = upper
+        self.lower = lower
+        self._inos = itertools.count(FIRST_INO)
+        self._wrapped: WeakValueDictionary[Inode, OverlayInode] = WeakValueDictionary()
+        self._kept: set[OverlayInode] = set()
+        self._root = self.wrap(lower.root.inode)
+
+    @classmethod
+    def over(cls, vfs: Vfs, lower: FileSystem) -> OverlayFs:
+        """An empty layer in memory over a file system."""
+        upper = TmpFs.make(vfs, "mode=0755")
+        return cls(vfs.new_dev(), upper, vfs.new_mount(lower, MS_NOATIME))
+
+    @property
+    def root(self) -> OverlayInode:
+        """The top."""
+        return self._root
+
+    def new_ino(self) -> int:
+        """A number for a file that is only in memory."""
+        return next(self._inos)
+
+    def wrap(self, lower: Inode) -> OverlayInode:
+        """The overlay inode of a lower one."""
+        inode = self._wrapped.get(lower)
+        if inode is None:
+            inode = self._wrapped[lower] = OverlayInode(self, None, lower)
+        return inode
+
+    def keep(self, inode: OverlayInode) -> None:
+        """It differs from the lower tree: nobody may forget it."""
+        if inode.lower is not None:
+            self._kept.add(inode)
+
+    def drop(self, inode: OverlayInode) -> None:
+        """Its last name is gone: it lives as long as it is open."""
+        self._kept.discard(inode)
+
+    async def statfs(self) -> StatFs:
+        """The room is the upper layer's."""
+        return (await self.upper.statfs())._replace(magic=self.magic)
+
+    async def sync(self) -> None:
+        """Everything that was written is in memory."""
+
+    def show_options(self) -> str:
+        """Neither layer has a name inside."""
+        return ""

@@ -1,0 +1,317 @@
+"""`OverlayInode`: a file of the merged tree. See README.md for what `upper` and `lower` mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
+from sentry.errors import ENOENT, ENOTEMPTY, EOPNOTSUPP
+from sentry.fs.overlay.copyup import copy_up
+from sentry.fs.overlay.file import OverlayFile
+from sentry.fs.tmpfs.directory import TmpDirectory
+from sentry.fs.tmpfs.file import TmpFile
+from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
+from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.interface import (
+    ABSENT,
+    Absent,
+    Attributes,
+    Changes,
+    DirEntry,
+    Inode,
+    Owner,
+)
+from sentry.wait.queue import Lock
+
+if TYPE_CHECKING:
+    from sentry.fs.overlay.filesystem import OverlayFs
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+
+
+class OverlayInode(Inode):
+    """A file of any kind."""
+
+    __slots__ = ("changed", "copying", "links", "lower", "removed", "upper")
+
+    fs: OverlayFs
+
+    def __init__(self, fs: OverlayFs, upper: TmpInode | None, lower: Inode | None) -> None:
+        base = upper or lower
+        assert base is not None
+        ino = lower.ino if lower is not None else fs.new_ino()
+        super().__init__(fs, ino, base.mode, Owner(base.uid, base.gid))
+        self.rdev = base.rdev
+        self.upper = upper
+        self.lower = lower
+        self.changed: dict[bytes, OverlayInode | Absent] | None = None
+        """Of a directory: names that differ from the lower one."""
+        self.links = 0
+        """Links made here less those removed, of a file; subdirectories likewise, of a directory."""
+        self.removed = False
+        """A directory that rmdir took away."""
+        self.copying = Lock()
+        if upper is not None:
+            upper.ino = ino
+
+    # --- attributes
+
+    def _shown(self, base: Attributes) -> Attributes:
+        nlink = 0 if self.removed else base.nlink + self.links
+        if base.nlink == nlink and base.ino == self.ino and base.dev is None:
+            return base
+        return base._replace(ino=self.ino, nlink=nlink, dev=None)
+
+    def stat_cached(self) -> Attributes | None:
+        """Of the upper inode, or the lower one's if those are known."""
+        if self.upper is not None:
+            return self._shown(self.upper.stat_cached())
+        assert self.lower is not None
+        base = self.lower.stat_cached()
+        return self._shown(base) if base is not None else None
+
+    async def stat(self) -> Attributes:
+        """The same, asked for."""
+        if self.upper is not None:
+            return self._shown(self.upper.stat_cached())
+        assert self.lower is not None
+        return self._shown(await self.lower.stat())
+
+    async def setattr(self, changes: Changes) -> None:
+        """Copy up, then change; a truncation copies no more than stays."""
+        upper = self.upper or await copy_up(self, changes.size)
+        await upper.setattr(changes)
+        self.mode, self.uid, self.gid = upper.mode, upper.uid, upper.gid
+
+    def accessed(self) -> None:
+        """The lower tree keeps its times."""
+        if self.upper is not None:
+            self.upper.accessed()
+
+    def touched(self) -> None:
+        """A directory's names changed: a lower one gets attributes of its own for the new times."""
+        if self.upper is not None:
+            self.upper.touched()
+
+    async def _change_names(self) -> dict[bytes, OverlayInode | Absent]:
+        if self.removed:
+            raise ENOENT("the directory has been removed")
+        if self.upper is None:
+            await copy_up(self, 0)
+        if self.changed is None:
+            self.changed = {}
+        return self.changed
+
+    # --- walking
+
+    def lookup_cached(self, name: bytes) -> OverlayInode | Absent | None:
+        """Our own differences first, then the lower directory."""
+        if self.changed is not None:
+            own = self.changed.get(name)
+            if own is not None:
+                return own
+        if self.lower is None:
+            return ABSENT
+        found = self.lower.lookup_cached(name)
+        if found is None or isinstance(found, Absent):
+            return found
+        return self.fs.wrap(found)
+
+    async def lookup(self, name: bytes) -> OverlayInode | Absent:
+        """The same, asked for."""
+        known = self.lookup_cached(name)
+        if known is not None:
+            return known
+        assert self.lower is not None
+        found = await self.lower.lookup(name)
+        return found if isinstance(found, Absent) else self.fs.wrap(found)
+
+    def readlink_cached(self) -> bytes | None:
+        """The text of a link."""
+        return (self.upper or self._below()).readlink_cached()
+
+    async def readlink(self) -> bytes:
+        """The text of a link."""
+        return await (self.upper or self._below()).readlink()
+
+    def _below(self) -> Inode:
+        assert self.lower is not None
+        return self.lower
+
+    async def entries(self) -> Sequence[DirEntry]:
+        """The lower names that still hold, then ours."""
+        below = await self.lower.entries() if self.lower is not None else ()
+        changed = self.changed
+        if not changed:
+            return below
+        result = [entry for entry in below if entry.name not in changed]
+        for name, inode in changed.items():
+            if not isinstance(inode, Absent):
+                result.append(DirEntry(name, inode.ino, inode.kind))
+        return result
+
+    # --- names
+
+    async def _add(self, name: bytes, upper: TmpInode) -> OverlayInode:
+        changed = await self._change_names()
+        inode = OverlayInode(self.fs, upper, None)
+        changed[name] = inode
+        if inode.is_dir:
+            self.links += 1
+        self.touched()
+        return inode
+
+    async def create(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
+        """A regular file in memory."""
+        self.fs.upper.check_inodes()
+        return await self._add(name, TmpFile(self.fs.upper, mode, owner))
+
+    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
+        """A directory in memory; it hides nothing, because nothing of that name is there."""
+        self.fs.upper.check_inodes()
+        return await self._add(name, TmpDirectory(self.fs.upper, mode, owner))
+
+    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> OverlayInode:
+        """A special file."""
+        self.fs.upper.check_inodes()
+        return await self._add(name, TmpSpecial(self.fs.upper, mode, rdev, owner))
+
+    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> OverlayInode:
+        """A symbolic link."""
+        self.fs.upper.check_inodes()
+        return await self._add(name, TmpLink(self.fs.upper, target, owner))
+
+    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> OverlayInode:
+        """O_TMPFILE."""
+        if self.removed:
+            raise ENOENT("the directory has been removed")
+        self.fs.upper.check_inodes()
+        upper = TmpFile(self.fs.upper, mode, owner)
+        upper.nlink = 0
+        return OverlayInode(self.fs, upper, None)
+
+    async def link(self, name: bytes, target: Inode) -> None:
+        """One more name; the bytes stay where they are."""
+        assert isinstance(target, OverlayInode)
+        changed = await self._change_names()
+        upper = target.upper or await copy_up(target, None)
+        upper.ctime_ns = self.fs.now_ns()
+        changed[name] = target
+        target.links += 1
+        self.touched()
+
+    def _hide(self, changed: dict[bytes, OverlayInode | Absent], name: bytes) -> None:
+        """The name is free from now on."""
+        if self.lower is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = ABSENT
+
+    async def unlink(self, name: bytes, child: Inode) -> None:
+        """Remove a name."""
+        assert isinstance(child, OverlayInode)
+        changed = await self._change_names()
+        self._hide(changed, name)
+        await child.lost_name()
+        self.touched()
+
+    async def lost_name(self) -> None:
+        """One link less."""
+        self.links -= 1
+        attributes = await self.stat()
+        if attributes.nlink <= 0:
+            self.fs.drop(self)
+        else:
+            self.fs.keep(self)
+        if self.upper is not None:
+            self.upper.ctime_ns = self.fs.now_ns()
+
+    async def rmdir(self, name: bytes, child: Inode) -> None:
+        """Remove an empty directory."""
+        assert isinstance(child, OverlayInode)
+        if await child.entries():
+            raise ENOTEMPTY(f"{name!r}")
+        changed = await self._change_names()
+        self._hide(changed, name)
+        self._forget_directory(child)
+        self.touched()
+
+    def _forget_directory(self, child: OverlayInode) -> None:
+        child.removed = True
+        self.links -= 1
+        self.fs.drop(child)
+
+    async def rename(
+        self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
+    ) -> None:
+        """Move, exchange, or leave a whiteout device."""
+        assert isinstance(new_dir, OverlayInode)
+        assert isinstance(child, OverlayInode)
+        victim = await new_dir.lookup(new_name)
+        if isinstance(victim, OverlayInode) and victim.is_dir and not flags & RENAME_EXCHANGE:
+            if await victim.entries():
+                raise ENOTEMPTY(f"{new_name!r}")
+        if child.upper is None:
+            await copy_up(child, 0 if child.is_dir else None)
+        source, target = await self._change_names(), await new_dir._change_names()
+        self.fs.keep(child)
+        if flags & RENAME_EXCHANGE:
+            assert isinstance(victim, OverlayInode)
+            self.fs.keep(victim)
+            source[name], target[new_name] = victim, child
+            moved = int(child.is_dir) - int(victim.is_dir)
+            self.links -= moved
+            new_dir.links += moved
+        else:
+            if isinstance(victim, OverlayInode):
+                if victim.is_dir:
+                    new_dir._forget_directory(victim)
+                else:
+                    await victim.lost_name()
+            self._hide(source, name)
+            if flags & RENAME_WHITEOUT:
+                device = TmpSpecial(self.fs.upper, 0o020000, 0, Owner(0, 0))
+                source[name] = OverlayInode(self.fs, device, None)
+            target[new_name] = child
+            if child.is_dir:
+                self.links -= 1
+                new_dir.links += 1
+        self.touched()
+        new_dir.touched()
+        if child.upper is not None:
+            child.upper.ctime_ns = self.fs.now_ns()
+
+    # --- extended attributes
+
+    async def getxattr(self, name: bytes) -> bytes:
+        """The value."""
+        return await (self.upper or self._below()).getxattr(name)
+
+    async def listxattr(self) -> Sequence[bytes]:
+        """All names."""
+        return await (self.upper or self._below()).listxattr()
+
+    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        """Copy up and set it."""
+        if name.startswith(b"trusted.overlay."):
+            raise EOPNOTSUPP("an overlay's own")
+        upper = self.upper or await copy_up(self, None)
+        await upper.setxattr(name, value, flags)
+
+    async def removexattr(self, name: bytes) -> None:
+        """Copy up and remove it."""
+        await self.getxattr(name)
+        upper = self.upper or await copy_up(self, None)
+        await upper.removexattr(name)
+
+    # --- opening
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """A directory of the merged names, or a file that follows a copy-up."""
+        if self.is_dir:
+            return DirectoryFile(location, flags)
+        file = OverlayFile(location, flags)
+        if self.upper is None:
+            await file.open_lower(caller)
+        return file
