@@ -80,6 +80,9 @@ void ram_close(void)
     memset(&ram, 0, sizeof ram);
     ram.fd = ram.vm_fd = -1;
     memset(chunk_state, 0, sizeof chunk_state);
+    platform_add_slot = NULL;
+    platform_flush_all = NULL;
+    platform_release_when_out = NULL;
 }
 
 /* ---- slots ---------------------------------------------------------------------------------- */
