@@ -51,9 +51,11 @@ class Pool:
             done(value, failure)
 
     def close(self) -> None:
-        """End the threads when their work is done."""
+        """End the threads when their work is done; its outcome is for nobody."""
         for _ in range(self._threads):
             self._queue.put(None)
+        if not self._threads:
+            os.close(self.fd)
 
     def _run(self) -> None:
         while True:

@@ -120,4 +120,11 @@ class Server:
         """Serve until no client is left."""
         while self._connections:
             self.step()
+        self.close()
+
+    def close(self) -> None:
+        """End all sessions. The attachments' descriptors stay their owner's."""
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._epoll.close()
         self.pool.close()

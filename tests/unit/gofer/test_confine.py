@@ -1,0 +1,115 @@
+"""What the Gofer may do is enough for what it does."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gofer import confine
+from gofer.attachment import Attachment
+from gofer.p9 import constants as c
+from gofer.p9.codec import Message
+from gofer.p9.extensions import (
+    Tcreatex,
+    Tdupx,
+    Tgetxattrx,
+    Tlinkx,
+    Tmakex,
+    Treaddirx,
+    Tremovexattrx,
+    Trenamex,
+    Tsetattrx,
+    Tsetxattrx,
+    Twalkx,
+)
+from gofer.p9.messages import (
+    Tclunk,
+    Tfsync,
+    Tgetattr,
+    Tlock,
+    Tlopen,
+    Tread,
+    Treaddir,
+    Treadlink,
+    Tremove,
+    Tstatfs,
+    Tunlinkat,
+    Twalk,
+    Twrite,
+)
+from runsc import filters, isolation
+from tests.unit.gofer.harness import Client, serving
+
+
+def test_capabilities_to_write_are_kept_only_where_something_may_be_written() -> None:
+    reading = confine.capabilities([Attachment(b"0", -1, True)])
+    assert set(reading) == {confine.CAP_DAC_OVERRIDE, confine.CAP_DAC_READ_SEARCH}
+    both = confine.capabilities([Attachment(b"0", -1, True), Attachment(b"1", -1)])
+    assert set(both) == set(range(5))
+
+
+def test_every_rule_has_a_reason() -> None:
+    assert all(rule.reason for rule in confine.SYSCALLS)
+    assert all(both for both in confine.capabilities([Attachment(b"0", -1)]).values())
+
+
+@pytest.mark.root
+def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path) -> None:
+    os.chmod(tree, 0o700)
+    os.chown(tree, 1234, 1234)
+
+    def lockdown() -> None:
+        keep = confine.capabilities([Attachment(b"0", -1)])
+        isolation.drop_rights(isolation.Rights(0, frozenset(keep)))
+        filters.install(filters.gofer())
+
+    times = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
+    requests: list[Message] = [
+        Twalk(0, 1, [b"dir", b"inner"]),
+        Tlopen(1, os.O_RDWR),
+        Twrite(1, 0, b"x" * 5000),
+        Tread(1, 0, 5000),
+        Tfsync(1, 0),
+        Tfsync(1, 1),
+        Tlock(1, c.LOCK_TYPE_WRLCK, 0, 0, 0, 1, b"me"),
+        Tgetattr(1, 0),
+        Tstatfs(1),
+        Twalkx(0, c.NOFID, os.O_RDWR, 1, [b"file"]),
+        Tcreatex(0, 2, b"new", os.O_RDWR, 1, 0o4755, 1000, 1000),
+        Tmakex(0, b"d", b"", stat.S_IFDIR | 0o2755, 1000, 1000),
+        Tmakex(0, b"l", b"target", stat.S_IFLNK | 0o777, 1000, 1000),
+        Tmakex(0, b"p", b"", stat.S_IFIFO | 0o600, 1000, 1000),
+        Twalk(0, 3, [b"l"]),
+        Treadlink(3),
+        Twalk(0, 4, []),
+        Tlopen(4, os.O_RDONLY),
+        Treaddir(4, 0, 4096),
+        Treaddirx(4, 0, 4096),
+        Tsetattrx(0, b"new", c.SETATTR_SIZE | c.SETATTR_MODE | times, 0o600, 0, 0, 99, 0, 1),
+        Tsetxattrx(0, b"new", b"user.a", 0, b"v"),
+        Tgetxattrx(0, b"new", b"user.a"),
+        Tgetxattrx(0, b"new", b""),
+        Tremovexattrx(0, b"new", b"user.a"),
+        Tlinkx(0, b"new", 0, b"hard"),
+        Trenamex(0, b"hard", 0, b"harder", 0),
+        Tunlinkat(0, b"new", 0),
+        Tgetattr(2, 0),
+        Twalkx(2, c.NOFID, os.O_RDWR, 1, []),
+        Tunlinkat(0, b"d", c.AT_REMOVEDIR),
+        Tremove(3),
+        Tclunk(1),
+        Tdupx(),
+    ]
+    fd = os.open(tree, os.O_PATH)
+    with serving([Attachment(b"0", fd)], lockdown) as sock:
+        client = Client(sock)
+        client.start()
+        for request in requests:
+            client.call(request)
+        assert len(client.fds) == 4
+        for donated in client.fds:
+            os.close(donated)
+    assert os.stat(tree / "harder").st_uid == 1000
