@@ -57,6 +57,9 @@ class Vfs:
         """By (type, device number)."""
         self.types: dict[bytes, MountType] = {}
         """By name of the file-system type, for mount(2)."""
+        self.open_files = 0
+        """Open descriptions that came by a name."""
+        self.max_files = MAX_FILES
         self.pipe_pages = 0
         """Pages of all pipes' capacities, for their ceiling."""
         self.waits_for: dict[object, object] = {}

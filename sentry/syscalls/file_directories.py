@@ -1,0 +1,107 @@
+"""Directories: listing them, and where a process is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_SYS_CHROOT
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.auth.permissions import MAY_EXEC
+from sentry.errors import EFAULT, ENOENT, ENOTDIR, EPERM, ERANGE
+from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import File, Path, RawFile, Size, UInt, UserOut
+from sentry.vfs.access import check_inode
+from sentry.vfs.dentry import Location
+from sentry.vfs.directory import DirentSink
+from sentry.vfs.file import FileDescription
+from sentry.vfs.paths import is_reachable, path_of
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+MAX_LISTING = 1 << 18
+"""Bytes of entries made in one go."""
+
+
+async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
+    """Fill the buffer with whole entries; a rewind undoes the reading if it cannot be written."""
+    sink = DirentSink(min(count, MAX_LISTING), old)
+    before = file.position
+    with file.held():
+        async with file.inode.lock:
+            n = await file.entries(task, sink)
+    try:
+        if n:
+            buf.put(sink.data)
+    except EFAULT:
+        file.position = before
+        raise
+    return n
+
+
+@syscall(217)
+async def sys_getdents64(task: Task, file: File, buf: UserOut, count: UInt) -> int:
+    """getdents64(2)."""
+    return await getdents(task, file, buf, count, old=False)
+
+
+@syscall(78)
+async def sys_getdents(task: Task, file: File, buf: UserOut, count: UInt) -> int:
+    """getdents(2): the old form of the entries."""
+    return await getdents(task, file, buf, count, old=True)
+
+
+@syscall(79)
+def sys_getcwd(task: Task, buf: UserOut, size: Size) -> int:
+    """getcwd(2): the length with the NUL. A place outside of the root gets "(unreachable)"."""
+    fs = task.fs
+    if fs.cwd.dentry.unlinked:
+        raise ENOENT("the directory has been removed")
+    path = path_of(fs.cwd, fs.root)
+    if not is_reachable(fs.cwd, fs.root):
+        path = b"(unreachable)" + path
+    if len(path) + 1 > size:
+        raise ERANGE(f"{size}")
+    buf.put(path + b"\0")
+    return len(path) + 1
+
+
+def check_directory(task: Task, location: Location) -> None:
+    """Somewhere to be: ENOTDIR, EACCES."""
+    if not location.dentry.inode.is_dir:
+        raise ENOTDIR("not a directory")
+    check_inode(task.creds, location.dentry.inode, MAY_EXEC)
+
+
+@syscall(80)
+async def sys_chdir(task: Task, path: Path) -> None:
+    """chdir(2)."""
+    location = await resolve(task, AT_FDCWD, path)
+    check_directory(task, location)
+    task.fs.cwd = location
+
+
+@syscall(81)
+def sys_fchdir(task: Task, file: RawFile) -> None:
+    """fchdir(2)."""
+    check_directory(task, file.location)
+    task.fs.cwd = file.location
+
+
+@syscall(161)
+async def sys_chroot(task: Task, path: Path) -> None:
+    """chroot(2)."""
+    location = await resolve(task, AT_FDCWD, path)
+    check_directory(task, location)
+    if not task.creds.has(CAP_SYS_CHROOT):
+        raise EPERM("chroot")
+    task.fs.root = location
+
+
+@syscall(95)
+def sys_umask(task: Task, mask: UInt) -> int:
+    """umask(2)."""
+    old, task.fs.umask = task.fs.umask, mask & 0o777
+    return old

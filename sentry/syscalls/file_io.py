@@ -1,0 +1,167 @@
+"""Reading, writing, positions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.fcntl import RWF_APPEND, RWF_ATOMIC, RWF_NOAPPEND, RWF_SUPPORTED, SEEK_MAX
+from sentry.errors import EBADF, EINVAL, EOPNOTSUPP, ESPIPE
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import (
+    Fd,
+    File,
+    Offset,
+    Readable,
+    Size,
+    UInt,
+    UserIn,
+    UserOut,
+    Writable,
+)
+from sentry.vfs.file import FileDescription, Result
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+
+def check_area(offset: int, count: int) -> None:
+    """rw_verify_area(). Raises: EINVAL for a negative offset, or one that wraps."""
+    if offset < 0 or offset + count > (1 << 63) - 1:
+        raise EINVAL(f"offset {offset}")
+
+
+@syscall(0)
+def sys_read(task: Task, file: Readable, buf: UserOut, count: Size) -> Result:
+    """read(2)."""
+    check_count(count)
+    return file.read(task, buf.take(count))
+
+
+@syscall(1)
+def sys_write(task: Task, file: Writable, buf: UserIn, count: Size) -> Result:
+    """write(2)."""
+    check_count(count)
+    return file.write(task, buf.take(count))
+
+
+def check_count(count: int) -> None:
+    """Raises: EINVAL for a length that is negative as ssize_t."""
+    if count >> 63:
+        raise EINVAL(f"count {count:#x}")
+
+
+def positioned(task: Task, fd: int, offset: int, mode: str) -> FileDescription:
+    """The file of a pread or pwrite: EINVAL, EBADF, ESPIPE, EBADF, as ksys_pread64()."""
+    if offset < 0:
+        raise EINVAL(f"offset {offset}")
+    file = task.files.get(fd & 0xFFFFFFFF)
+    if not file.seekable:
+        raise ESPIPE("no positions")
+    if not getattr(file, mode):
+        raise EBADF(f"fd {fd} is not {mode}")
+    return file
+
+
+@syscall(17)
+def sys_pread64(task: Task, fd: Fd, buf: UserOut, count: Size, offset: Offset) -> Result:
+    """pread(2)."""
+    file = positioned(task, fd, offset, "readable")
+    check_count(count)
+    check_area(offset, count)
+    return file.read_at(task, buf.take(count), offset)
+
+
+@syscall(18)
+def sys_pwrite64(task: Task, fd: Fd, buf: UserIn, count: Size, offset: Offset) -> Result:
+    """pwrite(2)."""
+    file = positioned(task, fd, offset, "writable")
+    check_count(count)
+    check_area(offset, count)
+    return file.write_at(task, buf.take(count), offset)
+
+
+@syscall(19)
+def sys_readv(task: Task, file: Readable, vector: UserOut, count: Size) -> Result:
+    """readv(2)."""
+    return file.read(task, take_iov(vector, count))
+
+
+@syscall(20)
+def sys_writev(task: Task, file: Writable, vector: UserIn, count: Size) -> Result:
+    """writev(2)."""
+    return file.write(task, take_iov(vector, count))
+
+
+def take_iov(vector: Any, count: int) -> Any:
+    """The buffer behind a struct iovec array. Raises: EINVAL beyond UIO_MAXIOV, EFAULT."""
+    if count > 1024:
+        raise EINVAL(f"{count} vectors")
+    return vector.take_iov(count)
+
+
+@syscall(295)
+def sys_preadv(
+    task: Task, fd: Fd, vector: UserOut, count: Size, low: Size, high: Size
+) -> Result:
+    """preadv(2). The offset comes in two halves; on x86-64 the first is all of it."""
+    file = positioned(task, fd, signed(low), "readable")
+    return file.read_at(task, take_iov(vector, count), signed(low))
+
+
+@syscall(296)
+def sys_pwritev(
+    task: Task, fd: Fd, vector: UserIn, count: Size, low: Size, high: Size
+) -> Result:
+    """pwritev(2)."""
+    file = positioned(task, fd, signed(low), "writable")
+    return file.write_at(task, take_iov(vector, count), signed(low))
+
+
+def signed(value: int) -> int:
+    """An unsigned 64-bit number as loff_t."""
+    return (value ^ (1 << 63)) - (1 << 63)
+
+
+def check_rwf(flags: int, write: bool) -> int:
+    """kiocb_set_rw_flags(). Raises: EOPNOTSUPP, EINVAL."""
+    if flags & ~RWF_SUPPORTED or flags & RWF_ATOMIC:
+        raise EOPNOTSUPP(f"flags {flags:#x}")
+    if flags & RWF_APPEND and flags & RWF_NOAPPEND:
+        raise EINVAL("RWF_APPEND and RWF_NOAPPEND")
+    return flags & 0xFFFFFFFF
+
+
+@syscall(327)
+def sys_preadv2(
+    task: Task, fd: Fd, vector: UserOut, count: Size, low: Size, high: Size, flags: UInt
+) -> Result:
+    """preadv2(2): an offset of -1 is the position."""
+    if signed(low) == -1:
+        file = task.files.readable(fd & 0xFFFFFFFF)
+        dest = take_iov(vector, count)
+        return file.read(task, dest, check_rwf(flags, False)) if dest.count else 0
+    file = positioned(task, fd, signed(low), "readable")
+    dest = take_iov(vector, count)
+    return file.read_at(task, dest, signed(low), check_rwf(flags, False)) if dest.count else 0
+
+
+@syscall(328)
+def sys_pwritev2(
+    task: Task, fd: Fd, vector: UserIn, count: Size, low: Size, high: Size, flags: UInt
+) -> Result:
+    """pwritev2(2): an offset of -1 is the position."""
+    if signed(low) == -1:
+        file = task.files.writable(fd & 0xFFFFFFFF)
+        source = take_iov(vector, count)
+        return file.write(task, source, check_rwf(flags, True)) if source.count else 0
+    file = positioned(task, fd, signed(low), "writable")
+    source = take_iov(vector, count)
+    return file.write_at(task, source, signed(low), check_rwf(flags, True)) if source.count else 0
+
+
+@syscall(8)
+def sys_lseek(task: Task, file: File, offset: Offset, whence: UInt) -> Result:
+    """lseek(2)."""
+    if whence > SEEK_MAX:
+        raise EINVAL(f"whence {whence}")
+    return file.seek(task, offset, whence)

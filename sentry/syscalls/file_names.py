@@ -1,0 +1,211 @@
+"""Names of files: link, symlink, unlink, rename, mkdir, mknod, readlink."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_DAC_READ_SEARCH
+from sentry.abi.fcntl import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_REMOVEDIR,
+    AT_SYMLINK_FOLLOW,
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
+)
+from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
+from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
+from sentry.vfs import names
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+
+# --- links
+
+
+async def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+    """do_linkat()."""
+    if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH):
+        raise EINVAL(f"flags {flags:#x}")
+    empty_ok = bool(flags & AT_EMPTY_PATH)
+    old_name = task.mm.read_path(old[1])
+    new_name = task.mm.read_path(new[1])
+    if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
+        opened_by_us = old[0] >= 0 and task.files.get_raw(old[0]).creds is task.creds
+        if not opened_by_us:
+            raise ENOENT("AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH")
+    place = await resolve(
+        task, old[0], old_name, follow=bool(flags & AT_SYMLINK_FOLLOW), empty_ok=empty_ok
+    )
+    await names.link(task, place, new[0], new_name)
+
+
+@syscall(86)
+async def sys_link(task: Task, old: PathAddr, new: PathAddr) -> None:
+    """link(2)."""
+    await link(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
+
+
+@syscall(265)
+async def sys_linkat(
+    task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr, flags: Int
+) -> None:
+    """linkat(2)."""
+    await link(task, (olddirfd, old), (newdirfd, new), flags)
+
+
+@syscall(88)
+async def sys_symlink(task: Task, target: Path, path: Path) -> None:
+    """symlink(2)."""
+    await symlink(task, target, AT_FDCWD, path)
+
+
+@syscall(266)
+async def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: Path) -> None:
+    """symlinkat(2)."""
+    await symlink(task, target, dirfd, path)
+
+
+async def symlink(task: Task, target: bytes, dirfd: int, path: bytes) -> None:
+    """An empty target is ENOENT, as an empty path is."""
+    if not target:
+        raise ENOENT("an empty target")
+    await names.symlink(task, target, dirfd, path)
+
+
+async def readlink(task: Task, dirfd: int, path: bytes, buf: Out, size: int) -> int:
+    """do_readlinkat(): an empty path reads the link that is open as `dirfd` (O_PATH)."""
+    if size <= 0:
+        raise EINVAL(f"size {size}")
+    location = await resolve(task, dirfd, path, follow=False, empty_ok=dirfd != AT_FDCWD)
+    inode = location.dentry.inode
+    if not inode.is_symlink:
+        raise EINVAL("no symbolic link") if path else ENOENT("no symbolic link")
+    text = inode.readlink_for(task) or inode.readlink_cached()
+    if text is None:
+        text = await inode.readlink()
+    text = text[:size]
+    buf.put(text)
+    return len(text)
+
+
+@syscall(89)
+async def sys_readlink(task: Task, path: Path, buf: UserOut, size: Int) -> int:
+    """readlink(2)."""
+    if size > 0 and not path:
+        raise ENOENT("the empty path")
+    return await readlink(task, AT_FDCWD, path, buf, size)
+
+
+@syscall(267)
+async def sys_readlinkat(task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, size: Int) -> int:
+    """readlinkat(2)."""
+    if size <= 0:
+        raise EINVAL(f"size {size}")
+    return await readlink(task, dirfd, task.mm.read_path(path), buf, size)
+
+
+# --- removing
+
+
+@syscall(87)
+async def sys_unlink(task: Task, path: Path) -> None:
+    """unlink(2)."""
+    await names.unlink(task, AT_FDCWD, path)
+
+
+@syscall(263)
+async def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> None:
+    """unlinkat(2)."""
+    if flags & ~AT_REMOVEDIR:
+        raise EINVAL(f"flags {flags:#x}")
+    name = task.mm.read_path(path)
+    if flags & AT_REMOVEDIR:
+        await names.rmdir(task, dirfd, name)
+    else:
+        await names.unlink(task, dirfd, name)
+
+
+@syscall(84)
+async def sys_rmdir(task: Task, path: Path) -> None:
+    """rmdir(2)."""
+    await names.rmdir(task, AT_FDCWD, path)
+
+
+# --- making
+
+
+@syscall(83)
+async def sys_mkdir(task: Task, path: Path, mode: Mode) -> None:
+    """mkdir(2)."""
+    await names.mkdir(task, AT_FDCWD, path, mode)
+
+
+@syscall(258)
+async def sys_mkdirat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
+    """mkdirat(2)."""
+    await names.mkdir(task, dirfd, path, mode)
+
+
+async def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
+    """do_mknodat(): the type is checked before the name."""
+    kind = mode & S_IFMT
+    if kind == S_IFDIR:
+        raise EPERM("a directory")
+    if kind not in (0, S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK):
+        raise EINVAL(f"type {kind:o}")
+    device = dev if kind in (S_IFCHR, S_IFBLK) else 0
+    await names.mknod(task, dirfd, task.mm.read_path(path), mode | (0 if kind else S_IFREG), device)
+
+
+@syscall(133)
+async def sys_mknod(task: Task, path: PathAddr, mode: Mode, dev: UInt) -> None:
+    """mknod(2)."""
+    await mknod(task, AT_FDCWD, path, mode, dev)
+
+
+@syscall(259)
+async def sys_mknodat(task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, dev: UInt) -> None:
+    """mknodat(2)."""
+    await mknod(task, dirfd, path, mode, dev)
+
+
+# --- moving
+
+
+async def rename(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+    """do_renameat2()."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
+        raise EINVAL(f"flags {flags:#x}")
+    if flags & RENAME_EXCHANGE and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
+        raise EINVAL(f"flags {flags:#x}")
+    source = old[0], task.mm.read_path(old[1])
+    await names.rename(task, source, (new[0], task.mm.read_path(new[1])), flags)
+
+
+@syscall(82)
+async def sys_rename(task: Task, old: PathAddr, new: PathAddr) -> None:
+    """rename(2)."""
+    await rename(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
+
+
+@syscall(264)
+async def sys_renameat(
+    task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr
+) -> None:
+    """renameat(2)."""
+    await rename(task, (olddirfd, old), (newdirfd, new), 0)
+
+
+@syscall(316)
+async def sys_renameat2(
+    task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr, flags: UInt
+) -> None:
+    """renameat2(2)."""
+    await rename(task, (olddirfd, old), (newdirfd, new), flags)

@@ -1,0 +1,119 @@
+"""Opening and closing files: open, openat2, creat, close, close_range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import (
+    AT_FDCWD,
+    CLOSE_RANGE_CLOEXEC,
+    CLOSE_RANGE_UNSHARE,
+    O_CLOEXEC,
+    O_CREAT,
+    O_TRUNC,
+    O_WRONLY,
+    OPEN_HOW,
+    RESOLVE_BENEATH,
+    RESOLVE_CACHED,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+)
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.errors import E2BIG, EAGAIN, EINVAL, ENFILE
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
+from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+RESOLVE_FLAGS = (
+    RESOLVE_BENEATH
+    | RESOLVE_CACHED
+    | RESOLVE_IN_ROOT
+    | RESOLVE_NO_MAGICLINKS
+    | RESOLVE_NO_SYMLINKS
+    | RESOLVE_NO_XDEV
+)
+
+
+async def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
+    """do_sys_openat2(): the flags are checked; then the name, a free number, and the file."""
+    name = task.mm.read_path(path)
+    limit = task.rlimit(RLIMIT_NOFILE)
+    task.files.free_from(0, limit)
+    vfs = task.kernel.vfs
+    if vfs.open_files >= vfs.max_files:
+        raise ENFILE("the ceiling of open files")
+    file = await open_path(task, dirfd, name, how)
+    try:
+        return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
+    except BaseException:
+        file.incref().decref()
+        raise
+
+
+@syscall(2)
+async def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> int:
+    """open(2)."""
+    return await open_fd(task, AT_FDCWD, path, OpenHow.old(flags, mode))
+
+
+@syscall(257)
+async def sys_openat(
+    task: Task, dirfd: DirFd, path: PathAddr, flags: OpenFlags, mode: Mode
+) -> int:
+    """openat(2)."""
+    return await open_fd(task, dirfd, path, OpenHow.old(flags, mode))
+
+
+@syscall(85)
+async def sys_creat(task: Task, path: PathAddr, mode: Mode) -> int:
+    """creat(2)."""
+    return await open_fd(task, AT_FDCWD, path, OpenHow.old(O_CREAT | O_WRONLY | O_TRUNC, mode))
+
+
+@syscall(437)
+async def sys_openat2(
+    task: Task, dirfd: DirFd, path: PathAddr, how: Addr, size: Size
+) -> int:
+    """openat2(2): unlike openat, unknown flags fail. The struct may be longer if the rest is zero."""
+    if size < OPEN_HOW.size:
+        raise EINVAL(f"size {size}")
+    if size > 4096:
+        raise E2BIG(f"size {size}")
+    raw = task.mm.read(how, size)
+    if any(raw[OPEN_HOW.size :]):
+        raise E2BIG("unknown fields are set")
+    asked = OPEN_HOW.unpack(raw)
+    if asked.flags >> 32:
+        raise EINVAL(f"flags {asked.flags:#x}")
+    if asked.resolve & ~RESOLVE_FLAGS:
+        raise EINVAL(f"resolve {asked.resolve:#x}")
+    if asked.resolve & RESOLVE_BENEATH and asked.resolve & RESOLVE_IN_ROOT:
+        raise EINVAL("RESOLVE_BENEATH and RESOLVE_IN_ROOT")
+    checked = OpenHow.strict(asked.flags, asked.mode, asked.resolve)
+    if asked.resolve & RESOLVE_CACHED and checked.flags & O_CREAT_TRUNC_TMPFILE:
+        raise EAGAIN("RESOLVE_CACHED changes nothing")
+    return await open_fd(task, dirfd, path, checked)
+
+
+@syscall(3)
+def sys_close(task: Task, fd: UInt) -> None:
+    """close(2)."""
+    task.files.close(task, fd)
+
+
+@syscall(436)
+def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> None:
+    """close_range(2)."""
+    if flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC):
+        raise EINVAL(f"flags {flags:#x}")
+    if first > last:
+        raise EINVAL(f"{first} > {last}")
+    if flags & CLOSE_RANGE_UNSHARE and task.files.users > 1:
+        task.files.users -= 1
+        task.files = task.files.copy()
+    task.files.close_range(task, first, last, only_mark=bool(flags & CLOSE_RANGE_CLOEXEC))

@@ -1,0 +1,229 @@
+"""What files and file systems are: stat, statx, statfs, access."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import (
+    AT_EACCESS,
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_NO_AUTOMOUNT,
+    AT_STATX_SYNC_TYPE,
+    AT_SYMLINK_NOFOLLOW,
+)
+from sentry.abi.mount import MS_NOEXEC
+from sentry.abi.stat import (
+    S_IFCHR,
+    S_IFIFO,
+    S_IFSOCK,
+    STAT,
+    STATFS,
+    STATX,
+    STATX__RESERVED,
+    STATX_ATTR_MOUNT_ROOT,
+    STATX_BASIC_STATS,
+    STATX_BTIME,
+    STATX_MNT_ID,
+    STATX_MNT_ID_UNIQUE,
+)
+from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
+from sentry.errors import EACCES, EINVAL, EROFS
+from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import (
+    DirFd,
+    Int,
+    Path,
+    PathAddr,
+    RawFile,
+    UInt,
+    UserOut,
+)
+from sentry.vfs.access import check_inode
+from sentry.vfs.dentry import Location
+from sentry.vfs.interface import Attributes
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+NS = 1_000_000_000
+
+
+async def attributes_of(location: Location) -> Attributes:
+    """The attributes of a place."""
+    inode = location.dentry.inode
+    return inode.stat_cached() or await inode.stat()
+
+
+def pack_stat(location: Location, a: Attributes) -> bytes:
+    """struct stat."""
+    return STAT.pack(
+        a.dev if a.dev is not None else location.dentry.inode.fs.dev, a.ino, a.nlink, a.mode,
+        a.uid, a.gid, 0, a.rdev, a.size, a.block_size, a.blocks, *divmod(a.atime_ns, NS),
+        *divmod(a.mtime_ns, NS), *divmod(a.ctime_ns, NS), b"",
+    )  # fmt: skip
+
+
+async def stat_fd(task: Task, fd: int, buf: Out) -> None:
+    """fstat(2) of any descriptor."""
+    file = task.files.get_raw(fd)
+    buf.put(pack_stat(file.location, await file.stat()))
+
+
+@syscall(4)
+async def sys_stat(task: Task, path: Path, buf: UserOut) -> None:
+    """stat(2)."""
+    location = await resolve(task, AT_FDCWD, path)
+    buf.put(pack_stat(location, await attributes_of(location)))
+
+
+@syscall(6)
+async def sys_lstat(task: Task, path: Path, buf: UserOut) -> None:
+    """lstat(2)."""
+    location = await resolve(task, AT_FDCWD, path, follow=False)
+    buf.put(pack_stat(location, await attributes_of(location)))
+
+
+@syscall(5)
+async def sys_fstat(task: Task, file: RawFile, buf: UserOut) -> None:
+    """fstat(2)."""
+    buf.put(pack_stat(file.location, await file.stat()))
+
+
+@syscall(262)
+async def sys_newfstatat(
+    task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, flags: UInt
+) -> None:
+    """fstatat(2). AT_EMPTY_PATH allows a null path, too, since Linux 6.11."""
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE):
+        raise EINVAL(f"flags {flags:#x}")
+    if flags & AT_EMPTY_PATH and (not path or not task.mm.read_path(path)) and dirfd >= 0:
+        await stat_fd(task, dirfd, buf)
+        return
+    location = await at_path(task, dirfd, path, flags)
+    buf.put(pack_stat(location, await attributes_of(location)))
+
+
+async def at_path(task: Task, dirfd: int, path: int, flags: int) -> Location:
+    """The place of the *at calls with AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH."""
+    empty_ok = bool(flags & AT_EMPTY_PATH)
+    name = task.mm.read_path(path) if path or not empty_ok else b""
+    return await resolve(
+        task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok
+    )
+
+
+@syscall(332)
+async def sys_statx(
+    task: Task, dirfd: DirFd, path: PathAddr, flags: UInt, mask: UInt, buf: UserOut
+) -> None:
+    """statx(2)."""
+    known = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
+    if mask & STATX__RESERVED:
+        raise EINVAL("STATX__RESERVED")
+    if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE or flags & ~known:
+        raise EINVAL(f"flags {flags:#x}")
+    location = await at_path(task, dirfd, path, flags)
+    buf.put(pack_statx(location, await attributes_of(location), mask))
+
+
+def device_parts(dev: int) -> tuple[int, int]:
+    """Major and minor of a dev_t in the form of struct stat."""
+    return dev >> 8 & 0xFFF, dev & 0xFF | dev >> 12 & 0xFFF00
+
+
+def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
+    """struct statx: all that is known, whatever was asked for."""
+    mount = location.mount
+    known = STATX_BASIC_STATS | (STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID)
+    btime = (0, 0)
+    if a.btime_ns is not None:
+        known |= STATX_BTIME
+        btime = divmod(a.btime_ns, NS)
+    is_root = location.dentry is mount.root
+    dev = a.dev if a.dev is not None else location.dentry.inode.fs.dev
+    return STATX.pack(
+        known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink, a.uid, a.gid,
+        a.mode, b"", a.ino, a.size, a.blocks, STATX_ATTR_MOUNT_ROOT, *divmod(a.atime_ns, NS), 0,
+        *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
+        *device_parts(dev), mount.id, 0, 0, 0, 0, 0, 0, b"", b"",
+    )  # fmt: skip
+
+
+# --- statfs
+
+
+async def put_statfs(location: Location, buf: Out) -> None:
+    """struct statfs of the file system there."""
+    mount = location.mount
+    fs = location.dentry.inode.fs
+    s = await fs.statfs()
+    flags = 0x0020 | mount.flags & 0xF | (1 if mount.read_only else 0)
+    flags |= mount.flags & 0xC00 | (0x1000 if mount.flags & 0x200000 else 0)
+    fsid = fs.dev.to_bytes(8, "little")
+    buf.put(
+        STATFS.pack(
+            s.magic, s.block_size, s.blocks, s.blocks_free, s.blocks_free, s.files, s.files_free,
+            fsid, s.name_max, s.block_size, flags, b"",
+        )
+    )  # fmt: skip
+
+
+@syscall(137)
+async def sys_statfs(task: Task, path: Path, buf: UserOut) -> None:
+    """statfs(2)."""
+    await put_statfs(await resolve(task, AT_FDCWD, path), buf)
+
+
+@syscall(138)
+async def sys_fstatfs(task: Task, file: RawFile, buf: UserOut) -> None:
+    """fstatfs(2)."""
+    await put_statfs(file.location, buf)
+
+
+# --- access
+
+
+async def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> None:
+    """do_faccessat()."""
+    if mode & ~7:
+        raise EINVAL(f"mode {mode:o}")
+    if flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise EINVAL(f"flags {flags:#x}")
+    creds = task.creds if flags & AT_EACCESS else task.creds.for_access()
+    empty_ok = bool(flags & AT_EMPTY_PATH)
+    name = task.mm.read_path(path) if path or not empty_ok else b""
+    location = await resolve(
+        task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok, creds=creds
+    )
+    inode = location.dentry.inode
+    if mode & MAY_EXEC and inode.is_regular and location.mount.flags & MS_NOEXEC:
+        raise EACCES("a noexec mount")
+    if not mode:
+        return
+    check_inode(creds, inode, mode)
+    special = inode.kind in (S_IFCHR, S_IFIFO, S_IFSOCK, 0o060000)
+    if mode & MAY_WRITE and not special and location.mount.read_only:
+        raise EROFS("a read-only mount")
+
+
+@syscall(21)
+async def sys_access(task: Task, path: PathAddr, mode: Int) -> None:
+    """access(2)."""
+    await access(task, AT_FDCWD, path, mode, 0)
+
+
+@syscall(269)
+async def sys_faccessat(task: Task, dirfd: DirFd, path: PathAddr, mode: Int) -> None:
+    """faccessat(2): the system call has no flags."""
+    await access(task, dirfd, path, mode, 0)
+
+
+@syscall(439)
+async def sys_faccessat2(
+    task: Task, dirfd: DirFd, path: PathAddr, mode: Int, flags: Int
+) -> None:
+    """faccessat2(2)."""
+    await access(task, dirfd, path, mode, flags)
