@@ -16,25 +16,25 @@ KVM_CREATE_VCPU KVM_SET_USER_MEMORY_REGION KVM_SET_TSS_ADDR KVM_SET_IDENTITY_MAP
 KVM_RUN KVM_GET_REGS KVM_SET_REGS KVM_GET_SREGS KVM_SET_SREGS KVM_GET_MSRS KVM_SET_MSRS
 KVM_SET_CPUID2 KVM_GET_XCRS KVM_SET_XCRS KVM_GET_XSAVE KVM_SET_XSAVE KVM_GET_VCPU_EVENTS
 KVM_SET_SIGNAL_MASK KVM_GET_TSC_KHZ KVM_SET_TSC_KHZ
-""".split()
+"""
 
 CAPABILITIES = """
 KVM_CAP_USER_MEMORY KVM_CAP_SYNC_REGS KVM_CAP_IMMEDIATE_EXIT KVM_CAP_NR_VCPUS KVM_CAP_MAX_VCPUS
 KVM_CAP_NR_MEMSLOTS KVM_CAP_READONLY_MEM KVM_CAP_XSAVE KVM_CAP_XSAVE2 KVM_CAP_XCRS
 KVM_CAP_SET_TSS_ADDR KVM_CAP_EXT_CPUID KVM_CAP_TSC_CONTROL KVM_CAP_VCPU_ATTRIBUTES
 KVM_CAP_X86_DISABLE_EXITS KVM_CAP_CHECK_EXTENSION_VM
-""".split()
+"""
 
 EXITS = """
 KVM_EXIT_UNKNOWN KVM_EXIT_EXCEPTION KVM_EXIT_IO KVM_EXIT_HYPERCALL KVM_EXIT_DEBUG KVM_EXIT_HLT
 KVM_EXIT_MMIO KVM_EXIT_IRQ_WINDOW_OPEN KVM_EXIT_SHUTDOWN KVM_EXIT_FAIL_ENTRY KVM_EXIT_INTR
 KVM_EXIT_INTERNAL_ERROR KVM_EXIT_SYSTEM_EVENT
-""".split()
+"""
 
 FLAGS = """
 KVM_API_VERSION KVM_MEM_READONLY KVM_MEM_LOG_DIRTY_PAGES KVM_SYNC_X86_REGS KVM_SYNC_X86_SREGS
 KVM_SYNC_X86_EVENTS KVM_EXIT_IO_IN KVM_EXIT_IO_OUT KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-""".split()
+"""
 
 STRUCTS = """
 struct kvm_regs {
@@ -119,7 +119,10 @@ static uint32_t run_internal_count(struct kvm_run *r)
 {
     return r->internal.ndata <= 16 ? r->internal.ndata : 16;
 }
-static uint64_t run_internal_data(struct kvm_run *r, uint32_t i) { return r->internal.data[i & 15]; }
+static uint64_t run_internal_data(struct kvm_run *r, uint32_t i)
+{
+    return r->internal.data[i & 15];
+}
 static uint32_t run_system_event(struct kvm_run *r) { return r->system_event.type; }
 """
 
@@ -154,8 +157,7 @@ uint32_t run_system_event(struct kvm_run *r);
 
 ffibuilder = FFI()
 ffibuilder.cdef(STRUCTS)
-ffibuilder.cdef(
-    "\n".join(f"#define {name} ..." for name in IOCTLS + CAPABILITIES + EXITS + FLAGS)
-)
+NAMES = (IOCTLS + CAPABILITIES + EXITS + FLAGS).split()
+ffibuilder.cdef("\n".join(f"#define {name} ..." for name in NAMES))
 ffibuilder.cdef(ACCESSORS)
 ffibuilder.set_source("kvm._kvm", ACCESSORS_C, extra_compile_args=["-O2", "-Wall"])

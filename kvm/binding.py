@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kvm import _kvm  # type: ignore[attr-defined]
+from kvm import _kvm
 
 ffi: Any = _kvm.ffi
 lib: Any = _kvm.lib

@@ -54,9 +54,7 @@ class System:
 
     def capability(self, number: int) -> int:
         """KVM_CHECK_EXTENSION: 0 when unsupported, else 1 or a number with the meaning of it."""
-        return check(
-            lib.kvm_ioctl(self.fd, lib.KVM_CHECK_EXTENSION, number), "KVM_CHECK_EXTENSION"
-        )
+        return check(lib.kvm_ioctl(self.fd, lib.KVM_CHECK_EXTENSION, number), "KVM_CHECK_EXTENSION")
 
     def vcpu_map_size(self) -> int:
         """Bytes of a vCPU's kvm_run mapping."""

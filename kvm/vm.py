@@ -35,9 +35,7 @@ class VM:
 
     def capability(self, number: int) -> int:
         """KVM_CHECK_EXTENSION of this machine."""
-        return check(
-            lib.kvm_ioctl(self.fd, lib.KVM_CHECK_EXTENSION, number), "KVM_CHECK_EXTENSION"
-        )
+        return check(lib.kvm_ioctl(self.fd, lib.KVM_CHECK_EXTENSION, number), "KVM_CHECK_EXTENSION")
 
     def set_memory(self, slot: MemorySlot) -> None:
         """Add or change a slot.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
@@ -139,7 +138,8 @@ class KvmPlatform:
     """A machine with a pool of vCPUs. At most one per process at a time.
 
     `ram_fd` is the file behind guest memory (ours from now on), `ram_size` its length in bytes
-    (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without an exit.
+    (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without
+    an exit.
     Raises: Unavailable, OSError.
     """
 
@@ -189,9 +189,7 @@ class KvmPlatform:
         }
         at = ffi.new("struct entry_labels *", labels)
         _check(
-            lib.pool_set_stubs(
-                ring3, entry.code, len(entry.code), stubs.code, len(stubs.code), at
-            ),
+            lib.pool_set_stubs(ring3, entry.code, len(entry.code), stubs.code, len(stubs.code), at),
             "entry code",
         )
         for number, vcpu in enumerate(self._vcpus):

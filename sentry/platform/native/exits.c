@@ -108,18 +108,23 @@ static enum exit_kind exception(struct vcpu *v, struct ctx *c)
     uint64_t stub = v->run->s.regs.regs.rip - 1 - (HIGH_BASE + HIGH_STUBS);
     uint64_t stack = HIGH_BASE + HIGH_VCPU + v->index * HIGH_VCPU_STRIDE + FRAME_SIZE;
     uint64_t offset = v->run->s.regs.regs.rsp - stack;
-    if (stub % STUB_STRIDE || stub / STUB_STRIDE > 255 || offset > FRAME_SIZE - 6 * 8)
-        return EXIT_BROKEN;
     unsigned vector = (unsigned)(stub / STUB_STRIDE);
-    uint64_t frame[6], *f = frame;
-    memcpy(frame, v->stack + offset, sizeof frame);
+    uint64_t frame[6], *f = frame, size = has_error_code(vector) ? 6 * 8 : 5 * 8;
+    if (stub % STUB_STRIDE || stub / STUB_STRIDE > 255 || offset > FRAME_SIZE - size) {
+        c->vector = KVM_EXIT_HLT;
+        c->error_code = stub;
+        return EXIT_BROKEN;
+    }
+    memcpy(frame, v->stack + offset, size);
     c->error_code = has_error_code(vector) ? *f++ : 0;
     c->vector = vector;
     regs_from_sync(v, c);
     c->regs[R_RIP] = f[0];
     c->regs[R_RFLAGS] = f[2] & ~RFLAGS_RF;
     c->regs[R_RSP] = f[3];
-    if (vector == 1 && pool.ring3 && f[0] == v->entry_va) /* SYSCALL was single-stepped */
+    /* A SYSCALL that stayed in ring 3 was single-stepped: the trap comes before or after the first
+     * instruction of the entry code, which changes no register. */
+    if (vector == 1 && pool.ring3 && f[0] - v->entry_va <= pool.at.rcx)
         return live_syscall(c, c->regs[R_RCX]);
     if (vector == 14) {
         c->fault_addr = v->run->s.regs.sregs.cr2;

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 import kvm
-from tests.unit.kvm.conftest import needs_kvm
 
 
-@needs_kvm
+@pytest.mark.kvm
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="needs /dev/kvm")
 def test_readme_example_prints_the_byte_written_to_the_port(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,0 +1,147 @@
+"""A machine for tiny guest programs in assembly, over every platform."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentry.platform.interface import ExitKind, Reg
+
+CODE, DATA, STACK = 0x400000, 0x600000, 0x800000
+STACK_TOP = STACK + 0x3F00
+READ, WRITE, EXECUTE = 1, 2, 4
+TIMEOUT_NS = 10_000_000_000
+
+
+@lru_cache
+def assemble(source: str) -> bytes:
+    """Flat code of AT&T assembly, linked at CODE; DATA and STACK are known as symbols."""
+    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"platform-contract-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    defines = [f"-Wl,--defsym={name}={value}" for name, value in (("DATA", DATA), ("STACK", STACK))]
+    options = ["-nostdlib", "-static", f"-Wl,-Ttext={CODE}", "-Wl,--build-id=none", "-Wl,-e,0"]
+    command: list[str] = ["gcc", *options, *defines, "-x", "assembler", "-", "-o"]
+    text = f".text\n{source}\n"
+    subprocess.run([*command, str(folder / "program")], input=text, text=True, check=True)
+    flat = str(folder / "flat")
+    command = ["objcopy", "-O", "binary", "-j", ".text", str(folder / "program"), flat]
+    subprocess.run(command, check=True)
+    code = Path(flat).read_bytes()
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return code
+
+
+class Machine:
+    """A platform with helpers to run programs to their exits."""
+
+    def __init__(self, platform: Any) -> None:
+        self.platform = platform
+        self._exited: deque[Any] = deque()
+
+    def space(self, source: str) -> Any:
+        """An address space with a program, a page of data and a stack."""
+        code = assemble(source)
+        space = self.platform.new_address_space()
+        space.map_anonymous(CODE, -(-len(code) // 4096), READ | WRITE | EXECUTE)
+        space.map_anonymous(DATA, 1, READ | WRITE)
+        space.map_anonymous(STACK, 4, READ | WRITE)
+        assert space.write(CODE, code) == len(code)
+        return space
+
+    def context(self, space: Any, **regs: int) -> Any:
+        """A context at the program's start."""
+        context = self.platform.new_context(space)
+        context.regs[Reg.RIP], context.regs[Reg.RSP] = CODE, STACK_TOP
+        for name, value in regs.items():
+            context.regs[Reg[name.upper()]] = value
+        context.owner = space
+        return context
+
+    def start(self, source: str, **regs: int) -> Any:
+        """A running context in an address space of its own."""
+        context = self.context(self.space(source), **regs)
+        context.resume()
+        return context
+
+    def poll(self) -> None:
+        """Let the platform do what can be done now."""
+        self._exited.extend(self.platform.wait(time.monotonic_ns()))
+
+    def any_exit(self) -> Any:
+        """The next context that came back."""
+        deadline = time.monotonic_ns() + TIMEOUT_NS
+        while not self._exited:
+            assert time.monotonic_ns() < deadline, "no exit came"
+            self._exited.extend(self.platform.wait(deadline))
+        return self._exited.popleft()
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until something is true that happens inside platform.wait."""
+        deadline = time.monotonic_ns() + TIMEOUT_NS
+        while not condition():
+            assert time.monotonic_ns() < deadline, "it did not happen"
+            self._exited.extend(self.platform.wait(time.monotonic_ns() + 1_000_000))
+
+    def exit_of(self, context: Any) -> ExitKind:
+        """The next exit of this context, not counting interruptions."""
+        while True:
+            came = self.any_exit()
+            assert came is context
+            if came.exit != ExitKind.INTERRUPTED:
+                return ExitKind(came.exit)
+            came.resume()
+
+    def syscall_of(self, context: Any) -> int:
+        """The number of the next system call of this context."""
+        kind = self.exit_of(context)
+        assert kind == ExitKind.SYSCALL, (kind, context.vector, hex(context.regs[Reg.RIP]))
+        return int(context.regs[Reg.ORIG_RAX])
+
+
+def _kvm(mailbox: bool) -> Any:
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/kvm")
+    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
+
+    return KvmPlatform(os.memfd_create("ram"), 2 << 30, mailbox=mailbox)
+
+
+def _unicorn() -> Any:
+    from sentry.platform.unicorn import (  # noqa: PLC0415
+        Unavailable,
+        UnicornPlatform,
+        find_library,
+    )
+
+    try:
+        find_library()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    return UnicornPlatform(os.memfd_create("ram"), 2 << 30)
+
+
+PLATFORMS: dict[str, Callable[[], Any]] = {
+    "kvm-mailbox": lambda: _kvm(True),
+    "kvm-exit": lambda: _kvm(False),
+    "unicorn": _unicorn,
+}
+
+
+@pytest.fixture(params=PLATFORMS)
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Every platform in turn."""
+    platform = PLATFORMS[request.param]()
+    try:
+        yield Machine(platform)
+    finally:
+        platform.close()
