@@ -1,0 +1,24 @@
+"""Description of the native module `sentry.platform._unicorn` (see ci/build.py).
+
+It needs nothing of unicorn to be built: the library is loaded when the platform is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+NATIVE = Path(__file__).resolve().parent / "unicorn_native"
+LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
+
+ffibuilder = FFI()
+ffibuilder.cdef((NATIVE / "machine.cdef.h").read_text())
+ffibuilder.set_source(
+    "sentry.platform._unicorn",
+    '#include "machine.h"',
+    sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
+    include_dirs=[str(NATIVE), str(LAYOUT)],
+    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    py_limited_api=True,
+)

@@ -1,0 +1,222 @@
+/* One stretch of emulation, and why it ended. */
+#include "machine.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { V_BREAKPOINT = 3, V_OVERFLOW = 4, V_UNDEFINED = 6, V_STACK = 12, V_PROTECTION = 13 };
+#define TRIES 3
+
+/* ---- hooks ---------------------------------------------------------------------------------- */
+
+/* The first that ends a stretch counts: code behind it may still run to the end of its block. */
+static int ends(enum exit_kind kind)
+{
+    if (machine.found != EXIT_NONE)
+        return 0;
+    machine.found = kind;
+    api.emu_stop(machine.uc);
+    return 1;
+}
+
+void on_syscall(uc_engine *uc, void *data)
+{
+    (void)uc, (void)data;
+    ends(EXIT_SYSCALL);
+}
+
+/* An instruction that unicorn executes and ring 3 may not. The registers are those before it; it
+ * cannot be undone that the rest of the block is executed in memory. */
+static void forbidden(uint64_t vector)
+{
+    if (!ends(EXIT_EXCEPTION))
+        return;
+    machine.vector = vector;
+    machine.error_code = 0;
+    registers_store(machine.current);
+    fpu_store(machine.current);
+    machine.current->live = 0;
+}
+
+void on_sysenter(uc_engine *uc, void *data)
+{
+    (void)uc, (void)data;
+    forbidden(V_UNDEFINED);
+}
+
+uint32_t on_in(uc_engine *uc, uint32_t port, int size, void *data)
+{
+    (void)uc, (void)port, (void)size, (void)data;
+    forbidden(V_PROTECTION);
+    return 0;
+}
+
+void on_out(uc_engine *uc, uint32_t port, int size, uint32_t value, void *data)
+{
+    (void)uc, (void)port, (void)size, (void)value, (void)data;
+    forbidden(V_PROTECTION);
+}
+
+void on_interrupt(uc_engine *uc, uint32_t vector, void *data)
+{
+    (void)uc, (void)data;
+    if (ends(EXIT_EXCEPTION)) {
+        machine.vector = vector;
+        machine.error_code = 0;
+    }
+}
+
+bool on_invalid(uc_engine *uc, void *data)
+{
+    on_interrupt(uc, V_UNDEFINED, data);
+    return false;
+}
+
+/* ---- one stretch ---------------------------------------------------------------------------- */
+
+static int emulate(uint64_t rip)
+{
+    machine.found = EXIT_NONE;
+    machine.fault_addr = 0;
+    machine.stat_runs++;
+    return api.emu_start(machine.uc, rip, 0, 0, 0);
+}
+
+/* Execute the faulting instruction again, with its page mapped to the hole, to learn the address.
+ *
+ * A store that begins in the page before would change that page's last bytes before it comes to
+ * the hole (the first attempt did not: it was refused before anything was stored): put them back.
+ */
+static uint64_t faulting_address(struct uctx *c, uint64_t page, int write)
+{
+    uint8_t before[64], *end = write ? user_byte(c, page - sizeof before, 1) : NULL;
+    uint64_t address = page;
+    if (end)
+        memcpy(before, end, sizeof before);
+    machine.looking_for = page | 1;
+    for (int i = 0; i < TRIES; i++) { /* the watcher may stop it before it begins */
+        (void)emulate(c->regs[R_RIP]);
+        if (machine.found == EXIT_NONE)
+            continue;
+        if (machine.found == EXIT_FAULT)
+            address = machine.fault_addr;
+        break;
+    }
+    machine.looking_for = 0;
+    machine.space = 0; /* the hole has to leave the TLB */
+    if (end && address == page)
+        memcpy(end, before, sizeof before);
+    return address;
+}
+
+static enum exit_kind fault(struct uctx *c)
+{
+    uint64_t page = machine.fault_addr, code = machine.error_code;
+    registers_store(c);
+    c->vector = 14;
+    c->error_code = code;
+    if (code & 16) /* a fetch: of the instruction's start, or of its rest in the next page */
+        c->fault_addr = (c->regs[R_RIP] & ~(PAGE - 1)) == page ? c->regs[R_RIP] : page;
+    else
+        c->fault_addr = faulting_address(c, page, (code & 2) != 0);
+    return EXIT_FAULT;
+}
+
+/* INT n: unicorn takes any n and leaves RIP behind it, where real descriptors say #GP. */
+static void software_interrupt(struct uctx *c)
+{
+    uint64_t vector = c->vector;
+    if (vector == V_BREAKPOINT || vector == V_OVERFLOW)
+        return;
+    const uint8_t *opcode = user_byte(c, c->regs[R_RIP] - 2, 0);
+    const uint8_t *number = user_byte(c, c->regs[R_RIP] - 1, 0);
+    int is_int = opcode && number && *opcode == 0xcd && *number == vector;
+    if (vector < 32 && !is_int)
+        return;
+    c->regs[R_RIP] -= 2;
+    c->vector = V_PROTECTION;
+    c->error_code = vector * 8 + 2;
+}
+
+/* An address that is not canonical: #SS if it was reached through the stack pointer. */
+static void not_canonical(struct uctx *c)
+{
+    if (machine.fault_addr - (c->regs[R_RSP] & ~(PAGE - 1)) + PAGE <= 2 * PAGE)
+        c->vector = V_STACK;
+}
+
+static enum exit_kind exception(struct uctx *c, int stored)
+{
+    c->vector = machine.vector;
+    c->error_code = machine.error_code;
+    if (!stored) {
+        registers_store(c);
+        fpu_store(c);
+        c->live = 0;
+        if (machine.fault_addr)
+            not_canonical(c);
+        else
+            software_interrupt(c);
+    }
+    /* unicorn delivers no exception, so for it this one would stay in flight and the next one be
+     * a double fault. */
+    api.context_restore(machine.uc, machine.pristine);
+    machine.loaded = NULL;
+    return EXIT_EXCEPTION;
+}
+
+static enum exit_kind system_call(struct uctx *c)
+{
+    registers_store(c);
+    c->regs[R_RCX] = c->regs[R_RIP];
+    c->regs[R_R11] = c->regs[R_RFLAGS];
+    c->regs[R_ORIG_RAX] = c->regs[R_RAX];
+    c->regs[R_RAX] = (uint64_t)-ENOSYS;
+    return EXIT_SYSCALL;
+}
+
+static void fpu_into_cpu(struct uctx *c)
+{
+    struct uctx *other = machine.loaded;
+    if (other == c && c->live)
+        return;
+    if (other && other != c && other->live) {
+        fpu_store(other);
+        other->live = 0;
+    }
+    fpu_load(c);
+    machine.loaded = c;
+    c->live = 1;
+}
+
+enum exit_kind run(struct uctx *c)
+{
+    translate_prepare(c);
+    fpu_into_cpu(c);
+    registers_load(c);
+    machine.current = c;
+    int error = emulate(c->regs[R_RIP]);
+    int lost = machine.lost, found = machine.found;
+    enum exit_kind kind;
+    if (found == EXIT_SYSCALL) {
+        kind = system_call(c);
+    } else if (found == EXIT_FAULT) {
+        kind = fault(c);
+    } else if (found == EXIT_EXCEPTION) {
+        kind = exception(c, !c->live);
+    } else {
+        registers_store(c);
+        c->vector = (uint64_t)error;
+        c->fault_addr = machine.fault_addr;
+        kind = found != EXIT_NONE ? (enum exit_kind)found
+               : lost             ? EXIT_FILE_GONE
+               : error            ? EXIT_BROKEN
+                                  : EXIT_INTERRUPTED;
+    }
+    machine.current = NULL;
+    if (machine.lost) {
+        translate_restore_lost();
+        machine.space = 0;
+    }
+    return kind;
+}

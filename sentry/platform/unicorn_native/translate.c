@@ -1,0 +1,258 @@
+/* Our page tables as the emulated CPU's TLB sees them.
+ *
+ * The TLB is filled from the tables on demand and dropped as a whole when one of the two counters
+ * of the memory half has moved: a translation was taken away, or bytes that may be code changed
+ * under it. unicorn keeps translated code by physical address; it sees the program's own stores,
+ * not the host's. So when a page is fetched from anew, its bytes are compared with a hash of what
+ * they were, which catches reused frames, rewritten files and everything else alike.
+ */
+#define _GNU_SOURCE
+#include "machine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#define PTE_P 0x001ull
+#define PTE_W 0x002ull
+#define PTE_U 0x004ull
+#define PTE_PS 0x080ull
+#define PTE_NX (1ull << 63)
+#define PTE_ADDR 0x000ffffffffff000ull
+#define BLOCK (2ull << 20)
+
+#define PF_PRESENT 1 /* error code of a page fault, SDM volume 3 section 4.7 */
+#define PF_WRITE 2
+#define PF_USER 4
+#define PF_FETCH 16
+
+#define HASHES (OWN_GPA / PAGE)
+#define SPARES 16
+
+static struct sigaction previous;
+static uint8_t *spare; /* where vanished pages of the windows wait for the end of a stretch */
+static uint8_t *lost_at[SPARES];
+
+/* ---- host memory that may not be there ------------------------------------------------------ */
+
+extern const char unicorn_probe_at[], unicorn_probe_out[];
+int unicorn_probe(const void *at);
+__asm__(".pushsection .text\n"
+        ".globl unicorn_probe\n.hidden unicorn_probe\n.type unicorn_probe,@function\n"
+        ".globl unicorn_probe_at\n.hidden unicorn_probe_at\n"
+        ".globl unicorn_probe_out\n.hidden unicorn_probe_out\n"
+        "unicorn_probe:\n"
+        "    mov $1, %eax\n"
+        "unicorn_probe_at:\n"
+        "    movb (%rdi), %cl\n"
+        "    xor %eax, %eax\n"
+        "unicorn_probe_out:\n"
+        "    ret\n"
+        ".popsection\n");
+
+static int in_window(const uint8_t *at)
+{
+    return (at >= machine.ro_window && at < machine.ro_window + WINDOW) ||
+           (at >= machine.rw_window && at < machine.rw_window + WINDOW);
+}
+
+/* SIGBUS in emulated code: a host file shrank while its page was in the TLB. The page is put
+ * aside and zeros take its place until the emulation has stopped; it cannot be left from here. */
+static void on_sigbus(int signal, siginfo_t *info, void *context)
+{
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    if (registers[REG_RIP] == (greg_t)(uintptr_t)unicorn_probe_at) {
+        registers[REG_RIP] = (greg_t)(uintptr_t)unicorn_probe_out;
+        return;
+    }
+    uint8_t *at = (uint8_t *)((uintptr_t)info->si_addr & ~(PAGE - 1));
+    int n = machine.lost ? machine.lost - 1 : 0;
+    if (machine.current && in_window(at) && n < SPARES &&
+        mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, spare + n * PAGE) != MAP_FAILED &&
+        mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+            MAP_FAILED) {
+        lost_at[n] = at;
+        machine.lost = n + 2;
+        api.emu_stop(machine.uc);
+        return;
+    }
+    if (previous.sa_flags & SA_SIGINFO)
+        previous.sa_sigaction(signal, info, context);
+    else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)
+        previous.sa_handler(signal);
+    else
+        sigaction(signal, &previous, NULL); /* the instruction repeats, with the default action */
+}
+
+void translate_restore_lost(void)
+{
+    for (int n = machine.lost - 2; n >= 0; n--)
+        (void)!mremap(spare + n * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, lost_at[n]);
+    machine.lost = 0;
+}
+
+int translate_open(void)
+{
+    struct sigaction action = {.sa_sigaction = on_sigbus};
+    action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    machine.hashes = mmap(NULL, HASHES * sizeof *machine.hashes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    spare = mmap(NULL, SPARES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                 0);
+    if (machine.hashes == MAP_FAILED || spare == MAP_FAILED)
+        return -ENOMEM;
+    return sigaction(SIGBUS, &action, &previous) < 0 ? -errno : 0;
+}
+
+void translate_close(void)
+{
+    if (machine.hashes && machine.hashes != MAP_FAILED) {
+        munmap(machine.hashes, HASHES * sizeof *machine.hashes);
+        sigaction(SIGBUS, &previous, NULL);
+    }
+    if (spare && spare != MAP_FAILED)
+        munmap(spare, SPARES * PAGE);
+    spare = NULL;
+}
+
+/* ---- page tables ---------------------------------------------------------------------------- */
+
+/* The entry for this page, with the page's own address; 0: none. */
+static uint64_t lookup(uint64_t root, uint64_t va)
+{
+    uint64_t at = root;
+    if (!root || va >= USER_END)
+        return 0;
+    for (int level = 4;; level--) {
+        const uint64_t *table = (const uint64_t *)(machine.ram + at);
+        uint64_t entry = table[va >> (3 + 9 * level) & 511];
+        if (!(entry & PTE_P) || level == 1)
+            return entry & PTE_P ? entry : 0;
+        if (level == 2 && (entry & PTE_PS)) {
+            uint64_t gpa = (entry & PTE_ADDR & ~(BLOCK - 1)) | (va & (BLOCK - PAGE));
+            return (entry & ~PTE_ADDR & ~PTE_PS) | gpa;
+        }
+        at = entry & PTE_ADDR;
+    }
+}
+
+static uint8_t *host_of(uint64_t gpa)
+{
+    if (gpa < machine.span)
+        return machine.ram + gpa;
+    if (gpa >= RO_GPA && gpa < RW_GPA)
+        return machine.ro_window + (gpa - RO_GPA);
+    if (gpa >= RW_GPA && gpa < OWN_GPA)
+        return machine.rw_window + (gpa - RW_GPA);
+    return NULL;
+}
+
+/* Host address of a byte that the program may access; NULL if it may not. */
+uint8_t *user_byte(struct uctx *c, uint64_t va, int write)
+{
+    const uint64_t need = PTE_P | PTE_U | (write ? PTE_W : 0);
+    uint64_t entry = lookup(c->root, va);
+    uint8_t *page = (entry & need) == need ? host_of(entry & PTE_ADDR) : NULL;
+    return page && !unicorn_probe(page) ? page + (va & (PAGE - 1)) : NULL;
+}
+
+static uint32_t hash_page(const uint8_t *page)
+{
+    const uint64_t k = 0x9e3779b97f4a7c15ull;
+    uint64_t lane[4] = {1, 2, 3, 4};
+    for (size_t i = 0; i < PAGE / sizeof lane; i++) {
+        uint64_t word[4];
+        memcpy(word, page + i * sizeof lane, sizeof word);
+        for (int j = 0; j < 4; j++)
+            lane[j] = ((lane[j] ^ word[j]) * k) ^ (lane[j] >> 29);
+    }
+    uint64_t all = lane[0] ^ (lane[1] * k) ^ (lane[2] << 17) ^ (lane[3] * 31);
+    return (uint32_t)(all ^ all >> 32) | 1; /* 0: never translated */
+}
+
+/* The program is about to fetch from this page: is what was translated from it still true? */
+static void check_code(uint64_t va, uint64_t gpa, const uint8_t *page)
+{
+    static int inside; /* dropping translations fills the TLB once more */
+    if (inside)
+        return;
+    uint32_t *known = &machine.hashes[gpa / PAGE], now = hash_page(page);
+    if (*known == now)
+        return;
+    if (*known) {
+        inside = 1;
+        api.ctl(machine.uc, UC_CTL_TB_REMOVE_CACHE, va, va + PAGE);
+        inside = 0;
+    }
+    *known = now;
+    machine.stat_translated++;
+}
+
+static bool refuse(enum exit_kind kind, uint64_t va, uint64_t error_code, uint64_t vector)
+{
+    if (machine.found == EXIT_NONE) {
+        machine.found = kind;
+        machine.fault_addr = va;
+        machine.error_code = error_code;
+        machine.vector = vector;
+    }
+    return false;
+}
+
+bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entry, void *data)
+{
+    (void)uc, (void)data;
+    uint64_t need = PTE_P | PTE_U | (type == UC_MEM_WRITE ? PTE_W : 0);
+    uint64_t pte = machine.current ? lookup(machine.current->root, va) : 0;
+    if ((uint64_t)((int64_t)(va << 16) >> 16) != va)
+        return refuse(EXIT_EXCEPTION, va, 0, 13); /* not canonical: #GP, not #PF */
+    if ((pte & need) != need || (type == UC_MEM_FETCH && (pte & PTE_NX))) {
+        if (machine.looking_for == (va | 1)) {
+            entry->paddr = HOLE_GPA;
+            entry->perms = UC_PROT_ALL;
+            return true;
+        }
+        uint64_t code = PF_USER | (pte ? PF_PRESENT : 0) | (type == UC_MEM_WRITE ? PF_WRITE : 0) |
+                        (type == UC_MEM_FETCH ? PF_FETCH : 0);
+        return refuse(EXIT_FAULT, va, code, 14);
+    }
+    uint64_t gpa = pte & PTE_ADDR;
+    uint8_t *page = host_of(gpa);
+    if (!page)
+        return refuse(EXIT_BROKEN, va, 0, 0);
+    if (unicorn_probe(page))
+        return refuse(gpa < RO_GPA ? EXIT_NO_MEMORY : EXIT_FILE_GONE, va, 0, 0);
+    entry->paddr = gpa;
+    entry->perms = UC_PROT_READ | (pte & PTE_W ? UC_PROT_WRITE : 0);
+    if (type == UC_MEM_FETCH) { /* only then: every fetch has to come by here first */
+        entry->perms |= UC_PROT_EXEC;
+        check_code(va, gpa, page);
+    }
+    return true;
+}
+
+/* An access to the hole: unicorn gives TLB fills the page only, this hook the very address. */
+bool on_unmapped(uc_engine *uc, int type, uint64_t address, int size, int64_t value, void *data)
+{
+    (void)uc, (void)type, (void)size, (void)value, (void)data;
+    if (machine.looking_for && address - HOLE_GPA < PAGE && machine.found == EXIT_NONE) {
+        machine.found = EXIT_FAULT;
+        machine.fault_addr = (machine.looking_for & ~1ull) + (address - HOLE_GPA);
+    } else {
+        refuse(EXIT_BROKEN, address, 0, 0);
+    }
+    return false;
+}
+
+void translate_prepare(struct uctx *c)
+{
+    uint64_t changes = *machine.changes[0] + *machine.changes[1];
+    if (machine.space == c->space && machine.seen_changes == changes)
+        return;
+    api.ctl(machine.uc, UC_CTL_TLB_FLUSH);
+    machine.space = c->space;
+    machine.seen_changes = changes;
+    machine.stat_flushes++;
+}
