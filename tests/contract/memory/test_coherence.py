@@ -1,0 +1,179 @@
+"""What a running program sees is what sentry.mm says, through any history of its page tables.
+
+After every change a program on a vCPU that has used the old translations walks all of memory: each
+mapped page must hold its tag, and each unmapped one must fault.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
+from sentry.mm.errors import SegFault
+from sentry.mm.manager import MemoryManager
+from sentry.platform.interface import ExitKind, Reg
+
+if TYPE_CHECKING:
+    from conftest import Guest
+
+PAGE = 4096
+UNIT = 128 * PAGE
+UNITS = 32
+BASE = 0x40000000 - 8 * UNIT
+TABLE = 0x20000000
+FIXED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+RW = 3
+
+VERIFY = """
+    mov %rbx, %rsi
+1:  mov (%rsi), %rdi
+    test %rdi, %rdi
+    jz 2f
+    mov (%rdi), %rax
+    cmp 8(%rsi), %rax
+    jne 3f
+    add $16, %rsi
+    jmp 1b
+2:  mov $200, %eax
+    syscall
+    ud2
+3:  mov $201, %eax
+    syscall
+    ud2
+    .org 0x80
+    mov (%rbx), %rax
+    mov $202, %eax
+    syscall
+    ud2
+    .org 0xc0
+    mov %rdx, (%rbx)
+    mov $203, %eax
+    syscall
+    ud2
+"""
+PROBE, STORE = 0x80, 0xC0
+
+
+class Process:
+    """An address space, what should be in it, and threads that look."""
+
+    def __init__(self, guest: Guest, mm: MemoryManager, pages: dict[int, int]) -> None:
+        self.guest = guest
+        self.mm = mm
+        self.pages = pages
+        """Tag of every mapped page whose tag was set, by address."""
+        self.units: set[int] = set()
+        self.threads: list[Any] = []
+
+    def run(self, number: int, offset: int, **regs: int) -> ExitKind:
+        """Let a thread run code and repair its faults; why it came back in the end."""
+        number = min(number, len(self.threads))
+        if number == len(self.threads):
+            self.threads.append(self.guest.thread(self.mm, offset, **regs))
+        else:
+            self.guest.again(self.threads[number], offset, **regs)
+        return self.guest.serve(self.threads[number], self.mm)
+
+    def verify(self, rng: random.Random) -> None:
+        entries = sorted(self.pages.items())
+        self.mm.write(TABLE, b"".join(struct.pack("<2Q", *e) for e in entries) + bytes(16))
+        for number in range(2):
+            assert self.run(number, 0, rbx=TABLE) == ExitKind.SYSCALL
+            regs = self.threads[number].regs
+            assert regs[Reg.ORIG_RAX] == 200, f"{regs[Reg.RDI]:#x} holds {regs[Reg.RAX]:#x}"
+        for unit in rng.sample(range(UNITS), 4):
+            addr = BASE + unit * UNIT + rng.randrange(128) * PAGE
+            kind = self.run(rng.randrange(2), PROBE, rbx=addr)
+            assert (kind == ExitKind.SYSCALL) == (unit in self.units), hex(addr)
+
+    def store(self, rng: random.Random, tag: int) -> None:
+        if not self.units:
+            return
+        addr = BASE + rng.choice(sorted(self.units)) * UNIT + rng.randrange(128) * PAGE
+        assert self.run(rng.randrange(2), STORE, rbx=addr, rdx=tag) == ExitKind.SYSCALL
+        self.pages[addr] = tag
+
+    def change(self, rng: random.Random, tag: int) -> None:
+        first, count = rng.randrange(UNITS), rng.randint(1, 9)
+        count = min(count, UNITS - first)
+        addr, units = BASE + first * UNIT, set(range(first, first + count))
+        match rng.choice(["map", "map", "unmap", "protect", "move", "discard", "page"]):
+            case "map":
+                self.mm.mmap(addr, count * UNIT, RW, FIXED)
+                self._forget(units)
+                self.units |= units
+            case "unmap":
+                self.mm.munmap(addr, count * UNIT)
+                self._forget(units)
+            case "protect" if units <= self.units:
+                self.mm.mprotect(addr, count * UNIT, 0)
+                with pytest.raises(SegFault):
+                    self.mm.fault(addr, 4)
+                assert self.run(0, PROBE, rbx=addr) == ExitKind.FAULT
+                self.mm.mprotect(addr, count * UNIT, RW)
+            case "move" if units <= self.units:
+                self._move(rng, first, count)
+            case "discard" if units <= self.units:
+                self.mm.madvise(addr, count * UNIT, 4)
+                for page in [p for p in self.pages if addr <= p < addr + count * UNIT]:
+                    self.pages[page] = 0
+            case "page" if first in self.units:
+                page = addr + rng.randrange(128) * PAGE
+                self.mm.mmap(page, PAGE, RW, FIXED)
+                self.pages[page] = 0
+        for _ in range(3):
+            self.store(rng, tag)
+
+    def _move(self, rng: random.Random, first: int, count: int) -> None:
+        target = rng.randrange(UNITS - count + 1)
+        if abs(target - first) < count:
+            return
+        for i in range(count):
+            at, to = BASE + (first + i) * UNIT, BASE + (target + i) * UNIT
+            self.mm.mremap(at, UNIT, UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, to)
+            moved = {p + to - at: t for p, t in self.pages.items() if at <= p < at + UNIT}
+            self._forget({first + i, target + i})
+            self.units.add(target + i)
+            self.pages |= moved
+
+    def _forget(self, units: set[int]) -> None:
+        self.units -= units
+        self.pages = {p: t for p, t in self.pages.items() if (p - BASE) // UNIT not in units}
+
+    def fork(self) -> Process:
+        child = Process(self.guest, self.mm.fork(), dict(self.pages))
+        child.units = set(self.units)
+        return child
+
+    def end(self) -> None:
+        for thread in self.threads:
+            thread.destroy()
+        self.mm.release()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_program_sees_exactly_what_is_mapped(guest: Guest, seed: int) -> None:
+    rng = random.Random(seed)
+    mm = guest.memory(VERIFY)
+    mm.mmap(TABLE, 1 << 20, RW, FIXED)
+    processes = [Process(guest, mm, {})]
+    for step in range(60):
+        process = rng.choice(processes)
+        if len(processes) < 3 and rng.random() < 0.2:
+            processes.append(process.fork())
+        elif len(processes) > 1 and rng.random() < 0.1:
+            processes.remove(process)
+            process.end()
+            continue
+        process.change(rng, step + 1)
+        for other in processes:
+            other.verify(rng)
+    for process in processes:
+        process.end()
+    guest.settle(lambda: guest.platform.ram.trim(0) is not None)
+    counters = guest.platform.ram.counters()
+    assert counters.frames == 0 and counters.spaces == 0
