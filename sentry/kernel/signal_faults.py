@@ -17,7 +17,7 @@ from sentry.abi.signal import (
     FPE_FLTRES,
     FPE_FLTUND,
     FPE_INTDIV,
-    ILL_ILLOPC,
+    ILL_ILLOPN,
     SI_KERNEL,
     SIGBUS,
     SIGFPE,
@@ -85,7 +85,7 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     elif vector == BP:
         info = SigInfo.kernel(SIGTRAP)
     elif vector == UD:
-        info = SigInfo.fault(SIGILL, ILL_ILLOPC, rip)
+        info = SigInfo.fault(SIGILL, ILL_ILLOPN, rip)
     elif vector in (MF, XM):
         number = floating_point_code(task.ctx.get_fpu(), vector)
         if not number:
