@@ -26,6 +26,11 @@ class Pids:
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
 
+    @property
+    def last(self) -> int:
+        """The number given out last."""
+        return self._last
+
     def allocate(self) -> int:
         """The next free number, as Linux cycles through them. EAGAIN at the ceiling of tasks."""
         if (

@@ -12,7 +12,7 @@ from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
 from sentry.abi.keyctl import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from sentry.abi.resource import SYSINFO, UTSNAME
 from sentry.errors import EAGAIN, EINVAL, EPERM
-from sentry.fs.proc.memory import memory_of
+from sentry.fs.generated.memory import memory_of
 from sentry.kernel.task import Task
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall

@@ -1,0 +1,89 @@
+"""An open text file of /proc or /sys: its content is made when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sentry.errors import EINVAL, EIO
+from sentry.mm.errors import NeedsFault
+from sentry.vfs.file import Caller, Dest, Result, Source
+from sentry.vfs.interface import NeedsIO
+from sentry.vfs.regular import RegularFile
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+
+MAX_WRITE = 1 << 16
+"""Bytes that one write may have."""
+
+
+class TextFile(RegularFile):
+    """A description whose bytes come from a function; a write goes to another."""
+
+    __slots__ = ("_content", "_need", "_show", "_store")
+
+    def __init__(
+        self,
+        location: Location,
+        flags: int,
+        show: Callable[[], bytes] | None,
+        store: Callable[[bytes], None] | None,
+    ) -> None:
+        super().__init__(location, flags)
+        self._show = show
+        self._store = store
+        self._content: bytes | None = None
+        self._need: NeedsFault | None = None
+
+    def pread(self, dest: Dest, offset: int) -> int:
+        """From the text, which is made anew at the beginning."""
+        content = self._content
+        if content is None or offset == 0:
+            if self._show is None:
+                raise EINVAL("not to be read")
+            try:
+                content = self._content = self._show()
+            except NeedsFault as need:
+                self._need = need
+                raise NeedsIO from None
+        return dest.put(content[offset : offset + dest.count])
+
+    async def pread_io(self, dest: Dest, offset: int) -> int:
+        """Fetch the pages of the process that the text needs."""
+        while True:
+            need, self._need = self._need, None
+            if need is not None:
+                await need.coroutine
+            try:
+                return self.pread(dest, offset)
+            except NeedsIO:
+                continue
+
+    def pwrite(self, source: Source, offset: int) -> int:
+        """All of it at once."""
+        if self._store is None:
+            raise EIO("not to be written")
+        count = source.count
+        if count > MAX_WRITE:
+            raise EINVAL(f"{count} bytes")
+        self._store(bytes(source.get(count)))
+        self._content = None
+        return count
+
+    def size_now(self) -> int:
+        """Such files have no size."""
+        return 0
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """RLIMIT_FSIZE does not hold here."""
+        return self._write_text(source)
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """The offset does not count."""
+        return self._write_text(source)
+
+    def _write_text(self, source: Any) -> int:
+        n = self.pwrite(source, 0) if source.count else 0
+        self.position += n
+        return n

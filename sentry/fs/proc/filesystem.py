@@ -1,0 +1,171 @@
+"""`ProcFs`: the root directory of /proc and an instance of the file system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from sentry.abi.stat import PROC_SUPER_MAGIC
+from sentry.errors import EINVAL, ENOENT
+from sentry.fs.generated.nodes import (
+    S_IFDIR,
+    S_IFLNK,
+    S_IFREG,
+    Directory,
+    LinkNode,
+    Node,
+    TextNode,
+    directory_maker,
+    put,
+)
+from sentry.fs.generated.table import TableFs
+from sentry.fs.proc import mounts as _mounts
+from sentry.fs.proc import net as _net
+from sentry.fs.proc import process_misc as _misc
+from sentry.fs.proc import process_status as _status
+from sentry.fs.proc import system as _system
+from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
+from sentry.fs.proc.registry import ROOT, Entry, Subject, View
+from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
+from sentry.vfs.interface import Inode
+
+DECLARATIONS: Final = (_mounts, _net, _misc, _status, _system)
+"""Modules that declare files when they are imported."""
+OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
+
+
+def group_of(caller: Any) -> Any:
+    """The reader's process. Raises: ENOENT for one that is no task (the start of the sandbox)."""
+    group = getattr(caller, "group", None)
+    if group is None:
+        raise ENOENT("no process")
+    return group
+
+
+def _self(caller: Any) -> bytes:
+    return b"%d" % group_of(caller).tgid
+
+
+def _thread_self(caller: Any) -> bytes:
+    return b"%d/task/%d" % (group_of(caller).tgid, caller.tid)
+
+
+LINKS: Final[dict[bytes, Callable[[Any], bytes]]] = {
+    b"self": _self,
+    b"thread-self": _thread_self,
+    b"mounts": lambda _: b"self/mounts",
+    b"net": lambda _: b"self/net",
+}
+
+
+class ProcFs(TableFs):
+    """One mounted /proc."""
+
+    name = "proc"
+    magic = PROC_SUPER_MAGIC
+    block_size = 1024
+
+    def __init__(self, kernel: Any) -> None:
+        super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
+        self.kernel = kernel
+        self._root = RootDirectory(self)
+
+    @property
+    def root(self) -> Inode:
+        """The top."""
+        return self._root
+
+
+class RootDirectory(Directory):
+    """/proc."""
+
+    __slots__ = ("_table",)
+
+    fs: ProcFs
+
+    def __init__(self, fs: ProcFs) -> None:
+        super().__init__(fs, 0o555)
+        self._table = root_table(fs)
+
+    def links(self) -> int:
+        """One for each process."""
+        return 2 + len(self.fs.kernel.pids.groups)
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """Links, files, then the processes in order."""
+        files = [(name, S_IFREG if name not in _TREES else S_IFDIR) for name in self._table]
+        links = [(name, S_IFLNK) for name in LINKS]
+        groups = sorted(self.fs.kernel.pids.groups)
+        return [*links, *files, *((b"%d" % pid, S_IFDIR) for pid in groups)]
+
+    def stale(self, node: Node) -> bool:
+        """A process that is gone."""
+        return isinstance(node, PidDirectory) and not node.subject.exists
+
+    def make(self, name: bytes) -> Node | None:
+        """A file, or a process, or a thread that is not the first of its process."""
+        if (text := LINKS.get(name)) is not None:
+            return LinkNode(self.fs, text)
+        maker = self._table.get(name)
+        if maker is not None:
+            return maker()
+        subject = self._subject(name)
+        return PidDirectory(self.fs, self.fs.kernel, subject) if subject is not None else None
+
+    def _subject(self, name: bytes) -> Subject | None:
+        if not name.isdigit() or name[:1] == b"0" or len(name) > 10:
+            return None
+        pids, number = self.fs.kernel.pids, int(name)
+        group = pids.groups.get(number)
+        if group is not None and group.leader is not None:
+            return ProcessSubject(group)
+        task = pids.tasks.get(number)
+        return ThreadSubject(task, False) if task is not None else None
+
+
+_TREES: Final = frozenset(
+    [path.split("/", 1)[0].encode() for path in ROOT if "/" in path] + [b"sys", b"fs"]
+)
+
+
+def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
+    """What does not belong to a process, by name."""
+    kernel = fs.kernel
+    tree: dict[str, Any] = {"fs": {}}
+    for path, entry in ROOT.items():
+        put(tree, path, text_maker(fs, kernel, entry))
+    for path, sysctl in SYSCTLS.items():
+        put(tree, f"sys/{path}", sysctl_maker(fs, kernel, sysctl))
+    return {
+        name.encode(): directory_maker(fs, item) if isinstance(item, dict) else item
+        for name, item in tree.items()
+    }
+
+
+def text_maker(fs: TableFs, kernel: Any, entry: Entry) -> Callable[[], Node]:
+    """A file of the whole system."""
+    show, store = entry.show, entry.store
+    assert show is not None
+
+    def make() -> Node:
+        return TextNode(
+            fs,
+            entry.mode,
+            lambda caller: show(View(kernel, caller)),
+            (lambda caller, data: store(View(kernel, caller), data)) if store else None,
+        )
+
+    return make
+
+
+def sysctl_maker(fs: TableFs, kernel: Any, sysctl: Any) -> Callable[[], Node]:
+    """A file below /proc/sys."""
+    return lambda: SysctlNode(fs, kernel, sysctl)
+
+
+async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
+    """mount(2) of type proc: vfs.types[b"proc"]. Every mount is an instance of its own."""
+    for item in data.decode(errors="replace").split(","):
+        if item and item.split("=", 1)[0] not in OPTIONS:
+            raise EINVAL(f"proc: {item}")
+    return ProcFs(caller.kernel)

@@ -1,0 +1,89 @@
+"""mounts, mountinfo, mountstats of a process: fs/proc_namespace.c."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from sentry.fs.proc.owner import live_task
+from sentry.fs.proc.registry import View, pid_file
+from sentry.vfs.dentry import Dentry
+from sentry.vfs.paths import is_reachable, path_of
+
+_PROPAGATION = {"shared": "shared:1", "slave": "master:1", "unbindable": "unbindable"}
+
+
+def escape(text: bytes) -> bytes:
+    """Blank, tab, newline and backslash in octal; and `#` in a source."""
+    for byte in b"\\ \t\n":
+        text = text.replace(bytes([byte]), b"\\%03o" % byte)
+    return text
+
+
+def visible(view: View) -> Iterator[tuple[Any, bytes]]:
+    """The mounts that lie below the process's root, with their paths, in order of their making."""
+    task = live_task(view.subject)
+    root = task.fs.root
+    for mount in task.mounts:
+        if is_reachable(mount.location, root):
+            yield mount, path_of(mount.location, root)
+
+
+def super_options(mount: Any) -> str:
+    """The options of the file system."""
+    return ("ro" if mount.fs.read_only else "rw") + str(mount.fs.show_options())
+
+
+def inner_path(root: Dentry) -> bytes:
+    """Where in its file system the root of a mount is."""
+    names = []
+    at: Dentry | None = root
+    while at is not None and at.parent is not None:
+        names.append(at.name)
+        at = at.parent
+    path = b"/" + b"/".join(reversed(names))
+    return path + b"//deleted" if root.unlinked else path
+
+
+@pid_file("mounts")
+def mounts(view: View) -> bytes:
+    """As fstab(5)."""
+    lines = []
+    for mount, path in visible(view):
+        options = mount.options().split(",", 1)
+        first = "ro" if mount.read_only else "rw"
+        text = ",".join([first + str(mount.fs.show_options()), *options[1:]])
+        source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
+        lines.append(
+            b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())
+        )
+    return b"".join(lines)
+
+
+@pid_file("mountinfo")
+def mountinfo(view: View) -> bytes:
+    """proc_pid_mountinfo(5)."""
+    lines = []
+    for mount, path in visible(view):
+        parent = mount.parent.mount.id if mount.parent is not None else 1
+        dev = mount.fs.dev
+        optional = _PROPAGATION.get(mount.propagation, "")
+        head = f"{mount.id} {parent} {os.major(dev)}:{os.minor(dev)} ".encode()
+        source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
+        tail = f" {mount.options()} {optional + ' ' if optional else ''}- {mount.fs.name} ".encode()
+        lines.append(
+            head + escape(inner_path(mount.root)) + b" " + escape(path) + tail + source
+            + b" " + super_options(mount).encode() + b"\n"
+        )  # fmt: skip
+    return b"".join(lines)
+
+
+@pid_file("mountstats", 0o400)
+def mountstats(view: View) -> bytes:
+    """Which device is where."""
+    return b"".join(
+        b"device %s mounted on %s with fstype %s\n"
+        % (escape(str(mount.fs.source).encode()), escape(path), mount.fs.name.encode())
+        for mount, path in visible(view)
+    )

@@ -1,0 +1,74 @@
+"""/proc/PID/net: the tables of sockets and interfaces.
+
+sentry.net fills them: services["proc_net"] maps a name to a function from the kernel to the lines
+after the head. Here are the heads, and what a sandbox without a network shows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.fs.proc.registry import View, pid_file
+
+_INET: Final = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout "
+    "inode"
+)
+_INET6: Final = (
+    "  sl  local_address                         remote_address                        st "
+    "tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+)
+HEADS: Final = {
+    "arp": "IP address       HW type     Flags       HW address            Mask     Device\n",
+    "dev": (
+        "Inter-|   Receive                                                |  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs "
+        "drop fifo colls carrier compressed\n"
+    ),
+    "dev_mcast": "",
+    "fib_trie": "",
+    "if_inet6": "",
+    "igmp": "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n",
+    "ipv6_route": "",
+    "netlink": "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops"
+    "    Inode\n",
+    "netstat": "",
+    "packet": "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n",
+    "protocols": "",
+    "raw": _INET + " ref pointer drops\n",
+    "raw6": _INET6 + " ref pointer drops\n",
+    "route": (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
+        "                                                       \n"
+    ),
+    "snmp": "",
+    "snmp6": "",
+    "sockstat": "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\n"
+    "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
+    "sockstat6": "TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\n"
+    "FRAG6: inuse 0 memory 0\n",
+    "tcp": _INET + " " * 55 + "\n",
+    "tcp6": _INET6 + "\n",
+    "udp": " " + _INET + " ref pointer drops" + " " * 12 + "\n",
+    "udp6": _INET6 + " ref pointer drops\n",
+    "unix": "Num       RefCount Protocol Flags    Type St Inode Path\n",
+    "wireless": "",
+}  # fmt: skip
+_ZEROS: Final = f"{0:8} {0:7}    0    0    0     0          0         0"
+LOOPBACK: Final = "    lo:" + _ZEROS + _ZEROS
+WHOLE: Final = frozenset({"sockstat", "sockstat6"})
+"""Tables whose text replaces the head."""
+
+
+def _declare(name: str, head: str) -> None:
+    @pid_file(f"net/{name}")
+    def table(view: View) -> str:
+        fill = view.kernel.services.get("proc_net", {}).get(name)
+        if fill is None:
+            return head + (LOOPBACK + "\n" if name == "dev" else "")
+        lines = str(fill(view.kernel))
+        return lines if name in WHOLE else head + lines
+
+
+for _name, _head in HEADS.items():
+    _declare(_name, _head)

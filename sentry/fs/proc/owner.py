@@ -1,0 +1,44 @@
+"""Who owns the files of a process, and who may look into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentry.auth.ptrace import may_access
+from sentry.errors import EACCES, ENOENT
+from sentry.fs.proc.registry import Subject
+from sentry.vfs.interface import Owner
+
+
+def owner_of(subject: Subject) -> Owner:
+    """task_dump_owner(): the effective ids, but root where the process is not dumpable."""
+    task = subject.task
+    if subject.group.dumpable != 1 and not task.dead:
+        return Owner(0, 0)
+    return Owner(task.creds.euid, task.creds.egid)
+
+
+def may_read(caller: Any, subject: Subject) -> bool:
+    """PTRACE_MODE_READ_FSCREDS."""
+    task = subject.task
+    if caller.group is subject.group:
+        return True
+    return may_access(caller.creds, task.creds, subject.group.dumpable, real=False)
+
+
+def check_read(caller: Any, subject: Subject) -> None:
+    """Raises: EACCES."""
+    if not may_read(caller, subject):
+        raise EACCES(f"process {subject.id}")
+
+
+def live_task(subject: Subject) -> Any:
+    """The thread, if it has not ended. Raises: ENOENT."""
+    task = subject.task
+    if not task.dead:
+        return task
+    if not subject.is_thread:
+        for other in subject.group.tasks:
+            if not other.dead:
+                return other
+    raise ENOENT(f"process {subject.id} has ended")

@@ -1,0 +1,310 @@
+"""/proc/PID and /proc/PID/task/TID: the directories of processes and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from sentry.errors import ENOENT, ESRCH
+from sentry.fs.generated.nodes import (
+    S_IFDIR,
+    S_IFLNK,
+    S_IFREG,
+    Directory,
+    MagicNode,
+    Node,
+    TextNode,
+)
+from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
+from sentry.fs.proc.namespaces import NamespaceDirectory
+from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.proc.process_memory import MemNode
+from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
+from sentry.vfs.interface import ABSENT, Absent, Inode
+from sentry.vfs.paths import shown_path
+
+if TYPE_CHECKING:
+    from sentry.fs.generated.table import TableFs
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller
+
+
+class ProcessSubject(Subject):
+    """A process, spoken for by its leader."""
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    @property
+    def group(self) -> Any:
+        """The process."""
+        return self._group
+
+    @property
+    def task(self) -> Any:
+        """The leader, dead or not."""
+        return self._group.leader
+
+    @property
+    def exists(self) -> bool:
+        """Nobody has waited for it."""
+        return self._group.kernel.pids.groups.get(self._group.tgid) is self._group
+
+    @property
+    def id(self) -> int:
+        """Its pid."""
+        pid: int = self._group.tgid
+        return pid
+
+
+class ThreadSubject(Subject):
+    """A thread."""
+
+    __slots__ = ("_task", "is_below_task")
+
+    def __init__(self, task: Any, is_below_task: bool) -> None:
+        self._task = task
+        self.is_below_task = is_below_task
+
+    @property
+    def group(self) -> Any:
+        """Its process."""
+        return self._task.group
+
+    @property
+    def task(self) -> Any:
+        """Itself."""
+        return self._task
+
+    @property
+    def exists(self) -> bool:
+        """It runs; or it is the leader of a process that somebody will wait for."""
+        group = self._task.group
+        if self._task is group.leader and self._task.dead:
+            return group.kernel.pids.groups.get(group.tgid) is group
+        return not self._task.dead
+
+    @property
+    def is_thread(self) -> bool:
+        """/proc/TID looks like a process."""
+        return self.is_below_task
+
+    @property
+    def id(self) -> int:
+        """Its tid."""
+        tid: int = self._task.tid
+        return tid
+
+
+def _exe(subject: Subject) -> Location:
+    live_task(subject)
+    place: Location | None = subject.group.exe
+    if place is None:
+        raise ENOENT("no program")
+    return place
+
+
+def _cwd(subject: Subject) -> Location:
+    place: Location = live_task(subject).fs.cwd
+    return place
+
+
+def _root(subject: Subject) -> Location:
+    place: Location = live_task(subject).fs.root
+    return place
+
+
+LINKS: dict[bytes, Callable[[Subject], Location]] = {b"exe": _exe, b"cwd": _cwd, b"root": _root}
+
+
+class PidTextNode(TextNode):
+    """A text file of a process, checked at open and gone with the process."""
+
+    __slots__ = ("_private", "_subject")
+
+    def __init__(self, fs: TableFs, entry: Entry, kernel: Any, subject: Subject) -> None:
+        def show(caller: Any) -> str | bytes:
+            assert entry.show is not None
+            self.check_alive()
+            return entry.show(View(kernel, caller, subject))
+
+        def store(caller: Any, data: bytes) -> None:
+            assert entry.store is not None
+            self.check_alive()
+            entry.store(View(kernel, caller, subject), data)
+
+        super().__init__(
+            fs,
+            entry.mode,
+            show if entry.show is not None else None,
+            store if entry.store is not None else None,
+            owner_of(subject),
+        )
+        self._subject = subject
+        self._private = entry.private
+
+    def check_alive(self) -> None:
+        """Raises: ESRCH."""
+        if not self._subject.exists:
+            raise ESRCH(f"process {self._subject.id}")
+
+    def check_open(self, caller: Caller) -> None:
+        """Private files are for those who may look into the process."""
+        self.check_alive()
+        if self._private:
+            check_read(caller, self._subject)
+
+
+class SubDirectory(Directory):
+    """Files of a process in a directory of their own (net/, attr/)."""
+
+    __slots__ = ("_kernel", "_prefix", "_subject")
+
+    def __init__(self, fs: TableFs, kernel: Any, subject: Subject, prefix: str) -> None:
+        super().__init__(fs, 0o555, owner_of(subject))
+        self._kernel = kernel
+        self._subject = subject
+        self._prefix = prefix
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """The declared files below the prefix."""
+        return [
+            (path[len(self._prefix) :].encode(), S_IFREG)
+            for path in PROCESS
+            if path.startswith(self._prefix)
+        ]
+
+    def make(self, name: bytes) -> Node | None:
+        """One of them."""
+        entry = PROCESS.get(self._prefix + name.decode(errors="replace"))
+        return PidTextNode(self.fs, entry, self._kernel, self._subject) if entry else None
+
+
+class PidDirectory(Directory):
+    """/proc/PID, /proc/PID/task/TID."""
+
+    __slots__ = ("kernel", "subject")
+
+    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+        super().__init__(fs, 0o555, owner_of(subject))
+        self.kernel = kernel
+        self.subject = subject
+
+    def links(self) -> int:
+        """As Linux counts them."""
+        return 7 if self.subject.is_thread else 9
+
+    def _directories(self) -> dict[bytes, Callable[[], Node]]:
+        fs, kernel, subject = self.fs, self.kernel, self.subject
+        table: dict[bytes, Callable[[], Node]] = {
+            b"fd": lambda: FdDirectory(fs, subject),
+            b"fdinfo": lambda: FdInfoDirectory(fs, subject),
+            b"ns": lambda: NamespaceDirectory(fs, kernel, subject),
+            b"net": lambda: SubDirectory(fs, kernel, subject, "net/"),
+            b"attr": lambda: SubDirectory(fs, kernel, subject, "attr/"),
+        }
+        if not subject.is_thread:
+            table[b"task"] = lambda: TaskDirectory(fs, kernel, subject)
+        return table
+
+    def _shows(self, entry: Entry) -> bool:
+        wanted = "thread" if self.subject.is_thread else "process"
+        return entry.where in ("both", wanted)
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """Everything, unless the process is gone."""
+        if not self.subject.exists:
+            raise ENOENT(f"process {self.subject.id}")
+        files = [
+            (path.encode(), S_IFREG)
+            for path, entry in PROCESS.items()
+            if "/" not in path and self._shows(entry)
+        ]
+        return [
+            *((name, S_IFDIR) for name in self._directories()),
+            *((name, S_IFLNK) for name in LINKS),
+            (b"mem", S_IFREG),
+            *files,
+        ]
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent:
+        """Nothing, once the process is gone; owners are those of now."""
+        subject = self.subject
+        if not subject.exists:
+            return ABSENT
+        node = super().lookup_cached(name)
+        if isinstance(node, Node) and (name in LINKS or node.mode & 0o7777 != 0o555):
+            node.uid, node.gid = owner_of(subject)
+        return node
+
+    def make(self, name: bytes) -> Node | None:
+        """A file, a link or a directory of the process."""
+        subject = self.subject
+        if (find := LINKS.get(name)) is not None:
+            return magic_link(self.fs, subject, find)
+        if name == b"mem":
+            return MemNode(self.fs, subject)
+        maker = self._directories().get(name)
+        if maker is not None:
+            return maker()
+        entry = PROCESS.get(name.decode(errors="replace"))
+        if entry is None or not self._shows(entry):
+            return None
+        return PidTextNode(self.fs, entry, self.kernel, subject)
+
+
+def magic_link(
+    fs: TableFs, subject: Subject, find: Callable[[Subject], Location]
+) -> MagicNode:
+    """A link to a place that only those see who may look into the process."""
+
+    def target(caller: Any) -> Location:
+        check_read(caller, subject)
+        return find(subject)
+
+    def text(caller: Any) -> bytes:
+        return shown_path(target(caller), caller.fs.root)
+
+    return MagicNode(fs, text, target, 0o777, owner_of(subject))
+
+
+class TaskDirectory(Directory):
+    """/proc/PID/task."""
+
+    __slots__ = ("_kernel", "_subject")
+
+    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+        super().__init__(fs, 0o555, owner_of(subject))
+        self._kernel = kernel
+        self._subject = subject
+
+    def _tasks(self) -> list[Any]:
+        group = self._subject.group
+        tasks = [t for t in group.tasks if not t.dead]
+        leader = group.leader
+        if leader is not None and leader not in tasks and self._subject.exists:
+            tasks.insert(0, leader)
+        return tasks
+
+    def links(self) -> int:
+        """One for each thread, too."""
+        return 2 + len(self._tasks())
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """The threads."""
+        if not self._subject.exists:
+            raise ENOENT(f"process {self._subject.id}")
+        return [(b"%d" % task.tid, S_IFDIR) for task in self._tasks()]
+
+    def stale(self, node: Node) -> bool:
+        """The number belongs to another thread now."""
+        return isinstance(node, PidDirectory) and not node.subject.exists
+
+    def make(self, name: bytes) -> Node | None:
+        """The directory of a thread."""
+        for task in self._tasks():
+            if name == b"%d" % task.tid:
+                return PidDirectory(self.fs, self._kernel, ThreadSubject(task, True))
+        return None

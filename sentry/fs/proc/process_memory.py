@@ -1,0 +1,216 @@
+"""/proc/PID/maps, smaps, cmdline, environ, auxv, mem."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.auth.ptrace import may_access
+from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
+from sentry.fs.generated.nodes import S_IFREG, Node
+from sentry.fs.proc.owner import live_task, owner_of
+from sentry.fs.proc.registry import Subject, View, pid_file
+from sentry.mm.errors import NeedsFault
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
+from sentry.vfs.interface import NeedsIO
+from sentry.vfs.paths import shown_path
+from sentry.vfs.regular import RegularFile
+
+if TYPE_CHECKING:
+    from sentry.fs.generated.table import TableFs
+    from sentry.vfs.dentry import Location
+
+MAX_TEXT: Final = 8 << 20
+"""Arguments or environment shown at most: more than execve takes."""
+PAGE_SIZE: Final = 4096
+
+
+def describe(view: View) -> Any:
+    """How maps shows the open file behind a mapping."""
+    root = view.caller.fs.root
+
+    def of(file: Any) -> tuple[int, int, int, bytes]:
+        inode = file.inode
+        return os.major(inode.fs.dev), os.minor(inode.fs.dev), inode.ino, shown_path(
+            file.location, root
+        )
+
+    return of
+
+
+@pid_file("maps", private=True)
+def maps(view: View) -> bytes:
+    """One line for each mapping."""
+    mm = view.subject.mm
+    return mm.maps(describe(view)) if mm is not None else b""
+
+
+@pid_file("smaps", private=True)
+def smaps(view: View) -> bytes:
+    """maps, with what of each is in memory."""
+    mm = view.subject.mm
+    return b"".join(mm.smaps(describe(view))) if mm is not None else b""
+
+
+@pid_file("smaps_rollup", private=True, where="process")
+def smaps_rollup(view: View) -> bytes:
+    """The sum of smaps."""
+    mm = view.subject.mm
+    return mm.smaps_rollup() if mm is not None else b""
+
+
+def read_range(mm: Any, start: int, end: int) -> bytes:
+    """Bytes of a process up to the first that cannot be read."""
+    end = min(end, start + MAX_TEXT)
+    data = b""
+    while start < end:
+        part = min(end - start, PAGE_SIZE - (start & (PAGE_SIZE - 1)))
+        try:
+            data += mm.read(start, part)
+        except EFAULT:
+            break
+        start += part
+    return data
+
+
+@pid_file("cmdline")
+def cmdline(view: View) -> bytes:
+    """The arguments; and what setproctitle(3) wrote over them into the environment."""
+    mm = view.subject.mm
+    if mm is None:
+        return b""
+    layout = mm.layout
+    if not layout.arg_start < layout.arg_end:
+        return b""
+    data = read_range(mm, layout.arg_start, layout.arg_end)
+    if data[-1:] == b"\0" or not data or layout.env_start != layout.arg_end:
+        return data
+    title = data + read_range(mm, layout.env_start, min(layout.env_end, layout.env_start + 4096))
+    return title.split(b"\0", 1)[0] + b"\0"
+
+
+@pid_file("environ", 0o400, private=True)
+def environ(view: View) -> bytes:
+    """The environment that the program was started with."""
+    mm = view.subject.mm
+    if mm is None:
+        return b""
+    return read_range(mm, mm.layout.env_start, mm.layout.env_end)
+
+
+@pid_file("auxv", 0o400, private=True)
+def auxv(view: View) -> bytes:
+    """The auxiliary vector."""
+    mm = view.subject.mm
+    return mm.layout.auxv if mm is not None else b""
+
+
+class MemNode(Node):
+    """/proc/PID/mem."""
+
+    __slots__ = ("_subject",)
+
+    opens_itself = True
+
+    def __init__(self, fs: TableFs, subject: Subject) -> None:
+        super().__init__(fs, S_IFREG | 0o600, owner_of(subject))
+        self._subject = subject
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """Whoever may attach to the process may read and write its memory."""
+        subject, task = self._subject, live_task(self._subject)
+        group: Any = getattr(caller, "group", None)
+        if group is not subject.group and not may_access(
+            caller.creds, task.creds, subject.group.dumpable, real=False
+        ):
+            raise EACCES(f"memory of {subject.id}")
+        return MemFile(location, flags, task.mm)
+
+
+class MemFile(RegularFile):
+    """Offsets are addresses. The address space is the one of the time of the open."""
+
+    __slots__ = ("_mm", "_need")
+
+    def __init__(self, location: Location, flags: int, mm: Any) -> None:
+        super().__init__(location, flags)
+        self._mm = mm.share()
+        self._need: NeedsFault | None = None
+
+    def release(self) -> None:
+        """Let go of the address space."""
+        self._mm.release()
+        super().release()
+
+    def _alive(self) -> bool:
+        return bool(self._mm.users > 1)
+
+    def pread(self, dest: Dest, offset: int) -> int:
+        """Page by page; EIO when not even the first byte can be read."""
+        if not self._alive():
+            return 0
+        done = 0
+        while dest.count:
+            at = offset + done
+            part = min(dest.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))
+            try:
+                data = self._mm.read(at, part)
+            except NeedsFault as need:
+                if done:
+                    need.coroutine.close()
+                    break
+                self._need = need
+                raise NeedsIO from None
+            except EFAULT:
+                if done:
+                    break
+                raise EIO(f"{at:#x}") from None
+            done += dest.put(data)
+        return done
+
+    async def pread_io(self, dest: Dest, offset: int) -> int:
+        """Fetch the page, then go on."""
+        while True:
+            need, self._need = self._need, None
+            if need is not None:
+                try:
+                    await need.coroutine
+                except Errno:
+                    raise EIO("page") from None
+            try:
+                return self.pread(dest, offset)
+            except NeedsIO:
+                continue
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """At the position."""
+        n = self._store(source, self.position)
+        self.position += n
+        return n
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """At an address."""
+        return self._store(source, offset)
+
+    def _store(self, source: Source, offset: int) -> int:
+        if not self._alive():
+            return 0
+        done = 0
+        while source.count:
+            at = offset + done
+            part = bytes(source.get(min(source.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))))
+            try:
+                self._mm.write(at, part)
+            except NeedsFault as need:
+                need.coroutine.close()
+                break
+            except EFAULT:
+                break
+            done += len(part)
+        if not done:
+            raise EIO(f"{offset:#x}")
+        return done
+
+    def size_now(self) -> int:
+        """There is no end."""
+        raise EINVAL("no end")

@@ -1,0 +1,271 @@
+"""The small files of /proc/PID."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.abi import resource
+from sentry.abi.capability import CAP_SYS_NICE, CAP_SYS_RESOURCE
+from sentry.abi.resource import (
+    RLIMIT_AS,
+    RLIMIT_CORE,
+    RLIMIT_CPU,
+    RLIMIT_DATA,
+    RLIMIT_FSIZE,
+    RLIMIT_LOCKS,
+    RLIMIT_MEMLOCK,
+    RLIMIT_MSGQUEUE,
+    RLIMIT_NICE,
+    RLIMIT_NOFILE,
+    RLIMIT_NPROC,
+    RLIMIT_RSS,
+    RLIMIT_RTPRIO,
+    RLIMIT_RTTIME,
+    RLIMIT_SIGPENDING,
+    RLIMIT_STACK,
+)
+from sentry.errors import EACCES, EINVAL, EPERM
+from sentry.fs.generated.memory import memory_of
+from sentry.fs.proc.registry import View, number, pid_file
+from sentry.fs.proc.state import cpu_ns, escaped
+from sentry.platform.interface import Reg
+
+INFINITY: Final = (1 << 64) - 1
+LIMITS: Final = (
+    (RLIMIT_CPU, "Max cpu time", "seconds"), (RLIMIT_FSIZE, "Max file size", "bytes"),
+    (RLIMIT_DATA, "Max data size", "bytes"), (RLIMIT_STACK, "Max stack size", "bytes"),
+    (RLIMIT_CORE, "Max core file size", "bytes"), (RLIMIT_RSS, "Max resident set", "bytes"),
+    (RLIMIT_NPROC, "Max processes", "processes"), (RLIMIT_NOFILE, "Max open files", "files"),
+    (RLIMIT_MEMLOCK, "Max locked memory", "bytes"), (RLIMIT_AS, "Max address space", "bytes"),
+    (RLIMIT_LOCKS, "Max file locks", "locks"),
+    (RLIMIT_SIGPENDING, "Max pending signals", "signals"),
+    (RLIMIT_MSGQUEUE, "Max msgqueue size", "bytes"), (RLIMIT_NICE, "Max nice priority", ""),
+    (RLIMIT_RTPRIO, "Max realtime priority", ""), (RLIMIT_RTTIME, "Max realtime timeout", "us"),
+)  # fmt: skip
+assert len(LIMITS) == resource.RLIM_NLIMITS
+
+
+@pid_file("limits")
+def limits(view: View) -> str:
+    """proc_pid_limits()."""
+
+    def shown(value: int) -> str:
+        return "unlimited" if value == INFINITY else str(value)
+
+    lines = [f"{'Limit':25} {'Soft Limit':20} {'Hard Limit':20} {'Units':10}\n"]
+    table = view.subject.group.limits
+    for kind, name, unit in LIMITS:
+        soft, hard = shown(table.soft(kind)), shown(table.hard(kind))
+        lines.append(f"{name:25} {soft:20} {hard:20} {unit:10}\n" if unit else
+                     f"{name:25} {soft:20} {hard:20} \n")
+    return "".join(lines)
+
+
+def set_comm(view: View, data: bytes) -> None:
+    """Only a thread of the same process may."""
+    if view.caller.group is not view.subject.group:
+        raise EINVAL("another process")
+    view.subject.task.comm = data.split(b"\n", 1)[0].split(b"\0", 1)[0][:15]
+
+
+@pid_file("comm", 0o644, store=set_comm)
+def comm(view: View) -> bytes:
+    """The name of the thread."""
+    return escaped(view.subject.task.comm).encode("utf-8", "surrogateescape") + b"\n"
+
+
+@pid_file("io", 0o400, private=True)
+def io(view: View) -> str:
+    """Input and output are not counted."""
+    names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes")
+    return "".join(f"{name}: 0\n" for name in (*names, "cancelled_write_bytes"))
+
+
+@pid_file("cgroup")
+def cgroup(view: View) -> str:
+    """One hierarchy, everybody at its top; services["cgroup_path"] knows better."""
+    find = view.kernel.services.get("cgroup_path")
+    return f"0::{find(view.subject.task) if find is not None else '/'}\n"
+
+
+@pid_file("cpuset")
+def cpuset(view: View) -> str:
+    """The only one."""
+    return "/\n"
+
+
+def badness(view: View) -> int:
+    """oom_badness() in thousandths of the memory."""
+    mm = view.subject.mm
+    total = max(1, memory_of(view.kernel).total // 4096)
+    pages = mm.resident_pages() if mm is not None else 0
+    return pages * 1000 // total + int(view.subject.group.oom_score_adj)
+
+
+@pid_file("oom_score")
+def oom_score(view: View) -> str:
+    """proc_oom_score(): 0 to 1332, 666 for a small process."""
+    if view.subject.group.oom_score_adj == -1000:
+        return "0\n"
+    return f"{max(0, (1000 + badness(view)) * 2 // 3)}\n"
+
+
+def set_oom_score_adj(view: View, data: bytes) -> None:
+    """Lower than it was needs CAP_SYS_RESOURCE."""
+    change_oom(view, number(data, -1000, 1000))
+
+
+def change_oom(view: View, value: int) -> None:
+    """__set_oom_adj()."""
+    group = view.subject.group
+    if value < group.oom_score_adj and not view.caller.creds.has(CAP_SYS_RESOURCE):
+        raise EACCES(f"{value}")
+    group.oom_score_adj = value
+
+
+@pid_file("oom_score_adj", 0o644, store=set_oom_score_adj)
+def oom_score_adj(view: View) -> str:
+    """-1000 to 1000."""
+    return f"{view.subject.group.oom_score_adj}\n"
+
+
+def set_oom_adj(view: View, data: bytes) -> None:
+    """The old scale of -17 to 15."""
+    value = number(data, -17, 15)
+    change_oom(view, 1000 if value == 15 else value * 1000 // 17 if value > -17 else -1000)
+
+
+@pid_file("oom_adj", 0o644, store=set_oom_adj)
+def oom_adj(view: View) -> str:
+    """The old scale."""
+    value = view.subject.group.oom_score_adj
+    return f"{15 if value == 1000 else int(value * 17 / 1000)}\n"
+
+
+@pid_file("personality", 0o400, private=True)
+def personality(view: View) -> str:
+    """Hexadecimal."""
+    return f"{view.subject.group.personality:08x}\n"
+
+
+def set_login_uid(view: View, data: bytes) -> None:
+    """There is no audit."""
+    raise EPERM("loginuid")
+
+
+@pid_file("loginuid", 0o644, store=set_login_uid, where="both")
+def loginuid(view: View) -> str:
+    """Unset."""
+    return "4294967295"
+
+
+@pid_file("sessionid")
+def sessionid(view: View) -> str:
+    """Unset."""
+    return "4294967295"
+
+
+@pid_file("wchan")
+def wchan(view: View) -> str:
+    """Where it sleeps is not shown."""
+    return "0"
+
+
+@pid_file("stack", 0o400, private=True)
+def stack(view: View) -> str:
+    """There is no kernel stack."""
+    return ""
+
+
+@pid_file("syscall", 0o400, private=True)
+def syscall(view: View) -> str:
+    """Number, arguments, stack pointer, program counter of a sleeping task."""
+    task = view.subject.task
+    if task.dead or task.fiber is None or task is view.caller:
+        return "running\n"
+    regs = task.ctx.regs
+    call = regs[Reg.ORIG_RAX]
+    order = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9, Reg.RSP, Reg.RIP)
+    if call >= 1 << 63:
+        return f"-1 {regs[Reg.RSP]:#x} {regs[Reg.RIP]:#x}\n"
+    return f"{call} " + " ".join(f"{regs[r]:#x}" for r in order) + "\n"
+
+
+@pid_file("children", where="thread")
+def children(view: View) -> str:
+    """The processes that it made: all are shown with the leader."""
+    subject = view.subject
+    if subject.task is not subject.group.leader:
+        return ""
+    return "".join(f"{child.tgid} " for child in subject.group.children)
+
+
+def set_timer_slack(view: View, data: bytes) -> None:
+    """In ns; 0 is the default."""
+    may_change_slack(view)
+    value = number(data, 0, INFINITY)
+    view.subject.task.timer_slack_ns = value or 50_000
+
+
+def may_change_slack(view: View) -> None:
+    """Oneself, or CAP_SYS_NICE."""
+    if view.caller is not view.subject.task and not view.caller.creds.has(CAP_SYS_NICE):
+        raise EPERM("CAP_SYS_NICE")
+
+
+@pid_file("timerslack_ns", 0o666, store=set_timer_slack)
+def timerslack_ns(view: View) -> str:
+    """In ns."""
+    may_change_slack(view)
+    return f"{view.subject.task.timer_slack_ns}\n"
+
+
+def refuse_map(view: View, data: bytes) -> None:
+    """The first user namespace's maps are fixed."""
+    raise EPERM("the maps are set")
+
+
+def _identity(view: View) -> str:
+    return f"{0:10} {0:10} {4294967295:10}\n"
+
+
+for _name in ("uid_map", "gid_map", "projid_map"):
+    pid_file(_name, 0o644, store=refuse_map)(_identity)
+
+
+@pid_file("setgroups", 0o644, store=refuse_map)
+def setgroups(view: View) -> str:
+    """user_namespaces(7)."""
+    return "allow\n"
+
+
+def accept(view: View, data: bytes) -> None:
+    """Taken, without an effect."""
+
+
+pid_file("clear_refs", 0o200, store=accept)(lambda _: "")
+
+
+@pid_file("coredump_filter", 0o644, store=accept)
+def coredump_filter(view: View) -> str:
+    """core(5)'s default; no cores are written."""
+    return "00000033\n"
+
+
+@pid_file("schedstat")
+def schedstat(view: View) -> str:
+    """Time on a CPU, time waiting for one, slices."""
+    return f"{sum(cpu_ns(view.subject.task))} 0 1\n"
+
+
+@pid_file("autogroup", 0o644, store=accept, where="process")
+def autogroup(view: View) -> str:
+    """One group a session."""
+    return f"/autogroup-{view.subject.group.session.sid} nice 0\n"
+
+
+@pid_file("attr/current", 0o666, store=refuse_map)
+def attr_current(view: View) -> str:
+    """No security module is there."""
+    raise EINVAL("no security module")
+

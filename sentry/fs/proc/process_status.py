@@ -1,0 +1,187 @@
+"""/proc/PID/status, stat, statm: fs/proc/array.c."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
+from sentry.fs.generated.cpu import cpu_list, cpu_mask
+from sentry.fs.proc.owner import may_read
+from sentry.fs.proc.registry import View, pid_file
+from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, state
+
+INFINITY = (1 << 64) - 1
+SIG_DFL, SIG_IGN = 0, 1
+
+
+def tracer_pid(task: Any) -> int:
+    """The tracer's id, 0 if there is none."""
+    tracer = getattr(task.trace, "tracer", None)
+    return int(getattr(tracer, "tid", 0))
+
+
+def signal_sets(group: Any) -> tuple[int, int]:
+    """(ignored, caught) as masks."""
+    ignored = caught = 0
+    for signo in range(1, 65):
+        handler = group.actions[signo].handler
+        if handler == SIG_IGN:
+            ignored |= 1 << (signo - 1)
+        elif handler != SIG_DFL:
+            caught |= 1 << (signo - 1)
+    return ignored, caught
+
+
+def parent_pid(group: Any) -> int:
+    """0 for init."""
+    return group.parent.tgid if group.parent is not None else 0
+
+
+def allowed_cpus(view: View) -> int:
+    """How many CPUs there are."""
+    return int(getattr(view.kernel, "cpus", 1))
+
+
+@pid_file("status")
+def status(view: View) -> bytes:
+    """proc_pid_status()."""
+    subject = view.subject
+    task, group = subject.task, subject.group
+    creds, letter = task.creds, state(task)
+    rows: list[tuple[str, str]] = [("Name", escaped(task.comm))]
+    if not task.dead:
+        rows.append(("Umask", f"{task.fs.umask:04o}"))
+    rows += [
+        ("State", f"{letter} ({NAMES[letter]})"),
+        ("Tgid", str(group.tgid)), ("Ngid", "0"), ("Pid", str(subject.id)),
+        ("PPid", str(parent_pid(group))), ("TracerPid", str(tracer_pid(task))),
+        ("Uid", f"{creds.uid}\t{creds.euid}\t{creds.suid}\t{creds.fsuid}"),
+        ("Gid", f"{creds.gid}\t{creds.egid}\t{creds.sgid}\t{creds.fsgid}"),
+        ("FDSize", "0" if task.dead else str(max(64, fd_size(task)))),
+        ("Groups", " ".join(map(str, creds.groups)) + " "),
+        ("NStgid", str(group.tgid)), ("NSpid", str(subject.id)),
+        ("NSpgid", str(group.process_group.pgid)), ("NSsid", str(group.session.sid)),
+        ("Kthread", "0"),
+    ]  # fmt: skip
+    mm = subject.mm
+    if mm is not None:
+        rows += memory_rows(mm)
+        rows += [("CoreDumping", "0"), ("THP_enabled", "1"), ("untag_mask", "0x" + "f" * 16)]
+    rows += signal_rows(task, group)
+    rows += [
+        ("CapInh", f"{creds.inheritable:016x}"), ("CapPrm", f"{creds.permitted:016x}"),
+        ("CapEff", f"{creds.effective:016x}"), ("CapBnd", f"{creds.bounding:016x}"),
+        ("CapAmb", f"{creds.ambient:016x}"), ("NoNewPrivs", str(int(task.no_new_privs))),
+        ("Seccomp", "2" if task.seccomp else "0"),
+        ("Seccomp_filters", str(len(getattr(task.seccomp, "filters", ())))),
+        ("Speculation_Store_Bypass", "not vulnerable"),
+        ("SpeculationIndirectBranch", "not affected"),
+        ("Cpus_allowed", cpu_mask(allowed_cpus(view))),
+        ("Cpus_allowed_list", cpu_list(allowed_cpus(view))),
+        ("Mems_allowed", "1"), ("Mems_allowed_list", "0"),
+        ("voluntary_ctxt_switches", "0"), ("nonvoluntary_ctxt_switches", "0"),
+    ]  # fmt: skip
+    text = "".join(f"{name}:\t{value}\n" for name, value in rows)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def fd_size(task: Any) -> int:
+    """Room of the descriptor table: a power of two."""
+    highest = max(task.files, default=0)
+    return int(1 << max(6, (highest).bit_length()))
+
+
+def memory_rows(mm: Any) -> list[tuple[str, str]]:
+    """task_mem(), fs/proc/task_mmu.c, in kB."""
+    size, resident, shared, text, _ = mm.statm()
+    layout = mm.layout
+    code = (layout.end_code + 4095 & ~4095) - (layout.start_code & ~4095) >> 12
+    lib = max(mm.exec_pages - code, 0)
+    pages = [
+        ("VmPeak", max(mm.peak_total_pages, size)), ("VmSize", size), ("VmLck", mm.locked_pages),
+        ("VmPin", 0), ("VmHWM", max(mm.peak_pages(), resident)), ("VmRSS", resident),
+        ("RssAnon", resident - shared), ("RssFile", shared), ("RssShmem", 0),
+        ("VmData", mm.data_pages), ("VmStk", mm.stack_pages), ("VmExe", text), ("VmLib", lib),
+        ("VmPTE", getattr(mm.space, "tables", 0)), ("VmSwap", 0),
+    ]  # fmt: skip
+    rows = [(name, f"{count * 4:8} kB") for name, count in pages]
+    return [*rows, ("HugetlbPages", f"{0:8} kB")]
+
+
+def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
+    """task_sig()."""
+    ignored, caught = signal_sets(group)
+    limit = group.limits.soft(RLIMIT_SIGPENDING)
+    queued = task.pending.mask.bit_count() + group.shared_pending.mask.bit_count()
+    sets = [
+        ("SigPnd", task.pending.mask), ("ShdPnd", group.shared_pending.mask),
+        ("SigBlk", task.blocked), ("SigIgn", ignored), ("SigCgt", caught),
+    ]  # fmt: skip
+    return [
+        ("Threads", str(len(group.tasks))), ("SigQ", f"{queued}/{min(limit, (1 << 63) - 1)}"),
+        *((name, f"{mask:016x}") for name, mask in sets),
+    ]  # fmt: skip
+
+
+def start_ticks(start_ns: int) -> int:
+    """CLOCK_MONOTONIC of a start, as ticks of CLOCK_BOOTTIME."""
+    shift = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    # the two clocks are read one after the other: their difference is a whole number of ticks only
+    # when the machine slept, so round it away
+    return (start_ns + shift // TICK_NS * TICK_NS) // TICK_NS
+
+
+@pid_file("stat")
+def stat(view: View) -> bytes:
+    """do_task_stat(): 52 fields."""
+    subject = view.subject
+    task, group = subject.task, subject.group
+    whole = not subject.is_thread
+    user, system = group_cpu_ns(group) if whole else cpu_ns(task)
+    reaped = group.reaped_usage
+    session = group.session
+    terminal = session.terminal
+    foreground = session.foreground
+    ignored, caught = signal_sets(group)
+    mm = subject.mm
+    size = resident = 0
+    layout = None
+    if mm is not None:
+        size, resident = mm.total_pages * 4096, mm.resident_pages()
+        layout = mm.layout if may_read(view.caller, subject) else None
+    mask = 0x7FFFFFFF
+    fields: list[object] = [
+        state(task), parent_pid(group), group.process_group.pgid, session.sid,
+        getattr(terminal, "rdev", 0) if terminal is not None else 0,
+        foreground.pgid if foreground is not None else -1,
+        0x400100 if group.has_execed else 0x400140,
+        0, 0, 0, 0,
+        user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,
+        20, 0, len(group.tasks), 0,
+        start_ticks(group.start_ns if whole else task.start_ns),
+        size, resident, group.limits.soft(RLIMIT_RSS),
+        layout.start_code if layout else int(mm is not None),
+        layout.end_code if layout else int(mm is not None),
+        layout.start_stack if layout else 0, 0, 0,
+        task.pending.mask & mask, task.blocked & mask, ignored & mask, caught & mask,
+        1 if state(task) in "SDT" else 0, 0, 0,
+        group.exit_signal if task is group.leader else -1, 0, 0, 0, 0, 0, 0,
+        layout.start_data if layout else 0, layout.end_data if layout else 0,
+        layout.start_brk if layout else 0,
+        layout.arg_start if layout else 0, layout.arg_end if layout else 0,
+        layout.env_start if layout else 0, layout.env_end if layout else 0,
+        group.exit_status if task.dead and may_read(view.caller, subject) else 0,
+    ]  # fmt: skip
+    head = b"%d (%s) " % (subject.id, task.comm.replace(b"\n", b"\\n"))
+    return head + " ".join(map(str, fields)).encode() + b"\n"
+
+
+@pid_file("statm")
+def statm(view: View) -> str:
+    """Seven sizes in pages; the fifth and the last are always 0."""
+    mm = view.subject.mm
+    if mm is None:
+        return "0 0 0 0 0 0 0\n"
+    size, resident, shared, text, data = mm.statm()
+    return f"{size} {resident} {shared} {text} 0 {data} 0\n"

@@ -1,0 +1,129 @@
+"""What files there are: one declaration each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sentry.errors import EINVAL, ERANGE
+
+Text = str | bytes
+
+
+class Subject:
+    """Whose directory it is: a process, or a thread of one."""
+
+    __slots__ = ()
+
+    @property
+    def group(self) -> Any:
+        """The process (ThreadGroup)."""
+        raise NotImplementedError
+
+    @property
+    def task(self) -> Any:
+        """The thread that speaks for it; a dead one for a zombie."""
+        raise NotImplementedError
+
+    @property
+    def exists(self) -> bool:
+        """It has not been waited for yet."""
+        raise NotImplementedError
+
+    @property
+    def is_thread(self) -> bool:
+        """A directory below task/."""
+        return False
+
+    @property
+    def id(self) -> int:
+        """Its number."""
+        raise NotImplementedError
+
+    @property
+    def mm(self) -> Any:
+        """The address space, None of a zombie."""
+        task = self.task
+        if task.dead:
+            task = next((t for t in self.group.tasks if not t.dead), None)
+        return task.mm if task is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A file that is being read or written: by whom, about whom."""
+
+    kernel: Any
+    caller: Any
+    """The task that opened it."""
+    _subject: Subject | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """Of a file of a process."""
+        assert self._subject is not None
+        return self._subject
+
+
+Show = Callable[[View], Text]
+Store = Callable[[View, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A text file."""
+
+    name: str
+    mode: int
+    show: Show | None
+    store: Store | None = None
+    private: bool = False
+    """Only for readers who may look into the process: PTRACE_MODE_READ."""
+    where: str = "both"
+    """`process` (not below task/), `thread` (only there), or both."""
+
+
+ROOT: Final[dict[str, Entry]] = {}
+"""Files by their path below /proc."""
+PROCESS: Final[dict[str, Entry]] = {}
+"""Files of a process by their path below /proc/PID."""
+
+
+def root_file(path: str, mode: int = 0o444) -> Callable[[Show], Show]:
+    """Declare a file of the whole system."""
+
+    def declare(show: Show) -> Show:
+        ROOT[path] = Entry(path.rsplit("/", 1)[-1], mode, show)
+        return show
+
+    return declare
+
+
+def pid_file(
+    path: str,
+    mode: int = 0o444,
+    *,
+    private: bool = False,
+    store: Store | None = None,
+    where: str = "both",
+) -> Callable[[Show], Show]:
+    """Declare a file of each process."""
+
+    def declare(show: Show) -> Show:
+        name = path.rsplit("/", 1)[-1]
+        PROCESS[path] = Entry(name, mode, show, store, private, where)
+        return show
+
+    return declare
+
+
+def number(text: bytes, low: int, high: int) -> int:
+    """A written decimal number: kstrtoint(). Raises: EINVAL, ERANGE."""
+    try:
+        value = int(text.strip(b" \t\n\0"), 0)
+    except ValueError:
+        raise EINVAL(f"{text[:40]!r} is no number") from None
+    if not low <= value <= high:
+        raise ERANGE(f"{value}")
+    return value

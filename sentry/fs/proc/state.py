@@ -1,0 +1,47 @@
+"""What a task is doing, in the letters of ps(1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sentry.wait.fiber import Mode
+
+NAMES: Final = {
+    "R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "t": "tracing stop",
+    "Z": "zombie", "X": "dead",
+}  # fmt: skip
+TICK_NS: Final = 10_000_000
+"""USER_HZ is 100."""
+
+
+def state(task: Any) -> str:
+    """One letter: get_task_state(), fs/proc/array.c."""
+    if task.dead:
+        return "Z"
+    if task.stopped:
+        return "t" if task.trace is not None and not task.group.stopping else "T"
+    fiber = task.fiber
+    if fiber is None or not fiber.parked:
+        return "R"
+    return "S" if fiber.mode == Mode.INTERRUPTIBLE else "D"
+
+
+def cpu_ns(task: Any) -> tuple[int, int]:
+    """User and system time of a thread."""
+    return (0 if task.dead else task.ctx.cpu_time_ns()), task.sys_time_ns
+
+
+def group_cpu_ns(group: Any) -> tuple[int, int]:
+    """User and system time of a process, its dead threads included."""
+    user, system = group.dead_usage.user_ns, group.dead_usage.sys_ns
+    for task in group.tasks:
+        if not task.dead:
+            u, s = cpu_ns(task)
+            user += u
+            system += s
+    return user, system
+
+
+def escaped(comm: bytes) -> str:
+    """A name on a line of its own: newline and backslash as in C."""
+    return comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").decode("utf-8", "surrogateescape")

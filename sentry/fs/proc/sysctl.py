@@ -1,0 +1,349 @@
+"""/proc/sys: sysctl(8).
+
+A line of `DEFAULTS` is a value that is kept: other rooms read it with `get_sysctl`. What is worked
+out, or belongs to another object of the kernel, is a function below. `set_sysctl` sets values from
+the bundle's `linux.sysctl` at start.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.fs.generated.nodes import TextNode
+
+if TYPE_CHECKING:
+    from sentry.fs.generated.table import TableFs
+
+HOST_NAME_MAX: Final = 64
+MAX_VALUE: Final = 1024
+"""Bytes of a value."""
+
+DEFAULTS: Final = """
+abi/vsyscall32 1
+debug/exception-trace 1
+fs/aio-max-nr 65536
+fs/aio-nr 0
+fs/dentry-state 0	0	45	0	0	0
+fs/dir-notify-enable 1
+fs/epoll/max_user_watches 1000000
+fs/file-max 100000
+fs/inode-nr 0	0
+fs/inode-state 0	0	0	0	0	0	0
+fs/inotify/max_queued_events 16384
+fs/inotify/max_user_instances 128
+fs/inotify/max_user_watches 65536
+fs/lease-break-time 45
+fs/leases-enable 1
+fs/mount-max 100000
+fs/mqueue/msg_default 10
+fs/mqueue/msg_max 10
+fs/mqueue/msgsize_default 8192
+fs/mqueue/msgsize_max 8192
+fs/mqueue/queues_max 256
+fs/nr_open 1048576
+fs/overflowgid 65534
+fs/overflowuid 65534
+fs/pipe-max-size 1048576
+fs/pipe-user-pages-hard 0
+fs/pipe-user-pages-soft 16384
+fs/suid_dumpable 0
+kernel/auto_msgmni 0
+kernel/bootloader_type 114
+kernel/bootloader_version 2
+kernel/cad_pid 1
+kernel/core_pattern core
+kernel/core_pipe_limit 0
+kernel/core_uses_pid 0
+kernel/ctrl-alt-del 0
+kernel/dmesg_restrict 0
+kernel/io_uring_disabled 2
+kernel/kptr_restrict 0
+kernel/msgmax 8192
+kernel/msgmnb 16384
+kernel/msgmni 32000
+kernel/overflowgid 65534
+kernel/overflowuid 65534
+kernel/panic 0
+kernel/panic_on_oops 0
+kernel/perf_event_max_sample_rate 100000
+kernel/perf_event_mlock_kb 516
+kernel/perf_event_paranoid 2
+kernel/print-fatal-signals 0
+kernel/printk 4	4	1	7
+kernel/pty/max 4096
+kernel/pty/reserve 1024
+kernel/randomize_va_space 2
+kernel/sched_autogroup_enabled 1
+kernel/sched_child_runs_first 0
+kernel/sched_rr_timeslice_ms 100
+kernel/sched_rt_period_us 1000000
+kernel/sched_rt_runtime_us 950000
+kernel/sem 32000	1024000000	500	32000
+kernel/shm_rmid_forced 0
+kernel/shmall 18446744073692774399
+kernel/shmmax 18446744073692774399
+kernel/shmmni 4096
+kernel/sysctl_writes_strict 1
+kernel/tainted 0
+kernel/timer_migration 1
+kernel/unprivileged_bpf_disabled 2
+kernel/watchdog 0
+kernel/yama/ptrace_scope 0
+net/core/bpf_jit_enable 1
+net/core/default_qdisc pfifo_fast
+net/core/netdev_max_backlog 1000
+net/core/optmem_max 131072
+net/core/rmem_default 212992
+net/core/rmem_max 212992
+net/core/somaxconn 4096
+net/core/wmem_default 212992
+net/core/wmem_max 212992
+net/ipv4/conf/all/forwarding 0
+net/ipv4/conf/all/rp_filter 0
+net/ipv4/conf/default/forwarding 0
+net/ipv4/conf/default/rp_filter 0
+net/ipv4/icmp_echo_ignore_all 0
+net/ipv4/ip_default_ttl 64
+net/ipv4/ip_forward 0
+net/ipv4/ip_local_port_range 32768	60999
+net/ipv4/ip_local_reserved_ports 
+net/ipv4/ip_nonlocal_bind 0
+net/ipv4/ip_unprivileged_port_start 1024
+net/ipv4/ping_group_range 1	0
+net/ipv4/tcp_allowed_congestion_control reno cubic
+net/ipv4/tcp_available_congestion_control reno cubic
+net/ipv4/tcp_congestion_control cubic
+net/ipv4/tcp_ecn 2
+net/ipv4/tcp_fastopen 1
+net/ipv4/tcp_fin_timeout 60
+net/ipv4/tcp_keepalive_intvl 75
+net/ipv4/tcp_keepalive_probes 9
+net/ipv4/tcp_keepalive_time 7200
+net/ipv4/tcp_max_syn_backlog 512
+net/ipv4/tcp_max_tw_buckets 8192
+net/ipv4/tcp_mem 94053	125405	188106
+net/ipv4/tcp_moderate_rcvbuf 1
+net/ipv4/tcp_retries1 3
+net/ipv4/tcp_retries2 15
+net/ipv4/tcp_rmem 4096	131072	6291456
+net/ipv4/tcp_sack 1
+net/ipv4/tcp_syn_retries 6
+net/ipv4/tcp_synack_retries 5
+net/ipv4/tcp_syncookies 1
+net/ipv4/tcp_timestamps 1
+net/ipv4/tcp_tw_reuse 2
+net/ipv4/tcp_window_scaling 1
+net/ipv4/tcp_wmem 4096	16384	4194304
+net/ipv4/udp_mem 188106	250810	376212
+net/ipv4/udp_rmem_min 4096
+net/ipv4/udp_wmem_min 4096
+net/ipv6/bindv6only 0
+net/ipv6/conf/all/disable_ipv6 0
+net/ipv6/conf/all/forwarding 0
+net/ipv6/conf/default/disable_ipv6 0
+net/ipv6/conf/default/forwarding 0
+net/ipv6/conf/lo/disable_ipv6 0
+net/unix/max_dgram_qlen 10
+user/max_inotify_instances 128
+user/max_inotify_watches 65536
+user/max_mnt_namespaces 96365
+user/max_user_namespaces 0
+vm/compact_memory 0
+vm/dirty_background_bytes 0
+vm/dirty_background_ratio 10
+vm/dirty_bytes 0
+vm/dirty_expire_centisecs 3000
+vm/dirty_ratio 20
+vm/dirty_writeback_centisecs 500
+vm/drop_caches 0
+vm/extfrag_threshold 500
+vm/legacy_va_layout 0
+vm/max_map_count 65530
+vm/min_free_kbytes 67584
+vm/mmap_min_addr 65536
+vm/mmap_rnd_bits 28
+vm/nr_hugepages 0
+vm/nr_overcommit_hugepages 0
+vm/oom_dump_tasks 1
+vm/oom_kill_allocating_task 0
+vm/overcommit_kbytes 0
+vm/overcommit_memory 0
+vm/overcommit_ratio 50
+vm/page-cluster 3
+vm/panic_on_oom 0
+vm/swappiness 60
+vm/unprivileged_userfaultfd 0
+vm/user_reserve_kbytes 131072
+vm/vfs_cache_pressure 100
+vm/zone_reclaim_mode 0
+"""
+"""Path, a blank, value."""
+
+Get = Callable[[Any], str]
+Set = Callable[[Any, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """One value: `get` and `put` take the kernel."""
+
+    path: str
+    get: Get
+    put: Set | None
+
+
+SYSCTLS: Final[dict[str, Sysctl]] = {}
+
+
+def values(kernel: Any) -> dict[str, str]:
+    """What was written, by path."""
+    found: dict[str, str] = kernel.services.setdefault("sysctl", {})
+    return found
+
+
+def get_sysctl(kernel: Any, path: str) -> str:
+    """A value by its path below /proc/sys. Raises: ENOENT."""
+    sysctl = SYSCTLS.get(path)
+    if sysctl is None:
+        raise ENOENT(path)
+    return sysctl.get(kernel)
+
+
+def set_sysctl(kernel: Any, name: str, value: str) -> None:
+    """By a name with dots or slashes, as sysctl(8) takes it. Raises: ENOENT, EPERM, EINVAL."""
+    path = name if "/" in name else name.replace(".", "/")
+    sysctl = SYSCTLS.get(path)
+    if sysctl is None:
+        raise ENOENT(name)
+    if sysctl.put is None:
+        raise EPERM(name)
+    sysctl.put(kernel, value)
+
+
+def _kept(line: str) -> None:
+    path, default = line.split(" ", 1)
+    numeric = default.replace("\t", "").isdigit()
+    width = len(default.split("\t"))
+
+    def put(kernel: Any, value: str) -> None:
+        if numeric:
+            words = value.split()
+            if not words or len(words) > width or not all(w.lstrip("-").isdigit() for w in words):
+                raise EINVAL(f"{path}: {value!r}")
+            rest = get(kernel).split("\t")[len(words) :]
+            value = "\t".join([*(str(int(w)) for w in words), *rest])
+        values(kernel)[path] = value
+
+    def get(kernel: Any) -> str:
+        return values(kernel).get(path, default)
+
+    SYSCTLS[path] = Sysctl(path, get, put)
+
+
+for _line in DEFAULTS.strip("\n").splitlines():
+    _kept(_line)
+
+
+def computed(path: str, put: Set | None = None) -> Callable[[Get], Get]:
+    """Declare a value that is worked out."""
+
+    def declare(get: Get) -> Get:
+        SYSCTLS[path] = Sysctl(path, get, put)
+        return get
+
+    return declare
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _set_hostname(kernel: Any, value: str) -> None:
+    kernel.uts.nodename = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+
+
+def _set_domainname(kernel: Any, value: str) -> None:
+    kernel.uts.domainname = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+
+
+computed("kernel/hostname", _set_hostname)(lambda kernel: _text(kernel.uts.nodename))
+computed("kernel/domainname", _set_domainname)(lambda kernel: _text(kernel.uts.domainname))
+computed("kernel/osrelease")(lambda kernel: _text(kernel.uts.release))
+computed("kernel/ostype")(lambda kernel: _text(kernel.uts.sysname))
+computed("kernel/version")(lambda kernel: _text(kernel.uts.version))
+computed("kernel/arch")(lambda kernel: _text(kernel.uts.machine))
+computed("kernel/cap_last_cap")(lambda _: "40")
+computed("kernel/ngroups_max")(lambda _: "65536")
+computed("kernel/pid_max")(lambda _: "4194304")
+computed("kernel/threads-max")(lambda _: "32768")
+computed("kernel/ns_last_pid")(lambda kernel: str(kernel.pids.last))
+computed("kernel/random/entropy_avail")(lambda _: "256")
+computed("kernel/random/poolsize")(lambda _: "256")
+computed("kernel/random/urandom_min_reseed_secs")(lambda _: "60")
+computed("kernel/random/write_wakeup_threshold")(lambda _: "256")
+computed("kernel/random/uuid")(lambda _: str(uuid.UUID(bytes=os.urandom(16), version=4)))
+computed("kernel/seccomp/actions_avail")(
+    lambda _: "kill_process kill_thread trap errno user_notif trace log allow"
+)
+computed("kernel/seccomp/actions_logged")(
+    lambda _: "kill_process kill_thread trap errno user_notif trace log"
+)
+
+
+@computed("kernel/random/boot_id")
+def boot_id(kernel: Any) -> str:
+    """The same as long as the sandbox lives."""
+    made: str = kernel.services.setdefault(
+        "boot_id", str(uuid.UUID(bytes=os.urandom(16), version=4))
+    )
+    return made
+
+
+@computed("fs/file-nr")
+def file_nr(kernel: Any) -> str:
+    """Open, free, most."""
+    count = len({id(t.files): len(t.files) for t in kernel.pids.tasks.values() if not t.dead})
+    return f"{count}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
+
+
+def _protected(name: str) -> None:
+    """fs.protected_*: attributes of the Vfs."""
+
+    def put(kernel: Any, value: str) -> None:
+        if value.strip() not in ("0", "1", "2"):
+            raise EINVAL(value)
+        setattr(kernel.vfs, name, int(value))
+
+    computed(f"fs/{name}", put)(lambda kernel: str(int(getattr(kernel.vfs, name))))
+
+
+for _name in ("protected_symlinks", "protected_hardlinks", "protected_regular", "protected_fifos"):
+    _protected(_name)
+
+
+class SysctlNode(TextNode):
+    """A file below /proc/sys."""
+
+    __slots__ = ()
+
+    def __init__(self, fs: TableFs, kernel: Any, sysctl: Sysctl) -> None:
+        put = sysctl.put
+
+        def store(_: Any, data: bytes) -> None:
+            assert put is not None
+            if len(data) > MAX_VALUE:
+                raise EINVAL(f"{len(data)} bytes")
+            text = data.split(b"\0", 1)[0].split(b"\n", 1)[0]
+            put(kernel, text.decode("utf-8", "surrogateescape").strip(" \t"))
+
+        super().__init__(
+            fs,
+            0o644 if put is not None else 0o444,
+            lambda _: (sysctl.get(kernel) + "\n").encode("utf-8", "surrogateescape"),
+            store if put is not None else None,
+        )

@@ -1,0 +1,63 @@
+"""`SysFs`: one mounted /sys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sentry.abi.stat import SYSFS_MAGIC
+from sentry.fs.generated.cpu import cpu_of
+from sentry.fs.generated.nodes import LinkNode, Node, TextNode, directory_maker, put
+from sentry.fs.generated.table import TableFs
+from sentry.fs.sysfs.cpus import cpu_files
+from sentry.fs.sysfs.memory import memory_files, node_meminfo
+from sentry.fs.sysfs.network import interfaces, network_files
+from sentry.vfs.interface import Inode
+
+EMPTY: Final = (
+    "block", "bus/cpu", "bus/pci/devices", "class/block", "class/hwmon", "class/mem", "class/misc",
+    "class/power_supply", "class/thermal", "class/tty", "dev/block", "dev/char", "firmware",
+    "fs/cgroup", "fs/fuse", "hypervisor", "kernel/debug", "kernel/security", "kernel/tracing",
+    "module", "power", "devices/virtual",
+)  # fmt: skip
+"""Directories without anything in them: some are there to be mounted on."""
+
+
+class SysFs(TableFs):
+    """The tree is made at mount; its texts do not change, but for those that are functions."""
+
+    name = "sysfs"
+    magic = SYSFS_MAGIC
+
+    def __init__(self, kernel: Any) -> None:
+        super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
+        tree: dict[str, Any] = {}
+        for path in EMPTY:
+            folder = tree
+            for name in path.split("/"):
+                folder = folder.setdefault(name, {})
+        cpu = cpu_of(kernel)
+        texts = cpu_files(cpu) | memory_files(cpu.cpus) | network_files(kernel)
+        for path, text in texts.items():
+            put(tree, path, self._text(lambda _, text=text: f"{text}\n"))
+        put(tree, "devices/system/node/node0/meminfo", self._text(lambda _: node_meminfo(kernel)))
+        for name in interfaces(kernel):
+            put(tree, f"class/net/{name}", self._link(f"../../devices/virtual/net/{name}"))
+        self._root = directory_maker(self, tree)()
+        self._root.ino = self.root_ino
+
+    @property
+    def root(self) -> Inode:
+        """The top."""
+        return self._root
+
+    def _text(self, show: Callable[[Any], str]) -> Callable[[], Node]:
+        return lambda: TextNode(self, 0o444, show)
+
+    def _link(self, target: str) -> Callable[[], Node]:
+        return lambda: LinkNode(self, lambda _: target.encode())
+
+
+async def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:
+    """mount(2) of type sysfs: vfs.types[b"sysfs"]."""
+    return SysFs(caller.kernel)

@@ -1,0 +1,50 @@
+"""Huge pages and the one memory node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentry.fs.generated.cpu import cpu_list, cpu_mask
+from sentry.fs.generated.memory import memory_of
+
+
+def memory_files(cpus: int) -> dict[str, str]:
+    """Path below /sys to text."""
+    thp, huge = "kernel/mm/transparent_hugepage", "kernel/mm/hugepages/hugepages-2048kB"
+    node = "devices/system/node"
+    files = {
+        f"{thp}/enabled": "always [madvise] never",
+        f"{thp}/defrag": "always defer defer+madvise [madvise] never",
+        f"{thp}/shmem_enabled": "always within_size advise [never] deny force",
+        f"{thp}/hpage_pmd_size": "2097152",
+        f"{thp}/use_zero_page": "1",
+        f"{thp}/khugepaged/defrag": "1",
+        f"{node}/online": "0",
+        f"{node}/possible": "0",
+        f"{node}/has_cpu": "0",
+        f"{node}/has_memory": "0",
+        f"{node}/has_normal_memory": "0",
+        f"{node}/node0/cpulist": cpu_list(cpus),
+        f"{node}/node0/cpumap": cpu_mask(cpus),
+        f"{node}/node0/distance": "10",
+        f"{node}/node0/numastat": "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\n"
+        "local_node 0\nother_node 0",
+    }
+    for name in ("nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages",
+                 "nr_overcommit_hugepages"):  # fmt: skip
+        files[f"{huge}/{name}"] = "0"
+    return files
+
+
+def node_meminfo(kernel: Any) -> str:
+    """/sys/devices/system/node/node0/meminfo."""
+    memory = memory_of(kernel)
+    total, free = memory.total // 1024, memory.free // 1024
+    rows = (
+        ("MemTotal", total), ("MemFree", free), ("MemUsed", total - free),
+        ("Shmem", memory.shared // 1024), ("PageTables", memory.tables // 1024),
+    )  # fmt: skip
+    huge = ("HugePages_Total", "HugePages_Free", "HugePages_Surp")
+    return "".join(f"Node 0 {name + ':':<15}{kib:8} kB\n" for name, kib in rows) + "".join(
+        f"Node 0 {name + ':':<16}{0:5}\n" for name in huge
+    )
