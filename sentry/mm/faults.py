@@ -215,8 +215,13 @@ class Faults(AddressMap):
             if page < end:
                 self.fault(page, PF_USER | (PF_WRITE if write else 0))
 
-    def files_changed(self) -> None:
-        """A page of a window has nothing behind it (FILE_GONE): clear entries past file ends."""
+    def file_gone(self) -> bool:
+        """A page of a window has nothing behind it (FILE_GONE): clear entries past file ends.
+
+        The program then runs again, and the fault names its address. False: nothing was past an
+        end, so the host cannot read the page; running again may not help.
+        """
+        found = False
         for vma in self.vmas:
             backing = vma.backing
             if not isinstance(backing, HostBacking):
@@ -225,6 +230,8 @@ class Faults(AddressMap):
             start = max(vma.start, vma.start + last - vma.offset)
             if start < vma.end:
                 self.space.unmap(start, (vma.end - start) >> 12)
+                found = True
+        return found
 
     # --- the Sentry's own accesses
 

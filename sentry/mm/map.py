@@ -96,8 +96,14 @@ class AddressMap:
 
     def insert(self, vma: Vma) -> Vma:
         """Add a VMA that already holds its file; joined with its neighbours where possible."""
-        self.vmas.add(vma)
         self._account(vma, 1)
+        before = self.vmas.before(vma.start)
+        if before is not None and vma.continues(before) and not vma.windows:
+            before.end = vma.end
+            if vma.file is not None:
+                vma.file.decref()
+            return self._join(before)
+        self.vmas.add(vma)
         self._mapped(vma, 1)
         return self._join(vma)
 
@@ -169,7 +175,11 @@ class AddressMap:
         doomed = self.vmas.overlapping(start, end)
         if not doomed:
             return
-        if doomed[0].start < start and doomed[-1].end > end and doomed[0] is doomed[-1]:
+        first = doomed[0]
+        if len(doomed) == 1 and (first.start < start) != (first.end > end):
+            self._shorten(first, max(start, first.start), min(end, first.end))
+            return
+        if len(doomed) == 1 and first.start < start and first.end > end:
             self._check_count(1)
         doomed = self.isolate(start, end)
         low, high = doomed[0].start, doomed[-1].end
@@ -180,6 +190,20 @@ class AddressMap:
             vma.drop()
             self._mapped(vma, -1)
         if high > self._hole_top:
+            self._forget_holes()
+
+    def _shorten(self, vma: Vma, start: int, end: int) -> None:
+        """Remove [start, end), one end of a VMA."""
+        self.space.unmap(start, (end - start) >> 12)
+        self._account(vma, -1)
+        if vma.start == start:
+            if vma.backing is not None:
+                vma.offset += end - start
+            self.vmas.restart(vma, end)
+        else:
+            vma.end = start
+        self._account(vma, 1)
+        if end > self._hole_top:
             self._forget_holes()
 
     def _forget_holes(self) -> None:

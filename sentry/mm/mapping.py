@@ -148,7 +148,7 @@ class Mapping(Faults):
 
     def _vm_flags(self, prot: int, flags: int, file: MappedFile | None) -> int:
         """The rights checks of do_mmap(), and what the mapping is."""
-        result = int(VmFlag.MAYWRITE | VmFlag.MAYEXEC)
+        result = VmFlag.MAYWRITE | VmFlag.MAYEXEC
         if flags & MAP_LOCKED:
             if not self.ipc_lock and not self.limits.rlimit(RLIMIT_MEMLOCK):
                 raise EPERM("RLIMIT_MEMLOCK")
@@ -256,7 +256,7 @@ class Mapping(Faults):
         pages = (new - old) >> 12
         self._check_expand(pages, True, True)
         self._check_count(0)
-        flags = int(VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.HEAP)
+        flags = VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.HEAP
         if self.lock_future & MCL_FUTURE:
             self._check_locked(pages)
             flags |= VmFlag.LOCKED
@@ -271,7 +271,7 @@ class Mapping(Faults):
         """Map a copy of the kernel's bytes ([vdso]) and return where."""
         length = page_up(len(data))
         where = self.find_free(length, 4096)
-        flags = int(VmFlag.SPECIAL | VmFlag.MAYEXEC | VmFlag.MAYWRITE)
+        flags = VmFlag.SPECIAL | VmFlag.MAYEXEC | VmFlag.MAYWRITE
         self.insert(Vma(where, where + length, prot, flags, name=name.encode()))
         self.space.map_anonymous(where, length >> 12, PROT_READ | PROT_WRITE)
         if self.space.write(where, data) != len(data):
@@ -282,7 +282,7 @@ class Mapping(Faults):
     def map_kernel_frames(self, gpa: int, pages: int, prot: int, name: str) -> int:
         """Map frames that the kernel keeps ([vvar]): every address space sees the same ones."""
         where = self.find_free(pages << 12, 4096)
-        flags = int(VmFlag.SPECIAL | VmFlag.SHARED)
+        flags = VmFlag.SPECIAL | VmFlag.SHARED
         self.insert(Vma(where, where + (pages << 12), prot, flags, name=name.encode()))
         self.space.map_frames(where, gpa, pages, prot)
         return where

@@ -307,7 +307,7 @@ class Protection(Mapping):
         if end > TASK_END:
             raise ENOMEM("range")
         give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
-        self._lock(start, end, int(give))
+        self._lock(start, end, give)
 
     def munlock(self, addr: int, length: int) -> None:
         """munlock(2). Raises: EINVAL, ENOMEM."""
@@ -330,7 +330,7 @@ class Protection(Mapping):
         if flags & MCL_CURRENT:
             give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MCL_ONFAULT else 0)
             for vma in list(self.vmas):
-                self._set_locked(vma, int(give))
+                self._set_locked(vma, give)
             self.join_range(0, TASK_END)
 
     def munlockall(self) -> None:

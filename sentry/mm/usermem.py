@@ -58,6 +58,8 @@ class UserMemory(Remapping):
                 return b""
             raise EFAULT(f"{addr:#x}")
         data = self.space.read(addr, count)
+        if len(data) == count:
+            return data
         while len(data) < count:
             self.resolve(False)
             data += self.space.read(addr + len(data), count - len(data))

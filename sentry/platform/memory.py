@@ -69,7 +69,7 @@ class WindowRange:
     Without users it stays mapped for a while, so that the next one finds the pages warm.
     """
 
-    __slots__ = ("gpa", "mapped", "offset", "refs", "size", "windows", "writable")
+    __slots__ = ("gpa", "kept", "mapped", "offset", "refs", "size", "windows", "writable")
 
     def __init__(
         self, windows: Windows, gpa: int, size: int, offset: int, writable: bool
@@ -81,6 +81,8 @@ class WindowRange:
         self.writable = writable
         self.refs = 1
         self.mapped = True
+        self.kept = True
+        """The file is open still: the piece may stay mapped without users."""
 
     def covers(self, offset: int, length: int) -> bool:
         """Whether this part of the file lies in it."""
@@ -96,12 +98,17 @@ class WindowRange:
     def put(self) -> None:
         """One user less. Preconditions: no entry of the user points here any more."""
         self.refs -= 1
-        if self.refs == 0:
+        if self.refs:
+            return
+        if self.kept:
             self.windows.idle[self] = None
             self.windows.evict(MAX_IDLE)
+        else:
+            self.windows.unmap(self)
 
     def forget(self) -> None:
         """The file is closed: do not keep the piece once nobody uses it."""
+        self.kept = False
         if self.refs == 0 and self.mapped:
             del self.windows.idle[self]
             self.windows.unmap(self)
@@ -252,6 +259,11 @@ class Pinned:
         self.pieces = 0
 
 
+_scratch = ffi.new("char[]", SCRATCH)
+"""Where small copies pass through; only the kernel thread copies."""
+_user_read, _user_write, _unpack = lib.user_read, lib.user_write, ffi.unpack
+
+
 class AddressSpace:
     """One tree of page tables.
 
@@ -268,7 +280,7 @@ class AddressSpace:
         self.ram = ram
         self.native = native
         self._fault = ffi.new("struct fault *")
-        self._scratch = ffi.NULL
+        self._scratch = _scratch
 
     # --- mapping
 
@@ -378,29 +390,25 @@ class AddressSpace:
         """The page is mapped, but the host has none: truncated file, or the memory limit."""
         return bool(self._fault.gone)
 
-    def _buffer(self) -> Any:
-        if self._scratch == ffi.NULL:
-            self._scratch = ffi.new("uint8_t[]", SCRATCH)
-        return self._scratch
-
     def read(self, addr: int, count: int) -> bytes:
         """Up to `count` bytes, fewer if a fault stopped the copy."""
         if count <= SCRATCH:
-            buffer = self._buffer()
-            done = lib.user_read(self.native, addr, buffer, count, self._fault)
-            return bytes(ffi.buffer(buffer, done))
-        data = bytearray(count)
-        done = lib.user_read(self.native, addr, ffi.from_buffer(data), count, self._fault)
-        return bytes(data) if done == count else bytes(memoryview(data)[:done])
+            buffer = self._scratch
+            done = _user_read(self.native, addr, buffer, count, self._fault)
+            data: bytes = _unpack(buffer, done)
+            return data
+        large = bytearray(count)
+        done = _user_read(self.native, addr, ffi.from_buffer(large), count, self._fault)
+        return bytes(large) if done == count else bytes(memoryview(large)[:done])
 
     def write(self, addr: int, data: Bytes) -> int:
         """Copy bytes in; how many were copied."""
         if isinstance(data, bytes):
-            done = lib.user_write(self.native, addr, data, len(data), self._fault)
+            done: int = _user_write(self.native, addr, data, len(data), self._fault)
         else:
             view = ffi.from_buffer(data)
-            done = lib.user_write(self.native, addr, view, len(view), self._fault)
-        return int(done)
+            done = _user_write(self.native, addr, view, len(view), self._fault)
+        return done
 
     def zero(self, addr: int, count: int) -> int:
         """Clear bytes; how many were cleared."""
@@ -409,9 +417,8 @@ class AddressSpace:
     def string(self, addr: int, limit: int) -> bytes:
         """Up to `limit` bytes, the first NUL included; fewer without one: a fault."""
         limit = min(limit, SCRATCH)
-        buffer = self._buffer()
-        done = lib.user_string(self.native, addr, buffer, limit, self._fault)
-        return bytes(ffi.buffer(buffer, done))
+        done = lib.user_string(self.native, addr, self._scratch, limit, self._fault)
+        return bytes(_unpack(self._scratch, done))
 
     def check(self, addr: int, count: int, write: bool) -> int:
         """How many bytes from `addr` on may be accessed."""

@@ -222,7 +222,7 @@ def test_file_truncated_under_a_mapping_names_the_address(guest: Guest, tmp_path
     guest.again(thread, 0, rbx=addr + 2 * PAGE)
     kind = guest.machine.exit_of(thread)
     if kind == ExitKind.FILE_GONE:
-        mm.files_changed()
+        mm.file_gone()
         thread.resume()
         kind = guest.machine.exit_of(thread)
     assert kind == ExitKind.FAULT and thread.fault_addr == addr + 2 * PAGE

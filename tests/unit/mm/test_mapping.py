@@ -253,7 +253,7 @@ def test_file_mapping_past_the_end_is_sigbus(mm: MemoryManager, host_file: MakeF
         mm.read(addr + PAGE, 1)
 
 
-def test_file_truncated_under_a_mapping_is_sigbus_after_files_changed(
+def test_file_truncated_under_a_mapping_is_sigbus_after_file_gone(
     mm: MemoryManager, host_file: MakeFile
 ) -> None:
     file = host_file(b"y" * 3 * PAGE, writable=True)
@@ -262,7 +262,7 @@ def test_file_truncated_under_a_mapping_is_sigbus_after_files_changed(
     os.ftruncate(file.backing.fd, PAGE)  # type: ignore[union-attr]
     with pytest.raises(EFAULT):
         mm.read(addr + PAGE, 1)
-    mm.files_changed()
+    mm.file_gone()
     assert mm.space.entry(addr + 2 * PAGE) == 0 and mm.read(addr, 1) == b"y"
     with pytest.raises(BusError):
         mm.fault(addr + 2 * PAGE, READ_FAULT)
