@@ -19,6 +19,7 @@ struct machine machine = {.epoll_fd = -1};
 #define CODE_AT 0x100 /* in the first page, behind the descriptors */
 #define FRAME_AT (PAGE + 0x800)
 #define TRANSLATIONS (128ull << 20) /* bytes of generated code before all is dropped */
+#define CR0 (1u << 0 | 1u << 1 | 1u << 4 | 1u << 5) /* PE MP ET NE; paging is not its own */
 #define CR4 (1u << 5 | 1u << 9 | 1u << 10 | 1u << 16 | 1u << 18)
 
 /* XCR0 = x87 and SSE, then to ring 3. */
@@ -113,7 +114,7 @@ static int map_memory(void)
 static int enter_ring3(void)
 {
     uint64_t *gdt = (uint64_t *)machine.own;
-    uint64_t stack = OWN_VA + FRAME_AT, cr4 = CR4;
+    uint64_t stack = OWN_VA + FRAME_AT, cr0 = CR0, cr4 = CR4;
     const uint64_t frame[5] = {PAGE, SEL_USER_CS, 0x202, 0, SEL_USER_DS};
     struct uc_x86_mmr gdtr = {.base = OWN_VA, .limit = 0x4f};
     gdt[SEL_KERNEL_CS / 8] = 0x00af9b000000ffff;
@@ -126,6 +127,8 @@ static int enter_ring3(void)
     machine.current = &nobody;
     machine.starting = 1;
     int error = api.reg_write(machine.uc, UC_X86_REG_GDTR, &gdtr);
+    if (!error)
+        error = api.reg_write(machine.uc, UC_X86_REG_CR0, &cr0);
     if (!error)
         error = api.reg_write(machine.uc, UC_X86_REG_CR4, &cr4);
     if (!error)

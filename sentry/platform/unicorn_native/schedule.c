@@ -138,6 +138,11 @@ void uctx_stop(struct uctx *c)
         uctx_kick(c);
 }
 
+void uctx_set_fast(struct uctx *c, const uint64_t *values)
+{
+    memcpy(c->fast, values, sizeof c->fast);
+}
+
 static void fetch_fpu(struct uctx *c)
 {
     if (machine.loaded == c && c->live)

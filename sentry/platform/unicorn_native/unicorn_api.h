@@ -55,6 +55,7 @@ enum {
     UC_X86_REG_RIP = 41,
     UC_X86_REG_RSI = 43,
     UC_X86_REG_RSP = 44,
+    UC_X86_REG_CR0 = 50,
     UC_X86_REG_CR4 = 54,
     UC_X86_REG_R8 = 106,
     UC_X86_REG_R9 = 107,

@@ -96,6 +96,8 @@ def test_page_fault_keeps_all_registers(machine: Any) -> None:
 def test_exception_tells_vector_error_and_place(
     machine: Any, source: str, vector: int, error: int, offset: int | None
 ) -> None:
+    if machine.platform.name == "unicorn" and vector in {17, 19}:
+        pytest.skip("the emulator checks no alignment and raises no SSE exceptions")
     context = machine.start("sub $64, %rsp;" + source)
 
     assert machine.exit_of(context) == ExitKind.EXCEPTION

@@ -120,13 +120,16 @@ def test_more_endless_loops_than_vcpus_all_advance(machine: Any) -> None:
 
 
 def test_more_callers_than_vcpus_keep_registers_and_fpu(machine: Any) -> None:
-    source = """
-        movq %rdi, %xmm3; pinsrq $1, %rdi, %xmm3; vinsertf128 $1, %xmm3, %ymm3, %ymm3
+    avx = machine.platform.xfeatures & 4
+    fill = "vinsertf128 $1, %xmm3, %ymm3, %ymm3" if avx else "nop"
+    check = "vextractf128 $1, %ymm3, %xmm4" if avx else "pshufd $0xee, %xmm3, %xmm4"
+    source = f"""
+        movq %rdi, %xmm3; pinsrq $1, %rdi, %xmm3; {fill}
         fninit; mov %rdi, (%rsp); fildll (%rsp); wrfsbase %rdi
     1:  mov $50, %eax; syscall
         cmp %rdi, %rax; jne 9f
         movq %xmm3, %rbx; cmp %rdi, %rbx; jne 9f
-        vextractf128 $1, %ymm3, %xmm4; movq %xmm4, %rbx; cmp %rdi, %rbx; jne 9f
+        {check}; movq %xmm4, %rbx; cmp %rdi, %rbx; jne 9f
         fld %st(0); fistpll (%rsp); cmp %rdi, (%rsp); jne 9f
         rdfsbase %rbx; cmp %rdi, %rbx; jne 9f
         jmp 1b
