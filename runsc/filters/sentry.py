@@ -20,6 +20,8 @@ _KVM = tuple(
         "KVM_SET_REGS",
         "KVM_GET_SREGS",
         "KVM_SET_SREGS",
+        "KVM_GET_XSAVE",
+        "KVM_SET_XSAVE",
     )
 )
 """Machines and vCPUs are made before the filter; KVM_CREATE_* is not here."""
