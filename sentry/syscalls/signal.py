@@ -19,15 +19,16 @@ from sentry.abi.signal import (
     SIG_SETMASK,
     SIG_UNBLOCK,
 )
+from sentry.abi.time import TIMESPEC
 from sentry.errors import EAGAIN, EFAULT, EINTR, EINVAL
 from sentry.kernel import altstack, signal_frame, task_signals
-from sentry.kernel.clocks import MAX_NS
+from sentry.kernel.clocks import MAX_NS, NS
 from sentry.kernel.signals import NSIG, UNBLOCKABLE, Action
 from sentry.kernel.task import RESUME, Task
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, Signal, Size, TimespecInOrNull
+from sentry.syscalls.types import Addr, Signal, Size
 from sentry.wait.fiber import Interrupted, RestartNoHand, TimedOut, park
 from sentry.wait.queue import until
 
@@ -151,15 +152,16 @@ async def until_signal() -> None:
 
 @syscall(128)
 def sys_rt_sigtimedwait(
-    task: Task, wanted: Addr, info: Addr, timeout: TimespecInOrNull, size: Size
+    task: Task, wanted: Addr, info: Addr, timeout: Addr, size: Size
 ) -> Any:
     """sigtimedwait(2): a signal of the set that is pending is taken at once."""
     mask = read_mask(task, wanted, size)
     deadline_ns = None
-    if timeout is not None:
-        if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
+    if timeout:
+        sec, nsec = TIMESPEC.unpack(task.mm.read(timeout, TIMESPEC.size))
+        if sec < 0 or not 0 <= nsec < NS:
             raise EINVAL("timeout")
-        wait_ns = timeout.tv_sec * 10**9 + timeout.tv_nsec
+        wait_ns = sec * NS + nsec
         deadline_ns = min(task.kernel.loop.now_ns() + wait_ns, MAX_NS)
     entry = task_signals.take(task, mask)
     if entry is not None:

@@ -1,0 +1,124 @@
+/* Taking signals without a handler: sigtimedwait(2), signalfd(2). */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static sigset_t set;
+static volatile int handled;
+
+static void handler(int signo)
+{
+    handled = signo;
+}
+
+static void waiting(void)
+{
+    siginfo_t info;
+    struct timespec short_time = {0, 20000000}, long_time = {5, 0};
+    CHECK_ERR(sigtimedwait(&set, &info, &short_time), EAGAIN);
+    sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = 7});
+    kill(getpid(), SIGUSR1);
+    CHECK(sigwaitinfo(&set, &info) == SIGUSR1 && info.si_code == SI_USER);
+    CHECK(sigwaitinfo(&set, &info) == SIGRTMIN && info.si_value.sival_int == 7);
+    pid_t child = fork();
+    if (!child) {
+        usleep(20000);
+        kill(getppid(), SIGUSR2);
+        _exit(3);
+    }
+    CHECK(sigtimedwait(&set, &info, &long_time) == SIGUSR2 && info.si_pid == child);
+    CHECK(sigtimedwait(&set, &info, &long_time) == SIGCHLD && info.si_pid == child);
+    CHECK(info.si_code == CLD_EXITED && info.si_status == 3);
+    CHECK(waitpid(child, NULL, 0) == child);
+    /* another signal with a handler ends it, whatever SA_RESTART says */
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+    sigaction(SIGALRM, &action, NULL);
+    struct itimerval timer = {{0, 0}, {0, 20000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+    CHECK_ERR(sigtimedwait(&set, &info, &long_time), EINTR);
+    CHECK(handled == SIGALRM);
+}
+
+static void *sender(void *target)
+{
+    usleep(20000);
+    pthread_kill(*(pthread_t *)target, SIGUSR1);
+    return NULL;
+}
+
+static void between_threads(void)
+{
+    pthread_t self = pthread_self(), thread;
+    siginfo_t info;
+    CHECK(pthread_create(&thread, NULL, sender, &self) == 0);
+    CHECK(sigwaitinfo(&set, &info) == SIGUSR1 && info.si_pid == getpid());
+    pthread_join(thread, NULL);
+}
+
+static void descriptors(void)
+{
+    struct signalfd_siginfo got[3];
+    int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    CHECK(fd >= 0);
+    struct pollfd entry = {fd, POLLIN, 0};
+    CHECK(poll(&entry, 1, 0) == 0);
+    CHECK_ERR(read(fd, got, sizeof got), EAGAIN);
+    CHECK_ERR(read(fd, got, 127), EINVAL);
+    sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = 99});
+    kill(getpid(), SIGUSR1);
+    CHECK(poll(&entry, 1, 0) == 1 && entry.revents == POLLIN);
+    CHECK(read(fd, got, sizeof got) == 2 * 128);
+    CHECK(got[0].ssi_signo == SIGUSR1 && got[0].ssi_code == SI_USER);
+    CHECK(got[0].ssi_pid == (unsigned)getpid() && got[0].ssi_uid == getuid());
+    CHECK(got[1].ssi_signo == (unsigned)SIGRTMIN + 1 && got[1].ssi_int == 99);
+    CHECK(got[1].ssi_code == SI_QUEUE && got[1].ssi_ptr == 99);
+    CHECK(poll(&entry, 1, 0) == 0);
+
+    pid_t child = fork();
+    if (!child)
+        _exit(42);
+    CHECK(poll(&entry, 1, 5000) == 1);
+    CHECK(read(fd, got, sizeof got) == 128 && got[0].ssi_signo == SIGCHLD);
+    CHECK(got[0].ssi_status == 42 && got[0].ssi_code == CLD_EXITED);
+    CHECK(got[0].ssi_pid == (unsigned)child && waitpid(child, NULL, 0) == child);
+
+    sigset_t other;
+    sigemptyset(&other);
+    sigaddset(&other, SIGUSR2);
+    CHECK(signalfd(fd, &other, 0) == fd);
+    kill(getpid(), SIGUSR1);
+    CHECK_ERR(read(fd, got, sizeof got), EAGAIN);
+    CHECK(sigwaitinfo(&set, NULL) == SIGUSR1);
+
+    int blocking = signalfd(-1, &set, 0);
+    child = fork();
+    if (!child) {
+        usleep(20000);
+        kill(getppid(), SIGUSR2);
+        _exit(0);
+    }
+    CHECK(read(blocking, got, 128) == 128 && got[0].ssi_signo == SIGUSR2);
+    CHECK(waitpid(child, NULL, 0) == child && sigwaitinfo(&set, NULL) == SIGCHLD);
+    close(blocking);
+    close(fd);
+}
+
+int main(void)
+{
+    int signals[] = {SIGUSR1, SIGUSR2, SIGCHLD, SIGRTMIN, SIGRTMIN + 1};
+    sigemptyset(&set);
+    for (unsigned i = 0; i < 5; i++)
+        sigaddset(&set, signals[i]);
+    CHECK(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+    waiting();
+    between_threads();
+    descriptors();
+    return 0;
+}
