@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ class Stub:
     symbols: dict[str, int]
 
 
+@functools.cache
 def load(name: str) -> Stub:
-    """Read an image that guest_stubs/_build.py made."""
+    """Read an image that guest_stubs/_build.py made; once, because a sandbox has no files."""
     symbols = json.loads((BUILT / f"{name}.json").read_text())
     return Stub((BUILT / f"{name}.bin").read_bytes(), symbols)

@@ -31,14 +31,16 @@ class Unavailable(Exception):
 
 
 class System:
-    """An open /dev/kvm.
+    """An open /dev/kvm: opened here, or by somebody else before and handed over as `fd`.
 
     Raises: Unavailable, when it cannot be opened or speaks another version of the interface.
     """
 
-    def __init__(self, device: Path = DEVICE) -> None:
+    def __init__(self, device: Path = DEVICE, fd: int = -1) -> None:
+        self.fd = fd
         try:
-            self.fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+            if fd < 0:
+                self.fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise Unavailable(f"{device}: {error.strerror}") from error
         version = lib.kvm_ioctl(self.fd, lib.KVM_GET_API_VERSION, 0)

@@ -6,7 +6,6 @@ the state on disk), nor each other: the end of either child ends the other.
 
 from __future__ import annotations
 
-import importlib
 import os
 import select
 import signal
@@ -35,11 +34,11 @@ class Programs:
 
 def real_programs(platform: str) -> Programs:
     """The Sentry and the Gofer, imported before the fork so that starting them opens no file."""
-    from sentry.boot import prepare  # noqa: PLC0415
+    from sentry.boot import preload, prepare  # noqa: PLC0415
 
     from gofer.main import run  # noqa: PLC0415
 
-    importlib.import_module(f"sentry.platform.{platform}")
+    preload(platform)
     return Programs(prepare, run)
 
 
@@ -80,7 +79,7 @@ class Sandbox:
                     poll.unregister(self._control.fileno())
             if sentry not in ready:
                 self._await_end(sentry, GRACE_MS)
-            return self._reap(gofer_first=sentry not in ready)
+            return self._reap(gofer in ready)
         finally:
             os.close(sentry)
             os.close(gofer)
@@ -104,16 +103,23 @@ class Sandbox:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _reap(self, gofer_first: bool) -> int:
-        """Collect both; at least one of them has ended."""
-        if not gofer_first:
+        """Collect both; at least one of them has ended.
+
+        The Sentry may notice the end of its Gofer, and end too, before we look.
+        """
+        ended, gofer_status = os.waitpid(self.gofer_pid, os.WNOHANG)
+        gofer_failed = bool(ended) and (
+            os.WIFSIGNALED(gofer_status) or (gofer_first and gofer_status != 0)
+        )
+        if not ended:
             _kill(self.gofer_pid)
+            os.waitpid(self.gofer_pid, 0)
         status = os.waitpid(self.pid, 0)[1]
-        gofer_status = os.waitpid(self.gofer_pid, 0)[1]
         self._read_events()
         self._control.close()
         if self._failure:
             raise RuntimeFailure(self._failure)
-        if gofer_first and not _is_clean(gofer_status):
+        if gofer_failed:
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
         if os.WIFSIGNALED(status):
@@ -124,10 +130,6 @@ class Sandbox:
 def _kill(pid: int) -> None:
     """Preconditions: the process is our child and not reaped."""
     os.kill(pid, signal.SIGKILL)
-
-
-def _is_clean(status: int) -> bool:
-    return os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
 
 
 def _describe(status: int) -> str:

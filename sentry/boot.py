@@ -8,20 +8,26 @@ of the first process.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import traceback
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+import guest_stubs
+import sentry.syscalls.table  # noqa: F401  declares all calls
 from sentry import first_process, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
+from sentry.fs.proc import mount_proc
+from sentry.fs.registry import register_all
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.log import LogSink
 from sentry.loop import Loop
+from sentry.mm.ramfile import RamFile
+from sentry.platform.memory import PAGE_SIZE
 from sentry.syscalls.registry import CALLS
-import sentry.syscalls.table  # noqa: F401  declares all calls
 from sentry.syscalls.strace import Strace
 from sentry.vfs.vfs import Vfs
 
@@ -70,6 +76,16 @@ class Sandbox:
         return self.kernel.exit_status
 
 
+def preload(platform: str) -> None:
+    """Import and read what is needed later: inside the sandbox there are no files."""
+    if platform == "unicorn":
+        importlib.import_module("sentry.platform.unicorn").preload()
+        return
+    importlib.import_module("sentry.platform.kvm")
+    for name in ("entry_ring0", "entry_ring3", "exceptions", "probe"):
+        guest_stubs.load(name)
+
+
 def make_platform(config: SandboxConfig) -> Platform:
     """The machine that was asked for. Raises: StartError."""
     if config.platform == "unicorn":
@@ -91,7 +107,11 @@ def prepare(config: SandboxConfig) -> Sandbox:
     loop = Loop(platform, log.bug)
     hostname = config.hostname.encode()
     kernel = Kernel(platform, loop, log, CALLS, Uts(hostname, config.domainname.encode()))
-    kernel.vfs = Vfs(loop, platform.ram_file)
+    kernel.vfs = Vfs(
+        loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE
+    )
+    register_all(kernel.vfs)
+    kernel.vfs.types[b"proc"] = mount_proc
     kernel.cpus = config.cpus
     kernel.services["ram"] = platform.ram
     kernel.services["memory_limit"] = config.memory_limit

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sentry import tree
 from sentry.abi.fcntl import AT_FDCWD, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
 from sentry.config import ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
+from sentry.fs.host.file import donated
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
@@ -22,6 +22,7 @@ from sentry.mm.manager import MemoryManager
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
+from sentry.vfs.interface import Owner
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
     for number, (fd, flags) in enumerate(
         zip(config.stdio, (O_RDONLY, O_WRONLY, O_WRONLY), strict=True)
     ):
-        file = tree.donated(kernel, fd, O_RDWR if _is_tty(fd) else flags)
+        owner = Owner(process.uid, process.gid)
+        file = donated(kernel.vfs, fd, O_RDWR if _is_tty(fd) else flags, owner)
         files.replace(task, number, file, limits.soft(RLIMIT_NOFILE))
     return task
 

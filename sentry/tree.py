@@ -26,11 +26,11 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
-from sentry.vfs.interface import FileSystem
+from sentry.vfs.interface import Absent, FileSystem, Owner
 from sentry.vfs.mounts import MOUNT_FLAGS, MountNamespace
-from sentry.vfs.names import mkdir, mknod, symlink
+from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
-from sentry.vfs.walk import resolve
+from sentry.vfs.walk import child_of, resolve
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
@@ -51,7 +51,7 @@ LINKS: Final = (
     (b"/dev/stderr", b"/proc/self/fd/2"),
     (b"/dev/ptmx", b"pts/ptmx"),
 )
-EMPTY_TYPES: Final = frozenset({"mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"})
+EMPTY_TYPES: Final = frozenset({"devpts", "sysfs", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"})
 """Types of which a container sees an empty directory: docs/config-json.md."""
 
 
@@ -156,9 +156,9 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> 
 async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:
     """A file system of our own, by its type. Raises: StartError, EINVAL."""
     vfs = starter.kernel.vfs
-    if entry.type in EMPTY_TYPES:
-        return TmpFs.make(vfs, "mode=0755")
     make = vfs.types.get(entry.type.encode())
+    if make is None and entry.type in EMPTY_TYPES:
+        return TmpFs.make(vfs, "mode=0755")
     if make is None:
         raise StartError(
             f"mount {entry.type} to {entry.destination.decode()}: no such device"
@@ -179,11 +179,10 @@ async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
     folders = parts[:-1] if is_file else parts
     at = b""
     for part in folders:
+        parent = (await resolve(starter, AT_FDCWD, at or b"/")).dentry.inode
         at += b"/" + part
-        try:
-            await mkdir(starter, AT_FDCWD, at, 0o755)
-        except EEXIST:
-            continue
+        if isinstance(await child_of(parent, part), Absent):
+            await parent.mkdir(part, 0o755, Owner(0, 0))  # also below a read-only mount of ours
     if is_file:
         how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
         (await open_path(starter, AT_FDCWD, path, how)).incref().decref()

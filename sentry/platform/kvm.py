@@ -139,14 +139,20 @@ class KvmPlatform:
 
     `ram_fd` is the file behind guest memory (ours from now on), `ram_size` its length in bytes
     (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without
-    an exit.
+    an exit. `kvm_fd` is /dev/kvm, if it was opened before.
     Raises: Unavailable, OSError.
     """
 
     name = "kvm"
 
     def __init__(
-        self, ram_fd: int, ram_size: int, *, vcpus: int | None = None, mailbox: bool = True
+        self,
+        ram_fd: int,
+        ram_size: int,
+        *,
+        vcpus: int | None = None,
+        mailbox: bool = True,
+        kvm_fd: int = -1,
     ) -> None:
         cpus = len(os.sched_getaffinity(0))
         self.ready: list[tuple[int, int]] = []
@@ -154,7 +160,7 @@ class KvmPlatform:
         self._vcpus: list[VCPU] = []
         self._events_at = ffi.NULL
         self._events = memoryview(b"").cast("I")
-        self._system = System()
+        self._system = System(fd=kvm_fd)
         _require(self._system)
         self._vm = self._system.create_vm()
         self.cpuid = cpuid.allowed(self._system.supported_cpuid(), cpus, _native_cpuid)

@@ -48,7 +48,7 @@ class OverlayInode(Inode):
         self.changed: dict[bytes, OverlayInode | Absent] | None = None
         """Of a directory: names that differ from the lower one."""
         self.links = 0
-        """Links made here less those removed, of a file; subdirectories likewise, of a directory."""
+        """Links (of a directory: subdirectories) made here, less those removed."""
         self.removed = False
         """A directory that rmdir took away."""
         self.copying = Lock()
@@ -249,9 +249,9 @@ class OverlayInode(Inode):
         assert isinstance(new_dir, OverlayInode)
         assert isinstance(child, OverlayInode)
         victim = await new_dir.lookup(new_name)
-        if isinstance(victim, OverlayInode) and victim.is_dir and not flags & RENAME_EXCHANGE:
-            if await victim.entries():
-                raise ENOTEMPTY(f"{new_name!r}")
+        replaced = victim if not flags & RENAME_EXCHANGE else ABSENT
+        if isinstance(replaced, OverlayInode) and replaced.is_dir and await replaced.entries():
+            raise ENOTEMPTY(f"{new_name!r}")
         if child.upper is None:
             await copy_up(child, 0 if child.is_dir else None)
         source, target = await self._change_names(), await new_dir._change_names()
