@@ -73,7 +73,8 @@ async def load(task: Task, file: Any, path: bytes, argv: list[bytes], envp: list
         chain = await _examine(task, file, strings, opened)
         creds, secure = await privileges.new_credentials(task, chain.file)
         dumpable = not secure and privileges.may_be_dumped(task.creds, chain.file)
-        mm = task.mm.new_for_exec(task.group.limits)
+        randomize = not task.group.personality & ADDR_NO_RANDOMIZE
+        mm = task.mm.new_for_exec(task.group.limits, randomize)
         try:
             entry, stack_pointer = await _build(task, mm, chain, (creds, secure))
         except BaseException as error:
@@ -109,7 +110,7 @@ async def _examine(
         if not script.is_script(head):
             break
         line = script.parse_shebang(head)
-        extra = [line.interpreter] if line.argument is None else [*line]
+        extra = [line.interpreter] + ([line.argument] if line.argument is not None else [])
         name = strings.file_name if depth == 0 else strings.argv[0]
         strings = _with_interpreter(strings, extra, name, depth)
         stack.check_size(strings, task.rlimit(RLIMIT_STACK))

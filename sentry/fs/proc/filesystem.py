@@ -168,4 +168,6 @@ async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> Pro
     for item in data.decode(errors="replace").split(","):
         if item and item.split("=", 1)[0] not in OPTIONS:
             raise EINVAL(f"proc: {item}")
-    return ProcFs(caller.kernel)
+    fs = ProcFs(caller.kernel)
+    fs.source = source.decode(errors="replace") or fs.name
+    return fs

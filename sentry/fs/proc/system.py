@@ -50,7 +50,8 @@ def meminfo(view: View) -> str:
 
 def uptime_ns() -> int:
     """CLOCK_BOOTTIME, which the program sees as the host has it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    now: int = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return now
 
 
 def idle_ns(view: View) -> int:

@@ -39,7 +39,7 @@ class SysFs(TableFs):
         cpu = cpu_of(kernel)
         texts = cpu_files(cpu) | memory_files(cpu.cpus) | network_files(kernel)
         for path, text in texts.items():
-            put(tree, path, self._text(lambda _, text=text: f"{text}\n"))
+            put(tree, path, self._constant(f"{text}\n"))
         put(tree, "devices/system/node/node0/meminfo", self._text(lambda _: node_meminfo(kernel)))
         for name in interfaces(kernel):
             put(tree, f"class/net/{name}", self._link(f"../../devices/virtual/net/{name}"))
@@ -54,10 +54,15 @@ class SysFs(TableFs):
     def _text(self, show: Callable[[Any], str]) -> Callable[[], Node]:
         return lambda: TextNode(self, 0o444, show)
 
+    def _constant(self, text: str) -> Callable[[], Node]:
+        return self._text(lambda _: text)
+
     def _link(self, target: str) -> Callable[[], Node]:
         return lambda: LinkNode(self, lambda _: target.encode())
 
 
 async def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:
     """mount(2) of type sysfs: vfs.types[b"sysfs"]."""
-    return SysFs(caller.kernel)
+    fs = SysFs(caller.kernel)
+    fs.source = source.decode(errors="replace") or fs.name
+    return fs

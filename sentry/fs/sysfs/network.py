@@ -29,7 +29,7 @@ def interfaces(kernel: Any) -> Mapping[str, Mapping[str, str]]:
 
 def network_files(kernel: Any) -> dict[str, str]:
     """Path below /sys to text."""
-    files = {}
+    files: dict[str, str] = {}
     for name, attributes in interfaces(kernel).items():
         base = f"devices/virtual/net/{name}"
         files |= {f"{base}/{key}": text for key, text in attributes.items()}
