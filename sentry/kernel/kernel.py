@@ -87,7 +87,13 @@ class Kernel:
         """wait(2) status of the first process once the sandbox is over."""
 
     def out_of_memory(self, task: Task) -> None:
-        """RAM has reached its limit: kill the process that holds most, adjusted as oom_score_adj says."""
+        """RAM has reached its limit: kill the process that holds most, adjusted as oom_score_adj says.
+
+        First give back what free frames still hold; if that helps, nobody dies.
+        """
+        ram = self.services.get("ram")
+        if ram is not None and ram.trim():
+            return
         groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 

@@ -210,6 +210,19 @@ class Ram:
         lib.aspace_reap()
         return int(lib.ram_trim(keep, max_blocks))
 
+    def freeze(self) -> None:
+        """Make everything so far a template: its frames are never given out again or punched.
+
+        Preconditions: no vCPU runs, no I/O is in flight, no flush of everything is outstanding.
+        """
+        check(lib.ram_freeze())
+
+    def thaw(self, fd: int, vm_fd: int = -1) -> None:
+        """In a forked sandbox: keep the template's frames privately, take new ones from `fd`."""
+        check(lib.ram_thaw(fd, vm_fd))
+        os.close(self.fd)
+        self.fd = fd
+
     def alloc(self) -> int:
         """A zeroed data frame with one reference. Raises: ENOMEM."""
         gpa = int(lib.data_alloc())

@@ -415,3 +415,35 @@ def test_resident_says_which_pages_have_memory(space: AddressSpace) -> None:
     space.write(BASE + PAGE, b"x")
     assert space.resident(BASE, 5) == bytes([0, 1, 0, 0, 0])
     assert space.count(BASE, 4) == (1, 0, 1, 0)
+
+
+def test_forked_sandbox_keeps_the_template_and_writes_elsewhere(
+    ram: Ram, space: AddressSpace
+) -> None:
+    space.map_anonymous(BASE, 600, R | W)
+    space.write(BASE, b"template")
+    space.write(BASE + 599 * PAGE, b"end")
+    ram.freeze()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            ram.thaw(os.memfd_create("ram of the child"))
+            assert space.read(BASE, 8) == b"template"
+            space.write(BASE, b"CHILD")
+            space.protect(BASE, 600, R)
+            space.unmap(BASE + 599 * PAGE, 1)
+            space.map_anonymous(BASE + 599 * PAGE, 1, R | W)
+            assert space.read(BASE + 599 * PAGE, 3) == bytes(3)
+            assert space.translate(BASE + 599 * PAGE) >= lib.ram.frozen
+            assert space.read(BASE, 8) == b"CHILDate"
+            status = 0
+        finally:
+            os.write(writer, bytes([status]))
+            os._exit(status)
+    os.waitpid(child, 0)
+    assert os.read(reader, 1) == b"\0"
+    assert space.read(BASE, 8) == b"template" and space.read(BASE + 599 * PAGE, 3) == b"end"
+    os.close(reader)
+    os.close(writer)
