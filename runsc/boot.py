@@ -85,7 +85,10 @@ def gofer_main(
             _install(filters.gofer(switches.trap), switches, log_fd)
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
-    serve(connection, attachments, lockdown, _log)
+    try:
+        serve(connection, attachments, lockdown, _log)
+    finally:
+        connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
 
 

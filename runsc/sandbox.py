@@ -21,7 +21,7 @@ from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
 GRACE_MS = 2000
-"""How long the Sentry may take to end by itself once its Gofer is gone."""
+"""How long either process may take to end by itself once the other is gone."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class Programs:
 
 def real_programs(platform: str) -> Programs:
     """The Sentry and the Gofer, imported before the fork so that starting them opens no file."""
-    from sentry.boot import preload, prepare  # noqa: PLC0415
-
     from gofer.main import run  # noqa: PLC0415
+    from sentry.boot import preload, prepare  # noqa: PLC0415
 
     preload(platform)
     return Programs(prepare, run)
@@ -77,9 +76,7 @@ class Sandbox:
                         self.forward(number)
                 if self._control.fileno() in ready and not self._read_events():
                     poll.unregister(self._control.fileno())
-            if sentry not in ready:
-                self._await_end(sentry, GRACE_MS)
-            return self._reap(gofer in ready)
+            return self._reap(sentry, gofer)
         finally:
             os.close(sentry)
             os.close(gofer)
@@ -96,35 +93,34 @@ class Sandbox:
                 self._failure = event.message
         return bool(data)
 
-    def _await_end(self, pidfd: int, timeout_ms: int) -> None:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(timeout_ms):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    def _reap(self, sentry: int, gofer: int) -> int:
+        """Collect both, one of which has ended: the other sees its socket close, and ends too.
 
-    def _reap(self, gofer_first: bool) -> int:
-        """Collect both; at least one of them has ended.
-
-        The Sentry may notice the end of its Gofer, and end too, before we look.
+        Which one was the first does not show here, for descriptors close before a process can be
+        waited for; how each ended does.
         """
-        ended, gofer_status = os.waitpid(self.gofer_pid, os.WNOHANG)
-        gofer_failed = bool(ended) and (
-            os.WIFSIGNALED(gofer_status) or (gofer_first and gofer_status != 0)
-        )
-        if not ended:
-            _kill(self.gofer_pid)
-            os.waitpid(self.gofer_pid, 0)
+        _await_end(sentry, GRACE_MS)
+        _await_end(gofer, GRACE_MS)
         status = os.waitpid(self.pid, 0)[1]
+        gofer_status = os.waitpid(self.gofer_pid, 0)[1]
         self._read_events()
         self._control.close()
         if self._failure:
             raise RuntimeFailure(self._failure)
-        if gofer_failed:
+        if os.WIFSIGNALED(gofer_status) and not os.WIFSIGNALED(status):
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
         if os.WIFSIGNALED(status):
             raise RuntimeFailure(f"the sandbox process {_describe(status)}")
         return os.WEXITSTATUS(status)
+
+
+def _await_end(pidfd: int, timeout_ms: int) -> None:
+    """Wait for the end of a process, and bring it about when the time is over."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(timeout_ms):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _kill(pid: int) -> None:

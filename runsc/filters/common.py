@@ -140,6 +140,7 @@ SOCKETS = (
     Rule(
         unistd.getsockname, "CPython, making a socket object", unused="sockets that come in later"
     ),
+    Rule(unistd.getpeername, "CPython, printing a socket object", unused="only in messages"),
     Rule(unistd.getsockopt, "CPython, making a socket object", unused="sockets that come in later"),
 )
 RANDOM = (Rule(unistd.getrandom, "getrandom(2) of the program, AT_RANDOM, hash seeds"),)

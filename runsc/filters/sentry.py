@@ -52,6 +52,7 @@ OWN = (
     Rule(unistd.msync, "msync(2) of mapped files", unused=_PROGRAM),
     Rule(unistd.fadvise64, "posix_fadvise(2) on donated files", unused=_PROGRAM),
     Rule(unistd.sync_file_range, "the same call on donated files", unused=_PROGRAM),
+    Rule(unistd.rt_sigtimedwait, "vCPU threads take the kick that ended KVM_RUN", unused=_PROGRAM),
     Rule(unistd.membarrier, "the host's, registered before the filter", unused=_PROGRAM),
     Rule(unistd.eventfd2, "waking the kernel thread", unused="made before the filter"),
     Rule(unistd.timerfd_create, "clock steps of the host", unused=_PROGRAM),

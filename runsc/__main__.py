@@ -1,0 +1,5 @@
+"""`python -m runsc`."""
+
+from runsc.cli import main
+
+main()
