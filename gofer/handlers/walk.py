@@ -21,9 +21,12 @@ from gofer.replies import Donation, handles
 
 @handles(Twalk)
 def walk(conn: Connection, msg: Twalk) -> Rwalk:
-    """walk(5): an error of the first name is an error, later ones end the list of qids."""
+    """walk(5): an error of the first name is an error, later ones end the list of qids.
+
+    The fid may be open, as other servers allow it and clients expect it.
+    """
     fid = conn.fids.get(msg.fid)
-    if fid.file is not None and msg.names:
+    if fid.file is not None and msg.newfid == msg.fid:
         raise error(errno.EBUSY)
     if msg.newfid != msg.fid:
         conn.fids.check_free(msg.newfid)
@@ -49,7 +52,7 @@ def walk(conn: Connection, msg: Twalk) -> Rwalk:
 def walkx(conn: Connection, msg: Twalkx) -> Rwalkx | Donation:
     """See `gofer.p9.extensions.Twalkx`. A lookup that binds no fid opens nothing."""
     fid = conn.fids.get(msg.fid)
-    if fid.file is not None and (msg.newfid == msg.fid or msg.names):
+    if fid.file is not None and msg.newfid == msg.fid:
         raise error(errno.EBUSY)
     if msg.newfid not in (NOFID, msg.fid):
         conn.fids.check_free(msg.newfid)
@@ -154,9 +157,12 @@ def _finish(
 
 
 def _step(conn: Connection, node: Node, name: bytes) -> tuple[Node, bytes]:
-    """One component down, or up by `..` (not above the root). Moves the caller's reference."""
-    if name == b"..":
-        target = node.parent or node
+    """One component down, or up by `..` (not above the root). Moves the caller's reference.
+
+    `.` stays, as clients that walk to what they have listed expect it.
+    """
+    if name in (b".", b".."):
+        target = node if name == b"." else node.parent or node
         block: bytes | int = conn.table.attributes(target)
     else:
         check_name(name)

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from gofer.p9.codec import Message
-from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION_EXTENDED
+from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
 from gofer.p9.extensions import Tdupx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
-from sentry.errors import EIO, EPROTO
+from sentry.errors import EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests
 from sentry.wait.fiber import Mode, park, this_fiber
 
@@ -107,8 +107,11 @@ class Session:
 
     def negotiate(self, msize: int = MSIZE_MAX, version: bytes = VERSION_EXTENDED) -> None:
         """Agree on version and message size. Raises: EPROTO if the server speaks no 9P2000.L."""
-        reply = self.call_now(Tversion(msize, version))
-        assert isinstance(reply, Rversion)
+        try:
+            reply = expect(self.call_now(Tversion(msize, version)), Rversion)
+        except Errno:
+            # Some servers (diod) answer a version with a suffix by an error.
+            reply = expect(self.call_now(Tversion(msize, VERSION)), Rversion)
         if not reply.version.startswith(b"9P2000.L") or not MSIZE_MIN <= reply.msize <= msize:
             raise EPROTO(f"the server offers {reply.version!r}, {reply.msize} bytes")
         self.version = reply.version

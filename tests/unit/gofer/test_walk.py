@@ -63,15 +63,16 @@ def test_open_of_a_link_is_refused(client: Client, link: bytes) -> None:
     assert not client.fds
 
 
-@pytest.mark.parametrize("name", [b"", b".", b"a/b", b"../secret", b"/etc", b"fi\0le", b"dir/inner"])
+@pytest.mark.parametrize("name", [b"", b"a/b", b"../secret", b"/etc", b"fi\0le", b"dir/inner"])
 def test_walk_to_a_strange_name_is_refused(client: Client, name: bytes) -> None:
     with pytest.raises(OSError):
         client.call(Twalk(0, 1, [name]))
     assert walkx(client, [name]).error in (errno.EINVAL, errno.ENOENT)
 
 
-def test_walkx_to_dotdot_is_refused(client: Client) -> None:
-    assert walkx(client, [b".."]).error == errno.EINVAL
+@pytest.mark.parametrize("name", [b".", b".."])
+def test_walkx_to_dots_is_refused(client: Client, name: bytes) -> None:
+    assert walkx(client, [name]).error == errno.EINVAL
 
 
 def test_walkx_of_a_long_name_is_enametoolong(client: Client) -> None:
