@@ -31,7 +31,7 @@ _KINDS: Final = {int(kind): kind for kind in ExitKind}
 _LIBRARIES: Final = ("libunicorn.so.2", "libunicorn.so")
 
 
-class Unavailable(Exception):
+class Unavailable(RuntimeError):
     """libunicorn cannot be used; the text says why."""
 
 
@@ -48,6 +48,14 @@ def find_library() -> Path:
     raise Unavailable(
         "the unicorn platform needs the package unicorn: pip install 'runsc[unicorn]'"
     )
+
+
+def preload() -> None:
+    """Load libunicorn, once: inside the sandbox there are no files. Raises: Unavailable."""
+    path = find_library()
+    problem = lib.unicorn_load(os.fsencode(path))
+    if problem != ffi.NULL:
+        raise Unavailable(f"{path}: {ffi.string(problem).decode(errors='replace')}")
 
 
 class UnicornSpace(AddressSpace):
@@ -161,10 +169,8 @@ class UnicornPlatform:
     xfeatures = 3
 
     def __init__(self, ram_fd: int, ram_size: int) -> None:
-        path = find_library()
-        problem = lib.unicorn_load(os.fsencode(path))
-        if problem != ffi.NULL:
-            raise Unavailable(f"{path}: {ffi.string(problem).decode(errors='replace')}")
+        if not lib.unicorn_loaded():
+            preload()
         self.ready: list[tuple[int, int]] = []
         self._contexts: dict[int, UnicornContext] = {}
         self.ram = Ram(ram_fd, -1, ram_size)

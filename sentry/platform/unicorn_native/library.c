@@ -40,3 +40,8 @@ const char *unicorn_load(const char *path)
     api = found;
     return NULL;
 }
+
+int unicorn_loaded(void)
+{
+    return api.open != NULL;
+}

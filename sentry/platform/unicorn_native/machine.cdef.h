@@ -25,6 +25,7 @@ struct machine {
 extern struct machine machine;
 
 const char *unicorn_load(const char *path);
+int unicorn_loaded(void);
 int machine_open(void *ram, uint64_t span, void *ro_window, void *rw_window,
                  const void *flushes, const void *code_changes);
 void machine_close(void);
