@@ -21,7 +21,7 @@ from sentry.abi.fcntl import (
     RESOLVE_NO_XDEV,
 )
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.errors import E2BIG, EAGAIN, EINVAL, ENFILE
+from sentry.errors import E2BIG, EAGAIN, EINVAL
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
@@ -44,9 +44,6 @@ async def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
     name = task.mm.read_path(path)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
-    vfs = task.kernel.vfs
-    if vfs.open_files >= vfs.max_files:
-        raise ENFILE("the ceiling of open files")
     file = await open_path(task, dirfd, name, how)
     try:
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))

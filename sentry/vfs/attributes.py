@@ -24,7 +24,7 @@ from sentry.vfs.interface import Changes
 from sentry.vfs.watches import tell
 
 
-async def chmod(caller: Caller, location: Location, mode: int) -> None:
+async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
     """chmod_common(). Raises: EROFS, EPERM, EOPNOTSUPP for a symbolic link."""
     location.mount.check_writable()
     inode = location.dentry.inode
@@ -37,7 +37,7 @@ async def chmod(caller: Caller, location: Location, mode: int) -> None:
     tell(location.dentry, IN_ATTRIB)
 
 
-async def chown(caller: Caller, location: Location, uid: int, gid: int) -> None:
+async def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> None:
     """chown_common(); 0xffffffff leaves an id alone. Raises: EROFS, EPERM."""
     location.mount.check_writable()
     inode = location.dentry.inode

@@ -119,8 +119,8 @@ class FileDescription:
         self.flags = flags
         """Access mode and status flags, as F_GETFL shows them."""
         access = flags & O_ACCMODE
-        self.readable = access != O_WRONLY and access != O_ACCMODE and not flags & O_PATH
-        self.writable = access != O_RDONLY and access != O_ACCMODE and not flags & O_PATH
+        self.readable = access not in (O_WRONLY, O_ACCMODE) and not flags & O_PATH
+        self.writable = access not in (O_RDONLY, O_ACCMODE) and not flags & O_PATH
         self.position = 0
         self.queue = queue if queue is not None else WaitQueue()
         """Notified with EPOLL* events when readiness may have changed."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sentry.vfs.watches import Watches
 
 
-class NeedsIO(Exception):  # noqa: N818
+class NeedsIO(Exception):
     """A plain operation cannot be done from memory: use its coroutine form. Never reaches a task."""
 
 
@@ -218,10 +218,13 @@ class Inode:
         return None
 
     async def stat(self) -> Attributes:
-        """The attributes."""
+        """The attributes. Those of a file without content, by default."""
         attributes = self.stat_cached()
-        assert attributes is not None
-        return attributes
+        if attributes is not None:
+            return attributes
+        return Attributes(
+            self.ino, self.mode, 1, self.uid, self.gid, self.rdev, 0, 0, 4096, 0, 0, 0
+        )
 
     async def setattr(self, changes: Changes) -> None:
         """chmod, chown, utimensat, truncate: rights are checked, set-id bits decided by the caller.

@@ -38,6 +38,7 @@ from sentry.errors import (
     EINVAL,
     EISDIR,
     ELOOP,
+    ENFILE,
     ENOENT,
     ENOTDIR,
     ENXIO,
@@ -62,6 +63,8 @@ VALID_FLAGS: Final = (
     | TMPFILE_BIT
 )  # fmt: skip
 O_CREAT_TRUNC_TMPFILE: Final = O_CREAT | O_TRUNC | TMPFILE_BIT
+MAX_OPEN: Final = 100_000
+"""Ceiling of open descriptions on one mount (Linux's fs.file-max): ENFILE."""
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
 
 
@@ -78,8 +81,7 @@ class OpenHow:
     def old(flags: int, mode: int) -> OpenHow:
         """open(2), openat(2): unknown bits are ignored. Raises: EINVAL."""
         flags &= VALID_FLAGS
-        if flags & O_PATH:
-            flags &= PATH_FLAGS
+        flags = flags & PATH_FLAGS if flags & O_PATH else flags | O_LARGEFILE
         if not flags & (O_CREAT | TMPFILE_BIT):
             mode = 0
         return OpenHow.strict(flags, mode & 0o7777, 0)
@@ -97,12 +99,12 @@ class OpenHow:
         if flags & (O_DIRECTORY | O_CREAT) == O_DIRECTORY | O_CREAT:
             raise EINVAL("O_DIRECTORY and O_CREAT")
         access = (MAY_READ, MAY_WRITE, MAY_READ | MAY_WRITE, MAY_READ | MAY_WRITE)[flags & 3]
-        if flags & TMPFILE_BIT:
-            if not flags & O_DIRECTORY or not access & MAY_WRITE:
-                raise EINVAL("O_TMPFILE must be for writing")
+        bad_tmpfile = not flags & O_DIRECTORY or not access & MAY_WRITE
+        if flags & TMPFILE_BIT and bad_tmpfile:
+            raise EINVAL("O_TMPFILE must be for writing")
+        if flags & O_PATH and flags & ~PATH_FLAGS:
+            raise EINVAL("O_PATH with other flags")
         if flags & O_PATH:
-            if flags & ~PATH_FLAGS:
-                raise EINVAL("O_PATH with other flags")
             access = 0
         if flags & SYNC_BIT:
             flags |= O_DSYNC
@@ -143,6 +145,8 @@ async def open_location(
 ) -> FileDescription:
     """Check rights and open: do_open(), may_open(), do_dentry_open()."""
     flags, inode, mount = how.flags, location.dentry.inode, location.mount
+    if mount.open_files >= MAX_OPEN:
+        raise ENFILE("the ceiling of open files")
     access = 0 if created else how.access
     truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
     if truncate:

@@ -130,7 +130,7 @@ class RegularFile(FileDescription):
         durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
         if not self.inode.mode & 0o6010 and not durable:
             try:
-                at, count = self._place(caller, source, offset, rwf, self._end(rwf))
+                at, _ = self._place(caller, source, offset, rwf, self._end(rwf))
                 n = self.pwrite(source, at)
             except NeedsIO:
                 if rwf & RWF_NOWAIT:

@@ -23,8 +23,6 @@ Opener = Callable[["Location", int, "Caller"], Awaitable["FileDescription"]]
 MountType = Callable[["Caller", bytes, int, bytes], Awaitable[FileSystem]]
 """(caller, source, flags, data) of mount(2) → a file system."""
 
-MAX_FILES = 100_000
-"""Ceiling of open descriptions of a sandbox (fs.file-max): ENFILE."""
 
 
 class AnonFs(FileSystem):
@@ -57,9 +55,13 @@ class Vfs:
         """By (type, device number)."""
         self.types: dict[bytes, MountType] = {}
         """By name of the file-system type, for mount(2)."""
-        self.open_files = 0
-        """Open descriptions that came by a name."""
-        self.max_files = MAX_FILES
+        self.internal: dict[str, Mount] = {}
+        """Mounts that no tree shows, by their purpose."""
+        self.terminal: Any = None
+        """The open file of the donated terminal, for /dev/tty."""
+        self.epoll_items = 0
+        """Watched files of all epolls, for their ceiling."""
+        self.inotify_watches = 0
         self.pipe_pages = 0
         """Pages of all pipes' capacities, for their ceiling."""
         self.waits_for: dict[object, object] = {}

@@ -139,6 +139,7 @@ class TmpOpenFile(RegularFile):
             while done < count:
                 piece = source.get(inode.room(offset + done, min(count - done, PIECE)))
                 wrote = data.write(offset + done, piece)
+                inode.settle()
                 done += wrote
                 if wrote < len(piece):
                     break
@@ -180,7 +181,8 @@ class TmpOpenFile(RegularFile):
         if mode & FALLOC_FL_PUNCH_HOLE:
             if inode.seals & WRITE_SEALS:
                 raise EPERM("sealed against writing")
-            data.punch(offset, max(0, min(length, data.size - offset)))
+            last = (data.size + PAGE - 1) // PAGE * PAGE
+            data.punch(offset, max(0, min(length, last - offset)))
             inode.settle()
             inode.touched()
             return

@@ -1,0 +1,1 @@
+"""Devices in memory: null, zero, full, random, urandom, tty."""

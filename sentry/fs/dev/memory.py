@@ -1,0 +1,139 @@
+"""/dev/null, /dev/zero, /dev/full, /dev/random, /dev/urandom: mem(4), null(4), random(4)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
+from sentry.abi.keyctl import RNDADDENTROPY, RNDADDTOENTCNT, RNDCLEARPOOL, RNDGETENTCNT, RNDZAPENTCNT
+from sentry.abi.stat import S_IFCHR
+from sentry.errors import EINVAL, ENODEV, ENOSPC, ENOTTY
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.vfs import Vfs
+
+PIECE: Final = 1 << 20
+ZEROS: Final = bytes(PIECE)
+
+
+class MemoryDevice(FileDescription):
+    """What they have in common: positions that mean nothing, writes that vanish."""
+
+    __slots__ = ()
+    seekable = True
+
+    def fill(self, dest: Dest) -> int:
+        """What a read gives."""
+        return 0
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2)."""
+        return self.fill(dest)
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """pread(2)."""
+        return self.fill(dest)
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): gone."""
+        return source.count
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """pwrite(2): gone."""
+        return self.write(caller, source)
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """lseek(2): always at 0."""
+        if whence not in (SEEK_SET, SEEK_CUR, SEEK_END):
+            raise EINVAL(f"whence {whence}")
+        return 0
+
+    async def sync(self, data_only: bool) -> None:
+        """Raises: EINVAL, as for all devices."""
+        raise EINVAL("a device")
+
+
+class NullDevice(MemoryDevice):
+    """/dev/null."""
+
+    __slots__ = ()
+
+
+class ZeroDevice(MemoryDevice):
+    """/dev/zero: endless zeros; a mapping of it is anonymous memory."""
+
+    __slots__ = ()
+
+    def fill(self, dest: Dest) -> int:
+        """Zeros."""
+        done = 0
+        while dest.count:
+            done += dest.put(ZEROS[: min(dest.count, PIECE)])
+        return done
+
+    def mmap_backing(self, writable_shared: bool) -> Any:
+        """A fresh file in memory."""
+        vfs = self.location.mount.fs
+        make = getattr(vfs, "ram_file", None)
+        if make is None:
+            raise ENODEV("cannot be mapped here")
+        return make()
+
+
+class FullDevice(ZeroDevice):
+    """/dev/full: a disk without room."""
+
+    __slots__ = ()
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """Raises: ENOSPC."""
+        raise ENOSPC("/dev/full")
+
+
+class RandomDevice(MemoryDevice):
+    """/dev/random and /dev/urandom, which are the same since Linux 5.6."""
+
+    __slots__ = ()
+    can_poll = True
+
+    def fill(self, dest: Dest) -> int:
+        """Random bytes."""
+        done = 0
+        while dest.count:
+            done += dest.put(os.urandom(min(dest.count, 1 << 16)))
+        return done
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """random(4): the pool is full; what is added is not needed."""
+        if request == RNDGETENTCNT:
+            caller.mm.write(argument, (256).to_bytes(4, "little"))
+            return 0
+        if request in (RNDADDENTROPY, RNDADDTOENTCNT, RNDZAPENTCNT, RNDCLEARPOOL):
+            return 0
+        raise ENOTTY(f"{request:#x}")
+
+
+KINDS: Final = {
+    3: NullDevice,
+    5: ZeroDevice,
+    7: FullDevice,
+    8: RandomDevice,
+    9: RandomDevice,
+}
+"""By the minor number of major 1."""
+
+
+def register(vfs: Vfs) -> None:
+    """Make them known by their numbers."""
+    for minor, kind in KINDS.items():
+        vfs.devices[S_IFCHR, 1 << 8 | minor] = _opener(kind)
+
+
+def _opener(kind: type[MemoryDevice]) -> Any:
+    async def open_device(location: Location, flags: int, caller: Caller) -> MemoryDevice:
+        return kind(location, flags)
+
+    return open_device

@@ -1,0 +1,231 @@
+"""`EpollFile`: a set of watched files and the list of those that may be ready. fs/eventpoll.c.
+
+An item is registered on the queue of its file; what comes there only puts the item on the ready
+list. Whether the file is ready is asked when the events are fetched, so a level-triggered item stays
+on the list while it is, and an edge-triggered one leaves it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from weakref import ref
+
+from sentry.abi.fcntl import O_RDWR
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLET,
+    EPOLLEXCLUSIVE,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLONESHOT,
+    EPOLLOUT,
+    EPOLLRDNORM,
+    EPOLLWAKEUP,
+)
+from sentry.errors import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
+from sentry.vfs.file import FileDescription
+from sentry.vfs.interface import Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.vfs.vfs import Vfs
+
+PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
+EXCLUSIVE_OK: Final = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+ALWAYS: Final = EPOLLERR | EPOLLHUP
+MAX_NESTING: Final = 4
+MAX_WATCHES: Final = 131_072
+"""Ceiling of the items of a sandbox (fs.epoll.max_user_watches)."""
+
+
+class Item:
+    """One watched (descriptor, file)."""
+
+    __slots__ = ("__weakref__", "_entry", "_epoll", "data", "events", "fd", "file")
+
+    def __init__(
+        self, epoll: EpollFile, fd: int, file: FileDescription, events: int, data: int
+    ) -> None:
+        self._epoll = ref(epoll)
+        self.fd = fd
+        self.file = file
+        self.events = events
+        self.data = data
+        exclusive = bool(events & EPOLLEXCLUSIVE)
+        self._entry = file.queue.add(self.came, events & ~PRIVATE | ALWAYS, exclusive=exclusive)
+
+    def came(self, events: int) -> None:
+        """The file may be ready."""
+        epoll = self._epoll()
+        if epoll is not None and self.events & ~PRIVATE:
+            epoll.may_be_ready(self)
+
+    def ready(self) -> int:
+        """The events that hold and are wanted."""
+        wanted = self.events & ~PRIVATE
+        return self.file.poll() & (wanted | ALWAYS) if wanted else 0
+
+    def modify(self, events: int, data: int) -> None:
+        """EPOLL_CTL_MOD."""
+        self.file.queue.remove(self._entry)
+        self.events, self.data = events | ALWAYS, data
+        self._entry = self.file.queue.add(self.came, events & ~PRIVATE | ALWAYS)
+
+    def drop(self) -> None:
+        """Watch no more."""
+        self.file.queue.remove(self._entry)
+        if self.file.epolls is not None:
+            self.file.epolls.pop(id(self), None)
+
+    def file_released(self) -> None:
+        """The file is being closed for good."""
+        epoll = self._epoll()
+        if epoll is not None:
+            epoll.forget(self)
+        self.drop()
+
+
+class EpollFile(FileDescription):
+    """An open epoll instance."""
+
+    __slots__ = ("_ready", "_vfs", "items")
+    can_poll = True
+
+    def __init__(self, vfs: Vfs) -> None:
+        inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+        super().__init__(vfs.anon_location(inode, b"anon_inode:[eventpoll]"), O_RDWR)
+        self._vfs = vfs
+        self.items: dict[tuple[int, int], Item] = {}
+        self._ready: dict[Item, None] = {}
+
+    # --- epoll_ctl
+
+    def add(self, fd: int, file: FileDescription, events: int, data: int) -> None:
+        """EPOLL_CTL_ADD. Raises: EEXIST, ELOOP, ENOSPC."""
+        if isinstance(file, EpollFile):
+            self._check_nesting(file)
+        if (fd, id(file)) in self.items:
+            raise EEXIST(f"fd {fd}")
+        if self._vfs.epoll_items >= MAX_WATCHES:
+            raise ENOSPC("too many watches")
+        self._vfs.epoll_items += 1
+        item = self.items[fd, id(file)] = Item(self, fd, file, events | ALWAYS, data)
+        if file.epolls is None:
+            file.epolls = {}
+        file.epolls[id(item)] = item
+        if item.ready():
+            self.may_be_ready(item)
+
+    def modify(self, fd: int, file: FileDescription, events: int, data: int) -> None:
+        """EPOLL_CTL_MOD. Raises: ENOENT, EINVAL for an exclusive one."""
+        item = self._item(fd, file)
+        if item.events & EPOLLEXCLUSIVE:
+            raise EINVAL("exclusive")
+        item.modify(events, data)
+        if item.ready():
+            self.may_be_ready(item)
+
+    def delete(self, fd: int, file: FileDescription) -> None:
+        """EPOLL_CTL_DEL. Raises: ENOENT."""
+        item = self._item(fd, file)
+        self.forget(item)
+        item.drop()
+
+    def _item(self, fd: int, file: FileDescription) -> Item:
+        item = self.items.get((fd, id(file)))
+        if item is None:
+            raise ENOENT(f"fd {fd}")
+        return item
+
+    def forget(self, item: Item) -> None:
+        """The item is gone."""
+        if self.items.pop((item.fd, id(item.file)), None) is not None:
+            self._vfs.epoll_items -= 1
+        self._ready.pop(item, None)
+
+    def _check_nesting(self, inner: EpollFile) -> None:
+        """ep_loop_check(): no circle, at most MAX_NESTING deep. Raises: ELOOP."""
+        if inner.depth_to(self) + self.height() > MAX_NESTING:
+            raise ELOOP("epolls within epolls")
+
+    def depth_to(self, forbidden: EpollFile, level: int = 1) -> int:
+        """How deep epolls are nested below. Raises: ELOOP on a circle."""
+        if self is forbidden or level > MAX_NESTING + 1:
+            raise ELOOP("epolls within epolls")
+        deepest = level
+        for item in self.items.values():
+            if isinstance(item.file, EpollFile):
+                deepest = max(deepest, item.file.depth_to(forbidden, level + 1))
+        return deepest
+
+    def height(self, level: int = 0) -> int:
+        """How many epolls watch this one, in a row."""
+        if level > MAX_NESTING or not self.epolls:
+            return level
+        above = [item._epoll() for item in self.epolls.values()]
+        return max((e.height(level + 1) for e in above if e is not None), default=level)
+
+    # --- epoll_wait
+
+    def may_be_ready(self, item: Item) -> None:
+        """Put an item on the list."""
+        if item not in self._ready:
+            self._ready[item] = None
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def fetch(self, limit: int) -> list[tuple[int, int]]:
+        """(events, data) of up to `limit` ready items. Raises: EAGAIN when there are none."""
+        found: list[tuple[int, int]] = []
+        again: list[Item] = []
+        for item in list(self._ready):
+            if len(found) == limit:
+                break
+            del self._ready[item]
+            events = item.ready()
+            if not events:
+                continue
+            found.append((events, item.data))
+            if item.events & EPOLLONESHOT:
+                item.events &= PRIVATE
+            elif not item.events & EPOLLET:
+                again.append(item)
+        for item in again:
+            self._ready[item] = None
+        if not found:
+            raise EAGAIN("nothing is ready")
+        return found
+
+    def poll(self) -> int:
+        """Readable while an item is ready."""
+        for item in list(self._ready):
+            if item.ready():
+                return EPOLLIN | EPOLLRDNORM
+            del self._ready[item]
+        return 0
+
+    def release(self) -> None:
+        """Closed: nothing is watched any more."""
+        for item in list(self.items.values()):
+            self.forget(item)
+            item.drop()
+
+    def fdinfo(self) -> str:
+        """One line for each item."""
+        return "".join(
+            f"tfd: {i.fd:8d} events: {i.events:8x} data: {i.data:16x}  pos:{i.file.position} "
+            f"ino:{i.file.inode.ino:x} sdev:{i.file.inode.fs.dev:x}\n"
+            for i in self.items.values()
+        )
+
+
+def check_exclusive(file: FileDescription, events: int, adding: bool) -> None:
+    """The rules of EPOLLEXCLUSIVE. Raises: EINVAL."""
+    if not events & EPOLLEXCLUSIVE:
+        return
+    if not adding or isinstance(file, EpollFile) or events & ~EXCLUSIVE_OK:
+        raise EINVAL("EPOLLEXCLUSIVE")
+
+
+def check_pollable(file: FileDescription) -> None:
+    """Raises: EPERM for a file that is always ready."""
+    if not file.can_poll:
+        raise EPERM("cannot be polled")

@@ -1,0 +1,83 @@
+"""eventfd(2): a counter as a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.eventfd import EFD_NONBLOCK, EFD_SEMAPHORE
+from sentry.abi.fcntl import O_RDWR, RWF_NOWAIT
+from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT
+from sentry.errors import EAGAIN, EINVAL
+from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.interface import Inode, Owner
+from sentry.wait.queue import until
+
+if TYPE_CHECKING:
+    from sentry.vfs.vfs import Vfs
+
+LARGEST: Final = (1 << 64) - 2
+SIZE: Final = 8
+
+
+class EventFile(StreamFile):
+    """An open eventfd."""
+
+    __slots__ = ("count", "semaphore")
+
+    def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
+        inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+        location = vfs.anon_location(inode, b"anon_inode:[eventfd]")
+        super().__init__(location, O_RDWR | flags & EFD_NONBLOCK)
+        self.count = count
+        self.semaphore = bool(flags & EFD_SEMAPHORE)
+
+    def receive(self, dest: Dest) -> int:
+        """Take the counter, or one of it."""
+        if dest.count < SIZE:
+            raise EINVAL("less than 8 bytes")
+        if not self.count:
+            raise EAGAIN("zero")
+        value = 1 if self.semaphore else self.count
+        dest.put(value.to_bytes(8, "little"))
+        self.count -= value
+        self.queue.notify(EPOLLOUT)
+        return SIZE
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): add to the counter; sleep while it would overflow."""
+        if source.count < SIZE:
+            raise EINVAL("less than 8 bytes")
+        value = int.from_bytes(source.get(SIZE), "little")
+        if value > LARGEST:
+            raise EINVAL("the largest value")
+        try:
+            return self.add(value)
+        except EAGAIN:
+            if self.flags & EFD_NONBLOCK or rwf & RWF_NOWAIT:
+                raise
+        return self._add_sleeping(value)
+
+    async def _add_sleeping(self, value: int) -> int:
+        with self.held():
+            return await until(lambda: self.add(value), (self.queue,), EPOLLOUT)
+
+    def add(self, value: int) -> int:
+        """Add now. Raises: EAGAIN when it would overflow."""
+        if value > LARGEST - self.count:
+            raise EAGAIN("would overflow")
+        self.count += value
+        self.queue.notify(EPOLLIN)
+        return SIZE
+
+    def poll(self) -> int:
+        """eventfd_poll()."""
+        ready = EPOLLIN if self.count else 0
+        if self.count < LARGEST:
+            ready |= EPOLLOUT
+        if self.count > LARGEST:
+            ready |= EPOLLERR
+        return ready
+
+    def fdinfo(self) -> str:
+        """The counter."""
+        return f"eventfd-count: {self.count:16x}\neventfd-semaphore: {int(self.semaphore)}\n"

@@ -1,0 +1,1 @@
+"""Descriptors of the host that are donated as standard input, output and error."""

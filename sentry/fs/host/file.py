@@ -1,0 +1,190 @@
+"""`HostFile`: a donated descriptor as an open file.
+
+The flags of the descriptor are never changed (O_NONBLOCK on a terminal would change the caller's
+shell). Reads and writes ask not to wait (RWF_NOWAIT); where the host does not know how to do that, a
+poll comes first and pieces are small.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.fcntl import O_ACCMODE, O_APPEND, RWF_NOWAIT
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.signal import SIGPIPE
+from sentry.errors import EAGAIN, EOPNOTSUPP, EPIPE, ESPIPE, from_host
+from sentry.fs.host.queue import HostQueue
+from sentry.fs.host.terminal import HostTerminal
+from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.vfs import Vfs
+
+TERMINAL_PIECE: Final = 512
+"""Bytes written to a terminal after a poll said that there is room."""
+
+
+class HostInode(Inode):
+    """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fs: FileSystem, fd: int, owner: Owner) -> None:
+        status = os.fstat(fd)
+        super().__init__(fs, status.st_ino, status.st_mode & ~0o7777 | 0o620, owner)
+        self.rdev = status.st_rdev
+        self.fd = fd
+
+    def stat_cached(self) -> Attributes:
+        """fstat(2) of the host."""
+        s = os.fstat(self.fd)
+        return Attributes(
+            self.ino, self.mode, 1, self.uid, self.gid, self.rdev, s.st_size, s.st_blocks,
+            s.st_blksize, s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns,
+        )  # fmt: skip
+
+    async def setattr(self, changes: Changes) -> None:
+        """Mode and owner change for the sandbox only; the host's file is not ours."""
+        if changes.mode is not None:
+            self.mode = self.mode & ~0o7777 | changes.mode
+        self.uid = self.uid if changes.uid is None else changes.uid
+        self.gid = self.gid if changes.gid is None else changes.gid
+
+
+class HostFile(StreamFile):
+    """An open donated descriptor; it stays open as long as the sandbox lives."""
+
+    __slots__ = ("_nowait", "fd", "host_queue", "is_regular", "terminal")
+
+    def __init__(self, location: Location, fd: int, flags: int, queue: HostQueue) -> None:
+        super().__init__(location, flags, queue)
+        self.fd = fd
+        self.host_queue = queue
+        self.is_regular = modes.S_ISREG(location.dentry.inode.mode)
+        self.terminal = HostTerminal(fd) if os.isatty(fd) else None
+        self._nowait = RWF_NOWAIT
+
+    @property
+    def seekable(self) -> bool:  # type: ignore[override]
+        """A regular file has positions: those of the host's descriptor."""
+        return self.is_regular
+
+    @property
+    def can_poll(self) -> bool:  # type: ignore[override]
+        """Not on a regular file."""
+        return not self.is_regular
+
+    # --- data
+
+    def receive(self, dest: Dest) -> int:
+        """Read what is there."""
+        if not dest.count:
+            return 0
+        if self.is_regular:
+            return dest.from_host(self.fd, None)
+        if self._nowait:
+            try:
+                return dest.from_host(self.fd, None, self._nowait)  # type: ignore[call-arg]
+            except EOPNOTSUPP:
+                self._nowait = 0
+        if not self.host_queue.ready() & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            raise EAGAIN("nothing there")
+        return dest.from_host(self.fd, None)
+
+    def send(self, caller: Caller, source: Source) -> int:
+        """Write what fits."""
+        try:
+            return self._send(source)
+        except EPIPE:
+            caller.send_signal(SIGPIPE)
+            raise
+
+    def _send(self, source: Source) -> int:
+        if self.is_regular:
+            return source.to_host(self.fd, None)
+        if self._nowait:
+            try:
+                return source.to_host(self.fd, None, self._nowait)  # type: ignore[call-arg]
+            except EOPNOTSUPP:
+                self._nowait = 0
+        if not self.host_queue.ready() & (EPOLLOUT | EPOLLHUP | EPOLLERR):
+            raise EAGAIN("no room")
+        if self.terminal is None:
+            return source.to_host(self.fd, None)
+        done = 0
+        while source.count:
+            rest = source.count
+            source.count = min(rest, TERMINAL_PIECE)
+            wrote = source.to_host(self.fd, None)
+            source.count = rest - wrote
+            done += wrote
+            if not self.host_queue.ready() & EPOLLOUT:
+                break
+        return done
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """pread(2) of a regular file."""
+        if not self.is_regular:
+            raise ESPIPE("no positions")
+        return dest.from_host(self.fd, offset)
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """pwrite(2) of a regular file."""
+        if not self.is_regular:
+            raise ESPIPE("no positions")
+        return source.to_host(self.fd, offset)
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """lseek(2): of the descriptor that the caller of the sandbox shares with us."""
+        if not self.is_regular:
+            raise ESPIPE("no positions")
+        try:
+            return os.lseek(self.fd, offset, whence)
+        except OSError as error:
+            raise from_host(error) from None
+
+    async def sync(self, data_only: bool) -> None:
+        """Left to the host."""
+
+    # --- readiness
+
+    def poll(self) -> int:
+        """What the host says."""
+        events = self.host_queue.ready()
+        if events & EPOLLIN:
+            events |= EPOLLRDNORM
+        if events & EPOLLOUT:
+            events |= EPOLLWRNORM
+        if not self.readable:
+            events &= ~(EPOLLIN | EPOLLRDNORM)
+        if not self.writable:
+            events &= ~(EPOLLOUT | EPOLLWRNORM)
+        return events
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """Those of a terminal, or FIONREAD."""
+        if self.terminal is not None:
+            return self.terminal.ioctl(caller, request, argument)
+        return HostTerminal.count_ready(self.fd, caller, request, argument)
+
+
+def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = Owner(0, 0)) -> HostFile:
+    """An open file for a descriptor that the caller of the sandbox gave."""
+    fs = vfs.anon_fs("host", 0x50495045)
+    inode = HostInode(fs, fd, owner)
+    kind, rdev = inode.kind, inode.rdev
+    if kind == 0o010000:
+        label = b"pipe:[%d]" % inode.ino
+    elif kind == 0o140000:
+        label = b"socket:[%d]" % inode.ino
+    elif os.isatty(fd):
+        label = b"/dev/pts/%d" % os.minor(rdev) if os.major(rdev) in range(136, 144) else b"/dev/tty"
+    else:
+        label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
+    watchable = kind in (0o010000, 0o140000) or os.isatty(fd)
+    queue = HostQueue(vfs.loop, fd, watchable)
+    return HostFile(vfs.anon_location(inode, label), fd, flags & (O_ACCMODE | O_APPEND), queue)

@@ -1,0 +1,76 @@
+"""Readiness of a host descriptor as a wait queue.
+
+The loop's watch is level-triggered, a wait queue tells of changes. So an event is watched only from
+the moment when somebody wants it and it was seen not to hold, until it comes.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from sentry.wait.queue import ALL, Entry, WaitQueue
+
+WATCHED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP
+
+
+class HostQueue(WaitQueue):
+    """The queue of one descriptor. `watchable`: it is of a kind that poll(2) works on."""
+
+    __slots__ = ("_armed", "_fd", "_loop", "_poll", "_watchable")
+
+    def __init__(self, loop: Any, fd: int, watchable: bool) -> None:
+        super().__init__()
+        self._loop = loop
+        self._fd = fd
+        self._armed = 0
+        self._watchable = watchable
+        self._poll = select.poll()
+
+    def add(
+        self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
+    ) -> Entry:
+        """Register, and watch for what is wanted."""
+        entry = super().add(callback, mask, exclusive=exclusive)
+        self.arm(ALL)
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Unregister; what nobody wants is not watched any more."""
+        super().remove(entry)
+        self._watch(self._armed & self._wanted())
+
+    def ready(self) -> int:
+        """EPOLL* events that hold now; those that do not are watched for whoever wants them."""
+        if not self._watchable:
+            return EPOLLIN | EPOLLOUT
+        self._poll.register(self._fd, select.POLLIN | select.POLLOUT | select.POLLPRI | EPOLLRDHUP)
+        found = self._poll.poll(0)
+        events = found[0][1] if found else 0
+        self.arm(~events)
+        return events
+
+    def arm(self, events: int) -> None:
+        """Watch for those of `events` that somebody wants."""
+        self._watch(self._armed | self._wanted() & events)
+
+    def _wanted(self) -> int:
+        mask = 0
+        for entry in self._entries:
+            mask |= entry.mask
+        return mask & WATCHED
+
+    def _watch(self, events: int) -> None:
+        if events == self._armed or not self._watchable:
+            return
+        self._armed = events
+        self._loop.watch(self._fd, events, self._came)
+
+    def _came(self, events: int) -> None:
+        if events & (EPOLLHUP | EPOLLERR):
+            self._watch(0)
+        else:
+            self._watch(self._armed & ~events)
+        self.notify(events)

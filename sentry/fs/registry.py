@@ -1,0 +1,41 @@
+"""What this room has, made known to a sandbox's Vfs: devices, FIFOs, types for mount(2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.stat import S_IFIFO
+from sentry.fs.dev import memory, tty
+from sentry.fs.pipe.file import open_fifo
+from sentry.fs.proc import mount_proc
+from sentry.fs.sysfs import mount_sysfs
+from sentry.fs.tmpfs.filesystem import TmpFs
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Caller
+    from sentry.vfs.vfs import Vfs
+
+
+async def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
+    """mount(2) of type tmpfs."""
+    fs = TmpFs.make(caller.kernel.vfs, data.decode(errors="replace"))
+    fs.source = source.decode(errors="replace") or "tmpfs"
+    return fs
+
+
+async def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
+    """mount(2) of type devtmpfs: an empty tmpfs; the nodes are made by who mounts it."""
+    fs = TmpFs.make(caller.kernel.vfs, "mode=0755")
+    fs.source = "devtmpfs"
+    return fs
+
+
+def register_all(vfs: Vfs) -> None:
+    """Fill the registries."""
+    vfs.openers[S_IFIFO] = open_fifo
+    vfs.types[b"tmpfs"] = vfs.types[b"ramfs"] = mount_tmpfs
+    vfs.types[b"devtmpfs"] = mount_devtmpfs
+    vfs.types[b"proc"] = mount_proc
+    vfs.types[b"sysfs"] = mount_sysfs
+    memory.register(vfs)
+    tty.register(vfs)

@@ -1,0 +1,126 @@
+"""Room on disk and what has reached it: fallocate, fsync, sync, fadvise, readahead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import (
+    FALLOC_FL_COLLAPSE_RANGE,
+    FALLOC_FL_INSERT_RANGE,
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_UNSHARE_RANGE,
+    FALLOC_FL_ZERO_RANGE,
+)
+from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, ESPIPE, ETXTBSY
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+FALLOCATE_MODES = (
+    FALLOC_FL_KEEP_SIZE
+    | FALLOC_FL_PUNCH_HOLE
+    | FALLOC_FL_COLLAPSE_RANGE
+    | FALLOC_FL_ZERO_RANGE
+    | FALLOC_FL_INSERT_RANGE
+    | FALLOC_FL_UNSHARE_RANGE
+)
+S_IFIFO = 0o010000
+POSIX_FADV_NOREUSE = 5
+
+
+@syscall(285)
+async def sys_fallocate(
+    task: Task, file: File, mode: Int, offset: Offset, length: Offset
+) -> None:
+    """fallocate(2): vfs_fallocate()."""
+    if offset < 0 or length <= 0:
+        raise EINVAL(f"{offset} {length}")
+    if mode & ~FALLOCATE_MODES:
+        raise EOPNOTSUPP(f"mode {mode:#x}")
+    punch, zero = mode & FALLOC_FL_PUNCH_HOLE, mode & FALLOC_FL_ZERO_RANGE
+    if punch and zero:
+        raise EOPNOTSUPP("PUNCH_HOLE and ZERO_RANGE")
+    if punch and not mode & FALLOC_FL_KEEP_SIZE:
+        raise EOPNOTSUPP("PUNCH_HOLE without KEEP_SIZE")
+    for alone in (FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE):
+        if mode & alone and mode & ~alone:
+            raise EINVAL(f"mode {mode:#x}")
+    if mode & FALLOC_FL_UNSHARE_RANGE and mode & ~(FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE):
+        raise EINVAL(f"mode {mode:#x}")
+    if not file.writable:
+        raise EBADF("not open for writing")
+    inode = file.inode
+    if inode.write_count < 0:
+        raise ETXTBSY("a program is running from it")
+    if inode.kind == S_IFIFO:
+        raise ESPIPE("a pipe")
+    if inode.is_dir:
+        raise EISDIR("a directory")
+    if not inode.is_regular:
+        raise ENODEV("not a regular file")
+    if offset + length > (1 << 63) - 1:
+        raise EFBIG("beyond the largest offset")
+    with file.held():
+        async with inode.lock:
+            await file.allocate(task, mode, offset, length)
+
+
+@syscall(74)
+async def sys_fsync(task: Task, file: File) -> None:
+    """fsync(2)."""
+    with file.held():
+        await file.sync(False)
+
+
+@syscall(75)
+async def sys_fdatasync(task: Task, file: File) -> None:
+    """fdatasync(2)."""
+    with file.held():
+        await file.sync(True)
+
+
+@syscall(162)
+async def sys_sync(task: Task) -> None:
+    """sync(2)."""
+    for fs in {id(m.fs): m.fs for m in task.mounts}.values():
+        await fs.sync()
+
+
+@syscall(306)
+async def sys_syncfs(task: Task, file: File) -> None:
+    """syncfs(2)."""
+    await file.inode.fs.sync()
+
+
+@syscall(277)
+async def sys_sync_file_range(
+    task: Task, file: File, offset: Offset, length: Offset, flags: UInt
+) -> None:
+    """sync_file_range(2)."""
+    if flags & ~7 or offset < 0 or length < 0 or offset + length > (1 << 63) - 1:
+        raise EINVAL(f"{offset} {length} {flags:#x}")
+    if not (file.inode.is_regular or file.inode.is_dir or file.inode.is_symlink):
+        raise ESPIPE("no file with pages")
+    if flags:
+        await file.sync(True)
+
+
+@syscall(221)
+def sys_fadvise64(task: Task, file: RawFile, offset: Offset, length: Offset, advice: Int) -> None:
+    """posix_fadvise(2): there is nothing to do, but to check."""
+    if file.inode.kind == S_IFIFO:
+        raise ESPIPE("a pipe")
+    if length < 0 or not 0 <= advice <= POSIX_FADV_NOREUSE:
+        raise EINVAL(f"{length} {advice}")
+
+
+@syscall(187)
+def sys_readahead(task: Task, file: RawFile, offset: Offset, count: Size) -> None:
+    """readahead(2): what is needed is read when it is needed."""
+    if not file.readable:
+        raise EBADF("not open for reading")
+    if not file.inode.is_regular:
+        raise EINVAL("not a regular file")

@@ -1,0 +1,55 @@
+"""What fcntl(F_ADD_SEALS) needs of a file in memory, whichever file system it is of."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sentry.abi.fcntl import (
+    F_SEAL_EXEC,
+    F_SEAL_FUTURE_WRITE,
+    F_SEAL_GROW,
+    F_SEAL_SEAL,
+    F_SEAL_SHRINK,
+    F_SEAL_WRITE,
+)
+from sentry.errors import EBUSY, EINVAL, EPERM
+from sentry.vfs.file import FileDescription
+
+ALL_SEALS: Final = (
+    F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC
+)
+_WRITE: Final = 2
+
+
+def seals_of(file: FileDescription) -> int:
+    """F_GET_SEALS. Raises: EINVAL for a file that has none."""
+    seals: int | None = getattr(file.inode, "seals", None)
+    if seals is None:
+        raise EINVAL("cannot be sealed")
+    return seals
+
+
+def add_seals(file: FileDescription, seals: int) -> None:
+    """F_ADD_SEALS: memfd_add_seals(). Raises: EPERM, EINVAL, EBUSY while mapped for writing."""
+    if not file.writable:
+        raise EPERM("not open for writing")
+    if seals & ~ALL_SEALS:
+        raise EINVAL(f"seals {seals:#x}")
+    inode: Any = file.inode
+    if seals_of(file) & F_SEAL_SEAL:
+        raise EPERM("sealed")
+    if seals & F_SEAL_WRITE and not inode.seals & F_SEAL_WRITE and _mapped_writable(inode):
+        raise EBUSY("mapped for writing")
+    if seals & F_SEAL_EXEC and inode.mode & 0o111:
+        seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+    inode.seals |= seals
+
+
+def _mapped_writable(inode: Any) -> bool:
+    if inode.data is None:
+        return False
+    return any(
+        vma.backing is inode.data and vma.shared and vma.prot & _WRITE
+        for mapper in inode.data.mappers
+        for vma in mapper.vmas
+    )

@@ -1,0 +1,146 @@
+"""Pipes and FIFOs."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any
+
+from sentry.abi.fcntl import (
+    F_GETPIPE_SZ,
+    F_SETPIPE_SZ,
+    O_DIRECT,
+    O_NONBLOCK,
+    O_RDONLY,
+    O_RDWR,
+    O_WRONLY,
+)
+from sentry.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT
+from sentry.abi.signal import SIGPIPE
+from sentry.abi.stat import S_IFIFO
+
+
+def pipe(task: Any, flags: int = 0) -> tuple[int, int]:
+    buf = task.buffer(8)
+    task.ok("pipe2", buf, flags)
+    r, w = struct.unpack("<ii", task.mm.read(buf, 8))
+    return r, w
+
+
+def write(task: Any, fd: int, data: bytes) -> int:
+    return int(task.call("write", fd, task.mm.place(data), len(data)))
+
+
+def read(task: Any, fd: int, count: int) -> bytes | int:
+    buf = task.buffer(count)
+    n = task.call("read", fd, buf, count)
+    return n if n < 0 else bytes(task.mm.read(buf, n))
+
+
+def revents(task: Any, fd: int) -> int:
+    buf = task.mm.place(struct.pack("<ihh", fd, POLLIN | POLLOUT, 0))
+    task.ok("poll", buf, 1, 0)
+    return int(struct.unpack("<ihh", task.mm.read(buf, 8))[2])
+
+
+def test_bytes_come_out_in_order(task: Any) -> None:
+    r, w = pipe(task)
+    assert write(task, w, b"hello ") == 6
+    assert write(task, w, b"world") == 5
+    assert read(task, r, 8) == b"hello wo"
+    assert read(task, r, 8) == b"rld"
+    task.ok("close", w)
+    assert read(task, r, 8) == b""
+
+
+def test_reader_sleeps_until_a_write(task: Any) -> None:
+    r, w = pipe(task)
+    buf = task.buffer(4)
+    coro = task.start("read", r, buf, 4)
+    done: list[Any] = []
+    task.kernel.loop.spawn(coro, "reader", lambda value, error: done.append((value, error)))
+    task.kernel.loop.turn()
+    assert not done
+    write(task, w, b"ab")
+    task.kernel.loop.turn()
+    assert done == [(2, None)]
+
+
+def test_a_write_without_readers_is_a_broken_pipe(task: Any) -> None:
+    r, w = pipe(task)
+    task.ok("close", r)
+    assert write(task, w, b"x") == -errno.EPIPE
+    assert task.signals == [SIGPIPE]
+    assert revents(task, w) & POLLERR
+
+
+def test_nonblocking_ends_do_not_sleep(task: Any) -> None:
+    r, w = pipe(task, O_NONBLOCK)
+    assert read(task, r, 1) == -errno.EAGAIN
+    assert write(task, w, bytes(65536)) == 65536
+    assert write(task, w, b"x") == -errno.EAGAIN
+    assert not revents(task, w) & POLLOUT
+    assert len(read(task, r, 100)) == 100  # type: ignore[arg-type]
+    assert write(task, w, bytes(4096)) == -errno.EAGAIN
+    assert write(task, w, bytes(5000)) == 100
+
+
+def test_big_write_sleeps_until_all_is_read(task: Any) -> None:
+    r, w = pipe(task)
+    data = bytes(range(256)) * 400
+    coro = task.start("write", w, task.mm.place(data), len(data))
+    done: list[Any] = []
+    task.kernel.loop.spawn(coro, "writer", lambda value, error: done.append((value, error)))
+    task.kernel.loop.turn()
+    got = b""
+    while len(got) < len(data):
+        part = read(task, r, 30000)
+        assert isinstance(part, bytes)
+        got += part
+        task.kernel.loop.call_soon(lambda: None)
+        task.kernel.loop.turn()
+    assert got == data
+    assert done == [(len(data), None)]
+
+
+def test_packets_keep_their_bounds(task: Any) -> None:
+    r, w = pipe(task, O_DIRECT)
+    write(task, w, b"first")
+    write(task, w, b"second")
+    assert read(task, r, 3) == b"fir"
+    assert read(task, r, 100) == b"second"
+
+
+def test_size_is_a_power_of_two_pages(task: Any) -> None:
+    r, w = pipe(task)
+    assert task.ok("fcntl", r, F_GETPIPE_SZ, 0) == 65536
+    assert task.ok("fcntl", w, F_SETPIPE_SZ, 5000) == 8192
+    assert write(task, w, bytes(8192)) == 8192
+    assert task.call("fcntl", w, F_SETPIPE_SZ, 4096) == -errno.EBUSY
+
+
+def test_fifo_without_a_partner(task: Any) -> None:
+    task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
+    assert task.call("open", b"/p", O_WRONLY | O_NONBLOCK, 0) == -errno.ENXIO
+    r = task.ok("open", b"/p", O_RDONLY | O_NONBLOCK, 0)
+    assert not revents(task, r) & POLLHUP
+    w = task.ok("open", b"/p", O_WRONLY | O_NONBLOCK, 0)
+    write(task, w, b"x")
+    task.ok("close", w)
+    assert revents(task, r) & (POLLHUP | POLLIN) == POLLHUP | POLLIN
+    assert read(task, r, 9) == b"x"
+    task.ok("close", r)
+    task.ok("close", task.ok("open", b"/p", O_RDWR, 0))
+
+
+def test_fifo_open_waits_for_the_other_side(task: Any) -> None:
+    task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
+    other = task.sibling()
+    done: list[Any] = []
+    coro = task.start("open", b"/p", O_RDONLY, 0)
+    task.kernel.loop.spawn(coro, "reader", lambda value, error: done.append((value, error)))
+    task.kernel.loop.turn()
+    assert not done
+    other.ok("open", b"/p", O_WRONLY, 0)
+    task.kernel.loop.turn()
+    assert done == [(0, None)]

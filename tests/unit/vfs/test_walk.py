@@ -1,0 +1,182 @@
+"""Path walk, as a program sees it."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from sentry.abi.fcntl import (
+    AT_FDCWD,
+    O_CREAT,
+    O_DIRECTORY,
+    O_EXCL,
+    O_NOFOLLOW,
+    O_PATH,
+    O_RDONLY,
+    O_RDWR,
+    O_WRONLY,
+    OPEN_HOW,
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+)
+from sentry.fs.tmpfs.filesystem import TmpFs
+
+
+def touch(task: Any, path: bytes, mode: int = 0o644) -> None:
+    task.ok("close", task.ok("open", path, O_CREAT | O_WRONLY, mode))
+
+
+def ino(task: Any, path: bytes) -> int:
+    buf = task.buffer(144)
+    task.ok("stat", path, buf)
+    return int.from_bytes(task.mm.read(buf + 8, 8), "little")
+
+
+@pytest.fixture
+def tree(task: Any) -> Any:
+    task.ok("mkdir", b"/a", 0o755)
+    task.ok("mkdir", b"/a/b", 0o755)
+    touch(task, b"/a/b/file")
+    task.ok("symlink", b"b", b"/a/link")
+    task.ok("symlink", b"/a/b/file", b"/abs")
+    task.ok("symlink", b"loop", b"/loop")
+    return task
+
+
+def test_names_of_the_same_file_agree(tree: Any) -> None:
+    wanted = ino(tree, b"/a/b/file")
+    for path in (b"/a//b/./file", b"/a/b/../b/file", b"/a/link/file", b"/abs", b"/../../a/b/file"):
+        assert ino(tree, path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        (b"", errno.ENOENT),
+        (b"/nothing", errno.ENOENT),
+        (b"/a/b/file/", errno.ENOTDIR),
+        (b"/a/b/file/x", errno.ENOTDIR),
+        (b"/abs/", errno.ENOTDIR),
+        (b"/loop", errno.ELOOP),
+        (b"/loop/x", errno.ELOOP),
+        (b"/" + b"n" * 256, errno.ENAMETOOLONG),
+        (b"/a/" * 1400, errno.ENAMETOOLONG),
+    ],
+)
+def test_stat_of_a_bad_path_says_why(tree: Any, path: bytes, error: int) -> None:
+    assert tree.call("stat", path, tree.buffer(144)) == -error
+
+
+def test_chain_of_links_is_followed_40_times(task: Any) -> None:
+    touch(task, b"/end")
+    task.ok("symlink", b"end", b"/l1")
+    for n in range(2, 42):
+        task.ok("symlink", b"l%d" % (n - 1), b"/l%d" % n)
+    task.ok("stat", b"/l40", task.buffer(144))
+    assert task.call("stat", b"/l41", task.buffer(144)) == -errno.ELOOP
+
+
+def test_open_with_nofollow_refuses_a_link(tree: Any) -> None:
+    assert tree.call("open", b"/abs", O_NOFOLLOW, 0) == -errno.ELOOP
+    assert tree.call("open", b"/abs", O_NOFOLLOW | O_DIRECTORY, 0) == -errno.ENOTDIR
+    tree.ok("open", b"/abs", O_NOFOLLOW | O_PATH, 0)
+
+
+def test_create_follows_a_dangling_link_unless_exclusive(task: Any) -> None:
+    task.ok("symlink", b"target", b"/dangling")
+    assert task.call("open", b"/dangling", O_CREAT | O_EXCL | O_WRONLY, 0o600) == -errno.EEXIST
+    touch(task, b"/dangling")
+    assert ino(task, b"/dangling") == ino(task, b"/target")
+
+
+def test_dirfd_is_the_start_of_a_relative_path(tree: Any) -> None:
+    fd = tree.ok("open", b"/a", O_RDONLY | O_DIRECTORY, 0)
+    tree.ok("openat", fd, b"b/file", O_RDWR, 0)
+    file = tree.ok("open", b"/abs", O_RDONLY, 0)
+    assert tree.call("openat", file, b"x", O_RDONLY, 0) == -errno.ENOTDIR
+    assert tree.call("openat", 77, b"x", O_RDONLY, 0) == -errno.EBADF
+    tree.ok("openat", 77, b"/abs", O_RDONLY, 0)
+
+
+def openat2(task: Any, fd: int, path: bytes, resolve: int) -> int:
+    how = task.mm.place(OPEN_HOW.pack(O_PATH, 0, resolve))
+    return int(task.call("openat2", fd, path, how, OPEN_HOW.size))
+
+
+def test_openat2_keeps_inside(tree: Any) -> None:
+    fd = tree.ok("open", b"/a", O_PATH, 0)
+    assert openat2(tree, fd, b"b/file", RESOLVE_BENEATH) >= 0
+    assert openat2(tree, fd, b"b/../b/file", RESOLVE_BENEATH) >= 0
+    assert openat2(tree, fd, b"../a/b", RESOLVE_BENEATH) == -errno.EXDEV
+    assert openat2(tree, fd, b"/a", RESOLVE_BENEATH) == -errno.EXDEV
+    assert openat2(tree, fd, b"/b/file", RESOLVE_IN_ROOT) >= 0
+    assert openat2(tree, fd, b"../../b/file", RESOLVE_IN_ROOT) >= 0
+    assert openat2(tree, fd, b"link/file", RESOLVE_NO_SYMLINKS) == -errno.ELOOP
+
+
+def mount(task: Any, path: bytes, **options: Any) -> Any:
+    from sentry.vfs.walk import resolve  # noqa: PLC0415
+
+    fs = TmpFs.make(task.kernel.vfs, **options)
+    made = task.kernel.vfs.new_mount(fs)
+    coro = resolve(task, AT_FDCWD, path)
+    try:
+        coro.send(None)
+    except StopIteration as end:
+        task.mounts.attach(made, end.value)
+    return made
+
+
+def test_dotdot_leaves_a_mount_at_its_root(tree: Any) -> None:
+    mount(tree, b"/a/b")
+    touch(tree, b"/a/b/inside")
+    assert tree.call("stat", b"/a/b/file", tree.buffer(144)) == -errno.ENOENT
+    assert ino(tree, b"/a/b/..") == ino(tree, b"/a")
+    fd = tree.ok("open", b"/a", O_PATH, 0)
+    assert openat2(tree, fd, b"b/inside", RESOLVE_NO_XDEV) == -errno.EXDEV
+    assert tree.call("rmdir", b"/a/b") == -errno.EBUSY
+
+
+def test_search_permission_is_needed_on_every_directory(tree: Any) -> None:
+    user = tree.sibling(uid=1000, gid=1000)
+    user.ok("stat", b"/a/b/file", user.buffer(144))
+    tree.ok("chmod", b"/a", 0o700)
+    assert user.call("stat", b"/a/b/file", user.buffer(144)) == -errno.EACCES
+    tree.ok("chown", b"/a", 1000, 1000)
+    user.ok("stat", b"/a/b/file", user.buffer(144))
+
+
+def test_links_of_others_in_a_sticky_directory_are_not_followed(task: Any) -> None:
+    task.ok("mkdir", b"/tmp", 0o777)
+    task.ok("chmod", b"/tmp", 0o1777)
+    touch(task, b"/secret")
+    user = task.sibling(uid=1000, gid=1000)
+    user.ok("symlink", b"/secret", b"/tmp/trap")
+    assert task.call("open", b"/tmp/trap", O_RDONLY, 0) == -errno.EACCES
+    user.ok("open", b"/tmp/trap", O_RDONLY, 0)
+
+
+def test_getcwd_follows_renames_and_ends_with_removal(tree: Any) -> None:
+    buf = tree.buffer(100)
+    tree.ok("chdir", b"/a/b")
+    tree.ok("rename", b"/a", b"/new")
+    length = tree.ok("getcwd", buf, 100)
+    assert tree.mm.read(buf, length) == b"/new/b\0"
+    assert tree.call("getcwd", buf, 6) == -errno.ERANGE
+    tree.ok("unlink", b"/new/b/file")
+    tree.ok("rmdir", b"/new/b")
+    assert tree.call("getcwd", buf, 100) == -errno.ENOENT
+    assert tree.call("open", b"x", O_CREAT | O_WRONLY, 0o644) == -errno.ENOENT
+
+
+def test_chroot_is_the_top(tree: Any) -> None:
+    tree.ok("chroot", b"/a")
+    tree.ok("chdir", b"/")
+    assert ino(tree, b"/..") == ino(tree, b"/")
+    tree.ok("stat", b"/b/file", tree.buffer(144))
+    user = tree.sibling(uid=1, gid=1)
+    assert user.call("chroot", b"/") == -errno.EPERM
