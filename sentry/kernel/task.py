@@ -200,7 +200,7 @@ class Task:
         if result is None:
             result = 0
         if type(result) is int:
-            if self.work:
+            if self.work or self.observers:
                 self.end_call(result)
             else:
                 self.ctx.answer(result)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, ENOENT, Errno
+from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, Errno
 from sentry.mm.backing import HostBacking
 from sentry.mm.buffers import Segment, UserDest, UserSource
 from sentry.mm.layout import TASK_END
@@ -111,11 +111,8 @@ class UserMemory(Remapping):
                 self.resolve(False)
 
     def read_path(self, addr: int) -> bytes:
-        """A path name: getname(). Raises: EFAULT, ENOENT (empty), ENAMETOOLONG."""
-        path = self.read_cstr(addr, PATH_MAX)
-        if not path:
-            raise ENOENT("empty path")
-        return path
+        """A path name: getname(). An empty one is the walk's ENOENT. EFAULT, ENAMETOOLONG."""
+        return self.read_cstr(addr, PATH_MAX)
 
     # --- buffers
 
