@@ -117,7 +117,7 @@ def prepare(config: SandboxConfig) -> Sandbox:
     kernel.services["memory_limit"] = config.memory_limit
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)
-        kernel.start_observers.append(Strace(sink, loop.call_soon))
+        kernel.start_observers.append(Strace(sink, loop))
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
     ControlServer(loop, Operations(kernel), config.control_fd, config.control_listener_fd)

@@ -175,7 +175,10 @@ def show_environment(task: Task, raw: int) -> str:
 
 def flags_text(names: Mapping[str, int], value: int, zero: str = "0") -> str:
     """A set of bits by their names; names of several bits come first."""
-    pairs = sorted(((n, v) for n, v in names.items() if v), key=lambda p: -p[1].bit_count())
+    pairs = sorted(
+        ((n, v) for n, v in names.items() if v and isinstance(v, int)),
+        key=lambda pair: -pair[1].bit_count(),
+    )
     rest, found = value, []
     for name, bits in pairs:
         if rest & bits == bits:
@@ -211,7 +214,9 @@ def show_open_flags(names: Mapping[str, int]) -> Show:
 
 def show_choice(names: Mapping[str, int]) -> Show:
     """One value out of several by its name."""
-    by_value = {v & 0xFFFFFFFF: n for n, v in reversed(list(names.items()))}
+    by_value = {
+        v & 0xFFFFFFFF: n for n, v in reversed(list(names.items())) if isinstance(v, int)
+    }
 
     def show(_: Task, raw: int) -> str:
         return by_value.get(raw & 0xFFFFFFFF) or f"{raw & 0xFFFFFFFF:#x}"

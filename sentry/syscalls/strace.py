@@ -1,9 +1,9 @@
 """strace: what programs ask of the kernel, in strace(1)'s format, from the declarations.
 
-One `Strace` observes all tasks. A call is written as one line when it ends. If it has not ended by
-the next turn of the loop, its beginning is written as `<unfinished ...>` and its end as
-`<... resumed>`, so a program that hangs shows where. Arguments that the kernel fills in are shown
-at the end. Nothing here changes what a call does.
+One `Strace` observes all tasks. A call is written as one line when it ends. If another task has
+something to write before, or some time passes, its beginning is written as `<unfinished ...>` and
+its end as `<... resumed>`, so the order of events is true and a program that hangs shows where.
+Arguments that the kernel fills in are shown at the end. Nothing here changes what a call does.
 
 Hooks beyond those of `Observer`, looked up by name: `signalled(task, info)` when a signal is
 delivered, `exited(task, status)` when a thread is gone.
@@ -24,10 +24,13 @@ from sentry.syscalls.show import (
     peek,
     quote,
     show_environment,
+    show_s32,
     show_strings,
+    show_u32,
     show_unsigned,
 )
-from sentry.syscalls.strace_structs import OVERRIDES
+from sentry.syscalls.strace_names import NAMED
+from sentry.syscalls.strace_structs import LATE, OVERRIDES
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 COLUMN = 40
 """Where results begin: strace -a."""
+COUNTS = (show_unsigned, show_u32, show_s32)
 ADDRESS_RESULTS = frozenset({"mmap", "brk", "mremap", "shmat"})
 DATA_CALLS = frozenset({
     "read", "pread64", "write", "pwrite64", "sendto", "recvfrom", "getcwd", "readlink",
@@ -50,12 +54,21 @@ RESTARTS: dict[type[BaseException], str] = {
     RestartBlock: "ERESTART_RESTARTBLOCK (Interrupted by signal)",
 }
 ERRNO_MAX = 4095
+PATIENCE_NS = 20_000_000
+"""How long a call may take before its beginning is written."""
 
 
 class Sink(Protocol):
     """Where lines go; must not block."""
 
     def write(self, text: str) -> None: ...
+
+
+class Clock(Protocol):
+    """The loop."""
+
+    def now_ns(self) -> int: ...
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> object: ...
 
 
 class _Call:
@@ -79,9 +92,9 @@ class Strace:
 
     inherited = True
 
-    def __init__(self, sink: Sink, call_soon: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink
-        self._call_soon = call_soon
+        self._clock = clock
         self._open: dict[Task, _Call] = {}
         self._scheduled = False
 
@@ -96,12 +109,14 @@ class Strace:
             call.shown = [f"{v:#x}" for v in values]
         else:
             arguments = [(i, p, mark) for i, (p, mark) in enumerate(declaration.args)]
-            first = next((i for i, _, mark in arguments if mark.is_out), len(arguments))
-            call.shown = [show(task, call, *argument, None) for argument in arguments[:first]]
+            first = next(
+                (i for i, p, mark in arguments if mark.is_out or (name, p) in LATE), len(arguments)
+            )
+            call.shown = shown(task, call, arguments[:first], None)
             call.later = arguments[first:]
         if not self._scheduled:
             self._scheduled = True
-            self._call_soon(self._write_beginnings)
+            self._clock.call_at(self._clock.now_ns() + PATIENCE_NS, self._write_beginnings)
 
     def left(self, task: Task, result: Any) -> None:
         """A call ends. `result` may be a mark: the registers then hold the value (RESUME)."""
@@ -113,11 +128,11 @@ class Strace:
             value = result
         elif call.name not in ("exit", "exit_group"):
             value = (task.ctx.regs[Reg.RAX] ^ 1 << 63) - (1 << 63)
-        shown = [show(task, call, *argument, value) for argument in call.later]
+        rest = shown(task, call, call.later, value)
         if call.begun:
-            head = f"<... {call.name} resumed>" + ", ".join(shown) + ")"
+            head = f"<... {call.name} resumed>" + ", ".join(rest) + ")"
         else:
-            head = f"{call.name}({', '.join(call.shown + shown)})"
+            head = f"{call.name}({', '.join(call.shown + rest)})"
         restart = RESTARTS.get(type(task.restart)) if task.restart is not None else None
         text = f"? {restart}" if restart else result_text(call.name, value)
         self._line(task, f"{head.ljust(COLUMN - 1)} = {text}")
@@ -152,10 +167,24 @@ class Strace:
     def _begin(self, task: Task, call: _Call) -> None:
         call.begun = True
         start = ", ".join(call.shown) + (", " if call.shown and call.later else "")
-        self._line(task, f"{call.name}({start} <unfinished ...>")
+        self._write(task, f"{call.name}({start} <unfinished ...>")
 
     def _line(self, task: Task, text: str) -> None:
+        for other, call in self._open.items():
+            if other is not task and not call.begun:
+                self._begin(other, call)
+        self._write(task, text)
+
+    def _write(self, task: Task, text: str) -> None:
         self._sink.write(f"[pid {task.tid:5}] {text}\n")
+
+
+def shown(
+    task: Task, call: _Call, arguments: list[tuple[int, str, Arg]], result: int | None
+) -> list[str]:
+    """Some arguments; one that has no text is left out."""
+    texts = [show(task, call, *argument, result) for argument in arguments]
+    return [text for text in texts if text]
 
 
 def show(
@@ -163,15 +192,18 @@ def show(
 ) -> str:
     """One argument. `result` is known for those that are shown at the end."""
     raw = call.values[index]
-    override = OVERRIDES.get((call.name, parameter))
+    key = (call.name, parameter)
+    override = OVERRIDES.get(key)
     failed = result is not None and -ERRNO_MAX <= result < 0
-    if override is not None and not (failed and mark.is_out):
+    if override is not None and not (failed and (mark.is_out or key in LATE)):
         return override(task, raw, call.values)
+    if key in NAMED:
+        return NAMED[key](task, raw)
     assert call.declaration is not None
     if call.name in ("execve", "execveat") and parameter in ("argv", "envp"):
         return (show_strings if parameter == "argv" else show_environment)(task, raw)
     arguments = call.declaration.args
-    sized = index + 1 < len(arguments) and arguments[index + 1][1].show is show_unsigned
+    sized = index + 1 < len(arguments) and arguments[index + 1][1].show in COUNTS
     if raw and sized and call.name in DATA_CALLS and not failed:
         count = call.values[index + 1]
         if mark.is_out:

@@ -5,22 +5,44 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi import poll as poll_abi
 from sentry.abi import sched as sched_abi
 from sentry.abi.poll import POLLFD
 from sentry.abi.sched import CLONE_ARGS
-from sentry.syscalls.show import VECTOR_LIMIT, flags_text, peek, quote
+from sentry.abi.stat import STAT
+from sentry.abi.time import TIMESPEC
+from sentry.syscalls.show import (
+    STRING_LIMIT,
+    VECTOR_LIMIT,
+    flags_text,
+    peek,
+    quote,
+    show_mode,
+    show_string,
+    show_struct,
+)
 from sentry.syscalls.types import SIGNALS
 
 if TYPE_CHECKING:
+    from sentry.abi.layout import Layout
     from sentry.kernel.task import Task
 
 Override = Callable[["Task", int, tuple[int, ...]], str]
 
-_CLONE = {n: v for n, v in vars(sched_abi).items() if n.startswith("CLONE_")}
+_CLONE = {
+    n: v for n, v in vars(sched_abi).items() if n.startswith("CLONE_") and isinstance(v, int)
+}
 _POLL = {n: v for n, v in vars(poll_abi).items() if n.startswith("POLL") and isinstance(v, int)}
+_EPOLL = {
+    n: v
+    for n, v in vars(poll_abi).items()
+    if n.startswith("EPOLL") and not n.startswith(("EPOLL_", "EPOLLWAKEUP")) and isinstance(v, int)
+}
+EPOLL_EVENT_SIZE = 12
+MAY_CREATE = 0o100 | 0o20000000
+"""O_CREAT, __O_TMPFILE."""
 _SIGNAL_NAMES = {v: n for n, v in SIGNALS.items()}
 MAX_SOCKADDR = 128
 
@@ -153,27 +175,106 @@ def _fd_pair(task: Task, raw: int, _: tuple[int, ...]) -> str:
     return "[{}, {}]".format(*struct.unpack("<ii", data))
 
 
+def _struct(layout: Layout[Any]) -> Override:
+    """A struct whose declaration is a plain pointer."""
+    shown = show_struct(layout)
+    return lambda task, raw, _: shown(task, raw)
+
+
+def _timespecs(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """utimensat: access and modification time."""
+    data = peek(task, raw, 32) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    special = {(1 << 30) - 1: "UTIME_NOW", (1 << 30) - 2: "UTIME_OMIT"}
+    shown = [
+        special.get(t.tv_nsec) or f"{{tv_sec={t.tv_sec}, tv_nsec={t.tv_nsec}}}"
+        for t in TIMESPEC.unpack_all(data)
+    ]
+    return "[" + ", ".join(shown) + "]"
+
+
+def _epoll_event(data: bytes) -> str:
+    events, value = struct.unpack("<IQ", data)
+    return f"{{events={flags_text(_EPOLL, events)}, data={value:#x}}}"
+
+
+def _epoll_in(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """The event of epoll_ctl."""
+    data = peek(task, raw, EPOLL_EVENT_SIZE) if raw else None
+    return _epoll_event(data) if data is not None else f"{raw:#x}" if raw else "NULL"
+
+
+def _iovec(task: Task, raw: int, values: tuple[int, ...]) -> str:
+    """An array of struct iovec, with what is to be written."""
+    count = min(values[2], VECTOR_LIMIT)
+    data = peek(task, raw, 16 * count) if raw else None
+    if data is None:
+        return f"{raw:#x}" if raw else "NULL"
+    shown = []
+    for base, length in struct.iter_unpack("<QQ", data):
+        text = peek(task, base, min(length, STRING_LIMIT + 1)) if length else b""
+        piece = f"{base:#x}" if text is None else quote(text)
+        shown.append(f"{{iov_base={piece}, iov_len={length}}}")
+    return "[" + ", ".join(shown + ["..."] * (values[2] > VECTOR_LIMIT)) + "]"
+
+
+def _create_mode(flags_index: int) -> Override:
+    """The mode of open, which counts only where a file may be made."""
+
+    def show(task: Task, raw: int, values: tuple[int, ...]) -> str:
+        return show_mode(task, raw) if values[flags_index] & MAY_CREATE else ""
+
+    return show
+
+
+def _string(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    return show_string(task, raw)
+
+
 OVERRIDES: Mapping[tuple[str, str], Override] = {
-    ("connect", "addr"): _sockaddr(2),
-    ("bind", "addr"): _sockaddr(2),
-    ("sendto", "addr"): _sockaddr(5),
-    ("accept", "addr"): _sockaddr_out(2),
-    ("accept4", "addr"): _sockaddr_out(2),
-    ("getsockname", "addr"): _sockaddr_out(2),
-    ("getpeername", "addr"): _sockaddr_out(2),
-    ("recvfrom", "addr"): _sockaddr_out(5),
+    ("open", "mode"): _create_mode(1),
+    ("openat", "mode"): _create_mode(2),
+    ("connect", "address"): _sockaddr(2),
+    ("bind", "address"): _sockaddr(2),
+    ("sendto", "address"): _sockaddr(5),
+    ("accept", "out"): _sockaddr_out(2),
+    ("accept4", "out"): _sockaddr_out(2),
+    ("getsockname", "out"): _sockaddr_out(2),
+    ("getpeername", "out"): _sockaddr_out(2),
+    ("recvfrom", "address"): _sockaddr_out(5),
     ("rt_sigprocmask", "new"): _sigset,
     ("rt_sigprocmask", "old"): _sigset,
+    ("rt_sigpending", "result"): _sigset,
     ("rt_sigsuspend", "mask"): _sigset,
-    ("rt_sigtimedwait", "mask"): _sigset,
+    ("rt_sigtimedwait", "wanted"): _sigset,
+    ("signalfd4", "mask"): _sigset,
+    ("ppoll", "mask"): _sigset,
     ("rt_sigaction", "new"): _sigaction,
     ("rt_sigaction", "old"): _sigaction,
+    ("rt_sigtimedwait", "timeout"): _struct(TIMESPEC),
+    ("ppoll", "timeout"): _struct(TIMESPEC),
+    ("futex", "timeout"): _struct(TIMESPEC),
     ("poll", "fds"): _pollfds,
     ("ppoll", "fds"): _pollfds,
+    ("epoll_ctl", "event"): _epoll_in,
+    ("writev", "vector"): _iovec,
     ("clone3", "args"): _clone_args,
     ("wait4", "status"): _wait_status,
     ("pipe", "fds"): _fd_pair,
     ("pipe2", "fds"): _fd_pair,
-    ("socketpair", "fds"): _fd_pair,
+    ("socketpair", "out"): _fd_pair,
+    ("stat", "buf"): _struct(STAT),
+    ("lstat", "buf"): _struct(STAT),
+    ("fstat", "buf"): _struct(STAT),
+    ("newfstatat", "buf"): _struct(STAT),
+    ("utimensat", "times"): _timespecs,
+    ("memfd_create", "name"): _string,
 }
-"""By call and parameter of the declaration."""
+"""By call and parameter of the declaration. An empty text leaves the argument out."""
+LATE = frozenset({
+    ("accept", "out"), ("accept4", "out"), ("getsockname", "out"), ("getpeername", "out"),
+    ("recvfrom", "address"), ("rt_sigprocmask", "old"), ("rt_sigpending", "result"),
+    ("rt_sigaction", "old"), ("pipe", "fds"), ("pipe2", "fds"),
+})  # fmt: skip
+"""Arguments that the kernel fills in, though their declaration does not say so."""

@@ -47,9 +47,15 @@ class World:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.soon: list[Callable[[], None]] = []
-        self.strace = Strace(self, self.soon.append)
+        self.strace = Strace(self, self)
         self.memory = Memory()
         self.task: Any = Thread(self.memory)
+
+    def now_ns(self) -> int:
+        return 0
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
 
     def write(self, text: str) -> None:
         self.lines.append(text.removeprefix("[pid     1] ").removesuffix("\n"))
@@ -148,6 +154,20 @@ def test_call_that_sleeps_is_written_in_two_parts(world: World) -> None:
     assert world.lines == [
         "read(3,  <unfinished ...>",
         padded('<... read resumed>"abc", 10)', "3"),
+    ]
+
+
+def test_line_of_another_task_splits_a_call(world: World) -> None:
+    world.strace.entered(world.task, 10, (0x1000, 4096, 0, 0, 0, 0))
+    other: Any = Thread(world.memory)
+    other.tid = 2
+    world.strace.entered(other, 231, (0, 0, 0, 0, 0, 0))
+    world.strace.left(other, object())
+    world.strace.left(world.task, 0)
+    assert world.lines == [
+        "mprotect(0x1000, 4096, PROT_NONE <unfinished ...>",
+        "[pid     2] " + padded("exit_group(0)", "?"),
+        padded("<... mprotect resumed>)", "0"),
     ]
 
 
