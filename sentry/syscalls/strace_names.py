@@ -44,7 +44,9 @@ SOCK_TYPES: Final = {
 SOCK_FLAGS: Final = {"SOCK_NONBLOCK": 0o4000, "SOCK_CLOEXEC": 0o2000000}
 O_FLAGS: Final = {"O_CLOEXEC": 0o2000000, "O_NONBLOCK": 0o4000, "O_DIRECT": 0o40000}
 PRIO: Final = {"PRIO_PROCESS": 0, "PRIO_PGRP": 1, "PRIO_USER": 2}
-WAIT: Final = names(wait, "W", "__W")
+_WAIT: Final = ("WNOHANG", "WUNTRACED", "WEXITED", "WCONTINUED", "WNOWAIT", "__WNOTHREAD",
+                "__WALL", "__WCLONE")  # fmt: skip
+WAIT: Final = {n: v & 0xFFFFFFFF for n, v in names(wait, "W", "__W").items() if n in _WAIT}
 
 
 def _socket_type() -> Show:

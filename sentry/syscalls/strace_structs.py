@@ -152,6 +152,14 @@ def _clone_args(task: Task, raw: int, values: tuple[int, ...]) -> str:
     return text + f"stack={a.stack:#x}, stack_size={a.stack_size:#x}, tls={a.tls:#x}}}"
 
 
+def _clone_flags(task: Task, raw: int, _: tuple[int, ...]) -> str:
+    """The flags of clone, whose low byte is a signal."""
+    signo = raw & 0xFF
+    text = flags_text(_CLONE, raw & 0xFFFFFF00, "")
+    name = _SIGNAL_NAMES.get(signo, f"{signo:#x}") if signo else ""
+    return "|".join(filter(None, (text, name))) or "0"
+
+
 def _wait_status(task: Task, raw: int, _: tuple[int, ...]) -> str:
     """What wait4 stored."""
     data = peek(task, raw, 4) if raw else None
@@ -259,6 +267,7 @@ OVERRIDES: Mapping[tuple[str, str], Override] = {
     ("ppoll", "fds"): _pollfds,
     ("epoll_ctl", "event"): _epoll_in,
     ("writev", "vector"): _iovec,
+    ("clone", "flags"): _clone_flags,
     ("clone3", "args"): _clone_args,
     ("wait4", "status"): _wait_status,
     ("pipe", "fds"): _fd_pair,
