@@ -7,6 +7,7 @@ usermem, report; this file adds its life: sharing, fork, exec, the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.layout import TASK_END
@@ -14,6 +15,11 @@ from sentry.mm.map import Limits, NoLimits
 from sentry.mm.report import Report
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.memory import AddressSpace
+
+COPIES: Final = 128
+"""Pages that fork copies at once: those of small mappings, where parent and child store next."""
+COPY_SMALL: Final = 64
+"""Pages of a mapping that counts as small: data segments, the first heap, the stack."""
 
 
 class MemoryManager(Report):
@@ -62,16 +68,18 @@ class MemoryManager(Report):
         child.layout = self._copied_layout()
         child.ipc_lock = self.ipc_lock
         try:
+            # Not under the feet of other threads: a page must not be copied while they store to it.
+            copies = COPIES if self.users == 1 else 0
             for vma in self.vmas:
                 if not vma.flags & VmFlag.DONTCOPY:
-                    self._fork_vma(child, vma)
+                    copies -= self._fork_vma(child, vma, copies)
         except Errno:
             child.release()
             raise ENOMEM("fork") from None
         child.peak_total_pages = child.total_pages
         return child
 
-    def _fork_vma(self, child: MemoryManager, vma: Vma) -> None:
+    def _fork_vma(self, child: MemoryManager, vma: Vma, copies: int) -> int:
         copy = vma.part(vma.start, vma.end)
         copy.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
         child.vmas.add(copy)
@@ -79,8 +87,12 @@ class MemoryManager(Report):
         child._mapped(copy, 1)
         if vma.flags & VmFlag.WIPEONFORK:
             child.populate_new(copy, copy.start, copy.end)
+        elif vma.shared:
+            self.space.share(child.space, vma.start, vma.pages)
         else:
-            self.space.fork(child.space, vma.start, vma.pages, vma.shared)
+            some = copies if vma.pages <= COPY_SMALL else 0
+            return self.space.fork(child.space, vma.start, vma.pages, vma.prot, some)
+        return 0
 
     def clear(self) -> None:
         """Unmap everything (a process that is being killed for lack of memory)."""

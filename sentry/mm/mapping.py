@@ -6,6 +6,7 @@ from typing import Final
 
 from sentry.abi.mman import (
     MAP_32BIT,
+    MAP_DENYWRITE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
@@ -118,6 +119,10 @@ class Mapping(Faults):
             file.incref()
         whole = self.insert(vma)
         self.populate_new(whole, where, where + length)
+        if flags & (MAP_DENYWRITE | MAP_FIXED) and file and data and length <= COPY_AT_ONCE:
+            # A program's data segment, as the loader and ld.so map it: relocations store at once.
+            for page in (where, (where + length - 1) & ~PAGE_MASK):
+                self.space.break_cow(page, where, where + length, prot & PROT_ALL)
         if (flags & MAP_POPULATE and not flags & MAP_NONBLOCK) or vm_flags & VmFlag.LOCKED:
             self.populate(where, where + length)
         return where

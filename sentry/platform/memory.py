@@ -324,9 +324,15 @@ class AddressSpace:
         """Move entries; nothing may be mapped at `new`."""
         check(lib.aspace_move(self.native, old, new, pages))
 
-    def fork(self, child: AddressSpace, addr: int, pages: int, shared: bool) -> None:
-        """Give the child this range: copy on write, or the same frames if `shared`."""
-        check(lib.aspace_fork(self.native, child.native, addr, pages, shared))
+    def fork(self, child: AddressSpace, addr: int, pages: int, prot: int, copies: int) -> int:
+        """Give the child this range copy on write, up to `copies` pages copied at once; how many."""
+        return check(
+            lib.aspace_fork(self.native, child.native, addr, pages, False, prot, copies)
+        )
+
+    def share(self, child: AddressSpace, addr: int, pages: int) -> None:
+        """Give the child the same frames."""
+        check(lib.aspace_fork(self.native, child.native, addr, pages, True, 0, 0))
 
     def break_cow(self, addr: int, low: int, high: int, prot: int) -> int:
         """Own frames for shared pages around `addr` within [low, high).

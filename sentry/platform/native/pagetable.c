@@ -635,6 +635,8 @@ struct fork {
     struct aspace *parent, *child;
     struct batch *batch;
     int shared;
+    uint64_t bits;        /* the rights of the mapping */
+    uint64_t copied, max; /* frames copied at once instead of shared */
 };
 
 /* Put `value` for n frames into the child; the frames' references are the caller's business. */
@@ -651,6 +653,30 @@ static int child_entry(struct aspace *child, uint64_t va, uint64_t value, uint32
     else if (value & PTE_FILE)
         child->windows += n;
     return 0;
+}
+
+static int copy_frames(uint64_t to, uint64_t from, size_t n);
+
+/* Copy now instead of on a store: for the few pages that every program stores to at once, a copy
+ * costs less than two faults. 1: done. */
+static int fork_copy(struct fork *fork, uint64_t *entry, uint64_t va)
+{
+    uint64_t value = load(entry);
+    size_t got = 1;
+    if (fork->copied >= fork->max || !(value & PTE_P) || !sole_owner(value, 1))
+        return 0;
+    uint64_t own = run_take(1, &got);
+    if (!own)
+        return 0;
+    if (copy_frames(own, value & PTE_ADDR, 1) ||
+        child_entry(fork->child, va, own | fork->bits | PTE_RAM, 1)) {
+        run_release(own, 1);
+        return 0;
+    }
+    fork->copied++;
+    if (value & PTE_COW)
+        store(entry, (value & PTE_ADDR) | fork->bits | PTE_RAM);
+    return 1;
 }
 
 static int visit_fork(void *context, uint64_t *entry, uint64_t va, uint32_t n)
@@ -674,6 +700,8 @@ static int visit_fork(void *context, uint64_t *entry, uint64_t va, uint32_t n)
             return error;
         }
     }
+    if (n == 1 && fork_copy(fork, entry, va))
+        return 0;
     uint64_t both = (value | PTE_COW) & ~PTE_W;
     int error = child_entry(fork->child, va, both, n);
     if (error)
@@ -687,17 +715,23 @@ static int visit_fork(void *context, uint64_t *entry, uint64_t va, uint32_t n)
     return 0;
 }
 
-int aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages,
-                int shared)
+/* Give the child what the parent has in a range: shared, or copy on write with up to `copy_max`
+ * pages copied at once (`prot`: the rights of the mapping). Pages copied, or -errno. */
+int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages,
+                    int shared, int prot, uint64_t copy_max)
 {
     if (bad_range(va, pages))
         return -EINVAL;
-    struct fork fork = {
-        .parent = parent, .child = child, .batch = &shared_batch, .shared = shared};
+    struct fork fork = {.parent = parent,
+                        .child = child,
+                        .batch = &shared_batch,
+                        .shared = shared,
+                        .bits = rights(prot),
+                        .max = prot & PROT_WRITE ? copy_max : 0};
     int error =
         walk(parent, va, va + pages * FRAME_SIZE, WALK_SPLIT, visit_fork, &fork);
     batch_finish(fork.batch);
-    return error;
+    return error ? error : (int64_t)fork.copied;
 }
 
 /* ---- copy on write -------------------------------------------------------------------------- */

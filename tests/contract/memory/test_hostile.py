@@ -128,7 +128,7 @@ def test_write_protected_page_stays_as_it_is(guest: Guest) -> None:
 
 def test_child_of_fork_does_not_see_a_running_threads_stores(guest: Guest) -> None:
     mm, thread = looping(guest, WRITE_LOOP)
-    child = mm.fork()
+    child = mm.share().fork()
     before = child.read(TARGET, 8)
     assert guest.machine.exit_of(thread) == ExitKind.FAULT
     mm.fault(thread.fault_addr, thread.error_code)
@@ -140,7 +140,7 @@ def test_child_of_fork_does_not_see_a_running_threads_stores(guest: Guest) -> No
 def test_copy_on_write_is_seen_by_the_other_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP)
     mm.write(TARGET, b"x")
-    mm.fork()
+    mm.share().fork()
     mm.write(TARGET, SECRET.to_bytes(8, "little"))
     assert guest.machine.syscall_of(thread) == 77
 
@@ -170,9 +170,9 @@ def test_memory_of_a_dead_process_is_not_seen_through_its_tables(guest: Guest) -
             assert (kind == ExitKind.SYSCALL) == (addr in mine), hex(addr)
         thread.destroy()
         mm.release()
-    guest.settle(lambda: guest.platform.ram.trim(0) is not None)
-    counters = guest.platform.ram.counters()
-    assert counters.frames == 0 and counters.spaces == 0
+    ram = guest.platform.ram
+    guest.settle(lambda: ram.trim() >= 0 and ram.counters().spaces == 0)
+    assert ram.counters().frames == 0
 
 
 def test_tables_that_became_empty_do_not_translate_for_others(guest: Guest) -> None:

@@ -136,7 +136,7 @@ def test_fork_is_copy_on_write_both_ways(
     space.write(BASE + BLOCK, b"second")
     child = AddressSpace(ram)
 
-    space.fork(child, BASE, 512 + 3, False)
+    space.fork(child, BASE, 512 + 3, R | W, 0)
 
     for addr in (BASE, BASE + BLOCK):
         mine, its = walker.walk(space, addr), walker.walk(child, addr)
@@ -162,7 +162,7 @@ def test_fork_unpopulated_frames_are_not_shared(
     space.write(BASE + PAGE, b"touched")
     child = AddressSpace(ram)
 
-    space.fork(child, BASE, 8, False)
+    space.fork(child, BASE, 8, R | W, 0)
 
     shared = [
         walker.walk(space, BASE + i * PAGE) == walker.walk(child, BASE + i * PAGE)
@@ -173,10 +173,29 @@ def test_fork_unpopulated_frames_are_not_shared(
     child.destroy()
 
 
+def test_fork_copies_at_once_what_it_may(
+    ram: Ram, space: AddressSpace, walker: Walker, flushed: list[tuple[int, int]]
+) -> None:
+    space.map_anonymous(BASE, 8, R | W)
+    space.write(BASE, b"p" * 8 * PAGE)
+    child = AddressSpace(ram)
+
+    assert space.fork(child, BASE, 8, R | W, 5) == 5
+
+    assert [walker.walk(space, BASE + i * PAGE) for i in range(5)] != [
+        walker.walk(child, BASE + i * PAGE) for i in range(5)
+    ]
+    assert space.write(BASE, b"P") == child.write(BASE + PAGE, b"c") == 1
+    assert child.read(BASE, 8 * PAGE) == b"p" * PAGE + b"c" + b"p" * (7 * PAGE - 1)
+    assert child.write(BASE + 5 * PAGE, b"x") == 0, "the rest is copy on write"
+    assert sum(n for _, n in flushed) == 3
+    child.destroy()
+
+
 def test_fork_shared_mapping_stays_one_memory(ram: Ram, space: AddressSpace) -> None:
     space.map_anonymous(BASE, 4, R | W)
     child = AddressSpace(ram)
-    space.fork(child, BASE, 4, True)
+    space.share(child, BASE, 4)
     child.write(BASE + 3 * PAGE, b"seen")
     assert space.read(BASE + 3 * PAGE, 4) == b"seen"
     child.destroy()
@@ -189,7 +208,7 @@ def test_break_cow_takes_neighbours_but_stays_in_its_bounds(
     space.map_anonymous(BASE, 32, R | W)
     space.write(BASE, b"z" * 32 * PAGE)
     child = AddressSpace(ram)
-    space.fork(child, BASE, 32, False)
+    space.fork(child, BASE, 32, R | W, 0)
 
     assert space.break_cow(BASE + 5 * PAGE, BASE + 3 * PAGE, BASE + 10 * PAGE, R | W) == 0
 
