@@ -26,7 +26,7 @@ class CpuidEntry:
     edx: int
 
 
-class Unavailable(Exception):
+class Unavailable(RuntimeError):
     """There is no usable /dev/kvm; the text says why."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,22 +25,29 @@ TIMEOUT_NS = 10_000_000_000
 
 @lru_cache
 def assemble(source: str) -> bytes:
-    """Flat code of AT&T assembly, linked at CODE; DATA and STACK are known as symbols."""
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"platform-contract-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
+    """Flat code of AT&T assembly, linked at CODE; DATA and STACK are known as symbols.
+
+    $PLATFORM_CONTRACT_CACHE keeps the results, for a machine without an assembler.
+    """
+    cache = os.environ.get("PLATFORM_CONTRACT_CACHE")
+    if not cache:
+        return _assemble(source)
+    kept = Path(cache) / hashlib.sha256(source.encode()).hexdigest()
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(_assemble(source))
+    return kept.read_bytes()
+
+
+def _assemble(source: str) -> bytes:
     defines = [f"-Wl,--defsym={name}={value}" for name, value in (("DATA", DATA), ("STACK", STACK))]
     options = ["-nostdlib", "-static", f"-Wl,-Ttext={CODE}", "-Wl,--build-id=none", "-Wl,-e,0"]
-    command: list[str] = ["gcc", *options, *defines, "-x", "assembler", "-", "-o"]
-    text = f".text\n{source}\n"
-    subprocess.run([*command, str(folder / "program")], input=text, text=True, check=True)
-    flat = str(folder / "flat")
-    command = ["objcopy", "-O", "binary", "-j", ".text", str(folder / "program"), flat]
-    subprocess.run(command, check=True)
-    code = Path(flat).read_bytes()
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    return code
+    with tempfile.TemporaryDirectory() as folder:
+        program, flat = f"{folder}/program", f"{folder}/flat"
+        command = ["gcc", *options, *defines, "-x", "assembler", "-", "-o", program]
+        subprocess.run(command, input=f".text\n{source}\n", text=True, check=True)
+        subprocess.run(["objcopy", "-O", "binary", "-j", ".text", program, flat], check=True)
+        return Path(flat).read_bytes()
 
 
 class Machine:

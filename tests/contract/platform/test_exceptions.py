@@ -127,7 +127,6 @@ def test_single_step_stops_after_each_instruction(machine: Any) -> None:
 
 def test_single_step_over_a_call_keeps_the_trap_flag(machine: Any) -> None:
     context = machine.context(machine.space("mov $39, %eax; syscall; nop; ud2"))
-    context.set_fast(1, 1, (0, 0, 0, 0))
     context.regs[Reg.RFLAGS] |= 0x100
     context.resume()
     assert machine.exit_of(context) == ExitKind.EXCEPTION
