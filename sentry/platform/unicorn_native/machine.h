@@ -85,6 +85,7 @@ struct machine {
     uint64_t looking_for;  /* a faulting page, mapped to the hole to learn the address; + 1; 0: none */
     uint8_t starting;      /* still in ring 0 */
     uint8_t capturing;     /* CPUID answers for itself */
+    _Atomic uint32_t wanted; /* the emulation is to stop at the next basic block */
     volatile sig_atomic_t lost; /* 1 + the number of pages that vanished while in use */
     struct cpuid *cpuid;
     uint32_t cpuid_entries;
@@ -127,6 +128,7 @@ void fpu_load(struct uctx *c);
 void fpu_store(struct uctx *c);
 
 /* ---- run.c ---- */
+void on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data);
 void on_syscall(uc_engine *uc, void *data);
 void on_sysenter(uc_engine *uc, void *data);
 uint32_t on_in(uc_engine *uc, uint32_t port, int size, void *data);

@@ -21,6 +21,16 @@ static int ends(enum exit_kind kind)
     return 1;
 }
 
+/* Stopping at any moment, uc_emu_stop leaves instructions half executed that access memory and
+ * executes them again from the start. Only here, between two of them, is it exact. */
+void on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data)
+{
+    (void)address, (void)size, (void)data;
+    if (__builtin_expect(atomic_load_explicit(&machine.wanted, memory_order_relaxed), 0) &&
+        !machine.looking_for)
+        api.emu_stop(uc);
+}
+
 /* The calls that the entry code answers on kvm (guest_stubs/entry.S). 1: answered. */
 static int fast_answer(struct uctx *c)
 {

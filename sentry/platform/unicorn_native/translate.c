@@ -74,7 +74,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
             MAP_FAILED) {
         lost_at[n] = at;
         machine.lost = n + 2;
-        api.emu_stop(machine.uc);
+        atomic_store(&machine.wanted, 1);
         return;
     }
     if (previous.sa_flags & SA_SIGINFO)

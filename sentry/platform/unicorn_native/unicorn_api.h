@@ -29,6 +29,7 @@ enum { UC_CPU_X86_EPYC = 35 };
 enum {
     UC_HOOK_INTR = 1 << 0,
     UC_HOOK_INSN = 1 << 1,
+    UC_HOOK_BLOCK = 1 << 3,
     UC_HOOK_MEM_READ_UNMAPPED = 1 << 4,
     UC_HOOK_MEM_WRITE_UNMAPPED = 1 << 5,
     UC_HOOK_INSN_INVALID = 1 << 14,

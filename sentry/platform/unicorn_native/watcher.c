@@ -74,7 +74,7 @@ static void stop(uint32_t stretch)
 {
     const struct timespec again = {0, AGAIN_NS};
     while (atomic_load(&w.running) == stretch && !atomic_load(&w.closing)) {
-        api.emu_stop(machine.uc);
+        atomic_store(&machine.wanted, 1);
         nanosleep(&again, NULL);
     }
 }
@@ -130,6 +130,7 @@ void watcher_run_begins(int64_t deadline_ns)
 void watcher_run_ends(void)
 {
     atomic_store(&w.running, 0);
+    atomic_store(&machine.wanted, 0);
 }
 
 int watcher_saw_ready(void)
