@@ -18,8 +18,8 @@ from sentry.syscalls.types import (
     Offset,
     Path,
     PathAddr,
-    UInt,
     Uid,
+    UInt,
 )
 from sentry.vfs.attributes import (
     Times,

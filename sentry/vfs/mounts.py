@@ -60,6 +60,7 @@ class Mount:
 
     __slots__ = (
         "__weakref__",
+        "expiring",
         "flags",
         "fs",
         "id",
@@ -84,6 +85,8 @@ class Mount:
         self.writers = 0
         """Those of them that may write: a read-only remount gives EBUSY."""
         self.propagation = "private"
+        self.expiring = False
+        """umount2 with MNT_EXPIRE has marked it."""
         self.no_atime = self.no_dir_atime = False
         self.set_flags(flags)
 
@@ -137,9 +140,13 @@ class MountNamespace:
 
     def new_mount(self, fs: FileSystem, root: Dentry, flags: int) -> Mount:
         """A mount that is not attached yet."""
+        self.check_room()
+        return Mount(next(self._ids), fs, root, flags)
+
+    def check_room(self) -> None:
+        """Raises: ENOSPC."""
         if len(self._mounts) >= MAX_MOUNTS:
             raise ENOSPC("too many mounts")
-        return Mount(next(self._ids), fs, root, flags)
 
     def on(self, location: Location) -> Mount | None:
         """The mount that sits directly on a place."""

@@ -6,7 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
-from sentry.abi.keyctl import RNDADDENTROPY, RNDADDTOENTCNT, RNDCLEARPOOL, RNDGETENTCNT, RNDZAPENTCNT
+from sentry.abi.keyctl import (
+    RNDADDENTROPY,
+    RNDADDTOENTCNT,
+    RNDCLEARPOOL,
+    RNDGETENTCNT,
+    RNDZAPENTCNT,
+)
 from sentry.abi.stat import S_IFCHR
 from sentry.errors import EINVAL, ENODEV, ENOSPC, ENOTTY
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source

@@ -1,0 +1,169 @@
+"""inotify(7): a queue of what happened to watched files. fs/notify/inotify/."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.eventfd import (
+    IN_ALL_EVENTS,
+    IN_EXCL_UNLINK,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MASK_ADD,
+    IN_MASK_CREATE,
+    IN_NONBLOCK,
+    IN_ONESHOT,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+)
+from sentry.abi.fcntl import O_RDONLY
+from sentry.abi.ioctl import FIONREAD
+from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
+from sentry.errors import EAGAIN, EEXIST, EINVAL, ENOSPC, ENOTTY
+from sentry.vfs.file import Caller, Dest, Result, StreamFile
+from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.watches import Watches
+
+if TYPE_CHECKING:
+    from sentry.vfs.vfs import Vfs
+
+MAX_QUEUED: Final = 16_384
+"""fs.inotify.max_queued_events."""
+MAX_WATCHES: Final = 65_536
+"""Ceiling of the sandbox (fs.inotify.max_user_watches)."""
+_EVENT: Final = struct.Struct("<iIII")
+KEPT: Final = IN_ALL_EVENTS | IN_UNMOUNT | IN_EXCL_UNLINK | IN_ONESHOT
+
+
+class InodeWatch:
+    """One watch of one inode."""
+
+    __slots__ = ("inode", "mask", "owner", "wd")
+
+    def __init__(self, owner: InotifyFile, wd: int, inode: Inode, mask: int) -> None:
+        self.owner = owner
+        self.wd = wd
+        self.inode = inode
+        self.mask = mask
+
+    def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None:
+        """Queue it, if it is wanted."""
+        if not mask & self.mask & IN_ALL_EVENTS or (gone and self.mask & IN_EXCL_UNLINK):
+            return
+        self.owner.queue_event(self.wd, mask, cookie, name)
+        if self.mask & IN_ONESHOT:
+            self.owner.remove(self)
+
+    def removed(self) -> None:
+        """The inode is gone."""
+        self.owner.remove(self)
+
+
+class InotifyFile(StreamFile):
+    """An open inotify instance."""
+
+    __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
+
+    def __init__(self, vfs: Vfs, flags: int) -> None:
+        inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+        location = vfs.anon_location(inode, b"anon_inode:inotify")
+        super().__init__(location, O_RDONLY | flags & IN_NONBLOCK)
+        self._vfs = vfs
+        self._events: deque[bytes] = deque()
+        self._bytes = 0
+        self._next = 1
+        self.watches: dict[int, InodeWatch] = {}
+
+    # --- watches
+
+    def watch(self, inode: Inode, mask: int) -> int:
+        """inotify_add_watch(2): a new watch, or another mask of an old one. Raises: EEXIST, ENOSPC."""
+        for known in self.watches.values():
+            if known.inode is inode:
+                if mask & IN_MASK_CREATE:
+                    raise EEXIST("watched already")
+                if mask & IN_MASK_ADD:
+                    known.mask |= mask & KEPT
+                else:
+                    known.mask = mask & KEPT
+                return known.wd
+        if self._vfs.inotify_watches >= MAX_WATCHES:
+            raise ENOSPC("too many watches")
+        watch = InodeWatch(self, self._next, inode, mask & KEPT)
+        self._next += 1
+        self.watches[watch.wd] = watch
+        if inode.watches is None:
+            inode.watches = Watches()
+        inode.watches.items.append(watch)
+        inode.fs.watched += 1
+        self._vfs.inotify_watches += 1
+        return watch.wd
+
+    def remove(self, watch: InodeWatch) -> None:
+        """The watch ends; its reader is told."""
+        if self.watches.get(watch.wd) is watch:
+            self._unhook(watch)
+            self.queue_event(watch.wd, IN_IGNORED, 0, b"")
+
+    def _unhook(self, watch: InodeWatch) -> None:
+        del self.watches[watch.wd]
+        inode = watch.inode
+        inode.fs.watched -= 1
+        self._vfs.inotify_watches -= 1
+        if inode.watches is not None:
+            inode.watches.items.remove(watch)
+            if not inode.watches.items:
+                inode.watches = None
+
+    def release(self) -> None:
+        """Closed."""
+        for watch in list(self.watches.values()):
+            self._unhook(watch)
+
+    # --- events
+
+    def queue_event(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
+        """Append an event unless it repeats the last one."""
+        padded = name + bytes(16 - len(name) % 16) if name else b""
+        if len(self._events) >= MAX_QUEUED:
+            wd, mask, cookie, padded = -1, IN_Q_OVERFLOW, 0, b""
+        event = _EVENT.pack(wd, mask & ~0x07000000 | mask & IN_ISDIR, cookie, len(padded)) + padded
+        if self._events and self._events[-1] == event:
+            return
+        self._events.append(event)
+        self._bytes += len(event)
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def receive(self, dest: Dest) -> int:
+        """As many whole events as fit. Raises: EINVAL when not even one does."""
+        if not self._events:
+            raise EAGAIN("no events")
+        done = 0
+        while self._events and len(self._events[0]) <= dest.count:
+            event = self._events.popleft()
+            self._bytes -= len(event)
+            done += dest.put(event)
+        if not done:
+            raise EINVAL("too small for one event")
+        return done
+
+    def poll(self) -> int:
+        """Readable while there are events."""
+        return EPOLLIN | EPOLLRDNORM if self._events else 0
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """FIONREAD."""
+        if request != FIONREAD:
+            raise ENOTTY(f"{request:#x}")
+        caller.mm.write(argument, struct.pack("<i", self._bytes))
+        return 0
+
+    def fdinfo(self) -> str:
+        """One line for each watch."""
+        return "".join(
+            f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} mask:{w.mask:x} "
+            "ignored_mask:0\n"
+            for w in self.watches.values()
+        )

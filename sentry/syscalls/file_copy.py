@@ -1,0 +1,338 @@
+"""Bytes from one descriptor to another: sendfile, splice, tee, vmsplice, copy_file_range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.fcntl import O_APPEND, O_NONBLOCK
+from sentry.errors import (
+    EAGAIN,
+    EBADF,
+    EINVAL,
+    EISDIR,
+    EOVERFLOW,
+    EPIPE,
+    ESPIPE,
+    EXDEV,
+    Errno,
+)
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.file import PipeFile
+from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.syscalls.args import UserIn, UserOut
+from sentry.syscalls.file_io import signed, take_iov
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Size, UInt
+from sentry.vfs.file import FileDescription, Result, settle
+from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import until
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
+SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
+PIECE = 1 << 18
+MAX_RW_COUNT = 0x7FFFF000
+MAX_OFFSET = (1 << 63) - 1
+SIGPIPE = 13
+
+
+class End:
+    """One side of a copy: a file with an offset of its own, or at its position."""
+
+    def __init__(self, task: Task, file: FileDescription, offset_addr: int) -> None:
+        self.task = task
+        self.file = file
+        self.addr = offset_addr
+        self.offset: int | None = None
+        if offset_addr:
+            self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
+
+    async def read(self, count: int) -> bytes:
+        """Up to `count` bytes, b"" at the end."""
+        dest = KernelDest(count)
+        if self.offset is None:
+            await settle(self.file.read(self.task, dest))
+        else:
+            self.offset += await settle(self.file.read_at(self.task, dest, self.offset))
+        return bytes(dest.data)
+
+    def unread(self, count: int) -> None:
+        """The last bytes could not be written."""
+        if self.offset is None:
+            if self.file.seekable:
+                self.file.position -= count
+        else:
+            self.offset -= count
+
+    async def write(self, data: bytes) -> int:
+        """Write bytes; how many."""
+        source = KernelSource(data)
+        if self.offset is None:
+            return await settle(self.file.write(self.task, source))
+        n = await settle(self.file.write_at(self.task, source, self.offset))
+        self.offset += n
+        return n
+
+    def finish(self) -> None:
+        """Tell the caller where the offset is now."""
+        if self.addr and self.offset is not None:
+            self.task.mm.write(self.addr, self.offset.to_bytes(8, "little"))
+
+
+async def pump(source: End, target: End, count: int) -> int:
+    """Copy until `count`, the end, or an error; what was copied before an error counts."""
+    done = 0
+    with source.file.held(), target.file.held():
+        try:
+            while done < count:
+                data = await source.read(min(count - done, PIECE))
+                if not data:
+                    break
+                wrote = 0
+                try:
+                    wrote = await target.write(data)
+                finally:
+                    source.unread(len(data) - wrote)
+                done += wrote
+                if wrote < len(data):
+                    break
+        except (Errno, Interrupted):
+            if not done:
+                raise
+    return done
+
+
+# --- sendfile
+
+
+@syscall(40)
+async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, count: Size) -> int:
+    """sendfile(2): do_sendfile()."""
+    position = signed(int.from_bytes(task.mm.read(offset, 8), "little")) if offset else 0
+    source = task.files.readable(in_fd)
+    if offset and not source.seekable:
+        raise ESPIPE("no positions")
+    if position < 0:
+        raise EINVAL(f"offset {position}")
+    target = task.files.writable(out_fd)
+    if target.flags & O_APPEND and not isinstance(target, PipeFile):
+        raise EINVAL("O_APPEND")
+    if not (source.inode.is_regular or source.seekable):
+        raise EINVAL("not a file that can be sent")
+    if source.inode.is_dir:
+        raise EINVAL("a directory")
+    from_end, to_end = End(task, source, offset), End(task, target, 0)
+    done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
+    from_end.finish()
+    return done
+
+
+# --- pipes
+
+
+async def wait_pipe(pipe: Pipe, attempt: Any, events: int, nonblock: bool) -> Any:
+    """`attempt`, which raises EAGAIN, until it succeeds; at once if non-blocking."""
+    if nonblock:
+        return attempt()
+    return await until(attempt, (pipe.queue,), events)
+
+
+def filled(pipe: Pipe) -> bool:
+    """Whether there is something to read; False at the end. Raises: EAGAIN."""
+    if pipe.size:
+        return True
+    if not pipe.writers:
+        return False
+    raise EAGAIN("empty")
+
+
+def writable_room(task: Task, pipe: Pipe) -> int:
+    """How much fits. Raises: EAGAIN, EPIPE with SIGPIPE."""
+    if not pipe.readers:
+        task.send_signal(SIGPIPE)
+        raise EPIPE("nobody reads")
+    if pipe.room <= 0:
+        raise EAGAIN("full")
+    return pipe.room
+
+
+async def pipe_to_pipe(
+    task: Task, source: PipeFile, target: PipeFile, count: int, nonblock: bool
+) -> int:
+    """splice between pipes: what is there and fits."""
+    if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
+        return 0
+    room = await wait_pipe(
+        target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
+    )
+    data = source.pipe.take(min(count, room))
+    if data:
+        target.pipe.push(data)
+    return len(data)
+
+
+async def pipe_to_file(
+    task: Task, source: PipeFile, target: End, count: int, nonblock: bool
+) -> int:
+    """splice from a pipe: until the pipe is empty after something was moved."""
+    if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
+        return 0
+    done = 0
+    while done < count:
+        data = source.pipe.take(min(count - done, PIECE))
+        if not data:
+            break
+        wrote = 0
+        try:
+            wrote = await target.write(data)
+        except (Errno, Interrupted):
+            if not done:
+                raise
+            break
+        finally:
+            source.pipe.put_back(data[wrote:])
+        done += wrote
+        if wrote < len(data):
+            break
+    return done
+
+
+async def file_to_pipe(
+    task: Task, source: End, target: PipeFile, count: int, nonblock: bool
+) -> int:
+    """splice to a pipe: as much as fits."""
+    room = await wait_pipe(
+        target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
+    )
+    data = await source.read(min(count, room, PIECE))
+    if data:
+        target.pipe.push(data)
+    return len(data)
+
+
+@syscall(275)
+async def sys_splice(
+    task: Task, in_fd: UInt, in_offset: Addr, out_fd: UInt, out_offset: Addr, count: Size, flags: UInt
+) -> int:
+    """splice(2): one side must be a pipe."""
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    if not count:
+        return 0
+    count = min(count, MAX_RW_COUNT)
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    if isinstance(source, PipeFile) and in_offset:
+        raise ESPIPE("a pipe with an offset")
+    if isinstance(target, PipeFile) and out_offset:
+        raise ESPIPE("a pipe with an offset")
+    out_end = End(task, target, out_offset)
+    in_end = End(task, source, in_offset)
+    if not source.readable or not target.writable:
+        raise EBADF("not open that way")
+    nonblock = bool(flags & SPLICE_F_NONBLOCK)
+    with source.held(), target.held():
+        done = await _splice(task, (in_end, out_end), count, nonblock)
+    in_end.finish()
+    out_end.finish()
+    return done
+
+
+async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool) -> int:
+    source, target = ends[0].file, ends[1].file
+    both = O_NONBLOCK if isinstance(source, PipeFile) and isinstance(target, PipeFile) else 0
+    nonblock = nonblock or bool((source.flags | target.flags) & both)
+    if isinstance(source, PipeFile) and isinstance(target, PipeFile):
+        if source.pipe is target.pipe:
+            raise EINVAL("the same pipe")
+        return await pipe_to_pipe(task, source, target, count, nonblock)
+    if isinstance(source, PipeFile):
+        if ends[1].addr and not target.seekable:
+            raise EINVAL("no positions")
+        if target.flags & O_APPEND:
+            raise EINVAL("O_APPEND")
+        return await pipe_to_file(task, source, ends[1], count, nonblock)
+    if isinstance(target, PipeFile):
+        if ends[0].addr and not source.seekable:
+            raise EINVAL("no positions")
+        return await file_to_pipe(task, ends[0], target, count, nonblock)
+    raise EINVAL("no pipe")
+
+
+@syscall(276)
+async def sys_tee(task: Task, in_fd: UInt, out_fd: UInt, count: Size, flags: UInt) -> int:
+    """tee(2)."""
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    if not count:
+        return 0
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    if not source.readable or not target.writable:
+        raise EBADF("not open that way")
+    if not isinstance(source, PipeFile) or not isinstance(target, PipeFile):
+        raise EINVAL("not pipes")
+    if source.pipe is target.pipe:
+        raise EINVAL("the same pipe")
+    from_pipe, to_pipe = source.pipe, target.pipe
+    nonblock = bool(flags & SPLICE_F_NONBLOCK or (source.flags | target.flags) & O_NONBLOCK)
+    with source.held(), target.held():
+        if not await wait_pipe(from_pipe, lambda: filled(from_pipe), READABLE, nonblock):
+            return 0
+        room = await wait_pipe(to_pipe, lambda: writable_room(task, to_pipe), WRITABLE, nonblock)
+    data = b"".join(from_pipe.peek(min(count, room)))
+    if data:
+        to_pipe.push(data)
+    return len(data)
+
+
+@syscall(278)
+def sys_vmsplice(task: Task, fd: UInt, vector: Addr, count: Size, flags: UInt) -> Result:
+    """vmsplice(2): pages are copied, not lent."""
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    file = task.files.get(fd)
+    if not file.writable and not file.readable:
+        raise EBADF("not open")
+    if not isinstance(file, PipeFile):
+        raise EBADF("not a pipe")
+    if file.writable:
+        return file.write(task, take_iov(UserIn(task, vector), count))
+    return file.read(task, take_iov(UserOut(task, vector), count))
+
+
+# --- copy_file_range
+
+
+@syscall(326)
+async def sys_copy_file_range(
+    task: Task, in_fd: UInt, in_offset: Addr, out_fd: UInt, out_offset: Addr, count: Size, flags: UInt
+) -> int:
+    """copy_file_range(2): generic_copy_file_checks()."""
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    in_end, out_end = End(task, source, in_offset), End(task, target, out_offset)
+    if flags:
+        raise EINVAL(f"flags {flags:#x}")
+    if source.inode.is_dir or target.inode.is_dir:
+        raise EISDIR("a directory")
+    if not source.inode.is_regular or not target.inode.is_regular:
+        raise EINVAL("not a regular file")
+    if not source.readable or not target.writable or target.flags & O_APPEND:
+        raise EBADF("not open that way")
+    start = in_end.offset if in_end.offset is not None else source.position
+    goal = out_end.offset if out_end.offset is not None else target.position
+    if start < 0 or goal < 0:
+        raise EINVAL("a negative offset")
+    if start + count > MAX_OFFSET or goal + count > MAX_OFFSET:
+        raise EOVERFLOW("the range wraps")
+    size = (await source.stat()).size
+    count = min(count, max(0, size - start), MAX_RW_COUNT)
+    if source.inode is target.inode and start < goal + count and goal < start + count:
+        raise EINVAL("the ranges overlap")
+    if source.inode.fs is not target.inode.fs:
+        raise EXDEV("another file system")
+    done = await pump(in_end, out_end, count)
+    in_end.finish()
+    out_end.finish()
+    return done
+

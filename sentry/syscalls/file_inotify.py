@@ -1,0 +1,119 @@
+"""inotify(7), and file handles, which no file system here has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_DAC_READ_SEARCH
+from sentry.abi.eventfd import (
+    IN_ALL_EVENTS,
+    IN_CLOEXEC,
+    IN_DONT_FOLLOW,
+    IN_EXCL_UNLINK,
+    IN_IGNORED,
+    IN_MASK_ADD,
+    IN_MASK_CREATE,
+    IN_NONBLOCK,
+    IN_ONESHOT,
+    IN_ONLYDIR,
+    IN_Q_OVERFLOW,
+    IN_UNMOUNT,
+)
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_HANDLE_FID, AT_SYMLINK_FOLLOW
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.auth.permissions import MAY_READ
+from sentry.errors import EINVAL, ENOTDIR, EOPNOTSUPP, EPERM
+from sentry.fs.inotify import InotifyFile
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, UInt
+from sentry.vfs.access import check_inode
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+KNOWN = (
+    IN_ALL_EVENTS | IN_UNMOUNT | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_ADD
+    | IN_MASK_CREATE | IN_ONESHOT | IN_Q_OVERFLOW | IN_IGNORED
+)  # fmt: skip
+
+
+def create(task: Task, flags: int) -> int:
+    """An inotify instance and its descriptor."""
+    if flags & ~(IN_CLOEXEC | IN_NONBLOCK):
+        raise EINVAL(f"flags {flags:#x}")
+    return task.files.install(
+        InotifyFile(task.kernel.vfs, flags),
+        task.rlimit(RLIMIT_NOFILE),
+        cloexec=bool(flags & IN_CLOEXEC),
+    )
+
+
+@syscall(253)
+def sys_inotify_init(task: Task) -> int:
+    """inotify_init(2)."""
+    return create(task, 0)
+
+
+@syscall(294)
+def sys_inotify_init1(task: Task, flags: Int) -> int:
+    """inotify_init1(2)."""
+    return create(task, flags)
+
+
+@syscall(254)
+async def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> int:
+    """inotify_add_watch(2): the mask is checked first."""
+    if not mask & KNOWN:
+        raise EINVAL(f"mask {mask:#x}")
+    file = task.files.get(fd)
+    if mask & IN_MASK_ADD and mask & IN_MASK_CREATE:
+        raise EINVAL("IN_MASK_ADD and IN_MASK_CREATE")
+    if not isinstance(file, InotifyFile):
+        raise EINVAL("not an inotify descriptor")
+    name = task.mm.read_path(path)
+    location = await resolve(task, AT_FDCWD, name, follow=not mask & IN_DONT_FOLLOW)
+    inode = location.dentry.inode
+    if mask & IN_ONLYDIR and not inode.is_dir:
+        raise ENOTDIR("not a directory")
+    check_inode(task.creds, inode, MAY_READ)
+    return file.watch(inode, mask)
+
+
+@syscall(255)
+def sys_inotify_rm_watch(task: Task, fd: UInt, wd: Int) -> None:
+    """inotify_rm_watch(2)."""
+    file = task.files.get(fd)
+    if not isinstance(file, InotifyFile) or wd not in file.watches:
+        raise EINVAL(f"watch {wd}")
+    file.remove(file.watches[wd])
+
+
+# --- handles
+
+
+@syscall(303)
+async def sys_name_to_handle_at(
+    task: Task, dirfd: DirFd, path: PathAddr, handle: Addr, mount_id: Addr, flags: Int
+) -> None:
+    """name_to_handle_at(2): no file system here can make handles."""
+    if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | 1):
+        raise EINVAL(f"flags {flags:#x}")
+    name = task.mm.read_path(path)
+    await resolve(
+        task,
+        dirfd,
+        name,
+        follow=bool(flags & AT_SYMLINK_FOLLOW),
+        empty_ok=bool(flags & AT_EMPTY_PATH),
+    )
+    raise EOPNOTSUPP("no file handles")
+
+
+@syscall(304)
+def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: Int) -> None:
+    """open_by_handle_at(2)."""
+    if not task.creds.has(CAP_DAC_READ_SEARCH):
+        raise EPERM("needs CAP_DAC_READ_SEARCH")
+    raise EOPNOTSUPP("no file handles")
+

@@ -1,0 +1,226 @@
+"""Extended attributes: xattr(7), fs/xattr.c."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.xattr import (
+    XATTR_CREATE,
+    XATTR_LIST_MAX,
+    XATTR_NAME_MAX,
+    XATTR_REPLACE,
+    XATTR_SIZE_MAX,
+)
+from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
+from sentry.errors import E2BIG, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
+from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
+from sentry.vfs.access import check_inode
+from sentry.vfs.dentry import Location
+from sentry.vfs.interface import Inode
+from sentry.vfs.walk import resolve
+from sentry.vfs.watches import tell
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+IN_ATTRIB = 4
+
+
+def read_name(task: Task, addr: int) -> bytes:
+    """import_xattr_name(). Raises: EFAULT, ERANGE."""
+    name: bytes = task.mm.read_cstr(addr, XATTR_NAME_MAX + 2)
+    if not name or len(name) > XATTR_NAME_MAX:
+        raise ERANGE(f"{len(name)} bytes")
+    return name
+
+
+def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
+    """xattr_permission() and the handlers by prefix. Raises: EPERM, ENODATA, EOPNOTSUPP, EACCES."""
+    creds = task.creds
+    prefix = name.split(b".", 1)[0]
+    if prefix == b"trusted":
+        if not creds.has(CAP_SYS_ADMIN):
+            raise EPERM("trusted.*") if mask & MAY_WRITE else ENODATA("trusted.*")
+        return
+    if prefix == b"security":
+        needed = CAP_SETFCAP if name == b"security.capability" else CAP_SYS_ADMIN
+        if mask & MAY_WRITE and not creds.has(needed):
+            raise EPERM("security.*")
+        return
+    if prefix != b"user" or not inode.fs.xattr_user:
+        if prefix == b"user" and not (inode.is_regular or inode.is_dir):
+            raise EPERM("user.*") if mask & MAY_WRITE else ENODATA("user.*")
+        raise EOPNOTSUPP(f"{name!r}")
+    if not (inode.is_regular or inode.is_dir):
+        raise EPERM("user.*") if mask & MAY_WRITE else ENODATA("user.*")
+    sticky = inode.is_dir and inode.mode & 0o1000 and mask & MAY_WRITE
+    if sticky and not owner_or_capable(creds, inode.uid):
+        raise EPERM("user.* of a sticky directory")
+    check_inode(creds, inode, mask)
+
+
+# --- the four operations, on a place
+
+
+async def set_value(
+    task: Task, place: Awaitable[Location], name: int, value: tuple[int, int], flags: int
+) -> None:
+    """setxattr: arguments first, then the place."""
+    if flags & ~(XATTR_CREATE | XATTR_REPLACE):
+        raise EINVAL(f"flags {flags:#x}")
+    key = read_name(task, name)
+    addr, size = value
+    if size > XATTR_SIZE_MAX:
+        raise E2BIG(f"{size} bytes")
+    data = task.mm.read(addr, size) if size else b""
+    location = await place
+    location.mount.check_writable()
+    inode = location.dentry.inode
+    check(task, inode, key, MAY_WRITE)
+    async with inode.lock:
+        await inode.setxattr(key, data, flags)
+    tell(location.dentry, IN_ATTRIB)
+
+
+async def get_value(
+    task: Task, place: Awaitable[Location], name: int, value: Out, size: int
+) -> int:
+    """getxattr: a size of 0 asks for the length."""
+    key = read_name(task, name)
+    inode = (await place).dentry.inode
+    check(task, inode, key, MAY_READ)
+    data = await inode.getxattr(key)
+    if size:
+        if len(data) > size:
+            raise ERANGE(f"{len(data)} bytes")
+        value.put(data)
+    return len(data)
+
+
+async def list_names(task: Task, place: Awaitable[Location], out: Out, size: int) -> int:
+    """listxattr: names with a NUL each; trusted.* only for those who may read them."""
+    inode = (await place).dentry.inode
+    names = await inode.listxattr()
+    if not task.creds.has(CAP_SYS_ADMIN):
+        names = [name for name in names if not name.startswith(b"trusted.")]
+    data = b"".join(name + b"\0" for name in names)
+    if len(data) > XATTR_LIST_MAX:
+        raise E2BIG(f"{len(data)} bytes")
+    if size:
+        if len(data) > size:
+            raise ERANGE(f"{len(data)} bytes")
+        if data:
+            out.put(data)
+    return len(data)
+
+
+async def remove(task: Task, place: Awaitable[Location], name: int) -> None:
+    """removexattr."""
+    key = read_name(task, name)
+    location = await place
+    location.mount.check_writable()
+    inode = location.dentry.inode
+    check(task, inode, key, MAY_WRITE)
+    async with inode.lock:
+        await inode.removexattr(key)
+    tell(location.dentry, IN_ATTRIB)
+
+
+async def by_path(task: Task, path: int, follow: bool) -> Location:
+    """The place of a path, read when it is needed."""
+    return await resolve(task, AT_FDCWD, task.mm.read_path(path), follow=follow)
+
+
+async def by_fd(task: Task, fd: int) -> Location:
+    """The place of a descriptor, looked up when it is needed."""
+    return task.files.get(fd).location
+
+
+# --- the calls
+
+
+@syscall(188)
+async def sys_setxattr(
+    task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
+) -> None:
+    """setxattr(2)."""
+    await set_value(task, by_path(task, path, True), name, (value, size), flags)
+
+
+@syscall(189)
+async def sys_lsetxattr(
+    task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
+) -> None:
+    """lsetxattr(2)."""
+    await set_value(task, by_path(task, path, False), name, (value, size), flags)
+
+
+@syscall(190)
+async def sys_fsetxattr(
+    task: Task, fd: UInt, name: Addr, value: Addr, size: Size, flags: Int
+) -> None:
+    """fsetxattr(2)."""
+    await set_value(task, by_fd(task, fd), name, (value, size), flags)
+
+
+@syscall(191)
+async def sys_getxattr(
+    task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
+) -> int:
+    """getxattr(2)."""
+    return await get_value(task, by_path(task, path, True), name, value, size)
+
+
+@syscall(192)
+async def sys_lgetxattr(
+    task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
+) -> int:
+    """lgetxattr(2)."""
+    return await get_value(task, by_path(task, path, False), name, value, size)
+
+
+@syscall(193)
+async def sys_fgetxattr(task: Task, fd: UInt, name: Addr, value: UserOut, size: Size) -> int:
+    """fgetxattr(2)."""
+    return await get_value(task, by_fd(task, fd), name, value, size)
+
+
+@syscall(194)
+async def sys_listxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
+    """listxattr(2)."""
+    return await list_names(task, by_path(task, path, True), names, size)
+
+
+@syscall(195)
+async def sys_llistxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
+    """llistxattr(2)."""
+    return await list_names(task, by_path(task, path, False), names, size)
+
+
+@syscall(196)
+async def sys_flistxattr(task: Task, fd: UInt, names: UserOut, size: Size) -> int:
+    """flistxattr(2)."""
+    return await list_names(task, by_fd(task, fd), names, size)
+
+
+@syscall(197)
+async def sys_removexattr(task: Task, path: PathAddr, name: Addr) -> None:
+    """removexattr(2)."""
+    await remove(task, by_path(task, path, True), name)
+
+
+@syscall(198)
+async def sys_lremovexattr(task: Task, path: PathAddr, name: Addr) -> None:
+    """lremovexattr(2)."""
+    await remove(task, by_path(task, path, False), name)
+
+
+@syscall(199)
+async def sys_fremovexattr(task: Task, fd: UInt, name: Addr) -> None:
+    """fremovexattr(2)."""
+    await remove(task, by_fd(task, fd), name)
