@@ -58,7 +58,8 @@ static int in_window(const uint8_t *at)
 }
 
 /* SIGBUS in emulated code: a host file shrank while its page was in the TLB. The page is put
- * aside and zeros take its place until the emulation has stopped; it cannot be left from here. */
+ * aside and zeros take its place until the emulation has stopped; it cannot be left from here. It
+ * stops right behind the access, and the instruction is executed again. */
 static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -74,7 +75,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
             MAP_FAILED) {
         lost_at[n] = at;
         machine.lost = n + 2;
-        atomic_store(&machine.wanted, 1);
+        api.emu_stop(machine.uc);
         return;
     }
     if (previous.sa_flags & SA_SIGINFO)
