@@ -101,7 +101,7 @@ class GoferFileSystem(FileSystem):
         self.exclusive = options.exclusive
         self.read_only = options.read_only
         self.windows = options.windows
-        self.handles = options.handles or HandleCache()
+        self.handles = HandleCache() if options.handles is None else options.handles
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
         self._inodes: WeakValueDictionary[Key, GoferInode] = WeakValueDictionary()
         self._listings: dict[GoferDirectory, int] = {}

@@ -1,0 +1,170 @@
+"""A task whose root is a tree of this host, served by a real Gofer."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gofer.attachment import Attachment
+from gofer.p9.codec import Message
+from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.handles import HandleCache
+from sentry.fs.gofer.requests import Pending
+from sentry.fs.gofer.session import Session
+from sentry.mm.buffers import KernelDest
+from sentry.vfs.mounts import MountNamespace
+from tests.unit.gofer.harness import serving
+
+AT_FDCWD = -100
+
+
+class CountingSession(Session):
+    """Remembers what was asked for."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[Message] = []
+
+    def send(self, request: Message) -> Pending:
+        self.asked.append(request)
+        return super().send(request)
+
+    def names(self) -> list[str]:
+        """The types of the requests since the last question."""
+        found = [type(request).__name__ for request in self.asked]
+        self.asked.clear()
+        return found
+
+
+class MemoryDest(KernelDest):
+    """What is read goes to the task's memory, too."""
+
+    __slots__ = ("_addr", "_mm")
+
+    def __init__(self, mm: Any, addr: int, count: int) -> None:
+        super().__init__(count)
+        self._mm = mm
+        self._addr = addr
+
+    def put(self, data: bytes | bytearray | memoryview) -> int:
+        at = len(self.data)
+        n = super().put(data)
+        self._mm.write(self._addr + at, bytes(self.data[at:]))
+        return n
+
+
+class World:
+    """The task, the session, and the tree as the host sees it."""
+
+    def __init__(self, host: Path, task: Any, session: CountingSession, fs: GoferFileSystem):
+        self.host = host
+        self.task = task
+        self.session = session
+        self.fs = fs
+        self.ok = task.ok
+        self.call = task.call
+
+    def open(self, path: bytes, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+        return int(self.ok("openat", AT_FDCWD, path, flags, mode))
+
+    def read(self, fd: int, count: int = 4096, offset: int | None = None) -> bytes:
+        buffer = self.task.buffer(count)
+        if offset is None:
+            n = self.ok("read", fd, buffer, count)
+        else:
+            n = self.ok("pread64", fd, buffer, count, offset)
+        return bytes(self.task.mm.read(buffer, n))
+
+    def write(self, fd: int, data: bytes) -> int:
+        return int(self.ok("write", fd, self.task.mm.place(data), len(data)))
+
+    def contents(self, path: bytes) -> bytes:
+        fd = self.open(path)
+        try:
+            return self.read(fd, 65536)
+        finally:
+            self.ok("close", fd)
+
+    def stat(self, path: bytes, nofollow: bool = False) -> os.stat_result:
+        buffer = self.task.buffer(144)
+        self.ok("newfstatat", AT_FDCWD, path, buffer, 0x100 if nofollow else 0)
+        return self._stat(buffer)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        buffer = self.task.buffer(144)
+        self.ok("fstat", fd, buffer)
+        return self._stat(buffer)
+
+    def _stat(self, buffer: int) -> os.stat_result:
+        raw = self.task.mm.read(buffer, 144)
+        dev, ino, nlink, mode, uid, gid, _, _, size = struct.unpack_from("<QQQIIIIQq", raw)
+        return os.stat_result((mode, ino, dev, nlink, uid, gid, size, 0, 0, 0))
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        names = []
+        buffer = self.task.buffer(32768)
+        while n := self.ok("getdents64", fd, buffer, 32768):
+            raw, pos = self.task.mm.read(buffer, n), 0
+            while pos < n:
+                size = struct.unpack_from("<H", raw, pos + 16)[0]
+                names.append(bytes(raw[pos + 19 : pos + size]).split(b"\0")[0])
+                pos += size
+        self.ok("close", fd)
+        return sorted(set(names) - {b".", b".."})
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "dir" / "sub").mkdir(parents=True)
+    (root / "file").write_bytes(b"contents")
+    (root / "dir" / "inner").write_bytes(b"inner")
+    (root / "link").symlink_to("dir/inner")
+    os.chmod(root, 0o755)
+    return root
+
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(host: Path, kernel: Any, task: Any) -> Iterator[MakeWorld]:
+    with ExitStack() as stack:
+
+        def make(
+            exclusive: bool = True, descriptors: int = 100, readonly: bool = False
+        ) -> World:
+            fd = os.open(host, os.O_PATH)
+            sock = stack.enter_context(serving([Attachment(b"0", fd, readonly)]))
+            os.close(fd)
+            session = CountingSession(sock, kernel.loop)
+            session.negotiate()
+            options = Options(exclusive, readonly, handles=HandleCache(descriptors))
+            fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"0", options)
+            mount = kernel.vfs.new_mount(fs)
+            made = type(task)(kernel, MountNamespace(mount, kernel.vfs.mount_ids))
+            made.fs.umask = 0
+            made.mm.buffer_out = lambda addr, count: MemoryDest(made.mm, addr, count)
+            session.names()
+            return World(host, made, session, fs)
+
+        yield make
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """An exclusive root."""
+    return make_world()
+
+
+@pytest.fixture
+def shared(make_world: MakeWorld) -> World:
+    """A tree that the host changes, too."""
+    return make_world(exclusive=False)

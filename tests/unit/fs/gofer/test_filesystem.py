@@ -1,0 +1,299 @@
+"""System calls on files of the host."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import sentry.syscalls.file_xattr  # noqa: F401  (registers its calls)
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(params=["exclusive", "shared"])
+def any_world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
+    return make_world(exclusive=request.param == "exclusive")
+
+
+def test_read_gives_the_hosts_bytes(any_world: World) -> None:
+    assert any_world.contents(b"/dir/inner") == b"inner"
+    assert any_world.contents(b"/link") == b"inner"
+    assert any_world.call("openat", AT_FDCWD, b"/nothing", 0, 0) == -errno.ENOENT
+    assert any_world.call("openat", AT_FDCWD, b"/file/x", 0, 0) == -errno.ENOTDIR
+
+
+def test_stat_shows_the_hosts_attributes(any_world: World, host: Path) -> None:
+    for path in (b"/file", b"/dir", b"/"):
+        mine, real = any_world.stat(path), os.stat(os.fsencode(host) + path)
+        assert mine.st_ino == real.st_ino
+        assert mine.st_mode == real.st_mode
+        assert (mine.st_size, mine.st_nlink) == (real.st_size, real.st_nlink)
+
+
+def test_created_file_is_the_hosts_with_owner_and_mode(any_world: World, host: Path) -> None:
+    any_world.task.creds = type(any_world.task.creds).user(uid=0, gid=0)
+    fd = any_world.open(b"/new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+    assert any_world.write(fd, b"data") == 4
+    assert any_world.read(fd, 10, 0) == b"data"
+    assert any_world.fstat(fd).st_size == 4
+    assert (host / "new").read_bytes() == b"data"
+    assert stat.S_IMODE(os.stat(host / "new").st_mode) == 0o640
+    assert b"new" in any_world.listdir(b"/")
+
+
+def test_append_and_truncate(any_world: World, host: Path) -> None:
+    fd = any_world.open(b"/file", os.O_WRONLY | os.O_APPEND)
+    any_world.write(fd, b"+")
+    any_world.write(fd, b"+")
+    assert (host / "file").read_bytes() == b"contents++"
+    any_world.ok("ftruncate", fd, 3)
+    any_world.ok("truncate", b"/dir/inner", 2)
+    assert any_world.stat(b"/file").st_size == 3
+    assert any_world.stat(b"/dir/inner").st_size == 2
+    any_world.open(b"/file", os.O_WRONLY | os.O_TRUNC)
+    assert any_world.stat(b"/file").st_size == 0
+
+
+def test_directories_links_and_special_files(any_world: World, host: Path) -> None:
+    any_world.ok("mkdirat", AT_FDCWD, b"/d", 0o751)
+    any_world.ok("symlinkat", b"file", AT_FDCWD, b"/d/l")
+    any_world.ok("mknodat", AT_FDCWD, b"/d/p", stat.S_IFIFO | 0o600, 0)
+    any_world.ok("linkat", AT_FDCWD, b"/file", AT_FDCWD, b"/d/h", 0)
+    assert stat.S_IMODE(os.stat(host / "d").st_mode) == 0o751
+    assert os.readlink(host / "d/l") == "file"
+    assert stat.S_ISFIFO(os.stat(host / "d/p").st_mode)
+    assert any_world.stat(b"/d/h").st_nlink == any_world.stat(b"/file").st_nlink == 2
+    assert any_world.listdir(b"/d") == [b"h", b"l", b"p"]
+    assert any_world.call("unlinkat", AT_FDCWD, b"/d", 0x200) == -errno.ENOTEMPTY
+    for name in (b"/d/h", b"/d/l", b"/d/p"):
+        any_world.ok("unlinkat", AT_FDCWD, name, 0)
+    any_world.ok("unlinkat", AT_FDCWD, b"/d", 0x200)
+    assert any_world.stat(b"/file").st_nlink == 1
+    assert not (host / "d").exists()
+    assert any_world.call("openat", AT_FDCWD, b"/d", 0, 0) == -errno.ENOENT
+
+
+def test_rename_moves_files_and_directories(any_world: World, host: Path) -> None:
+    assert any_world.contents(b"/dir/inner") == b"inner"
+    any_world.ok("renameat2", AT_FDCWD, b"/dir", AT_FDCWD, b"/moved", 0)
+    assert any_world.contents(b"/moved/inner") == b"inner"
+    assert any_world.call("openat", AT_FDCWD, b"/dir/inner", 0, 0) == -errno.ENOENT
+    any_world.ok("renameat2", AT_FDCWD, b"/moved/inner", AT_FDCWD, b"/file", 0)
+    assert any_world.contents(b"/file") == b"inner"
+    assert any_world.listdir(b"/moved") == [b"sub"]
+    any_world.ok("renameat2", AT_FDCWD, b"/file", AT_FDCWD, b"/moved", 2)
+    assert any_world.contents(b"/moved") == b"inner"
+    assert (host / "file" / "sub").is_dir()
+    assert any_world.call("renameat2", AT_FDCWD, b"/moved", AT_FDCWD, b"/file", 1) == -errno.EEXIST
+
+
+def test_an_open_file_lives_on_without_a_name(any_world: World, host: Path) -> None:
+    fd = any_world.open(b"/file", os.O_RDWR)
+    other = any_world.open(b"/dir/inner", os.O_RDWR)
+    any_world.ok("unlinkat", AT_FDCWD, b"/file", 0)
+    any_world.ok("renameat2", AT_FDCWD, b"/link", AT_FDCWD, b"/dir/inner", 0)
+    for each, text in ((fd, b"contents"), (other, b"inner")):
+        assert any_world.read(each) == text
+        any_world.ok("fchmod", each, 0o604)
+        any_world.ok("ftruncate", each, 2)
+        any_world.ok("fsync", each)
+        st = any_world.fstat(each)
+        assert (st.st_nlink, st.st_size, stat.S_IMODE(st.st_mode)) == (0, 2, 0o604)
+        any_world.ok("close", each)
+    assert any_world.call("openat", AT_FDCWD, b"/file", 0, 0) == -errno.ENOENT
+
+
+def test_a_new_file_with_a_reused_name_is_another_one(any_world: World) -> None:
+    first = any_world.open(b"/n", os.O_RDWR | os.O_CREAT)
+    any_world.write(first, b"one")
+    any_world.ok("unlinkat", AT_FDCWD, b"/n", 0)
+    second = any_world.open(b"/n", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    any_world.write(second, b"second")
+    assert any_world.read(first, 10, 0) == b"one"
+    assert any_world.contents(b"/n") == b"second"
+
+
+def test_chmod_chown_and_times_reach_the_host(any_world: World, host: Path) -> None:
+    any_world.ok("fchmodat", AT_FDCWD, b"/file", 0o600)
+    any_world.ok("fchownat", AT_FDCWD, b"/link", 7, 8, 0x100)
+    times = (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
+    any_world.ok("utimensat", AT_FDCWD, b"/file", any_world.task.mm.place(times * 2), 0)
+    real = os.stat(host / "file")
+    assert stat.S_IMODE(real.st_mode) == 0o600
+    assert real.st_mtime_ns == 5 * 10**9 + 6
+    assert os.lstat(host / "link").st_uid == 7
+    assert any_world.stat(b"/link", nofollow=True).st_gid == 8
+
+
+def test_hard_links_are_one_inode(any_world: World, host: Path) -> None:
+    os.link(host / "file", host / "dir" / "hard")
+    one, other = any_world.open(b"/file"), any_world.open(b"/dir/hard")
+    files = any_world.task.files
+    assert files.get(one).inode is files.get(other).inode
+    any_world.ok("unlinkat", AT_FDCWD, b"/file", 0)
+    assert any_world.fstat(other).st_nlink == 1
+    any_world.ok("fchmod", one, 0o611)
+    assert any_world.stat(b"/dir/hard").st_mode & 0o777 == 0o611
+
+
+def test_xattrs_reach_the_host(any_world: World, host: Path) -> None:
+    value = any_world.task.mm.place(b"value")
+    assert any_world.call("getxattr", b"/file", b"user.k", value, 0) == -errno.ENODATA
+    any_world.ok("setxattr", b"/file", b"user.k", value, 5, 0)
+    assert os.getxattr(host / "file", "user.k") == b"value"
+    assert any_world.ok("getxattr", b"/file", b"user.k", value, 0) == 5
+    any_world.ok("removexattr", b"/file", b"user.k")
+    assert any_world.call("getxattr", b"/file", b"user.k", value, 0) == -errno.ENODATA
+
+
+def test_seek_finds_holes(any_world: World, host: Path) -> None:
+    with open(host / "holes", "wb") as file:
+        file.write(b"x" * 4096)
+        file.truncate(1 << 20)
+    fd = any_world.open(b"/holes")
+    assert any_world.ok("lseek", fd, 0, os.SEEK_HOLE) == 4096
+    assert any_world.call("lseek", fd, 8192, os.SEEK_DATA) == -errno.ENXIO
+
+
+def test_a_large_directory_is_listed_whole(any_world: World, host: Path) -> None:
+    names = [b"name-%05d" % i for i in range(9000)]
+    for name in names:
+        os.mknod(os.fsencode(host / "dir" / "sub") + b"/" + name)
+    assert any_world.listdir(b"/dir/sub") == names
+
+
+def test_a_readonly_attachment_is_erofs(make_world: MakeWorld) -> None:
+    world = make_world(readonly=True)
+    assert world.contents(b"/file") == b"contents"
+    assert world.call("openat", AT_FDCWD, b"/file", os.O_RDWR, 0) == -errno.EROFS
+    assert world.call("mkdirat", AT_FDCWD, b"/d", 0o755) == -errno.EROFS
+
+
+# --- beyond the bound on descriptors data goes over 9P
+
+
+def test_without_descriptors_data_goes_over_9p(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(descriptors=0)
+    fd = world.open(b"/file", os.O_RDWR)
+    assert world.read(fd) == b"contents"
+    big = bytes(range(256)) * 1024
+    assert world.write(fd, big) == len(big)
+    assert (host / "file").read_bytes() == b"contents" + big
+    assert world.read(fd, len(big), 8) == big
+    assert world.fstat(fd).st_size == 8 + len(big)
+    world.ok("fsync", fd)
+    names = set(world.session.names())
+    assert {"Tread", "Twrite", "Tfsync"} <= names
+    world.ok("close", fd)
+    assert "Tclunk" in world.session.names()
+
+
+def test_descriptors_stay_within_their_bound(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(descriptors=5)
+    for i in range(20):
+        (host / f"f{i}").write_bytes(b"%d" % i)
+    for i in range(20):
+        assert world.contents(b"/f%d" % i) == b"%d" % i
+        assert world.fs.handles.open <= 5
+    held = [world.open(b"/f%d" % i) for i in range(20)]
+    assert world.fs.handles.open == 5
+    assert [world.read(fd) for fd in held] == [b"%d" % i for i in range(20)]
+
+
+# --- what is cached
+
+
+def test_exclusive_mode_asks_once(world: World) -> None:
+    world.stat(b"/dir/inner")
+    world.call("openat", AT_FDCWD, b"/dir/nothing", 0, 0)
+    fd = world.open(b"/dir/inner")
+    world.ok("close", fd)
+    world.session.names()
+    world.stat(b"/dir/inner")
+    assert world.call("openat", AT_FDCWD, b"/dir/nothing", 0, 0) == -errno.ENOENT
+    assert world.contents(b"/dir/inner") == b"inner"
+    assert world.session.names() == []
+
+
+def test_exclusive_mode_walks_by_a_listing(world: World) -> None:
+    assert world.listdir(b"/dir") == [b"inner", b"sub"]
+    world.session.names()
+    assert world.stat(b"/dir/inner").st_size == 5
+    assert world.call("openat", AT_FDCWD, b"/dir/nothing", 0, 0) == -errno.ENOENT
+    assert world.listdir(b"/dir") == [b"inner", b"sub"]
+    assert world.session.names() == []
+    world.ok("unlinkat", AT_FDCWD, b"/dir/inner", 0)
+    world.ok("mkdirat", AT_FDCWD, b"/dir/made", 0o755)
+    assert world.listdir(b"/dir") == [b"made", b"sub"]
+
+
+def test_exclusive_mode_sees_its_own_writes(world: World) -> None:
+    fd = world.open(b"/file", os.O_RDWR)
+    assert world.stat(b"/file").st_size == 8
+    world.write(fd, b"x" * 100)
+    assert world.stat(b"/file").st_size == 100
+    world.ok("close", fd)
+    assert world.stat(b"/file").st_size == 100
+
+
+def test_shared_mode_sees_what_the_host_changes(shared: World, host: Path) -> None:
+    assert shared.stat(b"/file").st_size == 8
+    assert shared.call("openat", AT_FDCWD, b"/new", 0, 0) == -errno.ENOENT
+    assert shared.listdir(b"/dir") == [b"inner", b"sub"]
+    (host / "file").write_bytes(b"longer contents")
+    (host / "new").write_bytes(b"new")
+    (host / "dir" / "inner").unlink()
+    assert shared.stat(b"/file").st_size == 15
+    assert shared.contents(b"/new") == b"new"
+    assert shared.listdir(b"/dir") == [b"sub"]
+    (host / "new").rename(host / "newer")
+    assert shared.call("openat", AT_FDCWD, b"/new", 0, 0) == -errno.ENOENT
+
+
+def test_shared_mode_sees_a_file_replaced(shared: World, host: Path) -> None:
+    old = shared.open(b"/file")
+    (host / "tmp").write_bytes(b"replaced")
+    (host / "tmp").rename(host / "file")
+    assert shared.contents(b"/file") == b"replaced"
+    assert shared.read(old) == b"contents"
+    (host / "file").unlink()
+    (host / "file").mkdir()
+    assert stat.S_ISDIR(shared.stat(b"/file").st_mode)
+
+
+def descriptors_below(path: Path) -> list[str]:
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [target for target in found if target.startswith(str(path))]
+
+
+def test_nothing_is_left_open_when_files_are_forgotten(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(exclusive=False)
+    for _ in range(3):
+        world.contents(b"/file")
+        fd = world.open(b"/n", os.O_RDWR | os.O_CREAT)
+        world.ok("unlinkat", AT_FDCWD, b"/n", 0)
+        world.ok("close", fd)
+    assert world.fs.handles.open == 0
+    assert descriptors_below(host) == []
+
+
+# --- the Gofer dies
+
+
+def test_death_of_the_gofer_is_eio_and_not_the_end(world: World) -> None:
+    fd = world.open(b"/file")
+    world.session.sock.shutdown(2)
+    assert world.call("openat", AT_FDCWD, b"/dir/inner", 0, 0) == -errno.EIO
+    assert world.call("mkdirat", AT_FDCWD, b"/d", 0o755) == -errno.EIO
+    assert world.session.dead
+    assert world.read(fd) == b"contents"
+    world.ok("close", fd)
