@@ -36,7 +36,7 @@ def run(
     lockdown: Callable[[], None] = _nothing,
     log: Callable[[str], None] = _ignore,
 ) -> None:
-    """Serve `sock` (or the descriptor of one) and the sessions duplicated from it until all of them are closed.
+    """Serve `sock` (or its descriptor), and sessions duplicated from it, until all are closed.
 
     `lockdown` is called last before serving, for a caller who wants to give up more from there on.
     `log` must not open files.

@@ -164,9 +164,7 @@ def test_fids_follow_renames(client: Client, tree: Path) -> None:
     assert sorted(os.listdir(tree / "again")) == ["inner", "sub"]
 
 
-def test_rename_over_a_file_keeps_the_replaced_one_for_its_fid(
-    client: Client, tree: Path
-) -> None:
+def test_rename_over_a_file_keeps_the_replaced_one_for_its_fid(client: Client, tree: Path) -> None:
     client.call(Twalk(0, 1, [b"file"]))
     client.call(Twalk(0, 2, [b"dir", b"inner"]))
     client.call(Twalk(0, 3, [b"dir"]))

@@ -92,7 +92,7 @@ def test_access_mode_of_the_open_is_honoured(client: Client) -> None:
 def parse(data: bytes) -> dict[bytes, tuple[int, int]]:
     found, pos = {}, 0
     while pos < len(data):
-        kind, _, ino, offset, _, size = struct.unpack_from("<BIQQBH", data, pos)
+        _, _, ino, offset, _, size = struct.unpack_from("<BIQQBH", data, pos)
         pos += 24
         found[data[pos : pos + size]] = (ino, offset)
         pos += size

@@ -17,7 +17,9 @@ from tests.unit.gofer.conftest import MakeClient
 from tests.unit.gofer.harness import Client
 
 
-def walkx(client: Client, names: list[bytes], flags: int = c.NOOPEN, newfid: int = c.NOFID) -> Rwalkx:
+def walkx(
+    client: Client, names: list[bytes], flags: int = c.NOOPEN, newfid: int = c.NOFID
+) -> Rwalkx:
     donate = int(flags != c.NOOPEN)
     return client.ask(Twalkx(0, newfid, flags, donate, names), Rwalkx)
 

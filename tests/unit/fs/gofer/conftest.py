@@ -138,9 +138,7 @@ MakeWorld = Callable[..., World]
 def make_world(host: Path, kernel: Any, task: Any) -> Iterator[MakeWorld]:
     with ExitStack() as stack:
 
-        def make(
-            exclusive: bool = True, descriptors: int = 100, readonly: bool = False
-        ) -> World:
+        def make(exclusive: bool = True, descriptors: int = 100, readonly: bool = False) -> World:
             fd = os.open(host, os.O_PATH)
             sock = stack.enter_context(serving([Attachment(b"0", fd, readonly)]))
             os.close(fd)

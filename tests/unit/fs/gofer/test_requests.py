@@ -1,0 +1,144 @@
+"""Tags, replies and donated descriptors, without a socket."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from gofer.p9 import constants as c
+from gofer.p9.codec import Message
+from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.messages import Rclunk, Rlerror, Rread, Tclunk, Tgetattr, Tread, Tversion
+from sentry.errors import EIO, ENOENT
+from sentry.fs.gofer.requests import Requests
+
+
+def tag_of(frame: bytes) -> int:
+    return frame[5] | frame[6] << 8
+
+
+def some_fd() -> int:
+    return os.open("/dev/null", os.O_RDONLY)
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+DONATED = Rwalkx(0, c.OPENED_DONATED, b"", [])
+
+
+def test_replies_in_any_order_find_their_requests() -> None:
+    requests = Requests()
+    first, a = requests.submit(Tread(1, 0, 10))
+    second, b = requests.submit(Tread(2, 0, 10))
+    requests.receive(Rread(b"two").encode(tag_of(b)))
+    assert second.done and not first.done
+    requests.receive(Rread(b"one").encode(tag_of(a)))
+    assert first.result() == Rread(b"one")
+    assert second.result() == Rread(b"two")
+    assert len(requests) == 0
+
+
+def test_a_tag_is_reserved_until_its_reply_whoever_waits() -> None:
+    requests = Requests()
+    pending, frame = requests.submit(Tread(1, 0, 10))
+    pending.abandon()
+    others = {tag_of(requests.submit(Tread(1, 0, 1))[1]) for _ in range(50)}
+    assert tag_of(frame) not in others
+    requests.receive(Rread(b"late").encode(tag_of(frame)))
+    assert tag_of(requests.submit(Tread(1, 0, 1))[1]) == tag_of(frame)
+
+
+def test_version_uses_no_tag() -> None:
+    assert tag_of(Requests().submit(Tversion(8192, c.VERSION))[1]) == c.NOTAG
+
+
+def test_an_error_reply_is_raised_as_its_errno() -> None:
+    requests = Requests()
+    pending, frame = requests.submit(Tclunk(1))
+    requests.receive(Rlerror(2).encode(tag_of(frame)))
+    with pytest.raises(ENOENT):
+        pending.result()
+    pending, frame = requests.submit(Tclunk(1))
+    requests.receive(Rlerror(99999).encode(tag_of(frame)))
+    with pytest.raises(EIO):
+        pending.result()
+
+
+def test_descriptors_go_to_the_replies_that_announce_them() -> None:
+    requests = Requests()
+    sent = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(3)]
+    fds = [some_fd(), some_fd()]
+    stream = (
+        DONATED.encode(tag_of(sent[0][1]))
+        + Rwalkx(2, 0, b"", []).encode(tag_of(sent[1][1]))
+        + DONATED.encode(tag_of(sent[2][1]))
+    )
+    requests.receive(stream[:20], fds[:1])
+    requests.receive(stream[20:], fds[1:])
+    assert [pending.take_fd() for pending, _ in sent] == [fds[0], -1, fds[1]]
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_descriptor_nobody_waits_for_is_closed_and_its_effect_undone() -> None:
+    requests = Requests()
+    undone: list[Message] = []
+    pending, frame = requests.submit(Twalkx(0, 5, 0, 1, [b"x"]))
+    pending.abandon(undone.append)
+    fd = some_fd()
+    requests.receive(DONATED.encode(tag_of(frame)), [fd])
+    assert not is_open(fd)
+    assert undone == [DONATED]
+
+
+def reply_to_nobody() -> bytes:
+    return Rclunk().encode(77)
+
+
+def a_request() -> bytes:
+    return Tgetattr(0, 0).encode(0)
+
+
+def another_kind() -> bytes:
+    return Rclunk().encode(0)
+
+
+def no_descriptor() -> bytes:
+    return DONATED.encode(0)
+
+
+def garbage() -> bytes:
+    return b"\xff" * 32
+
+
+def the_end() -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize(
+    "make", [reply_to_nobody, a_request, another_kind, no_descriptor, garbage, the_end]
+)
+def test_a_server_that_does_not_keep_to_the_protocol_ends_the_session(make: object) -> None:
+    assert callable(make)
+    requests = Requests()
+    woken: list[int] = []
+    waiting = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"]))[0] for _ in range(3)]
+    for pending in waiting:
+        pending.when_done(lambda: woken.append(1))
+    fd = some_fd() if make is not no_descriptor else -1
+    requests.receive(make(), [fd] if fd >= 0 else [])
+    assert requests.dead
+    assert len(woken) == 3
+    for pending in waiting:
+        with pytest.raises(EIO):
+            pending.result()
+    with pytest.raises(EIO):
+        requests.submit(Tclunk(1))
+    assert not is_open(fd)

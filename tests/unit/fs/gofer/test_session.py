@@ -1,0 +1,179 @@
+"""A session over a socket whose other end is the test: waiting, killing, dying."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gofer.p9 import constants as c
+from gofer.p9.codec import Message
+from gofer.p9.frames import FrameReader
+from gofer.p9.messages import Rclunk, Rlerror, Rread, Rversion, Tclunk, Tread, Tversion
+from sentry.errors import EIO, EPROTO
+from sentry.fs.gofer.session import Session
+from sentry.loop import Loop
+from sentry.wait.fiber import Fiber, Killed, Mode
+
+
+class Server:
+    """The far end, by hand."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._reader = FrameReader(c.MSIZE_MAX)
+        self._got: list[tuple[int, Message]] = []
+
+    def take(self) -> tuple[int, Message]:
+        """The next request."""
+        while not self._got:
+            self._got += self._reader.feed(self.sock.recv(1 << 16))
+        return self._got.pop(0)
+
+    def reply(self, tag: int, message: Message) -> None:
+        self.sock.sendall(message.encode(tag))
+
+
+class Ends:
+    """Both ends and the loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        ours, theirs = socket.socketpair()
+        self.session = Session(ours, loop)
+        self.server = Server(theirs)
+        self.outcomes: dict[str, Any] = {}
+
+    def start(self, name: str, coro: Any) -> Fiber:
+        def done(result: Any, problem: BaseException | None) -> None:
+            self.outcomes[name] = problem if problem is not None else result
+
+        return self.loop.spawn(coro, name, done)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(100):
+            if condition():
+                return
+            self.loop.call_soon(lambda: None)
+            self.loop.turn()
+        raise AssertionError("it does not happen")
+
+    def finish(self, *names: str) -> list[Any]:
+        self.until(lambda: all(name in self.outcomes for name in names))
+        return [self.outcomes[name] for name in names]
+
+
+@pytest.fixture
+def ends(kernel: Any) -> Iterator[Ends]:
+    made = Ends(kernel.loop)
+    yield made
+    made.session.close()
+    made.server.sock.close()
+
+
+def test_call_sleeps_until_a_late_reply_comes(ends: Ends) -> None:
+    one = ends.start("one", ends.session.call(Tread(1, 0, 10)))
+    two = ends.start("two", ends.session.call_slow(Tread(2, 0, 10)))
+    ends.until(lambda: one.parked and two.parked)
+    first, second = ends.server.take(), ends.server.take()
+    ends.server.reply(second[0], Rread(b"b"))
+    assert ends.finish("two") == [Rread(b"b")]
+    assert one.parked
+    ends.server.reply(first[0], Rread(b"a"))
+    assert ends.finish("one") == [Rread(b"a")]
+
+
+def test_a_killed_waiter_leaves_its_request_running(ends: Ends) -> None:
+    fiber = ends.start("one", ends.session.call_slow(Tread(1, 0, 10)))
+    ends.until(lambda: fiber.parked)
+    tag, _ = ends.server.take()
+    assert fiber.interrupt(Killed(), Mode.KILLABLE)
+    assert isinstance(ends.finish("one")[0], Killed)
+    assert ends.session.unanswered == 1
+    other = ends.start("two", ends.session.call_slow(Tread(2, 0, 10)))
+    ends.until(lambda: other.parked)
+    other_tag, _ = ends.server.take()
+    assert other_tag != tag
+    ends.server.reply(tag, Rread(b"late"))
+    ends.server.reply(other_tag, Rread(b"mine"))
+    assert ends.finish("two") == [Rread(b"mine")]
+    assert ends.session.unanswered == 0
+
+
+def test_metadata_calls_are_not_killed_half_way(ends: Ends) -> None:
+    fiber = ends.start("one", ends.session.call(Tclunk(1)))
+    ends.until(lambda: fiber.parked)
+    assert not fiber.interrupt(Killed(), Mode.KILLABLE)
+    ends.server.reply(ends.server.take()[0], Rclunk())
+    assert ends.finish("one") == [Rclunk()]
+
+
+def test_death_wakes_all_waiters_with_eio(ends: Ends) -> None:
+    fibers = [ends.start(str(i), ends.session.call_slow(Tread(i, 0, 1))) for i in range(3)]
+    ends.until(lambda: all(fiber.parked for fiber in fibers))
+    ends.server.sock.close()
+    assert all(isinstance(found, EIO) for found in ends.finish("0", "1", "2"))
+    with pytest.raises(EIO):
+        ends.session.call_now(Tclunk(1))
+    ends.session.clunk(5)
+
+
+def test_many_clunks_whose_replies_nobody_reads_do_not_block(ends: Ends) -> None:
+    def serve() -> None:
+        for _ in range(20_000):
+            tag, _ = ends.server.take()
+            ends.server.reply(tag, Rclunk())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    for _ in range(20_000):
+        ends.session.clunk(ends.session.new_fid())
+    thread.join()
+    ends.session.drain()
+    assert ends.session.unanswered == 0
+    assert ends.session.new_fid() < 2000
+
+
+def negotiate(ends: Ends, *answers: Message) -> None:
+    def serve() -> None:
+        for answer in answers:
+            tag, request = ends.server.take()
+            assert isinstance(request, Tversion)
+            ends.server.reply(tag, answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        ends.session.negotiate()
+    finally:
+        thread.join()
+
+
+def test_negotiate_takes_what_the_server_offers(ends: Ends) -> None:
+    negotiate(ends, Rversion(8192, c.VERSION_EXTENDED))
+    assert (ends.session.msize, ends.session.extended) == (8192, True)
+
+
+def test_negotiate_falls_back_for_a_server_that_hates_suffixes(ends: Ends) -> None:
+    negotiate(ends, Rlerror(5), Rversion(8192, c.VERSION))
+    assert not ends.session.extended
+
+
+@pytest.mark.parametrize(
+    "answer", [Rversion(8192, b"9P2000"), Rversion(8192, b"unknown"), Rversion(10, c.VERSION)]
+)
+def test_negotiate_refuses_other_protocols(ends: Ends, answer: Rversion) -> None:
+    with pytest.raises(EPROTO):
+        negotiate(ends, answer)
+
+
+def test_fid_numbers_are_used_again(ends: Ends) -> None:
+    first = ends.session.new_fid()
+    assert ends.session.new_fid() != first
+    ends.session.free_fid(first)
+    assert ends.session.new_fid() == first
+    assert os.fstat(ends.session.sock.fileno())
