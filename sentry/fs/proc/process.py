@@ -20,7 +20,7 @@ from sentry.fs.proc.namespaces import NamespaceDirectory
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
-from sentry.vfs.interface import ABSENT, Absent, Inode
+from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
@@ -230,10 +230,10 @@ class PidDirectory(Directory):
         ]
 
     def lookup_cached(self, name: bytes) -> Inode | Absent:
-        """Nothing, once the process is gone; owners are those of now."""
+        """Owners are those of now. Raises: ESRCH once the process is gone: proc_pid_permission()."""
         subject = self.subject
         if not subject.exists:
-            return ABSENT
+            raise ESRCH(f"process {subject.id}")
         node = super().lookup_cached(name)
         if isinstance(node, Node) and (name in LINKS or node.mode & 0o7777 != 0o555):
             node.uid, node.gid = owner_of(subject)
