@@ -242,9 +242,11 @@ def _reserve_stack(
 
 
 def _map_vdso(task: Task, mm: MemoryManager) -> int:
-    """The vDSO where the sandbox has one (kernel.services["vdso"]); its address, else 0."""
-    blob = task.kernel.services.get("vdso")
-    return mm.map_special(blob, PROT_READ | PROT_EXEC, "[vdso]") if blob else 0
+    """The vDSO, where the platform has one; its address, else 0."""
+    vdso = getattr(task.kernel.platform, "vdso", None)
+    if vdso is None:
+        return 0
+    return mm.map_kernel_frames(vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
 
 
 def _machine(task: Task) -> auxv.Machine:

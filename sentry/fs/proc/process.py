@@ -230,7 +230,7 @@ class PidDirectory(Directory):
         ]
 
     def lookup_cached(self, name: bytes) -> Inode | Absent:
-        """Owners are those of now. Raises: ESRCH once the process is gone: proc_pid_permission()."""
+        """Owners are those of now. Raises: ESRCH once the process is gone (proc_pid_permission)."""
         subject = self.subject
         if not subject.exists:
             raise ESRCH(f"process {subject.id}")

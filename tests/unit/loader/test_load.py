@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,9 +117,12 @@ def test_addresses_differ_from_run_to_run_unless_told_otherwise(world: Any, load
 
 
 def test_vdso_is_mapped_where_there_is_one(world: Any, load: Load) -> None:
-    world.kernel.services["vdso"] = b"\x7fELF" + bytes(5000)
+    frames = world.task.mm.new_for_exec(world.task.group.limits)
+    at = frames.map_special(b"\x7fELF", 5, "[vdso]")
+    world.kernel.platform.vdso = SimpleNamespace(gpa=frames.space.translate(at), pages=1)
     image = load(DYNAMIC)
     assert image.mm.read(vector(image)[AT_SYSINFO_EHDR], 4) == b"\x7fELF"
+    assert b"[vdso]" in [vma.name for vma in image.mm.vmas]
 
 
 def test_stack_can_be_written_and_grows(world: Any, load: Load) -> None:
