@@ -59,6 +59,17 @@ AF_VSOCK: Final = 40
 AF_WANPIPE: Final = 25
 AF_X25: Final = 9
 AF_XDP: Final = 44
+BPF_TCP_CLOSE: Final = 7
+BPF_TCP_CLOSE_WAIT: Final = 8
+BPF_TCP_CLOSING: Final = 11
+BPF_TCP_ESTABLISHED: Final = 1
+BPF_TCP_FIN_WAIT1: Final = 4
+BPF_TCP_FIN_WAIT2: Final = 5
+BPF_TCP_LAST_ACK: Final = 9
+BPF_TCP_LISTEN: Final = 10
+BPF_TCP_SYN_RECV: Final = 3
+BPF_TCP_SYN_SENT: Final = 2
+BPF_TCP_TIME_WAIT: Final = 6
 IFF_ALLMULTI: Final = 0x200
 IFF_AUTOMEDIA: Final = 0x4000
 IFF_BROADCAST: Final = 2
@@ -692,7 +703,7 @@ class Ucred(NamedTuple):
 UCRED = Layout("ucred", "<iII", Ucred)
 
 
-class TcpInfo(NamedTuple):
+class TcpInfoData(NamedTuple):
     """struct tcp_info: 248 bytes."""
 
     tcpi_state: int
@@ -758,7 +769,7 @@ class TcpInfo(NamedTuple):
     tcpi_total_rto_time: int
 
 
-TCP_INFO = Layout("tcp_info", "<BBBBBBBBBBIIIIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIQQQQIIQQIIIIIIHHI", TcpInfo)
+TCP_INFO_DATA = Layout("tcp_info_data", "<BBBBBBBBBBIIIIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIQQQQIIQQIIIIIIHHI", TcpInfoData)
 
 
 class Linger(NamedTuple):

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sentry.abi.socket import AF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM
-from sentry.errors import EAFNOSUPPORT, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.abi.capability import CAP_NET_RAW
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+)
+from sentry.errors import EAFNOSUPPORT, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.net.inet.ports import Ports
+from sentry.net.inet.tcp import TcpSocket
+from sentry.net.inet.udp import UdpSocket
 from sentry.net.socket import Socket, socket_location
 from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller
 
-Make = Callable[[Caller, int, int], Socket]
-"""(caller, type, protocol) → a socket."""
+Make = Callable[[Caller, int, int, int], Socket]
+"""(caller, type, protocol, family) → a socket."""
 
 FAMILIES: dict[int, Make] = {}
 """By AF_*; each family registers itself."""
@@ -28,7 +42,7 @@ def family(number: int) -> Callable[[Make], Make]:
 
 
 @family(AF_UNIX)
-def make_unix(caller: Caller, kind: int, protocol: int) -> UnixSocket:
+def make_unix(caller: Caller, kind: int, protocol: int, number: int) -> UnixSocket:
     """socket(AF_UNIX): SOCK_RAW means datagram, as in Linux."""
     if protocol not in (0, AF_UNIX):
         raise EPROTONOSUPPORT(f"protocol {protocol}")
@@ -40,12 +54,32 @@ def make_unix(caller: Caller, kind: int, protocol: int) -> UnixSocket:
     return UnixSocket(socket_location(caller), kind, space)
 
 
+@family(AF_INET)
+@family(AF_INET6)
+def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
+    """socket(AF_INET), socket(AF_INET6): TCP and UDP on the loopback."""
+    kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
+    if kind == SOCK_RAW:
+        raise EPROTONOSUPPORT("raw") if caller.creds.has(CAP_NET_RAW) else EPERM("CAP_NET_RAW")
+    if kind not in kinds:
+        raise ESOCKTNOSUPPORT(f"type {kind}")
+    if protocol not in (0, kinds[kind]):
+        raise EPROTONOSUPPORT(f"protocol {protocol}")
+    services = caller.kernel.services
+    protocol, location = kinds[kind], socket_location(caller)
+    ports: Ports = services.setdefault(f"ports of {protocol}", Ports())
+    uid = caller.creds.euid
+    if kind == SOCK_STREAM:
+        return TcpSocket(location, number, protocol, ports, uid)
+    return UdpSocket(location, number, protocol, ports, uid)
+
+
 def make_socket(caller: Caller, number: int, kind: int, protocol: int) -> Socket:
     """socket(2). Raises: EAFNOSUPPORT and what the family raises."""
     make = FAMILIES.get(number)
     if make is None:
         raise EAFNOSUPPORT(f"family {number}")
-    return make(caller, kind, protocol)
+    return make(caller, kind, protocol, number)
 
 
 __all__ = ["FAMILIES", "UnixSocket", "family", "make_socket", "ucred"]

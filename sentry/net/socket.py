@@ -1,7 +1,7 @@
 """`Socket`: what all address families share, and the messages that travel.
 
 A family subclasses `Socket` and gives plain attempts (`try_send`, `try_receive`, `try_accept`, …)
-that raise EAGAIN when they would have to wait; sleeping, time-outs, flags and options are here, once.
+that raise EAGAIN rather than wait; sleeping, time-outs, flags and options are here, once.
 Rules: socket(7), recv(2), send(2), net/core/sock.c.
 """
 

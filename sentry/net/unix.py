@@ -99,8 +99,8 @@ class UnixSocket(Socket):
     """One end."""
 
     __slots__ = (
-        "_accepts", "_backlog", "_pending", "_released", "bound_inode", "name", "peer", "peer_creds",
-        "queued", "reset", "segments", "sent_charge", "space", "write_closed_by_peer",
+        "_accepts", "_backlog", "_pending", "_released", "bound_inode", "name", "peer",
+        "peer_creds", "queued", "reset", "segments", "sent_charge", "space", "write_closed_by_peer",
     )  # fmt: skip
 
     def __init__(self, location: Location, kind: int, space: dict[bytes, UnixSocket]) -> None:
@@ -400,8 +400,7 @@ class UnixSocket(Socket):
                 continue
             if result.count and (
                 segment.ancillary is not None
-                or (creds != segment.creds
-                and SO_PASSCRED in self.options)
+                or (creds != segment.creds and SO_PASSCRED in self.options)
             ):
                 break
             part = segment.data[skip : skip + dest.count]

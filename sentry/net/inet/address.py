@@ -1,0 +1,85 @@
+"""Socket addresses of ip(7) and ipv6(7).
+
+Inside, every address is 16 bytes: IPv4 ones are mapped (::ffff:a.b.c.d), so one table of ports
+serves both families, as IPv6 sockets that take IPv4 want it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+
+from sentry.abi.socket import AF_INET, AF_INET6, AF_UNSPEC
+from sentry.errors import EAFNOSUPPORT, EINVAL
+
+MAPPED: Final = bytes(10) + b"\xff\xff"
+ANY4: Final = MAPPED + bytes(4)
+ANY6: Final = bytes(16)
+LOOPBACK4: Final = MAPPED + b"\x7f\0\0\x01"
+LOOPBACK6: Final = bytes(15) + b"\x01"
+
+
+class Endpoint(NamedTuple):
+    """An address and a port."""
+
+    ip: bytes
+    port: int
+
+    @property
+    def is_v4(self) -> bool:
+        """An IPv4 address."""
+        return self.ip[:12] == MAPPED
+
+    @property
+    def is_any(self) -> bool:
+        """The wildcard of either family."""
+        return self.ip in (ANY4, ANY6)
+
+
+def parse(raw: bytes, family: int) -> Endpoint:
+    """struct sockaddr_in or sockaddr_in6 for a socket of `family`. EINVAL, EAFNOSUPPORT."""
+    if len(raw) < 2:
+        raise EINVAL("address")
+    (given,) = struct.unpack_from("<H", raw)
+    if family == AF_INET6 and given == AF_INET6:
+        if len(raw) < 24:
+            raise EINVAL("sockaddr_in6")
+        port, ip = struct.unpack_from(">H4x16s", raw, 2)
+        return Endpoint(ip, port)
+    if given not in (AF_INET, AF_UNSPEC) or (family == AF_INET6 and given != AF_INET):
+        raise EAFNOSUPPORT(f"family {given}")
+    if family == AF_INET6 or len(raw) < 16:
+        raise EINVAL("sockaddr_in")
+    port, ip = struct.unpack_from(">H4s", raw, 2)
+    if given == AF_UNSPEC and ip != bytes(4):
+        raise EAFNOSUPPORT("family")
+    return Endpoint(MAPPED + ip, port)
+
+
+def is_unspec(raw: bytes) -> bool:
+    """An address of family AF_UNSPEC: connect(2) dissolves an association with it."""
+    return len(raw) >= 2 and raw[:2] == b"\0\0"
+
+
+def pack(endpoint: Endpoint, family: int) -> bytes:
+    """The address as a socket of `family` shows it."""
+    if family == AF_INET:
+        ip = endpoint.ip[12:] if endpoint.is_v4 else bytes(4)
+        return struct.pack("<H", AF_INET) + struct.pack(">H4s8x", endpoint.port, ip)
+    return struct.pack("<H", AF_INET6) + struct.pack(">H4x16s4x", endpoint.port, endpoint.ip)
+
+
+def is_local(ip: bytes) -> bool:
+    """An address of the loopback interface, or a wildcard."""
+    if ip[:12] == MAPPED:
+        return ip[12] == 127 or ip == ANY4
+    return ip in (ANY6, LOOPBACK6)
+
+
+def target_of(endpoint: Endpoint) -> Endpoint:
+    """Where a packet for it goes: the wildcard means the loopback address."""
+    if endpoint.ip == ANY4:
+        return Endpoint(LOOPBACK4, endpoint.port)
+    if endpoint.ip == ANY6:
+        return Endpoint(LOOPBACK6, endpoint.port)
+    return endpoint

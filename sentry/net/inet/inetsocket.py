@@ -1,0 +1,170 @@
+"""What TCP and UDP sockets share: addresses, binding, options of IPPROTO_IP and IPPROTO_IPV6."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.capability import CAP_NET_BIND_SERVICE
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_V6ONLY
+from sentry.errors import EACCES, EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP
+from sentry.net.inet import address
+from sentry.net.inet.address import ANY4, ANY6, Endpoint
+from sentry.net.inet.ports import Ports
+from sentry.net.socket import Socket
+from sentry.vfs.file import Caller
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Location
+
+PRIVILEGED_PORTS: Final = 1024
+"""net.ipv4.ip_unprivileged_port_start."""
+IP_DEFAULTS: Final = {
+    abi.IP_TOS: 0, abi.IP_TTL: 64, abi.IP_MTU_DISCOVER: 1, abi.IP_RECVERR: 0, abi.IP_PKTINFO: 0,
+    abi.IP_RECVTTL: 0, abi.IP_RECVTOS: 0, abi.IP_FREEBIND: 0, abi.IP_TRANSPARENT: 0,
+    abi.IP_MULTICAST_TTL: 1, abi.IP_MULTICAST_LOOP: 1, abi.IP_MULTICAST_ALL: 1,
+    abi.IP_BIND_ADDRESS_NO_PORT: 0, abi.IP_MINTTL: 0, abi.IP_UNICAST_IF: 0, abi.IP_MTU: 65535,
+}  # fmt: skip
+IPV6_DEFAULTS: Final = {
+    abi.IPV6_UNICAST_HOPS: 64, abi.IPV6_MULTICAST_HOPS: 1, abi.IPV6_MULTICAST_LOOP: 1,
+    abi.IPV6_RECVPKTINFO: 0, abi.IPV6_RECVHOPLIMIT: 0, abi.IPV6_RECVTCLASS: 0, abi.IPV6_TCLASS: 0,
+    abi.IPV6_RECVERR: 0, abi.IPV6_MTU_DISCOVER: 1, abi.IPV6_MTU: 65535, abi.IPV6_DONTFRAG: 0,
+    abi.IPV6_FREEBIND: 0, abi.IPV6_AUTOFLOWLABEL: 1, abi.IPV6_MULTICAST_ALL: 1,
+    abi.IPV6_ADDR_PREFERENCES: 0, abi.IPV6_MULTICAST_IF: 0,
+}  # fmt: skip
+MEMBERSHIP: Final = frozenset({abi.IP_ADD_MEMBERSHIP, abi.IP_DROP_MEMBERSHIP, abi.IP_MULTICAST_IF})
+
+
+class InetSocket(Socket):
+    """A socket with an IP address and a port."""
+
+    __slots__ = (
+        "_has_port",
+        "ip_options",
+        "ipv6_options",
+        "local",
+        "owner_uid",
+        "ports",
+        "remote",
+        "v6only",
+    )
+
+    stream = False
+
+    def __init__(
+        self, location: Location, family: int, kind: int, protocol: int, ports: Ports, uid: int
+    ) -> None:
+        super().__init__(location, family, kind, protocol)
+        self.ports = ports
+        self.local: Endpoint = Endpoint(ANY4 if family == AF_INET else ANY6, 0)
+        self.remote: Endpoint | None = None
+        self.v6only = False
+        self.owner_uid = uid
+        self.ip_options = dict(IP_DEFAULTS)
+        self.ipv6_options = dict(IPV6_DEFAULTS)
+        self._has_port = False
+
+    # --- addresses
+
+    def local_address(self) -> bytes:
+        """getsockname(2)."""
+        return address.pack(self.local, self.family)
+
+    async def bind(self, caller: Caller, raw: bytes) -> None:
+        """bind(2): an address of the loopback, or the wildcard."""
+        wanted = address.parse(raw, self.family)
+        if self._has_port:
+            raise EINVAL("bound already")
+        if not address.is_local(wanted.ip):
+            raise EADDRNOTAVAIL("no such address here")
+        if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
+            raise EINVAL("IPV6_V6ONLY")
+        if 0 < wanted.port < PRIVILEGED_PORTS and not caller.creds.has(CAP_NET_BIND_SERVICE):
+            raise EACCES(f"port {wanted.port}")
+        self.local = self.ports.claim(self, wanted, stream=self.stream)
+        self._has_port = True
+
+    def need_port(self) -> None:
+        """An ephemeral port, if there is none yet."""
+        if not self._has_port:
+            self.local = self.ports.claim(self, Endpoint(self.local.ip, 0), stream=self.stream)
+            self._has_port = True
+
+    def drop_port(self) -> None:
+        """Give the port back."""
+        if self._has_port:
+            self.ports.release(self)
+            self._has_port = False
+
+    def route(self, raw: bytes) -> Endpoint:
+        """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""
+        target = address.target_of(address.parse(raw, self.family))
+        if not address.is_local(target.ip) or (target.is_v4 and self.v6only):
+            raise ENETUNREACH("only the loopback is there")
+        return target
+
+    def source_for(self, target: Endpoint) -> Endpoint:
+        """The address that the other end sees."""
+        if not self.local.is_any:
+            return self.local
+        ip = address.LOOPBACK4 if target.is_v4 else address.LOOPBACK6
+        return Endpoint(ip, self.local.port)
+
+    # --- options
+
+    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """IPPROTO_IP, IPPROTO_IPV6, then the protocol's own."""
+        if level == IPPROTO_IP and name in MEMBERSHIP:
+            return
+        number = int_value(value)
+        if level == IPPROTO_IPV6 and self.family == AF_INET6:
+            if name == IPV6_V6ONLY:
+                if self._has_port:
+                    raise EINVAL("bound already")
+                self.v6only = bool(number)
+            elif name in self.ipv6_options:
+                self.ipv6_options[name] = number
+            elif name not in (abi.IPV6_ADD_MEMBERSHIP, abi.IPV6_DROP_MEMBERSHIP):
+                raise ENOPROTOOPT(f"IPV6 option {name}")
+        elif level == IPPROTO_IP:
+            if name not in self.ip_options:
+                raise ENOPROTOOPT(f"IP option {name}")
+            if name == abi.IP_TTL and number != -1 and not 1 <= number <= 255:
+                raise EINVAL("IP_TTL")
+            self.ip_options[name] = 64 if name == abi.IP_TTL and number == -1 else number
+        else:
+            self.set_protocol_option(level, name, number, value)
+
+    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+        """The value of an option."""
+        if level == IPPROTO_IPV6 and self.family == AF_INET6:
+            known: dict[int, int] = self.ipv6_options
+            if name == IPV6_V6ONLY:
+                return struct.pack("<i", int(self.v6only))[:size]
+        elif level == IPPROTO_IP:
+            known = self.ip_options
+        else:
+            return self.protocol_option(level, name)[:size]
+        if name not in known:
+            raise ENOPROTOOPT(f"level {level} option {name}")
+        if level == IPPROTO_IP and 0 < size < 4 and 0 <= known[name] <= 255:
+            return bytes([known[name]])
+        return struct.pack("<i", known[name])[:size]
+
+    def set_protocol_option(self, level: int, name: int, number: int, value: bytes) -> None:
+        """The protocol's own."""
+        raise ENOPROTOOPT(f"level {level} option {name}")
+
+    def protocol_option(self, level: int, name: int) -> bytes:
+        """The protocol's own."""
+        raise EOPNOTSUPP(f"level {level} option {name}")
+
+
+def int_value(value: bytes) -> int:
+    """An option given as an int, or as one byte."""
+    if len(value) >= 4:
+        return int(struct.unpack_from("<i", value)[0])
+    if value:
+        return value[0]
+    raise EINVAL("an option needs a value")

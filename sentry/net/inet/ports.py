@@ -1,0 +1,126 @@
+"""Who has which port: bind(2) conflicts, SO_REUSEADDR, SO_REUSEPORT, ephemeral ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from sentry.abi.socket import SO_REUSEADDR, SO_REUSEPORT
+from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
+from sentry.net.inet.address import ANY4, ANY6, Endpoint
+
+FIRST_EPHEMERAL: Final = 32768
+LAST_EPHEMERAL: Final = 60999
+"""net.ipv4.ip_local_port_range."""
+
+
+class Bound(Protocol):
+    """A socket that has a port."""
+
+    local: Endpoint
+    options: set[int]
+    v6only: bool
+    owner_uid: int
+
+    @property
+    def listening(self) -> bool: ...
+
+
+class Ports:
+    """The ports of one protocol."""
+
+    def __init__(self) -> None:
+        self._bound: dict[int, list[Bound]] = {}
+        self._next = FIRST_EPHEMERAL
+
+    def __len__(self) -> int:
+        return sum(map(len, self._bound.values()))
+
+    def claim(self, sock: Bound, wanted: Endpoint, *, stream: bool) -> Endpoint:
+        """Give the socket a port, a free one for port 0. Raises: EADDRINUSE."""
+        port = wanted.port or self._free_port(sock, wanted, stream)
+        endpoint = Endpoint(wanted.ip, port)
+        if wanted.port and self._conflict(sock, endpoint, stream):
+            raise EADDRINUSE(f"port {port}")
+        self._bound.setdefault(port, []).append(sock)
+        return endpoint
+
+    def adopt(self, sock: Bound) -> None:
+        """An accepted socket shares the port of its listener."""
+        self._bound.setdefault(sock.local.port, []).append(sock)
+
+    def release(self, sock: Bound) -> None:
+        """The socket has no port any more."""
+        holders = self._bound.get(sock.local.port)
+        if holders and sock in holders:
+            holders.remove(sock)
+            if not holders:
+                del self._bound[sock.local.port]
+
+    def check_listen(self, sock: Bound) -> None:
+        """Two listeners on one address need SO_REUSEPORT. Raises: EADDRINUSE."""
+        for other in self._bound.get(sock.local.port, ()):
+            both = SO_REUSEPORT in sock.options and SO_REUSEPORT in other.options
+            if (
+                other is not sock
+                and other.listening
+                and not both
+                and overlap(sock, sock.local, other)
+            ):
+                raise EADDRINUSE(f"port {sock.local.port}")
+
+    def _free_port(self, sock: Bound, wanted: Endpoint, stream: bool) -> int:
+        span = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
+        for _ in range(span):
+            port = self._next
+            self._next = port + 1 if port < LAST_EPHEMERAL else FIRST_EPHEMERAL
+            if port not in self._bound:
+                return port
+        for port in range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1):
+            if not self._conflict(sock, Endpoint(wanted.ip, port), stream):
+                return port
+        raise EADDRNOTAVAIL("no port is free") if not wanted.is_any else EADDRINUSE("no free port")
+
+    def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
+        for other in self._bound.get(endpoint.port, ()):
+            if other is sock or not overlap(sock, endpoint, other):
+                continue
+            if both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid:
+                continue
+            if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):
+                continue
+            return True
+        return False
+
+    def holders(self, target: Endpoint) -> Iterator[Bound]:
+        """Sockets that a packet for `target` may reach, those with the exact address first."""
+        found = self._bound.get(target.port, ())
+        for sock in found:
+            if sock.local.ip == target.ip:
+                yield sock
+        for sock in found:
+            wild = sock.local.ip
+            if wild == target.ip or wild not in (ANY4, ANY6):
+                continue
+            if (target.is_v4 and (wild == ANY4 or not sock.v6only)) or (
+                not target.is_v4 and wild == ANY6
+            ):
+                yield sock
+
+
+def both_have(option: int, a: Bound, b: Bound) -> bool:
+    """An option that counts only if both sockets have it."""
+    return option in a.options and option in b.options
+
+
+def overlap(sock: Bound, endpoint: Endpoint, other: Bound) -> bool:
+    """Whether two bindings of one port would get the same packets: ipv6_rcv_saddr_equal()."""
+    a, b = endpoint, other.local
+    if a.ip == b.ip:
+        return True
+    if a.is_v4 and b.is_v4:
+        return ANY4 in (a.ip, b.ip)
+    if not a.is_v4 and not b.is_v4:
+        return ANY6 in (a.ip, b.ip)
+    six, v6only = (b, other.v6only) if a.is_v4 else (a, sock.v6only)
+    return six.ip == ANY6 and not v6only

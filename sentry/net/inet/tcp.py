@@ -1,0 +1,512 @@
+"""TCP on the loopback: tcp(7), without packets.
+
+A connection is two sockets that know each other; bytes go straight into the other one's queue. What
+a program can see of the protocol is kept: states, backlog, FIN and RST, urgent data, errors.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDHUP,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE as TCP_CLOSE,
+)
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE_WAIT as TCP_CLOSE_WAIT,
+)
+from sentry.abi.socket import (
+    BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
+)
+from sentry.abi.socket import (
+    BPF_TCP_FIN_WAIT2 as TCP_FIN_WAIT2,
+)
+from sentry.abi.socket import (
+    BPF_TCP_LAST_ACK as TCP_LAST_ACK,
+)
+from sentry.abi.socket import (
+    BPF_TCP_LISTEN as TCP_LISTEN,
+)
+from sentry.abi.socket import (
+    BPF_TCP_SYN_SENT as TCP_SYN_SENT,
+)
+from sentry.abi.socket import (
+    IPPROTO_TCP,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    MSG_WAITALL,
+    SHUT_RD,
+    SHUT_RDWR,
+    SHUT_WR,
+    SO_OOBINLINE,
+    SO_RCVLOWAT,
+    SOCK_STREAM,
+    TCP_INFO_DATA,
+)
+from sentry.errors import (
+    EAGAIN,
+    EALREADY,
+    ECONNABORTED,
+    ECONNREFUSED,
+    ECONNRESET,
+    EINPROGRESS,
+    EINVAL,
+    EISCONN,
+    ENOPROTOOPT,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPIPE,
+)
+from sentry.net.inet import address
+from sentry.net.inet.address import Endpoint
+from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.socket import Ancillary, Received, Socket, socket_location
+from sentry.vfs.file import Caller, Dest, Source
+
+if TYPE_CHECKING:
+    from sentry.net.inet.ports import Ports
+    from sentry.vfs.dentry import Location
+
+SOMAXCONN: Final = 4096
+RCVBUF: Final = 131072
+SNDBUF: Final = 87040
+PIECE: Final = 65536
+MSS: Final = 65483
+CONGESTION: Final = b"cubic"
+TCP_DEFAULTS: Final = {
+    abi.TCP_NODELAY: 0, abi.TCP_MAXSEG: MSS, abi.TCP_CORK: 0, abi.TCP_KEEPIDLE: 7200,
+    abi.TCP_KEEPINTVL: 75, abi.TCP_KEEPCNT: 9, abi.TCP_SYNCNT: 6, abi.TCP_LINGER2: 60,
+    abi.TCP_DEFER_ACCEPT: 0, abi.TCP_WINDOW_CLAMP: 0, abi.TCP_QUICKACK: 1,
+    abi.TCP_USER_TIMEOUT: 0, abi.TCP_FASTOPEN: 0, abi.TCP_FASTOPEN_CONNECT: 0,
+    abi.TCP_NOTSENT_LOWAT: 0, abi.TCP_TIMESTAMP: 0, abi.TCP_THIN_LINEAR_TIMEOUTS: 0,
+    abi.TCP_THIN_DUPACK: 0, abi.TCP_INQ: 0,
+}  # fmt: skip
+RANGES: Final = {
+    abi.TCP_KEEPIDLE: (1, 32767), abi.TCP_KEEPINTVL: (1, 32767), abi.TCP_KEEPCNT: (1, 127),
+    abi.TCP_SYNCNT: (1, 127), abi.TCP_MAXSEG: (88, 32767), abi.TCP_USER_TIMEOUT: (0, 1 << 31),
+}  # fmt: skip
+
+
+class TcpSocket(InetSocket):
+    """One end of a connection, or a listener."""
+
+    __slots__ = (
+        "_accepted", "_backlog", "_released", "chunks", "eof", "mark", "peer", "queued",
+        "refused_writes", "reset", "state", "tcp_options", "urgent",
+    )  # fmt: skip
+
+    stream = True
+
+    def __init__(
+        self, location: Location, family: int, protocol: int, ports: Ports, uid: int
+    ) -> None:
+        super().__init__(location, family, SOCK_STREAM, protocol, ports, uid)
+        self.rcvbuf, self.sndbuf = RCVBUF, SNDBUF
+        self.state = TCP_CLOSE
+        self.peer: TcpSocket | None = None
+        self.chunks: deque[bytes] = deque()
+        self.queued = 0
+        self.eof = False
+        """The other end has sent its FIN."""
+        self.reset = False
+        self.refused_writes = False
+        """The other end is closed: what is written now is answered by a reset."""
+        self.urgent: int | None = None
+        """The byte of out-of-band data, when it is not in line."""
+        self.mark: int | None = None
+        """How many bytes there are before the urgent mark."""
+        self.tcp_options = dict(TCP_DEFAULTS)
+        self._accepted: deque[TcpSocket] = deque()
+        self._backlog = 0
+        self._released = False
+
+    # --- connections
+
+    @property
+    def listening(self) -> bool:
+        """SO_ACCEPTCONN."""
+        return self.state == TCP_LISTEN
+
+    def listen(self, caller: Caller, backlog: int) -> None:
+        """listen(2)."""
+        if self.state not in (TCP_CLOSE, TCP_LISTEN):
+            raise EINVAL("connected")
+        self.need_port()
+        self.ports.check_listen(self)
+        self.state = TCP_LISTEN
+        self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+
+    def peer_address(self) -> bytes:
+        """getpeername(2)."""
+        if self.remote is None or self.state in (TCP_CLOSE, TCP_SYN_SENT):
+            raise ENOTCONN("no peer")
+        return address.pack(self.remote, self.family)
+
+    async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
+        """connect(2)."""
+        if address.is_unspec(raw):
+            self._disconnect()
+            return
+        target = self.route(raw)
+        if self.state == TCP_LISTEN or (self.peer is not None or self.eof):
+            raise EISCONN("connected")
+        if self.state == TCP_SYN_SENT:
+            raise EALREADY("connecting")
+        self.take_error()
+        self.need_port()
+        self.remote = target
+        self.state = TCP_SYN_SENT
+        loop = caller.kernel.loop
+        if nonblock:
+            loop.call_soon(lambda: self._try_connect(caller))
+            raise EINPROGRESS("connecting")
+
+        def attempt() -> None:
+            if self.state == TCP_SYN_SENT and not self._try_connect(caller):
+                raise EAGAIN("backlog is full")
+            self.take_error()
+
+        try:
+            await self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
+        except EAGAIN:
+            self.state = TCP_CLOSE
+            raise EINPROGRESS("timed out") from None
+
+    def _try_connect(self, caller: Caller) -> bool:
+        """Send the SYN: True when it was answered (also by a refusal)."""
+        target = self.remote
+        if self.state != TCP_SYN_SENT or target is None or self._released:
+            return True
+        listener = next((s for s in self.ports.holders(target) if s.listening), None)
+        if not isinstance(listener, TcpSocket):
+            self.state = TCP_CLOSE
+            self.so_error = ECONNREFUSED.number
+            self.queue.notify()
+            return True
+        if len(listener._accepted) > listener._backlog:
+            entry: list[Any] = []
+
+            def again(_: int) -> None:
+                listener.queue.remove(entry[0])
+                self._try_connect(caller)
+
+            entry.append(listener.queue.add(again, EPOLLOUT))
+            return False
+        listener._establish(caller, self, target)
+        return True
+
+    def _establish(self, caller: Caller, client: TcpSocket, target: Endpoint) -> None:
+        """A connection comes in: the other socket waits for accept."""
+        server = TcpSocket(
+            socket_location(caller), self.family, self.protocol, self.ports, self.owner_uid
+        )
+        source = client.source_for(target)
+        client.local = source
+        server.local, server.remote = target, source
+        server._has_port = True
+        self.ports.adopt(server)
+        server.v6only = self.v6only
+        server.options = set(self.options)
+        server.linger = self.linger
+        server.rcvbuf, server.sndbuf = self.rcvbuf, self.sndbuf
+        server.tcp_options = dict(self.tcp_options)
+        server.peer, client.peer = client, server
+        server.state = client.state = TCP_ESTABLISHED
+        self._accepted.append(server)
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+        client.queue.notify(EPOLLOUT | EPOLLWRNORM)
+
+    def try_accept(self, caller: Caller) -> tuple[Socket, bytes]:
+        """accept(2)."""
+        if self.state != TCP_LISTEN:
+            raise EINVAL("not listening")
+        if not self._accepted:
+            raise EAGAIN("no connection")
+        server = self._accepted.popleft()
+        self.queue.notify(EPOLLOUT)
+        if server.remote is None:
+            raise ECONNABORTED("gone")
+        return server, address.pack(server.remote, server.family)
+
+    def _disconnect(self) -> None:
+        """connect to AF_UNSPEC: a listener stops, a connection is reset."""
+        self._abort_backlog()
+        if self.peer is not None:
+            self._send_reset()
+        self.state = TCP_CLOSE
+        self.remote = None
+        self.eof = self.reset = False
+
+    # --- sending
+
+    def try_send(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> int:
+        """sendmsg(2)."""
+        self.take_error()
+        if self.write_shut or self.reset:
+            raise EPIPE("shut down")
+        if self.state == TCP_SYN_SENT:
+            raise EAGAIN("connecting")
+        peer = self.peer
+        if peer is None:
+            if not self.refused_writes:
+                raise EPIPE("not connected")
+            self.reset = True
+            self.state = TCP_CLOSE
+            self.so_error = EPIPE.number
+            done = source.count
+            source.get(done)
+            self.queue.notify()
+            return done
+        room = self.sndbuf + peer.rcvbuf - peer.queued
+        done = 0
+        while source.count and room > 0:
+            data = bytes(source.get(min(source.count, PIECE, room)))
+            if flags & MSG_OOB and not source.count:
+                self._send_urgent(peer, data)
+            elif not peer.read_shut:
+                peer.chunks.append(data)
+                peer.queued += len(data)
+            done += len(data)
+            room -= len(data)
+        if not done and source.count:
+            raise EAGAIN("buffers are full")
+        peer.queue.notify(EPOLLIN | EPOLLRDNORM)
+        return done
+
+    def _send_urgent(self, peer: TcpSocket, data: bytes) -> None:
+        """The last byte is urgent: SIGURG is left to the owner, the mark is kept."""
+        rest, urgent = data[:-1], data[-1]
+        if rest:
+            peer.chunks.append(rest)
+            peer.queued += len(rest)
+        peer.mark = peer.queued
+        if SO_OOBINLINE in peer.options:
+            peer.chunks.append(data[-1:])
+            peer.queued += 1
+        else:
+            peer.urgent = urgent
+        peer.queue.notify(EPOLLPRI)
+
+    async def target(self, caller: Caller, raw: bytes) -> Any:
+        """sendto(2) of a connected stream ignores the address."""
+        if self.peer is None and not self.refused_writes:
+            raise EPIPE("not connected")
+
+    # --- receiving
+
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2)."""
+        if self.state == TCP_LISTEN:
+            raise ENOTCONN("listening")
+        if flags & MSG_OOB:
+            return self._receive_urgent(dest, flags)
+        wanted = dest.count
+        enough = wanted if flags & MSG_WAITALL else min(wanted, self.numbers[SO_RCVLOWAT])
+        ended = self.eof or self.read_shut or self.reset or self.so_error
+        at_mark = self.mark and self.queued >= self.mark
+        if self.queued < max(1, enough) and not ended and not at_mark and self._waits():
+            raise EAGAIN("nothing there")
+        if not self.queued:
+            self.take_error()
+            if not (self.eof or self.read_shut) and not self._waits():
+                raise ENOTCONN("not connected")
+            return Received(0)
+        return Received(self._take(dest, flags))
+
+    def _waits(self) -> bool:
+        """More may come."""
+        return self.state == TCP_SYN_SENT or self.peer is not None
+
+    def _take(self, dest: Dest, flags: int) -> int:
+        limit = dest.count
+        if self.mark and self.mark < limit:
+            limit = self.mark  # a read stops at the urgent mark
+        elif self.mark == 0 and not flags & MSG_PEEK:
+            self.mark = None
+        done = 0
+        for chunk in list(self.chunks):
+            if done == limit:
+                break
+            part = chunk[: limit - done]
+            if not flags & MSG_TRUNC:
+                dest.put(part)
+            done += len(part)
+            if flags & MSG_PEEK:
+                continue
+            if len(part) == len(chunk):
+                self.chunks.popleft()
+            else:
+                self.chunks[0] = chunk[len(part) :]
+        if not flags & MSG_PEEK:
+            self.queued -= done
+            if self.mark is not None:
+                self.mark = max(0, self.mark - done)
+            if self.peer is not None:
+                self.peer.queue.notify(EPOLLOUT | EPOLLWRNORM)
+        return done
+
+    def _receive_urgent(self, dest: Dest, flags: int) -> Received:
+        if SO_OOBINLINE in self.options or (self.mark is None and self.urgent is None):
+            raise EINVAL("no urgent data")
+        if self.urgent is None:
+            raise EINVAL("read already")
+        if dest.count:
+            dest.put(bytes([self.urgent]))
+        if not flags & MSG_PEEK:
+            self.urgent = None
+        return Received(1, flags=MSG_OOB)
+
+    def at_mark(self) -> int:
+        """SIOCATMARK."""
+        return int(self.mark == 0)
+
+    # --- ending
+
+    def shut(self, how: int) -> None:
+        """shutdown(2)."""
+        if self.state == TCP_LISTEN:
+            if how in (SHUT_RD, SHUT_RDWR):
+                self._abort_backlog()
+                self.state = TCP_CLOSE
+                self.queue.notify()
+            return
+        if self.peer is None and not self.refused_writes:
+            raise ENOTCONN("not connected")
+        if how in (SHUT_RD, SHUT_RDWR):
+            self.read_shut = True
+        if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
+            self.write_shut = True
+            self.state = TCP_LAST_ACK if self.eof else TCP_FIN_WAIT2
+            if self.peer is not None:
+                self.peer.fin()
+        self.queue.notify()
+
+    def fin(self) -> None:
+        """The other end will send nothing more."""
+        self.eof = True
+        self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
+        self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
+
+    def _send_reset(self) -> None:
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.got_reset()
+
+    def got_reset(self) -> None:
+        """The other end reset the connection."""
+        self.peer = None
+        self.so_error = EPIPE.number if self.eof else ECONNRESET.number
+        self.reset = True
+        self.state = TCP_CLOSE
+        self.chunks.clear()
+        self.queued = 0
+        self.queue.notify()
+
+    def _abort_backlog(self) -> None:
+        while self._accepted:
+            self._accepted.popleft().abort()
+
+    def abort(self) -> None:
+        """End at once with a reset."""
+        self._send_reset()
+        self.drop_port()
+        self._released = True
+
+    def release(self) -> None:
+        """The last descriptor is closed: a FIN, or a reset where bytes were not read."""
+        self._released = True
+        self._abort_backlog()
+        peer = self.peer
+        if peer is not None:
+            if self.queued or self.linger == (1, 0):
+                self._send_reset()
+            else:
+                self.peer = None
+                peer.peer = None
+                peer.refused_writes = True
+                if not peer.eof:
+                    peer.fin()
+                else:
+                    peer.queue.notify()
+        self.state = TCP_CLOSE
+        self.drop_port()
+        self.queue.notify()
+
+    # --- readiness
+
+    def poll(self) -> int:
+        """tcp_poll(), net/ipv4/tcp.c."""
+        if self.state == TCP_LISTEN:
+            return EPOLLIN | EPOLLRDNORM if self._accepted else 0
+        events = EPOLLERR if self.so_error else 0
+        closed = self.state == TCP_CLOSE
+        if closed or (self.read_shut and self.write_shut):
+            events |= EPOLLHUP
+        if self.read_shut or self.eof or (closed and self.reset):
+            events |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP
+        if self.state == TCP_SYN_SENT:
+            return events
+        if self.queued >= max(1, self.numbers[SO_RCVLOWAT]):
+            events |= EPOLLIN | EPOLLRDNORM
+        if self.urgent is not None or self.mark == 0:
+            events |= EPOLLPRI
+        peer = self.peer
+        full = peer is not None and peer.queued >= peer.rcvbuf + self.sndbuf
+        if self.write_shut or not full:
+            events |= EPOLLOUT | EPOLLWRNORM
+        return events
+
+    def available(self) -> int:
+        """FIONREAD."""
+        if self.state == TCP_LISTEN:
+            raise EINVAL("listening")
+        return min(self.queued, self.mark) if self.mark else self.queued
+
+    def unsent(self) -> int:
+        """TIOCOUTQ: what is sent is received."""
+        return 0
+
+    # --- options
+
+    def set_protocol_option(self, level: int, name: int, number: int, value: bytes) -> None:
+        """IPPROTO_TCP."""
+        if level != IPPROTO_TCP:
+            raise ENOPROTOOPT(f"level {level}")
+        if name == abi.TCP_CONGESTION:
+            if value.rstrip(b"\0") not in (CONGESTION, b"reno"):
+                raise ENOPROTOOPT("congestion control")
+            return
+        if name not in self.tcp_options:
+            raise ENOPROTOOPT(f"TCP option {name}")
+        low, high = RANGES.get(name, (-(1 << 31), 1 << 31))
+        if not low <= number <= high:
+            raise EINVAL(f"TCP option {name}")
+        flag = name in (abi.TCP_NODELAY, abi.TCP_CORK, abi.TCP_QUICKACK)
+        self.tcp_options[name] = int(bool(number)) if flag else number
+
+    def protocol_option(self, level: int, name: int) -> bytes:
+        """IPPROTO_TCP."""
+        if level != IPPROTO_TCP:
+            raise EOPNOTSUPP(f"level {level}")
+        if name == abi.TCP_CONGESTION:
+            return CONGESTION.ljust(16, b"\0")
+        if name == abi.TCP_INFO:
+            return bytes([self.state]).ljust(TCP_INFO_DATA.size, b"\0")
+        if name not in self.tcp_options:
+            raise ENOPROTOOPT(f"TCP option {name}")
+        return struct.pack("<i", self.tcp_options[name])
