@@ -19,6 +19,12 @@ class Stub:
 
 
 @functools.cache
+def vdso() -> bytes:
+    """The vDSO, an ELF file of at most a page; its clock page is expected behind it."""
+    return (BUILT / "vdso.so").read_bytes()
+
+
+@functools.cache
 def load(name: str) -> Stub:
     """Read an image that guest_stubs/_build.py made; once, because a sandbox has no files."""
     symbols = json.loads((BUILT / f"{name}.json").read_text())

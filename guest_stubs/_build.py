@@ -42,11 +42,23 @@ def assemble(source: Path, flags: tuple[str, ...] = ()) -> tuple[bytes, dict[str
         return (tmp / "stub.bin").read_bytes(), symbols
 
 
+def _link_vdso(place: Path) -> Path:
+    """The vDSO: an ELF of one page, without relocations."""
+    options = ["-O2", "-fPIC", "-ffreestanding", "-fno-stack-protector", "-fcf-protection=none"]
+    options += ["-mgeneral-regs-only", "-fasynchronous-unwind-tables", "-Wall", "-Wextra"]
+    linking = ["-soname=linux-vdso.so.1", "--hash-style=both", "--build-id=sha1", "--eh-frame-hdr"]
+    linking += ["-T", str(HERE / "vdso.lds"), "-z", "max-page-size=4096", "--strip-all"]
+    joined = ["-Wl," + ",".join(linking)]
+    source = HERE / "vdso.c"
+    _run("gcc", *options, "-shared", "-nostdlib", *joined, source, "-o", place)
+    return place
+
+
 def build(target: Path) -> list[Path]:
     """Build every image below `target`; give the files made."""
     place = target / "guest_stubs" / "built"
     place.mkdir(parents=True, exist_ok=True)
-    made: list[Path] = []
+    made = [_link_vdso(place / "vdso.so")]
     for name, (source, flags) in IMAGES.items():
         code, symbols = assemble(HERE / source, flags)
         binary, table = place / f"{name}.bin", place / f"{name}.json"

@@ -15,7 +15,7 @@ KVM_GET_SUPPORTED_CPUID KVM_GET_MSR_INDEX_LIST
 KVM_CREATE_VCPU KVM_SET_USER_MEMORY_REGION KVM_SET_TSS_ADDR KVM_SET_IDENTITY_MAP_ADDR
 KVM_RUN KVM_GET_REGS KVM_SET_REGS KVM_GET_SREGS KVM_SET_SREGS KVM_GET_MSRS KVM_SET_MSRS
 KVM_SET_CPUID2 KVM_GET_XCRS KVM_SET_XCRS KVM_GET_XSAVE KVM_SET_XSAVE KVM_GET_VCPU_EVENTS
-KVM_SET_SIGNAL_MASK KVM_GET_TSC_KHZ KVM_SET_TSC_KHZ
+KVM_SET_DEVICE_ATTR KVM_HAS_DEVICE_ATTR KVM_SET_SIGNAL_MASK KVM_GET_TSC_KHZ KVM_SET_TSC_KHZ
 """
 
 CAPABILITIES = """
@@ -33,6 +33,7 @@ KVM_EXIT_INTERNAL_ERROR KVM_EXIT_SYSTEM_EVENT
 
 FLAGS = """
 KVM_API_VERSION KVM_MEM_READONLY KVM_MEM_LOG_DIRTY_PAGES KVM_SYNC_X86_REGS KVM_SYNC_X86_SREGS
+KVM_VCPU_TSC_CTRL KVM_VCPU_TSC_OFFSET
 KVM_SYNC_X86_EVENTS KVM_EXIT_IO_IN KVM_EXIT_IO_OUT KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 """
 
@@ -57,6 +58,7 @@ struct kvm_xcrs { uint32_t nr_xcrs, flags; struct kvm_xcr xcrs[...]; ...; };
 struct kvm_xsave { uint32_t region[1024]; ...; };
 struct kvm_userspace_memory_region {
     uint32_t slot, flags; uint64_t guest_phys_addr, memory_size, userspace_addr; ...; };
+struct kvm_device_attr { uint32_t flags, group; uint64_t attr, addr; ...; };
 struct kvm_sync_regs { struct kvm_regs regs; struct kvm_sregs sregs; ...; };
 """
 

@@ -94,6 +94,14 @@ class VCPU:
         xcrs.xcrs[0].value = value
         self._ioctl("KVM_SET_XCRS", xcrs)
 
+    def set_tsc_offset(self, offset: int) -> bool:
+        """What the guest's TSC shows more than the host's; false where this cannot be set."""
+        value = ffi.new("uint64_t *", offset)
+        attribute = ffi.new("struct kvm_device_attr *")
+        attribute.group, attribute.attr = lib.KVM_VCPU_TSC_CTRL, lib.KVM_VCPU_TSC_OFFSET
+        attribute.addr = int(ffi.cast("uintptr_t", value))
+        return int(lib.kvm_ioctl_ptr(self.fd, lib.KVM_SET_DEVICE_ATTR, attribute)) == 0
+
     def run(self) -> exits.Exit:
         """Run the guest until it exits.
 

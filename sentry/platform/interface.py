@@ -79,7 +79,7 @@ class AddressSpace(Protocol):
         """Map fresh zeroed frames, 2 MiB entries where they fit."""
 
     def map_frames(self, addr: int, gpa: int, pages: int, prot: int) -> None:
-        """Map a contiguous guest-physical range: RAM frames (takes a reference each) or a window."""
+        """Map consecutive guest-physical pages: RAM frames (a reference each) or a window."""
 
     def protect(self, addr: int, pages: int, prot: int) -> None:
         """Change the rights of what is mapped; flushed before it returns."""

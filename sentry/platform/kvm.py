@@ -18,6 +18,7 @@ from sentry.platform._native import ffi, lib
 from sentry.platform.interface import NUM_REGS, ExitKind
 from sentry.platform.memory import AddressSpace, Ram
 from sentry.platform.probe import ENTRY_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+from sentry.platform.vdso import Vdso, tsc_is_usable
 
 DOORBELL_GPA = 384 << 30
 ENTRY_STRIDE = 0x4000
@@ -198,12 +199,16 @@ class KvmPlatform:
             lib.pool_set_stubs(ring3, entry.code, len(entry.code), stubs.code, len(stubs.code), at),
             "entry code",
         )
+        same_tsc = True
         for number, vcpu in enumerate(self._vcpus):
+            same_tsc &= vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
             vcpu.set_msr(MSR_STAR, STAR)
             vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
             vcpu.set_msr(MSR_SFMASK, 0 if ring3 else 0x47700)
             run = ffi.cast("void *", vcpu.run_address)
             _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
+        power = cpuid.leaf(self.cpuid, 0x80000007).edx
+        self.vdso = Vdso(same_tsc and tsc_is_usable(power))
 
     def new_address_space(self) -> AddressSpace:
         """An empty address space."""
@@ -261,6 +266,7 @@ class KvmPlatform:
         self._contexts.clear()
         self._events = memoryview(b"").cast("I")
         lib.pool_close()
+        self.vdso.close()
         for vcpu in self._vcpus:
             vcpu.close()
         self._vm.close()

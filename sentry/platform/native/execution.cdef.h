@@ -45,5 +45,11 @@ void ctx_set_fast(struct ctx *c, const uint64_t *values);
 uint64_t ctx_cpu_ns(struct ctx *c);
 void ctx_destroy(struct ctx *c);
 
+uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
+void clock_page_refresh(void);
+int clock_page_step_fd(void);
+void clock_page_stepped(void);
+void clock_page_close(void);
+
 int events_watch(int fd, uint32_t events);
 int platform_wait(int64_t deadline_ns);

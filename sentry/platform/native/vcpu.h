@@ -248,6 +248,13 @@ void ctx_destroy(struct ctx *c);
 int events_open(void);
 void events_close(void);
 int events_watch(int fd, uint32_t events);
+/* ---- clock_page.c: the vDSO's page ---- */
+uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
+void clock_page_refresh(void);
+int clock_page_step_fd(void);
+void clock_page_stepped(void);
+void clock_page_close(void);
+
 /* Wait until something happened. The index of the one context that made a system call, when there
  * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
  * pool.ready. */

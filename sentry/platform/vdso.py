@@ -1,0 +1,57 @@
+"""The vDSO and its clock page, in frames that every address space maps.
+
+`mm.map_kernel_frames(vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")` gives the address of
+the ELF header (AT_SYSINFO_EHDR). The kernel calls `refresh` where a program asks for the time by
+system call, which the vDSO makes when the clock page is too old, and `host_clock_was_set` when
+`step_fd` is readable. See guest_stubs/clock_page.h and native/clock_page.c.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import guest_stubs
+from sentry.platform._native import lib
+
+_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+_WITHOUT_TSC = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"}
+
+
+def tsc_is_usable(power_features: int) -> bool:
+    """Whether all CPUs' counters run at one constant rate.
+
+    CPUID 0x80000007 EDX bit 8 says so, and the host's kernel has not found otherwise: then it would
+    have taken another clock source.
+    """
+    try:
+        source = _SOURCE.read_text().strip()
+    except OSError:
+        source = ""
+    return bool(power_features >> 8 & 1) and source not in _WITHOUT_TSC
+
+
+class Vdso:
+    """One per platform whose programs read the host's counter. Raises: MemoryError."""
+
+    pages = 2
+
+    def __init__(self, usable: bool) -> None:
+        image = guest_stubs.vdso()
+        self.gpa = int(lib.clock_page_open(image, len(image), usable))
+        if not self.gpa:
+            raise MemoryError("no frames for the vDSO")
+        self.step_fd = int(lib.clock_page_step_fd())
+        """Readable when the host's clock was set; -1 if there is nothing to watch."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the host's clocks anew, if the page is in use."""
+        lib.clock_page_refresh()
+
+    def host_clock_was_set(self) -> None:
+        """`step_fd` is readable."""
+        lib.clock_page_stepped()
+
+    def close(self) -> None:
+        """The frames go with the RAM."""
+        lib.clock_page_close()
