@@ -127,7 +127,9 @@ def load(world: World) -> Callable[..., Any]:
     from sentry.loader.load import load as loader  # noqa: PLC0415
 
     def start(
-        program: Program | Path | str, argv: list[bytes] | None = None, envp: list[bytes] | None = None
+        program: Program | Path | str,
+        argv: list[bytes] | None = None,
+        envp: list[bytes] | None = None,
     ) -> Any:
         opened = program if isinstance(program, Program) else world.open(program)
         path = os.fsencode(opened.path)

@@ -1,0 +1,67 @@
+"""sentry.fs.proc.sysctl: values below /proc/sys."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
+
+
+@pytest.fixture
+def kernel() -> Any:
+    uts = SimpleNamespace(nodename=b"box", domainname=b"(none)", release=b"6.12.0",
+                          sysname=b"Linux", version=b"#1", machine=b"x86_64")  # fmt: skip
+    return SimpleNamespace(services={}, uts=uts, vfs=SimpleNamespace(protected_symlinks=True))
+
+
+def test_value_is_kept_for_each_kernel(kernel: Any) -> None:
+    assert get_sysctl(kernel, "net/core/somaxconn") == "4096"
+    set_sysctl(kernel, "net.core.somaxconn", "128")
+    assert get_sysctl(kernel, "net/core/somaxconn") == "128"
+    other = SimpleNamespace(services={})
+    assert get_sysctl(other, "net/core/somaxconn") == "4096"
+
+
+def test_vector_takes_the_first_numbers(kernel: Any) -> None:
+    set_sysctl(kernel, "net/ipv4/ip_local_port_range", "1000 2000")
+    assert get_sysctl(kernel, "net/ipv4/ip_local_port_range") == "1000\t2000"
+    set_sysctl(kernel, "kernel.sem", "5 6")
+    assert get_sysctl(kernel, "kernel/sem") == "5\t6\t500\t32000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("kernel.nothing", "1", ENOENT),
+        ("kernel.osrelease", "x", EPERM),
+        ("vm.swappiness", "many", EINVAL),
+        ("vm.swappiness", "", EINVAL),
+        ("net.ipv4.ip_local_port_range", "1 2 3", EINVAL),
+        ("fs.protected_symlinks", "7", EINVAL),
+    ],
+)
+def test_what_cannot_be_set(kernel: Any, name: str, value: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        set_sysctl(kernel, name, value)
+
+
+def test_host_name_is_the_kernels(kernel: Any) -> None:
+    set_sysctl(kernel, "kernel.hostname", "other")
+    assert kernel.uts.nodename == b"other"
+    assert get_sysctl(kernel, "kernel/hostname") == "other"
+
+
+def test_text_may_be_anything(kernel: Any) -> None:
+    set_sysctl(kernel, "kernel.core_pattern", "/tmp/core.%p")
+    assert get_sysctl(kernel, "kernel/core_pattern") == "/tmp/core.%p"
+
+
+def test_boot_id_stays_and_uuid_does_not(kernel: Any) -> None:
+    assert get_sysctl(kernel, "kernel/random/boot_id") == get_sysctl(
+        kernel, "kernel/random/boot_id"
+    )
+    assert get_sysctl(kernel, "kernel/random/uuid") != get_sysctl(kernel, "kernel/random/uuid")
