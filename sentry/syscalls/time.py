@@ -56,9 +56,17 @@ TICK_NS = 10**7
 TICK_US = 10000
 
 
+def renew_vdso(task: Task) -> None:
+    """The vDSO makes the call when its clock page is too old: give it a new one."""
+    vdso = getattr(task.kernel.platform, "vdso", None)
+    if vdso is not None:
+        vdso.refresh()
+
+
 @syscall(228)
 def sys_clock_gettime(task: Task, clock: Clock, result: TimespecOut) -> None:
     """clock_gettime(2): where the vDSO did not answer."""
+    renew_vdso(task)
     result.put(*divmod(clocks.now_ns(task, clock), NS))
 
 
@@ -85,6 +93,7 @@ def sys_clock_settime(task: Task, clock: Clock, value: TimespecIn) -> None:
 @syscall(96)
 def sys_gettimeofday(task: Task, result: TimevalOut, zone: Addr) -> None:
     """gettimeofday(2)."""
+    renew_vdso(task)
     if result:
         now = time.time_ns()
         result.put(now // NS, now % NS // 1000)
@@ -105,6 +114,7 @@ def sys_settimeofday(task: Task, value: TimevalInOrNull, zone: Addr) -> None:
 @syscall(201)
 def sys_time(task: Task, result: Addr) -> int:
     """time(2)."""
+    renew_vdso(task)
     now = int(time.time())
     if result:
         task.mm.write(result, now.to_bytes(8, "little"))
