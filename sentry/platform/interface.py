@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sentry.platform.memory import Ram
 
 TASK_SIZE = 0x7FFFFFE00000
 """First address that is not the program's: above it lie the entry pages."""
@@ -95,7 +98,11 @@ class AddressSpace(Protocol):
 
 
 class Context(Protocol):
-    """One task's registers. See docs/interfaces.md for what holds when."""
+    """One task's registers. See docs/interfaces.md for what holds when.
+
+    After an exit the kernel has the context until it calls `answer` or `resume`; in between it may
+    change `regs`. After that, `regs` belong to the platform until the next exit.
+    """
 
     regs: memoryview
     exit: ExitKind
@@ -105,31 +112,68 @@ class Context(Protocol):
     owner: object
     """The task: the platform hands contexts back by `wait`, the kernel finds the task here."""
 
-    def answer(self, value: int) -> None: ...
-    def resume(self) -> None: ...
-    def kick(self) -> None: ...
-    def stop(self, callback: Callable[[], None]) -> None: ...
-    def bind(self, space: AddressSpace) -> None: ...
-    def get_fpu(self) -> bytes: ...
+    def answer(self, value: int) -> None:
+        """RAX = value and go on: for a system call that changed no other register."""
+
+    def resume(self) -> None:
+        """Go on with all of `regs`, and the FPU image if one was set."""
+
+    def kick(self) -> None:
+        """An exit of some kind follows soon; after an exit: as soon as it is resumed."""
+
+    def stop(self, callback: Callable[[], None]) -> None:
+        """Call back once the vCPU is outside the guest: at once, or from `wait`.
+
+        A running program is interrupted, so an exit is reported too. It holds nothing: the program
+        goes on when it is resumed.
+        """
+
+    def bind(self, space: AddressSpace) -> None:
+        """Go on in another address space. Preconditions: after an exit."""
+
+    def get_fpu(self) -> bytes:
+        """The FPU image. Preconditions: after an exit."""
+        ...
+
     def set_fpu(self, image: bytes) -> None:
         """Go on with this image; an empty one is the initial state of a new program."""
-    def copy_from(self, other: Context) -> None: ...
-    def cpu_time_ns(self) -> int: ...
-    def set_fast(self, pid: int, tid: int, ids: tuple[int, int, int, int]) -> None: ...
-    def destroy(self) -> None: ...
+
+    def copy_from(self, other: Context) -> None:
+        """Registers and FPU state of another. Preconditions: both after an exit, or new."""
+
+    def cpu_time_ns(self) -> int:
+        """CPU time in the program; what it spun for answers does not count."""
+        ...
+
+    def set_fast(self, pid: int, tid: int, ids: tuple[int, int, int, int]) -> None:
+        """What getpid, gettid and get[e]uid, get[e]gid (uid euid gid egid) answer without the
+        kernel; pid 0: they come to the kernel like all others."""
+
+    def destroy(self) -> None:
+        """Give it up, whatever it does now."""
 
 
 class Platform(Protocol):
     """A machine: makes address spaces and contexts, and waits for what they do."""
 
     name: str
+    ram: Ram
     xsave_size: int
     """Bytes of an FPU image (XSAVE standard format)."""
     xfeatures: int
     """XCR0 as the program sees it."""
+    ready: list[tuple[int, int]]
+    """(descriptor, EPOLL* events) that the last `wait` found ready."""
 
     def new_address_space(self) -> AddressSpace: ...
     def new_context(self, space: AddressSpace) -> Context: ...
-    def wait(self, deadline_ns: int | None) -> Sequence[Context]: ...
-    def watch(self, fd: int, events: int) -> None: ...
+
+    def wait(self, deadline_ns: int | None) -> Sequence[Context]:
+        """Contexts that have an exit, as soon as there is one, a descriptor is ready (then `ready`
+        is not empty) or the deadline (CLOCK_MONOTONIC; None: never) has come."""
+        ...
+
+    def watch(self, fd: int, events: int) -> None:
+        """Let `wait` report these EPOLL* events of a host descriptor, level-triggered; 0: none."""
+
     def close(self) -> None: ...
