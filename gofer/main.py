@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 
 import gofer.handlers  # noqa: F401  (registers the handlers)
 from gofer.attachment import Attachment
-from gofer.p9 import extensions, messages
 from gofer.p9.codec import compile_all
+from gofer.p9.extensions import Rwalkx, Twalkx
+from gofer.p9.messages import Rattach, Rlerror, Rversion, Tattach, Tversion
 from gofer.server import Server, limits_for_this_process
 
-assert extensions and messages
+compile_all((Tversion, Rversion, Tattach, Rattach, Twalkx, Rwalkx, Rlerror))
+"""What both ends of a sandbox need at once: done here, before they are forked."""
 
 
 def _ignore(_text: str) -> None:
@@ -46,7 +48,6 @@ def run(
     os.umask(0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     limits = limits_for_this_process()
-    compile_all()
     server = Server(attachments, limits, log)
     lockdown()
     server.add(sock)

