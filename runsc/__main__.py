@@ -1,4 +1,6 @@
-"""`python -m runsc`."""
+"""python -m runsc."""
+
+from __future__ import annotations
 
 from runsc.cli import main
 

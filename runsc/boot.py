@@ -61,7 +61,9 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
         sandbox = prepare(replace(config, ram_fd=ram_fd))
         freeze_imports()
         if not switches.no_filter:
-            _install(filters.sentry(config.platform, switches.trap), switches, config.log_fd)
+            _install(
+                filters.sentry_program(config.platform, switches.trap), switches, config.log_fd
+            )
         _send(config.control_fd, Event("ready"))
         return exit_code(sandbox.run())
     except StartError as error:
@@ -82,7 +84,7 @@ def gofer_main(
     def lockdown() -> None:
         freeze_imports()
         if not switches.no_filter:
-            _install(filters.gofer(switches.trap), switches, log_fd)
+            _install(filters.gofer_program(switches.trap), switches, log_fd)
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:

@@ -27,7 +27,7 @@ def document(root: str, cwd: str, args: tuple[str, ...], capabilities: list[str]
         ),
         root=spec.Root(root),
         hostname=os.uname().nodename,
-        mounts=[*standard_mounts(), spec.Mount("/tmp", "tmpfs", "tmpfs", ["mode=1777"])],
+        mounts=standard_mounts(),
     )
 
 

@@ -1,6 +1,6 @@
 """The seccomp filters of our own processes: allow-lists as data, with a reason for every rule.
 
-`sentry` and `gofer` give programs, `install` puts every thread of this process under one. What no
+`sentry_program` and `gofer_program` are for the kernel, `install` puts every thread of this process under one. What no
 rule allows ends the process (SECCOMP_RET_KILL_PROCESS).
 """
 
@@ -18,12 +18,12 @@ def _default(trap: bool) -> int:
     return seccomp.SECCOMP_RET_TRAP if trap else seccomp.SECCOMP_RET_KILL_PROCESS
 
 
-def sentry(platform: str, trap: bool = False) -> bytes:
+def sentry_program(platform: str, trap: bool = False) -> bytes:
     """The Sentry's program, as the kernel takes it."""
     return pack(build(sentry_rules.rules(platform), _default(trap)))
 
 
-def gofer(trap: bool = False) -> bytes:
+def gofer_program(trap: bool = False) -> bytes:
     """The Gofer's."""
     return pack(build(gofer_rules.rules(), _default(trap)))
 

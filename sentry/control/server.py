@@ -135,6 +135,14 @@ class ControlServer:
         self._loop.watch(fd, 0)
         self._connections.pop(fd, None)
 
+    def close(self) -> None:
+        """End all connections; nobody can connect any more."""
+        for connection in list(self._connections.values()):
+            connection.close()
+        if self._listener is not None:
+            self._loop.watch(self._listener.fileno(), 0)
+            self._listener.close()
+
     def _add(self, sock: socket.socket) -> Connection:
         connection = Connection(self, sock)
         self._connections[sock.fileno()] = connection

@@ -1,0 +1,50 @@
+"""Root file systems and platforms for the tests that run containers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+
+
+def _rootfs(name: str) -> Path:
+    """From the environment (ci/test sets it), else made by ci/rootfs."""
+    known = os.environ.get(f"RUNSC_ROOTFS_{name.upper()}")
+    if known:
+        return Path(known)
+    made = subprocess.run(
+        [REPOSITORY / "ci" / "rootfs", name], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no {name} root file system: {made.stderr[-200:]}")
+    return Path(made.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    """A root file system of a static busybox."""
+    return _rootfs("busybox")
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """A root file system of Debian packages, with bash and python3."""
+    return _rootfs("debian")
+
+
+@pytest.fixture(params=["kvm", "unicorn"])
+def platform(request: pytest.FixtureRequest) -> str:
+    """Each platform in turn."""
+    if request.param == "kvm" and not kvm_is_usable():
+        pytest.skip("/dev/kvm cannot be used here")
+    return str(request.param)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, busybox: Path) -> Bundle:
+    """A bundle over the busybox root file system."""
+    return Bundle(tmp_path / "bundle", busybox)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runsc import signals
+from runsc.cli import COMMANDS, main
+from runsc.log import Log
+
+
+def _main(*args: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(args))
+    return int(caught.value.code or 0)
+
+
+def test_version_names_the_specification(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("--version") == 0
+    assert capsys.readouterr().out.endswith("spec: 1.2.0\n")
+
+
+def test_help_lists_the_commands_without_importing_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _main("--help") == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nonsense",),
+        ("--platform=qemu", "run", "x"),
+        ("run",),
+        ("--overlay2=x", "run", "x"),
+        ("do",),
+    ],
+)
+def test_wrong_usage_ends_with_1_and_a_message(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(*args) == 1
+    assert "Error" in capsys.readouterr().err
+
+
+def test_spec_writes_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert _main("spec", "--bundle", str(tmp_path)) == 0
+    assert json.loads((tmp_path / "config.json").read_text())["ociVersion"] == "1.2.0"
+
+    assert _main("spec", "--bundle", str(tmp_path)) == 1
+    assert "config.json exists" in capfd.readouterr().err
+
+
+def test_failure_goes_to_the_json_log_and_to_standard_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    root = str(tmp_path / "root")
+
+    code = _main(f"--root={root}", f"--log={log}", "--log-format=json", "run", "a/b")
+
+    assert code == 1
+    entry = json.loads(log.read_text())
+    assert (entry["level"], entry["msg"]) == (
+        "error",
+        "runsc run failed: invalid container ID format",
+    )
+    assert "invalid container ID format" in capsys.readouterr().err
+
+
+def test_text_log_has_runcs_form(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    log = Log(str(path), "text", debug=False)
+    log.warning('a "quoted" word')
+    log.debug("not wanted")
+
+    assert path.read_text().split(" ", 1)[1] == 'level=warning msg="a \\"quoted\\" word"\n'
+
+
+@pytest.mark.parametrize(("name", "number"), [("TERM", 15), ("SIGKILL", 9), ("hup", 1), ("34", 34)])
+def test_number_of_signal_takes_names_and_numbers(name: str, number: int) -> None:
+    assert signals.number_of(name) == number
+
+
+@pytest.mark.parametrize("name", ["BADSIG", "", "65", "-1", "SIG"])
+def test_number_of_unknown_signal_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown signal"):
+        signals.number_of(name)

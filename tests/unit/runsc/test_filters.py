@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from kvm.binding import lib as kvm
+from runsc.filters import gofer as gofer_rules
+from runsc.filters import sentry as sentry_rules
+from runsc.filters.program import build
+from runsc.filters.rule import Rule
+from sentry.abi import mman, sched, seccomp, unistd
+from sentry.bpf.check import check_seccomp
+from sentry.bpf.interpreter import run_seccomp, seccomp_data
+
+X86_64 = seccomp.AUDIT_ARCH_X86_64
+ALLOW, KILL = seccomp.SECCOMP_RET_ALLOW, seccomp.SECCOMP_RET_KILL_PROCESS
+THREAD = 0x3D0F00
+LISTS = {
+    "sentry": sentry_rules.rules("kvm"),
+    "sentry on unicorn": sentry_rules.rules("unicorn"),
+    "gofer": gofer_rules.rules(),
+}
+
+
+def _verdict(name: str, number: int, *arguments: int, arch: int = X86_64) -> int:
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+    program = check_seccomp(build(LISTS[name]))
+    return run_seccomp(program, seccomp_data(number, arch, 0, padded))
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_rule_has_a_reason(name: str) -> None:
+    assert [rule.number for rule in LISTS[name] if len(rule.reason) < 5] == []
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_number_without_a_rule_is_killed(name: str) -> None:
+    program = check_seccomp(build(LISTS[name]))
+    known = {rule.number for rule in LISTS[name]}
+
+    for number in [*range(-1, 600), 0x40000000 + unistd.read]:
+        if number not in known:
+            data = seccomp_data(number, X86_64, 0, (0,) * 6)
+            assert run_seccomp(program, data) == KILL, number
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_other_architectures_are_killed(name: str) -> None:
+    assert _verdict(name, unistd.read) == ALLOW
+    assert _verdict(name, unistd.read, arch=0x40000003) == KILL
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_clone_makes_threads_only(name: str) -> None:
+    assert _verdict(name, unistd.clone, THREAD) == ALLOW
+    assert _verdict(name, unistd.clone, THREAD & ~sched.CLONE_THREAD) == KILL
+    assert _verdict(name, unistd.clone, 17) == KILL
+    assert _verdict(name, unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
+
+
+@pytest.mark.parametrize("name", ["sentry", "gofer"])
+def test_memory_is_never_executable(name: str) -> None:
+    for number in (unistd.mmap, unistd.mprotect):
+        assert _verdict(name, number, 0, 4096, 3) == ALLOW
+        assert _verdict(name, number, 0, 4096, mman.PROT_EXEC) == KILL
+        assert _verdict(name, number, 0, 4096, mman.PROT_EXEC | 1 << 40) == KILL
+
+
+def test_ioctl_is_allowed_by_request_and_ignores_the_upper_half_as_linux_does() -> None:
+    assert _verdict("sentry", unistd.ioctl, 5, kvm.KVM_RUN) == ALLOW
+    assert _verdict("sentry", unistd.ioctl, 5, kvm.KVM_RUN | 1 << 32) == ALLOW
+    assert _verdict("sentry", unistd.ioctl, 5, kvm.KVM_CREATE_VM) == KILL
+    assert _verdict("sentry", unistd.ioctl, 0, 0x5412) == KILL
+    assert _verdict("sentry on unicorn", unistd.ioctl, 5, kvm.KVM_RUN) == KILL
+
+
+def test_signals_go_to_threads_of_this_process_only() -> None:
+    assert _verdict("sentry", unistd.tgkill, 1, 5, 10) == ALLOW
+    assert _verdict("sentry", unistd.tgkill, 2, 2, 9) == KILL
+    assert _verdict("sentry", unistd.tgkill, 0xFFFFFFFFFFFFFFFF, 5, 9) == KILL
+
+
+def test_build_of_two_rules_for_one_call_is_refused() -> None:
+    with pytest.raises(ValueError, match="two rules"):
+        build([Rule(0, "a"), Rule(0, "b")])
+
+
+def test_build_of_any_number_of_rules_finds_each() -> None:
+    for count in (0, 1, 2, 7, 200):
+        program = check_seccomp(build([Rule(3 * n, "r") for n in range(count)]))
+        verdicts = [
+            run_seccomp(program, seccomp_data(n, X86_64, 0, (0,) * 6)) for n in range(3 * count + 3)
+        ]
+        assert [n for n, v in enumerate(verdicts) if v == ALLOW] == list(range(0, 3 * count, 3))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from runsc import spec
+from runsc.commands.spec import example
+from runsc.errors import RuntimeFailure, SpecError
+
+
+def _document(**changes: Any) -> bytes:
+    made = msgspec.to_builtins(example())
+    made.update(changes)
+    return json.dumps(made).encode()
+
+
+def test_decode_of_what_spec_writes_gives_it_back() -> None:
+    assert spec.decode(msgspec.json.encode(example()), spec.Spec) == example()
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"ociVersion": 1}, "$.ociVersion"),
+        ({"process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": [1]}}, "$.process.args[0]"),
+        ({"process": {"user": {"uid": -1, "gid": 0}, "cwd": "/"}}, "$.process.user.uid"),
+        ({"process": {"user": {"uid": 1 << 32, "gid": 0}, "cwd": "/"}}, "$.process.user.uid"),
+        ({"process": {"cwd": "/"}}, "$.process"),
+        ({"mounts": [{"type": "proc"}]}, "$.mounts[0]"),
+        ({"mounts": {}}, "$.mounts"),
+        ({"linux": {"sysctl": {"a.b": 1}}}, "$.linux.sysctl[...]"),
+        ({"linux": {"namespaces": [{"type": "pid"}, {"type": 4}]}}, "$.linux.namespaces[1].type"),
+    ],
+)
+def test_decode_of_wrong_type_names_its_json_path(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec.decode(_document(**changes), spec.Spec)
+
+    assert caught.value.path == path
+    assert f"at `{path}`" in str(caught.value)
+
+
+def test_decode_ignores_fields_it_does_not_know() -> None:
+    assert spec.decode(_document(vm={"hypervisor": {}}, zzz=1), spec.Spec)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"null"])
+def test_decode_of_something_else_is_an_error(data: bytes) -> None:
+    with pytest.raises(RuntimeFailure):
+        spec.decode(data, spec.Spec)
+
+
+def test_load_without_bundle_or_document_says_what_runc_says(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeFailure, match="^JSON specification file config.json not found$"):
+        spec.load(str(tmp_path))
+    with pytest.raises(RuntimeFailure, match="^chdir .*/none: no such file or directory$"):
+        spec.load(str(tmp_path / "none"))
