@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import RWF_APPEND, RWF_ATOMIC, RWF_NOAPPEND, RWF_SUPPORTED, SEEK_MAX
-from sentry.errors import EBADF, EINVAL, EOPNOTSUPP, ESPIPE
+from sentry.errors import EBADF, EFAULT, EINVAL, EOPNOTSUPP, ESPIPE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
     Fd,
@@ -45,9 +45,9 @@ def sys_write(task: Task, file: Writable, buf: UserIn, count: Size) -> Result:
 
 
 def check_count(count: int) -> None:
-    """Raises: EINVAL for a length that is negative as ssize_t."""
-    if count >> 63:
-        raise EINVAL(f"count {count:#x}")
+    """Raises: EFAULT for a length that reaches beyond any memory."""
+    if count >> 47:
+        raise EFAULT(f"count {count:#x}")
 
 
 def positioned(task: Task, fd: int, offset: int, mode: str) -> FileDescription:

@@ -63,6 +63,8 @@ VALID_FLAGS: Final = (
     | TMPFILE_BIT
 )  # fmt: skip
 O_CREAT_TRUNC_TMPFILE: Final = O_CREAT | O_TRUNC | TMPFILE_BIT
+OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
+"""Flags that F_GETFL does not show."""
 MAX_OPEN: Final = 100_000
 """Ceiling of open descriptions on one mount (Linux's fs.file-max): ENFILE."""
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
@@ -160,7 +162,7 @@ async def open_location(
         mount.check_writable()
     if access & MAY_EXEC and inode.write_count > 0:
         raise ETXTBSY("open for writing")
-    file = await _open_kind(caller, location, flags & ~(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC))
+    file = await _open_kind(caller, location, flags & ~OPEN_ONLY)
     file.creds = caller.creds
     file.count()
     if truncate:
