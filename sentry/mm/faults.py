@@ -144,6 +144,8 @@ class Faults(AddressMap):
     def _fill_new_anonymous(self, vma: Vma, start: int, end: int) -> None:
         if vma.flags & VmFlag.NORESERVE or vma.end - vma.start > FILL_AT_ONCE:
             return
+        if self.space.ram.crowded:
+            return
         if vma.flags & VmFlag.STACK:
             start = max(start, end - STACK_CHUNK)
         self.space.map_anonymous(start, (end - start) >> 12, vma.prot)

@@ -39,6 +39,8 @@ class ProgramLayout:
     env_end: int = 0
     auxv: bytes = b""
     vdso: int = 0
+    program: object = None
+    """What keeps the program's file from being written while an address space runs it."""
 
 
 def mmap_base(stack_limit: int, randomize: bool) -> int:

@@ -11,7 +11,7 @@ from typing import Final
 
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.layout import TASK_END
-from sentry.mm.map import Limits, NoLimits
+from sentry.mm.map import MAX_MAPS_ALL, Limits, NoLimits
 from sentry.mm.report import Report
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.memory import AddressSpace
@@ -53,6 +53,7 @@ class MemoryManager(Report):
     def _destroy(self) -> None:
         doomed = list(self.vmas)
         self.space.destroy()
+        self.layout.program = None
         for vma in doomed:
             self.vmas.remove(vma)
             vma.drop()
@@ -80,6 +81,8 @@ class MemoryManager(Report):
         return child
 
     def _fork_vma(self, child: MemoryManager, vma: Vma, copies: int) -> int:
+        if self.space.ram.vmas >= MAX_MAPS_ALL:
+            raise ENOMEM("the sandbox's mappings")
         copy = vma.part(vma.start, vma.end)
         copy.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
         child.vmas.add(copy)

@@ -18,6 +18,8 @@ from sentry.platform.memory import BLOCK_SIZE, AddressSpace
 
 MAX_MAP_COUNT: Final = 65530
 """vm.max_map_count"""
+MAX_MAPS_ALL: Final = 1 << 20
+"""Mappings of all processes: they cost memory of the Sentry, not of the program."""
 INFINITY: Final = (1 << 64) - 1
 
 
@@ -41,7 +43,7 @@ class AddressMap:
     def __init__(self, space: AddressSpace, limits: Limits, randomize: bool = True) -> None:
         self.space = space
         self.limits = limits
-        self.vmas = VmaList()
+        self.vmas = VmaList(space.ram)
         self.layout = ProgramLayout()
         self.randomize = randomize
         self.mmap_base = mmap_base(limits.rlimit(RLIMIT_STACK), randomize)
@@ -91,6 +93,8 @@ class AddressMap:
     def _check_count(self, more: int) -> None:
         if len(self.vmas) + more > MAX_MAP_COUNT:
             raise ENOMEM("vm.max_map_count")
+        if self.space.ram.vmas + more > MAX_MAPS_ALL:
+            raise ENOMEM("the sandbox's mappings")
 
     # --- VMAs
 

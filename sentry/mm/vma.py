@@ -11,7 +11,7 @@ from typing import Final
 
 from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.ramfile import RamFile
-from sentry.platform.memory import WindowRange
+from sentry.platform.memory import Ram, WindowRange
 
 Backing = HostBacking | RamFile
 
@@ -155,9 +155,10 @@ class Vma:
 class VmaList:
     """All VMAs of an address space, in order; they do not overlap."""
 
-    __slots__ = ("_starts", "_vmas")
+    __slots__ = ("_ram", "_starts", "_vmas")
 
-    def __init__(self) -> None:
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
 
@@ -207,11 +208,13 @@ class VmaList:
         index = bisect_left(self._starts, vma.start)
         self._starts.insert(index, vma.start)
         self._vmas.insert(index, vma)
+        self._ram.vmas += 1
 
     def remove(self, vma: Vma) -> None:
         """Take out."""
         index = bisect_left(self._starts, vma.start)
         del self._starts[index], self._vmas[index]
+        self._ram.vmas -= 1
 
     def restart(self, vma: Vma, start: int) -> None:
         """Change where a VMA starts (nothing may lie between)."""

@@ -185,6 +185,13 @@ class Ram:
         self.commit_limit = span
         """A single mapping may not promise more (vm.overcommit_memory 0); the platform sets it."""
         self.windows = Windows()
+        self.vmas = 0
+        """Mappings in all address spaces; sentry.mm counts them."""
+
+    @property
+    def crowded(self) -> bool:
+        """Frames of twice the memory are promised: map no more before it is touched."""
+        return int(lib.ram_counters.frames) > self.commit_limit >> 11
 
     @classmethod
     def from_memfd(cls, span: int = DEFAULT_SPAN, vm_fd: int = -1) -> Ram:
@@ -325,7 +332,7 @@ class AddressSpace:
         check(lib.aspace_move(self.native, old, new, pages))
 
     def fork(self, child: AddressSpace, addr: int, pages: int, prot: int, copies: int) -> int:
-        """Give the child this range copy on write, up to `copies` pages copied at once; how many."""
+        """Give the child this range copy on write, up to `copies` pages copied now; how many."""
         return check(
             lib.aspace_fork(self.native, child.native, addr, pages, False, prot, copies)
         )

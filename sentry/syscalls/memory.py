@@ -45,6 +45,9 @@ Advice = Annotated[
     int, signed(32, show_choice({n: v for n, v in ALL.items() if n.startswith("MADV_")}))
 ]
 
+MINCORE_STEP = 1 << 30
+"""Bytes that mincore(2) looks at before it copies the answer out."""
+
 
 @syscall(9)
 def sys_mmap(
@@ -125,7 +128,9 @@ def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> None:
 @syscall(27)
 def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
     """mincore(2)."""
-    vector.put(task.mm.mincore(addr, length))
+    for done in range(0, max(length, 1), MINCORE_STEP):
+        part = min(MINCORE_STEP, length - done)
+        vector.put(task.mm.mincore(addr + done, part), done >> 12)
 
 
 @syscall(149)

@@ -895,34 +895,53 @@ struct residency {
     uint8_t *vector;
     uint64_t *counts;
     uint64_t start, end;
+    uint64_t va, gpa; /* the run that was not asked for yet */
+    uint32_t n;
+    int file;
 };
+
+/* Ask the host about a run of consecutive pages. */
+static void residency_run(struct residency *r)
+{
+    unsigned char resident[BLOCK_FRAMES];
+    if (!r->n)
+        return;
+    if (mincore(frame_host(r->gpa), r->n * FRAME_SIZE, resident) < 0)
+        memset(resident, 0, r->n);
+    for (uint32_t k = 0; k < r->n; k++) {
+        if (!(resident[k] & 1))
+            continue;
+        if (r->vector) {
+            r->vector[((r->va - r->start) >> FRAME_SHIFT) + k] = 1;
+        } else {
+            int several = !r->file && references[frame_index(r->gpa) + k] > 1;
+            r->counts[r->file]++;
+            r->counts[2 + several]++;
+        }
+    }
+    r->n = 0;
+}
 
 static int visit_residency(void *context, uint64_t *entry, uint64_t va, uint32_t n)
 {
     struct residency *r = context;
-    unsigned char resident[BLOCK_FRAMES];
-    uint64_t value = load(entry), gpa = value & PTE_ADDR, skip = 0;
-    if (n == 0) { /* a large entry of which only a part is asked for */
-        skip = slot_of(va, 1);
-        n = (uint32_t)((min64((va | (BLOCK_SIZE - 1)) + 1, r->end) - va) >> FRAME_SHIFT);
-    }
+    uint64_t value = load(entry), gpa = value & PTE_ADDR;
     if (!(value & (PTE_RAM | PTE_FILE)))
         return 0;
-    gpa += skip * FRAME_SIZE;
-    if (mincore(frame_host(gpa), n * FRAME_SIZE, resident) < 0)
-        memset(resident, 0, n);
-    for (uint32_t k = 0; k < n; k++) {
-        if (!(resident[k] & 1))
-            continue;
-        if (r->vector) {
-            r->vector[((va - r->start) >> FRAME_SHIFT) + k] = 1;
-        } else {
-            int file = !!(value & PTE_FILE);
-            int shared = !file && references[frame_index(gpa) + k] > 1;
-            r->counts[file]++;
-            r->counts[2 + shared]++;
-        }
+    if (n == 0) { /* a large entry of which only a part is asked for */
+        gpa += slot_of(va, 1) * FRAME_SIZE;
+        n = (uint32_t)((min64((va | (BLOCK_SIZE - 1)) + 1, r->end) - va) >> FRAME_SHIFT);
     }
+    if (r->n && r->n + n <= BLOCK_FRAMES && r->gpa + r->n * FRAME_SIZE == gpa &&
+        r->va + r->n * FRAME_SIZE == va && r->file == !!(value & PTE_FILE)) {
+        r->n += n;
+        return 0;
+    }
+    residency_run(r);
+    r->va = va;
+    r->gpa = gpa;
+    r->n = n;
+    r->file = !!(value & PTE_FILE);
     return 0;
 }
 
@@ -934,7 +953,9 @@ int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vec
     memset(vector, 0, pages);
     uint64_t end = va + pages * FRAME_SIZE;
     struct residency r = {.vector = vector, .start = va, .end = end};
-    return walk(as, va, end, 0, visit_residency, &r);
+    int error = walk(as, va, end, 0, visit_residency, &r);
+    residency_run(&r);
+    return error;
 }
 
 /* Resident pages: counts[0] in RAM, [1] of windows, [2] with one owner, [3] with several. */
@@ -946,4 +967,5 @@ void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t count
     uint64_t end = va + pages * FRAME_SIZE;
     struct residency r = {.counts = counts, .start = va, .end = end};
     walk(as, va, end, 0, visit_residency, &r);
+    residency_run(&r);
 }

@@ -204,7 +204,7 @@ def run(
         forked.release()
         verify(mm, model)
         mm.release()
-        assert ram.counters().frames == 0 and ram.counters().spaces == 0
+        assert ram.counters().frames == 0 and ram.counters().spaces == 0 and ram.vmas == 0
     finally:
         ram.close()
 
