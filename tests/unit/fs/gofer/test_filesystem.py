@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sentry.syscalls.file_xattr  # noqa: F401  (registers its calls)
-from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from gofer.attachment import Attachment
+from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.session import Session
+from sentry.vfs.dentry import Location
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, MemoryDest, World
+from tests.unit.gofer.harness import serving
 
 pytestmark = pytest.mark.root
 
@@ -297,3 +304,49 @@ def test_death_of_the_gofer_is_eio_and_not_the_end(world: World) -> None:
     assert world.session.dead
     assert world.read(fd) == b"contents"
     world.ok("close", fd)
+
+
+# --- an attachment that is one file, a session that is duplicated
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_an_attachment_of_one_file_is_read_and_written(
+    host: Path, kernel: Any, task: Any, readonly: bool
+) -> None:
+    fd = os.open(host / "file", os.O_RDONLY if readonly else os.O_RDWR)
+    with serving([Attachment(b"7", fd, readonly)]) as sock:
+        os.close(fd)
+        session = Session(sock, kernel.loop)
+        session.negotiate()
+        fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"7", Options(False, readonly))
+        place = task.mounts.root.location
+        task.ok("openat", AT_FDCWD, b"/file", os.O_CREAT | os.O_RDWR, 0o644)
+        dentry = place.dentry.known_child(b"file")
+        task.mounts.attach(kernel.vfs.new_mount(fs), Location(place.mount, dentry))
+        opened = task.ok("openat", AT_FDCWD, b"/file", os.O_RDONLY, 0)
+        buffer = task.buffer(16)
+        task.mm.buffer_out = lambda addr, count: MemoryDest(task.mm, addr, count)
+        assert task.mm.read(buffer, task.ok("read", opened, buffer, 16)) == b"contents"
+        written = task.call("openat", AT_FDCWD, b"/file", os.O_WRONLY | os.O_TRUNC, 0)
+        if readonly:
+            assert written == -errno.EROFS
+        else:
+            task.ok("write", written, task.mm.place(b"new"), 3)
+            task.ok("fchmod", written, 0o600)
+            task.ok("fsync", written)
+            assert (host / "file").read_bytes() == b"new"
+            assert os.stat(host / "file").st_mode & 0o777 == 0o600
+            task.ok("close", written)
+        task.ok("close", opened)
+
+
+def test_a_duplicated_session_goes_on_with_the_same_fids(world: World, kernel: Any) -> None:
+    assert world.contents(b"/dir/inner") == b"inner"
+    copy = Session(socket.socket(fileno=world.session.duplicate()), kernel.loop)
+    copy.adopt(world.session)
+    world.fs.session = copy
+    world.session.sock.shutdown(socket.SHUT_RDWR)
+    assert world.stat(b"/dir/sub").st_nlink == 2
+    world.ok("unlinkat", AT_FDCWD, b"/dir/inner", 0)
+    assert world.listdir(b"/dir") == [b"sub"]
+    copy.close()
