@@ -1,7 +1,7 @@
 """The seccomp filters of our own processes: allow-lists as data, with a reason for every rule.
 
-`sentry_program` and `gofer_program` are for the kernel, `install` puts every thread of this process under one. What no
-rule allows ends the process (SECCOMP_RET_KILL_PROCESS).
+`sentry_program` and `gofer_program` give what the kernel takes; `install` puts every thread of this
+process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS).
 """
 
 from __future__ import annotations

@@ -30,33 +30,28 @@ SMALL = [
     "head -c 300000 /bin/busybox | gzip | gunzip | md5sum",
     "/no/such/program; echo $?",
 ]
+PYTHON = [
+    "import sys; print(sys.version_info[:2], sys.byteorder)",
+    "import json, hashlib as h; print(h.sha1(json.dumps([1]).encode()).hexdigest())",
+    "raise SystemExit(9)",
+    "import ctypes; ctypes.string_at(0)",
+    "import threading as t; n=[0]\n"
+    "def f():\n  for _ in range(1000): n[0]+=1\n"
+    "a=[t.Thread(target=f) for _ in range(4)]\n[x.start() for x in a]\n[x.join() for x in a]\n"
+    "print(n[0])",
+    "import subprocess as s; print(s.run(['sort'], input=b'b\\na\\n', capture_output=True).stdout)",
+    "import os; r,w=os.pipe(); p=os.fork()\nif not p: os.write(w,b'x'); os._exit(3)\n"
+    "print(os.read(r,9), os.waitpid(p,0)[1])",
+]
 LARGE = [
     ("bash", "-c", "for i in {1..20}; do echo -n $((i*i)),; done; echo"),
-    ("bash", "-c", "diff <(seq 5) <(seq 6); echo ${PIPESTATUS[@]}"),
+    ("bash", "-c", "diff -u /etc/passwd /etc/group | grep -c ^+"),
     ("bash", "-c", "set -o pipefail; false | true; echo $?"),
-    ("python3", "-c", "import sys; print(sys.version_info[:2], sys.byteorder)"),
-    ("python3", "-c", "import json, hashlib; print(hashlib.sha1(json.dumps([1]).encode()).hexdigest())"),
-    ("python3", "-c", "raise SystemExit(9)"),
-    ("python3", "-c", "import os; os.kill(os.getpid(), 11)"),
-    (
-        "python3",
-        "-c",
-        "import threading as t; n=[0]\n"
-        "def f():\n  for _ in range(1000): n[0]+=1\n"
-        "a=[t.Thread(target=f) for _ in range(4)]\n[x.start() for x in a]\n[x.join() for x in a]\n"
-        "print(n[0])",
-    ),
-    (
-        "python3",
-        "-c",
-        "import subprocess as s; print(s.run(['sort'], input=b'b\\na\\n', capture_output=True).stdout)",
-    ),
-    ("python3", "-c", "import os; r,w=os.pipe(); p=os.fork()\nif not p: os.write(w,b'x'); os._exit(3)\n"
-     "print(os.read(r,9), os.waitpid(p,0)[1])"),
+    *(("python3", "-c", text) for text in PYTHON),
     ("perl", "-e", "print join(',', map { $_ ** 2 } 1 .. 5), \"\\n\""),
     ("tar", "-cf", "-", "-C", "/etc", "passwd", "--owner=0", "--group=0", "--mtime=@0"),
     ("find", "/usr/bin", "-name", "py*"),
-]  # fmt: skip
+]
 ENVIRONMENT = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
 
 

@@ -26,7 +26,7 @@ def test_create_of_a_taken_name_is_refused(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "root"))
     store.create(_state("a", os.getpid()))
 
-    with pytest.raises(RuntimeFailure, match="^container with given ID already exists$"):
+    with pytest.raises(RuntimeFailure, match=r"^container with given ID already exists$"):
         store.create(_state("a"))
 
 
@@ -40,7 +40,7 @@ def test_load_gives_what_was_saved_and_remove_forgets_it(tmp_path: Path) -> None
     assert store.load("a") == made
     assert is_alive(store.load("a"))
     store.remove("a")
-    with pytest.raises(RuntimeFailure, match="^container does not exist$"):
+    with pytest.raises(RuntimeFailure, match=r"^container does not exist$"):
         store.load("a")
     store.remove("a")
 

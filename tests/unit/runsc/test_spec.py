@@ -55,7 +55,7 @@ def test_decode_of_something_else_is_an_error(data: bytes) -> None:
 
 
 def test_load_without_bundle_or_document_says_what_runc_says(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeFailure, match="^JSON specification file config.json not found$"):
+    with pytest.raises(RuntimeFailure, match=r"^JSON specification file config.json not found$"):
         spec.load(str(tmp_path))
-    with pytest.raises(RuntimeFailure, match="^chdir .*/none: no such file or directory$"):
+    with pytest.raises(RuntimeFailure, match=r"^chdir .*/none: no such file or directory$"):
         spec.load(str(tmp_path / "none"))
