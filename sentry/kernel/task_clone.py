@@ -36,10 +36,12 @@ from sentry.abi.sched import (
 )
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EMFILE, ENOSYS, EPERM, Errno
 from sentry.fs.pidfd import PidFile
+from sentry.kernel import signal_send, timers
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn, exit_group
 from sentry.kernel.thread_group import ThreadGroup
+from sentry.kernel.work import WORK_STOP
 from sentry.platform.interface import TASK_SIZE, Reg
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue, until
@@ -178,7 +180,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     child.no_new_privs = task.no_new_privs
     child.keep_caps = task.keep_caps
     child.seccomp = task.seccomp
-    child.sched = task.sched
+    child.sched = task.sched and task.sched.for_child()
     child.timer_slack_ns = task.timer_slack_ns
     if not (flags & CLONE_VM and not flags & CLONE_VFORK):
         child.altstack = task.altstack
@@ -200,6 +202,9 @@ def make(task: Task, args: CloneArgs) -> Task:
     kernel.pids.tasks[tid] = child
     if group.exiting:
         condemn(child)  # made while its group dies
+    if group.stopping:
+        child.work |= WORK_STOP
+    signal_send.recalculate(child)
     child_identity(child)
     return child
 
@@ -221,7 +226,7 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
     old = task.group
     parent = old.parent if args.flags & CLONE_PARENT else old
     if args.flags & CLONE_SIGHAND:
-        actions = old.actions
+        actions = old.actions.share()
     else:
         actions = old.actions.copy()
         if args.flags & CLONE_CLEAR_SIGHAND:
@@ -234,6 +239,7 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
     group.oom_score_adj = old.oom_score_adj
     group.personality = old.personality
     task.kernel.pids.groups[tgid] = group
+    timers.watch_cpu_limit(group)
     return group
 
 

@@ -34,6 +34,8 @@ class MemoryManager(Report):
         super().__init__(new_space(), limits or NoLimits(), randomize)
         self.new_space = new_space
         self.users = 1
+        self.barriers = 0
+        """Commands of membarrier(2) that were registered."""
 
     def share(self) -> MemoryManager:
         """CLONE_VM: one more user."""
@@ -68,6 +70,7 @@ class MemoryManager(Report):
         child.brk_start, child.brk_end = self.brk_start, self.brk_end
         child.layout = self._copied_layout()
         child.ipc_lock = self.ipc_lock
+        child.barriers = self.barriers
         try:
             # Not under the feet of other threads: a page must not be copied while they store to it.
             copies = COPIES if self.users == 1 else 0

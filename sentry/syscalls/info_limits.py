@@ -9,6 +9,7 @@ from sentry.abi.capability import CAP_SYS_RESOURCE
 from sentry.abi.resource import (
     RLIM_NLIMITS,
     RLIMIT,
+    RLIMIT_CPU,
     RLIMIT_NOFILE,
     RUSAGE,
     RUSAGE_CHILDREN,
@@ -19,6 +20,7 @@ from sentry.abi.resource import (
 from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import Usage
+from sentry.kernel.timers import watch_cpu_limit
 from sentry.syscalls.args import StructOut, show_choice, signed, struct_in, struct_out, unsigned
 from sentry.syscalls.process import put_usage
 from sentry.syscalls.registry import syscall
@@ -59,6 +61,8 @@ def change_limit(
         if new.rlim_max > old[1] and not task.creds.has(CAP_SYS_RESOURCE):
             raise EPERM("raises the hard limit")
         group.limits.set(number, new.rlim_cur, new.rlim_max)
+        if number == RLIMIT_CPU:
+            watch_cpu_limit(group)
     return old
 
 

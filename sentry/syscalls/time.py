@@ -16,11 +16,12 @@ from sentry.abi.time import (
     STA_UNSYNC,
     TIME_ERROR,
     TIMER_ABSTIME,
+    TIMESPEC,
     TIMEX,
     TIMEZONE,
     TMS,
 )
-from sentry.errors import EFAULT, EINVAL, EOPNOTSUPP, EPERM
+from sentry.errors import EINVAL, EOPNOTSUPP, EPERM
 from sentry.kernel import clocks, timers
 from sentry.kernel.clocks import MAX_NS, NS, CpuClock
 from sentry.kernel.cpu_timers import CpuTimer
@@ -31,7 +32,6 @@ from sentry.syscalls.types import (
     Addr,
     Int,
     TimespecIn,
-    TimespecInOrNull,
     TimespecOut,
     TimevalInOrNull,
     TimevalOut,
@@ -79,14 +79,13 @@ def sys_clock_getres(task: Task, clock: Clock, result: TimespecOut) -> None:
 
 
 @syscall(227)
-def sys_clock_settime(task: Task, clock: Clock, value: TimespecIn) -> None:
+def sys_clock_settime(task: Task, clock: Clock, value: Addr) -> None:
     """clock_settime(2): the clocks are the host's."""
     if clock not in clocks.HOST_CLOCKS and clocks.cpu_clock(task, clock) is None:
         raise EINVAL(f"clock {clock}")
-    if clock != CLOCK_REALTIME:
-        raise EPERM("a CPU clock") if clock < 0 else EINVAL(f"clock {clock} cannot be set")
-    if not 0 <= value.tv_nsec < NS or value.tv_sec < 0:
-        raise EINVAL("time")
+    if clock != CLOCK_REALTIME and clock >= 0:
+        raise EINVAL(f"clock {clock} cannot be set")
+    _duration(TIMESPEC.unpack(task.mm.read(value, TIMESPEC.size)))
     raise EPERM("the clock is the host's")
 
 
@@ -155,7 +154,7 @@ def sys_nanosleep(task: Task, request: TimespecIn, remaining: Addr) -> Any:
 
 @syscall(230)
 def sys_clock_nanosleep(
-    task: Task, clock: Clock, flags: Int, request: TimespecInOrNull, remaining: Addr
+    task: Task, clock: Clock, flags: Int, request: Addr, remaining: Addr
 ) -> Any:
     """clock_nanosleep(2): unknown flags are ignored."""
     if clock not in clocks.SLEEPABLE:
@@ -164,9 +163,7 @@ def sys_clock_nanosleep(
             raise EINVAL(f"clock {clock}")
         if cpu is None or clock == CLOCK_THREAD_CPUTIME_ID:
             raise EOPNOTSUPP(f"no sleep on clock {clock}")
-    if request is None:
-        raise EFAULT("null")
-    time_ns = _duration(request)
+    time_ns = _duration(TIMESPEC.unpack(task.mm.read(request, TIMESPEC.size)))
     absolute = bool(flags & TIMER_ABSTIME)
     if clock not in clocks.SLEEPABLE:
         cpu = clocks.cpu_clock(task, clock)

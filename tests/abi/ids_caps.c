@@ -199,7 +199,7 @@ int main(int argc, char **argv)
         CHECK(prctl(PR_GET_KEEPCAPS) == 0);
         return 0;
     }
-    versions();
+    in_child(versions);
     in_child(sets_only_shrink);
     in_child(leaving_root_drops);
     in_child(keepcaps_keeps);

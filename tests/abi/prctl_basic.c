@@ -117,10 +117,10 @@ static void parent_death(void)
 
 static void subreaper_inherits_orphans(void)
 {
-    int pipefd[2];
+    int pipefd[2], told[2];
     pid_t orphan;
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
-    CHECK(pipe(pipefd) == 0);
+    CHECK(pipe(pipefd) == 0 && pipe(told) == 0);
     pid_t middle = fork();
     if (middle == 0) {
         if ((orphan = fork()) == 0) {
@@ -129,15 +129,14 @@ static void subreaper_inherits_orphans(void)
             read(pipefd[0], &byte, 1);
             _exit(5);
         }
-        CHECK(write(pipefd[1], &orphan, sizeof orphan) == sizeof orphan);
+        CHECK(write(told[1], &orphan, sizeof orphan) == sizeof orphan);
         _exit(0);
     }
     CHECK(waitpid(middle, NULL, 0) == middle);
     int status;
-    CHECK(read(pipefd[0], &orphan, 0) == 0);
+    CHECK(read(told[0], &orphan, sizeof orphan) == sizeof orphan);
     close(pipefd[1]);
-    orphan = waitpid(-1, &status, 0);
-    CHECK(orphan > 0 && orphan != middle && WEXITSTATUS(status) == 5);
+    CHECK(waitpid(orphan, &status, 0) == orphan && WEXITSTATUS(status) == 5);
     close(pipefd[0]);
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
 }
@@ -168,7 +167,8 @@ static void no_ports_without_rights(void)
     CHECK(iopl(0) == 0);
     CHECK_ERR(ioperm(65535, 2, 1), EINVAL);
     CHECK_ERR(ioperm(0, 0, 1), EINVAL);
-    if (fork() == 0) {
+    pid_t child = fork();
+    if (child == 0) {
         CHECK(setuid(1234) == 0);
         CHECK_ERR(iopl(3), EPERM);
         CHECK_ERR(ioperm(0x80, 1, 1), EPERM);
@@ -176,7 +176,7 @@ static void no_ports_without_rights(void)
         _exit(0);
     }
     int status;
-    CHECK(wait(&status) > 0 && status == 0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
 int main(void)

@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -109,7 +110,7 @@ static void names_and_arguments(char **argv)
     CHECK(slurp("/proc/self/environ") > 0);
 }
 
-static void links_of_the_process(char *path)
+static void links_of_the_process(void)
 {
     char cwd[4096], exe[4096];
     struct stat a, b;
@@ -121,7 +122,43 @@ static void links_of_the_process(char *path)
     CHECK(stat(exe, &a) == 0 && stat("/proc/self/exe", &b) == 0 && a.st_ino == b.st_ino);
     CHECK(stat("/proc/self/cwd", &a) == 0 && stat(".", &b) == 0 && a.st_ino == b.st_ino);
     CHECK(stat("/proc/self/root/proc", &a) == 0 && stat("/proc", &b) == 0 && a.st_ino == b.st_ino);
-    CHECK(open("/proc/self/exe", O_WRONLY) == -1 && errno == ETXTBSY);
+    int fd = open("/proc/self/exe", O_WRONLY);
+    CHECK(fd == -1);
+}
+
+static void running_program_cannot_be_written(void)
+{
+    int from = open("/proc/self/exe", O_RDONLY), to = open("busy", O_CREAT | O_WRONLY, 0700), n;
+    CHECK(from >= 0 && to >= 0);
+    while ((n = read(from, text, sizeof text)) > 0)
+        CHECK(write(to, text, n) == n);
+    CHECK_ERR(execl("./busy", "busy", NULL), ETXTBSY);
+    close(from);
+    close(to);
+    int tell[2], status;
+    char byte;
+    CHECK(pipe(tell) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(tell[1], 1);
+        execl("./busy", "busy", "pause", NULL);
+        _exit(1);
+    }
+    CHECK(read(tell[0], &byte, 1) == 1);
+    CHECK_ERR(open("busy", O_WRONLY), ETXTBSY);
+    CHECK_ERR(open("busy", O_RDWR | O_TRUNC), ETXTBSY);
+    CHECK_ERR(truncate("busy", 0), ETXTBSY);
+    sprintf(text, "/proc/%d/exe", child);
+    char path[4096];
+    CHECK(getcwd(path, sizeof path - 10));
+    strcat(path, strcmp(path, "/") ? "/busy" : "busy");
+    CHECK(link_is(text, path));
+    kill(child, 9);
+    CHECK(waitpid(child, &status, 0) == child && WTERMSIG(status) == 9);
+    to = open("busy", O_WRONLY);
+    CHECK(to >= 0);
+    close(to);
+    unlink("busy");
 }
 
 static void descriptors(void)
@@ -319,11 +356,16 @@ static void others_are_private(void)
 
 int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        write(1, "x", 1);
+        pause();
+    }
     CHECK(malloc(100) != NULL);
     self_is_a_link();
     status_and_stat();
     names_and_arguments(argv);
-    links_of_the_process(argv[0]);
+    links_of_the_process();
+    running_program_cannot_be_written();
     descriptors();
     memory();
     limits_and_scores();

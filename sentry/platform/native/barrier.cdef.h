@@ -1,0 +1,1 @@
+int host_membarrier(int command);
