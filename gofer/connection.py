@@ -54,7 +54,7 @@ class Connection:
         self.closed = False
         self.donates = sock.family == socket.AF_UNIX
         self.table = server.table
-        self.fids = FidTable(server.table, server.limits.max_fids)
+        self.fids = FidTable(server.table, server.fid_budget)
         self._reader = FrameReader(MSIZE_MAX)
         self._backlog: deque[tuple[int, Message]] = deque()
         self._in_flight: dict[int, InFlight] = {}

@@ -35,14 +35,23 @@ class Fid:
         self.xattr: XattrState | None = None
 
 
+class FidBudget:
+    """How many fids all sessions of a server may have together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+
 class FidTable:
-    """The fids of one session, at most `limit`."""
+    """The fids of one session."""
 
-    __slots__ = ("_fids", "_limit", "_table")
+    __slots__ = ("_budget", "_fids", "_table")
 
-    def __init__(self, table: NodeTable, limit: int) -> None:
+    def __init__(self, table: NodeTable, budget: FidBudget) -> None:
         self._table = table
-        self._limit = limit
+        self._budget = budget
         self._fids: dict[int, Fid] = {}
 
     def __len__(self) -> int:
@@ -60,10 +69,8 @@ class FidTable:
 
     def bind(self, number: int, node: Node, uid: int) -> Fid:
         """A new fid. Raises EBADF if the number is taken, EMFILE at the ceiling."""
-        if number in self._fids:
-            raise error(errno.EBADF)
-        if len(self._fids) >= self._limit:
-            raise error(errno.EMFILE)
+        self.check_free(number)
+        self._budget.left -= 1
         node.refs += 1
         fid = self._fids[number] = Fid(node, uid)
         return fid
@@ -72,7 +79,7 @@ class FidTable:
         """Raises what `bind` would raise, before anything else is done."""
         if number in self._fids:
             raise error(errno.EBADF)
-        if len(self._fids) >= self._limit:
+        if self._budget.left <= 0:
             raise error(errno.EMFILE)
 
     def rebind(self, fid: Fid, node: Node) -> None:
@@ -85,6 +92,7 @@ class FidTable:
         """Forget a fid; its file is closed."""
         fid = self.get(number)
         del self._fids[number]
+        self._budget.left += 1
         if fid.file is not None:
             fid.file.close()
         self._table.release(fid.node)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gofer.attachment import Attachment
 from gofer.connection import Connection
+from gofer.fid import FidBudget
 from gofer.locks import LockTable
 from gofer.node import Node, NodeTable
 from gofer.pool import Pool
@@ -24,11 +25,11 @@ from gofer.pool import Pool
 class Limits:
     """Ceilings on what clients can make this process hold."""
 
-    max_fids: int = 32768
-    """Per session."""
+    max_fids: int = 131072
+    """Of all sessions."""
     max_nodes: int = 131072
     max_node_fds: int = 8192
-    max_connections: int = 64
+    max_connections: int = 1024
     pool_threads: int = 4
 
 
@@ -56,6 +57,7 @@ class Server:
         self.limits = limits or Limits()
         self.log = log
         self.table = NodeTable(self.limits.max_nodes, self.limits.max_node_fds)
+        self.fid_budget = FidBudget(self.limits.max_fids)
         self.locks = LockTable()
         self.pool = Pool(self.limits.pool_threads)
         self.roots: dict[bytes, Node] = {}

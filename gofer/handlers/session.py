@@ -90,5 +90,11 @@ def duplicate(conn: Connection, msg: Tdupx) -> Donation:
     if server.connections >= server.limits.max_connections or not conn.donates:
         raise error(errno.EMFILE)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.add(ours).adopt(conn)
+    copy = server.add(ours)
+    try:
+        copy.adopt(conn)
+    except OSError:
+        copy.close()
+        theirs.close()
+        raise
     return Donation(Rdupx(), theirs.detach())

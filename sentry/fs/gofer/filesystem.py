@@ -19,6 +19,7 @@ from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.errors import EIO, EPROTO, from_number
 from sentry.fs.gofer.directory import GoferDirectory
+from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.regular import GoferRegular
@@ -53,12 +54,12 @@ class DirectoryFids:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._order: dict[GoferDirectory, None] = {}
+        self._order: dict[DirectoryCache, None] = {}
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def bound(self, directory: GoferDirectory) -> None:
+    def bound(self, directory: DirectoryCache) -> None:
         """It has just got one."""
         self._order[directory] = None
         while len(self._order) > self._limit:
@@ -67,13 +68,13 @@ class DirectoryFids:
             fid, oldest.fid = oldest.fid, -1
             oldest.fs.session.clunk(fid)
 
-    def used(self, directory: GoferDirectory) -> None:
+    def used(self, directory: DirectoryCache) -> None:
         """Move it to the end; roots and removed directories are not in the order."""
         if directory in self._order:
             del self._order[directory]
             self._order[directory] = None
 
-    def keep(self, directory: GoferDirectory) -> None:
+    def keep(self, directory: DirectoryCache) -> None:
         """Its fid cannot be had again: it goes only with the inode."""
         self._order.pop(directory, None)
 
@@ -104,7 +105,7 @@ class GoferFileSystem(FileSystem):
         self.handles = HandleCache() if options.handles is None else options.handles
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
         self._inodes: WeakValueDictionary[Key, GoferInode] = WeakValueDictionary()
-        self._listings: dict[GoferDirectory, int] = {}
+        self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
         self._names = 0
         fid = session.attach(attachment)
@@ -144,7 +145,7 @@ class GoferFileSystem(FileSystem):
 
     # --- inodes
 
-    def inode_of(self, block: bytes, parent: GoferDirectory, name: bytes) -> GoferInode:
+    def inode_of(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
         """The inode whose attributes were just seen as `name` of `parent`."""
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
@@ -156,7 +157,7 @@ class GoferFileSystem(FileSystem):
         parent.remember(name, inode)
         return inode
 
-    def inode_listed(self, block: bytes, parent: GoferDirectory, name: bytes) -> GoferInode:
+    def inode_listed(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
         """The same for attributes from a listing, which are older than those an inode has."""
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
@@ -182,14 +183,14 @@ class GoferFileSystem(FileSystem):
         """Its last name is gone: the number may come back as another file."""
         if self._inodes.get(inode.key) is inode:
             del self._inodes[inode.key]
-        if isinstance(inode, GoferDirectory):
+        if isinstance(inode, DirectoryCache):
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)
 
     # --- bounds
 
-    def listed(self, directory: GoferDirectory, entries: int) -> None:
+    def listed(self, directory: DirectoryCache, entries: int) -> None:
         """A directory has a complete listing in memory now."""
         self._listed += entries - self._listings.pop(directory, 0)
         self._listings[directory] = entries
@@ -204,7 +205,7 @@ class GoferFileSystem(FileSystem):
         if self._names > MAX_NAMES:
             self._names = 0
             for inode in list(self._inodes.values()):
-                if isinstance(inode, GoferDirectory):
+                if isinstance(inode, DirectoryCache):
                     inode.names.clear()
 
 

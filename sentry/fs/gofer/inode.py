@@ -34,7 +34,7 @@ from sentry.wait.fiber import Mode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sentry.fs.gofer.directory import GoferDirectory
+    from sentry.fs.gofer.directory_cache import DirectoryCache
     from sentry.fs.gofer.filesystem import GoferFileSystem
 
 Key = tuple[int, int]
@@ -52,7 +52,7 @@ class GoferInode(Inode):
         self.rdev = attributes.rdev
         self.key = key
         self.fid = -1
-        self.parent: GoferDirectory | None = None
+        self.parent: DirectoryCache | None = None
         self.name = b""
         self.attributes = attributes
         self.fresh = True
@@ -70,7 +70,7 @@ class GoferInode(Inode):
 
     # --- how it is reached
 
-    def anchor(self, parent: GoferDirectory, name: bytes) -> None:
+    def anchor(self, parent: DirectoryCache, name: bytes) -> None:
         """It was seen as `name` in `parent`."""
         self.parent, self.name = parent, name
 

@@ -205,6 +205,18 @@ def test_sessions_have_a_ceiling(local: MakeLocal) -> None:
         os.close(fd)
 
 
+def test_a_duplicate_that_does_not_fit_leaves_nothing_behind(local: MakeLocal) -> None:
+    served = local(Limits(max_fids=5))
+    served.client.start()
+    for fid in range(1, 4):
+        served.client.call(Twalk(0, fid, []))
+    with pytest.raises(OSError) as caught:
+        served.client.call(Tdupx())
+    assert caught.value.errno == errno.EMFILE
+    assert served.server.connections == 1
+    served.client.call(Twalk(0, 4, []))
+
+
 def test_nodes_lose_their_descriptors_and_are_found_again(local: MakeLocal, tree: Path) -> None:
     """More directories than there may be descriptors, each with a fid."""
     served = local(Limits(max_node_fds=4))

@@ -1,0 +1,226 @@
+"""`DirectoryCache`: what is known of a directory's names, and how it is found out.
+
+`names` says what the names were found to mean; in exclusive mode that is the truth until the Sentry
+changes it. `listing` is a complete one, with the attributes that came with it: a walk after `ls`
+makes no request. `generation` tells a lookup that was asleep that names have changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import stat as modes
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from gofer.p9.attributes import Attributes as WireAttributes
+from gofer.p9.constants import MAX_WALK, NOFID, NOOPEN
+from gofer.p9.extensions import Rreaddirx, Rwalkx, Treaddirx, Twalkx
+from gofer.p9.fields import ATTR_SIZE
+from sentry.errors import EIO, ENOENT, ESTALE, from_number
+from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.session import expect
+from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.filesystem import GoferFileSystem
+
+_TAIL = struct.Struct("<QH")
+_MAX_ENTRIES = 1 << 20
+Listed = tuple[DirEntry, bytes | None]
+"""An entry, and the attributes that came with it if they still hold."""
+
+
+class DirectoryCache(GoferInode):
+    """A directory of the host whose names are looked up."""
+
+    __slots__ = ("generation", "listing", "names")
+
+    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+        super().__init__(fs, key, attributes)
+        self.names: dict[bytes, ref[GoferInode] | Absent] = {}
+        self.listing: dict[bytes, Listed] | None = None
+        self.generation = 0
+
+    # --- fids
+
+    async def directory_fid(self) -> int:
+        """Its fid; walked to anew from the nearest ancestor that has one."""
+        if self.fid >= 0:
+            self.fs.fids.used(self)
+            return self.fid
+        chain: list[DirectoryCache] = []
+        at: DirectoryCache = self
+        while at.fid < 0:
+            if at.parent is None or at.gone:
+                raise ESTALE(f"ino {at.ino} has no name any more")
+            chain.append(at)
+            at = at.parent
+        chain.reverse()
+        for start in range(0, len(chain), MAX_WALK):
+            at = await self._walk_down(at, chain[start : start + MAX_WALK])
+        return self.fid
+
+    async def _walk_down(self, at: DirectoryCache, chain: list[DirectoryCache]) -> DirectoryCache:
+        session, last = self.fs.session, chain[-1]
+        bound = session.new_fid()
+        names = [directory.name for directory in chain]
+        request = Twalkx(at.fid, bound, NOOPEN, 0, names)
+        pending = session.send(request)
+        try:
+            reply = expect(await session.wait(pending), Rwalkx)
+            if reply.error:
+                raise from_number(reply.error)
+        except BaseException:
+            session.free_fid(bound)
+            raise
+        try:
+            last.check_same(reply.blocks[-1])
+        except ESTALE:
+            session.clunk(bound)
+            raise
+        if last.fid >= 0:  # another fiber was faster
+            session.clunk(bound)
+        else:
+            last.fid = bound
+            self.fs.fids.bound(last)
+        return last
+
+    # --- what is known of the names
+
+    def remember(self, name: bytes, inode: GoferInode) -> None:
+        """`name` was found to be `inode`."""
+        inode.anchor(self, name)
+        if name not in self.names:
+            self.fs.count_name()
+        self.names[name] = ref(inode)
+
+    def forget_attributes(self, name: bytes) -> None:
+        """The attributes that came with the listing are old."""
+        if self.listing is not None:
+            listed = self.listing.get(name)
+            if listed is not None and listed[1] is not None:
+                self.listing[name] = (listed[0], None)
+
+    def known(self, name: bytes) -> GoferInode | None:
+        """The inode in memory that had this name last."""
+        found = self.names.get(name)
+        return None if found is None or isinstance(found, Absent) else found()
+
+    def added(self, name: bytes, inode: GoferInode) -> None:
+        """The Sentry has made a name."""
+        self.names_changed()
+        self.remember(name, inode)
+        if self.listing is not None:
+            self.listing[name] = (DirEntry(name, inode.ino, inode.kind), None)
+
+    def removed(self, name: bytes) -> None:
+        """The Sentry has removed a name."""
+        self.names_changed()
+        if name not in self.names:
+            self.fs.count_name()
+        self.names[name] = ABSENT
+        if self.listing is not None:
+            self.listing.pop(name, None)
+
+    def names_changed(self) -> None:
+        """Lookups under way are not to be remembered; times and nlink are other ones now."""
+        self.generation += 1
+        self.changed()
+
+    def drop_listing(self) -> None:
+        """Give the memory back."""
+        self.listing = None
+
+    # --- walking
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:
+        if not self.fs.exclusive:
+            return None
+        found = self.names.get(name)
+        if found is not None:
+            if found is ABSENT:
+                return ABSENT
+            assert not isinstance(found, Absent)
+            inode = found()
+            if inode is not None:
+                if inode.parent is None:  # it was known by a name that is gone
+                    inode.anchor(self, name)
+                return inode
+        if self.listing is None:
+            return None
+        listed = self.listing.get(name)
+        if listed is None:
+            return ABSENT
+        block = listed[1]
+        return None if block is None else self.fs.inode_listed(block, self, name)
+
+    async def lookup(self, name: bytes) -> Inode | Absent:
+        if self.gone:
+            return ABSENT
+        fid = await self.directory_fid()
+        generation = self.generation
+        reply = expect(await self.fs.session.call(Twalkx(fid, NOFID, NOOPEN, 0, [name])), Rwalkx)
+        if generation != self.generation and self.fs.exclusive:
+            again = self.lookup_cached(name)
+            return again if again is not None else await self.lookup(name)
+        if reply.error == ENOENT.number:
+            if name not in self.names:
+                self.fs.count_name()
+            self.names[name] = ABSENT
+            return ABSENT
+        if reply.error:
+            raise from_number(reply.error)
+        if not reply.blocks:
+            raise EIO("a walk without attributes")
+        inode = self.fs.inode_of(reply.blocks[-1], self, name)
+        if inode.is_symlink:
+            inode.target = reply.target
+        return inode
+
+    async def entries(self) -> Sequence[DirEntry]:
+        if self.listing is not None and self.fs.exclusive:
+            return [entry for entry, _ in self.listing.values()]
+        if self.gone:
+            return []
+        generation = self.generation
+        listing = await self._read_listing()
+        if self.fs.exclusive and generation == self.generation:
+            self.listing = listing
+            self.fs.listed(self, len(listing))
+        return [entry for entry, _ in listing.values()]
+
+    async def _read_listing(self) -> dict[bytes, Listed]:
+        fid = await self.directory_fid()
+        session = self.fs.session
+        listing: dict[bytes, Listed] = {}
+        offset = 0
+        while len(listing) < _MAX_ENTRIES:
+            request = Treaddirx(fid, offset, session.msize)
+            data = expect(await session.call(request), Rreaddirx).data
+            if not data:
+                break
+            offset = self._parse(data, listing)
+        return listing
+
+    def _parse(self, data: bytes, listing: dict[bytes, Listed]) -> int:
+        """Add the entries of one reply; the cookie of the last one."""
+        pos, end, cookie = 0, len(data), 0
+        number = self.fs.numbering.ino
+        while pos + ATTR_SIZE + _TAIL.size <= end:
+            block = data[pos : pos + ATTR_SIZE]
+            pos += ATTR_SIZE
+            cookie, length = _TAIL.unpack_from(data, pos)
+            pos += _TAIL.size
+            name = data[pos : pos + length]
+            pos += length
+            if not name or b"/" in name or name in (b".", b".."):
+                raise EIO("a listing with an impossible name")
+            wire = WireAttributes.unpack(block)
+            entry = DirEntry(name, number(wire.dev, wire.ino), modes.S_IFMT(wire.mode))
+            # Other names of the same file would not hear of a change.
+            alone = wire.nlink == 1 or modes.S_ISDIR(wire.mode)
+            listing[name] = (entry, block if alone else None)
+        if pos != end:
+            raise EIO("a listing that is cut short")
+        return cookie
