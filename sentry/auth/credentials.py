@@ -129,7 +129,7 @@ class Credentials:
             if euid != UNCHANGED and euid not in (self.uid, self.euid, self.suid):
                 raise EPERM(f"setreuid effective {euid}")
         saved = self.suid
-        if ruid != UNCHANGED or (euid != UNCHANGED and euid != self.uid):
+        if ruid != UNCHANGED or euid not in (UNCHANGED, self.uid):
             saved = new_effective
         return self._with_uids(new_real, new_effective, saved)
 
@@ -203,7 +203,7 @@ class Credentials:
             if egid != UNCHANGED and egid not in (self.gid, self.egid, self.sgid):
                 raise EPERM(f"setregid effective {egid}")
         saved = self.sgid
-        if rgid != UNCHANGED or (egid != UNCHANGED and egid != self.gid):
+        if rgid != UNCHANGED or egid not in (UNCHANGED, self.gid):
             saved = new_effective
         return replace(self, gid=new_real, egid=new_effective, sgid=saved, fsgid=new_effective)
 

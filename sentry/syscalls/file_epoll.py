@@ -84,11 +84,11 @@ def sys_epoll_ctl(task: Task, epfd: UInt, op: Int, fd: UInt, event: Addr) -> Non
 async def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) -> int:
     """do_epoll_wait(): `where` is the address and the number of events."""
     addr, limit = where
+    epoll = task.files.get(epfd)
     if not 0 < limit <= MAX_EVENTS:
         raise EINVAL(f"{limit} events")
     if addr + limit * EPOLL_EVENT.size > TASK_END:
         raise EFAULT(f"{addr:#x}")
-    epoll = task.files.get(epfd)
     if not isinstance(epoll, EpollFile):
         raise EINVAL("not an epoll")
     found: list[tuple[int, int]] = []

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
+UNSIGNED = (1 << 64) - 1
 
 
 async def attributes_of(location: Location) -> Attributes:
@@ -61,8 +62,9 @@ def pack_stat(location: Location, a: Attributes) -> bytes:
     """struct stat."""
     return STAT.pack(
         a.dev if a.dev is not None else location.dentry.inode.fs.dev, a.ino, a.nlink, a.mode,
-        a.uid, a.gid, 0, a.rdev, a.size, a.block_size, a.blocks, *divmod(a.atime_ns, NS),
-        *divmod(a.mtime_ns, NS), *divmod(a.ctime_ns, NS), b"",
+        a.uid, a.gid, 0, a.rdev, a.size, a.block_size, a.blocks,
+        a.atime_ns // NS & UNSIGNED, a.atime_ns % NS, a.mtime_ns // NS & UNSIGNED, a.mtime_ns % NS,
+        a.ctime_ns // NS & UNSIGNED, a.ctime_ns % NS, b"",
     )  # fmt: skip
 
 

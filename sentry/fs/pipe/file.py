@@ -113,7 +113,7 @@ def new_pipe(vfs: Vfs, owner: Owner, flags: int) -> tuple[PipeFile, PipeFile]:
     """pipe2(2): the ends for reading and for writing. `flags`: O_NONBLOCK, O_DIRECT."""
     inode = PipeInode(vfs, owner)
     location = vfs.anon_location(inode, b"pipe:[%d]" % inode.ino)
-    pipe = Pipe(vfs)
+    pipe = inode.fifo = Pipe(vfs)
     return (
         PipeFile(location, O_RDONLY | flags & O_NONBLOCK, pipe),
         PipeFile(location, O_WRONLY | flags, pipe),
@@ -129,6 +129,9 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     pipe: Pipe = inode.fifo
     if pipe is None:
         pipe = inode.fifo = Pipe(caller.kernel.vfs)
+    if isinstance(inode, PipeInode):
+        # /proc/self/fd/N of a pipe: no waiting for a partner
+        return PipeFile(location, flags, pipe)
     if access == O_WRONLY and flags & O_NONBLOCK and not pipe.readers:
         if not pipe.writers:
             inode.fifo = None
