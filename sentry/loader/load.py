@@ -28,7 +28,7 @@ from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.layout import ProgramLayout
 from sentry.platform.interface import TASK_SIZE
-from sentry.vfs.exec import close_exec, open_exec, read_exec
+from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.wait.fiber import Killed
 
 if TYPE_CHECKING:
@@ -224,6 +224,7 @@ async def _build(
     layout.env_start, layout.env_end = built.env_start, built.env_end
     layout.auxv = auxv.pack(vector)
     layout.vdso = vdso
+    layout.program = Running(chain.file.inode)
     mm.layout = layout
     return entry, built.stack_pointer
 

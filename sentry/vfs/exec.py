@@ -11,6 +11,7 @@ from sentry.auth.permissions import MAY_EXEC
 from sentry.errors import EINVAL, ELOOP
 from sentry.mm.buffers import KernelDest
 from sentry.vfs.file import Caller, FileDescription, settle
+from sentry.vfs.interface import Inode
 from sentry.vfs.open import OpenHow, allow_write, deny_write, open_location
 from sentry.vfs.walk import resolve
 
@@ -41,6 +42,19 @@ async def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> File
         file.decref()
         raise
     return file
+
+
+class Running:
+    """A program runs from a file: nobody can open it for writing while this object lives."""
+
+    __slots__ = ("_inode",)
+
+    def __init__(self, inode: Inode) -> None:
+        deny_write(inode)
+        self._inode = inode
+
+    def __del__(self) -> None:
+        allow_write(self._inode)
 
 
 async def close_exec(file: FileDescription) -> None:

@@ -99,6 +99,26 @@ class Directory(Node):
         """For getdents."""
         return DirectoryFile(location, flags)
 
+    async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """Nothing can be made; the errno is that of the lookup in Linux."""
+        raise self.fs.cannot_create
+
+    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def link(self, name: bytes, target: Inode) -> None:
+        """As `create`."""
+        raise self.fs.cannot_create
+
 
 class TableDirectory(Directory):
     """A directory with fixed names: name → a function that makes the child."""

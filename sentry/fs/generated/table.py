@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+from sentry.errors import EPERM, Errno
 from sentry.vfs.interface import FileSystem, StatFs
 
 
@@ -12,6 +13,8 @@ class TableFs(FileSystem):
 
     block_size = 4096
     root_ino = 1
+    cannot_create: type[Errno] = EPERM
+    """What an attempt to make a file gives."""
 
     @staticmethod
     def child_ino(parent: int, name: bytes) -> int:

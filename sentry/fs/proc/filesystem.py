@@ -64,6 +64,7 @@ class ProcFs(TableFs):
     name = "proc"
     magic = PROC_SUPER_MAGIC
     block_size = 1024
+    cannot_create = ENOENT
 
     def __init__(self, kernel: Any) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)

@@ -110,9 +110,17 @@ def oom_score(view: View) -> str:
     return f"{max(0, (1000 + badness(view)) * 2 // 3)}\n"
 
 
+def within(data: bytes, low: int, high: int) -> int:
+    """A written C int in a range. Raises: EINVAL, ERANGE."""
+    value = number(data, -(1 << 31), (1 << 31) - 1)
+    if not low <= value <= high:
+        raise EINVAL(f"{value}")
+    return value
+
+
 def set_oom_score_adj(view: View, data: bytes) -> None:
     """Lower than it was needs CAP_SYS_RESOURCE."""
-    change_oom(view, number(data, -1000, 1000))
+    change_oom(view, within(data, -1000, 1000))
 
 
 def change_oom(view: View, value: int) -> None:
@@ -131,7 +139,7 @@ def oom_score_adj(view: View) -> str:
 
 def set_oom_adj(view: View, data: bytes) -> None:
     """The old scale of -17 to 15."""
-    value = number(data, -17, 15)
+    value = within(data, -17, 15)
     change_oom(view, 1000 if value == 15 else value * 1000 // 17 if value > -17 else -1000)
 
 

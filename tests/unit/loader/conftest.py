@@ -28,7 +28,9 @@ class Program:
         self.fd = os.open(path, os.O_RDONLY)
         self.backing = HostBacking(ram.windows, self.fd, False)
         self.xattrs: dict[bytes, bytes] = {}
-        self.inode = SimpleNamespace(mode=mode, uid=0, gid=0, getxattr=self.getxattr)
+        self.inode = SimpleNamespace(
+            mode=mode, uid=0, gid=0, getxattr=self.getxattr, write_count=0
+        )
         self.location = SimpleNamespace(mount=SimpleNamespace(flags=mount_flags), path=path)
         self.refs = 1
 

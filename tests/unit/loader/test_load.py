@@ -231,6 +231,17 @@ def test_set_user_id_does_not_count_there(world: Any, load: Load, why: str) -> N
     assert not image.secure
 
 
+def test_program_cannot_be_written_while_it_runs(world: Any, load: Load) -> None:
+    opened = world.open(DYNAMIC)
+    image = load(opened)
+    child = image.mm.fork()
+    assert opened.inode.write_count == -1
+    image.mm.release()
+    assert opened.inode.write_count == -1
+    child.release()
+    assert opened.inode.write_count == 0
+
+
 def test_unreadable_program_is_not_dumpable(world: Any, load: Load) -> None:
     image = load(world.open(DYNAMIC, 0o100711))
     assert not image.dumpable and not image.secure
