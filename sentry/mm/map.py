@@ -76,8 +76,11 @@ class AddressMap:
         """RLIMIT_AS, RLIMIT_DATA: may_expand_vm(), mm/vma.c; `charge`: counts as committed."""
         if (self.total_pages + pages) << 12 > self.limits.rlimit(RLIMIT_AS):
             raise ENOMEM("RLIMIT_AS")
-        if data and (self.data_pages + pages) << 12 > self.limits.rlimit(RLIMIT_DATA):
-            raise ENOMEM("RLIMIT_DATA")
+        if data:
+            limit = self.limits.rlimit(RLIMIT_DATA)
+            # Zero forbids only brk: Linux allows the rest for Valgrind's sake.
+            if limit and (self.data_pages + pages) << 12 > limit:
+                raise ENOMEM("RLIMIT_DATA")
         if charge and pages << 12 > self.space.ram.commit_limit:
             raise ENOMEM("more than there is memory (overcommit)")
 

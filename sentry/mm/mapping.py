@@ -19,7 +19,6 @@ from sentry.abi.mman import (
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
     MAP_STACK,
-    MAP_SYNC,
     MAP_TYPE,
     MCL_FUTURE,
     PROT_EXEC,
@@ -46,8 +45,8 @@ from sentry.mm.vma import PAGE_MASK, Backing, Vma, VmFlag
 from sentry.platform.memory import Bytes
 
 PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
-LEGACY_FLAGS: Final = 0x7FFFF | MAP_FIXED_NOREPLACE
-"""LEGACY_MAP_MASK of include/linux/mman.h, a little more generous."""
+LEGACY_FLAGS: Final = 0x7C07F9F3
+"""LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""
 COPY_AT_ONCE: Final = 64 << 10
 ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
 
@@ -169,14 +168,15 @@ class Mapping(Faults):
         else:
             if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
                 raise EINVAL("neither shared nor private")
-            if kind == MAP_SHARED_VALIDATE and flags & ~(LEGACY_FLAGS | MAP_SHARED_VALIDATE):
+            if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_FLAGS:
                 raise EOPNOTSUPP("flags")
-            if kind == MAP_SHARED_VALIDATE and flags & MAP_SYNC:
-                raise EOPNOTSUPP("MAP_SYNC")
             if kind != MAP_PRIVATE:
                 if prot & PROT_WRITE and not file.writable:
                     raise EACCES("a writable shared mapping of a file not open for writing")
-                if not file.writable:
+                sealed = getattr(file, "write_sealed", False)
+                if prot & PROT_WRITE and sealed:
+                    raise EPERM("sealed against writing")
+                if not file.writable or sealed:
                     result &= ~VmFlag.MAYWRITE
             if not file.readable:
                 raise EACCES("the file is not open for reading")
@@ -198,7 +198,8 @@ class Mapping(Faults):
 
     def _backing(self, length: int, shared: bool, file: MappedFile | None) -> Backing | None:
         if file is not None:
-            backing: Backing | None = file.mmap_backing(shared and file.writable)
+            stores = shared and file.writable and not getattr(file, "write_sealed", False)
+            backing: Backing | None = file.mmap_backing(stores)
             if backing is None:
                 raise ENODEV("cannot be mapped")
             return backing

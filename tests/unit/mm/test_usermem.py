@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE
-from sentry.errors import E2BIG, EFAULT, EINVAL, ENAMETOOLONG, ENOENT
+from sentry.errors import E2BIG, EFAULT, EINVAL, ENAMETOOLONG
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.mm.manager import MemoryManager
 
