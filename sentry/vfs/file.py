@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
+from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno
 from sentry.vfs.watches import tell
@@ -113,6 +114,8 @@ class FileDescription:
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
     seekable = False
     """pread, pwrite, lseek work; else ESPIPE."""
+    write_sealed = False
+    """F_SEAL_WRITE: shared mappings can only read."""
 
     def __init__(self, location: Location, flags: int, queue: WaitQueue | None = None) -> None:
         self.location = location
@@ -139,6 +142,11 @@ class FileDescription:
     def inode(self) -> Inode:
         """The file."""
         return self.location.dentry.inode
+
+    @property
+    def no_exec(self) -> bool:
+        """It lies on a noexec mount: nothing can be mapped to run."""
+        return bool(self.location.mount.flags & MS_NOEXEC)
 
     # --- life
 

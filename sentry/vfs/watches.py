@@ -61,4 +61,4 @@ def tell_child(
 def tell_self(inode: Inode, mask: int) -> None:
     """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF, IN_ATTRIB)."""
     if inode.watches is not None:
-        inode.watches.tell(mask | (IN_ISDIR if inode.is_dir else 0))
+        inode.watches.tell(mask)

@@ -111,6 +111,11 @@ class TmpOpenFile(RegularFile):
         assert isinstance(inode, TmpFile)
         return inode
 
+    @property
+    def write_sealed(self) -> bool:  # type: ignore[override]
+        """The inode's seals."""
+        return bool(self.file.seals & WRITE_SEALS)
+
     def size_now(self) -> int:
         """The size."""
         return self.file.size_of()[0]
