@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from kvm.binding import lib
 from runsc import sandbox, signals
 from runsc.container import State, start_time
 from runsc.convert import Container
@@ -17,6 +17,7 @@ from runsc.listener import listen
 from runsc.options import Globals
 from sentry.config import SandboxConfig
 
+KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
 
 
@@ -39,8 +40,10 @@ def open_kvm() -> int:
         raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
     except OSError as error:
         raise RuntimeFailure(f"/dev/kvm cannot be opened: {error.strerror}{_KVM_HINT}") from None
-    if not stat.S_ISCHR(os.fstat(fd).st_mode):
-        raise RuntimeFailure(f"/dev/kvm is not a device{_KVM_HINT}")
+    try:
+        fcntl.ioctl(fd, KVM_GET_API_VERSION)
+    except OSError:
+        raise RuntimeFailure(f"/dev/kvm is not KVM's device{_KVM_HINT}") from None
     return fd
 
 

@@ -1,0 +1,63 @@
+"""An ordinary user who may open /dev/kvm needs no root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import Bundle, Result, execute, kvm_is_usable
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+UID = 54321
+AS_USER = Path(__file__).with_name("as_user.py")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of that user, reachable by everybody (pytest's own are not)."""
+    path = Path(tempfile.mkdtemp(prefix="runsc-test-"))
+    path.chmod(0o755)
+    os.chown(path, UID, UID)
+    yield path
+    shutil.rmtree(path)
+
+
+def _as_user(folder: Path, *args: str) -> Result:
+    return execute([sys.executable, AS_USER, str(UID), f"--root={folder}/state", *args])
+
+
+def test_do_runs_as_root_of_its_own_kernel(folder: Path) -> None:
+    result = _as_user(folder, "do", "--cwd=/", "/bin/sh", "-c", "id -u; echo x >/etc/x; cat /etc/x")
+
+    assert (result.stdout, result.stderr, result.returncode) == ("0\nx\n", "", 0)
+    assert not os.path.exists("/etc/x")
+
+
+def test_do_does_not_show_what_the_user_may_not_read(folder: Path) -> None:
+    (folder / "secret").write_text("root's\n")
+    (folder / "secret").chmod(0o600)
+
+    result = _as_user(folder, "do", "--cwd=/", "/bin/cat", str(folder / "secret"))
+
+    assert (result.stdout, result.returncode) == ("", 1)
+    assert "Permission denied" in result.stderr
+
+
+def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    bundle = Bundle(folder / "bundle", folder / "rootfs").args("/bin/echo", "from a bundle")
+
+    result = _as_user(folder, "run", f"--bundle={bundle.write()}", "c")
+
+    assert (result.stdout, result.stderr, result.returncode) == ("from a bundle\n", "", 0)
+    assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
