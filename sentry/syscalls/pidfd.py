@@ -8,6 +8,7 @@ from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EBADF, EINVAL, ESRCH
 from sentry.fs.pidfd import PidFile
+from sentry.fs.proc.process import PidDirectory
 from sentry.kernel import access
 from sentry.kernel.task import Task
 from sentry.syscalls.registry import syscall
@@ -25,12 +26,16 @@ def open_pidfd(task: Task, group: ThreadGroup, nonblock: bool = False) -> int:
 
 
 def group_of(task: Task, fd: int) -> ThreadGroup:
-    """The process of a pidfd. EBADF."""
+    """The process of a pidfd, or of an open /proc/PID. EBADF."""
     file = task.files.get(fd & 0xFFFFFFFF)
-    if not isinstance(file, PidFile):
-        raise EBADF(f"fd {fd} is no pidfd")
-    group: ThreadGroup = file.group
-    return group
+    if isinstance(file, PidFile):
+        group: ThreadGroup = file.group
+        return group
+    inode = file.inode
+    if isinstance(inode, PidDirectory) and not inode.subject.is_thread:
+        group = inode.subject.group
+        return group
+    raise EBADF(f"fd {fd} is no pidfd")
 
 
 @syscall(434)

@@ -52,6 +52,11 @@ WHO_PROCESS, WHO_PGRP, WHO_USER = 1, 2, 3
 def _find(task: Task, pid: int) -> Task:
     if pid < 0:
         raise EINVAL(f"pid {pid}")
+    return _find_any(task, pid)
+
+
+def _find_any(task: Task, pid: int) -> Task:
+    """The affinity calls look a negative pid up, too. ESRCH."""
     target = task if pid == 0 else task.kernel.pids.tasks.get(pid)
     if target is None:
         raise ESRCH(f"thread {pid}")
@@ -201,7 +206,7 @@ def _mask_size(task: Task) -> int:
 def sys_sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> None:
     """sched_setaffinity(2): kept, and reported by sched_getaffinity."""
     wanted = int.from_bytes(task.mm.read(mask, min(size, _mask_size(task))), "little")
-    target = _find(task, pid)
+    target = _find_any(task, pid)
     if not sched.may_change(task, target):
         raise EPERM(f"thread {pid}")
     wanted &= _all_cpus(task)
@@ -215,7 +220,7 @@ def sys_sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> int:
     """sched_getaffinity(2): gives how many bytes were written."""
     if size * 8 < task.kernel.cpus or size & 7:
         raise EINVAL(f"mask of {size} bytes")
-    affinity = sched.of(_find(task, pid)).affinity
+    affinity = sched.of(_find_any(task, pid)).affinity
     length = min(size, _mask_size(task))
     found = _all_cpus(task) if affinity is None else affinity
     task.mm.write(mask, found.to_bytes(length, "little"))

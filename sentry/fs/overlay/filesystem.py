@@ -68,8 +68,10 @@ class OverlayFs(FileSystem):
         self._kept.discard(inode)
 
     async def statfs(self) -> StatFs:
-        """The room is the upper layer's."""
-        return (await self.upper.statfs())._replace(magic=self.magic)
+        """The room is the upper layer's; what the lower tree takes counts as used."""
+        upper, lower = await self.upper.statfs(), await self.lower.fs.statfs()
+        used = (lower.blocks - lower.blocks_free) * lower.block_size // upper.block_size
+        return upper._replace(magic=self.magic, blocks=upper.blocks + max(0, used))
 
     async def sync(self) -> None:
         """Everything that was written is in memory."""
