@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from runsc import host  # noqa: E402
-from runsc.cli import COMMANDS, main  # noqa: E402
-from sentry.abi import prctl  # noqa: E402
+from runsc import host
+from runsc.cli import COMMANDS, main
+from sentry.abi import prctl
 
 
 def become(uid: int) -> None:
