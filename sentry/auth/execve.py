@@ -58,8 +58,8 @@ def after_exec(
 ) -> tuple[Credentials, bool]:
     """The credentials of the new program, and AT_SECURE.
 
-    `mode` and `owner` are the file's; `no_set_id`: no_new_privs, a nosuid mount, or a tracer without
-    rights, where set-id bits and file capabilities count for nothing.
+    `mode` and `owner` are the file's; `no_set_id`: no_new_privs, a nosuid mount, or a tracer
+    without rights, where set-id bits and file capabilities count for nothing.
     Raises: EPERM when a file's effective capabilities exceed the bounding set.
     """
     euid, egid = creds.euid, creds.egid

@@ -50,16 +50,16 @@ def owner_or_capable(creds: Credentials, uid: int) -> bool:
     return creds.fsuid == uid or creds.has(CAP_FOWNER)
 
 
-def check_sticky(
-    creds: Credentials, dir_mode: int, dir_uid: int, uid: int
-) -> None:
-    """A sticky directory lets only the owners of file and directory remove a name. Raises: EPERM."""
+def check_sticky(creds: Credentials, dir_mode: int, dir_uid: int, uid: int) -> None:
+    """In a sticky directory only the owners of file and directory remove names. Raises: EPERM."""
     if not dir_mode & 0o1000 or creds.fsuid in (uid, dir_uid) or creds.has(CAP_FOWNER):
         return
     raise EPERM("sticky directory")
 
 
-def check_chown(creds: Credentials, inode: tuple[int, int], uid: int | None, gid: int | None) -> None:
+def check_chown(
+    creds: Credentials, inode: tuple[int, int], uid: int | None, gid: int | None
+) -> None:
     """chown_ok() and chgrp_ok(), fs/attr.c; `inode` is its owner and group. Raises: EPERM."""
     owner, group = inode
     if uid is not None and not (creds.fsuid == owner and uid == owner) and not creds.has(CAP_CHOWN):
@@ -78,7 +78,7 @@ def chmod_bits(creds: Credentials, mode: int, gid: int) -> int:
 
 
 def drop_set_id(creds: Credentials, mode: int) -> int | None:
-    """The permission bits after a write or truncation, or None if they stay: file_remove_privs()."""
+    """The bits after a write or truncation, or None if they stay: file_remove_privs()."""
     if mode & 0o170000 != 0o100000 or creds.has(_CAP_FSETID):
         return None
     return _without_set_id(mode)

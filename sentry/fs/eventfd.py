@@ -22,24 +22,24 @@ SIZE: Final = 8
 class EventFile(StreamFile):
     """An open eventfd."""
 
-    __slots__ = ("count", "semaphore")
+    __slots__ = ("semaphore", "value")
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         location = vfs.anon_location(inode, b"anon_inode:[eventfd]")
         super().__init__(location, O_RDWR | flags & EFD_NONBLOCK)
-        self.count = count
+        self.value = count
         self.semaphore = bool(flags & EFD_SEMAPHORE)
 
     def receive(self, dest: Dest) -> int:
         """Take the counter, or one of it."""
         if dest.count < SIZE:
             raise EINVAL("less than 8 bytes")
-        if not self.count:
+        if not self.value:
             raise EAGAIN("zero")
-        value = 1 if self.semaphore else self.count
-        dest.put(value.to_bytes(8, "little"))
-        self.count -= value
+        taken = 1 if self.semaphore else self.value
+        dest.put(taken.to_bytes(8, "little"))
+        self.value -= taken
         self.queue.notify(EPOLLOUT)
         return SIZE
 
@@ -63,21 +63,21 @@ class EventFile(StreamFile):
 
     def add(self, value: int) -> int:
         """Add now. Raises: EAGAIN when it would overflow."""
-        if value > LARGEST - self.count:
+        if value > LARGEST - self.value:
             raise EAGAIN("would overflow")
-        self.count += value
+        self.value += value
         self.queue.notify(EPOLLIN)
         return SIZE
 
     def poll(self) -> int:
         """eventfd_poll()."""
-        ready = EPOLLIN if self.count else 0
-        if self.count < LARGEST:
+        ready = EPOLLIN if self.value else 0
+        if self.value < LARGEST:
             ready |= EPOLLOUT
-        if self.count > LARGEST:
+        if self.value > LARGEST:
             ready |= EPOLLERR
         return ready
 
     def fdinfo(self) -> str:
         """The counter."""
-        return f"eventfd-count: {self.count:16x}\neventfd-semaphore: {int(self.semaphore)}\n"
+        return f"eventfd-count: {self.value:16x}\neventfd-semaphore: {int(self.semaphore)}\n"

@@ -79,7 +79,7 @@ class InotifyFile(StreamFile):
     # --- watches
 
     def watch(self, inode: Inode, mask: int) -> int:
-        """inotify_add_watch(2): a new watch, or another mask of an old one. Raises: EEXIST, ENOSPC."""
+        """A new watch, or another mask of an old one. Raises: EEXIST, ENOSPC."""
         for known in self.watches.values():
             if known.inode is inode:
                 if mask & IN_MASK_CREATE:

@@ -214,7 +214,13 @@ async def file_to_pipe(
 
 @syscall(275)
 async def sys_splice(
-    task: Task, in_fd: UInt, in_offset: Addr, out_fd: UInt, out_offset: Addr, count: Size, flags: UInt
+    task: Task,
+    in_fd: UInt,
+    in_offset: Addr,
+    out_fd: UInt,
+    out_offset: Addr,
+    count: Size,
+    flags: UInt,
 ) -> int:
     """splice(2): one side must be a pipe."""
     if flags & ~SPLICE_ALL:
@@ -306,7 +312,13 @@ def sys_vmsplice(task: Task, fd: UInt, vector: Addr, count: Size, flags: UInt) -
 
 @syscall(326)
 async def sys_copy_file_range(
-    task: Task, in_fd: UInt, in_offset: Addr, out_fd: UInt, out_offset: Addr, count: Size, flags: UInt
+    task: Task,
+    in_fd: UInt,
+    in_offset: Addr,
+    out_fd: UInt,
+    out_offset: Addr,
+    count: Size,
+    flags: UInt,
 ) -> int:
     """copy_file_range(2): generic_copy_file_checks()."""
     source, target = task.files.get(in_fd), task.files.get(out_fd)

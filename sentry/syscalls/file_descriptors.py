@@ -140,7 +140,9 @@ def set_status(task: Task, fd: int, file: FileDescription, argument: int) -> int
 # --- fcntl: record locks
 
 
-def read_lock(task: Task, file: FileDescription, addr: int, owner: object) -> tuple[f.Flock, Request]:
+def read_lock(
+    task: Task, file: FileDescription, addr: int, owner: object
+) -> tuple[f.Flock, Request]:
     """struct flock as a range: flock_to_posix_lock(). Raises: EINVAL, EOVERFLOW."""
     asked = f.FLOCK.unpack(task.mm.read(addr, f.FLOCK.size))
     if asked.l_whence == f.SEEK_SET:
@@ -233,7 +235,7 @@ def set_owner(task: Task, file: FileDescription, argument: int) -> int:
 def take_owner(task: Task, file: FileDescription, kind: int, number: int) -> int:
     """Check that the owner exists. Raises: ESRCH."""
     pids = task.kernel.pids
-    tables = {
+    tables: dict[int, Any] = {
         f.F_OWNER_PID: pids.groups,
         f.F_OWNER_TID: pids.tasks,
         f.F_OWNER_PGRP: pids.process_groups,

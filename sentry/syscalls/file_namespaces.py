@@ -1,4 +1,4 @@
-"""unshare(2): a table of descriptors, a root and working directory, a mount namespace of one's own."""
+"""unshare(2): descriptors, root and working directory, mounts of one's own."""
 
 from __future__ import annotations
 

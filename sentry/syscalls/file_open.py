@@ -76,7 +76,7 @@ async def sys_creat(task: Task, path: PathAddr, mode: Mode) -> int:
 async def sys_openat2(
     task: Task, dirfd: DirFd, path: PathAddr, how: Addr, size: Size
 ) -> int:
-    """openat2(2): unlike openat, unknown flags fail. The struct may be longer if the rest is zero."""
+    """openat2(2): unknown flags fail. The struct may be longer if the rest is zero."""
     if size < OPEN_HOW.size:
         raise EINVAL(f"size {size}")
     if size > 4096:

@@ -39,6 +39,7 @@ FOREVER = 1 << 62
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
 EXCEPT_SET = EPOLLPRI
+SETS = (READ_SET & ~EPOLLERR, WRITE_SET & ~EPOLLERR, EXCEPT_SET)
 
 Watched = tuple[FileDescription, int]
 """A file and the events that are wanted of it."""
@@ -194,7 +195,7 @@ async def select(task: Task, count: int, sets: tuple[int, int, int], deadline: i
         file = task.files.get(fd)
         wanted = sum(
             events
-            for bits, events in zip(asked, (READ_SET, WRITE_SET & ~READ_SET, EXCEPT_SET), strict=True)
+            for bits, events in zip(asked, SETS, strict=True)
             if bits >> fd & 1
         )
         watched.append((fd, file, wanted | EPOLLERR | EPOLLHUP))

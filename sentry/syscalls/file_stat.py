@@ -139,7 +139,8 @@ def device_parts(dev: int) -> tuple[int, int]:
 def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
     """struct statx: all that is known, whatever was asked for."""
     mount = location.mount
-    known = STATX_BASIC_STATS | (STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID)
+    mount_id = STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID
+    known = STATX_BASIC_STATS | mount_id
     btime = (0, 0)
     if a.btime_ns is not None:
         known |= STATX_BTIME

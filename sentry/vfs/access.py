@@ -1,4 +1,4 @@
-"""Permission checks on inodes, in Linux's order: fs/namei.c (inode_permission, may_create, may_delete)."""
+"""Permission checks on inodes, in the order of fs/namei.c."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""chmod, chown, utimensat, truncate: who may, and what else changes. fs/attr.c, fs/open.c, fs/utimes.c."""
+"""chmod, chown, utimensat, truncate: who may, and what else changes. fs/attr.c, fs/open.c."""
 
 from __future__ import annotations
 

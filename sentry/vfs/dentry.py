@@ -69,7 +69,7 @@ class Dentry:
         return known() if known is not None else None
 
     def drop(self, cache: DentryCache) -> None:
-        """The name is gone (unlink, rmdir, replaced by rename); the object lives while it is open."""
+        """The name is gone (unlink, rmdir, rename); the object lives while it is open."""
         cache.release(self)
         self._leave()
         self.unlinked = True

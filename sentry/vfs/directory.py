@@ -1,4 +1,4 @@
-"""`DirectoryFile`: an open directory, made of a listing; and how entries get into the user's buffer.
+"""`DirectoryFile`: an open directory, made of a listing; how entries get into a user's buffer.
 
 The listing is taken at the first read and again after a rewind, so that a program that removes what
 it reads (rm -r) sees every name once. The position is an index into it, with `.` and `..` first.

@@ -109,7 +109,7 @@ class FdTable:
     def replace(
         self, caller: Caller, fd: int, file: FileDescription, limit: int, *, cloexec: bool = False
     ) -> None:
-        """dup2(2): `fd` becomes `file`, what was there is closed. Raises: EBADF beyond the limit."""
+        """dup2(2): `fd` becomes `file`, what was there is closed. EBADF beyond the limit."""
         if not 0 <= fd < min(limit, NR_OPEN):
             raise EBADF(f"fd {fd}")
         old = self._files[fd] if fd < len(self._files) else None

@@ -198,7 +198,7 @@ class FileDescription:
         """Nobody uses it any more."""
 
     def flush(self, caller: Caller) -> None:
-        """A descriptor of it is being closed (close(2) of network file systems writes back here)."""
+        """A descriptor of it is being closed (network file systems write back here)."""
 
     # --- data
 

@@ -1,4 +1,4 @@
-"""`FsContext`: root, working directory and umask of a process (struct fs_struct; CLONE_FS shares it)."""
+"""`FsContext`: root, working directory and umask (struct fs_struct; CLONE_FS shares it)."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """What a file system is to the rest of the Sentry: `FileSystem`, `Inode` and their values.
 
 A file system subclasses `FileSystem` and `Inode` and overrides what it can do; what it leaves alone
-fails with the errno Linux gives for a missing operation. It imports no other file system. Everything
-that is the same for all file systems happens above it, in this room: path walk, permission checks,
+fails with the errno Linux gives for a missing operation. It imports no other file system. All that
+is the same for all file systems happens above it, in this room: path walk, permission checks,
 read-only mounts, umask, set-group-id directories, sticky directories, name lengths, locks, inotify,
 the rules of O_APPEND and RLIMIT_FSIZE. An inode may take its arguments as checked.
 
 Which operations may sleep: those that are `async def`. A file system in memory just does not await.
-`lookup_cached`, `readlink_cached` and `stat_cached` are the plain halves: they answer from memory or
-say None ("ask the coroutine"), so that a cached walk makes no await. While a name of a directory is
-made, removed or moved, the caller holds `lock` of that directory.
+`lookup_cached`, `readlink_cached` and `stat_cached` are the plain halves: they answer from memory
+or say None ("ask the coroutine"), so that a cached walk makes no await. While a name of a directory
+is made, removed or moved, the caller holds `lock` of that directory.
 
 An inode is one object for as long as anybody holds it: two lookups of the same file (hard links,
 too) give the same object, because locks, FIFOs, bound sockets and inotify watches hang on it.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class NeedsIO(Exception):
-    """A plain operation cannot be done from memory: use its coroutine form. Never reaches a task."""
+    """A plain operation cannot be done from memory: use its coroutine form."""
 
 
 class Absent:
@@ -177,7 +177,7 @@ class Inode:
         self.uid, self.gid = owner
         self.rdev = 0
         self.lock = Lock()
-        """Linux's i_rwsem: held around changes of a directory, appends and truncations that sleep."""
+        """Linux's i_rwsem: held around changes of a directory, sleeping appends, truncations."""
         self.locks: FileLocks | None = None
         """fcntl and flock locks, made when first needed."""
         self.watches: Watches | None = None
@@ -239,7 +239,7 @@ class Inode:
     # --- walking
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:
-        """The child `name`: an inode, ABSENT, or None when `lookup` must be asked. Directories only."""
+        """The child `name`: an inode, ABSENT, or None when `lookup` must be asked."""
         return None
 
     async def lookup(self, name: bytes) -> Inode | Absent:
@@ -259,7 +259,7 @@ class Inode:
         return None
 
     def follow(self, caller: Caller) -> Location | None:
-        """A magic link (/proc/self/fd/3, /proc/self/exe) jumps there; None for a link that is text."""
+        """A magic link (/proc/self/exe) jumps there; None for a link that is text."""
         return None
 
     async def entries(self) -> Sequence[DirEntry]:

@@ -47,7 +47,7 @@ MAX_LINKS: Final = 65_000
 
 
 def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
-    """Mode and owner of a new inode; a set-group-id directory gives its group: inode_init_owner()."""
+    """Mode and owner of a new inode: inode_init_owner(); a setgid directory gives its group."""
     creds = caller.creds
     gid = creds.fsgid
     if directory.mode & 0o2000:

@@ -1,6 +1,6 @@
 """`RegularFile`: files with positions, and the rules that are the same for all of them.
 
-A file system gives the plain `pread` and `pwrite`, which raise NeedsIO when they cannot be done from
+A file system gives the plain `pread` and `pwrite`, which raise NeedsIO if they cannot be done from
 memory, and then the coroutines `pread_io` and `pwrite_io`. This class keeps the position, O_APPEND,
 RLIMIT_FSIZE with its SIGXFSZ, the largest offset, set-id bits dropped by a write, access times and
 inotify. An append that sleeps holds the inode's lock, so two cannot get the same offset.
@@ -215,7 +215,7 @@ class RegularFile(FileDescription):
         return self._seek_to(self.find(offset, whence == SEEK_DATA, size))
 
     def find(self, offset: int, data: bool, size: int) -> int:
-        """The next data or hole from `offset` on; a file system that knows no holes has one: the end."""
+        """The next data or hole from `offset` on; without holes the end is the only one."""
         return offset if data else size
 
     def _seek_to(self, offset: int) -> int:

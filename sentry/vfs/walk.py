@@ -106,7 +106,7 @@ class Walk:
         return start
 
     def _push(self, path: bytes) -> None:
-        """The components of `path` come next. One that ends the walk says whether slashes follow."""
+        """The components of `path` come next. The last text tells whether slashes follow."""
         last = not self._stack
         parts = [part for part in path.split(b"/") if part]
         if last and parts:

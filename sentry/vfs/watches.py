@@ -33,7 +33,7 @@ class Watches:
         self.items: list[Watch] = []
 
     def tell(self, mask: int, cookie: int = 0, name: bytes = b"", gone: bool = False) -> None:
-        """An event happened; each watch filters by its mask. `gone`: the child has no name any more."""
+        """An event happened; watches filter. `gone`: the child has no name any more."""
         for watch in list(self.items):
             watch.event(mask, cookie, name, gone)
 
@@ -59,6 +59,6 @@ def tell_child(
 
 
 def tell_self(inode: Inode, mask: int) -> None:
-    """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF, IN_ATTRIB)."""
+    """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF)."""
     if inode.watches is not None:
         inode.watches.tell(mask)

@@ -1,8 +1,8 @@
 """`EpollFile`: a set of watched files and the list of those that may be ready. fs/eventpoll.c.
 
 An item is registered on the queue of its file; what comes there only puts the item on the ready
-list. Whether the file is ready is asked when the events are fetched, so a level-triggered item stays
-on the list while it is, and an edge-triggered one leaves it.
+list. Whether the file is ready is asked when the events are fetched: a level-triggered item stays
+on the list while it is, an edge-triggered one leaves it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
 PRIVATE: Final = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE
-EXCLUSIVE_OK: Final = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+EXCLUSIVE_OK: Final = (
+    EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE
+)
 ALWAYS: Final = EPOLLERR | EPOLLHUP
 MAX_NESTING: Final = 4
 MAX_WATCHES: Final = 131_072

@@ -1,8 +1,8 @@
 """`HostFile`: a donated descriptor as an open file.
 
 The flags of the descriptor are never changed (O_NONBLOCK on a terminal would change the caller's
-shell). Reads and writes ask not to wait (RWF_NOWAIT); where the host does not know how to do that, a
-poll comes first and pieces are small.
+shell). Reads and writes ask not to wait (RWF_NOWAIT); where the host does not know how to do that,
+a poll comes first and pieces are small.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.vfs import Vfs
 
+ROOT: Final = Owner(0, 0)
 TERMINAL_PIECE: Final = 512
 """Bytes written to a terminal after a poll said that there is room."""
 
@@ -172,7 +173,7 @@ class HostFile(StreamFile):
         return HostTerminal.count_ready(self.fd, caller, request, argument)
 
 
-def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = Owner(0, 0)) -> HostFile:
+def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT) -> HostFile:
     """An open file for a descriptor that the caller of the sandbox gave."""
     fs = vfs.anon_fs("host", 0x50495045)
     inode = HostInode(fs, fd, owner)
@@ -182,7 +183,8 @@ def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = Owner(0, 0)) -> HostFi
     elif kind == 0o140000:
         label = b"socket:[%d]" % inode.ino
     elif os.isatty(fd):
-        label = b"/dev/pts/%d" % os.minor(rdev) if os.major(rdev) in range(136, 144) else b"/dev/tty"
+        is_pts = os.major(rdev) in range(136, 144)
+        label = b"/dev/pts/%d" % os.minor(rdev) if is_pts else b"/dev/tty"
     else:
         label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
     watchable = kind in (0o010000, 0o140000) or os.isatty(fd)
