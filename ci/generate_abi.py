@@ -70,8 +70,8 @@ AREAS = {
         r"(PROT_|MAP_|MREMAP_|MADV_|MS_|MCL_|MLOCK_|MFD_|OVERCOMMIT_|SHM_|IPC_|PKEY_)",
         {
             "struct shmid64_ds": "shmid_ds",
-            "struct shminfo64": "shminfo",
-            "struct shm_info": "shm_info",
+            "struct shminfo64": "shm_limits",
+            "struct shm_info": "shm_usage",
         },
     ),
     "sysvipc": Area(

@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
@@ -84,6 +85,7 @@ def preload(platform: str) -> None:
     importlib.import_module("sentry.platform.kvm")
     for name in ("entry_ring0", "entry_ring3", "exceptions", "probe"):
         guest_stubs.load(name)
+    guest_stubs.vdso()
 
 
 def make_platform(config: SandboxConfig) -> Platform:
@@ -97,27 +99,36 @@ def make_platform(config: SandboxConfig) -> Platform:
     return KvmPlatform(config.ram_fd, RAM_SPAN, kvm_fd=config.kvm_fd)
 
 
-def prepare(config: SandboxConfig) -> Sandbox:
-    """Set everything up. Raises: StartError with a text for the user."""
+def _nothing() -> None:
+    """No confinement: for tests."""
+
+
+def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> Sandbox:
+    """Set everything up. Raises: StartError with a text for the user.
+
+    `lockdown` puts the filter on: before anything of the container (its ELF files, its
+    directories) is looked at.
+    """
     try:
         platform = make_platform(config)
     except (OSError, RuntimeError) as error:
         raise StartError(f"platform {config.platform}: {error}") from error
     log = FdLog(config.log_fd)
     loop = Loop(platform, log.bug)
-    hostname = config.hostname.encode()
-    kernel = Kernel(platform, loop, log, CALLS, Uts(hostname, config.domainname.encode()))
-    kernel.vfs = Vfs(
-        loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE
-    )
-    register_all(kernel.vfs)
-    kernel.vfs.types[b"proc"] = mount_proc
-    kernel.cpus = config.cpus
+    vfs = Vfs(loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE)
+    register_all(vfs)
+    vfs.types[b"proc"] = mount_proc
+    uts = Uts(config.hostname.encode(), config.domainname.encode())
+    kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     kernel.services["ram"] = platform.ram
+    vdso = getattr(platform, "vdso", None)
+    if vdso is not None and vdso.step_fd >= 0:
+        loop.watch(vdso.step_fd, select.EPOLLIN, lambda _events: vdso.host_clock_was_set())
     kernel.services["memory_limit"] = config.memory_limit
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)
         kernel.start_observers.append(Strace(sink, loop))
+    lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
     ControlServer(loop, Operations(kernel), config.control_fd, config.control_listener_fd)

@@ -182,7 +182,7 @@ class ShmidDs(NamedTuple):
 SHMID_DS = Layout("shmid_ds", "<iIIIII1sHH4xQQQqqqiiQQQ", ShmidDs)
 
 
-class Shminfo(NamedTuple):
+class ShmLimits(NamedTuple):
     """struct shminfo64: 72 bytes."""
 
     shmmax: int
@@ -196,10 +196,10 @@ class Shminfo(NamedTuple):
     unused4: int
 
 
-SHMINFO = Layout("shminfo", "<QQQQQQQQQ", Shminfo)
+SHM_LIMITS = Layout("shm_limits", "<QQQQQQQQQ", ShmLimits)
 
 
-class ShmInfo(NamedTuple):
+class ShmUsage(NamedTuple):
     """struct shm_info: 48 bytes."""
 
     used_ids: int
@@ -210,4 +210,4 @@ class ShmInfo(NamedTuple):
     swap_successes: int
 
 
-SHM_INFO = Layout("shm_info", "<i4xQQQQQ", ShmInfo)
+SHM_USAGE = Layout("shm_usage", "<i4xQQQQQ", ShmUsage)

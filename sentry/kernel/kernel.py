@@ -16,6 +16,7 @@ from sentry.loop import Loop
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.platform.interface import Platform
+    from sentry.vfs.vfs import Vfs
 
 MAX_TASKS = 32768
 """Ceiling of tasks in one sandbox."""
@@ -67,6 +68,8 @@ class Kernel:
         log: Log,
         calls: list[Callable[..., Any] | None],
         uts: Uts,
+        vfs: Vfs,
+        cpus: int = 1,
     ) -> None:
         self.platform = platform
         self.loop = loop
@@ -74,6 +77,9 @@ class Kernel:
         self.calls = calls
         """Handlers by number, decoders included: `sentry.syscalls.registry.CALLS`."""
         self.uts = uts
+        self.vfs = vfs
+        self.cpus = cpus
+        """CPUs that programs are shown."""
         self.pids = Pids(MAX_TASKS)
         self.futexes = FutexTable()
         self.counters = Counters()

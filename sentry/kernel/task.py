@@ -131,7 +131,7 @@ class Task:
         self.robust_list = 0
         self.exit_signal = 0
         self.parent_death_signal = 0
-        self.vfork_done: Callable[[], None] | None = None
+        self.vfork_done: Callable[[], object] | None = None
         self.observers: list[tracing.Observer] = []
         self.trace: Any = None
         self.seccomp: Any = None

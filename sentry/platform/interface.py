@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from sentry.platform.memory import Ram
+    from sentry.platform.memory import AddressSpace, Ram
 
 TASK_SIZE = 0x7FFFFFE00000
 """First address that is not the program's: above it lie the entry pages."""
@@ -72,31 +72,6 @@ class Reg(IntEnum):
 NUM_REGS = 27
 
 
-class AddressSpace(Protocol):
-    """One tree of page tables. All addresses and lengths are multiples of 4096; `prot` is PROT_*.
-
-    The operations are mechanism: what is mapped where is decided in sentry.mm.
-    """
-
-    def map_anonymous(self, addr: int, pages: int, prot: int) -> None:
-        """Map fresh zeroed frames, 2 MiB entries where they fit."""
-
-    def map_frames(self, addr: int, gpa: int, pages: int, prot: int) -> None:
-        """Map consecutive guest-physical pages: RAM frames (a reference each) or a window."""
-
-    def protect(self, addr: int, pages: int, prot: int) -> None:
-        """Change the rights of what is mapped; flushed before it returns."""
-
-    def unmap(self, addr: int, pages: int) -> None:
-        """Drop entries and the references they own; flushed before a frame can be reused."""
-
-    def move(self, old: int, new: int, pages: int) -> None:
-        """Move entries (mremap)."""
-
-    def destroy(self) -> None:
-        """Give everything back, when no vCPU is inside any more. Asynchronous."""
-
-
 class Context(Protocol):
     """One task's registers. See docs/interfaces.md for what holds when.
 
@@ -138,7 +113,7 @@ class Context(Protocol):
     def set_fpu(self, image: bytes) -> None:
         """Go on with this image; an empty one is the initial state of a new program."""
 
-    def copy_from(self, other: Context) -> None:
+    def copy_from(self, other: Any) -> None:
         """Registers and FPU state of another. Preconditions: both after an exit, or new."""
 
     def cpu_time_ns(self) -> int:

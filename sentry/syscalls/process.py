@@ -26,6 +26,7 @@ from sentry.kernel import task_exit, waiting
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE, Task
 from sentry.kernel.task_clone import CloneArgs, clone
+from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
 from sentry.syscalls.args import StructOut, show_flags, signed, struct_out, unsigned
 from sentry.syscalls.pidfd import group_of
@@ -204,7 +205,7 @@ def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
     return lambda child: child.process_group.pgid == wanted
 
 
-def put_usage(out: StructOut, usage: waiting.Usage) -> None:
+def put_usage(out: StructOut, usage: Usage) -> None:
     """struct rusage; what Linux does not keep is 0."""
     out.put(
         usage.user_ns // 10**9, usage.user_ns % 10**9 // 1000,
