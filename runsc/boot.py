@@ -1,7 +1,8 @@
 """Become the sandbox: what a forked child does between the fork and the first guest instruction.
 
-The Sentry: descriptors, mounts, RAM file → empty root → rights → `prepare` (opens and maps, starts
-the vCPU threads) → imports cut → filter → `run`. The Gofer: its trees → empty root → rights →
+The Sentry: descriptors, mounts, RAM file → empty root → rights → `prepare`, which opens and maps
+everything and starts the vCPU threads, then calls back (imports cut → filter), and only then looks
+at files of the container → `run`. The Gofer: its trees → empty root → rights →
 filter → serve. See docs/isolation.md.
 """
 
@@ -31,7 +32,8 @@ class Bootable(Protocol):
         """Run the sandbox to its end; the wait status of the first process."""
 
 
-Prepare = Callable[[SandboxConfig], Bootable]
+Prepare = Callable[[SandboxConfig, Callable[[], None]], Bootable]
+"""sentry.boot.prepare: the configuration, the last lockdown."""
 Serve = Callable[
     [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None]], None
 ]
@@ -58,12 +60,14 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
             ram_fd = isolation.open_ram(config.memory_limit)
         isolation.leave_root()
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
-        sandbox = prepare(replace(config, ram_fd=ram_fd))
-        freeze_imports()
-        if not switches.no_filter:
-            _install(
-                filters.sentry_program(config.platform, switches.trap), switches, config.log_fd
-            )
+
+        def lockdown() -> None:
+            freeze_imports()
+            if not switches.no_filter:
+                program = filters.sentry_program(config.platform, switches.trap)
+                _install(program, switches, config.log_fd)
+
+        sandbox = prepare(replace(config, ram_fd=ram_fd), lockdown)
         _send(config.control_fd, Event("ready"))
         return exit_code(sandbox.run())
     except StartError as error:

@@ -9,6 +9,7 @@ from runsc.filters.common import COMMON
 from runsc.filters.rule import Rule, low, one_of
 from sentry.abi import fcntl as files
 from sentry.abi import ioctl as tty
+from sentry.abi import socket as sockets
 from sentry.abi import unistd
 
 _KVM = tuple(
@@ -47,6 +48,11 @@ OWN = (
         unistd.newfstatat,
         "fstat(3) of glibc 2.33 and later; the root is empty, so a path would find nothing",
         ((low(3, files.AT_EMPTY_PATH),),),
+    ),
+    Rule(
+        unistd.setsockopt,
+        "how long the rest of a message of the Gofer may take",
+        ((low(1, sockets.SOL_SOCKET), low(2, sockets.SO_RCVTIMEO)),),
     ),
     Rule(unistd.mincore, "resident sizes: mincore(2), /proc/pid/smaps", unused=_PROGRAM),
     Rule(unistd.msync, "msync(2) of mapped files", unused=_PROGRAM),

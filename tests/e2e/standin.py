@@ -96,7 +96,7 @@ def _imported() -> str:
     return "imported"
 
 
-def serve(words: str, stdout: int) -> boot.Serve:
+def serve(words: str) -> boot.Serve:
     """What the stand-in for the Gofer does."""
 
     def body(
@@ -132,9 +132,12 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
         memory=64 << 20,
         switches=boot.Switches(trap="trap" in flags),
     )
-    programs = sandbox.Programs(
-        lambda config: Body(sentry_words, config), serve(gofer_words, os.dup(1))
-    )
+
+    def prepare(config: SandboxConfig, lockdown: Callable[[], None]) -> Body:
+        lockdown()
+        return Body(sentry_words, config)
+
+    programs = sandbox.Programs(prepare, serve(gofer_words))
     identity = launch.Identity("c1", "/", "/", "1.2.0", {})
     try:
         return launch.run(settings, identity, container, programs=lambda platform: programs)
