@@ -1,0 +1,203 @@
+"""Futexes: who is woken, moved, timed out; locks of the dead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT, Errno
+from sentry.kernel import futex, futex_pi
+from sentry.kernel.futex_robust import exit_robust
+from sentry.kernel.task import Task
+from sentry.wait.fiber import Interrupted, RestartBlock
+from tests.unit.kernel.conftest import World
+
+WORD, OTHER = 0x1000, 0x2000
+WAITERS, OWNER_DIED = 0x80000000, 0x40000000
+
+
+class Sleeper:
+    """A thread inside a call that may sleep."""
+
+    def __init__(self, world: World, task: Task, coro: Any) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.done = not hasattr(coro, "send")
+        self.task = task
+        if self.done:
+            self.result = coro
+        else:
+            task.fiber = world.loop.spawn(coro, task, self._end)
+            world.loop.settle()
+
+    def _end(self, result: Any, error: BaseException | None) -> None:
+        self.done, self.result, self.error = True, result, error
+        self.task.fiber = None
+
+
+@pytest.fixture
+def threads(world: World, task: Task) -> list[Task]:
+    return [world.thread(task.group, 101 + i) for i in range(4)]
+
+
+def wait(world: World, task: Task, deadline_ns: int | None = None, bitset: int = 1) -> Sleeper:
+    return Sleeper(world, task, futex.wait(task, WORD, 0, True, deadline_ns, bitset))
+
+
+def test_wait_with_another_value_fails_at_once(task: Task) -> None:
+    with pytest.raises(EAGAIN):
+        futex.wait(task, WORD, 5, True, None, 1)
+    with pytest.raises(EINVAL):
+        futex.wait(task, WORD + 1, 0, True, None, 1)
+
+
+def test_wake_is_in_order_of_arrival(world: World, threads: list[Task]) -> None:
+    sleepers = [wait(world, t) for t in threads]
+    assert futex.wake(threads[0], WORD, 2, private=True) == 2
+    world.loop.settle()
+    assert [s.done for s in sleepers] == [True, True, False, False]
+    assert futex.wake(threads[0], WORD, 100, private=True) == 2
+    assert not world.kernel.futexes.queues
+
+
+def test_wake_between_queueing_and_first_turn_is_not_lost(world: World, task: Task) -> None:
+    coro = futex.wait(task, WORD, 0, True, None, 1)
+    assert futex.wake(task, WORD, 1, private=True) == 1
+    assert Sleeper(world, task, coro).result == 0
+
+
+def test_bitsets_have_to_meet(world: World, task: Task) -> None:
+    sleeper = wait(world, task, bitset=6)
+    assert futex.wake(task, WORD, 1, private=True, bitset=1) == 0
+    assert futex.wake(task, WORD, 1, private=True, bitset=2) == 1
+    world.loop.settle()
+    assert sleeper.done
+
+
+def test_timeout_leaves_the_queue(world: World, task: Task) -> None:
+    sleeper = wait(world, task, world.loop.now_ns() + 1000)
+    world.loop.advance(2000)
+    assert isinstance(sleeper.error, ETIMEDOUT)
+    assert not world.kernel.futexes.queues
+
+
+def test_interrupted_wait_with_timeout_can_go_on(world: World, task: Task) -> None:
+    sleeper = wait(world, task, world.loop.now_ns() + 1000)
+    assert task.fiber is not None
+    task.fiber.interrupt(Interrupted())
+    world.loop.settle()
+    assert isinstance(sleeper.error, RestartBlock)
+    again = Sleeper(world, task, sleeper.error.again())
+    world.loop.advance(2000)
+    assert isinstance(again.error, ETIMEDOUT)
+
+
+def test_wake_wins_over_an_interruption(world: World, task: Task) -> None:
+    sleeper = wait(world, task)
+    assert task.fiber is not None
+    task.fiber.interrupt(Interrupted())
+    futex.wake(task, WORD, 1, private=True)
+    world.loop.settle()
+    assert sleeper.result == 0
+
+
+def test_requeue_moves_the_rest(world: World, threads: list[Task]) -> None:
+    sleepers = [wait(world, t) for t in threads]
+    table, mm = world.kernel.futexes, threads[0].mm
+    assert table.requeue((mm, WORD), (mm, OTHER), 1, 2) == 3
+    assert table.wake((mm, OTHER), 10) == 2
+    assert table.wake((mm, WORD), 10) == 1
+    world.loop.settle()
+    assert all(s.done for s in sleepers)
+
+
+def test_wake_op_refuses_unknown_operations(task: Task) -> None:
+    with pytest.raises(ENOSYS):
+        futex.wake_op(task, WORD, OTHER, True, (1, 1), 7 << 28)
+
+
+def test_wait_any_says_which(world: World, task: Task) -> None:
+    sleeper = Sleeper(
+        world, task, futex.wait_any(task, [(WORD, 0, True), (OTHER, 0, True)], None)
+    )
+    futex.wake(task, OTHER, 1, private=True)
+    world.loop.settle()
+    assert sleeper.result == 1
+    assert not world.kernel.futexes.queues
+
+
+def test_lock_is_handed_over_in_order(world: World, threads: list[Task]) -> None:
+    first, second, third = threads[:3]
+    assert futex_pi.lock(first, WORD, True, None) == 0
+    assert first.mm.load_u32(WORD) == first.tid
+    waiting = [Sleeper(world, t, futex_pi.lock(t, WORD, True, None)) for t in (second, third)]
+    assert first.mm.load_u32(WORD) == first.tid | WAITERS
+    with pytest.raises(Errno):
+        futex_pi.unlock(second, WORD, True)
+    futex_pi.unlock(first, WORD, True)
+    world.loop.settle()
+    assert [w.done for w in waiting] == [True, False]
+    assert first.mm.load_u32(WORD) == second.tid | WAITERS
+    futex_pi.unlock(second, WORD, True)
+    world.loop.settle()
+    assert waiting[1].result == 0
+    futex_pi.unlock(third, WORD, True)
+    assert first.mm.load_u32(WORD) == 0
+    assert not world.kernel.futexes.locks
+
+
+def test_lock_that_was_given_up_waiting_for_is_free_of_waiters(
+    world: World, threads: list[Task]
+) -> None:
+    futex_pi.lock(threads[0], WORD, True, None)
+    sleeper = Sleeper(
+        world, threads[1], futex_pi.lock(threads[1], WORD, True, world.loop.now_ns() + 10)
+    )
+    world.loop.advance(100)
+    assert isinstance(sleeper.error, ETIMEDOUT)
+    assert not world.kernel.futexes.locks
+
+
+def robust_list(task: Task, *words: int) -> None:
+    """A list at 0x8000 with an entry 16 bytes before each word."""
+    head = 0x8000
+    task.robust_list = head
+    links = [head, *(w - 16 for w in words), head]
+    for at, target in zip(links, links[1:], strict=False):
+        task.mm.write(at, target.to_bytes(8, "little"))
+    task.mm.write(head + 8, (16).to_bytes(8, "little"))
+    task.mm.write(head + 16, bytes(8))
+
+
+def test_robust_lock_of_the_dead_is_marked_and_a_waiter_woken(
+    world: World, threads: list[Task]
+) -> None:
+    owner, other = threads[:2]
+    held = owner.tid | WAITERS
+    owner.mm.write(WORD, held.to_bytes(4, "little"))
+    robust_list(owner, WORD)
+    sleeper = Sleeper(world, other, futex.wait(other, WORD, held, False, None, 1))
+    exit_robust(owner)
+    world.loop.settle()
+    assert sleeper.done
+    assert owner.mm.load_u32(WORD) == WAITERS | OWNER_DIED
+
+
+def test_robust_list_without_end_is_cut(task: Task) -> None:
+    robust_list(task, WORD)
+    task.mm.write(WORD - 16, (WORD - 16).to_bytes(8, "little"))
+    exit_robust(task)
+    assert task.robust_list == 0
+
+
+def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) -> None:
+    owner, heir = threads[:2]
+    futex_pi.lock(owner, WORD, True, None)
+    sleeper = Sleeper(world, heir, futex_pi.lock(heir, WORD, True, None))
+    robust_list(owner, WORD)
+    owner.mm.write(0x8000, (WORD - 16 | 1).to_bytes(8, "little"))
+    exit_robust(owner)
+    world.loop.settle()
+    assert sleeper.result == 0
+    assert heir.mm.load_u32(WORD) == heir.tid | WAITERS | OWNER_DIED
