@@ -1,4 +1,4 @@
-"""A kernel of stand-ins: a loop with a clock of its own, memory in a dict, contexts that only note."""
+"""A kernel of stand-ins: a loop with its own clock, memory in a dict, contexts that only note."""
 
 from __future__ import annotations
 

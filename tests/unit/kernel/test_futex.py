@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -47,9 +48,9 @@ def wait(world: World, task: Task, deadline_ns: int | None = None, bitset: int =
 
 def test_wait_with_another_value_fails_at_once(task: Task) -> None:
     with pytest.raises(EAGAIN):
-        futex.wait(task, WORD, 5, True, None, 1)
+        _ = futex.wait(task, WORD, 5, True, None, 1)
     with pytest.raises(EINVAL):
-        futex.wait(task, WORD + 1, 0, True, None, 1)
+        _ = futex.wait(task, WORD + 1, 0, True, None, 1)
 
 
 def test_wake_is_in_order_of_arrival(world: World, threads: list[Task]) -> None:
@@ -164,7 +165,7 @@ def robust_list(task: Task, *words: int) -> None:
     head = 0x8000
     task.robust_list = head
     links = [head, *(w - 16 for w in words), head]
-    for at, target in zip(links, links[1:], strict=False):
+    for at, target in pairwise(links):
         task.mm.write(at, target.to_bytes(8, "little"))
     task.mm.write(head + 8, (16).to_bytes(8, "little"))
     task.mm.write(head + 16, bytes(8))

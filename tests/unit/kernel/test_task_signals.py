@@ -147,7 +147,7 @@ def test_fatal_signal_ends_every_thread(world: World, task: Task) -> None:
     assert other.work & WORK_EXIT
     task_signals.return_to_user(task)
     assert world.exits == [task]
-    assert not task.ctx.resumed
+    assert not task.ctx.resumed  # type: ignore[attr-defined]
 
 
 def test_ignored_signals_are_dropped_unless_blocked(task: Task) -> None:

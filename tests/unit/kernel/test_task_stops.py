@@ -32,7 +32,7 @@ def test_stop_is_complete_when_the_last_thread_stands(world: World, task: Task) 
     task_signals.return_to_user(task)
     assert task.stopped
     assert other.work & WORK_STOP
-    assert not task.group.stop_signal
+    assert task.group.stop_reported
     task_signals.return_to_user(other)
     assert task.group.stop_signal == SIGSTOP
     assert not task.group.stop_reported
