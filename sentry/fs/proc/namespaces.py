@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.sched import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
+from sentry.errors import EINVAL, ENOTTY, EPERM
 from sentry.fs.generated.nodes import S_IFLNK, Directory, MagicNode, Node
 from sentry.fs.proc.owner import check_read, live_task, owner_of
-from sentry.vfs.file import FileDescription
+from sentry.vfs.file import FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 
 if TYPE_CHECKING:
@@ -19,6 +31,14 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
 
 NSFS_MAGIC: Final = 0x6E736673
+NS_GET_USERNS: Final = 0xB701
+NS_GET_PARENT: Final = 0xB702
+NS_GET_NSTYPE: Final = 0xB703
+NS_GET_OWNER_UID: Final = 0xB704
+CLONE_FLAGS: Final = {
+    "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET,
+    "pid": CLONE_NEWPID, "time": CLONE_NEWTIME, "user": CLONE_NEWUSER, "uts": CLONE_NEWUTS,
+}  # fmt: skip
 FIRST: Final = 4026531835
 """PROC_CGROUP_INIT_INO: Linux numbers its first namespaces from here."""
 
@@ -37,7 +57,37 @@ class NamespaceInode(Inode):
 
     async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For setns(2); nothing can be read."""
-        return FileDescription(location, flags)
+        return NamespaceFile(location, flags)
+
+
+class NamespaceFile(FileDescription):
+    """An open namespace: ioctl_nsfs(2)."""
+
+    __slots__ = ()
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """Its kind, its owner. Raises: EPERM for a parent, which nobody inside may see."""
+        inode = self.inode
+        assert isinstance(inode, NamespaceInode)
+        if request == NS_GET_NSTYPE:
+            return CLONE_FLAGS[inode.kind_name]
+        if request == NS_GET_PARENT:
+            raise EPERM("outside") if inode.kind_name in ("user", "pid") else EINVAL("no hierarchy")
+        if request == NS_GET_OWNER_UID:
+            if inode.kind_name != "user":
+                raise EINVAL("not a user namespace")
+            caller.mm.write(argument, bytes(4))
+            return 0
+        if request == NS_GET_USERNS:
+            if inode.kind_name == "user":
+                raise EPERM("outside")
+            kernel = caller.kernel
+            number = number_of(kernel, "user", None)
+            owner = NamespaceInode(kernel, number, "user", None)
+            place = kernel.vfs.anon_location(owner, b"user:[%d]" % number)
+            limit = caller.rlimit(RLIMIT_NOFILE)
+            return caller.files.install(NamespaceFile(place, 0), limit, cloexec=True)
+        raise ENOTTY(f"{request:#x}")
 
 
 def _shared(_: Any) -> Any:
