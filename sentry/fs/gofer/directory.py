@@ -22,7 +22,7 @@ from gofer.p9.extensions import (
     Twalkx,
 )
 from gofer.p9.messages import Tunlinkat
-from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE
+from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.errors import EINVAL, EXDEV
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode, close_quietly
@@ -126,7 +126,7 @@ class GoferDirectory(DirectoryCache):
     ) -> None:
         if not isinstance(new_dir, GoferDirectory) or not isinstance(child, GoferInode):
             raise EXDEV("a directory of another file system")
-        if flags & ~RENAME_EXCHANGE:
+        if flags & ~(RENAME_EXCHANGE | RENAME_NOREPLACE):
             raise EINVAL("no whiteouts here")
         fid, to = await self.directory_fid(), await new_dir.directory_fid()
         other = new_dir.known(new_name)

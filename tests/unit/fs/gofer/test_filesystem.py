@@ -350,3 +350,8 @@ def test_a_duplicated_session_goes_on_with_the_same_fids(world: World, kernel: A
     world.ok("unlinkat", AT_FDCWD, b"/dir/inner", 0)
     assert world.listdir(b"/dir") == [b"sub"]
     copy.close()
+
+
+def test_rename_without_replacing_moves_to_a_free_name(any_world: World, host: Path) -> None:
+    any_world.ok("renameat2", AT_FDCWD, b"/file", AT_FDCWD, b"/free", 1)
+    assert (host / "free").read_bytes() == b"contents"

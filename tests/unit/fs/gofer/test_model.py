@@ -47,7 +47,7 @@ _OPERATIONS = st.one_of(
     st.tuples(st.just("unlink"), _PATHS),
     st.tuples(st.just("symlink"), _PATHS, _PATHS),
     st.tuples(st.just("link"), _PATHS, _PATHS),
-    st.tuples(st.just("rename"), _PATHS, _PATHS, st.sampled_from([0, 0, 1, 2])),
+    st.tuples(st.just("rename"), _PATHS, _PATHS, st.sampled_from([0, 0, 1, 1, 2])),
     st.tuples(st.just("stat"), _PATHS),
     st.tuples(st.just("lstat"), _PATHS),
     st.tuples(st.just("list"), _PATHS),
