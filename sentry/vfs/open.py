@@ -51,7 +51,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.names import new_owner
-from sentry.vfs.walk import Walk, child_of
+from sentry.vfs.walk import Walk, child_of, quick
 from sentry.vfs.watches import tell, tell_child
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
@@ -125,8 +125,10 @@ async def open_path(
         return await _open_tmpfile(caller, dirfd, path, how)
     if flags & O_CREAT:
         return await _open_creating(caller, dirfd, path, how)
-    walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
-    location = walk.at if walk.run() else await walk.finish()
+    location = quick(caller, dirfd, path) if not how.resolve else None
+    if location is None:
+        walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
+        location = walk.at if walk.run() else await walk.finish()
     inode = location.dentry.inode
     if flags & O_DIRECTORY and not inode.is_dir:
         raise ENOTDIR(f"{path!r}")
