@@ -505,7 +505,10 @@ def layouts(area: Area) -> list[str]:
                     "",
                 ]
                 lines += [f"    {n}: {k}" for n, k in names]
-                lines += ["", "", f'{alias.upper()} = Layout("{alias}", "{fmt}", {cls})']
+                made = f'{alias.upper()} = Layout("{alias}", "{fmt}", {cls})'
+                if len(made) > 100:
+                    made = f'{alias.upper()} = Layout(\n    "{alias}", "{fmt}", {cls}\n)'
+                lines += ["", "", made]
     return lines
 
 
@@ -529,7 +532,7 @@ def errors() -> str:
         doc="errno(3): one exception class per error number.\n\nThe text of an exception is for logs; the number is what the program sees."
     )
     out += "from __future__ import annotations\n\nfrom typing import ClassVar\n\n\n"
-    out += 'class Errno(Exception):  # noqa: N818\n    """A system call fails with `number`."""\n\n    number: ClassVar[int] = 0\n\n\n'
+    out += 'class Errno(Exception):\n    """A system call fails with `number`."""\n\n    number: ClassVar[int] = 0\n\n\n'
     seen: dict[int, str] = {}
     for n, v in sorted(pairs, key=lambda p: (p[1], p[0] in ("EWOULDBLOCK", "EDEADLOCK"))):
         if v in seen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class Errno(Exception):  # noqa: N818
+class Errno(Exception):
     """A system call fails with `number`."""
 
     number: ClassVar[int] = 0

@@ -120,7 +120,7 @@ class Loop:
             self._cancelled = 0
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None] | None = None) -> None:
-        """Call `callback(events)` while `fd` is ready for one of `events` (EPOLL*); 0 forgets it."""
+        """Call `callback(events)` while `fd` is ready for `events` (EPOLL*); 0 forgets it."""
         if events:
             if callback is not None:
                 self._watches[fd] = callback
@@ -171,7 +171,7 @@ class Loop:
     def _guard(self, callback: Callable[..., None], *values: int) -> None:
         try:
             callback(*values)
-        except Exception as error:  # noqa: BLE001  a bug of ours must not end the sandbox
+        except Exception as error:
             self._on_error(getattr(callback, "__qualname__", "callback"), error)
 
     def turn(self) -> None:

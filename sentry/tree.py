@@ -51,7 +51,9 @@ LINKS: Final = (
     (b"/dev/stderr", b"/proc/self/fd/2"),
     (b"/dev/ptmx", b"pts/ptmx"),
 )
-EMPTY_TYPES: Final = frozenset({"devpts", "sysfs", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"})
+EMPTY_TYPES: Final = frozenset(
+    {"devpts", "sysfs", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"}
+)
 """Types of which a container sees an empty directory: docs/config-json.md."""
 
 

@@ -769,7 +769,9 @@ class TcpInfoData(NamedTuple):
     tcpi_total_rto_time: int
 
 
-TCP_INFO_DATA = Layout("tcp_info_data", "<BBBBBBBBBBIIIIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIQQQQIIQQIIIIIIHHI", TcpInfoData)
+TCP_INFO_DATA = Layout(
+    "tcp_info_data", "<BBBBBBBBBBIIIIIIIIIIIIIIIIIIIIIIIIQQQQIIIIIIQQQQIIQQIIIIIIHHI", TcpInfoData
+)
 
 
 class Linger(NamedTuple):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def may_access(task: Task, target: Task, *, real: bool) -> bool:
-    """The rights of PTRACE_MODE_READ and _ATTACH; `real` judges by the real ids, else the fs ids."""
+    """PTRACE_MODE_READ and _ATTACH; `real` judges by the real ids, else by the fs ids."""
     if task.group is target.group:
         return True
     mine, theirs = task.creds, target.creds

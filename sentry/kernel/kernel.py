@@ -93,7 +93,7 @@ class Kernel:
         """wait(2) status of the first process once the sandbox is over."""
 
     def out_of_memory(self, task: Task) -> None:
-        """RAM has reached its limit: kill the process that holds most, adjusted as oom_score_adj says.
+        """RAM has reached its limit: kill who holds most, as oom_score_adj says.
 
         First give back what free frames still hold; if that helps, nobody dies.
         """
@@ -111,10 +111,9 @@ class Kernel:
 
         victim = max(candidates, key=badness, default=task.group)
         self.counters.oom_kills += 1
+        comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
         self.log.write(
-            f"Out of memory: killed process {victim.tgid} ({victim.tasks[0].comm.decode(errors='replace')})\n"
-            if victim.tasks
-            else f"Out of memory: killed process {victim.tgid}\n"
+            f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
         task_exit.exit_group(victim, 9)
 

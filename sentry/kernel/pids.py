@@ -15,7 +15,7 @@ RESERVED_PIDS = 300
 
 
 class Pids:
-    """Numbers of tasks, processes, groups and sessions; a number is free when none of them has it."""
+    """Numbers of tasks, processes, groups and sessions; free is what none of them has."""
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling

@@ -36,7 +36,7 @@ def condemn(task: Task) -> None:
 
 
 def exit_group(group: ThreadGroup, status: int) -> None:
-    """Every thread of the process dies; `status` is what wait(2) will say. The first call counts."""
+    """Every thread dies; `status` is what wait(2) will say. The first call counts."""
     if group.exiting:
         return
     group.exiting = True
@@ -168,7 +168,7 @@ def reap(group: ThreadGroup) -> None:
 
 
 def reparent(group: ThreadGroup) -> None:
-    """Children go to the nearest living subreaper, else to init: prctl(2) PR_SET_CHILD_SUBREAPER."""
+    """Children go to the nearest living subreaper, else to init: prctl(2)."""
     if not group.children:
         return
     kernel = group.kernel
@@ -196,7 +196,7 @@ def reparent(group: ThreadGroup) -> None:
 
 
 def _kill_orphaned_groups(group: ThreadGroup) -> None:
-    """setpgid(2): a process group that becomes orphaned with stopped members gets SIGHUP and SIGCONT."""
+    """setpgid(2): a group orphaned with stopped members gets SIGHUP and SIGCONT."""
     affected: set[ProcessGroup] = {group.process_group} | {c.process_group for c in group.children}
     before = {pg for pg in affected if pg.is_orphaned()}
     parent, group.parent = group.parent, None

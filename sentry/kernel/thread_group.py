@@ -44,7 +44,7 @@ class ProcessGroup:
         session.groups.add(self)
 
     def is_orphaned(self) -> bool:
-        """No member has a parent in another group of the same session: credentials(7), setpgid(2)."""
+        """No member has a parent in another group of the session: credentials(7)."""
         return not any(
             m.parent is not None
             and m.parent.process_group is not self

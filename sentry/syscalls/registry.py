@@ -119,7 +119,7 @@ def compile_decoder(
         scope["eager"] = eager
         result = f"eager({result})"
     lines.append(f"    return {result}")
-    exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)  # noqa: S102
+    exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)
     call: Callable[..., Any] = scope[f"decode_{name}"]
     return call
 

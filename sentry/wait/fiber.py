@@ -1,7 +1,7 @@
 """Coroutines of the kernel and how they sleep.
 
 A `Fiber` drives one coroutine. The coroutine sleeps by `await park(…)` and is put on the ready list
-by `wake`. A signal is thrown in by `interrupt`, if the sleep allows it; a wake that came first wins.
+by `wake`. A signal is thrown in by `interrupt` if the sleep allows it; a wake that came first wins.
 Everything happens on the kernel thread, so code between two awaits is atomic.
 """
 
@@ -20,19 +20,19 @@ class Mode(IntEnum):
     INTERRUPTIBLE = 2
 
 
-class Interrupted(Exception):  # noqa: N818
-    """A signal ended a sleep. Left alone it means ERESTARTSYS: restart if the handler has SA_RESTART."""
+class Interrupted(Exception):
+    """A signal ended a sleep. Left alone: ERESTARTSYS, restart if the handler has SA_RESTART."""
 
 
-class RestartNoHand(Exception):  # noqa: N818
+class RestartNoHand(Exception):
     """ERESTARTNOHAND: restart only if no handler runs, else EINTR."""
 
 
-class RestartNoIntr(Exception):  # noqa: N818
+class RestartNoIntr(Exception):
     """ERESTARTNOINTR: always restart."""
 
 
-class RestartBlock(Exception):  # noqa: N818
+class RestartBlock(Exception):
     """ERESTART_RESTARTBLOCK: if no handler runs, restart_syscall(2) calls `again`; else EINTR."""
 
     def __init__(self, again: Callable[[], Any]) -> None:
@@ -44,7 +44,7 @@ class Killed(BaseException):
     """The task is dying; unwinds everything, `except Exception` does not hold it."""
 
 
-class TimedOut(Exception):  # noqa: N818
+class TimedOut(Exception):
     """The deadline of a sleep passed."""
 
 
@@ -197,7 +197,7 @@ class Fiber:
         except StopIteration as end:
             self._done(end.value, None)
             return
-        except BaseException as error:  # noqa: BLE001  the owner decides what it means
+        except BaseException as error:
             self._done(None, error)
             return
         self.mode = request.mode

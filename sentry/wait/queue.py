@@ -53,7 +53,7 @@ class WaitQueue:
             return
 
     def notify(self, events: int = ALL) -> int:
-        """Tell all plain entries and the first exclusive one that match; gives how many were told."""
+        """Tell all plain entries and the first exclusive one that match; how many were told."""
         if not self._entries:
             return 0
         told, exclusive_told = 0, False
@@ -77,7 +77,7 @@ async def until(
 ) -> T:
     """Call `attempt` until it does not raise EAGAIN, asleep on the queues in between.
 
-    Raises: TimedOut at the deadline (CLOCK_MONOTONIC, ns), Interrupted, Killed; what `attempt` raises.
+    Raises: TimedOut at the deadline (CLOCK_MONOTONIC), Interrupted, Killed, what `attempt` raises.
     """
     fiber = await this_fiber()
     entries = [(q, q.add(fiber.wake, events, exclusive=exclusive)) for q in queues]
@@ -95,7 +95,7 @@ async def until(
 
 
 class Lock:
-    """A mutex for operations that span an await (create, rename, append, copy-up). First come, first served."""
+    """A mutex for operations that span an await: create, rename, append, copy-up. In order."""
 
     __slots__ = ("_held", "_queue")
 
