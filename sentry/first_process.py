@@ -15,7 +15,7 @@ from sentry.fs.host.file import donated
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
-from sentry.kernel.task_clone import first_task
+from sentry.kernel.task_clone import child_identity, first_task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.loader.execve import execve
 from sentry.mm.manager import MemoryManager
@@ -35,8 +35,8 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     """Make the task and load its program; it does not run yet. Raises: StartError."""
     task = _make_task(kernel, config)
     await _start_program(task, config.process)
-    for observer in kernel.start_observers:
-        task.observers.append(observer)
+    task.observers.extend(kernel.start_observers)
+    child_identity(task)
     kernel.init = task.group
     return task
 

@@ -216,9 +216,10 @@ def shared_files(task: Task) -> FdTable:
 
 
 def child_identity(task: Task) -> None:
-    """Tell the entry code what it may answer by itself."""
+    """Tell the entry code what it may answer by itself: nothing of a task that is observed."""
     c = task.creds
-    task.ctx.set_fast(task.group.tgid, task.tid, (c.uid, c.euid, c.gid, c.egid))
+    pid = 0 if task.observers else task.group.tgid
+    task.ctx.set_fast(pid, task.tid, (c.uid, c.euid, c.gid, c.egid))
 
 
 def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadGroup:
