@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
@@ -23,6 +24,8 @@ from sentry.platform.vdso import Vdso, tsc_is_usable
 DOORBELL_GPA = 384 << 30
 ENTRY_STRIDE = 0x4000
 MAX_VCPUS = 128
+CHEAP_EXIT_NS = 8_000
+"""Below this an exit costs less than handing over to another thread."""
 _STOPPED = 100
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
@@ -37,6 +40,15 @@ _CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
 _CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
 
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
+
+
+class Inline(IntEnum):
+    """When the kernel thread runs the only runnable program itself (native/inline.c)."""
+
+    NEVER = 0
+    CONTENDED = 1
+    """While the host's CPUs are busy with something else."""
+    ALWAYS = 2
 
 
 class KvmContext:
@@ -140,7 +152,7 @@ class KvmPlatform:
 
     `ram_fd` is the file behind guest memory (ours from now on), `ram_size` its length in bytes
     (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without
-    an exit. `kvm_fd` is /dev/kvm, if it was opened before.
+    an exit, `inline` when the kernel thread runs programs itself. `kvm_fd` is /dev/kvm, if it was opened before.
     Raises: Unavailable, OSError.
     """
 
@@ -153,6 +165,7 @@ class KvmPlatform:
         *,
         vcpus: int | None = None,
         mailbox: bool = True,
+        inline: Inline | None = None,
         kvm_fd: int = -1,
     ) -> None:
         cpus = len(os.sched_getaffinity(0))
@@ -176,8 +189,15 @@ class KvmPlatform:
             self._cr4 |= _CR4_UMIP
         _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
-        self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS))
-        _check(lib.pool_start(mailbox), "vCPU threads")
+        self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS - 1) + 1)
+        if inline is None:
+            inline = self._choose_inline(cpus)
+        _check(lib.pool_start(mailbox, inline), "vCPU threads")
+
+    def _choose_inline(self, cpus: int) -> Inline:
+        if cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS:
+            return Inline.ALWAYS
+        return Inline.CONTENDED
 
     def _make_vcpus(self, count: int) -> None:
         for number in range(count):

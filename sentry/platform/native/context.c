@@ -81,6 +81,19 @@ struct ctx *ctx_new(struct aspace *space)
     return c;
 }
 
+/* On its vCPU, or when the kernel thread waits next, on the kernel thread's. */
+static void go_on(struct vcpu *v, struct ctx *c)
+{
+    if (v == pool.inline_vcpu || inline_wanted()) {
+        int wait = inline_wanted();
+        queue_push(c);
+        if (!wait)
+            schedule();
+    } else {
+        vcpu_launch(v, c);
+    }
+}
+
 /* The vCPU is out although its request was taken in the mailbox. */
 static void launch_from_out(struct vcpu *v, struct ctx *c)
 {
@@ -93,7 +106,7 @@ static void launch_from_out(struct vcpu *v, struct ctx *c)
     }
     if (c->reloading) /* what was asked of the tail in S is asked once more */
         c->place = FPU_IMAGE;
-    vcpu_launch(v, c);
+    go_on(v, c);
 }
 
 /* The guest waits in its mailbox or is about to ring: let it go on. */
@@ -145,8 +158,10 @@ void ctx_resume(struct ctx *c)
         return;
     }
     if (!v) {
+        int wait = inline_wanted();
         queue_push(c);
-        schedule();
+        if (!wait)
+            schedule();
         return;
     }
     uint32_t phase = atomic_load(&v->phase);
@@ -165,7 +180,7 @@ void ctx_resume(struct ctx *c)
     if (phase == P_OUT)
         launch_from_out(v, c);
     else
-        vcpu_launch(v, c);
+        go_on(v, c);
 }
 
 void ctx_answer(struct ctx *c, int64_t value)
@@ -237,7 +252,7 @@ static void detach(struct ctx *c)
         clean_image(c->fpu);
         c->place = FPU_IMAGE;
     }
-    c->cpu_ns = ctx_cpu_ns(c);
+    c->cpu_ns += vcpu_cpu_ns(v) - v->bound_cpu_ns;
     c->vcpu = NULL;
     c->forward = 0;
     v->ctx = NULL;
@@ -299,12 +314,10 @@ void ctx_set_fast(struct ctx *c, const uint64_t *values)
 
 uint64_t ctx_cpu_ns(struct ctx *c)
 {
-    struct timespec t;
     uint64_t total = c->cpu_ns, spin;
-    if (c->vcpu) {
-        clock_gettime(c->vcpu->clock, &t);
-        total += (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec - c->vcpu->bound_cpu_ns;
-    }
+    if (c->vcpu)
+        total += vcpu_cpu_ns(c->vcpu) - c->vcpu->bound_cpu_ns;
+    total += (uint64_t)((double)c->inline_tsc / pool.tsc_per_ns);
     spin = (uint64_t)((double)c->spin_tsc / pool.tsc_per_ns);
     return total > spin ? total - spin : 0;
 }

@@ -17,7 +17,10 @@
 #define WAKE_KEY UINT64_MAX
 #define SPIN_MIN_NS 4000
 #define SPIN_MAX_NS 120000
+#define PREEMPTED_NS 30000   /* a turn of the spin takes a hundredth of this */
 #define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
+
+static const struct timespec ZERO;
 
 static uint64_t ticks(uint64_t ns)
 {
@@ -66,18 +69,26 @@ int events_watch(int fd, uint32_t events)
 /* Wait in the kernel for at most `timeout` (NULL: for ever). */
 static void poll_host(const struct timespec *timeout)
 {
+    inline_looked();
     struct epoll_event e[sizeof pool.ready / sizeof pool.ready[0]];
     int n = epoll_pwait2(pool.epoll_fd, e, sizeof e / sizeof e[0], timeout, NULL);
     pool.last_poll_tsc = tsc_now();
     pool.n_ready = 0;
+    pool.interrupted = n < 0;
     for (int i = 0; i < n; i++) {
         if (e[i].data.u64 == WAKE_KEY) {
             uint64_t count;
             (void)!read(pool.wake_fd, &count, sizeof count);
             continue;
         }
+        if (e[i].data.u64 == DEADLINE_KEY) {
+            inline_deadline_passed();
+            continue;
+        }
         pool.ready[pool.n_ready++] = (struct ready){(int32_t)e[i].data.u64, e[i].events};
     }
+    if (pool.n_ready)
+        inline_look_again();
 }
 
 static void offer_all(void)
@@ -111,10 +122,13 @@ static int spin(int64_t deadline_ns)
         if (start + ticks((uint64_t)left) < end)
             end = start + ticks((uint64_t)left);
     }
-    uint64_t now = start;
+    uint64_t now = start, gap = ticks(PREEMPTED_NS), before;
     while (now < end && pool.running && pool.running < pool.cpus) {
         sweep();
+        before = now;
         now = tsc_now();
+        if (now - before > gap)
+            contention_seen(now);
         if (pool.n_events) {
             came_after(now - start);
             return 1;
@@ -152,21 +166,36 @@ static void sleep_until(int64_t deadline_ns)
 
 int platform_wait(int64_t deadline_ns)
 {
-    uint64_t start = tsc_now();
+    uint64_t start = pool.wait_tsc = tsc_now();
     pool.n_ready = 0;
+    pool.interrupted = 0;
     for (;;) {
+        if (inline_ready()) {
+            if (inline_has_to_look())
+                poll_host(&ZERO);
+            if (pool.n_ready || (deadline_ns >= 0 && monotonic_ns() >= deadline_ns))
+                break;
+            if (inline_run(deadline_ns)) {
+                if (pool.n_events || pool.interrupted)
+                    break;
+                continue;
+            }
+            if (pool.n_events)
+                break;
+            if (inline_ready())
+                continue; /* there is something to look at */
+        }
         schedule();
         sweep();
         if (pool.n_events) {
             uint64_t now = tsc_now();
             if (now - pool.last_poll_tsc > ticks(POLL_EVERY_NS)) {
-                struct timespec zero = {0, 0};
-                poll_host(&zero);
+                poll_host(&ZERO);
                 schedule_slice(now);
             }
             break;
         }
-        if (pool.running && pool.running < pool.cpus && spin(deadline_ns))
+        if (pool.running && pool.running < pool.cpus && !contended() && spin(deadline_ns))
             break;
         atomic_store(&pool.asleep, 1);
         offer_all();
@@ -179,8 +208,8 @@ int platform_wait(int64_t deadline_ns)
         offer_all();
         if (pool.n_events)
             came_after(tsc_now() - start);
-        if (pool.n_events || pool.n_ready)
-            break;
+        if (pool.n_events || pool.n_ready || pool.interrupted)
+            break; /* interrupted: Python may want to run a signal handler */
         if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns)
             break;
     }

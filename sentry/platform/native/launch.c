@@ -52,11 +52,20 @@ static uint8_t *map_pages(struct vcpu *v, struct aspace *as)
     return frame_host(gpa);
 }
 
+/* What this vCPU's thread has run; the inline one has none (ctx.inline_tsc counts for it). */
+uint64_t vcpu_cpu_ns(struct vcpu *v)
+{
+    struct timespec t;
+    if (v == pool.inline_vcpu)
+        return 0;
+    clock_gettime(v->clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
 /* Make the context this vCPU's. 0 or -ENOMEM. */
 int vcpu_load(struct vcpu *v, struct ctx *c)
 {
     uint8_t *s = map_pages(v, c->space);
-    struct timespec t;
     if (!s)
         return -ENOMEM;
     if (v->loaded != c->space)
@@ -65,8 +74,7 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
     v->s = s;
     v->ctx = c;
     c->vcpu = v;
-    clock_gettime(v->clock, &t);
-    v->bound_cpu_ns = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+    v->bound_cpu_ns = vcpu_cpu_ns(v);
     v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
     memcpy(v->s + S_FAST, &c->fast[0], 8);
     memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
@@ -78,7 +86,8 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
 void vcpu_offer(struct vcpu *v)
 {
     int spare = pool.running < pool.cpus;
-    uint64_t budget = pool.mailbox && spare && !atomic_load(&pool.asleep) ? pool.budget : 0;
+    int listens = pool.mailbox && spare && !atomic_load(&pool.asleep) && !contended();
+    uint64_t budget = listens ? pool.budget : 0;
     uint64_t yield = spare && !pool.queued;
     if (v->offered_budget != budget)
         ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
@@ -123,7 +132,7 @@ static void set_word_idle(struct vcpu *v)
 }
 
 /* The thread is out of KVM_RUN: set the vCPU up to go on with the context's registers. */
-static void prepare(struct vcpu *v, struct ctx *c)
+void vcpu_prepare(struct vcpu *v, struct ctx *c)
 {
     struct kvm_run *run = v->run;
     int step = pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF);
@@ -165,7 +174,7 @@ static void prepare(struct vcpu *v, struct ctx *c)
 /* Go on with all of the context's registers; the phase is FREE or OUT. */
 void vcpu_launch(struct vcpu *v, struct ctx *c)
 {
-    prepare(v, c);
+    vcpu_prepare(v, c);
     v->at_tail = 0;
     v->sliced = 0;
     v->draining = 0;
@@ -179,7 +188,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     running_add(v);
     vcpu_offer(v);
     atomic_store(&v->tell_out, 0);
-    atomic_store(&v->patience, pool.running < pool.cpus ? pool.spin_tsc : 0);
+    atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
     pool.active[v->index / 64] |= 1ull << v->index % 64;
     atomic_store(&v->phase, P_RUN);
     vcpu_go(v);
@@ -189,7 +198,6 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
 void vcpu_evict(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
-    struct timespec t;
     if (c->place == FPU_SAVED) {
         /* SAFETY: the bytes are hostile; XRSTOR would refuse what clean_image clears. */
         memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
@@ -200,8 +208,7 @@ void vcpu_evict(struct vcpu *v)
             memcpy(c->fpu, &image, pool.xsave_size);
     }
     c->place = FPU_IMAGE;
-    clock_gettime(v->clock, &t);
-    c->cpu_ns += (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec - v->bound_cpu_ns;
+    c->cpu_ns += vcpu_cpu_ns(v) - v->bound_cpu_ns;
     c->vcpu = NULL;
     v->ctx = NULL;
     v->at_tail = 0;

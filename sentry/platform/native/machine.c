@@ -153,16 +153,23 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     return 0;
 }
 
-/* The threads. Afterwards no thread is made and nothing is mapped executable. */
-int pool_start(int mailbox)
+/* The threads, by the one that will wait; with inline, the last vCPU is its own. Afterwards no thread is made and nothing is mapped executable. */
+int pool_start(int mailbox, int inline_policy)
 {
     pool.mailbox = mailbox && pool.cpus > 1;
-    for (int i = 0; i < pool.vcpus; i++) {
+    pool.inline_policy = inline_policy;
+    pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);
+    if (pool.threads < pool.vcpus)
+        pool.inline_vcpu = &pool.vcpu[pool.threads];
+    for (int i = 0; i < pool.threads; i++) {
         int error = vcpu_thread_start(&pool.vcpu[i]);
         if (error)
             return error;
     }
-    return helper_start();
+    int error = helper_start();
+    if (!error && pool.inline_vcpu)
+        error = inline_open();
+    return error;
 }
 
 void pool_close(void)
@@ -179,6 +186,7 @@ void pool_close(void)
         vcpu_go(v);
         pthread_join(v->thread, NULL);
     }
+    inline_close();
     helper_close();
     events_close();
     for (uint32_t i = 0; i < pool.ctxs_size; i++)

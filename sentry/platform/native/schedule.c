@@ -26,7 +26,7 @@ void drop_events(struct ctx *c)
 
 void queue_push(struct ctx *c)
 {
-    c->state = C_QUEUED; /* and bound to no vCPU */
+    c->state = C_QUEUED; /* its vCPU, if it still has one, is FREE or OUT */
     c->next = NULL;
     if (pool.queue_tail)
         pool.queue_tail->next = c;
@@ -56,7 +56,7 @@ void queue_remove(struct ctx *c)
 static struct vcpu *choose(struct ctx *c)
 {
     struct vcpu *empty = NULL, *victim = NULL;
-    for (int i = 0; i < pool.vcpus; i++) {
+    for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         uint32_t phase = atomic_load(&v->phase);
         if (v->draining)
@@ -78,11 +78,17 @@ void schedule(void)
 {
     while (pool.queue_head) {
         struct ctx *c = pool.queue_head;
-        struct vcpu *v = choose(c);
+        struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v)
             return;
         queue_remove(c);
         c->state = C_KERNEL;
+        if (c->vcpu == v) {
+            vcpu_launch(v, c);
+            continue;
+        }
+        if (c->vcpu)
+            vcpu_evict(c->vcpu);
         if (v->ctx) {
             if (atomic_load(&v->phase) == P_OUT)
                 came_out(v);
@@ -101,7 +107,7 @@ uint64_t schedule_slice(uint64_t now_tsc)
     uint64_t again = 0;
     if (!pool.queued)
         return 0;
-    for (int i = 0; i < pool.vcpus; i++) {
+    for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!v->ctx || v->ctx->state != C_RUNNING)
             continue;

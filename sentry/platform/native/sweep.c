@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#define LATE_NS 150000 /* from an exit to the kernel thread, when it had nothing else to do */
+
 void running_add(struct vcpu *v)
 {
     if (!v->counted) {
@@ -102,6 +104,9 @@ static void take_exit(struct vcpu *v)
         return;
     }
     atomic_store(&v->phase, P_FREE);
+    uint64_t now = tsc_now();
+    if (now - v->exit_tsc > (uint64_t)(LATE_NS * pool.tsc_per_ns) && v->exit_tsc > pool.wait_tsc)
+        contention_seen(now); /* we waited for it, and came late all the same */
     pool.stat_exits++;
     pool.stat_doorbell += v->exit_door;
     c->sequence = ++pool.sequence;

@@ -36,14 +36,16 @@ void vcpu_kick(struct vcpu *v)
 }
 
 /* The kick signal is blocked outside KVM_RUN and stays pending when it ended KVM_RUN. */
-static void consume_kick(void)
+int consume_kick(void)
 {
+    int taken = 0;
     sigset_t set;
     struct timespec zero = {0, 0};
     sigemptyset(&set);
     sigaddset(&set, pool.kick_signal);
     while (sigtimedwait(&set, NULL, &zero) > 0)
-        ;
+        taken++;
+    return taken;
 }
 
 static int is_doorbell(struct vcpu *v)
@@ -56,6 +58,23 @@ static int is_doorbell(struct vcpu *v)
     if (run->exit_reason == KVM_EXIT_IO) /* KVM may advance RIP only when it is entered again */
         return run->io.port == DOORBELL_PORT && (rip == pool.at.door || rip == pool.at.after);
     return 0;
+}
+
+/* What KVM_RUN left, on the thread that called it. */
+void vcpu_collect(struct vcpu *v, int error)
+{
+    v->exit_errno = error;
+    v->exit_reason = error ? KVM_EXIT_UNKNOWN : v->run->exit_reason;
+    if (error == EFAULT && v->run->exit_reason == KVM_EXIT_MEMORY_FAULT)
+        v->exit_reason = KVM_EXIT_MEMORY_FAULT;
+    v->exit_door = !error && is_doorbell(v);
+    v->exit_tsc = tsc_now();
+    if (v->exit_reason == KVM_EXIT_MMIO && !v->run->mmio.is_write) {
+        /* KVM wants to finish the load before it takes other registers. */
+        v->run->immediate_exit = 1;
+        (void)!ioctl(v->fd, KVM_RUN, 0);
+        v->run->immediate_exit = 0;
+    }
 }
 
 /* One exit that the kernel thread has to know about. */
@@ -71,19 +90,9 @@ static void run_until_exit(struct vcpu *v)
         } else if (error == EAGAIN) {
             continue;
         }
-        v->exit_errno = error;
-        v->exit_reason = error ? KVM_EXIT_UNKNOWN : v->run->exit_reason;
-        if (error == EFAULT && v->run->exit_reason == KVM_EXIT_MEMORY_FAULT)
-            v->exit_reason = KVM_EXIT_MEMORY_FAULT;
-        v->exit_door = !error && is_doorbell(v);
+        vcpu_collect(v, error);
         v->violation = 0;
         v->was_due = 0;
-        if (v->exit_reason == KVM_EXIT_MMIO && !v->run->mmio.is_write) {
-            /* KVM wants to finish the load before it takes other registers. */
-            v->run->immediate_exit = 1;
-            (void)!ioctl(v->fd, KVM_RUN, 0);
-            v->run->immediate_exit = 0;
-        }
         uint32_t phase = atomic_load(&v->phase);
         for (;;) {
             if (phase == P_RUN) {

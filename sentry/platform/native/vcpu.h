@@ -60,6 +60,10 @@ enum fpu_place {
     FPU_SAVED, /* in the registers and, saved by the entry code, in S */
 };
 
+enum inline_policy { INLINE_NEVER, INLINE_CONTENDED, INLINE_ALWAYS };
+
+#define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
+
 struct vcpu;
 
 struct ctx {
@@ -80,6 +84,7 @@ struct ctx {
     uint64_t fast[7];   /* S_FAST, and pid tid uid euid gid egid */
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
+    uint64_t inline_tsc; /* run by the kernel thread */
     struct ctx *next;   /* in the run queue */
 };
 
@@ -99,6 +104,7 @@ struct vcpu {
     uint8_t exit_door; /* it was this vCPU's doorbell */
     uint8_t violation; /* something else than doorbell or kick while a request was taken */
     uint8_t was_due;   /* the exit came where a doorbell was due */
+    uint64_t exit_tsc; /* when */
     /* Fixed. */
     int fd;
     int index;
@@ -158,7 +164,11 @@ struct pool {
     uint64_t slice_tsc;
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
+    uint64_t wait_tsc; /* when the kernel thread began to wait */
     uint32_t budget;     /* spin turns offered to guests */
+    struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
+    int threads;         /* vCPUs with a thread: the first ones */
+    int inline_policy;   /* enum inline_policy */
     int mailbox;         /* 0: never spin, every call exits */
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
     struct ctx **ctxs;
@@ -167,7 +177,9 @@ struct pool {
     uint32_t n_events, events_size;
     struct ready ready[64];
     uint32_t n_ready;
+    int interrupted; /* the last host wait ended by a signal */
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
+    uint64_t stat_inline, stat_contended;
 };
 
 extern struct pool pool;
@@ -185,7 +197,7 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);
-int pool_start(int mailbox);
+int pool_start(int mailbox, int inline_policy);
 void pool_close(void);
 
 /* ---- spaces.c ---- */
@@ -201,10 +213,14 @@ void helper_close(void);
 int vcpu_thread_start(struct vcpu *v);
 void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
 void vcpu_kick(struct vcpu *v);
+void vcpu_collect(struct vcpu *v, int error); /* what KVM_RUN left, into v->exit_* */
+int consume_kick(void); /* how many were pending */
 void pool_wake(void); /* any thread: end the kernel thread's wait */
 
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
+uint64_t vcpu_cpu_ns(struct vcpu *v);
 int vcpu_load(struct vcpu *v, struct ctx *c);
+void vcpu_prepare(struct vcpu *v, struct ctx *c);
 void vcpu_launch(struct vcpu *v, struct ctx *c);
 void vcpu_evict(struct vcpu *v);
 void vcpu_offer(struct vcpu *v);
@@ -218,9 +234,23 @@ enum exit_kind exit_decode(struct vcpu *v, struct ctx *c);
 /* ---- sweep.c: what the vCPU threads left for the kernel thread ---- */
 void sweep(void);
 void vcpu_is_out(struct vcpu *v); /* has left KVM_RUN: phase FREE or OUT */
+void space_vcpu_out(struct vcpu *v);
 void came_out(struct vcpu *v);    /* the same for phase OUT, not noticed before */
 void running_add(struct vcpu *v);
 void running_remove(struct vcpu *v);
+
+/* ---- inline.c: the kernel thread runs a vCPU itself ---- */
+int inline_open(void);
+void inline_close(void);
+int inline_wanted(void);
+int inline_ready(void);
+int inline_run(int64_t deadline_ns);
+void inline_looked(void);
+void inline_look_again(void);
+int inline_has_to_look(void);
+void inline_deadline_passed(void);
+void contention_seen(uint64_t now_tsc);
+int contended(void);
 
 /* ---- schedule.c ---- */
 void queue_push(struct ctx *c);

@@ -83,8 +83,12 @@ class Machine:
         return context
 
     def poll(self) -> None:
-        """Let the platform do what can be done now."""
-        self._exited.extend(self.platform.wait(time.monotonic_ns()))
+        """Let the programs run for a moment."""
+        self._exited.extend(self.platform.wait(time.monotonic_ns() + 50_000))
+
+    def has_exit(self) -> bool:
+        """Whether a context has come back that any_exit has not given yet."""
+        return bool(self._exited)
 
     def any_exit(self) -> Any:
         """The next context that came back."""
@@ -117,12 +121,12 @@ class Machine:
         return int(context.regs[Reg.ORIG_RAX])
 
 
-def _kvm(mailbox: bool) -> Any:
+def _kvm(mailbox: bool, inline: int) -> Any:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("needs /dev/kvm")
-    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
+    from sentry.platform.kvm import Inline, KvmPlatform  # noqa: PLC0415
 
-    return KvmPlatform(os.memfd_create("ram"), 2 << 30, mailbox=mailbox)
+    return KvmPlatform(os.memfd_create("ram"), 2 << 30, mailbox=mailbox, inline=Inline(inline))
 
 
 def _unicorn() -> Any:
@@ -140,8 +144,9 @@ def _unicorn() -> Any:
 
 
 PLATFORMS: dict[str, Callable[[], Any]] = {
-    "kvm-mailbox": lambda: _kvm(True),
-    "kvm-exit": lambda: _kvm(False),
+    "kvm-mailbox": lambda: _kvm(True, 0),
+    "kvm-exit": lambda: _kvm(False, 0),
+    "kvm-inline": lambda: _kvm(True, 2),
     "unicorn": _unicorn,
 }
 
