@@ -72,6 +72,8 @@ class Sandbox:
         gc.disable()
         self._start()
         self.kernel.loop.run()
+        for observer in self.kernel.start_observers:
+            observer.flush()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status

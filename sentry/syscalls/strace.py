@@ -62,6 +62,7 @@ class Sink(Protocol):
     """Where lines go; must not block."""
 
     def write(self, text: str) -> None: ...
+    def flush(self) -> None: ...
 
 
 class Clock(Protocol):
@@ -155,6 +156,10 @@ class Strace:
             self._line(task, f"+++ killed by {name}{core} +++")
         else:
             self._line(task, f"+++ exited with {status >> 8 & 0xFF} +++")
+
+    def flush(self) -> None:
+        """The sandbox is over."""
+        self._sink.flush()
 
     # --- writing
 
