@@ -189,4 +189,7 @@ def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT) -> HostFile:
         label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
     watchable = kind in (0o010000, 0o140000) or os.isatty(fd)
     queue = HostQueue(vfs.loop, fd, watchable)
-    return HostFile(vfs.anon_location(inode, label), fd, flags & (O_ACCMODE | O_APPEND), queue)
+    file = HostFile(vfs.anon_location(inode, label), fd, flags & (O_ACCMODE | O_APPEND), queue)
+    if file.terminal is not None and vfs.terminal is None:
+        vfs.terminal = file
+    return file

@@ -129,21 +129,16 @@ class PlainMemory:
 
     def buffer_out(self, addr: int, count: int) -> Any:
         self._at(addr, count)
-        dest = KernelDest(count)
-        put = dest.put
         memory = self
 
-        class Dest:
-            count = dest.count
-
-            def put(self, data: bytes) -> int:
-                at = len(dest.data)
-                n = put(data)
-                memory.write(addr + at, bytes(dest.data[at : at + n]))
-                self.count = dest.count
+        class Dest(KernelDest):
+            def put(self, data: Any) -> int:
+                at = len(self.data)
+                n = super().put(data)
+                memory.write(addr + at, bytes(self.data[at : at + n]))
                 return n
 
-        return Dest()
+        return Dest(count)
 
     def buffer_in(self, addr: int, count: int) -> KernelSource:
         return KernelSource(self.read(addr, count))

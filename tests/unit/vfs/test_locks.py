@@ -1,0 +1,100 @@
+"""Record locks and flock."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from sentry.abi.fcntl import (
+    F_GETLK,
+    F_RDLCK,
+    F_SETLK,
+    F_SETLKW,
+    F_UNLCK,
+    F_WRLCK,
+    FLOCK,
+    LOCK_EX,
+    LOCK_NB,
+    LOCK_SH,
+    LOCK_UN,
+    O_CREAT,
+    O_RDWR,
+)
+
+
+def lock(task: Any, fd: int, kind: int, start: int, length: int, command: int = F_SETLK) -> int:
+    return int(task.call("fcntl", fd, command, task.mm.place(FLOCK.pack(kind, 0, start, length, 0))))
+
+
+def blocker(task: Any, fd: int, start: int, length: int) -> tuple[int, int, int]:
+    where = task.mm.place(FLOCK.pack(F_WRLCK, 0, start, length, 0))
+    task.ok("fcntl", fd, F_GETLK, where)
+    found = FLOCK.unpack(task.mm.read(where, FLOCK.size))
+    return found.l_type, found.l_start, found.l_len
+
+
+def two(task: Any) -> tuple[Any, int, Any, int]:
+    other = task.sibling()
+    return (
+        task,
+        task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644),
+        other,
+        other.ok("open", b"/f", O_RDWR, 0),
+    )
+
+
+def test_ranges_split_and_join(task: Any) -> None:
+    a, fd, b, other = two(task)
+    assert lock(a, fd, F_WRLCK, 0, 100) == 0
+    assert lock(a, fd, F_UNLCK, 40, 20) == 0
+    assert blocker(b, other, 0, 0) == (F_WRLCK, 0, 40)
+    assert blocker(b, other, 40, 20)[0] == F_UNLCK
+    assert blocker(b, other, 50, 0) == (F_WRLCK, 60, 40)
+    assert lock(a, fd, F_WRLCK, 40, 20) == 0
+    assert blocker(b, other, 50, 0) == (F_WRLCK, 0, 100)
+    assert lock(a, fd, F_RDLCK, 90, 0) == 0
+    assert lock(b, other, F_RDLCK, 95, 5) == 0
+    assert lock(b, other, F_RDLCK, 89, 2) == -errno.EAGAIN
+
+
+def test_any_close_of_the_file_drops_the_locks_of_the_process(task: Any) -> None:
+    a, fd, b, other = two(task)
+    lock(a, fd, F_WRLCK, 0, 0)
+    assert lock(b, other, F_WRLCK, 0, 1) == -errno.EAGAIN
+    a.ok("close", a.ok("dup", fd))
+    assert lock(b, other, F_WRLCK, 0, 1) == 0
+
+
+def test_waiter_gets_the_lock_when_it_is_free(task: Any) -> None:
+    a, fd, b, other = two(task)
+    lock(a, fd, F_WRLCK, 0, 0)
+    done: list[Any] = []
+    where = b.mm.place(FLOCK.pack(F_WRLCK, 0, 5, 1, 0))
+    coro = b.start("fcntl", other, F_SETLKW, where)
+    task.kernel.loop.spawn(coro, "waiter", lambda value, error: done.append((value, error)))
+    task.kernel.loop.turn()
+    assert not done
+    lock(a, fd, F_UNLCK, 0, 0)
+    task.kernel.loop.turn()
+    assert done == [(0, None)]
+
+
+def test_circle_of_waiters_is_refused(task: Any) -> None:
+    a, fd, b, other = two(task)
+    lock(a, fd, F_WRLCK, 0, 1)
+    lock(b, other, F_WRLCK, 1, 1)
+    where = b.mm.place(FLOCK.pack(F_WRLCK, 0, 0, 1, 0))
+    task.kernel.loop.spawn(b.start("fcntl", other, F_SETLKW, where), "b", lambda *_: None)
+    task.kernel.loop.turn()
+    assert lock(a, fd, F_WRLCK, 1, 1, F_SETLKW) == -errno.EDEADLK
+
+
+def test_flock_belongs_to_the_open_file(task: Any) -> None:
+    a, fd, b, other = two(task)
+    a.ok("flock", fd, LOCK_EX)
+    assert b.call("flock", other, LOCK_SH | LOCK_NB) == -errno.EAGAIN
+    copy = a.ok("dup", fd)
+    a.ok("close", fd)
+    assert b.call("flock", other, LOCK_SH | LOCK_NB) == -errno.EAGAIN
+    a.ok("flock", copy, LOCK_UN)
+    b.ok("flock", other, LOCK_SH | LOCK_NB)

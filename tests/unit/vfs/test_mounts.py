@@ -1,0 +1,93 @@
+"""Mounts through system calls."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.mount import MS_BIND, MS_NODEV, MS_RDONLY, MS_REC, MS_REMOUNT
+from sentry.vfs.paths import path_of
+
+MNT_DETACH = 2
+
+
+def touch(task: Any, path: bytes) -> None:
+    task.ok("close", task.ok("open", path, O_CREAT | O_WRONLY, 0o644))
+
+
+def test_read_only_bind_refuses_writes_where_the_original_does_not(task: Any) -> None:
+    task.ok("mkdir", b"/a", 0o755)
+    task.ok("mkdir", b"/b", 0o755)
+    touch(task, b"/a/f")
+    task.ok("mount", b"/a", b"/b", 0, MS_BIND, 0)
+    task.ok("mount", 0, b"/b", 0, MS_REMOUNT | MS_BIND | MS_RDONLY, 0)
+    assert task.call("open", b"/b/f", O_RDWR, 0) == -errno.EROFS
+    assert task.call("unlink", b"/b/f") == -errno.EROFS
+    assert task.call("access", b"/b/f", 2) == -errno.EROFS
+    task.ok("open", b"/b/f", O_RDONLY, 0)
+    task.ok("open", b"/a/f", O_RDWR, 0)
+
+
+def test_remount_read_only_while_written_is_busy(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    fd = task.ok("open", b"/m/f", O_CREAT | O_WRONLY, 0o644)
+    assert task.call("mount", 0, b"/m", 0, MS_REMOUNT | MS_RDONLY, 0) == -errno.EBUSY
+    task.ok("close", fd)
+    task.ok("mount", 0, b"/m", 0, MS_REMOUNT | MS_RDONLY, 0)
+    assert task.call("open", b"/m/f", O_WRONLY, 0) == -errno.EROFS
+
+
+def test_lazy_umount_leaves_open_files_alone(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, b"size=1m")
+    fd = task.ok("open", b"/m/f", O_CREAT | O_WRONLY, 0o644)
+    assert task.call("umount2", b"/m", 0) == -errno.EBUSY
+    task.ok("umount2", b"/m", MNT_DETACH)
+    task.ok("write", fd, task.mm.place(b"x"), 1)
+    assert task.call("access", b"/m/f", 0) == -errno.ENOENT
+    task.ok("close", fd)
+
+
+def test_mounting_needs_the_capability(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o777)
+    user = task.sibling(uid=1000, gid=1000)
+    assert user.call("mount", b"x", b"/m", b"tmpfs", 0, 0) == -errno.EPERM
+    assert user.call("umount2", b"/", 0) == -errno.EPERM
+
+
+def test_copy_of_a_namespace_is_independent(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    touch(task, b"/m/f")
+    other = task.sibling()
+    other.mounts = task.mounts.copy([other.fs])
+    other.ok("access", b"/m/f", 0)
+    other.ok("umount2", b"/m", 0)
+    assert other.call("access", b"/m/f", 0) == -errno.ENOENT
+    task.ok("access", b"/m/f", 0)
+    task.ok("chdir", b"/m")
+    assert path_of(task.fs.cwd, task.fs.root) == b"/m"
+
+
+def test_recursive_bind_takes_what_is_below(task: Any) -> None:
+    for path in (b"/a", b"/a/sub", b"/b", b"/c"):
+        task.ok("mkdir", path, 0o755)
+    task.ok("mount", b"x", b"/a/sub", b"tmpfs", 0, 0)
+    touch(task, b"/a/sub/deep")
+    task.ok("mount", b"/a", b"/b", 0, MS_BIND, 0)
+    assert task.call("access", b"/b/sub/deep", 0) == -errno.ENOENT
+    task.ok("mount", b"/a", b"/c", 0, MS_BIND | MS_REC, 0)
+    task.ok("access", b"/c/sub/deep", 0)
+
+
+def test_devices_do_not_open_on_a_nodev_mount(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", MS_NODEV, 0)
+    task.ok("mknod", b"/m/null", 0o020666, 0x103)
+    task.ok("mknod", b"/null", 0o020666, 0x103)
+    assert task.call("open", b"/m/null", O_RDWR, 0) == -errno.EACCES
+    fd = task.ok("open", b"/null", O_RDWR, 0)
+    assert task.ok("write", fd, task.mm.place(b"gone"), 4) == 4
+    assert task.ok("read", fd, task.buffer(4), 4) == 0
