@@ -71,6 +71,13 @@ class _Lazy(click.Group):
     show_default=True,
     help="root:memory keeps what is written to the root in the sandbox; none writes through.",
 )
+@click.option(
+    "--system-calls",
+    type=click.Choice(["auto", "mailbox", "exit", "inline"]),
+    default="auto",
+    show_default=True,
+    help="On kvm: how calls reach the kernel; auto chooses by what they cost on this machine.",
+)
 @click.option("--memory", metavar="SIZE", help="Memory of the sandbox; default: half the host's.")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
@@ -96,6 +103,7 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         strace=flags["strace"],
         overlay=overlay,
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
+        system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),
     )
 

@@ -82,6 +82,7 @@ def make_config(
         sysctls=container.sysctls,
         devices=container.devices,
         platform=flags.platform,
+        system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=min(limits, default=default_memory()),
         cpus=len(os.sched_getaffinity(0)),

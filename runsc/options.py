@@ -32,6 +32,7 @@ class Globals:
     overlay: str
     memory: int | None
     switches: Switches
+    system_calls: str = "auto"
 
     def store(self) -> Store:
         """The state root, made if it is not there."""

@@ -110,6 +110,8 @@ class SandboxConfig:
     devices: tuple[DeviceConfig, ...] = ()
 
     platform: str = "kvm"
+    system_calls: str = "auto"
+    """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
     kvm_fd: int = -1
     """/dev/kvm, open read-write; -1 on the unicorn platform."""
     ram_fd: int = -1
