@@ -42,6 +42,8 @@ PF_PROT, PF_USER = 1, 4
 EFLAGS_TF = 0x100
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
+OOM_PAUSE_NS: Final = 1_000_000
+"""How long a task without memory waits for a dying process to give its own back."""
 VSYSCALLS: Final = {0xFFFFFFFFFF600000: 96, 0xFFFFFFFFFF600400: 201, 0xFFFFFFFFFF600800: 309}
 """gettimeofday, time, getcpu at their fixed addresses."""
 
@@ -64,12 +66,22 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
     if kind == ExitKind.EXCEPTION:
         _trap(task, vector, error_code)
     elif kind == ExitKind.NO_MEMORY:
-        task.kernel.out_of_memory(task)
+        _out_of_memory(task)
+        return
     elif kind == ExitKind.FILE_GONE:
-        task.mm.file_gone()
+        if not task.mm.file_gone():
+            force(task, SigInfo.kernel(SIGBUS))
     else:
         task_exit.exit_group(task.group, SIGKILL)
     task.finish()
+
+
+def _out_of_memory(task: Task) -> None:
+    """Kill somebody unless somebody is dying already; the task tries again a little later."""
+    kernel = task.kernel
+    if not any(group.exiting and group.tasks for group in kernel.pids.groups.values()):
+        kernel.out_of_memory(task)
+    kernel.loop.call_at(kernel.loop.now_ns() + OOM_PAUSE_NS, task.finish)
 
 
 def _trap(task: Task, vector: int, error_code: int) -> None:
@@ -124,6 +136,9 @@ def fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:
     """A page fault that mm could not repair: raise the signal and go on. False: a bug of ours."""
     if addr in VSYSCALLS and task.ctx.regs[Reg.RIP] == addr:
         _vsyscall(task, VSYSCALLS[addr])
+    elif isinstance(error, OutOfMemory):
+        _out_of_memory(task)
+        return True
     elif not raise_fault(task, error, addr, error_code):
         return False
     task.finish()
@@ -136,9 +151,6 @@ def raise_fault(task: Task, error: BaseException, addr: int, error_code: int) ->
         signo, code = SIGSEGV, error.si_code
     elif isinstance(error, BusError):
         signo, code = SIGBUS, error.si_code
-    elif isinstance(error, OutOfMemory):
-        task.kernel.out_of_memory(task)
-        return True
     else:
         return False
     error_code |= PF_USER

@@ -7,7 +7,6 @@ process, `SignalActions` the table of sigaction(2). Sending and delivering are i
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sentry.abi.signal import (
@@ -175,27 +174,30 @@ class Quota:
     __slots__ = ("_by_uid", "_total")
 
     def __init__(self) -> None:
-        self._by_uid: Counter[int] = Counter()
+        self._by_uid: dict[int, int] = {}
         self._total = 0
 
     def take(self, uid: int, limit: int, *, override: bool = False) -> bool:
         """One more; False when there is no room (`override` minds the ceiling alone)."""
-        if self._total >= MAX_QUEUED or (not override and self._by_uid[uid] >= limit):
+        mine = self._by_uid.get(uid, 0)
+        if self._total >= MAX_QUEUED or (mine >= limit and not override):
             return False
-        self._by_uid[uid] += 1
+        self._by_uid[uid] = mine + 1
         self._total += 1
         return True
 
     def give(self, uid: int) -> None:
         """One less."""
-        self._by_uid[uid] -= 1
-        self._total -= 1
-        if not self._by_uid[uid]:
+        left = self._by_uid[uid] - 1
+        if left:
+            self._by_uid[uid] = left
+        else:
             del self._by_uid[uid]
+        self._total -= 1
 
     def of(self, uid: int) -> int:
         """How many a user has (SigQ of /proc/pid/status)."""
-        return self._by_uid[uid]
+        return self._by_uid.get(uid, 0)
 
 
 class Queued(NamedTuple):

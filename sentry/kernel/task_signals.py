@@ -42,7 +42,7 @@ from sentry.kernel.signals import (
     SigInfo,
 )
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
-from sentry.mm.errors import NeedsFault
+from sentry.mm.errors import NeedsFault, OutOfMemory
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import (
     Interrupted,
@@ -203,10 +203,15 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
 
     def done(_: Any, error: BaseException | None) -> None:
         task.fiber = None
-        if error is not None and not isinstance(error, (Interrupted, Killed)):
-            if not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE):
-                task.kernel.log.bug(f"signal stack of {task!r}", error)
-                task_exit.exit_group(task.group, SIGKILL)
+        if isinstance(error, OutOfMemory):
+            task.kernel.out_of_memory(task)
+        elif (
+            error is not None
+            and not isinstance(error, (Interrupted, Killed))
+            and not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE)
+        ):
+            task.kernel.log.bug(f"signal stack of {task!r}", error)
+            task_exit.exit_group(task.group, SIGKILL)
         recalculate(task)
         return_to_user(task)
 
