@@ -152,7 +152,8 @@ class KvmPlatform:
 
     `ram_fd` is the file behind guest memory (ours from now on), `ram_size` its length in bytes
     (sparse, a multiple of 1 GiB). `mailbox` chooses whether system calls may be answered without
-    an exit, `inline` when the kernel thread runs programs itself. `kvm_fd` is /dev/kvm, if it was opened before.
+    an exit, `inline` when the kernel thread runs programs itself. `kvm_fd` is /dev/kvm, if it was
+    opened before.
     Raises: Unavailable, OSError.
     """
 
