@@ -80,8 +80,8 @@ THREADS = (
 )
 SIGNALS = (
     Rule(unistd.rt_sigaction, "changing a handler", unused="done before the filter"),
-    Rule(unistd.rt_sigprocmask, "new threads start with signals blocked"),
-    Rule(unistd.rt_sigreturn, "the end of a handler"),
+    Rule(unistd.rt_sigprocmask, "new threads start with signals blocked", unused=_NEXT_THREAD),
+    Rule(unistd.rt_sigreturn, "the end of a handler", unused="kicks are seldom handlers"),
     Rule(unistd.sigaltstack, "new threads of CPython's faulthandler", unused=_RARE),
     Rule(
         unistd.tgkill,
@@ -103,14 +103,14 @@ FILES = (
     Rule(unistd.write, "descriptors we hold, the log"),
     Rule(unistd.readv, "descriptors we hold", unused="depends on the program"),
     Rule(unistd.writev, "descriptors we hold", unused="depends on the program"),
-    Rule(unistd.pread64, "donated files"),
+    Rule(unistd.pread64, "donated files", unused="depends on the program"),
     Rule(unistd.pwrite64, "donated files", unused="depends on the program"),
     Rule(unistd.preadv, "donated files", unused="depends on the program"),
     Rule(unistd.pwritev, "donated files", unused="depends on the program"),
     Rule(unistd.preadv2, "donated files, without waiting", unused="depends on the program"),
     Rule(unistd.pwritev2, "donated files, without waiting", unused="depends on the program"),
     Rule(unistd.close, "descriptors we hold"),
-    Rule(unistd.fstat, "size and kind of descriptors we hold", unused="glibc uses newfstatat"),
+    Rule(unistd.fstat, "size and kind of descriptors we hold"),
     Rule(unistd.lseek, "holes and ends of donated files", unused="depends on the program"),
     Rule(unistd.ftruncate, "donated files, files in RAM", unused="depends on the program"),
     Rule(unistd.fallocate, "punching RAM, donated files", unused="depends on the program"),
@@ -121,6 +121,7 @@ FILES = (
         "what a descriptor allows, a second one of the same; never F_SETFL: flags of what was"
         " donated are the caller's",
         one_of(1, _FCNTL),
+        unused="depends on the program",
     ),
 )
 WAITING = (
@@ -132,7 +133,7 @@ WAITING = (
     Rule(unistd.ppoll, "whether a descriptor is ready", unused="libc decides which"),
 )
 SOCKETS = (
-    Rule(unistd.sendmsg, "9P with donated descriptors, control"),
+    Rule(unistd.sendmsg, "9P with donated descriptors", unused="the Gofer's side uses it"),
     Rule(unistd.recvmsg, "9P with donated descriptors, control"),
     Rule(unistd.sendto, "9P, control", unused="depends on the length of a message"),
     Rule(unistd.recvfrom, "9P, control", unused="depends on the length of a message"),
@@ -143,7 +144,11 @@ SOCKETS = (
     Rule(unistd.getpeername, "CPython, printing a socket object", unused="only in messages"),
     Rule(unistd.getsockopt, "CPython, making a socket object", unused="sockets that come in later"),
 )
-RANDOM = (Rule(unistd.getrandom, "getrandom(2) of the program, AT_RANDOM, hash seeds"),)
+RANDOM = (
+    Rule(
+        unistd.getrandom, "getrandom(2) of the program, AT_RANDOM", unused="depends on the program"
+    ),
+)
 NAMES = (
     Rule(
         unistd.prctl,
