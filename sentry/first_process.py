@@ -17,6 +17,7 @@ from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import child_identity, first_task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
+from sentry.kernel.timers import watch_cpu_limit
 from sentry.loader.execve import execve
 from sentry.mm.manager import MemoryManager
 from sentry.vfs.exec import close_exec, open_exec
@@ -50,6 +51,7 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
     for limit in process.rlimits:
         limits.set(limit.resource, limit.soft, limit.hard)
     group = ThreadGroup(kernel, pid, None, process_group, SignalActions(), limits)
+    watch_cpu_limit(group)
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj

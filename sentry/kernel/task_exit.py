@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import (
@@ -17,6 +18,7 @@ from sentry.abi.signal import (
 from sentry.errors import Errno
 from sentry.kernel import futex, signal_send, signals, task_stops
 from sentry.kernel.work import WORK_EXIT
+from sentry.mm.errors import NeedsFault
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -85,17 +87,20 @@ def _leave(task: Task) -> None:
 
 
 def _release_memory(task: Task) -> None:
-    """Robust futexes, the joiner's futex, vfork's parent, then the address space."""
-    futex.exit_robust(task)
-    if task.clear_child_tid and task.mm.users > 1:
-        try:
-            task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
-            futex.wake(task, task.clear_child_tid, 1)
-        except Errno:
-            pass
+    leave_memory(task)
     vfork_release(task)
     task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
     task.mm.release()
+
+
+def leave_memory(task: Task) -> None:
+    """The task will not see this address space again: its robust futexes, its joiner's futex."""
+    futex.exit_robust(task)
+    if task.clear_child_tid and task.mm.users > 1:
+        with suppress(Errno, NeedsFault):
+            task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
+            futex.wake(task, task.clear_child_tid, 1)
+    task.clear_child_tid = 0
 
 
 def vfork_release(task: Task) -> None:

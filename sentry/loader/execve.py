@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.errors import EAGAIN
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_clone import child_identity
-from sentry.kernel.task_exit import condemn, vfork_release
+from sentry.kernel.task_exit import condemn, leave_memory, vfork_release
 from sentry.loader.load import load
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Killed, Mode
@@ -66,6 +66,7 @@ async def _become_single_threaded(task: Task) -> None:
 
 def _commit(task: Task, image: Image) -> None:
     group = task.group
+    leave_memory(task)
     old = task.mm
     task.mm = image.mm
     task.ctx.bind(image.mm.space)
@@ -84,8 +85,6 @@ def _commit(task: Task, image: Image) -> None:
         timer.delete()
     group.posix_timers.clear()
     task.altstack = (0, 2, 0)
-    task.clear_child_tid = 0
-    task.robust_list = 0
     task.restart_block = None
     task.keep_caps = False
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
