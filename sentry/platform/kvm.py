@@ -207,6 +207,8 @@ class KvmPlatform:
             vcpu.set_cpuid(self.cpuid)
             vcpu.set_xcr0(self.xfeatures)
         self.quirks = probe(self._vcpus[0], self._cr4, DOORBELL_GPA)
+        # Stale edits mean shadow paging, where 2 MiB entries are unsafe (native/memory.h).
+        lib.ram.large_entries = not self.quirks.page_table_edits_are_stale
         ring3 = self.quirks.syscall_stays_in_ring3
         entry = guest_stubs.load("entry_ring3" if ring3 else "entry_ring0")
         stubs = guest_stubs.load("exceptions")

@@ -306,7 +306,7 @@ class AddressSpace:
 
     def map_anonymous(self, addr: int, pages: int, prot: int) -> None:
         """Fill what is not mapped with zeroed frames, 2 MiB entries where they fit."""
-        check(lib.aspace_map_anonymous(self.native, addr, pages, prot, 0))
+        check(lib.aspace_map_anonymous(self.native, addr, pages, prot))
 
     def map_frames(self, addr: int, gpa: int, pages: int, prot: int, cow: bool = False) -> None:
         """Map consecutive frames (a reference each) or a part of a window; `cow`: privately."""

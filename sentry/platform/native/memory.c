@@ -53,6 +53,7 @@ int ram_open(int fd, int vm_fd, uint64_t span)
     ram.fd = fd;
     ram.vm_fd = vm_fd;
     ram.span = span;
+    ram.large_entries = vm_fd < 0;
     if (!ram.base || !ram.ro_window || !ram.rw_window || references == MAP_FAILED ||
         mmap(ram.base, span, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
              0) == MAP_FAILED ||

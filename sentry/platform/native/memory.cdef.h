@@ -6,6 +6,7 @@ struct ram {
     uint64_t span;
     uint64_t kernel_pdpt;
     uint64_t frozen;
+    int large_entries;
     ...;
 };
 extern struct ram ram;
@@ -57,7 +58,7 @@ void aspace_released(struct aspace *as);
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
 int window_unmap(uint64_t gpa, uint64_t size);
 
-int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot, int how);
+int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot,
                       int cow);
 int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages,

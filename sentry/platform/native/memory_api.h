@@ -39,9 +39,8 @@ int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
 int window_unmap(uint64_t gpa, uint64_t size);
 
 /* ---- page tables: va and pages describe [va, va + pages * 4096), below TASK_SIZE ---- */
-#define MAP_SMALL 1 /* no 2 MiB entries */
 void aspace_reap(void); /* finish the address spaces that nobody is inside any more */
-int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot, int how);
+int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot,
                       int cow);
 int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages,

@@ -367,7 +367,7 @@ static int fill_large(struct aspace *as, uint64_t va, uint64_t bits)
     return 1;
 }
 
-int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot, int how)
+int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot)
 {
     if (bad_range(va, pages))
         return -EINVAL;
@@ -376,7 +376,7 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
     uint64_t end = va + pages * FRAME_SIZE, bits = rights(prot);
     while (va < end) {
         uint64_t stop = min64((va | (BLOCK_SIZE - 1)) + 1, end);
-        if (!(how & MAP_SMALL) && stop - va == BLOCK_SIZE) {
+        if (ram.large_entries && stop - va == BLOCK_SIZE) {
             int done = fill_large(as, va, bits);
             if (done < 0)
                 return done;

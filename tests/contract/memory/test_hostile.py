@@ -94,10 +94,36 @@ def test_unmapped_page_is_gone_for_a_running_thread(guest: Guest) -> None:
 
 def test_unmapped_block_is_gone_for_a_running_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP, 512)
-    assert mm.space.entry(TARGET) & 0x80
     mm.munmap(TARGET, PAGE)
     spend(guest, 64)
     expect_fault(guest, thread, TARGET)
+
+
+def test_block_that_another_process_uses_now_is_not_seen_at_its_old_place(guest: Guest) -> None:
+    """2 MiB at once: KVM may keep a table for the block itself, linked where it was mapped first."""
+    source = """
+        mov %rdx, (%rbx)
+        add $4096, %rbx
+        dec %rcx
+        jnz .-10
+        mov $5, %eax
+        syscall
+        .org 0x80
+        mov (%rbx), %rax
+        mov $6, %eax
+        syscall
+    """
+    one, two = guest.memory(source), guest.memory(source)
+    one.mmap(TARGET, BLOCK, RW, FIXED)
+    first = guest.thread(one, rbx=TARGET, rcx=512, rdx=1)
+    assert guest.machine.syscall_of(first) == 5
+    one.munmap(TARGET, BLOCK)
+    two.mmap(TARGET + 5 * BLOCK, BLOCK, RW, FIXED)
+    second = guest.thread(two, rbx=TARGET + 5 * BLOCK, rcx=512, rdx=SECRET)
+    assert guest.machine.syscall_of(second) == 5
+    for page in range(0, 512, 37):
+        guest.again(first, 0x80, rbx=TARGET + page * PAGE)
+        assert guest.machine.exit_of(first) == ExitKind.FAULT
 
 
 def test_page_without_rights_is_gone_for_a_running_thread(guest: Guest) -> None:
