@@ -113,7 +113,8 @@ def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
     """task_sig()."""
     ignored, caught = signal_sets(group)
     limit = group.limits.soft(RLIMIT_SIGPENDING)
-    queued = task.pending.mask.bit_count() + group.shared_pending.mask.bit_count()
+    quota = task.kernel.services.get("signal_quota")
+    queued = quota.of(task.creds.uid) if quota is not None else 0
     sets = [
         ("SigPnd", task.pending.mask), ("ShdPnd", group.shared_pending.mask),
         ("SigBlk", task.blocked), ("SigIgn", ignored), ("SigCgt", caught),
@@ -151,6 +152,8 @@ def stat(view: View) -> bytes:
         size, resident = mm.total_pages * 4096, mm.resident_pages()
         layout = mm.layout if may_read(view.caller, subject) else None
     mask = 0x7FFFFFFF
+    sched = task.sched
+    policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
     fields: list[object] = [
         state(task), parent_pid(group), group.process_group.pgid, session.sid,
         getattr(terminal, "rdev", 0) if terminal is not None else 0,
@@ -158,7 +161,7 @@ def stat(view: View) -> bytes:
         0x400100 if group.has_execed else 0x400140,
         0, 0, 0, 0,
         user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,
-        20, 0, len(group.tasks), 0,
+        -1 - real_time if real_time else 20 + nice, nice, len(group.tasks), 0,
         start_ticks(group.start_ns if whole else task.start_ns),
         size, resident, group.limits.soft(RLIMIT_RSS),
         layout.start_code if layout else int(mm is not None),
@@ -166,7 +169,7 @@ def stat(view: View) -> bytes:
         layout.start_stack if layout else 0, 0, 0,
         task.pending.mask & mask, task.blocked & mask, ignored & mask, caught & mask,
         1 if state(task) in "SDT" else 0, 0, 0,
-        group.exit_signal if task is group.leader else -1, 0, 0, 0, 0, 0, 0,
+        group.exit_signal if task is group.leader else -1, 0, real_time, policy, 0, 0, 0,
         layout.start_data if layout else 0, layout.end_data if layout else 0,
         layout.start_brk if layout else 0,
         layout.arg_start if layout else 0, layout.arg_end if layout else 0,
