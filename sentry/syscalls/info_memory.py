@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 IOV_MAX = 1024
 CHUNK = 65536
+MAX_COPY = 16 << 20
+"""Bytes that one call moves: more would keep others waiting; a short count says so."""
 MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND, MPOL_INTERLEAVE, MPOL_LOCAL = range(5)
 MPOL_WEIGHTED_INTERLEAVE = 6
 MPOL_F_NODE, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED = 1, 2, 4
@@ -82,6 +84,8 @@ def transfer(
     mm = other_memory(task, pid)
     done = 0
     for mine, theirs, count in pieces(local, remote):
+        if done >= MAX_COPY:
+            break
         try:
             if write:
                 mm.write(theirs, task.mm.read(mine, count))
@@ -95,7 +99,7 @@ def transfer(
     return done
 
 
-@syscall(310)
+@syscall(310, partial="at most 16 MiB a call")
 def sys_process_vm_readv(
     task: Task, pid: Pid, local: Addr, locals: Size, remote: Addr, remotes: Size, flags: Size
 ) -> int:
@@ -103,7 +107,7 @@ def sys_process_vm_readv(
     return transfer(task, pid, (local, locals, remote, remotes), flags, False)
 
 
-@syscall(311)
+@syscall(311, partial="at most 16 MiB a call")
 def sys_process_vm_writev(
     task: Task, pid: Pid, local: Addr, locals: Size, remote: Addr, remotes: Size, flags: Size
 ) -> int:

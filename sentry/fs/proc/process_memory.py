@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 8 << 20
 """Arguments or environment shown at most: more than execve takes."""
 PAGE_SIZE: Final = 4096
+MAX_COPY: Final = 1 << 20
+"""Bytes that one call on /proc/PID/mem moves, so that others get their turn."""
 
 
 def describe(view: View) -> Any:
@@ -150,7 +152,7 @@ class MemFile(RegularFile):
         if not self._alive():
             return 0
         done = 0
-        while dest.count:
+        while dest.count and done < MAX_COPY:
             at = offset + done
             part = min(dest.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))
             try:
@@ -196,7 +198,7 @@ class MemFile(RegularFile):
         if not self._alive():
             return 0
         done = 0
-        while source.count:
+        while source.count and done < MAX_COPY:
             at = offset + done
             part = bytes(source.get(min(source.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))))
             try:

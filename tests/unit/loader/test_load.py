@@ -84,7 +84,8 @@ def test_dynamic_program_starts_in_its_interpreter(world: Any, load: Load) -> No
     with DYNAMIC.open("rb") as file:
         elf = ELFFile(file)
         entry = elf["e_entry"]
-        name = next(s for s in elf.iter_segments("PT_INTERP")).get_interp_name()
+        interpreter: Any = next(s for s in elf.iter_segments("PT_INTERP"))
+        name = interpreter.get_interp_name()
     with Path(name).open("rb") as file:
         linker_entry = ELFFile(file)["e_entry"]
 
