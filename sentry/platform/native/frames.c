@@ -190,6 +190,28 @@ int frames_populated(uint64_t gpa, size_t n)
     return first_data(gpa, gpa + n * FRAME_SIZE) < gpa + n * FRAME_SIZE;
 }
 
+/* Whether the frame at gpa has bytes of its own, and how many frames from it on (inside its
+ * block) are the same. */
+int populated_run(uint64_t gpa, size_t *same)
+{
+    unsigned char resident[BLOCK_FRAMES];
+    uint64_t end = (gpa | (BLOCK_SIZE - 1)) + 1;
+    size_t n = (end - gpa) >> FRAME_SHIFT, k = 0;
+    *same = n;
+    if (gpa < ram.frozen)
+        return 1;
+    uint64_t data = first_data(gpa, end);
+    if (data > gpa) {
+        *same = (data - gpa) >> FRAME_SHIFT;
+        return 0;
+    }
+    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) == 0)
+        while (k < n && (resident[k] & 1))
+            k++;
+    *same = k ? k : 1; /* data that is not resident: in swap */
+    return 1;
+}
+
 /* Make a run of dirty free frames read as zero. 0 or -1. */
 static int make_zero(uint64_t gpa, unsigned n)
 {

@@ -28,6 +28,7 @@ uint64_t table_take(void);                         /* zeroed and populated; 0: n
 void table_quarantine(uint64_t gpa);
 void quarantine_poll(void);                        /* take back what a finished flush released */
 int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
+int populated_run(uint64_t gpa, size_t *same);
 
 /* flush.c: translations of old data pages, in batches */
 #define BATCH_RUNS 256

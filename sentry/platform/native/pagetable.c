@@ -637,7 +637,23 @@ struct fork {
     int shared;
     uint64_t bits;        /* the rights of the mapping */
     uint64_t copied, max; /* frames copied at once instead of shared */
+    uint64_t known, known_end; /* frames of which it is known whether they are populated */
+    int populated;
 };
+
+#define HOLE_FRAMES 64
+
+/* A frame that the host has not populated holds zeros. */
+static int fork_populated(struct fork *fork, uint64_t gpa)
+{
+    if (gpa < fork->known || gpa >= fork->known_end) {
+        size_t same;
+        fork->populated = populated_run(gpa, &same);
+        fork->known = gpa;
+        fork->known_end = gpa + same * FRAME_SIZE;
+    }
+    return fork->populated;
+}
 
 /* Put `value` for n frames into the child; the frames' references are the caller's business. */
 static int child_entry(struct aspace *child, uint64_t va, uint64_t value, uint32_t n)
@@ -655,7 +671,7 @@ static int child_entry(struct aspace *child, uint64_t va, uint64_t value, uint32
     return 0;
 }
 
-static int copy_frames(uint64_t to, uint64_t from, size_t n);
+static int copy_now(uint64_t to, uint64_t from, size_t n);
 
 /* Copy now instead of on a store: for the few pages that every program stores to at once, a copy
  * costs less than two faults. 1: done. */
@@ -668,7 +684,7 @@ static int fork_copy(struct fork *fork, uint64_t *entry, uint64_t va)
     uint64_t own = run_take(1, &got);
     if (!own)
         return 0;
-    if (copy_frames(own, value & PTE_ADDR, 1) ||
+    if ((fork_populated(fork, value & PTE_ADDR) && copy_now(own, value & PTE_ADDR, 1)) ||
         child_entry(fork->child, va, own | fork->bits | PTE_RAM, 1)) {
         run_release(own, 1);
         return 0;
@@ -689,10 +705,14 @@ static int visit_fork(void *context, uint64_t *entry, uint64_t va, uint32_t n)
             run_reference(gpa, n);
         return error;
     }
-    /* A frame without bytes of its own is zero: the child gets another one, nobody copies. */
-    if (!(value & PTE_COW) && sole_owner(value, n) && !frames_populated(gpa, n)) {
+    /* A frame without bytes of its own is zero: the child gets another one, nobody copies. Of
+     * many together it gets none before it touches them. */
+    if (!(value & PTE_COW) && sole_owner(value, n) &&
+        !(n == 1 ? fork_populated(fork, gpa) : frames_populated(gpa, n))) {
         size_t got = 1;
-        uint64_t own = n == 1 ? run_take(1, &got) : block_take();
+        if (n > 1 || fork->known_end - fork->known >= HOLE_FRAMES * FRAME_SIZE)
+            return 0;
+        uint64_t own = run_take(1, &got);
         if (own) {
             int error = child_entry(fork->child, va, (value & ~PTE_ADDR) | own, n);
             if (error)
@@ -737,17 +757,20 @@ int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, ui
 /* ---- copy on write -------------------------------------------------------------------------- */
 
 /* Copy n frames from one place to consecutive new ones. 0, -ENOMEM, or -EFAULT: no source. */
+static int copy_now(uint64_t to, uint64_t from, size_t n)
+{
+    uint8_t *source = frame_host(from), *target = ram.base + to, probe;
+    size_t left = guarded_copy(target, source, n * FRAME_SIZE);
+    if (!left)
+        return 0;
+    return guarded_copy(&probe, source + n * FRAME_SIZE - left, 1) ? -EFAULT : -ENOMEM;
+}
+
 static int copy_frames(uint64_t to, uint64_t from, size_t n)
 {
     if (from < RAM_SPAN && !frames_populated(from, n))
         return 0; /* zero, as the new ones are */
-    uint8_t *source = frame_host(from), *target = ram.base + to;
-    size_t left = guarded_copy(target, source, n * FRAME_SIZE);
-    if (!left)
-        return 0;
-    volatile uint8_t probe;
-    size_t at = n * FRAME_SIZE - left;
-    return guarded_copy((void *)&probe, source + at, 1) ? -EFAULT : -ENOMEM;
+    return copy_now(to, from, n);
 }
 
 /* Give this address space frames of its own for copy-on-write entries around va, inside
