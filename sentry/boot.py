@@ -23,6 +23,7 @@ from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
+from sentry.kernel import terminals
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.log import LogSink
 from sentry.loop import Loop
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 RAM_SPAN = 128 * GIB
+
+
+BUSY_THRESHOLDS = (50_000, 20, 100)
+"""gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
+KEPT_FREE = 64 << 20
+"""Bytes of free RAM frames that an idle sandbox keeps from the host."""
 
 
 class FdLog:
@@ -69,7 +76,8 @@ class Sandbox:
         """Run until the first process and all others have ended; its wait status."""
         gc.collect()
         gc.freeze()
-        gc.disable()
+        gc.set_threshold(*BUSY_THRESHOLDS)
+        self.kernel.loop.on_idle = self._rest
         self._start()
         self.kernel.loop.run()
         for observer in self.kernel.start_observers:
@@ -77,6 +85,12 @@ class Sandbox:
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
+
+
+    def _rest(self) -> None:
+        """Nothing runs: now is the time for what would hold a program up."""
+        gc.collect()
+        self.kernel.platform.ram.trim(KEPT_FREE)
 
 
 def preload(platform: str) -> None:
@@ -129,6 +143,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
+    terminals.connect(vfs)
     kernel.services["ram"] = platform.ram
     vdso = getattr(platform, "vdso", None)
     if vdso is not None and vdso.step_fd >= 0:

@@ -59,6 +59,10 @@ class HostOnly:
             self._epoll.register(fd, events)
 
 
+REST_NS = 20_000_000
+"""So long nothing happens before the loop calls itself idle."""
+
+
 class Timer:
     """A call at a time; `cancel` takes it back."""
 
@@ -89,6 +93,10 @@ class Loop:
         self._sequence = 0
         self._watches: dict[int, Callable[[int], None]] = {}
         self._stopped = False
+        self._rest_at: int | None = None
+        """When the loop is idle, unless something happens before; None: it is already."""
+        self.on_idle: Callable[[], None] | None = None
+        """Called once each time the loop has become idle: collecting, giving memory back."""
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -177,8 +185,18 @@ class Loop:
     def turn(self) -> None:
         """Wait for something and handle it."""
         machine = self._machine
-        for context in machine.wait(self._next_deadline()):
+        deadline, rest_at = self._next_deadline(), self._rest_at
+        if rest_at is not None and (deadline is None or rest_at < deadline):
+            deadline = rest_at
+        exited = machine.wait(deadline)
+        for context in exited:
             context.owner.on_exit(context)
+        if exited or machine.ready:
+            self._rest_at = time.monotonic_ns() + REST_NS
+        elif rest_at is not None and time.monotonic_ns() >= rest_at:
+            self._rest_at = None
+            if self.on_idle is not None:
+                self._guard(self.on_idle)
         if machine.ready:
             for fd, events in machine.ready:
                 if (callback := self._watches.get(fd)) is not None:

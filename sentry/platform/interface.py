@@ -103,7 +103,7 @@ class Context(Protocol):
         goes on when it is resumed.
         """
 
-    def bind(self, space: AddressSpace) -> None:
+    def bind(self, space: Any) -> None:
         """Go on in another address space. Preconditions: after an exit."""
 
     def get_fpu(self) -> bytes:
@@ -141,7 +141,7 @@ class Platform(Protocol):
     """(descriptor, EPOLL* events) that the last `wait` found ready."""
 
     def new_address_space(self) -> AddressSpace: ...
-    def new_context(self, space: AddressSpace) -> Context: ...
+    def new_context(self, space: Any) -> Context: ...
 
     def wait(self, deadline_ns: int | None) -> Sequence[Context]:
         """Contexts that have an exit, as soon as there is one, a descriptor is ready (then `ready`
