@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.capability import CAP_SYS_PTRACE
+from sentry.auth import ptrace
 from sentry.errors import EPERM
 
 if TYPE_CHECKING:
@@ -15,15 +15,7 @@ def may_access(task: Task, target: Task, *, real: bool) -> bool:
     """PTRACE_MODE_READ and _ATTACH; `real` judges by the real ids, else by the fs ids."""
     if task.group is target.group:
         return True
-    mine, theirs = task.creds, target.creds
-    uid, gid = (mine.uid, mine.gid) if real else (mine.fsuid, mine.fsgid)
-    if mine.has(CAP_SYS_PTRACE):
-        return True
-    same = uid == theirs.uid == theirs.euid == theirs.suid
-    same = same and gid == theirs.gid == theirs.egid == theirs.sgid
-    if not same or target.group.dumpable != 1:
-        return False
-    return not theirs.permitted & ~mine.permitted
+    return ptrace.may_access(task.creds, target.creds, target.group.dumpable, real=real)
 
 
 def check_attach(task: Task, target: Task) -> None:
