@@ -206,6 +206,26 @@ def sys_futex_wait(
     return futex.wait(task, addr, value, bool(flags & FUTEX2_PRIVATE), deadline_ns, mask)
 
 
+@syscall(456)
+def sys_futex_requeue(task: Task, waiters: Addr, flags: UInt, wake: Int, move: Int) -> int:
+    """futex_requeue(2), Linux 6.7: FUTEX_CMP_REQUEUE from the first to the second of two words."""
+    if flags or not waiters:
+        raise EINVAL("arguments")
+    both = list(FUTEX_WAITV.unpack_all(task.mm.read(waiters, 2 * FUTEX_WAITV.size)))
+    for entry in both:
+        _check_flags(entry.flags)
+        if entry.reserved or entry.val >> 32:
+            raise EINVAL("struct futex_waitv")
+    if min(wake, move) < 0:
+        raise EINVAL("counts")
+    source, target = (
+        futex.key_of(task, entry.uaddr, bool(entry.flags & FUTEX2_PRIVATE)) for entry in both
+    )
+    if task.mm.load_u32(both[0].uaddr) != both[0].val:
+        raise EAGAIN("value changed")
+    return task.kernel.futexes.requeue(source, target, wake, move)
+
+
 @syscall(273)
 def sys_set_robust_list(task: Task, head: Addr, size: Size) -> None:
     """set_robust_list(2)."""
