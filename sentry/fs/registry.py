@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.stat import S_IFIFO
 from sentry.fs.dev import memory, tty
+from sentry.fs.devpts import filesystem as devpts
 from sentry.fs.pipe.file import open_fifo
 from sentry.fs.proc import mount_proc
 from sentry.fs.sysfs import mount_sysfs
@@ -39,3 +40,4 @@ def register_all(vfs: Vfs) -> None:
     vfs.types[b"sysfs"] = mount_sysfs
     memory.register(vfs)
     tty.register(vfs)
+    devpts.register(vfs)

@@ -164,7 +164,8 @@ async def open_location(
         mount.check_writable()
     if access & MAY_EXEC and inode.write_count > 0:
         raise ETXTBSY("open for writing")
-    file = await _open_kind(caller, location, flags & ~OPEN_ONLY)
+    file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
+    file.flags &= ~O_NOCTTY
     file.creds = caller.creds
     file.count()
     if truncate:

@@ -62,6 +62,12 @@ class Vfs:
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0
+        self.devpts: Any = None
+        """The devpts that was mounted last: /dev/ptmx belongs to it."""
+        self.signal_group: Callable[[Any, int], None] | None = None
+        """The kernel's: (process group, signal), for terminals."""
+        self.ignores_signal: Callable[[Any, int], bool] | None = None
+        """The kernel's: whether a task blocks or ignores a signal."""
         self.pipe_pages = 0
         """Pages of all pipes' capacities, for their ceiling."""
         self.waits_for: dict[object, object] = {}

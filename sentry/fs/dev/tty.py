@@ -1,32 +1,46 @@
-"""/dev/tty and /dev/console: the terminal that was donated, under another name. tty(4)."""
+"""/dev/tty: the controlling terminal; /dev/console: the donated one. tty(4), console(4)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import S_IFCHR
 from sentry.errors import ENXIO
+from sentry.fs.devpts.files import PtySlave
+from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.host.file import HostFile
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller
+    from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
 
 TTY: Final = 5 << 8
 CONSOLE: Final = 5 << 8 | 1
+FIRST_SESSION: Final = 1
+"""The session of the container's first process, which the donated terminal controls."""
 
 
-async def open_tty(location: Location, flags: int, caller: Caller) -> HostFile:
-    """Open the sandbox's terminal again. Raises: ENXIO when it has none."""
+async def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
+    """Open the controlling terminal again. Raises: ENXIO when the session has none."""
+    session = caller.group.process_group.session
+    if isinstance(session.terminal, Terminal):
+        return PtySlave(location, flags, session.terminal)
+    if session.sid != FIRST_SESSION:
+        raise ENXIO("no controlling terminal")
+    return await open_console(location, flags, caller)
+
+
+async def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
+    """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
     terminal = vfs.terminal
     if not isinstance(terminal, HostFile):
-        raise ENXIO("no controlling terminal")
+        raise ENXIO("no terminal")
     return HostFile(location, terminal.fd, flags, terminal.host_queue)
 
 
 def register(vfs: Vfs) -> None:
     """Make them known by their numbers."""
     vfs.devices[S_IFCHR, TTY] = open_tty
-    vfs.devices[S_IFCHR, CONSOLE] = open_tty
+    vfs.devices[S_IFCHR, CONSOLE] = open_console

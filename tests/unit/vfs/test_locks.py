@@ -23,7 +23,8 @@ from sentry.abi.fcntl import (
 
 
 def lock(task: Any, fd: int, kind: int, start: int, length: int, command: int = F_SETLK) -> int:
-    return int(task.call("fcntl", fd, command, task.mm.place(FLOCK.pack(kind, 0, start, length, 0))))
+    where = task.mm.place(FLOCK.pack(kind, 0, start, length, 0))
+    return int(task.call("fcntl", fd, command, where))
 
 
 def blocker(task: Any, fd: int, start: int, length: int) -> tuple[int, int, int]:

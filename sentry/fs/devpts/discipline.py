@@ -1,0 +1,317 @@
+"""The line discipline of a terminal, without files: bytes in, echo and signals out. termios(3).
+
+`LineDiscipline.input` takes what the other side of a pty (the keyboard) sends, `output` turns what
+a program writes into what the screen gets. drivers/tty/n_tty.c.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.abi.ioctl import (
+    B38400,
+    CREAD,
+    CS8,
+    ECHO,
+    ECHOCTL,
+    ECHOE,
+    ECHOK,
+    ECHOKE,
+    ECHONL,
+    ICANON,
+    ICRNL,
+    IEXTEN,
+    IGNCR,
+    INLCR,
+    ISIG,
+    ISTRIP,
+    IXANY,
+    IXON,
+    NOFLSH,
+    OCRNL,
+    ONLCR,
+    ONLRET,
+    ONOCR,
+    OPOST,
+    VEOF,
+    VEOL,
+    VEOL2,
+    VERASE,
+    VINTR,
+    VKILL,
+    VLNEXT,
+    VMIN,
+    VQUIT,
+    VREPRINT,
+    VSTART,
+    VSTOP,
+    VSUSP,
+    VWERASE,
+    XTABS,
+    Termios,
+)
+from sentry.abi.signal import SIGINT, SIGQUIT, SIGTSTP
+from sentry.errors import EAGAIN
+
+BUFFER: Final = 4096
+"""Bytes that wait to be read (N_TTY_BUF_SIZE)."""
+CONTROL_CHARACTERS: Final = bytes(
+    (3, 28, 127, 21, 4, 0, 1, 0, 17, 19, 26, 0, 18, 15, 23, 22, 0, 0, 0)
+)
+INITIAL: Final = Termios(
+    ICRNL | IXON, OPOST | ONLCR, B38400 | CS8 | CREAD,
+    ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN, 0, CONTROL_CHARACTERS,
+)  # fmt: skip
+"""tty_std_termios, and the speed that ptys have."""
+_SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))
+NEWLINE, RETURN, TAB = 10, 13, 9
+
+
+class LineDiscipline:
+    """The state of one terminal's input and output."""
+
+    __slots__ = ("_column", "_edit", "_eofs", "_literal", "_ready", "stopped", "termios")
+
+    def __init__(self) -> None:
+        self.termios = INITIAL
+        self._ready = bytearray()
+        """What a program can read."""
+        self._eofs: list[int] = []
+        """Canonical mode: where in `_ready` lines end."""
+        self._edit = bytearray()
+        """Canonical mode: the line that is still edited."""
+        self._literal = False
+        self._column = 0
+        self.stopped = False
+        """VSTOP was typed: nothing goes to the screen."""
+
+    # --- what is typed
+
+    def input(self, data: bytes) -> tuple[bytes, list[int]]:
+        """Take typed bytes: what is echoed, and the signals they stand for."""
+        echo, signals = bytearray(), []
+        for byte in data:
+            signo = self._type(byte, echo)
+            if signo:
+                signals.append(signo)
+        return bytes(echo), signals
+
+    def _type(self, byte: int, echo: bytearray) -> int:
+        iflag, lflag, cc = self.termios.c_iflag, self.termios.c_lflag, self.termios.c_cc
+        if iflag & ISTRIP:
+            byte &= 0x7F
+        if self._literal:
+            self._literal = False
+            self._keep(byte, echo)
+            return 0
+        if iflag & IXON and self._flow(byte, cc):
+            return 0
+        if lflag & ISIG:
+            for index, signo in _SIGNALS:
+                if byte and byte == cc[index]:
+                    self._echo_control(byte, echo)
+                    if not lflag & NOFLSH:
+                        self.flush()
+                    return signo
+        if byte == RETURN:
+            if iflag & IGNCR:
+                return 0
+            if iflag & ICRNL:
+                byte = NEWLINE
+        elif byte == NEWLINE and iflag & INLCR:
+            byte = RETURN
+        if lflag & ICANON and self._canonical(byte, cc, echo):
+            return 0
+        self._keep(byte, echo)
+        return 0
+
+    def _flow(self, byte: int, cc: bytes) -> bool:
+        """XON and XOFF are eaten."""
+        if byte and byte == cc[VSTOP] and byte != cc[VSTART]:
+            self.stopped = True
+            return True
+        if byte and byte == cc[VSTART]:
+            self.stopped = not self.stopped if cc[VSTOP] == cc[VSTART] else False
+            return True
+        if self.stopped and self.termios.c_iflag & IXANY:
+            self.stopped = False
+        return False
+
+    def _canonical(self, byte: int, cc: bytes, echo: bytearray) -> bool:
+        """Editing characters and ends of lines. True if the byte was one."""
+        lflag = self.termios.c_lflag
+        if byte and byte == cc[VERASE]:
+            self._erase(1, echo)
+        elif byte and byte == cc[VKILL]:
+            self._kill(echo)
+        elif byte and byte == cc[VWERASE] and lflag & IEXTEN:
+            text = bytes(self._edit)
+            self._erase(len(text) - len(_without_word(text)), echo)
+        elif byte and byte == cc[VLNEXT] and lflag & IEXTEN:
+            self._literal = True
+            if lflag & ECHO and lflag & ECHOCTL:
+                echo += b"^\b"
+        elif byte and byte == cc[VREPRINT] and lflag & IEXTEN and lflag & ECHO:
+            self._echo_control(byte, echo)
+            echo += self.output(b"\n" + bytes(self._edit))
+        elif byte and byte == cc[VEOF]:
+            self._end_line()
+        elif byte == NEWLINE or (byte and byte in (cc[VEOL], cc[VEOL2])):
+            self._edit.append(byte)
+            if lflag & ECHO or (byte == NEWLINE and lflag & ECHONL):
+                echo += self.output(bytes((byte,)))
+            self._end_line()
+        else:
+            return False
+        return True
+
+    def _end_line(self) -> None:
+        self._ready += self._edit
+        self._edit.clear()
+        self._eofs.append(len(self._ready))
+
+    def _keep(self, byte: int, echo: bytearray) -> None:
+        """An ordinary byte."""
+        room = BUFFER - len(self._ready) - len(self._edit)
+        if self.termios.c_lflag & ICANON:
+            if room <= 1:
+                return
+            self._edit.append(byte)
+        else:
+            if room <= 0:
+                return
+            self._ready.append(byte)
+        if self.termios.c_lflag & ECHO:
+            self._echo_control(byte, echo)
+
+    def _echo_control(self, byte: int, echo: bytearray) -> None:
+        lflag = self.termios.c_lflag
+        if not lflag & ECHO:
+            return
+        if lflag & ECHOCTL and (byte < 32 or byte == 127) and byte not in (TAB, NEWLINE):
+            echo += bytes((94, byte ^ 64))
+            self._column += 2
+        else:
+            echo += self.output(bytes((byte,)))
+
+    def _erase(self, count: int, echo: bytearray) -> None:
+        """Take bytes (whole UTF-8 characters) off the line."""
+        while count > 0 and self._edit:
+            byte = self._edit.pop()
+            count -= 1
+            if byte & 0xC0 == 0x80:
+                count += 1
+                continue
+            if self.termios.c_lflag & ECHO:
+                width = 2 if (byte < 32 or byte == 127) and byte != TAB else 1
+                echo += b"\b \b" * width if self.termios.c_lflag & ECHOE else bytes((byte,))
+
+    def _kill(self, echo: bytearray) -> None:
+        lflag = self.termios.c_lflag
+        if lflag & ECHOKE and lflag & ECHOE:
+            self._erase(len(self._edit), echo)
+            return
+        self._edit.clear()
+        if lflag & ECHO:
+            self._echo_control(self.termios.c_cc[VKILL], echo)
+            if lflag & ECHOK:
+                echo += self.output(b"\n")
+
+    # --- what is read
+
+    @property
+    def available(self) -> int:
+        """Bytes that a read would give (FIONREAD)."""
+        if self.termios.c_lflag & ICANON:
+            return self._eofs[0] if self._eofs else 0
+        return len(self._ready)
+
+    @property
+    def readable(self) -> bool:
+        """A read would not sleep."""
+        if self.termios.c_lflag & ICANON:
+            return bool(self._eofs)
+        return len(self._ready) >= max(1, self.termios.c_cc[VMIN])
+
+    @property
+    def room(self) -> int:
+        """How much can be typed."""
+        return max(0, BUFFER - len(self._ready) - len(self._edit))
+
+    def read(self, count: int) -> bytes:
+        """A line or a part of it; without ICANON what is there. Raises: EAGAIN. b"" is VEOF."""
+        if self.termios.c_lflag & ICANON:
+            if not self._eofs:
+                raise EAGAIN("no line")
+            taken = min(count, self._eofs[0])
+        else:
+            taken = min(count, len(self._ready))
+            if not taken:
+                raise EAGAIN("nothing typed")
+        data = bytes(self._ready[:taken])
+        del self._ready[:taken]
+        self._eofs = [end - taken for end in self._eofs]
+        while self._eofs and self._eofs[0] <= 0:
+            del self._eofs[0]
+            if self.termios.c_lflag & ICANON:
+                break
+        return data
+
+    def flush(self) -> None:
+        """Forget what was typed."""
+        self._ready.clear()
+        self._eofs.clear()
+        self._edit.clear()
+
+    def set(self, termios: Termios) -> None:
+        """tcsetattr(3). Leaving canonical mode, an unfinished line can be read."""
+        if self.termios.c_lflag & ICANON and not termios.c_lflag & ICANON:
+            self._ready += self._edit
+            self._edit.clear()
+            self._eofs.clear()
+        elif not self.termios.c_lflag & ICANON and termios.c_lflag & ICANON and self._ready:
+            self._eofs = [len(self._ready)]
+        self.termios = termios
+        if not termios.c_iflag & IXON:
+            self.stopped = False
+
+    # --- what is written
+
+    def output(self, data: bytes) -> bytes:
+        """What the screen gets of it."""
+        oflag = self.termios.c_oflag
+        if not oflag & OPOST:
+            return data
+        if oflag & (OCRNL | ONOCR | XTABS | ONLRET) == 0:
+            return data.replace(b"\n", b"\r\n") if oflag & ONLCR else data
+        result = bytearray()
+        for byte in data:
+            self._put(byte, oflag, result)
+        return bytes(result)
+
+    def _put(self, byte: int, oflag: int, result: bytearray) -> None:
+        if byte == RETURN and oflag & ONOCR and not self._column:
+            return
+        if byte == RETURN and oflag & OCRNL:
+            byte = NEWLINE
+        if byte == NEWLINE:
+            if oflag & ONLCR:
+                result.append(RETURN)
+            if oflag & (ONLCR | ONLRET):
+                self._column = 0
+            result.append(NEWLINE)
+        elif byte == TAB and oflag & XTABS == XTABS:
+            spaces = 8 - self._column % 8
+            result += b" " * spaces
+            self._column += spaces
+        else:
+            self._column = 0 if byte == RETURN else self._column + (byte >= 32)
+            result.append(byte)
+
+
+def _without_word(text: bytes) -> bytes:
+    """The line less its last word."""
+    text = text.rstrip(b" \t")
+    while text and text[-1:] not in (b" ", b"\t"):
+        text = text[:-1]
+    return text

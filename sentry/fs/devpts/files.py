@@ -1,0 +1,197 @@
+"""Open sides of a pseudo-terminal: `PtyMaster` (/dev/ptmx) and `PtySlave` (/dev/pts/N)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.fcntl import O_CLOEXEC, O_NOCTTY, O_RDWR
+from sentry.abi.ioctl import (
+    ICANON,
+    TIOCGPKT,
+    TIOCGPTLCK,
+    TIOCGPTN,
+    TIOCGPTPEER,
+    TIOCPKT,
+    TIOCSPTLCK,
+    VMIN,
+    VTIME,
+)
+from sentry.abi.poll import EPOLLHUP
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.errors import EAGAIN, EIO, ENOTTY
+from sentry.fs.devpts.ioctls import COMMON, FIONREAD, count_input
+from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
+from sentry.vfs.dentry import Location
+from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+
+if TYPE_CHECKING:
+    from sentry.fs.devpts.filesystem import DevPtsFs
+
+
+class PtyMaster(StreamFile):
+    """The side of the terminal emulator."""
+
+    __slots__ = ("_fs", "terminal")
+
+    def __init__(self, location: Location, flags: int, fs: DevPtsFs, terminal: Terminal) -> None:
+        super().__init__(location, flags, terminal.master_queue)
+        self._fs = fs
+        self.terminal = terminal
+
+    def release(self) -> None:
+        """Hang up, and the name in /dev/pts is gone."""
+        self.terminal.hang_up()
+        self._fs.remove(self.terminal)
+
+    def receive(self, dest: Dest) -> int:
+        """What the screen shows. Raises: EIO once nobody has the slave open any more."""
+        terminal = self.terminal
+        if not terminal.screen:
+            if terminal.slave_opened and not terminal.slaves:
+                raise EIO("the slave is closed")
+            raise EAGAIN("nothing on the screen")
+        prefix = 0
+        if terminal.packet:
+            prefix = dest.put(b"\0")
+        taken = dest.put(bytes(terminal.screen[: dest.count]))
+        del terminal.screen[:taken]
+        terminal.slave_queue.notify(WRITABLE)
+        return taken + prefix
+
+    def send(self, caller: Caller, source: Source) -> int:
+        """Type."""
+        terminal = self.terminal
+        room = terminal.discipline.room
+        if not room and not terminal.discipline.termios.c_lflag & ICANON:
+            raise EAGAIN("the program does not read")
+        data = source.get(min(source.count, max(room, 256)))
+        terminal.typed(data)
+        return len(data)
+
+    def poll(self) -> int:
+        """Readable while something is on the screen."""
+        terminal = self.terminal
+        ready = READABLE if terminal.screen else 0
+        if terminal.discipline.room:
+            ready |= WRITABLE
+        if terminal.slave_opened and not terminal.slaves:
+            ready |= EPOLLHUP
+        return ready
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """ioctl_tty(2), and what only masters have."""
+        terminal = self.terminal
+        if request == TIOCGPTN:
+            caller.mm.write(argument, struct.pack("<I", terminal.index))
+        elif request == TIOCSPTLCK:
+            terminal.locked = any(caller.mm.read(argument, 4))
+        elif request == TIOCGPTLCK:
+            caller.mm.write(argument, struct.pack("<i", terminal.locked))
+        elif request == TIOCPKT:
+            terminal.packet = any(caller.mm.read(argument, 4))
+        elif request == TIOCGPKT:
+            caller.mm.write(argument, struct.pack("<i", terminal.packet))
+        elif request == TIOCGPTPEER:
+            return self._open_peer(caller, argument)
+        elif request == FIONREAD:
+            return count_input(caller, argument, len(terminal.screen))
+        else:
+            handler = COMMON.get(request)
+            if handler is None:
+                raise ENOTTY(f"{request:#x}")
+            handler(terminal, caller, argument)
+        return 0
+
+    def _open_peer(self, caller: Caller, flags: int) -> int:
+        slave = PtySlave(self._fs.location_of(self.terminal), O_RDWR, self.terminal)
+        become_controlling(slave, caller, flags)
+        return caller.files.install(
+            slave, caller.rlimit(RLIMIT_NOFILE), cloexec=bool(flags & O_CLOEXEC)
+        )
+
+
+class PtySlave(StreamFile):
+    """The side of the programs."""
+
+    __slots__ = ("terminal",)
+
+    def __init__(self, location: Location, flags: int, terminal: Terminal) -> None:
+        super().__init__(location, flags, terminal.slave_queue)
+        self.terminal = terminal
+        terminal.slaves += 1
+        terminal.slave_opened = True
+
+    def release(self) -> None:
+        """Closed."""
+        self.terminal.slave_closed()
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2): background processes are stopped first."""
+        self.terminal.check_read(caller)
+        return super().read(caller, dest, rwf)
+
+    def receive(self, dest: Dest) -> int:
+        """A line, or what is there."""
+        terminal = self.terminal
+        discipline = terminal.discipline
+        if not discipline.readable and not terminal.master_open:
+            return 0
+        cc = discipline.termios.c_cc
+        at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
+        if at_once and not discipline.available and not cc[VTIME]:
+            return 0
+        if not discipline.readable and not (at_once and discipline.available):
+            raise EAGAIN("nothing typed")
+        taken = dest.put(discipline.read(dest.count))
+        terminal.master_queue.notify(WRITABLE)
+        return taken
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): with TOSTOP background processes are stopped first."""
+        self.terminal.check_write(caller)
+        return super().write(caller, source, rwf)
+
+    def send(self, caller: Caller, source: Source) -> int:
+        """Show."""
+        terminal = self.terminal
+        if not terminal.master_open:
+            raise EIO("the master is closed")
+        room = terminal.room
+        if not room:
+            raise EAGAIN("the screen is full")
+        data = source.get(min(source.count, room))
+        terminal.show(terminal.discipline.output(data))
+        return len(data)
+
+    def poll(self) -> int:
+        """Readable when there is a line, writable when there is room."""
+        terminal = self.terminal
+        ready = READABLE if terminal.discipline.readable else 0
+        if terminal.room:
+            ready |= WRITABLE
+        if not terminal.master_open:
+            ready |= READABLE | WRITABLE | EPOLLHUP
+        return ready
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """ioctl_tty(2)."""
+        if request == FIONREAD:
+            return count_input(caller, argument, self.terminal.discipline.available)
+        if not self.terminal.master_open:
+            raise EIO("the master is closed")
+        handler = COMMON.get(request)
+        if handler is None:
+            raise ENOTTY(f"{request:#x}")
+        handler(self.terminal, caller, argument)
+        return 0
+
+
+def become_controlling(slave: PtySlave, caller: Any, flags: int) -> None:
+    """The leader of a session without a terminal gets the one that it opens: tty_open()."""
+    group = getattr(caller, "group", None)
+    if flags & O_NOCTTY or group is None or not hasattr(group, "process_group"):
+        return
+    session = group.process_group.session
+    if session.leader is group and session.terminal is None and slave.terminal.session is None:
+        slave.terminal.take(session, group.process_group)

@@ -1,0 +1,205 @@
+"""devpts: a directory of the slaves of open pseudo-terminals, and `ptmx`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK
+from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
+from sentry.errors import EINVAL, EIO, ENOSPC
+from sentry.fs.devpts.files import PtyMaster, PtySlave, become_controlling
+from sentry.fs.devpts.terminal import Terminal
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.interface import (
+    ABSENT,
+    Absent,
+    Attributes,
+    Changes,
+    DirEntry,
+    FileSystem,
+    Inode,
+    Owner,
+)
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.vfs import Vfs
+
+MAX_TERMINALS: Final = 1024
+"""Ceiling of a sandbox; Linux's kernel.pty.max is 4096."""
+PTMX_INO: Final = 2
+FIRST_INO: Final = 3
+
+
+class PtsInode(Inode):
+    """An inode of devpts: attributes that can be changed."""
+
+    __slots__ = ("changed_ns",)
+
+    def __init__(self, fs: DevPtsFs, ino: int, mode: int, owner: Owner) -> None:
+        super().__init__(fs, ino, mode, owner)
+        self.changed_ns = fs.now_ns()
+
+    def stat_cached(self) -> Attributes:
+        """stat(2)."""
+        at, links = self.changed_ns, 2 if self.is_dir else 1
+        return Attributes(
+            self.ino, self.mode, links, self.uid, self.gid, self.rdev, 0, 0, 1024, at, at, at
+        )
+
+    async def setattr(self, changes: Changes) -> None:
+        """chmod, chown: grantpt(3) and login programs do that."""
+        if changes.mode is not None:
+            self.mode = self.mode & ~0o7777 | changes.mode
+        self.uid = self.uid if changes.uid is None else changes.uid
+        self.gid = self.gid if changes.gid is None else changes.gid
+        self.changed_ns = self.fs.now_ns()
+
+
+class SlaveInode(PtsInode):
+    """/dev/pts/N."""
+
+    __slots__ = ("terminal",)
+    opens_itself = True
+
+    def __init__(self, fs: DevPtsFs, terminal: Terminal, owner: Owner) -> None:
+        super().__init__(fs, FIRST_INO + terminal.index, S_IFCHR | fs.slave_mode, owner)
+        self.rdev = 136 << 8 | terminal.index & 0xFF | (terminal.index & ~0xFF) << 12
+        self.terminal = terminal
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """Open the slave. Raises: EIO while it is locked or once the master is closed."""
+        if self.terminal.locked or not self.terminal.master_open:
+            raise EIO("locked")
+        slave = PtySlave(location, flags, self.terminal)
+        become_controlling(slave, caller, flags)
+        return slave
+
+
+class PtmxInode(PtsInode):
+    """/dev/pts/ptmx."""
+
+    __slots__ = ()
+    opens_itself = True
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """A new pseudo-terminal."""
+        assert isinstance(self.fs, DevPtsFs)
+        return self.fs.new_terminal(location, flags, caller)
+
+
+class DirectoryInode(PtsInode):
+    """The directory."""
+
+    __slots__ = ()
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent:
+        """A number, or ptmx."""
+        assert isinstance(self.fs, DevPtsFs)
+        return self.fs.names.get(name, ABSENT)
+
+    async def lookup(self, name: bytes) -> Inode | Absent:
+        """The same."""
+        return self.lookup_cached(name)
+
+    async def entries(self) -> Sequence[DirEntry]:
+        """All names."""
+        assert isinstance(self.fs, DevPtsFs)
+        return [DirEntry(name, each.ino, S_IFCHR) for name, each in self.fs.names.items()]
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
+        """opendir(3)."""
+        return DirectoryFile(location, flags)
+
+
+class DevPtsFs(FileSystem):
+    """One devpts: each mount has its own numbers."""
+
+    name = "devpts"
+    magic = DEVPTS_SUPER_MAGIC
+
+    def __init__(self, vfs: Vfs, data: str = "") -> None:
+        super().__init__(vfs.new_dev(), vfs.now_ns)
+        self.vfs = vfs
+        self.slave_mode = 0o600
+        self.gid: int | None = None
+        self.uid: int | None = None
+        ptmx_mode = 0
+        self._options = ""
+        for item in filter(None, data.split(",")):
+            key, _, value = item.partition("=")
+            try:
+                if key == "mode":
+                    self.slave_mode = int(value, 8) & 0o777
+                elif key == "ptmxmode":
+                    ptmx_mode = int(value, 8) & 0o777
+                elif key in ("gid", "uid"):
+                    setattr(self, key, int(value))
+                elif key not in ("newinstance", "max"):
+                    raise EINVAL(f"devpts: {item}")
+            except ValueError as error:
+                raise EINVAL(f"devpts: {item}") from error
+            self._options += f",{item}" if key != "newinstance" else ""
+        root = Owner(0, 0)
+        self._root = DirectoryInode(self, 1, 0o040755, root)
+        ptmx = PtmxInode(self, PTMX_INO, S_IFCHR | ptmx_mode, root)
+        ptmx.rdev = 5 << 8 | 2
+        self.names: dict[bytes, PtsInode] = {b"ptmx": ptmx}
+        self._taken: set[int] = set()
+
+    @property
+    def root(self) -> Inode:
+        """The directory."""
+        return self._root
+
+    def show_options(self) -> str:
+        """As they were given."""
+        return self._options
+
+    def new_terminal(self, location: Location, flags: int, caller: Caller) -> PtyMaster:
+        """Open a master. Raises: ENOSPC."""
+        index = next((i for i in range(MAX_TERMINALS) if i not in self._taken), None)
+        if index is None:
+            raise ENOSPC("too many pseudo-terminals")
+        self._taken.add(index)
+        terminal = Terminal(self.vfs, index)
+        creds = caller.creds
+        owner = Owner(
+            creds.fsuid if self.uid is None else self.uid,
+            creds.fsgid if self.gid is None else self.gid,
+        )
+        self.names[b"%d" % index] = SlaveInode(self, terminal, owner)
+        return PtyMaster(location, flags & (O_ACCMODE | O_NONBLOCK), self, terminal)
+
+    def location_of(self, terminal: Terminal) -> Location:
+        """Where the slave is, for TIOCGPTPEER: on the first mount of this file system."""
+        inode = self.names[b"%d" % terminal.index]
+        mount = self.vfs.new_mount(self)
+        return Location(mount, Dentry(mount.root, b"%d" % terminal.index, inode))
+
+    def remove(self, terminal: Terminal) -> None:
+        """The master is closed: the name goes."""
+        self.names.pop(b"%d" % terminal.index, None)
+        self._taken.discard(terminal.index)
+
+
+PTMX: Final = 5 << 8 | 2
+
+
+def register(vfs: Vfs) -> None:
+    """The type devpts, and the device /dev/ptmx, which belongs to the devpts mounted last."""
+
+    async def mount(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
+        fs = vfs.devpts = DevPtsFs(vfs, data.decode(errors="replace"))
+        fs.source = source.decode(errors="replace") or "devpts"
+        return fs
+
+    async def open_ptmx(location: Location, flags: int, caller: Caller) -> FileDescription:
+        if not isinstance(vfs.devpts, DevPtsFs):
+            raise EIO("no devpts is mounted")
+        return vfs.devpts.new_terminal(location, flags, caller)
+
+    vfs.types[b"devpts"] = mount
+    vfs.devices[S_IFCHR, PTMX] = open_ptmx

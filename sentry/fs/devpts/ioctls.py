@@ -1,0 +1,233 @@
+"""ioctl_tty(2) on either side of a pseudo-terminal."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.ioctl import (
+    FIONREAD,
+    TCFLSH,
+    TCGETS,
+    TCGETS2,
+    TCSBRK,
+    TCSBRKP,
+    TCSETS,
+    TCSETS2,
+    TCSETSF,
+    TCSETSF2,
+    TCSETSW,
+    TCSETSW2,
+    TCXONC,
+    TERMIOS,
+    TIOCEXCL,
+    TIOCGETD,
+    TIOCGEXCL,
+    TIOCGPGRP,
+    TIOCGSID,
+    TIOCGWINSZ,
+    TIOCNOTTY,
+    TIOCNXCL,
+    TIOCOUTQ,
+    TIOCSCTTY,
+    TIOCSPGRP,
+    TIOCSWINSZ,
+)
+from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
+
+if TYPE_CHECKING:
+    from sentry.fs.devpts.terminal import Terminal
+    from sentry.vfs.file import Caller
+
+SPEEDS: Final = struct.pack("<II", 38400, 38400)
+Handler = Callable[["Terminal", Any, int], None]
+
+
+def get_termios(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCGETS."""
+    caller.mm.write(argument, TERMIOS.pack(*terminal.discipline.termios))
+
+
+def get_termios2(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCGETS2: with speeds."""
+    caller.mm.write(argument, TERMIOS.pack(*terminal.discipline.termios) + SPEEDS)
+
+
+def set_termios(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCSETS, TCSETSW: what was written has always reached the master's buffer."""
+    terminal.check_change(caller)
+    terminal.discipline.set(TERMIOS.unpack(caller.mm.read(argument, TERMIOS.size)))
+    terminal.slave_queue.notify()
+    terminal.master_queue.notify()
+
+
+def set_termios_flush(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCSETSF."""
+    terminal.check_change(caller)
+    terminal.discipline.flush()
+    set_termios(terminal, caller, argument)
+
+
+def get_winsize(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCGWINSZ."""
+    caller.mm.write(argument, terminal.winsize)
+
+
+def set_winsize(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCSWINSZ."""
+    terminal.resized(caller.mm.read(argument, 8))
+
+
+def flush(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCFLSH: 0 input, 1 output, 2 both."""
+    terminal.check_change(caller)
+    if argument not in (0, 1, 2):
+        raise EINVAL(f"queue {argument}")
+    if argument in (0, 2):
+        terminal.discipline.flush()
+    if argument in (1, 2):
+        terminal.screen.clear()
+    terminal.slave_queue.notify()
+
+
+def flow(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCXONC: 0 stops output, 1 starts it."""
+    terminal.check_change(caller)
+    if argument not in (0, 1, 2, 3):
+        raise EINVAL(f"action {argument}")
+    if argument in (0, 1):
+        terminal.discipline.stopped = argument == 0
+        terminal.slave_queue.notify()
+
+
+def drain(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCSBRK: nothing to wait for."""
+    terminal.check_change(caller)
+
+
+def count_output(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCOUTQ."""
+    caller.mm.write(argument, struct.pack("<i", len(terminal.screen)))
+
+
+def discipline_number(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCGETD: N_TTY."""
+    caller.mm.write(argument, bytes(4))
+
+
+def set_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCEXCL."""
+    terminal.exclusive = True
+
+
+def clear_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCNXCL."""
+    terminal.exclusive = False
+
+
+def get_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCGEXCL."""
+    caller.mm.write(argument, struct.pack("<i", terminal.exclusive))
+
+
+# --- job control
+
+
+def _session(caller: Any) -> Any:
+    return caller.group.process_group.session
+
+
+def _check_ours(terminal: Terminal, caller: Any) -> Any:
+    session = _session(caller)
+    if session.terminal is not terminal:
+        raise ENOTTY("not the controlling terminal")
+    return session
+
+
+def get_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCGPGRP."""
+    group = _check_ours(terminal, caller).foreground
+    caller.mm.write(argument, struct.pack("<i", group.pgid if group is not None else 0))
+
+
+def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCSPGRP. Raises: ENOTTY, EINVAL, ESRCH, EPERM."""
+    terminal.check_change(caller)
+    session = _check_ours(terminal, caller)
+    (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
+    if pgid < 0:
+        raise EINVAL(f"process group {pgid}")
+    group = caller.kernel.pids.process_groups.get(pgid)
+    if group is None:
+        raise ESRCH(f"process group {pgid}")
+    if group.session is not session:
+        raise EPERM("another session")
+    session.foreground = group
+
+
+def get_session(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCGSID."""
+    caller.mm.write(argument, struct.pack("<i", _check_ours(terminal, caller).sid))
+
+
+def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCSCTTY: tiocsctty(). 1 steals it, with CAP_SYS_ADMIN. Raises: EPERM."""
+    session = _session(caller)
+    if session.terminal is terminal and session.leader is caller.group:
+        return
+    if session.leader is not caller.group or session.terminal is not None:
+        raise EPERM("not the leader of a session without a terminal")
+    owner = terminal.session
+    if owner is not None and owner.terminal is terminal:
+        if argument != 1 or not caller.creds.has(CAP_SYS_ADMIN):
+            raise EPERM("somebody else's terminal")
+        terminal.disassociate(owner)
+    terminal.take(session, caller.group.process_group)
+
+
+def drop_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCNOTTY."""
+    session = _check_ours(terminal, caller)
+    if session.leader is caller.group:
+        terminal.signal_foreground(1)
+        terminal.signal_foreground(18)
+        terminal.disassociate(session)
+
+
+COMMON: Final[dict[int, Handler]] = {
+    TCGETS: get_termios,
+    TCGETS2: get_termios2,
+    TCSETS: set_termios,
+    TCSETSW: set_termios,
+    TCSETSF: set_termios_flush,
+    TCSETS2: set_termios,
+    TCSETSW2: set_termios,
+    TCSETSF2: set_termios_flush,
+    TIOCGWINSZ: get_winsize,
+    TIOCSWINSZ: set_winsize,
+    TCFLSH: flush,
+    TCXONC: flow,
+    TCSBRK: drain,
+    TCSBRKP: drain,
+    TIOCOUTQ: count_output,
+    TIOCGETD: discipline_number,
+    TIOCEXCL: set_exclusive,
+    TIOCNXCL: clear_exclusive,
+    TIOCGEXCL: get_exclusive,
+    TIOCGPGRP: get_foreground,
+    TIOCSPGRP: set_foreground,
+    TIOCGSID: get_session,
+    TIOCSCTTY: set_controlling,
+    TIOCNOTTY: drop_controlling,
+}
+
+
+def count_input(caller: Caller, argument: int, count: int) -> int:
+    """FIONREAD."""
+    caller.mm.write(argument, struct.pack("<i", count))
+    return 0
+
+
+__all__ = ["COMMON", "FIONREAD", "count_input"]

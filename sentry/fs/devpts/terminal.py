@@ -1,0 +1,171 @@
+"""`Terminal`: what both sides of a pseudo-terminal share, and whose terminal it is.
+
+Job control: a session has a controlling terminal, and one of its process groups is in the
+foreground. Sessions and groups are the kernel's objects; here they are only looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.ioctl import TOSTOP
+from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.signal import SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, SIGWINCH
+from sentry.errors import EIO
+from sentry.fs.devpts.discipline import LineDiscipline
+from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from sentry.vfs.vfs import Vfs
+
+SCREEN: Final = 16_384
+"""Bytes that wait for the master."""
+READABLE: Final = EPOLLIN | EPOLLRDNORM
+WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
+
+
+class Terminal:
+    """One pseudo-terminal."""
+
+    __slots__ = (
+        "__weakref__", "_vfs", "discipline", "exclusive", "index", "locked", "master_open",
+        "master_queue", "packet", "packet_events", "screen", "session", "slave_opened",
+        "slave_queue", "slaves", "winsize",
+    )  # fmt: skip
+
+    def __init__(self, vfs: Vfs, index: int) -> None:
+        self._vfs = vfs
+        self.index = index
+        self.discipline = LineDiscipline()
+        self.screen = bytearray()
+        """What the master has not read yet."""
+        self.winsize = bytes(8)
+        self.locked = True
+        """TIOCSPTLCK: the slave cannot be opened."""
+        self.exclusive = False
+        self.master_open = True
+        self.slaves = 0
+        self.slave_opened = False
+        self.packet = False
+        self.packet_events = 0
+        self.session: Any = None
+        """The session whose controlling terminal it is."""
+        self.master_queue = WaitQueue()
+        self.slave_queue = WaitQueue()
+
+    # --- bytes
+
+    def typed(self, data: bytes) -> None:
+        """The master writes: echo, signals, and perhaps something to read."""
+        echo, signals = self.discipline.input(data)
+        if echo:
+            self.show(echo)
+        for signo in signals:
+            self.signal_foreground(signo)
+        if self.discipline.readable:
+            self.slave_queue.notify(READABLE)
+        if not self.discipline.stopped:
+            self.master_queue.notify(READABLE)
+            self.slave_queue.notify(WRITABLE)
+
+    def show(self, data: bytes) -> None:
+        """Bytes for the master."""
+        self.screen += data
+        self.master_queue.notify(READABLE)
+
+    @property
+    def room(self) -> int:
+        """How much a program can write now."""
+        return 0 if self.discipline.stopped else max(0, SCREEN - len(self.screen))
+
+    # --- ends
+
+    def hang_up(self) -> None:
+        """The master is gone: the session's leader hears SIGHUP, readers see the end."""
+        self.master_open = False
+        self.discipline.flush()
+        session, self.session = self.session, None
+        if session is not None and session.terminal is self:
+            leader = session.leader
+            if leader is not None:
+                self._signal(leader.process_group, SIGHUP)
+                self._signal(leader.process_group, SIGCONT)
+            if session.foreground is not None:
+                self._signal(session.foreground, SIGHUP)
+            session.terminal = None
+        self.slave_queue.notify(READABLE | WRITABLE | EPOLLHUP)
+
+    def slave_closed(self) -> None:
+        """A description of the slave is gone."""
+        self.slaves -= 1
+        if not self.slaves:
+            self.master_queue.notify(READABLE | EPOLLHUP)
+
+    # --- job control
+
+    def disassociate(self, session: Any) -> None:
+        """The session lost its terminal (its leader ended or said TIOCNOTTY)."""
+        session.foreground = None
+        if session.terminal is self:
+            session.terminal = None
+        self.session = None
+
+    def take(self, session: Any, group: Any) -> None:
+        """Become the controlling terminal of a session."""
+        session.terminal = self
+        session.foreground = group
+        self.session = session
+
+    def _signal(self, group: Any, signo: int) -> None:
+        if self._vfs.signal_group is not None and group is not None:
+            self._vfs.signal_group(group, signo)
+
+    def signal_foreground(self, signo: int) -> None:
+        """A key or a new size: the foreground group hears of it."""
+        if self.session is not None:
+            self._signal(self.session.foreground, signo)
+
+    def resized(self, winsize: bytes) -> None:
+        """TIOCSWINSZ."""
+        if winsize != self.winsize:
+            self.winsize = winsize
+            self.signal_foreground(SIGWINCH)
+
+    def check_background(self, caller: Any, signo: int) -> None:
+        """A background process reads (SIGTTIN) or writes (SIGTTOU): __tty_check_change().
+
+        Raises: Interrupted, so that the call starts again once the process is in the foreground;
+        EIO when it could not be stopped.
+        """
+        group = getattr(caller, "group", None)
+        if group is None:
+            return
+        process_group = group.process_group
+        session = process_group.session
+        if session.terminal is not self or session.foreground is None:
+            return
+        if session.foreground is process_group:
+            return
+        ignored = self._vfs.ignores_signal
+        if ignored is not None and ignored(caller, signo):
+            if signo == SIGTTIN:
+                raise EIO("a background process")
+            return
+        if process_group.is_orphaned():
+            raise EIO("an orphaned background process")
+        self._signal(process_group, signo)
+        raise Interrupted
+
+    def check_read(self, caller: Any) -> None:
+        """Before a read."""
+        self.check_background(caller, SIGTTIN)
+
+    def check_write(self, caller: Any) -> None:
+        """Before a write, with TOSTOP."""
+        if self.discipline.termios.c_lflag & TOSTOP:
+            self.check_background(caller, SIGTTOU)
+
+    def check_change(self, caller: Any) -> None:
+        """Before a change of settings."""
+        self.check_background(caller, SIGTTOU)

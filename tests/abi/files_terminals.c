@@ -1,0 +1,218 @@
+/* Pseudo-terminals: line discipline, sizes, sessions, job control, hang-up. */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+static int master, slave;
+static volatile int got;
+static void on_signal(int signo) { got = signo; }
+
+static void type(const char *text) { CHECK(write(master, text, strlen(text)) == (ssize_t)strlen(text)); }
+
+static void screen(const char *text)
+{
+    char buf[256];
+    size_t have = 0;
+    while (have < strlen(text)) {
+        struct pollfd p = {master, POLLIN};
+        CHECK(poll(&p, 1, 2000) == 1);
+        ssize_t n = read(master, buf + have, sizeof buf - have);
+        CHECK(n > 0);
+        have += n;
+    }
+    if (have != strlen(text) || memcmp(buf, text, have)) {
+        fprintf(stderr, "screen: %.*s not %s\n", (int)have, buf, text);
+        exit(1);
+    }
+}
+
+static void line(const char *text)
+{
+    char buf[256];
+    ssize_t n = read(slave, buf, sizeof buf);
+    if (n != (ssize_t)strlen(text) || memcmp(buf, text, n)) {
+        fprintf(stderr, "line: %zd %.*s not %s\n", n, (int)n, buf, text);
+        exit(1);
+    }
+}
+
+static void open_pair(void)
+{
+    struct stat st;
+    CHECK((master = posix_openpt(O_RDWR | O_NOCTTY)) >= 0);
+    CHECK_ERR(open(ptsname(master), O_RDWR | O_NOCTTY), EIO);
+    CHECK(grantpt(master) == 0 && unlockpt(master) == 0);
+    CHECK((slave = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);
+    CHECK(isatty(master) && isatty(slave));
+    CHECK(fstat(slave, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev >> 8 == 136);
+    CHECK(strncmp(ttyname(slave), "/dev/pts/", 9) == 0);
+}
+
+static void canonical(void)
+{
+    struct pollfd p = {slave, POLLIN};
+    int n;
+    type("hel");
+    CHECK(poll(&p, 1, 0) == 0);
+    type("lo\r");
+    screen("hello\r\n");
+    CHECK(poll(&p, 1, 1000) == 1);
+    CHECK(ioctl(slave, FIONREAD, &n) == 0 && n == 6);
+    line("hello\n");
+    type("wrong\x15" "ab\x7f" "cd ef\x17gh\n");
+    line("acd gh\n");
+    tcflush(master, TCIOFLUSH);
+    while (poll(&(struct pollfd){master, POLLIN}, 1, 50) == 1) {
+        char drop[256];
+        CHECK(read(master, drop, sizeof drop) > 0);
+    }
+    type("two\nlines\n");
+    line("two\n");
+    line("lines\n");
+    type("part\x04");
+    line("part");
+    type("\x04");
+    line("");
+    screen("two\r\nlines\r\npart");
+    CHECK(write(slave, "out\n", 4) == 4);
+    screen("out\r\n");
+    type("\x16\x03\n");
+    line("\x03\n");
+    screen("^\b^C\r\n");
+}
+
+static void raw(void)
+{
+    struct termios t, old;
+    char c;
+    CHECK(tcgetattr(slave, &old) == 0);
+    CHECK(old.c_iflag == (ICRNL | IXON) && old.c_oflag == (OPOST | ONLCR) && old.c_cc[VINTR] == 3);
+    t = old;
+    cfmakeraw(&t);
+    t.c_cc[VMIN] = 1;
+    CHECK(tcsetattr(slave, TCSANOW, &t) == 0);
+    type("x\r\x03");
+    line("x\r\x03");
+    CHECK(write(slave, "a\n", 2) == 2);
+    screen("a\n");
+    t.c_cc[VMIN] = 0;
+    t.c_cc[VTIME] = 0;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
+    CHECK(read(slave, &c, 1) == 0);
+    CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0);
+    CHECK(tcgetattr(master, &t) == 0 && t.c_lflag == old.c_lflag);
+}
+
+static void sizes(void)
+{
+    struct winsize ws = {24, 80}, got_ws;
+    CHECK(ioctl(slave, TIOCGWINSZ, &got_ws) == 0 && got_ws.ws_row == 0);
+    CHECK(ioctl(master, TIOCSWINSZ, &ws) == 0);
+    CHECK(ioctl(slave, TIOCGWINSZ, &got_ws) == 0 && got_ws.ws_row == 24 && got_ws.ws_col == 80);
+    CHECK_ERR(ioctl(slave, TIOCGPGRP, &ws), ENOTTY);
+    CHECK_ERR(ioctl(slave, 0x5499, 0), ENOTTY);
+}
+
+static void wait_for(int signo)
+{
+    for (int i = 0; got != signo && i < 200; i++)
+        usleep(10000);
+    if (got != signo)
+        _exit(50 + signo);
+    got = 0;
+}
+
+static int session(int ready)
+{
+    char c;
+    int tty, status;
+    if (setsid() < 0)
+        return 1;
+    if (open("/dev/tty", O_RDWR) != -1 || errno != ENXIO)
+        return 2;
+    signal(SIGINT, on_signal);
+    signal(SIGWINCH, on_signal);
+    signal(SIGHUP, on_signal);
+    if (ioctl(slave, TIOCSCTTY, 0) || tcgetpgrp(slave) != getpid() || tcgetsid(slave) != getpid())
+        return 3;
+    if ((tty = open("/dev/tty", O_RDWR)) < 0 || !isatty(tty))
+        return 4;
+    write(ready, "1", 1);
+    wait_for(SIGINT);
+    write(ready, "2", 1);
+    wait_for(SIGWINCH);
+    /* a background job that reads is stopped */
+    pid_t job = fork();
+    if (job == 0) {
+        setpgid(0, 0);
+        signal(SIGTTIN, SIG_DFL);
+        char d;
+        _exit(read(slave, &d, 1) == 1 && d == 'q' ? 0 : 1);
+    }
+    setpgid(job, job);
+    if (waitpid(job, &status, WUNTRACED) != job || !WIFSTOPPED(status) ||
+        WSTOPSIG(status) != SIGTTIN)
+        return 5;
+    if (tcsetpgrp(slave, job) || tcgetpgrp(slave) != job)
+        return 6;
+    kill(-job, SIGCONT);
+    write(ready, "3", 1);
+    if (waitpid(job, &status, 0) != job || status)
+        return 7;
+    signal(SIGTTOU, SIG_IGN);
+    if (tcsetpgrp(slave, getpid()))
+        return 8;
+    write(ready, "4", 1);
+    wait_for(SIGHUP);
+    if (read(slave, &c, 1) > 0)
+        return 9;
+    return 0;
+}
+
+static void sessions(void)
+{
+    int ends[2], status;
+    char c;
+    CHECK(pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(master);
+        _exit(session(ends[1]));
+    }
+    close(slave);
+    CHECK(read(ends[0], &c, 1) == 1 && c == '1');
+    type("\x03");
+    CHECK(read(ends[0], &c, 1) == 1 && c == '2');
+    struct winsize ws = {10, 20};
+    CHECK(ioctl(master, TIOCSWINSZ, &ws) == 0);
+    CHECK(read(ends[0], &c, 1) == 1 && c == '3');
+    type("q\n");
+    CHECK(read(ends[0], &c, 1) == 1 && c == '4');
+    close(master);
+    CHECK(waitpid(pid, &status, 0) == pid);
+    if (status)
+        fprintf(stderr, "session: %x\n", status);
+    CHECK(status == 0);
+}
+
+int main(void)
+{
+    char c;
+    open_pair();
+    canonical();
+    raw();
+    sizes();
+    close(slave);
+    CHECK_ERR(read(master, &c, 1), EIO);
+    CHECK((slave = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);
+    sessions();
+    return 0;
+}

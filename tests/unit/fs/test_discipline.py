@@ -1,0 +1,100 @@
+"""The line discipline, byte by byte."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentry.abi.ioctl import ECHO, ICANON, ICRNL, ISIG, IXON, OPOST
+from sentry.abi.signal import SIGINT, SIGTSTP
+from sentry.errors import EAGAIN
+from sentry.fs.devpts.discipline import BUFFER, LineDiscipline
+
+
+def raw(line: LineDiscipline) -> None:
+    t = line.termios
+    line.set(
+        t._replace(
+            c_iflag=t.c_iflag & ~(ICRNL | IXON),
+            c_oflag=t.c_oflag & ~OPOST,
+            c_lflag=t.c_lflag & ~(ICANON | ECHO | ISIG),
+        )
+    )
+
+
+def test_a_line_can_be_read_when_it_is_complete() -> None:
+    line = LineDiscipline()
+    assert line.input(b"ab") == (b"ab", [])
+    with pytest.raises(EAGAIN):
+        line.read(10)
+    assert line.input(b"\r") == (b"\r\n", [])
+    assert line.read(2) == b"ab"
+    assert line.read(10) == b"\n"
+
+
+def test_editing() -> None:
+    line = LineDiscipline()
+    assert line.input(b"ax\x7f")[0] == b"ax\b \b"
+    assert line.input("é\x7f".encode())[0] == "é".encode() + b"\b \b"
+    line.input(b"b cd\x17\n")
+    assert line.read(10) == b"ab \n"
+    assert line.input(b"gone\x15")[0] == b"gone" + b"\b \b" * 4
+
+
+def test_end_of_file_ends_a_read_without_a_byte() -> None:
+    line = LineDiscipline()
+    line.input(b"x\x04")
+    assert line.read(10) == b"x"
+    line.input(b"\x04")
+    assert line.readable
+    assert line.read(10) == b""
+    assert not line.readable
+
+
+def test_keys_that_are_signals_drop_what_was_typed() -> None:
+    line = LineDiscipline()
+    line.input(b"half\nline")
+    assert line.input(b"\x03") == (b"^C", [SIGINT])
+    assert not line.readable
+    assert line.input(b"\x1a")[1] == [SIGTSTP]
+
+
+def test_flow_control_is_eaten() -> None:
+    line = LineDiscipline()
+    assert line.input(b"\x13") == (b"", [])
+    assert line.stopped
+    line.input(b"\x11")
+    assert not line.stopped
+
+
+def test_raw_mode_passes_everything() -> None:
+    line = LineDiscipline()
+    raw(line)
+    assert line.input(b"\x03\r\x13") == (b"", [])
+    assert line.read(2) == b"\x03\r"
+    assert line.output(b"a\n") == b"a\n"
+
+
+def test_an_unfinished_line_is_readable_after_a_switch_to_raw() -> None:
+    line = LineDiscipline()
+    line.input(b"half")
+    raw(line)
+    assert line.read(10) == b"half"
+
+
+def test_input_is_bounded() -> None:
+    line = LineDiscipline()
+    line.input(b"x" * 10_000)
+    line.input(b"\n")
+    assert len(line.read(20_000)) <= BUFFER
+    raw(line)
+    line.input(b"y" * 10_000)
+    assert line.available == BUFFER
+    assert line.room == 0
+
+
+def test_newlines_on_the_screen() -> None:
+    line = LineDiscipline()
+    assert line.output(b"a\nb") == b"a\r\nb"
+    line.set(line.termios._replace(c_oflag=OPOST))
+    assert line.output(b"a\nb") == b"a\nb"
+
