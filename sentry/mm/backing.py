@@ -65,4 +65,3 @@ class HostBacking:
         for piece in self._pieces:
             piece.forget()
         self._pieces = []
-

@@ -156,8 +156,9 @@ class RamFile:
     def _drop(self, first: int, last: int | None, private_too: bool) -> None:
         """Give the frames of [first, last) back, after all who map them have lost them."""
         for mapper in list(self.mappers):
-            mapper.backing_lost(self, first * PAGE, None if last is None else last * PAGE,
-                                private_too)
+            mapper.backing_lost(
+                self, first * PAGE, None if last is None else last * PAGE, private_too
+            )
         for number in list(self._chunks):
             base = number * CHUNK
             low = max(first - base, 0)

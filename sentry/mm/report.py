@@ -95,8 +95,7 @@ class Report(UserMemory):
             major, minor, inode, path = 0, int(vma.backing is not None), 0, self.name_of(vma)
             offset = vma.offset if vma.backing is not None else 0
         line = (
-            f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} "
-            f"{major:02x}:{minor:02x} {inode} "
+            f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {inode} "
         ).encode()
         if path:
             line = line.ljust(73) + path.replace(b"\n", b"\\012")
@@ -109,9 +108,13 @@ class Report(UserMemory):
     def smaps(self, describe: Describe) -> Iterator[bytes]:
         """/proc/PID/smaps, a piece for each mapping."""
         for vma in self.vmas:
-            yield self.maps_line(vma, describe) + self._details(
-                [(vma.pages * 4, self.residency(vma), vma)]
-            ) + b"VmFlags: " + vm_flags(vma) + b"\n"
+            yield (
+                self.maps_line(vma, describe)
+                + self._details([(vma.pages * 4, self.residency(vma), vma)])
+                + b"VmFlags: "
+                + vm_flags(vma)
+                + b"\n"
+            )
 
     def smaps_rollup(self) -> bytes:
         """/proc/PID/smaps_rollup."""
@@ -134,12 +137,24 @@ class Report(UserMemory):
         if size:
             rows += [("Size", size), ("KernelPageSize", 4), ("MMUPageSize", 4)]
         rows += [
-            ("Rss", rss), ("Pss", pss), ("Pss_Dirty", anonymous),
-            ("Shared_Clean", rss - own), ("Shared_Dirty", 0),
-            ("Private_Clean", max(own - anonymous, 0)), ("Private_Dirty", min(own, anonymous)),
-            ("Referenced", rss), ("Anonymous", anonymous), ("KSM", 0), ("LazyFree", 0),
-            ("AnonHugePages", 0), ("ShmemPmdMapped", 0), ("FilePmdMapped", 0),
-            ("Shared_Hugetlb", 0), ("Private_Hugetlb", 0), ("Swap", 0), ("SwapPss", 0),
+            ("Rss", rss),
+            ("Pss", pss),
+            ("Pss_Dirty", anonymous),
+            ("Shared_Clean", rss - own),
+            ("Shared_Dirty", 0),
+            ("Private_Clean", max(own - anonymous, 0)),
+            ("Private_Dirty", min(own, anonymous)),
+            ("Referenced", rss),
+            ("Anonymous", anonymous),
+            ("KSM", 0),
+            ("LazyFree", 0),
+            ("AnonHugePages", 0),
+            ("ShmemPmdMapped", 0),
+            ("FilePmdMapped", 0),
+            ("Shared_Hugetlb", 0),
+            ("Private_Hugetlb", 0),
+            ("Swap", 0),
+            ("SwapPss", 0),
             ("Locked", locked),
         ]
         text = "".join(f"{name + ':':<16}{kib:>8} kB\n" for name, kib in rows)
@@ -147,10 +162,18 @@ class Report(UserMemory):
 
 
 _MNEMONICS = (
-    (VmFlag.GROWSDOWN, b"gd"), (VmFlag.LOCKED, b"lo"), (VmFlag.LOCKONFAULT, b"lf"),
-    (VmFlag.SEQUENTIAL, b"sr"), (VmFlag.RANDOM, b"rr"), (VmFlag.DONTCOPY, b"dc"),
-    (VmFlag.WIPEONFORK, b"wf"), (VmFlag.NORESERVE, b"nr"), (VmFlag.DONTDUMP, b"dd"),
-    (VmFlag.HUGEPAGE, b"hg"), (VmFlag.NOHUGEPAGE, b"nh"), (VmFlag.MERGEABLE, b"mg"),
+    (VmFlag.GROWSDOWN, b"gd"),
+    (VmFlag.LOCKED, b"lo"),
+    (VmFlag.LOCKONFAULT, b"lf"),
+    (VmFlag.SEQUENTIAL, b"sr"),
+    (VmFlag.RANDOM, b"rr"),
+    (VmFlag.DONTCOPY, b"dc"),
+    (VmFlag.WIPEONFORK, b"wf"),
+    (VmFlag.NORESERVE, b"nr"),
+    (VmFlag.DONTDUMP, b"dd"),
+    (VmFlag.HUGEPAGE, b"hg"),
+    (VmFlag.NOHUGEPAGE, b"nh"),
+    (VmFlag.MERGEABLE, b"mg"),
 )
 
 

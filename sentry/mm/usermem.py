@@ -89,9 +89,7 @@ class UserMemory(Remapping):
             self.resolve(True)
             done += self.space.zero(addr + done, count - done)
 
-    def read_cstr(
-        self, addr: int, limit: int, too_long: type[Errno] = ENAMETOOLONG
-    ) -> bytes:
+    def read_cstr(self, addr: int, limit: int, too_long: type[Errno] = ENAMETOOLONG) -> bytes:
         """A string without its NUL, which must be among the first `limit` bytes.
 
         Raises: EFAULT, NeedsFault, `too_long`.

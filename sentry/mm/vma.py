@@ -91,9 +91,8 @@ class Vma:
     @property
     def private_writable(self) -> bool:
         """Counts as data: is_data_mapping(), mm/internal.h."""
-        return (
-            self.prot & 2 != 0
-            and not self.flags & (VmFlag.SHARED | VmFlag.GROWSDOWN | VmFlag.SPECIAL)
+        return self.prot & 2 != 0 and not self.flags & (
+            VmFlag.SHARED | VmFlag.GROWSDOWN | VmFlag.SPECIAL
         )
 
     def file_offset(self, addr: int) -> int:
@@ -118,8 +117,14 @@ class Vma:
     def part(self, start: int, end: int) -> Vma:
         """A VMA for a part of this one, with holds of its own."""
         copy = Vma(
-            start, end, self.prot, self.flags, self.backing,
-            self.file_offset(start) if self.backing is not None else 0, self.file, self.name,
+            start,
+            end,
+            self.prot,
+            self.flags,
+            self.backing,
+            self.file_offset(start) if self.backing is not None else 0,
+            self.file,
+            self.name,
         )
         copy.windows = list(self.windows)
         copy.hold()

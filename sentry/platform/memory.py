@@ -71,9 +71,7 @@ class WindowRange:
 
     __slots__ = ("gpa", "kept", "mapped", "offset", "refs", "size", "windows", "writable")
 
-    def __init__(
-        self, windows: Windows, gpa: int, size: int, offset: int, writable: bool
-    ) -> None:
+    def __init__(self, windows: Windows, gpa: int, size: int, offset: int, writable: bool) -> None:
         self.windows = windows
         self.gpa = gpa
         self.size = size
@@ -333,9 +331,7 @@ class AddressSpace:
 
     def fork(self, child: AddressSpace, addr: int, pages: int, prot: int, copies: int) -> int:
         """Give the child this range copy on write, up to `copies` pages copied now; how many."""
-        return check(
-            lib.aspace_fork(self.native, child.native, addr, pages, False, prot, copies)
-        )
+        return check(lib.aspace_fork(self.native, child.native, addr, pages, False, prot, copies))
 
     def share(self, child: AddressSpace, addr: int, pages: int) -> None:
         """Give the child the same frames."""
@@ -452,15 +448,11 @@ class AddressSpace:
 
     def from_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """preadv2 of a host descriptor into user memory; offset -1: its position. Or -errno."""
-        return int(
-            lib.user_preadv(self.native, fd, offset, addr, count, flags, self._fault)
-        )
+        return int(lib.user_preadv(self.native, fd, offset, addr, count, flags, self._fault))
 
     def to_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
-        return int(
-            lib.user_pwritev(self.native, fd, offset, addr, count, flags, self._fault)
-        )
+        return int(lib.user_pwritev(self.native, fd, offset, addr, count, flags, self._fault))
 
     def pin(self, addr: int, count: int, write: bool, pieces: int = 256) -> Pinned:
         """Host memory for I/O on another thread: of less than `count` bytes if a fault stops it."""
@@ -480,17 +472,13 @@ class AddressSpace:
     def cmpxchg32(self, addr: int, expected: int, desired: int) -> int | None:
         """Compare and swap; the old value; None after a fault. Raises: EINVAL."""
         value = ffi.new("uint32_t *", expected & 0xFFFFFFFF)
-        error = lib.user_cmpxchg32(
-            self.native, addr, value, desired & 0xFFFFFFFF, self._fault
-        )
+        error = lib.user_cmpxchg32(self.native, addr, value, desired & 0xFFFFFFFF, self._fault)
         return None if self._faulted(error) else int(value[0])
 
     def futex_op(self, addr: int, op: int, operand: int) -> int | None:
         """The read-modify-write of FUTEX_WAKE_OP; the old value; None after a fault."""
         old = ffi.new("uint32_t *")
-        error = lib.user_futex_op(
-            self.native, addr, op, operand & 0xFFFFFFFF, old, self._fault
-        )
+        error = lib.user_futex_op(self.native, addr, op, operand & 0xFFFFFFFF, old, self._fault)
         return None if self._faulted(error) else int(old[0])
 
     @staticmethod
@@ -546,6 +534,15 @@ def runs(gpas: array[int]) -> Iterator[tuple[int, int, int]]:
 
 
 __all__ = [
-    "AddressSpace", "Counters", "Errno", "Pinned", "Ram", "WindowRange", "Windows",
-    "read_frames", "runs", "write_frames", "zero_frames",
+    "AddressSpace",
+    "Counters",
+    "Errno",
+    "Pinned",
+    "Ram",
+    "WindowRange",
+    "Windows",
+    "read_frames",
+    "runs",
+    "write_frames",
+    "zero_frames",
 ]

@@ -371,7 +371,7 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
 {
     if (bad_range(va, pages))
         return -EINVAL;
-    if (released)
+    if (__atomic_load_n(&released, __ATOMIC_RELAXED))
         aspace_reap();
     uint64_t end = va + pages * FRAME_SIZE, bits = rights(prot);
     while (va < end) {

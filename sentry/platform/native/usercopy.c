@@ -95,14 +95,13 @@ static void on_fault(int signal, siginfo_t *info, void *context)
             return;
         }
     }
-    /* Not ours: what was there before, or the default action when the instruction repeats. */
-    struct sigaction *old = &previous[signal == SIGBUS];
-    if (old->sa_flags & SA_SIGINFO)
-        old->sa_sigaction(signal, info, context);
-    else if (old->sa_handler != SIG_DFL && old->sa_handler != SIG_IGN)
-        old->sa_handler(signal);
-    else
-        sigaction(signal, old, NULL);
+    /* Not ours, so a crash: the instruction repeats under the handler that was there before, and
+     * if that one brings us back, under the default action. */
+    static volatile sig_atomic_t crashed;
+    struct sigaction fatal = {.sa_handler = SIG_DFL};
+    sigaction(signal, crashed ? &fatal : &previous[signal == SIGBUS], NULL);
+    crashed = 1;
+    (void)info;
 }
 
 int guard_install(void)

@@ -100,7 +100,7 @@ def test_unmapped_block_is_gone_for_a_running_thread(guest: Guest) -> None:
 
 
 def test_block_that_another_process_uses_now_is_not_seen_at_its_old_place(guest: Guest) -> None:
-    """2 MiB at once: KVM may keep a table for the block itself, linked where it was mapped first."""
+    """2 MiB at once: KVM may keep a table for the block, linked where that was mapped first."""
     source = """
         mov %rdx, (%rbx)
         add $4096, %rbx
@@ -272,9 +272,7 @@ def test_store_to_a_private_file_page_stays_private(guest: Guest, tmp_path: Path
     os.close(fd)
 
 
-def test_store_through_a_shared_file_mapping_reaches_the_host(
-    guest: Guest, tmp_path: Path
-) -> None:
+def test_store_through_a_shared_file_mapping_reaches_the_host(guest: Guest, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"f" * PAGE)
     fd = os.open(path, os.O_RDWR)

@@ -178,9 +178,7 @@ def verify(mm: MemoryManager, model: Model) -> None:
 def test_any_sequence_of_operations_matches_the_model(unit: int, examples: int) -> None:
     @settings(max_examples=examples, deadline=None)
     @given(before=operations, parent=operations, child=operations)
-    def check(
-        before: list[Operation], parent: list[Operation], child: list[Operation]
-    ) -> None:
+    def check(before: list[Operation], parent: list[Operation], child: list[Operation]) -> None:
         run(unit, before, parent, child)
 
     check()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentry.abi.mman import MAP_SHARED
+from sentry.mm.errors import NeedsFault
+from sentry.mm.manager import MemoryManager
 from sentry.mm.ramfile import RamFile
-from sentry.platform.memory import Ram
+from sentry.platform.memory import AddressSpace, Ram
 
 PAGE = 4096
 EDGE = 512 * PAGE
@@ -17,7 +21,9 @@ EDGE = 512 * PAGE
 offsets = st.one_of(st.integers(0, 4 * PAGE), st.integers(EDGE - 2 * PAGE, EDGE + 2 * PAGE))
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["write", "truncate", "punch"]), offsets, st.integers(0, 3 * PAGE),
+        st.sampled_from(["write", "truncate", "punch"]),
+        offsets,
+        st.integers(0, 3 * PAGE),
         st.integers(1, 255),
     ),
     max_size=12,
@@ -66,3 +72,26 @@ def test_data_and_holes(memory: Ram) -> None:
     assert file.next_hole(0) == 0 and file.next_hole(2 * PAGE) == 3 * PAGE
     assert file.pages == 1
     file.close()
+
+
+def test_page_that_lies_elsewhere_is_fetched_first(
+    memory: Ram, open_file: Callable[[RamFile], Any]
+) -> None:
+    file = RamFile(memory, 3 * PAGE)
+    fetched: list[int] = []
+
+    async def load(index: int, _count: int) -> None:
+        fetched.append(index)
+        file.write(index * PAGE, b"fetched")
+
+    file.loader = load
+    mm = MemoryManager(lambda: AddressSpace(memory))
+    addr = mm.mmap(0, 3 * PAGE, 1, MAP_SHARED, open_file(file))
+    with pytest.raises(NeedsFault) as need:
+        mm.read(addr + PAGE, 7)
+    with pytest.raises(StopIteration):
+        need.value.coroutine.send(None)
+    assert mm.read(addr + PAGE, 7) == b"fetched" and fetched == [1]
+    mm.release()
+    file.close()
+    assert memory.counters().frames == 0

@@ -45,7 +45,11 @@ def test_map_anonymous_small_range_is_zero_and_has_its_rights(
 
     assert space.read(BASE, 3 * PAGE) == bytes(3 * PAGE)
     assert [walker.walk(space, BASE + i * PAGE) is None for i in (-1, 0, 1, 2, 3)] == [
-        True, False, False, False, True,
+        True,
+        False,
+        False,
+        False,
+        True,
     ]
     assert walker.walk(space, BASE)[1] == "uw"  # type: ignore[index]
 
@@ -165,8 +169,7 @@ def test_fork_unpopulated_frames_are_not_shared(
     space.fork(child, BASE, 8, R | W, 0)
 
     shared = [
-        walker.walk(space, BASE + i * PAGE) == walker.walk(child, BASE + i * PAGE)
-        for i in range(8)
+        walker.walk(space, BASE + i * PAGE) == walker.walk(child, BASE + i * PAGE) for i in range(8)
     ]
     assert shared == [False, True] + [False] * 6
     assert child.write(BASE, b"own") == 3 and space.read(BASE, 3) == bytes(3)
@@ -213,7 +216,9 @@ def test_break_cow_takes_neighbours_but_stays_in_its_bounds(
     assert space.break_cow(BASE + 5 * PAGE, BASE + 3 * PAGE, BASE + 10 * PAGE, R | W) == 0
 
     writable = [
-        i for i in range(32) if "w" in walker.walk(space, BASE + i * PAGE)[1]  # type: ignore[index]
+        i
+        for i in range(32)
+        if "w" in walker.walk(space, BASE + i * PAGE)[1]  # type: ignore[index]
     ]
     assert writable == list(range(3, 10))
     assert space.read(BASE, 32 * PAGE) == b"z" * 32 * PAGE

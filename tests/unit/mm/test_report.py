@@ -1,0 +1,59 @@
+"""What /proc shows of an address space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sentry.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_GROWSDOWN,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from sentry.mm.manager import MemoryManager
+
+if TYPE_CHECKING:
+    from conftest import OpenFile
+
+PAGE = 4096
+RW = PROT_READ | PROT_WRITE
+ANON = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+AT = 0x400000
+
+
+def test_maps_lines_are_linuxs(mm: MemoryManager, host_file: Callable[..., OpenFile]) -> None:
+    file = host_file(b"x" * 3 * PAGE)
+    mm.mmap(AT, 2 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file, PAGE)
+    mm.mmap(AT + 16 * PAGE, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED)
+    mm.set_brk_start(AT + 32 * PAGE)
+    mm.brk(AT + 33 * PAGE)
+    mm.mmap(AT + 64 * PAGE, PAGE, RW, ANON | MAP_GROWSDOWN)
+    mm.layout.start_stack = AT + 64 * PAGE + 100
+
+    lines = mm.maps(lambda _: (8, 1, 1234, b"/bin/a b\nc")).splitlines()
+
+    assert lines == [
+        b"00400000-00402000 r-xp 00001000 08:01 1234".ljust(73) + b"/bin/a b\\012c",
+        b"00410000-00411000 rw-s 00000000 00:01 0".ljust(73) + b"/dev/zero (deleted)",
+        b"00420000-00421000 rw-p 00000000 00:00 0".ljust(73) + b"[heap]",
+        b"00440000-00441000 rw-p 00000000 00:00 0".ljust(73) + b"[stack]",
+    ]
+
+
+def test_sizes_add_up(mm: MemoryManager) -> None:
+    mm.mmap(AT, 4 * PAGE, RW, ANON)
+    mm.write(AT, b"1" * 2 * PAGE)
+    mm.mmap(AT + 16 * PAGE, 3 * PAGE, PROT_READ, ANON)
+    assert mm.statm() == (7, 2, 0, 0, 4)
+    child = mm.share().fork()
+    assert child.statm()[1] == 2 and mm.peak_pages() == 2
+    vma = mm.vmas.find(AT)
+    assert vma is not None and mm.residency(vma) == (2, 0, 0, 2)
+    rollup = mm.smaps_rollup()
+    assert b"Rss:                   8 kB\n" in rollup and rollup.count(b"\n") > 15
+    assert b"".join(mm.smaps(lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
