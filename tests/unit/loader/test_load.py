@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sentry.abi.auxv import (
     AT_BASE,
@@ -241,6 +243,35 @@ def test_program_cannot_be_written_while_it_runs(world: Any, load: Load) -> None
     assert opened.inode.write_count == -1
     child.release()
     assert opened.inode.write_count == 0
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.integers(0, 64 + 2 * 56 - 8),
+            st.sampled_from([1, 2, 4, 8]),
+            st.one_of(st.integers(0, 255), st.integers(0, 2**64 - 1), st.just(2**47 - 4096)),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    cut=st.one_of(st.none(), st.integers(0, len(STATIC))),
+)
+def test_damaged_program_is_loaded_or_refused_and_nothing_else(
+    world: Any, load: Load, changes: list[tuple[int, int, int]], cut: int | None
+) -> None:
+    data = bytearray(STATIC)
+    for at, size, value in changes:
+        data[at : at + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    try:
+        image = load(world.write("damaged", bytes(data[:cut])))
+    except Errno:
+        assert all(space.users == 0 for space in world.spaces)
+    else:
+        image.mm.release()
 
 
 def test_unreadable_program_is_not_dumpable(world: Any, load: Load) -> None:
