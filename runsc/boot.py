@@ -12,8 +12,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from gofer import confine
 from gofer.attachment import Attachment, CacheMode
@@ -67,7 +69,7 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
                 program = filters.sentry_program(config.platform, switches.trap)
                 _install(program, switches, config.log_fd)
 
-        sandbox = prepare(replace(config, ram_fd=ram_fd), lockdown)
+        sandbox = prepare(msgspec.structs.replace(config, ram_fd=ram_fd), lockdown)
         _send(config.control_fd, Event("ready"))
         return exit_code(sandbox.run())
     except StartError as error:

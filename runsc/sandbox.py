@@ -12,7 +12,9 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import msgspec
 
 from runsc import boot, isolation
 from runsc.convert import Export
@@ -145,7 +147,9 @@ def start(
     """Fork the Gofer and the Sentry. `config` lacks only the two sockets that are made here."""
     gofer_ours, gofer_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
-    config = replace(config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno())
+    config = msgspec.structs.replace(
+        config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno()
+    )
     isolation.freeze_heap()
     pid = isolation.spawn(lambda: boot.sentry_main(config, programs.prepare, switches))
     served = gofer_theirs.fileno()

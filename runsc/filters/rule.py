@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 _WORD = 0xFFFFFFFF
 
 
-@dataclass(frozen=True)
-class Test:
+class Test(msgspec.Struct, frozen=True):
     """`argument & mask == value`, on the 64 bits of one argument."""
 
     argument: int
@@ -25,8 +24,7 @@ class Test:
         return [half for half in halves if half[1]]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """One system call: why it is needed, and with which arguments.
 
     `when` holds alternatives; each is a tuple of tests that must all hold. Empty: any arguments.
