@@ -103,7 +103,9 @@ class GoferInode(Inode):
             self.parent.forget_attributes(self.name)
 
     def stat_cached(self) -> Attributes | None:
-        if self.gone or (self.fresh and self.fs.exclusive):
+        if self.fresh and self.fs.exclusive:
+            return self.attributes
+        if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
         return None
 

@@ -197,6 +197,12 @@ def test_without_descriptors_data_goes_over_9p(make_world: MakeWorld, host: Path
     world.ok("fsync", fd)
     names = set(world.session.names())
     assert {"Tread", "Twrite", "Tfsync"} <= names
+    world.ok("unlinkat", AT_FDCWD, b"/file", 0)
+    world.write(fd, b"more")
+    world.ok("fchmod", fd, 0o600)
+    st = world.fstat(fd)
+    assert (st.st_size, st.st_nlink, st.st_mode & 0o777) == (12 + len(big), 0, 0o600)
+    world.session.names()
     world.ok("close", fd)
     assert "Tclunk" in world.session.names()
 

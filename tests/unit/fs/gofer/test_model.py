@@ -18,7 +18,8 @@ from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 
 pytestmark = pytest.mark.root
 
-_PATHS = st.sampled_from([b"a", b"b", b"d", b"d/a", b"d/b", b"d/e", b"d/e/a", b"l", b"l/a", b"x/y"])
+_NAMES = b"a b d d/a d/b d/e d/e/a l l/a n n/m d/n d/n/m d/e/n o d/o x/y".split()
+_PATHS = st.sampled_from(_NAMES)
 _FLAGS = st.sampled_from(
     [
         os.O_RDONLY,
@@ -215,6 +216,17 @@ class Served:
         return self.world.listdir(path)
 
 
+def populate(root: Path) -> None:
+    """What both trees start with."""
+    (root / "d" / "e").mkdir(parents=True)
+    for name in ("a", "b", "d/a", "d/e/a"):
+        (root / name).write_bytes(b"contents of " + name.encode())
+    (root / "l").symlink_to("d/a")
+    os.link(root / "b", root / "d" / "b")
+    for path in (root, root / "d", root / "d" / "e"):
+        os.chmod(path, 0o755)
+
+
 def empty(root: Path) -> None:
     for name in os.listdir(root):
         path = root / name
@@ -234,21 +246,23 @@ def test_random_calls_do_what_linux_does(
     os.umask(0)
 
     @settings(
-        deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow], database=None
+        deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], database=None
     )
-    @given(st.lists(_OPERATIONS, min_size=1, max_size=25))
+    @given(st.lists(_OPERATIONS, min_size=15, max_size=60))
     def check(operations: list[tuple[Any, ...]]) -> None:
         model.mkdir(exist_ok=True)
         empty(host)
         empty(model)
-        os.chmod(model, 0o755)
+        populate(host)
+        populate(model)
+        first = [("open", slot, path, os.O_RDWR, 0) for slot, path in enumerate((b"a", b"d/b"))]
         with ExitStack() as stack:
             world = make_world(mode != "shared", 0 if mode == "no descriptors" else 50)
             reference = Native(model, native.gofer_renameat2)
             served = Served(world)
             stack.callback(lambda: [os.close(fd) for fd in reference.fds.values()])
             stack.callback(lambda: [world.ok("close", fd) for fd in served.fds.values()])
-            for i, (name, *values) in enumerate(operations):
+            for i, (name, *values) in enumerate([*first, *operations]):
                 expected = reference.run(name, *values)
                 assert served.run(name, *values) == expected, (i, name, values)
             for path in (b".", b"d", b"d/e", b"a", b"b", b"d/a"):
