@@ -80,6 +80,9 @@ class Sandbox:
         self.kernel.loop.on_idle = self._rest
         self._start()
         self.kernel.loop.run()
+        console = self.kernel.services.get("console")
+        if console is not None:
+            console.restore()
         for observer in self.kernel.start_observers:
             observer.flush()
         self.kernel.platform.close()
@@ -145,6 +148,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     terminals.connect(vfs)
     kernel.services["ram"] = platform.ram
+    platform.ram.commit_limit = config.memory_limit
     vdso = getattr(platform, "vdso", None)
     if vdso is not None and vdso.step_fd >= 0:
         loop.watch(vdso.step_fd, select.EPOLLIN, lambda _events: vdso.host_clock_was_set())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from sentry.abi import mman
-from sentry.abi.capability import CAP_SYS_NICE
-from sentry.abi.mman import MAP_ANONYMOUS
+from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED
 from sentry.errors import EBADF, EINVAL, EPERM
 from sentry.kernel import access
 from sentry.kernel.task import Task
@@ -60,6 +60,8 @@ def sys_mmap(
     file = None
     if not flags & MAP_ANONYMOUS:
         file = task.files.get(fd & 0xFFFFFFFF)
+    if flags & MAP_LOCKED:
+        judge_locks(task)
     return task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
 
 
@@ -133,15 +135,22 @@ def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
         vector.put(task.mm.mincore(addr + done, part), done >> 12)
 
 
+def judge_locks(task: Task) -> None:
+    """CAP_IPC_LOCK lifts RLIMIT_MEMLOCK: can_do_mlock()."""
+    task.mm.ipc_lock = task.creds.has(CAP_IPC_LOCK)
+
+
 @syscall(149)
 def sys_mlock(task: Task, addr: Addr, length: Size) -> None:
     """mlock(2)."""
+    judge_locks(task)
     task.mm.mlock(addr, length)
 
 
 @syscall(325)
 def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> None:
     """mlock2(2)."""
+    judge_locks(task)
     task.mm.mlock(addr, length, flags)
 
 
@@ -154,6 +163,7 @@ def sys_munlock(task: Task, addr: Addr, length: Size) -> None:
 @syscall(151)
 def sys_mlockall(task: Task, flags: Int) -> None:
     """mlockall(2)."""
+    judge_locks(task)
     task.mm.mlockall(flags)
 
 
