@@ -11,6 +11,8 @@ from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
 from sentry.config import ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
+from sentry.fs.devpts.console import Console
+from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
@@ -65,13 +67,30 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
         Credentials.root(), mounts,
     )  # fmt: skip
     first_task(kernel, task)
+    owner = Owner(process.uid, process.gid)
+    if process.terminal and _is_tty(config.stdio[0]):
+        open_console(task, config.stdio[0], owner)
+        return task
     for number, (fd, flags) in enumerate(
         zip(config.stdio, (O_RDONLY, O_WRONLY, O_WRONLY), strict=True)
     ):
-        owner = Owner(process.uid, process.gid)
         file = donated(kernel.vfs, fd, O_RDWR if _is_tty(fd) else flags, owner)
         files.replace(task, number, file, limits.soft(RLIMIT_NOFILE))
     return task
+
+
+def open_console(task: Task, fd: int, owner: Owner) -> None:
+    """process.terminal: descriptors 0 to 2 are a terminal of ours, which `fd` is the wire of."""
+    vfs, loop = task.kernel.vfs, task.kernel.loop
+    fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
+    console = task.kernel.services["console"] = Console(loop, fd, fs, owner)
+    mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
+    slave = console.open(mount)
+    for number in range(3):
+        task.files.replace(task, number, slave, task.rlimit(RLIMIT_NOFILE))
+    process_group = task.group.process_group
+    console.terminal.take(process_group.session, process_group)
+    console.start()
 
 
 def _is_tty(fd: int) -> bool:

@@ -34,6 +34,9 @@ async def open_tty(location: Location, flags: int, caller: Any) -> FileDescripti
 async def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
+    console = caller.kernel.services.get("console")
+    if console is not None:
+        return PtySlave(location, flags, console.terminal)
     terminal = vfs.terminal
     if not isinstance(terminal, HostFile):
         raise ENXIO("no terminal")

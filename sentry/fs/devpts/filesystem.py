@@ -160,18 +160,28 @@ class DevPtsFs(FileSystem):
 
     def new_terminal(self, location: Location, flags: int, caller: Caller) -> PtyMaster:
         """Open a master. Raises: ENOSPC."""
-        index = next((i for i in range(MAX_TERMINALS) if i not in self._taken), None)
-        if index is None:
-            raise ENOSPC("too many pseudo-terminals")
-        self._taken.add(index)
-        terminal = Terminal(self.vfs, index)
         creds = caller.creds
         owner = Owner(
             creds.fsuid if self.uid is None else self.uid,
             creds.fsgid if self.gid is None else self.gid,
         )
-        self.names[b"%d" % index] = SlaveInode(self, terminal, owner)
+        terminal = self._make(owner)
         return PtyMaster(location, flags & (O_ACCMODE | O_NONBLOCK), self, terminal)
+
+    def new_console(self, owner: Owner) -> Terminal:
+        """A terminal whose master is the host's. Raises: ENOSPC."""
+        terminal = self._make(owner)
+        terminal.locked = False
+        return terminal
+
+    def _make(self, owner: Owner) -> Terminal:
+        index = next((i for i in range(MAX_TERMINALS) if i not in self._taken), None)
+        if index is None:
+            raise ENOSPC("too many pseudo-terminals")
+        self._taken.add(index)
+        terminal = Terminal(self.vfs, index)
+        self.names[b"%d" % index] = SlaveInode(self, terminal, owner)
+        return terminal
 
     def location_of(self, terminal: Terminal) -> Location:
         """Where the slave is, for TIOCGPTPEER: on the first mount of this file system."""
