@@ -88,6 +88,10 @@ class Native:
     def close(self, slot: int) -> None:
         os.close(self.fds.pop(slot))
 
+    def close_all(self) -> None:
+        for slot in list(self.fds):
+            self.close(slot)
+
     def write(self, slot: int, data: bytes) -> int:
         return os.write(self.fds[slot], data)
 
@@ -166,6 +170,10 @@ class Served:
 
     def close(self, slot: int) -> None:
         self.world.ok("close", self.fds.pop(slot))
+
+    def close_all(self) -> None:
+        for slot in list(self.fds):
+            self.close(slot)
 
     def write(self, slot: int, data: bytes) -> int:
         return self.world.write(self.fds[slot], data)
@@ -260,8 +268,8 @@ def test_random_calls_do_what_linux_does(
             world = make_world(mode != "shared", 0 if mode == "no descriptors" else 50)
             reference = Native(model, native.gofer_renameat2)
             served = Served(world)
-            stack.callback(lambda: [os.close(fd) for fd in reference.fds.values()])
-            stack.callback(lambda: [world.ok("close", fd) for fd in served.fds.values()])
+            for each in (reference, served):
+                stack.callback(each.close_all)
             for i, (name, *values) in enumerate([*first, *operations]):
                 expected = reference.run(name, *values)
                 assert served.run(name, *values) == expected, (i, name, values)
