@@ -23,7 +23,7 @@ from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
-from sentry.kernel import terminals
+from sentry.kernel import clocks, terminals
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.log import LogSink
 from sentry.loop import Loop
@@ -151,7 +151,12 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     platform.ram.commit_limit = config.memory_limit
     vdso = getattr(platform, "vdso", None)
     if vdso is not None and vdso.step_fd >= 0:
-        loop.watch(vdso.step_fd, select.EPOLLIN, lambda _events: vdso.host_clock_was_set())
+
+        def clock_was_set(_events: int) -> None:
+            vdso.host_clock_was_set()
+            clocks.steps(kernel).notify()
+
+        loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services["memory_limit"] = config.memory_limit
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)

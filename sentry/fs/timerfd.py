@@ -6,6 +6,7 @@ by is computed from the clock when it is read, as in fs/timerfd.c, so a short pe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_RDWR
@@ -18,7 +19,7 @@ from sentry.abi.time import (
     CLOCK_REALTIME_ALARM,
     TFD_IOC_SET_TICKS,
 )
-from sentry.errors import EAGAIN, EINVAL, ENOTTY
+from sentry.errors import EAGAIN, ECANCELED, EINVAL, ENOTTY
 from sentry.vfs.file import StreamFile
 from sentry.vfs.interface import Inode, Owner
 
@@ -26,22 +27,34 @@ if TYPE_CHECKING:
     from sentry.loop import Loop
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
+    from sentry.wait.queue import WaitQueue
 
 CLOCKS: Final = (
     CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM,
 )  # fmt: skip
+WALL_CLOCKS: Final = (CLOCK_REALTIME, CLOCK_REALTIME_ALARM)
 TICKS_SIZE: Final = 8
 
 
 class TimerFile(StreamFile):
     """An open timer."""
 
-    __slots__ = ("_at_ns", "_expired", "_interval_ns", "_loop", "_ticks", "_timer", "clock")
+    __slots__ = (
+        "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
+        "_steps", "_ticks", "_timer", "clock",
+    )  # fmt: skip
 
-    def __init__(self, vfs: Vfs, loop: Loop, clock: int, flags: int) -> None:
+    def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         super().__init__(vfs.anon_location(inode, b"anon_inode:[timerfd]"), O_RDWR | flags)
         self._loop = loop
+        self._steps = steps
+        """Notified when the wall clock was set."""
+        self._step: Any = None
+        self._again: Callable[[], int] | None = None
+        """Where an absolute time on the wall clock lies now, on CLOCK_MONOTONIC."""
+        self._cancels = False
+        self._canceled = False
         self.clock = clock
         self._timer: Any = None
         self._interval_ns = 0
@@ -62,15 +75,37 @@ class TimerFile(StreamFile):
             return 0, 0
         return self._interval_ns, self._interval_ns - -left % self._interval_ns
 
-    def set(self, interval_ns: int, at_ns: int) -> None:
-        """Start with a point on CLOCK_MONOTONIC, or stop with 0; what has expired is forgotten."""
+    def set(
+        self,
+        interval_ns: int,
+        at_ns: int,
+        again: Callable[[], int] | None = None,
+        cancels: bool = False,
+    ) -> None:
+        """Start with a point on CLOCK_MONOTONIC, or stop with 0; what has expired is forgotten.
+
+        `again` finds the point anew when the wall clock was set; `cancels`: reads then fail.
+        """
         self._cancel()
-        self._expired = False
+        self._expired = self._canceled = False
         self._ticks = 0
         self._interval_ns = interval_ns
         self._at_ns = at_ns
+        self._again = again
+        self._cancels = cancels
+        if again is not None:
+            self._step = self._steps.add(self._clock_was_set)
         if at_ns:
             self._start()
+
+    def _clock_was_set(self, _events: int) -> None:
+        if self._timer is not None and self._again is not None:
+            self._timer.cancel()
+            self._at_ns = self._again()
+            self._start()
+        if self._cancels:
+            self._canceled = True
+            self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def _start(self) -> None:
         self._timer = self._loop.call_at(self._at_ns, self._expire)
@@ -79,6 +114,9 @@ class TimerFile(StreamFile):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._step is not None:
+            self._steps.remove(self._step)
+            self._step = None
 
     def _expire(self) -> None:
         self._timer = None
@@ -104,13 +142,17 @@ class TimerFile(StreamFile):
         """The number of expiries since the last read, 8 bytes."""
         if dest.count < TICKS_SIZE:
             raise EINVAL("room for fewer than 8 bytes")
+        if self._canceled:
+            self._canceled = False
+            raise ECANCELED("the clock was set")
         if not (self._expired or self._ticks):
             raise EAGAIN("not expired")
         return dest.put(self._count().to_bytes(TICKS_SIZE, "little"))
 
     def poll(self) -> int:
         """Readable once it has expired."""
-        return EPOLLIN | EPOLLRDNORM if self._expired or self._ticks else 0
+        ready = self._expired or self._ticks or self._canceled
+        return EPOLLIN | EPOLLRDNORM if ready else 0
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> int:
         """TFD_IOC_SET_TICKS."""

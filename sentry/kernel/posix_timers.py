@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGEV_NONE
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import CpuClock, to_monotonic
+from sentry.kernel.clocks import WALL_CLOCKS, CpuClock, steps, to_monotonic
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.signals import Quota, SigInfo
 from sentry.kernel.timers import timers_of
@@ -40,8 +40,8 @@ class PosixTimer:
     """One timer. `clock` is a host clock's id or a CPU clock."""
 
     __slots__ = (
-        "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_timer", "_uid", "clock",
-        "interval_ns", "notify", "number", "overrun", "overrun_last",
+        "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_step", "_timer", "_uid",
+        "clock", "interval_ns", "notify", "number", "overrun", "overrun_last",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class PosixTimer:
         self._at_ns = 0
         """When it expires, on its clock; 0: not set."""
         self._timer: Any = None
+        self._step: Any = None
+        """Registration with the steps of the wall clock."""
         self._cpu = CpuTimer(clock, self._expired) if isinstance(clock, CpuClock) else None
         self._pending = False
         """Its signal is queued."""
@@ -86,17 +88,21 @@ class PosixTimer:
     def set(self, interval_ns: int, value_ns: int, absolute: bool) -> None:
         """Start with a time from now or a point on its clock; 0 stops it."""
         self._stop()
+        self._forget_step()
         self._generation += 1
         self.interval_ns = interval_ns if value_ns else 0
         self.overrun = self.overrun_last = 0
         self._at_ns = 0
         if value_ns:
             self._at_ns = value_ns if absolute else self._now() + value_ns
+            if absolute and self.clock in WALL_CLOCKS:
+                self._step = steps(self._group.kernel).add(self._clock_was_set)
             self._start()
 
     def delete(self) -> None:
         """It is gone."""
         self._stop()
+        self._forget_step()
         self._at_ns = 0
         self._generation += 1
         self._quota.give(self._uid)
@@ -108,6 +114,16 @@ class PosixTimer:
             self._timer = None
         if self._cpu is not None:
             timers_of(self._group).cpu.disarm(self._cpu)
+
+    def _clock_was_set(self, _events: int) -> None:
+        if self._timer is not None:
+            self._stop()
+            self._start()
+
+    def _forget_step(self) -> None:
+        if self._step is not None:
+            steps(self._group.kernel).remove(self._step)
+            self._step = None
 
     def _start(self) -> None:
         if self.notify.how == SIGEV_NONE:

@@ -172,7 +172,7 @@ def sys_clock_nanosleep(
             raise EINVAL("a thread cannot sleep on its own CPU clock")
         return _sleep_cpu(task, cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
     if absolute:
-        return _sleep_until(clocks.to_monotonic(clock, time_ns))
+        return _sleep_until(task, clock, time_ns)
     return _sleep(task, min(task.kernel.loop.now_ns() + time_ns, MAX_NS), remaining)
 
 
@@ -197,12 +197,18 @@ async def _sleep_relative(task: Task, deadline_ns: int, remaining: int) -> int:
     return 0
 
 
-async def _sleep_until(deadline_ns: int) -> int:
+async def _sleep_until(task: Task, clock: int, at_ns: int) -> int:
+    """An absolute sleep, also when the wall clock is set meanwhile."""
+    fiber = await this_fiber()
+    queue = clocks.steps(task.kernel)
+    entry = queue.add(fiber.wake)
     try:
-        while await park(Mode.INTERRUPTIBLE, deadline_ns):
-            pass
+        while task.kernel.loop.now_ns() < (deadline_ns := clocks.to_monotonic(clock, at_ns)):
+            await park(Mode.INTERRUPTIBLE, deadline_ns)
     except Interrupted:
         raise RestartNoHand from None
+    finally:
+        queue.remove(entry)
     return 0
 
 

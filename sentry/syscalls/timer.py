@@ -19,7 +19,7 @@ from sentry.abi.time import (
     TIMER_ABSTIME,
 )
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP
-from sentry.fs.timerfd import CLOCKS, TimerFile
+from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.kernel import clocks, signal_send
 from sentry.kernel.clocks import NS
 from sentry.kernel.posix_timers import Notify, PosixTimer
@@ -208,7 +208,8 @@ def sys_timerfd_create(task: Task, clock: Clock, how: TimerfdFlags) -> int:
     """timerfd_create(2)."""
     if clock not in CLOCKS:
         raise EINVAL(f"clock {clock}")
-    file = TimerFile(task.kernel.vfs, task.kernel.loop, clock, O_NONBLOCK & how)
+    kernel = task.kernel
+    file = TimerFile(kernel.vfs, kernel.loop, clocks.steps(kernel), clock, O_NONBLOCK & how)
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(how & TFD_CLOEXEC))
 
 
@@ -229,11 +230,18 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     if old:
         _put_spec(old, *file.get())
     at_ns = 0
+    again = None
     if value_ns and how & TFD_TIMER_ABSTIME:
-        at_ns = max(1, clocks.to_monotonic(file.clock, value_ns))
+
+        def deadline() -> int:
+            return max(1, clocks.to_monotonic(file.clock, value_ns))
+
+        at_ns = deadline()
+        again = deadline if file.clock in WALL_CLOCKS else None
     elif value_ns:
         at_ns = min(task.kernel.loop.now_ns() + value_ns, clocks.MAX_NS)
-    file.set(min(interval_ns, clocks.MAX_NS), at_ns)
+    cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
+    file.set(min(interval_ns, clocks.MAX_NS), at_ns, again, cancels)
 
 
 @syscall(287)
