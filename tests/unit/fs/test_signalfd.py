@@ -1,0 +1,54 @@
+"""What signalfd shows of each kind of signal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sentry.abi.signal import (
+    CLD_EXITED,
+    SI_QUEUE,
+    SI_TIMER,
+    SIGCHLD,
+    SIGNALFD_SIGINFO,
+    SIGSEGV,
+    SIGUSR1,
+    SignalfdSiginfo,
+)
+from sentry.fs.signalfd import convert
+from sentry.kernel.signals import SigInfo
+
+
+def shown(info: SigInfo) -> SignalfdSiginfo:
+    return SIGNALFD_SIGINFO.unpack(convert(info))
+
+
+def test_kill_shows_the_sender() -> None:
+    got = shown(SigInfo.user(SIGUSR1, 77, 1000))
+    assert (got.ssi_signo, got.ssi_code, got.ssi_pid, got.ssi_uid) == (SIGUSR1, 0, 77, 1000)
+    assert got.ssi_ptr == 0
+
+
+@pytest.mark.parametrize(("value", "as_int"), [(5, 5), (0xFFFFFFFF, -1), (1 << 63, 0)])
+def test_queued_value_is_shown_as_pointer_and_int(value: int, as_int: int) -> None:
+    got = shown(SigInfo.queue(40, SI_QUEUE, 77, 1000, value))
+    assert (got.ssi_ptr, got.ssi_int) == (value, as_int)
+
+
+def test_child_shows_how_it_ended() -> None:
+    usage = SimpleNamespace(user_ns=30_000_000, sys_ns=20_000_000)
+    group: Any = SimpleNamespace(tgid=9, tasks=[], last_uid=5, dead_usage=usage)
+    got = shown(SigInfo.child(SIGCHLD, CLD_EXITED, group, 42))
+    assert (got.ssi_pid, got.ssi_uid, got.ssi_status) == (9, 5, 42)
+    assert (got.ssi_utime, got.ssi_stime) == (3, 2)
+
+
+def test_fault_shows_the_address() -> None:
+    assert shown(SigInfo.fault(SIGSEGV, 1, 0x1234)).ssi_addr == 0x1234
+
+
+def test_timer_shows_overruns() -> None:
+    got = shown(SigInfo.timer(40, 3, 7, 99))
+    assert (got.ssi_code, got.ssi_tid, got.ssi_overrun, got.ssi_ptr) == (SI_TIMER, 3, 7, 99)
