@@ -2,7 +2,7 @@
 
 With process.terminal the program gets a pseudo-terminal of the Sentry: its line discipline, job
 control and signals are ours, as in every other one. The host's terminal becomes the wire: raw, what
-comes from it is typed, what is on our screen is written to it. Its settings are put back at the end.
+comes from it is typed, what is on our screen is written to it. Its settings come back at the end.
 """
 
 from __future__ import annotations
