@@ -131,12 +131,28 @@ static void set_word_idle(struct vcpu *v)
     atomic_store((_Atomic uint32_t *)(v->s + S_WORD), WORD_IDLE);
 }
 
+/* Without the guest's help, 8 us on PVM. */
+static void load_image(struct vcpu *v, struct ctx *c)
+{
+    struct kvm_xsave image;
+    memset(&image, 0, sizeof image);
+    memcpy(&image, c->fpu, pool.xsave_size);
+    if (ioctl(v->fd, KVM_SET_XSAVE, &image) < 0)
+        abort(); /* clean_image let something through; another program's registers are in there */
+    c->place = FPU_LIVE;
+}
+
 /* The thread is out of KVM_RUN: set the vCPU up to go on with the context's registers. */
 void vcpu_prepare(struct vcpu *v, struct ctx *c)
 {
     struct kvm_run *run = v->run;
     int step = pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF);
     set_word_idle(v);
+    /* A sibling of this program may write to S and keep the tail from loading the image: then what
+     * is in the registers must at least be of the same process. */
+    if (pool.ring3 && c->place == FPU_IMAGE && v->fpu_space != c->space)
+        load_image(v, c);
+    v->fpu_space = c->space;
     if (v->at_tail && !step) {
         fill_s(v, c);
         return;
@@ -159,13 +175,8 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
             sregs->ss.selector = SEL_KERNEL_DS;
         }
     } else {
-        if (c->place == FPU_IMAGE) {
-            struct kvm_xsave image;
-            memset(&image, 0, sizeof image);
-            memcpy(&image, c->fpu, pool.xsave_size);
-            (void)!ioctl(v->fd, KVM_SET_XSAVE, &image);
-            c->place = FPU_LIVE;
-        }
+        if (c->place == FPU_IMAGE)
+            load_image(v, c);
         regs_to_sync(v, c);
     }
     run->kvm_dirty_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;

@@ -117,6 +117,7 @@ struct vcpu {
     /* The kernel thread's. */
     struct ctx *ctx;
     struct aspace *loaded; /* CR3 */
+    struct aspace *fpu_space; /* whose data is in the FPU registers; NULL: nobody's that lives */
     uint8_t *s;            /* S of (loaded, this vCPU) */
     uint64_t offered_budget, offered_yield; /* what S says, as far as we wrote it */
     uint64_t started_tsc;

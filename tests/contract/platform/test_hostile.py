@@ -140,3 +140,42 @@ def test_sibling_scribbling_over_a_mailbox_harms_only_their_process(machine: Any
     victim = machine.start(VICTIM, rdi=0)
 
     assert_others_live(machine, victim, rounds=200)
+
+
+def test_scribbled_tail_gives_no_registers_of_another_process(machine: Any) -> None:
+    """The sibling tells the way back not to load the FPU state, while vCPUs change hands."""
+    spy = """
+    1:  mov $0x7fffffe01000, %rbx
+    2:  movq $0, 0x78(%rbx); movq $0, 0x600(%rbx)
+        add $0x4000, %rbx
+        jmp 2b
+        .org 0x100
+    1:  xor %ebx, %ebx
+        mov $50, %eax; syscall
+        movq %xmm7, %rdi; movabs $0x5ec7e75ec7e7, %rsi; cmp %rsi, %rdi; jne 1b
+        mov $51, %eax; syscall
+    """
+    keeper = "movabs $0x5ec7e75ec7e7, %rsi; movq %rsi, %xmm7; 1: mov $52, %eax; syscall; jmp 1b"
+    space = machine.space(spy)
+    looking = machine.context(space)
+    looking.regs[Reg.RIP] += 0x100
+    scribbling = machine.context(space)
+    contexts = [machine.start(keeper) for _ in range(MAX_VCPUS)]
+    for context in (looking, scribbling):
+        context.resume()
+    looks = 0
+    while looks < 300:
+        came = machine.any_exit()
+        if came is scribbling:
+            came.regs[Reg.RIP] = 0x400000
+            came.resume()
+        elif came.exit == ExitKind.SYSCALL:
+            assert came.regs[Reg.ORIG_RAX] != 51, "it saw the others' secret"
+            looks += came is looking
+            came.answer(0)
+        elif came is looking:
+            came.regs[Reg.RIP] = 0x400100
+            came.resume()
+        else:
+            assert came.exit == ExitKind.INTERRUPTED and came in contexts
+            came.resume()
