@@ -65,13 +65,13 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
     """The context came back with something else than a call or a page fault: act, and go on."""
     if kind == ExitKind.EXCEPTION:
         _trap(task, vector, error_code)
-    elif kind == ExitKind.NO_MEMORY:
+    elif kind == ExitKind.NO_MEMORY or (
+        # the host does not say which page it refused; if no file is too short, it was one of RAM
+        kind == ExitKind.FILE_GONE and not task.mm.file_gone()
+    ):
         _out_of_memory(task)
         return
-    elif kind == ExitKind.FILE_GONE:
-        if not task.mm.file_gone():
-            force(task, SigInfo.kernel(SIGBUS))
-    else:
+    elif kind != ExitKind.FILE_GONE:
         task_exit.exit_group(task.group, SIGKILL)
     task.finish()
 
