@@ -87,9 +87,7 @@ def convert(info: Signal) -> bytes:
         if name in found:
             found[name] &= 0xFFFFFFFF
     zero = {"pad": b""}
-    return SIGNALFD_SIGINFO.pack(
-        *(found.get(name, zero.get(name, 0)) for name in SIGNALFD_FIELDS)
-    )
+    return SIGNALFD_SIGINFO.pack(*(found.get(name, zero.get(name, 0)) for name in SIGNALFD_FIELDS))
 
 
 def _s32(value: int) -> int:

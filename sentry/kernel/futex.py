@@ -180,9 +180,7 @@ async def _sleep(
     return 0
 
 
-async def wait_any(
-    task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None
-) -> int:
+async def wait_any(task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None) -> int:
     """futex_waitv(2): sleep on (address, value, private) each; the index of one that was woken.
 
     Raises: EAGAIN, ETIMEDOUT, EFAULT, EINVAL, Interrupted.

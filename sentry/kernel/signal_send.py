@@ -55,9 +55,7 @@ def may_signal(creds: Credentials, target: Task) -> bool:
     )
 
 
-def send_to_task(
-    task: Task, info: SigInfo, *, by: Task | None = None, force: bool = False
-) -> None:
+def send_to_task(task: Task, info: SigInfo, *, by: Task | None = None, force: bool = False) -> None:
     """Direct a signal at one thread. `by`: the running task, which needs no kick.
 
     `force`: it comes from outside the sandbox, so SIGKILL and SIGSTOP act on init too.

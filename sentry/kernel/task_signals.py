@@ -269,4 +269,3 @@ def _restore_mask(task: Task) -> None:
     mask, task.saved_mask = task.saved_mask, None
     if mask is not None:
         set_blocked(task, mask)
-

@@ -325,5 +325,3 @@ def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
     if best is None:
         raise ESRCH("nobody")
     return best
-
-

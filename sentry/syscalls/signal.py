@@ -151,9 +151,7 @@ async def until_signal() -> None:
 
 
 @syscall(128)
-def sys_rt_sigtimedwait(
-    task: Task, wanted: Addr, info: Addr, timeout: Addr, size: Size
-) -> Any:
+def sys_rt_sigtimedwait(task: Task, wanted: Addr, info: Addr, timeout: Addr, size: Size) -> Any:
     """sigtimedwait(2): a signal of the set that is pending is taken at once."""
     mask = read_mask(task, wanted, size)
     deadline_ns = None

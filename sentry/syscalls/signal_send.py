@@ -160,9 +160,7 @@ def _check_code(task: Task, info: SigInfo, pid: int) -> None:
 
 
 @syscall(424)
-def sys_pidfd_send_signal(
-    task: Task, pidfd: Fd, signo: Signal, info: Addr, flags: UInt
-) -> None:
+def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flags: UInt) -> None:
     """pidfd_send_signal(2)."""
     if flags:
         raise EINVAL("flags")

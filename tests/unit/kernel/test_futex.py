@@ -119,9 +119,7 @@ def test_wake_op_refuses_unknown_operations(task: Task) -> None:
 
 
 def test_wait_any_says_which(world: World, task: Task) -> None:
-    sleeper = Sleeper(
-        world, task, futex.wait_any(task, [(WORD, 0, True), (OTHER, 0, True)], None)
-    )
+    sleeper = Sleeper(world, task, futex.wait_any(task, [(WORD, 0, True), (OTHER, 0, True)], None))
     futex.wake(task, OTHER, 1, private=True)
     world.loop.settle()
     assert sleeper.result == 1
