@@ -86,7 +86,7 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
     exports = Exports(kernel, session)
     root = make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)
-    mounts = MountNamespace(mount, kernel.vfs.mount_ids)
+    mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.services["mounts"] = mounts
     starter = Starter(kernel, mounts)
     for entry in config.mounts:

@@ -21,7 +21,7 @@ from sentry.abi.eventfd import (
 from sentry.abi.fcntl import O_RDONLY
 from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
-from sentry.errors import EAGAIN, EEXIST, EINVAL, ENOSPC, ENOTTY
+from sentry.errors import EAGAIN, EEXIST, EINVAL, EMFILE, ENOSPC, ENOTTY
 from sentry.vfs.file import Caller, Dest, Result, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.watches import Watches
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_QUEUED: Final = 16_384
 """fs.inotify.max_queued_events."""
+MAX_INSTANCES: Final = 1024
+"""Ceiling of the sandbox (fs.inotify.max_user_instances is 128 for each user)."""
 MAX_WATCHES: Final = 65_536
 """Ceiling of the sandbox (fs.inotify.max_user_watches)."""
 _EVENT: Final = struct.Struct("<iIII")
@@ -67,10 +69,13 @@ class InotifyFile(StreamFile):
     __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
 
     def __init__(self, vfs: Vfs, flags: int) -> None:
+        if vfs.inotify_instances >= MAX_INSTANCES:
+            raise EMFILE("too many instances")
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         location = vfs.anon_location(inode, b"anon_inode:inotify")
         super().__init__(location, O_RDONLY | flags & IN_NONBLOCK)
         self._vfs = vfs
+        vfs.inotify_instances += 1
         self._events: deque[bytes] = deque()
         self._bytes = 0
         self._next = 1
@@ -121,6 +126,7 @@ class InotifyFile(StreamFile):
         """Closed."""
         for watch in list(self.watches.values()):
             self._unhook(watch)
+        self._vfs.inotify_instances -= 1
 
     # --- events
 

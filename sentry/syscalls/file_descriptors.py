@@ -69,10 +69,10 @@ def sys_dup3(task: Task, old: UInt, new: UInt, flags: Int) -> int:
 # --- flock
 
 
-def locks_of(inode: Inode) -> FileLocks:
+def locks_of(task: Task, inode: Inode) -> FileLocks:
     """The locks of an inode, made when first needed."""
     if inode.locks is None:
-        inode.locks = FileLocks()
+        inode.locks = FileLocks(task.kernel.vfs.budget)
     return inode.locks
 
 
@@ -87,7 +87,7 @@ async def sys_flock(task: Task, fd: UInt, operation: UInt) -> None:
     file = task.files.get(fd)
     if kind != f.LOCK_UN and not (file.readable or file.writable):
         raise EBADF("not open for reading or writing")
-    locks = locks_of(file.inode)
+    locks = locks_of(task, file.inode)
     if kind == f.LOCK_UN:
         locks.unflock(file)
     elif operation & f.LOCK_NB:
@@ -203,7 +203,7 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
         raise EBADF("not open for reading")
     if request.exclusive is True and not file.writable:
         raise EBADF("not open for writing")
-    locks = locks_of(file.inode)
+    locks = locks_of(task, file.inode)
     try:
         locks.set(request)
         return 0
@@ -216,7 +216,7 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
 async def wait_lock(task: Task, file: FileDescription, request: Request, posix: bool) -> int:
     """Sleep for a lock; EBADF if another thread closed the descriptor meanwhile."""
     with file.held():
-        await locks_of(file.inode).wait_set(request, task.kernel.vfs.waits_for, posix)
+        await locks_of(task, file.inode).wait_set(request, task.kernel.vfs.waits_for, posix)
     return 0
 
 

@@ -42,11 +42,10 @@ def create(task: Task, flags: int) -> int:
     """An inotify instance and its descriptor."""
     if flags & ~(IN_CLOEXEC | IN_NONBLOCK):
         raise EINVAL(f"flags {flags:#x}")
-    return task.files.install(
-        InotifyFile(task.kernel.vfs, flags),
-        task.rlimit(RLIMIT_NOFILE),
-        cloexec=bool(flags & IN_CLOEXEC),
-    )
+    limit = task.rlimit(RLIMIT_NOFILE)
+    task.files.free_from(0, limit)
+    file = InotifyFile(task.kernel.vfs, flags)
+    return task.files.install(file, limit, cloexec=bool(flags & IN_CLOEXEC))
 
 
 @syscall(253)

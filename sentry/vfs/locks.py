@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sentry.errors import EAGAIN, EDEADLK, ENOLCK
+from sentry.errors import EAGAIN, EDEADLK
+from sentry.vfs.budget import Budget
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue, until
 
-MAX_LOCKS: Final = 65_536
-"""Ceiling of record locks on one file."""
 END: Final = (1 << 63) - 1
 
 
@@ -48,15 +47,14 @@ class Request:
 class FileLocks:
     """All locks of an inode."""
 
-    __slots__ = ("flocks", "queue", "records", "waiting")
+    __slots__ = ("_budget", "flocks", "queue", "records")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.records: list[RecordLock] = []
         self.flocks: dict[object, bool] = {}
         """Description → exclusive."""
         self.queue = WaitQueue()
-        self.waiting: dict[object, object] = {}
-        """POSIX owners asleep here, and whom they wait for (for EDEADLK)."""
 
     # --- records
 
@@ -96,11 +94,14 @@ class FileLocks:
                 )
         if request.exclusive is not None:
             kept.append(RecordLock(request.owner, request.pid, request.exclusive, start, end))
-        if len(kept) > MAX_LOCKS:
-            raise ENOLCK("too many locks on a file")
-        self.records = kept
+        self._budget.check_locks(len(kept) - len(self.records))
+        self._replace(kept)
         if request.exclusive is not True:
             self.queue.notify()
+
+    def _replace(self, records: list[RecordLock]) -> None:
+        self._budget.locks += len(records) - len(self.records)
+        self.records = records
 
     async def wait_set(self, request: Request, graph: dict[object, object], posix: bool) -> None:
         """F_SETLKW. `graph`: who waits for whom, over all files. Raises: EDEADLK, Interrupted."""
@@ -157,9 +158,9 @@ class FileLocks:
 
     def release_owner(self, owner: object) -> None:
         """A process closed a descriptor of the file: its POSIX locks are gone, as POSIX has it."""
-        before = len(self.records)
-        self.records = [lock for lock in self.records if lock.owner is not owner]
-        if len(self.records) != before:
+        kept = [lock for lock in self.records if lock.owner is not owner]
+        if len(kept) != len(self.records):
+            self._replace(kept)
             self.queue.notify()
 
     def release_description(self, file: object) -> None:

@@ -23,6 +23,7 @@ from sentry.abi.mount import (
     MS_STRICTATIME,
 )
 from sentry.errors import EBUSY, EINVAL, ENOSPC, EROFS
+from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
 
 if TYPE_CHECKING:
@@ -123,7 +124,11 @@ class Mount:
 class MountNamespace:
     """All mounts that a group of tasks sees. The first one is the root."""
 
-    def __init__(self, root: Mount, ids: Iterator[int] | None = None) -> None:
+    def __init__(
+        self, root: Mount, ids: Iterator[int] | None = None, budget: Budget | None = None
+    ) -> None:
+        self.budget = budget if budget is not None else Budget()
+        self.budget.mounts += 1
         self._ids = ids if ids is not None else itertools.count(root.id + 1)
         self.root = root
         self._at: dict[tuple[int, int], Mount] = {}
@@ -138,6 +143,9 @@ class MountNamespace:
     def __len__(self) -> int:
         return len(self._mounts)
 
+    def __del__(self) -> None:
+        self.budget.mounts -= len(self._mounts)
+
     def new_mount(self, fs: FileSystem, root: Dentry, flags: int) -> Mount:
         """A mount that is not attached yet."""
         self.check_room()
@@ -147,6 +155,7 @@ class MountNamespace:
         """Raises: ENOSPC."""
         if len(self._mounts) >= MAX_MOUNTS:
             raise ENOSPC("too many mounts")
+        self.budget.check_mounts(1)
 
     def on(self, location: Location) -> Mount | None:
         """The mount that sits directly on a place."""
@@ -168,7 +177,9 @@ class MountNamespace:
         mount.namespace = self
         place.dentry.mounts += 1
         self._at[place.mount.id, id(place.dentry)] = mount
-        self._mounts[mount.id] = mount
+        if mount.id not in self._mounts:
+            self._mounts[mount.id] = mount
+            self.budget.mounts += 1
 
     def detach(self, mount: Mount) -> None:
         """Take a mount off its place; its own children stay on it."""
@@ -179,6 +190,7 @@ class MountNamespace:
         mount.parent = None
         mount.namespace = None
         del self._mounts[mount.id]
+        self.budget.mounts -= 1
 
     def children(self, mount: Mount) -> list[Mount]:
         """Mounts whose place is on this one."""
@@ -232,10 +244,11 @@ class MountNamespace:
 
     def copy(self, contexts: list[FsContext]) -> MountNamespace:
         """CLONE_NEWNS: copies of all mounts; `contexts` move to the copies."""
+        self.budget.check_mounts(len(self._mounts))
         by_old: dict[int, Mount] = {}
         new_root = Mount(next(self._ids), self.root.fs, self.root.root, self.root.flags)
         by_old[self.root.id] = new_root
-        namespace = MountNamespace(new_root, self._ids)
+        namespace = MountNamespace(new_root, self._ids, self.budget)
         for old in self.tree(self.root)[1:]:
             assert old.parent is not None
             new = Mount(next(self._ids), old.fs, old.root, old.flags)
@@ -246,6 +259,7 @@ class MountNamespace:
             old.parent.dentry.mounts += 1
             namespace._at[parent.id, id(old.parent.dentry)] = new
             namespace._mounts[new.id] = new
+            namespace.budget.mounts += 1
         for context in contexts:
             context.move_to(namespace, by_old)
         return namespace

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
 from sentry.vfs.mounts import Mount
@@ -32,6 +33,20 @@ class AnonFs(FileSystem):
     magic = 0x09041934
 
 
+class AnonDentry(Dentry):
+    """The label of a file without a name; counted while it is open."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: Budget, label: bytes, inode: Inode) -> None:
+        super().__init__(None, label, inode)
+        self._budget = budget
+        budget.anonymous += 1
+
+    def __del__(self) -> None:
+        self._budget.anonymous -= 1
+
+
 class Vfs:
     """The file-system side of one sandbox."""
 
@@ -49,6 +64,7 @@ class Vfs:
         """Makes an empty RamFile."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
+        self.budget = Budget()
         self.openers: dict[int, Opener] = {}
         """By type of the inode (S_IFIFO…)."""
         self.devices: dict[tuple[int, int], Opener] = {}
@@ -62,6 +78,7 @@ class Vfs:
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0
+        self.inotify_instances = 0
         self.devpts: Any = None
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
         self.signal_group: Callable[[Any, int], None] | None = None
@@ -112,4 +129,5 @@ class Vfs:
 
     def anon_location(self, inode: Inode, label: bytes) -> Location:
         """A place for a file without a name; `label` is what readlink of /proc/self/fd/N shows."""
-        return Location(self._anon[inode.fs.name], Dentry(None, label, inode))
+        self.budget.check_anonymous()
+        return Location(self._anon[inode.fs.name], AnonDentry(self.budget, label, inode))

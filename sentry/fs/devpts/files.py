@@ -104,11 +104,11 @@ class PtyMaster(StreamFile):
         return 0
 
     def _open_peer(self, caller: Caller, flags: int) -> int:
+        limit = caller.rlimit(RLIMIT_NOFILE)
+        caller.files.free_from(0, limit)
         slave = PtySlave(self._fs.location_of(self.terminal), O_RDWR, self.terminal)
         become_controlling(slave, caller, flags)
-        return caller.files.install(
-            slave, caller.rlimit(RLIMIT_NOFILE), cloexec=bool(flags & O_CLOEXEC)
-        )
+        return caller.files.install(slave, limit, cloexec=bool(flags & O_CLOEXEC))
 
 
 class PtySlave(StreamFile):

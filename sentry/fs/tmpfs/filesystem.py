@@ -14,6 +14,7 @@ from typing import Any, Final
 from sentry.abi.stat import TMPFS_MAGIC
 from sentry.errors import EINVAL, ENOSPC
 from sentry.fs.tmpfs.directory import TmpDirectory
+from sentry.vfs.budget import Budget
 from sentry.vfs.interface import FileSystem, Inode, Owner, StatFs
 from sentry.vfs.vfs import Vfs
 
@@ -91,8 +92,10 @@ class TmpFs(FileSystem):
         now_ns: Callable[[], int],
         options: Options | None = None,
         memory_pages: int = 1 << 18,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(dev, now_ns)
+        self.budget = budget if budget is not None else Budget()
         self.options = options if options is not None else Options()
         self.ram_file = ram_file
         self.memory_pages = memory_pages
@@ -112,7 +115,9 @@ class TmpFs(FileSystem):
         for key, value in options.items():
             setattr(parsed, key, value)
         assert vfs.ram_file is not None
-        return cls(vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages)
+        return cls(
+            vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget
+        )
 
     @property
     def root(self) -> Inode:
@@ -127,6 +132,7 @@ class TmpFs(FileSystem):
         """Raises: ENOSPC when one more inode is too many."""
         if self.inodes >= self.options.max_inodes:
             raise ENOSPC("too many inodes")
+        self.budget.check_inode()
 
     async def statfs(self) -> StatFs:
         """statfs(2)."""

@@ -30,9 +30,14 @@ class TmpInode(Inode):
         self.xattrs: dict[bytes, bytes] | None = None
         self.atime_ns = self.mtime_ns = self.ctime_ns = self.btime_ns = fs.now_ns()
         fs.inodes += 1
+        fs.budget.inodes += 1
 
     def __del__(self) -> None:
+        budget = self.fs.budget
         self.fs.inodes -= 1
+        budget.inodes -= 1
+        if self.xattrs:
+            budget.small_bytes -= sum(len(k) + len(v) for k, v in self.xattrs.items())
 
     # --- attributes
 
@@ -98,6 +103,10 @@ class TmpInode(Inode):
         others = sum(len(k) + len(v) for k, v in held.items() if k != name)
         if others + len(name) + len(value) > XATTR_TOTAL:
             raise ENOSPC("too many extended attributes")
+        old = held.get(name)
+        more = len(name) + len(value) - (len(name) + len(old) if old is not None else 0)
+        self.fs.budget.check_small(more)
+        self.fs.budget.small_bytes += more
         held[name] = value
         self.xattrs = held
         self.ctime_ns = self.fs.now_ns()
@@ -110,7 +119,7 @@ class TmpInode(Inode):
         """Remove it."""
         if not self.xattrs or name not in self.xattrs:
             raise ENODATA(f"{name!r}")
-        del self.xattrs[name]
+        self.fs.budget.small_bytes -= len(name) + len(self.xattrs.pop(name))
         self.ctime_ns = self.fs.now_ns()
 
 
@@ -122,6 +131,11 @@ class TmpLink(TmpInode):
     def __init__(self, fs: TmpFs, target: bytes, owner: Owner) -> None:
         super().__init__(fs, 0o120777, owner)
         self.target = target
+        fs.budget.small_bytes += len(target)
+
+    def __del__(self) -> None:
+        self.fs.budget.small_bytes -= len(self.target)
+        super().__del__()
 
     def size_of(self) -> tuple[int, int]:
         """The length of the text."""
