@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import select
 import traceback
 from collections.abc import Callable, Coroutine
@@ -46,23 +45,12 @@ KEPT_FREE = 64 << 20
 """Bytes of free RAM frames that an idle sandbox keeps from the host."""
 
 
-class FdLog:
-    """The kernel's messages, on a descriptor; what it does not take is counted and dropped."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.dropped = 0
+class KernelLog(LogSink):
+    """The kernel's own messages; nobody is kept waiting by whoever reads them."""
 
     def bug(self, what: object, error: BaseException) -> None:
         """A traceback of a defect of ours."""
         self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
-
-    def write(self, text: str) -> None:
-        """Write what goes."""
-        try:
-            os.write(self._fd, text.encode(errors="replace"))
-        except OSError:
-            self.dropped += 1
 
 
 class Sandbox:
@@ -139,7 +127,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         platform = make_platform(config)
     except (OSError, RuntimeError) as error:
         raise StartError(f"platform {config.platform}: {error}") from error
-    log = FdLog(config.log_fd)
+    log = KernelLog(config.log_fd)
     loop = Loop(platform, log.bug)
     vfs = Vfs(loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE)
     register_all(vfs)
