@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.wait.fiber import Timer
 
-GRAIN_NS = 100_000
+GRAIN_NS = 1_000_000
 """The clocks are not read more often than this."""
 
 
