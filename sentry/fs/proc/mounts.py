@@ -53,7 +53,7 @@ def mounts(view: View) -> bytes:
     for mount, path in visible(view):
         options = mount.options().split(",", 1)
         first = "ro" if mount.read_only else "rw"
-        text = ",".join([first + str(mount.fs.show_options()), *options[1:]])
+        text = ",".join([first, *options[1:]]) + str(mount.fs.show_options())
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
         lines.append(
             b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())

@@ -31,7 +31,6 @@ class Options:
     mode: int = 0o1777
     uid: int = 0
     gid: int = 0
-    shown: str = ""
 
 
 def parse_options(data: str, memory_pages: int) -> Options:
@@ -55,16 +54,12 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
         else:
             pages = parse_size(value)
         options.max_pages = pages or None
-        options.shown += f",size={pages * 4}k" if pages else ""
     elif key == "nr_inodes":
         options.max_inodes = min(parse_size(value) or MAX_INODES, MAX_INODES)
-        options.shown += f",nr_inodes={value}"
     elif key == "mode":
         options.mode = int(value, 8) & 0o7777
-        options.shown += f",mode={options.mode:o}"
     elif key in ("uid", "gid"):
         setattr(options, key, int(value))
-        options.shown += f",{key}={value}" if int(value) else ""
     elif key not in ("huge", "mpol", "inode32", "inode64", "noswap", "nosymfollow"):
         raise ValueError(key)
 
@@ -142,5 +137,12 @@ class TmpFs(FileSystem):
         return StatFs(self.magic, 4096, blocks, free, limit, max(0, limit - self.inodes))
 
     def show_options(self) -> str:
-        """What /proc/mounts adds."""
-        return self.options.shown
+        """What /proc/mounts adds: shmem_show_options()."""
+        options = self.options
+        shown = f",size={options.max_pages * 4}k" if options.max_pages is not None else ""
+        if options.max_inodes != MAX_INODES:
+            shown += f",nr_inodes={options.max_inodes}"
+        if options.mode != 0o1777:
+            shown += f",mode={options.mode:03o}"
+        shown += f",uid={options.uid}" if options.uid else ""
+        return shown + (f",gid={options.gid}" if options.gid else "")
