@@ -16,7 +16,7 @@ import pytest
 RUN = Path(__file__).resolve().parent.parent.parent / "ci/svm/run"
 PROGRAMS = (
     "exec_programs", "futex_basic", "memory_map", "memory_threads", "signals_faults",
-    "signals_fpu", "signals_frame",
+    "signals_frame", "signals_threads", "time_clocks",
 )  # fmt: skip
 PATIENCE_S = 900
 
