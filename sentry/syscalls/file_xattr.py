@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 IN_ATTRIB = 4
+Place = Callable[[], Awaitable[Location]]
+"""Finds the file, once the other arguments are checked."""
 
 
 def read_name(task: Task, addr: int) -> bytes:
@@ -68,7 +70,7 @@ def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
 
 
 async def set_value(
-    task: Task, place: Awaitable[Location], name: int, value: tuple[int, int], flags: int
+    task: Task, place: Place, name: int, value: tuple[int, int], flags: int
 ) -> None:
     """setxattr: arguments first, then the place."""
     if flags & ~(XATTR_CREATE | XATTR_REPLACE):
@@ -78,7 +80,7 @@ async def set_value(
     if size > XATTR_SIZE_MAX:
         raise E2BIG(f"{size} bytes")
     data = task.mm.read(addr, size) if size else b""
-    location = await place
+    location = await place()
     location.mount.check_writable()
     inode = location.dentry.inode
     check(task, inode, key, MAY_WRITE)
@@ -88,11 +90,11 @@ async def set_value(
 
 
 async def get_value(
-    task: Task, place: Awaitable[Location], name: int, value: Out, size: int
+    task: Task, place: Place, name: int, value: Out, size: int
 ) -> int:
     """getxattr: a size of 0 asks for the length."""
     key = read_name(task, name)
-    inode = (await place).dentry.inode
+    inode = (await place()).dentry.inode
     check(task, inode, key, MAY_READ)
     data = await inode.getxattr(key)
     if size:
@@ -102,9 +104,9 @@ async def get_value(
     return len(data)
 
 
-async def list_names(task: Task, place: Awaitable[Location], out: Out, size: int) -> int:
+async def list_names(task: Task, place: Place, out: Out, size: int) -> int:
     """listxattr: names with a NUL each; trusted.* only for those who may read them."""
-    inode = (await place).dentry.inode
+    inode = (await place()).dentry.inode
     names = await inode.listxattr()
     if not task.creds.has(CAP_SYS_ADMIN):
         names = [name for name in names if not name.startswith(b"trusted.")]
@@ -119,10 +121,10 @@ async def list_names(task: Task, place: Awaitable[Location], out: Out, size: int
     return len(data)
 
 
-async def remove(task: Task, place: Awaitable[Location], name: int) -> None:
+async def remove(task: Task, place: Place, name: int) -> None:
     """removexattr."""
     key = read_name(task, name)
-    location = await place
+    location = await place()
     location.mount.check_writable()
     inode = location.dentry.inode
     check(task, inode, key, MAY_WRITE)
@@ -149,7 +151,7 @@ async def sys_setxattr(
     task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """setxattr(2)."""
-    await set_value(task, by_path(task, path, True), name, (value, size), flags)
+    await set_value(task, lambda: by_path(task, path, True), name, (value, size), flags)
 
 
 @syscall(189)
@@ -157,7 +159,7 @@ async def sys_lsetxattr(
     task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """lsetxattr(2)."""
-    await set_value(task, by_path(task, path, False), name, (value, size), flags)
+    await set_value(task, lambda: by_path(task, path, False), name, (value, size), flags)
 
 
 @syscall(190)
@@ -165,7 +167,7 @@ async def sys_fsetxattr(
     task: Task, fd: UInt, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """fsetxattr(2)."""
-    await set_value(task, by_fd(task, fd), name, (value, size), flags)
+    await set_value(task, lambda: by_fd(task, fd), name, (value, size), flags)
 
 
 @syscall(191)
@@ -173,7 +175,7 @@ async def sys_getxattr(
     task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
 ) -> int:
     """getxattr(2)."""
-    return await get_value(task, by_path(task, path, True), name, value, size)
+    return await get_value(task, lambda: by_path(task, path, True), name, value, size)
 
 
 @syscall(192)
@@ -181,46 +183,46 @@ async def sys_lgetxattr(
     task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
 ) -> int:
     """lgetxattr(2)."""
-    return await get_value(task, by_path(task, path, False), name, value, size)
+    return await get_value(task, lambda: by_path(task, path, False), name, value, size)
 
 
 @syscall(193)
 async def sys_fgetxattr(task: Task, fd: UInt, name: Addr, value: UserOut, size: Size) -> int:
     """fgetxattr(2)."""
-    return await get_value(task, by_fd(task, fd), name, value, size)
+    return await get_value(task, lambda: by_fd(task, fd), name, value, size)
 
 
 @syscall(194)
 async def sys_listxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
     """listxattr(2)."""
-    return await list_names(task, by_path(task, path, True), names, size)
+    return await list_names(task, lambda: by_path(task, path, True), names, size)
 
 
 @syscall(195)
 async def sys_llistxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
     """llistxattr(2)."""
-    return await list_names(task, by_path(task, path, False), names, size)
+    return await list_names(task, lambda: by_path(task, path, False), names, size)
 
 
 @syscall(196)
 async def sys_flistxattr(task: Task, fd: UInt, names: UserOut, size: Size) -> int:
     """flistxattr(2)."""
-    return await list_names(task, by_fd(task, fd), names, size)
+    return await list_names(task, lambda: by_fd(task, fd), names, size)
 
 
 @syscall(197)
 async def sys_removexattr(task: Task, path: PathAddr, name: Addr) -> None:
     """removexattr(2)."""
-    await remove(task, by_path(task, path, True), name)
+    await remove(task, lambda: by_path(task, path, True), name)
 
 
 @syscall(198)
 async def sys_lremovexattr(task: Task, path: PathAddr, name: Addr) -> None:
     """lremovexattr(2)."""
-    await remove(task, by_path(task, path, False), name)
+    await remove(task, lambda: by_path(task, path, False), name)
 
 
 @syscall(199)
 async def sys_fremovexattr(task: Task, fd: UInt, name: Addr) -> None:
     """fremovexattr(2)."""
-    await remove(task, by_fd(task, fd), name)
+    await remove(task, lambda: by_fd(task, fd), name)

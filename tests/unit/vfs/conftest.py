@@ -150,8 +150,8 @@ class PlainMemory:
         return KernelSource(b"".join(self.read(a, n) for a, n in self.read_iov(addr, count)))
 
     def buffer_out_iov(self, addr: int, count: int) -> Any:
-        [(start, length)] = self.read_iov(addr, count)
-        return self.buffer_out(start, length)
+        parts = self.read_iov(addr, count) or [(self.BASE, 0)]
+        return self.buffer_out(*parts[0])
 
 
 class FakeTask:
