@@ -190,9 +190,7 @@ class UnicornPlatform:
         )
         # SAFETY: RAM, windows and counters outlive the machine: close() ends it first.
         _check(
-            lib.machine_open(
-                _pointer(memory.ram.base), memory.ram.span, *windows, flushes, code
-            ),
+            lib.machine_open(_pointer(memory.ram.base), memory.ram.span, *windows, flushes, code),
             "emulator",
         )
         cpus = len(os.sched_getaffinity(0))
