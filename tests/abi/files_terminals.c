@@ -107,6 +107,15 @@ static void raw(void)
     t.c_cc[VTIME] = 0;
     CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
     CHECK(read(slave, &c, 1) == 0);
+    t.c_cc[VTIME] = 1;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
+    CHECK(read(slave, &c, 1) == 0);
+    type("k");
+    CHECK(read(slave, &c, 1) == 1 && c == 'k');
+    t.c_cc[VMIN] = 5;
+    CHECK(tcsetattr(slave, TCSADRAIN, &t) == 0);
+    type("mn");
+    line("mn");
     CHECK(tcsetattr(slave, TCSAFLUSH, &old) == 0);
     CHECK(tcgetattr(master, &t) == 0 && t.c_lflag == old.c_lflag);
 }

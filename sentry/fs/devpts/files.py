@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_CLOEXEC, O_NOCTTY, O_RDWR
+from sentry.abi.fcntl import O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR
 from sentry.abi.ioctl import (
     ICANON,
     TIOCGPKT,
@@ -24,9 +25,15 @@ from sentry.fs.devpts.ioctls import COMMON, FIONREAD, count_input
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.wait.fiber import TimedOut
+from sentry.wait.queue import until
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs
+
+
+TENTH_NS: Final = 100_000_000
+"""The unit of VTIME."""
 
 
 class PtyMaster(StreamFile):
@@ -129,7 +136,38 @@ class PtySlave(StreamFile):
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2): background processes are stopped first."""
         self.terminal.check_read(caller)
+        termios = self.terminal.discipline.termios
+        timed = not termios.c_lflag & ICANON and termios.c_cc[VTIME]
+        if timed and not self.flags & O_NONBLOCK and not self.terminal.discipline.readable:
+            return self._read_timed(caller, dest)
         return super().read(caller, dest, rwf)
+
+    async def _read_timed(self, caller: Caller, dest: Dest) -> int:
+        """VTIME: for the first byte without VMIN, between bytes with it. termios(3)."""
+        discipline = self.terminal.discipline
+        cc = discipline.termios.c_cc
+
+        def some(least: int) -> None:
+            if discipline.available < least and self.terminal.master_open:
+                raise EAGAIN("nothing typed")
+
+        with self.held():
+            least = 1
+            if cc[VMIN]:
+                await until(lambda: some(1), (self.queue,), READABLE)
+                least = cc[VMIN]
+            try:
+                while discipline.available < least and self.terminal.master_open:
+                    deadline = caller.kernel.loop.now_ns() + cc[VTIME] * TENTH_NS
+                    attempt = partial(some, discipline.available + 1)
+                    await until(attempt, (self.queue,), READABLE, deadline_ns=deadline)
+            except TimedOut:
+                pass
+        if not discipline.available:
+            return 0
+        taken = dest.put(discipline.read(dest.count))
+        self.terminal.master_queue.notify(WRITABLE)
+        return taken
 
     def receive(self, dest: Dest) -> int:
         """A line, or what is there."""
@@ -139,7 +177,7 @@ class PtySlave(StreamFile):
             return 0
         cc = discipline.termios.c_cc
         at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
-        if at_once and not discipline.available and not cc[VTIME]:
+        if at_once and not discipline.available and not self.flags & O_NONBLOCK:
             return 0
         if not discipline.readable and not (at_once and discipline.available):
             raise EAGAIN("nothing typed")

@@ -63,7 +63,7 @@ class Terminal:
             self.show(echo)
         for signo in signals:
             self.signal_foreground(signo)
-        if self.discipline.readable:
+        if self.discipline.available:
             self.slave_queue.notify(READABLE)
         if not self.discipline.stopped:
             self.master_queue.notify(READABLE)
