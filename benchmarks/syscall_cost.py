@@ -1,7 +1,8 @@
 """What a system call costs on the KVM platform: medians of several rounds, in microseconds.
 
 `python benchmarks/syscall_cost.py` prints one line each for a call that the entry code answers
-(getpid), a call answered by Python through the mailbox, and one answered by Python after an exit.
+(getpid), a call answered by Python through the mailbox, after an exit to another thread, and after
+an exit of a vCPU that the kernel thread runs itself; then a kick.
 The kernel here is the smallest possible: it answers every call with 0. Needs /dev/kvm.
 """
 
@@ -12,12 +13,13 @@ import statistics
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sentry.platform.interface import ExitKind, Reg
-from sentry.platform.kvm import KvmContext, KvmPlatform
+from sentry.platform.kvm import Inline, KvmContext, KvmPlatform
 
 ROUNDS = 15
 CODE = 0x400000
@@ -47,9 +49,11 @@ def run(platform: KvmPlatform, context: KvmContext) -> int:
             served += 1
 
 
-def measure(number: int, times: int, *, mailbox: bool, fast: bool) -> float:
+def measure(
+    number: int, times: int, *, mailbox: bool, fast: bool = False, inline: Inline = Inline.NEVER
+) -> float:
     """Median microseconds per call."""
-    platform = KvmPlatform(os.memfd_create("ram"), 1 << 30, mailbox=mailbox)
+    platform = KvmPlatform(os.memfd_create("ram"), 1 << 30, mailbox=mailbox, inline=inline)
     space = platform.new_address_space()
     space.map_anonymous(CODE, 1, 7)
     space.write(CODE, loop_of(number, times))
@@ -67,11 +71,38 @@ def measure(number: int, times: int, *, mailbox: bool, fast: bool) -> float:
     return statistics.median(costs)
 
 
+def measure_kick(times: int) -> float:
+    """Median microseconds from a kick of an endless loop to its exit."""
+    platform = KvmPlatform(os.memfd_create("ram"), 1 << 30, inline=Inline.NEVER)
+    space = platform.new_address_space()
+    space.map_anonymous(CODE, 1, 7)
+    space.write(CODE, b"\xeb\xfe")  # jmp to itself
+    context = platform.new_context(space)
+    context.regs[Reg.RIP] = CODE
+    costs = []
+    for _ in range(times):
+        context.resume()
+        platform.wait(time.monotonic_ns() + 200_000)
+        start = time.perf_counter()
+        context.kick()
+        platform.wait(None)
+        costs.append((time.perf_counter() - start) * 1e6)
+    platform.close()
+    return statistics.median(costs)
+
+
 def main() -> None:
     """Print the table."""
-    print(f"answered by the entry code   {measure(39, 100_000, mailbox=True, fast=True):7.2f} us")
-    print(f"by Python, mailbox           {measure(1000, 50_000, mailbox=True, fast=False):7.2f} us")
-    print(f"by Python, exit              {measure(1000, 2_000, mailbox=False, fast=False):7.2f} us")
+    python, rows = 1000, 50_000
+    table: dict[str, Callable[[], float]] = {
+        "answered by the entry code": lambda: measure(39, 2 * rows, mailbox=True, fast=True),
+        "by Python, mailbox": lambda: measure(python, rows, mailbox=True),
+        "by Python, exit": lambda: measure(python, 2_000, mailbox=False),
+        "by Python, inline": lambda: measure(python, 2_000, mailbox=False, inline=Inline.ALWAYS),
+        "kick to exit": lambda: measure_kick(300),
+    }
+    for name, cost in table.items():
+        print(f"{name:28}{cost():8.2f} us")
 
 
 if __name__ == "__main__":

@@ -17,17 +17,24 @@ _SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource
 _WITHOUT_TSC = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"}
 
 
+def _clock_source() -> str:
+    try:
+        return _SOURCE.read_text().strip()
+    except OSError:
+        return ""
+
+
+_HOST_CLOCK_SOURCE = _clock_source()
+"""Read at import: the sandbox has no /sys."""
+
+
 def tsc_is_usable(power_features: int) -> bool:
     """Whether all CPUs' counters run at one constant rate.
 
     CPUID 0x80000007 EDX bit 8 says so, and the host's kernel has not found otherwise: then it would
     have taken another clock source.
     """
-    try:
-        source = _SOURCE.read_text().strip()
-    except OSError:
-        source = ""
-    return bool(power_features >> 8 & 1) and source not in _WITHOUT_TSC
+    return bool(power_features >> 8 & 1) and _HOST_CLOCK_SOURCE not in _WITHOUT_TSC
 
 
 class Vdso:

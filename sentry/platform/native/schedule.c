@@ -12,7 +12,8 @@ void post_event(struct ctx *c, enum exit_kind kind)
 {
     if (kind < EVENT_STOPPED)
         c->kind = kind;
-    pool.events[pool.n_events++] = (struct event){c->index, kind};
+    if (pool.n_events < pool.events_size) /* room for all that contexts can owe, see ctx_new */
+        pool.events[pool.n_events++] = (struct event){c->index, kind};
 }
 
 void drop_events(struct ctx *c)
