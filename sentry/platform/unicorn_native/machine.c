@@ -170,7 +170,7 @@ int machine_open(void *ram, uint64_t span, void *ro_window, void *rw_window,
     if (!error)
         error = api.ctl(machine.uc, UC_CTL_TLB_TYPE, UC_TLB_VIRTUAL);
     if (!error) /* with an empty set of exits, instead of one at address 0 */
-        error = api.ctl(machine.uc, UC_CTL_USE_EXITS, 1);
+        error = api.ctl(machine.uc, UC_CTL_UC_USE_EXITS, 1);
     if (!error)
         error = map_memory();
     if (!error)

@@ -81,7 +81,7 @@ enum {
 
 /* Controls of uc_ctl: number, how many arguments, 1 for a write. */
 #define UC_CTL(nr, arguments) ((unsigned)(nr) | (unsigned)(arguments) << 26 | 1u << 30)
-#define UC_CTL_USE_EXITS UC_CTL(4, 1)
+#define UC_CTL_UC_USE_EXITS UC_CTL(4, 1)
 #define UC_CTL_CPU_MODEL UC_CTL(7, 1)
 #define UC_CTL_TB_REMOVE_CACHE UC_CTL(9, 2)
 #define UC_CTL_TLB_FLUSH UC_CTL(11, 0)

@@ -1,4 +1,4 @@
-"""Code that changes, interruptions between its instructions, and the instructions CPUID promises."""
+"""Code that changes, interruptions between instructions, and the instructions CPUID promises."""
 
 from __future__ import annotations
 
