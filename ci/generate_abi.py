@@ -1,7 +1,8 @@
 """Write sentry/abi/*.py and sentry/errors.py from the kernel's own headers.
 
 Constants are the macros whose names match a pattern; structs are read from the DWARF of a program
-that uses them. `--check` says whether the files in the tree are what would be written.
+that uses them. `--check` says whether the files in the tree are what would be written: 0 if so, 1
+if not, 77 if the headers here are of another Linux than those that the tree was made from.
 """
 
 from __future__ import annotations
@@ -478,7 +479,8 @@ def layouts(area: Area) -> list[str]:
                     continue
                 t = type_of(die)
                 total = t.attributes["DW_AT_byte_size"].value
-                fmt, at, names = "<", 0, []
+                fmt, at = "<", 0
+                names: list[tuple[str, str]] = []
                 for name, offset, code, kind in fields_of(t, 0, ""):
                     if offset > at:
                         fmt += f"{offset - at}x"
@@ -555,9 +557,28 @@ def errors() -> str:
     return out
 
 
+def headers_version() -> str:
+    """Of which Linux the installed headers are."""
+    parts = dict(constants(Area("", ["linux/version.h"], r"LINUX_VERSION_"), "version"))
+    return ".".join(str(parts[f"LINUX_VERSION_{p}"]) for p in ("MAJOR", "PATCHLEVEL", "SUBLEVEL"))
+
+
+def headers(version: str) -> str:
+    out = HEAD.format(doc="Which kernel's headers the modules of this package were made from.")
+    return out + (
+        "from __future__ import annotations\n\nfrom typing import Final\n\n"
+        f'LINUX: Final = "{version}"\n'
+    )
+
+
 def main() -> int:
     check = "--check" in sys.argv
-    wanted = {ROOT / "sentry/errors.py": errors()}
+    version = ROOT / "sentry/abi/headers.py"
+    wanted = {version: headers(headers_version()), ROOT / "sentry/errors.py": errors()}
+    if check and version.exists() and version.read_text() != wanted[version]:
+        print(f"not compared: {version.relative_to(ROOT)} names other headers than the "
+              f"{headers_version()} that are installed")  # fmt: skip
+        return 77
     for name, area in AREAS.items():
         wanted[ROOT / f"sentry/abi/{name}.py"] = module(name, area)
     stale = [p for p, text in wanted.items() if not p.exists() or p.read_text() != text]

@@ -14,6 +14,7 @@ from runsc.errors import RuntimeFailure
 
 COMMANDS = {
     "do": "Run a command over the host's files, read-only, under an overlay in memory.",
+    "help": "Show how a command is used, or which system calls there are.",
     "run": "Create and run a container.",
     "spec": "Write a config.json to start from.",
 }

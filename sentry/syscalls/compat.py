@@ -6,6 +6,9 @@ sentry.syscalls.compat > docs/syscalls.md`. What a `partial` call lacks stands i
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter
 from enum import Enum
 from typing import Final, NamedTuple
@@ -97,6 +100,20 @@ def as_text(table: list[Row]) -> str:
     """For a terminal."""
     lines = [f"{r.number:3} {r.name:26} {r.support.value:8} {r.note}".rstrip() for r in table]
     return "\n".join([*lines, "", summary(table), ""])
+
+
+def as_csv(table: list[Row]) -> str:
+    """For a spreadsheet: a line of names, then one a call. RFC 4180 but for its line ends."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows((r.number, r.name, r.support.value, r.note) for r in table)
+    return text.getvalue()
+
+
+def as_json(table: list[Row]) -> str:
+    """For a program: an array of objects whose members are those of a Row."""
+    return json.dumps([r._asdict() | {"support": r.support.value} for r in table], indent=1) + "\n"
 
 
 def as_markdown(table: list[Row]) -> str:

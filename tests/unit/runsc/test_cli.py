@@ -29,6 +29,42 @@ def test_help_lists_the_commands_without_importing_them(
     assert all(name in output for name in COMMANDS)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_is_what_its_own_flag_prints(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(name, "--help") == 0
+    own = capsys.readouterr().out
+
+    assert _main("help", name) == 0
+    assert capsys.readouterr().out == own
+
+
+def test_help_alone_is_that_of_runsc(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("--help") == 0
+    own = capsys.readouterr().out
+
+    assert _main("help") == 0
+    assert capsys.readouterr().out == own
+
+
+def test_help_syscalls_lists_them_in_each_form(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("help", "syscalls") == 0
+    assert capsys.readouterr().out.startswith("  0 read  ")
+    assert _main("help", "syscalls", "--format", "csv") == 0
+    assert capsys.readouterr().out.startswith("number,name,support,note\n0,read,")
+    assert _main("help", "syscalls", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)[1]["name"] == "write"
+
+
+@pytest.mark.parametrize("args", [("nonsense",), ("run", "--format=csv"), ("syscalls", "x")])
+def test_help_of_what_is_not_there_ends_with_1(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main("help", *args) == 1
+    assert "Error" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "args",
     [

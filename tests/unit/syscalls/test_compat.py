@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from pathlib import Path
+
 from sentry.syscalls import compat
 from sentry.syscalls.registry import NUMBERS, TABLE
 
@@ -37,3 +42,19 @@ def test_both_forms_end_with_the_numbers() -> None:
     rows = compat.rows()
     assert compat.summary(rows) in compat.as_text(rows)
     assert compat.as_markdown(rows).count("\n| ") == len(rows) + 1
+
+
+def test_csv_and_json_say_the_same() -> None:
+    rows = compat.rows()
+    from_csv = list(csv.DictReader(io.StringIO(compat.as_csv(rows))))
+    from_json = json.loads(compat.as_json(rows))
+    assert len(from_csv) == len(rows)
+    assert [{name: str(value) for name, value in row.items()} for row in from_json] == from_csv
+    assert from_json[0] == {"number": 0, "name": "read", "support": "full", "note": ""}
+
+
+def test_committed_page_is_what_would_be_generated() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "syscalls.md"
+    assert page.read_text() == compat.as_markdown(compat.rows()), (
+        "python -m sentry.syscalls.compat > docs/syscalls.md"
+    )

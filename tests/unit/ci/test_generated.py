@@ -1,0 +1,27 @@
+"""What ci/generate_abi.py makes of the kernel's headers is what the tree has."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+OTHER_HEADERS = 77
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_generated_modules_are_what_would_be_generated() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "ci" / "generate_abi.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    if done.returncode == OTHER_HEADERS:
+        pytest.skip(done.stdout.strip())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
