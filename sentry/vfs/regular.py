@@ -8,7 +8,7 @@ inotify. An append that sleeps holds the inode's lock, so two cannot get the sam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.eventfd import IN_ACCESS, IN_MODIFY
 from sentry.abi.fcntl import (
@@ -30,7 +30,7 @@ from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.permissions import drop_set_id
 from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
-from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, settle
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import Changes, NeedsIO
 from sentry.vfs.watches import tell
 
@@ -232,19 +232,3 @@ class RegularFile(FileDescription):
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """What the inode can do."""
         return self.inode.ioctl(caller, request, argument)
-
-
-async def read_all(file: FileDescription, caller: Any, limit: int) -> bytes:
-    """The first `limit` bytes of a file, for the kernel's own use."""
-    from sentry.mm.buffers import KernelDest  # noqa: PLC0415  a type of a room below, made lazily
-
-    data = bytearray()
-    while len(data) < limit:
-        dest = KernelDest(min(limit - len(data), 1 << 20))
-        n = await settle(file.read_at(caller, dest, len(data)))
-        if not n:
-            break
-        data += bytes(dest.data)[:n]
-    return bytes(data)
-
-
