@@ -155,8 +155,11 @@ class LineDiscipline:
             self._echo_control(byte, echo)
             echo += self.output(b"\n" + bytes(self._edit))
         elif byte and byte == cc[VEOF]:
-            self._end_line()
+            if len(self._eofs) < BUFFER:
+                self._end_line()
         elif byte == NEWLINE or (byte and byte in (cc[VEOL], cc[VEOL2])):
+            if not self.room:  # lost, as everything is that nobody reads
+                return True
             self._edit.append(byte)
             if lflag & ECHO or (byte == NEWLINE and lflag & ECHONL):
                 echo += self.output(bytes((byte,)))

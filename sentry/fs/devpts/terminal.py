@@ -60,7 +60,7 @@ class Terminal:
         """The master writes: echo, signals, and perhaps something to read."""
         echo, signals = self.discipline.input(data)
         if echo:
-            self.show(echo)
+            self.show(echo[: max(0, SCREEN - len(self.screen))])  # n_tty.c drops echoes too
         for signo in signals:
             self.signal_foreground(signo)
         if self.discipline.available:

@@ -92,9 +92,19 @@ def test_input_is_bounded() -> None:
     assert line.room == 0
 
 
+@pytest.mark.parametrize("typed", [b"\n", b"\x04", b"a\n", b"a\x04"])
+def test_lines_that_nobody_reads_stay_bounded(typed: bytes) -> None:
+    line = LineDiscipline()
+    line.input(typed * 3 * BUFFER)
+    reads = 0
+    while line.readable:
+        assert len(line.read(BUFFER)) <= BUFFER
+        reads += 1
+    assert reads <= BUFFER
+
+
 def test_newlines_on_the_screen() -> None:
     line = LineDiscipline()
     assert line.output(b"a\nb") == b"a\r\nb"
     line.set(line.termios._replace(c_oflag=OPOST))
     assert line.output(b"a\nb") == b"a\nb"
-
