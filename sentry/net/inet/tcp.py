@@ -84,6 +84,8 @@ SOMAXCONN: Final = 4096
 RCVBUF: Final = 131072
 SNDBUF: Final = 87040
 PIECE: Final = 65536
+JOINED: Final = 8192
+"""Up to this size small sends make one chunk of the receive queue."""
 MSS: Final = 65483
 CONGESTION: Final = b"cubic"
 TCP_DEFAULTS: Final = {
@@ -279,8 +281,7 @@ class TcpSocket(InetSocket):
             if flags & MSG_OOB and not source.count:
                 self._send_urgent(peer, data)
             elif not peer.read_shut:
-                peer.chunks.append(data)
-                peer.queued += len(data)
+                peer.arrived(data)
             done += len(data)
             room -= len(data)
         if not done and source.count:
@@ -288,16 +289,23 @@ class TcpSocket(InetSocket):
         peer.queue.notify(EPOLLIN | EPOLLRDNORM)
         return done
 
+    def arrived(self, data: bytes) -> None:
+        """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
+        chunks = self.chunks
+        if chunks and len(chunks[-1]) + len(data) <= JOINED:
+            chunks[-1] += data
+        else:
+            chunks.append(data)
+        self.queued += len(data)
+
     def _send_urgent(self, peer: TcpSocket, data: bytes) -> None:
         """The last byte is urgent: SIGURG is left to the owner, the mark is kept."""
         rest, urgent = data[:-1], data[-1]
         if rest:
-            peer.chunks.append(rest)
-            peer.queued += len(rest)
+            peer.arrived(rest)
         peer.mark = peer.queued
         if SO_OOBINLINE in peer.options:
-            peer.chunks.append(data[-1:])
-            peer.queued += 1
+            peer.arrived(data[-1:])
         else:
             peer.urgent = urgent
         peer.queue.notify(EPOLLPRI)
