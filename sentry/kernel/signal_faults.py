@@ -30,7 +30,7 @@ from sentry.abi.signal import (
 from sentry.errors import EFAULT, Errno
 from sentry.kernel import task_exit
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
-from sentry.kernel.work import WORK_SIGNAL
+from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
 
@@ -165,9 +165,17 @@ def _vsyscall(task: Task, number: int) -> None:
     """A call into the page of old: emulate_vsyscall, arch/x86/entry/vsyscall/vsyscall_64.c."""
     regs = task.ctx.regs
     call = task.kernel.calls[number]
+    values = (regs[Reg.RDI], regs[Reg.RSI], regs[Reg.RDX], 0, 0, 0)
     try:
         back = int.from_bytes(task.mm.read(regs[Reg.RSP], 8), "little")
-        result = call(task, regs[Reg.RDI], regs[Reg.RSI], regs[Reg.RDX], 0, 0, 0) if call else 0
+        result = None
+        if task.seccomp is not None:
+            regs[Reg.ORIG_RAX] = number
+            result = task.seccomp.entered(task, number, values)
+            if task.work & WORK_EXIT:
+                return
+        if result is None:
+            result = call(task, *values) if call else 0
     except EFAULT:
         force(task, SigInfo.fault(SIGSEGV, 1, regs[Reg.RSP]))
         return

@@ -70,6 +70,7 @@ from sentry.abi.prctl import (
 )
 from sentry.errors import EINVAL, ENODEV, ENXIO, EPERM
 from sentry.kernel.task import Task
+from sentry.syscalls import seccomp
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.info_ids import commit
 from sentry.syscalls.prctl_mm import set_mm
@@ -280,18 +281,15 @@ def get_no_new_privs(task: Task, values: Values) -> int:
 
 
 @option(PR_SET_SECCOMP)
-def set_seccomp(task: Task, values: Values) -> Any:
-    """seccomp(2) by its old name; kernel.services["seccomp_prctl"] is (task, mode, filter)."""
-    service = task.kernel.services.get("seccomp_prctl")
-    if service is None:
-        raise EINVAL("no seccomp")
-    return service(task, values[0], values[1])
+def set_seccomp(task: Task, values: Values) -> int:
+    """seccomp(2) by its old name."""
+    return seccomp.set_mode(task, values[0], values[1])
 
 
 @option(PR_GET_SECCOMP)
 def get_seccomp(task: Task, values: Values) -> int:
     """The mode: a task in strict mode (1) does not live to see it."""
-    return 2 if task.seccomp else 0
+    return task.seccomp.mode if task.seccomp else 0
 
 
 # --- the CPU and memory

@@ -73,7 +73,7 @@ def status(view: View) -> bytes:
         ("CapInh", f"{creds.inheritable:016x}"), ("CapPrm", f"{creds.permitted:016x}"),
         ("CapEff", f"{creds.effective:016x}"), ("CapBnd", f"{creds.bounding:016x}"),
         ("CapAmb", f"{creds.ambient:016x}"), ("NoNewPrivs", str(int(task.no_new_privs))),
-        ("Seccomp", "2" if task.seccomp else "0"),
+        ("Seccomp", str(getattr(task.seccomp, "mode", 0))),
         ("Seccomp_filters", str(len(getattr(task.seccomp, "filters", ())))),
         ("Speculation_Store_Bypass", "not vulnerable"),
         ("SpeculationIndirectBranch", "not affected"),

@@ -288,10 +288,10 @@ computed("kernel/random/urandom_min_reseed_secs")(lambda _: "60")
 computed("kernel/random/write_wakeup_threshold")(lambda _: "256")
 computed("kernel/random/uuid")(lambda _: str(uuid.UUID(bytes=os.urandom(16), version=4)))
 computed("kernel/seccomp/actions_avail")(
-    lambda _: "kill_process kill_thread trap errno user_notif trace log allow"
+    lambda _: "kill_process kill_thread trap errno trace log allow"
 )
 computed("kernel/seccomp/actions_logged")(
-    lambda _: "kill_process kill_thread trap errno user_notif trace log"
+    lambda _: "kill_process kill_thread trap errno trace log"
 )
 
 

@@ -1,0 +1,203 @@
+"""The filters that a program puts on itself: an observer that runs them before every call.
+
+One `Seccomp` is the whole state of a task (mode and filters) and never changes: a further filter
+makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of filters is a tuple.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.seccomp import (
+    AUDIT_ARCH_X86_64,
+    SECCOMP_MODE_DISABLED,
+    SECCOMP_MODE_FILTER,
+    SECCOMP_MODE_STRICT,
+    SECCOMP_RET_ACTION_FULL,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_DATA,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_LOG,
+    SECCOMP_RET_TRACE,
+    SECCOMP_RET_TRAP,
+)
+from sentry.abi.signal import SIGKILL, SIGSYS, SYS_SECCOMP
+from sentry.abi.unistd import exit as nr_exit
+from sentry.abi.unistd import read, rt_sigreturn, write
+from sentry.bpf.interpreter import depends_on_arguments, run_seccomp, seccomp_data
+from sentry.errors import EINVAL, ENOMEM, ENOSYS
+from sentry.kernel import signal_faults, task_exit
+from sentry.kernel.signals import SigInfo
+from sentry.kernel.task import GONE
+from sentry.kernel.task_clone import child_identity
+from sentry.kernel.work import WORK_EXIT
+from sentry.platform.interface import Reg
+
+if TYPE_CHECKING:
+    from sentry.bpf.isa import Program
+    from sentry.kernel.task import Task
+
+STRICT_CALLS: Final = frozenset({read, write, nr_exit, rt_sigreturn})
+MAX_ERRNO: Final = 4095
+MAX_PATH: Final = 32768
+"""MAX_INSNS_PER_PATH: instructions of all filters of a task; each counts 4 more."""
+FILTER_COST: Final = 4
+CACHED_NUMBERS: Final = 512
+"""Results are kept for numbers below this one: what a program asks for must not fill the memory."""
+
+AVAILABLE: Final = frozenset({
+    SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP, SECCOMP_RET_ERRNO,
+    SECCOMP_RET_TRACE, SECCOMP_RET_LOG, SECCOMP_RET_ALLOW,
+})  # fmt: skip
+"""Actions that there are; SECCOMP_RET_USER_NOTIF kills, as on a kernel that is older."""
+
+
+def rank(result: int) -> int:
+    """The place of an action among others: the lowest wins. Kills are negative."""
+    action = result & SECCOMP_RET_ACTION_FULL
+    return action - (1 << 32) if action >> 31 else action
+
+
+class Seccomp:
+    """A mode and the filters, the newest first. Immutable but for its cache."""
+
+    inherited = True
+
+    def __init__(self, mode: int, filters: tuple[Program, ...] = ()) -> None:
+        self.mode = mode
+        self.filters = filters
+        self._known: dict[int, int] = {}
+
+    def with_filter(self, program: Program) -> Seccomp:
+        """One more filter. Raises: ENOMEM."""
+        size = len(program) + sum(len(f) + FILTER_COST for f in self.filters)
+        if size > MAX_PATH:
+            raise ENOMEM(f"filters of {size} instructions")
+        return Seccomp(SECCOMP_MODE_FILTER, (program, *self.filters))
+
+    def descends_from(self, other: Seccomp) -> bool:
+        """is_ancestor: this one has all filters of `other`, and perhaps newer ones."""
+        count = len(other.filters)
+        mine = self.filters[len(self.filters) - count :] if count else ()
+        return len(mine) == count and all(a is b for a, b in zip(mine, other.filters, strict=True))
+
+    def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:
+        """Run all filters; the strictest action counts, of equal ones the newest filter's."""
+        known = self._known.get(number)
+        if known is not None:
+            return known
+        words = seccomp_data(_signed(number), AUDIT_ARCH_X86_64, ip, values)
+        best, varies = SECCOMP_RET_ALLOW, False
+        for program in self.filters:
+            if varies:
+                found = run_seccomp(program, words)
+            else:
+                found, varies = depends_on_arguments(program, words)
+            if rank(found) < rank(best):
+                best = found
+        if not varies and number < CACHED_NUMBERS:
+            self._known[number] = best
+        return best
+
+    # The observer --------------------------------------------------------------------------------
+
+    def entered(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
+        """__secure_computing: None lets the call go on."""
+        if self.mode == SECCOMP_MODE_STRICT:
+            return None if number in STRICT_CALLS else end_thread(task, SIGKILL)
+        result = self.result(number, task.ctx.regs[Reg.RIP], values)
+        action, data = result & SECCOMP_RET_ACTION_FULL, result & SECCOMP_RET_DATA
+        if action in (SECCOMP_RET_ALLOW, SECCOMP_RET_LOG):
+            return None
+        if action == SECCOMP_RET_ERRNO:
+            return -min(data, MAX_ERRNO)
+        if action == SECCOMP_RET_TRAP:
+            regs = task.ctx.regs
+            info = SigInfo.sigsys(
+                SYS_SECCOMP, regs[Reg.RIP], _signed(number), AUDIT_ARCH_X86_64, data
+            )
+            signal_faults.force(task, info)
+            return regs[Reg.ORIG_RAX]  # syscall_rollback: the handler finds the number in rax
+        if action == SECCOMP_RET_TRACE:
+            return self._trace(task, data)
+        if action == SECCOMP_RET_KILL_THREAD:
+            return end_thread(task, SIGSYS)
+        return end_process(task)
+
+    def left(self, task: Task, result: Any) -> None:
+        """Nothing: filters see calls only."""
+
+    def _trace(self, task: Task, data: int) -> Any:
+        """Ask the tracer: `Task.trace.seccomp(task, data)` gives a verdict as `entered` does."""
+        ask = getattr(task.trace, "seccomp", None)
+        return -ENOSYS.number if ask is None else ask(task, data)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 32) if number >> 31 else number
+
+
+def end_process(task: Task) -> object:
+    """All threads die of SIGSYS; no handler and no tracer holds it off."""
+    task_exit.exit_group(task.group, SIGSYS)
+    task.work |= WORK_EXIT
+    task_exit.exit_task(task)
+    return GONE
+
+
+def end_thread(task: Task, signo: int) -> object:
+    """do_exit(signo): this thread goes; the last one takes the process along."""
+    if all(other.dead for other in task.group.tasks if other is not task):
+        task_exit.exit_group(task.group, signo)
+    elif task is task.group.leader and not task.group.exiting:
+        task.group.exit_status = signo
+    task.work |= WORK_EXIT
+    task_exit.exit_task(task)
+    return GONE
+
+
+def current(task: Task) -> Seccomp:
+    """The task's state; without seccomp: one that allows everything."""
+    state = task.seccomp
+    return state if isinstance(state, Seccomp) else Seccomp(SECCOMP_MODE_DISABLED)
+
+
+def put(task: Task, state: Seccomp) -> None:
+    """Replace the task's state; from now on the entry code answers nothing by itself."""
+    old = task.seccomp
+    if old is None:
+        task.observers.append(state)
+    else:
+        task.observers[task.observers.index(old)] = state
+    task.seccomp = state
+    child_identity(task)
+
+
+def set_strict(task: Task) -> None:
+    """SECCOMP_MODE_STRICT. Raises: EINVAL with filters."""
+    if current(task).mode == SECCOMP_MODE_FILTER:
+        raise EINVAL("filters are in place")
+    put(task, Seccomp(SECCOMP_MODE_STRICT))
+
+
+def add_filter(task: Task, program: Program, *, every_thread: bool = False) -> int:
+    """Put a checked program on; with `every_thread` (TSYNC) on the whole process, or on nobody.
+
+    Gives 0, or the id of a thread with filters of its own. Raises: EINVAL, ENOMEM.
+    """
+    state = current(task)
+    if state.mode == SECCOMP_MODE_STRICT:
+        raise EINVAL("strict mode")
+    new = state.with_filter(program)
+    others = [t for t in task.group.tasks if t is not task and not t.dead] if every_thread else []
+    for other in others:
+        theirs = current(other)
+        if theirs.mode == SECCOMP_MODE_STRICT or not state.descends_from(theirs):
+            return other.tid
+    put(task, new)
+    for other in others:
+        put(other, new)
+        other.no_new_privs = other.no_new_privs or task.no_new_privs
+    return 0

@@ -1,0 +1,97 @@
+"""seccomp(2): kernel/seccomp.c, do_seccomp. What filters do is in sentry.kernel.seccomp."""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Final
+
+from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.seccomp import (
+    SECCOMP_FILTER_FLAG_LOG,
+    SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+    SECCOMP_FILTER_FLAG_TSYNC,
+    SECCOMP_FILTER_FLAG_TSYNC_ESRCH,
+    SECCOMP_GET_ACTION_AVAIL,
+    SECCOMP_GET_NOTIF_SIZES,
+    SECCOMP_MODE_FILTER,
+    SECCOMP_MODE_STRICT,
+    SECCOMP_SET_MODE_FILTER,
+    SECCOMP_SET_MODE_STRICT,
+)
+from sentry.bpf import isa
+from sentry.bpf.check import check_seccomp
+from sentry.errors import EACCES, EINVAL, EOPNOTSUPP, ESRCH
+from sentry.kernel import seccomp
+from sentry.kernel.task import Task
+from sentry.syscalls.args import show_choice, unsigned
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr
+
+_OPERATIONS = {
+    "SECCOMP_SET_MODE_STRICT": SECCOMP_SET_MODE_STRICT,
+    "SECCOMP_SET_MODE_FILTER": SECCOMP_SET_MODE_FILTER,
+    "SECCOMP_GET_ACTION_AVAIL": SECCOMP_GET_ACTION_AVAIL,
+    "SECCOMP_GET_NOTIF_SIZES": SECCOMP_GET_NOTIF_SIZES,
+}
+Operation = Annotated[int, unsigned(32, show_choice(_OPERATIONS))]
+Flags = Annotated[int, unsigned(32)]
+
+FLAGS: Final = (
+    SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+    | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW
+)  # fmt: skip
+FPROG: Final = struct.Struct("<H6xQ")
+"""struct sock_fprog."""
+NOTIF_SIZES: Final = struct.pack("<3H", 80, 24, 64)
+"""struct seccomp_notif, seccomp_notif_resp, seccomp_data."""
+
+
+@syscall(317, partial="SECCOMP_FILTER_FLAG_NEW_LISTENER; SECCOMP_RET_LOG writes no log")
+def sys_seccomp(task: Task, operation: Operation, flags: Flags, args: Addr) -> int | None:
+    """seccomp(2)."""
+    if operation == SECCOMP_SET_MODE_STRICT:
+        if flags or args:
+            raise EINVAL("flags or args")
+        seccomp.set_strict(task)
+    elif operation == SECCOMP_SET_MODE_FILTER:
+        return set_filter(task, flags, args)
+    elif operation == SECCOMP_GET_ACTION_AVAIL:
+        if flags:
+            raise EINVAL("flags")
+        if task.mm.load_u32(args) not in seccomp.AVAILABLE:
+            raise EOPNOTSUPP("action")
+    elif operation == SECCOMP_GET_NOTIF_SIZES:
+        if flags:
+            raise EINVAL("flags")
+        task.mm.write(args, NOTIF_SIZES)
+    else:
+        raise EINVAL(f"operation {operation}")
+    return 0
+
+
+def set_mode(task: Task, mode: int, addr: int) -> int:
+    """prctl(PR_SET_SECCOMP)."""
+    if mode == SECCOMP_MODE_STRICT:
+        seccomp.set_strict(task)
+        return 0
+    if mode == SECCOMP_MODE_FILTER:
+        return set_filter(task, 0, addr)
+    raise EINVAL(f"mode {mode}")
+
+
+def set_filter(task: Task, flags: int, addr: int) -> int:
+    """seccomp_set_mode_filter."""
+    if flags & ~FLAGS:
+        raise EINVAL(f"flags {flags:#x}")
+    length, instructions = FPROG.unpack(task.mm.read(addr, FPROG.size))
+    if not 0 < length <= isa.MAX_INSTRUCTIONS:
+        raise EINVAL(f"{length} instructions")
+    if not task.no_new_privs and not task.creds.has(CAP_SYS_ADMIN):
+        raise EACCES("neither no_new_privs nor CAP_SYS_ADMIN")
+    code = task.mm.read(instructions, length * isa.INSTRUCTION_SIZE)
+    program = check_seccomp(isa.unpack(code))
+    everybody = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
+    other = seccomp.add_filter(task, program, every_thread=everybody)
+    if other and flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH:
+        raise ESRCH(f"thread {other} has filters of its own")
+    return other
