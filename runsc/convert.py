@@ -61,6 +61,7 @@ class Container:
     sysctls: tuple[tuple[str, str], ...]
     exports: tuple[Export, ...]
     memory_limit: int | None
+    seccomp: bytes = b""
 
 
 def _bytes(text: str, path: str) -> bytes:
@@ -245,7 +246,7 @@ def _check_namespaces(documents: list[spec.Namespace]) -> None:
             )
 
 
-def _check_linux(linux: spec.Linux, warn: Warn) -> None:
+def _check_linux(linux: spec.Linux) -> None:
     """Refuse what would change what the program sees and is not there."""
     _check_namespaces(linux.namespaces or [])
     unsupported: tuple[tuple[str, object], ...] = (
@@ -263,8 +264,14 @@ def _check_linux(linux: spec.Linux, warn: Warn) -> None:
         raise SpecError("$.linux.rootfsPropagation", f"rootfsPropagation={value} is not supported")
     if linux.personality and linux.personality.get("domain", "LINUX") != "LINUX":
         raise SpecError("$.linux.personality.domain", "only the LINUX personality is supported")
-    if linux.seccomp:
-        warn("the bundle's seccomp profile is not applied yet: see docs/config-json.md")
+
+
+def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
+    if profile is None:
+        return b""
+    from runsc.seccomp import compile_profile  # noqa: PLC0415  few bundles have one
+
+    return compile_profile(profile, warn)
 
 
 def _root(bundle: str, root: spec.Root | None) -> str:
@@ -291,7 +298,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     """Check a bundle and turn it into values."""
     _check_version(document.oci_version)
     linux = document.linux or spec.Linux()
-    _check_linux(linux, warn)
+    _check_linux(linux)
     if document.hooks and any(document.hooks.values()):
         warn("the bundle's hooks are not run yet: see docs/config-json.md")
     if document.domainname and "\0" in document.domainname:
@@ -317,6 +324,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         sysctls=tuple(_sysctls(linux.sysctl or {})),
         exports=tuple(exports),
         memory_limit=limit if limit and limit > 0 else None,
+        seccomp=_seccomp(linux.seccomp, warn),
     )
 
 

@@ -81,6 +81,7 @@ def make_config(
         readonly_paths=container.readonly_paths,
         sysctls=container.sysctls,
         devices=container.devices,
+        seccomp=container.seccomp,
         platform=flags.platform,
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,

@@ -137,6 +137,36 @@ class Resources(_Base):
     devices: list[dict[str, Any]] | None = None
 
 
+class SeccompArg(_Base):
+    """config-linux.md, "Seccomp": one test of an argument."""
+
+    index: U32
+    value: U64
+    op: str
+    value_two: U64 = 0
+
+
+class SeccompSyscall(_Base):
+    """config-linux.md, "Seccomp": what becomes of some calls."""
+
+    names: list[str]
+    action: str
+    errno_ret: U32 | None = None
+    args: list[SeccompArg] | None = None
+
+
+class Seccomp(_Base):
+    """config-linux.md, "Seccomp"."""
+
+    default_action: str
+    default_errno_ret: U32 | None = None
+    architectures: Strings = None
+    flags: Strings = None
+    listener_path: str = ""
+    listener_metadata: str = ""
+    syscalls: list[SeccompSyscall] | None = None
+
+
 class Linux(_Base):
     """config-linux.md."""
 
@@ -150,7 +180,7 @@ class Linux(_Base):
     resources: Resources | None = None
     intel_rdt: dict[str, Any] | None = None
     sysctl: dict[str, str] | None = None
-    seccomp: dict[str, Any] | None = None
+    seccomp: Seccomp | None = None
     rootfs_propagation: str = ""
     masked_paths: Strings = None
     readonly_paths: Strings = None

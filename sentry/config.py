@@ -101,6 +101,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     readonly_paths: tuple[bytes, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceConfig, ...] = ()
+    seccomp: bytes = b""
+    """The filter of the first process: an array of struct sock_filter; empty: none."""
 
     platform: str = "kvm"
     system_calls: str = "auto"

@@ -9,11 +9,14 @@ from sentry.abi.fcntl import AT_FDCWD, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
+from sentry.bpf import isa
+from sentry.bpf.check import check_seccomp
 from sentry.config import ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.console import Console
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
+from sentry.kernel import seccomp
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
@@ -40,6 +43,8 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     await _start_program(task, config.process)
     task.observers.extend(kernel.start_observers)
     child_identity(task)
+    if config.seccomp:
+        seccomp.add_filter(task, check_seccomp(isa.unpack(config.seccomp)))
     kernel.init = task.group
     return task
 
