@@ -62,6 +62,7 @@ class Body:
             case ["exit", status]:
                 return int(status, 0)
             case ["wait"]:
+                os.read(self.config.gofer_fd, 1)  # the Gofer is confined, as for a real session
                 self.say("ready")
                 until_closed(self.config.gofer_fd)
                 return 9
@@ -106,6 +107,7 @@ def serve(words: str) -> boot.Serve:
         write_log: Callable[[str], None],
     ) -> None:
         lockdown()
+        sock.sendmsg([b"."])
         match words.split():
             case ["call", *numbers]:
                 write_log(system_call(numbers))
