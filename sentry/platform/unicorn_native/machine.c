@@ -77,7 +77,6 @@ static int add_hooks(void)
         int instruction;
     } hooks[] = {
         {UC_HOOK_TLB_FILL, fill, 0},
-        {UC_HOOK_MEM_READ_UNMAPPED | UC_HOOK_MEM_WRITE_UNMAPPED, on_unmapped, 0},
         {UC_HOOK_BLOCK, on_block, 0},
         {UC_HOOK_INTR, on_interrupt, 0},
         {UC_HOOK_INSN_INVALID, on_invalid, 0},

@@ -6,6 +6,7 @@
  *   library.c    libunicorn's functions
  *   machine.c    opening: the CPU in ring 3, its memory, the hooks
  *   translate.c  our page tables as the CPU's TLB sees them; pages without host memory
+ *   operand.c    the address of a page fault
  *   registers.c  struct user_regs_struct and the XSAVE image to and from the CPU
  *   run.c        one stretch of emulation and why it ended
  *   schedule.c   contexts, the queue, the wait of the kernel thread
@@ -27,7 +28,6 @@
 #define RW_GPA (256ull << 30)
 #define WINDOW (128ull << 30)
 #define OWN_GPA (384ull << 30) /* the CPU's own pages: descriptors, start-up code, its stack */
-#define HOLE_GPA (1ull << 44)  /* nothing is mapped here */
 #define XSAVE_SIZE 576
 
 enum exit_kind { /* ExitKind in sentry/platform/interface.py */
@@ -68,6 +68,14 @@ struct uready {
     uint32_t events;
 };
 
+/* What the TLB and the translator have of a frame. */
+struct page_use {
+    uint32_t hash;         /* of the bytes that code was translated from; 0: none was */
+    uint32_t epoch;        /* the two below belong to this filling of the TLB */
+    uint32_t fetched_page; /* low bits of the virtual page numbers: where it was fetched from, */
+    uint32_t stored_page;  /* and where it can be stored to; 0: nowhere */
+};
+
 struct machine {
     uc_engine *uc;
     uc_context *pristine; /* in ring 3, no exception in flight */
@@ -75,14 +83,14 @@ struct machine {
     uint64_t span;
     const volatile uint64_t *changes[2]; /* counters: a translation or code has changed */
     uint64_t seen_changes;
-    uint32_t *hashes; /* of the pages of which code was translated */
+    struct page_use *uses; /* one for every frame of RAM and the windows */
+    uint32_t epoch;        /* number of the TLB's present filling */
     struct uctx *loaded; /* whose FPU state is in the CPU */
     uint64_t space;      /* whose translations are in the TLB */
     struct uctx *current; /* being emulated */
     /* What the hooks found in the present stretch. */
     int found;             /* exit_kind */
     uint64_t fault_addr, error_code, vector;
-    uint64_t looking_for;  /* a faulting page, mapped to the hole to learn the address; + 1; 0: none */
     uint8_t starting;      /* still in ring 0 */
     uint8_t capturing;     /* CPUID answers for itself */
     _Atomic uint32_t wanted; /* the emulation is to stop at the next basic block */
@@ -115,10 +123,12 @@ const char *machine_strerror(int error);
 int translate_open(void);
 void translate_close(void);
 bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entry, void *data);
-bool on_unmapped(uc_engine *uc, int type, uint64_t address, int size, int64_t value, void *data);
 void translate_prepare(struct uctx *c);
 void translate_restore_lost(void);
 uint8_t *user_byte(struct uctx *c, uint64_t va, int write);
+
+/* ---- operand.c ---- */
+uint64_t operand_in_page(struct uctx *c, uint64_t page);
 
 /* ---- registers.c ---- */
 void registers_load(struct uctx *c);

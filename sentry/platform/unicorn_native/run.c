@@ -6,7 +6,6 @@
 #include <sys/syscall.h>
 
 enum { V_BREAKPOINT = 3, V_OVERFLOW = 4, V_UNDEFINED = 6, V_STACK = 12, V_PROTECTION = 13 };
-#define TRIES 3
 #define RFLAGS_TF 0x100u
 
 /* ---- hooks ---------------------------------------------------------------------------------- */
@@ -26,8 +25,7 @@ static int ends(enum exit_kind kind)
 void on_block(uc_engine *uc, uint64_t address, uint32_t size, void *data)
 {
     (void)address, (void)size, (void)data;
-    if (__builtin_expect(atomic_load_explicit(&machine.wanted, memory_order_relaxed), 0) &&
-        !machine.looking_for)
+    if (__builtin_expect(atomic_load_explicit(&machine.wanted, memory_order_relaxed), 0))
         api.emu_stop(uc);
 }
 
@@ -135,43 +133,17 @@ static int emulate(uint64_t rip)
     return api.emu_start(machine.uc, rip, 0, 0, 0);
 }
 
-/* Execute the faulting instruction again, with its page mapped to the hole, to learn the address.
- *
- * A store that begins in the page before would change that page's last bytes before it comes to
- * the hole (the first attempt did not: it was refused before anything was stored): put them back.
- */
-static uint64_t faulting_address(struct uctx *c, uint64_t page, int write)
-{
-    uint8_t before[64], *end = write ? user_byte(c, page - sizeof before, 1) : NULL;
-    uint64_t address = page;
-    if (end)
-        memcpy(before, end, sizeof before);
-    machine.looking_for = page | 1;
-    for (int i = 0; i < TRIES; i++) { /* the watcher may stop it before it begins */
-        (void)emulate(c->regs[R_RIP]);
-        if (machine.found == EXIT_NONE)
-            continue;
-        if (machine.found == EXIT_FAULT)
-            address = machine.fault_addr;
-        break;
-    }
-    machine.looking_for = 0;
-    machine.space = 0; /* the hole has to leave the TLB */
-    if (end && address == page)
-        memcpy(end, before, sizeof before);
-    return address;
-}
-
 static enum exit_kind fault(struct uctx *c)
 {
-    uint64_t page = machine.fault_addr, code = machine.error_code;
+    uint64_t page = machine.fault_addr, rip;
     registers_store(c);
+    rip = c->regs[R_RIP];
     c->vector = 14;
-    c->error_code = code;
-    if (code & 16) /* a fetch: of the instruction's start, or of its rest in the next page */
-        c->fault_addr = (c->regs[R_RIP] & ~(PAGE - 1)) == page ? c->regs[R_RIP] : page;
+    c->error_code = machine.error_code;
+    if (c->error_code & 16) /* a fetch: of the instruction's start, or its rest in the next page */
+        c->fault_addr = (rip & ~(PAGE - 1)) == page ? rip : page;
     else
-        c->fault_addr = faulting_address(c, page, (code & 2) != 0);
+        c->fault_addr = operand_in_page(c, page);
     return EXIT_FAULT;
 }
 

@@ -4,7 +4,9 @@
  * of the memory half has moved: a translation was taken away, or bytes that may be code changed
  * under it. unicorn keeps translated code by physical address; it sees the program's own stores,
  * not the host's. So when a page is fetched from anew, its bytes are compared with a hash of what
- * they were, which catches reused frames, rewritten files and everything else alike.
+ * they were, which catches reused frames, rewritten files and everything else alike. Stores of the
+ * program it sees at the address where the code was fetched from only; so the TLB never holds one
+ * address of a frame to fetch from and another to store to.
  */
 #define _GNU_SOURCE
 #include "machine.h"
@@ -27,7 +29,7 @@
 #define PF_USER 4
 #define PF_FETCH 16
 
-#define HASHES (OWN_GPA / PAGE)
+#define FRAMES (OWN_GPA / PAGE)
 #define SPARES 16
 
 static struct sigaction previous;
@@ -98,19 +100,19 @@ int translate_open(void)
     struct sigaction action = {.sa_sigaction = on_sigbus};
     action.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    machine.hashes = mmap(NULL, HASHES * sizeof *machine.hashes, PROT_READ | PROT_WRITE,
+    machine.uses = mmap(NULL, FRAMES * sizeof *machine.uses, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     spare = mmap(NULL, SPARES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
                  0);
-    if (machine.hashes == MAP_FAILED || spare == MAP_FAILED)
+    if (machine.uses == MAP_FAILED || spare == MAP_FAILED)
         return -ENOMEM;
     return sigaction(SIGBUS, &action, &previous) < 0 ? -errno : 0;
 }
 
 void translate_close(void)
 {
-    if (machine.hashes && machine.hashes != MAP_FAILED) {
-        munmap(machine.hashes, HASHES * sizeof *machine.hashes);
+    if (machine.uses && machine.uses != MAP_FAILED) {
+        munmap(machine.uses, FRAMES * sizeof *machine.uses);
         sigaction(SIGBUS, &previous, NULL);
     }
     if (spare && spare != MAP_FAILED)
@@ -173,22 +175,63 @@ static uint32_t hash_page(const uint8_t *page)
     return (uint32_t)(all ^ all >> 32) | 1; /* 0: never translated */
 }
 
-/* The program is about to fetch from this page: is what was translated from it still true? */
-static void check_code(uint64_t va, uint64_t gpa, const uint8_t *page)
+static int dropping; /* code: that fills the TLB once more */
+
+static void drop_code(uint64_t va)
 {
-    static int inside; /* dropping translations fills the TLB once more */
-    if (inside)
-        return;
-    uint32_t *known = &machine.hashes[gpa / PAGE], now = hash_page(page);
-    if (*known == now)
-        return;
-    if (*known) {
-        inside = 1;
-        api.ctl(machine.uc, UC_CTL_TB_REMOVE_CACHE, va, va + PAGE);
-        inside = 0;
+    dropping = 1;
+    api.ctl(machine.uc, UC_CTL_TB_REMOVE_CACHE, va & ~(PAGE - 1), (va & ~(PAGE - 1)) + PAGE);
+    dropping = 0;
+}
+
+static void drop_tlb(void)
+{
+    api.ctl(machine.uc, UC_CTL_TLB_FLUSH);
+    machine.epoch++;
+    machine.stat_flushes++;
+}
+
+static struct page_use *use_of(uint64_t gpa)
+{
+    struct page_use *use = &machine.uses[gpa / PAGE];
+    if (use->epoch != machine.epoch) {
+        use->epoch = machine.epoch;
+        use->fetched_page = use->stored_page = 0;
     }
-    *known = now;
+    return use;
+}
+
+/* The program is about to fetch from this page: is what was translated from it still true? And
+ * nobody may go on storing into it at another address, where unicorn does not look. */
+static void before_fetch(uint64_t va, uint64_t gpa, const uint8_t *page)
+{
+    struct page_use *use = use_of(gpa);
+    uint32_t number = (uint32_t)(va / PAGE), now = hash_page(page);
+    if (use->stored_page && use->stored_page != number) {
+        drop_tlb();
+        use = use_of(gpa);
+    }
+    use->fetched_page = number;
+    if (use->hash == now)
+        return;
+    if (use->hash)
+        drop_code(va);
+    use->hash = now;
     machine.stat_translated++;
+}
+
+/* The program is about to store into this page: is it fetched from at another address? */
+static void before_store(uint64_t va, uint64_t gpa)
+{
+    struct page_use *use = use_of(gpa);
+    uint32_t number = (uint32_t)(va / PAGE);
+    if (use->fetched_page && use->fetched_page != number) {
+        drop_code(va);
+        drop_tlb();
+        use = use_of(gpa);
+        use->hash = 0;
+    }
+    use->stored_page = number;
 }
 
 static bool refuse(enum exit_kind kind, uint64_t va, uint64_t error_code, uint64_t vector)
@@ -209,12 +252,7 @@ bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entr
     uint64_t pte = machine.current ? lookup(machine.current->root, va) : 0;
     if ((uint64_t)((int64_t)(va << 16) >> 16) != va)
         return refuse(EXIT_EXCEPTION, va, 0, 13); /* not canonical: #GP, not #PF */
-    if ((pte & need) != need || (type == UC_MEM_FETCH && (pte & PTE_NX))) {
-        if (machine.looking_for == (va | 1)) {
-            entry->paddr = HOLE_GPA;
-            entry->perms = UC_PROT_ALL;
-            return true;
-        }
+    if ((pte & need) != need || (type == UC_MEM_FETCH && (pte & PTE_NX) && !dropping)) {
         uint64_t code = PF_USER | (pte ? PF_PRESENT : 0) | (type == UC_MEM_WRITE ? PF_WRITE : 0) |
                         (type == UC_MEM_FETCH ? PF_FETCH : 0);
         return refuse(EXIT_FAULT, va, code, 14);
@@ -226,25 +264,24 @@ bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entr
     if (unicorn_probe(page))
         return refuse(gpa < RO_GPA ? EXIT_NO_MEMORY : EXIT_FILE_GONE, va, 0, 0);
     entry->paddr = gpa;
-    entry->perms = UC_PROT_READ | (pte & PTE_W ? UC_PROT_WRITE : 0);
-    if (type == UC_MEM_FETCH) { /* only then: every fetch has to come by here first */
+    entry->perms = UC_PROT_READ;
+    if (dropping) {
         entry->perms |= UC_PROT_EXEC;
-        check_code(va, gpa, page);
+        return true;
+    }
+    /* Only what was asked for: every first fetch and every first store has to come by here. */
+    if (type == UC_MEM_FETCH) {
+        before_fetch(va, gpa, page);
+        entry->perms |= UC_PROT_EXEC;
+        if ((pte & PTE_W) && machine.uses[gpa / PAGE].stored_page == (uint32_t)(va / PAGE))
+            entry->perms |= UC_PROT_WRITE;
+    } else if (type == UC_MEM_WRITE) {
+        before_store(va, gpa);
+        entry->perms |= UC_PROT_WRITE;
+        if (!(pte & PTE_NX) && machine.uses[gpa / PAGE].fetched_page == (uint32_t)(va / PAGE))
+            entry->perms |= UC_PROT_EXEC;
     }
     return true;
-}
-
-/* An access to the hole: unicorn gives TLB fills the page only, this hook the very address. */
-bool on_unmapped(uc_engine *uc, int type, uint64_t address, int size, int64_t value, void *data)
-{
-    (void)uc, (void)type, (void)size, (void)value, (void)data;
-    if (machine.looking_for && address - HOLE_GPA < PAGE && machine.found == EXIT_NONE) {
-        machine.found = EXIT_FAULT;
-        machine.fault_addr = (machine.looking_for & ~1ull) + (address - HOLE_GPA);
-    } else {
-        refuse(EXIT_BROKEN, address, 0, 0);
-    }
-    return false;
 }
 
 void translate_prepare(struct uctx *c)
@@ -252,8 +289,7 @@ void translate_prepare(struct uctx *c)
     uint64_t changes = *machine.changes[0] + *machine.changes[1];
     if (machine.space == c->space && machine.seen_changes == changes)
         return;
-    api.ctl(machine.uc, UC_CTL_TLB_FLUSH);
+    drop_tlb();
     machine.space = c->space;
     machine.seen_changes = changes;
-    machine.stat_flushes++;
 }

@@ -20,7 +20,6 @@ typedef int uc_err;
 #define UC_API_MINOR 1
 
 enum { UC_ARCH_X86 = 4, UC_MODE_64 = 8 };
-enum { UC_ERR_OK = 0, UC_ERR_READ_UNMAPPED = 6, UC_ERR_WRITE_UNMAPPED = 7 };
 enum { UC_PROT_READ = 1, UC_PROT_WRITE = 2, UC_PROT_EXEC = 4, UC_PROT_ALL = 7 };
 enum { UC_MEM_READ = 16, UC_MEM_WRITE = 17, UC_MEM_FETCH = 18 };
 enum { UC_TLB_VIRTUAL = 1 };
@@ -30,8 +29,6 @@ enum {
     UC_HOOK_INTR = 1 << 0,
     UC_HOOK_INSN = 1 << 1,
     UC_HOOK_BLOCK = 1 << 3,
-    UC_HOOK_MEM_READ_UNMAPPED = 1 << 4,
-    UC_HOOK_MEM_WRITE_UNMAPPED = 1 << 5,
     UC_HOOK_INSN_INVALID = 1 << 14,
     UC_HOOK_TLB_FILL = 1 << 17,
 };
