@@ -172,13 +172,16 @@ def _assemble(profile: spec.Seccomp, calls: dict[int, _Call], default: int) -> i
     _search(asm, sorted(calls.items()), bodies, results, default)
     for label, call in bodies:
         asm.place(label)
-        for tests, action in call.when:
-            following = asm.label()
-            for test in tests:
-                _test(asm, test, following)
-            asm.jump(isa.JGE, 0, results.label(action), following)
-            asm.place(following)
-        asm.jump(isa.JGE, 0, results.label(default), results.label(default))
+        for index, (tests, action) in enumerate(call.when):
+            is_last = index == len(call.when) - 1
+            following = results.label(default) if is_last else asm.label()
+            for test in tests[:-1]:
+                holds = asm.label()
+                _test(asm, test, holds, following)
+                asm.place(holds)
+            _test(asm, tests[-1], results.label(action), following)
+            if not is_last:
+                asm.place(following)
     results.place()
     return asm.assemble()
 
@@ -213,9 +216,8 @@ def _search(
     asm.jump(isa.JEQ, number, body, other)
 
 
-def _test(asm: Assembler, test: spec.SeccompArg, fails: Label) -> None:
-    """Go on behind if one argument, of 64 bits, is as it shall be; else to `fails`."""
-    holds = asm.label()
+def _test(asm: Assembler, test: spec.SeccompArg, holds: Label, fails: Label) -> None:
+    """Whether one argument, of 64 bits, is as it shall be."""
     yes, no = holds, fails
     if test.op in ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE"):
         yes, no = no, yes
@@ -241,4 +243,3 @@ def _test(asm: Assembler, test: spec.SeccompArg, fails: Label) -> None:
     if mask & WORD != WORD:
         asm.and_(mask & WORD)
     asm.jump(operation, value & WORD, yes, no)
-    asm.place(holds)

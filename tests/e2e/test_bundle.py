@@ -244,3 +244,30 @@ def test_pid_file_names_the_sandbox(bundle: Bundle, tmp_path: Path) -> None:
 
     assert f"PPid:\t{container.pid}\n" in Path(f"/proc/{pid}/status").read_text()
     container.communicate("\n", timeout=TIMEOUT_S)
+
+
+def test_seccomp_profile_holds_from_the_first_process_on(bundle: Bundle) -> None:
+    bundle.document["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+            {"names": ["sync"], "action": "SCMP_ACT_KILL_PROCESS"},
+            {
+                "names": ["kill"],
+                "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}],
+            },
+        ],
+    }
+    script = """
+        grep ^Seccomp: /proc/self/status; mkdir /tmp/a 2>&1
+        kill -USR1 $$ 2>&1; kill -0 $$; { (sync); echo $?; } 2>&1
+    """
+
+    status, mkdir, kill, *rest = _sh(bundle, script).splitlines()
+
+    assert status == "Seccomp:\t2"
+    assert mkdir.endswith("No space left on device")
+    assert "not permitted" in kill
+    assert rest[-1] == "159"

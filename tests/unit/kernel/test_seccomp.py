@@ -1,0 +1,151 @@
+"""Filters of tasks: which action wins, who gets them, what is kept."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sentry.abi.seccomp import (
+    SECCOMP_MODE_FILTER,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_KILL_PROCESS,
+    SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_LOG,
+    SECCOMP_RET_TRACE,
+    SECCOMP_RET_TRAP,
+    SECCOMP_RET_USER_NOTIF,
+)
+from sentry.abi.signal import SIGSYS
+from sentry.bpf import isa
+from sentry.bpf.isa import Instruction, Program
+from sentry.errors import EINVAL, ENOMEM, ENOSYS
+from sentry.kernel import seccomp
+from sentry.kernel.task import GONE, Task
+from tests.unit.kernel.conftest import World
+
+READ, GETPID = 0, 39
+NONE = (0, 0, 0, 0, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def _contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contexts here have no entry code."""
+    monkeypatch.setattr("sentry.kernel.seccomp.child_identity", lambda task: None)
+
+
+def always(result: int) -> Program:
+    """A filter that says the same to every call."""
+    return (Instruction(isa.RET | isa.K, 0, 0, result),)
+
+
+def by_argument(refused: int) -> Program:
+    """EPERM where the low word of the first argument is this."""
+    return (
+        Instruction(isa.LD | isa.ABS, 0, 0, 16),
+        Instruction(isa.JMP | isa.JEQ | isa.K, 0, 1, refused),
+        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ERRNO | 1),
+        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW),
+    )
+
+
+def test_strictest_action_wins_whatever_the_order() -> None:
+    ordered = [
+        SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP, SECCOMP_RET_ERRNO | 1,
+        SECCOMP_RET_USER_NOTIF, SECCOMP_RET_TRACE, SECCOMP_RET_LOG, SECCOMP_RET_ALLOW,
+    ]  # fmt: skip
+    for strict, loose in itertools.pairwise(ordered):
+        for pair in ((strict, loose), (loose, strict)):
+            state = seccomp.Seccomp(SECCOMP_MODE_FILTER, tuple(map(always, pair)))
+            assert state.result(READ, 0, NONE) == strict
+
+
+def test_result_that_depends_on_arguments_is_not_kept(task: Task) -> None:
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    seccomp.add_filter(task, by_argument(7))
+
+    answers = [task.seccomp.entered(task, READ, (n, *NONE[1:])) for n in (1, 7, 1, 7)]
+
+    assert answers == [None, -1, None, -1]
+
+
+def test_observer_is_replaced_by_the_one_with_more_filters(task: Task) -> None:
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    seccomp.add_filter(task, always(SECCOMP_RET_ERRNO | 5))
+
+    assert task.observers == [task.seccomp]
+    assert task.seccomp.entered(task, READ, NONE) == -5
+
+
+def test_tracer_decides_about_traced_calls(task: Task) -> None:
+    class Tracer:
+        def seccomp(self, _: Task, data: int) -> int:
+            return data * 2
+
+    seccomp.add_filter(task, always(SECCOMP_RET_TRACE | 21))
+
+    assert task.seccomp.entered(task, READ, NONE) == -ENOSYS.number
+    task.trace = Tracer()
+    assert task.seccomp.entered(task, READ, NONE) == 42
+
+
+def test_killed_thread_leaves_the_others(task: Task, world: World) -> None:
+    other = world.thread(task.group, 101)
+    seccomp.add_filter(other, always(SECCOMP_RET_KILL_THREAD))
+
+    assert other.seccomp.entered(other, READ, NONE) is GONE
+    assert world.exits == [other]
+    assert not task.group.exiting
+
+
+@pytest.mark.parametrize("result", [SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_USER_NOTIF, 0x00120000])
+def test_kill_and_what_is_not_known_end_the_process(task: Task, world: World, result: int) -> None:
+    world.thread(task.group, 101)
+    seccomp.add_filter(task, always(result))
+
+    assert task.seccomp.entered(task, READ, NONE) is GONE
+    assert task.group.exiting
+    assert task.group.exit_status == SIGSYS
+
+
+def test_synchronising_is_all_or_nothing(task: Task, world: World) -> None:
+    one, two = world.thread(task.group, 101), world.thread(task.group, 102)
+    seccomp.add_filter(two, always(SECCOMP_RET_ALLOW))
+
+    assert seccomp.add_filter(task, always(SECCOMP_RET_LOG), every_thread=True) == 102
+    assert (task.seccomp, one.seccomp) == (None, None)
+
+
+def test_synchronised_threads_share_the_filters_and_no_new_privs(task: Task, world: World) -> None:
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    other = world.thread(task.group, 101)
+    seccomp.put(other, task.seccomp)
+    task.no_new_privs = True
+
+    assert seccomp.add_filter(task, always(SECCOMP_RET_LOG), every_thread=True) == 0
+    assert other.seccomp is task.seccomp
+    assert other.observers == [task.seccomp]
+    assert other.no_new_privs
+
+
+def test_instructions_of_all_filters_are_limited(task: Task) -> None:
+    large = always(SECCOMP_RET_ALLOW) * 4096
+    for _ in range(7):
+        seccomp.add_filter(task, large)
+
+    with pytest.raises(ENOMEM):
+        seccomp.add_filter(task, large)
+
+
+def test_modes_do_not_mix(task: Task, world: World) -> None:
+    seccomp.set_strict(task)
+    with pytest.raises(EINVAL):
+        seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    assert task.seccomp.entered(task, READ, NONE) is None
+    assert task.seccomp.entered(task, GETPID, NONE) is GONE
+
+    other = world.process(200, world.init)
+    seccomp.add_filter(other, always(SECCOMP_RET_ALLOW))
+    with pytest.raises(EINVAL):
+        seccomp.set_strict(other)
