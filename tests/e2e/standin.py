@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -107,7 +108,8 @@ def serve(words: str) -> boot.Serve:
         write_log: Callable[[str], None],
     ) -> None:
         lockdown()
-        sock.sendmsg([b"."])
+        with suppress(BrokenPipeError):  # the Sentry may have ended by now
+            sock.sendmsg([b"."])
         match words.split():
             case ["call", *numbers]:
                 write_log(system_call(numbers))
