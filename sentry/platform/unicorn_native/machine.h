@@ -128,7 +128,7 @@ void translate_restore_lost(void);
 uint8_t *user_byte(struct uctx *c, uint64_t va, int write);
 
 /* ---- operand.c ---- */
-uint64_t operand_in_page(struct uctx *c, uint64_t page);
+uint64_t operand_in_page(struct uctx *c, uint64_t page, int write);
 
 /* ---- registers.c ---- */
 void registers_load(struct uctx *c);

@@ -133,10 +133,48 @@ static uint64_t modrm_address(struct decoder *d, int map, uint8_t op)
     return address + d->base;
 }
 
-uint64_t operand_in_page(struct uctx *c, uint64_t page)
+/* Addresses that the opcode implies, the likeliest first; how many. */
+static int implied(const struct decoder *d, int map, uint8_t op, uint8_t modrm, int write,
+                   uint64_t *address)
+{
+    const uint64_t *r = d->c->regs;
+    int n = 0, extension = modrm >> 3 & 7;
+    if (map == 1) {
+        if (op == 0xa0 || op == 0xa8) /* PUSH FS, GS */
+            address[n++] = r[R_RSP] - 8;
+        else if (op == 0xa1 || op == 0xa9)
+            address[n++] = r[R_RSP];
+        else if (op == 0xf7) /* MASKMOVDQU */
+            address[n++] = r[R_RDI] + d->base;
+        return n;
+    }
+    if (map)
+        return 0;
+    if ((op >= 0x50 && op <= 0x57) || op == 0x68 || op == 0x6a || op == 0x9c || op == 0xe8 ||
+        (op == 0xff && (extension == 2 || extension == 6)))
+        address[n++] = r[R_RSP] - (d->operand16 ? 2 : 8);
+    else if ((op >= 0x58 && op <= 0x5f) || op == 0x8f || op == 0x9d || op == 0xc2 || op == 0xc3 ||
+             op == 0xcf)
+        address[n++] = r[R_RSP];
+    else if (op == 0xc9) /* LEAVE */
+        address[n++] = r[R_RBP];
+    else if (op == 0xd7) /* XLAT */
+        address[n++] = r[R_RBX] + (r[R_RAX] & 0xff) + d->base;
+    else if (op == 0xa4 || op == 0xa5) /* MOVS */
+        address[n++] = write ? r[R_RDI] : r[R_RSI] + d->base;
+    else if (op == 0xa6 || op == 0xa7) /* CMPS */
+        address[n++] = r[R_RSI] + d->base, address[n++] = r[R_RDI];
+    else if (op == 0xaa || op == 0xab || op == 0xae || op == 0xaf) /* STOS, SCAS */
+        address[n++] = r[R_RDI];
+    else if (op == 0xac || op == 0xad) /* LODS */
+        address[n++] = r[R_RSI] + d->base;
+    return n;
+}
+
+uint64_t operand_in_page(struct uctx *c, uint64_t page, int write)
 {
     struct decoder d = {.c = c};
-    uint64_t candidates[8], moffs;
+    uint64_t candidates[4];
     int n = 0, map = 0;
     fetch(&d);
     prefixes(&d);
@@ -149,20 +187,16 @@ uint64_t operand_in_page(struct uctx *c, uint64_t page)
             op = d.bytes[d.at++];
         }
     }
+    uint8_t modrm = d.bytes[d.at];
     if (map > 1 || (map == 1 ? two_byte_has_modrm(op) : one_byte_has_modrm(op))) {
-        if (d.bytes[d.at] >> 6 != 3)
+        if (modrm >> 6 != 3)
             candidates[n++] = modrm_address(&d, map, op);
-    } else if (map == 0 && op >= 0xa0 && op <= 0xa3) {
-        memcpy(&moffs, d.bytes + d.at, sizeof moffs);
-        candidates[n++] = moffs + d.base;
-    } else if (map == 0 && op == 0xd7) { /* XLAT */
-        candidates[n++] = c->regs[R_RBX] + (c->regs[R_RAX] & 0xff) + d.base;
+    } else if (map == 0 && op >= 0xa0 && op <= 0xa3) { /* MOV with the address in it */
+        uint64_t address;
+        memcpy(&address, d.bytes + d.at, sizeof address);
+        candidates[n++] = address + d.base;
     }
-    candidates[n++] = c->regs[R_RSP] - (d.operand16 ? 2 : 8); /* pushes, calls */
-    candidates[n++] = c->regs[R_RSP];
-    candidates[n++] = c->regs[R_RDI]; /* strings */
-    candidates[n++] = c->regs[R_RSI] + d.base;
-    candidates[n++] = c->regs[R_RBP]; /* LEAVE */
+    n += implied(&d, map, op, modrm, write, candidates + n);
     for (int i = 0; i < n; i++)
         if ((candidates[i] & ~(PAGE - 1)) == page)
             return candidates[i];

@@ -143,7 +143,7 @@ static enum exit_kind fault(struct uctx *c)
     if (c->error_code & 16) /* a fetch: of the instruction's start, or its rest in the next page */
         c->fault_addr = (rip & ~(PAGE - 1)) == page ? rip : page;
     else
-        c->fault_addr = operand_in_page(c, page);
+        c->fault_addr = operand_in_page(c, page, (c->error_code & 2) != 0);
     return EXIT_FAULT;
 }
 

@@ -192,3 +192,54 @@ def test_state_that_xcr0_enables_is_in_the_image(machine: Any) -> None:
 
     assert context.regs[Reg.RSI] == machine.platform.xfeatures
     assert context.regs[Reg.RDI] == machine.platform.xsave_size
+
+
+OPERANDS = {
+    f"mov %eax, {ALIAS + 5}": ALIAS + 5,
+    "mov 7(%rbx), %al": ALIAS + 7,
+    "movb $1, -1(%r13)": ALIAS + 0x20 - 1,
+    "addl $0x12345678, 0x10(%r12)": ALIAS + 0x31,
+    "mov -8(%rbx,%rcx,8), %rax": ALIAS + 0x10,
+    "movq $1, 0x60(,%r9,4)": ALIAS + 0x60,
+    f"addw $0x1234, {ALIAS - CODE}(%rip)": ALIAS + 5 + 9,
+    f"movb $1, {ALIAS - CODE}(%rip)": ALIAS + 5 + 7,
+    "incb %fs:0x11": ALIAS + 0x111,
+    "mov %gs:(%rcx), %eax": ALIAS + 0x203,
+    "addr32 mov (%ebx), %eax": ALIAS,
+    f"movabs {ALIAS + 0x33}, %al": ALIAS + 0x33,
+    "mov %r14, %rsp; push %rax": ALIAS + 0x58,
+    "mov %r14, %rsp; pop %rax": ALIAS + 0x60,
+    "mov %r14, %rsp; call 1f; 1:": ALIAS + 0x58,
+    "pushq 0x20(%rbx)": ALIAS + 0x20,
+    "mov %rbx, %rsi; lea DATA, %rdi; movsl": ALIAS,
+    "mov %r13, %rdi; lea DATA, %rsi; movsb": ALIAS + 0x20,
+    "mov %r13, %rdi; scasb": ALIAS + 0x20,
+    "mov $3, %eax; xlat": ALIAS + 3,
+    "mov %r13, %rbp; leave": ALIAS + 0x20,
+    "lock cmpxchg %ecx, 4(%rbx)": ALIAS + 4,
+    "lock cmpxchg16b 0x10(%rbx)": ALIAS + 0x10,
+    "movups %xmm9, 0x123(%rbx)": ALIAS + 0x123,
+    "pshufd $1, 0x40(%rbx), %xmm1": ALIAS + 0x40,
+    "pshufb 0x50(%rbx), %xmm1": ALIAS + 0x50,
+    "palignr $2, 0x60(%rbx), %xmm1": ALIAS + 0x60,
+    "fldl 0x21(%rbx)": ALIAS + 0x21,
+    "testl $5, 0x22(%rbx)": ALIAS + 0x22,
+    "movzwl 0x23(%rbx), %eax": ALIAS + 0x23,
+    "setc 0x24(%rbx)": ALIAS + 0x24,
+    "imul $7, 0x28(%rbx), %eax": ALIAS + 0x28,
+    "shldl $3, %eax, 0x2c(%rbx)": ALIAS + 0x2C,
+}
+
+
+@pytest.mark.parametrize("source", OPERANDS)
+def test_page_fault_names_the_operand(machine: Any, source: str) -> None:
+    space = machine.space(f"mov $0x100, %edx; {source}; ud2")
+    context = machine.context(
+        space, rbx=ALIAS, rcx=3, r9=ALIAS // 4, r12=ALIAS + 0x21, r13=ALIAS + 0x20,
+        r14=ALIAS + 0x60, fs_base=ALIAS + 0x100, gs_base=ALIAS + 0x200,
+    )  # fmt: skip
+    context.resume()
+
+    assert machine.exit_of(context) == ExitKind.FAULT
+
+    assert hex(context.fault_addr) == hex(OPERANDS[source])
