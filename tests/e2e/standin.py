@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -57,13 +56,13 @@ class Body:
 
     def run(self) -> int:
         """The wait status of the first process."""
+        os.read(self.config.gofer_fd, 1)  # the Gofer is confined, as for a real session
         match self.words:
             case ["call", *numbers]:
                 self.say(system_call(numbers))
             case ["exit", status]:
                 return int(status, 0)
             case ["wait"]:
-                os.read(self.config.gofer_fd, 1)  # the Gofer is confined, as for a real session
                 self.say("ready")
                 until_closed(self.config.gofer_fd)
                 return 9
@@ -108,8 +107,7 @@ def serve(words: str) -> boot.Serve:
         write_log: Callable[[str], None],
     ) -> None:
         lockdown()
-        with suppress(BrokenPipeError):  # the Sentry may have ended by now
-            sock.sendmsg([b"."])
+        sock.sendmsg([b"."])
         match words.split():
             case ["call", *numbers]:
                 write_log(system_call(numbers))
