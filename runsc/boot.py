@@ -9,6 +9,7 @@ filter → serve. See docs/isolation.md.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -70,6 +71,8 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
                 _install(program, switches, config.log_fd)
 
         sandbox = prepare(msgspec.structs.replace(config, ram_fd=ram_fd), lockdown)
+        if _is_alone(config.control_fd):
+            return 1
         _send(config.control_fd, Event("ready"))
         return exit_code(sandbox.run())
     except StartError as error:
@@ -145,6 +148,13 @@ def _send(fd: int, event: Event) -> None:
         os.write(fd, encode(event))
     except OSError:
         print(f"{event.event}: {event.message}", file=sys.stderr)
+
+
+def _is_alone(control_fd: int) -> bool:
+    """Whether the command line ended before PR_SET_PDEATHSIG could tell us."""
+    poll = select.poll()
+    poll.register(control_fd, 0)
+    return bool(poll.poll(0))
 
 
 def exit_code(status: int) -> int:

@@ -165,7 +165,9 @@ def _mounts(
         path = f"$.mounts[{index}]"
         if mount.uid_mappings or mount.gid_mappings:
             raise SpecError(f"{path}.uidMappings", "idmapped mounts are not supported")
+        _bytes(mount.source, f"{path}.source")
         options = mounts.parse(mount.options or [])
+        _bytes(options.data, f"{path}.options")
         if options.unsupported:
             raise SpecError(f"{path}.options", f"{options.unsupported} is not supported")
         destination = mount.destination
@@ -277,6 +279,7 @@ def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
 def _root(bundle: str, root: spec.Root | None) -> str:
     if root is None:
         raise SpecError("$.root", "root must be specified")
+    _bytes(root.path, "$.root.path")
     path = os.path.realpath(os.path.join(bundle, root.path))
     try:
         mode = os.stat(path).st_mode
@@ -341,6 +344,7 @@ def _sysctls(values: dict[str, str]) -> list[tuple[str, str]]:
         parts = name.replace("/", ".").split(".")
         if len(parts) < 2 or any(part in ("", "..") for part in parts):
             raise SpecError(f"$.linux.sysctl.{name}", f'sysctl "{name}" is not a name')
+        _bytes(name + value, f"$.linux.sysctl.{name}")
         made.append((".".join(parts), value))
     return made
 

@@ -6,23 +6,13 @@ without source lines; exceptions that nobody catches are written by us.
 
 from __future__ import annotations
 
-import importlib
 import linecache
 import sys
+import threading
 import traceback
 import types
 import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
-
-ROOMS = ("runsc", "kvm", "sentry", "gofer")
-_LATE = ("encodings.idna", "encodings.ascii", "encodings.latin_1", "tokenize", "token", "ast")
-"""What the standard library imports on first use, printing a traceback among others."""
-
-
-def preload() -> None:
-    """Import what the standard library would import later. Call it before the fork."""
-    for name in _LATE:
-        importlib.import_module(name)
 
 
 def freeze_imports() -> None:
@@ -33,6 +23,7 @@ def freeze_imports() -> None:
     linecache.checkcache = _no_check
     linecache.updatecache = _no_lines
     sys.excepthook = _report
+    threading.excepthook = _report_thread
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore")
 
@@ -50,6 +41,11 @@ def _report(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
     sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
+
+
+def _report_thread(end: threading.ExceptHookArgs) -> None:
+    if end.exc_value is not None:
+        _report(end.exc_type, end.exc_value, end.exc_traceback)
 
 
 def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

@@ -22,7 +22,7 @@ from runsc.errors import RuntimeFailure
 from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
-GRACE_MS = 2000
+GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
 
 
@@ -101,7 +101,7 @@ class Sandbox:
         Which one was the first does not show here, for descriptors close before a process can be
         waited for; how each ended does.
         """
-        _await_end(sentry, GRACE_MS)
+        ended = _await_end(sentry, GRACE_MS)
         _await_end(gofer, GRACE_MS)
         status = os.waitpid(self.pid, 0)[1]
         gofer_status = os.waitpid(self.gofer_pid, 0)[1]
@@ -109,7 +109,7 @@ class Sandbox:
         self._control.close()
         if self._failure:
             raise RuntimeFailure(self._failure)
-        if os.WIFSIGNALED(gofer_status) and not os.WIFSIGNALED(status):
+        if os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status)):
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
         if os.WIFSIGNALED(status):
@@ -117,12 +117,14 @@ class Sandbox:
         return os.WEXITSTATUS(status)
 
 
-def _await_end(pidfd: int, timeout_ms: int) -> None:
-    """Wait for the end of a process, and bring it about when the time is over."""
+def _await_end(pidfd: int, timeout_ms: int) -> bool:
+    """Wait for the end of a process, and bring it about when the time is over (then False)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    if not poll.poll(timeout_ms):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    if poll.poll(timeout_ms):
+        return True
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return False
 
 
 def _kill(pid: int) -> None:

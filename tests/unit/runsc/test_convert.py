@@ -113,6 +113,9 @@ def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
         (lambda d: d["linux"].update(maskedPaths=["x"]), "$.linux.maskedPaths[0]", "absolute"),
         (lambda d: d["linux"].update(sysctl={"x": "1"}), "$.linux.sysctl.x", "not a name"),
         (lambda d: d.update(hostname="h" * 65), "$.hostname", "64"),
+        (lambda d: d["root"].update(path="a\0b"), "$.root.path", "NUL"),
+        (lambda d: d["mounts"][0].update(source="a\0b"), "$.mounts[0].source", "NUL"),
+        (lambda d: d["linux"].update(sysctl={"net.a": "\0"}), "$.linux.sysctl.net.a", "NUL"),
     ],
 )
 def test_container_with_something_wrong_is_refused_with_its_json_path(
