@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -127,7 +128,8 @@ def _open_standard_streams() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """The console script."""
+    """The console script. It ends, or forks, before a collection would pay."""
+    gc.disable()
     _open_standard_streams()
     args = sys.argv[1:] if args is None else args
     try:
