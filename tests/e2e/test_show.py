@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -75,10 +76,10 @@ int main(int argc, char **argv)
 """
 
 
-def compiled(text: str, folder: Path, *flags: str) -> Path:
+def compiled(text: str, folder: Path, *flags: str, compiler: str = "gcc") -> Path:
     """A program out of C."""
     target = folder / "program"
-    command = ["gcc", "-x", "c", "-O1", "-w", *flags, "-o", str(target), "-"]
+    command = [compiler, "-x", "c", "-O1", "-w", *flags, "-o", str(target), "-"]
     subprocess.run(command, input=text, text=True, check=True)
     return target
 
@@ -143,3 +144,67 @@ def test_do_tells_of_our_own_kernel(tmp_path: Path) -> None:
     text = f"import os; print(os.uname().release != {os.uname().release!r}, os.getpid())"
     done = execute([*RUNSC, state, "do", "/usr/bin/python3", "-c", text])
     assert (done.stdout, done.returncode) == ("True 1\n", 0)
+
+
+CLOCK = r"""
+#include <stdio.h>
+#include <time.h>
+int main(void)
+{
+    struct timespec a, b;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    for (int i = 0; i < 100; i++)
+        clock_gettime(CLOCK_REALTIME, &b);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    puts(b.tv_sec > a.tv_sec || (b.tv_sec == a.tv_sec && b.tv_nsec >= a.tv_nsec) ? "on" : "back");
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
+@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
+def test_libc_reads_the_clock_through_the_vdso(
+    tmp_path: Path, busybox: Path, compiler: str
+) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    program = compiled(CLOCK, tmp_path, "-static", compiler=compiler)
+    log = tmp_path / "strace"
+    bundle = of_debian(tmp_path, busybox, "/program", program=program)
+
+    done = bundle.run("kvm", flags=["--strace", f"--debug-log={log}"])
+
+    assert (done.stdout, done.returncode) == ("on\n", 0)
+    calls = log.read_text()
+    assert "exit_group(0)" in calls
+    assert calls.count("clock_gettime(") < 10  # of 102: when the page's horizon is passed
+
+
+DAMAGE = {
+    "not executable": (lambda image: image, 0o644, "permission denied"),
+    "foreign architecture": (
+        lambda image: image[:18] + b"\xb7\0" + image[20:],
+        0o755,
+        "exec format error",
+    ),
+    "truncated header": (lambda image: image[:40], 0o755, "exec format error"),
+    "no program": (lambda image: b"\0\1\2\3" * 64, 0o755, "exec format error"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_program_that_is_none_is_refused_with_the_reason(
+    tmp_path: Path, busybox: Path, what: str
+) -> None:
+    if not kvm_is_usable():
+        pytest.skip("/dev/kvm cannot be used here")
+    damage, mode, reason = DAMAGE[what]
+    program = compiled(CLOCK, tmp_path, "-static")
+    program.write_bytes(damage(program.read_bytes()))
+    program.chmod(mode)
+
+    done = of_debian(tmp_path, busybox, "/program", program=program).run("kvm")
+
+    assert done.returncode == 1
+    assert reason in done.stderr
