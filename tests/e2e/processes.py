@@ -61,10 +61,10 @@ def start(root: Path, sentry: str = "wait", gofer: str = "serve") -> Running:
     return Running(cli, state["pid"], state["goferPid"], root)
 
 
-def wait_for_state(root: Path) -> dict[str, int]:
+def wait_for_state(root: Path, container: str = "c1") -> dict[str, int]:
     """state.json once it names both processes: it is written right after the fork."""
     while True:
-        state: dict[str, int] = json.loads((root / "c1" / "state.json").read_text())
+        state: dict[str, int] = json.loads((root / container / "state.json").read_text())
         if "goferPid" in state:
             return state
         os.sched_yield()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -31,7 +30,7 @@ def _start(
     assert cli.stdout is not None
     line = cli.stdout.readline()
     assert line == "ready\n", cli.communicate()
-    state = json.loads((bundle.path / "state" / "test" / "state.json").read_text())
+    state = processes.wait_for_state(bundle.path / "state", "test")
     pids = {"cli": cli.pid, "sentry": state["pid"], "gofer": state["goferPid"]}
     return cli, {name: os.pidfd_open(pid) for name, pid in pids.items()}
 
