@@ -305,6 +305,9 @@ def _native_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
 
 def _require(system: System) -> None:
     missing = [name for name in _REQUIRED if not system.capability(getattr(kvm_lib, name))]
+    synced = kvm_lib.KVM_SYNC_X86_REGS | kvm_lib.KVM_SYNC_X86_SREGS | kvm_lib.KVM_SYNC_X86_EVENTS
+    if system.capability(kvm_lib.KVM_CAP_SYNC_REGS) & synced != synced:
+        missing.append("KVM_SYNC_X86_EVENTS")
     if missing:
         raise Unavailable(f"this KVM lacks {', '.join(missing)}")
 

@@ -148,6 +148,10 @@ enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
         return EXIT_SYSCALL;
     }
     if (v->exit_errno == EINTR) {
+        /* KVM still has to deliver an exception (it had to map the IDT or the stack first): the
+         * registers are those before it. On to its stub, it comes out there. */
+        if (run->s.regs.events.exception.injected || run->s.regs.events.exception.pending)
+            return EXIT_NONE;
         uint64_t offset = run->s.regs.regs.rip - v->entry_va;
         if (offset < pool.at.end) {
             kind = interrupted_in_entry(v, c, offset);

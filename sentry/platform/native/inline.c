@@ -236,6 +236,8 @@ int inline_run(int64_t deadline_ns)
         } while (kind == EXIT_NONE);
         c->inline_tsc += tsc_now() - start;
         space_vcpu_out(v);
+        if (v->exit_reason == KVM_EXIT_SHUTDOWN)
+            vcpu_retire(v);
         c->state = C_KERNEL;
         c->sequence = ++pool.sequence;
         pool.stat_exits++;

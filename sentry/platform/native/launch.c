@@ -142,6 +142,13 @@ static void load_image(struct vcpu *v, struct ctx *c)
     c->place = FPU_LIVE;
 }
 
+/* An exception that KVM has not delivered yet belongs to the registers that are replaced. */
+void vcpu_forget_events(struct vcpu *v)
+{
+    memset(&v->run->s.regs.events, 0, sizeof v->run->s.regs.events);
+    v->run->kvm_dirty_regs |= KVM_SYNC_X86_EVENTS;
+}
+
 /* The thread is out of KVM_RUN: set the vCPU up to go on with the context's registers. */
 void vcpu_prepare(struct vcpu *v, struct ctx *c)
 {
@@ -157,6 +164,7 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
         fill_s(v, c);
         return;
     }
+    vcpu_forget_events(v);
     struct kvm_sregs *sregs = &run->s.regs.sregs;
     *sregs = v->user;
     sregs->cr3 = v->loaded->root;

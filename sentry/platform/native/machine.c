@@ -148,7 +148,7 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     s->cr2 = s->cr3 = s->cr8 = 0;
     s->cr4 = cr4;
     s->efer = 0xd01; /* NXE LMA LME SCE */
-    v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    v->run->kvm_valid_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     pool.vcpus++;
     return 0;
 }
@@ -159,6 +159,7 @@ int pool_start(int mailbox, int inline_policy)
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inline_policy = inline_policy;
     pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);
+    pool.live = pool.threads;
     if (pool.threads < pool.vcpus)
         pool.inline_vcpu = &pool.vcpu[pool.threads];
     for (int i = 0; i < pool.threads; i++) {

@@ -60,7 +60,7 @@ static struct vcpu *choose(struct ctx *c)
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         uint32_t phase = atomic_load(&v->phase);
-        if (v->draining)
+        if (v->draining || v->dead)
             continue;
         if (!v->ctx) {
             if (phase == P_FREE && (!empty || v->loaded == c->space))
@@ -80,8 +80,14 @@ void schedule(void)
     while (pool.queue_head) {
         struct ctx *c = pool.queue_head;
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
-        if (!v)
+        if (!v && pool.live)
             return;
+        if (!v) {
+            queue_remove(c);
+            c->state = C_KERNEL;
+            post_event(c, EXIT_BROKEN);
+            continue;
+        }
         queue_remove(c);
         c->state = C_KERNEL;
         if (c->vcpu == v) {

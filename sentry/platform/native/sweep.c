@@ -63,6 +63,7 @@ void came_out(struct vcpu *v)
         if (!v->exit_door) {
             v->run->s.regs.regs.rip = v->entry_va + pool.at.tail;
             v->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+            vcpu_forget_events(v);
         }
     }
     vcpu_is_out(v);
@@ -90,11 +91,26 @@ static void take_request(struct vcpu *v)
     }
 }
 
+/* After a triple fault KVM has reset the vCPU, MSRs and all: it is not used again. No program can
+ * cause one by what the tables here allow; if one finds a way, it wears out its own sandbox. */
+void vcpu_retire(struct vcpu *v)
+{
+    if (v->ctx)
+        vcpu_evict(v);
+    v->dead = 1;
+    if (v == pool.inline_vcpu)
+        pool.inline_policy = INLINE_NEVER;
+    else
+        pool.live--;
+}
+
 static void take_exit(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
     if (v->draining) {
         vcpu_is_out(v);
+        if (v->exit_reason == KVM_EXIT_SHUTDOWN)
+            vcpu_retire(v);
         return;
     }
     enum exit_kind kind = exit_decode(v, c);
@@ -115,6 +131,8 @@ static void take_exit(struct vcpu *v)
     c->kicked = 0;
     v->sliced = 0;
     vcpu_is_out(v);
+    if (v->exit_reason == KVM_EXIT_SHUTDOWN)
+        vcpu_retire(v);
     if (!silent) {
         post_event(c, kind);
     } else if (pool.queued) {

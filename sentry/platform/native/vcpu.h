@@ -125,6 +125,7 @@ struct vcpu {
     uint64_t bound_cpu_ns;
     clockid_t clock;
     uint8_t at_tail;  /* stands in the entry code with the right CR3: KVM_RUN goes to the tail */
+    uint8_t dead;     /* not to be used again */
     uint8_t draining; /* nobody's: only has to come out */
     uint8_t inside;   /* counted in loaded->inside */
     uint8_t counted;  /* counted in pool.running */
@@ -168,6 +169,7 @@ struct pool {
     uint64_t wait_tsc; /* when the kernel thread began to wait */
     uint32_t budget;     /* spin turns offered to guests */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
+    int live;            /* of them not dead */
     int threads;         /* vCPUs with a thread: the first ones */
     int inline_policy;   /* enum inline_policy */
     int mailbox;         /* 0: never spin, every call exits */
@@ -221,6 +223,8 @@ void pool_wake(void); /* any thread: end the kernel thread's wait */
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
 int vcpu_load(struct vcpu *v, struct ctx *c);
+void vcpu_retire(struct vcpu *v);
+void vcpu_forget_events(struct vcpu *v);
 void vcpu_prepare(struct vcpu *v, struct ctx *c);
 void vcpu_launch(struct vcpu *v, struct ctx *c);
 void vcpu_evict(struct vcpu *v);

@@ -177,5 +177,6 @@ def test_scribbled_tail_gives_no_registers_of_another_process(machine: Any) -> N
             came.regs[Reg.RIP] = 0x400100
             came.resume()
         else:
-            assert came.exit == ExitKind.INTERRUPTED and came in contexts
+            where = came.exit, hex(came.fault_addr), came.error_code, hex(came.regs[Reg.RIP])
+            assert came.exit == ExitKind.INTERRUPTED and came in contexts, where
             came.resume()
