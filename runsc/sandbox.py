@@ -39,7 +39,10 @@ def real_programs(platform: str) -> Programs:
     from gofer.main import run  # noqa: PLC0415
     from sentry.boot import preload, prepare  # noqa: PLC0415
 
-    preload(platform)
+    try:
+        preload(platform)
+    except RuntimeError as error:  # libunicorn is not there
+        raise RuntimeFailure(str(error)) from None
     return Programs(prepare, run)
 
 
