@@ -17,7 +17,7 @@
 #define WAKE_KEY UINT64_MAX
 #define SPIN_MIN_NS 4000
 #define SPIN_MAX_NS 120000
-#define PREEMPTED_NS 30000   /* a turn of the spin takes a hundredth of this */
+#define PREEMPTED_NS 400000 /* another process took the CPU; an interrupt takes a tenth of this */
 #define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
 
 static const struct timespec ZERO;
