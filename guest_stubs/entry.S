@@ -115,6 +115,8 @@ entry_saved:
 entry_spin:
         mov S(S_WORD), %ecx
         jrcxz entry_tail
+        mov S(S_BUDGET), %rcx           /* the host needs this core, or goes to sleep */
+        jrcxz expired
         pause
         lea -1(%r11), %r11
         mov %r11, %rcx

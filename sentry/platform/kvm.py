@@ -193,7 +193,7 @@ class KvmPlatform:
         self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS - 1) + 1)
         if inline is None:
             inline = self._choose_inline(cpus)
-        _check(lib.pool_start(mailbox, inline), "vCPU threads")
+        _check(lib.pool_start(mailbox, inline, self.quirks.exit_ns), "vCPU threads")
 
     def _choose_inline(self, cpus: int) -> Inline:
         if cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS:

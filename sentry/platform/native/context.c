@@ -118,7 +118,7 @@ static void release_taken(struct vcpu *v, struct ctx *c)
     c->spin_tsc += now - v->taken_tsc;
     v->started_tsc = now;
     running_add(v);
-    vcpu_offer(v);
+    offer_all();
     /* The phase first: as soon as the word says so the guest may go on and make an exit, which
      * must not look like one during a request. */
     if (!atomic_compare_exchange_strong(&v->phase, &phase, P_RUN)) {

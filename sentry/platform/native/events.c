@@ -91,16 +91,6 @@ static void poll_host(const struct timespec *timeout)
         inline_look_again();
 }
 
-static void offer_all(void)
-{
-    for (unsigned group = 0; group < MAX_VCPUS / 64; group++)
-        for (uint64_t bits = pool.active[group]; bits; bits &= bits - 1) {
-            struct vcpu *v = &pool.vcpu[group * 64 + (unsigned)__builtin_ctzll(bits)];
-            if (v->s)
-                vcpu_offer(v);
-        }
-}
-
 /* An event came this long after the wait began: the next spin should not miss such a one. If it
  * had to sleep for it, an exit and two wake-ups are in that time, and a longer spin will find the
  * guest in its mailbox instead. */
@@ -193,6 +183,12 @@ int platform_wait(int64_t deadline_ns)
                 poll_host(&ZERO);
                 schedule_slice(now);
             }
+            break;
+        }
+        if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns) {
+            /* Only a look: the guests may go on to spin, the kernel thread is about to come back. */
+            if (tsc_now() - pool.last_poll_tsc > ticks(POLL_EVERY_NS))
+                poll_host(&ZERO);
             break;
         }
         if (pool.running && pool.running < pool.cpus && !contended() && spin(deadline_ns))

@@ -85,7 +85,8 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
  * when that changes, because the guest reads the same cache line. */
 void vcpu_offer(struct vcpu *v)
 {
-    int spare = pool.running < pool.cpus;
+    /* The kernel thread, this one and the others that run must all have a core. */
+    int spare = pool.running - v->counted + 2 <= pool.cpus;
     int listens = pool.mailbox && spare && !atomic_load(&pool.asleep) && !contended();
     uint64_t budget = listens ? pool.budget : 0;
     uint64_t yield = spare && !pool.queued;
@@ -93,6 +94,17 @@ void vcpu_offer(struct vcpu *v)
         ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
     if (v->offered_yield != yield)
         ((volatile uint64_t *)(v->s + S_YIELD))[0] = v->offered_yield = yield;
+}
+
+/* After pool.running or pool.asleep changed: a guest that spins while the core is needed stops. */
+void offer_all(void)
+{
+    for (unsigned group = 0; group < MAX_VCPUS / 64; group++)
+        for (uint64_t bits = pool.active[group]; bits; bits &= bits - 1) {
+            struct vcpu *v = &pool.vcpu[group * 64 + (unsigned)__builtin_ctzll(bits)];
+            if (v->s)
+                vcpu_offer(v);
+        }
 }
 
 /* Registers, and the image if it is not in the vCPU, into S. */
@@ -206,6 +218,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     }
     running_add(v);
     vcpu_offer(v);
+    offer_all();
     atomic_store(&v->tell_out, 0);
     atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
     pool.active[v->index / 64] |= 1ull << v->index % 64;

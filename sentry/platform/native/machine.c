@@ -11,7 +11,7 @@
 #include <sys/ioctl.h>
 
 #define SLICE_NS 5000000
-#define SPIN_TURNS 400 /* more makes alternating processes slower, not faster */
+#define SPIN_LEAST_NS 10000 /* a short call of Python, and a change of threads */
 
 static uint64_t high_pt; /* page table of the first 2 MiB from HIGH_BASE */
 
@@ -58,7 +58,6 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
     pool.kick_signal = SIGRTMIN + 2;
     pool.tsc_per_ns = measure_tsc();
     pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);
-    pool.budget = SPIN_TURNS;
     pool.cpus = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
     if (xsave_size > S_XSAVE_MAX)
         return -E2BIG;
@@ -153,9 +152,27 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     return 0;
 }
 
-/* The threads, by the one that will wait; with inline, the last vCPU is its own. Afterwards no thread is made and nothing is mapped executable. */
-int pool_start(int mailbox, int inline_policy)
+/* A guest spins about as long as its exit would take, so that it never loses more than twice the
+ * better of the two. */
+static uint32_t spin_turns(uint64_t exit_ns)
 {
+    uint64_t start = tsc_now(), turns = 2000;
+    for (uint64_t i = 0; i < turns; i++)
+        __builtin_ia32_pause();
+    double turn_ns = (double)(tsc_now() - start) / pool.tsc_per_ns / (double)turns;
+    uint64_t ns = exit_ns + exit_ns / 4;
+    if (ns < SPIN_LEAST_NS)
+        ns = SPIN_LEAST_NS;
+    if (ns > 4 * SPIN_LEAST_NS)
+        ns = 4 * SPIN_LEAST_NS;
+    double wanted = (double)ns / (turn_ns + 1);
+    return wanted < 20000 ? (uint32_t)wanted : 20000;
+}
+
+/* The threads, by the one that will wait; with inline, the last vCPU is its own. Afterwards no thread is made and nothing is mapped executable. */
+int pool_start(int mailbox, int inline_policy, uint64_t exit_ns)
+{
+    pool.budget = spin_turns(exit_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inline_policy = inline_policy;
     pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);
