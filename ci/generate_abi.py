@@ -481,7 +481,12 @@ def layouts(area: Area) -> list[str]:
                 total = t.attributes["DW_AT_byte_size"].value
                 fmt, at = "<", 0
                 names: list[tuple[str, str]] = []
-                for name, offset, code, kind in fields_of(t, 0, ""):
+                fields = fields_of(t, 0, "")
+                for (name, offset, code, kind), after in zip(
+                    fields, [*fields[1:], None], strict=True
+                ):
+                    if kind == "bytes" and after is not None and after[1] == offset:
+                        continue  # an array without elements (padding that this CPU needs not)
                     if offset > at:
                         fmt += f"{offset - at}x"
                     import struct

@@ -163,7 +163,6 @@ class ShmidDs(NamedTuple):
     shm_perm_cuid: int
     shm_perm_cgid: int
     shm_perm_mode: int
-    shm_perm_pad1: bytes
     shm_perm_seq: int
     shm_perm_pad2: int
     shm_perm_unused1: int
@@ -179,7 +178,7 @@ class ShmidDs(NamedTuple):
     unused5: int
 
 
-SHMID_DS = Layout("shmid_ds", "<iIIIII1sHH4xQQQqqqiiQQQ", ShmidDs)
+SHMID_DS = Layout("shmid_ds", "<iIIIIIHH4xQQQqqqiiQQQ", ShmidDs)
 
 
 class ShmLimits(NamedTuple):

@@ -67,7 +67,6 @@ class SemidDs(NamedTuple):
     sem_perm_cuid: int
     sem_perm_cgid: int
     sem_perm_mode: int
-    sem_perm_pad1: bytes
     sem_perm_seq: int
     sem_perm_pad2: int
     sem_perm_unused1: int
@@ -81,7 +80,7 @@ class SemidDs(NamedTuple):
     unused4: int
 
 
-SEMID_DS = Layout("semid_ds", "<iIIIII1sHH4xQQqQqQQQQ", SemidDs)
+SEMID_DS = Layout("semid_ds", "<iIIIIIHH4xQQqQqQQQQ", SemidDs)
 
 
 class Sembuf(NamedTuple):
@@ -122,7 +121,6 @@ class MsqidDs(NamedTuple):
     msg_perm_cuid: int
     msg_perm_cgid: int
     msg_perm_mode: int
-    msg_perm_pad1: bytes
     msg_perm_seq: int
     msg_perm_pad2: int
     msg_perm_unused1: int
@@ -139,7 +137,7 @@ class MsqidDs(NamedTuple):
     unused5: int
 
 
-MSQID_DS = Layout("msqid_ds", "<iIIIII1sHH4xQQqqqQQQiiQQ", MsqidDs)
+MSQID_DS = Layout("msqid_ds", "<iIIIIIHH4xQQqqqQQQiiQQ", MsqidDs)
 
 
 class Msginfo(NamedTuple):
