@@ -84,6 +84,7 @@ class Task:
         "saved_mask",
         "sched",
         "seccomp",
+        "sem_undo",
         "start_ns",
         "stopped",
         "sys_time_ns",
@@ -137,6 +138,8 @@ class Task:
         self.trace: Any = None
         self.seccomp: Any = None
         self.sched: Any = None
+        self.sem_undo: Any = None
+        """SEM_UNDO of System V semaphores, once there is any."""
         self.policy: Any = None
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""

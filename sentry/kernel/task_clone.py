@@ -30,14 +30,16 @@ from sentry.abi.sched import (
     CLONE_PIDFD,
     CLONE_SETTLS,
     CLONE_SIGHAND,
+    CLONE_SYSVSEM,
     CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
 )
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EMFILE, ENOSYS, EPERM, Errno
 from sentry.fs.pidfd import PidFile
-from sentry.kernel import signal_send, timers
+from sentry.kernel import signal_send, sysv_ipc, timers
 from sentry.kernel.signals import SignalActions
+from sentry.kernel.sysv_undo import shared_undo
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn, exit_group
 from sentry.kernel.thread_group import ThreadGroup
@@ -156,6 +158,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     kernel, flags = task.kernel, args.flags
     tid = kernel.pids.allocate()
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
+    sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
     try:
         ctx = kernel.platform.new_context(mm.space)
@@ -180,6 +183,8 @@ def make(task: Task, args: CloneArgs) -> Task:
     child.no_new_privs = task.no_new_privs
     child.keep_caps = task.keep_caps
     child.seccomp = task.seccomp
+    if flags & CLONE_SYSVSEM:
+        child.sem_undo = shared_undo(task)
     child.sched = task.sched and task.sched.for_child()
     child.timer_slack_ns = task.timer_slack_ns
     if not (flags & CLONE_VM and not flags & CLONE_VFORK):

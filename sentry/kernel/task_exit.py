@@ -16,7 +16,7 @@ from sentry.abi.signal import (
     SIGHUP,
 )
 from sentry.errors import Errno
-from sentry.kernel import futex, signal_send, signals, task_stops
+from sentry.kernel import futex, signal_send, signals, sysv_ipc, task_stops
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
@@ -65,6 +65,7 @@ def _leave(task: Task) -> None:
         if task.trace is not None:
             task.trace.task_exits(task)
         _release_memory(task)
+        sysv_ipc.task_exits(task)
         task.files.users -= 1
         if not task.files.users:
             task.files.close_all(task)
@@ -90,6 +91,7 @@ def _release_memory(task: Task) -> None:
     leave_memory(task)
     vfork_release(task)
     task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
+    sysv_ipc.memory_moves(task)
     task.mm.release()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN
+from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_clone import child_identity
 from sentry.kernel.task_exit import condemn, leave_memory, vfork_release
@@ -71,6 +72,7 @@ def _commit(task: Task, image: Image) -> None:
     task.mm = image.mm
     task.ctx.bind(image.mm.space)
     vfork_release(task)
+    memory_moves(task)
     old.release()
     if task.files.users > 1:
         task.files.users -= 1

@@ -22,6 +22,7 @@ from sentry.abi.sched import (
     CLONE_VM,
 )
 from sentry.errors import EINVAL, EPERM
+from sentry.kernel.sysv_ipc import leave_semaphores
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Size
 
@@ -50,6 +51,8 @@ def sys_unshare(task: Task, flags: Size) -> None:
         raise EINVAL("this kind of namespace is not supported")
     if flags & (CLONE_FS | CLONE_NEWNS):
         task.fs = task.fs.copy()
+    if flags & CLONE_SYSVSEM:
+        leave_semaphores(task)
     if flags & CLONE_FILES and task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.copy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sentry.errors import ENFILE, ENOLCK, ENOSPC
+from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
 
 MAX_INODES: Final = 524_288
 """Inodes in memory of all tmpfs and overlays (about 1 KiB each)."""
@@ -20,14 +20,28 @@ MAX_LOCKS: Final = 262_144
 """Record locks."""
 MAX_MOUNTS: Final = 20_000
 """Mounts of all namespaces."""
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""Messages in System V and POSIX queues."""
+MESSAGE_COST: Final = 128
+"""What a message costs besides its bytes."""
+MAX_SEMAPHORES: Final = 4 << 20
+"""Semaphores in all System V sets (6 bytes each)."""
+MAX_UNDOS: Final = 1 << 18
+"""Semaphores that a process has to give back when it ends (SEM_UNDO)."""
+MAX_AIO_REQUESTS: Final = 1 << 17
+"""Requests of io_submit(2) that have not ended."""
 
 
 class Budget:
     """The counts."""
 
-    __slots__ = ("anonymous", "inodes", "locks", "mounts", "small_bytes")
+    __slots__ = (
+        "aio_requests", "anonymous", "inodes", "locks", "message_bytes", "mounts", "semaphores",
+        "small_bytes", "undos",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.aio_requests = self.message_bytes = self.semaphores = self.undos = 0
         self.anonymous = self.inodes = self.locks = self.mounts = self.small_bytes = 0
 
     def check_inode(self) -> None:
@@ -54,3 +68,23 @@ class Budget:
         """So many more mounts. Raises: ENOSPC."""
         if self.mounts + more > MAX_MOUNTS:
             raise ENOSPC("the ceiling of mounts")
+
+    def check_messages(self, size: int) -> None:
+        """One more message of so many bytes. Raises: ENOMEM."""
+        if self.message_bytes + size + MESSAGE_COST > MAX_MESSAGE_BYTES:
+            raise ENOMEM("the ceiling of queued messages")
+
+    def check_semaphores(self, more: int) -> None:
+        """So many more System V semaphores. Raises: ENOSPC."""
+        if self.semaphores + more > MAX_SEMAPHORES:
+            raise ENOSPC("the ceiling of semaphores")
+
+    def check_undos(self, more: int) -> None:
+        """So many more values to undo at exit. Raises: ENOMEM."""
+        if self.undos + more > MAX_UNDOS:
+            raise ENOMEM("the ceiling of SEM_UNDO")
+
+    def check_aio(self) -> None:
+        """One more asynchronous request in flight. Raises: EAGAIN."""
+        if self.aio_requests >= MAX_AIO_REQUESTS:
+            raise EAGAIN("the ceiling of asynchronous requests")

@@ -1,0 +1,155 @@
+"""System V message queues: ipc/msg.c, msgop(2), msgctl(2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
+from sentry.errors import EAGAIN, EIDRM
+from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
+from sentry.vfs.budget import MESSAGE_COST
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.vfs.budget import Budget
+
+LONG_MAX: Final = (1 << 63) - 1
+
+
+class Message(NamedTuple):
+    """What was sent."""
+
+    kind: int
+    """mtype, positive."""
+    data: bytes
+
+
+class Search(Enum):
+    """How a receiver chooses."""
+
+    ANY = 0
+    EQUAL = 1
+    NOT_EQUAL = 2
+    LESS_EQUAL = 3
+    NUMBER = 4
+
+
+def search(kind: int, flags: int) -> tuple[Search, int]:
+    """What msgtyp and the flags of msgrcv(2) mean: convert_mode()."""
+    if flags & MSG_COPY:
+        return Search.NUMBER, kind
+    if not kind:
+        return Search.ANY, 0
+    if kind < 0:
+        return Search.LESS_EQUAL, min(-kind, LONG_MAX)
+    return (Search.NOT_EQUAL if flags & MSG_EXCEPT else Search.EQUAL), kind
+
+
+class Queue(IpcObject):
+    """struct msg_queue."""
+
+    __slots__ = ("bytes", "lrpid", "lspid", "max_bytes", "messages", "readers", "rtime", "stime",
+                 "writers")  # fmt: skip
+
+    def __init__(self, task: Task, key: int, flags: int, max_bytes: int) -> None:
+        super().__init__(task.creds, key, flags)
+        self.messages: list[Message] = []
+        self.bytes = 0
+        self.max_bytes = max_bytes
+        self.stime = self.rtime = self.lspid = self.lrpid = 0
+        self.readers = WaitQueue()
+        self.writers = WaitQueue()
+
+    def find(self, how: Search, kind: int) -> int | None:
+        """The index of the message that a receiver wants: find_msg()."""
+        messages = self.messages
+        if how is Search.ANY:
+            return 0 if messages else None
+        if how is Search.NUMBER:
+            return kind if 0 <= kind < len(messages) else None
+        if how is Search.LESS_EQUAL:
+            fits = [(m.kind, at) for at, m in enumerate(messages) if m.kind <= kind]
+            return min(fits)[1] if fits else None
+        equal = how is Search.EQUAL
+        return next((at for at, m in enumerate(messages) if (m.kind == kind) == equal), None)
+
+    def check_alive(self) -> None:
+        """Raises: EIDRM."""
+        if self.removed:
+            raise EIDRM("removed")
+
+
+class Queues:
+    """All queues of a namespace."""
+
+    def __init__(self, budget: Budget, limit: Callable[[str], int]) -> None:
+        self.ids: IdTable[Queue] = IdTable()
+        self.limit = limit
+        self.messages = self.bytes = 0
+        """In all of them."""
+        self._budget = budget
+
+    def get(self, task: Task, key: int, flags: int) -> int:
+        """msgget(2)."""
+
+        def make() -> int:
+            queue = Queue(task, key, flags, self.limit("msgmnb"))
+            return self.ids.add(queue, self.limit("msgmni"))
+
+        return get(self.ids, task.creds, key, flags, make, lambda _: None)
+
+    def send(self, task: Task, queue: Queue, message: Message) -> None:
+        """One try of msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
+        check_permission(task.creds, queue, WRITE)
+        queue.check_alive()
+        size = len(message.data)
+        if queue.bytes + size > queue.max_bytes or len(queue.messages) + 1 > queue.max_bytes:
+            raise EAGAIN("the queue is full")
+        self._budget.check_messages(size)
+        queue.messages.append(message)
+        self._count(queue, 1, size)
+        queue.stime, queue.lspid = now(), task.group.tgid
+        queue.readers.notify()
+
+    def peek(self, task: Task, queue: Queue, how: Search, kind: int) -> int:
+        """One look for msgrcv(2): the index. Raises: EACCES, EIDRM, EAGAIN when there is none."""
+        check_permission(task.creds, queue, READ)
+        queue.check_alive()
+        index = queue.find(how, kind)
+        if index is None:
+            raise EAGAIN("no message")
+        return index
+
+    def take(self, task: Task, queue: Queue, index: int) -> Message:
+        """Receive the message at `index`."""
+        message = queue.messages.pop(index)
+        self._count(queue, -1, -len(message.data))
+        queue.rtime, queue.lrpid = now(), task.group.tgid
+        queue.writers.notify()
+        return message
+
+    def _count(self, queue: Queue, messages: int, size: int) -> None:
+        queue.bytes += size
+        self.bytes += size
+        self.messages += messages
+        self._budget.message_bytes += size + messages * MESSAGE_COST
+
+    def remove(self, queue: Queue) -> None:
+        """IPC_RMID: who waits gets EIDRM."""
+        self.ids.remove(queue)
+        self._count(queue, -len(queue.messages), -queue.bytes)
+        queue.messages.clear()
+        queue.readers.notify()
+        queue.writers.notify()
+
+    def table(self) -> str:
+        """The lines of /proc/sysvipc/msg."""
+        return "".join(
+            f"{q.key:10} {q.id:10}  {q.mode:4o}  {q.bytes:10} {len(q.messages):10} {q.lspid:5} "
+            f"{q.lrpid:5} {q.uid:5} {q.gid:5} {q.cuid:5} {q.cgid:5} {q.stime:10} {q.rtime:10} "
+            f"{q.ctime:10}\n"
+            for _, q in sorted(self.ids.objects.items())
+        )

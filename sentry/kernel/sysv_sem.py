@@ -1,0 +1,268 @@
+"""System V semaphores: ipc/sem.c, semop(2), semctl(2).
+
+An array of operations happens as a whole or not at all. One that cannot waits in its set, keyed by
+the semaphore that stopped it; whoever changes that semaphore tries it again, oldest first, does it
+on the waiter's behalf and wakes it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
+from sentry.errors import EAGAIN, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, Errno
+from sentry.kernel.sysv_ids import IdTable, IpcObject, get, now
+from sentry.wait.fiber import Interrupted, park, this_fiber
+
+if TYPE_CHECKING:
+    from sentry.kernel.sysv_undo import UndoList
+    from sentry.kernel.task import Task
+    from sentry.vfs.budget import Budget
+
+Operation = tuple[int, int, int]
+"""(number, operation, flags) of struct sembuf."""
+MSL, MNS, OPM, MNI = range(4)
+"""Fields of kernel.sem."""
+LARGEST_SET: Final = 65535
+
+
+class Waiter:
+    """A task that sleeps in semop(2)."""
+
+    __slots__ = ("blocked_on", "done", "error", "for_zero", "operations", "pid", "undo", "wake")
+
+    def __init__(
+        self,
+        operations: list[Operation],
+        undo: UndoList | None,
+        pid: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self.operations = operations
+        self.undo = undo
+        self.pid = pid
+        self.wake = wake
+        self.blocked_on = 0
+        """The semaphore that stops it, and whether it waits for that to become 0."""
+        self.for_zero = False
+        self.done = False
+        self.error: Errno | None = None
+
+    def end(self, error: Errno | None = None) -> None:
+        """Its call is over."""
+        self.done, self.error = True, error
+        self.wake()
+
+
+class WouldBlock(Exception):
+    """The operation at `index` cannot be done now."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.index = index
+
+
+class SemaphoreSet(IpcObject):
+    """struct sem_array."""
+
+    __slots__ = ("otime", "pids", "undos", "values", "waiters")
+
+    def __init__(self, task: Task, key: int, count: int, flags: int) -> None:
+        super().__init__(task.creds, key, flags)
+        self.values = array("H", bytes(2 * count))
+        self.pids = array("i", bytes(4 * count))
+        """Who changed each last."""
+        self.otime = 0
+        self.waiters: dict[Waiter, None] = {}
+        """In order of arrival."""
+        self.undos: dict[UndoList, dict[int, int]] = {}
+        """What each list of a process gives back at its end."""
+
+    # --- operations
+
+    def perform(self, operations: list[Operation], undo: UndoList | None, pid: int) -> None:
+        """perform_atomic_semop(): all of them or none. Raises: WouldBlock, ERANGE, ENOMEM."""
+        new: dict[int, int] = {}
+        given_back = self.undos.get(undo, {}) if undo is not None else {}
+        adjusted: dict[int, int] = {}
+        for index, (number, change, flags) in enumerate(operations):
+            value = new.get(number, self.values[number])
+            if not change and value:
+                raise WouldBlock(index)
+            value += change
+            if value < 0:
+                raise WouldBlock(index)
+            if value > SEMVMX:
+                raise ERANGE(f"semaphore {number}")
+            if flags & SEM_UNDO:
+                adjust = adjusted.get(number, given_back.get(number, 0)) - change
+                if not -SEMAEM - 1 <= adjust <= SEMAEM:
+                    raise ERANGE(f"SEM_UNDO of {number}")
+                adjusted[number] = adjust
+            new[number] = value
+        if adjusted:
+            assert undo is not None
+            undo.keep(self, adjusted)
+        for number, value in new.items():
+            self.values[number] = value
+            self.pids[number] = pid
+
+    def attempt(self, operations: list[Operation], undo: UndoList | None, pid: int) -> None:
+        """One try of a call that has not slept yet. Raises: WouldBlock, EAGAIN and the like."""
+        try:
+            self.perform(operations, undo, pid)
+        except WouldBlock as stop:
+            if operations[stop.index][2] & IPC_NOWAIT:
+                raise EAGAIN("IPC_NOWAIT") from None
+            raise
+        self.otime = now()
+        self.changed({number for number, change, _ in operations if change})
+
+    def changed(self, numbers: Iterable[int] | None) -> None:
+        """Let those go on who waited for these semaphores (None: for any)."""
+        if not self.waiters:
+            return
+        dirty = None if numbers is None else set(numbers)
+        while dirty is None or dirty:
+            more: set[int] = set()
+            for waiter in list(self.waiters):
+                if dirty is None or waiter.blocked_on in dirty:
+                    more |= self._retry(waiter)
+            dirty = more
+
+    def _retry(self, waiter: Waiter) -> set[int]:
+        """Try for a waiter; the semaphores that it changed."""
+        error: Errno | None = None
+        try:
+            self.perform(waiter.operations, waiter.undo, waiter.pid)
+            self.otime = now()
+        except WouldBlock as stop:
+            if not waiter.operations[stop.index][2] & IPC_NOWAIT:
+                self.block(waiter, stop.index)
+                return set()
+            error = EAGAIN("IPC_NOWAIT")
+        except Errno as failed:
+            error = failed
+        del self.waiters[waiter]
+        waiter.end(error)
+        if error is not None:
+            return set()
+        return {number for number, change, _ in waiter.operations if change}
+
+    def block(self, waiter: Waiter, index: int) -> None:
+        """It waits for the semaphore of its operation `index`."""
+        number, change, _ = waiter.operations[index]
+        waiter.blocked_on, waiter.for_zero = number, not change
+        self.waiters.setdefault(waiter)
+
+    def waiting(self, number: int, for_zero: bool) -> int:
+        """GETNCNT, GETZCNT."""
+        return sum(w.blocked_on == number and w.for_zero == for_zero for w in self.waiters)
+
+    # --- semctl
+
+    def set_value(self, number: int, value: int, pid: int) -> None:
+        """SETVAL: what was to be given back of it is forgotten."""
+        for undo in list(self.undos):
+            undo.forget(self, number)
+        self.values[number] = value
+        self.pids[number] = pid
+        self.ctime = now()
+        self.changed((number,))
+
+    def set_all(self, values: array[int], pid: int) -> None:
+        """SETALL; the values are checked."""
+        for undo in list(self.undos):
+            undo.drop(self)
+        self.values = values
+        self.pids = array("i", [pid]) * len(values)
+        self.ctime = now()
+        self.changed(None)
+
+
+class Semaphores:
+    """All sets of a namespace."""
+
+    def __init__(self, budget: Budget, limits: Callable[[str], tuple[int, ...]]) -> None:
+        self.ids: IdTable[SemaphoreSet] = IdTable()
+        self.budget = budget
+        self.used = 0
+        """Semaphores in all of them."""
+        self._limits = limits
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """SEMMSL, SEMMNS, SEMOPM, SEMMNI."""
+        return self._limits("sem")
+
+    def get(self, task: Task, key: int, count: int, flags: int) -> int:
+        """semget(2)."""
+        limits = self.limits
+        if not 0 <= count <= min(limits[MSL], LARGEST_SET):
+            raise EINVAL(f"{count} semaphores")
+
+        def make() -> int:
+            if not count:
+                raise EINVAL("no semaphores")
+            if self.used + count > limits[MNS]:
+                raise ENOSPC("SEMMNS")
+            self.budget.check_semaphores(count)
+            number = self.ids.add(SemaphoreSet(task, key, count, flags), limits[MNI])
+            self.budget.semaphores += count
+            self.used += count
+            return number
+
+        def check(found: SemaphoreSet) -> None:
+            if count > len(found.values):
+                raise EINVAL(f"the set has {len(found.values)} semaphores")
+
+        return get(self.ids, task.creds, key, flags, make, check)
+
+    def remove(self, found: SemaphoreSet) -> None:
+        """IPC_RMID: who waits gets EIDRM."""
+        self.ids.remove(found)
+        self.used -= len(found.values)
+        self.budget.semaphores -= len(found.values)
+        for undo in list(found.undos):
+            undo.drop(found)
+        waiters, found.waiters = found.waiters, {}
+        for waiter in waiters:
+            waiter.end(EIDRM("removed"))
+
+    def table(self) -> str:
+        """The lines of /proc/sysvipc/sem."""
+        return "".join(
+            f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} {s.uid:5} {s.gid:5} "
+            f"{s.cuid:5} {s.cgid:5} {s.otime:10} {s.ctime:10}\n"
+            for _, s in sorted(self.ids.objects.items())
+        )
+
+
+async def sleep(
+    found: SemaphoreSet,
+    operations: list[Operation],
+    undo: UndoList | None,
+    pid: int,
+    blocked: tuple[int, int | None],
+) -> int:
+    """Wait until the operations were done; `blocked` is the index of the one that stopped them,
+    and the deadline. Raises: EAGAIN at the deadline, EINTR, EIDRM, ERANGE.
+    """
+    index, deadline_ns = blocked
+    fiber = await this_fiber()
+    waiter = Waiter(operations, undo, pid, fiber.wake)
+    found.block(waiter, index)
+    try:
+        while not waiter.done:
+            if not await park(deadline_ns=deadline_ns) and not waiter.done:
+                raise EAGAIN("the time is up")
+    except Interrupted:
+        if not waiter.done:
+            raise EINTR("semop") from None
+    finally:
+        found.waiters.pop(waiter, None)
+    if waiter.error is not None:
+        raise waiter.error
+    return 0

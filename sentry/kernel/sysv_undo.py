@@ -1,0 +1,79 @@
+"""SEM_UNDO: what a process gives back to semaphores when it ends: exit_sem(), ipc/sem.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.sysvipc import SEMVMX
+from sentry.kernel.sysv_ids import now
+
+if TYPE_CHECKING:
+    from sentry.kernel.sysv_sem import SemaphoreSet
+    from sentry.kernel.task import Task
+    from sentry.vfs.budget import Budget
+
+
+class UndoList:
+    """struct sem_undo_list: shared by the tasks that clone with CLONE_SYSVSEM. What it holds is in
+    the sets: number of the semaphore → what to add."""
+
+    __slots__ = ("_budget", "sets", "users")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.users = 1
+        self.sets: dict[SemaphoreSet, None] = {}
+
+    def keep(self, found: SemaphoreSet, adjusted: dict[int, int]) -> None:
+        """Remember the new adjustments. Raises: ENOMEM."""
+        held = found.undos.get(self)
+        more = len(adjusted.keys() - held.keys()) if held is not None else len(adjusted)
+        self._budget.check_undos(more)
+        self._budget.undos += more
+        if held is None:
+            held = found.undos[self] = {}
+            self.sets[found] = None
+        held.update(adjusted)
+
+    def forget(self, found: SemaphoreSet, number: int) -> None:
+        """SETVAL: nothing of this semaphore is given back."""
+        if found.undos[self].pop(number, None) is not None:
+            self._budget.undos -= 1
+
+    def drop(self, found: SemaphoreSet) -> dict[int, int]:
+        """SETALL, IPC_RMID, the end: nothing of this set any more; what there was."""
+        del self.sets[found]
+        held = found.undos.pop(self)
+        self._budget.undos -= len(held)
+        return held
+
+    def leave(self, pid: int) -> None:
+        """One task less; the last one gives everything back, within what a semaphore can hold."""
+        self.users -= 1
+        if self.users:
+            return
+        for found in list(self.sets):
+            dirty = set()
+            for number, adjust in self.drop(found).items():
+                if adjust:
+                    found.values[number] = min(max(found.values[number] + adjust, 0), SEMVMX)
+                    found.pids[number] = pid
+                    dirty.add(number)
+            if dirty:
+                found.otime = now()
+                found.changed(dirty)
+
+
+def undo_list(task: Task) -> UndoList:
+    """The list of a task, made when first needed."""
+    if task.sem_undo is None:
+        task.sem_undo = UndoList(task.kernel.vfs.budget)
+    found: UndoList = task.sem_undo
+    return found
+
+
+def shared_undo(task: Task) -> UndoList:
+    """CLONE_SYSVSEM: one more user of the list."""
+    found = undo_list(task)
+    found.users += 1
+    return found
