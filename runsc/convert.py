@@ -10,12 +10,16 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from runsc import mounts, spec
 from runsc.errors import RuntimeFailure, SpecError
 from sentry import config
 from sentry.abi import capability, resource
 from sentry.abi.mount import MS_RDONLY
+
+if TYPE_CHECKING:
+    from runsc.cgroups.resources import Resources
 
 Warn = Callable[[str], None]
 
@@ -60,8 +64,11 @@ class Container:
     readonly_paths: tuple[bytes, ...]
     sysctls: tuple[tuple[str, str], ...]
     exports: tuple[Export, ...]
-    memory_limit: int | None
     seccomp: bytes = b""
+    hooks: spec.Hooks | None = None
+    cgroups_path: str = ""
+    resources: Resources | None = None
+    """What config.json says under linux.resources; None if it says nothing."""
 
 
 def _bytes(text: str, path: str) -> bytes:
@@ -276,6 +283,14 @@ def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
     return compile_profile(profile, warn)
 
 
+def _resources(document: dict[str, Any] | None) -> Resources | None:
+    if document is None:
+        return None
+    from runsc.cgroups.resources import decode  # noqa: PLC0415  `do` has none
+
+    return decode(document)
+
+
 def _root(bundle: str, root: spec.Root | None) -> str:
     if root is None:
         raise SpecError("$.root", "root must be specified")
@@ -302,8 +317,10 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     _check_version(document.oci_version)
     linux = document.linux or spec.Linux()
     _check_linux(linux)
-    if document.hooks and any(document.hooks.values()):
-        warn("the bundle's hooks are not run yet: see docs/config-json.md")
+    if document.hooks is not None:
+        from runsc import hooks  # noqa: PLC0415  few bundles have some
+
+        hooks.check(document.hooks, warn)
     if document.domainname and "\0" in document.domainname:
         raise SpecError("$.domainname", "a NUL character")
     if len(document.hostname.encode()) > 64 or "\0" in document.hostname:
@@ -313,8 +330,6 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     assert document.root is not None
     exports = [Export(root_path, overlay == "none" and not document.root.readonly)]
     made = _mounts(bundle, document.mounts or [], exports, warn)
-    memory = linux.resources.memory if linux.resources else None
-    limit = memory.limit if memory else None
     return Container(
         process=first,
         root=config.RootConfig(document.root.readonly, overlay),
@@ -326,7 +341,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         readonly_paths=_paths(linux.readonly_paths, "$.linux.readonlyPaths"),
         sysctls=tuple(_sysctls(linux.sysctl or {})),
         exports=tuple(exports),
-        memory_limit=limit if limit and limit > 0 else None,
+        hooks=document.hooks,
+        cgroups_path=linux.cgroups_path,
+        resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
     )
 

@@ -68,7 +68,8 @@ def make_config(
     flags: Globals, container: Container, container_id: str, listener_fd: int
 ) -> SandboxConfig:
     """Everything but the sockets between the processes. Opens /dev/kvm and the logs."""
-    limits = [size for size in (flags.memory, container.memory_limit) if size]
+    wanted = container.resources.memory_limit if container.resources else None
+    limits = [size for size in (flags.memory, wanted) if size]
     log_fd = _log_fd(flags)
     return SandboxConfig(
         container_id=container_id,

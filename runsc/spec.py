@@ -124,19 +124,6 @@ class Device(_Base):
     gid: U32 | None = None
 
 
-class Memory(_Base):
-    """config-linux.md, "Memory": the part that the size of the sandbox's RAM follows."""
-
-    limit: I64 | None = None
-
-
-class Resources(_Base):
-    """config-linux.md, "Control groups": what is read of it."""
-
-    memory: Memory | None = None
-    devices: list[dict[str, Any]] | None = None
-
-
 class SeccompArg(_Base):
     """config-linux.md, "Seccomp": one test of an argument."""
 
@@ -177,7 +164,8 @@ class Linux(_Base):
     devices: list[Device] | None = None
     net_devices: dict[str, Any] | None = None
     cgroups_path: str = ""
-    resources: Resources | None = None
+    resources: dict[str, Any] | None = None
+    """runsc/cgroups/resources.py decodes it."""
     intel_rdt: dict[str, Any] | None = None
     sysctl: dict[str, str] | None = None
     seccomp: Seccomp | None = None
@@ -186,6 +174,26 @@ class Linux(_Base):
     readonly_paths: Strings = None
     mount_label: str = ""
     personality: dict[str, Any] | None = None
+
+
+class Hook(_Base):
+    """config.md, "POSIX-platform Hooks": one program; the timeout is in seconds."""
+
+    path: str
+    args: Strings = None
+    env: Strings = None
+    timeout: int | None = None
+
+
+class Hooks(_Base):
+    """config.md, "POSIX-platform Hooks"."""
+
+    prestart: list[Hook] | None = None
+    create_runtime: list[Hook] | None = None
+    create_container: list[Hook] | None = None
+    start_container: list[Hook] | None = None
+    poststart: list[Hook] | None = None
+    poststop: list[Hook] | None = None
 
 
 class Spec(_Base):
@@ -197,7 +205,7 @@ class Spec(_Base):
     hostname: str = ""
     domainname: str = ""
     mounts: list[Mount] | None = None
-    hooks: dict[str, list[dict[str, Any]] | None] | None = None
+    hooks: Hooks | None = None
     annotations: dict[str, str] | None = None
     linux: Linux | None = None
 
@@ -205,13 +213,25 @@ class Spec(_Base):
 T = TypeVar("T")
 
 
+def _located(error: msgspec.ValidationError, where: str = "$") -> SpecError:
+    message, _, path = str(error).partition(" - at `")
+    return SpecError(where + path.rstrip("`")[1:], message)
+
+
+def convert(document: object, kind: type[T], where: str) -> T:
+    """A part of a document whose type is looked at later; `where` is its JSON path."""
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise _located(error, where) from None
+
+
 def decode(data: bytes, kind: type[T]) -> T:
     """Decode a document. Raises: SpecError with the JSON path of what is wrong."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `")
-        raise SpecError(path.rstrip("`") or "$", message) from None
+        raise _located(error) from None
     except msgspec.DecodeError as error:
         raise RuntimeFailure(f"config.json is not JSON: {error}") from None
     except UnicodeDecodeError as error:

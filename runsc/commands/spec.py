@@ -69,7 +69,7 @@ def example() -> spec.Spec:
         hostname="runsc",
         mounts=standard_mounts(),
         linux=spec.Linux(
-            resources=spec.Resources(devices=[{"allow": False, "access": "rwm"}]),
+            resources={"devices": [{"allow": False, "access": "rwm"}]},
             namespaces=[spec.Namespace(kind) for kind in ("pid", "network", "ipc", "uts", "mount")],
             masked_paths=_MASKED,
             readonly_paths=_READONLY,

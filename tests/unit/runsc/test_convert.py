@@ -186,8 +186,10 @@ def test_memory_limit_of_the_bundle_is_taken(tmp_path: Path) -> None:
     def with_limit(limit: int) -> Change:
         return lambda d: d["linux"].update(resources={"memory": {"limit": limit}})
 
-    assert _convert(tmp_path, with_limit(1 << 28)).memory_limit == 1 << 28
-    assert _convert(tmp_path, with_limit(-1)).memory_limit is None
+    limited = _convert(tmp_path, with_limit(1 << 28)).resources
+    unlimited = _convert(tmp_path, with_limit(-1)).resources
+    assert limited is not None and limited.memory_limit == 1 << 28
+    assert unlimited is not None and unlimited.memory_limit is None
 
 
 @pytest.mark.parametrize(
