@@ -12,6 +12,13 @@ from sentry.abi.layout import Layout
 ARPHRD_ETHER: Final = 1
 ARPHRD_LOOPBACK: Final = 0x304
 ARPHRD_NONE: Final = 0xfffe
+FRA_DST: Final = 1
+FRA_PRIORITY: Final = 6
+FRA_PROTOCOL: Final = 21
+FRA_SUPPRESS_PREFIXLEN: Final = 14
+FRA_TABLE: Final = 15
+FR_ACT_MAX: Final = 8
+FR_ACT_TO_TBL: Final = 1
 IFA_ADDRESS: Final = 1
 IFA_BROADCAST: Final = 4
 IFA_CACHEINFO: Final = 6
@@ -32,6 +39,7 @@ IFA_F_TENTATIVE: Final = 64
 IFA_LABEL: Final = 3
 IFA_LOCAL: Final = 2
 IFA_MAX: Final = 11
+IFA_PROTO: Final = 11
 IFF_ALLMULTI: Final = 0x200
 IFF_AUTOMEDIA: Final = 0x4000
 IFF_BROADCAST: Final = 2
@@ -54,6 +62,8 @@ IFF_UP: Final = 1
 IFF_VOLATILE: Final = 0x70c5a
 IFLA_ADDRESS: Final = 1
 IFLA_AF_SPEC: Final = 26
+IFLA_ALLMULTI: Final = 61
+IFLA_ALT_IFNAME: Final = 53
 IFLA_BAREUDP_MAX: Final = 4
 IFLA_BOND_AD_INFO_MAX: Final = 5
 IFLA_BOND_MAX: Final = 32
@@ -61,18 +71,29 @@ IFLA_BOND_SLAVE_MAX: Final = 12
 IFLA_BROADCAST: Final = 2
 IFLA_BRPORT_MAX: Final = 44
 IFLA_BR_MAX: Final = 49
+IFLA_CARRIER: Final = 33
+IFLA_CARRIER_CHANGES: Final = 35
+IFLA_CARRIER_DOWN_COUNT: Final = 48
+IFLA_CARRIER_UP_COUNT: Final = 47
 IFLA_COST: Final = 8
 IFLA_DSA_MAX: Final = 1
+IFLA_EXT_MASK: Final = 29
 IFLA_GENEVE_MAX: Final = 14
 IFLA_GROUP: Final = 27
+IFLA_GSO_MAX_SEGS: Final = 40
+IFLA_GSO_MAX_SIZE: Final = 41
 IFLA_GTP_MAX: Final = 8
 IFLA_HSR_MAX: Final = 8
 IFLA_IFNAME: Final = 3
+IFLA_INET6_FLAGS: Final = 1
 IFLA_INET6_MAX: Final = 9
+IFLA_INET_CONF: Final = 1
 IFLA_INET_MAX: Final = 1
+IFLA_INFO_KIND: Final = 1
 IFLA_INFO_MAX: Final = 5
 IFLA_IPOIB_MAX: Final = 3
 IFLA_IPVLAN_MAX: Final = 2
+IFLA_LINK: Final = 5
 IFLA_LINKINFO: Final = 18
 IFLA_LINKMODE: Final = 17
 IFLA_MACSEC_MAX: Final = 15
@@ -80,7 +101,9 @@ IFLA_MACVLAN_MAX: Final = 9
 IFLA_MAP: Final = 14
 IFLA_MASTER: Final = 10
 IFLA_MAX: Final = 65
+IFLA_MAX_MTU: Final = 51
 IFLA_MCTP_MAX: Final = 1
+IFLA_MIN_MTU: Final = 50
 IFLA_MTU: Final = 4
 IFLA_NETKIT_MAX: Final = 7
 IFLA_NUM_RX_QUEUES: Final = 32
@@ -93,6 +116,7 @@ IFLA_PPP_MAX: Final = 1
 IFLA_PRIORITY: Final = 9
 IFLA_PROMISCUITY: Final = 30
 IFLA_PROTINFO: Final = 12
+IFLA_PROTO_DOWN: Final = 39
 IFLA_QDISC: Final = 6
 IFLA_RMNET_MAX: Final = 2
 IFLA_STATS: Final = 7
@@ -115,12 +139,37 @@ IFLA_WEIGHT: Final = 15
 IFLA_WIRELESS: Final = 11
 IFLA_XDP_MAX: Final = 8
 IFLA_XFRM_MAX: Final = 3
+INET_DIAG_CONG: Final = 4
+INET_DIAG_GETSOCK_MAX: Final = 24
+INET_DIAG_INFO: Final = 2
+INET_DIAG_MAX: Final = 22
+INET_DIAG_MEMINFO: Final = 1
+INET_DIAG_NOCOOKIE: Final = 0xffffffff
+INET_DIAG_REQ_MAX: Final = 3
+INET_DIAG_SHUTDOWN: Final = 8
+INET_DIAG_SKMEMINFO: Final = 7
+INET_DIAG_SKV6ONLY: Final = 11
+INET_DIAG_SOCKOPT: Final = 22
+INET_DIAG_TCLASS: Final = 6
+INET_DIAG_TOS: Final = 5
+NDIAG_FLAG_BROADCAST_ERROR: Final = 4
+NDIAG_FLAG_CAP_ACK: Final = 32
+NDIAG_FLAG_CB_RUNNING: Final = 1
+NDIAG_FLAG_LISTEN_ALL_NSID: Final = 16
+NDIAG_FLAG_NO_ENOBUFS: Final = 8
+NDIAG_FLAG_PKTINFO: Final = 2
+NDIAG_PROTO_ALL: Final = 255
+NDIAG_SHOW_FLAGS: Final = 8
+NDIAG_SHOW_GROUPS: Final = 2
+NDIAG_SHOW_MEMINFO: Final = 1
+NDIAG_SHOW_RING_CFG: Final = 4
 NETLINK_ADD_MEMBERSHIP: Final = 1
 NETLINK_AUDIT: Final = 9
 NETLINK_BROADCAST_ERROR: Final = 4
 NETLINK_CAP_ACK: Final = 10
 NETLINK_CONNECTOR: Final = 11
 NETLINK_CRYPTO: Final = 21
+NETLINK_DIAG_MAX: Final = 4
 NETLINK_DNRTMSG: Final = 14
 NETLINK_DROP_MEMBERSHIP: Final = 2
 NETLINK_ECRYPTFS: Final = 19
@@ -155,6 +204,8 @@ NLA_F_NESTED: Final = 0x8000
 NLA_F_NET_BYTEORDER: Final = 0x4000
 NLA_HDRLEN: Final = 4
 NLA_TYPE_MASK: Final = -49153
+NLMSGERR_ATTR_MSG: Final = 1
+NLMSGERR_ATTR_OFFS: Final = 2
 NLMSG_ALIGNTO: Final = 4
 NLMSG_DONE: Final = 3
 NLMSG_ERROR: Final = 2
@@ -181,10 +232,14 @@ NLM_F_REPLACE: Final = 0x100
 NLM_F_REQUEST: Final = 1
 NLM_F_ROOT: Final = 0x100
 RTA_ALIGNTO: Final = 4
+RTA_CACHEINFO: Final = 12
 RTA_DST: Final = 1
 RTA_GATEWAY: Final = 5
+RTA_IIF: Final = 3
 RTA_MAX: Final = 30
+RTA_METRICS: Final = 8
 RTA_OIF: Final = 4
+RTA_PREF: Final = 20
 RTA_PREFSRC: Final = 7
 RTA_PRIORITY: Final = 6
 RTA_SRC: Final = 2
@@ -327,13 +382,39 @@ RTNLGRP_TUNNEL: Final = 35
 RTN_BROADCAST: Final = 3
 RTN_LOCAL: Final = 2
 RTN_MAX: Final = 11
+RTN_MULTICAST: Final = 5
 RTN_UNICAST: Final = 1
+RTN_UNREACHABLE: Final = 7
+RTN_UNSPEC: Final = 0
 RT_SCOPE_HOST: Final = 254
 RT_SCOPE_LINK: Final = 253
+RT_SCOPE_NOWHERE: Final = 255
+RT_SCOPE_SITE: Final = 200
 RT_SCOPE_UNIVERSE: Final = 0
+RT_TABLE_DEFAULT: Final = 253
 RT_TABLE_LOCAL: Final = 255
 RT_TABLE_MAIN: Final = 254
 RT_TABLE_UNSPEC: Final = 0
+SOCK_DCCP: Final = 6
+SOCK_DESTROY: Final = 21
+SOCK_DGRAM: Final = 2
+SOCK_DIAG_BY_FAMILY: Final = 20
+TCPDIAG_GETSOCK: Final = 18
+UDIAG_SHOW_ICONS: Final = 8
+UDIAG_SHOW_MEMINFO: Final = 32
+UDIAG_SHOW_NAME: Final = 1
+UDIAG_SHOW_PEER: Final = 4
+UDIAG_SHOW_RQLEN: Final = 16
+UDIAG_SHOW_UID: Final = 64
+UDIAG_SHOW_VFS: Final = 2
+UNIX_DIAG_ICONS: Final = 3
+UNIX_DIAG_MEMINFO: Final = 5
+UNIX_DIAG_NAME: Final = 0
+UNIX_DIAG_PEER: Final = 2
+UNIX_DIAG_RQLEN: Final = 4
+UNIX_DIAG_SHUTDOWN: Final = 6
+UNIX_DIAG_UID: Final = 7
+UNIX_DIAG_VFS: Final = 1
 
 
 class Nlmsghdr(NamedTuple):
@@ -410,3 +491,171 @@ class Rtgenmsg(NamedTuple):
 
 
 RTGENMSG = Layout("rtgenmsg", "<B", Rtgenmsg)
+
+
+class Ndmsg(NamedTuple):
+    """struct ndmsg: 12 bytes."""
+
+    ndm_family: int
+    ndm_pad1: int
+    ndm_pad2: int
+    ndm_ifindex: int
+    ndm_state: int
+    ndm_flags: int
+    ndm_type: int
+
+
+NDMSG = Layout("ndmsg", "<BBHiHBB", Ndmsg)
+
+
+class FibRuleHdr(NamedTuple):
+    """struct fib_rule_hdr: 12 bytes."""
+
+    family: int
+    dst_len: int
+    src_len: int
+    tos: int
+    table: int
+    res1: int
+    res2: int
+    action: int
+    flags: int
+
+
+FIB_RULE_HDR = Layout("fib_rule_hdr", "<BBBBBBBBI", FibRuleHdr)
+
+
+class RtnlLinkStats(NamedTuple):
+    """struct rtnl_link_stats: 96 bytes."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+    multicast: int
+    collisions: int
+    rx_length_errors: int
+    rx_over_errors: int
+    rx_crc_errors: int
+    rx_frame_errors: int
+    rx_fifo_errors: int
+    rx_missed_errors: int
+    tx_aborted_errors: int
+    tx_carrier_errors: int
+    tx_fifo_errors: int
+    tx_heartbeat_errors: int
+    tx_window_errors: int
+    rx_compressed: int
+    tx_compressed: int
+    rx_nohandler: int
+
+
+RTNL_LINK_STATS = Layout("rtnl_link_stats", "<IIIIIIIIIIIIIIIIIIIIIIII", RtnlLinkStats)
+
+
+class RtnlLinkStats64(NamedTuple):
+    """struct rtnl_link_stats64: 200 bytes."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+    multicast: int
+    collisions: int
+    rx_length_errors: int
+    rx_over_errors: int
+    rx_crc_errors: int
+    rx_frame_errors: int
+    rx_fifo_errors: int
+    rx_missed_errors: int
+    tx_aborted_errors: int
+    tx_carrier_errors: int
+    tx_fifo_errors: int
+    tx_heartbeat_errors: int
+    tx_window_errors: int
+    rx_compressed: int
+    tx_compressed: int
+    rx_nohandler: int
+    rx_otherhost_dropped: int
+
+
+RTNL_LINK_STATS64 = Layout("rtnl_link_stats64", "<QQQQQQQQQQQQQQQQQQQQQQQQQ", RtnlLinkStats64)
+
+
+class InetDiagRequest(NamedTuple):
+    """struct inet_diag_req_v2: 56 bytes."""
+
+    sdiag_family: int
+    sdiag_protocol: int
+    idiag_ext: int
+    pad: int
+    idiag_states: int
+    id_idiag_sport: int
+    id_idiag_dport: int
+    id_idiag_src: bytes
+    id_idiag_dst: bytes
+    id_idiag_if: int
+    id_idiag_cookie: bytes
+
+
+INET_DIAG_REQUEST = Layout("inet_diag_request", "<BBBBIHH16s16sI8s", InetDiagRequest)
+
+
+class InetDiagAnswer(NamedTuple):
+    """struct inet_diag_msg: 72 bytes."""
+
+    idiag_family: int
+    idiag_state: int
+    idiag_timer: int
+    idiag_retrans: int
+    id_idiag_sport: int
+    id_idiag_dport: int
+    id_idiag_src: bytes
+    id_idiag_dst: bytes
+    id_idiag_if: int
+    id_idiag_cookie: bytes
+    idiag_expires: int
+    idiag_rqueue: int
+    idiag_wqueue: int
+    idiag_uid: int
+    idiag_inode: int
+
+
+INET_DIAG_ANSWER = Layout("inet_diag_answer", "<BBBBHH16s16sI8sIIIII", InetDiagAnswer)
+
+
+class UnixDiagRequest(NamedTuple):
+    """struct unix_diag_req: 24 bytes."""
+
+    sdiag_family: int
+    sdiag_protocol: int
+    pad: int
+    udiag_states: int
+    udiag_ino: int
+    udiag_show: int
+    udiag_cookie: bytes
+
+
+UNIX_DIAG_REQUEST = Layout("unix_diag_request", "<BBHIII8s", UnixDiagRequest)
+
+
+class UnixDiagAnswer(NamedTuple):
+    """struct unix_diag_msg: 16 bytes."""
+
+    udiag_family: int
+    udiag_type: int
+    udiag_state: int
+    pad: int
+    udiag_ino: int
+    udiag_cookie: bytes
+
+
+UNIX_DIAG_ANSWER = Layout("unix_diag_answer", "<BBBBI8s", UnixDiagAnswer)
