@@ -3,21 +3,26 @@
 The flags of the descriptor are never changed (O_NONBLOCK on a terminal would change the caller's
 shell). Reads and writes ask not to wait (RWF_NOWAIT); where the host does not know how to do that,
 a poll comes first and pieces are small.
+
+Opening it again (/dev/stdout, /proc/self/fd/N) gives another description of the same descriptor: a
+second open file of the host cannot be had. So positions are shared, and O_TRUNC does nothing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat as modes
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_APPEND, RWF_NOWAIT
+from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGPIPE
-from sentry.errors import EAGAIN, EOPNOTSUPP, EPIPE, ESPIPE, from_host
+from sentry.abi.stat import S_IFIFO, S_IFSOCK
+from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, from_host
 from sentry.fs.host.queue import HostQueue
 from sentry.fs.host.terminal import HostTerminal
-from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 
 if TYPE_CHECKING:
@@ -32,17 +37,25 @@ TERMINAL_PIECE: Final = 512
 class HostInode(Inode):
     """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("_closes", "_known", "fd", "queue", "users")
 
-    def __init__(self, fs: FileSystem, fd: int, owner: Owner) -> None:
+    opens_itself = True
+
+    def __init__(self, fs: FileSystem, fd: int, owner: Owner, loop: Any, closes: bool) -> None:
         status = os.fstat(fd)
         super().__init__(fs, status.st_ino, status.st_mode & ~0o7777 | 0o620, owner)
         self.rdev = status.st_rdev
         self.fd = fd
+        self.users = 0
+        """Open descriptions."""
+        self._closes = closes
+        self._known = status
+        watchable = self.kind in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
+        self.queue = HostQueue(loop, fd, watchable)
 
     def stat_cached(self) -> Attributes:
-        """fstat(2) of the host."""
-        s = os.fstat(self.fd)
+        """fstat(2) of the host; after the last close what it was at first."""
+        s = self._known if self.fd < 0 else os.fstat(self.fd)
         return Attributes(
             self.ino, self.mode, 1, self.uid, self.gid, self.rdev, s.st_size, s.st_blocks,
             s.st_blksize, s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns,
@@ -55,9 +68,26 @@ class HostInode(Inode):
         self.uid = self.uid if changes.uid is None else changes.uid
         self.gid = self.gid if changes.gid is None else changes.gid
 
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """open(2) of /proc/self/fd/N. Raises: ENXIO for sockets, EACCES beyond what was donated."""
+        if self.kind == S_IFSOCK or self.fd < 0:
+            raise ENXIO("no second open file of it")
+        donated_access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE
+        if donated_access not in (O_RDWR, flags & O_ACCMODE):
+            raise EACCES("donated for less")
+        return HostFile(location, self.fd, flags, self.queue)
+
+    def closed(self) -> None:
+        """A description less. The last one of a descriptor that `exec` brought closes it."""
+        self.users -= 1
+        if self._closes and not self.users and self.fd >= 0:
+            self.queue.close()
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
 
 class HostFile(StreamFile):
-    """An open donated descriptor; it stays open as long as the sandbox lives."""
+    """An open donated descriptor."""
 
     __slots__ = ("_nowait", "fd", "host_queue", "is_regular", "terminal")
 
@@ -68,6 +98,13 @@ class HostFile(StreamFile):
         self.is_regular = modes.S_ISREG(location.dentry.inode.mode)
         self.terminal = HostTerminal(fd) if os.isatty(fd) else None
         self._nowait = RWF_NOWAIT
+        if isinstance(self.inode, HostInode):
+            self.inode.users += 1
+
+    def release(self) -> None:
+        """Nobody uses it any more."""
+        if isinstance(self.inode, HostInode):
+            self.inode.closed()
 
     @property
     def seekable(self) -> bool:  # type: ignore[override]
@@ -173,23 +210,27 @@ class HostFile(StreamFile):
         return HostTerminal.count_ready(self.fd, caller, request, argument)
 
 
-def donated(vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT) -> HostFile:
-    """An open file for a descriptor that the caller of the sandbox gave."""
+def donated(
+    vfs: Vfs, fd: int, flags: int, owner: Owner = ROOT, *, closes: bool = False
+) -> HostFile:
+    """An open file for a descriptor that the caller of the sandbox gave.
+
+    It stays open as long as the sandbox lives, or, if it `closes`, as long as a program uses it.
+    """
     fs = vfs.anon_fs("host", 0x50495045)
-    inode = HostInode(fs, fd, owner)
+    inode = HostInode(fs, fd, owner, vfs.loop, closes)
     kind, rdev = inode.kind, inode.rdev
-    if kind == 0o010000:
+    if kind == S_IFIFO:
         label = b"pipe:[%d]" % inode.ino
-    elif kind == 0o140000:
+    elif kind == S_IFSOCK:
         label = b"socket:[%d]" % inode.ino
     elif os.isatty(fd):
         is_pts = os.major(rdev) in range(136, 144)
         label = b"/dev/pts/%d" % os.minor(rdev) if is_pts else b"/dev/tty"
     else:
         label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
-    watchable = kind in (0o010000, 0o140000) or os.isatty(fd)
-    queue = HostQueue(vfs.loop, fd, watchable)
-    file = HostFile(vfs.anon_location(inode, label), fd, flags & (O_ACCMODE | O_APPEND), queue)
-    if file.terminal is not None and vfs.terminal is None:
+    location = vfs.anon_location(inode, label)
+    file = HostFile(location, fd, flags & (O_ACCMODE | O_APPEND), inode.queue)
+    if file.terminal is not None and vfs.terminal is None and not closes:
         vfs.terminal = file
     return file

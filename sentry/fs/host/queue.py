@@ -42,6 +42,11 @@ class HostQueue(WaitQueue):
         super().remove(entry)
         self._watch(self._armed & self._wanted())
 
+    def close(self) -> None:
+        """The descriptor is about to be closed: nothing is watched any more."""
+        self._watch(0)
+        self._watchable = False
+
     def ready(self) -> int:
         """EPOLL* events that hold now; those that do not are watched for whoever wants them."""
         if not self._watchable:

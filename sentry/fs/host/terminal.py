@@ -47,7 +47,6 @@ class HostTerminal:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-
     def ioctl(self, caller: Caller, request: int, argument: int) -> int:
         """ioctl(2)."""
         if request in GETTERS:
