@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_NONBLOCK, O_RDWR
+from sentry.abi.fcntl import O_EXCL, O_NONBLOCK, O_RDWR
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDNORM
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
@@ -13,32 +13,47 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
+PIDFD_THREAD: Final = O_EXCL
 PIDFS_MAGIC: Final = 0x50494446
 _MODE: Final = 0o100600
 
 
 class PidFile(FileDescription):
-    """The process is `group`; any object with `is_zombie`, `pid_queue` and `tgid` will do."""
+    """The process is `group`; any object with `is_zombie`, `pid_queue` and `tgid` will do.
 
-    __slots__ = ("group",)
+    With `thread` (PIDFD_THREAD) it stands for that task alone.
+    """
+
+    __slots__ = ("group", "thread")
     can_poll = True
 
-    def __init__(self, vfs: Vfs, group: Any, nonblock: bool) -> None:
+    def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:
         fs = vfs.anon_fs("pidfs", PIDFS_MAGIC)
         inode = Inode(fs, vfs.new_ino(), _MODE, Owner(0, 0))
         queue: WaitQueue = group.pid_queue
         location = vfs.anon_location(inode, b"anon_inode:[pidfd]")
-        super().__init__(location, O_RDWR | (O_NONBLOCK if nonblock else 0), queue)
+        flags = O_RDWR | (O_NONBLOCK if nonblock else 0) | (PIDFD_THREAD if thread else 0)
+        super().__init__(location, flags, queue)
         self.group = group
+        self.thread = thread
+
+    @property
+    def ended(self) -> bool:
+        """There is nothing left to signal: the thread, or all threads, are gone."""
+        return self.group.is_zombie or (self.thread is not None and self.thread.dead)
 
     def poll(self) -> int:
         """Readable once every thread is gone; hung up once it was waited for."""
-        if not self.group.is_zombie:
+        if not self.ended:
             return 0
+        if self.thread is not None and self.thread is not self.group.leader:
+            return EPOLLIN | EPOLLRDNORM | EPOLLHUP
         gone = self.group.parent is None
         return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if gone else 0)
 
     def fdinfo(self) -> str:
         """The Pid line."""
-        pid = -1 if self.group.is_zombie and self.group.parent is None else self.group.tgid
+        pid = self.group.tgid if self.thread is None else self.thread.tid
+        if self.ended and (self.thread is not None or self.group.parent is None):
+            pid = -1
         return f"Pid:\t{pid}\nNSpid:\t{pid}\n"

@@ -142,6 +142,10 @@ class SignalFile(FileDescription):
             raise EAGAIN("no signal")
         return done
 
+    def seek(self, caller: Any, offset: int, whence: int) -> int:
+        """lseek(2): noop_llseek(), the position stays 0."""
+        return 0
+
     def poll(self) -> int:
         """Readable when a signal of the set is pending."""
         group = self._group()

@@ -149,6 +149,10 @@ class TimerFile(StreamFile):
             raise EAGAIN("not expired")
         return dest.put(self._count().to_bytes(TICKS_SIZE, "little"))
 
+    def seek(self, caller: Any, offset: int, whence: int) -> int:
+        """lseek(2): noop_llseek(), the position stays 0."""
+        return 0
+
     def poll(self) -> int:
         """Readable once it has expired."""
         ready = self._expired or self._ticks or self._canceled
@@ -161,7 +165,7 @@ class TimerFile(StreamFile):
         ticks = int.from_bytes(caller.mm.read(argument, TICKS_SIZE), "little")
         if not ticks:
             raise EINVAL("no ticks")
-        self._ticks = ticks
+        self._ticks = ticks - self._expired  # the expiry itself is counted by `_count`
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
         return 0
 

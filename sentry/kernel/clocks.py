@@ -49,10 +49,13 @@ COARSE_RESOLUTION_NS: Final = 4_000_000
 """A tick at CONFIG_HZ=250."""
 ALARMS: Final = (CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM)
 WALL_CLOCKS: Final = (CLOCK_REALTIME, CLOCK_TAI)
+OWN_CPU_CLOCKS: Final = (CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID)
 SLEEPABLE: Final = (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_TAI)
 
 # a negative clock id is (~pid << 3) | per-thread bit | kind: include/linux/posix-timers.h
 PER_THREAD: Final = 4
+FD_CLOCK, FD_CLOCK_MASK = 3, 7
+"""Ids of dynamic clocks (a descriptor of /dev/ptp0), of which there are none."""
 PROF, VIRT, SCHED = 0, 1, 2
 _USER_ONLY = {PROF: False, VIRT: True, SCHED: False}
 
@@ -130,7 +133,13 @@ def resolution_ns(task: Task, clock: int) -> int:
         return COARSE_RESOLUTION_NS
     if clock not in HOST_CLOCKS and cpu_clock(task, clock) is None:
         raise EINVAL(f"clock {clock}")
-    return 1
+    # what is not CPUCLOCK_SCHED is counted in ticks: posix_cpu_clock_getres()
+    return COARSE_RESOLUTION_NS if clock < 0 and clock & 3 != SCHED else 1
+
+
+def is_dynamic(clock: int) -> bool:
+    """The id stands for a descriptor: clockid_to_kclock(), kernel/time/posix-timers.c."""
+    return clock < 0 and clock & FD_CLOCK_MASK == FD_CLOCK
 
 
 def to_monotonic(clock: int, at_ns: int) -> int:

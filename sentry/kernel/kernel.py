@@ -57,6 +57,10 @@ class Uts:
         self.machine = b"x86_64"
         self.domainname = domainname
 
+    def copy(self) -> Uts:
+        """The names of a new UTS namespace."""
+        return Uts(self.nodename, self.domainname)
+
 
 class Kernel:
     """The state that all tasks share. Made by sentry.boot; everything runs on the loop's thread."""

@@ -31,22 +31,31 @@ class Pids:
         """The number given out last."""
         return self._last
 
-    def allocate(self) -> int:
-        """The next free number, as Linux cycles through them. EAGAIN at the ceiling of tasks."""
+    def is_taken(self, pid: int) -> bool:
+        """A task, a process, a group or a session has this number."""
+        return (
+            pid in self.tasks
+            or pid in self.groups
+            or pid in self.process_groups
+            or pid in self.sessions
+        )
+
+    def allocate(self, wanted: int = 0) -> int:
+        """The next free number, as Linux cycles through them; or `wanted`, which is free.
+
+        Raises: EAGAIN at the ceiling of tasks.
+        """
         if (
             len(self.tasks) + len(self.groups) >= self._ceiling * 2
             or len(self.tasks) >= self._ceiling
         ):
             raise EAGAIN("too many tasks")
+        if wanted:
+            return wanted
         pid = self._last
         while True:
             pid = pid + 1 if pid + 1 < PID_MAX else RESERVED_PIDS
-            if not (
-                pid in self.tasks
-                or pid in self.groups
-                or pid in self.process_groups
-                or pid in self.sessions
-            ):
+            if not self.is_taken(pid):
                 self._last = pid
                 return pid
 

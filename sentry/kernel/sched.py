@@ -14,12 +14,13 @@ from sentry.abi.resource import RLIMIT_NICE, RLIMIT_RTPRIO
 from sentry.abi.sched import (
     SCHED_BATCH,
     SCHED_DEADLINE,
+    SCHED_EXT,
     SCHED_FIFO,
     SCHED_IDLE,
     SCHED_NORMAL,
     SCHED_RR,
 )
-from sentry.errors import EINVAL, EPERM
+from sentry.errors import EBUSY, EINVAL, EPERM
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -28,6 +29,9 @@ REAL_TIME: Final = (SCHED_FIFO, SCHED_RR)
 FAIR: Final = (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE)
 MIN_NICE, MAX_NICE = -20, 19
 MAX_RT_PRIORITY: Final = 99
+MIN_RUNTIME_NS: Final = 1024
+MIN_PERIOD_NS, MAX_PERIOD_NS = 100_000, (1 << 22) * 1000
+MAX_BANDWIDTH: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,11 @@ class Sched:
         """What fork gives on: SCHED_RESET_ON_FORK drops privileges."""
         if not self.reset_on_fork:
             return self
-        nice = max(self.nice, 0)
+        urgent = self.policy in REAL_TIME or self.policy == SCHED_DEADLINE
+        nice = 0 if urgent else max(self.nice, 0)
         return replace(
-            self, policy=SCHED_NORMAL if self.policy in REAL_TIME else self.policy,
-            priority=0, nice=nice, reset_on_fork=False,
+            self, policy=SCHED_NORMAL if urgent else self.policy,
+            priority=0, nice=nice, reset_on_fork=False, deadline=(0, 0, 0),
         )  # fmt: skip
 
 
@@ -83,38 +88,94 @@ def may_nice(task: Task, target: Task, nice: int) -> bool:
     return 20 - nice <= target.rlimit(RLIMIT_NICE) or task.creds.has(CAP_SYS_NICE)
 
 
-def set_policy(task: Task, target: Task, policy: int, priority: int, reset: bool) -> None:
-    """sched_setscheduler(2), __sched_setscheduler(). Raises: EINVAL, EPERM."""
-    if policy not in (*REAL_TIME, *FAIR):
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What sched_setscheduler(2), sched_setparam(2) and sched_setattr(2) ask for."""
+
+    policy: int
+    priority: int = 0
+    nice: int | None = None
+    """None: as it is."""
+    reset_on_fork: bool = False
+    deadline: tuple[int, int, int] = (0, 0, 0)
+
+
+def set_policy(task: Task, target: Task, wanted: Wanted) -> None:
+    """__sched_setscheduler(), kernel/sched/syscalls.c. Raises: EINVAL, EPERM, EBUSY."""
+    policy, priority = wanted.policy, wanted.priority
+    if policy not in (*REAL_TIME, *FAIR, SCHED_DEADLINE):
         raise EINVAL(f"policy {policy}")
     if not 0 <= priority <= MAX_RT_PRIORITY or (policy in REAL_TIME) != bool(priority):
         raise EINVAL(f"priority {priority}")
-    old = of(target)
+    if policy == SCHED_DEADLINE:
+        _check_deadline(*wanted.deadline)
     if not task.creds.has(CAP_SYS_NICE):
-        _check_unprivileged(task, target, policy, priority)
-        if old.reset_on_fork and not reset:
-            raise EPERM("SCHED_RESET_ON_FORK stays")
-    change(target, policy=policy, priority=priority, reset_on_fork=reset)
-
-
-def _check_unprivileged(task: Task, target: Task, policy: int, priority: int) -> None:
+        _check_unprivileged(task, target, wanted)
     old = of(target)
+    if policy == SCHED_DEADLINE:
+        _check_bandwidth(task, target, wanted.deadline)
+    nice = wanted.nice if wanted.nice is not None and policy in FAIR else old.nice
+    change(
+        target, policy=policy, priority=priority, nice=nice,
+        reset_on_fork=wanted.reset_on_fork, deadline=wanted.deadline,
+    )  # fmt: skip
+
+
+def _check_deadline(runtime: int, deadline: int, period: int) -> None:
+    """__checkparam_dl(), kernel/sched/deadline.c. EINVAL."""
+    period = period or deadline
+    if (
+        not deadline
+        or runtime < MIN_RUNTIME_NS
+        or (deadline | period) >> 63
+        or not runtime <= deadline <= period
+        or not MIN_PERIOD_NS <= period <= MAX_PERIOD_NS
+    ):
+        raise EINVAL(f"deadline {runtime} {deadline} {period}")
+
+
+def _check_bandwidth(task: Task, target: Task, wanted: tuple[int, int, int]) -> None:
+    """A share of 95 % of all CPUs may be promised, to tasks that may use all. EPERM, EBUSY."""
+    kernel = task.kernel
+    affinity = of(target).affinity
+    if affinity is not None and affinity != (1 << kernel.cpus) - 1:
+        raise EPERM("affinity")
+    promised = sum(
+        runtime / (period or deadline)
+        for other in kernel.pids.tasks.values()
+        if other is not target and of(other).policy == SCHED_DEADLINE
+        for runtime, deadline, period in (of(other).deadline,)
+    )
+    if promised + wanted[0] / (wanted[2] or wanted[1]) > MAX_BANDWIDTH * kernel.cpus:
+        raise EBUSY("no CPU time left")
+
+
+def _check_unprivileged(task: Task, target: Task, wanted: Wanted) -> None:
+    """user_check_sched_setscheduler(). EPERM."""
+    old, policy, priority = of(target), wanted.policy, wanted.priority
+    nice = old.nice if wanted.nice is None else wanted.nice
+    if policy in FAIR and nice < old.nice and not may_nice(task, target, nice):
+        raise EPERM("RLIMIT_NICE")
     if policy in REAL_TIME:
         limit = target.rlimit(RLIMIT_RTPRIO)
         if policy != old.policy and not limit:
             raise EPERM("RLIMIT_RTPRIO")
         if priority > old.priority and priority > limit:
             raise EPERM("RLIMIT_RTPRIO")
+    if policy == SCHED_DEADLINE:
+        raise EPERM("SCHED_DEADLINE")
     if old.policy == SCHED_IDLE != policy and not may_nice(task, target, old.nice):
         raise EPERM("RLIMIT_NICE")
     if not may_change(task, target):
         raise EPERM("another user's")
+    if old.reset_on_fork and not wanted.reset_on_fork:
+        raise EPERM("SCHED_RESET_ON_FORK stays")
 
 
 def priority_range(policy: int) -> tuple[int, int]:
     """sched_get_priority_min(2), _max(2). Raises: EINVAL."""
     if policy in REAL_TIME:
         return 1, MAX_RT_PRIORITY
-    if policy in (*FAIR, SCHED_DEADLINE):
+    if policy in (*FAIR, SCHED_DEADLINE, SCHED_EXT):
         return 0, 0
     raise EINVAL(f"policy {policy}")

@@ -64,12 +64,12 @@ class Task:
         "ctx",
         "dead",
         "exit_signal",
+        "faults",
         "fiber",
         "files",
         "fs",
         "group",
         "io_calls",
-        "keep_caps",
         "kernel",
         "mm",
         "mounts",
@@ -85,6 +85,7 @@ class Task:
         "sched",
         "seccomp",
         "sem_undo",
+        "sleeps",
         "start_ns",
         "stopped",
         "sys_time_ns",
@@ -92,7 +93,7 @@ class Task:
         "timer_slack_ns",
         "trace",
         "trap",
-        "user_time_ns",
+        "uts",
         "vfork_done",
         "work",
     )  # fmt: skip
@@ -144,12 +145,16 @@ class Task:
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
-        self.keep_caps = False
+        self.uts = kernel.uts
+        """The names of the machine as this task sees them: its UTS namespace."""
         self.timer_slack_ns = 50_000
         self.io_calls = 0
+        self.faults = 0
+        """Page faults that cost an exit (ru_minflt)."""
+        self.sleeps = 0
+        """Calls that had to wait (ru_nvcsw)."""
         self.start_ns = time.monotonic_ns()
         self.sys_time_ns = 0
-        self.user_time_ns = 0
         ctx.owner = self
 
     def __repr__(self) -> str:
@@ -179,6 +184,7 @@ class Task:
                     self._call(number & 0xFFFFFFFF, rdi, rsi, rdx, r10, r8, r9)
             elif kind == ExitKind.FAULT:
                 self.kernel.counters.faults += 1
+                self.faults += 1
                 self._fault(ctx)
             elif kind == ExitKind.INTERRUPTED:
                 self.finish()
@@ -215,6 +221,7 @@ class Task:
 
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
+        self.sleeps += 1
         self.fiber = self.kernel.loop.spawn(coro, self, self._call_done)
         if self.work:
             task_signals.wake_for_work(self)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_NPROC
 from sentry.abi.sched import (
     CLONE_CHILD_CLEARTID,
@@ -34,14 +34,16 @@ from sentry.abi.sched import (
     CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
+    SCHED_DEADLINE,
 )
-from sentry.errors import EAGAIN, EFAULT, EINVAL, EMFILE, ENOSYS, EPERM, Errno
+from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
-from sentry.kernel import signal_send, sysv_ipc, timers
+from sentry.kernel import sched, signal_send, sysv_ipc, timers
+from sentry.kernel.pids import PID_MAX
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.sysv_undo import shared_undo
 from sentry.kernel.task import Task
-from sentry.kernel.task_exit import condemn, exit_group
+from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.work import WORK_STOP
 from sentry.platform.interface import TASK_SIZE, Reg
@@ -72,6 +74,8 @@ class CloneArgs:
     child_tid: int = 0
     pidfd: int = 0
     set_tid: tuple[int, ...] = ()
+    cgroup: int = -1
+    """CLONE_INTO_CGROUP: a descriptor of a cgroup directory."""
 
 
 def check(task: Task, args: CloneArgs) -> None:
@@ -85,12 +89,17 @@ def check(task: Task, args: CloneArgs) -> None:
         or (flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID))
         or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
         or (flags & CLONE_PARENT and task.group is task.kernel.init)
-        or (flags & CLONE_PIDFD and flags & (CLONE_DETACHED | CLONE_THREAD))
+        or (flags & CLONE_PIDFD and flags & CLONE_DETACHED)
+        or (
+            flags & CLONE_PIDFD
+            and flags & CLONE_PARENT_SETTID
+            and args.pidfd == args.parent_tid
+        )
     )
     if bad:
         raise EINVAL(f"clone flags {flags:#x}")
-    if flags & CLONE_INTO_CGROUP:
-        raise ENOSYS("CLONE_INTO_CGROUP")
+    if sched.of(task).policy == SCHED_DEADLINE and not sched.of(task).reset_on_fork:
+        raise EAGAIN("SCHED_DEADLINE is not inherited")
     if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has(CAP_SYS_ADMIN)):
         raise EPERM("namespaces")
     if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS)):
@@ -111,31 +120,61 @@ def check_limit(task: Task) -> None:
         raise EAGAIN("RLIMIT_NPROC")
 
 
+def check_number(task: Task, wanted: tuple[int, ...]) -> int:
+    """clone3(2) set_tid: the id that the child is to have; 0: any. EINVAL, EPERM, EEXIST."""
+    if not wanted:
+        return 0
+    pids = task.kernel.pids
+    if len(wanted) > 1 or not 1 <= wanted[0] < PID_MAX:
+        raise EINVAL(f"set_tid {wanted}")
+    if not (task.creds.has(CAP_SYS_ADMIN) or task.creds.has(CAP_CHECKPOINT_RESTORE)):
+        raise EPERM("CAP_CHECKPOINT_RESTORE")
+    if pids.is_taken(wanted[0]):
+        raise EEXIST(f"pid {wanted[0]}")
+    return wanted[0]
+
+
+def touch(task: Task, args: CloneArgs) -> None:
+    """Have the words in memory that clone stores to: nothing may fail half-way for want of a page.
+
+    Raises: EFAULT and EMFILE where a pidfd has no place; NeedsFault.
+    """
+    if args.flags & CLONE_PIDFD:
+        task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+        if task.mm.buffer_out(args.pidfd, 4).count < 4:
+            raise EFAULT(f"pidfd {args.pidfd:#x}")
+    for flag, addr in (
+        (CLONE_PARENT_SETTID, args.parent_tid),
+        (CLONE_CHILD_SETTID, args.child_tid),
+    ):
+        if args.flags & flag:
+            with suppress(EFAULT):  # as Linux: these two stores are not checked
+                task.mm.buffer_out(addr, 4)
+
+
 async def clone(task: Task, args: CloneArgs) -> int:
     """Make the child, start it, and give its id. Raises: EINVAL, EAGAIN, EPERM, ENOMEM, EFAULT."""
     check(task, args)
     check_limit(task)
-    child = make(task, args)
+    number = check_number(task, args.set_tid)
+    touch(task, args)
+    if args.flags & CLONE_INTO_CGROUP:
+        task.files.get_raw(args.cgroup)
+        raise EBADF("there are no cgroups that a process could be born into")
+    child = make(task, args, number)
     number = child.tid
-    try:
-        if args.flags & CLONE_PIDFD:
-            pidfd = PidFile(task.kernel.vfs, child.group, False)
-            limit = task.rlimit(RLIMIT_NOFILE)
-            descriptor = task.files.install(pidfd, limit, cloexec=True)
-            try:
-                task.mm.write(args.pidfd, struct.pack("<i", descriptor))
-            except Errno:
-                task.files.close(task, descriptor)
-                raise
-        if args.flags & CLONE_PARENT_SETTID:
-            task.mm.write(args.parent_tid, struct.pack("<i", number))
-    except (EFAULT, EMFILE):
-        if args.flags & CLONE_PIDFD:
-            undo(child)
-            raise
+    word = struct.pack("<i", number)
+    if args.flags & CLONE_PIDFD:
+        pidfd = PidFile(task.kernel.vfs, child.group, False, thread_of(args, child))
+        descriptor = task.files.install(pidfd, task.rlimit(RLIMIT_NOFILE), cloexec=True)
+        with suppress(EFAULT):
+            task.mm.write(args.pidfd, struct.pack("<i", descriptor))
+    if args.flags & CLONE_PARENT_SETTID:
+        with suppress(EFAULT):
+            task.mm.write(args.parent_tid, word)
     if args.flags & CLONE_CHILD_SETTID:
-        with suppress(EFAULT):  # as Linux: put_user in the child is not checked
-            child.mm.write(args.child_tid, struct.pack("<i", number))
+        with suppress(EFAULT):
+            child.mm.write(args.child_tid, word)
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
@@ -153,10 +192,15 @@ async def clone(task: Task, args: CloneArgs) -> int:
     return number
 
 
-def make(task: Task, args: CloneArgs) -> Task:
-    """The child, known to everybody but not yet running."""
+def thread_of(args: CloneArgs, child: Task) -> Task | None:
+    """Whom a pidfd of CLONE_PIDFD means: with CLONE_THREAD the thread, else the process."""
+    return child if args.flags & CLONE_THREAD else None
+
+
+def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
+    """The child, known to everybody but not yet running; `number`: the id it shall have."""
     kernel, flags = task.kernel, args.flags
-    tid = kernel.pids.allocate()
+    tid = kernel.pids.allocate(number)
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
@@ -181,7 +225,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     child.comm = task.comm
     child.blocked = task.blocked
     child.no_new_privs = task.no_new_privs
-    child.keep_caps = task.keep_caps
+    child.uts = task.uts.copy() if flags & CLONE_NEWUTS else task.uts
     child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:
         child.sem_undo = shared_undo(task)
@@ -197,7 +241,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     regs = ctx.regs
     regs[Reg.RAX] = 0
     if args.stack:
-        regs[Reg.RSP] = args.stack
+        regs[Reg.RSP] = args.stack & (1 << 64) - 1
     if flags & CLONE_SETTLS:
         regs[Reg.FS_BASE] = args.tls
     group.tasks.append(child)
@@ -252,13 +296,6 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
 def cleared(actions: SignalActions) -> SignalActions:
     """CLONE_CLEAR_SIGHAND: handlers become default, ignored signals stay so."""
     return actions.reset_for_exec()
-
-
-def undo(child: Task) -> None:
-    """The child must not run after all: it dies before its first instruction, unheard of."""
-    child.group.exit_signal = 0
-    exit_group(child.group, 9)
-    child.finish()
 
 
 def first_task(kernel: Kernel, task: Task) -> None:

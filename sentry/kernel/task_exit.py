@@ -73,14 +73,13 @@ def _leave(task: Task) -> None:
         kernel.log.bug(f"exit of {task!r}", error)
     task_stops.thread_leaves(task)
     group = task.group
-    usage = group.dead_usage
-    usage.user_ns += task.ctx.cpu_time_ns()
-    usage.sys_ns += task.sys_time_ns
+    group.dead_usage.count(task)
     task.ctx.destroy()
     task.fiber = None
     kernel.pids.tasks.pop(task.tid, None)
     group.tasks.remove(task)
     group.last_uid = task.creds.uid
+    group.pid_queue.notify()
     if group.execing is not None:
         group.child_queue.notify()
     if not group.tasks:
@@ -141,7 +140,7 @@ def announce(group: ThreadGroup) -> None:
             action.handler == SIG_IGN or action.flags & SA_NOCLDWAIT
         ):
             autoreap = True
-        if group.exit_signal and not (autoreap and action.handler == SIG_IGN):
+        if 0 < group.exit_signal <= signals.NSIG and not (autoreap and action.handler == SIG_IGN):
             signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
         reap(group)

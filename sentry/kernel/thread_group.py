@@ -56,16 +56,26 @@ class ProcessGroup:
 class Usage:
     """What getrusage(2) counts of the dead and the waited-for, in ns and numbers."""
 
-    __slots__ = ("inblock", "majflt", "maxrss", "minflt", "oublock", "sys_ns", "user_ns")
+    __slots__ = (
+        "inblock", "majflt", "maxrss", "minflt", "nivcsw", "nvcsw", "oublock", "sys_ns", "user_ns",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.user_ns = self.sys_ns = self.maxrss = self.minflt = self.majflt = 0
-        self.inblock = self.oublock = 0
+        self.inblock = self.oublock = self.nvcsw = self.nivcsw = 0
+
+    def count(self, task: Task) -> None:
+        """Add what a thread has used so far."""
+        self.user_ns += task.ctx.cpu_time_ns()
+        self.sys_ns += task.sys_time_ns
+        self.minflt += task.faults
+        self.nvcsw += task.sleeps
 
     def add(self, other: Usage) -> None:
         """Sum everything but the resident set's maximum, which is a maximum."""
-        for name in ("user_ns", "sys_ns", "minflt", "majflt", "inblock", "oublock"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in self.__slots__:
+            if name != "maxrss":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
         self.maxrss = max(self.maxrss, other.maxrss)
 
 

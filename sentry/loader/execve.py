@@ -88,7 +88,6 @@ def _commit(task: Task, image: Image) -> None:
     group.posix_timers.clear()
     task.altstack = (0, 2, 0)
     task.restart_block = None
-    task.keep_caps = False
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
     task.creds = image.creds
     task.comm = image.comm

@@ -37,7 +37,7 @@ KNOWN = OF_A_PROCESS | OTHER_NAMESPACES | CLONE_FILES | CLONE_FS | CLONE_NEWNS |
 KNOWN |= CLONE_SYSVSEM
 
 
-@syscall(272, partial="of the namespaces only that of mounts")
+@syscall(272, partial="of the namespaces those of mounts and of the machine's names")
 def sys_unshare(task: Task, flags: Size) -> None:
     """unshare(2): check_unshare_flags(), ksys_unshare()."""
     if flags & ~KNOWN:
@@ -47,14 +47,16 @@ def sys_unshare(task: Task, flags: Size) -> None:
     namespaces = flags & (OTHER_NAMESPACES | CLONE_NEWNS | CLONE_NEWUTS)
     if flags & CLONE_NEWUSER or (namespaces and not task.creds.has(CAP_SYS_ADMIN)):
         raise EPERM("namespaces")
-    if namespaces & ~CLONE_NEWNS:
+    if namespaces & OTHER_NAMESPACES:
         raise EINVAL("this kind of namespace is not supported")
     if flags & (CLONE_FS | CLONE_NEWNS):
         task.fs = task.fs.copy()
-    if flags & CLONE_SYSVSEM:
-        leave_semaphores(task)
     if flags & CLONE_FILES and task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.copy()
+    if flags & CLONE_SYSVSEM:
+        leave_semaphores(task)
+    if flags & CLONE_NEWUTS:
+        task.uts = task.uts.copy()
     if flags & CLONE_NEWNS:
         task.mounts = task.mounts.copy([task.fs])

@@ -42,7 +42,7 @@ CHUNK = 1 << 20
 @syscall(63)
 def sys_uname(task: Task, name: UtsnameOut) -> None:
     """uname(2): with personality(2)'s PER_LINUX32 (the machine) and UNAME26 (the release)."""
-    uts, personality = task.kernel.uts, task.group.personality
+    uts, personality = task.uts, task.group.personality
     release, machine = uts.release, uts.machine
     if personality & UNAME26:
         release = b"2.6.%d" % (int(release.split(b".")[1]) + 60)
@@ -63,13 +63,13 @@ def read_name(task: Task, name: UserIn, length: int) -> bytes:
 @syscall(170)
 def sys_sethostname(task: Task, name: UserIn, length: Int) -> None:
     """sethostname(2)."""
-    task.kernel.uts.nodename = read_name(task, name, length)
+    task.uts.nodename = read_name(task, name, length)
 
 
 @syscall(171)
 def sys_setdomainname(task: Task, name: UserIn, length: Int) -> None:
     """setdomainname(2)."""
-    task.kernel.uts.domainname = read_name(task, name, length)
+    task.uts.domainname = read_name(task, name, length)
 
 
 @syscall(99)

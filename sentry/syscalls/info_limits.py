@@ -22,7 +22,7 @@ from sentry.kernel.task import Task
 from sentry.kernel.thread_group import Usage
 from sentry.kernel.timers import watch_cpu_limit
 from sentry.syscalls.args import StructOut, show_choice, signed, struct_in, struct_out, unsigned
-from sentry.syscalls.process import put_usage
+from sentry.syscalls.process import pack_usage
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Pid
 
@@ -104,8 +104,7 @@ def running_usage(group: ThreadGroup) -> Usage:
     usage = Usage()
     usage.add(group.dead_usage)
     for task in group.tasks:
-        usage.user_ns += task.ctx.cpu_time_ns()
-        usage.sys_ns += task.sys_time_ns
+        usage.count(task)
     usage.maxrss = max(usage.maxrss, max_rss_kib(group))
     return usage
 
@@ -118,15 +117,15 @@ def max_rss_kib(group: ThreadGroup) -> int:
 
 @syscall(98)
 def sys_getrusage(task: Task, who: Who, usage: RusageOut) -> None:
-    """getrusage(2): context switches and block operations are not counted."""
+    """getrusage(2): block operations are not counted."""
     if who == RUSAGE_SELF:
         result = running_usage(task.group)
     elif who == RUSAGE_CHILDREN:
         result = task.group.reaped_usage
     elif who == RUSAGE_THREAD:
         result = Usage()
-        result.user_ns, result.sys_ns = task.ctx.cpu_time_ns(), task.sys_time_ns
+        result.count(task)
         result.maxrss = max_rss_kib(task.group)
     else:
         raise EINVAL(f"who {who}")
-    put_usage(usage, result)
+    task.mm.write(usage.addr, pack_usage(result))

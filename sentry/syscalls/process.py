@@ -6,30 +6,33 @@ import struct
 from typing import TYPE_CHECKING, Annotated
 
 from sentry.abi import sched as sched_abi
-from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
 from sentry.abi.resource import RUSAGE
 from sentry.abi.sched import (
     CLONE_ARGS,
     CLONE_CLEAR_SIGHAND,
     CLONE_DETACHED,
     CLONE_INTO_CGROUP,
-    CLONE_PARENT_SETTID,
-    CLONE_PIDFD,
+    CLONE_NEWTIME,
+    CLONE_PARENT,
+    CLONE_THREAD,
     CLONE_VFORK,
     CLONE_VM,
     CSIGNAL,
 )
 from sentry.abi.signal import SIGCHLD
-from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WSTOPPED
-from sentry.errors import E2BIG, EINVAL, EPERM, ESRCH
+from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WSTOPPED
+from sentry.errors import E2BIG, EAGAIN, EINVAL, ESRCH
 from sentry.kernel import task_exit, waiting
-from sentry.kernel.signals import SigInfo
+from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import GONE, Task
 from sentry.kernel.task_clone import CloneArgs, clone
 from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
+from sentry.mm.errors import NeedsFault
+from sentry.platform.interface import TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, signed, struct_out, unsigned
-from sentry.syscalls.pidfd import group_of
+from sentry.syscalls.pidfd import target_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
@@ -39,6 +42,7 @@ from sentry.vfs.exec import close_exec, open_exec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentry.abi.sched import CloneArgs as ClonedArgs
     from sentry.kernel.thread_group import ThreadGroup
 
 CloneFlags = Annotated[
@@ -51,6 +55,8 @@ WaitOptions = Annotated[int, signed(32)]
 MAX_ARG_STRLEN = 131072
 MAX_ARG_STRINGS = 0x7FFFFFFF
 CLONE_ARGS_SIZE_VER0 = 64
+MAX_PID_NS_LEVEL = 32
+INT_MAX = 0x7FFFFFFF
 PAGE_SIZE = 4096
 
 
@@ -72,10 +78,6 @@ async def sys_clone(
 ) -> int:
     """clone(2): the low byte of `flags` is the exit signal; a pidfd goes to `parent_tid`."""
     rest = flags & ~CSIGNAL & 0xFFFFFFFF
-    if rest & CLONE_PIDFD and rest & CLONE_PARENT_SETTID and parent_tid:
-        raise EINVAL("one pointer for two results")
-    if rest & (CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP):
-        rest &= 0xFFFFFFFF
     args = CloneArgs(rest, flags & CSIGNAL, stack, tls, parent_tid, child_tid, pidfd=parent_tid)
     return await clone(task, args)
 
@@ -91,21 +93,36 @@ async def sys_clone3(task: Task, args: UserInArg, size: Size) -> int:
     if any(data[CLONE_ARGS.size :]):
         raise E2BIG("unknown fields are set")
     a = CLONE_ARGS.unpack(data.ljust(CLONE_ARGS.size, b"\0"))
-    known = 0xFFFFFFFF | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
-    if a.flags & ~known or a.flags & (CLONE_DETACHED | CSIGNAL) or a.exit_signal & ~CSIGNAL:
-        raise EINVAL("flags")
-    if bool(a.stack) != bool(a.stack_size) or a.exit_signal > 64:
-        raise EINVAL("stack")
-    if a.flags & sched_abi.CLONE_THREAD and a.exit_signal:
-        raise EINVAL("exit_signal of a thread")
-    if a.set_tid_size > 32 or bool(a.set_tid) != bool(a.set_tid_size):
-        raise EINVAL("set_tid")
-    if a.set_tid_size:
-        raise EPERM("set_tid")
+    wanted = check_clone3(task, a, size)
     top = a.stack + a.stack_size
     return await clone(
-        task, CloneArgs(a.flags, a.exit_signal, top, a.tls, a.parent_tid, a.child_tid, a.pidfd)
+        task,
+        CloneArgs(
+            a.flags, a.exit_signal, top, a.tls, a.parent_tid, a.child_tid, a.pidfd, wanted, a.cgroup
+        ),
     )
+
+
+def check_clone3(task: Task, a: ClonedArgs, size: int) -> tuple[int, ...]:
+    """copy_clone_args_from_user(), clone3_args_valid(): gives set_tid. EINVAL, EFAULT."""
+    if a.set_tid_size > MAX_PID_NS_LEVEL or bool(a.set_tid) != bool(a.set_tid_size):
+        raise EINVAL("set_tid")
+    if a.exit_signal > NSIG:
+        raise EINVAL("exit_signal")
+    if a.flags & CLONE_INTO_CGROUP and (a.cgroup > INT_MAX or size < CLONE_ARGS.size):
+        raise EINVAL("cgroup")
+    wanted: tuple[int, ...] = ()
+    if a.set_tid_size:
+        count = a.set_tid_size
+        wanted = struct.unpack(f"<{count}i", task.mm.read(a.set_tid, count * 4))
+    known = 0xFFFFFFFF | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP
+    if a.flags & ~known or a.flags & (CLONE_DETACHED | CSIGNAL & ~CLONE_NEWTIME):
+        raise EINVAL("flags")
+    if a.flags & (CLONE_THREAD | CLONE_PARENT) and a.exit_signal:
+        raise EINVAL("exit_signal of a thread")
+    if bool(a.stack) != bool(a.stack_size) or a.stack + a.stack_size > TASK_SIZE:
+        raise EINVAL("stack")
+    return wanted
 
 
 def read_strings(task: Task, addr: int) -> list[bytes]:
@@ -189,10 +206,21 @@ async def sys_wait4(
     if report is None:
         return 0
     if status:
-        status.put(struct.pack("<I", report.status))
+        await write_late(task, status.addr, struct.pack("<I", report.status))
     if usage:
-        put_usage(usage, report.usage)
+        await write_late(task, usage.addr, pack_usage(report.usage))
     return report.pid
+
+
+async def write_late(task: Task, addr: int, data: bytes) -> None:
+    """Store a result that cannot be had again: a page that must be read first is waited for."""
+    while True:
+        try:
+            task.mm.write(addr, data)
+        except NeedsFault as need:
+            await need.coroutine
+        else:
+            return
 
 
 def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
@@ -205,13 +233,13 @@ def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
     return lambda child: child.process_group.pgid == wanted
 
 
-def put_usage(out: StructOut, usage: Usage) -> None:
+def pack_usage(usage: Usage) -> bytes:
     """struct rusage; what Linux does not keep is 0."""
-    out.put(
+    return RUSAGE.pack(
         usage.user_ns // 10**9, usage.user_ns % 10**9 // 1000,
         usage.sys_ns // 10**9, usage.sys_ns % 10**9 // 1000,
         usage.maxrss, 0, 0, 0, usage.minflt, usage.majflt, 0,
-        usage.inblock, usage.oublock, 0, 0, 0, 0, 0,
+        usage.inblock, usage.oublock, 0, 0, 0, usage.nvcsw, usage.nivcsw,
     )  # fmt: skip
 
 
@@ -222,6 +250,7 @@ async def sys_waitid(
     """waitid(2): the raw call also fills struct rusage."""
     if options & ~waiting.WAITID_OPTIONS or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise EINVAL("options")
+    impatient = False
     if kind == P_ALL:
         matches = matcher(task, -1)
     elif kind == P_PID:
@@ -235,19 +264,23 @@ async def sys_waitid(
     elif kind == P_PIDFD:
         if pid < 0:
             raise EINVAL("pidfd")
-        wanted = group_of(task, pid)
+        group, thread, file = target_of(task, pid)
+        wanted = group if thread is None or thread is group.leader else None
         matches = lambda child: child is wanted  # noqa: E731
+        impatient = bool(file.flags & O_NONBLOCK) and not options & WNOHANG
     else:
         raise EINVAL("idtype")
-    report = await waiting.wait(task, matches, options)
+    report = await waiting.wait(task, matches, options | (WNOHANG if impatient else 0))
+    if report is None and impatient:
+        raise EAGAIN("no change of state yet")
     if report is not None and usage:
-        put_usage(usage, report.usage)
+        await write_late(task, usage.addr, pack_usage(report.usage))
     if info:
         if report is None:
-            info.put(bytes(12), 0)
-            info.put(bytes(12), 12)
+            data = bytes(28)
         else:
-            info.put(SigInfo.waitid(report.code, report.pid, report.uid, report.value).pack())
+            data = SigInfo.waitid(report.code, report.pid, report.uid, report.value).pack()[:28]
+        await write_late(task, info.addr, data)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +12,17 @@ from sentry.abi.resource import PRIO_PGRP, PRIO_PROCESS, PRIO_USER
 from sentry.abi.sched import (
     SCHED_ATTR,
     SCHED_ATTR_SIZE_VER0,
+    SCHED_ATTR_SIZE_VER1,
     SCHED_DEADLINE,
     SCHED_FLAG_ALL,
     SCHED_FLAG_KEEP_PARAMS,
     SCHED_FLAG_KEEP_POLICY,
     SCHED_FLAG_RESET_ON_FORK,
+    SCHED_FLAG_UTIL_CLAMP,
     SCHED_RESET_ON_FORK,
     SCHED_RR,
 )
-from sentry.errors import E2BIG, EACCES, EINVAL, EPERM, ESRCH
+from sentry.errors import E2BIG, EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from sentry.kernel import sched
 from sentry.kernel.clocks import NS
 from sentry.kernel.task import Task
@@ -83,7 +86,8 @@ def sys_sched_setscheduler(task: Task, pid: Pid, policy: Policy, param: Addr) ->
     priority = _read_priority(task, param)
     target = _find(task, pid)
     reset = bool(policy & SCHED_RESET_ON_FORK)
-    sched.set_policy(task, target, policy & ~SCHED_RESET_ON_FORK, priority, reset)
+    wanted = sched.Wanted(policy & ~SCHED_RESET_ON_FORK, priority, reset_on_fork=reset)
+    sched.set_policy(task, target, wanted)
 
 
 def _read_priority(task: Task, param: int) -> int:
@@ -98,7 +102,9 @@ def sys_sched_setparam(task: Task, pid: Pid, param: Addr) -> None:
     priority = _read_priority(task, param)
     target = _find(task, pid)
     old = sched.of(target)
-    sched.set_policy(task, target, old.policy, priority, old.reset_on_fork)
+    sched.set_policy(
+        task, target, sched.Wanted(old.policy, priority, reset_on_fork=old.reset_on_fork)
+    )
 
 
 @syscall(143)
@@ -138,24 +144,24 @@ def sys_sched_setattr(task: Task, pid: Pid, attr: Addr, flags: UInt) -> None:
     if not attr or pid < 0 or flags:
         raise EINVAL("arguments")
     a = _read_attr(task, attr)
-    if a.sched_flags & ~SCHED_FLAG_ALL:
-        raise EINVAL("sched_flags")
+    if a.sched_policy >> 31:
+        raise EINVAL("policy")
     target = _find(task, pid)
     old = sched.of(target)
-    policy = old.policy if a.sched_flags & SCHED_FLAG_KEEP_POLICY else a.sched_policy
-    if policy == SCHED_DEADLINE:
-        raise EPERM("SCHED_DEADLINE")
-    keep = a.sched_flags & SCHED_FLAG_KEEP_PARAMS
-    priority = old.priority if keep else a.sched_priority
-    nice = old.nice if keep else a.sched_nice
-    if not sched.MIN_NICE <= nice <= sched.MAX_NICE:
-        nice = min(max(nice, sched.MIN_NICE), sched.MAX_NICE)
-    if policy in sched.FAIR and nice < old.nice and not sched.may_nice(task, target, nice):
-        raise EPERM("RLIMIT_NICE")
-    reset = bool(a.sched_flags & SCHED_FLAG_RESET_ON_FORK)
-    sched.set_policy(task, target, policy, priority, reset)
-    if policy in sched.FAIR:
-        sched.change(target, nice=nice)
+    policy, reset = a.sched_policy, bool(a.sched_flags & SCHED_FLAG_RESET_ON_FORK)
+    if a.sched_flags & SCHED_FLAG_KEEP_POLICY:
+        policy, reset = old.policy, old.reset_on_fork
+    if a.sched_flags & ~SCHED_FLAG_ALL:
+        raise EINVAL("sched_flags")
+    priority, nice = a.sched_priority, min(max(a.sched_nice, sched.MIN_NICE), sched.MAX_NICE)
+    deadline = (a.sched_runtime, a.sched_deadline, a.sched_period)
+    if a.sched_flags & SCHED_FLAG_KEEP_PARAMS:
+        priority, nice, deadline = old.priority, old.nice, old.deadline
+    if policy != SCHED_DEADLINE:
+        deadline = (0, 0, 0)
+    if a.sched_flags & SCHED_FLAG_UTIL_CLAMP:
+        raise EOPNOTSUPP("utilization clamps")
+    sched.set_policy(task, target, sched.Wanted(policy, priority, nice, reset, deadline))
 
 
 def _read_attr(task: Task, addr: int) -> abi.SchedAttr:
@@ -166,6 +172,9 @@ def _read_attr(task: Task, addr: int) -> abi.SchedAttr:
     data = task.mm.read(addr, size)
     if any(data[SCHED_ATTR.size :]):
         _write_size(task, addr)
+    (flags,) = struct.unpack_from("<Q", data, 8)
+    if flags & SCHED_FLAG_UTIL_CLAMP and size < SCHED_ATTR_SIZE_VER1:
+        raise EINVAL("clamps without room for them")
     return SCHED_ATTR.unpack(data[: SCHED_ATTR.size].ljust(SCHED_ATTR.size, b"\0"))
 
 
@@ -183,9 +192,9 @@ def sys_sched_getattr(task: Task, pid: Pid, attr: Addr, size: UInt, flags: UInt)
     length = min(size, SCHED_ATTR.size)
     reset = SCHED_FLAG_RESET_ON_FORK if s.reset_on_fork else 0
     fair = s.policy in sched.FAIR
-    runtime = SLICE_NS if fair else 0
+    times = (SLICE_NS, 0, 0) if fair else s.deadline
     data = SCHED_ATTR.pack(
-        length, s.policy, reset, s.nice if fair else 0, s.priority, runtime, 0, 0, 0, 1024
+        length, s.policy, reset, s.nice if fair else 0, s.priority, *times, 0, 1024
     )
     task.mm.write(attr, data[:length])
 
@@ -303,6 +312,7 @@ def _io_targets(task: Task, which: int, who: int) -> list[Task]:
 @syscall(251)
 def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
     """ioprio_set(2)."""
+    value &= 0xFFFF
     kind, level = value >> 13 & 7, value & 7
     if kind == RT_CLASS and not task.creds.has(CAP_SYS_NICE):
         raise EPERM("real-time class")
@@ -316,11 +326,16 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
 
 @syscall(252)
 def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
-    """ioprio_get(2): the best of them; without one of its own a task has what its nice gives."""
+    """ioprio_get(2): the best of them; one without its own counts as what its nice gives.
+
+    Of a single process it is what was set: get_task_raw_ioprio(), block/ioprio.c.
+    """
     best = None
     for target in _io_targets(task, which, who):
         s = sched.of(target)
-        value = s.ioprio or BE_CLASS << 13 | (s.nice + 20) // 5
+        value = s.ioprio
+        if which != WHO_PROCESS and not value:
+            value = BE_CLASS << 13 | (s.nice + 20) // 5
         best = value if best is None else min(best, value)
     if best is None:
         raise ESRCH("nobody")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
-from sentry.abi.signal import SI_TKILL, SI_USER, SIGCONT
+from sentry.abi.signal import SI_TKILL, SIGCONT
 from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import may_signal, send_to_group, send_to_task
-from sentry.syscalls.pidfd import group_of
+from sentry.syscalls.pidfd import target_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Pid, Signal, UInt
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 SIGINFO_SIZE = 128
+PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP = 1, 2, 4
+SCOPES = (0, PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP)
+"""Flags of pidfd_send_signal(2): at most one of them."""
 
 
 def find_group(task: Task, pid: int) -> ThreadGroup:
@@ -104,12 +107,18 @@ def _kill_everybody(task: Task, info: SigInfo) -> None:
 
 
 def _send_to_thread(task: Task, tgid: int, tid: int, info: SigInfo) -> None:
-    """do_send_specific(): `tgid` 0 is not checked."""
-    target = task.kernel.pids.tasks.get(tid)
-    if target is None or (tgid and target.group.tgid != tgid):
+    """do_send_specific(): `tgid` 0 is not checked. A leader that has ended can still be meant."""
+    pids = task.kernel.pids
+    target = pids.tasks.get(tid)
+    group = target.group if target is not None else pids.groups.get(tid)
+    if group is None or (tgid and group.tgid != tgid):
         raise ESRCH(f"thread {tid}")
-    check(task, target.group, info.signo, target)
-    if info.signo:
+    _send_to(task, group, target, info)
+
+
+def _send_to(task: Task, group: ThreadGroup, target: Task | None, info: SigInfo) -> None:
+    check(task, group, info.signo, target)
+    if info.signo and target is not None:
         send_to_task(target, info, by=task)
 
 
@@ -162,19 +171,30 @@ def _check_code(task: Task, info: SigInfo, pid: int) -> None:
 @syscall(424)
 def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flags: UInt) -> None:
     """pidfd_send_signal(2)."""
-    if flags:
+    if flags not in SCOPES:
         raise EINVAL("flags")
-    group = group_of(task, pidfd)
+    group, thread, _ = target_of(task, pidfd)
+    scope = flags or (PIDFD_SIGNAL_THREAD if thread is not None else PIDFD_SIGNAL_THREAD_GROUP)
     if info:
         sent = _read_info(task, signo, info)
         if task.mm.read(info, 4) != signo.to_bytes(4, "little", signed=True):
             raise EINVAL("si_signo")
-        if group is not task.group and (sent.code >= 0 or sent.code == SI_TKILL):
+        others = group is not task.group or scope == PIDFD_SIGNAL_PROCESS_GROUP
+        if others and (sent.code >= 0 or sent.code == SI_TKILL):
             raise EPERM(f"si_code {sent.code}")
+    elif scope == PIDFD_SIGNAL_THREAD:
+        sent = SigInfo.tkill(signo, task.group.tgid, task.creds.uid)
     else:
-        sent = SigInfo(signo, SI_USER, SigInfo.user(signo, task.group.tgid, task.creds.uid).body)
-    if group.is_zombie and group.tgid not in task.kernel.pids.groups:
+        sent = SigInfo.user(signo, task.group.tgid, task.creds.uid)
+    pids = task.kernel.pids
+    if scope == PIDFD_SIGNAL_PROCESS_GROUP:
+        process_group = pids.process_groups.get(group.tgid)
+        _kill_each(task, process_group.members if process_group is not None else (), sent)
+    elif pids.groups.get(group.tgid) is not group or (thread is not None and thread.dead):
         raise ESRCH("reaped")
-    check(task, group, signo)
-    if signo:
-        send_to_group(group, sent, by=task)
+    elif scope == PIDFD_SIGNAL_THREAD:
+        _send_to(task, group, thread or group.leader, sent)
+    else:
+        check(task, group, signo)
+        if signo:
+            send_to_group(group, sent, by=task)

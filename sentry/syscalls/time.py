@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
+from sentry.abi.capability import CAP_SYS_TIME
 from sentry.abi.time import (
+    ADJ_ESTERROR,
+    ADJ_FREQUENCY,
+    ADJ_MAXERROR,
+    ADJ_MICRO,
+    ADJ_NANO,
+    ADJ_OFFSET,
     ADJ_OFFSET_SINGLESHOT,
     ADJ_OFFSET_SS_READ,
+    ADJ_SETOFFSET,
+    ADJ_STATUS,
+    ADJ_TAI,
+    ADJ_TICK,
+    ADJ_TIMECONST,
     CLOCK_PROCESS_CPUTIME_ID,
     CLOCK_REALTIME,
     CLOCK_THREAD_CPUTIME_ID,
     STA_NANO,
+    STA_RONLY,
     STA_UNSYNC,
     TIME_ERROR,
+    TIME_OK,
     TIMER_ABSTIME,
     TIMESPEC,
     TIMEX,
     TIMEZONE,
     TMS,
+    Timex,
 )
 from sentry.errors import EINVAL, EOPNOTSUPP, EPERM
 from sentry.kernel import clocks, timers
@@ -53,7 +69,19 @@ TmsOut = Annotated[StructOut, struct_out(TMS)]
 
 TICK_NS = 10**7
 """USER_HZ is 100."""
-TICK_US = 10000
+MIN_TICK_US, TICK_US, MAX_TICK_US = 9000, 10000, 11000
+MAX_MINUTES_WEST = 15 * 60
+ADJ_ADJTIME = ADJ_OFFSET_SINGLESHOT & ~ADJ_OFFSET
+"""The calls of old, adjtime(3): with ADJ_OFFSET, and perhaps only to look."""
+ADJ_OFFSET_READONLY = ADJ_OFFSET_SS_READ & ~ADJ_OFFSET_SINGLESHOT
+TIMEX_MODES = {
+    ADJ_OFFSET: "offset", ADJ_FREQUENCY: "freq", ADJ_MAXERROR: "maxerror",
+    ADJ_ESTERROR: "esterror", ADJ_TIMECONST: "constant", ADJ_TICK: "tick",
+}  # fmt: skip
+TIMEX_AT_START = {
+    "offset": 0, "freq": 0, "maxerror": 16_000_000, "esterror": 16_000_000, "constant": 7,
+    "tick": TICK_US, "status": STA_UNSYNC | STA_NANO, "tai": 0,
+}  # fmt: skip
 
 
 def renew_vdso(task: Task) -> None:
@@ -81,11 +109,13 @@ def sys_clock_getres(task: Task, clock: Clock, result: TimespecOut) -> None:
 @syscall(227)
 def sys_clock_settime(task: Task, clock: Clock, value: Addr) -> None:
     """clock_settime(2): the clocks are the host's."""
-    if clock not in clocks.HOST_CLOCKS and clocks.cpu_clock(task, clock) is None:
-        raise EINVAL(f"clock {clock}")
     if clock != CLOCK_REALTIME and clock >= 0:
         raise EINVAL(f"clock {clock} cannot be set")
-    _duration(TIMESPEC.unpack(task.mm.read(value, TIMESPEC.size)))
+    time = TIMESPEC.unpack(task.mm.read(value, TIMESPEC.size))
+    if clock < 0:
+        clocks.cpu_clock(task, clock)
+        raise EPERM("a CPU clock")
+    _duration(time)
     raise EPERM("the clock is the host's")
 
 
@@ -105,9 +135,15 @@ def sys_settimeofday(task: Task, value: TimevalInOrNull, zone: Addr) -> None:
     """settimeofday(2)."""
     if value is not None and not (0 <= value.tv_usec < 10**6 and value.tv_sec >= 0):
         raise EINVAL("time")
+    west = 0
     if zone:
-        task.mm.read(zone, TIMEZONE.size)
-    raise EPERM("the clock is the host's")
+        west, _ = struct.unpack("<ii", task.mm.read(zone, TIMEZONE.size))
+    if not task.creds.has(CAP_SYS_TIME):
+        raise EPERM("CAP_SYS_TIME")
+    if abs(west) > MAX_MINUTES_WEST:
+        raise EINVAL(f"{west} minutes west")
+    if value is not None or zone:
+        raise EPERM("the clock is the host's")
 
 
 @syscall(201)
@@ -157,15 +193,17 @@ def sys_clock_nanosleep(
     task: Task, clock: Clock, flags: Int, request: Addr, remaining: Addr
 ) -> Any:
     """clock_nanosleep(2): unknown flags are ignored."""
-    if clock not in clocks.SLEEPABLE:
-        cpu = None if clock in clocks.HOST_CLOCKS else clocks.cpu_clock(task, clock)
-        if cpu is None and clock not in clocks.HOST_CLOCKS:
-            raise EINVAL(f"clock {clock}")
-        if cpu is None or clock == CLOCK_THREAD_CPUTIME_ID:
-            raise EOPNOTSUPP(f"no sleep on clock {clock}")
+    sleepable = clock in clocks.SLEEPABLE or clock in clocks.ALARMS
+    if not sleepable and clock >= 0 and clock != CLOCK_PROCESS_CPUTIME_ID:
+        known = clock in clocks.HOST_CLOCKS or clock == CLOCK_THREAD_CPUTIME_ID
+        raise (EOPNOTSUPP if known else EINVAL)(f"no sleep on clock {clock}")
+    if clocks.is_dynamic(clock):
+        raise EOPNOTSUPP(f"no sleep on clock {clock}")
     time_ns = _duration(TIMESPEC.unpack(task.mm.read(request, TIMESPEC.size)))
     absolute = bool(flags & TIMER_ABSTIME)
-    if clock not in clocks.SLEEPABLE:
+    if clock in clocks.ALARMS:
+        raise EOPNOTSUPP("no clock could wake the machine")
+    if not sleepable:
         cpu = clocks.cpu_clock(task, clock)
         assert cpu is not None
         if clock != CLOCK_PROCESS_CPUTIME_ID and cpu.task is task:
@@ -236,34 +274,68 @@ async def _sleep_cpu(task: Task, clock: CpuClock, at_ns: int, absolute: bool) ->
 
 @syscall(159)
 def sys_adjtimex(task: Task, timex: Addr) -> int:
-    """adjtimex(2): may be read."""
+    """adjtimex(2): what CAP_SYS_TIME sets is kept and reported; the clock is the host's."""
     return _adjust(task, timex)
 
 
 @syscall(305)
 def sys_clock_adjtime(task: Task, clock: Clock, timex: Addr) -> int:
     """clock_adjtime(2)."""
-    if clock not in clocks.HOST_CLOCKS and clocks.cpu_clock(task, clock) is None:
+    if clock >= 0 and clock not in clocks.HOST_CLOCKS and clock not in clocks.OWN_CPU_CLOCKS:
         raise EINVAL(f"clock {clock}")
     if clock != CLOCK_REALTIME:
         task.mm.read(timex, TIMEX.size)
-        raise EOPNOTSUPP(f"clock {clock}")
+        raise (EINVAL if clocks.is_dynamic(clock) else EOPNOTSUPP)(f"clock {clock}")
     return _adjust(task, timex)
 
 
-def _adjust(task: Task, addr: int) -> int:
-    modes = TIMEX.unpack(task.mm.read(addr, TIMEX.size)).modes
-    if modes & ADJ_OFFSET_SINGLESHOT == ADJ_OFFSET_SINGLESHOT:
-        if modes != ADJ_OFFSET_SS_READ:
-            raise EPERM("the clock is the host's")
-    elif modes:
+def _check_adjustment(task: Task, asked: Timex) -> None:
+    """timekeeping_validate_timex(), kernel/time/timekeeping.c. EINVAL, EPERM."""
+    modes, capable = asked.modes, task.creds.has(CAP_SYS_TIME)
+    if modes & ADJ_ADJTIME:
+        if not modes & ADJ_OFFSET:
+            raise EINVAL("ADJ_ADJTIME without ADJ_OFFSET_SINGLESHOT")
+        if not modes & ADJ_OFFSET_READONLY and not capable:
+            raise EPERM("CAP_SYS_TIME")
+    else:
+        if modes and not capable:
+            raise EPERM("CAP_SYS_TIME")
+        if modes & ADJ_TICK and not MIN_TICK_US <= asked.tick <= MAX_TICK_US:
+            raise EINVAL(f"tick {asked.tick}")
+    if modes & ADJ_SETOFFSET:
+        if not capable:
+            raise EPERM("CAP_SYS_TIME")
+        if not 0 <= asked.time_tv_usec < (NS if modes & ADJ_NANO else 10**6):
+            raise EINVAL("time")
         raise EPERM("the clock is the host's")
+
+
+def _adjust(task: Task, addr: int) -> int:
+    asked = TIMEX.unpack(task.mm.read(addr, TIMEX.size))
+    _check_adjustment(task, asked)
+    modes = asked.modes
+    kept: dict[str, int] = task.kernel.services.setdefault("timex", dict(TIMEX_AT_START))
+    if not modes & ADJ_ADJTIME:
+        for bit, name in TIMEX_MODES.items():
+            if modes & bit:
+                kept[name] = getattr(asked, name)
+        if modes & ADJ_STATUS:
+            kept["status"] = asked.status & ~STA_RONLY | kept["status"] & STA_RONLY
+        if modes & ADJ_NANO:
+            kept["status"] |= STA_NANO
+        if modes & ADJ_MICRO:
+            kept["status"] &= ~STA_NANO
+        if modes & ADJ_TAI and asked.constant >= 0:
+            kept["tai"] = asked.constant
     now = time.time_ns()
+    part = now % NS if kept["status"] & STA_NANO else now % NS // 1000
+    offset = 0 if modes & ADJ_ADJTIME else kept["offset"]
     task.mm.write(
         addr,
         TIMEX.pack(
-            modes, 0, 0, 16_000_000, 16_000_000, STA_UNSYNC | STA_NANO, 7, 1, 32_768_000,
-            now // NS, now % NS, TICK_US, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            modes, offset, kept["freq"], kept["maxerror"], kept["esterror"], kept["status"],
+            kept["constant"], 1, 32_768_000, now // NS, part, kept["tick"],
+            0, 0, 0, 0, 0, 0, 0, 0, kept["tai"],
         ),
     )  # fmt: skip
-    return TIME_ERROR
+    return TIME_ERROR if kept["status"] & STA_UNSYNC else TIME_OK

@@ -6,6 +6,7 @@ import struct
 from typing import Annotated, Any
 
 from sentry.abi import time as abi
+from sentry.abi.capability import CAP_WAKE_ALARM
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_SIGPENDING
 from sentry.abi.signal import SIGALRM, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID
@@ -18,7 +19,7 @@ from sentry.abi.time import (
     TFD_TIMER_CANCEL_ON_SET,
     TIMER_ABSTIME,
 )
-from sentry.errors import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP
+from sentry.errors import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP, EPERM
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
 from sentry.kernel import clocks, signal_send
 from sentry.kernel.clocks import NS
@@ -88,9 +89,9 @@ def sys_setitimer(task: Task, which: Which, new: ItimervalInOrNull, old: Itimerv
         raise EINVAL(f"timer {which}")
     timers = timers_of(task.group)
     was = timers.get(which)
+    timers.set(which, interval_ns, value_ns)
     if old:
         _put_itimer(old, *was)
-    timers.set(which, interval_ns, value_ns)
 
 
 @syscall(37)
@@ -118,7 +119,7 @@ def sys_timer_create(task: Task, clock: Clock, event: Addr, result: Addr) -> Non
     fields = _sigevent.unpack(task.mm.read(event, _sigevent.size)) if event else None
     source: int | clocks.CpuClock = clock
     if clock not in clocks.SLEEPABLE:
-        if clock in clocks.HOST_CLOCKS:
+        if clock in clocks.HOST_CLOCKS or clocks.is_dynamic(clock):
             raise EOPNOTSUPP(f"no timers on clock {clock}")
         cpu = clocks.cpu_clock(task, clock)
         if cpu is None or cpu.group is not task.group:
@@ -177,9 +178,10 @@ def sys_timer_settime(task: Task, number: Int, how: Int, new: Addr, old: Itimers
         raise EINVAL("null")
     interval_ns, value_ns = read_itimerspec(task, new)
     timer = _find(task, number)
-    if old:
-        _put_spec(old, *timer.get())
+    was = timer.get()
     timer.set(interval_ns, value_ns, bool(how & TIMER_ABSTIME))
+    if old:
+        _put_spec(old, *was)
 
 
 @syscall(224)
@@ -208,6 +210,8 @@ def sys_timerfd_create(task: Task, clock: Clock, how: TimerfdFlags) -> int:
     """timerfd_create(2)."""
     if clock not in CLOCKS:
         raise EINVAL(f"clock {clock}")
+    if clock in clocks.ALARMS and not task.creds.has(CAP_WAKE_ALARM):
+        raise EPERM("CAP_WAKE_ALARM")
     kernel = task.kernel
     file = TimerFile(kernel.vfs, kernel.loop, clocks.steps(kernel), clock, O_NONBLOCK & how)
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(how & TFD_CLOEXEC))
@@ -227,8 +231,7 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     if how & ~(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET):
         raise EINVAL("flags")
     file = _timer_file(task, fd)
-    if old:
-        _put_spec(old, *file.get())
+    was = file.get()
     at_ns = 0
     again = None
     if value_ns and how & TFD_TIMER_ABSTIME:
@@ -242,6 +245,8 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
         at_ns = min(task.kernel.loop.now_ns() + value_ns, clocks.MAX_NS)
     cancels = again is not None and bool(how & TFD_TIMER_CANCEL_ON_SET)
     file.set(min(interval_ns, clocks.MAX_NS), at_ns, again, cancels)
+    if old:
+        _put_spec(old, *was)
 
 
 @syscall(287)

@@ -168,6 +168,7 @@ class World:
             services={},
             cpus=2,
             init=None,
+            uts=None,
             counters=SimpleNamespace(faults=0),
             platform=SimpleNamespace(xsave_size=XSAVE_SIZE, xfeatures=XFEATURES),
             log=SimpleNamespace(bug=lambda what, error: pytest.fail(f"{what}: {error!r}")),
