@@ -1,11 +1,16 @@
-"""The container's first process: found, loaded, with the rights that its bundle gives it."""
+"""Processes that no program made: the container's first, and those of `exec`.
+
+Found, loaded, with the rights that the bundle or the caller gives them.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.fcntl import AT_FDCWD, O_RDONLY, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
@@ -24,33 +29,47 @@ from sentry.kernel.task_clone import child_identity, first_task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import watch_cpu_limit
 from sentry.loader.execve import execve
+from sentry.mm.buffers import KernelDest
 from sentry.mm.manager import MemoryManager
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.fd_table import FdTable
+from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Owner
+from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
+    from sentry.vfs.mounts import MountNamespace
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSWD = b"/etc/passwd"
+PASSWD_SIZE = 1 << 20
+"""So much of it is read."""
 
 
 async def load(kernel: Kernel, config: SandboxConfig) -> Task:
-    """Make the task and load its program; it does not run yet. Raises: StartError."""
-    task = _make_task(kernel, config)
-    await _start_program(task, config.process)
-    task.observers.extend(kernel.start_observers)
-    child_identity(task)
-    if config.seccomp:
-        seccomp.add_filter(task, check_seccomp(isa.unpack(config.seccomp)))
+    """Make the first task and load its program; it does not run yet. Raises: StartError."""
+    process = config.process
+    task = make_task(kernel, process, kernel.services["mounts"])
+    first_task(kernel, task)
+    owner = Owner(process.uid, process.gid)
+    if process.terminal and is_tty(config.stdio[0]):
+        kernel.services["console"] = open_console(task, config.stdio[0], owner)
+    else:
+        donate(task, config.stdio, owner)
+    await start_program(task, process)
+    put_under_observation(task, config.seccomp)
     kernel.init = task.group
     return task
 
 
-def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
-    process = config.process
+def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) -> Task:
+    """A task that nobody made: of no parent, the leader of a session, without a program.
+
+    Nobody but its session knows it: `first_task` makes it known.
+    """
     pid = kernel.pids.allocate()
     session = kernel.pids.sessions[pid] = Session(pid, None)
     process_group = kernel.pids.process_groups[pid] = ProcessGroup(pid, session)
@@ -58,47 +77,53 @@ def _make_task(kernel: Kernel, config: SandboxConfig) -> Task:
     for limit in process.rlimits:
         limits.set(limit.resource, limit.soft, limit.hard)
     group = ThreadGroup(kernel, pid, None, process_group, SignalActions(), limits)
-    watch_cpu_limit(group)
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
     mm = MemoryManager(kernel.platform.new_address_space, limits)
-    mounts = kernel.services["mounts"]
     root = mounts.top(mounts.root.location)
-    fs = FsContext(mounts, root, root, process.umask)
-    files = FdTable()
-    task = Task(
-        kernel, group, pid, kernel.platform.new_context(mm.space), mm, files, fs,
-        Credentials.root(), mounts,
+    return Task(
+        kernel, group, pid, kernel.platform.new_context(mm.space), mm, FdTable(),
+        FsContext(mounts, root, root, process.umask), Credentials.root(), mounts,
     )  # fmt: skip
-    first_task(kernel, task)
-    owner = Owner(process.uid, process.gid)
-    if process.terminal and _is_tty(config.stdio[0]):
-        open_console(task, config.stdio[0], owner)
-        return task
-    for number, (fd, flags) in enumerate(
-        zip(config.stdio, (O_RDONLY, O_WRONLY, O_WRONLY), strict=True)
-    ):
-        file = donated(kernel.vfs, fd, O_RDWR if _is_tty(fd) else flags, owner)
-        files.replace(task, number, file, limits.soft(RLIMIT_NOFILE))
-    return task
 
 
-def open_console(task: Task, fd: int, owner: Owner) -> None:
+def donate(task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False) -> None:
+    """Descriptors 0, 1, 2, … are the host's. `closes`: with the last use inside."""
+    vfs, limit = task.kernel.vfs, task.rlimit(RLIMIT_NOFILE)
+    for number, fd in enumerate(fds):
+        # as it is open, but standard output of a terminal can be read too: its flags are not ours
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
+        flags = O_RDWR if is_tty(fd) else mode
+        file = donated(vfs, fd, flags, owner, closes=closes)
+        task.files.replace(task, number, file, max(limit, number + 1))
+
+
+def open_console(task: Task, fd: int, owner: Owner) -> Console:
     """process.terminal: descriptors 0 to 2 are a terminal of ours, which `fd` is the wire of."""
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
-    console = task.kernel.services["console"] = Console(loop, fd, fs, owner)
+    console = Console(loop, fd, fs, owner)
     mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
     slave = console.open(mount)
     for number in range(3):
-        task.files.replace(task, number, slave, task.rlimit(RLIMIT_NOFILE))
+        task.files.replace(task, number, slave, max(3, task.rlimit(RLIMIT_NOFILE)))
     process_group = task.group.process_group
     console.terminal.take(process_group.session, process_group)
     console.start()
+    return console
 
 
-def _is_tty(fd: int) -> bool:
+def put_under_observation(task: Task, profile: bytes) -> None:
+    """What sees the calls of the program: strace, and the container's seccomp profile."""
+    task.observers.extend(task.kernel.start_observers)
+    child_identity(task)
+    if profile:
+        seccomp.add_filter(task, check_seccomp(isa.unpack(profile)))
+
+
+def is_tty(fd: int) -> bool:
+    """Whether it is a terminal of the host."""
     try:
         return os.isatty(fd)
     except OSError:
@@ -115,7 +140,11 @@ def credentials(process: ProcessConfig) -> Credentials:
     )  # fmt: skip
 
 
-async def _start_program(task: Task, process: ProcessConfig) -> None:
+async def start_program(task: Task, process: ProcessConfig) -> None:
+    """Become the program: the steps of a container's init before and with execve(2).
+
+    Raises: StartError.
+    """
     task.creds = credentials(process)
     task.no_new_privs = process.no_new_privileges
     try:
@@ -124,19 +153,43 @@ async def _start_program(task: Task, process: ProcessConfig) -> None:
             raise ENOTDIR
     except Errno as error:
         text = os.strerror(error.number).lower()
-        raise StartError(f"chdir to cwd ({process.cwd.decode()!r}): {text}") from error
+        cwd = process.cwd.decode(errors="replace")
+        raise StartError(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from error
     task.fs.cwd = place
-    name = process.args[0]
-    path, file = await _find(task, name, process.env)
+    env = list(process.env)
+    if not any(variable.startswith(b"HOME=") for variable in env):
+        env.insert(0, b"HOME=" + await _home_of(task, process.uid))
+    path, file = await _find(task, process.args[0], process.env)
     try:
-        await execve(task, file, path, list(process.args), list(process.env))
+        await execve(task, file, path, list(process.args), env)
     except Errno as error:
         text = os.strerror(error.number).lower()
         raise StartError(f"exec {path.decode(errors='replace')}: {text}") from error
     finally:
         await close_exec(file)
-    # execve dropped or raised capabilities by its rules; a container starts with what it was given
-    task.creds = credentials(process)
+    watch_cpu_limit(task.group)
+
+
+async def _home_of(task: Task, uid: int) -> bytes:
+    """The directory that /etc/passwd has for a user; "/" for one that it does not have."""
+    try:
+        file = (await open_path(task, AT_FDCWD, PASSWD, OpenHow.strict(O_NONBLOCK, 0, 0))).incref()
+    except Errno:
+        return b"/"
+    try:
+        dest = KernelDest(PASSWD_SIZE)
+        await settle(file.read_at(task, dest, 0))
+        text = bytes(dest.data)
+    except Errno:
+        return b"/"
+    finally:
+        file.decref()
+    wanted = b"%d" % uid
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) > 5 and fields[2] == wanted:
+            return fields[5] or b"/"
+    return b"/"
 
 
 async def _find(task: Task, name: bytes, env: tuple[bytes, ...]) -> tuple[bytes, Any]:

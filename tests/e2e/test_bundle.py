@@ -43,12 +43,13 @@ def test_user_groups_umask_and_cwd_are_taken(bundle: Bundle) -> None:
     ]
 
 
-def test_environment_is_the_bundles_alone(bundle: Bundle) -> None:
+def test_environment_is_the_bundles_and_home(bundle: Bundle) -> None:
     bundle.document["process"]["env"] = ["PATH=/bin", "A=b c", "E="]
 
     result = bundle.args("env").run()
 
-    assert sorted(result.stdout.splitlines()) == ["A=b c", "E=", "PATH=/bin"]
+    # HOME is from /etc/passwd, as runc sets it
+    assert sorted(result.stdout.splitlines()) == ["A=b c", "E=", "HOME=/root", "PATH=/bin"]
 
 
 def test_hostname_is_taken(bundle: Bundle) -> None:
