@@ -13,7 +13,7 @@ def write(directory: str, name: str, value: str) -> None:
 
     Raises: OSError. `must_write` is the same for what was asked for by the user.
     """
-    fd = os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(os.path.join(directory, name), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
     finally:

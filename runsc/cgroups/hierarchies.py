@@ -28,13 +28,13 @@ class Hierarchy(msgspec.Struct, frozen=True):
     controllers: tuple[str, ...]
 
 
-def read(mountinfo: str = "", cgroup: str = "") -> list[Hierarchy]:
+def read(mountinfo: str | None = None, cgroup: str | None = None) -> list[Hierarchy]:
     """The hierarchies of this machine: those of version 1, then the unified one.
 
     The texts are those of proc(5); tests give their own.
     """
-    lines = (mountinfo or _read("/proc/self/mountinfo")).splitlines()
-    own = _own_paths(cgroup or _read("/proc/self/cgroup"))
+    lines = (_read("/proc/self/mountinfo") if mountinfo is None else mountinfo).splitlines()
+    own = _own_paths(_read("/proc/self/cgroup") if cgroup is None else cgroup)
     made: dict[str, Hierarchy] = {}
     for line in lines:
         before, _, after = line.partition(" - ")

@@ -138,34 +138,18 @@ def _check(resources: Resources, where: str) -> None:
         for key in values or {}:
             if "/" in key or key in (".", "..") or "\0" in key:
                 raise SpecError(f"{where}.{name}", f"{name}: {key!r} is not a name")
-    for name, text in (("cpus", resources.cpus), ("mems", _mems(resources))):
-        if text and not is_list(text):
-            raise SpecError(f"{where}.cpu.{name}", f"{text!r} is not a list of numbers")
     for index, limit in enumerate(resources.hugepage_limits or []):
         if not limit.page_size.isalnum():
             path = f"{where}.hugepageLimits[{index}].pageSize"
             raise SpecError(path, f"{limit.page_size!r} is not a size")
 
 
-def _mems(resources: Resources) -> str:
-    return resources.cpu.mems if resources.cpu else ""
-
-
-def is_list(text: str) -> bool:
-    """Whether it has the form of a cpuset(7) list: "0-2,7"."""
-    try:
-        parse_list(text)
-    except ValueError:
-        return False
-    return True
-
-
 def parse_list(text: str) -> set[int]:
-    """The numbers of a cpuset(7) list. Raises: ValueError."""
+    """The numbers of a cpuset(7) list like "0-2,7". Raises: ValueError for other forms."""
     numbers: set[int] = set()
     for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        start, end = int(first), int(last or first)
+        first, dash, last = part.partition("-")
+        start, end = int(first), int(last if dash else first)
         if not 0 <= start <= end < 1 << 13:
             raise ValueError(text)
         numbers.update(range(start, end + 1))
