@@ -17,9 +17,17 @@ from sentry.wait.fiber import Fiber
 
 
 class Exited(Protocol):
-    """A context with an exit: its owner is told."""
+    """A context with an exit: its owner is told, and charged for what that takes (sys_time_ns)."""
 
     owner: Any
+
+
+class Charged:
+    """Base of what fibers work for: their name, if it is charged for their time."""
+
+    __slots__ = ("sys_time_ns",)
+
+    sys_time_ns: int
 
 
 class Machine(Protocol):
@@ -189,9 +197,16 @@ class Loop:
         if rest_at is not None and (deadline is None or rest_at < deadline):
             deadline = rest_at
         exited = machine.wait(deadline)
-        for context in exited:
-            context.owner.on_exit(context)
-        if exited or machine.ready:
+        if exited:
+            began_ns = time.monotonic_ns()
+            for context in exited:
+                context.owner.on_exit(context)
+            now_ns = time.monotonic_ns()
+            share_ns = (now_ns - began_ns) // len(exited)
+            for context in exited:
+                context.owner.sys_time_ns += share_ns
+            self._rest_at = now_ns + REST_NS
+        elif machine.ready:
             self._rest_at = time.monotonic_ns() + REST_NS
         elif rest_at is not None and time.monotonic_ns() >= rest_at:
             self._rest_at = None
@@ -204,8 +219,19 @@ class Loop:
         self._fire_timers()
         for _ in range(len(self._soon)):
             self._guard(self._soon.popleft())
-        for _ in range(len(self._ready)):
-            self._ready.popleft().run()
+        if self._ready:
+            self._run_fibers()
+
+    def _run_fibers(self) -> None:
+        """Give every ready fiber its turn, and charge whoever it works for."""
+        ready, began_ns = self._ready, time.monotonic_ns()
+        for _ in range(len(ready)):
+            fiber = ready.popleft()
+            fiber.run()
+            now_ns = time.monotonic_ns()
+            if isinstance(fiber.name, Charged):
+                fiber.name.sys_time_ns += now_ns - began_ns
+            began_ns = now_ns
 
     def run(self) -> None:
         """Turn until `stop`."""

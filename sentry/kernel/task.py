@@ -19,6 +19,7 @@ from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals, tracing
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
+from sentry.loop import Charged
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Context, ExitKind, Reg
 from sentry.wait.fiber import (
@@ -51,7 +52,7 @@ GONE: Final = object()
 RESTARTS = (Interrupted, RestartNoHand, RestartNoIntr, RestartBlock)
 
 
-class Task:
+class Task(Charged):
     """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Task:
         "creds",
         "ctx",
         "dead",
+        "exit_code",
         "exit_signal",
         "faults",
         "fiber",
@@ -88,10 +90,10 @@ class Task:
         "sleeps",
         "start_ns",
         "stopped",
-        "sys_time_ns",
         "tid",
         "timer_slack_ns",
         "trace",
+        "tracees",
         "trap",
         "uts",
         "vfork_done",
@@ -132,11 +134,16 @@ class Task:
         self.restart_block: Callable[[], Any] | None = None
         self.clear_child_tid = 0
         self.robust_list = 0
+        self.exit_code = 0
+        """wait(2) status of this thread alone, once it has made _exit(2)."""
         self.exit_signal = 0
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
         self.observers: list[tracing.Observer] = []
         self.trace: Any = None
+        """How a tracer holds this task: sentry.kernel.ptrace."""
+        self.tracees: list[Any] = []
+        """The ties to the tasks that this one traces."""
         self.seccomp: Any = None
         self.sched: Any = None
         self.sem_undo: Any = None
@@ -271,7 +278,11 @@ class Task:
             return
         if result is not RESUME:
             self.ctx.regs[Reg.RAX] = result & 0xFFFFFFFFFFFFFFFF
-        elif not self.work:
+        if self.trace is not None:
+            if not self.trace.call_left(self):
+                task_signals.return_to_user(self)  # with all registers: a tracer may change any
+            return
+        if result is RESUME and not self.work:
             self.ctx.resume()
             return
         if self.work or self.restart is not None:
@@ -297,6 +308,29 @@ class Task:
                 if verdict is not GONE:
                     self.end_call(verdict)
                 return
+        self._call(number, *values)
+
+    def go_on_with_call(self, after: tracing.Observer) -> None:
+        """A tracer held a call back at its beginning: what the registers say now is done.
+
+        `after` is the observer that took over; those behind it come next. Number -1 is no call.
+        """
+        r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
+        number &= 0xFFFFFFFF
+        if number == 0xFFFFFFFF:
+            result = self.ctx.regs[Reg.RAX]
+            self.end_call(result - (1 << 64) if result >> 63 else result)
+            return
+        values = (rdi, rsi, rdx, r10, r8, r9)
+        found = after not in self.observers
+        for observer in list(self.observers):
+            if found:
+                verdict = observer.entered(self, number, values)
+                if verdict is not None:
+                    if verdict is not GONE:
+                        self.end_call(verdict)
+                    return
+            found = found or observer is after
         self._call(number, *values)
 
     # Faults --------------------------------------------------------------------------------------
