@@ -8,10 +8,13 @@ filter → serve. See docs/isolation.md.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import signal
 import socket
 import sys
+import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,9 +26,9 @@ from gofer.attachment import Attachment, CacheMode
 from runsc import filters, host, isolation
 from runsc.convert import Export
 from runsc.frozen import freeze_imports
-from sentry.abi import mount
+from sentry.abi import mount, prctl
 from sentry.config import SandboxConfig, StartError
-from sentry.control.protocol import Event, encode
+from sentry.control.protocol import Event, Request, decode, encode
 
 
 class Bootable(Protocol):
@@ -44,6 +47,23 @@ Serve = Callable[
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How the two processes are bound to the command line that makes them."""
+
+    held: bool = False
+    """The Sentry waits for "go" before it does anything: cgroups and hooks come first."""
+    outlives: bool = False
+    """They go on when the command line has said "keep" and is gone; else they end with it."""
+    own_terminal: bool = False
+    """The terminal is one that the command line made: nobody's shell is behind it."""
+    joins: tuple[int, ...] = ()
+    """The container's cgroups: `runsc.cgroups.cgroup.join`."""
+    before_gofer: Callable[[int], str] | None = None
+    """Runs in the Gofer's namespaces before its trees are opened (createContainer hooks), with
+    the Sentry's pid on the host; what went wrong, else nothing. Then the Gofer waits for "go"."""
+
+
+@dataclass(frozen=True)
 class Switches:
     """For development; the defaults are what is safe."""
 
@@ -53,11 +73,31 @@ class Switches:
     """On a refused call write its number to the log and exit, instead of being killed."""
 
 
-def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> int:
+@dataclass(frozen=True)
+class GoferStart:
+    """What a Gofer is given: descriptors that it inherits, trees, and whom it serves."""
+
+    sock: int
+    exports: Sequence[Export]
+    log_fd: int
+    sentry_pid: int = 0
+    hold: int = -1
+    """With Terms.before_gofer: a socket of packets to the command line."""
+
+
+def sentry_main(
+    config: SandboxConfig, prepare: Prepare, switches: Switches, terms: Terms = Terms()
+) -> int:
     """The body of the Sentry's process; gives its exit code."""
     try:
-        isolation.enter(_descriptors(config))
+        isolation.enter(_descriptors(config) | set(terms.joins))
+        _join(terms.joins)
         os.dup2(config.log_fd, 2)
+        if terms.held and not _hear(config.control_fd, "go"):
+            return 1
+        if terms.own_terminal:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the other end is closed
+            fcntl.ioctl(config.stdio[0], termios.TIOCSCTTY, 0)
         ram_fd = config.ram_fd
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit)
@@ -74,21 +114,34 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches) -> 
         if _is_alone(config.control_fd):
             return 1
         _send(config.control_fd, Event("ready"))
+        if terms.outlives:
+            if not _hear(config.control_fd, "keep"):
+                return 1
+            host.prctl(prctl.PR_SET_PDEATHSIG, 0)
+            _send(config.control_fd, Event("kept"))
         return exit_code(sandbox.run())
     except StartError as error:
         _send(config.control_fd, Event("error", str(error)))
         return 1
 
 
-def gofer_main(
-    sock: int, exports: Sequence[Export], serve: Serve, log_fd: int, switches: Switches
-) -> int:
-    """The body of the Gofer's process."""
-    isolation.enter({sock, log_fd})
+def gofer_main(gofer: GoferStart, serve: Serve, switches: Switches, terms: Terms = Terms()) -> int:
+    """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
+    outlives the command line, that of the command line."""
+    sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
+    tie = 0 if terms.outlives else signal.SIGKILL
+    isolation.enter({sock, log_fd, gofer.hold, *terms.joins} - {-1}, tie)
+    _join(terms.joins)
     os.dup2(log_fd, 2)
+    if terms.before_gofer is not None:
+        if not os.read(gofer.hold, 16):
+            return 1
+        os.write(gofer.hold, terms.before_gofer(gofer.sentry_pid).encode() or b"\0")
+        os.close(gofer.hold)
     attachments = [_attach(index, export) for index, export in enumerate(exports)]
+    kept = frozenset(confine.capabilities(attachments))
     isolation.leave_root()
-    isolation.drop_rights(isolation.Rights(0, frozenset(confine.capabilities(attachments))))
+    isolation.drop_rights(isolation.Rights(0, kept), tie)
 
     def lockdown() -> None:
         freeze_imports()
@@ -148,6 +201,22 @@ def _send(fd: int, event: Event) -> None:
         os.write(fd, encode(event))
     except OSError:
         print(f"{event.event}: {event.message}", file=sys.stderr)
+
+
+def _join(descriptors: tuple[int, ...]) -> None:
+    if descriptors:
+        from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them has imported it
+
+        join(descriptors)
+
+
+def _hear(control_fd: int, word: str) -> bool:
+    """Wait for one request of the command line; False when it has ended instead.
+
+    Nothing else is sent before the answer to it, so a line is a packet.
+    """
+    data = os.read(control_fd, 4096)
+    return bool(data) and decode(data, Request).op == word
 
 
 def _is_alone(control_fd: int) -> bool:

@@ -14,12 +14,25 @@ from runsc import __version__
 from runsc.errors import RuntimeFailure
 
 COMMANDS = {
+    "create": "Create a container; it runs after start.",
+    "delete": "Delete a container that has stopped, or end it first.",
     "do": "Run a command over the host's files, read-only, under an overlay in memory.",
     "help": "Show how a command is used, or which system calls there are.",
+    "kill": "Send a signal to a container.",
+    "list": "List containers.",
     "run": "Create and run a container.",
     "spec": "Write a config.json to start from.",
+    "start": "Start a container that was created.",
+    "state": "Print the state of a container.",
 }
 """Name → first line of the help. The function is `runsc.commands.<name>.command`."""
+PREFIXES = {
+    "create": "runsc create failed: ",
+    "do": "runsc do failed: ",
+    "exec": "exec failed: ",
+    "run": "runsc run failed: ",
+}
+"""What runc puts before the message of a command that fails; nothing for the others."""
 
 
 class _Lazy(click.Group):
@@ -80,6 +93,14 @@ class _Lazy(click.Group):
     show_default=True,
     help="On kvm: how calls reach the kernel; auto chooses by what they cost on this machine.",
 )
+@click.option("--systemd-cgroup", is_flag=True, help="Refused: there is no systemd here.")
+@click.option(
+    "--rootless",
+    type=click.Choice(["true", "false", "auto"]),
+    default="auto",
+    help="No effect: what this user may not do with cgroups is left out.",
+)
+@click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--memory", metavar="SIZE", help="Memory of the sandbox; default: half the host's.")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
@@ -107,6 +128,7 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
         system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),
+        systemd_cgroup=flags["systemd_cgroup"],
     )
 
 
@@ -116,8 +138,17 @@ def _report(context: click.Context, error: RuntimeFailure) -> None:
 
     found = context.obj
     log = found.log if isinstance(found, Globals) else Log(None, "text", False)
-    name = context.invoked_subcommand
-    log.error(f"runsc {name} failed: {error}" if name else str(error), sys.stderr)
+    prefix = PREFIXES.get(context.invoked_subcommand or "", "")
+    log.error(f"{prefix}{error}", sys.stderr)
+
+
+def _report_usage(error: click.ClickException) -> None:
+    """A person sees click's text; a client reads the log."""
+    context = getattr(error, "ctx", None)
+    found = context.find_root().obj if context is not None else None
+    if found is not None and not found.log.to_stderr:
+        found.log.write("error", error.format_message())
+    error.show()
 
 
 def _open_standard_streams() -> None:
@@ -144,11 +175,11 @@ def main(args: list[str] | None = None) -> None:
                 _report(context, RuntimeFailure(str(error)))
                 code = 1
     except click.ClickException as error:
-        error.show()
+        _report_usage(error)
         code = 1
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         code = 130
     sys.stdout.flush()
     sys.exit(code)

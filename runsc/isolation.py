@@ -93,14 +93,14 @@ def _map_ids(uid: int, gid: int) -> None:
             os.close(fd)
 
 
-def die_with_parent() -> None:
-    """SIGKILL when the process that made us ends. A change of identity undoes it: call again."""
-    host.prctl(prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+def tie_to_parent(signo: int) -> None:
+    """This signal (0: none) when the process that made us ends. A change of identity undoes it."""
+    host.prctl(prctl.PR_SET_PDEATHSIG, signo)
 
 
-def enter(keep: set[int]) -> None:
+def enter(keep: set[int], tie: int = signal.SIGKILL) -> None:
     """First steps: nothing of the caller but the descriptors in `keep`; own mounts."""
-    die_with_parent()
+    tie_to_parent(tie)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
@@ -144,7 +144,7 @@ def leave_root() -> None:
     os.chdir("/")
 
 
-def drop_rights(rights: Rights) -> None:
+def drop_rights(rights: Rights, tie: int = signal.SIGKILL) -> None:
     """Identity, capabilities, resource limits; no way to gain anything again.
 
     Preconditions: one thread (capset(2) and no_new_privs are per thread; later threads inherit).
@@ -159,7 +159,7 @@ def drop_rights(rights: Rights) -> None:
     host.capset(mask, mask)
     host.prctl(prctl.PR_SET_NO_NEW_PRIVS, 1)
     host.prctl(prctl.PR_SET_DUMPABLE, 0)
-    die_with_parent()
+    tie_to_parent(tie)
 
 
 def _become(uid: int) -> None:

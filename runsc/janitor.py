@@ -1,4 +1,4 @@
-"""What removes the state of a foreground container if its command line is killed.
+"""What cleans up after a foreground container if its command line is killed.
 
 A fork of the command line that waits for the other's end. SIGKILL cannot be caught, so only
 another process can do it; the sandbox cannot, it has no file system.
@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runsc.container import Store
+from runsc.lifecycle import Warn, destroy
 
 
 @contextmanager
-def keep_clean(store: Store, container_id: str) -> Iterator[None]:
-    """While inside, the death of this process removes the container's state."""
+def keep_clean(store: Store, container_id: str, warn: Warn) -> Iterator[None]:
+    """While inside, the death of this process destroys what is left of the container."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _watch(store, container_id, reader, writer)
+        _watch(store, container_id, warn, (reader, writer))
     os.close(reader)
     try:
         yield
@@ -30,8 +31,9 @@ def keep_clean(store: Store, container_id: str) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def _watch(store: Store, container_id: str, reader: int, writer: int) -> None:
+def _watch(store: Store, container_id: str, warn: Warn, pipe: tuple[int, int]) -> None:
     """Never returns. End of file without a word: the command line was killed."""
+    reader, writer = pipe
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
@@ -42,6 +44,6 @@ def _watch(store: Store, container_id: str, reader: int, writer: int) -> None:
             os.dup2(null, fd)
         os.close(writer)
         if not os.read(reader, 16):
-            store.remove(container_id)
+            destroy(store, store.load(container_id), warn)
     finally:
         os._exit(0)

@@ -1,15 +1,18 @@
-"""From a bundle that is understood to a sandbox that runs, in the foreground."""
+"""From a bundle that is understood to a sandbox that runs, or that waits for `start`."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kvm.binding import lib
-from runsc import sandbox, signals
-from runsc.container import State, start_time
+from runsc import boot, console, lifecycle, sandbox, signals
+from runsc.container import State, Store, start_time
 from runsc.convert import Container
 from runsc.errors import RuntimeFailure
 from runsc.janitor import keep_clean
@@ -17,6 +20,10 @@ from runsc.listener import listen
 from runsc.options import Globals
 from sentry.config import SandboxConfig
 
+if TYPE_CHECKING:
+    from runsc.cgroups.cgroup import Cgroup
+
+Bodies = Callable[[str], sandbox.Programs]
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
 
@@ -30,6 +37,18 @@ class Identity:
     rootfs: str
     version: str
     annotations: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the flags of `create` and `run` say."""
+
+    pid_file: str | None = None
+    console_socket: str | None = None
+    detach: bool = False
+    """The container outlives the command."""
+    keep: bool = False
+    """`run` does not delete it afterwards."""
 
 
 def open_kvm() -> int:
@@ -57,20 +76,31 @@ def _duplicate(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
-def _log_fd(flags: Globals) -> int:
-    if flags.debug_log is None:
+def _log_fd(flags: Globals, detached: bool) -> int:
+    """Where Sentry and Gofer write. Not into a log of JSON, nor the stderr of whoever waits."""
+    path = flags.debug_log
+    if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
         return _duplicate(flags.log.fd)
     mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    return os.open(flags.debug_log, mode, 0o644)
+    return _above_standard(os.open(path or os.devnull, mode, 0o644))
+
+
+def _above_standard(fd: int) -> int:
+    made = _duplicate(fd)
+    os.close(fd)
+    return made
 
 
 def make_config(
-    flags: Globals, container: Container, container_id: str, listener_fd: int
+    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
 ) -> SandboxConfig:
-    """Everything but the sockets between the processes. Opens /dev/kvm and the logs."""
+    """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
     wanted = container.resources.memory_limit if container.resources else None
     limits = [size for size in (flags.memory, wanted) if size]
-    log_fd = _log_fd(flags)
+    log_fd = _log_fd(flags, wishes.detach)
+    stdio = (0, 1, 2)
+    if wishes.console_socket:
+        stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
     return SandboxConfig(
         container_id=container_id,
         process=container.process,
@@ -88,7 +118,8 @@ def make_config(
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=min(limits, default=default_memory()),
         cpus=len(os.sched_getaffinity(0)),
-        stdio=(_duplicate(0), _duplicate(1), _duplicate(2)),
+        await_start=wishes.detach,
+        stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log_fd,
         strace_fd=log_fd if flags.strace else -1,
@@ -96,46 +127,216 @@ def make_config(
     )
 
 
+def create(
+    flags: Globals,
+    identity: Identity,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies = sandbox.real_programs,
+) -> None:
+    """Make a container whose first process waits for `start`, and which outlives this process."""
+    console.check(container.process.terminal, True, wishes.console_socket)
+    store, warn = flags.store(), flags.log.warning
+    _reserve(flags, store, _new_state(identity, container))
+    with store.held(identity.container_id) as state:
+        try:
+            running = _bring_up(flags, store, state, container, wishes, programs)
+            try:
+                running.await_ready()
+                state.phase = "created"
+                store.save(state)
+                if wishes.pid_file is not None:
+                    write_pid_file(wishes.pid_file, running.pid)
+                running.keep()
+            except BaseException:
+                running.abandon()
+                raise
+        except BaseException:
+            with suppress(RuntimeFailure):
+                lifecycle.destroy(store, state, warn)
+            raise
+
+
 def run(
     flags: Globals,
     identity: Identity,
     container: Container,
-    pid_file: str | None = None,
-    programs: Callable[[str], sandbox.Programs] = sandbox.real_programs,
+    wishes: Wishes = Wishes(),
+    programs: Bodies = sandbox.real_programs,
 ) -> int:
-    """Run a container to its end, with the caller's terminal and signals. Gives its exit code."""
-    if container.process.terminal and not os.isatty(0):
-        raise RuntimeFailure("provided file is not a console: process.terminal needs a terminal")
+    """Run a container to its end, with the caller's terminal and signals. Gives its exit code.
+
+    With --detach: to its start.
+    """
+    if wishes.detach:
+        create(flags, identity, container, wishes, programs)
+        store = flags.store()
+        try:
+            lifecycle.start(store, identity.container_id, flags.log.warning)
+        except BaseException:
+            lifecycle.delete(store, identity.container_id, True, flags.log.warning)
+            raise
+        return 0
+    console.check(container.process.terminal, False, wishes.console_socket)
     store = flags.store()
-    state = State(
+    state = _new_state(identity, container)
+    state.foreground = not wishes.keep
+    _reserve(flags, store, state)
+    terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
+    try:
+        with terminal:
+            return _stay(flags, store, state, container, wishes, programs)
+    except RuntimeFailure:
+        if state.pid and not os.path.exists(store.path(state.id, "state.json")):
+            return 128 + signal.SIGKILL  # another command has deleted it
+        raise
+    finally:
+        if not wishes.keep or state.phase == "creating":
+            lifecycle.destroy(store, state, flags.log.warning)
+
+
+def _stay(
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+) -> int:
+    """Start it and wait for its end."""
+    running = _bring_up(flags, store, state, container, wishes, programs)
+    try:
+        wakeup = signals.catch()
+        with keep_clean(store, state.id, flags.log.warning):
+            state.phase = "running"
+            store.save(state)
+            if wishes.pid_file is not None:
+                write_pid_file(wishes.pid_file, running.pid)
+            if state.hooks is not None:
+                running.await_ready()
+                lifecycle.after_start(state, flags.log.warning)
+            return running.wait(wakeup)
+    except BaseException:
+        running.abandon()
+        raise
+
+
+def _new_state(identity: Identity, container: Container) -> State:
+    return State(
         oci_version=identity.version,
         id=identity.container_id,
         bundle=identity.bundle,
         annotations=identity.annotations,
         rootfs=identity.rootfs,
-        foreground=True,
+        creator_pid=os.getpid(),
+        creator_start=start_time(os.getpid()),
+        hooks=container.hooks,
     )
-    state.pid, state.pid_start = os.getpid(), start_time(os.getpid())
+
+
+def _reserve(flags: Globals, store: Store, state: State) -> None:
+    if flags.systemd_cgroup:
+        raise RuntimeFailure("systemd not running on this host, cannot use systemd cgroups manager")
+    lifecycle.sweep(store, flags.log.warning)
     store.create(state)
+
+
+def _bring_up(
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+) -> sandbox.Sandbox:
+    """cgroup → the two processes, in the state on disk → hooks → they go on."""
+    cgroup = _make_cgroup(flags, store, state, container)
+    joins = cgroup.open_joins() if cgroup is not None else ()
+    held = state.hooks is not None
+    terms = boot.Terms(
+        held=held,
+        outlives=wishes.detach,
+        own_terminal=bool(wishes.console_socket),
+        joins=joins,
+        before_gofer=_create_container_hooks(state),
+    )
+    with listen(store.path(state.id, "control.sock")) as listener:
+        config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        running = sandbox.start(
+            config, container.exports, programs(flags.platform), flags.switches, terms
+        )
+    for fd in (config.kvm_fd, *config.stdio, *joins):
+        if fd >= 0:
+            os.close(fd)
     try:
-        listener = listen(store.path(identity.container_id, "control.sock"))
-        config = make_config(flags, container, identity.container_id, listener.fileno())
-        running = sandbox.start(config, container.exports, programs(flags.platform), flags.switches)
-        wakeup = signals.catch()
-        listener.close()
-        for fd in (config.kvm_fd, *config.stdio):
-            if fd >= 0:
-                os.close(fd)
-        with keep_clean(store, identity.container_id):
-            state.pid, state.pid_start = running.pid, start_time(running.pid)
-            state.gofer_pid = running.gofer_pid
-            state.gofer_start = start_time(running.gofer_pid)
+        state.pid, state.pid_start = running.pid, start_time(running.pid)
+        state.gofer_pid = running.gofer_pid
+        state.gofer_start = start_time(running.gofer_pid)
+        if held:
             store.save(state)
-            if pid_file is not None:
-                write_pid_file(pid_file, running.pid)
-            return running.wait(wakeup)
-    finally:
-        store.remove(identity.container_id)
+            _run_hooks(state)
+            running.release()
+        _adjust_oom_score(container.process.oom_score_adj, running)
+    except BaseException:
+        running.abandon()
+        raise
+    return running
+
+
+def _make_cgroup(
+    flags: Globals, store: Store, state: State, container: Container
+) -> Cgroup | None:
+    """The state names it before it is there, so that a crash leaves nothing unknown."""
+    if not container.cgroups_path and container.resources is None:
+        return None
+    from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
+    from runsc.cgroups.resources import Resources  # noqa: PLC0415
+
+    cgroup = for_container(container.cgroups_path, state.id, container.resources)
+    if cgroup is None:
+        return None
+    state.cgroups = cgroup.record
+    store.save(state)
+    cgroup.create()
+    state.cgroups = cgroup.record
+    cgroup.apply(container.resources or Resources(), flags.log.warning)
+    return cgroup
+
+
+def _run_hooks(state: State) -> None:
+    """Those that come before anything of the container. Raises: RuntimeFailure."""
+    from runsc import hooks  # noqa: PLC0415  few containers have hooks
+
+    document = lifecycle.document(state, "creating")
+    hooks.run(state.hooks, hooks.Phase.PRESTART, document)
+    hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
+
+
+def _create_container_hooks(state: State) -> Callable[[int], str] | None:
+    if state.hooks is None or not state.hooks.create_container:
+        return None
+    from runsc import hooks  # noqa: PLC0415
+
+    def before_gofer(sentry_pid: int) -> str:
+        state.pid = sentry_pid
+        try:
+            hooks.run(
+                state.hooks, hooks.Phase.CREATE_CONTAINER, lifecycle.document(state, "creating")
+            )
+        except RuntimeFailure as error:
+            return str(error)
+        return ""
+
+    return before_gofer
+
+
+def _adjust_oom_score(value: int, running: sandbox.Sandbox) -> None:
+    """What the bundle asks for the host too; to lower it needs CAP_SYS_RESOURCE: then it stays."""
+    if not value:
+        return
+    for pid in (running.pid, running.gofer_pid):
+        with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))
 
 
 def write_pid_file(path: str, pid: int) -> None:

@@ -1,9 +1,11 @@
-"""The control socket of a container, for the other commands."""
+"""The control socket of a container: made by `create`, asked by the other commands."""
 
 from __future__ import annotations
 
 import os
 import socket
+
+from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
 
 def listen(path: str) -> socket.socket:
@@ -27,3 +29,17 @@ def connect(path: str) -> socket.socket:
         return sock
     finally:
         os.close(directory)
+
+
+def ask(path: str, request: Request, patience_s: float) -> Reply:
+    """One question to a sandbox. Raises: OSError (TimeoutError too), ValueError."""
+    with connect(path) as sock:
+        sock.settimeout(patience_s)
+        sock.sendall(encode(request))
+        lines = LineBuffer()
+        while True:
+            data = sock.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError("the sandbox has ended")
+            for line in lines.feed(data):
+                return decode(line, Reply)

@@ -23,7 +23,7 @@ class Log:
     """Writes one line a message to a file, or to standard error."""
 
     def __init__(self, path: str | None, form: str, debug: bool) -> None:
-        self._json = form == "json"
+        self.is_json = form == "json"
         self._least = 0 if debug else 1
         self.to_stderr = path is None
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -34,7 +34,7 @@ class Log:
         if LEVELS.index(level) < self._least:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if self._json:
+        if self.is_json:
             line = msgspec.json.encode({"level": level, "msg": message, "time": now}).decode()
         else:
             line = f'time="{now}" level={level} msg={_quoted(message)}'

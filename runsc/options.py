@@ -32,6 +32,7 @@ class Globals:
     overlay: str
     memory: int | None
     switches: Switches
+    systemd_cgroup: bool = False
     system_calls: str = "auto"
 
     def store(self) -> Store:

@@ -47,19 +47,57 @@ def real_programs(platform: str) -> Programs:
 
 
 class Sandbox:
-    """A running sandbox, seen from the process that started it."""
+    """A sandbox, seen from the process that starts it.
 
-    def __init__(self, pid: int, gofer_pid: int, control: socket.socket) -> None:
+    In this order: `release` where it is held back, `await_ready` where somebody wants to know,
+    then `keep` or `wait`; `abandon` at any time.
+    """
+
+    def __init__(self, pid: int, gofer_pid: int, control: socket.socket, hold: socket.socket | None):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._control = control
+        self._hold = hold
         self._lines = LineBuffer()
+        self._events: set[str] = set()
         self._failure = ""
+        self._sentry = os.pidfd_open(pid)
+        self._gofer = os.pidfd_open(gofer_pid)
 
     def forward(self, number: int) -> None:
-        """Send a signal to the container's first process. It may be gone; that is no error."""
+        """A signal of ours for the container's first process. It may be gone; that is no error."""
+        resized = number == signal.SIGWINCH
+        self._send(Request("resize") if resized else Request("kill", signal=number))
+
+    def _send(self, request: Request) -> None:
         with suppress(OSError):
-            self._control.send(encode(Request("kill", signal=number)), socket.MSG_NOSIGNAL)
+            self._control.send(encode(request), socket.MSG_NOSIGNAL)
+
+    def release(self) -> None:
+        """Let both go on. Raises: RuntimeFailure with what went wrong in the Gofer's namespaces."""
+        if self._hold is not None:
+            with suppress(OSError):
+                self._hold.send(b"go", socket.MSG_NOSIGNAL)
+            problem = self._hold.recv(1 << 17)
+            self._hold.close()
+            if problem != b"\0":
+                text = problem.decode(errors="replace")
+                raise RuntimeFailure(text or "the gofer process has ended")
+        self._send(Request("go"))
+
+    def await_ready(self) -> None:
+        """Until the program may run. Raises: RuntimeFailure."""
+        if not self._until("ready"):
+            self._reap()
+            raise RuntimeFailure("the sandbox process has ended")
+
+    def keep(self) -> None:
+        """The sandbox outlives this process from now on. Raises: RuntimeFailure."""
+        self._send(Request("keep"))
+        if not self._until("kept"):
+            self._reap()
+            raise RuntimeFailure("the sandbox process has ended")
+        self._close()
 
     def wait(self, wakeup: socket.socket | None = None) -> int:
         """Stay until both children have ended; the exit code of the container.
@@ -67,24 +105,42 @@ class Sandbox:
         Bytes that come in on `wakeup` are numbers of signals to forward.
         Raises: RuntimeFailure if the container could not start or the sandbox broke.
         """
-        sentry, gofer = os.pidfd_open(self.pid), os.pidfd_open(self.gofer_pid)
+        self._until("", wakeup)
+        return self._reap()
+
+    def abandon(self) -> None:
+        """End it, whatever it does; harmless if it has ended."""
+        for pid, pidfd in ((self.pid, self._sentry), (self.gofer_pid, self._gofer)):
+            with suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._sentry, self._gofer):
+            with suppress(OSError):
+                os.close(fd)
+        self._sentry = self._gofer = -1
+        self._control.close()
+
+    def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
+        """Look after everything until the event has come (True) or a child has ended (False)."""
         poll = select.poll()
-        for fd in (sentry, gofer, self._control.fileno(), wakeup.fileno() if wakeup else -1):
+        control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
+        for fd in (self._sentry, self._gofer, control, signals):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        ready: set[int] = set()
-        try:
-            while not ready & {sentry, gofer}:
-                ready = {fd for fd, _ in poll.poll()}
-                if wakeup is not None and wakeup.fileno() in ready:
-                    for number in wakeup.recv(64):
-                        self.forward(number)
-                if self._control.fileno() in ready and not self._read_events():
-                    poll.unregister(self._control.fileno())
-            return self._reap(sentry, gofer)
-        finally:
-            os.close(sentry)
-            os.close(gofer)
+        while event not in self._events:
+            ready = {fd for fd, _ in poll.poll()}
+            if wakeup is not None and signals in ready:
+                for number in wakeup.recv(64):
+                    self.forward(number)
+            if control in ready and not self._read_events():
+                poll.unregister(control)
+            if ready & {self._sentry, self._gofer}:
+                return event in self._events
+        return True
 
     def _read_events(self) -> bool:
         """What the Sentry says; False when it has closed its end."""
@@ -94,24 +150,26 @@ class Sandbox:
             data = b""
         for line in self._lines.feed(data):
             event = decode(line, Event) if b'"event"' in line else None
-            if event is not None and event.event == "error":
-                self._failure = event.message
+            if event is not None:
+                self._events.add(event.event)
+                if event.event == "error":
+                    self._failure = event.message
         return bool(data)
 
-    def _reap(self, sentry: int, gofer: int) -> int:
+    def _reap(self) -> int:
         """Collect both, one of which has ended: the other sees its socket close, and ends too.
 
         Which one was the first does not show here, for descriptors close before a process can be
         waited for; how each ended does.
         """
-        ended = _await_end(sentry, GRACE_MS)
-        _await_end(gofer, GRACE_MS)
+        ended = _await_end(self._sentry, GRACE_MS)
+        _await_end(self._gofer, GRACE_MS)
         status = os.waitpid(self.pid, 0)[1]
         gofer_status = os.waitpid(self.gofer_pid, 0)[1]
         self._read_events()
-        self._control.close()
+        self._close()
         if self._failure:
-            raise RuntimeFailure(self._failure)
+            raise RuntimeFailure(f"unable to start container process: {self._failure}")
         if os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status)):
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
@@ -148,20 +206,28 @@ def start(
     exports: Sequence[Export],
     programs: Programs,
     switches: boot.Switches,
+    terms: boot.Terms = boot.Terms(),
 ) -> Sandbox:
     """Fork the Gofer and the Sentry. `config` lacks only the two sockets that are made here."""
     gofer_ours, gofer_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
+    hold_ours = hold_theirs = None
+    if terms.before_gofer is not None:
+        hold_ours, hold_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     config = msgspec.structs.replace(
         config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno()
     )
     isolation.freeze_heap()
-    pid = isolation.spawn(lambda: boot.sentry_main(config, programs.prepare, switches))
-    served = gofer_theirs.fileno()
+    pid = isolation.spawn(lambda: boot.sentry_main(config, programs.prepare, switches, terms))
+    gofer = boot.GoferStart(
+        gofer_theirs.fileno(),
+        exports,
+        config.log_fd,
+        pid,
+        hold_theirs.fileno() if hold_theirs is not None else -1,
+    )
     try:
-        gofer_pid = isolation.spawn(
-            lambda: boot.gofer_main(served, exports, programs.serve, config.log_fd, switches)
-        )
+        gofer_pid = isolation.spawn(lambda: boot.gofer_main(gofer, programs.serve, switches, terms))
     except OSError:
         _kill(pid)
         os.waitpid(pid, 0)
@@ -169,4 +235,6 @@ def start(
     gofer_ours.close()
     gofer_theirs.close()
     control_theirs.close()
-    return Sandbox(pid, gofer_pid, control_ours)
+    if hold_theirs is not None:
+        hold_theirs.close()
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import guest_stubs
 import sentry.syscalls.table  # noqa: F401  declares all calls
-from sentry import first_process, tree
+from sentry import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
@@ -56,9 +56,13 @@ class KernelLog(LogSink):
 class Sandbox:
     """A kernel whose first program is loaded but has not run."""
 
-    def __init__(self, kernel: Kernel, start: Any) -> None:
+    def __init__(
+        self, kernel: Kernel, start: Callable[[], None], operations: Operations, waits: bool
+    ) -> None:
         self.kernel = kernel
-        self._start = start
+        if waits:
+            operations.await_start(start)
+        self._start = None if waits else start
 
     def run(self) -> int:
         """Run until the first process and all others have ended; its wait status."""
@@ -66,7 +70,8 @@ class Sandbox:
         gc.freeze()
         gc.set_threshold(*BUSY_THRESHOLDS)
         self.kernel.loop.on_idle = self._rest
-        self._start()
+        if self._start is not None:
+            self._start()
         self.kernel.loop.run()
         console = self.kernel.services.get("console")
         if console is not None:
@@ -149,11 +154,18 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)
         kernel.start_observers.append(Strace(sink, loop))
+    resized = host_links.sizes() if config.process.terminal else None
+    gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
-    ControlServer(loop, Operations(kernel), config.control_fd, config.control_listener_fd)
-    return Sandbox(kernel, task.finish)
+    operations = Operations(kernel)
+    ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
+    if resized is not None:
+        loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
+    if gofer >= 0:
+        loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, operations.end))
+    return Sandbox(kernel, task.finish, operations, config.await_start)
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:

@@ -114,6 +114,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     memory_limit: int = 1 << 30
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
+    await_start: bool = False
+    """Created now, started later through the control socket: outlives who created it."""
 
     stdio: tuple[int, int, int] = (0, 1, 2)
     """The caller's standard input, output and error. Their flags are never changed."""

@@ -1,32 +1,32 @@
-"""runsc run: create and run a container."""
+"""runsc run: create and start a container, and stay to its end unless told to detach."""
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from runsc import convert, launch, spec
-from runsc.container import check_id
+from runsc import launch
+from runsc.commands import bundles
 from runsc.options import Globals
 
 
 @click.command(help="Create and run the container CONTAINER-ID from a bundle.")
-@click.option("--bundle", "-b", default=".", metavar="DIR", help="The bundle; default: here.")
-@click.option("--pid-file", metavar="FILE", help="Where to write the pid of the sandbox.")
+@bundles.flags
+@click.option("--detach", "-d", is_flag=True, help="Leave it once it runs.")
+@click.option("--keep", is_flag=True, help="Do not delete it when it has ended.")
+@click.option("--no-subreaper", is_flag=True, hidden=True)
 @click.argument("container-id")
 @click.pass_obj
-def command(flags: Globals, bundle: str, pid_file: str | None, container_id: str) -> None:
+def command(
+    flags: Globals,
+    container_id: str,
+    bundle: str,
+    console_socket: str | None,
+    pid_file: str | None,
+    detach: bool,
+    keep: bool,
+    no_subreaper: bool,
+) -> None:
     """Decode the bundle, start it, wait for its end."""
-    check_id(container_id)
-    document = spec.load(bundle)
-    bundle = os.path.realpath(bundle)
-    container = convert.container(bundle, document, flags.overlay, flags.log.warning)
-    identity = launch.Identity(
-        container_id,
-        bundle,
-        container.exports[0].path,
-        document.oci_version,
-        document.annotations or {},
-    )
-    raise click.exceptions.Exit(launch.run(flags, identity, container, pid_file))
+    identity, container = bundles.understood(flags, bundle, container_id)
+    wishes = launch.Wishes(pid_file, console_socket, detach, keep)
+    raise click.exceptions.Exit(launch.run(flags, identity, container, wishes))

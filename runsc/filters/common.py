@@ -152,9 +152,9 @@ RANDOM = (
 NAMES = (
     Rule(
         unistd.prctl,
-        "names of threads, for ps",
-        ((low(0, prctl.PR_SET_NAME),),),
-        unused=_NEXT_THREAD,
+        "names of threads, for ps; outliving the command line that created the sandbox",
+        ((low(0, prctl.PR_SET_NAME),), (low(0, prctl.PR_SET_PDEATHSIG), Test(1, 0))),
+        unused="threads start when work comes; `run` outlives nobody",
     ),
 )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sentry.abi.signal import SIGKILL
 from sentry.control.protocol import ProcessInfo
-from sentry.errors import EINVAL, ESRCH
-from sentry.kernel.signals import SigInfo
+from sentry.errors import EBUSY, EINVAL, ESRCH
+from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
+from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
 
 if TYPE_CHECKING:
@@ -19,11 +22,40 @@ class Operations:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._start: Callable[[], None] | None = None
+
+    def await_start(self, start: Callable[[], None]) -> None:
+        """The first process is there and does not run before `control_start`."""
+        self._start = start
+
+    def control_start(self) -> None:
+        """Once. Raises: EBUSY."""
+        start, self._start = self._start, None
+        if start is None:
+            raise EBUSY("cannot start an already running container")
+        start()
+
+    def end(self) -> None:
+        """The container is over, whatever it does: SIGKILL to its first process."""
+        init = self._kernel.init
+        if self._start is not None or init is None or not init.tasks:
+            self._kernel.finish(SIGKILL)
+        else:
+            exit_group(init, SIGKILL)
+
+    def control_resize(self) -> None:
+        """Nothing to do where there is no terminal of ours."""
+        console = self._kernel.services.get("console")
+        if console is not None:
+            console.refresh_size()
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""
         if not 0 <= signal <= 64:
             raise EINVAL(f"signal {signal}")
+        if self._start is not None and signal and _ends_by_default(signal):
+            self._kernel.finish(signal)  # it has no handlers yet, and no vCPU
+            return
         groups = self._kernel.pids.groups
         targets = list(groups.values()) if everyone else [g for g in [groups.get(pid)] if g]
         alive = [group for group in targets if group.tasks]
@@ -40,9 +72,13 @@ class Operations:
     def control_status(self) -> str:
         """OCI's words."""
         init = self._kernel.init
-        if init is None:
+        if init is None or self._start is not None:
             return "created"
         return "running" if init.tasks else "stopped"
+
+
+def _ends_by_default(signal: int) -> bool:
+    return not (IGNORED_BY_DEFAULT | STOPPING) >> (signal - 1) & 1
 
 
 def _describe(group: ThreadGroup) -> ProcessInfo:

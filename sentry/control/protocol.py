@@ -10,12 +10,44 @@ from typing import TypeVar
 
 import msgspec
 
-MAX_LINE = 1 << 16
-"""A longer line ends the connection."""
+from sentry.config import Capabilities, Rlimit
+
+MAX_LINE = 4 << 20
+"""A longer line ends the connection. Arguments and environment of a program have their place."""
+
+
+class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A process to be added to a container: what differs from the container's first one.
+
+    What is None, or an empty cwd or rlimits, is as there.
+    """
+
+    args: tuple[bytes, ...]
+    env: tuple[bytes, ...] | None = None
+    extra_env: tuple[bytes, ...] = ()
+    cwd: bytes = b""
+    uid: int | None = None
+    gid: int | None = None
+    additional_gids: tuple[int, ...] | None = None
+    extra_gids: tuple[int, ...] = ()
+    umask: int | None = None
+    capabilities: Capabilities | None = None
+    extra_capabilities: int = 0
+    """Added to the bounding, effective and permitted sets."""
+    rlimits: tuple[Rlimit, ...] = ()
+    no_new_privileges: bool | None = None
+    oom_score_adj: int | None = None
+    terminal: bool = False
+    """The first descriptor is the wire of a terminal; the second and third are not used."""
+    ignore_paused: bool = False
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`op` is "kill", "ps" or "state"."""
+    """`op` is "start", "kill", "ps", "state", or "resize" (the host's terminal has a new size).
+
+    Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
+    held back waits for) and "keep" (it may outlive the command line from now on).
+    """
 
     op: str
     signal: int = 0
@@ -23,6 +55,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """kill: which process, as the container numbers them."""
     all: bool = False
     """kill: every process of the container."""
+    process: ExecProcess | None = None
+    """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 
 
 class ProcessInfo(msgspec.Struct, frozen=True):
@@ -43,13 +77,18 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     error: str = ""
     status: str = ""
     processes: list[ProcessInfo] = []
+    pid: int = 0
+    """exec: the process, as the container numbers it."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`event` is "ready" (the filter is on, the program may run) or "error" (it will not)."""
+    """`event` is "ready" (the filter is on, the program may run), "error" (it will not), or "kept"
+    (the answer to "keep")."""
 
     event: str
     message: str = ""
+    status: int = 0
+    """exited: its wait(2) status."""
 
 
 T = TypeVar("T")

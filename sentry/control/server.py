@@ -36,6 +36,12 @@ class Watcher(Protocol):
 class Controlled(Protocol):
     """What the kernel offers. Each may raise an Errno: its text goes back to the caller."""
 
+    def control_start(self) -> None:
+        """Make the first process run."""
+
+    def control_resize(self) -> None:
+        """The terminal of the first process has a new size on the host."""
+
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """Send a signal to a process of the container, or to all of them."""
 
@@ -118,6 +124,12 @@ class ControlServer:
         """Carry out one request."""
         try:
             match request.op:
+                case "start":
+                    self._kernel.control_start()
+                    return Reply()
+                case "resize":
+                    self._kernel.control_resize()
+                    return Reply()
                 case "kill":
                     self._kernel.control_kill(request.pid, request.signal, request.all)
                     return Reply()

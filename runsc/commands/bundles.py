@@ -1,0 +1,65 @@
+"""What `create` and `run` have in common: their flags, and a bundle that is understood."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from runsc import convert, launch, spec
+from runsc.container import check_id
+from runsc.errors import RuntimeFailure
+from runsc.options import Globals
+
+Command = Callable[..., None]
+
+_OPTIONS = (
+    click.option("--bundle", "-b", default=".", metavar="DIR", help="The bundle; default: here."),
+    click.option(
+        "--console-socket",
+        metavar="SOCKET",
+        help="Where to send the terminal (process.terminal) of a container that is left alone.",
+    ),
+    click.option("--pid-file", metavar="FILE", help="Where to write the pid of the sandbox."),
+    click.option("--preserve-fds", type=int, default=0, hidden=True),
+    click.option("--no-pivot", is_flag=True, hidden=True),
+    click.option("--no-new-keyring", is_flag=True, hidden=True),
+)
+"""The hidden ones are runc's: accepted where they mean nothing here."""
+
+
+def flags(function: Command) -> Command:
+    """The flags of both. Those without a meaning here do not reach the function."""
+
+    def command(
+        *args: Any, preserve_fds: int, no_pivot: bool, no_new_keyring: bool, **named: Any
+    ) -> None:
+        if preserve_fds:
+            raise RuntimeFailure("--preserve-fds is not supported")
+        function(*args, **named)
+
+    made: Command = command
+    for option in reversed(_OPTIONS):
+        made = option(made)
+    made.__click_params__ += getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    return made
+
+
+def understood(
+    settings: Globals, bundle: str, container_id: str
+) -> tuple[launch.Identity, convert.Container]:
+    """Read the bundle. Raises: RuntimeFailure."""
+    check_id(container_id)
+    document = spec.load(bundle)
+    bundle = os.path.realpath(bundle)
+    container = convert.container(bundle, document, settings.overlay, settings.log.warning)
+    identity = launch.Identity(
+        container_id,
+        bundle,
+        container.exports[0].path,
+        document.oci_version,
+        document.annotations or {},
+    )
+    return identity, container

@@ -1,0 +1,26 @@
+"""runsc create: make a container whose first process waits for `start`."""
+
+from __future__ import annotations
+
+import click
+
+from runsc import launch
+from runsc.commands import bundles
+from runsc.options import Globals
+
+
+@click.command(help="Create the container CONTAINER-ID from a bundle. It runs after `start`.")
+@bundles.flags
+@click.argument("container-id")
+@click.pass_obj
+def command(
+    flags: Globals,
+    container_id: str,
+    bundle: str,
+    console_socket: str | None,
+    pid_file: str | None,
+) -> None:
+    """Decode the bundle, make the sandbox, leave it."""
+    identity, container = bundles.understood(flags, bundle, container_id)
+    wishes = launch.Wishes(pid_file, console_socket, detach=True)
+    launch.create(flags, identity, container, wishes)

@@ -1,0 +1,119 @@
+"""runsc features: features.md of the runtime specification, for what this runtime does.
+
+A name stands here only if it has an effect, or if the program cannot tell that it has none
+(propagation of mounts that nobody else sees). docs/config-json.md has the details.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from runsc import __version__, convert, mounts
+from runsc.hooks import Phase
+from runsc.seccomp import ACTIONS, FLAGS, OPERATORS
+from sentry.platform import names
+
+OCI_VERSION_MIN, OCI_VERSION_MAX = "1.0.0", "1.2.0"
+
+
+class _Base(msgspec.Struct, rename="camel"):
+    """Names as in the specification."""
+
+
+class Enabled(_Base):
+    """features-linux.md: a feature that is there or not."""
+
+    enabled: bool
+
+
+class Cgroup(_Base):
+    """features-linux.md, "Cgroup"."""
+
+    v1: bool = True
+    v2: bool = True
+    systemd: bool = False
+    systemd_user: bool = False
+    rdma: bool = True
+
+
+class Seccomp(_Base):
+    """features-linux.md, "Seccomp"."""
+
+    enabled: bool
+    actions: list[str]
+    operators: list[str]
+    archs: list[str]
+    known_flags: list[str]
+    supported_flags: list[str]
+
+
+class Extensions(_Base):
+    """features-linux.md, "mountExtensions"."""
+
+    idmap: Enabled
+
+
+class Linux(_Base):
+    """features-linux.md."""
+
+    namespaces: list[str]
+    capabilities: list[str]
+    cgroup: Cgroup
+    seccomp: Seccomp
+    apparmor: Enabled
+    selinux: Enabled
+    intel_rdt: Enabled
+    mount_extensions: Extensions
+
+
+class Features(_Base):
+    """features.md."""
+
+    oci_version_min: str
+    oci_version_max: str
+    hooks: list[str]
+    mount_options: list[str]
+    linux: Linux
+    annotations: dict[str, str]
+    potentially_unsafe_config_annotations: list[str]
+
+
+def features() -> Features:
+    """What there is, from the tables that do it."""
+    no = Enabled(False)
+    capabilities = sorted(convert.CAPABILITIES, key=lambda name: convert.CAPABILITIES[name])
+    return Features(
+        OCI_VERSION_MIN,
+        OCI_VERSION_MAX,
+        hooks=[phase.value for phase in Phase if phase is not Phase.START_CONTAINER],
+        mount_options=sorted(mounts.names()),
+        linux=Linux(
+            namespaces=["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            capabilities=capabilities,
+            cgroup=Cgroup(),
+            seccomp=Seccomp(
+                enabled=True,
+                actions=sorted(ACTIONS),
+                operators=sorted(OPERATORS),
+                archs=["SCMP_ARCH_X32", "SCMP_ARCH_X86_64"],
+                known_flags=sorted(FLAGS),
+                supported_flags=[],
+            ),
+            apparmor=no,
+            selinux=no,
+            intel_rdt=no,
+            mount_extensions=Extensions(no),
+        ),
+        annotations={"runsc.version": __version__},
+        potentially_unsafe_config_annotations=[],
+    )
+
+
+@click.command(help="Print what this runtime can do, as JSON.")
+def command() -> None:
+    """features.md, "Command-line interface"."""
+    text = msgspec.json.format(msgspec.json.encode(features()), indent=4)
+    sys.stdout.write(text.decode() + "\n")

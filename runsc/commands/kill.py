@@ -1,0 +1,25 @@
+"""runsc kill: a signal for the first process of a container, or for all of them."""
+
+from __future__ import annotations
+
+import click
+
+from runsc import lifecycle, signals
+from runsc.errors import RuntimeFailure
+from runsc.options import Globals
+
+
+@click.command(help="Send SIGNAL (a name or a number; default: TERM) to a container.")
+@click.option("--all", "-a", "everyone", is_flag=True, help="To all its processes.")
+@click.argument("container-id")
+@click.argument("signal", default="TERM")
+@click.pass_obj
+def command(flags: Globals, everyone: bool, container_id: str, signal: str) -> None:
+    """The container is looked for first, as runc does it."""
+    store = flags.store()
+    store.load(container_id)
+    try:
+        number = signals.number_of(signal)
+    except ValueError as error:
+        raise RuntimeFailure(str(error)) from None
+    lifecycle.kill(store, container_id, number, everyone)

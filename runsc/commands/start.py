@@ -1,0 +1,16 @@
+"""runsc start: let the first process of a created container run."""
+
+from __future__ import annotations
+
+import click
+
+from runsc import lifecycle
+from runsc.options import Globals
+
+
+@click.command(help="Start the container CONTAINER-ID that `create` has made.")
+@click.argument("container-id")
+@click.pass_obj
+def command(flags: Globals, container_id: str) -> None:
+    """See lifecycle.start."""
+    lifecycle.start(flags.store(), container_id, flags.log.warning)

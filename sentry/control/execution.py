@@ -1,0 +1,230 @@
+"""`Execution`: a process that `exec` adds to a running container, and the client it belongs to.
+
+The process is nobody's child, as one that entered a pid namespace from outside is. Its client is
+told when it has started and when it has ended; when the client goes away first, the process gets
+SIGKILL: on the host the client is what stands for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec.structs import replace
+
+from sentry import first_process
+from sentry.abi.signal import SIGKILL, SIGWINCH
+from sentry.config import Capabilities, ProcessConfig, StartError
+from sentry.control import descriptors
+from sentry.errors import EINVAL, Errno
+from sentry.kernel.signals import SigInfo
+from sentry.kernel.task_clone import first_task
+from sentry.kernel.task_exit import exit_group
+from sentry.kernel.task_signals import send_to_group
+from sentry.kernel.work import WORK_PAUSE
+from sentry.vfs.interface import Owner
+
+if TYPE_CHECKING:
+    from sentry.control.protocol import ExecProcess
+    from sentry.fs.devpts.console import Console
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+
+STOPPED = "cannot exec in a stopped container"
+PAUSED = "cannot exec in a paused container (use --ignore-paused to override)"
+CANNOT_START = "unable to start container process: "
+MAX_SIGNAL = 64
+
+
+class Client(Protocol):
+    """Who asked; told either `failed`, or `started` and later `ended`."""
+
+    def failed(self, text: str) -> None: ...
+    def started(self, pid: int) -> None: ...
+    def ended(self, status: int) -> None: ...
+
+
+class Execution:
+    """One process with its client. The descriptors belong to it from the start."""
+
+    def __init__(
+        self, kernel: Kernel, client: Client, fds: list[int], forget: Callable[[Execution], object]
+    ) -> None:
+        self._kernel = kernel
+        self._client = client
+        self._fds = fds
+        self._forget = forget
+        self._group: ThreadGroup | None = None
+        self._console: Console | None = None
+        self._abandoned = False
+        self._status: int | None = None
+
+    def start(self, process: ProcessConfig, profile: bytes) -> None:
+        """Load the program and let it run, in a fiber of its own. Raises: Errno, nothing done."""
+        try:
+            self._check(process)
+        except Errno:
+            self._close()
+            raise
+        self._kernel.loop.spawn(self._load(process, profile), "exec", self._loaded)
+
+    def signal(self, number: int) -> None:
+        """Send it one; SIGWINCH also says that the host's terminal has a new size.
+
+        Raises: EINVAL.
+        """
+        if not 0 < number <= MAX_SIGNAL:
+            raise EINVAL(f"signal {number}")
+        if self._console is not None and number == SIGWINCH:
+            self._console.refresh_size()
+        elif self._group is not None and self._group.tasks:
+            send_to_group(self._group, SigInfo.kernel(number), force=True)
+
+    def abandon(self) -> None:
+        """The client is gone: so shall be the process."""
+        self._abandoned = True
+        if self._group is not None and self._group.tasks:
+            exit_group(self._group, SIGKILL)
+
+    def finish(self) -> None:
+        """The sandbox is over; what is still on the screen goes out first."""
+        if self._status is not None and self._console is not None:
+            self._console.restore()
+            self._over()
+
+    # --- the start
+
+    def _check(self, process: ProcessConfig) -> None:
+        if len(self._fds) < (1 if process.terminal else 3):
+            raise EINVAL("descriptors are missing")
+        for fd in self._fds:
+            descriptors.check(fd)
+        if process.terminal and not os.isatty(self._fds[0]):
+            raise EINVAL("provided file is not a console")
+        if not process.args or any(b"\0" in text for text in (*process.args, *process.env)):
+            raise EINVAL("args must not be empty, nor hold a NUL character")
+
+    async def _load(self, process: ProcessConfig, profile: bytes) -> Task:
+        kernel = self._kernel
+        init = kernel.init
+        assert init is not None
+        mounts = init.tasks[0].mounts if init.tasks else kernel.services["mounts"]
+        task = first_process.make_task(kernel, process, mounts)
+        try:
+            self._give_files(task, process)
+            await first_process.start_program(task, process)
+            first_process.put_under_observation(task, profile)
+            if self._abandoned or not init.tasks or init.exiting:
+                raise StartError(STOPPED)
+        except BaseException:
+            _undo(task)
+            raise
+        return task
+
+    def _give_files(self, task: Task, process: ProcessConfig) -> None:
+        fds, self._fds = self._fds, []
+        owner = Owner(process.uid, process.gid)
+        if not process.terminal:
+            first_process.donate(task, fds, owner, closes=True)
+            return
+        descriptors.close_all(fds[1:3])
+        self._console = first_process.open_console(task, fds[0], owner)
+        first_process.donate(task, fds[3:], owner, closes=True, first=3)
+
+    def _loaded(self, task: Task | None, error: BaseException | None) -> None:
+        if task is None:
+            self._failed(error)
+            return
+        kernel = self._kernel
+        first_task(kernel, task)
+        self._group = task.group
+        task.group.pid_queue.add(self._thread_gone)
+        self._client.started(task.group.tgid)
+        if kernel.paused:
+            task.work |= WORK_PAUSE
+        task.finish()
+        if self._abandoned:
+            self.abandon()
+
+    def _failed(self, error: BaseException | None) -> None:
+        self._close()
+        if self._console is not None:
+            self._console.close(lambda: None)
+        self._forget(self)
+        if isinstance(error, StartError) and str(error) == STOPPED:
+            self._client.failed(STOPPED)
+        elif isinstance(error, (StartError, Errno)):
+            self._client.failed(CANNOT_START + (str(error) or type(error).__name__))
+        else:
+            assert error is not None
+            self._client.failed(CANNOT_START + "the sandbox has a defect, see its log")
+            self._kernel.log.bug("exec", error)
+
+    def _close(self) -> None:
+        fds, self._fds = self._fds, []
+        descriptors.close_all(fds)
+
+    # --- the end
+
+    def _thread_gone(self, _events: int) -> None:
+        group = self._group
+        if group is None or group.tasks or self._status is not None:
+            return
+        self._status = group.exit_status
+        if self._console is None:
+            self._over()
+        else:
+            self._console.close(self._over)
+
+    def _over(self) -> None:
+        """The process has ended and everything it wrote is out. Once."""
+        status, self._console = self._status, None
+        if self._group is not None and status is not None:
+            self._group = None
+            self._forget(self)
+            self._client.ended(status)
+
+
+def _undo(task: Task) -> None:
+    """The program could not be loaded: nobody knows the task, and nothing of it stays."""
+    group = task.group
+    task.files.close_all(task)
+    task.mm.release()
+    task.ctx.destroy()
+    group.process_group.members.discard(group)
+    task.kernel.pids.forget_if_empty(group.process_group)
+
+
+def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:
+    """The container's own process, but for what the request says otherwise."""
+
+    def given(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+    caps = given(request.capabilities, base.capabilities)
+    added = request.extra_capabilities
+    if added:
+        caps = Capabilities(
+            caps.bounding | added, caps.effective | added, caps.inheritable,
+            caps.permitted | added, caps.ambient,
+        )  # fmt: skip
+    return replace(
+        base,
+        args=request.args,
+        env=(*given(request.env, base.env), *request.extra_env),
+        cwd=request.cwd or base.cwd,
+        uid=given(request.uid, base.uid),
+        gid=given(request.gid, base.gid),
+        additional_gids=(
+            *given(request.additional_gids, base.additional_gids), *request.extra_gids,
+        ),
+        umask=given(request.umask, base.umask),
+        capabilities=caps,
+        rlimits=request.rlimits or base.rlimits,
+        no_new_privileges=given(request.no_new_privileges, base.no_new_privileges),
+        oom_score_adj=given(request.oom_score_adj, base.oom_score_adj),
+        terminal=request.terminal,
+        console_size=None,
+    )  # fmt: skip
