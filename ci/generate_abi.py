@@ -213,7 +213,7 @@ AREAS = {
             "linux/fib_rules.h",
             "linux/neighbour.h",
         ],
-        r"(NLM|NETLINK_|NLA_|RTM_|RTA_|RTN_|RT_|IFLA_|IFA_|IFF_|RTNLGRP|RTMGRP|SOCK_D|TCPDIAG|UDIAG|NDIAG|FR_ACT|INET_DIAG|ARPHRD_(LOOPBACK|ETHER|NONE))",
+        r"(NLM|NETLINK_|NLA_|RTM_|RTA_|RTN_|RT_|IFLA_|IFA_|IFF_|RTNLGRP|RTMGRP|SOCK_D|TCPDIAG|UDIAG|NDIAG|FR_ACT|INET_DIAG|RTPROT_(UNSPEC|KERNEL|BOOT|STATIC)|ARPHRD_(LOOPBACK|ETHER|NONE))",
         {
             "struct nlmsghdr": "nlmsghdr",
             "struct rtattr": "rtattr",
@@ -369,6 +369,7 @@ ENUMS = {
         "IFLA_INET6_FLAGS",
         "IFA_PROTO",
         "RTA_IIF",
+        "RTA_UID",
         "RTA_METRICS",
         "RTA_CACHEINFO",
         "RTA_PREF",

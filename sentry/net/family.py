@@ -8,6 +8,7 @@ from sentry.abi.capability import CAP_NET_RAW
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    AF_NETLINK,
     AF_UNIX,
     IPPROTO_TCP,
     IPPROTO_UDP,
@@ -17,10 +18,12 @@ from sentry.abi.socket import (
     SOCK_STREAM,
 )
 from sentry.errors import EAFNOSUPPORT, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
-from sentry.net.inet.ports import Ports
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
+from sentry.net.netlink.protocols import make_netlink
+from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.socket import Socket, socket_location
+from sentry.net.stack import stack_of
 from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller
 
@@ -50,8 +53,7 @@ def make_unix(caller: Caller, kind: int, protocol: int, number: int) -> UnixSock
         kind = SOCK_DGRAM
     if kind not in (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET):
         raise ESOCKTNOSUPPORT(f"type {kind}")
-    space: dict[bytes, UnixSocket] = caller.kernel.services.setdefault("unix abstract names", {})
-    return UnixSocket(socket_location(caller), kind, space)
+    return UnixSocket(socket_location(caller), kind, stack_of(caller))
 
 
 @family(AF_INET)
@@ -65,13 +67,17 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
         raise ESOCKTNOSUPPORT(f"type {kind}")
     if protocol not in (0, kinds[kind]):
         raise EPROTONOSUPPORT(f"protocol {protocol}")
-    services = caller.kernel.services
-    protocol, location = kinds[kind], socket_location(caller)
-    ports: Ports = services.setdefault(f"ports of {protocol}", Ports())
+    protocol, location, stack = kinds[kind], socket_location(caller), stack_of(caller)
     uid = caller.creds.euid
     if kind == SOCK_STREAM:
-        return TcpSocket(location, number, protocol, ports, uid)
-    return UdpSocket(location, number, protocol, ports, uid)
+        return TcpSocket(location, number, protocol, stack, uid)
+    return UdpSocket(location, number, protocol, stack, uid)
+
+
+@family(AF_NETLINK)
+def netlink(caller: Caller, kind: int, protocol: int, number: int) -> NetlinkSocket:
+    """socket(AF_NETLINK)."""
+    return make_netlink(socket_location(caller), kind, protocol, stack_of(caller))
 
 
 def make_socket(caller: Caller, number: int, kind: int, protocol: int) -> Socket:

@@ -69,12 +69,14 @@ from sentry.errors import (
     Errno,
     from_number,
 )
+from sentry.net.ioctls import socket_ioctl
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 T = TypeVar("T")
@@ -126,12 +128,20 @@ class Socket(StreamFile):
     """An open socket of any family."""
 
     __slots__ = (
-        "family", "kind", "linger", "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns",
-        "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "write_shut",
+        "cookie", "family", "kind", "last_stamp_ns", "linger", "numbers", "options", "protocol",
+        "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack",
+        "write_shut",
     )  # fmt: skip
 
-    def __init__(self, location: Location, family: int, kind: int, protocol: int) -> None:
+    def __init__(
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack
+    ) -> None:
         super().__init__(location, O_RDWR)
+        self.stack = stack
+        stack.sockets.add(self)
+        self.cookie = 0
+        self.last_stamp_ns = 0
+        """SIOCGSTAMP: when what was read last had come (CLOCK_REALTIME)."""
         self.family = family
         self.kind = kind
         self.protocol = protocol
@@ -196,6 +206,10 @@ class Socket(StreamFile):
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """getsockopt(2) of another level."""
         raise ENOPROTOOPT(f"level {level} option {name}")
+
+    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
+        """ioctl(2) requests of this family; None for others."""
+        return None
 
     @property
     def listening(self) -> bool:
@@ -321,6 +335,10 @@ class Socket(StreamFile):
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
         """lseek(2)."""
         raise ESPIPE("socket")
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """ioctl(2)."""
+        return socket_ioctl(self, caller, request, argument)
 
     def shutdown(self, how: int) -> None:
         """shutdown(2). Raises: EINVAL, ENOTCONN."""

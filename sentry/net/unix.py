@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -66,6 +67,7 @@ from sentry.vfs.names import mknod
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
+    from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 PATH_MAX: Final = 108
@@ -103,9 +105,9 @@ class UnixSocket(Socket):
         "peer_creds", "queued", "reset", "segments", "sent_charge", "space", "write_closed_by_peer",
     )  # fmt: skip
 
-    def __init__(self, location: Location, kind: int, space: dict[bytes, UnixSocket]) -> None:
-        super().__init__(location, AF_UNIX, kind, 0)
-        self.space = space
+    def __init__(self, location: Location, kind: int, stack: Stack) -> None:
+        super().__init__(location, AF_UNIX, kind, 0, stack)
+        self.space = stack.abstract
         """The abstract name space."""
         self.name: bytes | None = None
         """sun_path as bound (abstract ones begin with NUL); None: unnamed."""
@@ -209,7 +211,7 @@ class UnixSocket(Socket):
         if self._accepts:
             raise EINVAL("listening")
         found = await self._find(caller, name)
-        server = UnixSocket(found.anonymous(caller), self.kind, self.space)
+        server = UnixSocket(found.anonymous(caller), self.kind, self.stack)
         creds = ucred(caller)
 
         def attempt() -> None:
@@ -528,15 +530,21 @@ class UnixSocket(Socket):
             return len(peer.segments) <= MAX_DGRAM_QUEUE
         return True
 
-    def available(self) -> int:
-        """FIONREAD: of a datagram socket, the size of the next one."""
-        if self.kind == SOCK_STREAM:
-            return self.queued
-        return len(self.segments[0].data) if self.segments else 0
-
-    def unsent(self) -> int:
-        """TIOCOUTQ: what the other end has not read."""
-        return self.sent_charge
+    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
+        """SIOCINQ (of a datagram socket, the size of the next one), SIOCOUTQ, SIOCATMARK."""
+        if request == FIONREAD:
+            if self._accepts:
+                raise EINVAL("listening")
+            if self.kind != SOCK_DGRAM:
+                value = self.queued
+            else:
+                value = len(self.segments[0].data) if self.segments else 0
+        elif request == TIOCOUTQ:
+            value = self.sent_charge
+        else:
+            return None
+        caller.mm.write(argument, struct.pack("<i", value))
+        return 0
 
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """Nothing beyond SOL_SOCKET."""

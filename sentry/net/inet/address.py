@@ -69,13 +69,6 @@ def pack(endpoint: Endpoint, family: int) -> bytes:
     return struct.pack("<H", AF_INET6) + struct.pack(">H4x16s4x", endpoint.port, endpoint.ip)
 
 
-def is_local(ip: bytes) -> bool:
-    """An address of the loopback interface, or a wildcard."""
-    if ip[:12] == MAPPED:
-        return ip[12] == 127 or ip == ANY4
-    return ip in (ANY6, LOOPBACK6)
-
-
 def target_of(endpoint: Endpoint) -> Endpoint:
     """Where a packet for it goes: the wildcard means the loopback address."""
     if endpoint.ip == ANY4:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
+from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_V6ONLY
 from sentry.errors import EACCES, EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP
 from sentry.net.inet import address
-from sentry.net.inet.address import ANY4, ANY6, Endpoint
-from sentry.net.inet.ports import Ports
+from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.socket import Socket
 from sentry.vfs.file import Caller
 
 if TYPE_CHECKING:
+    from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 PRIVILEGED_PORTS: Final = 1024
@@ -53,10 +54,10 @@ class InetSocket(Socket):
     stream = False
 
     def __init__(
-        self, location: Location, family: int, kind: int, protocol: int, ports: Ports, uid: int
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
     ) -> None:
-        super().__init__(location, family, kind, protocol)
-        self.ports = ports
+        super().__init__(location, family, kind, protocol, stack)
+        self.ports = stack.ports_of(protocol)
         self.local: Endpoint = Endpoint(ANY4 if family == AF_INET else ANY6, 0)
         self.remote: Endpoint | None = None
         self.v6only = False
@@ -76,7 +77,7 @@ class InetSocket(Socket):
         wanted = address.parse(raw, self.family)
         if self._has_port:
             raise EINVAL("bound already")
-        if not address.is_local(wanted.ip):
+        if not self.is_local(wanted.ip):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
@@ -84,6 +85,37 @@ class InetSocket(Socket):
             raise EACCES(f"port {wanted.port}")
         self.local = self.ports.claim(self, wanted, stream=self.stream)
         self._has_port = True
+
+    def is_local(self, ip: bytes) -> bool:
+        """An address of ours, or a wildcard."""
+        if ip in (ANY4, ANY6):
+            return True
+        return self.stack.interfaces.is_local(ip[12:] if ip[:12] == MAPPED else ip)
+
+    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
+        """SIOCINQ, SIOCOUTQ, SIOCATMARK."""
+        if request == FIONREAD:
+            value = self.available()
+        elif request == TIOCOUTQ:
+            value = self.unsent()
+        elif request == abi.SIOCATMARK and self.stream:
+            value = self.at_mark()
+        else:
+            return None
+        caller.mm.write(argument, struct.pack("<i", value))
+        return 0
+
+    def available(self) -> int:
+        """FIONREAD."""
+        return 0
+
+    def unsent(self) -> int:
+        """TIOCOUTQ."""
+        return 0
+
+    def at_mark(self) -> int:
+        """SIOCATMARK."""
+        return 0
 
     def need_port(self) -> None:
         """An ephemeral port, if there is none yet."""
@@ -100,7 +132,7 @@ class InetSocket(Socket):
     def route(self, raw: bytes) -> Endpoint:
         """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""
         target = address.target_of(address.parse(raw, self.family))
-        if not address.is_local(target.ip) or (target.is_v4 and self.v6only):
+        if not self.is_local(target.ip) or (target.is_v4 and self.v6only):
             raise ENETUNREACH("only the loopback is there")
         return target
 

@@ -77,7 +77,7 @@ from sentry.net.socket import Ancillary, Received, Socket, socket_location
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
-    from sentry.net.inet.ports import Ports
+    from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 SOMAXCONN: Final = 4096
@@ -113,9 +113,9 @@ class TcpSocket(InetSocket):
     stream = True
 
     def __init__(
-        self, location: Location, family: int, protocol: int, ports: Ports, uid: int
+        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
     ) -> None:
-        super().__init__(location, family, SOCK_STREAM, protocol, ports, uid)
+        super().__init__(location, family, SOCK_STREAM, protocol, stack, uid)
         self.rcvbuf, self.sndbuf = RCVBUF, SNDBUF
         self.state = TCP_CLOSE
         self.peer: TcpSocket | None = None
@@ -213,7 +213,7 @@ class TcpSocket(InetSocket):
     def _establish(self, caller: Caller, client: TcpSocket, target: Endpoint) -> None:
         """A connection comes in: the other socket waits for accept."""
         server = TcpSocket(
-            socket_location(caller), self.family, self.protocol, self.ports, self.owner_uid
+            socket_location(caller), self.family, self.protocol, self.stack, self.owner_uid
         )
         source = client.source_for(target)
         client.local = source

@@ -32,7 +32,7 @@ from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
-    from sentry.net.inet.ports import Ports
+    from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 MAX_DATAGRAM: Final = 65507
@@ -46,9 +46,9 @@ class UdpSocket(InetSocket):
     __slots__ = ("_charged", "_released", "packets")
 
     def __init__(
-        self, location: Location, family: int, protocol: int, ports: Ports, uid: int
+        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
     ) -> None:
-        super().__init__(location, family, SOCK_DGRAM, protocol, ports, uid)
+        super().__init__(location, family, SOCK_DGRAM, protocol, stack, uid)
         self.packets: deque[tuple[bytes, Endpoint]] = deque()
         self._charged = 0
         self._released = False

@@ -1,0 +1,193 @@
+"""Network interfaces of a sandbox: names, flags, addresses. netdevice(7), net/core/dev.c.
+
+There is the loopback; with the host's network its interfaces are shown too (`--network=host`), as
+they were when the sandbox started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from sentry.abi.netlink import (
+    ARPHRD_LOOPBACK,
+    IFA_F_PERMANENT,
+    IFA_F_SECONDARY,
+    IFF_LOOPBACK,
+    IFF_LOWER_UP,
+    IFF_RUNNING,
+    IFF_UP,
+    RT_SCOPE_HOST,
+)
+from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.errors import EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
+
+IFNAMSIZ: Final = 16
+LOOPBACK_INDEX: Final = 1
+LOOPBACK_MTU: Final = 65536
+KERNEL_LO: Final = 1
+"""IFAPROT_KERNEL_LO."""
+MAX_ADDRESSES: Final = 1024
+"""Of one interface: a ceiling of ours."""
+
+
+@dataclass(slots=True)
+class Address:
+    """An address of an interface: struct in_ifaddr, struct inet6_ifaddr."""
+
+    family: int
+    ip: bytes
+    prefix: int
+    scope: int = RT_SCOPE_HOST
+    label: str = ""
+    broadcast: bytes = b""
+    flags: int = IFA_F_PERMANENT
+    origin: int = 0
+    """IFA_PROTO."""
+    peer: bytes = b""
+    """IFA_ADDRESS, where it is not the address itself."""
+
+    @property
+    def network(self) -> bytes:
+        """The address with the bits of the host cleared."""
+        return masked(self.peer or self.ip, self.prefix)
+
+
+@dataclass(slots=True)
+class Interface:
+    """struct net_device, as far as a program sees it."""
+
+    index: int
+    name: str
+    kind: int = ARPHRD_LOOPBACK
+    flags: int = IFF_LOOPBACK
+    mtu: int = LOOPBACK_MTU
+    hardware: bytes = bytes(6)
+    hardware_broadcast: bytes = bytes(6)
+    queue_length: int = 1000
+    addresses: list[Address] = field(default_factory=list)
+    received: list[int] = field(default_factory=lambda: [0, 0])
+    """Packets, bytes; what the loopback receives it has sent."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """IFF_LOOPBACK."""
+        return bool(self.flags & IFF_LOOPBACK)
+
+    @property
+    def is_up(self) -> bool:
+        """IFF_UP."""
+        return bool(self.flags & IFF_UP)
+
+    def set_flags(self, wanted: int, change: int) -> None:
+        """dev_change_flags(): of the flags those that a program may change."""
+        settable = change & ~(IFF_LOOPBACK | IFF_RUNNING | IFF_LOWER_UP)
+        self.flags = self.flags & ~settable | wanted & settable
+        up = IFF_RUNNING | IFF_LOWER_UP
+        self.flags = self.flags | up if self.is_up else self.flags & ~up
+
+    def of_family(self, family: int) -> list[Address]:
+        """Its addresses of one family."""
+        return [a for a in self.addresses if a.family == family]
+
+    def add(self, new: Address) -> None:
+        """RTM_NEWADDR. Raises: EEXIST, EINVAL."""
+        if len(new.ip) not in (4, 16) or not 0 <= new.prefix <= len(new.ip) * 8:
+            raise EINVAL("address")
+        if len(self.addresses) >= MAX_ADDRESSES:
+            raise EINVAL("too many addresses")
+        for old in self.addresses:
+            if old.ip == new.ip and (new.family == AF_INET6 or old.prefix == new.prefix):
+                raise EEXIST("address")
+            if new.family == AF_INET and old.family == AF_INET and old.prefix == new.prefix:
+                same = old.network == new.network and not old.flags & IFA_F_SECONDARY
+                new.flags |= IFA_F_SECONDARY if same else 0
+        if not new.label and new.family == AF_INET:
+            new.label = self.name
+        self.addresses.append(new)
+
+    def remove(self, family: int, ip: bytes, prefix: int) -> Address:
+        """RTM_DELADDR. Raises: EADDRNOTAVAIL."""
+        for old in self.addresses:
+            if old.family == family and old.ip == ip and prefix in (-1, old.prefix):
+                self.addresses.remove(old)
+                return old
+        raise EADDRNOTAVAIL("address")
+
+
+class Interfaces:
+    """All interfaces, by index."""
+
+    def __init__(self, *, up: bool = True) -> None:
+        self._by_index: dict[int, Interface] = {}
+        loopback = Interface(LOOPBACK_INDEX, "lo")
+        self.insert(loopback)
+        if up:
+            bring_up(loopback)
+
+    def __iter__(self) -> Iterator[Interface]:
+        return iter([self._by_index[i] for i in sorted(self._by_index)])
+
+    def insert(self, interface: Interface) -> None:
+        """A new one, or another in the place of one with its index."""
+        self._by_index[interface.index] = interface
+
+    def by_index(self, index: int) -> Interface:
+        """Raises: ENODEV."""
+        found = self._by_index.get(index)
+        if found is None:
+            raise ENODEV(f"interface {index}")
+        return found
+
+    def by_name(self, name: str) -> Interface:
+        """Raises: ENODEV."""
+        for interface in self:
+            if interface.name == name:
+                return interface
+        raise ENODEV(f"interface {name}")
+
+    def is_local(self, ip: bytes) -> bool:
+        """Whether packets for an address end here: the `local` table. 4 or 16 bytes."""
+        for interface in self:
+            if not interface.is_up:
+                continue
+            for own in interface.addresses:
+                if len(own.ip) != len(ip):
+                    continue
+                whole = interface.is_loopback and own.family == AF_INET
+                if own.ip == ip or (whole and masked(ip, own.prefix) == own.network):
+                    return True
+        return False
+
+    def holder(self, ip: bytes) -> Interface | None:
+        """The interface that has an address."""
+        for interface in self:
+            if any(own.ip == ip for own in interface.addresses):
+                return interface
+        return None
+
+
+def bring_up(loopback: Interface) -> None:
+    """What `ip link set lo up` makes: both loopback addresses appear."""
+    loopback.set_flags(IFF_UP, IFF_UP)
+    if not loopback.of_family(AF_INET):
+        loopback.addresses.insert(
+            0, Address(AF_INET, b"\x7f\0\0\x01", 8, RT_SCOPE_HOST, loopback.name)
+        )
+    if not loopback.of_family(AF_INET6):
+        loopback.addresses.append(
+            Address(AF_INET6, bytes(15) + b"\x01", 128, RT_SCOPE_HOST, origin=KERNEL_LO)
+        )
+
+
+def masked(ip: bytes, prefix: int) -> bytes:
+    """An address with only its first `prefix` bits."""
+    bits = len(ip) * 8
+    keep = ((1 << prefix) - 1) << (bits - prefix)
+    return (int.from_bytes(ip, "big") & keep).to_bytes(len(ip), "big")
+
+
+def mask_of(prefix: int, size: int) -> bytes:
+    """A netmask."""
+    return masked(b"\xff" * size, prefix)

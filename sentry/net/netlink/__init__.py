@@ -1,0 +1,1 @@
+"""AF_NETLINK: how programs ask about interfaces, addresses, routes and sockets. netlink(7)."""

@@ -1,0 +1,26 @@
+"""Everything that registers handlers, imported once; and who makes the sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.socket import SOCK_DGRAM, SOCK_RAW
+from sentry.errors import EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.net.netlink import addresses, links, route
+from sentry.net.netlink.registry import PROTOCOLS
+from sentry.net.netlink.socket import NetlinkSocket
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+
+HANDLER_MODULES: Final = (links, addresses, route)
+
+
+def make_netlink(location: Location, kind: int, protocol: int, stack: Stack) -> NetlinkSocket:
+    """socket(AF_NETLINK). Raises: ESOCKTNOSUPPORT, EPROTONOSUPPORT."""
+    if kind not in (SOCK_RAW, SOCK_DGRAM):
+        raise ESOCKTNOSUPPORT(f"type {kind}")
+    if protocol not in PROTOCOLS:
+        raise EPROTONOSUPPORT(f"netlink protocol {protocol}")
+    return NetlinkSocket(location, kind, protocol, stack)

@@ -1,0 +1,397 @@
+"""`NetlinkSocket`: ports, groups, queues, dumps. net/netlink/af_netlink.c.
+
+A request is answered while it is sent; a dump is made piece by piece as it is read. What a
+protocol understands are the handlers in PROTOCOLS.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import netlink as abi
+from sentry.abi.capability import CAP_NET_ADMIN
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
+from sentry.abi.socket import (
+    AF_NETLINK,
+    AF_UNSPEC,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SO_PASSCRED,
+    SOL_NETLINK,
+)
+from sentry.errors import (
+    EADDRINUSE,
+    EAGAIN,
+    EBUSY,
+    ECONNREFUSED,
+    EINVAL,
+    EMSGSIZE,
+    ENOBUFS,
+    ENODATA,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPERM,
+    Errno,
+)
+from sentry.net.netlink.message import (
+    HEADER,
+    Reply,
+    Request,
+    error_message,
+    message,
+)
+from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicast
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.vfs.file import Caller, Dest, Source
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+
+PIECE: Final = 16384
+"""How much of a dump goes into one datagram."""
+MAX_GROUP: Final = 1024
+FIRST_FREE_PORT: Final = -4096
+OVERHEAD: Final = 256
+FLAG_OPTIONS: Final = frozenset(
+    {
+        abi.NETLINK_PKTINFO, abi.NETLINK_BROADCAST_ERROR, abi.NETLINK_NO_ENOBUFS,
+        abi.NETLINK_CAP_ACK, abi.NETLINK_EXT_ACK, abi.NETLINK_GET_STRICT_CHK,
+    }
+)  # fmt: skip
+
+
+class NetlinkSocket(Socket):
+    """An open netlink socket."""
+
+    __slots__ = (
+        "_charged", "_dump", "_dump_tail", "_overrun", "destination", "flags_set", "groups",
+        "packets", "port",
+    )  # fmt: skip
+
+    def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, AF_NETLINK, kind, protocol, stack)
+        self.port = 0
+        """nl_pid; 0: not bound."""
+        self.groups: set[int] = set()
+        self.destination = (0, 0)
+        """connect(2): port and mask of groups."""
+        self.flags_set: set[int] = set()
+        self.packets: deque[tuple[bytes, int, int, tuple[int, int, int]]] = deque()
+        """(bytes, sender's port, group, sender's credentials)."""
+        self._charged = 0
+        self._dump: Iterator[bytes] | None = None
+        self._dump_tail = b""
+        self._overrun = False
+
+    # --- addresses
+
+    def local_address(self) -> bytes:
+        """struct sockaddr_nl."""
+        return sockaddr(self.port, sum(1 << (g - 1) for g in self.groups if g <= 32))
+
+    def peer_address(self) -> bytes:
+        """Whom connect(2) named; the kernel is port 0."""
+        return sockaddr(*self.destination)
+
+    def _allowed(self, caller: Caller) -> bool:
+        return self.protocol in OPEN_TO_ALL or caller.creds.has(CAP_NET_ADMIN)
+
+    async def bind(self, caller: Caller, address: bytes) -> None:
+        """bind(2): the port once, groups as often as wanted."""
+        port, groups = parse_sockaddr(address)
+        if groups and not self._allowed(caller):
+            raise EPERM("multicast groups")
+        if self.port:
+            if port != self.port:
+                raise EINVAL("bound already")
+        else:
+            self._take_port(caller, port)
+        low = {bit + 1 for bit in range(32) if groups >> bit & 1}
+        high = {group for group in self.groups if group > 32}
+        self.groups = high | {group for group in low if group <= GROUPS[self.protocol]}
+
+    def _take_port(self, caller: Caller, port: int = 0) -> None:
+        """netlink_insert(), netlink_autobind(): the process id, or one that nobody has."""
+        ports = self.stack.netlink
+        if port:
+            if (self.protocol, port) in ports:
+                raise EADDRINUSE(f"port {port}")
+        else:
+            task: Any = caller
+            port, rover = task.group.tgid, FIRST_FREE_PORT
+            while (self.protocol, port) in ports:
+                port, rover = rover & 0xFFFFFFFF, rover - 1
+        ports[self.protocol, port] = self
+        self.port = port
+
+    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+        """connect(2): whom send(2) means."""
+        if len(address) < 2:
+            raise EINVAL("address")
+        if address[:2] == struct.pack("<H", AF_UNSPEC):
+            self.destination = (0, 0)
+            return
+        port, groups = parse_sockaddr(address)
+        if (port or groups) and not caller.creds.has(CAP_NET_ADMIN) and not self._may_send():
+            raise EPERM("connect")
+        if not self.port:
+            self._take_port(caller)
+        self.destination = (port, groups)
+
+    def _may_send(self) -> bool:
+        """NL_CFG_F_NONROOT_SEND."""
+        return self.protocol == abi.NETLINK_USERSOCK
+
+    # --- sending: requests
+
+    async def target(self, caller: Caller, address: bytes) -> Any:
+        """sendto(2) with an address."""
+        port, groups = parse_sockaddr(address)
+        if (port or groups) and not caller.creds.has(CAP_NET_ADMIN) and not self._may_send():
+            raise EPERM("send")
+        return port, groups
+
+    def try_send(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> int:
+        """sendmsg(2): to the kernel (port 0), to another socket, to groups."""
+        if flags & MSG_OOB:
+            raise EOPNOTSUPP("out-of-band data")
+        size = source.count
+        if not size:
+            raise ENODATA("an empty message")
+        port, groups = target if target is not None else self.destination
+        if not self.port:
+            self._take_port(caller)
+        if size > self.sndbuf - 32:
+            raise EMSGSIZE(f"{size} bytes")
+        data = bytes(source.get(size))
+        task: Any = caller
+        creds = (task.group.tgid, caller.creds.euid, caller.creds.egid)
+        if groups:
+            group = (groups & -groups).bit_length()
+            multicast(self.stack, self.protocol, group, data, self, creds)
+        if port:
+            other = self.stack.netlink.get((self.protocol, port))
+            if other is None or not (self._may_send() or other is self):
+                raise ECONNREFUSED(f"port {port}")
+            if not other.deliver(data, self.port, 0, creds):
+                raise EAGAIN("its queue is full")
+        elif not groups or self.protocol != abi.NETLINK_USERSOCK:
+            if not PROTOCOLS[self.protocol]:
+                raise ECONNREFUSED("the kernel does not listen")
+            self._requests(caller, data)
+        return size
+
+    def _requests(self, caller: Caller, data: bytes) -> None:
+        """netlink_rcv_skb(): every message of a datagram."""
+        at = 0
+        while len(data) - at >= HEADER:
+            head = abi.NLMSGHDR.unpack(data, at)
+            if head.nlmsg_len < HEADER or at + head.nlmsg_len > len(data):
+                return
+            whole = data[at : at + head.nlmsg_len]
+            at += (head.nlmsg_len + 3) & ~3
+            number = 0
+            if head.nlmsg_flags & abi.NLM_F_REQUEST and head.nlmsg_type >= abi.NLMSG_MIN_TYPE:
+                request = Request(
+                    head.nlmsg_type, head.nlmsg_flags, head.nlmsg_seq, whole[HEADER:],
+                    caller, self.stack, self,
+                )  # fmt: skip
+                try:
+                    if self._answer(request):
+                        continue
+                except Errno as error:
+                    number = error.number
+            if number or head.nlmsg_flags & abi.NLM_F_ACK:
+                self._acknowledge(whole, number)
+
+    def _answer(self, request: Request) -> bool:
+        """Let the protocol answer; True where a dump has begun, which needs no other end."""
+        handler = PROTOCOLS[self.protocol].get(request.kind)
+        if self.protocol == abi.NETLINK_ROUTE:
+            if request.kind > abi.RTM_MAX:
+                raise EOPNOTSUPP(f"type {request.kind}")
+            if not request.body:
+                return False  # too short to be anything: nothing is said
+            if request.kind & 3 != 2 and not request.caller.creds.has(CAP_NET_ADMIN):
+                raise EPERM("CAP_NET_ADMIN")
+        if handler is None:
+            unknown = self.protocol == abi.NETLINK_SOCK_DIAG
+            raise EINVAL("type") if unknown else EOPNOTSUPP(f"type {request.kind}")
+        is_get = self.protocol == abi.NETLINK_SOCK_DIAG or request.kind & 3 == 2
+        if is_get and request.flags & abi.NLM_F_DUMP:
+            if self._dump is not None:
+                raise EBUSY("a dump is under way")
+            self._start_dump(request, iter(handler(request) or ()))
+            return True
+        for kind, body in handler(request) or ():
+            self.deliver(message(kind, 0, request.sequence, self.port, body), 0, 0)
+        return False
+
+    def _acknowledge(self, request: bytes, number: int) -> None:
+        short = not number or abi.NETLINK_CAP_ACK in self.flags_set
+        flags = abi.NLM_F_CAPPED if short and len(request) > HEADER else 0
+        answer = error_message(request[:HEADER] if short else request, number, self.port, flags)
+        self.deliver(answer, 0, 0)
+
+    # --- dumps
+
+    def _start_dump(self, request: Request, replies: Iterator[Reply]) -> None:
+        done = message(
+            abi.NLMSG_DONE, abi.NLM_F_MULTI, request.sequence, self.port, struct.pack("<i", 0)
+        )
+        parts = (
+            message(kind, abi.NLM_F_MULTI, request.sequence, self.port, body)
+            for kind, body in replies
+        )
+        # the first answer at once, so that a request that is wrong gets its error
+        first = next(parts, None)
+        self._dump = chain(() if first is None else (first,), parts, (done,))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The next piece of a dump, when all before is read."""
+        if self._dump is None or self.packets:
+            return
+        piece, self._dump_tail = self._dump_tail, b""
+        for part in self._dump:
+            if piece and len(piece) + len(part) > PIECE:
+                self._dump_tail = part
+                break
+            piece += part
+        else:
+            self._dump = None
+        if piece:
+            self.deliver(piece, 0, 0)
+
+    # --- receiving
+
+    def deliver(
+        self, data: bytes, port: int, group: int, creds: tuple[int, int, int] = (0, 0, 0)
+    ) -> bool:
+        """A datagram for this socket; one too many is lost, which the next receive says."""
+        if self._charged and self._charged + len(data) + OVERHEAD > self.rcvbuf:
+            if not self._overrun and abi.NETLINK_NO_ENOBUFS not in self.flags_set:
+                self._overrun = True
+                self.so_error = ENOBUFS.number
+                self.queue.notify(EPOLLERR)
+            return False
+        self._charged += len(data) + OVERHEAD
+        self.packets.append((data, port, group, creds))
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+        return True
+
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2)."""
+        if flags & MSG_OOB:
+            raise EOPNOTSUPP("out-of-band data")
+        self.take_error()
+        if not self.packets:
+            if self.read_shut:
+                return Received(0)
+            raise EAGAIN("nothing there")
+        data, port, group, creds = self.packets[0]
+        taken = min(len(data), dest.count)
+        dest.put(data[:taken])
+        if not flags & MSG_PEEK:
+            self.packets.popleft()
+            self._charged -= len(data) + OVERHEAD
+            if not self.packets:
+                self._overrun = False
+            self._go_on()
+        ancillary = Ancillary()
+        if SO_PASSCRED in self.options:
+            ancillary.creds = creds
+        if abi.NETLINK_PKTINFO in self.flags_set:
+            info = struct.pack("<I", group)
+            ancillary.records.append((SOL_NETLINK, abi.NETLINK_PKTINFO, info))
+        address = sockaddr(port, 1 << (group - 1) if 0 < group <= 32 else 0)
+        cut = MSG_TRUNC if taken < len(data) else 0
+        count = len(data) if flags & MSG_TRUNC else taken
+        return Received(count, address, cut, ancillary)
+
+    # --- the rest
+
+    def poll(self) -> int:
+        """datagram_poll()."""
+        events = EPOLLOUT | EPOLLWRNORM
+        if self.so_error:
+            events |= EPOLLERR
+        if self.packets:
+            events |= EPOLLIN | EPOLLRDNORM
+        return events
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        if self.port:
+            self.stack.netlink.pop((self.protocol, self.port), None)
+        self.packets.clear()
+        self._dump = None
+        self.queue.notify()
+
+    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """SOL_NETLINK."""
+        if level != SOL_NETLINK:
+            raise ENOPROTOOPT(f"level {level}")
+        if len(value) < 4:
+            raise EINVAL("int expected")
+        number = int.from_bytes(value[:4], "little")
+        if name in (abi.NETLINK_ADD_MEMBERSHIP, abi.NETLINK_DROP_MEMBERSHIP):
+            if not self._allowed(caller):
+                raise EPERM("multicast groups")
+            if not 0 < number <= GROUPS[self.protocol]:
+                raise EINVAL(f"group {number}")
+            if name == abi.NETLINK_ADD_MEMBERSHIP:
+                self.groups.add(number)
+            else:
+                self.groups.discard(number)
+        elif name in FLAG_OPTIONS:
+            if number:
+                self.flags_set.add(name)
+            else:
+                self.flags_set.discard(name)
+        elif name == abi.NETLINK_LISTEN_ALL_NSID:
+            raise EPERM("there is one namespace")
+        else:
+            raise ENOPROTOOPT(f"option {name}")
+
+    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+        """SOL_NETLINK."""
+        if level != SOL_NETLINK:
+            raise ENOPROTOOPT(f"level {level}")
+        if name == abi.NETLINK_LIST_MEMBERSHIPS:
+            bits = sum(1 << (group - 1) for group in self.groups)
+            return bits.to_bytes((GROUPS[self.protocol] + 31) // 32 * 4, "little")[: size & ~3]
+        if name not in FLAG_OPTIONS:
+            raise ENOPROTOOPT(f"option {name}")
+        if size < 4:
+            raise EINVAL("int expected")
+        return struct.pack("<i", int(name in self.flags_set))
+
+
+def sockaddr(port: int, groups: int) -> bytes:
+    """struct sockaddr_nl."""
+    return struct.pack("<HHII", AF_NETLINK, 0, port, groups)
+
+
+def parse_sockaddr(address: bytes) -> tuple[int, int]:
+    """(port, groups) of a struct sockaddr_nl. Raises: EINVAL."""
+    if len(address) < 12:
+        raise EINVAL("sockaddr_nl")
+    family, _, port, groups = struct.unpack_from("<HHII", address)
+    if family != AF_NETLINK:
+        raise EINVAL(f"family {family}")
+    return port, groups

@@ -1,0 +1,61 @@
+"""`Stack`: what the sockets of a sandbox share (struct net)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from sentry.net.inet.ports import Ports
+from sentry.net.interfaces import Interfaces
+from sentry.net.routes import Routes
+
+if TYPE_CHECKING:
+    from sentry.net.netlink.socket import NetlinkSocket
+    from sentry.net.socket import Socket
+    from sentry.net.unix import UnixSocket
+    from sentry.vfs.file import Caller
+
+
+class Stack:
+    """Interfaces, routes, ports, names."""
+
+    def __init__(self) -> None:
+        self.interfaces = Interfaces()
+        self.routes = Routes(self.interfaces)
+        self.ports: dict[int, Ports] = {}
+        """By IPPROTO_*."""
+        self.abstract: dict[bytes, UnixSocket] = {}
+        """Abstract names of AF_UNIX."""
+        self.netlink: dict[tuple[int, int], NetlinkSocket] = {}
+        """(protocol, port id) → socket."""
+        self.sockets: WeakSet[Socket] = WeakSet()
+        """All that are open, for /proc/net and socket diagnostics."""
+        self.counters: Counter[str] = Counter()
+        """/proc/net/snmp, as "Protocol.Name"."""
+        self._cookie = 0
+
+    def ports_of(self, protocol: int) -> Ports:
+        """The table of a protocol's ports."""
+        found = self.ports.get(protocol)
+        if found is None:
+            found = self.ports[protocol] = Ports()
+        return found
+
+    def next_cookie(self) -> int:
+        """SO_COOKIE of a socket that asks for the first time."""
+        self._cookie += 1
+        return self._cookie
+
+
+def stack_of(caller: Caller) -> Stack:
+    """The stack of a task."""
+    return kernel_stack(caller.kernel)
+
+
+def kernel_stack(kernel: Any) -> Stack:
+    """The sandbox's first stack."""
+    found: Stack | None = kernel.services.get("net")
+    if found is None:
+        found = kernel.services["net"] = Stack()
+    return found
