@@ -151,6 +151,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services["memory_limit"] = config.memory_limit
+    kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)
         kernel.start_observers.append(Strace(sink, loop))
@@ -164,7 +165,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:
-        loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, operations.end))
+        end = operations.end
+        loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
     return Sandbox(kernel, task.finish, operations, config.await_start)
 
 

@@ -112,6 +112,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     ram_fd: int = -1
     """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
     memory_limit: int = 1 << 30
+    pids_limit: int = 0
+    """Tasks that the container may have at a time; 0: not limited."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
     await_start: bool = False

@@ -49,6 +49,16 @@ class Operations:
         if console is not None:
             console.refresh_size()
 
+    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
+        """Tasks count from now on; what is there stays. Memory is never more than at the start."""
+        services = self._kernel.services
+        if pids_limit is not None:
+            self._kernel.pids.limit = max(0, pids_limit)
+        if memory_limit is not None:
+            first = services.setdefault("memory_at_start", services["memory_limit"])
+            services["memory_limit"] = min(first, memory_limit)
+            self._kernel.platform.ram.commit_limit = services["memory_limit"]
+
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""
         if not 0 <= signal <= 64:

@@ -43,7 +43,8 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`op` is "start", "kill", "ps", "state", or "resize" (the host's terminal has a new size).
+    """`op` is "start", "kill", "ps", "state", "update" (limits), or "resize" (the host's terminal
+    has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -53,6 +54,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     signal: int = 0
     pid: int = 1
     """kill: which process, as the container numbers them."""
+    pids_limit: int | None = None
+    """update: tasks that the container may have; 0 or less: no limit."""
+    memory_limit: int | None = None
+    """update: bytes; more than it was started with counts as that."""
     all: bool = False
     """kill: every process of the container."""
     process: ExecProcess | None = None

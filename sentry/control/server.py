@@ -42,6 +42,9 @@ class Controlled(Protocol):
     def control_resize(self) -> None:
         """The terminal of the first process has a new size on the host."""
 
+    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
+        """Other limits; None is left as it is."""
+
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """Send a signal to a process of the container, or to all of them."""
 
@@ -129,6 +132,9 @@ class ControlServer:
                     return Reply()
                 case "resize":
                     self._kernel.control_resize()
+                    return Reply()
+                case "update":
+                    self._kernel.control_update(request.pids_limit, request.memory_limit)
                     return Reply()
                 case "kill":
                     self._kernel.control_kill(request.pid, request.signal, request.all)

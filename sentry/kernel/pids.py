@@ -19,6 +19,8 @@ class Pids:
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
+        self.limit = 0
+        """Tasks that the container may have (linux.resources.pids.limit); 0: not limited."""
         self._last = 0
         self.tasks: dict[int, Task] = {}
         self.groups: dict[int, ThreadGroup] = {}
@@ -30,6 +32,10 @@ class Pids:
     def last(self) -> int:
         """The number given out last."""
         return self._last
+
+    def count(self) -> int:
+        """Tasks, with zombies: what Linux's pids controller counts."""
+        return len(self.tasks) + sum(not group.tasks for group in self.groups.values())
 
     def is_taken(self, pid: int) -> bool:
         """A task, a process, a group or a session has this number."""
@@ -43,8 +49,10 @@ class Pids:
     def allocate(self, wanted: int = 0) -> int:
         """The next free number, as Linux cycles through them; or `wanted`, which is free.
 
-        Raises: EAGAIN at the ceiling of tasks.
+        Raises: EAGAIN at the ceiling of tasks, and at the container's limit.
         """
+        if self.limit and self.count() >= self.limit:
+            raise EAGAIN(f"the container may have {self.limit} tasks")
         if (
             len(self.tasks) + len(self.groups) >= self._ceiling * 2
             or len(self.tasks) >= self._ceiling

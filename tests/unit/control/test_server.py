@@ -17,11 +17,15 @@ class Kernel:
 
     def __init__(self) -> None:
         self.killed: list[tuple[int, int, bool]] = []
+        self.limits: tuple[int | None, int | None] = (None, None)
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         if pid == 99:
             raise ESRCH("no process 99")
         self.killed.append((pid, signal, everyone))
+
+    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
+        self.limits = (pids_limit, memory_limit)
 
     def control_processes(self) -> list[ProcessInfo]:
         return [ProcessInfo(1, 0, 0, "sh", "S")]
@@ -56,6 +60,8 @@ def test_requests_reach_the_kernel(served: tuple[Loop, Kernel, socket.socket]) -
     assert _ask(loop, sock, Request("kill", signal=15)) == Reply()
     assert _ask(loop, sock, Request("kill", signal=9, pid=4, all=True)) == Reply()
     assert _ask(loop, sock, Request("state")).status == "running"
+    assert _ask(loop, sock, Request("update", pids_limit=-1)) == Reply()
+    assert kernel.limits == (-1, None)
     assert _ask(loop, sock, Request("ps")).processes == kernel.control_processes()
     assert kernel.killed == [(1, 15, False), (4, 9, True)]
 
