@@ -23,7 +23,9 @@ Size = tuple[int, int]
 def check(terminal: bool, detached: bool, console_socket: str | None) -> None:
     """Raises: RuntimeFailure in runc's words where the wishes contradict each other."""
     if terminal and detached and not console_socket:
-        raise RuntimeFailure("cannot allocate tty if runc will detach without setting console socket")
+        raise RuntimeFailure(
+            "cannot allocate tty if runc will detach without setting console socket"
+        )
     if console_socket and not (terminal and detached):
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
     if terminal and not detached and not os.isatty(0):

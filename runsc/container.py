@@ -137,9 +137,7 @@ class Store:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                fd = os.open(
-                    self.path(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                )
+                fd = os.open(self.path(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
                 raise RuntimeFailure("container does not exist") from None
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -10,22 +9,19 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvm.binding import lib
 from runsc import boot, console, lifecycle, sandbox, signals
+from runsc.configure import Wishes, make_config
 from runsc.container import State, Store, start_time
 from runsc.convert import Container
 from runsc.errors import RuntimeFailure
 from runsc.janitor import keep_clean
 from runsc.listener import listen
 from runsc.options import Globals
-from sentry.config import SandboxConfig
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
 
 Bodies = Callable[[str], sandbox.Programs]
-KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
-_KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
 
 
 @dataclass(frozen=True)
@@ -37,94 +33,6 @@ class Identity:
     rootfs: str
     version: str
     annotations: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the flags of `create` and `run` say."""
-
-    pid_file: str | None = None
-    console_socket: str | None = None
-    detach: bool = False
-    """The container outlives the command."""
-    keep: bool = False
-    """`run` does not delete it afterwards."""
-
-
-def open_kvm() -> int:
-    """Raises: RuntimeFailure that names the other platform."""
-    try:
-        fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
-    except OSError as error:
-        raise RuntimeFailure(f"/dev/kvm cannot be opened: {error.strerror}{_KVM_HINT}") from None
-    try:
-        fcntl.ioctl(fd, KVM_GET_API_VERSION)
-    except OSError:
-        raise RuntimeFailure(f"/dev/kvm is not KVM's device{_KVM_HINT}") from None
-    return fd
-
-
-def default_memory() -> int:
-    """Half of the host's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _duplicate(fd: int) -> int:
-    """The same open file above the standard descriptors, which the children do not keep."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
-
-
-def _log_fd(flags: Globals, detached: bool) -> int:
-    """Where Sentry and Gofer write. Not into a log of JSON, nor the stderr of whoever waits."""
-    path = flags.debug_log
-    if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
-        return _duplicate(flags.log.fd)
-    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    return _above_standard(os.open(path or os.devnull, mode, 0o644))
-
-
-def _above_standard(fd: int) -> int:
-    made = _duplicate(fd)
-    os.close(fd)
-    return made
-
-
-def make_config(
-    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
-) -> SandboxConfig:
-    """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
-    wanted = container.resources.memory_limit if container.resources else None
-    limits = [size for size in (flags.memory, wanted) if size]
-    log_fd = _log_fd(flags, wishes.detach)
-    stdio = (0, 1, 2)
-    if wishes.console_socket:
-        stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
-    return SandboxConfig(
-        container_id=container_id,
-        process=container.process,
-        root=container.root,
-        mounts=container.mounts,
-        hostname=container.hostname,
-        domainname=container.domainname,
-        masked_paths=container.masked_paths,
-        readonly_paths=container.readonly_paths,
-        sysctls=container.sysctls,
-        devices=container.devices,
-        seccomp=container.seccomp,
-        platform=flags.platform,
-        system_calls=flags.system_calls,
-        kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
-        memory_limit=min(limits, default=default_memory()),
-        cpus=len(os.sched_getaffinity(0)),
-        await_start=wishes.detach,
-        stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
-        control_listener_fd=listener_fd,
-        log_fd=log_fd,
-        strace_fd=log_fd if flags.strace else -1,
-        debug=flags.debug,
-    )
 
 
 def create(
@@ -161,7 +69,7 @@ def run(
     flags: Globals,
     identity: Identity,
     container: Container,
-    wishes: Wishes = Wishes(),
+    wishes: Wishes,
     programs: Bodies = sandbox.real_programs,
 ) -> int:
     """Run a container to its end, with the caller's terminal and signals. Gives its exit code.
@@ -283,9 +191,7 @@ def _bring_up(
     return running
 
 
-def _make_cgroup(
-    flags: Globals, store: Store, state: State, container: Container
-) -> Cgroup | None:
+def _make_cgroup(flags: Globals, store: Store, state: State, container: Container) -> Cgroup | None:
     """The state names it before it is there, so that a crash leaves nothing unknown."""
     if not container.cgroups_path and container.resources is None:
         return None

@@ -53,7 +53,9 @@ class Sandbox:
     then `keep` or `wait`; `abandon` at any time.
     """
 
-    def __init__(self, pid: int, gofer_pid: int, control: socket.socket, hold: socket.socket | None):
+    def __init__(
+        self, pid: int, gofer_pid: int, control: socket.socket, hold: socket.socket | None
+    ):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._control = control
@@ -206,7 +208,7 @@ def start(
     exports: Sequence[Export],
     programs: Programs,
     switches: boot.Switches,
-    terms: boot.Terms = boot.Terms(),
+    terms: boot.Terms,
 ) -> Sandbox:
     """Fork the Gofer and the Sentry. `config` lacks only the two sockets that are made here."""
     gofer_ours, gofer_theirs = socket.socketpair()

@@ -6,6 +6,7 @@ import click
 
 from runsc import launch
 from runsc.commands import bundles
+from runsc.configure import Wishes
 from runsc.options import Globals
 
 
@@ -22,5 +23,5 @@ def command(
 ) -> None:
     """Decode the bundle, make the sandbox, leave it."""
     identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = launch.Wishes(pid_file, console_socket, detach=True)
+    wishes = Wishes(pid_file, console_socket, detach=True)
     launch.create(flags, identity, container, wishes)

@@ -8,6 +8,7 @@ import click
 
 from runsc import convert, launch, spec
 from runsc.commands.spec import standard_mounts
+from runsc.configure import Wishes
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 
@@ -51,7 +52,7 @@ def command(flags: Globals, root: str, cwd: str | None, quiet: bool, args: tuple
     container = convert.container("/", made, "memory", _nothing if quiet else flags.log.warning)
     name = f"runsc-do-{os.getpid()}"
     identity = launch.Identity(name, root, container.exports[0].path, made.oci_version, {})
-    raise click.exceptions.Exit(launch.run(flags, identity, container))
+    raise click.exceptions.Exit(launch.run(flags, identity, container, Wishes()))
 
 
 def _nothing(message: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from runsc import launch
 from runsc.commands import bundles
+from runsc.configure import Wishes
 from runsc.options import Globals
 
 
@@ -28,5 +29,5 @@ def command(
 ) -> None:
     """Decode the bundle, start it, wait for its end."""
     identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = launch.Wishes(pid_file, console_socket, detach, keep)
+    wishes = Wishes(pid_file, console_socket, detach, keep)
     raise click.exceptions.Exit(launch.run(flags, identity, container, wishes))

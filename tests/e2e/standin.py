@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from gofer.attachment import Attachment
 from runsc import boot, convert, launch, log, options, sandbox
 from runsc.commands.do import document
+from runsc.configure import Wishes
 from runsc.errors import RuntimeFailure
 from sentry.config import SandboxConfig, StartError
 
@@ -142,7 +143,7 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
     programs = sandbox.Programs(prepare, serve(gofer_words))
     identity = launch.Identity("c1", "/", "/", "1.2.0", {})
     try:
-        return launch.run(settings, identity, container, programs=lambda platform: programs)
+        return launch.run(settings, identity, container, Wishes(), lambda platform: programs)
     except RuntimeFailure as error:
         print(error, file=sys.stderr)
         return error.code

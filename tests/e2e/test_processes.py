@@ -26,7 +26,9 @@ def test_run_of_program_that_cannot_start_says_why(tmp_path: Path) -> None:
     result = processes.run(tmp_path, "fail")
 
     assert result.returncode == 1
-    assert result.stderr == 'exec: "/nope": no such file or directory\n'
+    assert result.stderr == (
+        'unable to start container process: exec: "/nope": no such file or directory\n'
+    )
 
 
 @pytest.mark.parametrize("victim", ["cli", "sentry", "gofer"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runsc.container import State, Store, check_id, is_alive, start_time
+from runsc import lifecycle
+from runsc.container import State, Store, check_id, is_alive, start_time, status
 from runsc.errors import RuntimeFailure
 
 
@@ -45,16 +46,69 @@ def test_load_gives_what_was_saved_and_remove_forgets_it(tmp_path: Path) -> None
     store.remove("a")
 
 
-def test_all_sweeps_what_a_killed_run_left_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_sweep_destroys_what_a_killed_run_left_and_keeps_the_rest(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    gone = _state("left-by-run", foreground=True)
-    gone.pid, gone.pid_start = _ended_child(), 1
-    stopped = _state("detached")
-    stopped.pid, stopped.pid_start = gone.pid, 1
-    for state in (stopped, gone, _state("running", os.getpid(), True)):
+    gone, stopped = _state("left-by-run", foreground=True), _state("detached")
+    running = _state("running", foreground=True)
+    for state in (gone, stopped):
+        state.creator_pid, state.creator_start = _ended_child(), 1
+    running.creator_pid, running.creator_start = os.getpid(), start_time(os.getpid())
+    for state in (stopped, gone, running):
         store.create(state)
 
+    lifecycle.sweep(store, pytest.fail)
+
     assert [state.id for state in store.all()] == ["detached", "running"]
+
+
+def test_status_believes_only_processes_that_are_the_same() -> None:
+    state = _state("a", os.getpid())
+    state.creator_pid, state.creator_start = os.getpid(), start_time(os.getpid())
+
+    assert status(state) == "creating"
+    state.phase = "created"
+    assert status(state) == "created"
+    state.paused = True
+    assert status(state) == "paused"
+    state.pid_start += 1
+    assert status(state) == "stopped"
+    state.phase, state.creator_start = "creating", 1
+    assert status(state) == "stopped"
+
+
+def test_create_takes_over_what_was_left_without_a_state(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "control.sock").touch()
+
+    store.create(_state("a"))
+
+    assert [state.id for state in store.all()] == ["a"]
+
+
+def test_held_is_for_one_at_a_time_and_ends_with_the_container(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.create(_state("a"))
+
+    with store.held("a") as state:
+        assert state.id == "a"
+        with pytest.raises(RuntimeFailure, match="another command"), store.held("a", 0):
+            pass
+        store.remove("a")
+    with pytest.raises(RuntimeFailure, match="does not exist"), store.held("a"):
+        pass
+
+
+def test_delete_with_force_succeeds_when_it_is_gone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (tmp_path / "remains").mkdir()
+
+    lifecycle.delete(store, "never-there", True, pytest.fail)
+    lifecycle.delete(store, "remains", True, pytest.fail)
+
+    assert os.listdir(tmp_path) == [".lock"]
+    with pytest.raises(RuntimeFailure, match=r"^container does not exist$"):
+        lifecycle.delete(store, "never-there", False, pytest.fail)
 
 
 def test_start_time_tells_processes_apart() -> None:

@@ -1,0 +1,119 @@
+"""What the Sentry is handed: a SandboxConfig, with everything open that it will need."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+
+from kvm.binding import lib
+from runsc import console
+from runsc.convert import Container
+from runsc.errors import RuntimeFailure
+from runsc.options import Globals
+from sentry.config import SandboxConfig
+
+KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
+_KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the flags of `create` and `run` say."""
+
+    pid_file: str | None = None
+    console_socket: str | None = None
+    detach: bool = False
+    """The container outlives the command."""
+    keep: bool = False
+    """`run` does not delete it afterwards."""
+
+
+def open_kvm() -> int:
+    """Raises: RuntimeFailure that names the other platform."""
+    try:
+        fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
+    except OSError as error:
+        raise RuntimeFailure(f"/dev/kvm cannot be opened: {error.strerror}{_KVM_HINT}") from None
+    try:
+        fcntl.ioctl(fd, KVM_GET_API_VERSION)
+    except OSError:
+        raise RuntimeFailure(f"/dev/kvm is not KVM's device{_KVM_HINT}") from None
+    return fd
+
+
+def default_memory() -> int:
+    """Half of the host's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _duplicate(fd: int) -> int:
+    """The same open file above the standard descriptors, which the children do not keep."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _log_fd(flags: Globals, detached: bool) -> int:
+    """Where Sentry and Gofer write. Not into a log of JSON, nor the stderr of whoever waits."""
+    path = flags.debug_log
+    if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
+        return _duplicate(flags.log.fd)
+    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return _above_standard(os.open(path or os.devnull, mode, 0o644))
+
+
+def _above_standard(fd: int) -> int:
+    made = _duplicate(fd)
+    os.close(fd)
+    return made
+
+
+def make_config(
+    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
+) -> SandboxConfig:
+    """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
+    cpus, memory, pids = _limits(flags, container)
+    log_fd = _log_fd(flags, wishes.detach)
+    stdio = (0, 1, 2)
+    if wishes.console_socket:
+        stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
+    return SandboxConfig(
+        container_id=container_id,
+        process=container.process,
+        root=container.root,
+        mounts=container.mounts,
+        hostname=container.hostname,
+        domainname=container.domainname,
+        masked_paths=container.masked_paths,
+        readonly_paths=container.readonly_paths,
+        sysctls=container.sysctls,
+        devices=container.devices,
+        seccomp=container.seccomp,
+        platform=flags.platform,
+        system_calls=flags.system_calls,
+        kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
+        memory_limit=memory,
+        pids_limit=pids,
+        cpus=cpus,
+        await_start=wishes.detach,
+        stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
+        control_listener_fd=listener_fd,
+        log_fd=log_fd,
+        strace_fd=log_fd if flags.strace else -1,
+        debug=flags.debug,
+    )
+
+
+def _limits(flags: Globals, container: Container) -> tuple[int, int, int]:
+    """What the container has of CPUs, of memory and of tasks (0: any number)."""
+    available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
+    resources = container.resources
+    if resources is None:
+        return len(available), memory, 0
+    from runsc.cgroups.guest import guest_memory, visible_cpus  # noqa: PLC0415  `do` needs none
+
+    if resources.memory_limit is not None:
+        limited = guest_memory(resources.memory_limit)
+        memory = min(limited, flags.memory) if flags.memory else limited
+    return visible_cpus(available, resources), memory, resources.pids_limit or 0
