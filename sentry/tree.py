@@ -52,7 +52,7 @@ LINKS: Final = (
     (b"/dev/ptmx", b"pts/ptmx"),
 )
 EMPTY_TYPES: Final = frozenset(
-    {"sysfs", "mqueue", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"}
+    {"sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"}
 )
 """Types of which a container sees an empty directory: docs/config-json.md."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sentry.abi.stat import S_IFIFO
 from sentry.fs.dev import memory, tty
 from sentry.fs.devpts import filesystem as devpts
+from sentry.fs.mqueue.filesystem import mount_mqueue
 from sentry.fs.pipe.file import open_fifo
 from sentry.fs.proc import mount_proc
 from sentry.fs.sysfs import mount_sysfs
@@ -36,6 +37,7 @@ def register_all(vfs: Vfs) -> None:
     vfs.openers[S_IFIFO] = open_fifo
     vfs.types[b"tmpfs"] = vfs.types[b"ramfs"] = mount_tmpfs
     vfs.types[b"devtmpfs"] = mount_devtmpfs
+    vfs.types[b"mqueue"] = mount_mqueue
     vfs.types[b"proc"] = mount_proc
     vfs.types[b"sysfs"] = mount_sysfs
     memory.register(vfs)

@@ -1,0 +1,1 @@
+"""mqueue: POSIX message queues as files. mq_overview(7), ipc/mqueue.c."""
