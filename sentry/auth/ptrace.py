@@ -1,9 +1,23 @@
-"""May one task look into another: ptrace(2), "Ptrace access mode checking"."""
+"""May one task look into another: ptrace(2), "Ptrace access mode checking", and Yama.
+
+Yama (Documentation/admin-guide/LSM/Yama.rst) restricts attaching further: with scope 1 to
+descendants, and to whom the target named by prctl(PR_SET_PTRACER); with 2 to CAP_SYS_PTRACE; with 3
+to nobody.
+"""
 
 from __future__ import annotations
 
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
 from sentry.abi.capability import CAP_SYS_PTRACE
 from sentry.auth.credentials import Credentials
+
+YAMA_SCOPE: Final = "kernel/yama/ptrace_scope"
+YAMA_DISABLED, YAMA_RELATIONAL, YAMA_CAPABILITY, YAMA_NO_ATTACH = range(4)
+DEFAULT_SCOPE: Final = YAMA_RELATIONAL
+ANY: Final = None
+"""PR_SET_PTRACER_ANY as an allowed tracer."""
 
 
 def may_access(mine: Credentials, theirs: Credentials, dumpable: int, *, real: bool) -> bool:
@@ -19,3 +33,50 @@ def may_access(mine: Credentials, theirs: Credentials, dumpable: int, *, real: b
     if {theirs.gid, theirs.egid, theirs.sgid} != {gid} or dumpable != 1:
         return False
     return not theirs.permitted & ~(mine.permitted if real else mine.effective)
+
+
+def may_attach(task: Any, target: Any, *, real: bool) -> bool:
+    """PTRACE_MODE_ATTACH of a task to a task: the modes above, then yama_ptrace_access_check()."""
+    if task.group is target.group:
+        return True
+    if not may_access(task.creds, target.creds, target.group.dumpable, real=real):
+        return False
+    scope = yama_scope(task.kernel)
+    if scope == YAMA_DISABLED:
+        return True
+    if scope == YAMA_RELATIONAL and (descends(task.group, target.group) or allowed(task, target)):
+        return True
+    return scope != YAMA_NO_ATTACH and bool(task.creds.has(CAP_SYS_PTRACE))
+
+
+def yama_scope(kernel: Any) -> int:
+    """/proc/sys/kernel/yama/ptrace_scope."""
+    return int(kernel.services.get("sysctl", {}).get(YAMA_SCOPE, DEFAULT_SCOPE))
+
+
+def descends(ancestor: Any, group: Any) -> bool:
+    """task_is_descendant(): the process, or one that it comes from."""
+    while group is not None:
+        if group is ancestor:
+            return True
+        group = group.parent
+    return False
+
+
+def relations(kernel: Any) -> WeakKeyDictionary[Any, Any]:
+    """Who has allowed whom to trace it: process to process, or to `ANY`."""
+    found: WeakKeyDictionary[Any, Any] | None = kernel.services.get("yama")
+    if found is None:
+        found = kernel.services["yama"] = WeakKeyDictionary()
+    return found
+
+
+def allowed(task: Any, target: Any) -> bool:
+    """ptracer_exception_found(): the caller traces it, or the target named it or an ancestor."""
+    if target.trace is not None and target.trace.tracer.group is task.group:
+        return True
+    table = relations(task.kernel)
+    if target.group not in table:
+        return False
+    tracer = table[target.group]
+    return tracer is ANY or descends(tracer, task.group)

@@ -20,7 +20,7 @@ def may_access(task: Task, target: Task, *, real: bool) -> bool:
 
 def check_attach(task: Task, target: Task) -> None:
     """PTRACE_MODE_ATTACH_REALCREDS. Raises: EPERM."""
-    if not may_access(task, target, real=True):
+    if not ptrace.may_attach(task, target, real=True):
         raise EPERM(f"{target!r}")
 
 

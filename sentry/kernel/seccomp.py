@@ -105,6 +105,8 @@ class Seccomp:
 
     def entered(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
         """__secure_computing: None lets the call go on."""
+        if task.trace is not None and task.trace.suspends_seccomp():
+            return None
         if self.mode == SECCOMP_MODE_STRICT:
             return None if number in STRICT_CALLS else end_thread(task, SIGKILL)
         result = self.result(number, task.ctx.regs[Reg.RIP], values)
@@ -153,6 +155,7 @@ def end_thread(task: Task, signo: int) -> object:
         task_exit.exit_group(task.group, signo)
     elif task is task.group.leader and not task.group.exiting:
         task.group.exit_status = signo
+    task.exit_code = signo
     task.work |= WORK_EXIT
     task_exit.exit_task(task)
     return GONE

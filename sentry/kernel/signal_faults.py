@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 DE, DB, BP, UD, NP, SS, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 14, 16, 17, 19
 PF_PROT, PF_USER = 1, 4
-EFLAGS_TF = 0x100
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
 OOM_PAUSE_NS: Final = 1_000_000
@@ -92,7 +91,6 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     if vector == DE:
         info = SigInfo.fault(SIGFPE, FPE_INTDIV, rip)
     elif vector == DB:
-        regs[Reg.RFLAGS] &= ~EFLAGS_TF
         info = SigInfo.fault(SIGTRAP, TRAP_TRACE, rip)
     elif vector == BP:
         info = SigInfo.kernel(SIGTRAP)

@@ -134,6 +134,10 @@ def _main(group: ThreadGroup) -> Task:
 def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
     """Side effects on job control; False when the signal is to be dropped."""
     if group.exiting:
+        if signo == SIGKILL:
+            for task in group.tasks:
+                if task.trace is not None:
+                    task.trace.release_exit_stop()
         return False
     bit = 1 << (signo - 1)
     if bit & STOPPING:

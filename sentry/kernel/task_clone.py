@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.ptrace import PTRACE_EVENT_VFORK_DONE
 from sentry.abi.resource import RLIMIT_NOFILE, RLIMIT_NPROC
 from sentry.abi.sched import (
     CLONE_CHILD_CLEARTID,
@@ -32,6 +33,7 @@ from sentry.abi.sched import (
     CLONE_SIGHAND,
     CLONE_SYSVSEM,
     CLONE_THREAD,
+    CLONE_UNTRACED,
     CLONE_VFORK,
     CLONE_VM,
     SCHED_DEADLINE,
@@ -181,7 +183,12 @@ async def clone(task: Task, args: CloneArgs) -> int:
     for observer in task.observers:
         if (cloned := getattr(observer, "cloned", None)) is not None:
             cloned(task, child, args.flags)
+    event = 0
+    if task.trace is not None:
+        event = task.trace.inherited_by(child, args)
     child.finish()
+    if event and task.trace is not None:
+        await task.trace.event(event, number)
     if args.flags & CLONE_VFORK:
 
         def finished() -> None:
@@ -189,6 +196,8 @@ async def clone(task: Task, args: CloneArgs) -> int:
                 raise EAGAIN
 
         await until(finished, [done], mode=Mode.KILLABLE)
+        if task.trace is not None and not args.flags & CLONE_UNTRACED:
+            await task.trace.event(PTRACE_EVENT_VFORK_DONE, number)
     return number
 
 
@@ -284,6 +293,7 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits)
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.exe = old.exe
+    group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.argv = old.argv
     group.dumpable = old.dumpable
     group.oom_score_adj = old.oom_score_adj

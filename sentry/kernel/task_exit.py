@@ -30,6 +30,8 @@ SIG_IGN = 1
 def condemn(task: Task) -> None:
     """The task must die before it sees ring 3 again."""
     task.work |= WORK_EXIT
+    if task.trace is not None:
+        task.trace.killed()
     if task.stopped:
         task.stopped = False
         task.kernel.loop.call_soon(lambda: exit_task(task))
@@ -50,10 +52,15 @@ def exit_group(group: ThreadGroup, status: int) -> None:
 
 def exit_task(task: Task) -> None:
     """The task is out of ring 3 and its call is unwound: take it apart."""
-    if task.dead:
+    if task.dead or (task.trace is not None and task.trace.exit_stop(status_of(task))):
         return
     task.dead = True
     task.kernel.loop.call_soon(lambda: _leave(task))
+
+
+def status_of(task: Task) -> int:
+    """wait(2) status of a thread that ends."""
+    return task.group.exit_status if task.group.exiting else task.exit_code
 
 
 def _leave(task: Task) -> None:
@@ -62,6 +69,8 @@ def _leave(task: Task) -> None:
         for observer in task.observers:
             if (exited := getattr(observer, "exited", None)) is not None:
                 exited(task, task.group.exit_status)
+        for tracee in list(task.tracees):
+            tracee.tracer_exits()
         if task.trace is not None:
             task.trace.task_exits(task)
         _release_memory(task)
@@ -124,9 +133,16 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     if group is kernel.init:
         _end_sandbox(group)
         return
-    announce(group)
+    if not (is_held(group) and group.leader.trace.group_ends()):
+        announce(group)
     if kernel.init is not None and kernel.init.is_zombie:
         _end_sandbox(kernel.init)
+
+
+def is_held(group: ThreadGroup) -> bool:
+    """Its tracer, which is not its parent, has to wait for the process before its parent may."""
+    leader = group.leader
+    return leader is not None and leader.trace is not None and bool(leader.trace.holds_group())
 
 
 def announce(group: ThreadGroup) -> None:
@@ -161,6 +177,8 @@ def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
 def reap(group: ThreadGroup) -> None:
     """The zombie is gone: its number is free again, its usage is its parent's children's."""
     parent = group.parent
+    if group.leader is not None and group.leader.trace is not None:
+        group.leader.trace.drop()
     if parent is not None:
         parent.reaped_usage.add(group.dead_usage)
         parent.reaped_usage.add(group.reaped_usage)
@@ -184,6 +202,7 @@ def reparent(group: ThreadGroup) -> None:
     heir = heir or kernel.init
     children, group.children = group.children, []
     for child in children:
+        child.parent_thread = None
         for task in child.tasks:
             if task.parent_death_signal:
                 signal_send.send_to_group(
@@ -198,7 +217,8 @@ def reparent(group: ThreadGroup) -> None:
         heir.children.append(child)
         if child.is_zombie:
             child.exit_signal = SIGCHLD
-            announce(child)
+            if not is_held(child):
+                announce(child)
 
 
 def _kill_orphaned_groups(group: ThreadGroup) -> None:

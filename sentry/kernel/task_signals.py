@@ -131,7 +131,6 @@ def _deliver(task: Task, entry: Queued) -> bool:
 
 def resume_from_delivery(task: Task, info: SigInfo | None) -> None:
     """The tracer has decided what becomes of the signal that it intercepted: ptrace(2)."""
-    task.stopped = False
     if info is None or _act(task, Queued(info)):
         return_to_user(task)
 
@@ -181,6 +180,8 @@ def _handle(task: Task, entry: Queued, action: Action) -> bool:
         signal_frame.push(task, entry.info, action, mask)
     except NeedsFault as need:
         task.pending.put_back(entry)
+    if task.trace is not None:
+        task.trace.hide_step()
         _fetch_stack(task, need)
         return False
     except EFAULT:
@@ -195,7 +196,7 @@ def _handle(task: Task, entry: Queued, action: Action) -> bool:
         blocked |= 1 << (signo - 1)
     if blocked != task.blocked:
         set_blocked(task, blocked)
-    return True
+    return task.trace is None or not task.trace.handler_entered()
 
 
 def _fetch_stack(task: Task, need: NeedsFault) -> None:

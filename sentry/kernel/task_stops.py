@@ -25,36 +25,47 @@ def start_group_stop(task: Task, signo: int) -> None:
     group = task.group
     if group.exiting or group.execing is not None:
         return
-    if not group.stopping:
-        group.stopping = signo
-        for member in group.tasks:
-            if not member.dead:
-                member.work |= WORK_STOP
-                if member is not task:
-                    member.interrupt()
-    else:
-        task.work |= WORK_STOP
+    first = not group.stopping
+    group.stopping = group.stopping or signo
+    for member in group.tasks:
+        if member.dead:
+            continue
+        if member.trace is not None:  # it may run although the others stand already
+            member.trace.group_stop(signo, member is task)
+        elif first or member is task:
+            member.work |= WORK_STOP
+            if member is not task:
+                member.interrupt()
 
 
 def stop(task: Task) -> bool:
     """Stand still if the process is stopping; the last thread to do so completes the stop."""
     group = task.group
+    if task.trace is not None:
+        return bool(task.trace.jobctl(task))
     if not group.stopping:
         task.work &= ~WORK_STOP
         return False
     task.stopped = True
-    _complete_if_all_stand(group)
+    complete_if_all_stand(group, task)
     return True
 
 
-def _complete_if_all_stand(group: ThreadGroup) -> None:
+def complete_if_all_stand(group: ThreadGroup, last: Task) -> None:
+    """A thread stands still, or is gone: perhaps that completes the stop of the process.
+
+    A parent that traces `last` has heard of its stop already.
+    """
     if not group.stopping or group.stop_signal:
         return
-    if all(t.stopped or t.dead for t in group.tasks):
+    if all(
+        t.dead or (t.stopped if t.trace is None else t.trace.stands()) for t in group.tasks
+    ):
         group.stop_signal = group.stopping
         group.stop_reported = False
         group.continue_reported = True
-        _tell_parent(group, CLD_STOPPED, group.stopping)
+        if last.trace is None or not last.trace.reports_to(group.parent):
+            _tell_parent(group, CLD_STOPPED, group.stopping)
 
 
 def thread_leaves(task: Task) -> None:
@@ -63,11 +74,14 @@ def thread_leaves(task: Task) -> None:
     signal_send.retarget(task, ~task.blocked)
     task.pending.discard((1 << 64) - 1)
     if group.stopping and not group.exiting and any(t.stopped for t in group.tasks):
-        _complete_if_all_stand(group)
+        complete_if_all_stand(group, task)
 
 
 def resume_group(group: ThreadGroup) -> None:
     """SIGCONT: end a group stop, complete or not."""
+    for task in group.tasks:
+        if task.trace is not None and not task.dead:
+            task.trace.continued()
     if not group.stopping:
         return
     was_stopped = group.stop_signal
@@ -75,8 +89,8 @@ def resume_group(group: ThreadGroup) -> None:
     group.stop_signal = 0
     group.stop_reported = True
     for task in group.tasks:
-        task.work &= ~WORK_STOP
-        if task.stopped and (task.trace is None or not task.trace.holds(task)):
+        if task.trace is None:
+            task.work &= ~WORK_STOP
             resume_task(task)
     if was_stopped:
         group.continue_reported = False

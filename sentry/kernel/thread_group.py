@@ -108,6 +108,7 @@ class ThreadGroup:
         "members",
         "oom_score_adj",
         "parent",
+        "parent_thread",
         "personality",
         "pid_queue",
         "posix_timers",
@@ -137,6 +138,8 @@ class ThreadGroup:
         self.kernel = kernel
         self.tgid = tgid
         self.parent = parent
+        self.parent_thread: Task | None = None
+        """The thread that made this process: with PTRACE_TRACEME it is the tracer."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
         self.actions = actions

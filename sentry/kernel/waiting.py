@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import (
     CLD_CONTINUED,
@@ -12,6 +12,7 @@ from sentry.abi.signal import (
     CLD_EXITED,
     CLD_KILLED,
     CLD_STOPPED,
+    CLD_TRAPPED,
     SIGCHLD,
     SIGCONT,
 )
@@ -27,11 +28,12 @@ from sentry.abi.wait import (
     WUNTRACED,
 )
 from sentry.errors import EAGAIN, ECHILD
-from sentry.kernel.task_exit import reap
+from sentry.kernel.task_exit import is_held, reap
 from sentry.kernel.thread_group import Usage
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from sentry.kernel.ptrace.tracee import Tracee
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
@@ -69,13 +71,18 @@ def uid_of(group: ThreadGroup) -> int:
     return group.tasks[0].creds.uid if group.tasks else group.last_uid
 
 
+def _ended(pid: int, uid: int, status: int, usage: Usage) -> Report:
+    code = CLD_EXITED if status & 0x7F == 0 else CLD_DUMPED if status & 0x80 else CLD_KILLED
+    value = status >> 8 & 0xFF if code == CLD_EXITED else status & 0x7F
+    return Report(pid, uid, code, status, value, usage)
+
+
 def _report(group: ThreadGroup, options: int) -> Report | None:
     """What there is to tell of one child, consumed unless WNOWAIT."""
-    if group.is_zombie and options & WEXITED:
-        status = group.exit_status
-        code = CLD_EXITED if status & 0x7F == 0 else CLD_DUMPED if status & 0x80 else CLD_KILLED
-        value = status >> 8 & 0xFF if code == CLD_EXITED else status & 0x7F
-        report = Report(group.tgid, uid_of(group), code, status, value, usage_of(group))
+    if group.is_zombie:
+        if not options & WEXITED or is_held(group):
+            return None
+        report = _ended(group.tgid, uid_of(group), group.exit_status, usage_of(group))
         if not options & WNOWAIT:
             reap(group)
         return report
@@ -91,9 +98,41 @@ def _report(group: ThreadGroup, options: int) -> Report | None:
     return None
 
 
-async def wait(task: Task, matches: Callable[[ThreadGroup], bool], options: int) -> Report | None:
-    """The next change of state of a matching child; None with WNOHANG and none yet.
+def _traced_report(tracee: Tracee, options: int) -> Report | None:
+    """What there is to tell a tracer: its stops whatever the options, and the end of threads."""
+    traced = tracee.task
+    keep = options & WNOWAIT
+    if tracee.dead:
+        if not options & WEXITED:
+            return None
+        usage = tracee.usage or usage_of(traced.group)
+        report = _ended(traced.tid, traced.creds.uid, tracee.status, usage)
+        if not keep:
+            tracee.waited_for()
+        return report
+    if tracee.stop is None or not tracee.unreported or tracee.listening:
+        return None
+    code = tracee.unreported
+    if not keep:
+        tracee.unreported = 0
+    usage = usage_of(traced.group)
+    return Report(traced.tid, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
 
+
+class _Thread:
+    """A traced thread that is no leader, as a process id of wait(2) sees it."""
+
+    __slots__ = ("process_group", "tgid")
+
+    def __init__(self, task: Task) -> None:
+        self.tgid = task.tid
+        self.process_group = task.group.process_group
+
+
+async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Report | None:
+    """The next change of state of a matching child or tracee; None with WNOHANG and none yet.
+
+    A child that a thread of the caller's process traces is told of as a tracee, but for its end.
     Raises: ECHILD, Interrupted.
     """
     group = task.group
@@ -110,7 +149,19 @@ async def wait(task: Task, matches: Callable[[ThreadGroup], bool], options: int)
         for child in list(group.children):
             if eligible(child):
                 found = True
-                if (report := _report(child, options)) is not None:
+                trace = child.leader.trace if child.leader is not None else None
+                own = trace is not None and trace.reports_to(group)
+                asked = options & ~WSTOPPED if own else options
+                if (report := _report(child, asked)) is not None:
+                    return report
+        for tracer in (task,) if options & __WNOTHREAD else list(group.tasks):
+            for tracee in list(tracer.tracees):
+                traced = tracee.task
+                leads = traced.group.leader is traced
+                if not matches(traced.group if leads else _Thread(traced)):
+                    continue
+                found = True
+                if (report := _traced_report(tracee, options)) is not None:
                     return report
         if not found:
             raise ECHILD

@@ -29,12 +29,15 @@ async def execve(
 ) -> object:
     """Load `file` and become it. Raises what the loader raises; afterwards there is no way back."""
     image = await load(task, file, path, argv, envp)
+    old_tid = task.tid
     try:
         await _become_single_threaded(task)
     except BaseException:
         image.mm.release()
         raise
     _commit(task, image)
+    if task.trace is not None:
+        await task.trace.execed(old_tid)
     return RESUME
 
 
@@ -62,7 +65,9 @@ async def _become_single_threaded(task: Task) -> None:
         del pids.tasks[task.tid]
         task.tid = group.tgid
         pids.tasks[task.tid] = task
-        group.leader = task
+        old, group.leader = group.leader, task
+        if old is not None and old.trace is not None:
+            old.trace.drop()
 
 
 def _commit(task: Task, image: Image) -> None:
@@ -107,7 +112,8 @@ def start_registers(task: Task, image: Image) -> None:
     """All zero but where to start and the stack (ELF_PLAT_INIT of arch/x86); a clean FPU."""
     regs = task.ctx.regs
     for i in range(NUM_REGS):
-        regs[i] = 0
+        if i != Reg.ORIG_RAX:  # a tracer sees that this is an execve
+            regs[i] = 0
     regs[Reg.RIP] = image.entry
     regs[Reg.RSP] = image.stack_pointer
     regs[Reg.RFLAGS] = 0x202

@@ -181,6 +181,7 @@ def sys_exit(task: Task, status: Int) -> object:
     group = task.group
     if not group.exiting and (task is group.leader or len(group.tasks) == 1):
         group.exit_status = (status & 0xFF) << 8
+    task.exit_code = (status & 0xFF) << 8
     task_exit.exit_task(task)
     return GONE
 

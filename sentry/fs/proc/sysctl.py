@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.errors import EINVAL, ENOENT, EPERM
 from sentry.fs.generated.nodes import TextNode
 
@@ -93,7 +94,6 @@ kernel/tainted 0
 kernel/timer_migration 1
 kernel/unprivileged_bpf_disabled 2
 kernel/watchdog 0
-kernel/yama/ptrace_scope 0
 net/core/bpf_jit_enable 1
 net/core/default_qdisc pfifo_fast
 net/core/netdev_max_backlog 1000
@@ -309,6 +309,17 @@ def file_nr(kernel: Any) -> str:
     """Open, free, most."""
     count = len({id(t.files): len(t.files) for t in kernel.pids.tasks.values() if not t.dead})
     return f"{count}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
+
+
+def _set_yama(kernel: Any, value: str) -> None:
+    """0 to 3, and never back from 3: yama_dointvec_minmax()."""
+    low = YAMA_NO_ATTACH if yama_scope(kernel) == YAMA_NO_ATTACH else 0
+    if not value.strip().isdigit() or not low <= int(value) <= YAMA_NO_ATTACH:
+        raise EINVAL(value)
+    values(kernel)[YAMA_SCOPE] = str(int(value))
+
+
+computed(YAMA_SCOPE, _set_yama)(lambda kernel: str(yama_scope(kernel)))
 
 
 def _protected(name: str) -> None:
