@@ -17,6 +17,7 @@ COMMANDS = {
     "create": "Create a container; it runs after start.",
     "delete": "Delete a container that has stopped, or end it first.",
     "do": "Run a command over the host's files, read-only, under an overlay in memory.",
+    "features": "Print what this runtime can do, as JSON.",
     "help": "Show how a command is used, or which system calls there are.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
@@ -24,6 +25,7 @@ COMMANDS = {
     "spec": "Write a config.json to start from.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
+    "update": "Change the limits of a container that runs.",
 }
 """Name → first line of the help. The function is `runsc.commands.<name>.command`."""
 PREFIXES = {
@@ -172,7 +174,9 @@ def main(args: list[str] | None = None) -> None:
                 _report(context, error)
                 code = error.code
             except OSError as error:
-                _report(context, RuntimeFailure(str(error)))
+                reason = (error.strerror or str(error)).lower()
+                where = f"open {error.filename}: " if error.filename else ""
+                _report(context, RuntimeFailure(where + reason))
                 code = 1
     except click.ClickException as error:
         _report_usage(error)

@@ -237,7 +237,7 @@ def _devices(documents: list[spec.Device]) -> tuple[config.DeviceConfig, ...]:
     return tuple(made)
 
 
-def _check_namespaces(documents: list[spec.Namespace]) -> None:
+def _check_namespaces(documents: list[spec.Namespace], warn: Warn) -> None:
     seen = set()
     for index, namespace in enumerate(documents):
         path = f"$.linux.namespaces[{index}]"
@@ -253,11 +253,16 @@ def _check_namespaces(documents: list[spec.Namespace]) -> None:
             raise SpecError(
                 f"{path}.path", f"joining a {namespace.type} namespace is not supported"
             )
+        if namespace.path and namespace.type == "network":
+            warn(
+                f"the interfaces of network namespace {namespace.path} are not used:"
+                " with --network=none a container has a loopback interface of its own"
+            )
 
 
-def _check_linux(linux: spec.Linux) -> None:
+def _check_linux(linux: spec.Linux, warn: Warn) -> None:
     """Refuse what would change what the program sees and is not there."""
-    _check_namespaces(linux.namespaces or [])
+    _check_namespaces(linux.namespaces or [], warn)
     unsupported: tuple[tuple[str, object], ...] = (
         ("uidMappings", linux.uid_mappings),
         ("gidMappings", linux.gid_mappings),
@@ -316,7 +321,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     """Check a bundle and turn it into values."""
     _check_version(document.oci_version)
     linux = document.linux or spec.Linux()
-    _check_linux(linux)
+    _check_linux(linux, warn)
     if document.hooks is not None:
         from runsc import hooks  # noqa: PLC0415  few bundles have some
 

@@ -88,10 +88,12 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     )  # fmt: skip
 
 
-def donate(task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False) -> None:
-    """Descriptors 0, 1, 2, … are the host's. `closes`: with the last use inside."""
+def donate(
+    task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False, first: int = 0
+) -> None:
+    """Descriptors from `first` on are the host's. `closes`: with their last use inside."""
     vfs, limit = task.kernel.vfs, task.rlimit(RLIMIT_NOFILE)
-    for number, fd in enumerate(fds):
+    for number, fd in enumerate(fds, first):
         # as it is open, but standard output of a terminal can be read too: its flags are not ours
         mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
         flags = O_RDWR if is_tty(fd) else mode
@@ -197,19 +199,19 @@ async def _find(task: Task, name: bytes, env: tuple[bytes, ...]) -> tuple[bytes,
     shown = name.decode(errors="replace")
     if b"/" in name:
         try:
+            if (await resolve(task, AT_FDCWD, name)).dentry.inode.is_dir:
+                raise StartError(f'exec: "{shown}": is a directory')
             return name, await open_exec(task, AT_FDCWD, name, 0)
+        except EACCES as error:
+            raise StartError(f'exec: "{shown}": permission denied') from error
         except Errno as error:
             text = os.strerror(error.number).lower()
             raise StartError(f'exec: "{shown}": stat {shown}: {text}') from error
     search = next((e[5:] for e in env if e.startswith(b"PATH=")), DEFAULT_PATH)
-    denied = False
     for folder in search.split(b":"):
         path = (folder or b".") + b"/" + name
         try:
             return path, await open_exec(task, AT_FDCWD, path, 0)
-        except (ENOENT, ENOTDIR, ELOOP):
+        except (ENOENT, ENOTDIR, ELOOP, EACCES):
             continue
-        except EACCES:
-            denied = True
-    why = "permission denied" if denied else "executable file not found in $PATH"
-    raise StartError(f'exec: "{shown}": {why}')
+    raise StartError(f'exec: "{shown}": executable file not found in $PATH')
