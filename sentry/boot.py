@@ -27,6 +27,7 @@ from sentry.kernel.kernel import Kernel, Uts
 from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
+from sentry.net import tables
 from sentry.platform.memory import PAGE_SIZE
 from sentry.syscalls.registry import CALLS
 from sentry.syscalls.strace import Strace
@@ -60,6 +61,7 @@ class Sandbox:
         self, kernel: Kernel, start: Callable[[], None], operations: Operations, waits: bool
     ) -> None:
         self.kernel = kernel
+        self._operations = operations
         if waits:
             operations.await_start(start)
         self._start = None if waits else start
@@ -76,6 +78,7 @@ class Sandbox:
         console = self.kernel.services.get("console")
         if console is not None:
             console.restore()
+        self._operations.finish()
         for observer in self.kernel.start_observers:
             observer.flush()
         self.kernel.platform.close()
@@ -140,6 +143,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     uts = Uts(config.hostname.encode(), config.domainname.encode())
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     terminals.connect(vfs)
+    tables.connect(kernel)
     kernel.services["ram"] = platform.ram
     platform.ram.commit_limit = config.memory_limit
     vdso = getattr(platform, "vdso", None)
@@ -160,7 +164,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
-    operations = Operations(kernel)
+    operations = Operations(kernel, config)
     ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))

@@ -530,6 +530,12 @@ class UnixSocket(Socket):
             return len(peer.segments) <= MAX_DGRAM_QUEUE
         return True
 
+    def queues(self) -> tuple[int, int]:
+        """For diagnostics: bytes (of a listener: connections) that wait, and what is unsent."""
+        if self._accepts:
+            return len(self._pending), self._backlog
+        return self.queued, self.sent_charge
+
     def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
         """SIOCINQ (of a datagram socket, the size of the next one), SIOCOUTQ, SIOCATMARK."""
         if request == FIONREAD:

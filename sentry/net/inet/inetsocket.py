@@ -109,6 +109,14 @@ class InetSocket(Socket):
         """FIONREAD."""
         return 0
 
+    def charged(self) -> int:
+        """What lies in the receive buffer."""
+        return self.available()
+
+    def queues(self) -> tuple[int, int]:
+        """For diagnostics: what waits, and what is unsent."""
+        return self.charged(), self.unsent()
+
     def unsent(self) -> int:
         """TIOCOUTQ."""
         return 0

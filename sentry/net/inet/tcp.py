@@ -54,7 +54,7 @@ from sentry.abi.socket import (
     SO_OOBINLINE,
     SO_RCVLOWAT,
     SOCK_STREAM,
-    TCP_INFO_DATA,
+    TcpInfoData,
 )
 from sentry.errors import (
     EAGAIN,
@@ -65,6 +65,7 @@ from sentry.errors import (
     EINPROGRESS,
     EINVAL,
     EISCONN,
+    ENOENT,
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
@@ -102,12 +103,22 @@ RANGES: Final = {
 }  # fmt: skip
 
 
+INFO: Final = struct.Struct("<8B24I4Q6I4Q2I2Q6I2HI")
+BITS: Final = ("tcpi_snd_wscale", "tcpi_rcv_wscale", "tcpi_delivery_rate_app_limited",
+               "tcpi_fastopen_client_fail")  # fmt: skip
+INFO_FIELDS: Final = (
+    *TcpInfoData._fields[:6], "tcpi_wscale", "tcpi_flags",
+    *(name for name in TcpInfoData._fields[6:] if name not in BITS),
+)  # fmt: skip
+"""struct tcp_info; two of its bytes are bit-fields."""
+
+
 class TcpSocket(InetSocket):
     """One end of a connection, or a listener."""
 
     __slots__ = (
-        "_accepted", "_backlog", "_released", "chunks", "eof", "mark", "peer", "queued",
-        "refused_writes", "reset", "state", "tcp_options", "urgent",
+        "_accepted", "_backlog", "_released", "chunks", "congestion_name", "eof", "got", "mark",
+        "peer", "queued", "refused_writes", "reset", "sent", "state", "tcp_options", "urgent",
     )  # fmt: skip
 
     stream = True
@@ -133,6 +144,9 @@ class TcpSocket(InetSocket):
         self.tcp_options = dict(TCP_DEFAULTS)
         self._accepted: deque[TcpSocket] = deque()
         self._backlog = 0
+        self.congestion_name = CONGESTION
+        self.sent = self.got = 0
+        """Bytes, for TCP_INFO."""
         self._released = False
 
     # --- connections
@@ -171,6 +185,7 @@ class TcpSocket(InetSocket):
         self.need_port()
         self.remote = target
         self.state = TCP_SYN_SENT
+        self.stack.counters["Tcp.ActiveOpens"] += 1
         loop = caller.kernel.loop
         if nonblock:
             loop.call_soon(lambda: self._try_connect(caller))
@@ -195,6 +210,7 @@ class TcpSocket(InetSocket):
         listener = next((s for s in self.ports.holders(target) if s.listening), None)
         if not isinstance(listener, TcpSocket):
             self.state = TCP_CLOSE
+            self.stack.counters["Tcp.AttemptFails"] += 1
             self.so_error = ECONNREFUSED.number
             self.queue.notify()
             return True
@@ -225,6 +241,9 @@ class TcpSocket(InetSocket):
         server.linger = self.linger
         server.rcvbuf, server.sndbuf = self.rcvbuf, self.sndbuf
         server.tcp_options = dict(self.tcp_options)
+        server.congestion_name = self.congestion_name
+        self.stack.counters["Tcp.PassiveOpens"] += 1
+        self.stack.counters["Tcp.CurrEstab"] += 2
         server.peer, client.peer = client, server
         server.state = client.state = TCP_ESTABLISHED
         self._accepted.append(server)
@@ -286,6 +305,7 @@ class TcpSocket(InetSocket):
             room -= len(data)
         if not done and source.count:
             raise EAGAIN("buffers are full")
+        self.sent += done
         peer.queue.notify(EPOLLIN | EPOLLRDNORM)
         return done
 
@@ -297,6 +317,7 @@ class TcpSocket(InetSocket):
         else:
             chunks.append(data)
         self.queued += len(data)
+        self.got += len(data)
 
     def _send_urgent(self, peer: TcpSocket, data: bytes) -> None:
         """The last byte is urgent: SIGURG is left to the owner, the mark is kept."""
@@ -479,6 +500,34 @@ class TcpSocket(InetSocket):
             events |= EPOLLOUT | EPOLLWRNORM
         return events
 
+    @property
+    def congestion(self) -> bytes:
+        """The name of its congestion control, which has nothing to do."""
+        return self.congestion_name
+
+    def queues(self) -> tuple[int, int]:
+        """For diagnostics: bytes (of a listener: connections) that wait, and what is unsent."""
+        if self.state == TCP_LISTEN:
+            return len(self._accepted), self._backlog
+        return self.queued, 0
+
+    def info(self) -> bytes:
+        """struct tcp_info of a connection whose packets are never lost."""
+        fields = dict.fromkeys(INFO_FIELDS, 0)
+        waiting, backlog = self.queues()
+        fields.update(
+            tcpi_state=self.state, tcpi_options=7, tcpi_wscale=7 | 7 << 4, tcpi_rto=200_000,
+            tcpi_ato=40_000, tcpi_snd_mss=MSS, tcpi_rcv_mss=MSS, tcpi_pmtu=65535,
+            tcpi_rcv_ssthresh=65483, tcpi_rtt=25, tcpi_rttvar=12, tcpi_snd_ssthresh=0x7FFFFFFF,
+            tcpi_snd_cwnd=10, tcpi_advmss=MSS, tcpi_reordering=3, tcpi_rcv_space=65483,
+            tcpi_pacing_rate=(1 << 64) - 1, tcpi_max_pacing_rate=(1 << 64) - 1,
+            tcpi_bytes_acked=self.sent, tcpi_bytes_received=self.got, tcpi_bytes_sent=self.sent,
+            tcpi_min_rtt=10, tcpi_snd_wnd=65536, tcpi_rcv_wnd=65536,
+        )  # fmt: skip
+        if self.state == TCP_LISTEN:
+            fields.update(tcpi_unacked=waiting, tcpi_sacked=backlog)
+        return INFO.pack(*fields.values())
+
     def available(self) -> int:
         """FIONREAD."""
         if self.state == TCP_LISTEN:
@@ -496,8 +545,10 @@ class TcpSocket(InetSocket):
         if level != IPPROTO_TCP:
             raise ENOPROTOOPT(f"level {level}")
         if name == abi.TCP_CONGESTION:
-            if value.rstrip(b"\0") not in (CONGESTION, b"reno"):
-                raise ENOPROTOOPT("congestion control")
+            name_of = value[:15].split(b"\0", 1)[0]
+            if name_of not in (CONGESTION, b"reno"):
+                raise ENOENT("congestion control")
+            self.congestion_name = name_of
             return
         if name not in self.tcp_options:
             raise ENOPROTOOPT(f"TCP option {name}")
@@ -512,9 +563,9 @@ class TcpSocket(InetSocket):
         if level != IPPROTO_TCP:
             raise EOPNOTSUPP(f"level {level}")
         if name == abi.TCP_CONGESTION:
-            return CONGESTION.ljust(16, b"\0")
+            return self.congestion_name.ljust(16, b"\0")
         if name == abi.TCP_INFO:
-            return bytes([self.state]).ljust(TCP_INFO_DATA.size, b"\0")
+            return self.info()
         if name not in self.tcp_options:
             raise ENOPROTOOPT(f"TCP option {name}")
         return struct.pack("<i", self.tcp_options[name])

@@ -111,11 +111,13 @@ class UdpSocket(InetSocket):
             raise EPIPE("shut down")
         self.need_port()
         data = bytes(source.get(size)) if size else b""
+        self.stack.counters["Udp.OutDatagrams"] += 1
         sender = self.source_for(endpoint)
         for holder in self.ports.holders(endpoint):
             if isinstance(holder, UdpSocket) and holder.takes_from(sender):
                 holder.deliver(data, sender)
                 return size
+        self.stack.counters["Udp.NoPorts"] += 1
         if self.remote == endpoint:
             self.so_error = ECONNREFUSED.number
             self.queue.notify(EPOLLERR)
@@ -130,6 +132,7 @@ class UdpSocket(InetSocket):
         if self.read_shut or (self._charged and self._charged + len(data) + OVERHEAD > self.rcvbuf):
             return
         self._charged += len(data) + OVERHEAD
+        self.stack.counters["Udp.InDatagrams"] += 1
         self.packets.append((data, sender))
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
@@ -181,6 +184,10 @@ class UdpSocket(InetSocket):
         if self.packets:
             events |= EPOLLIN | EPOLLRDNORM
         return events
+
+    def charged(self) -> int:
+        """What lies in the receive buffer."""
+        return self._charged
 
     def available(self) -> int:
         """FIONREAD: the size of the next datagram."""

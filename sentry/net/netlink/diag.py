@@ -1,0 +1,170 @@
+"""NETLINK_SOCK_DIAG: the open sockets, as `ss` asks for them. sock_diag(7)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import netlink as abi
+from sentry.abi.netlink import NETLINK_SOCK_DIAG
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    BPF_TCP_CLOSE,
+    BPF_TCP_ESTABLISHED,
+    BPF_TCP_LISTEN,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+)
+from sentry.errors import EINVAL, ENOENT
+from sentry.net.netlink.message import Reply, Request, attribute, u8, u32
+from sentry.net.netlink.registry import handles
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+
+REQUEST_SIZE: Final = 56
+UNIX_REQUEST_SIZE: Final = 24
+SHOW_NAME: Final = 1
+SHOW_PEER: Final = 4
+SHOW_ICONS: Final = 8
+SHOW_RQLEN: Final = 16
+SHOW_MEMINFO: Final = 32
+SHOW_UID: Final = 64
+
+
+@handles(NETLINK_SOCK_DIAG, abi.SOCK_DIAG_BY_FAMILY)
+def by_family(request: Request) -> Iterable[Reply]:
+    """SOCK_DIAG_BY_FAMILY. Raises: ENOENT for families without diagnostics."""
+    family = request.fixed(2)[0]
+    if family in (AF_INET, AF_INET6):
+        return _inet(request, family)
+    if family == AF_UNIX:
+        return _unix(request)
+    raise ENOENT(f"family {family}")
+
+
+def _open(stack: Stack, family: int) -> list[Any]:
+    found = [s for s in list(stack.sockets) if s.family == family]
+    return sorted(found, key=lambda s: s.inode.ino)
+
+
+def _cookie(sock: Any) -> bytes:
+    sock.cookie = sock.cookie or sock.stack.next_cookie()
+    return struct.pack("<II", sock.cookie & 0xFFFFFFFF, sock.cookie >> 32)
+
+
+# --- TCP and UDP
+
+
+def _state(sock: Any) -> int:
+    if sock.protocol == IPPROTO_TCP:
+        return int(sock.state)
+    return int(BPF_TCP_ESTABLISHED if sock.remote is not None else BPF_TCP_CLOSE)
+
+
+def _inet(request: Request, family: int) -> Iterable[Reply]:
+    raw = request.fixed(REQUEST_SIZE)
+    protocol, wanted, states = raw[1], raw[2], struct.unpack_from("<I", raw, 4)[0]
+    sport, dport = struct.unpack_from(">HH", raw, 8)
+    if protocol not in (IPPROTO_TCP, IPPROTO_UDP):
+        raise ENOENT(f"protocol {protocol}")
+    socks = [
+        sock
+        for sock in _open(request.stack, family)
+        if sock.protocol == protocol and (sock.local.port or sock.remote is not None)
+    ]
+    if not request.flags & abi.NLM_F_DUMP:
+        size = 4 if family == AF_INET else 16
+        for sock in socks:
+            same = sock.local.port == sport and sock.local.ip[-size:] == raw[12 : 12 + size]
+            if same and (sock.remote.port if sock.remote is not None else 0) == dport:
+                return [_inet_answer(sock, family, wanted)]
+        raise ENOENT("no such socket")
+    return (
+        _inet_answer(sock, family, wanted)
+        for sock in socks
+        if states >> _state(sock) & 1
+        and sport in (0, sock.local.port)
+        and (not dport or (sock.remote is not None and sock.remote.port == dport))
+    )
+
+
+def _inet_answer(sock: Any, family: int, wanted: int) -> Reply:
+    size = 4 if family == AF_INET else 16
+    state = _state(sock)
+    remote = sock.remote
+    waiting, unsent = sock.queues()
+    body = bytes([family, state, 0, 0])
+    body += struct.pack(">HH", sock.local.port, remote.port if remote is not None else 0)
+    body += sock.local.ip[-size:].ljust(16, b"\0")
+    body += (remote.ip[-size:] if remote is not None else b"").ljust(16, b"\0")
+    body += struct.pack("<I", 0) + _cookie(sock)
+    body += struct.pack(
+        "<IIIII", 0, waiting, unsent, sock.inode.uid, sock.inode.ino if sock.refs else 0
+    )
+    shut = int(sock.read_shut) | int(sock.write_shut) << 1
+    body += u8(abi.INET_DIAG_SHUTDOWN, shut)
+
+    def asked(kind: int) -> bool:
+        return bool(wanted >> (kind - 1) & 1)
+
+    if asked(abi.INET_DIAG_SKMEMINFO):
+        body += attribute(
+            abi.INET_DIAG_SKMEMINFO,
+            struct.pack("<9I", waiting, sock.rcvbuf, unsent, sock.sndbuf, 0, unsent, 0, 0, 0),
+        )
+    if sock.protocol == IPPROTO_TCP:
+        if asked(abi.INET_DIAG_INFO) and state != BPF_TCP_LISTEN:
+            body += attribute(abi.INET_DIAG_INFO, sock.info())
+        if asked(abi.INET_DIAG_CONG):
+            body += attribute(abi.INET_DIAG_CONG, sock.congestion + b"\0")
+    if family == AF_INET6 and state in (BPF_TCP_LISTEN, BPF_TCP_CLOSE):
+        body += u8(abi.INET_DIAG_SKV6ONLY, int(sock.v6only))
+    return abi.SOCK_DIAG_BY_FAMILY, body
+
+
+# --- AF_UNIX
+
+
+def _unix_state(sock: Any) -> int:
+    if sock.listening:
+        return int(BPF_TCP_LISTEN)
+    return int(BPF_TCP_ESTABLISHED if sock.peer is not None else BPF_TCP_CLOSE)
+
+
+def _unix(request: Request) -> Iterator[Reply] | list[Reply]:
+    raw = request.fixed(UNIX_REQUEST_SIZE)
+    states, number, show = struct.unpack_from("<III", raw, 4)
+    socks = _open(request.stack, AF_UNIX)
+    if not request.flags & abi.NLM_F_DUMP:
+        if not number:
+            raise EINVAL("no inode number")
+        found = next((s for s in socks if s.inode.ino & 0xFFFFFFFF == number), None)
+        if found is None:
+            raise ENOENT("no such socket")
+        return [_unix_answer(found, show)]
+    return (_unix_answer(s, show) for s in socks if states >> _unix_state(s) & 1)
+
+
+def _unix_answer(sock: Any, show: int) -> Reply:
+    body = struct.pack("<BBBBI", AF_UNIX, sock.kind, _unix_state(sock), 0, sock.inode.ino)
+    body += _cookie(sock)
+    if show & SHOW_NAME and sock.name:
+        body += attribute(abi.UNIX_DIAG_NAME, sock.name)
+    if show & SHOW_PEER and sock.peer is not None:
+        body += u32(abi.UNIX_DIAG_PEER, sock.peer.inode.ino)
+    if show & SHOW_RQLEN:
+        waiting, unsent = sock.queues()
+        body += attribute(abi.UNIX_DIAG_RQLEN, struct.pack("<II", waiting, unsent))
+    if show & SHOW_MEMINFO:
+        body += attribute(
+            abi.UNIX_DIAG_MEMINFO,
+            struct.pack("<9I", 0, sock.rcvbuf, sock.sent_charge, sock.sndbuf, 0, 0, 0, 0, 0),
+        )
+    if show & SHOW_UID:
+        body += u32(abi.UNIX_DIAG_UID, sock.inode.uid)
+    body += u8(abi.UNIX_DIAG_SHUTDOWN, int(sock.read_shut) | int(sock.write_shut) << 1)
+    return abi.SOCK_DIAG_BY_FAMILY, body
