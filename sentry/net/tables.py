@@ -140,14 +140,8 @@ def _dev(stack: Stack) -> str:
     lines = []
     for link in stack.interfaces:
         packets, octets = link.received
-        half = f"{octets:{ {0} }} {packets:7} {0:4} {0:4} {0:4} {0:5} "
-        lines.append(
-            f"{link.name:>6}: "
-            + half.format(7)
-            + f"{0:10} {0:9} "
-            + half.format(8)
-            + f"{0:7} {0:10}"
-        )
+        half = f" {packets:7} {0:4} {0:4} {0:4} {0:5} "
+        lines.append(f"{link.name:>6}: {octets:7}{half}{0:10} {0:9} {octets:8}{half}{0:7} {0:10}")
     return _joined(lines)
 
 

@@ -27,14 +27,19 @@ HEADS: Final = {
     ),
     "dev_mcast": "",
     "fib_trie": "",
+    "icmp": _INET + " ref pointer drops" + " " * 13 + "\n",
+    "icmp6": _INET6 + " ref pointer drops\n",
     "if_inet6": "",
     "igmp": "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n",
+    "igmp6": "",
     "ipv6_route": "",
     "netlink": "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops"
     "    Inode\n",
     "netstat": "",
     "packet": "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n",
     "protocols": "",
+    "psched": "000003e8 00000040 000f4240 3b9aca00\n",
+    "ptype": "Type Device      Function\n0800          ip_rcv\n86dd          ipv6_rcv\n",
     "raw": _INET + " ref pointer drops\n",
     "raw6": _INET6 + " ref pointer drops\n",
     "route": (
@@ -47,10 +52,12 @@ HEADS: Final = {
     "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
     "sockstat6": "TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\n"
     "FRAG6: inuse 0 memory 0\n",
-    "tcp": _INET + " " * 55 + "\n",
+    "tcp": _INET + " " * 53 + "\n",
     "tcp6": _INET6 + "\n",
     "udp": " " + _INET + " ref pointer drops" + " " * 12 + "\n",
     "udp6": _INET6 + " ref pointer drops\n",
+    "udplite": " " + _INET + " ref pointer drops" + " " * 12 + "\n",
+    "udplite6": _INET6 + " ref pointer drops\n",
     "unix": "Num       RefCount Protocol Flags    Type St Inode Path\n",
     "wireless": "",
 }  # fmt: skip

@@ -148,8 +148,11 @@ class InetSocket(Socket):
         """The address that the other end sees."""
         if not self.local.is_any:
             return self.local
-        ip = address.LOOPBACK4 if target.is_v4 else address.LOOPBACK6
-        return Endpoint(ip, self.local.port)
+        if not target.is_v4:
+            return Endpoint(target.ip, self.local.port)
+        route = self.stack.routes.lookup(target.ip[12:])
+        source = route.source if route is not None else b""
+        return Endpoint(MAPPED + source if source else address.LOOPBACK4, self.local.port)
 
     # --- options
 
