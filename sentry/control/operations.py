@@ -6,22 +6,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGKILL
-from sentry.control.protocol import ProcessInfo
-from sentry.errors import EBUSY, EINVAL, ESRCH
+from sentry.control.descriptors import close_all
+from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
+from sentry.control.protocol import ExecProcess, ProcessInfo
+from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
+from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
 
 if TYPE_CHECKING:
+    from sentry.config import SandboxConfig
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.thread_group import ThreadGroup
 
 
 class Operations:
-    """kill, ps, state of the sandbox's container."""
+    """What there is to do to the sandbox's container."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, config: SandboxConfig) -> None:
         self._kernel = kernel
+        self._config = config
+        self._executions: set[Execution] = set()
         self._start: Callable[[], None] | None = None
 
     def await_start(self, start: Callable[[], None]) -> None:
@@ -59,6 +65,46 @@ class Operations:
             services["memory_limit"] = min(first, memory_limit)
             self._kernel.platform.ram.commit_limit = services["memory_limit"]
 
+    def control_exec(self, request: ExecProcess, fds: list[int], client: Client) -> Execution:
+        """Add a process; it starts in its own time. Raises: EBUSY, ESRCH, EINVAL; `fds` are closed.
+
+        Its end, and why it did not start, `client` hears later.
+        """
+        init = self._kernel.init
+        try:
+            if init is None or not init.tasks or init.exiting:
+                raise ESRCH(STOPPED)
+            if self._kernel.paused and not request.ignore_paused:
+                raise EBUSY(PAUSED)
+        except Errno:
+            close_all(fds)
+            raise
+        execution = Execution(self._kernel, client, fds, self._executions.discard)
+        self._executions.add(execution)
+        try:
+            execution.start(merge(self._config.process, request), self._config.seccomp)
+        except Errno:
+            self._executions.discard(execution)
+            raise
+        return execution
+
+    def control_pause(self, done: Callable[[], object]) -> None:
+        """No program runs any more; `done` once that is so. Raises: EBUSY if they are paused."""
+        if self._kernel.paused:
+            raise EBUSY("container not running")
+        pause.pause(self._kernel, done)
+
+    def control_resume(self) -> None:
+        """They go on. Raises: EBUSY if they were not paused."""
+        if not self._kernel.paused:
+            raise EBUSY("container not paused")
+        pause.resume(self._kernel)
+
+    def finish(self) -> None:
+        """The sandbox is over: what processes of `exec` have on their screens goes out."""
+        for execution in list(self._executions):
+            execution.finish()
+
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""
         if not 0 <= signal <= 64:
@@ -83,8 +129,10 @@ class Operations:
         """OCI's words."""
         init = self._kernel.init
         if init is None or self._start is not None:
-            return "created"
-        return "running" if init.tasks else "stopped"
+            return "paused" if self._kernel.paused else "created"
+        if not init.tasks:
+            return "stopped"
+        return "paused" if self._kernel.paused else "running"
 
 
 def _ends_by_default(signal: int) -> bool:

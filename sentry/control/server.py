@@ -11,8 +11,10 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from sentry.control import descriptors
 from sentry.control.protocol import (
     Event,
+    ExecProcess,
     LineBuffer,
     ProcessInfo,
     Reply,
@@ -22,7 +24,8 @@ from sentry.control.protocol import (
 )
 from sentry.errors import Errno
 
-MAX_CONNECTIONS = 32
+MAX_CONNECTIONS = 512
+"""A process of `exec` has one for as long as it lives."""
 
 
 class Watcher(Protocol):
@@ -33,8 +36,28 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
+class Running(Protocol):
+    """A process of `exec`, as its connection sees it."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal. Raises: EINVAL."""
+
+    def abandon(self) -> None:
+        """The connection has ended."""
+
+
 class Controlled(Protocol):
     """What the kernel offers. Each may raise an Errno: its text goes back to the caller."""
+
+    def control_exec(self, request: ExecProcess, fds: list[int], client: Connection) -> Running:
+        """Add a process; `client` is told later what became of it. Takes the descriptors."""
+        ...
+
+    def control_pause(self, done: Callable[[], object]) -> None:
+        """Hold all programs; `done` once they stand."""
+
+    def control_resume(self) -> None:
+        """Let them go on."""
 
     def control_start(self) -> None:
         """Make the first process run."""
@@ -62,6 +85,9 @@ class Connection:
         self._server = server
         self._sock = sock
         self._lines = LineBuffer()
+        self._fds: list[int] = []
+        """Came with a request that is not complete yet."""
+        self._running: Running | None = None
 
     def fileno(self) -> int:
         """The descriptor that the loop watches."""
@@ -79,28 +105,87 @@ class Connection:
     def on_ready(self, events: int) -> None:
         """Read what came and answer it."""
         try:
-            data = self._sock.recv(1 << 16, socket.MSG_DONTWAIT)
+            data, fds = descriptors.receive(self._sock, 1 << 16)
         except BlockingIOError:
             return
+        except ValueError as error:
+            self._refuse(str(error))
+            return
         except OSError:
-            data = b""
+            data, fds = b"", []
         if not data:
+            descriptors.close_all(fds)
             self.close()
             return
+        if fds and self._fds:
+            descriptors.close_all(fds)
+            self._refuse("descriptors of two requests")
+            return
+        self._fds += fds
         try:
             requests = [decode(line, Request) for line in self._lines.feed(data)]
         except ValueError as error:
-            self.send(Reply(error=str(error)))
-            self.close()
+            self._refuse(str(error))
             return
         for request in requests:
-            self.send(self._server.answer(request))
+            reply = self._answer(request)
+            if self._fds:
+                self._refuse("descriptors without a use")
+            if self._sock.fileno() < 0:
+                return
+            if reply is not None:
+                self.send(reply)
+
+    def _answer(self, request: Request) -> Reply | None:
+        """The reply, or None if it comes later."""
+        try:
+            match request.op:
+                case "exec":
+                    return self._exec(request)
+                case "signal":
+                    if self._running is None:
+                        return Reply(error="no process of this connection")
+                    self._running.signal(request.signal)
+                    return Reply()
+        except Errno as error:
+            return failure(error)
+        return self._server.answer(request, self)
+
+    def _exec(self, request: Request) -> Reply | None:
+        if self._running is not None or request.process is None:
+            return Reply(error="one process for each connection")
+        fds, self._fds = self._fds, []
+        self._running = self._server.kernel.control_exec(request.process, fds, self)
+        return None
+
+    def failed(self, text: str) -> None:
+        """control_exec: the process could not be started."""
+        self._running = None
+        self.send(Reply(error=text))
+
+    def started(self, pid: int) -> None:
+        """control_exec: it runs."""
+        self.send(Reply(pid=pid))
+
+    def ended(self, status: int) -> None:
+        """control_exec: it has ended."""
+        self._running = None
+        self.send(Event("exited", status=status))
+
+    def _refuse(self, why: str) -> None:
+        self.send(Reply(error=why))
+        self.close()
 
     def close(self) -> None:
         """Forget this client; harmless if done."""
         if self._sock.fileno() >= 0:
             self._server.forget(self)
             self._sock.close()
+            fds, self._fds = self._fds, []
+            descriptors.close_all(fds)
+            running, self._running = self._running, None
+            if running is not None:
+                running.abandon()
 
 
 class ControlServer:
@@ -110,7 +195,7 @@ class ControlServer:
         self, loop: Watcher, kernel: Controlled, control_fd: int, listener_fd: int = -1
     ) -> None:
         self._loop = loop
-        self._kernel = kernel
+        self.kernel = kernel
         self._connections: dict[int, Connection] = {}
         self._starter = self._add(_adopt(control_fd)) if control_fd >= 0 else None
         self._listener = _adopt(listener_fd) if listener_fd >= 0 else None
@@ -123,28 +208,34 @@ class ControlServer:
         if self._starter is not None:
             self._starter.send(event)
 
-    def answer(self, request: Request) -> Reply:
-        """Carry out one request."""
+    def answer(self, request: Request, client: Connection) -> Reply | None:
+        """Carry out one request; None if the reply goes to `client` later."""
         try:
             match request.op:
+                case "pause":
+                    self.kernel.control_pause(lambda: client.send(Reply()))
+                    return None
+                case "resume":
+                    self.kernel.control_resume()
+                    return Reply()
                 case "start":
-                    self._kernel.control_start()
+                    self.kernel.control_start()
                     return Reply()
                 case "resize":
-                    self._kernel.control_resize()
+                    self.kernel.control_resize()
                     return Reply()
                 case "update":
-                    self._kernel.control_update(request.pids_limit, request.memory_limit)
+                    self.kernel.control_update(request.pids_limit, request.memory_limit)
                     return Reply()
                 case "kill":
-                    self._kernel.control_kill(request.pid, request.signal, request.all)
+                    self.kernel.control_kill(request.pid, request.signal, request.all)
                     return Reply()
                 case "ps":
-                    return Reply(processes=self._kernel.control_processes())
+                    return Reply(processes=self.kernel.control_processes())
                 case "state":
-                    return Reply(status=self._kernel.control_status())
+                    return Reply(status=self.kernel.control_status())
         except Errno as error:
-            return Reply(error=str(error) or type(error).__name__)
+            return failure(error)
         return Reply(error=f"unknown operation {request.op}")
 
     def forget(self, connection: Connection) -> None:
@@ -177,6 +268,11 @@ class ControlServer:
             sock.close()
             return
         self._add(sock)
+
+
+def failure(error: Errno) -> Reply:
+    """The reply that says what was wrong."""
+    return Reply(error=str(error) or type(error).__name__)
 
 
 def _adopt(fd: int) -> socket.socket:

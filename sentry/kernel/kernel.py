@@ -93,6 +93,10 @@ class Kernel:
         """Observers that every new task gets (strace)."""
         self.services: dict[str, Any] = {}
         """Singletons of upper rooms by name (file systems, namespaces of sockets, SysV objects)."""
+        self.paused = False
+        """No task runs: see sentry/kernel/pause.py."""
+        self.held: set[Task] = set()
+        """Tasks that stand still because of that."""
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
 

@@ -47,7 +47,7 @@ from sentry.kernel.sysv_undo import shared_undo
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
-from sentry.kernel.work import WORK_STOP
+from sentry.kernel.work import WORK_PAUSE, WORK_STOP
 from sentry.platform.interface import TASK_SIZE, Reg
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue, until
@@ -262,6 +262,8 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
         condemn(child)  # made while its group dies
     if group.stopping:
         child.work |= WORK_STOP
+    if kernel.paused:
+        child.work |= WORK_PAUSE
     signal_send.recalculate(child)
     child_identity(child)
     return child
@@ -291,9 +293,9 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
         if args.flags & CLONE_CLEAR_SIGHAND:
             actions = cleared(actions)
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits)
+    group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.exe = old.exe
-    group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.argv = old.argv
     group.dumpable = old.dumpable
     group.oom_score_adj = old.oom_score_adj

@@ -21,7 +21,7 @@ from sentry.abi.signal import (
     SIGSTOP,
 )
 from sentry.errors import EFAULT, EINTR
-from sentry.kernel import signal_frame, task_exit, task_stops
+from sentry.kernel import pause, signal_frame, task_exit, task_stops
 from sentry.kernel.signal_faults import exception, fault, force, raise_fault
 from sentry.kernel.signal_send import (
     may_signal,
@@ -41,7 +41,7 @@ from sentry.kernel.signals import (
     Queued,
     SigInfo,
 )
-from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
+from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_SIGNAL, WORK_STOP
 from sentry.mm.errors import NeedsFault, OutOfMemory
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import (
@@ -80,6 +80,10 @@ def return_to_user(task: Task) -> None:
         if work & WORK_EXIT:
             task_exit.exit_task(task)
             return
+        if work & WORK_PAUSE:
+            if pause.hold(task):
+                return
+            continue
         if work & WORK_STOP:
             if task_stops.stop(task):
                 return
@@ -176,12 +180,12 @@ def _handle(task: Task, entry: Queued, action: Action) -> bool:
         else:
             task.ctx.regs[Reg.RAX] = EINTR_RESULT
     mask = task.blocked if task.saved_mask is None else task.saved_mask
+    if task.trace is not None:
+        task.trace.hide_step()
     try:
         signal_frame.push(task, entry.info, action, mask)
     except NeedsFault as need:
         task.pending.put_back(entry)
-    if task.trace is not None:
-        task.trace.hide_step()
         _fetch_stack(task, need)
         return False
     except EFAULT:

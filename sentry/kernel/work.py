@@ -8,5 +8,7 @@ WORK_SIGNAL: Final = 1
 """A signal that is not blocked may be pending."""
 WORK_STOP: Final = 2
 """The group is stopping, or a tracer wants this task to stop."""
+WORK_PAUSE: Final = 8
+"""The sandbox is paused: this task stands still."""
 WORK_EXIT: Final = 4
 """The task must die before it sees ring 3 again."""

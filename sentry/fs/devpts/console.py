@@ -11,6 +11,8 @@ import fcntl
 import os
 import select
 import termios
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_RDWR
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from sentry.vfs.mounts import Mount
 
 TYPED: Final = 4096
+PATIENCE_NS: Final = 2_000_000_000
+"""So long the rest of the screen may take once the session is over."""
 PIECE: Final = 256
 """Bytes written to the host's terminal once poll(2) says that there is room."""
 
@@ -63,7 +67,40 @@ class Console:
         """Everything is over: what is on the screen goes out, the settings come back."""
         while self.terminal.screen and self._poll.poll(1000):
             self._write()
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+        with suppress(OSError, termios.error):  # it has hung up
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+
+    def close(self, done: Callable[[], object]) -> None:
+        """Its session is over: hang up, and `done` when all is out (or nobody has read for long).
+
+        The descriptor is closed. For a terminal that does not live as long as the sandbox.
+        """
+        terminal = self.terminal
+        if terminal.master_open:
+            terminal.hang_up()
+
+        def end() -> None:
+            if self._fd >= 0:
+                patience.cancel()
+                self._loop.watch(self._fd, 0)
+                terminal.screen.clear()
+                self.restore()
+                self._fs.remove(terminal)
+                fd, self._fd = self._fd, -1
+                os.close(fd)
+                done()
+
+        def drain(_: int) -> None:
+            self._write()
+            if not terminal.screen:
+                end()
+
+        patience = self._loop.call_at(self._loop.now_ns() + PATIENCE_NS, end)
+        self._write()
+        if not terminal.screen:
+            end()
+        else:
+            self._loop.watch(self._fd, EPOLLOUT, drain)
 
     def open(self, mount: Mount) -> PtySlave:
         """The program's side, for standard input, output and error."""
@@ -88,6 +125,8 @@ class Console:
 
     def _changed(self, _: int) -> None:
         """Something is on the screen, or the program has read."""
+        if self._fd < 0:
+            return
         self._write()
         self._watch(self._wanted())
 

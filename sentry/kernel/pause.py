@@ -1,0 +1,62 @@
+"""Pausing a sandbox: no task sees ring 3 until it is resumed, whatever happens meanwhile.
+
+A task that runs is taken out of ring 3; one that sleeps in a call sleeps on, and stands still when
+the call ends, by a timer or by data. Signals queue; SIGKILL ends a task where it stands. It looks
+to the rest of the kernel like a stopped task (`Task.stopped`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sentry.kernel import task_stops
+from sentry.kernel.work import WORK_PAUSE
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+
+
+def pause(kernel: Kernel, done: Callable[[], object]) -> None:
+    """Hold all tasks; `done` is called once none of them is in ring 3."""
+    kernel.paused = True
+    running = []
+    for task in kernel.pids.tasks.values():
+        task.work |= WORK_PAUSE
+        if task.fiber is None and not task.stopped and not task.dead:
+            running.append(task)
+    left = len(running)
+
+    def out_of_ring3() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done()
+
+    for task in running:
+        task.ctx.stop(out_of_ring3)
+    if not running:
+        done()
+
+
+def hold(task: Task) -> bool:
+    """On the way back to ring 3: stand still, if that is still asked for."""
+    kernel = task.kernel
+    if not kernel.paused:
+        task.work &= ~WORK_PAUSE
+        return False
+    task.stopped = True
+    kernel.held.add(task)
+    return True
+
+
+def resume(kernel: Kernel) -> None:
+    """All go on where they stood."""
+    kernel.paused = False
+    held, kernel.held = kernel.held, set()
+    for task in kernel.pids.tasks.values():
+        task.work &= ~WORK_PAUSE
+    for task in held:
+        if task.stopped and not task.dead:
+            task_stops.resume_task(task)
