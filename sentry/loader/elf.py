@@ -25,7 +25,7 @@ from sentry.abi.elf import (
 )
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.abi.xattr import PATH_MAX
-from sentry.errors import EINVAL, ENOEXEC
+from sentry.errors import EINVAL, EIO, ENOEXEC
 from sentry.platform.interface import TASK_SIZE
 
 PAGE_SIZE = 4096
@@ -111,13 +111,17 @@ def headers_extent(header: Ehdr) -> tuple[int, int]:
 
 
 def find_interpreter(header: Ehdr, table: bytes) -> tuple[int, int] | None:
-    """Offset and size of the first PT_INTERP. Raises: ENOEXEC."""
+    """Offset and size of the first PT_INTERP. Raises: ENOEXEC, EINVAL, EIO."""
     if len(table) != header.e_phnum * PHDR.size:
         raise ENOEXEC("truncated program headers")
     for entry in PHDR.unpack_all(table):
         if entry.p_type == PT_INTERP:
-            if not 2 <= entry.p_filesz <= PATH_MAX or entry.p_offset >= 1 << 62:
+            if not 2 <= entry.p_filesz <= PATH_MAX:
                 raise ENOEXEC("size of PT_INTERP")
+            if entry.p_offset >> 63:
+                raise EINVAL("PT_INTERP before the file")
+            if entry.p_offset >= 1 << 62:
+                raise EIO("PT_INTERP beyond the file")
             return entry.p_offset, entry.p_filesz
     return None
 

@@ -25,10 +25,19 @@ USER_CS, USER_DS = 0x33, 0x2B
 
 
 async def execve(
-    task: Task, file: Any, path: bytes, argv: list[bytes], envp: list[bytes]
+    task: Task,
+    file: Any,
+    path: bytes,
+    argv: list[bytes],
+    envp: list[bytes],
+    *,
+    unreachable: bool = False,
 ) -> object:
-    """Load `file` and become it. Raises what the loader raises; afterwards there is no way back."""
-    image = await load(task, file, path, argv, envp)
+    """Load `file` and become it (`unreachable`: see `load`).
+
+    Raises what the loader raises; afterwards there is no way back.
+    """
+    image = await load(task, file, path, argv, envp, unreachable=unreachable)
     old_tid = task.tid
     try:
         await _become_single_threaded(task)

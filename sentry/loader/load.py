@@ -21,7 +21,7 @@ from sentry.abi.mman import (
 )
 from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
-from sentry.errors import EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
+from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
 from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
 from sentry.loader.image import COMM_LEN, Image
@@ -59,18 +59,28 @@ class _Chain:
     loader_program: elf.Program | Errno | None = None
 
 
-async def load(task: Task, file: Any, path: bytes, argv: list[bytes], envp: list[bytes]) -> Image:
+async def load(
+    task: Task,
+    file: Any,
+    path: bytes,
+    argv: list[bytes],
+    envp: list[bytes],
+    *,
+    unreachable: bool = False,
+) -> Image:
     """The program in `file`, opened by open_exec and closed by the caller, ready to start.
 
-    `path` is what the program sees as its file name. Raises, with nothing changed: E2BIG, ENOEXEC,
-    ELIBBAD, ELOOP, EIO, EPERM, ENOMEM, and what opening an interpreter raises. Where Linux is past
-    its point of no return the process dies of SIGSEGV (Killed), unless it is the sandbox's first.
+    `path` is what the program sees as its file name; `unreachable`: it goes over a descriptor that
+    is closed now, so no interpreter could open a script (BINPRM_FLAGS_PATH_INACCESSIBLE).
+    Raises, with nothing changed: E2BIG, ENOEXEC, ELIBBAD, ELOOP, EIO, EPERM, ENOMEM, and what
+    opening an interpreter raises. Where Linux is past its point of no return the process dies of
+    SIGSEGV (Killed), unless it is the sandbox's first.
     """
     strings = stack.Strings(path, argv, envp)
     stack.check_size(strings, task.rlimit(RLIMIT_STACK))
     opened: list[Any] = []
     try:
-        chain = await _examine(task, file, strings, opened)
+        chain = await _examine(task, file, strings, opened, unreachable)
         creds, secure = await privileges.new_credentials(task, chain.file)
         dumpable = not secure and privileges.may_be_dumped(task.creds, chain.file)
         randomize = not task.group.personality & ADDR_NO_RANDOMIZE
@@ -101,7 +111,7 @@ def _doom(task: Task, error: Errno) -> None:
 
 
 async def _examine(
-    task: Task, file: Any, strings: stack.Strings, opened: list[Any]
+    task: Task, file: Any, strings: stack.Strings, opened: list[Any], unreachable: bool
 ) -> _Chain:
     """Follow scripts to a program, and the program to its loader."""
     depth = 0
@@ -110,6 +120,8 @@ async def _examine(
         if not script.is_script(head):
             break
         line = script.parse_shebang(head)
+        if unreachable:
+            raise ENOENT("the interpreter could not open the script")
         extra = [line.interpreter] + ([line.argument] if line.argument is not None else [])
         name = strings.file_name if depth == 0 else strings.argv[0]
         strings = _with_interpreter(strings, extra, name, depth)
@@ -117,6 +129,8 @@ async def _examine(
         if depth == script.MAX_DEPTH:
             raise ELOOP("interpreters of interpreters")
         depth += 1
+        if not line.interpreter:
+            raise EACCES("the interpreter is the working directory")
         file = await open_exec(task, AT_FDCWD, line.interpreter, 0)
         opened.append(file)
     header = elf.parse_header(head)
@@ -162,7 +176,7 @@ async def _examine_loader(
         raise ENOEXEC("PT_INTERP has no end")
     name = name.split(b"\0", 1)[0]
     if not name:
-        raise ENOENT("PT_INTERP is empty")
+        raise EACCES("PT_INTERP is the working directory")
     chain.loader = await open_exec(task, AT_FDCWD, name, 0)
     opened.append(chain.loader)
     head = await read_exec(task, chain.loader, 0, EHDR.size)

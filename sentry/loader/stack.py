@@ -22,6 +22,8 @@ STACK_LIMIT_DEFAULT = 8 << 20
 ARG_MAX = 131072
 PLATFORM = b"x86_64"
 RANDOM_GAP = 8192
+PAGE_SIZE = 4096
+"""Of the stack there is always one page: get_arg_page() grows it with RLIMIT_STACK in mind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def check_size(strings: Strings, stack_limit: int) -> None:
         raise E2BIG("one string")
     if pointers >= limit or strings.size - 8 > limit - pointers:
         raise E2BIG(f"{strings.size} bytes of strings, {pointers} of pointers")
+    if strings.size > stack_limit and strings.size > PAGE_SIZE:
+        raise E2BIG("the stack may not grow so far")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sentry.abi.sched import (
 )
 from sentry.abi.signal import SIGCHLD
 from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WSTOPPED
-from sentry.errors import E2BIG, EAGAIN, EINVAL, ESRCH
+from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOENT, ESRCH
 from sentry.kernel import task_exit, waiting
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import GONE, Task
@@ -155,7 +155,9 @@ async def sys_execve(task: Task, path: Path, argv: Addr, envp: Addr) -> object:
 async def sys_execveat(
     task: Task, dirfd: DirFd, path: Path, argv: Addr, envp: Addr, flags: Int
 ) -> object:
-    """execveat(2)."""
+    """execveat(2): an empty name is found out before bad flags are."""
+    if not path and not flags & AT_EMPTY_PATH:
+        raise ENOENT("no name")
     if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
         raise EINVAL("flags")
     return await execveat(task, dirfd, path, argv, envp, flags)
@@ -165,12 +167,13 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
     """Open the program, read its arguments, become it."""
     file = await open_exec(task, dirfd, path, flags)
     try:
-        args = read_strings(task, argv)
-        env = read_strings(task, envp)
-        shown = path
+        shown, unreachable = path, False
         if dirfd != AT_FDCWD and not path.startswith(b"/"):
             shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
-        return await execve(task, file, shown, args or [b""], env)
+            unreachable = task.files.close_on_exec_of(dirfd)
+        args = read_strings(task, argv)
+        env = read_strings(task, envp)
+        return await execve(task, file, shown, args or [b""], env, unreachable=unreachable)
     finally:
         await close_exec(file)
 
