@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import signal
+import struct
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.bundle import Bundle, kvm_is_usable
+from tests.e2e.client import Client, ConsoleSocket, wait_for_end
+from tests.e2e.processes import wait_for_state
+
+SIZES = "trap 'stty size' WINCH; stty size; echo ready; while :; do sleep 0.01; done"
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -21,12 +29,16 @@ PATIENCE_S = 60.0
 class Person:
     """Types at a terminal and looks at the screen."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str] | int) -> None:
+        """At a terminal of their own with a command, or at one that is there."""
+        self.screen = b""
+        if isinstance(command, int):
+            self.pid, self.fd = 0, command
+            return
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(REPOSITORY)
             os.execvp(command[0], command)
-        self.screen = b""
 
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
@@ -42,6 +54,9 @@ class Person:
             except OSError:
                 raise AssertionError(f"{text!r} is not in {self.screen!r}") from None
         self.screen = self.screen.split(text, 1)[1]
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def leave(self) -> int:
         """Wait for the command; its exit code."""
@@ -76,3 +91,79 @@ def test_interactive_shell_has_job_control(tmp_path: Path, debian: Path) -> None
     person.see(b"Stopped")
     person.type(b"kill %1; wait %1; exit 7\n")
     assert person.leave() == 7
+
+
+def _at_a_terminal(bundle: Bundle, *args: str) -> Bundle:
+    bundle.document["process"]["terminal"] = True
+    bundle.document["process"]["env"] = ["PATH=/bin:/usr/bin", "TERM=dumb"]
+    return bundle.args(*args)
+
+
+def test_console_socket_gets_the_terminal_and_its_sizes_reach_the_program(
+    bundle: Bundle, platform: str, tmp_path: Path
+) -> None:
+    _at_a_terminal(bundle, "sh", "-c", f"tty; {SIZES}")
+    bundle.document["process"]["consoleSize"] = {"height": 25, "width": 81}
+    client, console = Client(bundle, platform), ConsoleSocket(tmp_path / "console")
+
+    pid = client.create("c", f"--console-socket={console.path}")
+    pidfd = os.pidfd_open(pid)
+    person = Person(console.take())
+    client.ok("start", "c")
+
+    person.see(b"/dev/pts/0\r\n")
+    person.see(b"25 81\r\n")
+    person.see(b"ready\r\n")
+    person.resize(40, 100)
+    person.see(b"40 100\r\n")
+    assert client.output("c") == ""
+    person.type(b"\x03")
+    wait_for_end(pidfd)
+    client.ok("delete", "c")
+    os.close(person.fd)
+
+
+def test_closed_console_hangs_up(bundle: Bundle, platform: str, tmp_path: Path) -> None:
+    _at_a_terminal(bundle, "sh", "-c", "trap 'exit 3' HUP; while :; do sleep 0.01; done")
+    client, console = Client(bundle, platform), ConsoleSocket(tmp_path / "console")
+    pidfd = os.pidfd_open(
+        client.create("c", "-d", f"--console-socket={console.path}", command="run")
+    )
+
+    os.close(console.take())
+
+    wait_for_end(pidfd)
+    client.ok("delete", "c")
+
+
+def test_window_size_of_the_callers_terminal_reaches_the_program(
+    bundle: Bundle, platform: str
+) -> None:
+    _at_a_terminal(bundle, "sh", "-c", SIZES)
+    person = Person(bundle.command(platform))
+    person.see(b"ready\r\n")
+
+    person.resize(33, 99)
+
+    person.see(b"33 99\r\n")
+    person.type(b"\x03")
+    assert person.leave() == 130
+
+
+@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+def test_callers_terminal_is_put_right_when_a_process_is_killed(
+    bundle: Bundle, platform: str, victim: str
+) -> None:
+    _at_a_terminal(bundle, "sh", "-c", "echo ready; sleep 1000")
+    person = Person(bundle.command(platform))
+    before = termios.tcgetattr(person.fd)  # of a master: the slave's (tty_ioctl(4))
+    person.see(b"ready\r\n")
+    assert termios.tcgetattr(person.fd) != before
+
+    os.kill(wait_for_state(bundle.path / "state", "test")[victim], signal.SIGKILL)
+
+    person.see(b"has ended" if victim == "goferPid" else b"was killed by signal 9")
+    status = os.waitpid(person.pid, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert termios.tcgetattr(person.fd) == before
+    os.close(person.fd)
