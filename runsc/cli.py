@@ -17,10 +17,15 @@ COMMANDS = {
     "create": "Create a container; it runs after start.",
     "delete": "Delete a container that has stopped, or end it first.",
     "do": "Run a command over the host's files, read-only, under an overlay in memory.",
+    "events": "Show what a container uses, once or at intervals.",
+    "exec": "Run another process in a container.",
     "features": "Print what this runtime can do, as JSON.",
     "help": "Show how a command is used, or which system calls there are.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
+    "pause": "Hold all processes of a container.",
+    "ps": "List the processes of a container.",
+    "resume": "Let the processes of a paused container go on.",
     "run": "Create and run a container.",
     "spec": "Write a config.json to start from.",
     "start": "Start a container that was created.",
@@ -110,9 +115,9 @@ class _Lazy(click.Group):
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run untrusted Linux programs, each container on an application kernel of its own."""
     from runsc.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
-    from runsc.container import default_root  # noqa: PLC0415
     from runsc.convert import memory_size  # noqa: PLC0415
     from runsc.log import Log  # noqa: PLC0415
+    from runsc.names import default_root  # noqa: PLC0415
     from runsc.options import OVERLAYS, Globals  # noqa: PLC0415
 
     overlay = OVERLAYS.get(flags["overlay2"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,9 +19,9 @@ import msgspec
 
 from runsc.cgroups.record import Record
 from runsc.errors import RuntimeFailure
+from runsc.names import check_id
 from runsc.spec import Hooks
 
-_ID = re.compile(r"[\w+\-.]+", re.ASCII)
 LOCK_PATIENCE_S = 30.0
 """How long a command waits for another one that changes the same container."""
 STOPPED = "stopped"
@@ -54,21 +53,6 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     paused: bool = False
     cgroups: Record = Record()
     hooks: Hooks | None = None
-
-
-def default_root() -> str:
-    """/run/runsc for root; below XDG_RUNTIME_DIR, or a private folder in /tmp, for others."""
-    if os.geteuid() == 0:
-        return "/run/runsc"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return os.path.join(runtime, "runsc") if runtime else f"/tmp/runsc-{os.geteuid()}"
-
-
-def check_id(container_id: str) -> str:
-    """The same names that runc takes. Raises: RuntimeFailure."""
-    if not _ID.fullmatch(container_id) or container_id in (".", "..") or len(container_id) > 255:
-        raise RuntimeFailure("invalid container ID format")
-    return container_id
 
 
 def start_time(pid: int) -> int:

@@ -17,6 +17,7 @@ from runsc.errors import RuntimeFailure
 from runsc.janitor import keep_clean
 from runsc.listener import listen
 from runsc.options import Globals
+from runsc.pidfile import write_pid_file
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
@@ -243,11 +244,3 @@ def _adjust_oom_score(value: int, running: sandbox.Sandbox) -> None:
     for pid in (running.pid, running.gofer_pid):
         with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Written elsewhere and renamed: a reader finds the whole number or no file."""
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(str(pid))
-    os.rename(temporary, path)

@@ -103,6 +103,33 @@ def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
     _signal(state.pid, state.pid_start, signal.SIGKILL)
 
 
+def pause(store: Store, container_id: str) -> None:
+    """Hold all processes. Raises: RuntimeFailure."""
+    with store.held(container_id) as state:
+        if status(state) not in ("created", "running"):
+            raise RuntimeFailure("container not running")
+        _settle(store, state, Request("pause"), paused=True)
+
+
+def resume(store: Store, container_id: str) -> None:
+    """Let them go on. Raises: RuntimeFailure."""
+    with store.held(container_id) as state:
+        if status(state) != "paused":
+            raise RuntimeFailure("container not paused")
+        _settle(store, state, Request("resume"), paused=False)
+
+
+def _settle(store: Store, state: State, request: Request, *, paused: bool) -> None:
+    """The sandbox knows what is true: it may be so already, and the state only not say it."""
+    reply = ask(store, state, request)
+    if reply.error:
+        word = ask(store, state, Request("state")).status
+        if (word == "paused") != paused:
+            raise RuntimeFailure(reply.error)
+    state.paused = paused
+    store.save(state)
+
+
 def destroy(store: Store, state: State, warn: Warn) -> None:
     """End a container and remove everything that is known of it; what is gone is no error.
 

@@ -60,7 +60,7 @@ class SpecRlimit(_Base):
 
 
 class Process(_Base):
-    """config.md, "Process"; also the document of `exec --process`."""
+    """config.md, "Process"."""
 
     user: User
     cwd: str
@@ -77,6 +77,13 @@ class Process(_Base):
     scheduler: dict[str, Any] | None = None
     io_priority: dict[str, Any] | None = None
     exec_cpu_affinity: dict[str, Any] | None = msgspec.field(default=None, name="execCPUAffinity")
+
+
+class ExecDocument(Process):
+    """The document of `exec --process`: who is left out is root, as for runc."""
+
+    user: User = msgspec.field(default_factory=lambda: User(0, 0))
+    cwd: str = ""
 
 
 class Root(_Base):

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from runsc import convert, launch, spec
-from runsc.container import check_id
 from runsc.errors import RuntimeFailure
+from runsc.names import check_id
 from runsc.options import Globals
 
 Command = Callable[..., None]

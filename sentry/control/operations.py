@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGKILL
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo
+from sentry.control.protocol import ExecProcess, ProcessInfo, Stats
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
+from sentry.fs.devpts.terminal import Terminal
+from sentry.fs.generated.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
+from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
+
+COMMAND_SIZE = 512
+"""Bytes of a command line that `ps` shows."""
 
 
 class Operations:
@@ -28,6 +36,8 @@ class Operations:
         self._kernel = kernel
         self._config = config
         self._executions: set[Execution] = set()
+        self._gone = Usage()
+        """Of processes of exec that have ended, for they have no parent."""
         self._start: Callable[[], None] | None = None
 
     def await_start(self, start: Callable[[], None]) -> None:
@@ -79,7 +89,7 @@ class Operations:
         except Errno:
             close_all(fds)
             raise
-        execution = Execution(self._kernel, client, fds, self._executions.discard)
+        execution = Execution(self._kernel, client, fds, self._forget)
         self._executions.add(execution)
         try:
             execution.start(merge(self._config.process, request), self._config.seccomp)
@@ -99,6 +109,10 @@ class Operations:
         if not self._kernel.paused:
             raise EBUSY("container not paused")
         pause.resume(self._kernel)
+
+    def _forget(self, execution: Execution) -> None:
+        self._executions.discard(execution)
+        self._gone.add(execution.usage)
 
     def finish(self) -> None:
         """The sandbox is over: what processes of `exec` have on their screens goes out."""
@@ -123,7 +137,29 @@ class Operations:
 
     def control_processes(self) -> list[ProcessInfo]:
         """All processes, zombies too, by pid."""
-        return [_describe(group) for _, group in sorted(self._kernel.pids.groups.items())]
+        now_ns = time.monotonic_ns()
+        groups = sorted(self._kernel.pids.groups.items())
+        return [_describe(group, now_ns) for _, group in groups]
+
+    def control_stats(self) -> Stats:
+        """Times of the living, of who was waited for, and of processes of exec that are over."""
+        kernel = self._kernel
+        total = Usage()
+        total.add(self._gone)
+        for group in kernel.pids.groups.values():
+            total.add(_usage(group))
+            total.add(group.reaped_usage)
+        memory = memory_of(kernel)
+        return Stats(
+            user_ns=total.user_ns,
+            system_ns=total.sys_ns,
+            memory=memory.total - memory.free,
+            memory_limit=memory.total,
+            shared=memory.shared,
+            oom_kills=kernel.counters.oom_kills,
+            tasks=len(kernel.pids.tasks),
+            tasks_limit=kernel.pids.limit,
+        )
 
     def control_status(self) -> str:
         """OCI's words."""
@@ -139,14 +175,38 @@ def _ends_by_default(signal: int) -> bool:
     return not (IGNORED_BY_DEFAULT | STOPPING) >> (signal - 1) & 1
 
 
-def _describe(group: ThreadGroup) -> ProcessInfo:
+def _usage(group: ThreadGroup) -> Usage:
+    """Of all its threads, dead and alive."""
+    usage = Usage()
+    usage.add(group.dead_usage)
+    for task in group.tasks:
+        usage.count(task)
+    return usage
+
+
+def _describe(group: ThreadGroup, now_ns: int) -> ProcessInfo:
     task = group.tasks[0] if group.tasks else None
     state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
+    usage = _usage(group)
+    terminal = group.session.terminal
     return ProcessInfo(
         pid=group.tgid,
         ppid=group.parent.tgid if group.parent is not None else 0,
         uid=task.creds.uid if task is not None else group.last_uid,
-        command=task.comm.decode(errors="replace") if task is not None else "",
+        command=_command(group, task),
         state=state,
-        cpu_ns=group.dead_usage.user_ns + sum(t.ctx.cpu_time_ns() for t in group.tasks),
+        cpu_ns=usage.user_ns + usage.sys_ns,
+        age_ns=now_ns - group.start_ns,
+        terminal=terminal.index if isinstance(terminal, Terminal) else -1,
+        threads=len(group.tasks),
     )
+
+
+def _command(group: ThreadGroup, task: Task | None) -> str:
+    """As ps shows it: the arguments, or the name in brackets. No control characters get out."""
+    if task is not None and group.argv:
+        text = b" ".join(group.argv)[:COMMAND_SIZE].decode(errors="replace")
+    else:
+        name = task.comm.decode(errors="replace") if task is not None else "?"
+        text = f"[{name}]" if task is not None else "[?] <defunct>"
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -43,7 +43,8 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`op` is "start", "kill", "ps", "state", "update" (limits), or "resize" (the host's terminal
+    """`op` is "start", "kill", "ps", "state", "stats", "pause", "resume", "exec", "signal" (for the
+    process of this connection's "exec"), "update" (limits), or "resize" (the host's terminal
     has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
@@ -74,6 +75,28 @@ class ProcessInfo(msgspec.Struct, frozen=True):
     state: str
     """A letter as in /proc/pid/stat."""
     cpu_ns: int = 0
+    """User and system time, of its dead threads too."""
+    age_ns: int = 0
+    """Since its start."""
+    terminal: int = -1
+    """N of /dev/pts/N, the controlling terminal of its session."""
+    threads: int = 1
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """What the programs of the container use, as the Sentry counts it: bytes, ns, numbers."""
+
+    user_ns: int
+    system_ns: int
+    memory: int
+    """RAM that the host has given, kernel objects in it included."""
+    memory_limit: int
+    shared: int
+    """Of that: files in memory."""
+    oom_kills: int
+    tasks: int
+    tasks_limit: int
+    """0: not limited."""
 
 
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -84,6 +107,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     processes: list[ProcessInfo] = []
     pid: int = 0
     """exec: the process, as the container numbers it."""
+    stats: Stats | None = None
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -19,6 +19,7 @@ from sentry.control.protocol import (
     ProcessInfo,
     Reply,
     Request,
+    Stats,
     decode,
     encode,
 )
@@ -73,6 +74,10 @@ class Controlled(Protocol):
 
     def control_processes(self) -> list[ProcessInfo]:
         """Its processes."""
+
+    def control_stats(self) -> Stats:
+        """What they use."""
+        ...
 
     def control_status(self) -> str:
         """ "created", "running", "paused" or "stopped"."""
@@ -232,6 +237,8 @@ class ControlServer:
                     return Reply()
                 case "ps":
                     return Reply(processes=self.kernel.control_processes())
+                case "stats":
+                    return Reply(stats=self.kernel.control_stats())
                 case "state":
                     return Reply(status=self.kernel.control_status())
         except Errno as error:

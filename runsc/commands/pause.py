@@ -1,0 +1,16 @@
+"""runsc pause: hold all processes of a container."""
+
+from __future__ import annotations
+
+import click
+
+from runsc import lifecycle
+from runsc.options import Globals
+
+
+@click.command(help="Hold all processes of the container CONTAINER-ID, until `resume`.")
+@click.argument("container-id")
+@click.pass_obj
+def command(flags: Globals, container_id: str) -> None:
+    """Gives when none of them runs any more."""
+    lifecycle.pause(flags.store(), container_id)

@@ -1,0 +1,16 @@
+"""runsc resume: let the processes of a paused container go on."""
+
+from __future__ import annotations
+
+import click
+
+from runsc import lifecycle
+from runsc.options import Globals
+
+
+@click.command(help="Let the processes of the paused container CONTAINER-ID go on.")
+@click.argument("container-id")
+@click.pass_obj
+def command(flags: Globals, container_id: str) -> None:
+    """What `pause` held."""
+    lifecycle.resume(flags.store(), container_id)
