@@ -22,7 +22,7 @@ from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
-from sentry.kernel import clocks, terminals
+from sentry.kernel import clocks, fasync, terminals
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.log import LogSink
 from sentry.loop import Loop
@@ -143,6 +143,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     uts = Uts(config.hostname.encode(), config.domainname.encode())
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     terminals.connect(vfs)
+    fasync.connect(kernel)
     tables.connect(kernel)
     kernel.services["ram"] = platform.ram
     platform.ram.commit_limit = config.memory_limit

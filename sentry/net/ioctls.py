@@ -29,6 +29,7 @@ from sentry.errors import (
 from sentry.net.interfaces import IFNAMSIZ, Address, Interface, mask_of, masked
 from sentry.net.netlink.links import change_flags, check_mtu
 from sentry.net.routes import Route
+from sentry.vfs.notices import set_owner
 
 if TYPE_CHECKING:
     from sentry.net.socket import Socket
@@ -126,7 +127,7 @@ def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
     known = pids.process_groups if who < 0 else pids.groups
     if number and number not in known:
         raise ESRCH(f"{number}")
-    sock.owner = (kind, number)
+    set_owner(caller, sock, kind, number)
     return 0
 
 

@@ -127,6 +127,9 @@ class Received:
 class Socket(StreamFile):
     """An open socket of any family."""
 
+    can_async = True
+    async_room = False
+
     __slots__ = (
         "cookie", "family", "kind", "last_stamp_ns", "linger", "numbers", "options", "protocol",
         "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack",

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from sentry.abi import fcntl as f
-from sentry.abi.capability import CAP_LEASE
+from sentry.abi.capability import CAP_FOWNER
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.errors import (
-    EACCES,
-    EAGAIN,
-    EBADF,
-    EINVAL,
-    ENOTDIR,
-    EOVERFLOW,
-    EPERM,
-    ESRCH,
-)
+from sentry.errors import EAGAIN, EBADF, EINVAL, EOVERFLOW, EPERM
 from sentry.fs.pipe.file import PipeFile
+from sentry.syscalls.fcntl_notices import (
+    get_owner,
+    get_owner_ex,
+    lease,
+    notify,
+    set_owner_ex,
+    set_process_owner,
+    set_signal,
+)
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, RawFile, Size, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result
 from sentry.vfs.interface import Inode
+from sentry.vfs.leases import kind_of_lease
 from sentry.vfs.locks import END, FileLocks, Request
+from sentry.vfs.notices import O_ASYNC, set_async
 from sentry.vfs.seals import add_seals, seals_of
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+
+RWH_WRITE_LIFE_EXTREME: Final = 5
 
 
 # --- dup
@@ -131,8 +136,10 @@ def set_status(task: Task, fd: int, file: FileDescription, argument: int) -> int
         raise EPERM("append only")
     if argument & f.O_NOATIME and not file.flags & f.O_NOATIME:
         creds = task.creds
-        if creds.fsuid != inode.uid and not creds.has(3):
+        if creds.fsuid != inode.uid and not creds.has(CAP_FOWNER):
             raise EPERM("O_NOATIME")
+    if (argument ^ file.flags) & O_ASYNC and file.can_async:
+        set_async(task, file, fd, on=bool(argument & O_ASYNC))
     file.set_flags(task, argument & SETFL_MASK)
     return 0
 
@@ -220,58 +227,7 @@ async def wait_lock(task: Task, file: FileDescription, request: Request, posix: 
     return 0
 
 
-# --- fcntl: owners, pipes, seals, leases
-
-
-def set_owner(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SETOWN: a process, or (negative) a process group."""
-    who = (argument & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-    if who == -(1 << 31):
-        raise EINVAL("no such group")
-    kind, number = (f.F_OWNER_PGRP, -who) if who < 0 else (f.F_OWNER_PID, who)
-    return take_owner(task, file, kind, number)
-
-
-def take_owner(task: Task, file: FileDescription, kind: int, number: int) -> int:
-    """Check that the owner exists. Raises: ESRCH."""
-    pids = task.kernel.pids
-    tables: dict[int, Any] = {
-        f.F_OWNER_PID: pids.groups,
-        f.F_OWNER_TID: pids.tasks,
-        f.F_OWNER_PGRP: pids.process_groups,
-    }
-    if number and number not in tables[kind]:
-        raise ESRCH(f"{number}")
-    file.owner = (kind, number)
-    return 0
-
-
-def get_owner(task: Task, file: FileDescription, argument: int) -> int:
-    """F_GETOWN."""
-    kind, number = file.owner
-    return -number if kind == f.F_OWNER_PGRP else number
-
-
-def set_owner_ex(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SETOWN_EX."""
-    kind, number = f.F_OWNER_EX.unpack(task.mm.read(argument, f.F_OWNER_EX.size))
-    if kind not in (f.F_OWNER_TID, f.F_OWNER_PID, f.F_OWNER_PGRP):
-        raise EINVAL(f"type {kind}")
-    return take_owner(task, file, kind, number)
-
-
-def get_owner_ex(task: Task, file: FileDescription, argument: int) -> int:
-    """F_GETOWN_EX."""
-    task.mm.write(argument, f.F_OWNER_EX.pack(*file.owner))
-    return 0
-
-
-def set_signal(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SETSIG: 0 is SIGIO."""
-    if not 0 <= argument <= 64:
-        raise EINVAL(f"signal {argument}")
-    file.owner_signal = argument
-    return 0
+# --- fcntl: pipes, seals, hints
 
 
 def set_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
@@ -288,34 +244,21 @@ def get_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
     return file.pipe.capacity
 
 
-def set_lease(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SETLEASE: refused, as by file systems that cannot keep one."""
-    if argument not in (f.F_RDLCK, f.F_WRLCK, f.F_UNLCK):
-        raise EINVAL(f"lease {argument}")
-    if not file.inode.is_regular:
-        raise EINVAL("not a regular file")
-    if task.creds.fsuid != file.inode.uid and not task.creds.has(CAP_LEASE):
-        raise EACCES("somebody else's file")
-    raise EAGAIN("no leases")
-
-
-def notify(task: Task, file: FileDescription, argument: int) -> int:
-    """F_NOTIFY: dnotify is not built in; inotify is."""
-    if not file.inode.is_dir:
-        raise ENOTDIR("not a directory")
-    raise EINVAL("no dnotify")
-
-
 def rw_hint(task: Task, file: FileDescription, argument: int) -> int:
-    """F_GET_RW_HINT: RWH_WRITE_LIFE_NOT_SET."""
-    task.mm.write(argument, bytes(8))
+    """F_GET_RW_HINT: 0 is RWH_WRITE_LIFE_NOT_SET."""
+    hints: WeakKeyDictionary[Inode, int] = task.kernel.services.get("rw_hints", {})
+    task.mm.write(argument, hints.get(file.inode, 0).to_bytes(8, "little"))
     return 0
 
 
 def set_rw_hint(task: Task, file: FileDescription, argument: int) -> int:
-    """F_SET_RW_HINT: checked and forgotten."""
-    if int.from_bytes(task.mm.read(argument, 8), "little") > 5:
+    """F_SET_RW_HINT: how long what is written will live; remembered with the inode."""
+    hint = int.from_bytes(task.mm.read(argument, 8), "little")
+    if hint > RWH_WRITE_LIFE_EXTREME:
         raise EINVAL("hint")
+    if task.creds.fsuid != file.inode.uid and not task.creds.has(CAP_FOWNER):
+        raise EPERM("somebody else's file")
+    task.kernel.services.setdefault("rw_hints", WeakKeyDictionary())[file.inode] = hint
     return 0
 
 
@@ -340,14 +283,13 @@ ON_FD: dict[int, Callable[[Any, int, FileDescription, int], int]] = {
 """Those that work on O_PATH descriptors, too."""
 
 ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
-    f.F_SETFL: lambda task, file, arg: set_status(task, 0, file, arg),
     f.F_GETLK: lambda task, file, arg: get_lock(task, file, arg, False),
     f.F_SETLK: lambda task, file, arg: set_lock(task, file, arg, False, False),
     f.F_SETLKW: lambda task, file, arg: set_lock(task, file, arg, False, True),
     f.F_OFD_GETLK: lambda task, file, arg: get_lock(task, file, arg, True),
     f.F_OFD_SETLK: lambda task, file, arg: set_lock(task, file, arg, True, False),
     f.F_OFD_SETLKW: lambda task, file, arg: set_lock(task, file, arg, True, True),
-    f.F_SETOWN: set_owner,
+    f.F_SETOWN: set_process_owner,
     f.F_GETOWN: get_owner,
     f.F_SETOWN_EX: set_owner_ex,
     f.F_GETOWN_EX: get_owner_ex,
@@ -355,9 +297,7 @@ ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_GETSIG: lambda _, file, __: file.owner_signal,
     f.F_SETPIPE_SZ: set_pipe_size,
     f.F_GETPIPE_SZ: get_pipe_size,
-    f.F_SETLEASE: set_lease,
-    f.F_GETLEASE: lambda _, __, ___: f.F_UNLCK,
-    f.F_NOTIFY: notify,
+    f.F_GETLEASE: lambda _, file, __: kind_of_lease(file),
     f.F_ADD_SEALS: do_add_seals,
     f.F_GET_SEALS: lambda _, file, __: seals_of(file),
     f.F_GET_RW_HINT: rw_hint,
@@ -365,6 +305,13 @@ ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_DUPFD_QUERY: same_file,
     f.F_CREATED_QUERY: lambda _, __, ___: 0,
 }
+
+WITH_NUMBER: dict[int, Callable[[Any, int, FileDescription, int], int]] = {
+    f.F_SETFL: set_status,
+    f.F_SETLEASE: lease,
+    f.F_NOTIFY: notify,
+}
+"""Those that remember the descriptor, for the signals they will send."""
 
 
 @syscall(72)
@@ -376,6 +323,9 @@ def sys_fcntl(task: Task, fd: UInt, command: UInt, argument: Size) -> Result:
         return on_fd(task, fd, file, argument)
     if file.flags & f.O_PATH and command != f.F_DUPFD_QUERY:
         raise EBADF("an O_PATH descriptor")
+    by_number = WITH_NUMBER.get(command)
+    if by_number is not None:
+        return by_number(task, fd, file, argument)
     on_file = ON_FILE.get(command)
     if on_file is None:
         raise EINVAL(f"command {command}")

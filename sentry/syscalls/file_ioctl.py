@@ -17,22 +17,31 @@ from sentry.abi.ioctl import (
     FIONREAD,
     FIOQSIZE,
 )
-from sentry.errors import EBADF, EOPNOTSUPP
+from sentry.errors import EBADF, ENOTTY, EOPNOTSUPP
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result
+from sentry.vfs.notices import O_ASYNC, set_async
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-O_ASYNC = 0x2000
-
 
 def set_status_flag(task: Task, file: FileDescription, flag: int, argument: int) -> int:
-    """FIONBIO, FIOASYNC: an int that says on or off."""
+    """FIONBIO: an int that says on or off."""
     on = any(task.mm.read(argument, 4))
     flags = file.flags | flag if on else file.flags & ~flag
     file.set_flags(task, flags & SETFL_MASK)
+    return 0
+
+
+def set_async_flag(task: Task, file: FileDescription, fd: int, argument: int) -> int:
+    """FIOASYNC. Raises: ENOTTY for a file that cannot do it."""
+    on = any(task.mm.read(argument, 4))
+    if on != bool(file.flags & O_ASYNC):
+        if not file.can_async:
+            raise ENOTTY("no O_ASYNC")
+        set_async(task, file, fd, on=on)
     return 0
 
 
@@ -49,7 +58,7 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
     if request == FIONBIO:
         return set_status_flag(task, file, O_NONBLOCK, argument)
     if request == FIOASYNC:
-        return set_status_flag(task, file, O_ASYNC, argument)
+        return set_async_flag(task, file, fd, argument)
     inode = file.inode
     if inode.is_regular and request in (FIONREAD, FIOQSIZE):
         return file_size(task, file, request, argument)

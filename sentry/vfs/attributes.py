@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sentry.abi.eventfd import IN_ATTRIB
+from sentry.abi.fcntl import O_WRONLY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import UNCHANGED
@@ -21,6 +22,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Changes
+from sentry.vfs.leases import break_leases
 from sentry.vfs.watches import tell
 
 
@@ -92,6 +94,8 @@ async def truncate_path(caller: Caller, location: Location, length: int) -> None
     location.mount.check_writable()
     if inode.write_count < 0:
         raise ETXTBSY("a program is running from it")
+    if inode.locks is not None and inode.locks.leases is not None:
+        await break_leases(caller, inode, O_WRONLY)
     await truncate_inode(caller, location, length)
 
 

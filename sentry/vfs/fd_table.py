@@ -133,6 +133,8 @@ class FdTable:
             locks.release_owner(self)
         if not file.flags & O_PATH:
             file.flush(caller)
+            if file.dnotify is not None and file.dnotify.table is self:
+                file.dnotify.removed()
         file.decref()
 
     def close_range(self, caller: Caller, first: int, last: int, *, only_mark: bool) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.interface import Attributes, Inode
     from sentry.vfs.mounts import MountNamespace
+    from sentry.vfs.notices import AsyncNotice, DirectoryNotice
     from sentry.vfs.vfs import Vfs
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ READ_EVENTS: Final = EPOLLIN | EPOLLRDNORM | EPOLLHUP | EPOLLERR
 WRITE_EVENTS: Final = EPOLLOUT | EPOLLWRNORM | EPOLLHUP | EPOLLERR
 ALWAYS_READY: Final = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM
 """What poll says of a file that cannot be polled: DEFAULT_POLLMASK, include/linux/poll.h."""
-SETFL_MASK: Final = O_APPEND | O_NONBLOCK | 0x2000 | 0x4000 | 0x40000
-"""What F_SETFL changes: with O_ASYNC (0x2000), O_DIRECT, O_NOATIME."""
+SETFL_MASK: Final = O_APPEND | O_NONBLOCK | 0x4000 | 0x40000
+"""What F_SETFL changes: with O_DIRECT, O_NOATIME; O_ASYNC is `notices.set_async`."""
 
 
 class Dest(Protocol):
@@ -79,6 +80,7 @@ class Caller(Protocol):
     creds: Credentials
     mounts: MountNamespace
     mm: Any
+    group: Any
 
     @property
     def kernel(self) -> Any: ...
@@ -96,12 +98,15 @@ class FileDescription:
 
     __slots__ = (
         "__weakref__",
+        "async_notice",
         "counted",
         "creds",
+        "dnotify",
         "epolls",
         "flags",
         "location",
         "owner",
+        "owner_ids",
         "owner_signal",
         "position",
         "queue",
@@ -114,6 +119,10 @@ class FileDescription:
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
     seekable = False
     """pread, pwrite, lseek work; else ESPIPE."""
+    can_async = False
+    """O_ASYNC works on it."""
+    async_room = True
+    """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
     write_sealed = False
     """F_SEAL_WRITE: shared mappings can only read."""
 
@@ -132,7 +141,14 @@ class FileDescription:
         """Who opened it (f_cred), where that matters."""
         self.owner: tuple[int, int] = (0, 0)
         """F_SETOWN_EX: (type, id)."""
+        self.owner_ids = (0, 0)
+        """Real and effective user of who set the owner."""
         self.owner_signal = 0
+        """F_SETSIG; 0 is SIGIO."""
+        self.async_notice: AsyncNotice | None = None
+        """O_ASYNC is on."""
+        self.dnotify: DirectoryNotice | None = None
+        """F_NOTIFY."""
         self.epolls: dict[Any, Any] | None = None
         """Epoll items that watch it, to be dropped at release."""
         self.counted = False
@@ -172,9 +188,13 @@ class FileDescription:
         if self.writable and self.inode.is_regular:
             self.location.mount.writers += 1
             self.inode.write_count += 1
+        elif self.readable and self.inode.is_regular:
+            self.inode.read_count += 1
 
     def _closed(self) -> None:
         inode = self.location.dentry.inode
+        if self.async_notice is not None:
+            self.async_notice.drop()
         if inode.locks is not None:
             inode.locks.release_description(self)
         if self.counted:
@@ -182,6 +202,8 @@ class FileDescription:
             if self.writable and inode.is_regular:
                 self.location.mount.writers -= 1
                 inode.write_count -= 1
+            elif self.readable and inode.is_regular:
+                inode.read_count -= 1
             if inode.fs.watched and not self.flags & O_PATH:
                 tell(self.location.dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
 
@@ -255,6 +277,9 @@ class FileDescription:
     def set_flags(self, caller: Caller, flags: int) -> None:
         """fcntl(F_SETFL): `flags` has only bits of SETFL_MASK."""
         self.flags = self.flags & ~SETFL_MASK | flags
+
+    def before_async(self, caller: Caller) -> None:
+        """O_ASYNC is being turned on."""
 
     def fdinfo(self) -> str:
         """Extra lines of /proc/self/fdinfo/N."""

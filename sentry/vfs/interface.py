@@ -165,6 +165,7 @@ class Inode:
         "locks",
         "mode",
         "rdev",
+        "read_count",
         "uid",
         "watches",
         "write_count",
@@ -188,6 +189,8 @@ class Inode:
         """The socket bound to this name (AF_UNIX)."""
         self.write_count = 0
         """i_writecount: descriptions open for writing; negative while programs run from it."""
+        self.read_count = 0
+        """i_readcount: descriptions open for reading alone, for leases."""
 
     # --- kinds
 

@@ -7,12 +7,15 @@ POSIX and OFD locks exclude each other; flock locks live apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue, until
+
+if TYPE_CHECKING:
+    from sentry.vfs.leases import Leases
 
 END: Final = (1 << 63) - 1
 
@@ -47,7 +50,7 @@ class Request:
 class FileLocks:
     """All locks of an inode."""
 
-    __slots__ = ("_budget", "flocks", "queue", "records")
+    __slots__ = ("_budget", "flocks", "leases", "queue", "records")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -55,6 +58,7 @@ class FileLocks:
         self.flocks: dict[object, bool] = {}
         """Description → exclusive."""
         self.queue = WaitQueue()
+        self.leases: Leases | None = None
 
     # --- records
 
@@ -167,3 +171,5 @@ class FileLocks:
         """The last use of a description is gone."""
         self.release_owner(file)
         self.unflock(file)
+        if self.leases is not None:
+            self.leases.release(file)  # type: ignore[arg-type]

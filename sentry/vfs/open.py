@@ -50,6 +50,7 @@ from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.leases import break_leases
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Walk, child_of, quick
 from sentry.vfs.watches import tell, tell_child
@@ -164,6 +165,8 @@ async def open_location(
         mount.check_writable()
     if access & MAY_EXEC and inode.write_count > 0:
         raise ETXTBSY("open for writing")
+    if inode.locks is not None and inode.locks.leases is not None:
+        await break_leases(caller, inode, flags)
     file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
     file.flags &= ~O_NOCTTY
     file.creds = caller.creds

@@ -83,6 +83,10 @@ class Vfs:
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
         self.signal_group: Callable[[Any, int], None] | None = None
         """The kernel's: (process group, signal), for terminals."""
+        self.send_io: Callable[[FileDescription, int, int, int], None] | None = None
+        """The kernel's: (file, descriptor, POLL_* code, band), a signal for the file's owner."""
+        self.lease_break_s = 45
+        """fs.lease-break-time."""
         self.ignores_signal: Callable[[Any, int], bool] | None = None
         """The kernel's: whether a task blocks or ignores a signal."""
         self.pipe_pages = 0

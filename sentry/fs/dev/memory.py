@@ -104,6 +104,7 @@ class RandomDevice(MemoryDevice):
 
     __slots__ = ()
     can_poll = True
+    can_async = True
 
     def fill(self, dest: Dest) -> int:
         """Random bytes."""

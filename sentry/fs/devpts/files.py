@@ -6,7 +6,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR
+from sentry.abi.fcntl import F_OWNER_PGRP, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR
 from sentry.abi.ioctl import (
     ICANON,
     TIOCGPKT,
@@ -25,6 +25,7 @@ from sentry.fs.devpts.ioctls import COMMON, FIONREAD, count_input
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.notices import own_by_default, set_owner
 from sentry.wait.fiber import TimedOut
 from sentry.wait.queue import until
 
@@ -40,6 +41,8 @@ class PtyMaster(StreamFile):
     """The side of the terminal emulator."""
 
     __slots__ = ("_fs", "terminal")
+    can_async = True
+    async_room = False
 
     def __init__(self, location: Location, flags: int, fs: DevPtsFs, terminal: Terminal) -> None:
         super().__init__(location, flags, terminal.master_queue)
@@ -122,12 +125,25 @@ class PtySlave(StreamFile):
     """The side of the programs."""
 
     __slots__ = ("terminal",)
+    can_async = True
+    async_room = False
 
     def __init__(self, location: Location, flags: int, terminal: Terminal) -> None:
         super().__init__(location, flags, terminal.slave_queue)
         self.terminal = terminal
         terminal.slaves += 1
         terminal.slave_opened = True
+
+    def before_async(self, caller: Caller) -> None:
+        """__tty_fasync(): without an owner, the foreground process group gets the signals."""
+        session = self.terminal.session
+        foreground = session.foreground if session is not None else None
+        if self.owner[1]:
+            return
+        if foreground is not None:
+            set_owner(caller, self, F_OWNER_PGRP, foreground.pgid)
+        else:
+            own_by_default(caller, self)
 
     def release(self) -> None:
         """Closed."""

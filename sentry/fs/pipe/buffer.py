@@ -31,6 +31,8 @@ SOFT_PAGES: Final = 16_384
 
 READABLE: Final = EPOLLIN | EPOLLRDNORM
 WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
+OPENED: Final = 1 << 16
+"""An event that only those who wait for a partner mind."""
 
 
 class Pipe:
@@ -69,7 +71,7 @@ class Pipe:
         self.read_opens += reads
         self.writers += writes
         self.write_opens += writes
-        self.queue.notify()
+        self.queue.notify(OPENED)
 
     def close_end(self, reads: bool, writes: bool) -> None:
         """An end was closed."""

@@ -44,6 +44,7 @@ class PipeFile(StreamFile):
     """An open end."""
 
     __slots__ = ("pipe", "seen_writes")
+    can_async = True
 
     def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
         super().__init__(location, flags, pipe.queue)
