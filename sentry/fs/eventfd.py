@@ -23,6 +23,7 @@ class EventFile(StreamFile):
     """An open eventfd."""
 
     __slots__ = ("semaphore", "value")
+    can_splice = False
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

@@ -67,6 +67,7 @@ class InotifyFile(StreamFile):
     """An open inotify instance."""
 
     __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
+    can_splice = False
     can_async = True
 
     def __init__(self, vfs: Vfs, flags: int) -> None:

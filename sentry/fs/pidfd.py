@@ -25,6 +25,7 @@ class PidFile(FileDescription):
     """
 
     __slots__ = ("group", "thread")
+    can_splice = False
     can_poll = True
 
     def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:

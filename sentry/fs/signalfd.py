@@ -101,6 +101,7 @@ class SignalFile(FileDescription):
     """An open signalfd."""
 
     __slots__ = ("_group", "_take", "mask")
+    can_splice = False
     can_poll = True
 
     def __init__(self, task: Any, mask: int, flags: int, take: Take) -> None:

@@ -43,6 +43,7 @@ class TimerFile(StreamFile):
         "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
         "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
+    can_splice = False
 
     def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

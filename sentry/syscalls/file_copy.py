@@ -34,7 +34,7 @@ SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
 SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
 PIECE = 1 << 18
 MAX_RW_COUNT = 0x7FFFF000
-MAX_OFFSET = (1 << 63) - 1
+U64 = (1 << 64) - 1
 SIGPIPE = 13
 
 
@@ -48,6 +48,11 @@ class End:
         self.offset: int | None = None
         if offset_addr:
             self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
+
+    def check(self) -> None:
+        """rw_verify_area(). Raises: EINVAL for a negative offset."""
+        if self.offset is not None and self.offset < 0:
+            raise EINVAL("a negative offset")
 
     async def read(self, count: int) -> bytes:
         """Up to `count` bytes, b"" at the end."""
@@ -119,10 +124,14 @@ async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, coun
     target = task.files.writable(out_fd)
     if target.flags & O_APPEND and not isinstance(target, PipeFile):
         raise EINVAL("O_APPEND")
-    if not (source.inode.is_regular or source.seekable):
+    if not count:
+        return 0
+    if source.inode.is_dir or isinstance(source, PipeFile):
         raise EINVAL("not a file that can be sent")
-    if source.inode.is_dir:
-        raise EINVAL("a directory")
+    if not (source.can_splice and target.can_splice):
+        raise EINVAL("cannot be spliced")
+    if not source.seekable and not isinstance(target, PipeFile):
+        raise EINVAL("not a file that can be sent")
     from_end, to_end = End(task, source, offset), End(task, target, 0)
     done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
     from_end.finish()
@@ -258,10 +267,16 @@ async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool)
             raise EINVAL("no positions")
         if target.flags & O_APPEND:
             raise EINVAL("O_APPEND")
+        ends[1].check()
+        if not target.can_splice:
+            raise EINVAL("cannot be spliced")
         return await pipe_to_file(task, source, ends[1], count, nonblock)
     if isinstance(target, PipeFile):
         if ends[0].addr and not source.seekable:
             raise EINVAL("no positions")
+        ends[0].check()
+        if not source.can_splice or source.inode.is_dir:
+            raise EINVAL("cannot be spliced")
         return await file_to_pipe(task, ends[0], target, count, nonblock)
     raise EINVAL("no pipe")
 
@@ -333,10 +348,11 @@ async def sys_copy_file_range(
         raise EBADF("not open that way")
     start = in_end.offset if in_end.offset is not None else source.position
     goal = out_end.offset if out_end.offset is not None else target.position
+    for first in (start, goal):
+        if (first & U64) + count > U64:
+            raise EOVERFLOW("the range wraps")
     if start < 0 or goal < 0:
         raise EINVAL("a negative offset")
-    if start + count > MAX_OFFSET or goal + count > MAX_OFFSET:
-        raise EOVERFLOW("the range wraps")
     size = (await source.stat()).size
     count = min(count, max(0, size - start), MAX_RW_COUNT)
     if source.inode is target.inode and start < goal + count and goal < start + count:

@@ -119,6 +119,8 @@ class FileDescription:
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
     seekable = False
     """pread, pwrite, lseek work; else ESPIPE."""
+    can_splice = True
+    """splice(2) and sendfile(2) work on it."""
     can_async = False
     """O_ASYNC works on it."""
     async_room = True

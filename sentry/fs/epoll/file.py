@@ -90,6 +90,7 @@ class EpollFile(FileDescription):
     """An open epoll instance."""
 
     __slots__ = ("_ready", "_vfs", "items")
+    can_splice = False
     can_poll = True
 
     def __init__(self, vfs: Vfs) -> None:

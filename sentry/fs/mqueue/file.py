@@ -18,6 +18,7 @@ class QueueFile(FileDescription):
     """The description behind a message queue descriptor."""
 
     __slots__ = ("messages",)
+    can_splice = False
 
     can_poll = True
     seekable = True

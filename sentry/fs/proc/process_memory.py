@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.auth.ptrace import may_access
+from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.generated.nodes import S_IFREG, Node
 from sentry.fs.proc.owner import live_task, owner_of
@@ -121,16 +121,16 @@ class MemNode(Node):
     async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """Whoever may attach to the process may read and write its memory."""
         subject, task = self._subject, live_task(self._subject)
-        group: Any = getattr(caller, "group", None)
-        if group is not subject.group and not may_access(
-            caller.creds, task.creds, subject.group.dumpable, real=False
-        ):
+        if not may_attach(caller, task, real=False):
             raise EACCES(f"memory of {subject.id}")
         return MemFile(location, flags, task.mm)
 
 
 class MemFile(RegularFile):
-    """Offsets are addresses. The address space is the one of the time of the open."""
+    """Offsets are addresses. The address space is the one of the time of the open.
+
+    What a mapping forbids is done all the same, as for ptrace(2): FOLL_FORCE, mem_rw().
+    """
 
     __slots__ = ("_mm", "_need")
 
@@ -156,7 +156,7 @@ class MemFile(RegularFile):
             at = offset + done
             part = min(dest.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))
             try:
-                data = self._mm.read(at, part)
+                data = self._mm.peek(at, part)
             except NeedsFault as need:
                 if done:
                     need.coroutine.close()
@@ -202,10 +202,12 @@ class MemFile(RegularFile):
             at = offset + done
             part = bytes(source.get(min(source.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))))
             try:
-                self._mm.write(at, part)
+                self._mm.poke(at, part)
             except NeedsFault as need:
-                need.coroutine.close()
-                break
+                if done:
+                    need.coroutine.close()
+                    break
+                raise
             except EFAULT:
                 break
             done += len(part)

@@ -28,7 +28,6 @@ DEFAULTS: Final = """
 abi/vsyscall32 1
 debug/exception-trace 1
 fs/aio-max-nr 65536
-fs/aio-nr 0
 fs/dentry-state 0	0	45	0	0	0
 fs/dir-notify-enable 1
 fs/epoll/max_user_watches 1000000
@@ -302,6 +301,13 @@ def boot_id(kernel: Any) -> str:
         "boot_id", str(uuid.UUID(bytes=os.urandom(16), version=4))
     )
     return made
+
+
+@computed("fs/aio-nr")
+def aio_nr(kernel: Any) -> str:
+    """Requests that io_setup(2) reserved."""
+    usage = kernel.services.get("aio")
+    return str(usage.events if usage is not None else 0)
 
 
 @computed("fs/file-nr")
