@@ -7,7 +7,7 @@ usermem, report; this file adds its life: sharing, fork, exec, the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.layout import TASK_END
@@ -36,6 +36,8 @@ class MemoryManager(Report):
         self.users = 1
         self.barriers = 0
         """Commands of membarrier(2) that were registered."""
+        self.aio: Any = None
+        """The contexts of io_setup(2), once there are any."""
 
     def share(self) -> MemoryManager:
         """CLONE_VM: one more user."""
@@ -53,6 +55,8 @@ class MemoryManager(Report):
         return MemoryManager(self.new_space, limits, randomize)
 
     def _destroy(self) -> None:
+        if self.aio is not None:
+            self.aio.close()
         doomed = list(self.vmas)
         self.space.destroy()
         self.layout.program = None
