@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.aio import IO_EVENT
@@ -178,10 +179,8 @@ class Context:
         self._tail = (tail + 1) % self.nr
         self.memory.write(TAIL, _u32.pack(self._tail))
         if request.eventfd is not None:
-            try:
+            with suppress(EAGAIN):  # it counts no further
                 request.eventfd.add(1)
-            except EAGAIN:  # it counts no further
-                pass
         self.queue.notify()
 
     def take(self, most: int) -> bytes:

@@ -112,9 +112,10 @@ async def _submit(task: Task, context: Context, place: int) -> bool:
     file = task.files.get(iocb.aio_fildes)
     eventfd = None
     if iocb.aio_flags & IOCB_FLAG_RESFD:
-        eventfd = task.files.get(iocb.aio_resfd)
-        if not isinstance(eventfd, EventFile):
+        told = task.files.get(iocb.aio_resfd)
+        if not isinstance(told, EventFile):
             raise EINVAL("no eventfd")
+        eventfd = told
     await _faulted(lambda: mm.write(address + KEY, bytes(4)))
     request = Request(context, address, iocb.aio_data, eventfd)
     if iocb.aio_lio_opcode == IOCB_CMD_POLL:

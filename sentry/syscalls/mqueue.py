@@ -230,9 +230,7 @@ def sys_mq_getsetattr(task: Task, fd: Fd, new: Addr, old: Addr) -> None:
             raise EINVAL(f"flags {flags:#x}")
     file = _file(task, fd)
     queue = file.messages
-    was = MQ_ATTR.pack(
-        file.flags & O_NONBLOCK, *queue.attributes, len(queue.messages), bytes(32)
-    )
+    was = MQ_ATTR.pack(file.flags & O_NONBLOCK, *queue.attributes, len(queue.messages), bytes(32))
     if old:
         task.mm.buffer_out(old, len(was))
     if flags is not None:
@@ -277,9 +275,7 @@ def _nothing(*_: object) -> None:
     """Nobody is told."""
 
 
-def _cookie(
-    task: Task, addr: int, fd: int
-) -> tuple[Callable[[Any], None], Callable[[], None]]:
+def _cookie(task: Task, addr: int, fd: int) -> tuple[Callable[[Any], None], Callable[[], None]]:
     """SIGEV_THREAD: the last byte of the cookie says what happened. EFAULT, EBADF, EINVAL."""
     cookie = task.mm.read(addr, NOTIFY_COOKIE_LEN)
     file = task.files.get(fd & 0xFFFFFFFF)
