@@ -123,6 +123,9 @@ def sentry_main(
     except StartError as error:
         _send(config.control_fd, Event("error", str(error)))
         return 1
+    except Exception as error:  # a defect of ours: the log gets all of it, the caller a word
+        _send(config.control_fd, Event("error", f"the Sentry failed: {error!r}"))
+        raise
 
 
 def gofer_main(gofer: GoferStart, serve: Serve, switches: Switches, terms: Terms = Terms()) -> int:
@@ -184,6 +187,7 @@ def _descriptors(config: SandboxConfig) -> set[int]:
     """Everything that the Sentry inherits."""
     fds = {
         *config.stdio,
+        *config.preserved,
         config.kvm_fd,
         config.ram_fd,
         config.gofer_fd,

@@ -27,6 +27,18 @@ class Wishes:
     """The container outlives the command."""
     keep: bool = False
     """`run` does not delete it afterwards."""
+    preserve_fds: int = 0
+    """So many descriptors of the caller, from 3 on, are the program's too."""
+
+
+def preserved_fds(count: int) -> tuple[int, ...]:
+    """Duplicates of 3 and up, and of what $LISTEN_FDS adds. Raises: RuntimeFailure."""
+    listen = os.environ.get("LISTEN_FDS", "")
+    numbers = range(3, 3 + count + (int(listen) if listen.isdigit() else 0))
+    try:
+        return tuple(_duplicate(number) for number in numbers)
+    except OSError:
+        raise RuntimeFailure(f"cannot preserve descriptors 3 to {numbers[-1]}") from None
 
 
 def open_kvm() -> int:
@@ -78,6 +90,7 @@ def make_config(
     stdio = (0, 1, 2)
     if wishes.console_socket:
         stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
+    preserved = preserved_fds(wishes.preserve_fds)
     return SandboxConfig(
         container_id=container_id,
         process=container.process,
@@ -97,6 +110,7 @@ def make_config(
         pids_limit=pids,
         cpus=cpus,
         await_start=wishes.detach,
+        preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log_fd,

@@ -205,6 +205,7 @@ def _mounts(
                 data=options.data,
                 attachment=attachment,
                 is_file=is_file,
+                copy_up=options.copy_up,
             )
         )
     return made

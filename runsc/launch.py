@@ -174,7 +174,7 @@ def _bring_up(
         running = sandbox.start(
             config, container.exports, programs(flags.platform), flags.switches, terms
         )
-    for fd in (config.kvm_fd, *config.stdio, *joins):
+    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins):
         if fd >= 0:
             os.close(fd)
     try:

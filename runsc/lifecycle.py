@@ -176,7 +176,8 @@ def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
 def sweep(store: Store, warn: Warn) -> None:
     """Destroy what a killed `run` left behind: nobody else will."""
     for state in store.all():
-        if state.foreground and start_time(state.creator_pid) != state.creator_start:
+        alive = start_time(state.creator_pid) == state.creator_start != 0
+        if state.foreground and not alive:
             with suppress(RuntimeFailure):
                 destroy(store, state, warn)
 

@@ -72,6 +72,7 @@ _PROPAGATION = {
     "unbindable": abi.MS_UNBINDABLE,
 }
 _BIND = {"bind": abi.MS_BIND, "rbind": abi.MS_BIND | abi.MS_REC}
+_COPY_UP = "tmpcopyup"
 _IDMAPPED = frozenset({"idmap", "ridmap"})
 
 
@@ -85,6 +86,13 @@ class Options:
     data: str
     unsupported: str = ""
     """The first option that asks for something this runtime does not do."""
+    copy_up: bool = False
+    """tmpcopyup: a tmpfs starts with what was below it."""
+
+
+def names() -> set[str]:
+    """The options that mean something to `parse`: not those that are for a file system."""
+    return {*_SET, *_PROPAGATION, *_BIND, _COPY_UP}
 
 
 def parse(options: list[str]) -> Options:
@@ -92,6 +100,7 @@ def parse(options: list[str]) -> Options:
     flags = propagation = bind = 0
     data: list[str] = []
     unsupported = ""
+    copy_up = False
     for option in options:
         if option in _PROPAGATION:
             propagation = _PROPAGATION[option]
@@ -99,8 +108,10 @@ def parse(options: list[str]) -> Options:
             bind = _BIND[option]
         elif option in _SET:
             flags = flags & ~_CLEAR.get(option, 0) | _SET[option]
+        elif option == _COPY_UP:
+            copy_up = True
         elif option in _IDMAPPED:
             unsupported = unsupported or option
         else:
             data.append(option)
-    return Options(flags, propagation, bind, ",".join(data), unsupported)
+    return Options(flags, propagation, bind, ",".join(data), unsupported, copy_up)

@@ -64,6 +64,8 @@ class MountConfig(msgspec.Struct, frozen=True):
     data: str = ""
     attachment: int | None = None
     is_file: bool = False
+    copy_up: bool = False
+    """A tmpfs starts with what was below it."""
 
 
 class DeviceConfig(msgspec.Struct, frozen=True):
@@ -119,6 +121,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     await_start: bool = False
     """Created now, started later through the control socket: outlives who created it."""
 
+    preserved: tuple[int, ...] = ()
+    """Descriptors of the caller that the program gets as 3 and up."""
     stdio: tuple[int, int, int] = (0, 1, 2)
     """The caller's standard input, output and error. Their flags are never changed."""
     gofer_fd: int = -1

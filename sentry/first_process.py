@@ -59,6 +59,7 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
         kernel.services["console"] = open_console(task, config.stdio[0], owner)
     else:
         donate(task, config.stdio, owner)
+    donate(task, config.preserved, owner, closes=True, first=3)
     await start_program(task, process)
     put_under_observation(task, config.seccomp)
     kernel.init = task.group

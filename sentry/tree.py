@@ -10,6 +10,8 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
@@ -19,8 +21,10 @@ from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache
 from sentry.fs.gofer.session import Session
 from sentry.fs.overlay.filesystem import OverlayFs
+from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.mm.buffers import KernelSource
+from sentry.tmpcopyup import copy_tree
 from sentry.vfs.attributes import chown_location
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.fd_table import FdTable
@@ -149,10 +153,24 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> 
     if entry.attachment is not None:
         fs = exports.open(entry.attachment, bool(entry.flags & MS_RDONLY))
     else:
+        if entry.type == "tmpfs":
+            entry = await with_mode(starter, entry)
         fs = await make_file_system(starter, entry)
     place = await mount_point(starter, entry.destination, entry.is_file)
+    if entry.copy_up and isinstance(root := fs.root, TmpDirectory):
+        await copy_tree(place.mount, place.dentry.inode, root)
     mount = vfs.new_mount(fs, entry.flags & MOUNT_FLAGS)
     starter.mounts.attach(mount, place)
+
+
+async def with_mode(starter: Starter, entry: MountConfig) -> MountConfig:
+    """A tmpfs over a directory that is there gets its mode, unless the options name one."""
+    place = await find(starter, entry.destination)
+    if place is None:
+        return entry
+    mode = f"mode={place.dentry.inode.mode & 0o7777:04o}"
+    data = f"{mode},{entry.data}" if entry.data else mode
+    return msgspec.structs.replace(entry, data=data)
 
 
 async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:

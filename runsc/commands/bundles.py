@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from runsc import convert, launch, spec
-from runsc.errors import RuntimeFailure
 from runsc.names import check_id
 from runsc.options import Globals
 
@@ -23,7 +22,13 @@ _OPTIONS = (
         help="Where to send the terminal (process.terminal) of a container that is left alone.",
     ),
     click.option("--pid-file", metavar="FILE", help="Where to write the pid of the sandbox."),
-    click.option("--preserve-fds", type=int, default=0, hidden=True),
+    click.option(
+        "--preserve-fds",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="Pass descriptors 3 to 2+N to the program.",
+    ),
     click.option("--no-pivot", is_flag=True, hidden=True),
     click.option("--no-new-keyring", is_flag=True, hidden=True),
 )
@@ -33,11 +38,7 @@ _OPTIONS = (
 def flags(function: Command) -> Command:
     """The flags of both. Those without a meaning here do not reach the function."""
 
-    def command(
-        *args: Any, preserve_fds: int, no_pivot: bool, no_new_keyring: bool, **named: Any
-    ) -> None:
-        if preserve_fds:
-            raise RuntimeFailure("--preserve-fds is not supported")
+    def command(*args: Any, no_pivot: bool, no_new_keyring: bool, **named: Any) -> None:
         function(*args, **named)
 
     made: Command = command

@@ -20,8 +20,9 @@ def command(
     bundle: str,
     console_socket: str | None,
     pid_file: str | None,
+    preserve_fds: int,
 ) -> None:
     """Decode the bundle, make the sandbox, leave it."""
     identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = Wishes(pid_file, console_socket, detach=True)
+    wishes = Wishes(pid_file, console_socket, detach=True, preserve_fds=preserve_fds)
     launch.create(flags, identity, container, wishes)

@@ -23,11 +23,12 @@ def command(
     bundle: str,
     console_socket: str | None,
     pid_file: str | None,
+    preserve_fds: int,
     detach: bool,
     keep: bool,
     no_subreaper: bool,
 ) -> None:
     """Decode the bundle, start it, wait for its end."""
     identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = Wishes(pid_file, console_socket, detach, keep)
+    wishes = Wishes(pid_file, console_socket, detach, keep, preserve_fds)
     raise click.exceptions.Exit(launch.run(flags, identity, container, wishes))
