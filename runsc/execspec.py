@@ -1,47 +1,80 @@
-"""What `exec` is asked to run, as the Sentry takes it: from flags, or from a process.json."""
+"""What `exec` is asked to run, as a request to the Sentry: from flags, or from a process.json.
+
+The first is written by hand, in the form of `sentry.control.protocol.Request`, for that module
+costs more time than starting the process; see runsc/execution.py.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from binascii import b2a_base64
 
 from runsc.errors import RuntimeFailure
-from sentry.control.protocol import ExecProcess
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from runsc.execution import Wishes
 
+    Size = tuple[int, int]
+    Warn = Callable[[str], None]
 
-def from_flags(wishes: Wishes, warn: Callable[[str], None]) -> ExecProcess:
-    """The container's own process, with what the flags change. Raises: RuntimeFailure."""
+
+def request(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
+    """The request, whether the process has a terminal, and of which size.
+
+    Raises: RuntimeFailure in runc's words.
+    """
+    if wishes.process is not None:
+        return _from_file(wishes, warn)
+    return _from_flags(wishes, warn), wishes.tty, None
+
+
+def _from_flags(wishes: Wishes, warn: Warn) -> bytes:
+    """The container's own process, with what the flags change."""
     if not wishes.args:
         raise RuntimeFailure("process args cannot be empty")
     if wishes.cwd is not None and not wishes.cwd.startswith("/"):
         raise RuntimeFailure("Cwd must be an absolute path")
-    uid, gid = _user(wishes.user) if wishes.user else (None, None)
+    fields = [
+        '"args":' + _texts(map(_bytes, wishes.args)),
+        '"extra_env":' + _texts(map(_variable, wishes.env)),
+        '"cwd":' + _text(_bytes(wishes.cwd or "")),
+    ]
+    if wishes.user:
+        user, colon, group = wishes.user.partition(":")
+        if colon:
+            fields.append(f'"gid":{_number(group, "gid")}')
+        fields.append(f'"uid":{_number(user, "uid")}')
     for number in wishes.additional_gids:
-        if number < 0:
+        if number < 0 or number >> 32:
             raise RuntimeFailure(f"additional-gids must be a positive number {number}")
-    return ExecProcess(
-        args=tuple(map(_bytes, wishes.args)),
-        extra_env=tuple(map(_variable, wishes.env)),
-        cwd=_bytes(wishes.cwd or ""),
-        uid=uid,
-        gid=gid,
-        extra_gids=tuple(wishes.additional_gids),
-        extra_capabilities=_capabilities(wishes.cap, warn) if wishes.cap else 0,
-        no_new_privileges=True if wishes.no_new_privs else None,
-        terminal=wishes.tty,
-        ignore_paused=wishes.ignore_paused,
-    )
+    if wishes.additional_gids:
+        fields.append(f'"extra_gids":{list(wishes.additional_gids)}')
+    if wishes.cap:
+        fields.append(f'"extra_capabilities":{_capabilities(wishes.cap, warn)}')
+    if wishes.no_new_privs:
+        fields.append('"no_new_privileges":true')
+    if wishes.tty:
+        fields.append('"terminal":true')
+    if wishes.ignore_paused:
+        fields.append('"ignore_paused":true')
+    return ('{"op":"exec","process":{' + ",".join(fields) + "}}\n").encode()
 
 
-def from_file(
-    wishes: Wishes, warn: Callable[[str], None]
-) -> tuple[ExecProcess, tuple[int, int] | None]:
-    """--process, and the size of its terminal. Raises: RuntimeFailure, OSError."""
+def _text(data: bytes) -> str:
+    """Bytes in JSON, as msgspec has them."""
+    return f'"{b2a_base64(data, newline=False).decode()}"'
+
+
+def _texts(items: Iterable[bytes]) -> str:
+    return "[" + ",".join(map(_text, items)) + "]"
+
+
+def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
+    """--process."""
     from runsc import convert, spec  # noqa: PLC0415
+    from sentry.control.protocol import ExecProcess, Request, encode  # noqa: PLC0415
 
     assert wishes.process is not None
     try:
@@ -70,7 +103,7 @@ def from_file(
         terminal=made.terminal,
         ignore_paused=wishes.ignore_paused,
     )
-    return process, made.console_size
+    return encode(Request("exec", process=process)), made.terminal, made.console_size
 
 
 def _bytes(text: str) -> bytes:
@@ -86,12 +119,6 @@ def _variable(text: str) -> bytes:
             "unable to start container process: invalid environment variable: missing '='"
         )
     return _bytes(text)
-
-
-def _user(text: str) -> tuple[int, int | None]:
-    user, colon, group = text.partition(":")
-    gid = _number(group, "gid") if colon else None
-    return _number(user, "uid"), gid
 
 
 def _number(text: str, what: str) -> int:

@@ -5,35 +5,33 @@ says on the same connection how it ended. While the connection is open a process
 for it: this one, or, detached, a small one that it leaves behind, whose pid goes to --pid-file.
 That one forwards the signals it gets, ends with the status of the process, and takes the process
 along when it is killed.
+
+Starting a process takes the Sentry a few milliseconds, as long as importing a module or two takes
+CPython. So nothing is imported on the way that can be done without (socket, typing, msgspec), and
+what is needed afterwards is imported while the Sentry works.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
-import socket
-import termios
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
+from _socket import socket as Socket
 
-from runsc import listener, signals
 from runsc.errors import RuntimeFailure
 from runsc.names import check_id
-from runsc.pidfile import write_pid_file
-from sentry.control.protocol import Event, LineBuffer, Reply, Request, decode, encode
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from sentry.control.protocol import ExecProcess
-
 FAILED = 255
 """What runc exits with when the process was not started."""
 STOPPED = "cannot exec in a stopped container"
-KILLED = 128 + signal.SIGKILL
+KILLED = 128 + 9
 CHUNK = 1 << 16
+EXITED = b'{"event":"exited"'
+ERROR = b'{"error":'
 
 
 class Wishes:
@@ -65,42 +63,49 @@ class Wishes:
 class Process:
     """A process of a container, from the outside."""
 
-    def __init__(self, sock: socket.socket, lines: LineBuffer, unread: list[bytes]) -> None:
+    def __init__(self, sock: Socket, received: bytes) -> None:
         self._sock = sock
-        self._lines = lines
-        self._unread = unread
-        """Lines that came together with the answer."""
+        self._received = received
+        """What came after the answer."""
 
-    def wait(self, wakeup: socket.socket) -> int:
-        """Stay to its end; its exit code. Bytes on `wakeup` are signals to forward.
+    def wait(self, wakeup: int) -> int:
+        """Stay to its end; its exit code. Bytes that `wakeup` gives are signals to forward.
 
         When the sandbox ends without a word, it was killed with it.
         """
         import select  # noqa: PLC0415  while the program starts
 
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
+        poll.register(self._sock.fileno(), select.POLLIN)
         poll.register(wakeup, select.POLLIN)
         while True:
-            for line in self._unread:
-                if (code := _exit_code(line)) is not None:
-                    return code
+            *lines, self._received = self._received.split(b"\n")
+            for line in lines:
+                if line.startswith(EXITED):
+                    return _exit_code(line)
             ready = {fd for fd, _ in poll.poll()}
-            if wakeup.fileno() in ready:
-                for number in wakeup.recv(64):
+            if wakeup in ready:
+                for number in os.read(wakeup, 64):
                     self._forward(number)
             if self._sock.fileno() in ready:
                 data = self._sock.recv(CHUNK)
                 if not data:
                     return KILLED
-                self._unread = self._lines.feed(data)
+                self._received += data
 
     def _forward(self, number: int) -> None:
-        with suppress(OSError):
-            self._sock.send(encode(Request("signal", signal=number)), socket.MSG_NOSIGNAL)
+        try:  # noqa: SIM105  contextlib is not imported here
+            self._sock.send(b'{"op":"signal","signal":%d}\n' % number, MSG_NOSIGNAL)
+        except OSError:
+            pass
 
     def stay_behind(self, terminal: int, pid_file: str | None) -> None:
         """Leave a process that waits in our place; `terminal` is what tells it new sizes, or -1."""
+        import signal  # noqa: PLC0415
+
+        from runsc import signals  # noqa: PLC0415
+        from runsc.pidfile import write_pid_file  # noqa: PLC0415
+
         everything = signal.valid_signals()
         signal.pthread_sigmask(signal.SIG_BLOCK, everything)
         pid = os.fork()
@@ -109,12 +114,11 @@ class Process:
             try:
                 os.setsid()
                 if terminal >= 0:
-                    with suppress(OSError):  # SIGWINCH comes to whose terminal it is
-                        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+                    _make_controlling(terminal)
                 _leave_all_but(self._sock.fileno())
                 wakeup = signals.catch()
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
-                code = self.wait(wakeup)
+                code = self.wait(wakeup.fileno())
             finally:
                 os._exit(code)
         if pid_file is not None:
@@ -126,11 +130,21 @@ class Process:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
 
 
-def _exit_code(line: bytes) -> int | None:
-    """Of an "exited"; other lines are answers to forwarded signals."""
-    if not line.startswith(b'{"event"'):
-        return None
-    status = decode(line, Event).status
+def _make_controlling(terminal: int) -> None:
+    """SIGWINCH comes to whose terminal it is."""
+    import fcntl  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    try:  # noqa: SIM105
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    except OSError:
+        pass
+
+
+def _exit_code(line: bytes) -> int:
+    """Of an "exited": {"event":"exited","status":N}, the wait(2) status, left out if it is 0."""
+    digits = line.partition(b'"status":')[2].rstrip(b"}")
+    status = int(digits or b"0")
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
@@ -142,28 +156,38 @@ def _leave_all_but(kept: int) -> None:
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2 and fd != kept:
-            with suppress(OSError):
+            try:  # noqa: SIM105
                 os.close(fd)
+            except OSError:
+                pass
     os.chdir("/")
+
+
+_answers: list[RuntimeFailure] = []
+"""What `run` has said already: runsc/quick.py leaves it to the command line to report."""
 
 
 def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     """The command: what it exits with. Raises: RuntimeFailure with the code to exit with."""
+    if _answers:
+        raise _answers[0]
     try:
         return _run(root, wishes, warn)
     except RuntimeFailure as error:
-        error.code = FAILED
-        raise
+        failure = error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        where = f"{error.filename}: " if error.filename else ""
-        raise RuntimeFailure(where + reason, FAILED) from None
+        failure = RuntimeFailure(f"{error.filename}: {reason}" if error.filename else reason)
+    failure.code = FAILED
+    _answers.append(failure)
+    raise failure
 
 
 def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
+    from runsc import execspec  # noqa: PLC0415
+
     path = os.path.join(root, check_id(wishes.container_id), "control.sock")
-    described, size = _described(wishes, warn)
-    terminal = described.terminal
+    request, terminal, size = execspec.request(wishes, warn)
     fds, slave = [0, 1, 2], -1
     if terminal or wishes.console_socket:
         from runsc import console  # noqa: PLC0415  most have no terminal
@@ -174,7 +198,7 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         fds = [wire, wire, wire]
     fds += _preserved(wishes.preserve_fds)
     try:
-        process = start(path, described, fds)
+        process = start(path, request, fds)
     except (ConnectionRefusedError, FileNotFoundError):
         raise RuntimeFailure(_why_nobody_listens(root, wishes.container_id)) from None
     if wishes.detach:
@@ -184,17 +208,6 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         return foreground(process, wishes.pid_file)
     with console.settings_kept(0):
         return foreground(process, wishes.pid_file)
-
-
-def _described(
-    wishes: Wishes, warn: Callable[[str], None]
-) -> tuple[ExecProcess, tuple[int, int] | None]:
-    """The process, and the size of its terminal. Raises: RuntimeFailure in runc's words."""
-    from runsc import execspec  # noqa: PLC0415
-
-    if wishes.process is not None:
-        return execspec.from_file(wishes, warn)
-    return execspec.from_flags(wishes, warn), None
 
 
 def _why_nobody_listens(root: str, container_id: str) -> str:
@@ -210,39 +223,56 @@ def _preserved(count: int) -> list[int]:
         try:
             os.fstat(3 + index)
         except OSError:
-            raise RuntimeFailure(
-                f"unable to stat preserved-fd {index} (of {count})", FAILED
-            ) from None
+            raise RuntimeFailure(f"unable to stat preserved-fd {index} (of {count})") from None
     return list(range(3, 3 + count))
 
 
-def start(path: str, process: ExecProcess, fds: Sequence[int]) -> Process:
+def _connect(path: str) -> Socket:
+    """Through the directory, for the path may be longer than sun_path (unix(7)) allows."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock = Socket(AF_UNIX, SOCK_STREAM)
+        sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        return sock
+    finally:
+        os.close(folder)
+
+
+def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     """Start it in the sandbox that listens at `path`; `fds` become 0, 1, 2 and so on.
 
     Raises: RuntimeFailure with the Sentry's words; OSError when nobody listens.
     """
-    sock = listener.connect(path)
-    data = encode(Request("exec", process=process))
+    sock = _connect(path)
+    numbers = b"".join(fd.to_bytes(4, "little") for fd in fds)
+    received = b""
     try:
-        sent = socket.send_fds(sock, [data[:CHUNK]], fds)
-        sock.sendall(data[sent:])
-        lines = LineBuffer()
-        while received := sock.recv(CHUNK):
-            answers = lines.feed(received)
-            if not answers:
+        sent = sock.sendmsg([request[:CHUNK]], [(SOL_SOCKET, SCM_RIGHTS, numbers)], MSG_NOSIGNAL)
+        sock.sendall(request[sent:], MSG_NOSIGNAL)
+        import runsc.signals  # noqa: F401, PLC0415  while the Sentry works
+
+        while data := sock.recv(CHUNK):
+            received += data
+            answer, newline, rest = received.partition(b"\n")
+            if not newline:
                 continue
-            reply = decode(answers[0], Reply)
-            if reply.error:
-                raise RuntimeFailure(reply.error, FAILED)
-            return Process(sock, lines, answers[1:])
+            if answer.startswith(ERROR):
+                import json  # noqa: PLC0415  only where it fails
+
+                raise RuntimeFailure(json.loads(answer)["error"])
+            return Process(sock, rest)
     except (BrokenPipeError, ConnectionResetError):
         pass
-    raise RuntimeFailure(STOPPED, FAILED)
+    raise RuntimeFailure(STOPPED)
 
 
 def foreground(process: Process, pid_file: str | None) -> int:
     """Stay with it: its exit code."""
+    from runsc import signals  # noqa: PLC0415
+
     wakeup = signals.catch()
     if pid_file is not None:
+        from runsc.pidfile import write_pid_file  # noqa: PLC0415
+
         write_pid_file(pid_file, os.getpid())
-    return process.wait(wakeup)
+    return process.wait(wakeup.fileno())

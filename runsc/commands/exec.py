@@ -35,7 +35,7 @@ from runsc.options import Globals
 @click.argument("container-id")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def command(flags: Globals, container_id: str, args: tuple[str, ...], **given: Any) -> None:
+def command(flags: Globals, /, container_id: str, args: tuple[str, ...], **given: Any) -> None:
     """Ask the sandbox for it, then wait for its end or leave somebody who does."""
     wishes = execution.Wishes(container_id, args, **given)
     raise click.exceptions.Exit(execution.run(flags.root, wishes, flags.log.warning))
