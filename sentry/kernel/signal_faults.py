@@ -25,24 +25,28 @@ from sentry.abi.signal import (
     SIGKILL,
     SIGSEGV,
     SIGTRAP,
+    TRAP_BRKPT,
     TRAP_TRACE,
 )
 from sentry.errors import EFAULT, Errno
 from sentry.kernel import task_exit
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
-from sentry.mm.errors import BusError, OutOfMemory, SegFault
+from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-DE, DB, BP, UD, NP, SS, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 14, 16, 17, 19
+DE, DB, BP, UD, NP, SS, GP, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 13, 14, 16, 17, 19
+INT_OPCODE: Final = 0xCD
+EFLAGS_TF: Final = 0x100
 PF_PROT, PF_USER = 1, 4
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
 OOM_PAUSE_NS: Final = 1_000_000
 """How long a task without memory waits for a dying process to give its own back."""
+VSYSCALL_PAGE: Final = 0xFFFFFFFFFF600000
 VSYSCALLS: Final = {0xFFFFFFFFFF600000: 96, 0xFFFFFFFFFF600400: 201, 0xFFFFFFFFFF600800: 309}
 """gettimeofday, time, getcpu at their fixed addresses."""
 
@@ -91,9 +95,15 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     if vector == DE:
         info = SigInfo.fault(SIGFPE, FPE_INTDIV, rip)
     elif vector == DB:
-        info = SigInfo.fault(SIGTRAP, TRAP_TRACE, rip)
+        # not of a single step: the instruction icebp
+        code = TRAP_TRACE if regs[Reg.RFLAGS] & EFLAGS_TF else TRAP_BRKPT
+        info = SigInfo.fault(SIGTRAP, code, rip)
     elif vector == BP:
         info = SigInfo.kernel(SIGTRAP)
+    elif vector == UD and (gate := _interrupt(task, rip)) is not None:
+        # where the guest's `int N` is an invalid opcode: #GP, as there is no such gate
+        task.trap = (GP, gate * 8 + 2, task.trap[2])
+        info = SigInfo.kernel(SIGSEGV)
     elif vector == UD:
         info = SigInfo.fault(SIGILL, ILL_ILLOPN, rip)
     elif vector in (MF, XM):
@@ -108,6 +118,15 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     else:
         info = SigInfo.kernel(SIGSEGV)
     force(task, info)
+
+
+def _interrupt(task: Task, rip: int) -> int | None:
+    """N if the instruction is `int N`. The kernel is one without 32-bit calls: 0x80 is no gate."""
+    try:
+        code = task.mm.read(rip, 2)
+    except (EFAULT, NeedsFault):
+        return None
+    return code[1] if code[0] == INT_OPCODE else None
 
 
 def floating_point_code(image: bytes, vector: int) -> int:
@@ -132,8 +151,8 @@ def floating_point_code(image: bytes, vector: int) -> int:
 
 def fault(task: Task, error: BaseException, addr: int, error_code: int) -> bool:
     """A page fault that mm could not repair: raise the signal and go on. False: a bug of ours."""
-    if addr in VSYSCALLS and task.ctx.regs[Reg.RIP] == addr:
-        _vsyscall(task, VSYSCALLS[addr])
+    if addr & ~0xFFF == VSYSCALL_PAGE and task.ctx.regs[Reg.RIP] == addr:
+        _vsyscall(task, VSYSCALLS.get(addr))
     elif isinstance(error, OutOfMemory):
         _out_of_memory(task)
         return True
@@ -159,9 +178,12 @@ def raise_fault(task: Task, error: BaseException, addr: int, error_code: int) ->
     return True
 
 
-def _vsyscall(task: Task, number: int) -> None:
+def _vsyscall(task: Task, number: int | None) -> None:
     """A call into the page of old: emulate_vsyscall, arch/x86/entry/vsyscall/vsyscall_64.c."""
     regs = task.ctx.regs
+    if number is None:
+        force(task, SigInfo.kernel(SIGSEGV))
+        return
     call = task.kernel.calls[number]
     values = (regs[Reg.RDI], regs[Reg.RSI], regs[Reg.RDX], 0, 0, 0)
     try:
@@ -175,7 +197,7 @@ def _vsyscall(task: Task, number: int) -> None:
         if result is None:
             result = call(task, *values) if call else 0
     except EFAULT:
-        force(task, SigInfo.fault(SIGSEGV, 1, regs[Reg.RSP]))
+        force(task, SigInfo.kernel(SIGSEGV))
         return
     except Errno as failed:
         result = -failed.number

@@ -30,7 +30,7 @@ def find(task: Task, pid: int) -> ThreadGroup:
 @syscall(109)
 def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
     """setpgid(2): oneself or a child that has not called execve, within the session."""
-    if pgid < 0:
+    if (pgid or pid) < 0:
         raise EINVAL("pgid")
     pids = task.kernel.pids
     target = task.group if pid == 0 else pids.groups.get(pid)
