@@ -13,8 +13,7 @@ import msgspec
 
 from runsc import __version__, convert, mounts
 from runsc.hooks import Phase
-from runsc.seccomp import ACTIONS, FLAGS, OPERATORS
-from sentry.platform import names
+from runsc.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 
 OCI_VERSION_MIN, OCI_VERSION_MAX = "1.0.0", "1.2.0"
 
@@ -98,7 +97,7 @@ def features() -> Features:
                 enabled=True,
                 actions=sorted(ACTIONS),
                 operators=sorted(OPERATORS),
-                archs=["SCMP_ARCH_X32", "SCMP_ARCH_X86_64"],
+                archs=sorted(ARCHITECTURES),
                 known_flags=sorted(FLAGS),
                 supported_flags=[],
             ),

@@ -1,0 +1,147 @@
+"""runsc update: change the limits of a container that runs.
+
+On the host they are files of the sandbox's cgroup, which is made now if the container has none
+yet. Inside, the Sentry gets the limit of tasks and of memory. Memory that a container was not
+started with cannot be added: a higher limit counts on the host, while the program keeps what it
+sees.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from runsc import lifecycle
+from runsc.cgroups import hierarchies
+from runsc.cgroups.cgroup import Cgroup, at
+from runsc.cgroups.guest import guest_memory
+from runsc.cgroups.resources import Resources, decode
+from runsc.container import STOPPED, State, Store, status
+from runsc.errors import RuntimeFailure
+from runsc.options import Globals
+from sentry.control.protocol import Request
+
+_PLACES = {
+    "blkio_weight": ("blockIO", "weight"),
+    "cpu_burst": ("cpu", "burst"),
+    "cpu_idle": ("cpu", "idle"),
+    "cpu_period": ("cpu", "period"),
+    "cpu_quota": ("cpu", "quota"),
+    "cpu_rt_period": ("cpu", "realtimePeriod"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime"),
+    "cpu_share": ("cpu", "shares"),
+    "cpuset_cpus": ("cpu", "cpus"),
+    "cpuset_mems": ("cpu", "mems"),
+    "memory": ("memory", "limit"),
+    "memory_reservation": ("memory", "reservation"),
+    "memory_swap": ("memory", "swap"),
+    "pids_limit": ("pids", "limit"),
+}
+"""Flag → where its value stands in the document."""
+
+
+@click.command(help="Change the limits of the container CONTAINER-ID.")
+@click.option("--resources", "-r", metavar="FILE", help="Take them from a document; -: from stdin.")
+@click.option("--blkio-weight", type=int, help="Weight of block I/O, 10 to 1000.")
+@click.option("--cpu-period", type=int, help="Microseconds in which the quota counts.")
+@click.option("--cpu-quota", type=int, help="Microseconds of CPU in a period; -1: no limit.")
+@click.option("--cpu-burst", type=int, help="Microseconds that may be saved up.")
+@click.option("--cpu-share", "--cpu-shares", "cpu_share", type=int, help="Relative weight.")
+@click.option("--cpu-rt-period", type=int, help="The same for real-time tasks.")
+@click.option("--cpu-rt-runtime", type=int, help="The same for real-time tasks.")
+@click.option("--cpu-idle", type=int, help="1: only what nobody else wants.")
+@click.option("--cpuset-cpus", help="CPUs to use, as 0-2,7.")
+@click.option("--cpuset-mems", help="Memory nodes to use.")
+@click.option("--kernel-memory", hidden=True, help="Has no effect, as in runc.")
+@click.option("--kernel-memory-tcp", hidden=True, help="Has no effect, as in runc.")
+@click.option("--memory", help="Limit of memory: bytes, or with b, k, m, g; -1: no limit.")
+@click.option("--memory-reservation", help="What is to be left when memory is short.")
+@click.option("--memory-swap", help="Limit of memory and swap together; -1: no limit.")
+@click.option("--pids-limit", type=int, help="Tasks of the container; -1: no limit.")
+@click.argument("container-id")
+@click.pass_obj
+def command(flags: Globals, /, container_id: str, resources: str | None, **values: Any) -> None:
+    """As in runc a document, if there is one, is all that counts."""
+    document = _from_flags(values) if resources is None else _read(resources)
+    wanted = decode(document, "$")
+    store = flags.store()
+    with store.held(container_id) as state:
+        if status(state) == STOPPED:
+            raise RuntimeFailure("cannot update a stopped container")
+        _limit_cgroup(store, state, wanted, flags)
+        _limit_sentry(store, state, wanted)
+
+
+def _read(path: str) -> Any:
+    """The document of a file or of standard input."""
+    try:
+        if path == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                data = file.read()
+        return msgspec.json.decode(data)
+    except OSError as error:
+        raise RuntimeFailure(f"open {path}: {(error.strerror or '').lower()}") from None
+    except msgspec.DecodeError as error:
+        raise RuntimeFailure(f"{path} is not JSON: {error}") from None
+
+
+def _from_flags(values: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for flag, value in values.items():
+        if value is None or flag not in _PLACES:
+            continue
+        part, name = _PLACES[flag]
+        if part == "memory":
+            document.setdefault(part, {})[name] = size(value, flag.replace("_", "-"))
+        else:
+            document.setdefault(part, {})[name] = value
+    return document
+
+
+def size(text: str, flag: str) -> int:
+    """A size as docker/go-units reads it: "64m", "1.5g", "100KiB"; -1 is no limit."""
+    if text == "-1":
+        return -1
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([bkmgtp]?)(?:(?<=[kmgtp])i?b)?", text.lower())
+    if match is None:
+        raise RuntimeFailure(f"invalid value for {flag}: invalid size: '{text}'")
+    return int(float(match[1]) * (1 << 10 * "bkmgtp".find(match[2] or "b")))
+
+
+def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals) -> None:
+    """Raises: RuntimeFailure where the kernel refuses a value."""
+    cgroup = Cgroup(state.cgroups)
+    if not state.cgroups.directories and _asks_host(wanted):
+        cgroup = at("", state.id, hierarchies.read())
+        state.cgroups = cgroup.record
+        store.save(state)
+        cgroup.create()
+        state.cgroups = cgroup.record
+        store.save(state)
+        for pid in (state.pid, state.gofer_pid):
+            cgroup.add(pid)
+    cgroup.apply(wanted, flags.log.warning)
+
+
+def _asks_host(wanted: Resources) -> bool:
+    from runsc.cgroups.v1 import asks  # noqa: PLC0415
+
+    return bool(asks(wanted) or wanted.unified)
+
+
+def _limit_sentry(store: Store, state: State, wanted: Resources) -> None:
+    """What counts inside the sandbox."""
+    pids = wanted.pids.limit if wanted.pids else None
+    memory = wanted.memory_limit
+    if pids is None and memory is None:
+        return
+    guest = guest_memory(memory) if memory is not None else None
+    reply = lifecycle.ask(store, state, Request("update", pids_limit=pids, memory_limit=guest))
+    if reply.error:
+        raise RuntimeFailure(reply.error)
