@@ -24,8 +24,9 @@ FPREGS_SIZE: Final = 512
 """sizeof(struct user_fpregs_struct): an FXSAVE image."""
 DEBUGREG_AT: Final = 848
 """offsetof(struct user, u_debugreg)."""
-USER_SIZE: Final = 912
-"""sizeof(struct user)."""
+DEBUGREG_END: Final = DEBUGREG_AT + 8 * WORD
+USER_SIZE: Final = 928
+"""sizeof(struct user) of the kernel, whose end the C library does not have."""
 TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 UINT64: Final = (1 << 64) - 1
 FLAG_MASK: Final = 0x54DD5
@@ -153,7 +154,7 @@ def peek_user(task: Task, offset: int) -> int:
     _check_user(offset)
     if offset < REGS_SIZE:
         return int(task.ctx.regs[offset // WORD])
-    if offset >= DEBUGREG_AT:
+    if DEBUGREG_AT <= offset < DEBUGREG_END:
         return debug_register(task, (offset - DEBUGREG_AT) // WORD)
     return 0
 
@@ -163,7 +164,7 @@ def poke_user(task: Task, offset: int, value: int) -> None:
     _check_user(offset)
     if offset < REGS_SIZE:
         put_reg(task, offset // WORD, value)
-    elif offset >= DEBUGREG_AT:
+    elif DEBUGREG_AT <= offset < DEBUGREG_END:
         set_debug_register(task, (offset - DEBUGREG_AT) // WORD, value)
     else:
         raise EIO(f"offset {offset}")
