@@ -20,7 +20,7 @@ from sentry.abi.aio import IO_EVENT
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.mman import MAP_SHARED, PROT_READ, PROT_WRITE
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
-from sentry.errors import EAGAIN, EINVAL, ENOMEM, ENOSPC
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, ENOSPC
 from sentry.fs.eventfd import EventFile
 from sentry.fs.memfd import internal_mount
 from sentry.fs.proc.sysctl import get_sysctl
@@ -74,6 +74,8 @@ class RingFile(TmpOpenFile):
     """What the mapping of a ring holds: `[aio]` in /proc/PID/maps."""
 
     __slots__ = ()
+    fixed_size = True
+    """VM_DONTEXPAND: mremap(2) does not make it larger."""
 
 
 class Request:
@@ -261,7 +263,11 @@ class AioTable:
         return address
 
     def find(self, task: Task, address: int) -> Context:
-        """lookup_ioctx(): by the address where the ring is mapped. Raises: EINVAL."""
+        """lookup_ioctx(): by the address where the ring is mapped and can be read. EINVAL."""
+        try:
+            task.mm.read(address, 4)
+        except EFAULT:
+            raise EINVAL(f"context {address:#x}") from None
         vma = task.mm.vmas.find(address)
         ring = vma.file if vma is not None else None
         if vma is not None and isinstance(ring, RingFile) and not vma.offset:

@@ -1,4 +1,7 @@
-"""`IpcNamespace`: the System V objects of a sandbox. There is one; tasks find it by `ipc_of`."""
+"""`IpcNamespace`: System V objects and the POSIX queues beside them: ipc_namespaces(7).
+
+The first one is made when a task first needs it; `task.ipc` is None for those who live in it.
+"""
 
 from __future__ import annotations
 
@@ -12,41 +15,73 @@ from sentry.kernel.sysv_shm import Segments
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
+    from sentry.vfs.mounts import Mount
 
 SERVICE = "ipc"
 
 
 class IpcNamespace:
-    """Segments, semaphores and queues, with the limits of /proc/sys/kernel."""
+    """Segments, semaphores and queues, with the limits of /proc/sys/kernel.
 
-    __slots__ = ("kernel", "queues", "segments", "semaphores")
+    It goes with the last task in it: nothing here refers back to it.
+    """
+
+    __slots__ = ("__weakref__", "_budget", "mqueue", "queues", "segments", "semaphores")
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.segments = Segments(kernel.vfs, self.limit)
-        self.semaphores = Semaphores(kernel.vfs.budget, self.limits)
-        self.queues = Queues(kernel.vfs.budget, self.limit)
-        kernel.services["sysvipc:shm"] = self.segments.table
-        kernel.services["sysvipc:sem"] = self.semaphores.table
-        kernel.services["sysvipc:msg"] = self.queues.table
+        def limits(name: str) -> tuple[int, ...]:
+            """The numbers of a sysctl below kernel/; a negative one is 0."""
+            return tuple(max(int(n), 0) for n in get_sysctl(kernel, f"kernel/{name}").split())
 
-    def limits(self, name: str) -> tuple[int, ...]:
-        """The numbers of a sysctl below kernel/; a negative one is 0."""
-        return tuple(max(int(n), 0) for n in get_sysctl(self.kernel, f"kernel/{name}").split())
+        def limit(name: str) -> int:
+            return limits(name)[0]
 
-    def limit(self, name: str) -> int:
-        """The number of a sysctl below kernel/."""
-        return self.limits(name)[0]
+        self._budget = kernel.vfs.budget
+        self._budget.check_ipc_namespaces()
+        self._budget.ipc_namespaces += 1
+        self.segments = Segments(kernel.vfs, limit)
+        self.semaphores = Semaphores(kernel.vfs.budget, limits)
+        self.queues = Queues(kernel.vfs.budget, limit)
+        self.mqueue: Mount | None = None
+        """The mount of its POSIX queues, once there is one (sentry.fs.mqueue)."""
+
+    def __del__(self) -> None:
+        if not hasattr(self, "queues"):
+            return
+        for found in list(self.semaphores.ids.objects.values()):
+            self.semaphores.remove(found)
+        for queue in list(self.queues.ids.objects.values()):
+            self.queues.remove(queue)
+        self._budget.ipc_namespaces -= 1
 
 
 def ipc_of(task: Task) -> IpcNamespace:
-    """The namespace of a task, made when first needed."""
-    services = task.kernel.services
-    found = services.get(SERVICE)
+    """The namespace of a task, the first one made when it is first needed."""
+    found = task.ipc
     if found is None:
-        found = services[SERVICE] = IpcNamespace(task.kernel)
+        services = task.kernel.services
+        found = services.get(SERVICE)
+        if found is None:
+            found = services[SERVICE] = IpcNamespace(task.kernel)
+            show_tables(task.kernel)
     assert isinstance(found, IpcNamespace)
     return found
+
+
+def show_tables(kernel: Kernel) -> None:
+    """From now on there is something to see in /proc/sysvipc."""
+    services = kernel.services
+    services["sysvipc:shm"] = lambda reader: ipc_of(reader).segments.table()
+    services["sysvipc:sem"] = lambda reader: ipc_of(reader).semaphores.table()
+    services["sysvipc:msg"] = lambda reader: ipc_of(reader).queues.table()
+
+
+def new_namespace(kernel: Kernel) -> IpcNamespace:
+    """CLONE_NEWIPC. Raises: ENOSPC."""
+    made = IpcNamespace(kernel)
+    kernel.services["ns:ipc:first"] = [True]  # the number of the first one is taken
+    show_tables(kernel)
+    return made
 
 
 def memory_moves(task: Task) -> None:
@@ -54,7 +89,7 @@ def memory_moves(task: Task) -> None:
 
     shm_lpid of the segments in it becomes its process.
     """
-    found = task.kernel.services.get(SERVICE)
+    found = task.ipc or task.kernel.services.get(SERVICE)
     if found is not None:
         found.segments.actor = task.group.tgid
 
@@ -69,6 +104,7 @@ def leave_semaphores(task: Task) -> None:
 def task_exits(task: Task) -> None:
     """exit_sem() and exit_shm(): what a task gives back when it ends."""
     leave_semaphores(task)
-    found = task.kernel.services.get(SERVICE)
+    found = task.ipc or task.kernel.services.get(SERVICE)
     if found is not None:
         found.segments.creator_exits(task)
+    task.ipc = None

@@ -72,6 +72,7 @@ class Task(Charged):
         "fs",
         "group",
         "io_calls",
+        "ipc",
         "kernel",
         "mm",
         "mounts",
@@ -146,6 +147,8 @@ class Task(Charged):
         """The ties to the tasks that this one traces."""
         self.seccomp: Any = None
         self.sched: Any = None
+        self.ipc: Any = None
+        """Its IPC namespace (sysv_ipc.IpcNamespace); None: the sandbox's first one."""
         self.sem_undo: Any = None
         """SEM_UNDO of System V semaphores, once there is any."""
         self.policy: Any = None

@@ -104,7 +104,9 @@ def check(task: Task, args: CloneArgs) -> None:
         raise EAGAIN("SCHED_DEADLINE is not inherited")
     if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has(CAP_SYS_ADMIN)):
         raise EPERM("namespaces")
-    if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS)):
+    if flags & CLONE_NEWIPC and flags & CLONE_SYSVSEM:
+        raise EINVAL("semaphores are shared in one namespace only")
+    if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)):
         raise EINVAL("namespace kind is not supported")
     if args.tls >= TASK_SIZE and flags & CLONE_SETTLS:
         raise EPERM("tls")
@@ -210,6 +212,7 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
     """The child, known to everybody but not yet running; `number`: the id it shall have."""
     kernel, flags = task.kernel, args.flags
     tid = kernel.pids.allocate(number)
+    ipc = sysv_ipc.new_namespace(kernel) if flags & CLONE_NEWIPC else task.ipc
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
@@ -234,6 +237,7 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
     child.comm = task.comm
     child.blocked = task.blocked
     child.no_new_privs = task.no_new_privs
+    child.ipc = ipc
     child.uts = task.uts.copy() if flags & CLONE_NEWUTS else task.uts
     child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:

@@ -61,7 +61,8 @@ class Remapping(Protection):
             raise EINVAL("special")
         if old_size > vma.end - old:
             raise EFAULT("more than one mapping")
-        if new_size > old_size and vma.flags & VmFlag.SPECIAL:
+        fixed = vma.flags & VmFlag.SPECIAL or getattr(vma.file, "fixed_size", False)
+        if new_size > old_size and fixed:
             raise EFAULT("special mappings have their size")
         if vma.backing is not None and vma.file_offset(old) + new_size > 1 << 63:
             raise EINVAL("offset")

@@ -96,7 +96,7 @@ async def sys_mq_open(task: Task, name: Name, flags: OpenFlags, mode: Mode, attr
     path = _name(task, name)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
-    mount = internal_mount(task.kernel)
+    mount = internal_mount(task)
     queue = _lookup(task, mount, path)
     created = queue is None
     if queue is None:
@@ -128,7 +128,7 @@ def _create(
 def sys_mq_unlink(task: Task, name: Name) -> None:
     """mq_unlink(2)."""
     path = _name(task, name)
-    mount = internal_mount(task.kernel)
+    mount = internal_mount(task)
     queue = _lookup(task, mount, path)
     if queue is None:
         raise ENOENT(f"{path!r}")

@@ -28,6 +28,8 @@ MAX_SEMAPHORES: Final = 4 << 20
 """Semaphores in all System V sets (6 bytes each)."""
 MAX_UNDOS: Final = 1 << 18
 """Semaphores that a process has to give back when it ends (SEM_UNDO)."""
+MAX_IPC_NAMESPACES: Final = 1024
+"""user.max_ipc_namespaces"""
 MAX_AIO_REQUESTS: Final = 1 << 17
 """Requests of io_submit(2) that have not ended."""
 
@@ -36,12 +38,12 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_requests", "anonymous", "inodes", "locks", "message_bytes", "mounts", "semaphores",
+        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "message_bytes", "mounts", "semaphores",
         "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.aio_requests = self.message_bytes = self.semaphores = self.undos = 0
+        self.aio_requests = self.ipc_namespaces = self.message_bytes = self.semaphores = self.undos = 0
         self.anonymous = self.inodes = self.locks = self.mounts = self.small_bytes = 0
 
     def check_inode(self) -> None:
@@ -83,6 +85,11 @@ class Budget:
         """So many more values to undo at exit. Raises: ENOMEM."""
         if self.undos + more > MAX_UNDOS:
             raise ENOMEM("the ceiling of SEM_UNDO")
+
+    def check_ipc_namespaces(self) -> None:
+        """One more IPC namespace. Raises: ENOSPC."""
+        if self.ipc_namespaces >= MAX_IPC_NAMESPACES:
+            raise ENOSPC("the ceiling of IPC namespaces")
 
     def check_aio(self) -> None:
         """One more asynchronous request in flight. Raises: EAGAIN."""

@@ -61,7 +61,7 @@ static long number_in(const char *path) {
 }
 
 static void contexts(void) {
-    aio_context_t c = 0, other = 1;
+    aio_context_t c = 0, other = 1, moved;
     long before = number_in("/proc/sys/fs/aio-nr");
     CHECK(number_in("/proc/sys/fs/aio-max-nr") >= 65536);
     CHECK_ERR(io_setup(1, (void *)8), EFAULT);
@@ -92,6 +92,19 @@ static void contexts(void) {
     CHECK(waitpid(child, &status, 0) == child && status == 7 << 8);
     other = 0;
     CHECK(io_setup(1, &other) == 0 && other != c);
+    /* it moves, but does not grow; it must be readable */
+    long size = (32 + ring->nr * 32 + 4095) & -4096;
+    char *room = mmap(0, size + 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK_ERR((long)mremap((void *)c, size, size + 4096, MREMAP_MAYMOVE), EFAULT);
+    moved = (long)mremap((void *)c, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, room);
+    CHECK(moved == (long)room);
+    CHECK_ERR(io_getevents(c, 0, 1, ev, &none), EINVAL);
+    CHECK(io_getevents(moved, 0, 1, ev, &none) == 0);
+    CHECK(mprotect(room, 4096, PROT_NONE) == 0);
+    CHECK_ERR(io_getevents(moved, 0, 1, ev, &none), EINVAL);
+    CHECK_ERR(io_destroy(moved), EINVAL);
+    CHECK(mprotect(room, 4096, PROT_READ) == 0);
+    c = moved;
     CHECK(io_destroy(c) == 0);
     CHECK_ERR(io_destroy(c), EINVAL);
     CHECK_ERR(io_getevents(c, 0, 1, ev, &none), EINVAL);

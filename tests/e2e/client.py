@@ -57,9 +57,7 @@ class Client:
         pid_file = path / f"{name}.pid"
         with (path / f"{name}.out").open("w") as output:
             done = subprocess.run(
-                self.command(
-                    command, f"--bundle={path}", f"--pid-file={pid_file}", *flags, name
-                ),
+                self.command(command, f"--bundle={path}", f"--pid-file={pid_file}", *flags, name),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

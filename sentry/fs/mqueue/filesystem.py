@@ -170,16 +170,21 @@ class QueueDirectory(TmpDirectory):
         self.remove(name)
 
 
-def internal_mount(kernel: Any) -> Mount:
-    """The mount that mq_open(2) works on, made when first needed."""
-    found: Mount | None = kernel.vfs.internal.get(SERVICE)
+def internal_mount(caller: Any) -> Mount:
+    """The mount that mq_open(2) works on, made when first needed: one for each IPC namespace."""
+    namespace, vfs = getattr(caller, "ipc", None), caller.kernel.vfs
+    found: Mount | None = vfs.internal.get(SERVICE) if namespace is None else namespace.mqueue
     if found is None:
-        found = kernel.vfs.internal[SERVICE] = kernel.vfs.new_mount(MqueueFs(kernel))
+        found = vfs.new_mount(MqueueFs(caller.kernel))
+        if namespace is None:
+            vfs.internal[SERVICE] = found
+        else:
+            namespace.mqueue = found
     return found
 
 
 async def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> MqueueFs:
-    """mount(2) of type mqueue: always the same file system."""
-    fs = internal_mount(caller.kernel).fs
+    """mount(2) of type mqueue: always the same file system in one IPC namespace."""
+    fs = internal_mount(caller).fs
     assert isinstance(fs, MqueueFs)
     return fs

@@ -96,7 +96,7 @@ def _shared(_: Any) -> Any:
 
 KINDS: Final[dict[str, tuple[int, Callable[[Any], Any]]]] = {
     "cgroup": (FIRST, _shared),
-    "ipc": (FIRST + 4, _shared),
+    "ipc": (FIRST + 4, lambda task: getattr(task, "ipc", None)),
     "mnt": (FIRST + 6, lambda task: task.mounts),
     "net": (FIRST + 5, _shared),
     "pid": (FIRST + 1, _shared),

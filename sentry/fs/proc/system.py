@@ -280,12 +280,12 @@ def tty_ldiscs(view: View) -> str:
 
 
 def _services(name: str, head: str) -> None:
-    """A table of System V IPC: services["sysvipc:shm"] gives its lines."""
+    """A table of System V IPC: services["sysvipc:shm"](reader) gives its lines."""
 
     @root_file(f"sysvipc/{name}")
     def table(view: View) -> str:
         lines = view.kernel.services.get(f"sysvipc:{name}")
-        return head + (lines() if lines is not None else "")
+        return head + (lines(view.caller) if lines is not None else "")
 
 
 _services("shm", (

@@ -1,0 +1,87 @@
+/* IPC namespaces: unshare(CLONE_NEWIPC), clone(CLONE_NEWIPC). */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <fcntl.h>
+#include <mqueue.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char before[64], after[64], name[64];
+static int segment, key;
+
+static int in_child(void *unused) {
+    CHECK_ERR(semget(key, 1, 0), ENOENT);
+    CHECK_ERR(shmget(key, 1, 0), ENOENT);
+    CHECK_ERR(mq_open(name, O_RDWR), ENOENT);
+    CHECK(semget(key, 1, IPC_CREAT | 0600) >= 0);
+    return 5;
+}
+
+static int lines(const char *path) {
+    char line[256];
+    int count = 0;
+    FILE *f = fopen(path, "r");
+    while (fgets(line, sizeof line, f)) count++;
+    fclose(f);
+    return count;
+}
+
+int main(void) {
+    int status;
+    key = 0x56000000 | getpid();
+    sprintf(name, "/ns-%d", getpid());
+    CHECK(readlink("/proc/self/ns/ipc", before, 63) > 0);
+    char *stack = malloc(65536);
+    segment = shmget(key, 4096, IPC_CREAT | 0600);
+    int set = semget(key, 1, IPC_CREAT | 0600), queue = msgget(key, IPC_CREAT | 0600);
+    mqd_t mq = mq_open(name, O_CREAT | O_RDWR, 0600, 0);
+    CHECK(segment >= 0 && set >= 0 && queue >= 0 && mq >= 0);
+    int *map = shmat(segment, 0, 0);
+    *map = 42;
+
+    CHECK_ERR(clone(in_child, stack + 65536, CLONE_NEWIPC | CLONE_SYSVSEM | SIGCHLD, 0), EINVAL);
+    pid_t child = clone(in_child, stack + 65536, CLONE_NEWIPC | SIGCHLD, 0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 5 << 8);
+    CHECK(semget(key, 1, 0) == set);
+
+    child = fork();
+    if (!child) {
+        struct sembuf up = {0, 3, SEM_UNDO};
+        struct shmid_ds ds;
+        CHECK(semop(set, &up, 1) == 0);
+        CHECK(unshare(CLONE_NEWIPC) == 0);
+        CHECK(readlink("/proc/self/ns/ipc", after, 63) > 0 && strcmp(before, after));
+        CHECK(lines("/proc/sysvipc/shm") == 1 && lines("/proc/sysvipc/sem") == 1);
+        CHECK_ERR(shmctl(segment, IPC_STAT, &ds), EINVAL);
+        CHECK_ERR(msgget(key, 0), ENOENT);
+        CHECK(*map == 42 && shmdt(map) == 0); /* what is attached stays so */
+        int mine = semget(key, 1, IPC_CREAT | IPC_EXCL | 0600);
+        CHECK(mine >= 0 && lines("/proc/sysvipc/sem") == 2);
+        CHECK(mq_send(mq, "x", 1, 0) == 0); /* and what is open */
+        CHECK_ERR(mq_unlink(name), ENOENT);
+        mqd_t other = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, 0);
+        CHECK(other >= 0);
+        if (!fork()) {
+            CHECK(semget(key, 1, 0) == mine && mq_open(name, O_RDWR) >= 0);
+            setresuid(1000, 1000, 1000);
+            CHECK_ERR(unshare(CLONE_NEWIPC), EPERM);
+            _exit(0);
+        }
+        CHECK(wait(&status) > 0 && status == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(semctl(set, 0, GETVAL) == 0); /* undone when it left */
+    char text[8192];
+    CHECK(mq_receive(mq, text, sizeof text, 0) == 1);
+    CHECK(mq_unlink(name) == 0 && shmdt(map) == 0);
+    CHECK(shmctl(segment, IPC_RMID, 0) == 0 && semctl(set, 0, IPC_RMID) == 0);
+    CHECK(msgctl(queue, IPC_RMID, 0) == 0);
+    return 0;
+}
