@@ -12,64 +12,43 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
+from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from sentry.abi.signal import SIGPIPE
+from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
+    AF_UNIX,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_WAITALL,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
-    SO_ACCEPTCONN,
-    SO_BROADCAST,
-    SO_BUSY_POLL,
-    SO_DEBUG,
-    SO_DOMAIN,
-    SO_DONTROUTE,
-    SO_ERROR,
-    SO_KEEPALIVE,
-    SO_LINGER,
-    SO_MARK,
-    SO_NO_CHECK,
-    SO_OOBINLINE,
-    SO_PASSCRED,
-    SO_PASSSEC,
+    SO_LOCK_FILTER,
     SO_PEEK_OFF,
-    SO_PRIORITY,
-    SO_PROTOCOL,
-    SO_RCVBUF,
-    SO_RCVBUFFORCE,
     SO_RCVLOWAT,
-    SO_RCVTIMEO_NEW,
-    SO_RCVTIMEO_OLD,
-    SO_REUSEADDR,
-    SO_REUSEPORT,
-    SO_SNDBUF,
-    SO_SNDBUFFORCE,
-    SO_SNDLOWAT,
-    SO_SNDTIMEO_NEW,
-    SO_SNDTIMEO_OLD,
-    SO_TIMESTAMP_OLD,
-    SO_TIMESTAMPNS_OLD,
-    SO_TYPE,
     SOCK_STREAM,
     SOL_SOCKET,
 )
 from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
+from sentry.bpf.check import check
+from sentry.bpf.interpreter import run_packet
+from sentry.bpf.isa import Program, unpack
 from sentry.errors import (
     EAGAIN,
-    EDOM,
     EINVAL,
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
+    EPERM,
     EPIPE,
     ESPIPE,
     Errno,
     from_number,
 )
 from sentry.net.ioctls import socket_ioctl
+from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, set_option
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Interrupted, TimedOut
@@ -81,23 +60,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_BUFFER: Final = 212992
-"""net.core.rmem_default."""
-MAX_BUFFER: Final = 212992
-"""net.core.rmem_max."""
-MIN_RCVBUF: Final = 2304
-MIN_SNDBUF: Final = 4608
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
-
-FLAG_OPTIONS: Final = frozenset(
-    {
-        SO_DEBUG, SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_KEEPALIVE, SO_OOBINLINE,
-        SO_REUSEPORT, SO_PASSCRED, SO_NO_CHECK, SO_TIMESTAMP_OLD, SO_TIMESTAMPNS_OLD, SO_PASSSEC,
-    }
-)  # fmt: skip
-"""Options of SOL_SOCKET that are on or off."""
-NUMBER_OPTIONS: Final = frozenset({SO_PRIORITY, SO_MARK, SO_RCVLOWAT, SO_PEEK_OFF, SO_BUSY_POLL})
 
 
 @dataclass(slots=True)
@@ -110,6 +74,10 @@ class Ancillary:
     """SCM_CREDENTIALS: pid, uid, gid of the sender."""
     records: list[tuple[int, int, bytes]] = field(default_factory=list)
     """Others: (level, type, data)."""
+    pid: int | None = None
+    """SCM_PIDFD: of which process."""
+    sent: bool = False
+    """The message went off with it."""
 
 
 @dataclass(slots=True)
@@ -131,9 +99,9 @@ class Socket(StreamFile):
     async_room = False
 
     __slots__ = (
-        "cookie", "family", "kind", "last_stamp_ns", "linger", "numbers", "options", "protocol",
-        "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error", "stack",
-        "write_shut",
+        "cookie", "family", "filter", "kind", "last_stamp_ns", "linger", "numbers", "options",
+        "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error",
+        "stack", "write_shut",
     )  # fmt: skip
 
     def __init__(
@@ -143,6 +111,7 @@ class Socket(StreamFile):
         self.stack = stack
         stack.sockets.add(self)
         self.cookie = 0
+        self.filter: Program | None = None
         self.last_stamp_ns = 0
         """SIOCGSTAMP: when what was read last had come (CLOCK_REALTIME)."""
         self.family = family
@@ -262,14 +231,56 @@ class Socket(StreamFile):
         return bool(self.flags & O_NONBLOCK or flags & MSG_DONTWAIT)
 
     def receive_message(self, caller: Caller, dest: Dest, flags: int) -> Any:
-        """recvmsg(2): a `Received` or a coroutine that gives one."""
+        """recvmsg(2): a `Received` or a coroutine that gives one.
+
+        A stream that has to wait goes on until MSG_WAITALL or SO_RCVLOWAT is satisfied.
+        """
+        if self.nonblock(flags):
+            return self.try_receive(dest, flags)
+        wanted = dest.count
+        enough = wanted if flags & MSG_WAITALL else min(wanted, self.numbers[SO_RCVLOWAT])
+        if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
+            return self._receive_enough(caller, dest, flags, enough)
         return self.wait_for(
-            lambda: self.try_receive(dest, flags),
-            READABLE,
-            self.rcvtimeo_ns,
-            self.nonblock(flags),
-            caller,
+            lambda: self._receive_or_end(dest, flags), READABLE, self.rcvtimeo_ns, False, caller
         )
+
+    def _receive_or_end(self, dest: Dest, flags: int) -> Received:
+        """A receive that may wait does not wait for what was shut down."""
+        try:
+            return self.try_receive(dest, flags)
+        except EAGAIN:
+            if self.read_shut and not flags & MSG_OOB:
+                return Received(0)
+            raise
+
+    async def _receive_enough(
+        self, caller: Caller, dest: Dest, flags: int, enough: int
+    ) -> Received:
+        total = Received(0)
+        while True:
+            try:
+                part = self.wait_for(
+                    lambda: self._receive_or_end(dest, flags),
+                    READABLE, self.rcvtimeo_ns, False, caller,
+                )  # fmt: skip
+                part = part if isinstance(part, Received) else await part
+            except (Errno, Interrupted):
+                if total.count:
+                    return total
+                raise
+            total.count += part.count
+            total.address = total.address or part.address
+            total.flags |= part.flags
+            if part.ancillary is not None:
+                total.ancillary = part.ancillary
+            carries = part.ancillary is not None
+            if not part.count or carries or total.count >= enough or self.stops_here():
+                return total
+
+    def stops_here(self) -> bool:
+        """A receive of a stream ends early here: the urgent mark."""
+        return False
 
     def send_message(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -317,8 +328,17 @@ class Socket(StreamFile):
     def accept(self, caller: Caller, nonblock: bool) -> Any:
         """accept(2): (socket, address) or a coroutine that gives it."""
         return self.wait_for(
-            lambda: self.try_accept(caller), EPOLLIN | EPOLLHUP, self.rcvtimeo_ns, nonblock, caller
-        )
+            lambda: self._accept_or_end(caller, nonblock),
+            EPOLLIN | EPOLLHUP, self.rcvtimeo_ns, nonblock, caller,
+        )  # fmt: skip
+
+    def _accept_or_end(self, caller: Caller, nonblock: bool) -> tuple[Socket, bytes]:
+        try:
+            return self.try_accept(caller)
+        except EAGAIN:
+            if self.read_shut and not nonblock:
+                raise EINVAL("shut down") from None
+            raise
 
     # --- as a file
 
@@ -349,78 +369,63 @@ class Socket(StreamFile):
             raise EINVAL(f"how {how}")
         self.shut(how)
 
-    # --- options of SOL_SOCKET
+    # --- options
 
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """setsockopt(2)."""
-        if level != SOL_SOCKET:
-            self.set_family_option(caller, level, name, value)
-            return
-        if name == SO_LINGER:
-            if len(value) < 8:
-                raise EINVAL("struct linger")
-            on, seconds = struct.unpack_from("<ii", value)
-            self.linger = (1 if on else 0, seconds)
-            return
-        if name in (SO_RCVTIMEO_OLD, SO_RCVTIMEO_NEW, SO_SNDTIMEO_OLD, SO_SNDTIMEO_NEW):
-            timeout = parse_timeout(value)
-            if name in (SO_RCVTIMEO_OLD, SO_RCVTIMEO_NEW):
-                self.rcvtimeo_ns = timeout
-            else:
-                self.sndtimeo_ns = timeout
-            return
-        if len(value) < 4:
-            raise EINVAL("int expected")
-        (number,) = struct.unpack_from("<i", value)
-        if name in FLAG_OPTIONS:
-            if number:
-                self.options.add(name)
-            else:
-                self.options.discard(name)
-        elif name in (SO_RCVBUF, SO_RCVBUFFORCE):
-            self.rcvbuf = max(MIN_RCVBUF, min(number & 0x7FFFFFFF, MAX_BUFFER) * 2)
-        elif name in (SO_SNDBUF, SO_SNDBUFFORCE):
-            self.sndbuf = max(MIN_SNDBUF, min(number & 0x7FFFFFFF, MAX_BUFFER) * 2)
-            self.queue.notify(EPOLLOUT)
-        elif name in NUMBER_OPTIONS:
-            self.numbers[name] = number
+        if level == SOL_SOCKET:
+            set_option(self, caller, name, value)
         else:
-            raise ENOPROTOOPT(f"SOL_SOCKET option {name}")
+            self.set_family_option(caller, level, name, value)
 
     def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """getsockopt(2): the value, at most `size` bytes of it."""
-        if level != SOL_SOCKET:
-            return self.family_option(caller, level, name, size)
-        if name == SO_LINGER:
-            return struct.pack("<ii", *self.linger)[:size]
-        if name in (SO_RCVTIMEO_OLD, SO_RCVTIMEO_NEW):
-            return format_timeout(self.rcvtimeo_ns)[:size]
-        if name in (SO_SNDTIMEO_OLD, SO_SNDTIMEO_NEW):
-            return format_timeout(self.sndtimeo_ns)[:size]
-        if name == SO_ERROR:
-            value, self.so_error = self.so_error, 0
-        else:
-            found = self._number_option(name)
-            if found is None:
-                raise ENOPROTOOPT(f"SOL_SOCKET option {name}")
-            value = found
-        return struct.pack("<i", value)[:size]
+        if level == SOL_SOCKET:
+            return get_option(self, caller, name, size)
+        return self.family_option(caller, level, name, size)
 
-    def _number_option(self, name: int) -> int | None:
-        if name in FLAG_OPTIONS:
-            return int(name in self.options)
-        fixed = {
-            SO_TYPE: self.kind,
-            SO_DOMAIN: self.family,
-            SO_PROTOCOL: self.protocol,
-            SO_ACCEPTCONN: int(self.listening),
-            SO_RCVBUF: self.rcvbuf,
-            SO_SNDBUF: self.sndbuf,
-            SO_SNDLOWAT: 1,
-        }
-        if name in fixed:
-            return fixed[name]
-        return self.numbers.get(name, 0) if name in NUMBER_OPTIONS else None
+    def option_changed(self, name: int) -> None:
+        """A flag of SOL_SOCKET was set or cleared."""
+
+    @property
+    def peek_offset(self) -> bool:
+        """SO_PEEK_OFF works."""
+        return self.family == AF_UNIX
+
+    def attach_filter(self, caller: Caller, value: bytes) -> None:
+        """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, EPERM."""
+        if len(value) != 16:
+            raise EINVAL("struct sock_fprog")
+        count, pointer = struct.unpack("<H6xQ", value)
+        if not 0 < count <= MAX_FILTER:
+            raise EINVAL("length of the filter")
+        program = unpack(caller.mm.read(pointer, count * 8))
+        if SO_LOCK_FILTER in self.options:
+            raise EPERM("the filter is locked")
+        self.filter = check(program)
+
+    def filtered(self, packet: bytes) -> int:
+        """How many bytes of a packet the filter lets in; 0 drops it."""
+        return run_packet(self.filter, packet) if self.filter is not None else 1 << 30
+
+    def urge(self) -> None:
+        """Urgent data has come: SIGURG for the owner. send_sigurg()."""
+        kind, number = self.owner
+        if not number:
+            return
+        pids = self.stack.kernel.pids
+        if kind == F_OWNER_TID:
+            tasks = [pids.tasks[number]] if number in pids.tasks else []
+        elif kind == F_OWNER_PGRP:
+            group = pids.process_groups.get(number)
+            tasks = [m.tasks[0] for m in group.members if m.tasks] if group is not None else []
+        else:
+            one = pids.groups.get(number)
+            tasks = one.tasks[:1] if one is not None else []
+        for task in tasks:
+            uid = self.inode.uid
+            if not task.dead and uid in (0, task.creds.uid, task.creds.suid):
+                task.send_signal(SIGURG)
 
 
 def socket_location(caller: Caller) -> Location:
@@ -436,21 +441,3 @@ def socket_location(caller: Caller) -> Location:
 async def _count(pending: Any) -> int:
     received: Received = await pending
     return received.count
-
-
-def parse_timeout(value: bytes) -> int | None:
-    """struct timeval to ns; zero means for ever. Raises: EINVAL, EDOM."""
-    if len(value) < 16:
-        raise EINVAL("struct timeval")
-    seconds, micros = struct.unpack_from("<qq", value)
-    if not 0 <= micros < 1_000_000:
-        raise EDOM("tv_usec")
-    if seconds < 0:
-        return 0
-    return (seconds * 1_000_000 + micros) * 1000 or None
-
-
-def format_timeout(timeout_ns: int | None) -> bytes:
-    """ns to struct timeval."""
-    micros = (timeout_ns or 0) // 1000
-    return struct.pack("<qq", micros // 1_000_000, micros % 1_000_000)

@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 class Stack:
     """Interfaces, routes, ports, names."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        """Whose processes get SIGURG."""
         self.interfaces = Interfaces()
         self.routes = Routes(self.interfaces)
         self.ports: dict[int, Ports] = {}
         """By IPPROTO_*."""
-        self.abstract: dict[bytes, UnixSocket] = {}
-        """Abstract names of AF_UNIX."""
+        self.abstract: dict[tuple[int, bytes], UnixSocket] = {}
+        """Abstract names of AF_UNIX, by type."""
+        self.in_flight = self.sockets_in_flight = 0
+        """Descriptors, and sockets among them, that are on their way in messages."""
+        self.doomed: list[Any] = []
+        self.dropping = False
+        """What unix_segment.drop has to do."""
         self.netlink: dict[tuple[int, int], NetlinkSocket] = {}
         """(protocol, port id) → socket."""
         self.sockets: WeakSet[Socket] = WeakSet()
@@ -57,5 +64,5 @@ def kernel_stack(kernel: Any) -> Stack:
     """The sandbox's first stack."""
     found: Stack | None = kernel.services.get("net")
     if found is None:
-        found = kernel.services["net"] = Stack()
+        found = kernel.services["net"] = Stack(kernel)
     return found

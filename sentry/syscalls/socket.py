@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
+from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
@@ -15,7 +15,9 @@ from sentry.abi.socket import (
     MSG_ERRQUEUE,
     MSG_WAITFORONE,
     SCM_CREDENTIALS,
+    SCM_PIDFD,
     SCM_RIGHTS,
+    SO_PEERPIDFD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOL_SOCKET,
@@ -27,6 +29,7 @@ from sentry.errors import (
     EMFILE,
     EMSGSIZE,
     ENOBUFS,
+    ENODATA,
     ENOTSOCK,
     EOPNOTSUPP,
     EPERM,
@@ -34,10 +37,11 @@ from sentry.errors import (
     ETOOMANYREFS,
     Errno,
 )
+from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
-from sentry.net.family import UnixSocket, make_socket, ucred
+from sentry.net.family import UnixSocket, make_socket
 from sentry.net.socket import Ancillary, Received, Socket
-from sentry.net.unix import drop_files
+from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, Size, TimespecInOrNull, UInt, UserIn, UserOut
 from sentry.vfs.file import settle
@@ -47,6 +51,8 @@ SOCK_TYPE_MASK = 0xF
 MAX_ADDRESS = 128
 MAX_CONTROL = 65536
 MAX_RIGHTS = 253
+MAX_IN_FLIGHT = 100_000
+"""Descriptors on their way in the whole sandbox: a ceiling of ours."""
 UIO_MAXIOV = 1024
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
 """struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
@@ -115,7 +121,7 @@ def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserO
         raise EOPNOTSUPP(f"family {family}")
     second = make_socket(task, family, kind, protocol)
     assert isinstance(second, UnixSocket)
-    first.pair(second, ucred(task))
+    first.pair(second, task)
     one = install(task, first, flags)
     try:
         two = install(task, second, flags)
@@ -213,9 +219,30 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
     (room,) = struct.unpack("<i", task.mm.read(length, 4))
     if room < 0:
         raise EINVAL("length")
-    value = sock.option(task, level, name, room)
+    if (level, name) == (SOL_SOCKET, SO_PEERPIDFD):
+        value = struct.pack("<i", peer_pidfd(task, sock))[:room]
+    else:
+        value = sock.option(task, level, name, room)
     out.put(value)
     task.mm.write(length, struct.pack("<i", len(value)))
+
+
+def pidfd(task: Task, pid: int) -> int:
+    """A new descriptor for a process. Raises: ESRCH, EMFILE."""
+    group = task.kernel.pids.groups.get(pid)
+    if group is None:
+        raise ESRCH(f"pid {pid}")
+    file = PidFile(task.kernel.vfs, group, False)
+    return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=True)
+
+
+def peer_pidfd(task: Task, sock: Socket) -> int:
+    """SO_PEERPIDFD. Raises: EOPNOTSUPP, ENODATA, ESRCH."""
+    if not isinstance(sock, UnixSocket):
+        raise EOPNOTSUPP("SO_PEERPIDFD")
+    if sock.peer_creds is None:
+        raise ENODATA("no peer")
+    return pidfd(task, sock.peer_creds[0])
 
 
 @syscall(44)
@@ -238,7 +265,7 @@ async def sys_recvfrom(
     """recvfrom(2)."""
     sock = socket_of(task, fd)
     got: Received = await settle(sock.receive_message(task, out.take(count), flags))
-    drop_files(got.ancillary)
+    drop_files(sock.stack, got.ancillary)
     if address:
         write_address(task, got.address, address, length)
     return got.count
@@ -291,9 +318,9 @@ async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
     source = task.mm.buffer_in_iov(header.iov, header.iov_count)
     try:
         result: int = await settle(sock.send_message(task, source, target, flags, ancillary))
-    except BaseException:
-        drop_files(ancillary)
-        raise
+    finally:
+        if ancillary is not None and not ancillary.sent:
+            drop_files(sock.stack, ancillary)
     return result
 
 
@@ -317,7 +344,7 @@ async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int
             control, cut = format_control(task, got.ancillary, room, flags)
             out_flags |= MSG_CTRUNC if cut else 0
     finally:
-        drop_files(got.ancillary)
+        drop_files(sock.stack, got.ancillary)
     if header.name:
         task.mm.write(header.name, got.address[: header.name_size])
         task.mm.write(message + 8, struct.pack("<I", len(got.address)))
@@ -393,7 +420,7 @@ def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
                     raise EINVAL("cmsg_level") if level == SOL_SOCKET else EINVAL("level")
                 result.records.append((level, kind, body))
             elif kind == SCM_RIGHTS:
-                take_rights(task, result, body)
+                take_rights(task, sock, result, body)
             elif kind == SCM_CREDENTIALS:
                 if len(body) != 12:
                     raise EINVAL("struct ucred")
@@ -401,17 +428,19 @@ def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
             else:
                 raise EINVAL(f"control message {kind}")
     except Errno:
-        drop_files(result)
+        drop_files(sock.stack, result)
         raise
     return result
 
 
-def take_rights(task: Task, result: Ancillary, body: bytes) -> None:
+def take_rights(task: Task, sock: Socket, result: Ancillary, body: bytes) -> None:
     """SCM_RIGHTS: a use of every named file."""
     fds = struct.unpack(f"<{len(body) // 4}i", body[: len(body) // 4 * 4])
     if len(result.files) + len(fds) > MAX_RIGHTS:
         raise EINVAL("too many descriptors")
-    if len(fds) > task.rlimit(RLIMIT_NOFILE):
+    exempt = task.creds.has(CAP_SYS_RESOURCE) or task.creds.has(CAP_SYS_ADMIN)
+    flying = sock.stack.in_flight
+    if flying > MAX_IN_FLIGHT or (flying > task.rlimit(RLIMIT_NOFILE) and not exempt):
         raise ETOOMANYREFS("descriptors in flight")
     for fd in fds:
         result.files.append(task.files.get_raw(fd).incref())
@@ -464,6 +493,13 @@ def format_control(task: Task, ancillary: Ancillary, room: int, flags: int) -> t
         cut |= len(fds) < len(ancillary.files)
         if fds:
             add(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"<{len(fds)}i", *fds))
+    if ancillary.pid is not None and room - len(out) >= 20:
+        try:
+            add(SOL_SOCKET, SCM_PIDFD, struct.pack("<i", pidfd(task, ancillary.pid)))
+        except Errno as error:
+            add(SOL_SOCKET, SCM_PIDFD, struct.pack("<i", -error.number))
+    elif ancillary.pid is not None:
+        cut = True
     for level, kind, body in ancillary.records:
         add(level, kind, body)
     return out, cut

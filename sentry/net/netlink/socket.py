@@ -300,8 +300,6 @@ class NetlinkSocket(Socket):
             raise EOPNOTSUPP("out-of-band data")
         self.take_error()
         if not self.packets:
-            if self.read_shut:
-                return Received(0)
             raise EAGAIN("nothing there")
         data, port, group, creds = self.packets[0]
         taken = min(len(data), dest.count)

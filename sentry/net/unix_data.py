@@ -1,0 +1,349 @@
+"""How bytes and messages move between AF_UNIX sockets. net/unix/af_unix.c.
+
+A stream is a queue of segments per direction; a datagram is one segment. Descriptors and
+credentials travel with the segment they were sent with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.poll import EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.socket import (
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SO_OOBINLINE,
+    SO_PASSCRED,
+    SO_PASSPIDFD,
+    SO_PEEK_OFF,
+    SOCK_DGRAM,
+    SOCK_SEQPACKET,
+    SOCK_STREAM,
+)
+from sentry.errors import (
+    EAGAIN,
+    ECONNREFUSED,
+    EINVAL,
+    EMSGSIZE,
+    ENOTCONN,
+    EOPNOTSUPP,
+    EPERM,
+    EPIPE,
+)
+from sentry.net.socket import Ancillary, Received
+from sentry.net.unix_address import format_address
+from sentry.net.unix_segment import (
+    OVERFLOW_ID,
+    OVERHEAD,
+    Segment,
+    Ucred,
+    count_in_flight,
+    drop_files,
+)
+
+if TYPE_CHECKING:
+    from sentry.net.unix import UnixSocket
+    from sentry.vfs.file import Caller, Dest, Source
+
+MAX_SEGMENT: Final = 65536
+MAX_DGRAM_QUEUE: Final = 10
+TELLING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD})
+NOBODY: Final[Ucred] = (0, OVERFLOW_ID, OVERFLOW_ID)
+
+
+def send(
+    sock: UnixSocket,
+    caller: Caller,
+    source: Source,
+    target: Any,
+    flags: int,
+    ancillary: Ancillary | None,
+) -> int:
+    """sendmsg(2) as one attempt."""
+    if flags & MSG_OOB and sock.kind != SOCK_STREAM:
+        raise EOPNOTSUPP("out-of-band data")
+    peer = target if target is not None else sock.peer
+    if sock.kind == SOCK_SEQPACKET and not sock.connected:
+        raise ENOTCONN("not connected")
+    if peer is None and sock.kind != SOCK_DGRAM and not sock.connected:
+        raise ENOTCONN("not connected")
+    if sock.write_shut:
+        raise EPIPE("shut down")
+    if peer is None:
+        raise ENOTCONN("no destination")
+    if sock.kind == SOCK_STREAM:
+        return _send_stream(sock, caller, peer, source, flags, ancillary)
+    return _send_packet(sock, caller, peer, source, ancillary)
+
+
+def _creds(
+    sock: UnixSocket, peer: UnixSocket, caller: Caller, ancillary: Ancillary | None
+) -> Ucred | None:
+    """unix_maybe_add_creds(): given, or those of the sender where an end wants them."""
+    if ancillary is not None and ancillary.creds is not None:
+        return ancillary.creds
+    if sock.options & TELLING or peer.options & TELLING or peer.refs == 0:
+        task: Any = caller
+        return (task.group.tgid, caller.creds.uid, caller.creds.gid)
+    return None
+
+
+def _send_stream(
+    sock: UnixSocket,
+    caller: Caller,
+    peer: UnixSocket,
+    source: Source,
+    flags: int,
+    ancillary: Ancillary | None,
+) -> int:
+    creds = _creds(sock, peer, caller, ancillary)
+    done = 0
+    while source.count:
+        room = sock.sndbuf - sock.sent_charge - OVERHEAD
+        if room <= 0:
+            if done:
+                return done
+            raise EAGAIN("buffer is full")
+        size = min(source.count, room, MAX_SEGMENT)
+        if flags & MSG_OOB and size == source.count and size > 1:
+            size -= 1
+        segment = Segment(source.get(size), sock, creds, ancillary if not done else None)
+        segment.urgent = bool(flags & MSG_OOB) and not source.count
+        _deliver(sock, peer, segment)
+        done += size
+    return done
+
+
+def _send_packet(
+    sock: UnixSocket,
+    caller: Caller,
+    peer: UnixSocket,
+    source: Source,
+    ancillary: Ancillary | None,
+) -> int:
+    size = source.count
+    if size > sock.sndbuf - 32:
+        raise EMSGSIZE(f"{size} bytes")
+    if peer.gone:
+        if sock.kind == SOCK_DGRAM and peer is sock.peer:
+            sock.peer = None
+        raise ECONNREFUSED("the other end is closed")
+    if sock.kind == SOCK_DGRAM and peer.peer is not None and peer.peer is not sock:
+        raise EPERM("it is connected elsewhere")
+    if peer.read_shut:
+        raise EPIPE("the other end does not read")
+    full = sock.sent_charge + size + OVERHEAD > sock.sndbuf and sock.sent_charge
+    crowded = (
+        sock.kind == SOCK_DGRAM
+        and peer.peer is not sock
+        and peer is not sock
+        and len(peer.segments) > MAX_DGRAM_QUEUE
+    )
+    if full or crowded:
+        raise EAGAIN("queue is full")
+    if sock.options & TELLING and sock.name is None:
+        sock.autobind()
+    creds = _creds(sock, peer, caller, ancillary)
+    data = source.get(size)
+    if peer.filter is not None:
+        data = data[: peer.filtered(data)]
+        if not data:
+            raise EPERM("filtered") if sock.kind == SOCK_DGRAM else EAGAIN("filtered")
+    _deliver(sock, peer, Segment(data, sock, creds, ancillary))
+    return size
+
+
+def _deliver(sock: UnixSocket, peer: UnixSocket, segment: Segment) -> None:
+    sock.sent_charge += segment.charge
+    peer.segments.append(segment)
+    peer.queued += len(segment.data)
+    if segment.ancillary is not None:
+        segment.ancillary.sent = True
+        count_in_flight(sock.stack, segment.files, 1)
+    if segment.urgent:
+        peer.urgent = segment
+        peer.urge()
+        peer.queue.notify(EPOLLPRI | EPOLLIN | EPOLLRDNORM)
+        return
+    peer.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+
+# --- receiving
+
+
+def receive(sock: UnixSocket, dest: Dest, flags: int) -> Received:
+    """recvmsg(2) as one attempt."""
+    if flags & MSG_OOB:
+        return _receive_urgent(sock, dest, flags)
+    if sock.kind != SOCK_DGRAM and not sock.connected:
+        raise EINVAL("not connected") if sock.kind == SOCK_STREAM else ENOTCONN("no peer")
+    if sock.kind == SOCK_STREAM:
+        return _receive_stream(sock, dest, flags)
+    return _receive_packet(sock, dest, flags)
+
+
+def _nothing(sock: UnixSocket) -> Received:
+    if sock.so_error:
+        sock.take_error()
+    if sock.read_shut and sock.kind != SOCK_DGRAM:
+        return Received(0)
+    raise EAGAIN("nothing there")
+
+
+def _receive_urgent(sock: UnixSocket, dest: Dest, flags: int) -> Received:
+    """unix_stream_recv_urg()."""
+    if sock.kind != SOCK_STREAM:
+        raise EOPNOTSUPP("out-of-band data")
+    segment = sock.urgent
+    if SO_OOBINLINE in sock.options or segment is None:
+        raise EINVAL("no urgent data")
+    if dest.count:
+        dest.put(segment.data)
+    if not flags & MSG_PEEK:
+        sock.urgent = None
+        if segment in sock.segments:
+            sock.segments.remove(segment)
+            _consumed(sock, segment)
+    return Received(1, flags=MSG_OOB)
+
+
+def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
+    sock.take_error()
+    peek = bool(flags & MSG_PEEK)
+    skip = max(sock.numbers[SO_PEEK_OFF], 0) if peek else 0
+    segment = None
+    for candidate in sock.segments:
+        if skip < len(candidate.data) or not skip:
+            segment = candidate
+            break
+        skip -= len(candidate.data)
+    if segment is None:
+        return _nothing(sock)
+    data = segment.data[skip:] if skip else segment.data
+    taken = min(len(data), dest.count)
+    dest.put(data[:taken])
+    out = MSG_TRUNC if taken < len(data) else 0
+    result = Received(
+        len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, _carried(sock, segment)
+    )
+    if peek:
+        result.ancillary = _shared(result.ancillary)
+        if sock.numbers[SO_PEEK_OFF] >= 0:
+            sock.numbers[SO_PEEK_OFF] += taken
+        return result
+    sock.segments.popleft()
+    _forget_files(sock, segment)
+    _consumed(sock, segment)
+    if sock.numbers[SO_PEEK_OFF] > 0:
+        sock.numbers[SO_PEEK_OFF] = max(0, sock.numbers[SO_PEEK_OFF] - len(data))
+    return result
+
+
+def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
+    peek = bool(flags & MSG_PEEK)
+    skip = max(sock.numbers[SO_PEEK_OFF], 0) if peek else 0
+    telling = bool(sock.options & TELLING)
+    result, creds = Received(0), None
+    for segment in list(sock.segments):
+        if segment.urgent and segment is sock.urgent and SO_OOBINLINE not in sock.options:
+            if result.count:
+                break  # a read stops at the mark
+            if not peek:  # nobody asked for the byte in time
+                sock.urgent = None
+                sock.segments.remove(segment)
+                _consumed(sock, segment)
+            continue
+        if segment.urgent and result.count:
+            break
+        if skip >= len(segment.data):
+            skip -= len(segment.data)
+            continue
+        if telling and result.count and segment.creds != creds:
+            break
+        part = segment.data[skip : skip + dest.count]
+        skip = 0
+        dest.put(part)
+        result.count += len(part)
+        if not result.address:
+            result.address = address_of(segment)
+        creds = segment.creds
+        if telling or segment.files:
+            found = _carried(sock, segment)
+            if found is not None and (result.ancillary is None or found.files):
+                result.ancillary = found
+        if not peek:
+            _take(sock, segment, len(part))
+        if not dest.count or (result.ancillary is not None and result.ancillary.files):
+            break
+    if not result.count and (dest.count or not sock.segments):
+        return _nothing(sock)
+    if peek:
+        result.ancillary = _shared(result.ancillary)
+        if sock.numbers[SO_PEEK_OFF] >= 0:
+            sock.numbers[SO_PEEK_OFF] += result.count
+    elif sock.numbers[SO_PEEK_OFF] > 0:
+        sock.numbers[SO_PEEK_OFF] = max(0, sock.numbers[SO_PEEK_OFF] - result.count)
+    return result
+
+
+def _take(sock: UnixSocket, segment: Segment, size: int) -> None:
+    """Bytes of the first segments are read; its descriptors went with the first of them."""
+    _forget_files(sock, segment)
+    if size < len(segment.data):
+        segment.data = segment.data[size:]
+        sock.queued -= size
+        return
+    if segment is sock.urgent:
+        sock.urgent = None
+    sock.segments.remove(segment)
+    _consumed(sock, segment)
+
+
+def _carried(sock: UnixSocket, segment: Segment) -> Ancillary | None:
+    """What the receiver is told: descriptors, and credentials if it asked for them."""
+    files = list(segment.files)
+    creds = (segment.creds or NOBODY) if SO_PASSCRED in sock.options else None
+    pid = (segment.creds or NOBODY)[0] if SO_PASSPIDFD in sock.options else None
+    if not files and creds is None and pid is None:
+        return None
+    return Ancillary(files, creds, pid=pid)
+
+
+def _shared(ancillary: Ancillary | None) -> Ancillary | None:
+    """A peek gives the receiver its own uses of the descriptors."""
+    if ancillary is not None:
+        for file in ancillary.files:
+            file.incref()
+    return ancillary
+
+
+def address_of(segment: Segment) -> bytes:
+    """The sender's name, or nothing."""
+    return format_address(segment.sender.name) if segment.sender.name is not None else b""
+
+
+def _forget_files(sock: UnixSocket, segment: Segment) -> None:
+    """The receiver has the descriptors now."""
+    if segment.ancillary is not None:
+        if segment.files:
+            count_in_flight(sock.stack, segment.files, -1)
+        segment.ancillary = None
+
+
+def _consumed(sock: UnixSocket, segment: Segment) -> None:
+    sock.queued -= len(segment.data)
+    sender = segment.sender
+    sender.sent_charge -= segment.charge
+    sender.queue.notify(EPOLLOUT | EPOLLWRNORM)
+    if sock.kind == SOCK_DGRAM:
+        sock.queue.notify(EPOLLOUT)
+
+
+def discard(sock: UnixSocket, segment: Segment) -> None:
+    """Throw the first segment away, with the descriptors that nobody received."""
+    sock.segments.popleft()
+    if segment.files:
+        count_in_flight(sock.stack, segment.files, -1)
+    _consumed(sock, segment)
+    drop_files(sock.stack, segment.ancillary)
