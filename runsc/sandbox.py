@@ -80,7 +80,10 @@ class Sandbox:
         if self._hold is not None:
             with suppress(OSError):
                 self._hold.send(b"go", socket.MSG_NOSIGNAL)
-            problem = self._hold.recv(1 << 17)
+            try:
+                problem = self._hold.recv(1 << 17)
+            except ConnectionResetError:
+                problem = b""
             self._hold.close()
             if problem != b"\0":
                 text = problem.decode(errors="replace")
@@ -165,14 +168,15 @@ class Sandbox:
         waited for; how each ended does.
         """
         ended = _await_end(self._sentry, GRACE_MS)
-        _await_end(self._gofer, GRACE_MS)
+        gofer_ended = _await_end(self._gofer, GRACE_MS)
         status = os.waitpid(self.pid, 0)[1]
         gofer_status = os.waitpid(self.gofer_pid, 0)[1]
         self._read_events()
         self._close()
-        if self._failure:
+        gofer_killed = os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status))
+        if self._failure and not (gofer_killed and gofer_ended):
             raise RuntimeFailure(f"unable to start container process: {self._failure}")
-        if os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status)):
+        if gofer_killed:
             how = _describe(gofer_status)
             raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
         if os.WIFSIGNALED(status):

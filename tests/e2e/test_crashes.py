@@ -1,0 +1,161 @@
+"""Killing a process of the runtime at any point: `delete --force` cleans up."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.client import Client, wait_for_end
+
+KILL_PARENT = {
+    "path": "/bin/sh",
+    "args": ["sh", "-c", "cat >/dev/null; kill -9 $PPID; exec sleep 9"],
+}
+"""A hook that kills who runs it."""
+
+
+@pytest.fixture
+def client(bundle: Bundle, platform: str) -> Iterator[Client]:
+    """And nothing may be left of what the test did."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    bundle.args("sleep", "1000")
+    bundle.document["linux"]["cgroupsPath"] = f"/{bundle.path.parent.name}"
+    made = Client(bundle, platform)
+    yield made
+    assert made.ok("delete", "--force", "c") == ""
+    assert made.remains() == []
+    assert _processes(bundle.path) == []
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{bundle.path.parent.name}"))
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert "Traceback" not in made.log.read_text() if made.log.exists() else True
+
+
+def _processes(bundle: Path) -> list[int]:
+    """Those that were started, or forked from one that was, with this bundle on its command line.
+
+    What is dying is waited for: a process that was killed is not gone at once.
+    """
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            pidfd = os.pidfd_open(int(entry.name))
+            words = (entry / "cmdline").read_bytes()
+        except (OSError, ValueError):
+            continue
+        if os.fsencode(str(bundle)) in words and not select.select([pidfd], [], [], 5)[0]:
+            found.append(int(entry.name))
+        os.close(pidfd)
+    return found
+
+
+def _killed(client: Client, *args: str) -> None:
+    """A command that is killed by its hook."""
+    path = client.bundle.write()
+    done = subprocess.run(
+        client.command(*args, f"--bundle={path}", "c"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == -9
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["create", "run"])
+@pytest.mark.parametrize("phase", ["prestart", "createRuntime"])
+def test_command_killed_while_it_creates(client: Client, command: str, phase: str) -> None:
+    client.bundle.document["hooks"] = {phase: [KILL_PARENT]}
+
+    _killed(client, command)
+
+    if command == "create":
+        assert client.state("c")["status"] == "stopped"
+        assert client.error("start", "c") == "cannot start a container that has stopped"
+    else:
+        assert client.ok("list", "-q") == ""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("child", "name"), [(1, "sandbox"), (2, "gofer")])
+@pytest.mark.parametrize("later", [False, True])
+def test_process_killed_while_it_is_created(
+    client: Client, child: int, name: str, later: bool
+) -> None:
+    script = f"set -- $(cat /proc/$PPID/task/$PPID/children); kill -9 ${child}; cat >/dev/null"
+    client.bundle.document["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
+        "createContainer": [{"path": "/bin/true"}] * later,
+    }
+
+    error = client.error("create", f"--bundle={client.bundle.write()}", "c")
+
+    assert f"the {name} process " in error
+    assert client.remains() == []
+
+
+@pytest.mark.root
+def test_command_killed_after_start(client: Client) -> None:
+    client.bundle.document["hooks"] = {"poststart": [KILL_PARENT]}
+    client.create("c")
+
+    assert client.call("start", "c").returncode == -9
+
+    assert client.state("c")["status"] == "running"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+def test_sandbox_killed(client: Client, started: bool, victim: str) -> None:
+    pid = client.create("c")
+    if started:
+        client.ok("start", "c")
+    pidfd = os.pidfd_open(pid)
+
+    state = json.loads((client.root / "c" / "state.json").read_text())
+    os.kill(state[victim], signal.SIGKILL)
+
+    wait_for_end(pidfd)
+    assert client.state("c")["status"] == "stopped"
+    assert client.error("kill", "c", "TERM") == "container not running"
+
+
+@pytest.mark.root
+def test_stopped_sandbox_can_be_killed_and_deleted(client: Client) -> None:
+    pid = client.create("c", "--detach", command="run")
+    os.kill(pid, signal.SIGSTOP)  # it will not answer
+
+    client.ok("kill", "c", "KILL")
+
+    wait_for_end(os.pidfd_open(pid))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["create", "run"])
+@pytest.mark.parametrize("seed", range(4))
+def test_command_killed_at_any_time(client: Client, command: str, seed: int) -> None:
+    delay_s = random.Random(f"{command} {seed}").uniform(0.05, 0.8)
+    path = client.bundle.write()
+    started = subprocess.Popen(
+        client.command(command, f"--bundle={path}", "c"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=REPOSITORY,
+    )
+    select.select([os.pidfd_open(started.pid)], [], [], delay_s)
+    started.kill()
+    started.wait()
+    client.root.mkdir(exist_ok=True)
