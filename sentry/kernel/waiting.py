@@ -106,7 +106,9 @@ def _traced_report(tracee: Tracee, options: int) -> Report | None:
         if not options & WEXITED:
             return None
         usage = tracee.usage or usage_of(traced.group)
-        report = _ended(traced.tid, traced.creds.uid, tracee.status, usage)
+        # the process's, if it has ended meanwhile: wait_task_zombie()
+        status = traced.group.exit_status if traced.group.exiting else tracee.status
+        report = _ended(traced.tid, traced.creds.uid, status, usage)
         if not keep:
             tracee.waited_for()
         return report

@@ -83,6 +83,9 @@ def test_tracer_decides_about_traced_calls(task: Task) -> None:
         def seccomp(self, _: Task, data: int) -> int:
             return data * 2
 
+        def suspends_seccomp(self) -> bool:
+            return False
+
     seccomp.add_filter(task, always(SECCOMP_RET_TRACE | 21))
 
     assert task.seccomp.entered(task, READ, NONE) == -ENOSYS.number
