@@ -1,16 +1,18 @@
-"""memfd_create(2): a file of the kernel's own tmpfs, with a label for a name."""
+"""memfd_create(2), memfd_secret(2): files of the kernel's own tmpfs, with a label for a name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.fcntl import O_RDWR
+from sentry.abi.fcntl import F_SEAL_SEAL, O_RDWR
+from sentry.errors import EINVAL, EOPNOTSUPP
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.dentry import Dentry, Location
 
 if TYPE_CHECKING:
-    from sentry.vfs.interface import Owner
+    from sentry.vfs.file import Caller, Dest, Result, Source
+    from sentry.vfs.interface import Changes, Owner
     from sentry.vfs.mounts import Mount
     from sentry.vfs.vfs import Vfs
 
@@ -25,6 +27,46 @@ def internal_mount(vfs: Vfs) -> Mount:
     return mount
 
 
+class SecretFile(TmpOpenFile):
+    """An open file of memfd_secret(2): it is mapped, never read. mm/secretmem.c."""
+
+    __slots__ = ()
+    secret = True
+    """What the mappings are told."""
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """Not possible."""
+        raise EINVAL("no read")
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """Not possible."""
+        raise EINVAL("no write")
+
+    def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
+        """Not possible."""
+        raise EINVAL("no read")
+
+    def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
+        """Not possible."""
+        raise EINVAL("no write")
+
+    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+        """Not possible."""
+        raise EOPNOTSUPP("no fallocate")
+
+
+class SecretInode(TmpFile):
+    """Its size is set once."""
+
+    __slots__ = ()
+
+    async def setattr(self, changes: Changes) -> None:
+        """secretmem_setattr(). Raises: EINVAL."""
+        if changes.size is not None and self.data is not None and self.data.size:
+            raise EINVAL("has its size already")
+        await super().setattr(changes)
+
+
 def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> TmpOpenFile:
     """An open file without a name."""
     mount = internal_mount(vfs)
@@ -32,8 +74,23 @@ def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> TmpOpe
     assert isinstance(fs, TmpFs)
     fs.check_inodes()
     inode = TmpFile(fs, mode, owner)
-    inode.nlink = 0
     inode.seals = seals
-    dentry = Dentry(None, b"/memfd:" + label, inode)
+    return TmpOpenFile(_nameless(mount, b"/memfd:" + label, inode), O_RDWR)
+
+
+def secret(vfs: Vfs, owner: Owner) -> SecretFile:
+    """An open file whose memory nobody reads but through a mapping."""
+    mount = internal_mount(vfs)
+    fs = mount.fs
+    assert isinstance(fs, TmpFs)
+    fs.check_inodes()
+    inode = SecretInode(fs, 0o600, owner)
+    inode.seals = F_SEAL_SEAL
+    return SecretFile(_nameless(mount, b"/secretmem", inode), O_RDWR)
+
+
+def _nameless(mount: Mount, label: bytes, inode: TmpFile) -> Location:
+    inode.nlink = 0
+    dentry = Dentry(None, label, inode)
     dentry.unlinked = True
-    return TmpOpenFile(Location(mount, dentry), O_RDWR)
+    return Location(mount, dentry)

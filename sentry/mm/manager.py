@@ -106,4 +106,6 @@ class MemoryManager(Report):
 
     def clear(self) -> None:
         """Unmap everything (a process that is being killed for lack of memory)."""
+        for vma in self.vmas:
+            vma.flags &= ~VmFlag.SEALED
         self.remove(0, TASK_END)

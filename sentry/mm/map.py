@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from sentry.abi.mman import PROT_WRITE
 from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
-from sentry.errors import EAGAIN, ENOMEM
+from sentry.errors import EAGAIN, ENOMEM, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END, ProgramLayout, mmap_base
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmaList, VmFlag
@@ -178,10 +178,12 @@ class AddressMap:
             vma = following
 
     def remove(self, start: int, end: int) -> None:
-        """Unmap [start, end). Raises: ENOMEM (a cut would make too many VMAs, no tables)."""
+        """Unmap [start, end). Raises: EPERM (mseal), ENOMEM (too many VMAs, no tables)."""
         doomed = self.vmas.overlapping(start, end)
         if not doomed:
             return
+        if any(vma.flags & VmFlag.SEALED for vma in doomed):
+            raise EPERM("sealed")
         first = doomed[0]
         if len(doomed) == 1 and (first.start < start) != (first.end > end):
             self._shorten(first, max(start, first.start), min(end, first.end))

@@ -7,9 +7,12 @@ from typing import Final
 from sentry.abi.mman import (
     MAP_32BIT,
     MAP_DENYWRITE,
+    MAP_DROPPABLE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
+    MAP_HUGE_MASK,
+    MAP_HUGE_SHIFT,
     MAP_HUGETLB,
     MAP_LOCKED,
     MAP_NONBLOCK,
@@ -48,12 +51,28 @@ PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
 LEGACY_FLAGS: Final = 0x7C07F9F3
 """LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""
 COPY_AT_ONCE: Final = 64 << 10
+U64: Final = (1 << 64) - 1
+MAX_OFFSET: Final = (1 << 63) - 1
+HUGE_SIZES: Final = (0, 21, 30)
+"""Logarithms of the sizes of huge pages; 0 is the default."""
 ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
 
 
 def page_up(value: int) -> int:
     """Rounded up to a page."""
     return (value + PAGE_MASK) & ~PAGE_MASK
+
+
+def page_align(length: int) -> int:
+    """PAGE_ALIGN() of an unsigned long: what is too large becomes 0."""
+    return page_up(length) & U64
+
+
+def check_huge(flags: int, file: MappedFile | None) -> None:
+    """MAP_HUGETLB: no huge pages are reserved. Raises: EINVAL, ENOMEM."""
+    if file is not None or flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK not in HUGE_SIZES:
+        raise EINVAL("not a huge file, or no such size")
+    raise ENOMEM("no huge pages are reserved")
 
 
 class Mapping(Faults):
@@ -79,8 +98,8 @@ class Mapping(Faults):
         """
         if offset & PAGE_MASK:
             raise EINVAL("offset")
-        if flags & MAP_HUGETLB and file is None:
-            raise ENOMEM("no huge pages are reserved")
+        if flags & MAP_HUGETLB:
+            check_huge(flags, file)
         if not length:
             raise EINVAL("length")
         if flags & MAP_FIXED_NOREPLACE:
@@ -92,7 +111,7 @@ class Mapping(Faults):
         length = page_up(length)
         if not 0 < length <= TASK_END:
             raise ENOMEM("length")
-        if offset + length > 1 << 63:
+        if offset >> 12 > (MAX_OFFSET - length) >> 12:
             raise EOVERFLOW("offset")
         self._check_count(0)
         where = self._choose(addr, length, flags, file is None)
@@ -161,8 +180,13 @@ class Mapping(Faults):
             result |= VmFlag.LOCKED
         kind = flags & MAP_TYPE
         if file is None:
-            if kind not in (MAP_SHARED, MAP_PRIVATE):
+            if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE):
                 raise EINVAL("neither shared nor private")
+            if kind == MAP_DROPPABLE:
+                if flags & (MAP_LOCKED | MAP_GROWSDOWN):
+                    raise EINVAL("neither locked nor a stack")
+                result |= VmFlag.DROPPABLE | VmFlag.NORESERVE
+                result |= VmFlag.WIPEONFORK | VmFlag.DONTDUMP
             if kind == MAP_SHARED and flags & MAP_GROWSDOWN:
                 raise EINVAL("a shared stack")
         else:
@@ -182,11 +206,15 @@ class Mapping(Faults):
                 raise EACCES("the file is not open for reading")
             if flags & MAP_GROWSDOWN:
                 raise EINVAL("a file as stack")
+            if getattr(file, "secret", False):
+                if kind == MAP_PRIVATE:
+                    raise EINVAL("a secret is shared")
+                result |= VmFlag.LOCKED | VmFlag.DONTDUMP | VmFlag.SECRET
             if getattr(file, "no_exec", False):
                 if prot & PROT_EXEC:
                     raise EPERM("mounted noexec")
                 result &= ~VmFlag.MAYEXEC
-        if kind != MAP_PRIVATE:
+        if kind not in (MAP_PRIVATE, MAP_DROPPABLE):
             result |= VmFlag.SHARED
         if flags & MAP_GROWSDOWN:
             result |= VmFlag.GROWSDOWN

@@ -35,7 +35,7 @@ from sentry.errors import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPE
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
-from sentry.mm.mapping import PROT_ALL, Mapping, page_up
+from sentry.mm.mapping import PROT_ALL, Mapping, page_align, page_up
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
 
@@ -56,7 +56,18 @@ SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NOHUGEPAGE: (VmFlag.NOHUGEPAGE, VmFlag.HUGEPAGE),
 }
 """Advice that only changes flags: what to set, what to clear."""
-HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT, mman.MADV_COLLAPSE})
+HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT})
+DISCARDS: Final = frozenset(
+    {
+        MADV_FREE,
+        MADV_DONTNEED,
+        MADV_DONTNEED_LOCKED,
+        MADV_REMOVE,
+        mman.MADV_DONTFORK,
+        mman.MADV_WIPEONFORK,
+    }
+)
+"""What mseal(2) forbids on memory that cannot be written: is_madv_discard()."""
 POISON: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE})
 ACTIONS: Final = frozenset(
     {
@@ -121,6 +132,8 @@ class Protection(Mapping):
             self.join_range(start, end)
 
     def _protect(self, vma: Vma, prot: int) -> None:
+        if vma.flags & VmFlag.SEALED:
+            raise EPERM("sealed")
         if prot & PROT_WRITE and not vma.flags & VmFlag.MAYWRITE:
             raise EACCES("the file is not open for writing")
         if prot & PROT_EXEC and not vma.flags & VmFlag.MAYEXEC:
@@ -180,6 +193,9 @@ class Protection(Mapping):
 
     def _advise(self, vma: Vma, start: int, end: int, advice: int) -> None:
         special = vma.flags & VmFlag.SPECIAL
+        read_only = not vma.prot & PROT_WRITE and vma.file is None and not vma.shared
+        if vma.flags & VmFlag.SEALED and read_only and advice in DISCARDS:
+            raise EPERM("sealed")
         if advice in SETTING:
             self._set_flags(vma, start, end, advice)
         elif advice in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE):
@@ -257,7 +273,7 @@ class Protection(Mapping):
             raise EINVAL("flags or address")
         if flags & MS_ASYNC and flags & MS_SYNC:
             raise EINVAL("MS_ASYNC and MS_SYNC")
-        end = addr + page_up(length)
+        end = addr + page_align(length)
         if end > 1 << 64:
             raise ENOMEM("range")
         files: dict[HostBacking, None] = {}
@@ -270,9 +286,38 @@ class Protection(Mapping):
                 raise EBUSY("locked")
             if vma.shared and isinstance(vma.backing, HostBacking) and flags & MS_SYNC:
                 files[vma.backing] = None
-        if hole or at < end:
+        if hole or at < end > addr:
             raise ENOMEM("a hole")
         return list(files)
+
+    # --- mseal
+
+    def mseal(self, addr: int, length: int) -> None:
+        """mseal(2): nothing of the range can be unmapped, moved or protected otherwise any more.
+
+        Raises: EINVAL, ENOMEM.
+        """
+        size = page_align(length)
+        if addr & PAGE_MASK or (length and not size) or addr + size > 1 << 64:
+            raise EINVAL("range")
+        end = addr + size
+        if end == addr:
+            return
+        self._check_whole(addr, end)
+        self._each(addr, end, self._seal)
+
+    def _check_whole(self, start: int, end: int) -> None:
+        at = start
+        for vma in self.vmas.overlapping(start, end):
+            if vma.start > at:
+                break
+            at = vma.end
+        if at < end:
+            raise ENOMEM("a hole")
+
+    @staticmethod
+    def _seal(vma: Vma) -> None:
+        vma.flags |= VmFlag.SEALED
 
     def mincore(self, addr: int, length: int) -> bytes:
         """mincore(2): one byte per page. Raises: EINVAL, ENOMEM."""
@@ -281,13 +326,7 @@ class Protection(Mapping):
         if addr > TASK_END or length > TASK_END - addr:
             raise ENOMEM("range")
         end = addr + page_up(length)
-        at = addr
-        for vma in self.vmas.overlapping(addr, end):
-            if vma.start > at:
-                break
-            at = vma.end
-        if at < end:
-            raise ENOMEM("not mapped")
+        self._check_whole(addr, end)
         return self.space.resident(addr, (end - addr) >> 12)
 
     # --- mlock
@@ -300,7 +339,7 @@ class Protection(Mapping):
         if not self.ipc_lock and not limit:
             raise EPERM("RLIMIT_MEMLOCK is 0")
         start = addr & ~PAGE_MASK
-        end = start + page_up(length + (addr & PAGE_MASK))
+        end = start + page_align(length + (addr & PAGE_MASK))
         already = sum(
             min(v.end, end) - max(v.start, start)
             for v in self.vmas.overlapping(start, end)
@@ -316,7 +355,7 @@ class Protection(Mapping):
     def munlock(self, addr: int, length: int) -> None:
         """munlock(2). Raises: EINVAL, ENOMEM."""
         start = addr & ~PAGE_MASK
-        end = start + page_up(length + (addr & PAGE_MASK))
+        end = start + page_align(length + (addr & PAGE_MASK))
         if end > TASK_END:
             raise ENOMEM("range")
         self._lock(start, end, 0)

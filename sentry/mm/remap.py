@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
-from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
-from sentry.mm.mapping import page_up
+from sentry.mm.mapping import MAX_OFFSET, page_up
 from sentry.mm.protect import Protection
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
 
@@ -31,6 +33,8 @@ class Remapping(Protection):
         vma = self.vmas.find(old)
         if vma is None:
             raise EFAULT("not mapped")
+        if vma.flags & VmFlag.SEALED:
+            raise EPERM("sealed")
         if not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and new_size <= old_size:
             if new_size < old_size:
                 if old + old_size > TASK_END:
@@ -75,6 +79,35 @@ class Remapping(Protection):
         if grow > 0:
             charge = vma.private_writable and not vma.flags & VmFlag.NORESERVE
             self._check_expand(grow, vma.private_writable, charge)
+
+    def remap_file_pages(self, start: int, size: int, prot: int, page: int) -> None:
+        """remap_file_pages(2): another part of the file in the place of this one. EINVAL."""
+        start &= ~PAGE_MASK
+        size &= ~PAGE_MASK
+        end = start + size
+        if prot or not start < end < 1 << 64 or page + (size >> 12) >= 1 << 64:
+            raise EINVAL("range")
+        vmas = self.vmas.overlapping(start, end)
+        first = self.vmas.find(start)
+        if first is None or not first.shared or first.backing is None:
+            raise EINVAL("not a shared mapping")
+        for before, vma in itertools.pairwise(vmas):
+            same = vma.file is first.file and vma.flags == first.flags
+            if vma.start != before.end or not same:
+                raise EINVAL("more than one mapping")
+        if vmas[-1].end < end:
+            raise EINVAL("more than the mapping")
+        if page << 12 > MAX_OFFSET - size:
+            raise EOVERFLOW("offset")
+        model = first.part(first.start, first.start + 4096)
+        model.start, model.end, model.offset = start, end, page << 12
+        self._mapped(model, 1)
+        try:
+            self.remove(start, end)
+            whole = self.insert(model)
+        finally:
+            self._mapped(model, -1)
+        self.populate_new(whole, start, end)
 
     def _extend(self, vma: Vma, old: int, old_size: int, new_size: int) -> bool:
         """Grow in place if the VMA ends here and what follows is free."""

@@ -171,9 +171,11 @@ _MNEMONICS = (
     (VmFlag.WIPEONFORK, b"wf"),
     (VmFlag.NORESERVE, b"nr"),
     (VmFlag.DONTDUMP, b"dd"),
+    (VmFlag.DROPPABLE, b"dp"),
     (VmFlag.HUGEPAGE, b"hg"),
     (VmFlag.NOHUGEPAGE, b"nh"),
     (VmFlag.MERGEABLE, b"mg"),
+    (VmFlag.SEALED, b"sl"),
 )
 
 

@@ -15,7 +15,7 @@ from sentry.mm.backing import HostBacking
 from sentry.mm.buffers import Segment, UserDest, UserSource
 from sentry.mm.layout import TASK_END
 from sentry.mm.remap import Remapping
-from sentry.mm.vma import Vma
+from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.memory import Bytes, Pinned
 
 MAX_RW_COUNT: Final = 0x7FFFF000
@@ -254,7 +254,8 @@ class UserMemory(Remapping):
             at = addr + done
             some = data[done : done + 4096 - (at & 0xFFF)]
             vma = self.vmas.find(at) if 0 <= at < TASK_END else None
-            if vma is None or (not vma.prot & 2 and vma.shared):
+            hidden = vma is not None and vma.flags & VmFlag.SECRET
+            if vma is None or hidden or (not vma.prot & 2 and vma.shared):
                 raise EFAULT(f"{at:#x}")
             if vma.prot & 2:
                 self.write(at, some)
@@ -279,6 +280,8 @@ class UserMemory(Remapping):
         while count > 0:
             some = min(count, 4096 - (addr & 0xFFF))
             vma = self.vmas.find(addr) if 0 <= addr < TASK_END else None
+            if vma is not None and vma.flags & VmFlag.SECRET:
+                raise EFAULT(f"{addr:#x}")
             if vma is None or vma.prot:
                 parts.append(self.read(addr, some))
             else:

@@ -46,12 +46,19 @@ class VmFlag:
     SPECIAL: Final = 65536
     """Made by the kernel ([vdso]): not changed by madvise, not counted as data."""
     HEAP: Final = 1 << 17
+    SEALED: Final = 1 << 18
+    """mseal(2)."""
+    DROPPABLE: Final = 1 << 19
+    SECRET: Final = 1 << 20
+    """memfd_secret(2): no other process sees it."""
 
 
 class Vma:
     """A mapping. `offset` is the byte of the backing that lies at `start`."""
 
-    __slots__ = ("backing", "end", "file", "flags", "name", "offset", "prot", "start", "windows")
+    __slots__ = (
+        "backing", "end", "file", "flags", "name", "offset", "policy", "prot", "start", "windows",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +79,8 @@ class Vma:
         self.offset = offset
         self.file = file
         self.name = name
+        self.policy: tuple[int, int] | None = None
+        """mbind(2): (mode, mask of nodes)."""
         self.windows: list[WindowRange] = []
         """Pieces of FILES windows that entries of this mapping point to."""
 
@@ -126,6 +135,7 @@ class Vma:
             self.file,
             self.name,
         )
+        copy.policy = self.policy
         copy.windows = list(self.windows)
         copy.hold()
         return copy
@@ -139,6 +149,7 @@ class Vma:
             and before.backing is self.backing
             and before.file is self.file
             and before.name == self.name
+            and before.policy == self.policy
             and (self.backing is None or before.file_offset(self.start) == self.offset)
             and not self.flags & VmFlag.SPECIAL
         )

@@ -27,7 +27,7 @@ from sentry.abi.mman import (
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EFAULT, EINVAL
 from sentry.fs.eventfd import EventFile
-from sentry.fs.memfd import memfd
+from sentry.fs.memfd import memfd, secret
 from sentry.fs.pipe.file import new_pipe
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, UInt
@@ -91,6 +91,17 @@ def sys_eventfd(task: Task, count: UInt) -> int:
 def sys_eventfd2(task: Task, count: UInt, flags: Int) -> int:
     """eventfd2(2)."""
     return eventfd(task, count, flags)
+
+
+@syscall(447)
+def sys_memfd_secret(task: Task, flags: UInt) -> int:
+    """memfd_secret(2): memory that only mappings of this file show."""
+    if flags & ~O_CLOEXEC:
+        raise EINVAL(f"flags {flags:#x}")
+    creds = task.creds
+    file = secret(task.kernel.vfs, Owner(creds.fsuid, creds.fsgid))
+    limit = task.rlimit(RLIMIT_NOFILE)
+    return task.files.install(file, limit, cloexec=bool(flags & O_CLOEXEC))
 
 
 @syscall(319)

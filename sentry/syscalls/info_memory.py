@@ -1,4 +1,4 @@
-"""Memory of other processes, and the one memory node: process_vm_readv(2), get_mempolicy(2)."""
+"""Memory of other processes: process_vm_readv(2), kcmp(2)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sentry.auth.ptrace import may_access
 from sentry.errors import EFAULT, EINVAL, EPERM, ESRCH
 from sentry.kernel.task import Task
+from sentry.mm.vma import VmFlag
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
+from sentry.syscalls.types import Addr, Int, Pid, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,12 +19,6 @@ IOV_MAX = 1024
 CHUNK = 65536
 MAX_COPY = 16 << 20
 """Bytes that one call moves: more would keep others waiting; a short count says so."""
-MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND, MPOL_INTERLEAVE, MPOL_LOCAL = range(5)
-MPOL_WEIGHTED_INTERLEAVE = 6
-MPOL_F_NODE, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED = 1, 2, 4
-MPOL_MODE_FLAGS = 0xE000
-MPOL_MF_VALID = 7
-MAX_NODES = 1024
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 divided by the golden ratio: an odd multiplier that mixes."""
 
@@ -87,6 +82,9 @@ def transfer(
         if done >= MAX_COPY:
             break
         try:
+            found = mm.vmas.find(theirs)
+            if found is not None and found.flags & VmFlag.SECRET:
+                raise EFAULT("secret memory")
             if write:
                 mm.write(theirs, task.mm.read(mine, count))
             else:
@@ -113,76 +111,6 @@ def sys_process_vm_writev(
 ) -> int:
     """process_vm_writev(2)."""
     return transfer(task, pid, (local, locals, remote, remotes), flags, True)
-
-
-def read_nodes(task: Task, mask: int, bits: int) -> int:
-    """get_nodes(): a mask of nodes; `bits` is one more than the highest."""
-    bits -= 1
-    if not mask or bits <= 0:
-        return 0
-    if bits > 4096 * 8:
-        raise EINVAL(f"{bits} nodes")
-    return int.from_bytes(task.mm.read(mask, (bits + 63) // 64 * 8), "little") & (1 << bits) - 1
-
-
-def check_policy(task: Task, mode: int, mask: int, bits: int) -> None:
-    """Only node 0 is there; what a policy asks for, it has. EINVAL, EFAULT."""
-    kind = mode & ~MPOL_MODE_FLAGS
-    nodes = read_nodes(task, mask, bits)
-    if kind > MPOL_WEIGHTED_INTERLEAVE or mode >> 16:
-        raise EINVAL(f"mode {mode:#x}")
-    if kind in (MPOL_DEFAULT, MPOL_LOCAL):
-        if nodes:
-            raise EINVAL("nodes for a policy without")
-    elif not nodes & 1 and (kind != MPOL_PREFERRED or nodes):
-        raise EINVAL(f"nodes {nodes:#x}")
-
-
-@syscall(239, partial="the policy is always MPOL_DEFAULT: there is one node")
-def sys_get_mempolicy(
-    task: Task, mode: Addr, mask: Addr, bits: Size, addr: Addr, flags: Size
-) -> None:
-    """get_mempolicy(2)."""
-    if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
-        raise EINVAL(f"flags {flags:#x}")
-    if mask and bits < 1:
-        raise EINVAL(f"{bits} nodes")
-    if flags & MPOL_F_MEMS_ALLOWED and flags & (MPOL_F_NODE | MPOL_F_ADDR):
-        raise EINVAL("MPOL_F_MEMS_ALLOWED with others")
-    if flags & MPOL_F_ADDR:
-        if task.mm.vmas.find(addr) is None:
-            raise EFAULT(f"{addr:#x}")
-    elif addr or flags & MPOL_F_NODE:
-        raise EINVAL("address without MPOL_F_ADDR")
-    if mode:
-        task.mm.write(mode, struct.pack("<i", MPOL_DEFAULT))
-    if mask:
-        found = 1 if flags & MPOL_F_MEMS_ALLOWED else 0
-        task.mm.write(mask, found.to_bytes((min(bits, MAX_NODES) + 63) // 64 * 8, "little"))
-
-
-@syscall(238, partial="checked and forgotten: there is one node")
-def sys_set_mempolicy(task: Task, mode: Int, mask: Addr, bits: Size) -> None:
-    """set_mempolicy(2)."""
-    check_policy(task, mode & 0xFFFFFFFF, mask, bits)
-
-
-@syscall(237, partial="checked and forgotten: there is one node")
-def sys_mbind(
-    task: Task, addr: Addr, length: Size, mode: Size, mask: Addr, bits: Size, flags: UInt
-) -> None:
-    """mbind(2)."""
-    check_policy(task, mode & 0xFFFFFFFF, mask, bits)
-    if flags & ~MPOL_MF_VALID or addr & 4095:
-        raise EINVAL(f"flags {flags:#x} address {addr:#x}")
-    end = addr + (length + 4095 & ~4095)
-    if end < addr:
-        raise EINVAL("length")
-    while addr < end:
-        vma = task.mm.vmas.find(addr)
-        if vma is None:
-            raise EFAULT(f"{addr:#x}")
-        addr = vma.end
 
 
 @syscall(312)

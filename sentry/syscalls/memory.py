@@ -173,6 +173,34 @@ def sys_munlockall(task: Task) -> None:
     task.mm.munlockall()
 
 
+@syscall(216)
+def sys_remap_file_pages(
+    task: Task, start: Addr, size: Size, prot: Prot, page: Size, flags: Size
+) -> None:
+    """remap_file_pages(2): since Linux 4.0 it makes a mapping of its own; flags are ignored."""
+    task.mm.remap_file_pages(start, size, prot, page)
+
+
+@syscall(462)
+def sys_mseal(task: Task, addr: Addr, length: Size, flags: Size) -> None:
+    """mseal(2)."""
+    if flags:
+        raise EINVAL(f"flags {flags:#x}")
+    task.mm.mseal(addr, length)
+
+
+@syscall(330, partial="no protection keys, as on a CPU without them")
+def sys_pkey_alloc(task: Task, flags: Size, rights: Size) -> None:
+    """pkey_alloc(2)."""
+    raise EINVAL("no protection keys")
+
+
+@syscall(331, partial="no protection keys, as on a CPU without them")
+def sys_pkey_free(task: Task, key: Int) -> None:
+    """pkey_free(2)."""
+    raise EINVAL("no protection keys")
+
+
 @syscall(329, partial="no protection keys: only the key -1, as on a CPU without them")
 def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
     """pkey_mprotect(2)."""

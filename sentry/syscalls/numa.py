@@ -1,0 +1,245 @@
+"""NUMA policies on a machine of one node: get_mempolicy(2), mbind(2), move_pages(2) and relatives.
+
+A policy is kept and shown; where memory comes from does not depend on it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from sentry.abi.capability import CAP_SYS_NICE
+from sentry.auth.ptrace import may_access
+from sentry.errors import (
+    EFAULT,
+    EINVAL,
+    ENODEV,
+    ENOENT,
+    EOPNOTSUPP,
+    EPERM,
+    ESRCH,
+)
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND, MPOL_INTERLEAVE, MPOL_LOCAL = range(5)
+MPOL_PREFERRED_MANY, MPOL_WEIGHTED_INTERLEAVE = 5, 6
+MPOL_F_NODE, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED = 1, 2, 4
+MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES = 1 << 13, 1 << 14, 1 << 15
+MPOL_MODE_FLAGS: Final = MPOL_F_NUMA_BALANCING | MPOL_F_RELATIVE_NODES | MPOL_F_STATIC_NODES
+MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 1, 2, 4
+MPOL_MF_VALID: Final = MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL
+MAX_NODES: Final = 1024
+MAX_PAGES: Final = 1 << 16
+"""Pages that one move_pages(2) looks at between two yields: its ceiling here."""
+Policy = tuple[int, int]
+"""(mode with its flags, mask of nodes)."""
+DEFAULT: Final[Policy] = (MPOL_DEFAULT, 0)
+
+
+def policies(task: Task) -> WeakKeyDictionary[Any, Policy]:
+    """The policies of threads that have set one."""
+    found: WeakKeyDictionary[Any, Policy] = task.kernel.services.setdefault(
+        "mempolicies", WeakKeyDictionary()
+    )
+    return found
+
+
+def read_nodes(task: Task, mask: int, bits: int) -> int:
+    """get_nodes(): a mask of nodes; `bits` is one more than the highest. EINVAL, EFAULT."""
+    bits -= 1
+    if not mask or bits <= 0:
+        return 0
+    if bits > 4096 * 8:
+        raise EINVAL(f"{bits} nodes")
+    found = int.from_bytes(task.mm.read(mask, (bits + 63) // 64 * 8), "little")
+    found &= (1 << bits) - 1
+    if found >> MAX_NODES:
+        raise EINVAL("more nodes than there can be")
+    return found
+
+
+def check_policy(task: Task, mode: int, mask: int, bits: int) -> Policy:
+    """sanitize_mpol_flags(), mpol_new(), mpol_set_nodemask(): only node 0 is there. EINVAL."""
+    kind, flags = mode & ~MPOL_MODE_FLAGS, mode & MPOL_MODE_FLAGS
+    if kind > MPOL_WEIGHTED_INTERLEAVE or mode >> 16:
+        raise EINVAL(f"mode {mode:#x}")
+    if flags & MPOL_F_STATIC_NODES and flags & MPOL_F_RELATIVE_NODES:
+        raise EINVAL("static and relative nodes")
+    if flags & MPOL_F_NUMA_BALANCING and kind not in (MPOL_BIND, MPOL_PREFERRED_MANY):
+        raise EINVAL("balancing")
+    nodes = read_nodes(task, mask, bits)
+    if kind == MPOL_DEFAULT:
+        if nodes or flags:
+            raise EINVAL("nodes for a policy without")
+        return DEFAULT
+    if kind == MPOL_LOCAL:
+        if nodes or flags:
+            raise EINVAL("nodes for a policy without")
+        return kind, 0
+    if kind == MPOL_PREFERRED and not nodes:
+        if flags & (MPOL_F_STATIC_NODES | MPOL_F_RELATIVE_NODES):
+            raise EINVAL("no nodes")
+        return MPOL_LOCAL, 0
+    if not nodes or (not nodes & 1 and not flags & MPOL_F_RELATIVE_NODES):
+        raise EINVAL(f"nodes {nodes:#x}")
+    return mode, 1
+
+
+@syscall(239)
+def sys_get_mempolicy(
+    task: Task, mode: Addr, mask: Addr, bits: Size, addr: Addr, flags: Size
+) -> None:
+    """get_mempolicy(2)."""
+    if mask and bits < 1:
+        raise EINVAL(f"{bits} nodes")
+    if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
+        raise EINVAL(f"flags {flags:#x}")
+    shown, nodes = policies(task).get(task, DEFAULT)
+    if flags & MPOL_F_MEMS_ALLOWED:
+        if flags & (MPOL_F_NODE | MPOL_F_ADDR):
+            raise EINVAL("MPOL_F_MEMS_ALLOWED with others")
+        shown, nodes = 0, 1
+    elif flags & MPOL_F_ADDR:
+        vma = task.mm.vmas.find(addr)
+        if vma is None:
+            raise EFAULT(f"{addr:#x}")
+        shown, nodes = vma.policy or DEFAULT
+        if flags & MPOL_F_NODE:
+            shown = 0
+    elif addr:
+        raise EINVAL("address without MPOL_F_ADDR")
+    elif flags & MPOL_F_NODE:
+        if shown & ~MPOL_MODE_FLAGS not in (MPOL_INTERLEAVE, MPOL_WEIGHTED_INTERLEAVE):
+            raise EINVAL("not interleaved")
+        shown = 0
+    if mode:
+        task.mm.write(mode, struct.pack("<i", shown))
+    if mask:
+        size = (min(bits - 1, MAX_NODES) + 63) // 64 * 8
+        task.mm.write(mask, nodes.to_bytes(max(size, 8), "little")[:size])
+
+
+@syscall(238)
+def sys_set_mempolicy(task: Task, mode: Int, mask: Addr, bits: Size) -> None:
+    """set_mempolicy(2)."""
+    policy = check_policy(task, mode & 0xFFFFFFFF, mask, bits)
+    if policy == DEFAULT:
+        policies(task).pop(task, None)
+    else:
+        policies(task)[task] = policy
+
+
+def page_range(start: int, length: int) -> int:
+    """The end of a range in whole pages. Raises: EINVAL."""
+    end = start + ((length + 4095 & ~4095) & 0xFFFFFFFFFFFFFFFF)
+    if start & 4095 or end >= 1 << 64:
+        raise EINVAL(f"range {start:#x} {length:#x}")
+    return end
+
+
+@syscall(237)
+def sys_mbind(
+    task: Task, addr: Addr, length: Size, mode: Size, mask: Addr, bits: Size, flags: UInt
+) -> None:
+    """mbind(2): do_mbind()."""
+    policy = check_policy(task, mode & 0xFFFFFFFF, mask, bits)
+    if flags & ~MPOL_MF_VALID:
+        raise EINVAL(f"flags {flags:#x}")
+    if flags & MPOL_MF_MOVE_ALL and not task.creds.has(CAP_SYS_NICE):
+        raise EPERM("MPOL_MF_MOVE_ALL")
+    end = page_range(addr, length)
+    if end == addr:
+        return
+    at, vmas = addr, task.mm.vmas.overlapping(addr, end)
+    for vma in vmas:
+        if vma.start > at and policy != DEFAULT:
+            raise EFAULT(f"{at:#x}")
+        at = vma.end
+    if not vmas or (at < end and policy != DEFAULT):
+        raise EFAULT(f"{at:#x}")
+    kept = None if policy == DEFAULT else policy
+    for vma in task.mm.isolate(addr, end):
+        vma.policy = kept
+    task.mm.join_range(addr, end)
+
+
+@syscall(450)
+def sys_set_mempolicy_home_node(
+    task: Task, start: Addr, length: Size, node: Size, flags: Size
+) -> None:
+    """set_mempolicy_home_node(2): checked; there is but one node to call home."""
+    if start & 4095 or flags or node:
+        raise EINVAL("start, flags or node")
+    end = page_range(start, length)
+    found = False
+    for vma in task.mm.vmas.overlapping(start, end):
+        if vma.policy is None:
+            continue
+        if vma.policy[0] & ~MPOL_MODE_FLAGS not in (MPOL_BIND, MPOL_PREFERRED_MANY):
+            raise EOPNOTSUPP("a policy without a home")
+        found = True
+    if not found and end > start:
+        raise ENOENT("no policy")
+
+
+def memory_of(task: Task, pid: int) -> Any:
+    """find_mm_struct(). Raises: ESRCH, EPERM."""
+    if pid == 0:
+        return task.mm
+    target = task.kernel.pids.tasks.get(pid)
+    if target is None or target.dead:
+        raise ESRCH(f"pid {pid}")
+    if target.group is not task.group and not may_access(
+        task.creds, target.creds, target.group.dumpable, real=True
+    ):
+        raise EPERM(f"memory of {pid}")
+    return target.mm
+
+
+@syscall(256)
+def sys_migrate_pages(task: Task, pid: Pid, bits: Size, old: Addr, new: Addr) -> int:
+    """migrate_pages(2): all pages are on node 0 and stay there."""
+    read_nodes(task, old, bits)
+    wanted = read_nodes(task, new, bits)
+    memory_of(task, pid)
+    if wanted & ~1 and not task.creds.has(CAP_SYS_NICE):
+        raise EPERM("nodes that the process may not use")
+    if not wanted & 1:
+        raise EINVAL("no such node")
+    return 0
+
+
+@syscall(279, partial="at most 65,536 pages a call")
+def sys_move_pages(
+    task: Task, pid: Pid, count: Size, pages: Addr, nodes: Addr, status: Addr, flags: Int
+) -> int:
+    """move_pages(2): says where pages are (node 0), and moves none."""
+    if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        raise EINVAL(f"flags {flags:#x}")
+    if flags & MPOL_MF_MOVE_ALL and not task.creds.has(CAP_SYS_NICE):
+        raise EPERM("MPOL_MF_MOVE_ALL")
+    mm = memory_of(task, pid)
+    if count > MAX_PAGES:
+        raise EINVAL("too many pages at once")
+    found = bytearray()
+    for i, (address,) in enumerate(struct.iter_unpack("<Q", task.mm.read(pages, 8 * count))):
+        if nodes:
+            (node,) = struct.unpack("<i", task.mm.read(nodes + 4 * i, 4))
+            if node != 0:
+                raise ENODEV(f"node {node}")
+        found += struct.pack("<i", where_is(mm, address))
+    if status or not nodes:
+        task.mm.write(status, bytes(found))
+    return 0
+
+
+def where_is(mm: Any, address: int) -> int:
+    """Node 0, -EFAULT where nothing is mapped, -ENOENT where no page is."""
+    if mm.vmas.find(address) is None:
+        return -EFAULT.number
+    return 0 if mm.space.resident(address & ~4095, 1)[0] & 1 else -ENOENT.number
