@@ -118,6 +118,9 @@ def _traced_report(tracee: Tracee, options: int) -> Report | None:
     if not keep:
         tracee.unreported = 0
     usage = usage_of(traced.group)
+    for member in traced.group.tasks:
+        if not member.dead:
+            usage.count(member)
     return Report(traced.tid, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
-from sentry.auth.ptrace import may_access
+from sentry.auth.ptrace import may_access, may_attach
 from sentry.errors import EFAULT, EINVAL, EPERM, ESRCH
 from sentry.kernel.task import Task
 from sentry.mm.vma import VmFlag
@@ -59,9 +59,7 @@ def other_memory(task: Task, pid: int) -> Any:
     target = task.kernel.pids.tasks.get(pid)
     if target is None or target.dead:
         raise ESRCH(f"pid {pid}")
-    if target.group is not task.group and not may_access(
-        task.creds, target.creds, target.group.dumpable, real=True
-    ):
+    if not may_attach(task, target, real=True):
         raise EPERM(f"memory of {pid}")
     return target.mm
 

@@ -187,9 +187,9 @@ def stack(view: View) -> str:
 
 @pid_file("syscall", 0o400, private=True)
 def syscall(view: View) -> str:
-    """Number, arguments, stack pointer, program counter of a sleeping task."""
+    """Number, arguments, stack pointer, program counter of a task that does not run."""
     task = view.subject.task
-    if task.dead or task.fiber is None or task is view.caller:
+    if task.dead or task is view.caller or (task.fiber is None and not task.stopped):
         return "running\n"
     regs = task.ctx.regs
     call = regs[Reg.ORIG_RAX]

@@ -18,8 +18,10 @@ def state(task: Any) -> str:
     """One letter: get_task_state(), fs/proc/array.c."""
     if task.dead:
         return "Z"
+    if task.trace is not None and task.trace.stop is not None:
+        return "t"
     if task.stopped:
-        return "t" if task.trace is not None and not task.group.stopping else "T"
+        return "T"
     fiber = task.fiber
     if fiber is None or not fiber.parked:
         return "R"
