@@ -163,14 +163,14 @@ def _leave_all_but(kept: int) -> None:
     os.chdir("/")
 
 
-_answers: list[RuntimeFailure] = []
-"""What `run` has said already: runsc/quick.py leaves it to the command line to report."""
+answers: list[RuntimeFailure] = []
+"""What `run` has said already to runsc/quick.py, which leaves it to the command line to report."""
 
 
 def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     """The command: what it exits with. Raises: RuntimeFailure with the code to exit with."""
-    if _answers:
-        raise _answers[0]
+    if answers:
+        raise answers.pop()
     try:
         return _run(root, wishes, warn)
     except RuntimeFailure as error:
@@ -179,7 +179,6 @@ def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         reason = (error.strerror or str(error)).lower()
         failure = RuntimeFailure(f"{error.filename}: {reason}" if error.filename else reason)
     failure.code = FAILED
-    _answers.append(failure)
     raise failure
 
 

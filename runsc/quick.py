@@ -110,7 +110,10 @@ def attempt(args: list[str]) -> int | None:
         return None
     try:
         return execution.run(os.path.abspath(root), wishes, _doubt)
-    except (Doubt, RuntimeFailure):
+    except Doubt:
+        return None
+    except RuntimeFailure as error:
+        execution.answers.append(error)
         return None
 
 

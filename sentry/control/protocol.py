@@ -137,11 +137,16 @@ class LineBuffer:
     """Cuts a stream of bytes into lines. Raises: ValueError at a line that is too long."""
 
     def __init__(self) -> None:
-        self._data = b""
+        self._data = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now."""
-        *lines, self._data = (self._data + data).split(b"\n")
+        *ends, rest = data.split(b"\n")
+        lines = []
+        for end in ends:
+            lines.append(bytes(self._data) + end)
+            self._data.clear()
+        self._data += rest
         if len(self._data) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
             raise ValueError("line too long")
         return lines

@@ -1,15 +1,46 @@
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from runsc.listener import connect, listen
-from sentry.control.protocol import Event, ProcessInfo, Reply, Request, decode, encode
-from sentry.control.server import ControlServer
-from sentry.errors import ESRCH
+from sentry.control.descriptors import close_all
+from sentry.control.protocol import (
+    MAX_LINE,
+    Event,
+    ExecProcess,
+    ProcessInfo,
+    Reply,
+    Request,
+    decode,
+    encode,
+)
+from sentry.control.server import Connection, ControlServer
+from sentry.errors import EBUSY, ESRCH
 from sentry.loop import HostOnly, Loop
+
+
+class Exec:
+    """A process that runs as long as the test says."""
+
+    def __init__(self, request: ExecProcess, fds: list[int], client: Connection) -> None:
+        self.request = request
+        self.fds = fds
+        self.client = client
+        self.signals: list[int] = []
+        self.abandoned = False
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        close_all(self.fds)
 
 
 class Kernel:
@@ -18,6 +49,21 @@ class Kernel:
     def __init__(self) -> None:
         self.killed: list[tuple[int, int, bool]] = []
         self.limits: tuple[int | None, int | None] = (None, None)
+        self.paused: list[Callable[[], object]] = []
+        self.execs: list[Exec] = []
+
+    def control_exec(self, request: ExecProcess, fds: list[int], client: Connection) -> Exec:
+        if request.args == (b"refused",):
+            close_all(fds)
+            raise EBUSY("no")
+        self.execs.append(Exec(request, fds, client))
+        return self.execs[-1]
+
+    def control_pause(self, done: Callable[[], object]) -> None:
+        self.paused.append(done)
+
+    def control_resume(self) -> None:
+        raise EBUSY("container not paused")
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         if pid == 99:
@@ -73,16 +119,122 @@ def test_errors_come_back_as_text(served: tuple[Loop, Kernel, socket.socket]) ->
     assert "unknown operation" in _ask(loop, sock, Request("reboot")).error
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b"\xff\n", b'{"op": 3}\n', b"x" * 70000])
+def _send_fds(sock: socket.socket, data: bytes, count: int) -> None:
+    """With so many descriptors of a pipe; none of them stays here."""
+    ends = os.pipe()
+    socket.send_fds(sock, [data], [ends[0]] * count)
+    close_all(ends)
+
+
+def _open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_exec_brings_descriptors_and_hears_of_the_end(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    process = ExecProcess((b"program", b"x" * 100_000), extra_env=(b"A=b",), terminal=True)
+    data = encode(Request("exec", process=process))
+    _send_fds(sock, data[:1], 3)
+    loop.turn()
+    assert kernel.execs == []
+    for at in range(1, len(data), 1 << 15):
+        sock.sendall(data[at : at + (1 << 15)])
+        loop.turn()
+
+    (made,) = kernel.execs
+    assert made.request == process
+    assert len(made.fds) == 3
+    assert all(os.get_inheritable(fd) is False for fd in made.fds)
+    made.client.started(12)
+    assert decode(sock.recv(1 << 16), Reply).pid == 12
+    assert _ask(loop, sock, Request("signal", signal=15)) == Reply()
+    assert made.signals == [15]
+    assert "one process" in _ask(loop, sock, Request("exec", process=ExecProcess((b"p",)))).error
+    made.client.ended(256)
+    event = decode(sock.recv(1 << 16), Event)
+    assert (event.event, event.status) == ("exited", 256)
+    assert _ask(loop, sock, Request("signal", signal=15)).error
+    close_all(made.fds)
+
+
+def test_process_of_a_client_that_goes_away_is_abandoned(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, encode(Request("exec", process=ExecProcess((b"p",)))), 3)
+    loop.turn()
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+
+    assert kernel.execs[0].abandoned
+    assert _open_descriptors() == before - 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(Request("state")),
+        encode(Request("exec", process=ExecProcess((b"refused",)))),
+        b"nonsense\n",
+        b'{"op":"exec","process":{"args":"x"}}\n',
+        b'{"op":"exec"}\n',
+    ],
+)
+def test_descriptors_without_a_use_do_not_stay(
+    served: tuple[Loop, Kernel, socket.socket], data: bytes
+) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, data, 200)
+    loop.turn()
+
+    assert _open_descriptors() <= before
+    assert decode(sock.recv(1 << 16).split(b"\n")[0], Reply).error
+    assert kernel.execs == []
+
+
+def test_descriptors_of_two_messages_end_the_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, _, sock = served
+    before = _open_descriptors()
+    for _ in range(2):
+        _send_fds(sock, b"{", 253)
+        loop.turn()
+
+    assert _open_descriptors() == before - 1
+    assert decode(sock.recv(1 << 16), Reply).error
+
+
+def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    sock.setblocking(False)
+    sock.send(encode(Request("pause")))
+    loop.turn()
+    with pytest.raises(BlockingIOError):
+        sock.recv(1 << 16)
+    kernel.paused[0]()
+
+    assert decode(sock.recv(1 << 16), Reply) == Reply()
+    assert _ask(loop, sock, Request("resume")).error == "container not paused"
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}\n", b"\xff\n", b'{"op": 3}\n', b"x" * (MAX_LINE + 2), b"x" * 5_000_000 + b"\n"]
+)
 def test_nonsense_ends_the_connection(
     served: tuple[Loop, Kernel, socket.socket], line: bytes
 ) -> None:
     loop, kernel, sock = served
 
     sock.setblocking(False)
-    assert sock.send(line) == len(line)
     received, closed = b"", False
     while not closed:
+        with suppress(BlockingIOError, BrokenPipeError):
+            line = line[sock.send(line) :]
         loop.call_soon(int)  # so that the turn does not wait
         loop.turn()
         try:
