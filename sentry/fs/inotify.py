@@ -58,6 +58,11 @@ class InodeWatch:
         if self.mask & IN_ONESHOT:
             self.owner.remove(self)
 
+    def unmounted(self) -> None:
+        """The file system is gone."""
+        self.owner.queue_event(self.wd, IN_UNMOUNT, 0, b"")
+        self.owner.remove(self)
+
     def removed(self) -> None:
         """The inode is gone."""
         self.owner.remove(self)
@@ -104,7 +109,7 @@ class InotifyFile(StreamFile):
         if inode.watches is None:
             inode.watches = Watches()
         inode.watches.items.append(watch)
-        inode.fs.watched += 1
+        inode.fs.watched.add(watch)
         self._vfs.inotify_watches += 1
         return watch.wd
 
@@ -117,7 +122,7 @@ class InotifyFile(StreamFile):
     def _unhook(self, watch: InodeWatch) -> None:
         del self.watches[watch.wd]
         inode = watch.inode
-        inode.fs.watched -= 1
+        inode.fs.watched.discard(watch)
         self._vfs.inotify_watches -= 1
         if inode.watches is not None:
             inode.watches.items.remove(watch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from sentry.abi.eventfd import IN_MODIFY
 from sentry.abi.fcntl import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_INSERT_RANGE,
@@ -16,6 +17,7 @@ from sentry.abi.fcntl import (
 from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, ESPIPE, ETXTBSY
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut
+from sentry.vfs.watches import tell
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -67,6 +69,8 @@ async def sys_fallocate(
     with file.held():
         async with inode.lock:
             await file.allocate(task, mode, offset, length)
+        if inode.fs.watched:
+            tell(file.location.dentry, IN_MODIFY)
 
 
 @syscall(74)

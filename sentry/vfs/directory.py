@@ -10,10 +10,12 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sentry.abi.eventfd import IN_ACCESS
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.errors import EINVAL, EISDIR, ENOENT
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
+from sentry.vfs.watches import tell
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -69,6 +71,8 @@ class DirectoryFile(FileDescription):
             self._listing = await self.inode.entries()
         if not self.location.mount.no_dir_atime:
             self.inode.accessed()
+        if self.inode.fs.watched:
+            tell(self.location.dentry, IN_ACCESS)
         position, listing = self.position, self._listing
         while position < len(listing) + 2:
             if position >= 2:

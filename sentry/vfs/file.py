@@ -19,7 +19,7 @@ from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, 
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno
-from sentry.vfs.watches import tell
+from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue, until
 
@@ -187,6 +187,7 @@ class FileDescription:
         """It was opened through a name: its mount and inode know until the last close."""
         self.counted = True
         self.location.mount.open_files += 1
+        self.inode.open_count += 1
         if self.writable and self.inode.is_regular:
             self.location.mount.writers += 1
             self.inode.write_count += 1
@@ -201,6 +202,7 @@ class FileDescription:
             inode.locks.release_description(self)
         if self.counted:
             self.location.mount.open_files -= 1
+            inode.open_count -= 1
             if self.writable and inode.is_regular:
                 self.location.mount.writers -= 1
                 inode.write_count -= 1
@@ -208,6 +210,8 @@ class FileDescription:
                 inode.read_count -= 1
             if inode.fs.watched and not self.flags & O_PATH:
                 tell(self.location.dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
+            if inode.watches is not None and not inode.open_count:
+                tell_if_gone(inode)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.locks import FileLocks
-    from sentry.vfs.watches import Watches
+    from sentry.vfs.watches import Watch, Watches
 
 
 class NeedsIO(Exception):
@@ -121,13 +121,13 @@ class FileSystem:
     """The instance itself cannot be written (EROFS), whatever a mount says."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
-    watched: int = 0
-    """How many inotify watches there are on its inodes: nobody is told while it is 0."""
 
     def __init__(self, dev: int, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.dev = dev
         """st_dev."""
         self.now_ns = now_ns
+        self.watched: set[Watch] = set()
+        """The watches on its inodes: nobody is told while there are none."""
         self.source = self.name
         """The first field of /proc/mounts."""
 
@@ -164,6 +164,7 @@ class Inode:
         "lock",
         "locks",
         "mode",
+        "open_count",
         "rdev",
         "read_count",
         "uid",
@@ -189,6 +190,8 @@ class Inode:
         """The socket bound to this name (AF_UNIX)."""
         self.write_count = 0
         """i_writecount: descriptions open for writing; negative while programs run from it."""
+        self.open_count = 0
+        """Descriptions of it, O_PATH ones too: while there are any, the inode is not gone."""
         self.read_count = 0
         """i_readcount: descriptions open for reading alone, for leases."""
 

@@ -25,6 +25,7 @@ from sentry.abi.mount import (
 from sentry.errors import EBUSY, EINVAL, ENOSPC, EROFS
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.watches import tell_unmounted
 
 if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
@@ -221,6 +222,7 @@ class MountNamespace:
 
     def _gone(self, fs: FileSystem) -> None:
         if not any(m.fs is fs for m in self._mounts.values()):
+            tell_unmounted(fs)
             fs.shutdown()
 
     def copy_tree(

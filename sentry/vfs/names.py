@@ -14,7 +14,6 @@ from sentry.abi.eventfd import (
     IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,
-    IN_DELETE_SELF,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
     IN_MOVED_TO,
@@ -39,7 +38,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.walk import Walk, child_of, resolve_parent
-from sentry.vfs.watches import tell, tell_child, tell_self
+from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
 
 SPECIAL: Final = (b"", b".", b"..")
 """Last components that are no name."""
@@ -138,9 +137,13 @@ async def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
         if inode.is_dir:
             raise EPERM("a directory")
         links = (inode.stat_cached() or await inode.stat()).nlink
+        linkable = caller.kernel.vfs.linkable
+        if not links and inode not in linkable:
+            raise ENOENT("the file has no name any more")
         if links >= MAX_LINKS:
             raise EMLINK(f"{links} links")
         await parent.inode.link(walk.last, inode)
+        linkable.discard(inode)
         tell_child(parent.inode, IN_CREATE, walk.last)
         tell_self(inode, IN_ATTRIB)
 
@@ -209,13 +212,9 @@ def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
     """inotify of a removed name: the child hears, too, if it was its last one."""
     tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
     if child.watches is not None:
-        attributes = child.stat_cached()
-        if attributes is None or attributes.nlink == 0 or child.is_dir:
-            tell_self(child, IN_DELETE_SELF)
-            for watch in list(child.watches.items):
-                watch.removed()
-        else:
+        if not child.is_dir:
             tell_self(child, IN_ATTRIB)
+        tell_if_gone(child)
 
 
 async def rename(
@@ -339,8 +338,11 @@ def _moved(
     tell_child(to_dir.inode, IN_MOVED_TO, new_name, is_dir=is_dir, cookie=cookie)
     tell_self(moved.inode, IN_MOVE_SELF)
     if replaced is not None and not flags & RENAME_EXCHANGE:
-        tell(replaced, IN_ATTRIB)
-        tell_self(replaced.inode, IN_DELETE_SELF)
-        if replaced.inode.watches is not None:
-            for watch in list(replaced.inode.watches.items):
-                watch.removed()
+        tell_self(replaced.inode, IN_ATTRIB)
+        tell_if_gone(replaced.inode)
+    elif replaced is not None:
+        cookie = caller.kernel.vfs.new_cookie()
+        is_dir = replaced.inode.is_dir
+        tell_child(to_dir.inode, IN_MOVED_FROM, new_name, is_dir=is_dir, cookie=cookie)
+        tell_child(from_dir.inode, IN_MOVED_TO, old_name, is_dir=is_dir, cookie=cookie)
+        tell_self(replaced.inode, IN_MOVE_SELF)

@@ -165,7 +165,7 @@ class DirectoryNotice:
         if inode.watches is None:
             inode.watches = Watches()
         inode.watches.items.append(self)
-        inode.fs.watched += 1
+        inode.fs.watched.add(self)
 
     def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None:
         """One event; without DN_MULTISHOT it is the last."""
@@ -175,6 +175,10 @@ class DirectoryNotice:
         if not self.wanted & DN_MULTISHOT:
             self.removed()
 
+    def unmounted(self) -> None:
+        """The file system is gone."""
+        self.removed()
+
     def removed(self) -> None:
         """Stop listening."""
         inode = self._inode
@@ -182,7 +186,7 @@ class DirectoryNotice:
             self.file.dnotify = None
         if inode.watches is not None and self in inode.watches.items:
             inode.watches.items.remove(self)
-            inode.fs.watched -= 1
+            inode.fs.watched.discard(self)
             if not inode.watches.items:
                 inode.watches = None
 

@@ -171,6 +171,8 @@ async def open_location(
     file.flags &= ~O_NOCTTY
     file.creds = caller.creds
     file.count()
+    if inode.fs.watched:
+        tell(location.dentry, IN_OPEN)
     if truncate:
         try:
             await truncate_inode(caller, location, 0)
@@ -178,8 +180,6 @@ async def open_location(
             file.incref().decref()
             raise
         tell(location.dentry, IN_MODIFY)
-    if inode.fs.watched:
-        tell(location.dentry, IN_OPEN)
     return file
 
 
@@ -315,6 +315,8 @@ async def _open_tmpfile(
     mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode & ~caller.fs.umask)
     linkable = not how.flags & O_EXCL
     inode = await at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
+    if linkable:
+        caller.kernel.vfs.linkable.add(inode)
     dentry = Dentry(at.dentry, b"#%d" % inode.ino, inode)
     dentry.unlinked = True
     flags = how.flags & ~(O_TMPFILE | O_EXCL | O_DIRECTORY)

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, DentryCache, Location
@@ -75,6 +76,8 @@ class Vfs:
         """Mounts that no tree shows, by their purpose."""
         self.terminal: Any = None
         """The open file of the donated terminal, for /dev/tty."""
+        self.linkable: WeakSet[Inode] = WeakSet()
+        """Files of O_TMPFILE that may still get a name."""
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sentry.abi.eventfd import IN_ISDIR
+from sentry.abi.eventfd import IN_DELETE_SELF, IN_ISDIR
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
-    from sentry.vfs.interface import Inode
+    from sentry.vfs.interface import FileSystem, Inode
 
 
 class Watch(Protocol):
@@ -22,6 +22,7 @@ class Watch(Protocol):
 
     def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None: ...
     def removed(self) -> None: ...
+    def unmounted(self) -> None: ...
 
 
 class Watches:
@@ -56,6 +57,24 @@ def tell_child(
     """A name of a directory was made, removed or moved."""
     if directory.watches is not None:
         directory.watches.tell(mask | (IN_ISDIR if is_dir else 0), cookie, name)
+
+
+def tell_if_gone(inode: Inode) -> None:
+    """Without a name and closed everywhere: IN_DELETE_SELF, and its watches end."""
+    if inode.watches is None or inode.open_count:
+        return
+    attributes = inode.stat_cached()
+    if attributes is not None and attributes.nlink:
+        return
+    inode.watches.tell(IN_DELETE_SELF)
+    for watch in list(inode.watches.items) if inode.watches is not None else ():
+        watch.removed()
+
+
+def tell_unmounted(fs: FileSystem) -> None:
+    """The file system is gone, and with it what was watched."""
+    for watch in list(fs.watched):
+        watch.unmounted()
 
 
 def tell_self(inode: Inode, mask: int) -> None:
