@@ -1,0 +1,206 @@
+"""cgroups, limits, `update`: on this machine's own hierarchies, and what the program sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runsc.cgroups import hierarchies
+from runsc.cgroups.cgroup import Cgroup, at
+from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.client import Client, wait_for_end
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+
+
+@pytest.fixture
+def path() -> Iterator[str]:
+    """A cgroup of this test, in no tree of anybody else's."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    made = f"/runsc-test-{uuid.uuid4().hex[:8]}/pod/c"
+    cgroup = _host(made)
+    if not cgroup.record.made or "memory" not in cgroup.record.controllers:
+        pytest.skip("no cgroups with a memory controller here")
+    yield made
+    assert _host(made).record.made == cgroup.record.made, "something is left"
+
+
+def _host(path: str) -> Cgroup:
+    return at(path, "c", hierarchies.read())
+
+
+@pytest.fixture
+def client(bundle: Bundle, platform: str) -> Client:
+    return Client(bundle, platform)
+
+
+def _limit(bundle: Bundle, path: str, resources: dict[str, object]) -> None:
+    bundle.document["linux"]["cgroupsPath"] = path
+    bundle.document["linux"]["resources"] = resources
+
+
+def _value(path: str, controller: str, v1: str, v2: str) -> str:
+    """A file of the container's cgroup, under the name of the version that is there."""
+    directory = _host(path).directory(controller)
+    assert directory is not None
+    name = v2 if os.path.exists(os.path.join(directory, v2)) else v1
+    return Path(directory, name).read_text().strip()
+
+
+def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) -> None:
+    resources = {
+        "memory": {"limit": 256 * MIB},
+        "cpu": {"quota": 50_000, "period": 100_000},
+        "pids": {"limit": 6},
+    }
+    _limit(client.bundle, path, resources)
+    client.bundle.args("sh", "-c", "while :; do sleep 1; done")
+
+    pid = client.create("c", "--detach", command="run")
+
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+    assert _host(path).processes() == {pid, state["goferPid"]}
+    memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
+    assert memory == str(256 * MIB)
+    assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+    assert _value(path, "pids", "pids.max", "pids.max") == "max"
+    client.ok("delete", "--force", "c")
+
+
+def test_program_sees_the_limits(client: Client, path: str) -> None:
+    _limit(
+        client.bundle,
+        path,
+        {"memory": {"limit": 256 * MIB}, "cpu": {"cpus": "0"}, "pids": {"limit": 4}},
+    )
+    client.bundle.args(
+        "sh",
+        "-c",
+        "grep MemTotal /proc/meminfo; grep -c ^processor /proc/cpuinfo;"
+        " sleep 1000 & sleep 1000 & sleep 1000 & sleep 1000 & echo not reached",
+    )
+
+    result = client.bundle.run(client.flags[3].partition("=")[2])
+
+    total, processors = result.stdout.splitlines()[:2]
+    assert 128 * 1024 < int(total.split()[1]) < 256 * 1024
+    assert processors == "1"
+    assert "not reached" not in result.stdout
+    assert "fork: Resource temporarily unavailable" in result.stderr
+
+
+@pytest.mark.kvm
+def test_program_that_wants_too_much_is_killed_and_the_sandbox_is_not(
+    bundle: Bundle, path: str
+) -> None:
+    _limit(bundle, path, {"memory": {"limit": 160 * MIB}})
+    bundle.args("sh", "-c", "dd if=/dev/zero of=/dev/null bs=300M count=1; echo $?; echo alive")
+
+    result = bundle.run()
+
+    assert result.stdout.splitlines()[-1] == "alive"
+    assert result.stdout.splitlines()[0] != "0"
+
+
+def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
+    _limit(client.bundle, path, {"memory": {"limit": 256 * MIB}, "pids": {"limit": 2}})
+    client.bundle.args("sleep", "1000")
+    pidfd = os.pidfd_open(client.create("c"))
+    document = json.dumps({"memory": {"limit": 200 * MIB}, "cpu": {"shares": 512}})
+
+    done = subprocess.run(
+        client.command("update", "--resources=-", "c"),
+        input=document,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0
+    limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
+    assert limit == str(200 * MIB)
+    assert _value(path, "cpu", "cpu.shares", "cpu.weight") in ("512", "20")
+    client.ok("update", "--memory=180m", "--memory-swap=-1", "--pids-limit=20", "c")
+    limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
+    assert limit == str(180 * MIB)
+
+    client.ok("start", "c")
+    client.ok("kill", "c", "KILL")
+    wait_for_end(pidfd)
+    assert client.error("update", "--pids-limit=3", "c") == "cannot update a stopped container"
+    client.ok("delete", "c")
+
+
+def test_pids_limit_rises_for_a_program_that_waits_for_it(client: Client, path: str) -> None:
+    _limit(client.bundle, path, {"pids": {"limit": 1}})
+    client.bundle.args(
+        "sh", "-c", "trap 'sleep 0 && echo more; exit' USR1; echo on; while :; do :; done"
+    )
+    pidfd = os.pidfd_open(client.create("c", "--detach", command="run"))
+    while "on" not in client.output("c"):
+        os.sched_yield()
+
+    client.ok("update", "--pids-limit=2", "c")
+    client.ok("kill", "c", "USR1")
+
+    wait_for_end(pidfd)
+    assert "more" in client.output("c")
+    client.ok("delete", "c")
+
+
+def test_update_of_a_container_without_cgroup_makes_one(client: Client) -> None:
+    if os.geteuid() != 0 or "memory" not in _host("/x").record.controllers:
+        pytest.skip("needs root and a memory controller")
+    client.bundle.args("sleep", "1000")
+    pid = client.create("c", "--detach", command="run")
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+    assert "cgroups" not in state
+
+    client.ok("update", "--memory=1g", "c")
+
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+    directory = state["cgroups"]["directories"].get("memory") or state["cgroups"]["directories"][""]
+    assert str(pid) in Path(directory, "cgroup.procs").read_text().split()
+    client.ok("delete", "--force", "c")
+    assert not os.path.exists(directory)
+
+
+@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+def test_killed_processes_leave_no_cgroup_after_delete(
+    client: Client, path: str, victim: str
+) -> None:
+    _limit(client.bundle, path, {"memory": {"limit": 256 * MIB}})
+    client.bundle.args("sleep", "1000")
+    pidfd = os.pidfd_open(client.create("c", "--detach", command="run"))
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+
+    os.kill(state[victim], signal.SIGKILL)
+
+    wait_for_end(pidfd)
+    client.ok("delete", "--force", "c")
+
+
+def test_value_that_the_kernel_refuses_ends_creation(client: Client, path: str) -> None:
+    _limit(client.bundle, path, {"cpu": {"cpus": "9000"}})
+    client.bundle.args("true")
+
+    error = client.error("create", f"--bundle={client.bundle.write()}", "c")
+
+    assert error.startswith('runsc create failed: failed to write "9000": write /')
+    assert client.remains() == []
+
+
+def test_value_of_a_wrong_type_is_refused_with_its_path(client: Client) -> None:
+    _limit(client.bundle, "/c", {"memory": {"limit": "much"}})
+
+    error = client.error("create", f"--bundle={client.bundle.write()}", "c")
+
+    assert "$.linux.resources.memory.limit" in error

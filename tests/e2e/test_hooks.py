@@ -1,0 +1,101 @@
+"""Hooks of a bundle, as the caller sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.bundle import Bundle
+from tests.e2e.client import Client
+
+
+@pytest.fixture
+def client(bundle: Bundle, platform: str) -> Client:
+    return Client(bundle, platform)
+
+
+def _hook(script: str) -> dict[str, Any]:
+    return {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]}
+
+
+def test_hooks_run_in_their_order_with_the_state_of_that_moment(
+    client: Client, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    phases = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
+    client.bundle.document["hooks"] = {
+        phase: [_hook(f"echo {phase} $(cat) >> {log}")] for phase in phases
+    }
+    client.bundle.args("sh", "-c", "echo hello")
+
+    pid = client.create("c")
+    created = [line.partition(" ") for line in log.read_text().splitlines()]
+    client.ok("start", "c")
+    client.ok("delete", "--force", "c")
+
+    assert [phase for phase, _, _ in created] == phases[:3]
+    states = dict(
+        (phase, json.loads(state))
+        for phase, _, state in (line.partition(" ") for line in log.read_text().splitlines())
+    )
+    assert list(states) == phases
+    assert {state["id"] for state in states.values()} == {"c"}
+    assert {state["bundle"] for state in states.values()} == {str(client.bundle.path)}
+    assert states["createRuntime"]["pid"] == pid
+    words = [states[phase]["status"] for phase in phases]
+    assert words == ["creating", "creating", "creating", "running", "stopped"]
+    assert "pid" not in states["poststop"]
+
+
+@pytest.mark.parametrize("phase", ["prestart", "createRuntime", "createContainer"])
+def test_failing_hook_ends_creation(client: Client, phase: str) -> None:
+    client.bundle.document["hooks"] = {phase: [_hook("echo out; echo err >&2; exit 3")]}
+    client.bundle.args("echo", "never")
+
+    error = client.error("create", f"--bundle={client.bundle.write()}", "c")
+
+    where = f"error running {phase} hook #0: exit status 3, stdout: out\n, stderr: err\n"
+    assert error.endswith(where)
+    assert client.remains() == []
+
+
+@pytest.mark.root
+def test_mount_of_a_create_container_hook_is_seen_inside_only(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    root = tmp_path / "root"
+    for name in ("bin", "proc", "dev", "sys", "data"):
+        (root / name).mkdir(parents=True)
+    (root / "bin" / "busybox").write_bytes((bundle.rootfs / "bin" / "busybox").read_bytes())
+    (root / "bin" / "busybox").chmod(0o755)
+    bundle.document["root"]["path"] = str(root)
+    script = f"mount -t tmpfs hook {root}/data && echo from the hook > {root}/data/file"
+    bundle.document["hooks"] = {"createContainer": [_hook(script)]}
+    bundle.args("/bin/busybox", "cat", "/data/file")
+
+    assert bundle.run().stdout == "from the hook\n"
+    assert list((root / "data").iterdir()) == []
+
+
+def test_poststart_and_poststop_only_warn(client: Client) -> None:
+    client.bundle.document["hooks"] = {
+        "poststart": [_hook("exit 4")],
+        "poststop": [_hook("exit 5")],
+    }
+    client.bundle.args("true")
+
+    client.create("c")
+    client.ok("start", "c")
+    client.ok("delete", "--force", "c")
+
+    messages = [json.loads(line) for line in client.log.read_text().splitlines()]
+    assert [(entry["level"], entry["msg"]) for entry in messages] == [
+        ("warning", "error running poststart hook #0: exit status 4, stdout: , stderr: "),
+        ("warning", "error running poststop hook #0: exit status 5, stdout: , stderr: "),
+    ]
