@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def client(bundle: Bundle, platform: str) -> Client:
     return Client(bundle, platform)
 
 
-def _limit(bundle: Bundle, path: str, resources: dict[str, object]) -> None:
+def _limit(bundle: Bundle, path: str, resources: Mapping[str, object]) -> None:
     bundle.document["linux"]["cgroupsPath"] = path
     bundle.document["linux"]["resources"] = resources
 
@@ -164,12 +164,14 @@ def test_update_of_a_container_without_cgroup_makes_one(client: Client) -> None:
     state = json.loads((client.root / "c" / "state.json").read_bytes())
     assert "cgroups" not in state
 
-    client.ok("update", "--memory=1g", "c")
-
-    state = json.loads((client.root / "c" / "state.json").read_bytes())
-    directory = state["cgroups"]["directories"].get("memory") or state["cgroups"]["directories"][""]
-    assert str(pid) in Path(directory, "cgroup.procs").read_text().split()
-    client.ok("delete", "--force", "c")
+    try:
+        client.ok("update", "--memory=1g", "c")
+        state = json.loads((client.root / "c" / "state.json").read_bytes())
+        directories = state["cgroups"]["directories"]
+        directory = directories.get("memory") or directories[""]
+        assert str(pid) in Path(directory, "cgroup.procs").read_text().split()
+    finally:
+        client.ok("delete", "--force", "c")
     assert not os.path.exists(directory)
 
 

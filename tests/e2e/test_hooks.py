@@ -38,10 +38,10 @@ def test_hooks_run_in_their_order_with_the_state_of_that_moment(
     client.ok("delete", "--force", "c")
 
     assert [phase for phase, _, _ in created] == phases[:3]
-    states = dict(
-        (phase, json.loads(state))
+    states = {
+        phase: json.loads(state)
         for phase, _, state in (line.partition(" ") for line in log.read_text().splitlines())
-    )
+    }
     assert list(states) == phases
     assert {state["id"] for state in states.values()} == {"c"}
     assert {state["bundle"] for state in states.values()} == {str(client.bundle.path)}
