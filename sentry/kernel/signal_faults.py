@@ -95,8 +95,12 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     if vector == DE:
         info = SigInfo.fault(SIGFPE, FPE_INTDIV, rip)
     elif vector == DB:
-        # not of a single step: the instruction icebp
-        code = TRAP_TRACE if regs[Reg.RFLAGS] & EFLAGS_TF else TRAP_BRKPT
+        if not regs[Reg.RFLAGS] & EFLAGS_TF:
+            code = TRAP_BRKPT  # not of a single step: the instruction icebp
+        elif task.trace is None:
+            code = TRAP_TRACE
+        elif not (code := task.trace.stepped(task)):
+            return
         info = SigInfo.fault(SIGTRAP, code, rip)
     elif vector == BP:
         info = SigInfo.kernel(SIGTRAP)

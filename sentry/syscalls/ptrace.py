@@ -53,7 +53,7 @@ GO_ON: Final = {
 """What calls do, and whether each instruction traps."""
 
 
-@syscall(101, partial="no debug registers, no PTRACE_SINGLEBLOCK")
+@syscall(101, partial="no PTRACE_SINGLEBLOCK; debug registers cannot watch reads")
 def sys_ptrace(task: Task, request: Request, pid: Pid, addr: Addr, data: Addr) -> int | None:
     """ptrace(2). What the C library returns of PTRACE_PEEK* the call itself stores at `data`."""
     if request == PTRACE_TRACEME:

@@ -162,11 +162,12 @@ def test_gdb_shows_where_a_program_crashed(tmp_path: Path) -> None:
     assert "in main (argc=2" in said
 
 
-def test_gdb_watches_a_variable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hardware", [0, 1])
+def test_gdb_watches_a_variable(hardware: int, tmp_path: Path) -> None:
     said = gdb(
         compiled(WATCHED, tmp_path),
-        "set can-use-hw-watchpoints 0", "break main", "run", "watch total", "continue", "continue",
-        "print total", "call (int)main()", "delete", "kill",
+        f"set can-use-hw-watchpoints {hardware}", "break main", "run", "watch total", "continue", "continue",
+        "print total", "delete", "kill",
     )  # fmt: skip
 
     assert "Old value = 0\nNew value = 1" in said

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.elf import NT_PRFPREG, NT_PRSTATUS, NT_X86_XSTATE
 from sentry.errors import EFAULT, EINVAL, EIO
-from sentry.kernel.ptrace.debug_registers import debug_register, set_debug_register
 from sentry.platform.interface import NUM_REGS, Reg
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def peek_user(task: Task, offset: int) -> int:
     if offset < REGS_SIZE:
         return int(task.ctx.regs[offset // WORD])
     if DEBUGREG_AT <= offset < DEBUGREG_END:
-        return debug_register(task, (offset - DEBUGREG_AT) // WORD)
+        return int(task.trace.debug.get((offset - DEBUGREG_AT) // WORD))
     return 0
 
 
@@ -165,7 +164,7 @@ def poke_user(task: Task, offset: int, value: int) -> None:
     if offset < REGS_SIZE:
         put_reg(task, offset // WORD, value)
     elif DEBUGREG_AT <= offset < DEBUGREG_END:
-        set_debug_register(task, (offset - DEBUGREG_AT) // WORD, value)
+        task.trace.debug.put(task, (offset - DEBUGREG_AT) // WORD, value)
     else:
         raise EIO(f"offset {offset}")
 

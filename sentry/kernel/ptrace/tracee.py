@@ -32,10 +32,13 @@ from sentry.abi.signal import (
     SIGSTOP,
     SIGTRAP,
     TRAP_BRKPT,
+    TRAP_HWBKPT,
+    TRAP_TRACE,
 )
 from sentry.errors import EAGAIN, ENOSYS
 from sentry.kernel import signal_faults, signal_send, task_exit, task_signals, task_stops
 from sentry.kernel.ptrace import links, restart
+from sentry.kernel.ptrace.debug_registers import DR6_STEP, DebugRegisters
 from sentry.kernel.signals import SIG_IGN, Queued, SigInfo
 from sentry.kernel.task import GONE
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
@@ -116,8 +119,7 @@ class Tracee:
         self.status = 0
         self.usage: Usage | None = None
         self.queue = WaitQueue()
-        self.debug = [0] * 8
-        """What PTRACE_POKEUSER left in u_debugreg."""
+        self.debug = DebugRegisters()
 
     def __repr__(self) -> str:
         return f"<{self.task!r} traced by {self.tracer.tid}>"
@@ -144,6 +146,26 @@ class Tracee:
             self.task.ctx.regs[Reg.RFLAGS] &= ~EFLAGS_TF
             self.forced_tf = False
 
+    def _set_step(self) -> None:
+        regs = self.task.ctx.regs
+        if not regs[Reg.RFLAGS] & EFLAGS_TF:
+            regs[Reg.RFLAGS] |= EFLAGS_TF
+            self.forced_tf = True
+
+    def arm(self) -> None:
+        """With breakpoints in debug registers the task is always stepped, if it is traced still."""
+        if self.debug.armed and self.task.trace is self:
+            self._set_step()
+
+    def stepped(self, task: Task) -> int:
+        """A debug exception: the si_code of its SIGTRAP, or 0 if it was only for us."""
+        hit = self.debug.look(task)
+        ours = self.forced_tf and not self.stepping
+        self.debug.status = hit | (0 if ours else DR6_STEP)
+        if ours:
+            return TRAP_HWBKPT if hit else 0
+        return TRAP_TRACE
+
     def tell_tracer(self, why: int, status: int) -> None:
         """do_notify_parent_cldstop(): SIGCHLD unless it is not wanted; wake the tracer's wait."""
         group, task = self.tracer.group, self.task
@@ -167,12 +189,12 @@ class Tracee:
         self.stop = None
         self.unreported = 0
         self.listening = False
-        regs = task.ctx.regs
         if not stop.in_call:
             restart.take(task)
-        if self.stepping and not regs[Reg.RFLAGS] & EFLAGS_TF:
-            regs[Reg.RFLAGS] |= EFLAGS_TF
-            self.forced_tf = True
+        if self.stepping:
+            self._set_step()
+        self.debug.look(task)  # what the tracer stored does not trap
+        self.arm()
         go_on = stop.go_on
         if go_on is None:
             self.queue.notify()
@@ -218,6 +240,7 @@ class Tracee:
     def handler_entered(self) -> bool:
         """A frame was pushed: a task that is stepped stops at the handler's first instruction."""
         if not self.stepping:
+            self.arm()
             return False
         info = SigInfo(SIGTRAP, SIGTRAP, _pid_uid(self.task))
         return self.begin(Stop(SIGTRAP, info, self._go_on_with_signal))
@@ -331,6 +354,9 @@ class Tracee:
 
     def call_left(self, task: Task) -> bool:
         """syscall-exit-stop. False: the task goes on. syscall_exit_work()."""
+        if self.debug.armed:
+            self.debug.look(task)  # what the kernel itself stores does not trap
+            self.arm()
         if self.mode == SYSCALL:
             self.message = PTRACE_EVENTMSG_SYSCALL_EXIT
             return self.begin(self._call_stop(self._go_on_with_signal, False))
@@ -402,6 +428,7 @@ class Tracee:
 
     async def execed(self, old_tid: int) -> None:
         """PTRACE_EVENT_EXEC, or the SIGTRAP of old for a task that was not seized."""
+        self.debug.clear()
         if self.wants(PTRACE_EVENT_EXEC):
             await self.event(PTRACE_EVENT_EXEC, old_tid)
         elif not self.seized:
