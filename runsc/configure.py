@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from kvm.binding import lib
 from runsc import console
@@ -12,6 +13,9 @@ from runsc.convert import Container
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.config import SandboxConfig
+
+if TYPE_CHECKING:
+    from runsc.cgroups.resources import Resources
 
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
@@ -85,7 +89,7 @@ def make_config(
     flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
 ) -> SandboxConfig:
     """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
-    cpus, memory, pids = _limits(flags, container)
+    limits = _limits(flags, container.resources)
     log_fd = _log_fd(flags, wishes.detach)
     stdio = (0, 1, 2)
     if wishes.console_socket:
@@ -106,9 +110,10 @@ def make_config(
         platform=flags.platform,
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
-        memory_limit=memory,
-        pids_limit=pids,
-        cpus=cpus,
+        memory_limit=limits.memory,
+        pids_limit=limits.pids,
+        cpu_quota=limits.cpu_quota,
+        cpus=limits.cpus,
         await_start=wishes.detach,
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
@@ -119,15 +124,23 @@ def make_config(
     )
 
 
-def _limits(flags: Globals, container: Container) -> tuple[int, int, int]:
-    """What the container has of CPUs, of memory and of tasks (0: any number)."""
+class _Limits(NamedTuple):
+    """What the container has of CPUs, memory and tasks (0: any number)."""
+
+    cpus: int
+    memory: int
+    pids: int = 0
+    cpu_quota: tuple[int, int] = (0, 100_000)
+
+
+def _limits(flags: Globals, resources: Resources | None) -> _Limits:
     available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
-    resources = container.resources
     if resources is None:
-        return len(available), memory, 0
+        return _Limits(len(available), memory)
     from runsc.cgroups.guest import guest_memory, visible_cpus  # noqa: PLC0415  `do` needs none
 
     if resources.memory_limit is not None:
         limited = guest_memory(resources.memory_limit)
         memory = min(limited, flags.memory) if flags.memory else limited
-    return visible_cpus(available, resources), memory, resources.pids_limit or 0
+    cpus = visible_cpus(available, resources)
+    return _Limits(cpus, memory, resources.pids_limit or 0, resources.cpu_quota)

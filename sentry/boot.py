@@ -156,6 +156,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services["memory_limit"] = config.memory_limit
+    kernel.services["cpu_quota"] = config.cpu_quota
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
         sink = LogSink(config.strace_fd, loop)

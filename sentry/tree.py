@@ -56,7 +56,7 @@ LINKS: Final = (
     (b"/dev/ptmx", b"pts/ptmx"),
 )
 EMPTY_TYPES: Final = frozenset(
-    {"sysfs", "cgroup", "cgroup2", "securityfs", "debugfs", "tracefs"}
+    {"sysfs", "securityfs", "debugfs", "tracefs"}
 )
 """Types of which a container sees an empty directory: docs/config-json.md."""
 
@@ -176,7 +176,8 @@ async def with_mode(starter: Starter, entry: MountConfig) -> MountConfig:
 async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:
     """A file system of our own, by its type. Raises: StartError, EINVAL."""
     vfs = starter.kernel.vfs
-    make = vfs.types.get(entry.type.encode())
+    kind = "cgroup2" if entry.type == "cgroup" else entry.type  # whatever the host has
+    make = vfs.types.get(kind.encode())
     if make is None and entry.type in EMPTY_TYPES:
         return TmpFs.make(vfs, "mode=0755")
     if make is None:

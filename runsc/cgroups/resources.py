@@ -121,6 +121,12 @@ class Resources(_Base):
         return limit if limit is not None and limit > 0 else None
 
     @property
+    def cpu_quota(self) -> tuple[int, int]:
+        """Microseconds of CPU (0: not limited) in a period, and the period."""
+        cpu = self.cpu or Cpu()
+        return max(0, cpu.quota or 0), cpu.period or 100_000
+
+    @property
     def cpus(self) -> str:
         """A cpuset(7) list; empty if it is not limited."""
         return self.cpu.cpus if self.cpu else ""

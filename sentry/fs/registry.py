@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.stat import S_IFIFO
+from sentry.fs.cgroup import mount_cgroup
 from sentry.fs.dev import memory, tty
 from sentry.fs.devpts import filesystem as devpts
 from sentry.fs.mqueue.filesystem import mount_mqueue
@@ -40,6 +41,7 @@ def register_all(vfs: Vfs) -> None:
     vfs.types[b"mqueue"] = mount_mqueue
     vfs.types[b"proc"] = mount_proc
     vfs.types[b"sysfs"] = mount_sysfs
+    vfs.types[b"cgroup2"] = mount_cgroup
     memory.register(vfs)
     tty.register(vfs)
     devpts.register(vfs)

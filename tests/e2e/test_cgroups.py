@@ -206,3 +206,29 @@ def test_value_of_a_wrong_type_is_refused_with_its_path(client: Client) -> None:
     error = client.error("create", f"--bundle={client.bundle.write()}", "c")
 
     assert "$.linux.resources.memory.limit" in error
+
+
+def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
+    resources = {
+        "memory": {"limit": 256 * MIB},
+        "cpu": {"quota": 150_000, "period": 100_000},
+        "pids": {"limit": 50},
+    }
+    _limit(client.bundle, path, resources)
+    client.bundle.args(
+        "sh",
+        "-c",
+        "cd /sys/fs/cgroup; cat cgroup.procs cpu.max pids.max memory.max; cat /proc/self/cgroup;"
+        " grep ' /sys/fs/cgroup ' /proc/self/mountinfo; echo 1 2>/dev/null >pids.max || echo no;"
+        " mkdir x 2>/dev/null || echo no; grep MemTotal /proc/meminfo",
+    )
+
+    result = client.bundle.run(client.flags[3].partition("=")[2])
+
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["1", "2"], result
+    assert lines[2:4] == ["150000 100000", "50"]
+    assert int(lines[4]) == int(lines[9].split()[1]) << 10
+    assert lines[5] == "0::/"
+    assert " ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup " in lines[6]
+    assert lines[7:9] == ["no", "no"]
