@@ -1,0 +1,285 @@
+"""podman over this runtime: the commands that people use, with an image made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Result, kvm_is_usable
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.root,
+    pytest.mark.skipif(not shutil.which("podman"), reason="needs podman"),
+    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+]
+LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+TIMEOUT_S = 60
+
+
+class Podman:
+    """podman with storage of its own, and an image called bb."""
+
+    def __init__(self, folder: Path, rootfs: Path) -> None:
+        runtime = folder / "runsc"
+        runtime.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m runsc'
+            f' --root="{folder}/state" "$@"\n'
+        )
+        runtime.chmod(0o755)
+        self.command = [
+            "podman",
+            f"--root={folder}/storage",
+            f"--runroot={folder}/run",
+            f"--runtime={runtime}",
+            "--runtime-flag=platform=kvm",
+        ]
+        self.state = folder / "state"
+        archive = folder / "image.tar"
+        subprocess.run(["tar", "-C", rootfs, "-cf", archive, "."], check=True)
+        self.ok("import", str(archive), "localhost/bb")
+
+    def call(self, *args: str, stdin: str = "") -> Result:
+        return subprocess.run(
+            [*self.command, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
+        )
+
+    def ok(self, *args: str, stdin: str = "") -> str:
+        """A command that must succeed; its output without the last line end."""
+        result = self.call(*args, stdin=stdin)
+        assert result.returncode == 0, (args, result.stdout, result.stderr)
+        return result.stdout.removesuffix("\n")
+
+    def run(self, *args: str, stdin: str = "") -> Result:
+        """A container without a network that is removed when it has ended."""
+        return self.call("run", "--rm", "--network=none", *args, stdin=stdin)
+
+    def status(self, name: str) -> str:
+        return self.ok("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}")
+
+    def logs(self, name: str, text: str) -> None:
+        """Wait until a container has written this."""
+        end = time.monotonic() + TIMEOUT_S
+        while text not in self.ok("logs", name):
+            assert time.monotonic() < end, self.ok("logs", name)
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Podman]:
+    made = Podman(tmp_path_factory.mktemp("podman"), busybox)
+    yield made
+    made.ok("rm", "--all", "--force", "--time=0")
+    assert [name for name in os.listdir(made.state) if name != ".lock"] == []
+    made.ok("rmi", "--all", "--force")
+
+
+@pytest.fixture
+def running(podman: Podman) -> Iterator[str]:
+    """A detached container that says "up"."""
+    name = "detached"
+    podman.ok("run", "-d", f"--name={name}", "--network=none", "localhost/bb", "sh", "-c", LOOP)
+    podman.logs(name, "up")
+    yield name
+    podman.ok("rm", "--force", "--time=0", name)
+
+
+def _at_a_terminal(podman: Podman, *args: str) -> Result:
+    """script(1): a terminal, which pytest does not have."""
+    command = " ".join(f"'{word}'" for word in [*podman.command, *args])
+    return subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_run_passes_streams_and_the_exit_code(podman: Podman) -> None:
+    result = podman.run("-i", "localhost/bb", "sh", "-c", "cat; echo e >&2; exit 5", stdin="in\n")
+
+    assert (result.returncode, result.stdout) == (5, "in\n")
+    assert result.stderr.endswith("e\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "text"),
+    [
+        ("nope", 127, "executable file not found in $PATH"),
+        ("/etc/passwd", 126, "permission denied"),
+        ("/bin", 126, "is a directory"),
+    ],
+)
+def test_programs_that_cannot_run(podman: Podman, program: str, code: int, text: str) -> None:
+    result = podman.run("localhost/bb", program)
+
+    assert result.returncode == code
+    assert text in result.stderr
+
+
+def test_environment_user_and_working_directory(podman: Podman) -> None:
+    script = "echo $A; id -u; id -g; pwd; hostname"
+    flags = ("-e", "A=b c", "--user=1000:1001", "--workdir=/etc", "--hostname=box")
+
+    assert podman.run(*flags, "localhost/bb", "sh", "-c", script).stdout.splitlines() == [
+        "b c",
+        "1000",
+        "1001",
+        "/etc",
+        "box",
+    ]
+
+
+def test_volumes(podman: Podman, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("from outside\n")
+    script = "cat /v/f; echo inside >/v/g; echo x >/ro/h"
+
+    result = podman.run(
+        "-v", f"{tmp_path}:/v", "-v", f"{tmp_path}:/ro:ro", "localhost/bb", "sh", "-c", script
+    )
+
+    assert result.stdout == "from outside\n"
+    assert "Read-only file system" in result.stderr
+    assert (tmp_path / "g").read_text() == "inside\n"
+    assert not (tmp_path / "h").exists()
+
+
+def test_read_only_root_with_its_temporary_directories(podman: Podman) -> None:
+    script = "echo x >/x; echo y >/tmp/y && echo z >/run/z && cat /tmp/y /run/z"
+
+    result = podman.run("--read-only", "localhost/bb", "sh", "-c", script)
+
+    assert result.stdout == "y\nz\n"
+    assert "can't create /x: Read-only file system" in result.stderr
+
+
+def test_tmpfs_starts_with_what_was_there(podman: Podman) -> None:
+    result = podman.run(
+        "--tmpfs=/etc:size=1m", "localhost/bb", "sh", "-c", "cat /etc/passwd; df /etc"
+    )
+
+    assert "root:x:0:0" in result.stdout
+    assert "1024" in result.stdout
+
+
+def test_limits(podman: Podman) -> None:
+    flags = ("--memory=256m", "--pids-limit=40", "--cpus=1", "--ulimit=nofile=100:200")
+
+    result = podman.run(*flags, "localhost/bb", "sh", "-c", "ulimit -n; free -m | grep Mem")
+
+    lines = result.stdout.split()
+    assert lines[0] == "100"
+    assert 100 < int(lines[2]) <= 256
+
+
+def test_preserved_descriptor(podman: Podman, tmp_path: Path) -> None:
+    command = " ".join(podman.command)
+    script = f"{command} run --rm --network=none --preserve-fds=1 localhost/bb sh -c 'echo x >&3'"
+
+    subprocess.run(["sh", "-c", f"{script} 3>{tmp_path}/out"], check=True, timeout=TIMEOUT_S)
+
+    assert (tmp_path / "out").read_text() == "x\n"
+
+
+def test_default_network_is_a_loopback_of_its_own(podman: Podman) -> None:
+    result = podman.call("run", "--rm", "localhost/bb", "ip", "-o", "addr")
+    if "netavark" in result.stderr or "nftables" in result.stderr:
+        pytest.skip("podman has no network here")
+
+    assert result.returncode == 0, result.stderr
+    assert "127.0.0.1/8" in result.stdout
+    assert "eth0" not in result.stdout
+
+
+def test_run_at_a_terminal(podman: Podman) -> None:
+    result = _at_a_terminal(
+        podman, "run", "-it", "--rm", "--network=none", "localhost/bb", "sh", "-c", "tty; exit 4"
+    )
+
+    assert result.returncode == 4
+    assert "/dev/pts/0" in result.stdout
+
+
+def test_detached_container_is_listed_inspected_and_stopped(podman: Podman, running: str) -> None:
+    assert podman.status(running).startswith("Up")
+    state = json.loads(podman.ok("inspect", running))[0]["State"]
+    assert state["Status"] == "running"
+    assert Path(f"/proc/{state['Pid']}").exists()
+
+    podman.ok("stop", running)
+
+    assert podman.status(running).startswith("Exited (9)")
+    assert podman.ok("logs", running) == "up\nbye"
+    podman.ok("start", running)
+    assert podman.status(running).startswith("Up")
+
+
+def test_kill(podman: Podman, running: str) -> None:
+    podman.ok("kill", "--signal=KILL", running)
+
+    podman.ok("wait", running)
+    assert podman.status(running).startswith("Exited (137)")
+
+
+def test_exec(podman: Podman, running: str) -> None:
+    assert podman.ok("exec", "-i", running, "cat", stdin="through\n") == "through"
+    assert podman.call("exec", running, "sh", "-c", "exit 6").returncode == 6
+    assert podman.call("exec", running, "nope").returncode == 127
+    script = "echo $Q; pwd; id -u"
+    assert podman.ok(
+        "exec", "-e", "Q=1", "-w", "/tmp", "-u", "5", running, "sh", "-c", script
+    ).split() == ["1", "/tmp", "5"]
+    podman.ok("exec", "-d", running, "sh", "-c", "echo made >/tmp/x; mv /tmp/x /tmp/y")
+    end = time.monotonic() + TIMEOUT_S
+    while podman.call("exec", running, "cat", "/tmp/y").stdout != "made\n":
+        assert time.monotonic() < end
+
+
+def test_exec_at_a_terminal(podman: Podman, running: str) -> None:
+    result = _at_a_terminal(podman, "exec", "-it", running, "sh", "-c", "tty; exit 3")
+
+    assert result.returncode == 3
+    assert "/dev/pts/" in result.stdout
+
+
+def test_pause_and_unpause(podman: Podman, running: str) -> None:
+    podman.ok("pause", running)
+    assert podman.status(running) == "Paused"
+
+    podman.ok("unpause", running)
+    assert podman.ok("exec", running, "echo", "awake") == "awake"
+
+
+def test_update_of_a_limit(podman: Podman, running: str) -> None:
+    podman.ok("update", "--memory=300m", running)
+
+
+def test_create_then_start_attached(podman: Podman) -> None:
+    podman.ok("create", "--name=later", "--network=none", "localhost/bb", "sh", "-c", "echo now")
+
+    assert podman.ok("start", "--attach", "later") == "now"
+    podman.ok("rm", "later")
+
+
+def test_init_reaps(podman: Podman) -> None:
+    if not shutil.which("catatonit"):
+        pytest.skip("needs catatonit")
+
+    result = podman.run("--init", "localhost/bb", "sh", "-c", "echo $$")
+
+    assert result.stdout == "2\n"
