@@ -24,6 +24,7 @@ class EventFile(StreamFile):
 
     __slots__ = ("semaphore", "value")
     can_splice = False
+    seeks_nowhere = True
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

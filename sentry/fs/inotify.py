@@ -73,6 +73,7 @@ class InotifyFile(StreamFile):
 
     __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
     can_splice = False
+    seeks_nowhere = True
     can_async = True
 
     def __init__(self, vfs: Vfs, flags: int) -> None:

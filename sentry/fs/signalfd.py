@@ -102,6 +102,7 @@ class SignalFile(FileDescription):
 
     __slots__ = ("_group", "_take", "mask")
     can_splice = False
+    seeks_nowhere = True
     can_poll = True
 
     def __init__(self, task: Any, mask: int, flags: int, take: Take) -> None:

@@ -44,6 +44,7 @@ class TimerFile(StreamFile):
         "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
     can_splice = False
+    seeks_nowhere = True
 
     def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))

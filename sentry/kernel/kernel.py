@@ -47,7 +47,9 @@ class Counters:
 class Uts:
     """Names of the machine: uname(2)."""
 
-    __slots__ = ("domainname", "machine", "nodename", "release", "sysname", "version")
+    __slots__ = (
+        "__weakref__", "domainname", "machine", "nodename", "release", "sysname", "version",
+    )  # fmt: skip
 
     def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
         self.sysname = b"Linux"

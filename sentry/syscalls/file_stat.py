@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import (
@@ -32,6 +33,7 @@ from sentry.errors import EACCES, EINVAL, EROFS
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
+    Addr,
     DirFd,
     Int,
     Path,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
+USTAT = struct.Struct("<i4xQ6s6s4x")
+"""struct ustat: f_tfree, f_tinode, two names that nobody sets."""
 UNSIGNED = (1 << 64) - 1
 
 
@@ -230,3 +234,36 @@ async def sys_faccessat2(
 ) -> None:
     """faccessat2(2)."""
     await access(task, dirfd, path, mode, flags)
+
+
+# --- file systems by device and by number
+
+
+@syscall(136)
+async def sys_ustat(task: Task, device: UInt, out: UserOut) -> None:
+    """ustat(2): free room of the mounted file system with this device number."""
+    for mount in task.mounts:
+        if mount.fs.dev == device:
+            found = await mount.fs.statfs()
+            out.put(USTAT.pack(found.blocks_free & 0x7FFFFFFF, found.files_free, b"", b""))
+            return
+    raise EINVAL(f"device {device:#x}")
+
+
+@syscall(139)
+def sys_sysfs(task: Task, option: Int, first: Addr, second: Addr) -> int:
+    """sysfs(2): the types of file systems by number, by name, and how many there are."""
+    names = sorted(task.kernel.vfs.types)
+    if option == 1:
+        wanted = task.mm.read_path(first)
+        if wanted not in names:
+            raise EINVAL(f"{wanted!r}")
+        return names.index(wanted)
+    if option == 2:
+        if first >= len(names):
+            raise EINVAL(f"type {first}")
+        task.mm.write(second, names[first] + b"\0")
+        return 0
+    if option == 3:
+        return len(names)
+    raise EINVAL(f"option {option}")

@@ -29,13 +29,16 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 IN_ATTRIB = 4
+CAPABILITY = b"security.capability"
+CAPABILITY_SIZES = {b"\2": 20, b"\3": 24}
+"""Bytes of struct vfs_cap_data by its revision, the highest byte of its first word."""
 Place = Callable[[], Awaitable[Location]]
 """Finds the file, once the other arguments are checked."""
 
 
 def read_name(task: Task, addr: int) -> bytes:
     """import_xattr_name(). Raises: EFAULT, ERANGE."""
-    name: bytes = task.mm.read_cstr(addr, XATTR_NAME_MAX + 2)
+    name: bytes = task.mm.read_cstr(addr, XATTR_NAME_MAX + 1, ERANGE)
     if not name or len(name) > XATTR_NAME_MAX:
         raise ERANGE(f"{len(name)} bytes")
     return name
@@ -44,13 +47,15 @@ def read_name(task: Task, addr: int) -> bytes:
 def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
     """xattr_permission() and the handlers by prefix. Raises: EPERM, ENODATA, EOPNOTSUPP, EACCES."""
     creds = task.creds
-    prefix = name.split(b".", 1)[0]
+    prefix, dot, rest = name.partition(b".")
+    if dot and not rest and prefix in (b"user", b"trusted", b"security"):
+        raise EINVAL("nothing behind the prefix")
     if prefix == b"trusted":
         if not creds.has(CAP_SYS_ADMIN):
             raise EPERM("trusted.*") if mask & MAY_WRITE else ENODATA("trusted.*")
         return
     if prefix == b"security":
-        needed = CAP_SETFCAP if name == b"security.capability" else CAP_SYS_ADMIN
+        needed = CAP_SETFCAP if name == CAPABILITY else CAP_SYS_ADMIN
         if mask & MAY_WRITE and not creds.has(needed):
             raise EPERM("security.*")
         return
@@ -80,6 +85,8 @@ async def set_value(
     if size > XATTR_SIZE_MAX:
         raise E2BIG(f"{size} bytes")
     data = task.mm.read(addr, size) if size else b""
+    if key == CAPABILITY and len(data) != CAPABILITY_SIZES.get(data[3:4]):
+        raise EINVAL("no file capabilities")
     location = await place()
     location.mount.check_writable()
     inode = location.dentry.inode

@@ -119,6 +119,8 @@ class FileDescription:
     """poll and epoll work on it; else it is always ready, and epoll_ctl gives EPERM."""
     seekable = False
     """pread, pwrite, lseek work; else ESPIPE."""
+    seeks_nowhere = False
+    """lseek(2) does nothing on it, and says so: noop_llseek()."""
     can_splice = True
     """splice(2) and sendfile(2) work on it."""
     can_async = False
@@ -248,6 +250,8 @@ class FileDescription:
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
         """lseek(2)."""
+        if self.seeks_nowhere:
+            return self.position
         raise ESPIPE("no positions")
 
     async def entries(self, caller: Caller, dest: Any) -> int:

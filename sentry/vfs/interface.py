@@ -119,6 +119,8 @@ class FileSystem:
     magic: int = 0
     read_only: bool = False
     """The instance itself cannot be written (EROFS), whatever a mount says."""
+    nameless: bool = False
+    """It holds what is open but in no directory: pipes, sockets, eventfds."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
 
@@ -235,9 +237,17 @@ class Inode:
     async def setattr(self, changes: Changes) -> None:
         """chmod, chown, utimensat, truncate: rights are checked, set-id bits decided by the caller.
 
-        Sets ctime; a change of size sets mtime. Raises: EPERM by default.
+        Sets ctime; a change of size sets mtime. Raises: EPERM by default; what has no name (pipes,
+        sockets, eventfds) takes modes and owners: simple_setattr().
         """
-        raise EPERM(f"{self.fs.name}: attributes cannot be changed")
+        if not self.fs.nameless:
+            raise EPERM(f"{self.fs.name}: attributes cannot be changed")
+        if changes.size is not None:
+            raise EINVAL("no size")
+        if changes.mode is not None:
+            self.mode = self.mode & ~0o7777 | changes.mode
+        self.uid = self.uid if changes.uid is None else changes.uid
+        self.gid = self.gid if changes.gid is None else changes.gid
 
     def accessed(self) -> None:
         """A read happened and the mount keeps access times (relatime is the inode's to apply)."""

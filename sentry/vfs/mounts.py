@@ -26,6 +26,7 @@ from sentry.errors import EBUSY, EINVAL, ENOSPC, EROFS
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.watches import tell_unmounted
+from sentry.wait.queue import Changes
 
 if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
@@ -134,6 +135,8 @@ class MountNamespace:
         self.root = root
         self._at: dict[tuple[int, int], Mount] = {}
         self._mounts: dict[int, Mount] = {root.id: root}
+        self.changes = Changes()
+        """Told when a mount comes, goes or changes."""
         self.contexts: WeakSet[FsContext] = WeakSet()
         """Who has a root or working directory here, for EBUSY and pivot_root."""
         root.namespace = self
@@ -181,6 +184,7 @@ class MountNamespace:
         if mount.id not in self._mounts:
             self._mounts[mount.id] = mount
             self.budget.mounts += 1
+        self.changes.happened()
 
     def detach(self, mount: Mount) -> None:
         """Take a mount off its place; its own children stay on it."""
@@ -192,6 +196,7 @@ class MountNamespace:
         mount.namespace = None
         del self._mounts[mount.id]
         self.budget.mounts -= 1
+        self.changes.happened()
 
     def children(self, mount: Mount) -> list[Mount]:
         """Mounts whose place is on this one."""

@@ -32,6 +32,7 @@ class AnonFs(FileSystem):
 
     name = "anon_inodefs"
     magic = 0x09041934
+    nameless = True
 
 
 class AnonDentry(Dentry):

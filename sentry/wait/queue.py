@@ -66,6 +66,21 @@ class WaitQueue:
         return told
 
 
+class Changes:
+    """A count of changes, for readers that poll a text for them."""
+
+    __slots__ = ("count", "queue")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.queue = WaitQueue()
+
+    def happened(self) -> None:
+        """One more."""
+        self.count += 1
+        self.queue.notify()
+
+
 async def until(
     attempt: Callable[[], T],
     queues: Iterable[WaitQueue],

@@ -91,6 +91,7 @@ class EpollFile(FileDescription):
 
     __slots__ = ("_ready", "_vfs", "items")
     can_splice = False
+    seeks_nowhere = True
     can_poll = True
 
     def __init__(self, vfs: Vfs) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
+from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLPRI, EPOLLRDNORM
 from sentry.errors import EINVAL, EIO
 from sentry.mm.errors import NeedsFault
-from sentry.vfs.file import Caller, Dest, Result, Source
+from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.interface import NeedsIO
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
+    from sentry.wait.queue import Changes
 
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
@@ -21,7 +24,7 @@ MAX_WRITE = 1 << 16
 class TextFile(RegularFile):
     """A description whose bytes come from a function; a write goes to another."""
 
-    __slots__ = ("_content", "_need", "_show", "_store")
+    __slots__ = ("_content", "_need", "_seen", "_show", "_store")
 
     def __init__(
         self,
@@ -35,6 +38,38 @@ class TextFile(RegularFile):
         self._store = store
         self._content: bytes | None = None
         self._need: NeedsFault | None = None
+        changes = self._changes()
+        self._seen = 0
+        if changes is not None:
+            self._seen, self.queue = changes.count, changes.queue
+
+    def _changes(self) -> Changes | None:
+        inode: Any = self.inode
+        found: Changes | None = inode.changes()
+        return found
+
+    @property
+    def can_poll(self) -> bool:  # type: ignore[override]
+        """Files of the whole system can be polled, most of those of a process cannot."""
+        inode: Any = self.inode
+        return bool(inode.pollable)
+
+    def poll(self) -> int:
+        """What it shows has changed since the last look: mounts_poll()."""
+        changes = self._changes()
+        if changes is None:
+            return ALWAYS_READY
+        ready = EPOLLIN | EPOLLRDNORM
+        if changes.count != self._seen:
+            self._seen = changes.count
+            ready |= EPOLLERR | EPOLLPRI
+        return ready
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """lseek(2): there is no end to count from, seq_lseek()."""
+        if whence not in (SEEK_SET, SEEK_CUR):
+            raise EINVAL(f"whence {whence}")
+        return super().seek(caller, offset, whence)
 
     def pread(self, dest: Dest, offset: int) -> int:
         """From the text, which is made anew at the beginning."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+    from sentry.wait.queue import Changes
 
 S_IFDIR, S_IFREG, S_IFLNK = 0o040000, 0o100000, 0o120000
 ROOT_OWNER = Owner(0, 0)
@@ -152,7 +153,10 @@ class TableDirectory(Directory):
 class TextNode(Node):
     """A file whose text comes from a function of who reads it."""
 
-    __slots__ = ("_open", "_show", "_store")
+    __slots__ = ("_show", "_store")
+
+    pollable = True
+    """poll and epoll work on it."""
 
     opens_itself = True
 
@@ -167,6 +171,10 @@ class TextNode(Node):
         super().__init__(fs, S_IFREG | mode, owner)
         self._show = show
         self._store = store
+
+    def changes(self) -> Changes | None:
+        """What tells that the text is another one now."""
+        return None
 
     def check_open(self, caller: Caller) -> None:
         """A last check at open(2)."""

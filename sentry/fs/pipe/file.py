@@ -13,7 +13,7 @@ from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EBADF, ENOTTY, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
-from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ class PipeInode(Inode):
     def __init__(self, vfs: Vfs, owner: Owner) -> None:
         super().__init__(vfs.anon_fs("pipefs", PIPEFS_MAGIC), vfs.new_ino(), 0o010600, owner)
         self.created_ns = vfs.now_ns()
-
-    async def setattr(self, changes: Changes) -> None:
-        """fchmod(2), fchown(2): simple_setattr()."""
-        if changes.mode is not None:
-            self.mode = self.mode & ~0o7777 | changes.mode
-        if changes.uid is not None:
-            self.uid = changes.uid
-        if changes.gid is not None:
-            self.gid = changes.gid
 
     def stat_cached(self) -> Attributes:
         """fstat(2)."""

@@ -46,7 +46,7 @@ def inner_path(root: Dentry) -> bytes:
     return path + b"//deleted" if root.unlinked else path
 
 
-@pid_file("mounts")
+@pid_file("mounts", changes=lambda task: task.mounts.changes)
 def mounts(view: View) -> bytes:
     """As fstab(5)."""
     lines = []
@@ -61,7 +61,7 @@ def mounts(view: View) -> bytes:
     return b"".join(lines)
 
 
-@pid_file("mountinfo")
+@pid_file("mountinfo", changes=lambda task: task.mounts.changes)
 def mountinfo(view: View) -> bytes:
     """proc_pid_mountinfo(5)."""
     lines = []
@@ -79,7 +79,7 @@ def mountinfo(view: View) -> bytes:
     return b"".join(lines)
 
 
-@pid_file("mountstats", 0o400)
+@pid_file("mountstats", 0o400, changes=lambda task: task.mounts.changes)
 def mountstats(view: View) -> bytes:
     """Which device is where."""
     return b"".join(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
+    from sentry.wait.queue import Changes
 
 
 class ProcessSubject(Subject):
@@ -122,7 +123,7 @@ LINKS: dict[bytes, Callable[[Subject], Location]] = {b"exe": _exe, b"cwd": _cwd,
 class PidTextNode(TextNode):
     """A text file of a process, checked at open and gone with the process."""
 
-    __slots__ = ("_private", "_subject")
+    __slots__ = ("_entry", "_subject")
 
     def __init__(self, fs: TableFs, entry: Entry, kernel: Any, subject: Subject) -> None:
         def show(caller: Any) -> str | bytes:
@@ -143,7 +144,17 @@ class PidTextNode(TextNode):
             owner_of(subject),
         )
         self._subject = subject
-        self._private = entry.private
+        self._entry = entry
+
+    @property
+    def pollable(self) -> bool:  # type: ignore[override]
+        """Only those that tell of changes."""
+        return self._entry.changes is not None
+
+    def changes(self) -> Changes | None:
+        """As declared."""
+        find = self._entry.changes
+        return find(self._subject.task) if find is not None else None
 
     def check_alive(self) -> None:
         """Raises: ESRCH."""
@@ -153,7 +164,7 @@ class PidTextNode(TextNode):
     def check_open(self, caller: Caller) -> None:
         """Private files are for those who may look into the process."""
         self.check_alive()
-        if self._private:
+        if self._entry.private:
             check_read(caller, self._subject)
 
 

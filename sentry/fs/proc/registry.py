@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import EINVAL, ERANGE
+
+if TYPE_CHECKING:
+    from sentry.wait.queue import Changes
 
 Text = str | bytes
 
@@ -82,6 +85,8 @@ class Entry:
     """Only for readers who may look into the process: PTRACE_MODE_READ."""
     where: str = "both"
     """`process` (not below task/), `thread` (only there), or both."""
+    changes: Callable[[Any], Changes] | None = None
+    """(task) → what tells a poll(2) that the text has changed."""
 
 
 ROOT: Final[dict[str, Entry]] = {}
@@ -107,12 +112,13 @@ def pid_file(
     private: bool = False,
     store: Store | None = None,
     where: str = "both",
+    changes: Callable[[Any], Changes] | None = None,
 ) -> Callable[[Show], Show]:
     """Declare a file of each process."""
 
     def declare(show: Show) -> Show:
         name = path.rsplit("/", 1)[-1]
-        PROCESS[path] = Entry(name, mode, show, store, private, where)
+        PROCESS[path] = Entry(name, mode, show, store, private, where, changes)
         return show
 
     return declare

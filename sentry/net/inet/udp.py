@@ -12,6 +12,7 @@ from sentry.abi.poll import (
     EPOLLOUT,
     EPOLLRDHUP,
     EPOLLRDNORM,
+    EPOLLWRBAND,
     EPOLLWRNORM,
 )
 from sentry.abi.socket import MSG_OOB, MSG_PEEK, MSG_TRUNC, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM
@@ -174,7 +175,7 @@ class UdpSocket(InetSocket):
 
     def poll(self) -> int:
         """datagram_poll()."""
-        events = EPOLLOUT | EPOLLWRNORM
+        events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
         if self.so_error:
             events |= EPOLLERR
         if self.read_shut:
