@@ -343,7 +343,9 @@ class Socket(StreamFile):
     # --- as a file
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
-        """read(2) is recv(2) without flags."""
+        """read(2) is recv(2) without flags; nothing is read of nothing."""
+        if not dest.count:
+            return 0
         flags = MSG_DONTWAIT if rwf & RWF_NOWAIT else 0
         got = self.receive_message(caller, dest, flags)
         return got.count if isinstance(got, Received) else _count(got)
