@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runsc import mounts, spec
 from runsc.errors import RuntimeFailure, SpecError
 from sentry import config
@@ -133,13 +135,8 @@ def process(
         raise SpecError(f"{path}.args", "args must not be empty")
     if not document.cwd.startswith("/"):
         raise SpecError(f"{path}.cwd", "Cwd must be an absolute path")
-    for name, value in (
-        ("scheduler", document.scheduler),
-        ("ioPriority", document.io_priority),
-        ("execCPUAffinity", document.exec_cpu_affinity),
-    ):
-        if value:
-            raise SpecError(f"{path}.{name}", f"{name} is not supported")
+    if document.exec_cpu_affinity:
+        raise SpecError(f"{path}.execCPUAffinity", "execCPUAffinity is not supported")
     env = document.env or []
     for index, variable in enumerate(env):
         if variable.find("=") < 1:
@@ -159,9 +156,23 @@ def process(
         rlimits=_rlimits(document.rlimits or [], f"{path}.rlimits"),
         no_new_privileges=document.no_new_privileges,
         oom_score_adj=document.oom_score_adj or 0,
+        **_scheduling(document, path),
         terminal=document.terminal,
         console_size=None if size is None else (size.height, size.width),
     )
+
+
+def _scheduling(document: spec.Process, path: str) -> dict[str, Any]:
+    if document.scheduler is None and document.io_priority is None:
+        return {}
+    from runsc import scheduling  # noqa: PLC0415  few bundles have it
+
+    made: dict[str, Any] = {}
+    if document.scheduler is not None:
+        made["scheduler"] = scheduling.scheduler(document.scheduler, f"{path}.scheduler")
+    if document.io_priority is not None:
+        made["io_priority"] = scheduling.io_priority(document.io_priority, f"{path}.ioPriority")
+    return made
 
 
 def _mounts(
@@ -277,8 +288,6 @@ def _check_linux(linux: spec.Linux, warn: Warn) -> None:
     if linux.rootfs_propagation not in _PROPAGATIONS:
         value = linux.rootfs_propagation
         raise SpecError("$.linux.rootfsPropagation", f"rootfsPropagation={value} is not supported")
-    if linux.personality and linux.personality.get("domain", "LINUX") != "LINUX":
-        raise SpecError("$.linux.personality.domain", "only the LINUX personality is supported")
 
 
 def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
@@ -332,6 +341,10 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     if len(document.hostname.encode()) > 64 or "\0" in document.hostname:
         raise SpecError("$.hostname", "a host name has at most 64 bytes")
     first = process(document.process, warn)
+    if linux.personality:
+        from runsc.scheduling import personality  # noqa: PLC0415  few bundles have it
+
+        first = msgspec.structs.replace(first, personality=personality(linux.personality))
     root_path = _root(bundle, document.root)
     assert document.root is not None
     exports = [Export(root_path, overlay == "none" and not document.root.readonly)]

@@ -28,6 +28,17 @@ class Rlimit(msgspec.Struct, frozen=True):
     hard: int
 
 
+class SchedulerConfig(msgspec.Struct, frozen=True):
+    """What sched_setattr(2) would be told."""
+
+    policy: int
+    nice: int = 0
+    priority: int = 0
+    reset_on_fork: bool = False
+    deadline: tuple[int, int, int] = (0, 0, 0)
+    """Runtime, deadline, period in ns."""
+
+
 class ProcessConfig(msgspec.Struct, frozen=True):
     """The first process of a container, or one started by `exec`."""
 
@@ -42,6 +53,11 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool = False
     oom_score_adj: int = 0
+    scheduler: SchedulerConfig | None = None
+    io_priority: int = 0
+    """IOPRIO_PRIO_VALUE; 0: none of its own."""
+    personality: int = 0
+    """personality(2)."""
     terminal: bool = False
     console_size: tuple[int, int] | None = None
     """Rows and columns of the terminal, where the bundle names them."""

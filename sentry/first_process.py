@@ -10,6 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sentry.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
@@ -21,7 +23,7 @@ from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.console import Console
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
-from sentry.kernel import seccomp
+from sentry.kernel import sched, seccomp
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
@@ -83,10 +85,16 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     group.oom_score_adj = process.oom_score_adj
     mm = MemoryManager(kernel.platform.new_address_space, limits)
     root = mounts.top(mounts.root.location)
-    return Task(
+    group.personality = process.personality
+    task = Task(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm, FdTable(),
         FsContext(mounts, root, root, process.umask), Credentials.root(), mounts,
     )  # fmt: skip
+    if process.scheduler is not None:
+        sched.change(task, **msgspec.structs.asdict(process.scheduler))
+    if process.io_priority:
+        sched.change(task, ioprio=process.io_priority)
+    return task
 
 
 def donate(

@@ -76,8 +76,8 @@ def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
             "duplicate",
         ),
         (
-            lambda d: d["process"].update(scheduler={"policy": "SCHED_FIFO"}),
-            "$.process.scheduler",
+            lambda d: d["process"].update(execCPUAffinity={"initial": "0"}),
+            "$.process.execCPUAffinity",
             "not supported",
         ),
         (
