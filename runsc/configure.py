@@ -114,7 +114,8 @@ def make_config(
         pids_limit=limits.pids,
         cpu_quota=limits.cpu_quota,
         cpus=limits.cpus,
-        await_start=wishes.detach,
+        await_start=wishes.detach
+        or bool(container.hooks is not None and container.hooks.start_container),
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,

@@ -8,7 +8,7 @@ does it. When each kind runs, and in whose namespaces:
 |---|---|---|---|
 | prestart, createRuntime | the sandbox exists, nothing has run | the caller's | ends creation |
 | createContainer | then | the Gofer's; its trees come from these mounts | ends creation |
-| startContainer | never: its program would be one of the container | - | a warning says so |
+| startContainer | before its first process runs | the container's: start_hooks.py | ends it |
 | poststart | the program has been started | the caller's | is a warning |
 | poststop | the container has been deleted | the caller's | is a warning |
 """
@@ -88,8 +88,6 @@ def check(hooks: Hooks | None, warn: Callable[[str], None]) -> None:
                 raise SpecError(f"{where}.timeout", "a timeout must be greater than zero")
             if any("\0" in text for text in (hook.path, *(hook.args or ()), *(hook.env or ()))):
                 raise SpecError(where, "a NUL character")
-    if of(hooks, Phase.START_CONTAINER):
-        warn("startContainer hooks are not run: see docs/config-json.md")
 
 
 def run(hooks: Hooks | None, phase: Phase, state: StateDocument) -> None:
@@ -98,7 +96,7 @@ def run(hooks: Hooks | None, phase: Phase, state: StateDocument) -> None:
     Raises: RuntimeFailure with runc's words.
     """
     for index, hook in enumerate(of(hooks, phase)):
-        problem = _run_one(hook, state)
+        problem = run_one(hook, state)
         if problem:
             raise RuntimeFailure(f"error running {phase} hook #{index}: {problem}")
 
@@ -108,12 +106,12 @@ def run_all(
 ) -> None:
     """All hooks of one kind whatever becomes of them: a failure is a warning."""
     for index, hook in enumerate(of(hooks, phase)):
-        problem = _run_one(hook, state)
+        problem = run_one(hook, state)
         if problem:
             warn(f"error running {phase} hook #{index}: {problem}")
 
 
-def _run_one(hook: Hook, state: StateDocument) -> str:
+def run_one(hook: Hook, state: StateDocument) -> str:
     """Run it to its end; empty when it went well, else what went wrong."""
     try:
         child = subprocess.Popen(

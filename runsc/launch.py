@@ -18,6 +18,7 @@ from runsc.janitor import keep_clean
 from runsc.listener import listen
 from runsc.options import Globals
 from runsc.pidfile import write_pid_file
+from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
@@ -123,6 +124,9 @@ def _stay(
                 write_pid_file(wishes.pid_file, running.pid)
             if state.hooks is not None:
                 running.await_ready()
+                if state.hooks.start_container:
+                    lifecycle.before_start(store, state)
+                    lifecycle.ask(store, state, Request("start"))
                 lifecycle.after_start(state, flags.log.warning)
             return running.wait(wakeup)
     except BaseException:

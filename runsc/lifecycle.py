@@ -67,12 +67,26 @@ def start(store: Store, container_id: str, warn: Warn) -> None:
                 raise RuntimeFailure("cannot start an already running container")
             case word:
                 raise RuntimeFailure(f"cannot start a container in the {word} state")
+        before_start(store, state)
         reply = ask(store, state, Request("start"))
         state.phase = "running"
         store.save(state)
         if reply.error:
             raise RuntimeFailure(reply.error)
         after_start(state, warn)
+
+
+def before_start(store: Store, state: State) -> None:
+    """The startContainer hooks. Raises: RuntimeFailure; then the container has been ended."""
+    if state.hooks is None or not state.hooks.start_container:
+        return
+    from runsc import start_hooks  # noqa: PLC0415  few containers have hooks
+
+    try:
+        start_hooks.run(store, state)
+    except BaseException:
+        _await_end(_signal(state.pid, state.pid_start, signal.SIGKILL))
+        raise
 
 
 def after_start(state: State, warn: Warn) -> None:

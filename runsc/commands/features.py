@@ -87,7 +87,7 @@ def features() -> Features:
     return Features(
         OCI_VERSION_MIN,
         OCI_VERSION_MAX,
-        hooks=[phase.value for phase in Phase if phase is not Phase.START_CONTAINER],
+        hooks=[phase.value for phase in Phase],
         mount_options=sorted(mounts.names()),
         linux=Linux(
             namespaces=["cgroup", "ipc", "mount", "network", "pid", "uts"],

@@ -14,7 +14,7 @@ def test_features_has_the_shape_of_the_specification() -> None:
     made = msgspec.to_builtins(features())
 
     assert made["ociVersionMax"] == "1.2.0"
-    assert "startContainer" not in made["hooks"]
+    assert "startContainer" in made["hooks"]
     assert {"ro", "bind", "rprivate", "nosuid"} <= set(made["mountOptions"])
     assert made["linux"]["cgroup"]["v2"] is True
     assert made["linux"]["mountExtensions"]["idmap"] == {"enabled": False}
