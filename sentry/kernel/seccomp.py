@@ -6,6 +6,7 @@ makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of fi
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.seccomp import (
@@ -22,12 +23,13 @@ from sentry.abi.seccomp import (
     SECCOMP_RET_LOG,
     SECCOMP_RET_TRACE,
     SECCOMP_RET_TRAP,
+    SECCOMP_RET_USER_NOTIF,
 )
 from sentry.abi.signal import SIGKILL, SIGSYS, SYS_SECCOMP
 from sentry.abi.unistd import exit as nr_exit
 from sentry.abi.unistd import read, rt_sigreturn, write
 from sentry.bpf.interpreter import depends_on_arguments, run_seccomp, seccomp_data
-from sentry.errors import EINVAL, ENOMEM, ENOSYS
+from sentry.errors import EBUSY, EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import signal_faults, task_exit
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE
@@ -37,6 +39,7 @@ from sentry.platform.interface import Reg
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program
+    from sentry.kernel.seccomp_listener import Listener
     from sentry.kernel.task import Task
 
 STRICT_CALLS: Final = frozenset({read, write, nr_exit, rt_sigreturn})
@@ -49,9 +52,9 @@ CACHED_NUMBERS: Final = 512
 
 AVAILABLE: Final = frozenset({
     SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP, SECCOMP_RET_ERRNO,
-    SECCOMP_RET_TRACE, SECCOMP_RET_LOG, SECCOMP_RET_ALLOW,
+    SECCOMP_RET_TRACE, SECCOMP_RET_LOG, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF,
 })  # fmt: skip
-"""Actions that there are; SECCOMP_RET_USER_NOTIF kills, as on a kernel that is older."""
+"""Actions that there are."""
 
 
 def rank(result: int) -> int:
@@ -65,17 +68,21 @@ class Seccomp:
 
     inherited = True
 
-    def __init__(self, mode: int, filters: tuple[Program, ...] = ()) -> None:
+    def __init__(
+        self, mode: int, filters: tuple[Program, ...] = (), listener: Listener | None = None
+    ) -> None:
         self.mode = mode
         self.filters = filters
+        self.listener = listener
+        """Who answers for SECCOMP_RET_USER_NOTIF: one of the filters at most has such."""
         self._known: dict[int, int] = {}
 
-    def with_filter(self, program: Program) -> Seccomp:
-        """One more filter. Raises: ENOMEM."""
+    def with_filter(self, program: Program, listener: Listener | None = None) -> Seccomp:
+        """One more filter, perhaps with a listener. Raises: ENOMEM."""
         size = len(program) + sum(len(f) + FILTER_COST for f in self.filters)
         if size > MAX_PATH:
             raise ENOMEM(f"filters of {size} instructions")
-        return Seccomp(SECCOMP_MODE_FILTER, (program, *self.filters))
+        return Seccomp(SECCOMP_MODE_FILTER, (program, *self.filters), listener or self.listener)
 
     def descends_from(self, other: Seccomp) -> bool:
         """is_ancestor: this one has all filters of `other`, and perhaps newer ones."""
@@ -124,12 +131,56 @@ class Seccomp:
             return regs[Reg.ORIG_RAX]  # syscall_rollback: the handler finds the number in rax
         if action == SECCOMP_RET_TRACE:
             return self._trace(task, data)
+        if action == SECCOMP_RET_USER_NOTIF:
+            return self._notify(task, number, values)
         if action == SECCOMP_RET_KILL_THREAD:
             return end_thread(task, SIGSYS)
         return end_process(task)
 
     def left(self, task: Task, result: Any) -> None:
         """Nothing: filters see calls only."""
+
+    def exited(self, task: Task, status: int) -> None:
+        """A thread has ended: a listener may have nobody left to listen to."""
+        if self.listener is not None:
+            self.listener.user_left()
+
+    def _notify(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
+        """Let the listener of the filter that decided answer, which may be to go on."""
+        listener = self.listener
+        data = (_signed(number), AUDIT_ARCH_X86_64, task.ctx.regs[Reg.RIP], *values)
+        if (
+            listener is None
+            or not listener.has_room()
+            or self._decider(data) is not listener.program
+        ):
+            return -ENOSYS.number
+
+        async def ask() -> Any:
+            note = await listener.ask(task, data)
+            if not note.go_on:
+                return note.answer
+            later = task.observers[task.observers.index(self) + 1 :]
+            for observer in later:
+                verdict = observer.entered(task, number, values)
+                if verdict is not None:
+                    return verdict
+            call = task.kernel.calls[number] if number < len(task.kernel.calls) else None
+            if call is None:
+                raise ENOSYS(f"call {number}")
+            result = call(task, *values)
+            return await result if inspect.iscoroutine(result) else result
+
+        task.start(ask())
+        return GONE
+
+    def _decider(self, data: tuple[int, ...]) -> Program | None:
+        """The newest filter whose answer is SECCOMP_RET_USER_NOTIF."""
+        words = seccomp_data(data[0], data[1], data[2], data[3:])
+        for program in self.filters:
+            if run_seccomp(program, words) & SECCOMP_RET_ACTION_FULL == SECCOMP_RET_USER_NOTIF:
+                return program
+        return None
 
     def _trace(self, task: Task, data: int) -> Any:
         """Ask the tracer: `Task.trace.seccomp(task, data)` gives a verdict as `entered` does."""
@@ -185,15 +236,19 @@ def set_strict(task: Task) -> None:
     put(task, Seccomp(SECCOMP_MODE_STRICT))
 
 
-def add_filter(task: Task, program: Program, *, every_thread: bool = False) -> int:
+def add_filter(
+    task: Task, program: Program, *, every_thread: bool = False, listener: Listener | None = None
+) -> int:
     """Put a checked program on; with `every_thread` (TSYNC) on the whole process, or on nobody.
 
-    Gives 0, or the id of a thread with filters of its own. Raises: EINVAL, ENOMEM.
+    Gives 0, or the id of a thread with filters of its own. Raises: EBUSY, EINVAL, ENOMEM.
     """
     state = current(task)
+    if listener is not None and state.listener is not None:
+        raise EBUSY("there is a listener")
     if state.mode == SECCOMP_MODE_STRICT:
         raise EINVAL("strict mode")
-    new = state.with_filter(program)
+    new = state.with_filter(program, listener)
     others = [t for t in task.group.tasks if t is not task and not t.dead] if every_thread else []
     for other in others:
         theirs = current(other)

@@ -6,11 +6,14 @@ import struct
 from typing import Annotated, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.seccomp import (
     SECCOMP_FILTER_FLAG_LOG,
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
     SECCOMP_FILTER_FLAG_SPEC_ALLOW,
     SECCOMP_FILTER_FLAG_TSYNC,
     SECCOMP_FILTER_FLAG_TSYNC_ESRCH,
+    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
     SECCOMP_GET_ACTION_AVAIL,
     SECCOMP_GET_NOTIF_SIZES,
     SECCOMP_MODE_FILTER,
@@ -22,6 +25,7 @@ from sentry.bpf import isa
 from sentry.bpf.check import check_seccomp
 from sentry.errors import EACCES, EINVAL, EOPNOTSUPP, ESRCH
 from sentry.kernel import seccomp
+from sentry.kernel.seccomp_listener import Listener
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, unsigned
 from sentry.syscalls.registry import syscall
@@ -39,14 +43,16 @@ Flags = Annotated[int, unsigned(32)]
 FLAGS: Final = (
     SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH
     | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    | SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 )  # fmt: skip
+TSYNC_FLAGS: Final = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH
 FPROG: Final = struct.Struct("<H6xQ")
 """struct sock_fprog."""
 NOTIF_SIZES: Final = struct.pack("<3H", 80, 24, 64)
 """struct seccomp_notif, seccomp_notif_resp, seccomp_data."""
 
 
-@syscall(317, partial="SECCOMP_FILTER_FLAG_NEW_LISTENER; SECCOMP_RET_LOG writes no log")
+@syscall(317, partial="SECCOMP_RET_LOG writes no log")
 def sys_seccomp(task: Task, operation: Operation, flags: Flags, args: Addr) -> int | None:
     """seccomp(2)."""
     if operation == SECCOMP_SET_MODE_STRICT:
@@ -81,7 +87,12 @@ def set_mode(task: Task, mode: int, addr: int) -> int:
 
 def set_filter(task: Task, flags: int, addr: int) -> int:
     """seccomp_set_mode_filter."""
-    if flags & ~FLAGS:
+    listens = flags & SECCOMP_FILTER_FLAG_NEW_LISTENER
+    if (
+        flags & ~FLAGS
+        or (listens and flags & TSYNC_FLAGS == SECCOMP_FILTER_FLAG_TSYNC)
+        or (flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV and not listens)
+    ):
         raise EINVAL(f"flags {flags:#x}")
     length, instructions = FPROG.unpack(task.mm.read(addr, FPROG.size))
     if not 0 < length <= isa.MAX_INSTRUCTIONS:
@@ -90,8 +101,15 @@ def set_filter(task: Task, flags: int, addr: int) -> int:
         raise EACCES("neither no_new_privs nor CAP_SYS_ADMIN")
     code = task.mm.read(instructions, length * isa.INSTRUCTION_SIZE)
     program = check_seccomp(isa.unpack(code))
+    listener = None
+    if listens:
+        task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+        killable = bool(flags & SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        listener = Listener(task.kernel, program, killable)
     everybody = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
-    other = seccomp.add_filter(task, program, every_thread=everybody)
+    other = seccomp.add_filter(task, program, every_thread=everybody, listener=listener)
     if other and flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH:
         raise ESRCH(f"thread {other} has filters of its own")
+    if listener is not None:
+        return task.files.install(listener, task.rlimit(RLIMIT_NOFILE), cloexec=True)
     return other

@@ -102,7 +102,7 @@ def test_killed_thread_leaves_the_others(task: Task, world: World) -> None:
     assert not task.group.exiting
 
 
-@pytest.mark.parametrize("result", [SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_USER_NOTIF, 0x00120000])
+@pytest.mark.parametrize("result", [SECCOMP_RET_KILL_PROCESS, 0x00120000])
 def test_kill_and_what_is_not_known_end_the_process(task: Task, world: World, result: int) -> None:
     world.thread(task.group, 101)
     seccomp.add_filter(task, always(result))
@@ -110,6 +110,12 @@ def test_kill_and_what_is_not_known_end_the_process(task: Task, world: World, re
     assert task.seccomp.entered(task, READ, NONE) is GONE
     assert task.group.exiting
     assert task.group.exit_status == SIGSYS
+
+
+def test_notification_without_a_listener_is_enosys(task: Task) -> None:
+    seccomp.add_filter(task, always(SECCOMP_RET_USER_NOTIF))
+
+    assert task.seccomp.entered(task, READ, NONE) == -ENOSYS.number
 
 
 def test_synchronising_is_all_or_nothing(task: Task, world: World) -> None:
