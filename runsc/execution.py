@@ -116,9 +116,9 @@ class Process:
                 if terminal >= 0:
                     _make_controlling(terminal)
                 _leave_all_but(self._sock.fileno())
-                wakeup = signals.catch()
+                wakeup = signals.catch_fd()
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
-                code = self.wait(wakeup.fileno())
+                code = self.wait(wakeup)
             finally:
                 os._exit(code)
         if pid_file is not None:
@@ -269,9 +269,9 @@ def foreground(process: Process, pid_file: str | None) -> int:
     """Stay with it: its exit code."""
     from runsc import signals  # noqa: PLC0415
 
-    wakeup = signals.catch()
+    wakeup = signals.catch_fd()
     if pid_file is not None:
         from runsc.pidfile import write_pid_file  # noqa: PLC0415
 
         write_pid_file(pid_file, os.getpid())
-    return process.wait(wakeup.fileno())
+    return process.wait(wakeup)

@@ -1,51 +1,73 @@
-"""Signals of the command line, to be forwarded to the container."""
+"""Signals of the command line, to be forwarded to the container.
+
+The C half of the standard library's `signal` is used, for the other half and `socket` import more
+than `exec` has time for (see runsc/execution.py).
+"""
 
 from __future__ import annotations
 
-import signal
-import socket
-from types import FrameType
+import _signal  # type: ignore[import-not-found]
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
 
 KEPT = frozenset(
     {
-        signal.SIGKILL,
-        signal.SIGSTOP,
+        _signal.SIGKILL,
+        _signal.SIGSTOP,
         # our own children, our own faults, and job control of the caller's shell
-        signal.SIGCHLD,
-        signal.SIGSEGV,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGTRAP,
-        signal.SIGSYS,
-        signal.SIGABRT,
-        signal.SIGPIPE,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGCONT,
+        _signal.SIGCHLD,
+        _signal.SIGSEGV,
+        _signal.SIGBUS,
+        _signal.SIGFPE,
+        _signal.SIGILL,
+        _signal.SIGTRAP,
+        _signal.SIGSYS,
+        _signal.SIGABRT,
+        _signal.SIGPIPE,
+        _signal.SIGTSTP,
+        _signal.SIGTTIN,
+        _signal.SIGTTOU,
+        _signal.SIGCONT,
     }
 )
 """Signals that are this process's own affair; all others are forwarded."""
 
 
-def _noted(number: int, frame: FrameType | None) -> None:
-    """The number has gone into the wake-up socket already."""
+def _noted(number: int, frame: object) -> None:
+    """The number has gone into the wake-up descriptor already."""
+
+
+def _write_to(fd: int) -> None:
+    _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    for number in _signal.valid_signals() - KEPT:
+        _signal.signal(number, _noted)
 
 
 def catch() -> socket.socket:
     """From now on each forwardable signal is a byte to read from the socket given."""
+    import socket  # noqa: PLC0415
+
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in signal.valid_signals() - KEPT:
-        signal.signal(number, _noted)
+    _write_to(writer.detach())
+    return reader
+
+
+def catch_fd() -> int:
+    """The same with a pipe: its end to read from."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _write_to(writer)
     return reader
 
 
 def number_of(name: str) -> int:
     """The number of "TERM", "SIGTERM", "15". Raises: ValueError."""
+    import signal  # noqa: PLC0415
+
     if name.isdigit():
         number = int(name)
         if 0 <= number < signal.NSIG:
