@@ -54,6 +54,9 @@ def _as_exec(
         sys.executable, "-m", "runsc", f"--root={store.root}", "exec",
         f"--process={store.path(state.id, _PROCESS)}", state.id,
     ]  # fmt: skip
-    environment = [f"{name}={value}" for name, value in os.environ.items()]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    variables = {**os.environ, "PYTHONPATH": paths}
+    environment = [f"{name}={value}" for name, value in variables.items()]
     made = spec.Hook(sys.executable, command, environment, hook.timeout)
     return written, made
