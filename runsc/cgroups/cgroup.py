@@ -117,9 +117,9 @@ class Cgroup:
         self.record = Record(usable, controllers, self.record.made)
 
     def _create_in(self, name: str, directory: str) -> None:
-        made = [made for made in self.record.made if _is_within(directory, made)]
-        for step in made or [directory]:
-            if name == V2:
+        only_v2 = list(self.record.directories) == [V2]
+        for step in self._steps(directory):
+            if only_v2:
                 v2.enable_controllers(os.path.dirname(step))
             with suppress(FileExistsError):
                 os.mkdir(step, 0o755)
@@ -127,6 +127,18 @@ class Cgroup:
                 v1.inherit_cpuset(step)
         if not os.access(os.path.join(directory, "cgroup.procs"), os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
+
+    def _steps(self, directory: str) -> list[str]:
+        """The directories on the way that are ours; the last one if none is."""
+        return [made for made in self.record.made if _is_within(directory, made)] or [directory]
+
+    def _enable_controllers(self) -> None:
+        """In version 2 a cgroup has the controllers that its parent gives to its children.
+
+        Where version 1 has most of them, the others are enabled only when a limit asks.
+        """
+        for step in self._steps(self.record.directories[V2]):
+            v2.enable_controllers(os.path.dirname(step))
 
     def apply(self, resources: Resources, warn: Warn) -> None:
         """Write the limits; what the document does not name stays as it is.
@@ -141,11 +153,13 @@ class Cgroup:
             elif version == 1:
                 v1.apply(controller, directory, resources)
             else:
+                self._enable_controllers()
                 v2.apply(controller, directory, resources)
         if resources.unified:
             directory = self.record.directories.get(V2)
             if directory is None:
                 raise RuntimeFailure("invalid configuration: cannot use unified on cgroup v1")
+            self._enable_controllers()
             v2.apply_unified(directory, resources.unified)
 
     def _find(self, controller: str) -> tuple[str | None, int]:

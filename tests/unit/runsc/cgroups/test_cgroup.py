@@ -118,6 +118,20 @@ def test_create_on_v2_enables_the_controllers_above(v2: Machine) -> None:
     assert v2.read("", "pod/c1", "cgroup.subtree_control") == ""
 
 
+def test_controllers_of_v2_on_a_hybrid_machine_are_enabled_when_asked_for(hybrid: Machine) -> None:
+    for directory in ("", "user"):
+        (hybrid.mount("") / directory / "cgroup.controllers").write_text("hugetlb")
+    made = _made(hybrid)
+    assert hybrid.read("", "", "cgroup.subtree_control") == ""
+
+    limits = {"memory": {"limit": 4096}}
+    made.apply(decode(limits), _no_warning)
+    assert hybrid.read("", "", "cgroup.subtree_control") == ""
+    made.apply(decode({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}), _no_warning)
+    made.apply(decode({"hugepageLimits": [{"pageSize": "2MB", "limit": 4}]}), _no_warning)
+    assert hybrid.read("", "", "cgroup.subtree_control") == "+hugetlb"
+
+
 def test_create_leaves_out_what_it_may_not_write(
     hybrid: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
