@@ -302,6 +302,7 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
     group.exe = old.exe
     group.argv = old.argv
     group.dumpable = old.dumpable
+    group.coredump_filter = old.coredump_filter
     group.oom_score_adj = old.oom_score_adj
     group.personality = old.personality
     task.kernel.pids.groups[tgid] = group

@@ -54,6 +54,8 @@ def exit_task(task: Task) -> None:
     """The task is out of ring 3 and its call is unwound: take it apart."""
     if task.dead or (task.trace is not None and task.trace.exit_stop(status_of(task))):
         return
+    if task.group.core_dump is not None:
+        task.group.core_dump.thread_ends(task)
     task.dead = True
     task.kernel.loop.call_soon(lambda: _leave(task))
 

@@ -21,7 +21,7 @@ from sentry.abi.signal import (
     SIGSTOP,
 )
 from sentry.errors import EFAULT, EINTR
-from sentry.kernel import pause, signal_frame, task_exit, task_stops
+from sentry.kernel import core_dump, pause, signal_frame, task_exit, task_stops
 from sentry.kernel.signal_faults import exception, fault, force, raise_fault
 from sentry.kernel.signal_send import (
     may_signal,
@@ -32,6 +32,7 @@ from sentry.kernel.signal_send import (
     set_blocked,
 )
 from sentry.kernel.signals import (
+    DUMPING,
     IGNORED_BY_DEFAULT,
     SIG_DFL,
     SIG_IGN,
@@ -147,25 +148,26 @@ def _act(task: Task, entry: Queued) -> bool:
     if action.handler == SIG_IGN:
         return True
     if action.handler == SIG_DFL:
-        _default(task, entry)
-        return True
+        return _default(task, entry)
     return _handle(task, entry, action)
 
 
-def _default(task: Task, entry: Queued) -> None:
-    """The default action of a signal, signal(7)."""
+def _default(task: Task, entry: Queued) -> bool:
+    """The default action of a signal, signal(7). False: the task dumps core and then ends."""
     group, signo = task.group, entry.info.signo
     bit = 1 << (signo - 1)
     if bit & IGNORED_BY_DEFAULT:
-        return
+        return True
     if group is group.kernel.init and not entry.forced and signo not in (SIGKILL, SIGSTOP):
-        return
+        return True
     if bit & STOPPING:
         if signo == SIGSTOP or not group.process_group.is_orphaned():
             task_stops.start_group_stop(task, signo)
-        return
-    # no core file is ever written, so the status never has the core flag (core(5))
+        return True
+    if bit & DUMPING and core_dump.start(task, entry.info):
+        return False
     task_exit.exit_group(group, signo)
+    return True
 
 
 def _handle(task: Task, entry: Queued, action: Action) -> bool:

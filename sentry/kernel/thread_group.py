@@ -90,7 +90,8 @@ class ThreadGroup:
         "child_subreaper",
         "children",
         "continue_reported",
-        "core_dumped",
+        "core_dump",
+        "coredump_filter",
         "dead_usage",
         "dumpable",
         "exe",
@@ -157,7 +158,9 @@ class ThreadGroup:
         self.exiting = False
         self.exit_status = 0
         """wait(2) status once `exiting`."""
-        self.core_dumped = False
+        self.core_dump: Any = None
+        """The core dump in the making (sentry.kernel.core_dump)."""
+        self.coredump_filter = 0x33
         self.stopping = 0
         """The signal of a group stop in force, else 0."""
         self.stop_signal = 0

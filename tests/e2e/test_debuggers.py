@@ -187,3 +187,21 @@ def test_gdb_attaches_and_detaches(tmp_path: Path) -> None:
     assert "nanosleep" in done.stdout
     assert "exe = '/usr/bin/sleep'" in done.stdout
     assert "State:\tS (sleeping)\nTracerPid:\t0\n143\n" in done.stdout
+
+
+def test_gdb_opens_a_core_file(tmp_path: Path) -> None:
+    needs("gdb")
+    program = compiled(THREADED, tmp_path)
+    script = (
+        "cd /tmp && mkdir cores && cd cores && ulimit -c unlimited && "
+        f"echo 'core.%e' >/proc/sys/kernel/core_pattern; {program} crash; echo status $?; "
+        f"gdb -q -nx -batch -ex bt -ex 'print shared' {program} core.program"
+    )
+
+    done = inside("/bin/bash", "-c", script)
+
+    assert "status 134" in done.stdout
+    assert "(core dumped)" in done.stderr
+    assert "Program terminated with signal SIGABRT" in done.stdout
+    assert "in main (argc=2" in done.stdout
+    assert "$1 = 66" in done.stdout

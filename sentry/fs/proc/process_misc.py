@@ -254,10 +254,15 @@ def accept(view: View, data: bytes) -> None:
 pid_file("clear_refs", 0o200, store=accept)(lambda _: "")
 
 
-@pid_file("coredump_filter", 0o644, store=accept)
+def set_coredump_filter(view: View, data: bytes) -> None:
+    """Which mappings are dumped; bits that mean nothing are dropped."""
+    view.subject.group.coredump_filter = number(data, 0, (1 << 32) - 1) & 0x1FF
+
+
+@pid_file("coredump_filter", 0o644, store=set_coredump_filter)
 def coredump_filter(view: View) -> str:
-    """core(5)'s default; no cores are written."""
-    return "00000033\n"
+    """core(5)."""
+    return f"{view.subject.group.coredump_filter:08x}\n"
 
 
 @pid_file("schedstat")
