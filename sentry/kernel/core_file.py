@@ -170,9 +170,7 @@ def headers(task: Task, notes: bytes, chosen: int) -> tuple[bytes, list[tuple[in
         prot = vma.prot
         flags = (prot & 1 and PF_R) | (prot & 2 and PF_W) | (prot & 4 and PF_X)
         table.append(
-            PHDR.pack(
-                PT_LOAD, flags, offset, vma.start, 0, size, vma.end - vma.start, PAGE_SIZE
-            )
+            PHDR.pack(PT_LOAD, flags, offset, vma.start, 0, size, vma.end - vma.start, PAGE_SIZE)
         )
         if size:
             pieces.append((offset, vma.start, size))

@@ -135,7 +135,8 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     if group is kernel.init:
         _end_sandbox(group)
         return
-    if not (is_held(group) and group.leader.trace.group_ends()):
+    leader = group.leader
+    if leader is None or not is_held(group) or not leader.trace.group_ends():
         announce(group)
     if kernel.init is not None and kernel.init.is_zombie:
         _end_sandbox(kernel.init)

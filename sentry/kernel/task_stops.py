@@ -58,9 +58,7 @@ def complete_if_all_stand(group: ThreadGroup, last: Task) -> None:
     """
     if not group.stopping or group.stop_signal:
         return
-    if all(
-        t.dead or (t.stopped if t.trace is None else t.trace.stands()) for t in group.tasks
-    ):
+    if all(t.dead or (t.stopped if t.trace is None else t.trace.stands()) for t in group.tasks):
         group.stop_signal = group.stopping
         group.stop_reported = False
         group.continue_reported = True

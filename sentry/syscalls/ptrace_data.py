@@ -12,6 +12,7 @@ from typing import Final
 
 from sentry.abi import ptrace as abi
 from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 from sentry.abi.ptrace import PTRACE_EVENT_SECCOMP, PTRACE_PEEKSIGINFO_SHARED
 from sentry.abi.seccomp import AUDIT_ARCH_X86_64, SECCOMP_MODE_FILTER
 from sentry.abi.signal import SIGTRAP
@@ -23,7 +24,6 @@ from sentry.kernel.signals import UNBLOCKABLE, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import set_blocked
 from sentry.platform.interface import TASK_SIZE, Reg
-from sentry.syscalls.prctl_arch import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 
 Handler = Callable[[Task, Tracee, int, int], "int | None"]
 

@@ -166,8 +166,8 @@ def test_gdb_shows_where_a_program_crashed(tmp_path: Path) -> None:
 def test_gdb_watches_a_variable(hardware: int, tmp_path: Path) -> None:
     said = gdb(
         compiled(WATCHED, tmp_path),
-        f"set can-use-hw-watchpoints {hardware}", "break main", "run", "watch total", "continue", "continue",
-        "print total", "delete", "kill",
+        f"set can-use-hw-watchpoints {hardware}", "break main", "run", "watch total",
+        "continue", "continue", "print total", "delete", "kill",
     )  # fmt: skip
 
     assert "Old value = 0\nNew value = 1" in said

@@ -477,9 +477,7 @@ class Tracee:
             return False
         self.exit_reported = True
         self.message = status
-        return self.begin(
-            self._event_stop(PTRACE_EVENT_EXIT, lambda _: task_exit.exit_task(task))
-        )
+        return self.begin(self._event_stop(PTRACE_EVENT_EXIT, lambda _: task_exit.exit_task(task)))
 
     def release_exit_stop(self) -> None:
         """A further SIGKILL ends the stop of a dying task."""
@@ -499,10 +497,6 @@ class Tracee:
     def group_ends(self) -> bool:
         """The process is gone; this was its leader. True: its parent does not hear of it yet."""
         return links.group_ended(self)
-
-    def waited_for(self) -> None:
-        """The tracer has taken the zombie."""
-        links.waited_for(self)
 
     def waited_for(self) -> None:
         """The tracer has taken the zombie."""
