@@ -162,8 +162,6 @@ def _set_flag(sock: Socket, name: int, on: bool) -> None:
 def _set_number(sock: Socket, name: int, number: int) -> None:
     if name == SO_PEEK_OFF and not sock.peek_offset:
         raise EOPNOTSUPP("SO_PEEK_OFF")
-    if name == SO_PEEK_OFF and number < -1:
-        raise EINVAL("SO_PEEK_OFF")
     if name == SO_RCVLOWAT:
         number = 0x7FFFFFFF if number < 0 else number or 1
         sock.numbers[name] = number

@@ -8,6 +8,7 @@ from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
+    AF_NETLINK,
     AF_UNIX,
     MSG_CMSG_CLOEXEC,
     MSG_CTRUNC,
@@ -17,7 +18,9 @@ from sentry.abi.socket import (
     SCM_CREDENTIALS,
     SCM_PIDFD,
     SCM_RIGHTS,
+    SO_MARK,
     SO_PEERPIDFD,
+    SO_TIMESTAMPING_OLD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOL_SOCKET,
@@ -48,6 +51,7 @@ from sentry.vfs.file import settle
 from sentry.wait.fiber import Interrupted
 
 SOCK_TYPE_MASK = 0xF
+SOCK_PACKET = 10
 MAX_ADDRESS = 128
 MAX_CONTROL = 65536
 MAX_RIGHTS = 253
@@ -84,6 +88,8 @@ def split_type(kind: int) -> tuple[int, int]:
     """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL."""
     flags = kind & ~SOCK_TYPE_MASK
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
+        raise EINVAL(f"type {kind:#x}")
+    if kind & SOCK_TYPE_MASK > SOCK_PACKET:
         raise EINVAL(f"type {kind:#x}")
     return kind & SOCK_TYPE_MASK, flags
 
@@ -415,10 +421,11 @@ def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
                 raise EINVAL("cmsg_len")
             body = data[at + 16 : at + length]
             at += (length + 7) & ~7
-            if level != SOL_SOCKET or sock.family != AF_UNIX:
-                if sock.family == AF_UNIX:
-                    raise EINVAL("cmsg_level") if level == SOL_SOCKET else EINVAL("level")
+            if level != SOL_SOCKET:
                 result.records.append((level, kind, body))
+            elif sock.family not in (AF_UNIX, AF_NETLINK):
+                if kind not in (SO_MARK, SO_TIMESTAMPING_OLD, SCM_RIGHTS, SCM_CREDENTIALS):
+                    raise EINVAL(f"control message {kind}")
             elif kind == SCM_RIGHTS:
                 take_rights(task, sock, result, body)
             elif kind == SCM_CREDENTIALS:
@@ -458,6 +465,8 @@ def check_creds(task: Task, given: tuple[int, int, int]) -> tuple[int, int, int]
         raise EPERM("uid")
     if gid not in (creds.gid, creds.egid, creds.sgid) and not creds.has(CAP_SETGID):
         raise EPERM("gid")
+    if 0xFFFFFFFF in (uid, gid):
+        raise EINVAL("no such id")
     return pid, uid, gid
 
 

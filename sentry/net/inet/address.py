@@ -41,19 +41,26 @@ def parse(raw: bytes, family: int) -> Endpoint:
     if len(raw) < 2:
         raise EINVAL("address")
     (given,) = struct.unpack_from("<H", raw)
-    if family == AF_INET6 and given == AF_INET6:
+    if family == AF_INET6:
         if len(raw) < 24:
             raise EINVAL("sockaddr_in6")
+        if given != AF_INET6:
+            raise EAFNOSUPPORT(f"family {given}")
         port, ip = struct.unpack_from(">H4x16s", raw, 2)
         return Endpoint(ip, port)
-    if given not in (AF_INET, AF_UNSPEC) or (family == AF_INET6 and given != AF_INET):
-        raise EAFNOSUPPORT(f"family {given}")
-    if family == AF_INET6 or len(raw) < 16:
+    if len(raw) < 16:
         raise EINVAL("sockaddr_in")
+    if given not in (AF_INET, AF_UNSPEC):
+        raise EAFNOSUPPORT(f"family {given}")
     port, ip = struct.unpack_from(">H4s", raw, 2)
     if given == AF_UNSPEC and ip != bytes(4):
         raise EAFNOSUPPORT("family")
     return Endpoint(MAPPED + ip, port)
+
+
+def check_family(raw: bytes, family: int) -> None:
+    """An address that is none for this socket. Raises: EINVAL, EAFNOSUPPORT."""
+    parse(raw, family)
 
 
 def is_unspec(raw: bytes) -> bool:
@@ -67,6 +74,11 @@ def pack(endpoint: Endpoint, family: int) -> bytes:
         ip = endpoint.ip[12:] if endpoint.is_v4 else bytes(4)
         return struct.pack("<H", AF_INET) + struct.pack(">H4s8x", endpoint.port, ip)
     return struct.pack("<H", AF_INET6) + struct.pack(">H4x16s4x", endpoint.port, endpoint.ip)
+
+
+def is_multicast(ip: bytes) -> bool:
+    """224.0.0.0/4 or ff00::/8."""
+    return ip[12] >> 4 == 14 if ip[:12] == MAPPED else ip[0] == 0xFF
 
 
 def target_of(endpoint: Endpoint) -> Endpoint:

@@ -9,7 +9,15 @@ from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
 from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_V6ONLY
-from sentry.errors import EACCES, EADDRNOTAVAIL, EINVAL, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP
+from sentry.errors import (
+    EACCES,
+    EADDRNOTAVAIL,
+    EAFNOSUPPORT,
+    EINVAL,
+    ENETUNREACH,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+)
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.socket import Socket
@@ -41,6 +49,8 @@ class InetSocket(Socket):
     """A socket with an IP address and a port."""
 
     __slots__ = (
+        "_bound_ip",
+        "_bound_port",
         "_has_port",
         "ip_options",
         "ipv6_options",
@@ -65,6 +75,8 @@ class InetSocket(Socket):
         self.ip_options = dict(IP_DEFAULTS)
         self.ipv6_options = dict(IPV6_DEFAULTS)
         self._has_port = False
+        self._bound_ip = self._bound_port = False
+        """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
 
     # --- addresses
 
@@ -77,7 +89,10 @@ class InetSocket(Socket):
         wanted = address.parse(raw, self.family)
         if self._has_port:
             raise EINVAL("bound already")
-        if not self.is_local(wanted.ip):
+        if address.is_multicast(wanted.ip):
+            if self.stream and not wanted.is_v4:
+                raise EINVAL("multicast")
+        elif not self.is_local(wanted.ip) and not self._free_bind():
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
@@ -85,6 +100,27 @@ class InetSocket(Socket):
             raise EACCES(f"port {wanted.port}")
         self.local = self.ports.claim(self, wanted, stream=self.stream)
         self._has_port = True
+        self._bound_ip = not wanted.is_any
+        self._bound_port = bool(wanted.port)
+
+    def forget_remote(self) -> None:
+        """Not connected any more: what the program did not choose of its address is free again."""
+        self.remote = None
+        ip = self.local.ip
+        if not self._bound_ip:
+            ip = ANY4 if self.family == AF_INET else ANY6
+        if self._bound_port:
+            self.local = Endpoint(ip, self.local.port)
+            return
+        self.drop_port()
+        self.local = Endpoint(ip, 0)
+
+    def _free_bind(self) -> bool:
+        """IP_FREEBIND, IP_TRANSPARENT: any address will do."""
+        options = (abi.IP_FREEBIND, abi.IP_TRANSPARENT)
+        return any(self.ip_options[name] for name in options) or bool(
+            self.ipv6_options[abi.IPV6_FREEBIND]
+        )
 
     def is_local(self, ip: bytes) -> bool:
         """An address of ours, or a wildcard."""
@@ -140,8 +176,14 @@ class InetSocket(Socket):
     def route(self, raw: bytes) -> Endpoint:
         """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""
         target = address.target_of(address.parse(raw, self.family))
-        if not self.is_local(target.ip) or (target.is_v4 and self.v6only):
+        broadcast = target.is_v4 and target.ip[12] == 127 and target.ip[13:] == b"\xff\xff\xff"
+        if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
             raise ENETUNREACH("only the loopback is there")
+        if self.family == AF_INET6 and not self.local.is_any:
+            if self.local.is_v4 and not target.is_v4:
+                raise EAFNOSUPPORT("bound to an IPv4 address")
+            if target.is_v4 and not self.local.is_v4:
+                raise ENETUNREACH("bound to an IPv6 address")
         return target
 
     def source_for(self, target: Endpoint) -> Endpoint:

@@ -47,7 +47,6 @@ from sentry.abi.socket import (
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
-    MSG_WAITALL,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
@@ -72,7 +71,7 @@ from sentry.errors import (
     EPIPE,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import Endpoint, check_family
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.socket import Ancillary, Received, Socket, socket_location
 from sentry.vfs.file import Caller, Dest, Source
@@ -118,7 +117,8 @@ class TcpSocket(InetSocket):
 
     __slots__ = (
         "_accepted", "_backlog", "_released", "chunks", "congestion_name", "eof", "got", "mark",
-        "peer", "queued", "refused_writes", "reset", "sent", "state", "tcp_options", "urgent",
+        "peer", "queued", "refused_writes", "reset", "sent", "started", "state", "tcp_options",
+        "urgent", "urgent_unread",
     )  # fmt: skip
 
     stream = True
@@ -139,6 +139,9 @@ class TcpSocket(InetSocket):
         """The other end is closed: what is written now is answered by a reset."""
         self.urgent: int | None = None
         """The byte of out-of-band data, when it is not in line."""
+        self.urgent_unread = False
+        self.started = False
+        """A connect is under way or not yet told: SS_CONNECTING."""
         self.mark: int | None = None
         """How many bytes there are before the urgent mark."""
         self.tcp_options = dict(TCP_DEFAULTS)
@@ -176,31 +179,54 @@ class TcpSocket(InetSocket):
         if address.is_unspec(raw):
             self._disconnect()
             return
-        target = self.route(raw)
-        if self.state == TCP_LISTEN or (self.peer is not None or self.eof):
+        check_family(raw, self.family)
+        if self.started:
+            if self.state == TCP_SYN_SENT:
+                if nonblock:
+                    raise EALREADY("connecting")
+                await self._wait_connected(caller)
+                return
+            self.started = False
+            self._connect_result()
+            return
+        if self.state != TCP_CLOSE or self.peer is not None:
             raise EISCONN("connected")
-        if self.state == TCP_SYN_SENT:
-            raise EALREADY("connecting")
-        self.take_error()
+        target = self.route(raw)
+        self.so_error = 0
+        self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
         self.need_port()
         self.remote = target
         self.state = TCP_SYN_SENT
         self.stack.counters["Tcp.ActiveOpens"] += 1
-        loop = caller.kernel.loop
+        self.started = True
         if nonblock:
-            loop.call_soon(lambda: self._try_connect(caller))
+            caller.kernel.loop.call_soon(lambda: self._try_connect(caller))
             raise EINPROGRESS("connecting")
+        self._try_connect(caller)
+        await self._wait_connected(caller)
+
+    async def _wait_connected(self, caller: Caller) -> None:
+        """inet_wait_for_connect(): until the other end answers, or for SO_SNDTIMEO."""
 
         def attempt() -> None:
-            if self.state == TCP_SYN_SENT and not self._try_connect(caller):
-                raise EAGAIN("backlog is full")
-            self.take_error()
+            if self.state == TCP_SYN_SENT:
+                raise EAGAIN("no answer yet")
 
         try:
             await self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
         except EAGAIN:
-            self.state = TCP_CLOSE
             raise EINPROGRESS("timed out") from None
+        self.started = False
+        self._connect_result()
+
+    def _connect_result(self) -> None:
+        """What came of it; after a failure the socket is as new."""
+        if self.so_error and self.state == TCP_CLOSE:
+            self.reset = self.read_shut = self.write_shut = False
+            self.forget_remote()
+        self.take_error()
+        if self.state == TCP_CLOSE:
+            raise ECONNABORTED("not connected")
 
     def _try_connect(self, caller: Caller) -> bool:
         """Send the SYN: True when it was answered (also by a refusal)."""
@@ -212,6 +238,7 @@ class TcpSocket(InetSocket):
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1
             self.so_error = ECONNREFUSED.number
+            self.reset = self.read_shut = self.write_shut = True
             self.queue.notify()
             return True
         if len(listener._accepted) > listener._backlog:
@@ -268,8 +295,12 @@ class TcpSocket(InetSocket):
         if self.peer is not None:
             self._send_reset()
         self.state = TCP_CLOSE
-        self.remote = None
-        self.eof = self.reset = False
+        self.started = False
+        self.forget_remote()
+        self.so_error = 0
+        self.chunks.clear()
+        self.queued = 0
+        self.eof = self.reset = self.read_shut = self.write_shut = self.refused_writes = False
 
     # --- sending
 
@@ -286,12 +317,18 @@ class TcpSocket(InetSocket):
         if peer is None:
             if not self.refused_writes:
                 raise EPIPE("not connected")
-            self.reset = True
+            self.reset = self.read_shut = self.write_shut = True
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number
             done = source.count
             source.get(done)
             self.queue.notify()
+            return done
+        if peer.read_shut and peer.write_shut and source.count:
+            done = source.count  # FIN_WAIT2, and nobody will read: it answers with a reset
+            source.get(done)
+            peer.got_reset()
+            self.got_reset()
             return done
         room = self.sndbuf + peer.rcvbuf - peer.queued
         done = 0
@@ -299,7 +336,7 @@ class TcpSocket(InetSocket):
             data = bytes(source.get(min(source.count, PIECE, room)))
             if flags & MSG_OOB and not source.count:
                 self._send_urgent(peer, data)
-            elif not peer.read_shut:
+            else:
                 peer.arrived(data)
             done += len(data)
             room -= len(data)
@@ -325,6 +362,8 @@ class TcpSocket(InetSocket):
         if rest:
             peer.arrived(rest)
         peer.mark = peer.queued
+        peer.urgent_unread = True
+        peer.urge()
         if SO_OOBINLINE in peer.options:
             peer.arrived(data[-1:])
         else:
@@ -344,18 +383,22 @@ class TcpSocket(InetSocket):
             raise ENOTCONN("listening")
         if flags & MSG_OOB:
             return self._receive_urgent(dest, flags)
-        wanted = dest.count
-        enough = wanted if flags & MSG_WAITALL else min(wanted, self.numbers[SO_RCVLOWAT])
-        ended = self.eof or self.read_shut or self.reset or self.so_error
-        at_mark = self.mark and self.queued >= self.mark
-        if self.queued < max(1, enough) and not ended and not at_mark and self._waits():
-            raise EAGAIN("nothing there")
-        if not self.queued:
-            self.take_error()
-            if not (self.eof or self.read_shut) and not self._waits():
-                raise ENOTCONN("not connected")
+        if self.queued:
+            return Received(self._take(dest, flags))
+        if self.eof:  # SOCK_DONE comes before an error
             return Received(0)
-        return Received(self._take(dest, flags))
+        self.take_error()
+        if self.read_shut:
+            return Received(0)
+        if not self._waits():
+            raise ENOTCONN("not connected")
+        if not dest.count:
+            return Received(0)
+        raise EAGAIN("nothing there")
+
+    def stops_here(self) -> bool:
+        """The urgent mark ends a read."""
+        return self.mark == 0
 
     def _waits(self) -> bool:
         """More may come."""
@@ -365,8 +408,10 @@ class TcpSocket(InetSocket):
         limit = dest.count
         if self.mark and self.mark < limit:
             limit = self.mark  # a read stops at the urgent mark
-        elif self.mark == 0 and not flags & MSG_PEEK:
+        elif self.mark == 0 and limit and not flags & MSG_PEEK:
             self.mark = None
+            if SO_OOBINLINE in self.options:
+                self.urgent_unread = False
         done = 0
         for chunk in list(self.chunks):
             if done == limit:
@@ -398,6 +443,7 @@ class TcpSocket(InetSocket):
             dest.put(bytes([self.urgent]))
         if not flags & MSG_PEEK:
             self.urgent = None
+            self.urgent_unread = False
         return Received(1, flags=MSG_OOB)
 
     def at_mark(self) -> int:
@@ -412,9 +458,10 @@ class TcpSocket(InetSocket):
             if how in (SHUT_RD, SHUT_RDWR):
                 self._abort_backlog()
                 self.state = TCP_CLOSE
+                self.forget_remote()
                 self.queue.notify()
             return
-        if self.peer is None and not self.refused_writes:
+        if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
             raise ENOTCONN("not connected")
         if how in (SHUT_RD, SHUT_RDWR):
             self.read_shut = True
@@ -440,7 +487,7 @@ class TcpSocket(InetSocket):
         """The other end reset the connection."""
         self.peer = None
         self.so_error = EPIPE.number if self.eof else ECONNRESET.number
-        self.reset = True
+        self.reset = self.read_shut = self.write_shut = True
         self.state = TCP_CLOSE
         self.chunks.clear()
         self.queued = 0
@@ -492,7 +539,7 @@ class TcpSocket(InetSocket):
             return events
         if self.queued >= max(1, self.numbers[SO_RCVLOWAT]):
             events |= EPOLLIN | EPOLLRDNORM
-        if self.urgent is not None or self.mark == 0:
+        if self.urgent_unread:
             events |= EPOLLPRI
         peer = self.peer
         full = peer is not None and peer.queued >= peer.rcvbuf + self.sndbuf
@@ -536,6 +583,8 @@ class TcpSocket(InetSocket):
 
     def unsent(self) -> int:
         """TIOCOUTQ: what is sent is received."""
+        if self.state == TCP_LISTEN:
+            raise EINVAL("listening")
         return 0
 
     # --- options
