@@ -124,13 +124,18 @@ def test_console_socket_gets_the_terminal_and_its_sizes_reach_the_program(
 
 
 def test_closed_console_hangs_up(bundle: Bundle, platform: str, tmp_path: Path) -> None:
-    _at_a_terminal(bundle, "sh", "-c", "trap 'exit 3' HUP; while :; do sleep 0.01; done")
+    _at_a_terminal(
+        bundle, "sh", "-c", "trap 'exit 3' HUP; echo ready; while :; do sleep 0.01; done"
+    )
     client, console = Client(bundle, platform), ConsoleSocket(tmp_path / "console")
     pidfd = os.pidfd_open(
         client.create("c", "-d", f"--console-socket={console.path}", command="run")
     )
 
-    os.close(console.take())
+    person = Person(console.take())
+    person.see(b"ready\r\n")
+
+    os.close(person.fd)
 
     wait_for_end(pidfd)
     client.ok("delete", "c")
