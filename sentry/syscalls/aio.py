@@ -35,12 +35,23 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.signal import read_mask
 from sentry.syscalls.types import Addr, Long, UInt
 from sentry.vfs.file import FileDescription, settle
-from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr, TimedOut
+from sentry.wait.fiber import (
+    Interrupted,
+    Mode,
+    RestartBlock,
+    RestartNoHand,
+    RestartNoIntr,
+    TimedOut,
+    park,
+    this_fiber,
+)
 from sentry.wait.queue import until
 
 READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 WRITES: Final = (IOCB_CMD_PWRITE, IOCB_CMD_PWRITEV)
 VECTORED: Final = (IOCB_CMD_PREADV, IOCB_CMD_PWRITEV)
+AT_ONCE: Final = 16
+"""Requests that one io_submit(2) carries out before others have their turn."""
 KEY: Final = 8
 """Where aio_key is in struct iocb."""
 RT, BE, IDLE, NONE = 1, 2, 3, 0
@@ -87,6 +98,10 @@ async def sys_io_submit(task: Task, context: Addr, count: Long, iocbs: Addr) -> 
             if done:
                 return done
             raise
+        if done % AT_ONCE == AT_ONCE - 1:
+            fiber = await this_fiber()
+            task.kernel.loop.call_soon(fiber.wake)
+            await park(Mode.KILLABLE)
     return min(count, found.nr)
 
 
