@@ -105,6 +105,9 @@ class Cgroup:
                 except OSError as error:
                     if error.errno not in _NO_PERMISSION:
                         raise
+                    for made in reversed(self._steps(directory)):
+                        if made in self.record.made:
+                            _remove(made)
                     continue
                 usable[name] = directory
         except OSError as error:

@@ -32,7 +32,8 @@ def become(uid: int) -> None:
 if __name__ == "__main__":
     for name in COMMANDS:
         importlib.import_module(f"runsc.commands.{name}")
-    for module in ("sentry.boot", "sentry.platform.kvm", "gofer.main"):
+    lazy = ("runsc.cgroups.cgroup", "runsc.cgroups.guest", "runsc.hooks")
+    for module in ("sentry.boot", "sentry.platform.kvm", "gofer.main", *lazy):
         importlib.import_module(module)
     os.umask(0o022)
     become(int(sys.argv[1]))

@@ -190,6 +190,22 @@ def test_killed_processes_leave_no_cgroup_after_delete(
     client.ok("delete", "--force", "c")
 
 
+def test_killed_command_leaves_no_cgroup(client: Client, path: str) -> None:
+    _limit(client.bundle, path, {"memory": {"limit": 256 * MIB}})
+    client.bundle.args("sh", "-c", "echo on; sleep 1000")
+    bundle = client.bundle.write()
+    with subprocess.Popen(
+        client.command("run", f"--bundle={bundle}", "c"), stdout=subprocess.PIPE, cwd=REPOSITORY
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"on\n"
+        sandbox = [os.pidfd_open(pid) for pid in _host(path).processes()]
+        command.kill()
+    for pidfd in sandbox:
+        wait_for_end(pidfd)
+    client.ok("delete", "--force", "c")
+
+
 def test_value_that_the_kernel_refuses_ends_creation(client: Client, path: str) -> None:
     _limit(client.bundle, path, {"cpu": {"cpus": "9000"}})
     client.bundle.args("true")

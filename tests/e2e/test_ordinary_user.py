@@ -61,3 +61,21 @@ def test_run_takes_a_bundle(folder: Path, busybox: Path) -> None:
 
     assert (result.stdout, result.stderr, result.returncode) == ("from a bundle\n", "", 0)
     assert [name for name in os.listdir(folder / "state") if name != ".lock"] == []
+
+
+def test_run_with_limits_where_no_cgroup_may_be_made(folder: Path, busybox: Path) -> None:
+    shutil.copytree(busybox, folder / "rootfs", symlinks=True)
+    bundle = Bundle(folder / "bundle", folder / "rootfs")
+    bundle.args("sh", "-c", "grep -c MemTotal /proc/meminfo; cat /sys/fs/cgroup/pids.max")
+    linux = bundle.document["linux"]
+    linux["cgroupsPath"] = "/runsc-test-user"
+
+    quiet = _as_user(folder, "run", f"--bundle={bundle.write()}", "c")
+    linux["resources"] = {"memory": {"limit": 256 << 20}, "pids": {"limit": 9}}
+    warned = _as_user(folder, "run", f"--bundle={bundle.write()}", "c")
+
+    assert (quiet.stdout, quiet.stderr, quiet.returncode) == ("1\nmax\n", "", 0)
+    assert (warned.stdout, warned.returncode) == ("1\n9\n", 0)
+    text = "cannot set memory limit: container could not join or create cgroup"
+    assert warned.stderr.count("\n") == 1
+    assert text in warned.stderr
