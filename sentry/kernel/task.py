@@ -81,6 +81,7 @@ class Task(Charged):
         "parent_death_signal",
         "pending",
         "policy",
+        "process_flags",
         "restart",
         "restart_block",
         "robust_list",
@@ -155,6 +156,8 @@ class Task(Charged):
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
+        self.process_flags = 0
+        """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
         self.uts = kernel.uts
         """The names of the machine as this task sees them: its UTS namespace."""
         self.timer_slack_ns = 50_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from sentry.abi.prctl import PR_MDWE_NO_INHERIT
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.layout import TASK_END
 from sentry.mm.map import MAX_MAPS_ALL, Limits, NoLimits
@@ -75,6 +76,7 @@ class MemoryManager(Report):
         child.layout = self._copied_layout()
         child.ipc_lock = self.ipc_lock
         child.barriers = self.barriers
+        child.mdwe = 0 if self.mdwe & PR_MDWE_NO_INHERIT else self.mdwe
         try:
             # Not under the feet of other threads: a page must not be copied while they store to it.
             copies = COPIES if self.users == 1 else 0

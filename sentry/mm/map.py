@@ -56,6 +56,8 @@ class AddressMap:
         self._hole_top = self.mmap_base
         self._hole_size = 0
         """No free range of `_hole_size` bytes or more lies between `_hole_top` and mmap_base."""
+        self.mdwe = 0
+        """PR_MDWE_*: memory that can be written never becomes executable."""
 
     # --- accounting
 

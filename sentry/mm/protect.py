@@ -31,7 +31,7 @@ from sentry.abi.mman import (
     PROT_WRITE,
 )
 from sentry.abi.resource import RLIMIT_MEMLOCK
-from sentry.errors import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
+from sentry.errors import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
@@ -132,6 +132,8 @@ class Protection(Mapping):
             self.join_range(start, end)
 
     def _protect(self, vma: Vma, prot: int) -> None:
+        if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not vma.prot & PROT_EXEC):
+            raise EACCES("PR_SET_MDWE")
         if vma.flags & VmFlag.SEALED:
             raise EPERM("sealed")
         if prot & PROT_WRITE and not vma.flags & VmFlag.MAYWRITE:
@@ -160,6 +162,26 @@ class Protection(Mapping):
             self.total_pages += pages
 
     # --- madvise
+
+    def name(self, addr: int, length: int, name: bytes) -> None:
+        """prctl(PR_SET_VMA_ANON_NAME): what maps shows for anonymous memory; empty: nothing.
+
+        Raises: EINVAL, ENOMEM, EBADF.
+        """
+        end = addr + page_up(length)
+        if addr & PAGE_MASK or page_up(length) >> 64 or end >> 64:
+            raise EINVAL("range")
+
+        def change(vma: Vma) -> None:
+            if vma.file is not None:
+                raise EBADF("a file")
+            kind = b"anon_shmem" if vma.shared else b"anon"
+            vma.name = b"[%s:%s]" % (kind, name) if name else b""
+
+        if length:
+            self._each(addr, min(end, TASK_END), change)
+            if end > TASK_END:
+                raise ENOMEM("range")
 
     def madvise(self, addr: int, length: int, advice: int) -> None:
         """madvise(2). Holes are passed over; the rest is done and ENOMEM raised at the end.

@@ -7,7 +7,7 @@ from typing import Annotated
 from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED
-from sentry.errors import EBADF, EINVAL, EPERM
+from sentry.errors import EACCES, EBADF, EINVAL, EPERM
 from sentry.kernel import access
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
@@ -45,6 +45,7 @@ Advice = Annotated[
     int, signed(32, show_choice({n: v for n, v in ALL.items() if n.startswith("MADV_")}))
 ]
 
+WRITE_EXEC = mman.PROT_WRITE | mman.PROT_EXEC
 MINCORE_STEP = 1 << 30
 """Bytes that mincore(2) looks at before it copies the answer out."""
 
@@ -62,6 +63,8 @@ def sys_mmap(
         file = task.files.get(fd & 0xFFFFFFFF)
     if flags & MAP_LOCKED:
         judge_locks(task)
+    if task.mm.mdwe and prot & WRITE_EXEC == WRITE_EXEC:
+        raise EACCES("PR_SET_MDWE")
     return task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
 
 

@@ -27,6 +27,7 @@ from sentry.abi.prctl import (
     PR_GET_IO_FLUSHER,
     PR_GET_KEEPCAPS,
     PR_GET_MDWE,
+    PR_GET_MEMORY_MERGE,
     PR_GET_NAME,
     PR_GET_NO_NEW_PRIVS,
     PR_GET_PDEATHSIG,
@@ -41,12 +42,18 @@ from sentry.abi.prctl import (
     PR_MCE_KILL,
     PR_MCE_KILL_CLEAR,
     PR_MCE_KILL_DEFAULT,
+    PR_MCE_KILL_EARLY,
     PR_MCE_KILL_GET,
+    PR_MCE_KILL_LATE,
     PR_MCE_KILL_SET,
+    PR_MDWE_NO_INHERIT,
+    PR_MDWE_REFUSE_EXEC_GAIN,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
     PR_SET_IO_FLUSHER,
     PR_SET_KEEPCAPS,
+    PR_SET_MDWE,
+    PR_SET_MEMORY_MERGE,
     PR_SET_MM,
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
@@ -58,6 +65,8 @@ from sentry.abi.prctl import (
     PR_SET_TIMERSLACK,
     PR_SET_TIMING,
     PR_SET_TSC,
+    PR_SET_VMA,
+    PR_SET_VMA_ANON_NAME,
     PR_SPEC_INDIRECT_BRANCH,
     PR_SPEC_L1D_FLUSH,
     PR_SPEC_NOT_AFFECTED,
@@ -93,10 +102,14 @@ OPTIONS: Final[dict[int, Option]] = {}
 SIGNAL_MAX: Final = 64
 COMM_LEN: Final = 16
 DEFAULT_SLACK_NS: Final = 50_000
+PF_IO_FLUSHER, PF_MCE_PROCESS, PF_MCE_EARLY, PF_MERGE = 1, 2, 4, 8
+"""Bits of Task.process_flags."""
+VMA_NAME_MAX: Final = 80
+VMA_NAME_REFUSED: Final = b"\\`$[]"
 
 
 @syscall(
-    157, partial="machine checks, core scheduling, SVE and what only other architectures have"
+    157, partial="core scheduling, SVE and what only other architectures have"
 )
 def sys_prctl(
     task: Task, option: OptionNumber, arg2: Addr, arg3: Addr, arg4: Addr, arg5: Addr
@@ -335,18 +348,24 @@ def get_tsc(task: Task, values: Values) -> None:
 
 @option(PR_MCE_KILL, unused=4)
 def set_mce_kill(task: Task, values: Values) -> None:
-    """There are no machine checks: any valid policy will do."""
+    """There are no machine checks: the policy is kept for PR_MCE_KILL_GET."""
+    flags = 0
     if values[0] == PR_MCE_KILL_CLEAR:
         if values[1]:
             raise EINVAL("unused argument is set")
     elif values[0] != PR_MCE_KILL_SET or values[1] > PR_MCE_KILL_DEFAULT:
         raise EINVAL(f"policy {values[:2]}")
+    elif values[1] != PR_MCE_KILL_DEFAULT:
+        flags = PF_MCE_PROCESS | (PF_MCE_EARLY if values[1] == PR_MCE_KILL_EARLY else 0)
+    task.process_flags = task.process_flags & ~(PF_MCE_PROCESS | PF_MCE_EARLY) | flags
 
 
 @option(PR_MCE_KILL_GET, unused=2)
 def get_mce_kill(task: Task, values: Values) -> int:
-    """The default."""
-    return PR_MCE_KILL_DEFAULT
+    """What was set, else the default."""
+    if not task.process_flags & PF_MCE_PROCESS:
+        return PR_MCE_KILL_DEFAULT
+    return PR_MCE_KILL_EARLY if task.process_flags & PF_MCE_EARLY else PR_MCE_KILL_LATE
 
 
 @option(PR_TASK_PERF_EVENTS_DISABLE, PR_TASK_PERF_EVENTS_ENABLE)
@@ -354,20 +373,38 @@ def perf_events(task: Task, values: Values) -> None:
     """There are none to switch."""
 
 
-@option(PR_SET_IO_FLUSHER, unused=3)
+@option(PR_SET_IO_FLUSHER)
 def set_io_flusher(task: Task, values: Values) -> None:
-    """CAP_SYS_RESOURCE; changes nothing."""
+    """CAP_SYS_RESOURCE; remembered."""
     if not task.creds.has(CAP_SYS_RESOURCE):
         raise EPERM("CAP_SYS_RESOURCE")
-    flag(values[0])
+    if any(values[1:]):
+        raise EINVAL("unused arguments are set")
+    on = PF_IO_FLUSHER if flag(values[0]) else 0
+    task.process_flags = task.process_flags & ~PF_IO_FLUSHER | on
 
 
-@option(PR_GET_IO_FLUSHER, unused=2)
+@option(PR_GET_IO_FLUSHER)
 def get_io_flusher(task: Task, values: Values) -> int:
-    """Never."""
+    """0 or 1."""
     if not task.creds.has(CAP_SYS_RESOURCE):
         raise EPERM("CAP_SYS_RESOURCE")
-    return 0
+    if any(values):
+        raise EINVAL("unused arguments are set")
+    return int(bool(task.process_flags & PF_IO_FLUSHER))
+
+
+@option(PR_SET_MEMORY_MERGE, unused=3)
+def set_memory_merge(task: Task, values: Values) -> None:
+    """Remembered: equal pages are not merged."""
+    on = PF_MERGE if values[0] else 0
+    task.process_flags = task.process_flags & ~PF_MERGE | on
+
+
+@option(PR_GET_MEMORY_MERGE, unused=2)
+def get_memory_merge(task: Task, values: Values) -> int:
+    """0 or 1."""
+    return int(bool(task.process_flags & PF_MERGE))
 
 
 @option(PR_GET_SPECULATION_CTRL, unused=3)
@@ -408,10 +445,33 @@ def get_thp_disable(task: Task, values: Values) -> int:
     return int(task.mm in without_huge_pages(task))
 
 
+@option(PR_SET_MDWE, unused=3)
+def set_mdwe(task: Task, values: Values) -> None:
+    """Memory that can be written or was is never executable; there is no way back."""
+    bits = values[0]
+    if bits & ~(PR_MDWE_REFUSE_EXEC_GAIN | PR_MDWE_NO_INHERIT) or bits == PR_MDWE_NO_INHERIT:
+        raise EINVAL(f"bits {bits:#x}")
+    if task.mm.mdwe and task.mm.mdwe != bits:
+        raise EPERM("it cannot be changed")
+    task.mm.mdwe = bits
+
+
 @option(PR_GET_MDWE, unused=2)
 def get_mdwe(task: Task, values: Values) -> int:
-    """Writable and executable memory is never refused."""
-    return 0
+    """The bits."""
+    return task.mm.mdwe
+
+
+@option(PR_SET_VMA)
+def set_vma_name(task: Task, values: Values) -> None:
+    """PR_SET_VMA_ANON_NAME: a name for anonymous memory, as /proc/self/maps shows it."""
+    what, addr, length, pointer = values
+    if what != PR_SET_VMA_ANON_NAME:
+        raise EINVAL(f"option {what}")
+    name = task.mm.read_cstr(pointer, VMA_NAME_MAX, EINVAL) if pointer else b""
+    if any(not 32 <= c < 127 or c in VMA_NAME_REFUSED for c in name):
+        raise EINVAL(f"name {name!r}")
+    task.mm.name(addr, length, name)
 
 
 @option(PR_GET_AUXV, unused=4)

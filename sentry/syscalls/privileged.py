@@ -1,0 +1,144 @@
+"""Calls about a machine that is not there: swap, quotas, accounting, modules, other kernels.
+
+Whoever lacks the capability gets EPERM, as on Linux; with it, what a kernel answers that was built
+without the feature: ENOSYS. Arguments are checked where Linux does so first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.abi.capability import (
+    CAP_PERFMON,
+    CAP_SYS_ADMIN,
+    CAP_SYS_BOOT,
+    CAP_SYS_MODULE,
+    CAP_SYS_PACCT,
+    CAP_SYS_TTY_CONFIG,
+)
+from sentry.abi.signal import SIGHUP, SIGINT
+from sentry.errors import EINVAL, ENOSYS, EPERM
+from sentry.kernel import task_exit
+from sentry.kernel.task import Task
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Fd, Int, Pid, Size, UInt, UserIn
+
+REBOOT_MAGIC: Final = 0xFEE1DEAD
+REBOOT_MAGICS: Final = (672274793, 85072278, 369367448, 537993216)
+REBOOT_RESTART, REBOOT_RESTART2 = 0x01234567, 0xA1B2C3D4
+REBOOT_HALT, REBOOT_POWER_OFF = 0xCDEF0123, 0x4321FEDC
+
+
+def need(task: Task, *caps: int) -> None:
+    """One of these capabilities, else EPERM."""
+    if not any(task.creds.has(cap) for cap in caps):
+        raise EPERM(f"capability {caps[0]}")
+
+
+@syscall(169)
+def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) -> object:
+    """reboot(2) of a PID namespace: its first process is killed, reboot_pid_ns()."""
+    need(task, CAP_SYS_BOOT)
+    if magic != REBOOT_MAGIC or magic2 not in REBOOT_MAGICS:
+        raise EINVAL("magic")
+    signals = {
+        REBOOT_RESTART: SIGHUP, REBOOT_RESTART2: SIGHUP, REBOOT_HALT: SIGINT,
+        REBOOT_POWER_OFF: SIGINT,
+    }  # fmt: skip
+    if command not in signals:
+        raise EINVAL(f"command {command:#x}")
+    init = task.kernel.init
+    if init is not None:
+        task_exit.exit_group(init, signals[command])
+    return None
+
+
+@syscall(153)
+def sys_vhangup(task: Task) -> None:
+    """vhangup(2): the terminal of a session that never lost one goes on."""
+    need(task, CAP_SYS_TTY_CONFIG)
+
+
+@syscall(163, partial="EPERM or ENOSYS: processes are not accounted")
+def sys_acct(task: Task, path: Addr) -> None:
+    """acct(2)."""
+    need(task, CAP_SYS_PACCT)
+    raise ENOSYS("no accounting")
+
+
+@syscall(167, partial="EPERM or ENOSYS: no swap")
+def sys_swapon(task: Task, path: Addr, flags: Int) -> None:
+    """swapon(2)."""
+    if flags & ~0x7FFFF:
+        raise EINVAL(f"flags {flags:#x}")
+    need(task, CAP_SYS_ADMIN)
+    raise ENOSYS("no swap")
+
+
+@syscall(168, partial="EPERM or ENOSYS: no swap")
+def sys_swapoff(task: Task, path: Addr) -> None:
+    """swapoff(2)."""
+    need(task, CAP_SYS_ADMIN)
+    raise ENOSYS("no swap")
+
+
+def _modules(task: Task) -> None:
+    need(task, CAP_SYS_MODULE)
+    raise ENOSYS("no modules")
+
+
+@syscall(175, partial="EPERM or ENOSYS: no modules")
+def sys_init_module(task: Task, image: UserIn, size: Size, arguments: Addr) -> None:
+    """init_module(2)."""
+    _modules(task)
+
+
+@syscall(313, partial="EPERM or ENOSYS: no modules")
+def sys_finit_module(task: Task, fd: Fd, arguments: Addr, flags: Int) -> None:
+    """finit_module(2)."""
+    _modules(task)
+
+
+@syscall(176, partial="EPERM or ENOSYS: no modules")
+def sys_delete_module(task: Task, name: Addr, flags: UInt) -> None:
+    """delete_module(2)."""
+    _modules(task)
+
+
+@syscall(246, partial="EPERM or ENOSYS: no other kernel is booted")
+def sys_kexec_load(task: Task, entry: Addr, count: Size, segments: Addr, flags: Size) -> None:
+    """kexec_load(2)."""
+    need(task, CAP_SYS_BOOT)
+    raise ENOSYS("kexec")
+
+
+@syscall(320, partial="EPERM or ENOSYS: no other kernel is booted")
+def sys_kexec_file_load(
+    task: Task, kernel: Fd, initrd: Fd, length: Size, line: Addr, flags: Size
+) -> None:
+    """kexec_file_load(2)."""
+    need(task, CAP_SYS_BOOT)
+    raise ENOSYS("kexec")
+
+
+@syscall(443, partial="no quotas")
+def sys_quotactl_fd(task: Task, fd: Fd, command: UInt, kind: Int, addr: Addr) -> None:
+    """quotactl_fd(2)."""
+    task.files.get_raw(fd & 0xFFFFFFFF)
+    raise ENOSYS("no quotas")
+
+
+@syscall(298, partial="EPERM or ENOSYS: no performance counters")
+def sys_perf_event_open(
+    task: Task, attributes: Addr, pid: Pid, cpu: Int, group: Fd, flags: Size
+) -> None:
+    """perf_event_open(2)."""
+    need(task, CAP_PERFMON, CAP_SYS_ADMIN)
+    raise ENOSYS("no performance counters")
+
+
+@syscall(321, partial="EPERM or ENOSYS: no extended BPF")
+def sys_bpf(task: Task, command: Int, attributes: Addr, size: UInt) -> None:
+    """bpf(2): kernel.unprivileged_bpf_disabled is 2."""
+    need(task, CAP_SYS_ADMIN)
+    raise ENOSYS("no extended BPF")
