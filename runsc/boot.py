@@ -46,8 +46,7 @@ Serve = Callable[
 """gofer.main.run: the session's socket, what it serves, the last lockdown, the log."""
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """How the two processes are bound to the command line that makes them."""
 
     held: bool = False
@@ -73,8 +72,7 @@ class Switches:
     """On a refused call write its number to the log and exit, instead of being killed."""
 
 
-@dataclass(frozen=True)
-class GoferStart:
+class GoferStart(msgspec.Struct, frozen=True):
     """What a Gofer is given: descriptors that it inherits, trees, and whom it serves."""
 
     sock: int
@@ -85,9 +83,7 @@ class GoferStart:
     """With Terms.before_gofer: a socket of packets to the command line."""
 
 
-def sentry_main(
-    config: SandboxConfig, prepare: Prepare, switches: Switches, terms: Terms = Terms()
-) -> int:
+def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, terms: Terms) -> int:
     """The body of the Sentry's process; gives its exit code."""
     try:
         isolation.enter(_descriptors(config) | set(terms.joins))
@@ -128,7 +124,7 @@ def sentry_main(
         raise
 
 
-def gofer_main(gofer: GoferStart, serve: Serve, switches: Switches, terms: Terms = Terms()) -> int:
+def gofer_main(gofer: GoferStart, serve: Serve, switches: Switches, terms: Terms) -> int:
     """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
     outlives the command line, that of the command line."""
     sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports

@@ -72,6 +72,7 @@ class Starter:
         self.fs = FsContext(mounts, root, root, 0)
         self.files = FdTable()
         self.mm: Any = None
+        self.group: Any = None
 
     def rlimit(self, resource: int) -> int:
         """No limits."""
