@@ -108,8 +108,11 @@ class Kernel:
         First give back what free frames still hold; if that helps, nobody dies.
         """
         ram = self.services.get("ram")
-        if ram is not None and ram.trim():
-            return
+        if ram is not None:
+            before = ram.populated()
+            ram.trim()
+            if ram.populated() < before:  # a hole in a huge page gives the host nothing back
+                return
         groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 

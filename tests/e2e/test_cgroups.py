@@ -248,3 +248,17 @@ def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
     assert lines[5] == "0::/"
     assert " ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup " in lines[6]
     assert lines[7:9] == ["no", "no"]
+
+
+@pytest.mark.kvm
+def test_many_small_processes_in_little_memory_end_by_the_sentrys_hand(
+    bundle: Bundle, path: str
+) -> None:
+    _limit(bundle, path, {"memory": {"limit": 64 * MIB}})
+    script = "for i in $(seq 300); do sleep 1000 & done; echo all; kill -9 -1"
+    bundle.args("sh", "-c", script)
+
+    result = bundle.run()
+
+    assert result.returncode in (0, 137)
+    assert "all" in result.stdout or "Out of memory: killed process" in result.stderr
