@@ -95,6 +95,10 @@ class Credentials:
         """Whether the capability is effective."""
         return bool(self.effective >> cap & 1)
 
+    def has_in(self, namespace: UserNamespace | None, cap: int) -> bool:
+        """ns_capable(): whether the capability counts in a user namespace (None: the first)."""
+        return self.has(cap)
+
     def in_group(self, gid: int) -> bool:
         """in_group_p(): the file-system gid or a supplementary one."""
         return gid == self.fsgid or gid in self.groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE, check_access, check_sticky
-from sentry.errors import EBUSY, EISDIR, ENOENT, ENOTDIR, EROFS
+from sentry.errors import EISDIR, ENOENT, ENOTDIR, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Inode
 
@@ -36,8 +36,3 @@ def check_delete(creds: Credentials, directory: Dentry, child: Inode, *, want_di
     if directory.unlinked:
         raise ENOENT("the directory has been removed")
 
-
-def check_not_busy(dentry: Dentry) -> None:
-    """A mount point cannot be removed or moved. Raises: EBUSY."""
-    if dentry.mounts:
-        raise EBUSY("a mount point")

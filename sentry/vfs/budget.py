@@ -6,9 +6,13 @@ objects around them, which a program can make in any number if nobody says stop.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
+
+if TYPE_CHECKING:
+    from sentry.vfs.mounts import MountNamespace
 
 MAX_INODES: Final = 524_288
 """Inodes in memory of all tmpfs and overlays (about 1 KiB each)."""
@@ -38,12 +42,15 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "message_bytes", "mounts", "semaphores",
-        "small_bytes", "undos",
+        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "message_bytes",
+        "mounts", "namespaces", "semaphores", "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.aio_requests = self.ipc_namespaces = self.message_bytes = self.semaphores = self.undos = 0
+        self.aio_requests = self.ipc_namespaces = self.message_bytes = 0
+        self.semaphores = self.undos = 0
+        self.namespaces: WeakSet[MountNamespace] = WeakSet()
+        """The namespaces of mounts that there are."""
         self.anonymous = self.inodes = self.locks = self.mounts = self.small_bytes = 0
 
     def check_inode(self) -> None:

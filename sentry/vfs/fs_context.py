@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentry.vfs.dentry import Location
-from sentry.vfs.mounts import Mount, MountNamespace
+from sentry.vfs.mounts import Mount, MountNamespace, top
 
 
 class FsContext:
@@ -34,6 +34,13 @@ class FsContext:
             self.root = Location(root, self.root.dentry)
         if cwd is not None:
             self.cwd = Location(cwd, self.cwd.dentry)
+
+    def enter(self, namespace: MountNamespace) -> None:
+        """setns(2): to the root of another namespace."""
+        self._namespace.contexts.discard(self)
+        self._namespace = namespace
+        namespace.contexts.add(self)
+        self.root = self.cwd = top(namespace.root.location)
 
     def root_changed(self, old: Location, new: Location) -> None:
         """pivot_root moves everybody who was at the old root: chroot_fs_refs()."""

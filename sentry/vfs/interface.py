@@ -130,6 +130,8 @@ class FileSystem:
         self.now_ns = now_ns
         self.watched: set[Watch] = set()
         """The watches on its inodes: nobody is told while there are none."""
+        self.mount_count = 0
+        """Attached mounts of it, in all namespaces."""
         self.source = self.name
         """The first field of /proc/mounts."""
 
@@ -141,6 +143,9 @@ class FileSystem:
     async def statfs(self) -> StatFs:
         """statfs(2)."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)
+
+    async def reconfigure(self, options: bytes) -> None:
+        """mount(2) with MS_REMOUNT: other options. Raises: EINVAL."""
 
     async def sync(self) -> None:
         """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
@@ -355,6 +360,9 @@ class Inode:
         regular files a subclass of `vfs.regular.RegularFile`.
         """
         raise ENODEV(f"{self.fs.name}: cannot open")
+
+    bindable = False
+    """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
 
     opens_itself = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""

@@ -1,15 +1,16 @@
-"""Mounts and mount namespaces: which tree is seen where.
+"""Mounts and mount namespaces: which tree is seen where. fs/namespace.c.
 
-Propagation types are accepted and everything is private, so there is one copy of each mount and a
-namespace is a list of them. A namespace made by unshare(CLONE_NEWNS) has copies of all mounts.
+A mount knows what is mounted on it, so a walk needs no namespace; a namespace is the list of the
+mounts that hang together. A namespace made by unshare(CLONE_NEWNS) has copies of all mounts. Who
+else gets a mount is in propagation.py.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet, ref
 
 from sentry.abi.mount import (
     MS_NOATIME,
@@ -23,6 +24,7 @@ from sentry.abi.mount import (
     MS_STRICTATIME,
 )
 from sentry.errors import EBUSY, EINVAL, ENOSPC, EROFS
+from sentry.vfs import propagation
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.watches import tell_unmounted
@@ -31,6 +33,7 @@ from sentry.wait.queue import Changes
 if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.interface import FileSystem
+    from sentry.vfs.propagation import PeerGroup
 
 MOUNT_FLAGS: Final = (
     MS_RDONLY
@@ -44,8 +47,13 @@ MOUNT_FLAGS: Final = (
     | MS_STRICTATIME
 )
 """The flags of mount(2) that belong to a mount, not to the file system."""
+LOCKABLE: Final = MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOEXEC
+"""Flags that a less privileged namespace cannot take away."""
+ATIME_FLAGS: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
 MAX_MOUNTS: Final = 10_000
 """Ceiling of a namespace; Linux's fs.mount-max is 100,000."""
+FIRST_UNIQUE: Final = 1 << 31
+"""Where the mount ids begin that are never used twice: STATX_MNT_ID_UNIQUE."""
 
 _NAMES: Final = (
     (MS_NOSUID, "nosuid"),
@@ -63,17 +71,22 @@ class Mount:
 
     __slots__ = (
         "__weakref__",
+        "_namespace",
         "expiring",
         "flags",
         "fs",
+        "group",
         "id",
-        "namespace",
+        "locked",
+        "locked_flags",
+        "master",
+        "mounted",
         "no_atime",
         "no_dir_atime",
         "open_files",
         "parent",
-        "propagation",
         "root",
+        "unbindable",
         "writers",
     )
 
@@ -82,14 +95,23 @@ class Mount:
         self.fs = fs
         self.root = root
         self.parent: Location | None = None
-        self.namespace: MountNamespace | None = None
+        self._namespace: ref[MountNamespace] | None = None
+        self.mounted: dict[int, Mount] = {}
+        """What sits on places of this mount, by the address of the place's dentry."""
         self.open_files = 0
         """Open descriptions on it: umount gives EBUSY while there are any."""
         self.writers = 0
         """Those of them that may write: a read-only remount gives EBUSY."""
-        self.propagation = "private"
-        self.expiring = False
-        """umount2 with MNT_EXPIRE has marked it."""
+        self.group: PeerGroup | None = None
+        """Shared with these mounts."""
+        self.master: PeerGroup | None = None
+        """A slave of these mounts."""
+        self.unbindable = False
+        self.locked = False
+        """A less privileged namespace got it from a more privileged one: it stays where it is."""
+        self.locked_flags = 0
+        self.expiring = 0
+        """umount2 with MNT_EXPIRE has marked it with 2; every walk into it takes one away."""
         self.no_atime = self.no_dir_atime = False
         self.set_flags(flags)
 
@@ -98,9 +120,25 @@ class Mount:
         flags &= MOUNT_FLAGS
         if not flags & (MS_NOATIME | MS_STRICTATIME):
             flags |= MS_RELATIME
+        if flags & MS_STRICTATIME:
+            flags &= ~(MS_NOATIME | MS_RELATIME)
         self.flags = flags
         self.no_atime = bool(flags & (MS_NOATIME | MS_RDONLY)) or self.fs.read_only
         self.no_dir_atime = self.no_atime or bool(flags & MS_NODIRATIME)
+
+    @property
+    def namespace(self) -> MountNamespace | None:
+        """Where it is attached."""
+        return self._namespace() if self._namespace is not None else None
+
+    @namespace.setter
+    def namespace(self, namespace: MountNamespace | None) -> None:
+        self._namespace = ref(namespace) if namespace is not None else None
+
+    @property
+    def unique_id(self) -> int:
+        """An id that no other mount ever has."""
+        return FIRST_UNIQUE + self.id
 
     @property
     def location(self) -> Location:
@@ -123,23 +161,51 @@ class Mount:
         return ",".join([first, *(name for flag, name in _NAMES if self.flags & flag)])
 
 
+def top(location: Location) -> Location:
+    """Down through everything mounted on a place."""
+    while location.dentry.mounts:
+        mount = location.mount.mounted.get(id(location.dentry))
+        if mount is None:
+            break
+        if mount.expiring:
+            mount.expiring -= 1
+        location = Location(mount, mount.root)
+    return location
+
+
 class MountNamespace:
-    """All mounts that a group of tasks sees. The first one is the root."""
+    """All mounts that a group of tasks sees. The first one is the root.
+
+    A tree that open_tree(2) or fsmount(2) made is an anonymous namespace until it is moved to a
+    place: `anonymous`.
+    """
 
     def __init__(
-        self, root: Mount, ids: Iterator[int] | None = None, budget: Budget | None = None
+        self,
+        root: Mount,
+        ids: Iterator[int] | None = None,
+        budget: Budget | None = None,
+        *,
+        anonymous: bool = False,
+        owner: Any = None,
     ) -> None:
         self.budget = budget if budget is not None else Budget()
         self.budget.mounts += 1
         self._ids = ids if ids is not None else itertools.count(root.id + 1)
         self.root = root
-        self._at: dict[tuple[int, int], Mount] = {}
         self._mounts: dict[int, Mount] = {root.id: root}
+        self.anonymous = anonymous
+        self.owner = owner
+        """The user namespace that owns it; None: the sandbox's first one."""
         self.changes = Changes()
         """Told when a mount comes, goes or changes."""
         self.contexts: WeakSet[FsContext] = WeakSet()
         """Who has a root or working directory here, for EBUSY and pivot_root."""
         root.namespace = self
+        root.fs.mount_count += 1
+        for each in self.tree(root)[1:]:
+            self._list(each)
+        self.budget.namespaces.add(self)
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(list(self._mounts.values()))
@@ -148,137 +214,322 @@ class MountNamespace:
         return len(self._mounts)
 
     def __del__(self) -> None:
-        self.budget.mounts -= len(self._mounts)
+        for mount in list(self._mounts.values()):
+            self._forget(mount)
+
+    def _forget(self, mount: Mount) -> None:
+        """Nobody is in the namespace any more: what it had is gone without a word."""
+        if mount.parent is not None:
+            mount.parent.dentry.mounts -= 1
+            mount.parent = None
+        mount.mounted.clear()
+        self._unlist(mount)
+
+    def _list(self, mount: Mount) -> None:
+        if mount.id not in self._mounts:
+            self._mounts[mount.id] = mount
+            self.budget.mounts += 1
+            mount.fs.mount_count += 1
+        mount.namespace = self
+
+    def _unlist(self, mount: Mount) -> None:
+        mount.namespace = None
+        if self._mounts.pop(mount.id, None) is not None:
+            self.budget.mounts -= 1
+            mount.fs.mount_count -= 1
 
     def new_mount(self, fs: FileSystem, root: Dentry, flags: int) -> Mount:
         """A mount that is not attached yet."""
         self.check_room()
         return Mount(next(self._ids), fs, root, flags)
 
-    def check_room(self) -> None:
+    def check_room(self, more: int = 1) -> None:
         """Raises: ENOSPC."""
-        if len(self._mounts) >= MAX_MOUNTS:
+        if len(self._mounts) + more > MAX_MOUNTS:
             raise ENOSPC("too many mounts")
-        self.budget.check_mounts(1)
+        self.budget.check_mounts(more)
 
-    def on(self, location: Location) -> Mount | None:
-        """The mount that sits directly on a place."""
-        return self._at.get((location.mount.id, id(location.dentry)))
+    def new_group(self) -> int:
+        """An id for a peer group: the lowest that is free."""
+        used = {m.group.id for ns in self.budget.namespaces for m in ns if m.group is not None}
+        return next(number for number in itertools.count(1) if number not in used)
 
     def top(self, location: Location) -> Location:
         """Down through everything mounted on a place."""
-        while location.dentry.mounts:
-            mount = self._at.get((location.mount.id, id(location.dentry)))
-            if mount is None:
-                break
-            location = Location(mount, mount.root)
-        return location
+        return top(location)
+
+    # --- attaching
 
     def attach(self, mount: Mount, place: Location) -> None:
         """Put a mount on a place, on top of what is there."""
-        place = self.top(place)
-        mount.parent = place
-        mount.namespace = self
-        place.dentry.mounts += 1
-        self._at[place.mount.id, id(place.dentry)] = mount
-        if mount.id not in self._mounts:
-            self._mounts[mount.id] = mount
-            self.budget.mounts += 1
+        self._put(mount, top(place))
         self.changes.happened()
+
+    def _put(self, mount: Mount, place: Location) -> None:
+        mount.parent = place
+        place.dentry.mounts += 1
+        place.mount.mounted[id(place.dentry)] = mount
+        self._list(mount)
+
+    def _put_beneath(self, mount: Mount, place: Location) -> None:
+        """As propagation does it: what sits on the place already goes on top of the newcomer."""
+        above = place.mount.mounted.get(id(place.dentry))
+        if above is not None:
+            place.dentry.mounts -= 1
+            above.parent = Location(mount, mount.root)
+            mount.root.mounts += 1
+            mount.mounted[id(mount.root)] = above
+        self._put(mount, place)
+
+    def graft(self, mount: Mount, place: Location) -> None:
+        """attach_recursive_mnt(): a tree of mounts on a place, and copies wherever it propagates.
+
+        Raises: ENOSPC.
+        """
+        place = top(place)
+        tree = self.tree(mount)
+        self.check_room(len(tree) * (1 + len(propagation.receivers(place.mount))))
+        copies: list[tuple[Mount, Location]] = []
+        if place.mount.group is not None:
+            for each in tree:
+                if each.group is None:
+                    propagation.share(each, self.new_group())
+            copies = self._propagated(mount, place)
+        self._put(mount, place)
+        for each in tree:
+            self._list(each)
+        self.changes.happened()
+        for copy, where in copies:
+            namespace = where.mount.namespace
+            if namespace is None:
+                continue
+            namespace._put_beneath(copy, where)
+            for each in namespace.tree(copy):
+                namespace._list(each)
+            namespace.changes.happened()
+
+    def _propagated(self, mount: Mount, place: Location) -> list[tuple[Mount, Location]]:
+        """Copies of a tree for all mounts that follow the place's mount, and where they go."""
+        copies: list[tuple[Mount, Location]] = []
+        done = {place.mount.id}
+
+        def spread(group: PeerGroup, model: Mount) -> None:
+            for peer in list(group.members.values()):
+                if peer.id not in done:
+                    done.add(peer.id)
+                    add(peer, model, slave=False)
+            for slave in list(group.slaves.values()):
+                if slave.id in done:
+                    continue
+                done.add(slave.id)
+                copy = add(slave, model, slave=True)
+                if slave.group is not None and copy is not None:
+                    spread(slave.group, copy)
+
+        def add(target: Mount, model: Mount, *, slave: bool) -> Mount | None:
+            if not propagation.shows(target, place.dentry):
+                return None
+            copy = self.copy_tree(model, model.root, recursive=True, slave=slave, all_of_it=True)
+            if slave and target.group is not None:
+                for each in self.tree(copy):
+                    propagation.share(each, self.new_group())
+            other = target.namespace
+            if other is not None and other.owner is not self.owner:
+                copy.locked = True
+            copies.append((copy, Location(target, place.dentry)))
+            return copy
+
+        assert place.mount.group is not None
+        spread(place.mount.group, mount)
+        return copies
+
+    # --- detaching
 
     def detach(self, mount: Mount) -> None:
         """Take a mount off its place; its own children stay on it."""
+        self._take_off(mount)
+        self._unlist(mount)
+        self.changes.happened()
+
+    def _take_off(self, mount: Mount) -> None:
         place = mount.parent
         if place is not None:
-            del self._at[place.mount.id, id(place.dentry)]
+            if place.mount.mounted.get(id(place.dentry)) is mount:
+                del place.mount.mounted[id(place.dentry)]
             place.dentry.mounts -= 1
         mount.parent = None
-        mount.namespace = None
-        del self._mounts[mount.id]
-        self.budget.mounts -= 1
-        self.changes.happened()
+
+    def move(self, mount: Mount, place: Location) -> None:
+        """do_move_mount(): the tree goes elsewhere, perhaps out of an anonymous namespace."""
+        source = mount.namespace
+        tree = self.tree(mount)
+        self._take_off(mount)
+        if source is not None and source is not self:
+            for each in tree:
+                source._unlist(each)
+        self.graft(mount, place)
 
     def children(self, mount: Mount) -> list[Mount]:
         """Mounts whose place is on this one."""
-        return [m for m in self._mounts.values() if m.parent is not None and m.parent[0] is mount]
+        return list(mount.mounted.values())
 
-    def tree(self, mount: Mount) -> list[Mount]:
+    @staticmethod
+    def tree(mount: Mount) -> list[Mount]:
         """The mount and all below it, parents first."""
         found = [mount]
         for at in found:
-            found.extend(self.children(at))
+            found.extend(at.mounted.values())
         return found
+
+    def is_mount_point(self, dentry: Dentry) -> bool:
+        """Whether a mount of this namespace sits on the name."""
+        return any(m.parent is not None and m.parent.dentry is dentry for m in self)
+
+    def name_goes(self, dentry: Dentry) -> None:
+        """A name is removed: mounts of other namespaces on it go with it. Raises: EBUSY."""
+        if self.is_mount_point(dentry):
+            raise EBUSY("a mount point")
+        for namespace in list(self.budget.namespaces):
+            for mount in namespace:
+                if mount.parent is not None and mount.parent.dentry is dentry:
+                    namespace.umount(mount, lazy=True)
 
     def busy(self, mount: Mount) -> bool:
         """Something is open, mounted, or somebody's root or cwd, on it."""
-        if mount.open_files or self.children(mount):
+        if mount.open_files or mount.mounted:
             return True
         return any(c.root.mount is mount or c.cwd.mount is mount for c in self.contexts)
+
+    def _followers(self, doomed: list[Mount]) -> list[Mount]:
+        """propagate_umount(): what goes elsewhere because these go."""
+        found: dict[int, Mount] = {}
+        going = {mount.id for mount in doomed}
+        for mount in doomed:
+            if mount.parent is None:
+                continue
+            for other in propagation.receivers(mount.parent.mount):
+                child = other.mounted.get(id(mount.parent.dentry))
+                if child is None or child.id in going or child.id in found or child.locked:
+                    continue
+                if all(c.id in going or c.id in found for c in child.mounted.values()):
+                    found[child.id] = child
+        return list(found.values())
 
     def umount(self, mount: Mount, *, lazy: bool) -> None:
         """umount2(2): everything below goes too when lazy. Raises: EBUSY, EINVAL."""
         if mount.namespace is not self or mount is self.root:
             raise EINVAL("not a mount that can go")
-        if not lazy and self.busy(mount):
-            raise EBUSY("in use")
-        for each in reversed(self.tree(mount)):
-            self.detach(each)
-            self._gone(each.fs)
+        if not lazy:
+            followers = self._followers([mount])
+            if any(ns.busy(m) for m in (mount, *followers) if (ns := m.namespace) is not None):
+                raise EBUSY("in use")
+        doomed = self.tree(mount)
+        doomed += self._followers(doomed)
+        for each in reversed(doomed):
+            namespace = each.namespace
+            propagation.leave_group(each)
+            propagation.leave_master(each)
+            if namespace is not None:
+                namespace.detach(each)
+                _gone(each.fs)
 
-    def _gone(self, fs: FileSystem) -> None:
-        if not any(m.fs is fs for m in self._mounts.values()):
-            tell_unmounted(fs)
-            fs.shutdown()
+    # --- copies
 
     def copy_tree(
-        self, source: Mount, root: Dentry, *, recursive: bool
-    ) -> tuple[Mount, list[tuple[Mount, Location]]]:
-        """A bind mount: a new mount of `root`, and (mount, place) of those below if recursive."""
-        top = self.new_mount(source.fs, root, source.flags)
-        copies: list[tuple[Mount, Location]] = []
+        self,
+        source: Mount,
+        root: Dentry,
+        *,
+        recursive: bool,
+        slave: bool = False,
+        all_of_it: bool = False,
+    ) -> Mount:
+        """copy_tree(): a new mount of `root`, and of those below if recursive.
+
+        The copies are peers of the originals, or their slaves; unbindable mounts and what is on
+        them are left out unless `all_of_it`. Nothing is attached yet. Raises: ENOSPC.
+        """
         if recursive:
-            by_old = {source.id: top}
+            self.check_room(len(self.tree(source)))
+        copy = self._clone(source, root, slave=slave)
+        if recursive:
+            by_old = {source.id: copy}
             for old in self.tree(source)[1:]:
                 assert old.parent is not None
                 parent = by_old.get(old.parent.mount.id)
                 inside = old.parent.mount is not source or old.parent.dentry.is_below(root)
-                if parent is None or not inside:
+                if parent is None or not inside or (old.unbindable and not all_of_it):
                     continue
-                new = self.new_mount(old.fs, old.root, old.flags)
+                new = self._clone(old, old.root, slave=slave)
+                new.locked = old.locked
                 by_old[old.id] = new
-                copies.append((new, Location(parent, old.parent.dentry)))
-        return top, copies
+                _hang(new, Location(parent, old.parent.dentry))
+        return copy
 
-    def copy(self, contexts: list[FsContext]) -> MountNamespace:
-        """CLONE_NEWNS: copies of all mounts; `contexts` move to the copies."""
+    def _clone(self, old: Mount, root: Dentry, *, slave: bool = False) -> Mount:
+        new = self.new_mount(old.fs, root, old.flags)
+        new.locked_flags = old.locked_flags
+        if slave:
+            propagation.join_as_slave(new, old)
+        else:
+            propagation.join_as_peer(new, old)
+        return new
+
+    def copy(self, contexts: list[FsContext], owner: Any = None) -> MountNamespace:
+        """CLONE_NEWNS: copies of all mounts; `contexts` move to the copies.
+
+        `owner` is the user namespace of the new one; if it is another one, everything is received
+        but nothing sent, and the mounts are locked together. Raises: ENOSPC.
+        """
+        foreign = owner is not self.owner
         self.budget.check_mounts(len(self._mounts))
         by_old: dict[int, Mount] = {}
-        new_root = Mount(next(self._ids), self.root.fs, self.root.root, self.root.flags)
+        new_root = self._clone(self.root, self.root.root, slave=foreign)
+        new_root.unbindable = self.root.unbindable
         by_old[self.root.id] = new_root
-        namespace = MountNamespace(new_root, self._ids, self.budget)
+        namespace = MountNamespace(new_root, self._ids, self.budget, owner=owner)
         for old in self.tree(self.root)[1:]:
             assert old.parent is not None
-            new = Mount(next(self._ids), old.fs, old.root, old.flags)
+            new = self._clone(old, old.root, slave=foreign)
+            new.unbindable = old.unbindable
+            new.locked = old.locked or foreign
             by_old[old.id] = new
-            parent = by_old[old.parent.mount.id]
-            new.parent = Location(parent, old.parent.dentry)
-            new.namespace = namespace
-            old.parent.dentry.mounts += 1
-            namespace._at[parent.id, id(old.parent.dentry)] = new
-            namespace._mounts[new.id] = new
-            namespace.budget.mounts += 1
+            namespace._put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))
+        if foreign:
+            for new in namespace:
+                new.locked_flags |= new.flags & LOCKABLE | ATIME_FLAGS
         for context in contexts:
             context.move_to(namespace, by_old)
         return namespace
 
-    def pivot(self, new_root: Mount, put_old: Location) -> None:
-        """pivot_root(2): swap the root mount; the checks are done by the caller."""
-        old_root, place = self.root, new_root.parent
-        assert place is not None
-        del self._at[place.mount.id, id(place.dentry)]
-        place.dentry.mounts -= 1
-        new_root.parent = None
-        self.root = new_root
-        self.attach(old_root, put_old)
-        for context in self.contexts:
+    def pivot(self, old_root: Mount, new_root: Mount, put_old: Location) -> None:
+        """pivot_root(2): `new_root` takes the place of a root mount, which goes to `put_old`.
+
+        The checks are done by the caller.
+        """
+        place = old_root.parent
+        self._take_off(new_root)
+        if old_root.locked:
+            new_root.locked, old_root.locked = True, False
+        if place is not None:
+            self._take_off(old_root)
+            self._put(new_root, place)
+        else:
+            self.root = new_root
+        self._put(old_root, top(put_old))
+        self.changes.happened()
+        for context in list(self.contexts):
             context.root_changed(old_root.location, new_root.location)
+
+
+def _hang(mount: Mount, place: Location) -> None:
+    """Connect a copy with its parent; the namespace lists it when the tree is grafted."""
+    mount.parent = place
+    place.dentry.mounts += 1
+    place.mount.mounted[id(place.dentry)] = mount
+
+
+def _gone(fs: FileSystem) -> None:
+    if not fs.mount_count:
+        tell_unmounted(fs)
+        fs.shutdown()

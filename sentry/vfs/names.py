@@ -33,7 +33,7 @@ from sentry.errors import (
     EPERM,
     EXDEV,
 )
-from sentry.vfs.access import check_create, check_delete, check_inode, check_not_busy
+from sentry.vfs.access import check_create, check_delete, check_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Absent, Inode, Owner
@@ -176,7 +176,7 @@ async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
         check_delete(caller.creds, parent, child, want_dir=False)
         known = parent.known_child(walk.last)
         if known is not None:
-            check_not_busy(known)
+            _name_goes(caller, known)
         await parent.inode.unlink(walk.last, child)
         if known is not None:
             known.drop(caller.kernel.vfs.dentries)
@@ -201,11 +201,17 @@ async def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
         check_delete(caller.creds, parent, child, want_dir=True)
         known = parent.known_child(walk.last)
         if known is not None:
-            check_not_busy(known)
+            _name_goes(caller, known)
         await parent.inode.rmdir(walk.last, child)
         if known is not None:
             known.drop(caller.kernel.vfs.dentries)
     _removed(parent, walk.last, child)
+
+
+def _name_goes(caller: Caller, dentry: Dentry) -> None:
+    """Nothing may be mounted on a name that goes, unless elsewhere: detach_mounts(). EBUSY."""
+    if dentry.mounts:
+        caller.mounts.name_goes(dentry)
 
 
 def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
@@ -280,6 +286,8 @@ async def _rename_locked(caller: Caller, source: Walk, target: Walk, flags: int)
     if child is victim:
         return
     _check_rename(caller, (from_dir, moved), (to_dir, replaced), flags)
+    if replaced is not None and not flags & RENAME_EXCHANGE:
+        _name_goes(caller, replaced)
     await from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
     _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
 
@@ -307,9 +315,9 @@ def _check_rename(
             check_inode(creds, replaced.inode, MAY_WRITE)
     if flags & RENAME_WHITEOUT and not creds.has(CAP_MKNOD):
         raise EPERM("RENAME_WHITEOUT")
-    check_not_busy(moved)
-    if replaced is not None:
-        check_not_busy(replaced)
+    for dentry in (moved, replaced):
+        if dentry is not None and dentry.mounts and caller.mounts.is_mount_point(dentry):
+            raise EBUSY("a mount point")
     if child.fs is not to_dir.inode.fs:
         raise EXDEV("another file system")
 

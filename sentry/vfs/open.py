@@ -51,6 +51,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.leases import break_leases
+from sentry.vfs.mounts import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Walk, child_of, quick
 from sentry.vfs.watches import tell, tell_child
@@ -242,7 +243,7 @@ async def _open_creating(
                 location = await _create(caller, walk, how)
                 tell_child(directory.inode, IN_CREATE, walk.last)
                 return await open_location(caller, location, how, created=True)
-        location = caller.mounts.top(
+        location = top(
             Location(
                 walk.at.mount, directory.child(walk.last, child, caller.kernel.vfs.dentries)
             )

@@ -30,7 +30,7 @@ from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, 
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, Inode
-from sentry.vfs.mounts import MountNamespace
+from sentry.vfs.mounts import top
 
 MAX_LINKS: Final = 40
 _SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
@@ -45,7 +45,6 @@ class Walk:
         "_follow",
         "_found",
         "_links",
-        "_namespace",
         "_pending",
         "_resolve",
         "_root",
@@ -71,7 +70,6 @@ class Walk:
         creds: Credentials | None = None,
     ) -> None:
         self._caller = caller
-        self._namespace: MountNamespace = caller.mounts
         self._root = caller.fs.root
         self._resolve = resolve
         self._links = 0
@@ -194,10 +192,10 @@ class Walk:
         return True
 
     def _mounted(self, place: Location) -> Location:
-        top = self._namespace.top(place)
-        if self._resolve & RESOLVE_NO_XDEV and top.mount is not place.mount:
+        found = top(place)
+        if self._resolve & RESOLVE_NO_XDEV and found.mount is not place.mount:
             raise EXDEV("a mount point")
-        return top
+        return found
 
     def _dotdot(self) -> None:
         at = self.at
@@ -311,7 +309,7 @@ def quick(caller: Caller, dirfd: int, path: bytes) -> Location | None:
             found = dentry.child(name, child, cache)  # type: ignore[arg-type]
         dentry = found
         if dentry.mounts:
-            mount, dentry = caller.mounts.top(Location(mount, dentry))
+            mount, dentry = top(Location(mount, dentry))
     return Location(mount, dentry)
 
 

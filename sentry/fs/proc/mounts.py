@@ -10,8 +10,22 @@ from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.paths import is_reachable, path_of
+from sentry.vfs.propagation import dominating
 
-_PROPAGATION = {"shared": "shared:1", "slave": "master:1", "unbindable": "unbindable"}
+
+def optional_fields(mount: Any, seen: list[Any]) -> str:
+    """shared:N, master:N, propagate_from:N, unbindable; each with a blank behind it."""
+    fields = []
+    if mount.group is not None:
+        fields.append(f"shared:{mount.group.id}")
+    if mount.master is not None:
+        fields.append(f"master:{mount.master.id}")
+        origin = dominating(mount, iter(seen))
+        if origin and origin != mount.master.id:
+            fields.append(f"propagate_from:{origin}")
+    if mount.unbindable:
+        fields.append("unbindable")
+    return "".join(f"{field} " for field in fields)
 
 
 def escape(text: bytes) -> bytes:
@@ -65,13 +79,14 @@ def mounts(view: View) -> bytes:
 def mountinfo(view: View) -> bytes:
     """proc_pid_mountinfo(5)."""
     lines = []
+    seen = [mount for mount, _ in visible(view)]
     for mount, path in visible(view):
         parent = mount.parent.mount.id if mount.parent is not None else 1
         dev = mount.fs.dev
-        optional = _PROPAGATION.get(mount.propagation, "")
+        optional = optional_fields(mount, seen)
         head = f"{mount.id} {parent} {os.major(dev)}:{os.minor(dev)} ".encode()
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
-        tail = f" {mount.options()} {optional + ' ' if optional else ''}- {mount.fs.name} ".encode()
+        tail = f" {mount.options()} {optional}- {mount.fs.name} ".encode()
         lines.append(
             head + escape(inner_path(mount.root)) + b" " + escape(path) + tail + source
             + b" " + super_options(mount).encode() + b"\n"

@@ -49,6 +49,7 @@ class NamespaceInode(Inode):
     __slots__ = ("kind_name", "namespace")
 
     opens_itself = True
+    bindable = True
 
     def __init__(self, kernel: Any, ino: int, kind: str, namespace: Any) -> None:
         super().__init__(kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), ino, 0o100444, Owner(0, 0))

@@ -59,7 +59,10 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
     elif key == "mode":
         options.mode = int(value, 8) & 0o7777
     elif key in ("uid", "gid"):
-        setattr(options, key, int(value))
+        number = int(value)
+        if number < 0:
+            raise ValueError(value)
+        setattr(options, key, number)
     elif key not in ("huge", "mpol", "inode32", "inode64", "noswap", "nosymfollow"):
         raise ValueError(key)
 
@@ -113,6 +116,18 @@ class TmpFs(FileSystem):
         return cls(
             vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget
         )
+
+    async def reconfigure(self, options: bytes) -> None:
+        """shmem_reconfigure(): size and number of inodes. Raises: EINVAL."""
+        wanted = parse_options(options.decode(errors="replace"), self.memory_pages)
+        if wanted.max_pages is not None:
+            if self.max_pages is None or self.pages > wanted.max_pages:
+                raise EINVAL("there was no limit, or more is used")
+            self.max_pages = self.options.max_pages = wanted.max_pages
+        if wanted.max_inodes != MAX_INODES:
+            if self.inodes > wanted.max_inodes:
+                raise EINVAL("more inodes are used")
+            self.options.max_inodes = wanted.max_inodes
 
     @property
     def root(self) -> Inode:

@@ -1,0 +1,257 @@
+"""What may be mounted where: the checks of mount(2), move_mount(2), umount2(2). fs/namespace.c.
+
+Every way to mount (the classic calls and those with descriptors) comes here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.mount import (
+    MS_NOATIME,
+    MS_NODIRATIME,
+    MS_RDONLY,
+    MS_RELATIME,
+    MS_STRICTATIME,
+)
+from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM
+from sentry.vfs import propagation
+from sentry.vfs.dentry import Location
+from sentry.vfs.file import Caller, FileDescription
+from sentry.vfs.interface import FileSystem
+from sentry.vfs.mounts import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, MountNamespace, top
+
+if TYPE_CHECKING:
+    from sentry.vfs.propagation import PeerGroup
+
+ATIME_ASKED: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
+
+
+def may_mount(caller: Caller) -> None:
+    """may_mount(). Raises: EPERM."""
+    if not caller.creds.has_in(caller.mounts.owner, CAP_SYS_ADMIN):
+        raise EPERM("needs CAP_SYS_ADMIN")
+
+
+def is_ours(caller: Caller, mount: Mount) -> bool:
+    """check_mnt()."""
+    return mount.namespace is caller.mounts
+
+
+def is_movable(caller: Caller, mount: Mount) -> bool:
+    """A mount of ours, or the root of a tree that has no place yet."""
+    namespace = mount.namespace
+    if namespace is not None and namespace.anonymous:
+        return True
+    return is_ours(caller, mount)
+
+
+def check_mount_root(caller: Caller, place: Location) -> Mount:
+    """The place is the root of a mount of ours. Raises: EINVAL."""
+    mount = place.mount
+    if place.dentry is not mount.root or not is_ours(caller, mount):
+        raise EINVAL("not a mount point")
+    return mount
+
+
+def check_flags(mount: Mount, flags: int) -> None:
+    """can_change_locked_flags(). Raises: EPERM."""
+    locked = mount.locked_flags
+    if locked & LOCKABLE & ~flags:
+        raise EPERM("locked flags")
+    if locked & ATIME_FLAGS and (mount.flags ^ flags) & ATIME_FLAGS:
+        raise EPERM("locked access times")
+
+
+def remount_flags(mount: Mount, flags: int) -> int:
+    """The flags a remount asks for; access times stay as they are unless it says something."""
+    if not flags & ATIME_ASKED:
+        return flags & MOUNT_FLAGS & ~ATIME_ASKED | mount.flags & ATIME_ASKED
+    return flags & MOUNT_FLAGS
+
+
+def set_mount_flags(mount: Mount, flags: int) -> None:
+    """Other flags for one mount: do_reconfigure_mnt(). Raises: EPERM, EBUSY."""
+    model = Mount(0, mount.fs, mount.root, flags)
+    check_flags(mount, model.flags)
+    if flags & MS_RDONLY and not mount.flags & MS_RDONLY and mount.writers:
+        raise EBUSY("open for writing")
+    mount.set_flags(flags)
+    namespace = mount.namespace
+    if namespace is not None:
+        namespace.changes.happened()
+
+
+async def remount(caller: Caller, place: Location, flags: int, options: bytes) -> None:
+    """do_remount(): other options for the file system, and flags for this mount."""
+    mount = check_mount_root(caller, place)
+    model = Mount(0, mount.fs, mount.root, flags)
+    check_flags(mount, model.flags)
+    await reconfigure(caller, mount.fs, options, read_only=bool(flags & MS_RDONLY))
+    set_mount_flags(mount, flags)
+
+
+async def reconfigure(
+    caller: Caller, fs: FileSystem, options: bytes, *, read_only: bool
+) -> None:
+    """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
+    if read_only and not fs.read_only:
+        for namespace in list(caller.mounts.budget.namespaces):
+            if any(mount.fs is fs and mount.writers for mount in namespace):
+                raise EBUSY("open for writing")
+    await fs.reconfigure(options)
+    fs.read_only = read_only
+    for namespace in list(caller.mounts.budget.namespaces):
+        for mount in namespace:
+            if mount.fs is fs:
+                mount.set_flags(mount.flags)
+
+
+def check_kinds(one: Location, other: Location) -> None:
+    """graft_tree(): a directory goes on a directory, a file on a file. Raises: ENOTDIR."""
+    if one.dentry.inode.is_dir != other.dentry.inode.is_dir:
+        raise ENOTDIR("a directory and a file")
+
+
+def check_target(caller: Caller, place: Location) -> None:
+    """Something can be mounted there: lock_mount(). Raises: EINVAL, ENOENT."""
+    if not is_ours(caller, place.mount):
+        raise EINVAL("not in this namespace")
+
+
+def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
+    """__do_loopback(): a copy of what is seen at a place. Raises: EINVAL, ENOSPC."""
+    mount = source.mount
+    if mount.unbindable:
+        raise EINVAL("unbindable")
+    nameless = mount.namespace is None and mount.fs.nameless
+    if not is_movable(caller, mount) and not (nameless and source.dentry.inode.bindable):
+        raise EINVAL("not in this namespace")
+    if not recursive and any(
+        child.locked and child.parent is not None and child.parent.dentry.is_below(source.dentry)
+        for child in mount.mounted.values()
+    ):
+        raise EINVAL("it would show what locked mounts hide")
+    copy = caller.mounts.copy_tree(mount, source.dentry, recursive=recursive)
+    copy.locked = False
+    return copy
+
+
+def bind(caller: Caller, source: Location, place: Location, *, recursive: bool) -> None:
+    """MS_BIND: do_loopback()."""
+    check_target(caller, place)
+    copy = clone_tree(caller, source, recursive=recursive)
+    try:
+        check_kinds(source, place)
+    except ENOTDIR:
+        drop_copy(copy)
+        raise
+    caller.mounts.graft(copy, place)
+
+
+def drop_copy(copy: Mount) -> None:
+    """A tree that was copied and has no place after all."""
+    for mount in MountNamespace.tree(copy):
+        propagation.leave_group(mount)
+        propagation.leave_master(mount)
+        if mount.parent is not None:
+            mount.parent.dentry.mounts -= 1
+
+
+def add_new(caller: Caller, mount: Mount, place: Location) -> None:
+    """do_add_mount(): the mount of a new file system. Raises: EINVAL, EBUSY, ENOTDIR."""
+    place = top(place)
+    check_target(caller, place)
+    if place.mount.fs is mount.fs and place.dentry is place.mount.root:
+        raise EBUSY("the same file system is mounted there")
+    check_kinds(mount.location, place)
+    caller.mounts.graft(mount, place)
+
+
+def change_propagation(caller: Caller, place: Location, kind: int, *, recursive: bool) -> None:
+    """do_change_type()."""
+    mount = check_mount_root(caller, place)
+    for each in MountNamespace.tree(mount) if recursive else [mount]:
+        set_propagation(caller.mounts, each, kind)
+    caller.mounts.changes.happened()
+
+
+def set_propagation(namespace: MountNamespace, mount: Mount, kind: int) -> None:
+    """Another type of propagation for one mount; a new group gets an id."""
+    number = namespace.new_group() if mount.group is None else 0
+    propagation.change(mount, kind, number)
+
+
+def move(caller: Caller, source: Location, place: Location) -> None:
+    """do_move_mount(). Raises: EINVAL, ELOOP."""
+    mount, place = source.mount, top(place)
+    if not is_ours(caller, place.mount) or mount.namespace is None:
+        raise EINVAL("not in this namespace")
+    if source.dentry is not mount.root or mount.locked:
+        raise EINVAL("not a mount that can be moved")
+    if mount.parent is None:
+        if not mount.namespace.anonymous:
+            raise _below_or_root(mount, place)
+    elif not is_ours(caller, mount):
+        raise EINVAL("not in this namespace")
+    if mount.root.inode.is_dir != place.dentry.inode.is_dir:
+        raise EINVAL("a directory and a file")
+    if mount.parent is not None and mount.parent.mount.group is not None:
+        raise EINVAL("on a shared mount")
+    if place.mount.group is not None and any(
+        each.unbindable for each in MountNamespace.tree(mount)
+    ):
+        raise EINVAL("unbindable below a shared mount")
+    at: Mount | None = place.mount
+    while at is not None:
+        if at is mount:
+            raise ELOOP("below itself")
+        at = at.parent.mount if at.parent is not None else None
+    caller.mounts.move(mount, place)
+
+
+def _below_or_root(mount: Mount, place: Location) -> Exception:
+    """The root of a namespace does not move; everything in it is below it."""
+    return ELOOP("below itself") if place.mount.namespace is mount.namespace else EINVAL("root")
+
+
+def set_group(caller: Caller, source: Location, target: Location) -> None:
+    """MOVE_MOUNT_SET_GROUP: do_set_group(). Raises: EINVAL, EPERM."""
+    one, other = source.mount, target.mount
+    if source.dentry is not one.root or target.dentry is not other.root:
+        raise EINVAL("not a mount point")
+    for mount in (one, other):
+        namespace = mount.namespace
+        if namespace is None:
+            raise EINVAL("not mounted")
+        if not caller.creds.has_in(namespace.owner, CAP_SYS_ADMIN):
+            raise EPERM("CAP_SYS_ADMIN")
+    if other.group is not None or other.master is not None or one.fs is not other.fs:
+        raise EINVAL("has a group, or is of another file system")
+    if not other.root.is_below(one.root):
+        raise EINVAL("shows more than the model")
+    group: PeerGroup | None = one.group
+    if one.master is not None:
+        propagation.follow(other, one.master)
+    if group is not None:
+        other.group = group
+        group.members[other.id] = other
+
+
+class TreeFile(FileDescription):
+    """What open_tree(2) and fsmount(2) give: a tree without a place, gone with its last use."""
+
+    __slots__ = ("_tree",)
+
+    def __init__(self, location: Location, flags: int, tree: MountNamespace) -> None:
+        super().__init__(location, flags)
+        self._tree = tree
+
+    def release(self) -> None:
+        """dissolve_on_fput(), unless the tree was moved to a place."""
+        tree = self._tree
+        if tree.root.namespace is tree:
+            for mount in reversed(tree.tree(tree.root)):
+                propagation.leave_group(mount)
+                propagation.leave_master(mount)

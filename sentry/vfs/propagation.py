@@ -1,0 +1,136 @@
+"""Mount propagation: peer groups, and who else gets what is mounted. mount_namespaces(7).
+
+A shared mount belongs to a `PeerGroup`: what is mounted on one member appears on all. A slave has a
+group as its master and only receives. The algorithm is that of fs/pnode.c, by groups instead of by
+rings of mounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
+
+if TYPE_CHECKING:
+    from sentry.vfs.dentry import Dentry
+    from sentry.vfs.mounts import Mount
+
+KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
+
+
+class PeerGroup:
+    """Mounts that share what is mounted on them, and the mounts that follow them."""
+
+    __slots__ = ("__weakref__", "id", "members", "slaves")
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        """As in mountinfo."""
+        self.members: WeakValueDictionary[int, Mount] = WeakValueDictionary()
+        self.slaves: WeakValueDictionary[int, Mount] = WeakValueDictionary()
+
+
+def share(mount: Mount, number: int) -> None:
+    """MS_SHARED: a group of its own, unless it has one. A slave stays one, too."""
+    mount.unbindable = False
+    if mount.group is None:
+        mount.group = PeerGroup(number)
+        mount.group.members[mount.id] = mount
+
+
+def follow(mount: Mount, master: PeerGroup) -> None:
+    """The mount is a slave of `master` from now on."""
+    leave_master(mount)
+    mount.master = master
+    master.slaves[mount.id] = mount
+
+
+def leave_master(mount: Mount) -> None:
+    """It follows nobody any more."""
+    if mount.master is not None:
+        mount.master.slaves.pop(mount.id, None)
+        mount.master = None
+
+
+def leave_group(mount: Mount) -> None:
+    """do_make_slave(): out of its peer group, whose slave it becomes if anybody is left there.
+
+    The last one hands the group's slaves over to the master of the group, if there is one.
+    """
+    group = mount.group
+    if group is None:
+        return
+    mount.group = None
+    group.members.pop(mount.id, None)
+    if group.members:
+        follow(mount, group)
+        return
+    for slave in list(group.slaves.values()):
+        if mount.master is not None:
+            follow(slave, mount.master)
+        else:
+            leave_master(slave)
+
+
+def change(mount: Mount, kind: int, number: int) -> None:
+    """change_mnt_propagation(): MS_SHARED (a new group has the id `number`) and its kin."""
+    if kind == MS_SHARED:
+        share(mount, number)
+        return
+    leave_group(mount)
+    if kind != MS_SLAVE:
+        leave_master(mount)
+        mount.unbindable = kind == MS_UNBINDABLE
+
+
+def join_as_peer(mount: Mount, model: Mount) -> None:
+    """clone_mnt(): a copy of a shared mount is its peer, one of a slave has the same master."""
+    if model.group is not None:
+        mount.group = model.group
+        model.group.members[mount.id] = mount
+    if model.master is not None:
+        follow(mount, model.master)
+
+
+def join_as_slave(mount: Mount, model: Mount) -> None:
+    """CL_SLAVE: a copy that follows a shared mount."""
+    if model.group is not None:
+        follow(mount, model.group)
+    elif model.master is not None:
+        follow(mount, model.master)
+
+
+def receivers(mount: Mount) -> list[Mount]:
+    """All other mounts on which what happens to this one happens, too."""
+    found: dict[int, Mount] = {}
+
+    def spread(group: PeerGroup) -> None:
+        for other in [*group.members.values(), *group.slaves.values()]:
+            if other is mount or other.id in found:
+                continue
+            found[other.id] = other
+            if other.group is not None and other.group is not group:
+                spread(other.group)
+
+    if mount.group is not None:
+        spread(mount.group)
+    return list(found.values())
+
+
+def shows(mount: Mount, dentry: Dentry) -> bool:
+    """The place can be seen in the mount."""
+    return mount.namespace is not None and dentry.is_below(mount.root)
+
+
+def dominating(mount: Mount, seen: Iterator[Mount]) -> int:
+    """get_dominating_id(): the nearest group above the master that has a member among `seen`."""
+    visible = {id(other.group) for other in seen if other.group is not None}
+    at = mount.master
+    while at is not None:
+        if id(at) in visible:
+            return at.id
+        above = next(iter(at.members.values()), None)
+        at = above.master if above is not None else None
+    return 0
