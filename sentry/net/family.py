@@ -10,6 +10,8 @@ from sentry.abi.socket import (
     AF_INET6,
     AF_NETLINK,
     AF_UNIX,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
     IPPROTO_TCP,
     IPPROTO_UDP,
     SOCK_DGRAM,
@@ -17,7 +19,8 @@ from sentry.abi.socket import (
     SOCK_SEQPACKET,
     SOCK_STREAM,
 )
-from sentry.errors import EAFNOSUPPORT, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.netlink.protocols import make_netlink
@@ -27,6 +30,7 @@ from sentry.net.stack import stack_of
 from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller
 
+IPPROTO_MAX = 263
 Make = Callable[[Caller, int, int, int], Socket]
 """(caller, type, protocol, family) → a socket."""
 
@@ -60,18 +64,36 @@ def make_unix(caller: Caller, kind: int, protocol: int, number: int) -> UnixSock
 @family(AF_INET6)
 def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
     """socket(AF_INET), socket(AF_INET6): TCP and UDP on the loopback."""
-    kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
+    if not 0 <= protocol < IPPROTO_MAX:
+        raise EINVAL(f"protocol {protocol}")
+    location, stack, uid = socket_location(caller), stack_of(caller), caller.creds.euid
+    icmp = IPPROTO_ICMP if number == AF_INET else IPPROTO_ICMPV6
     if kind == SOCK_RAW:
-        raise EPROTONOSUPPORT("raw") if caller.creds.has(CAP_NET_RAW) else EPERM("CAP_NET_RAW")
+        if not protocol:
+            raise EPROTONOSUPPORT("raw sockets need a protocol")
+        if not caller.creds.has(CAP_NET_RAW):
+            raise EPERM("CAP_NET_RAW")
+        return RawSocket(location, number, kind, protocol, stack, uid)
+    if kind == SOCK_DGRAM and protocol == icmp:
+        check_ping(caller)
+        return RawSocket(location, number, kind, protocol, stack, uid)
+    kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
     if kind not in kinds:
         raise ESOCKTNOSUPPORT(f"type {kind}")
     if protocol not in (0, kinds[kind]):
         raise EPROTONOSUPPORT(f"protocol {protocol}")
-    protocol, location, stack = kinds[kind], socket_location(caller), stack_of(caller)
-    uid = caller.creds.euid
     if kind == SOCK_STREAM:
-        return TcpSocket(location, number, protocol, stack, uid)
-    return UdpSocket(location, number, protocol, stack, uid)
+        return TcpSocket(location, number, IPPROTO_TCP, stack, uid)
+    return UdpSocket(location, number, IPPROTO_UDP, stack, uid)
+
+
+def check_ping(caller: Caller) -> None:
+    """net.ipv4.ping_group_range: whose groups may have ping sockets. Raises: EACCES."""
+    set_by_program = caller.kernel.services.get("sysctl", {})
+    low, high = map(int, set_by_program.get("net/ipv4/ping_group_range", "1 0").split())
+    creds = caller.creds
+    if not any(low <= group <= high for group in (creds.egid, *creds.groups)):
+        raise EACCES("ping_group_range")
 
 
 @family(AF_NETLINK)

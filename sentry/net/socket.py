@@ -18,6 +18,7 @@ from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
     AF_UNIX,
     MSG_DONTWAIT,
+    MSG_ERRQUEUE,
     MSG_NOSIGNAL,
     MSG_OOB,
     MSG_PEEK,
@@ -235,7 +236,9 @@ class Socket(StreamFile):
 
         A stream that has to wait goes on until MSG_WAITALL or SO_RCVLOWAT is satisfied.
         """
-        if self.nonblock(flags):
+        if flags & MSG_ERRQUEUE and not self.has_error_queue:
+            raise EAGAIN("the error queue is empty")
+        if self.nonblock(flags) or flags & MSG_ERRQUEUE:
             return self.try_receive(dest, flags)
         wanted = dest.count
         enough = wanted if flags & MSG_WAITALL else min(wanted, self.numbers[SO_RCVLOWAT])
@@ -393,6 +396,11 @@ class Socket(StreamFile):
     def peek_offset(self) -> bool:
         """SO_PEEK_OFF works."""
         return self.family == AF_UNIX
+
+    @property
+    def has_error_queue(self) -> bool:
+        """MSG_ERRQUEUE may find something."""
+        return False
 
     def attach_filter(self, caller: Caller, value: bytes) -> None:
         """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, EPERM."""

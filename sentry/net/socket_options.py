@@ -250,7 +250,9 @@ def _number(sock: Socket, name: int) -> int | None:
         return 1
     if name in fixed:
         return fixed[name]
-    return sock.numbers.get(name, 0) if name in NUMBER_OPTIONS else None
+    if name not in NUMBER_OPTIONS:
+        return None
+    return sock.numbers.get(name, -1 if name == abi.SO_INCOMING_CPU else 0)
 
 
 def _bound_device(sock: Socket, size: int) -> bytes:

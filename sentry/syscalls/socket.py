@@ -13,7 +13,6 @@ from sentry.abi.socket import (
     MSG_CMSG_CLOEXEC,
     MSG_CTRUNC,
     MSG_DONTWAIT,
-    MSG_ERRQUEUE,
     MSG_WAITFORONE,
     SCM_CREDENTIALS,
     SCM_PIDFD,
@@ -26,7 +25,6 @@ from sentry.abi.socket import (
     SOL_SOCKET,
 )
 from sentry.errors import (
-    EAGAIN,
     EFAULT,
     EINVAL,
     EMFILE,
@@ -339,8 +337,6 @@ async def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
 async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int:
     """One message."""
     header = Header(task, message)
-    if flags & MSG_ERRQUEUE:
-        raise EAGAIN("the error queue is empty")
     dest = task.mm.buffer_out_iov(header.iov, header.iov_count)
     got: Received = await settle(sock.receive_message(task, dest, flags))
     control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC

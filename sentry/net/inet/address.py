@@ -81,6 +81,11 @@ def is_multicast(ip: bytes) -> bool:
     return ip[12] >> 4 == 14 if ip[:12] == MAPPED else ip[0] == 0xFF
 
 
+def is_broadcast(ip: bytes) -> bool:
+    """255.255.255.255, and the broadcast address of the loopback's network."""
+    return ip[:12] == MAPPED and ip[12:] in (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff")
+
+
 def target_of(endpoint: Endpoint) -> Endpoint:
     """Where a packet for it goes: the wildcard means the loopback address."""
     if endpoint.ip == ANY4:

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.capability import CAP_NET_BIND_SERVICE
+from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW
 from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_V6ONLY
 from sentry.errors import (
@@ -16,9 +16,11 @@ from sentry.errors import (
     EINVAL,
     ENETUNREACH,
     ENOPROTOOPT,
+    ENOTCONN,
     EOPNOTSUPP,
+    EPERM,
 )
-from sentry.net.inet import address
+from sentry.net.inet import address, ip_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.socket import Socket
 from sentry.vfs.file import Caller
@@ -29,20 +31,8 @@ if TYPE_CHECKING:
 
 PRIVILEGED_PORTS: Final = 1024
 """net.ipv4.ip_unprivileged_port_start."""
-IP_DEFAULTS: Final = {
-    abi.IP_TOS: 0, abi.IP_TTL: 64, abi.IP_MTU_DISCOVER: 1, abi.IP_RECVERR: 0, abi.IP_PKTINFO: 0,
-    abi.IP_RECVTTL: 0, abi.IP_RECVTOS: 0, abi.IP_FREEBIND: 0, abi.IP_TRANSPARENT: 0,
-    abi.IP_MULTICAST_TTL: 1, abi.IP_MULTICAST_LOOP: 1, abi.IP_MULTICAST_ALL: 1,
-    abi.IP_BIND_ADDRESS_NO_PORT: 0, abi.IP_MINTTL: 0, abi.IP_UNICAST_IF: 0, abi.IP_MTU: 65535,
-}  # fmt: skip
-IPV6_DEFAULTS: Final = {
-    abi.IPV6_UNICAST_HOPS: 64, abi.IPV6_MULTICAST_HOPS: 1, abi.IPV6_MULTICAST_LOOP: 1,
-    abi.IPV6_RECVPKTINFO: 0, abi.IPV6_RECVHOPLIMIT: 0, abi.IPV6_RECVTCLASS: 0, abi.IPV6_TCLASS: 0,
-    abi.IPV6_RECVERR: 0, abi.IPV6_MTU_DISCOVER: 1, abi.IPV6_MTU: 65535, abi.IPV6_DONTFRAG: 0,
-    abi.IPV6_FREEBIND: 0, abi.IPV6_AUTOFLOWLABEL: 1, abi.IPV6_MULTICAST_ALL: 1,
-    abi.IPV6_ADDR_PREFERENCES: 0, abi.IPV6_MULTICAST_IF: 0,
-}  # fmt: skip
-MEMBERSHIP: Final = frozenset({abi.IP_ADD_MEMBERSHIP, abi.IP_DROP_MEMBERSHIP, abi.IP_MULTICAST_IF})
+MAX_IP_OPTIONS: Final = 40
+LOOPBACK_MTU: Final = 65536
 
 
 class InetSocket(Socket):
@@ -52,9 +42,12 @@ class InetSocket(Socket):
         "_bound_ip",
         "_bound_port",
         "_has_port",
+        "groups",
         "ip_options",
         "ipv6_options",
         "local",
+        "multicast_address",
+        "multicast_index",
         "owner_uid",
         "ports",
         "remote",
@@ -72,8 +65,12 @@ class InetSocket(Socket):
         self.remote: Endpoint | None = None
         self.v6only = False
         self.owner_uid = uid
-        self.ip_options = dict(IP_DEFAULTS)
-        self.ipv6_options = dict(IPV6_DEFAULTS)
+        self.ip_options = {name: one.default for name, one in ip_options.IP.items()}
+        self.ipv6_options = {name: one.default for name, one in ip_options.IPV6.items()}
+        self.groups: list[tuple[bytes, int]] = []
+        """Multicast groups: (address, interface)."""
+        self.multicast_index = 0
+        self.multicast_address = bytes(4)
         self._has_port = False
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
@@ -175,8 +172,12 @@ class InetSocket(Socket):
 
     def route(self, raw: bytes) -> Endpoint:
         """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""
-        target = address.target_of(address.parse(raw, self.family))
-        broadcast = target.is_v4 and target.ip[12] == 127 and target.ip[13:] == b"\xff\xff\xff"
+        return self.routed(address.parse(raw, self.family))
+
+    def routed(self, endpoint: Endpoint) -> Endpoint:
+        """Where a unicast address leads. Raises: ENETUNREACH, EAFNOSUPPORT."""
+        target = address.target_of(endpoint)
+        broadcast = address.is_broadcast(target.ip)
         if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
             raise ENETUNREACH("only the loopback is there")
         if self.family == AF_INET6 and not self.local.is_any:
@@ -200,44 +201,98 @@ class InetSocket(Socket):
 
     def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """IPPROTO_IP, IPPROTO_IPV6, then the protocol's own."""
-        if level == IPPROTO_IP and name in MEMBERSHIP:
+        if level == IPPROTO_IPV6 and self.family != AF_INET6:
+            raise ENOPROTOOPT("an IPv4 socket")
+        if level not in (IPPROTO_IP, IPPROTO_IPV6):
+            self.set_protocol_option(level, name, value)
             return
-        number = int_value(value)
-        if level == IPPROTO_IPV6 and self.family == AF_INET6:
-            if name == IPV6_V6ONLY:
-                if self._has_port:
-                    raise EINVAL("bound already")
-                self.v6only = bool(number)
-            elif name in self.ipv6_options:
-                self.ipv6_options[name] = number
-            elif name not in (abi.IPV6_ADD_MEMBERSHIP, abi.IPV6_DROP_MEMBERSHIP):
-                raise ENOPROTOOPT(f"IPV6 option {name}")
-        elif level == IPPROTO_IP:
-            if name not in self.ip_options:
-                raise ENOPROTOOPT(f"IP option {name}")
-            if name == abi.IP_TTL and number != -1 and not 1 <= number <= 255:
-                raise EINVAL("IP_TTL")
-            self.ip_options[name] = 64 if name == abi.IP_TTL and number == -1 else number
+        if multicast.is_membership(level, name):
+            multicast.change(self, level, name, value)
+        elif (level, name) == (IPPROTO_IP, abi.IP_MULTICAST_IF):
+            multicast.set_interface(self, value)
+        elif (level, name) == (IPPROTO_IP, abi.IP_OPTIONS):
+            if len(value) > MAX_IP_OPTIONS:
+                raise EINVAL("options")
+        elif (level, name) == (IPPROTO_IPV6, abi.IPV6_MULTICAST_IF):
+            index = int_value(value)
+            if index:
+                self.stack.interfaces.by_index(index)
+            self.multicast_index = index
+        elif (level, name) == (IPPROTO_IPV6, IPV6_V6ONLY):
+            if self._has_port:
+                raise EINVAL("bound already")
+            self.v6only = bool(int_value(value))
         else:
-            self.set_protocol_option(level, name, number, value)
+            self._set_number(caller, level, name, int_value(value))
+
+    def _set_number(self, caller: Caller, level: int, name: int, number: int) -> None:
+        table, values = (
+            (ip_options.IP, self.ip_options)
+            if level == IPPROTO_IP
+            else (ip_options.IPV6, self.ipv6_options)
+        )
+        refused = ip_options.REFUSED.get((level, name))
+        if refused is not None:
+            refused(number)
+        if name not in table:
+            raise ENOPROTOOPT(f"level {level} option {name}")
+        if (level, name) in ip_options.NEEDS_RAW and number:
+            rights = caller.creds
+            if not (rights.has(CAP_NET_RAW) or rights.has(CAP_NET_ADMIN)):
+                raise EPERM("CAP_NET_ADMIN")
+        values[name] = table[name].check(number)
 
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """The value of an option."""
         if level == IPPROTO_IPV6 and self.family == AF_INET6:
             known: dict[int, int] = self.ipv6_options
-            if name == IPV6_V6ONLY:
-                return struct.pack("<i", int(self.v6only))[:size]
+            special = self._option6(name)
         elif level == IPPROTO_IP:
             known = self.ip_options
+            special = self._option4(name, size)
+        elif level == IPPROTO_IPV6:
+            raise EOPNOTSUPP("an IPv4 socket")
         else:
             return self.protocol_option(level, name)[:size]
+        if special is not None:
+            return special[:size]
         if name not in known:
             raise ENOPROTOOPT(f"level {level} option {name}")
         if level == IPPROTO_IP and 0 < size < 4 and 0 <= known[name] <= 255:
             return bytes([known[name]])
         return struct.pack("<i", known[name])[:size]
 
-    def set_protocol_option(self, level: int, name: int, number: int, value: bytes) -> None:
+    def _option4(self, name: int, size: int) -> bytes | None:
+        if name == abi.IP_MTU:
+            if self.remote is None:
+                raise ENOTCONN("no destination")
+            return struct.pack("<i", LOOPBACK_MTU)
+        if name == abi.IP_MULTICAST_IF:
+            return self.multicast_address
+        if name == abi.IP_OPTIONS:
+            return b""
+        if name == abi.IP_PROTOCOL:
+            return struct.pack("<i", self.protocol)
+        return None
+
+    def _option6(self, name: int) -> bytes | None:
+        if name == IPV6_V6ONLY:
+            return struct.pack("<i", int(self.v6only))
+        if name == abi.IPV6_MULTICAST_IF:
+            return struct.pack("<i", self.multicast_index)
+        if name == abi.IPV6_MTU:
+            if self.remote is None:
+                raise ENOTCONN("no destination")
+            return struct.pack("<i", LOOPBACK_MTU)
+        if name in (abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
+            return b""
+        if name == abi.IPV6_PATHMTU:
+            if self.remote is None:
+                raise ENOTCONN("no destination")
+            return bytes(28) + struct.pack("<I", LOOPBACK_MTU)
+        return None
+
+    def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
         """The protocol's own."""
         raise ENOPROTOOPT(f"level {level} option {name}")
 

@@ -92,6 +92,15 @@ class Ports:
             return True
         return False
 
+    def at(self, port: int) -> list[Bound]:
+        """Everybody at a port."""
+        return self._bound.get(port, [])
+
+    def everybody(self) -> Iterator[Bound]:
+        """All that have a port."""
+        for socks in self._bound.values():
+            yield from socks
+
     def holders(self, target: Endpoint) -> Iterator[Bound]:
         """Sockets that a packet for `target` may reach, those with the exact address first."""
         found = self._bound.get(target.port, ())

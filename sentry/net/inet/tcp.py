@@ -22,6 +22,20 @@ from sentry.abi.poll import (
     EPOLLWRNORM,
 )
 from sentry.abi.socket import (
+    AF_INET6,
+    IPPROTO_TCP,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SHUT_RD,
+    SHUT_RDWR,
+    SHUT_WR,
+    SO_OOBINLINE,
+    SO_RCVLOWAT,
+    SOCK_STREAM,
+    TcpInfoData,
+)
+from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
 from sentry.abi.socket import (
@@ -41,19 +55,6 @@ from sentry.abi.socket import (
 )
 from sentry.abi.socket import (
     BPF_TCP_SYN_SENT as TCP_SYN_SENT,
-)
-from sentry.abi.socket import (
-    IPPROTO_TCP,
-    MSG_OOB,
-    MSG_PEEK,
-    MSG_TRUNC,
-    SHUT_RD,
-    SHUT_RDWR,
-    SHUT_WR,
-    SO_OOBINLINE,
-    SO_RCVLOWAT,
-    SOCK_STREAM,
-    TcpInfoData,
 )
 from sentry.errors import (
     EAGAIN,
@@ -589,7 +590,7 @@ class TcpSocket(InetSocket):
 
     # --- options
 
-    def set_protocol_option(self, level: int, name: int, number: int, value: bytes) -> None:
+    def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
         """IPPROTO_TCP."""
         if level != IPPROTO_TCP:
             raise ENOPROTOOPT(f"level {level}")
@@ -599,6 +600,9 @@ class TcpSocket(InetSocket):
                 raise ENOENT("congestion control")
             self.congestion_name = name_of
             return
+        if len(value) < 4:
+            raise EINVAL("int expected")
+        (number,) = struct.unpack_from("<i", value)
         if name not in self.tcp_options:
             raise ENOPROTOOPT(f"TCP option {name}")
         low, high = RANGES.get(name, (-(1 << 31), 1 << 31))
@@ -610,7 +614,7 @@ class TcpSocket(InetSocket):
     def protocol_option(self, level: int, name: int) -> bytes:
         """IPPROTO_TCP."""
         if level != IPPROTO_TCP:
-            raise EOPNOTSUPP(f"level {level}")
+            raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
         if name == abi.TCP_CONGESTION:
             return self.congestion_name.ljust(16, b"\0")
         if name == abi.TCP_INFO:

@@ -1,96 +1,106 @@
-"""UDP on the loopback: udp(7)."""
+"""UDP on the loopback: udp(7). Multicast and broadcast stay on the loopback too."""
 
 from __future__ import annotations
 
-from collections import deque
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.poll import (
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    EPOLLRDNORM,
-    EPOLLWRBAND,
-    EPOLLWRNORM,
+from sentry.abi import socket as abi
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_UDP,
+    MSG_MORE,
+    MSG_OOB,
+    SO_BROADCAST,
+    SO_REUSEPORT,
+    SOCK_DGRAM,
 )
-from sentry.abi.socket import MSG_OOB, MSG_PEEK, MSG_TRUNC, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM
 from sentry.errors import (
-    EAGAIN,
-    ECONNREFUSED,
+    EACCES,
     EDESTADDRREQ,
     EINVAL,
     EMSGSIZE,
-    ENOTCONN,
+    ENETUNREACH,
+    ENOPROTOOPT,
     EOPNOTSUPP,
     EPIPE,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint
-from sentry.net.inet.inetsocket import InetSocket
-from sentry.net.socket import Ancillary, Received
-from sentry.vfs.file import Caller, Dest, Source
+from sentry.net.inet.address import ANY4, ANY6, LOOPBACK4, Endpoint
+from sentry.net.inet.datagram import DatagramSocket
+from sentry.net.inet.packet import Packet, SendOptions, parse_send
 
 if TYPE_CHECKING:
+    from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, Source
 
 MAX_DATAGRAM: Final = 65507
-OVERHEAD: Final = 512
-"""What a datagram costs of the receive buffer beside its bytes."""
+MAX_DATAGRAM6: Final = 65527
+MAX_SEGMENTS: Final = 128
+UDP_DEFAULTS: Final = {
+    abi.UDP_CORK: 0, abi.UDP_ENCAP: 0, abi.UDP_NO_CHECK6_TX: 0, abi.UDP_NO_CHECK6_RX: 0,
+    abi.UDP_SEGMENT: 0, abi.UDP_GRO: 0,
+}  # fmt: skip
 
 
-class UdpSocket(InetSocket):
+class UdpSocket(DatagramSocket):
     """A datagram socket."""
 
-    __slots__ = ("_charged", "_released", "packets")
+    __slots__ = ("_corked", "_corked_to", "udp_options")
 
     def __init__(
         self, location: Location, family: int, protocol: int, stack: Stack, uid: int
     ) -> None:
         super().__init__(location, family, SOCK_DGRAM, protocol, stack, uid)
-        self.packets: deque[tuple[bytes, Endpoint]] = deque()
-        self._charged = 0
-        self._released = False
-
-    @property
-    def listening(self) -> bool:
-        """Datagram sockets never do."""
-        return False
+        self._open()
+        self.udp_options = dict(UDP_DEFAULTS)
+        self._corked = b""
+        self._corked_to: Endpoint | None = None
 
     async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
         """connect(2): whom to send to, and from whom to take."""
+        if len(raw) < 2:
+            raise EINVAL("address")
         if address.is_unspec(raw):
-            self.remote = None
+            self.forget_remote()
             return
-        target = self.route(raw)
+        target = self.destination(raw)
+        if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
+            raise EACCES("broadcast")
         self.need_port()
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
 
-    def listen(self, caller: Caller, backlog: int) -> None:
-        """listen(2)."""
-        raise EOPNOTSUPP("datagram")
+    def destination(self, raw: bytes) -> Endpoint:
+        """Where an address leads: unicast, and on the loopback also multicast and broadcast."""
+        if self.family == AF_INET6 and raw[:2] == b"\x02\0" and len(raw) >= 16:
+            endpoint = address.parse(raw, AF_INET)
+        else:
+            endpoint = address.parse(raw, self.family)
+        if address.is_multicast(endpoint.ip):
+            ip = endpoint.ip[12:] if endpoint.is_v4 else endpoint.ip
+            if not self.multicast_index and self.stack.routes.lookup(ip) is None:
+                raise ENETUNREACH("no interface for the group")
+            return endpoint
+        if address.is_broadcast(endpoint.ip):
+            if endpoint.ip[12] == 255:
+                raise ENETUNREACH("no route")
+            return endpoint
+        return self.routed(endpoint)
 
-    def try_accept(self, caller: Caller) -> Any:
-        """accept(2)."""
-        raise EOPNOTSUPP("datagram")
-
-    def peer_address(self) -> bytes:
-        """getpeername(2)."""
-        if self.remote is None:
-            raise ENOTCONN("no peer")
-        return address.pack(self.remote, self.family)
-
-    # --- data
+    # --- sending
 
     async def target(self, caller: Caller, raw: bytes) -> Any:
         """Where sendto leads."""
-        if address.is_unspec(raw) and self.family == 10:
+        if address.is_unspec(raw) and self.family == AF_INET6:
             return None
-        endpoint = self.route(raw)
+        if len(raw) < 16:
+            raise EINVAL("address")
+        endpoint = self.destination(raw)
         if not endpoint.port:
             raise EINVAL("port 0")
         return endpoint
@@ -99,101 +109,169 @@ class UdpSocket(InetSocket):
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> int:
         """sendmsg(2): to whoever has the port; to nobody is an error for connected sockets."""
-        if flags & MSG_OOB:
-            raise EOPNOTSUPP("out-of-band data")
         size = source.count
-        if size > MAX_DATAGRAM:
+        self.need_port()
+        most = MAX_DATAGRAM if self.family == AF_INET else MAX_DATAGRAM6
+        if size + len(self._corked) > most:
             raise EMSGSIZE(f"{size} bytes")
+        if flags & MSG_OOB and self.family == AF_INET:
+            raise EOPNOTSUPP("out-of-band data")
         self.take_error()
-        endpoint: Endpoint | None = target or self.remote
+        options = parse_send(self, ancillary)
+        endpoint: Endpoint | None = self._corked_to or target or self.remote
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         if self.write_shut:
             raise EPIPE("shut down")
-        self.need_port()
+        if address.is_broadcast(endpoint.ip) and SO_BROADCAST not in self.options:
+            raise EACCES("broadcast")
         data = bytes(source.get(size)) if size else b""
-        self.stack.counters["Udp.OutDatagrams"] += 1
-        sender = self.source_for(endpoint)
-        for holder in self.ports.holders(endpoint):
-            if isinstance(holder, UdpSocket) and holder.takes_from(sender):
-                holder.deliver(data, sender)
-                return size
-        self.stack.counters["Udp.NoPorts"] += 1
-        if self.remote == endpoint:
-            self.so_error = ECONNREFUSED.number
-            self.queue.notify(EPOLLERR)
+        if flags & MSG_MORE or self.udp_options[abi.UDP_CORK]:
+            self._corked += data
+            self._corked_to = endpoint
+            return size
+        data, self._corked, self._corked_to = self._corked + data, b"", None
+        self._send(data, endpoint, options)
         return size
+
+    def _send(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
+        segment = options.segment or self.udp_options[abi.UDP_SEGMENT]
+        if segment and len(data) > segment:
+            if len(data) > segment * MAX_SEGMENTS:
+                raise EINVAL("too many segments")
+            for at in range(0, len(data), segment):
+                self._send_one(data[at : at + segment], endpoint, options)
+            return
+        self._send_one(data, endpoint, options)
+
+    def _send_one(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
+        many = address.is_multicast(endpoint.ip) or address.is_broadcast(endpoint.ip)
+        sender = self.source_for(endpoint)
+        if many and self.local.is_any and endpoint.is_v4:
+            sender = Endpoint(LOOPBACK4, self.local.port)
+        if options.source is not None:
+            sender = Endpoint(options.source, sender.port)
+        packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
+        packet.tos = self._tos(endpoint) if options.tos is None else options.tos
+        self.stack.counters["Udp.OutDatagrams"] += 1
+        if many:
+            for sock in list(self.ports.at(endpoint.port)):
+                if isinstance(sock, UdpSocket) and sock.hears(packet):
+                    sock.deliver(packet)
+            return
+        receiver = self._receiver(packet)
+        if receiver is not None:
+            receiver.deliver(packet)
+            return
+        self.stack.counters["Udp.NoPorts"] += 1
+        self.refused(packet)
+
+    def _ttl(self, endpoint: Endpoint, given: int | None) -> int:
+        if given is not None:
+            return given
+        many = address.is_multicast(endpoint.ip)
+        if endpoint.is_v4:
+            return self.ip_options[abi.IP_MULTICAST_TTL if many else abi.IP_TTL]
+        return self.ipv6_options[abi.IPV6_MULTICAST_HOPS if many else abi.IPV6_UNICAST_HOPS]
+
+    def _tos(self, endpoint: Endpoint) -> int:
+        if endpoint.is_v4:
+            return self.ip_options[abi.IP_TOS]
+        return self.ipv6_options[abi.IPV6_TCLASS]
+
+    def _receiver(self, packet: Packet) -> UdpSocket | None:
+        """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
+        fitting = [
+            sock
+            for sock in self.ports.holders(packet.target)
+            if isinstance(sock, UdpSocket) and sock.takes_from(packet.source)
+        ]
+        if not fitting:
+            return None
+        connected = [sock for sock in fitting if sock.remote is not None]
+        if connected:
+            return connected[0]
+        if SO_REUSEPORT not in fitting[0].options:
+            return fitting[0] if len(fitting) == 1 else self._latest(fitting)
+        group = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
+        return group[hash((packet.source, packet.target)) % len(group)]
+
+    @staticmethod
+    def _latest(fitting: list[UdpSocket]) -> UdpSocket:
+        same = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
+        return same[-1]
+
+    # --- receiving
 
     def takes_from(self, sender: Endpoint) -> bool:
         """A connected socket hears its peer only."""
         return self.remote is None or self.remote == sender
 
-    def deliver(self, data: bytes, sender: Endpoint) -> None:
-        """A datagram comes; one too many is dropped."""
-        if self.read_shut or (self._charged and self._charged + len(data) + OVERHEAD > self.rcvbuf):
-            return
-        self._charged += len(data) + OVERHEAD
-        self.stack.counters["Udp.InDatagrams"] += 1
-        self.packets.append((data, sender))
-        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+    def hears(self, packet: Packet) -> bool:
+        """Whether a multicast or broadcast packet is for this socket."""
+        target, local = packet.target, self.local
+        if not self.takes_from(packet.source):
+            return False
+        if target.is_v4 and not local.is_v4 and (local.ip != ANY6 or self.v6only):
+            return False
+        if not target.is_v4 and local.is_v4:
+            return False
+        if local.ip not in (ANY4, ANY6, target.ip):
+            return False
+        if not address.is_multicast(target.ip):
+            return True
+        if any(group == target.ip for group, _ in self.groups):
+            return True
+        everything = (
+            self.ip_options[abi.IP_MULTICAST_ALL]
+            if target.is_v4
+            else self.ipv6_options[abi.IPV6_MULTICAST_ALL]
+        )
+        return bool(everything) and any(
+            (target.ip, 1) in sock.groups or any(g == target.ip for g, _ in sock.groups)
+            for sock in self.ports.everybody()
+            if isinstance(sock, UdpSocket)
+        )
 
-    def try_receive(self, dest: Dest, flags: int) -> Received:
-        """recvmsg(2)."""
-        if flags & MSG_OOB:
-            raise EOPNOTSUPP("out-of-band data")
-        if not self.packets:
-            self.take_error()
-            if self.read_shut:
-                return Received(0)
-            raise EAGAIN("nothing there")
-        data, sender = self.packets[0]
-        taken = min(len(data), dest.count)
-        dest.put(data[:taken])
-        if not flags & MSG_PEEK:
-            self.packets.popleft()
-            self._charged -= len(data) + OVERHEAD
-        cut = MSG_TRUNC if taken < len(data) else 0
-        count = len(data) if flags & MSG_TRUNC else taken
-        return Received(count, address.pack(sender, self.family), cut)
+    def deliver(self, packet: Packet) -> bool:
+        """A datagram comes, through the filter."""
+        if self.filter is not None:
+            size = len(packet.data) + 8
+            head = struct.pack(">HHHH", packet.source.port, packet.target.port, size & 0xFFFF, 0)
+            keep = self.filtered(head + packet.data)
+            if not keep:
+                return False
+            if keep < size:
+                packet = Packet(packet.data[: max(0, keep - 8)], packet.source, packet.target,
+                                packet.ttl, packet.tos)  # fmt: skip
+        taken = super().deliver(packet)
+        if taken:
+            self.stack.counters["Udp.InDatagrams"] += 1
+        return taken
 
-    # --- the rest
+    # --- options
 
-    def shut(self, how: int) -> None:
-        """shutdown(2): of a connected socket."""
-        if self.remote is None:
-            raise ENOTCONN("no peer")
-        self.read_shut |= how in (SHUT_RD, SHUT_RDWR)
-        self.write_shut |= how in (SHUT_WR, SHUT_RDWR)
-        self.queue.notify()
+    def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
+        """SOL_UDP."""
+        if level != IPPROTO_UDP or name not in UDP_DEFAULTS:
+            raise ENOPROTOOPT(f"level {level} option {name}")
+        if len(value) < 4:
+            raise EINVAL("int expected")
+        (number,) = struct.unpack_from("<i", value)
+        if name == abi.UDP_SEGMENT and not 0 <= number <= 0xFFFF:
+            raise EINVAL("UDP_SEGMENT")
+        if name == abi.UDP_ENCAP and number:
+            raise ENOPROTOOPT("UDP_ENCAP")
+        self.udp_options[name] = number if name == abi.UDP_SEGMENT else int(bool(number))
+        if name == abi.UDP_CORK and not number and self._corked_to is not None:
+            data, endpoint = self._corked, self._corked_to
+            self._corked, self._corked_to = b"", None
+            self._send(data, endpoint, SendOptions())
 
-    def release(self) -> None:
-        """The last descriptor is closed."""
-        self._released = True
-        self.packets.clear()
-        self.drop_port()
-        self.queue.notify()
-
-    def poll(self) -> int:
-        """datagram_poll()."""
-        events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
-        if self.so_error:
-            events |= EPOLLERR
-        if self.read_shut:
-            events |= EPOLLRDHUP | EPOLLIN | EPOLLRDNORM
-            if self.write_shut:
-                events |= EPOLLHUP
-        if self.packets:
-            events |= EPOLLIN | EPOLLRDNORM
-        return events
-
-    def charged(self) -> int:
-        """What lies in the receive buffer."""
-        return self._charged
-
-    def available(self) -> int:
-        """FIONREAD: the size of the next datagram."""
-        return len(self.packets[0][0]) if self.packets else 0
-
-    def unsent(self) -> int:
-        """TIOCOUTQ."""
-        return 0
+    def protocol_option(self, level: int, name: int) -> bytes:
+        """SOL_UDP."""
+        if level != IPPROTO_UDP:
+            raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
+        if name not in UDP_DEFAULTS:
+            raise ENOPROTOOPT(f"UDP option {name}")
+        return struct.pack("<i", self.udp_options[name])

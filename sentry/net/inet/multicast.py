@@ -1,0 +1,109 @@
+"""Membership of multicast groups: IP_ADD_MEMBERSHIP, IPV6_JOIN_GROUP, MCAST_JOIN_GROUP."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV
+from sentry.net.inet import address
+from sentry.net.inet.address import MAPPED
+
+if TYPE_CHECKING:
+    from sentry.net.inet.inetsocket import InetSocket
+    from sentry.net.interfaces import Interface
+
+MAX_GROUPS: Final = 20
+"""net.ipv4.igmp_max_memberships."""
+MCAST_JOIN: Final = 42
+MCAST_LEAVE: Final = 45
+
+JOIN: Final = frozenset({(0, abi.IP_ADD_MEMBERSHIP), (41, abi.IPV6_ADD_MEMBERSHIP)})
+LEAVE: Final = frozenset({(0, abi.IP_DROP_MEMBERSHIP), (41, abi.IPV6_DROP_MEMBERSHIP)})
+PROTOCOL_INDEPENDENT: Final = frozenset({MCAST_JOIN, MCAST_LEAVE})
+
+
+def is_membership(level: int, name: int) -> bool:
+    """An option that joins or leaves a group."""
+    return (level, name) in JOIN or (level, name) in LEAVE or name in PROTOCOL_INDEPENDENT
+
+
+def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
+    """Join or leave. Raises: EINVAL, ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS."""
+    if name in PROTOCOL_INDEPENDENT:
+        group, index, joins = *_parse_any(value), name == MCAST_JOIN
+    else:
+        joins = (level, name) in JOIN
+        group, index = _parse4(sock, value) if level == 0 else _parse6(value)
+    if not address.is_multicast(group):
+        raise EINVAL("no multicast group")
+    link = _find(sock, group, index)
+    member = (group, link.index)
+    if joins:
+        if member in sock.groups:
+            raise EADDRINUSE("joined already")
+        if len(sock.groups) >= MAX_GROUPS:
+            raise ENOBUFS("too many groups")
+        sock.groups.append(member)
+    elif member in sock.groups:
+        sock.groups.remove(member)
+    else:
+        raise EADDRNOTAVAIL("no member")
+
+
+def _parse4(sock: InetSocket, value: bytes) -> tuple[bytes, int]:
+    """struct ip_mreq, struct ip_mreqn."""
+    if len(value) < 8:
+        raise EINVAL("struct ip_mreq")
+    group, local = value[:4], value[4:8]
+    index = struct.unpack_from("<i", value, 8)[0] if len(value) >= 12 else 0
+    if not index and local != bytes(4):
+        holder = sock.stack.interfaces.holder(local)
+        if holder is None:
+            raise ENODEV("no such address")
+        index = holder.index
+    return MAPPED + group, index
+
+
+def _parse6(value: bytes) -> tuple[bytes, int]:
+    """struct ipv6_mreq."""
+    if len(value) < 20:
+        raise EINVAL("struct ipv6_mreq")
+    return value[:16], struct.unpack_from("<i", value, 16)[0]
+
+
+def _parse_any(value: bytes) -> tuple[bytes, int]:
+    """struct group_req."""
+    if len(value) < 136:
+        raise EINVAL("struct group_req")
+    index, family = struct.unpack_from("<I4xH", value)
+    size = 16 if family == AF_INET else 28
+    return address.parse(value[8 : 8 + size], AF_INET if family == AF_INET else AF_INET6).ip, index
+
+
+def _find(sock: InetSocket, group: bytes, index: int) -> Interface:
+    if index:
+        return sock.stack.interfaces.by_index(index)
+    ip = group[12:] if group[:12] == MAPPED else group
+    route = sock.stack.routes.lookup(ip)
+    if route is None or not route.index:
+        raise ENODEV("no route to the group")
+    return sock.stack.interfaces.by_index(route.index)
+
+
+def set_interface(sock: InetSocket, value: bytes) -> None:
+    """IP_MULTICAST_IF: an address, struct ip_mreq or ip_mreqn. Raises: EINVAL, EADDRNOTAVAIL."""
+    if len(value) < 4:
+        raise EINVAL("address")
+    local = value[4:8] if len(value) >= 8 else value[:4]
+    index = struct.unpack_from("<i", value, 8)[0] if len(value) >= 12 else 0
+    if index:
+        sock.stack.interfaces.by_index(index)
+    elif local != bytes(4):
+        holder = sock.stack.interfaces.holder(local)
+        if holder is None:
+            raise EADDRNOTAVAIL("no such address")
+        index = holder.index
+    sock.multicast_index, sock.multicast_address = index, local

@@ -1,0 +1,189 @@
+"""`Packet`: a datagram on the loopback, and what a receiver may ask to be told of it."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    SO_TIMESTAMP_OLD,
+    SO_TIMESTAMPNS_OLD,
+    SOL_SOCKET,
+)
+from sentry.errors import EINVAL
+from sentry.net.inet import address
+from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.socket import Ancillary
+
+if TYPE_CHECKING:
+    from sentry.net.inet.inetsocket import InetSocket
+
+LOOPBACK_INDEX: Final = 1
+SOL_UDP: Final = 17
+Record = tuple[int, int, bytes]
+
+
+@dataclass(slots=True)
+class Packet:
+    """One datagram."""
+
+    data: bytes
+    source: Endpoint
+    target: Endpoint
+    ttl: int = 64
+    tos: int = 0
+    stamp_ns: int = field(default_factory=time.time_ns)
+
+
+@dataclass(slots=True)
+class SendOptions:
+    """What control messages say about one datagram."""
+
+    ttl: int | None = None
+    tos: int | None = None
+    source: bytes | None = None
+    """16 bytes: the address to send from."""
+    segment: int = 0
+    """UDP_SEGMENT."""
+
+
+def parse_send(sock: InetSocket, ancillary: Ancillary | None) -> SendOptions:
+    """ip_cmsg_send(), ip6_datagram_send_ctl(). Raises: EINVAL, ENODEV."""
+    options = SendOptions()
+    for level, kind, body in ancillary.records if ancillary is not None else ():
+        if level == IPPROTO_IP:
+            _send_ip(sock, options, kind, body)
+        elif level == IPPROTO_IPV6 and sock.family == AF_INET6:
+            _send_ipv6(sock, options, kind, body)
+        elif level == SOL_UDP and kind == abi.UDP_SEGMENT:
+            if len(body) < 2:
+                raise EINVAL("UDP_SEGMENT")
+            options.segment = int.from_bytes(body[:2], "little")
+    return options
+
+
+def _int(body: bytes, low: int, high: int) -> int:
+    number = body[0] if len(body) == 1 else int.from_bytes(body[:4], "little", signed=True)
+    if len(body) not in (1, 4) or not low <= number <= high:
+        raise EINVAL("control message")
+    return number
+
+
+def _send_ip(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> None:
+    if kind == abi.IP_TTL:
+        options.ttl = _int(body, 1, 255)
+    elif kind == abi.IP_TOS:
+        options.tos = _int(body, 0, 255)
+    elif kind == abi.IP_PKTINFO:
+        if len(body) != 12:
+            raise EINVAL("struct in_pktinfo")
+        index, source = struct.unpack("<i4s4x", body)
+        if index:
+            sock.stack.interfaces.by_index(index)
+        if source != bytes(4):
+            options.source = MAPPED + source
+    elif kind not in (abi.IP_RETOPTS, abi.IP_PROTOCOL):
+        raise EINVAL(f"control message {kind}")
+
+
+def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> None:
+    if kind in (abi.IPV6_PKTINFO, abi.IPV6_2292PKTINFO):
+        if len(body) < 20:
+            raise EINVAL("struct in6_pktinfo")
+        source, index = struct.unpack("<16si", body[:20])
+        if index:
+            sock.stack.interfaces.by_index(index)
+        if source != bytes(16):
+            if not sock.is_local(source):
+                raise EINVAL("source address")
+            options.source = source
+    elif kind in (abi.IPV6_HOPLIMIT, abi.IPV6_2292HOPLIMIT):
+        number = _int(body, -1, 255)
+        options.ttl = None if number == -1 else number
+    elif kind == abi.IPV6_TCLASS:
+        number = _int(body, -1, 255)
+        options.tos = None if number == -1 else number
+    elif kind not in (abi.IPV6_DONTFRAG, abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
+        raise EINVAL(f"control message {kind}")
+
+
+def told(sock: InetSocket, packet: Packet) -> list[Record]:
+    """The control messages that the receiver asked for, in Linux's order."""
+    records = stamps(sock, packet.stamp_ns)
+    if sock.family == AF_INET6:
+        records += _told6(sock, packet)
+    if packet.source.is_v4:
+        records += _told4(sock, packet)
+    return records
+
+
+def stamps(sock: InetSocket, stamp_ns: int) -> list[Record]:
+    """SO_TIMESTAMP, SO_TIMESTAMPNS."""
+    seconds, rest = divmod(stamp_ns, 10**9)
+    records: list[Record] = []
+    for option in (SO_TIMESTAMPNS_OLD, abi.SO_TIMESTAMPNS_NEW):
+        if option in sock.options:
+            records.append((SOL_SOCKET, option, struct.pack("<qq", seconds, rest)))
+    for option in (SO_TIMESTAMP_OLD, abi.SO_TIMESTAMP_NEW):
+        if option in sock.options:
+            records.append((SOL_SOCKET, option, struct.pack("<qq", seconds, rest // 1000)))
+    return records
+
+
+def _told4(sock: InetSocket, packet: Packet) -> list[Record]:
+    on, records = sock.ip_options, []
+    target = packet.target.ip[12:]
+    if on[abi.IP_PKTINFO]:
+        multicast = address.is_multicast(packet.target.ip)
+        local = packet.source.ip[12:] if multicast else target
+        info = struct.pack("<i4s4s", LOOPBACK_INDEX, local, target)
+        records.append((IPPROTO_IP, abi.IP_PKTINFO, info))
+    if on[abi.IP_RECVTTL]:
+        records.append((IPPROTO_IP, abi.IP_TTL, struct.pack("<i", packet.ttl)))
+    if on[abi.IP_RECVTOS]:
+        records.append((IPPROTO_IP, abi.IP_TOS, bytes([packet.tos])))
+    if on[abi.IP_RECVORIGDSTADDR]:
+        where = address.pack(packet.target, AF_INET)
+        records.append((IPPROTO_IP, abi.IP_ORIGDSTADDR, where))
+    return records
+
+
+def _told6(sock: InetSocket, packet: Packet) -> list[Record]:
+    on, records = sock.ipv6_options, []
+    info = packet.target.ip + struct.pack("<i", LOOPBACK_INDEX)
+    if on[abi.IPV6_RECVPKTINFO]:
+        records.append((IPPROTO_IPV6, abi.IPV6_PKTINFO, info))
+    if packet.source.is_v4:
+        return records
+    if on[abi.IPV6_2292PKTINFO]:
+        records.append((IPPROTO_IPV6, abi.IPV6_2292PKTINFO, info))
+    if on[abi.IPV6_RECVHOPLIMIT]:
+        records.append((IPPROTO_IPV6, abi.IPV6_HOPLIMIT, struct.pack("<i", packet.ttl)))
+    if on[abi.IPV6_2292HOPLIMIT]:
+        records.append((IPPROTO_IPV6, abi.IPV6_2292HOPLIMIT, struct.pack("<i", packet.ttl)))
+    if on[abi.IPV6_RECVTCLASS]:
+        records.append((IPPROTO_IPV6, abi.IPV6_TCLASS, struct.pack("<i", packet.tos)))
+    if on[abi.IPV6_ORIGDSTADDR]:
+        where = address.pack(packet.target, AF_INET6)
+        records.append((IPPROTO_IPV6, abi.IPV6_ORIGDSTADDR, where))
+    return records
+
+
+def unreachable(packet: Packet, number: int, family: int) -> Record:
+    """IP_RECVERR: struct sock_extended_err of an ICMP `port unreachable` and who sent it."""
+    if packet.target.is_v4:
+        body = struct.pack("<IBBBBII", number, abi.SO_EE_ORIGIN_ICMP, 3, 3, 0, 0, 0)
+        if family == AF_INET:
+            offender = address.pack(Endpoint(packet.target.ip, 0), AF_INET)
+            return IPPROTO_IP, abi.IP_RECVERR, body + offender
+    else:
+        body = struct.pack("<IBBBBII", number, abi.SO_EE_ORIGIN_ICMP6, 1, 4, 0, 0, 0)
+    offender = address.pack(Endpoint(packet.target.ip, 0), AF_INET6)
+    return IPPROTO_IPV6, abi.IPV6_RECVERR, body + offender
