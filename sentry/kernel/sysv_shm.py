@@ -183,7 +183,8 @@ class Segments:
         segment = self.ids.find(number)
         check_permission(task.creds, segment, wanted)
         mm = task.mm
-        if addr and not flags & SHM_REMAP and not mm.vmas.free(addr, addr + segment.pages * PAGE):
+        end = addr + segment.pages * PAGE
+        if addr and not flags & SHM_REMAP and (end >> 64 or not mm.vmas.free(addr, end)):
             raise EINVAL("something is mapped there")
         self._fill(segment, mm.space.ram.crowded)
         self.actor = task.group.tgid
