@@ -74,6 +74,7 @@ class Task(Charged):
         "io_calls",
         "ipc",
         "kernel",
+        "keys",
         "mm",
         "mounts",
         "no_new_privs",
@@ -156,6 +157,8 @@ class Task(Charged):
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
+        self.keys: Any = None
+        """Its keyrings (TaskKeys), once it has used some."""
         self.process_flags = 0
         """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
         self.uts = kernel.uts

@@ -238,6 +238,7 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
     child.blocked = task.blocked
     child.no_new_privs = task.no_new_privs
     child.process_flags = task.process_flags
+    child.keys = task.keys and task.keys.for_child()
     child.ipc = ipc
     child.uts = task.uts.copy() if flags & CLONE_NEWUTS else task.uts
     child.seccomp = task.seccomp

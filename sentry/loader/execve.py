@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN
+from sentry.kernel import keys
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_clone import child_identity
@@ -102,6 +103,8 @@ def _commit(task: Task, image: Image) -> None:
     group.posix_timers.clear()
     task.altstack = (0, 2, 0)
     task.restart_block = None
+    task.keys = task.keys and task.keys.for_child()
+    keys.forget_process(task.kernel, group)
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
     task.creds = image.creds
     task.comm = image.comm

@@ -1,0 +1,252 @@
+"""Keys and keyrings: keyrings(7). What they are, who may do what with them, how they are searched.
+
+A key lives as long as a keyring, or a process as one of its own keyrings, holds it. Rights are
+judged by the owner's, the group's or everybody's bits, and besides by the possessor's for who can
+reach the key through his keyrings: security/keys/permission.c.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from sentry.errors import (
+    EACCES,
+    EDEADLK,
+    EDQUOT,
+    EINVAL,
+    EKEYEXPIRED,
+    EKEYREVOKED,
+    ELOOP,
+    ENOKEY,
+    ENOTDIR,
+    EPERM,
+)
+
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.thread_group import ThreadGroup
+
+VIEW, READ, WRITE, SEARCH, LINK, SETATTR = 1, 2, 4, 8, 16, 32
+EVERYTHING: Final = 0x3F
+ALL_PERMS: Final = 0x3F3F3F3F
+POSSESSOR, USER, GROUP = 24, 16, 8
+"""Where the bits of each of them begin; others' at 0."""
+KEYRING: Final = b"keyring"
+PAYLOAD_MAX: Final = {b"user": 32767, b"logon": 32767}
+"""The types that hold bytes."""
+MAX_DEPTH: Final = 6
+NO_GROUP: Final = 65534
+MAX_KEYS: Final = 200
+"""Of a user; root and the sandbox as a whole may have more: kernel.keys.maxkeys."""
+MAX_KEYS_ALL: Final = 1 << 14
+MAX_BYTES: Final = 20000
+
+
+class Key:
+    """A key; a keyring has `links`, all others a `payload`."""
+
+    __slots__ = (
+        "__weakref__", "description", "expires_ns", "gid", "links", "payload", "perm", "restricted",
+        "revoked", "serial", "type", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self, kind: bytes, description: bytes, owner: tuple[int, int], perm: int, payload: bytes
+    ) -> None:
+        self.serial = 0
+        self.type = kind
+        self.description = description
+        self.uid, self.gid = owner
+        self.perm = perm
+        self.payload = payload
+        self.links: dict[tuple[bytes, bytes], Key] = {}
+        self.expires_ns = 0
+        self.revoked = False
+        self.restricted = False
+        """KEYCTL_RESTRICT_KEYRING: nothing more can be linked."""
+
+    @property
+    def name(self) -> tuple[bytes, bytes]:
+        """What tells it from others in a keyring."""
+        return self.type, self.description
+
+    @property
+    def is_keyring(self) -> bool:
+        """It holds other keys."""
+        return self.type == KEYRING
+
+    def check_keyring(self) -> None:
+        """Raises: ENOTDIR."""
+        if not self.is_keyring:
+            raise ENOTDIR(f"key {self.serial} is no keyring")
+
+    def check_valid(self) -> None:
+        """key_validate(). Raises: EKEYREVOKED, EKEYEXPIRED."""
+        if self.revoked:
+            raise EKEYREVOKED(f"key {self.serial}")
+        if self.expires_ns and time.monotonic_ns() >= self.expires_ns:
+            raise EKEYEXPIRED(f"key {self.serial}")
+
+    @property
+    def is_valid(self) -> bool:
+        """Neither revoked nor expired."""
+        return not self.revoked and not (self.expires_ns and time.monotonic_ns() >= self.expires_ns)
+
+    def allows(self, creds: Credentials, possessed: bool, needed: int) -> bool:
+        """key_task_permission()."""
+        if self.uid == creds.fsuid:
+            bits = self.perm >> USER
+        elif self.gid != NO_GROUP and self.perm >> GROUP & EVERYTHING and creds.in_group(self.gid):
+            bits = self.perm >> GROUP
+        else:
+            bits = self.perm
+        if possessed:
+            bits |= self.perm >> POSSESSOR
+        return not needed & ~bits
+
+    def check(self, creds: Credentials, possessed: bool, needed: int) -> None:
+        """Raises: EACCES."""
+        if not self.allows(creds, possessed, needed):
+            raise EACCES(f"key {self.serial}")
+
+    def describe(self) -> bytes:
+        """KEYCTL_DESCRIBE, with its NUL."""
+        return b"%s;%d;%d;%08x;%s\0" % (
+            self.type, self.uid, self.gid, self.perm, self.description,
+        )  # fmt: skip
+
+    def contents(self) -> bytes:
+        """KEYCTL_READ: bytes, or the serials of a keyring."""
+        if not self.is_keyring:
+            return self.payload
+        return b"".join(key.serial.to_bytes(4, "little") for key in self.links.values())
+
+    # Links ---------------------------------------------------------------------------------------
+
+    def link(self, key: Key) -> None:
+        """Hold another key; one of the same name gives way. ENOTDIR, EPERM, EDEADLK, ELOOP."""
+        self.check_keyring()
+        if self.restricted:
+            raise EPERM("a restricted keyring")
+        if key.is_keyring:
+            depth = _height(key, self)
+            if depth > MAX_DEPTH:
+                raise ELOOP("keyrings in keyrings")
+        self.links[key.name] = key
+
+    def below(self, creds: Credentials, possessed: bool, depth: int = 0) -> Iterator[Key]:
+        """All keys that a search may come to, breadth first in each keyring."""
+        if depth > MAX_DEPTH or not self.is_keyring or not self.allows(creds, possessed, SEARCH):
+            return
+        found = [key for key in self.links.values() if key.is_valid]
+        yield from found
+        for key in found:
+            if key.is_keyring:
+                yield from key.below(creds, possessed, depth + 1)
+
+
+def _height(key: Key, forbidden: Key) -> int:
+    """How deep the keyrings in a keyring go. Raises: EDEADLK if `forbidden` is among them."""
+    if key is forbidden:
+        raise EDEADLK("a keyring in itself")
+    inner = [k for k in key.links.values() if k.is_keyring]
+    return 1 + max((_height(k, forbidden) for k in inner), default=0)
+
+
+def default_perm(kind: bytes) -> int:
+    """key_create_or_update(): what the type can do, for the possessor; the owner may look."""
+    possessor = VIEW | SEARCH | LINK | SETATTR | WRITE
+    if kind != b"logon":
+        possessor |= READ
+    return possessor << POSSESSOR | VIEW << USER
+
+
+class KeyTable:
+    """All keys of a sandbox by serial, and the keyrings of its users."""
+
+    def __init__(self) -> None:
+        self._keys: WeakValueDictionary[int, Key] = WeakValueDictionary()
+        self._random = random.Random()
+        self.users: dict[int, tuple[Key, Key]] = {}
+        """uid to (user keyring, user session keyring)."""
+        self.persistent: dict[int, Key] = {}
+        self.processes: WeakKeyDictionary[ThreadGroup, Key] = WeakKeyDictionary()
+        """Process keyrings."""
+
+    def find(self, serial: int) -> Key:
+        """Raises: ENOKEY."""
+        key = self._keys.get(serial)
+        if key is None:
+            raise ENOKEY(f"key {serial}")
+        return key
+
+    def all(self) -> list[Key]:
+        """Every key there is."""
+        return list(self._keys.values())
+
+    def add(self, key: Key) -> Key:
+        """Give a new key its serial. Raises: EDQUOT."""
+        mine = [k for k in self._keys.values() if k.uid == key.uid]
+        used = sum(len(k.payload) + len(k.description) for k in mine) + len(key.payload)
+        if len(self._keys) >= MAX_KEYS_ALL or (
+            key.uid != 0 and (len(mine) >= MAX_KEYS or used > MAX_BYTES)
+        ):
+            raise EDQUOT(f"keys of user {key.uid}")
+        while not key.serial or key.serial in self._keys:
+            key.serial = self._random.randrange(3, 1 << 31)
+        self._keys[key.serial] = key
+        return key
+
+    def keyring(self, description: bytes, owner: tuple[int, int], perm: int) -> Key:
+        """A new keyring. Raises: EDQUOT."""
+        return self.add(Key(KEYRING, description, owner, perm, b""))
+
+    def invalidate(self, key: Key) -> None:
+        """It disappears from all keyrings."""
+        key.revoked = True
+        for ring in self.all():
+            if ring.links.get(key.name) is key:
+                del ring.links[key.name]
+        self._keys.pop(key.serial, None)
+
+    def of_user(self, uid: int) -> tuple[Key, Key]:
+        """The keyrings of a user, made when first asked for: install_user_keyrings()."""
+        found = self.users.get(uid)
+        if found is None:
+            perm = (EVERYTHING & ~SETATTR) << POSSESSOR | EVERYTHING << USER
+            own = self.keyring(b"_uid.%d" % uid, (uid, NO_GROUP), perm)
+            session = self.keyring(b"_uid_ses.%d" % uid, (uid, NO_GROUP), perm)
+            session.link(own)
+            found = self.users[uid] = own, session
+        return found
+
+
+def table(kernel: Kernel) -> KeyTable:
+    """The keys of this sandbox, made when first asked for."""
+    found: KeyTable | None = kernel.services.get("keys")
+    if found is None:
+        found = kernel.services["keys"] = KeyTable()
+    return found
+
+
+def forget_process(kernel: Kernel, group: ThreadGroup) -> None:
+    """execve(2): the process keyring is gone."""
+    found: KeyTable | None = kernel.services.get("keys")
+    if found is not None:
+        found.processes.pop(group, None)
+
+
+def check_payload(kind: bytes, description: bytes, payload: bytes) -> None:
+    """The preparse and vet_description of a type. Raises: EINVAL."""
+    if kind == KEYRING:
+        if payload:
+            raise EINVAL("a keyring has no payload")
+    elif not 0 < len(payload) <= PAYLOAD_MAX[kind]:
+        raise EINVAL(f"{len(payload)} bytes of payload")
+    if kind == b"logon" and description.find(b":") < 1:
+        raise EINVAL("a logon key's name has a prefix")

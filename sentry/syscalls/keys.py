@@ -1,0 +1,438 @@
+"""Key management: add_key(2), request_key(2), keyctl(2). The rules are in sentry.kernel.keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from sentry.abi.capability import CAP_SETUID, CAP_SYS_ADMIN
+from sentry.errors import (
+    EACCES,
+    EEXIST,
+    EINVAL,
+    ENODEV,
+    ENOENT,
+    ENOKEY,
+    EOPNOTSUPP,
+    EPERM,
+)
+from sentry.kernel import keyrings
+from sentry.kernel.keyrings import lookup
+from sentry.kernel.keys import (
+    ALL_PERMS,
+    EVERYTHING,
+    KEYRING,
+    LINK,
+    PAYLOAD_MAX,
+    POSSESSOR,
+    SEARCH,
+    SETATTR,
+    USER,
+    VIEW,
+    WRITE,
+    Key,
+    check_payload,
+    default_perm,
+    table,
+)
+from sentry.kernel.task import Task
+from sentry.syscalls.args import show_choice, signed
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Int, Size, UserIn
+
+TYPE_MAX: Final = 32
+DESCRIPTION_MAX: Final = 4096
+MAX_PAYLOAD: Final = 1 << 20
+TYPES: Final = (KEYRING, *PAYLOAD_MAX)
+NO_ID: Final = 0xFFFFFFFF
+MOVE_EXCL: Final = 1
+NS: Final = 10**9
+CAPABILITIES: Final = b"\xe3\x03"
+"""KEYCTL_CAPS0_*, KEYCTL_CAPS1_*: persistent keyrings, invalidate, restrict, move, namespaces."""
+
+Values = tuple[int, int, int, int]
+"""arg2 to arg5."""
+
+
+def s32(value: int) -> int:
+    """A key_serial_t or another C int in a register."""
+    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+
+def read_type(task: Task, addr: int) -> bytes:
+    """key_get_type_from_user(). EFAULT, EINVAL, EPERM."""
+    kind = task.mm.read_cstr(addr, TYPE_MAX, EINVAL)
+    if not kind:
+        raise EINVAL("no type")
+    if kind.startswith(b"."):
+        raise EPERM(f"type {kind!r}")
+    return bytes(kind)
+
+
+def description_of(task: Task, addr: int) -> bytes:
+    """strndup_user(). EFAULT, EINVAL."""
+    return bytes(task.mm.read_cstr(addr, DESCRIPTION_MAX, EINVAL))
+
+
+@syscall(248)
+def sys_add_key(
+    task: Task, kind: Addr, description: Addr, payload: UserIn, length: Size, ring: Int
+) -> int:
+    """add_key(2): a key of that name in the keyring is updated."""
+    if length >= MAX_PAYLOAD:
+        raise EINVAL(f"{length} bytes")
+    type_name = read_type(task, kind)
+    name = description_of(task, description) if description else b""
+    if name.startswith(b".") and type_name == KEYRING:
+        raise EPERM("a keyring of the kernel's")
+    data = payload.get(length) if length else b""
+    target = lookup(task, ring, WRITE, create=True)
+    if type_name not in TYPES:
+        raise ENODEV(f"type {type_name!r}")
+    target.check_keyring()
+    if not name:
+        raise EINVAL("no description")
+    check_payload(type_name, name, data)
+    old = target.links.get((type_name, name))
+    if old is not None and type_name != KEYRING and old.is_valid:
+        old.check(task.creds, True, WRITE)
+        old.payload = data
+        return old.serial
+    if target.restricted:
+        raise EPERM("a restricted keyring")
+    key = Key(type_name, name, keyrings.owner(task), default_perm(type_name), data)
+    table(task.kernel).add(key)
+    target.link(key)
+    return key.serial
+
+
+@syscall(249, partial="nobody makes a key that is not there: ENOKEY")
+def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ring: Int) -> int:
+    """request_key(2)."""
+    type_name = read_type(task, kind)
+    name = description_of(task, description)
+    if callout:
+        description_of(task, callout)
+    target = lookup(task, ring, WRITE, create=True) if ring else None
+    for key in keyrings.reachable(task):
+        if key.name == (type_name, name) and key.allows(task.creds, True, SEARCH):
+            if target is not None:
+                key.check(task.creds, True, LINK)
+                target.link(key)
+            return key.serial
+    raise ENOKEY(f"{type_name!r} {name!r}")
+
+
+# keyctl ------------------------------------------------------------------------------------------
+
+Operation = Callable[[Task, Values], int]
+OPERATIONS: Final[dict[int, Operation]] = {}
+_NAMES: Final[dict[str, int]] = {}
+
+
+def operation(number: int) -> Callable[[Operation], Operation]:
+    """Declare the handler of KEYCTL_*; its name is the handler's."""
+
+    def declare(handler: Operation) -> Operation:
+        OPERATIONS[number] = handler
+        _NAMES["KEYCTL_" + handler.__name__.upper()] = number
+        return handler
+
+    return declare
+
+
+KeyOperation = Annotated[int, signed(32, show_choice(_NAMES))]
+
+
+@syscall(250, partial="no DH, public key and watch operations; nobody instantiates keys")
+def sys_keyctl(
+    task: Task, operation: KeyOperation, arg2: Addr, arg3: Addr, arg4: Addr, arg5: Addr
+) -> int:
+    """keyctl(2). EOPNOTSUPP for an operation that there is not."""
+    handler = OPERATIONS.get(operation)
+    if handler is None:
+        raise EOPNOTSUPP(f"operation {operation}")
+    return handler(task, (arg2, arg3, arg4, arg5))
+
+
+@operation(0)
+def get_keyring_id(task: Task, values: Values) -> int:
+    """The serial of a special id."""
+    return lookup(task, s32(values[0]), SEARCH, create=bool(s32(values[1]))).serial
+
+
+@operation(1)
+def join_session_keyring(task: Task, values: Values) -> int:
+    """A new session keyring, or one by name."""
+    name = None
+    if values[0]:
+        name = description_of(task, values[0])
+        if name.startswith(b"."):
+            raise EPERM("a keyring of the kernel's")
+        if not name:
+            raise EINVAL("no name")
+    return keyrings.join_session(task, name).serial
+
+
+@operation(2)
+def update(task: Task, values: Values) -> int:
+    """Another payload."""
+    if values[2] >= 1 << 15:
+        raise EINVAL(f"{values[2]} bytes")
+    data = task.mm.read(values[1], values[2]) if values[2] else b""
+    key = lookup(task, s32(values[0]), WRITE)
+    if key.is_keyring:
+        raise EOPNOTSUPP("a keyring has no payload")
+    check_payload(key.type, key.description, data)
+    key.payload = data
+    return 0
+
+
+@operation(3)
+def revoke(task: Task, values: Values) -> int:
+    """Nobody can use it any more."""
+    number = s32(values[0])
+    try:
+        key = lookup(task, number, WRITE)
+    except EACCES:
+        key = lookup(task, number, SETATTR)
+    key.revoked = True
+    key.links.clear()
+    return 0
+
+
+@operation(4)
+def chown(task: Task, values: Values) -> int:
+    """Owner and group; only CAP_SYS_ADMIN gives keys away."""
+    uid, gid = values[1] & 0xFFFFFFFF, values[2] & 0xFFFFFFFF
+    if uid == NO_ID and gid == NO_ID:
+        return 0
+    key = lookup(task, s32(values[0]), SETATTR, create=True, valid=False)
+    creds = task.creds
+    if not creds.has(CAP_SYS_ADMIN):
+        if uid not in (NO_ID, key.uid):
+            raise EACCES(f"to user {uid}")
+        if gid not in (NO_ID, key.gid) and not creds.in_group(gid):
+            raise EACCES(f"to group {gid}")
+    key.uid = key.uid if uid == NO_ID else uid
+    key.gid = key.gid if gid == NO_ID else gid
+    return 0
+
+
+@operation(5)
+def setperm(task: Task, values: Values) -> int:
+    """The rights; by the owner."""
+    perm = values[1] & 0xFFFFFFFF
+    if perm & ~ALL_PERMS:
+        raise EINVAL(f"rights {perm:#x}")
+    key = lookup(task, s32(values[0]), SETATTR, create=True, valid=False)
+    if key.uid != task.creds.fsuid and not task.creds.has(CAP_SYS_ADMIN):
+        raise EACCES(f"key {key.serial}")
+    key.perm = perm
+    return 0
+
+
+def put(task: Task, data: bytes, addr: int, size: int) -> int:
+    """A result that is copied only if there is room for all of it; gives its length."""
+    if addr and size >= len(data):
+        task.mm.write(addr, data)
+    return len(data)
+
+
+@operation(6)
+def describe(task: Task, values: Values) -> int:
+    """type;uid;gid;perm;description."""
+    key = lookup(task, s32(values[0]), VIEW)
+    return put(task, key.describe(), values[1], values[2])
+
+
+@operation(7)
+def clear(task: Task, values: Values) -> int:
+    """Empty a keyring."""
+    ring = lookup(task, s32(values[0]), WRITE, create=True)
+    ring.check_keyring()
+    ring.links.clear()
+    return 0
+
+
+@operation(8)
+def link(task: Task, values: Values) -> int:
+    """A key into one more keyring."""
+    ring = lookup(task, s32(values[1]), WRITE, create=True)
+    key = lookup(task, s32(values[0]), LINK, create=True)
+    ring.link(key)
+    return 0
+
+
+@operation(9)
+def unlink(task: Task, values: Values) -> int:
+    """A key out of a keyring."""
+    ring = lookup(task, s32(values[1]), WRITE)
+    key = lookup(task, s32(values[0]), 0, valid=False)
+    ring.check_keyring()
+    if ring.links.get(key.name) is not key:
+        raise ENOENT(f"key {key.serial}")
+    del ring.links[key.name]
+    return 0
+
+
+@operation(10)
+def search(task: Task, values: Values) -> int:
+    """A key by name below a keyring; found, it may be linked elsewhere."""
+    kind = read_type(task, values[1])
+    name = description_of(task, values[2])
+    number, target_number = s32(values[0]), s32(values[3])
+    ring = lookup(task, number, SEARCH)
+    target = lookup(task, target_number, WRITE, create=True) if target_number else None
+    if kind not in TYPES:
+        raise ENOKEY(f"type {kind!r}")
+    ring.check_keyring()
+    possessed = number < 0 or keyrings.is_possessed(task, ring)
+    for key in ring.below(task.creds, possessed):
+        if key.name == (kind, name) and key.allows(task.creds, possessed, SEARCH):
+            if target is not None:
+                key.check(task.creds, possessed, LINK)
+                target.link(key)
+            return key.serial
+    raise ENOKEY(f"{kind!r} {name!r}")
+
+
+@operation(11)
+def read(task: Task, values: Values) -> int:
+    """The payload, or the serials of a keyring."""
+    key = keyrings.readable(task, s32(values[0]))
+    if key.type == b"logon":
+        raise EOPNOTSUPP("a logon key cannot be read")
+    return put(task, key.contents(), values[1], values[2])
+
+
+def not_authorised(task: Task, values: Values) -> int:
+    """Only for whom request_key(2) has called; it calls nobody."""
+    raise EPERM("no authorisation key")
+
+
+for _number in (12, 13, 19, 20):
+    OPERATIONS[_number] = not_authorised
+
+
+@operation(14)
+def set_reqkey_keyring(task: Task, values: Values) -> int:
+    """Where request_key(2) would put new keys: kept. Gives the old setting."""
+    mine, wanted = keyrings.of(task), s32(values[0])
+    old = mine.default
+    if wanted == -1:
+        return old
+    if not 0 <= wanted <= 7 or wanted == 6:
+        raise EINVAL(f"keyring {wanted}")
+    if wanted in (1, 2):
+        lookup(task, -wanted, 0, create=True)
+    mine.default = wanted
+    return old
+
+
+@operation(15)
+def set_timeout(task: Task, values: Values) -> int:
+    """Seconds until it expires; 0: never."""
+    key = lookup(task, s32(values[0]), SETATTR, create=True)
+    seconds = values[1] & 0xFFFFFFFF
+    key.expires_ns = time.monotonic_ns() + seconds * NS if seconds else 0
+    return 0
+
+
+@operation(16)
+def assume_authority(task: Task, values: Values) -> int:
+    """0 gives an authority up; there are none to take."""
+    number = s32(values[0])
+    if number < 0:
+        raise EINVAL(f"key {number}")
+    if number:
+        raise ENOKEY(f"no authority over {number}")
+    return 0
+
+
+@operation(17)
+def get_security(task: Task, values: Values) -> int:
+    """The security label: empty."""
+    lookup(task, s32(values[0]), VIEW)
+    return put(task, b"\0", values[1], values[2])
+
+
+@operation(18)
+def session_to_parent(task: Task, values: Values) -> int:
+    """The parent gets this session keyring."""
+    keyrings.give_to_parent(task)
+    return 0
+
+
+@operation(21)
+def invalidate(task: Task, values: Values) -> int:
+    """It disappears."""
+    key = lookup(task, s32(values[0]), SEARCH)
+    table(task.kernel).invalidate(key)
+    return 0
+
+
+@operation(22)
+def get_persistent(task: Task, values: Values) -> int:
+    """The persistent keyring of a user, linked to a keyring."""
+    uid = values[0] & 0xFFFFFFFF
+    if uid == NO_ID:
+        uid = task.creds.uid
+    elif uid not in (task.creds.uid, task.creds.euid) and not task.creds.has(CAP_SETUID):
+        raise EPERM(f"user {uid}")
+    ring = lookup(task, s32(values[1]), WRITE, create=True)
+    ring.check_keyring()
+    keys = table(task.kernel)
+    if uid not in keys.persistent:
+        perm = EVERYTHING << POSSESSOR & ~(SETATTR << POSSESSOR) | (VIEW | 2) << USER
+        keys.persistent[uid] = keys.keyring(b"_persistent.%d" % uid, (uid, 65534), perm)
+    found = keys.persistent[uid]
+    ring.link(found)
+    return found.serial
+
+
+@operation(29)
+def restrict_keyring(task: Task, values: Values) -> int:
+    """Nothing more can be linked; no type offers a finer restriction."""
+    ring = lookup(task, s32(values[0]), SETATTR)
+    if values[1]:
+        kind = read_type(task, values[1])
+        raise (EOPNOTSUPP if kind in TYPES else ENOENT)(f"restriction by {kind!r}")
+    if values[2]:
+        raise EINVAL("a restriction without a type")
+    ring.check_keyring()
+    if ring.restricted:
+        raise EEXIST("restricted already")
+    ring.restricted = True
+    return 0
+
+
+@operation(30)
+def move(task: Task, values: Values) -> int:
+    """From one keyring to another, at once."""
+    if values[3] & ~MOVE_EXCL:
+        raise EINVAL(f"flags {values[3]:#x}")
+    key = lookup(task, s32(values[0]), LINK, create=True)
+    source = lookup(task, s32(values[1]), WRITE)
+    target = lookup(task, s32(values[2]), WRITE, create=True)
+    source.check_keyring()
+    target.check_keyring()
+    if source is target:
+        return 0
+    if source.links.get(key.name) is not key:
+        raise ENOENT(f"key {key.serial}")
+    if values[3] & MOVE_EXCL and key.name in target.links:
+        raise EEXIST(f"{key.name}")
+    target.link(key)
+    del source.links[key.name]
+    return 0
+
+
+@operation(31)
+def capabilities(task: Task, values: Values) -> int:
+    """What there is of all this."""
+    size = min(values[1], 4096)
+    if size:
+        task.mm.write(values[0], CAPABILITIES[:size].ljust(size, b"\0"))
+    return len(CAPABILITIES)
