@@ -64,7 +64,7 @@ def descends(ancestor: Any, group: Any) -> bool:
 
 
 def relations(kernel: Any) -> WeakKeyDictionary[Any, Any]:
-    """Who has allowed whom to trace it: process to process, or to `ANY`."""
+    """Whom a process has allowed to trace it: (its leader at that time, a task or `ANY`)."""
     found: WeakKeyDictionary[Any, Any] | None = kernel.services.get("yama")
     if found is None:
         found = kernel.services["yama"] = WeakKeyDictionary()
@@ -72,11 +72,14 @@ def relations(kernel: Any) -> WeakKeyDictionary[Any, Any]:
 
 
 def allowed(task: Any, target: Any) -> bool:
-    """ptracer_exception_found(): the caller traces it, or the target named it or an ancestor."""
+    """ptracer_exception_found(): the caller traces it, or the target named it or an ancestor.
+
+    What was said ends with the thread that it was about, and with the leader that stood for the
+    process: an execve(2) of another thread takes it back.
+    """
     if target.trace is not None and target.trace.tracer.group is task.group:
         return True
-    table = relations(task.kernel)
-    if target.group not in table:
+    leader, tracer = relations(task.kernel).get(target.group, (None, None))
+    if leader is None or leader is not target.group.leader:
         return False
-    tracer = table[target.group]
-    return tracer is ANY or descends(tracer, task.group)
+    return tracer is ANY or (not tracer.dead and descends(tracer.group, task.group))

@@ -147,9 +147,9 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
         task_stops.resume_group(group)
     if target.blocked & bit:
         return True
-    if _is_protected(group, signo, force):
-        return False
-    return not group.actions.ignores(signo) or (target.trace is not None and signo != SIGKILL)
+    if target.trace is not None and signo != SIGKILL:
+        return True  # the tracer sees also what would be ignored, or does nothing to init
+    return not _is_protected(group, signo, force) and not group.actions.ignores(signo)
 
 
 def _is_protected(group: ThreadGroup, signo: int, force: bool) -> bool:

@@ -111,15 +111,14 @@ def go_on(tracee: Tracee, request: int, data: int) -> None:
 @prctl.option(PR_SET_PTRACER)
 def set_ptracer(task: Task, values: prctl.Values) -> None:
     """yama_task_prctl(): whom besides its ancestors a process lets trace it; 0: nobody."""
-    table, wanted = relations(task.kernel), values[0]
-    if wanted == 0:
-        table.pop(task.group, None)
-    elif wanted == PR_SET_PTRACER_ANY:
-        table[task.group] = ANY
+    table, group = relations(task.kernel), task.group
+    wanted = values[0] & 0xFFFFFFFF
+    if values[0] == 0:
+        table.pop(group, None)
+    elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
+        table[group] = group.leader, ANY
     else:
-        pids = task.kernel.pids
-        found = pids.tasks.get(wanted)
-        group = found.group if found is not None else pids.groups.get(wanted)
-        if group is None:
+        tracer = task.kernel.pids.tasks.get(wanted)
+        if tracer is None:
             raise EINVAL(f"pid {wanted}")
-        table[task.group] = group
+        table[group] = group.leader, tracer
