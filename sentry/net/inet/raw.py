@@ -213,9 +213,10 @@ class RawSocket(DatagramSocket):
 def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """To every raw socket that wants it; an echo request is answered."""
     for sock in list(stack.sockets):
-        if isinstance(sock, RawSocket) and sock.refs and sock.family == family:
-            if sock.accepts(packet, protocol):
-                sock.deliver(packet)
+        if not isinstance(sock, RawSocket) or not sock.refs or sock.family != family:
+            continue
+        if sock.accepts(packet, protocol):
+            sock.deliver(packet)
     data = packet.data
     wanted = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
     if protocol != wanted or len(data) < ICMP_HEADER or data[0] != ECHO[family][0]:

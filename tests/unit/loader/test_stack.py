@@ -64,9 +64,15 @@ def test_a_quarter_of_the_stack_limit_is_the_most() -> None:
 
 
 def test_a_small_stack_limit_still_allows_128_kib() -> None:
-    stack.check_size(stack.Strings(b"f", [b"x" * 100_000], []), 4096)
+    small = 128 << 10
+    stack.check_size(stack.Strings(b"f", [b"x" * 100_000], []), small)
     with pytest.raises(E2BIG):
-        stack.check_size(stack.Strings(b"f", [b"x" * 70_000] * 2, []), 4096)
+        stack.check_size(stack.Strings(b"f", [b"x" * 70_000] * 2, []), small)
+
+
+def test_the_stack_never_grows_over_its_limit() -> None:
+    with pytest.raises(E2BIG):
+        stack.check_size(stack.Strings(b"f", [b"x" * 100_000], []), 4096)
 
 
 def test_pointers_count_too() -> None:
