@@ -92,9 +92,7 @@ async def remount(caller: Caller, place: Location, flags: int, options: bytes) -
     set_mount_flags(mount, flags)
 
 
-async def reconfigure(
-    caller: Caller, fs: FileSystem, options: bytes, *, read_only: bool
-) -> None:
+async def reconfigure(caller: Caller, fs: FileSystem, options: bytes, *, read_only: bool) -> None:
     """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
     if read_only and not fs.read_only:
         for namespace in list(caller.mounts.budget.namespaces):

@@ -28,7 +28,7 @@ from sentry.vfs import propagation
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.watches import tell_unmounted
-from sentry.wait.queue import Changes
+from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
@@ -197,7 +197,7 @@ class MountNamespace:
         self.anonymous = anonymous
         self.owner = owner
         """The user namespace that owns it; None: the sandbox's first one."""
-        self.changes = Changes()
+        self.changes = ChangeCount()
         """Told when a mount comes, goes or changes."""
         self.contexts: WeakSet[FsContext] = WeakSet()
         """Who has a root or working directory here, for EBUSY and pivot_root."""

@@ -66,7 +66,7 @@ class WaitQueue:
         return told
 
 
-class Changes:
+class ChangeCount:
     """A count of changes, for readers that poll a text for them."""
 
     __slots__ = ("count", "queue")

@@ -15,7 +15,7 @@ from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
-    from sentry.wait.queue import Changes
+    from sentry.wait.queue import ChangeCount
 
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
@@ -43,9 +43,9 @@ class TextFile(RegularFile):
         if changes is not None:
             self._seen, self.queue = changes.count, changes.queue
 
-    def _changes(self) -> Changes | None:
+    def _changes(self) -> ChangeCount | None:
         inode: Any = self.inode
-        found: Changes | None = inode.changes()
+        found: ChangeCount | None = inode.changes()
         return found
 
     @property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
-    from sentry.wait.queue import Changes
+    from sentry.wait.queue import ChangeCount
 
 S_IFDIR, S_IFREG, S_IFLNK = 0o040000, 0o100000, 0o120000
 ROOT_OWNER = Owner(0, 0)
@@ -172,7 +172,7 @@ class TextNode(Node):
         self._show = show
         self._store = store
 
-    def changes(self) -> Changes | None:
+    def changes(self) -> ChangeCount | None:
         """What tells that the text is another one now."""
         return None
 

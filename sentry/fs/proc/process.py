@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
-    from sentry.wait.queue import Changes
+    from sentry.wait.queue import ChangeCount
 
 
 class ProcessSubject(Subject):
@@ -151,7 +151,7 @@ class PidTextNode(TextNode):
         """Only those that tell of changes."""
         return self._entry.changes is not None
 
-    def changes(self) -> Changes | None:
+    def changes(self) -> ChangeCount | None:
         """As declared."""
         find = self._entry.changes
         return find(self._subject.task) if find is not None else None

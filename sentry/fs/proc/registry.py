@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.errors import EINVAL, ERANGE
 
 if TYPE_CHECKING:
-    from sentry.wait.queue import Changes
+    from sentry.wait.queue import ChangeCount
 
 Text = str | bytes
 
@@ -85,7 +85,7 @@ class Entry:
     """Only for readers who may look into the process: PTRACE_MODE_READ."""
     where: str = "both"
     """`process` (not below task/), `thread` (only there), or both."""
-    changes: Callable[[Any], Changes] | None = None
+    changes: Callable[[Any], ChangeCount] | None = None
     """(task) → what tells a poll(2) that the text has changed."""
 
 
@@ -112,7 +112,7 @@ def pid_file(
     private: bool = False,
     store: Store | None = None,
     where: str = "both",
-    changes: Callable[[Any], Changes] | None = None,
+    changes: Callable[[Any], ChangeCount] | None = None,
 ) -> Callable[[Show], Show]:
     """Declare a file of each process."""
 

@@ -232,7 +232,7 @@ def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
 def checksum(data: bytes) -> int:
     """RFC 1071."""
     padded = data + b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f">{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
