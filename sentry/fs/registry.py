@@ -11,8 +11,9 @@ from sentry.fs.devpts import filesystem as devpts
 from sentry.fs.mqueue.filesystem import mount_mqueue
 from sentry.fs.pipe.file import open_fifo
 from sentry.fs.proc import mount_proc
+from sentry.fs.proc.filesystem import check_proc_option
 from sentry.fs.sysfs import mount_sysfs
-from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller
@@ -42,6 +43,12 @@ def register_all(vfs: Vfs) -> None:
     vfs.types[b"proc"] = mount_proc
     vfs.types[b"sysfs"] = mount_sysfs
     vfs.types[b"cgroup2"] = mount_cgroup
+    def check_tmpfs(option: str) -> None:
+        parse_options(option, vfs.memory_pages)
+
+    for kind in (b"tmpfs", b"ramfs", b"devtmpfs"):
+        vfs.option_checks[kind] = check_tmpfs
+    vfs.option_checks[b"proc"] = check_proc_option
     memory.register(vfs)
     tty.register(vfs)
     devpts.register(vfs)

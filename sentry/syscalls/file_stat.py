@@ -144,6 +144,7 @@ def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
     """struct statx: all that is known, whatever was asked for."""
     mount = location.mount
     mount_id = STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID
+    shown_id = mount.unique_id if mask & STATX_MNT_ID_UNIQUE else mount.id
     known = STATX_BASIC_STATS | mount_id
     btime = (0, 0)
     if a.btime_ns is not None:
@@ -155,7 +156,7 @@ def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
         known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink, a.uid, a.gid,
         a.mode, b"", a.ino, a.size, a.blocks, STATX_ATTR_MOUNT_ROOT, *divmod(a.atime_ns, NS), 0,
         *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
-        *device_parts(dev), mount.id, 0, 0, 0, 0, 0, 0, b"", b"",
+        *device_parts(dev), shown_id, 0, 0, 0, 0, 0, 0, b"", b"",
     )  # fmt: skip
 
 

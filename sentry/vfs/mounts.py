@@ -369,6 +369,17 @@ class MountNamespace:
                 source._unlist(each)
         self.graft(mount, place)
 
+    def swap(self, above: Mount, moved: Mount) -> None:
+        """`moved` was put on top of `above`'s place; let `above` sit on it instead."""
+        place = above.parent
+        assert place is not None
+        if moved.parent is not None:
+            self._take_off(moved)
+        self._take_off(above)
+        self._put(moved, place)
+        self._put(above, moved.location)
+        self.changes.happened()
+
     def children(self, mount: Mount) -> list[Mount]:
         """Mounts whose place is on this one."""
         return list(mount.mounted.values())

@@ -73,6 +73,8 @@ class Vfs:
         """By (type, device number)."""
         self.types: dict[bytes, MountType] = {}
         """By name of the file-system type, for mount(2)."""
+        self.option_checks: dict[bytes, Callable[[str], object]] = {}
+        """By name of the type: raises EINVAL for an option that it does not know."""
         self.internal: dict[str, Mount] = {}
         """Mounts that no tree shows, by their purpose."""
         self.terminal: Any = None

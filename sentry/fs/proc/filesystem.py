@@ -164,11 +164,17 @@ def sysctl_maker(fs: TableFs, kernel: Any, sysctl: Any) -> Callable[[], Node]:
     return lambda: SysctlNode(fs, kernel, sysctl)
 
 
+def check_proc_option(option: str) -> None:
+    """Raises: EINVAL."""
+    if option.split("=", 1)[0] not in OPTIONS:
+        raise EINVAL(f"proc: {option}")
+
+
 async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
     """mount(2) of type proc: vfs.types[b"proc"]. Every mount is an instance of its own."""
     for item in data.decode(errors="replace").split(","):
-        if item and item.split("=", 1)[0] not in OPTIONS:
-            raise EINVAL(f"proc: {item}")
+        if item:
+            check_proc_option(item)
     fs = ProcFs(caller.kernel)
     fs.source = source.decode(errors="replace") or fs.name
     return fs

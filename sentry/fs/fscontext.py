@@ -1,0 +1,138 @@
+"""A file system that is being set up through a descriptor: fsopen(2), fspick(2). fs/fsopen.c."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import O_RDWR
+from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_RDONLY, MS_SYNCHRONOUS
+from sentry.errors import EBUSY, EINVAL, EMSGSIZE, ENODATA
+from sentry.vfs import mounting
+from sentry.vfs.file import Caller, Dest, FileDescription, Result
+from sentry.vfs.interface import FileSystem, Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.vfs.vfs import MountType, Vfs
+
+FLAGS = {
+    b"dirsync": (MS_DIRSYNC, 0),
+    b"lazytime": (MS_LAZYTIME, 0),
+    b"mand": (MS_MANDLOCK, 0),
+    b"ro": (MS_RDONLY, 0),
+    b"sync": (MS_SYNCHRONOUS, 0),
+    b"async": (0, MS_SYNCHRONOUS),
+    b"nolazytime": (0, MS_LAZYTIME),
+    b"nomand": (0, MS_MANDLOCK),
+    b"rw": (0, MS_RDONLY),
+}
+"""Options of every file system: (set, clear). vfs_parse_sb_flag(), fs/fs_context.c."""
+MAX_LOG = 8
+
+
+class Phase(Enum):
+    """Where a context stands: enum fs_context_phase."""
+
+    CREATE_PARAMS = 1
+    AWAITING_MOUNT = 2
+    RECONF_PARAMS = 3
+    FAILED = 4
+
+
+class FsContextFile(FileDescription):
+    """An open context: options come in one by one, messages go out by read(2)."""
+
+    __slots__ = ("_log", "_make", "_options", "flags_asked", "fs", "phase", "source", "type")
+
+    can_splice = False
+
+    def __init__(
+        self, vfs: Vfs, kind: bytes, make: MountType | None, fs: FileSystem | None
+    ) -> None:
+        inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+        super().__init__(vfs.anon_location(inode, b"anon_inode:[fscontext]"), O_RDWR)
+        self.type = kind
+        self._make = make
+        self.fs = fs
+        self.phase = Phase.CREATE_PARAMS if fs is None else Phase.RECONF_PARAMS
+        self.source: bytes | None = None
+        self.flags_asked = MS_RDONLY if fs is not None and fs.read_only else 0
+        self._options: list[bytes] = []
+        self._log: deque[bytes] = deque(maxlen=MAX_LOG)
+
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """The next message. Raises: ENODATA, EMSGSIZE for a buffer that is too small."""
+        if not self._log:
+            raise ENODATA("no messages")
+        if len(self._log[0]) > dest.count:
+            raise EMSGSIZE("the message is longer")
+        return dest.put(self._log.popleft())
+
+    def invalid(self, text: str) -> EINVAL:
+        """invalf(): a message for the log, and the error."""
+        self._log.append(f"e {self.type.decode(errors='replace')}: {text}".encode())
+        return EINVAL(text)
+
+    def set_option(self, vfs: Vfs, key: bytes, value: bytes | None) -> None:
+        """One option; a value of None is a flag. Raises: EBUSY, EINVAL."""
+        if self.phase not in (Phase.CREATE_PARAMS, Phase.RECONF_PARAMS):
+            raise EBUSY("not the time for options")
+        if value is None and key in FLAGS:
+            give, take = FLAGS[key]
+            self.flags_asked = self.flags_asked & ~take | give
+            return
+        if key == b"source":
+            if value is None:
+                raise self.invalid("Non-string source")
+            if self.source is not None:
+                raise self.invalid("Multiple sources")
+            self.source = value
+            return
+        option = key if value is None else key + b"=" + value
+        check = vfs.option_checks.get(self.type)
+        shown = key.decode(errors="replace")
+        if check is None:
+            raise self.invalid(f"Unknown parameter '{shown}'")
+        try:
+            check(option.decode(errors="replace"))
+        except EINVAL as error:
+            raise self.invalid(f"Bad value for '{shown}'") from error
+        self._options.append(option)
+
+    async def create(self, caller: Caller) -> None:
+        """FSCONFIG_CMD_CREATE: vfs_cmd_create(). Raises: EBUSY, what the type raises."""
+        if self.phase is not Phase.CREATE_PARAMS:
+            raise EBUSY("not to be created now")
+        mounting.may_mount(caller)
+        make = self._make
+        assert make is not None
+        self.phase = Phase.FAILED
+        self.fs = await make(
+            caller, self.source or b"none", self.flags_asked, b",".join(self._options)
+        )
+        self.fs.read_only = self.fs.read_only or bool(self.flags_asked & MS_RDONLY)
+        self.phase = Phase.AWAITING_MOUNT
+
+    async def reconfigure(self, caller: Caller) -> None:
+        """FSCONFIG_CMD_RECONFIGURE. Raises: EBUSY, EINVAL."""
+        if self.phase is not Phase.RECONF_PARAMS or self.fs is None:
+            raise EBUSY("not to be changed now")
+        mounting.may_mount(caller)
+        await mounting.reconfigure(
+            caller,
+            self.fs,
+            b",".join(self._options),
+            read_only=bool(self.flags_asked & MS_RDONLY),
+        )
+        self._options.clear()
+
+    def mounted(self) -> FileSystem:
+        """fsmount(2) takes it; from now on it can only be changed. Raises: EINVAL, EBUSY."""
+        if self.fs is None:
+            raise EINVAL("nothing was created")
+        if self.phase is not Phase.AWAITING_MOUNT:
+            raise EBUSY("mounted already")
+        self.phase = Phase.RECONF_PARAMS
+        self._options.clear()
+        return self.fs
