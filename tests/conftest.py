@@ -36,6 +36,18 @@ def debian() -> Path:
     return _rootfs("debian")
 
 
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """A Debian with compilers, debuggers, editors, archivers, git and apt."""
+    return _rootfs("programs")
+
+
+@pytest.fixture(scope="session")
+def languages() -> Path:
+    """A Debian with compilers and run times of many languages, and servers."""
+    return _rootfs("languages")
+
+
 @pytest.fixture(params=["kvm", "unicorn"])
 def platform(request: pytest.FixtureRequest) -> str:
     """Each platform in turn."""
