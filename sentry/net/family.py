@@ -14,6 +14,7 @@ from sentry.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     SOCK_DGRAM,
     SOCK_RAW,
     SOCK_SEQPACKET,
@@ -23,6 +24,7 @@ from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, 
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
+from sentry.net.inet.udplite import UdpLiteSocket
 from sentry.net.netlink.protocols import make_netlink
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.socket import Socket, socket_location
@@ -63,7 +65,7 @@ def make_unix(caller: Caller, kind: int, protocol: int, number: int) -> UnixSock
 @family(AF_INET)
 @family(AF_INET6)
 def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
-    """socket(AF_INET), socket(AF_INET6): TCP and UDP on the loopback."""
+    """socket(AF_INET), socket(AF_INET6): TCP, UDP and UDP-Lite on the loopback."""
     if not 0 <= protocol < IPPROTO_MAX:
         raise EINVAL(f"protocol {protocol}")
     location, stack, uid = socket_location(caller), stack_of(caller), caller.creds.euid
@@ -77,6 +79,8 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
     if kind == SOCK_DGRAM and protocol == icmp:
         check_ping(caller)
         return RawSocket(location, number, kind, protocol, stack, uid)
+    if (kind, protocol) == (SOCK_DGRAM, IPPROTO_UDPLITE):
+        return UdpLiteSocket(location, number, stack, uid)
     kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
     if kind not in kinds:
         raise ESOCKTNOSUPPORT(f"type {kind}")

@@ -15,7 +15,8 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE,
     BPF_TCP_ESTABLISHED,
     BPF_TCP_LISTEN,
-    SOCK_DGRAM,
+    IPPROTO_UDP,
+    IPPROTO_UDPLITE,
 )
 from sentry.net.counters import snmp, snmp6
 from sentry.net.inet.inetsocket import InetSocket
@@ -83,6 +84,15 @@ def _tcp(stack: Stack, family: int) -> str:
     return _joined(lines)
 
 
+def udp_sockets(stack: Stack, family: int, protocol: int) -> list[UdpSocket]:
+    """Those of UDP or of UDP-Lite that have a port."""
+    return [
+        sock
+        for sock in all_of(stack, UdpSocket)
+        if sock.family == family and sock.protocol == protocol and sock.local.port
+    ]
+
+
 def _datagrams(stack: Stack, family: int, socks: Iterable[InetSocket], width: int) -> str:
     lines = []
     for sock in socks:
@@ -98,9 +108,8 @@ def _datagrams(stack: Stack, family: int, socks: Iterable[InetSocket], width: in
     return _joined(lines)
 
 
-def _udp(stack: Stack, family: int) -> str:
-    socks = [s for s in all_of(stack, UdpSocket) if s.local.port and s.kind == SOCK_DGRAM]
-    return _datagrams(stack, family, socks, 5)
+def _udp(stack: Stack, family: int, protocol: int = IPPROTO_UDP) -> str:
+    return _datagrams(stack, family, udp_sockets(stack, family, protocol), 5)
 
 
 def _raw(stack: Stack, family: int) -> str:
@@ -188,18 +197,22 @@ def _addresses6(stack: Stack) -> str:
 def _sockstat(stack: Stack) -> str:
     used = sum(1 for sock in list(stack.sockets) if sock.refs)
     tcp = len(tcp_sockets(stack, AF_INET))
-    udp = sum(1 for s in all_of(stack, UdpSocket) if s.family == AF_INET and s.local.port)
+    udp, lite = (
+        len(udp_sockets(stack, AF_INET, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
+    )
     return (
         f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\n"
-        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
     )
 
 
 def _sockstat6(stack: Stack) -> str:
     tcp = len(tcp_sockets(stack, AF_INET6))
-    udp = sum(1 for s in all_of(stack, UdpSocket) if s.family == AF_INET6 and s.local.port)
+    udp, lite = (
+        len(udp_sockets(stack, AF_INET6, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
+    )
     return (
-        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse 0\nRAW6: inuse 0\n"
+        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse {lite}\nRAW6: inuse 0\n"
         "FRAG6: inuse 0 memory 0\n"
     )
 
@@ -253,6 +266,8 @@ TABLES: Final[dict[str, Callable[[Stack], str]]] = {
     "tcp6": lambda stack: _tcp(stack, AF_INET6),
     "udp": lambda stack: _udp(stack, AF_INET),
     "udp6": lambda stack: _udp(stack, AF_INET6),
+    "udplite": lambda stack: _udp(stack, AF_INET, IPPROTO_UDPLITE),
+    "udplite6": lambda stack: _udp(stack, AF_INET6, IPPROTO_UDPLITE),
     "unix": _unix,
 }
 

@@ -10,6 +10,7 @@ from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     MSG_MORE,
     MSG_OOB,
     SO_BROADCAST,
@@ -44,12 +45,19 @@ UDP_DEFAULTS: Final = {
     abi.UDP_CORK: 0, abi.UDP_ENCAP: 0, abi.UDP_NO_CHECK6_TX: 0, abi.UDP_NO_CHECK6_RX: 0,
     abi.UDP_SEGMENT: 0, abi.UDP_GRO: 0,
 }  # fmt: skip
+COVERAGE_OPTIONS: Final = (10, 11)
+"""Those of UDP-Lite can be read from every UDP socket."""
+LEVELS: Final = (IPPROTO_UDP, IPPROTO_UDPLITE)
+"""Both name the options of either."""
+HEADER_SIZE: Final = 8
 
 
 class UdpSocket(DatagramSocket):
     """A datagram socket."""
 
     __slots__ = ("_corked", "_corked_to", "udp_options")
+    snmp_row = "Udp"
+    """Its row in /proc/net/snmp."""
 
     def __init__(
         self, location: Location, family: int, protocol: int, stack: Stack, uid: int
@@ -135,7 +143,7 @@ class UdpSocket(DatagramSocket):
         return size
 
     def _send(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
-        segment = options.segment or self.udp_options[abi.UDP_SEGMENT]
+        segment = self.segment(options)
         if segment and len(data) > segment:
             if len(data) > segment * MAX_SEGMENTS:
                 raise EINVAL("too many segments")
@@ -143,6 +151,13 @@ class UdpSocket(DatagramSocket):
                 self._send_one(data[at : at + segment], endpoint, options)
             return
         self._send_one(data, endpoint, options)
+
+    def segment(self, options: SendOptions) -> int:
+        """UDP_SEGMENT, of this datagram or of the socket."""
+        return options.segment or self.udp_options[abi.UDP_SEGMENT]
+
+    def seal(self, packet: Packet) -> None:
+        """What the protocol adds to a datagram that goes out."""
 
     def _send_one(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
         many = address.is_multicast(endpoint.ip) or address.is_broadcast(endpoint.ip)
@@ -153,7 +168,8 @@ class UdpSocket(DatagramSocket):
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
-        self.stack.counters["Udp.OutDatagrams"] += 1
+        self.seal(packet)
+        self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
         if many:
             for sock in list(self.ports.at(endpoint.port)):
                 if isinstance(sock, UdpSocket) and sock.hears(packet):
@@ -163,7 +179,7 @@ class UdpSocket(DatagramSocket):
         if receiver is not None:
             receiver.deliver(packet)
             return
-        self.stack.counters["Udp.NoPorts"] += 1
+        self.stack.counters[f"{self.snmp_row}.NoPorts"] += 1
         self.refused(packet)
 
     def _ttl(self, endpoint: Endpoint, given: int | None) -> int:
@@ -236,28 +252,32 @@ class UdpSocket(DatagramSocket):
     def deliver(self, packet: Packet) -> bool:
         """A datagram comes, through the filter."""
         if self.filter is not None:
-            size = len(packet.data) + 8
+            size = len(packet.data) + HEADER_SIZE
             head = struct.pack(">HHHH", packet.source.port, packet.target.port, size & 0xFFFF, 0)
             keep = self.filtered(head + packet.data)
             if not keep:
                 return False
             if keep < size:
-                packet = Packet(packet.data[: max(0, keep - 8)], packet.source, packet.target,
-                                packet.ttl, packet.tos)  # fmt: skip
+                data = packet.data[: max(0, keep - HEADER_SIZE)]
+                packet = Packet(data, packet.source, packet.target, packet.ttl, packet.tos)
         taken = super().deliver(packet)
         if taken:
-            self.stack.counters["Udp.InDatagrams"] += 1
+            self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1
         return taken
 
     # --- options
 
     def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
         """SOL_UDP."""
-        if level != IPPROTO_UDP or name not in UDP_DEFAULTS:
+        if level not in LEVELS or name not in self.udp_options:
             raise ENOPROTOOPT(f"level {level} option {name}")
         if len(value) < 4:
             raise EINVAL("int expected")
         (number,) = struct.unpack_from("<i", value)
+        self.set_number(name, number)
+
+    def set_number(self, name: int, number: int) -> None:
+        """One of the options that the socket has."""
         if name == abi.UDP_SEGMENT and not 0 <= number <= 0xFFFF:
             raise EINVAL("UDP_SEGMENT")
         if name == abi.UDP_ENCAP and number:
@@ -270,8 +290,8 @@ class UdpSocket(DatagramSocket):
 
     def protocol_option(self, level: int, name: int) -> bytes:
         """SOL_UDP."""
-        if level != IPPROTO_UDP:
+        if level not in LEVELS:
             raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
-        if name not in UDP_DEFAULTS:
+        if name not in UDP_DEFAULTS and name not in COVERAGE_OPTIONS:
             raise ENOPROTOOPT(f"UDP option {name}")
-        return struct.pack("<i", self.udp_options[name])
+        return struct.pack("<i", self.udp_options.get(name, 0))
