@@ -1,0 +1,223 @@
+"""What Python spends on single system calls: the best of many short runs, in microseconds.
+
+    python benchmarks/handlers.py [WORD …]
+
+Drives `Task.on_exit` over a context that goes nowhere, with real memory and a real tmpfs, so that
+neither KVM nor what else the machine does comes in. No /dev/kvm is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import sentry.syscalls.table  # noqa: F401  declares all calls
+from sentry.abi import unistd as nr
+from sentry.config import MountConfig, ProcessConfig, SandboxConfig
+from sentry.first_process import make_task
+from sentry.fs.proc import mount_proc
+from sentry.fs.registry import register_all
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel.task import Task
+from sentry.loop import HostOnly, Loop
+from sentry.mm.ramfile import RamFile
+from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.memory import AddressSpace, Ram
+from sentry.syscalls.registry import CALLS
+from sentry.tree import Exports, Starter, make_devices, make_mount
+from sentry.vfs.mounts import MountNamespace
+from sentry.vfs.vfs import Vfs
+
+AREA = 0x100000
+PATHS = AREA
+BUFFER = AREA + 0x10000
+RUNS, CALLS_A_RUN = 300, 50
+ARGUMENTS = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9)
+
+
+class NowhereContext:
+    """A context that never runs."""
+
+    def __init__(self) -> None:
+        self.regs = memoryview(bytearray(NUM_REGS * 8)).cast("Q")
+        self.exit = 1
+        self.owner: Any = None
+        self.result = 0
+
+    def answer(self, value: int) -> None:
+        self.result = value
+
+    def resume(self) -> None: ...
+    def set_fast(self, *_: object) -> None: ...
+    def cpu_time_ns(self) -> int:
+        return 0
+
+
+class Errors:
+    """A log that stops at once."""
+
+    def write(self, text: str) -> None:
+        print(text)
+
+    def bug(self, what: object, error: BaseException) -> None:
+        raise error
+
+
+class NowherePlatform(HostOnly):
+    """Memory, but no machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ram = Ram.from_memfd(1 << 30)
+        self.vdso = None
+
+    def new_address_space(self) -> AddressSpace:
+        return AddressSpace(self.ram)
+
+    def new_context(self, space: AddressSpace) -> NowhereContext:
+        return NowhereContext()
+
+
+class Bench:
+    """A task with a root of its own."""
+
+    def __init__(self) -> None:
+        platform: Any = NowherePlatform()
+        log = Errors()
+        self.loop = loop = Loop(platform, log.bug)
+        vfs = Vfs(loop, lambda: RamFile(platform.ram))
+        register_all(vfs)
+        vfs.types[b"proc"] = mount_proc
+        self.kernel = Kernel(platform, loop, log, CALLS, Uts(b"bench"), vfs)
+        self.kernel.services["ram"] = platform.ram
+        root = TmpFs(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
+        mounts = MountNamespace(vfs.new_mount(root), vfs.mount_ids, vfs.budget)
+        starter = Starter(self.kernel, mounts)
+        entries = tuple(MountConfig(f"/{n}".encode(), "tmpfs") for n in ("dev", "tmp"))
+        config = SandboxConfig("bench", ProcessConfig((b"x",)), mounts=entries)
+        self.finish(self.set_up(starter, config))
+        self.task: Task = make_task(self.kernel, config.process, mounts)
+        self.task.mm.mmap(AREA, 0x200000, 3, 0x32)
+        self.task.mm.write(BUFFER, bytes(0x40000))
+        self.context: Any = self.task.ctx
+
+    async def set_up(self, starter: Starter, config: SandboxConfig) -> None:
+        for entry in config.mounts:
+            await make_mount(starter, entry, Exports(self.kernel, None))
+        await make_devices(starter, config)
+
+    def finish(self, coro: Any) -> None:
+        done: list[object] = []
+        self.loop.spawn(coro, "bench", lambda _result, error: done.append(error))
+        while not done:
+            self.loop.turn()
+        if isinstance(done[0], BaseException):
+            raise done[0]
+
+    def path(self, at: int, text: bytes) -> int:
+        self.task.mm.write(PATHS + at, text + b"\0")
+        return PATHS + at
+
+    def call(self, number: int, *arguments: int) -> int:
+        """One system call, to its end."""
+        self.set(number, *arguments)
+        self.task.on_exit(self.context)
+        while self.task.fiber is not None:
+            self.loop.turn()
+        return int(self.context.result)
+
+    def set(self, number: int, *arguments: int) -> None:
+        regs = self.context.regs
+        regs[Reg.ORIG_RAX] = number
+        for reg, value in zip(ARGUMENTS, arguments, strict=False):
+            regs[reg] = value & (1 << 64) - 1
+
+    def check(self, number: int, *arguments: int) -> int:
+        result = self.call(number, *arguments)
+        if result < 0:
+            raise SystemExit(f"call {number}: {os.strerror(-result)}")
+        return result
+
+    def cost(self, *calls: tuple[int, ...]) -> float:
+        """Best µs of one turn of these calls."""
+        for call in calls:
+            self.check(*call)
+        best = 1e9
+        on_exit, context, task = self.task.on_exit, self.context, self.task
+        turn = self.loop.turn
+        for _ in range(RUNS):
+            total = 0
+            for call in calls if len(calls) > 1 else calls * CALLS_A_RUN:
+                self.set(*call)
+                start = time.perf_counter_ns()
+                on_exit(context)
+                while task.fiber is not None:
+                    turn()
+                total += time.perf_counter_ns() - start
+            best = min(best, total if len(calls) > 1 else total / CALLS_A_RUN)
+        return best / 1000
+
+
+def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
+    """Name → the calls of one turn."""
+    name = bench.path(0, b"/tmp/bench.data")
+    new = bench.path(64, b"/tmp/bench.new")
+    null, zero = bench.path(128, b"/dev/null"), bench.path(160, b"/dev/zero")
+    file = bench.check(nr.open, name, os.O_RDWR | os.O_CREAT, 0o600)
+    bench.check(nr.pwrite64, file, BUFFER, 65536, 0)
+    null_fd = bench.check(nr.open, null, os.O_WRONLY, 0)
+    zero_fd = bench.check(nr.open, zero, os.O_RDONLY, 0)
+    epoll = bench.check(nr.epoll_create1, 0)
+    bench.check(nr.pipe2, BUFFER, 0)
+    read_end, write_end = (
+        int.from_bytes(bench.task.mm.read(BUFFER + at, 4), "little") for at in (0, 4)
+    )
+    lowest = write_end + 1
+    return {
+        "getppid": [(nr.getppid,)],
+        "clock_gettime": [(nr.clock_gettime, 1, BUFFER)],
+        "write /dev/null": [(nr.write, null_fd, BUFFER, 1)],
+        "read /dev/zero 4K": [(nr.read, zero_fd, BUFFER, 4096)],
+        "epoll_wait(0)": [(nr.epoll_wait, epoll, BUFFER, 1, 0)],
+        "fstat": [(nr.fstat, file, BUFFER)],
+        "stat": [(nr.stat, name, BUFFER)],
+        "newfstatat": [(nr.newfstatat, -100, name, BUFFER, 0)],
+        "newfstatat fd": [(nr.newfstatat, file, bench.path(200, b""), BUFFER, 0x1000)],
+        "access": [(nr.access, name, 4)],
+        "open+close": [(nr.open, name, os.O_RDONLY, 0), (nr.close, lowest)],
+        "create+unlink": [
+            (nr.open, new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),
+            (nr.close, lowest),
+            (nr.unlink, new),
+        ],
+        "pread 4K": [(nr.pread64, file, BUFFER, 4096, 0)],
+        "pread 64K": [(nr.pread64, file, BUFFER, 65536, 0)],
+        "pwrite 4K": [(nr.pwrite64, file, BUFFER, 4096, 0)],
+        "pwrite 64K": [(nr.pwrite64, file, BUFFER, 65536, 0)],
+        "lseek": [(nr.lseek, file, 0, 0)],
+        "pipe write+read": [(nr.write, write_end, BUFFER, 1), (nr.read, read_end, BUFFER, 1)],
+        "futex wake": [(nr.futex, BUFFER, 1, 1)],
+        "rt_sigprocmask": [(nr.rt_sigprocmask, 0, 0, BUFFER, 8)],
+        "mmap+munmap 4K": [
+            (nr.mmap, 0x700000, 4096, 3, 0x32, -1 & 0xFFFFFFFF, 0),
+            (nr.munmap, 0x700000, 4096),
+        ],
+    }
+
+
+def main(words: list[str]) -> None:
+    """Print a line a case."""
+    bench = Bench()
+    for name, calls in cases(bench).items():
+        if not words or any(word in name for word in words):
+            print(f"{name:20}{bench.cost(*calls):8.2f} us")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
