@@ -28,6 +28,7 @@ from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.net import tables
+from sentry.platform.host_io import HostIO
 from sentry.platform.memory import PAGE_SIZE
 from sentry.syscalls.registry import CALLS
 from sentry.syscalls.strace import Strace
@@ -138,6 +139,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     log = KernelLog(config.log_fd)
     loop = Loop(platform, log.bug)
     vfs = Vfs(loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE)
+    vfs.host_io = HostIO(loop)
     register_all(vfs)
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())

@@ -114,7 +114,7 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
     """process.terminal: descriptors 0 to 2 are a terminal of ours, which `fd` is the wire of."""
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
-    console = Console(loop, fd, fs, owner)
+    console = Console(loop, fd, fs, owner, vfs.host_io)
     mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
     slave = console.open(mount)
     for number in range(3):

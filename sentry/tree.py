@@ -130,13 +130,14 @@ class Exports:
         """Attachment `index`: the root is nobody else's, others may change under us."""
         if self._session is None:
             raise StartError("there is no Gofer")
+        vfs = self._kernel.vfs
         options = Options(
             exclusive=index == 0,
             read_only=read_only,
             windows=self._kernel.services["ram"].windows,
             handles=self._handles,
+            io=vfs.host_io,
         )
-        vfs = self._kernel.vfs
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
 
 

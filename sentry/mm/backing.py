@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from sentry.platform.memory import WindowRange, Windows
@@ -27,12 +28,20 @@ class MappedFile(Protocol):
 class HostBacking:
     """A host file, mapped through a FILES window. The owner keeps `fd` open while it is used.
 
-    `writable`: the descriptor is O_RDWR, so that shared mappings can store.
+    `writable`: the descriptor is O_RDWR, so that shared mappings can store. `known_size` is asked
+    instead of the host where fstat(2) may wait.
     """
 
-    __slots__ = ("_pieces", "_windows", "fd", "writable")
+    __slots__ = ("_known_size", "_pieces", "_windows", "fd", "writable")
 
-    def __init__(self, windows: Windows, fd: int, writable: bool) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        fd: int,
+        writable: bool,
+        known_size: Callable[[], int] | None = None,
+    ) -> None:
+        self._known_size = known_size
         self._windows = windows
         self.fd = fd
         self.writable = writable
@@ -41,7 +50,7 @@ class HostBacking:
     @property
     def size(self) -> int:
         """Size of the file now."""
-        return os.fstat(self.fd).st_size
+        return self._known_size() if self._known_size else os.fstat(self.fd).st_size
 
     def window(self, offset: int, length: int, writable: bool) -> WindowRange:
         """A window piece that covers this part of the file, with a reference for the caller."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Final
 
@@ -421,8 +420,3 @@ class Protection(Mapping):
         self._account(vma, 1)
         if give and not give & VmFlag.LOCKONFAULT:
             self.populate(vma.start, vma.end)
-
-    def sync_host_files(self, files: list[HostBacking]) -> None:
-        """Wait until the host's disk has them (for msync without a pool)."""
-        for backing in files:
-            os.fdatasync(backing.fd)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
@@ -14,6 +15,10 @@ from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.pidfd import group_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
+from sentry.vfs.file import Result
+
+if TYPE_CHECKING:
+    from sentry.platform.host_io import HostIO
 
 ALL = {n: v for n, v in vars(mman).items() if isinstance(v, int)}
 Prot = Annotated[
@@ -125,9 +130,23 @@ def sys_process_madvise(
 
 
 @syscall(26)
-def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> None:
+def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """msync(2)."""
-    task.mm.sync_host_files(task.mm.msync(addr, length, flags))
+    files = task.mm.msync(addr, length, flags)
+    io = task.kernel.vfs.host_io
+    return sync_all(io, [backing.fd for backing in files]) if files and io is not None else 0
+
+
+async def sync_all(io: HostIO, fds: list[int]) -> int:
+    """Wait until the host's disk has what was stored into these files."""
+    own = [os.dup(fd) for fd in fds]
+    try:
+        for fd in own:
+            await io.sync(fd)
+    finally:
+        for fd in own:
+            io.close_later(fd)
+    return 0
 
 
 @syscall(27)

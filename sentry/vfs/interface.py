@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
 
 class NeedsIO(Exception):
-    """A plain operation cannot be done from memory: use its coroutine form."""
+    """A plain operation cannot be done from memory: use its coroutine form.
+
+    `done` bytes were transferred before.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        super().__init__()
+        self.done = done
 
 
 class Absent:

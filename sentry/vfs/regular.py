@@ -29,7 +29,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.permissions import drop_set_id
-from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
+from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO, Errno
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import Changes, NeedsIO
 from sentry.vfs.watches import tell
@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
 
 MAX_OFFSET: Final = (1 << 63) - 1
+
+
+def _only(need: NeedsIO) -> int:
+    """What RWF_NOWAIT reads: the bytes that were there. Raises: EAGAIN."""
+    if not need.done:
+        raise EAGAIN("needs I/O") from None
+    return need.done
 
 
 class RegularFile(FileDescription):
@@ -52,7 +59,7 @@ class RegularFile(FileDescription):
     # --- what a file system gives
 
     def pread(self, dest: Dest, offset: int) -> int:
-        """Read from memory; 0 at or past the end. Raises: NeedsIO."""
+        """Read from memory; 0 at or past the end. Raises: NeedsIO, also after a part."""
         raise EINVAL("no read")
 
     def pwrite(self, source: Source, offset: int) -> int:
@@ -80,10 +87,10 @@ class RegularFile(FileDescription):
         """read(2)."""
         try:
             n = self.pread(dest, self.position)
-        except NeedsIO:
-            if rwf & RWF_NOWAIT:
-                raise EAGAIN("needs I/O") from None
-            return self._read_slowly(dest, None)
+        except NeedsIO as need:
+            if not rwf & RWF_NOWAIT:
+                return self._read_slowly(dest, None, need.done)
+            n = _only(need)
         self.position += n
         self._was_read(n)
         return n
@@ -92,17 +99,22 @@ class RegularFile(FileDescription):
         """pread(2)."""
         try:
             n = self.pread(dest, offset)
-        except NeedsIO:
-            if rwf & RWF_NOWAIT:
-                raise EAGAIN("needs I/O") from None
-            return self._read_slowly(dest, offset)
+        except NeedsIO as need:
+            if not rwf & RWF_NOWAIT:
+                return self._read_slowly(dest, offset, need.done)
+            n = _only(need)
         self._was_read(n)
         return n
 
-    async def _read_slowly(self, dest: Dest, offset: int | None) -> int:
+    async def _read_slowly(self, dest: Dest, offset: int | None, done: int) -> int:
         with self.held():
             at = self.position if offset is None else offset
-            n = await self.pread_io(dest, at)
+            try:
+                n = done + await self.pread_io(dest, at + done)
+            except Errno:
+                if not done:
+                    raise
+                n = done
             if offset is None:
                 self.position = at + n
             self._was_read(n)

@@ -18,6 +18,7 @@ from sentry.vfs.interface import FileSystem, Inode, Owner
 from sentry.vfs.mounts import Mount
 
 if TYPE_CHECKING:
+    from sentry.platform.host_io import HostIO
     from sentry.vfs.file import Caller, FileDescription
 
 Opener = Callable[["Location", int, "Caller"], Awaitable["FileDescription"]]
@@ -60,6 +61,8 @@ class Vfs:
         memory_pages: int = 1 << 18,
     ) -> None:
         self.loop = loop
+        self.host_io: HostIO | None = None
+        """Who waits for the host's files; without, the kernel thread itself does."""
         self.memory_pages = memory_pages
         """The sandbox's memory limit, for sizes in per cent and statfs."""
         self.ram_file = ram_file

@@ -40,7 +40,7 @@ async def open_console(location: Location, flags: int, caller: Any) -> FileDescr
     terminal = vfs.terminal
     if not isinstance(terminal, HostFile):
         raise ENXIO("no terminal")
-    return HostFile(location, terminal.fd, flags, terminal.host_queue)
+    return HostFile(location, terminal.fd, flags, terminal.host_queue, vfs.host_io)
 
 
 def register(vfs: Vfs) -> None:

@@ -18,27 +18,34 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.ioctl import TIOCGWINSZ
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT
+from sentry.errors import Errno
 from sentry.fs.devpts.files import PtySlave
 from sentry.fs.devpts.terminal import READABLE, Terminal
 from sentry.vfs.dentry import Dentry, Location
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs
+    from sentry.platform.host_io import HostIO
     from sentry.vfs.interface import Owner
     from sentry.vfs.mounts import Mount
 
 TYPED: Final = 4096
 PATIENCE_NS: Final = 2_000_000_000
 """So long the rest of the screen may take once the session is over."""
-PIECE: Final = 256
-"""Bytes written to the host's terminal once poll(2) says that there is room."""
+PIECE: Final = 4096
+"""Bytes that are on their way to the host's terminal at a time."""
 
 
 class Console:
     """The pump. `fd` is the host's terminal, open read-write."""
 
-    def __init__(self, loop: Any, fd: int, fs: DevPtsFs, owner: Owner) -> None:
+    def __init__(self, loop: Any, fd: int, fs: DevPtsFs, owner: Owner, io: HostIO | None) -> None:
         self._loop = loop
+        self._io = io
+        self._writing = False
+        self._closing = False
+        self._sent: Callable[[], object] | None = None
+        """Called when all is out."""
         self._fd = fd
         self._fs = fs
         self.terminal: Terminal = fs.new_console(owner)
@@ -64,43 +71,55 @@ class Console:
         self._watch(EPOLLIN)
 
     def restore(self) -> None:
-        """Everything is over: what is on the screen goes out, the settings come back."""
-        while self.terminal.screen and self._poll.poll(1000):
-            self._write()
-        with suppress(OSError, termios.error):  # it has hung up
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+        """Everything is over: what is on the screen goes out, the settings come back.
+
+        Preconditions: the loop has stopped.
+        """
+        loop = self._loop
+        end_ns = loop.now_ns() + PATIENCE_NS
+        patience = loop.call_at(end_ns, lambda: None)
+        self._closing = True
+        self._write()
+        while self._unsent and loop.now_ns() < end_ns:
+            self._watch(self._wanted())
+            loop.turn()
+        patience.cancel()
+        self._put_back()
 
     def close(self, done: Callable[[], object]) -> None:
         """Its session is over: hang up, and `done` when all is out (or nobody has read for long).
 
         The descriptor is closed. For a terminal that does not live as long as the sandbox.
         """
-        terminal = self.terminal
-        if terminal.master_open:
-            terminal.hang_up()
+        if self.terminal.master_open:
+            self.terminal.hang_up()
 
         def end() -> None:
             if self._fd >= 0:
                 patience.cancel()
-                self._loop.watch(self._fd, 0)
-                terminal.screen.clear()
-                self.restore()
-                self._fs.remove(terminal)
+                self._watch(0)
+                self.terminal.screen.clear()
+                self._put_back()
+                self._fs.remove(self.terminal)
                 fd, self._fd = self._fd, -1
                 os.close(fd)
                 done()
 
-        def drain(_: int) -> None:
-            self._write()
-            if not terminal.screen:
-                end()
-
         patience = self._loop.call_at(self._loop.now_ns() + PATIENCE_NS, end)
+        self._closing, self._sent = True, end
         self._write()
-        if not terminal.screen:
-            end()
+        if self._unsent:
+            self._watch(self._wanted())
         else:
-            self._loop.watch(self._fd, EPOLLOUT, drain)
+            end()
+
+    @property
+    def _unsent(self) -> bool:
+        return bool(self.terminal.screen) or self._writing
+
+    def _put_back(self) -> None:
+        with suppress(OSError, termios.error):  # it has hung up
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
 
     def open(self, mount: Mount) -> PtySlave:
         """The program's side, for standard input, output and error."""
@@ -120,8 +139,8 @@ class Console:
             self._loop.watch(self._fd, events, self._ready)
 
     def _wanted(self) -> int:
-        events = EPOLLIN if self.terminal.discipline.room else 0
-        return events | (EPOLLOUT if self.terminal.screen else 0)
+        events = EPOLLIN if self.terminal.discipline.room and not self._closing else 0
+        return events | (EPOLLOUT if self.terminal.screen and not self._writing else 0)
 
     def _changed(self, _: int) -> None:
         """Something is on the screen, or the program has read."""
@@ -152,16 +171,36 @@ class Console:
         self.terminal.typed(data)
 
     def _write(self) -> None:
+        if self.terminal.screen and not self._writing and self._poll.poll(0):
+            self._writing = True
+            self._loop.spawn(self._write_out(), "console")
+
+    async def _write_out(self) -> None:
+        """poll(2) says that there is room, but not how much: a write may wait all the same."""
         screen = self.terminal.screen
-        while screen and self._poll.poll(0):
-            try:
-                wrote = os.write(self._fd, bytes(screen[:PIECE]))
-            except OSError:
-                screen.clear()
-                return
-            del screen[:wrote]
+        try:
+            while screen and self._fd >= 0 and self._poll.poll(0):
+                piece = bytes(screen[:PIECE])
+                del screen[: len(piece)]
+                while piece:
+                    piece = piece[await self._put(piece) :]
+        except (Errno, OSError):
+            screen.clear()
+        finally:
+            self._writing = False
+        if self._fd < 0:
+            return
         if not screen:
             self.terminal.slave_queue.notify(EPOLLOUT)
+            if self._sent is not None:
+                self._sent()
+                return
+        self._watch(self._wanted())
+
+    async def _put(self, data: bytes) -> int:
+        if self._io is None:
+            return os.write(self._fd, data)
+        return await self._io.write(self._fd, data, None)
 
     def _hang_up(self) -> None:
         self._watch(0)

@@ -47,17 +47,19 @@ class GoferFile(RegularFile):
         fd = self._handle.fd
         if fd < 0:
             raise NeedsIO
-        return dest.from_host(fd, offset)
+        return self._handle.read_now(dest, offset)
 
     def pwrite(self, source: Source, offset: int) -> int:
         fd = self._handle.fd
-        if fd < 0:
+        if fd < 0 or self._handle.io is not None:
             raise NeedsIO
         return source.to_host(fd, offset)
 
     async def pread_io(self, dest: Dest, offset: int) -> int:
-        if self._handle.fd >= 0:
+        if self._handle.fd >= 0 and self._handle.io is None:
             return self.pread(dest, offset)
+        if self._handle.fd >= 0 and self._handle.io is not None:
+            return await self._handle.io.fill(self._handle.fd, dest, offset)
         session = self._file.fs.session
         limit = session.msize - IO_HEADER_SIZE
         done = 0
@@ -71,7 +73,7 @@ class GoferFile(RegularFile):
 
     async def pwrite_io(self, source: Source, offset: int) -> int:
         if self._handle.fd >= 0:
-            return self.pwrite(source, offset)
+            return await self._write_out(source, offset)
         session = self._file.fs.session
         limit = session.msize - IO_HEADER_SIZE
         done = 0
@@ -85,9 +87,19 @@ class GoferFile(RegularFile):
         self._file.changed()
         return done
 
+    async def _write_out(self, source: Source, offset: int) -> int:
+        handle = self._handle
+        if handle.io is None:
+            return self.pwrite(source, offset)
+        try:
+            return await handle.io.drain(handle.fd, source, offset)
+        finally:
+            if handle.remote:
+                self._file.changed()
+
     def find(self, offset: int, data: bool, size: int) -> int:
         """The host knows where the holes are; the position of its descriptor is nobody's."""
-        if self._handle.fd < 0:
+        if self._handle.fd < 0 or self._handle.remote:
             return super().find(offset, data, size)
         try:
             return os.lseek(self._handle.fd, offset, os.SEEK_DATA if data else os.SEEK_HOLE)
@@ -102,6 +114,10 @@ class GoferFile(RegularFile):
     async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         if mode or self._handle.fd < 0:
             raise EOPNOTSUPP(f"fallocate mode {mode:#x}")
+        if self._handle.io is not None:
+            await self._handle.io.allocate(self._handle.fd, offset, length)
+            self._file.changed()
+            return
         try:
             os.posix_fallocate(self._handle.fd, offset, length)
         except OSError as error:

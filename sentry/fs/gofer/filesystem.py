@@ -20,7 +20,7 @@ from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.errors import EIO, EPROTO, from_number
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
-from sentry.fs.gofer.handles import HandleCache
+from sentry.fs.gofer.handles import HandleCache, Storage, storage_of
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
@@ -28,6 +28,7 @@ from sentry.fs.gofer.wire import Numbering, from_wire
 from sentry.vfs.interface import FileSystem, StatFs
 
 if TYPE_CHECKING:
+    from sentry.platform.host_io import HostIO
     from sentry.platform.memory import Windows
 
 V9FS_MAGIC = 0x01021997
@@ -47,6 +48,8 @@ class Options:
     """Where mapped files go; without, files cannot be mapped."""
     handles: HandleCache | None = None
     """The bound on descriptors to share with other file systems."""
+    io: HostIO | None = None
+    """Who waits for the host; without, the kernel thread itself does."""
 
 
 class DirectoryFids:
@@ -103,6 +106,7 @@ class GoferFileSystem(FileSystem):
         self.read_only = options.read_only
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles
+        self.io = options.io
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
         self._inodes: WeakValueDictionary[Key, GoferInode] = WeakValueDictionary()
         self._listings: dict[DirectoryCache, int] = {}
@@ -114,6 +118,8 @@ class GoferFileSystem(FileSystem):
             raise from_number(reply.error) if reply.error else EIO("no attributes of the root")
         wire = WireAttributes.unpack(reply.blocks[0])
         self.numbering = Numbering(wire.dev)
+        kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
+        self._storage = wire.dev, storage_of(kind)
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
 
@@ -142,6 +148,11 @@ class GoferFileSystem(FileSystem):
             directory.drop_listing()
         self._listings.clear()
         self._listed = 0
+
+    def storage_of(self, inode: GoferInode) -> Storage:
+        """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
+        dev, storage = self._storage
+        return storage if inode.key[0] == dev else Storage.REMOTE
 
     # --- inodes
 

@@ -1,5 +1,8 @@
 """Handles: open files of the host, by donated descriptors, or by fids where there are too many.
 
+What they cost the kernel thread depends on where the host keeps the file (`Storage`): where a call
+can wait, `HostIO` makes it, and attributes come from the Gofer.
+
 An inode has at most one handle to read and one to read and write, shared by all its open files. A
 handle without users stays for the next open (exclusive mode), the oldest are closed first.
 """
@@ -8,19 +11,66 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Final
 
+from sentry.abi.fcntl import RWF_NOWAIT
+from sentry.abi.stat import (
+    BTRFS_SUPER_MAGIC,
+    EXT4_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC,
+    OVERLAYFS_SUPER_MAGIC,
+    RAMFS_MAGIC,
+    SQUASHFS_MAGIC,
+    TMPFS_MAGIC,
+    XFS_SUPER_MAGIC,
+)
+from sentry.errors import EAGAIN, EOPNOTSUPP, Errno
 from sentry.mm.backing import HostBacking
+from sentry.vfs.interface import NeedsIO
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.regular import GoferRegular
+    from sentry.platform.host_io import HostIO
     from sentry.platform.memory import Windows
+    from sentry.vfs.file import Dest
+
+
+class Storage(Enum):
+    """Where the host keeps a file."""
+
+    MEMORY = 0
+    """Nothing waits."""
+    DISK = 1
+    """Data waits for a disk; attributes and holes do not."""
+    REMOTE = 2
+    """Everything may wait for a server, as long as that likes."""
+
+
+_STORAGE: Final = {
+    TMPFS_MAGIC: Storage.MEMORY,
+    RAMFS_MAGIC: Storage.MEMORY,
+    EXT4_SUPER_MAGIC: Storage.DISK,
+    XFS_SUPER_MAGIC: Storage.DISK,
+    BTRFS_SUPER_MAGIC: Storage.DISK,
+    F2FS_SUPER_MAGIC: Storage.DISK,
+    SQUASHFS_MAGIC: Storage.DISK,
+    OVERLAYFS_SUPER_MAGIC: Storage.DISK,
+}
+
+
+def storage_of(fs_type: int) -> Storage:
+    """By f_type of statfs(2)."""
+    return _STORAGE.get(fs_type, Storage.REMOTE)
 
 
 class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
-    __slots__ = ("__weakref__", "_backing", "fd", "fid", "owner", "users", "writable")
+    __slots__ = (
+        "__weakref__", "_backing", "_nowait", "fd", "fid", "io", "owner", "remote", "users",
+        "writable",
+    )  # fmt: skip
 
     def __init__(self, owner: GoferRegular, fd: int, fid: int, writable: bool) -> None:
         self.owner = weakref.ref(owner)
@@ -28,22 +78,57 @@ class Handle:
         self.fid = fid
         self.writable = writable
         self.users = 0
+        storage = owner.fs.storage_of(owner)
+        self.io: HostIO | None = owner.fs.io if storage is not Storage.MEMORY else None
+        """Who has to wait for data; None: nobody."""
+        self.remote = self.io is not None and storage is Storage.REMOTE
+        """All may have to wait, for attributes too."""
+        self._nowait = storage is Storage.DISK
         self._backing: HostBacking | None = None
+
+    def read_now(self, dest: Dest, offset: int) -> int:
+        """What the host has in memory. Raises: NeedsIO."""
+        if self.io is None:
+            return dest.from_host(self.fd, offset)
+        done = 0
+        while self._nowait:
+            try:
+                n = dest.from_host(self.fd, offset + done, RWF_NOWAIT)
+            except EAGAIN:
+                break
+            except EOPNOTSUPP:
+                self._nowait = False
+                break
+            except Errno:
+                if not done:
+                    raise
+                return done
+            done += n
+            if not n or not dest.count:
+                return done
+        raise NeedsIO(done)
 
     def backing(self, windows: Windows) -> HostBacking:
         """What mappings of the file are made of."""
         if self._backing is None:
-            self._backing = HostBacking(windows, self.fd, self.writable)
+            size = self._last_size if self.remote else None
+            self._backing = HostBacking(windows, self.fd, self.writable, size)
         return self._backing
+
+    def _last_size(self) -> int:
+        owner = self.owner()
+        return owner.attributes.size if owner is not None else 0
 
     def close(self) -> None:
         """Give the descriptor back. The fid is the owner's to clunk."""
         if self._backing is not None:
             self._backing.close()
             self._backing = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0 and self.io is not None and self.remote:
+            self.io.close_later(fd)
+        elif fd >= 0:
+            os.close(fd)
 
 
 class HandleCache:

@@ -153,7 +153,7 @@ class GoferRegular(GoferInode):
         handle = self.write_handle
         if handle is None and not self.fs.exclusive:
             handle = self.read_handle
-        if handle is None or handle.fd < 0:
+        if handle is None or handle.fd < 0 or handle.remote:
             return None
         try:
             self.take(from_stat(os.fstat(handle.fd), self.ino, self.attributes.btime_ns))
@@ -167,10 +167,7 @@ class GoferRegular(GoferInode):
     async def setattr(self, changes: Changes) -> None:
         handle = self.write_handle
         if changes.size is not None and handle is not None and handle.fd >= 0:
-            try:
-                os.ftruncate(handle.fd, changes.size)
-            except OSError as error:
-                raise from_host(error) from error
+            await self._truncate(handle, changes.size)
             changes = Changes(
                 changes.mode,
                 changes.uid,
@@ -182,3 +179,13 @@ class GoferRegular(GoferInode):
             )
         await super().setattr(changes)
         self._live()
+
+    async def _truncate(self, handle: Handle, size: int) -> None:
+        if handle.io is not None:
+            await handle.io.truncate(handle.fd, size)
+            self.changed()
+            return
+        try:
+            os.ftruncate(handle.fd, size)
+        except OSError as error:
+            raise from_host(error) from error

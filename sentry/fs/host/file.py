@@ -15,17 +15,30 @@ import os
 import stat as modes
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_RDWR, RWF_NOWAIT
+from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFSOCK
-from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, from_host
+from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
 from sentry.fs.host.queue import HostQueue
 from sentry.fs.host.terminal import HostTerminal
-from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
+from sentry.platform.host_io import PIECE
+from sentry.vfs.file import (
+    READ_EVENTS,
+    WRITE_EVENTS,
+    Caller,
+    Dest,
+    FileDescription,
+    Result,
+    Source,
+    StreamFile,
+)
 from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
+from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from sentry.platform.host_io import HostIO
     from sentry.vfs.dentry import Location
     from sentry.vfs.vfs import Vfs
 
@@ -75,7 +88,7 @@ class HostInode(Inode):
         donated_access = fcntl.fcntl(self.fd, fcntl.F_GETFL) & O_ACCMODE
         if donated_access not in (O_RDWR, flags & O_ACCMODE):
             raise EACCES("donated for less")
-        return HostFile(location, self.fd, flags, self.queue)
+        return HostFile(location, self.fd, flags, self.queue, caller.kernel.vfs.host_io)
 
     def closed(self) -> None:
         """A description less. The last one of a descriptor that `exec` brought closes it."""
@@ -89,15 +102,21 @@ class HostInode(Inode):
 class HostFile(StreamFile):
     """An open donated descriptor."""
 
-    __slots__ = ("_nowait", "fd", "host_queue", "is_regular", "terminal")
+    __slots__ = ("_io", "_nowait", "fd", "host_queue", "is_regular", "terminal")
 
-    def __init__(self, location: Location, fd: int, flags: int, queue: HostQueue) -> None:
+    def __init__(
+        self, location: Location, fd: int, flags: int, queue: HostQueue, io: HostIO | None
+    ) -> None:
         super().__init__(location, flags, queue)
         self.fd = fd
         self.host_queue = queue
         self.is_regular = modes.S_ISREG(location.dentry.inode.mode)
         self.terminal = HostTerminal(fd) if os.isatty(fd) else None
         self._nowait = RWF_NOWAIT
+        self._io: HostIO | None = None
+        """Who reads and writes, if that may wait although a poll said that it would not."""
+        if self.is_regular or self.terminal is not None:
+            self._io = io
         if isinstance(self.inode, HostInode):
             self.inode.users += 1
 
@@ -118,6 +137,49 @@ class HostFile(StreamFile):
 
     # --- data
 
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2)."""
+        if self._io is None:
+            return super().read(caller, dest, rwf)
+        return self._read_elsewhere(self._io, dest, rwf)
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2)."""
+        if self._io is None:
+            return super().write(caller, source, rwf)
+        return self._write_elsewhere(self._io, source, rwf)
+
+    async def _read_elsewhere(self, io: HostIO, dest: Dest, rwf: int) -> int:
+        """A disk may be slow; from a terminal, somebody else may read what was there."""
+        with self.held():
+            if not self.is_regular:
+                await self._until_ready(EPOLLIN, READ_EVENTS, rwf)
+            return dest.put(await io.read(self.fd, dest.count, None)) if dest.count else 0
+
+    async def _write_elsewhere(self, io: HostIO, source: Source, rwf: int) -> int:
+        """A disk may be slow; a terminal says that there is room, but not how much."""
+        done, piece = 0, PIECE if self.is_regular else TERMINAL_PIECE
+        with self.held():
+            try:
+                while source.count:
+                    if not self.is_regular:
+                        await self._until_ready(EPOLLOUT, WRITE_EVENTS, rwf)
+                    done += await io.write(self.fd, source.get(min(source.count, piece)), None)
+            except (Errno, Interrupted):
+                if not done:
+                    raise
+        return done
+
+    async def _until_ready(self, event: int, wanted: int, rwf: int) -> None:
+        def check() -> None:
+            if not self.host_queue.ready() & (event | EPOLLHUP | EPOLLERR):
+                raise EAGAIN("not ready")
+
+        if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
+            check()
+        else:
+            await until(check, (self.queue,), wanted)
+
     def receive(self, dest: Dest) -> int:
         """Read what is there."""
         if not dest.count:
@@ -126,7 +188,7 @@ class HostFile(StreamFile):
             return dest.from_host(self.fd, None)
         if self._nowait:
             try:
-                return dest.from_host(self.fd, None, self._nowait)  # type: ignore[call-arg]
+                return dest.from_host(self.fd, None, self._nowait)
             except EOPNOTSUPP:
                 self._nowait = 0
         if not self.host_queue.ready() & (EPOLLIN | EPOLLHUP | EPOLLERR):
@@ -146,34 +208,27 @@ class HostFile(StreamFile):
             return source.to_host(self.fd, None)
         if self._nowait:
             try:
-                return source.to_host(self.fd, None, self._nowait)  # type: ignore[call-arg]
+                return source.to_host(self.fd, None, self._nowait)
             except EOPNOTSUPP:
                 self._nowait = 0
         if not self.host_queue.ready() & (EPOLLOUT | EPOLLHUP | EPOLLERR):
             raise EAGAIN("no room")
-        if self.terminal is None:
-            return source.to_host(self.fd, None)
-        done = 0
-        while source.count:
-            rest = source.count
-            source.count = min(rest, TERMINAL_PIECE)
-            wrote = source.to_host(self.fd, None)
-            source.count = rest - wrote
-            done += wrote
-            if not self.host_queue.ready() & EPOLLOUT:
-                break
-        return done
+        return source.to_host(self.fd, None)
 
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """pread(2) of a regular file."""
         if not self.is_regular:
             raise ESPIPE("no positions")
+        if self._io is not None:
+            return self._io.fill(self.fd, dest, offset)
         return dest.from_host(self.fd, offset)
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """pwrite(2) of a regular file."""
         if not self.is_regular:
             raise ESPIPE("no positions")
+        if self._io is not None:
+            return self._io.drain(self.fd, source, offset)
         return source.to_host(self.fd, offset)
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
@@ -230,7 +285,7 @@ def donated(
     else:
         label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
     location = vfs.anon_location(inode, label)
-    file = HostFile(location, fd, flags & (O_ACCMODE | O_APPEND), inode.queue)
+    file = HostFile(location, fd, flags & (O_ACCMODE | O_APPEND), inode.queue, vfs.host_io)
     if file.terminal is not None and vfs.terminal is None and not closes:
         vfs.terminal = file
     return file

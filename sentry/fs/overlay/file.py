@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.fcntl import O_RDONLY, O_RDWR
 from sentry.errors import EAGAIN
 from sentry.fs.tmpfs.file import TmpOpenFile
+from sentry.mm.errors import NeedsFault
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, Dest, FileDescription, Source
 from sentry.vfs.interface import NeedsIO
@@ -61,6 +62,9 @@ class OverlayFile(RegularFile):
         assert upper is not None
         return upper
 
+    async def _copy(self) -> None:
+        await self._copied()
+
     def _real(self) -> RegularFile:
         real = self._above() or self._lower
         if real is None:
@@ -91,18 +95,11 @@ class OverlayFile(RegularFile):
         await (await self._copied()).allocate(caller, mode, offset, length)
 
     def mmap_backing(self, writable_shared: bool) -> Any:
-        """Frames, or the lower file's descriptor; a mapping that may store is copied up first."""
+        """Frames, or the lower file's descriptor; a mapping that may store is copied up first.
+
+        Raises: NeedsFault.
+        """
         if writable_shared and self._above() is None:
-            finish_now(self._copied())
+            raise NeedsFault(self._copy())
         real: FileDescription = self._real()
         return real.mmap_backing(writable_shared)
-
-
-def finish_now(coro: Any) -> None:
-    """Run a coroutine that does not sleep (the lower file has a descriptor). Raises: EAGAIN."""
-    try:
-        coro.send(None)
-    except StopIteration:
-        return
-    coro.close()
-    raise EAGAIN("the file has to be fetched first")

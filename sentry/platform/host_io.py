@@ -1,0 +1,193 @@
+"""`HostIO`: host calls that may take long, made by other threads (native/hostio.h).
+
+A disk, a server behind FUSE or NFS, or a terminal that is held may keep a call waiting, and the
+kernel thread must not wait. Data passes through a buffer of the request: the program's memory is
+touched by the kernel thread alone, so a task that is killed meanwhile leaves nothing behind. A
+request has a descriptor of its own, so that the file can be closed meanwhile.
+"""
+
+from __future__ import annotations
+
+import select
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+from sentry.errors import EAGAIN, Errno, from_number
+from sentry.platform._native import ffi, lib
+from sentry.wait.fiber import Fiber, Mode, park, this_fiber
+from sentry.wait.queue import WaitQueue, until
+
+
+class Dest(Protocol):
+    """Where bytes go (sentry.mm.buffers)."""
+
+    count: int
+
+    def put(self, data: bytes) -> int: ...
+
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    count: int
+
+    def get(self, n: int) -> bytes: ...
+
+
+THREADS: Final = 8
+MAX_RUNNING: Final = 64
+"""Requests that are with the threads; more wait for their turn."""
+PIECE: Final = 1 << 20
+"""Bytes of a request."""
+PATIENCE_NS: Final = 50_000
+"""So long the kernel thread waits itself: what the host has in memory comes sooner."""
+
+
+class Op(IntEnum):
+    """enum hostio_op"""
+
+    READ = 0
+    WRITE = 1
+    ALLOCATE = 2
+    TRUNCATE = 3
+    SYNC = 4
+    CLOSE = 5
+
+
+class _Answer:
+    """Who waits for a request, and what came of it."""
+
+    __slots__ = ("data", "fiber", "result")
+
+    def __init__(self) -> None:
+        self.fiber: Fiber | None = None
+        self.result: int | None = None
+        self.data = b""
+
+
+class HostIO:
+    """The threads. Made before the filter. `loop` watches for what they have done."""
+
+    def __init__(self, loop: Any, threads: int = THREADS) -> None:
+        self._pool = lib.hostio_open(threads)
+        if self._pool == ffi.NULL:
+            raise OSError("threads for host I/O cannot be made")
+        self._running: dict[int, _Answer] = {}
+        self._token = 0
+        self._room = WaitQueue()
+        self._loop = loop
+        self._fd = int(lib.hostio_fd(self._pool))
+        loop.watch(self._fd, select.EPOLLIN, self._ready)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def close(self) -> None:
+        """Nobody waits any more; a thread in a call ends when that does."""
+        self._loop.watch(self._fd, 0)
+        lib.hostio_close(self._pool)
+
+    async def read(self, fd: int, count: int, offset: int | None) -> bytes:
+        """Up to `count` bytes, PIECE at most; none at the end of the file."""
+        return (await self._call(Op.READ, fd, offset, min(count, PIECE))).data
+
+    async def write(self, fd: int, data: bytes, offset: int | None) -> int:
+        """Write up to PIECE bytes; how many were written."""
+        size = min(len(data), PIECE)
+        return (await self._call(Op.WRITE, fd, offset, size, data)).result or 0
+
+    async def fill(self, fd: int, dest: Dest, offset: int) -> int:
+        """Read as much as there is room for; how much that was, less at the end of the file."""
+        done = 0
+        while dest.count:
+            asked = min(dest.count, PIECE)
+            try:
+                data = await self.read(fd, asked, offset + done)
+                done += dest.put(data)
+            except Errno:
+                if not done:
+                    raise
+                break
+            if len(data) < asked:
+                break
+        return done
+
+    async def drain(self, fd: int, source: Source, offset: int) -> int:
+        """Write all there is; how much of it the host took."""
+        done = 0
+        while source.count:
+            data = source.get(min(source.count, PIECE))
+            try:
+                written = await self.write(fd, data, offset + done)
+            except Errno:
+                if not done:
+                    raise
+                break
+            done += written
+            if written < len(data):
+                break
+        return done
+
+    async def allocate(self, fd: int, offset: int, length: int) -> None:
+        """fallocate(2), mode 0."""
+        await self._call(Op.ALLOCATE, fd, offset, length)
+
+    async def truncate(self, fd: int, size: int) -> None:
+        """ftruncate(2)."""
+        await self._call(Op.TRUNCATE, fd, 0, size)
+
+    async def sync(self, fd: int) -> None:
+        """fdatasync(2)."""
+        await self._call(Op.SYNC, fd, 0, 0)
+
+    def close_later(self, fd: int) -> None:
+        """close(2), which writes back where a server has the file. Nobody hears of its end."""
+        self._submit(Op.CLOSE, fd, 0, 0)
+
+    def _submit(
+        self, op: Op, fd: int, offset: int | None, size: int, data: bytes | None = None
+    ) -> _Answer:
+        self._token += 1
+        at = -1 if offset is None else offset
+        error = lib.hostio_submit(
+            self._pool, op, fd, at, size, data if data is not None else ffi.NULL, self._token
+        )
+        if error:
+            raise from_number(-error)
+        answer = self._running[self._token] = _Answer()
+        return answer
+
+    async def _call(
+        self, op: Op, fd: int, offset: int | None, size: int, data: bytes | None = None
+    ) -> _Answer:
+        """Have it done. Raises: what the host says; Killed, and then it goes on by itself."""
+        if len(self._running) >= MAX_RUNNING:
+            await until(self._check_room, (self._room,), mode=Mode.KILLABLE, exclusive=True)
+        answer = self._submit(op, fd, offset, size, data)
+        lib.hostio_linger(self._pool, PATIENCE_NS)
+        self._ready(0)
+        while answer.result is None:
+            answer.fiber = await this_fiber()
+            try:
+                await park(Mode.KILLABLE)
+            finally:
+                answer.fiber = None
+        if answer.result < 0:
+            raise from_number(-answer.result)
+        return answer
+
+    def _check_room(self) -> None:
+        if len(self._running) >= MAX_RUNNING:
+            raise EAGAIN("the threads have enough to do")
+
+    def _ready(self, _events: int) -> None:
+        """Some have ended."""
+        while (done := lib.hostio_take(self._pool)) != ffi.NULL:
+            answer = self._running.pop(done.token)
+            answer.result = int(done.result)
+            if done.op == Op.READ and answer.result > 0:
+                answer.data = bytes(ffi.buffer(lib.hostio_buffer(done), answer.result))
+            lib.hostio_free(done)
+            if answer.fiber is not None:
+                answer.fiber.wake()
+            self._room.notify()

@@ -1,0 +1,37 @@
+/* Host calls that may take long, on threads of their own, so that the kernel thread goes on. */
+#ifndef SENTRY_HOSTIO_H
+#define SENTRY_HOSTIO_H
+
+#include <stdint.h>
+
+enum hostio_op { HOSTIO_READ, HOSTIO_WRITE, HOSTIO_ALLOCATE, HOSTIO_TRUNCATE, HOSTIO_SYNC,
+                 HOSTIO_CLOSE };
+
+struct hostio {
+    int op, fd;
+    int64_t offset;  /* -1: at the descriptor's position */
+    uint64_t size;
+    uint64_t token;  /* the caller's */
+    int64_t result;  /* or -errno; once it is done */
+    struct hostio *next;
+    uint8_t buffer[]; /* of HOSTIO_READ and HOSTIO_WRITE: size bytes */
+};
+
+struct hostio_pool;
+
+/* SAFETY: threads are made here, before the filter, and never again. NULL if that fails. */
+struct hostio_pool *hostio_open(int threads);
+int hostio_fd(struct hostio_pool *pool); /* readable while something is done that was not taken */
+/* The request has a descriptor, which is closed at its end, and bytes of its own: nobody else has
+ * to keep anything. 0 or -errno. */
+int hostio_submit(struct hostio_pool *pool, int op, int fd, int64_t offset, uint64_t size,
+                  const void *data, uint64_t token);
+/* Wait for any to be done, so many ns at most. */
+void hostio_linger(struct hostio_pool *pool, uint64_t ns);
+struct hostio *hostio_take(struct hostio_pool *pool); /* one that is done, NULL: none */
+uint8_t *hostio_buffer(struct hostio *request);
+void hostio_free(struct hostio *request);
+/* Threads end when their call does; nothing waits for them. */
+void hostio_close(struct hostio_pool *pool);
+
+#endif
