@@ -172,3 +172,21 @@ def test_callers_terminal_is_put_right_when_a_process_is_killed(
     assert os.waitstatus_to_exitcode(status) == 1
     assert termios.tcgetattr(person.fd) == before
     os.close(person.fd)
+
+
+def test_console_that_nobody_reads_keeps_only_its_writer_waiting(
+    bundle: Bundle, platform: str, tmp_path: Path
+) -> None:
+    _at_a_terminal(bundle, "sh", "-c", "while :; do echo a line that fills the terminal; done")
+    client, console = Client(bundle, platform), ConsoleSocket(tmp_path / "console")
+    pidfd = os.pidfd_open(
+        client.create("c", "-d", f"--console-socket={console.path}", command="run")
+    )
+    terminal = console.take()
+
+    assert client.ok("exec", "c", "echo", "hello") == "hello\n"
+
+    client.ok("kill", "c", "KILL")
+    wait_for_end(pidfd)
+    client.ok("delete", "c")
+    os.close(terminal)

@@ -1,0 +1,122 @@
+"""Files of the host that keep whoever reads them waiting: only that program waits."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Bundle
+
+needs_fuse = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
+)
+MNT_DETACH = 2
+ECHO = "while read -r word; do echo $word back; done; wait $!; echo status $?"
+"""A second task that must go on meanwhile, and the fate of the first."""
+
+
+class Talker:
+    """A process that says lines and hears lines."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+
+    def hear(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> list[str]:
+        """No more to say; what it said since."""
+        return self.process.communicate(timeout=60)[0].split("\n")[:-1]
+
+
+@contextmanager
+def slow_folder(path: Path) -> Iterator[Talker]:
+    path.mkdir()
+    server = Talker([sys.executable, "-m", "tests.e2e.slowfs", str(path)])
+    try:
+        assert server.hear() == "mounted"
+        yield server
+    finally:
+        server.process.kill()
+        server.process.communicate()
+        ctypes.CDLL(None).umount2(os.fsencode(path), MNT_DETACH)
+
+
+def _with(bundle: Bundle, folder: Path, script: str) -> Talker:
+    mount = {"destination": "/slow", "type": "bind", "source": str(folder), "options": ["bind"]}
+    bundle.document["mounts"].append(mount)
+    return Talker(bundle.args("sh", "-c", script).command())
+
+
+@needs_fuse
+@pytest.mark.parametrize(
+    ("operation", "command"), [("read", "cat /slow/file"), ("write", "echo x > /slow/file")]
+)
+def test_slow_file_keeps_only_its_user_waiting(
+    bundle: Bundle, tmp_path: Path, operation: str, command: str
+) -> None:
+    with slow_folder(tmp_path / "slow") as server:
+        program = _with(bundle, tmp_path / "slow", f"exec 3<&0; {command} & exec <&3; {ECHO}")
+
+        assert server.hear() == operation
+        program.say("first")
+        assert program.hear() == "first back"
+        program.say("second")
+        assert program.hear() == "second back"
+        server.say("go on")
+
+        said = program.end()
+        assert said == (["late"] if operation == "read" else []) + ["status 0"]
+        assert program.process.returncode == 0
+
+
+@needs_fuse
+def test_process_that_waits_for_a_slow_file_can_be_killed(bundle: Bundle, tmp_path: Path) -> None:
+    script = "cat /slow/file & read word; kill -9 $!; wait $!; echo status $?"
+    with slow_folder(tmp_path / "slow") as server:
+        program = _with(bundle, tmp_path / "slow", script)
+        assert server.hear() == "read"
+
+        program.say("kill it")
+
+        assert program.hear() == f"status {128 + signal.SIGKILL}"
+        server.say("go on")
+        assert program.end() == []
+
+
+def test_terminal_that_nobody_reads_keeps_only_its_writer_waiting(bundle: Bundle) -> None:
+    """Donated standard output of a terminal whose other side does not read."""
+    master, slave = pty.openpty()
+    script = (
+        "(while :; do echo a line that fills the terminal; done) & exec >&2; read word; echo ok"
+    )
+    process = subprocess.Popen(
+        bundle.args("sh", "-c", f"exec 3<&0; {script}").command(),
+        stdin=subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stderr.readline() == "ok\n"
+    finally:
+        os.close(master)
+        process.communicate(timeout=60)
