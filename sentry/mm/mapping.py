@@ -116,6 +116,8 @@ class Mapping(Faults):
         self._check_count(0)
         where = self._choose(addr, length, flags, file is None)
         vm_flags = self._vm_flags(prot, flags, file)
+        if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero
+            file, offset = None, 0
         if flags & MAP_FIXED and where < MMAP_MIN_ADDR:
             raise EPERM("below mmap_min_addr")
         if vm_flags & VmFlag.LOCKED:

@@ -192,6 +192,36 @@ static void shared_anonymous(void)
     int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     CHECK(a[0] == 2 && a[PAGE] == 3 && b[0] == 1);
+
+    /* No file: the offset says nothing. */
+    a = mmap(0, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 1 << 20);
+    CHECK(a != MAP_FAILED);
+    a[PAGE] = 1;
+    CHECK(a[0] == 0 && a[PAGE] == 1 && munmap(a, 2 * PAGE) == 0);
+}
+
+static void devices(void)
+{
+    int zero = open("/dev/zero", O_RDWR), full = open("/dev/full", O_RDWR);
+    int null = open("/dev/null", O_RDWR), status;
+    CHECK(zero >= 0 && full >= 0 && null >= 0);
+    CHECK_ERR(mmap(0, PAGE, PROT_READ, MAP_PRIVATE, full, 0), ENODEV);
+    CHECK_ERR(mmap(0, PAGE, RW, MAP_SHARED, full, 0), ENODEV);
+    CHECK_ERR(mmap(0, PAGE, PROT_READ, MAP_PRIVATE, null, 0), ENODEV);
+    char *a = mmap(0, 2 * PAGE, RW, MAP_SHARED, zero, 0);
+    char *b = mmap(0, 2 * PAGE, RW, MAP_PRIVATE, zero, 0);
+    char *c = mmap(0, 2 * PAGE, RW, MAP_PRIVATE, zero, 4 * PAGE);
+    char *d = mmap(0, 2 * PAGE, RW, MAP_SHARED, zero, 0);
+    CHECK(a != MAP_FAILED && b != MAP_FAILED && c != MAP_FAILED && d != MAP_FAILED);
+    pid_t child = fork();
+    if (!child) {
+        a[PAGE] = b[PAGE] = c[PAGE] = 1;
+        _exit(a[PAGE] == 1 && b[PAGE] == 1 && c[PAGE] == 1 ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(a[PAGE] == 1 && b[PAGE] == 0 && c[PAGE] == 0 && d[PAGE] == 0);
+    munmap(a, 2 * PAGE), munmap(b, 2 * PAGE), munmap(c, 2 * PAGE), munmap(d, 2 * PAGE);
+    close(zero), close(full), close(null);
 }
 
 int main(void)
@@ -205,5 +235,6 @@ int main(void)
     files();
     memory_files();
     shared_anonymous();
+    devices();
     return 0;
 }

@@ -72,6 +72,7 @@ class ZeroDevice(MemoryDevice):
     """/dev/zero: endless zeros; a mapping of it is anonymous memory."""
 
     __slots__ = ()
+    is_zeros = True
 
     def fill(self, dest: Dest) -> int:
         """Zeros."""
@@ -80,19 +81,12 @@ class ZeroDevice(MemoryDevice):
             done += dest.put(ZEROS[: min(dest.count, PIECE)])
         return done
 
-    def mmap_backing(self, writable_shared: bool) -> Any:
-        """A fresh file in memory."""
-        vfs = self.location.mount.fs
-        make = getattr(vfs, "ram_file", None)
-        if make is None:
-            raise ENODEV("cannot be mapped here")
-        return make()
-
 
 class FullDevice(ZeroDevice):
     """/dev/full: a disk without room."""
 
     __slots__ = ()
+    is_zeros = False
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """Raises: ENOSPC."""

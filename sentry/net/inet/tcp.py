@@ -321,13 +321,11 @@ class TcpSocket(InetSocket):
             self.reset = self.read_shut = self.write_shut = True
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number
-            done = source.count
-            source.get(done)
+            done = self._send_in_vain(source)
             self.queue.notify()
             return done
         if peer.read_shut and peer.write_shut and source.count:
-            done = source.count  # FIN_WAIT2, and nobody will read: it answers with a reset
-            source.get(done)
+            done = self._send_in_vain(source)  # FIN_WAIT2: it answers with a reset
             peer.got_reset()
             self.got_reset()
             return done
@@ -346,6 +344,10 @@ class TcpSocket(InetSocket):
         self.sent += done
         peer.queue.notify(EPOLLIN | EPOLLRDNORM)
         return done
+
+    def _send_in_vain(self, source: Source) -> int:
+        """What is sent before the reset that answers it comes: a buffer's fill at most."""
+        return len(source.get(min(source.count, self.sndbuf)))
 
     def arrived(self, data: bytes) -> None:
         """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
