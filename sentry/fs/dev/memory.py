@@ -14,7 +14,7 @@ from sentry.abi.keyctl import (
     RNDZAPENTCNT,
 )
 from sentry.abi.stat import S_IFCHR
-from sentry.errors import EINVAL, ENODEV, ENOSPC, ENOTTY
+from sentry.errors import EINVAL, ENOSPC, ENOTTY
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 
 if TYPE_CHECKING:

@@ -63,6 +63,7 @@ INITIAL: Final = Termios(
     ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN, 0, CONTROL_CHARACTERS,
 )  # fmt: skip
 """tty_std_termios, and the speed that ptys have."""
+UNLOCKED: Final = Termios(0, 0, 0, 0, 0, bytes(19))
 _SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))
 NEWLINE, RETURN, TAB = 10, 13, 9
 
@@ -70,10 +71,12 @@ NEWLINE, RETURN, TAB = 10, 13, 9
 class LineDiscipline:
     """The state of one terminal's input and output."""
 
-    __slots__ = ("_column", "_edit", "_eofs", "_literal", "_ready", "stopped", "termios")
+    __slots__ = ("_column", "_edit", "_eofs", "_literal", "_ready", "locked", "stopped", "termios")
 
     def __init__(self) -> None:
         self.termios = INITIAL
+        self.locked = UNLOCKED
+        """TIOCSLCKTRMIOS: the bits and characters that `set` leaves as they are."""
         self._ready = bytearray()
         """What a program can read."""
         self._eofs: list[int] = []
@@ -268,6 +271,8 @@ class LineDiscipline:
 
     def set(self, termios: Termios) -> None:
         """tcsetattr(3). Leaving canonical mode, an unfinished line can be read."""
+        if self.locked is not UNLOCKED:
+            termios = self._keep_locked(termios)
         if self.termios.c_lflag & ICANON and not termios.c_lflag & ICANON:
             self._ready += self._edit
             self._edit.clear()
@@ -277,6 +282,13 @@ class LineDiscipline:
         self.termios = termios
         if not termios.c_iflag & IXON:
             self.stopped = False
+
+    def _keep_locked(self, new: Termios) -> Termios:
+        """unset_locked_termios(), drivers/tty/tty_ioctl.c."""
+        old, lock = self.termios, self.locked
+        flags = [o & k | n & ~k for o, n, k in zip(old[:4], new[:4], lock[:4], strict=True)]
+        cc = bytes(o if k else n for o, n, k in zip(old.c_cc, new.c_cc, lock.c_cc, strict=True))
+        return Termios._make((*flags, old.c_line if lock.c_line else new.c_line, cc))
 
     # --- what is written
 

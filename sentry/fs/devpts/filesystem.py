@@ -66,7 +66,7 @@ class SlaveInode(PtsInode):
 
     def __init__(self, fs: DevPtsFs, terminal: Terminal, owner: Owner) -> None:
         super().__init__(fs, FIRST_INO + terminal.index, S_IFCHR | fs.slave_mode, owner)
-        self.rdev = 136 << 8 | terminal.index & 0xFF | (terminal.index & ~0xFF) << 12
+        self.rdev = terminal.rdev
         self.terminal = terminal
 
     async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:

@@ -36,6 +36,7 @@ from sentry.abi.ioctl import (
     TIOCSWINSZ,
 )
 from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
+from sentry.fs.devpts import termio
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.terminal import Terminal
@@ -58,9 +59,7 @@ def get_termios2(terminal: Terminal, caller: Caller, argument: int) -> None:
 def set_termios(terminal: Terminal, caller: Caller, argument: int) -> None:
     """TCSETS, TCSETSW: what was written has always reached the master's buffer."""
     terminal.check_change(caller)
-    terminal.discipline.set(TERMIOS.unpack(caller.mm.read(argument, TERMIOS.size)))
-    terminal.slave_queue.notify()
-    terminal.master_queue.notify()
+    terminal.change(TERMIOS.unpack(caller.mm.read(argument, TERMIOS.size)))
 
 
 def set_termios_flush(terminal: Terminal, caller: Caller, argument: int) -> None:
@@ -221,6 +220,7 @@ COMMON: Final[dict[int, Handler]] = {
     TIOCGSID: get_session,
     TIOCSCTTY: set_controlling,
     TIOCNOTTY: drop_controlling,
+    **termio.TABLE,
 }
 
 

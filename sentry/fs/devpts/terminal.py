@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.ioctl import TOSTOP
+from sentry.abi.ioctl import TOSTOP, Termios
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, SIGWINCH
 from sentry.errors import EIO
@@ -53,6 +53,17 @@ class Terminal:
         """The session whose controlling terminal it is."""
         self.master_queue = WaitQueue()
         self.slave_queue = WaitQueue()
+
+    @property
+    def rdev(self) -> int:
+        """The device number of the slave: major 136."""
+        return 136 << 8 | self.index & 0xFF | (self.index & ~0xFF) << 12
+
+    def change(self, termios: Termios) -> None:
+        """tcsetattr(3)."""
+        self.discipline.set(termios)
+        self.slave_queue.notify()
+        self.master_queue.notify()
 
     # --- bytes
 
