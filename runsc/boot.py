@@ -103,7 +103,7 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, ter
         def lockdown() -> None:
             freeze_imports()
             if not switches.no_filter:
-                program = filters.sentry_program(config.platform, switches.trap)
+                program = filters.sentry_program(config.platform, config.network, switches.trap)
                 _install(program, switches, config.log_fd)
 
         sandbox = prepare(msgspec.structs.replace(config, ram_fd=ram_fd), lockdown)
@@ -187,6 +187,7 @@ def _descriptors(config: SandboxConfig) -> set[int]:
         config.kvm_fd,
         config.ram_fd,
         config.gofer_fd,
+        config.network_fd,
         config.control_fd,
         config.control_listener_fd,
         config.log_fd,

@@ -74,10 +74,11 @@ class _Lazy(click.Group):
 )
 @click.option(
     "--network",
-    type=click.Choice(["none"]),
+    type=click.Choice(["none", "host"]),
     default="none",
     show_default=True,
-    help="The container's network: none is a loopback interface of its own.",
+    help="none: a loopback interface of its own; host: sockets of the host's network namespace, or"
+    " of the one that config.json names.",
 )
 @click.option("--debug", is_flag=True, help="Log more.")
 @click.option("--debug-log", metavar="FILE", help="Where Sentry and Gofer log; default: --log.")

@@ -108,6 +108,7 @@ def make_config(
         devices=container.devices,
         seccomp=container.seccomp,
         platform=flags.platform,
+        network=flags.network,
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,

@@ -69,6 +69,8 @@ class Container:
     seccomp: bytes = b""
     hooks: spec.Hooks | None = None
     cgroups_path: str = ""
+    network_namespace: str | None = None
+    """A path; "": a new one; None: the caller's."""
     resources: Resources | None = None
     """What config.json says under linux.resources; None if it says nothing."""
 
@@ -249,7 +251,7 @@ def _devices(documents: list[spec.Device]) -> tuple[config.DeviceConfig, ...]:
     return tuple(made)
 
 
-def _check_namespaces(documents: list[spec.Namespace], warn: Warn) -> None:
+def _check_namespaces(documents: list[spec.Namespace]) -> None:
     seen = set()
     for index, namespace in enumerate(documents):
         path = f"$.linux.namespaces[{index}]"
@@ -265,16 +267,11 @@ def _check_namespaces(documents: list[spec.Namespace], warn: Warn) -> None:
             raise SpecError(
                 f"{path}.path", f"joining a {namespace.type} namespace is not supported"
             )
-        if namespace.path and namespace.type == "network":
-            warn(
-                f"the interfaces of network namespace {namespace.path} are not used:"
-                " with --network=none a container has a loopback interface of its own"
-            )
 
 
-def _check_linux(linux: spec.Linux, warn: Warn) -> None:
+def _check_linux(linux: spec.Linux) -> None:
     """Refuse what would change what the program sees and is not there."""
-    _check_namespaces(linux.namespaces or [], warn)
+    _check_namespaces(linux.namespaces or [])
     unsupported: tuple[tuple[str, object], ...] = (
         ("uidMappings", linux.uid_mappings),
         ("gidMappings", linux.gid_mappings),
@@ -331,7 +328,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     """Check a bundle and turn it into values."""
     _check_version(document.oci_version)
     linux = document.linux or spec.Linux()
-    _check_linux(linux, warn)
+    _check_linux(linux)
     if document.hooks is not None:
         from runsc import hooks  # noqa: PLC0415  few bundles have some
 
@@ -362,6 +359,9 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         exports=tuple(exports),
         hooks=document.hooks,
         cgroups_path=linux.cgroups_path,
+        network_namespace=next(
+            (each.path or "" for each in linux.namespaces or [] if each.type == "network"), None
+        ),
         resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
     )

@@ -50,11 +50,11 @@ def is_privileged() -> bool:
     return os.geteuid() == 0
 
 
-def spawn(body: Callable[[], int]) -> int:
+def spawn(body: Callable[[], int], namespaces: int = NAMESPACES) -> int:
     """Run `body` in a child in namespaces of its own; the child exits with what it returns."""
     uid, gid = os.geteuid(), os.getegid()
     new_user = 0 if is_privileged() else CLONE_NEWUSER
-    pid = host.spawn(NAMESPACES | new_user)
+    pid = host.spawn(namespaces | new_user)
     if pid:
         return pid
     _child(body, (uid, gid) if new_user else None)

@@ -22,6 +22,7 @@ from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
+    from runsc.network import Network
 
 Bodies = Callable[[str], sandbox.Programs]
 
@@ -175,10 +176,12 @@ def _bring_up(
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        network = _network(flags, container, config.log_fd)
         running = sandbox.start(
-            config, container.exports, programs(flags.platform), flags.switches, terms
+            config, container.exports, programs(flags.platform), flags.switches, terms, network
         )
-    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins):
+    namespace_fd = network.namespace_fd if network is not None else -1
+    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd):
         if fd >= 0:
             os.close(fd)
     try:
@@ -194,6 +197,19 @@ def _bring_up(
         running.abandon()
         raise
     return running
+
+
+def _network(flags: Globals, container: Container, log_fd: int) -> Network | None:
+    if flags.network == "host":
+        from runsc import network  # noqa: PLC0415  most containers have none
+
+        return network.prepare(container, log_fd)
+    if container.network_namespace:
+        flags.log.warning(
+            f"the interfaces of network namespace {container.network_namespace} are not used:"
+            " with --network=none a container has a loopback interface of its own"
+        )
+    return None
 
 
 def _make_cgroup(flags: Globals, store: Store, state: State, container: Container) -> Cgroup | None:

@@ -21,7 +21,7 @@ GLOBALS = {
     "--debug-log": None,
     "--log": None,
     "--log-format": ("text", "json"),
-    "--network": ("none",),
+    "--network": ("none", "host"),
     "--platform": ("kvm", "unicorn"),
     "--root": None,
 }

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +22,9 @@ from runsc.convert import Export
 from runsc.errors import RuntimeFailure
 from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
+
+if TYPE_CHECKING:
+    from runsc.network import Network
 
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
@@ -54,10 +58,16 @@ class Sandbox:
     """
 
     def __init__(
-        self, pid: int, gofer_pid: int, control: socket.socket, hold: socket.socket | None
+        self,
+        pid: int,
+        gofer_pid: int,
+        control: socket.socket,
+        hold: socket.socket | None,
+        network_pid: int = 0,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
+        self._network_pid = network_pid
         self._control = control
         self._hold = hold
         self._lines = LineBuffer()
@@ -120,6 +130,7 @@ class Sandbox:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        self._reap_network()
         self._close()
 
     def _close(self) -> None:
@@ -128,6 +139,13 @@ class Sandbox:
                 os.close(fd)
         self._sentry = self._gofer = -1
         self._control.close()
+
+    def _reap_network(self) -> None:
+        """It ends by itself, for the Sentry has ended."""
+        pid, self._network_pid = self._network_pid, 0
+        if pid:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
         """Look after everything until the event has come (True) or a child has ended (False)."""
@@ -171,6 +189,7 @@ class Sandbox:
         gofer_ended = _await_end(self._gofer, GRACE_MS)
         status = os.waitpid(self.pid, 0)[1]
         gofer_status = os.waitpid(self.gofer_pid, 0)[1]
+        self._reap_network()
         self._read_events()
         self._close()
         gofer_killed = os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status))
@@ -194,6 +213,14 @@ def _await_end(pidfd: int, timeout_ms: int) -> bool:
     return False
 
 
+def _spawn_network(
+    network: Network, sock: int, switches: boot.Switches, terms: boot.Terms
+) -> int:
+    from runsc import network as room  # noqa: PLC0415  only with --network=host
+
+    return room.spawn(network, sock, switches, terms)
+
+
 def _kill(pid: int) -> None:
     """Preconditions: the process is our child and not reaped."""
     os.kill(pid, signal.SIGKILL)
@@ -213,8 +240,9 @@ def start(
     programs: Programs,
     switches: boot.Switches,
     terms: boot.Terms,
+    network: Network | None = None,
 ) -> Sandbox:
-    """Fork the Gofer and the Sentry. `config` lacks only the two sockets that are made here."""
+    """Fork the Gofer and the Sentry. `config` lacks only the sockets that are made here."""
     gofer_ours, gofer_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
     hold_ours = hold_theirs = None
@@ -223,6 +251,10 @@ def start(
     config = msgspec.structs.replace(
         config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno()
     )
+    network_theirs = None
+    if network is not None:
+        network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = msgspec.structs.replace(config, network_fd=network_ours.detach())
     isolation.freeze_heap()
     pid = isolation.spawn(lambda: boot.sentry_main(config, programs.prepare, switches, terms))
     gofer = boot.GoferStart(
@@ -232,8 +264,11 @@ def start(
         pid,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )
+    network_pid = 0
     try:
         gofer_pid = isolation.spawn(lambda: boot.gofer_main(gofer, programs.serve, switches, terms))
+        if network is not None and network_theirs is not None:
+            network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
     except OSError:
         _kill(pid)
         os.waitpid(pid, 0)
@@ -241,6 +276,9 @@ def start(
     gofer_ours.close()
     gofer_theirs.close()
     control_theirs.close()
-    if hold_theirs is not None:
-        hold_theirs.close()
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours)
+    for sock in (hold_theirs, network_theirs):
+        if sock is not None:
+            sock.close()
+    if config.network_fd >= 0:
+        os.close(config.network_fd)
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid)

@@ -20,6 +20,7 @@ from sentry import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
+from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import clocks, fasync, terminals
@@ -28,6 +29,9 @@ from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.net import tables
+from sentry.net.host.interfaces import show_host
+from sentry.net.host.process import NetworkProcess
+from sentry.net.stack import kernel_stack
 from sentry.platform.host_io import HostIO
 from sentry.platform.memory import PAGE_SIZE
 from sentry.syscalls.registry import CALLS
@@ -166,6 +170,13 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     lockdown()
+    if config.network_fd >= 0:
+        stack = kernel_stack(kernel)
+        process = NetworkProcess(config.network_fd, loop)
+        try:
+            run_now(loop, show_host(stack, process))
+        except Errno as error:
+            raise StartError(f"the host's network: {error}") from error
     run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
     operations = Operations(kernel, config)

@@ -145,6 +145,10 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """The caller's standard input, output and error. Their flags are never changed."""
     gofer_fd: int = -1
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
+    network: str = "none"
+    """"none": a loopback interface of its own; "host": sockets of the host."""
+    network_fd: int = -1
+    """Connected socket of packets to the network process, with `network` "host"."""
     control_fd: int = -1
     """Connected stream socket to the command line that started us."""
     control_listener_fd: int = -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from runsc import host
 from runsc.filters import gofer as gofer_rules
+from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from sentry.abi import seccomp
@@ -18,14 +19,19 @@ def _default(trap: bool) -> int:
     return seccomp.SECCOMP_RET_TRAP if trap else seccomp.SECCOMP_RET_KILL_PROCESS
 
 
-def sentry_program(platform: str, trap: bool = False) -> bytes:
+def sentry_program(platform: str, network: str, trap: bool = False) -> bytes:
     """The Sentry's program, as the kernel takes it."""
-    return pack(build(sentry_rules.rules(platform), _default(trap)))
+    return pack(build(sentry_rules.rules(platform, network), _default(trap)))
 
 
 def gofer_program(trap: bool = False) -> bytes:
     """The Gofer's."""
     return pack(build(gofer_rules.rules(), _default(trap)))
+
+
+def network_program(trap: bool = False) -> bytes:
+    """The network process's."""
+    return pack(build(network_rules.rules(), _default(trap)))
 
 
 def install(program: bytes, trap_log_fd: int = -1) -> None:

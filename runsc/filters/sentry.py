@@ -11,6 +11,7 @@ from sentry.abi import fcntl as files
 from sentry.abi import ioctl as tty
 from sentry.abi import socket as sockets
 from sentry.abi import unistd
+from sentry.net.host.options import SETTABLE
 
 _KVM = tuple(
     int(getattr(kvm, name))
@@ -40,6 +41,7 @@ _TERMINAL = (
 """On a donated terminal. Never TIOCSTI: it would type into the caller's shell."""
 
 _PLAIN = (tty.FIONBIO, tty.FIONREAD)
+_SOCKET_COUNTS = (tty.TIOCOUTQ, sockets.SIOCATMARK)
 _TEXT = "terminals of the caller, readiness of sockets, and the guest itself, by request number"
 _PROGRAM = "depends on the program"
 
@@ -69,10 +71,30 @@ OWN = (
 )
 
 
-def rules(platform: str) -> Sequence[Rule]:
-    """The allow-list for a platform."""
+HOST_SOCKETS = (
+    Rule(unistd.bind, "addresses of donated sockets", unused=_PROGRAM),
+    Rule(unistd.connect, "connections of donated sockets", unused=_PROGRAM),
+    Rule(unistd.listen, "servers on donated sockets", unused=_PROGRAM),
+    Rule(
+        unistd.setsockopt,
+        "options of donated sockets, and how long the rest of a message of the Gofer may take",
+        (
+            (low(1, sockets.SOL_SOCKET), low(2, sockets.SO_RCVTIMEO)),
+            *((low(1, level), low(2, name)) for level, name in sorted(SETTABLE)),
+        ),
+    ),
+)
+"""With --network=host: on sockets that the network process has made."""
+
+
+def rules(platform: str, network: str = "none") -> Sequence[Rule]:
+    """The allow-list for a platform and a network."""
     requests = _TERMINAL + _PLAIN + (_KVM if platform == "kvm" else ())
-    made = [*COMMON, *OWN, Rule(unistd.ioctl, _TEXT, one_of(1, requests))]
+    own: tuple[Rule, ...] = OWN
+    if network == "host":
+        requests += _SOCKET_COUNTS
+        own = (*(rule for rule in OWN if rule.number != unistd.setsockopt), *HOST_SOCKETS)
+    made = [*COMMON, *own, Rule(unistd.ioctl, _TEXT, one_of(1, requests))]
     return made if platform == "kvm" else [_with_jit(rule) for rule in made]
 
 

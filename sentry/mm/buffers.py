@@ -153,6 +153,13 @@ class UserSource(UserBuffer):
             n -= length
         return b"".join(parts)
 
+    def peek(self, n: int) -> bytes:
+        """The next bytes, not consumed. Raises: EFAULT."""
+        state = self._index, self._inside, self.count
+        data = self.get(n)
+        self._index, self._inside, self.count = state
+        return data
+
     def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
         """Write to a host descriptor (pwritev2 with RWF_ flags; None: at its position)."""
         return self._host(self._mm.space.to_host, fd, offset, flags, False)
@@ -208,9 +215,13 @@ class KernelSource:
 
     def get(self, n: int) -> bytes:
         """Consume up to `n` bytes."""
-        data = self._data[self._at : self._at + n]
+        data = self.peek(n)
         self.skip(len(data))
         return data
+
+    def peek(self, n: int) -> bytes:
+        """The next bytes, not consumed."""
+        return self._data[self._at : self._at + n]
 
     def skip(self, n: int) -> None:
         """Pass over bytes."""

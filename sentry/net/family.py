@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from sentry.abi.capability import CAP_NET_RAW
 from sentry.abi.socket import (
@@ -21,6 +22,7 @@ from sentry.abi.socket import (
     SOCK_STREAM,
 )
 from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.net.host.socket import make_host_socket
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
@@ -33,8 +35,9 @@ from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller
 
 IPPROTO_MAX = 263
-Make = Callable[[Caller, int, int, int], Socket]
-"""(caller, type, protocol, family) → a socket."""
+Made = Socket | Coroutine[Any, Any, Socket]
+Make = Callable[[Caller, int, int, int], Made]
+"""(caller, type, protocol, family) → a socket, or a coroutine that gives one."""
 
 FAMILIES: dict[int, Make] = {}
 """By AF_*; each family registers itself."""
@@ -64,11 +67,13 @@ def make_unix(caller: Caller, kind: int, protocol: int, number: int) -> UnixSock
 
 @family(AF_INET)
 @family(AF_INET6)
-def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Socket:
-    """socket(AF_INET), socket(AF_INET6): TCP, UDP and UDP-Lite on the loopback."""
+def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
+    """socket(AF_INET), socket(AF_INET6): TCP, UDP and UDP-Lite, on the loopback or of the host."""
     if not 0 <= protocol < IPPROTO_MAX:
         raise EINVAL(f"protocol {protocol}")
     location, stack, uid = socket_location(caller), stack_of(caller), caller.creds.euid
+    if stack.host is not None:
+        return make_host_socket(location, stack, kind, protocol, number)
     icmp = IPPROTO_ICMP if number == AF_INET else IPPROTO_ICMPV6
     if kind == SOCK_RAW:
         if not protocol:
@@ -106,7 +111,7 @@ def netlink(caller: Caller, kind: int, protocol: int, number: int) -> NetlinkSoc
     return make_netlink(socket_location(caller), kind, protocol, stack_of(caller))
 
 
-def make_socket(caller: Caller, number: int, kind: int, protocol: int) -> Socket:
+def make_socket(caller: Caller, number: int, kind: int, protocol: int) -> Made:
     """socket(2). Raises: EAFNOSUPPORT and what the family raises."""
     make = FAMILIES.get(number)
     if make is None:

@@ -11,6 +11,7 @@ from sentry.net.interfaces import Interfaces
 from sentry.net.routes import Routes
 
 if TYPE_CHECKING:
+    from sentry.net.host.process import NetworkProcess
     from sentry.net.netlink.socket import NetlinkSocket
     from sentry.net.socket import Socket
     from sentry.net.unix import UnixSocket
@@ -40,6 +41,9 @@ class Stack:
         """All that are open, for /proc/net and socket diagnostics."""
         self.counters: Counter[str] = Counter()
         """/proc/net/snmp, as "Protocol.Name"."""
+        self.host: NetworkProcess | None = None
+        """Who makes sockets of the host, with --network=host."""
+        self.host_sockets = 0
         self._cookie = 0
 
     def ports_of(self, protocol: int) -> Ports:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Coroutine
+from typing import Any
 
 from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.fcntl import O_NONBLOCK
@@ -109,10 +111,18 @@ def write_address(task: Task, address: bytes, out: int, length_at: int) -> None:
 
 
 @syscall(41)
-def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> int:
+def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> Any:
     """socket(2)."""
     kind, flags = split_type(kind)
-    return install(task, make_socket(task, family, kind, protocol), flags)
+    made = make_socket(task, family, kind, protocol)
+    if isinstance(made, Socket):
+        return install(task, made, flags)
+    return install_later(task, made, flags)
+
+
+async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: int) -> int:
+    """For a socket that another process makes."""
+    return install(task, await making, flags)
 
 
 @syscall(53)
@@ -121,7 +131,10 @@ def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserO
     kind, flags = split_type(kind)
     first = make_socket(task, family, kind, protocol)
     if not isinstance(first, UnixSocket):
-        first.incref().decref()
+        if isinstance(first, Socket):
+            first.incref().decref()
+        else:
+            first.close()
         raise EOPNOTSUPP(f"family {family}")
     second = make_socket(task, family, kind, protocol)
     assert isinstance(second, UnixSocket)

@@ -20,7 +20,6 @@ from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, 
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
-from sentry.fs.host.queue import HostQueue
 from sentry.fs.host.terminal import HostTerminal
 from sentry.platform.host_io import PIECE
 from sentry.vfs.file import (
@@ -35,6 +34,7 @@ from sentry.vfs.file import (
 )
 from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 from sentry.wait.fiber import Interrupted
+from sentry.wait.host_queue import HostQueue
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import pytest
 
 from kvm.binding import lib as kvm
 from runsc.filters import gofer as gofer_rules
+from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
@@ -17,7 +18,9 @@ THREAD = 0x3D0F00
 LISTS = {
     "sentry": sentry_rules.rules("kvm"),
     "sentry on unicorn": sentry_rules.rules("unicorn"),
+    "sentry with host sockets": sentry_rules.rules("kvm", "host"),
     "gofer": gofer_rules.rules(),
+    "network": network_rules.rules(),
 }
 
 

@@ -1,0 +1,265 @@
+"""`HostSocket`: a socket of the host's kernel as an open file of the sandbox.
+
+The program's calls are checked and made again on the donated descriptor, with buffers of our own.
+The descriptor does not block; who has to wait sleeps on its readiness.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.capability import CAP_NET_BIND_SERVICE
+from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
+from sentry.abi.poll import EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.socket import AF_INET6, SOL_SOCKET
+from sentry.errors import (
+    EACCES,
+    EAGAIN,
+    EALREADY,
+    EINPROGRESS,
+    EINVAL,
+    EMSGSIZE,
+    ENFILE,
+    ENOPROTOOPT,
+    EPERM,
+    from_number,
+)
+from sentry.net.host import calls
+from sentry.net.host.options import MAX_VALUE, READABLE, SENT_CONTROL, SETTABLE
+from sentry.net.socket import Ancillary, Received, Socket, socket_location
+from sentry.net.socket_options import RCVTIMEO, SNDTIMEO, get_option, set_option
+from sentry.wait.host_queue import HostQueue
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, Dest, Source
+
+PIECE: Final = 1 << 18
+"""Bytes that one call moves."""
+PRIVILEGED_PORTS: Final = 1024
+SENT_FLAGS: Final = abi.MSG_OOB | abi.MSG_DONTROUTE | abi.MSG_EOR | abi.MSG_MORE | abi.MSG_CONFIRM
+RECEIVED_FLAGS: Final = abi.MSG_OOB | abi.MSG_PEEK | abi.MSG_TRUNC | abi.MSG_ERRQUEUE
+OURS: Final = {abi.SO_TYPE, abi.SO_DOMAIN, abi.SO_PROTOCOL, *RCVTIMEO, *SNDTIMEO}
+"""Options of SOL_SOCKET that need no call."""
+MAX_SOCKETS: Final = 8192
+"""Of one sandbox: each is a descriptor of the Sentry."""
+
+
+class HostSocket(Socket):
+    """TCP, UDP and ping sockets of the host."""
+
+    __slots__ = ("_host_queue", "fd")
+
+    def __init__(
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, fd: int
+    ) -> None:
+        super().__init__(location, family, kind, protocol, stack)
+        self.fd = fd
+        self._host_queue = HostQueue(stack.kernel.loop, fd, True)
+        self.queue = self._host_queue
+        stack.host_sockets += 1
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        self.stack.host_sockets -= 1
+        self._host_queue.close()
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+
+    def poll(self) -> int:
+        """What the host says."""
+        events = self._host_queue.ready()
+        events |= EPOLLRDNORM if events & EPOLLIN else 0
+        return events | (EPOLLWRNORM if events & EPOLLOUT else 0)
+
+    # --- connections
+
+    async def bind(self, caller: Caller, address: bytes) -> None:
+        """bind(2); for a privileged port by the network process, which may."""
+        if (self.family == AF_INET6 and len(address) < 24) or len(address) < 16:
+            raise EINVAL("address")
+        if not 0 < int.from_bytes(address[2:4], "big") < PRIVILEGED_PORTS:
+            calls.bind(self.fd, address)
+            return
+        if not caller.creds.has(CAP_NET_BIND_SERVICE):
+            raise EACCES("privileged port")
+        process = self.stack.host
+        assert process is not None
+        with self.held():
+            await process.bind(self.fd, address)
+
+    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+        """connect(2)."""
+        try:
+            calls.connect(self.fd, address)
+            return
+        except (EINPROGRESS, EALREADY):
+            if nonblock:
+                raise
+        timeout = self.sndtimeo_ns
+        try:
+            await self._sleep(self._connected, EPOLLOUT, timeout, caller)
+        except EAGAIN:
+            raise EINPROGRESS("timed out") from None
+
+    def _connected(self) -> None:
+        if not self._host_queue.ready() & ~EPOLLIN:
+            raise EAGAIN("not yet")
+        (number,) = struct.unpack("<i", calls.option(self.fd, SOL_SOCKET, abi.SO_ERROR, 4))
+        if number:
+            raise from_number(number)
+
+    def listen(self, caller: Caller, backlog: int) -> None:
+        """listen(2)."""
+        calls.listen(self.fd, backlog)
+
+    @property
+    def listening(self) -> bool:
+        """SO_ACCEPTCONN."""
+        return calls.option(self.fd, SOL_SOCKET, abi.SO_ACCEPTCONN, 4) != bytes(4)
+
+    def try_accept(self, caller: Caller) -> tuple[Socket, bytes]:
+        """The next connection."""
+        check_room(self.stack)
+        try:
+            fd, address = calls.accept(self.fd)
+        finally:
+            self._host_queue.arm(EPOLLIN)
+        made = HostSocket(
+            socket_location(caller), self.family, self.kind, self.protocol, self.stack, fd
+        )
+        return made, address
+
+    def local_address(self) -> bytes:
+        """getsockname(2)."""
+        return calls.name(self.fd, peer=False)
+
+    def peer_address(self) -> bytes:
+        """getpeername(2)."""
+        return calls.name(self.fd, peer=True)
+
+    def shut(self, how: int) -> None:
+        """shutdown(2)."""
+        calls.shutdown(self.fd, how)
+        self.queue.notify()
+
+    # --- data
+
+    @property
+    def has_error_queue(self) -> bool:
+        """IP_RECVERR."""
+        return True
+
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2)."""
+        wanted = min(dest.count, PIECE)
+        try:
+            got, data, address, control, out = calls.receive(
+                self.fd, wanted, flags & RECEIVED_FLAGS | abi.MSG_DONTWAIT
+            )
+        finally:
+            self._host_queue.arm(EPOLLIN)
+        if flags & abi.MSG_TRUNC and self.kind == abi.SOCK_STREAM:
+            return Received(got, address, 0, None)
+        dest.put(data)
+        records = parse_records(control)
+        ancillary = Ancillary(records=records) if records else None
+        told = abi.MSG_TRUNC | abi.MSG_EOR | abi.MSG_OOB | abi.MSG_ERRQUEUE | abi.MSG_CTRUNC
+        return Received(got if flags & abi.MSG_TRUNC else len(data), address, out & told, ancillary)
+
+    def try_send(
+        self,
+        caller: Caller,
+        source: Source,
+        target: bytes | None,
+        flags: int,
+        ancillary: Ancillary | None,
+    ) -> int:
+        """sendmsg(2)."""
+        control = pack_records(ancillary.records) if ancillary is not None else b""
+        if self.kind != abi.SOCK_STREAM and source.count > PIECE:
+            raise EMSGSIZE("no datagram is so long")
+        data = source.peek(min(source.count, PIECE))
+        allowed = flags & SENT_FLAGS | abi.MSG_DONTWAIT | abi.MSG_NOSIGNAL
+        try:
+            done = calls.send(self.fd, data, target or b"", control, allowed)
+        except EAGAIN:
+            self._host_queue.arm(EPOLLOUT)
+            raise
+        source.skip(done)
+        return done
+
+    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
+        """SIOCINQ, SIOCOUTQ, SIOCATMARK."""
+        if request not in (FIONREAD, TIOCOUTQ, abi.SIOCATMARK):
+            return None
+        caller.mm.write(argument, struct.pack("<i", calls.count(self.fd, request)))
+        return 0
+
+    # --- options
+
+    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """setsockopt(2)."""
+        if level == SOL_SOCKET and name in OURS:
+            set_option(self, caller, name, value)
+            return
+        if (level, name) not in SETTABLE:
+            raise ENOPROTOOPT(f"level {level} option {name}")
+        calls.set_option(self.fd, level, name, value[:MAX_VALUE])
+        if (level, name) == (SOL_SOCKET, abi.SO_RCVLOWAT):
+            set_option(self, caller, name, value)
+
+    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+        """getsockopt(2)."""
+        if level == SOL_SOCKET and name in OURS:
+            return get_option(self, caller, name, size)
+        if (level, name) not in READABLE:
+            raise ENOPROTOOPT(f"level {level} option {name}")
+        return calls.option(self.fd, level, name, min(size, MAX_VALUE))
+
+
+def check_room(stack: Stack) -> None:
+    """Raises: ENFILE."""
+    if stack.host_sockets >= MAX_SOCKETS:
+        raise ENFILE("host sockets")
+
+
+async def make_host_socket(
+    location: Location, stack: Stack, kind: int, protocol: int, number: int
+) -> HostSocket:
+    """socket(2) of AF_INET and AF_INET6 with the host's network. Raises: what the host says."""
+    if kind == abi.SOCK_RAW:
+        raise EPERM("raw sockets of the host are not given away")
+    check_room(stack)
+    assert stack.host is not None
+    fd = await stack.host.make(number, kind, protocol)
+    if not protocol:
+        protocol = struct.unpack("<i", calls.option(fd, SOL_SOCKET, abi.SO_PROTOCOL, 4))[0]
+    return HostSocket(location, number, kind, protocol, stack, fd)
+
+
+def parse_records(control: bytes) -> list[tuple[int, int, bytes]]:
+    """Control messages of the host: cmsg(3)."""
+    records = []
+    at = 0
+    while at + 16 <= len(control):
+        size, level, kind = struct.unpack_from("<Qii", control, at)
+        if size < 16 or at + size > len(control):
+            break
+        records.append((level, kind, control[at + 16 : at + size]))
+        at += (size + 7) & ~7
+    return records
+
+
+def pack_records(records: list[tuple[int, int, bytes]]) -> bytes:
+    """Control messages for the host. Raises: EINVAL for what is not passed on."""
+    packed = b""
+    for level, kind, body in records:
+        if (level, kind) not in SENT_CONTROL:
+            raise EINVAL(f"control message {level}, {kind}")
+        packed += struct.pack("<Qii", 16 + len(body), level, kind) + body + bytes(-len(body) % 8)
+    return packed

@@ -1,0 +1,200 @@
+"""--network=host: the program's sockets are the host's, made by a process of their own."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+]
+HOST = ("--network=host",)
+CLIENT = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as sock:
+    name = sock.getpeername()[0]
+    sock.sendall(b"x" * 300_000)
+    sock.shutdown(socket.SHUT_WR)
+    print(len(b"".join(iter(lambda: sock.recv(65536), b""))), name)
+"""
+WITHIN = """
+import errno, selectors, socket, threading
+def refused(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+server = socket.create_server(("127.0.0.1", 0))
+def echo(peer):
+    with peer:
+        while data := peer.recv(4096):
+            peer.sendall(data)
+def serve():
+    for _ in range(3):
+        threading.Thread(target=echo, args=(server.accept()[0],)).start()
+threading.Thread(target=serve).start()
+sockets = [socket.create_connection(server.getsockname()) for _ in range(3)]
+with selectors.EpollSelector() as selector:
+    for index, sock in enumerate(sockets):
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_READ, index)
+        sock.send(b"%d" % index)
+    got = {}
+    while len(got) < 3:
+        for key, _ in selector.select():
+            got[key.data] = key.fileobj.recv(9)
+print(sorted(got.items()))
+for sock in sockets:
+    sock.close()
+late = socket.socket()
+late.setblocking(False)
+print(late.connect_ex(server.getsockname()) in (0, errno.EINPROGRESS))
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+udp.bind(("::1", 0))
+udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+udp.sendto(b"datagram", udp.getsockname())
+data, control, flags, sender = udp.recvmsg(3, 100)
+print(data, [kind for _, kind, _ in control], flags == socket.MSG_TRUNC, sender[0])
+udp.setblocking(False)
+print(refused(udp.recv, 1))
+print(refused(socket.create_connection, ("127.0.0.1", 1)))
+print(refused(socket.socket, socket.AF_INET, socket.SOCK_RAW, 1))
+print(refused(socket.socket, socket.AF_INET, socket.SOCK_STREAM, 17))
+print(refused(socket.socketpair, socket.AF_INET))
+print(refused(server.setsockopt, socket.SOL_SOCKET, 26, bytes(16)))
+print(server.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), socket.if_nameindex())
+"""
+PRINTED = """\
+[(0, b'0'), (1, b'1'), (2, b'2')]
+True
+b'dat' [50] True ::1
+EAGAIN
+ECONNREFUSED
+EPERM
+EPROTONOSUPPORT
+ENOTSUP
+ENOPROTOOPT
+1 [(1, 'lo')]
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, debian: Path) -> Bundle:
+    """Python, in a new network namespace unless the test says otherwise."""
+    return Bundle(tmp_path / "bundle", debian)
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    """A server of the host that sends back what it gets."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with server.accept()[0] as peer:
+            peer.sendall(b"".join(iter(lambda: peer.recv(65536), b"")))
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield server.getsockname()[1]
+    server.close()
+
+
+def _namespaces(bundle: Bundle, network: dict[str, str] | None) -> None:
+    linux = bundle.document["linux"]
+    others = [each for each in linux["namespaces"] if each["type"] != "network"]
+    linux["namespaces"] = others + ([network] if network is not None else [])
+
+
+def test_program_talks_to_a_server_of_the_host(bundle: Bundle, echo_port: int) -> None:
+    _namespaces(bundle, None)
+
+    result = bundle.args("python3", "-c", CLIENT, str(echo_port)).run(flags=HOST)
+
+    assert (result.stdout, result.stderr, result.returncode) == ("300000 127.0.0.1\n", "", 0)
+
+
+def test_sockets_of_a_new_namespace_behave_as_on_linux(bundle: Bundle) -> None:
+    result = bundle.args("python3", "-c", WITHIN).run(flags=HOST)
+
+    assert (result.stdout, result.stderr, result.returncode) == (PRINTED, "", 0)
+
+
+def test_namespace_with_a_path_is_joined(bundle: Bundle, tmp_path: Path) -> None:
+    place = tmp_path / "netns"
+    place.touch()
+    script = "ip link add v0 type veth peer name v1; ip addr add 10.9.8.7/24 dev v0"
+    subprocess.run(["unshare", f"--net={place}", "sh", "-c", script], check=True)
+    _namespaces(bundle, {"type": "network", "path": str(place)})
+    code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
+    names = "print(sorted(name for _, name in socket.if_nameindex()))"
+    try:
+        result = bundle.args("python3", "-c", f"{code}; {names}").run(flags=HOST)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+    assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
+
+
+def test_namespace_that_is_not_there_is_refused(bundle: Bundle) -> None:
+    _namespaces(bundle, {"type": "network", "path": "/no/such/namespace"})
+
+    result = bundle.args("true").run(flags=HOST)
+
+    assert result.returncode == 1
+    assert "network namespace /no/such/namespace: No such file or directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [(["CAP_NET_BIND_SERVICE"], "80\n"), ([], "EACCES\n")]
+)
+def test_privileged_port_needs_the_capability(
+    bundle: Bundle, capabilities: list[str], expected: str
+) -> None:
+    code = (
+        "import errno, socket\ns = socket.socket()\n"
+        "try:\n  s.bind(('', 80)); print(s.getsockname()[1])\n"
+        "except OSError as e: print(errno.errorcode[e.errno])"
+    )
+    process = bundle.args("python3", "-c", code).document["process"]
+    process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
+
+    assert bundle.run(flags=HOST).stdout == expected
+
+
+def test_nothing_is_left_when_the_network_process_is_killed(bundle: Bundle) -> None:
+    code = (
+        "import errno, socket\nold = socket.create_server(('', 0))\nprint('ready')\ninput()\n"
+        "try:\n  socket.socket()\nexcept OSError as e: print(errno.errorcode[e.errno])\n"
+        "socket.socketpair(); print(old.getsockname()[0])"
+    )
+    command = bundle.args("python3", "-uc", code).command(flags=HOST)
+    cli = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert cli.stdout is not None
+    assert cli.stdout.readline() == "ready\n"
+    children = Path(f"/proc/{cli.pid}/task/{cli.pid}/children").read_text().split()
+    status = {pid: Path(f"/proc/{pid}/status").read_text() for pid in children}
+    (network,) = (pid for pid, text in status.items() if "CapEff:\t0000000000000400" in text)
+    assert "Seccomp:\t2" in status[network]
+    ended = os.pidfd_open(int(network))
+    os.kill(int(network), signal.SIGKILL)
+    select.select([ended], [], [])
+    os.close(ended)
+
+    out, _ = cli.communicate("\n", timeout=60)
+
+    assert (out, cli.returncode) == ("ENETDOWN\n0.0.0.0\n", 0)
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
