@@ -15,6 +15,7 @@ from runsc.errors import RuntimeFailure
 
 COMMANDS = {
     "create": "Create a container; it runs after start.",
+    "debug": "Look into the sandbox of a container.",
     "delete": "Delete a container that has stopped, or end it first.",
     "do": "Run a command over the host's files, read-only, under an overlay in memory.",
     "events": "Show what a container uses, once or at intervals.",

@@ -108,6 +108,16 @@ class Loop:
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
+    @property
+    def timers(self) -> int:
+        """How many calls are to come."""
+        return sum(entry[2].callback is not None for entry in self._timers)
+
+    @property
+    def watches(self) -> int:
+        """How many descriptors are watched."""
+        return len(self._watches)
+
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC."""
         return time.monotonic_ns()

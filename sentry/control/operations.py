@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGKILL
+from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import ExecProcess, ProcessInfo, Stats
@@ -160,6 +161,10 @@ class Operations:
             tasks=len(kernel.pids.tasks),
             tasks_limit=kernel.pids.limit,
         )
+
+    def control_counts(self) -> dict[str, int]:
+        """How much of everything there is."""
+        return counts(self._kernel)
 
     def control_status(self) -> str:
         """OCI's words."""

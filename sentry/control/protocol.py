@@ -43,9 +43,9 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`op` is "start", "kill", "ps", "state", "stats", "pause", "resume", "exec", "signal" (for the
-    process of this connection's "exec"), "update" (limits), or "resize" (the host's terminal
-    has a new size).
+    """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
+    "signal" (for the process of this connection's "exec"), "update" (limits), or "resize" (the
+    host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -108,6 +108,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     pid: int = 0
     """exec: the process, as the container numbers it."""
     stats: Stats | None = None
+    counts: dict[str, int] = {}
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -79,6 +79,10 @@ class Controlled(Protocol):
         """What they use."""
         ...
 
+    def control_counts(self) -> dict[str, int]:
+        """How much of everything there is, by name."""
+        ...
+
     def control_status(self) -> str:
         """ "created", "running", "paused" or "stopped"."""
 
@@ -239,6 +243,8 @@ class ControlServer:
                     return Reply(processes=self.kernel.control_processes())
                 case "stats":
                     return Reply(stats=self.kernel.control_stats())
+                case "counts":
+                    return Reply(counts=self.kernel.control_counts())
                 case "state":
                     return Reply(status=self.kernel.control_status())
         except Errno as error:

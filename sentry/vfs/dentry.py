@@ -58,7 +58,8 @@ class Dentry:
                 dentry.unlinked = True
         dentry = Dentry(self, name, inode)
         children[name] = ref(dentry)
-        cache.keep(dentry)
+        if inode.fs.keeps_names:
+            cache.keep(dentry)
         return dentry
 
     def known_child(self, name: bytes) -> Dentry | None:

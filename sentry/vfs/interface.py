@@ -128,6 +128,8 @@ class FileSystem:
     """The instance itself cannot be written (EROFS), whatever a mount says."""
     nameless: bool = False
     """It holds what is open but in no directory: pipes, sockets, eventfds."""
+    keeps_names: bool = True
+    """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""
     xattr_user: bool = False
     """Whether user.* attributes are kept."""
 

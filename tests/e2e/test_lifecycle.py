@@ -193,3 +193,15 @@ def test_delete_of_a_foreground_container_ends_its_command(client: Client, tmp_p
         client.ok("delete", "--force", "c")
         assert running.wait(30) == 137
     assert client.remains() == []
+
+
+def test_counts_show_what_there_is(bundle: Bundle, platform: str) -> None:
+    client = Client(bundle.args("sleep", "1000"), platform)
+    client.create("c")
+
+    counts = json.loads(client.ok("debug", "--counts", "c"))
+
+    assert counts["tasks"] == counts["processes"] == 1
+    assert counts["object sentry.kernel.task.Task"] == 1
+    assert "nothing was asked for" in client.call("debug", "c").stderr
+    client.ok("delete", "--force", "c")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.talker import Talker
 
 needs_fuse = pytest.mark.skipif(
     os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
@@ -22,28 +23,6 @@ needs_fuse = pytest.mark.skipif(
 MNT_DETACH = 2
 ECHO = "while read -r word; do echo $word back; done; wait $!; echo status $?"
 """A second task that must go on meanwhile, and the fate of the first."""
-
-
-class Talker:
-    """A process that says lines and hears lines."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-        )
-
-    def hear(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-
-    def end(self) -> list[str]:
-        """No more to say; what it said since."""
-        return self.process.communicate(timeout=60)[0].split("\n")[:-1]
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class ProcFs(TableFs):
     magic = PROC_SUPER_MAGIC
     block_size = 1024
     cannot_create = ENOENT
+    keeps_names = False
 
     def __init__(self, kernel: Any) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
