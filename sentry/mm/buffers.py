@@ -7,8 +7,8 @@ were made; `KernelDest` and `KernelSource` are the same over Python bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import EAGAIN, EFAULT, EOPNOTSUPP, from_host, from_number
 from sentry.platform.memory import Bytes
@@ -26,20 +26,22 @@ class UserBuffer:
 
     __slots__ = ("_index", "_inside", "_mm", "_segments", "count", "wanted")
 
-    def __init__(self, mm: UserMemory, segments: list[Segment], wanted: int) -> None:
+    def __init__(
+        self, mm: UserMemory, segments: Sequence[Segment], count: int, wanted: int
+    ) -> None:
         self._mm = mm
         self._segments = segments
         self._index = 0
         self._inside = 0
-        self.count = sum(length for _, length in segments)
-        """Bytes left."""
+        self.count = count
+        """Bytes left: at first the sum of the segments."""
         self.wanted = wanted
         """Bytes asked for; more than `count` at first if a later part cannot be accessed."""
 
     @property
     def segments(self) -> list[Segment]:
         """(address, length) of what is left."""
-        rest = self._segments[self._index :]
+        rest = list(self._segments[self._index :])
         if rest and self._inside:
             rest[0] = (rest[0][0] + self._inside, rest[0][1] - self._inside)
         return rest
@@ -119,6 +121,27 @@ class UserDest(UserBuffer):
         """Read from a host descriptor (preadv2 with RWF_ flags; None: at its position)."""
         return self._host(self._mm.space.from_host, fd, offset, flags, True)
 
+    def from_frames(self, frames: Any, offset: int, n: int) -> int:
+        """Append bytes of frames (`platform.memory.frames_of`), at most `count`."""
+        segments, done = self._segments, 0
+        if len(segments) == 1 and n <= self.count:  # the common case, without `_next`
+            at = segments[0][0] + self._inside
+            done = self._mm.space.from_frames(at, frames, offset, n)
+            self._inside += done
+            self.count -= done
+            if done < n:
+                self._mm.resolve(True)
+        while done < n:
+            addr, length = self._next(n - done)
+            if not length:
+                break
+            got = self._mm.space.from_frames(addr, frames, offset + done, length)
+            self._consume(got)
+            done += got
+            if got < length:
+                self._mm.resolve(True)
+        return done
+
     def zero(self, n: int) -> int:
         """Append zeros."""
         done = 0
@@ -159,6 +182,28 @@ class UserSource(UserBuffer):
         data = self.get(n)
         self._index, self._inside, self.count = state
         return data
+
+    def to_frames(self, frames: Any, offset: int, n: int) -> tuple[int, int]:
+        """Consume up to `n` bytes of one piece into frames: (bytes, new frames).
+
+        Fewer than `n`: the piece ends there, or `repair` has something to do.
+        """
+        addr, length = self._next(min(n, self.count))
+        if not length:
+            return 0, 0
+        result = self._mm.space.to_frames(addr, frames, offset, length)
+        self._consume(result[0])
+        return result
+
+    def repair(self) -> bool:
+        """After a `to_frames` that gave nothing: False if no frame is left.
+
+        Raises: EFAULT, NeedsFault.
+        """
+        if not self._mm.space.fault_addr:
+            return False
+        self._mm.resolve(False)
+        return True
 
     def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
         """Write to a host descriptor (pwritev2 with RWF_ flags; None: at its position)."""

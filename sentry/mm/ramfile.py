@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENOMEM
-from sentry.platform.memory import Bytes, Ram, read_frames, write_frames, zero_frames
+from sentry.mm.buffers import UserDest, UserSource
+from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
 
 if TYPE_CHECKING:
     from sentry.mm.map import AddressMap
@@ -28,7 +29,9 @@ class RamFile:
     `loader` makes it a cache of a file that lies elsewhere: a coroutine that fills pages.
     """
 
-    __slots__ = ("_chunks", "_size", "loader", "mappers", "name", "pages", "ram", "transient")
+    __slots__ = (
+        "_chunks", "_size", "_views", "loader", "mappers", "name", "pages", "ram", "transient",
+    )  # fmt: skip
 
     def __init__(self, ram: Ram, size: int = 0, name: bytes = b"") -> None:
         self.ram = ram
@@ -43,6 +46,8 @@ class RamFile:
         """Nothing but mappings refers to it: the last one closes it."""
         self._size = size
         self._chunks: dict[int, array[int]] = {}
+        self._views: dict[int, Any] = {}
+        """Chunks as the C side takes them, for those that were read or written."""
 
     @property
     def size(self) -> int:
@@ -129,6 +134,57 @@ class RamFile:
         self._size = max(self._size, offset + done)
         return done
 
+    def read_to(self, dest: UserDest, offset: int) -> int:
+        """Copy bytes to user memory, up to the end of the file; how many. Raises: EFAULT."""
+        count, inside = dest.count, offset % CHUNK_BYTES
+        if offset + count <= self._size and inside + count <= CHUNK_BYTES:
+            view = self._views.get(offset // CHUNK_BYTES)
+            if view is not None:
+                return dest.from_frames(view, inside, count)
+        count = min(count, self._size - offset)
+        done = 0
+        while done < count:
+            number, inside = divmod(offset + done, CHUNK_BYTES)
+            some = min(count - done, CHUNK_BYTES - inside)
+            view = self._views.get(number)
+            if view is None and number in self._chunks:
+                view = self._view(number)
+            done += dest.zero(some) if view is None else dest.from_frames(view, inside, some)
+        return done
+
+    def write_from(self, source: UserSource, offset: int, count: int) -> int:
+        """Copy from user memory, growing the file; how many bytes. Fewer: memory is used up.
+
+        Raises: EFAULT, ENOMEM.
+        """
+        done = 0
+        try:
+            while done < count:
+                number, inside = divmod(offset + done, CHUNK_BYTES)
+                view = self._views.get(number)
+                if view is None:
+                    view = self._view(number)
+                some = min(count - done, CHUNK_BYTES - inside)
+                got, made = source.to_frames(view, inside, some)
+                self.pages += made
+                done += got
+                if not got and not source.repair():
+                    break
+        finally:
+            if offset + done > self._size and done:
+                self._size = offset + done
+        if count and not done:
+            raise ENOMEM("the memory limit is reached")
+        return done
+
+    def _view(self, number: int) -> Any:
+        """A chunk for the C side, made if there is none."""
+        chunk = self._chunks.get(number)
+        if chunk is None:
+            chunk = self._chunks[number] = _EMPTY[:]
+        view = self._views[number] = frames_of(chunk)
+        return view
+
     def truncate(self, size: int) -> None:
         """Set the size; what lies past it is gone, also for those who map it (SIGBUS)."""
         old, self._size = self._size, size
@@ -169,6 +225,7 @@ class RamFile:
             self.pages -= self.ram.put_list(chunk, low, high - low)
             if low == 0 and high == CHUNK:
                 del self._chunks[number]
+                self._views.pop(number, None)
 
     def close(self) -> None:
         """Nobody opens or maps the file any more."""

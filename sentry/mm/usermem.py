@@ -24,6 +24,11 @@ IOV_MAX: Final = 1024
 UINT64: Final = (1 << 64) - 1
 
 
+def total(segments: list[Segment]) -> int:
+    """The bytes of all segments."""
+    return sum(length for _, length in segments)
+
+
 class UserMemory(Remapping):
     """Reading and writing what is mapped."""
 
@@ -67,7 +72,7 @@ class UserMemory(Remapping):
 
     def write(self, addr: int, data: Bytes) -> None:
         """Store bytes. Raises: EFAULT (what lies before the bad page is stored), NeedsFault."""
-        count = len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        count = len(data) if type(data) is bytes else memoryview(data).nbytes
         if not 0 <= addr <= TASK_END - count:
             if not count:
                 return
@@ -95,6 +100,11 @@ class UserMemory(Remapping):
         Raises: EFAULT, NeedsFault, `too_long`.
         """
         found = b""
+        if 0 <= addr <= TASK_END - limit:
+            found = self.space.string(addr, limit)
+            if found and found[-1] == 0:
+                return found[:-1]
+            found = b""
         while True:
             if not 0 <= addr + len(found) < TASK_END:
                 raise EFAULT(f"{addr:#x}")
@@ -144,12 +154,20 @@ class UserMemory(Remapping):
         Raises: EFAULT (nothing of it can be written), NeedsFault.
         """
         count = min(count, MAX_RW_COUNT)
-        return UserDest(self, self._range(addr, count, True), count)
+        within = count > 0 and 0 <= addr <= TASK_END - count
+        if within and self.space.check(addr, count, True) == count:
+            return UserDest(self, ((addr, count),), count, count)
+        segments = self._range(addr, count, True)
+        return UserDest(self, segments, total(segments), count)
 
     def buffer_in(self, addr: int, count: int) -> UserSource:
         """User memory to be taken. Raises: EFAULT, NeedsFault."""
         count = min(count, MAX_RW_COUNT)
-        return UserSource(self, self._range(addr, count, False), count)
+        within = count > 0 and 0 <= addr <= TASK_END - count
+        if within and self.space.check(addr, count, False) == count:
+            return UserSource(self, ((addr, count),), count, count)
+        segments = self._range(addr, count, False)
+        return UserSource(self, segments, total(segments), count)
 
     def read_iov(self, addr: int, count: int) -> list[Segment]:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
@@ -186,11 +204,13 @@ class UserMemory(Remapping):
 
     def buffer_out_iov(self, addr: int, count: int) -> UserDest:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        return UserDest(self, *self._ranges(self.read_iov(addr, count), True))
+        segments, wanted = self._ranges(self.read_iov(addr, count), True)
+        return UserDest(self, segments, total(segments), wanted)
 
     def buffer_in_iov(self, addr: int, count: int) -> UserSource:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        return UserSource(self, *self._ranges(self.read_iov(addr, count), False))
+        segments, wanted = self._ranges(self.read_iov(addr, count), False)
+        return UserSource(self, segments, total(segments), wanted)
 
     def pin(self, addr: int, count: int, write: bool) -> Pinned:
         """Host memory of a checked range for I/O on another thread; it may be shorter."""

@@ -280,6 +280,9 @@ class Pinned:
 _scratch = ffi.new("char[]", SCRATCH)
 """Where small copies pass through; only the kernel thread copies."""
 _user_read, _user_write, _unpack = lib.user_read, lib.user_write, ffi.unpack
+_user_string, _user_check = lib.user_string, lib.user_check
+_from_frames, _to_frames = lib.user_from_frames, lib.user_to_frames
+_filled = ffi.new("uint64_t *")
 
 
 class AddressSpace:
@@ -439,12 +442,15 @@ class AddressSpace:
     def string(self, addr: int, limit: int) -> bytes:
         """Up to `limit` bytes, the first NUL included; fewer without one: a fault."""
         limit = min(limit, SCRATCH)
-        done = lib.user_string(self.native, addr, self._scratch, limit, self._fault)
-        return bytes(_unpack(self._scratch, done))
+        data: bytes = _unpack(
+            self._scratch, _user_string(self.native, addr, self._scratch, limit, self._fault)
+        )
+        return data
 
     def check(self, addr: int, count: int, write: bool) -> int:
         """How many bytes from `addr` on may be accessed."""
-        return int(lib.user_check(self.native, addr, count, write, self._fault))
+        some: int = _user_check(self.native, addr, count, write, self._fault)
+        return some
 
     def from_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """preadv2 of a host descriptor into user memory; offset -1: its position. Or -errno."""
@@ -453,6 +459,19 @@ class AddressSpace:
     def to_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
         return int(lib.user_pwritev(self.native, fd, offset, addr, count, flags, self._fault))
+
+    def from_frames(self, addr: int, frames: Any, offset: int, count: int) -> int:
+        """Copy bytes of frames (`frames_of`) in; how many. Preconditions: they are in the array."""
+        done: int = _from_frames(self.native, addr, frames, offset, count, self._fault)
+        return done
+
+    def to_frames(self, addr: int, frames: Any, offset: int, count: int) -> tuple[int, int]:
+        """Copy bytes out to frames, made where there are none yet: (bytes, new frames).
+
+        `fault_addr` is 0 if it stopped because no frame was left.
+        """
+        done = _to_frames(self.native, addr, frames, offset, count, _filled, self._fault)
+        return done, _filled[0]
 
     def pin(self, addr: int, count: int, write: bool, pieces: int = 256) -> Pinned:
         """Host memory for I/O on another thread: of less than `count` bytes if a fault stops it."""
@@ -488,6 +507,11 @@ class AddressSpace:
         if error not in (0, -errno.EFAULT):
             check(error)
         return error != 0
+
+
+def frames_of(gpas: array[int]) -> Any:
+    """An array of u64 as the C side takes it, for `from_frames` and `to_frames`."""
+    return ffi.from_buffer("uint64_t[]", gpas)
 
 
 def read_frames(gpas: array[int], offset: int, count: int) -> bytes:
@@ -541,6 +565,7 @@ __all__ = [
     "Ram",
     "WindowRange",
     "Windows",
+    "frames_of",
     "read_frames",
     "runs",
     "write_frames",

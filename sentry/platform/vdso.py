@@ -51,6 +51,11 @@ class Vdso:
         """Readable when the host's clock was set; -1 if there is nothing to watch."""
         self.refresh()
 
+    def now_ns(self, clock: int) -> int:
+        """What programs read from the page now; negative if it is not there or too old."""
+        now: int = lib.clock_page_now(clock)
+        return now
+
     def refresh(self) -> None:
         """Read the host's clocks anew, if the page is in use."""
         lib.clock_page_refresh()

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arg", "Show", "StructOut", "UserIn", "UserOut", "check_flags", "cstr", "file", "flags", "in_",
-    "out", "path", "quote", "reader", "show_choice", "show_dirfd", "show_flags", "show_hex",
-    "show_id", "show_mode", "show_path", "show_s32", "show_s64", "show_string", "show_struct",
-    "show_u32", "show_unsigned", "signed", "struct_in", "struct_out", "unsigned",
+    "out", "out_addr", "path", "quote", "reader", "show_choice", "show_dirfd", "show_flags",
+    "show_hex", "show_id", "show_mode", "show_path", "show_s32", "show_s64", "show_string",
+    "show_struct", "show_u32", "show_unsigned", "signed", "struct_in", "struct_out", "unsigned",
 ]  # fmt: skip
 
 @dataclass(frozen=True)
@@ -191,6 +191,11 @@ class StructOut:
 def out() -> Arg:
     """A `UserOut`."""
     return Arg("UserOut(task, {raw})", show_hex, {"UserOut": UserOut}, is_out=True)
+
+
+def out_addr() -> Arg:
+    """The address of a result, as a number: for hot calls."""
+    return Arg("{raw}", show_hex, is_out=True)
 
 
 def in_() -> Arg:

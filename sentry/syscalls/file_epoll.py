@@ -18,9 +18,11 @@ from sentry.errors import EFAULT, EINTR, EINVAL
 from sentry.fs.epoll.file import EpollFile, check_exclusive, check_pollable
 from sentry.kernel.task_signals import temporary_mask
 from sentry.mm.layout import TASK_END
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import Result, syscall
 from sentry.syscalls.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
+from sentry.vfs.file import settle
+from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.queue import until
 
@@ -81,7 +83,7 @@ def sys_epoll_ctl(task: Task, epfd: UInt, op: Int, fd: UInt, event: Addr) -> Non
         raise EINVAL(f"operation {op}")
 
 
-async def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) -> int:
+def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) -> Result:
     """do_epoll_wait(): `where` is the address and the number of events."""
     addr, limit = where
     epoll = task.files.get(epfd)
@@ -91,9 +93,24 @@ async def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | 
         raise EFAULT(f"{addr:#x}")
     if not isinstance(epoll, EpollFile):
         raise EINVAL("not an epoll")
-    found: list[tuple[int, int]] = []
-    loop = task.kernel.loop
-    deadline = None if timeout_ns is None else loop.now_ns() + timeout_ns
+    found = epoll.ready_now(min(limit, FETCH_LIMIT))
+    if found:
+        return tell(task, addr, found)
+    return 0 if timeout_ns == 0 else eager(wait_asleep(task, epoll, where, timeout_ns))
+
+
+def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
+    """Write the events; how many."""
+    task.mm.write(addr, b"".join(EPOLL_EVENT.pack(*event) for event in found))
+    return len(found)
+
+
+async def wait_asleep(
+    task: Task, epoll: EpollFile, where: tuple[int, int], timeout_ns: int | None
+) -> int:
+    """Until something is ready. Raises: EINTR."""
+    addr, limit = where
+    deadline = None if timeout_ns is None else task.kernel.loop.now_ns() + timeout_ns
     with epoll.held():
         try:
             found = await until(
@@ -107,8 +124,15 @@ async def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | 
             return 0
         except Interrupted:
             raise EINTR("a signal") from None
-    task.mm.write(addr, b"".join(EPOLL_EVENT.pack(*event) for event in found))
-    return len(found)
+    return tell(task, addr, found)
+
+
+async def wait_masked(
+    task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None, mask: int
+) -> int:
+    """With other signals blocked meanwhile."""
+    with temporary_mask(task, mask):
+        return int(await settle(wait(task, epfd, where, timeout_ns)))
 
 
 def from_ms(timeout: int) -> int | None:
@@ -117,24 +141,26 @@ def from_ms(timeout: int) -> int | None:
 
 
 @syscall(232)
-async def sys_epoll_wait(task: Task, epfd: UInt, events: Addr, limit: Int, timeout: Int) -> int:
+def sys_epoll_wait(task: Task, epfd: UInt, events: Addr, limit: Int, timeout: Int) -> Result:
     """epoll_wait(2)."""
-    return await wait(task, epfd, (events, limit), from_ms(timeout))
+    return wait(task, epfd, (events, limit), from_ms(timeout))
 
 
 @syscall(281)
-async def sys_epoll_pwait(
+def sys_epoll_pwait(
     task: Task, epfd: UInt, events: Addr, limit: Int, timeout: Int, mask: Addr, size: Size
-) -> int:
+) -> Result:
     """epoll_pwait(2)."""
-    with temporary_mask(task, read_mask(task, mask, size) if mask else None):
-        return await wait(task, epfd, (events, limit), from_ms(timeout))
+    if not mask:
+        return wait(task, epfd, (events, limit), from_ms(timeout))
+    blocked = read_mask(task, mask, size)
+    return eager(wait_masked(task, epfd, (events, limit), from_ms(timeout), blocked))
 
 
 @syscall(441)
-async def sys_epoll_pwait2(
+def sys_epoll_pwait2(
     task: Task, epfd: UInt, events: Addr, limit: Int, timeout: Addr, mask: Addr, size: Size
-) -> int:
+) -> Result:
     """epoll_pwait2(2): the timeout is a struct timespec."""
     timeout_ns = None
     if timeout:
@@ -142,5 +168,7 @@ async def sys_epoll_pwait2(
         if seconds < 0 or not 0 <= ns < NS:
             raise EINVAL("timeout")
         timeout_ns = seconds * NS + ns
-    with temporary_mask(task, read_mask(task, mask, size) if mask else None):
-        return await wait(task, epfd, (events, limit), timeout_ns)
+    if not mask:
+        return wait(task, epfd, (events, limit), timeout_ns)
+    blocked = read_mask(task, mask, size)
+    return eager(wait_masked(task, epfd, (events, limit), timeout_ns, blocked))

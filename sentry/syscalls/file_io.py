@@ -8,9 +8,11 @@ from sentry.abi.fcntl import RWF_APPEND, RWF_ATOMIC, RWF_NOAPPEND, RWF_SUPPORTED
 from sentry.errors import EBADF, EFAULT, EINVAL, EOPNOTSUPP, ESPIPE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
+    Addr,
     Fd,
     File,
     Offset,
+    OutAddr,
     Readable,
     Size,
     UInt,
@@ -31,17 +33,17 @@ def check_area(offset: int, count: int) -> None:
 
 
 @syscall(0)
-def sys_read(task: Task, file: Readable, buf: UserOut, count: Size) -> Result:
+def sys_read(task: Task, file: Readable, buf: OutAddr, count: Size) -> Result:
     """read(2)."""
     check_count(count)
-    return file.read(task, buf.take(count))
+    return file.read(task, task.mm.buffer_out(buf, count))
 
 
 @syscall(1)
-def sys_write(task: Task, file: Writable, buf: UserIn, count: Size) -> Result:
+def sys_write(task: Task, file: Writable, buf: Addr, count: Size) -> Result:
     """write(2)."""
     check_count(count)
-    return file.write(task, buf.take(count))
+    return file.write(task, task.mm.buffer_in(buf, count))
 
 
 def check_count(count: int) -> None:
@@ -63,21 +65,23 @@ def positioned(task: Task, fd: int, offset: int, mode: str) -> FileDescription:
 
 
 @syscall(17)
-def sys_pread64(task: Task, fd: Fd, buf: UserOut, count: Size, offset: Offset) -> Result:
+def sys_pread64(task: Task, fd: Fd, buf: OutAddr, count: Size, offset: Offset) -> Result:
     """pread(2)."""
     file = positioned(task, fd, offset, "readable")
-    check_count(count)
-    check_area(offset, count)
-    return file.read_at(task, buf.take(count), offset)
+    if count >> 47 or offset >> 62:
+        check_count(count)
+        check_area(offset, count)
+    return file.read_at(task, task.mm.buffer_out(buf, count), offset)
 
 
 @syscall(18)
-def sys_pwrite64(task: Task, fd: Fd, buf: UserIn, count: Size, offset: Offset) -> Result:
+def sys_pwrite64(task: Task, fd: Fd, buf: Addr, count: Size, offset: Offset) -> Result:
     """pwrite(2)."""
     file = positioned(task, fd, offset, "writable")
-    check_count(count)
-    check_area(offset, count)
-    return file.write_at(task, buf.take(count), offset)
+    if count >> 47 or offset >> 62:
+        check_count(count)
+        check_area(offset, count)
+    return file.write_at(task, task.mm.buffer_in(buf, count), offset)
 
 
 @syscall(19)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import (
@@ -18,7 +19,6 @@ from sentry.abi.stat import (
     S_IFCHR,
     S_IFIFO,
     S_IFSOCK,
-    STAT,
     STATFS,
     STATX,
     STATX__RESERVED,
@@ -28,14 +28,16 @@ from sentry.abi.stat import (
     STATX_MNT_ID,
     STATX_MNT_ID_UNIQUE,
 )
+from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
 from sentry.errors import EACCES, EINVAL, EROFS
 from sentry.syscalls.args import UserOut as Out
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import Result, syscall
 from sentry.syscalls.types import (
     Addr,
     DirFd,
     Int,
+    OutAddr,
     Path,
     PathAddr,
     RawFile,
@@ -44,8 +46,10 @@ from sentry.syscalls.types import (
 )
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
-from sentry.vfs.interface import Attributes
-from sentry.vfs.walk import resolve
+from sentry.vfs.interface import Attributes, Inode
+from sentry.vfs.statbuf import pack_stat
+from sentry.vfs.walk import quick, resolve
+from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -53,7 +57,6 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 USTAT = struct.Struct("<i4xQ6s6s4x")
 """struct ustat: f_tfree, f_tinode, two names that nobody sets."""
-UNSIGNED = (1 << 64) - 1
 
 
 async def attributes_of(location: Location) -> Attributes:
@@ -62,54 +65,63 @@ async def attributes_of(location: Location) -> Attributes:
     return inode.stat_cached() or await inode.stat()
 
 
-def pack_stat(location: Location, a: Attributes) -> bytes:
-    """struct stat."""
-    return STAT.pack(
-        a.dev if a.dev is not None else location.dentry.inode.fs.dev, a.ino, a.nlink, a.mode,
-        a.uid, a.gid, 0, a.rdev, a.size, a.block_size, a.blocks,
-        a.atime_ns // NS & UNSIGNED, a.atime_ns % NS, a.mtime_ns // NS & UNSIGNED, a.mtime_ns % NS,
-        a.ctime_ns // NS & UNSIGNED, a.ctime_ns % NS, b"",
-    )  # fmt: skip
+def put_stat(task: Task, inode: Inode, buf: int) -> Result:
+    """Write struct stat, at once if the attributes are known."""
+    attributes = inode.stat_cached()
+    if attributes is None:
+        return eager(_ask_and_put(task, inode, buf))
+    task.mm.write(buf, pack_stat(inode, attributes))
+    return None
 
 
-async def stat_fd(task: Task, fd: int, buf: Out) -> None:
-    """fstat(2) of any descriptor."""
-    file = task.files.get_raw(fd)
-    buf.put(pack_stat(file.location, await file.stat()))
+async def _ask_and_put(task: Task, inode: Inode, buf: int) -> None:
+    task.mm.write(buf, pack_stat(inode, await inode.stat()))
+
+
+async def _walk_and_put(task: Task, walk: Awaitable[Location], buf: int) -> None:
+    location = await walk
+    task.mm.write(buf, pack_stat(location.dentry.inode, await attributes_of(location)))
+
+
+def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> Result:
+    """stat(2) of a path that is not empty, or must not be."""
+    location = quick(task, dirfd, path)
+    if location is not None:
+        return put_stat(task, location.dentry.inode, buf)
+    follow = not flags & AT_SYMLINK_NOFOLLOW
+    walk = resolve(task, dirfd, path, follow=follow, empty_ok=bool(flags & AT_EMPTY_PATH))
+    return eager(_walk_and_put(task, walk, buf))
 
 
 @syscall(4)
-async def sys_stat(task: Task, path: Path, buf: UserOut) -> None:
+def sys_stat(task: Task, path: Path, buf: OutAddr) -> Result:
     """stat(2)."""
-    location = await resolve(task, AT_FDCWD, path)
-    buf.put(pack_stat(location, await attributes_of(location)))
+    return stat_path(task, AT_FDCWD, path, buf, 0)
 
 
 @syscall(6)
-async def sys_lstat(task: Task, path: Path, buf: UserOut) -> None:
+def sys_lstat(task: Task, path: Path, buf: OutAddr) -> Result:
     """lstat(2)."""
-    location = await resolve(task, AT_FDCWD, path, follow=False)
-    buf.put(pack_stat(location, await attributes_of(location)))
+    return stat_path(task, AT_FDCWD, path, buf, AT_SYMLINK_NOFOLLOW)
 
 
 @syscall(5)
-async def sys_fstat(task: Task, file: RawFile, buf: UserOut) -> None:
+def sys_fstat(task: Task, file: RawFile, buf: OutAddr) -> Result:
     """fstat(2)."""
-    buf.put(pack_stat(file.location, await file.stat()))
+    return put_stat(task, file.location.dentry.inode, buf)
 
 
 @syscall(262)
-async def sys_newfstatat(
-    task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, flags: UInt
-) -> None:
+def sys_newfstatat(
+    task: Task, dirfd: DirFd, path: PathAddr, buf: OutAddr, flags: UInt
+) -> Result:
     """fstatat(2). AT_EMPTY_PATH allows a null path, too, since Linux 6.11."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE):
         raise EINVAL(f"flags {flags:#x}")
-    if flags & AT_EMPTY_PATH and (not path or not task.mm.read_path(path)) and dirfd >= 0:
-        await stat_fd(task, dirfd, buf)
-        return
-    location = await at_path(task, dirfd, path, flags)
-    buf.put(pack_stat(location, await attributes_of(location)))
+    name = task.mm.read_path(path) if path or not flags & AT_EMPTY_PATH else b""
+    if not name and flags & AT_EMPTY_PATH and dirfd >= 0:
+        return put_stat(task, task.files.get_raw(dirfd).location.dentry.inode, buf)
+    return stat_path(task, dirfd, name, buf, flags)
 
 
 async def at_path(task: Task, dirfd: int, path: int, flags: int) -> Location:
@@ -194,7 +206,7 @@ async def sys_fstatfs(task: Task, file: RawFile, buf: UserOut) -> None:
 # --- access
 
 
-async def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> None:
+def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> Result:
     """do_faccessat()."""
     if mode & ~7:
         raise EINVAL(f"mode {mode:o}")
@@ -203,9 +215,20 @@ async def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> No
     creds = task.creds if flags & AT_EACCESS else task.creds.for_access()
     empty_ok = bool(flags & AT_EMPTY_PATH)
     name = task.mm.read_path(path) if path or not empty_ok else b""
-    location = await resolve(
-        task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok, creds=creds
-    )
+    location = quick(task, dirfd, name)
+    if location is not None:
+        return check_place(creds, location, mode)
+    follow = not flags & AT_SYMLINK_NOFOLLOW
+    walk = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
+    return eager(_walk_and_check(creds, walk, mode))
+
+
+async def _walk_and_check(creds: Credentials, walk: Awaitable[Location], mode: int) -> None:
+    check_place(creds, await walk, mode)
+
+
+def check_place(creds: Credentials, location: Location, mode: int) -> None:
+    """What access(2) asks of a place. Raises: EACCES, EROFS."""
     inode = location.dentry.inode
     if mode & MAY_EXEC and inode.is_regular and location.mount.flags & MS_NOEXEC:
         raise EACCES("a noexec mount")
@@ -218,23 +241,23 @@ async def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> No
 
 
 @syscall(21)
-async def sys_access(task: Task, path: PathAddr, mode: Int) -> None:
+def sys_access(task: Task, path: PathAddr, mode: Int) -> Result:
     """access(2)."""
-    await access(task, AT_FDCWD, path, mode, 0)
+    return access(task, AT_FDCWD, path, mode, 0)
 
 
 @syscall(269)
-async def sys_faccessat(task: Task, dirfd: DirFd, path: PathAddr, mode: Int) -> None:
+def sys_faccessat(task: Task, dirfd: DirFd, path: PathAddr, mode: Int) -> Result:
     """faccessat(2): the system call has no flags."""
-    await access(task, dirfd, path, mode, 0)
+    return access(task, dirfd, path, mode, 0)
 
 
 @syscall(439)
-async def sys_faccessat2(
+def sys_faccessat2(
     task: Task, dirfd: DirFd, path: PathAddr, mode: Int, flags: Int
-) -> None:
+) -> Result:
     """faccessat2(2)."""
-    await access(task, dirfd, path, mode, flags)
+    return access(task, dirfd, path, mode, flags)
 
 
 # --- file systems by device and by number

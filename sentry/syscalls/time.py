@@ -47,6 +47,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
     Addr,
     Int,
+    OutAddr,
     TimespecIn,
     TimespecOut,
     TimevalInOrNull,
@@ -92,10 +93,14 @@ def renew_vdso(task: Task) -> None:
 
 
 @syscall(228)
-def sys_clock_gettime(task: Task, clock: Clock, result: TimespecOut) -> None:
+def sys_clock_gettime(task: Task, clock: Clock, result: OutAddr) -> None:
     """clock_gettime(2): where the vDSO did not answer."""
-    renew_vdso(task)
-    result.put(*divmod(clocks.now_ns(task, clock), NS))
+    vdso = getattr(task.kernel.platform, "vdso", None)
+    now_ns = vdso.now_ns(clock) if vdso is not None else -1
+    if now_ns < 0:
+        renew_vdso(task)
+        now_ns = clocks.now_ns(task, clock)
+    task.mm.write(result, TIMESPEC.pack(*divmod(now_ns, NS)))
 
 
 @syscall(229)

@@ -71,6 +71,8 @@ PathAddr = Annotated[int, args.unsigned(64, args.show_path)]
 """The address of a path name that the handler reads itself, after other checks."""
 UserOut = Annotated[_UserOut, args.out()]
 UserIn = Annotated[_UserIn, args.in_()]
+OutAddr = Annotated[int, args.out_addr()]
+"""`UserOut` as a number, for calls where the object would show in a benchmark."""
 
 TimespecIn = Annotated[Timespec, args.struct_in(TIMESPEC)]
 TimespecInOrNull = Annotated[Timespec | None, args.struct_in(TIMESPEC, null=True)]

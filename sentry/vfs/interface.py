@@ -181,6 +181,7 @@ class Inode:
         "locks",
         "mode",
         "open_count",
+        "packed",
         "rdev",
         "read_count",
         "uid",
@@ -196,6 +197,8 @@ class Inode:
         self.rdev = 0
         self.lock = Lock()
         """Linux's i_rwsem: held around changes of a directory, sleeping appends, truncations."""
+        self.packed: tuple[Attributes, bytes] | None = None
+        """struct stat of these attributes: sentry.vfs.statbuf."""
         self.locks: FileLocks | None = None
         """fcntl and flock locks, made when first needed."""
         self.watches: Watches | None = None

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
 PIECE: Final = 1 << 20
-ZEROS: Final = bytes(PIECE)
 
 
 class MemoryDevice(FileDescription):
@@ -78,7 +77,7 @@ class ZeroDevice(MemoryDevice):
         """Zeros."""
         done = 0
         while dest.count:
-            done += dest.put(ZEROS[: min(dest.count, PIECE)])
+            done += dest.zero(min(dest.count, PIECE))
         return done
 
 

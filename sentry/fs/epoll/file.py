@@ -178,7 +178,16 @@ class EpollFile(FileDescription):
 
     def fetch(self, limit: int) -> list[tuple[int, int]]:
         """(events, data) of up to `limit` ready items. Raises: EAGAIN when there are none."""
+        found = self.ready_now(limit)
+        if not found:
+            raise EAGAIN("nothing is ready")
+        return found
+
+    def ready_now(self, limit: int) -> list[tuple[int, int]]:
+        """(events, data) of up to `limit` ready items."""
         found: list[tuple[int, int]] = []
+        if not self._ready:
+            return found
         again: list[Item] = []
         for item in list(self._ready):
             if len(found) == limit:
@@ -194,8 +203,6 @@ class EpollFile(FileDescription):
                 again.append(item)
         for item in again:
             self._ready[item] = None
-        if not found:
-            raise EAGAIN("nothing is ready")
         return found
 
     def poll(self) -> int:

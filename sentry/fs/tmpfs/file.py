@@ -15,6 +15,7 @@ from sentry.abi.fcntl import (
 )
 from sentry.errors import ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM
 from sentry.fs.tmpfs.inode import TmpInode, check_size
+from sentry.mm.buffers import UserDest, UserSource
 from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.interface import Owner
@@ -125,8 +126,9 @@ class TmpOpenFile(RegularFile):
         data = self.location.dentry.inode.data  # type: ignore[attr-defined]
         if data is None:
             return 0
-        if dest.count <= PIECE:
-            return dest.put(data.read(offset, dest.count))
+        if isinstance(dest, UserDest):
+            got: int = data.read_to(dest, offset)
+            return got
         done = 0
         while dest.count and (piece := data.read(offset + done, min(dest.count, PIECE))):
             done += dest.put(piece)
@@ -142,12 +144,16 @@ class TmpOpenFile(RegularFile):
         done = 0
         try:
             while done < count:
-                piece = source.get(inode.room(offset + done, min(count - done, PIECE)))
-                wrote = data.write(offset + done, piece)
-                inode.settle()
+                some = inode.room(offset + done, min(count - done, PIECE))
+                if isinstance(source, UserSource):
+                    wrote = data.write_from(source, offset + done, some)
+                else:
+                    wrote = data.write(offset + done, source.get(some))
                 done += wrote
-                if wrote < len(piece):
+                if wrote < some:
                     break
+                if done < count:
+                    inode.settle()
         except (ENOSPC, ENOMEM) as error:
             if not done:
                 raise ENOSPC(str(error)) from error

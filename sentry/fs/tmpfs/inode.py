@@ -20,7 +20,7 @@ XATTR_TOTAL: Final = 64 << 10
 class TmpInode(Inode):
     """A file in memory: attributes, times, extended attributes."""
 
-    __slots__ = ("atime_ns", "btime_ns", "ctime_ns", "mtime_ns", "nlink", "xattrs")
+    __slots__ = ("atime_ns", "btime_ns", "ctime_ns", "known", "mtime_ns", "nlink", "xattrs")
 
     fs: TmpFs
 
@@ -28,6 +28,8 @@ class TmpInode(Inode):
         super().__init__(fs, fs.new_ino(), mode, owner)
         self.nlink = 1
         self.xattrs: dict[bytes, bytes] | None = None
+        self.known: Attributes | None = None
+        """The attributes as they were last asked for."""
         self.atime_ns = self.mtime_ns = self.ctime_ns = self.btime_ns = fs.now_ns()
         fs.inodes += 1
         fs.budget.inodes += 1
@@ -48,10 +50,14 @@ class TmpInode(Inode):
     def stat_cached(self) -> Attributes:
         """Everything is in memory."""
         size, blocks = self.size_of()
-        return Attributes(
+        now = (
             self.ino, self.mode, self.nlink, self.uid, self.gid, self.rdev, size, blocks, 4096,
-            self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns,
+            self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns, None,
         )  # fmt: skip
+        known = self.known
+        if known is None or known != now:
+            known = self.known = Attributes._make(now)
+        return known
 
     async def setattr(self, changes: Changes) -> None:
         """Take the changes."""

@@ -121,6 +121,24 @@ void clock_page_refresh(void)
     page->sequence++;
 }
 
+/* What a program would read now from the page, so that calls and reads agree; -1: ask the host. */
+int64_t clock_page_now(int clock)
+{
+    const volatile struct clock_page *page = clk.page;
+    uint64_t tsc = tsc_now(), base;
+    if (!page || tsc >= page->horizon_tsc || tsc < page->base_tsc)
+        return -1;
+    if (clock == CLOCK_MONOTONIC)
+        base = page->monotonic;
+    else if (clock == CLOCK_REALTIME)
+        base = page->realtime;
+    else if (clock == CLOCK_BOOTTIME)
+        base = page->boottime;
+    else
+        return -1;
+    return (int64_t)along(base, page->base_tsc, page->mult, tsc);
+}
+
 /* Put the image into a frame and a clock page behind it; the first frame, or 0. `usable`: the TSC
  * runs at one rate on all CPUs, else the page says nothing for ever. */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable)

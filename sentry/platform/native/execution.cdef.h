@@ -49,6 +49,7 @@ void ctx_destroy(struct ctx *c);
 
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
 void clock_page_refresh(void);
+int64_t clock_page_now(int clock);
 int clock_page_step_fd(void);
 void clock_page_stepped(void);
 void clock_page_close(void);

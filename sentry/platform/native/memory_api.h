@@ -84,6 +84,10 @@ int user_futex_op(struct aspace *as, uint64_t va, int op, uint32_t operand, uint
                   struct fault *fault);
 
 /* ---- bytes of frames, for files in RAM: the bytes not done ---- */
+int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t offset,
+                         uint64_t n, struct fault *fault);
+int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
+                       uint64_t *filled, struct fault *fault);
 uint64_t frames_read(const uint64_t *gpas, uint64_t offset, void *to, uint64_t n);
 uint64_t frames_write(const uint64_t *gpas, uint64_t offset, const void *from, uint64_t n);
 uint64_t frames_zero(const uint64_t *gpas, uint64_t offset, uint64_t n);

@@ -466,3 +466,66 @@ uint64_t frames_zero(const uint64_t *gpas, uint64_t offset, uint64_t n)
 {
     return frames_access(gpas, offset, NULL, n, ZERO_FRAMES);
 }
+
+/* ---- between frames and user memory: read and write of files in RAM ---------------------------- */
+
+/* Bytes of frames into user memory; a zero is a page of zeros. */
+int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t offset,
+                         uint64_t n, struct fault *fault)
+{
+    uint64_t done = 0, some;
+    while (done < n) {
+        uint8_t *at = piece(as, va + done, n - done, 1, &some, fault);
+        uint64_t gpa = gpas[(offset + done) >> FRAME_SHIFT];
+        uint64_t inside = (offset + done) & (FRAME_SIZE - 1);
+        if (!at)
+            break;
+        if (some > FRAME_SIZE - inside)
+            some = FRAME_SIZE - inside;
+        uint64_t left = gpa >= ram.span ? some
+                        : gpa           ? guarded_copy(at, ram.base + gpa + inside, some)
+                                        : guarded_zero(at, some);
+        done += some - left;
+        if (left) {
+            set_fault(fault, va + done, 1, 1);
+            break;
+        }
+    }
+    return (int64_t)done;
+}
+
+/* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 if there
+ * was none left. */
+int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
+                       uint64_t *filled, struct fault *fault)
+{
+    uint64_t done = 0, some;
+    *filled = 0;
+    while (done < n) {
+        uint8_t *at = piece(as, va + done, n - done, 0, &some, fault);
+        uint64_t *gpa = gpas + ((offset + done) >> FRAME_SHIFT);
+        uint64_t inside = (offset + done) & (FRAME_SIZE - 1);
+        if (!at)
+            break;
+        if (!*gpa) {
+            *gpa = data_alloc();
+            if (!*gpa) {
+                set_fault(fault, 0, 0, 1);
+                break;
+            }
+            ++*filled;
+        }
+        if (some > FRAME_SIZE - inside)
+            some = FRAME_SIZE - inside;
+        if (*gpa < ram.span && references[frame_index(*gpa)] > 1)
+            ram_counters.code_changes++; /* somebody has it mapped */
+        uint64_t left =
+            *gpa >= ram.span ? some : guarded_copy(ram.base + *gpa + inside, at, some);
+        done += some - left;
+        if (left) {
+            set_fault(fault, va + done, 0, 1);
+            break;
+        }
+    }
+    return (int64_t)done;
+}

@@ -287,6 +287,7 @@ int events_watch(int fd, uint32_t events);
 /* ---- clock_page.c: the vDSO's page ---- */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
 void clock_page_refresh(void);
+int64_t clock_page_now(int clock);
 int clock_page_step_fd(void);
 void clock_page_stepped(void);
 void clock_page_close(void);
