@@ -18,10 +18,10 @@ from sentry.errors import EFAULT, EINTR, EINVAL
 from sentry.fs.epoll.file import EpollFile, check_exclusive, check_pollable
 from sentry.kernel.task_signals import temporary_mask
 from sentry.mm.layout import TASK_END
-from sentry.syscalls.registry import Result, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
-from sentry.vfs.file import settle
+from sentry.vfs.file import Result, settle
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.queue import until
@@ -132,7 +132,7 @@ async def wait_masked(
 ) -> int:
     """With other signals blocked meanwhile."""
     with temporary_mask(task, mask):
-        return int(await settle(wait(task, epfd, where, timeout_ns)))
+        return await settle(wait(task, epfd, where, timeout_ns))
 
 
 def from_ms(timeout: int) -> int | None:

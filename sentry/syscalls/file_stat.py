@@ -217,7 +217,8 @@ def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> Result:
     name = task.mm.read_path(path) if path or not empty_ok else b""
     location = quick(task, dirfd, name)
     if location is not None:
-        return check_place(creds, location, mode)
+        check_place(creds, location, mode)
+        return None
     follow = not flags & AT_SYMLINK_NOFOLLOW
     walk = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
     return eager(_walk_and_check(creds, walk, mode))

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def eager(coro: Coroutine[Any, Any, Any]) -> Any:
+def eager(coro: Coroutine[Any, Any, T]) -> T | Coroutine[Any, Any, T]:
     """What the coroutine returns, or a coroutine for the rest of it. Raises what it raises."""
     try:
         request = coro.send(None)
     except StopIteration as end:
-        return end.value
+        value: T = end.value
+        return value
     return _go_on(coro, request)
 
 

@@ -55,8 +55,9 @@ class TmpInode(Inode):
             self.atime_ns, self.mtime_ns, self.ctime_ns, self.btime_ns, None,
         )  # fmt: skip
         known = self.known
-        if known is None or known != now:
-            known = self.known = Attributes._make(now)
+        if known is not None and known.__eq__(now):  # `==` would make mypy think it is `now`
+            return known
+        self.known = known = Attributes._make(now)
         return known
 
     async def setattr(self, changes: Changes) -> None:
