@@ -88,6 +88,7 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
     if config.gofer_fd >= 0:
         session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
         session.negotiate()
+        kernel.services["gofer"] = session
     exports = Exports(kernel, session)
     root = make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)

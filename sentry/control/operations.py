@@ -10,7 +10,8 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo, Stats
+from sentry.control.profile import Profiler
+from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.generated.memory import memory_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
+MAX_PROFILE_NS = 3600 * 10**9
 COMMAND_SIZE = 512
 """Bytes of a command line that `ps` shows."""
 
@@ -40,6 +42,7 @@ class Operations:
         self._gone = Usage()
         """Of processes of exec that have ended, for they have no parent."""
         self._start: Callable[[], None] | None = None
+        self._profiler: Profiler | None = None
 
     def await_start(self, start: Callable[[], None]) -> None:
         """The first process is there and does not run before `control_start`."""
@@ -165,6 +168,21 @@ class Operations:
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is."""
         return counts(self._kernel)
+
+    def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
+        """Measure for so long. Raises: EBUSY if somebody does already, EINVAL."""
+        if self._profiler is not None:
+            raise EBUSY("it is being profiled already")
+        if not 0 < time_ns <= MAX_PROFILE_NS:
+            raise EINVAL(f"a profile of {time_ns} ns")
+        self._profiler = Profiler(self._kernel)
+
+        def finish() -> None:
+            profiler, self._profiler = self._profiler, None
+            if profiler is not None:
+                done(profiler.stop())
+
+        self._kernel.loop.call_at(time.monotonic_ns() + time_ns, finish)
 
     def control_status(self) -> str:
         """OCI's words."""

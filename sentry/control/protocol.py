@@ -44,8 +44,8 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
-    "signal" (for the process of this connection's "exec"), "update" (limits), or "resize" (the
-    host's terminal has a new size).
+    "signal" (for the process of this connection's "exec"), "update" (limits), "profile", or
+    "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -57,6 +57,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """kill: which process, as the container numbers them."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
+    time_ns: int = 0
+    """profile: how long."""
     memory_limit: int | None = None
     """update: bytes; more than it was started with counts as that."""
     all: bool = False
@@ -99,6 +101,37 @@ class Stats(msgspec.Struct, frozen=True):
     """0: not limited."""
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """What one kind of work took."""
+
+    count: int
+    total_ns: int
+    longest_ns: int
+    """The longest piece without a sleep or another task in between."""
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Where the time went while somebody looked."""
+
+    elapsed_ns: int
+    guest_ns: int
+    """CPU time of the programs; several run at a time."""
+    waited_ns: int
+    """The kernel thread had nothing to do: programs ran, or slept."""
+    other_ns: int
+    """The kernel thread's work outside of handlers: dispatch, timers, descriptors."""
+    exit_ns: int
+    """What one exit costs on this machine, as the probe found."""
+    turns: int
+    """Of the kernel thread's loop."""
+    calls: dict[str, Cost]
+    """Handlers, by system call; what the entry code answers is not seen."""
+    faults: Cost
+    gofer: Cost
+    """Requests, and how long the kernel thread waited for replies (within the calls' times)."""
+    counters: dict[str, int]
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -109,6 +142,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """exec: the process, as the container numbers it."""
     stats: Stats | None = None
     counts: dict[str, int] = {}
+    profile: Profile | None = None
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -17,6 +17,7 @@ from sentry.control.protocol import (
     ExecProcess,
     LineBuffer,
     ProcessInfo,
+    Profile,
     Reply,
     Request,
     Stats,
@@ -82,6 +83,9 @@ class Controlled(Protocol):
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is, by name."""
         ...
+
+    def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
+        """Measure for so long, then `done`."""
 
     def control_status(self) -> str:
         """ "created", "running", "paused" or "stopped"."""
@@ -243,6 +247,11 @@ class ControlServer:
                     return Reply(processes=self.kernel.control_processes())
                 case "stats":
                     return Reply(stats=self.kernel.control_stats())
+                case "profile":
+                    self.kernel.control_profile(
+                        request.time_ns, lambda found: client.send(Reply(profile=found))
+                    )
+                    return None
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
                 case "state":

@@ -29,6 +29,14 @@ class Log(Protocol):
     def bug(self, what: object, error: BaseException) -> None: ...
 
 
+class Meter(Protocol):
+    """What a profile counts one kind of work with."""
+
+    count: int
+
+    def add(self, ns: int) -> None: ...
+
+
 class Counters:
     """What happened so far, for the profile and for leak checks."""
 
@@ -95,6 +103,8 @@ class Kernel:
         """Observers that every new task gets (strace)."""
         self.services: dict[str, Any] = {}
         """Singletons of upper rooms by name (file systems, namespaces of sockets, SysV objects)."""
+        self.fault_meter: Meter | None = None
+        """Who measures page faults (sentry.control.profile)."""
         self.paused = False
         """No task runs: see sentry/kernel/pause.py."""
         self.held: set[Task] = set()

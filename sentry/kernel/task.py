@@ -9,10 +9,9 @@ task_signals.py, entered when `work` is set.
 
 from __future__ import annotations
 
-import inspect
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENOSYS, Errno
@@ -201,7 +200,13 @@ class Task(Charged):
             elif kind == ExitKind.FAULT:
                 self.kernel.counters.faults += 1
                 self.faults += 1
-                self._fault(ctx)
+                if (meter := self.kernel.fault_meter) is None:
+                    self._fault(ctx)
+                else:
+                    began_ns = time.monotonic_ns()
+                    self._fault(ctx)
+                    meter.count += 1
+                    meter.add(time.monotonic_ns() - began_ns)
             elif kind == ExitKind.INTERRUPTED:
                 self.finish()
             else:
@@ -270,7 +275,7 @@ class Task(Charged):
         call = self.kernel.calls[number & 0xFFFFFFFF]
         assert call is not None
         result = call(self, rdi, rsi, rdx, r10, r8, r9)
-        return await result if inspect.iscoroutine(result) else result
+        return await result if isinstance(result, Coroutine) else result
 
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""

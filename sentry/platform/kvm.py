@@ -39,6 +39,7 @@ _CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
 """PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
 _CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
 
+_COUNTED = ("mailbox", "exits", "doorbell", "inline", "kicks", "switches", "sleeps")
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
 
 
@@ -277,6 +278,10 @@ class KvmPlatform:
         for context in stopped:
             context.stopped()
         return exited
+
+    def events_so_far(self) -> dict[str, int]:
+        """What happened between programs and kernel thread, for the profile."""
+        return {name: int(getattr(lib.pool, f"stat_{name}")) for name in _COUNTED}
 
     def watch(self, fd: int, events: int) -> None:
         """Report these EPOLL* events of a host descriptor, level-triggered; 0 ends that."""

@@ -15,6 +15,7 @@ import array
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import Protocol, TypeVar
 
 from gofer.p9.codec import Message
@@ -53,6 +54,10 @@ class Session:
         self.msize = MSIZE_MIN
         self.version = b""
         self._requests = Requests()
+        self.sent = 0
+        """Requests so far."""
+        self.waited_ns = 0
+        """How long callers waited in place for replies."""
         self._sleepers = 0
         self._receiving = False
         self._clunks: list[int] = []
@@ -135,6 +140,7 @@ class Session:
             while requests.full:
                 self._receive(0)
         pending, data = requests.submit(request)
+        self.sent += 1
         view = memoryview(data)
         while view:
             try:
@@ -173,8 +179,10 @@ class Session:
 
         When the waiter is killed, the request goes on; `undo` takes back what it did.
         """
+        began_ns = monotonic_ns()
         while not pending.done and (self._receive(0) or self.loop is None):
             pass
+        self.waited_ns += monotonic_ns() - began_ns
         if not pending.done:
             await self._sleep(pending, mode, undo)
         return pending.result()

@@ -1,0 +1,157 @@
+"""Where the time of a running sandbox goes: `runsc debug --profile`.
+
+A `Profiler` puts itself between the loop and the machine, and between the dispatch and the
+handlers, for as long as it is asked to; without one nothing is measured and nothing costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.control.protocol import Cost, Profile
+from sentry.syscalls.registry import NUMBERS
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+
+FLUSHES: Final = ("flush_calls", "flushed_frames", "flush_alls")
+
+
+class Meter:
+    """Calls of one kind."""
+
+    __slots__ = ("count", "longest_ns", "total_ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_ns = 0
+        self.longest_ns = 0
+
+    def add(self, ns: int) -> None:
+        """One piece of work."""
+        self.total_ns += ns
+        self.longest_ns = max(self.longest_ns, ns)
+
+    def cost(self) -> Cost:
+        """As the command line gets it."""
+        return Cost(self.count, self.total_ns, self.longest_ns)
+
+
+class TimedCoroutine(Coroutine[Any, Any, Any]):
+    """The rest of a call that sleeps: what runs between its sleeps counts, the sleeps do not."""
+
+    __slots__ = ("_coro", "_meter")
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], meter: Meter) -> None:
+        self._coro = coro
+        self._meter = meter
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        began = perf_counter_ns()
+        try:
+            return self._coro.send(value)
+        finally:
+            self._meter.add(perf_counter_ns() - began)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an exception."""
+        began = perf_counter_ns()
+        try:
+            return self._coro.throw(*error)
+        finally:
+            self._meter.add(perf_counter_ns() - began)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return (yield from self._coro.__await__())
+
+    def close(self) -> None:
+        """Never mind."""
+        self._coro.close()
+
+
+def timed(
+    calls: list[Callable[..., Any] | None], number: int, meter: Meter
+) -> Callable[..., Any]:
+    """Handler `number`, measured. It is looked up each time: the first call replaces it."""
+
+    def run(*arguments: Any) -> Any:
+        call = calls[number]
+        assert call is not None
+        began = perf_counter_ns()
+        try:
+            result = call(*arguments)
+        finally:
+            meter.count += 1
+            meter.add(perf_counter_ns() - began)
+        return TimedCoroutine(result, meter) if isinstance(result, Coroutine) else result
+
+    return run
+
+
+class Profiler:
+    """Measures from its making until `stop`. One at a time."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._machine: Any = kernel.platform
+        self._plain = kernel.calls
+        self._waited = Meter()
+        self._faults = Meter()
+        self._began = perf_counter_ns()
+        self._before = self._counters()
+        self._calls = {n: Meter() for n, call in enumerate(self._plain) if call is not None}
+        kernel.calls = [
+            timed(self._plain, number, self._calls[number]) if call is not None else None
+            for number, call in enumerate(self._plain)
+        ]
+        kernel.fault_meter = self._faults
+        wait = self._machine.wait
+
+        def timed_wait(deadline_ns: int | None) -> Sequence[Any]:
+            began = perf_counter_ns()
+            exited: Sequence[Any] = wait(deadline_ns)
+            self._waited.add(perf_counter_ns() - began)
+            self._waited.count += 1
+            return exited
+
+        vars(self._machine)["wait"] = timed_wait
+
+    def stop(self) -> Profile:
+        """Measure no more; what came of it."""
+        kernel = self._kernel
+        del vars(self._machine)["wait"]  # the class has the plain one
+        kernel.calls = self._plain
+        kernel.fault_meter = None
+        elapsed_ns = perf_counter_ns() - self._began
+        now = self._counters()
+        change = {name: value - self._before.get(name, 0) for name, value in now.items()}
+        calls = {NUMBERS[number]: m.cost() for number, m in self._calls.items() if m.count}
+        busy_ns = sum(cost.total_ns for cost in calls.values()) + self._faults.total_ns
+        return Profile(
+            elapsed_ns=elapsed_ns,
+            guest_ns=change.pop("guest_ns"),
+            waited_ns=self._waited.total_ns,
+            other_ns=max(0, elapsed_ns - self._waited.total_ns - busy_ns),
+            exit_ns=int(getattr(getattr(self._machine, "quirks", None), "exit_ns", 0)),
+            turns=self._waited.count,
+            calls=calls,
+            faults=self._faults.cost(),
+            gofer=Cost(change.pop("gofer_requests"), change.pop("gofer_ns"), 0),
+            counters=change,
+        )
+
+    def _counters(self) -> dict[str, int]:
+        kernel = self._kernel
+        tasks = kernel.pids.tasks.values()
+        found = {"guest_ns": sum(t.ctx.cpu_time_ns() for t in tasks if not t.dead)}
+        found["guest_ns"] += sum(g.dead_usage.user_ns for g in kernel.pids.groups.values())
+        session = kernel.services.get("gofer")
+        found["gofer_requests"] = session.sent if session is not None else 0
+        found["gofer_ns"] = session.waited_ns if session is not None else 0
+        ram = kernel.platform.ram.counters()
+        found.update({name: getattr(ram, name) for name in FLUSHES})
+        found.update(getattr(self._machine, "events_so_far", dict)())
+        return found

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runsc.commands.debug import lines
+from sentry.abi import unistd as nr
+from sentry.control.profile import Profiler
+from sentry.platform.memory import Counters
+from sentry.wait.fiber import Fiber, park, this_fiber
+
+
+class Machine:
+    """Has nothing to wait for."""
+
+    def __init__(self) -> None:
+        self.ram = SimpleNamespace(counters=lambda: Counters(*[0] * len(Counters._fields)))
+
+    def wait(self, deadline_ns: int | None) -> list[Any]:
+        return []
+
+
+def ready(fiber: Fiber) -> None:
+    """Nothing: the test runs it."""
+
+
+@pytest.fixture
+def kernel() -> Any:
+    async def sleeper(task: Any, *_: int) -> int:
+        await this_fiber()
+        await park()
+        return 7
+
+    calls: list[Any] = [None] * 512
+    calls[nr.getppid] = lambda task, *_: 5
+    calls[nr.pause] = sleeper
+    return SimpleNamespace(
+        platform=Machine(), calls=calls, services={}, fault_meter=None,
+        pids=SimpleNamespace(tasks={}, groups={}),
+    )  # fmt: skip
+
+
+def test_calls_are_counted_by_name_while_it_measures(kernel: Any) -> None:
+    plain = kernel.calls
+    profiler = Profiler(kernel)
+
+    assert [kernel.calls[nr.getppid](None, *[0] * 6) for _ in range(3)] == [5, 5, 5]
+    kernel.platform.wait(None)
+    found = profiler.stop()
+
+    assert {name: cost.count for name, cost in found.calls.items()} == {"getppid": 3}
+    assert found.turns == 1
+    assert found.elapsed_ns >= found.calls["getppid"].total_ns > 0
+    assert kernel.calls is plain
+    assert kernel.fault_meter is None
+    assert "wait" not in vars(kernel.platform)
+
+
+def test_a_call_that_sleeps_counts_once_and_gives_its_result(kernel: Any) -> None:
+    profiler = Profiler(kernel)
+    ended: list[Any] = []
+    clock: Any = SimpleNamespace(ready=ready)
+    fiber = Fiber(kernel.calls[nr.pause](None), clock, "test", lambda *end: ended.append(end))
+
+    fiber.run()
+    fiber.wake()
+    fiber.run()
+
+    assert ended == [(7, None)]
+    assert profiler.stop().calls["pause"].count == 1
+
+
+def test_the_report_names_what_was_called(kernel: Any) -> None:
+    profiler = Profiler(kernel)
+    kernel.calls[nr.getppid](None)
+
+    report = lines(profiler.stop())
+
+    assert any(line.startswith("getppid") for line in report)
