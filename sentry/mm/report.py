@@ -133,34 +133,31 @@ class Report(UserMemory):
         anonymous = sum(r.anonymous for _, r, _ in parts) * 4
         locked = sum(r.total for _, r, v in parts if v.flags & VmFlag.LOCKED) * 4
         pss = own + (rss - own) // 2
-        rows: list[tuple[str, int]] = []
-        if size:
-            rows += [("Size", size), ("KernelPageSize", 4), ("MMUPageSize", 4)]
-        rows += [
-            ("Rss", rss),
-            ("Pss", pss),
-            ("Pss_Dirty", anonymous),
-            ("Shared_Clean", rss - own),
-            ("Shared_Dirty", 0),
-            ("Private_Clean", max(own - anonymous, 0)),
-            ("Private_Dirty", min(own, anonymous)),
-            ("Referenced", rss),
-            ("Anonymous", anonymous),
-            ("KSM", 0),
-            ("LazyFree", 0),
-            ("AnonHugePages", 0),
-            ("ShmemPmdMapped", 0),
-            ("FilePmdMapped", 0),
-            ("Shared_Hugetlb", 0),
-            ("Private_Hugetlb", 0),
-            ("Swap", 0),
-            ("SwapPss", 0),
-            ("Locked", locked),
-        ]
-        text = "".join(f"{name + ':':<16}{kib:>8} kB\n" for name, kib in rows)
-        return text.encode() + (b"THPeligible:           0\n" if size else b"")
+        clean, dirty = max(own - anonymous, 0), min(own, anonymous)
+        text = _DETAILS % (rss, pss, anonymous, rss - own, clean, dirty, rss, anonymous, locked)
+        return (_SIZES % size + text + _ELIGIBLE if size else text).encode()
 
 
+def _row(name: str, value: str = "%8d") -> str:
+    return f"{name + ':':<16}{value} kB\n"
+
+
+_ZERO, _FOUR = f"{0:8}", f"{4:8}"
+_SIZES = _row("Size") + _row("KernelPageSize", _FOUR) + _row("MMUPageSize", _FOUR)
+_DETAILS = (
+    "".join(map(_row, ("Rss", "Pss", "Pss_Dirty", "Shared_Clean")))
+    + _row("Shared_Dirty", _ZERO)
+    + "".join(map(_row, ("Private_Clean", "Private_Dirty", "Referenced", "Anonymous")))
+    + "".join(
+        _row(name, _ZERO)
+        for name in (
+            "KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped",
+            "Shared_Hugetlb", "Private_Hugetlb", "Swap", "SwapPss",
+        )
+    )
+    + _row("Locked")
+)  # fmt: skip
+_ELIGIBLE = "THPeligible:           0\n"
 _MNEMONICS = (
     (VmFlag.GROWSDOWN, b"gd"),
     (VmFlag.LOCKED, b"lo"),
