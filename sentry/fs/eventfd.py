@@ -47,8 +47,8 @@ class EventFile(StreamFile):
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): add to the counter; sleep while it would overflow."""
-        if source.count < SIZE:
-            raise EINVAL("less than 8 bytes")
+        if source.count != SIZE:
+            raise EINVAL("not 8 bytes")
         value = int.from_bytes(source.get(SIZE), "little")
         if value > LARGEST:
             raise EINVAL("the largest value")

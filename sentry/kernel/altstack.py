@@ -14,7 +14,8 @@ SS_ONSTACK: Final = 1
 SS_DISABLE: Final = 2
 SS_AUTODISARM: Final = 1 << 31
 NONE: Final = (0, SS_DISABLE, 0)
-"""(address, flags, size) of no alternate stack."""
+"""(address, flags, size) of no alternate stack: a new thread's, or one that disarmed itself.
+A program starts with flags of 0."""
 
 
 def is_on(stack: tuple[int, int, int], sp: int) -> bool:
@@ -32,12 +33,14 @@ def show(task: Task, sp: int) -> tuple[int, int, int]:
 
 
 def change(task: Task, base: int, flags: int, size: int, sp: int) -> None:
-    """do_sigaltstack(). Raises: EPERM, EINVAL, ENOMEM."""
+    """do_sigaltstack(): what changes nothing is not judged. Raises: EPERM, EINVAL, ENOMEM."""
     if is_on(task.altstack, sp):
         raise EPERM("running on the alternate stack")
     mode = flags & ~SS_AUTODISARM
     if mode not in (0, SS_ONSTACK, SS_DISABLE):
         raise EINVAL(f"flags {flags:#x}")
+    if task.altstack == (base, flags, size):
+        return
     if mode == SS_DISABLE:
         base = size = 0
     elif size < MINSIGSTKSZ:

@@ -131,7 +131,7 @@ class Task(Charged):
         self.blocked = 0
         self.saved_mask: int | None = None
         self.pending = PendingSignals()
-        self.altstack: tuple[int, int, int] = (0, 2, 0)
+        self.altstack: tuple[int, int, int] = (0, 0, 0)
         self.restart: BaseException | None = None
         self.restart_block: Callable[[], Any] | None = None
         self.clear_child_tid = 0

@@ -40,7 +40,7 @@ from sentry.abi.sched import (
 )
 from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
-from sentry.kernel import sched, signal_send, sysv_ipc, timers
+from sentry.kernel import altstack, sched, signal_send, sysv_ipc, timers
 from sentry.kernel.pids import PID_MAX
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.sysv_undo import shared_undo
@@ -246,8 +246,8 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
         child.sem_undo = shared_undo(task)
     child.sched = task.sched and task.sched.for_child()
     child.timer_slack_ns = task.timer_slack_ns
-    if not (flags & CLONE_VM and not flags & CLONE_VFORK):
-        child.altstack = task.altstack
+    shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
+    child.altstack = altstack.NONE if shares_stack else task.altstack
     child.observers = [o for o in task.observers if getattr(o, "inherited", True)]
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid

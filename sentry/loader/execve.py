@@ -101,7 +101,7 @@ def _commit(task: Task, image: Image) -> None:
     for timer in list(group.posix_timers.values()):
         timer.delete()
     group.posix_timers.clear()
-    task.altstack = (0, 2, 0)
+    task.altstack = (0, task.altstack[1], 0)
     task.restart_block = None
     task.keys = task.keys and task.keys.for_child()
     keys.forget_process(task.kernel, group)

@@ -85,10 +85,10 @@ class Protection(Mapping):
 
     # --- mprotect
 
-    def mprotect(self, addr: int, length: int, prot: int) -> None:
+    def mprotect(self, addr: int, length: int, prot: int, key: int = -1) -> None:
         """mprotect(2). Parts before a hole or a forbidden mapping are changed, as on Linux.
 
-        Raises: EINVAL, ENOMEM, EACCES.
+        Raises: EINVAL, ENOMEM, EACCES. A protection key is EINVAL: there are none.
         """
         grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
         prot &= ~(PROT_GROWSDOWN | PROT_GROWSUP)
@@ -96,11 +96,11 @@ class Protection(Mapping):
             raise EINVAL("address or flags")
         if not length:
             return
-        end = addr + page_up(length)
-        if end > TASK_END or end <= addr:
+        end = addr + page_align(length)
+        if end >> 64 or end <= addr:
             raise ENOMEM("range")
-        if prot & ~(PROT_ALL | PROT_SEM):
-            raise EINVAL("rights")
+        if prot & ~(PROT_ALL | PROT_SEM) or key != -1:
+            raise EINVAL("rights or key")
         first = self.vmas.after(addr)
         if first is None:
             raise ENOMEM("not mapped")
@@ -193,8 +193,8 @@ class Protection(Mapping):
             raise EINVAL("advice")
         if addr & PAGE_MASK:
             raise EINVAL("address")
-        size = page_up(length)
-        if (length and not size) or addr + size > 1 << 64:
+        size = page_align(length)
+        if (length and not size) or (addr + size) >> 64:
             raise EINVAL("length")
         if not size:
             return
@@ -319,7 +319,7 @@ class Protection(Mapping):
         Raises: EINVAL, ENOMEM.
         """
         size = page_align(length)
-        if addr & PAGE_MASK or (length and not size) or addr + size > 1 << 64:
+        if addr & PAGE_MASK or (length and not size) or (addr + size) >> 64:
             raise EINVAL("range")
         end = addr + size
         if end == addr:
@@ -341,11 +341,7 @@ class Protection(Mapping):
         vma.flags |= VmFlag.SEALED
 
     def mincore(self, addr: int, length: int) -> bytes:
-        """mincore(2): one byte per page. Raises: EINVAL, ENOMEM."""
-        if addr & PAGE_MASK:
-            raise EINVAL("address")
-        if addr > TASK_END or length > TASK_END - addr:
-            raise ENOMEM("range")
+        """mincore(2) of a page-aligned address: one byte per page. Raises: ENOMEM."""
         end = addr + page_up(length)
         self._check_whole(addr, end)
         return self.space.resident(addr, (end - addr) >> 12)
@@ -368,8 +364,6 @@ class Protection(Mapping):
         )
         if not self.ipc_lock and (self.locked_pages << 12) + end - start - already > limit:
             raise ENOMEM("RLIMIT_MEMLOCK")
-        if end > TASK_END:
-            raise ENOMEM("range")
         give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
         self._lock(start, end, give)
 
@@ -377,8 +371,6 @@ class Protection(Mapping):
         """munlock(2). Raises: EINVAL, ENOMEM."""
         start = addr & ~PAGE_MASK
         end = start + page_align(length + (addr & PAGE_MASK))
-        if end > TASK_END:
-            raise ENOMEM("range")
         self._lock(start, end, 0)
 
     def mlockall(self, flags: int) -> None:
@@ -405,6 +397,9 @@ class Protection(Mapping):
         self.join_range(0, TASK_END)
 
     def _lock(self, start: int, end: int, give: int) -> None:
+        """apply_vma_lock_flags()."""
+        if end >> 64:
+            raise EINVAL("range")
         if start == end:
             return
         first = self.vmas.find(start)

@@ -114,8 +114,22 @@ async def pump(source: End, target: End, count: int) -> int:
 
 @syscall(40)
 async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, count: Size) -> int:
-    """sendfile(2): do_sendfile()."""
-    position = signed(int.from_bytes(task.mm.read(offset, 8), "little")) if offset else 0
+    """sendfile(2): the offset is written back, whatever comes of it."""
+    raw = task.mm.read(offset, 8) if offset else bytes(8)
+    try:
+        position = signed(int.from_bytes(raw, "little"))
+        return await sendfile(task, (out_fd, in_fd), offset, position, count)
+    except Errno:
+        if offset:
+            task.mm.write(offset, raw)
+        raise
+
+
+async def sendfile(
+    task: Task, fds: tuple[int, int], offset: int, position: int, count: int
+) -> int:
+    """do_sendfile()."""
+    out_fd, in_fd = fds
     source = task.files.readable(in_fd)
     if offset and not source.seekable:
         raise ESPIPE("no positions")
@@ -232,10 +246,10 @@ async def sys_splice(
     flags: UInt,
 ) -> int:
     """splice(2): one side must be a pipe."""
-    if flags & ~SPLICE_ALL:
-        raise EINVAL(f"flags {flags:#x}")
     if not count:
         return 0
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
     count = min(count, MAX_RW_COUNT)
     source, target = task.files.get(in_fd), task.files.get(out_fd)
     if isinstance(source, PipeFile) and in_offset:
@@ -315,6 +329,8 @@ def sys_vmsplice(task: Task, fd: UInt, vector: Addr, count: Size, flags: UInt) -
     file = task.files.get(fd)
     if not file.writable and not file.readable:
         raise EBADF("not open")
+    if not any(length for _, length in task.mm.read_iov(vector, count)):
+        return 0
     if not isinstance(file, PipeFile):
         raise EBADF("not a pipe")
     if file.writable:

@@ -10,7 +10,7 @@ from sentry.auth.permissions import MAY_EXEC
 from sentry.errors import EFAULT, ENOENT, ENOTDIR, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import File, Path, RawFile, Size, UInt, UserOut
+from sentry.syscalls.types import File, Int, Path, RawFile, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.directory import DirentSink
@@ -27,7 +27,7 @@ MAX_LISTING = 1 << 18
 
 async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
     """Fill the buffer with whole entries; a rewind undoes the reading if it cannot be written."""
-    sink = DirentSink(min(count, MAX_LISTING), old)
+    sink = DirentSink(max(min(count, MAX_LISTING), 0), old)
     before = file.position
     with file.held():
         async with file.inode.lock:
@@ -42,13 +42,13 @@ async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, o
 
 
 @syscall(217)
-async def sys_getdents64(task: Task, file: File, buf: UserOut, count: UInt) -> int:
+async def sys_getdents64(task: Task, file: File, buf: UserOut, count: Int) -> int:
     """getdents64(2)."""
     return await getdents(task, file, buf, count, old=False)
 
 
 @syscall(78)
-async def sys_getdents(task: Task, file: File, buf: UserOut, count: UInt) -> int:
+async def sys_getdents(task: Task, file: File, buf: UserOut, count: Int) -> int:
     """getdents(2): the old form of the entries."""
     return await getdents(task, file, buf, count, old=True)
 

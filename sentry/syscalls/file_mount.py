@@ -16,8 +16,9 @@ from sentry.abi.mount import (
     MS_SILENT,
 )
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR
+from sentry.syscalls.file_names import second_path
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, Int, Path, PathAddr, Size
+from sentry.syscalls.types import Addr, Int, PathAddr, Size
 from sentry.vfs import mounting
 from sentry.vfs.dentry import Location
 from sentry.vfs.mounting import check_mount_root, may_mount
@@ -50,7 +51,7 @@ async def sys_mount(
 ) -> None:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
-    device = task.mm.read_path(source) if source else b""
+    device = task.mm.read_cstr(source, PAGE, EINVAL) if source else b""
     options = read_data(task, data)
     place = await resolve(task, AT_FDCWD, task.mm.read_path(target))
     if flags & MS_MGC_MSK == MS_MGC_VAL:
@@ -132,16 +133,22 @@ async def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
     task.mounts.umount(mount, lazy=bool(flags & MNT_DETACH))
 
 
+async def directory(task: Task, name: bytes) -> Location:
+    """LOOKUP_DIRECTORY. Raises: ENOTDIR."""
+    place = await resolve(task, AT_FDCWD, name)
+    if not place.dentry.inode.is_dir:
+        raise ENOTDIR("not a directory")
+    return place
+
+
 @syscall(155)
-async def sys_pivot_root(task: Task, new_root: Path, put_old: Path) -> None:
+async def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     """pivot_root(2)."""
     may_mount(task)
-    new_place = await resolve(task, AT_FDCWD, new_root)
-    if not new_place.dentry.inode.is_dir:
-        raise ENOTDIR("not a directory")
-    old_place = await resolve(task, AT_FDCWD, put_old)
-    if not old_place.dentry.inode.is_dir:
-        raise ENOTDIR("not a directory")
+    new_name = task.mm.read_path(new_root)
+    old_name = await second_path(task, put_old, lambda: directory(task, new_name))
+    new_place = await directory(task, new_name)
+    old_place = await directory(task, old_name)
     root, new_mount = task.fs.root, new_place.mount
     parents = [m.parent.mount for m in (new_mount, root.mount) if m.parent is not None]
     if old_place.mount.group is not None or any(p.group is not None for p in parents):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_DAC_READ_SEARCH
@@ -15,15 +16,25 @@ from sentry.abi.fcntl import (
     RENAME_WHITEOUT,
 )
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
-from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, ENOENT, EPERM
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
-from sentry.vfs.walk import resolve
+from sentry.vfs.dentry import Location
+from sentry.vfs.walk import resolve, resolve_parent
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+
+
+async def second_path(task: Task, addr: int, first: Callable[[], Awaitable[object]]) -> bytes:
+    """The second path of a call: its EFAULT or ENAMETOOLONG counts only if `first` is found."""
+    try:
+        return task.mm.read_path(addr)
+    except (EFAULT, ENAMETOOLONG):
+        await first()
+        raise
 
 
 # --- links
@@ -35,15 +46,17 @@ async def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: in
         raise EINVAL(f"flags {flags:#x}")
     empty_ok = bool(flags & AT_EMPTY_PATH)
     old_name = task.mm.read_path(old[1])
-    new_name = task.mm.read_path(new[1])
-    if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
-        opened_by_us = old[0] >= 0 and task.files.get_raw(old[0]).creds is task.creds
-        if not opened_by_us:
-            raise ENOENT("AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH")
-    place = await resolve(
-        task, old[0], old_name, follow=bool(flags & AT_SYMLINK_FOLLOW), empty_ok=empty_ok
-    )
-    await names.link(task, place, new[0], new_name)
+
+    async def place() -> Location:
+        if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
+            opened_by_us = old[0] >= 0 and task.files.get_raw(old[0]).creds is task.creds
+            if not opened_by_us:
+                raise ENOENT("AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH")
+        follow = bool(flags & AT_SYMLINK_FOLLOW)
+        return await resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)
+
+    new_name = await second_path(task, new[1], place)
+    await names.link(task, await place(), new[0], new_name)
 
 
 @syscall(86)
@@ -61,28 +74,29 @@ async def sys_linkat(
 
 
 @syscall(88)
-async def sys_symlink(task: Task, target: Path, path: Path) -> None:
+async def sys_symlink(task: Task, target: Path, path: PathAddr) -> None:
     """symlink(2)."""
     await symlink(task, target, AT_FDCWD, path)
 
 
 @syscall(266)
-async def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: Path) -> None:
+async def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: PathAddr) -> None:
     """symlinkat(2)."""
     await symlink(task, target, dirfd, path)
 
 
-async def symlink(task: Task, target: bytes, dirfd: int, path: bytes) -> None:
+async def symlink(task: Task, target: bytes, dirfd: int, path: int) -> None:
     """An empty target is ENOENT, as an empty path is."""
     if not target:
         raise ENOENT("an empty target")
-    await names.symlink(task, target, dirfd, path)
+    await names.symlink(task, target, dirfd, task.mm.read_path(path))
 
 
-async def readlink(task: Task, dirfd: int, path: bytes, buf: Out, size: int) -> int:
+async def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> int:
     """do_readlinkat(): an empty path reads the link that is open as `dirfd` (O_PATH)."""
     if size <= 0:
         raise EINVAL(f"size {size}")
+    path = task.mm.read_path(name)
     location = await resolve(task, dirfd, path, follow=False, empty_ok=dirfd != AT_FDCWD)
     inode = location.dentry.inode
     if not inode.is_symlink:
@@ -96,19 +110,15 @@ async def readlink(task: Task, dirfd: int, path: bytes, buf: Out, size: int) -> 
 
 
 @syscall(89)
-async def sys_readlink(task: Task, path: Path, buf: UserOut, size: Int) -> int:
+async def sys_readlink(task: Task, path: PathAddr, buf: UserOut, size: Int) -> int:
     """readlink(2)."""
-    if size > 0 and not path:
-        raise ENOENT("the empty path")
     return await readlink(task, AT_FDCWD, path, buf, size)
 
 
 @syscall(267)
 async def sys_readlinkat(task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, size: Int) -> int:
     """readlinkat(2)."""
-    if size <= 0:
-        raise EINVAL(f"size {size}")
-    return await readlink(task, dirfd, task.mm.read_path(path), buf, size)
+    return await readlink(task, dirfd, path, buf, size)
 
 
 # --- removing
@@ -186,7 +196,8 @@ async def rename(task: Task, old: tuple[int, int], new: tuple[int, int], flags: 
     if flags & RENAME_EXCHANGE and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise EINVAL(f"flags {flags:#x}")
     source = old[0], task.mm.read_path(old[1])
-    await names.rename(task, source, (new[0], task.mm.read_path(new[1])), flags)
+    new_name = await second_path(task, new[1], lambda: resolve_parent(task, *source))
+    await names.rename(task, source, (new[0], new_name), flags)
 
 
 @syscall(82)

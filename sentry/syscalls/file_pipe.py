@@ -115,9 +115,7 @@ def sys_memfd_create(task: Task, name: Addr, flags: UInt) -> int:
         raise EINVAL("MFD_EXEC and MFD_NOEXEC_SEAL")
     if not name:
         raise EFAULT("null")
-    label = task.mm.read_cstr(name, MEMFD_NAME_MAX + 1)
-    if len(label) > MEMFD_NAME_MAX:
-        raise EINVAL("the name is too long")
+    label = task.mm.read_cstr(name, MEMFD_NAME_MAX + 1, EINVAL)
     creds = task.creds
     seals = F_SEAL_SEAL
     mode = 0o777

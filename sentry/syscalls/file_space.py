@@ -114,7 +114,7 @@ async def sys_sync_file_range(
 
 
 @syscall(221)
-def sys_fadvise64(task: Task, file: RawFile, offset: Offset, length: Offset, advice: Int) -> None:
+def sys_fadvise64(task: Task, file: File, offset: Offset, length: Offset, advice: Int) -> None:
     """posix_fadvise(2): there is nothing to do, but to check."""
     if file.inode.kind == S_IFIFO:
         raise ESPIPE("a pipe")

@@ -11,7 +11,7 @@ from sentry.abi import keyctl
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
 from sentry.abi.keyctl import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from sentry.abi.resource import SYSINFO, UTSNAME
-from sentry.errors import EAGAIN, EINVAL, EPERM
+from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
 from sentry.fs.generated.memory import memory_of
 from sentry.kernel.task import Task
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
@@ -109,9 +109,13 @@ async def fill(task: Task, buf: UserOut, count: int) -> int:
     done = 0
     while done < count:
         part = min(CHUNK, count - done)
-        buf.put(os.urandom(part), done)
-        done += part
-        if task.work:
+        try:
+            done += task.mm.buffer_out(buf.addr + done, part).put(os.urandom(part))
+        except EFAULT:
+            if not done:
+                raise
+            break
+        if done % CHUNK or task.work:
             break
         task.kernel.loop.call_soon(fiber.wake)
         await park()

@@ -71,8 +71,10 @@ def transfer(
     if flags:
         raise EINVAL(f"flags {flags:#x}")
     local = read_vector(task, vectors[0], vectors[1])
+    if not any(length for _, length in local):
+        return 0
     remote = read_vector(task, vectors[2], vectors[3])
-    if not local or not remote:
+    if not remote:
         return 0
     mm = other_memory(task, pid)
     done = 0

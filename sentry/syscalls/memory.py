@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED
-from sentry.errors import EACCES, EBADF, EINVAL, EPERM
+from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH
 from sentry.kernel import access
 from sentry.kernel.task import Task
+from sentry.mm.layout import TASK_END
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.pidfd import group_of
 from sentry.syscalls.registry import syscall
@@ -110,20 +111,19 @@ def sys_process_madvise(
     task: Task, pidfd: Fd, vector: Addr, count: Size, advice: Advice, flags: Int
 ) -> int:
     """process_madvise(2)."""
-    if flags or count > 1024:
-        raise EINVAL("flags")
-    if advice not in (mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_WILLNEED, mman.MADV_COLLAPSE):
-        raise EINVAL(f"advice {advice}")
+    if flags:
+        raise EINVAL(f"flags {flags:#x}")
+    ranges = task.mm.read_iov(vector, count)
     group = group_of(task, pidfd)
     if not group.tasks:
-        raise EBADF("the process is gone")
+        raise ESRCH("the process is gone")
+    if advice not in (mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_WILLNEED, mman.MADV_COLLAPSE):
+        raise EINVAL(f"advice {advice}")
     access.check_read(task, group.tasks[0])
     if not task.creds.has(CAP_SYS_NICE):
         raise EPERM("CAP_SYS_NICE")
     done = 0
-    for i in range(count):
-        entry = task.mm.read(vector + 16 * i, 16)
-        base, size = int.from_bytes(entry[:8], "little"), int.from_bytes(entry[8:], "little")
+    for base, size in ranges:
         group.tasks[0].mm.madvise(base, size, advice)
         done += size
     return done
@@ -151,7 +151,13 @@ async def sync_all(io: HostIO, fds: list[int]) -> int:
 
 @syscall(27)
 def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
-    """mincore(2)."""
+    """mincore(2): the vector is looked at before the mappings are."""
+    if addr & 4095:
+        raise EINVAL("address")
+    if addr > TASK_END or length > TASK_END - addr:
+        raise ENOMEM("range")
+    if vector.addr > TASK_END - ((length + 4095) >> 12):
+        raise EFAULT(f"{vector.addr:#x}")
     for done in range(0, max(length, 1), MINCORE_STEP):
         part = min(MINCORE_STEP, length - done)
         vector.put(task.mm.mincore(addr + done, part), done >> 12)
@@ -226,6 +232,4 @@ def sys_pkey_free(task: Task, key: Int) -> None:
 @syscall(329, partial="no protection keys: only the key -1, as on a CPU without them")
 def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
     """pkey_mprotect(2)."""
-    if key != -1:
-        raise EINVAL("no protection keys")
-    task.mm.mprotect(addr, length, prot)
+    task.mm.mprotect(addr, length, prot, key)

@@ -36,6 +36,8 @@ MPOL_MF_VALID: Final = MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL
 MAX_NODES: Final = 1024
 MAX_PAGES: Final = 1 << 16
 """Pages that one move_pages(2) looks at between two yields: its ceiling here."""
+SOME_PAGES: Final = 16
+"""Pages of which it tells at a time: DO_PAGES_STAT_CHUNK_NR."""
 Policy = tuple[int, int]
 """(mode with its flags, mask of nodes)."""
 DEFAULT: Final[Policy] = (MPOL_DEFAULT, 0)
@@ -52,9 +54,9 @@ def policies(task: Task) -> WeakKeyDictionary[Any, Policy]:
 def read_nodes(task: Task, mask: int, bits: int) -> int:
     """get_nodes(): a mask of nodes; `bits` is one more than the highest. EINVAL, EFAULT."""
     bits -= 1
-    if not mask or bits <= 0:
+    if not mask or not bits:
         return 0
-    if bits > 4096 * 8:
+    if not 0 < bits <= 4096 * 8:
         raise EINVAL(f"{bits} nodes")
     found = int.from_bytes(task.mm.read(mask, (bits + 63) // 64 * 8), "little")
     found &= (1 << bits) - 1
@@ -74,7 +76,7 @@ def check_policy(task: Task, mode: int, mask: int, bits: int) -> Policy:
         raise EINVAL("balancing")
     nodes = read_nodes(task, mask, bits)
     if kind == MPOL_DEFAULT:
-        if nodes or flags:
+        if nodes:
             raise EINVAL("nodes for a policy without")
         return DEFAULT
     if kind == MPOL_LOCAL:
@@ -120,7 +122,9 @@ def sys_get_mempolicy(
     if mode:
         task.mm.write(mode, struct.pack("<i", shown))
     if mask:
-        size = (min(bits - 1, MAX_NODES) + 63) // 64 * 8
+        size = (bits + 62) // 64 * 8
+        if size > 4096:
+            raise EINVAL(f"{bits} nodes")
         task.mm.write(mask, nodes.to_bytes(max(size, 8), "little")[:size])
 
 
@@ -224,17 +228,15 @@ def sys_move_pages(
     if flags & MPOL_MF_MOVE_ALL and not task.creds.has(CAP_SYS_NICE):
         raise EPERM("MPOL_MF_MOVE_ALL")
     mm = memory_of(task, pid)
+    for first in range(0, min(count, MAX_PAGES), SOME_PAGES):
+        some = min(SOME_PAGES, count - first)
+        addresses = struct.unpack(f"<{some}Q", task.mm.read(pages + 8 * first, 8 * some))
+        if nodes and any(task.mm.read(nodes + 4 * first, 4 * some)):
+            raise ENODEV("another node")
+        found = struct.pack(f"<{some}i", *(where_is(mm, address) for address in addresses))
+        task.mm.write(status + 4 * first, found)
     if count > MAX_PAGES:
         raise EINVAL("too many pages at once")
-    found = bytearray()
-    for i, (address,) in enumerate(struct.iter_unpack("<Q", task.mm.read(pages, 8 * count))):
-        if nodes:
-            (node,) = struct.unpack("<i", task.mm.read(nodes + 4 * i, 4))
-            if node != 0:
-                raise ENODEV(f"node {node}")
-        found += struct.pack("<i", where_is(mm, address))
-    if status or not nodes:
-        task.mm.write(status, bytes(found))
     return 0
 
 

@@ -22,7 +22,7 @@ from sentry.abi.sched import (
 )
 from sentry.abi.signal import SIGCHLD
 from sentry.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WSTOPPED
-from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOENT, ESRCH
+from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOENT, ESRCH, Errno
 from sentry.kernel import task_exit, waiting
 from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import GONE, Task
@@ -58,6 +58,8 @@ CLONE_ARGS_SIZE_VER0 = 64
 MAX_PID_NS_LEVEL = 32
 INT_MAX = 0x7FFFFFFF
 PAGE_SIZE = 4096
+SIGINFO_PART = 28
+"""Bytes of siginfo_t that waitid(2) fills."""
 
 
 @syscall(57)
@@ -251,7 +253,26 @@ def pack_usage(usage: Usage) -> bytes:
 async def sys_waitid(
     task: Task, kind: Int, pid: Pid, info: UserOutArg, options: WaitOptions, usage: RusageOut
 ) -> int:
-    """waitid(2): the raw call also fills struct rusage."""
+    """waitid(2): the raw call also fills struct rusage. A failure too fills the siginfo."""
+    data = bytes(SIGINFO_PART)
+    try:
+        report = await wait_id(task, kind, pid, options)
+        if report is not None:
+            if usage:
+                await write_late(task, usage.addr, pack_usage(report.usage))
+            found = SigInfo.waitid(report.code, report.pid, report.uid, report.value)
+            data = found.pack()[:SIGINFO_PART]
+    except Errno:
+        if info:
+            await write_late(task, info.addr, data)
+        raise
+    if info:
+        await write_late(task, info.addr, data)
+    return 0
+
+
+async def wait_id(task: Task, kind: int, pid: int, options: int) -> waiting.Report | None:
+    """kernel_waitid(). Raises: EINVAL, EBADF, ECHILD, EAGAIN."""
     if options & ~waiting.WAITID_OPTIONS or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise EINVAL("options")
     impatient = False
@@ -277,15 +298,7 @@ async def sys_waitid(
     report = await waiting.wait(task, matches, options | (WNOHANG if impatient else 0))
     if report is None and impatient:
         raise EAGAIN("no change of state yet")
-    if report is not None and usage:
-        await write_late(task, usage.addr, pack_usage(report.usage))
-    if info:
-        if report is None:
-            data = bytes(28)
-        else:
-            data = SigInfo.waitid(report.code, report.pid, report.uid, report.value).pack()[:28]
-        await write_late(task, info.addr, data)
-    return 0
+    return report
 
 
 @syscall(39)

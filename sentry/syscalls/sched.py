@@ -227,7 +227,7 @@ def sys_sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> None:
 @syscall(204)
 def sys_sched_getaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> int:
     """sched_getaffinity(2): gives how many bytes were written."""
-    if size * 8 < task.kernel.cpus or size & 7:
+    if (size * 8 & 0xFFFFFFFF) < task.kernel.cpus or size & 7:  # an unsigned int, as there
         raise EINVAL(f"mask of {size} bytes")
     affinity = sched.of(_find_any(task, pid)).affinity
     length = min(size, _mask_size(task))

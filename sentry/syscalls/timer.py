@@ -117,14 +117,10 @@ def _find(task: Task, number: int) -> PosixTimer:
 def sys_timer_create(task: Task, clock: Clock, event: Addr, result: Addr) -> None:
     """timer_create(2)."""
     fields = _sigevent.unpack(task.mm.read(event, _sigevent.size)) if event else None
-    source: int | clocks.CpuClock = clock
-    if clock not in clocks.SLEEPABLE:
-        if clock in clocks.HOST_CLOCKS or clocks.is_dynamic(clock):
-            raise EOPNOTSUPP(f"no timers on clock {clock}")
-        cpu = clocks.cpu_clock(task, clock)
-        if cpu is None or cpu.group is not task.group:
-            raise EINVAL(f"clock {clock}")
-        source = cpu
+    if clocks.is_dynamic(clock) or clock in clocks.WITHOUT_TIMERS:
+        raise EOPNOTSUPP(f"no timers on clock {clock}")
+    if clock >= 0 and clock not in clocks.HOST_CLOCKS and clock not in clocks.OWN_CPU_CLOCKS:
+        raise EINVAL(f"clock {clock}")
     group = task.group
     quota = signal_send.quota(task.kernel)
     uid = task.creds.uid
@@ -136,10 +132,23 @@ def sys_timer_create(task: Task, clock: Clock, event: Addr, result: Addr) -> Non
             number += 1
         notify = Notify(SIGEV_SIGNAL, SIGALRM, number) if fields is None else _notify(task, *fields)
         task.mm.write(result, number.to_bytes(4, "little"))
+        source = _clock_of(task, clock)
     except BaseException:
         quota.give(uid)
         raise
     group.posix_timers[number] = PosixTimer(group, number, source, notify, uid)
+
+
+def _clock_of(task: Task, clock: int) -> int | clocks.CpuClock:
+    """What the timer's clock itself refuses. Raises: EINVAL, EOPNOTSUPP."""
+    if clock in clocks.ALARMS:
+        raise EOPNOTSUPP("no clock could wake the machine")
+    if clock in clocks.SLEEPABLE:
+        return clock
+    cpu = clocks.cpu_clock(task, clock)
+    if cpu is None or cpu.group is not task.group:
+        raise EINVAL(f"clock {clock}")
+    return cpu
 
 
 def _notify(task: Task, value: int, signo: int, how: int, tid: int) -> Notify:
