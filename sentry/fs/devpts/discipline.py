@@ -71,7 +71,9 @@ NEWLINE, RETURN, TAB = 10, 13, 9
 class LineDiscipline:
     """The state of one terminal's input and output."""
 
-    __slots__ = ("_column", "_edit", "_eofs", "_literal", "_ready", "locked", "stopped", "termios")
+    __slots__ = (
+        "_column", "_edit", "_eofs", "_literal", "_ready", "held", "locked", "stopped", "termios",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.termios = INITIAL
@@ -86,7 +88,9 @@ class LineDiscipline:
         self._literal = False
         self._column = 0
         self.stopped = False
-        """VSTOP was typed: nothing goes to the screen."""
+        """Nothing goes to the screen: VSTOP was typed, or TCOOFF."""
+        self.held = False
+        """TCOOFF: only TCOON lets it go on (tco_stopped)."""
 
     # --- what is typed
 
@@ -134,11 +138,26 @@ class LineDiscipline:
             self.stopped = True
             return True
         if byte and byte == cc[VSTART]:
-            self.stopped = not self.stopped if cc[VSTOP] == cc[VSTART] else False
+            self.stopped = self.held or (cc[VSTOP] == cc[VSTART] and not self.stopped)
             return True
-        if self.stopped and self.termios.c_iflag & IXANY:
-            self.stopped = False
+        if self.termios.c_iflag & IXANY:
+            self.stopped &= self.held
         return False
+
+    def hold(self) -> None:
+        """tcflow(3) with TCOOFF."""
+        self.held = self.stopped = True
+
+    def let_go(self) -> None:
+        """TCOON: ends TCOOFF, and what was typed since."""
+        if self.held:
+            self.held = self.stopped = False
+
+    @property
+    def flow_keys(self) -> bool:
+        """Whether the master may act on ^S and ^Q itself: pty_set_termios()."""
+        cc = self.termios.c_cc
+        return bool(self.termios.c_iflag & IXON) and (cc[VSTOP], cc[VSTART]) == (19, 17)
 
     def _canonical(self, byte: int, cc: bytes, echo: bytearray) -> bool:
         """Editing characters and ends of lines. True if the byte was one."""
@@ -281,7 +300,7 @@ class LineDiscipline:
             self._eofs = [len(self._ready)]
         self.termios = termios
         if not termios.c_iflag & IXON:
-            self.stopped = False
+            self.stopped = self.held
 
     def _keep_locked(self, new: Termios) -> Termios:
         """unset_locked_termios(), drivers/tty/tty_ioctl.c."""

@@ -18,10 +18,10 @@ from sentry.abi.ioctl import (
     VMIN,
     VTIME,
 )
-from sentry.abi.poll import EPOLLHUP
+from sentry.abi.poll import EPOLLHUP, EPOLLPRI
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EAGAIN, EIO, ENOTTY
-from sentry.fs.devpts.ioctls import COMMON, FIONREAD, count_input
+from sentry.fs.devpts.ioctls import COMMON, FIONREAD, OF_MASTERS, count_input
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
@@ -57,6 +57,9 @@ class PtyMaster(StreamFile):
     def receive(self, dest: Dest) -> int:
         """What the screen shows. Raises: EIO once nobody has the slave open any more."""
         terminal = self.terminal
+        if terminal.packet and terminal.packet_events:
+            events, terminal.packet_events = terminal.packet_events, 0
+            return dest.put(bytes((events,)))
         if not terminal.screen:
             if terminal.slave_opened and not terminal.slaves:
                 raise EIO("the slave is closed")
@@ -73,6 +76,8 @@ class PtyMaster(StreamFile):
         """Type."""
         terminal = self.terminal
         room = terminal.discipline.room
+        if terminal.master_stopped:
+            raise EAGAIN("TCOOFF")
         if not room and not terminal.discipline.termios.c_lflag & ICANON:
             raise EAGAIN("the program does not read")
         data = source.get(min(source.count, max(room, 256)))
@@ -83,7 +88,9 @@ class PtyMaster(StreamFile):
         """Readable while something is on the screen."""
         terminal = self.terminal
         ready = READABLE if terminal.screen else 0
-        if terminal.discipline.room:
+        if terminal.packet and terminal.packet_events:
+            ready |= READABLE | EPOLLPRI
+        if terminal.discipline.room and not terminal.master_stopped:
             ready |= WRITABLE
         if terminal.slave_opened and not terminal.slaves:
             ready |= EPOLLHUP
@@ -99,7 +106,7 @@ class PtyMaster(StreamFile):
         elif request == TIOCGPTLCK:
             caller.mm.write(argument, struct.pack("<i", terminal.locked))
         elif request == TIOCPKT:
-            terminal.packet = any(caller.mm.read(argument, 4))
+            terminal.set_packet(any(caller.mm.read(argument, 4)))
         elif request == TIOCGPKT:
             caller.mm.write(argument, struct.pack("<i", terminal.packet))
         elif request == TIOCGPTPEER:
@@ -107,7 +114,7 @@ class PtyMaster(StreamFile):
         elif request == FIONREAD:
             return count_input(caller, argument, len(terminal.screen))
         else:
-            handler = COMMON.get(request)
+            handler = OF_MASTERS.get(request)
             if handler is None:
                 raise ENOTTY(f"{request:#x}")
             handler(terminal, caller, argument)

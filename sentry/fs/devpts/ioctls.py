@@ -12,6 +12,13 @@ from sentry.abi.ioctl import (
     TCFLSH,
     TCGETS,
     TCGETS2,
+    TCIFLUSH,
+    TCIOFF,
+    TCIOFLUSH,
+    TCION,
+    TCOFLUSH,
+    TCOOFF,
+    TCOON,
     TCSBRK,
     TCSBRKP,
     TCSETS,
@@ -31,12 +38,17 @@ from sentry.abi.ioctl import (
     TIOCNOTTY,
     TIOCNXCL,
     TIOCOUTQ,
+    TIOCPKT_FLUSHWRITE,
     TIOCSCTTY,
     TIOCSPGRP,
     TIOCSWINSZ,
+    VSTART,
+    VSTOP,
 )
 from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
 from sentry.fs.devpts import termio
+from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
+from sentry.fs.devpts.terminal import MASTER_INPUT
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.terminal import Terminal
@@ -65,7 +77,7 @@ def set_termios(terminal: Terminal, caller: Caller, argument: int) -> None:
 def set_termios_flush(terminal: Terminal, caller: Caller, argument: int) -> None:
     """TCSETSF."""
     terminal.check_change(caller)
-    terminal.discipline.flush()
+    terminal.forget_typed()
     set_termios(terminal, caller, argument)
 
 
@@ -80,25 +92,56 @@ def set_winsize(terminal: Terminal, caller: Caller, argument: int) -> None:
 
 
 def flush(terminal: Terminal, caller: Caller, argument: int) -> None:
-    """TCFLSH: 0 input, 1 output, 2 both."""
+    """TCFLSH of the slave. What the master's side has taken in is no output any more."""
     terminal.check_change(caller)
-    if argument not in (0, 1, 2):
+    if argument not in (TCIFLUSH, TCOFLUSH, TCIOFLUSH):
         raise EINVAL(f"queue {argument}")
-    if argument in (0, 2):
-        terminal.discipline.flush()
-    if argument in (1, 2):
-        terminal.screen.clear()
-    terminal.slave_queue.notify()
+    if argument != TCOFLUSH:
+        terminal.forget_typed()
+    if argument != TCIFLUSH:
+        terminal.forget_shown(MASTER_INPUT)
+        terminal.tell(TIOCPKT_FLUSHWRITE)
+
+
+def flush_master(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCFLSH of the master: its input is what the screen shows, what it typed has arrived."""
+    if argument not in (TCIFLUSH, TCOFLUSH, TCIOFLUSH):
+        raise EINVAL(f"queue {argument}")
+    if argument != TCOFLUSH:
+        terminal.forget_shown()
 
 
 def flow(terminal: Terminal, caller: Caller, argument: int) -> None:
-    """TCXONC: 0 stops output, 1 starts it."""
+    """TCXONC of the slave: hold its output, or ask the master to stop typing."""
     terminal.check_change(caller)
-    if argument not in (0, 1, 2, 3):
+    if argument not in (TCOOFF, TCOON, TCIOFF, TCION):
         raise EINVAL(f"action {argument}")
-    if argument in (0, 1):
-        terminal.discipline.stopped = argument == 0
+    discipline = terminal.discipline
+    if argument in (TCOOFF, TCOON):
+        was_stopped = discipline.stopped
+        if argument == TCOOFF:
+            discipline.hold()
+        else:
+            discipline.let_go()
+        if discipline.stopped != was_stopped:
+            terminal.tell_stop()
         terminal.slave_queue.notify()
+        return
+    key = discipline.termios.c_cc[VSTOP if argument == TCIOFF else VSTART]
+    if key:
+        terminal.show(bytes((key,)))
+
+
+def flow_master(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TCXONC of the master, whose own settings are always the initial ones."""
+    if argument not in (TCOOFF, TCOON, TCIOFF, TCION):
+        raise EINVAL(f"action {argument}")
+    if argument in (TCOOFF, TCOON):
+        terminal.master_stopped = argument == TCOOFF
+        terminal.master_queue.notify()
+        return
+    key = CONTROL_CHARACTERS[VSTOP if argument == TCIOFF else VSTART]
+    terminal.typed(bytes((key,)))
 
 
 def drain(terminal: Terminal, caller: Caller, argument: int) -> None:
@@ -224,10 +267,13 @@ COMMON: Final[dict[int, Handler]] = {
 }
 
 
+OF_MASTERS: Final[dict[int, Handler]] = {**COMMON, TCFLSH: flush_master, TCXONC: flow_master}
+
+
 def count_input(caller: Caller, argument: int, count: int) -> int:
     """FIONREAD."""
     caller.mm.write(argument, struct.pack("<i", count))
     return 0
 
 
-__all__ = ["COMMON", "FIONREAD", "count_input"]
+__all__ = ["COMMON", "FIONREAD", "OF_MASTERS", "count_input"]

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.ioctl import TOSTOP, Termios
-from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.ioctl import (
+    EXTPROC,
+    NOFLSH,
+    TIOCPKT_DOSTOP,
+    TIOCPKT_FLUSHREAD,
+    TIOCPKT_FLUSHWRITE,
+    TIOCPKT_IOCTL,
+    TIOCPKT_NOSTOP,
+    TIOCPKT_START,
+    TIOCPKT_STOP,
+    TOSTOP,
+    Termios,
+)
+from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, SIGWINCH
 from sentry.errors import EIO
 from sentry.fs.devpts.discipline import LineDiscipline
@@ -21,6 +33,8 @@ if TYPE_CHECKING:
 
 SCREEN: Final = 16_384
 """Bytes that wait for the master."""
+MASTER_INPUT: Final = 4095
+"""How many of them lie in the master's own line discipline: the program cannot take them back."""
 READABLE: Final = EPOLLIN | EPOLLRDNORM
 WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
 
@@ -30,8 +44,8 @@ class Terminal:
 
     __slots__ = (
         "__weakref__", "_vfs", "discipline", "exclusive", "index", "locked", "master_open",
-        "master_queue", "packet", "packet_events", "screen", "session", "slave_opened",
-        "slave_queue", "slaves", "winsize",
+        "master_queue", "master_stopped", "packet", "packet_events", "screen", "session",
+        "slave_opened", "slave_queue", "slaves", "winsize",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, index: int) -> None:
@@ -49,6 +63,9 @@ class Terminal:
         self.slave_opened = False
         self.packet = False
         self.packet_events = 0
+        """TIOCPKT_*: what the master has not been told yet, in packet mode."""
+        self.master_stopped = False
+        """TCOOFF of the master: it cannot type."""
         self.session: Any = None
         """The session whose controlling terminal it is."""
         self.master_queue = WaitQueue()
@@ -59,21 +76,18 @@ class Terminal:
         """The device number of the slave: major 136."""
         return 136 << 8 | self.index & 0xFF | (self.index & ~0xFF) << 12
 
-    def change(self, termios: Termios) -> None:
-        """tcsetattr(3)."""
-        self.discipline.set(termios)
-        self.slave_queue.notify()
-        self.master_queue.notify()
-
-    # --- bytes
-
     def typed(self, data: bytes) -> None:
         """The master writes: echo, signals, and perhaps something to read."""
+        was_stopped = self.discipline.stopped
         echo, signals = self.discipline.input(data)
         if echo:
             self.show(echo[: max(0, SCREEN - len(self.screen))])  # n_tty.c drops echoes too
         for signo in signals:
             self.signal_foreground(signo)
+        if signals and not self.discipline.termios.c_lflag & NOFLSH:
+            self.tell(TIOCPKT_FLUSHREAD | TIOCPKT_FLUSHWRITE)
+        if self.discipline.stopped != was_stopped:
+            self.tell_stop()
         if self.discipline.available:
             self.slave_queue.notify(READABLE)
         if not self.discipline.stopped:
@@ -89,6 +103,50 @@ class Terminal:
     def room(self) -> int:
         """How much a program can write now."""
         return 0 if self.discipline.stopped else max(0, SCREEN - len(self.screen))
+
+    def forget_typed(self) -> None:
+        """TCIFLUSH of the program."""
+        self.discipline.flush()
+        self.master_queue.notify(WRITABLE)
+        self.tell(TIOCPKT_FLUSHREAD)
+
+    def forget_shown(self, kept: int = 0) -> None:
+        """The master has read enough of the screen."""
+        del self.screen[kept:]
+        self.slave_queue.notify(WRITABLE)
+
+    def change(self, termios: Termios) -> None:
+        """tcsetattr(3) from either side."""
+        discipline = self.discipline
+        before, keys, was_stopped = discipline.termios, discipline.flow_keys, discipline.stopped
+        discipline.set(termios)
+        if discipline.stopped != was_stopped:
+            self.tell_stop()
+        if discipline.flow_keys != keys:
+            self.tell(TIOCPKT_NOSTOP if keys else TIOCPKT_DOSTOP, TIOCPKT_NOSTOP | TIOCPKT_DOSTOP)
+        if (before.c_lflag | discipline.termios.c_lflag) & EXTPROC:
+            self.tell(TIOCPKT_IOCTL)
+        self.slave_queue.notify()
+        self.master_queue.notify()
+
+    # --- packet mode
+
+    def set_packet(self, on: bool) -> None:
+        """TIOCPKT: starts with nothing to tell."""
+        if on and not self.packet:
+            self.packet_events = 0
+        self.packet = on
+
+    def tell(self, events: int, instead_of: int = 0) -> None:
+        """The master's next read says TIOCPKT_*."""
+        if self.packet:
+            self.packet_events = self.packet_events & ~instead_of | events
+            self.master_queue.notify(READABLE | EPOLLPRI)
+
+    def tell_stop(self) -> None:
+        """Output has stopped, or goes on."""
+        event = TIOCPKT_STOP if self.discipline.stopped else TIOCPKT_START
+        self.tell(event, TIOCPKT_STOP | TIOCPKT_START)
 
     # --- ends
 

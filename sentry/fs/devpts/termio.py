@@ -53,7 +53,7 @@ def set_termio(terminal: Terminal, caller: Caller, argument: int) -> None:
 def set_termio_flush(terminal: Terminal, caller: Caller, argument: int) -> None:
     """TCSETAF."""
     terminal.check_change(caller)
-    terminal.discipline.flush()
+    terminal.forget_typed()
     set_termio(terminal, caller, argument)
 
 
