@@ -48,6 +48,12 @@ def languages() -> Path:
     return _rootfs("languages")
 
 
+@pytest.fixture(scope="session")
+def cpython() -> Path:
+    """A root file system of python3 with its own test suite."""
+    return _rootfs("cpython")
+
+
 @pytest.fixture(params=["kvm", "unicorn"])
 def platform(request: pytest.FixtureRequest) -> str:
     """Each platform in turn."""
