@@ -76,6 +76,8 @@ class Terminal:
         """The device number of the slave: major 136."""
         return 136 << 8 | self.index & 0xFF | (self.index & ~0xFF) << 12
 
+    # --- bytes
+
     def typed(self, data: bytes) -> None:
         """The master writes: echo, signals, and perhaps something to read."""
         was_stopped = self.discipline.stopped
