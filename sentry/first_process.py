@@ -24,10 +24,11 @@ from sentry.fs.devpts.console import Console
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
 from sentry.kernel import sched, seccomp
+from sentry.kernel.identity import child_identity
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
-from sentry.kernel.task_clone import child_identity, first_task
+from sentry.kernel.task_clone import first_task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.kernel.timers import watch_cpu_limit
 from sentry.loader.execve import execve

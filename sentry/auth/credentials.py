@@ -1,7 +1,8 @@
 """`Credentials`: who a task is. An immutable value; a change gives a new one, as in Linux.
 
-There is one user namespace, and all ids of the sandbox are its ids. Capability sets are ints with
-bit CAP_* set. The rules are those of credentials(7), capabilities(7) and security/commoncap.c.
+Ids are kernel ids (userns.py). Capability sets are ints with bit CAP_* set; they count in the own
+user namespace and those below it. The rules are those of credentials(7), capabilities(7) and
+security/commoncap.c.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sentry.abi.prctl import (
     SECBIT_NO_SETUID_FIXUP,
     SECBIT_NOROOT,
 )
+from sentry.auth.userns import NO_ID, UserNamespace, kernel_id, shown_gid, shown_uid
 from sentry.errors import EINVAL, EPERM
 
 ALL_CAPS: Final = (1 << (CAP_LAST_CAP + 1)) - 1
@@ -47,18 +49,8 @@ FS_CAPS: Final = sum(
     )
 )
 """CAP_FS_SET: what follows the file-system uid."""
-UNCHANGED: Final = 0xFFFFFFFF
+UNCHANGED: Final = NO_ID
 """(uid_t) -1: leave alone; also no valid id."""
-
-
-class UserNamespace:
-    """The one user namespace of a sandbox: every id maps to itself."""
-
-    __slots__ = ("owner", "setgroups_allowed")
-
-    def __init__(self) -> None:
-        self.owner = 0
-        self.setgroups_allowed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +72,7 @@ class Credentials:
     bounding: int = ALL_CAPS
     ambient: int = 0
     securebits: int = 0
+    user_ns: UserNamespace | None = None
 
     @staticmethod
     def root() -> Credentials:
@@ -91,13 +84,72 @@ class Credentials:
         """A plain user."""
         return Credentials(uid, gid, uid, gid, uid, gid, uid, gid, groups)
 
+    # --- where capabilities count
+
     def has(self, cap: int) -> bool:
-        """Whether the capability is effective."""
+        """capable(): the capability is effective, and in the sandbox's first user namespace."""
+        return bool(self.effective >> cap & 1) and self.user_ns is None
+
+    def own(self, cap: int) -> bool:
+        """ns_capable(current_user_ns()): the capability is effective in the own namespace."""
         return bool(self.effective >> cap & 1)
 
     def has_in(self, namespace: UserNamespace | None, cap: int) -> bool:
-        """ns_capable(): whether the capability counts in a user namespace (None: the first)."""
-        return self.has(cap)
+        """ns_capable(): whether the capability counts in a user namespace: cap_capable()."""
+        while namespace is not self.user_ns:
+            if namespace is None:
+                return False
+            if namespace.parent is self.user_ns and namespace.owner == self.euid:
+                return True
+            namespace = namespace.parent
+        return bool(self.effective >> cap & 1)
+
+    def over(self, cap: int, uid: int, gid: int | None = None) -> bool:
+        """capable_wrt_inode_uidgid(): and the owners of the file have names in the namespace."""
+        if not self.effective >> cap & 1:
+            return False
+        ns = self.user_ns
+        if ns is None:
+            return True
+        if ns.uid_map.from_kernel(uid) == NO_ID:
+            return False
+        return gid is None or ns.gid_map.from_kernel(gid) != NO_ID
+
+    # --- ids as the program writes them
+
+    def kuid(self, uid: int) -> int:
+        """A user that the program names; -1 stays so. Raises: EINVAL."""
+        return uid if self.user_ns is None or uid == NO_ID else self._mapped(uid, "uid")
+
+    def kgid(self, gid: int) -> int:
+        """A group that the program names; -1 stays so. Raises: EINVAL."""
+        return gid if self.user_ns is None or gid == NO_ID else self._mapped(gid, "gid")
+
+    def _mapped(self, number: int, kind: str) -> int:
+        found = kernel_id(self.user_ns, number, kind)
+        if found == NO_ID:
+            raise EINVAL(f"{kind} {number} is not mapped")
+        return found
+
+    def shown_uid(self, uid: int) -> int:
+        """A user as the program sees it."""
+        return uid if self.user_ns is None else shown_uid(self.user_ns, uid)
+
+    def shown_gid(self, gid: int) -> int:
+        """A group as the program sees it."""
+        return gid if self.user_ns is None else shown_gid(self.user_ns, gid)
+
+    @property
+    def root_uid(self) -> int:
+        """make_kuid(user_ns, 0): who root is here."""
+        return kernel_id(self.user_ns, 0)
+
+    def in_new_namespace(self, namespace: UserNamespace | None) -> Credentials:
+        """set_cred_user_ns(): the same ids, with every capability there and nowhere else."""
+        return replace(
+            self, user_ns=namespace, securebits=0, inheritable=0, permitted=ALL_CAPS,
+            effective=ALL_CAPS, ambient=0, bounding=ALL_CAPS,
+        )  # fmt: skip
 
     def in_group(self, gid: int) -> bool:
         """in_group_p(): the file-system gid or a supplementary one."""
@@ -107,7 +159,7 @@ class Credentials:
         """access(2) judges by the real ids: access_override_creds(), fs/open.c."""
         effective = self.effective
         if not self.securebits & SECBIT_NO_SETUID_FIXUP:
-            effective = self.permitted if self.uid == 0 else 0
+            effective = self.permitted if self.uid == self.root_uid else 0
         if (self.fsuid, self.fsgid, self.effective) == (self.uid, self.gid, effective):
             return self
         return replace(self, fsuid=self.uid, fsgid=self.gid, effective=effective)
@@ -117,7 +169,7 @@ class Credentials:
     def set_uid(self, uid: int) -> Credentials:
         """setuid(2)."""
         _valid(uid)
-        if self.has(CAP_SETUID):
+        if self.own(CAP_SETUID):
             return self._with_uids(uid, uid, uid)
         if uid not in (self.uid, self.suid):
             raise EPERM(f"setuid {uid}")
@@ -127,7 +179,7 @@ class Credentials:
         """setreuid(2)."""
         new_real = self.uid if ruid == UNCHANGED else ruid
         new_effective = self.euid if euid == UNCHANGED else euid
-        if not self.has(CAP_SETUID):
+        if not self.own(CAP_SETUID):
             if ruid != UNCHANGED and ruid not in (self.uid, self.euid):
                 raise EPERM(f"setreuid real {ruid}")
             if euid != UNCHANGED and euid not in (self.uid, self.euid, self.suid):
@@ -140,7 +192,7 @@ class Credentials:
     def set_resuid(self, ruid: int, euid: int, suid: int) -> Credentials:
         """setresuid(2)."""
         asked = (ruid, euid, suid)
-        if not self.has(CAP_SETUID):
+        if not self.own(CAP_SETUID):
             for uid in asked:
                 if uid != UNCHANGED and uid not in (self.uid, self.euid, self.suid):
                     raise EPERM(f"setresuid {uid}")
@@ -151,14 +203,15 @@ class Credentials:
 
     def set_fsuid(self, uid: int) -> Credentials:
         """setfsuid(2): the same credentials when it is not allowed."""
-        allowed = uid in (self.uid, self.euid, self.suid, self.fsuid) or self.has(CAP_SETUID)
+        allowed = uid in (self.uid, self.euid, self.suid, self.fsuid) or self.own(CAP_SETUID)
         if uid == UNCHANGED or not allowed or uid == self.fsuid:
             return self
         effective = self.effective
         if not self.securebits & SECBIT_NO_SETUID_FIXUP:
-            if self.fsuid == 0 and uid != 0:
+            root = self.root_uid
+            if self.fsuid == root and uid != root:
                 effective &= ~FS_CAPS
-            elif self.fsuid != 0 and uid == 0:
+            elif self.fsuid != root and uid == root:
                 effective |= self.permitted & FS_CAPS
         return replace(self, fsuid=uid, effective=effective)
 
@@ -166,14 +219,15 @@ class Credentials:
         """Take the ids, with the capabilities that follow: cap_emulate_setxuid()."""
         permitted, effective, ambient = self.permitted, self.effective, self.ambient
         if not self.securebits & SECBIT_NO_SETUID_FIXUP:
-            had_root = 0 in (self.uid, self.euid, self.suid)
-            if had_root and 0 not in (real, effective_uid, saved):
+            root = self.root_uid
+            had_root = root in (self.uid, self.euid, self.suid)
+            if had_root and root not in (real, effective_uid, saved):
                 if not self.securebits & SECBIT_KEEP_CAPS:
                     permitted = effective = 0
                 ambient = 0
-            if self.euid == 0 and effective_uid != 0:
+            if self.euid == root and effective_uid != root:
                 effective = 0
-            elif self.euid != 0 and effective_uid == 0:
+            elif self.euid != root and effective_uid == root:
                 effective = permitted
         return replace(
             self,
@@ -191,7 +245,7 @@ class Credentials:
     def set_gid(self, gid: int) -> Credentials:
         """setgid(2)."""
         _valid(gid)
-        if self.has(CAP_SETGID):
+        if self.own(CAP_SETGID):
             return replace(self, gid=gid, egid=gid, sgid=gid, fsgid=gid)
         if gid not in (self.gid, self.sgid):
             raise EPERM(f"setgid {gid}")
@@ -201,7 +255,7 @@ class Credentials:
         """setregid(2)."""
         new_real = self.gid if rgid == UNCHANGED else rgid
         new_effective = self.egid if egid == UNCHANGED else egid
-        if not self.has(CAP_SETGID):
+        if not self.own(CAP_SETGID):
             if rgid != UNCHANGED and rgid not in (self.gid, self.egid):
                 raise EPERM(f"setregid real {rgid}")
             if egid != UNCHANGED and egid not in (self.gid, self.egid, self.sgid):
@@ -214,7 +268,7 @@ class Credentials:
     def set_resgid(self, rgid: int, egid: int, sgid: int) -> Credentials:
         """setresgid(2)."""
         asked = (rgid, egid, sgid)
-        if not self.has(CAP_SETGID):
+        if not self.own(CAP_SETGID):
             for gid in asked:
                 if gid != UNCHANGED and gid not in (self.gid, self.egid, self.sgid):
                     raise EPERM(f"setresgid {gid}")
@@ -226,16 +280,23 @@ class Credentials:
 
     def set_fsgid(self, gid: int) -> Credentials:
         """setfsgid(2): the same credentials when it is not allowed."""
-        allowed = gid in (self.gid, self.egid, self.sgid, self.fsgid) or self.has(CAP_SETGID)
+        allowed = gid in (self.gid, self.egid, self.sgid, self.fsgid) or self.own(CAP_SETGID)
         return replace(self, fsgid=gid) if gid != UNCHANGED and allowed else self
 
     def set_groups(self, groups: tuple[int, ...]) -> Credentials:
         """setgroups(2); the length is checked."""
-        if not self.has(CAP_SETGID):
+        if not self.may_set_groups:
             raise EPERM("setgroups")
         for gid in groups:
             _valid(gid)
         return replace(self, groups=tuple(sorted(groups)))
+
+    @property
+    def may_set_groups(self) -> bool:
+        """may_setgroups(): in a user namespace only once its groups are mapped, and allowed."""
+        ns = self.user_ns
+        allowed = ns is None or (bool(ns.gid_map) and ns.setgroups_allowed)
+        return allowed and self.own(CAP_SETGID)
 
     # --- capabilities
 
@@ -245,9 +306,9 @@ class Credentials:
             s & ALL_CAPS for s in (effective, permitted, inheritable)
         )
         allowed = self.inheritable | (
-            self.bounding if self.has(CAP_SETPCAP) else self.permitted & self.bounding
+            self.bounding if self.own(CAP_SETPCAP) else self.permitted & self.bounding
         )
-        if not self.has(CAP_SETPCAP) and inheritable & ~(self.inheritable | self.permitted):
+        if not self.own(CAP_SETPCAP) and inheritable & ~(self.inheritable | self.permitted):
             raise EPERM("inheritable beyond permitted")
         if inheritable & ~allowed:
             raise EPERM("inheritable beyond the bounding set")
@@ -265,7 +326,7 @@ class Credentials:
 
     def drop_bounding(self, cap: int) -> Credentials:
         """prctl(PR_CAPBSET_DROP)."""
-        if not self.has(CAP_SETPCAP):
+        if not self.own(CAP_SETPCAP):
             raise EPERM("PR_CAPBSET_DROP")
         if not 0 <= cap <= CAP_LAST_CAP:
             raise EINVAL(f"capability {cap}")
@@ -300,7 +361,7 @@ class Credentials:
         old, locks = self.securebits, 0xAA
         changes_locked = (old & locks) >> 1 & (old ^ bits)
         unlocks = old & locks & ~bits
-        if changes_locked or unlocks or bits & ~0xFF or not self.has(CAP_SETPCAP):
+        if changes_locked or unlocks or bits & ~0xFF or not self.own(CAP_SETPCAP):
             raise EPERM(f"securebits {bits:#x}")
         return replace(self, securebits=bits)
 

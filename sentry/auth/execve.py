@@ -28,6 +28,7 @@ class FileCaps:
     inheritable: int
     effective: bool
     root_uid: int = 0
+    """Whose root may have them (a kernel id): rootid_owns_currentns()."""
 
 
 def parse_file_caps(value: bytes) -> FileCaps | None:
@@ -42,9 +43,7 @@ def parse_file_caps(value: bytes) -> FileCaps | None:
     if (revision, len(value)) in ((VFS_CAP_REVISION_2, 20), (VFS_CAP_REVISION_3, 24)):
         p0, i0, p1, i1 = struct.unpack_from("<IIII", value, 4)
         root = int.from_bytes(value[20:24], "little")
-        if root:
-            return None
-        return FileCaps((p0 | p1 << 32) & ALL_CAPS, (i0 | i1 << 32) & ALL_CAPS, effective)
+        return FileCaps((p0 | p1 << 32) & ALL_CAPS, (i0 | i1 << 32) & ALL_CAPS, effective, root)
     return None
 
 
@@ -63,6 +62,7 @@ def after_exec(
     Raises: EPERM when a file's effective capabilities exceed the bounding set.
     """
     euid, egid = creds.euid, creds.egid
+    root = creds.root_uid
     if not no_set_id:
         if mode & 0o4000:
             euid = owner[0]
@@ -78,13 +78,11 @@ def after_exec(
         if caps_effective and file_caps.permitted & ~caps_permitted:
             raise EPERM("the program needs capabilities that are out of bounds")
     got_caps = file_caps is not None
-    if creds.root_is_special and (euid == 0 or creds.uid == 0):
-        set_uid_root_with_caps = got_caps and creds.uid != 0 and euid == 0
+    if creds.root_is_special and root in (euid, creds.uid):
+        set_uid_root_with_caps = got_caps and creds.uid != root and euid == root
         if not set_uid_root_with_caps:
             caps_permitted = creds.bounding | creds.inheritable
-            caps_effective = caps_effective or euid == 0
-            if euid == 0:
-                caps_effective = True
+            caps_effective = caps_effective or euid == root
     changed = euid != creds.uid or egid != creds.gid
     gained = bool(caps_permitted & ~creds.ambient)
     ambient = creds.ambient
@@ -92,7 +90,7 @@ def after_exec(
         ambient = 0
     permitted = caps_permitted | ambient
     effective = permitted if caps_effective else ambient
-    secure = changed or (creds.uid != 0 and (caps_effective or (got_caps and gained)))
+    secure = changed or (creds.uid != root and (caps_effective or (got_caps and gained)))
     new = replace(
         creds,
         euid=euid,

@@ -29,14 +29,14 @@ def may_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> 
     if not mask & ~bits:
         return True
     if mode & 0o170000 == 0o040000:
-        if creds.has(CAP_DAC_OVERRIDE):
+        if creds.over(CAP_DAC_OVERRIDE, uid, gid):
             return True
-        return not mask & MAY_WRITE and creds.has(CAP_DAC_READ_SEARCH)
-    if mask == MAY_READ and creds.has(CAP_DAC_READ_SEARCH):
+        return not mask & MAY_WRITE and creds.over(CAP_DAC_READ_SEARCH, uid, gid)
+    if mask == MAY_READ and creds.over(CAP_DAC_READ_SEARCH, uid, gid):
         return True
     if mask & MAY_EXEC and not mode & 0o111:
         return False
-    return creds.has(CAP_DAC_OVERRIDE)
+    return creds.over(CAP_DAC_OVERRIDE, uid, gid)
 
 
 def check_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -> None:
@@ -47,12 +47,12 @@ def check_access(creds: Credentials, mode: int, uid: int, gid: int, mask: int) -
 
 def owner_or_capable(creds: Credentials, uid: int) -> bool:
     """inode_owner_or_capable()."""
-    return creds.fsuid == uid or creds.has(CAP_FOWNER)
+    return creds.fsuid == uid or creds.over(CAP_FOWNER, uid)
 
 
 def check_sticky(creds: Credentials, dir_mode: int, dir_uid: int, uid: int) -> None:
     """In a sticky directory only the owners of file and directory remove names. Raises: EPERM."""
-    if not dir_mode & 0o1000 or creds.fsuid in (uid, dir_uid) or creds.has(CAP_FOWNER):
+    if not dir_mode & 0o1000 or creds.fsuid in (uid, dir_uid) or creds.over(CAP_FOWNER, uid):
         return
     raise EPERM("sticky directory")
 
@@ -62,17 +62,22 @@ def check_chown(
 ) -> None:
     """chown_ok() and chgrp_ok(), fs/attr.c; `inode` is its owner and group. Raises: EPERM."""
     owner, group = inode
-    if uid is not None and not (creds.fsuid == owner and uid == owner) and not creds.has(CAP_CHOWN):
+    mine = creds.fsuid == owner
+    capable = creds.over(CAP_CHOWN, owner, group)
+    if uid is not None and not (mine and uid == owner) and not capable:
         raise EPERM(f"chown to {uid}")
-    if gid is not None:
-        mine = creds.fsuid == owner and (gid == group or creds.in_group(gid))
-        if not mine and not creds.has(CAP_CHOWN):
-            raise EPERM(f"chgrp to {gid}")
+    member = mine and gid is not None and (gid == group or creds.in_group(gid))
+    if gid is not None and not member and not capable:
+        raise EPERM(f"chgrp to {gid}")
 
 
 def chmod_bits(creds: Credentials, mode: int, gid: int) -> int:
     """The bits chmod really sets: set-group-id only for members of the group."""
-    if mode & 0o2000 and not creds.in_group(gid) and not creds.has(_CAP_FSETID):
+    if (
+        mode & 0o2000
+        and not creds.in_group(gid)
+        and not creds.over(_CAP_FSETID, creds.fsuid, gid)
+    ):
         mode &= ~0o2000
     return mode & 0o7777
 

@@ -20,33 +20,38 @@ ANY: Final = None
 """PR_SET_PTRACER_ANY as an allowed tracer."""
 
 
-def may_access(mine: Credentials, theirs: Credentials, dumpable: int, *, real: bool) -> bool:
+def may_access(mine: Credentials, target: Any, *, real: bool) -> bool:
     """PTRACE_MODE_READ and _ATTACH between processes: __ptrace_may_access().
 
-    `dumpable` is the target's; `real` judges by the caller's real ids, else by the file-system ids.
+    `real` judges by the caller's real ids, else by the file-system ids. A process that is not
+    dumpable is open only to who is capable where its program was started.
     """
-    if mine.has(CAP_SYS_PTRACE):
-        return True
+    theirs: Credentials = target.creds
+    dumpable: int = target.group.dumpable
+    if mine.has_in(theirs.user_ns, CAP_SYS_PTRACE):
+        return dumpable == 1 or mine.has_in(target.group.exec_user_ns, CAP_SYS_PTRACE)
     uid, gid = (mine.uid, mine.gid) if real else (mine.fsuid, mine.fsgid)
     if {theirs.uid, theirs.euid, theirs.suid} != {uid}:
         return False
     if {theirs.gid, theirs.egid, theirs.sgid} != {gid} or dumpable != 1:
         return False
-    return not theirs.permitted & ~(mine.permitted if real else mine.effective)
+    return mine.user_ns is theirs.user_ns and not (
+        theirs.permitted & ~(mine.permitted if real else mine.effective)
+    )
 
 
 def may_attach(task: Any, target: Any, *, real: bool) -> bool:
     """PTRACE_MODE_ATTACH of a task to a task: the modes above, then yama_ptrace_access_check()."""
     if task.group is target.group:
         return True
-    if not may_access(task.creds, target.creds, target.group.dumpable, real=real):
+    if not may_access(task.creds, target, real=real):
         return False
     scope = yama_scope(task.kernel)
     if scope == YAMA_DISABLED:
         return True
     if scope == YAMA_RELATIONAL and (descends(task.group, target.group) or allowed(task, target)):
         return True
-    return scope != YAMA_NO_ATTACH and bool(task.creds.has(CAP_SYS_PTRACE))
+    return scope != YAMA_NO_ATTACH and task.creds.has_in(target.creds.user_ns, CAP_SYS_PTRACE)
 
 
 def yama_scope(kernel: Any) -> int:

@@ -108,10 +108,8 @@ class FsContextFile(FileDescription):
         make = self._make
         assert make is not None
         self.phase = Phase.FAILED
-        self.fs = await make(
-            caller, self.source or b"none", self.flags_asked, b",".join(self._options)
-        )
-        self.fs.read_only = self.fs.read_only or bool(self.flags_asked & MS_RDONLY)
+        what = (self.type, self.source or b"none", b",".join(self._options))
+        self.fs = await mounting.new_file_system(caller, what, self.flags_asked, make)
         self.phase = Phase.AWAITING_MOUNT
 
     async def reconfigure(self, caller: Caller) -> None:

@@ -52,9 +52,9 @@ class PidFile(FileDescription):
         gone = self.group.parent is None
         return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if gone else 0)
 
-    def fdinfo(self) -> str:
-        """The Pid line."""
-        pid = self.group.tgid if self.thread is None else self.thread.tid
+    def fdinfo_in(self, pids: Any) -> str:
+        """The Pid lines: pidfd_show_fdinfo()."""
         if self.ended and (self.thread is not None or self.group.parent is None):
-            pid = -1
-        return f"Pid:\t{pid}\nNSpid:\t{pid}\n"
+            return "Pid:\t-1\nNSpid:\t-1\n"
+        numbers = pids.numbers(self.group.tgid if self.thread is None else self.thread.tid)
+        return f"Pid:\t{numbers[0]}\nNSpid:\t" + "\t".join(map(str, numbers)) + "\n"

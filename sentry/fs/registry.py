@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 async def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
     """mount(2) of type tmpfs."""
-    fs = TmpFs.make(caller.kernel.vfs, data.decode(errors="replace"))
+    vfs, creds = caller.kernel.vfs, caller.creds
+    text = data.decode(errors="replace")
+    given = parse_options(text, vfs.memory_pages)
+    uid = creds.fsuid if given.uid is None else creds.kuid(given.uid)
+    gid = creds.fsgid if given.gid is None else creds.kgid(given.gid)
+    fs = TmpFs.make(vfs, text, uid=uid, gid=gid)
     fs.source = source.decode(errors="replace") or "tmpfs"
     return fs
 

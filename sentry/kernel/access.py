@@ -15,7 +15,7 @@ def may_access(task: Task, target: Task, *, real: bool) -> bool:
     """PTRACE_MODE_READ and _ATTACH; `real` judges by the real ids, else by the fs ids."""
     if task.group is target.group:
         return True
-    return ptrace.may_access(task.creds, target.creds, target.group.dumpable, real=real)
+    return ptrace.may_access(task.creds, target, real=real)
 
 
 def check_attach(task: Task, target: Task) -> None:

@@ -105,13 +105,13 @@ def cpu_clock(task: Task, clock: int) -> CpuClock | None:
     if kind not in _USER_ONLY:
         raise EINVAL(f"clock {clock}")
     user_only = _USER_ONLY[kind]
-    pids = task.kernel.pids
+    pids = task.pids
     if clock & PER_THREAD:
-        target = pids.tasks.get(pid) if pid else task
+        target = pids.task(pid) if pid else task
         if target is None or target.group is not task.group:
             raise EINVAL(f"no thread {pid}")
         return CpuClock(target.group, target, user_only)
-    group = pids.groups.get(pid) if pid else task.group
+    group = pids.group(pid) if pid else task.group
     if group is None:
         raise EINVAL(f"no process {pid}")
     return CpuClock(group, None, user_only)

@@ -41,13 +41,13 @@ def _try_lock(task: Task, addr: int, key: Hashable, taker: Task) -> PiState | No
     value = mm.load_u32(addr)
     while True:
         owner_tid = value & FUTEX_TID_MASK
-        if owner_tid == taker.tid:
+        if owner_tid == taker.own_tid:
             raise EDEADLK("held by the caller")
         state = table.locks.get(key)
-        if state is not None and owner_tid not in (0, state.owner.tid):
+        if state is not None and owner_tid not in (0, state.owner.own_tid):
             raise EINVAL("the word does not name the owner")
         if state is None and not owner_tid:
-            wanted = value & (FUTEX_OWNER_DIED | FUTEX_WAITERS) | taker.tid
+            wanted = value & (FUTEX_OWNER_DIED | FUTEX_WAITERS) | taker.own_tid
         else:
             wanted = value | FUTEX_WAITERS
         seen = mm.cmpxchg_u32(addr, value, wanted)
@@ -58,7 +58,7 @@ def _try_lock(task: Task, addr: int, key: Hashable, taker: Task) -> PiState | No
             return state
         if not owner_tid:
             return None
-        owner = task.kernel.pids.tasks.get(owner_tid)
+        owner = task.pids.task(owner_tid)
         if owner is None or owner.dead:
             raise ESRCH(f"owner {owner_tid}")
         return PiState(key, owner)
@@ -118,7 +118,7 @@ def unlock(task: Task, addr: int, private: bool) -> int:
     key = futex.key_of(task, addr, private)
     mm = task.mm
     value = mm.load_u32(addr)
-    if value & FUTEX_TID_MASK != task.tid:
+    if value & FUTEX_TID_MASK != task.own_tid:
         raise EPERM("not the owner")
     state = task.kernel.futexes.locks.get(key)
     if state is not None:
@@ -128,7 +128,7 @@ def unlock(task: Task, addr: int, private: bool) -> int:
         return 0
     while (seen := mm.cmpxchg_u32(addr, value, 0)) != value:
         value = seen
-        if value & FUTEX_TID_MASK != task.tid:
+        if value & FUTEX_TID_MASK != task.own_tid:
             raise EPERM("not the owner")
     return 0
 
@@ -139,7 +139,7 @@ def _hand_over(task: Task, addr: int, state: PiState, keep: int) -> None:
     mm = task.mm
     value = mm.load_u32(addr)
     while True:
-        seen = mm.cmpxchg_u32(addr, value, waiter.task.tid | FUTEX_WAITERS | value & keep)
+        seen = mm.cmpxchg_u32(addr, value, waiter.task.own_tid | FUTEX_WAITERS | value & keep)
         if seen == value:
             break
         value = seen

@@ -63,7 +63,7 @@ def _died(task: Task, addr: int, pi: int, is_pending: bool) -> None:
         if is_pending and not pi and not owner:
             table.wake(mm.futex_key(addr, True), 1)
             return
-        if owner != task.tid:
+        if owner != task.own_tid:
             return
         seen = mm.cmpxchg_u32(addr, value, value & FUTEX_WAITERS | FUTEX_OWNER_DIED)
         if seen == value:

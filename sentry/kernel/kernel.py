@@ -14,6 +14,7 @@ from sentry.kernel.thread_group import ThreadGroup
 from sentry.loop import Loop
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.task import Task
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
@@ -56,10 +57,13 @@ class Uts:
     """Names of the machine: uname(2)."""
 
     __slots__ = (
-        "__weakref__", "domainname", "machine", "nodename", "release", "sysname", "version",
+        "__weakref__", "charge", "domainname", "machine", "nodename", "owner", "release", "sysname",
+        "version",
     )  # fmt: skip
 
     def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
+        self.owner: UserNamespace | None = None
+        self.charge: Charge | None = None
         self.sysname = b"Linux"
         self.nodename = nodename
         self.release = b"6.12.0"
@@ -67,9 +71,11 @@ class Uts:
         self.machine = b"x86_64"
         self.domainname = domainname
 
-    def copy(self) -> Uts:
+    def copy(self, owner: UserNamespace | None, charge: Charge) -> Uts:
         """The names of a new UTS namespace."""
-        return Uts(self.nodename, self.domainname)
+        made = Uts(self.nodename, self.domainname)
+        made.owner, made.charge = owner, charge
+        return made
 
 
 class Kernel:
@@ -97,7 +103,6 @@ class Kernel:
         self.pids = Pids(MAX_TASKS)
         self.futexes = FutexTable()
         self.counters = Counters()
-        self.init: ThreadGroup | None = None
         self.boot_ns = time.monotonic_ns()
         self.start_observers: list[Any] = []
         """Observers that every new task gets (strace)."""
@@ -111,6 +116,15 @@ class Kernel:
         """Tasks that stand still because of that."""
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
+
+    @property
+    def init(self) -> ThreadGroup | None:
+        """The sandbox's first process."""
+        return self.pids.init
+
+    @init.setter
+    def init(self, group: ThreadGroup | None) -> None:
+        self.pids.init = group
 
     def out_of_memory(self, task: Task) -> None:
         """RAM has reached its limit: kill who holds most, as oom_score_adj says.

@@ -1,37 +1,179 @@
-"""Process ids: who has which number."""
+"""Process ids: who has which number, in which PID namespace. pid_namespaces(7), kernel/pid.c.
+
+Inside the kernel a number is the one of the sandbox's first PID namespace: `Pids` has all tasks by
+it. A `PidNamespace` below knows which of them are in it, and their numbers there; it is asked only
+where a program gives or sees a number.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, EEXIST, ENOMEM, ENOSPC
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 
 PID_MAX = 4194304
 RESERVED_PIDS = 300
+MAX_LEVEL = 32
 
 
-class Pids:
-    """Numbers of tasks, processes, groups and sessions; free is what none of them has."""
+class PidNamespace:
+    """A namespace below the first one."""
+
+    __slots__ = (
+        "__weakref__", "_inner", "_outer", "_root", "charge", "ended", "init", "last", "level",
+        "lingers", "owner", "parent",
+    )  # fmt: skip
+
+    def __init__(
+        self, parent: PidNamespace | None, root: Pids | None, owner: UserNamespace | None
+    ) -> None:
+        self.parent = parent
+        self.level: int = parent.level + 1 if parent is not None else 0
+        if self.level > MAX_LEVEL:
+            raise ENOSPC("PID namespaces are too deep")
+        self._root = root
+        self.owner = owner
+        self.init: ThreadGroup | None = None
+        """Its first process, the reaper of orphans; it lives as long as the namespace."""
+        self.ended = False
+        """The first process has died: no other can be made."""
+        self.lingers = False
+        """The first process waits for the others to be gone, before others may wait for it."""
+        self.last = 0
+        """The number given out last."""
+        self.charge: Charge | None = None
+        self._inner: dict[int, int] = {}
+        """Number here → number in the first namespace."""
+        self._outer: dict[int, int] = {}
+
+    @property
+    def _tables(self) -> Pids:
+        assert self._root is not None
+        return self._root
+
+    # --- translation
+
+    def of(self, number: int) -> int:
+        """pid_nr_ns(): how a number reads here; 0 if nobody here has it."""
+        return self._outer.get(number, 0)
+
+    def known(self, number: int) -> int:
+        """The number in the first namespace; 0 if nobody has it."""
+        return self._inner.get(number, 0)
+
+    def sees(self, group: ThreadGroup) -> bool:
+        """The process has a number here."""
+        return group.tgid in self._outer
+
+    def numbers(self, number: int) -> list[int]:
+        """NSpid of /proc/PID/status: here, and in every namespace below that has one."""
+        below = (ns for ns in self._tables.nested(number) if ns.level > self.level)
+        return [self.of(number), *(ns.of(number) for ns in below)]
+
+    def contains(self, other: PidNamespace) -> bool:
+        """The other one is this, or below it."""
+        at: PidNamespace | None = other
+        while at is not None and at is not self:
+            at = at.parent
+        return at is self
+
+    # --- looking up
+
+    def task(self, number: int) -> Task | None:
+        """The task with this number."""
+        return self._tables.tasks.get(self.known(number))
+
+    def group(self, number: int) -> ThreadGroup | None:
+        """The process, also a zombie."""
+        return self._tables.groups.get(self.known(number))
+
+    def process_group(self, number: int) -> ProcessGroup | None:
+        """The process group."""
+        return self._tables.process_groups.get(self.known(number))
+
+    def members(self) -> list[ThreadGroup]:
+        """The processes here and below, by number, zombies too."""
+        groups = self._tables.groups
+        return [groups[n] for _, n in sorted(self._inner.items()) if n in groups]
+
+    # --- numbers
+
+    def is_taken(self, number: int) -> bool:
+        """Somebody here has it."""
+        return number in self._inner
+
+    def next_number(self, wanted: int) -> int:
+        """The next free number, as Linux cycles through them; or `wanted`. Raises: EEXIST."""
+        if wanted:
+            if self.is_taken(wanted):
+                raise EEXIST(f"pid {wanted}")
+            return wanted
+        number = self.last
+        while True:
+            number = number + 1 if number + 1 < PID_MAX else RESERVED_PIDS
+            if not self.is_taken(number):
+                self.last = number
+                return number
+
+    def enter(self, outer: int, number: int) -> None:
+        """`outer` is known here as `number`."""
+        self._inner[number] = outer
+        self._outer[outer] = number
+
+    def leave(self, outer: int) -> None:
+        """Nobody has the number any more."""
+        self._inner.pop(self._outer.pop(outer), None)
+
+
+class Pids(PidNamespace):
+    """The first namespace: tasks, processes, groups and sessions by number.
+
+    Free is what none of them has.
+    """
 
     def __init__(self, ceiling: int) -> None:
+        super().__init__(None, None, None)
         self._ceiling = ceiling
         self.limit = 0
         """Tasks that the container may have (linux.resources.pids.limit); 0: not limited."""
-        self._last = 0
         self.tasks: dict[int, Task] = {}
         self.groups: dict[int, ThreadGroup] = {}
         """By tgid, zombies too."""
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
+        self._nested: dict[int, list[PidNamespace]] = {}
+        """The namespaces below, innermost first, in which a number has another."""
 
     @property
-    def last(self) -> int:
-        """The number given out last."""
-        return self._last
+    def _tables(self) -> Pids:
+        return self
+
+    def of(self, number: int) -> int:
+        """All numbers are these."""
+        return number
+
+    def known(self, number: int) -> int:
+        """All numbers are these."""
+        return number
+
+    def sees(self, group: ThreadGroup) -> bool:
+        """Everybody is here."""
+        return True
+
+    def members(self) -> list[ThreadGroup]:
+        """All processes, by number."""
+        return [self.groups[number] for number in sorted(self.groups)]
+
+    def nested(self, number: int) -> Sequence[PidNamespace]:
+        """The namespaces below this one in which somebody has a number, outermost first."""
+        return self._nested.get(number, ())[::-1]
 
     def count(self) -> int:
         """Tasks, with zombies: what Linux's pids controller counts."""
@@ -46,10 +188,11 @@ class Pids:
             or pid in self.sessions
         )
 
-    def allocate(self, wanted: int = 0) -> int:
-        """The next free number, as Linux cycles through them; or `wanted`, which is free.
+    def allocate(self, namespace: PidNamespace | None = None, wanted: Sequence[int] = ()) -> int:
+        """Numbers in a namespace and all above it; `wanted` are some of them, innermost first.
 
-        Raises: EAGAIN at the ceiling of tasks, and at the container's limit.
+        Gives the number here. Raises: EAGAIN at the ceiling of tasks and at the container's limit,
+        EEXIST, ENOMEM in a namespace that has ended.
         """
         if self.limit and self.count() >= self.limit:
             raise EAGAIN(f"the container may have {self.limit} tasks")
@@ -58,14 +201,28 @@ class Pids:
             or len(self.tasks) >= self._ceiling
         ):
             raise EAGAIN("too many tasks")
-        if wanted:
-            return wanted
-        pid = self._last
-        while True:
-            pid = pid + 1 if pid + 1 < PID_MAX else RESERVED_PIDS
-            if not self.is_taken(pid):
-                self._last = pid
-                return pid
+        if namespace is None or namespace is self:
+            return self.next_number(wanted[0] if wanted else 0)
+        if namespace.ended:
+            raise ENOMEM("the PID namespace has lost its first process")
+        levels: list[PidNamespace] = []
+        at: PidNamespace | None = namespace
+        while at is not None and at is not self:
+            levels.append(at)
+            at = at.parent
+        asked = [*wanted, *[0] * (len(levels) + 1 - len(wanted))]
+        inner = [level.next_number(number) for level, number in zip(levels, asked, strict=False)]
+        outer = self.next_number(asked[len(levels)])
+        for level, number in zip(levels, inner, strict=True):
+            level.enter(outer, number)
+        self._nested[outer] = levels
+        return outer
+
+    def release(self, number: int) -> None:
+        """Something that had the number is gone; perhaps it was the last."""
+        if number in self._nested and not self.is_taken(number):
+            for namespace in self._nested.pop(number):
+                namespace.leave(number)
 
     def forget_if_empty(self, group: ProcessGroup) -> None:
         """Drop a process group without members, and its session after the last group."""
@@ -77,3 +234,6 @@ class Pids:
             group.session.foreground = None
         if not group.session.groups:
             self.sessions.pop(group.session.sid, None)
+            self.release(group.session.sid)
+        self.release(group.pgid)
+

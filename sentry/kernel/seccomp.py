@@ -31,9 +31,9 @@ from sentry.abi.unistd import read, rt_sigreturn, write
 from sentry.bpf.interpreter import depends_on_arguments, run_seccomp, seccomp_data
 from sentry.errors import EBUSY, EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import signal_faults, task_exit
+from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE
-from sentry.kernel.task_clone import child_identity
 from sentry.kernel.work import WORK_EXIT
 from sentry.platform.interface import Reg
 
@@ -253,7 +253,7 @@ def add_filter(
     for other in others:
         theirs = current(other)
         if theirs.mode == SECCOMP_MODE_STRICT or not state.descends_from(theirs):
-            return other.tid
+            return task.pids.of(other.tid)
     put(task, new)
     for other in others:
         put(other, new)

@@ -188,7 +188,8 @@ class Listener(FileDescription):
         def attempt() -> int:
             for note in self._waiting.values():
                 if note.state is State.INIT:
-                    caller.mm.write(argument, NOTIF.pack(note.number, note.task.tid, 0, *note.data))
+                    pid = caller.pids.of(note.task.tid)
+                    caller.mm.write(argument, NOTIF.pack(note.number, pid, 0, *note.data))
                     note.state = State.SENT
                     if self.killable:
                         note.queue.notify()

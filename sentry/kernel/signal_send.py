@@ -6,6 +6,7 @@ kernel/signal.c. What a task does about a signal is in task_signals.py.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 CONTINUE = mask_of((SIGCONT,))
+_pid_uid = struct.Struct("<iI")
 
 
 def quota(kernel: Kernel) -> Quota:
@@ -51,7 +53,7 @@ def may_signal(creds: Credentials, target: Task) -> bool:
     return (
         creds.euid in (other.suid, other.uid)
         or creds.uid in (other.suid, other.uid)
-        or creds.has(CAP_KILL)
+        or creds.has_in(other.user_ns, CAP_KILL)
     )
 
 
@@ -104,6 +106,7 @@ def _send(
     group: ThreadGroup, task: Task | None, info: SigInfo, by: Task | None, force: bool
 ) -> None:
     signo = info.signo
+    force = force or (by is not None and not group.pids.sees(by.group))
     if not _prepare(group, task or _main(group), signo, force):
         return
     if signo == SIGKILL:
@@ -112,6 +115,7 @@ def _send(
     pending = group.shared_pending if task is None else task.pending
     if signo < SIGRTMIN and signo in pending:
         return
+    info = seen_by(info, task or _main(group))
     uid = (task or _main(group)).creds.uid
     count = quota(group.kernel)
     # standard signals of kill and of the kernel are queued even beyond the limit
@@ -123,6 +127,15 @@ def _send(
     else:
         pending.add_bare(signo)
     _complete(group, task, signo, by)
+
+
+def seen_by(info: SigInfo, target: Task) -> SigInfo:
+    """Who sent it, as the receiver's namespaces have it: send_signal_locked()."""
+    if not info.names_sender or (not target.pids.level and target.creds.user_ns is None):
+        return info
+    pid, uid = _pid_uid.unpack_from(info.body)
+    shown = _pid_uid.pack(target.pids.of(pid), target.creds.shown_uid(uid))
+    return SigInfo(info.signo, info.code, shown + info.body[_pid_uid.size :], info.errno)
 
 
 def _main(group: ThreadGroup) -> Task:
@@ -154,7 +167,7 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
 
 def _is_protected(group: ThreadGroup, signo: int, force: bool) -> bool:
     """pid_namespaces(7): init gets only signals that it has a handler for."""
-    if group is not group.kernel.init or group.actions[signo].handler:
+    if group.pids.init is not group or group.actions[signo].handler:
         return False
     return not (force and UNBLOCKABLE >> (signo - 1) & 1)
 
@@ -175,7 +188,7 @@ def _complete(group: ThreadGroup, task: Task | None, signo: int, by: Task | None
     if (
         group.actions.is_fatal(signo)
         and not bit & DUMPING
-        and group is not group.kernel.init
+        and group.pids.init is not group
         and target.trace is None
     ):
         task_exit.exit_group(group, signo)

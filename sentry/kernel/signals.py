@@ -82,9 +82,13 @@ CLOCK_TICK_NS: Final = 10_000_000
 class SigInfo:
     """siginfo_t: `body` are the bytes of its union, from offset 16 on."""
 
-    __slots__ = ("body", "code", "errno", "signo")
+    __slots__ = ("body", "code", "errno", "names_sender", "signo")
 
-    def __init__(self, signo: int, code: int, body: bytes = b"", errno: int = 0) -> None:
+    def __init__(
+        self, signo: int, code: int, body: bytes = b"", errno: int = 0, names_sender: bool = False
+    ) -> None:
+        self.names_sender = names_sender
+        """The body begins with kernel ids of a process and a user: the receiver sees its own."""
         self.signo = signo
         self.code = code
         self.errno = errno
@@ -100,12 +104,12 @@ class SigInfo:
     @staticmethod
     def user(signo: int, pid: int, uid: int) -> SigInfo:
         """kill(2)."""
-        return SigInfo(signo, SI_USER, _pid_uid(pid, uid))
+        return SigInfo(signo, SI_USER, _pid_uid(pid, uid), names_sender=True)
 
     @staticmethod
     def tkill(signo: int, pid: int, uid: int) -> SigInfo:
         """tgkill(2)."""
-        return SigInfo(signo, SI_TKILL, _pid_uid(pid, uid))
+        return SigInfo(signo, SI_TKILL, _pid_uid(pid, uid), names_sender=True)
 
     @staticmethod
     def kernel(signo: int, group: ThreadGroup | None = None) -> SigInfo:
@@ -113,12 +117,13 @@ class SigInfo:
         if group is None:
             return SigInfo(signo, SI_KERNEL)
         uid = group.tasks[0].creds.uid if group.tasks else group.last_uid
-        return SigInfo(signo, SI_USER, _pid_uid(group.tgid, uid))
+        return SigInfo(signo, SI_USER, _pid_uid(group.tgid, uid), names_sender=True)
 
     @staticmethod
     def queue(signo: int, code: int, pid: int, uid: int, value: int) -> SigInfo:
         """sigqueue(3), mq_notify(3): with a value (64 bits)."""
-        return SigInfo(signo, code, _queued(pid, uid, value & 0xFFFFFFFFFFFFFFFF))
+        body = _queued(pid, uid, value & 0xFFFFFFFFFFFFFFFF)
+        return SigInfo(signo, code, body, names_sender=True)
 
     @staticmethod
     def timer(signo: int, timer_id: int, overrun: int, value: int) -> SigInfo:
@@ -139,12 +144,13 @@ class SigInfo:
             signo,
             code,
             _child(group.tgid, uid, value, user_ns // CLOCK_TICK_NS, sys_ns // CLOCK_TICK_NS),
+            names_sender=True,
         )
 
     @staticmethod
     def waitid(code: int, pid: int, uid: int, value: int) -> SigInfo:
         """What waitid(2) reports."""
-        return SigInfo(SIGCHLD, code, _child(pid, uid, value, 0, 0))
+        return SigInfo(SIGCHLD, code, _child(pid, uid, value, 0, 0), names_sender=True)
 
     @staticmethod
     def fault(signo: int, code: int, addr: int) -> SigInfo:

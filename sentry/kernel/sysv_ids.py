@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 from sentry.abi.capability import CAP_IPC_OWNER, CAP_SYS_ADMIN
 from sentry.abi.sysvipc import IPC_CREAT, IPC_EXCL, IPC_PRIVATE
 from sentry.auth.credentials import UNCHANGED, Credentials
+from sentry.auth.userns import UserNamespace
 from sentry.errors import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, EPERM
 
 IPCMNI: Final = 1 << 15
@@ -32,7 +33,9 @@ def now() -> int:
 class IpcObject:
     """struct kern_ipc_perm: who made it, whose it is, what others may do."""
 
-    __slots__ = ("cgid", "ctime", "cuid", "gid", "id", "key", "mode", "removed", "uid")
+    __slots__ = (
+        "cgid", "ctime", "cuid", "gid", "id", "key", "mode", "namespace_owner", "removed", "uid",
+    )  # fmt: skip
 
     def __init__(self, creds: Credentials, key: int, flags: int) -> None:
         self.id = -1
@@ -42,19 +45,21 @@ class IpcObject:
         self.mode = flags & 0o777
         self.ctime = now()
         self.removed = False
+        self.namespace_owner: UserNamespace | None = None
 
-    def perm(self) -> tuple[int, ...]:
+    def perm(self, reader: Credentials) -> tuple[int, ...]:
         """The fields of struct ipc64_perm."""
+        user, group = reader.shown_uid, reader.shown_gid
         return (
-            self.key, self.uid, self.gid, self.cuid, self.cgid, self.mode,
+            self.key, user(self.uid), group(self.gid), user(self.cuid), group(self.cgid), self.mode,
             self.id // IPCMNI & 0xFFFF, 0, 0, 0,
         )  # fmt: skip
 
-    def set_owner(self, uid: int, gid: int, mode: int) -> None:
+    def set_owner(self, creds: Credentials, uid: int, gid: int, mode: int) -> None:
         """IPC_SET: ipc_update_perm(). Raises: EINVAL."""
         if UNCHANGED in (uid, gid):
             raise EINVAL("-1 is no id")
-        self.uid, self.gid = uid, gid
+        self.uid, self.gid = creds.kuid(uid), creds.kgid(gid)
         self.mode = self.mode & ~0o777 | mode & 0o777
 
 
@@ -66,13 +71,15 @@ def check_permission(creds: Credentials, found: IpcObject, wanted: int) -> None:
         granted >>= 6
     elif creds.in_group(found.cgid) or creds.in_group(found.gid):
         granted >>= 3
-    if wanted & ~granted and not creds.has(CAP_IPC_OWNER):
+    if wanted & ~granted and not creds.has_in(found.namespace_owner, CAP_IPC_OWNER):
         raise EACCES(f"mode {found.mode:o}")
 
 
 def check_owner(creds: Credentials, found: IpcObject) -> None:
     """IPC_SET and IPC_RMID are the owner's and the creator's. Raises: EPERM."""
-    if creds.euid not in (found.cuid, found.uid) and not creds.has(CAP_SYS_ADMIN):
+    if creds.euid not in (found.cuid, found.uid) and not creds.has_in(
+        found.namespace_owner, CAP_SYS_ADMIN
+    ):
         raise EPERM("not the owner")
 
 
@@ -82,9 +89,11 @@ T = TypeVar("T", bound=IpcObject)
 class IdTable(Generic[T]):
     """The objects of one kind: by index, and by key."""
 
-    __slots__ = ("_cursor", "_last", "_sequence", "by_key", "objects")
+    __slots__ = ("_cursor", "_last", "_sequence", "by_key", "objects", "owner")
 
     def __init__(self) -> None:
+        self.owner: UserNamespace | None = None
+        """The user namespace of the IPC namespace."""
         self.objects: dict[int, T] = {}
         self.by_key: dict[int, T] = {}
         self._cursor = 0
@@ -108,6 +117,7 @@ class IdTable(Generic[T]):
             self._sequence = (self._sequence + 1) % SEQUENCES
         self._last = index
         new.id = self._sequence * IPCMNI + index
+        new.namespace_owner = self.owner
         self.objects[index] = new
         if new.key != IPC_PRIVATE:
             self.by_key[new.key] = new

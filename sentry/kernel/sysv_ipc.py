@@ -13,6 +13,7 @@ from sentry.kernel.sysv_sem import Semaphores
 from sentry.kernel.sysv_shm import Segments
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.vfs.mounts import Mount
@@ -26,9 +27,13 @@ class IpcNamespace:
     It goes with the last task in it: nothing here refers back to it.
     """
 
-    __slots__ = ("__weakref__", "_budget", "mqueue", "queues", "segments", "semaphores")
+    __slots__ = (
+        "__weakref__", "_budget", "charge", "mqueue", "owner", "queues", "segments", "semaphores",
+    )  # fmt: skip
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, owner: UserNamespace | None = None) -> None:
+        self.owner = owner
+        self.charge: Charge | None = None
         def limits(name: str) -> tuple[int, ...]:
             """The numbers of a sysctl below kernel/; a negative one is 0."""
             return tuple(max(int(n), 0) for n in get_sysctl(kernel, f"kernel/{name}").split())
@@ -42,6 +47,8 @@ class IpcNamespace:
         self.segments = Segments(kernel.vfs, limit)
         self.semaphores = Semaphores(kernel.vfs.budget, limits)
         self.queues = Queues(kernel.vfs.budget, limit)
+        for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
+            table.owner = owner
         self.mqueue: Mount | None = None
         """The mount of its POSIX queues, once there is one (sentry.fs.mqueue)."""
 
@@ -76,10 +83,12 @@ def show_tables(kernel: Kernel) -> None:
     services["sysvipc:msg"] = lambda reader: ipc_of(reader).queues.table()
 
 
-def new_namespace(kernel: Kernel) -> IpcNamespace:
+def new_namespace(
+    kernel: Kernel, owner: UserNamespace | None, charge: Charge
+) -> IpcNamespace:
     """CLONE_NEWIPC. Raises: ENOSPC."""
-    made = IpcNamespace(kernel)
-    kernel.services["ns:ipc:first"] = [True]  # the number of the first one is taken
+    made = IpcNamespace(kernel, owner)
+    made.charge = charge
     show_tables(kernel)
     return made
 

@@ -263,7 +263,7 @@ class Segments:
     def lock(self, task: Task, segment: Segment, command: int) -> None:
         """SHM_LOCK, SHM_UNLOCK. Nothing is ever swapped: only the mode says so. EPERM, ENOMEM."""
         creds = task.creds
-        if not creds.has(CAP_IPC_LOCK):
+        if not creds.has_in(self.ids.owner, CAP_IPC_LOCK):
             if creds.euid not in (segment.uid, segment.cuid):
                 raise EPERM("not the owner")
             if command == SHM_LOCK:

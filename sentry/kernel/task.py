@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals, tracing
+from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
@@ -58,6 +59,7 @@ class Task(Charged):
         "__weakref__",
         "altstack",
         "blocked",
+        "cgroup_ns",
         "clear_child_tid",
         "comm",
         "creds",
@@ -76,10 +78,13 @@ class Task(Charged):
         "keys",
         "mm",
         "mounts",
+        "net",
         "no_new_privs",
         "observers",
         "parent_death_signal",
         "pending",
+        "pids",
+        "pids_for_children",
         "policy",
         "process_flags",
         "restart",
@@ -93,6 +98,8 @@ class Task(Charged):
         "start_ns",
         "stopped",
         "tid",
+        "time_for_children",
+        "time_ns",
         "timer_slack_ns",
         "trace",
         "tracees",
@@ -162,6 +169,15 @@ class Task(Charged):
         """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
         self.uts = kernel.uts
         """The names of the machine as this task sees them: its UTS namespace."""
+        self.pids = group.pids
+        """Its PID namespace, for good."""
+        self.pids_for_children = group.pids
+        self.net: Any = None
+        """Its network namespace (sentry.net.stack.Stack); None: the sandbox's first one."""
+        self.cgroup_ns: Any = None
+        self.time_ns: Any = None
+        """Its time namespace (TimeNamespace); None: the first one."""
+        self.time_for_children: Any = None
         self.timer_slack_ns = 50_000
         self.io_calls = 0
         self.faults = 0
@@ -180,6 +196,20 @@ class Task(Charged):
     def rlimit(self, resource: int) -> int:
         """The soft limit of a resource (RLIMIT_*)."""
         return self.group.limits.soft(resource)
+
+    @property
+    def own_pid(self) -> int:
+        """Its process's number in its PID namespace."""
+        return self.pids.of(self.group.tgid)
+
+    @property
+    def own_tid(self) -> int:
+        """Its number in its PID namespace."""
+        return self.pids.of(self.tid)
+
+    def ids_changed(self) -> None:
+        """Its ids read differently now, because its user namespace got a map."""
+        child_identity(self)
 
     def send_signal(self, signo: int) -> None:
         """A signal from the kernel for this thread (SIGPIPE, SIGXFSZ)."""

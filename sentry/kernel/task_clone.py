@@ -18,14 +18,10 @@ from sentry.abi.sched import (
     CLONE_FILES,
     CLONE_FS,
     CLONE_INTO_CGROUP,
-    CLONE_NEWCGROUP,
     CLONE_NEWIPC,
-    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
-    CLONE_NEWTIME,
     CLONE_NEWUSER,
-    CLONE_NEWUTS,
     CLONE_PARENT,
     CLONE_PARENT_SETTID,
     CLONE_PIDFD,
@@ -40,27 +36,27 @@ from sentry.abi.sched import (
 )
 from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
-from sentry.kernel import altstack, sched, signal_send, sysv_ipc, timers
+from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
+from sentry.kernel.identity import child_identity
 from sentry.kernel.pids import PID_MAX
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.sysv_undo import shared_undo
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
+from sentry.kernel.time_namespace import join_for_children
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
 from sentry.platform.interface import TASK_SIZE, Reg
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue, until
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.limits import Limits
+    from sentry.kernel.namespaces import NewNamespaces
+    from sentry.kernel.pids import PidNamespace
     from sentry.vfs.fd_table import FdTable
-
-NAMESPACES = (
-    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
-    | CLONE_NEWTIME
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +84,12 @@ def check(task: Task, args: CloneArgs) -> None:
         or (flags & CLONE_NEWUSER and flags & CLONE_FS)
         or (flags & CLONE_THREAD and not flags & CLONE_SIGHAND)
         or (flags & CLONE_SIGHAND and not flags & CLONE_VM)
-        or (flags & CLONE_THREAD and flags & (CLONE_NEWUSER | CLONE_NEWPID))
+        or (
+            flags & CLONE_THREAD
+            and (flags & (CLONE_NEWUSER | CLONE_NEWPID) or task.pids_for_children is not task.pids)
+        )
         or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
-        or (flags & CLONE_PARENT and task.group is task.kernel.init)
+        or (flags & CLONE_PARENT and task.group is task.pids.init)
         or (flags & CLONE_PIDFD and flags & CLONE_DETACHED)
         or (
             flags & CLONE_PIDFD
@@ -102,12 +101,8 @@ def check(task: Task, args: CloneArgs) -> None:
         raise EINVAL(f"clone flags {flags:#x}")
     if sched.of(task).policy == SCHED_DEADLINE and not sched.of(task).reset_on_fork:
         raise EAGAIN("SCHED_DEADLINE is not inherited")
-    if flags & CLONE_NEWUSER or (flags & NAMESPACES and not task.creds.has(CAP_SYS_ADMIN)):
-        raise EPERM("namespaces")
     if flags & CLONE_NEWIPC and flags & CLONE_SYSVSEM:
         raise EINVAL("semaphores are shared in one namespace only")
-    if flags & (NAMESPACES & ~(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)):
-        raise EINVAL("namespace kind is not supported")
     if args.tls >= TASK_SIZE and flags & CLONE_SETTLS:
         raise EPERM("tls")
 
@@ -124,18 +119,21 @@ def check_limit(task: Task) -> None:
         raise EAGAIN("RLIMIT_NPROC")
 
 
-def check_number(task: Task, wanted: tuple[int, ...]) -> int:
-    """clone3(2) set_tid: the id that the child is to have; 0: any. EINVAL, EPERM, EEXIST."""
-    if not wanted:
-        return 0
-    pids = task.kernel.pids
-    if len(wanted) > 1 or not 1 <= wanted[0] < PID_MAX:
+def check_numbers(creds: Credentials, pids: PidNamespace, wanted: tuple[int, ...]) -> None:
+    """clone3(2) set_tid: the child's ids, innermost first: alloc_pid(). EINVAL, EPERM, EEXIST."""
+    if len(wanted) > pids.level + 1:
         raise EINVAL(f"set_tid {wanted}")
-    if not (task.creds.has(CAP_SYS_ADMIN) or task.creds.has(CAP_CHECKPOINT_RESTORE)):
-        raise EPERM("CAP_CHECKPOINT_RESTORE")
-    if pids.is_taken(wanted[0]):
-        raise EEXIST(f"pid {wanted[0]}")
-    return wanted[0]
+    at: PidNamespace | None = pids
+    for number in wanted:
+        assert at is not None
+        if not 1 <= number < PID_MAX or (number != 1 and at.init is None):
+            raise EINVAL(f"set_tid {wanted}")
+        caps = (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
+        if not any(creds.has_in(at.owner, cap) for cap in caps):
+            raise EPERM("CAP_CHECKPOINT_RESTORE")
+        if at.is_taken(number):
+            raise EEXIST(f"pid {number}")
+        at = at.parent
 
 
 def touch(task: Task, args: CloneArgs) -> None:
@@ -160,13 +158,12 @@ async def clone(task: Task, args: CloneArgs) -> int:
     """Make the child, start it, and give its id. Raises: EINVAL, EAGAIN, EPERM, ENOMEM, EFAULT."""
     check(task, args)
     check_limit(task)
-    number = check_number(task, args.set_tid)
     touch(task, args)
     if args.flags & CLONE_INTO_CGROUP:
         task.files.get_raw(args.cgroup)
         raise EBADF("there are no cgroups that a process could be born into")
-    child = make(task, args, number)
-    number = child.tid
+    child = make(task, args)
+    number = task.pids.of(child.tid)
     word = struct.pack("<i", number)
     if args.flags & CLONE_PIDFD:
         pidfd = PidFile(task.kernel.vfs, child.group, False, thread_of(args, child))
@@ -178,7 +175,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
             task.mm.write(args.parent_tid, word)
     if args.flags & CLONE_CHILD_SETTID:
         with suppress(EFAULT):
-            child.mm.write(args.child_tid, word)
+            child.mm.write(args.child_tid, struct.pack("<i", child.own_tid))
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
@@ -208,11 +205,25 @@ def thread_of(args: CloneArgs, child: Task) -> Task | None:
     return child if args.flags & CLONE_THREAD else None
 
 
-def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
-    """The child, known to everybody but not yet running; `number`: the id it shall have."""
+def make(task: Task, args: CloneArgs) -> Task:
+    """The child, known to everybody but not yet running."""
     kernel, flags = task.kernel, args.flags
-    tid = kernel.pids.allocate(number)
-    ipc = sysv_ipc.new_namespace(kernel) if flags & CLONE_NEWIPC else task.ipc
+    creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
+    new = namespaces.make(task, flags, creds)
+    pids = new.pids or task.pids_for_children
+    check_numbers(creds, pids, args.set_tid)
+    tid = kernel.pids.allocate(pids, args.set_tid)
+    try:
+        return build(task, args, tid, new)
+    except BaseException:
+        kernel.pids.release(tid)
+        raise
+
+
+def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
+    """copy_process(), with all that was asked for checked."""
+    kernel, flags = task.kernel, args.flags
+    pids = new.pids or task.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
@@ -222,7 +233,7 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
         mm.release()
         raise
     ctx.copy_from(task.ctx)
-    group = task.group if flags & CLONE_THREAD else new_group(task, tid, args, limits)
+    group = task.group if flags & CLONE_THREAD else new_group(task, tid, args, limits, pids)
     child = Task(
         kernel,
         group,
@@ -231,7 +242,7 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
         mm,
         shared_files(task) if flags & CLONE_FILES else task.files.copy(),
         task.fs if flags & CLONE_FS else task.fs.copy(),
-        task.creds,
+        new.creds,
         task.mounts,
     )
     child.comm = task.comm
@@ -239,8 +250,15 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
     child.no_new_privs = task.no_new_privs
     child.process_flags = task.process_flags
     child.keys = task.keys and task.keys.for_child()
-    child.ipc = ipc
-    child.uts = task.uts.copy() if flags & CLONE_NEWUTS else task.uts
+    child.ipc = task.ipc
+    child.uts = task.uts
+    child.net = task.net
+    child.cgroup_ns = task.cgroup_ns
+    child.time_ns, child.time_for_children = task.time_ns, task.time_for_children
+    namespaces.enter(child, new, child.fs)
+    child.pids_for_children = pids
+    if not flags & CLONE_VM:
+        join_for_children(child)
     child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:
         child.sem_undo = shared_undo(task)
@@ -251,8 +269,6 @@ def make(task: Task, args: CloneArgs, number: int = 0) -> Task:
     child.observers = [o for o in task.observers if getattr(o, "inherited", True)]
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid
-    if flags & CLONE_NEWNS:
-        child.mounts = task.mounts.copy([child.fs])
     regs = ctx.regs
     regs[Reg.RAX] = 0
     if args.stack:
@@ -281,14 +297,9 @@ def shared_files(task: Task) -> FdTable:
     return task.files
 
 
-def child_identity(task: Task) -> None:
-    """Tell the entry code what it may answer by itself: nothing of a task that is observed."""
-    c = task.creds
-    pid = 0 if task.observers else task.group.tgid
-    task.ctx.set_fast(pid, task.tid, (c.uid, c.euid, c.gid, c.egid))
-
-
-def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadGroup:
+def new_group(
+    task: Task, tgid: int, args: CloneArgs, limits: Limits, pids: PidNamespace
+) -> ThreadGroup:
     """The child's process."""
     old = task.group
     parent = old.parent if args.flags & CLONE_PARENT else old
@@ -298,7 +309,10 @@ def new_group(task: Task, tgid: int, args: CloneArgs, limits: Limits) -> ThreadG
         actions = old.actions.copy()
         if args.flags & CLONE_CLEAR_SIGHAND:
             actions = cleared(actions)
-    group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits)
+    group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits, pids)
+    if pids.init is None:
+        pids.init = group
+    group.exec_user_ns = old.exec_user_ns
     group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     group.exe = old.exe

@@ -14,6 +14,7 @@ from sentry.abi.signal import (
     SIGCHLD,
     SIGCONT,
     SIGHUP,
+    SIGKILL,
 )
 from sentry.errors import Errno
 from sentry.kernel import futex, signal_send, signals, sysv_ipc, task_stops
@@ -21,6 +22,7 @@ from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
 if TYPE_CHECKING:
+    from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
 
@@ -88,6 +90,7 @@ def _leave(task: Task) -> None:
     task.ctx.destroy()
     task.fiber = None
     kernel.pids.tasks.pop(task.tid, None)
+    kernel.pids.release(task.tid)
     group.tasks.remove(task)
     group.last_uid = task.creds.uid
     group.pid_queue.notify()
@@ -135,11 +138,41 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     if group is kernel.init:
         _end_sandbox(group)
         return
+    if group.pids.init is group and not _end_namespace(group.pids):
+        return
+    _announce_or_hold(group)
+    if kernel.init is not None and kernel.init.is_zombie:
+        _end_sandbox(kernel.init)
+
+
+def _announce_or_hold(group: ThreadGroup) -> None:
     leader = group.leader
     if leader is None or not is_held(group) or not leader.trace.group_ends():
         announce(group)
-    if kernel.init is not None and kernel.init.is_zombie:
-        _end_sandbox(kernel.init)
+
+
+def _end_namespace(pids: PidNamespace) -> bool:
+    """zap_pid_ns_processes(): the first process has ended, all others die. True: none is left.
+
+    The first process can be waited for once nobody else is there.
+    """
+    pids.ended = True
+    others = [group for group in pids.members() if group is not pids.init]
+    for other in others:
+        exit_group(other, SIGKILL)
+    pids.lingers = bool(others)
+    return not others
+
+
+def _leave_namespaces(group: ThreadGroup) -> None:
+    """The last process that went after the first one of a namespace lets that one go, too."""
+    pids: PidNamespace | None = group.pids
+    while pids is not None and pids.level:
+        if pids.lingers and pids.members() == [pids.init]:
+            pids.lingers = False
+            assert pids.init is not None
+            _announce_or_hold(pids.init)
+        pids = pids.parent
 
 
 def is_held(group: ThreadGroup) -> bool:
@@ -190,19 +223,23 @@ def reap(group: ThreadGroup) -> None:
     group.parent = None
     process_group = group.process_group
     process_group.members.discard(group)
-    group.kernel.pids.groups.pop(group.tgid, None)
-    group.kernel.pids.forget_if_empty(process_group)
+    pids = group.kernel.pids
+    pids.groups.pop(group.tgid, None)
+    pids.forget_if_empty(process_group)
+    pids.release(group.tgid)
+    _leave_namespaces(group)
 
 
 def reparent(group: ThreadGroup) -> None:
-    """Children go to the nearest living subreaper, else to init: prctl(2)."""
+    """Children go to the nearest living subreaper, else to init: prctl(2), find_new_reaper()."""
     if not group.children:
         return
-    kernel = group.kernel
-    heir = group.parent
+    init = group.pids.init
+    heir = group.parent if group is not init else None
     while heir is not None and not (heir.child_subreaper and heir.tasks):
-        heir = heir.parent
-    heir = heir or kernel.init
+        heir = heir.parent if heir.pids is group.pids else None
+    if heir is None or heir.pids is not group.pids:
+        heir = init
     children, group.children = group.children, []
     for child in children:
         child.parent_thread = None
@@ -211,7 +248,7 @@ def reparent(group: ThreadGroup) -> None:
                 signal_send.send_to_group(
                     child, signals.SigInfo.kernel(task.parent_death_signal, group)
                 )
-        if heir is None or heir is group or (heir.is_zombie and heir is kernel.init):
+        if heir is None or heir is group or (heir.is_zombie and heir is init):
             child.parent = None
             if child.is_zombie:
                 reap(child)
@@ -231,7 +268,7 @@ def _kill_orphaned_groups(group: ThreadGroup) -> None:
     parent, group.parent = group.parent, None
     children = [(c, c.parent) for c in group.children]
     for child, _ in children:
-        child.parent = group.kernel.init
+        child.parent = group.pids.init
     for pg in affected - before:
         members = pg.members - {group}
         if members and pg.is_orphaned() and any(m.stopping for m in members):

@@ -15,7 +15,9 @@ from sentry.kernel.signals import PendingSignals, SignalActions
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
 
 
@@ -96,6 +98,7 @@ class ThreadGroup:
         "dumpable",
         "exe",
         "exec_count",
+        "exec_user_ns",
         "execing",
         "exit_signal",
         "exit_status",
@@ -112,6 +115,7 @@ class ThreadGroup:
         "parent_thread",
         "personality",
         "pid_queue",
+        "pids",
         "posix_timers",
         "process_group",
         "reaped_usage",
@@ -135,8 +139,13 @@ class ThreadGroup:
         process_group: ProcessGroup,
         actions: SignalActions,
         limits: Limits,
+        pids: PidNamespace | None = None,
     ) -> None:
         self.kernel = kernel
+        self.pids: PidNamespace = pids if pids is not None else kernel.pids
+        """The PID namespace that it is in."""
+        self.exec_user_ns: UserNamespace | None = None
+        """The user namespace in which its program was started: mm_struct.user_ns."""
         self.tgid = tgid
         self.parent = parent
         self.parent_thread: Task | None = None

@@ -33,6 +33,7 @@ from sentry.kernel.thread_group import Usage
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from sentry.kernel.pids import PidNamespace
     from sentry.kernel.ptrace.tracee import Tracee
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -48,6 +49,7 @@ class Report:
     """A change of state of a child."""
 
     pid: int
+    """As the waiting task has it."""
     uid: int
     code: int
     """CLD_*."""
@@ -77,28 +79,29 @@ def _ended(pid: int, uid: int, status: int, usage: Usage) -> Report:
     return Report(pid, uid, code, status, value, usage)
 
 
-def _report(group: ThreadGroup, options: int) -> Report | None:
+def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | None:
     """What there is to tell of one child, consumed unless WNOWAIT."""
     if group.is_zombie:
         if not options & WEXITED or is_held(group):
             return None
-        report = _ended(group.tgid, uid_of(group), group.exit_status, usage_of(group))
+        report = _ended(pids.of(group.tgid), uid_of(group), group.exit_status, usage_of(group))
         if not options & WNOWAIT:
             reap(group)
         return report
     if group.stop_signal and not group.stop_reported and options & WSTOPPED:
         group.stop_reported = bool(not options & WNOWAIT)
         signo = group.stop_signal
-        return Report(
-            group.tgid, uid_of(group), CLD_STOPPED, signo << 8 | 0x7F, signo, usage_of(group)
-        )
+        status, usage = signo << 8 | 0x7F, usage_of(group)
+        return Report(pids.of(group.tgid), uid_of(group), CLD_STOPPED, status, signo, usage)
     if not group.continue_reported and options & WCONTINUED:
         group.continue_reported = bool(not options & WNOWAIT)
-        return Report(group.tgid, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage_of(group))
+        usage = usage_of(group)
+        number = pids.of(group.tgid)
+        return Report(number, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage)
     return None
 
 
-def _traced_report(tracee: Tracee, options: int) -> Report | None:
+def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report | None:
     """What there is to tell a tracer: its stops whatever the options, and the end of threads."""
     traced = tracee.task
     keep = options & WNOWAIT
@@ -108,7 +111,7 @@ def _traced_report(tracee: Tracee, options: int) -> Report | None:
         usage = tracee.usage or usage_of(traced.group)
         # the process's, if it has ended meanwhile: wait_task_zombie()
         status = traced.group.exit_status if traced.group.exiting else tracee.status
-        report = _ended(traced.tid, traced.creds.uid, status, usage)
+        report = _ended(pids.of(traced.tid), traced.creds.uid, status, usage)
         if not keep:
             tracee.waited_for()
         return report
@@ -121,7 +124,8 @@ def _traced_report(tracee: Tracee, options: int) -> Report | None:
     for member in traced.group.tasks:
         if not member.dead:
             usage.count(member)
-    return Report(traced.tid, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
+    number = pids.of(traced.tid)
+    return Report(number, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
 
 
 class _Thread:
@@ -157,7 +161,7 @@ async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Repo
                 trace = child.leader.trace if child.leader is not None else None
                 own = trace is not None and trace.reports_to(group)
                 asked = options & ~WSTOPPED if own else options
-                if (report := _report(child, asked)) is not None:
+                if (report := _report(task.pids, child, asked)) is not None:
                     return report
         for tracer in (task,) if options & __WNOTHREAD else list(group.tasks):
             for tracee in list(tracer.tracees):
@@ -166,7 +170,7 @@ async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Repo
                 if not matches(traced.group if leads else _Thread(traced)):
                     continue
                 found = True
-                if (report := _traced_report(tracee, options)) is not None:
+                if (report := _traced_report(task.pids, tracee, options)) is not None:
                     return report
         if not found:
             raise ECHILD

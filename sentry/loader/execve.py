@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN
 from sentry.kernel import keys
+from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_clone import child_identity
 from sentry.kernel.task_exit import condemn, leave_memory, vfork_release
+from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.load import load
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Killed, Mode
@@ -72,9 +73,11 @@ async def _become_single_threaded(task: Task) -> None:
             group.execing = None
     if task.tid != group.tgid:
         pids = task.kernel.pids
-        del pids.tasks[task.tid]
+        old_tid = task.tid
+        del pids.tasks[old_tid]
         task.tid = group.tgid
         pids.tasks[task.tid] = task
+        pids.release(old_tid)
         old, group.leader = group.leader, task
         if old is not None and old.trace is not None:
             old.trace.drop()
@@ -112,6 +115,8 @@ def _commit(task: Task, image: Image) -> None:
     group.argv = tuple(image.argv)
     group.dumpable = 1 if image.dumpable else 0
     group.has_execed = True
+    group.exec_user_ns = image.creds.user_ns
+    join_for_children(task)
     group.exec_count += 1
     start_registers(task, image)
     child_identity(task)

@@ -78,7 +78,7 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
     if kind == SOCK_RAW:
         if not protocol:
             raise EPROTONOSUPPORT("raw sockets need a protocol")
-        if not caller.creds.has(CAP_NET_RAW):
+        if not caller.creds.has_in(stack.owner, CAP_NET_RAW):
             raise EPERM("CAP_NET_RAW")
         return RawSocket(location, number, kind, protocol, stack, uid)
     if kind == SOCK_DGRAM and protocol == icmp:

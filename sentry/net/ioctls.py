@@ -101,6 +101,7 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
         return _set_owner(sock, caller, argument)
     if request in (FIOGETOWN, abi.SIOCGPGRP):
         kind, number = sock.owner
+        number = caller.group.pids.of(number)
         value = -number if kind == F_OWNER_PGRP else number
         caller.mm.write(argument, struct.pack("<i", value))
         return 0
@@ -114,7 +115,7 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
     if request in (abi.SIOCADDRT, abi.SIOCDELRT) and sock.family == AF_INET:
         return _route(sock, caller, request, argument)
     if request in (abi.SIOCGARP, abi.SIOCSARP, abi.SIOCDARP) and sock.family == AF_INET:
-        return _arp(caller, request, argument)
+        return _arp(sock, caller, request, argument)
     return _interface(sock, caller, request, argument)
 
 
@@ -124,10 +125,10 @@ def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
         raise EINVAL("no such group")
     kind, number = (F_OWNER_PGRP, -who) if who < 0 else (F_OWNER_PID, who)
     pids: Any = caller.kernel.pids
-    known = pids.process_groups if who < 0 else pids.groups
-    if number and number not in known:
+    wanted = caller.group.pids.known(number) if number else 0
+    if number and wanted not in (pids.process_groups if who < 0 else pids.groups):
         raise ESRCH(f"{number}")
-    set_owner(caller, sock, kind, number)
+    set_owner(caller, sock, kind, wanted)
     return 0
 
 
@@ -184,7 +185,7 @@ def _interface(sock: Socket, caller: Caller, request: int, argument: int) -> int
     if setter is None:
         raise ENOTTY(f"{request:#x}")
     raw = caller.mm.read(argument, IFREQ_SIZE)
-    if not caller.creds.has(CAP_NET_ADMIN):
+    if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN")
     setter(sock, interfaces.by_name(name_of(raw).split(":", 1)[0]), raw)
     return 0
@@ -266,7 +267,7 @@ SETTERS4: Final[dict[int, Callable[[Socket, Interface, bytes], None]]] = {
 
 def _route(sock: Socket, caller: Caller, request: int, argument: int) -> int:
     """SIOCADDRT, SIOCDELRT: struct rtentry."""
-    if not caller.creds.has(CAP_NET_ADMIN):
+    if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN")
     raw = caller.mm.read(argument, RTENTRY_SIZE)
     target, gateway, mask = raw[12:16], raw[28:32], raw[44:48]
@@ -300,10 +301,10 @@ def _route(sock: Socket, caller: Caller, request: int, argument: int) -> int:
     return 0
 
 
-def _arp(caller: Caller, request: int, argument: int) -> int:
+def _arp(sock: Socket, caller: Caller, request: int, argument: int) -> int:
     """arp(7): there are no neighbours."""
     raw = caller.mm.read(argument, 68)
-    if request != abi.SIOCGARP and not caller.creds.has(CAP_NET_ADMIN):
+    if request != abi.SIOCGARP and not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN")
     if struct.unpack_from("<H", raw)[0] not in (AF_INET,):
         raise EAFNOSUPPORT("family")

@@ -78,13 +78,15 @@ def check_rights(sock: Socket, caller: Caller, name: int, number: int) -> None:
     """What needs a capability. Raises: EPERM."""
     if name == abi.SO_DEBUG and not number:
         return
-    admin = caller.creds.has(CAP_NET_ADMIN)
-    if name == abi.SO_MARK and caller.creds.has(CAP_NET_RAW):
+    owner = sock.stack.owner
+    admin = caller.creds.has_in(owner, CAP_NET_ADMIN)
+    raw = caller.creds.has_in(owner, CAP_NET_RAW)
+    if name == abi.SO_MARK and raw:
         return
     if name in PRIVILEGED and not admin:
         raise EPERM(f"option {name}")
     usual = name != abi.SO_PRIORITY or 0 <= number <= 6
-    if not usual and not admin and not caller.creds.has(CAP_NET_RAW):
+    if not usual and not admin and not raw:
         raise EPERM("priority")
     if name == abi.SO_BUSY_POLL:
         if number > sock.numbers.get(name, 0) and not admin:
@@ -179,7 +181,7 @@ def _set_number(sock: Socket, name: int, number: int) -> None:
 
 def _bind_to_device(sock: Socket, caller: Caller, value: bytes) -> None:
     bound = sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
-    if bound and not caller.creds.has(CAP_NET_RAW):
+    if bound and not caller.creds.has_in(sock.stack.owner, CAP_NET_RAW):
         raise EPERM("CAP_NET_RAW")
     name = value[: IFNAMSIZ - 1].split(b"\0", 1)[0].decode(errors="replace")
     index = sock.stack.interfaces.by_name(name).index if name else 0

@@ -1,4 +1,4 @@
-"""`Stack`: what the sockets of a sandbox share (struct net)."""
+"""`Stack`: what the sockets of a network namespace share (struct net)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sentry.net.interfaces import Interfaces
 from sentry.net.routes import Routes
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
     from sentry.net.netlink.socket import NetlinkSocket
     from sentry.net.socket import Socket
@@ -21,10 +22,20 @@ if TYPE_CHECKING:
 class Stack:
     """Interfaces, routes, ports, names."""
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(
+        self,
+        kernel: Any,
+        *,
+        owner: UserNamespace | None = None,
+        charge: Charge | None = None,
+        up: bool = True,
+    ) -> None:
+        self.owner = owner
+        """The user namespace whose capabilities count here."""
+        self.charge = charge
         self.kernel = kernel
         """Whose processes get SIGURG."""
-        self.interfaces = Interfaces()
+        self.interfaces = Interfaces(up=up)
         self.routes = Routes(self.interfaces)
         self.ports: dict[int, Ports] = {}
         """By IPPROTO_*."""
@@ -60,8 +71,9 @@ class Stack:
 
 
 def stack_of(caller: Caller) -> Stack:
-    """The stack of a task."""
-    return kernel_stack(caller.kernel)
+    """The stack of a task: its network namespace."""
+    own: Stack | None = getattr(caller, "net", None)
+    return own if own is not None else kernel_stack(caller.kernel)
 
 
 def kernel_stack(kernel: Any) -> Stack:

@@ -24,7 +24,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.netlink.socket import NetlinkSocket
-from sentry.net.stack import kernel_stack
+from sentry.net.stack import kernel_stack, stack_of
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def connect(kernel: Any) -> None:
     """Let /proc/net and /sys/class/net show the sandbox's stack."""
 
     def table(name: str) -> Callable[[Any], str]:
-        return lambda asked: TABLES[name](kernel_stack(asked))
+        return lambda asked: TABLES[name](stack_of(asked))
 
     kernel.services["proc_net"] = {name: table(name) for name in TABLES}
     kernel.services["sys_net"] = lambda asked: {

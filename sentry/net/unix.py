@@ -414,13 +414,16 @@ class UnixSocket(Socket):
     def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """SO_PEERCRED and SO_PEERGROUPS beside the common ones."""
         if level == SOL_SOCKET and name == SO_PEERCRED:
-            return struct.pack("<iII", *(self.peer_creds or (0, 0xFFFFFFFF, 0xFFFFFFFF)))[:size]
+            if self.peer_creds is None:
+                return struct.pack("<iII", 0, 0xFFFFFFFF, 0xFFFFFFFF)[:size]
+            return struct.pack("<iII", *shown_ucred(caller, self.peer_creds))[:size]
         if level == SOL_SOCKET and name == SO_PEERGROUPS:
             if self.peer_creds is None:
                 raise ENODATA("no peer")
             if size < 4 * len(self.peer_groups):
                 raise ERANGE("groups")
-            return struct.pack(f"<{len(self.peer_groups)}I", *self.peer_groups)
+            groups = [caller.creds.shown_gid(gid) for gid in self.peer_groups]
+            return struct.pack(f"<{len(groups)}I", *groups)
         return super().option(caller, level, name, size)
 
 
@@ -428,3 +431,10 @@ def ucred(caller: Caller) -> Ucred:
     """pid, uid, gid of a task."""
     task: Any = caller
     return (task.group.tgid, caller.creds.euid, caller.creds.egid)
+
+
+def shown_ucred(caller: Caller, creds: Ucred) -> Ucred:
+    """struct ucred as the caller's namespaces have it: 0 and the overflow ids for others."""
+    pid, uid, gid = creds
+    mine, pids = caller.creds, caller.group.pids
+    return pids.of(pid), mine.shown_uid(uid), mine.shown_gid(gid)

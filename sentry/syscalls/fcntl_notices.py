@@ -36,16 +36,17 @@ def tables(task: Task) -> dict[int, Any]:
 
 def take_owner(task: Task, file: FileDescription, kind: int, number: int) -> int:
     """Check that the owner exists. Raises: ESRCH."""
-    if number and number not in tables(task)[kind]:
+    known = task.pids.known(number) if number else 0
+    if number and known not in tables(task)[kind]:
         raise ESRCH(f"{number}")
-    set_owner(task, file, kind, number)
+    set_owner(task, file, kind, known)
     return 0
 
 
 def owner_of(task: Task, file: FileDescription) -> tuple[int, int]:
     """The owner, (type, 0) once it is gone."""
     kind, number = file.owner
-    return kind, number if number in tables(task)[kind] else 0
+    return kind, task.pids.of(number) if number in tables(task)[kind] else 0
 
 
 def get_owner(task: Task, file: FileDescription, argument: int) -> int:

@@ -29,6 +29,7 @@ from sentry.vfs.attributes import (
     truncate_inode,
     truncate_path,
 )
+from sentry.vfs.dentry import Location
 from sentry.vfs.walk import resolve
 from sentry.vfs.watches import tell
 
@@ -75,22 +76,27 @@ async def sys_fchmodat2(
 # --- chown
 
 
+async def chown(task: Task, place: Location, uid: int, gid: int) -> None:
+    """chown_common(): ids are those of the caller's user namespace."""
+    await chown_location(task, place, task.creds.kuid(uid), task.creds.kgid(gid))
+
+
 @syscall(92)
 async def sys_chown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """chown(2)."""
-    await chown_location(task, await resolve(task, AT_FDCWD, path), uid, gid)
+    await chown(task, await resolve(task, AT_FDCWD, path), uid, gid)
 
 
 @syscall(94)
 async def sys_lchown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """lchown(2)."""
-    await chown_location(task, await resolve(task, AT_FDCWD, path, follow=False), uid, gid)
+    await chown(task, await resolve(task, AT_FDCWD, path, follow=False), uid, gid)
 
 
 @syscall(93)
 async def sys_fchown(task: Task, file: File, uid: Uid, gid: Uid) -> None:
     """fchown(2)."""
-    await chown_location(task, file.location, uid, gid)
+    await chown(task, file.location, uid, gid)
 
 
 @syscall(260)
@@ -100,7 +106,7 @@ async def sys_fchownat(
     """fchownat(2)."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    await chown_location(task, await at_path(task, dirfd, path, flags), uid, gid)
+    await chown(task, await at_path(task, dirfd, path, flags), uid, gid)
 
 
 # --- times

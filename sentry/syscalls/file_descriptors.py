@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sentry.abi import fcntl as f
-from sentry.abi.capability import CAP_FOWNER
 from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.auth.permissions import owner_or_capable
 from sentry.errors import EAGAIN, EBADF, EINVAL, EOVERFLOW, EPERM
 from sentry.fs.pipe.file import PipeFile
 from sentry.syscalls.fcntl_notices import (
@@ -136,7 +136,7 @@ def set_status(task: Task, fd: int, file: FileDescription, argument: int) -> int
         raise EPERM("append only")
     if argument & f.O_NOATIME and not file.flags & f.O_NOATIME:
         creds = task.creds
-        if creds.fsuid != inode.uid and not creds.has(CAP_FOWNER):
+        if not owner_or_capable(creds, inode.uid):
             raise EPERM("O_NOATIME")
     if (argument ^ file.flags) & O_ASYNC and file.can_async:
         set_async(task, file, fd, on=bool(argument & O_ASYNC))
@@ -183,6 +183,11 @@ def read_lock(
     return asked, Request(owner, pid, exclusive, start, end)
 
 
+def shown_pid(task: Task, pid: int) -> int:
+    """locks_translate_pid(): -1 of a description, 0 from outside."""
+    return pid if pid == -1 else task.pids.of(pid)
+
+
 def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
     """F_GETLK, F_OFD_GETLK."""
     asked, request = read_lock(task, file, addr, file if ofd else task.files)
@@ -196,7 +201,7 @@ def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
     else:
         kind = f.F_WRLCK if found.exclusive else f.F_RDLCK
         length = 0 if found.end == END else found.end - found.start + 1
-        rest = (f.SEEK_SET, found.start, length, found.pid)
+        rest = (f.SEEK_SET, found.start, length, shown_pid(task, found.pid))
     task.mm.write(addr, f.FLOCK.pack(kind, *rest))
     return 0
 
@@ -256,7 +261,7 @@ def set_rw_hint(task: Task, file: FileDescription, argument: int) -> int:
     hint = int.from_bytes(task.mm.read(argument, 8), "little")
     if hint > RWH_WRITE_LIFE_EXTREME:
         raise EINVAL("hint")
-    if task.creds.fsuid != file.inode.uid and not task.creds.has(CAP_FOWNER):
+    if not owner_or_capable(task.creds, file.inode.uid):
         raise EPERM("somebody else's file")
     task.kernel.services.setdefault("rw_hints", WeakKeyDictionary())[file.inode] = hint
     return 0

@@ -95,7 +95,7 @@ async def sys_chroot(task: Task, path: Path) -> None:
     """chroot(2)."""
     location = await resolve(task, AT_FDCWD, path)
     check_directory(task, location)
-    if not task.creds.has(CAP_SYS_CHROOT):
+    if not task.creds.own(CAP_SYS_CHROOT):
         raise EPERM("chroot")
     task.fs.root = location
 

@@ -10,7 +10,6 @@ from sentry.abi.mount import (
     MS_MGC_MSK,
     MS_MGC_VAL,
     MS_MOVE,
-    MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
     MS_SILENT,
@@ -101,9 +100,7 @@ async def new(
     if make is None:
         raise ENODEV(f"{fs_type!r}")
     task.mounts.check_room()
-    fs = await make(task, device, flags, options)
-    if flags & MS_RDONLY:
-        fs.read_only = True
+    fs = await mounting.new_file_system(task, (fs_type, device, options), flags, make)
     mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
 
 

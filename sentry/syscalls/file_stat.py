@@ -52,6 +52,7 @@ from sentry.vfs.walk import quick, resolve
 from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
@@ -70,17 +71,17 @@ def put_stat(task: Task, inode: Inode, buf: int) -> Result:
     attributes = inode.stat_cached()
     if attributes is None:
         return eager(_ask_and_put(task, inode, buf))
-    task.mm.write(buf, pack_stat(inode, attributes))
+    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
     return None
 
 
 async def _ask_and_put(task: Task, inode: Inode, buf: int) -> None:
-    task.mm.write(buf, pack_stat(inode, await inode.stat()))
+    task.mm.write(buf, pack_stat(task.creds, inode, await inode.stat()))
 
 
 async def _walk_and_put(task: Task, walk: Awaitable[Location], buf: int) -> None:
     location = await walk
-    task.mm.write(buf, pack_stat(location.dentry.inode, await attributes_of(location)))
+    task.mm.write(buf, pack_stat(task.creds, location.dentry.inode, await attributes_of(location)))
 
 
 def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> Result:
@@ -144,7 +145,7 @@ async def sys_statx(
     if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE or flags & ~known:
         raise EINVAL(f"flags {flags:#x}")
     location = await at_path(task, dirfd, path, flags)
-    buf.put(pack_statx(location, await attributes_of(location), mask))
+    buf.put(pack_statx(task.creds, location, await attributes_of(location), mask))
 
 
 def device_parts(dev: int) -> tuple[int, int]:
@@ -152,7 +153,7 @@ def device_parts(dev: int) -> tuple[int, int]:
     return dev >> 8 & 0xFFF, dev & 0xFF | dev >> 12 & 0xFFF00
 
 
-def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
+def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int) -> bytes:
     """struct statx: all that is known, whatever was asked for."""
     mount = location.mount
     mount_id = STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID
@@ -165,8 +166,10 @@ def pack_statx(location: Location, a: Attributes, mask: int) -> bytes:
     is_root = location.dentry is mount.root
     dev = a.dev if a.dev is not None else location.dentry.inode.fs.dev
     return STATX.pack(
-        known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink, a.uid, a.gid,
-        a.mode, b"", a.ino, a.size, a.blocks, STATX_ATTR_MOUNT_ROOT, *divmod(a.atime_ns, NS), 0,
+        known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink,
+        creds.shown_uid(a.uid), creds.shown_gid(a.gid), a.mode, b"", a.ino, a.size, a.blocks,
+        STATX_ATTR_MOUNT_ROOT,
+        *divmod(a.atime_ns, NS), 0,
         *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
         *device_parts(dev), shown_id, 0, 0, 0, 0, 0, 0, b"", b"",
     )  # fmt: skip

@@ -56,7 +56,8 @@ def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
         return
     if prefix == b"security":
         needed = CAP_SETFCAP if name == CAPABILITY else CAP_SYS_ADMIN
-        if mask & MAY_WRITE and not creds.has(needed):
+        setcap = name == CAPABILITY and creds.over(CAP_SETFCAP, inode.uid, inode.gid)
+        if mask & MAY_WRITE and not setcap and not creds.has(needed):
             raise EPERM("security.*")
         return
     if prefix != b"user" or not inode.fs.xattr_user:

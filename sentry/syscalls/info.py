@@ -53,7 +53,7 @@ def sys_uname(task: Task, name: UtsnameOut) -> None:
 
 def read_name(task: Task, name: UserIn, length: int) -> bytes:
     """What sethostname and setdomainname check and copy."""
-    if not task.creds.has(CAP_SYS_ADMIN):
+    if not task.creds.has_in(task.uts.owner, CAP_SYS_ADMIN):
         raise EPERM("CAP_SYS_ADMIN")
     if not 0 <= length <= HOST_NAME_MAX:
         raise EINVAL(f"{length} bytes")

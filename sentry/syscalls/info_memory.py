@@ -56,7 +56,7 @@ def pieces(
 
 def other_memory(task: Task, pid: int) -> Any:
     """The address space of a process that the caller may attach to. ESRCH, EPERM."""
-    target = task.kernel.pids.tasks.get(pid)
+    target = task.pids.task(pid)
     if target is None or target.dead:
         raise ESRCH(f"pid {pid}")
     if not may_attach(task, target, real=True):
@@ -118,13 +118,13 @@ def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: 
     """kcmp(2): 0 for the same object, 1 or 2 for an order. EBADF, EINVAL, EPERM, ESRCH."""
     tasks = []
     for pid in (pid1, pid2):
-        target = task.kernel.pids.tasks.get(pid)
+        target = task.pids.task(pid)
         if target is None or target.dead:
             raise ESRCH(f"pid {pid}")
         tasks.append(target)
     for target in tasks:
         if target.group is not task.group and not may_access(
-            task.creds, target.creds, target.group.dumpable, real=True
+            task.creds, target, real=True
         ):
             raise EPERM(f"process {target.tid}")
     one, two = tasks

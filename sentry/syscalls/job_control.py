@@ -18,10 +18,10 @@ def find(task: Task, pid: int) -> ThreadGroup:
     """The process of an id (0: the caller's). ESRCH."""
     if pid == 0:
         return task.group
-    found = task.kernel.pids.tasks.get(pid)
+    found = task.pids.task(pid)
     if found is not None:
         return found.group
-    group = task.kernel.pids.groups.get(pid)
+    group = task.pids.group(pid)
     if group is None:
         raise ESRCH(f"pid {pid}")
     return group
@@ -32,8 +32,8 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
     """setpgid(2): oneself or a child that has not called execve, within the session."""
     if (pgid or pid) < 0:
         raise EINVAL("pgid")
-    pids = task.kernel.pids
-    target = task.group if pid == 0 else pids.groups.get(pid)
+    pids = task.pids
+    target = task.group if pid == 0 else pids.group(pid)
     if target is None or (target is not task.group and target.parent is not task.group):
         raise ESRCH(f"pid {pid}")
     if target is not task.group:
@@ -43,11 +43,12 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
             raise EACCES("child has called execve")
     if target.session.leader is target:
         raise EPERM("session leader")
-    wanted = pgid or target.tgid
-    group = pids.process_groups.get(wanted)
+    tables = task.kernel.pids
+    wanted = pids.known(pgid) if pgid else target.tgid
+    group = tables.process_groups.get(wanted)
     if wanted == target.tgid:
         if group is None:
-            group = pids.process_groups[wanted] = ProcessGroup(wanted, target.session)
+            group = tables.process_groups[wanted] = ProcessGroup(wanted, target.session)
     elif group is None or group.session is not task.group.session:
         raise EPERM(f"process group {wanted}")
     if group is not target.process_group:
@@ -57,19 +58,19 @@ def sys_setpgid(task: Task, pid: Pid, pgid: Pid) -> None:
 @syscall(121)
 def sys_getpgid(task: Task, pid: Pid) -> int:
     """getpgid(2)."""
-    return find(task, pid).process_group.pgid
+    return task.pids.of(find(task, pid).process_group.pgid)
 
 
 @syscall(111)
 def sys_getpgrp(task: Task) -> int:
     """getpgrp(2)."""
-    return task.group.process_group.pgid
+    return task.pids.of(task.group.process_group.pgid)
 
 
 @syscall(124)
 def sys_getsid(task: Task, pid: Pid) -> int:
     """getsid(2)."""
-    return find(task, pid).session.sid
+    return task.pids.of(find(task, pid).session.sid)
 
 
 @syscall(112)
@@ -81,4 +82,4 @@ def sys_setsid(task: Task) -> int:
     session = pids.sessions[group.tgid] = Session(group.tgid, group)
     process_group = pids.process_groups[group.tgid] = ProcessGroup(group.tgid, session)
     group.join(process_group)
-    return group.tgid
+    return task.own_pid

@@ -206,6 +206,7 @@ def revoke(task: Task, values: Values) -> int:
 def chown(task: Task, values: Values) -> int:
     """Owner and group; only CAP_SYS_ADMIN gives keys away."""
     uid, gid = values[1] & 0xFFFFFFFF, values[2] & 0xFFFFFFFF
+    uid, gid = task.creds.kuid(uid), task.creds.kgid(gid)
     if uid == NO_ID and gid == NO_ID:
         return 0
     key = lookup(task, s32(values[0]), SETATTR, create=True, valid=False)
@@ -377,9 +378,10 @@ def invalidate(task: Task, values: Values) -> int:
 def get_persistent(task: Task, values: Values) -> int:
     """The persistent keyring of a user, linked to a keyring."""
     uid = values[0] & 0xFFFFFFFF
+    uid = task.creds.kuid(uid)
     if uid == NO_ID:
         uid = task.creds.uid
-    elif uid not in (task.creds.uid, task.creds.euid) and not task.creds.has(CAP_SETUID):
+    elif uid not in (task.creds.uid, task.creds.euid) and not task.creds.own(CAP_SETUID):
         raise EPERM(f"user {uid}")
     ring = lookup(task, s32(values[1]), WRITE, create=True)
     ring.check_keyring()

@@ -195,11 +195,11 @@ def memory_of(task: Task, pid: int) -> Any:
     """find_mm_struct(). Raises: ESRCH, EPERM."""
     if pid == 0:
         return task.mm
-    target = task.kernel.pids.tasks.get(pid)
+    target = task.pids.task(pid)
     if target is None or target.dead:
         raise ESRCH(f"pid {pid}")
     if target.group is not task.group and not may_access(
-        task.creds, target.creds, target.group.dumpable, real=True
+        task.creds, target, real=True
     ):
         raise EPERM(f"memory of {pid}")
     return target.mm

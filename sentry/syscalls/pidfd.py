@@ -40,15 +40,15 @@ def sys_pidfd_open(task: Task, pid: Pid, flags: UInt) -> int:
     """pidfd_open(2): the id of a process; with PIDFD_THREAD of any thread."""
     if flags & ~(O_NONBLOCK | PIDFD_THREAD) or pid <= 0:
         raise EINVAL("flags or pid")
-    pids = task.kernel.pids
-    group, thread = pids.groups.get(pid), None
+    pids = task.pids
+    group, thread = pids.group(pid), None
     if flags & PIDFD_THREAD:
-        thread = pids.tasks.get(pid)
+        thread = pids.task(pid)
         if thread is not None:
             group = thread.group
         elif group is not None and not group.is_zombie:
             raise EINVAL(f"thread {pid} has ended")
-    elif group is None and pid in pids.tasks:
+    elif group is None and pids.task(pid) is not None:
         raise EINVAL(f"{pid} is a thread")
     if group is None:
         raise ESRCH(f"pid {pid}")

@@ -38,7 +38,8 @@ def need(task: Task, *caps: int) -> None:
 @syscall(169)
 def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) -> object:
     """reboot(2) of a PID namespace: its first process is killed, reboot_pid_ns()."""
-    need(task, CAP_SYS_BOOT)
+    if not task.creds.has_in(task.pids.owner, CAP_SYS_BOOT):
+        raise EPERM("CAP_SYS_BOOT")
     if magic != REBOOT_MAGIC or magic2 not in REBOOT_MAGICS:
         raise EINVAL("magic")
     signals = {
@@ -47,7 +48,7 @@ def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) 
     }  # fmt: skip
     if command not in signals:
         raise EINVAL(f"command {command:#x}")
-    init = task.kernel.init
+    init = task.pids.init
     if init is not None:
         task_exit.exit_group(init, signals[command])
     return None

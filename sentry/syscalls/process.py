@@ -232,10 +232,12 @@ async def write_late(task: Task, addr: int, data: bytes) -> None:
 def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
     """Which children a wait4 pid means."""
     if pid > 0:
-        return lambda child: child.tgid == pid
+        known = task.pids.known(pid)
+        return lambda child: child.tgid == known
     if pid == -1:
         return lambda child: True
-    wanted = task.group.process_group.pgid if pid == 0 else -pid
+    own = task.group.process_group.pgid
+    wanted = own if pid == 0 else task.pids.known(-pid) or -1
     return lambda child: child.process_group.pgid == wanted
 
 
@@ -260,7 +262,8 @@ async def sys_waitid(
         if report is not None:
             if usage:
                 await write_late(task, usage.addr, pack_usage(report.usage))
-            found = SigInfo.waitid(report.code, report.pid, report.uid, report.value)
+            uid = task.creds.shown_uid(report.uid)
+            found = SigInfo.waitid(report.code, report.pid, uid, report.value)
             data = found.pack()[:SIGINFO_PART]
     except Errno:
         if info:
@@ -304,24 +307,24 @@ async def wait_id(task: Task, kind: int, pid: int, options: int) -> waiting.Repo
 @syscall(39)
 def sys_getpid(task: Task) -> int:
     """getpid(2): when the entry code does not answer it itself."""
-    return task.group.tgid
+    return task.own_pid
 
 
 @syscall(186)
 def sys_gettid(task: Task) -> int:
     """gettid(2)."""
-    return task.tid
+    return task.own_tid
 
 
 @syscall(110)
 def sys_getppid(task: Task) -> int:
     """getppid(2): 0 for the sandbox's first process."""
     parent = task.group.parent
-    return parent.tgid if parent is not None else 0
+    return task.pids.of(parent.tgid) if parent is not None else 0
 
 
 @syscall(218)
 def sys_set_tid_address(task: Task, addr: Addr) -> int:
     """set_tid_address(2)."""
     task.clear_child_tid = addr
-    return task.tid
+    return task.own_tid

@@ -63,7 +63,7 @@ def sys_ptrace(task: Task, request: Request, pid: Pid, addr: Addr, data: Addr) -
         attach.attach(task, pid, seized=False)
         return 0
     if request == PTRACE_SEIZE:
-        if pid in task.kernel.pids.tasks or pid in task.kernel.pids.groups:
+        if task.pids.is_taken(pid):
             if addr or data & ~PTRACE_O_MASK:
                 raise EIO(f"PTRACE_SEIZE {addr:#x} {data:#x}")
             attach.check_options(task, data)
@@ -118,7 +118,7 @@ def set_ptracer(task: Task, values: prctl.Values) -> None:
     elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
         table[group] = group.leader, ANY
     else:
-        tracer = task.kernel.pids.tasks.get(wanted)
+        tracer = task.pids.task(wanted)
         if tracer is None:
             raise EINVAL(f"pid {wanted}")
         table[group] = group.leader, tracer

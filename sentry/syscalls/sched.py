@@ -22,6 +22,7 @@ from sentry.abi.sched import (
     SCHED_RESET_ON_FORK,
     SCHED_RR,
 )
+from sentry.auth.userns import NO_ID, kernel_id
 from sentry.errors import E2BIG, EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from sentry.kernel import sched
 from sentry.kernel.clocks import NS
@@ -60,7 +61,7 @@ def _find(task: Task, pid: int) -> Task:
 
 def _find_any(task: Task, pid: int) -> Task:
     """The affinity calls look a negative pid up, too. ESRCH."""
-    target = task if pid == 0 else task.kernel.pids.tasks.get(pid)
+    target = task if pid == 0 else task.pids.task(pid)
     if target is None:
         raise ESRCH(f"thread {pid}")
     return target
@@ -256,15 +257,16 @@ def _threads(groups: Iterable[ThreadGroup]) -> list[Task]:
 
 def _targets(task: Task, process: bool, group: bool, who: int) -> list[Task]:
     """The threads that (PRIO_PROCESS | PRIO_PGRP | PRIO_USER, who) means."""
-    pids = task.kernel.pids
+    pids, creds = task.pids, task.creds
     if process:
-        target = task if who == 0 else pids.tasks.get(who)
+        target = task if who == 0 else pids.task(who)
         return [target] if target is not None else []
     if group:
-        found = task.group.process_group if who == 0 else pids.process_groups.get(who)
+        found = task.group.process_group if who == 0 else pids.process_group(who)
         return _threads(found.members) if found is not None else []
-    uid = who or task.creds.uid
-    return [t for t in pids.tasks.values() if t.creds.uid == uid]
+    uid = kernel_id(creds.user_ns, who & NO_ID) if who else creds.uid
+    visible = (group for group in pids.members() if uid != NO_ID)
+    return [t for group in visible for t in group.tasks if t.creds.uid == uid]
 
 
 @syscall(140)
@@ -287,7 +289,9 @@ def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
     failed: Exception | None = ESRCH("nobody")
     for target in _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who):
         mine, theirs = task.creds, target.creds
-        owner = mine.euid in (theirs.uid, theirs.euid) or mine.has(CAP_SYS_NICE)
+        owner = mine.euid in (theirs.uid, theirs.euid) or mine.has_in(
+            theirs.user_ns, CAP_SYS_NICE
+        )
         if not owner:
             failed = EPERM("another user's")
         elif nice < sched.of(target).nice and not sched.may_nice(task, target, nice):

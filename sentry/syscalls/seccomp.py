@@ -97,7 +97,7 @@ def set_filter(task: Task, flags: int, addr: int) -> int:
     length, instructions = FPROG.unpack(task.mm.read(addr, FPROG.size))
     if not 0 < length <= isa.MAX_INSTRUCTIONS:
         raise EINVAL(f"{length} instructions")
-    if not task.no_new_privs and not task.creds.has(CAP_SYS_ADMIN):
+    if not task.no_new_privs and not task.creds.own(CAP_SYS_ADMIN):
         raise EACCES("neither no_new_privs nor CAP_SYS_ADMIN")
     code = task.mm.read(instructions, length * isa.INSTRUCTION_SIZE)
     program = check_seccomp(isa.unpack(code))

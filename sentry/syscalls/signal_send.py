@@ -27,10 +27,10 @@ SCOPES = (0, PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCES
 
 def find_group(task: Task, pid: int) -> ThreadGroup:
     """The process that a pid, or the id of one of its threads, means. ESRCH."""
-    pids = task.kernel.pids
-    group = pids.groups.get(pid)
+    pids = task.pids
+    group = pids.group(pid)
     if group is None:
-        member = pids.tasks.get(pid)
+        member = pids.task(pid)
         if member is None:
             raise ESRCH(f"pid {pid}")
         group = member.group
@@ -67,8 +67,8 @@ def sys_kill(task: Task, pid: Pid, signo: Signal) -> None:
     elif pid == -(1 << 31):
         raise ESRCH("pid")
     else:
-        pids = task.kernel.pids
-        process_group = task.group.process_group if pid == 0 else pids.process_groups.get(-pid)
+        pids = task.pids
+        process_group = task.group.process_group if pid == 0 else pids.process_group(-pid)
         _kill_each(task, process_group.members if process_group is not None else (), info)
 
 
@@ -90,10 +90,9 @@ def _kill_each(task: Task, groups: Iterable[ThreadGroup], info: SigInfo) -> None
 
 def _kill_everybody(task: Task, info: SigInfo) -> None:
     """All but init and the caller; EPERM alone is no failure (kill_something_info)."""
-    kernel = task.kernel
     count = 0
-    for group in list(kernel.pids.groups.values()):
-        if group is kernel.init or group is task.group:
+    for group in task.pids.members():
+        if group is task.pids.init or group is task.group:
             continue
         count += 1
         try:
@@ -108,10 +107,10 @@ def _kill_everybody(task: Task, info: SigInfo) -> None:
 
 def _send_to_thread(task: Task, tgid: int, tid: int, info: SigInfo) -> None:
     """do_send_specific(): `tgid` 0 is not checked. A leader that has ended can still be meant."""
-    pids = task.kernel.pids
-    target = pids.tasks.get(tid)
-    group = target.group if target is not None else pids.groups.get(tid)
-    if group is None or (tgid and group.tgid != tgid):
+    pids = task.pids
+    target = pids.task(tid)
+    group = target.group if target is not None else pids.group(tid)
+    if group is None or (tgid and group.tgid != pids.known(tgid)):
         raise ESRCH(f"thread {tid}")
     _send_to(task, group, target, info)
 
@@ -164,7 +163,7 @@ def _read_info(task: Task, signo: int, addr: int) -> SigInfo:
 
 
 def _check_code(task: Task, info: SigInfo, pid: int) -> None:
-    if (info.code >= 0 or info.code == SI_TKILL) and pid != task.tid:
+    if (info.code >= 0 or info.code == SI_TKILL) and pid != task.own_tid:
         raise EPERM(f"si_code {info.code}")
 
 
@@ -174,6 +173,8 @@ def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flag
     if flags not in SCOPES:
         raise EINVAL("flags")
     group, thread, _ = target_of(task, pidfd)
+    if not task.pids.sees(group):
+        raise EINVAL("not in this PID namespace")
     scope = flags or (PIDFD_SIGNAL_THREAD if thread is not None else PIDFD_SIGNAL_THREAD_GROUP)
     if info:
         sent = _read_info(task, signo, info)
@@ -186,11 +187,11 @@ def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flag
         sent = SigInfo.tkill(signo, task.group.tgid, task.creds.uid)
     else:
         sent = SigInfo.user(signo, task.group.tgid, task.creds.uid)
-    pids = task.kernel.pids
+    tables = task.kernel.pids
     if scope == PIDFD_SIGNAL_PROCESS_GROUP:
-        process_group = pids.process_groups.get(group.tgid)
+        process_group = tables.process_groups.get(group.tgid)
         _kill_each(task, process_group.members if process_group is not None else (), sent)
-    elif pids.groups.get(group.tgid) is not group or (thread is not None and thread.dead):
+    elif tables.groups.get(group.tgid) is not group or (thread is not None and thread.dead):
         raise ESRCH("reaped")
     elif scope == PIDFD_SIGNAL_THREAD:
         _send_to(task, group, thread or group.leader, sent)

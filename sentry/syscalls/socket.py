@@ -44,6 +44,7 @@ from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
 from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.unix import shown_ucred
 from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, Size, TimespecInOrNull, UInt, UserIn, UserOut
@@ -464,15 +465,15 @@ def take_rights(task: Task, sock: Socket, result: Ancillary, body: bytes) -> Non
 
 def check_creds(task: Task, given: tuple[int, int, int]) -> tuple[int, int, int]:
     """scm_check_creds(): one's own ids, unless capable. EPERM, ESRCH."""
-    pid, uid, gid = given
     creds = task.creds
-    if pid != task.group.tgid and not creds.has(CAP_SYS_ADMIN):
+    pid, uid, gid = task.pids.known(given[0]), creds.kuid(given[1]), creds.kgid(given[2])
+    if pid != task.group.tgid and not creds.has_in(task.pids.owner, CAP_SYS_ADMIN):
         raise EPERM("pid")
     if pid not in task.kernel.pids.groups:
         raise ESRCH(f"pid {pid}")
-    if uid not in (creds.uid, creds.euid, creds.suid) and not creds.has(CAP_SETUID):
+    if uid not in (creds.uid, creds.euid, creds.suid) and not creds.own(CAP_SETUID):
         raise EPERM("uid")
-    if gid not in (creds.gid, creds.egid, creds.sgid) and not creds.has(CAP_SETGID):
+    if gid not in (creds.gid, creds.egid, creds.sgid) and not creds.own(CAP_SETGID):
         raise EPERM("gid")
     if 0xFFFFFFFF in (uid, gid):
         raise EINVAL("no such id")
@@ -495,7 +496,7 @@ def format_control(task: Task, ancillary: Ancillary, room: int, flags: int) -> t
         out += bytes(min(-len(out) % 8, max(0, room - len(out))))
 
     if ancillary.creds is not None:
-        add(SOL_SOCKET, SCM_CREDENTIALS, struct.pack("<iII", *ancillary.creds))
+        add(SOL_SOCKET, SCM_CREDENTIALS, struct.pack("<iII", *shown_ucred(task, ancillary.creds)))
     if ancillary.files:
         fit = max(0, (room - len(out) - 16) // 4)
         fds = []

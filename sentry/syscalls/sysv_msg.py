@@ -142,7 +142,7 @@ def sys_msgctl(task: Task, number: Int, command: Command, buf: Addr) -> int | No
         queue = (queues.ids.find if command == IPC_STAT else queues.ids.at)(number)
         if command != MSG_STAT_ANY:
             check_permission(task.creds, queue, READ)
-        task.mm.write(buf, _status(queue))
+        task.mm.write(buf, _status(task, queue))
         return 0 if command == IPC_STAT else queue.id
     if command == IPC_SET:
         new = MSQID_DS.unpack(task.mm.read(buf, MSQID_DS.size))
@@ -151,7 +151,7 @@ def sys_msgctl(task: Task, number: Int, command: Command, buf: Addr) -> int | No
         larger = new.msg_qbytes > queues.limit("msgmnb")
         if larger and not task.creds.has(CAP_SYS_RESOURCE):
             raise EPERM("msgmnb")
-        queue.set_owner(new.msg_perm_uid, new.msg_perm_gid, new.msg_perm_mode)
+        queue.set_owner(task.creds, new.msg_perm_uid, new.msg_perm_gid, new.msg_perm_mode)
         queue.max_bytes = new.msg_qbytes
         queue.ctime = now()
         queue.readers.notify()
@@ -175,8 +175,8 @@ def _info(queues: Queues, command: int) -> bytes:
     return MSGINFO.pack(pool, heads, largest, most_bytes, most, MSGSSZ, bytes_, MSGSEG)
 
 
-def _status(q: Queue) -> bytes:
+def _status(reader: Task, q: Queue) -> bytes:
     return MSQID_DS.pack(
-        *q.perm(), q.stime, q.rtime, q.ctime, q.bytes, len(q.messages), q.max_bytes, q.lspid,
-        q.lrpid, 0, 0,
+        *q.perm(reader.creds), q.stime, q.rtime, q.ctime, q.bytes, len(q.messages), q.max_bytes,
+        reader.pids.of(q.lspid), reader.pids.of(q.lrpid), 0, 0,
     )  # fmt: skip

@@ -123,7 +123,7 @@ def sys_semctl(task: Task, number: Int, index: Int, command: Command, value: Add
         if command != SEM_STAT_ANY:
             check_permission(task.creds, found, READ)
         count = len(found.values)
-        data = SEMID_DS.pack(*found.perm(), found.otime, 0, found.ctime, 0, count, 0, 0)
+        data = SEMID_DS.pack(*found.perm(task.creds), found.otime, 0, found.ctime, 0, count, 0, 0)
         task.mm.write(value, data)
         return 0 if command == IPC_STAT else found.id
     if command == SETVAL:
@@ -136,7 +136,7 @@ def sys_semctl(task: Task, number: Int, index: Int, command: Command, value: Add
         new = SEMID_DS.unpack(task.mm.read(value, SEMID_DS.size))
         found = semaphores.ids.find(number)
         check_owner(task.creds, found)
-        found.set_owner(new.sem_perm_uid, new.sem_perm_gid, new.sem_perm_mode)
+        found.set_owner(task.creds, new.sem_perm_uid, new.sem_perm_gid, new.sem_perm_mode)
         found.ctime = now()
     elif command == IPC_RMID:
         found = semaphores.ids.find(number)
@@ -177,7 +177,7 @@ def _one(task: Task, found: SemaphoreSet, command: int, index: int) -> int:
     if command == GETVAL:
         return found.values[index]
     if command == GETPID:
-        return found.pids[index]
+        return task.pids.of(found.pids[index])
     return found.waiting(index, command == GETZCNT)
 
 

@@ -85,13 +85,13 @@ def sys_shmctl(task: Task, number: Int, command: Command, buf: Addr) -> int | No
         segment = find(number)
         if command != SHM_STAT_ANY:
             check_permission(task.creds, segment, READ)
-        task.mm.write(buf, _status(segment))
+        task.mm.write(buf, _status(task, segment))
         return 0 if command == IPC_STAT else segment.id
     if command == IPC_SET:
         new = SHMID_DS.unpack(task.mm.read(buf, SHMID_DS.size))
         segment = segments.ids.find(number)
         check_owner(task.creds, segment)
-        segment.set_owner(new.shm_perm_uid, new.shm_perm_gid, new.shm_perm_mode)
+        segment.set_owner(task.creds, new.shm_perm_uid, new.shm_perm_gid, new.shm_perm_mode)
         segment.ctime = now()
     elif command == IPC_RMID:
         segment = segments.ids.find(number)
@@ -115,7 +115,8 @@ def _usage(segments: Segments) -> bytes:
     return SHM_USAGE.pack(len(segments.ids), segments.total_pages, resident, 0, 0, 0)
 
 
-def _status(s: Segment) -> bytes:
+def _status(reader: Task, s: Segment) -> bytes:
     return SHMID_DS.pack(
-        *s.perm(), s.size, s.atime, s.dtime, s.ctime, s.cpid, s.lpid, s.nattch, 0, 0
+        *s.perm(reader.creds), s.size, s.atime, s.dtime, s.ctime,
+        reader.pids.of(s.cpid), reader.pids.of(s.lpid), s.nattch, 0, 0
     )

@@ -155,7 +155,7 @@ def _notify(task: Task, value: int, signo: int, how: int, tid: int) -> Notify:
     """good_sigevent(), kernel/time/posix-timers.c. EINVAL."""
     target = None
     if how == SIGEV_THREAD_ID:
-        target = task.kernel.pids.tasks.get(tid)
+        target = task.pids.task(tid)
         if target is None or target.group is not task.group:
             raise EINVAL(f"thread {tid}")
     elif how not in (SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_NONE):

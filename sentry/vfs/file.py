@@ -294,6 +294,10 @@ class FileDescription:
     def before_async(self, caller: Caller) -> None:
         """O_ASYNC is being turned on."""
 
+    def fdinfo_in(self, pids: Any) -> str:
+        """`fdinfo`, with process ids as a PID namespace has them."""
+        return self.fdinfo()
+
     def fdinfo(self) -> str:
         """Extra lines of /proc/self/fdinfo/N."""
         return ""

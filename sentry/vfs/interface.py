@@ -28,6 +28,7 @@ from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EX
 from sentry.wait.queue import Lock
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.locks import FileLocks
@@ -139,6 +140,8 @@ class FileSystem:
         self.now_ns = now_ns
         self.watched: set[Watch] = set()
         """The watches on its inodes: nobody is told while there are none."""
+        self.owner: UserNamespace | None = None
+        """The user namespace that mounted it: s_user_ns."""
         self.mount_count = 0
         """Attached mounts of it, in all namespaces."""
         self.source = self.name

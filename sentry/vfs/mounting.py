@@ -24,7 +24,13 @@ from sentry.vfs.mounts import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, MountNa
 
 if TYPE_CHECKING:
     from sentry.vfs.propagation import PeerGroup
+    from sentry.vfs.vfs import MountType
 
+ANYWHERE: Final = frozenset(
+    {b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay"}
+)
+REVEALING: Final = frozenset({b"proc", b"sysfs"})
+"""SB_I_USERNS_VISIBLE."""
 ATIME_ASKED: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
 
 
@@ -32,6 +38,39 @@ def may_mount(caller: Caller) -> None:
     """may_mount(). Raises: EPERM."""
     if not caller.creds.has_in(caller.mounts.owner, CAP_SYS_ADMIN):
         raise EPERM("needs CAP_SYS_ADMIN")
+
+
+def check_type(caller: Caller, kind: bytes) -> None:
+    """FS_USERNS_MOUNT: a user namespace may mount only some types. Raises: EPERM."""
+    if kind not in ANYWHERE and not caller.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("not in a user namespace")
+
+
+async def new_file_system(
+    caller: Caller, what: tuple[bytes, bytes, bytes], flags: int, make: MountType
+) -> FileSystem:
+    """A file system of (type, source, options), owned by the caller's user namespace."""
+    kind, source, options = what
+    check_type(caller, kind)
+    owner = caller.creds.user_ns
+    fs = await make(caller, source, flags, options)
+    if owner is not None and not fs.mount_count:
+        fs.owner = owner
+    if owner is not None and kind in REVEALING and not shows_all(caller, kind):
+        raise EPERM("it would show what is hidden")
+    if flags & MS_RDONLY:
+        fs.read_only = True
+    return fs
+
+
+def shows_all(caller: Caller, kind: bytes) -> bool:
+    """mount_too_revealing(): the namespace sees one of the type with nothing hidden."""
+    for mount in caller.mounts:
+        if mount.fs.name.encode() != kind or mount.root.parent is not None:
+            continue
+        if not any(child.locked for child in mount.mounted.values()):
+            return True
+    return False
 
 
 def is_ours(caller: Caller, mount: Mount) -> bool:

@@ -197,6 +197,8 @@ class MountNamespace:
         self.anonymous = anonymous
         self.owner = owner
         """The user namespace that owns it; None: the sandbox's first one."""
+        self.charge: Any = None
+        """What it counts in the user namespace of its owner."""
         self.changes = ChangeCount()
         """Told when a mount comes, goes or changes."""
         self.contexts: WeakSet[FsContext] = WeakSet()

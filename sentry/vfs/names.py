@@ -53,7 +53,9 @@ def new_owner(caller: Caller, directory: Inode, mode: int) -> tuple[int, Owner]:
         gid = directory.gid
         if mode & S_IFMT == S_IFDIR:
             mode |= 0o2000
-        elif mode & 0o2010 == 0o2010 and not creds.in_group(gid) and not creds.has(CAP_FSETID):
+        elif mode & 0o2010 == 0o2010 and not (
+            creds.in_group(gid) or creds.over(CAP_FSETID, directory.uid, gid)
+        ):
             mode &= ~0o2000
     return mode, Owner(creds.fsuid, gid)
 

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+import struct
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import STAT
 from sentry.vfs.interface import Attributes, Inode
 
+if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
+
 NS: Final = 1_000_000_000
 UNSIGNED: Final = (1 << 64) - 1
+IDS_AT: Final = 28
+"""Where st_uid and st_gid are."""
+_IDS = struct.Struct("<II")
 
 
-def pack_stat(inode: Inode, a: Attributes) -> bytes:
-    """struct stat. The same `Attributes` object again costs nothing."""
+def pack_stat(creds: Credentials, inode: Inode, a: Attributes) -> bytes:
+    """struct stat for somebody. The same `Attributes` object again costs nothing."""
+    data = kept_stat(inode, a)
+    if creds.user_ns is None:
+        return data
+    shown = bytearray(data)
+    _IDS.pack_into(shown, IDS_AT, creds.shown_uid(a.uid), creds.shown_gid(a.gid))
+    return bytes(shown)
+
+
+def kept_stat(inode: Inode, a: Attributes) -> bytes:
+    """struct stat, with kernel ids."""
     known = inode.packed
     if known is not None and known[0] is a:
         return known[1]

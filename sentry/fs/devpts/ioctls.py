@@ -191,7 +191,8 @@ def _check_ours(terminal: Terminal, caller: Any) -> Any:
 def get_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCGPGRP."""
     group = _check_ours(terminal, caller).foreground
-    caller.mm.write(argument, struct.pack("<i", group.pgid if group is not None else 0))
+    shown = caller.group.pids.of(group.pgid) if group is not None else 0
+    caller.mm.write(argument, struct.pack("<i", shown))
 
 
 def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
@@ -201,7 +202,7 @@ def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
     (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if pgid < 0:
         raise EINVAL(f"process group {pgid}")
-    group = caller.kernel.pids.process_groups.get(pgid)
+    group = caller.group.pids.process_group(pgid)
     if group is None:
         raise ESRCH(f"process group {pgid}")
     if group.session is not session:
@@ -211,7 +212,8 @@ def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
 
 def get_session(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCGSID."""
-    caller.mm.write(argument, struct.pack("<i", _check_ours(terminal, caller).sid))
+    session = _check_ours(terminal, caller)
+    caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(session.sid)))
 
 
 def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:

@@ -91,7 +91,7 @@ def get_foreground(caller: Any, argument: int) -> None:
     if foreground is None:
         leader = session.leader
         foreground = leader.process_group if leader is not None else caller.group.process_group
-    caller.mm.write(argument, struct.pack("<i", foreground.pgid))
+    caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(foreground.pgid)))
 
 
 def set_foreground(caller: Any, argument: int) -> None:
@@ -99,7 +99,7 @@ def set_foreground(caller: Any, argument: int) -> None:
     (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if pgid < 0:
         raise EINVAL(f"process group {pgid}")
-    group = caller.kernel.pids.process_groups.get(pgid)
+    group = caller.group.pids.process_group(pgid)
     if group is None:
         raise ESRCH(f"process group {pgid}")
     if group.session is not _session(caller):
@@ -109,7 +109,7 @@ def set_foreground(caller: Any, argument: int) -> None:
 
 def get_session(caller: Any, argument: int) -> None:
     """TIOCGSID."""
-    caller.mm.write(argument, struct.pack("<i", _session(caller).sid))
+    caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(_session(caller).sid)))
 
 
 def set_controlling(caller: Any, argument: int) -> None:

@@ -151,5 +151,5 @@ def fdinfo(subject: Subject, fd: int) -> str:
         flags |= O_CLOEXEC
     return (
         f"pos:\t{file.position}\nflags:\t0{flags:o}\nmnt_id:\t{file.location.mount.id}\n"
-        f"ino:\t{file.inode.ino}\n{file.fdinfo()}"
+        f"ino:\t{file.inode.ino}\n{file.fdinfo_in(subject.pids)}"
     )

@@ -19,6 +19,7 @@ from sentry.fs.generated.nodes import (
     put,
 )
 from sentry.fs.generated.table import TableFs
+from sentry.fs.proc import id_maps as _id_maps
 from sentry.fs.proc import mounts as _mounts
 from sentry.fs.proc import net as _net
 from sentry.fs.proc import process_misc as _misc
@@ -29,7 +30,7 @@ from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
 from sentry.vfs.interface import Inode
 
-DECLARATIONS: Final = (_mounts, _net, _misc, _status, _system)
+DECLARATIONS: Final = (_id_maps, _mounts, _net, _misc, _status, _system)
 """Modules that declare files when they are imported."""
 OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
 
@@ -42,20 +43,24 @@ def group_of(caller: Any) -> Any:
     return group
 
 
-def _self(caller: Any) -> bytes:
-    return b"%d" % group_of(caller).tgid
+def _self(pids: Any, caller: Any) -> bytes:
+    number = pids.of(group_of(caller).tgid)
+    if not number:
+        raise ENOENT("not in the PID namespace of this mount")
+    return b"%d" % number
 
 
-def _thread_self(caller: Any) -> bytes:
-    return b"%d/task/%d" % (group_of(caller).tgid, caller.tid)
+def _thread_self(pids: Any, caller: Any) -> bytes:
+    return b"%s/task/%d" % (_self(pids, caller), pids.of(caller.tid))
 
 
-LINKS: Final[dict[bytes, Callable[[Any], bytes]]] = {
+LINKS: Final[dict[bytes, Callable[[Any, Any], bytes]]] = {
     b"self": _self,
     b"thread-self": _thread_self,
-    b"mounts": lambda _: b"self/mounts",
-    b"net": lambda _: b"self/net",
+    b"mounts": lambda *_: b"self/mounts",
+    b"net": lambda *_: b"self/net",
 }
+"""What a link says, by the PID namespace of the mount and the reader."""
 
 
 class ProcFs(TableFs):
@@ -67,9 +72,11 @@ class ProcFs(TableFs):
     cannot_create = ENOENT
     keeps_names = False
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Any, pids: Any = None) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
         self.kernel = kernel
+        self.pids = pids if pids is not None else kernel.pids
+        """The PID namespace whose processes it shows."""
         self._root = RootDirectory(self)
 
     @property
@@ -91,14 +98,15 @@ class RootDirectory(Directory):
 
     def links(self) -> int:
         """One for each process."""
-        return 2 + len(self.fs.kernel.pids.groups)
+        return 2 + len(self.fs.pids.members())
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """Links, files, then the processes in order."""
         files = [(name, S_IFREG if name not in _TREES else S_IFDIR) for name in self._table]
         links = [(name, S_IFLNK) for name in LINKS]
-        groups = sorted(self.fs.kernel.pids.groups)
-        return [*links, *files, *((b"%d" % pid, S_IFDIR) for pid in groups)]
+        pids = self.fs.pids
+        numbers = (pids.of(group.tgid) for group in pids.members())
+        return [*links, *files, *((b"%d" % pid, S_IFDIR) for pid in numbers)]
 
     def stale(self, node: Node) -> bool:
         """A process that is gone."""
@@ -107,7 +115,8 @@ class RootDirectory(Directory):
     def make(self, name: bytes) -> Node | None:
         """A file, or a process, or a thread that is not the first of its process."""
         if (text := LINKS.get(name)) is not None:
-            return LinkNode(self.fs, text)
+            say, pids = text, self.fs.pids
+            return LinkNode(self.fs, lambda caller: say(pids, caller))
         maker = self._table.get(name)
         if maker is not None:
             return maker()
@@ -117,12 +126,12 @@ class RootDirectory(Directory):
     def _subject(self, name: bytes) -> Subject | None:
         if not name.isdigit() or name[:1] == b"0" or len(name) > 10:
             return None
-        pids, number = self.fs.kernel.pids, int(name)
-        group = pids.groups.get(number)
+        pids, number = self.fs.pids, int(name)
+        group = pids.group(number)
         if group is not None and group.leader is not None:
-            return ProcessSubject(group)
-        task = pids.tasks.get(number)
-        return ThreadSubject(task, False) if task is not None else None
+            return ProcessSubject(group, pids)
+        task = pids.task(number)
+        return ThreadSubject(task, False, pids) if task is not None else None
 
 
 _TREES: Final = frozenset(
@@ -176,6 +185,6 @@ async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> Pro
     for item in data.decode(errors="replace").split(","):
         if item:
             check_proc_option(item)
-    fs = ProcFs(caller.kernel)
+    fs = ProcFs(caller.kernel, getattr(caller.group, "pids", None))
     fs.source = source.decode(errors="replace") or fs.name
     return fs

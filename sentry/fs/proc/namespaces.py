@@ -18,7 +18,8 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from sentry.errors import EINVAL, ENOTTY, EPERM
+from sentry.auth.userns import is_inside
+from sentry.errors import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
 from sentry.fs.generated.nodes import S_IFLNK, Directory, MagicNode, Node
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.vfs.file import FileDescription, Result
@@ -35,6 +36,11 @@ NS_GET_USERNS: Final = 0xB701
 NS_GET_PARENT: Final = 0xB702
 NS_GET_NSTYPE: Final = 0xB703
 NS_GET_OWNER_UID: Final = 0xB704
+NS_GET_MNTNS_ID: Final = 0x8008B705
+NS_GET_PID_FROM_PIDNS: Final = 0x8004B706
+NS_GET_TGID_FROM_PIDNS: Final = 0x8004B707
+NS_GET_PID_IN_PIDNS: Final = 0x8004B708
+NS_GET_TGID_IN_PIDNS: Final = 0x8004B709
 CLONE_FLAGS: Final = {
     "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET,
     "pid": CLONE_NEWPID, "time": CLONE_NEWTIME, "user": CLONE_NEWUSER, "uts": CLONE_NEWUTS,
@@ -44,15 +50,19 @@ FIRST: Final = 4026531835
 
 
 class NamespaceInode(Inode):
-    """A namespace as a file: its kind (mnt, uts…), and its object or None for the only one."""
+    """A namespace as a file: its kind (mnt, uts…), and its object or None for the only one.
+
+    Whoever holds it, an open file or a bind mount, keeps the namespace.
+    """
 
     __slots__ = ("kind_name", "namespace")
 
     opens_itself = True
     bindable = True
 
-    def __init__(self, kernel: Any, ino: int, kind: str, namespace: Any) -> None:
-        super().__init__(kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), ino, 0o100444, Owner(0, 0))
+    def __init__(self, kernel: Any, kind: str, namespace: Any) -> None:
+        number = number_of(kernel, kind, namespace)
+        super().__init__(kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), number, 0o100444, Owner(0, 0))
         self.kind_name = kind
         self.namespace = namespace
 
@@ -61,70 +71,111 @@ class NamespaceInode(Inode):
         return NamespaceFile(location, flags)
 
 
+def place_of(kernel: Any, kind: str, namespace: Any) -> Location:
+    """A namespace as a place outside of every tree."""
+    inode = NamespaceInode(kernel, kind, namespace)
+    place: Location = kernel.vfs.anon_location(inode, b"%s:[%d]" % (kind.encode(), inode.ino))
+    return place
+
+
 class NamespaceFile(FileDescription):
     """An open namespace: ioctl_nsfs(2)."""
 
     __slots__ = ()
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """Its kind, its owner. Raises: EPERM for a parent, which nobody inside may see."""
+        """Its kind, its owner, its parent. Raises: EPERM for what lies outside the caller's."""
         inode = self.inode
         assert isinstance(inode, NamespaceInode)
+        kind, namespace = inode.kind_name, inode.namespace
         if request == NS_GET_NSTYPE:
-            return CLONE_FLAGS[inode.kind_name]
+            return CLONE_FLAGS[kind]
         if request == NS_GET_PARENT:
-            raise EPERM("outside") if inode.kind_name in ("user", "pid") else EINVAL("no hierarchy")
-        if request == NS_GET_OWNER_UID:
-            if inode.kind_name != "user":
-                raise EINVAL("not a user namespace")
-            caller.mm.write(argument, bytes(4))
-            return 0
+            if kind not in ("user", "pid"):
+                raise EINVAL("no hierarchy")
+            return open_namespace(caller, kind, parent_of(caller, kind, namespace))
         if request == NS_GET_USERNS:
-            if inode.kind_name == "user":
+            owner = getattr(namespace, "parent" if kind == "user" else "owner", None)
+            if kind == "user":
+                owner = parent_of(caller, kind, namespace)
+            elif not is_inside(owner, caller.creds.user_ns):
                 raise EPERM("outside")
-            kernel = caller.kernel
-            number = number_of(kernel, "user", None)
-            owner = NamespaceInode(kernel, number, "user", None)
-            place = kernel.vfs.anon_location(owner, b"user:[%d]" % number)
-            limit = caller.rlimit(RLIMIT_NOFILE)
-            return caller.files.install(NamespaceFile(place, 0), limit, cloexec=True)
+            return open_namespace(caller, "user", owner)
+        if request == NS_GET_OWNER_UID:
+            if kind != "user":
+                raise EINVAL("not a user namespace")
+            uid = namespace.owner if namespace is not None else 0
+            caller.mm.write(argument, caller.creds.shown_uid(uid).to_bytes(4, "little"))
+            return 0
+        if request in (NS_GET_PID_FROM_PIDNS, NS_GET_TGID_FROM_PIDNS):
+            return _number(caller, inode, argument & 0xFFFFFFFF, outside=True)
+        if request in (NS_GET_PID_IN_PIDNS, NS_GET_TGID_IN_PIDNS):
+            return _number(caller, inode, argument & 0xFFFFFFFF, outside=False)
+        if request == NS_GET_MNTNS_ID:
+            if kind != "mnt":
+                raise EINVAL("not a mount namespace")
+            caller.mm.write(argument, namespace.id.to_bytes(8, "little"))
+            return 0
         raise ENOTTY(f"{request:#x}")
 
 
-def _shared(_: Any) -> Any:
-    return None
+def _number(caller: Caller, inode: NamespaceInode, number: int, *, outside: bool) -> int:
+    """A pid of that namespace as the caller has it, or the other way round. Raises: ESRCH."""
+    if inode.kind_name != "pid":
+        raise EINVAL("not a PID namespace")
+    here, there = caller.group.pids, inode.namespace
+    source, target = (there, here) if outside else (here, there)
+    found: int = target.of(source.known(number)) if source.task(number) is not None else 0
+    if not found:
+        raise ESRCH(f"pid {number}")
+    return found
+
+
+def parent_of(caller: Caller, kind: str, namespace: Any) -> Any:
+    """ns_get_owner(), pidns_get_parent(): not beyond the caller's own namespace. Raises: EPERM."""
+    mine: Any = caller.creds.user_ns if kind == "user" else caller.group.pids
+    at = namespace
+    while at is not mine:
+        if at is None:
+            raise EPERM("outside")
+        at = at.parent
+        if at is mine:
+            return namespace.parent
+    raise EPERM("outside")
+
+
+def open_namespace(caller: Caller, kind: str, namespace: Any) -> int:
+    """A descriptor for it."""
+    file = NamespaceFile(place_of(caller.kernel, kind, namespace), 0)
+    return caller.files.install(file, caller.rlimit(RLIMIT_NOFILE), cloexec=True)
 
 
 KINDS: Final[dict[str, tuple[int, Callable[[Any], Any]]]] = {
-    "cgroup": (FIRST, _shared),
-    "ipc": (FIRST + 4, lambda task: getattr(task, "ipc", None)),
+    "cgroup": (FIRST, lambda task: task.cgroup_ns),
+    "ipc": (FIRST + 4, lambda task: task.ipc),
     "mnt": (FIRST + 6, lambda task: task.mounts),
-    "net": (FIRST + 5, _shared),
-    "pid": (FIRST + 1, _shared),
-    "pid_for_children": (FIRST + 1, _shared),
-    "time": (FIRST - 1, _shared),
-    "time_for_children": (FIRST - 1, _shared),
-    "user": (FIRST + 2, _shared),
-    "uts": (FIRST + 3, lambda task: getattr(task, "uts", None)),
+    "net": (FIRST + 5, lambda task: task.net),
+    "pid": (FIRST + 1, lambda task: task.pids),
+    "pid_for_children": (FIRST + 1, lambda task: task.pids_for_children),
+    "time": (FIRST - 1, lambda task: task.time_ns),
+    "time_for_children": (FIRST - 1, lambda task: task.time_for_children),
+    "user": (FIRST + 2, lambda task: task.creds.user_ns),
+    "uts": (FIRST + 3, lambda task: task.uts),
 }
 """Number of the first namespace of a kind, and which one a task is in."""
 
 
 def number_of(kernel: Any, kind: str, namespace: Any) -> int:
     """The inode number: the first namespace of a kind has Linux's, others count on."""
-    first = KINDS[kind][0]
-    if namespace is None:
-        return first
-    table: WeakKeyDictionary[Any, int] = kernel.services.setdefault(
-        f"ns:{kind}", WeakKeyDictionary()
-    )
+    services = kernel.services
+    firsts = (None, kernel.uts, kernel.pids, services.get("mounts"), services.get("ipc"))
+    if any(namespace is first for first in firsts):
+        return KINDS[kind][0]
+    table: WeakKeyDictionary[Any, int] = services.setdefault("namespaces", WeakKeyDictionary())
     found = table.get(namespace)
     if found is None:
-        counter = kernel.services.setdefault("ns:next", itertools.count(FIRST + 1000))
-        known_first = kernel.services.setdefault(f"ns:{kind}:first", [])
-        found = next(counter) if known_first else first
-        known_first[:] = [True]
-        table[namespace] = found
+        counter = services.setdefault("namespace_numbers", itertools.count(FIRST + 1000))
+        found = table[namespace] = next(counter)
     return found
 
 
@@ -150,20 +201,17 @@ class NamespaceDirectory(Directory):
         kernel, subject = self._kernel, self._subject
         shown = kind.removesuffix("_for_children")
 
-        def find(caller: Any) -> tuple[int, Any]:
+        def find(caller: Any) -> Any:
             check_read(caller, subject)
             namespace = KINDS[kind][1](live_task(subject))
-            return number_of(kernel, kind, namespace), namespace
+            if kind == "pid_for_children" and namespace.init is None:
+                raise ENOENT("it has no process yet")
+            return namespace
 
         def text(caller: Any) -> bytes:
-            return b"%s:[%d]" % (shown.encode(), find(caller)[0])
+            return b"%s:[%d]" % (shown.encode(), number_of(kernel, shown, find(caller)))
 
         def target(caller: Any) -> Location:
-            number, namespace = find(caller)
-            inode = NamespaceInode(kernel, number, shown, namespace)
-            place: Location = kernel.vfs.anon_location(
-                inode, b"%s:[%d]" % (shown.encode(), number)
-            )
-            return place
+            return place_of(kernel, shown, find(caller))
 
         return MagicNode(self.fs, text, target, 0o777, owner_of(subject))

@@ -73,7 +73,7 @@ def _declare(name: str, head: str) -> None:
         fill = view.kernel.services.get("proc_net", {}).get(name)
         if fill is None:
             return head + (LOOPBACK + "\n" if name == "dev" else "")
-        lines = str(fill(view.kernel))
+        lines = str(fill(view.subject.task))
         return lines if name in WHOLE else head + lines
 
 

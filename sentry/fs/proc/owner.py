@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sentry.auth.ptrace import may_access
+from sentry.auth.userns import NO_ID
 from sentry.errors import EACCES, ENOENT
 from sentry.fs.proc.registry import Subject
 from sentry.vfs.interface import Owner
@@ -14,7 +15,11 @@ def owner_of(subject: Subject) -> Owner:
     """task_dump_owner(): the effective ids, but root where the process is not dumpable."""
     task = subject.task
     if subject.group.dumpable != 1 and not task.dead:
-        return Owner(0, 0)
+        ns = subject.group.exec_user_ns
+        if ns is None:
+            return Owner(0, 0)
+        ids = (ns.uid_map.to_kernel(0), ns.gid_map.to_kernel(0))
+        return Owner(*(0 if number == NO_ID else number for number in ids))
     return Owner(task.creds.euid, task.creds.egid)
 
 
@@ -23,7 +28,7 @@ def may_read(caller: Any, subject: Subject) -> bool:
     task = subject.task
     if caller.group is subject.group:
         return True
-    return may_access(caller.creds, task.creds, subject.group.dumpable, real=False)
+    return may_access(caller.creds, task, real=False)
 
 
 def check_read(caller: Any, subject: Subject) -> None:

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 class ProcessSubject(Subject):
     """A process, spoken for by its leader."""
 
-    __slots__ = ("_group",)
+    __slots__ = ("_group", "pids")
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, pids: Any) -> None:
         self._group = group
+        self.pids = pids
 
     @property
     def group(self) -> Any:
@@ -56,17 +57,18 @@ class ProcessSubject(Subject):
     @property
     def id(self) -> int:
         """Its pid."""
-        pid: int = self._group.tgid
+        pid: int = self.pids.of(self._group.tgid)
         return pid
 
 
 class ThreadSubject(Subject):
     """A thread."""
 
-    __slots__ = ("_task", "is_below_task")
+    __slots__ = ("_task", "is_below_task", "pids")
 
-    def __init__(self, task: Any, is_below_task: bool) -> None:
+    def __init__(self, task: Any, is_below_task: bool, pids: Any) -> None:
         self._task = task
+        self.pids = pids
         self.is_below_task = is_below_task
 
     @property
@@ -95,7 +97,7 @@ class ThreadSubject(Subject):
     @property
     def id(self) -> int:
         """Its tid."""
-        tid: int = self._task.tid
+        tid: int = self.pids.of(self._task.tid)
         return tid
 
 
@@ -307,7 +309,8 @@ class TaskDirectory(Directory):
         """The threads."""
         if not self._subject.exists:
             raise ENOENT(f"process {self._subject.id}")
-        return [(b"%d" % task.tid, S_IFDIR) for task in self._tasks()]
+        of = self._subject.pids.of
+        return [(b"%d" % of(task.tid), S_IFDIR) for task in self._tasks()]
 
     def stale(self, node: Node) -> bool:
         """The number belongs to another thread now."""
@@ -316,6 +319,7 @@ class TaskDirectory(Directory):
     def make(self, name: bytes) -> Node | None:
         """The directory of a thread."""
         for task in self._tasks():
-            if name == b"%d" % task.tid:
-                return PidDirectory(self.fs, self._kernel, ThreadSubject(task, True))
+            if name == b"%d" % self._subject.pids.of(task.tid):
+                subject = ThreadSubject(task, True, self._subject.pids)
+                return PidDirectory(self.fs, self._kernel, subject)
         return None

@@ -205,7 +205,7 @@ def children(view: View) -> str:
     subject = view.subject
     if subject.task is not subject.group.leader:
         return ""
-    return "".join(f"{child.tgid} " for child in subject.group.children)
+    return "".join(f"{view.pids.of(child.tgid)} " for child in subject.group.children)
 
 
 def set_timer_slack(view: View, data: bytes) -> None:
@@ -217,7 +217,9 @@ def set_timer_slack(view: View, data: bytes) -> None:
 
 def may_change_slack(view: View) -> None:
     """Oneself, or CAP_SYS_NICE."""
-    if view.caller is not view.subject.task and not view.caller.creds.has(CAP_SYS_NICE):
+    if view.caller is not view.subject.task and not view.caller.creds.has_in(
+        view.subject.task.creds.user_ns, CAP_SYS_NICE
+    ):
         raise EPERM("CAP_SYS_NICE")
 
 
@@ -228,23 +230,9 @@ def timerslack_ns(view: View) -> str:
     return f"{view.subject.task.timer_slack_ns}\n"
 
 
-def refuse_map(view: View, data: bytes) -> None:
-    """The first user namespace's maps are fixed."""
-    raise EPERM("the maps are set")
-
-
-def _identity(view: View) -> str:
-    return f"{0:10} {0:10} {4294967295:10}\n"
-
-
-for _name in ("uid_map", "gid_map", "projid_map"):
-    pid_file(_name, 0o644, store=refuse_map)(_identity)
-
-
-@pid_file("setgroups", 0o644, store=refuse_map)
-def setgroups(view: View) -> str:
-    """user_namespaces(7)."""
-    return "allow\n"
+def refuse(view: View, data: bytes) -> None:
+    """No security module is there."""
+    raise EPERM("no security module")
 
 
 def accept(view: View, data: bytes) -> None:
@@ -274,10 +262,10 @@ def schedstat(view: View) -> str:
 @pid_file("autogroup", 0o644, store=accept, where="process")
 def autogroup(view: View) -> str:
     """One group a session."""
-    return f"/autogroup-{view.subject.group.session.sid} nice 0\n"
+    return f"/autogroup-{view.pids.of(view.subject.group.session.sid)} nice 0\n"
 
 
-@pid_file("attr/current", 0o666, store=refuse_map)
+@pid_file("attr/current", 0o666, store=refuse)
 def attr_current(view: View) -> str:
     """No security module is there."""
     raise EINVAL("no security module")

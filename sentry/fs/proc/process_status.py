@@ -15,10 +15,10 @@ INFINITY = (1 << 64) - 1
 SIG_DFL, SIG_IGN = 0, 1
 
 
-def tracer_pid(task: Any) -> int:
+def tracer_pid(pids: Any, task: Any) -> int:
     """The tracer's id, 0 if there is none."""
     tracer = getattr(task.trace, "tracer", None)
-    return int(getattr(tracer, "tid", 0))
+    return int(pids.of(tracer.tid)) if tracer is not None else 0
 
 
 def signal_sets(group: Any) -> tuple[int, int]:
@@ -33,9 +33,9 @@ def signal_sets(group: Any) -> tuple[int, int]:
     return ignored, caught
 
 
-def parent_pid(group: Any) -> int:
-    """0 for init."""
-    return group.parent.tgid if group.parent is not None else 0
+def parent_pid(pids: Any, group: Any) -> int:
+    """0 for init, and for a parent outside."""
+    return int(pids.of(group.parent.tgid)) if group.parent is not None else 0
 
 
 def allowed_cpus(view: View) -> int:
@@ -48,20 +48,27 @@ def status(view: View) -> bytes:
     """proc_pid_status()."""
     subject = view.subject
     task, group = subject.task, subject.group
-    creds, letter = task.creds, state(task)
+    creds, letter, pids = task.creds, state(task), subject.pids
+    mine, session = view.caller.creds, group.session.sid
+    users = (creds.uid, creds.euid, creds.suid, creds.fsuid)
+    groups = (creds.gid, creds.egid, creds.sgid, creds.fsgid)
+
+    def levels(number: int) -> str:
+        return "\t".join(map(str, pids.numbers(number)))
+
     rows: list[tuple[str, str]] = [("Name", escaped(task.comm))]
     if not task.dead:
         rows.append(("Umask", f"{task.fs.umask:04o}"))
     rows += [
         ("State", f"{letter} ({NAMES[letter]})"),
-        ("Tgid", str(group.tgid)), ("Ngid", "0"), ("Pid", str(subject.id)),
-        ("PPid", str(parent_pid(group))), ("TracerPid", str(tracer_pid(task))),
-        ("Uid", f"{creds.uid}\t{creds.euid}\t{creds.suid}\t{creds.fsuid}"),
-        ("Gid", f"{creds.gid}\t{creds.egid}\t{creds.sgid}\t{creds.fsgid}"),
+        ("Tgid", str(pids.of(group.tgid))), ("Ngid", "0"), ("Pid", str(subject.id)),
+        ("PPid", str(parent_pid(pids, group))), ("TracerPid", str(tracer_pid(pids, task))),
+        ("Uid", "\t".join(str(mine.shown_uid(n)) for n in users)),
+        ("Gid", "\t".join(str(mine.shown_gid(n)) for n in groups)),
         ("FDSize", "0" if task.dead else str(max(64, fd_size(task)))),
-        ("Groups", " ".join(map(str, creds.groups)) + " "),
-        ("NStgid", str(group.tgid)), ("NSpid", str(subject.id)),
-        ("NSpgid", str(group.process_group.pgid)), ("NSsid", str(group.session.sid)),
+        ("Groups", " ".join(str(mine.shown_gid(n)) for n in creds.groups) + " "),
+        ("NStgid", levels(group.tgid)), ("NSpid", levels(task.tid)),
+        ("NSpgid", levels(group.process_group.pgid)), ("NSsid", levels(session)),
         ("Kthread", "0"),
     ]  # fmt: skip
     mm = subject.mm
@@ -141,6 +148,8 @@ def stat(view: View) -> bytes:
     whole = not subject.is_thread
     user, system = group_cpu_ns(group) if whole else cpu_ns(task)
     reaped = group.reaped_usage
+    pids = subject.pids
+    of = pids.of
     session = group.session
     terminal = session.terminal
     foreground = session.foreground
@@ -155,9 +164,9 @@ def stat(view: View) -> bytes:
     sched = task.sched
     policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
     fields: list[object] = [
-        state(task), parent_pid(group), group.process_group.pgid, session.sid,
+        state(task), parent_pid(pids, group), of(group.process_group.pgid), of(session.sid),
         getattr(terminal, "rdev", 0) if terminal is not None else 0,
-        foreground.pgid if foreground is not None else -1,
+        of(foreground.pgid) if foreground is not None else -1,
         0x400100 if group.has_execed else 0x400140,
         0, 0, 0, 0,
         user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,

@@ -18,6 +18,8 @@ class Subject:
     """Whose directory it is: a process, or a thread of one."""
 
     __slots__ = ()
+    pids: Any
+    """The PID namespace whose numbers are shown."""
 
     @property
     def group(self) -> Any:
@@ -61,6 +63,11 @@ class View:
     caller: Any
     """The task that opened it."""
     _subject: Subject | None = None
+
+    @property
+    def pids(self) -> Any:
+        """The PID namespace of the mount: numbers are shown as they are there."""
+        return self._subject.pids if self._subject is not None else self.kernel.pids
 
     @property
     def subject(self) -> Subject:

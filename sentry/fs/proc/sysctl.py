@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
+from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
 from sentry.errors import EINVAL, ENOENT, EPERM
 from sentry.fs.generated.nodes import TextNode
 
@@ -150,8 +151,6 @@ net/ipv6/conf/lo/disable_ipv6 0
 net/unix/max_dgram_qlen 10
 user/max_inotify_instances 128
 user/max_inotify_watches 65536
-user/max_mnt_namespaces 96365
-user/max_user_namespaces 0
 vm/compact_memory 0
 vm/dirty_background_bytes 0
 vm/dirty_background_ratio 10
@@ -194,6 +193,8 @@ class Sysctl:
     path: str
     get: Get
     put: Set | None
+    of_reader: bool = False
+    """It belongs to a namespace: `get` and `put` take the task, where there is one."""
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
@@ -248,11 +249,13 @@ for _line in DEFAULTS.strip("\n").splitlines():
     _kept(_line)
 
 
-def computed(path: str, put: Set | None = None) -> Callable[[Get], Get]:
+def computed(
+    path: str, put: Set | None = None, *, of_reader: bool = False
+) -> Callable[[Get], Get]:
     """Declare a value that is worked out."""
 
     def declare(get: Get) -> Get:
-        SYSCTLS[path] = Sysctl(path, get, put)
+        SYSCTLS[path] = Sysctl(path, get, put, of_reader)
         return get
 
     return declare
@@ -262,16 +265,18 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _set_hostname(kernel: Any, value: str) -> None:
-    kernel.uts.nodename = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+def _set_hostname(who: Any, value: str) -> None:
+    who.uts.nodename = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
 
 
-def _set_domainname(kernel: Any, value: str) -> None:
-    kernel.uts.domainname = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+def _set_domainname(who: Any, value: str) -> None:
+    who.uts.domainname = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
 
 
-computed("kernel/hostname", _set_hostname)(lambda kernel: _text(kernel.uts.nodename))
-computed("kernel/domainname", _set_domainname)(lambda kernel: _text(kernel.uts.domainname))
+computed("kernel/hostname", _set_hostname, of_reader=True)(lambda who: _text(who.uts.nodename))
+computed("kernel/domainname", _set_domainname, of_reader=True)(
+    lambda who: _text(who.uts.domainname)
+)
 computed("kernel/osrelease")(lambda kernel: _text(kernel.uts.release))
 computed("kernel/ostype")(lambda kernel: _text(kernel.uts.sysname))
 computed("kernel/version")(lambda kernel: _text(kernel.uts.version))
@@ -280,7 +285,7 @@ computed("kernel/cap_last_cap")(lambda _: "40")
 computed("kernel/ngroups_max")(lambda _: "65536")
 computed("kernel/pid_max")(lambda _: "4194304")
 computed("kernel/threads-max")(lambda _: "32768")
-computed("kernel/ns_last_pid")(lambda kernel: str(kernel.pids.last))
+computed("kernel/ns_last_pid", of_reader=True)(lambda who: str(who.pids.last))
 computed("kernel/random/entropy_avail")(lambda _: "256")
 computed("kernel/random/poolsize")(lambda _: "256")
 computed("kernel/random/urandom_min_reseed_secs")(lambda _: "60")
@@ -343,6 +348,29 @@ for _name in ("protected_symlinks", "protected_hardlinks", "protected_regular", 
     _protected(_name)
 
 
+def _namespace_counts(who: Any) -> tuple[NamespaceCounts, UserNamespace | None]:
+    kernel = getattr(who, "kernel", who)
+    found: NamespaceCounts = kernel.services.setdefault("namespace_counts", NamespaceCounts())
+    return found, who.creds.user_ns if kernel is not who else None
+
+
+def _ceiling(kind: str) -> None:
+    def put(who: Any, value: str) -> None:
+        if not value.isdigit() or int(value) > UNLIMITED:
+            raise EINVAL(value)
+        counts, ns = _namespace_counts(who)
+        (counts.limits if ns is None else ns.limits)[kind] = int(value)
+
+    @computed(f"user/max_{kind}_namespaces", put, of_reader=True)
+    def get(who: Any) -> str:
+        counts, ns = _namespace_counts(who)
+        return str(counts.limit(ns, kind))
+
+
+for _kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"):
+    _ceiling(_kind)
+
+
 class SysctlNode(TextNode):
     """A file below /proc/sys."""
 
@@ -351,16 +379,19 @@ class SysctlNode(TextNode):
     def __init__(self, fs: TableFs, kernel: Any, sysctl: Sysctl) -> None:
         put = sysctl.put
 
-        def store(_: Any, data: bytes) -> None:
+        def who(caller: Any) -> Any:
+            return caller if sysctl.of_reader and hasattr(caller, "uts") else kernel
+
+        def store(caller: Any, data: bytes) -> None:
             assert put is not None
             if len(data) > MAX_VALUE:
                 raise EINVAL(f"{len(data)} bytes")
             text = data.split(b"\0", 1)[0].split(b"\n", 1)[0]
-            put(kernel, text.decode("utf-8", "surrogateescape").strip(" \t"))
+            put(who(caller), text.decode("utf-8", "surrogateescape").strip(" \t"))
 
         super().__init__(
             fs,
             0o644 if put is not None else 0o444,
-            lambda _: (sysctl.get(kernel) + "\n").encode("utf-8", "surrogateescape"),
+            lambda caller: (sysctl.get(who(caller)) + "\n").encode("utf-8", "surrogateescape"),
             store if put is not None else None,
         )

@@ -29,8 +29,8 @@ class Options:
     max_pages: int | None = None
     max_inodes: int = MAX_INODES
     mode: int = 0o1777
-    uid: int = 0
-    gid: int = 0
+    uid: int | None = None
+    gid: int | None = None
 
 
 def parse_options(data: str, memory_pages: int) -> Options:
@@ -103,7 +103,7 @@ class TmpFs(FileSystem):
         self.inodes = 0
         self._inos = itertools.count(1)
         self._root = TmpDirectory(
-            self, self.options.mode, Owner(self.options.uid, self.options.gid)
+            self, self.options.mode, Owner(self.options.uid or 0, self.options.gid or 0)
         )
 
     @classmethod

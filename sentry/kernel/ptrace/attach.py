@@ -44,17 +44,19 @@ def traceme(task: Task) -> None:
         raise EPERM("there is no parent that could trace")
     mine, theirs = tracer.creds, task.creds
     strict = yama_scope(task.kernel) >= YAMA_CAPABILITY or theirs.permitted & ~mine.permitted
-    if yama_scope(task.kernel) > YAMA_CAPABILITY or (strict and not mine.has(CAP_SYS_PTRACE)):
+    if yama_scope(task.kernel) > YAMA_CAPABILITY or (
+        strict and not mine.has_in(theirs.user_ns, CAP_SYS_PTRACE)
+    ):
         raise EPERM("the parent may not trace")
     link(Tracee(task, tracer, False, 0))
 
 
 def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
     """PTRACE_ATTACH, PTRACE_SEIZE. Raises: ESRCH, EPERM."""
-    pids = task.kernel.pids
-    target = pids.tasks.get(pid)
+    pids = task.pids
+    target = pids.task(pid)
     if target is None:
-        raise (EPERM if pid in pids.groups else ESRCH)(f"pid {pid}")
+        raise (EPERM if pids.is_taken(pid) else ESRCH)(f"pid {pid}")
     if target.group is task.group:
         raise EPERM("a thread of the same process")
     access.check_attach(task, target)
@@ -77,7 +79,7 @@ def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
 
 def find_tracee(task: Task, pid: int, *, stopped: bool = True) -> Tracee:
     """The caller's tracee of this id, in a stop: ptrace_check_attach(). Raises: ESRCH."""
-    target = task.kernel.pids.tasks.get(pid)
+    target = task.pids.task(pid)
     trace = target.trace if target is not None else None
     if not isinstance(trace, Tracee) or trace.tracer is not task or trace.task.dead:
         raise ESRCH(f"pid {pid} is not traced by this task")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from sentry.abi.ptrace import PTRACE_O_EXITKILL
 from sentry.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD, SIGKILL
 from sentry.kernel import signal_send, task_exit
+from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SIG_IGN, SigInfo
-from sentry.kernel.task_clone import child_identity
 from sentry.kernel.thread_group import Usage
 from sentry.kernel.work import WORK_STOP
 

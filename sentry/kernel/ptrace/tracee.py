@@ -232,6 +232,7 @@ class Tracee:
             info = None
         elif info is None or signo != info.signo:
             info = SigInfo.user(signo, self.tracer.group.tgid, self.tracer.creds.uid)
+            info = signal_send.seen_by(info, task)
         if info is not None and task.blocked >> (signo - 1) & 1:
             task.pending.add(Queued(info))
             info = None
@@ -513,4 +514,4 @@ class Tracee:
 
 def _pid_uid(task: Task) -> bytes:
     """ptrace_do_notify(): the siginfo names the task itself."""
-    return SigInfo.user(SIGTRAP, task.tid, task.creds.uid).body
+    return SigInfo.user(SIGTRAP, task.own_tid, task.creds.shown_uid(task.creds.uid)).body

@@ -93,7 +93,9 @@ class InetSocket(Socket):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
-        if 0 < wanted.port < PRIVILEGED_PORTS and not caller.creds.has(CAP_NET_BIND_SERVICE):
+        if 0 < wanted.port < PRIVILEGED_PORTS and not caller.creds.has_in(
+            self.stack.owner, CAP_NET_BIND_SERVICE
+        ):
             raise EACCES(f"port {wanted.port}")
         self.local = self.ports.claim(self, wanted, stream=self.stream)
         self._has_port = True
@@ -237,8 +239,8 @@ class InetSocket(Socket):
         if name not in table:
             raise ENOPROTOOPT(f"level {level} option {name}")
         if (level, name) in ip_options.NEEDS_RAW and number:
-            rights = caller.creds
-            if not (rights.has(CAP_NET_RAW) or rights.has(CAP_NET_ADMIN)):
+            rights, owner = caller.creds, self.stack.owner
+            if not (rights.has_in(owner, CAP_NET_RAW) or rights.has_in(owner, CAP_NET_ADMIN)):
                 raise EPERM("CAP_NET_ADMIN")
         values[name] = table[name].check(number)
 

@@ -106,7 +106,9 @@ class NetlinkSocket(Socket):
         return sockaddr(*self.destination)
 
     def _allowed(self, caller: Caller) -> bool:
-        return self.protocol in OPEN_TO_ALL or caller.creds.has(CAP_NET_ADMIN)
+        return self.protocol in OPEN_TO_ALL or caller.creds.has_in(
+            self.stack.owner, CAP_NET_ADMIN
+        )
 
     async def bind(self, caller: Caller, address: bytes) -> None:
         """bind(2): the port once, groups as often as wanted."""
@@ -144,22 +146,23 @@ class NetlinkSocket(Socket):
             self.destination = (0, 0)
             return
         port, groups = parse_sockaddr(address)
-        if (port or groups) and not caller.creds.has(CAP_NET_ADMIN) and not self._may_send():
+        if (port or groups) and not self._may_send(caller):
             raise EPERM("connect")
         if not self.port:
             self._take_port(caller)
         self.destination = (port, groups)
 
-    def _may_send(self) -> bool:
-        """NL_CFG_F_NONROOT_SEND."""
-        return self.protocol == abi.NETLINK_USERSOCK
+    def _may_send(self, caller: Caller) -> bool:
+        """CAP_NET_ADMIN, or NL_CFG_F_NONROOT_SEND."""
+        capable = caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
+        return capable or self.protocol == abi.NETLINK_USERSOCK
 
     # --- sending: requests
 
     async def target(self, caller: Caller, address: bytes) -> Any:
         """sendto(2) with an address."""
         port, groups = parse_sockaddr(address)
-        if (port or groups) and not caller.creds.has(CAP_NET_ADMIN) and not self._may_send():
+        if (port or groups) and not self._may_send(caller):
             raise EPERM("send")
         return port, groups
 
@@ -185,7 +188,7 @@ class NetlinkSocket(Socket):
             multicast(self.stack, self.protocol, group, data, self, creds)
         if port:
             other = self.stack.netlink.get((self.protocol, port))
-            if other is None or not (self._may_send() or other is self):
+            if other is None or not (self._may_send(caller) or other is self):
                 raise ECONNREFUSED(f"port {port}")
             if not other.deliver(data, self.port, 0, creds):
                 raise EAGAIN("its queue is full")
@@ -226,7 +229,9 @@ class NetlinkSocket(Socket):
                 raise EOPNOTSUPP(f"type {request.kind}")
             if not request.body:
                 return False  # too short to be anything: nothing is said
-            if request.kind & 3 != 2 and not request.caller.creds.has(CAP_NET_ADMIN):
+            if request.kind & 3 != 2 and not request.caller.creds.has_in(
+                self.stack.owner, CAP_NET_ADMIN
+            ):
                 raise EPERM("CAP_NET_ADMIN")
         if handler is None:
             unknown = self.protocol == abi.NETLINK_SOCK_DIAG

@@ -174,7 +174,7 @@ class World:
             log=SimpleNamespace(bug=lambda what, error: pytest.fail(f"{what}: {error!r}")),
         )
         self.init = self.process(1, None)
-        self.kernel.init = self.init.group
+        self.kernel.init = self.kernel.pids.init = self.init.group
 
     def process(self, pid: int, parent: Task | None) -> Task:
         """A process with one thread, in a process group of its own."""

@@ -9,6 +9,7 @@ import pytest
 
 from sentry.abi.ptrace import PTRACE_EVENT_STOP
 from sentry.abi.signal import SIGKILL, SIGSEGV, SIGTRAP, SIGUSR1
+from sentry.auth.credentials import Credentials
 from sentry.auth.ptrace import ANY, may_attach, relations
 from sentry.errors import EINVAL, ENOSPC
 from sentry.kernel import core_dump
@@ -129,22 +130,15 @@ def test_debug_registers_refuse_what_cannot_be(control: int, error: type[Excepti
         debug_registers.enabled([0x1000, 0, 0, 0, 0, 0, 0, control])
 
 
-def plain(uid: int = 1000) -> Any:
-    """Credentials without capabilities."""
-    return SimpleNamespace(
-        uid=uid, euid=uid, suid=uid, fsuid=uid, gid=uid, egid=uid, sgid=uid, fsgid=uid,
-        permitted=0, effective=0, has=lambda _: False,
-    )  # fmt: skip
-
-
 class Process:
     """A process of one thread, as Yama looks at it."""
 
     def __init__(self, kernel: Any, parent: Process | None) -> None:
         self.parent = parent
         self.dumpable = 1
+        self.exec_user_ns = None
         self.leader = SimpleNamespace(
-            group=self, kernel=kernel, creds=plain(), trace=None, dead=False
+            group=self, kernel=kernel, creds=Credentials.user(1000, 1000), trace=None, dead=False
         )
 
 

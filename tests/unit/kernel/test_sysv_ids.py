@@ -78,7 +78,7 @@ def test_get_by_key_makes_finds_and_refuses() -> None:
 
 def test_rights_go_by_owner_creator_group_and_the_rest() -> None:
     found = IpcObject(ALICE, 1, 0o640)
-    found.set_owner(2, 3, 0o640)
+    found.set_owner(ROOT, 2, 3, 0o640)
     for creds in (ALICE, BOB):
         check_permission(creds, found, READ | WRITE)
         check_owner(creds, found)
@@ -95,4 +95,4 @@ def test_rights_go_by_owner_creator_group_and_the_rest() -> None:
 
 def test_minus_one_is_no_owner() -> None:
     with pytest.raises(EINVAL):
-        IpcObject(ROOT, 1, 0).set_owner(0xFFFFFFFF, 0, 0)
+        IpcObject(ROOT, 1, 0).set_owner(ROOT, 0xFFFFFFFF, 0, 0)

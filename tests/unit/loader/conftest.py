@@ -31,7 +31,8 @@ class Program:
         self.inode = SimpleNamespace(
             mode=mode, uid=0, gid=0, getxattr=self.getxattr, write_count=0
         )
-        self.location = SimpleNamespace(mount=SimpleNamespace(flags=mount_flags), path=path)
+        mount = SimpleNamespace(flags=mount_flags, fs=SimpleNamespace(owner=None))
+        self.location = SimpleNamespace(mount=mount, path=path)
         self.refs = 1
 
     async def getxattr(self, name: bytes) -> bytes:

@@ -16,6 +16,7 @@ from sentry.auth.credentials import Credentials
 from sentry.errors import EFAULT, ENAMETOOLONG, Errno
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel.pids import Pids
 from sentry.loop import HostOnly, Loop
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.syscalls.registry import CALLS
@@ -167,7 +168,8 @@ class FakeTask:
         self.mm = PlainMemory()
         self.limits: dict[int, int] = {7: 1024}
         self.signals: list[int] = []
-        self.group = SimpleNamespace(tgid=1)
+        self.pids = Pids(100)
+        self.group = SimpleNamespace(tgid=1, pids=self.pids)
         self.tid = 1
         self.timer_slack_ns = 0
 

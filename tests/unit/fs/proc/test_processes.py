@@ -13,6 +13,7 @@ from sentry.fs.proc.filesystem import ProcFs
 from sentry.fs.proc.mounts import escape
 from sentry.fs.proc.process_misc import LIMITS
 from sentry.fs.proc.registry import number
+from sentry.kernel.pids import Pids
 from sentry.vfs.interface import ABSENT, Inode
 
 
@@ -23,6 +24,8 @@ class Process:
         self.kernel = kernel
         self.tgid = pid
         self.dumpable = 1
+        self.exec_user_ns = None
+        self.pids = kernel.pids
         self.exe = None
         self.leader: Any = SimpleNamespace(tid=pid, group=self, creds=creds, dead=False, comm=b"x")
         self.tasks = [self.leader]
@@ -41,7 +44,7 @@ class Process:
 @pytest.fixture
 def kernel() -> Any:
     vfs = SimpleNamespace(new_dev=lambda: 33, now_ns=lambda: 0)
-    return SimpleNamespace(vfs=vfs, pids=SimpleNamespace(groups={}, tasks={}), services={})
+    return SimpleNamespace(vfs=vfs, pids=Pids(100), services={})
 
 
 def lookup(inode: Any, *names: bytes) -> Any:
