@@ -22,9 +22,10 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import E2BIG, EAGAIN, EINVAL
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import Result, syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
-from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
+from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_now, open_path
+from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -39,12 +40,20 @@ RESOLVE_FLAGS = (
 )
 
 
-async def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
+def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> Result:
     """do_sys_openat2(): the flags are checked; then the name, a free number, and the file."""
     name = task.mm.read_path(path)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
+    file = open_now(task, dirfd, name, how)
+    if file is not None:
+        return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
+    return eager(_open_slowly(task, dirfd, name, how))
+
+
+async def _open_slowly(task: Task, dirfd: int, name: bytes, how: OpenHow) -> int:
     file = await open_path(task, dirfd, name, how)
+    limit = task.rlimit(RLIMIT_NOFILE)
     try:
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
     except BaseException:
@@ -53,29 +62,29 @@ async def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
 
 
 @syscall(2)
-async def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> int:
+def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> Result:
     """open(2)."""
-    return await open_fd(task, AT_FDCWD, path, OpenHow.old(flags, mode))
+    return open_fd(task, AT_FDCWD, path, OpenHow.old(flags, mode))
 
 
 @syscall(257)
-async def sys_openat(
+def sys_openat(
     task: Task, dirfd: DirFd, path: PathAddr, flags: OpenFlags, mode: Mode
-) -> int:
+) -> Result:
     """openat(2)."""
-    return await open_fd(task, dirfd, path, OpenHow.old(flags, mode))
+    return open_fd(task, dirfd, path, OpenHow.old(flags, mode))
 
 
 @syscall(85)
-async def sys_creat(task: Task, path: PathAddr, mode: Mode) -> int:
+def sys_creat(task: Task, path: PathAddr, mode: Mode) -> Result:
     """creat(2)."""
-    return await open_fd(task, AT_FDCWD, path, OpenHow.old(O_CREAT | O_WRONLY | O_TRUNC, mode))
+    return open_fd(task, AT_FDCWD, path, OpenHow.old(O_CREAT | O_WRONLY | O_TRUNC, mode))
 
 
 @syscall(437)
-async def sys_openat2(
+def sys_openat2(
     task: Task, dirfd: DirFd, path: PathAddr, how: Addr, size: Size
-) -> int:
+) -> Result:
     """openat2(2): unknown flags fail. The struct may be longer if the rest is zero."""
     if size < OPEN_HOW.size:
         raise EINVAL(f"size {size}")
@@ -94,7 +103,7 @@ async def sys_openat2(
     checked = OpenHow.strict(asked.flags, asked.mode, asked.resolve)
     if asked.resolve & RESOLVE_CACHED and checked.flags & O_CREAT_TRUNC_TMPFILE:
         raise EAGAIN("RESOLVE_CACHED changes nothing")
-    return await open_fd(task, dirfd, path, checked)
+    return open_fd(task, dirfd, path, checked)
 
 
 @syscall(3)

@@ -376,6 +376,12 @@ class Inode:
         """
         raise ENODEV(f"{self.fs.name}: cannot open")
 
+    def open_now(
+        self, location: Location, flags: int, caller: Caller
+    ) -> FileDescription | None:
+        """`open` if that needs no sleep; None otherwise."""
+        return None
+
     bindable = False
     """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
 

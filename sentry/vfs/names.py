@@ -37,7 +37,7 @@ from sentry.vfs.access import check_create, check_delete, check_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Absent, Inode, Owner
-from sentry.vfs.walk import Walk, child_of, resolve_parent
+from sentry.vfs.walk import Parent, Walk, child_of, resolve_parent
 from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
 
 SPECIAL: Final = (b"", b".", b"..")
@@ -68,7 +68,7 @@ def dentry_of(caller: Caller, directory: Dentry, name: bytes, inode: Inode) -> D
 @asynccontextmanager
 async def new_name(
     caller: Caller, dirfd: int, path: bytes, *, directory: bool
-) -> AsyncIterator[Walk]:
+) -> AsyncIterator[Walk | Parent]:
     """A free name and its locked directory: filename_create(), then may_create()."""
     walk = await resolve_parent(caller, dirfd, path)
     if walk.last in SPECIAL:
@@ -258,7 +258,9 @@ def _lock_order(a: Dentry, b: Dentry) -> tuple[Dentry, Dentry]:
     return b, a
 
 
-async def _rename_locked(caller: Caller, source: Walk, target: Walk, flags: int) -> None:
+async def _rename_locked(
+    caller: Caller, source: Walk | Parent, target: Walk | Parent, flags: int
+) -> None:
     from_dir, to_dir = source.at.dentry, target.at.dentry
     child = await child_of(from_dir.inode, source.last)
     if isinstance(child, Absent):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
@@ -53,7 +54,7 @@ from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.leases import break_leases
 from sentry.vfs.mounts import top
 from sentry.vfs.names import new_owner
-from sentry.vfs.walk import Walk, child_of, quick
+from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
 from sentry.vfs.watches import tell, tell_child
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
@@ -69,6 +70,8 @@ OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
 """Flags that F_GETFL does not show."""
 MAX_OPEN: Final = 100_000
 """Ceiling of open descriptions on one mount (Linux's fs.file-max): ENFILE."""
+NEVER_NOW: Final = O_CREAT | O_TRUNC | O_PATH | TMPFILE_BIT
+"""Flags that `open_now` leaves to others."""
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
 
 
@@ -82,6 +85,7 @@ class OpenHow:
     resolve: int = 0
 
     @staticmethod
+    @lru_cache(512)
     def old(flags: int, mode: int) -> OpenHow:
         """open(2), openat(2): unknown bits are ignored. Raises: EINVAL."""
         flags &= VALID_FLAGS
@@ -146,34 +150,36 @@ def open_o_path(location: Location, flags: int) -> FileDescription:
     return file
 
 
+def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription | None:
+    """`open_path` where nothing has to sleep and nothing is made; None: ask `open_path`."""
+    if how.resolve or how.flags & NEVER_NOW:
+        return None
+    location = quick(caller, dirfd, path)
+    if location is None:
+        return None
+    inode = location.dentry.inode
+    leased = inode.locks is not None and inode.locks.leases is not None
+    if leased or inode.opens_itself or inode.kind not in (S_IFREG, S_IFDIR):
+        return None
+    if how.flags & O_DIRECTORY and not inode.is_dir:
+        raise ENOTDIR(f"{path!r}")
+    _check_open(caller, location, how, False)
+    file = inode.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
+    if file is not None:
+        _opened(caller, location, file)
+    return file
+
+
 async def open_location(
     caller: Caller, location: Location, how: OpenHow, *, created: bool = False
 ) -> FileDescription:
     """Check rights and open: do_open(), may_open(), do_dentry_open()."""
-    flags, inode, mount = how.flags, location.dentry.inode, location.mount
-    if mount.open_files >= MAX_OPEN:
-        raise ENFILE("the ceiling of open files")
-    access = 0 if created else how.access
-    truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
-    if truncate:
-        mount.check_writable()
-    await _may_open(caller, location, flags, access)
-    kind = inode.kind
-    writes = access & MAY_WRITE and kind in (S_IFREG, S_IFDIR, S_IFLNK)
-    if created or writes:
-        if inode.write_count < 0 and flags & O_ACCMODE:
-            raise ETXTBSY("a program is running from it")
-        mount.check_writable()
-    if access & MAY_EXEC and inode.write_count > 0:
-        raise ETXTBSY("open for writing")
+    flags, inode = how.flags, location.dentry.inode
+    truncate = _check_open(caller, location, how, created)
     if inode.locks is not None and inode.locks.leases is not None:
         await break_leases(caller, inode, flags)
     file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
-    file.flags &= ~O_NOCTTY
-    file.creds = caller.creds
-    file.count()
-    if inode.fs.watched:
-        tell(location.dentry, IN_OPEN)
+    _opened(caller, location, file)
     if truncate:
         try:
             await truncate_inode(caller, location, 0)
@@ -184,7 +190,37 @@ async def open_location(
     return file
 
 
-async def _may_open(caller: Caller, location: Location, flags: int, access: int) -> None:
+def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool) -> bool:
+    """All that can be refused before the file is opened; whether it is to be truncated then."""
+    flags, inode, mount = how.flags, location.dentry.inode, location.mount
+    if mount.open_files >= MAX_OPEN:
+        raise ENFILE("the ceiling of open files")
+    access = 0 if created else how.access
+    truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
+    if truncate:
+        mount.check_writable()
+    _may_open(caller, location, flags, access)
+    kind = inode.kind
+    writes = access & MAY_WRITE and kind in (S_IFREG, S_IFDIR, S_IFLNK)
+    if created or writes:
+        if inode.write_count < 0 and flags & O_ACCMODE:
+            raise ETXTBSY("a program is running from it")
+        mount.check_writable()
+    if access & MAY_EXEC and inode.write_count > 0:
+        raise ETXTBSY("open for writing")
+    return truncate
+
+
+def _opened(caller: Caller, location: Location, file: FileDescription) -> None:
+    """It is open: who did it, and who hears of it."""
+    file.flags &= ~O_NOCTTY
+    file.creds = caller.creds
+    file.count()
+    if location.dentry.inode.fs.watched:
+        tell(location.dentry, IN_OPEN)
+
+
+def _may_open(caller: Caller, location: Location, flags: int, access: int) -> None:
     inode, mount = location.dentry.inode, location.mount
     kind = inode.kind
     if kind == S_IFLNK:
@@ -228,9 +264,11 @@ async def _open_creating(
 ) -> FileDescription:
     flags = how.flags
     follow = not flags & (O_NOFOLLOW | O_EXCL)
-    walk = Walk(caller, dirfd, path, parent=True, resolve=how.resolve)
-    if not walk.run():
-        await walk.finish()
+    walk: Walk | Parent | None = quick_parent(caller, dirfd, path) if not how.resolve else None
+    if walk is None:
+        walk = Walk(caller, dirfd, path, parent=True, resolve=how.resolve)
+        if not walk.run():
+            await walk.finish()
     while True:
         if walk.last in (b"", b".", b".."):
             return await _open_dots(caller, walk, how)
@@ -250,6 +288,10 @@ async def _open_creating(
         )
         if not child.is_symlink or not follow:
             break
+        if isinstance(walk, Parent):
+            walk = Walk(caller, dirfd, path, parent=True)
+            if not walk.run():
+                await walk.finish()
         walk.follow_last(child)
         await walk.finish()
         if not walk.last:
@@ -260,7 +302,7 @@ async def _open_creating(
     return await _open_existing(caller, location, walk.at.dentry.inode, how)
 
 
-async def _open_dots(caller: Caller, walk: Walk, how: OpenHow) -> FileDescription:
+async def _open_dots(caller: Caller, walk: Walk | Parent, how: OpenHow) -> FileDescription:
     if how.flags & O_EXCL:
         raise EEXIST("a directory")
     if walk.last == b".." or walk.at.dentry.inode.is_dir:
@@ -291,7 +333,7 @@ def _check_sticky_create(caller: Caller, directory: Inode, inode: Inode) -> None
         raise EACCES("somebody else's file in a sticky directory")
 
 
-async def _create(caller: Caller, walk: Walk, how: OpenHow) -> Location:
+async def _create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> Location:
     directory = walk.at.dentry
     if directory.unlinked:
         raise ENOENT("the directory has been removed")

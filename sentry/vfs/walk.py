@@ -335,8 +335,38 @@ async def resolve(
     return walk.at if walk.run() else await walk.finish()
 
 
-async def resolve_parent(caller: Caller, dirfd: int, path: bytes) -> Walk:
+class Parent:
+    """The end of a walk to the parent: the directory, and the name in it."""
+
+    __slots__ = ("at", "last", "last_slash")
+
+    def __init__(self, at: Location, last: bytes) -> None:
+        self.at = at
+        self.last = last
+        self.last_slash = False
+
+
+def quick_parent(caller: Caller, dirfd: int, path: bytes) -> Parent | None:
+    """`quick` for a walk to the parent. Raises: ENOENT as Walk would."""
+    head, slash, name = path.rpartition(b"/")
+    if not name or name in (b".", b"..") or len(name) > NAME_MAX:
+        return None
+    if head:
+        at = quick(caller, dirfd, head)
+    elif slash:
+        at = caller.fs.root
+    else:
+        at = caller.fs.cwd if dirfd == AT_FDCWD else None
+    if at is None or at.dentry.inode.mode & 0o170111 != 0o040111:
+        return None
+    return Parent(at, name)
+
+
+async def resolve_parent(caller: Caller, dirfd: int, path: bytes) -> Walk | Parent:
     """A walk that has stopped before the last component."""
+    found = quick_parent(caller, dirfd, path)
+    if found is not None:
+        return found
     walk = Walk(caller, dirfd, path, parent=True)
     if not walk.run():
         await walk.finish()

@@ -53,6 +53,13 @@ class GoferRegular(GoferInode):
         handle = await self.acquire(flags & O_ACCMODE != O_RDONLY)
         return GoferFile(location, flags, handle)
 
+    def open_now(self, location: Location, flags: int, caller: Caller) -> FileDescription | None:
+        handle = self._present(flags & O_ACCMODE != O_RDONLY)
+        if handle is None:
+            return None
+        self.fs.handles.use(handle)
+        return GoferFile(location, flags, handle)
+
     async def acquire(self, write: bool) -> Handle:
         """A handle to read, or to read and write, with one more user."""
         handle = self._present(write)

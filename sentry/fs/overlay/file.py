@@ -40,6 +40,16 @@ class OverlayFile(RegularFile):
         file: Any = await inode.lower.open(place, O_RDONLY, caller)
         self._lower = file.incref()
 
+    def open_lower_now(self, caller: Caller) -> bool:
+        """The same if that needs no sleep; whether it was done."""
+        inode = self._inode
+        assert inode.lower is not None
+        place = Location(inode.fs.lower, Dentry(None, b"", inode.lower))
+        file: Any = inode.lower.open_now(place, O_RDONLY, caller)
+        if file is not None:
+            self._lower = file.incref()
+        return file is not None
+
     def release(self) -> None:
         """Close what is below."""
         if self._lower is not None:

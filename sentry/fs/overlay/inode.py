@@ -315,3 +315,14 @@ class OverlayInode(Inode):
         if self.upper is None:
             await file.open_lower(caller)
         return file
+
+    def open_now(
+        self, location: Location, flags: int, caller: Caller
+    ) -> FileDescription | None:
+        """The same, if the file below can be opened at once."""
+        if self.is_dir:
+            return DirectoryFile(location, flags)
+        file = OverlayFile(location, flags)
+        if self.upper is None and not file.open_lower_now(caller):
+            return None
+        return file

@@ -52,6 +52,10 @@ class TmpDirectory(TmpInode):
         """open(2)."""
         return DirectoryFile(location, flags)
 
+    def open_now(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
+        """open(2)."""
+        return DirectoryFile(location, flags)
+
     # --- making
 
     def add(self, name: bytes, inode: TmpInode) -> None:

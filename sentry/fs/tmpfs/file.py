@@ -99,6 +99,10 @@ class TmpFile(TmpInode):
         """open(2)."""
         return TmpOpenFile(location, flags)
 
+    def open_now(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+        """open(2)."""
+        return TmpOpenFile(location, flags)
+
 
 class TmpOpenFile(RegularFile):
     """An open file of a file system in memory."""
