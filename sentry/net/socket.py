@@ -100,9 +100,9 @@ class Socket(StreamFile):
     async_room = False
 
     __slots__ = (
-        "cookie", "family", "filter", "kind", "last_stamp_ns", "linger", "numbers", "options",
-        "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf", "sndtimeo_ns", "so_error",
-        "stack", "write_shut",
+        "chose_sndbuf", "cookie", "family", "filter", "kind", "last_stamp_ns", "linger",
+        "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf",
+        "sndtimeo_ns", "so_error", "stack", "write_shut",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +122,8 @@ class Socket(StreamFile):
         self.numbers: dict[int, int] = {SO_RCVLOWAT: 1, SO_PEEK_OFF: -1}
         self.linger = (0, 0)
         self.rcvbuf = self.sndbuf = DEFAULT_BUFFER
+        self.chose_sndbuf = False
+        """SO_SNDBUF was set: SOCK_SNDBUF_LOCK."""
         self.rcvtimeo_ns: int | None = None
         self.sndtimeo_ns: int | None = None
         self.so_error = 0
@@ -236,7 +238,9 @@ class Socket(StreamFile):
 
         A stream that has to wait goes on until MSG_WAITALL or SO_RCVLOWAT is satisfied.
         """
-        if flags & MSG_ERRQUEUE and not self.has_error_queue:
+        if self.family == AF_UNIX:
+            flags &= ~MSG_ERRQUEUE
+        elif flags & MSG_ERRQUEUE and not self.has_error_queue:
             raise EAGAIN("the error queue is empty")
         if self.nonblock(flags) or flags & MSG_ERRQUEUE:
             return self.try_receive(dest, flags)
@@ -407,7 +411,7 @@ class Socket(StreamFile):
         if len(value) != 16:
             raise EINVAL("struct sock_fprog")
         count, pointer = struct.unpack("<H6xQ", value)
-        if not 0 < count <= MAX_FILTER:
+        if not pointer or not 0 < count <= MAX_FILTER:
             raise EINVAL("length of the filter")
         program = unpack(caller.mm.read(pointer, count * 8))
         if SO_LOCK_FILTER in self.options:

@@ -64,9 +64,13 @@ NUMBER_OPTIONS: Final = frozenset(
     {
         abi.SO_PRIORITY, abi.SO_MARK, SO_RCVLOWAT, SO_PEEK_OFF, abi.SO_BUSY_POLL,
         abi.SO_BINDTOIFINDEX, abi.SO_BUF_LOCK, abi.SO_RESERVE_MEM, abi.SO_INCOMING_CPU,
-        abi.SO_TIMESTAMPING_OLD,
+        abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW,
     }
 )  # fmt: skip
+IGNORED: Final = frozenset({abi.SO_BSDCOMPAT, abi.SO_CNX_ADVICE, abi.SO_BUSY_POLL_BUDGET})
+"""Taken, and without effect here."""
+STAMPING: Final = frozenset({abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW})
+SOF_TIMESTAMPING_MASK: Final = 0x3FFFF
 RCVTIMEO: Final = (abi.SO_RCVTIMEO_OLD, abi.SO_RCVTIMEO_NEW)
 SNDTIMEO: Final = (abi.SO_SNDTIMEO_OLD, abi.SO_SNDTIMEO_NEW)
 LOCAL_ONLY: Final = frozenset({abi.SO_PASSCRED, abi.SO_PASSSEC, abi.SO_PASSPIDFD})
@@ -121,6 +125,7 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
     elif name in (abi.SO_RCVBUF, abi.SO_RCVBUFFORCE):
         sock.rcvbuf = max(MIN_RCVBUF, min(number & 0xFFFFFFFF, MAX_BUFFER) * 2)
     elif name in (abi.SO_SNDBUF, abi.SO_SNDBUFFORCE):
+        sock.chose_sndbuf = True
         sock.sndbuf = max(MIN_SNDBUF, min(number & 0xFFFFFFFF, MAX_BUFFER) * 2)
         sock.queue.notify(EPOLLOUT)
     elif name in (abi.SO_ATTACH_FILTER, abi.SO_ATTACH_REUSEPORT_CBPF):
@@ -133,6 +138,10 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
         sock.filter = None
     elif name in NUMBER_OPTIONS:
         _set_number(sock, name, number)
+    elif name in IGNORED:
+        pass
+    elif name == abi.SO_TXREHASH:
+        _set_rehash(sock, number)
     elif name == abi.SO_MAX_PACING_RATE:
         sock.numbers[name] = number & 0xFFFFFFFF
     else:
@@ -172,11 +181,23 @@ def _set_number(sock: Socket, name: int, number: int) -> None:
     if name == abi.SO_BINDTOIFINDEX:
         if number < 0:
             raise EINVAL("interface")
-        sock.numbers[name] = sock.stack.interfaces.by_index(number).index if number else 0
+        sock.numbers[name] = number
         return
+    if name in STAMPING and number & ~SOF_TIMESTAMPING_MASK:
+        raise EINVAL("SO_TIMESTAMPING")
+    if name == abi.SO_RESERVE_MEM:
+        raise EINVAL("negative") if number < 0 else EOPNOTSUPP("SO_RESERVE_MEM")
     if name == abi.SO_BUF_LOCK and number & ~3:
         raise EINVAL("SO_BUF_LOCK")
     sock.numbers[name] = number
+
+
+def _set_rehash(sock: Socket, number: int) -> None:
+    if sock.family not in INET or sock.kind != SOCK_STREAM:
+        raise EOPNOTSUPP("SO_TXREHASH")
+    if not -1 <= number <= 1:
+        raise EINVAL("SO_TXREHASH")
+    sock.numbers[abi.SO_TXREHASH] = number if number >= 0 else 1
 
 
 def _bind_to_device(sock: Socket, caller: Caller, value: bytes) -> None:
@@ -221,6 +242,8 @@ def get_option(sock: Socket, caller: Caller, name: int, size: int) -> bytes:
     if name == abi.SO_ERROR:
         value, sock.so_error = sock.so_error, 0
         return struct.pack("<i", value)[:size]
+    if name in STAMPING:
+        return struct.pack("<ii", sock.numbers.get(name, 0), 0)[:size]
     found = _number(sock, name)
     if found is None:
         raise ENOPROTOOPT(f"SOL_SOCKET option {name}")
@@ -249,7 +272,9 @@ def _number(sock: Socket, name: int) -> int | None:
     if name == abi.SO_TXREHASH:
         if sock.family not in INET or sock.kind != SOCK_STREAM:
             raise EOPNOTSUPP("SO_TXREHASH")
-        return 1
+        return sock.numbers.get(name, 1)
+    if name == abi.SO_BSDCOMPAT:
+        return 0
     if name in fixed:
         return fixed[name]
     if name not in NUMBER_OPTIONS:

@@ -65,7 +65,7 @@ from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_segment import Segment, Ucred, collect
 from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Source
-from sentry.vfs.names import mknod
+from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class UnixSocket(Socket):
         except EEXIST:
             raise EADDRINUSE(f"{name!r}") from None
         if self.name is not None:
+            await unlink(caller, AT_FDCWD, name)
             raise EINVAL("bound already")
         self.bound_inode = place.dentry.inode
         self.bound_inode.bound = self

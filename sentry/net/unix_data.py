@@ -24,6 +24,7 @@ from sentry.abi.socket import (
 from sentry.errors import (
     EAGAIN,
     ECONNREFUSED,
+    EFAULT,
     EINVAL,
     EMSGSIZE,
     ENOTCONN,
@@ -35,7 +36,6 @@ from sentry.net.socket import Ancillary, Received
 from sentry.net.unix_address import format_address
 from sentry.net.unix_segment import (
     OVERFLOW_ID,
-    OVERHEAD,
     Segment,
     Ucred,
     count_in_flight,
@@ -100,12 +100,11 @@ def _send_stream(
     creds = _creds(sock, peer, caller, ancillary)
     done = 0
     while source.count:
-        room = sock.sndbuf - sock.sent_charge - OVERHEAD
-        if room <= 0:
+        if sock.sent_charge >= sock.sndbuf:
             if done:
                 return done
             raise EAGAIN("buffer is full")
-        size = min(source.count, room, MAX_SEGMENT)
+        size = min(source.count, sock.sndbuf // 2 - 64, MAX_SEGMENT)
         if flags & MSG_OOB and size == source.count and size > 1:
             size -= 1
         segment = Segment(source.get(size), sock, creds, ancillary if not done else None)
@@ -133,7 +132,7 @@ def _send_packet(
         raise EPERM("it is connected elsewhere")
     if peer.read_shut:
         raise EPIPE("the other end does not read")
-    full = sock.sent_charge + size + OVERHEAD > sock.sndbuf and sock.sent_charge
+    full = sock.sent_charge >= sock.sndbuf
     crowded = (
         sock.kind == SOCK_DGRAM
         and peer.peer is not sock
@@ -222,7 +221,12 @@ def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
         return _nothing(sock)
     data = segment.data[skip:] if skip else segment.data
     taken = min(len(data), dest.count)
-    dest.put(data[:taken])
+    try:
+        dest.put(data[:taken])
+    except EFAULT:
+        if not peek:  # it is lost, as in Linux
+            discard(sock, segment)
+        raise
     out = MSG_TRUNC if taken < len(data) else 0
     result = Received(
         len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, _carried(sock, segment)
@@ -341,8 +345,8 @@ def _consumed(sock: UnixSocket, segment: Segment) -> None:
 
 
 def discard(sock: UnixSocket, segment: Segment) -> None:
-    """Throw the first segment away, with the descriptors that nobody received."""
-    sock.segments.popleft()
+    """Throw a segment away, with the descriptors that nobody received."""
+    sock.segments.remove(segment)
     if segment.files:
         count_in_flight(sock.stack, segment.files, -1)
     _consumed(sock, segment)

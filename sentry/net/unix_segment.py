@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.net.unix import UnixSocket
 
-OVERHEAD: Final = 256
+OVERHEAD: Final = 767
 """What a segment costs beside its bytes (struct sk_buff)."""
 OVERFLOW_ID: Final = 65534
 

@@ -6,22 +6,10 @@ import struct
 from collections.abc import Coroutine
 from typing import Any
 
-from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
-    AF_NETLINK,
-    AF_UNIX,
-    MSG_CMSG_CLOEXEC,
-    MSG_CTRUNC,
-    MSG_DONTWAIT,
-    MSG_WAITFORONE,
-    SCM_CREDENTIALS,
-    SCM_PIDFD,
-    SCM_RIGHTS,
-    SO_MARK,
     SO_PEERPIDFD,
-    SO_TIMESTAMPING_OLD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOL_SOCKET,
@@ -30,46 +18,23 @@ from sentry.errors import (
     EFAULT,
     EINVAL,
     EMFILE,
-    EMSGSIZE,
-    ENOBUFS,
     ENODATA,
-    ENOTSOCK,
     EOPNOTSUPP,
-    EPERM,
-    ESRCH,
-    ETOOMANYREFS,
     Errno,
 )
-from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
-from sentry.net.socket import Ancillary, Received, Socket
-from sentry.net.unix import shown_ucred
+from sentry.net.socket import Received, Socket
 from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, Fd, Int, Size, TimespecInOrNull, UInt, UserIn, UserOut
+from sentry.syscalls.socket_buffers import dest_of, socket_of, source_of
+from sentry.syscalls.socket_control import pidfd
+from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import settle
-from sentry.wait.fiber import Interrupted
 
 SOCK_TYPE_MASK = 0xF
 SOCK_PACKET = 10
 MAX_ADDRESS = 128
-MAX_CONTROL = 65536
-MAX_RIGHTS = 253
-MAX_IN_FLIGHT = 100_000
-"""Descriptors on their way in the whole sandbox: a ceiling of ours."""
-UIO_MAXIOV = 1024
-MSGHDR = struct.Struct("<QI4xQQQQi4x")
-"""struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
-MMSGHDR_SIZE = 64
-
-
-def socket_of(task: Task, fd: int) -> Socket:
-    """The socket of a descriptor. EBADF, ENOTSOCK."""
-    file = task.files.get(fd & 0xFFFFFFFF)
-    if not isinstance(file, Socket):
-        raise ENOTSOCK(f"fd {fd}")
-    return file
 
 
 def install(task: Task, sock: Socket, flags: int) -> int:
@@ -245,15 +210,6 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
     task.mm.write(length, struct.pack("<i", len(value)))
 
 
-def pidfd(task: Task, pid: int) -> int:
-    """A new descriptor for a process. Raises: ESRCH, EMFILE."""
-    group = task.kernel.pids.groups.get(pid)
-    if group is None:
-        raise ESRCH(f"pid {pid}")
-    file = PidFile(task.kernel.vfs, group, False)
-    return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=True)
-
-
 def peer_pidfd(task: Task, sock: Socket) -> int:
     """SO_PEERPIDFD. Raises: EOPNOTSUPP, ENODATA, ESRCH."""
     if not isinstance(sock, UnixSocket):
@@ -272,7 +228,9 @@ async def sys_sendto(
     target = None
     if address:
         target = await sock.target(task, read_address(address, size))
-    result: int = await settle(sock.send_message(task, data.take(count), target, flags, None))
+    result: int = await settle(
+        sock.send_message(task, source_of(task, data.addr, count), target, flags, None)
+    )
     return result
 
 
@@ -282,243 +240,8 @@ async def sys_recvfrom(
 ) -> int:
     """recvfrom(2)."""
     sock = socket_of(task, fd)
-    got: Received = await settle(sock.receive_message(task, out.take(count), flags))
+    got: Received = await settle(sock.receive_message(task, dest_of(task, out.addr, count), flags))
     drop_files(sock.stack, got.ancillary)
     if address:
         write_address(task, got.address, address, length)
     return got.count
-
-
-class Header:
-    """struct user_msghdr as the program gave it."""
-
-    __slots__ = (
-        "addr",
-        "control",
-        "control_size",
-        "flags",
-        "iov",
-        "iov_count",
-        "name",
-        "name_size",
-    )
-
-    def __init__(self, task: Task, addr: int) -> None:
-        self.addr = addr
-        (
-            self.name, self.name_size, self.iov, self.iov_count, self.control, self.control_size,
-            self.flags,
-        ) = MSGHDR.unpack(task.mm.read(addr, MSGHDR.size))  # fmt: skip
-        if self.name_size & 0x80000000:
-            raise EINVAL("msg_namelen")
-        if self.iov_count > UIO_MAXIOV:
-            raise EMSGSIZE("msg_iovlen")
-
-
-@syscall(46)
-async def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
-    """sendmsg(2)."""
-    return await send_one(task, socket_of(task, fd), message, flags)
-
-
-async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
-    """One message."""
-    header = Header(task, message)
-    target = None
-    if header.name:
-        address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
-        target = await sock.target(task, address)
-    ancillary = None
-    if header.control and header.control_size:
-        if header.control_size > MAX_CONTROL:
-            raise ENOBUFS("msg_controllen")
-        ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))
-    source = task.mm.buffer_in_iov(header.iov, header.iov_count)
-    try:
-        result: int = await settle(sock.send_message(task, source, target, flags, ancillary))
-    finally:
-        if ancillary is not None and not ancillary.sent:
-            drop_files(sock.stack, ancillary)
-    return result
-
-
-@syscall(47)
-async def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
-    """recvmsg(2)."""
-    return await receive_one(task, socket_of(task, fd), message, flags)
-
-
-async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int:
-    """One message."""
-    header = Header(task, message)
-    dest = task.mm.buffer_out_iov(header.iov, header.iov_count)
-    got: Received = await settle(sock.receive_message(task, dest, flags))
-    control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC
-    try:
-        if got.ancillary is not None:
-            room = header.control_size if header.control else 0
-            control, cut = format_control(task, got.ancillary, room, flags)
-            out_flags |= MSG_CTRUNC if cut else 0
-    finally:
-        drop_files(sock.stack, got.ancillary)
-    if header.name:
-        task.mm.write(header.name, got.address[: header.name_size])
-        task.mm.write(message + 8, struct.pack("<I", len(got.address)))
-    if control:
-        task.mm.write(header.control, control)
-    task.mm.write(message + 40, struct.pack("<Qi", len(control), out_flags))
-    return got.count
-
-
-@syscall(307)
-async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int) -> int:
-    """sendmmsg(2): as many as go; an error counts only for the first."""
-    sock = socket_of(task, fd)
-    done = 0
-    for i in range(min(count, UIO_MAXIOV)):
-        at = messages + i * MMSGHDR_SIZE
-        try:
-            sent = await send_one(task, sock, at, flags)
-            task.mm.write(at + 56, struct.pack("<I", sent))
-        except (Errno, Interrupted):
-            if done:
-                break
-            raise
-        done += 1
-    return done
-
-
-@syscall(299)
-async def sys_recvmmsg(
-    task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int, timeout: TimespecInOrNull
-) -> int:
-    """recvmmsg(2): the time-out is looked at after each message only, as in Linux."""
-    sock = socket_of(task, fd)
-    deadline = None
-    if timeout is not None:
-        if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
-            raise EINVAL("timeout")
-        deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
-    done = 0
-    for i in range(min(count, UIO_MAXIOV)):
-        at = messages + i * MMSGHDR_SIZE
-        try:
-            got = await receive_one(task, sock, at, flags & ~MSG_WAITFORONE)
-            task.mm.write(at + 56, struct.pack("<I", got))
-        except (Errno, Interrupted):
-            if done:
-                break
-            raise
-        done += 1
-        if flags & MSG_WAITFORONE:
-            flags |= MSG_DONTWAIT
-        if deadline is not None and task.kernel.loop.now_ns() >= deadline:
-            break
-    return done
-
-
-# --- control messages
-
-
-def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
-    """What sendmsg is given beside the bytes: cmsg(3). EINVAL, EBADF, EPERM."""
-    result = Ancillary()
-    at = 0
-    try:
-        while at + 16 <= len(data):
-            length, level, kind = struct.unpack_from("<Qii", data, at)
-            if length < 16 or at + length > len(data):
-                raise EINVAL("cmsg_len")
-            body = data[at + 16 : at + length]
-            at += (length + 7) & ~7
-            if level != SOL_SOCKET:
-                result.records.append((level, kind, body))
-            elif sock.family not in (AF_UNIX, AF_NETLINK):
-                if kind not in (SO_MARK, SO_TIMESTAMPING_OLD, SCM_RIGHTS, SCM_CREDENTIALS):
-                    raise EINVAL(f"control message {kind}")
-            elif kind == SCM_RIGHTS:
-                take_rights(task, sock, result, body)
-            elif kind == SCM_CREDENTIALS:
-                if len(body) != 12:
-                    raise EINVAL("struct ucred")
-                result.creds = check_creds(task, struct.unpack("<iII", body))
-            else:
-                raise EINVAL(f"control message {kind}")
-    except Errno:
-        drop_files(sock.stack, result)
-        raise
-    return result
-
-
-def take_rights(task: Task, sock: Socket, result: Ancillary, body: bytes) -> None:
-    """SCM_RIGHTS: a use of every named file."""
-    fds = struct.unpack(f"<{len(body) // 4}i", body[: len(body) // 4 * 4])
-    if len(result.files) + len(fds) > MAX_RIGHTS:
-        raise EINVAL("too many descriptors")
-    exempt = task.creds.has(CAP_SYS_RESOURCE) or task.creds.has(CAP_SYS_ADMIN)
-    flying = sock.stack.in_flight
-    if flying > MAX_IN_FLIGHT or (flying > task.rlimit(RLIMIT_NOFILE) and not exempt):
-        raise ETOOMANYREFS("descriptors in flight")
-    for fd in fds:
-        result.files.append(task.files.get_raw(fd).incref())
-
-
-def check_creds(task: Task, given: tuple[int, int, int]) -> tuple[int, int, int]:
-    """scm_check_creds(): one's own ids, unless capable. EPERM, ESRCH."""
-    creds = task.creds
-    pid, uid, gid = task.pids.known(given[0]), creds.kuid(given[1]), creds.kgid(given[2])
-    if pid != task.group.tgid and not creds.has_in(task.pids.owner, CAP_SYS_ADMIN):
-        raise EPERM("pid")
-    if pid not in task.kernel.pids.groups:
-        raise ESRCH(f"pid {pid}")
-    if uid not in (creds.uid, creds.euid, creds.suid) and not creds.own(CAP_SETUID):
-        raise EPERM("uid")
-    if gid not in (creds.gid, creds.egid, creds.sgid) and not creds.own(CAP_SETGID):
-        raise EPERM("gid")
-    if 0xFFFFFFFF in (uid, gid):
-        raise EINVAL("no such id")
-    return pid, uid, gid
-
-
-def format_control(task: Task, ancillary: Ancillary, room: int, flags: int) -> tuple[bytes, bool]:
-    """(control bytes for the receiver, whether something did not fit)."""
-    out, cut = b"", False
-
-    def add(level: int, kind: int, body: bytes) -> None:
-        nonlocal out, cut
-        left = room - len(out)
-        if left < 16:
-            cut = True
-            return
-        taken = body[: left - 16]
-        cut |= len(taken) < len(body)
-        out += struct.pack("<Qii", 16 + len(taken), level, kind) + taken
-        out += bytes(min(-len(out) % 8, max(0, room - len(out))))
-
-    if ancillary.creds is not None:
-        add(SOL_SOCKET, SCM_CREDENTIALS, struct.pack("<iII", *shown_ucred(task, ancillary.creds)))
-    if ancillary.files:
-        fit = max(0, (room - len(out) - 16) // 4)
-        fds = []
-        for file in ancillary.files[:fit]:
-            try:
-                fds.append(
-                    task.files.install(
-                        file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(flags & MSG_CMSG_CLOEXEC)
-                    )
-                )
-            except EMFILE:
-                break
-        cut |= len(fds) < len(ancillary.files)
-        if fds:
-            add(SOL_SOCKET, SCM_RIGHTS, struct.pack(f"<{len(fds)}i", *fds))
-    if ancillary.pid is not None and room - len(out) >= 20:
-        try:
-            add(SOL_SOCKET, SCM_PIDFD, struct.pack("<i", pidfd(task, ancillary.pid)))
-        except Errno as error:
-            add(SOL_SOCKET, SCM_PIDFD, struct.pack("<i", -error.number))
-    elif ancillary.pid is not None:
-        cut = True
-    for level, kind, body in ancillary.records:
-        add(level, kind, body)
-    return out, cut

@@ -114,13 +114,14 @@ class DatagramSocket(InetSocket):
             raise EAGAIN("nothing there")
         data = self.shown(packet)[skip:]
         taken = min(len(data), dest.count)
-        dest.put(data[:taken])
         if peek:
+            dest.put(data[:taken])
             if self.numbers[SO_PEEK_OFF] >= 0:
                 self.numbers[SO_PEEK_OFF] += taken
         else:
             self.packets.popleft()
             self._charged -= len(packet.data) + OVERHEAD
+            dest.put(data[:taken])  # after a bad pointer it is lost, as in Linux
             if self.numbers[SO_PEEK_OFF] > 0:
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
             if self.last_stamp_ns < 0:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_NET_RAW
 from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
-from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_V6ONLY
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_IP,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SOCK_RAW,
+)
 from sentry.errors import (
     EACCES,
     EADDRNOTAVAIL,
@@ -33,6 +40,8 @@ PRIVILEGED_PORTS: Final = 1024
 """net.ipv4.ip_unprivileged_port_start."""
 MAX_IP_OPTIONS: Final = 40
 LOOPBACK_MTU: Final = 65536
+INET_ECN_MASK: Final = 3
+PATHMTU_SIZE: Final = 32
 
 
 class InetSocket(Socket):
@@ -89,7 +98,7 @@ class InetSocket(Socket):
         if address.is_multicast(wanted.ip):
             if self.stream and not wanted.is_v4:
                 raise EINVAL("multicast")
-        elif not self.is_local(wanted.ip) and not self._free_bind():
+        elif not (self.is_local(wanted.ip) or address.is_broadcast(wanted.ip) or self._free_bind()):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
@@ -208,6 +217,8 @@ class InetSocket(Socket):
         if level not in (IPPROTO_IP, IPPROTO_IPV6):
             self.set_protocol_option(level, name, value)
             return
+        if self.stream and (refusal := ip_options.NO_STREAM.get((level, name))) is not None:
+            raise refusal("a stream")
         if multicast.is_membership(level, name):
             multicast.change(self, level, name, value)
         elif (level, name) == (IPPROTO_IP, abi.IP_MULTICAST_IF):
@@ -216,16 +227,51 @@ class InetSocket(Socket):
             if len(value) > MAX_IP_OPTIONS:
                 raise EINVAL("options")
         elif (level, name) == (IPPROTO_IPV6, abi.IPV6_MULTICAST_IF):
-            index = int_value(value)
+            index = self._int_value(level, name, value)
             if index:
                 self.stack.interfaces.by_index(index)
             self.multicast_index = index
         elif (level, name) == (IPPROTO_IPV6, IPV6_V6ONLY):
+            wanted = bool(self._int_value(level, name, value))
             if self._has_port:
                 raise EINVAL("bound already")
-            self.v6only = bool(int_value(value))
+            self.v6only = wanted
+        elif (level, name) == (IPPROTO_IPV6, abi.IPV6_PKTINFO):
+            self._set_sticky(value)
         else:
-            self._set_number(caller, level, name, int_value(value))
+            self._set_number(caller, level, name, self._int_value(level, name, value))
+
+    def _set_sticky(self, value: bytes) -> None:
+        """IPV6_PKTINFO: the interface and the address of all that is sent."""
+        if len(value) < 20:
+            if not value:
+                return
+            raise EINVAL("struct in6_pktinfo")
+        (index,) = struct.unpack_from("<i", value, 16)
+        if index:
+            self.stack.interfaces.by_index(index)
+        if not self.is_local(value[:16]):
+            raise EINVAL("source address")
+
+    @staticmethod
+    def _int_value(level: int, name: int, value: bytes) -> int:
+        """The int that an option is given as; IPv4 ones may be one byte. Raises: EINVAL."""
+        if level == IPPROTO_IP:
+            known = name in ip_options.IP or (level, name) in ip_options.REFUSED
+            if not value and not known:
+                raise ENOPROTOOPT(f"option {name}")
+            if not value and name in ip_options.EMPTY_MEANS_0:
+                return 0
+            if (level, name) in ip_options.INT_EXACTLY and len(value) != 4:
+                raise EINVAL("int expected")
+            return int_value(value)
+        if len(value) >= 4:
+            return int(struct.unpack_from("<i", value)[0])
+        if name in ip_options.SHORT_MEANS_0:
+            return 0
+        if not value and name not in ip_options.IPV6 and name != IPV6_V6ONLY:
+            raise ENOPROTOOPT(f"option {name}")
+        raise EINVAL("int expected")
 
     def _set_number(self, caller: Caller, level: int, name: int, number: int) -> None:
         table, values = (
@@ -242,13 +288,16 @@ class InetSocket(Socket):
             rights, owner = caller.creds, self.stack.owner
             if not (rights.has_in(owner, CAP_NET_RAW) or rights.has_in(owner, CAP_NET_ADMIN)):
                 raise EPERM("CAP_NET_ADMIN")
-        values[name] = table[name].check(number)
+        number = table[name].check(number)
+        if self.stream and (level, name) == (IPPROTO_IPV6, abi.IPV6_TCLASS):
+            number &= ~INET_ECN_MASK
+        values[name] = number
 
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """The value of an option."""
         if level == IPPROTO_IPV6 and self.family == AF_INET6:
             known: dict[int, int] = self.ipv6_options
-            special = self._option6(name)
+            special = self._option6(name, size)
         elif level == IPPROTO_IP:
             known = self.ip_options
             special = self._option4(name, size)
@@ -274,10 +323,12 @@ class InetSocket(Socket):
         if name == abi.IP_OPTIONS:
             return b""
         if name == abi.IP_PROTOCOL:
-            return struct.pack("<i", self.protocol)
+            return struct.pack("<i", self.protocol if self.kind == SOCK_RAW else 0)
+        if name == abi.IP_PKTOPTIONS and self.stream:
+            return b""
         return None
 
-    def _option6(self, name: int) -> bytes | None:
+    def _option6(self, name: int, size: int) -> bytes | None:
         if name == IPV6_V6ONLY:
             return struct.pack("<i", int(self.v6only))
         if name == abi.IPV6_MULTICAST_IF:
@@ -286,9 +337,11 @@ class InetSocket(Socket):
             if self.remote is None:
                 raise ENOTCONN("no destination")
             return struct.pack("<i", LOOPBACK_MTU)
-        if name in (abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
+        if name in (abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR, abi.IPV6_RTHDRDSTOPTS):
             return b""
         if name == abi.IPV6_PATHMTU:
+            if size < PATHMTU_SIZE:
+                raise EINVAL("struct ip6_mtuinfo")
             if self.remote is None:
                 raise ENOTCONN("no destination")
             return bytes(28) + struct.pack("<I", LOOPBACK_MTU)

@@ -70,6 +70,19 @@ def no_address(number: int) -> int:
     return 0
 
 
+def port_range(number: int) -> int:
+    """IP_LOCAL_PORT_RANGE: the first port in the low half, the last in the high one."""
+    low, high = number & 0xFFFF, number >> 16 & 0xFFFF
+    if low and high and low > high:
+        raise EINVAL("range")
+    return number
+
+
+def preferences(number: int) -> int:
+    """IPV6_ADDR_PREFERENCES: what is not said is the default."""
+    return within(0, 0x7FFFFFFF)(number) or PREFER_DEFAULT
+
+
 PREFER_DEFAULT: Final = 0x500
 """IPV6_PREFER_SRC_PUBTMP_DEFAULT, IPV6_PREFER_SRC_HOME."""
 _FLAG: Final = Option(0, flag)
@@ -101,7 +114,7 @@ IP: Final[dict[int, Option]] = {
     abi.IP_MULTICAST_LOOP: _ON,
     abi.IP_MULTICAST_ALL: Option(1, within(0, 1)),
     abi.IP_UNICAST_IF: Option(0, no_address),
-    abi.IP_LOCAL_PORT_RANGE: Option(0, lambda number: number),
+    abi.IP_LOCAL_PORT_RANGE: Option(0, port_range),
 }
 IPV6: Final[dict[int, Option]] = {
     abi.IPV6_2292PKTINFO: _FLAG,
@@ -134,7 +147,9 @@ IPV6: Final[dict[int, Option]] = {
     abi.IPV6_TRANSPARENT: _FLAG,
     abi.IPV6_UNICAST_IF: Option(0, no_address),
     abi.IPV6_FREEBIND: _FLAG,
-    abi.IPV6_ADDR_PREFERENCES: Option(PREFER_DEFAULT, within(0, 0x7FFFFFFF)),
+    abi.IPV6_ADDR_PREFERENCES: Option(PREFER_DEFAULT, preferences),
+    abi.IPV6_RECVFRAGSIZE: _FLAG,
+    abi.IPV6_ROUTER_ALERT: Option(0, unknown),
     abi.IPV6_2292PKTOPTIONS: Option(0, flag),
     abi.IPV6_MTU: Option(0, lambda number: number if not number or number >= 1280 else invalid(0)),
 }
@@ -142,10 +157,25 @@ REFUSED: Final[dict[tuple[int, int], Check]] = {
     (0, abi.IP_IPSEC_POLICY): unsupported,
     (0, abi.IP_XFRM_POLICY): invalid,
     (41, abi.IPV6_ADDRFORM): invalid,
-    (41, abi.IPV6_PKTINFO): invalid,
     (41, abi.IPV6_RTHDR): invalid,
     (41, abi.IPV6_DSTOPTS): invalid,
     (41, abi.IPV6_IPSEC_POLICY): unsupported,
     (41, abi.IPV6_XFRM_POLICY): unsupported,
 }
+EMPTY_MEANS_0: Final = frozenset(
+    {
+        abi.IP_RECVOPTS, abi.IP_RETOPTS, abi.IP_PKTINFO, abi.IP_MTU_DISCOVER, abi.IP_RECVERR,
+        abi.IP_RECVTTL, abi.IP_RECVTOS, abi.IP_PASSSEC, abi.IP_RECVORIGDSTADDR, abi.IP_CHECKSUM,
+        abi.IP_BIND_ADDRESS_NO_PORT, abi.IP_RECVERR_RFC4884,
+    }
+)  # fmt: skip
+"""Options of IPPROTO_IP that can be set with no value at all."""
+SHORT_MEANS_0: Final = frozenset({abi.IPV6_DONTFRAG, abi.IPV6_AUTOFLOWLABEL})
+"""Options of IPPROTO_IPV6 that can be set with less than an int."""
+INT_EXACTLY: Final = frozenset({(0, abi.IP_UNICAST_IF), (0, abi.IP_LOCAL_PORT_RANGE)})
+NO_STREAM: Final = {
+    (0, abi.IP_MULTICAST_IF): EINVAL, (0, abi.IP_MULTICAST_TTL): EINVAL,
+    (41, abi.IPV6_MULTICAST_IF): ENOPROTOOPT, (41, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT,
+}  # fmt: skip
+"""What a stream answers to options that are for datagrams."""
 NEEDS_RAW: Final = frozenset({(0, abi.IP_TRANSPARENT), (41, abi.IPV6_TRANSPARENT)})

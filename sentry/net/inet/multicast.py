@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV
+from sentry.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV, EPROTO
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED
 
@@ -32,13 +32,17 @@ def is_membership(level: int, name: int) -> bool:
 
 def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
     """Join or leave. Raises: EINVAL, ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS."""
+    if sock.stream:
+        raise EPROTO("a stream")
     if name in PROTOCOL_INDEPENDENT:
         group, index, joins = *_parse_any(value), name == MCAST_JOIN
     else:
         joins = (level, name) in JOIN
         group, index = _parse4(sock, value) if level == 0 else _parse6(value)
     if not address.is_multicast(group):
-        raise EINVAL("no multicast group")
+        raise EINVAL("no multicast group") if joins else EADDRNOTAVAIL("no member")
+    if not joins and not any(own == group for own, _ in sock.groups):
+        raise EADDRNOTAVAIL("no member")
     link = _find(sock, group, index)
     member = (group, link.index)
     if joins:

@@ -24,6 +24,7 @@ from sentry.abi.poll import (
 from sentry.abi.socket import (
     AF_INET6,
     IPPROTO_TCP,
+    MSG_MORE,
     MSG_OOB,
     MSG_PEEK,
     MSG_TRUNC,
@@ -33,7 +34,6 @@ from sentry.abi.socket import (
     SO_OOBINLINE,
     SO_RCVLOWAT,
     SOCK_STREAM,
-    TcpInfoData,
 )
 from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
@@ -46,9 +46,6 @@ from sentry.abi.socket import (
 )
 from sentry.abi.socket import (
     BPF_TCP_FIN_WAIT2 as TCP_FIN_WAIT2,
-)
-from sentry.abi.socket import (
-    BPF_TCP_LAST_ACK as TCP_LAST_ACK,
 )
 from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
@@ -65,60 +62,41 @@ from sentry.errors import (
     EINPROGRESS,
     EINVAL,
     EISCONN,
-    ENOENT,
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
+    Errno,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint, check_family
 from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.inet.tcp_options import MSS, TcpOptions, info
 from sentry.net.socket import Ancillary, Received, Socket, socket_location
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
+    from sentry.loop import Timer
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
 SOMAXCONN: Final = 4096
 RCVBUF: Final = 131072
-SNDBUF: Final = 87040
+CORKED_NS: Final = 200_000_000
+SNDBUF: Final = 16384
+SNDBUF_CONNECTED: Final = 87040
+"""What SO_SNDBUF grows to, where the program did not choose."""
 PIECE: Final = 65536
 JOINED: Final = 8192
 """Up to this size small sends make one chunk of the receive queue."""
-MSS: Final = 65483
-CONGESTION: Final = b"cubic"
-TCP_DEFAULTS: Final = {
-    abi.TCP_NODELAY: 0, abi.TCP_MAXSEG: MSS, abi.TCP_CORK: 0, abi.TCP_KEEPIDLE: 7200,
-    abi.TCP_KEEPINTVL: 75, abi.TCP_KEEPCNT: 9, abi.TCP_SYNCNT: 6, abi.TCP_LINGER2: 60,
-    abi.TCP_DEFER_ACCEPT: 0, abi.TCP_WINDOW_CLAMP: 0, abi.TCP_QUICKACK: 1,
-    abi.TCP_USER_TIMEOUT: 0, abi.TCP_FASTOPEN: 0, abi.TCP_FASTOPEN_CONNECT: 0,
-    abi.TCP_NOTSENT_LOWAT: 0, abi.TCP_TIMESTAMP: 0, abi.TCP_THIN_LINEAR_TIMEOUTS: 0,
-    abi.TCP_THIN_DUPACK: 0, abi.TCP_INQ: 0,
-}  # fmt: skip
-RANGES: Final = {
-    abi.TCP_KEEPIDLE: (1, 32767), abi.TCP_KEEPINTVL: (1, 32767), abi.TCP_KEEPCNT: (1, 127),
-    abi.TCP_SYNCNT: (1, 127), abi.TCP_MAXSEG: (88, 32767), abi.TCP_USER_TIMEOUT: (0, 1 << 31),
-}  # fmt: skip
-
-
-INFO: Final = struct.Struct("<8B24I4Q6I4Q2I2Q6I2HI")
-BITS: Final = ("tcpi_snd_wscale", "tcpi_rcv_wscale", "tcpi_delivery_rate_app_limited",
-               "tcpi_fastopen_client_fail")  # fmt: skip
-INFO_FIELDS: Final = (
-    *TcpInfoData._fields[:6], "tcpi_wscale", "tcpi_flags",
-    *(name for name in TcpInfoData._fields[6:] if name not in BITS),
-)  # fmt: skip
-"""struct tcp_info; two of its bytes are bit-fields."""
 
 
 class TcpSocket(InetSocket):
     """One end of a connection, or a listener."""
 
     __slots__ = (
-        "_accepted", "_backlog", "_released", "chunks", "congestion_name", "eof", "got", "mark",
-        "peer", "queued", "refused_writes", "reset", "sent", "started", "state", "tcp_options",
+        "_accepted", "_backlog", "_held", "_held_until", "_released", "chunks", "eof", "got",
+        "mark", "peer", "queued", "refused_writes", "reset", "sent", "started", "state", "tcp",
         "urgent", "urgent_unread",
     )  # fmt: skip
 
@@ -145,13 +123,15 @@ class TcpSocket(InetSocket):
         """A connect is under way or not yet told: SS_CONNECTING."""
         self.mark: int | None = None
         """How many bytes there are before the urgent mark."""
-        self.tcp_options = dict(TCP_DEFAULTS)
+        self.tcp = TcpOptions()
         self._accepted: deque[TcpSocket] = deque()
         self._backlog = 0
-        self.congestion_name = CONGESTION
         self.sent = self.got = 0
         """Bytes, for TCP_INFO."""
         self._released = False
+        self._held = b""
+        """What MSG_MORE and TCP_CORK hold back."""
+        self._held_until: Timer | None = None
 
     # --- connections
 
@@ -185,7 +165,7 @@ class TcpSocket(InetSocket):
             if self.state == TCP_SYN_SENT:
                 if nonblock:
                     raise EALREADY("connecting")
-                await self._wait_connected(caller)
+                await self._wait_connected(caller, EALREADY)
                 return
             self.started = False
             self._connect_result()
@@ -204,9 +184,9 @@ class TcpSocket(InetSocket):
             caller.kernel.loop.call_soon(lambda: self._try_connect(caller))
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
-        await self._wait_connected(caller)
+        await self._wait_connected(caller, EINPROGRESS)
 
-    async def _wait_connected(self, caller: Caller) -> None:
+    async def _wait_connected(self, caller: Caller, late: type[Errno]) -> None:
         """inet_wait_for_connect(): until the other end answers, or for SO_SNDTIMEO."""
 
         def attempt() -> None:
@@ -216,7 +196,7 @@ class TcpSocket(InetSocket):
         try:
             await self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
         except EAGAIN:
-            raise EINPROGRESS("timed out") from None
+            raise late("timed out") from None
         self.started = False
         self._connect_result()
 
@@ -265,18 +245,28 @@ class TcpSocket(InetSocket):
         server._has_port = True
         self.ports.adopt(server)
         server.v6only = self.v6only
-        server.options = set(self.options)
-        server.linger = self.linger
-        server.rcvbuf, server.sndbuf = self.rcvbuf, self.sndbuf
-        server.tcp_options = dict(self.tcp_options)
-        server.congestion_name = self.congestion_name
+        server.inherit(self)
+        server.tcp = self.tcp.inherited()
         self.stack.counters["Tcp.PassiveOpens"] += 1
         self.stack.counters["Tcp.CurrEstab"] += 2
         server.peer, client.peer = client, server
         server.state = client.state = TCP_ESTABLISHED
+        for end in (server, client):
+            end.sndbuf = end.sndbuf if end.chose_sndbuf else max(SNDBUF_CONNECTED, end.sndbuf)
         self._accepted.append(server)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
         client.queue.notify(EPOLLOUT | EPOLLWRNORM)
+
+    def inherit(self, listener: TcpSocket) -> None:
+        """A connection has the options of its listener: inet_csk_clone_lock()."""
+        self.options = set(listener.options)
+        self.numbers = {**listener.numbers, abi.SO_PRIORITY: 0}
+        self.ip_options = dict(listener.ip_options)
+        self.ipv6_options = dict(listener.ipv6_options)
+        self.linger = listener.linger
+        self.rcvbuf, self.sndbuf = listener.rcvbuf, listener.sndbuf
+        self.chose_sndbuf = listener.chose_sndbuf
+        self.rcvtimeo_ns, self.sndtimeo_ns = listener.rcvtimeo_ns, listener.sndtimeo_ns
 
     def try_accept(self, caller: Caller) -> tuple[Socket, bytes]:
         """accept(2)."""
@@ -290,15 +280,22 @@ class TcpSocket(InetSocket):
             raise ECONNABORTED("gone")
         return server, address.pack(server.remote, server.family)
 
+    def forget_remote(self) -> None:
+        """The port that it had is still shown, though anybody may take it."""
+        port = self.local.port
+        super().forget_remote()
+        self.local = Endpoint(self.local.ip, port)
+
     def _disconnect(self) -> None:
         """connect to AF_UNSPEC: a listener stops, a connection is reset."""
         self._abort_backlog()
+        was_open = self.peer is not None or self.state == TCP_SYN_SENT
         if self.peer is not None:
             self._send_reset()
         self.state = TCP_CLOSE
         self.started = False
         self.forget_remote()
-        self.so_error = 0
+        self.so_error = ECONNRESET.number if was_open else 0
         self.chunks.clear()
         self.queued = 0
         self.eof = self.reset = self.read_shut = self.write_shut = self.refused_writes = False
@@ -329,7 +326,10 @@ class TcpSocket(InetSocket):
             peer.got_reset()
             self.got_reset()
             return done
-        room = self.sndbuf + peer.rcvbuf - peer.queued
+        room = self.sndbuf + peer.rcvbuf - peer.queued - len(self._held)
+        if self._holds(flags) and len(self._held) + source.count < MSS:
+            return self._hold(source, caller)
+        self.uncork()
         done = 0
         while source.count and room > 0:
             data = bytes(source.get(min(source.count, PIECE, room)))
@@ -348,6 +348,29 @@ class TcpSocket(InetSocket):
     def _send_in_vain(self, source: Source) -> int:
         """What is sent before the reset that answers it comes: a buffer's fill at most."""
         return len(source.get(min(source.count, self.sndbuf)))
+
+    def _holds(self, flags: int) -> bool:
+        return bool(flags & MSG_MORE and not flags & MSG_OOB) or bool(self.tcp.values[abi.TCP_CORK])
+
+    def _hold(self, source: Source, caller: Caller) -> int:
+        """MSG_MORE, TCP_CORK: less than a segment waits for more, 200 ms at most. tcp(7)."""
+        size = source.count
+        if not self._held:
+            loop = caller.kernel.loop
+            self._held_until = loop.call_at(loop.now_ns() + CORKED_NS, self.uncork)
+        self._held += source.get(size)
+        return size
+
+    def uncork(self) -> None:
+        """Send what was held back."""
+        if self._held_until is not None:
+            self._held_until.cancel()
+            self._held_until = None
+        data, self._held = self._held, b""
+        if data and self.peer is not None:
+            self.sent += len(data)
+            self.peer.arrived(data)
+            self.peer.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def arrived(self, data: bytes) -> None:
         """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
@@ -395,9 +418,14 @@ class TcpSocket(InetSocket):
             return Received(0)
         if not self._waits():
             raise ENOTCONN("not connected")
-        if not dest.count:
-            return Received(0)
+        if self.mark == 0 and SO_OOBINLINE not in self.options:
+            self._pass_mark()
         raise EAGAIN("nothing there")
+
+    def _pass_mark(self) -> None:
+        """A read goes on behind the urgent mark: the byte that nobody asked for is lost."""
+        self.mark = self.urgent = None
+        self.urgent_unread = False
 
     def stops_here(self) -> bool:
         """The urgent mark ends a read."""
@@ -412,9 +440,7 @@ class TcpSocket(InetSocket):
         if self.mark and self.mark < limit:
             limit = self.mark  # a read stops at the urgent mark
         elif self.mark == 0 and limit and not flags & MSG_PEEK:
-            self.mark = None
-            if SO_OOBINLINE in self.options:
-                self.urgent_unread = False
+            self._pass_mark()
         done = 0
         for chunk in list(self.chunks):
             if done == limit:
@@ -464,13 +490,19 @@ class TcpSocket(InetSocket):
                 self.forget_remote()
                 self.queue.notify()
             return
+        if self.state == TCP_SYN_SENT:
+            self._disconnect()
+            self.queue.notify()
+            return
         if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
             raise ENOTCONN("not connected")
         if how in (SHUT_RD, SHUT_RDWR):
             self.read_shut = True
         if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
+            self.uncork()
             self.write_shut = True
-            self.state = TCP_LAST_ACK if self.eof else TCP_FIN_WAIT2
+            self.state = TCP_CLOSE if self.eof else TCP_FIN_WAIT2
+            self.read_shut |= self.eof
             if self.peer is not None:
                 self.peer.fin()
         self.queue.notify()
@@ -492,8 +524,6 @@ class TcpSocket(InetSocket):
         self.so_error = EPIPE.number if self.eof else ECONNRESET.number
         self.reset = self.read_shut = self.write_shut = True
         self.state = TCP_CLOSE
-        self.chunks.clear()
-        self.queued = 0
         self.queue.notify()
 
     def _abort_backlog(self) -> None:
@@ -510,6 +540,7 @@ class TcpSocket(InetSocket):
         """The last descriptor is closed: a FIN, or a reset where bytes were not read."""
         self._released = True
         self._abort_backlog()
+        self.uncork()
         peer = self.peer
         if peer is not None:
             if self.queued or self.linger == (1, 0):
@@ -553,7 +584,7 @@ class TcpSocket(InetSocket):
     @property
     def congestion(self) -> bytes:
         """The name of its congestion control, which has nothing to do."""
-        return self.congestion_name
+        return self.tcp.congestion
 
     def queues(self) -> tuple[int, int]:
         """For diagnostics: bytes (of a listener: connections) that wait, and what is unsent."""
@@ -562,21 +593,8 @@ class TcpSocket(InetSocket):
         return self.queued, 0
 
     def info(self) -> bytes:
-        """struct tcp_info of a connection whose packets are never lost."""
-        fields = dict.fromkeys(INFO_FIELDS, 0)
-        waiting, backlog = self.queues()
-        fields.update(
-            tcpi_state=self.state, tcpi_options=7, tcpi_wscale=7 | 7 << 4, tcpi_rto=200_000,
-            tcpi_ato=40_000, tcpi_snd_mss=MSS, tcpi_rcv_mss=MSS, tcpi_pmtu=65535,
-            tcpi_rcv_ssthresh=65483, tcpi_rtt=25, tcpi_rttvar=12, tcpi_snd_ssthresh=0x7FFFFFFF,
-            tcpi_snd_cwnd=10, tcpi_advmss=MSS, tcpi_reordering=3, tcpi_rcv_space=65483,
-            tcpi_pacing_rate=(1 << 64) - 1, tcpi_max_pacing_rate=(1 << 64) - 1,
-            tcpi_bytes_acked=self.sent, tcpi_bytes_received=self.got, tcpi_bytes_sent=self.sent,
-            tcpi_min_rtt=10, tcpi_snd_wnd=65536, tcpi_rcv_wnd=65536,
-        )  # fmt: skip
-        if self.state == TCP_LISTEN:
-            fields.update(tcpi_unacked=waiting, tcpi_sacked=backlog)
-        return INFO.pack(*fields.values())
+        """struct tcp_info."""
+        return info(self.state, self.sent, self.got, self.queues())
 
     def available(self) -> int:
         """FIONREAD."""
@@ -588,7 +606,7 @@ class TcpSocket(InetSocket):
         """TIOCOUTQ: what is sent is received."""
         if self.state == TCP_LISTEN:
             raise EINVAL("listening")
-        return 0
+        return len(self._held)
 
     # --- options
 
@@ -596,31 +614,16 @@ class TcpSocket(InetSocket):
         """IPPROTO_TCP."""
         if level != IPPROTO_TCP:
             raise ENOPROTOOPT(f"level {level}")
-        if name == abi.TCP_CONGESTION:
-            name_of = value[:15].split(b"\0", 1)[0]
-            if name_of not in (CONGESTION, b"reno"):
-                raise ENOENT("congestion control")
-            self.congestion_name = name_of
-            return
-        if len(value) < 4:
-            raise EINVAL("int expected")
-        (number,) = struct.unpack_from("<i", value)
-        if name not in self.tcp_options:
-            raise ENOPROTOOPT(f"TCP option {name}")
-        low, high = RANGES.get(name, (-(1 << 31), 1 << 31))
-        if not low <= number <= high:
-            raise EINVAL(f"TCP option {name}")
-        flag = name in (abi.TCP_NODELAY, abi.TCP_CORK, abi.TCP_QUICKACK)
-        self.tcp_options[name] = int(bool(number)) if flag else number
+        self.tcp.set(name, value, closed=self.state == TCP_CLOSE)
+        if name in (abi.TCP_CORK, abi.TCP_NODELAY) and not self.tcp.values[abi.TCP_CORK]:
+            self.uncork()
 
     def protocol_option(self, level: int, name: int) -> bytes:
         """IPPROTO_TCP."""
         if level != IPPROTO_TCP:
             raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
-        if name == abi.TCP_CONGESTION:
-            return self.congestion_name.ljust(16, b"\0")
         if name == abi.TCP_INFO:
             return self.info()
-        if name not in self.tcp_options:
-            raise ENOPROTOOPT(f"TCP option {name}")
-        return struct.pack("<i", self.tcp_options[name])
+        if name == abi.TCP_MAXSEG and self.state not in (TCP_CLOSE, TCP_LISTEN):
+            return struct.pack("<i", MSS)
+        return self.tcp.get(name)

@@ -269,10 +269,12 @@ class UdpSocket(DatagramSocket):
 
     def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
         """SOL_UDP."""
-        if level not in LEVELS or name not in self.udp_options:
-            raise ENOPROTOOPT(f"level {level} option {name}")
+        if level not in LEVELS:
+            raise ENOPROTOOPT(f"level {level}")
         if len(value) < 4:
             raise EINVAL("int expected")
+        if name not in self.udp_options:
+            raise ENOPROTOOPT(f"UDP option {name}")
         (number,) = struct.unpack_from("<i", value)
         self.set_number(name, number)
 

@@ -106,9 +106,7 @@ class NetlinkSocket(Socket):
         return sockaddr(*self.destination)
 
     def _allowed(self, caller: Caller) -> bool:
-        return self.protocol in OPEN_TO_ALL or caller.creds.has_in(
-            self.stack.owner, CAP_NET_ADMIN
-        )
+        return self.protocol in OPEN_TO_ALL or caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
 
     async def bind(self, caller: Caller, address: bytes) -> None:
         """bind(2): the port once, groups as often as wanted."""
