@@ -38,8 +38,13 @@ MODULES = (
     "socketserver sqlite3 stat statistics subprocess support tarfile tempfile termios thread "
     "thread_local_bytes threading threadsignals time timeout tty uuid venv wait3 wait4 zipfile"
 )
-KNOWN: dict[str, str] = {}
-"""Tests that fail in a sandbox only, and why."""
+LATE_CLOCK = """
+    test_timerfd_TFD_TIMER_ABSTIME test_timerfd_interval test_timerfd_select
+    test_timerfd_ns_TFD_TIMER_ABSTIME test_timerfd_ns_interval test_timerfd_ns_select
+"""
+"""These look at the clock after timerfd_settime(2) has returned, and allow the timer to be a
+millisecond early by it: on a busy machine the return takes longer. They may fail, not hang."""
+MAY_FAIL = {f"test.test_os.TimerfdTests.{name}" for name in LATE_CLOCK.split()}
 SHOWN = 20000
 """Characters of the output that a failure shows: the tracebacks are at the end."""
 ORDER = {"ok": 0, "skipped": 1, "failure": 2, "error": 2, "missing": 3}
@@ -113,7 +118,8 @@ def test_no_test_of_cpython_comes_out_worse_than_under_runc(
     worse = {
         name: f"{ours.get(name, 'missing')}, {outcome} under runc"
         for name, outcome in theirs.items()
-        if ORDER[ours.get(name, "missing")] > ORDER[outcome] and name not in KNOWN
+        if ORDER[ours.get(name, "missing")] > ORDER[outcome]
+        and not (ours.get(name) == "failure" and name in MAY_FAIL)
     }
     assert not worse, printed[-SHOWN:]
     assert log.read_text() == ""
