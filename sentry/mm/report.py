@@ -16,6 +16,10 @@ Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
 
 
+GATE_LINE = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73) + b"[vsyscall]\n"
+"""The page of vsyscalls, which are emulated: get_gate_vma(), arch/x86/entry/vsyscall."""
+
+
 class Residency(NamedTuple):
     """Resident pages of a range."""
 
@@ -103,7 +107,7 @@ class Report(UserMemory):
 
     def maps(self, describe: Describe) -> bytes:
         """/proc/PID/maps."""
-        return b"".join(self.maps_line(vma, describe) for vma in self.vmas)
+        return b"".join(self.maps_line(vma, describe) for vma in self.vmas) + GATE_LINE
 
     def smaps(self, describe: Describe) -> Iterator[bytes]:
         """/proc/PID/smaps, a piece for each mapping."""
@@ -115,6 +119,7 @@ class Report(UserMemory):
                 + vm_flags(vma)
                 + b"\n"
             )
+        yield GATE_LINE + self._details([(4, Residency(0, 0, 0, 0), None)]) + b"VmFlags: ex \n"
 
     def smaps_rollup(self) -> bytes:
         """/proc/PID/smaps_rollup."""
@@ -122,16 +127,18 @@ class Report(UserMemory):
             return b""
         vmas = list(self.vmas)
         head = f"{vmas[0].start:08x}-{vmas[-1].end:08x} ---p 00000000 00:00 0 ".encode()
-        parts = [(0, self.residency(vma), vma) for vma in vmas]
+        parts: list[tuple[int, Residency, Vma | None]] = [
+            (0, self.residency(vma), vma) for vma in vmas
+        ]
         return head.ljust(73) + b"[rollup]\n" + self._details(parts)
 
     @staticmethod
-    def _details(parts: list[tuple[int, Residency, Vma]]) -> bytes:
+    def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
         size = sum(kib for kib, _, _ in parts)
         rss = sum(r.total for _, r, _ in parts) * 4
         own = sum(r.exclusive for _, r, _ in parts) * 4
         anonymous = sum(r.anonymous for _, r, _ in parts) * 4
-        locked = sum(r.total for _, r, v in parts if v.flags & VmFlag.LOCKED) * 4
+        locked = sum(r.total for _, r, v in parts if v and v.flags & VmFlag.LOCKED) * 4
         pss = own + (rss - own) // 2
         clean, dirty = max(own - anonymous, 0), min(own, anonymous)
         text = _DETAILS % (rss, pss, anonymous, rss - own, clean, dirty, rss, anonymous, locked)

@@ -11,6 +11,7 @@ from sentry.abi.eventfd import (
     IN_DONT_FOLLOW,
     IN_EXCL_UNLINK,
     IN_IGNORED,
+    IN_ISDIR,
     IN_MASK_ADD,
     IN_MASK_CREATE,
     IN_NONBLOCK,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 KNOWN = (
     IN_ALL_EVENTS | IN_UNMOUNT | IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_ADD
-    | IN_MASK_CREATE | IN_ONESHOT | IN_Q_OVERFLOW | IN_IGNORED
+    | IN_MASK_CREATE | IN_ONESHOT | IN_Q_OVERFLOW | IN_IGNORED | IN_ISDIR
 )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def sys_inotify_init1(task: Task, flags: Int) -> int:
 @syscall(254)
 async def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> int:
     """inotify_add_watch(2): the mask is checked first."""
-    if not mask & KNOWN:
+    if not mask or mask & ~KNOWN:
         raise EINVAL(f"mask {mask:#x}")
     file = task.files.get(fd)
     if mask & IN_MASK_ADD and mask & IN_MASK_CREATE:

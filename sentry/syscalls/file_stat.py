@@ -288,6 +288,7 @@ def sys_sysfs(task: Task, option: Int, first: Addr, second: Addr) -> int:
             raise EINVAL(f"{wanted!r}")
         return names.index(wanted)
     if option == 2:
+        first &= 0xFFFFFFFF
         if first >= len(names):
             raise EINVAL(f"type {first}")
         task.mm.write(second, names[first] + b"\0")

@@ -187,9 +187,10 @@ def stack(view: View) -> str:
 
 @pid_file("syscall", 0o400, private=True)
 def syscall(view: View) -> str:
-    """Number, arguments, stack pointer, program counter of a task that does not run."""
+    """Number, arguments, stack pointer, program counter of a task that sleeps, or of the reader."""
     task = view.subject.task
-    if task.dead or task is view.caller or (task.fiber is None and not task.stopped):
+    here = task is view.caller or task.fiber is not None or task.stopped
+    if task.dead or not here:
         return "running\n"
     regs = task.ctx.regs
     call = regs[Reg.ORIG_RAX]

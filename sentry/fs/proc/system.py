@@ -64,8 +64,10 @@ def idle_ns(view: View) -> int:
 @root_file("uptime")
 def uptime(view: View) -> str:
     """Seconds since boot, and idle."""
-    up, idle = uptime_ns(), idle_ns(view)
-    return f"{up / 1e9:.2f} {idle / 1e9:.2f}\n"
+    (up, up_cs), (idle, idle_cs) = (
+        divmod(ns // 10**7, 100) for ns in (uptime_ns(), idle_ns(view))
+    )
+    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
 
 
 @root_file("loadavg")
