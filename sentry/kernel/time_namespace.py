@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.mman import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
 from sentry.abi.time import (
     CLOCK_BOOTTIME,
     CLOCK_BOOTTIME_ALARM,
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 MONOTONIC: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW})
+PAGE: Final = 4096
 BOOTTIME: Final = frozenset({CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM})
 
 
@@ -46,9 +55,35 @@ def offset_ns(task: Task, clock: int) -> int:
     return ns.boottime_ns if clock in BOOTTIME else 0
 
 
+def to_host_ns(task: Task, clock: int, at_ns: int) -> int:
+    """timens_ktime_to_host(): a moment that the task names, on the host's clock."""
+    return at_ns if task.time_ns is None else max(1, at_ns - offset_ns(task, clock))
+
+
 def join_for_children(task: Task) -> None:
     """timens_on_fork(): a new process, or a new program, is where its children shall be."""
     ns = task.time_for_children
-    if ns is not None:
-        ns.frozen = True
+    if ns is not task.time_ns or (ns is not None and task.group.has_execed):
+        join(task, ns)
+
+
+def join(task: Task, ns: TimeNamespace | None) -> None:
+    """The task is there from now on; its clocks are not those of the shared page any more."""
     task.time_ns = ns
+    if ns is None:
+        return
+    ns.frozen = True
+    vdso, layout = getattr(task.kernel.platform, "vdso", None), task.mm.layout
+    if vdso is not None and layout is not None and layout.vdso:
+        leave_clock_page(task.mm, layout.vdso, vdso.pages)
+
+
+def leave_clock_page(mm: Any, start: int, pages: int) -> None:
+    """vdso_join_timens(): a vDSO with an empty clock page, which makes the calls."""
+    size, end = PAGE, pages * PAGE
+    image = mm.read(start, end - size)
+    mm.munmap(start, end)
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+    mm.mmap(start, end, PROT_READ | PROT_WRITE, flags)
+    mm.write(start, image)
+    mm.mprotect(start, end, PROT_READ | PROT_EXEC)

@@ -33,6 +33,7 @@ from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
 from sentry.kernel import futex, futex_pi
 from sentry.kernel.clocks import NS, to_monotonic
 from sentry.kernel.task import Task
+from sentry.kernel.time_namespace import to_host_ns
 from sentry.syscalls.args import unsigned
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
@@ -82,6 +83,8 @@ def _deadline(task: Task, addr: int, command: int, realtime: bool) -> int:
         time_ns += task.kernel.loop.now_ns()
     elif realtime or command == FUTEX_LOCK_PI:
         return to_monotonic(CLOCK_REALTIME, time_ns)
+    else:
+        time_ns = to_host_ns(task, CLOCK_MONOTONIC, time_ns)
     return to_monotonic(CLOCK_MONOTONIC, time_ns)
 
 
@@ -175,7 +178,7 @@ def _absolute(task: Task, timeout: int, clock: int) -> int:
     sec, nsec = TIMESPEC.unpack(task.mm.read(timeout, TIMESPEC.size))
     if sec < 0 or not 0 <= nsec < NS:
         raise EINVAL("timeout")
-    return to_monotonic(clock, sec * NS + nsec)
+    return to_monotonic(clock, to_host_ns(task, clock, sec * NS + nsec))
 
 
 def _check_flags(flags: int) -> None:

@@ -11,9 +11,11 @@ from sentry.abi import keyctl
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
 from sentry.abi.keyctl import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from sentry.abi.resource import SYSINFO, UTSNAME
+from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
 from sentry.fs.generated.memory import memory_of
 from sentry.kernel.task import Task
+from sentry.kernel.time_namespace import offset_ns
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut
@@ -78,6 +80,7 @@ def sys_sysinfo(task: Task, info: SysinfoOut) -> None:
     kernel = task.kernel
     memory = memory_of(kernel)
     uptime = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+    uptime += offset_ns(task, CLOCK_BOOTTIME) // 10**9
     info.put(
         uptime, bytes(24), memory.total, memory.free, memory.shared, 0, 0, 0,
         min(len(kernel.pids.tasks), 0xFFFF), 0, 0, 0, 1, b"",

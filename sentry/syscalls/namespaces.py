@@ -19,7 +19,7 @@ from sentry.abi.sched import (
 from sentry.errors import EINVAL, EPERM, ESRCH, EUSERS
 from sentry.fs.pidfd import PidFile
 from sentry.fs.proc.namespaces import CLONE_FLAGS, KINDS, NamespaceInode
-from sentry.kernel import access, namespaces
+from sentry.kernel import access, namespaces, time_namespace
 from sentry.kernel.sysv_ipc import leave_semaphores, task_exits
 from sentry.syscalls.info_ids import commit
 from sentry.syscalls.registry import syscall
@@ -135,9 +135,7 @@ def join_time(to: Joining, namespace: Any) -> None:
     if len(to.task.group.tasks) > 1:
         raise EUSERS("several threads")
     to.check_admin(owner_of(namespace))
-    if namespace is not None:
-        namespace.frozen = True
-    to.set("time_ns", namespace)
+    to.steps.append(lambda: time_namespace.join(to.task, namespace))
     to.set("time_for_children", namespace)
 
 

@@ -42,6 +42,7 @@ from sentry.kernel import clocks, timers
 from sentry.kernel.clocks import MAX_NS, NS, CpuClock
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.task import Task
+from sentry.kernel.time_namespace import offset_ns, to_host_ns
 from sentry.syscalls.args import StructOut, show_choice, signed, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
@@ -100,6 +101,8 @@ def sys_clock_gettime(task: Task, clock: Clock, result: OutAddr) -> None:
     if now_ns < 0:
         renew_vdso(task)
         now_ns = clocks.now_ns(task, clock)
+    if task.time_ns is not None:
+        now_ns += offset_ns(task, clock)
     task.mm.write(result, TIMESPEC.pack(*divmod(now_ns, NS)))
 
 
@@ -215,7 +218,7 @@ def sys_clock_nanosleep(
             raise EINVAL("a thread cannot sleep on its own CPU clock")
         return _sleep_cpu(task, cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
     if absolute:
-        return _sleep_until(task, clock, time_ns)
+        return _sleep_until(task, clock, to_host_ns(task, clock, time_ns))
     return _sleep(task, min(task.kernel.loop.now_ns() + time_ns, MAX_NS), remaining)
 
 

@@ -26,6 +26,7 @@ from sentry.kernel.clocks import NS
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.kernel.signals import NSIG
 from sentry.kernel.task import Task
+from sentry.kernel.time_namespace import to_host_ns
 from sentry.kernel.timers import timers_of
 from sentry.syscalls.args import flags, show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
@@ -188,6 +189,8 @@ def sys_timer_settime(task: Task, number: Int, how: Int, new: Addr, old: Itimers
     interval_ns, value_ns = read_itimerspec(task, new)
     timer = _find(task, number)
     was = timer.get()
+    if value_ns and how & TIMER_ABSTIME and isinstance(timer.clock, int):
+        value_ns = to_host_ns(task, timer.clock, value_ns)
     timer.set(interval_ns, value_ns, bool(how & TIMER_ABSTIME))
     if old:
         _put_spec(old, *was)
@@ -246,7 +249,7 @@ def sys_timerfd_settime(task: Task, fd: Fd, how: SetFlags, new: Addr, old: Itime
     if value_ns and how & TFD_TIMER_ABSTIME:
 
         def deadline() -> int:
-            return max(1, clocks.to_monotonic(file.clock, value_ns))
+            return max(1, clocks.to_monotonic(file.clock, to_host_ns(task, file.clock, value_ns)))
 
         at_ns = deadline()
         again = deadline if file.clock in WALL_CLOCKS else None

@@ -9,7 +9,7 @@ from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
 from sentry.fs.generated.cpu import cpu_list, cpu_mask
 from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.registry import View, pid_file
-from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, state
+from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, offset_of, state
 
 INFINITY = (1 << 64) - 1
 SIG_DFL, SIG_IGN = 0, 1
@@ -171,7 +171,8 @@ def stat(view: View) -> bytes:
         0, 0, 0, 0,
         user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,
         -1 - real_time if real_time else 20 + nice, nice, len(group.tasks), 0,
-        start_ticks(group.start_ns if whole else task.start_ns),
+        start_ticks(group.start_ns if whole else task.start_ns)
+        + offset_of(view.caller) // TICK_NS,
         size, resident, group.limits.soft(RLIMIT_RSS),
         layout.start_code if layout else int(mm is not None),
         layout.end_code if layout else int(mm is not None),

@@ -47,3 +47,9 @@ def group_cpu_ns(group: Any) -> tuple[int, int]:
 def escaped(comm: bytes) -> str:
     """A name on a line of its own: newline and backslash as in C."""
     return comm.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").decode("utf-8", "surrogateescape")
+
+
+def offset_of(task: Any) -> int:
+    """What the reader's time namespace adds to CLOCK_BOOTTIME."""
+    ns = getattr(task, "time_ns", None)
+    return int(ns.boottime_ns) if ns is not None else 0

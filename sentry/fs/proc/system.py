@@ -9,7 +9,7 @@ from sentry.fs.generated.cpu import cpu_of
 from sentry.fs.generated.memory import memory_of
 from sentry.fs.proc.process_status import allowed_cpus
 from sentry.fs.proc.registry import View, root_file
-from sentry.fs.proc.state import TICK_NS, group_cpu_ns, state
+from sentry.fs.proc.state import TICK_NS, group_cpu_ns, offset_of, state
 
 NODEV: Final = frozenset({b"ext4", b"ext3", b"ext2", b"xfs", b"btrfs", b"squashfs", b"erofs"})
 """File systems that have a device."""
@@ -64,10 +64,10 @@ def idle_ns(view: View) -> int:
 @root_file("uptime")
 def uptime(view: View) -> str:
     """Seconds since boot, and idle."""
-    (up, up_cs), (idle, idle_cs) = (
-        divmod(ns // 10**7, 100) for ns in (uptime_ns(), idle_ns(view))
-    )
-    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
+    now_ns = uptime_ns() + offset_of(view.caller)
+    (up, up_cs), (idle, idle_cs) = (divmod(ns // 10**7, 100) for ns in (now_ns, idle_ns(view)))
+    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}
+"
 
 
 @root_file("loadavg")
@@ -87,7 +87,7 @@ def stat(view: View) -> str:
         u, s = group_cpu_ns(group)
         user, system = user + u, system + s
     idle = idle_ns(view)
-    boot = (time.time_ns() - uptime_ns()) // 10**9
+    boot = (time.time_ns() - uptime_ns() - offset_of(view.caller)) // 10**9
     lines = [f"cpu  {user // TICK_NS} 0 {system // TICK_NS} {idle // TICK_NS} 0 0 0 0 0 0\n"]
     for cpu in range(cpus):
         u, s, i = (value // TICK_NS // cpus for value in (user, system, idle))
