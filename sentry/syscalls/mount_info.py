@@ -37,12 +37,13 @@ REQUEST: Final = struct.Struct("<IIQQQ")
 """struct mnt_id_req: size, spare, mnt_id, param, mnt_ns_id."""
 STATMOUNT: Final = struct.Struct("<IIQIIQIIQQIIQQQQQIIQ392x")
 """struct statmount, up to its strings."""
-NAMESPACE_ID: Final = 1
-"""The id of the sandbox's first mount namespace; others are not looked at from outside."""
 
 
 def read_request(task: Task, addr: int) -> tuple[int, int]:
-    """copy_mnt_id_req(): (mnt_id, param). Raises: EFAULT, EINVAL, E2BIG, ENOENT."""
+    """copy_mnt_id_req(): (mnt_id, param). Only the own namespace is looked at.
+
+    Raises: EFAULT, EINVAL, E2BIG, ENOENT.
+    """
     (size,) = struct.unpack("<I", task.mm.read(addr, 4))
     if size > PAGE:
         raise E2BIG(f"{size} bytes")
@@ -54,7 +55,7 @@ def read_request(task: Task, addr: int) -> tuple[int, int]:
     _, spare, mount_id, param, namespace = REQUEST.unpack(data.ljust(REQUEST.size, b"\0"))
     if spare or mount_id <= FIRST_UNIQUE:
         raise EINVAL("mount id")
-    if namespace not in (0, NAMESPACE_ID):
+    if namespace not in (0, task.mounts.id):
         raise ENOENT("mount namespace")
     return mount_id, param
 
@@ -140,7 +141,7 @@ def describe(task: Task, mount: Mount, mask: int) -> bytes:
         done |= STATMOUNT_PROPAGATE_FROM
     namespace = 0
     if mask & STATMOUNT_MNT_NS_ID:
-        namespace, done = NAMESPACE_ID, done | STATMOUNT_MNT_NS_ID
+        namespace, done = task.mounts.id, done | STATMOUNT_MNT_NS_ID
     head = STATMOUNT.pack(
         STATMOUNT.size + len(texts), places["options"], done, sb[0], sb[1], sb[2], sb[3],
         places["type"], *basic, origin, places["root"], places["point"], namespace,

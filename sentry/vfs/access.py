@@ -5,7 +5,7 @@ from __future__ import annotations
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE, check_access, check_sticky
-from sentry.errors import EISDIR, ENOENT, ENOTDIR, EROFS
+from sentry.errors import EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.interface import Inode
 
@@ -14,6 +14,8 @@ def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
     """inode_permission(). Raises: EROFS for a file system that cannot be written, EACCES."""
     if mask & MAY_WRITE and inode.fs.read_only and inode.kind in (S_IFREG, S_IFDIR, S_IFLNK):
         raise EROFS(f"{inode.fs.name} is read-only")
+    if mask & MAY_WRITE and inode.immutable:
+        raise EPERM("immutable")
     check_access(creds, inode.mode, inode.uid, inode.gid, mask)
 
 

@@ -6,6 +6,7 @@ objects around them, which a program can make in any number if nobody says stop.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -43,12 +44,13 @@ class Budget:
 
     __slots__ = (
         "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "message_bytes",
-        "mounts", "namespaces", "semaphores", "small_bytes", "undos",
+        "mounts", "namespace_ids", "namespaces", "semaphores", "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.aio_requests = self.ipc_namespaces = self.message_bytes = 0
         self.semaphores = self.undos = 0
+        self.namespace_ids = itertools.count(1)
         self.namespaces: WeakSet[MountNamespace] = WeakSet()
         """The namespaces of mounts that there are."""
         self.anonymous = self.inodes = self.locks = self.mounts = self.small_bytes = 0

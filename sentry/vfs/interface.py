@@ -385,6 +385,8 @@ class Inode:
     bindable = False
     """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
 
+    immutable: bool = False
+    """Nobody may write it: EPERM, before any rights are looked at."""
     opens_itself = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""
 

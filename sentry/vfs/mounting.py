@@ -163,8 +163,12 @@ def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
     if mount.unbindable:
         raise EINVAL("unbindable")
     nameless = mount.namespace is None and mount.fs.nameless
-    if not is_movable(caller, mount) and not (nameless and source.dentry.inode.bindable):
+    inode = source.dentry.inode
+    if not is_movable(caller, mount) and not (nameless and inode.bindable):
         raise EINVAL("not in this namespace")
+    held = getattr(inode, "namespace", None)
+    if isinstance(held, MountNamespace) and held.id <= caller.mounts.id:
+        raise EINVAL("a loop of mount namespaces")
     if not recursive and any(
         child.locked and child.parent is not None and child.parent.dentry.is_below(source.dentry)
         for child in mount.mounted.values()

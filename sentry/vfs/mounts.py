@@ -190,6 +190,8 @@ class MountNamespace:
         owner: Any = None,
     ) -> None:
         self.budget = budget if budget is not None else Budget()
+        self.id = next(self.budget.namespace_ids)
+        """Younger ones have higher ids."""
         self.budget.mounts += 1
         self._ids = ids if ids is not None else itertools.count(root.id + 1)
         self.root = root
@@ -337,7 +339,7 @@ class MountNamespace:
                     propagation.share(each, self.new_group())
             other = target.namespace
             if other is not None and other.owner is not self.owner:
-                copy.locked = True
+                lock_tree(copy)
             copies.append((copy, Location(target, place.dentry)))
             return copy
 
@@ -533,6 +535,13 @@ class MountNamespace:
         self.changes.happened()
         for context in list(self.contexts):
             context.root_changed(old_root.location, new_root.location)
+
+
+def lock_tree(mount: Mount) -> None:
+    """lock_mnt_tree(): it came from a more privileged namespace, in one piece."""
+    for each in MountNamespace.tree(mount):
+        each.locked_flags |= each.flags & LOCKABLE | ATIME_FLAGS
+        each.locked = each.locked or each is not mount
 
 
 def _hang(mount: Mount, place: Location) -> None:

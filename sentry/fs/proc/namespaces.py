@@ -59,6 +59,7 @@ class NamespaceInode(Inode):
 
     opens_itself = True
     bindable = True
+    immutable = True
 
     def __init__(self, kernel: Any, kind: str, namespace: Any) -> None:
         number = number_of(kernel, kind, namespace)
