@@ -66,8 +66,7 @@ def uptime(view: View) -> str:
     """Seconds since boot, and idle."""
     now_ns = uptime_ns() + offset_of(view.caller)
     (up, up_cs), (idle, idle_cs) = (divmod(ns // 10**7, 100) for ns in (now_ns, idle_ns(view)))
-    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}
-"
+    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
 
 
 @root_file("loadavg")
