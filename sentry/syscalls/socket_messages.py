@@ -64,7 +64,7 @@ async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
         address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
         target = await sock.target(task, address)
     ancillary = None
-    if header.control and header.control_size:
+    if header.control_size:
         if header.control_size > MAX_CONTROL:
             raise ENOBUFS("msg_controllen")
         ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))

@@ -36,7 +36,7 @@ from sentry.net.socket import Ancillary, Received
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
 
-OVERHEAD: Final = 512
+OVERHEAD: Final = 767
 """What a datagram costs of the receive buffer beside its bytes."""
 MAX_ERRORS: Final = 64
 
@@ -90,7 +90,7 @@ class DatagramSocket(InetSocket):
     def deliver(self, packet: Packet) -> bool:
         """A datagram comes; one too many is dropped."""
         size = len(packet.data) + OVERHEAD
-        if self.read_shut or (self._charged and self._charged + size > self.rcvbuf):
+        if self._charged and self._charged + size > self.rcvbuf:
             return False
         self._charged += size
         self.packets.append(packet)
@@ -147,6 +147,10 @@ class DatagramSocket(InetSocket):
         if wanted or self.remote is not None:
             self.so_error = ECONNREFUSED.number
             self.queue.notify(EPOLLERR)
+
+    def forget_errors(self) -> None:
+        """IP_RECVERR was turned off."""
+        self.errors.clear()
 
     def _receive_error(self, dest: Dest) -> Received:
         """MSG_ERRQUEUE: ip_recv_error()."""

@@ -292,6 +292,11 @@ class InetSocket(Socket):
         if self.stream and (level, name) == (IPPROTO_IPV6, abi.IPV6_TCLASS):
             number &= ~INET_ECN_MASK
         values[name] = number
+        if not number and (level, name) in ip_options.RECVERR:
+            self.forget_errors()
+
+    def forget_errors(self) -> None:
+        """IP_RECVERR was turned off."""
 
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """The value of an option."""

@@ -178,4 +178,5 @@ NO_STREAM: Final = {
     (41, abi.IPV6_MULTICAST_IF): ENOPROTOOPT, (41, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT,
 }  # fmt: skip
 """What a stream answers to options that are for datagrams."""
+RECVERR: Final = frozenset({(0, abi.IP_RECVERR), (41, abi.IPV6_RECVERR)})
 NEEDS_RAW: Final = frozenset({(0, abi.IP_TRANSPARENT), (41, abi.IPV6_TRANSPARENT)})

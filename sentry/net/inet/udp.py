@@ -108,6 +108,8 @@ class UdpSocket(DatagramSocket):
             return None
         if len(raw) < 16:
             raise EINVAL("address")
+        if address.is_unspec(raw):
+            raw = struct.pack("<H", AF_INET) + raw[2:]
         endpoint = self.destination(raw)
         if not endpoint.port:
             raise EINVAL("port 0")
