@@ -67,6 +67,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
+from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -84,7 +85,7 @@ class UnixSocket(Socket):
 
     __slots__ = (
         "_accepts", "_backlog", "_released", "bound_inode", "connected", "name", "own_creds",
-        "peer", "peer_creds", "peer_groups", "pending", "queued", "segments", "sent_charge",
+        "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments", "sent_charge",
         "urgent",
     )  # fmt: skip
 
@@ -106,6 +107,8 @@ class UnixSocket(Socket):
         """Out-of-band data that is not read yet."""
         self._accepts = False
         self._backlog = 0
+        self.room = WaitQueue()
+        """Who connects waits here for a place in the backlog."""
         self.pending: deque[UnixSocket] = deque()
         """Connections that wait for accept."""
         self._released = False
@@ -220,11 +223,11 @@ class UnixSocket(Socket):
 
         done = self.wait_for(attempt, EPOLLOUT, self.sndtimeo_ns, nonblock, caller)
         if done is not None:
-            entry = found.queue.add(self.queue.notify, EPOLLOUT)
+            entry = found.room.add(self.queue.notify, EPOLLOUT)
             try:
                 await done
             finally:
-                found.queue.remove(entry)
+                found.room.remove(entry)
         self.queue.notify(EPOLLOUT)
 
     async def _connect_dgram(self, caller: Caller, address: bytes) -> None:
@@ -255,7 +258,7 @@ class UnixSocket(Socket):
         self._accepts = True
         self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
         self.learn(ucred(caller), tuple(caller.creds.groups))
-        self.queue.notify(EPOLLOUT)
+        self.room.notify()
 
     @property
     def listening(self) -> bool:
@@ -272,7 +275,7 @@ class UnixSocket(Socket):
             raise EAGAIN("no connection")
         server = self.pending.popleft()
         server.options |= self.options & PASSING
-        self.queue.notify(EPOLLOUT)
+        self.room.notify()
         return server, format_address(server.peer.name if server.peer is not None else None)
 
     # --- data
@@ -314,6 +317,7 @@ class UnixSocket(Socket):
                 peer.write_shut = True
             peer.queue.notify()
         self.queue.notify()
+        self.room.notify()
 
     @property
     def gone(self) -> bool:
@@ -341,6 +345,7 @@ class UnixSocket(Socket):
                 other.so_error = ECONNRESET.number
                 other.queue.notify()
         self.queue.notify()
+        self.room.notify()
         if self.stack.sockets_in_flight:
             collect(self.stack)
 

@@ -95,6 +95,8 @@ class InetSocket(Socket):
         wanted = address.parse(raw, self.family)
         if self._has_port:
             raise EINVAL("bound already")
+        if address.is_link_local(wanted.ip) and raw[24:28] in (b"", bytes(4)):
+            raise EINVAL("an address of which link?")
         if address.is_multicast(wanted.ip):
             if self.stream and not wanted.is_v4:
                 raise EINVAL("multicast")
@@ -194,12 +196,14 @@ class InetSocket(Socket):
         if self.family == AF_INET6 and not self.local.is_any:
             if self.local.is_v4 and not target.is_v4:
                 raise EAFNOSUPPORT("bound to an IPv4 address")
-            if target.is_v4 and not self.local.is_v4:
+            if target.is_v4 and not self.local.is_v4 and self.stream:
                 raise ENETUNREACH("bound to an IPv6 address")
         return target
 
     def source_for(self, target: Endpoint) -> Endpoint:
         """The address that the other end sees."""
+        if target.is_v4 and self.family == AF_INET6 and not (self.local.is_v4 or self.local.is_any):
+            return Endpoint(address.MAPPED_OF_6, self.local.port)
         if not self.local.is_any:
             return self.local
         if not target.is_v4:

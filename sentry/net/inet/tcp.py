@@ -74,6 +74,7 @@ from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.tcp_options import MSS, TcpOptions, info
 from sentry.net.socket import Ancillary, Received, Socket, socket_location
 from sentry.vfs.file import Caller, Dest, Source
+from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.loop import Timer
@@ -96,8 +97,8 @@ class TcpSocket(InetSocket):
 
     __slots__ = (
         "_accepted", "_backlog", "_held", "_held_until", "_released", "chunks", "eof", "got",
-        "mark", "peer", "queued", "refused_writes", "reset", "sent", "started", "state", "tcp",
-        "urgent", "urgent_unread",
+        "mark", "peer", "queued", "refused_writes", "reset", "room", "sent", "started",
+        "state", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     stream = True
@@ -126,6 +127,8 @@ class TcpSocket(InetSocket):
         self.tcp = TcpOptions()
         self._accepted: deque[TcpSocket] = deque()
         self._backlog = 0
+        self.room = WaitQueue()
+        """Who connects waits here for a place in the backlog."""
         self.sent = self.got = 0
         """Bytes, for TCP_INFO."""
         self._released = False
@@ -226,10 +229,10 @@ class TcpSocket(InetSocket):
             entry: list[Any] = []
 
             def again(_: int) -> None:
-                listener.queue.remove(entry[0])
+                listener.room.remove(entry[0])
                 self._try_connect(caller)
 
-            entry.append(listener.queue.add(again, EPOLLOUT))
+            entry.append(listener.room.add(again, EPOLLOUT))
             return False
         listener._establish(caller, self, target)
         return True
@@ -275,7 +278,7 @@ class TcpSocket(InetSocket):
         if not self._accepted:
             raise EAGAIN("no connection")
         server = self._accepted.popleft()
-        self.queue.notify(EPOLLOUT)
+        self.room.notify()
         if server.remote is None:
             raise ECONNABORTED("gone")
         return server, address.pack(server.remote, server.family)
@@ -486,7 +489,6 @@ class TcpSocket(InetSocket):
         if self.state == TCP_LISTEN:
             if how in (SHUT_RD, SHUT_RDWR):
                 self._abort_backlog()
-                self.state = TCP_CLOSE
                 self.forget_remote()
                 self.queue.notify()
             return
@@ -529,6 +531,9 @@ class TcpSocket(InetSocket):
     def _abort_backlog(self) -> None:
         while self._accepted:
             self._accepted.popleft().abort()
+        if self.state == TCP_LISTEN:
+            self.state = TCP_CLOSE
+            self.room.notify()
 
     def abort(self) -> None:
         """End at once with a reset."""
@@ -551,8 +556,6 @@ class TcpSocket(InetSocket):
                 peer.refused_writes = True
                 if not peer.eof:
                     peer.fin()
-                else:
-                    peer.queue.notify()
         self.state = TCP_CLOSE
         self.drop_port()
         self.queue.notify()
