@@ -111,10 +111,10 @@ class Mapping(Faults):
         length = page_up(length)
         if not 0 < length <= TASK_END:
             raise ENOMEM("length")
-        if offset >> 12 > (MAX_OFFSET - length) >> 12:
-            raise EOVERFLOW("offset")
         self._check_count(0)
         where = self._choose(addr, length, flags, file is None)
+        if file is not None and file.seekable and offset > MAX_OFFSET - length:
+            raise EOVERFLOW("offset")
         vm_flags = self._vm_flags(prot, flags, file)
         if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero
             file, offset = None, 0

@@ -38,6 +38,7 @@ from sentry.bpf.interpreter import run_packet
 from sentry.bpf.isa import Program, unpack
 from sentry.errors import (
     EAGAIN,
+    EFAULT,
     EINVAL,
     ENOPROTOOPT,
     ENOTCONN,
@@ -293,6 +294,8 @@ class Socket(StreamFile):
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> Any:
         """sendmsg(2): a count or a coroutine; a stream goes on until all is sent."""
+        if source.count < source.wanted:
+            raise EFAULT("a part of the message")
         total = source.count
         nonblock = self.nonblock(flags)
         try:

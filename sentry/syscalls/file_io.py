@@ -98,6 +98,7 @@ def sys_writev(task: Task, file: Writable, vector: UserIn, count: Size) -> Resul
 
 def take_iov(vector: Any, count: int) -> Any:
     """The buffer behind a struct iovec array. Raises: EINVAL beyond UIO_MAXIOV, EFAULT."""
+    count &= 0xFFFFFFFF
     if count > 1024:
         raise EINVAL(f"{count} vectors")
     return vector.take_iov(count)

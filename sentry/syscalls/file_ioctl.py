@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from sentry.abi.capability import CAP_SYS_RAWIO
 from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK
 from sentry.abi.ioctl import (
+    FIBMAP,
     FICLONE,
     FICLONERANGE,
     FIGETBSZ,
@@ -17,7 +19,7 @@ from sentry.abi.ioctl import (
     FIONREAD,
     FIOQSIZE,
 )
-from sentry.errors import EBADF, ENOTTY, EOPNOTSUPP
+from sentry.errors import EBADF, EINVAL, ENOTTY, EOPNOTSUPP, EPERM
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result
@@ -62,9 +64,13 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
     inode = file.inode
     if inode.is_regular and request in (FIONREAD, FIOQSIZE):
         return file_size(task, file, request, argument)
-    if request == FIGETBSZ and (inode.is_regular or inode.is_dir):
+    if request == FIGETBSZ:
         task.mm.write(argument, struct.pack("<i", 4096))
         return 0
+    if request == FIBMAP and inode.is_regular:
+        if not task.creds.has(CAP_SYS_RAWIO):
+            raise EPERM("CAP_SYS_RAWIO")
+        raise EINVAL("no blocks")
     if request in (FICLONE, FICLONERANGE):
         if not file.flags & O_ACCMODE:
             raise EBADF("not open for writing")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 PAGE = 4096
+MS_NOUSER = 1 << 31
+"""The kernel's own: no header of its interface has it."""
 
 
 def read_data(task: Task, addr: int) -> bytes:
@@ -55,6 +57,8 @@ async def sys_mount(
     place = await resolve(task, AT_FDCWD, task.mm.read_path(target))
     if flags & MS_MGC_MSK == MS_MGC_VAL:
         flags &= ~MS_MGC_MSK
+    if flags & MS_NOUSER:
+        raise EINVAL(f"flags {flags:#x}")
     may_mount(task)
     if flags & MS_REMOUNT:
         mount = check_mount_root(task, place)

@@ -11,6 +11,7 @@ from sentry.abi.fcntl import (
     F_SEAL_SEAL,
     O_CLOEXEC,
     O_DIRECT,
+    O_EXCL,
     O_LARGEFILE,
     O_NONBLOCK,
     O_RDWR,
@@ -25,7 +26,7 @@ from sentry.abi.mman import (
     MFD_NOEXEC_SEAL,
 )
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.errors import EFAULT, EINVAL
+from sentry.errors import EFAULT, EINVAL, ENOPKG
 from sentry.fs.eventfd import EventFile
 from sentry.fs.memfd import memfd, secret
 from sentry.fs.pipe.file import new_pipe
@@ -43,6 +44,8 @@ MEMFD_NAME_MAX = 249
 
 def pipe(task: Task, where: int, flags: int) -> None:
     """do_pipe2(): the address is checked before anything is made."""
+    if flags & O_EXCL:  # O_NOTIFICATION_PIPE
+        raise ENOPKG("no watch queues")
     if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT):
         raise EINVAL(f"flags {flags:#x}")
     limit, cloexec = task.rlimit(RLIMIT_NOFILE), bool(flags & O_CLOEXEC)

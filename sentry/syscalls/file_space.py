@@ -50,9 +50,9 @@ async def sys_fallocate(
         raise EOPNOTSUPP("PUNCH_HOLE without KEEP_SIZE")
     for alone in (FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE):
         if mode & alone and mode & ~alone:
-            raise EINVAL(f"mode {mode:#x}")
+            raise EOPNOTSUPP(f"mode {mode:#x}")
     if mode & FALLOC_FL_UNSHARE_RANGE and mode & ~(FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_KEEP_SIZE):
-        raise EINVAL(f"mode {mode:#x}")
+        raise EOPNOTSUPP(f"mode {mode:#x}")
     if not file.writable:
         raise EBADF("not open for writing")
     inode = file.inode

@@ -48,28 +48,33 @@ def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
     """xattr_permission() and the handlers by prefix. Raises: EPERM, ENODATA, EOPNOTSUPP, EACCES."""
     creds = task.creds
     prefix, dot, rest = name.partition(b".")
-    if dot and not rest and prefix in (b"user", b"trusted", b"security"):
-        raise EINVAL("nothing behind the prefix")
-    if prefix == b"trusted":
+    if dot and prefix == b"trusted":
         if not creds.has(CAP_SYS_ADMIN):
             raise EPERM("trusted.*") if mask & MAY_WRITE else ENODATA("trusted.*")
-        return
+    elif not dot or prefix not in (b"security", b"system"):
+        if dot and prefix == b"user":
+            _check_user(task, inode, mask)
+        check_inode(creds, inode, mask)
+    if not dot or prefix not in (b"user", b"trusted", b"security"):
+        raise EOPNOTSUPP(f"{name!r}")
+    if prefix == b"user" and not inode.fs.xattr_user:
+        raise EOPNOTSUPP(f"{name!r}")
+    if not rest:
+        raise EINVAL("nothing behind the prefix")
     if prefix == b"security":
         needed = CAP_SETFCAP if name == CAPABILITY else CAP_SYS_ADMIN
         setcap = name == CAPABILITY and creds.over(CAP_SETFCAP, inode.uid, inode.gid)
         if mask & MAY_WRITE and not setcap and not creds.has(needed):
             raise EPERM("security.*")
-        return
-    if prefix != b"user" or not inode.fs.xattr_user:
-        if prefix == b"user" and not (inode.is_regular or inode.is_dir):
-            raise EPERM("user.*") if mask & MAY_WRITE else ENODATA("user.*")
-        raise EOPNOTSUPP(f"{name!r}")
+
+
+def _check_user(task: Task, inode: Inode, mask: int) -> None:
+    """user.* is for regular files and directories."""
     if not (inode.is_regular or inode.is_dir):
         raise EPERM("user.*") if mask & MAY_WRITE else ENODATA("user.*")
     sticky = inode.is_dir and inode.mode & 0o1000 and mask & MAY_WRITE
-    if sticky and not owner_or_capable(creds, inode.uid):
+    if sticky and not owner_or_capable(task.creds, inode.uid):
         raise EPERM("user.* of a sticky directory")
-    check_inode(creds, inode, mask)
 
 
 # --- the four operations, on a place

@@ -21,9 +21,15 @@ from sentry.errors import EACCES, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, EPERM, ETXT
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
-from sentry.vfs.interface import Changes
+from sentry.vfs.interface import Changes, Inode
 from sentry.vfs.leases import break_leases
 from sentry.vfs.watches import tell
+
+
+def check_changeable(inode: Inode) -> None:
+    """anon_inode_setattr(). Raises: EOPNOTSUPP."""
+    if inode.fs.fixed_attributes:
+        raise EOPNOTSUPP("an anonymous inode")
 
 
 async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
@@ -33,6 +39,7 @@ async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
     async with inode.lock:
         if inode.is_symlink:
             raise EOPNOTSUPP("the mode of a symbolic link")
+        check_changeable(inode)
         if not owner_or_capable(caller.creds, inode.uid):
             raise EPERM("chmod of somebody else's file")
         await inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
@@ -46,6 +53,7 @@ async def chown_location(caller: Caller, location: Location, uid: int, gid: int)
     async with inode.lock:
         new_uid = None if uid == UNCHANGED else uid
         new_gid = None if gid == UNCHANGED else gid
+        check_changeable(inode)
         check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
         mode = chown_drops_set_id(inode.mode)
         await inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))

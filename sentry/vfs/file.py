@@ -61,6 +61,8 @@ class Source(Protocol):
 
     count: int
     """How many bytes are left."""
+    wanted: int
+    """How many the program gave, also where the rest cannot be read."""
 
     def get(self, n: int) -> bytes: ...
     def peek(self, n: int) -> bytes: ...

@@ -128,6 +128,8 @@ class FileSystem:
     read_only: bool = False
     """The instance itself cannot be written (EROFS), whatever a mount says."""
     nameless: bool = False
+    fixed_attributes: bool = False
+    """Modes and owners cannot be changed by anybody: EOPNOTSUPP."""
     """It holds what is open but in no directory: pipes, sockets, eventfds."""
     keeps_names: bool = True
     """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""

@@ -23,7 +23,7 @@ from sentry.abi.poll import (
     EPOLLWAKEUP,
 )
 from sentry.errors import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
-from sentry.vfs.file import FileDescription
+from sentry.vfs.file import Caller, FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 
 if TYPE_CHECKING:
@@ -204,6 +204,10 @@ class EpollFile(FileDescription):
         for item in again:
             self._ready[item] = None
         return found
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """ep_eventpoll_ioctl(): there is nothing to be busy for."""
+        raise EINVAL(f"{request:#x}")
 
     def poll(self) -> int:
         """Readable while an item is ready."""

@@ -10,8 +10,8 @@ from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.xattr import PIPE_BUF
-from sentry.errors import EAGAIN, EBADF, ENOTTY, ENXIO, EPIPE
-from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.errors import EAGAIN, EBADF, EFAULT, ENOTTY, ENXIO, EPIPE
+from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.queue import until
@@ -63,6 +63,14 @@ class PipeFile(StreamFile):
     def receive(self, dest: Dest) -> int:
         """Read what is there."""
         return self.pipe.read_into(dest)
+
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """write(2): of memory that ends within a page, only whole pages."""
+        if source.count < source.wanted:
+            source.count &= ~(PAGE - 1)
+            if not source.count:
+                raise EFAULT("less than a page")
+        return super().write(caller, source, rwf)
 
     def send(self, caller: Caller, source: Source) -> int:
         """Write what fits. Raises: EPIPE, with SIGPIPE."""
