@@ -36,8 +36,11 @@ MODULES = (
     "multiprocessing_main_handling multiprocessing_spawn openpty os pathlib poll popen posix "
     "posixpath pty pwd queue readline repl resource sched select selectors shutil signal socket "
     "socketserver sqlite3 stat statistics subprocess support tarfile tempfile termios thread "
-    "thread_local_bytes threading threadsignals time timeout tty uuid venv wait3 wait4 zipfile"
+    "threading threadsignals time timeout tty uuid venv wait3 wait4 zipfile"
 )
+UNPRIVILEGED = "glob httpservers mailbox os pathlib posix shutil signal subprocess tempfile"
+"""Those that test other things when they are not run by root."""
+USER = 1000
 LATE_CLOCK = """
     test_timerfd_TFD_TIMER_ABSTIME test_timerfd_interval test_timerfd_select
     test_timerfd_ns_TFD_TIMER_ABSTIME test_timerfd_ns_interval test_timerfd_ns_select
@@ -59,12 +62,14 @@ def copy(cpython: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     shutil.rmtree(made)
 
 
-def _configured(document: Document, results: Path) -> None:
+def _configured(document: Document, results: Path, uid: int) -> None:
     process = document["process"]
     process["noNewPrivileges"] = False
-    sets = ("bounding", "effective", "permitted")
+    sets = () if uid else ("bounding", "effective", "permitted")
     process["capabilities"] = dict.fromkeys(sets, CAPABILITIES.split())
-    process["env"] += ["HOME=/root", "LANG=C.UTF-8"]
+    process["user"] = {"uid": uid, "gid": uid}
+    process["cwd"] = "/tmp"
+    process["env"] += ["HOME=/tmp", "LANG=C.UTF-8"]
     process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}]
     document["root"]["readonly"] = False
     document["mounts"] = [m for m in document["mounts"] if m["destination"] != "/sys/fs/cgroup"]
@@ -96,14 +101,18 @@ def _outcomes(command: list[str], results: Path) -> tuple[dict[str, str], str]:
     return found, done.stdout
 
 
-@pytest.mark.parametrize("module", MODULES.split())
+@pytest.mark.parametrize(
+    ("module", "uid"),
+    [(name, 0) for name in MODULES.split()] + [(name, USER) for name in UNPRIVILEGED.split()],
+)
 def test_no_test_of_cpython_comes_out_worse_than_under_runc(
-    module: str, cpython: Path, copy: Path, tmp_path: Path
+    module: str, uid: int, cpython: Path, copy: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
+    results.chmod(0o777)
     bundle = Bundle(tmp_path / "bundle", cpython)
-    bundle.configure(lambda document: _configured(document, results))
+    bundle.configure(lambda document: _configured(document, results, uid))
     test = ["-m", "test", "-v", "-u", "network,walltime", "--junit-xml=/results/report.xml"]
     bundle.args("/usr/bin/python3", *test, f"test_{module}")
     log = tmp_path / "log"
