@@ -47,6 +47,8 @@ SECRET = 0x5EC12E75EC12E7
 class OpenFile:
     """What mmap needs of a file description."""
 
+    seekable = True
+
     def __init__(self, backing: HostBacking, writable: bool) -> None:
         self.backing = backing
         self.readable, self.writable = True, writable

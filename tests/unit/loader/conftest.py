@@ -23,6 +23,8 @@ class Program:
     readable = True
     writable = False
 
+    seekable = True
+
     def __init__(self, ram: Ram, path: Path, mode: int, mount_flags: int) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDONLY)

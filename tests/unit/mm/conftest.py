@@ -17,6 +17,8 @@ from sentry.platform.memory import AddressSpace, Ram
 class OpenFile:
     """What mmap needs of a file description."""
 
+    seekable = True
+
     def __init__(self, backing: HostBacking | RamFile, readable: bool, writable: bool) -> None:
         self.backing = backing
         self.readable = readable
