@@ -148,7 +148,7 @@ def pop(task: Task) -> int:
         r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, flags,
         cs, _, _, _, _, _, _, _, fp_at, mask,
     ) = _ucontext.unpack(task.mm.read(at + UCONTEXT_AT, _ucontext.size))  # fmt: skip
-    if cs | 3 != USER_CS or ip >= TASK_SIZE:
+    if cs | 3 != USER_CS:
         raise EFAULT(f"return to {cs:#x}:{ip:#x}")
     image = _get_fpu(task, fp_at) if fp_at else b""
     flags = regs[Reg.RFLAGS] & ~FIX_EFLAGS | flags & FIX_EFLAGS

@@ -308,7 +308,7 @@ ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_GET_RW_HINT: rw_hint,
     f.F_SET_RW_HINT: set_rw_hint,
     f.F_DUPFD_QUERY: same_file,
-    f.F_CREATED_QUERY: lambda _, __, ___: 0,
+    f.F_CREATED_QUERY: lambda _, file, __: int(file.created),
 }
 
 WITH_NUMBER: dict[int, Callable[[Any, int, FileDescription, int], int]] = {

@@ -6,14 +6,15 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from sentry.auth.ptrace import may_access, may_attach
-from sentry.errors import EFAULT, EINVAL, EPERM, ESRCH
+from sentry.errors import EFAULT, EINVAL, ENOENT, EPERM, ESRCH
+from sentry.fs.epoll.file import EpollFile
 from sentry.kernel.task import Task
 from sentry.mm.vma import VmFlag
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 IOV_MAX = 1024
 CHUNK = 65536
@@ -113,6 +114,34 @@ def sys_process_vm_writev(
     return transfer(task, pid, (local, locals, remote, remotes), flags, True)
 
 
+KCMP_FILE, KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_IO, KCMP_SYSVSEM, KCMP_EPOLL_TFD = (
+    range(8)
+)
+SHARED_OF: dict[int, Callable[[Task], object]] = {
+    KCMP_VM: lambda task: task.mm,
+    KCMP_FILES: lambda task: task.files,
+    KCMP_FS: lambda task: task.fs,
+    KCMP_SIGHAND: lambda task: task.group.actions,
+    KCMP_IO: lambda task: None,  # no task has a context of block I/O
+    KCMP_SYSVSEM: lambda task: task.sem_undo,
+}
+
+
+def watched_file(task: Task, target: Task, slot: int) -> object:
+    """KCMP_EPOLL_TFD: struct kcmp_epoll_slot {efd, tfd, toff}; `toff` picks one of equal numbers.
+
+    Raises: EFAULT, EBADF, EINVAL, ENOENT.
+    """
+    efd, tfd, number = struct.unpack("<III", task.mm.read(slot, 12))
+    epoll = target.files.get_raw(efd)
+    if not isinstance(epoll, EpollFile):
+        raise EINVAL("not an epoll descriptor")
+    found = epoll.watched(tfd)
+    if number >= len(found):
+        raise ENOENT(f"{tfd} is not watched")
+    return found[number]
+
+
 @syscall(312)
 def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: Size) -> int:
     """kcmp(2): 0 for the same object, 1 or 2 for an order. EBADF, EINVAL, EPERM, ESRCH."""
@@ -128,14 +157,14 @@ def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: 
         ):
             raise EPERM(f"process {target.tid}")
     one, two = tasks
-    # KCMP_FILE, _VM, _FILES, _FS, _SIGHAND
-    if kind == 0:
-        a: object = one.files.get_raw(index1 & 0xFFFFFFFF)
-        b: object = two.files.get_raw(index2 & 0xFFFFFFFF)
-    elif 1 <= kind <= 4:
-        a, b = (
-            {1: t.mm, 2: t.files, 3: t.fs, 4: t.group.actions}[kind] for t in (one, two)
-        )
+    a: object
+    b: object
+    if kind == KCMP_FILE:
+        a, b = one.files.get_raw(index1 & 0xFFFFFFFF), two.files.get_raw(index2 & 0xFFFFFFFF)
+    elif kind == KCMP_EPOLL_TFD:
+        a, b = one.files.get_raw(index1 & 0xFFFFFFFF), watched_file(task, two, index2)
+    elif kind in SHARED_OF:
+        a, b = SHARED_OF[kind](one), SHARED_OF[kind](two)
     else:
         raise EINVAL(f"kind {kind}")
     if a is b:

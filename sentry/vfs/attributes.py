@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sentry.abi.eventfd import IN_ATTRIB
-from sentry.abi.fcntl import O_WRONLY
+from sentry.abi.fcntl import F_SEAL_EXEC, O_WRONLY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import UNCHANGED
@@ -42,6 +42,8 @@ async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
         check_changeable(inode)
         if not owner_or_capable(caller.creds, inode.uid):
             raise EPERM("chmod of somebody else's file")
+        if getattr(inode, "seals", 0) & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
+            raise EPERM("F_SEAL_EXEC")
         await inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
     tell(location.dentry, IN_ATTRIB)
 

@@ -105,6 +105,7 @@ class FileDescription:
         "__weakref__",
         "async_notice",
         "counted",
+        "created",
         "creds",
         "dnotify",
         "epolls",
@@ -137,6 +138,8 @@ class FileDescription:
 
     def __init__(self, location: Location, flags: int, queue: WaitQueue | None = None) -> None:
         self.location = location
+        self.created = False
+        """Opening made the file: F_CREATED_QUERY."""
         self.flags = flags
         """Access mode and status flags, as F_GETFL shows them."""
         access = flags & O_ACCMODE

@@ -180,6 +180,7 @@ async def open_location(
         await break_leases(caller, inode, flags)
     file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
     _opened(caller, location, file)
+    file.created = created
     if truncate:
         try:
             await truncate_inode(caller, location, 0)
@@ -364,9 +365,9 @@ async def _open_tmpfile(
     dentry.unlinked = True
     flags = how.flags & ~(O_TMPFILE | O_EXCL | O_DIRECTORY)
     place = Location(at.mount, dentry)
-    return await open_location(
-        caller, place, OpenHow(flags, 0, how.access), created=True
-    )
+    file = await open_location(caller, place, OpenHow(flags, 0, how.access), created=True)
+    file.created = False
+    return file
 
 
 # --- running programs

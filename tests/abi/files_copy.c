@@ -100,6 +100,13 @@ static void memfds(void)
     CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) == 0);
     CHECK_ERR(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW), EPERM);
     CHECK(fstat(fd, &st) == 0 && st.st_size == 8192 && S_ISREG(st.st_mode));
+    int program = memfd_create("program", MFD_ALLOW_SEALING);
+    CHECK(fchmod(program, 0700) == 0);
+    CHECK(fcntl(program, F_ADD_SEALS, 0x20 /* F_SEAL_EXEC */) == 0);
+    CHECK_ERR(fchmod(program, 0600), EPERM);
+    CHECK_ERR(fchmod(program, 0710), EPERM);
+    CHECK(fchmod(program, 0744) == 0);
+    CHECK_ERR(ftruncate(program, 1), EPERM);
 }
 
 static char events[4096];

@@ -192,10 +192,25 @@ static void descriptors(void)
     CHECK_ERR(fcntl(101, F_GETFD), EBADF);
 }
 
+/* F_CREATED_QUERY, of Linux 6.12. */
+static void created(void)
+{
+    int first = open("created", O_CREAT | O_RDWR, 0644);
+    int again = open("created", O_CREAT | O_RDWR, 0644), nameless = open(".", O_TMPFILE | O_RDWR, 0600);
+    CHECK(first >= 0 && again >= 0);
+    if (fcntl(first, 1028, 0) == -1 && errno == EINVAL)
+        return;
+    CHECK(fcntl(first, 1028, 0) == 1 && fcntl(dup(first), 1028, 0) == 1);
+    CHECK(fcntl(again, 1028, 0) == 0);
+    CHECK(nameless < 0 || fcntl(nameless, 1028, 0) == 0);
+    CHECK(unlink("created") == 0);
+}
+
 int main(void)
 {
     wrong();
     flags();
+    created();
     links();
     resolve();
     descriptors();

@@ -3,6 +3,7 @@
 #include "abi.h"
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -61,6 +62,21 @@ static void comparing(void)
     CHECK(order == 1 || order == 2);
     CHECK(syscall(SYS_kcmp, me, me, 0, other, 0) == 3 - order);
     CHECK(syscall(SYS_kcmp, me, me, 1, 0, 0) == 0);
+    for (int kind = 2; kind <= 6; kind++)
+        CHECK(syscall(SYS_kcmp, me, me, kind, 0, 0) == 0);
+    int epoll = epoll_create1(0), ends[2];
+    struct epoll_event event = {.events = EPOLLIN};
+    unsigned slot[3] = {epoll, 0, 0};
+    CHECK(pipe(ends) == 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &event) == 0);
+    slot[1] = ends[0];
+    CHECK(syscall(SYS_kcmp, me, me, 7, ends[0], slot) == 0);
+    CHECK(syscall(SYS_kcmp, me, me, 7, ends[1], slot) > 0);
+    CHECK_ERR(syscall(SYS_kcmp, me, me, 7, 999, slot), EBADF);
+    CHECK_ERR(syscall(SYS_kcmp, me, me, 7, ends[0], 8), EFAULT);
+    slot[2] = 1;
+    CHECK_ERR(syscall(SYS_kcmp, me, me, 7, ends[0], slot), ENOENT);
+    slot[0] = ends[0];
+    CHECK_ERR(syscall(SYS_kcmp, me, me, 7, ends[0], slot), EINVAL);
     CHECK_ERR(syscall(SYS_kcmp, me, me, 0, 0, 999), EBADF);
     CHECK_ERR(syscall(SYS_kcmp, me, me, 99, 0, 0), EINVAL);
     CHECK_ERR(syscall(SYS_kcmp, me, 999999, 1, 0, 0), ESRCH);

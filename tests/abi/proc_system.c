@@ -3,6 +3,8 @@
 #include "abi.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysinfo.h>
@@ -162,6 +164,49 @@ static void directories(void)
     CHECK(slurp("/sys/class/net/lo/address") > 0 && strcmp(text, "00:00:00:00:00:00\n") == 0);
 }
 
+static void uptime(void)
+{
+    struct timespec before, after;
+    long seconds, hundredths;
+
+    CHECK(clock_gettime(CLOCK_BOOTTIME, &before) == 0);
+    slurp("/proc/uptime");
+    CHECK(clock_gettime(CLOCK_BOOTTIME, &after) == 0);
+    CHECK(sscanf(text, "%ld.%2ld ", &seconds, &hundredths) == 2);
+    long shown = seconds * 100 + hundredths;
+    CHECK(shown >= before.tv_sec * 100 + before.tv_nsec / 10000000);
+    CHECK(shown <= after.tv_sec * 100 + after.tv_nsec / 10000000);
+}
+
+/* A mount of /proc with nothing but processes. */
+static void processes_alone(void)
+{
+    char name[] = "/tmp/procXXXXXX", path[64];
+    int processes = 0, links = 0;
+
+    if (unshare(CLONE_NEWNS) < 0)
+        return;
+    CHECK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mkdtemp(name) != NULL);
+    CHECK_ERR(mount("proc", name, "proc", 0, "subset=other"), EINVAL);
+    CHECK(mount("proc", name, "proc", 0, "subset=pid") == 0);
+    DIR *dir = opendir(name);
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (atoi(e->d_name))
+            processes++;
+        else if (e->d_name[0] != '.')
+            links++;
+    }
+    closedir(dir);
+    CHECK(processes > 0 && links == 2);
+    snprintf(path, sizeof path, "%s/meminfo", name);
+    CHECK_ERR(access(path, F_OK), ENOENT);
+    snprintf(path, sizeof path, "%s/sys", name);
+    CHECK_ERR(access(path, F_OK), ENOENT);
+    snprintf(path, sizeof path, "%s/self/stat", name);
+    CHECK(access(path, F_OK) == 0);
+    CHECK(umount(name) == 0 && rmdir(name) == 0);
+}
+
 int main(void)
 {
     memory();
@@ -171,5 +216,7 @@ int main(void)
     tables();
     seeking();
     directories();
+    uptime();
+    processes_alone();
     return 0;
 }

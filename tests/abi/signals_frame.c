@@ -268,11 +268,42 @@ static void bad_frames(void)
     CHECK(waitpid(child, &status, 0) == child && (status & 0x7f) == SIGSEGV);
 }
 
+static volatile greg_t far_away;
+
+static void go_far(int sig, siginfo_t *info, void *context)
+{
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    static greg_t back[NGREG];
+
+    if (sig == SIGUSR1) {
+        memcpy(back, regs, sizeof back);
+        regs[REG_RIP] = regs[REG_RCX] = far_away;
+        return;
+    }
+    calls += regs[REG_RIP] == far_away;
+    memcpy(regs, back, sizeof back);
+}
+
+/* A handler returns to an address that is nobody's: the fault is there, and the program goes on. */
+static void return_beyond(void)
+{
+    struct sigaction action = {.sa_sigaction = go_far, .sa_flags = SA_SIGINFO};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0 && sigaction(SIGSEGV, &action, NULL) == 0);
+    const greg_t places[] = {0x7ffffffff000, 0x800000000000, 1ULL << 62, 0xffff800000000000, -4096};
+    for (int i = 0; i < 5; i++) {
+        calls = 0;
+        far_away = places[i];
+        raise(SIGUSR1);
+        CHECK(calls == 1);
+    }
+}
+
 int main(void)
 {
     layout();
     handlers_may_change_it();
     alternate_stack();
     bad_frames();
+    return_beyond();
     return 0;
 }

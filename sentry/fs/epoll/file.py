@@ -140,6 +140,10 @@ class EpollFile(FileDescription):
             raise ENOENT(f"fd {fd}")
         return item
 
+    def watched(self, fd: int) -> list[FileDescription]:
+        """The files that are watched under a number, in the order in which they were added."""
+        return [item.file for item in self.items.values() if item.fd == fd]
+
     def forget(self, item: Item) -> None:
         """The item is gone."""
         if self.items.pop((item.fd, id(item.file)), None) is not None:

@@ -72,9 +72,11 @@ class ProcFs(TableFs):
     cannot_create = ENOENT
     keeps_names = False
 
-    def __init__(self, kernel: Any, pids: Any = None) -> None:
+    def __init__(self, kernel: Any, pids: Any = None, processes_only: bool = False) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
         self.kernel = kernel
+        self.processes_only = processes_only
+        """subset=pid: nothing but self, thread-self and the processes."""
         self.pids = pids if pids is not None else kernel.pids
         """The PID namespace whose processes it shows."""
         self._root = RootDirectory(self)
@@ -88,13 +90,14 @@ class ProcFs(TableFs):
 class RootDirectory(Directory):
     """/proc."""
 
-    __slots__ = ("_table",)
+    __slots__ = ("_links", "_table")
 
     fs: ProcFs
 
     def __init__(self, fs: ProcFs) -> None:
         super().__init__(fs, 0o555)
-        self._table = root_table(fs)
+        self._table = {} if fs.processes_only else root_table(fs)
+        self._links = LINKS if not fs.processes_only else dict(list(LINKS.items())[:2])
 
     def links(self) -> int:
         """One for each process."""
@@ -103,7 +106,7 @@ class RootDirectory(Directory):
     def names(self) -> Iterable[tuple[bytes, int]]:
         """Links, files, then the processes in order."""
         files = [(name, S_IFREG if name not in _TREES else S_IFDIR) for name in self._table]
-        links = [(name, S_IFLNK) for name in LINKS]
+        links = [(name, S_IFLNK) for name in self._links]
         pids = self.fs.pids
         numbers = (pids.of(group.tgid) for group in pids.members())
         return [*links, *files, *((b"%d" % pid, S_IFDIR) for pid in numbers)]
@@ -114,7 +117,7 @@ class RootDirectory(Directory):
 
     def make(self, name: bytes) -> Node | None:
         """A file, or a process, or a thread that is not the first of its process."""
-        if (text := LINKS.get(name)) is not None:
+        if (text := self._links.get(name)) is not None:
             say, pids = text, self.fs.pids
             return LinkNode(self.fs, lambda caller: say(pids, caller))
         maker = self._table.get(name)
@@ -176,7 +179,8 @@ def sysctl_maker(fs: TableFs, kernel: Any, sysctl: Any) -> Callable[[], Node]:
 
 def check_proc_option(option: str) -> None:
     """Raises: EINVAL."""
-    if option.split("=", 1)[0] not in OPTIONS:
+    name, _, value = option.partition("=")
+    if name not in OPTIONS or (name == "subset" and value != "pid"):
         raise EINVAL(f"proc: {option}")
 
 
@@ -185,6 +189,7 @@ async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> Pro
     for item in data.decode(errors="replace").split(","):
         if item:
             check_proc_option(item)
-    fs = ProcFs(caller.kernel, getattr(caller.group, "pids", None))
+    only = b"subset=pid" in data.split(b",")
+    fs = ProcFs(caller.kernel, getattr(caller.group, "pids", None), only)
     fs.source = source.decode(errors="replace") or fs.name
     return fs

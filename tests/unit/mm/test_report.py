@@ -42,6 +42,7 @@ def test_maps_lines_are_linuxs(mm: MemoryManager, host_file: Callable[..., OpenF
         b"00410000-00411000 rw-s 00000000 00:01 0".ljust(73) + b"/dev/zero (deleted)",
         b"00420000-00421000 rw-p 00000000 00:00 0".ljust(73) + b"[heap]",
         b"00440000-00441000 rw-p 00000000 00:00 0".ljust(73) + b"[stack]",
+        b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73) + b"[vsyscall]",
     ]
 
 
