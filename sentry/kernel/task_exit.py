@@ -245,9 +245,8 @@ def reparent(group: ThreadGroup) -> None:
         child.parent_thread = None
         for task in child.tasks:
             if task.parent_death_signal:
-                signal_send.send_to_group(
-                    child, signals.SigInfo.kernel(task.parent_death_signal, group)
-                )
+                info = signals.SigInfo.kernel(task.parent_death_signal, group)
+                signal_send.send_to_group(child, info, force=not child.pids.sees(group))
         if heir is None or heir is group or (heir.is_zombie and heir is init):
             child.parent = None
             if child.is_zombie:

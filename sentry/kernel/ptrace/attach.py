@@ -43,7 +43,8 @@ def traceme(task: Task) -> None:
     if tracer is None:
         raise EPERM("there is no parent that could trace")
     mine, theirs = tracer.creds, task.creds
-    strict = yama_scope(task.kernel) >= YAMA_CAPABILITY or theirs.permitted & ~mine.permitted
+    subset = mine.user_ns is theirs.user_ns and not theirs.permitted & ~mine.permitted
+    strict = yama_scope(task.kernel) >= YAMA_CAPABILITY or not subset
     if yama_scope(task.kernel) > YAMA_CAPABILITY or (
         strict and not mine.has_in(theirs.user_ns, CAP_SYS_PTRACE)
     ):
