@@ -130,6 +130,20 @@ static void sizes(void)
     CHECK_ERR(ioctl(slave, 0x5499, 0), ENOTTY);
 }
 
+/* A master tells of its slave's session, to whoever asks. */
+static void session_of_master(pid_t sid, pid_t foreground)
+{
+    pid_t id;
+    CHECK(tcgetpgrp(master) == foreground);
+    if (sid)
+        CHECK(ioctl(master, TIOCGSID, &id) == 0 && id == sid);
+    else
+        CHECK_ERR(ioctl(master, TIOCGSID, &id), ENOTTY);
+    CHECK_ERR(ioctl(master, TIOCNOTTY), ENOTTY);
+    CHECK_ERR(tcsetpgrp(master, getpid()), ENOTTY);
+    CHECK_ERR(tcgetpgrp(slave), ENOTTY);
+}
+
 static void wait_for(int signo)
 {
     for (int i = 0; got != signo && i < 200; i++)
@@ -196,8 +210,9 @@ static void sessions(void)
         close(master);
         _exit(session(ends[1]));
     }
-    close(slave);
     CHECK(read(ends[0], &c, 1) == 1 && c == '1');
+    session_of_master(pid, pid);
+    close(slave);
     type("\x03");
     CHECK(read(ends[0], &c, 1) == 1 && c == '2');
     struct winsize ws = {10, 20};
@@ -219,6 +234,7 @@ int main(void)
     canonical();
     raw();
     sizes();
+    session_of_master(0, 0);
     close(slave);
     CHECK_ERR(read(master, &c, 1), EIO);
     CHECK((slave = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);

@@ -190,7 +190,13 @@ def _check_ours(terminal: Terminal, caller: Any) -> Any:
 
 def get_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCGPGRP."""
-    group = _check_ours(terminal, caller).foreground
+    _check_ours(terminal, caller)
+    get_foreground_of_slave(terminal, caller, argument)
+
+
+def get_foreground_of_slave(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCGPGRP on the master: anybody may ask, and 0 is nobody."""
+    group = terminal.session.foreground if terminal.session is not None else None
     shown = caller.group.pids.of(group.pgid) if group is not None else 0
     caller.mm.write(argument, struct.pack("<i", shown))
 
@@ -212,8 +218,15 @@ def set_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
 
 def get_session(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCGSID."""
-    session = _check_ours(terminal, caller)
-    caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(session.sid)))
+    _check_ours(terminal, caller)
+    get_session_of_slave(terminal, caller, argument)
+
+
+def get_session_of_slave(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCGSID on the master: anybody may ask. Raises: ENOTTY."""
+    if terminal.session is None:
+        raise ENOTTY("nobody's terminal")
+    caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(terminal.session.sid)))
 
 
 def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
@@ -229,6 +242,11 @@ def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
             raise EPERM("somebody else's terminal")
         terminal.disassociate(owner)
     terminal.take(session, caller.group.process_group)
+
+
+def not_of_masters(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCNOTTY: a master controls nobody."""
+    raise ENOTTY("a master")
 
 
 def drop_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
@@ -269,7 +287,14 @@ COMMON: Final[dict[int, Handler]] = {
 }
 
 
-OF_MASTERS: Final[dict[int, Handler]] = {**COMMON, TCFLSH: flush_master, TCXONC: flow_master}
+OF_MASTERS: Final[dict[int, Handler]] = {
+    **COMMON,
+    TCFLSH: flush_master,
+    TCXONC: flow_master,
+    TIOCGPGRP: get_foreground_of_slave,
+    TIOCGSID: get_session_of_slave,
+    TIOCNOTTY: not_of_masters,
+}
 
 
 def count_input(caller: Caller, argument: int, count: int) -> int:
