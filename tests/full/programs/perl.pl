@@ -1,0 +1,38 @@
+# fork and wait, pipes, alarm, sockets, threads, flock, exec.
+use strict;
+use warnings;
+use POSIX;
+use Socket;
+use Fcntl ':flock';
+use threads;
+use Time::HiRes ();
+$| = 1;
+pipe(my $read, my $write);
+my $pid = fork;
+if (!$pid) { close $read; print $write "from the child\n"; close $write; POSIX::_exit(7) }
+close $write;
+print scalar <$read>;
+waitpid $pid, 0;
+print $? >> 8, "\n";
+$SIG{ALRM} = sub { print "alarm\n" };
+Time::HiRes::ualarm(50_000);
+select undef, undef, undef, 30;
+open my $command, '-|', 'echo', 'from a pipe' or die;
+print <$command>;
+close $command;
+socketpair(my $a, my $b, AF_UNIX, SOCK_STREAM, 0);
+syswrite $a, 'hi';
+sysread $b, my $got, 9;
+print "$got\n", strftime('%F', gmtime 0), "\n";
+$0 = 'renamed';
+open my $name, '<', "/proc/$$/cmdline" or die;
+print join(' ', split /\0/, <$name>), "\n";
+print join(',', (stat '/etc/passwd')[2, 3]), "\n";
+print join(',', map { $_->join } map { my $n = $_; threads->create(sub { $n * $n }) } 1 .. 4), "\n";
+open my $lock, '>', '/tmp/lock' or die;
+flock $lock, LOCK_EX or die;
+system 'flock', '-n', '/tmp/lock', 'true';
+print 'locked ', $? >> 8, "\n";
+opendir my $dir, '/etc/apt' or die;
+print join(' ', sort readdir $dir), "\n";
+exec 'sh', '-c', 'exit 5';
