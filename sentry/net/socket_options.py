@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
@@ -18,7 +18,9 @@ from sentry.abi.socket import (
     SOCK_DGRAM,
     SOCK_STREAM,
 )
+from sentry.bpf.isa import pack
 from sentry.errors import (
+    EACCES,
     EDOM,
     EINVAL,
     ENODEV,
@@ -41,6 +43,8 @@ MIN_SNDBUF: Final = 4608
 IFNAMSIZ: Final = 16
 NS_PER_SECOND: Final = 10**9
 LONGEST_SECONDS: Final = (1 << 63) // 1000
+MAX_TCP_LOWAT: Final = 3145728
+"""Half of the highest value of net.ipv4.tcp_rmem."""
 MAX_FILTER: Final = 4096
 
 FLAG_OPTIONS: Final = frozenset(
@@ -87,6 +91,8 @@ def check_rights(sock: Socket, caller: Caller, name: int, number: int) -> None:
     raw = caller.creds.has_in(owner, CAP_NET_RAW)
     if name == abi.SO_MARK and raw:
         return
+    if name == abi.SO_DEBUG and not admin:
+        raise EACCES("SO_DEBUG")
     if name in PRIVILEGED and not admin:
         raise EPERM(f"option {name}")
     usual = name != abi.SO_PRIORITY or 0 <= number <= 6
@@ -131,10 +137,10 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
     elif name in (abi.SO_ATTACH_FILTER, abi.SO_ATTACH_REUSEPORT_CBPF):
         sock.attach_filter(caller, value)
     elif name == abi.SO_DETACH_FILTER:
-        if sock.filter is None:
-            raise ENOENT("no filter")
         if abi.SO_LOCK_FILTER in sock.options:
             raise EPERM("the filter is locked")
+        if sock.filter is None:
+            raise ENOENT("no filter")
         sock.filter = None
     elif name in NUMBER_OPTIONS:
         _set_number(sock, name, number)
@@ -175,6 +181,8 @@ def _set_number(sock: Socket, name: int, number: int) -> None:
         raise EOPNOTSUPP("SO_PEEK_OFF")
     if name == SO_RCVLOWAT:
         number = 0x7FFFFFFF if number < 0 else number or 1
+        if sock.family in INET and sock.kind == SOCK_STREAM:
+            number = min(number, MAX_TCP_LOWAT)
         sock.numbers[name] = number
         sock.queue.notify(EPOLLIN)
         return
@@ -232,8 +240,8 @@ def get_option(sock: Socket, caller: Caller, name: int, size: int) -> bytes:
         rate = sock.numbers.get(name, 0xFFFFFFFF)
         wide = (1 << 64) - 1 if rate == 0xFFFFFFFF else rate
         return struct.pack("<Q", wide) if size >= 8 else struct.pack("<I", rate)[:size]
-    if name == abi.SO_GET_FILTER:
-        return _attached(sock, size)
+    if name == abi.SO_PEERCRED:
+        return struct.pack("<iII", 0, 0xFFFFFFFF, 0xFFFFFFFF)[:size]
     if name == abi.SO_PEERNAME:
         address = sock.peer_address()
         if size > len(address):
@@ -294,10 +302,16 @@ def _bound_device(sock: Socket, size: int) -> bytes:
         return b""
 
 
-def _attached(sock: Socket, size: int) -> bytes:
-    """SO_GET_FILTER: the length counts instructions."""
-    raw: Any = sock.filter
-    return b"" if raw is None or size == 0 else bytes(raw.code)[: size * 8]
+def attached_filter(sock: Socket, size: int) -> tuple[bytes, int]:
+    """SO_GET_FILTER: its code and how many instructions it has; `size` counts them too."""
+    if sock.filter is None:
+        return b"", 0
+    count = len(sock.filter)
+    if not size:
+        return b"", count
+    if size < count:
+        raise EINVAL("room for the filter")
+    return pack(sock.filter), count
 
 
 def parse_timeout(value: bytes) -> int | None:

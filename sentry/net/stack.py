@@ -13,6 +13,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
+    from sentry.net.inet.raw import RawSocket
     from sentry.net.netlink.socket import NetlinkSocket
     from sentry.net.socket import Socket
     from sentry.net.unix import UnixSocket
@@ -48,6 +49,8 @@ class Stack:
         """What unix_segment.drop has to do."""
         self.netlink: dict[tuple[int, int], NetlinkSocket] = {}
         """(protocol, port id) → socket."""
+        self.raw: WeakSet[RawSocket] = WeakSet()
+        """Raw and ping sockets, which see what others send."""
         self.sockets: WeakSet[Socket] = WeakSet()
         """All that are open, for /proc/net and socket diagnostics."""
         self.counters: Counter[str] = Counter()

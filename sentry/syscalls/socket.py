@@ -9,6 +9,7 @@ from typing import Any
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
+    SO_GET_FILTER,
     SO_PEERPIDFD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
@@ -25,6 +26,7 @@ from sentry.errors import (
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
 from sentry.net.socket import Received, Socket
+from sentry.net.socket_options import attached_filter
 from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.socket_buffers import dest_of, socket_of, source_of
@@ -202,12 +204,15 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
     (room,) = struct.unpack("<i", task.mm.read(length, 4))
     if room < 0:
         raise EINVAL("length")
-    if (level, name) == (SOL_SOCKET, SO_PEERPIDFD):
+    told = None
+    if (level, name) == (SOL_SOCKET, SO_GET_FILTER):
+        value, told = attached_filter(sock, room)
+    elif (level, name) == (SOL_SOCKET, SO_PEERPIDFD):
         value = struct.pack("<i", peer_pidfd(task, sock))[:room]
     else:
         value = sock.option(task, level, name, room)
     out.put(value)
-    task.mm.write(length, struct.pack("<i", len(value)))
+    task.mm.write(length, struct.pack("<i", len(value) if told is None else told))
 
 
 def peer_pidfd(task: Task, sock: Socket) -> int:

@@ -219,9 +219,9 @@ static void datagrams(void)
             if (c->cmsg_type == IPV6_HOPLIMIT)
                 CHECK(*(int *)CMSG_DATA(c) == 64);
             else if (c->cmsg_type == IPV6_TCLASS)
-                CHECK(*(int *)CMSG_DATA(c) == 0x20 == 0);
+                CHECK(*(int *)CMSG_DATA(c) == 0);
             else if (c->cmsg_type == IPV6_PKTINFO)
-                CHECK(((struct in6_pktinfo *)CMSG_DATA(c))->ipi6_ifindex);
+                CHECK(((struct in6_pktinfo *)CMSG_DATA(c))->ipi6_ifindex == 1);
             else
                 CHECK(c->cmsg_type == -1);
         }

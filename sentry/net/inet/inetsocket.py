@@ -293,7 +293,7 @@ class InetSocket(Socket):
             if not (rights.has_in(owner, CAP_NET_RAW) or rights.has_in(owner, CAP_NET_ADMIN)):
                 raise EPERM("CAP_NET_ADMIN")
         number = table[name].check(number)
-        if self.stream and (level, name) == (IPPROTO_IPV6, abi.IPV6_TCLASS):
+        if self.stream and (level, name) in ip_options.WITH_ECN:
             number &= ~INET_ECN_MASK
         values[name] = number
         if not number and (level, name) in ip_options.RECVERR:

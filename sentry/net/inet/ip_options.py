@@ -178,5 +178,7 @@ NO_STREAM: Final = {
     (41, abi.IPV6_MULTICAST_IF): ENOPROTOOPT, (41, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT,
 }  # fmt: skip
 """What a stream answers to options that are for datagrams."""
+WITH_ECN: Final = frozenset({(0, abi.IP_TOS), (41, abi.IPV6_TCLASS)})
+"""Two bits of these belong to TCP itself."""
 RECVERR: Final = frozenset({(0, abi.IP_RECVERR), (41, abi.IPV6_RECVERR)})
 NEEDS_RAW: Final = frozenset({(0, abi.IP_TRANSPARENT), (41, abi.IPV6_TRANSPARENT)})

@@ -32,13 +32,15 @@ def is_membership(level: int, name: int) -> bool:
 
 def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
     """Join or leave. Raises: EINVAL, ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS."""
-    if sock.stream:
+    if sock.stream and level == 0:
         raise EPROTO("a stream")
     if name in PROTOCOL_INDEPENDENT:
         group, index, joins = *_parse_any(value), name == MCAST_JOIN
     else:
         joins = (level, name) in JOIN
         group, index = _parse4(sock, value) if level == 0 else _parse6(value)
+    if sock.stream:
+        raise EPROTO("a stream")
     if not address.is_multicast(group):
         raise EINVAL("no multicast group") if joins else EADDRNOTAVAIL("no member")
     if not joins and not any(own == group for own, _ in sock.groups):

@@ -16,7 +16,9 @@ from sentry.abi.socket import (
     AF_INET6,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    IPPROTO_IPV6,
     IPPROTO_RAW,
+    IPPROTO_UDP,
     MSG_OOB,
     SOCK_DGRAM,
 )
@@ -28,12 +30,13 @@ from sentry.errors import (
     EMSGSIZE,
     ENOPROTOOPT,
     EOPNOTSUPP,
-    EPIPE,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.packet import Packet, parse_send
+from sentry.net.inet.udp import receiver_of
+from sentry.net.inet.wire import checksum, show_raw
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
 IP_HEADER: Final = 20
+UDP_HEADER: Final = 8
+ICMP6_CHECKSUM_AT: Final = 2
 ECHO: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (128, 129)}
 """(request, reply) by family."""
 
@@ -51,7 +56,7 @@ ECHO: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (128, 129
 class RawSocket(DatagramSocket):
     """SOCK_RAW, and SOCK_DGRAM of ICMP."""
 
-    __slots__ = ("_icmp_filter", "_includes_header")
+    __slots__ = ("_checksum_at", "_icmp_filter", "_includes_header")
 
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
@@ -60,6 +65,8 @@ class RawSocket(DatagramSocket):
         self._open()
         self._includes_header = protocol == IPPROTO_RAW
         self._icmp_filter = bytes(32 if family == AF_INET6 else 4)
+        self._checksum_at = ICMP6_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
+        stack.raw.add(self)
 
     @property
     def is_ping(self) -> bool:
@@ -71,6 +78,8 @@ class RawSocket(DatagramSocket):
         if self.is_ping:
             await super().bind(caller, raw)
             return
+        if self.family == AF_INET:  # raw_bind() does not look at the family
+            raw = struct.pack("<H", AF_INET) + raw[2:]
         wanted = address.parse(raw, self.family)
         if not self.is_local(wanted.ip) and not address.is_multicast(wanted.ip):
             raise EADDRNOTAVAIL("no such address here")
@@ -100,8 +109,12 @@ class RawSocket(DatagramSocket):
             self.local = Endpoint(self.source_for(target).ip, self.local.port)
 
     async def target(self, caller: Caller, raw: bytes) -> Any:
-        """Where sendto leads."""
-        return self.route(raw)
+        """Where sendto leads; the port of an IPv6 address is the protocol, or nothing."""
+        target = self.route(raw)
+        raw6 = self.family == AF_INET6 and not self.is_ping and self.protocol != IPPROTO_RAW
+        if raw6 and target.port not in (0, self.protocol):
+            raise EINVAL("protocol")
+        return target
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
@@ -119,22 +132,23 @@ class RawSocket(DatagramSocket):
         endpoint: Endpoint | None = target or self.remote
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
-        if self.write_shut:
-            raise EPIPE("shut down")
         data = bytes(source.get(size))
         if self.is_ping:
             if data[:2] != bytes([ECHO[self.family][0], 0]):
                 raise EINVAL("only echo requests")
             self.need_port()
             data = data[:4] + struct.pack(">H", self.local.port) + data[6:]
-        if self._includes_header:
-            if size < IP_HEADER:
-                raise EINVAL("no IP header")
-            data = data[(data[0] & 15) * 4 :]
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
         hops = self.ip_options[abi.IP_TTL] if endpoint.is_v4 else 64
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), options.ttl or hops)
-        deliver(self.stack, packet, self.family, self.protocol)
+        if not self._includes_header:
+            deliver(self.stack, packet, self.family, self.protocol)
+            return size
+        if size < IP_HEADER:
+            raise EINVAL("no IP header")
+        packet.data = data[(data[0] & 15) * 4 :]
+        packet.tos, packet.ttl = data[1], data[8]
+        deliver(self.stack, packet, self.family, data[9])
         return size
 
     def accepts(self, packet: Packet, protocol: int) -> bool:
@@ -192,6 +206,7 @@ class RawSocket(DatagramSocket):
         elif level == abi.SOL_RAW and self.family == AF_INET6 and name == abi.IPV6_CHECKSUM:
             if len(value) < 4:
                 raise EFAULT("int expected")
+            self._checksum_at = struct.unpack_from("<i", value)[0]
         else:
             super().set_family_option(caller, level, name, value)
 
@@ -203,6 +218,9 @@ class RawSocket(DatagramSocket):
             if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
                 raise EOPNOTSUPP("not ICMP")
             return self._icmp_filter[:size]
+        raw6 = self.family == AF_INET6 and not self.is_ping
+        if raw6 and name == abi.IPV6_CHECKSUM and level in (abi.SOL_RAW, IPPROTO_IPV6):
+            return struct.pack("<i", self._checksum_at)[:size]
         return super().family_option(caller, level, name, size)
 
     def protocol_option(self, level: int, name: int) -> bytes:
@@ -211,12 +229,11 @@ class RawSocket(DatagramSocket):
 
 
 def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
-    """To every raw socket that wants it; an echo request is answered."""
-    for sock in list(stack.sockets):
-        if not isinstance(sock, RawSocket) or not sock.refs or sock.family != family:
-            continue
-        if sock.accepts(packet, protocol):
-            sock.deliver(packet)
+    """To every raw socket that wants it, to UDP; an echo request is answered."""
+    show_raw(stack, packet, family, protocol)
+    if protocol == IPPROTO_UDP:
+        _deliver_udp(stack, packet)
+        return
     data = packet.data
     wanted = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
     if protocol != wanted or len(data) < ICMP_HEADER or data[0] != ECHO[family][0]:
@@ -229,10 +246,20 @@ def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     deliver(stack, reply, family, protocol)
 
 
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    padded = data + b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f">{len(padded) // 2}H", padded))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+def _deliver_udp(stack: Stack, packet: Packet) -> None:
+    """A datagram that a program made itself, header and all."""
+    if len(packet.data) < UDP_HEADER:
+        return
+    source, target, size = struct.unpack_from(">HHH", packet.data)
+    if not UDP_HEADER <= size <= len(packet.data):
+        return
+    inner = Packet(
+        packet.data[UDP_HEADER:size],
+        Endpoint(packet.source.ip, source),
+        Endpoint(packet.target.ip, target),
+        packet.ttl,
+        packet.tos,
+    )
+    receiver = receiver_of(stack.ports_of(IPPROTO_UDP), inner)
+    if receiver is not None:
+        receiver.deliver(inner)

@@ -31,8 +31,10 @@ from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, LOOPBACK4, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
+from sentry.net.inet.wire import show_udp
 
 if TYPE_CHECKING:
+    from sentry.net.inet.ports import Ports
     from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
@@ -172,12 +174,14 @@ class UdpSocket(DatagramSocket):
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
+        if self.stack.raw and self.protocol == IPPROTO_UDP:
+            show_udp(self.stack, packet)
         if many:
             for sock in list(self.ports.at(endpoint.port)):
                 if isinstance(sock, UdpSocket) and sock.hears(packet):
                     sock.deliver(packet)
             return
-        receiver = self._receiver(packet)
+        receiver = receiver_of(self.ports, packet)
         if receiver is not None:
             receiver.deliver(packet)
             return
@@ -196,28 +200,6 @@ class UdpSocket(DatagramSocket):
         if endpoint.is_v4:
             return self.ip_options[abi.IP_TOS]
         return self.ipv6_options[abi.IPV6_TCLASS]
-
-    def _receiver(self, packet: Packet) -> UdpSocket | None:
-        """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-        fitting = [
-            sock
-            for sock in self.ports.holders(packet.target)
-            if isinstance(sock, UdpSocket) and sock.takes_from(packet.source)
-        ]
-        if not fitting:
-            return None
-        connected = [sock for sock in fitting if sock.remote is not None]
-        if connected:
-            return connected[0]
-        if SO_REUSEPORT not in fitting[0].options:
-            return fitting[0] if len(fitting) == 1 else self._latest(fitting)
-        group = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
-        return group[hash((packet.source, packet.target)) % len(group)]
-
-    @staticmethod
-    def _latest(fitting: list[UdpSocket]) -> UdpSocket:
-        same = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
-        return same[-1]
 
     # --- receiving
 
@@ -299,3 +281,21 @@ class UdpSocket(DatagramSocket):
         if name not in UDP_DEFAULTS and name not in COVERAGE_OPTIONS:
             raise ENOPROTOOPT(f"UDP option {name}")
         return struct.pack("<i", self.udp_options.get(name, 0))
+
+
+def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
+    """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
+    fitting = [
+        sock
+        for sock in ports.holders(packet.target)
+        if isinstance(sock, UdpSocket) and sock.takes_from(packet.source)
+    ]
+    if not fitting:
+        return None
+    connected = [sock for sock in fitting if sock.remote is not None]
+    if connected:
+        return connected[0]
+    group = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
+    if SO_REUSEPORT not in fitting[0].options:
+        return group[-1]
+    return group[hash((packet.source, packet.target)) % len(group)]

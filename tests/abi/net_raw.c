@@ -1,0 +1,195 @@
+/* Raw sockets: ICMP echo, filters, headers of one's own, UDP seen and made, rights. */
+#define _GNU_SOURCE
+#include "abi.h"
+#include "net.h"
+
+#include <netinet/ip_icmp.h>
+#include <netinet/ip.h>
+#include <netinet/icmp6.h>
+static unsigned char buf[3000];
+
+static int ping(int s, int type, int id)
+{
+    struct icmphdr h = {type, 0, 0, {.echo = {htons(id), htons(1)}}};
+    unsigned short *w = (void *)&h;
+    unsigned sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += w[i];
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    h.checksum = ~sum;
+    struct sockaddr_in a = loopback(0);
+    return sendto(s, &h, 8, 0, (SA *)&a, 16);
+}
+
+static void icmp(void)
+{
+    int s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+    CHECK(events(s) == POLLOUT);
+    CHECK_ERR(send(s, "x", 1, 0), EDESTADDRREQ);
+    CHECK_ERR(recv(s, buf, 9, MSG_DONTWAIT), EAGAIN);
+    CHECK_ERR(listen(s, 1), EOPNOTSUPP);
+    CHECK_ERR(shutdown(s, 2), ENOTCONN);
+    CHECK(ping(s, 8, 77) == 8);
+    close(s);
+    s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+    CHECK(ping(s, 8, 77) == 8);
+    CHECK(recvfrom(s, buf, 3000, 0, (SA *)&a4, (al = 16, &al)) == 28);
+    CHECK(al == 16);
+    CHECK(ntohs(a4.sin_port) == 0);
+    CHECK(buf[0] == 69);
+    CHECK(buf[20] == 8);
+    CHECK(buf[9] == 1);
+    CHECK(recv(s, buf, 3000, 0) == 28);
+    CHECK(buf[20] == 0);
+    CHECK_ERR(recv(s, buf, 3000, MSG_DONTWAIT), EAGAIN);
+    unsigned f = 1 << 8;
+    CHECK(setsockopt(s, SOL_RAW, 1, &f, 4) == 0);
+    CHECK(ping(s, 8, 5) == 8);
+    CHECK(recv(s, buf, 3000, 0) == 28);
+    CHECK(buf[20] == 0);
+    CHECK_ERR(recv(s, buf, 3000, MSG_DONTWAIT), EAGAIN);
+    CHECK(bind_to(s, 0) == 0);
+    CHECK(port(s) == 1);
+    CHECK(connect_to(s, 0) == 0);
+    CHECK(port(s) == 1);
+    CHECK(option(s, 0, IP_HDRINCL) == 0);
+    CHECK(option(s, 1, SO_PROTOCOL) == 1);
+    CHECK(option(s, 1, SO_TYPE) == 3);
+    CHECK(send(s, buf + 20, 8, 0) == 8);
+    {
+        SA z = {0};
+        CHECK(connect(s, &z, sizeof z) == 0);
+        CHECK_ERR(send(s, buf, 8, 0), EDESTADDRREQ);
+        struct sockaddr_in6 x = {AF_INET6};
+        CHECK_ERR(connect(s, (SA *)&x, 28), EAFNOSUPPORT);
+        CHECK(bind(s, (SA *)&x, 28) == 0);
+        CHECK_ERR(bind(s, (SA *)&a4, 3), EINVAL);
+        a4.sin_addr.s_addr = htonl(0x0a090807);
+        CHECK_ERR(bind(s, (SA *)&a4, 16), EADDRNOTAVAIL);
+    }
+    close(s);
+}
+
+static void any(void)
+{
+    int a = socket(AF_INET, SOCK_RAW, 253), b = socket(AF_INET, SOCK_RAW, 253);
+    struct sockaddr_in x = loopback(7);
+    CHECK(sendto(a, "hello", 5, 0, (SA *)&x, 16) == 5);
+    CHECK(recvfrom(b, buf, 99, 0, (SA *)&a4, (al = 16, &al)) == 25);
+    CHECK(memcmp(buf + 20, "hello", 5) == 0);
+    CHECK(ntohs(a4.sin_port) == 0);
+    CHECK(recv(a, buf, 99, MSG_DONTWAIT) == 25);
+    CHECK(((struct iphdr *)buf)->ttl == 64);
+    CHECK(ntohs(((struct iphdr *)buf)->tot_len) == 25);
+    CHECK(((struct iphdr *)buf)->protocol == 253);
+    set_option(a, 0, IP_TTL, 9);
+    sendto(a, "hello", 5, 0, (SA *)&x, 16);
+    CHECK(recv(b, buf, 3, MSG_TRUNC) == 25);
+    CHECK(buf[0] == 69);
+    CHECK(recv(a, buf, 99, 0) == 25);
+    CHECK(buf[8] == 9);
+    CHECK(set_option(a, 0, IP_HDRINCL, 1) == 0);
+    CHECK(option(a, 0, IP_HDRINCL) == 1);
+    CHECK_ERR(sendto(a, "short", 5, 0, (SA *)&x, 16), EINVAL);
+
+    struct {
+        struct iphdr h;
+        char d[4];
+    } p = {{5, 4, 0, 0, 0, 0, 33, 253, 0, htonl(0x7f000001), htonl(0x7f000001)}, "abc"};
+
+    CHECK(sendto(a, &p, 24, 0, (SA *)&x, 16) == 24);
+    CHECK(recv(b, buf, 99, 0) == 24);
+    CHECK(buf[8] == 33);
+    CHECK(ntohs(((struct iphdr *)buf)->tot_len) == 24);
+    CHECK(((struct iphdr *)buf)->check != 0);
+    close(a);
+    close(b);
+    a = socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+    CHECK(option(a, 0, IP_HDRINCL) == 1);
+    CHECK(sendto(a, &p, 24, 0, (SA *)&x, 16) == 24);
+    CHECK_ERR(recv(a, buf, 9, MSG_DONTWAIT), EAGAIN);
+    close(a);
+}
+
+static void udp(void)
+{
+    int r = socket(AF_INET, SOCK_RAW, IPPROTO_UDP), u = socket(AF_INET, SOCK_DGRAM, 0),
+        d = socket(AF_INET, SOCK_DGRAM, 0);
+    bind_to(d, 0);
+    bind_to(u, 0);
+    struct sockaddr_in x = loopback(port(d));
+    CHECK(sendto(u, "data", 4, 0, (SA *)&x, 16) == 4);
+    CHECK(recv(r, buf, 99, MSG_DONTWAIT) == 32);
+    CHECK(recv(d, buf, 9, 0) == 4);
+    unsigned char p[12] = {0};
+    *(short *)p = htons(port(u));
+    *(short *)(p + 2) = htons(port(d));
+    p[5] = 12;
+    memcpy(p + 8, "raw!", 4);
+    CHECK(sendto(r, p, 12, 0, (SA *)&x, 16) == 12);
+    wait_for(d, POLLIN);
+    CHECK(recv(d, buf, 99, MSG_DONTWAIT) == 4);
+    close(r);
+    close(u);
+    close(d);
+}
+
+static void six(void)
+{
+    int s = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+    struct sockaddr_in6 a = {AF_INET6};
+    a.sin6_addr = in6addr_loopback;
+    struct icmp6_hdr h = {128, 0, 0};
+    CHECK(sendto(s, &h, 8, 0, (SA *)&a, 28) == 8);
+    CHECK(recv(s, buf, 99, 0) == 8);
+    CHECK(buf[0] == 128);
+    CHECK(recv(s, buf, 99, 0) == 8);
+    CHECK(buf[0] == 129);
+    struct icmp6_filter f;
+    ICMP6_FILTER_SETBLOCKALL(&f);
+    CHECK(setsockopt(s, IPPROTO_ICMPV6, ICMP6_FILTER, &f, 32) == 0);
+    CHECK(sendto(s, &h, 8, 0, (SA *)&a, 28) == 8);
+    CHECK_ERR(recv(s, buf, 99, MSG_DONTWAIT), EAGAIN);
+    CHECK(option(s, 41, IPV6_CHECKSUM) == 2);
+    close(s);
+    s = socket(AF_INET6, SOCK_RAW, 253);
+    CHECK(sendto(s, "six", 3, 0, (SA *)&a, 28) == 3);
+    CHECK(recv(s, buf, 99, 0) == 3);
+    a.sin6_port = htons(5);
+    CHECK_ERR(sendto(s, "six", 3, 0, (SA *)&a, 28), EINVAL);
+    close(s);
+}
+
+static void rights(void)
+{
+    if (fork() == 0) {
+        CHECK(setresuid(9, 9, 9) == 0);
+        CHECK_ERR(socket(AF_INET, SOCK_RAW, 1), EPERM);
+        CHECK_ERR(socket(AF_INET6, SOCK_RAW, 58), EPERM);
+        CHECK_ERR(socket(AF_INET, SOCK_RAW, 0), EPROTONOSUPPORT);
+        int s = socket(2, 1, 0);
+        CHECK_ERR(set_option(s, 1, SO_MARK, 1), EPERM);
+        CHECK_ERR(set_option(s, 1, SO_PRIORITY, 7), EPERM);
+        CHECK_ERR(set_option(s, 1, SO_RCVBUFFORCE, 7), EPERM);
+        CHECK_ERR(set_option(s, 1, SO_DEBUG, 1), EACCES);
+        CHECK_ERR(set_option(s, 0, IP_TRANSPARENT, 1), EPERM);
+        CHECK_ERR(bind_to(s, 80), EACCES);
+        CHECK_ERR(bind_to(s, 1023), EACCES);
+        CHECK(bind_to(s, 1024) == 0);
+        fflush(stdout);
+        _exit(0);
+    }
+    int st;
+    wait(&st);
+}
+
+int main(void)
+{
+    icmp();
+    any();
+    udp();
+    six();
+    rights();
+    return 0;
+}
