@@ -120,6 +120,18 @@ def make(task: Task, flags: int, creds: Credentials) -> NewNamespaces:
     return made
 
 
+def leave(task: Task) -> None:
+    """exit_fs(), exit_task_namespaces(): a dead task keeps nothing of where it was.
+
+    It may be waited for yet, but nobody looks at these any more: `live_task` in /proc.
+    """
+    task.fs = None  # type: ignore[assignment]
+    task.mounts = task.kernel.services.get("mounts", task.mounts)
+    task.uts = task.kernel.uts
+    task.net = task.cgroup_ns = task.time_ns = task.time_for_children = None
+    task.pids_for_children = task.pids
+
+
 def enter(task: Task, new: NewNamespaces, fs: FsContext) -> None:
     """The task (a child that does not run yet, or the caller) is in them from now on."""
     if new.uts is not None:

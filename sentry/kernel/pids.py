@@ -41,7 +41,7 @@ class PidNamespace:
         self._root = root
         self.owner = owner
         self.init: ThreadGroup | None = None
-        """Its first process, the reaper of orphans; it lives as long as the namespace."""
+        """Its first process, the reaper of orphans: None before it is made, and once it is gone."""
         self.ended = False
         """The first process has died: no other can be made."""
         self.lingers = False

@@ -16,8 +16,9 @@ from sentry.abi.signal import (
     SIGHUP,
     SIGKILL,
 )
+from sentry.auth.credentials import Credentials
 from sentry.errors import Errno
-from sentry.kernel import futex, signal_send, signals, sysv_ipc, task_stops
+from sentry.kernel import futex, namespaces, signal_send, signals, sysv_ipc, task_stops
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
@@ -82,6 +83,7 @@ def _leave(task: Task) -> None:
         task.files.users -= 1
         if not task.files.users:
             task.files.close_all(task)
+        namespaces.leave(task)
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)
     task_stops.thread_leaves(task)
@@ -228,6 +230,10 @@ def reap(group: ThreadGroup) -> None:
     pids.forget_if_empty(process_group)
     pids.release(group.tgid)
     _leave_namespaces(group)
+    if group.pids is not pids and group.pids.init is group:
+        group.pids.init = group.pids.charge = None
+    if group.leader is not None and group.leader.creds.user_ns is not None:
+        group.leader.creds = Credentials.user(group.last_uid, group.last_uid)
 
 
 def reparent(group: ThreadGroup) -> None:

@@ -24,7 +24,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.netlink.socket import NetlinkSocket
-from sentry.net.stack import kernel_stack, stack_of
+from sentry.net.stack import stack_of
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def connect(kernel: Any) -> None:
 
     kernel.services["proc_net"] = {name: table(name) for name in TABLES}
     kernel.services["sys_net"] = lambda asked: {
-        link.name: _attributes(link) for link in kernel_stack(asked).interfaces
+        link.name: _attributes(link) for link in stack_of(asked).interfaces
     }
 
 

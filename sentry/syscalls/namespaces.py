@@ -99,7 +99,7 @@ def join_user(to: Joining, namespace: Any) -> None:
 def is_shared(task: Task) -> bool:
     """fs->users: somebody else has the same root and working directory (CLONE_FS)."""
     return any(
-        other is not task and other.fs is task.fs and not other.dead
+        other is not task and not other.dead and other.fs is task.fs
         for other in task.kernel.pids.tasks.values()
     )
 

@@ -110,6 +110,7 @@ static void ceilings(void)
     CHECK(write_text("p/sys/user/max_uts_namespaces", "1") == 1);
     CHECK(write_text("p/sys/user/max_user_namespaces", "0") == 1);
     CHECK(write_text("p/sys/user/max_net_namespaces", "-1") == -EINVAL);
+    for (int i = 0; i < 3; i++) IN_CHILD(CHECK(unshare(CLONE_NEWUTS) == 0)); /* given back */
     CHECK(unshare(CLONE_NEWUTS) == 0);
     int fd = open("/proc/self/ns/uts", O_RDONLY);
     CHECK_ERR(unshare(CLONE_NEWUTS), ENOSPC);

@@ -205,7 +205,7 @@ class NamespaceDirectory(Directory):
         def find(caller: Any) -> Any:
             check_read(caller, subject)
             namespace = KINDS[kind][1](live_task(subject))
-            if kind == "pid_for_children" and namespace.init is None:
+            if kind == "pid_for_children" and namespace.init is None and not namespace.ended:
                 raise ENOENT("it has no process yet")
             return namespace
 

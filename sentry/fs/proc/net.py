@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
 
 _INET: Final = (
@@ -73,7 +74,7 @@ def _declare(name: str, head: str) -> None:
         fill = view.kernel.services.get("proc_net", {}).get(name)
         if fill is None:
             return head + (LOOPBACK + "\n" if name == "dev" else "")
-        lines = str(fill(view.subject.task))
+        lines = str(fill(live_task(view.subject)))
         return lines if name in WHOLE else head + lines
 
 

@@ -24,12 +24,16 @@ EMPTY: Final = (
 
 
 class SysFs(TableFs):
-    """The tree is made at mount; its texts do not change, but for those that are functions."""
+    """The tree is made at mount; its texts do not change, but for those that are functions.
+
+    The interfaces are those of the network namespace of who mounts it.
+    """
 
     name = "sysfs"
     magic = SYSFS_MAGIC
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, caller: Any) -> None:
+        kernel = caller.kernel
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
         tree: dict[str, Any] = {}
         for path in EMPTY:
@@ -37,11 +41,11 @@ class SysFs(TableFs):
             for name in path.split("/"):
                 folder = folder.setdefault(name, {})
         cpu = cpu_of(kernel)
-        texts = cpu_files(cpu) | memory_files(cpu.cpus) | network_files(kernel)
+        texts = cpu_files(cpu) | memory_files(cpu.cpus) | network_files(caller)
         for path, text in texts.items():
             put(tree, path, self._constant(f"{text}\n"))
         put(tree, "devices/system/node/node0/meminfo", self._text(lambda _: node_meminfo(kernel)))
-        for name in interfaces(kernel):
+        for name in interfaces(caller):
             put(tree, f"class/net/{name}", self._link(f"../../devices/virtual/net/{name}"))
         self._root = directory_maker(self, tree)()
         self._root.ino = self.root_ino
@@ -63,6 +67,6 @@ class SysFs(TableFs):
 
 async def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:
     """mount(2) of type sysfs: vfs.types[b"sysfs"]."""
-    fs = SysFs(caller.kernel)
+    fs = SysFs(caller)
     fs.source = source.decode(errors="replace") or fs.name
     return fs

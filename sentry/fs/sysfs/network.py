@@ -20,17 +20,17 @@ LOOPBACK: Final = {
 }  # fmt: skip
 
 
-def interfaces(kernel: Any) -> Mapping[str, Mapping[str, str]]:
+def interfaces(caller: Any) -> Mapping[str, Mapping[str, str]]:
     """Attributes by interface."""
-    ask = kernel.services.get("sys_net")
-    found: Mapping[str, Mapping[str, str]] = ask(kernel) if ask is not None else {"lo": LOOPBACK}
+    ask = caller.kernel.services.get("sys_net")
+    found: Mapping[str, Mapping[str, str]] = ask(caller) if ask is not None else {"lo": LOOPBACK}
     return found
 
 
-def network_files(kernel: Any) -> dict[str, str]:
+def network_files(caller: Any) -> dict[str, str]:
     """Path below /sys to text."""
     files: dict[str, str] = {}
-    for name, attributes in interfaces(kernel).items():
+    for name, attributes in interfaces(caller).items():
         base = f"devices/virtual/net/{name}"
         files |= {f"{base}/{key}": text for key, text in attributes.items()}
         files |= {f"{base}/statistics/{counter}": "0" for counter in COUNTERS}
