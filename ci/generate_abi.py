@@ -93,7 +93,7 @@ AREAS = {
     "signal": Area(
         "signal(7), sigaction(2), sigaltstack(2), siginfo and the signal frame.",
         ["asm/signal.h", "asm/siginfo.h", "asm/sigcontext.h", "asm/ucontext.h", "linux/signalfd.h"],
-        r"(SIG(?!_|RT|CONTEXT|INFO|EV)[A-Z0-9]+$|SIGRT|SIG_|SA_|SS_|SI_|SEGV_|BUS_|FPE_|ILL_|TRAP_|CLD_|POLL_|SYS_SECCOMP|MINSIGSTKSZ|SIGSTKSZ|SIGEV_|UC_|FP_XSTATE|SFD_|NSIG)",
+        r"(SIG(?!_|RT|CONTEXT|INFO|EV)[A-Z0-9]+$|SIGRT|SIG_|SA_|SS_|SI_|SEGV_|BUS_|FPE_|ILL_|TRAP_|CLD_|POLL_|SYS_SECCOMP|SYS_USER_DISPATCH|MINSIGSTKSZ|SIGSTKSZ|SIGEV_|UC_|FP_XSTATE|SFD_|NSIG)",
         {"struct signalfd_siginfo": "signalfd_siginfo"},
         "typedef struct sigaltstack kstack; struct kernel_sigaction { unsigned long handler; unsigned long flags; unsigned long restorer; unsigned long mask; };",
     ),

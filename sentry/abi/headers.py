@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from typing import Final
 
-LINUX: Final = "6.12.118"
+LINUX: Final = "6.12.107"

@@ -140,6 +140,7 @@ SI_TIMER: Final = -2
 SI_TKILL: Final = -6
 SI_USER: Final = 0
 SYS_SECCOMP: Final = 1
+SYS_USER_DISPATCH: Final = 2
 TRAP_BRANCH: Final = 3
 TRAP_BRKPT: Final = 1
 TRAP_HWBKPT: Final = 4

@@ -16,6 +16,8 @@ MMAP_MIN_ADDR: Final = 0x10000
 """vm.mmap_min_addr"""
 TASK_END: Final = TASK_SIZE - 0x1000
 """Below it lies user memory; the page above is never mapped."""
+LINUX_TASK_END: Final = (1 << 47) - 0x1000
+"""What a program takes for the end of user space: in between nothing can be mapped."""
 MMAP_RANDOM_BITS: Final = 28
 STACK_RANDOM: Final = 16 << 30
 STACK_GUARD_GAP: Final = 256 << 12

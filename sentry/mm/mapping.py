@@ -42,7 +42,7 @@ from sentry.errors import (
 )
 from sentry.mm.backing import MappedFile
 from sentry.mm.faults import Faults
-from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
+from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import PAGE_MASK, Backing, Vma, VmFlag
 from sentry.platform.memory import Bytes
@@ -253,12 +253,13 @@ class Mapping(Faults):
                 return
 
     def munmap(self, addr: int, length: int) -> None:
-        """munmap(2). Raises: EINVAL, ENOMEM."""
-        if addr & PAGE_MASK or addr > TASK_END or length > TASK_END - addr:
+        """munmap(2), up to where user space ends on Linux. Raises: EINVAL, ENOMEM."""
+        if addr & PAGE_MASK or addr > LINUX_TASK_END or length > LINUX_TASK_END - addr:
             raise EINVAL("range")
         if not length:
             raise EINVAL("length")
-        self.remove(addr, addr + page_up(length))
+        if addr < TASK_END:
+            self.remove(addr, min(addr + page_up(length), TASK_END))
 
     # --- brk
 

@@ -123,10 +123,9 @@ class Report(UserMemory):
 
     def smaps_rollup(self) -> bytes:
         """/proc/PID/smaps_rollup."""
-        if not len(self.vmas):
-            return b""
         vmas = list(self.vmas)
-        head = f"{vmas[0].start:08x}-{vmas[-1].end:08x} ---p 00000000 00:00 0 ".encode()
+        start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
+        head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
         parts: list[tuple[int, Residency, Vma | None]] = [
             (0, self.residency(vma), vma) for vma in vmas
         ]

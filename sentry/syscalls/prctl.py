@@ -61,6 +61,7 @@ from sentry.abi.prctl import (
     PR_SET_SECCOMP,
     PR_SET_SECUREBITS,
     PR_SET_SPECULATION_CTRL,
+    PR_SET_SYSCALL_USER_DISPATCH,
     PR_SET_THP_DISABLE,
     PR_SET_TIMERSLACK,
     PR_SET_TIMING,
@@ -82,6 +83,7 @@ from sentry.kernel.task import Task
 from sentry.syscalls import seccomp
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.info_ids import commit
+from sentry.syscalls.prctl_dispatch import set_user_dispatch
 from sentry.syscalls.prctl_mm import set_mm
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr
@@ -291,6 +293,9 @@ def get_no_new_privs(task: Task, values: Values) -> int:
 
 
 # --- seccomp
+
+
+option(PR_SET_SYSCALL_USER_DISPATCH)(set_user_dispatch)
 
 
 @option(PR_SET_SECCOMP)

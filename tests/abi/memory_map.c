@@ -64,6 +64,8 @@ static void errors(void)
     CHECK_ERR(munmap((void *)1, PAGE), EINVAL);
     CHECK_ERR(munmap((void *)PAGE, 0), EINVAL);
     CHECK_ERR(munmap((void *)PAGE, -1ul), EINVAL);
+    CHECK(munmap((void *)0x7fffffffe000, PAGE) == 0); /* the last page of user space */
+    CHECK_ERR(munmap((void *)0x7fffffffe000, 2 * PAGE), EINVAL);
     CHECK(munmap((void *)0x10000, PAGE) == 0);
     close(file), close(write_only), close(read_only), close(dir);
 }
