@@ -9,6 +9,8 @@ from typing import Any
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
+    AF_UNIX,
+    SO_BINDTODEVICE,
     SO_GET_FILTER,
     SO_PEERPIDFD,
     SOCK_CLOEXEC,
@@ -97,6 +99,7 @@ async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: 
 def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserOut) -> None:
     """socketpair(2)."""
     kind, flags = split_type(kind)
+    out.take(8)
     first = make_socket(task, family, kind, protocol)
     if not isinstance(first, UnixSocket):
         if isinstance(first, Socket):
@@ -130,10 +133,12 @@ async def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
 
 @syscall(42)
 async def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
-    """connect(2)."""
+    """connect(2): the address is read before it shows that this is no socket."""
+    task.files.get(fd & 0xFFFFFFFF)
+    target = read_address(address, size)
     sock = socket_of(task, fd)
     with sock.held():
-        await sock.connect(task, read_address(address, size), bool(sock.flags & O_NONBLOCK))
+        await sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
 
 
 @syscall(50)
@@ -151,6 +156,7 @@ async def sys_accept(task: Task, fd: Fd, out: Addr, length: Addr) -> int:
 @syscall(288)
 async def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> int:
     """accept4(2)."""
+    task.files.get(fd & 0xFFFFFFFF)
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
         raise EINVAL("flags")
     return await accept(task, fd, out, length, flags)
@@ -192,7 +198,7 @@ def sys_shutdown(task: Task, fd: Fd, how: Int) -> None:
 def sys_setsockopt(task: Task, fd: Fd, level: Int, name: Int, value: UserIn, size: Int) -> None:
     """setsockopt(2)."""
     sock = socket_of(task, fd)
-    if size < 0:
+    if size < 0 or (size < 4 and level == SOL_SOCKET and name != SO_BINDTODEVICE):
         raise EINVAL("length")
     sock.set_option(task, level, name, value.get(min(size, 4096)) if size else b"")
 
@@ -203,6 +209,8 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
     sock = socket_of(task, fd)
     (room,) = struct.unpack("<i", task.mm.read(length, 4))
     if room < 0:
+        if sock.family == AF_UNIX and level != SOL_SOCKET:
+            raise EOPNOTSUPP(f"level {level}")
         raise EINVAL("length")
     told = None
     if (level, name) == (SOL_SOCKET, SO_GET_FILTER):

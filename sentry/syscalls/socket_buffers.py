@@ -26,10 +26,10 @@ def socket_of(task: Task, fd: int) -> Socket:
 class BadBuffer:
     """A `Dest` and a `Source` of which no byte can be touched."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "wanted")
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count = self.wanted = count
 
     def put(self, data: bytes | bytearray | memoryview) -> int:
         """Raises: EFAULT, unless there is nothing to put."""

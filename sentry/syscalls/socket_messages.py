@@ -22,6 +22,13 @@ UIO_MAXIOV = 1024
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
 """struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
 MMSGHDR_SIZE = 64
+MSG_CMSG_COMPAT = 0x80000000
+
+
+def check_flags(flags: int) -> None:
+    """MSG_CMSG_COMPAT is the kernel's own. Raises: EINVAL."""
+    if flags & MSG_CMSG_COMPAT:
+        raise EINVAL("MSG_CMSG_COMPAT")
 
 
 class Header:
@@ -53,6 +60,7 @@ class Header:
 @syscall(46)
 async def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
     """sendmsg(2)."""
+    check_flags(flags)
     return await send_one(task, socket_of(task, fd), message, flags)
 
 
@@ -80,6 +88,7 @@ async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
 @syscall(47)
 async def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
     """recvmsg(2)."""
+    check_flags(flags)
     return await receive_one(task, socket_of(task, fd), message, flags)
 
 
@@ -108,6 +117,7 @@ async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int
 @syscall(307)
 async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int) -> int:
     """sendmmsg(2): as many as go; an error counts only for the first."""
+    check_flags(flags)
     sock = socket_of(task, fd)
     done = 0
     for i in range(min(count, UIO_MAXIOV)):

@@ -29,6 +29,7 @@ from sentry.errors import (
 )
 from sentry.net.inet import address, ip_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
+from sentry.net.inet.ports import FIRST_EPHEMERAL, LAST_EPHEMERAL
 from sentry.net.socket import Socket
 from sentry.vfs.file import Caller
 
@@ -108,9 +109,12 @@ class InetSocket(Socket):
             self.stack.owner, CAP_NET_BIND_SERVICE
         ):
             raise EACCES(f"port {wanted.port}")
+        self._bound_ip = not wanted.is_any
+        if not wanted.port and self.ip_options[abi.IP_BIND_ADDRESS_NO_PORT]:
+            self.local = wanted
+            return
         self.local = self.ports.claim(self, wanted, stream=self.stream)
         self._has_port = True
-        self._bound_ip = not wanted.is_any
         self._bound_port = bool(wanted.port)
 
     def forget_remote(self) -> None:
@@ -170,6 +174,17 @@ class InetSocket(Socket):
     def at_mark(self) -> int:
         """SIOCATMARK."""
         return 0
+
+    @property
+    def port_range(self) -> tuple[int, int]:
+        """Where a port is looked for: IP_LOCAL_PORT_RANGE inside of the sandbox's range."""
+        chosen = self.ip_options[abi.IP_LOCAL_PORT_RANGE]
+        low, high = chosen & 0xFFFF, chosen >> 16 & 0xFFFF
+        inside = range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1)
+        return (
+            low if low in inside else FIRST_EPHEMERAL,
+            high if high in inside else LAST_EPHEMERAL,
+        )
 
     def need_port(self) -> None:
         """An ephemeral port, if there is none yet."""

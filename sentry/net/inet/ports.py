@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from sentry.abi.socket import SO_REUSEADDR, SO_REUSEPORT
-from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
+from sentry.errors import EADDRINUSE
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 
 FIRST_EPHEMERAL: Final = 32768
@@ -21,6 +21,9 @@ class Bound(Protocol):
     options: set[int]
     v6only: bool
     owner_uid: int
+
+    @property
+    def port_range(self) -> tuple[int, int]: ...
 
     @property
     def listening(self) -> bool: ...
@@ -70,16 +73,16 @@ class Ports:
                 raise EADDRINUSE(f"port {sock.local.port}")
 
     def _free_port(self, sock: Bound, wanted: Endpoint, stream: bool) -> int:
-        span = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
-        for _ in range(span):
-            port = self._next
-            self._next = port + 1 if port < LAST_EPHEMERAL else FIRST_EPHEMERAL
+        low, high = sock.port_range
+        for _ in range(high - low + 1):
+            port = self._next if low <= self._next <= high else low
+            self._next = port + 1 if port < high else low
             if port not in self._bound:
                 return port
-        for port in range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1):
+        for port in range(low, high + 1):
             if not self._conflict(sock, Endpoint(wanted.ip, port), stream):
                 return port
-        raise EADDRNOTAVAIL("no port is free") if not wanted.is_any else EADDRINUSE("no free port")
+        raise EADDRINUSE("no free port")
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
         for other in self._bound.get(endpoint.port, ()):

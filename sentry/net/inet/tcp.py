@@ -33,6 +33,7 @@ from sentry.abi.socket import (
     SHUT_WR,
     SO_OOBINLINE,
     SO_RCVLOWAT,
+    SO_REUSEPORT,
     SOCK_STREAM,
 )
 from sentry.abi.socket import (
@@ -96,7 +97,8 @@ class TcpSocket(InetSocket):
     """One end of a connection, or a listener."""
 
     __slots__ = (
-        "_accepted", "_backlog", "_held", "_held_until", "_released", "chunks", "eof", "got",
+        "_accepted", "_backlog", "_deferred", "_held", "_held_until", "_released", "chunks",
+        "deferred_by", "eof", "got",
         "mark", "peer", "queued", "refused_writes", "reset", "room", "sent", "started",
         "state", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
@@ -126,6 +128,9 @@ class TcpSocket(InetSocket):
         """How many bytes there are before the urgent mark."""
         self.tcp = TcpOptions()
         self._accepted: deque[TcpSocket] = deque()
+        self._deferred: deque[TcpSocket] = deque()
+        """TCP_DEFER_ACCEPT: connections that have sent nothing yet."""
+        self.deferred_by: TcpSocket | None = None
         self._backlog = 0
         self.room = WaitQueue()
         """Who connects waits here for a place in the backlog."""
@@ -217,15 +222,15 @@ class TcpSocket(InetSocket):
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
             return True
-        listener = next((s for s in self.ports.holders(target) if s.listening), None)
-        if not isinstance(listener, TcpSocket):
+        listener = self._listener(target)
+        if listener is None:
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1
             self.so_error = ECONNREFUSED.number
             self.reset = self.read_shut = self.write_shut = True
             self.queue.notify()
             return True
-        if len(listener._accepted) > listener._backlog:
+        if len(listener._accepted) + len(listener._deferred) > listener._backlog:
             entry: list[Any] = []
 
             def again(_: int) -> None:
@@ -256,9 +261,36 @@ class TcpSocket(InetSocket):
         server.state = client.state = TCP_ESTABLISHED
         for end in (server, client):
             end.sndbuf = end.sndbuf if end.chose_sndbuf else max(SNDBUF_CONNECTED, end.sndbuf)
+        seconds = self.tcp.values[abi.TCP_DEFER_ACCEPT]
+        if seconds:
+            self._deferred.append(server)
+            server.deferred_by = self
+            loop = caller.kernel.loop
+            loop.call_at(loop.now_ns() + seconds * 10**9, server.stop_deferring)
+        else:
+            self._can_accept(server)
+        client.queue.notify(EPOLLOUT | EPOLLWRNORM)
+
+    def _can_accept(self, server: TcpSocket) -> None:
         self._accepted.append(server)
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
-        client.queue.notify(EPOLLOUT | EPOLLWRNORM)
+
+    def stop_deferring(self) -> None:
+        """TCP_DEFER_ACCEPT: data has come, or it took too long."""
+        listener, self.deferred_by = self.deferred_by, None
+        if listener is not None and self in listener._deferred:
+            listener._deferred.remove(self)
+            listener._can_accept(self)
+
+    def _listener(self, target: Endpoint) -> TcpSocket | None:
+        """Who listens there: inet_lhash2_lookup(); SO_REUSEPORT spreads connections."""
+        found = [s for s in self.ports.holders(target) if isinstance(s, TcpSocket) and s.listening]
+        if not found:
+            return None
+        group = [s for s in found if s.local.ip == found[0].local.ip]
+        if SO_REUSEPORT not in found[0].options:
+            return found[0]
+        return group[hash((self.source_for(target), target)) % len(group)]
 
     def inherit(self, listener: TcpSocket) -> None:
         """A connection has the options of its listener: inet_csk_clone_lock()."""
@@ -377,6 +409,8 @@ class TcpSocket(InetSocket):
 
     def arrived(self, data: bytes) -> None:
         """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
+        if self.deferred_by is not None:
+            self.stop_deferring()
         chunks = self.chunks
         if chunks and len(chunks[-1]) + len(data) <= JOINED:
             chunks[-1] += data
@@ -512,6 +546,7 @@ class TcpSocket(InetSocket):
     def fin(self) -> None:
         """The other end will send nothing more."""
         self.eof = True
+        self.stop_deferring()
         self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
         self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
 
@@ -529,8 +564,8 @@ class TcpSocket(InetSocket):
         self.queue.notify()
 
     def _abort_backlog(self) -> None:
-        while self._accepted:
-            self._accepted.popleft().abort()
+        while self._accepted or self._deferred:
+            (self._accepted or self._deferred).popleft().abort()
         if self.state == TCP_LISTEN:
             self.state = TCP_CLOSE
             self.room.notify()

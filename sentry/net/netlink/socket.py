@@ -19,6 +19,7 @@ from sentry.abi.poll import (
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDNORM,
+    EPOLLWRBAND,
     EPOLLWRNORM,
 )
 from sentry.abi.socket import (
@@ -328,7 +329,7 @@ class NetlinkSocket(Socket):
 
     def poll(self) -> int:
         """datagram_poll()."""
-        events = EPOLLOUT | EPOLLWRNORM
+        events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
         if self.so_error:
             events |= EPOLLERR
         if self.packets:
