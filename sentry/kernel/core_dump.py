@@ -100,11 +100,11 @@ def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
     exe = path_of(group.exe, task.fs.root) if group.exe is not None else b""
     values: dict[int, bytes] = {
         ord("%"): b"%",
-        ord("p"): b"%d" % group.tgid, ord("P"): b"%d" % group.tgid,
-        ord("i"): b"%d" % task.tid, ord("I"): b"%d" % task.tid,
+        ord("p"): b"%d" % task.own_pid, ord("P"): b"%d" % group.tgid,
+        ord("i"): b"%d" % task.own_tid, ord("I"): b"%d" % task.tid,
         ord("u"): b"%d" % creds.uid, ord("g"): b"%d" % creds.gid,
         ord("d"): b"%d" % group.dumpable, ord("s"): b"%d" % info.signo,
-        ord("t"): b"%d" % int(time.time()), ord("h"): task.kernel.uts.nodename,
+        ord("t"): b"%d" % int(time.time()), ord("h"): task.uts.nodename,
         ord("e"): task.comm.replace(b"/", b"!"),
         ord("f"): exe.rpartition(b"/")[2], ord("E"): exe.replace(b"/", b"!"),
         ord("c"): b"%d" % group.limits.soft(RLIMIT_CORE),

@@ -114,10 +114,11 @@ class Key:
         if not self.allows(creds, possessed, needed):
             raise EACCES(f"key {self.serial}")
 
-    def describe(self) -> bytes:
+    def describe(self, reader: Credentials) -> bytes:
         """KEYCTL_DESCRIBE, with its NUL."""
         return b"%s;%d;%d;%08x;%s\0" % (
-            self.type, self.uid, self.gid, self.perm, self.description,
+            self.type, reader.shown_uid(self.uid), reader.shown_gid(self.gid), self.perm,
+            self.description,
         )  # fmt: skip
 
     def contents(self) -> bytes:

@@ -186,8 +186,9 @@ async def clone(task: Task, args: CloneArgs) -> int:
     if task.trace is not None:
         event = task.trace.inherited_by(child, args)
     child.finish()
+    seen = task.trace.tracer.pids.of(child.tid) if task.trace is not None else number
     if event and task.trace is not None:
-        await task.trace.event(event, number)
+        await task.trace.event(event, seen)
     if args.flags & CLONE_VFORK:
 
         def finished() -> None:
@@ -196,7 +197,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
 
         await until(finished, [done], mode=Mode.KILLABLE)
         if task.trace is not None and not args.flags & CLONE_UNTRACED:
-            await task.trace.event(PTRACE_EVENT_VFORK_DONE, number)
+            await task.trace.event(PTRACE_EVENT_VFORK_DONE, seen)
     return number
 
 

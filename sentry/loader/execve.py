@@ -40,7 +40,8 @@ async def execve(
     Raises what the loader raises; afterwards there is no way back.
     """
     image = await load(task, file, path, argv, envp, unreachable=unreachable)
-    old_tid = task.tid
+    tracer = task.trace.tracer if task.trace is not None else task
+    old_tid = tracer.pids.of(task.tid)
     try:
         await _become_single_threaded(task)
     except BaseException:

@@ -245,7 +245,7 @@ def put(task: Task, data: bytes, addr: int, size: int) -> int:
 def describe(task: Task, values: Values) -> int:
     """type;uid;gid;perm;description."""
     key = lookup(task, s32(values[0]), VIEW)
-    return put(task, key.describe(), values[1], values[2])
+    return put(task, key.describe(task.creds), values[1], values[2])
 
 
 @operation(7)

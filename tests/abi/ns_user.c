@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -83,6 +84,13 @@ static void alone(void)
     CHECK(chroot("/") == 0);
     CHECK_ERR(kill(getppid(), 0), EPERM);
     CHECK_ERR(setpriority(0, 0, -5), EACCES);
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_max++;
+    CHECK_ERR(setrlimit(RLIMIT_NOFILE, &limit), EPERM);
+    CHECK_ERR(syscall(SYS_reboot, 1, 2, 3, 0), EPERM);
+    CHECK_ERR(syscall(SYS_acct, 0), EPERM);
+    CHECK_ERR(ptrace(PTRACE_SEIZE, getppid(), 0, 0), EPERM);
     struct timespec now = {0};
     CHECK_ERR(clock_settime(CLOCK_REALTIME, &now), EPERM);
     CHECK(socket(AF_INET, SOCK_RAW, 1) == -1 && errno == EPERM);

@@ -131,7 +131,7 @@ class NetlinkSocket(Socket):
                 raise EADDRINUSE(f"port {port}")
         else:
             task: Any = caller
-            port, rover = task.group.tgid, FIRST_FREE_PORT
+            port, rover = task.group.pids.of(task.group.tgid), FIRST_FREE_PORT
             while (self.protocol, port) in ports:
                 port, rover = rover & 0xFFFFFFFF, rover - 1
         ports[self.protocol, port] = self

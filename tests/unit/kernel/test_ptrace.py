@@ -175,7 +175,7 @@ def test_core_pattern_is_filled_in(
     pattern: bytes, name: bytes, task: Task, monkeypatch: Any
 ) -> None:
     task.comm = b"a/b"
-    task.kernel.uts = SimpleNamespace(nodename=b"host")  # type: ignore[assignment]
+    task.uts = SimpleNamespace(nodename=b"host")  # type: ignore[assignment]
 
     assert core_dump.file_name(task, SigInfo.kernel(SIGSEGV), pattern) == name
 
