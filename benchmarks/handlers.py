@@ -178,7 +178,13 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
     read_end, write_end = (
         int.from_bytes(bench.task.mm.read(BUFFER + at, 4), "little") for at in (0, 4)
     )
-    lowest = write_end + 1
+    folder = bench.path(240, b"/tmp/many")
+    bench.check(nr.mkdir, folder, 0o700)
+    for number in range(500):
+        entry = bench.path(300, b"/tmp/many/entry%d" % number)
+        bench.check(nr.close, bench.check(nr.open, entry, os.O_CREAT | os.O_RDWR, 0o600))
+    many = bench.check(nr.open, folder, os.O_RDONLY | os.O_DIRECTORY, 0)
+    lowest = many + 1
     return {
         "getppid": [(nr.getppid,)],
         "clock_gettime": [(nr.clock_gettime, 1, BUFFER)],
@@ -200,6 +206,7 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
         "pread 64K": [(nr.pread64, file, BUFFER, 65536, 0)],
         "pwrite 4K": [(nr.pwrite64, file, BUFFER, 4096, 0)],
         "pwrite 64K": [(nr.pwrite64, file, BUFFER, 65536, 0)],
+        "getdents 500": [(nr.lseek, many, 0, 0), (nr.getdents64, many, BUFFER, 65536)],
         "lseek": [(nr.lseek, file, 0, 0)],
         "pipe write+read": [(nr.write, write_end, BUFFER, 1), (nr.read, read_end, BUFFER, 1)],
         "futex wake": [(nr.futex, BUFFER, 1, 1)],

@@ -161,6 +161,17 @@ class Loop:
         done: Callable[[Any, BaseException | None], None] | None = None,
     ) -> Fiber:
         """Drive a coroutine; `done(result, exception)` at its end, else an exception is logged."""
+        fiber = self.fiber(coro, name, done)
+        self._ready.append(fiber)
+        return fiber
+
+    def fiber(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        name: object,
+        done: Callable[[Any, BaseException | None], None] | None = None,
+    ) -> Fiber:
+        """The same, but whoever calls begins to run it."""
         self.fibers += 1
 
         def end(result: Any, error: BaseException | None) -> None:
@@ -170,9 +181,7 @@ class Loop:
             elif error is not None:
                 self._on_error(name, error)
 
-        fiber = Fiber(coro, self, name, end)
-        self._ready.append(fiber)
-        return fiber
+        return Fiber(coro, self, name, end)
 
     def stop(self) -> None:
         """`run` returns after this turn."""

@@ -273,8 +273,9 @@ class Task(Charged):
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
         self.sleeps += 1
-        self.fiber = self.kernel.loop.spawn(coro, self, self._call_done)
-        if self.work:
+        fiber = self.fiber = self.kernel.loop.fiber(coro, self, self._call_done)
+        fiber.run()  # to its sleep, which needs no turn of the loop
+        if self.work and self.fiber is fiber:
             task_signals.wake_for_work(self)
 
     def _call_done(self, result: Any, error: BaseException | None) -> None:

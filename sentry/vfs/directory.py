@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.eventfd import IN_ACCESS
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 _DIRENT64 = struct.Struct("<QqHB")
 _DIRENT = struct.Struct("<QQH")
+SMALLEST: Final = 24
+"""Bytes of an entry with a short name."""
+
+
+@lru_cache(64)
+def _packer(room: int) -> struct.Struct:
+    """struct linux_dirent64 with so much room for the name, its NUL and the padding."""
+    return struct.Struct(f"<QqHB{room}s")
 
 
 class DirentSink:
@@ -52,6 +61,26 @@ class DirentSink:
         self.data += raw
         return True
 
+    def add_all(self, entries: Sequence[DirEntry], next_offset: int) -> int:
+        """Append entries as long as they fit; how many. Raises: EINVAL as `add`."""
+        if self.old:
+            added = 0
+            for entry in entries:
+                if not self.add(entry, next_offset + added):
+                    break
+                added += 1
+            return added
+        data, count, offset = self.data, self.count, next_offset
+        for name, ino, kind in entries:
+            size = (len(name) + 27) & ~7  # 19 bytes before the name, and its NUL
+            if len(data) + size > count:
+                if not data:
+                    raise EINVAL("the buffer is too small for one entry")
+                break
+            data += _packer(size - 19).pack(ino, offset, size, kind >> 12, name)
+            offset += 1
+        return offset - next_offset
+
 
 class DirectoryFile(FileDescription):
     """An open directory of any file system."""
@@ -74,10 +103,8 @@ class DirectoryFile(FileDescription):
         if self.inode.fs.watched:
             tell(self.location.dentry, IN_ACCESS)
         position, listing = self.position, self._listing
-        while position < len(listing) + 2:
-            if position >= 2:
-                entry = listing[position - 2]
-            elif position == 0:
+        while position < 2:
+            if position == 0:
                 entry = DirEntry(b".", self.inode.ino, 0o040000)
             else:
                 parent = self.location.dentry.parent
@@ -86,6 +113,10 @@ class DirectoryFile(FileDescription):
             if not dest.add(entry, position + 1):
                 break
             position += 1
+        if position >= 2:
+            first = position - 2
+            fits = dest.count // SMALLEST  # no more than that
+            position += dest.add_all(listing[first : first + fits], position + 1)
         self.position = position
         return len(dest.data)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
+from sentry.abi.stat import S_IFMT
 from sentry.errors import ENOENT, ENOTEMPTY
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
@@ -46,7 +47,9 @@ class TmpDirectory(TmpInode):
 
     async def entries(self) -> Sequence[DirEntry]:
         """All names, oldest first."""
-        return [DirEntry(name, each.ino, each.kind) for name, each in self.children.items()]
+        return [
+            DirEntry(name, each.ino, each.mode & S_IFMT) for name, each in self.children.items()
+        ]
 
     async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
         """open(2)."""
