@@ -140,7 +140,10 @@ class Report(UserMemory):
         locked = sum(r.total for _, r, v in parts if v and v.flags & VmFlag.LOCKED) * 4
         pss = own + (rss - own) // 2
         clean, dirty = max(own - anonymous, 0), min(own, anonymous)
-        text = _DETAILS % (rss, pss, anonymous, rss - own, clean, dirty, rss, anonymous, locked)
+        text = _SUMS % (rss, pss, anonymous)
+        if not size:  # smaps_rollup alone tells them apart
+            text += _KINDS % (min(pss, anonymous), max(pss - anonymous, 0))
+        text += _DETAILS % (rss - own, clean, dirty, rss, anonymous, locked)
         return (_SIZES % size + text + _ELIGIBLE if size else text).encode()
 
 
@@ -150,8 +153,10 @@ def _row(name: str, value: str = "%8d") -> str:
 
 _ZERO, _FOUR = f"{0:8}", f"{4:8}"
 _SIZES = _row("Size") + _row("KernelPageSize", _FOUR) + _row("MMUPageSize", _FOUR)
+_SUMS = _row("Rss") + _row("Pss") + _row("Pss_Dirty")
+_KINDS = _row("Pss_Anon") + _row("Pss_File") + _row("Pss_Shmem", _ZERO)
 _DETAILS = (
-    "".join(map(_row, ("Rss", "Pss", "Pss_Dirty", "Shared_Clean")))
+    _row("Shared_Clean")
     + _row("Shared_Dirty", _ZERO)
     + "".join(map(_row, ("Private_Clean", "Private_Dirty", "Referenced", "Anonymous")))
     + "".join(

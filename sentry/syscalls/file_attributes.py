@@ -152,8 +152,13 @@ async def set_times_at(
 async def sys_utimensat(
     task: Task, dirfd: DirFd, path: PathAddr, times: Addr, flags: Int
 ) -> None:
-    """utimensat(2)."""
-    wanted = read_timespecs(task, times)
+    """utimensat(2): the file is looked for before the times are judged."""
+    try:
+        wanted = read_timespecs(task, times)
+    except EINVAL:
+        if path and not flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+            await at_path(task, dirfd, path, flags)
+        raise
     if wanted is not None:
         await set_times_at(task, dirfd, path, wanted, flags)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sentry.abi.capability import CAP_SYS_CHROOT
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.auth.permissions import MAY_EXEC
-from sentry.errors import EFAULT, EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE
+from sentry.errors import EFAULT, ENOENT, ENOTDIR, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Path, RawFile, Size, UInt, UserOut
@@ -27,8 +27,6 @@ MAX_LISTING = 1 << 18
 
 async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
     """Fill the buffer with whole entries; a rewind undoes the reading if it cannot be written."""
-    if count < 0:
-        raise EINVAL(f"{count} bytes")
     sink = DirentSink(max(min(count, MAX_LISTING), 0), old)
     before = file.position
     with file.held():

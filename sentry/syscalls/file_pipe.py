@@ -44,10 +44,10 @@ MEMFD_NAME_MAX = 249
 
 def pipe(task: Task, where: int, flags: int) -> None:
     """do_pipe2(): the address is checked before anything is made."""
+    if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT | O_EXCL):
+        raise EINVAL(f"flags {flags:#x}")
     if flags & O_EXCL:  # O_NOTIFICATION_PIPE
         raise ENOPKG("no watch queues")
-    if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT):
-        raise EINVAL(f"flags {flags:#x}")
     limit, cloexec = task.rlimit(RLIMIT_NOFILE), bool(flags & O_CLOEXEC)
     creds, files = task.creds, task.files
     ends = new_pipe(task.kernel.vfs, Owner(creds.fsuid, creds.fsgid), flags & ~O_CLOEXEC)

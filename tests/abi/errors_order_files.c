@@ -283,6 +283,11 @@ static const struct order_case CASES[] = {
     FAILS(EINVAL, fchmodat2, DIRECTORY, 0, INT_MAX, 1),
     FAILS(EINVAL, fchmodat2, -1, ABSENT, 1, -1),
     FAILS(EBADF, fchmodat2, -1, ABSENT, INT_MAX, 0),
+    FAILS(ENOENT, utimensat, DIRECTORY, ABSENT, FF, 0),
+    FAILS(EINVAL, utimensat, DIRECTORY, ABSENT, FF, 1),
+    FAILS(ENOTDIR, getdents, READ_FILE, ZERO, -1),
+    FAILS(EINVAL, getdents64, DIRECTORY, 0, -1),
+    FAILS(EINVAL, pipe2, 1, -1),
 };
 
 int main(void)
