@@ -55,6 +55,11 @@ class IpcObject:
             self.id // IPCMNI & 0xFFFF, 0, 0, 0,
         )  # fmt: skip
 
+    def owners(self, reader: Credentials) -> str:
+        """Its users and groups in the tables of /proc/sysvipc."""
+        _, uid, gid, cuid, cgid, *_ = self.perm(reader)
+        return f"{uid:5} {gid:5} {cuid:5} {cgid:5}"
+
     def set_owner(self, creds: Credentials, uid: int, gid: int, mode: int) -> None:
         """IPC_SET: ipc_update_perm(). Raises: EINVAL."""
         if UNCHANGED in (uid, gid):

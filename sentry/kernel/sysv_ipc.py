@@ -78,9 +78,9 @@ def ipc_of(task: Task) -> IpcNamespace:
 def show_tables(kernel: Kernel) -> None:
     """From now on there is something to see in /proc/sysvipc."""
     services = kernel.services
-    services["sysvipc:shm"] = lambda reader: ipc_of(reader).segments.table()
-    services["sysvipc:sem"] = lambda reader: ipc_of(reader).semaphores.table()
-    services["sysvipc:msg"] = lambda reader: ipc_of(reader).queues.table()
+    services["sysvipc:shm"] = lambda reader: ipc_of(reader).segments.table(reader)
+    services["sysvipc:sem"] = lambda reader: ipc_of(reader).semaphores.table(reader)
+    services["sysvipc:msg"] = lambda reader: ipc_of(reader).queues.table(reader)
 
 
 def new_namespace(

@@ -145,11 +145,12 @@ class Queues:
         queue.readers.notify()
         queue.writers.notify()
 
-    def table(self) -> str:
+    def table(self, reader: Task) -> str:
         """The lines of /proc/sysvipc/msg."""
+        of = reader.pids.of
         return "".join(
-            f"{q.key:10} {q.id:10}  {q.mode:4o}  {q.bytes:10} {len(q.messages):10} {q.lspid:5} "
-            f"{q.lrpid:5} {q.uid:5} {q.gid:5} {q.cuid:5} {q.cgid:5} {q.stime:10} {q.rtime:10} "
-            f"{q.ctime:10}\n"
+            f"{q.key:10} {q.id:10}  {q.mode:4o}  {q.bytes:10} {len(q.messages):10} "
+            f"{of(q.lspid):5} {of(q.lrpid):5} {q.owners(reader.creds)} "
+            f"{q.stime:10} {q.rtime:10} {q.ctime:10}\n"
             for _, q in sorted(self.ids.objects.items())
         )

@@ -231,11 +231,11 @@ class Semaphores:
         for waiter in waiters:
             waiter.end(EIDRM("removed"))
 
-    def table(self) -> str:
+    def table(self, reader: Task) -> str:
         """The lines of /proc/sysvipc/sem."""
         return "".join(
-            f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} {s.uid:5} {s.gid:5} "
-            f"{s.cuid:5} {s.cgid:5} {s.otime:10} {s.ctime:10}\n"
+            f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "
+            f"{s.owners(reader.creds)} {s.otime:10} {s.ctime:10}\n"
             for _, s in sorted(self.ids.objects.items())
         )
 

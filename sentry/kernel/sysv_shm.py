@@ -283,11 +283,12 @@ class Segments:
             s.pages for s in self.ids.objects.values() if s.mode & SHM_LOCKED and s.locked_by == uid
         )
 
-    def table(self) -> str:
+    def table(self, reader: Task) -> str:
         """The lines of /proc/sysvipc/shm."""
+        of = reader.pids.of
         return "".join(
-            f"{s.key:10} {s.id:10}  {s.mode:4o} {s.size:21} {s.cpid:5} {s.lpid:5}  {s.nattch:5} "
-            f"{s.uid:5} {s.gid:5} {s.cuid:5} {s.cgid:5} {s.atime:10} {s.dtime:10} {s.ctime:10} "
+            f"{s.key:10} {s.id:10}  {s.mode:4o} {s.size:21} {of(s.cpid):5} {of(s.lpid):5}  "
+            f"{s.nattch:5} {s.owners(reader.creds)} {s.atime:10} {s.dtime:10} {s.ctime:10} "
             f"{s.resident * PAGE:21} {0:21}\n"
             for _, s in sorted(self.ids.objects.items())
         )
