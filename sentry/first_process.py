@@ -39,6 +39,7 @@ from sentry.vfs.fd_table import FdTable
 from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Owner
+from sentry.vfs.mount import top
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import resolve
 
@@ -85,7 +86,7 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
     mm = MemoryManager(kernel.platform.new_address_space, limits)
-    root = mounts.top(mounts.root.location)
+    root = top(mounts.root.location)
     group.personality = process.personality
     task = Task(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm, FdTable(),

@@ -15,7 +15,7 @@ from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.walk import child_of
 
 if TYPE_CHECKING:
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 
 async def copy_tree(mount: Mount, source: Inode, into: TmpDirectory) -> None:

@@ -31,7 +31,8 @@ from sentry.vfs.fd_table import FdTable
 from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Absent, FileSystem, Owner
-from sentry.vfs.mounts import MOUNT_FLAGS, MountNamespace
+from sentry.vfs.mount import MOUNT_FLAGS, top
+from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import child_of, resolve
@@ -68,7 +69,7 @@ class Starter:
         self.kernel = kernel
         self.mounts = mounts
         self.creds = Credentials.root()
-        root = mounts.top(mounts.root.location)
+        root = top(mounts.root.location)
         self.fs = FsContext(mounts, root, root, 0)
         self.files = FdTable()
         self.mm: Any = None

@@ -13,7 +13,7 @@ from sentry.vfs.dentry import Dentry, Location
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest, Result, Source
     from sentry.vfs.interface import Changes, Owner
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
     from sentry.vfs.vfs import Vfs
 
 SERVICE = "shm_mnt"

@@ -21,7 +21,7 @@ from sentry.kernel import sysv_ipc
 from sentry.kernel.pids import PidNamespace
 from sentry.kernel.time_namespace import TimeNamespace
 from sentry.net.stack import Stack
-from sentry.vfs.mounts import top
+from sentry.vfs.mount import top
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

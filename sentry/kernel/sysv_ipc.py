@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 SERVICE = "ipc"
 

@@ -20,8 +20,8 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size
 from sentry.vfs import mounting
 from sentry.vfs.dentry import Location
+from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounting import check_mount_root, may_mount
-from sentry.vfs.mounts import MOUNT_FLAGS, top
 from sentry.vfs.paths import is_reachable
 from sentry.vfs.propagation import KINDS
 from sentry.vfs.walk import resolve

@@ -32,8 +32,9 @@ from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import FileDescription
+from sentry.vfs.mount import Mount, top
 from sentry.vfs.mounting import TreeFile, may_mount
-from sentry.vfs.mounts import Mount, MountNamespace, top
+from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.open import open_o_path
 from sentry.vfs.propagation import KINDS
 from sentry.vfs.walk import resolve

@@ -13,7 +13,7 @@ from sentry.fs.proc.mounts import inner_path
 from sentry.syscalls.mount_api import SAME
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
-from sentry.vfs.mounts import FIRST_UNIQUE, Mount
+from sentry.vfs.mount import FIRST_UNIQUE, Mount
 from sentry.vfs.paths import is_reachable, path_of
 from sentry.vfs.propagation import dominating
 

@@ -53,7 +53,7 @@ from sentry.wait.queue import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 NAME_MAX = 255
 _sigevent = struct.Struct("<QiiI44x")

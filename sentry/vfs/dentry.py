@@ -13,7 +13,7 @@ from weakref import ref
 
 if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 
 class Dentry:

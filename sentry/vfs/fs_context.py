@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sentry.vfs.dentry import Location
-from sentry.vfs.mounts import Mount, MountNamespace, top
+from sentry.vfs.mount import Mount, top
+from sentry.vfs.mounts import MountNamespace
 
 
 class FsContext:

@@ -20,7 +20,8 @@ from sentry.vfs import propagation
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import FileSystem
-from sentry.vfs.mounts import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, MountNamespace, top
+from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top
+from sentry.vfs.mounts import MountNamespace
 
 if TYPE_CHECKING:
     from sentry.vfs.propagation import PeerGroup

@@ -1,8 +1,7 @@
-"""Mounts and mount namespaces: which tree is seen where. fs/namespace.c.
+"""Mount namespaces: which tree is seen where. fs/namespace.c.
 
-A mount knows what is mounted on it, so a walk needs no namespace; a namespace is the list of the
-mounts that hang together. A namespace made by unshare(CLONE_NEWNS) has copies of all mounts. Who
-else gets a mount is in propagation.py.
+A namespace is the list of the mounts that hang together. One made by unshare(CLONE_NEWNS) has
+copies of all of them. Who else gets a mount is in propagation.py.
 """
 
 from __future__ import annotations
@@ -10,23 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
-from sentry.abi.mount import (
-    MS_NOATIME,
-    MS_NODEV,
-    MS_NODIRATIME,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_NOSYMFOLLOW,
-    MS_RDONLY,
-    MS_RELATIME,
-    MS_STRICTATIME,
-)
-from sentry.errors import EBUSY, EINVAL, ENOSPC, EROFS
+from sentry.errors import EBUSY, EINVAL, ENOSPC
 from sentry.vfs import propagation
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, top
 from sentry.vfs.watches import tell_unmounted
 from sentry.wait.queue import ChangeCount
 
@@ -35,142 +24,8 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import FileSystem
     from sentry.vfs.propagation import PeerGroup
 
-MOUNT_FLAGS: Final = (
-    MS_RDONLY
-    | MS_NOSUID
-    | MS_NODEV
-    | MS_NOEXEC
-    | MS_NOATIME
-    | MS_NODIRATIME
-    | MS_RELATIME
-    | MS_NOSYMFOLLOW
-    | MS_STRICTATIME
-)
-"""The flags of mount(2) that belong to a mount, not to the file system."""
-LOCKABLE: Final = MS_RDONLY | MS_NODEV | MS_NOSUID | MS_NOEXEC
-"""Flags that a less privileged namespace cannot take away."""
-ATIME_FLAGS: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
 MAX_MOUNTS: Final = 10_000
 """Ceiling of a namespace; Linux's fs.mount-max is 100,000."""
-FIRST_UNIQUE: Final = 1 << 31
-"""Where the mount ids begin that are never used twice: STATX_MNT_ID_UNIQUE."""
-
-_NAMES: Final = (
-    (MS_NOSUID, "nosuid"),
-    (MS_NODEV, "nodev"),
-    (MS_NOEXEC, "noexec"),
-    (MS_NOATIME, "noatime"),
-    (MS_NODIRATIME, "nodiratime"),
-    (MS_RELATIME, "relatime"),
-    (MS_NOSYMFOLLOW, "nosymfollow"),
-)
-
-
-class Mount:
-    """A tree of a file system, from `root` down, at a place (`parent`) of another mount."""
-
-    __slots__ = (
-        "__weakref__",
-        "_namespace",
-        "expiring",
-        "flags",
-        "fs",
-        "group",
-        "id",
-        "locked",
-        "locked_flags",
-        "master",
-        "mounted",
-        "no_atime",
-        "no_dir_atime",
-        "open_files",
-        "parent",
-        "root",
-        "unbindable",
-        "writers",
-    )
-
-    def __init__(self, mount_id: int, fs: FileSystem, root: Dentry, flags: int = 0) -> None:
-        self.id = mount_id
-        self.fs = fs
-        self.root = root
-        self.parent: Location | None = None
-        self._namespace: ref[MountNamespace] | None = None
-        self.mounted: dict[int, Mount] = {}
-        """What sits on places of this mount, by the address of the place's dentry."""
-        self.open_files = 0
-        """Open descriptions on it: umount gives EBUSY while there are any."""
-        self.writers = 0
-        """Those of them that may write: a read-only remount gives EBUSY."""
-        self.group: PeerGroup | None = None
-        """Shared with these mounts."""
-        self.master: PeerGroup | None = None
-        """A slave of these mounts."""
-        self.unbindable = False
-        self.locked = False
-        """A less privileged namespace got it from a more privileged one: it stays where it is."""
-        self.locked_flags = 0
-        self.expiring = 0
-        """umount2 with MNT_EXPIRE has marked it with 2; every walk into it takes one away."""
-        self.no_atime = self.no_dir_atime = False
-        self.set_flags(flags)
-
-    def set_flags(self, flags: int) -> None:
-        """Take MS_* flags; access times are relative unless something else is asked for."""
-        flags &= MOUNT_FLAGS
-        if not flags & (MS_NOATIME | MS_STRICTATIME):
-            flags |= MS_RELATIME
-        if flags & MS_STRICTATIME:
-            flags &= ~(MS_NOATIME | MS_RELATIME)
-        self.flags = flags
-        self.no_atime = bool(flags & (MS_NOATIME | MS_RDONLY)) or self.fs.read_only
-        self.no_dir_atime = self.no_atime or bool(flags & MS_NODIRATIME)
-
-    @property
-    def namespace(self) -> MountNamespace | None:
-        """Where it is attached."""
-        return self._namespace() if self._namespace is not None else None
-
-    @namespace.setter
-    def namespace(self, namespace: MountNamespace | None) -> None:
-        self._namespace = ref(namespace) if namespace is not None else None
-
-    @property
-    def unique_id(self) -> int:
-        """An id that no other mount ever has."""
-        return FIRST_UNIQUE + self.id
-
-    @property
-    def location(self) -> Location:
-        """Its root."""
-        return Location(self, self.root)
-
-    @property
-    def read_only(self) -> bool:
-        """Nothing can be written through it."""
-        return bool(self.flags & MS_RDONLY) or self.fs.read_only
-
-    def check_writable(self) -> None:
-        """mnt_want_write(). Raises: EROFS."""
-        if self.flags & MS_RDONLY or self.fs.read_only:
-            raise EROFS("read-only")
-
-    def options(self) -> str:
-        """The options of the mount, as in /proc/self/mountinfo."""
-        first = "ro" if self.flags & MS_RDONLY else "rw"
-        return ",".join([first, *(name for flag, name in _NAMES if self.flags & flag)])
-
-
-def top(location: Location) -> Location:
-    """Down through everything mounted on a place."""
-    while location.dentry.mounts:
-        mount = location.mount.mounted.get(id(location.dentry))
-        if mount is None:
-            break
-        if mount.expiring:
-            mount.expiring -= 1
-        location = Location(mount, mount.root)
-    return location
 
 
 class MountNamespace:
@@ -257,10 +112,6 @@ class MountNamespace:
         """An id for a peer group: the lowest that is free."""
         used = {m.group.id for ns in self.budget.namespaces for m in ns if m.group is not None}
         return next(number for number in itertools.count(1) if number not in used)
-
-    def top(self, location: Location) -> Location:
-        """Down through everything mounted on a place."""
-        return top(location)
 
     # --- attaching
 

@@ -52,7 +52,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.leases import break_leases
-from sentry.vfs.mounts import top
+from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
 from sentry.vfs.watches import tell, tell_child

@@ -15,7 +15,7 @@ from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
-from sentry.vfs.mounts import Mount
+from sentry.vfs.mount import Mount
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO

@@ -30,7 +30,7 @@ from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, 
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, Inode
-from sentry.vfs.mounts import top
+from sentry.vfs.mount import top
 
 MAX_LINKS: Final = 40
 _SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT

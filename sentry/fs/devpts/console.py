@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs
     from sentry.platform.host_io import HostIO
     from sentry.vfs.interface import Owner
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 TYPED: Final = 4096
 PATIENCE_NS: Final = 2_000_000_000

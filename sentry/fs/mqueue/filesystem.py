@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sentry.fs.tmpfs.file import TmpFile
     from sentry.fs.tmpfs.inode import TmpLink, TmpSpecial
     from sentry.vfs.file import Caller
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
 
 MQUEUE_MAGIC: Final = 0x19800202
 HARD_MSGMAX: Final = 65536

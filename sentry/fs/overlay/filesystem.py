@@ -13,7 +13,7 @@ from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import FileSystem, Inode, StatFs
 
 if TYPE_CHECKING:
-    from sentry.vfs.mounts import Mount
+    from sentry.vfs.mount import Mount
     from sentry.vfs.vfs import Vfs
 
 FIRST_INO: Final = 1 << 32
