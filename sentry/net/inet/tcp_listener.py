@@ -1,0 +1,144 @@
+"""A TCP socket that listens: its backlog, and the connections that it makes. tcp(7)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.poll import (
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE as TCP_CLOSE,
+)
+from sentry.abi.socket import (
+    BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
+)
+from sentry.abi.socket import (
+    BPF_TCP_LISTEN as TCP_LISTEN,
+)
+from sentry.errors import (
+    EAGAIN,
+    ECONNABORTED,
+    EINVAL,
+)
+from sentry.net.inet import address
+from sentry.net.inet.address import Endpoint
+from sentry.net.inet.tcp_stream import TcpStream
+from sentry.net.socket import Socket, socket_location
+from sentry.vfs.file import Caller
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+
+
+SOMAXCONN: Final = 4096
+SNDBUF_CONNECTED: Final = 87040
+"""What SO_SNDBUF grows to, where the program did not choose."""
+
+
+class TcpListener(TcpStream):
+    """The side of a socket that accepts."""
+
+    __slots__ = ("_accepted", "_backlog", "_deferred", "room")
+
+    def __init__(
+        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
+    ) -> None:
+        super().__init__(location, family, protocol, stack, uid)
+        self._accepted: deque[Any] = deque()
+        self._deferred: deque[Any] = deque()
+        """TCP_DEFER_ACCEPT: connections that have sent nothing yet."""
+        self._backlog = 0
+        self.room = WaitQueue()
+        """Who connects waits here for a place in the backlog."""
+
+    @property
+    def listening(self) -> bool:
+        """SO_ACCEPTCONN."""
+        return self.state == TCP_LISTEN
+
+    def listen(self, caller: Caller, backlog: int) -> None:
+        """listen(2)."""
+        if self.state not in (TCP_CLOSE, TCP_LISTEN):
+            raise EINVAL("connected")
+        self.need_port()
+        self.ports.check_listen(self)
+        self.state = TCP_LISTEN
+        self._backlog = min(backlog & 0xFFFFFFFF, SOMAXCONN)
+
+    def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
+        """A connection comes in: the other socket waits for accept."""
+        server: Any = type(self)(
+            socket_location(caller), self.family, self.protocol, self.stack, self.owner_uid
+        )
+        source = client.source_for(target)
+        client.local = source
+        server.local, server.remote = target, source
+        server._has_port = True
+        self.ports.adopt(server)
+        server.v6only = self.v6only
+        server.inherit(self)
+        server.tcp = self.tcp.inherited()
+        self.stack.counters["Tcp.PassiveOpens"] += 1
+        self.stack.counters["Tcp.CurrEstab"] += 2
+        server.peer, client.peer = client, server
+        server.state = client.state = TCP_ESTABLISHED
+        for end in (server, client):
+            end.sndbuf = end.sndbuf if end.chose_sndbuf else max(SNDBUF_CONNECTED, end.sndbuf)
+        seconds = self.tcp.values[abi.TCP_DEFER_ACCEPT]
+        if seconds:
+            self._deferred.append(server)
+            server.deferred_by = self
+            loop = caller.kernel.loop
+            loop.call_at(loop.now_ns() + seconds * 10**9, server.stop_deferring)
+        else:
+            self._can_accept(server)
+        client.queue.notify(EPOLLOUT | EPOLLWRNORM)
+
+    def _can_accept(self, server: TcpListener) -> None:
+        self._accepted.append(server)
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def stop_deferring(self) -> None:
+        """TCP_DEFER_ACCEPT: data has come, or it took too long."""
+        listener, self.deferred_by = self.deferred_by, None
+        if listener is not None and self in listener._deferred:
+            listener._deferred.remove(self)
+            listener._can_accept(self)
+
+    def inherit(self, listener: TcpListener) -> None:
+        """A connection has the options of its listener: inet_csk_clone_lock()."""
+        self.options = set(listener.options)
+        self.numbers = {**listener.numbers, abi.SO_PRIORITY: 0}
+        self.ip_options = dict(listener.ip_options)
+        self.ipv6_options = dict(listener.ipv6_options)
+        self.linger = listener.linger
+        self.rcvbuf, self.sndbuf = listener.rcvbuf, listener.sndbuf
+        self.chose_sndbuf = listener.chose_sndbuf
+        self.rcvtimeo_ns, self.sndtimeo_ns = listener.rcvtimeo_ns, listener.sndtimeo_ns
+
+    def try_accept(self, caller: Caller) -> tuple[Socket, bytes]:
+        """accept(2)."""
+        if self.state != TCP_LISTEN:
+            raise EINVAL("not listening")
+        if not self._accepted:
+            raise EAGAIN("no connection")
+        server = self._accepted.popleft()
+        self.room.notify()
+        if server.remote is None:
+            raise ECONNABORTED("gone")
+        return server, address.pack(server.remote, server.family)
+
+    def _abort_backlog(self) -> None:
+        while self._accepted or self._deferred:
+            (self._accepted or self._deferred).popleft().abort()
+        if self.state == TCP_LISTEN:
+            self.state = TCP_CLOSE
+            self.room.notify()

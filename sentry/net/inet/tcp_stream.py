@@ -1,0 +1,189 @@
+"""The bytes of a TCP connection: the queue of one end, what is held back, urgent data. tcp(7)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.poll import (
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE as TCP_CLOSE,
+)
+from sentry.abi.socket import (
+    MSG_MORE,
+    MSG_OOB,
+    MSG_PEEK,
+    MSG_TRUNC,
+    SO_OOBINLINE,
+    SOCK_STREAM,
+)
+from sentry.errors import (
+    EINVAL,
+)
+from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.inet.tcp_options import TcpOptions
+from sentry.net.socket import Received
+from sentry.vfs.file import Caller, Dest, Source
+
+if TYPE_CHECKING:
+    from sentry.loop import Timer
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+
+
+CORKED_NS: Final = 200_000_000
+SNDBUF: Final = 16384
+RCVBUF: Final = 131072
+JOINED: Final = 8192
+"""Up to this size small sends make one chunk of the receive queue."""
+
+
+class TcpStream(InetSocket):
+    """What one end has to read, and what it has to send."""
+
+    __slots__ = (
+        "_held", "_held_until", "chunks", "deferred_by", "got", "mark", "peer", "queued", "sent",
+        "state", "tcp", "urgent", "urgent_unread",
+    )  # fmt: skip
+
+    stream = True
+
+    def __init__(
+        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
+    ) -> None:
+        super().__init__(location, family, SOCK_STREAM, protocol, stack, uid)
+        self.rcvbuf, self.sndbuf = RCVBUF, SNDBUF
+        self.state = TCP_CLOSE
+        self.tcp = TcpOptions()
+        self.peer: Any = None
+        """The other end, a TcpSocket."""
+        self.chunks: deque[bytes] = deque()
+        self.queued = 0
+        self.urgent: int | None = None
+        """The byte of out-of-band data, when it is not in line."""
+        self.urgent_unread = False
+        self.mark: int | None = None
+        """How many bytes there are before the urgent mark."""
+        self.sent = self.got = 0
+        """Bytes, for TCP_INFO."""
+        self.deferred_by: Any = None
+        """The listener that waits for our first bytes."""
+        self._held = b""
+        """What MSG_MORE and TCP_CORK hold back."""
+        self._held_until: Timer | None = None
+
+    def stop_deferring(self) -> None:
+        """Something has come."""
+
+    # --- sending
+
+    def _holds(self, flags: int) -> bool:
+        return bool(flags & MSG_MORE and not flags & MSG_OOB) or bool(self.tcp.values[abi.TCP_CORK])
+
+    def _hold(self, source: Source, caller: Caller) -> int:
+        """MSG_MORE, TCP_CORK: less than a segment waits for more, 200 ms at most. tcp(7)."""
+        size = source.count
+        if not self._held:
+            loop = caller.kernel.loop
+            self._held_until = loop.call_at(loop.now_ns() + CORKED_NS, self.uncork)
+        self._held += source.get(size)
+        return size
+
+    def uncork(self) -> None:
+        """Send what was held back."""
+        if self._held_until is not None:
+            self._held_until.cancel()
+            self._held_until = None
+        data, self._held = self._held, b""
+        if data and self.peer is not None:
+            self.sent += len(data)
+            self.peer.arrived(data)
+            self.peer.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def arrived(self, data: bytes) -> None:
+        """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
+        if self.deferred_by is not None:
+            self.stop_deferring()
+        chunks = self.chunks
+        if chunks and len(chunks[-1]) + len(data) <= JOINED:
+            chunks[-1] += data
+        else:
+            chunks.append(data)
+        self.queued += len(data)
+        self.got += len(data)
+
+    def _send_urgent(self, peer: TcpStream, data: bytes) -> None:
+        """The last byte is urgent: SIGURG is left to the owner, the mark is kept."""
+        rest, urgent = data[:-1], data[-1]
+        if rest:
+            peer.arrived(rest)
+        peer.mark = peer.queued
+        peer.urgent_unread = True
+        peer.urge()
+        if SO_OOBINLINE in peer.options:
+            peer.arrived(data[-1:])
+        else:
+            peer.urgent = urgent
+        peer.queue.notify(EPOLLPRI)
+
+    # --- receiving
+
+    def _pass_mark(self) -> None:
+        """A read goes on behind the urgent mark: the byte that nobody asked for is lost."""
+        self.mark = self.urgent = None
+        self.urgent_unread = False
+
+    def stops_here(self) -> bool:
+        """The urgent mark ends a read."""
+        return self.mark == 0
+
+    def _take(self, dest: Dest, flags: int) -> int:
+        limit = dest.count
+        if self.mark and self.mark < limit:
+            limit = self.mark  # a read stops at the urgent mark
+        elif self.mark == 0 and limit and not flags & MSG_PEEK:
+            self._pass_mark()
+        done = 0
+        for chunk in list(self.chunks):
+            if done == limit:
+                break
+            part = chunk[: limit - done]
+            if not flags & MSG_TRUNC:
+                dest.put(part)
+            done += len(part)
+            if flags & MSG_PEEK:
+                continue
+            if len(part) == len(chunk):
+                self.chunks.popleft()
+            else:
+                self.chunks[0] = chunk[len(part) :]
+        if not flags & MSG_PEEK:
+            self.queued -= done
+            if self.mark is not None:
+                self.mark = max(0, self.mark - done)
+            if self.peer is not None:
+                self.peer.queue.notify(EPOLLOUT | EPOLLWRNORM)
+        return done
+
+    def _receive_urgent(self, dest: Dest, flags: int) -> Received:
+        if SO_OOBINLINE in self.options or (self.mark is None and self.urgent is None):
+            raise EINVAL("no urgent data")
+        if self.urgent is None:
+            raise EINVAL("read already")
+        if dest.count:
+            dest.put(bytes([self.urgent]))
+        if not flags & MSG_PEEK:
+            self.urgent = None
+            self.urgent_unread = False
+        return Received(1, flags=MSG_OOB)
+
+    def at_mark(self) -> int:
+        """SIOCATMARK."""
+        return int(self.mark == 0)
