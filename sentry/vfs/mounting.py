@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 ANYWHERE: Final = frozenset(
     {b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay"}
 )
+SHOWN: Final = {b"proc": "pids", b"sysfs": "net", b"mqueue": "ipc", b"cgroup2": "cgroup_ns"}
+"""Types that show a namespace of the caller, and which."""
 REVEALING: Final = frozenset({b"proc", b"sysfs"})
 """SB_I_USERNS_VISIBLE."""
 ATIME_ASKED: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
@@ -42,9 +44,19 @@ def may_mount(caller: Caller) -> None:
 
 
 def check_type(caller: Caller, kind: bytes) -> None:
-    """FS_USERNS_MOUNT: a user namespace may mount only some types. Raises: EPERM."""
-    if kind not in ANYWHERE and not caller.creds.has(CAP_SYS_ADMIN):
+    """FS_USERNS_MOUNT: a user namespace may mount only some types. Raises: EPERM.
+
+    What shows a namespace of another kind is for those who are capable in its owner.
+    """
+    creds = caller.creds
+    if creds.user_ns is None:
+        return
+    if kind not in ANYWHERE:
         raise EPERM("not in a user namespace")
+    if kind in SHOWN:
+        shown = getattr(caller, SHOWN[kind])
+        if not creds.has_in(shown.owner if shown is not None else None, CAP_SYS_ADMIN):
+            raise EPERM("it shows another's namespace")
 
 
 async def new_file_system(

@@ -101,6 +101,8 @@ static void alone(void)
     CHECK(stat("top", &st) == 0 && st.st_uid == 0);
     CHECK_ERR(mknod("top/dev", S_IFCHR | 0600, makedev(1, 3)), EPERM);
     CHECK_ERR(umount("/proc"), EINVAL); /* locked together */
+    CHECK_ERR(mount("proc", "top", "proc", 0, 0), EPERM); /* of another's PID namespace */
+    CHECK(mount("mqueue", "top", "mqueue", 0, 0) == 0);
     /* set-user-id programs of others count for nothing */
     CHECK(prctl(PR_CAPBSET_DROP, 21) == 0);
 }
