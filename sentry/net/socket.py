@@ -247,6 +247,8 @@ class Socket(StreamFile):
             return self.try_receive(dest, flags)
         wanted = dest.count
         enough = wanted if flags & MSG_WAITALL else min(wanted, self.numbers[SO_RCVLOWAT])
+        if flags & MSG_PEEK and flags & MSG_WAITALL and self.short_of(wanted):
+            return self._peek_all(caller, dest, flags)
         if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
             return self._receive_enough(caller, dest, flags, enough)
         return self.wait_for(
@@ -285,6 +287,25 @@ class Socket(StreamFile):
             carries = part.ancillary is not None
             if not part.count or carries or total.count >= enough or self.stops_here():
                 return total
+
+    async def _peek_all(self, caller: Caller, dest: Dest, flags: int) -> Received:
+        """A peek with MSG_WAITALL waits until all that it wants is in the queue."""
+
+        def attempt() -> None:
+            if self.short_of(dest.count):
+                raise EAGAIN("more may come")
+
+        try:
+            await self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
+        except (Errno, Interrupted):
+            if not self.short_of(1):
+                return self._receive_or_end(dest, flags)
+            raise
+        return self._receive_or_end(dest, flags)
+
+    def short_of(self, wanted: int) -> bool:
+        """Whether a peek for so many bytes has to wait for more."""
+        return False
 
     def stops_here(self) -> bool:
         """A receive of a stream ends early here: the urgent mark."""

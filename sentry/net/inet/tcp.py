@@ -285,6 +285,11 @@ class TcpSocket(TcpListener):
             self._pass_mark()
         raise EAGAIN("nothing there")
 
+    def short_of(self, wanted: int) -> bool:
+        """Whether a peek for so many bytes has to wait for more."""
+        more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
+        return more and self.mark is None and self.queued < wanted
+
     def _waits(self) -> bool:
         """More may come."""
         return self.state == TCP_SYN_SENT or self.peer is not None
