@@ -133,8 +133,9 @@ def _put_fpu(data: bytearray, at: int, image: bytes, xfeatures: int) -> None:
     data[at + HEADER_AT] |= FEATURES_FP_SSE
 
 
-def pop(task: Task) -> int:
-    """rt_sigreturn(2): take all registers from the frame; gives the signal mask to restore.
+def pop(task: Task) -> tuple[int, bool]:
+    """rt_sigreturn(2): take all registers from the frame; gives the signal mask to restore, and
+    whether the FPU state was good. A bad one is SIGSEGV where the frame returns to.
 
     Raises: EFAULT when the frame is bad: the caller makes that SIGSEGV. Nothing is changed then.
     """
@@ -150,16 +151,20 @@ def pop(task: Task) -> int:
     ) = _ucontext.unpack(task.mm.read(at + UCONTEXT_AT, _ucontext.size))  # fmt: skip
     if cs | 3 != USER_CS:
         raise EFAULT(f"return to {cs:#x}:{ip:#x}")
-    image = _get_fpu(task, fp_at) if fp_at else b""
+    try:
+        image, intact = _get_fpu(task, fp_at) if fp_at else b"", True
+    except EFAULT:
+        image, intact = b"", False
     flags = regs[Reg.RFLAGS] & ~FIX_EFLAGS | flags & FIX_EFLAGS
     _general.pack_into(
         regs, 0, r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di,
         NO_CALL, ip, USER_CS, flags, sp, USER_DS,
     )  # fmt: skip
     ctx.set_fpu(image)
-    with suppress(EINVAL, ENOMEM, EPERM):
-        altstack.change(task, alt_sp, alt_flags & 0xFFFFFFFF, alt_size, sp)
-    return int(mask)
+    if intact:
+        with suppress(EINVAL, ENOMEM, EPERM):
+            altstack.change(task, alt_sp, alt_flags & 0xFFFFFFFF, alt_size, sp)
+    return int(mask), intact
 
 
 def _get_fpu(task: Task, at: int) -> bytes:

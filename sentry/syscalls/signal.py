@@ -101,13 +101,15 @@ def sys_rt_sigprocmask(task: Task, how: How, new: Addr, old: Addr, size: Size) -
 def sys_rt_sigreturn(task: Task) -> object:
     """sigreturn(2): a bad frame is SIGSEGV."""
     try:
-        mask = signal_frame.pop(task)
+        mask, intact = signal_frame.pop(task)
     except EFAULT:
         task_signals.force_segv(task, 0)
         return RESUME
     task.restart_block = None
     if mask != task.blocked:
         task_signals.set_blocked(task, mask)
+    if not intact:
+        task_signals.force_segv(task, 0)
     return RESUME
 
 

@@ -298,6 +298,29 @@ static void return_beyond(void)
     }
 }
 
+static void wreck(int sig, siginfo_t *info, void *context)
+{
+    uint64_t *header = (uint64_t *)((char *)((ucontext_t *)context)->uc_mcontext.fpregs + 512);
+    header[2] = 0xfffffff; /* a reserved field */
+}
+
+static void count(int sig)
+{
+    calls++;
+}
+
+/* A bad FPU image: the program gets SIGSEGV where the handler returns to, and can go on. */
+static void survive_bad_fpu(void)
+{
+    struct sigaction action = {.sa_sigaction = wreck, .sa_flags = SA_SIGINFO};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0 && signal(SIGSEGV, count) != SIG_ERR);
+    for (int i = 1; i < 4; i++) {
+        calls = 0;
+        raise(SIGUSR1);
+        CHECK(calls == 1);
+    }
+}
+
 int main(void)
 {
     layout();
@@ -305,5 +328,6 @@ int main(void)
     alternate_stack();
     bad_frames();
     return_beyond();
+    survive_bad_fpu();
     return 0;
 }

@@ -72,26 +72,16 @@ def test_pop_restores_all(task: Task) -> None:
     task.ctx.regs[Reg.RSP] += 8
     for i in range(15):
         task.ctx.regs[i] = 0
-    assert signal_frame.pop(task) == 0x55
+    assert signal_frame.pop(task) == (0x55, True)
     task.ctx.regs[Reg.ORIG_RAX] = 0
     assert bytes(task.ctx.regs) == before
     assert task.ctx.get_fpu()[:464] == fpu[:464]
     assert task.ctx.get_fpu()[512:] == fpu[512:]
 
 
-@pytest.mark.parametrize(
-    ("offset", "value"),
-    [
-        (8 + 40 + 128, (0xFFFF800000000000).to_bytes(8, "little")),
-        (8 + 40 + 144, b"\x23\0"),
-        (8 + 40 + 184, (1 << 62).to_bytes(8, "little")),
-    ],
-)
-def test_pop_of_a_bad_frame_changes_nothing(task: Task, offset: int, value: bytes) -> None:
-    mm: Any = task.mm
-    mm.bad = range(1 << 62, (1 << 62) + 4096)
+def test_pop_of_a_bad_frame_changes_nothing(task: Task) -> None:
     at = push(task)
-    task.mm.write(at + offset, value)
+    task.mm.write(at + 8 + 40 + 144, b"\x23\0")
     task.ctx.regs[Reg.RSP] += 8
     before = bytes(task.ctx.regs)
     with pytest.raises(EFAULT):
@@ -99,19 +89,32 @@ def test_pop_of_a_bad_frame_changes_nothing(task: Task, offset: int, value: byte
     assert bytes(task.ctx.regs) == before
 
 
+def test_pop_returns_to_an_address_of_nobody_for_the_fault_to_be_there(task: Task) -> None:
+    at = push(task)
+    task.mm.write(at + 8 + 40 + 128, (0xFFFF800000000000).to_bytes(8, "little"))
+    task.ctx.regs[Reg.RSP] += 8
+    assert signal_frame.pop(task) == (0x55, True)
+    assert task.ctx.regs[Reg.RIP] == 0xFFFF800000000000
+
+
 @pytest.mark.parametrize(
     ("offset", "value"),
-    [(24, b"\0\0\1\0"), (512, b"\xff" * 8), (520, b"\1"), (570, b"\1")],
+    [(24, b"\0\0\1\0"), (512, b"\xff" * 8), (520, b"\1"), (570, b"\1"), (None, b"")],
 )
-def test_pop_refuses_an_image_that_could_not_be_loaded(
-    task: Task, offset: int, value: bytes
+def test_pop_of_a_bad_fpu_image_restores_the_rest(
+    task: Task, offset: int | None, value: bytes
 ) -> None:
+    mm: Any = task.mm
+    mm.bad = range(1 << 62, (1 << 62) + 4096)
+    task.ctx.regs[Reg.RIP] = 0x401234
     at = push(task)
-    fp = word(task, at + 8 + 40 + 184)
-    task.mm.write(fp + offset, value)
+    if offset is None:
+        task.mm.write(at + 8 + 40 + 184, (1 << 62).to_bytes(8, "little"))
+    else:
+        task.mm.write(word(task, at + 8 + 40 + 184) + offset, value)
     task.ctx.regs[Reg.RSP] += 8
-    with pytest.raises(EFAULT):
-        signal_frame.pop(task)
+    assert signal_frame.pop(task) == (0x55, False)
+    assert task.ctx.regs[Reg.RIP] == 0x401234
 
 
 def test_pop_without_magic_takes_the_legacy_area_alone(task: Task) -> None:
