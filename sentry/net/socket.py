@@ -284,7 +284,7 @@ class Socket(StreamFile):
             total.flags |= part.flags
             if part.ancillary is not None:
                 total.ancillary = part.ancillary
-            carries = part.ancillary is not None
+            carries = part.ancillary is not None and self.family == AF_UNIX
             if not part.count or carries or total.count >= enough or self.stops_here():
                 return total
 

@@ -38,6 +38,9 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE_WAIT as TCP_CLOSE_WAIT,
 )
 from sentry.abi.socket import (
+    BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
+)
+from sentry.abi.socket import (
     BPF_TCP_FIN_WAIT2 as TCP_FIN_WAIT2,
 )
 from sentry.abi.socket import (
@@ -160,6 +163,9 @@ class TcpSocket(TcpListener):
         target = self.remote
         if self.state != TCP_SYN_SENT or target is None or self._released:
             return True
+        if target == self.local:
+            self._connect_to_itself()
+            return True
         listener = self._listener(target)
         if listener is None:
             self.state = TCP_CLOSE
@@ -179,6 +185,13 @@ class TcpSocket(TcpListener):
             return False
         listener._establish(caller, self, target)
         return True
+
+    def _connect_to_itself(self) -> None:
+        """Both ends at once: a simultaneous open with one's own SYN. RFC 9293, 3.5."""
+        self.peer = self
+        self.state = TCP_ESTABLISHED
+        self.stack.counters["Tcp.CurrEstab"] += 1
+        self.queue.notify(EPOLLOUT | EPOLLWRNORM)
 
     def _listener(self, target: Endpoint) -> TcpSocket | None:
         """Who listens there: inet_lhash2_lookup(); SO_REUSEPORT spreads connections."""
@@ -273,7 +286,7 @@ class TcpSocket(TcpListener):
         if flags & MSG_OOB:
             return self._receive_urgent(dest, flags)
         if self.queued:
-            return Received(self._take(dest, flags))
+            return Received(self._take(dest, flags), ancillary=self.told())
         if self.eof:  # SOCK_DONE comes before an error
             return Received(0)
         self.take_error()
@@ -352,7 +365,8 @@ class TcpSocket(TcpListener):
         self._released = True
         self._abort_backlog()
         self.uncork()
-        peer = self.peer
+        peer = self.peer if self.peer is not self else None
+        self.peer = peer
         if peer is not None:
             if self.queued or self.linger == (1, 0):
                 self._send_reset()

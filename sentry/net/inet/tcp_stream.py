@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,7 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
 from sentry.abi.socket import (
+    IPPROTO_TCP,
     MSG_MORE,
     MSG_OOB,
     MSG_PEEK,
@@ -28,8 +31,10 @@ from sentry.errors import (
     EINVAL,
 )
 from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.inet.packet import stamps
 from sentry.net.inet.tcp_options import TcpOptions
-from sentry.net.socket import Received
+from sentry.net.socket import Ancillary, Received
+from sentry.net.socket_options import STAMPS
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
@@ -50,7 +55,7 @@ class TcpStream(InetSocket):
 
     __slots__ = (
         "_held", "_held_until", "chunks", "deferred_by", "got", "mark", "peer", "queued", "sent",
-        "state", "tcp", "urgent", "urgent_unread",
+        "stamp_ns", "state", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     stream = True
@@ -71,6 +76,8 @@ class TcpStream(InetSocket):
         self.urgent_unread = False
         self.mark: int | None = None
         """How many bytes there are before the urgent mark."""
+        self.stamp_ns = 0
+        """When the last bytes came, where SO_TIMESTAMP asks for it."""
         self.sent = self.got = 0
         """Bytes, for TCP_INFO."""
         self.deferred_by: Any = None
@@ -111,6 +118,7 @@ class TcpStream(InetSocket):
         """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
         if self.deferred_by is not None:
             self.stop_deferring()
+        self.stamp_ns = time.time_ns() if self.options & STAMPS else 0
         chunks = self.chunks
         if chunks and len(chunks[-1]) + len(data) <= JOINED:
             chunks[-1] += data
@@ -183,6 +191,14 @@ class TcpStream(InetSocket):
             self.urgent = None
             self.urgent_unread = False
         return Received(1, flags=MSG_OOB)
+
+    def told(self) -> Ancillary | None:
+        """What a receive is told beside the bytes: SO_TIMESTAMP, TCP_INQ."""
+        records = stamps(self, self.stamp_ns) if self.stamp_ns else []
+        if self.tcp.values[abi.TCP_INQ]:
+            left = struct.pack("<i", self.queued)
+            records.append((IPPROTO_TCP, abi.TCP_CM_INQ, left))
+        return Ancillary(records=records) if records else None
 
     def at_mark(self) -> int:
         """SIOCATMARK."""
