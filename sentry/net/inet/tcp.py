@@ -356,6 +356,7 @@ class TcpSocket(TcpListener):
 
     def abort(self) -> None:
         """End at once with a reset."""
+        self.stop_deferring()
         self._send_reset()
         self.drop_port()
         self._released = True

@@ -97,7 +97,8 @@ class TcpListener(TcpStream):
             self._deferred.append(server)
             server.deferred_by = self
             loop = caller.kernel.loop
-            loop.call_at(loop.now_ns() + seconds * 10**9, server.stop_deferring)
+            until_ns = loop.now_ns() + seconds * 10**9
+            server.deferral = loop.call_at(until_ns, server.stop_deferring)
         else:
             self._can_accept(server)
         client.queue.notify(EPOLLOUT | EPOLLWRNORM)
@@ -108,6 +109,9 @@ class TcpListener(TcpStream):
 
     def stop_deferring(self) -> None:
         """TCP_DEFER_ACCEPT: data has come, or it took too long."""
+        if self.deferral is not None:
+            self.deferral.cancel()
+            self.deferral = None
         listener, self.deferred_by = self.deferred_by, None
         if listener is not None and self in listener._deferred:
             listener._deferred.remove(self)

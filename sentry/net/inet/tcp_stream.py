@@ -54,8 +54,8 @@ class TcpStream(InetSocket):
     """What one end has to read, and what it has to send."""
 
     __slots__ = (
-        "_held", "_held_until", "chunks", "deferred_by", "got", "mark", "peer", "queued", "sent",
-        "stamp_ns", "state", "tcp", "urgent", "urgent_unread",
+        "_held", "_held_until", "chunks", "deferral", "deferred_by", "got", "mark", "peer",
+        "queued", "sent", "stamp_ns", "state", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     stream = True
@@ -82,6 +82,7 @@ class TcpStream(InetSocket):
         """Bytes, for TCP_INFO."""
         self.deferred_by: Any = None
         """The listener that waits for our first bytes."""
+        self.deferral: Timer | None = None
         self._held = b""
         """What MSG_MORE and TCP_CORK hold back."""
         self._held_until: Timer | None = None
