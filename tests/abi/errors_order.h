@@ -98,7 +98,7 @@ static unsigned long memory(int fill, int protection)
 static void prepare_values(void)
 {
     static char long_path[6000];
-    char directory[] = "/tmp/orderXXXXXX";
+    char directory[] = "orderXXXXXX"; /* where the test is run */
     unsigned long *value = order_values - ZERO;
     int ends[2];
 

@@ -71,10 +71,11 @@ def uptime(view: View) -> str:
 
 @root_file("loadavg")
 def loadavg(view: View) -> str:
-    """Loads are not kept."""
+    """Loads are not kept; the last number given out is that of the reader's namespace."""
     pids = view.kernel.pids
     running = sum(1 for task in pids.tasks.values() if state(task) == "R")
-    return f"0.00 0.00 0.00 {max(1, running)}/{len(pids.tasks)} {pids.last}\n"
+    last = getattr(view.caller, "pids", pids).last
+    return f"0.00 0.00 0.00 {max(1, running)}/{len(pids.tasks)} {last}\n"
 
 
 @root_file("stat")
