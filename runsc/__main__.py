@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """`exec` has a way of its own, for it is to be quick; the rest is the command line's."""
+    """`exec` and `state`, which are to be quick, have ways of their own; then the command line."""
     gc.disable()
     if "exec" in sys.argv[1:]:
         from runsc import quick  # noqa: PLC0415
@@ -16,6 +16,11 @@ def main() -> None:
         code = quick.attempt(sys.argv[1:])
         if code is not None:
             os._exit(code)  # nothing is buffered, and taking CPython down takes its time
+    elif "state" in sys.argv[1:]:
+        from runsc import quick_state  # noqa: PLC0415
+
+        if quick_state.attempt(sys.argv[1:]) == 0:
+            os._exit(0)
     from runsc.cli import main as command_line  # noqa: PLC0415
 
     command_line()

@@ -19,12 +19,14 @@ import msgspec
 
 from runsc.cgroups.record import Record
 from runsc.errors import RuntimeFailure
+from runsc.liveness import STOPPED, is_same, start_time, word_for
 from runsc.names import check_id
 from runsc.spec import Hooks
 
+__all__ = ["STOPPED", "State", "Store", "is_alive", "start_time", "status"]
+
 LOCK_PATIENCE_S = 30.0
 """How long a command waits for another one that changes the same container."""
-STOPPED = "stopped"
 
 
 class State(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -55,30 +57,15 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     hooks: Hooks | None = None
 
 
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 if there is none (a zombie is none)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
 def is_alive(state: State) -> bool:
     """Whether the sandbox process of this state is still the same and running."""
-    return state.pid > 0 and start_time(state.pid) == state.pid_start != 0
+    return is_same(state.pid, state.pid_start)
 
 
 def status(state: State) -> str:
     """OCI's word for it: creating, created, running, paused, stopped."""
-    if state.phase == "creating":
-        creator = state.creator_pid
-        alive = creator > 0 and start_time(creator) == state.creator_start != 0
-        return state.phase if alive else STOPPED
-    if not is_alive(state):
-        return STOPPED
-    return "paused" if state.paused else state.phase
+    creator, sandbox = (state.creator_pid, state.creator_start), (state.pid, state.pid_start)
+    return word_for(state.phase, creator, sandbox, state.paused)
 
 
 class Store:

@@ -46,13 +46,12 @@ class Doubt(Exception):
     """Not for us."""
 
 
-def parse(args: list[str]) -> tuple[str, execution.Wishes]:
-    """The state root and what is asked for. Raises: Doubt."""
-    words = iter(args)
+def root_before(command: str, words: Iterator[str]) -> str:
+    """The state root, by the flags before a command, which is taken too. Raises: Doubt."""
     root = default_root()
     for word in words:
-        if word == "exec":
-            break
+        if word == command:
+            return root
         if word in GLOBAL_SWITCHES:
             continue
         name, value = _named(word, words)
@@ -60,8 +59,13 @@ def parse(args: list[str]) -> tuple[str, execution.Wishes]:
             raise Doubt
         if name == "--root":
             root = value
-    else:
-        raise Doubt
+    raise Doubt
+
+
+def parse(args: list[str]) -> tuple[str, execution.Wishes]:
+    """The state root and what is asked for. Raises: Doubt."""
+    words = iter(args)
+    root = root_before("exec", words)
     given: dict[str, Any] = {}
     for word in words:
         if not word.startswith("-"):

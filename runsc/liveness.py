@@ -1,0 +1,31 @@
+"""What a container on disk is now, by the processes that its state names. Imports nothing."""
+
+from __future__ import annotations
+
+STOPPED = "stopped"
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 if there is none (a zombie is none)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def is_same(pid: int, started: int) -> bool:
+    """Whether a process is still the one that started then."""
+    return pid > 0 and start_time(pid) == started != 0
+
+
+def word_for(
+    phase: str, creator: tuple[int, int], sandbox: tuple[int, int], paused: bool
+) -> str:
+    """OCI's word: creating, created, running, paused, stopped. Processes: (pid, start time)."""
+    if phase == "creating":
+        return phase if is_same(*creator) else STOPPED
+    if not is_same(*sandbox):
+        return STOPPED
+    return "paused" if paused else phase
