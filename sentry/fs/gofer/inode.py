@@ -153,8 +153,8 @@ class GoferInode(Inode):
             NOID if changes.uid is None else changes.uid,
             NOID if changes.gid is None else changes.gid,
             changes.size or 0,
-            changes.atime_ns or 0,
-            changes.mtime_ns or 0,
+            _on_the_wire(changes.atime_ns),
+            _on_the_wire(changes.mtime_ns),
         )
         self.changed()
         reply = expect(await self.fs.session.call(request), Rsetattrx)
@@ -251,6 +251,11 @@ class GoferInode(Inode):
         if not left:
             self.gone = True
             self.fs.forget_inode(self)
+
+
+def _on_the_wire(time_ns: int | None) -> int:
+    """The nearest time that a message can hold; the host's file system may hold less."""
+    return max(-1 << 63, min(time_ns or 0, (1 << 63) - 1))
 
 
 def close_quietly(fd: int) -> None:
