@@ -97,6 +97,7 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, ter
         ram_fd = config.ram_fd
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit)
+        statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         isolation.leave_root()
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
@@ -106,7 +107,8 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, ter
                 program = filters.sentry_program(config.platform, config.network, switches.trap)
                 _install(program, switches, config.log_fd)
 
-        sandbox = prepare(msgspec.structs.replace(config, ram_fd=ram_fd), lockdown)
+        config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
+        sandbox = prepare(config, lockdown)
         if _is_alone(config.control_fd):
             return 1
         _send(config.control_fd, Event("ready"))

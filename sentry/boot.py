@@ -25,6 +25,7 @@ from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import clocks, fasync, terminals
 from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel.own_memory import OwnMemory
 from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
@@ -33,7 +34,7 @@ from sentry.net.host.interfaces import show_host
 from sentry.net.host.process import NetworkProcess
 from sentry.net.stack import kernel_stack
 from sentry.platform.host_io import HostIO
-from sentry.platform.memory import PAGE_SIZE
+from sentry.platform.memory import PAGE_SIZE, trim_heap
 from sentry.syscalls.registry import CALLS
 from sentry.syscalls.strace import Strace
 from sentry.vfs.vfs import Vfs
@@ -63,13 +64,18 @@ class Sandbox:
     """A kernel whose first program is loaded but has not run."""
 
     def __init__(
-        self, kernel: Kernel, start: Callable[[], None], operations: Operations, waits: bool
+        self,
+        kernel: Kernel,
+        start: Callable[[], None],
+        operations: Operations,
+        config: SandboxConfig,
     ) -> None:
         self.kernel = kernel
+        self._statm = config.statm_fd
         self._operations = operations
-        if waits:
+        if config.await_start:
             operations.await_start(start)
-        self._start = None if waits else start
+        self._start = None if config.await_start else start
 
     def run(self) -> int:
         """Run until the first process and all others have ended; its wait status."""
@@ -77,6 +83,8 @@ class Sandbox:
         gc.freeze()
         gc.set_threshold(*BUSY_THRESHOLDS)
         self.kernel.loop.on_idle = self._rest
+        if self._statm >= 0:
+            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).check
         if self._start is not None:
             self._start()
         self.kernel.loop.run()
@@ -95,6 +103,7 @@ class Sandbox:
         """Nothing runs: now is the time for what would hold a program up."""
         gc.collect()
         self.kernel.platform.ram.trim(KEPT_FREE)
+        trim_heap()
 
 
 def preload(platform: str) -> None:
@@ -186,7 +195,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if gofer >= 0:
         end = operations.end
         loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
-    return Sandbox(kernel, task.finish, operations, config.await_start)
+    return Sandbox(kernel, task.finish, operations, config)
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:

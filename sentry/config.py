@@ -130,6 +130,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     ram_fd: int = -1
     """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
     memory_limit: int = 1 << 30
+    statm_fd: int = -1
+    """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpu_quota: tuple[int, int] = (0, 100_000)
     """Microseconds of CPU in a period, and the period; 0: not limited. The host enforces it."""
     pids_limit: int = 0

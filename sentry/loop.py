@@ -67,6 +67,7 @@ class HostOnly:
             self._epoll.register(fd, events)
 
 
+WORK = 512
 REST_NS = 20_000_000
 """So long nothing happens before the loop calls itself idle."""
 
@@ -105,6 +106,9 @@ class Loop:
         """When the loop is idle, unless something happens before; None: it is already."""
         self.on_idle: Callable[[], None] | None = None
         """Called once each time the loop has become idle: collecting, giving memory back."""
+        self.on_work: Callable[[], None] | None = None
+        """Called every WORK exits: looks that are too dear for every one."""
+        self._work_left = WORK
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -225,6 +229,11 @@ class Loop:
             for context in exited:
                 context.owner.sys_time_ns += share_ns
             self._rest_at = now_ns + REST_NS
+            self._work_left -= len(exited)
+            if self._work_left <= 0:
+                self._work_left = WORK
+                if self.on_work is not None:
+                    self._guard(self.on_work)
         elif machine.ready:
             self._rest_at = time.monotonic_ns() + REST_NS
         elif rest_at is not None and time.monotonic_ns() >= rest_at:

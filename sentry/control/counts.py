@@ -41,7 +41,8 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "inotify_instances": vfs.inotify_instances,
         "mappings": kernel.platform.ram.vmas,
     }
-    found |= {name: getattr(budget, name) for name in budget.__slots__ if name != "namespaces"}
+    numbers = ((name, getattr(budget, name)) for name in budget.__slots__)
+    found |= {name: value for name, value in numbers if isinstance(value, int)}
     found |= {f"ram_{name}": value for name, value in ram._asdict().items()}
     objects = Counter(
         f"object {kind.__module__}.{kind.__qualname__}"

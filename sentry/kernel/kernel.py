@@ -141,12 +141,11 @@ class Kernel:
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
         def badness(group: ThreadGroup) -> int:
-            total = (
-                max(1, self.services["ram_pages"]()) if "ram_pages" in self.services else 1 << 20
-            )
+            total = self.services["memory_limit"] >> 12
             return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
 
-        victim = max(candidates, key=badness, default=task.group)
+        # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
+        victim = max(reversed(candidates), key=badness, default=task.group)
         self.counters.oom_kills += 1
         comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
         self.log.write(

@@ -262,6 +262,11 @@ class Ram:
         return bytes(ffi.buffer(lib.frame_host(gpa), count))
 
 
+def trim_heap() -> None:
+    """Give the host back what is free in the Sentry's own heap."""
+    lib.heap_trim()
+
+
 class Pinned:
     """Host memory of a user range, for I/O on another thread; its frames are not reused."""
 
@@ -568,6 +573,7 @@ __all__ = [
     "frames_of",
     "read_frames",
     "runs",
+    "trim_heap",
     "write_frames",
     "zero_frames",
 ]

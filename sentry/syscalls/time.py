@@ -71,6 +71,7 @@ TmsOut = Annotated[StructOut, struct_out(TMS)]
 
 TICK_NS = 10**7
 """USER_HZ is 100."""
+MAX_TAI_OFFSET = 100_000
 MIN_TICK_US, TICK_US, MAX_TICK_US = 9000, 10000, 11000
 MAX_MINUTES_WEST = 15 * 60
 ADJ_ADJTIME = ADJ_OFFSET_SINGLESHOT & ~ADJ_OFFSET
@@ -333,7 +334,7 @@ def _adjust(task: Task, addr: int) -> int:
             kept["status"] |= STA_NANO
         if modes & ADJ_MICRO:
             kept["status"] &= ~STA_NANO
-        if modes & ADJ_TAI and asked.constant >= 0:
+        if modes & ADJ_TAI and 0 <= asked.constant <= MAX_TAI_OFFSET:
             kept["tai"] = asked.constant
     now = time.time_ns()
     part = now % NS if kept["status"] & STA_NANO else now % NS // 1000

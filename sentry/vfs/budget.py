@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentry.vfs.mounts import MountNamespace
 
 MAX_INODES: Final = 524_288
-"""Inodes in memory of all tmpfs and overlays (about 1 KiB each)."""
+"""Inodes in memory of all tmpfs and overlays (about 1 KiB each); never more than pages of RAM."""
 MAX_SMALL_BYTES: Final = 64 << 20
 """Texts of symbolic links and extended attributes."""
 MAX_ANONYMOUS: Final = 100_000
@@ -43,11 +43,13 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "message_bytes",
-        "mounts", "namespace_ids", "namespaces", "semaphores", "small_bytes", "undos",
+        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "max_inodes",
+        "message_bytes", "mounts", "namespace_ids", "namespaces", "semaphores", "small_bytes",
+        "undos",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, memory_pages: int = MAX_INODES) -> None:
+        self.max_inodes = min(MAX_INODES, memory_pages)
         self.aio_requests = self.ipc_namespaces = self.message_bytes = 0
         self.semaphores = self.undos = 0
         self.namespace_ids = itertools.count(1)
@@ -57,7 +59,7 @@ class Budget:
 
     def check_inode(self) -> None:
         """One more inode in memory. Raises: ENOSPC."""
-        if self.inodes >= MAX_INODES or self.small_bytes >= MAX_SMALL_BYTES:
+        if self.inodes >= self.max_inodes or self.small_bytes >= MAX_SMALL_BYTES:
             raise ENOSPC("the ceiling of inodes in memory")
 
     def check_small(self, more: int) -> None:

@@ -69,7 +69,7 @@ class Vfs:
         """Makes an empty RamFile."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
-        self.budget = Budget()
+        self.budget = Budget(memory_pages)
         self.openers: dict[int, Opener] = {}
         """By type of the inode (S_IFIFO…)."""
         self.devices: dict[tuple[int, int], Opener] = {}

@@ -232,6 +232,8 @@ static uint64_t argument(char kind, struct values known)
     }
 }
 
+static void nothing(int signal) { (void)signal; }
+
 static void child(uint64_t seed, int tell)
 {
     state = seed * 0x9e3779b97f4a7c15u + 0x1234567;
@@ -249,6 +251,11 @@ static void child(uint64_t seed, int tell)
     for (int i = 1; i < 32; i++)
         if (i != SIGCHLD)
             signal(i, chance(2) ? SIG_IGN : SIG_DFL);
+    /* Few calls sleep for long. */
+    struct sigaction wake = {.sa_handler = nothing};
+    struct itimerval often = {{0, 5000}, {0, 5000}};
+    sigaction(SIGALRM, &wake, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
     unsigned favourite = chance(CALLS);
     for (int i = 0; i < PER_CHILD; i++) {
         const struct call *c = &calls[chance(3) ? chance(CALLS) : (favourite + chance(6)) % CALLS];
@@ -280,7 +287,7 @@ static void child(uint64_t seed, int tell)
 static void end_child(pid_t pid)
 {
     sigset_t chld;
-    struct timespec patience = {0, 300000000};
+    struct timespec patience = {0, 150000000};
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
     if (waitpid(pid, NULL, WNOHANG) != pid && sigtimedwait(&chld, NULL, &patience) >= 0)

@@ -1,0 +1,1 @@
+void heap_trim(void);

@@ -1,0 +1,7 @@
+/* The C library's heap of this process. */
+#ifndef SENTRY_HEAP_H
+#define SENTRY_HEAP_H
+
+void heap_trim(void); /* give the host back what is free in it */
+
+#endif
