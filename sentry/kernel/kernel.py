@@ -141,7 +141,7 @@ class Kernel:
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
         def badness(group: ThreadGroup) -> int:
-            total = self.services["memory_limit"] >> 12
+            total: int = self.services["memory_limit"] >> 12
             return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
