@@ -58,7 +58,7 @@ keys 'fg' Enter
 until_true runs sleep
 keys C-c
 until_true runs bash
-keys 'clear; echo status $?' Enter
+keys 'echo status $?' Enter
 see '^status 130'
 tmux split-window -t s 'exec cat'
 until_true runs cat
