@@ -48,11 +48,15 @@ def run_calls(bundle: Bundle, folder: Path, *arguments: str) -> tuple[str, str]:
         flags=["--debug", f"--debug-log={log}", "--memory=512M"]
     )
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=SECONDS * 3 + 90,
-        cwd=HERE.parents[1], stdin=subprocess.DEVNULL,
+        command, capture_output=True, text=True, errors="replace", check=False,
+        timeout=SECONDS * 3 + 90, cwd=HERE.parents[1], stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert done.returncode == 0, (done.returncode, done.stderr[-2000:], log.read_text()[-4000:])
-    return done.stdout, log.read_text()
+    assert done.returncode == 0, (
+        done.returncode,
+        done.stderr[-2000:],
+        log.read_text(errors="replace")[-4000:],
+    )
+    return done.stdout, log.read_text(errors="replace")
 
 
 @pytest.mark.timeout(SECONDS * 3 + 120)
