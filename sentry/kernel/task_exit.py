@@ -17,7 +17,7 @@ from sentry.abi.signal import (
     SIGKILL,
 )
 from sentry.auth.credentials import Credentials
-from sentry.errors import Errno
+from sentry.errors import EAGAIN, Errno
 from sentry.kernel import futex, namespaces, signal_send, signals, sysv_ipc, task_stops
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
@@ -195,7 +195,8 @@ def announce(group: ThreadGroup) -> None:
         ):
             autoreap = True
         if 0 < group.exit_signal <= signals.NSIG and not (autoreap and action.handler == SIG_IGN):
-            signal_send.send_to_group(parent, child_info(group, group.exit_signal))
+            with suppress(EAGAIN):  # a real-time signal that has no room is lost, as on Linux
+                signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
         reap(group)
     if parent is not None:
@@ -252,7 +253,8 @@ def reparent(group: ThreadGroup) -> None:
         for task in child.tasks:
             if task.parent_death_signal:
                 info = signals.SigInfo.kernel(task.parent_death_signal, group)
-                signal_send.send_to_group(child, info, force=not child.pids.sees(group))
+                with suppress(EAGAIN):
+                    signal_send.send_to_group(child, info, force=not child.pids.sees(group))
         if heir is None or heir is group or (heir.is_zombie and heir is init):
             child.parent = None
             if child.is_zombie:
