@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
-BUILT = Path(__file__).resolve().parent / "built"
+BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "built")
+
+
+def _read(name: str) -> bytes:
+    with open(os.path.join(BUILT, name), "rb") as file:
+        return file.read()
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,11 @@ class Stub:
 @functools.cache
 def vdso() -> bytes:
     """The vDSO, an ELF file of at most a page; its clock page is expected behind it."""
-    return (BUILT / "vdso.so").read_bytes()
+    return _read("vdso.so")
 
 
 @functools.cache
 def load(name: str) -> Stub:
     """Read an image that guest_stubs/_build.py made; once, because a sandbox has no files."""
-    symbols = json.loads((BUILT / f"{name}.json").read_text())
-    return Stub((BUILT / f"{name}.bin").read_bytes(), symbols)
+    symbols = json.loads(_read(f"{name}.json"))
+    return Stub(_read(f"{name}.bin"), symbols)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from kvm.binding import check, ffi, lib
 from kvm.vm import VM
 
-DEVICE = Path("/dev/kvm")
+DEVICE = "/dev/kvm"
 _MAX_CPUID_ENTRIES = 256
 
 
@@ -36,7 +35,7 @@ class System:
     Raises: Unavailable, when it cannot be opened or speaks another version of the interface.
     """
 
-    def __init__(self, device: Path = DEVICE, fd: int = -1) -> None:
+    def __init__(self, device: str = DEVICE, fd: int = -1) -> None:
         self.fd = fd
         try:
             if fd < 0:

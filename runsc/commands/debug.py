@@ -70,7 +70,7 @@ def command(
 ) -> None:
     """Ask the sandbox."""
     if counts == (profile is not None):
-        raise RuntimeFailure("ask for one thing: see runsc debug --help")
+        raise RuntimeFailure("nothing was asked for, or two things: see runsc debug --help")
     if form not in ("table", "json"):
         raise RuntimeFailure("invalid format option")
     store = flags.store()

@@ -12,18 +12,16 @@ T = TypeVar("T", bound=tuple[Any, ...])
 class Layout(Generic[T]):
     """Packs and unpacks one struct. `size` is sizeof in bytes."""
 
-    __slots__ = ("_make", "_struct", "name", "pack_into", "size")
+    __slots__ = ("_make", "_struct", "name", "pack", "pack_into", "size")
 
     def __init__(self, name: str, fmt: str, make: type[T]) -> None:
         self.name = name
         self._struct = struct.Struct(fmt)
         self._make = make
         self.size = self._struct.size
-        self.pack_into = self._struct.pack_into
-
-    def pack(self, *values: object) -> bytes:
+        self.pack = self._struct.pack
         """The bytes of a struct with these fields, in their order."""
-        return self._struct.pack(*values)
+        self.pack_into = self._struct.pack_into
 
     def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> T:
         """Read one struct at `offset`."""

@@ -6,7 +6,7 @@ and a gap, and by 28 random bits of pages.
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,5 +49,7 @@ def mmap_base(stack_limit: int, randomize: bool) -> int:
     """Where top-down placement starts: mmap_base(), arch/x86/mm/mmap.c."""
     pad = (STACK_RANDOM if randomize else 0) + STACK_GUARD_GAP
     gap = min(max(stack_limit + pad, MIN_GAP), TASK_SIZE // 6 * 5)
-    random = secrets.randbits(MMAP_RANDOM_BITS) << 12 if randomize else 0
+    random = 0
+    if randomize:  # os.urandom, for the module secrets costs 5 ms of a start
+        random = int.from_bytes(os.urandom(4), "little") >> (32 - MMAP_RANDOM_BITS) << 12
     return (TASK_SIZE - gap - random) & ~0xFFF

@@ -8,18 +8,17 @@ system call, which the vDSO makes when the clock page is too old, and `host_cloc
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import guest_stubs
 from sentry.platform._native import lib
 
-_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 _WITHOUT_TSC = {"hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"}
 
 
 def _clock_source() -> str:
     try:
-        return _SOURCE.read_text().strip()
+        with open(_SOURCE) as file:
+            return file.read().strip()
     except OSError:
         return ""
 

@@ -17,12 +17,12 @@ NEEDS_KVM = pytest.mark.skipif(
 
 def test_system_without_the_device_says_which_is_missing(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no-such-device"):
-        System(tmp_path / "no-such-device")
+        System(str(tmp_path / "no-such-device"))
 
 
 def test_system_on_something_else_is_refused() -> None:
     with pytest.raises(Unavailable, match="interface"):
-        System(Path("/dev/null"))
+        System("/dev/null")
 
 
 @pytest.mark.kvm
