@@ -59,6 +59,8 @@ _general = struct.Struct("<21Q")
 _header = struct.Struct("<Q56x").pack
 _u32 = struct.Struct("<I").unpack_from
 _u64 = struct.Struct("<Q").unpack_from
+_RESERVED = bytes(56)
+"""What the XSAVE header has behind XSTATE_BV: the compacted form is not used."""
 _MAGIC2 = struct.pack("<I", FP_XSTATE_MAGIC2)
 
 
@@ -79,7 +81,8 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
     ctx = task.ctx
     regs = ctx.regs
     (
-        r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, _, ip, cs, flags, sp, ss,
+        r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig, ip, cs, flags, sp,
+        ss,
     ) = _general.unpack_from(regs)  # fmt: skip
     image = ctx.get_fpu()
     alt_sp, alt_flags, alt_size = task.altstack
@@ -104,15 +107,11 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
     )  # fmt: skip
     _put_fpu(data, fp_at - at, image, task.kernel.platform.xfeatures)
     task.mm.write(at, data)
-    regs[Reg.RDI] = info.signo
-    regs[Reg.RAX] = 0
-    regs[Reg.RSI] = at + SIGINFO_AT
-    regs[Reg.RDX] = at + UCONTEXT_AT
-    regs[Reg.RIP] = action.handler
-    regs[Reg.RSP] = at
-    regs[Reg.CS] = USER_CS
-    regs[Reg.SS] = USER_DS
-    regs[Reg.RFLAGS] = flags & ~HANDLER_CLEARS
+    _general.pack_into(
+        regs, 0, r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, 0, cx, at + UCONTEXT_AT,
+        at + SIGINFO_AT, info.signo, orig, action.handler, USER_CS, flags & ~HANDLER_CLEARS, at,
+        USER_DS,
+    )  # fmt: skip
     ctx.set_fpu(b"")
     if alt_flags & altstack.SS_AUTODISARM:
         task.altstack = altstack.NONE
@@ -189,7 +188,7 @@ def _get_fpu(task: Task, at: int) -> bytes:
     ):
         return data[:LEGACY_SIZE] + _header(FEATURES_FP_SSE) + bytes(size - LEGACY_SIZE - 64)
     (present,) = _u64(data, HEADER_AT)
-    if present & ~allowed or any(data[HEADER_AT + 8 : HEADER_AT + 64]):
+    if present & ~allowed or data[HEADER_AT + 8 : HEADER_AT + 64] != _RESERVED:
         raise EFAULT("xsave header")
     if length == size and not present & ~features:
         return data[:size]

@@ -96,7 +96,7 @@ class KvmContext:
 
     def get_fpu(self) -> bytes:
         """The FPU image (XSAVE, standard format). Preconditions: after an exit."""
-        image = ffi.new("uint8_t[]", self._platform.xsave_size)
+        image = self._platform.fpu_scratch
         if lib.ctx_get_fpu(self._c, image):
             raise OSError("the FPU state cannot be read")
         return bytes(ffi.buffer(image))
@@ -182,6 +182,7 @@ class KvmPlatform:
         self.cpuid = cpuid.allowed(self._system.supported_cpuid(), cpus, _native_cpuid)
         self.xfeatures = cpuid.xfeatures(self.cpuid)
         self.xsave_size = cpuid.xsave_size(self.xfeatures, self.cpuid)
+        self.fpu_scratch = ffi.new("uint8_t[]", self.xsave_size)
         self.initial_fpu = cpuid.initial_fpu(self.xsave_size)
         features = cpuid.leaf(self.cpuid, 7)
         if not features.ebx & 1:
