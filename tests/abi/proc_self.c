@@ -354,6 +354,26 @@ static void others_are_private(void)
     CHECK(wait(&status) > 0 && status == 0);
 }
 
+/* A process that has become somebody else may not be looked into, but finds its own files. */
+static void own_descriptors_after_a_change_of_identity(void)
+{
+    int status;
+    pid_t parent = getpid(), child = fork();
+    if (!child) {
+        char path[64];
+        int file = open("mine", O_CREAT | O_RDWR, 0666);
+        CHECK(file >= 0 && syscall(SYS_setresuid, 1000, 1000, 1000) == 0);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+        CHECK(readlink(path, path, sizeof path) > 0);
+        CHECK(opendir("/proc/self/fd") != NULL);
+        snprintf(path, sizeof path, "/proc/%d/fd", parent);
+        CHECK(opendir(path) == NULL && errno == EACCES);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    unlink("mine");
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) {
@@ -372,5 +392,6 @@ int main(int argc, char **argv)
     threads();
     zombies_and_the_gone();
     others_are_private();
+    own_descriptors_after_a_change_of_identity();
     return 0;
 }

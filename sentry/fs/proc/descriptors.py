@@ -46,6 +46,10 @@ class _Numbers(Directory):
         super().__init__(fs, mode, owner_of(subject))
         self._subject = subject
 
+    def belongs_to(self, caller: Caller) -> bool:
+        """A process may look at its own, whoever it has become: proc_fd_permission()."""
+        return caller.group is self._subject.task.group
+
     def names(self) -> Iterable[tuple[bytes, int]]:
         """The descriptors. Raises: ENOENT when the process is gone."""
         return [(b"%d" % fd, self.kind_of_child) for fd in live_task(self._subject).files]
