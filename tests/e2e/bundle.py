@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,46 @@ def execute(command: Sequence[str | Path], stdin: str = "") -> Result:
     )
 
 
+NATIVE_ROOT = """
+set -e
+mount -t tmpfs none "$2"
+mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" none "$2/root"
+cd "$2/root"
+mount -t proc none proc
+mount -t tmpfs none dev
+[ -z "$3" ] || mount --bind "$3" mnt
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 none dev/pts
+mount -t tmpfs -o mode=1777 none dev/shm
+while read -r name major minor; do
+    mknod -m 666 dev/$name c $major $minor
+done <<END
+null 1 3
+zero 1 5
+full 1 7
+random 1 8
+urandom 1 9
+tty 5 0
+END
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+shift 3
+exec chroot . "$@"
+"""
+"""Shell: a throw-away copy of the root $1 below the folder $2, with $3 (or nothing) on /mnt."""
+
+
+def native_command(
+    namespaces: Sequence[str], rootfs: Path, scratch: Path, shared: Path | None, setup: str = ""
+) -> list[str]:
+    """What comes before a command to run it on the host's kernel, in a copy of a root. As root."""
+    shell = ["sh", "-c", setup + NATIVE_ROOT, "sh", str(rootfs), str(scratch), str(shared or "")]
+    return ["unshare", "--mount", *namespaces, *shell]
+
+
 def natively(rootfs: Path, args: Sequence[str], env: Sequence[str], stdin: str = "") -> Result:
     """The same program on the host's kernel: Linux is the oracle. Needs root."""
-    inside = 'mount --rbind /dev "$1/dev" && exec chroot "$@"'
-    command = ["unshare", "--mount", "sh", "-c", inside, "sh", rootfs]
-    return execute([*command, "/usr/bin/env", "-i", *env, *args], stdin)
+    with tempfile.TemporaryDirectory(prefix="runsc-native-") as scratch:
+        command = native_command((), rootfs, Path(scratch), None)
+        return execute([*command, "/usr/bin/env", "-i", *env, *args], stdin)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.e2e.bundle import REPOSITORY, Bundle, Document, Result
+from tests.e2e.bundle import REPOSITORY, Bundle, Document, Result, native_command
 
 PATIENCE_S = 900
 ENVIRONMENT = [
@@ -25,35 +25,8 @@ CAPABILITIES = [
     "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
     "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
 ]  # fmt: skip
-NATIVE_ROOT = """
-set -e
-ulimit -n 1024
-mount -t tmpfs none "$2"
-mkdir "$2/upper" "$2/work" "$2/root"
-mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" none "$2/root"
-cd "$2/root"
-mount -t proc none proc
-mount -t tmpfs none dev
-mount --bind "$3" mnt
-mkdir dev/pts dev/shm
-mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 none dev/pts
-mount -t tmpfs -o mode=1777 none dev/shm
-while read -r name major minor; do
-    mknod -m 666 dev/$name c $major $minor
-done <<END
-null 1 3
-zero 1 5
-full 1 7
-random 1 8
-urandom 1 9
-tty 5 0
-END
-ln -s pts/ptmx dev/ptmx
-ln -s /proc/self/fd dev/fd
-ip link set lo up
-shift 3
-exec chroot . "$@"
-"""
+NAMESPACES = ("--pid", "--fork", "--net", "--ipc", "--uts")
+SETUP = "ip link set lo up; ulimit -n 1024\n"
 
 
 class Installed:
@@ -90,10 +63,9 @@ class Installed:
         """The command on the host's kernel, in namespaces and a copy of the root of its own."""
         scratch = self.folder / "native"
         scratch.mkdir(exist_ok=True)
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts"]
-        shell = ["sh", "-c", NATIVE_ROOT, "sh", str(self.rootfs), str(scratch), str(self.scripts)]
+        own = native_command(NAMESPACES, self.rootfs, scratch, self.scripts, SETUP)
         there = ["/usr/bin/env", "-i", "--chdir=/root", *ENVIRONMENT, *args]
-        return _patiently([*namespaces, *shell, *there], stdin)
+        return _patiently([*own, *there], stdin)
 
     def compare(self, script: str) -> str:
         """A script must say the same in both, and end well; give what it says."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.e2e.bundle import REPOSITORY, Bundle, Result
+from tests.e2e.bundle import REPOSITORY, Bundle, Result, native_command
+from tests.e2e.installed import NAMESPACES
 
 ENVIRONMENT = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -24,27 +25,6 @@ CAPABILITIES = [
     )
 ]  # fmt: skip
 PATIENCE_S = 1200
-NATIVE_ROOT = """
-set -e
-mount -t tmpfs none "$2"
-mkdir "$2/upper" "$2/work" "$2/root"
-mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" none "$2/root"
-cd "$2/root"
-mount -t proc none proc
-mount -t tmpfs none dev
-mkdir dev/pts dev/shm
-mount -t devpts -o newinstance,ptmxmode=0666 none dev/pts
-mount -t tmpfs -o mode=1777 none dev/shm
-for name in null zero full random urandom; do
-    mknod -m 666 dev/$name c 1 "$(stat -c %T /dev/$name)"
-done
-ln -s pts/ptmx dev/ptmx
-ln -s /proc/self/fd dev/fd
-mount --bind "$3" mnt
-ip link set lo up
-shift 3
-exec chroot . "$@"
-"""
 
 
 class Comparison:
@@ -78,10 +58,9 @@ class Comparison:
         """The command on the host's kernel; a death by signal is the exit code that OCI gives."""
         scratch = self.folder / "native"
         scratch.mkdir()
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts"]
-        shell = ["sh", "-c", NATIVE_ROOT, "sh", self.rootfs, scratch, self.shared]
+        own = native_command(NAMESPACES, self.rootfs, scratch, self.shared, "ip link set lo up\n")
         there = ["/usr/bin/env", "-i", "--chdir=/tmp", *ENVIRONMENT, *args]
-        done = _patiently([*namespaces, *map(str, shell), *there])
+        done = _patiently([*own, *there])
         if done.returncode < 0:
             done.returncode = 128 - done.returncode
         return done
