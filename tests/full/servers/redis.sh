@@ -28,9 +28,12 @@ until redis-cli info persistence | grep -q 'rdb_bgsave_in_progress:0'; do :; don
 redis-cli info persistence | grep -E '^rdb_last_bgsave_status|^aof_last_write'
 redis-cli bgrewriteaof
 until redis-cli info persistence | grep -q 'aof_rewrite_in_progress:0'; do :; done
-redis-cli subscribe channel | head -3 & reader=$!
+redis-cli subscribe channel >heard & reader=$!
 until [ "$(redis-cli publish channel x)" = 1 ]; do :; done
-wait $reader
+until grep -qx x heard; do :; done
+kill $reader
+head -3 heard
+rm heard
 redis-cli --pipe-timeout 10 eval 'return redis.call("get", KEYS[1]) .. ARGV[1]' 1 kept s
 redis-cli -s s blpop nothing 0.05
 redis-cli nonsense || echo code $?
