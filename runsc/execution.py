@@ -118,6 +118,8 @@ class Process:
                 _leave_all_but(self._sock.fileno())
                 wakeup = signals.catch_fd()
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
+                if terminal >= 0:  # the size may have changed before we were told of it
+                    self._forward(signal.SIGWINCH)
                 code = self.wait(wakeup)
             finally:
                 os._exit(code)

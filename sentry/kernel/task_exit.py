@@ -189,6 +189,7 @@ def announce(group: ThreadGroup) -> None:
     group.pid_queue.notify()
     autoreap = parent is None or (group.exit_signal == 0 and parent.is_zombie)
     if parent is not None:
+        parent.child_queue.notify()  # before the signal: a wait that is satisfied wins over it
         action = parent.actions[SIGCHLD]
         if group.exit_signal == SIGCHLD and (
             action.handler == SIG_IGN or action.flags & SA_NOCLDWAIT
@@ -199,8 +200,6 @@ def announce(group: ThreadGroup) -> None:
                 signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
         reap(group)
-    if parent is not None:
-        parent.child_queue.notify()
 
 
 def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:

@@ -109,7 +109,7 @@ def _tell_parent(group: ThreadGroup, code: int, signo: int) -> None:
     parent = group.parent
     if parent is None:
         return
+    parent.child_queue.notify()  # before the signal: a wait that is satisfied wins over it
     action = parent.actions[SIGCHLD]
     if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
         signal_send.send_to_group(parent, SigInfo.child(SIGCHLD, code, group, signo))
-    parent.child_queue.notify()
