@@ -126,7 +126,7 @@ class Exports:
     def __init__(self, kernel: Kernel, session: Session | None) -> None:
         self._kernel = kernel
         self._session = session
-        self._handles = HandleCache()
+        self._handles = kernel.services["handles"] = HandleCache()
 
     def open(self, index: int, read_only: bool) -> FileSystem:
         """Attachment `index`: the root is nobody else's, others may change under us."""

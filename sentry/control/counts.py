@@ -6,10 +6,10 @@ own classes, by class; those of the start are left out (gc.freeze).
 
 from __future__ import annotations
 
-import fcntl
 import gc
+import os
+import stat
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 DESCRIPTORS: Final = 20_000
 """The host's limit, to which descriptors are looked for."""
+KINDS: Final = {
+    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFCHR: "device", stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket", stat.S_IFBLK: "block", stat.S_IFLNK: "link", 0: "anonymous",
+}  # fmt: skip
 OURS: Final = ("sentry.", "gofer.")
 
 
@@ -35,7 +39,6 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "timers": kernel.loop.timers,
         "watches": kernel.loop.watches,
         "host_requests": len(vfs.host_io) if vfs.host_io is not None else 0,
-        "descriptors": sum(1 for _ in _descriptors()),
         "epoll_items": vfs.epoll_items,
         "inotify_watches": vfs.inotify_watches,
         "inotify_instances": vfs.inotify_instances,
@@ -49,14 +52,22 @@ def counts(kernel: Kernel) -> dict[str, int]:
         for kind in map(type, gc.get_objects())
         if kind.__module__.startswith(OURS)
     )
-    return found | dict(sorted(objects.items()))
+    return found | _descriptors(kernel) | dict(sorted(objects.items()))
 
 
-def _descriptors() -> Iterator[int]:
-    """Those of this process, found one by one: there is no /proc here."""
+def _descriptors(kernel: Kernel) -> dict[str, int]:
+    """Those of this process by kind, found one by one: there is no /proc here.
+
+    Donated ones that are only kept for the next open are no regular files here, but "kept".
+    """
+    found = Counter(dict.fromkeys(KINDS.values(), 0))
     for fd in range(DESCRIPTORS):
         try:
-            fcntl.fcntl(fd, fcntl.F_GETFD)
+            mode = os.fstat(fd).st_mode
         except OSError:
             continue
-        yield fd
+        found[KINDS[stat.S_IFMT(mode)]] += 1
+    handles = kernel.services.get("handles")
+    kept = 0 if handles is None else handles.kept
+    found[KINDS[stat.S_IFREG]] -= kept
+    return {"descriptors_kept": kept} | {f"descriptors_{kind}": n for kind, n in found.items()}

@@ -22,7 +22,10 @@ SEED = os.environ.get("RUNSC_SOAK_SEED", "1")
 WARM_UP_SECONDS = 20
 WORKERS = 4
 SOURCE = Path(__file__).with_name("soak.c")
-GROWS = ("ram_flush", "ram_pooled", "ram_dirty", "ram_kernel_frames", "ram_tables", "ram_quarant")
+GROWS = (
+    "ram_flush", "ram_pooled", "ram_dirty", "ram_kernel_frames", "ram_tables", "ram_quarant",
+    "descriptors_kept",
+)  # fmt: skip
 """Counts of what happened, or of what is kept for the next one who needs it, within a bound."""
 
 pytestmark = [

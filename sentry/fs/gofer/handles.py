@@ -142,6 +142,11 @@ class HandleCache:
     def __len__(self) -> int:
         return self.open
 
+    @property
+    def kept(self) -> int:
+        """Descriptors without users, for the next open."""
+        return sum(1 for handle in self._idle if handle.fd >= 0)
+
     def room(self) -> bool:
         """Whether one more descriptor may be asked for."""
         if self.open >= self.limit:
