@@ -140,7 +140,9 @@ class RegularFile(FileDescription):
         if not source.count:
             return 0
         durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
-        if not self.inode.mode & 0o6010 and not durable:
+        inode = self.inode
+        # Behind a write that sleeps: its end of the file, its position are not known yet.
+        if not inode.mode & 0o6000 and not durable and not inode.lock.held:
             try:
                 at, _ = self._place(caller, source, offset, rwf, self._end(rwf))
                 n = self.pwrite(source, at)
@@ -150,7 +152,7 @@ class RegularFile(FileDescription):
             else:
                 if offset is None:
                     self.position = at + n
-                if self.inode.fs.watched:
+                if inode.fs.watched:
                     tell(self.location.dentry, IN_MODIFY)
                 return n
         return self._write_slowly(caller, source, offset, rwf)

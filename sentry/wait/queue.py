@@ -112,23 +112,24 @@ async def until(
 class Lock:
     """A mutex for operations that span an await: create, rename, append, copy-up. In order."""
 
-    __slots__ = ("_held", "_queue")
+    __slots__ = ("_queue", "held")
 
     def __init__(self) -> None:
-        self._held = False
+        self.held = False
+        """Somebody has it."""
         self._queue = WaitQueue()
 
     def _take(self) -> None:
-        if self._held:
+        if self.held:
             raise EAGAIN
-        self._held = True
+        self.held = True
 
     async def __aenter__(self) -> None:
-        if not self._held and not len(self._queue):
-            self._held = True
+        if not self.held and not len(self._queue):
+            self.held = True
             return
         await until(self._take, [self._queue], mode=Mode.KILLABLE, exclusive=True)
 
     async def __aexit__(self, *_: object) -> None:
-        self._held = False
+        self.held = False
         self._queue.notify()

@@ -44,16 +44,14 @@ class GoferFile(RegularFile):
     # --- data
 
     def pread(self, dest: Dest, offset: int) -> int:
-        fd = self._handle.fd
-        if fd < 0:
+        if self._handle.fd < 0:
             raise NeedsIO
         return self._handle.read_now(dest, offset)
 
     def pwrite(self, source: Source, offset: int) -> int:
-        fd = self._handle.fd
-        if fd < 0 or self._handle.io is not None:
+        if self._handle.fd < 0:
             raise NeedsIO
-        return source.to_host(fd, offset)
+        return self._handle.write_now(source, offset)
 
     async def pread_io(self, dest: Dest, offset: int) -> int:
         if self._handle.fd >= 0 and self._handle.io is None:

@@ -22,6 +22,7 @@ from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache, Storage, storage_of
 from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, from_wire
@@ -120,6 +121,7 @@ class GoferFileSystem(FileSystem):
         self.numbering = Numbering(wire.dev)
         kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
         self._storage = wire.dev, storage_of(kind)
+        self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
 

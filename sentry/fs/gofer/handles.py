@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.regular import GoferRegular
     from sentry.platform.host_io import HostIO
     from sentry.platform.memory import Windows
-    from sentry.vfs.file import Dest
+    from sentry.vfs.file import Dest, Source
 
 
 class Storage(Enum):
@@ -68,8 +68,8 @@ class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
     __slots__ = (
-        "__weakref__", "_backing", "_nowait", "fd", "fid", "io", "owner", "remote", "users",
-        "writable",
+        "__weakref__", "_backing", "_nowait", "_pace", "fd", "fid", "io", "owner", "remote",
+        "users", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: GoferRegular, fd: int, fid: int, writable: bool) -> None:
@@ -84,6 +84,7 @@ class Handle:
         self.remote = self.io is not None and storage is Storage.REMOTE
         """All may have to wait, for attributes too."""
         self._nowait = storage is Storage.DISK
+        self._pace = owner.fs.pace if storage is Storage.DISK else None
         self._backing: HostBacking | None = None
 
     def read_now(self, dest: Dest, offset: int) -> int:
@@ -107,6 +108,19 @@ class Handle:
             if not n or not dest.count:
                 return done
         raise NeedsIO(done)
+
+    def write_now(self, source: Source, offset: int) -> int:
+        """Write where that does not wait, as far as one can tell (`Pace`). Raises: NeedsIO."""
+        if self.io is None:
+            return source.to_host(self.fd, offset)
+        pace = self._pace
+        began_ns = pace.begin(source.count) if pace is not None else 0
+        if pace is None or not began_ns:
+            raise NeedsIO
+        try:
+            return source.to_host(self.fd, offset)
+        finally:
+            pace.end(began_ns)
 
     def backing(self, windows: Windows) -> HostBacking:
         """What mappings of the file are made of."""

@@ -19,6 +19,7 @@ from sentry.fs.gofer.session import Session
 from sentry.vfs.dentry import Location
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, MemoryDest, World
 from tests.unit.gofer.harness import serving
+from tests.unit.vfs.conftest import run
 
 pytestmark = pytest.mark.root
 
@@ -361,3 +362,17 @@ def test_a_duplicated_session_goes_on_with_the_same_fids(world: World, kernel: A
 def test_rename_without_replacing_moves_to_a_free_name(any_world: World, host: Path) -> None:
     any_world.ok("renameat2", AT_FDCWD, b"/file", AT_FDCWD, b"/free", 1)
     assert (host / "free").read_bytes() == b"contents"
+
+
+def test_append_waits_behind_one_that_sleeps(shared: World, host: Path) -> None:
+    """Else both would find the same end of the file."""
+    fd = shared.open(b"/file", os.O_WRONLY | os.O_APPEND)
+    lock = shared.task.files.get(fd).inode.lock
+    lock.held = True
+
+    waiting = shared.task.start("write", fd, shared.task.mm.place(b"+"), 1)
+
+    assert (host / "file").read_bytes() == b"contents"
+    lock.held = False
+    assert run(shared.task.kernel.loop, waiting) == 1
+    assert (host / "file").read_bytes() == b"contents+"
