@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 
 class CacheMode(Enum):
@@ -15,8 +16,7 @@ class CacheMode(Enum):
     """The host may change them at any time: bind mounts, volumes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """One directory tree (or one file). `fd` is a descriptor of its root, O_PATH is enough.
 
     `name` is what Tattach asks for. An attachment of a single regular file must have been opened

@@ -10,8 +10,9 @@ from __future__ import annotations
 import mmap
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from gofer.attachment import Attachment
 
@@ -38,8 +39,7 @@ def capabilities(attachments: Iterable[Attachment]) -> dict[int, str]:
     return {**_READ, **_WRITE} if writable else dict(_READ)
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """A condition: `argument[index] & mask == value`, on 64 bits."""
 
     index: int
@@ -47,8 +47,7 @@ class Argument:
     mask: int = 0xFFFFFFFFFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A system call that is allowed if all conditions hold. Rules of one name are alternatives.
 
     `errno` is not 0: the call is answered with that error instead (under the same conditions).

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from gofer.files import OpenFile
 from gofer.p9.codec import Message
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
     from gofer.connection import Connection
 
 
-@dataclass(slots=True)
-class Donation:
+class Donation(Struct):
     """A reply that carries a descriptor; ours is closed once it is sent."""
 
     reply: Message
     fd: int
 
 
-@dataclass(slots=True)
-class Job:
+class Job(Struct):
     """A reply that a pool thread computes, because it may block. Touches nothing but `file`."""
 
     work: Callable[[], Message]

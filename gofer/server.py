@@ -11,7 +11,8 @@ import resource
 import select
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gofer.attachment import Attachment
 from gofer.connection import Connection
@@ -21,8 +22,7 @@ from gofer.node import Node, NodeTable
 from gofer.pool import Pool
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Ceilings on what clients can make this process hold."""
 
     max_fids: int = 131072

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "built")
 
@@ -15,8 +16,7 @@ def _read(name: str) -> bytes:
         return file.read()
 
 
-@dataclass(frozen=True)
-class Stub:
+class Stub(Struct, frozen=True):
     """A flat image: its bytes, and the offsets of its global symbols."""
 
     code: bytes

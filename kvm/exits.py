@@ -1,4 +1,4 @@
-"""Why KVM_RUN returned: one frozen dataclass for each reason, to be told apart with `match`.
+"""Why KVM_RUN returned: one frozen struct for each reason, to be told apart with `match`.
 
 The reasons and their payload: Documentation/virt/kvm/api.rst of Linux, section 5 "The kvm_run
 structure".
@@ -6,32 +6,28 @@ structure".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Hlt:
+class Hlt(Struct, frozen=True):
     """The guest executed HLT."""
 
 
-@dataclass(frozen=True, slots=True)
-class MmioRead:
+class MmioRead(Struct, frozen=True):
     """A load from an address without a memory slot: answer with VCPU.complete_read."""
 
     address: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class MmioWrite:
+class MmioWrite(Struct, frozen=True):
     """A store to an address without a memory slot, or to a read-only slot."""
 
     address: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PortIn:
+class PortIn(Struct, frozen=True):
     """IN or INS: answer with VCPU.complete_in (size * count bytes)."""
 
     port: int
@@ -39,8 +35,7 @@ class PortIn:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortOut:
+class PortOut(Struct, frozen=True):
     """OUT or OUTS: `count` items of `size` bytes."""
 
     port: int
@@ -48,45 +43,38 @@ class PortOut:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(Struct, frozen=True):
     """A signal, or immediate_exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(Struct, frozen=True):
     """Triple fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailEntry:
+class FailEntry(Struct, frozen=True):
     """The CPU refused the guest's state; `reason` is the hardware's code."""
 
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
-class InternalError:
+class InternalError(Struct, frozen=True):
     """KVM cannot go on, for example with an instruction that it cannot emulate."""
 
     suberror: int
     data: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SystemEvent:
+class SystemEvent(Struct, frozen=True):
     """The guest asked for a reset, a shutdown and the like."""
 
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class BadMemory:
+class BadMemory(Struct, frozen=True):
     """KVM_RUN failed with EFAULT: no host memory behind a guest-physical address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """A reason that this package does not decode."""
 
     reason: int

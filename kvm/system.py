@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kvm.binding import check, ffi, lib
 from kvm.vm import VM
@@ -12,8 +13,7 @@ DEVICE = "/dev/kvm"
 _MAX_CPUID_ENTRIES = 256
 
 
-@dataclass(frozen=True, slots=True)
-class CpuidEntry:
+class CpuidEntry(Struct, frozen=True):
     """What CPUID answers for one leaf (`function`) and subleaf (`index`)."""
 
     function: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kvm.binding import check, ffi, lib
 from kvm.vcpu import VCPU
 
 
-@dataclass(frozen=True, slots=True)
-class MemorySlot:
+class MemorySlot(Struct, frozen=True):
     """A range of guest-physical memory and the host memory behind it."""
 
     number: int

@@ -16,7 +16,6 @@ import socket
 import sys
 import termios
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -62,8 +61,7 @@ class Terms(msgspec.Struct, frozen=True):
     the Sentry's pid on the host; what went wrong, else nothing. Then the Gofer waits for "go"."""
 
 
-@dataclass(frozen=True)
-class Switches:
+class Switches(msgspec.Struct, frozen=True):
     """For development; the defaults are what is safe."""
 
     no_filter: bool = False

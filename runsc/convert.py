@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -43,8 +42,7 @@ _PROPAGATIONS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(msgspec.Struct, frozen=True):
     """One tree or file of the host that the Gofer serves; its index is its attach name."""
 
     path: str
@@ -52,8 +50,7 @@ class Export:
     is_file: bool = False
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(msgspec.Struct, frozen=True):
     """A bundle, understood."""
 
     process: config.ProcessConfig

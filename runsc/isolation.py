@@ -14,8 +14,9 @@ import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 from runsc import host
 from sentry.abi import capability, mount, prctl
@@ -35,8 +36,7 @@ NAMESPACES = (
 NOBODY = 65534
 
 
-@dataclass(frozen=True)
-class Rights:
+class Rights(Struct, frozen=True):
     """What a process keeps. `uid` is both user and group."""
 
     uid: int

@@ -6,8 +6,9 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from runsc import boot, console, lifecycle, sandbox, signals
 from runsc.configure import Wishes, make_config
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 Bodies = Callable[[str], sandbox.Programs]
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """How a container is called and where it comes from."""
 
     container_id: str

@@ -6,7 +6,7 @@ data for the file system, as for mount(8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sentry.abi import mount as abi
 
@@ -76,8 +76,7 @@ _COPY_UP = "tmpcopyup"
 _IDMAPPED = frozenset({"idmap", "ridmap"})
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """`flags` without MS_BIND; `bind` is MS_BIND with or without MS_REC, or 0."""
 
     flags: int

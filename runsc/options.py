@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from runsc.boot import Switches
 from runsc.container import Store
@@ -18,8 +18,7 @@ OVERLAYS = {
 """--overlay2 → where writes to the root go. root:self keeps them in the sandbox too."""
 
 
-@dataclass(frozen=True)
-class Globals:
+class Globals(Struct, frozen=True):
     """What stands before the sub-command."""
 
     root: str

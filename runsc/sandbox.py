@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,8 +29,7 @@ GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
 
 
-@dataclass(frozen=True)
-class Programs:
+class Programs(msgspec.Struct, frozen=True):
     """The two bodies that the children run; tests put others in their place."""
 
     prepare: boot.Prepare

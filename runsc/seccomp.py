@@ -9,7 +9,8 @@ than all that the profile names fails with ENOSYS, so that a program can fall ba
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from runsc import spec
 from runsc.errors import SpecError
@@ -53,8 +54,7 @@ WORD = 0xFFFFFFFF
 WHERE = "$.linux.seccomp"
 
 
-@dataclass
-class _Call:
+class _Call(Struct):
     """What is to be done about one system call."""
 
     always: int | None = None

@@ -7,8 +7,10 @@ security/commoncap.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sentry.abi.capability import (
     CAP_CHOWN,
@@ -53,8 +55,7 @@ UNCHANGED: Final = NO_ID
 """(uid_t) -1: leave alone; also no valid id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """Ids and capability sets of a task."""
 
     uid: int = 0

@@ -6,7 +6,9 @@ capabilities(7), "Transformation of capabilities during execve()"; security/comm
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sentry.abi.capability import (
     VFS_CAP_FLAGS_EFFECTIVE,
@@ -20,8 +22,7 @@ from sentry.auth.credentials import ALL_CAPS, Credentials
 from sentry.errors import EPERM
 
 
-@dataclass(frozen=True, slots=True)
-class FileCaps:
+class FileCaps(Struct, frozen=True):
     """The security.capability attribute of a program."""
 
     permitted: int

@@ -7,7 +7,7 @@ operand has 32 bits, behind it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sentry.bpf.isa import (
     ABS,
@@ -26,15 +26,13 @@ from sentry.bpf.isa import (
 _REACH = 255
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(Struct, frozen=True):
     """A place in the program; compared by identity of its number."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class _Jump:
+class _Jump(Struct, frozen=True):
     """A conditional jump before its distances are known."""
 
     code: int

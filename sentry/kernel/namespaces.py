@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
 from sentry.abi.sched import (
@@ -46,8 +47,7 @@ class CgroupNamespace:
         self.charge = charge
 
 
-@dataclass(slots=True)
-class NewNamespaces:
+class NewNamespaces(Struct):
     """What a task goes to; what is None stays as it is. Mounts come last: `enter`."""
 
     flags: int

@@ -6,8 +6,9 @@ signal is taken, and the periods that went by meanwhile are its overruns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sentry.abi.signal import SIGEV_NONE
 from sentry.kernel import signal_send
@@ -25,8 +26,7 @@ IGNORED_INTERVAL_NS = 10_000_000
 OVERRUN_MAX = 0x7FFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Notify:
+class Notify(Struct, frozen=True):
     """struct sigevent."""
 
     how: int

@@ -6,8 +6,10 @@ are checked and remembered as Linux does, because programs read them back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sentry.abi.capability import CAP_SYS_NICE
 from sentry.abi.resource import RLIMIT_NICE, RLIMIT_RTPRIO
@@ -34,8 +36,7 @@ MIN_PERIOD_NS, MAX_PERIOD_NS = 100_000, (1 << 22) * 1000
 MAX_BANDWIDTH: Final = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Sched:
+class Sched(Struct, frozen=True):
     """What a task asked for. A value: tasks share it until one changes its own."""
 
     policy: int = SCHED_NORMAL
@@ -88,8 +89,7 @@ def may_nice(task: Task, target: Task, nice: int) -> bool:
     return 20 - nice <= target.rlimit(RLIMIT_NICE) or task.creds.has(CAP_SYS_NICE)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What sched_setscheduler(2), sched_setparam(2) and sched_setattr(2) ask for."""
 
     policy: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.ptrace import PTRACE_EVENT_VFORK_DONE
@@ -59,8 +60,7 @@ if TYPE_CHECKING:
     from sentry.vfs.fd_table import FdTable
 
 
-@dataclass(frozen=True, slots=True)
-class CloneArgs:
+class CloneArgs(Struct, frozen=True):
     """What clone3(2) takes; clone, fork and vfork fill it in."""
 
     flags: int

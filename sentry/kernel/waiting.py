@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sentry.abi.signal import (
     CLD_CONTINUED,
@@ -44,8 +45,7 @@ WAITID_OPTIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """A change of state of a child."""
 
     pid: int

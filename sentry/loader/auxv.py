@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sentry.abi.auxv import (
     AT_BASE,
@@ -43,8 +44,7 @@ CLOCK_TICKS = 100
 PAGE_SIZE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What the program is told of the CPU."""
 
     hwcap: int = 0
@@ -75,8 +75,7 @@ def machine_of(platform: Any) -> Machine:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """What the program is told of itself."""
 
     entry: int

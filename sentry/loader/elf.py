@@ -7,7 +7,7 @@ can call it with anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sentry.abi.elf import (
     EHDR,
@@ -44,8 +44,7 @@ def page_align(addr: int) -> int:
     return (addr + PAGE_MASK) & ~PAGE_MASK
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """A PT_LOAD entry. Ends below TASK_SIZE, and the file part is not longer than the whole."""
 
     vaddr: int
@@ -57,8 +56,7 @@ class Segment:
     """PROT_*."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """The program headers that matter."""
 
     position_independent: bool

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -13,8 +14,7 @@ COMM_LEN = 15
 """TASK_COMM_LEN less its NUL."""
 
 
-@dataclass(slots=True)
-class Image:
+class Image(Struct):
     """What execve(2) switches to. The holder owns `mm` until the switch."""
 
     mm: MemoryManager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from sentry.abi.elf import EHDR, Ehdr
 from sentry.abi.fcntl import AT_FDCWD
@@ -45,8 +46,7 @@ STACK_EXPAND: Final = 131072
 """Stack mapped below what is used: setup_arg_pages()."""
 
 
-@dataclass(slots=True)
-class _Chain:
+class _Chain(Struct):
     """What execve found when it looked through the file and its interpreters: nothing is mapped."""
 
     file: Any

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec import Struct
 
 from sentry.abi.mman import (
     MAP_ANONYMOUS,
@@ -31,8 +32,7 @@ PIE_BASE: Final = TASK_SIZE // 3 * 2 & ~PAGE_MASK
 """ELF_ET_DYN_BASE: where position-independent programs go, before randomisation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """Where a program has come to lie."""
 
     bias: int

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sentry.errors import E2BIG
 
@@ -26,8 +27,7 @@ PAGE_SIZE = 4096
 """Of the stack there is always one page: get_arg_page() grows it with RLIMIT_STACK in mind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Strings:
+class Strings(Struct, frozen=True):
     """What the program is given to read."""
 
     file_name: bytes
@@ -55,8 +55,7 @@ def check_size(strings: Strings, stack_limit: int) -> None:
         raise E2BIG("the stack may not grow so far")
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Where everything is, as /proc/self/stat and /proc/self/cmdline want it, and the bytes."""
 
     stack_pointer: int

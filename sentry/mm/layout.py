@@ -7,8 +7,9 @@ and a gap, and by 28 random bits of pages.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from sentry.platform.interface import TASK_SIZE
 
@@ -25,8 +26,7 @@ STACK_GUARD_GAP: Final = 256 << 12
 MIN_GAP: Final = 128 << 20
 
 
-@dataclass(slots=True)
-class ProgramLayout:
+class ProgramLayout(Struct):
     """The fields of struct mm_struct that the loader sets and prctl(PR_SET_MM) changes."""
 
     start_code: int = 0

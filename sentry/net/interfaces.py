@@ -7,8 +7,9 @@ they were when the sandbox started.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from sentry.abi.netlink import (
     ARPHRD_LOOPBACK,
@@ -32,8 +33,7 @@ MAX_ADDRESSES: Final = 1024
 """Of one interface: a ceiling of ours."""
 
 
-@dataclass(slots=True)
-class Address:
+class Address(Struct):
     """An address of an interface: struct in_ifaddr, struct inet6_ifaddr."""
 
     family: int
@@ -54,8 +54,7 @@ class Address:
         return masked(self.peer or self.ip, self.prefix)
 
 
-@dataclass(slots=True)
-class Interface:
+class Interface(Struct):
     """struct net_device, as far as a program sees it."""
 
     index: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from sentry.abi.netlink import (
     IFF_LOOPBACK,
@@ -29,8 +30,7 @@ MAX_ROUTES: Final = 4096
 KERNEL_METRIC6: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """struct rtmsg with what matters of its attributes."""
 
     family: int

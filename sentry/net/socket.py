@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec import Struct, field
 
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
@@ -66,8 +67,7 @@ READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
 
 
-@dataclass(slots=True)
-class Ancillary:
+class Ancillary(Struct):
     """What a message carries beside its bytes."""
 
     files: list[Any] = field(default_factory=list)
@@ -82,8 +82,7 @@ class Ancillary:
     """The message went off with it."""
 
 
-@dataclass(slots=True)
-class Received:
+class Received(Struct):
     """What one receive gives."""
 
     count: int

@@ -12,7 +12,8 @@ PVM names hardly any of them (not even SSE3), so for these the CPU itself is ask
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from kvm.system import CpuidEntry
 

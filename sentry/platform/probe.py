@@ -11,8 +11,9 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 import guest_stubs
 from kvm import exits
@@ -34,8 +35,7 @@ class ProbeFailed(Exception):
     """The guest did something that no known KVM does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quirks:
+class Quirks(Struct, frozen=True):
     """How this machine's KVM differs from the processor's manual."""
 
     syscall_stays_in_ring3: bool

@@ -7,8 +7,9 @@ unicorn executes: of the VEX-coded instructions only BMI1 and BMI2, of XSAVE onl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from kvm.system import CpuidEntry
 from sentry.platform import cpuid

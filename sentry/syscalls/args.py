@@ -8,8 +8,9 @@ flat function per call; nothing here runs per call but the helpers that the expr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from sentry.abi.layout import Layout
 from sentry.errors import EFAULT, EINVAL
@@ -41,8 +42,7 @@ __all__ = [
     "show_struct", "show_u32", "show_unsigned", "signed", "struct_in", "struct_out", "unsigned",
 ]  # fmt: skip
 
-@dataclass(frozen=True)
-class Arg:
+class Arg(Struct, frozen=True):
     """One argument: `source` is an expression over `raw` and `task`; `names` are what it uses."""
 
     source: str

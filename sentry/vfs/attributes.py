@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from sentry.abi.eventfd import IN_ATTRIB
 from sentry.abi.fcntl import F_SEAL_EXEC, O_WRONLY
@@ -62,8 +62,7 @@ async def chown_location(caller: Caller, location: Location, uid: int, gid: int)
     tell(location.dentry, IN_ATTRIB)
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(Struct, frozen=True):
     """What utimensat(2) asks for: ns, or None for UTIME_OMIT; `now`: UTIME_NOW for those given."""
 
     atime_ns: int | None

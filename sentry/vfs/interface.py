@@ -20,8 +20,9 @@ from __future__ import annotations
 import stat as modes
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from sentry.abi.xattr import NAME_MAX
 from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
@@ -78,8 +79,7 @@ class Attributes(NamedTuple):
     """st_dev, where it is not that of the file system (overlay)."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(Struct):
     """What setattr changes; None leaves alone. `mode` are the bits below 07777; times in ns."""
 
     mode: int | None = None

@@ -7,8 +7,9 @@ taken away. fs/locks.c, fcntl(2).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, O_ACCMODE, O_NONBLOCK, O_RDONLY
 from sentry.errors import EAGAIN
@@ -26,8 +27,7 @@ LEASE_BREAK_S: Final = 45
 """fs.lease-break-time when nobody has changed it."""
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(Struct):
     """What one description holds: F_RDLCK or F_WRLCK, and what it is to become."""
 
     file: FileDescription
@@ -42,8 +42,7 @@ class Lease:
         return writes or self.kind == F_WRLCK
 
 
-@dataclass(slots=True)
-class Leases:
+class Leases(Struct):
     """The leases of one inode."""
 
     items: list[Lease] = field(default_factory=list)

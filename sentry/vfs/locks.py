@@ -6,8 +6,9 @@ POSIX and OFD locks exclude each other; flock locks live apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 END: Final = (1 << 63) - 1
 
 
-@dataclass(slots=True)
-class RecordLock:
+class RecordLock(Struct):
     """A range [start, end], inclusive as in Linux."""
 
     owner: object
@@ -36,8 +36,7 @@ class RecordLock:
         return self.start <= end and start <= self.end
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """A lock that is asked for; `exclusive` None unlocks."""
 
     owner: object

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+from msgspec import Struct
 
 from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.fcntl import (
@@ -75,8 +76,7 @@ NEVER_NOW: Final = O_CREAT | O_TRUNC | O_PATH | TMPFILE_BIT
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class OpenHow:
+class OpenHow(Struct, frozen=True):
     """Checked flags of an open: struct open_flags."""
 
     flags: int

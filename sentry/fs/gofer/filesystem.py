@@ -9,9 +9,10 @@ from __future__ import annotations
 import stat as modes
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
+
+from msgspec import Struct
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
@@ -38,8 +39,7 @@ MAX_LISTED = 131072
 MAX_NAMES = 131072
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """How an attachment is mounted."""
 
     exclusive: bool = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from sentry.errors import EINVAL, ERANGE
 
@@ -55,8 +56,7 @@ class Subject:
         return task.mm if task is not None else None
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """A file that is being read or written: by whom, about whom."""
 
     kernel: Any
@@ -80,8 +80,7 @@ Show = Callable[[View], Text]
 Store = Callable[[View, bytes], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A text file."""
 
     name: str

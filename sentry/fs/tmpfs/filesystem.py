@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from sentry.abi.stat import TMPFS_MAGIC
 from sentry.errors import EINVAL, ENOSPC
@@ -22,8 +23,7 @@ MAX_INODES: Final = 262_144
 _SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
-@dataclass(slots=True)
-class Options:
+class Options(Struct):
     """What a mount asks for; sizes in pages, None is no limit."""
 
     max_pages: int | None = None

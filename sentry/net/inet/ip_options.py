@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from sentry.abi import socket as abi
 from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
@@ -12,8 +13,7 @@ from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
 Check = Callable[[int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option that is a number."""
 
     default: int

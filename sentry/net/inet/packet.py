@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import (
@@ -30,8 +31,7 @@ SOL_UDP: Final = 17
 Record = tuple[int, int, bytes]
 
 
-@dataclass(slots=True)
-class Packet:
+class Packet(Struct):
     """One datagram."""
 
     data: bytes
@@ -44,8 +44,7 @@ class Packet:
     stamp_ns: int = field(default_factory=time.time_ns)
 
 
-@dataclass(slots=True)
-class SendOptions:
+class SendOptions(Struct):
     """What control messages say about one datagram."""
 
     ttl: int | None = None

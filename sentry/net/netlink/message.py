@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from sentry.abi.netlink import NLMSG_ERROR, NLMSGHDR
 from sentry.errors import EINVAL
@@ -22,8 +23,7 @@ Reply = tuple[int, bytes]
 """(type, body) of an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One message of a program."""
 
     kind: int
