@@ -599,7 +599,7 @@ def layouts(area: Area) -> list[str]:
                 lines += [
                     "",
                     "",
-                    f"class {cls}(NamedTuple):",
+                    f"class {cls}(Record):",
                     f'    """{c_name}: {total} bytes."""',
                     "",
                 ]
@@ -614,13 +614,11 @@ def layouts(area: Area) -> list[str]:
 def module(name: str, area: Area) -> str:
     consts, structs = constants(area, name), layouts(area)
     out = HEAD.format(doc=area.doc) + "from __future__ import annotations\n\n"
-    imports = ["from typing import Final" + (", NamedTuple" if structs else "")]
     if structs:
-        imports += ["", "from sentry.abi.layout import Layout"]
-    out += "\n".join(imports) + "\n\n"
-    for n, v in consts:
+        out += "from sentry.abi.layout import Layout, Record\n\n"
+    for n, v in consts:  # without annotations: they are statements, and 3500 more to execute
         n = n.removeprefix("__NR_") if name == "unistd" else n
-        out += f"{n}: Final = {v:#x}\n" if v > 255 else f"{n}: Final = {v}\n"
+        out += f"{n} = {v:#x}\n" if v > 255 else f"{n} = {v}\n"
     return out.rstrip("\n") + "\n" + "\n".join(structs) + ("\n" if structs else "")
 
 
@@ -663,8 +661,8 @@ def headers_version() -> str:
 def headers(version: str) -> str:
     out = HEAD.format(doc="Which kernel's headers the modules of this package were made from.")
     return out + (
-        "from __future__ import annotations\n\nfrom typing import Final\n\n"
-        f'LINUX: Final = "{version}"\n'
+        "from __future__ import annotations\n\n"
+        f'LINUX = "{version}"\n'
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 
-from msgspec import Struct
+from msgspec import Struct, json
 
 BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "built")
 
@@ -32,5 +31,5 @@ def vdso() -> bytes:
 @functools.cache
 def load(name: str) -> Stub:
     """Read an image that guest_stubs/_build.py made; once, because a sandbox has no files."""
-    symbols = json.loads(_read(f"{name}.json"))
+    symbols = json.decode(_read(f"{name}.json"))
     return Stub(_read(f"{name}.bin"), symbols)

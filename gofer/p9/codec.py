@@ -16,7 +16,6 @@ and nothing else, whatever the bytes are.
 
 from __future__ import annotations
 
-import inspect
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
@@ -74,7 +73,7 @@ def message(number: int) -> Callable[[type[_T]], type[_T]]:
     """Class decorator: this is 9P message `number`, its annotations are its fields."""
 
     def register(cls: type[_T]) -> type[_T]:
-        annotations = inspect.get_annotations(cls)
+        annotations = cls.__annotations__
         fields = {str(k): str(v) for k, v in annotations.items()}
         body = {
             "__slots__": tuple(fields),

@@ -4,9 +4,56 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+__all__ = ["Layout", "Record"]
 
 T = TypeVar("T", bound=tuple[Any, ...])
+
+if TYPE_CHECKING:
+    from typing import NamedTuple as Record
+else:
+    try:
+        from _collections import _tuplegetter as _getter
+    except ImportError:
+
+        def _getter(index, doc):
+            return property(itemgetter(index), doc=doc)
+
+    class _RecordMeta(type):
+        """Gives a class a getter for each annotation."""
+
+        def __new__(cls, name, bases, scope):
+            fields = tuple(scope.get("__annotations__", ()))
+            scope |= {field: _getter(index, None) for index, field in enumerate(fields)}
+            scope |= {"__slots__": (), "__match_args__": fields, "_fields": fields}
+            return type.__new__(cls, name, bases, scope)
+
+    class Record(tuple, metaclass=_RecordMeta):
+        """typing.NamedTuple without defaults, made in a tenth of the time: it compiles nothing."""
+
+        def __new__(cls, *args, **named):
+            if named:
+                args += tuple(named.pop(f) for f in cls._fields[len(args) :] if f in named)
+            if named or len(args) != len(cls._fields):
+                raise TypeError(f"{cls.__name__} has the fields {', '.join(cls._fields)}")
+            return tuple.__new__(cls, args)
+
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def _replace(self, **named):
+            return type(self)(**(self._asdict() | named))
+
+        def __repr__(self):
+            shown = (f"{name}={value!r}" for name, value in self._asdict().items())
+            return f"{type(self).__name__}({', '.join(shown)})"
+
 
 
 class Layout(Generic[T]):
@@ -25,9 +72,9 @@ class Layout(Generic[T]):
 
     def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> T:
         """Read one struct at `offset`."""
-        return self._make(*self._struct.unpack_from(data, offset))
+        return tuple.__new__(self._make, self._struct.unpack_from(data, offset))
 
     def unpack_all(self, data: bytes | bytearray | memoryview) -> Iterable[T]:
         """Read an array of structs."""
         for fields in self._struct.iter_unpack(data):
-            yield self._make(*fields)
+            yield tuple.__new__(self._make, fields)

@@ -6,7 +6,7 @@ makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of fi
 
 from __future__ import annotations
 
-import inspect
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.seccomp import (
@@ -169,7 +169,7 @@ class Seccomp:
             if call is None:
                 raise ENOSYS(f"call {number}")
             result = call(task, *values)
-            return await result if inspect.iscoroutine(result) else result
+            return await result if isinstance(result, CoroutineType) else result
 
         task.start(ask())
         return GONE

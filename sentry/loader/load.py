@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -197,12 +196,12 @@ async def _build(
     if isinstance(chain.program, Errno):
         raise chain.program
     program = chain.program
-    rng = None if task.group.personality & ADDR_NO_RANDOMIZE else random.SystemRandom()
-    top = STACK_TOP - (rng.randrange(0, STACK_RANDOM, 4096) if rng else 0)
+    randomize = not task.group.personality & ADDR_NO_RANDOMIZE
+    top = STACK_TOP - (_random(STACK_RANDOM, 4096) if randomize else 0)
     layout = ProgramLayout()
     base = None
     if chain.loader is not None:
-        base = PIE_BASE + (rng.randrange(0, PIE_RANDOM, 4096) if rng else 0)
+        base = PIE_BASE + (_random(PIE_RANDOM, 4096) if randomize else 0)
     _reserve_stack(task, mm, top, chain, program)
     loaded = await map_program(mm, chain.file, program, place(mm, program, base))
     loader_base, entry = 0, loaded.entry
@@ -216,8 +215,8 @@ async def _build(
     # brk starts after the program; after a static-pie one it would soon meet the mappings
     alone = program.position_independent and chain.loader is None
     layout.start_brk = elf.page_align(loaded.end) if not alone else PIE_BASE
-    if rng:
-        layout.start_brk += rng.randrange(0, BRK_RANDOM, 4096)
+    if randomize:
+        layout.start_brk += _random(BRK_RANDOM, 4096)
     mm.set_brk_start(layout.start_brk)
 
     phdr = loaded.bias + program.phdr_addr if program.phdr_addr else 0
@@ -228,7 +227,7 @@ async def _build(
         vector[:] = auxv.auxiliary_vector(_machine(task), start, *rights, strings)
         return auxv.pack(vector)
 
-    gap = rng.randrange(stack.RANDOM_GAP) if rng else 0
+    gap = _random(stack.RANDOM_GAP) if randomize else 0
     built = stack.build(top, chain.strings, os.urandom(16), gap, pack)
     await with_faults(lambda: mm.write(built.stack_pointer, built.data))
     layout.start_code, layout.end_code = loaded.start_code, loaded.end_code
@@ -241,6 +240,11 @@ async def _build(
     layout.program = Running(chain.file.inode)
     mm.layout = layout
     return entry, built.stack_pointer
+
+
+def _random(limit: int, step: int = 1) -> int:
+    """A multiple of `step` below `limit` that nobody can guess."""
+    return int.from_bytes(os.urandom(8)) % (limit // step) * step
 
 
 def _reserve_stack(

@@ -8,10 +8,9 @@ the parameters, or in `order`, which names the parameters in the order in which 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from sentry.abi import unistd
 from sentry.syscalls.args import Arg
@@ -26,6 +25,8 @@ F = TypeVar("F", bound=Handler)
 
 NUMBERS = {value: name for name, value in vars(unistd).items() if isinstance(value, int)}
 TABLE_SIZE = 512
+CO_COROUTINE = 0x80
+"""code.co_flags of `async def`: inspect.CO_COROUTINE."""
 
 
 class Declaration:
@@ -58,6 +59,8 @@ class Declaration:
     @cached_property
     def doc(self) -> str:
         """The handler's docstring."""
+        import inspect  # noqa: PLC0415  for who reads the table, not for a sandbox
+
         return inspect.getdoc(self.handler) or ""
 
     def first_call(self, task: Task, *raw: int) -> Any:
@@ -90,10 +93,10 @@ def syscall(number: int, *, partial: str = "", order: tuple[str, ...] = ()) -> C
 
 def arguments(handler: Handler) -> list[tuple[str, Arg]]:
     """(parameter, mark) of every parameter after the task."""
-    hints = get_type_hints(handler, include_extras=True, localns=_Lenient(handler.__globals__))
+    code, scope = handler.__code__, _Lenient(handler.__globals__)
     result = []
-    for name in list(inspect.signature(handler).parameters)[1:]:
-        hint = hints[name]
+    for name in code.co_varnames[1 : code.co_argcount]:
+        hint = eval(handler.__annotations__[name], {}, scope)
         marks = (
             [m for m in get_args(hint)[1:] if isinstance(m, Arg)]
             if get_origin(hint) is Annotated
@@ -136,7 +139,7 @@ def compile_decoder(
         else:
             value[param] = source
     result = f"handler({', '.join(['task', *(value[p] for p, _ in args)])})"
-    if inspect.iscoroutinefunction(handler):
+    if handler.__code__.co_flags & CO_COROUTINE:
         scope["eager"] = eager
         result = f"eager({result})"
     lines.append(f"    return {result}")
