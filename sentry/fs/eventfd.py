@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi.eventfd import EFD_NONBLOCK, EFD_SEMAPHORE
 from sentry.abi.fcntl import O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT
-from sentry.errors import EAGAIN, EINVAL
+from sentry.errors import EAGAIN, EFAULT, EINVAL
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.queue import until
@@ -23,7 +23,9 @@ class EventFile(StreamFile):
     """An open eventfd."""
 
     __slots__ = ("semaphore", "value")
-    can_splice = False
+    write_flags = False
+    splice_read = False
+    splice_write = False
     seeks_nowhere = True
 
     def __init__(self, vfs: Vfs, count: int, flags: int) -> None:
@@ -35,7 +37,7 @@ class EventFile(StreamFile):
 
     def receive(self, dest: Dest) -> int:
         """Take the counter, or one of it."""
-        if dest.count < SIZE:
+        if dest.wanted < SIZE:
             raise EINVAL("less than 8 bytes")
         if not self.value:
             raise EAGAIN("zero")
@@ -47,8 +49,10 @@ class EventFile(StreamFile):
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): add to the counter; sleep while it would overflow."""
-        if source.count != SIZE:
+        if source.wanted != SIZE:
             raise EINVAL("not 8 bytes")
+        if source.count < SIZE:
+            raise EFAULT("memory ends within")
         value = int.from_bytes(source.get(SIZE), "little")
         if value > LARGEST:
             raise EINVAL("the largest value")

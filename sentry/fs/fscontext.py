@@ -45,7 +45,10 @@ class FsContextFile(FileDescription):
 
     __slots__ = ("_log", "_make", "_options", "flags_asked", "fs", "phase", "source", "type")
 
-    can_splice = False
+    has_write = False
+    read_flags = False
+    splice_read = False
+    splice_write = False
 
     def __init__(
         self, vfs: Vfs, kind: bytes, make: MountType | None, fs: FileSystem | None

@@ -72,7 +72,9 @@ class InotifyFile(StreamFile):
     """An open inotify instance."""
 
     __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
-    can_splice = False
+    read_flags = False
+    splice_read = False
+    splice_write = False
     seeks_nowhere = True
     can_async = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import F_SEAL_SEAL, O_RDWR
+from sentry.abi.mount import MS_STRICTATIME
 from sentry.errors import EINVAL, EOPNOTSUPP
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
@@ -23,8 +24,15 @@ def internal_mount(vfs: Vfs) -> Mount:
     """The mount that memfds and System V segments live on, made when first needed."""
     mount = vfs.internal.get(SERVICE)
     if mount is None:
-        mount = vfs.internal[SERVICE] = vfs.new_mount(TmpFs.make(vfs))
+        mount = vfs.internal[SERVICE] = vfs.new_mount(TmpFs.make(vfs), MS_STRICTATIME)
     return mount
+
+
+class MemFdFile(TmpOpenFile):
+    """An open file of memfd_create(2)."""
+
+    __slots__ = ()
+    can_direct = False
 
 
 class SecretFile(TmpOpenFile):
@@ -67,7 +75,7 @@ class SecretInode(TmpFile):
         await super().setattr(changes)
 
 
-def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> TmpOpenFile:
+def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> MemFdFile:
     """An open file without a name."""
     mount = internal_mount(vfs)
     fs = mount.fs
@@ -75,7 +83,7 @@ def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> TmpOpe
     fs.check_inodes()
     inode = TmpFile(fs, mode, owner)
     inode.seals = seals
-    return TmpOpenFile(_nameless(mount, b"/memfd:" + label, inode), O_RDWR)
+    return MemFdFile(_nameless(mount, b"/memfd:" + label, inode), O_RDWR)
 
 
 def secret(vfs: Vfs, owner: Owner) -> SecretFile:

@@ -25,7 +25,10 @@ class PidFile(FileDescription):
     """
 
     __slots__ = ("group", "thread")
-    can_splice = False
+    has_read = False
+    has_write = False
+    splice_read = False
+    splice_write = False
     can_poll = True
 
     def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:
@@ -37,6 +40,9 @@ class PidFile(FileDescription):
         super().__init__(location, flags, queue)
         self.group = group
         self.thread = thread
+
+    can_pread = True
+    can_pwrite = True
 
     @property
     def ended(self) -> bool:

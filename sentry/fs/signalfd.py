@@ -101,7 +101,9 @@ class SignalFile(FileDescription):
     """An open signalfd."""
 
     __slots__ = ("_group", "_take", "mask")
-    can_splice = False
+    has_write = False
+    splice_read = False
+    splice_write = False
     seeks_nowhere = True
     can_poll = True
 

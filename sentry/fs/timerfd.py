@@ -43,7 +43,9 @@ class TimerFile(StreamFile):
         "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
         "_steps", "_ticks", "_timer", "clock",
     )  # fmt: skip
-    can_splice = False
+    has_write = False
+    splice_read = False
+    splice_write = False
     seeks_nowhere = True
 
     def __init__(self, vfs: Vfs, loop: Loop, steps: WaitQueue, clock: int, flags: int) -> None:
@@ -142,7 +144,7 @@ class TimerFile(StreamFile):
 
     def receive(self, dest: Dest) -> int:
         """The number of expiries since the last read, 8 bytes."""
-        if dest.count < TICKS_SIZE:
+        if dest.wanted < TICKS_SIZE:
             raise EINVAL("room for fewer than 8 bytes")
         if self._canceled:
             self._canceled = False

@@ -143,15 +143,14 @@ def touch(task: Task, args: CloneArgs) -> None:
     """
     if args.flags & CLONE_PIDFD:
         task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
-        if task.mm.buffer_out(args.pidfd, 4).count < 4:
-            raise EFAULT(f"pidfd {args.pidfd:#x}")
+        task.mm.check_out(args.pidfd, 4)
     for flag, addr in (
         (CLONE_PARENT_SETTID, args.parent_tid),
         (CLONE_CHILD_SETTID, args.child_tid),
     ):
         if args.flags & flag:
             with suppress(EFAULT):  # as Linux: these two stores are not checked
-                task.mm.buffer_out(addr, 4)
+                task.mm.check_out(addr, 4)
 
 
 async def clone(task: Task, args: CloneArgs) -> int:

@@ -1,7 +1,8 @@
 """`Dest` and `Source`: where a read puts its bytes, where a write takes them from.
 
 `UserDest` and `UserSource` are ranges of user memory that were checked and faulted in when they
-were made; `KernelDest` and `KernelSource` are the same over Python bytes.
+were made, or of which the first access will fail (EFAULT); `KernelDest` and `KernelSource` are the
+same over Python bytes.
 """
 
 from __future__ import annotations

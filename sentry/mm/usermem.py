@@ -143,15 +143,18 @@ class UserMemory(Remapping):
             raise EFAULT(f"{addr:#x}")
         if not count:
             return []
-        some = self.accessible(addr, count, write)
-        if not some:
+        return [(addr, self.accessible(addr, count, write) or count)]
+
+    def check_out(self, addr: int, count: int) -> None:
+        """Fault in what will be stored to later. Raises: EFAULT, NeedsFault."""
+        if not 0 <= addr <= TASK_END - count or self.accessible(addr, count, True) < count:
             raise EFAULT(f"{addr:#x}")
-        return [(addr, some)]
 
     def buffer_out(self, addr: int, count: int) -> UserDest:
         """User memory to be filled; as in Linux it may end early at a bad page.
 
-        Raises: EFAULT (nothing of it can be written), NeedsFault.
+        If not even its first byte can be written, the first `put` raises EFAULT: what is wrong with
+        the file comes first. Raises: EFAULT (beyond user space), NeedsFault.
         """
         count = min(count, MAX_RW_COUNT)
         within = count > 0 and 0 <= addr <= TASK_END - count
@@ -198,9 +201,7 @@ class UserMemory(Remapping):
                 good.append((addr, some))
             if some < length:
                 break
-        if wanted and not good:
-            raise EFAULT("vector")
-        return good, wanted
+        return good or [piece for piece in segments if piece[1]], wanted
 
     def buffer_out_iov(self, addr: int, count: int) -> UserDest:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""

@@ -17,7 +17,12 @@ from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
+    AF_INET,
+    AF_NETLINK,
     AF_UNIX,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_UDPLITE,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_NOSIGNAL,
@@ -30,6 +35,7 @@ from sentry.abi.socket import (
     SO_LOCK_FILTER,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
+    SOCK_DGRAM,
     SOCK_STREAM,
     SOL_SOCKET,
 )
@@ -58,6 +64,8 @@ from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
@@ -65,6 +73,13 @@ T = TypeVar("T")
 
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
+SOCKET_PROTOCOL: Final = b"system.sockprotoname"
+PROTOCOL_NAMES: Final = {
+    IPPROTO_ICMP: (b"PING", b"PINGv6"),
+    IPPROTO_ICMPV6: (b"PING", b"PINGv6"),
+    IPPROTO_UDPLITE: (b"UDP-Lite", b"UDPLITEv6"),
+}
+"""Datagram sockets that are not UDP: for IPv4, for IPv6."""
 
 
 class Ancillary(Struct):
@@ -118,6 +133,8 @@ class Socket(StreamFile):
         self.family = family
         self.kind = kind
         self.protocol = protocol
+        if isinstance(self.inode, SocketInode):
+            self.inode.protocol_name = protocol_name(family, kind, protocol)
         self.options: set[int] = set()
         self.numbers: dict[int, int] = {SO_RCVLOWAT: 1, SO_PEEK_OFF: -1}
         self.linger = (0, 0)
@@ -465,12 +482,41 @@ class Socket(StreamFile):
                 task.send_signal(SIGURG)
 
 
+def protocol_name(family: int, kind: int, protocol: int) -> bytes:
+    """The name in struct proto, as system.sockprotoname tells it."""
+    if family == AF_NETLINK:
+        return b"NETLINK"
+    if family == AF_UNIX:
+        return b"UNIX-STREAM" if kind == SOCK_STREAM else b"UNIX"
+    names = PROTOCOL_NAMES.get(protocol, (b"UDP", b"UDPv6"))
+    if kind != SOCK_DGRAM:
+        names = (b"TCP", b"TCPv6") if kind == SOCK_STREAM else (b"RAW", b"RAWv6")
+    return names[family != AF_INET]
+
+
+class SocketInode(Inode):
+    """The inode of a socket: its only attribute is the name of the protocol."""
+
+    __slots__ = ("protocol_name",)
+    protocol_name: bytes
+
+    async def getxattr(self, name: bytes) -> bytes:
+        """system.sockprotoname. Raises: EOPNOTSUPP."""
+        if name != SOCKET_PROTOCOL:
+            raise EOPNOTSUPP(f"{name!r}")
+        return self.protocol_name + b"\0"
+
+    async def listxattr(self) -> Sequence[bytes]:
+        """The one."""
+        return (SOCKET_PROTOCOL,)
+
+
 def socket_location(caller: Caller) -> Location:
     """A place in sockfs for a new socket."""
     vfs = caller.kernel.vfs
     fs = vfs.anon_fs("sockfs", SOCKFS_MAGIC)
     ino = vfs.new_ino()
-    inode = Inode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
+    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
     location: Location = vfs.anon_location(inode, b"socket:[%d]" % ino)
     return location
 

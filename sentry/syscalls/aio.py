@@ -173,8 +173,9 @@ def _prepare(task: Task, iocb: Iocb, file: FileDescription) -> Callable[[], Any]
         raise EINVAL(f"operation {code}")
     if iocb.aio_flags & IOCB_FLAG_IOPRIO:
         _check_priority(task, iocb.aio_reqprio & 0xFFFF)
-    rwf = check_rwf(iocb.aio_rw_flags & 0xFFFFFFFF, code in WRITES)
     writes = code in WRITES
+    taken = file.write_flags if writes else file.read_flags
+    rwf = check_rwf(iocb.aio_rw_flags & 0xFFFFFFFF, file, taken)
     if not (file.writable if writes else file.readable):
         raise EBADF("access mode")
     if not _has(file, "write" if writes else "read"):

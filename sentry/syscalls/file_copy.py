@@ -138,11 +138,13 @@ async def sendfile(
     target = task.files.writable(out_fd)
     if target.flags & O_APPEND and not isinstance(target, PipeFile):
         raise EINVAL("O_APPEND")
+    if not source.seekable and not source.seeks_nowhere and not isinstance(target, PipeFile):
+        raise EINVAL("not a file that can be sent")
     if not count:
         return 0
-    if source.inode.is_dir or isinstance(source, PipeFile):
+    if isinstance(source, PipeFile):
         raise EINVAL("not a file that can be sent")
-    if not (source.can_splice and target.can_splice):
+    if not (source.splice_read and target.splice_write):
         raise EINVAL("cannot be spliced")
     if not source.seekable and not isinstance(target, PipeFile):
         raise EINVAL("not a file that can be sent")
@@ -270,8 +272,8 @@ async def sys_splice(
 
 async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool) -> int:
     source, target = ends[0].file, ends[1].file
-    both = O_NONBLOCK if isinstance(source, PipeFile) and isinstance(target, PipeFile) else 0
-    nonblock = nonblock or bool((source.flags | target.flags) & both)
+    pipes = [file for file in (source, target) if isinstance(file, PipeFile)]
+    nonblock = nonblock or any(file.flags & O_NONBLOCK for file in pipes)
     if isinstance(source, PipeFile) and isinstance(target, PipeFile):
         if source.pipe is target.pipe:
             raise EINVAL("the same pipe")
@@ -282,14 +284,14 @@ async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool)
         if target.flags & O_APPEND:
             raise EINVAL("O_APPEND")
         ends[1].check()
-        if not target.can_splice:
+        if not target.splice_write:
             raise EINVAL("cannot be spliced")
         return await pipe_to_file(task, source, ends[1], count, nonblock)
     if isinstance(target, PipeFile):
         if ends[0].addr and not source.seekable:
             raise EINVAL("no positions")
         ends[0].check()
-        if not source.can_splice or source.inode.is_dir:
+        if not source.splice_read:
             raise EINVAL("cannot be spliced")
         return await file_to_pipe(task, ends[0], target, count, nonblock)
     raise EINVAL("no pipe")
@@ -362,6 +364,8 @@ async def sys_copy_file_range(
         raise EINVAL("not a regular file")
     if not source.readable or not target.writable or target.flags & O_APPEND:
         raise EBADF("not open that way")
+    if source.inode.fs is not target.inode.fs:
+        raise EXDEV("another file system")
     start = in_end.offset if in_end.offset is not None else source.position
     goal = out_end.offset if out_end.offset is not None else target.position
     for first in (start, goal):
@@ -373,8 +377,6 @@ async def sys_copy_file_range(
     count = min(count, max(0, size - start), MAX_RW_COUNT)
     if source.inode is target.inode and start < goal + count and goal < start + count:
         raise EINVAL("the ranges overlap")
-    if source.inode.fs is not target.inode.fs:
-        raise EXDEV("another file system")
     done = await pump(in_end, out_end, count)
     in_end.finish()
     out_end.finish()

@@ -138,6 +138,8 @@ def set_status(task: Task, fd: int, file: FileDescription, argument: int) -> int
         creds = task.creds
         if not owner_or_capable(creds, inode.uid):
             raise EPERM("O_NOATIME")
+    if argument & f.O_DIRECT and not file.can_direct:
+        raise EINVAL("no O_DIRECT")
     if (argument ^ file.flags) & O_ASYNC and file.can_async:
         set_async(task, file, fd, on=bool(argument & O_ASYNC))
     file.set_flags(task, argument & SETFL_MASK)
@@ -193,9 +195,12 @@ def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
     asked, request = read_lock(task, file, addr, file if ofd else task.files)
     if ofd and asked.l_pid:
         raise EINVAL("l_pid must be 0")
-    if request.exclusive is None:
+    if request.exclusive is None and not ofd:
         raise EINVAL("F_UNLCK")
-    found = file.inode.locks.conflict(request) if file.inode.locks is not None else None
+    locks = file.inode.locks
+    found = None
+    if locks is not None:
+        found = locks.own(request) if request.exclusive is None else locks.conflict(request)
     if found is None:
         kind, rest = f.F_UNLCK, (asked.l_whence, asked.l_start, asked.l_len, asked.l_pid)
     else:
@@ -209,12 +214,12 @@ def get_lock(task: Task, file: FileDescription, addr: int, ofd: bool) -> int:
 def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool) -> Result:
     """F_SETLK, F_SETLKW and the OFD forms."""
     asked, request = read_lock(task, file, addr, file if ofd else task.files)
-    if ofd and asked.l_pid:
-        raise EINVAL("l_pid must be 0")
     if request.exclusive is False and not file.readable:
         raise EBADF("not open for reading")
     if request.exclusive is True and not file.writable:
         raise EBADF("not open for writing")
+    if ofd and asked.l_pid:
+        raise EINVAL("l_pid must be 0")
     locks = locks_of(task, file.inode)
     try:
         locks.set(request)
@@ -253,6 +258,13 @@ def rw_hint(task: Task, file: FileDescription, argument: int) -> int:
     """F_GET_RW_HINT: 0 is RWH_WRITE_LIFE_NOT_SET."""
     hints: WeakKeyDictionary[Inode, int] = task.kernel.services.get("rw_hints", {})
     task.mm.write(argument, hints.get(file.inode, 0).to_bytes(8, "little"))
+    return 0
+
+
+def owner_uids(task: Task, file: FileDescription, argument: int) -> int:
+    """F_GETOWNER_UIDS: who set the owner, really and effectively."""
+    uids = (task.creds.shown_uid(uid) for uid in file.owner_ids)
+    task.mm.write(argument, b"".join(uid.to_bytes(4, "little") for uid in uids))
     return 0
 
 
@@ -300,6 +312,7 @@ ON_FILE: dict[int, Callable[[Any, FileDescription, int], Result]] = {
     f.F_GETOWN_EX: get_owner_ex,
     f.F_SETSIG: set_signal,
     f.F_GETSIG: lambda _, file, __: file.owner_signal,
+    f.F_GETOWNER_UIDS: owner_uids,
     f.F_SETPIPE_SZ: set_pipe_size,
     f.F_GETPIPE_SZ: get_pipe_size,
     f.F_GETLEASE: lambda _, file, __: kind_of_lease(file),
@@ -326,7 +339,7 @@ def sys_fcntl(task: Task, fd: UInt, command: UInt, argument: Size) -> Result:
     on_fd = ON_FD.get(command)
     if on_fd is not None:
         return on_fd(task, fd, file, argument)
-    if file.flags & f.O_PATH and command != f.F_DUPFD_QUERY:
+    if file.flags & f.O_PATH and command not in (f.F_DUPFD_QUERY, f.F_CREATED_QUERY):
         raise EBADF("an O_PATH descriptor")
     by_number = WITH_NUMBER.get(command)
     if by_number is not None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.fcntl import RWF_APPEND, RWF_ATOMIC, RWF_NOAPPEND, RWF_SUPPORTED, SEEK_MAX
+from sentry.abi.fcntl import (
+    RWF_APPEND,
+    RWF_ATOMIC,
+    RWF_HIPRI,
+    RWF_NOAPPEND,
+    RWF_NOWAIT,
+    RWF_SUPPORTED,
+    SEEK_MAX,
+)
 from sentry.errors import EBADF, EFAULT, EINVAL, EOPNOTSUPP, ESPIPE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
@@ -52,22 +60,38 @@ def check_count(count: int) -> None:
         raise EFAULT(f"count {count:#x}")
 
 
-def positioned(task: Task, fd: int, offset: int, mode: str) -> FileDescription:
-    """The file of a pread or pwrite: EINVAL, EBADF, ESPIPE, EBADF, as ksys_pread64()."""
+def to_read(task: Task, fd: int, offset: int) -> FileDescription:
+    """The file of a pread: EINVAL, EBADF, ESPIPE, EBADF, EINVAL, as ksys_pread64()."""
     if offset < 0:
         raise EINVAL(f"offset {offset}")
     file = task.files.get(fd & 0xFFFFFFFF)
-    if not file.seekable:
+    if not file.can_pread:
         raise ESPIPE("no positions")
-    if not getattr(file, mode):
-        raise EBADF(f"fd {fd} is not {mode}")
+    if not file.readable:
+        raise EBADF(f"fd {fd} is not open for reading")
+    if not file.has_read:
+        raise EINVAL("no read")
+    return file
+
+
+def to_write(task: Task, fd: int, offset: int) -> FileDescription:
+    """The file of a pwrite, as `to_read`."""
+    if offset < 0:
+        raise EINVAL(f"offset {offset}")
+    file = task.files.get(fd & 0xFFFFFFFF)
+    if not file.can_pwrite:
+        raise ESPIPE("no positions")
+    if not file.writable:
+        raise EBADF(f"fd {fd} is not open for writing")
+    if not file.has_write:
+        raise EINVAL("no write")
     return file
 
 
 @syscall(17)
 def sys_pread64(task: Task, fd: Fd, buf: OutAddr, count: Size, offset: Offset) -> Result:
     """pread(2)."""
-    file = positioned(task, fd, offset, "readable")
+    file = to_read(task, fd, offset)
     if count >> 47 or offset >> 62:
         check_count(count)
         check_area(offset, count)
@@ -77,7 +101,7 @@ def sys_pread64(task: Task, fd: Fd, buf: OutAddr, count: Size, offset: Offset) -
 @syscall(18)
 def sys_pwrite64(task: Task, fd: Fd, buf: Addr, count: Size, offset: Offset) -> Result:
     """pwrite(2)."""
-    file = positioned(task, fd, offset, "writable")
+    file = to_write(task, fd, offset)
     if count >> 47 or offset >> 62:
         check_count(count)
         check_area(offset, count)
@@ -87,13 +111,13 @@ def sys_pwrite64(task: Task, fd: Fd, buf: Addr, count: Size, offset: Offset) -> 
 @syscall(19)
 def sys_readv(task: Task, file: Readable, vector: UserOut, count: Size) -> Result:
     """readv(2)."""
-    return file.read(task, take_iov(vector, count))
+    return read_iov(task, file, vector, count, 0)
 
 
 @syscall(20)
 def sys_writev(task: Task, file: Writable, vector: UserIn, count: Size) -> Result:
     """writev(2)."""
-    return file.write(task, take_iov(vector, count))
+    return write_iov(task, file, vector, count, 0)
 
 
 def take_iov(vector: Any, count: int) -> Any:
@@ -104,13 +128,45 @@ def take_iov(vector: Any, count: int) -> Any:
     return vector.take_iov(count)
 
 
+def read_iov(task: Task, file: FileDescription, vector: Any, count: int, flags: int) -> Result:
+    """vfs_readv() at the position: a vector of no bytes asks the file nothing."""
+    if not file.has_read:
+        raise EINVAL("no read")
+    dest = take_iov(vector, count)
+    if not dest.wanted:
+        return 0
+    return file.read(task, dest, check_rwf(flags, file, file.read_flags) if flags else 0)
+
+
+def write_iov(task: Task, file: FileDescription, vector: Any, count: int, flags: int) -> Result:
+    """vfs_writev() at the position."""
+    if not file.has_write:
+        raise EINVAL("no write")
+    source = take_iov(vector, count)
+    if not source.wanted:
+        return 0
+    return file.write(task, source, check_rwf(flags, file, file.write_flags) if flags else 0)
+
+
 @syscall(295)
 def sys_preadv(
     task: Task, fd: Fd, vector: UserOut, count: Size, low: Size, high: Size
 ) -> Result:
     """preadv(2). The offset comes in two halves; on x86-64 the first is all of it."""
-    file = positioned(task, fd, signed(low), "readable")
-    return file.read_at(task, take_iov(vector, count), signed(low))
+    return read_iov_at(task, fd, vector, count, (signed(low), 0))
+
+
+def read_iov_at(
+    task: Task, fd: int, vector: Any, count: int, how: tuple[int, int]
+) -> Result:
+    """do_preadv(); `how` is the offset and RWF_ flags."""
+    offset, flags = how
+    file = to_read(task, fd, offset)
+    dest = take_iov(vector, count)
+    if not dest.wanted:
+        return 0
+    check_area(offset, dest.wanted)
+    return file.read_at(task, dest, offset, check_rwf(flags, file, file.read_flags) if flags else 0)
 
 
 @syscall(296)
@@ -118,8 +174,21 @@ def sys_pwritev(
     task: Task, fd: Fd, vector: UserIn, count: Size, low: Size, high: Size
 ) -> Result:
     """pwritev(2)."""
-    file = positioned(task, fd, signed(low), "writable")
-    return file.write_at(task, take_iov(vector, count), signed(low))
+    return write_iov_at(task, fd, vector, count, (signed(low), 0))
+
+
+def write_iov_at(
+    task: Task, fd: int, vector: Any, count: int, how: tuple[int, int]
+) -> Result:
+    """do_pwritev(); `how` is the offset and RWF_ flags."""
+    offset, flags = how
+    file = to_write(task, fd, offset)
+    source = take_iov(vector, count)
+    if not source.wanted:
+        return 0
+    check_area(offset, source.wanted)
+    rwf = check_rwf(flags, file, file.write_flags) if flags else 0
+    return file.write_at(task, source, offset, rwf)
 
 
 def signed(value: int) -> int:
@@ -127,13 +196,14 @@ def signed(value: int) -> int:
     return (value ^ (1 << 63)) - (1 << 63)
 
 
-def check_rwf(flags: int, write: bool) -> int:
-    """kiocb_set_rw_flags(). Raises: EOPNOTSUPP, EINVAL."""
-    if flags & ~RWF_SUPPORTED or flags & RWF_ATOMIC:
+def check_rwf(flags: int, file: FileDescription, taken: bool) -> int:
+    """kiocb_set_rw_flags(); `taken`: the file takes flags at all. Raises: EOPNOTSUPP, EINVAL."""
+    supported = RWF_SUPPORTED & ~RWF_ATOMIC if taken else RWF_HIPRI
+    if flags & ~supported or (flags & RWF_NOWAIT and not file.nowait):
         raise EOPNOTSUPP(f"flags {flags:#x}")
     if flags & RWF_APPEND and flags & RWF_NOAPPEND:
         raise EINVAL("RWF_APPEND and RWF_NOAPPEND")
-    return flags & 0xFFFFFFFF
+    return flags
 
 
 @syscall(327)
@@ -142,12 +212,8 @@ def sys_preadv2(
 ) -> Result:
     """preadv2(2): an offset of -1 is the position."""
     if signed(low) == -1:
-        file = task.files.readable(fd & 0xFFFFFFFF)
-        dest = take_iov(vector, count)
-        return file.read(task, dest, check_rwf(flags, False)) if dest.count else 0
-    file = positioned(task, fd, signed(low), "readable")
-    dest = take_iov(vector, count)
-    return file.read_at(task, dest, signed(low), check_rwf(flags, False)) if dest.count else 0
+        return read_iov(task, task.files.readable(fd & 0xFFFFFFFF), vector, count, flags)
+    return read_iov_at(task, fd, vector, count, (signed(low), flags))
 
 
 @syscall(328)
@@ -156,12 +222,8 @@ def sys_pwritev2(
 ) -> Result:
     """pwritev2(2): an offset of -1 is the position."""
     if signed(low) == -1:
-        file = task.files.writable(fd & 0xFFFFFFFF)
-        source = take_iov(vector, count)
-        return file.write(task, source, check_rwf(flags, True)) if source.count else 0
-    file = positioned(task, fd, signed(low), "writable")
-    source = take_iov(vector, count)
-    return file.write_at(task, source, signed(low), check_rwf(flags, True)) if source.count else 0
+        return write_iov(task, task.files.writable(fd & 0xFFFFFFFF), vector, count, flags)
+    return write_iov_at(task, fd, vector, count, (signed(low), flags))
 
 
 @syscall(8)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sentry.abi.capability import CAP_SYS_RAWIO
-from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK
+from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
+from sentry.abi.fcntl import O_APPEND, O_NONBLOCK
 from sentry.abi.ioctl import (
     FIBMAP,
     FICLONE,
     FICLONERANGE,
+    FIDEDUPERANGE,
+    FIFREEZE,
     FIGETBSZ,
     FIOASYNC,
     FIOCLEX,
@@ -18,8 +20,9 @@ from sentry.abi.ioctl import (
     FIONCLEX,
     FIONREAD,
     FIOQSIZE,
+    FITHAW,
 )
-from sentry.errors import EBADF, EINVAL, ENOTTY, EOPNOTSUPP, EPERM
+from sentry.errors import EBADF, EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result
@@ -27,6 +30,13 @@ from sentry.vfs.notices import O_ASYNC, set_async
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+
+FS_IOC_FIEMAP: Final = 0xC020660B
+DEDUPE_HEADER: Final = 24
+"""Bytes of struct file_dedupe_range,"""
+DEDUPE_INFO: Final = 32
+"""and of each struct file_dedupe_range_info behind it."""
+PAGE_SIZE: Final = 4096
 
 
 def set_status_flag(task: Task, file: FileDescription, flag: int, argument: int) -> int:
@@ -47,9 +57,60 @@ def set_async_flag(task: Task, file: FileDescription, fd: int, argument: int) ->
     return 0
 
 
+def freeze(task: Task, request: int) -> int:
+    """FIFREEZE, FITHAW: no file system here can be frozen. Raises: EPERM, EOPNOTSUPP, EINVAL."""
+    if not task.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("CAP_SYS_ADMIN")
+    if request == FIFREEZE:
+        raise EOPNOTSUPP("cannot be frozen")
+    raise EINVAL("not frozen")
+
+
+def clone_from(task: Task, target: FileDescription, request: int, argument: int) -> int:
+    """FICLONE, FICLONERANGE: do_clone_file_range(). No file system here shares blocks."""
+    number = argument
+    if request == FICLONERANGE:
+        number = struct.unpack("<qQQQ", task.mm.read(argument, 32))[0]
+    source = task.files.get(number & 0xFFFFFFFF)
+    if source.inode.fs is not target.inode.fs:
+        raise EXDEV("another file system")
+    if source.inode.is_dir or target.inode.is_dir:
+        raise EISDIR("a directory")
+    if not source.inode.is_regular or not target.inode.is_regular:
+        raise EINVAL("not a regular file")
+    if not source.readable or not target.writable or target.flags & O_APPEND:
+        raise EBADF("not open that way")
+    raise EOPNOTSUPP("no reflinks")
+
+
+def dedupe(task: Task, source: FileDescription, argument: int) -> int:
+    """FIDEDUPERANGE: vfs_dedupe_file_range(), as far as a file system without it lets it come."""
+    header = struct.unpack("<QQHHI", task.mm.read(argument, DEDUPE_HEADER))
+    if DEDUPE_HEADER + header[2] * DEDUPE_INFO > PAGE_SIZE:
+        raise ENOMEM("more than a page of ranges")
+    task.mm.read(argument, DEDUPE_HEADER + header[2] * DEDUPE_INFO)
+    if not source.readable:
+        raise EINVAL("not open for reading")
+    if header[3] or header[4]:
+        raise EINVAL("reserved fields")
+    if source.inode.is_dir:
+        raise EISDIR("a directory")
+    if not source.inode.is_regular:
+        raise EINVAL("not a regular file")
+    raise EOPNOTSUPP("no shared blocks")
+
+
+def block_number(task: Task, argument: int) -> int:
+    """FIBMAP. Raises: EPERM, EFAULT, EINVAL."""
+    if not task.creds.has(CAP_SYS_RAWIO):
+        raise EPERM("CAP_SYS_RAWIO")
+    task.mm.read(argument, 4)
+    raise EINVAL("no blocks")
+
+
 @syscall(16)
 def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
-    """ioctl(2)."""
+    """ioctl(2): do_vfs_ioctl(), then the file's own."""
     file = task.files.get(fd)
     if request == FIOCLEX:
         task.files.set_close_on_exec(fd, True)
@@ -62,27 +123,34 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
     if request == FIOASYNC:
         return set_async_flag(task, file, fd, argument)
     inode = file.inode
-    if inode.is_regular and request in (FIONREAD, FIOQSIZE):
+    if request == FIOQSIZE:
+        if not (inode.is_regular or inode.is_dir):
+            raise ENOTTY("no size")
         return file_size(task, file, request, argument)
     if request == FIGETBSZ:
         task.mm.write(argument, struct.pack("<i", 4096))
         return 0
-    if request == FIBMAP and inode.is_regular:
-        if not task.creds.has(CAP_SYS_RAWIO):
-            raise EPERM("CAP_SYS_RAWIO")
-        raise EINVAL("no blocks")
+    if request in (FIFREEZE, FITHAW):
+        return freeze(task, request)
+    if request == FS_IOC_FIEMAP:
+        raise EOPNOTSUPP("no extents")
     if request in (FICLONE, FICLONERANGE):
-        if not file.flags & O_ACCMODE:
-            raise EBADF("not open for writing")
-        raise EOPNOTSUPP("no reflinks")
+        return clone_from(task, file, request, argument)
+    if request == FIDEDUPERANGE:
+        return dedupe(task, file, argument)
+    if inode.is_regular and request == FIBMAP:
+        return block_number(task, argument)
+    if inode.is_regular and request == FIONREAD:
+        return file_size(task, file, request, argument)
     return file.ioctl(task, request, argument)
 
 
 async def file_size(task: Task, file: FileDescription, request: int, argument: int) -> int:
-    """FIONREAD: bytes up to the end; FIOQSIZE: the size."""
-    size = (await file.stat()).size
+    """FIONREAD: bytes up to the end; FIOQSIZE: bytes on the disk."""
+    attributes = await file.stat()
     if request == FIONREAD:
-        task.mm.write(argument, struct.pack("<I", (size - file.position) & 0xFFFFFFFF))
+        left = attributes.size - file.position
+        task.mm.write(argument, struct.pack("<I", left & 0xFFFFFFFF))
     else:
-        task.mm.write(argument, struct.pack("<q", size))
+        task.mm.write(argument, struct.pack("<q", attributes.blocks * 512))
     return 0

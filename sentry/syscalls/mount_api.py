@@ -214,7 +214,7 @@ def tree_file(task: Task, mount: Mount) -> TreeFile:
         owner=task.mounts.owner,
     )
     file = TreeFile(mount.location, O_PATH, tree)
-    file.count()
+    file.count(task.kernel.vfs.budget)
     return file
 
 
@@ -245,7 +245,7 @@ async def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -
         copy = mounting.clone_tree(task, place, recursive=bool(flags & AT_RECURSIVE))
         file = tree_file(task, copy)
     else:
-        file = open_o_path(place, O_PATH)
+        file = open_o_path(task, place, O_PATH)
     return install(task, file, cloexec=bool(flags & O_CLOEXEC))
 
 

@@ -232,7 +232,7 @@ def sys_mq_getsetattr(task: Task, fd: Fd, new: Addr, old: Addr) -> None:
     queue = file.messages
     was = MQ_ATTR.pack(file.flags & O_NONBLOCK, *queue.attributes, len(queue.messages), bytes(32))
     if old:
-        task.mm.buffer_out(old, len(was))
+        task.mm.check_out(old, len(was))
     if flags is not None:
         file.flags = file.flags & ~O_NONBLOCK | flags
     if old:

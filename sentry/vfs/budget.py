@@ -19,8 +19,8 @@ MAX_INODES: Final = 524_288
 """Inodes in memory of all tmpfs and overlays (about 1 KiB each); never more than pages of RAM."""
 MAX_SMALL_BYTES: Final = 64 << 20
 """Texts of symbolic links and extended attributes."""
-MAX_ANONYMOUS: Final = 100_000
-"""Files without a name (pipes, sockets, eventfds…) that are open; Linux's fs.file-max."""
+MAX_FILES: Final = 100_000
+"""Open descriptions: Linux's fs.file-max, but nobody may go beyond."""
 MAX_LOCKS: Final = 262_144
 """Record locks."""
 MAX_MOUNTS: Final = 20_000
@@ -43,7 +43,7 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_requests", "anonymous", "inodes", "ipc_namespaces", "locks", "max_inodes",
+        "aio_requests", "anonymous", "files", "inodes", "ipc_namespaces", "locks", "max_inodes",
         "message_bytes", "mounts", "namespace_ids", "namespaces", "semaphores", "small_bytes",
         "undos",
     )  # fmt: skip
@@ -55,7 +55,11 @@ class Budget:
         self.namespace_ids = itertools.count(1)
         self.namespaces: WeakSet[MountNamespace] = WeakSet()
         """The namespaces of mounts that there are."""
-        self.anonymous = self.inodes = self.locks = self.mounts = self.small_bytes = 0
+        self.files = 0
+        """Open descriptions of files with a name,"""
+        self.anonymous = 0
+        """and of those without one (pipes, sockets, eventfds…)."""
+        self.inodes = self.locks = self.mounts = self.small_bytes = 0
 
     def check_inode(self) -> None:
         """One more inode in memory. Raises: ENOSPC."""
@@ -67,9 +71,9 @@ class Budget:
         if self.small_bytes + more > MAX_SMALL_BYTES:
             raise ENOSPC("the ceiling of extended attributes")
 
-    def check_anonymous(self) -> None:
-        """One more file without a name. Raises: ENFILE."""
-        if self.anonymous >= MAX_ANONYMOUS:
+    def check_files(self) -> None:
+        """One more open file. Raises: ENFILE."""
+        if self.anonymous + self.files >= MAX_FILES:
             raise ENFILE("the ceiling of open files")
 
     def check_locks(self, more: int) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.eventfd import IN_ACCESS
-from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
+from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
 from sentry.errors import EINVAL, EISDIR, ENOENT
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
@@ -86,6 +86,8 @@ class DirectoryFile(FileDescription):
     """An open directory of any file system."""
 
     __slots__ = ("_listing",)
+    read_flags = False
+    splice_read = False
     seekable = True
 
     def __init__(self, location: Location, flags: int) -> None:
@@ -133,11 +135,9 @@ class DirectoryFile(FileDescription):
         raise EISDIR("a directory")
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
-        """lseek(2): telldir, seekdir, rewinddir."""
+        """lseek(2): telldir, seekdir, rewinddir; dcache_dir_lseek()."""
         if whence == SEEK_CUR:
             offset += self.position
-        elif whence == SEEK_END:
-            offset += (1 << 63) - 1
         elif whence != SEEK_SET:
             raise EINVAL(f"whence {whence}")
         if not 0 <= offset < 1 << 63:
@@ -147,6 +147,8 @@ class DirectoryFile(FileDescription):
 
     async def sync(self, data_only: bool) -> None:
         """fsync of a directory."""
+        if not self.inode.fs.can_sync:
+            raise EINVAL("nothing to sync")
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """What the inode can do."""

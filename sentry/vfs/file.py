@@ -18,13 +18,14 @@ from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
-from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE, Errno
+from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, ESPIPE, Errno
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.vfs.budget import Budget
     from sentry.vfs.dentry import Location
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.fs_context import FsContext
@@ -50,6 +51,8 @@ class Dest(Protocol):
 
     count: int
     """How many bytes there is room for."""
+    wanted: int
+    """How many the program has room for, also where the rest cannot be written."""
 
     def put(self, data: bytes | bytearray | memoryview) -> int: ...
     def zero(self, n: int) -> int: ...
@@ -127,14 +130,35 @@ class FileDescription:
     """pread, pwrite, lseek work; else ESPIPE."""
     seeks_nowhere = False
     """lseek(2) does nothing on it, and says so: noop_llseek()."""
-    can_splice = True
-    """splice(2) and sendfile(2) work on it."""
+    has_read = True
+    has_write = True
+    """read(2), write(2) and the like do something; else EINVAL."""
+    read_flags = True
+    write_flags = True
+    """preadv2(2), pwritev2(2) take flags: the file has a read_iter, a write_iter."""
+    nowait = True
+    """RWF_NOWAIT is one of them."""
+    splice_read = True
+    splice_write = True
+    """splice(2) and sendfile(2) work from it, to it."""
+    can_direct = False
+    """O_DIRECT may be set."""
     can_async = False
     """O_ASYNC works on it."""
     async_room = True
     """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
     write_sealed = False
     """F_SEAL_WRITE: shared mappings can only read."""
+
+    @property
+    def can_pread(self) -> bool:
+        """pread(2) is for it; else ESPIPE."""
+        return self.seekable
+
+    @property
+    def can_pwrite(self) -> bool:
+        """pwrite(2) is for it; else ESPIPE."""
+        return self.seekable
 
     def __init__(self, location: Location, flags: int, queue: WaitQueue | None = None) -> None:
         self.location = location
@@ -163,8 +187,8 @@ class FileDescription:
         """F_NOTIFY."""
         self.epolls: dict[Any, Any] | None = None
         """Epoll items that watch it, to be dropped at release."""
-        self.counted = False
-        """It keeps its mount busy (and, open for writing, programs from running from it)."""
+        self.counted: Budget | None = None
+        """It counts there, and keeps its mount busy (open for writing, programs from running)."""
 
     @property
     def inode(self) -> Inode:
@@ -174,7 +198,8 @@ class FileDescription:
     @property
     def no_exec(self) -> bool:
         """It lies on a noexec mount: nothing can be mapped to run."""
-        return bool(self.location.mount.flags & MS_NOEXEC)
+        mount = self.location.mount
+        return bool(mount.flags & MS_NOEXEC) or mount.fs.nameless
 
     # --- life
 
@@ -193,9 +218,10 @@ class FileDescription:
             self._closed()
             self.release()
 
-    def count(self) -> None:
+    def count(self, budget: Budget) -> None:
         """It was opened through a name: its mount and inode know until the last close."""
-        self.counted = True
+        self.counted = budget
+        budget.files += 1
         self.location.mount.open_files += 1
         self.inode.open_count += 1
         if self.writable and self.inode.is_regular:
@@ -210,7 +236,8 @@ class FileDescription:
             self.async_notice.drop()
         if inode.locks is not None:
             inode.locks.release_description(self)
-        if self.counted:
+        if self.counted is not None:
+            self.counted.files -= 1
             self.location.mount.open_files -= 1
             inode.open_count -= 1
             if self.writable and inode.is_regular:
@@ -272,7 +299,7 @@ class FileDescription:
 
     async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         """fallocate(2); the arguments are checked."""
-        raise ENODEV("no fallocate")
+        raise EOPNOTSUPP("no fallocate")
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """ioctl(2) beyond those that work on every descriptor."""

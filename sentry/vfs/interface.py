@@ -154,6 +154,9 @@ class FileSystem:
         """The inode at the top."""
         raise NotImplementedError
 
+    can_sync = True
+    """fsync(2) works on its directories."""
+
     async def statfs(self) -> StatFs:
         """statfs(2)."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)

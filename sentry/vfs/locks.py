@@ -70,6 +70,13 @@ class FileLocks:
                 return lock
         return None
 
+    def own(self, request: Request) -> RecordLock | None:
+        """The first lock in the range that the asker has: F_OFD_GETLK with F_UNLCK."""
+        for lock in self.records:
+            if lock.owner is request.owner and lock.overlaps(request.start, request.end):
+                return lock
+        return None
+
     def set(self, request: Request) -> None:
         """Take or drop the range now. Raises: EAGAIN, ENOLCK."""
         if request.exclusive is not None and self.conflict(request) is not None:

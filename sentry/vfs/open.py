@@ -40,7 +40,6 @@ from sentry.errors import (
     EINVAL,
     EISDIR,
     ELOOP,
-    ENFILE,
     ENOENT,
     ENOTDIR,
     ENXIO,
@@ -69,8 +68,6 @@ VALID_FLAGS: Final = (
 O_CREAT_TRUNC_TMPFILE: Final = O_CREAT | O_TRUNC | TMPFILE_BIT
 OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
 """Flags that F_GETFL does not show."""
-MAX_OPEN: Final = 100_000
-"""Ceiling of open descriptions on one mount (Linux's fs.file-max): ENFILE."""
 NEVER_NOW: Final = O_CREAT | O_TRUNC | O_PATH | TMPFILE_BIT
 """Flags that `open_now` leaves to others."""
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
@@ -139,14 +136,14 @@ async def open_path(
     if flags & O_DIRECTORY and not inode.is_dir:
         raise ENOTDIR(f"{path!r}")
     if flags & O_PATH:
-        return open_o_path(location, flags)
+        return open_o_path(caller, location, flags)
     return await open_location(caller, location, how)
 
 
-def open_o_path(location: Location, flags: int) -> FileDescription:
+def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescription:
     """O_PATH: a place, not an open file. No rights on the file are needed."""
     file = FileDescription(location, flags & PATH_FLAGS & ~O_CLOEXEC)
-    file.count()
+    file.count(caller.kernel.vfs.budget)
     return file
 
 
@@ -166,7 +163,7 @@ def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescr
     _check_open(caller, location, how, False)
     file = inode.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
     if file is not None:
-        _opened(caller, location, file)
+        _opened(caller, location, file, how.flags)
     return file
 
 
@@ -179,7 +176,7 @@ async def open_location(
     if inode.locks is not None and inode.locks.leases is not None:
         await break_leases(caller, inode, flags)
     file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
-    _opened(caller, location, file)
+    _opened(caller, location, file, flags)
     file.created = created
     if truncate:
         try:
@@ -194,8 +191,7 @@ async def open_location(
 def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool) -> bool:
     """All that can be refused before the file is opened; whether it is to be truncated then."""
     flags, inode, mount = how.flags, location.dentry.inode, location.mount
-    if mount.open_files >= MAX_OPEN:
-        raise ENFILE("the ceiling of open files")
+    caller.kernel.vfs.budget.check_files()
     access = 0 if created else how.access
     truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
     if truncate:
@@ -212,11 +208,14 @@ def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool)
     return truncate
 
 
-def _opened(caller: Caller, location: Location, file: FileDescription) -> None:
-    """It is open: who did it, and who hears of it."""
+def _opened(caller: Caller, location: Location, file: FileDescription, flags: int) -> None:
+    """It is open: who did it, and who hears of it. Raises: EINVAL for O_DIRECT."""
+    if flags & O_DIRECT and not file.can_direct:
+        file.incref().decref()
+        raise EINVAL("no O_DIRECT")
     file.flags &= ~O_NOCTTY
     file.creds = caller.creds
-    file.count()
+    file.count(caller.kernel.vfs.budget)
     if location.dentry.inode.fs.watched:
         tell(location.dentry, IN_OPEN)
 
@@ -367,6 +366,7 @@ async def _open_tmpfile(
     place = Location(at.mount, dentry)
     file = await open_location(caller, place, OpenHow(flags, 0, how.access), created=True)
     file.created = False
+    file.flags |= O_TMPFILE
     return file
 
 

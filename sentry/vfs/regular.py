@@ -51,6 +51,7 @@ class RegularFile(FileDescription):
     """An open regular file."""
 
     __slots__ = ()
+    can_direct = True
     seekable = True
 
     def __init__(self, location: Location, flags: int) -> None:

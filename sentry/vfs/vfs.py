@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from sentry.abi.mount import MS_STRICTATIME
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
@@ -137,11 +138,11 @@ class Vfs:
             fs.name, fs.magic = name, magic
             fs.fixed_attributes = name == AnonFs.name
             root = Dentry(None, b"/", Inode(fs, 0, 0o040000, Owner(0, 0)))
-            mount = self._anon[name] = Mount(next(self.mount_ids), fs, root)
+            mount = self._anon[name] = Mount(next(self.mount_ids), fs, root, MS_STRICTATIME)
         fs_: Any = mount.fs
         return fs_  # type: ignore[no-any-return]
 
     def anon_location(self, inode: Inode, label: bytes) -> Location:
         """A place for a file without a name; `label` is what readlink of /proc/self/fd/N shows."""
-        self.budget.check_anonymous()
+        self.budget.check_files()
         return Location(self._anon[inode.fs.name], AnonDentry(self.budget, label, inode))

@@ -288,6 +288,17 @@ static const struct order_case CASES[] = {
     FAILS(ENOTDIR, getdents, READ_FILE, ZERO, -1),
     FAILS(EINVAL, getdents64, DIRECTORY, 0, -1),
     FAILS(EINVAL, pipe2, 1, -1),
+    FAILS(EISDIR, read, DIRECTORY, 1, 8),
+    FAILS(EISDIR, pread64, DIRECTORY, READONLY, 8, 0),
+    FAILS(EINVAL, read, EPOLL, READONLY, 8),
+    FAILS(EINVAL, read, EVENT, READONLY, 1),
+    FAILS(EINVAL, write, EVENT, 1, 7),
+    FAILS(EINVAL, write, EPOLL, 1, 8),
+    FAILS(EINVAL, readv, EPOLL, 1, 1),
+    FAILS(EINVAL, pread64, CHILD_FD, 1, 8, 0),
+    FAILS(EINVAL, preadv, READ_FILE, ONES, 1, LONG_MAX, 0),
+    FAILS(EOPNOTSUPP, preadv2, DIRECTORY, ONES, 1, 0, 0, 2),
+    FAILS(EINVAL, sendfile, REGULAR, PIPE_READ, 0, 0),
 };
 
 int main(void)

@@ -106,6 +106,86 @@ static void orders(void)
     close(directory);
 }
 
+/* Requests that every file system knows, also without being able to do them. */
+static void requests_of_file_systems(void)
+{
+    int file = open("x", O_RDWR | O_TRUNC), directory = open(".", O_RDONLY);
+    int other = memfd_create("m", 0), ends[2];
+    long size = -1;
+    struct {
+        struct file_dedupe_range range;
+        char rest[4096];
+    } dedupe = {{0, 0, 1}};
+
+    CHECK(pipe(ends) == 0);
+    CHECK_ERR(ioctl(file, FITHAW, 0), EINVAL);
+    CHECK_ERR(ioctl(ends[0], FIFREEZE, 0), EOPNOTSUPP);
+    CHECK_ERR(ioctl(file, FICLONE, 99), EBADF);
+    CHECK_ERR(ioctl(file, FICLONE, other), EXDEV);
+    CHECK_ERR(ioctl(file, FICLONE, directory), EISDIR);
+    CHECK_ERR(ioctl(other, FIDEDUPERANGE, 1), EFAULT);
+    CHECK_ERR(ioctl(other, FIDEDUPERANGE, &dedupe), EOPNOTSUPP);
+    dedupe.range.dest_count = 200;
+    CHECK_ERR(ioctl(other, FIDEDUPERANGE, &dedupe), ENOMEM);
+    CHECK(ioctl(directory, FIOQSIZE, &size) == 0 && size >= 0);
+    CHECK_ERR(ioctl(ends[0], FIOQSIZE, &size), ENOTTY);
+    close(file);
+    close(directory);
+    close(other);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void status_flags(void)
+{
+    int file = open("x", O_RDWR), directory = open(".", O_RDONLY), ends[2], path;
+    int temporary = open(".", O_TMPFILE | O_RDWR, 0600);
+    unsigned uids[2] = {77, 77};
+
+    CHECK(pipe(ends) == 0);
+    CHECK(fcntl(file, F_SETFL, O_DIRECT) == 0 && fcntl(ends[1], F_SETFL, O_DIRECT) == 0);
+    CHECK_ERR(fcntl(directory, F_SETFL, O_DIRECT), EINVAL);
+    CHECK_ERR(open("/dev/null", O_RDONLY | O_DIRECT), EINVAL);
+    CHECK((fcntl(temporary, F_GETFL) & O_TMPFILE) == O_TMPFILE);
+    CHECK((path = open("x", O_PATH)) >= 0);
+    CHECK(syscall(SYS_fcntl, path, 1028 /* F_CREATED_QUERY */, 0) == 0 || errno == EINVAL);
+    CHECK_ERR(fcntl(path, F_GETOWN), EBADF);
+    CHECK(fcntl(ends[0], 17 /* F_GETOWNER_UIDS */, uids) == 0 && uids[0] == 0 && uids[1] == 0);
+    CHECK_ERR(fsync(open("/proc/self/comm", O_RDWR)), EINVAL);
+    CHECK_ERR(fallocate(open("/proc/self/comm", O_RDWR), 0, 0, 1), EOPNOTSUPP);
+    CHECK(lseek(ends[0], 0, SEEK_END) == -1 && errno == ESPIPE);
+    CHECK(mmap(NULL, 4096, PROT_EXEC, MAP_PRIVATE, ends[0], 0) == MAP_FAILED && errno == EPERM);
+    close(file);
+    close(directory);
+    close(temporary);
+    close(path);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* Sockets have the name of their protocol as an attribute. */
+static void protocol_names(void)
+{
+    static const struct {
+        int family, kind;
+        const char *name;
+    } kinds[] = {{AF_UNIX, SOCK_STREAM, "UNIX-STREAM"}, {AF_UNIX, SOCK_SEQPACKET, "UNIX"},
+                 {AF_INET, SOCK_STREAM, "TCP"},         {AF_INET, SOCK_DGRAM, "UDP"},
+                 {AF_INET6, SOCK_STREAM, "TCPv6"},      {AF_NETLINK, SOCK_RAW, "NETLINK"}};
+    char text[32];
+
+    for (int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        int fd = socket(kinds[i].family, kinds[i].kind, 0);
+        int size = strlen(kinds[i].name) + 1;
+        CHECK(fgetxattr(fd, "system.sockprotoname", text, sizeof(text)) == size);
+        CHECK(strcmp(text, kinds[i].name) == 0);
+        CHECK(flistxattr(fd, text, sizeof(text)) == 21);
+        CHECK_ERR(flistxattr(fd, text, 3), ERANGE);
+        close(fd);
+    }
+    CHECK_ERR(fgetxattr(open("x", O_RDWR), "system.sockprotoname", NULL, 0), EOPNOTSUPP);
+}
+
 int main(void)
 {
     char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -119,5 +199,8 @@ int main(void)
     attributes_of_anonymous_inodes();
     offsets_of_mappings();
     orders();
+    requests_of_file_systems();
+    status_flags();
+    protocol_names();
     return 0;
 }

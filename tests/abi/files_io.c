@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -154,11 +155,40 @@ static void space(void)
     CHECK(fstat(fd, &st) == 0 && st.st_size == 3);
 }
 
+/* What looks at the buffer last does not mind a bad one; a vector of nothing asks the file nothing. */
+static void untouched(int file)
+{
+    struct iovec none = {NULL, 0}, bad = {BAD, 8};
+    int null = open("/dev/null", O_RDWR), full = open("/dev/full", O_RDWR);
+    int random = open("/dev/urandom", O_RDWR), comm = open("/proc/self/comm", O_RDWR);
+    int dir = open(".", O_RDONLY), ends[2];
+
+    CHECK(lseek(file, 0, SEEK_END) >= 0 && read(file, BAD, 8) == 0);
+    CHECK(read(null, BAD, 8) == 0 && write(null, BAD, 8) == 8 && writev(null, &bad, 1) == 8);
+    CHECK_ERR(write(full, BAD, 8), ENOSPC);
+    CHECK_ERR(write(random, BAD, 8), EFAULT);
+    CHECK(writev(full, &none, 1) == 0 && readv(dir, &none, 1) == 0);
+    CHECK(lseek(null, 5, SEEK_HOLE) == 0 && lseek(full, -1, SEEK_END) == 0);
+    CHECK_ERR(pwrite(comm, "x", 1, 0), ESPIPE);
+    CHECK_ERR(sendfile(full, comm, NULL, 1), EINVAL);
+    CHECK_ERR(sendfile(full, null, NULL, 1), EINVAL);
+    CHECK(sendfile(full, null, NULL, 0) == 0);
+    CHECK(pipe2(ends, O_NONBLOCK) == 0);
+    CHECK_ERR(read(ends[0], BAD, 1), EAGAIN);
+    CHECK(write(ends[1], "abc", 3) == 3);
+    CHECK_ERR(read(ends[0], BAD, 1), EFAULT);
+    CHECK_ERR(write(ends[1], BAD, 1), EFAULT);
+    char got[4];
+    CHECK(read(ends[0], got, 4) == 3 && memcmp(got, "abc", 3) == 0);
+    CHECK_ERR(splice(ends[0], NULL, null, NULL, 1, 0), EAGAIN);
+}
+
 int main(void)
 {
     int ends[2], file = open("w", O_CREAT | O_RDWR | O_TRUNC, 0644);
     CHECK(pipe(ends) == 0);
     wrong(file, ends[0]);
+    untouched(file);
     positions();
     vectors();
     limits();

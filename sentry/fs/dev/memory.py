@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.abi.keyctl import (
     RNDADDENTROPY,
     RNDADDTOENTCNT,
@@ -14,7 +13,7 @@ from sentry.abi.keyctl import (
     RNDZAPENTCNT,
 )
 from sentry.abi.stat import S_IFCHR
-from sentry.errors import EINVAL, ENOSPC, ENOTTY
+from sentry.errors import EINVAL, ENOSPC
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 
 if TYPE_CHECKING:
@@ -44,16 +43,14 @@ class MemoryDevice(FileDescription):
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): gone."""
-        return source.count
+        return source.wanted
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """pwrite(2): gone."""
         return self.write(caller, source)
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
-        """lseek(2): always at 0."""
-        if whence not in (SEEK_SET, SEEK_CUR, SEEK_END):
-            raise EINVAL(f"whence {whence}")
+        """lseek(2): always at 0, null_lseek()."""
         return 0
 
     async def sync(self, data_only: bool) -> None:
@@ -65,6 +62,7 @@ class NullDevice(MemoryDevice):
     """/dev/null."""
 
     __slots__ = ()
+    splice_read = False
 
 
 class ZeroDevice(MemoryDevice):
@@ -86,17 +84,19 @@ class FullDevice(ZeroDevice):
 
     __slots__ = ()
     is_zeros = False
+    write_flags = False
+    nowait = False
+    splice_write = False
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """Raises: ENOSPC."""
         raise ENOSPC("/dev/full")
 
 
-class RandomDevice(MemoryDevice):
-    """/dev/random and /dev/urandom, which are the same since Linux 5.6."""
+class UrandomDevice(MemoryDevice):
+    """/dev/urandom."""
 
     __slots__ = ()
-    can_poll = True
     can_async = True
 
     def fill(self, dest: Dest) -> int:
@@ -106,6 +106,13 @@ class RandomDevice(MemoryDevice):
             done += dest.put(os.urandom(min(dest.count, 1 << 16)))
         return done
 
+    def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
+        """Mixed into the pool, which needs none of it."""
+        count = source.count
+        for at in range(0, count, PIECE):
+            source.get(min(count - at, PIECE))
+        return count
+
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """random(4): the pool is full; what is added is not needed."""
         if request == RNDGETENTCNT:
@@ -113,7 +120,14 @@ class RandomDevice(MemoryDevice):
             return 0
         if request in (RNDADDENTROPY, RNDADDTOENTCNT, RNDZAPENTCNT, RNDCLEARPOOL):
             return 0
-        raise ENOTTY(f"{request:#x}")
+        raise EINVAL(f"{request:#x}")
+
+
+class RandomDevice(UrandomDevice):
+    """/dev/random: the same since Linux 5.6, but it can be polled."""
+
+    __slots__ = ()
+    can_poll = True
 
 
 KINDS: Final = {
@@ -121,7 +135,7 @@ KINDS: Final = {
     5: ZeroDevice,
     7: FullDevice,
     8: RandomDevice,
-    9: RandomDevice,
+    9: UrandomDevice,
 }
 """By the minor number of major 1."""
 

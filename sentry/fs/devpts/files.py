@@ -43,6 +43,7 @@ class PtyMaster(StreamFile):
     __slots__ = ("_fs", "terminal")
     can_async = True
     async_room = False
+    nowait = False
 
     def __init__(self, location: Location, flags: int, fs: DevPtsFs, terminal: Terminal) -> None:
         super().__init__(location, flags, terminal.master_queue)
@@ -134,6 +135,7 @@ class PtySlave(StreamFile):
     __slots__ = ("terminal",)
     can_async = True
     async_room = False
+    nowait = False
 
     def __init__(self, location: Location, flags: int, terminal: Terminal) -> None:
         super().__init__(location, flags, terminal.slave_queue)

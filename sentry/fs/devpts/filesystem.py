@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.fcntl import O_ACCMODE, O_NONBLOCK
 from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
 from sentry.errors import EINVAL, EIO, ENOSPC
 from sentry.fs.devpts.files import PtyMaster, PtySlave, become_controlling
@@ -166,7 +165,7 @@ class DevPtsFs(FileSystem):
             creds.fsgid if self.gid is None else self.gid,
         )
         terminal = self._make(owner)
-        return PtyMaster(location, flags & (O_ACCMODE | O_NONBLOCK), self, terminal)
+        return PtyMaster(location, flags, self, terminal)
 
     def new_console(self, owner: Owner) -> Terminal:
         """A terminal whose master is the host's. Raises: ENOSPC."""

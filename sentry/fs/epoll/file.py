@@ -90,7 +90,10 @@ class EpollFile(FileDescription):
     """An open epoll instance."""
 
     __slots__ = ("_ready", "_vfs", "items")
-    can_splice = False
+    has_read = False
+    has_write = False
+    splice_read = False
+    splice_write = False
     seeks_nowhere = True
     can_poll = True
 

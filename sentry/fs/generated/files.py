@@ -54,6 +54,21 @@ class TextFile(RegularFile):
         inode: Any = self.inode
         return bool(inode.pollable)
 
+    @property
+    def read_flags(self) -> bool:  # type: ignore[override]
+        """Those of a process have no read_iter and no splice_read: seq_read()."""
+        return self.can_poll
+
+    write_flags = splice_read = splice_write = read_flags
+    nowait = False
+    can_direct = False
+
+    @property
+    def can_pwrite(self) -> bool:
+        """A seq_file takes no FMODE_PWRITE."""
+        inode: Any = self.inode
+        return bool(inode.can_pwrite)
+
     def poll(self) -> int:
         """What it shows has changed since the last look: mounts_poll()."""
         changes = self._changes()
@@ -105,6 +120,10 @@ class TextFile(RegularFile):
         self._store(bytes(source.get(count)))
         self._content = None
         return count
+
+    async def sync(self, data_only: bool) -> None:
+        """Raises: EINVAL."""
+        raise EINVAL("nothing to sync")
 
     def size_now(self) -> int:
         """Such files have no size."""

@@ -157,6 +157,8 @@ class TextNode(Node):
 
     pollable = True
     """poll and epoll work on it."""
+    can_pwrite = True
+    """pwrite(2) works on it."""
 
     opens_itself = True
 

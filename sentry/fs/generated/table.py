@@ -11,6 +11,7 @@ from sentry.vfs.interface import FileSystem, StatFs
 class TableFs(FileSystem):
     """A file system of generated files."""
 
+    can_sync = False
     block_size = 4096
     root_ino = 1
     cannot_create: type[Errno] = EPERM

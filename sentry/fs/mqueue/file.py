@@ -18,7 +18,10 @@ class QueueFile(FileDescription):
     """The description behind a message queue descriptor."""
 
     __slots__ = ("messages",)
-    can_splice = False
+    has_write = False
+    read_flags = False
+    splice_read = False
+    splice_write = False
 
     can_poll = True
     seekable = True
@@ -63,7 +66,7 @@ class QueueFile(FileDescription):
             offset += self.messages.size_of()[0]
         elif whence != SEEK_SET:
             raise EINVAL(f"whence {whence}")
-        if offset < 0:
+        if not 0 <= offset < 1 << 63:
             raise EINVAL(f"offset {offset}")
         self.position = offset
         return offset

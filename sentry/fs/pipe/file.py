@@ -45,6 +45,7 @@ class PipeFile(StreamFile):
 
     __slots__ = ("pipe", "seen_writes")
     can_async = True
+    can_direct = True
 
     def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
         super().__init__(location, flags, pipe.queue)
@@ -52,6 +53,11 @@ class PipeFile(StreamFile):
         self.seen_writes = -1
         """`write_opens` when opened without a writer: no hang-up before one came."""
         pipe.open_end(self.readable, self.writable)
+
+    @property
+    def nowait(self) -> bool:  # type: ignore[override]
+        """RWF_NOWAIT is for pipes without a name."""
+        return isinstance(self.inode, PipeInode)
 
     def release(self) -> None:
         """Closed: the other side learns of it."""

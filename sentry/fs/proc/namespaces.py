@@ -83,6 +83,12 @@ class NamespaceFile(FileDescription):
     """An open namespace: ioctl_nsfs(2)."""
 
     __slots__ = ()
+    has_read = False
+    has_write = False
+    splice_read = False
+    splice_write = False
+    can_pread = True
+    can_pwrite = True
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """Its kind, its owner, its parent. Raises: EPERM for what lies outside the caller's."""

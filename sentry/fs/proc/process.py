@@ -148,6 +148,8 @@ class PidTextNode(TextNode):
         self._subject = subject
         self._entry = entry
 
+    can_pwrite = False
+
     @property
     def pollable(self) -> bool:  # type: ignore[override]
         """Only those that tell of changes."""

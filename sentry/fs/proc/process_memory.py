@@ -133,6 +133,11 @@ class MemFile(RegularFile):
     """
 
     __slots__ = ("_mm", "_need")
+    can_direct = False
+    read_flags = False
+    write_flags = False
+    splice_read = False
+    splice_write = False
 
     def __init__(self, location: Location, flags: int, mm: Any) -> None:
         super().__init__(location, flags)
@@ -195,7 +200,7 @@ class MemFile(RegularFile):
         return self._store(source, offset)
 
     def _store(self, source: Source, offset: int) -> int:
-        if not self._alive():
+        if not self._alive() or not source.count:
             return 0
         done = 0
         while source.count and done < MAX_COPY:
@@ -214,6 +219,10 @@ class MemFile(RegularFile):
         if not done:
             raise EIO(f"{offset:#x}")
         return done
+
+    async def sync(self, data_only: bool) -> None:
+        """Raises: EINVAL."""
+        raise EINVAL("nothing to sync")
 
     def size_now(self) -> int:
         """There is no end."""

@@ -318,8 +318,8 @@ def aio_nr(kernel: Any) -> str:
 @computed("fs/file-nr")
 def file_nr(kernel: Any) -> str:
     """Open, free, most."""
-    count = len({id(t.files): len(t.files) for t in kernel.pids.tasks.values() if not t.dead})
-    return f"{count}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
+    budget = kernel.vfs.budget
+    return f"{budget.anonymous + budget.files}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
 
 
 def _set_yama(kernel: Any, value: str) -> None:

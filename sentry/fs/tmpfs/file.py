@@ -108,6 +108,7 @@ class TmpOpenFile(RegularFile):
     """An open file of a file system in memory."""
 
     __slots__ = ()
+    nowait = False
 
     @property
     def file(self) -> TmpFile:

@@ -96,6 +96,10 @@ class NetlinkSocket(Socket):
         self._dump_tail = b""
         self._overrun = False
 
+    def shutdown(self, how: int) -> None:
+        """sock_no_shutdown()."""
+        raise EOPNOTSUPP("shutdown")
+
     # --- addresses
 
     def local_address(self) -> bytes:

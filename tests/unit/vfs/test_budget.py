@@ -12,7 +12,7 @@ from sentry.vfs import budget
 
 
 def test_files_without_a_name(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "MAX_ANONYMOUS", 2)
+    monkeypatch.setattr(budget, "MAX_FILES", task.kernel.vfs.budget.files + 2)
     task.ok("pipe", task.buffer(8))
     fd = task.ok("eventfd", 0)
     assert task.call("epoll_create1", 0) == -errno.ENFILE
