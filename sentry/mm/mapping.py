@@ -113,7 +113,7 @@ class Mapping(Faults):
             raise ENOMEM("length")
         self._check_count(0)
         where = self._choose(addr, length, flags, file is None)
-        if file is not None and file.inode.is_regular and offset > MAX_OFFSET - length:
+        if file is not None and file.has_max_offset and offset > MAX_OFFSET - length:
             raise EOVERFLOW("offset")
         vm_flags = self._vm_flags(prot, flags, file)
         if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero

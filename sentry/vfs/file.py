@@ -201,6 +201,11 @@ class FileDescription:
         mount = self.location.mount
         return bool(mount.flags & MS_NOEXEC) or mount.fs.nameless
 
+    @property
+    def has_max_offset(self) -> bool:
+        """Mappings of it end at the largest offset; those of devices know none: file_mmap_ok()."""
+        return self.inode.is_regular
+
     # --- life
 
     def incref(self) -> FileDescription:

@@ -47,7 +47,7 @@ SECRET = 0x5EC12E75EC12E7
 class OpenFile:
     """What mmap needs of a file description."""
 
-    seekable = True
+    has_max_offset = True
 
     def __init__(self, backing: HostBacking, writable: bool) -> None:
         self.backing = backing

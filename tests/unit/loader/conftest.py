@@ -23,7 +23,7 @@ class Program:
     readable = True
     writable = False
 
-    seekable = True
+    has_max_offset = True
 
     def __init__(self, ram: Ram, path: Path, mode: int, mount_flags: int) -> None:
         self.path = path

@@ -17,7 +17,7 @@ from sentry.platform.memory import AddressSpace, Ram
 class OpenFile:
     """What mmap needs of a file description."""
 
-    seekable = True
+    has_max_offset = True
 
     def __init__(self, backing: HostBacking | RamFile, readable: bool, writable: bool) -> None:
         self.backing = backing

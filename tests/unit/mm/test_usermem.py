@@ -31,8 +31,8 @@ def test_addresses_that_are_not_the_programs_are_efault(mm: MemoryManager, bad: 
         lambda: mm.read(bad, 16),
         lambda: mm.write(bad, b"x" * 16),
         lambda: mm.read_cstr(bad, 16),
-        lambda: mm.buffer_in(bad, 16),
-        lambda: mm.buffer_out(bad, 16),
+        lambda: mm.buffer_in(bad, 16).get(16),
+        lambda: mm.buffer_out(bad, 16).put(b"x" * 16),
         lambda: mm.load_u32(bad),
     ):
         with pytest.raises(EFAULT):
