@@ -25,6 +25,7 @@ from gofer.attachment import Attachment, CacheMode
 from runsc import filters, host, isolation
 from runsc.convert import Export
 from runsc.frozen import freeze_imports
+from runsc.kept import KeptCode
 from sentry.abi import mount, prctl
 from sentry.config import SandboxConfig, StartError
 from sentry.control.protocol import Event, Request, decode, encode
@@ -81,7 +82,13 @@ class GoferStart(msgspec.Struct, frozen=True):
     """With Terms.before_gofer: a socket of packets to the command line."""
 
 
-def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, terms: Terms) -> int:
+def sentry_main(
+    config: SandboxConfig,
+    prepare: Prepare,
+    switches: Switches,
+    terms: Terms,
+    kept: KeptCode | None = None,
+) -> int:
     """The body of the Sentry's process; gives its exit code."""
     try:
         isolation.enter(_descriptors(config) | set(terms.joins))
@@ -100,7 +107,7 @@ def sentry_main(config: SandboxConfig, prepare: Prepare, switches: Switches, ter
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
         def lockdown() -> None:
-            freeze_imports()
+            freeze_imports(kept)
             if not switches.no_filter:
                 program = filters.sentry_program(config.platform, config.network, switches.trap)
                 _install(program, switches, config.log_fd)

@@ -1,7 +1,8 @@
 """CPython without files: what must be true before the filter forbids opening any.
 
-A late import is an ImportError, not a killed process; a traceback is printed from memory, or
-without source lines; exceptions that nobody catches are written by us.
+A late import finds what was kept in memory (runsc/kept.py), or is an ImportError, not a killed
+process; a traceback is printed from memory, or without source lines; exceptions that nobody catches
+are written by us.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ import traceback
 import types
 import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runsc.kept import KeptCode
 
 
-def freeze_imports() -> None:
-    """No import from files any more, no look at source files."""
+def freeze_imports(kept: KeptCode | None = None) -> None:
+    """No import from files any more, but from `kept`; no look at source files."""
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+    if kept is not None:
+        sys.meta_path.append(kept)
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
     linecache.checkcache = _no_check

@@ -19,6 +19,7 @@ import msgspec
 from runsc import boot, isolation
 from runsc.convert import Export
 from runsc.errors import RuntimeFailure
+from runsc.kept import KeptCode
 from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
@@ -28,12 +29,25 @@ if TYPE_CHECKING:
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
 
+NEVER_LATE = frozenset(
+    {
+        "sentry.platform.unicorn",
+        "sentry.platform.unicorn_cpuid",
+        "sentry.syscalls.compat",
+        "sentry.syscalls.strace",
+        "sentry.syscalls.table",
+    }
+)
+"""Modules that a sandbox imports at its start or not at all."""
+
 
 class Programs(msgspec.Struct, frozen=True):
     """The two bodies that the children run; tests put others in their place."""
 
     prepare: boot.Prepare
     serve: boot.Serve
+    kept: KeptCode | None = None
+    """What the Sentry may import when it is locked in."""
 
 
 def real_programs(platform: str) -> Programs:
@@ -45,7 +59,7 @@ def real_programs(platform: str) -> Programs:
         preload(platform)
     except RuntimeError as error:  # libunicorn is not there
         raise RuntimeFailure(str(error)) from None
-    return Programs(prepare, run)
+    return Programs(prepare, run, KeptCode.of("sentry", NEVER_LATE))
 
 
 class Sandbox:
@@ -254,7 +268,9 @@ def start(
         network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = msgspec.structs.replace(config, network_fd=network_ours.detach())
     isolation.freeze_heap()
-    pid = isolation.spawn(lambda: boot.sentry_main(config, programs.prepare, switches, terms))
+    pid = isolation.spawn(
+        lambda: boot.sentry_main(config, programs.prepare, switches, terms, programs.kept)
+    )
     gofer = boot.GoferStart(
         gofer_theirs.fileno(),
         exports,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
-import sentry.syscalls.table  # noqa: F401  declares all calls
+import sentry.syscalls.late  # noqa: F401  fills the table
 from sentry import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
@@ -29,14 +29,10 @@ from sentry.kernel.own_memory import OwnMemory
 from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
-from sentry.net import tables
-from sentry.net.host.interfaces import show_host
-from sentry.net.host.process import NetworkProcess
-from sentry.net.stack import kernel_stack
+from sentry.net import shown
 from sentry.platform.host_io import HostIO
 from sentry.platform.memory import PAGE_SIZE, trim_heap
 from sentry.syscalls.registry import CALLS
-from sentry.syscalls.strace import Strace
 from sentry.vfs.vfs import Vfs
 
 if TYPE_CHECKING:
@@ -159,7 +155,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     terminals.connect(vfs)
     fasync.connect(kernel)
-    tables.connect(kernel)
+    shown.connect(kernel)
     kernel.services["ram"] = platform.ram
     platform.ram.commit_limit = config.memory_limit
     vdso = getattr(platform, "vdso", None)
@@ -174,12 +170,19 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel.services["cpu_quota"] = config.cpu_quota
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
+        import sentry.syscalls.table  # noqa: F401, PLC0415  whose declarations are what it writes
+        from sentry.syscalls.strace import Strace  # noqa: PLC0415
+
         sink = LogSink(config.strace_fd, loop)
         kernel.start_observers.append(Strace(sink, loop))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     lockdown()
     if config.network_fd >= 0:
+        from sentry.net.host.interfaces import show_host  # noqa: PLC0415  --network=host
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
+        from sentry.net.stack import kernel_stack  # noqa: PLC0415
+
         stack = kernel_stack(kernel)
         process = NetworkProcess(config.network_fd, loop)
         try:

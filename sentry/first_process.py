@@ -16,14 +16,11 @@ from sentry.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
-from sentry.bpf import isa
-from sentry.bpf.check import check_seccomp
 from sentry.config import ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
-from sentry.fs.devpts.console import Console
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
-from sentry.kernel import sched, seccomp
+from sentry.kernel import sched
 from sentry.kernel.identity import child_identity
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
@@ -44,6 +41,7 @@ from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
+    from sentry.fs.devpts.console import Console
     from sentry.kernel.kernel import Kernel
     from sentry.vfs.mounts import MountNamespace
 
@@ -114,6 +112,8 @@ def donate(
 
 def open_console(task: Task, fd: int, owner: Owner) -> Console:
     """process.terminal: descriptors 0 to 2 are a terminal of ours, which `fd` is the wire of."""
+    from sentry.fs.devpts.console import Console  # noqa: PLC0415
+
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
     console = Console(loop, fd, fs, owner, vfs.host_io)
@@ -132,6 +132,10 @@ def put_under_observation(task: Task, profile: bytes) -> None:
     task.observers.extend(task.kernel.start_observers)
     child_identity(task)
     if profile:
+        from sentry.bpf import isa  # noqa: PLC0415
+        from sentry.bpf.check import check_seccomp  # noqa: PLC0415
+        from sentry.kernel import seccomp  # noqa: PLC0415
+
         seccomp.add_filter(task, check_seccomp(isa.unpack(profile)))
 
 

@@ -10,7 +10,6 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.profile import Profiler
 from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
@@ -23,6 +22,7 @@ from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
+    from sentry.control.profile import Profiler
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -175,6 +175,8 @@ class Operations:
             raise EBUSY("it is being profiled already")
         if not 0 < time_ns <= MAX_PROFILE_NS:
             raise EINVAL(f"a profile of {time_ns} ns")
+        from sentry.control.profile import Profiler  # noqa: PLC0415
+
         self._profiler = Profiler(self._kernel)
 
         def finish() -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.stat import S_IFIFO
-from sentry.fs.cgroup import mount_cgroup
 from sentry.fs.dev import memory, tty
 from sentry.fs.devpts import filesystem as devpts
-from sentry.fs.mqueue.filesystem import mount_mqueue
-from sentry.fs.pipe.file import open_fifo
 from sentry.fs.proc import mount_proc
 from sentry.fs.proc.filesystem import check_proc_option
-from sentry.fs.sysfs import mount_sysfs
 from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
 
 if TYPE_CHECKING:
-    from sentry.vfs.file import Caller
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.interface import FileSystem
     from sentry.vfs.vfs import Vfs
 
 
@@ -37,6 +35,34 @@ async def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes)
     fs = TmpFs.make(caller.kernel.vfs, "mode=0755")
     fs.source = "devtmpfs"
     return fs
+
+
+async def mount_cgroup(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type cgroup2."""
+    from sentry.fs.cgroup import mount_cgroup as mount  # noqa: PLC0415  few containers have one
+
+    return await mount(caller, source, flags, data)
+
+
+async def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type mqueue."""
+    from sentry.fs.mqueue.filesystem import mount_mqueue as mount  # noqa: PLC0415
+
+    return await mount(caller, source, flags, data)
+
+
+async def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+    """mount(2) of type sysfs."""
+    from sentry.fs.sysfs import mount_sysfs as mount  # noqa: PLC0415
+
+    return await mount(caller, source, flags, data)
+
+
+async def open_fifo(location: Location, flags: int, caller: Caller) -> FileDescription:
+    """open(2) of a FIFO."""
+    from sentry.fs.pipe.file import open_fifo as open_  # noqa: PLC0415
+
+    return await open_(location, flags, caller)
 
 
 def register_all(vfs: Vfs) -> None:

@@ -7,7 +7,7 @@ reach the key through his keyrings: security/keys/permission.c.
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -172,7 +172,6 @@ class KeyTable:
 
     def __init__(self) -> None:
         self._keys: WeakValueDictionary[int, Key] = WeakValueDictionary()
-        self._random = random.Random()
         self.users: dict[int, tuple[Key, Key]] = {}
         """uid to (user keyring, user session keyring)."""
         self.persistent: dict[int, Key] = {}
@@ -198,8 +197,8 @@ class KeyTable:
             key.uid != 0 and (len(mine) >= MAX_KEYS or used > MAX_BYTES)
         ):
             raise EDQUOT(f"keys of user {key.uid}")
-        while not key.serial or key.serial in self._keys:
-            key.serial = self._random.randrange(3, 1 << 31)
+        while key.serial < 3 or key.serial in self._keys:
+            key.serial = int.from_bytes(os.urandom(4)) >> 1
         self._keys[key.serial] = key
         return key
 

@@ -21,13 +21,13 @@ from sentry.errors import EINVAL, ENOSPC, EPERM
 from sentry.kernel import sysv_ipc
 from sentry.kernel.pids import PidNamespace
 from sentry.kernel.time_namespace import TimeNamespace
-from sentry.net.stack import Stack
 from sentry.vfs.mount import top
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel, Uts
     from sentry.kernel.task import Task
+    from sentry.net.stack import Stack
     from sentry.vfs.fs_context import FsContext
 
 OWNED: Final = (
@@ -114,6 +114,8 @@ def make(task: Task, flags: int, creds: Credentials) -> NewNamespaces:
     if flags & CLONE_NEWCGROUP:
         made.cgroup = CgroupNamespace(owner, charge("cgroup"))
     if flags & CLONE_NEWNET:
+        from sentry.net.stack import Stack  # noqa: PLC0415  few programs unshare
+
         made.net = Stack(kernel, owner=owner, charge=charge("net"), up=False)
     if flags & CLONE_NEWTIME:
         made.time = TimeNamespace(owner, charge("time"), task.time_for_children)

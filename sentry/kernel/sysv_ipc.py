@@ -8,9 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.fs.proc.sysctl import get_sysctl
-from sentry.kernel.sysv_msg import Queues
-from sentry.kernel.sysv_sem import Semaphores
-from sentry.kernel.sysv_shm import Segments
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
@@ -32,6 +29,10 @@ class IpcNamespace:
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, owner: UserNamespace | None = None) -> None:
+        from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415  few programs have any
+        from sentry.kernel.sysv_sem import Semaphores  # noqa: PLC0415
+        from sentry.kernel.sysv_shm import Segments  # noqa: PLC0415
+
         self.owner = owner
         self.charge: Charge | None = None
         def limits(name: str) -> tuple[int, ...]:

@@ -41,7 +41,6 @@ from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, ti
 from sentry.kernel.identity import child_identity
 from sentry.kernel.pids import PID_MAX
 from sentry.kernel.signals import SignalActions
-from sentry.kernel.sysv_undo import shared_undo
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
@@ -261,6 +260,8 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         join_for_children(child)
     child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:
+        from sentry.kernel.sysv_undo import shared_undo  # noqa: PLC0415
+
         child.sem_undo = shared_undo(task)
     child.sched = task.sched and task.sched.for_child()
     child.timer_slack_ns = task.timer_slack_ns

@@ -21,7 +21,7 @@ from sentry.abi.signal import (
     SIGSTOP,
 )
 from sentry.errors import EFAULT, EINTR
-from sentry.kernel import core_dump, pause, signal_frame, task_exit, task_stops
+from sentry.kernel import pause, signal_frame, task_exit, task_stops
 from sentry.kernel.signal_faults import exception, fault, force, raise_fault
 from sentry.kernel.signal_send import (
     may_signal,
@@ -164,8 +164,11 @@ def _default(task: Task, entry: Queued) -> bool:
         if signo == SIGSTOP or not group.process_group.is_orphaned():
             task_stops.start_group_stop(task, signo)
         return True
-    if bit & DUMPING and core_dump.start(task, entry.info):
-        return False
+    if bit & DUMPING:
+        from sentry.kernel import core_dump  # noqa: PLC0415  few programs crash
+
+        if core_dump.start(task, entry.info):
+            return False
     task_exit.exit_group(group, signo)
     return True
 

@@ -1,6 +1,6 @@
 """/proc/net: the tables of sockets, interfaces and routes as text. proc_net(5).
 
-`connect` gives them to the proc file system, which has the heads (sentry.fs.proc.net).
+`shown` gives them to the proc file system, which has the heads (sentry.fs.proc.net).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.netlink.socket import NetlinkSocket
-from sentry.net.stack import stack_of
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -272,19 +271,9 @@ TABLES: Final[dict[str, Callable[[Stack], str]]] = {
 }
 
 
-def connect(kernel: Any) -> None:
-    """Let /proc/net and /sys/class/net show the sandbox's stack."""
+def attributes(link: Any) -> dict[str, str]:
+    """The files of /sys/class/net/NAME."""
 
-    def table(name: str) -> Callable[[Any], str]:
-        return lambda asked: TABLES[name](stack_of(asked))
-
-    kernel.services["proc_net"] = {name: table(name) for name in TABLES}
-    kernel.services["sys_net"] = lambda asked: {
-        link.name: _attributes(link) for link in stack_of(asked).interfaces
-    }
-
-
-def _attributes(link: Any) -> dict[str, str]:
     def mac(raw: bytes) -> str:
         return ":".join(f"{byte:02x}" for byte in raw)
 

@@ -7,7 +7,7 @@ import pkgutil
 
 import sentry.syscalls as package
 
-HELPERS = frozenset({"args", "compat", "registry", "show", "table", "types"})
+HELPERS = frozenset({"args", "compat", "index", "late", "registry", "show", "table", "types"})
 """Modules of the room that declare no calls."""
 
 for _module in pkgutil.iter_modules(package.__path__):

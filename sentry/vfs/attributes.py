@@ -22,7 +22,6 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import Changes, Inode
-from sentry.vfs.leases import break_leases
 from sentry.vfs.watches import tell
 
 
@@ -104,6 +103,8 @@ async def truncate_path(caller: Caller, location: Location, length: int) -> None
     if inode.write_count < 0:
         raise ETXTBSY("a program is running from it")
     if inode.locks is not None and inode.locks.leases is not None:
+        from sentry.vfs.leases import break_leases  # noqa: PLC0415
+
         await break_leases(caller, inode, O_WRONLY)
     await truncate_inode(caller, location, length)
 

@@ -51,7 +51,6 @@ from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Absent, Inode
-from sentry.vfs.leases import break_leases
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
@@ -174,6 +173,8 @@ async def open_location(
     flags, inode = how.flags, location.dentry.inode
     truncate = _check_open(caller, location, how, created)
     if inode.locks is not None and inode.locks.leases is not None:
+        from sentry.vfs.leases import break_leases  # noqa: PLC0415
+
         await break_leases(caller, inode, flags)
     file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
     _opened(caller, location, file, flags)

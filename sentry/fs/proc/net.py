@@ -1,6 +1,6 @@
 """/proc/PID/net: the tables of sockets and interfaces.
 
-sentry.net fills them: services["proc_net"] maps a name to a function from the kernel to the lines
+sentry.net fills them: services["proc_net"] gives for a name a function from the reader to the lines
 after the head. Here are the heads, and what a sandbox without a network shows.
 """
 
@@ -71,7 +71,8 @@ WHOLE: Final = frozenset({"sockstat", "sockstat6"})
 def _declare(name: str, head: str) -> None:
     @pid_file(f"net/{name}")
     def table(view: View) -> str:
-        fill = view.kernel.services.get("proc_net", {}).get(name)
+        find = view.kernel.services.get("proc_net")
+        fill = find(name) if find is not None else None
         if fill is None:
             return head + (LOOPBACK + "\n" if name == "dev" else "")
         lines = str(fill(live_task(view.subject)))

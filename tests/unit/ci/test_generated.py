@@ -1,4 +1,4 @@
-"""What ci/generate_abi.py makes of the kernel's headers is what the tree has."""
+"""What the generators of ci/ make is what the tree has."""
 
 from __future__ import annotations
 
@@ -24,4 +24,15 @@ def test_generated_modules_are_what_would_be_generated() -> None:
 
     if done.returncode == OTHER_HEADERS:
         pytest.skip(done.stdout.strip())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_index_of_system_calls_is_what_the_declarations_say() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "ci" / "generate_index.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

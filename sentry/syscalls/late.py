@@ -1,0 +1,35 @@
+"""The table as a sandbox has it: a module is imported at the first call of one of its numbers.
+
+Most programs make calls of a dozen modules of sixty. Who wants to know all declarations imports
+`table` instead. In a sandbox the code of what is imported late is in memory: runsc/frozen.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sentry.syscalls.index import MODULES
+from sentry.syscalls.registry import CALLS
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+
+def _first_call(number: int, module: str) -> Callable[..., Any]:
+    """Stands in the table until the module is there, whose declaration then takes its place."""
+
+    def call(task: Task, *raw: int) -> Any:
+        importlib.import_module(module)
+        declared = CALLS[number]
+        assert declared is not None
+        return declared(task, *raw)
+
+    return call
+
+
+for _module, _numbers in MODULES.items():
+    for _number in _numbers:
+        if CALLS[_number] is None:
+            CALLS[_number] = _first_call(_number, f"{__package__}.{_module}")

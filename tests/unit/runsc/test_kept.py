@@ -1,0 +1,81 @@
+"""What a locked-in Sentry may import late."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runsc.kept import KeptCode
+
+EVERYTHING = """
+import sys
+from runsc import boot, sandbox
+programs = sandbox.real_programs("kvm")
+from runsc.frozen import freeze_imports
+names = sorted(programs.kept.names)
+freeze_imports(programs.kept)
+loaded = set(sys.modules)
+import importlib
+for name in names:
+    importlib.import_module(name)
+print(len(names), *sorted(set(sys.modules) - loaded - set(names)))
+"""
+
+
+@pytest.mark.kvm
+def test_everything_the_sentry_imports_late_needs_no_file() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EVERYTHING], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    number, *others = done.stdout.split()
+    assert int(number) > 100
+    assert others == []
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An imported package, kept_example, that has a module and a package of one module."""
+    root = tmp_path / "kept_example"
+    (root / "inner").mkdir(parents=True)
+    (root / "__init__.py").touch()
+    (root / "inner" / "__init__.py").write_text("A = 1\n")
+    (root / "inner" / "leaf.py").write_text("from kept_example.inner import A\nB = A + 1\n")
+    (root / "old.py").write_text("C = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("kept_example")
+    yield root
+    for name in [name for name in sys.modules if name.startswith("kept_example")]:
+        del sys.modules[name]
+
+
+def test_kept_modules_are_imported_after_their_files_are_gone(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = KeptCode.of("kept_example")
+    for path in sorted(package.rglob("*.py")):
+        path.unlink()
+    monkeypatch.setattr(sys, "meta_path", [kept])
+
+    assert importlib.import_module("kept_example.inner.leaf").B == 2
+    with pytest.raises(ImportError):
+        importlib.import_module("kept_example.missing")
+
+
+def test_a_compiled_file_older_than_its_source_is_not_kept(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    importlib.import_module("kept_example.old")
+    del sys.modules["kept_example.old"]
+    (package / "old.py").write_text("C = 22\n")
+
+    kept = KeptCode.of("kept_example")
+    monkeypatch.setattr(sys, "meta_path", [kept])
+
+    assert importlib.import_module("kept_example.old").C == 22
