@@ -158,6 +158,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     shown.connect(kernel)
     kernel.services["ram"] = platform.ram
     platform.ram.commit_limit = config.memory_limit
+    platform.ram.exhausted = kernel.make_room
     vdso = getattr(platform, "vdso", None)
     if vdso is not None and vdso.step_fd >= 0:
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sentry.errors import EFAULT
 from sentry.kernel import task_exit
 from sentry.kernel.futex import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.loop import Loop
+from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_TASKS = 32768
 """Ceiling of tasks in one sandbox."""
+OOM_PAUSE_NS: Final = 1_000_000
+"""How long a task without memory waits for a dying process to give its own back."""
 
 
 class Log(Protocol):
@@ -114,6 +118,8 @@ class Kernel:
         """No task runs: see sentry/kernel/pause.py."""
         self.held: set[Task] = set()
         """Tasks that stand still because of that."""
+        self._made_room_for: Fiber | None = None
+        """The last call that met the limit: what was given back did not last if it comes again."""
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
 
@@ -126,17 +132,31 @@ class Kernel:
     def init(self, group: ThreadGroup | None) -> None:
         self.pids.init = group
 
-    def out_of_memory(self, task: Task) -> None:
-        """RAM has reached its limit: kill who holds most, as oom_score_adj says.
+    async def make_room(self) -> None:
+        """RAM has reached its limit in the middle of a system call, which is then made again.
 
-        First give back what free frames still hold; if that helps, nobody dies.
+        Raises: EFAULT if nobody may be killed.
         """
+        fiber = await this_fiber()
+        again, self._made_room_for = fiber is self._made_room_for, fiber
+        if not self.out_of_memory(None, trim=not again):
+            raise EFAULT("the memory limit is reached")
+        await park(Mode.KILLABLE, self.loop.now_ns() + OOM_PAUSE_NS)
+
+    def out_of_memory(self, task: Task | None, *, trim: bool = True) -> bool:
+        """RAM has reached its limit: kill who holds most, as oom_score_adj says, `task` at last.
+
+        First (`trim`) give back what free frames still hold; if that helps, or if somebody is
+        dying already, nobody dies. False: there is no room, and nobody to kill.
+        """
+        if any(group.exiting and group.tasks for group in self.pids.groups.values()):
+            return True
         ram = self.services.get("ram")
-        if ram is not None:
+        if ram is not None and trim:
             before = ram.populated()
             ram.trim()
             if ram.populated() < before:  # a hole in a huge page gives the host nothing back
-                return
+                return True
         groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
@@ -145,13 +165,17 @@ class Kernel:
             return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
-        victim = max(reversed(candidates), key=badness, default=task.group)
+        last = None if task is None else task.group
+        victim = max(reversed(candidates), key=badness, default=last)
+        if victim is None:
+            return False
         self.counters.oom_kills += 1
         comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
         task_exit.exit_group(victim, 9)
+        return True
 
     def finish(self, status: int) -> None:
         """The first process has ended: the sandbox is over."""

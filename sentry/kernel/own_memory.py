@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import Session, ThreadGroup
 
 PAGE_SIZE: Final = 4096
-STEP: Final = 16 << 20
-"""Bytes that must have been allocated since the last look with consequences: what the dead leave
-in the allocator of Python is used again, not given back."""
+MIN_STEP: Final = 2 << 20
+MAX_STEP: Final = 16 << 20
+"""Bytes, an eighth of the limit between these, that must have been allocated since the last look
+with consequences: what the dead leave in the allocator of Python is used again, not given back."""
 
 
 class OwnMemory:
@@ -50,7 +51,8 @@ class OwnMemory:
         kernel = self._kernel
         now = self._private()
         limit: int = kernel.services["memory_limit"]
-        if now < self._floor + STEP or now - self._start + kernel.platform.ram.populated() < limit:
+        step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
+        if now < self._floor + step or now - self._start + kernel.platform.ram.populated() < limit:
             return
         gc.collect()
         trim_heap()

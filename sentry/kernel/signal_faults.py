@@ -30,6 +30,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, Errno
 from sentry.kernel import task_exit
+from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
@@ -44,8 +45,6 @@ EFLAGS_TF: Final = 0x100
 PF_PROT, PF_USER = 1, 4
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
-OOM_PAUSE_NS: Final = 1_000_000
-"""How long a task without memory waits for a dying process to give its own back."""
 VSYSCALL_PAGE: Final = 0xFFFFFFFFFF600000
 VSYSCALLS: Final = {0xFFFFFFFFFF600000: 96, 0xFFFFFFFFFF600400: 201, 0xFFFFFFFFFF600800: 309}
 """gettimeofday, time, getcpu at their fixed addresses."""
@@ -80,10 +79,9 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
 
 
 def _out_of_memory(task: Task) -> None:
-    """Kill somebody unless somebody is dying already; the task tries again a little later."""
+    """Kill somebody; the task tries again a little later."""
     kernel = task.kernel
-    if not any(group.exiting and group.tasks for group in kernel.pids.groups.values()):
-        kernel.out_of_memory(task)
+    kernel.out_of_memory(task)
     kernel.loop.call_at(kernel.loop.now_ns() + OOM_PAUSE_NS, task.finish)
 
 

@@ -301,12 +301,16 @@ class Task(Charged):
 
     async def _again(self, need: NeedsFault) -> Any:
         """Fetch the page that a copy needed, then call the handler from the start."""
-        await need.coroutine
         r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
         call = self.kernel.calls[number & 0xFFFFFFFF]
         assert call is not None
-        result = call(self, rdi, rsi, rdx, r10, r8, r9)
-        return await result if isinstance(result, Coroutine) else result
+        while True:
+            await need.coroutine
+            try:
+                result = call(self, rdi, rsi, rdx, r10, r8, r9)
+                return await result if isinstance(result, Coroutine) else result
+            except NeedsFault as another:
+                need = another
 
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""

@@ -46,8 +46,10 @@ from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.time_namespace import join_for_children
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
+from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import TASK_SIZE, Reg
-from sentry.wait.fiber import Mode
+from sentry.platform.memory import Exhausted
+from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import WaitQueue, until
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from sentry.kernel.limits import Limits
     from sentry.kernel.namespaces import NewNamespaces
     from sentry.kernel.pids import PidNamespace
+    from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
 
 
@@ -152,6 +155,31 @@ def touch(task: Task, args: CloneArgs) -> None:
                 task.mm.check_out(addr, 4)
 
 
+async def tell_numbers(task: Task, args: CloneArgs, child: Task, number: int) -> None:
+    """Store the child's number where it is asked for. Raises: Killed."""
+    if args.flags & CLONE_PIDFD:
+        pidfd = PidFile(task.kernel.vfs, child.group, False, thread_of(args, child))
+        descriptor = task.files.install(pidfd, task.rlimit(RLIMIT_NOFILE), cloexec=True)
+        await store(child, task.mm, args.pidfd, descriptor)
+    if args.flags & CLONE_PARENT_SETTID:
+        await store(child, task.mm, args.parent_tid, number)
+    if args.flags & CLONE_CHILD_SETTID:
+        await store(child, child.mm, args.child_tid, child.own_tid)
+
+
+async def store(child: Task, mm: MemoryManager, addr: int, number: int) -> None:
+    """put_user() whose failure nobody hears of. Memory may be used up, and the child the victim."""
+    while not child.group.exiting:
+        try:
+            mm.write(addr, struct.pack("<i", number))
+        except EFAULT:
+            return
+        except NeedsFault as need:
+            await need.coroutine
+        else:
+            return
+
+
 async def clone(task: Task, args: CloneArgs) -> int:
     """Make the child, start it, and give its id. Raises: EINVAL, EAGAIN, EPERM, ENOMEM, EFAULT."""
     check(task, args)
@@ -162,18 +190,11 @@ async def clone(task: Task, args: CloneArgs) -> int:
         raise EBADF("there are no cgroups that a process could be born into")
     child = make(task, args)
     number = task.pids.of(child.tid)
-    word = struct.pack("<i", number)
-    if args.flags & CLONE_PIDFD:
-        pidfd = PidFile(task.kernel.vfs, child.group, False, thread_of(args, child))
-        descriptor = task.files.install(pidfd, task.rlimit(RLIMIT_NOFILE), cloexec=True)
-        with suppress(EFAULT):
-            task.mm.write(args.pidfd, struct.pack("<i", descriptor))
-    if args.flags & CLONE_PARENT_SETTID:
-        with suppress(EFAULT):
-            task.mm.write(args.parent_tid, word)
-    if args.flags & CLONE_CHILD_SETTID:
-        with suppress(EFAULT):
-            child.mm.write(args.child_tid, struct.pack("<i", child.own_tid))
+    try:
+        await tell_numbers(task, args, child, number)
+    except Killed:
+        child.finish()
+        raise
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
@@ -205,7 +226,7 @@ def thread_of(args: CloneArgs, child: Task) -> Task | None:
 
 
 def make(task: Task, args: CloneArgs) -> Task:
-    """The child, known to everybody but not yet running."""
+    """The child, known to everybody but not yet running. Raises: NeedsFault where RAM is full."""
     kernel, flags = task.kernel, args.flags
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
@@ -214,8 +235,10 @@ def make(task: Task, args: CloneArgs) -> Task:
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
         return build(task, args, tid, new)
-    except BaseException:
+    except BaseException as error:
         kernel.pids.release(tid)
+        if isinstance(error, Exhausted):
+            raise NeedsFault(kernel.make_room()) from None
         raise
 
 

@@ -241,5 +241,9 @@ class Faults(AddressMap):
         """Fault a page in for an access of the kernel. Raises: EFAULT, NeedsFault."""
         try:
             self.fault(addr, PF_USER | (PF_WRITE if write else 0))
-        except (SegFault, BusError, OutOfMemory) as error:
+        except (SegFault, BusError) as error:
             raise EFAULT(f"{addr:#x}: {error!r}") from None
+        except OutOfMemory as error:
+            if (exhausted := self.space.ram.exhausted) is None:
+                raise EFAULT(f"{addr:#x}: {error!r}") from None
+            raise NeedsFault(exhausted()) from None

@@ -15,7 +15,7 @@ from sentry.mm.layout import TASK_END
 from sentry.mm.map import MAX_MAPS_ALL, Limits, NoLimits
 from sentry.mm.report import Report
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.memory import AddressSpace
+from sentry.platform.memory import AddressSpace, Exhausted
 
 COPIES: Final = 128
 """Pages that fork copies at once: those of small mappings, where parent and child store next."""
@@ -83,6 +83,9 @@ class MemoryManager(Report):
             for vma in self.vmas:
                 if not vma.flags & VmFlag.DONTCOPY:
                     copies -= self._fork_vma(child, vma, copies)
+        except Exhausted:
+            child.release()
+            raise
         except Errno:
             child.release()
             raise ENOMEM("fork") from None

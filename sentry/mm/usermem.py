@@ -13,6 +13,7 @@ from typing import Final
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, Errno
 from sentry.mm.backing import HostBacking
 from sentry.mm.buffers import Segment, UserDest, UserSource
+from sentry.mm.errors import NeedsFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.remap import Remapping
 from sentry.mm.vma import Vma, VmFlag
@@ -48,8 +49,12 @@ class UserMemory(Remapping):
             raise EFAULT("not mapped")
         if isinstance(vma.backing, HostBacking):
             self._check_gone_file(vma, addr)
-        if not self.space.ram.trim():
+        ram = self.space.ram
+        if ram.trim():
+            return
+        if ram.exhausted is None:
             raise EFAULT("the memory limit is reached")
+        raise NeedsFault(ram.exhausted())
 
     def _check_gone_file(self, vma: Vma, addr: int) -> None:
         assert isinstance(vma.backing, HostBacking)

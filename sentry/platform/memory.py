@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, NamedTuple
 
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
@@ -35,12 +35,16 @@ ENTRY_COW: Final = 1 << 9
 Bytes = bytes | bytearray | memoryview
 
 
+class Exhausted(ENOMEM):
+    """RAM has reached its limit."""
+
+
 def check(result: int) -> int:
     """Raise the errno class of a negative result."""
     if result >= 0:
         return result
     if result == -errno.ENOMEM:
-        raise ENOMEM("no frames or page tables left")
+        raise Exhausted("no frames or page tables left")
     raise from_number(-result)
 
 
@@ -182,6 +186,8 @@ class Ram:
         self.span = span
         self.commit_limit = span
         """A single mapping may not promise more (vm.overcommit_memory 0); the platform sets it."""
+        self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Makes room when a system call meets the limit (the out-of-memory killer)."""
         self.windows = Windows()
         self.vmas = 0
         """Mappings in all address spaces; sentry.mm counts them."""
@@ -232,7 +238,7 @@ class Ram:
         """A zeroed data frame with one reference. Raises: ENOMEM."""
         gpa = int(lib.data_alloc())
         if not gpa:
-            raise ENOMEM("no frame left")
+            raise Exhausted("no frame left")
         return gpa
 
     def fill(self, gpas: array[int], first: int, count: int) -> int:
@@ -302,7 +308,7 @@ class AddressSpace:
     def __init__(self, ram: Ram) -> None:
         native = lib.aspace_new()
         if native == ffi.NULL:
-            raise ENOMEM("no page table left")
+            raise Exhausted("no page table left")
         self.ram = ram
         self.native = native
         self._fault = ffi.new("struct fault *")

@@ -351,6 +351,80 @@ static int big_descriptors(void)
 
 static int terminals(void) { return fd_limit(open("/dev/ptmx", O_RDWR | O_NOCTTY)) < 0 ? -1 : 1; }
 
+static int touched(char *at, size_t size, size_t step)
+{
+    if (at == MAP_FAILED)
+        return -1;
+    for (size_t i = 0; i < size; i += step)
+        at[i] = 1;
+    return 1;
+}
+
+static int anonymous(void)
+{
+    return touched(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                   1 << 20, 4096);
+}
+
+/* It is the kernel that touches them first. */
+static int filled_buffers(void)
+{
+    static int fd;
+    if (fd <= 0)
+        fd = open("/dev/zero", O_RDONLY);
+    char *at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED || read(fd, at, 1 << 20) < 0 ? -1 : 1;
+}
+
+/* One page of each 2 MiB: as much page table as memory. */
+static int page_tables(void)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    return touched(mmap(NULL, 1 << 30, PROT_READ | PROT_WRITE, flags, -1, 0), 1 << 30, 2 << 20);
+}
+
+static int shared(void)
+{
+    return touched(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+                   1 << 20, 4096);
+}
+
+static int append(int *fd, const char *path)
+{
+    if (*fd <= 0)
+        *fd = path ? open(path, O_CREAT | O_WRONLY, 0600) : memfd_create("bytes", 0);
+    return *fd < 0 || write(*fd, page, sizeof page) < 0 ? -1 : 1;
+}
+
+static int tmpfs_bytes(void)
+{
+    static int fd;
+    return append(&fd, "/tmp/bytes");
+}
+
+static int root_bytes(void)
+{
+    static int fd;
+    return append(&fd, "/bytes");
+}
+
+static int memfd_bytes(void)
+{
+    static int fd;
+    return append(&fd, NULL);
+}
+
+/* Nobody maps or attaches what is in them any more. */
+static int segment_bytes(void)
+{
+    int id = shmget(IPC_PRIVATE, 1 << 20, 0600);
+    char *at = id < 0 ? MAP_FAILED : shmat(id, NULL, 0);
+    int result = touched(at, 1 << 20, 4096);
+    if (result > 0)
+        shmdt(at);
+    return result;
+}
+
 static const struct { const char *name; int (*one)(void); } attacks[] = {
 #define A(name) {#name, name}
     A(forks), A(zombies), A(sessions), A(threads), A(files), A(pipes), A(eventfds), A(timerfds),
@@ -358,7 +432,8 @@ static const struct { const char *name; int (*one)(void); } attacks[] = {
     A(in_flight), A(epoll_items), A(watches), A(timers), A(queued_signals), A(inodes),
     A(deep_folders), A(root_files), A(xattrs), A(locks), A(mounts), A(mappings), A(messages),
     A(semaphores), A(segments), A(keys), A(aio), A(filters), A(namespaces), A(big_descriptors),
-    A(terminals),
+    A(terminals), A(anonymous), A(page_tables), A(shared), A(tmpfs_bytes), A(root_bytes),
+    A(memfd_bytes), A(segment_bytes), A(filled_buffers),
 };
 
 static void attack(const char *name)

@@ -24,7 +24,9 @@ SLACK_MIB = 64
 """What the Sentry may have allocated beyond the limit before it looks, and keeps afterwards."""
 MORE = ("unix_bytes", "xattrs", "semaphores", "messages", "watches", "queued_signals", "aio")
 ATTACKS = (
-    "forks", "pipe_bytes", "inodes", *(pytest.param(n, marks=pytest.mark.full) for n in MORE)
+    "forks", "pipe_bytes", "inodes", "anonymous", "filled_buffers", "page_tables", "shared",
+    "tmpfs_bytes", "root_bytes", "memfd_bytes", "segment_bytes",
+    *(pytest.param(n, marks=pytest.mark.full) for n in MORE),
 )  # fmt: skip
 
 

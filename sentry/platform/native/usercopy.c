@@ -522,8 +522,9 @@ int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t 
         uint64_t left =
             *gpa >= ram.span ? some : guarded_copy(ram.base + *gpa + inside, at, some);
         done += some - left;
-        if (left) {
-            set_fault(fault, va + done, 0, 1);
+        if (left) { /* of the user's page, or of the frame, which then cannot be had */
+            uint8_t probe;
+            set_fault(fault, guarded_copy(&probe, at + some - left, 1) ? va + done : 0, 0, 1);
             break;
         }
     }
