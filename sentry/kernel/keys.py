@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sentry.errors import (
@@ -25,6 +25,7 @@ from sentry.errors import (
     ENOTDIR,
     EPERM,
 )
+from sentry.fs.proc.sysctl import get_sysctl
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -41,10 +42,8 @@ PAYLOAD_MAX: Final = {b"user": 32767, b"logon": 32767}
 """The types that hold bytes."""
 MAX_DEPTH: Final = 6
 NO_GROUP: Final = 65534
-MAX_KEYS: Final = 200
-"""Of a user; root and the sandbox as a whole may have more: kernel.keys.maxkeys."""
 MAX_KEYS_ALL: Final = 1 << 14
-MAX_BYTES: Final = 20000
+"""Of the sandbox, whatever kernel.keys.* says."""
 
 
 class Key:
@@ -170,7 +169,8 @@ def default_perm(kind: bytes) -> int:
 class KeyTable:
     """All keys of a sandbox by serial, and the keyrings of its users."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
         self._keys: WeakValueDictionary[int, Key] = WeakValueDictionary()
         self.users: dict[int, tuple[Key, Key]] = {}
         """uid to (user keyring, user session keyring)."""
@@ -191,16 +191,41 @@ class KeyTable:
 
     def add(self, key: Key) -> Key:
         """Give a new key its serial. Raises: EDQUOT."""
-        mine = [k for k in self._keys.values() if k.uid == key.uid]
-        used = sum(len(k.payload) + len(k.description) for k in mine) + len(key.payload)
-        if len(self._keys) >= MAX_KEYS_ALL or (
-            key.uid != 0 and (len(mine) >= MAX_KEYS or used > MAX_BYTES)
-        ):
+        keys, used = self.used(key.uid)
+        most_keys, most_bytes = self.quota(key.uid)
+        size = len(key.payload) + len(key.description) + 1
+        if len(self._keys) >= MAX_KEYS_ALL or keys >= most_keys or used + size > most_bytes:
             raise EDQUOT(f"keys of user {key.uid}")
         while key.serial < 3 or key.serial in self._keys:
             key.serial = int.from_bytes(os.urandom(4)) >> 1
         self._keys[key.serial] = key
         return key
+
+    def used(self, uid: int) -> tuple[int, int]:
+        """A user's keys and their bytes."""
+        mine = [k for k in self._keys.values() if k.uid == uid]
+        return len(mine), sum(len(k.payload) + len(k.description) + 1 for k in mine)
+
+    def quota(self, uid: int) -> tuple[int, int]:
+        """How many keys and bytes a user may have."""
+        prefix = "" if uid else "root_"
+        keys, size = (
+            int(get_sysctl(self._kernel, f"kernel/keys/{prefix}{name}"))
+            for name in ("maxkeys", "maxbytes")
+        )
+        return keys, size
+
+    def show_users(self, reader: Any) -> str:
+        """/proc/key-users, for a task: proc_key_users_show()."""
+        lines = []
+        for uid in sorted({k.uid for k in self._keys.values()}):
+            keys, used = self.used(uid)
+            most_keys, most_bytes = self.quota(uid)
+            lines.append(
+                f"{reader.creds.shown_uid(uid):5}: {keys:5} {keys}/{keys} "
+                f"{keys}/{most_keys} {used}/{most_bytes}\n"
+            )
+        return "".join(lines)
 
     def keyring(self, description: bytes, owner: tuple[int, int], perm: int) -> Key:
         """A new keyring. Raises: EDQUOT."""
@@ -230,7 +255,7 @@ def table(kernel: Kernel) -> KeyTable:
     """The keys of this sandbox, made when first asked for."""
     found: KeyTable | None = kernel.services.get("keys")
     if found is None:
-        found = kernel.services["keys"] = KeyTable()
+        found = kernel.services["keys"] = KeyTable(kernel)
     return found
 
 

@@ -94,9 +94,10 @@ T = TypeVar("T", bound=IpcObject)
 class IdTable(Generic[T]):
     """The objects of one kind: by index, and by key."""
 
-    __slots__ = ("_cursor", "_last", "_sequence", "by_key", "objects", "owner")
+    __slots__ = ("_cursor", "_last", "_sequence", "by_key", "kind", "next_ids", "objects", "owner")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.owner: UserNamespace | None = None
         """The user namespace of the IPC namespace."""
         self.objects: dict[int, T] = {}
@@ -104,6 +105,8 @@ class IdTable(Generic[T]):
         self._cursor = 0
         self._last = -1
         self._sequence = 0
+        self.next_ids: dict[str, int] = {}
+        """kernel.KIND_next_id: what the next object is to have, if somebody has said so."""
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -113,6 +116,8 @@ class IdTable(Generic[T]):
         limit = min(limit, IPCMNI)
         if len(self.objects) >= limit:
             raise ENOSPC("too many")
+        if (wanted := self.next_ids.pop(self.kind, None)) is not None:
+            return self._add_at(new, wanted % IPCMNI, wanted // IPCMNI)
         cycle = min(max(len(self.objects) * 3 // 2, MIN_CYCLE), limit)
         index = self._cursor if self._cursor < cycle else 0
         while index in self.objects:
@@ -121,7 +126,18 @@ class IdTable(Generic[T]):
         if index <= self._last:
             self._sequence = (self._sequence + 1) % SEQUENCES
         self._last = index
-        new.id = self._sequence * IPCMNI + index
+        return self._put(new, index, self._sequence)
+
+    def _add_at(self, new: T, index: int, sequence: int) -> int:
+        """At the first free index from one on."""
+        while index in self.objects:
+            index += 1
+        if index >= IPCMNI:
+            raise ENOSPC("no identifier from there on")
+        return self._put(new, index, sequence)
+
+    def _put(self, new: T, index: int, sequence: int) -> int:
+        new.id = sequence * IPCMNI + index
         new.namespace_owner = self.owner
         self.objects[index] = new
         if new.key != IPC_PRIVATE:

@@ -25,7 +25,8 @@ class IpcNamespace:
     """
 
     __slots__ = (
-        "__weakref__", "_budget", "charge", "mqueue", "owner", "queues", "segments", "semaphores",
+        "__weakref__", "_budget", "charge", "mqueue", "next_ids", "owner", "queues", "segments",
+        "semaphores",
     )  # fmt: skip
 
     def __init__(self, kernel: Kernel, owner: UserNamespace | None = None) -> None:
@@ -48,8 +49,10 @@ class IpcNamespace:
         self.segments = Segments(kernel.vfs, limit)
         self.semaphores = Semaphores(kernel.vfs.budget, limits)
         self.queues = Queues(kernel.vfs.budget, limit)
+        self.next_ids: dict[str, int] = {}
+        """kernel.msg_next_id and the like, by "msg", "sem", "shm"."""
         for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
-            table.owner = owner
+            table.owner, table.next_ids = owner, self.next_ids
         self.mqueue: Mount | None = None
         """The mount of its POSIX queues, once there is one (sentry.fs.mqueue)."""
 
@@ -71,6 +74,7 @@ def ipc_of(task: Task) -> IpcNamespace:
         found = services.get(SERVICE)
         if found is None:
             found = services[SERVICE] = IpcNamespace(task.kernel)
+            found.next_ids.update(services.pop("ipc_first_next_ids", {}))
             show_tables(task.kernel)
     assert isinstance(found, IpcNamespace)
     return found
@@ -79,6 +83,7 @@ def ipc_of(task: Task) -> IpcNamespace:
 def show_tables(kernel: Kernel) -> None:
     """From now on there is something to see in /proc/sysvipc."""
     services = kernel.services
+    services["ipc_next_ids"] = lambda reader: ipc_of(reader).next_ids
     services["sysvipc:shm"] = lambda reader: ipc_of(reader).segments.table(reader)
     services["sysvipc:sem"] = lambda reader: ipc_of(reader).semaphores.table(reader)
     services["sysvipc:msg"] = lambda reader: ipc_of(reader).queues.table(reader)

@@ -86,7 +86,7 @@ class Queues:
     """All queues of a namespace."""
 
     def __init__(self, budget: Budget, limit: Callable[[str], int]) -> None:
-        self.ids: IdTable[Queue] = IdTable()
+        self.ids: IdTable[Queue] = IdTable("msg")
         self.limit = limit
         self.messages = self.bytes = 0
         """In all of them."""

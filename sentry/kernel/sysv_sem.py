@@ -186,7 +186,7 @@ class Semaphores:
     """All sets of a namespace."""
 
     def __init__(self, budget: Budget, limits: Callable[[str], tuple[int, ...]]) -> None:
-        self.ids: IdTable[SemaphoreSet] = IdTable()
+        self.ids: IdTable[SemaphoreSet] = IdTable("sem")
         self.budget = budget
         self.used = 0
         """Semaphores in all of them."""

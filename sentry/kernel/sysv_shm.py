@@ -107,7 +107,7 @@ class Segments:
     """All segments of a namespace."""
 
     def __init__(self, vfs: Vfs, limit: Callable[[str], int]) -> None:
-        self.ids: IdTable[Segment] = IdTable()
+        self.ids: IdTable[Segment] = IdTable("shm")
         self.total_pages = 0
         self.actor = 0
         """The process on whose behalf mappings come and go."""

@@ -49,7 +49,7 @@ def pipe(task: Task, where: int, flags: int) -> None:
         raise ENOPKG("no watch queues")
     limit, cloexec = task.rlimit(RLIMIT_NOFILE), bool(flags & O_CLOEXEC)
     creds, files = task.creds, task.files
-    ends = new_pipe(task.kernel.vfs, Owner(creds.fsuid, creds.fsgid), flags & ~O_CLOEXEC)
+    ends = new_pipe(task.kernel.vfs, creds, flags & ~O_CLOEXEC)
     fds: list[int] = []
     try:
         fds.extend(files.install(end, limit, cloexec=cloexec) for end in ends)

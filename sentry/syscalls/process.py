@@ -31,7 +31,7 @@ from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import TASK_SIZE
-from sentry.syscalls.args import StructOut, show_flags, signed, struct_out, unsigned
+from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
 from sentry.syscalls.pidfd import target_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
@@ -50,7 +50,7 @@ CloneFlags = Annotated[
     unsigned(64, show_flags({n: v for n, v in vars(sched_abi).items() if n.startswith("CLONE_")})),
 ]
 RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
-WaitOptions = Annotated[int, signed(32)]
+WaitOptions = Annotated[int, unsigned(32)]
 
 MAX_ARG_STRLEN = 131072
 MAX_ARG_STRINGS = 0x7FFFFFFF

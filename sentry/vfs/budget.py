@@ -10,9 +10,11 @@ import itertools
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.vfs.mounts import MountNamespace
 
 MAX_INODES: Final = 524_288
@@ -110,3 +112,32 @@ class Budget:
         """One more asynchronous request in flight. Raises: EAGAIN."""
         if self.aio_requests >= MAX_AIO_REQUESTS:
             raise EAGAIN("the ceiling of asynchronous requests")
+
+
+class PipeLimits:
+    """fs.pipe-*: how large a pipe may become, and how many pages the pipes of a user may have."""
+
+    __slots__ = ("_of_user", "max_size", "pages", "user_pages_hard", "user_pages_soft")
+
+    def __init__(self) -> None:
+        self.max_size = 1 << 20
+        self.user_pages_soft = 16_384
+        self.user_pages_hard = 0
+        self.pages = 0
+        """Of all pipes."""
+        self._of_user: dict[int, int] = {}
+
+    def count(self, uid: int, pages: int) -> None:
+        """A user's pipes have so many pages more."""
+        self.pages += pages
+        total = self._of_user.get(uid, 0) + pages
+        if total:
+            self._of_user[uid] = total
+        else:
+            self._of_user.pop(uid, None)
+
+    def beyond(self, creds: Credentials, more: int, limit: int) -> bool:
+        """Whether so many more are too many: 0 is no limit, and the privileged have none."""
+        if not limit or self._of_user.get(creds.uid, 0) + more <= limit:
+            return False
+        return not (creds.has(CAP_SYS_RESOURCE) or creds.has(CAP_SYS_ADMIN))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sentry.abi.mount import MS_STRICTATIME
-from sentry.vfs.budget import Budget
+from sentry.vfs.budget import Budget, PipeLimits
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
 from sentry.vfs.mount import Mount
@@ -99,8 +99,7 @@ class Vfs:
         """fs.lease-break-time."""
         self.ignores_signal: Callable[[Any, int], bool] | None = None
         """The kernel's: whether a task blocks or ignores a signal."""
-        self.pipe_pages = 0
-        """Pages of all pipes' capacities, for their ceiling."""
+        self.pipes = PipeLimits()
         self.waits_for: dict[object, object] = {}
         """Who sleeps for whose record lock, over all files (EDEADLK)."""
         self.protected_symlinks = True

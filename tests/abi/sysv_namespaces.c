@@ -6,9 +6,11 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ipc.h>
+#include <sys/mount.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +32,44 @@ static int lines(const char *path) {
     while (fgets(line, sizeof line, f)) count++;
     fclose(f);
     return count;
+}
+
+static int number(const char *path)
+{
+    char line[32] = "";
+    FILE *f = fopen(path, "r");
+    CHECK(f && fgets(line, sizeof line, f));
+    fclose(f);
+    return atoi(line);
+}
+
+static int put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY), size = strlen(text);
+    CHECK(fd >= 0);
+    int done = write(fd, text, size) == size;
+    close(fd);
+    return done;
+}
+
+/* kernel.*_next_id, of a namespace and through a proc of its own: it counts once. */
+static void next_ids(void)
+{
+    CHECK(unshare(CLONE_NEWIPC | CLONE_NEWNS) == 0);
+    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mkdir("proc", 0755) == 0 && mount("proc", "proc", "proc", 0, NULL) == 0);
+    CHECK(number("proc/sys/kernel/msg_next_id") == -1);
+    CHECK(put("proc/sys/kernel/msg_next_id", "70000"));
+    CHECK(number("proc/sys/kernel/msg_next_id") == 70000);
+    CHECK(msgget(IPC_PRIVATE, 0600) == 70000);
+    CHECK(number("proc/sys/kernel/msg_next_id") == -1);
+    CHECK(put("proc/sys/kernel/msg_next_id", "70000"));
+    CHECK(msgget(IPC_PRIVATE, 0600) == 70001);
+    CHECK(put("proc/sys/kernel/shm_next_id", "5") && put("proc/sys/kernel/sem_next_id", "6"));
+    CHECK(shmget(IPC_PRIVATE, 1, 0600) == 5 && semget(IPC_PRIVATE, 1, 0600) == 6);
+    CHECK(!put("proc/sys/kernel/msg_next_id", "-2") && errno == EINVAL);
+    CHECK(umount("proc") == 0 && rmdir("proc") == 0);
+    _exit(0);
 }
 
 int main(void) {
@@ -83,5 +123,8 @@ int main(void) {
     CHECK(mq_unlink(name) == 0 && shmdt(map) == 0);
     CHECK(shmctl(segment, IPC_RMID, 0) == 0 && semctl(set, 0, IPC_RMID) == 0);
     CHECK(msgctl(queue, IPC_RMID, 0) == 0);
+    if (!fork())
+        next_ids();
+    CHECK(wait(&status) > 0 && status == 0);
     return 0;
 }

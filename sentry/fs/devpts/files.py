@@ -55,6 +55,10 @@ class PtyMaster(StreamFile):
         self.terminal.hang_up()
         self._fs.remove(self.terminal)
 
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2): nothing is asked for, nothing is waited for."""
+        return super().read(caller, dest, rwf) if dest.wanted else 0
+
     def receive(self, dest: Dest) -> int:
         """What the screen shows. Raises: EIO once nobody has the slave open any more."""
         terminal = self.terminal
@@ -161,6 +165,8 @@ class PtySlave(StreamFile):
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2): background processes are stopped first."""
         self.terminal.check_read(caller)
+        if not dest.wanted:
+            return 0
         termios = self.terminal.discipline.termios
         timed = not termios.c_lflag & ICANON and termios.c_cc[VTIME]
         if timed and not self.flags & O_NONBLOCK and not self.terminal.discipline.readable:

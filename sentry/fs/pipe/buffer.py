@@ -15,19 +15,20 @@ from sentry.abi.poll import (
     EPOLLWRNORM,
 )
 from sentry.abi.xattr import PIPE_BUF
-from sentry.errors import EAGAIN, EBUSY, EINVAL, EPERM
+from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
 
 PAGE: Final = 4096
 DEFAULT_CAPACITY: Final = 16 * PAGE
-MAX_CAPACITY: Final = 1 << 20
-"""fs.pipe-max-size."""
-SOFT_PAGES: Final = 16_384
-"""fs.pipe-user-pages-soft, for the whole sandbox: beyond it, pipes are two pages long."""
+LARGEST: Final = 1 << 24
+"""No pipe holds more, whoever asks."""
+MAX_PAGES: Final = 1 << 18
+"""All pipes of the sandbox together; beyond, new ones are two pages long."""
 
 READABLE: Final = EPOLLIN | EPOLLRDNORM
 WRITABLE: Final = EPOLLOUT | EPOLLWRNORM
@@ -39,20 +40,29 @@ class Pipe:
     """What both ends share. It never sleeps: it raises EAGAIN and notifies its queue."""
 
     __slots__ = (
-        "_packets", "_parts", "_vfs", "capacity", "queue", "read_opens", "readers", "size",
+        "_packets", "_parts", "_uid", "_vfs", "capacity", "queue", "read_opens", "readers", "size",
         "write_opens", "writers",
     )  # fmt: skip
 
-    def __init__(self, vfs: Vfs) -> None:
+    def __init__(self, vfs: Vfs, creds: Credentials) -> None:
+        """alloc_pipe_info(). Raises: ENFILE beyond fs.pipe-user-pages-hard."""
         self._vfs = vfs
+        self._uid = creds.uid
         self._parts: deque[memoryview] = deque()
         self._packets: deque[bool] = deque()
         """For each part: it is a packet, whose rest a short read throws away."""
         self.size = 0
-        self.capacity = DEFAULT_CAPACITY
-        if vfs.pipe_pages + DEFAULT_CAPACITY // PAGE > SOFT_PAGES:
-            self.capacity = 2 * PAGE
-        vfs.pipe_pages += self.capacity // PAGE
+        limits, self.capacity = vfs.pipes, 0
+        capacity = DEFAULT_CAPACITY
+        if not creds.has(CAP_SYS_RESOURCE):
+            capacity = min(capacity, limits.max_size)
+        pages = capacity // PAGE
+        if limits.beyond(creds, pages, limits.user_pages_soft) or limits.pages > MAX_PAGES:
+            capacity = 2 * PAGE
+        if limits.beyond(creds, capacity // PAGE, limits.user_pages_hard):
+            raise ENFILE("fs.pipe-user-pages-hard")
+        limits.count(self._uid, capacity // PAGE)
+        self.capacity = capacity
         self.queue = WaitQueue()
         self.readers = 0
         self.writers = 0
@@ -61,7 +71,7 @@ class Pipe:
         self.write_opens = 0
 
     def __del__(self) -> None:
-        self._vfs.pipe_pages -= self.capacity // PAGE
+        self._vfs.pipes.count(self._uid, -self.capacity // PAGE)
 
     # --- ends
 
@@ -180,15 +190,19 @@ class Pipe:
         if size < 0 or size > 1 << 31:
             raise EINVAL(f"size {size}")
         capacity = max(PAGE, 1 << (size - 1).bit_length() if size > 1 else PAGE)
-        pages = (capacity - self.capacity) // PAGE
-        if capacity > self.capacity and not caller.creds.has(CAP_SYS_RESOURCE):
-            if capacity > MAX_CAPACITY or self._vfs.pipe_pages + pages > SOFT_PAGES:
-                raise EPERM("beyond fs.pipe-max-size")
-        elif capacity > MAX_CAPACITY * 16:
-            raise EPERM("beyond the ceiling of a pipe")
+        pages, limits = (capacity - self.capacity) // PAGE, self._vfs.pipes
+        creds = caller.creds
+        if pages > 0 and (
+            (capacity > limits.max_size and not creds.has(CAP_SYS_RESOURCE))
+            or capacity > LARGEST
+            or limits.pages + pages > 2 * MAX_PAGES
+            or limits.beyond(creds, pages, limits.user_pages_soft)
+            or limits.beyond(creds, pages, limits.user_pages_hard)
+        ):
+            raise EPERM("beyond fs.pipe-max-size or fs.pipe-user-pages-soft")
         if self.size > capacity:
             raise EBUSY("holds more than that")
-        self._vfs.pipe_pages += pages
+        limits.count(self._uid, pages)
         self.capacity = capacity
         self.queue.notify(WRITABLE)
         return capacity

@@ -10,13 +10,14 @@ from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.xattr import PIPE_BUF
-from sentry.errors import EAGAIN, EBADF, EFAULT, ENOTTY, ENXIO, EPIPE
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
+    from sentry.auth.credentials import Credentials
     from sentry.vfs.dentry import Location
     from sentry.vfs.vfs import Vfs
 
@@ -124,11 +125,11 @@ class PipeFile(StreamFile):
         return 0
 
 
-def new_pipe(vfs: Vfs, owner: Owner, flags: int) -> tuple[PipeFile, PipeFile]:
+def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFile]:
     """pipe2(2): the ends for reading and for writing. `flags`: O_NONBLOCK, O_DIRECT."""
-    inode = PipeInode(vfs, owner)
+    inode = PipeInode(vfs, Owner(creds.fsuid, creds.fsgid))
     location = vfs.anon_location(inode, b"pipe:[%d]" % inode.ino)
-    pipe = inode.fifo = Pipe(vfs)
+    pipe = inode.fifo = Pipe(vfs, creds)
     return (
         PipeFile(location, O_RDONLY | flags & O_NONBLOCK, pipe),
         PipeFile(location, O_WRONLY | flags, pipe),
@@ -140,10 +141,10 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     inode = location.dentry.inode
     access = flags & O_ACCMODE
     if access not in (O_RDONLY, O_WRONLY, O_RDWR):
-        raise EBADF("access mode 3")
+        raise EINVAL("access mode 3")
     pipe: Pipe = inode.fifo
     if pipe is None:
-        pipe = inode.fifo = Pipe(caller.kernel.vfs)
+        pipe = inode.fifo = Pipe(caller.kernel.vfs, caller.creds)
     if isinstance(inode, PipeInode):
         # /proc/self/fd/N of a pipe: no waiting for a partner
         return PipeFile(location, flags, pipe)

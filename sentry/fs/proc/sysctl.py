@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
 
 HOST_NAME_MAX: Final = 64
+INT_MAX: Final = (1 << 31) - 1
 MAX_VALUE: Final = 1024
 """Bytes of a value."""
 
@@ -50,9 +51,6 @@ fs/mqueue/queues_max 256
 fs/nr_open 1048576
 fs/overflowgid 65534
 fs/overflowuid 65534
-fs/pipe-max-size 1048576
-fs/pipe-user-pages-hard 0
-fs/pipe-user-pages-soft 16384
 fs/suid_dumpable 0
 kernel/auto_msgmni 0
 kernel/bootloader_type 114
@@ -64,6 +62,12 @@ kernel/core_uses_pid 0
 kernel/ctrl-alt-del 0
 kernel/dmesg_restrict 0
 kernel/io_uring_disabled 2
+kernel/keys/gc_delay 300
+kernel/keys/maxbytes 20000
+kernel/keys/maxkeys 200
+kernel/keys/persistent_keyring_expiry 259200
+kernel/keys/root_maxbytes 25000000
+kernel/keys/root_maxkeys 1000000
 kernel/kptr_restrict 0
 kernel/msgmax 8192
 kernel/msgmnb 16384
@@ -342,6 +346,53 @@ def _protected(name: str) -> None:
         setattr(kernel.vfs, name, int(value))
 
     computed(f"fs/{name}", put)(lambda kernel: str(int(getattr(kernel.vfs, name))))
+
+
+def _pipe_limit(name: str, attribute: str) -> None:
+    """fs.pipe-*: attributes of the PipeLimits."""
+
+    def put(kernel: Any, value: str) -> None:
+        if not value.isdigit():
+            raise EINVAL(value)
+        number = int(value)
+        if attribute == "max_size":  # round_pipe_size()
+            if number > 1 << 31:
+                raise EINVAL(value)
+            number = max(4096, 1 << (number - 1).bit_length() if number else 0)
+        setattr(kernel.vfs.pipes, attribute, number)
+
+    computed(f"fs/{name}", put)(lambda kernel: str(getattr(kernel.vfs.pipes, attribute)))
+
+
+_pipe_limit("pipe-max-size", "max_size")
+_pipe_limit("pipe-user-pages-soft", "user_pages_soft")
+_pipe_limit("pipe-user-pages-hard", "user_pages_hard")
+
+
+def _next_id(name: str) -> None:
+    """kernel.*_next_id: which identifier the next object of the reader's namespace gets."""
+
+    def put(who: Any, value: str) -> None:
+        if not value.isdigit() or int(value) > INT_MAX:
+            raise EINVAL(value)
+        holder, key = find(who)
+        holder[key] = int(value)
+
+    def find(who: Any) -> tuple[Any, str]:
+        """Where it is kept: with the namespace, or for the first one that is still to come."""
+        services = getattr(who, "kernel", who).services
+        if (of_namespace := services.get("ipc_next_ids")) is not None and hasattr(who, "ipc"):
+            return of_namespace(who), name
+        return services.setdefault("ipc_first_next_ids", {}), name
+
+    @computed(f"kernel/{name}_next_id", put, of_reader=True)
+    def get(who: Any) -> str:
+        holder, key = find(who)
+        return str(holder.get(key, -1))
+
+
+for _name in ("msg", "sem", "shm"):
+    _next_id(_name)
 
 
 for _name in ("protected_symlinks", "protected_hardlinks", "protected_regular", "protected_fifos"):

@@ -244,8 +244,9 @@ def cgroups(view: View) -> str:
 
 @root_file("key-users")
 def key_users(view: View) -> str:
-    """There are no keys."""
-    return ""
+    """What keys each user has, and may have."""
+    found = view.kernel.services.get("keys")
+    return "" if found is None else str(found.show_users(view.caller))
 
 
 @root_file("keys")

@@ -18,6 +18,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO
+from sentry.auth.credentials import Credentials
 
 
 def pipe(task: Any, flags: int = 0) -> tuple[int, int]:
@@ -144,3 +145,21 @@ def test_fifo_open_waits_for_the_other_side(task: Any) -> None:
     other.ok("open", b"/p", O_WRONLY, 0)
     task.kernel.loop.turn()
     assert done == [(0, None)]
+
+
+def test_pipes_of_a_user_without_rights_are_short_beyond_the_soft_limit(task: Any) -> None:
+    task.kernel.vfs.pipes.user_pages_soft = 20
+    task.creds = Credentials(uid=1000, euid=1000)
+    first, _ = pipe(task)
+    second, _ = pipe(task)
+    assert task.ok("fcntl", first, F_GETPIPE_SZ) == 65536
+    assert task.ok("fcntl", second, F_GETPIPE_SZ) == 8192
+    assert task.call("fcntl", second, F_SETPIPE_SZ, 65536) == -errno.EPERM
+    task.ok("close", first)
+
+
+def test_pipe_beyond_the_hard_limit_is_refused(task: Any) -> None:
+    task.kernel.vfs.pipes.user_pages_hard = 10
+    pipe(task)
+    task.creds = Credentials(uid=1000, euid=1000)
+    assert task.call("pipe2", task.buffer(8), 0) == -errno.ENFILE

@@ -30,7 +30,7 @@ def made(table: IdTable[IpcObject], key: int = IPC_PRIVATE) -> IpcObject:
 
 
 def test_an_identifier_is_not_found_again_after_its_object_went() -> None:
-    table: IdTable[IpcObject] = IdTable()
+    table: IdTable[IpcObject] = IdTable("shm")
     numbers = set()
     for _ in range(300):
         found = made(table)
@@ -43,7 +43,7 @@ def test_an_identifier_is_not_found_again_after_its_object_went() -> None:
 
 
 def test_a_sequence_number_does_not_pass_for_another() -> None:
-    table: IdTable[IpcObject] = IdTable()
+    table: IdTable[IpcObject] = IdTable("shm")
     found = made(table)
     with pytest.raises(EINVAL):
         table.find(found.id + IPCMNI)
@@ -51,7 +51,7 @@ def test_a_sequence_number_does_not_pass_for_another() -> None:
 
 
 def test_the_limit_is_kept() -> None:
-    table: IdTable[IpcObject] = IdTable()
+    table: IdTable[IpcObject] = IdTable("shm")
     for _ in range(100):
         made(table)
     with pytest.raises(ENOSPC):
@@ -60,7 +60,7 @@ def test_the_limit_is_kept() -> None:
 
 
 def test_get_by_key_makes_finds_and_refuses() -> None:
-    table: IdTable[IpcObject] = IdTable()
+    table: IdTable[IpcObject] = IdTable("shm")
 
     def ask(key: int, flags: int, creds: Credentials = ROOT) -> int:
         return get(table, creds, key, flags, lambda: made(table, key).id, lambda _: None)
