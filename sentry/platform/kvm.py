@@ -39,7 +39,7 @@ _CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
 """PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
 _CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
 
-_COUNTED = ("mailbox", "exits", "doorbell", "inline", "kicks", "switches", "sleeps")
+_COUNTED = ("mailbox", "handoffs", "exits", "doorbell", "inline", "kicks", "switches", "sleeps")
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
 
 

@@ -81,17 +81,20 @@ struct ctx *ctx_new(struct aspace *space)
     return c;
 }
 
-/* On its vCPU, or when the kernel thread waits next, on the kernel thread's. */
-static void go_on(struct vcpu *v, struct ctx *c)
+/* On its vCPU, on one of a sibling that blocks, or when the kernel thread waits next, on the kernel
+ * thread's. */
+static void go_on(struct ctx *c)
 {
-    if (v == pool.inline_vcpu || inline_wanted()) {
-        int wait = inline_wanted();
-        queue_push(c);
-        if (!wait)
-            schedule();
-    } else {
-        vcpu_launch(v, c);
+    int wait = inline_wanted();
+    if (hold(c))
+        return;
+    if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait) {
+        vcpu_launch(c->vcpu, c);
+        return;
     }
+    queue_push(c);
+    if (!wait)
+        schedule();
 }
 
 /* The vCPU is out although its request was taken in the mailbox. */
@@ -106,17 +109,18 @@ static void launch_from_out(struct vcpu *v, struct ctx *c)
     }
     if (c->reloading) /* what was asked of the tail in S is asked once more */
         c->place = FPU_IMAGE;
-    go_on(v, c);
+    go_on(c);
 }
 
 /* The guest waits in its mailbox or is about to ring: let it go on. */
-static void release_taken(struct vcpu *v, struct ctx *c)
+void release_taken(struct vcpu *v, struct ctx *c)
 {
     uint32_t request = WORD_REQUEST, phase = P_TAKEN;
     uint64_t now = tsc_now();
     c->state = C_RUNNING;
     c->spin_tsc += now - v->taken_tsc;
     v->started_tsc = now;
+    v->busy_tsc = now;
     running_add(v);
     offer_all();
     /* The phase first: as soon as the word says so the guest may go on and make an exit, which
@@ -158,10 +162,7 @@ void ctx_resume(struct ctx *c)
         return;
     }
     if (!v) {
-        int wait = inline_wanted();
-        queue_push(c);
-        if (!wait)
-            schedule();
+        go_on(c);
         return;
     }
     uint32_t phase = atomic_load(&v->phase);
@@ -180,7 +181,7 @@ void ctx_resume(struct ctx *c)
     if (phase == P_OUT)
         launch_from_out(v, c);
     else
-        go_on(v, c);
+        go_on(c);
 }
 
 void ctx_answer(struct ctx *c, int64_t value)
@@ -252,13 +253,16 @@ static void detach(struct ctx *c)
         clean_image(c->fpu);
         c->place = FPU_IMAGE;
     }
-    c->cpu_ns += vcpu_cpu_ns(v) - v->bound_cpu_ns;
+    uint64_t cpu_ns = vcpu_cpu_ns(v);
+    c->cpu_ns += cpu_ns - v->bound_cpu_ns;
+    v->bound_cpu_ns = cpu_ns;
     c->vcpu = NULL;
     c->forward = 0;
     v->ctx = NULL;
     v->draining = 1;
     atomic_store(&v->tell_out, 1);
-    vcpu_kick(v);
+    if (phase != P_TAKEN) /* it spins for an answer: a sibling may have it, else it will ring */
+        vcpu_kick(v);
 }
 
 /* Another address space (exec). Preconditions: after an exit. */

@@ -105,6 +105,8 @@ static void came_after(uint64_t elapsed_tsc)
 static int spin(int64_t deadline_ns)
 {
     uint64_t start = tsc_now(), end = start + pool.spin_tsc;
+    if (pool.held.n && pool.spin_tsc < 4 * pool.hold_tsc + pool.enter_tsc)
+        end = start + 4 * pool.hold_tsc + pool.enter_tsc;
     if (deadline_ns >= 0) {
         int64_t left = deadline_ns - monotonic_ns();
         if (left <= 0)
@@ -123,6 +125,10 @@ static int spin(int64_t deadline_ns)
             came_after(now - start);
             return 1;
         }
+        if (pool.held.n) {
+            hand_over_held(now, 1);
+            schedule();
+        }
         __builtin_ia32_pause();
     }
     if (now >= end && pool.spin_tsc > ticks(SPIN_MIN_NS))
@@ -133,15 +139,17 @@ static int spin(int64_t deadline_ns)
 static void sleep_until(int64_t deadline_ns)
 {
     struct timespec t = {0, 0}, *timeout = NULL;
-    uint64_t now_tsc = tsc_now(), slice = schedule_slice(now_tsc);
+    uint64_t now_tsc = tsc_now(), look = schedule_slice(now_tsc), due = vacant_due(now_tsc);
+    if (due && (!look || due < look))
+        look = due;
     int64_t left = -1;
     if (deadline_ns >= 0) {
         left = deadline_ns - monotonic_ns();
         if (left < 0)
             left = 0;
     }
-    if (slice) {
-        int64_t until = slice > now_tsc ? (int64_t)((double)(slice - now_tsc) / pool.tsc_per_ns) : 0;
+    if (look) {
+        int64_t until = look > now_tsc ? (int64_t)((double)(look - now_tsc) / pool.tsc_per_ns) : 0;
         if (left < 0 || until < left)
             left = until;
     }
@@ -159,7 +167,10 @@ int platform_wait(int64_t deadline_ns)
     uint64_t start = pool.wait_tsc = tsc_now();
     pool.n_ready = 0;
     pool.interrupted = 0;
+    pool.turn++;
     for (;;) {
+        if (pool.held.n)
+            hand_over_held(tsc_now(), deadline_ns < 0 || monotonic_ns() < deadline_ns);
         if (inline_ready()) {
             if (inline_has_to_look())
                 poll_host(&ZERO);
@@ -182,6 +193,7 @@ int platform_wait(int64_t deadline_ns)
             if (now - pool.last_poll_tsc > ticks(POLL_EVERY_NS)) {
                 poll_host(&ZERO);
                 schedule_slice(now);
+                vacant_due(now);
             }
             break;
         }
@@ -193,6 +205,10 @@ int platform_wait(int64_t deadline_ns)
         }
         if (pool.running && pool.running < pool.cpus && !contended() && spin(deadline_ns))
             break;
+        if (pool.held.n) {
+            let_go_of_held();
+            schedule();
+        }
         atomic_store(&pool.asleep, 1);
         offer_all();
         sweep();
@@ -211,6 +227,8 @@ int platform_wait(int64_t deadline_ns)
     }
     int n = (int)pool.n_events;
     pool.n_events = 0;
+    for (int i = 0; i < n; i++)
+        pool.ctxs[pool.events[i].index]->delivered = pool.turn;
     if (n == 1 && !pool.n_ready && pool.events[0].kind == EXIT_SYSCALL)
         return (int)pool.events[0].index;
     return -1 - (n | (int)(pool.n_ready << 20));

@@ -11,7 +11,7 @@ struct event { uint32_t index, kind; };
 struct ready { int32_t fd; uint32_t events; };
 struct pool {
     int vcpus, cpus, mailbox;
-    uint32_t n_events, n_ready, queued, events_size;
+    uint32_t n_events, n_ready, events_size;
     int running;
     uint32_t budget;
     uint64_t slice_tsc, spin_tsc;
@@ -19,7 +19,7 @@ struct pool {
     struct event *events;
     struct ready ready[64];
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended;
+    uint64_t stat_inline, stat_contended, stat_handoffs;
     int inline_policy;
     ...;
 };

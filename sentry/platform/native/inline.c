@@ -131,7 +131,7 @@ int contended(void)
 /* Whether a context that is resumed now should wait for the kernel thread to run it. */
 int inline_wanted(void)
 {
-    if (!in.running || pool.running || pool.queued)
+    if (!in.running || pool.running || pool.queue.n)
         return 0;
     return pool.inline_policy == INLINE_ALWAYS ||
            (pool.inline_policy == INLINE_CONTENDED && contended());
@@ -140,7 +140,7 @@ int inline_wanted(void)
 /* One context waits, and nobody else runs. */
 int inline_ready(void)
 {
-    return in.running && pool.queued == 1 && !pool.running &&
+    return in.running && pool.queue.n == 1 && !pool.running &&
            (pool.inline_policy == INLINE_ALWAYS ||
             (pool.inline_policy == INLINE_CONTENDED && contended()));
 }
@@ -203,7 +203,7 @@ static struct vcpu *take_context(struct ctx *c)
  * else: then it waits again, with its registers. Returns 0 if it had to look before. */
 int inline_run(int64_t deadline_ns)
 {
-    struct ctx *c = pool.queue_head;
+    struct ctx *c = pool.queue.head;
     struct vcpu *v;
     enum exit_kind kind;
     arm(deadline_ns);

@@ -62,6 +62,15 @@ uint64_t vcpu_cpu_ns(struct vcpu *v)
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+/* The context is this vCPU's from now on. Preconditions: its address space is loaded. */
+void vcpu_bind(struct vcpu *v, struct ctx *c)
+{
+    v->ctx = c;
+    c->vcpu = v;
+    memcpy(v->s + S_FAST, &c->fast[0], 8);
+    memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
+}
+
 /* Make the context this vCPU's. 0 or -ENOMEM. */
 int vcpu_load(struct vcpu *v, struct ctx *c)
 {
@@ -72,12 +81,9 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
         v->at_tail = 0;
     v->loaded = c->space;
     v->s = s;
-    v->ctx = c;
-    c->vcpu = v;
-    v->bound_cpu_ns = vcpu_cpu_ns(v);
     v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
-    memcpy(v->s + S_FAST, &c->fast[0], 8);
-    memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
+    v->bound_cpu_ns = vcpu_cpu_ns(v);
+    vcpu_bind(v, c);
     return 0;
 }
 
@@ -89,7 +95,7 @@ void vcpu_offer(struct vcpu *v)
     int spare = pool.running - v->counted + 2 <= pool.cpus;
     int listens = pool.mailbox && spare && !atomic_load(&pool.asleep) && !contended();
     uint64_t budget = listens ? pool.budget : 0;
-    uint64_t yield = spare && !pool.queued;
+    uint64_t yield = spare && !pool.queue.n;
     if (v->offered_budget != budget)
         ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
     if (v->offered_yield != yield)
@@ -210,6 +216,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     v->sliced = 0;
     v->draining = 0;
     v->started_tsc = tsc_now();
+    v->busy_tsc = v->started_tsc + pool.enter_tsc;
     c->state = C_RUNNING;
     c->forward = 0;
     if (!v->inside) {
@@ -226,10 +233,11 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     vcpu_go(v);
 }
 
-/* Take the program's state out of a vCPU that is FREE or OUT. */
-void vcpu_evict(struct vcpu *v)
+/* Take the program's state out of a vCPU that is outside the program. */
+void vcpu_part(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
+    uint64_t cpu_ns = vcpu_cpu_ns(v);
     if (c->place == FPU_SAVED) {
         /* SAFETY: the bytes are hostile; XRSTOR would refuse what clean_image clears. */
         memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
@@ -240,10 +248,17 @@ void vcpu_evict(struct vcpu *v)
             memcpy(c->fpu, &image, pool.xsave_size);
     }
     c->place = FPU_IMAGE;
-    c->cpu_ns += vcpu_cpu_ns(v) - v->bound_cpu_ns;
+    c->cpu_ns += cpu_ns - v->bound_cpu_ns;
+    v->bound_cpu_ns = cpu_ns;
     c->vcpu = NULL;
     v->ctx = NULL;
+    pool.stat_switches++;
+}
+
+/* The same for one that is FREE or OUT, and is to be FREE. */
+void vcpu_evict(struct vcpu *v)
+{
+    vcpu_part(v);
     v->at_tail = 0;
     atomic_store(&v->phase, P_FREE);
-    pool.stat_switches++;
 }

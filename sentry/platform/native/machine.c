@@ -11,6 +11,8 @@
 #include <sys/ioctl.h>
 
 #define SLICE_NS 5000000
+#define HOLD_NS 25000 /* less than it takes to wake a thread and enter the guest on it */
+#define WAKE_NS 20000 /* a thread that sleeps */
 #define SPIN_LEAST_NS 10000 /* a short call of Python, and a change of threads */
 
 static uint64_t high_pt; /* page table of the first 2 MiB from HIGH_BASE */
@@ -58,6 +60,7 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
     pool.kick_signal = SIGRTMIN + 2;
     pool.tsc_per_ns = measure_tsc();
     pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);
+    pool.turn = 1;
     pool.cpus = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
     if (xsave_size > S_XSAVE_MAX)
         return -E2BIG;
@@ -173,6 +176,8 @@ static uint32_t spin_turns(uint64_t exit_ns)
 int pool_start(int mailbox, int inline_policy, uint64_t exit_ns)
 {
     pool.budget = spin_turns(exit_ns);
+    pool.hold_tsc = (uint64_t)(HOLD_NS * pool.tsc_per_ns);
+    pool.enter_tsc = (uint64_t)((double)(exit_ns + WAKE_NS) * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inline_policy = inline_policy;
     pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);
@@ -207,6 +212,7 @@ void pool_close(void)
     inline_close();
     helper_close();
     events_close();
+    spaces_close();
     for (uint32_t i = 0; i < pool.ctxs_size; i++)
         if (pool.ctxs[i]) {
             free(pool.ctxs[i]->fpu);

@@ -25,32 +25,45 @@ void drop_events(struct ctx *c)
     pool.n_events = kept;
 }
 
-void queue_push(struct ctx *c)
+void list_push(struct ctx_list *list, struct ctx *c)
 {
     c->state = C_QUEUED; /* its vCPU, if it still has one, is FREE or OUT */
     c->next = NULL;
-    if (pool.queue_tail)
-        pool.queue_tail->next = c;
+    if (list->tail)
+        list->tail->next = c;
     else
-        pool.queue_head = c;
-    pool.queue_tail = c;
-    pool.queued++;
+        list->head = c;
+    list->tail = c;
+    list->n++;
 }
 
-void queue_remove(struct ctx *c)
+/* 1: it was there. */
+int list_remove(struct ctx_list *list, struct ctx *c)
 {
-    struct ctx **link = &pool.queue_head, *before = NULL;
+    struct ctx **link = &list->head, *before = NULL;
     while (*link && *link != c) {
         before = *link;
         link = &(*link)->next;
     }
     if (!*link)
-        return;
+        return 0;
     *link = c->next;
-    if (pool.queue_tail == c)
-        pool.queue_tail = before;
+    if (list->tail == c)
+        list->tail = before;
     c->next = NULL;
-    pool.queued--;
+    list->n--;
+    return 1;
+}
+
+void queue_push(struct ctx *c)
+{
+    list_push(&pool.queue, c);
+}
+
+void queue_remove(struct ctx *c)
+{
+    if (!list_remove(&pool.queue, c))
+        list_remove(&pool.held, c);
 }
 
 /* A vCPU for the context: a free one, one that knows its address space first; else a victim. */
@@ -77,8 +90,8 @@ static struct vcpu *choose(struct ctx *c)
 
 void schedule(void)
 {
-    while (pool.queue_head) {
-        struct ctx *c = pool.queue_head;
+    while (pool.queue.head) {
+        struct ctx *c = pool.queue.head;
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v && pool.live)
             return;
@@ -112,7 +125,7 @@ void schedule(void)
 uint64_t schedule_slice(uint64_t now_tsc)
 {
     uint64_t again = 0;
-    if (!pool.queued)
+    if (!pool.queue.n)
         return 0;
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];

@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-static struct aspace *dying; /* linked by aspace.next */
-
 /* Let go of everything that a vCPU which is out keeps of this address space. 1: all are out. */
 static int forget(struct aspace *as)
 {
@@ -27,7 +25,8 @@ static int forget(struct aspace *as)
         } else {
             all_out = 0;
             atomic_store(&v->tell_out, 1);
-            vcpu_kick(v);
+            if (phase != P_TAKEN) /* it will ring, see vacant_due */
+                vcpu_kick(v);
         }
     }
     return all_out;
@@ -51,18 +50,33 @@ static int try_release(struct aspace *as)
 void space_release_when_out(struct aspace *as)
 {
     if (!try_release(as)) {
-        as->next = dying;
-        dying = as;
+        as->next = pool.dying;
+        pool.dying = as;
     }
 }
 
 void spaces_release(void)
 {
-    for (struct aspace **link = &dying; *link;) {
+    static int entered; /* by way of came_out in forget, which goes on by itself */
+    if (entered)
+        return;
+    entered = 1;
+    for (struct aspace **link = &pool.dying; *link;) {
         struct aspace *as = *link, *next = as->next;
         if (try_release(as))
             *link = next;
         else
             link = &as->next;
+    }
+    entered = 0;
+}
+
+/* The memory goes as a whole. */
+void spaces_close(void)
+{
+    for (struct aspace *as = pool.dying, *next; as; as = next) {
+        next = as->next;
+        free(as->execution);
+        free(as);
     }
 }

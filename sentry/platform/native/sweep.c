@@ -135,7 +135,7 @@ static void take_exit(struct vcpu *v)
         vcpu_retire(v);
     if (!silent) {
         post_event(c, kind);
-    } else if (pool.queued) {
+    } else if (pool.queue.n) {
         vcpu_evict(v);
         queue_push(c);
     } else {

@@ -14,6 +14,8 @@
  *   TAKEN --------------> DUE           answered, but the guest is about to ring: one doorbell
  *   DUE  -----------------------> RUN   to swallow
  *
+ * The answer in TAKEN may be another context's registers (handoff.c).
+ *
  * The program may write S (always so on PVM), so S never says whether a request is outstanding:
  * the phase does. S.word is a hint to look and the guest's signal to go on.
  */
@@ -60,6 +62,9 @@ enum fpu_place {
     FPU_SAVED, /* in the registers and, saved by the entry code, in S */
 };
 
+/* Why a context is held back: it was woken, or its call (that exited) has been answered. */
+enum reason { WOKEN, CALLED, REASONS };
+
 enum inline_policy { INLINE_NEVER, INLINE_CONTENDED, INLINE_ALWAYS };
 
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
@@ -81,15 +86,32 @@ struct ctx {
     uint8_t stopping;   /* EVENT_STOPPED is owed */
     uint8_t forward;    /* to be resumed as soon as the vCPU is out of KVM_RUN */
     uint8_t reloading;  /* the tail was asked to load ctx.fpu */
+    uint32_t delivered; /* pool.turn in which its last exit was reported */
+    uint64_t hold_tsc;  /* in pool.held: until when, */
+    uint64_t window_tsc; /* how long it hopes for one that runs, */
+    enum reason reason; /* and why */
     uint64_t fast[7];   /* S_FAST, and pid tid uid euid gid egid */
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */
-    struct ctx *next;   /* in the run queue */
+    struct ctx *next;   /* in pool.queue or pool.held */
+};
+
+struct ctx_list {
+    struct ctx *head, *tail;
+    uint32_t n;
+};
+
+/* Whether holding contexts back pays: see handoff.c. */
+struct trust {
+    uint32_t hopes;   /* how often yet, whatever comes of it; 0: not now */
+    uint32_t wait;    /* chances to let pass before the next trial */
+    uint32_t backoff; /* how many those were the last time */
 };
 
 struct space_exec { /* aspace.execution */
     uint64_t s_gpa[MAX_VCPUS];
+    struct trust trust[REASONS];
 };
 
 struct vcpu {
@@ -121,6 +143,7 @@ struct vcpu {
     uint8_t *s;            /* S of (loaded, this vCPU) */
     uint64_t offered_budget, offered_yield; /* what S says, as far as we wrote it */
     uint64_t started_tsc;
+    uint64_t busy_tsc; /* since when at the latest it runs the program */
     uint64_t taken_tsc;
     uint64_t bound_cpu_ns;
     clockid_t clock;
@@ -159,9 +182,13 @@ struct pool {
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
     _Atomic uint32_t closing;
     int wake_fd, epoll_fd;
-    struct ctx *queue_head, *queue_tail;
-    uint32_t queued;
+    struct ctx_list queue; /* wait for a vCPU, or for the kernel thread to run them */
+    struct ctx_list held;  /* wait for a vCPU of their address space: see handoff.c */
+    uint64_t hold_tsc;     /* for how long after the answer to the one who may wait next */
+    uint64_t enter_tsc;    /* and how much longer if that was no answer in the mailbox */
+    uint32_t turn;         /* counts waits of the kernel thread */
     uint32_t sequence;
+    struct aspace *dying; /* address spaces that some vCPU is not out of, linked by next */
     int running;         /* vCPUs that run a program now (not: spin for an answer) */
     uint64_t slice_tsc;
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
@@ -182,7 +209,7 @@ struct pool {
     uint32_t n_ready;
     int interrupted; /* the last host wait ended by a signal */
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended;
+    uint64_t stat_inline, stat_contended, stat_handoffs;
 };
 
 extern struct pool pool;
@@ -205,6 +232,7 @@ void pool_close(void);
 
 /* ---- spaces.c ---- */
 void spaces_release(void);
+void spaces_close(void);
 void space_release_when_out(struct aspace *as);
 
 /* ---- helper.c: memory slots, on a thread of their own ---- */
@@ -227,6 +255,8 @@ void vcpu_retire(struct vcpu *v);
 void vcpu_forget_events(struct vcpu *v);
 void vcpu_prepare(struct vcpu *v, struct ctx *c);
 void vcpu_launch(struct vcpu *v, struct ctx *c);
+void vcpu_bind(struct vcpu *v, struct ctx *c);
+void vcpu_part(struct vcpu *v);
 void vcpu_evict(struct vcpu *v);
 void vcpu_offer(struct vcpu *v);
 void offer_all(void);
@@ -258,9 +288,17 @@ void inline_deadline_passed(void);
 void contention_seen(uint64_t now_tsc);
 int contended(void);
 
+/* ---- handoff.c: a vCPU that waits in its mailbox goes on with another context ---- */
+int hold(struct ctx *c);
+void hand_over_held(uint64_t now_tsc, int switching);
+void let_go_of_held(void);
+uint64_t vacant_due(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
+
 /* ---- schedule.c ---- */
+void list_push(struct ctx_list *list, struct ctx *c);
+int list_remove(struct ctx_list *list, struct ctx *c);
 void queue_push(struct ctx *c);
-void queue_remove(struct ctx *c);
+void queue_remove(struct ctx *c); /* or from pool.held */
 void schedule(void);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
@@ -268,6 +306,7 @@ void drop_events(struct ctx *c);
 
 /* ---- context.c ---- */
 struct ctx *ctx_new(struct aspace *space);
+void release_taken(struct vcpu *v, struct ctx *c);
 void ctx_answer(struct ctx *c, int64_t value);
 void ctx_resume(struct ctx *c);
 void ctx_kick(struct ctx *c);

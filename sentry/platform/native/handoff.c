@@ -1,0 +1,170 @@
+/* A vCPU that waits in its mailbox goes on with another context of its address space.
+ *
+ * A switch between two threads of a program then costs an answer: no exit, no other host thread.
+ * The guest spins for the answer to one context's call; it gets another one's registers, bases and
+ * FPU image through the tail of the entry code. All of that lies in S, which belongs to this
+ * address space alone, so nothing of another process can come along.
+ *
+ * A context that is woken is held back for a moment if a sibling is in the kernel or has just come
+ * from there: whoever wakes another one often waits next. If it computes instead, the held context
+ * gets a vCPU of its own when the time is up, and after some vain attempts the address space is
+ * trusted no more, but for a trial now and then. Kernel thread only.
+ */
+#include "vcpu.h"
+
+#define HOPES_NEW 4
+#define HOPES_MAX 8
+#define BACKOFF_MIN 8
+#define BACKOFF_MAX 512
+
+#define RFLAGS_TF 0x100ull
+
+/* The next of the vCPUs after `v` (NULL: the first) that are in KVM_RUN with this address space. */
+static struct vcpu *next_inside(struct vcpu *v, struct aspace *space)
+{
+    for (int i = v ? v->index + 1 : 0; i < pool.threads; i++)
+        if (pool.active[i / 64] >> i % 64 & 1 && pool.vcpu[i].loaded == space)
+            return &pool.vcpu[i];
+    return NULL;
+}
+
+/* Spins for an answer, which nobody is about to give. */
+static int is_waiting(struct vcpu *v)
+{
+    if (atomic_load(&v->phase) != P_TAKEN ||
+        *(volatile uint32_t *)(v->s + S_WORD) != WORD_REQUEST)
+        return 0;
+    return v->ctx ? v->ctx->state == C_KERNEL && !v->ctx->stopping : v->draining;
+}
+
+/* Running, for no longer than `window_tsc` since its last answer, or already about to call. */
+static int may_wait_soon(struct vcpu *v, uint64_t now_tsc, uint64_t window_tsc)
+{
+    if (atomic_load(&v->phase) == P_TAKEN)
+        return !v->ctx || v->ctx->state == C_KERNEL;
+    return v->ctx && v->ctx->state == C_RUNNING &&
+           ((int64_t)(now_tsc - v->busy_tsc - window_tsc) < 0 ||
+            *(volatile uint32_t *)(v->s + S_WORD) != WORD_IDLE);
+}
+
+static int any_may_wait(struct ctx *c, uint64_t now_tsc)
+{
+    for (struct vcpu *v = NULL; (v = next_inside(v, c->space));)
+        if (may_wait_soon(v, now_tsc, c->window_tsc))
+            return 1;
+    return 0;
+}
+
+static int trusted(struct trust *t)
+{
+    if (t->hopes)
+        return 1;
+    if (t->wait) {
+        t->wait--;
+        return 0;
+    }
+    t->hopes = t->backoff ? 1 : HOPES_NEW; /* a trial; or the first time */
+    return 1;
+}
+
+static void approved(struct trust *t)
+{
+    t->hopes = t->hopes < HOPES_NEW ? HOPES_NEW : t->hopes < HOPES_MAX ? t->hopes + 1 : t->hopes;
+    t->backoff = BACKOFF_MIN;
+}
+
+static void disappointed(struct trust *t)
+{
+    if (!t->hopes || --t->hopes)
+        return;
+    t->backoff = !t->backoff ? BACKOFF_MIN : t->backoff < BACKOFF_MAX ? t->backoff * 2 : t->backoff;
+    t->wait = t->backoff;
+}
+
+/* Instead of a vCPU of its own. 1: it waits in pool.held. */
+int hold(struct ctx *c)
+{
+    uint64_t now = tsc_now();
+    struct space_exec *x = c->space->execution;
+    if (!x || !pool.mailbox || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) || contended())
+        return 0;
+    c->reason = c->delivered == pool.turn ? CALLED : WOKEN;
+    if (c->reason == CALLED && !(c->kind == EXIT_SYSCALL && c->vcpu && c->vcpu->exit_door))
+        return 0;
+    struct trust *t = &x->trust[c->reason];
+    c->window_tsc = t->hopes == HOPES_MAX ? 4 * pool.hold_tsc : pool.hold_tsc;
+    c->hold_tsc = now + c->window_tsc + pool.enter_tsc;
+    if (!any_may_wait(c, now) || !trusted(t))
+        return 0;
+    list_push(&pool.held, c);
+    return 1;
+}
+
+static void hand_over(struct vcpu *v, struct ctx *c)
+{
+    uint64_t now = tsc_now();
+    if (c->vcpu)
+        vcpu_evict(c->vcpu);
+    if (v->ctx) {
+        v->ctx->spin_tsc += now - v->taken_tsc;
+        vcpu_part(v);
+    }
+    v->taken_tsc = now;
+    v->draining = 0;
+    v->sliced = 0;
+    atomic_store(&v->tell_out, 0);
+    vcpu_bind(v, c);
+    c->state = C_KERNEL;
+    fill_s(v, c);
+    pool.stat_handoffs++;
+    release_taken(v, c);
+}
+
+/* With `switching` 0 only those whose time is up get on: the kernel is about to answer somebody, and
+ * has not said whom. */
+void hand_over_held(uint64_t now_tsc, int switching)
+{
+    for (struct ctx *c = pool.held.head, *next; c; c = next) {
+        struct space_exec *x = c->space->execution;
+        struct vcpu *v = NULL;
+        next = c->next;
+        while (switching && (v = next_inside(v, c->space)) && !is_waiting(v))
+            ;
+        if (v) {
+            list_remove(&pool.held, c);
+            approved(&x->trust[c->reason]);
+            hand_over(v, c);
+        } else if ((int64_t)(now_tsc - c->hold_tsc) >= 0 || !any_may_wait(c, now_tsc)) {
+            list_remove(&pool.held, c);
+            if (next_inside(NULL, c->space)) /* it computes */
+                disappointed(&x->trust[c->reason]);
+            queue_push(c);
+        }
+    }
+}
+
+/* The kernel thread is about to sleep. */
+void let_go_of_held(void)
+{
+    for (struct ctx *c; (c = pool.held.head);) {
+        list_remove(&pool.held, c);
+        queue_push(c);
+    }
+}
+
+/* A vCPU that nobody has any more rings by itself, unless its program has meddled with S. */
+uint64_t vacant_due(uint64_t now_tsc)
+{
+    uint64_t again = 0;
+    for (int i = 0; i < pool.threads; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (!v->draining || atomic_load(&v->phase) != P_TAKEN || atomic_load(&v->kick))
+            continue;
+        uint64_t due = v->taken_tsc + pool.slice_tsc;
+        if ((int64_t)(now_tsc - due) >= 0)
+            vcpu_kick(v);
+        else if (!again || due < again)
+            again = due;
+    }
+    return again;
+}

@@ -1,0 +1,329 @@
+"""Threads of one program that wake each other and wait: however the platform switches between them,
+each goes on with its own state."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from sentry.platform.interface import ExitKind, Reg
+
+CODE, DATA, STACK_TOP = 0x400000, 0x600000, 0x803F00
+READ, WRITE = 1, 2
+WAKE, WAIT, DONE = 40, 41, 42
+TRAP_FLAG = 0x100
+
+BATON = f"""
+1:  mov ${WAKE}, %eax; syscall
+    mov ${WAIT}, %eax; syscall
+    jmp 1b
+"""
+"""Wakes the next thread and waits for its own turn, for ever."""
+
+SCRIBBLE = """
+1:  mov $0x7fffffe01000, %rbx
+    mov $16, %ecx
+2:  movl $1, (%rbx); movl $0, (%rbx); movl $3, (%rbx); movq $0, 0x78(%rbx); movq $0, 0x600(%rbx)
+    add $0x4000, %rbx
+    loop 2b
+    jmp 1b
+"""
+"""Over the words, the tail flags and the FPU headers of all mailboxes."""
+
+
+class Ring:
+    """A kernel with two calls: WAKE gives the next thread of the ring a token, WAIT takes one."""
+
+    def __init__(self, machine: Any, threads: list[Any]) -> None:
+        self.machine = machine
+        self.threads = threads
+        self.tokens = dict.fromkeys(threads, 0)
+        self.asleep: set[Any] = set()
+        self.rounds = 0
+        self.others: deque[Any] = deque()
+
+    def wake(self, thread: Any) -> None:
+        """One token more."""
+        self.tokens[thread] += 1
+        if thread in self.asleep:
+            self.asleep.remove(thread)
+            self.tokens[thread] -= 1
+            thread.answer(0)
+
+    def serve(self, came: Any) -> None:
+        """One exit of a thread of the ring."""
+        if came.exit == ExitKind.INTERRUPTED:
+            came.resume()
+            return
+        assert came.exit == ExitKind.SYSCALL, (came.exit, came.vector, hex(came.regs[Reg.RIP]))
+        number = came.regs[Reg.ORIG_RAX]
+        if number == WAKE:
+            target = self.threads[(self.threads.index(came) + 1) % len(self.threads)]
+            came.answer(0)
+            self.wake(target)
+        elif number == WAIT:
+            self.rounds += came is self.threads[0]
+            if self.tokens[came]:
+                self.tokens[came] -= 1
+                came.answer(0)
+            else:
+                self.asleep.add(came)
+        else:
+            raise AssertionError(f"call {number} of a thread that checks itself")
+
+    def run(self, rounds: int) -> None:
+        """Serve until the first thread has waited so many times more."""
+        end = self.rounds + rounds
+        while self.rounds < end:
+            came = self.machine.any_exit()
+            if came in self.tokens:
+                self.serve(came)
+            else:
+                self.others.append(came)
+
+
+def start_ring(machine: Any, source: str, count: int, **regs: int) -> Ring:
+    """Threads of one program, numbered from 1 in RDI."""
+    space = machine.space(source)
+    threads = [machine.context(space, rdi=number + 1, **regs) for number in range(count)]
+    for number, thread in enumerate(threads):
+        thread.regs[Reg.RSP] = STACK_TOP - 0x400 * number
+    ring = Ring(machine, threads)
+    for thread in threads:
+        thread.resume()
+    return ring
+
+
+def checking(machine: Any) -> str:
+    """A thread that has all its state depend on RDI, and checks it after each call."""
+    avx = machine.platform.xfeatures & 4
+    fill = "vinsertf128 $1, %xmm3, %ymm3, %ymm3" if avx else "nop"
+    check = "vextractf128 $1, %ymm3, %xmm4" if avx else "pshufd $0xee, %xmm3, %xmm4"
+    saved = ("rbp", "r8", "r9", "r10", "r12", "r13", "r14", "r15", "rsi", "rdx")
+    fill_registers = "; ".join(f"lea {n}(%rdi), %{r}" for n, r in enumerate(saved))
+    test_registers = "; ".join(
+        f"lea {n}(%rdi), %rbx; cmp %rbx, %{r}; jne 9f" for n, r in enumerate(saved)
+    )
+    test = f"""
+        {test_registers}
+        test %rax, %rax; jne 9f
+        movq %xmm3, %rbx; cmp %rdi, %rbx; jne 9f
+        {check}; movq %xmm4, %rbx; cmp %rdi, %rbx; jne 9f
+        fld %st(0); fistpll -8(%rsp); cmp %rdi, -8(%rsp); jne 9f
+        rdfsbase %rbx; cmp %rdi, %rbx; jne 9f
+        rdgsbase %rbx; lea 5(%rdi), %rax; cmp %rax, %rbx; jne 9f
+    """
+    return f"""
+        movq %rdi, %xmm3; pinsrq $1, %rdi, %xmm3; {fill}
+        fninit; mov %rdi, -8(%rsp); fildll -8(%rsp)
+        wrfsbase %rdi; lea 5(%rdi), %rax; wrgsbase %rax
+        {fill_registers}
+    1:  mov ${WAKE}, %eax; std; syscall; pushfq; cld; pop %rbx; test $0x400, %rbx; jz 9f
+        {test}
+        mov ${WAIT}, %eax; syscall; pushfq; pop %rbx; test $0x400, %rbx; jnz 9f
+        {test}
+        jmp 1b
+    9:  ud2
+    """
+
+
+def kick_all(ring: Ring, threads: Iterable[Any]) -> None:
+    for thread in threads:
+        thread.kick()
+    ring.run(1)
+
+
+def test_threads_in_turns_keep_registers_fpu_bases_and_flags(machine: Any) -> None:
+    for count in (2, 5):
+        ring = start_ring(machine, checking(machine), count)
+        ring.run(400)
+        for thread in ring.threads:
+            thread.destroy()
+        ring.threads[0].owner.destroy()
+        machine._exited.clear()
+
+
+def test_two_programs_in_turns_keep_their_state(machine: Any) -> None:
+    rings = [start_ring(machine, checking(machine), 2) for _ in range(2)]
+    for _ in range(60):
+        for ring, other in (rings, rings[::-1]):
+            ring.run(5)
+            while ring.others:
+                other.serve(ring.others.popleft())
+
+
+def test_kicks_of_threads_in_turns_lose_no_state(machine: Any) -> None:
+    ring = start_ring(machine, checking(machine), 3)
+    for number in range(150):
+        kick_all(ring, ring.threads[: number % 3 + 1])
+
+
+def test_kick_finds_a_thread_that_was_switched_to(machine: Any) -> None:
+    """It computes where its waker waits, and then the waker goes on with its own registers."""
+    waker_then_spin = f"""
+        mov ${WAIT}, %eax; syscall
+    1:  inc %rbx; jmp 1b
+        .org 0x100
+        mov $77, %ebx
+        mov ${WAKE}, %eax; syscall
+        mov ${WAIT}, %eax; syscall
+        mov ${DONE}, %eax; syscall
+    """
+    space = machine.space(waker_then_spin)
+    spinner, waker = machine.context(space), machine.context(space)
+    waker.regs[Reg.RIP] += 0x100
+    spinner.resume()
+    assert machine.syscall_of(spinner) == WAIT
+    waker.resume()
+    assert machine.syscall_of(waker) == WAKE
+    waker.answer(0)
+    spinner.answer(0)
+    assert machine.syscall_of(waker) == WAIT
+    for _ in range(3):
+        machine.poll()
+        spinner.kick()
+        assert machine.any_exit() is spinner
+        assert spinner.exit == ExitKind.INTERRUPTED
+        spinner.resume()
+
+    waker.answer(0)
+
+    assert machine.syscall_of(waker) == DONE
+    assert waker.regs[Reg.RBX] == 77
+
+
+def test_stop_of_a_thread_whose_vcpu_another_has_is_over_at_once_or_soon(machine: Any) -> None:
+    ring = start_ring(machine, checking(machine), 2)
+    for _ in range(50):
+        ring.run(3)
+        stopped: list[int] = []
+        for thread in ring.threads:
+            thread.stop(lambda stopped=stopped: stopped.append(1))
+        machine.wait_for(lambda stopped=stopped: len(stopped) == 2)
+
+
+def test_destroy_of_one_leaves_the_other_its_state(machine: Any) -> None:
+    space = machine.space(checking(machine))
+    keeper = machine.context(space, rdi=1)
+    keeper.resume()
+    for number in range(2, 40):
+        guest = machine.context(space, rdi=number)
+        guest.regs[Reg.RSP] = STACK_TOP - 0x400
+        ring = Ring(machine, [keeper, guest])
+        if number > 2:
+            ring.asleep.add(keeper)
+        guest.resume()
+        ring.run(1 + number % 3)
+        while keeper not in ring.asleep:
+            ring.serve(machine.any_exit())
+        guest.destroy()
+        machine._exited.clear()
+
+
+def test_memory_taken_away_is_gone_for_a_thread_that_was_switched_to(machine: Any) -> None:
+    look = f"""
+        mov ${WAIT}, %eax; syscall
+        mov DATA, %rax
+        mov ${WAKE}, %eax; syscall
+        jmp .
+        .org 0x100
+        mov DATA, %rax
+        mov ${WAKE}, %eax; syscall
+        mov ${WAIT}, %eax; syscall
+    """
+    for _ in range(20):
+        space = machine.space(look)
+        second, first = machine.context(space), machine.context(space)
+        first.regs[Reg.RIP] += 0x100
+        second.resume()
+        assert machine.syscall_of(second) == WAIT
+        first.resume()
+        assert machine.syscall_of(first) == WAKE
+        first.answer(0)
+        assert machine.syscall_of(first) == WAIT
+        space.unmap(DATA, 1)
+
+        second.answer(0)
+
+        assert machine.exit_of(second) == ExitKind.FAULT
+        assert second.fault_addr == DATA
+        for context in (first, second):
+            context.destroy()
+        space.destroy()
+
+
+def test_single_step_of_a_woken_thread_traps_after_one_instruction(machine: Any) -> None:
+    space = machine.space(f"""
+        mov ${WAIT}, %eax; syscall; inc %rbx; ud2
+        .org 0x100
+    1:  mov ${WAKE}, %eax; syscall; mov ${WAIT}, %eax; syscall; jmp 1b
+    """)
+    stepped, waker = machine.context(space, rbx=4), machine.context(space)
+    waker.regs[Reg.RIP] += 0x100
+    stepped.resume()
+    assert machine.syscall_of(stepped) == WAIT
+    waker.resume()
+    assert machine.syscall_of(waker) == WAKE
+    waker.answer(0)
+    stepped.regs[Reg.RFLAGS] |= TRAP_FLAG
+    stepped.resume()
+    came = {machine.any_exit(), machine.any_exit()}
+
+    assert came == {waker, stepped}
+    assert waker.exit == ExitKind.SYSCALL
+    assert (stepped.exit, stepped.vector) == (ExitKind.EXCEPTION, 1)
+    assert stepped.regs[Reg.RBX] == 5
+
+
+def test_image_set_while_a_thread_sleeps_is_what_it_goes_on_with(machine: Any) -> None:
+    space = machine.space(f"""
+    1:  mov ${WAIT}, %eax; syscall; movq %xmm3, %rdi; jmp 1b
+        .org 0x100
+    1:  mov ${WAKE}, %eax; syscall; mov ${WAIT}, %eax; syscall; jmp 1b
+    """)
+    sleeper, waker = machine.context(space), machine.context(space)
+    waker.regs[Reg.RIP] += 0x100
+    sleeper.resume()
+    waker.resume()
+    assert {machine.any_exit(), machine.any_exit()} == {sleeper, waker}
+    for number in range(1000, 1030):
+        image = bytearray(sleeper.get_fpu())
+        image[208:216] = number.to_bytes(8, "little")  # XMM3
+        image[512] |= 3
+        sleeper.set_fpu(bytes(image))
+        waker.answer(0)
+        sleeper.answer(0)
+        assert {machine.any_exit(), machine.any_exit()} == {sleeper, waker}
+        assert sleeper.regs[Reg.RDI] == number
+        waker.answer(0)
+        assert machine.syscall_of(waker) == WAKE
+
+
+def test_scribbled_mailboxes_of_switching_threads_harm_only_their_process(machine: Any) -> None:
+    """A third thread meddles with the mailboxes in which the others are switched."""
+    hostile = machine.space(SCRIBBLE + ".org 0x100;" + BATON)
+    attackers = [machine.context(hostile) for _ in range(3)]
+    for context in attackers[1:]:
+        context.regs[Reg.RIP] += 0x100
+    for context in attackers:
+        context.resume()
+    asleep: list[Any] = []
+    victim = start_ring(machine, checking(machine), 2)
+    end = victim.rounds + 300
+    while victim.rounds < end:
+        came = machine.any_exit()
+        if came in victim.tokens:
+            victim.serve(came)
+        elif came.exit == ExitKind.SYSCALL:
+            if came.regs[Reg.ORIG_RAX] == WAIT and not asleep:
+                asleep.append(came)
+            else:
+                if asleep:
+                    asleep.pop().answer(0)
+                came.answer(0)
+        elif came.exit == ExitKind.INTERRUPTED:
+            came.resume()
+        elif came is not attackers[0]:  # it has hurt itself: once more
+            came.regs[Reg.RIP], came.regs[Reg.RFLAGS] = CODE + 0x100, 0x202
+            came.resume()
