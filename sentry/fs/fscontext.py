@@ -74,7 +74,7 @@ class FsContextFile(FileDescription):
 
     def invalid(self, text: str) -> EINVAL:
         """invalf(): a message for the log, and the error."""
-        self._log.append(f"e {self.type.decode(errors='replace')}: {text}".encode())
+        self._log.append(f"e {self.type.decode(errors='replace')}: {text}\n".encode())
         return EINVAL(text)
 
     def set_option(self, vfs: Vfs, key: bytes, value: bytes | None) -> None:

@@ -60,7 +60,7 @@ class InodeWatch:
 
     def unmounted(self) -> None:
         """The file system is gone."""
-        self.owner.queue_event(self.wd, IN_UNMOUNT, 0, b"")
+        self.owner.queue_event(self.wd, IN_UNMOUNT | (IN_ISDIR if self.inode.is_dir else 0), 0, b"")
         self.owner.remove(self)
 
     def removed(self) -> None:

@@ -26,7 +26,7 @@ async def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) ->
     uid = creds.fsuid if given.uid is None else creds.kuid(given.uid)
     gid = creds.fsgid if given.gid is None else creds.kgid(given.gid)
     fs = TmpFs.make(vfs, text, uid=uid, gid=gid)
-    fs.source = source.decode(errors="replace") or "tmpfs"
+    fs.source = source.decode(errors="replace") or "none"
     return fs
 
 

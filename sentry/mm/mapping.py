@@ -53,6 +53,7 @@ LEGACY_FLAGS: Final = 0x7C07F9F3
 COPY_AT_ONCE: Final = 64 << 10
 U64: Final = (1 << 64) - 1
 MAX_OFFSET: Final = (1 << 63) - 1
+HUGE_PAGE: Final = 2 << 20
 HUGE_SIZES: Final = (0, 21, 30)
 """Logarithms of the sizes of huge pages; 0 is the default."""
 ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
@@ -68,8 +69,10 @@ def page_align(length: int) -> int:
     return page_up(length) & U64
 
 
-def check_huge(flags: int, file: MappedFile | None) -> None:
+def check_huge(flags: int, file: MappedFile | None, offset: int) -> None:
     """MAP_HUGETLB: no huge pages are reserved. Raises: EINVAL, ENOMEM."""
+    if offset & (HUGE_PAGE - 1):
+        raise EINVAL("offset within a huge page")
     if file is not None or flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK not in HUGE_SIZES:
         raise EINVAL("not a huge file, or no such size")
     raise ENOMEM("no huge pages are reserved")
@@ -99,7 +102,7 @@ class Mapping(Faults):
         if offset & PAGE_MASK:
             raise EINVAL("offset")
         if flags & MAP_HUGETLB:
-            check_huge(flags, file)
+            check_huge(flags, file, offset)
         if not length:
             raise EINVAL("length")
         if flags & MAP_FIXED_NOREPLACE:

@@ -28,8 +28,10 @@ class Remapping(Protection):
         old_size, new_size = page_up(old_size), page_up(new_size)
         if not new_size or new_size > TASK_END:
             raise EINVAL("new size")
-        if flags & MREMAP_FIXED:
+        if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
             self._check_target(old, old_size, new_size, new)
+        if flags & MREMAP_FIXED and new < MMAP_MIN_ADDR:
+            raise EINVAL("new address")
         vma = self.vmas.find(old)
         if vma is None:
             raise EFAULT("not mapped")
@@ -52,7 +54,7 @@ class Remapping(Protection):
 
     @staticmethod
     def _check_target(old: int, old_size: int, new_size: int, new: int) -> None:
-        if new & PAGE_MASK or new + new_size > TASK_END or new < MMAP_MIN_ADDR:
+        if new & PAGE_MASK or new + new_size > TASK_END:
             raise EINVAL("new address")
         if old + old_size > new and new + new_size > old:
             raise EINVAL("the ranges overlap")

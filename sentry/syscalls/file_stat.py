@@ -22,6 +22,8 @@ from sentry.abi.stat import (
     STATFS,
     STATX,
     STATX__RESERVED,
+    STATX_ATTR_AUTOMOUNT,
+    STATX_ATTR_DAX,
     STATX_ATTR_MOUNT_ROOT,
     STATX_BASIC_STATS,
     STATX_BTIME,
@@ -154,13 +156,13 @@ def device_parts(dev: int) -> tuple[int, int]:
 
 
 def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int) -> bytes:
-    """struct statx: all that is known, whatever was asked for."""
+    """struct statx: the basic fields, whatever was asked for; the birth time only if it was."""
     mount = location.mount
     mount_id = STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID
     shown_id = mount.unique_id if mask & STATX_MNT_ID_UNIQUE else mount.id
     known = STATX_BASIC_STATS | mount_id
     btime = (0, 0)
-    if a.btime_ns is not None:
+    if mask & STATX_BTIME and a.btime_ns is not None:
         known |= STATX_BTIME
         btime = divmod(a.btime_ns, NS)
     is_root = location.dentry is mount.root
@@ -168,7 +170,7 @@ def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int)
     return STATX.pack(
         known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink,
         creds.shown_uid(a.uid), creds.shown_gid(a.gid), a.mode, b"", a.ino, a.size, a.blocks,
-        STATX_ATTR_MOUNT_ROOT,
+        STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT | STATX_ATTR_DAX,
         *divmod(a.atime_ns, NS), 0,
         *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
         *device_parts(dev), shown_id, 0, 0, 0, 0, 0, 0, b"", b"",

@@ -71,7 +71,10 @@ def sys_mmap(
         judge_locks(task)
     if task.mm.mdwe and prot & WRITE_EXEC == WRITE_EXEC:
         raise EACCES("PR_SET_MDWE")
-    return task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
+    where = task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
+    if file is not None:
+        file.was_mapped()
+    return where
 
 
 @syscall(11)

@@ -314,6 +314,9 @@ class FileDescription:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""
         raise ENODEV("cannot be mapped")
 
+    def was_mapped(self) -> None:
+        """mmap(2) has mapped it."""
+
     async def stat(self) -> Attributes:
         """fstat(2)."""
         return self.inode.stat_cached() or await self.inode.stat()

@@ -281,6 +281,9 @@ class Inode:
     def accessed(self) -> None:
         """A read happened and the mount keeps access times (relatime is the inode's to apply)."""
 
+    def touched(self) -> None:
+        """The content changed, by what does not tell the inode of it."""
+
     # --- walking
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:

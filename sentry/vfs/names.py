@@ -217,12 +217,12 @@ def _name_goes(caller: Caller, dentry: Dentry) -> None:
 
 
 def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
-    """inotify of a removed name: the child hears, too, if it was its last one."""
-    tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
+    """inotify of a removed name: the child hears first, if it was its last one."""
     if child.watches is not None:
         if not child.is_dir:
             tell_self(child, IN_ATTRIB)
         tell_if_gone(child)
+    tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
 
 
 async def rename(

@@ -127,6 +127,10 @@ class RegularFile(FileDescription):
         if n and self.inode.fs.watched:
             tell(self.location.dentry, IN_ACCESS)
 
+    def was_mapped(self) -> None:
+        """A mapping counts as an access: generic_file_mmap()."""
+        self._was_read(0)
+
     # --- writing
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:

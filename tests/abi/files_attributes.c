@@ -3,6 +3,7 @@
 #include "abi.h"
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -258,6 +259,35 @@ static void places(void)
     CHECK(chdir("..") == 0);
 }
 
+static int later(struct timespec a, struct timespec b)
+{
+    return a.tv_sec > b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec > b.tv_nsec);
+}
+
+/* What counts as an access and as a change: mappings, FIFOs, room. */
+static void accesses(void)
+{
+    struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    struct stat st;
+    struct statx x;
+    int file = open("acc", O_CREAT | O_RDWR, 0644), fifo;
+    char c;
+
+    CHECK(write(file, "a", 1) == 1 && futimens(file, old) == 0);
+    CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0) != MAP_FAILED);
+    CHECK(fstat(file, &st) == 0 && later(st.st_atim, old[0]) && !later(st.st_mtim, old[1]));
+    CHECK(futimens(file, old) == 0 && fallocate(file, 0, 0, 8192) == 0);
+    CHECK(fstat(file, &st) == 0 && later(st.st_mtim, old[1]));
+    CHECK(mkfifo("fifo", 0600) == 0 && (fifo = open("fifo", O_RDWR)) >= 0);
+    CHECK(futimens(fifo, old) == 0 && write(fifo, "a", 1) == 1);
+    CHECK(fstat(fifo, &st) == 0 && later(st.st_mtim, old[1]) && !later(st.st_atim, old[0]));
+    CHECK(read(fifo, &c, 1) == 1 && fstat(fifo, &st) == 0 && later(st.st_atim, old[0]));
+    CHECK(statx(AT_FDCWD, "acc", 0, STATX_BASIC_STATS, &x) == 0 && !(x.stx_mask & STATX_BTIME));
+    CHECK(x.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT && !x.stx_attributes);
+    close(file);
+    close(fifo);
+}
+
 int main(void)
 {
     CHECK(mkdir("work", 0755) == 0 && chdir("work") == 0); /* not a sticky directory */
@@ -274,5 +304,6 @@ int main(void)
     CHECK_ERR(chdir("f"), ENOTDIR);
     CHECK_ERR(chdir("none"), ENOENT);
     places();
+    accesses();
     return 0;
 }

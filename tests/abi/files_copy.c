@@ -7,6 +7,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -182,10 +184,29 @@ static void watches(void)
     expect(1, IN_IGNORED, "");
 }
 
+/* A removed file hears of it before its directory does; a directory is told as one of its unmount. */
+static void last_events(void)
+{
+    fd_in = inotify_init1(IN_NONBLOCK);
+    CHECK(mkdir("u", 0755) == 0);
+    close(make("u/f", ""));
+    CHECK(inotify_add_watch(fd_in, "u", IN_DELETE) == 1);
+    CHECK(inotify_add_watch(fd_in, "u/f", IN_ATTRIB | IN_DELETE_SELF) == 2);
+    CHECK(unlink("u/f") == 0);
+    expect(4, IN_ATTRIB, "", IN_DELETE_SELF, "", IN_IGNORED, "", IN_DELETE, "f");
+    if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+        return;
+    CHECK(mount(NULL, "u", "tmpfs", 0, NULL) == 0);
+    CHECK(inotify_add_watch(fd_in, "u", IN_CREATE) == 3);
+    CHECK(umount("u") == 0);
+    expect(2, IN_UNMOUNT | IN_ISDIR, "", IN_IGNORED, "");
+}
+
 int main(void)
 {
     copies();
     memfds();
     watches();
+    last_events();
     return 0;
 }

@@ -96,6 +96,8 @@ static void remap(void)
     CHECK_ERR(mremap((void *)0x10000, PAGE, 2 * PAGE, MREMAP_MAYMOVE), EFAULT);
     char *kept = mremap(c, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
     CHECK(kept != MAP_FAILED && kept != c && kept[0] == 'm' && c[0] == 0);
+    CHECK_ERR(mremap(c, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 1), EINVAL);
+    CHECK_ERR(mremap(c, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, c), EINVAL);
     char *s = mmap(0, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     s[0] = 's';
     char *twin = mremap(s, 0, PAGE, MREMAP_MAYMOVE);

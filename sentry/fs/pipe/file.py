@@ -44,13 +44,15 @@ class PipeInode(Inode):
 class PipeFile(StreamFile):
     """An open end."""
 
-    __slots__ = ("pipe", "seen_writes")
+    __slots__ = ("named", "pipe", "seen_writes")
     can_async = True
     can_direct = True
 
     def __init__(self, location: Location, flags: int, pipe: Pipe) -> None:
         super().__init__(location, flags, pipe.queue)
         self.pipe = pipe
+        self.named = not isinstance(self.inode, PipeInode)
+        """A FIFO: reads and writes show in its times."""
         self.seen_writes = -1
         """`write_opens` when opened without a writer: no hang-up before one came."""
         pipe.open_end(self.readable, self.writable)
@@ -58,7 +60,7 @@ class PipeFile(StreamFile):
     @property
     def nowait(self) -> bool:  # type: ignore[override]
         """RWF_NOWAIT is for pipes without a name."""
-        return isinstance(self.inode, PipeInode)
+        return not self.named
 
     def release(self) -> None:
         """Closed: the other side learns of it."""
@@ -69,7 +71,10 @@ class PipeFile(StreamFile):
 
     def receive(self, dest: Dest) -> int:
         """Read what is there."""
-        return self.pipe.read_into(dest)
+        n = self.pipe.read_into(dest)
+        if self.named and n and not self.location.mount.no_atime:
+            self.inode.accessed()
+        return n
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
@@ -87,6 +92,8 @@ class PipeFile(StreamFile):
         if not pipe.readers:
             caller.send_signal(SIGPIPE)
             raise EPIPE("nobody reads")
+        if self.named:
+            self.inode.touched()
         if not self.flags & O_DIRECT:
             count = pipe.fits(source.count)
             pipe.push(source.get(count))

@@ -220,7 +220,7 @@ class TmpOpenFile(RegularFile):
             inode.settle()
         if grows:
             data.truncate(end)
-        inode.ctime_ns = inode.fs.now_ns()
+        inode.touched()
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         """The frames themselves."""
