@@ -105,7 +105,8 @@ def _leave(task: Task) -> None:
 def _release_memory(task: Task) -> None:
     leave_memory(task)
     vfork_release(task)
-    task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
+    if len(task.group.tasks) == 1:  # looking at all of the memory takes long: as Linux at the end
+        task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
     sysv_ipc.memory_moves(task)
     task.mm.release()
 

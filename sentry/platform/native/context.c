@@ -23,7 +23,7 @@ static void init_image(uint8_t *image)
 }
 
 /* What XRSTOR would refuse is cleared: the image may come from the program. */
-void clean_image(uint8_t *image)
+static void clean_image(uint8_t *image)
 {
     uint64_t bv;
     uint32_t mxcsr;
@@ -34,6 +34,32 @@ void clean_image(uint8_t *image)
     memcpy(&mxcsr, image + XSAVE_MXCSR, sizeof mxcsr);
     mxcsr &= MXCSR_BITS;
     memcpy(image + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
+}
+
+/* Bytes of an image that mean something: components in their initial state have none. */
+static size_t image_used(const uint8_t *image)
+{
+    uint64_t bv;
+    size_t used = XSAVE_BV + XSAVE_HEADER;
+    memcpy(&bv, image + XSAVE_BV, sizeof bv);
+    for (bv &= pool.xfeatures & ~3ull; bv; bv &= bv - 1) {
+        size_t end = pool.xsave_ends[__builtin_ctzll(bv)];
+        used = end > used ? end : used;
+    }
+    return used;
+}
+
+/* A clean copy of an image that may be hostile and change meanwhile; what lies behind the returned
+ * size stays as it was. A thread that leaves AVX alone has 600 bytes, not 2,400, and they come from
+ * another CPU's cache. */
+size_t image_copy(uint8_t *to, const uint8_t *from)
+{
+    memcpy(to, from, XSAVE_BV + XSAVE_HEADER);
+    clean_image(to);
+    size_t used = image_used(to);
+    memcpy(to + XSAVE_BV + XSAVE_HEADER, from + XSAVE_BV + XSAVE_HEADER,
+           used - XSAVE_BV - XSAVE_HEADER);
+    return used;
 }
 
 static int reserve(uint32_t contexts)
@@ -249,8 +275,7 @@ static void detach(struct ctx *c)
         return;
     }
     if (c->place == FPU_SAVED) {
-        memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
-        clean_image(c->fpu);
+        image_copy(c->fpu, v->s + S_XSAVE);
         c->place = FPU_IMAGE;
     }
     uint64_t cpu_ns = vcpu_cpu_ns(v);
@@ -275,24 +300,24 @@ void ctx_bind(struct ctx *c, struct aspace *space)
 /* Preconditions: after an exit. 0 or -errno. */
 int ctx_get_fpu(struct ctx *c, uint8_t *image)
 {
+    size_t used;
     if (c->place == FPU_SAVED) {
-        memcpy(image, c->vcpu->s + S_XSAVE, pool.xsave_size);
+        used = image_copy(image, c->vcpu->s + S_XSAVE);
     } else if (c->place == FPU_LIVE) {
         struct kvm_xsave state;
         if (!c->vcpu || ioctl(c->vcpu->fd, KVM_GET_XSAVE, &state))
             return -EIO;
-        memcpy(image, &state, pool.xsave_size);
+        used = image_copy(image, (const uint8_t *)&state);
     } else {
-        memcpy(image, c->fpu, pool.xsave_size);
+        used = image_copy(image, c->fpu);
     }
-    clean_image(image);
+    memset(image + used, 0, pool.xsave_size - used);
     return 0;
 }
 
 void ctx_set_fpu(struct ctx *c, const uint8_t *image)
 {
-    memcpy(c->fpu, image, pool.xsave_size);
-    clean_image(c->fpu);
+    image_copy(c->fpu, image);
     c->place = FPU_IMAGE;
 }
 

@@ -124,7 +124,7 @@ void fill_s(struct vcpu *v, struct ctx *c)
     r[R_FS_BASE] = canonical(c->regs[R_FS_BASE]);
     r[R_GS_BASE] = canonical(c->regs[R_GS_BASE]);
     if (c->place == FPU_IMAGE) {
-        memcpy(v->s + S_XSAVE, c->fpu, pool.xsave_size);
+        image_copy(v->s + S_XSAVE, c->fpu);
         tail |= TAIL_FPU;
         c->reloading = 1;
     }
@@ -239,13 +239,12 @@ void vcpu_part(struct vcpu *v)
     struct ctx *c = v->ctx;
     uint64_t cpu_ns = vcpu_cpu_ns(v);
     if (c->place == FPU_SAVED) {
-        /* SAFETY: the bytes are hostile; XRSTOR would refuse what clean_image clears. */
-        memcpy(c->fpu, v->s + S_XSAVE, pool.xsave_size);
-        clean_image(c->fpu);
+        /* SAFETY: the bytes are hostile; XRSTOR would refuse what is cleared. */
+        image_copy(c->fpu, v->s + S_XSAVE);
     } else if (c->place == FPU_LIVE) {
         struct kvm_xsave image;
         if (!ioctl(v->fd, KVM_GET_XSAVE, &image))
-            memcpy(c->fpu, &image, pool.xsave_size);
+            image_copy(c->fpu, (const uint8_t *)&image);
     }
     c->place = FPU_IMAGE;
     c->cpu_ns += cpu_ns - v->bound_cpu_ns;

@@ -57,6 +57,13 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
     pool.vm_fd = vm_fd;
     pool.xsave_size = xsave_size;
     pool.xfeatures = xfeatures;
+    for (uint32_t n = 2; n < 64; n++) {
+        uint32_t leaf[4];
+        if (!(xfeatures >> n & 1))
+            continue;
+        native_cpuid(0xd, n, leaf); /* EAX size, EBX offset */
+        pool.xsave_ends[n] = leaf[0] + leaf[1] <= xsave_size ? leaf[0] + leaf[1] : xsave_size;
+    }
     pool.kick_signal = SIGRTMIN + 2;
     pool.tsc_per_ns = measure_tsc();
     pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);

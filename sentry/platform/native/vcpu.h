@@ -178,6 +178,7 @@ struct pool {
     struct entry_labels at;
     uint64_t entry_gpa;
     uint64_t xsave_size, xfeatures;
+    uint32_t xsave_ends[64]; /* of each component in an image */
     double tsc_per_ns;
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
     _Atomic uint32_t closing;
@@ -261,7 +262,6 @@ void vcpu_evict(struct vcpu *v);
 void vcpu_offer(struct vcpu *v);
 void offer_all(void);
 void fill_s(struct vcpu *v, struct ctx *c);
-void clean_image(uint8_t *image);
 
 /* ---- exits.c ---- */
 void regs_from_s(struct vcpu *v, struct ctx *c);
@@ -305,6 +305,7 @@ void post_event(struct ctx *c, enum exit_kind kind);
 void drop_events(struct ctx *c);
 
 /* ---- context.c ---- */
+size_t image_copy(uint8_t *to, const uint8_t *from);
 struct ctx *ctx_new(struct aspace *space);
 void release_taken(struct vcpu *v, struct ctx *c);
 void ctx_answer(struct ctx *c, int64_t value);
