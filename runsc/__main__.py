@@ -6,9 +6,15 @@ import gc
 import os
 import sys
 
+STARTS = frozenset({"create", "do", "run"})
+"""Commands that make a sandbox."""
+
 
 def main() -> None:
-    """`exec` and `state`, which are to be quick, have ways of their own; then the command line."""
+    """`exec` and `state`, which are to be quick, have ways of their own; then the command line.
+
+    Where there will be a sandbox, its Sentry begins to import while the command line does.
+    """
     gc.disable()
     if "exec" in sys.argv[1:]:
         from runsc import quick  # noqa: PLC0415
@@ -21,6 +27,20 @@ def main() -> None:
 
         if quick_state.attempt(sys.argv[1:]) == 0:
             os._exit(0)
+    elif not STARTS.isdisjoint(sys.argv[1:]):
+        from runsc import early, streams  # noqa: PLC0415
+
+        streams.open_standard_streams()
+        early.begin()
+        try:
+            _command_line()
+        finally:
+            early.discard()
+        return
+    _command_line()
+
+
+def _command_line() -> None:
     from runsc.cli import main as command_line  # noqa: PLC0415
 
     command_line()

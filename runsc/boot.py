@@ -1,9 +1,8 @@
-"""Become the sandbox: what a forked child does between the fork and the first guest instruction.
+"""Become the Sentry: what a forked child does between the fork and the first guest instruction.
 
-The Sentry: descriptors, mounts, RAM file → empty root → rights → `prepare`, which opens and maps
-everything and starts the vCPU threads, then calls back (imports cut → filter), and only then looks
-at files of the container → `run`. The Gofer: its trees → empty root → rights →
-filter → serve. See docs/isolation.md.
+Descriptors, mounts, RAM file → empty root → rights → `prepare`, which opens and maps everything and
+starts the vCPU threads, then calls back (imports cut → filter), and only then looks at files of the
+container → `run`. The Gofer: runsc/boot_gofer.py. See docs/isolation.md.
 """
 
 from __future__ import annotations
@@ -12,21 +11,17 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import sys
 import termios
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
-from gofer import confine
-from gofer.attachment import Attachment, CacheMode
 from runsc import filters, host, isolation
-from runsc.convert import Export
 from runsc.frozen import freeze_imports
 from runsc.kept import KeptCode
-from sentry.abi import mount, prctl
+from sentry.abi import prctl
 from sentry.config import SandboxConfig, StartError
 from sentry.control.protocol import Event, Request, decode, encode
 
@@ -40,12 +35,6 @@ class Bootable(Protocol):
 
 Prepare = Callable[[SandboxConfig, Callable[[], None]], Bootable]
 """sentry.boot.prepare: the configuration, the last lockdown."""
-Serve = Callable[
-    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None]], None
-]
-"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log."""
-
-
 class Terms(msgspec.Struct, frozen=True):
     """How the two processes are bound to the command line that makes them."""
 
@@ -71,17 +60,6 @@ class Switches(msgspec.Struct, frozen=True):
     """On a refused call write its number to the log and exit, instead of being killed."""
 
 
-class GoferStart(msgspec.Struct, frozen=True):
-    """What a Gofer is given: descriptors that it inherits, trees, and whom it serves."""
-
-    sock: int
-    exports: Sequence[Export]
-    log_fd: int
-    sentry_pid: int = 0
-    hold: int = -1
-    """With Terms.before_gofer: a socket of packets to the command line."""
-
-
 def sentry_main(
     config: SandboxConfig,
     prepare: Prepare,
@@ -91,8 +69,8 @@ def sentry_main(
 ) -> int:
     """The body of the Sentry's process; gives its exit code."""
     try:
-        isolation.enter(_descriptors(config) | set(terms.joins))
-        _join(terms.joins)
+        isolation.enter(descriptors(config) | set(terms.joins))
+        join(terms.joins)
         os.dup2(config.log_fd, 2)
         if terms.held and not _hear(config.control_fd, "go"):
             return 1
@@ -103,14 +81,14 @@ def sentry_main(
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit)
         statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        program = filters.sentry_program(config.platform, config.network, switches.trap)
         isolation.leave_root()
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
         def lockdown() -> None:
             freeze_imports(kept)
             if not switches.no_filter:
-                program = filters.sentry_program(config.platform, config.network, switches.trap)
-                _install(program, switches, config.log_fd)
+                install(program, switches, config.log_fd)
 
         config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
         sandbox = prepare(config, lockdown)
@@ -131,62 +109,11 @@ def sentry_main(
         raise
 
 
-def gofer_main(gofer: GoferStart, serve: Serve, switches: Switches, terms: Terms) -> int:
-    """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
-    outlives the command line, that of the command line."""
-    sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
-    tie = 0 if terms.outlives else signal.SIGKILL
-    isolation.enter({sock, log_fd, gofer.hold, *terms.joins} - {-1}, tie)
-    _join(terms.joins)
-    os.dup2(log_fd, 2)
-    if terms.before_gofer is not None:
-        if not os.read(gofer.hold, 16):
-            return 1
-        os.write(gofer.hold, terms.before_gofer(gofer.sentry_pid).encode() or b"\0")
-        os.close(gofer.hold)
-    attachments = [_attach(index, export) for index, export in enumerate(exports)]
-    kept = frozenset(confine.capabilities(attachments))
-    isolation.leave_root()
-    isolation.drop_rights(isolation.Rights(0, kept), tie)
-
-    def lockdown() -> None:
-        freeze_imports()
-        if not switches.no_filter:
-            _install(filters.gofer_program(switches.trap), switches, log_fd)
-
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
-    try:
-        serve(connection, attachments, lockdown, _log)
-    finally:
-        connection.detach()  # dropped open, it would be printed, and printing asks for its peer
-    return 0
-
-
-def _install(program: bytes, switches: Switches, log_fd: int) -> None:
+def install(program: bytes, switches: Switches, log_fd: int) -> None:
     filters.install(program, log_fd if switches.trap else -1)
 
 
-def _log(text: str) -> None:
-    """Standard error is the log here."""
-    os.write(2, text.encode() + b"\n")
-
-
-def _attach(index: int, export: Export) -> Attachment:
-    """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
-    attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
-    if not export.writable:
-        attributes |= mount.MOUNT_ATTR_RDONLY
-    fd = host.clone_mount(export.path, attributes)
-    if export.is_file:
-        access = os.O_RDWR if export.writable else os.O_RDONLY
-        opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
-        os.close(fd)
-        fd = opened
-    cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
-    return Attachment(str(index).encode(), fd, not export.writable, cache)
-
-
-def _descriptors(config: SandboxConfig) -> set[int]:
+def descriptors(config: SandboxConfig) -> set[int]:
     """Everything that the Sentry inherits."""
     fds = {
         *config.stdio,
@@ -211,11 +138,11 @@ def _send(fd: int, event: Event) -> None:
         print(f"{event.event}: {event.message}", file=sys.stderr)
 
 
-def _join(descriptors: tuple[int, ...]) -> None:
+def join(descriptors: tuple[int, ...]) -> None:
     if descriptors:
-        from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them has imported it
+        from runsc.cgroups import cgroup  # noqa: PLC0415  few containers have one
 
-        join(descriptors)
+        cgroup.join(descriptors)
 
 
 def _hear(control_fd: int, word: str) -> bool:

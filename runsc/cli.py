@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 
 from runsc import __version__
 from runsc.errors import RuntimeFailure
+from runsc.streams import open_standard_streams
 
 COMMANDS = {
     "create": "Create a container; it runs after start.",
@@ -160,17 +160,10 @@ def _report_usage(error: click.ClickException) -> None:
     error.show()
 
 
-def _open_standard_streams() -> None:
-    """A caller may have closed 0, 1 or 2; nothing else must land on these numbers."""
-    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
-
-
 def main(args: list[str] | None = None) -> None:
     """The console script. It ends, or forks, before a collection would pay."""
     gc.disable()
-    _open_standard_streams()
+    open_standard_streams()
     args = sys.argv[1:] if args is None else args
     try:
         with main_group.make_context("runsc", list(args)) as context:

@@ -98,13 +98,19 @@ def tie_to_parent(signo: int) -> None:
     host.prctl(prctl.PR_SET_PDEATHSIG, signo)
 
 
+def leave_session() -> None:
+    """Be in a session of its own, so that the caller's terminal signals nothing to it."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+
+
 def enter(keep: set[int], tie: int = signal.SIGKILL) -> None:
     """First steps: nothing of the caller but the descriptors in `keep`; own mounts."""
     tie_to_parent(tie)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    os.setsid()
+    leave_session()
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         if fd not in keep:

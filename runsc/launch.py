@@ -19,13 +19,14 @@ from runsc.janitor import keep_clean
 from runsc.listener import listen
 from runsc.options import Globals
 from runsc.pidfile import write_pid_file
+from runsc.programs import Programs, real_programs
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.network import Network
 
-Bodies = Callable[[str], sandbox.Programs]
+Bodies = Callable[[str], Programs]
 
 
 class Identity(Struct, frozen=True):
@@ -43,7 +44,7 @@ def create(
     identity: Identity,
     container: Container,
     wishes: Wishes,
-    programs: Bodies = sandbox.real_programs,
+    programs: Bodies = real_programs,
 ) -> None:
     """Make a container whose first process waits for `start`, and which outlives this process."""
     console.check(container.process.terminal, True, wishes.console_socket)
@@ -73,7 +74,7 @@ def run(
     identity: Identity,
     container: Container,
     wishes: Wishes,
-    programs: Bodies = sandbox.real_programs,
+    programs: Bodies = real_programs,
 ) -> int:
     """Run a container to its end, with the caller's terminal and signals. Gives its exit code.
 

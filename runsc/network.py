@@ -89,13 +89,14 @@ def network_main(network: Network, sock: int, switches: Switches, terms: Terms) 
         _bring_up_loopback()
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
+    program = filters.network_program(switches.trap)
     isolation.leave_root()
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
     isolation.drop_rights(isolation.Rights(0 if kept else isolation.NOBODY, kept), tie)
     freeze_imports()
     if not switches.no_filter:
         trap_fd = network.log_fd if switches.trap else -1
-        filters.install(filters.network_program(switches.trap), trap_fd)
+        filters.install(program, trap_fd)
     serve(sentry, netlink)
     return 0
 

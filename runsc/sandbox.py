@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runsc import boot, isolation
+from runsc import boot, boot_gofer, isolation
 from runsc.convert import Export
 from runsc.errors import RuntimeFailure
-from runsc.kept import KeptCode
+from runsc.programs import Programs
 from sentry.config import SandboxConfig
 from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
@@ -28,39 +28,6 @@ if TYPE_CHECKING:
 
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
-
-NEVER_LATE = frozenset(
-    {
-        "sentry.platform.unicorn",
-        "sentry.platform.unicorn_cpuid",
-        "sentry.syscalls.compat",
-        "sentry.syscalls.strace",
-        "sentry.syscalls.table",
-    }
-)
-"""Modules that a sandbox imports at its start or not at all."""
-
-
-class Programs(msgspec.Struct, frozen=True):
-    """The two bodies that the children run; tests put others in their place."""
-
-    prepare: boot.Prepare
-    serve: boot.Serve
-    kept: KeptCode | None = None
-    """What the Sentry may import when it is locked in."""
-
-
-def real_programs(platform: str) -> Programs:
-    """The Sentry and the Gofer, imported before the fork so that starting them opens no file."""
-    from gofer.main import run  # noqa: PLC0415
-    from sentry.boot import preload, prepare  # noqa: PLC0415
-
-    try:
-        preload(platform)
-    except RuntimeError as error:  # libunicorn is not there
-        raise RuntimeFailure(str(error)) from None
-    return Programs(prepare, run, KeptCode.of("sentry", NEVER_LATE))
-
 
 class Sandbox:
     """A sandbox, seen from the process that starts it.
@@ -254,7 +221,7 @@ def start(
     terms: boot.Terms,
     network: Network | None = None,
 ) -> Sandbox:
-    """Fork the Gofer and the Sentry. `config` lacks only the sockets that are made here."""
+    """Start the Sentry and fork the Gofer. `config` lacks only the sockets that are made here."""
     gofer_ours, gofer_theirs = socket.socketpair()
     control_ours, control_theirs = socket.socketpair()
     hold_ours = hold_theirs = None
@@ -267,11 +234,8 @@ def start(
     if network is not None:
         network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = msgspec.structs.replace(config, network_fd=network_ours.detach())
-    isolation.freeze_heap()
-    pid = isolation.spawn(
-        lambda: boot.sentry_main(config, programs.prepare, switches, terms, programs.kept)
-    )
-    gofer = boot.GoferStart(
+    pid = programs.start_sentry(config, switches, terms)
+    gofer = boot_gofer.GoferStart(
         gofer_theirs.fileno(),
         exports,
         config.log_fd,
@@ -280,7 +244,10 @@ def start(
     )
     network_pid = 0
     try:
-        gofer_pid = isolation.spawn(lambda: boot.gofer_main(gofer, programs.serve, switches, terms))
+        isolation.freeze_heap()
+        gofer_pid = isolation.spawn(
+            lambda: boot_gofer.gofer_main(gofer, programs.serve, switches, terms)
+        )
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
     except OSError:

@@ -7,9 +7,6 @@ process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS
 from __future__ import annotations
 
 from runsc import host
-from runsc.filters import gofer as gofer_rules
-from runsc.filters import network as network_rules
-from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from sentry.abi import seccomp
 from sentry.bpf.isa import pack
@@ -21,16 +18,22 @@ def _default(trap: bool) -> int:
 
 def sentry_program(platform: str, network: str, trap: bool = False) -> bytes:
     """The Sentry's program, as the kernel takes it."""
+    from runsc.filters import sentry as sentry_rules  # noqa: PLC0415  each process has its own
+
     return pack(build(sentry_rules.rules(platform, network), _default(trap)))
 
 
 def gofer_program(trap: bool = False) -> bytes:
     """The Gofer's."""
+    from runsc.filters import gofer as gofer_rules  # noqa: PLC0415
+
     return pack(build(gofer_rules.rules(), _default(trap)))
 
 
 def network_program(trap: bool = False) -> bytes:
     """The network process's."""
+    from runsc.filters import network as network_rules  # noqa: PLC0415
+
     return pack(build(network_rules.rules(), _default(trap)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from gofer.attachment import Attachment
-from runsc import boot, convert, launch, log, options, sandbox
+from runsc import boot, convert, launch, log, options, programs
 from runsc.commands.do import document
 from runsc.configure import Wishes
 from runsc.errors import RuntimeFailure
@@ -140,10 +140,13 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
         lockdown()
         return Body(sentry_words, config)
 
-    programs = sandbox.Programs(prepare, serve(gofer_words))
+    def body(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+        return boot.sentry_main(config, prepare, switches, terms)
+
+    made_of = programs.Programs(programs.forked(body), serve(gofer_words))
     identity = launch.Identity("c1", "/", "/", "1.2.0", {})
     try:
-        return launch.run(settings, identity, container, Wishes(), lambda platform: programs)
+        return launch.run(settings, identity, container, Wishes(), lambda platform: made_of)
     except RuntimeFailure as error:
         print(error, file=sys.stderr)
         return error.code

@@ -13,11 +13,13 @@ from runsc.kept import KeptCode
 
 EVERYTHING = """
 import sys
-from runsc import boot, sandbox
-programs = sandbox.real_programs("kvm")
+from runsc import boot, programs
 from runsc.frozen import freeze_imports
-names = sorted(programs.kept.names)
-freeze_imports(programs.kept)
+from runsc.kept import KeptCode
+programs.sentry("kvm")
+kept = KeptCode.of("sentry", programs.NEVER_LATE)
+names = sorted(kept.names)
+freeze_imports(kept)
 loaded = set(sys.modules)
 import importlib
 for name in names:
