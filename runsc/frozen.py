@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import linecache
 import sys
-import threading
 import traceback
 import types
 import warnings
 from importlib.machinery import BuiltinImporter, FrozenImporter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runsc.kept import KeptCode
@@ -30,7 +29,9 @@ def freeze_imports(kept: KeptCode | None = None) -> None:
     linecache.checkcache = _no_check
     linecache.updatecache = _no_lines
     sys.excepthook = _report
-    threading.excepthook = _report_thread
+    threading: Any = sys.modules.get("threading")  # the Gofer has threads of Python
+    if threading is not None:
+        threading.excepthook = _report_thread
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore")
 
@@ -50,7 +51,7 @@ def _report(
     sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
 
 
-def _report_thread(end: threading.ExceptHookArgs) -> None:
+def _report_thread(end: Any) -> None:
     if end.exc_value is not None:
         _report(end.exc_type, end.exc_value, end.exc_traceback)
 
