@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
 
 STARTS = frozenset({"create", "do", "run"})
 """Commands that make a sandbox."""
@@ -29,6 +28,9 @@ def main() -> None:
         if quick_state.attempt(sys.argv[1:]) == 0:
             os._exit(0)
     elif not STARTS.isdisjoint(sys.argv[1:]):
+        from runsc import finder  # noqa: PLC0415
+
+        finder.install()
         from runsc import early, streams  # noqa: PLC0415
 
         streams.open_standard_streams()
@@ -48,8 +50,7 @@ def _command_line() -> int:
     try:
         command_line()
     except SystemExit as end:
-        with suppress(OSError):
-            sys.stderr.flush()
+        sys.stderr.flush()
         return int(end.code or 0)
     return 0
 

@@ -5,8 +5,7 @@ then the last finder of `sys.meta_path` (runsc/frozen.py). So a system call that
 makes costs a file that is read, but neither classes nor their memory, until the first program makes
 it. What can be imported is fixed before the first guest instruction.
 
-The compiled files are those of CPython's own cache, believed as CPython believes them: same magic
-number, same size and time of the source. What is not there is compiled.
+The compiled files are those of CPython's own cache (runsc/finder.py); what is missing is compiled.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ import os
 import sys
 from collections.abc import Container, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import MAGIC_NUMBER, cache_from_source
 from types import ModuleType
 from typing import Any
 
-HEADER_SIZE = 16
-"""Of a .pyc: magic number, flags (0: by time), time and size of the source. PEP 552."""
+from runsc.finder import compiled_code
 
 
 class KeptCode:
@@ -39,18 +36,15 @@ class KeptCode:
         return kept
 
     def _read(self, package: str, directory: str, without: Container[str]) -> None:
-        compiled = os.path.dirname(cache_from_source(os.path.join(directory, "__init__.py")))
-        tag = f".{sys.implementation.cache_tag}.pyc"
         for entry in os.scandir(directory):
             stem, dot, kind = entry.name.partition(".")
             name = f"{package}.{stem}"
             if dot and kind == "py" and not stem.startswith("_build"):
                 if stem != "__init__" and name not in sys.modules and name not in without:
-                    code = _code(entry.path, os.path.join(compiled, stem + tag), name)
-                    self._modules[name] = code, False
-            elif not dot and os.path.exists(init := os.path.join(entry.path, "__init__.py")):
+                    self._modules[name] = _code(directory, stem, name), False
+            elif not dot and os.path.exists(f"{entry.path}/__init__.py"):
                 if name not in sys.modules:
-                    self._modules[name] = _code(init, cache_from_source(init), name), True
+                    self._modules[name] = _code(entry.path, "__init__", name), True
                 self._read(name, entry.path, without)
 
     @property
@@ -76,16 +70,9 @@ class KeptCode:
         exec(code, module.__dict__)
 
 
-def _code(source: str, compiled: str, name: str) -> bytes:
+def _code(directory: str, stem: str, name: str) -> bytes:
     """The marshalled code of one module."""
-    try:
-        with open(compiled, "rb", buffering=0) as file:
-            data = file.readall()
-    except FileNotFoundError:
-        data = b""
-    status = os.stat(source)
-    stamp = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")
-    size = (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
-    if data[:HEADER_SIZE] == MAGIC_NUMBER + bytes(4) + stamp + size:
-        return data[HEADER_SIZE:]
-    return marshal.dumps(SourceFileLoader(name, source).get_code(name))
+    code = compiled_code(directory, stem)
+    if code is not None:
+        return code
+    return marshal.dumps(SourceFileLoader(name, f"{directory}/{stem}.py").get_code(name))

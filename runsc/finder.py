@@ -1,0 +1,96 @@
+"""Finds the modules of our own packages in half the time that CPython takes.
+
+A sandbox's start imports 280 of them, and the finder of CPython makes fourteen system calls for
+each. This one looks where a compiled module must be, and believes it as CPython does: same magic
+number, same time and size of the source (PEP 552). Whatever else there is (no compiled file, one
+that is old, an extension) is left to CPython's finder, which comes after it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import MAGIC_NUMBER, cache_from_source
+from types import ModuleType
+from typing import Any
+
+OWN = ("sentry.", "runsc.", "gofer.", "kvm.")
+HEADER_SIZE = 16
+"""Of a .pyc: magic number, flags (0: by time), time and size of the source."""
+_TAG = f".{sys.implementation.cache_tag}.pyc"
+_compiled: dict[str, str] = {}
+"""Where the compiled modules of a directory are."""
+
+
+def compiled_code(directory: str, stem: str) -> bytes | None:
+    """The marshalled code of DIRECTORY/STEM.py, if there is a compiled file as new as it."""
+    where = _compiled.get(directory)
+    if where is None:
+        where = os.path.dirname(cache_from_source(f"{directory}/x.py"))
+        _compiled[directory] = where
+    try:
+        fd = os.open(f"{where}/{stem}{_TAG}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        data = os.read(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+    try:
+        status = os.stat(f"{directory}/{stem}.py")
+    except OSError:
+        return None
+    stamp = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little")
+    size = (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    if data[:HEADER_SIZE] != MAGIC_NUMBER + bytes(4) + stamp + size:
+        return None
+    return data[HEADER_SIZE:]
+
+
+class OwnFinder:
+    """The first finder of `sys.meta_path`, and the loader of what it finds."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, bytes] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """importlib.abc.MetaPathFinder."""
+        if not path or not name.startswith(OWN):
+            return None
+        directory, stem = path[0], name.rpartition(".")[2]
+        code = compiled_code(directory, stem)
+        if code is not None:
+            spec = self._spec(name, f"{directory}/{stem}.py")
+        else:
+            directory = f"{directory}/{stem}"
+            code = compiled_code(directory, "__init__")
+            if code is None:
+                return None
+            spec = self._spec(name, f"{directory}/__init__.py")
+            spec.submodule_search_locations = [directory]
+        self._found[name] = code
+        return spec
+
+    def _spec(self, name: str, source: str) -> ModuleSpec:
+        spec = ModuleSpec(name, self, origin=source)  # type: ignore[arg-type]
+        spec.has_location = True
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """importlib.abc.Loader: a module as usual."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """importlib.abc.Loader."""
+        code: Any = marshal.loads(self._found.pop(module.__name__))
+        exec(code, module.__dict__)
+
+
+def install() -> None:
+    """From now on."""
+    sys.meta_path.insert(0, OwnFinder())

@@ -1,0 +1,66 @@
+"""The quick way to our own modules."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import py_compile
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runsc import finder
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package that counts as ours, with a module and a package in it, all compiled."""
+    root = tmp_path / "example_of_ours"
+    (root / "inner").mkdir(parents=True)
+    (root / "__init__.py").touch()
+    (root / "inner" / "__init__.py").write_text("A = 1\n")
+    (root / "leaf.py").write_text("from example_of_ours.inner import A\nB = A + 1\n")
+    for source in root.rglob("*.py"):
+        py_compile.compile(str(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(finder, "OWN", ("example_of_ours.",))
+    monkeypatch.setattr(sys, "meta_path", [finder.OwnFinder(), *sys.meta_path])
+    yield root
+    for name in [name for name in sys.modules if name.startswith("example_of_ours")]:
+        del sys.modules[name]
+
+
+def test_modules_and_packages_look_as_cpythons_finder_makes_them(package: Path) -> None:
+    leaf = importlib.import_module("example_of_ours.leaf")
+    inner = importlib.import_module("example_of_ours.inner")
+
+    assert (leaf.B, inner.A) == (2, 1)
+    assert isinstance(leaf.__loader__, finder.OwnFinder)
+    assert leaf.__file__ == str(package / "leaf.py")
+    assert leaf.__package__ == "example_of_ours"
+    assert list(inner.__path__) == [str(package / "inner")]
+    assert inner.__file__ == str(package / "inner" / "__init__.py")
+    assert inner.__package__ == "example_of_ours.inner"
+
+
+def test_a_source_that_has_changed_is_left_to_cpython(package: Path) -> None:
+    (package / "leaf.py").write_text("B = 33\n")
+
+    leaf = importlib.import_module("example_of_ours.leaf")
+
+    assert leaf.B == 33
+    assert not isinstance(leaf.__loader__, finder.OwnFinder)
+
+
+def test_a_compiled_file_of_another_python_is_left_to_cpython(package: Path) -> None:
+    compiled = Path(importlib.util.cache_from_source(str(package / "leaf.py")))
+    compiled.write_bytes(b"\0\0\r\n" + compiled.read_bytes()[4:])
+
+    assert importlib.import_module("example_of_ours.leaf").B == 2
+
+
+def test_what_is_not_there_is_an_import_error(package: Path) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("example_of_ours.missing")
