@@ -99,12 +99,21 @@ def run(
         with terminal:
             return _stay(flags, store, state, container, wishes, programs)
     except RuntimeFailure:
-        if state.pid and not os.path.exists(store.path(state.id, "state.json")):
-            return 128 + signal.SIGKILL  # another command has deleted it
+        if state.pid and _is_deleted(store, state.id):
+            return 128 + signal.SIGKILL
         raise
     finally:
         if not wishes.keep or state.phase == "creating":
             lifecycle.destroy(store, state, flags.log.warning)
+
+
+def _is_deleted(store: Store, container_id: str) -> bool:
+    """Whether another command has deleted it, or is about to: until it has, it holds the lock."""
+    try:
+        with store.held(container_id):
+            return False
+    except RuntimeFailure:
+        return not os.path.exists(store.path(container_id, "state.json"))
 
 
 def _stay(
