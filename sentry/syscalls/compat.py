@@ -58,8 +58,8 @@ REASONS: Final = {
     "no protection keys and no shadow stacks": (
         "pkey_alloc", "pkey_free", "pkey_mprotect", "map_shadow_stack",
     ),
-    "no file handles and no permission events": (
-        "name_to_handle_at", "open_by_handle_at", "fanotify_init", "fanotify_mark",
+    "no permission events": (
+        "fanotify_init", "fanotify_mark",
     ),
     "no security modules": (
         "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",

@@ -1,10 +1,9 @@
-"""inotify(7), and file handles, which no file system here has."""
+"""inotify(7)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.capability import CAP_DAC_READ_SEARCH
 from sentry.abi.eventfd import (
     IN_ALL_EVENTS,
     IN_CLOEXEC,
@@ -20,13 +19,13 @@ from sentry.abi.eventfd import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_HANDLE_FID, AT_SYMLINK_FOLLOW
+from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import MAY_READ
-from sentry.errors import EINVAL, ENOTDIR, EOPNOTSUPP, EPERM
+from sentry.errors import EINVAL, ENOTDIR
 from sentry.fs.inotify import InotifyFile
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, UInt
+from sentry.syscalls.types import Int, PathAddr, UInt
 from sentry.vfs.access import check_inode
 from sentry.vfs.walk import resolve
 
@@ -90,30 +89,3 @@ def sys_inotify_rm_watch(task: Task, fd: UInt, wd: Int) -> None:
 
 
 # --- handles
-
-
-@syscall(303)
-async def sys_name_to_handle_at(
-    task: Task, dirfd: DirFd, path: PathAddr, handle: Addr, mount_id: Addr, flags: Int
-) -> None:
-    """name_to_handle_at(2): no file system here can make handles."""
-    if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | 1):
-        raise EINVAL(f"flags {flags:#x}")
-    name = task.mm.read_path(path)
-    await resolve(
-        task,
-        dirfd,
-        name,
-        follow=bool(flags & AT_SYMLINK_FOLLOW),
-        empty_ok=bool(flags & AT_EMPTY_PATH),
-    )
-    raise EOPNOTSUPP("no file handles")
-
-
-@syscall(304)
-def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: Int) -> None:
-    """open_by_handle_at(2)."""
-    if not task.creds.has(CAP_DAC_READ_SEARCH):
-        raise EPERM("needs CAP_DAC_READ_SEARCH")
-    raise EOPNOTSUPP("no file handles")
-

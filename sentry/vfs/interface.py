@@ -154,6 +154,8 @@ class FileSystem:
         """The inode at the top."""
         raise NotImplementedError
 
+    has_handles = False
+    """name_to_handle_at(2) works on its files."""
     can_sync = True
     """fsync(2) works on its directories."""
 

@@ -131,11 +131,15 @@ async def open_path(
     if location is None:
         walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
         location = walk.at if walk.run() else await walk.finish()
-    inode = location.dentry.inode
-    if flags & O_DIRECTORY and not inode.is_dir:
-        raise ENOTDIR(f"{path!r}")
-    if flags & O_PATH:
-        return open_o_path(caller, location, flags)
+    return await open_found(caller, location, how)
+
+
+async def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescription:
+    """Open what a walk has found."""
+    if how.flags & O_DIRECTORY and not location.dentry.inode.is_dir:
+        raise ENOTDIR("not a directory")
+    if how.flags & O_PATH:
+        return open_o_path(caller, location, how.flags)
     return await open_location(caller, location, how)
 
 

@@ -206,6 +206,56 @@ static void created(void)
     CHECK(unlink("created") == 0);
 }
 
+static int handle_without_rights(void)
+{
+    struct {
+        struct file_handle head;
+        char rest[MAX_HANDLE_SZ];
+    } h = {{MAX_HANDLE_SZ}};
+    int mount;
+    CHECK(name_to_handle_at(AT_FDCWD, "readable", &h.head, &mount, 0) == 0);
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), EPERM);
+    return 0;
+}
+
+static void handles(void)
+{
+    struct {
+        struct file_handle head;
+        char rest[MAX_HANDLE_SZ];
+    } h = {{MAX_HANDLE_SZ}};
+    int mount, fd;
+    char c;
+
+    touch("named", "n");
+    CHECK(symlink("named", "to-named") == 0);
+    CHECK(name_to_handle_at(AT_FDCWD, "named", &h.head, &mount, 0) == 0);
+    CHECK(h.head.handle_type > 0 && h.head.handle_bytes > 0 && mount > 0);
+    CHECK((fd = open_by_handle_at(AT_FDCWD, &h.head, O_RDWR)) >= 0);
+    CHECK(read(fd, &c, 1) == 1 && c == 'n');
+    close(fd);
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY | O_DIRECTORY), ENOTDIR);
+    CHECK_ERR(open_by_handle_at(999, &h.head, O_RDONLY), EBADF);
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, (void *)8, O_RDONLY), EFAULT);
+    CHECK(rename("named", "renamed") == 0);
+    CHECK((fd = open_by_handle_at(AT_FDCWD, &h.head, O_PATH)) >= 0);
+    close(fd);
+    CHECK(unlink("renamed") == 0);
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), ESTALE);
+    h.head.handle_bytes = 0;
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), EINVAL);
+    CHECK_ERR(name_to_handle_at(AT_FDCWD, "to-named", &h.head, &mount, 0), EOVERFLOW);
+    CHECK(h.head.handle_bytes > 0 && h.head.handle_bytes <= MAX_HANDLE_SZ);
+    CHECK(name_to_handle_at(AT_FDCWD, "to-named", &h.head, &mount, 0) == 0);
+    CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), ELOOP);
+    CHECK_ERR(name_to_handle_at(AT_FDCWD, "to-named", &h.head, &mount, AT_SYMLINK_FOLLOW), ENOENT);
+    h.head.handle_bytes = MAX_HANDLE_SZ + 1;
+    CHECK_ERR(name_to_handle_at(AT_FDCWD, ".", &h.head, &mount, 0), EINVAL);
+    CHECK_ERR(name_to_handle_at(AT_FDCWD, ".", (void *)8, &mount, 0), EFAULT);
+    CHECK_ERR(name_to_handle_at(999, "x", &h.head, &mount, 0), EBADF);
+    CHECK_ERR(name_to_handle_at(AT_FDCWD, ".", &h.head, &mount, 0x80000), EINVAL);
+}
+
 int main(void)
 {
     wrong();
@@ -219,5 +269,7 @@ int main(void)
     touch("readable", "r");
     chmod(".", 0755);
     CHECK(as_user(denied) == 0);
+    handles();
+    CHECK(as_user(handle_without_rights) == 0);
     return 0;
 }

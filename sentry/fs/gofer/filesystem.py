@@ -86,6 +86,7 @@ class DirectoryFids:
 class GoferFileSystem(FileSystem):
     """The files of one attachment."""
 
+    has_handles = True
     name = "9p"
     magic = V9FS_MAGIC
     xattr_user = True

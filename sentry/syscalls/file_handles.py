@@ -1,0 +1,123 @@
+"""File handles: name_to_handle_at(2), open_by_handle_at(2). fs/fhandle.c.
+
+A handle is an inode number, which means a file as long as that is among the `MOST` that were asked
+for last: the sandbox remembers those.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.capability import CAP_DAC_READ_SEARCH
+from sentry.abi.fcntl import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_HANDLE_FID,
+    AT_HANDLE_MNT_ID_UNIQUE,
+    AT_SYMLINK_FOLLOW,
+    O_CLOEXEC,
+)
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.errors import EINVAL, EOPNOTSUPP, EOVERFLOW, EPERM, ESTALE
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, DirFd, Int, OpenFlags, PathAddr
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.open import OpenHow, open_found
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+MOST: Final = 4096
+"""Files that are remembered."""
+SERVICE: Final = "file_handles"
+MAX_HANDLE_SZ: Final = 128
+KIND: Final = 1
+"""handle_type: FILEID_INO32_GEN, as tmpfs has it."""
+_HEADER = struct.Struct("<Ii")
+_HANDLE = struct.Struct("<IQ")
+"""Generation, which stays 0, and inode number."""
+
+Files = OrderedDict[tuple[int, int], Dentry]
+"""By device and inode number, the one asked for last at the end."""
+
+
+def files_of(task: Task) -> Files:
+    """The files that are remembered."""
+    found: Files = task.kernel.services.setdefault(SERVICE, OrderedDict())
+    return found
+
+
+@syscall(303)
+async def sys_name_to_handle_at(
+    task: Task, dirfd: DirFd, path: PathAddr, handle: Addr, mount_id: Addr, flags: Int
+) -> None:
+    """name_to_handle_at(2): a buffer that is too small is told the size, with EOVERFLOW."""
+    if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | AT_HANDLE_MNT_ID_UNIQUE):
+        raise EINVAL(f"flags {flags:#x}")
+    location = await resolve(
+        task,
+        dirfd,
+        task.mm.read_path(path),
+        follow=bool(flags & AT_SYMLINK_FOLLOW),
+        empty_ok=bool(flags & AT_EMPTY_PATH),
+    )
+    inode = location.dentry.inode
+    if not inode.fs.has_handles:
+        raise EOPNOTSUPP("no file handles")
+    size, _ = _HEADER.unpack(task.mm.read(handle, _HEADER.size))
+    if size > MAX_HANDLE_SZ:
+        raise EINVAL(f"{size} bytes")
+    if flags & AT_HANDLE_MNT_ID_UNIQUE:
+        task.mm.write(mount_id, location.mount.unique_id.to_bytes(8, "little"))
+    else:
+        task.mm.write(mount_id, location.mount.id.to_bytes(4, "little"))
+    if size < _HANDLE.size:
+        task.mm.write(handle, _HEADER.pack(_HANDLE.size, 0xFF))
+        raise EOVERFLOW(f"{size} bytes")
+    task.mm.write(handle, _HEADER.pack(_HANDLE.size, KIND) + _HANDLE.pack(0, inode.ino))
+    files = files_of(task)
+    files[inode.fs.dev, inode.ino] = location.dentry
+    files.move_to_end((inode.fs.dev, inode.ino))
+    if len(files) > MOST:
+        files.popitem(last=False)
+
+
+@syscall(304)
+async def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -> int:
+    """open_by_handle_at(2): `fd` is any file on the file system."""
+    place = task.fs.cwd if fd == AT_FDCWD else task.files.get_raw(fd & 0xFFFFFFFF).location
+    if not task.creds.has(CAP_DAC_READ_SEARCH):
+        raise EPERM("needs CAP_DAC_READ_SEARCH")
+    size, kind = _HEADER.unpack(task.mm.read(handle, _HEADER.size))
+    if not 0 < size <= MAX_HANDLE_SZ or kind < 0:
+        raise EINVAL(f"{size} bytes of type {kind}")
+    raw = task.mm.read(handle + _HEADER.size, size)
+    location = Location(place.mount, await dentry_of(task, place, kind, raw))
+    how = OpenHow.old(flags, 0)
+    limit = task.rlimit(RLIMIT_NOFILE)
+    task.files.free_from(0, limit)
+    file = await open_found(task, location, how)
+    try:
+        return task.files.install(file, limit, cloexec=bool(flags & O_CLOEXEC))
+    except BaseException:
+        file.incref().decref()
+        raise
+
+
+async def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
+    """What a handle means. Raises: ESTALE."""
+    if kind != KIND or len(raw) != _HANDLE.size:
+        raise ESTALE("not a handle of ours")
+    generation, ino = _HANDLE.unpack(raw)
+    dentry = files_of(task).get((place.dentry.inode.fs.dev, ino))
+    if dentry is None or generation:
+        raise ESTALE(f"inode {ino}")
+    inode = dentry.inode
+    if dentry.unlinked:
+        if not (await inode.stat()).nlink and not inode.open_count:
+            raise ESTALE(f"inode {ino} is gone")
+        return Dentry(None, b"/", inode)
+    return dentry
