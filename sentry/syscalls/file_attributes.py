@@ -156,7 +156,9 @@ async def sys_utimensat(
     try:
         wanted = read_timespecs(task, times)
     except EINVAL:
-        if path and not flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        if not path and dirfd != AT_FDCWD and not flags:
+            task.files.get(dirfd & 0xFFFFFFFF)
+        elif (path or dirfd == AT_FDCWD) and not flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
             await at_path(task, dirfd, path, flags)
         raise
     if wanted is not None:

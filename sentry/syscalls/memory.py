@@ -161,9 +161,14 @@ def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
         raise ENOMEM("range")
     if vector.addr > TASK_END - ((length + 4095) >> 12):
         raise EFAULT(f"{vector.addr:#x}")
-    for done in range(0, max(length, 1), MINCORE_STEP):
-        part = min(MINCORE_STEP, length - done)
-        vector.put(task.mm.mincore(addr + done, part), done >> 12)
+    mm, done = task.mm, 0
+    while done < length:  # one mapping after the other: what comes before a hole is told
+        vma = mm.vmas.find(addr + done)
+        if vma is None:
+            raise ENOMEM("a hole")
+        part = min(MINCORE_STEP, length - done, vma.end - addr - done)
+        vector.put(mm.mincore(addr + done, part), done >> 12)
+        done += part
 
 
 def judge_locks(task: Task) -> None:

@@ -288,6 +288,8 @@ static const struct order_case CASES[] = {
     FAILS(ENOTDIR, getdents, READ_FILE, ZERO, -1),
     FAILS(EINVAL, getdents64, DIRECTORY, 0, -1),
     FAILS(EINVAL, pipe2, 1, -1),
+    FAILS(EBADF, utimensat, NOT_OPEN, 0, FF, 0),
+    FAILS(EFAULT, utimensat, AT_FDCWD, 0, FF, 0),
     FAILS(EISDIR, read, DIRECTORY, 1, 8),
     FAILS(EISDIR, pread64, DIRECTORY, READONLY, 8, 0),
     FAILS(EINVAL, read, EPOLL, READONLY, 8),
