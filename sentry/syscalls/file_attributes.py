@@ -30,6 +30,7 @@ from sentry.vfs.attributes import (
     truncate_path,
 )
 from sentry.vfs.dentry import Location
+from sentry.vfs.flags import check_append_only
 from sentry.vfs.walk import resolve
 from sentry.vfs.watches import tell
 
@@ -220,6 +221,7 @@ async def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
     file = task.files.get(fd)
     if not file.inode.is_regular or not file.writable:
         raise EINVAL("not a regular file open for writing")
+    check_append_only(file.inode)
     with file.held():
         await truncate_inode(task, file.location, length)
     tell(file.location.dentry, IN_MODIFY)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.fcntl import O_APPEND, O_NONBLOCK
+from sentry.abi.fcntl import FS_IMMUTABLE_FL, O_APPEND, O_NONBLOCK
 from sentry.errors import (
     EAGAIN,
     EBADF,
     EINVAL,
     EISDIR,
     EOVERFLOW,
+    EPERM,
     EPIPE,
     ESPIPE,
     EXDEV,
@@ -364,6 +365,8 @@ async def sys_copy_file_range(
         raise EINVAL("not a regular file")
     if not source.readable or not target.writable or target.flags & O_APPEND:
         raise EBADF("not open that way")
+    if target.inode.file_flags & FS_IMMUTABLE_FL:
+        raise EPERM("immutable")
     if source.inode.fs is not target.inode.fs:
         raise EXDEV("another file system")
     start = in_end.offset if in_end.offset is not None else source.position

@@ -132,7 +132,7 @@ def get_status(task: Task, fd: int, file: FileDescription, argument: int) -> int
 def set_status(task: Task, fd: int, file: FileDescription, argument: int) -> int:
     """F_SETFL: setfl(), fs/fcntl.c."""
     inode = file.inode
-    if file.flags & ~argument & f.O_APPEND and getattr(inode, "append_only", False):
+    if file.flags & ~argument & f.O_APPEND and inode.file_flags & f.FS_APPEND_FL:
         raise EPERM("append only")
     if argument & f.O_NOATIME and not file.flags & f.O_NOATIME:
         creds = task.creds

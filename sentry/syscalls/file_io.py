@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import (
+    FS_APPEND_FL,
     RWF_APPEND,
     RWF_ATOMIC,
     RWF_HIPRI,
@@ -13,7 +14,7 @@ from sentry.abi.fcntl import (
     RWF_SUPPORTED,
     SEEK_MAX,
 )
-from sentry.errors import EBADF, EFAULT, EINVAL, EOPNOTSUPP, ESPIPE
+from sentry.errors import EBADF, EFAULT, EINVAL, EOPNOTSUPP, EPERM, ESPIPE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
     Addr,
@@ -203,6 +204,8 @@ def check_rwf(flags: int, file: FileDescription, taken: bool) -> int:
         raise EOPNOTSUPP(f"flags {flags:#x}")
     if flags & RWF_APPEND and flags & RWF_NOAPPEND:
         raise EINVAL("RWF_APPEND and RWF_NOAPPEND")
+    if flags & RWF_NOAPPEND and file.inode.file_flags & FS_APPEND_FL:
+        raise EPERM("append-only")
     return flags
 
 

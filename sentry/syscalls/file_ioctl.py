@@ -26,6 +26,7 @@ from sentry.errors import EBADF, EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result
+from sentry.vfs.flags import REQUESTS, flags_ioctl
 from sentry.vfs.notices import O_ASYNC, set_async
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
         return clone_from(task, file, request, argument)
     if request == FIDEDUPERANGE:
         return dedupe(task, file, argument)
+    if request in REQUESTS and inode.fs.has_flags and (inode.is_regular or inode.is_dir):
+        return flags_ioctl(task, file.location, request, argument)
     if inode.is_regular and request == FIBMAP:
         return block_number(task, argument)
     if inode.is_regular and request == FIONREAD:

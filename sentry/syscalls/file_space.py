@@ -14,10 +14,12 @@ from sentry.abi.fcntl import (
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_UNSHARE_RANGE,
     FALLOC_FL_ZERO_RANGE,
+    FS_IMMUTABLE_FL,
 )
-from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, ESPIPE, ETXTBSY
+from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, ETXTBSY
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut
+from sentry.vfs.flags import check_append_only
 from sentry.vfs.watches import tell
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ async def sys_fallocate(
     if not file.writable:
         raise EBADF("not open for writing")
     inode = file.inode
+    if inode.file_flags & FS_IMMUTABLE_FL:
+        raise EPERM("immutable")
+    if mode & ~FALLOC_FL_KEEP_SIZE:
+        check_append_only(inode)
     if inode.write_count < 0:
         raise ETXTBSY("a program is running from it")
     if inode.kind == S_IFIFO:

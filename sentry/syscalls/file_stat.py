@@ -22,9 +22,12 @@ from sentry.abi.stat import (
     STATFS,
     STATX,
     STATX__RESERVED,
+    STATX_ATTR_APPEND,
     STATX_ATTR_AUTOMOUNT,
     STATX_ATTR_DAX,
+    STATX_ATTR_IMMUTABLE,
     STATX_ATTR_MOUNT_ROOT,
+    STATX_ATTR_NODUMP,
     STATX_BASIC_STATS,
     STATX_BTIME,
     STATX_MNT_ID,
@@ -165,12 +168,17 @@ def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int)
     if mask & STATX_BTIME and a.btime_ns is not None:
         known |= STATX_BTIME
         btime = divmod(a.btime_ns, NS)
+    inode = location.dentry.inode
+    attributes, settable = 0, 0
+    if inode.fs.has_flags:  # STATX_ATTR_* are the numbers of FS_*_FL
+        settable = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP
+        attributes = inode.file_flags & settable
     is_root = location.dentry is mount.root
     dev = a.dev if a.dev is not None else location.dentry.inode.fs.dev
     return STATX.pack(
-        known, a.block_size, STATX_ATTR_MOUNT_ROOT if is_root else 0, a.nlink,
+        known, a.block_size, attributes | (STATX_ATTR_MOUNT_ROOT if is_root else 0), a.nlink,
         creds.shown_uid(a.uid), creds.shown_gid(a.gid), a.mode, b"", a.ino, a.size, a.blocks,
-        STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT | STATX_ATTR_DAX,
+        STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT | STATX_ATTR_DAX | settable,
         *divmod(a.atime_ns, NS), 0,
         *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
         *device_parts(dev), shown_id, 0, 0, 0, 0, 0, 0, b"", b"",

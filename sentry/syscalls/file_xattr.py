@@ -22,6 +22,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
+from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
 from sentry.vfs.walk import resolve
 from sentry.vfs.watches import tell
@@ -49,6 +50,8 @@ def read_name(task: Task, addr: int) -> bytes:
 def check(task: Task, inode: Inode, name: bytes, mask: int) -> None:
     """xattr_permission() and the handlers by prefix. Raises: EPERM, ENODATA, EOPNOTSUPP, EACCES."""
     creds = task.creds
+    if mask & MAY_WRITE:
+        check_fixed(inode)
     prefix, dot, rest = name.partition(b".")
     if dot and prefix == b"trusted":
         if not creds.has(CAP_SYS_ADMIN):

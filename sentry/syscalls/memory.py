@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
-from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED
+from sentry.abi.fcntl import FS_APPEND_FL
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED, MAP_SHARED
 from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH
 from sentry.kernel import access
 from sentry.kernel.task import Task
@@ -67,6 +68,8 @@ def sys_mmap(
     file = None
     if not flags & MAP_ANONYMOUS:
         file = task.files.get(fd & 0xFFFFFFFF)
+        if file.writable and file.inode.file_flags & FS_APPEND_FL and flags & MAP_SHARED:
+            raise EACCES("append-only")
     if flags & MAP_LOCKED:
         judge_locks(task)
     if task.mm.mdwe and prot & WRITE_EXEC == WRITE_EXEC:

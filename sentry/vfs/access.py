@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from sentry.abi.fcntl import FS_IMMUTABLE_FL
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE, check_access, check_sticky
 from sentry.errors import EISDIR, ENOENT, ENOTDIR, EPERM, EROFS
 from sentry.vfs.dentry import Dentry
+from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Inode
 
 
@@ -14,7 +16,7 @@ def check_inode(creds: Credentials, inode: Inode, mask: int) -> None:
     """inode_permission(). Raises: EROFS for a file system that cannot be written, EACCES."""
     if mask & MAY_WRITE and inode.fs.read_only and inode.kind in (S_IFREG, S_IFDIR, S_IFLNK):
         raise EROFS(f"{inode.fs.name} is read-only")
-    if mask & MAY_WRITE and inode.immutable:
+    if mask & MAY_WRITE and (inode.immutable or inode.file_flags & FS_IMMUTABLE_FL):
         raise EPERM("immutable")
     check_access(creds, inode.mode, inode.uid, inode.gid, mask)
 
@@ -30,7 +32,9 @@ def check_delete(creds: Credentials, directory: Dentry, child: Inode, *, want_di
     """may_delete(): a name can be taken away. Raises: EACCES, EPERM, ENOTDIR, EISDIR."""
     parent = directory.inode
     check_inode(creds, parent, MAY_WRITE | MAY_EXEC)
+    check_append_only(parent)
     check_sticky(creds, parent.mode, parent.uid, child.uid)
+    check_fixed(child)
     if want_dir and not child.is_dir:
         raise ENOTDIR("not a directory")
     if not want_dir and child.is_dir:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from sentry.abi.eventfd import IN_ATTRIB
-from sentry.abi.fcntl import F_SEAL_EXEC, O_WRONLY
+from sentry.abi.fcntl import F_SEAL_EXEC, FS_IMMUTABLE_FL, O_WRONLY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import UNCHANGED
@@ -21,6 +21,7 @@ from sentry.errors import EACCES, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, EPERM, ETXT
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
+from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Changes, Inode
 from sentry.vfs.watches import tell
 
@@ -39,6 +40,7 @@ async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
         if inode.is_symlink:
             raise EOPNOTSUPP("the mode of a symbolic link")
         check_changeable(inode)
+        check_fixed(inode)
         if not owner_or_capable(caller.creds, inode.uid):
             raise EPERM("chmod of somebody else's file")
         if getattr(inode, "seals", 0) & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
@@ -55,6 +57,7 @@ async def chown_location(caller: Caller, location: Location, uid: int, gid: int)
         new_uid = None if uid == UNCHANGED else uid
         new_gid = None if gid == UNCHANGED else gid
         check_changeable(inode)
+        check_fixed(inode)
         check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
         mode = chown_drops_set_id(inode.mode)
         await inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
@@ -76,6 +79,10 @@ async def set_times(caller: Caller, location: Location, times: Times) -> None:
     if times.atime_ns is None and times.mtime_ns is None:
         return
     async with inode.lock:
+        if not times.both_now:
+            check_fixed(inode)
+        elif inode.file_flags & FS_IMMUTABLE_FL:
+            raise EPERM("immutable")
         if not owner_or_capable(creds, inode.uid):
             if not times.both_now:
                 raise EPERM("times of somebody else's file")
@@ -100,6 +107,7 @@ async def truncate_path(caller: Caller, location: Location, length: int) -> None
         raise EINVAL("not a regular file")
     check_inode(caller.creds, inode, MAY_WRITE)
     location.mount.check_writable()
+    check_append_only(inode)
     if inode.write_count < 0:
         raise ETXTBSY("a program is running from it")
     if inode.locks is not None and inode.locks.leases is not None:

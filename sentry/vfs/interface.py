@@ -154,6 +154,8 @@ class FileSystem:
         """The inode at the top."""
         raise NotImplementedError
 
+    has_flags = False
+    """Its files and directories have flags: sentry.vfs.flags."""
     has_handles = False
     """name_to_handle_at(2) works on its files."""
     can_sync = True
@@ -398,6 +400,13 @@ class Inode:
 
     bindable = False
     """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
+
+    file_flags: int = 0
+    """FS_*_FL, as chattr(1) sets them."""
+
+    async def set_file_flags(self, flags: int) -> None:
+        """FS_IOC_SETFLAGS; the flags are checked."""
+        raise ENOTTY("no flags")
 
     immutable: bool = False
     """Nobody may write it: EPERM, before any rights are looked at."""

@@ -36,6 +36,7 @@ from sentry.errors import (
 from sentry.vfs.access import check_create, check_delete, check_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
+from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.walk import Parent, Walk, child_of, resolve_parent
 from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
@@ -136,6 +137,7 @@ async def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
         check_create(caller.creds, parent)
         if inode.fs is not parent.inode.fs:
             raise EXDEV("another file system")
+        check_fixed(inode)
         if inode.is_dir:
             raise EPERM("a directory")
         links = (inode.stat_cached() or await inode.stat()).nlink

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.fcntl import (
+    FS_APPEND_FL,
     O_ACCMODE,
     O_APPEND,
     O_CLOEXEC,
@@ -241,6 +242,10 @@ def _may_open(caller: Caller, location: Location, flags: int, access: int) -> No
         raise EACCES("not to be executed")
     if access and not inode.belongs_to(caller):
         check_inode(caller.creds, inode, access)
+    if inode.file_flags & FS_APPEND_FL:
+        writes = access & MAY_WRITE and flags & O_ACCMODE
+        if (writes and not flags & O_APPEND) or flags & O_TRUNC:
+            raise EPERM("append-only")
     if flags & O_NOATIME and not owner_or_capable(caller.creds, inode.uid):
         raise EPERM("O_NOATIME")
 

@@ -23,6 +23,7 @@ FIRST_INO: Final = 1 << 32
 class OverlayFs(FileSystem):
     """One overlay."""
 
+    has_flags = True
     has_handles = True
     name = "overlay"
     magic = OVERLAYFS_SUPER_MAGIC

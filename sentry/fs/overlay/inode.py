@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class OverlayInode(Inode):
     """A file of any kind."""
 
-    __slots__ = ("changed", "copying", "links", "lower", "removed", "upper")
+    __slots__ = ("changed", "copying", "file_flags", "links", "lower", "removed", "upper")
 
     fs: OverlayFs
 
@@ -43,6 +43,7 @@ class OverlayInode(Inode):
         ino = lower.ino if lower is not None else fs.new_ino()
         super().__init__(fs, ino, base.mode, Owner(base.uid, base.gid))
         self.rdev = base.rdev
+        self.file_flags = base.file_flags
         self.upper = upper
         self.lower = lower
         self.changed: dict[bytes, OverlayInode | Absent] | None = None
@@ -54,6 +55,12 @@ class OverlayInode(Inode):
         self.copying = Lock()
         if upper is not None:
             upper.ino = ino
+
+    async def set_file_flags(self, flags: int) -> None:
+        """Copy up, then change."""
+        upper = self.upper or await copy_up(self, None)
+        await upper.set_file_flags(flags)
+        self.file_flags = flags
 
     # --- attributes
 

@@ -79,6 +79,7 @@ def parse_size(text: str) -> int:
 class TmpFs(FileSystem):
     """One tmpfs."""
 
+    has_flags = True
     has_handles = True
     name = "tmpfs"
     magic = TMPFS_MAGIC

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.fcntl import FS_NOATIME_FL
 from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
 from sentry.errors import EEXIST, EFBIG, EINVAL, ENODATA, ENOSPC
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
@@ -20,13 +21,16 @@ XATTR_TOTAL: Final = 64 << 10
 class TmpInode(Inode):
     """A file in memory: attributes, times, extended attributes."""
 
-    __slots__ = ("atime_ns", "btime_ns", "ctime_ns", "known", "mtime_ns", "nlink", "xattrs")
+    __slots__ = (
+        "atime_ns", "btime_ns", "ctime_ns", "file_flags", "known", "mtime_ns", "nlink", "xattrs",
+    )  # fmt: skip
 
     fs: TmpFs
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, fs.new_ino(), mode, owner)
         self.nlink = 1
+        self.file_flags = 0
         self.xattrs: dict[bytes, bytes] | None = None
         self.known: Attributes | None = None
         """The attributes as they were last asked for."""
@@ -83,6 +87,8 @@ class TmpInode(Inode):
 
     def accessed(self) -> None:
         """relatime: only what says something new, or is a day old."""
+        if self.file_flags & FS_NOATIME_FL:
+            return
         now, atime = self.fs.now_ns(), self.atime_ns
         if atime <= self.mtime_ns or atime <= self.ctime_ns or now - atime >= DAY_NS:
             self.atime_ns = now
@@ -90,6 +96,11 @@ class TmpInode(Inode):
     def touched(self) -> None:
         """The content changed."""
         self.mtime_ns = self.ctime_ns = self.fs.now_ns()
+
+    async def set_file_flags(self, flags: int) -> None:
+        """Take them."""
+        self.file_flags = flags
+        self.ctime_ns = self.fs.now_ns()
 
     # --- extended attributes
 
