@@ -22,6 +22,9 @@ ffibuilder.cdef(
     int gofer_utimens(int fd, int64_t atime_ns, int64_t mtime_ns, int which);
     int gofer_renameat2(int olddir, const char *old, int newdir, const char *name, uint32_t flags);
     int gofer_link(int fd, int newdir, const char *newname);
+    int gofer_notify(void);
+    int gofer_watch(int notify, int dirfd, int home);
+    int gofer_unwatch(int notify, int number);
     int gofer_statfs(int fd, uint64_t out[9]);
     int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
     int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);

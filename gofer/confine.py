@@ -112,6 +112,10 @@ SYSCALLS: Final = (
     Rule("fsetxattr", "extended attributes"),
     Rule("flistxattr", "extended attributes"),
     Rule("fremovexattr", "extended attributes"),
+    # Directories that the host may change.
+    Rule("inotify_add_watch", "a directory; it takes a name, so `.`"),
+    Rule("inotify_rm_watch", "a directory that the client forgets"),
+    Rule("fchdir", "what `.` is; a descriptor of a tree that is served, so nothing more to reach"),
     # The interpreter and its threads.
     Rule("brk", "memory"),
     Rule("mmap", "memory, never executable", (_NOT_EXEC,)),

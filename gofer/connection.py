@@ -115,6 +115,7 @@ class Connection:
     def reset(self) -> None:
         self.server.locks.release_connection(self.number)
         self.fids.clear()
+        self.server.watches.release(self)
         for waiting in self._in_flight.values():
             waiting.dropped = True
         self._in_flight.clear()

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -146,6 +147,21 @@ int gofer_link(int fd, int newdir, const char *newname)
 {
     return result(linkat(fd, "", newdir, newname, AT_EMPTY_PATH));
 }
+
+int gofer_notify(void) { return result(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)); }
+
+/* inotify(7) takes a name and no descriptor, so the working directory stands in for one; afterwards
+ * that is `home` again, which is held anyway. */
+int gofer_watch(int notify, int dirfd, int home)
+{
+    const uint32_t names = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO;
+    if (fchdir(dirfd) < 0)
+        return -errno;
+    int rc = result(inotify_add_watch(notify, ".", names | IN_ATTRIB | IN_ONLYDIR));
+    return fchdir(home) < 0 ? -errno : rc;
+}
+
+int gofer_unwatch(int notify, int number) { return result(inotify_rm_watch(notify, number)); }
 
 int gofer_statfs(int fd, uint64_t out[9])
 {

@@ -20,6 +20,7 @@ from gofer.fid import FidBudget
 from gofer.locks import LockTable
 from gofer.node import Node, NodeTable
 from gofer.pool import Pool
+from gofer.watches import Watches
 
 
 class Limits(Struct, frozen=True):
@@ -30,6 +31,8 @@ class Limits(Struct, frozen=True):
     max_nodes: int = 131072
     max_node_fds: int = 8192
     max_connections: int = 1024
+    max_watches: int = 1024
+    """The host's user has 8192 or more of them, for all sandboxes."""
     pool_threads: int = 4
 
 
@@ -53,11 +56,13 @@ class Server:
         attachments: Sequence[Attachment],
         limits: Limits | None = None,
         log: Callable[[str], None] = _quiet,
+        queue: int = -1,
     ) -> None:
         self.limits = limits or Limits()
         self.log = log
         self.table = NodeTable(self.limits.max_nodes, self.limits.max_node_fds)
         self.fid_budget = FidBudget(self.limits.max_fids)
+        self.watches = Watches(queue, self.limits.max_watches)
         self.locks = LockTable()
         self.pool = Pool(self.limits.pool_threads)
         self.roots: dict[bytes, Node] = {}

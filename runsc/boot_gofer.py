@@ -14,15 +14,17 @@ import msgspec
 
 from gofer import confine
 from gofer.attachment import Attachment, CacheMode
+from gofer.native import native
 from runsc import boot, filters, host, isolation
 from runsc.convert import Export
 from runsc.frozen import freeze_imports
 from sentry.abi import mount
 
 Serve = Callable[
-    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None]], None
+    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int], None
 ]
-"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log."""
+"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log, the queue of
+what the host changes (-1: none)."""
 
 
 class GoferStart(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: 
         os.write(gofer.hold, terms.before_gofer(gofer.sentry_pid).encode() or b"\0")
         os.close(gofer.hold)
     attachments = [_attach(index, export) for index, export in enumerate(exports)]
+    shared = any(not export.is_file for export in exports[1:])
+    queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
     program = filters.gofer_program(switches.trap)
     isolation.leave_root()
@@ -62,7 +66,7 @@ def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: 
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:
-        serve(connection, attachments, lockdown, _log)
+        serve(connection, attachments, lockdown, _log, queue)
     finally:
         connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
@@ -71,6 +75,20 @@ def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: 
 def _log(text: str) -> None:
     """Standard error is the log here."""
     os.write(2, text.encode() + b"\n")
+
+
+def _queue_of_changes() -> int:
+    """An inotify instance, or -1. The host counts them, and their watches, by user: root's own
+    programs must not miss what sandboxes take, so as root it belongs to the Sentry's user."""
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(isolation.NOBODY)
+        return max(native.gofer_notify(), -1)
+    except OSError:
+        return -1
+    finally:
+        os.seteuid(user)
 
 
 def _attach(index: int, export: Export) -> Attachment:

@@ -17,8 +17,9 @@ from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
 from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
 from sentry.errors import EEXIST, ENOENT, ENOTDIR, Errno
+from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
-from sentry.fs.gofer.handles import HandleCache
+from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.session import Session
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
@@ -127,14 +128,20 @@ class Exports:
         self._kernel = kernel
         self._session = session
         self._handles = kernel.services["handles"] = HandleCache()
+        self._lingering = Lingering(self._handles, kernel.loop)
+        self._changes: HostChanges | None = None
 
     def open(self, index: int, read_only: bool) -> FileSystem:
         """Attachment `index`: the root is nobody else's, others may change under us."""
         if self._session is None:
             raise StartError("there is no Gofer")
         vfs = self._kernel.vfs
+        if index and self._changes is None:
+            self._changes = HostChanges.of(self._session)
         options = Options(
             exclusive=index == 0,
+            changes=self._changes,
+            lingering=self._lingering,
             read_only=read_only,
             windows=self._kernel.services["ram"].windows,
             handles=self._handles,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gofer.handlers import attributes, io, lock, names, open, session, walk, xattr
+from gofer.handlers import attributes, io, lock, names, open, session, walk, watch, xattr
 
-__all__ = ["attributes", "io", "lock", "names", "open", "session", "walk", "xattr"]
+__all__ = ["attributes", "io", "lock", "names", "open", "session", "walk", "watch", "xattr"]

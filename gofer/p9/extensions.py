@@ -195,3 +195,44 @@ class Tlinkx(Message):
 @message(221)
 class Rlinkx(Message):
     block: AttrBlock
+
+
+@message(222)
+class Tnotifyx(Message):
+    """The queue of what the host changes, an inotify descriptor, which comes with the reply.
+
+    There is one in a server, for the first session that asks.
+    """
+
+
+@message(223)
+class Rnotifyx(Message):
+    pass
+
+
+@message(224)
+class Twatchx(Message):
+    """Watch the directory `fid`, where others may change it.
+
+    Events: names made, removed, moved; attributes of the directory, and of its entries, changed.
+    """
+
+    fid: U32
+
+
+@message(225)
+class Rwatchx(Message):
+    """The number that events have, and the directory's attributes since it is watched."""
+
+    number: U32
+    block: AttrBlock
+
+
+@message(226)
+class Tunwatchx(Message):
+    number: U32
+
+
+@message(227)
+class Runwatchx(Message):
+    pass

@@ -294,6 +294,10 @@ class Inode:
         """The child `name`: an inode, ABSENT, or None when `lookup` must be asked."""
         return None
 
+    def name_cached(self, name: bytes) -> Inode | Absent | None:
+        """`lookup_cached` for `child_to_remove`: other attributes may be old ones."""
+        return self.lookup_cached(name)
+
     async def lookup(self, name: bytes) -> Inode | Absent:
         """The child `name`. An `ABSENT` is a value here, not an error. Directories only."""
         raise ENOTDIR(f"ino {self.ino}")

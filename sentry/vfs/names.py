@@ -38,7 +38,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
-from sentry.vfs.walk import Parent, Walk, child_of, resolve_parent
+from sentry.vfs.walk import Parent, Walk, child_of, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
 
 SPECIAL: Final = (b"", b".", b"..")
@@ -172,7 +172,7 @@ async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
     parent = walk.at.dentry
     async with parent.inode.lock:
         walk.at.mount.check_writable()
-        child = await child_of(parent.inode, walk.last)
+        child = await child_to_remove(parent.inode, walk.last)
         if isinstance(child, Absent):
             raise ENOENT(f"{path!r}")
         if walk.last_slash:
@@ -199,7 +199,7 @@ async def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
     parent = walk.at.dentry
     async with parent.inode.lock:
         walk.at.mount.check_writable()
-        child = await child_of(parent.inode, walk.last)
+        child = await child_to_remove(parent.inode, walk.last)
         if isinstance(child, Absent):
             raise ENOENT(f"{path!r}")
         check_delete(caller.creds, parent, child, want_dir=True)

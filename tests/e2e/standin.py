@@ -106,6 +106,7 @@ def serve(words: str) -> boot.Serve:
         attachments: Sequence[Attachment],
         lockdown: Callable[[], None],
         write_log: Callable[[str], None],
+        queue: int,
     ) -> None:
         lockdown()
         sock.sendmsg([b"."])

@@ -24,6 +24,7 @@ from gofer.p9.extensions import (
 from gofer.p9.messages import Tunlinkat
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.errors import EINVAL, EXDEV
+from sentry.fs.gofer.changes import made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode, close_quietly
 from sentry.fs.gofer.regular import GoferRegular
@@ -60,15 +61,16 @@ class GoferDirectory(DirectoryCache):
         session = self.fs.session
         flags = O_RDWR | O_EXCL
         request = Tcreatex(fid, NOFID, name, flags, 1, mode, owner.uid, owner.gid)
-        pending = session.send(request)
-        reply = expect(await session.wait(pending), Rcreatex)
-        fd = pending.take_fd()
-        try:
-            inode = self.fs.inode_of(reply.block, self, name)
-        except BaseException:
-            close_quietly(fd)
-            raise
-        self.added(name, inode)
+        with self.changing(made(0), name):
+            pending = session.send(request)
+            reply = expect(await session.wait(pending), Rcreatex)
+            fd = pending.take_fd()
+            try:
+                inode = self.fs.inode_of(reply.block, self, name)
+            except BaseException:
+                close_quietly(fd)
+                raise
+            self.added(name, inode)
         if isinstance(inode, GoferRegular) and reply.opened == OPENED_DONATED:
             inode.created(fd)
         else:
@@ -89,9 +91,10 @@ class GoferDirectory(DirectoryCache):
     async def _make(self, name: bytes, target: bytes, mode: int, owner: Owner) -> GoferInode:
         fid = await self.directory_fid()
         request = Tmakex(fid, name, target, mode, owner.uid, owner.gid)
-        reply = expect(await self.fs.session.call(request), Rmakex)
-        inode = self.fs.inode_of(reply.block, self, name)
-        self.added(name, inode)
+        with self.changing(made(mode), name):
+            reply = expect(await self.fs.session.call(request), Rmakex)
+            inode = self.fs.inode_of(reply.block, self, name)
+            self.added(name, inode)
         return inode
 
     async def link(self, name: bytes, target: Inode) -> None:
@@ -100,9 +103,10 @@ class GoferDirectory(DirectoryCache):
         to = await self.directory_fid()
         fid, old = await target.reach()
         target.changed()
-        reply = expect(await self.fs.session.call(Tlinkx(fid, old, to, name)), Rlinkx)
-        target.seen(WireAttributes.unpack(reply.block))
-        self.added(name, target)
+        with self.changing(made(0), name):
+            reply = expect(await self.fs.session.call(Tlinkx(fid, old, to, name)), Rlinkx)
+            target.seen(WireAttributes.unpack(reply.block))
+            self.added(name, target)
 
     async def unlink(self, name: bytes, child: Inode) -> None:
         await self._remove(name, child, 0)
@@ -112,12 +116,13 @@ class GoferDirectory(DirectoryCache):
 
     async def _remove(self, name: bytes, child: Inode, flags: int) -> None:
         fid = await self.directory_fid()
-        keeper = self._keep(fid, name, child)
-        try:
-            await self.fs.session.call(Tunlinkat(fid, name, flags))
-        finally:
-            await self._kept(keeper)
-        self.removed(name)
+        with self.changing(removed(child.mode), name):
+            keeper = self._keep(fid, name, child)
+            try:
+                await self.fs.session.call(Tunlinkat(fid, name, flags))
+            finally:
+                await self._kept(keeper)
+            self.removed(name)
         if isinstance(child, GoferInode):
             child.lost_name()
 

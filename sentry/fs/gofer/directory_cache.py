@@ -1,8 +1,9 @@
 """`DirectoryCache`: what is known of a directory's names, and how it is found out.
 
 `names` says what the names were found to mean; in exclusive mode that is the truth until the Sentry
-changes it. `listing` is a complete one, with the attributes that came with it: a walk after `ls`
-makes no request. `generation` tells a lookup that was asleep that names have changed meanwhile.
+changes it, in shared mode `trust` says which of them are (see `watched`). `listing` is a complete
+one, with the attributes that came with it: a walk after `ls` makes no request. `generation` tells a
+lookup that was asleep that names have changed meanwhile.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import MAX_WALK, NOFID, NOOPEN
 from gofer.p9.extensions import Rreaddirx, Rwalkx, Treaddirx, Twalkx
 from gofer.p9.fields import ATTR_SIZE
+from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE, from_number
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.watched import WatchedDirectory
 from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
 
 if TYPE_CHECKING:
@@ -31,14 +34,13 @@ Listed = tuple[DirEntry, bytes | None]
 """An entry, and the attributes that came with it if they still hold."""
 
 
-class DirectoryCache(GoferInode):
+class DirectoryCache(WatchedDirectory):
     """A directory of the host whose names are looked up."""
 
-    __slots__ = ("generation", "listing", "names")
+    __slots__ = ("generation", "listing")
 
     def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
-        self.names: dict[bytes, ref[GoferInode] | Absent] = {}
         self.listing: dict[bytes, Listed] | None = None
         self.generation = 0
 
@@ -102,11 +104,6 @@ class DirectoryCache(GoferInode):
             if listed is not None and listed[1] is not None:
                 self.listing[name] = (listed[0], None)
 
-    def known(self, name: bytes) -> GoferInode | None:
-        """The inode in memory that had this name last."""
-        found = self.names.get(name)
-        return None if found is None or isinstance(found, Absent) else found()
-
     def added(self, name: bytes, inode: GoferInode) -> None:
         """The Sentry has made a name."""
         self.names_changed()
@@ -136,7 +133,7 @@ class DirectoryCache(GoferInode):
 
     def lookup_cached(self, name: bytes) -> Inode | Absent | None:
         if not self.fs.exclusive:
-            return None
+            return None if self.trust is None else self.trusted(name, True)
         found = self.names.get(name)
         if found is not None:
             if found is ABSENT:
@@ -155,28 +152,41 @@ class DirectoryCache(GoferInode):
         block = listed[1]
         return None if block is None else self.fs.inode_listed(block, self, name)
 
+    def name_cached(self, name: bytes) -> Inode | Absent | None:
+        if self.fs.exclusive or self.trust is None:
+            return self.lookup_cached(name)
+        return self.trusted(name, bool(self.mode & 0o1000))
+
     async def lookup(self, name: bytes) -> Inode | Absent:
         if self.gone:
             return ABSENT
         fid = await self.directory_fid()
-        generation = self.generation
-        reply = expect(await self.fs.session.call(Twalkx(fid, NOFID, NOOPEN, 0, [name])), Rwalkx)
-        if generation != self.generation and self.fs.exclusive:
+        fs, session = self.fs, self.fs.session
+        generation, epoch = self.generation, fs.epoch
+        asked = self.ask_for_trust(fid)
+        opens = self.worth_opening(name)
+        flags = O_RDONLY if opens else NOOPEN
+        pending = session.send(Twalkx(fid, NOFID, flags, int(opens), [name]))
+        reply = expect(await session.wait(pending), Rwalkx)
+        if asked is not None:
+            self.take_trust(asked, epoch)
+        changed = generation != self.generation
+        if changed and fs.exclusive:
             again = self.lookup_cached(name)
             return again if again is not None else await self.lookup(name)
         if reply.error == ENOENT.number:
             if name not in self.names:
-                self.fs.count_name()
+                fs.count_name()
             self.names[name] = ABSENT
-            return ABSENT
-        if reply.error:
-            raise from_number(reply.error)
-        if not reply.blocks:
-            raise EIO("a walk without attributes")
-        inode = self.fs.inode_of(reply.blocks[-1], self, name)
-        if inode.is_symlink:
-            inode.target = reply.target
-        return inode
+            found: GoferInode | Absent = ABSENT
+        elif not reply.blocks:
+            raise from_number(reply.error) if reply.error else EIO("a walk without attributes")
+        else:
+            found = fs.inode_of(reply.blocks[-1], self, name)
+            found.looked_up(reply, pending.take_fd(), epoch)
+        if self.trust is not None and epoch == fs.epoch and not changed:
+            self.trust.names.add(name)
+        return found
 
     async def entries(self) -> Sequence[DirEntry]:
         if self.listing is not None and self.fs.exclusive:

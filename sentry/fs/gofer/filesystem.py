@@ -19,9 +19,10 @@ from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.errors import EIO, EPROTO, from_number
+from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
-from sentry.fs.gofer.handles import HandleCache, Storage, storage_of
+from sentry.fs.gofer.handles import HandleCache, Lingering, Storage, storage_of
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
@@ -49,6 +50,10 @@ class Options(Struct, frozen=True):
     """Where mapped files go; without, files cannot be mapped."""
     handles: HandleCache | None = None
     """The bound on descriptors to share with other file systems."""
+    changes: HostChanges | None = None
+    """How one hears of what the host changes in a shared one; without, names are asked for."""
+    lingering: Lingering | None = None
+    """Who keeps descriptors of a shared one for a while."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
 
@@ -122,6 +127,9 @@ class GoferFileSystem(FileSystem):
         self.numbering = Numbering(wire.dev)
         kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
         self._storage = wire.dev, storage_of(kind)
+        heard = not options.exclusive and kind in COHERENT
+        self.changes = options.changes if heard else None
+        self.lingering = options.lingering if self.changes is not None else None
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
@@ -151,6 +159,17 @@ class GoferFileSystem(FileSystem):
             directory.drop_listing()
         self._listings.clear()
         self._listed = 0
+        if self.changes is not None:
+            self.changes.forget_all(self)
+
+    @property
+    def epoch(self) -> int:
+        """Counts what was heard of the host's changes."""
+        return self.changes.epoch if self.changes is not None else 0
+
+    def is_own_device(self, inode: GoferInode) -> bool:
+        """It lies on the file system of the host that the root lies on."""
+        return inode.key[0] == self._storage[0]
 
     def storage_of(self, inode: GoferInode) -> Storage:
         """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
@@ -198,6 +217,8 @@ class GoferFileSystem(FileSystem):
         if self._inodes.get(inode.key) is inode:
             del self._inodes[inode.key]
         if isinstance(inode, DirectoryCache):
+            if inode.trust is not None and self.changes is not None:
+                self.changes.forget(inode.trust)
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)
@@ -221,6 +242,8 @@ class GoferFileSystem(FileSystem):
             for inode in list(self._inodes.values()):
                 if isinstance(inode, DirectoryCache):
                     inode.names.clear()
+                    if inode.trust is not None:
+                        inode.trust.names.clear()
 
 
 _CLASSES: dict[int, type[GoferInode]] = {

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.abi.stat import (
@@ -197,3 +198,52 @@ class HandleCache:
                 owner.drop_handle(handle)
             else:
                 self.close(handle)
+
+
+class Timers(Protocol):
+    """What `Lingering` needs of the loop."""
+
+    def now_ns(self) -> int: ...
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Any: ...
+
+
+LINGER_NS: Final = 1_000_000_000
+MAX_LINGERING: Final = 256
+
+
+class Lingering:
+    """Handles without users of files that are the host's, too: kept for a second or two.
+
+    Longer would keep the blocks of files that the host has removed.
+    """
+
+    def __init__(self, handles: HandleCache, timers: Timers) -> None:
+        self._handles = handles
+        self._timers = timers
+        self._young: set[Handle] = set()
+        self._old: set[Handle] = set()
+        self._armed = False
+
+    def add(self, handle: Handle) -> None:
+        """It has no users any more."""
+        self._handles.idle(handle)
+        self._young.add(handle)
+        if len(self._young) > MAX_LINGERING:
+            self.turn()
+        if not self._armed:
+            self._armed = True
+            self._timers.call_at(self._timers.now_ns() + LINGER_NS, self._tick)
+
+    def _tick(self) -> None:
+        self.turn()
+        self._armed = bool(self._old)
+        if self._armed:
+            self._timers.call_at(self._timers.now_ns() + LINGER_NS, self._tick)
+
+    def turn(self) -> None:
+        """Close what was not used since the last turn."""
+        late, self._old, self._young = self._old - self._young, self._young, set()
+        for handle in late:
+            owner = handle.owner()
+            if not handle.users and handle.fd >= 0 and owner is not None:
+                owner.drop_handle(handle)

@@ -96,6 +96,20 @@ class GoferInode(Inode):
         self.gid = attributes.gid
         self.fresh = True
 
+    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
+        """It is what a lookup found, whose answer is from a time when `epoch` was right."""
+        close_quietly(fd)
+        if self.is_symlink and reply.target:
+            self.target = reply.target
+
+    def current(self) -> bool:
+        """What a walk looks at is right, although the host may change the file (shared mode)."""
+        return self.target is not None
+
+    def wants_descriptor(self) -> bool:
+        """A descriptor would tell its attributes, and there is none."""
+        return False
+
     def changed(self) -> None:
         """What is known of the attributes is old, here and in the listing it came from."""
         self.fresh = False

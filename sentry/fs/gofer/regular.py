@@ -14,7 +14,7 @@ from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
 from sentry.errors import EIO, from_host, from_number
 from sentry.fs.gofer.file import GoferFile
-from sentry.fs.gofer.handles import Handle
+from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key, close_quietly
 from sentry.fs.gofer.session import expect
 from sentry.fs.gofer.wire import from_stat
@@ -73,10 +73,15 @@ class GoferRegular(GoferInode):
         handle.users -= 1
         if handle.users:
             return
-        if self.fs.exclusive and not self.gone and handle.fd >= 0:
-            self.fs.handles.idle(handle)
-        else:
-            self.drop_handle(handle)
+        fs = self.fs
+        if handle.fd >= 0 and not self.gone:
+            if fs.exclusive:
+                fs.handles.idle(handle)
+                return
+            if fs.lingering is not None and not handle.writable and not handle.remote:
+                fs.lingering.add(handle)
+                return
+        self.drop_handle(handle)
 
     def drop_handle(self, handle: Handle) -> None:
         """Close a handle without users."""
@@ -93,6 +98,26 @@ class GoferRegular(GoferInode):
             close_quietly(fd)
             return
         self.fs.handles.idle(self._install(fd, -1, True))
+
+    def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
+        lingering = self.fs.lingering
+        if fd < 0 or lingering is None or self.read_handle is not None:
+            close_quietly(fd)
+        else:
+            lingering.add(self._install(fd, -1, False))
+
+    def current(self) -> bool:
+        return self._live() is not None
+
+    def wants_descriptor(self) -> bool:
+        fs = self.fs
+        if self.read_handle is not None or self.write_handle is not None:
+            return False
+        return (
+            fs.lingering is not None
+            and fs.storage_of(self) is not Storage.REMOTE
+            and fs.handles.room()
+        )
 
     def _present(self, write: bool) -> Handle | None:
         if self.write_handle is not None or write:

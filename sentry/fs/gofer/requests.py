@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG, OPENED_DONATED
-from gofer.p9.extensions import Rcreatex, Rdupx, Rwalkx
+from gofer.p9.extensions import Rcreatex, Rdupx, Rnotifyx, Rwalkx
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rlerror, Tversion
@@ -161,4 +161,4 @@ class Requests:
 def _donates(reply: Message) -> bool:
     if isinstance(reply, Rwalkx | Rcreatex):
         return reply.opened == OPENED_DONATED
-    return isinstance(reply, Rdupx)
+    return isinstance(reply, Rdupx | Rnotifyx)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from gofer.attachment import Attachment
 from gofer.main import run
+from gofer.native import native
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.frames import FrameReader
@@ -54,7 +55,7 @@ def serving(
 
     def body() -> None:
         ours.close()
-        run(theirs, attachments, lockdown, _log)
+        run(theirs, attachments, lockdown, _log, native.gofer_notify())
 
     pid = spawn(body)
     theirs.close()

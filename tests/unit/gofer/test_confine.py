@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gofer import confine
-from gofer.attachment import Attachment
+from gofer.attachment import Attachment, CacheMode
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.extensions import (
@@ -18,12 +18,15 @@ from gofer.p9.extensions import (
     Tgetxattrx,
     Tlinkx,
     Tmakex,
+    Tnotifyx,
     Treaddirx,
     Tremovexattrx,
     Trenamex,
     Tsetattrx,
     Tsetxattrx,
+    Tunwatchx,
     Twalkx,
+    Twatchx,
 )
 from gofer.p9.messages import (
     Tclunk,
@@ -102,14 +105,17 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tremove(3),
         Tclunk(1),
         Tdupx(),
+        Tnotifyx(),
+        Twatchx(0),
+        Tunwatchx(1),
     ]
     fd = os.open(tree, os.O_PATH)
-    with serving([Attachment(b"0", fd)], lockdown) as sock:
+    with serving([Attachment(b"0", fd, cache=CacheMode.SHARED)], lockdown) as sock:
         client = Client(sock)
         client.start()
         for request in requests:
             client.call(request)
-        assert len(client.fds) == 4
+        assert len(client.fds) == 5
         for donated in client.fds:
             os.close(donated)
     assert os.stat(tree / "harder").st_uid == 1000

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gofer.attachment import Attachment
+from gofer.attachment import Attachment, CacheMode
 from gofer.p9.codec import Message
+from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
-from sentry.fs.gofer.handles import HandleCache
+from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.session import Session
 from sentry.mm.buffers import KernelDest
@@ -59,6 +60,15 @@ class MemoryDest(KernelDest):
         return n
 
 
+class NoTime:
+    """Timers that never fire."""
+
+    def now_ns(self) -> int:
+        return 0
+
+    def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> None: ...
+
+
 class World:
     """The task, the session, and the tree as the host sees it."""
 
@@ -67,6 +77,8 @@ class World:
         self.task = task
         self.session = session
         self.fs = fs
+        self.close: Callable[[], None] = lambda: None
+        """Ends the Gofer, before the test does."""
         self.ok = task.ok
         self.call = task.call
 
@@ -139,19 +151,29 @@ def make_world(host: Path, kernel: Any, task: Any) -> Iterator[MakeWorld]:
     with ExitStack() as stack:
 
         def make(exclusive: bool = True, descriptors: int = 100, readonly: bool = False) -> World:
+            inner = stack.enter_context(ExitStack())
             fd = os.open(host, os.O_PATH)
-            sock = stack.enter_context(serving([Attachment(b"0", fd, readonly)]))
+            cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
+            sock = inner.enter_context(serving([Attachment(b"0", fd, readonly, cache)]))
             os.close(fd)
             session = CountingSession(sock, kernel.loop)
             session.negotiate()
-            options = Options(exclusive, readonly, handles=HandleCache(descriptors))
+            handles = HandleCache(descriptors)
+            options = Options(exclusive, readonly, handles=handles)
             fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"0", options)
+            if not exclusive:  # wherever the tree of the test lies
+                fs.changes = HostChanges.of(session)
+                assert fs.changes is not None
+                inner.callback(fs.changes.close)
+                fs.lingering = Lingering(handles, NoTime())
             mount = kernel.vfs.new_mount(fs)
             made = type(task)(kernel, MountNamespace(mount, kernel.vfs.mount_ids))
             made.fs.umask = 0
             made.mm.buffer_out = lambda addr, count: MemoryDest(made.mm, addr, count)
             session.names()
-            return World(host, made, session, fs)
+            world = World(host, made, session, fs)
+            world.close = inner.close
+            return world
 
         yield make
 

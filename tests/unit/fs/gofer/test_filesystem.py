@@ -296,6 +296,9 @@ def test_nothing_is_left_open_when_files_are_forgotten(make_world: MakeWorld, ho
         fd = world.open(b"/n", os.O_RDWR | os.O_CREAT)
         world.ok("unlinkat", AT_FDCWD, b"/n", 0)
         world.ok("close", fd)
+    assert world.fs.lingering is not None
+    for _ in range(2):  # as time goes by
+        world.fs.lingering.turn()
     assert world.fs.handles.open == 0
     assert descriptors_below(host) == []
 

@@ -2,53 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from sentry.fs.gofer.pace import MAX_IN_PLACE, RESPITE, SLOW_NS, Pace
+from sentry.fs.gofer.pace import MAX_IN_PLACE, PROBATION, RESPITE, SLOW_NS, Pace
 
 
-class Clock:
+class Host:
+    """A clock, and a count of waits."""
+
     def __init__(self) -> None:
         self.ns = 1_000_000_000
+        self.waits = 0
+        self.pace = Pace(lambda: self.ns, lambda: self.waits)
 
-    def __call__(self) -> int:
-        return self.ns
+    def write(self, took_ns: int = 0, waited: bool = False) -> bool:
+        """Whether a write was made in place."""
+        began = self.pace.begin(4096)
+        if began:
+            self.ns += took_ns
+            self.waits += waited
+            self.pace.end(began)
+        return bool(began)
+
+
+SLOW = SLOW_NS + 1
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def host() -> Host:
+    return Host()
 
 
-def write(pace: Pace, clock: Clock, took_ns: int) -> bool:
-    """Whether a write was made in place."""
-    began = pace.begin(4096)
-    if began:
-        clock.ns += took_ns
-        pace.end(began)
-    return bool(began)
+def test_quick_writes_stay_in_place(host: Host) -> None:
+    assert all(host.write(SLOW_NS) for _ in range(3))
 
 
-def test_quick_writes_stay_in_place(clock: Clock) -> None:
-    pace = Pace(clock)
+def test_second_write_that_waits_is_followed_by_a_time_without(host: Host) -> None:
+    assert host.write(SLOW, waited=True)
+    assert host.write(SLOW, waited=True)
 
-    assert all(write(pace, clock, SLOW_NS) for _ in range(3))
-
-
-def test_slow_write_is_followed_by_a_time_without(clock: Clock) -> None:
-    pace = Pace(clock)
-    assert write(pace, clock, 2 * SLOW_NS)
-
-    clock.ns += RESPITE * 2 * SLOW_NS - 1
-    assert not write(pace, clock, 0)
-    clock.ns += 1
-    assert write(pace, clock, 0)
+    host.ns += RESPITE * SLOW - 1
+    assert not host.write()
+    host.ns += 1
+    assert host.write()
 
 
-def test_large_write_is_not_made_in_place(clock: Clock) -> None:
-    pace: Any = Pace(clock)
+def test_writes_that_only_lost_the_processor_stay_in_place(host: Host) -> None:
+    assert all(host.write(SLOW) for _ in range(5))
 
-    assert pace.begin(MAX_IN_PLACE)
-    assert not pace.begin(MAX_IN_PLACE + 1)
+
+def test_after_quick_ones_a_slow_write_is_the_first_again(host: Host) -> None:
+    host.write(SLOW, waited=True)
+    for _ in range(PROBATION):
+        host.write()
+    host.write(SLOW, waited=True)
+
+    assert host.write()
+
+
+def test_large_write_is_not_made_in_place(host: Host) -> None:
+    assert host.pace.begin(MAX_IN_PLACE)
+    assert not host.pace.begin(MAX_IN_PLACE + 1)

@@ -1,0 +1,46 @@
+"""Watching directories that the host may change: see `gofer.watches`."""
+
+from __future__ import annotations
+
+import errno
+
+from gofer.attachment import CacheMode
+from gofer.connection import Connection
+from gofer.native import error, stat_block
+from gofer.p9.extensions import (
+    Rnotifyx,
+    Runwatchx,
+    Rwatchx,
+    Tnotifyx,
+    Tunwatchx,
+    Twatchx,
+)
+from gofer.replies import Donation, handles
+
+
+@handles(Tnotifyx)
+def notify(conn: Connection, msg: Tnotifyx) -> Donation:
+    """The queue of events, for one session."""
+    if not conn.donates:
+        raise error(errno.EOPNOTSUPP)
+    return Donation(Rnotifyx(), conn.server.watches.descriptor(conn))
+
+
+@handles(Twatchx)
+def watch(conn: Connection, msg: Twatchx) -> Rwatchx:
+    """Watch first, then look: what changes from now on makes an event."""
+    node = conn.fids.get(msg.fid).node
+    if node.attachment.cache is not CacheMode.SHARED:
+        raise error(errno.EINVAL)
+    number = conn.server.watches.add(conn, conn.table, node)
+    block = stat_block(conn.table.fd(node), b"")
+    if isinstance(block, int):
+        raise error(-block)
+    return Rwatchx(number, block)
+
+
+@handles(Tunwatchx)
+def unwatch(conn: Connection, msg: Tunwatchx) -> Runwatchx:
+    """Also for a watch that the host has ended."""
+    conn.server.watches.remove(conn, msg.number)
+    return Runwatchx()

@@ -1,0 +1,248 @@
+"""`HostChanges`: hearing of what the host changes, so that names of a shared tree can be trusted.
+
+The Gofer watches directories with inotify and the Sentry holds the queue. The host's kernel queues
+an event within the call that makes the change, before that call returns: so a look at the queue
+before a remembered name is used sees every change that anybody can know to have happened. What
+cannot be heard of this way is not remembered: contents and attributes of files (stores into
+mappings, other names), which are asked of a descriptor; access times of directories; all of file
+systems that other machines or layers change unheard (`COHERENT`).
+
+What the Sentry changes itself makes events, too. Those are announced (`Trust.own_change`); all
+others make the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
+under way when it changed may be older than the change, and is not trusted.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
+
+from gofer.p9.extensions import Tnotifyx, Tunwatchx
+from sentry.abi.eventfd import (
+    IN_CREATE,
+    IN_DELETE,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_Q_OVERFLOW,
+)
+from sentry.abi.ioctl import FIONREAD
+from sentry.abi.stat import (
+    BTRFS_SUPER_MAGIC,
+    EXT4_SUPER_MAGIC,
+    F2FS_SUPER_MAGIC,
+    TMPFS_MAGIC,
+    XFS_SUPER_MAGIC,
+)
+from sentry.errors import Errno
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.filesystem import GoferFileSystem
+    from sentry.fs.gofer.session import Session
+    from sentry.fs.gofer.watched import WatchedDirectory
+
+COHERENT: Final = frozenset(
+    {BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC}
+)
+"""Types of file systems (statfs) that only this host's kernel changes, with an event each time."""
+MAX_WATCHES: Final = 512
+"""Of a sandbox; the directories that were not used for longest lose theirs."""
+RESPITE_NS: Final = 10_000_000_000
+"""So long no watch is asked for after the host has had none left."""
+_EVENT: Final = struct.Struct("=iIII")
+_NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
+_BUFFER: Final = 65536
+
+
+class Trust:
+    """What is certain of one watched directory as long as no event says otherwise."""
+
+    __slots__ = ("_changes", "_expected", "directory", "names", "number", "sure", "used")
+
+    def __init__(self, changes: HostChanges, directory: WatchedDirectory, number: int) -> None:
+        self._changes = changes
+        self._expected: dict[tuple[int, bytes], int] = {}
+        self.directory = directory
+        self.number = number
+        """That of the watch."""
+        self.names: set[bytes] = set()
+        """The directory's `names` that are right."""
+        self.sure = False
+        """Owner and mode of the directory are right."""
+        self.used = True
+
+    def distrust(self) -> None:
+        """All may be different now."""
+        self.names.clear()
+        self.sure = False
+        self._expected.clear()
+        self._changes.epoch += 1
+
+    @contextmanager
+    def own_change(self, event: int, name: bytes) -> Iterator[None]:
+        """The Sentry makes or removes a name; if that works, what it knows of it is right.
+
+        Moves are not announced: two that follow each other can come as one event.
+        """
+        changes, key = self._changes, (event, name)
+        epoch = changes.epoch
+        self._expected[key] = self._expected.get(key, 0) + 1
+        try:
+            yield
+        except BaseException:
+            self.distrust()
+            raise
+        changes.look()
+        self._expected.pop(key, None)
+        if changes.epoch == epoch:
+            self.names.add(name)
+
+    def heard(self, mask: int, name: bytes) -> None:
+        """An event of this directory."""
+        if not mask & _NAMES:
+            if not name:
+                self.sure = False
+                self._changes.epoch += 1
+            return
+        key = (mask, name)
+        left = self._expected.get(key, 0)
+        if left:
+            self._expected[key] = left - 1
+            return
+        self.names.clear()  # of all of them: names may be equal that are not the same
+        self._changes.epoch += 1
+
+
+class HostChanges:
+    """The queue of events of one session, and the directories that are watched."""
+
+    def __init__(self, session: Session, fd: int, now_ns: Callable[[], int] = monotonic_ns) -> None:
+        self.epoch = 0
+        self.limit = MAX_WATCHES
+        self._session = session
+        self._fd = fd
+        self._now_ns = now_ns
+        self._pending = array.array("i", [0])
+        self._trusts: dict[Trust, None] = {}
+        self._numbers: dict[int, list[Trust]] = {}
+        self._not_before_ns = 0
+
+    @classmethod
+    def of(cls, session: Session) -> HostChanges | None:
+        """Ask for the queue; None if there is none to be had."""
+        pending = session.send(Tnotifyx())
+        try:
+            session.wait_now(pending)
+        except Errno:
+            return None
+        return cls(session, pending.take_fd())
+
+    def __len__(self) -> int:
+        return len(self._trusts)
+
+    def forget_all(self, fs: GoferFileSystem) -> None:
+        """A file system was unmounted."""
+        for trust in list(self._trusts):
+            if trust.directory.fs is fs:
+                self.forget(trust)
+
+    def close(self) -> None:
+        """Nobody looks any more."""
+        os.close(self._fd)
+
+    # --- events
+
+    def look(self) -> None:
+        """Take what has happened. Whatever is trusted after this was right when it was called."""
+        fcntl.ioctl(self._fd, FIONREAD, self._pending)
+        if self._pending[0]:
+            self._take()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                data = os.read(self._fd, _BUFFER)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, at)
+                at += _EVENT.size
+                name = data[at : at + length].rstrip(b"\0")
+                at += length
+                self._heard(number, mask, name)
+            if len(data) < _BUFFER // 2:
+                return
+
+    def _heard(self, number: int, mask: int, name: bytes) -> None:
+        if mask & IN_Q_OVERFLOW:
+            for trust in self._trusts:
+                trust.distrust()
+            self.epoch += 1
+            return
+        trusts = self._numbers.get(number)
+        if trusts is None:  # a watch whose making is under way, or that is just being removed
+            self.epoch += 1
+        elif mask & IN_IGNORED:
+            for trust in list(trusts):
+                self.forget(trust)
+        else:
+            for trust in trusts:
+                trust.heard(mask, name)
+
+    # --- watches
+
+    def room(self) -> bool:
+        """Whether a watch may be asked for; somebody may lose one for it."""
+        if self._now_ns() < self._not_before_ns:
+            return False
+        while len(self._trusts) >= self.limit:
+            oldest = next(iter(self._trusts))
+            if oldest.used:
+                oldest.used = False
+                del self._trusts[oldest]
+                self._trusts[oldest] = None
+            else:
+                self.forget(oldest)
+        return True
+
+    def exhausted(self) -> None:
+        """The host has no watches left, or gives none."""
+        self._not_before_ns = self._now_ns() + RESPITE_NS
+
+    def watched(self, directory: WatchedDirectory, number: int) -> Trust:
+        """The Gofer watches `directory` now."""
+        trust = Trust(self, directory, number)
+        self._trusts[trust] = None
+        self._numbers.setdefault(number, []).append(trust)
+        return trust
+
+    def forget(self, trust: Trust) -> None:
+        """Watch it no more."""
+        if self._trusts.pop(trust, 0) is not None:
+            return
+        trust.distrust()
+        trust.directory.trust = None
+        left = self._numbers[trust.number]
+        left.remove(trust)
+        if not left:
+            del self._numbers[trust.number]
+            if not self._session.dead:
+                self._session.send(Tunwatchx(trust.number)).abandon()
+
+
+def made(mode: int) -> int:
+    """The event of a new name."""
+    return IN_CREATE | (IN_ISDIR if mode & 0o170000 == 0o040000 else 0)
+
+
+def removed(mode: int) -> int:
+    """The event of a name that goes."""
+    return IN_DELETE | (IN_ISDIR if mode & 0o170000 == 0o040000 else 0)

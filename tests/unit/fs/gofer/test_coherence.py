@@ -1,0 +1,266 @@
+"""The host changes a shared tree while the Sentry remembers it: the next call sees that."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sentry.fs.gofer.changes import HostChanges
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+from tests.unit.fs.gofer.test_model import _MODES, _PATHS, Native, Served, empty, populate
+
+pytestmark = pytest.mark.root
+
+INNER = b"/dir/inner"
+
+
+@pytest.fixture
+def warm(shared: World) -> World:
+    """A tree that was looked at so often that looking again makes no request."""
+    settle(shared)
+    return shared
+
+
+def settle(world: World) -> None:
+    for _ in range(3):
+        assert world.stat(INNER).st_size == 5
+        assert world.call("newfstatat", AT_FDCWD, b"/dir/none", world.task.buffer(144), 0) < 0
+        assert world.stat(b"/link").st_size == 5
+    world.session.names()
+
+
+def changes_of(world: World) -> HostChanges:
+    assert world.fs.changes is not None
+    return world.fs.changes
+
+
+def status(world: World, path: bytes) -> int:
+    return world.call("newfstatat", AT_FDCWD, path, world.task.buffer(144), 0)
+
+
+def test_what_is_looked_at_again_and_again_is_not_asked_for(warm: World) -> None:
+    warm.stat(INNER)
+    warm.stat(b"/link")
+    assert status(warm, b"/dir/none") == -errno.ENOENT
+    assert warm.contents(INNER) == b"inner"
+    assert warm.session.names() == []
+
+
+CHANGES: dict[str, tuple[Callable[[Path], Any], Callable[[World], bool]]] = {
+    "a file grows": (
+        lambda host: (host / "dir/inner").write_bytes(b"longer than before"),
+        lambda world: world.stat(INNER).st_size == 18,
+    ),
+    "a file is replaced": (
+        lambda host: os.rename(host / "file", host / "dir/inner"),
+        lambda world: world.contents(INNER) == b"contents",
+    ),
+    "a file is removed": (
+        lambda host: os.unlink(host / "dir/inner"),
+        lambda world: status(world, INNER) == -errno.ENOENT,
+    ),
+    "a name appears": (
+        lambda host: (host / "dir/none").mkdir(),
+        lambda world: status(world, b"/dir/none") == 0,
+    ),
+    "the mode of a file": (
+        lambda host: os.chmod(host / "dir/inner", 0o600),
+        lambda world: stat.S_IMODE(world.stat(INNER).st_mode) == 0o600,
+    ),
+    "the owner of a file": (
+        lambda host: os.chown(host / "dir/inner", 1234, 4321),
+        lambda world: world.stat(INNER).st_uid == 1234,
+    ),
+    "a hard link elsewhere": (
+        lambda host: os.link(host / "dir/inner", host / "other"),
+        lambda world: world.stat(INNER).st_nlink == 2,
+    ),
+    "a directory is moved away": (
+        lambda host: os.rename(host / "dir", host / "moved"),
+        lambda world: status(world, INNER) == -errno.ENOENT,
+    ),
+    "a directory is replaced by a link": (
+        lambda host: (os.rename(host / "dir", host / "moved"), os.symlink(".", host / "dir")),
+        lambda world: status(world, b"/dir/file") == 0,
+    ),
+    "a link points elsewhere": (
+        lambda host: (os.unlink(host / "link"), os.symlink("file", host / "link")),
+        lambda world: world.contents(b"/link") == b"contents",
+    ),
+    "two names are exchanged": (
+        lambda host: (
+            os.rename(host / "file", host / "x"),
+            os.rename(host / "dir/inner", host / "file"),
+            os.rename(host / "x", host / "dir/inner"),
+        ),
+        lambda world: (world.contents(INNER), world.contents(b"/file")) == (b"contents", b"inner"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_next_call_sees_what_the_host_has_changed(warm: World, host: Path, change: str) -> None:
+    make, seen = CHANGES[change]
+
+    make(host)
+
+    assert seen(warm)
+
+
+def test_rights_to_a_directory_taken_by_the_host_hold_at_once(warm: World, host: Path) -> None:
+    warm.task.creds = type(warm.task.creds).user(uid=1000, gid=1000)
+    assert status(warm, INNER) == 0
+
+    os.chmod(host / "dir", 0o700)
+
+    assert status(warm, INNER) == -errno.EACCES
+
+
+def test_write_by_a_name_outside_the_tree_is_seen(warm: World, host: Path, tmp_path: Path) -> None:
+    """Nothing in a watched directory is an event here."""
+    os.link(host / "dir/inner", tmp_path / "outside")
+    with open(tmp_path / "outside", "ab") as file:
+        os.unlink(tmp_path / "outside")
+        settle(warm)
+        file.write(b" and more")
+
+    assert warm.stat(INNER).st_size == 14
+
+
+def test_own_changes_cost_no_trust(warm: World, host: Path) -> None:
+    for _ in range(3):
+        warm.session.names()
+        warm.ok("close", warm.open(b"/dir/none", os.O_RDWR | os.O_CREAT))
+        warm.ok("unlinkat", AT_FDCWD, b"/dir/none", 0)
+        assert warm.session.names() == ["Tcreatex", "Tunlinkat"]
+        assert warm.stat(INNER).st_size == 5
+
+
+def test_own_move_is_seen(warm: World, host: Path) -> None:
+    warm.ok("renameat2", AT_FDCWD, INNER, AT_FDCWD, b"/dir/none", 0)
+
+    assert status(warm, INNER) == -errno.ENOENT
+    assert warm.contents(b"/dir/none") == b"inner"
+
+
+def test_failed_creation_leaves_the_truth(warm: World, host: Path) -> None:
+    """The host was faster, and its event looks like that of the guest."""
+    changes = changes_of(warm)
+    look = changes.look
+
+    def late() -> None:
+        look()
+        (host / "dir/none").touch()
+        changes.look = look  # type: ignore[method-assign]
+
+    changes.look = late  # type: ignore[method-assign]
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    for _ in range(2):
+        assert warm.call("openat", AT_FDCWD, b"/dir/none", flags, 0o644) == -errno.EEXIST
+    assert warm.stat(b"/dir/none").st_size == 0
+
+
+def test_lost_events_are_no_silence(warm: World, host: Path) -> None:
+    """The queue of the host has run over."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 1 << 17:
+        pytest.skip("the queue is too long to be filled here")
+    for i in range(limit // 2 + 2):
+        (host / "dir" / str(i & 1)).touch()
+        (host / "dir" / str(i & 1)).unlink()
+    (host / "dir/none").touch()
+    os.unlink(host / "dir/inner")
+
+    assert status(warm, b"/dir/none") == 0
+    assert status(warm, INNER) == -errno.ENOENT
+
+
+def test_without_watches_everything_is_asked_for(shared: World, host: Path) -> None:
+    changes_of(shared).exhausted()
+    settle(shared)
+    assert len(changes_of(shared)) == 0
+
+    os.unlink(host / "dir/inner")
+
+    assert status(shared, INNER) == -errno.ENOENT
+
+
+def test_directories_used_least_lose_their_watches(shared: World, host: Path) -> None:
+    changes_of(shared).limit = 2
+    for name in ("p", "q", "r"):
+        (host / name).mkdir()
+        (host / name / "f").write_bytes(name.encode())
+    for name in (b"p", b"q", b"r", b"p"):
+        for _ in range(3):
+            assert shared.contents(b"/" + name + b"/f") == name
+        assert len(changes_of(shared)) <= 2
+    (host / "p" / "f").unlink()
+    assert status(shared, b"/p/f") == -errno.ENOENT
+
+
+def test_removed_directory_gives_its_watch_back(warm: World, host: Path) -> None:
+    (host / "gone").mkdir()
+    for _ in range(3):
+        assert status(warm, b"/gone/x") == -errno.ENOENT
+    before = len(changes_of(warm))
+
+    warm.ok("unlinkat", AT_FDCWD, b"/gone", 0x200)
+
+    assert len(changes_of(warm)) == before - 1
+
+
+_WHO = st.sampled_from(["inside", "outside"])
+_CHANGES = st.one_of(
+    st.tuples(_WHO, st.just("mkdir"), _PATHS, _MODES),
+    st.tuples(_WHO, st.just("chmod"), _PATHS, _MODES),
+    st.tuples(_WHO, st.just("rmdir"), _PATHS),
+    st.tuples(_WHO, st.just("unlink"), _PATHS),
+    st.tuples(_WHO, st.just("symlink"), _PATHS, _PATHS),
+    st.tuples(_WHO, st.just("link"), _PATHS, _PATHS),
+    st.tuples(_WHO, st.just("rename"), _PATHS, _PATHS, st.sampled_from([0, 0, 1, 2])),
+    st.tuples(_WHO, st.just("truncate"), _PATHS, st.integers(0, 30)),
+    st.tuples(st.just("inside"), st.sampled_from(["stat", "lstat", "list"]), _PATHS),
+)
+
+
+def test_random_changes_from_inside_and_outside_are_seen_inside(
+    host: Path, tmp_path: Path, make_world: MakeWorld
+) -> None:
+    from gofer.native import native  # noqa: PLC0415  renameat2(2), which os lacks
+
+    model = tmp_path / "model"
+    os.umask(0)
+
+    @settings(
+        deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], database=None
+    )
+    @given(st.lists(_CHANGES, min_size=10, max_size=40), st.lists(_PATHS, min_size=2, max_size=4))
+    def check(changes: list[tuple[Any, ...]], looked_at: list[bytes]) -> None:
+        model.mkdir(exist_ok=True)
+        for tree in (host, model):
+            empty(tree)
+            populate(tree)
+        reference = Native(model, native.gofer_renameat2)
+        world = make_world(False)
+        sides = {
+            "inside": Served(world),
+            "outside": Native(host, native.gofer_renameat2),
+        }
+        for i, (who, name, *values) in enumerate(changes):
+            expected = reference.run(name, *values)
+            assert sides[who].run(name, *values) == expected, (i, who, name, values)
+            for path in looked_at:
+                for _ in range(2):
+                    found = sides["inside"].run("lstat", path)
+                    assert found == reference.run("lstat", path), (i, who, name, values, path)
+        world.close()
+
+    check()
