@@ -18,11 +18,12 @@ from sentry.abi.fcntl import (
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, ENOENT, EPERM
 from sentry.syscalls.args import UserOut as Out
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import Result, syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
 from sentry.vfs.dentry import Location
 from sentry.vfs.walk import resolve, resolve_parent
+from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -125,21 +126,24 @@ async def sys_readlinkat(task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut,
 
 
 @syscall(87)
-async def sys_unlink(task: Task, path: Path) -> None:
+def sys_unlink(task: Task, path: Path) -> Result:
     """unlink(2)."""
-    await names.unlink(task, AT_FDCWD, path)
+    return _unlink(task, AT_FDCWD, path)
 
 
 @syscall(263)
-async def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> None:
+def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> Result:
     """unlinkat(2)."""
     if flags & ~AT_REMOVEDIR:
         raise EINVAL(f"flags {flags:#x}")
     name = task.mm.read_path(path)
     if flags & AT_REMOVEDIR:
-        await names.rmdir(task, dirfd, name)
-    else:
-        await names.unlink(task, dirfd, name)
+        return eager(names.rmdir(task, dirfd, name))
+    return _unlink(task, dirfd, name)
+
+
+def _unlink(task: Task, dirfd: int, name: bytes) -> Result:
+    return 0 if names.unlink_now(task, dirfd, name) else eager(names.unlink(task, dirfd, name))
 
 
 @syscall(84)

@@ -328,6 +328,10 @@ class Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
+    def create_now(self, name: bytes, mode: int, owner: Owner) -> Inode | None:
+        """`create` if that needs no sleep; None otherwise."""
+        return None
+
     async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a directory."""
         raise EPERM(f"{self.fs.name}: cannot create")
@@ -351,6 +355,10 @@ class Inode:
     async def unlink(self, name: bytes, child: Inode) -> None:
         """Remove the name of something that is no directory."""
         raise EPERM(f"{self.fs.name}: cannot unlink")
+
+    def unlink_now(self, name: bytes, child: Inode) -> bool:
+        """`unlink` if that needs no sleep; whether it was done."""
+        return False
 
     async def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory. Raises: ENOTEMPTY."""

@@ -38,7 +38,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
-from sentry.vfs.walk import Parent, Walk, child_of, child_to_remove, resolve_parent
+from sentry.vfs.walk import Parent, Walk, child_of, child_to_remove, quick_parent, resolve_parent
 from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
 
 SPECIAL: Final = (b"", b".", b"..")
@@ -162,6 +162,29 @@ def _check_hardlink(caller: Caller, inode: Inode) -> None:
         caller.creds, mode, inode.uid, inode.gid, MAY_READ | MAY_WRITE
     ):
         raise EPERM("a hard link to somebody else's file")
+
+
+def unlink_now(caller: Caller, dirfd: int, path: bytes) -> bool:
+    """`unlink` of the common kind, where nothing has to sleep; whether it was done."""
+    walk = quick_parent(caller, dirfd, path)
+    if walk is None:
+        return False
+    parent, name = walk.at.dentry, walk.last
+    directory = parent.inode
+    if directory.lock.held:
+        return False
+    child = directory.name_cached(name)
+    known = parent.known_child(name)
+    if child is None or isinstance(child, Absent) or (known is not None and known.mounts):
+        return False
+    walk.at.mount.check_writable()
+    check_delete(caller.creds, parent, child, want_dir=False)
+    if not directory.unlink_now(name, child):
+        return False
+    if known is not None:
+        known.drop(caller.kernel.vfs.dentries)
+    _removed(parent, name, child)
+    return True
 
 
 async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:

@@ -51,7 +51,7 @@ from sentry.vfs.access import check_create, check_inode
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
-from sentry.vfs.interface import Absent, Inode
+from sentry.vfs.interface import ABSENT, Absent, Inode, Owner
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
@@ -154,7 +154,8 @@ def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescripti
 def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription | None:
     """`open_path` where nothing has to sleep and nothing is made; None: ask `open_path`."""
     if how.resolve or how.flags & NEVER_NOW:
-        return None
+        create = how.flags & (O_CREAT | TMPFILE_BIT | O_PATH) == O_CREAT and not how.resolve
+        return _create_now(caller, dirfd, path, how) if create else None
     location = quick(caller, dirfd, path)
     if location is None:
         return None
@@ -168,6 +169,32 @@ def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescr
     file = inode.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
     if file is not None:
         _opened(caller, location, file, how.flags)
+    return file
+
+
+def _create_now(
+    caller: Caller, dirfd: int, path: bytes, how: OpenHow
+) -> FileDescription | None:
+    """The same for a name that is free."""
+    walk = quick_parent(caller, dirfd, path)
+    if walk is None:
+        return None
+    mount, directory = walk.at
+    inode = directory.inode
+    if inode.lock.held or inode.lookup_cached(walk.last) is not ABSENT:
+        return None
+    mode, owner = _check_create(caller, walk, how)
+    made = inode.create_now(walk.last, mode, owner)
+    if made is None:
+        return None
+    dentry = directory.child(walk.last, made, caller.kernel.vfs.dentries)
+    location = Location(mount, dentry)
+    tell_child(inode, IN_CREATE, walk.last)
+    _check_open(caller, location, how, True)
+    file = made.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
+    assert file is not None, "a new file in memory opens at once"
+    _opened(caller, location, file, how.flags)
+    file.created = True
     return file
 
 
@@ -343,14 +370,21 @@ def _check_sticky_create(caller: Caller, directory: Inode, inode: Inode) -> None
         raise EACCES("somebody else's file in a sticky directory")
 
 
-async def _create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> Location:
+def _check_create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> tuple[int, Owner]:
+    """Mode and owner of a new file. Raises: ENOENT, EROFS, EACCES."""
     directory = walk.at.dentry
     if directory.unlinked:
         raise ENOENT("the directory has been removed")
     walk.at.mount.check_writable()
     check_create(caller.creds, directory)
     mode, owner = new_owner(caller, directory.inode, S_IFREG | how.mode & ~caller.fs.umask)
-    inode = await directory.inode.create(walk.last, mode & 0o7777, owner)
+    return mode & 0o7777, owner
+
+
+async def _create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> Location:
+    directory = walk.at.dentry
+    mode, owner = _check_create(caller, walk, how)
+    inode = await directory.inode.create(walk.last, mode, owner)
     return Location(
         walk.at.mount, directory.child(walk.last, inode, caller.kernel.vfs.dentries)
     )

@@ -161,7 +161,11 @@ class OverlayInode(Inode):
     # --- names
 
     async def _add(self, name: bytes, upper: TmpInode) -> OverlayInode:
-        changed = await self._change_names()
+        return self._added(await self._change_names(), name, upper)
+
+    def _added(
+        self, changed: dict[bytes, OverlayInode | Absent], name: bytes, upper: TmpInode
+    ) -> OverlayInode:
         inode = OverlayInode(self.fs, upper, None)
         changed[name] = inode
         if inode.is_dir:
@@ -173,6 +177,13 @@ class OverlayInode(Inode):
         """A regular file in memory."""
         self.fs.upper.check_inodes()
         return await self._add(name, TmpFile(self.fs.upper, mode, owner))
+
+    def create_now(self, name: bytes, mode: int, owner: Owner) -> OverlayInode | None:
+        """The same in a directory that has names of its own already."""
+        if self.changed is None or self.removed:
+            return None
+        self.fs.upper.check_inodes()
+        return self._added(self.changed, name, TmpFile(self.fs.upper, mode, owner))
 
     async def mkdir(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
         """A directory in memory; it hides nothing, because nothing of that name is there."""
@@ -223,11 +234,25 @@ class OverlayInode(Inode):
         await child.lost_name()
         self.touched()
 
+    def unlink_now(self, name: bytes, child: Inode) -> bool:
+        """The same where both are in memory."""
+        assert isinstance(child, OverlayInode)
+        if self.changed is None or self.removed or child.upper is None:
+            return False
+        self._hide(self.changed, name)
+        child.links -= 1
+        child.lost_link(child.upper.nlink + child.links)
+        self.touched()
+        return True
+
     async def lost_name(self) -> None:
         """One link less."""
         self.links -= 1
-        attributes = await self.stat()
-        if attributes.nlink <= 0:
+        self.lost_link((await self.stat()).nlink)
+
+    def lost_link(self, left: int) -> None:
+        """So many are left."""
+        if left <= 0:
             self.fs.drop(self)
         else:
             self.fs.keep(self)

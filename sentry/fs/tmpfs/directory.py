@@ -72,6 +72,10 @@ class TmpDirectory(TmpInode):
 
     async def create(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
         """A regular file."""
+        return self.create_now(name, mode, owner)
+
+    def create_now(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
+        """The same."""
         self.fs.check_inodes()
         inode = TmpFile(self.fs, mode, owner)
         self.add(name, inode)
@@ -128,6 +132,11 @@ class TmpDirectory(TmpInode):
     async def unlink(self, name: bytes, child: Inode) -> None:
         """Remove a name."""
         self._take(name)
+
+    def unlink_now(self, name: bytes, child: Inode) -> bool:
+        """The same."""
+        self._take(name)
+        return True
 
     async def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory."""
