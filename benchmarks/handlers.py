@@ -9,17 +9,24 @@ neither KVM nor what else the machine does comes in. No /dev/kvm is needed.
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import gofer.main
+import gofer.native
 import sentry.syscalls.table  # noqa: F401  declares all calls
+from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd as nr
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
 from sentry.first_process import make_task
+from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
@@ -84,6 +91,22 @@ class NowherePlatform(HostOnly):
         return NowhereContext()
 
 
+def serve(name: bytes, folder: str) -> socket.socket:
+    """A Gofer in a child process, which shares a folder with the host."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
+    ours.close()
+    try:
+        os.chmod(folder, 0o755)
+        tree = Attachment(name, os.open(folder, os.O_PATH), cache=CacheMode.SHARED)
+        gofer.main.run(theirs, [tree], queue=gofer.native.native.gofer_notify())
+    finally:
+        shutil.rmtree(folder)
+        os._exit(0)
+
+
 class Bench:
     """A task with a root of its own."""
 
@@ -99,7 +122,10 @@ class Bench:
         root = TmpFs(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
         mounts = MountNamespace(vfs.new_mount(root), vfs.mount_ids, vfs.budget)
         starter = Starter(self.kernel, mounts)
-        entries = tuple(MountConfig(f"/{n}".encode(), "tmpfs") for n in ("dev", "tmp"))
+        entries = (
+            *(MountConfig(f"/{n}".encode(), "tmpfs") for n in ("dev", "tmp")),
+            MountConfig(b"/srv", "bind", attachment=1),
+        )
         config = SandboxConfig("bench", ProcessConfig((b"x",)), mounts=entries)
         self.finish(self.set_up(starter, config))
         self.task: Task = make_task(self.kernel, config.process, mounts)
@@ -108,8 +134,11 @@ class Bench:
         self.context: Any = self.task.ctx
 
     async def set_up(self, starter: Starter, config: SandboxConfig) -> None:
+        session = Session(serve(b"1", tempfile.mkdtemp()), self.loop)
+        session.negotiate()
+        exports = Exports(self.kernel, session)
         for entry in config.mounts:
-            await make_mount(starter, entry, Exports(self.kernel, None))
+            await make_mount(starter, entry, exports)
         await make_devices(starter, config)
 
     def finish(self, coro: Any) -> None:
@@ -185,6 +214,8 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
         bench.check(nr.close, bench.check(nr.open, entry, os.O_CREAT | os.O_RDWR, 0o600))
     many = bench.check(nr.open, folder, os.O_RDONLY | os.O_DIRECTORY, 0)
     lowest = many + 1
+    shared, made = bench.path(500, b"/srv/bench.data"), bench.path(564, b"/srv/bench.new")
+    bench.check(nr.close, bench.check(nr.open, shared, os.O_RDWR | os.O_CREAT, 0o600))
     return {
         "getppid": [(nr.getppid,)],
         "clock_gettime": [(nr.clock_gettime, 1, BUFFER)],
@@ -201,6 +232,13 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
             (nr.open, new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),
             (nr.close, lowest),
             (nr.unlink, new),
+        ],
+        "stat bind": [(nr.stat, shared, BUFFER)],
+        "open+close bind": [(nr.open, shared, os.O_RDONLY, 0), (nr.close, lowest)],
+        "create+unlink bind": [
+            (nr.open, made, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),
+            (nr.close, lowest),
+            (nr.unlink, made),
         ],
         "pread 4K": [(nr.pread64, file, BUFFER, 4096, 0)],
         "pread 64K": [(nr.pread64, file, BUFFER, 65536, 0)],

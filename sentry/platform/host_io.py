@@ -9,8 +9,9 @@ request has a descriptor of its own, so that the file can be closed meanwhile.
 from __future__ import annotations
 
 import select
+import struct
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from sentry.errors import EAGAIN, Errno, from_number
 from sentry.platform._native import ffi, lib
@@ -52,6 +53,58 @@ class Op(IntEnum):
     TRUNCATE = 3
     SYNC = 4
     CLOSE = 5
+
+
+_STAT: Final = struct.Struct("=QQQIIIIQqqqqqqqqq16x8x")
+
+
+class HostStat(NamedTuple):
+    """struct stat of the host: as `os.stat_result`, as far as somebody needs it."""
+
+    st_nlink: int
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_rdev: int
+    st_size: int
+    st_blksize: int
+    st_blocks: int
+    st_atime_ns: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+class Stat:
+    """fstat(2) of one file, again and again: what has not changed costs no objects."""
+
+    __slots__ = ("_known", "_view")
+
+    def __init__(self) -> None:
+        self._known = ffi.new("uint8_t[]", _STAT.size)
+        self._view = ffi.buffer(self._known)
+
+    def changed(self, fd: int) -> bool:
+        """Ask; whether it is not what it was last time. Raises: what the host says."""
+        got = lib.hostio_stat(fd, self._known)
+        if got < 0:
+            raise from_number(-got)
+        return bool(got)
+
+    def value(self) -> HostStat:
+        """What the last answer was."""
+        (_, _, nlink, mode, uid, gid, _, rdev, size, blksize, blocks, *times) = _STAT.unpack(
+            self._view
+        )
+        atime, mtime, ctime = (times[i] * 1_000_000_000 + times[i + 1] for i in range(0, 6, 2))
+        return HostStat(nlink, mode, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime)
+
+
+def pending(fd: int) -> int:
+    """Bytes in a queue of the host. Raises: what the host says."""
+    got = int(lib.hostio_pending(fd))
+    if got < 0:
+        raise from_number(-got)
+    return got
 
 
 class _Answer:

@@ -53,7 +53,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
 from sentry.vfs.interface import Attributes, Inode
 from sentry.vfs.statbuf import pack_stat
-from sentry.vfs.walk import quick, resolve
+from sentry.vfs.walk import Walk, quick, resolve
 from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ async def attributes_of(location: Location) -> Attributes:
     return inode.stat_cached() or await inode.stat()
 
 
-def put_stat(task: Task, inode: Inode, buf: int) -> Result:
-    """Write struct stat, at once if the attributes are known."""
-    attributes = inode.stat_cached()
+def put_stat(task: Task, inode: Inode, buf: int, walked: bool = False) -> Result:
+    """Write struct stat, at once if the attributes are known. `walked`: the name was looked up."""
+    attributes = inode.stat_walked(False) if walked else inode.stat_cached()
     if attributes is None:
         return eager(_ask_and_put(task, inode, buf))
     task.mm.write(buf, pack_stat(task.creds, inode, attributes))
@@ -84,18 +84,23 @@ async def _ask_and_put(task: Task, inode: Inode, buf: int) -> None:
     task.mm.write(buf, pack_stat(task.creds, inode, await inode.stat()))
 
 
-async def _walk_and_put(task: Task, walk: Awaitable[Location], buf: int) -> None:
-    location = await walk
-    task.mm.write(buf, pack_stat(task.creds, location.dentry.inode, await attributes_of(location)))
+async def _walk_and_put(task: Task, walk: Walk, buf: int) -> None:
+    location = walk.at if walk.run() else await walk.finish()
+    inode = location.dentry.inode
+    attributes = inode.stat_walked(True) if walk.asked is inode else None
+    if attributes is None:
+        attributes = await attributes_of(location)
+    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
 
 
 def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> Result:
     """stat(2) of a path that is not empty, or must not be."""
     location = quick(task, dirfd, path)
     if location is not None:
-        return put_stat(task, location.dentry.inode, buf)
+        dentry = location.dentry
+        return put_stat(task, dentry.inode, buf, dentry is not location.mount.root)
     follow = not flags & AT_SYMLINK_NOFOLLOW
-    walk = resolve(task, dirfd, path, follow=follow, empty_ok=bool(flags & AT_EMPTY_PATH))
+    walk = Walk(task, dirfd, path, follow=follow, empty_ok=bool(flags & AT_EMPTY_PATH))
     return eager(_walk_and_put(task, walk, buf))
 
 

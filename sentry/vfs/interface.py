@@ -254,6 +254,13 @@ class Inode:
         """The attributes if they are known to be right now."""
         return None
 
+    def stat_walked(self, asked: bool) -> Attributes | None:
+        """`stat_cached` right after a walk that ended with a lookup of this name.
+
+        `asked`: it was `lookup`, not `lookup_cached`.
+        """
+        return self.stat_cached()
+
     async def stat(self) -> Attributes:
         """The attributes. Those of a file without content, by default."""
         attributes = self.stat_cached()

@@ -50,6 +50,7 @@ class Walk:
         "_root",
         "_stack",
         "_target",
+        "asked",
         "at",
         "creds",
         "last",
@@ -78,6 +79,8 @@ class Walk:
         self._found: Inode | Absent | None = None
         self._pending: Coroutine[Any, Any, Any] | None = None
         self._target: bytes | None = None
+        self.asked: Inode | None = None
+        """What the last component was found to be, if the file system had to be asked."""
         self.creds = creds if creds is not None else caller.creds
         self.parent = parent
         self.last = b""
@@ -172,6 +175,7 @@ class Walk:
         child = self._found
         if child is not None:
             self._found = None
+            self.asked = child if not isinstance(child, Absent) else None
             return child
         child = inode.lookup_cached(name)
         if child is None:

@@ -14,8 +14,6 @@ under way when it changed may be older than the change, and is not trusted.
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -33,7 +31,6 @@ from sentry.abi.eventfd import (
     IN_MOVED_TO,
     IN_Q_OVERFLOW,
 )
-from sentry.abi.ioctl import FIONREAD
 from sentry.abi.stat import (
     BTRFS_SUPER_MAGIC,
     EXT4_SUPER_MAGIC,
@@ -42,6 +39,7 @@ from sentry.abi.stat import (
     XFS_SUPER_MAGIC,
 )
 from sentry.errors import Errno
+from sentry.platform.host_io import pending
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.filesystem import GoferFileSystem
@@ -129,7 +127,6 @@ class HostChanges:
         self._session = session
         self._fd = fd
         self._now_ns = now_ns
-        self._pending = array.array("i", [0])
         self._trusts: dict[Trust, None] = {}
         self._numbers: dict[int, list[Trust]] = {}
         self._not_before_ns = 0
@@ -137,12 +134,12 @@ class HostChanges:
     @classmethod
     def of(cls, session: Session) -> HostChanges | None:
         """Ask for the queue; None if there is none to be had."""
-        pending = session.send(Tnotifyx())
+        asked = session.send(Tnotifyx())
         try:
-            session.wait_now(pending)
+            session.wait_now(asked)
         except Errno:
             return None
-        return cls(session, pending.take_fd())
+        return cls(session, asked.take_fd())
 
     def __len__(self) -> int:
         return len(self._trusts)
@@ -161,8 +158,7 @@ class HostChanges:
 
     def look(self) -> None:
         """Take what has happened. Whatever is trusted after this was right when it was called."""
-        fcntl.ioctl(self._fd, FIONREAD, self._pending)
-        if self._pending[0]:
+        if pending(self._fd):
             self._take()
 
     def _take(self) -> None:

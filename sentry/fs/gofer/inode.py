@@ -123,6 +123,10 @@ class GoferInode(Inode):
             return self.attributes
         return None
 
+    def stat_walked(self, asked: bool) -> Attributes | None:
+        """Where nothing is remembered the lookup has brought them, a moment ago."""
+        return self.attributes if asked and not self.fs.exclusive else self.stat_cached()
+
     async def stat(self) -> Attributes:
         known = self.stat_cached()
         if known is not None:

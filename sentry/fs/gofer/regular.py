@@ -18,6 +18,7 @@ from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key, close_quietly
 from sentry.fs.gofer.session import expect
 from sentry.fs.gofer.wire import from_stat
+from sentry.platform.host_io import Stat
 from sentry.vfs.interface import Attributes, Changes
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
 class GoferRegular(GoferInode):
     """A regular file of the host."""
 
-    __slots__ = ("read_handle", "write_handle")
+    __slots__ = ("live", "read_handle", "told", "write_handle")
 
     def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.read_handle: Handle | None = None
         self.write_handle: Handle | None = None
+        self.told: Stat | None = None
+        """What fstat(2) said last, and as attributes:"""
+        self.live: Attributes | None = None
 
     def __del__(self) -> None:
         for handle in (self.read_handle, self.write_handle):
@@ -187,14 +191,21 @@ class GoferRegular(GoferInode):
             handle = self.read_handle
         if handle is None or handle.fd < 0 or handle.remote:
             return None
-        try:
-            self.take(from_stat(os.fstat(handle.fd), self.ino, self.attributes.btime_ns))
-        except OSError as error:
-            raise from_host(error) from error
+        told = self.told
+        if told is None:
+            told = self.told = Stat()
+        if told.changed(handle.fd) or self.attributes is not self.live:
+            self.take(from_stat(told.value(), self.ino, self.attributes.btime_ns))
+            self.live = self.attributes
         return self.attributes
 
     def stat_cached(self) -> Attributes | None:
         return self._live() or super().stat_cached()
+
+    def stat_walked(self, asked: bool) -> Attributes | None:
+        if self.attributes is self.live and not self.fs.exclusive:
+            return self.live  # `current` has just asked
+        return super().stat_walked(asked)
 
     async def setattr(self, changes: Changes) -> None:
         handle = self.write_handle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from gofer.p9.attributes import Attributes as WireAttributes
+from sentry.platform.host_io import HostStat
 from sentry.vfs.interface import Attributes
 
 _MASK = (1 << 64) - 1
@@ -48,7 +49,7 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
     )
 
 
-def from_stat(stat: os.stat_result, ino: int, btime_ns: int | None) -> Attributes:
+def from_stat(stat: os.stat_result | HostStat, ino: int, btime_ns: int | None) -> Attributes:
     """What fstat(2) of a donated descriptor says."""
     return Attributes(
         ino,

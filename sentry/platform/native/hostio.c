@@ -11,11 +11,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #define STACK (64 << 10)
+
+int hostio_pending(int fd)
+{
+    int bytes = 0;
+    return ioctl(fd, FIONREAD, &bytes) < 0 ? -errno : bytes;
+}
+
+_Static_assert(sizeof(struct stat) == HOSTIO_STAT, "struct stat of x86-64");
+
+int hostio_stat(int fd, uint8_t *known)
+{
+    struct stat now;
+    memset(&now, 0, sizeof now); /* padding */
+    if (fstat(fd, &now) < 0)
+        return -errno;
+    if (!memcmp(known, &now, sizeof now))
+        return 0;
+    memcpy(known, &now, sizeof now);
+    return 1;
+}
 
 struct hostio_pool {
     pthread_mutex_t lock;

@@ -6,6 +6,8 @@ struct hostio {
     int64_t result;
     ...;
 };
+int hostio_pending(int fd);
+int hostio_stat(int fd, uint8_t *known);
 struct hostio_pool;
 struct hostio_pool *hostio_open(int threads);
 int hostio_fd(struct hostio_pool *pool);

@@ -17,6 +17,13 @@ struct hostio {
     uint8_t buffer[]; /* of HOSTIO_READ and HOSTIO_WRITE: size bytes */
 };
 
+/* Bytes that a read of a stream or queue would find, or -errno. */
+int hostio_pending(int fd);
+/* fstat(2) of something whose attributes are in memory, into HOSTIO_STAT bytes that hold those of
+ * last time: 1 if they are different now, 0 if not, or -errno. */
+#define HOSTIO_STAT 144
+int hostio_stat(int fd, uint8_t *known);
+
 struct hostio_pool;
 
 /* SAFETY: threads are made here, before the filter, and never again. NULL if that fails. */

@@ -264,3 +264,9 @@ def test_random_changes_from_inside_and_outside_are_seen_inside(
         world.close()
 
     check()
+
+
+def test_first_stat_is_one_request(shared: World) -> None:
+    shared.session.names()
+    assert shared.stat(b"/file").st_size == 8
+    assert shared.session.names() == ["Twalkx"]
