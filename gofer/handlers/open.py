@@ -81,7 +81,6 @@ def _create(
     check_name(name)
     if not parent.is_dir():
         raise error(errno.ENOTDIR)
-    mode, uid, gid = owner
     parent_fd = conn.table.fd(parent)
     readonly = parent.attachment.readonly
     for _ in range(_ATTEMPTS):
@@ -95,15 +94,12 @@ def _create(
             present = isinstance(stat_block(parent_fd, name), bytes)
             raise error(errno.EEXIST if present else errno.EROFS)
         access = flags & (os.O_ACCMODE | os.O_SYNC | os.O_DSYNC)
-        fd = native.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, mode & 0o777)
+        fd = native.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, owner[0] & 0o777)
         if fd == -errno.EEXIST and not flags & os.O_EXCL:
             continue
         check(fd)
         try:
-            set_owner(fd, uid, gid, mode)
-            block = stat_block(fd, b"")
-            if isinstance(block, int):
-                raise error(-block)
+            block = set_owner(fd, _attributes(fd), owner)
         except OSError:
             os.close(fd)
             os.unlink(name, dir_fd=parent_fd)
@@ -134,12 +130,27 @@ def _open_existing(
     return fd, False, block
 
 
-def set_owner(fd: int, uid: int, gid: int, mode: int) -> None:
-    """Owner of something just made; chown clears the set-id bits, so they come after it."""
-    if uid != NOID or gid != NOID:
+def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
+    """Owner of something just made, whose attributes are `made`; what they are then.
+
+    Mostly it has the right one already, and a journal has less to do. chown clears the set-id bits,
+    so they come after it.
+    """
+    mode, uid, gid = owner
+    now = Attributes.unpack(made)
+    changes = uid not in (NOID, now.uid) or gid not in (NOID, now.gid)
+    if changes:
         check(native.gofer_chown(fd, uid, gid))
     if mode & 0o7000:
         check(native.gofer_chmod(fd, mode & 0o7777))
+    return _attributes(fd) if changes or mode & 0o7000 else made
+
+
+def _attributes(fd: int) -> bytes:
+    block = stat_block(fd, b"")
+    if isinstance(block, int):
+        raise error(-block)
+    return block
 
 
 def adopt_owner(parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int]) -> bytes:
@@ -159,8 +170,6 @@ def adopt_owner(parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, in
         if fmt != stat.S_IFDIR and made.nlink != 1:
             raise error(errno.ESTALE)
         # A link has no mode, and mknod and mkdir have set the lower bits already.
-        set_owner(fd, uid, gid, 0 if fmt == stat.S_IFLNK else mode)
-        block_after = stat_block(fd, b"")
-        return block_after if isinstance(block_after, bytes) else block
+        return set_owner(fd, block, (0 if fmt == stat.S_IFLNK else mode, uid, gid))
     finally:
         os.close(fd)
