@@ -1,4 +1,4 @@
-"""Root file systems and platforms for the tests that run containers."""
+"""Root file systems and platforms for the tests that run containers; no test is about time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy machine")
 
 
 def _rootfs(name: str) -> Path:
