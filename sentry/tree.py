@@ -130,13 +130,15 @@ class Exports:
         self._handles = kernel.services["handles"] = HandleCache()
         self._lingering = Lingering(self._handles, kernel.loop)
         self._changes: HostChanges | None = None
+        self._asked = False
 
     def open(self, index: int, read_only: bool) -> FileSystem:
         """Attachment `index`: the root is nobody else's, others may change under us."""
         if self._session is None:
             raise StartError("there is no Gofer")
         vfs = self._kernel.vfs
-        if index and self._changes is None:
+        if index and not self._asked:
+            self._asked = True
             self._changes = HostChanges.of(self._session)
         options = Options(
             exclusive=index == 0,
