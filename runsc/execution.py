@@ -198,6 +198,8 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         wire = max(slave, 0)
         fds = [wire, wire, wire]
     fds += _preserved(wishes.preserve_fds)
+    if not wishes.detach:  # the program may be heard before we are ready to forward
+        hold_signals()
     try:
         process = start(path, request, fds)
     except (ConnectionRefusedError, FileNotFoundError):
@@ -267,11 +269,21 @@ def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     raise RuntimeFailure(STOPPED)
 
 
+def hold_signals() -> None:
+    """What comes from now on is forwarded by `foreground`."""
+    import _signal  # type: ignore[import-not-found] # noqa: PLC0415
+
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+
+
 def foreground(process: Process, pid_file: str | None) -> int:
     """Stay with it: its exit code."""
+    import _signal  # noqa: PLC0415
+
     from runsc import signals  # noqa: PLC0415
 
     wakeup = signals.catch_fd()
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
     if pid_file is not None:
         from runsc.pidfile import write_pid_file  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from tests.e2e.talker import Talker
 
 pytestmark = [
     pytest.mark.root,
@@ -131,18 +132,17 @@ def test_sockets_of_a_new_namespace_behave_as_on_linux(bundle: Bundle) -> None:
     assert (result.stdout, result.stderr, result.returncode) == (PRINTED, "", 0)
 
 
-def test_namespace_with_a_path_is_joined(bundle: Bundle, tmp_path: Path) -> None:
-    place = tmp_path / "netns"
-    place.touch()
-    script = "ip link add v0 type veth peer name v1; ip addr add 10.9.8.7/24 dev v0"
-    subprocess.run(["unshare", f"--net={place}", "sh", "-c", script], check=True)
-    _namespaces(bundle, {"type": "network", "path": str(place)})
+def test_namespace_with_a_path_is_joined(bundle: Bundle) -> None:
+    script = "ip link add v0 type veth peer name v1; ip addr add 10.9.8.7/24 dev v0; echo; read end"
+    holder = Talker(["unshare", "--net", "sh", "-c", script])
+    holder.hear()
+    _namespaces(bundle, {"type": "network", "path": f"/proc/{holder.process.pid}/ns/net"})
     code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
     names = "print(sorted(name for _, name in socket.if_nameindex()))"
     try:
         result = bundle.args("python3", "-c", f"{code}; {names}").run(flags=HOST)
     finally:
-        subprocess.run(["umount", place], check=True)
+        holder.end()
 
     assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
 
