@@ -84,6 +84,19 @@ def may_change(task: Task, target: Task) -> bool:
     return mine.euid in (theirs.euid, theirs.uid) or mine.has(CAP_SYS_NICE)
 
 
+def outranked(task: Task, target: Task) -> bool:
+    """cap_safe_nice(): the target has capabilities that the caller lacks."""
+    mine, theirs = task.creds, target.creds
+    more = theirs.permitted & ~mine.permitted
+    return bool(more) and not mine.has_in(theirs.user_ns, CAP_SYS_NICE)
+
+
+def check_capabilities(task: Task, target: Task) -> None:
+    """Who can do more than oneself is not slowed down. Raises: EPERM."""
+    if outranked(task, target):
+        raise EPERM("has more capabilities")
+
+
 def may_nice(task: Task, target: Task, nice: int) -> bool:
     """can_nice(): RLIMIT_NICE is 20 - nice."""
     return 20 - nice <= target.rlimit(RLIMIT_NICE) or task.creds.has(CAP_SYS_NICE)
@@ -111,6 +124,7 @@ def set_policy(task: Task, target: Task, wanted: Wanted) -> None:
         _check_deadline(*wanted.deadline)
     if not task.creds.has(CAP_SYS_NICE):
         _check_unprivileged(task, target, wanted)
+    check_capabilities(task, target)
     old = of(target)
     if policy == SCHED_DEADLINE:
         _check_bandwidth(task, target, wanted.deadline)

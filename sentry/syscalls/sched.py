@@ -219,6 +219,7 @@ def sys_sched_setaffinity(task: Task, pid: Pid, size: UInt, mask: Addr) -> None:
     target = _find_any(task, pid)
     if not sched.may_change(task, target):
         raise EPERM(f"thread {pid}")
+    sched.check_capabilities(task, target)
     wanted &= _all_cpus(task)
     if not wanted:
         raise EINVAL("no such CPU")
@@ -296,6 +297,8 @@ def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
             failed = EPERM("another user's")
         elif nice < sched.of(target).nice and not sched.may_nice(task, target, nice):
             failed = EACCES("RLIMIT_NICE")
+        elif sched.outranked(task, target):
+            failed = EPERM("has more capabilities")
         else:
             sched.change(target, nice=nice)
             if isinstance(failed, ESRCH):
@@ -323,8 +326,10 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
     if kind > IDLE_CLASS or (kind == NO_CLASS and level):
         raise EINVAL(f"priority {value:#x}")
     for target in _io_targets(task, which, who):
-        if not sched.may_change(task, target):
+        mine = task.creds
+        if target.creds.uid not in (mine.euid, mine.uid) and not mine.has(CAP_SYS_NICE):
             raise EPERM("another user's")
+        sched.check_capabilities(task, target)
         sched.change(target, ioprio=value)
 
 

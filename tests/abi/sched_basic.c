@@ -3,6 +3,7 @@
 #include "abi.h"
 #include <linux/membarrier.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -128,8 +129,37 @@ static void barriers(void)
     CHECK(syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0);
 }
 
+/* A process of the same user that has capabilities which the caller lacks is left alone. */
+static void outranked(void)
+{
+    int ready[2], user;
+    char c;
+    CHECK(pipe(ready) == 0);
+    pid_t root = fork();
+    if (!root) {
+        CHECK(setresuid(0, 2000, 2000) == 0 && write(ready[1], "r", 1) == 1);
+        for (;;)
+            pause();
+    }
+    CHECK(read(ready[0], &c, 1) == 1);
+    if (!(user = fork())) {
+        unsigned long all = -1ul;
+        struct sched_param none = {0};
+        CHECK(setresuid(1000, 2000, 2000) == 0);
+        CHECK_ERR(setpriority(PRIO_PROCESS, root, 5), EPERM);
+        CHECK_ERR(sched_setaffinity(root, sizeof all, (cpu_set_t *)&all), EPERM);
+        CHECK_ERR(sched_setscheduler(root, SCHED_BATCH, &none), EPERM);
+        CHECK_ERR(syscall(SYS_ioprio_set, 1, root, 2 << 13 | 6), EPERM);
+        CHECK(kill(root, SIGKILL) == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(user, &user, 0) > 0 && user == 0);
+    CHECK(waitpid(root, NULL, 0) == root);
+}
+
 int main(void)
 {
+    outranked();
     policies();
     attributes();
     affinity();
