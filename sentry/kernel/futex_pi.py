@@ -115,11 +115,11 @@ def _leave(waiter: Waiter) -> None:
 
 def unlock(task: Task, addr: int, private: bool) -> int:
     """FUTEX_UNLOCK_PI. Raises: EPERM when the caller is not the owner."""
-    key = futex.key_of(task, addr, private)
     mm = task.mm
-    value = mm.load_u32(addr)
+    value = int.from_bytes(mm.read(addr, 4), "little")
     if value & FUTEX_TID_MASK != task.own_tid:
         raise EPERM("not the owner")
+    key = futex.key_of(task, addr, private)
     state = task.kernel.futexes.locks.get(key)
     if state is not None:
         if state.owner is not task:

@@ -265,6 +265,8 @@ class UserMemory(Remapping):
         if vma is None:
             raise EFAULT(f"{addr:#x}")
         if not vma.shared or vma.backing is None:
+            if vma.backing is None and not vma.prot & 2:
+                raise EFAULT("a word that never changes")
             return self, addr
         return vma.backing, vma.file_offset(addr)
 

@@ -103,6 +103,8 @@ async def sys_msgrcv(
     if flags & MSG_COPY and (flags & MSG_EXCEPT or not flags & IPC_NOWAIT):
         raise EINVAL("MSG_COPY with MSG_EXCEPT or without IPC_NOWAIT")
     queues = ipc_of(task).queues
+    if flags & MSG_COPY:  # prepare_copy() reads as much as it will write
+        task.mm.read(addr, min(size, queues.limit("msgmax")))
     queue = queues.ids.find(number)
     how, kind = search(kind, flags)
 

@@ -298,6 +298,9 @@ static const struct order_case CASES[] = {
     FAILS(EFAULT, getresuid, 0, 0, FF),
     FAILS(EFAULT, getresgid, 0, 0, 0),
     FAILS(EFAULT, getresgid, 0, 1, 0),
+    FAILS(EFAULT, futex, READONLY, 1, 1, 0, 0, 0),
+    FAILS(EFAULT, futex, 1, 7, 0, 0, 0, 0),
+    FAILS(EPERM, futex, UNALIGNED, 7, 0, 0, 0, 0),
     FAILS(ECHILD, wait4, -1, 0, __WCLONE | WNOHANG, 0),
     FAILS(ECHILD, waitid, 0, 0, 0, __WCLONE | WNOHANG | WEXITED, 0),
 };
