@@ -227,10 +227,25 @@ static void sessions(void)
     CHECK(status == 0);
 }
 
+/* TIOCGPTPEER: the slave has its name, and the flags that were asked for. */
+static void peers(void)
+{
+    char link[64], name[64];
+    int peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK);
+    CHECK(peer >= 0 && (fcntl(peer, F_GETFL) & (O_ACCMODE | O_NONBLOCK)) == (O_RDWR | O_NONBLOCK));
+    snprintf(link, sizeof link, "/proc/self/fd/%d", peer);
+    ssize_t size = readlink(link, name, sizeof name - 1);
+    CHECK(size > 0);
+    name[size] = 0;
+    CHECK(strcmp(name, ptsname(master)) == 0 && strcmp(name, ttyname(peer)) == 0);
+    close(peer);
+}
+
 int main(void)
 {
     char c;
     open_pair();
+    peers();
     canonical();
     raw();
     sizes();

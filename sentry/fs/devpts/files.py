@@ -6,7 +6,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import F_OWNER_PGRP, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, O_RDWR
+from sentry.abi.fcntl import F_OWNER_PGRP, O_ACCMODE, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from sentry.abi.ioctl import (
     ICANON,
     TIOCGPKT,
@@ -128,7 +128,8 @@ class PtyMaster(StreamFile):
     def _open_peer(self, caller: Caller, flags: int) -> int:
         limit = caller.rlimit(RLIMIT_NOFILE)
         caller.files.free_from(0, limit)
-        slave = PtySlave(self._fs.location_of(self.terminal), O_RDWR, self.terminal)
+        place = self._fs.location_of(self.terminal, self.location, caller)
+        slave = PtySlave(place, flags & (O_ACCMODE | O_NONBLOCK), self.terminal)
         become_controlling(slave, caller, flags)
         return caller.files.install(slave, limit, cloexec=bool(flags & O_CLOEXEC))
 

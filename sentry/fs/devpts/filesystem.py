@@ -9,7 +9,7 @@ from sentry.abi.stat import DEVPTS_SUPER_MAGIC, S_IFCHR
 from sentry.errors import EINVAL, EIO, ENOSPC
 from sentry.fs.devpts.files import PtyMaster, PtySlave, become_controlling
 from sentry.fs.devpts.terminal import Terminal
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Location
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import (
     ABSENT,
@@ -182,11 +182,18 @@ class DevPtsFs(FileSystem):
         self.names[b"%d" % index] = SlaveInode(self, terminal, owner)
         return terminal
 
-    def location_of(self, terminal: Terminal) -> Location:
-        """Where the slave is, for TIOCGPTPEER: on the first mount of this file system."""
-        inode = self.names[b"%d" % terminal.index]
-        mount = self.vfs.new_mount(self)
-        return Location(mount, Dentry(mount.root, b"%d" % terminal.index, inode))
+    def location_of(self, terminal: Terminal, master: Location, caller: Caller) -> Location:
+        """Where the slave is, for TIOCGPTPEER: devpts_mntget().
+
+        On the mount that the master was opened on; for a /dev/ptmx that lies elsewhere, on the
+        first one of this file system that the caller has.
+        """
+        name = b"%d" % terminal.index
+        mount = master.mount
+        if mount.fs is not self:
+            mounts = (m for m in caller.mounts if m.fs is self)
+            mount = next(mounts, None) or self.vfs.new_mount(self)
+        return Location(mount, mount.root.child(name, self.names[name], self.vfs.dentries))
 
     def remove(self, terminal: Terminal) -> None:
         """The master is closed: the name goes."""
