@@ -4,6 +4,9 @@ From the stack pointer up: the return address (SA_RESTORER), struct ucontext, si
 64-byte boundary the FPU state: an XSAVE image in standard format whose software-reserved bytes
 carry FP_XSTATE_MAGIC1 and its sizes, with FP_XSTATE_MAGIC2 behind it. Sources:
 arch/x86/kernel/signal.c, signal_64.c, fpu/signal.c; <asm/sigcontext.h>.
+
+What moves bytes is C (sentry/platform/native/sigframe.c): a frame is made there, and the ordinary
+one is taken apart there. Where it lies, and what is wrong with others, is decided here.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
+from sentry.platform import sigframe
 from sentry.platform.interface import TASK_SIZE, Reg
 
 if TYPE_CHECKING:
@@ -33,7 +37,6 @@ RED_ZONE: Final = 128
 FRAME_SIZE: Final = 440
 """sizeof(struct rt_sigframe)."""
 UCONTEXT_AT: Final = 8
-SIGINFO_AT: Final = 312
 XSAVE_ALIGN: Final = 64
 LEGACY_SIZE: Final = 512
 SW_RESERVED_AT: Final = 464
@@ -44,15 +47,14 @@ NO_CALL: Final = 0xFFFFFFFFFFFFFFFF
 """ORIG_RAX outside of a system call."""
 UC_FLAGS: Final = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 USER_CS, USER_DS = 0x33, 0x2B
+_RSP: Final = int(Reg.RSP)
 # AC OF DF TF SF ZF AF PF CF RF: what sigreturn takes from the frame (FIX_EFLAGS)
 FIX_EFLAGS: Final = 0x50DD5
 # DF RF TF: cleared for the handler
 HANDLER_CLEARS: Final = 0x10500
 
-# pretcode; flags link ss_sp ss_flags ss_size; r8-r15 di si bp bx dx ax cx sp ip flags;
-# cs gs fs ss; err trapno oldmask cr2 fpstate; reserved; sigmask; siginfo
-_frame = struct.Struct("<Q QQQi4xQ 18Q 4H 5Q 64x Q 128s")
-assert _frame.size == FRAME_SIZE
+# flags link ss_sp ss_flags ss_size; r8-r15 di si bp bx dx ax cx sp ip flags;
+# cs gs fs ss; err trapno oldmask cr2 fpstate; reserved; sigmask
 _ucontext = struct.Struct("<QQQi4xQ 18Q 4H 5Q 64x Q")
 _software = struct.Struct("<IIQI28x")
 _general = struct.Struct("<21Q")
@@ -80,10 +82,7 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
         raise EFAULT("no restorer")
     ctx = task.ctx
     regs = ctx.regs
-    (
-        r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig, ip, cs, flags, sp,
-        ss,
-    ) = _general.unpack_from(regs)  # fmt: skip
+    sp = regs[_RSP]
     image = ctx.get_fpu()
     alt_sp, alt_flags, alt_size = task.altstack
     stack = sp - RED_ZONE
@@ -97,39 +96,15 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
         raise EFAULT(f"signal frame at {at:#x}")
     if on_alternate and not alt_sp < at <= alt_sp + alt_size:
         raise EFAULT("overflow of the alternate stack")
-    trapno, error, cr2 = task.trap
-    data = bytearray(fp_at - at + len(image) + len(_MAGIC2))
-    _frame.pack_into(
-        data, 0, action.restorer,
-        UC_FLAGS, 0, alt_sp, _s32(alt_flags), alt_size,
-        r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, flags,
-        cs & 0xFFFF, 0, 0, ss & 0xFFFF, error, trapno, mask, cr2, fp_at, mask, info.pack(),
+    values = (
+        task.kernel.platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
+        *task.trap, mask,
     )  # fmt: skip
-    _put_fpu(data, fp_at - at, image, task.kernel.platform.xfeatures)
-    task.mm.write(at, data)
-    _general.pack_into(
-        regs, 0, r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, 0, cx, at + UCONTEXT_AT,
-        at + SIGINFO_AT, info.signo, orig, action.handler, USER_CS, flags & ~HANDLER_CLEARS, at,
-        USER_DS,
-    )  # fmt: skip
+    task.mm.write(at, sigframe.make(at, fp_at, regs, image, values, info.pack()))
+    sigframe.enter(regs, at, info.signo, action.handler, HANDLER_CLEARS)
     ctx.set_fpu(b"")
     if alt_flags & altstack.SS_AUTODISARM:
         task.altstack = altstack.NONE
-
-
-def _s32(value: int) -> int:
-    return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
-
-
-def _put_fpu(data: bytearray, at: int, image: bytes, xfeatures: int) -> None:
-    """The FPU image with its software bytes; a program may look at FP and SSE always."""
-    end = at + len(image)
-    data[at:end] = image
-    data[end:] = _MAGIC2
-    size = len(image)
-    total = size + len(_MAGIC2)
-    _software.pack_into(data, at + SW_RESERVED_AT, FP_XSTATE_MAGIC1, total, xfeatures, size)
-    data[at + HEADER_AT] |= FEATURES_FP_SSE
 
 
 def pop(task: Task) -> tuple[int, bool]:
@@ -143,6 +118,13 @@ def pop(task: Task) -> tuple[int, bool]:
     at = regs[Reg.RSP] - 8
     if at < 0 or at + FRAME_SIZE > TASK_SIZE:
         raise EFAULT("frame outside user space")
+    platform = task.kernel.platform
+    ordinary = task.mm.take_frame(at, regs, FIX_EFLAGS, platform.xsave_size, platform.xfeatures)
+    if ordinary is not None:
+        image, (alt_sp, alt_flags, alt_size, mask) = ordinary
+        ctx.set_fpu(image)
+        _back_on(task, alt_sp, alt_flags, alt_size)
+        return mask, True
     (
         _, _, alt_sp, alt_flags, alt_size,
         r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, flags,
@@ -161,9 +143,15 @@ def pop(task: Task) -> tuple[int, bool]:
     )  # fmt: skip
     ctx.set_fpu(image)
     if intact:
-        with suppress(EINVAL, ENOMEM, EPERM):
-            altstack.change(task, alt_sp, alt_flags & 0xFFFFFFFF, alt_size, sp)
+        _back_on(task, alt_sp, alt_flags & 0xFFFFFFFF, alt_size)
     return int(mask), intact
+
+
+def _back_on(task: Task, base: int, flags: int, size: int) -> None:
+    """The alternate stack of a frame is set again, if it is any (restore_altstack)."""
+    if task.altstack != (base, flags, size):
+        with suppress(EINVAL, ENOMEM, EPERM):
+            altstack.change(task, base, flags, size, task.ctx.regs[_RSP])
 
 
 def _get_fpu(task: Task, at: int) -> bytes:

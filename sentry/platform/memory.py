@@ -303,7 +303,7 @@ class AddressSpace:
     `fault_addr`, `fault_write`, `fault_gone` say why (gone: mapped, but the host has no page).
     """
 
-    __slots__ = ("_fault", "_scratch", "native", "ram")
+    __slots__ = ("_scratch", "fault", "native", "ram")
 
     def __init__(self, ram: Ram) -> None:
         native = lib.aspace_new()
@@ -311,7 +311,7 @@ class AddressSpace:
             raise Exhausted("no page table left")
         self.ram = ram
         self.native = native
-        self._fault = ffi.new("struct fault *")
+        self.fault = ffi.new("struct fault *")
         self._scratch = _scratch
 
     # --- mapping
@@ -414,66 +414,66 @@ class AddressSpace:
     @property
     def fault_addr(self) -> int:
         """Where the last copy stopped."""
-        return int(self._fault.addr)
+        return int(self.fault.addr)
 
     @property
     def fault_write(self) -> bool:
         """It stopped at a store."""
-        return bool(self._fault.write)
+        return bool(self.fault.write)
 
     @property
     def fault_gone(self) -> bool:
         """The page is mapped, but the host has none: truncated file, or the memory limit."""
-        return bool(self._fault.gone)
+        return bool(self.fault.gone)
 
     def read(self, addr: int, count: int) -> bytes:
         """Up to `count` bytes, fewer if a fault stopped the copy."""
         if count <= SCRATCH:
             buffer = self._scratch
-            done = _user_read(self.native, addr, buffer, count, self._fault)
+            done = _user_read(self.native, addr, buffer, count, self.fault)
             data: bytes = _unpack(buffer, done)
             return data
         large = bytearray(count)
-        done = _user_read(self.native, addr, ffi.from_buffer(large), count, self._fault)
+        done = _user_read(self.native, addr, ffi.from_buffer(large), count, self.fault)
         return bytes(large) if done == count else bytes(memoryview(large)[:done])
 
     def write(self, addr: int, data: Bytes) -> int:
         """Copy bytes in; how many were copied."""
         if isinstance(data, bytes):
-            done: int = _user_write(self.native, addr, data, len(data), self._fault)
+            done: int = _user_write(self.native, addr, data, len(data), self.fault)
         else:
             view = ffi.from_buffer(data)
-            done = _user_write(self.native, addr, view, len(view), self._fault)
+            done = _user_write(self.native, addr, view, len(view), self.fault)
         return done
 
     def zero(self, addr: int, count: int) -> int:
         """Clear bytes; how many were cleared."""
-        return int(lib.user_zero(self.native, addr, count, self._fault))
+        return int(lib.user_zero(self.native, addr, count, self.fault))
 
     def string(self, addr: int, limit: int) -> bytes:
         """Up to `limit` bytes, the first NUL included; fewer without one: a fault."""
         limit = min(limit, SCRATCH)
         data: bytes = _unpack(
-            self._scratch, _user_string(self.native, addr, self._scratch, limit, self._fault)
+            self._scratch, _user_string(self.native, addr, self._scratch, limit, self.fault)
         )
         return data
 
     def check(self, addr: int, count: int, write: bool) -> int:
         """How many bytes from `addr` on may be accessed."""
-        some: int = _user_check(self.native, addr, count, write, self._fault)
+        some: int = _user_check(self.native, addr, count, write, self.fault)
         return some
 
     def from_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """preadv2 of a host descriptor into user memory; offset -1: its position. Or -errno."""
-        return int(lib.user_preadv(self.native, fd, offset, addr, count, flags, self._fault))
+        return int(lib.user_preadv(self.native, fd, offset, addr, count, flags, self.fault))
 
     def to_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
-        return int(lib.user_pwritev(self.native, fd, offset, addr, count, flags, self._fault))
+        return int(lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault))
 
     def from_frames(self, addr: int, frames: Any, offset: int, count: int) -> int:
         """Copy bytes of frames (`frames_of`) in; how many. Preconditions: they are in the array."""
-        done: int = _from_frames(self.native, addr, frames, offset, count, self._fault)
+        done: int = _from_frames(self.native, addr, frames, offset, count, self.fault)
         return done
 
     def to_frames(self, addr: int, frames: Any, offset: int, count: int) -> tuple[int, int]:
@@ -481,14 +481,14 @@ class AddressSpace:
 
         `fault_addr` is 0 if it stopped because no frame was left.
         """
-        done = _to_frames(self.native, addr, frames, offset, count, _filled, self._fault)
+        done = _to_frames(self.native, addr, frames, offset, count, _filled, self.fault)
         return done, _filled[0]
 
     def pin(self, addr: int, count: int, write: bool, pieces: int = 256) -> Pinned:
         """Host memory for I/O on another thread: of less than `count` bytes if a fault stops it."""
         iov = ffi.new("struct iovec[]", pieces)
         covered = ffi.new("uint64_t *")
-        got = lib.user_pin(self.native, addr, count, write, iov, pieces, covered, self._fault)
+        got = lib.user_pin(self.native, addr, count, write, iov, pieces, covered, self.fault)
         return Pinned(iov, got, covered[0])
 
     # --- atomics
@@ -496,19 +496,19 @@ class AddressSpace:
     def load32(self, addr: int) -> int | None:
         """An aligned 32-bit word; None after a fault. Raises: EINVAL."""
         value = ffi.new("uint32_t *")
-        error = lib.user_load32(self.native, addr, value, self._fault)
+        error = lib.user_load32(self.native, addr, value, self.fault)
         return None if self._faulted(error) else int(value[0])
 
     def cmpxchg32(self, addr: int, expected: int, desired: int) -> int | None:
         """Compare and swap; the old value; None after a fault. Raises: EINVAL."""
         value = ffi.new("uint32_t *", expected & 0xFFFFFFFF)
-        error = lib.user_cmpxchg32(self.native, addr, value, desired & 0xFFFFFFFF, self._fault)
+        error = lib.user_cmpxchg32(self.native, addr, value, desired & 0xFFFFFFFF, self.fault)
         return None if self._faulted(error) else int(value[0])
 
     def futex_op(self, addr: int, op: int, operand: int) -> int | None:
         """The read-modify-write of FUTEX_WAKE_OP; the old value; None after a fault."""
         old = ffi.new("uint32_t *")
-        error = lib.user_futex_op(self.native, addr, op, operand & 0xFFFFFFFF, old, self._fault)
+        error = lib.user_futex_op(self.native, addr, op, operand & 0xFFFFFFFF, old, self.fault)
         return None if self._faulted(error) else int(old[0])
 
     @staticmethod

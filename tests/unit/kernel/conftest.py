@@ -138,6 +138,9 @@ class FakeMemory:
             raise EFAULT
         self.bytes.update(zip(range(addr, addr + len(data)), data, strict=True))
 
+    def take_frame(self, *_: object) -> None:
+        return None
+
     def load_u32(self, addr: int) -> int:
         return int.from_bytes(self.read(addr, 4), "little")
 

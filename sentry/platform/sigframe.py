@@ -1,0 +1,55 @@
+"""Signal frames between registers and user memory, in one C call each (native/sigframe.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.platform._native import ffi, lib
+
+if TYPE_CHECKING:
+    from sentry.platform.memory import AddressSpace
+
+_ROOM = 8192
+"""More than the largest frame: 440 bytes, two gaps of less than 64, an image of a page at most."""
+_frame = ffi.new("uint8_t[]", _ROOM)
+_frame_bytes = ffi.cast("char *", _frame)
+_found = ffi.new("uint64_t[4]")
+_from_buffer, _unpack = ffi.from_buffer, ffi.unpack
+_make, _enter, _read = lib.sigframe_make, lib.sigframe_enter, lib.sigframe_read
+
+
+def make(
+    at: int, fp_at: int, regs: memoryview, image: bytes, values: tuple[int, ...], info: bytes
+) -> bytes:
+    """The frame to lie at `at`, with its FPU image at `fp_at`.
+
+    `values`: features, restorer, ucontext flags, the alternate stack's address, flags and size,
+    vector, error code, CR2, signal mask.
+    """
+    size = len(image)
+    total = fp_at - at + size + 4
+    assert len(info) == 128 and fp_at - at >= 440 and total <= _ROOM
+    # SAFETY: `regs` has all registers; the frame fits (asserted).
+    _make(_frame, at, fp_at, _from_buffer("uint64_t[]", regs), image, size, *values, info)
+    frame: bytes = _unpack(_frame_bytes, total)
+    return frame
+
+
+def enter(regs: memoryview, at: int, signo: int, handler: int, cleared_flags: int) -> None:
+    """Registers of a handler that begins."""
+    _enter(_from_buffer("uint64_t[]", regs), at, signo, handler, cleared_flags)
+
+
+def read(
+    space: AddressSpace, at: int, regs: memoryview, taken_flags: int, size: int, features: int
+) -> tuple[bytes, list[int]] | None:
+    """Take the registers of an ordinary frame; gives the FPU image (`size` bytes) and the alternate
+    stack's address, flags, size, and the signal mask. None: no such frame, nothing has changed.
+    """
+    # SAFETY: as above; the image has room for size + 4 bytes.
+    assert size + 4 <= _ROOM
+    ordinary: Any = _read(
+        space.native, at, _from_buffer("uint64_t[]", regs), taken_flags, _frame, size, features,
+        _found, space.fault,
+    )  # fmt: skip
+    return (_unpack(_frame_bytes, size), _unpack(_found, 4)) if ordinary else None
