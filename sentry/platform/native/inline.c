@@ -131,16 +131,16 @@ int contended(void)
 /* Whether a context that is resumed now should wait for the kernel thread to run it. */
 int inline_wanted(void)
 {
-    if (!in.running || pool.running || pool.queue.n)
+    if (!in.running || pool.running || pool.queue.n || pool.held.n)
         return 0;
     return pool.inline_policy == INLINE_ALWAYS ||
            (pool.inline_policy == INLINE_CONTENDED && contended());
 }
 
-/* One context waits, and nobody else runs. */
+/* One context waits, and nobody else runs or is held back: it would wait for this one's exit. */
 int inline_ready(void)
 {
-    return in.running && pool.queue.n == 1 && !pool.running &&
+    return in.running && pool.queue.n == 1 && !pool.running && !pool.held.n &&
            (pool.inline_policy == INLINE_ALWAYS ||
             (pool.inline_policy == INLINE_CONTENDED && contended()));
 }
