@@ -12,7 +12,14 @@ from gofer.files import OpenFile, open_node, open_regular, require_writable, wan
 from gofer.native import check_name, error, stat_block
 from gofer.node import Node, mode_of
 from gofer.p9.attributes import Attributes
-from gofer.p9.constants import NOFID, NOOPEN, OPENED_DONATED, OPENED_FID, OPENED_NO
+from gofer.p9.constants import (
+    DONATE_IF_REGULAR,
+    NOFID,
+    NOOPEN,
+    OPENED_DONATED,
+    OPENED_FID,
+    OPENED_NO,
+)
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.fields import Qid
 from gofer.p9.messages import Rwalk, Twalk
@@ -106,7 +113,7 @@ def _unbound(
     mode = mode_of(block)
     fd = parent.fd
     try:
-        if msg.flags == NOOPEN:
+        if msg.flags == NOOPEN or (msg.donate == DONATE_IF_REGULAR and not stat.S_ISREG(mode)):
             target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else b""
             return Rwalkx(0, OPENED_NO, target, [*blocks, block])
         if not msg.donate or not stat.S_ISREG(mode):

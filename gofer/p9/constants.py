@@ -16,6 +16,8 @@ NONUNAME = 0xFFFFFFFF
 NOID = 0xFFFFFFFF
 """As uid or gid: leave it as the host file system chose it."""
 NOOPEN = 0xFFFFFFFF
+DONATE_IF_REGULAR = 2
+"""Twalkx.donate."""
 """As open flags of Twalkx: walk only."""
 
 HEADER_SIZE = 7

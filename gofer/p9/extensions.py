@@ -15,7 +15,8 @@ class Twalkx(Message):
     """Walk, read attributes and open in one message.
 
     `newfid` may be NOFID: nothing is bound. `flags` are Linux open flags, or NOOPEN. With `donate`
-    a regular file's descriptor comes with the reply (if it cannot, the fid is opened instead).
+    a regular file's descriptor comes with the reply (if it cannot, the fid is opened instead); with
+    DONATE_IF_REGULAR and no `newfid`, what is no regular file is only looked up.
     """
 
     fid: U32

@@ -309,6 +309,10 @@ class Inode:
         """The child `name`. An `ABSENT` is a value here, not an error. Directories only."""
         raise ENOTDIR(f"ino {self.ino}")
 
+    async def lookup_to_open(self, name: bytes) -> Inode | Absent:
+        """`lookup` of a name that is opened to read next, as far as one knows."""
+        return await self.lookup(name)
+
     def readlink_cached(self) -> bytes | None:
         """The target of a symbolic link if it is known. Not called for magic links."""
         return None

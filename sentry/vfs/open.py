@@ -131,6 +131,7 @@ async def open_path(
     location = quick(caller, dirfd, path) if not how.resolve else None
     if location is None:
         walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
+        walk.opens = not flags & (O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC)
         location = walk.at if walk.run() else await walk.finish()
     return await open_found(caller, location, how)
 

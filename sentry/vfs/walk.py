@@ -55,6 +55,7 @@ class Walk:
         "creds",
         "last",
         "last_slash",
+        "opens",
         "parent",
     )
 
@@ -79,6 +80,8 @@ class Walk:
         self._found: Inode | Absent | None = None
         self._pending: Coroutine[Any, Any, Any] | None = None
         self._target: bytes | None = None
+        self.opens = False
+        """The last component is opened next, to be read."""
         self.asked: Inode | None = None
         """What the last component was found to be, if the file system had to be asked."""
         self.creds = creds if creds is not None else caller.creds
@@ -179,7 +182,8 @@ class Walk:
             return child
         child = inode.lookup_cached(name)
         if child is None:
-            self._pending = inode.lookup(name)
+            opens = self.opens and len(self._stack) == 1
+            self._pending = inode.lookup_to_open(name) if opens else inode.lookup(name)
         return child
 
     def _step(self, name: bytes, child: Inode | Absent) -> bool:

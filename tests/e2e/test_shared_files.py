@@ -24,6 +24,7 @@ done
 
 def _replace(folder: Path) -> None:
     (folder / "new").write_text("b\n")
+    os.chmod(folder / "new", 0o644)
     os.rename(folder / "new", folder / "d/file")
 
 

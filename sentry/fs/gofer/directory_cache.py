@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from gofer.p9.attributes import Attributes as WireAttributes
-from gofer.p9.constants import MAX_WALK, NOFID, NOOPEN
+from gofer.p9.constants import DONATE_IF_REGULAR, MAX_WALK, NOFID, NOOPEN
 from gofer.p9.extensions import Rreaddirx, Rwalkx, Treaddirx, Twalkx
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
@@ -158,15 +158,22 @@ class DirectoryCache(WatchedDirectory):
         return self.trusted(name, bool(self.mode & 0o1000))
 
     async def lookup(self, name: bytes) -> Inode | Absent:
+        return await self._lookup(name, self.worth_opening(name))
+
+    async def lookup_to_open(self, name: bytes) -> Inode | Absent:
+        known = self.known(name)
+        opens = self.fs.keeps_descriptors if known is None else known.wants_descriptor()
+        return await self._lookup(name, opens)
+
+    async def _lookup(self, name: bytes, opens: bool) -> Inode | Absent:
         if self.gone:
             return ABSENT
         fid = await self.directory_fid()
         fs, session = self.fs, self.fs.session
         generation, epoch = self.generation, fs.epoch
         asked = self.ask_for_trust(fid)
-        opens = self.worth_opening(name)
-        flags = O_RDONLY if opens else NOOPEN
-        pending = session.send(Twalkx(fid, NOFID, flags, int(opens), [name]))
+        flags, donate = (O_RDONLY, DONATE_IF_REGULAR) if opens else (NOOPEN, 0)
+        pending = session.send(Twalkx(fid, NOFID, flags, donate, [name]))
         reply = expect(await session.wait(pending), Rwalkx)
         if asked is not None:
             self.take_trust(asked, epoch)

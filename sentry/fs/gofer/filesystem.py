@@ -163,6 +163,11 @@ class GoferFileSystem(FileSystem):
             self.changes.forget_all(self)
 
     @property
+    def keeps_descriptors(self) -> bool:
+        """A descriptor that nobody has asked for yet may be kept for who does next."""
+        return (self.exclusive or self.lingering is not None) and self.handles.room()
+
+    @property
     def epoch(self) -> int:
         """Counts what was heard of the host's changes."""
         return self.changes.epoch if self.changes is not None else 0

@@ -104,24 +104,23 @@ class GoferRegular(GoferInode):
         self.fs.handles.idle(self._install(fd, -1, True))
 
     def looked_up(self, reply: Rwalkx, fd: int, epoch: int) -> None:
-        lingering = self.fs.lingering
-        if fd < 0 or lingering is None or self.read_handle is not None:
+        fs = self.fs
+        if fd < 0 or self.read_handle is not None:
             close_quietly(fd)
+        elif fs.exclusive:
+            fs.handles.idle(self._install(fd, -1, False))
+        elif fs.lingering is not None:
+            fs.lingering.add(self._install(fd, -1, False))
         else:
-            lingering.add(self._install(fd, -1, False))
+            close_quietly(fd)
 
     def current(self) -> bool:
         return self._live() is not None
 
     def wants_descriptor(self) -> bool:
-        fs = self.fs
         if self.read_handle is not None or self.write_handle is not None:
             return False
-        return (
-            fs.lingering is not None
-            and fs.storage_of(self) is not Storage.REMOTE
-            and fs.handles.room()
-        )
+        return self.fs.storage_of(self) is not Storage.REMOTE and self.fs.keeps_descriptors
 
     def _present(self, write: bool) -> Handle | None:
         if self.write_handle is not None or write:

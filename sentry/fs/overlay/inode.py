@@ -134,6 +134,15 @@ class OverlayInode(Inode):
         found = await self.lower.lookup(name)
         return found if isinstance(found, Absent) else self.fs.wrap(found)
 
+    async def lookup_to_open(self, name: bytes) -> OverlayInode | Absent:
+        """The same, below."""
+        known = self.lookup_cached(name)
+        if known is not None:
+            return known
+        assert self.lower is not None
+        found = await self.lower.lookup_to_open(name)
+        return found if isinstance(found, Absent) else self.fs.wrap(found)
+
     def readlink_cached(self) -> bytes | None:
         """The text of a link."""
         return (self.upper or self._below()).readlink_cached()

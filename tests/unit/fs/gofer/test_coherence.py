@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,12 +233,12 @@ _CHANGES = st.one_of(
 
 
 def test_random_changes_from_inside_and_outside_are_seen_inside(
-    host: Path, tmp_path: Path, make_world: MakeWorld
+    host: Path, tmp_path: Path, make_world: MakeWorld, request: pytest.FixtureRequest
 ) -> None:
     from gofer.native import native  # noqa: PLC0415  renameat2(2), which os lacks
 
     model = tmp_path / "model"
-    os.umask(0)
+    request.addfinalizer(partial(os.umask, os.umask(0)))
 
     @settings(
         deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], database=None
@@ -264,6 +265,20 @@ def test_random_changes_from_inside_and_outside_are_seen_inside(
         world.close()
 
     check()
+
+
+@pytest.fixture(params=["exclusive", "shared"])
+def any_world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
+    return make_world(exclusive=request.param == "exclusive")
+
+
+def test_first_open_to_read_is_one_request(any_world: World) -> None:
+    any_world.session.names()
+    assert any_world.contents(b"/file") == b"contents"
+    assert any_world.session.names() == ["Twalkx"]
+    any_world.ok("close", any_world.open(b"/link"))
+    # The link, the directory, its fid, the file.
+    assert any_world.session.names().count("Twalkx") == 4
 
 
 def test_first_stat_is_one_request(shared: World) -> None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,12 +247,16 @@ def empty(root: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["exclusive", "shared", "no descriptors"])
 def test_random_calls_do_what_linux_does(
-    mode: str, host: Path, tmp_path: Path, make_world: MakeWorld
+    mode: str,
+    host: Path,
+    tmp_path: Path,
+    make_world: MakeWorld,
+    request: pytest.FixtureRequest,
 ) -> None:
     from gofer.native import native  # noqa: PLC0415  renameat2(2), which os lacks
 
     model = tmp_path / "model"
-    os.umask(0)
+    request.addfinalizer(partial(os.umask, os.umask(0)))
 
     @settings(
         deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow], database=None
