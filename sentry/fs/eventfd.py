@@ -22,7 +22,7 @@ SIZE: Final = 8
 class EventFile(StreamFile):
     """An open eventfd."""
 
-    __slots__ = ("semaphore", "value")
+    __slots__ = ("number", "semaphore", "value")
     write_flags = False
     splice_read = False
     splice_write = False
@@ -32,6 +32,8 @@ class EventFile(StreamFile):
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         location = vfs.anon_location(inode, b"anon_inode:[eventfd]")
         super().__init__(location, O_RDWR | flags & EFD_NONBLOCK)
+        self.number = inode.ino
+        """What tells it from others in fdinfo."""
         self.value = count
         self.semaphore = bool(flags & EFD_SEMAPHORE)
 
@@ -86,4 +88,7 @@ class EventFile(StreamFile):
 
     def fdinfo(self) -> str:
         """The counter."""
-        return f"eventfd-count: {self.value:16x}\neventfd-semaphore: {int(self.semaphore)}\n"
+        return (
+            f"eventfd-count: {self.value:16x}\neventfd-id: {self.number}\n"
+            f"eventfd-semaphore: {int(self.semaphore)}\n"
+        )

@@ -113,6 +113,10 @@ class UnixSocket(Socket):
         """Connections that wait for accept."""
         self._released = False
 
+    def fdinfo(self) -> str:
+        """Descriptors that wait to be received: unix_show_fdinfo()."""
+        return f"scm_fds: {sum(len(s.files) for s in self.segments)}\n"
+
     # --- names
 
     def local_address(self) -> bytes:

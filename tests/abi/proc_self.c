@@ -7,9 +7,11 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/auxv.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -200,6 +202,16 @@ static void descriptors(void)
     int other = open(path, O_WRONLY);
     CHECK(other >= 0 && write(other, "p", 1) == 1 && read(ends[0], want, 1) == 1);
     close(other);
+    close(ends[0]);
+    close(ends[1]);
+
+    CHECK((fd = eventfd(5, 0)) >= 0);
+    sprintf(path, "/proc/self/fdinfo/%d", fd);
+    CHECK(slurp(path) > 0 && field("eventfd-count:") == 5 && field("eventfd-id:") >= 0);
+    close(fd);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    sprintf(path, "/proc/self/fdinfo/%d", ends[0]);
+    CHECK(slurp(path) > 0 && field("scm_fds:") == 0);
     close(ends[0]);
     close(ends[1]);
 

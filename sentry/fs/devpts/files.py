@@ -125,6 +125,10 @@ class PtyMaster(StreamFile):
             handler(terminal, caller, argument)
         return 0
 
+    def fdinfo(self) -> str:
+        """The number of the terminal."""
+        return f"tty-index:\t{self.terminal.index}\n"
+
     def _open_peer(self, caller: Caller, flags: int) -> int:
         limit = caller.rlimit(RLIMIT_NOFILE)
         caller.files.free_from(0, limit)
