@@ -99,7 +99,7 @@ async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: 
 def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserOut) -> None:
     """socketpair(2)."""
     kind, flags = split_type(kind)
-    out.take(8)
+    task.mm.check_out(out.addr, 8)
     first = make_socket(task, family, kind, protocol)
     if not isinstance(first, UnixSocket):
         if isinstance(first, Socket):

@@ -133,6 +133,9 @@ class QueueDirectory(TmpDirectory):
         """open(2) with O_CREAT: the default attributes."""
         return self.make(_Unprivileged(owner), name, mode, owner, None)
 
+    def create_now(self, name: bytes, mode: int, owner: Owner) -> None:  # type: ignore[override]
+        """Ask `create`: a queue does not open at once."""
+
     async def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
         """Flat."""
         raise EPERM("no directories")
@@ -168,6 +171,11 @@ class QueueDirectory(TmpDirectory):
     async def unlink(self, name: bytes, child: Inode) -> None:
         """unlink(2)."""
         self.remove(name)
+
+    def unlink_now(self, name: bytes, child: Inode) -> bool:
+        """The same."""
+        self.remove(name)
+        return True
 
 
 def internal_mount(caller: Any) -> Mount:
