@@ -44,6 +44,9 @@ from sentry.syscalls.types import Addr, Int, Size, UserIn
 TYPE_MAX: Final = 32
 DESCRIPTION_MAX: Final = 4096
 MAX_PAYLOAD: Final = 1 << 20
+MAX_ERRNO: Final = 4095
+RESTARTS: Final = (512, 513, 514, 516)
+"""ERESTARTSYS and its kind, which no program sees."""
 TYPES: Final = (KEYRING, *PAYLOAD_MAX)
 NO_ID: Final = 0xFFFFFFFF
 MOVE_EXCL: Final = 1
@@ -313,8 +316,33 @@ def not_authorised(task: Task, values: Values) -> int:
     raise EPERM("no authorisation key")
 
 
-for _number in (12, 13, 19, 20):
-    OPERATIONS[_number] = not_authorised
+OPERATIONS[13] = not_authorised
+
+
+@operation(12)
+def instantiate(task: Task, values: Values) -> int:
+    """KEYCTL_INSTANTIATE."""
+    if values[1] and values[2] >= MAX_PAYLOAD:
+        raise EINVAL("payload")
+    return not_authorised(task, values)
+
+
+@operation(19)
+def reject(task: Task, values: Values) -> int:
+    """KEYCTL_REJECT: the error is looked at first, no restart code may be one."""
+    error = values[2] & 0xFFFFFFFF
+    if not 0 < error < MAX_ERRNO or error in RESTARTS:
+        raise EINVAL(f"error {error}")
+    return not_authorised(task, values)
+
+
+@operation(20)
+def instantiate_iov(task: Task, values: Values) -> int:
+    """KEYCTL_INSTANTIATE_IOV: the vector is looked at first."""
+    pieces = task.mm.read_iov(values[1], values[2] & 0xFFFFFFFF if values[1] else 0)
+    if sum(length for _, length in pieces) >= MAX_PAYLOAD:
+        raise EINVAL("payload")
+    return not_authorised(task, values)
 
 
 @operation(14)

@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <linux/keyctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -118,9 +119,23 @@ static void rights(long key)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* Nobody has called request_key(2) for a key of ours: EPERM, unless an argument is bad in itself. */
+static void instantiations(void)
+{
+    struct iovec piece = {"p", 1};
+    CHECK_ERR(keyctl(KEYCTL_INSTANTIATE, SESSION, "p", 1, 0), EPERM);
+    CHECK_ERR(keyctl(KEYCTL_INSTANTIATE, SESSION, "p", 1 << 20, 0), EINVAL);
+    CHECK_ERR(keyctl(KEYCTL_INSTANTIATE_IOV, SESSION, &piece, 1, 0), EPERM);
+    CHECK_ERR(keyctl(KEYCTL_INSTANTIATE_IOV, SESSION, 8, 1, 0), EFAULT);
+    CHECK_ERR(keyctl(KEYCTL_REJECT, SESSION, 0, ENOKEY, 0), EPERM);
+    CHECK_ERR(keyctl(KEYCTL_REJECT, SESSION, 0, 0, 0), EINVAL);
+    CHECK_ERR(keyctl(KEYCTL_REJECT, SESSION, 0, 512, 0), EINVAL);
+}
+
 int main(void)
 {
     sessions();
+    instantiations();
     errors_of_add();
     long key = add("user", "a", "payload", SESSION);
     CHECK(key > 0 && described(key, ";3f010000;a"));
