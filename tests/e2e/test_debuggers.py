@@ -127,7 +127,11 @@ def test_strace_counts_calls() -> None:
 
 def test_strace_attaches_to_a_running_process() -> None:
     needs("strace")
-    script = "sleep 60 & p=$!; (sleep 0.5; kill $p) & strace -p $p; wait $p 2>/dev/null; echo $?"
+    script = (
+        "sleep 60 & p=$!; strace -o /tmp/trace -p $p & t=$!; "
+        "until grep -qE 'nanosleep|restart' /tmp/trace 2>/dev/null; do sleep 0.01; done; "
+        "kill $p; wait $p 2>/dev/null; echo $?; wait $t; cat /tmp/trace >&2"
+    )
 
     done = inside("/bin/bash", "-c", script)
 
@@ -178,7 +182,8 @@ def test_gdb_watches_a_variable(hardware: int, tmp_path: Path) -> None:
 def test_gdb_attaches_and_detaches(tmp_path: Path) -> None:
     needs("gdb")
     script = (
-        "sleep 60 & p=$!; sleep 0.3; gdb -q -nx -batch -p $p -ex bt -ex 'info proc'; "
+        "sleep 60 & p=$!; until grep -q '^230 ' /proc/$p/syscall; do sleep 0.01; done; "
+        "gdb -q -nx -batch -p $p -ex bt -ex 'info proc'; "
         "grep -E '^(State|TracerPid)' /proc/$p/status; kill $p; wait $p 2>/dev/null; echo $?"
     )
 
