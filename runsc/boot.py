@@ -83,10 +83,10 @@ def sentry_main(
         statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         program = filters.sentry_program(config.platform, config.network, switches.trap)
         isolation.leave_root()
+        freeze_imports(kept)  # no file is there any more
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
         def lockdown() -> None:
-            freeze_imports(kept)
             if not switches.no_filter:
                 install(program, switches, config.log_fd)
 

@@ -25,11 +25,10 @@ NEVER_LATE = frozenset(
         "sentry.platform.unicorn",
         "sentry.platform.unicorn_cpuid",
         "sentry.syscalls.compat",
-        "sentry.syscalls.strace",
         "sentry.syscalls.table",
     }
 )
-"""Modules that a sandbox imports at its start or not at all."""
+"""Modules that a sandbox imports before it is locked in or not at all."""
 
 
 class Programs(msgspec.Struct, frozen=True):

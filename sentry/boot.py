@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
-import sentry.syscalls.late  # noqa: F401  fills the table
 from sentry import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
@@ -32,6 +31,7 @@ from sentry.mm.ramfile import RamFile
 from sentry.net import shown
 from sentry.platform.host_io import HostIO
 from sentry.platform.memory import PAGE_SIZE, trim_heap
+from sentry.syscalls import late  # fills the table
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.vfs import Vfs
 
@@ -171,9 +171,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel.services["cpu_quota"] = config.cpu_quota
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
-        import sentry.syscalls.table  # noqa: F401, PLC0415  whose declarations are what it writes
         from sentry.syscalls.strace import Strace  # noqa: PLC0415
 
+        late.import_all()  # their declarations are what it writes
         sink = LogSink(config.strace_fd, loop)
         kernel.start_observers.append(Strace(sink, loop))
     resized = host_links.sizes() if config.process.terminal else None

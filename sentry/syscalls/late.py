@@ -29,6 +29,12 @@ def _first_call(number: int, module: str) -> Callable[..., Any]:
     return call
 
 
+def import_all() -> None:
+    """For who has to know every declaration."""
+    for module in MODULES:
+        importlib.import_module(f"{__package__}.{module}")
+
+
 for _module, _numbers in MODULES.items():
     for _number in _numbers:
         if CALLS[_number] is None:
