@@ -118,8 +118,10 @@ class Console:
         return bool(self.terminal.screen) or self._writing
 
     def _put_back(self) -> None:
+        # who waits for what nobody reads, behind a write that is still on its way, waits for ever
+        when = termios.TCSANOW if self._unsent else termios.TCSADRAIN
         with suppress(OSError, termios.error):  # it has hung up
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._saved)
+            termios.tcsetattr(self._fd, when, self._saved)
 
     def open(self, mount: Mount) -> PtySlave:
         """The program's side, for standard input, output and error."""
