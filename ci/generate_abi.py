@@ -68,7 +68,7 @@ AREAS = {
     "mman": Area(
         "mmap(2) and its relatives.",
         ["linux/mman.h", "linux/memfd.h", "linux/shm.h", "linux/ipc.h"],
-        r"(PROT_|MAP_|MREMAP_|MADV_|MS_|MCL_|MLOCK_|MFD_|OVERCOMMIT_|SHM_|IPC_|PKEY_)",
+        r"(PROT_|MAP_|MREMAP_|MADV_|MS_|MCL_|MLOCK_|MFD_|OVERCOMMIT_|SHM_|PKEY_)",
         {
             "struct shmid64_ds": "shmid_ds",
             "struct shminfo64": "shm_limits",
@@ -189,7 +189,7 @@ AREAS = {
             "linux/if_packet.h",
             "linux/if_ether.h",
         ],
-        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IFF_|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
+        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
         {
             "struct sockaddr_in": "sockaddr_in",
             "struct sockaddr_in6": "sockaddr_in6",

@@ -7,18 +7,6 @@ from __future__ import annotations
 
 from sentry.abi.layout import Layout, Record
 
-IPC_64 = 0x100
-IPC_CREAT = 0x200
-IPC_DIPC = 0x1000
-IPC_EXCL = 0x400
-IPC_INFO = 3
-IPC_NOWAIT = 0x800
-IPC_OLD = 0
-IPC_OWN = 0x2000
-IPC_PRIVATE = 0
-IPC_RMID = 0
-IPC_SET = 1
-IPC_STAT = 2
 MADV_COLD = 20
 MADV_COLLAPSE = 25
 MADV_DODUMP = 17

@@ -9,7 +9,6 @@ from sentry.errors import (
     EAGAIN,
     EBADF,
     EINVAL,
-    EISDIR,
     EOVERFLOW,
     EPERM,
     EPIPE,
@@ -24,7 +23,7 @@ from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.file_io import signed, take_iov
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
-from sentry.vfs.file import FileDescription, Result, settle
+from sentry.vfs.file import FileDescription, Result, check_ends, settle
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import until
 
@@ -359,12 +358,7 @@ async def sys_copy_file_range(
     in_end, out_end = End(task, source, in_offset), End(task, target, out_offset)
     if flags:
         raise EINVAL(f"flags {flags:#x}")
-    if source.inode.is_dir or target.inode.is_dir:
-        raise EISDIR("a directory")
-    if not source.inode.is_regular or not target.inode.is_regular:
-        raise EINVAL("not a regular file")
-    if not source.readable or not target.writable or target.flags & O_APPEND:
-        raise EBADF("not open that way")
+    check_ends(source, target)
     if target.inode.file_flags & FS_IMMUTABLE_FL:
         raise EPERM("immutable")
     if source.inode.fs is not target.inode.fs:

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
-from sentry.abi.fcntl import O_APPEND, O_NONBLOCK
+from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.ioctl import (
     FIBMAP,
     FICLONE,
@@ -22,10 +22,10 @@ from sentry.abi.ioctl import (
     FIOQSIZE,
     FITHAW,
 )
-from sentry.errors import EBADF, EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
-from sentry.vfs.file import SETFL_MASK, FileDescription, Result
+from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
 from sentry.vfs.flags import REQUESTS, flags_ioctl
 from sentry.vfs.notices import O_ASYNC, set_async
 
@@ -75,12 +75,7 @@ def clone_from(task: Task, target: FileDescription, request: int, argument: int)
     source = task.files.get(number & 0xFFFFFFFF)
     if source.inode.fs is not target.inode.fs:
         raise EXDEV("another file system")
-    if source.inode.is_dir or target.inode.is_dir:
-        raise EISDIR("a directory")
-    if not source.inode.is_regular or not target.inode.is_regular:
-        raise EINVAL("not a regular file")
-    if not source.readable or not target.writable or target.flags & O_APPEND:
-        raise EBADF("not open that way")
+    check_ends(source, target)
     raise EOPNOTSUPP("no reflinks")
 
 

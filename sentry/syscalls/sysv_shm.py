@@ -6,10 +6,6 @@ from typing import Annotated
 
 from sentry.abi import mman
 from sentry.abi.mman import (
-    IPC_INFO,
-    IPC_RMID,
-    IPC_SET,
-    IPC_STAT,
     SHM_INFO,
     SHM_LIMITS,
     SHM_LOCK,
@@ -19,6 +15,7 @@ from sentry.abi.mman import (
     SHM_USAGE,
     SHMID_DS,
 )
+from sentry.abi.sysvipc import IPC_INFO, IPC_RMID, IPC_SET, IPC_STAT
 from sentry.errors import EINVAL
 from sentry.kernel.sysv_ids import READ, check_owner, check_permission, now
 from sentry.kernel.sysv_ipc import ipc_of

@@ -18,7 +18,18 @@ from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
-from sentry.errors import EAGAIN, EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, ESPIPE, Errno
+from sentry.errors import (
+    EAGAIN,
+    EBADF,
+    EINVAL,
+    EISDIR,
+    ENODEV,
+    ENOTDIR,
+    ENOTTY,
+    EOPNOTSUPP,
+    ESPIPE,
+    Errno,
+)
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue, until
@@ -394,3 +405,13 @@ class StreamFile(FileDescription):
                 if not done:
                     raise
         return done
+
+
+def check_ends(source: FileDescription, target: FileDescription) -> None:
+    """generic_file_rw_checks() of a copy between files. Raises: EISDIR, EINVAL, EBADF."""
+    if source.inode.is_dir or target.inode.is_dir:
+        raise EISDIR("a directory")
+    if not source.inode.is_regular or not target.inode.is_regular:
+        raise EINVAL("not a regular file")
+    if not source.readable or not target.writable or target.flags & O_APPEND:
+        raise EBADF("not open that way")
