@@ -11,6 +11,13 @@ class RuntimeFailure(Exception):
         self.code = code
 
 
+class NotRunning(RuntimeFailure):
+    """The container has ended, or was never started."""
+
+    def __init__(self) -> None:
+        super().__init__("container not running")
+
+
 class SpecError(RuntimeFailure):
     """config.json says something wrong or unsupported; `path` is where, as JSONPath."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from runsc import listener
 from runsc.container import STOPPED, State, Store, start_time, status
-from runsc.errors import RuntimeFailure
+from runsc.errors import NotRunning, RuntimeFailure
 from sentry.control.protocol import Reply, Request
 
 if TYPE_CHECKING:
@@ -40,19 +40,19 @@ def document(state: State, word: str) -> StateDocument:
 
 
 def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER_S) -> Reply:
-    """A question to the sandbox. Raises: RuntimeFailure when it has ended or does not answer."""
+    """A question to the sandbox. Raises: NotRunning, RuntimeFailure when it does not answer."""
     try:
         return listener.ask(store.path(state.id, "control.sock"), request, patience_s)
     except TimeoutError:
         raise RuntimeFailure(f"the sandbox of {state.id} does not answer") from None
     except (OSError, ValueError):
-        raise RuntimeFailure("container not running") from None
+        raise NotRunning from None
 
 
 def require_running(state: State) -> None:
-    """Raises: RuntimeFailure in runc's words."""
+    """Raises: NotRunning."""
     if status(state) == STOPPED:
-        raise RuntimeFailure("container not running")
+        raise NotRunning
 
 
 def start(store: Store, container_id: str, warn: Warn) -> None:
@@ -121,7 +121,7 @@ def pause(store: Store, container_id: str) -> None:
     """Hold all processes. Raises: RuntimeFailure."""
     with store.held(container_id) as state:
         if status(state) not in ("created", "running"):
-            raise RuntimeFailure("container not running")
+            raise NotRunning
         _settle(store, state, Request("pause"), paused=True)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from runsc import lifecycle
 from runsc.container import STOPPED, State, Store, status
-from runsc.errors import RuntimeFailure
+from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request, Stats
 
@@ -71,7 +71,12 @@ def _events(store: Store, container_id: str, once: bool, interval_s: float) -> I
     kills = None
     poll = select.poll()
     while True:
-        answer = lifecycle.ask(store, state, Request("stats")).stats
+        try:
+            answer = lifecycle.ask(store, state, Request("stats")).stats
+        except NotRunning:
+            if kills is None:
+                raise
+            return  # it ended since the last event
         if answer is None:
             raise RuntimeFailure("the sandbox does not know its stats")
         if kills is not None and answer.oom_kills > kills:

@@ -387,7 +387,7 @@ def test_events_count_what_the_container_uses(client: Client) -> None:
     assert event["data"]["pids"]["current"] == 1
     assert 0 < event["data"]["memory"]["usage"]["usage"] < 1 << 30
     with subprocess.Popen(
-        client.command("events", "--interval", "100ms", "c"), stdout=subprocess.PIPE, cwd=REPOSITORY
+        client.command("events", "--interval", "1ms", "c"), stdout=subprocess.PIPE, cwd=REPOSITORY
     ) as process:
         assert process.stdout is not None
         assert [json.loads(process.stdout.readline())["type"] for _ in range(2)] == ["stats"] * 2
