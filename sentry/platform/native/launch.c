@@ -227,6 +227,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     vcpu_offer(v);
     offer_all();
     atomic_store(&v->tell_out, 0);
+    atomic_store(&v->kick, 0); /* it came while the last run ended by itself */
     atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
     pool.active[v->index / 64] |= 1ull << v->index % 64;
     atomic_store(&v->phase, P_RUN);

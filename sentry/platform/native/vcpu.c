@@ -77,7 +77,8 @@ void vcpu_collect(struct vcpu *v, int error)
     }
 }
 
-/* One exit that the kernel thread has to know about. */
+/* One exit that the kernel thread has to know about. As soon as the phase says so, the next run may
+ * have begun, and a kick may be meant for that one. */
 static void run_until_exit(struct vcpu *v)
 {
     for (;;) {
@@ -97,11 +98,11 @@ static void run_until_exit(struct vcpu *v)
         for (;;) {
             if (phase == P_RUN) {
                 if (atomic_compare_exchange_strong(&v->phase, &phase, P_EXIT))
-                    goto out;
+                    return;
             } else if (phase == P_TAKEN) {
                 v->violation = !v->exit_door && error != EINTR;
                 if (atomic_compare_exchange_strong(&v->phase, &phase, P_OUT))
-                    goto out;
+                    return;
             } else if (phase == P_DUE) {
                 v->was_due = 1;
                 if (atomic_compare_exchange_strong(&v->phase, &phase, P_RUN)) {
@@ -110,13 +111,10 @@ static void run_until_exit(struct vcpu *v)
                     phase = P_RUN;
                 }
             } else {
-                goto out;
+                return;
             }
         }
     }
-out:
-    if (atomic_exchange(&v->kick, 0)) /* it came while we left by ourselves */
-        consume_kick();
 }
 
 static void wait_for_work(struct vcpu *v)
