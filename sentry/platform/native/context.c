@@ -295,6 +295,7 @@ void ctx_bind(struct ctx *c, struct aspace *space)
 {
     detach(c);
     c->space = space;
+    spaces_release();
 }
 
 /* Preconditions: after an exit. 0 or -errno. */
@@ -360,4 +361,5 @@ void ctx_destroy(struct ctx *c)
     pool.ctxs[c->index] = NULL;
     free(c->fpu);
     free(c);
+    spaces_release();
 }

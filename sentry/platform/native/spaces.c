@@ -1,4 +1,6 @@
-/* When an address space may be given back: no vCPU may be inside, or come back to its root. */
+/* When an address space may be given back: no vCPU may be inside, or come back to its root. That is
+ * looked at when it dies, whenever a context has left one, and when a vCPU has come out that nobody
+ * has any more. */
 #include "vcpu.h"
 
 #include <stdlib.h>
@@ -46,7 +48,7 @@ static int try_release(struct aspace *as)
     return 1;
 }
 
-/* Called by the memory half when an address space dies; its contexts are gone or bound anew. */
+/* Called by the memory half when an address space dies. */
 void space_release_when_out(struct aspace *as)
 {
     if (!try_release(as)) {
