@@ -30,6 +30,7 @@ static struct {
     int64_t armed_ns; /* deadline_fd, -1: not armed */
     pid_t kernel_tid;
     pthread_t watcher;
+    sigset_t mask; /* the kernel thread's, before the kick was blocked */
     int running;
     uint64_t contended_until, backoff_ns;
 } in;
@@ -58,7 +59,8 @@ static int set_signal_mask(struct vcpu *v)
     uint64_t bits;
     sigemptyset(&kick);
     sigaddset(&kick, pool.kick_signal);
-    pthread_sigmask(SIG_BLOCK, &kick, &now);
+    pthread_sigmask(SIG_BLOCK, &kick, &in.mask);
+    now = in.mask;
     sigdelset(&now, pool.kick_signal);
     memcpy(&bits, &now, sizeof bits); /* the first word: signals 1 to 64 */
     memcpy(&mask[1], &bits, sizeof bits);
@@ -101,6 +103,8 @@ void inline_close(void)
         return;
     (void)!write(in.stop_fd, &one, sizeof one);
     pthread_join(in.watcher, NULL);
+    consume_kick();
+    pthread_sigmask(SIG_SETMASK, &in.mask, NULL);
     close(in.outer_fd);
     close(in.stop_fd);
     close(in.deadline_fd);

@@ -51,8 +51,13 @@ void vcpu_is_out(struct vcpu *v)
         c->stopping = 0;
         post_event(c, EVENT_STOPPED);
     }
-    if (c->forward)
+    if (c->forward && c->kicked) {
+        c->forward = c->kicked = 0;
+        c->state = C_KERNEL;
+        post_event(c, EXIT_INTERRUPTED);
+    } else if (c->forward) {
         vcpu_launch(v, c);
+    }
 }
 
 /* A taken request whose guest has rung, or was kicked while it spun: it stands before the tail. */
