@@ -212,6 +212,7 @@ int platform_wait(int64_t deadline_ns)
         atomic_store(&pool.asleep, 1);
         offer_all();
         sweep();
+        schedule(); /* on a vCPU that has come out since */
         if (!pool.n_events)
             sleep_until(deadline_ns);
         atomic_store(&pool.asleep, 0);

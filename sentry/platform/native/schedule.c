@@ -78,11 +78,14 @@ static struct vcpu *choose(struct ctx *c)
         if (!v->ctx) {
             if (phase == P_FREE && (!empty || v->loaded == c->space))
                 empty = v;
-        } else if (v->ctx->state == C_KERNEL && (phase == P_FREE || phase == P_OUT)) {
-            if (!victim || (int32_t)(v->ctx->sequence - victim->ctx->sequence) < 0)
-                victim = v;
         } else if (v->ctx->state == C_KERNEL) {
-            atomic_store(&v->tell_out, 1); /* it will ring soon; then it can be a victim */
+            if (phase == P_TAKEN) {
+                atomic_store(&v->tell_out, 1); /* it will ring soon; then it can be a victim */
+                phase = atomic_load(&v->phase);
+            }
+            if ((phase == P_FREE || phase == P_OUT) &&
+                (!victim || (int32_t)(v->ctx->sequence - victim->ctx->sequence) < 0))
+                victim = v;
         }
     }
     return empty ? empty : victim;
