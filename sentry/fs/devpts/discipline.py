@@ -25,6 +25,7 @@ from sentry.abi.ioctl import (
     INLCR,
     ISIG,
     ISTRIP,
+    IUTF8,
     IXANY,
     IXON,
     NOFLSH,
@@ -66,6 +67,8 @@ INITIAL: Final = Termios(
 UNLOCKED: Final = Termios(0, 0, 0, 0, 0, bytes(19))
 _SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))
 NEWLINE, RETURN, TAB = 10, 13, 9
+KILL_ERASES: Final = ECHOK | ECHOKE | ECHOE
+"""With all of them VKILL wipes the line off the screen."""
 
 
 class LineDiscipline:
@@ -163,12 +166,11 @@ class LineDiscipline:
         """Editing characters and ends of lines. True if the byte was one."""
         lflag = self.termios.c_lflag
         if byte and byte == cc[VERASE]:
-            self._erase(1, echo)
+            self._erase(VERASE, echo)
         elif byte and byte == cc[VKILL]:
-            self._kill(echo)
+            self._erase(VKILL, echo)
         elif byte and byte == cc[VWERASE] and lflag & IEXTEN:
-            text = bytes(self._edit)
-            self._erase(len(text) - len(_without_word(text)), echo)
+            self._erase(VWERASE, echo)
         elif byte and byte == cc[VLNEXT] and lflag & IEXTEN:
             self._literal = True
             if lflag & ECHO and lflag & ECHOCTL:
@@ -196,12 +198,11 @@ class LineDiscipline:
         self._eofs.append(len(self._ready))
 
     def _keep(self, byte: int, echo: bytearray) -> None:
-        """An ordinary byte."""
+        """An ordinary byte. What a line has no room for is lost, but echoed."""
         room = BUFFER - len(self._ready) - len(self._edit)
         if self.termios.c_lflag & ICANON:
-            if room <= 1:
-                return
-            self._edit.append(byte)
+            if room > 1:
+                self._edit.append(byte)
         else:
             if room <= 0:
                 return
@@ -219,28 +220,61 @@ class LineDiscipline:
         else:
             echo += self.output(bytes((byte,)))
 
-    def _erase(self, count: int, echo: bytearray) -> None:
-        """Take bytes (whole UTF-8 characters) off the line."""
-        while count > 0 and self._edit:
-            byte = self._edit.pop()
-            count -= 1
-            if byte & 0xC0 == 0x80:
-                count += 1
-                continue
-            if self.termios.c_lflag & ECHO:
-                width = 2 if (byte < 32 or byte == 127) and byte != TAB else 1
-                echo += b"\b \b" * width if self.termios.c_lflag & ECHOE else bytes((byte,))
-
-    def _kill(self, echo: bytearray) -> None:
-        lflag = self.termios.c_lflag
-        if lflag & ECHOKE and lflag & ECHOE:
-            self._erase(len(self._edit), echo)
+    def _erase(self, key: int, echo: bytearray) -> None:
+        """eraser(): VERASE takes a character off the line, VWERASE a word, VKILL all of it."""
+        line, lflag = self._edit, self.termios.c_lflag
+        if not line:
             return
-        self._edit.clear()
-        if lflag & ECHO:
+        if key == VKILL and not lflag & ECHO:
+            line.clear()
+        elif key == VKILL and lflag & KILL_ERASES != KILL_ERASES:
+            line.clear()
             self._echo_control(self.termios.c_cc[VKILL], echo)
             if lflag & ECHOK:
                 echo += self.output(b"\n")
+        in_word = False
+        while line and (size := self._last_size()):
+            byte = line[-size]
+            if key == VWERASE and not _is_of_word(byte) and in_word:
+                break
+            in_word = in_word or _is_of_word(byte)
+            del line[-size:]
+            if lflag & ECHO:
+                self._echo_erased(byte, key, echo)
+            if key == VERASE:
+                break
+
+    def _last_size(self) -> int:
+        """Bytes of the last character of the line; 0 if they are no whole one, with IUTF8."""
+        line, size = self._edit, 1
+        if not self.termios.c_iflag & IUTF8:
+            return size
+        while _continues(line[-size]) and size < len(line):
+            size += 1
+        return 0 if _continues(line[-size]) else size
+
+    def _echo_erased(self, byte: int, key: int, echo: bytearray) -> None:
+        """Wipe a character that began with `byte` off the screen."""
+        lflag = self.termios.c_lflag
+        is_control = byte < 32 or byte == 127
+        if key == VERASE and not lflag & ECHOE:
+            self._echo_control(self.termios.c_cc[VERASE], echo)
+        elif byte == TAB:
+            echo += b"\b" * self._tab_width()
+        elif not is_control or lflag & ECHOCTL:
+            echo += b"\b \b" * (2 if is_control else 1)
+
+    def _tab_width(self) -> int:
+        """How far a tab behind the line moved: the line is taken to begin at a tab stop."""
+        column = 0
+        for byte in reversed(self._edit):
+            if byte == TAB:
+                break
+            if byte < 32 or byte == 127:
+                column += 2 if self.termios.c_lflag & ECHOCTL else 0
+            elif not (self.termios.c_iflag & IUTF8 and _continues(byte)):
+                column += 1
+        return 8 - column % 8
 
     # --- what is read
 
@@ -262,6 +296,17 @@ class LineDiscipline:
     def room(self) -> int:
         """How much can be typed."""
         return max(0, BUFFER - len(self._ready) - len(self._edit))
+
+    @property
+    def accepts(self) -> int:
+        """How many bytes `input` takes now: n_tty_receive_buf_common().
+
+        While there is no whole line there is an end to none: what is too much for it is lost.
+        """
+        room = self.room - 1
+        if room <= 0 and self.termios.c_lflag & ICANON and not self._eofs:
+            return 1
+        return max(0, room)
 
     def read(self, count: int) -> bytes:
         """A line or a part of it; without ICANON what is there. Raises: EAGAIN. b"" is VEOF."""
@@ -343,9 +388,11 @@ class LineDiscipline:
             result.append(byte)
 
 
-def _without_word(text: bytes) -> bytes:
-    """The line less its last word."""
-    text = text.rstrip(b" \t")
-    while text and text[-1:] not in (b" ", b"\t"):
-        text = text[:-1]
-    return text
+def _continues(byte: int) -> bool:
+    """A byte of a UTF-8 character that is not its first one."""
+    return byte & 0xC0 == 0x80
+
+
+def _is_of_word(byte: int) -> bool:
+    """isalnum() of the kernel, in Latin-1, and the underscore."""
+    return byte == ord("_") or (not 128 <= byte < 192 and chr(byte).isalnum())

@@ -80,12 +80,12 @@ class PtyMaster(StreamFile):
     def send(self, caller: Caller, source: Source) -> int:
         """Type."""
         terminal = self.terminal
-        room = terminal.discipline.room
+        room = terminal.typing_room
         if terminal.master_stopped:
             raise EAGAIN("TCOOFF")
-        if not room and not terminal.discipline.termios.c_lflag & ICANON:
+        if not room:
             raise EAGAIN("the program does not read")
-        data = source.get(min(source.count, max(room, 256)))
+        data = source.get(min(source.count, room))
         terminal.typed(data)
         return len(data)
 
@@ -95,7 +95,7 @@ class PtyMaster(StreamFile):
         ready = READABLE if terminal.screen else 0
         if terminal.packet and terminal.packet_events:
             ready |= READABLE | EPOLLPRI
-        if terminal.discipline.room and not terminal.master_stopped:
+        if terminal.typing_room and not terminal.master_stopped:
             ready |= WRITABLE
         if terminal.slave_opened and not terminal.slaves:
             ready |= EPOLLHUP
@@ -202,7 +202,7 @@ class PtySlave(StreamFile):
         if not discipline.available:
             return 0
         taken = dest.put(discipline.read(dest.count))
-        self.terminal.master_queue.notify(WRITABLE)
+        self.terminal.was_read()
         return taken
 
     def receive(self, dest: Dest) -> int:
@@ -218,7 +218,7 @@ class PtySlave(StreamFile):
         if not discipline.readable and not (at_once and discipline.available):
             raise EAGAIN("nothing typed")
         taken = dest.put(discipline.read(dest.count))
-        terminal.master_queue.notify(WRITABLE)
+        terminal.was_read()
         return taken
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:

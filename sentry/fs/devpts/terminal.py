@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SCREEN: Final = 16_384
 """Bytes that wait for the master."""
+AHEAD: Final = 8448
+"""Bytes that wait until the line discipline has room: tty_buffer_set_limit() of 8,192, which one
+buffer of 256 may exceed."""
 MASTER_INPUT: Final = 4095
 """How many of them lie in the master's own line discipline: the program cannot take them back."""
 READABLE: Final = EPOLLIN | EPOLLRDNORM
@@ -43,7 +46,7 @@ class Terminal:
     """One pseudo-terminal."""
 
     __slots__ = (
-        "__weakref__", "_vfs", "discipline", "exclusive", "index", "locked", "master_open",
+        "__weakref__", "_vfs", "ahead", "discipline", "exclusive", "index", "locked", "master_open",
         "master_queue", "master_stopped", "packet", "packet_events", "screen", "session",
         "slave_opened", "slave_queue", "slaves", "winsize",
     )  # fmt: skip
@@ -52,6 +55,8 @@ class Terminal:
         self._vfs = vfs
         self.index = index
         self.discipline = LineDiscipline()
+        self.ahead = bytearray()
+        """What was typed, and the line discipline has not taken yet."""
         self.screen = bytearray()
         """What the master has not read yet."""
         self.winsize = bytes(8)
@@ -78,10 +83,34 @@ class Terminal:
 
     # --- bytes
 
+    @property
+    def typing_room(self) -> int:
+        """How much can be typed without waiting."""
+        return max(0, AHEAD - len(self.ahead))
+
     def typed(self, data: bytes) -> None:
-        """The master writes: echo, signals, and perhaps something to read."""
-        was_stopped = self.discipline.stopped
-        echo, signals = self.discipline.input(data)
+        """The master writes."""
+        self.ahead += data
+        self._take()
+
+    def was_read(self) -> None:
+        """The program has read: there is room for what was typed meanwhile."""
+        self._take()
+        self.master_queue.notify(WRITABLE)
+
+    def _take(self) -> None:
+        """flush_to_ldisc(): echo, signals, and perhaps something to read."""
+        ahead, discipline = self.ahead, self.discipline
+        if not ahead:
+            return
+        was_stopped = discipline.stopped
+        echo = bytearray()
+        signals: list[int] = []
+        while ahead and (count := discipline.accepts):
+            more, keys = discipline.input(bytes(ahead[:count]))
+            del ahead[:count]
+            echo += more
+            signals += keys
         if echo:
             self.show(echo[: max(0, SCREEN - len(self.screen))])  # n_tty.c drops echoes too
         for signo in signals:
@@ -90,7 +119,7 @@ class Terminal:
             self.tell(TIOCPKT_FLUSHREAD | TIOCPKT_FLUSHWRITE)
         if self.discipline.stopped != was_stopped:
             self.tell_stop()
-        if self.discipline.available:
+        if discipline.available or discipline.readable:
             self.slave_queue.notify(READABLE)
         if not self.discipline.stopped:
             self.master_queue.notify(READABLE)
@@ -109,7 +138,7 @@ class Terminal:
     def forget_typed(self) -> None:
         """TCIFLUSH of the program."""
         self.discipline.flush()
-        self.master_queue.notify(WRITABLE)
+        self.was_read()
         self.tell(TIOCPKT_FLUSHREAD)
 
     def forget_shown(self, kept: int = 0) -> None:
@@ -128,6 +157,7 @@ class Terminal:
             self.tell(TIOCPKT_NOSTOP if keys else TIOCPKT_DOSTOP, TIOCPKT_NOSTOP | TIOCPKT_DOSTOP)
         if (before.c_lflag | discipline.termios.c_lflag) & EXTPROC:
             self.tell(TIOCPKT_IOCTL)
+        self._take()
         self.slave_queue.notify()
         self.master_queue.notify()
 
@@ -155,6 +185,7 @@ class Terminal:
     def hang_up(self) -> None:
         """The master is gone: the session's leader hears SIGHUP, readers see the end."""
         self.master_open = False
+        self.ahead.clear()
         self.discipline.flush()
         session, self.session = self.session, None
         if session is not None and session.terminal is self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sentry.abi.ioctl import ECHO, ICANON, ICRNL, ISIG, IXON, OPOST
+from sentry.abi.ioctl import ECHO, ICANON, ICRNL, ISIG, IUTF8, IXON, OPOST
 from sentry.abi.signal import SIGINT, SIGTSTP
 from sentry.errors import EAGAIN
 from sentry.fs.devpts.discipline import BUFFER, LineDiscipline
@@ -34,10 +34,38 @@ def test_a_line_can_be_read_when_it_is_complete() -> None:
 def test_editing() -> None:
     line = LineDiscipline()
     assert line.input(b"ax\x7f")[0] == b"ax\b \b"
-    assert line.input("é\x7f".encode())[0] == "é".encode() + b"\b \b"
     line.input(b"b cd\x17\n")
     assert line.read(10) == b"ab \n"
+    line.input(b"one.two_3 \x17\n")
+    assert line.read(10) == b"one.\n"
     assert line.input(b"gone\x15")[0] == b"gone" + b"\b \b" * 4
+
+
+@pytest.mark.parametrize(
+    ("flag", "typed", "left", "wiped"),
+    [
+        (IUTF8, b"a\xc3\xa9\x7f", b"a", 1),
+        (0, b"a\xc3\xa9\x7f", b"a\xc3", 1),
+        (IUTF8, b"\x80\x7f", b"\x80", 0),
+        (0, b"\x80\x7f", b"", 1),
+    ],
+)
+def test_a_character_is_several_bytes_with_iutf8(
+    flag: int, typed: bytes, left: bytes, wiped: int
+) -> None:
+    line = LineDiscipline()
+    line.set(line.termios._replace(c_iflag=line.termios.c_iflag | flag))
+    assert line.input(typed)[0] == typed[:-1] + b"\b \b" * wiped
+    line.input(b"\n")
+    assert line.read(10) == left + b"\n"
+
+
+def test_a_tab_is_wiped_to_where_it_began() -> None:
+    line = LineDiscipline()
+    line.input(b"abc\t")
+    assert line.input(b"\x7f")[0] == b"\b" * 5
+    line.input(b"\t\t")
+    assert line.input(b"\x7f\x7f")[0] == b"\b" * 13
 
 
 def test_end_of_file_ends_a_read_without_a_byte() -> None:
