@@ -6,11 +6,13 @@ capabilities(7), "Transformation of capabilities during execve()"; security/comm
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from sentry.abi.capability import (
+    CAP_SETUID,
     VFS_CAP_FLAGS_EFFECTIVE,
     VFS_CAP_REVISION_1,
     VFS_CAP_REVISION_2,
@@ -54,23 +56,23 @@ def after_exec(
     owner: tuple[int, int],
     file_caps: FileCaps | None,
     *,
-    no_set_id: bool,
+    no_new_privs: bool = False,
+    unsafe: Callable[[], bool] = lambda: False,
 ) -> tuple[Credentials, bool]:
-    """The credentials of the new program, and AT_SECURE.
+    """The credentials of the new program, and AT_SECURE: cap_bprm_creds_from_file().
 
-    `mode` and `owner` are the file's; `no_set_id`: no_new_privs, a nosuid mount, or a tracer
-    without rights, where set-id bits and file capabilities count for nothing.
+    `mode` and `owner` are the file's, without set-id bits (and `file_caps` None) where its mount
+    has none. `unsafe` says whether others have a hold on the task: a tracer without rights, or who
+    shares its root directory. Then nothing is gained.
     Raises: EPERM when a file's effective capabilities exceed the bounding set.
     """
     euid, egid = creds.euid, creds.egid
     root = creds.root_uid
-    if not no_set_id:
+    if not no_new_privs:
         if mode & 0o4000:
             euid = owner[0]
         if mode & 0o2010 == 0o2010:
             egid = owner[1]
-    else:
-        file_caps = None
     caps_permitted, caps_effective = 0, False
     if file_caps is not None:
         caps_permitted = file_caps.permitted & creds.bounding
@@ -85,13 +87,15 @@ def after_exec(
             caps_permitted = creds.bounding | creds.inheritable
             caps_effective = caps_effective or euid == root
     changed = euid != creds.uid or egid != creds.gid
-    gained = bool(caps_permitted & ~creds.ambient)
-    ambient = creds.ambient
-    if got_caps or euid != creds.euid or egid != creds.egid:
-        ambient = 0
+    gains = changed or bool(caps_permitted & ~creds.permitted)
+    if gains and (no_new_privs or unsafe()):
+        if no_new_privs or not creds.own(CAP_SETUID):
+            euid, egid = creds.uid, creds.gid
+        caps_permitted &= creds.permitted
+    ambient = 0 if got_caps or changed else creds.ambient
     permitted = caps_permitted | ambient
     effective = permitted if caps_effective else ambient
-    secure = changed or (creds.uid != root and (caps_effective or (got_caps and gained)))
+    secure = changed or (creds.uid != root and (caps_effective or bool(permitted & ~ambient)))
     new = replace(
         creds,
         euid=euid,

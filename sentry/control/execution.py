@@ -22,7 +22,6 @@ from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
-from sentry.kernel.thread_group import Usage
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
 
@@ -61,8 +60,6 @@ class Execution:
         self._console: Console | None = None
         self._abandoned = False
         self._status: int | None = None
-        self.usage = Usage()
-        """Once it has ended: its own, and of its children that it waited for."""
 
     def start(self, process: ProcessConfig, profile: bytes) -> None:
         """Load the program and let it run, in a fiber of its own. Raises: Errno, nothing done."""
@@ -176,8 +173,6 @@ class Execution:
         if group is None or group.tasks or self._status is not None:
             return
         self._status = group.exit_status
-        self.usage.add(group.dead_usage)
-        self.usage.add(group.reaped_usage)
         if self._console is None:
             self._over()
         else:

@@ -39,8 +39,6 @@ class Operations:
         self._kernel = kernel
         self._config = config
         self._executions: set[Execution] = set()
-        self._gone = Usage()
-        """Of processes of exec that have ended, for they have no parent."""
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
 
@@ -116,7 +114,6 @@ class Operations:
 
     def _forget(self, execution: Execution) -> None:
         self._executions.discard(execution)
-        self._gone.add(execution.usage)
 
     def finish(self) -> None:
         """The sandbox is over: what processes of `exec` have on their screens goes out."""
@@ -146,10 +143,10 @@ class Operations:
         return [_describe(group, now_ns) for _, group in groups]
 
     def control_stats(self) -> Stats:
-        """Times of the living, of who was waited for, and of processes of exec that are over."""
+        """Times of the living, of who was waited for, and of who was not."""
         kernel = self._kernel
         total = Usage()
-        total.add(self._gone)
+        total.add(kernel.gone_usage)
         for group in kernel.pids.groups.values():
             total.add(_usage(group))
             total.add(group.reaped_usage)

@@ -11,7 +11,7 @@ from sentry.errors import EFAULT
 from sentry.kernel import task_exit
 from sentry.kernel.futex import FutexTable
 from sentry.kernel.pids import Pids
-from sentry.kernel.thread_group import ThreadGroup
+from sentry.kernel.thread_group import ThreadGroup, Usage
 from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 
@@ -108,6 +108,8 @@ class Kernel:
         self.futexes = FutexTable()
         self.counters = Counters()
         self.boot_ns = time.monotonic_ns()
+        self.gone_usage = Usage()
+        """What processes have used that nobody waited for."""
         self.start_observers: list[Any] = []
         """Observers that every new task gets (strace)."""
         self.services: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.errors import EAGAIN, EEXIST, ENOMEM, ENOSPC
+from sentry.errors import EAGAIN, EEXIST, EINVAL, ENOMEM, ENOSPC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 
 PID_MAX = 4194304
+"""PID_MAX_LIMIT, and the value of kernel.pid_max at the start."""
 RESERVED_PIDS = 300
 MAX_LEVEL = 32
 
@@ -110,17 +111,18 @@ class PidNamespace:
         return number in self._inner
 
     def next_number(self, wanted: int) -> int:
-        """The next free number, as Linux cycles through them; or `wanted`. Raises: EEXIST."""
+        """The next free number, as Linux cycles through them; or `wanted`. EEXIST, EAGAIN."""
         if wanted:
             if self.is_taken(wanted):
                 raise EEXIST(f"pid {wanted}")
             return wanted
-        number = self.last
-        while True:
-            number = number + 1 if number + 1 < PID_MAX else RESERVED_PIDS
+        number, end = self.last, self._tables.pid_max
+        for _ in range(end + 1):
+            number = number + 1 if number + 1 < end else RESERVED_PIDS
             if not self.is_taken(number):
                 self.last = number
                 return number
+        raise EAGAIN("kernel.pid_max")
 
     def enter(self, outer: int, number: int) -> None:
         """`outer` is known here as `number`."""
@@ -141,6 +143,8 @@ class Pids(PidNamespace):
     def __init__(self, ceiling: int) -> None:
         super().__init__(None, None, None)
         self._ceiling = ceiling
+        self.pid_max = PID_MAX
+        """kernel.pid_max: all numbers are below it."""
         self.limit = 0
         """Tasks that the container may have (linux.resources.pids.limit); 0: not limited."""
         self.tasks: dict[int, Task] = {}
@@ -174,6 +178,12 @@ class Pids(PidNamespace):
     def nested(self, number: int) -> Sequence[PidNamespace]:
         """The namespaces below this one in which somebody has a number, outermost first."""
         return self._nested.get(number, ())[::-1]
+
+    def set_max(self, value: int) -> None:
+        """kernel.pid_max, from pid_max_min to pid_max_max. Raises: EINVAL."""
+        if not RESERVED_PIDS < value <= PID_MAX:
+            raise EINVAL(f"pid_max {value}")
+        self.pid_max = value
 
     def count(self) -> int:
         """Tasks, with zombies: what Linux's pids controller counts."""

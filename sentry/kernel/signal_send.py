@@ -68,14 +68,19 @@ def send_to_task(task: Task, info: SigInfo, *, by: Task | None = None, force: bo
 
 
 def send_to_group(
-    group: ThreadGroup, info: SigInfo, *, by: Task | None = None, force: bool = False
+    group: ThreadGroup,
+    info: SigInfo,
+    *,
+    by: Task | None = None,
+    force: bool = False,
+    first: Task | None = None,
 ) -> None:
-    """Direct a signal at a process; a thread that does not block it takes it.
+    """Direct a signal at a process; a thread that does not block it takes it, `first` if it can.
 
     Raises: EAGAIN for a real-time signal beyond RLIMIT_SIGPENDING.
     """
     if group.tasks:
-        _send(group, None, info, by, force)
+        _send(group, None, info, by, force, first)
 
 
 def send_kernel(task: Task, signo: int) -> None:
@@ -103,7 +108,12 @@ def send_timer(
 
 
 def _send(
-    group: ThreadGroup, task: Task | None, info: SigInfo, by: Task | None, force: bool
+    group: ThreadGroup,
+    task: Task | None,
+    info: SigInfo,
+    by: Task | None,
+    force: bool,
+    first: Task | None = None,
 ) -> None:
     signo = info.signo
     force = force or (by is not None and not group.pids.sees(by.group))
@@ -126,7 +136,7 @@ def _send(
         raise EAGAIN("RLIMIT_SIGPENDING")
     else:
         pending.add_bare(signo)
-    _complete(group, task, signo, by)
+    _complete(group, task, signo, by, first)
 
 
 def seen_by(info: SigInfo, target: Task) -> SigInfo:
@@ -178,10 +188,12 @@ def _discard(group: ThreadGroup, mask: int) -> None:
         task.pending.discard(mask)
 
 
-def _complete(group: ThreadGroup, task: Task | None, signo: int, by: Task | None) -> None:
+def _complete(
+    group: ThreadGroup, task: Task | None, signo: int, by: Task | None, first: Task | None = None
+) -> None:
     """Find the thread that shall see it and wake it."""
     group.signal_queue.notify()
-    target = _taker(group, task, signo)
+    target = _taker(group, task, signo, first)
     if target is None:
         return
     bit = 1 << (signo - 1)
@@ -198,12 +210,17 @@ def _complete(group: ThreadGroup, task: Task | None, signo: int, by: Task | None
         target.interrupt()
 
 
-def _taker(group: ThreadGroup, task: Task | None, signo: int) -> Task | None:
-    """A thread that does not block the signal and does not have others to see to already."""
+def _taker(
+    group: ThreadGroup, task: Task | None, signo: int, first: Task | None
+) -> Task | None:
+    """A thread that does not block the signal and does not have others to see to already.
+
+    For a process `first` is asked first, else the leader.
+    """
     bit = 1 << (signo - 1)
     tasks = group.tasks if task is None else (task,)
     if task is None and len(tasks) > 1:
-        tasks = [_main(group), *tasks]
+        tasks = [first or _main(group), *tasks]
     for t in tasks:
         if not (t.blocked & bit or t.dead or t.stopped or t.work & WORK_SIGNAL):
             return t

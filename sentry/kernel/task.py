@@ -65,6 +65,7 @@ class Task(Charged):
         "creds",
         "ctx",
         "dead",
+        "default_slack_ns",
         "exit_code",
         "exit_signal",
         "faults",
@@ -178,7 +179,7 @@ class Task(Charged):
         self.time_ns: Any = None
         """Its time namespace (TimeNamespace); None: the first one."""
         self.time_for_children: Any = None
-        self.timer_slack_ns = 50_000
+        self.timer_slack_ns = self.default_slack_ns = 50_000
         self.io_calls = 0
         self.faults = 0
         """Page faults that cost an exit (ru_minflt)."""

@@ -39,7 +39,6 @@ from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
 from sentry.kernel.identity import child_identity
-from sentry.kernel.pids import PID_MAX
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn
@@ -121,14 +120,16 @@ def check_limit(task: Task) -> None:
         raise EAGAIN("RLIMIT_NPROC")
 
 
-def check_numbers(creds: Credentials, pids: PidNamespace, wanted: tuple[int, ...]) -> None:
+def check_numbers(
+    creds: Credentials, pids: PidNamespace, wanted: tuple[int, ...], pid_max: int
+) -> None:
     """clone3(2) set_tid: the child's ids, innermost first: alloc_pid(). EINVAL, EPERM, EEXIST."""
     if len(wanted) > pids.level + 1:
         raise EINVAL(f"set_tid {wanted}")
     at: PidNamespace | None = pids
     for number in wanted:
         assert at is not None
-        if not 1 <= number < PID_MAX or (number != 1 and at.init is None):
+        if not 1 <= number < pid_max or (number != 1 and at.init is None):
             raise EINVAL(f"set_tid {wanted}")
         caps = (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
         if not any(creds.has_in(at.owner, cap) for cap in caps):
@@ -231,7 +232,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
     pids = new.pids or task.pids_for_children
-    check_numbers(creds, pids, args.set_tid)
+    check_numbers(creds, pids, args.set_tid, kernel.pids.pid_max)
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
         return build(task, args, tid, new)
@@ -287,7 +288,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
 
         child.sem_undo = shared_undo(task)
     child.sched = task.sched and task.sched.for_child()
-    child.timer_slack_ns = task.timer_slack_ns
+    child.timer_slack_ns = child.default_slack_ns = task.timer_slack_ns
     shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = altstack.NONE if shares_stack else task.altstack
     child.observers = [o for o in task.observers if getattr(o, "inherited", True)]

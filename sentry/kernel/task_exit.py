@@ -25,7 +25,7 @@ from sentry.mm.errors import NeedsFault
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
-    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
+    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
 SIG_IGN = 1
 
@@ -98,7 +98,9 @@ def _leave(task: Task) -> None:
     group.pid_queue.notify()
     if group.execing is not None:
         group.child_queue.notify()
-    if not group.tasks:
+    if group.tasks:
+        _hand_children_on(task)
+    else:
         _last_thread_gone(group)
 
 
@@ -106,9 +108,15 @@ def _release_memory(task: Task) -> None:
     leave_memory(task)
     vfork_release(task)
     if len(task.group.tasks) == 1:  # looking at all of the memory takes long: as Linux at the end
-        task.group.mem_peak = max(task.group.mem_peak, task.mm.peak_pages())
+        remember_peak(task)
     sysv_ipc.memory_moves(task)
     task.mm.release()
+
+
+def remember_peak(task: Task) -> None:
+    """setmax_mm_hiwater_rss(): the process keeps what its address space has had at most."""
+    usage = task.group.dead_usage
+    usage.maxrss = max(usage.maxrss, task.mm.peak_pages() * 4)
 
 
 def leave_memory(task: Task) -> None:
@@ -200,7 +208,7 @@ def announce(group: ThreadGroup) -> None:
             with suppress(EAGAIN):  # a real-time signal that has no room is lost, as on Linux
                 signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
-        reap(group)
+        reap(group, group.kernel.gone_usage)
 
 
 def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
@@ -213,16 +221,15 @@ def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
     return signals.SigInfo.child(signo, code, group, value)
 
 
-def reap(group: ThreadGroup) -> None:
-    """The zombie is gone: its number is free again, its usage is its parent's children's."""
+def reap(group: ThreadGroup, account: Usage) -> None:
+    """The zombie is gone: its number is free again. What it has used goes to `account`."""
+    account.add(group.dead_usage)
+    account.add(group.reaped_usage)
     parent = group.parent
     if group.leader is not None and group.leader.trace is not None:
         group.leader.trace.drop()
-    if parent is not None:
-        parent.reaped_usage.add(group.dead_usage)
-        parent.reaped_usage.add(group.reaped_usage)
-        if group in parent.children:
-            parent.children.remove(group)
+    if parent is not None and group in parent.children:
+        parent.children.remove(group)
     group.parent = None
     process_group = group.process_group
     process_group.members.discard(group)
@@ -237,6 +244,31 @@ def reap(group: ThreadGroup) -> None:
         group.leader.creds = Credentials.user(group.last_uid, group.last_uid)
 
 
+def _living(group: ThreadGroup) -> Task | None:
+    """find_alive_thread()."""
+    return next((task for task in group.tasks if not task.dead), None)
+
+
+def _hand_children_on(task: Task) -> None:
+    """forget_original_parent() of a thread: another one of the process has its children now."""
+    heir = _living(task.group)
+    if heir is None:  # the last one to go has them all
+        return
+    for child in task.group.children:
+        if child.parent_thread is task:
+            child.parent_thread = heir
+            _tell_of_death(task.group, child)
+
+
+def _tell_of_death(parent: ThreadGroup, child: ThreadGroup) -> None:
+    """PR_SET_PDEATHSIG of the threads of a child: the thread that made it has ended."""
+    for task in child.tasks:
+        if task.parent_death_signal:
+            info = signals.SigInfo.kernel(task.parent_death_signal, parent)
+            with suppress(EAGAIN):
+                signal_send.send_to_group(child, info, force=not child.pids.sees(parent))
+
+
 def reparent(group: ThreadGroup) -> None:
     """Children go to the nearest living subreaper, else to init: prctl(2), find_new_reaper()."""
     if not group.children:
@@ -249,16 +281,12 @@ def reparent(group: ThreadGroup) -> None:
         heir = init
     children, group.children = group.children, []
     for child in children:
-        child.parent_thread = None
-        for task in child.tasks:
-            if task.parent_death_signal:
-                info = signals.SigInfo.kernel(task.parent_death_signal, group)
-                with suppress(EAGAIN):
-                    signal_send.send_to_group(child, info, force=not child.pids.sees(group))
+        child.parent_thread = _living(heir) if heir is not None else None
+        _tell_of_death(group, child)
         if heir is None or heir is group or (heir.is_zombie and heir is init):
             child.parent = None
             if child.is_zombie:
-                reap(child)
+                reap(child, group.kernel.gone_usage)
             continue
         child.parent = heir
         heir.children.append(child)

@@ -67,7 +67,7 @@ class Usage:
         self.inblock = self.oublock = self.nvcsw = self.nivcsw = 0
 
     def count(self, task: Task) -> None:
-        """Add what a thread has used so far."""
+        """Add what a thread has used so far. `maxrss` (KiB) is not a thread's."""
         self.user_ns += task.ctx.cpu_time_ns()
         self.sys_ns += task.sys_time_ns
         self.minflt += task.faults
@@ -108,7 +108,6 @@ class ThreadGroup:
         "last_uid",
         "leader",
         "limits",
-        "mem_peak",
         "members",
         "oom_score_adj",
         "parent",
@@ -149,7 +148,7 @@ class ThreadGroup:
         self.tgid = tgid
         self.parent = parent
         self.parent_thread: Task | None = None
-        """The thread that made this process: with PTRACE_TRACEME it is the tracer."""
+        """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
         self.actions = actions
@@ -188,7 +187,6 @@ class ThreadGroup:
         self.posix_timers: dict[int, Any] = {}
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
-        self.mem_peak = 0
         self.last_uid = 0
         """The real user of the last thread, once all are gone."""
         self.start_ns = time.monotonic_ns()

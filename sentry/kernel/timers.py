@@ -12,11 +12,12 @@ from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGALRM, SIGPROF, SIGVTALRM
 from sentry.abi.time import ITIMER_PROF, ITIMER_REAL, ITIMER_VIRTUAL
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import MAX_NS, CpuClock
+from sentry.kernel.clocks import MAX_NS, CpuClock, task_time
 from sentry.kernel.cpu_timers import CpuTimer, CpuTimers
 from sentry.kernel.signals import SigInfo
 
 if TYPE_CHECKING:
+    from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.wait.fiber import Timer
 
@@ -27,13 +28,15 @@ TICK_NS = 4_000_000
 class CpuInterval:
     """ITIMER_VIRTUAL or ITIMER_PROF."""
 
-    __slots__ = ("_cpu", "_group", "_signo", "_timer", "interval_ns")
+    __slots__ = ("_cpu", "_group", "_signo", "_timer", "_used", "interval_ns")
 
     def __init__(self, group: ThreadGroup, cpu: CpuTimers, signo: int, user_only: bool) -> None:
         self._group = group
         self._cpu = cpu
         self._signo = signo
         self._timer = CpuTimer(CpuClock(group, None, user_only), self._fired)
+        self._used: dict[int, int] = {}
+        """CPU time of each thread by tid, at the last expiry."""
         self.interval_ns = 0
 
     def get(self) -> tuple[int, int]:
@@ -47,6 +50,7 @@ class CpuInterval:
         """Start, or stop with 0."""
         self.interval_ns = interval_ns
         if value_ns:
+            self._busiest()
             self._cpu.arm(self._timer, self._timer.clock.now_ns() + value_ns)
         else:
             self._timer.at_ns = 0
@@ -60,7 +64,15 @@ class CpuInterval:
             )
         else:
             self._timer.at_ns = 0
-        signal_send.send_to_group(self._group, SigInfo.kernel(self._signo))
+        info = SigInfo.kernel(self._signo)
+        signal_send.send_to_group(self._group, info, first=self._busiest())
+
+    def _busiest(self) -> Task | None:
+        """The thread that has run most since the last time: the one that Linux's tick finds."""
+        living = [task for task in self._group.tasks if not task.dead]
+        before = self._used
+        self._used = {t.tid: task_time(t, self._timer.clock.user_only) for t in living}
+        return max(living, key=lambda t: self._used[t.tid] - before.get(t.tid, 0), default=None)
 
 
 class Timers:

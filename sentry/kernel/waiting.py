@@ -61,10 +61,13 @@ class Report(Struct, frozen=True):
 
 
 def usage_of(group: ThreadGroup) -> Usage:
-    """What a process and the children it waited for have used."""
+    """What a process and the children it waited for have used: RUSAGE_BOTH."""
     usage = Usage()
     usage.add(group.dead_usage)
     usage.add(group.reaped_usage)
+    for task in group.tasks:
+        if not task.dead:
+            usage.count(task)
     return usage
 
 
@@ -84,9 +87,11 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
     if group.is_zombie:
         if not options & WEXITED or is_held(group):
             return None
-        report = _ended(pids.of(group.tgid), uid_of(group), group.exit_status, usage_of(group))
+        usage = usage_of(group)
+        report = _ended(pids.of(group.tgid), uid_of(group), group.exit_status, usage)
         if not options & WNOWAIT:
-            reap(group)
+            parent = group.parent
+            reap(group, parent.reaped_usage if parent is not None else group.kernel.gone_usage)
         return report
     if group.stop_signal and not group.stop_reported and options & WSTOPPED:
         group.stop_reported = bool(not options & WNOWAIT)
@@ -121,9 +126,6 @@ def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report |
     if not keep:
         tracee.unreported = 0
     usage = usage_of(traced.group)
-    for member in traced.group.tasks:
-        if not member.dead:
-            usage.count(member)
     number = pids.of(traced.tid)
     return Report(number, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
 
@@ -148,6 +150,8 @@ async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Repo
 
     def eligible(child: ThreadGroup) -> bool:
         if not matches(child):
+            return False
+        if options & __WNOTHREAD and child.parent_thread is not task:
             return False
         if options & __WALL:
             return True

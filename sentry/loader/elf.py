@@ -128,7 +128,7 @@ def parse_program(header: Ehdr, table: bytes) -> Program:
     """The segments, checked. Raises: ENOEXEC, EINVAL."""
     interpreter = find_interpreter(header, table)
     segments: list[Segment] = []
-    executable_stack, phdr_addr = True, 0
+    executable_stack, phdr_addr = False, 0  # without PT_GNU_STACK: exec-none on x86-64
     for entry in PHDR.unpack_all(table):
         if entry.p_type == PT_GNU_STACK:
             executable_stack = bool(entry.p_flags & PF_X)

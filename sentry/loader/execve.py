@@ -13,8 +13,9 @@ from sentry.kernel import keys
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_exit import condemn, leave_memory, vfork_release
+from sentry.kernel.task_exit import condemn, leave_memory, remember_peak, vfork_release
 from sentry.kernel.time_namespace import join_for_children
+from sentry.loader.image import CLEARED_ON_SETID, READ_IMPLIES_EXEC
 from sentry.loader.load import load
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Killed, Mode
@@ -88,6 +89,8 @@ def _commit(task: Task, image: Image) -> None:
     group = task.group
     leave_memory(task)
     old = task.mm
+    if old.users == 1:  # who comes from vfork(2) has not had the memory of its parent
+        remember_peak(task)
     task.mm = image.mm
     task.ctx.bind(image.mm.space)
     vfork_release(task)
@@ -110,6 +113,8 @@ def _commit(task: Task, image: Image) -> None:
     task.keys = task.keys and task.keys.for_child()
     keys.forget_process(task.kernel, group)
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
+    gains = image.secure or image.creds.permitted & ~task.creds.permitted
+    group.personality &= ~(CLEARED_ON_SETID if gains else READ_IMPLIES_EXEC)
     task.creds = image.creds
     task.comm = image.comm
     group.exe = image.exe

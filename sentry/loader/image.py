@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.mm.manager import MemoryManager
 
+ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC = 0x0040000, 0x0400000
+CLEARED_ON_SETID = READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE | 0x0200000 | 0x0100000
+"""PER_CLEAR_ON_SETID: with ADDR_COMPAT_LAYOUT and MMAP_PAGE_ZERO. personality(2)."""
 COMM_LEN = 15
 """TASK_COMM_LEN less its NUL."""
 
@@ -25,7 +28,7 @@ class Image(Struct):
     secure: bool
     """AT_SECURE: the program runs with rights that its caller does not have."""
     dumpable: bool
-    """False for a secure program and for one that its user may not read."""
+    """False where others may not look at its memory: `privileges.may_be_dumped`."""
     comm: bytes
     exe: Any
     """Location of the program (/proc/self/exe): of a script's interpreter, not of the script."""

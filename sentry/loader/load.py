@@ -24,7 +24,7 @@ from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
 from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
-from sentry.loader.image import COMM_LEN, Image
+from sentry.loader.image import ADDR_NO_RANDOMIZE, COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.layout import ProgramLayout
 from sentry.platform.interface import TASK_SIZE
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
 
-ADDR_NO_RANDOMIZE: Final = 0x0040000
-READ_IMPLIES_EXEC: Final = 0x0400000
 STACK_TOP: Final = TASK_SIZE - 4096
 STACK_RANDOM: Final = 1 << 34
 PIE_RANDOM: Final = 1 << 40
@@ -81,7 +79,7 @@ async def load(
     try:
         chain = await _examine(task, file, strings, opened, unreachable)
         creds, secure = await privileges.new_credentials(task, chain.file)
-        dumpable = not secure and privileges.may_be_dumped(task.creds, chain.file)
+        dumpable = privileges.may_be_dumped(task.creds, creds, chain.file)
         randomize = not task.group.personality & ADDR_NO_RANDOMIZE
         mm = task.mm.new_for_exec(task.group.limits, randomize)
         try:
@@ -202,7 +200,7 @@ async def _build(
     base = None
     if chain.loader is not None:
         base = PIE_BASE + (_random(PIE_RANDOM, 4096) if randomize else 0)
-    _reserve_stack(task, mm, top, chain, program)
+    _reserve_stack(mm, top, chain, program)
     loaded = await map_program(mm, chain.file, program, place(mm, program, base))
     loader_base, entry = 0, loaded.entry
     if chain.loader_program is not None:
@@ -247,15 +245,12 @@ def _random(limit: int, step: int = 1) -> int:
     return int.from_bytes(os.urandom(8)) % (limit // step) * step
 
 
-def _reserve_stack(
-    task: Task, mm: MemoryManager, top: int, chain: _Chain, program: elf.Program
-) -> None:
+def _reserve_stack(mm: MemoryManager, top: int, chain: _Chain, program: elf.Program) -> None:
     """The stack: what is written now and 128 KiB more; it grows on faults."""
     strings = chain.strings
     tables = 8 * (len(strings.argv) + len(strings.envp)) + 1024 + stack.RANDOM_GAP
     size = elf.page_align(strings.size + tables + STACK_EXPAND)
-    executable = program.executable_stack or task.group.personality & READ_IMPLIES_EXEC
-    prot = PROT_READ | PROT_WRITE | (PROT_EXEC if executable else 0)
+    prot = PROT_READ | PROT_WRITE | (PROT_EXEC if program.executable_stack else 0)
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK | MAP_FIXED
     mm.mmap(top - size, size, prot, flags)
 

@@ -22,9 +22,8 @@ CAPABILITY_XATTR = b"security.capability"
 async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
     """The credentials that `file` runs with, and AT_SECURE. Raises: EPERM."""
     inode = file.inode
-    untrusted = bool(file.location.mount.flags & MS_NOSUID) or task.no_new_privs or traced(task)
-    creds = task.creds
-    untrusted = untrusted or not is_inside(creds.user_ns, file.location.mount.fs.owner)
+    creds, mount = task.creds, file.location.mount
+    untrusted = bool(mount.flags & MS_NOSUID) or not is_inside(creds.user_ns, mount.fs.owner)
     caps = None if untrusted else await file_caps(inode)
     if caps is not None and not counts(creds, caps):
         caps = None
@@ -33,8 +32,12 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
     unknown = ns is not None and NO_ID in (
         ns.uid_map.from_kernel(ids[0]), ns.gid_map.from_kernel(ids[1])
     )
-    mode = inode.mode & ~0o6000 if unknown else inode.mode
-    return after_exec(creds, mode, ids, caps, no_set_id=untrusted)
+    mode = inode.mode & ~0o6000 if unknown or untrusted else inode.mode
+    return after_exec(
+        creds, mode, ids, caps,
+        no_new_privs=task.no_new_privs,
+        unsafe=lambda: traced(task) or shares_root(task),
+    )  # fmt: skip
 
 
 def counts(creds: Credentials, caps: FileCaps) -> bool:
@@ -61,7 +64,23 @@ def traced(task: Task) -> bool:
     return tracer is not None and not tracer.creds.has_in(task.creds.user_ns, CAP_SYS_PTRACE)
 
 
-def may_be_dumped(creds: Credentials, file: Any) -> bool:
-    """would_dump(): whoever may not read a program may not look at its memory either."""
+def shares_root(task: Task) -> bool:
+    """check_unsafe_exec(): another process has the same root and working directory (CLONE_FS)."""
+    return any(
+        other.fs is task.fs and other.group is not task.group and not other.dead
+        for other in task.kernel.pids.tasks.values()
+    )
+
+
+def may_be_dumped(old: Credentials, new: Credentials, file: Any) -> bool:
+    """would_dump(): who may not read a program may not look at its memory; nor who has become
+    somebody else: begin_new_exec(), commit_creds().
+    """
     inode = file.inode
-    return may_access(creds, inode.mode, inode.uid, inode.gid, MAY_READ)
+    return (
+        may_access(old, inode.mode, inode.uid, inode.gid, MAY_READ)
+        and (old.euid, old.egid) == (old.uid, old.gid)
+        and (old.euid, old.egid, old.fsuid, old.fsgid)
+        == (new.euid, new.egid, new.fsuid, new.fsgid)
+        and not new.permitted & ~old.permitted
+    )

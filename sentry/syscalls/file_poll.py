@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 POLLFD_SIZE = 8
 FOREVER = 1 << 62
+STICKY_TIMEOUTS = 0x4000000
+"""personality(2): a timeout is left as it is."""
 
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
@@ -145,7 +147,7 @@ def read_timeout(task: Task, addr: int, unit: int) -> int | None:
 
 def write_left(task: Task, addr: int, deadline: int | None, unit: int) -> None:
     """Linux tells how much time was left; a timeout that cannot be written is left alone."""
-    if deadline is None or not addr:
+    if deadline is None or not addr or task.group.personality & STICKY_TIMEOUTS:
         return
     seconds, part = divmod(max(0, deadline - task.kernel.loop.now_ns()), NS)
     try:

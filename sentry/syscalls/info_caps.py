@@ -68,7 +68,7 @@ def pack(sets: Sequence[int], word: int) -> bytes:
 def sys_capset(task: Task, header: Addr, data: Addr) -> None:
     """capset(2): only of the calling thread."""
     words, pid = read_header(task, header)
-    if pid not in (0, task.tid):
+    if pid not in (0, task.own_tid):
         raise EPERM(f"pid {pid}")
     values = (*struct.unpack(f"<{3 * words}I", task.mm.read(data, 12 * words)), 0, 0, 0)
     effective, permitted, inheritable = (values[i] | values[3 + i] << 32 for i in range(3))

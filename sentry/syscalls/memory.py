@@ -12,6 +12,7 @@ from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED, MAP_SHARED
 from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH
 from sentry.kernel import access
 from sentry.kernel.task import Task
+from sentry.loader.image import READ_IMPLIES_EXEC
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.pidfd import group_of
@@ -57,6 +58,12 @@ MINCORE_STEP = 1 << 30
 """Bytes that mincore(2) looks at before it copies the answer out."""
 
 
+def implied(task: Task, prot: int) -> int:
+    """personality(2): with READ_IMPLIES_EXEC, what can be read can be executed."""
+    executable = prot & mman.PROT_READ and task.group.personality & READ_IMPLIES_EXEC
+    return prot | mman.PROT_EXEC if executable else prot
+
+
 @syscall(9)
 def sys_mmap(
     task: Task, addr: Addr, length: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Offset
@@ -74,6 +81,8 @@ def sys_mmap(
         judge_locks(task)
     if task.mm.mdwe and prot & WRITE_EXEC == WRITE_EXEC:
         raise EACCES("PR_SET_MDWE")
+    if task.group.personality and not (file is not None and file.no_exec):
+        prot = implied(task, prot)
     where = task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
     if file is not None:
         file.was_mapped()
@@ -89,7 +98,7 @@ def sys_munmap(task: Task, addr: Addr, length: Size) -> None:
 @syscall(10)
 def sys_mprotect(task: Task, addr: Addr, length: Size, prot: Prot) -> None:
     """mprotect(2)."""
-    task.mm.mprotect(addr, length, prot)
+    task.mm.mprotect(addr, length, implied(task, prot) if task.group.personality else prot)
 
 
 @syscall(12)

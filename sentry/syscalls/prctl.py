@@ -103,7 +103,6 @@ OptionNumber = Annotated[int, signed(32, show_choice(_NAMES))]
 OPTIONS: Final[dict[int, Option]] = {}
 SIGNAL_MAX: Final = 64
 COMM_LEN: Final = 16
-DEFAULT_SLACK_NS: Final = 50_000
 PF_IO_FLUSHER, PF_MCE_PROCESS, PF_MCE_EARLY, PF_MERGE = 1, 2, 4, 8
 """Bits of Task.process_flags."""
 VMA_NAME_MAX: Final = 80
@@ -315,8 +314,8 @@ def get_seccomp(task: Task, values: Values) -> int:
 
 @option(PR_SET_TIMERSLACK)
 def set_timer_slack(task: Task, values: Values) -> None:
-    """In ns; 0 is the default."""
-    task.timer_slack_ns = values[0] if 0 < values[0] < 1 << 63 else DEFAULT_SLACK_NS
+    """In ns; 0 is the default: what the thread was made with."""
+    task.timer_slack_ns = values[0] or task.default_slack_ns
 
 
 @option(PR_GET_TIMERSLACK)

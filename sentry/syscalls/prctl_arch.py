@@ -87,7 +87,11 @@ def sys_ioperm(task: Task, start: Size, count: Size, turn_on: Int) -> None:
         raise EPERM("no ports")
 
 
-@syscall(135, partial="ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, UNAME26, PER_LINUX32 have an effect")
+@syscall(
+    135,
+    partial="ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, STICKY_TIMEOUTS, UNAME26, PER_LINUX32 have an "
+    "effect",
+)
 def sys_personality(task: Task, persona: UInt) -> int:
     """personality(2): all bits set asks for the current one."""
     old = task.group.personality

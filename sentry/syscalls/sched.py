@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 from sentry.abi import sched as abi
-from sentry.abi.capability import CAP_SYS_NICE
+from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_NICE
 from sentry.abi.resource import PRIO_PGRP, PRIO_PROCESS, PRIO_USER
 from sentry.abi.sched import (
     SCHED_ATTR,
@@ -321,13 +321,13 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
     """ioprio_set(2)."""
     value &= 0xFFFF
     kind, level = value >> 13 & 7, value & 7
-    if kind == RT_CLASS and not task.creds.has(CAP_SYS_NICE):
+    creds = task.creds
+    if kind == RT_CLASS and not (creds.has(CAP_SYS_NICE) or creds.has(CAP_SYS_ADMIN)):
         raise EPERM("real-time class")
     if kind > IDLE_CLASS or (kind == NO_CLASS and level):
         raise EINVAL(f"priority {value:#x}")
     for target in _io_targets(task, which, who):
-        mine = task.creds
-        if target.creds.uid not in (mine.euid, mine.uid) and not mine.has(CAP_SYS_NICE):
+        if target.creds.uid not in (creds.euid, creds.uid) and not creds.has(CAP_SYS_NICE):
             raise EPERM("another user's")
         sched.check_capabilities(task, target)
         sched.change(target, ioprio=value)

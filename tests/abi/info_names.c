@@ -5,6 +5,7 @@
 #include <sys/klog.h>
 #include <sys/personality.h>
 #include <sys/random.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
@@ -97,7 +98,11 @@ static void personalities(void)
         _exit(personality(0xffffffff) == UNAME26 ? 0 : 1);
     int status;
     CHECK(waitpid(child, &status, 0) == child && status == 0);
-    CHECK(personality(0) == UNAME26);
+    CHECK(personality(STICKY_TIMEOUTS) == UNAME26);
+    struct timeval timeout = {0, 1000};
+    CHECK(syscall(SYS_select, 0, NULL, NULL, NULL, &timeout) == 0 && timeout.tv_usec == 1000);
+    CHECK(personality(0) == STICKY_TIMEOUTS);
+    CHECK(syscall(SYS_select, 0, NULL, NULL, NULL, &timeout) == 0 && timeout.tv_usec == 0);
 }
 
 static void without_rights(void)

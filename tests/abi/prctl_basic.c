@@ -62,6 +62,22 @@ static void flags_of_the_process(void)
     CHECK_ERR(prctl(-1), EINVAL);
 }
 
+/* Every thread has a default: what the one that made it had. */
+static void timer_slack(void)
+{
+    int status, old = prctl(PR_GET_TIMERSLACK);
+    CHECK(old > 0 && prctl(PR_SET_TIMERSLACK, 70000) == 0 && prctl(PR_GET_TIMERSLACK) == 70000);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(prctl(PR_GET_TIMERSLACK) == 70000);
+        CHECK(prctl(PR_SET_TIMERSLACK, 1) == 0 && prctl(PR_GET_TIMERSLACK) == 1);
+        CHECK(prctl(PR_SET_TIMERSLACK, 0) == 0 && prctl(PR_GET_TIMERSLACK) == 70000);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(prctl(PR_SET_TIMERSLACK, 0) == 0 && prctl(PR_GET_TIMERSLACK) == old);
+}
+
 static void no_new_privs(void)
 {
     CHECK(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 0);
@@ -183,6 +199,7 @@ int main(void)
 {
     thread_names();
     flags_of_the_process();
+    timer_slack();
     no_new_privs();
     parent_death();
     subreaper_inherits_orphans();

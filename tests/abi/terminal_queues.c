@@ -168,10 +168,57 @@ static void packets(void)
     nothing(master);
 }
 
+/* What the program has no room for yet waits. */
+static void type_ahead(void)
+{
+    static char line[4100], got[5000];
+    struct termios now;
+    memset(line, 'm', sizeof line);
+    CHECK(write(master, line, sizeof line) == sizeof line);
+    put(master, "\n");
+    int seen = 0;
+    for (;;) {
+        wait_readable(slave);
+        ssize_t n = read(slave, got, sizeof got);
+        CHECK(n > 0);
+        seen += n;
+        if (seen == sizeof line + 1)
+            break;
+    }
+    CHECK(got[0] == '\n' || got[seen % 4095 - 1] == '\n');
+
+    CHECK(tcgetattr(slave, &now) == 0);
+    now.c_lflag |= ICANON;
+    CHECK(tcsetattr(slave, TCSANOW, &now) == 0);
+    for (int i = 0; i < 3; i++) { /* three lines, each too long */
+        for (int k = 0; k < sizeof line; k++)
+            CHECK(write(master, line, 1) == 1);
+        put(master, "\n");
+    }
+    for (int i = 0; i < 3; i++) {
+        wait_readable(slave);
+        CHECK(read(slave, got, sizeof got) == 4096 && got[4095] == '\n' && got[4094] == 'm');
+    }
+    nothing(slave);
+    now.c_lflag &= ~ICANON;
+    CHECK(tcsetattr(slave, TCSANOW, &now) == 0);
+
+    int fits = 0;
+    while (write(master, line, 1) == 1)
+        fits++;
+    CHECK(fits > 8192 && fits < 65536);
+    CHECK_ERR(write(master, line, 1), EAGAIN);
+    CHECK(tcflush(slave, TCIFLUSH) == 0);
+    nothing(slave);
+    put(master, "again");
+    get(slave, "again");
+}
+
 int main(void)
 {
     open_raw_pair();
     flushes();
+    type_ahead();
     flow();
     packets();
     return 0;

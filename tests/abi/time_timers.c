@@ -83,6 +83,30 @@ static void cpu(int which, int signo)
     CHECK(setitimer(which, &off, NULL) == 0);
 }
 
+static volatile pid_t worker;
+
+static void *work(void *done)
+{
+    worker = syscall(SYS_gettid);
+    while (calls < 8)
+        for (volatile int i = 0; i < 10000; i++)
+            ;
+    return NULL;
+}
+
+/* A signal for CPU time goes to the thread that used it. */
+static void busy_thread(void)
+{
+    struct itimerval timer = {{0, 10000}, {0, 10000}}, off = {{0, 0}, {0, 0}};
+    pthread_t thread;
+    install(SIGPROF);
+    CHECK(setitimer(ITIMER_PROF, &timer, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, work, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(taken_by == worker);
+    CHECK(setitimer(ITIMER_PROF, &off, NULL) == 0);
+}
+
 static void wait_calls(int wanted)
 {
     for (int i = 0; i < 5000 && calls < wanted; i++)
@@ -252,6 +276,7 @@ int main(void)
     real();
     cpu(ITIMER_VIRTUAL, SIGVTALRM);
     cpu(ITIMER_PROF, SIGPROF);
+    busy_thread();
     posix();
     descriptors();
     cpu_limit();

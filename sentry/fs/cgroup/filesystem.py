@@ -72,7 +72,7 @@ def _cpu_max(kernel: Any) -> str:
 
 
 def _cpu_stat(kernel: Any) -> str:
-    user = system = 0
+    user, system = kernel.gone_usage.user_ns, kernel.gone_usage.sys_ns
     for group in kernel.pids.groups.values():
         for usage in (group.dead_usage, group.reaped_usage):
             user, system = user + usage.user_ns, system + usage.sys_ns

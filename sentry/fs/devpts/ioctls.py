@@ -97,6 +97,7 @@ def flush(terminal: Terminal, caller: Caller, argument: int) -> None:
     if argument not in (TCIFLUSH, TCOFLUSH, TCIOFLUSH):
         raise EINVAL(f"queue {argument}")
     if argument != TCOFLUSH:
+        terminal.ahead.clear()
         terminal.forget_typed()
     if argument != TCIFLUSH:
         terminal.forget_shown(MASTER_INPUT)

@@ -213,7 +213,7 @@ def set_timer_slack(view: View, data: bytes) -> None:
     """In ns; 0 is the default."""
     may_change_slack(view)
     value = number(data, 0, INFINITY)
-    view.subject.task.timer_slack_ns = value or 50_000
+    view.subject.task.timer_slack_ns = value or view.subject.task.default_slack_ns
 
 
 def may_change_slack(view: View) -> None:

@@ -287,7 +287,6 @@ computed("kernel/version")(lambda kernel: _text(kernel.uts.version))
 computed("kernel/arch")(lambda kernel: _text(kernel.uts.machine))
 computed("kernel/cap_last_cap")(lambda _: "40")
 computed("kernel/ngroups_max")(lambda _: "65536")
-computed("kernel/pid_max")(lambda _: "4194304")
 computed("kernel/threads-max")(lambda _: "32768")
 computed("kernel/ns_last_pid", of_reader=True)(lambda who: str(who.pids.last))
 computed("kernel/random/entropy_avail")(lambda _: "256")
@@ -324,6 +323,15 @@ def file_nr(kernel: Any) -> str:
     """Open, free, most."""
     budget = kernel.vfs.budget
     return f"{budget.anonymous + budget.files}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
+
+
+def _set_pid_max(kernel: Any, value: str) -> None:
+    if not value.isdigit():
+        raise EINVAL(value)
+    kernel.pids.set_max(int(value))
+
+
+computed("kernel/pid_max", _set_pid_max)(lambda kernel: str(kernel.pids.pid_max))
 
 
 def _set_yama(kernel: Any, value: str) -> None:

@@ -59,35 +59,50 @@ def test_capset_never_grows() -> None:
 
 def test_set_uid_root_program_gives_all_but_what_is_out_of_bounds() -> None:
     user = replace(USER, bounding=ALL_CAPS & ~(1 << CAP_NET_RAW))
-    new, secure = after_exec(user, 0o104755, (0, 0), None, no_set_id=False)
+    new, secure = after_exec(user, 0o104755, (0, 0), None)
     assert (new.uid, new.euid, secure) == (1000, 0, True)
     assert new.permitted == new.effective == user.bounding
-    same, secure = after_exec(user, 0o104755, (0, 0), None, no_set_id=True)
+    same, secure = after_exec(user, 0o104755, (0, 0), None, no_new_privs=True)
     assert (same.euid, same.permitted, secure) == (1000, 0, False)
+
+
+def test_nothing_is_gained_while_others_have_a_hold_on_the_program() -> None:
+    same, secure = after_exec(USER, 0o104755, (0, 0), None, unsafe=lambda: True)
+    assert (same.euid, same.permitted, secure) == (1000, 0, True)
+    setter = replace(USER, permitted=1 << CAP_SETUID, effective=1 << CAP_SETUID)
+    new, _ = after_exec(setter, 0o104755, (0, 0), None, unsafe=lambda: True)
+    assert (new.euid, new.permitted) == (0, 1 << CAP_SETUID)
+
+
+def test_root_gets_nothing_back_with_no_new_privs() -> None:
+    left = replace(ROOT, permitted=1 << CAP_CHOWN, effective=1 << CAP_CHOWN)
+    assert after_exec(left, 0o100755, (0, 0), None)[0].permitted == ALL_CAPS
+    new, _ = after_exec(left, 0o100755, (0, 0), None, no_new_privs=True)
+    assert (new.permitted, new.effective) == (1 << CAP_CHOWN, 1 << CAP_CHOWN)
 
 
 def test_file_capabilities() -> None:
     raw = bytes.fromhex("01000002 00200000 00000000 00000000 00000000".replace(" ", ""))
     caps = parse_file_caps(raw)
     assert caps == FileCaps(1 << CAP_NET_RAW, 0, True)
-    new, secure = after_exec(USER, 0o100755, (0, 0), caps, no_set_id=False)
+    new, secure = after_exec(USER, 0o100755, (0, 0), caps)
     assert (new.effective, new.permitted, secure) == (1 << CAP_NET_RAW, 1 << CAP_NET_RAW, True)
     with pytest.raises(EPERM):
-        after_exec(replace(USER, bounding=0), 0o100755, (0, 0), caps, no_set_id=False)
+        after_exec(replace(USER, bounding=0), 0o100755, (0, 0), caps)
 
 
 def test_ambient_capabilities_survive_a_plain_program() -> None:
     bit = 1 << CAP_NET_RAW
     user = replace(USER, permitted=bit, inheritable=bit).raise_ambient(CAP_NET_RAW)
-    new, secure = after_exec(user, 0o100755, (0, 0), None, no_set_id=False)
+    new, secure = after_exec(user, 0o100755, (0, 0), None)
     assert (new.effective, new.permitted, new.ambient, secure) == (bit, bit, bit, False)
 
 
 def test_root_without_noroot_keeps_all_and_with_it_loses_all() -> None:
-    new, secure = after_exec(ROOT, 0o100755, (0, 0), None, no_set_id=False)
+    new, secure = after_exec(ROOT, 0o100755, (0, 0), None)
     assert (new.effective, secure) == (ALL_CAPS, False)
     strict = replace(ROOT, securebits=SECBIT_NOROOT)
-    assert after_exec(strict, 0o100755, (0, 0), None, no_set_id=False)[0].effective == 0
+    assert after_exec(strict, 0o100755, (0, 0), None)[0].effective == 0
 
 
 def test_the_first_matching_class_decides() -> None:

@@ -68,7 +68,8 @@ class World:
         self.spaces: list[MemoryManager] = []
         init = SimpleNamespace(has_execed=False)
         platform = SimpleNamespace(cpuid=(), xsave_size=832)
-        self.kernel = SimpleNamespace(services={}, init=init, platform=platform)
+        pids = SimpleNamespace(tasks={})
+        self.kernel = SimpleNamespace(services={}, init=init, platform=platform, pids=pids)
         group = SimpleNamespace(personality=0, tasks=[], limits=self)
         self.task: Any = SimpleNamespace(
             kernel=self.kernel, group=group, creds=Credentials.user(1000, 1000),

@@ -89,8 +89,8 @@ def test_program_headers_are_found_in_memory() -> None:
     assert (program.start, program.span) == (0x400000, 0x201000)
 
 
-def test_stack_is_executable_unless_the_program_says_otherwise() -> None:
-    assert parse(segment()).executable_stack
+def test_stack_is_executable_only_if_the_program_says_so() -> None:
+    assert not parse(segment()).executable_stack
     assert not parse(segment(), segment(PT_GNU_STACK, PF_R | PF_W)).executable_stack
     assert parse(segment(), segment(PT_GNU_STACK, PF_R | PF_W | PF_X)).executable_stack
 

@@ -169,7 +169,7 @@ class FakeTask:
         self.limits: dict[int, int] = {7: 1024}
         self.signals: list[int] = []
         self.pids = Pids(100)
-        self.group = SimpleNamespace(tgid=1, pids=self.pids)
+        self.group = SimpleNamespace(tgid=1, pids=self.pids, personality=0)
         self.tid = 1
         self.timer_slack_ns = 0
 

@@ -23,6 +23,7 @@ def kernel() -> Any:
     return SimpleNamespace(
         vfs=SimpleNamespace(new_dev=lambda: 9, now_ns=lambda: 0),
         cpus=2,
+        gone_usage=_usage(3_000, 0),
         services={"memory_limit": 1 << 28, "cpu_quota": (50_000, 100_000)},
         counters=SimpleNamespace(oom_kills=3),
         pids=SimpleNamespace(
@@ -36,7 +37,7 @@ def test_files_say_what_counts_inside(kernel: Any) -> None:
 
     assert shown["memory.max"] == f"{1 << 28}\n"
     assert shown["cpu.max"] == "50000 100000\n"
-    assert shown["cpu.stat"].splitlines()[0] == "usage_usec 16"
+    assert shown["cpu.stat"].splitlines()[0] == "usage_usec 19"
     assert (shown["pids.max"], shown["pids.current"]) == ("max\n", "3\n")
     assert (shown["cgroup.procs"], shown["cgroup.threads"]) == ("1\n", "1\n7\n")
     assert "oom_kill 3\n" in shown["memory.events"]

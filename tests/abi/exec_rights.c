@@ -1,0 +1,195 @@
+/* What execve(2) of a set-id program gives, and what stands against it. credentials(7) */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define USER 12345
+
+/* The program: euid, egid, dumpable, AT_SECURE, and which personality is left. */
+static int report(char **argv)
+{
+    CHECK(geteuid() == atoi(argv[1]));
+    CHECK(getegid() == atoi(argv[2]));
+    CHECK(prctl(PR_GET_DUMPABLE) == atoi(argv[3]));
+    CHECK(getauxval(AT_SECURE) == atoi(argv[4]));
+    CHECK(personality(-1) == strtol(argv[5], NULL, 16));
+    return 0;
+}
+
+static void copy_self(const char *name, int mode)
+{
+    char buf[65536];
+    int from = open("/proc/self/exe", O_RDONLY), to = open(name, O_CREAT | O_TRUNC | O_WRONLY, 0700);
+    ssize_t n;
+    CHECK(from >= 0 && to >= 0);
+    while ((n = read(from, buf, sizeof buf)) > 0)
+        CHECK(write(to, buf, n) == n);
+    CHECK(n == 0 && fchmod(to, mode) == 0 && close(to) == 0 && close(from) == 0);
+}
+
+static void become_user(void)
+{
+    CHECK(syscall(SYS_setgroups, 0, NULL) == 0);
+    CHECK(setresgid(USER, USER, USER) == 0 && setresuid(USER, USER, USER) == 0);
+    CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);
+}
+
+static void go(char *program, char *euid, char *egid, char *dumpable, char *secure, char *persona)
+{
+    execl(program, program, euid, egid, dumpable, secure, persona, NULL);
+    perror(program);
+    _exit(2);
+}
+
+static void well(pid_t pid)
+{
+    int status;
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+static void set_id(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        CHECK(personality(READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE | SHORT_INODE) == 0);
+        go("./setuid", "0", "12345", "0", "1", "1000000");
+    }
+    well(pid);
+    if ((pid = fork()) == 0) {
+        become_user();
+        CHECK(personality(READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE) == 0);
+        go("./plain", "12345", "12345", "1", "0", "40000");
+    }
+    well(pid);
+    if ((pid = fork()) == 0) {
+        become_user();
+        go("./setgid", "12345", "0", "0", "1", "0");
+    }
+    well(pid);
+}
+
+static void no_new_privs(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        go("./setuid", "12345", "12345", "1", "0", "0");
+    }
+    well(pid);
+}
+
+static int in_shared_root(void *none)
+{
+    go("./setuid", "12345", "12345", "1", "1", "0");
+    return 3;
+}
+
+static char stack[65536] __attribute__((aligned(16)));
+
+static void shared_root(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        pid_t other = clone(in_shared_root, stack + sizeof stack, CLONE_FS | SIGCHLD, NULL);
+        CHECK(other > 0);
+        well(other);
+        _exit(0);
+    }
+    well(pid);
+}
+
+static void traced(void)
+{
+    int status, signo = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        pid_t other = fork();
+        if (other == 0) {
+            CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+            go("./setuid", "12345", "12345", "1", "1", "0");
+        }
+        CHECK(waitpid(other, &status, 0) == other && WIFSTOPPED(status));
+        CHECK(ptrace(PTRACE_CONT, other, NULL, NULL) == 0);
+        well(other);
+        _exit(0);
+    }
+    well(pid);
+}
+
+/* Capabilities that root has given up do not come back where nothing is to be gained. */
+static void root_stays_poor(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+        struct __user_cap_data_struct data[2] = {{1 << CAP_SETUID, 1 << CAP_SETUID, 0}};
+        CHECK(syscall(SYS_capset, &head, data) == 0);
+        CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        execl("./plain", "./plain", "caps", NULL);
+        _exit(2);
+    }
+    well(pid);
+}
+
+static int poor(void)
+{
+    struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    CHECK(syscall(SYS_capget, &head, data) == 0);
+    CHECK(data[0].permitted == 1 << CAP_SETUID && data[0].effective == 1 << CAP_SETUID);
+    CHECK(data[1].permitted == 0);
+    return 0;
+}
+
+/* With READ_IMPLIES_EXEC what can be read can be called. */
+static void readable_is_executable(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(personality(READ_IMPLIES_EXEC) == 0);
+        unsigned char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                                   -1, 0);
+        code[0] = 0xc3;
+        ((void (*)(void))code)();
+        CHECK(mprotect(code, 4096, PROT_READ) == 0);
+        ((void (*)(void))code)();
+        _exit(0);
+    }
+    well(pid);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2)
+        return poor();
+    if (argc > 2)
+        return report(argv);
+    copy_self("plain", 0755);
+    copy_self("setuid", 04755);
+    copy_self("setgid", 02755);
+    set_id();
+    no_new_privs();
+    shared_root();
+    traced();
+    root_stays_poor();
+    readable_is_executable();
+    unlink("plain");
+    unlink("setuid");
+    unlink("setgid");
+    return 0;
+}
