@@ -27,16 +27,22 @@ def may_access(mine: Credentials, target: Any, *, real: bool) -> bool:
     dumpable is open only to who is capable where its program was started.
     """
     theirs: Credentials = target.creds
-    dumpable: int = target.group.dumpable
     if mine.has_in(theirs.user_ns, CAP_SYS_PTRACE):
-        return dumpable == 1 or mine.has_in(target.group.exec_user_ns, CAP_SYS_PTRACE)
+        return may_see_memory(mine, target)
     uid, gid = (mine.uid, mine.gid) if real else (mine.fsuid, mine.fsgid)
     if {theirs.uid, theirs.euid, theirs.suid} != {uid}:
         return False
-    if {theirs.gid, theirs.egid, theirs.sgid} != {gid} or dumpable != 1:
+    if {theirs.gid, theirs.egid, theirs.sgid} != {gid} or target.group.dumpable != 1:
         return False
     return mine.user_ns is theirs.user_ns and not (
         theirs.permitted & ~(mine.permitted if real else mine.effective)
+    )
+
+
+def may_see_memory(mine: Credentials, target: Any) -> bool:
+    """The process is dumpable, or one is capable where its program was started."""
+    return bool(
+        target.group.dumpable == 1 or mine.has_in(target.group.exec_user_ns, CAP_SYS_PTRACE)
     )
 
 

@@ -144,7 +144,9 @@ class ThreadGroup:
         self.pids: PidNamespace = pids if pids is not None else kernel.pids
         """The PID namespace that it is in."""
         self.exec_user_ns: UserNamespace | None = None
-        """The user namespace in which its program was started: mm_struct.user_ns."""
+        """The user namespace in which its program was started, or one above that knows the owner
+        of a program that cannot be read: mm_struct.user_ns.
+        """
         self.tgid = tgid
         self.parent = parent
         self.parent_thread: Task | None = None

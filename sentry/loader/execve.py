@@ -121,7 +121,7 @@ def _commit(task: Task, image: Image) -> None:
     group.argv = tuple(image.argv)
     group.dumpable = 1 if image.dumpable else 0
     group.has_execed = True
-    group.exec_user_ns = image.creds.user_ns
+    group.exec_user_ns = image.memory_ns
     join_for_children(task)
     group.exec_count += 1
     start_registers(task, image)

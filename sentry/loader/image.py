@@ -8,6 +8,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.auth.userns import UserNamespace
     from sentry.mm.manager import MemoryManager
 
 ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC = 0x0040000, 0x0400000
@@ -28,7 +29,9 @@ class Image(Struct):
     secure: bool
     """AT_SECURE: the program runs with rights that its caller does not have."""
     dumpable: bool
-    """False where others may not look at its memory: `privileges.may_be_dumped`."""
+    """False where others may not look at its memory: `privileges.would_dump`, `unchanged`."""
+    memory_ns: UserNamespace | None
+    """Where who looks nevertheless must be capable: mm_struct.user_ns."""
     comm: bytes
     exe: Any
     """Location of the program (/proc/self/exe): of a script's interpreter, not of the script."""

@@ -79,7 +79,9 @@ async def load(
     try:
         chain = await _examine(task, file, strings, opened, unreachable)
         creds, secure = await privileges.new_credentials(task, chain.file)
-        dumpable = privileges.may_be_dumped(task.creds, creds, chain.file)
+        mapped = [chain.file] if chain.loader is None else [chain.file, chain.loader]
+        readable, memory_ns = privileges.would_dump(task.creds, mapped)
+        dumpable = readable and privileges.unchanged(task.creds, creds)
         randomize = not task.group.personality & ADDR_NO_RANDOMIZE
         mm = task.mm.new_for_exec(task.group.limits, randomize)
         try:
@@ -91,7 +93,7 @@ async def load(
             raise
         comm = path.rsplit(b"/", 1)[-1][:COMM_LEN]
         return Image(
-            mm, entry, stack_pointer, creds, secure, dumpable, comm,
+            mm, entry, stack_pointer, creds, secure, dumpable, memory_ns, comm,
             chain.file.location, list(chain.strings.argv),
         )  # fmt: skip
     finally:

@@ -14,6 +14,7 @@ from sentry.errors import ENODATA, EOPNOTSUPP
 
 if TYPE_CHECKING:
     from sentry.auth.execve import FileCaps
+    from sentry.auth.userns import UserNamespace
     from sentry.kernel.task import Task
 
 CAPABILITY_XATTR = b"security.capability"
@@ -28,11 +29,8 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
     if caps is not None and not counts(creds, caps):
         caps = None
     ids = (inode.uid, inode.gid)
-    ns = creds.user_ns
-    unknown = ns is not None and NO_ID in (
-        ns.uid_map.from_kernel(ids[0]), ns.gid_map.from_kernel(ids[1])
-    )
-    mode = inode.mode & ~0o6000 if unknown or untrusted else inode.mode
+    plain = untrusted or not knows(creds.user_ns, inode)
+    mode = inode.mode & ~0o6000 if plain else inode.mode
     return after_exec(
         creds, mode, ids, caps,
         no_new_privs=task.no_new_privs,
@@ -72,14 +70,32 @@ def shares_root(task: Task) -> bool:
     )
 
 
-def may_be_dumped(old: Credentials, new: Credentials, file: Any) -> bool:
-    """would_dump(): who may not read a program may not look at its memory; nor who has become
-    somebody else: begin_new_exec(), commit_creds().
+def knows(ns: UserNamespace | None, inode: Any) -> bool:
+    """privileged_wrt_inode_uidgid(): owner and group have numbers in the namespace."""
+    return ns is None or NO_ID not in (
+        ns.uid_map.from_kernel(inode.uid), ns.gid_map.from_kernel(inode.gid)
+    )  # fmt: skip
+
+
+def would_dump(creds: Credentials, files: list[Any]) -> tuple[bool, UserNamespace | None]:
+    """Who may not read the program or its loader may not look at its memory.
+
+    Says whether all can be read, and the user namespace in which CAP_SYS_PTRACE helps where not:
+    one that knows the owners.
     """
-    inode = file.inode
+    readable, ns = True, creds.user_ns
+    for inode in (file.inode for file in files):
+        if not may_access(creds, inode.mode, inode.uid, inode.gid, MAY_READ):
+            readable = False
+            while ns is not None and not knows(ns, inode):
+                ns = ns.parent
+    return readable, ns
+
+
+def unchanged(old: Credentials, new: Credentials) -> bool:
+    """Nobody has become somebody else, nor gained anything: begin_new_exec(), commit_creds()."""
     return (
-        may_access(old, inode.mode, inode.uid, inode.gid, MAY_READ)
-        and (old.euid, old.egid) == (old.uid, old.gid)
+        (old.euid, old.egid) == (old.uid, old.gid)
         and (old.euid, old.egid, old.fsuid, old.fsgid)
         == (new.euid, new.egid, new.fsuid, new.fsgid)
         and not new.permitted & ~old.permitted

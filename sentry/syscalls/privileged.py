@@ -27,6 +27,8 @@ REBOOT_MAGIC: Final = 0xFEE1DEAD
 REBOOT_MAGICS: Final = (672274793, 85072278, 369367448, 537993216)
 REBOOT_RESTART, REBOOT_RESTART2 = 0x01234567, 0xA1B2C3D4
 REBOOT_HALT, REBOOT_POWER_OFF = 0xCDEF0123, 0x4321FEDC
+REBOOT_CAD = (0, 0x89ABCDEF)
+"""Whether Ctrl-Alt-Del restarts the machine: nobody can press it."""
 
 
 def need(task: Task, *caps: int) -> None:
@@ -42,6 +44,8 @@ def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) 
         raise EPERM("CAP_SYS_BOOT")
     if magic != REBOOT_MAGIC or magic2 not in REBOOT_MAGICS:
         raise EINVAL("magic")
+    if command in REBOOT_CAD and task.pids.parent is None:
+        return None
     signals = {
         REBOOT_RESTART: SIGHUP, REBOOT_RESTART2: SIGHUP, REBOOT_HALT: SIGINT,
         REBOOT_POWER_OFF: SIGINT,

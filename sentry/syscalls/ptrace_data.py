@@ -16,6 +16,7 @@ from sentry.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 from sentry.abi.ptrace import PTRACE_EVENT_SECCOMP, PTRACE_PEEKSIGINFO_SHARED
 from sentry.abi.seccomp import AUDIT_ARCH_X86_64, SECCOMP_MODE_FILTER
 from sentry.abi.signal import SIGTRAP
+from sentry.auth.ptrace import may_see_memory
 from sentry.bpf.isa import Instruction, pack
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, ENOENT
 from sentry.kernel.ptrace import attach, registers
@@ -65,9 +66,16 @@ def request(*numbers: int) -> Callable[[Handler], Handler]:
 # Memory ------------------------------------------------------------------------------------------
 
 
+def check_memory(task: Task, tracee: Tracee, addr: int) -> None:
+    """ptrace_access_vm(): what it has become by execve(2) counts. Raises: EIO."""
+    if not may_see_memory(task.creds, tracee.task):
+        raise EIO(f"{addr:#x}")
+
+
 @request(abi.PTRACE_PEEKTEXT, abi.PTRACE_PEEKDATA)
 def peek(task: Task, tracee: Tracee, addr: int, data: int) -> None:
     """A word, also of a mapping that forbids reading. Raises: EIO, EFAULT."""
+    check_memory(task, tracee, addr)
     try:
         word = tracee.task.mm.peek(addr, WORD)
     except EFAULT:
@@ -78,6 +86,7 @@ def peek(task: Task, tracee: Tracee, addr: int, data: int) -> None:
 @request(abi.PTRACE_POKETEXT, abi.PTRACE_POKEDATA)
 def poke(task: Task, tracee: Tracee, addr: int, data: int) -> None:
     """A word, also into code: a private mapping gets a page of its own. Raises: EIO."""
+    check_memory(task, tracee, addr)
     try:
         tracee.task.mm.poke(addr, _u64.pack(data))
     except EFAULT:

@@ -10,7 +10,9 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,7 +116,7 @@ static void shared_root(void)
 
 static void traced(void)
 {
-    int status, signo = 0;
+    int status;
     pid_t pid = fork();
     if (pid == 0) {
         become_user();
@@ -173,8 +175,79 @@ static void readable_is_executable(void)
     well(pid);
 }
 
+static void peek(char *program, int readable)
+{
+    struct user_regs_struct regs;
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        execl(program, program, "pause", NULL);
+        _exit(2);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+    CHECK(ptrace(PTRACE_GETREGS, pid, NULL, &regs) == 0);
+    if (readable) {
+        CHECK(ptrace(PTRACE_PEEKDATA, pid, regs.rsp, NULL) == 2 && errno == 0);
+        CHECK(ptrace(PTRACE_POKEDATA, pid, regs.rsp, 2) == 0);
+    } else {
+        CHECK_ERR(ptrace(PTRACE_PEEKDATA, pid, regs.rsp, NULL), EIO);
+        CHECK_ERR(ptrace(PTRACE_POKEDATA, pid, regs.rsp, 2), EIO);
+    }
+    CHECK(kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid);
+}
+
+/* 0, or why a process that has become `program` cannot be traced. */
+static int attach(char *program)
+{
+    int ends[2], status, failure;
+    char byte;
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl(program, program, "pause", NULL);
+        _exit(2);
+    }
+    close(ends[1]);
+    CHECK(read(ends[0], &byte, 1) == 0 && close(ends[0]) == 0);
+    failure = ptrace(PTRACE_ATTACH, pid, NULL, NULL) == 0 ? 0 : errno;
+    CHECK(kill(pid, SIGKILL) == 0);
+    do
+        CHECK(waitpid(pid, &status, 0) == pid);
+    while (WIFSTOPPED(status));
+    return failure;
+}
+
+/* Who may not read a program may not look at its memory; capabilities count where its owner is. */
+static void unreadable(void)
+{
+    copy_self("unreadable", 0111);
+    int fd = open("script", O_CREAT | O_WRONLY, 0111);
+    CHECK(fd >= 0 && write(fd, "#!./plain pause\n", 16) == 16 && close(fd) == 0);
+    CHECK(chmod("script", 0111) == 0);
+    peek("./unreadable", 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_user();
+        peek("./plain", 1);
+        peek("./unreadable", 0);
+        CHECK(attach("./plain") == 0);
+        CHECK(attach("./unreadable") == EPERM);
+        CHECK(unshare(CLONE_NEWUSER) == 0);
+        CHECK(attach("./plain") == 0);
+        CHECK(attach("./script") == 0);
+        CHECK(attach("./unreadable") == EPERM);
+        _exit(0);
+    }
+    well(pid);
+    unlink("unreadable");
+    unlink("script");
+}
+
 int main(int argc, char **argv)
 {
+    while (argc >= 2 && strcmp(argv[1], "pause") == 0)
+        pause();
     if (argc == 2)
         return poor();
     if (argc > 2)
@@ -188,6 +261,7 @@ int main(int argc, char **argv)
     traced();
     root_stays_poor();
     readable_is_executable();
+    unreadable();
     unlink("plain");
     unlink("setuid");
     unlink("setgid");

@@ -177,6 +177,7 @@ static void orphans(void)
     first = new_process(CLONE_NEWPID);
     if (!first) {
         CHECK_ERR(reboot(12345), EINVAL);
+        CHECK_ERR(reboot(RB_ENABLE_CAD), EINVAL);
         reboot(RB_AUTOBOOT);
         pause();
     }
