@@ -87,7 +87,8 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     root = top(mounts.root.location)
     group.personality = process.personality
     task = Task(
-        kernel, group, pid, kernel.platform.new_context(mm.space), mm, FdTable(),
+        kernel, group, pid, kernel.platform.new_context(mm.space), mm,
+        FdTable(kernel.vfs.descriptors),
         FsContext(mounts, root, root, process.umask), Credentials.root(), mounts,
     )  # fmt: skip
     if process.scheduler is not None:

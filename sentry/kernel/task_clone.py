@@ -246,6 +246,8 @@ def make(task: Task, args: CloneArgs) -> Task:
 def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
     """copy_process(), with all that was asked for checked."""
     kernel, flags = task.kernel, args.flags
+    if not flags & CLONE_FILES:
+        task.files.check_copy()
     pids = new.pids or task.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)

@@ -120,6 +120,7 @@ def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> None:
     if first > last:
         raise EINVAL(f"{first} > {last}")
     if flags & CLOSE_RANGE_UNSHARE and task.files.users > 1:
+        task.files.check_copy()
         task.files.users -= 1
         task.files = task.files.copy()
     task.files.close_range(task, first, last, only_mark=bool(flags & CLOSE_RANGE_CLOEXEC))

@@ -76,13 +76,12 @@ def sys_setdomainname(task: Task, name: UserIn, length: Int) -> None:
 
 @syscall(99)
 def sys_sysinfo(task: Task, info: SysinfoOut) -> None:
-    """sysinfo(2): loads are 0, as /proc/loadavg says; sizes in bytes."""
+    """sysinfo(2): loads are 0, as /proc/loadavg says; sizes in bytes; a second begun counts."""
     kernel = task.kernel
     memory = memory_of(kernel)
-    uptime = int(time.clock_gettime(time.CLOCK_BOOTTIME))
-    uptime += offset_ns(task, CLOCK_BOOTTIME) // 10**9
+    uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + offset_ns(task, CLOCK_BOOTTIME)
     info.put(
-        uptime, bytes(24), memory.total, memory.free, memory.shared, 0, 0, 0,
+        -(-uptime // 10**9), bytes(24), memory.total, memory.free, memory.shared, 0, 0, 0,
         min(len(kernel.pids.tasks), 0xFFFF), 0, 0, 0, 1, b"",
     )  # fmt: skip
 

@@ -43,8 +43,6 @@ Who = Annotated[
     int, signed(32, show_choice({n: v for n, v in vars(resource).items() if n[:7] == "RUSAGE_"}))
 ]
 
-NR_OPEN = 1 << 20
-
 
 def change_limit(
     task: Task, group: ThreadGroup, number: int, new: Rlimit | None
@@ -56,7 +54,7 @@ def change_limit(
     if new is not None:
         if new.rlim_cur > new.rlim_max:
             raise EINVAL("soft above hard")
-        if number == RLIMIT_NOFILE and new.rlim_max > NR_OPEN:
+        if number == RLIMIT_NOFILE and new.rlim_max > task.kernel.vfs.descriptors.nr_open:
             raise EPERM("fs.nr_open")
         if new.rlim_max > old[1] and not task.creds.has(CAP_SYS_RESOURCE):
             raise EPERM("raises the hard limit")

@@ -45,11 +45,14 @@ def sys_unshare(task: Task, flags: Size) -> None:
         raise EINVAL(f"flags {flags:#x}")
     if flags & OF_A_PROCESS and len(task.group.tasks) > 1:
         raise EINVAL("the process has several threads")
+    alone = task.files.users == 1
+    if flags & CLONE_FILES and not alone:
+        task.files.check_copy()
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
     if flags & CLONE_FS:
         task.fs = task.fs.copy()
-    if flags & CLONE_FILES and task.files.users > 1:
+    if flags & CLONE_FILES and not alone:
         task.files.users -= 1
         task.files = task.files.copy()
     if flags & CLONE_NEWIPC:

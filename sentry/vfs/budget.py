@@ -23,6 +23,8 @@ MAX_SMALL_BYTES: Final = 64 << 20
 """Texts of symbolic links and extended attributes."""
 MAX_FILES: Final = 100_000
 """Open descriptions: Linux's fs.file-max, but nobody may go beyond."""
+NR_OPEN: Final = 1 << 20
+"""No descriptor reaches it, however high fs.nr_open is."""
 MAX_LOCKS: Final = 262_144
 """Record locks."""
 MAX_MOUNTS: Final = 20_000
@@ -112,6 +114,15 @@ class Budget:
         """One more asynchronous request in flight. Raises: EAGAIN."""
         if self.aio_requests >= MAX_AIO_REQUESTS:
             raise EAGAIN("the ceiling of asynchronous requests")
+
+
+class DescriptorLimit:
+    """fs.nr_open."""
+
+    __slots__ = ("nr_open",)
+
+    def __init__(self) -> None:
+        self.nr_open = NR_OPEN
 
 
 class PipeLimits:

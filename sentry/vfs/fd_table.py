@@ -7,18 +7,20 @@ from typing import Final
 
 from sentry.abi.fcntl import O_PATH
 from sentry.errors import EBADF, EINVAL, EMFILE
+from sentry.vfs.budget import NR_OPEN, DescriptorLimit
 from sentry.vfs.file import Caller, FileDescription
 
-NR_OPEN: Final = 1 << 20
-"""fs.nr_open: no descriptor reaches it."""
+BLOCK: Final = 64
+"""BITS_PER_LONG: tables grow by so many descriptors."""
 
 
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
-    __slots__ = ("__weakref__", "_cloexec", "_files", "_lowest", "users")
+    __slots__ = ("__weakref__", "_cloexec", "_files", "_limit", "_lowest", "users")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: DescriptorLimit | None = None) -> None:
+        self._limit = limit if limit is not None else DescriptorLimit()
         self._files: list[FileDescription | None] = []
         self._cloexec: set[int] = set()
         self._lowest = 0
@@ -94,7 +96,7 @@ class FdTable:
             fd += 1
         if lowest <= self._lowest:
             self._lowest = fd
-        if fd >= min(limit, NR_OPEN):
+        if fd >= min(limit, self._limit.nr_open, NR_OPEN):
             raise EMFILE(f"limit {limit}")
         return fd
 
@@ -110,7 +112,7 @@ class FdTable:
         self, caller: Caller, fd: int, file: FileDescription, limit: int, *, cloexec: bool = False
     ) -> None:
         """dup2(2): `fd` becomes `file`, what was there is closed. EBADF beyond the limit."""
-        if not 0 <= fd < min(limit, NR_OPEN):
+        if not 0 <= fd < min(limit, self._limit.nr_open, NR_OPEN):
             raise EBADF(f"fd {fd}")
         old = self._files[fd] if fd < len(self._files) else None
         self._put(fd, file, cloexec)
@@ -159,9 +161,15 @@ class FdTable:
         for fd in self:
             self.close(caller, fd)
 
+    def check_copy(self) -> None:
+        """alloc_fdtable(): fs.nr_open may have become lower than what is open. Raises: EMFILE."""
+        highest = next((fd for fd in reversed(range(len(self._files))) if self._files[fd]), 0)
+        if highest >= -(-self._limit.nr_open // BLOCK) * BLOCK:
+            raise EMFILE("fs.nr_open")
+
     def copy(self, last: int | None = None) -> FdTable:
         """fork(2) without CLONE_FILES: the same descriptions (up to `last`)."""
-        new = FdTable()
+        new = FdTable(self._limit)
         new._files = self._files[: None if last is None else last + 1]
         new._cloexec = {fd for fd in self._cloexec if fd < len(new._files)}
         new._lowest = min(self._lowest, len(new._files))

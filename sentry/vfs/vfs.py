@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sentry.abi.mount import MS_STRICTATIME
-from sentry.vfs.budget import Budget, PipeLimits
+from sentry.vfs.budget import Budget, DescriptorLimit, PipeLimits
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
 from sentry.vfs.mount import Mount
@@ -85,6 +85,7 @@ class Vfs:
         """The open file of the donated terminal, for /dev/tty."""
         self.linkable: WeakSet[Inode] = WeakSet()
         """Files of O_TMPFILE that may still get a name."""
+        self.descriptors = DescriptorLimit()
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0

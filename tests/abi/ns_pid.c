@@ -68,6 +68,12 @@ static void numbers(void)
         CHECK(!strncmp(text, "1 (", 3));
         read_text("/proc/sys/kernel/ns_last_pid", text, sizeof text);
         CHECK(!strcmp(text, "2\n"));
+        int last = open("/proc/sys/kernel/ns_last_pid", O_WRONLY);
+        CHECK(last >= 0 && write(last, "41", 2) == 2 && close(last) == 0);
+        pid_t next = fork();
+        if (next == 0)
+            _exit(0);
+        CHECK(next == 42 && waitpid(next, 0, 0) == 42);
         signal(SIGUSR1, nothing);
         CHECK(write(fds[1], "x", 1) == 1);
         pause(); /* from outside, with a handler */

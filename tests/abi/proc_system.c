@@ -176,6 +176,8 @@ static void uptime(void)
     long shown = seconds * 100 + hundredths;
     CHECK(shown >= before.tv_sec * 100 + before.tv_nsec / 10000000);
     CHECK(shown <= after.tv_sec * 100 + after.tv_nsec / 10000000);
+    struct sysinfo info;
+    CHECK(sysinfo(&info) == 0 && info.uptime >= seconds + (hundredths > 0)); /* rounded up */
 }
 
 /* A mount of /proc with nothing but processes. */

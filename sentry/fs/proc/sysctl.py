@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
 from sentry.errors import EINVAL, ENOENT, EPERM
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HOST_NAME_MAX: Final = 64
 INT_MAX: Final = (1 << 31) - 1
+NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024
 """Bytes of a value."""
 
@@ -48,7 +50,6 @@ fs/mqueue/msg_max 10
 fs/mqueue/msgsize_default 8192
 fs/mqueue/msgsize_max 8192
 fs/mqueue/queues_max 256
-fs/nr_open 1048576
 fs/overflowgid 65534
 fs/overflowuid 65534
 fs/suid_dumpable 0
@@ -231,13 +232,13 @@ def set_sysctl(kernel: Any, name: str, value: str) -> None:
 
 def _kept(line: str) -> None:
     path, default = line.split(" ", 1)
-    numeric = default.replace("\t", "").isdigit()
+    numeric = default.replace("\t", "").isdecimal()
     width = len(default.split("\t"))
 
     def put(kernel: Any, value: str) -> None:
         if numeric:
             words = value.split()
-            if not words or len(words) > width or not all(w.lstrip("-").isdigit() for w in words):
+            if not words or len(words) > width or not all(w.lstrip("-").isdecimal() for w in words):
                 raise EINVAL(f"{path}: {value!r}")
             rest = get(kernel).split("\t")[len(words) :]
             value = "\t".join([*(str(int(w)) for w in words), *rest])
@@ -288,7 +289,6 @@ computed("kernel/arch")(lambda kernel: _text(kernel.uts.machine))
 computed("kernel/cap_last_cap")(lambda _: "40")
 computed("kernel/ngroups_max")(lambda _: "65536")
 computed("kernel/threads-max")(lambda _: "32768")
-computed("kernel/ns_last_pid", of_reader=True)(lambda who: str(who.pids.last))
 computed("kernel/random/entropy_avail")(lambda _: "256")
 computed("kernel/random/poolsize")(lambda _: "256")
 computed("kernel/random/urandom_min_reseed_secs")(lambda _: "60")
@@ -326,7 +326,7 @@ def file_nr(kernel: Any) -> str:
 
 
 def _set_pid_max(kernel: Any, value: str) -> None:
-    if not value.isdigit():
+    if not value.isdecimal():
         raise EINVAL(value)
     kernel.pids.set_max(int(value))
 
@@ -334,10 +334,34 @@ def _set_pid_max(kernel: Any, value: str) -> None:
 computed("kernel/pid_max", _set_pid_max)(lambda kernel: str(kernel.pids.pid_max))
 
 
+def _set_last_pid(who: Any, value: str) -> None:
+    """pid_ns_ctl_handler(): the next process gets the number after it."""
+    creds = getattr(who, "creds", None)
+    if creds is not None and not any(
+        creds.has_in(who.pids.owner, cap) for cap in (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
+    ):
+        raise EPERM("kernel.ns_last_pid")
+    if not value.strip().isdecimal() or int(value) > getattr(who, "kernel", who).pids.pid_max:
+        raise EINVAL(value)
+    who.pids.last = int(value)
+
+
+computed("kernel/ns_last_pid", _set_last_pid, of_reader=True)(lambda who: str(who.pids.last))
+
+
+def _set_nr_open(kernel: Any, value: str) -> None:
+    if not value.strip().isdecimal() or not NR_OPEN_MIN <= int(value) <= NR_OPEN_MAX:
+        raise EINVAL(value)
+    kernel.vfs.descriptors.nr_open = int(value)
+
+
+computed("fs/nr_open", _set_nr_open)(lambda kernel: str(kernel.vfs.descriptors.nr_open))
+
+
 def _set_yama(kernel: Any, value: str) -> None:
     """0 to 3, and never back from 3: yama_dointvec_minmax()."""
     low = YAMA_NO_ATTACH if yama_scope(kernel) == YAMA_NO_ATTACH else 0
-    if not value.strip().isdigit() or not low <= int(value) <= YAMA_NO_ATTACH:
+    if not value.strip().isdecimal() or not low <= int(value) <= YAMA_NO_ATTACH:
         raise EINVAL(value)
     values(kernel)[YAMA_SCOPE] = str(int(value))
 
@@ -360,7 +384,7 @@ def _pipe_limit(name: str, attribute: str) -> None:
     """fs.pipe-*: attributes of the PipeLimits."""
 
     def put(kernel: Any, value: str) -> None:
-        if not value.isdigit():
+        if not value.isdecimal():
             raise EINVAL(value)
         number = int(value)
         if attribute == "max_size":  # round_pipe_size()
@@ -381,7 +405,7 @@ def _next_id(name: str) -> None:
     """kernel.*_next_id: which identifier the next object of the reader's namespace gets."""
 
     def put(who: Any, value: str) -> None:
-        if not value.isdigit() or int(value) > INT_MAX:
+        if not value.isdecimal() or int(value) > INT_MAX:
             raise EINVAL(value)
         holder, key = find(who)
         holder[key] = int(value)
@@ -415,7 +439,7 @@ def _namespace_counts(who: Any) -> tuple[NamespaceCounts, UserNamespace | None]:
 
 def _ceiling(kind: str) -> None:
     def put(who: Any, value: str) -> None:
-        if not value.isdigit() or int(value) > UNLIMITED:
+        if not value.isdecimal() or int(value) > UNLIMITED:
             raise EINVAL(value)
         counts, ns = _namespace_counts(who)
         (counts.limits if ns is None else ns.limits)[kind] = int(value)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sentry.errors import EAGAIN, EEXIST, ENOMEM, ENOSPC
-from sentry.kernel.pids import MAX_LEVEL, PidNamespace, Pids
+from sentry.kernel.pids import MAX_LEVEL, RESERVED_PIDS, PidNamespace, Pids
 
 
 def test_allocate_at_the_containers_limit_is_refused() -> None:
@@ -22,6 +22,24 @@ def test_allocate_at_the_containers_limit_is_refused() -> None:
         pids.allocate(None, (77,))
     pids.limit = 3
     assert pids.allocate() == 3
+
+
+def test_numbers_below_pid_max_are_given_out_once() -> None:
+    pids = Pids(1000)
+    pids.set_max(RESERVED_PIDS + 2)
+    task: Any = object()
+    for number in range(1, RESERVED_PIDS + 2):
+        assert pids.allocate() == number
+        pids.tasks[number] = task
+
+    with pytest.raises(EAGAIN):
+        pids.allocate()
+    del pids.tasks[RESERVED_PIDS + 1]
+    assert pids.allocate() == RESERVED_PIDS + 1
+    del pids.tasks[5]  # the reserved ones are for the first round
+    pids.tasks[RESERVED_PIDS + 1] = task
+    with pytest.raises(EAGAIN):
+        pids.allocate()
 
 
 def test_count_has_zombies_and_no_process_twice() -> None:

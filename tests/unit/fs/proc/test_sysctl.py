@@ -9,13 +9,16 @@ import pytest
 
 from sentry.errors import EINVAL, ENOENT, EPERM
 from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
+from sentry.kernel.pids import Pids
+from sentry.vfs.budget import DescriptorLimit
 
 
 @pytest.fixture
 def kernel() -> Any:
     uts = SimpleNamespace(nodename=b"box", domainname=b"(none)", release=b"6.12.0",
                           sysname=b"Linux", version=b"#1", machine=b"x86_64")  # fmt: skip
-    return SimpleNamespace(services={}, uts=uts, vfs=SimpleNamespace(protected_symlinks=True))
+    vfs = SimpleNamespace(protected_symlinks=True, descriptors=DescriptorLimit())
+    return SimpleNamespace(services={}, uts=uts, vfs=vfs, pids=Pids(100))
 
 
 def test_value_is_kept_for_each_kernel(kernel: Any) -> None:
@@ -42,11 +45,26 @@ def test_vector_takes_the_first_numbers(kernel: Any) -> None:
         ("vm.swappiness", "", EINVAL),
         ("net.ipv4.ip_local_port_range", "1 2 3", EINVAL),
         ("fs.protected_symlinks", "7", EINVAL),
+        ("fs.nr_open", "63", EINVAL),
+        ("kernel.pid_max", "300", EINVAL),
+        ("kernel.pid_max", "\N{SUPERSCRIPT TWO}", EINVAL),
+        ("kernel.ns_last_pid", "4194305", EINVAL),
     ],
 )
 def test_what_cannot_be_set(kernel: Any, name: str, value: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         set_sysctl(kernel, name, value)
+
+
+def test_limits_of_numbers_are_the_kernels(kernel: Any) -> None:
+    set_sysctl(kernel, "fs.nr_open", "64")
+    set_sysctl(kernel, "kernel.pid_max", "301")
+    set_sysctl(kernel, "kernel.ns_last_pid", "76")
+
+    assert kernel.vfs.descriptors.nr_open == 64
+    assert kernel.pids.pid_max == 301
+    assert kernel.pids.allocate() == 77
+    assert get_sysctl(kernel, "kernel/ns_last_pid") == "77"
 
 
 def test_host_name_is_the_kernels(kernel: Any) -> None:
