@@ -71,7 +71,7 @@ def new_user_namespace(task: Task) -> Credentials:
     """create_user_ns(): the credentials of who goes there. Raises: ENOSPC, EPERM."""
     creds = task.creds
     parent = creds.user_ns
-    if parent is not None and parent.level >= MAX_LEVEL:
+    if parent is not None and parent.level > MAX_LEVEL:
         raise ENOSPC("user namespaces are too deep")
     charge = counts(task.kernel).take(parent, creds.euid, "user")
     if task.fs.root != top(task.mounts.root.location):

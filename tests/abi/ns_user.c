@@ -199,6 +199,20 @@ static void nested(void)
     CHECK_ERR(ioctl(uts, TCGETS_), ENOTTY);
 }
 
+/* A namespace whose parent is the 32nd below the first one is the last. */
+static void deep(void)
+{
+    int level = 0;
+    while (unshare(CLONE_NEWUSER) == 0) {
+        CHECK(++level < 40);
+        CHECK(write_text("/proc/self/setgroups", "deny") == 4);
+        CHECK(write_text("/proc/self/uid_map", "0 0 1") == 5);
+        CHECK(write_text("/proc/self/gid_map", "0 0 1") == 5);
+    }
+    CHECK_ERR(unshare(CLONE_NEWUSER), ENOSPC);
+    CHECK(level == 33);
+}
+
 int main(void)
 {
     int fd = open("secret", O_CREAT | O_RDWR, 0600);
@@ -209,6 +223,7 @@ int main(void)
     IN_CHILD(alone());
     IN_CHILD(mapped());
     IN_CHILD(nested());
+    IN_CHILD(deep());
     /* clone: the child is there from its first instruction */
     IN_CHILD({
         pid_t child = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWUTS | SIGCHLD, 0, 0, 0, 0);
