@@ -210,7 +210,7 @@ def _describe(group: ThreadGroup, now_ns: int) -> ProcessInfo:
     task = group.tasks[0] if group.tasks else None
     state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
     usage = _usage(group)
-    terminal = group.session.terminal
+    terminal = group.terminal
     return ProcessInfo(
         pid=group.tgid,
         ppid=group.parent.tgid if group.parent is not None else 0,

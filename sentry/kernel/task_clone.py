@@ -348,6 +348,7 @@ def new_group(
     group.coredump_filter = old.coredump_filter
     group.oom_score_adj = old.oom_score_adj
     group.personality = old.personality
+    group.terminal = old.terminal
     task.kernel.pids.groups[tgid] = group
     timers.watch_cpu_limit(group)
     return group

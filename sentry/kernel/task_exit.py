@@ -316,20 +316,26 @@ def _kill_orphaned_groups(group: ThreadGroup) -> None:
 
 
 def _leave_session(group: ThreadGroup) -> None:
-    """A session leader's end: its terminal hangs up on the foreground group."""
+    """A session leader's end: the foreground group hears of it, now or after a hang-up.
+
+    disassociate_ctty() of a pseudo-terminal.
+    """
     session = group.session
     if session.leader is not group:
         return
     session.leader = None
-    terminal, session.terminal = session.terminal, None
-    if terminal is None:
-        return
-    if session.foreground is not None:
-        for member in list(session.foreground.members):
-            if member is not group:
-                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
-                signal_send.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
-    terminal.disassociate(session)
+    if (terminal := session.terminal) is not None:
+        _tell(session.foreground, SIGHUP)
+        terminal.disassociate(session)
+    else:
+        _tell(session.old_foreground, SIGHUP, SIGCONT)
+        session.old_foreground = None
+
+
+def _tell(process_group: ProcessGroup | None, *numbers: int) -> None:
+    for member in list(process_group.members) if process_group is not None else ():
+        for signo in numbers:
+            signal_send.send_to_group(member, signals.SigInfo.kernel(signo))
 
 
 def _end_sandbox(init: ThreadGroup) -> None:

@@ -9,7 +9,7 @@ from sentry.kernel.signals import SIG_IGN, SigInfo
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.kernel.thread_group import ProcessGroup
+    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
     from sentry.vfs.vfs import Vfs
 
 
@@ -19,6 +19,11 @@ def signal_group(group: ProcessGroup, signo: int) -> None:
         signal_send.send_to_group(member, SigInfo.kernel(signo))
 
 
+def signal_process(group: ThreadGroup, signo: int) -> None:
+    """The leader of a session whose terminal hangs up."""
+    signal_send.send_to_group(group, SigInfo.kernel(signo))
+
+
 def ignores_signal(task: Task, signo: int) -> bool:
     """The task blocks or ignores the signal: is_ignored(), drivers/tty/tty_jobctrl.c."""
     blocked = task.blocked >> (signo - 1) & 1
@@ -26,6 +31,7 @@ def ignores_signal(task: Task, signo: int) -> bool:
 
 
 def connect(vfs: Vfs) -> None:
-    """Make both known to the file systems of a sandbox."""
+    """Make them known to the file systems of a sandbox."""
     vfs.signal_group = signal_group
+    vfs.signal_process = signal_process
     vfs.ignores_signal = ignores_signal

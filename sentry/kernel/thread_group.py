@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 class Session:
     """A session: its id is its leader's pid; perhaps a controlling terminal."""
 
-    __slots__ = ("foreground", "groups", "leader", "sid", "terminal")
+    __slots__ = ("foreground", "groups", "leader", "old_foreground", "sid", "terminal")
 
     def __init__(self, sid: int, leader: ThreadGroup | None) -> None:
         self.sid = sid
         self.leader = leader
         self.terminal: Any = None
+        """Whose session it is: what its processes have may be nothing (ThreadGroup.terminal)."""
         self.foreground: ProcessGroup | None = None
+        self.old_foreground: ProcessGroup | None = None
+        """The foreground group when the terminal hung up: it hears of the leader's end."""
         self.groups: set[ProcessGroup] = set()
 
 
@@ -125,6 +128,7 @@ class ThreadGroup:
         "stop_signal",
         "stopping",
         "tasks",
+        "terminal",
         "tgid",
         "timers",
         "vsyscall",
@@ -153,6 +157,8 @@ class ThreadGroup:
         """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
+        self.terminal: Any = None
+        """Its controlling terminal: the leader takes it, and whoever is forked then has it too."""
         self.actions = actions
         self.limits = limits
         self.tasks: list[Task] = []

@@ -82,4 +82,5 @@ def sys_setsid(task: Task) -> int:
     session = pids.sessions[group.tgid] = Session(group.tgid, group)
     process_group = pids.process_groups[group.tgid] = ProcessGroup(group.tgid, session)
     group.join(process_group)
+    group.terminal = None
     return task.own_pid

@@ -60,8 +60,10 @@ def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) 
 
 @syscall(153)
 def sys_vhangup(task: Task) -> None:
-    """vhangup(2): the terminal of a session that never lost one goes on."""
+    """vhangup(2): of the caller's controlling terminal, if there is one."""
     need(task, CAP_SYS_TTY_CONFIG)
+    if task.group.terminal is not None:
+        task.group.terminal.hang_up_slaves()
 
 
 @syscall(163, partial="EPERM or ENOSYS: processes are not accounted")

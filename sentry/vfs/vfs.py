@@ -94,6 +94,8 @@ class Vfs:
         """The devpts that was mounted last: /dev/ptmx belongs to it."""
         self.signal_group: Callable[[Any, int], None] | None = None
         """The kernel's: (process group, signal), for terminals."""
+        self.signal_process: Callable[[Any, int], None] | None = None
+        """The same to a single process."""
         self.send_io: Callable[[FileDescription, int, int, int], None] | None = None
         """The kernel's: (file, descriptor, POLL_* code, band), a signal for the file's owner."""
         self.lease_break_s = 45

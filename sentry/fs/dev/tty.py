@@ -22,11 +22,11 @@ FIRST_SESSION: Final = 1
 
 
 async def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
-    """Open the controlling terminal again. Raises: ENXIO when the session has none."""
-    session = caller.group.process_group.session
-    if isinstance(session.terminal, Terminal):
-        return PtySlave(location, flags, session.terminal)
-    if session.sid != FIRST_SESSION:
+    """Open the controlling terminal again. Raises: ENXIO when the process has none."""
+    group = caller.group
+    if isinstance(group.terminal, Terminal):
+        return PtySlave(location, flags, group.terminal)
+    if group.process_group.session.sid != FIRST_SESSION or "console" in caller.kernel.services:
         raise ENXIO("no controlling terminal")
     return await open_console(location, flags, caller)
 

@@ -14,14 +14,15 @@ from sentry.abi.ioctl import (
     TIOCGPTN,
     TIOCGPTPEER,
     TIOCPKT,
+    TIOCSPGRP,
     TIOCSPTLCK,
     VMIN,
     VTIME,
 )
-from sentry.abi.poll import EPOLLHUP, EPOLLPRI
+from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLPRI
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EAGAIN, EIO, ENOTTY
-from sentry.fs.devpts.ioctls import COMMON, FIONREAD, OF_MASTERS, count_input
+from sentry.fs.devpts.ioctls import FIONREAD, OF_MASTERS, OF_SLAVES, count_input
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
@@ -141,7 +142,7 @@ class PtyMaster(StreamFile):
 class PtySlave(StreamFile):
     """The side of the programs."""
 
-    __slots__ = ("terminal",)
+    __slots__ = ("_hangups", "terminal")
     can_async = True
     async_room = False
     nowait = False
@@ -149,8 +150,14 @@ class PtySlave(StreamFile):
     def __init__(self, location: Location, flags: int, terminal: Terminal) -> None:
         super().__init__(location, flags, terminal.slave_queue)
         self.terminal = terminal
+        self._hangups = terminal.hangups
         terminal.slaves += 1
         terminal.slave_opened = True
+
+    @property
+    def hung(self) -> bool:
+        """The master was closed, or the kernel hung up: hung_up_tty_fops."""
+        return not self.terminal.master_open or self._hangups != self.terminal.hangups
 
     def before_async(self, caller: Caller) -> None:
         """__tty_fasync(): without an owner, the foreground process group gets the signals."""
@@ -170,7 +177,7 @@ class PtySlave(StreamFile):
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2): background processes are stopped first."""
         self.terminal.check_read(caller)
-        if not dest.wanted:
+        if not dest.wanted or self.hung:
             return 0
         termios = self.terminal.discipline.termios
         timed = not termios.c_lflag & ICANON and termios.c_cc[VTIME]
@@ -184,7 +191,7 @@ class PtySlave(StreamFile):
         cc = discipline.termios.c_cc
 
         def some(least: int) -> None:
-            if discipline.available < least and self.terminal.master_open:
+            if discipline.available < least and not self.hung:
                 raise EAGAIN("nothing typed")
 
         with self.held():
@@ -193,7 +200,7 @@ class PtySlave(StreamFile):
                 await until(lambda: some(1), (self.queue,), READABLE)
                 least = cc[VMIN]
             try:
-                while discipline.available < least and self.terminal.master_open:
+                while discipline.available < least and not self.hung:
                     deadline = caller.kernel.loop.now_ns() + cc[VTIME] * TENTH_NS
                     attempt = partial(some, discipline.available + 1)
                     await until(attempt, (self.queue,), READABLE, deadline_ns=deadline)
@@ -209,7 +216,7 @@ class PtySlave(StreamFile):
         """A line, or what is there."""
         terminal = self.terminal
         discipline = terminal.discipline
-        if not discipline.readable and not terminal.master_open:
+        if self.hung:
             return 0
         cc = discipline.termios.c_cc
         at_once = not discipline.termios.c_lflag & ICANON and not cc[VMIN]
@@ -229,8 +236,8 @@ class PtySlave(StreamFile):
     def send(self, caller: Caller, source: Source) -> int:
         """Show."""
         terminal = self.terminal
-        if not terminal.master_open:
-            raise EIO("the master is closed")
+        if self.hung:
+            raise EIO("hung up")
         room = terminal.room
         if not room:
             raise EAGAIN("the screen is full")
@@ -240,21 +247,19 @@ class PtySlave(StreamFile):
 
     def poll(self) -> int:
         """Readable when there is a line, writable when there is room."""
+        if self.hung:
+            return READABLE | WRITABLE | EPOLLERR | EPOLLHUP
         terminal = self.terminal
         ready = READABLE if terminal.discipline.readable else 0
-        if terminal.room:
-            ready |= WRITABLE
-        if not terminal.master_open:
-            ready |= READABLE | WRITABLE | EPOLLHUP
-        return ready
+        return ready | (WRITABLE if terminal.room else 0)
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """ioctl_tty(2)."""
+        if self.hung:
+            raise (ENOTTY if request == TIOCSPGRP else EIO)("hung up")
         if request == FIONREAD:
             return count_input(caller, argument, self.terminal.discipline.available)
-        if not self.terminal.master_open:
-            raise EIO("the master is closed")
-        handler = COMMON.get(request)
+        handler = OF_SLAVES.get(request)
         if handler is None:
             raise ENOTTY(f"{request:#x}")
         handler(self.terminal, caller, argument)
@@ -267,5 +272,5 @@ def become_controlling(slave: PtySlave, caller: Any, flags: int) -> None:
     if flags & O_NOCTTY or group is None or not hasattr(group, "process_group"):
         return
     session = group.process_group.session
-    if session.leader is group and session.terminal is None and slave.terminal.session is None:
+    if session.leader is group and group.terminal is None and slave.terminal.session is None:
         slave.terminal.take(session, group.process_group)

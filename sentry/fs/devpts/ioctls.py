@@ -42,9 +42,11 @@ from sentry.abi.ioctl import (
     TIOCSCTTY,
     TIOCSPGRP,
     TIOCSWINSZ,
+    TIOCVHANGUP,
     VSTART,
     VSTOP,
 )
+from sentry.abi.signal import SIGCONT, SIGHUP
 from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
@@ -183,10 +185,9 @@ def _session(caller: Any) -> Any:
 
 
 def _check_ours(terminal: Terminal, caller: Any) -> Any:
-    session = _session(caller)
-    if session.terminal is not terminal:
+    if caller.group.terminal is not terminal:
         raise ENOTTY("not the controlling terminal")
-    return session
+    return _session(caller)
 
 
 def get_foreground(terminal: Terminal, caller: Any, argument: int) -> None:
@@ -233,12 +234,12 @@ def get_session_of_slave(terminal: Terminal, caller: Any, argument: int) -> None
 def set_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
     """TIOCSCTTY: tiocsctty(). 1 steals it, with CAP_SYS_ADMIN. Raises: EPERM."""
     session = _session(caller)
-    if session.terminal is terminal and session.leader is caller.group:
+    if terminal.session is session and session.leader is caller.group:
         return
-    if session.leader is not caller.group or session.terminal is not None:
+    if session.leader is not caller.group or caller.group.terminal is not None:
         raise EPERM("not the leader of a session without a terminal")
     owner = terminal.session
-    if owner is not None and owner.terminal is terminal:
+    if owner is not None:
         if argument != 1 or not caller.creds.has(CAP_SYS_ADMIN):
             raise EPERM("somebody else's terminal")
         terminal.disassociate(owner)
@@ -251,12 +252,20 @@ def not_of_masters(terminal: Terminal, caller: Any, argument: int) -> None:
 
 
 def drop_controlling(terminal: Terminal, caller: Any, argument: int) -> None:
-    """TIOCNOTTY."""
+    """TIOCNOTTY: the caller loses it; if that is the session's leader, everybody does."""
     session = _check_ours(terminal, caller)
     if session.leader is caller.group:
-        terminal.signal_foreground(1)
-        terminal.signal_foreground(18)
+        terminal.signal_foreground(SIGHUP)
+        terminal.signal_foreground(SIGCONT)
         terminal.disassociate(session)
+    caller.group.terminal = None
+
+
+def hang_up(terminal: Terminal, caller: Any, argument: int) -> None:
+    """TIOCVHANGUP. Raises: EPERM."""
+    if not caller.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("CAP_SYS_ADMIN")
+    terminal.hang_up_slaves()
 
 
 COMMON: Final[dict[int, Handler]] = {
@@ -288,6 +297,7 @@ COMMON: Final[dict[int, Handler]] = {
 }
 
 
+OF_SLAVES: Final[dict[int, Handler]] = {**COMMON, TIOCVHANGUP: hang_up}
 OF_MASTERS: Final[dict[int, Handler]] = {
     **COMMON,
     TCFLSH: flush_master,
@@ -304,4 +314,4 @@ def count_input(caller: Caller, argument: int, count: int) -> int:
     return 0
 
 
-__all__ = ["COMMON", "FIONREAD", "OF_MASTERS", "count_input"]
+__all__ = ["FIONREAD", "OF_MASTERS", "OF_SLAVES", "count_input"]

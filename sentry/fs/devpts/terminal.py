@@ -21,7 +21,15 @@ from sentry.abi.ioctl import (
     TOSTOP,
     Termios,
 )
-from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, EPOLLWRNORM
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDNORM,
+    EPOLLWRNORM,
+)
 from sentry.abi.signal import SIGCONT, SIGHUP, SIGTTIN, SIGTTOU, SIGWINCH
 from sentry.errors import EIO
 from sentry.fs.devpts.discipline import LineDiscipline
@@ -46,9 +54,9 @@ class Terminal:
     """One pseudo-terminal."""
 
     __slots__ = (
-        "__weakref__", "_vfs", "ahead", "discipline", "exclusive", "index", "locked", "master_open",
-        "master_queue", "master_stopped", "packet", "packet_events", "screen", "session",
-        "slave_opened", "slave_queue", "slaves", "winsize",
+        "__weakref__", "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
+        "master_open", "master_queue", "master_stopped", "packet", "packet_events", "screen",
+        "session", "slave_opened", "slave_queue", "slaves", "winsize",
     )  # fmt: skip
 
     def __init__(self, vfs: Vfs, index: int) -> None:
@@ -64,6 +72,8 @@ class Terminal:
         """TIOCSPTLCK: the slave cannot be opened."""
         self.exclusive = False
         self.master_open = True
+        self.hangups = 0
+        """How often the kernel has hung it up: what was open then is dead."""
         self.slaves = 0
         self.slave_opened = False
         self.packet = False
@@ -112,7 +122,7 @@ class Terminal:
             echo += more
             signals += keys
         if echo:
-            self.show(echo[: max(0, SCREEN - len(self.screen))])  # n_tty.c drops echoes too
+            self.show(bytes(echo[: max(0, SCREEN - len(self.screen))]))  # n_tty.c drops echoes too
         for signo in signals:
             self.signal_foreground(signo)
         if signals and not self.discipline.termios.c_lflag & NOFLSH:
@@ -183,20 +193,31 @@ class Terminal:
     # --- ends
 
     def hang_up(self) -> None:
-        """The master is gone: the session's leader hears SIGHUP, readers see the end."""
+        """The master is gone: the session's leader hears of it, readers see the end.
+
+        The foreground group hears when the leader ends: tty_signal_session_leader().
+        """
         self.master_open = False
+        self._leave()
+
+    def hang_up_slaves(self) -> None:
+        """vhangup(2): who has it open has nothing any more, but it can be opened again."""
+        self.hangups += 1
+        self._leave()
+        self.discipline = LineDiscipline()
+
+    def _leave(self) -> None:
         self.ahead.clear()
         self.discipline.flush()
-        session, self.session = self.session, None
-        if session is not None and session.terminal is self:
-            leader = session.leader
-            if leader is not None:
-                self._signal(leader.process_group, SIGHUP)
-                self._signal(leader.process_group, SIGCONT)
-            if session.foreground is not None:
-                self._signal(session.foreground, SIGHUP)
-            session.terminal = None
-        self.slave_queue.notify(READABLE | WRITABLE | EPOLLHUP)
+        session, signal = self.session, self._vfs.signal_process
+        if session is not None:
+            if session.leader is not None and signal is not None:
+                signal(session.leader, SIGHUP)
+                signal(session.leader, SIGCONT)
+            foreground = session.foreground
+            self.disassociate(session)
+            session.old_foreground = foreground
+        self.slave_queue.notify(READABLE | WRITABLE | EPOLLERR | EPOLLHUP)
 
     def slave_closed(self) -> None:
         """A description of the slave is gone."""
@@ -207,16 +228,17 @@ class Terminal:
     # --- job control
 
     def disassociate(self, session: Any) -> None:
-        """The session lost its terminal (its leader ended or said TIOCNOTTY)."""
-        session.foreground = None
-        if session.terminal is self:
-            session.terminal = None
-        self.session = None
+        """The session lost its terminal (its leader ended or said TIOCNOTTY): all processes."""
+        session.foreground = session.old_foreground = None
+        session.terminal = self.session = None
+        for group in session.groups:
+            for member in group.members:
+                member.terminal = None
 
     def take(self, session: Any, group: Any) -> None:
-        """Become the controlling terminal of a session."""
-        session.terminal = self
-        session.foreground = group
+        """Become the controlling terminal of a session's leader."""
+        session.terminal = session.leader.terminal = self
+        session.foreground, session.old_foreground = group, None
         self.session = session
 
     def _signal(self, group: Any, signo: int) -> None:
@@ -245,7 +267,7 @@ class Terminal:
             return
         process_group = group.process_group
         session = process_group.session
-        if session.terminal is not self or session.foreground is None:
+        if group.terminal is not self or session.foreground is None:
             return
         if session.foreground is process_group:
             return

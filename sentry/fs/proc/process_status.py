@@ -151,8 +151,8 @@ def stat(view: View) -> bytes:
     pids = subject.pids
     of = pids.of
     session = group.session
-    terminal = session.terminal
-    foreground = session.foreground
+    terminal = group.terminal
+    foreground = session.foreground if terminal is not None else None
     ignored, caught = signal_sets(group)
     mm = subject.mm
     size = resident = 0
