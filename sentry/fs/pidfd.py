@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_EXCL, O_NONBLOCK, O_RDWR
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDNORM
-from sentry.vfs.file import FileDescription
+from sentry.auth.ptrace import may_access
+from sentry.errors import EACCES, EINVAL, ENOTTY, ESRCH
+from sentry.vfs.file import Caller, FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.queue import WaitQueue
 
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 
 PIDFD_THREAD: Final = O_EXCL
 PIDFS_MAGIC: Final = 0x50494446
+NAMESPACE_REQUESTS: Final = {
+    0xFF00 + number: kind
+    for number, kind in enumerate(
+        ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children",
+         "user", "uts"),
+        1,
+    )
+}  # fmt: skip
+"""PIDFD_GET_CGROUP_NAMESPACE and so on, by request."""
 _MODE: Final = 0o100600
 
 
@@ -57,6 +68,23 @@ class PidFile(FileDescription):
             return EPOLLIN | EPOLLRDNORM | EPOLLHUP
         gone = self.group.parent is None
         return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if gone else 0)
+
+    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+        """A namespace of the process. Raises: ENOTTY, EINVAL, ESRCH, EACCES."""
+        from sentry.fs.proc.namespaces import namespace_of, open_namespace  # noqa: PLC0415
+
+        kind = NAMESPACE_REQUESTS.get(request)
+        if kind is None:
+            raise ENOTTY(f"{request:#x}")
+        if argument:
+            raise EINVAL("there is no argument")
+        task = self.thread or self.group.leader
+        if task is None or task.dead:
+            raise ESRCH("the process has ended")
+        mine: Any = caller
+        if self.group is not mine.group and not may_access(mine.creds, task, real=False):
+            raise EACCES(f"process {self.group.tgid}")
+        return open_namespace(caller, *namespace_of(task, kind))
 
     def fdinfo_in(self, pids: Any) -> str:
         """The Pid lines: pidfd_show_fdinfo()."""

@@ -257,13 +257,17 @@ def _hand_children_on(task: Task) -> None:
     for child in task.group.children:
         if child.parent_thread is task:
             child.parent_thread = heir
-            _tell_of_death(task.group, child)
+            _tell_of_death(task, child)
 
 
-def _tell_of_death(parent: ThreadGroup, child: ThreadGroup) -> None:
-    """PR_SET_PDEATHSIG of the threads of a child: the thread that made it has ended."""
+def _tell_of_death(dying: Task, child: ThreadGroup) -> None:
+    """PR_SET_PDEATHSIG of the threads of a child: the thread that made it has ended.
+
+    It must have the right to send the signal.
+    """
+    parent = dying.group
     for task in child.tasks:
-        if task.parent_death_signal:
+        if task.parent_death_signal and signal_send.may_signal(dying.creds, task):
             info = signals.SigInfo.kernel(task.parent_death_signal, parent)
             with suppress(EAGAIN):
                 signal_send.send_to_group(child, info, force=not child.pids.sees(parent))
@@ -282,7 +286,8 @@ def reparent(group: ThreadGroup) -> None:
     children, group.children = group.children, []
     for child in children:
         child.parent_thread = _living(heir) if heir is not None else None
-        _tell_of_death(group, child)
+        if group.leader is not None:
+            _tell_of_death(group.leader, child)
         if heir is None or heir is group or (heir.is_zombie and heir is init):
             child.parent = None
             if child.is_zombie:

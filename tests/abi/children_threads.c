@@ -27,6 +27,33 @@ static void *make(void *none)
     return NULL;
 }
 
+static volatile int died;
+static void on_death(int signo) { died = signo; }
+
+/* A parent tells of its death if it may send the signal: the child's byte says whether it did. */
+static void tells(int uid, char expected)
+{
+    char byte;
+    pid_t parent = fork();
+    if (parent == 0) {
+        pid_t me = getpid();
+        if (fork() == 0) {
+            signal(SIGUSR1, on_death);
+            CHECK(prctl(PR_SET_PDEATHSIG, SIGUSR1) == 0 && write(ready[1], "r", 1) == 1);
+            while (getppid() == me)
+                usleep(1000);
+            CHECK(write(told[1], died ? "d" : "n", 1) == 1);
+            _exit(0);
+        }
+        CHECK(read(ready[0], &byte, 1) == 1);
+        CHECK(setresuid(uid, uid, uid) == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(parent, NULL, 0) == parent);
+    CHECK(read(told[0], &byte, 1) == 1 && byte == expected);
+    CHECK(waitpid(-1, NULL, 0) > 0); /* the orphan */
+}
+
 int main(void)
 {
     pthread_t thread;
@@ -34,6 +61,9 @@ int main(void)
     char byte;
     siginfo_t info;
     CHECK(pipe(ready) == 0 && pipe(told) == 0);
+    CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+    tells(0, 'd');
+    tells(12345, 'n');
     CHECK(pthread_create(&thread, NULL, make, NULL) == 0);
     do
         CHECK(read(ready[0], &byte, 1) == 1);

@@ -54,6 +54,38 @@ static void each(void)
     }
 }
 
+/* The namespaces of a process by its pidfd: Linux 6.11. */
+static void by_pidfd(void)
+{
+    static const char *LINKS[] = {"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time",
+                                  "time_for_children", "user", "uts"};
+    char path[64];
+    struct stat a, b;
+    int fds[2];
+    CHECK(pipe(fds) == 0 && unshare(CLONE_NEWPID) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(unshare(CLONE_NEWUTS) == 0 && write(fds[1], "x", 1) == 1);
+        pause();
+    }
+    CHECK(read(fds[0], path, 1) == 1);
+    int fd = syscall(SYS_pidfd_open, child, 0);
+    for (unsigned i = 0; i < sizeof LINKS / sizeof *LINKS; i++) {
+        sprintf(path, "/proc/%d/ns/%s", child, LINKS[i]);
+        int ns = ioctl(fd, 0xff01 + i, 0);
+        CHECK(ns >= 0 && fstat(ns, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino);
+        CHECK(close(ns) == 0);
+    }
+    CHECK_ERR(ioctl(fd, 0xff01, 1), EINVAL);
+    CHECK_ERR(ioctl(fd, 0xfe01, 0), ENOTTY);
+    IN_CHILD({
+        CHECK(setresuid(1000, 1000, 1000) == 0);
+        CHECK_ERR(ioctl(fd, 0xff01, 0), EACCES);
+    });
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+    CHECK_ERR(ioctl(fd, 0xff01, 0), ESRCH);
+}
+
 static void names(void)
 {
     struct utsname uts;
@@ -136,6 +168,7 @@ int main(void)
 {
     char text[100];
     each();
+    IN_CHILD(by_pidfd());
     IN_CHILD(names());
     IN_CHILD(objects());
     IN_CHILD(ceilings());

@@ -172,6 +172,11 @@ KINDS: Final[dict[str, tuple[int, Callable[[Any], Any]]]] = {
 """Number of the first namespace of a kind, and which one a task is in."""
 
 
+def namespace_of(task: Any, name: str) -> tuple[str, Any]:
+    """What a link of /proc/PID/ns is about: its kind, and the object."""
+    return name.removesuffix("_for_children"), KINDS[name][1](task)
+
+
 def number_of(kernel: Any, kind: str, namespace: Any) -> int:
     """The inode number: the first namespace of a kind has Linux's, others count on."""
     services = kernel.services
