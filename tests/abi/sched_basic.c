@@ -137,7 +137,8 @@ static void outranked(void)
     CHECK(pipe(ready) == 0);
     pid_t root = fork();
     if (!root) {
-        CHECK(setresuid(0, 2000, 2000) == 0 && write(ready[1], "r", 1) == 1);
+        CHECK(setpriority(PRIO_PROCESS, 0, 0) == 0 && setresuid(0, 2000, 2000) == 0);
+        CHECK(write(ready[1], "r", 1) == 1);
         for (;;)
             pause();
     }
