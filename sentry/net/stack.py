@@ -58,7 +58,7 @@ class Stack:
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
         self.host_sockets = 0
-        self._cookie = 0
+        self._cookie = self._ip_id = 0
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""
@@ -66,6 +66,11 @@ class Stack:
         if found is None:
             found = self.ports[protocol] = Ports()
         return found
+
+    def next_ip_id(self) -> int:
+        """The identification of a packet that may be fragmented: never 0."""
+        self._ip_id = self._ip_id % 0xFFFF + 1
+        return self._ip_id
 
     def next_cookie(self) -> int:
         """SO_COOKIE of a socket that asks for the first time."""

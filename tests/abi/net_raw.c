@@ -6,6 +6,10 @@
 #include <netinet/ip_icmp.h>
 #include <netinet/ip.h>
 #include <netinet/icmp6.h>
+
+#ifndef IPV6_HDRINCL
+#define IPV6_HDRINCL 36
+#endif
 static unsigned char buf[3000];
 
 static int ping(int s, int type, int id)
@@ -161,6 +165,134 @@ static void six(void)
     close(s);
 }
 
+static long from_254(int fd)
+{
+    memset(buf, 0, 99);
+    return RESULT(recvfrom(fd, buf, 99, MSG_DONTWAIT, (SA *)&a4, (al = 16, &al)));
+}
+
+/* A header of the program's own is kept, but for what the kernel fills in. */
+static void own_header(void)
+{
+    int s = socket(AF_INET, SOCK_RAW, IPPROTO_RAW), r = socket(AF_INET, SOCK_RAW, 254);
+    struct sockaddr_in x = loopback(0);
+
+    struct {
+        struct iphdr h;
+        char d[12];
+    } p = {{5, 4, 4, htons(1), htons(0x1234), 0, 33, 254, 1, htonl(0x7f000005),
+            htonl(INADDR_LOOPBACK)}};
+
+    struct iphdr *got = (void *)buf;
+    CHECK(sendto(s, &p, sizeof p, 0, (SA *)&x, 16) == sizeof p);
+    CHECK(from_254(r) == sizeof p);
+    CHECK(got->id == p.h.id && got->tos == 4 && got->ttl == 33 && got->frag_off == 0);
+    CHECK(ntohs(got->tot_len) == sizeof p && got->saddr == p.h.saddr);
+    CHECK(a4.sin_addr.s_addr == p.h.saddr);
+    unsigned sum = 0;
+    for (int i = 0; i < 20; i += 2)
+        sum += *(unsigned short *)(buf + i);
+    CHECK(((sum & 0xffff) + (sum >> 16)) % 0xffff == 0);
+    p.h.saddr = p.h.id = 0;
+    CHECK(sendto(s, &p, sizeof p, 0, (SA *)&x, 16) == sizeof p);
+    CHECK(from_254(r) == sizeof p);
+    CHECK(got->id != 0 && got->saddr == htonl(INADDR_LOOPBACK));
+    p.h.ihl = 15;
+    CHECK_ERR(sendto(s, &p, sizeof p, 0, (SA *)&x, 16), EINVAL);
+    p.h.ihl = 5;
+    p.h.version = 6;
+    CHECK(sendto(s, &p, sizeof p, 0, (SA *)&x, 16) == sizeof p);
+    CHECK(from_254(r) == -EAGAIN);
+    CHECK_ERR(sendto(s, &p, 19, 0, (SA *)&x, 16), EINVAL);
+    close(s);
+    s = socket(AF_INET, SOCK_RAW, 254);
+    set_option(s, 0, IP_TOS, 0x10);
+    CHECK(sendto(s, "abc", 3, 0, (SA *)&x, 16) == 3);
+    CHECK(from_254(r) == 23 && got->tos == 0x10);
+    close(s), close(r);
+}
+
+static void echo_with_errors(void)
+{
+    int s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP), u = socket(AF_INET, SOCK_RAW, IPPROTO_UDP);
+    int g = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+    struct sockaddr_in x = loopback(0);
+    struct sockaddr_in6 x6 = {AF_INET6, 0, 0, IN6ADDR_LOOPBACK_INIT};
+    struct icmphdr h = {8};
+    CHECK(sendto(s, &h, 8, 0, (SA *)&x, 16) == 8); /* the checksum is wrong */
+    CHECK(recv(s, buf, 99, 0) == 28 && buf[20] == 8);
+    CHECK_ERR(recv(s, buf, 99, MSG_DONTWAIT), EAGAIN);
+    CHECK(sendto(s, &h, 7, 0, (SA *)&x, 16) == 7); /* too short to be seen */
+    CHECK_ERR(recv(s, buf, 99, MSG_DONTWAIT), EAGAIN);
+    CHECK_ERR(sendto(s, &h, 0, 0, (SA *)&x, 16), EFAULT);
+
+    unsigned f;
+    struct icmp6_filter f6;
+    socklen_t size = sizeof f6;
+    CHECK_ERR(getsockopt(s, IPPROTO_ICMPV6, ICMP6_FILTER, &f6, &size), EOPNOTSUPP);
+    CHECK_ERR(setsockopt(s, IPPROTO_ICMPV6, ICMP6_FILTER, &f6, 32), ENOPROTOOPT);
+    CHECK(getsockopt(g, IPPROTO_ICMPV6, ICMP6_FILTER, &f6, &size) == 0 && size == 32);
+    CHECK_ERR(getsockopt(g, SOL_RAW, 1, &f, &size), ENOPROTOOPT);
+    CHECK_ERR(setsockopt(g, SOL_RAW, 1, &f, 4), ENOPROTOOPT);
+    CHECK_ERR(getsockopt(u, SOL_RAW, 1, &f, &size), EOPNOTSUPP);
+    CHECK_ERR(setsockopt(u, SOL_RAW, 1, &f, 4), EOPNOTSUPP);
+
+    h.type = 128;
+    CHECK(sendto(g, &h, 8, 0, (SA *)&x6, 28) == 8); /* of ICMPv6 the kernel makes it */
+    CHECK(recv(g, buf, 99, 0) == 8 && !memcmp(buf, "\x80\0\x7f\xbb\0\0\0", 8));
+    CHECK(recv(g, buf, 99, 0) == 8 && !memcmp(buf, "\x81\0\x7e\xbb\0\0\0", 8));
+    CHECK_ERR(sendto(g, &h, 3, 0, (SA *)&x6, 28), EINVAL);
+    CHECK(sendto(g, &h, 4, 0, (SA *)&x6, 28) == 4);
+    CHECK(recv(g, buf, 99, 0) == 4);
+    close(s), close(u), close(g);
+}
+
+static void checksums6(void)
+{
+    int g = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6), s = socket(AF_INET6, SOCK_RAW, 254),
+        r = socket(AF_INET6, SOCK_RAW, 254);
+    struct sockaddr_in6 x6 = {AF_INET6, 0, 0, IN6ADDR_LOOPBACK_INIT};
+    CHECK_ERR(set_option(g, 41, IPV6_CHECKSUM, 2), EINVAL);
+    CHECK(set_option(g, SOL_RAW, IPV6_CHECKSUM, 2) == 0);
+    CHECK_ERR(set_option(g, SOL_RAW, IPV6_CHECKSUM, 3), EINVAL);
+    CHECK(option(s, 41, IPV6_CHECKSUM) == -1);
+    CHECK(set_option(s, 41, IPV6_CHECKSUM, 2) == 0 && option(s, SOL_RAW, IPV6_CHECKSUM) == 2);
+    CHECK_ERR(set_option(s, 41, IPV6_CHECKSUM, 3), EINVAL);
+    CHECK(set_option(s, 41, IPV6_CHECKSUM, -5) == 0 && option(s, 41, IPV6_CHECKSUM) == -1);
+    CHECK_ERR(setsockopt(s, 41, IPV6_CHECKSUM, buf, 3), EINVAL);
+    CHECK(set_option(s, 41, IPV6_CHECKSUM, 4) == 0);
+    CHECK_ERR(sendto(s, "abcde", 5, 0, (SA *)&x6, 28), EINVAL);
+    CHECK(sendto(s, "abcdef", 6, 0, (SA *)&x6, 28) == 6);
+    CHECK(recv(r, buf, 99, 0) == 6 && !memcmp(buf, "abcd\x3a\x33", 6));
+    CHECK(recv(s, buf, 99, 0) == 6);
+    CHECK(set_option(r, 41, IPV6_CHECKSUM, 2) == 0);
+    CHECK(set_option(s, 41, IPV6_CHECKSUM, -1) == 0);
+    CHECK(sendto(s, "abcdef", 6, 0, (SA *)&x6, 28) == 6); /* it is wrong */
+    CHECK(recv(s, buf, 99, 0) == 6);
+    CHECK_ERR(recv(r, buf, 99, MSG_DONTWAIT), EAGAIN);
+    CHECK_ERR(option(s, 0, IP_HDRINCL), ENOPROTOOPT);
+    CHECK_ERR(set_option(s, 0, IP_TTL, 3), ENOPROTOOPT);
+    close(g), close(s), close(r);
+}
+
+static void own_header6(void)
+{
+    int s = socket(AF_INET6, SOCK_RAW, IPPROTO_RAW), r = socket(AF_INET6, SOCK_RAW, 254);
+    struct sockaddr_in6 x6 = {AF_INET6, 0, 0, IN6ADDR_LOOPBACK_INIT}, from;
+    unsigned char p[44] = {0x60, [5] = 4, [6] = 254, [7] = 21, [23] = 9, [39] = 1, [40] = 'a'};
+    socklen_t size = sizeof from;
+    CHECK_ERR(sendto(s, p, 39, 0, (SA *)&x6, 28), EINVAL);
+    CHECK(sendto(s, p, 44, 0, (SA *)&x6, 28) == 44);
+    CHECK(recvfrom(r, buf, 99, 0, (SA *)&from, &size) == 4 && buf[0] == 'a');
+    CHECK(from.sin6_addr.s6_addr[15] == 9);
+    p[5] = 9;
+    CHECK(sendto(s, p, 40, 0, (SA *)&x6, 28) == 40);
+    CHECK_ERR(recv(r, buf, 99, MSG_DONTWAIT), EAGAIN);
+    CHECK(option(r, 41, IPV6_HDRINCL) == 0 && option(s, 41, IPV6_HDRINCL) == 1);
+    CHECK(set_option(r, 41, IPV6_HDRINCL, 1) == 0 && option(r, 41, IPV6_HDRINCL) == 1);
+    close(s), close(r);
+}
+
 static void rights(void)
 {
     if (fork() == 0) {
@@ -190,6 +322,10 @@ int main(void)
     any();
     udp();
     six();
+    own_header();
+    own_header6();
+    echo_with_errors();
+    checksums6();
     rights();
     return 0;
 }

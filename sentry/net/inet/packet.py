@@ -39,6 +39,8 @@ class Packet(Struct):
     target: Endpoint
     ttl: int = 64
     tos: int = 0
+    head: bytes = b""
+    """The IPv4 header, where a program made it."""
     coverage: int = 0
     """UDP-Lite: bytes that the checksum covers, 0 for all."""
     stamp_ns: int = field(default_factory=time.time_ns)

@@ -16,6 +16,7 @@ from sentry.abi.socket import (
     AF_INET6,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
+    IPPROTO_IP,
     IPPROTO_IPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
@@ -34,9 +35,10 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.packet import Packet, parse_send
+from sentry.net.inet.packet import Packet, SendOptions, parse_send
+from sentry.net.inet.raw_header import IP_HEADER, parse4, parse6
 from sentry.net.inet.udp import receiver_of
-from sentry.net.inet.wire import checksum, show_raw
+from sentry.net.inet.wire import checksum, checksum6, show_raw
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary
@@ -46,9 +48,13 @@ if TYPE_CHECKING:
 
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
-IP_HEADER: Final = 20
 UDP_HEADER: Final = 8
-ICMP6_CHECKSUM_AT: Final = 2
+ICMP_CHECKSUM_AT: Final = 2
+ICMP_TYPE_AND_CODE: Final = 2
+ICMP_FILTER: Final = 1
+"""Also ICMP6_FILTER."""
+LEAST_ICMP: Final = {(AF_INET, IPPROTO_ICMP): 8, (AF_INET6, IPPROTO_ICMPV6): 4}
+"""Raw sockets of ICMP do not see shorter packets."""
 ECHO: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (128, 129)}
 """(request, reply) by family."""
 
@@ -65,7 +71,7 @@ class RawSocket(DatagramSocket):
         self._open()
         self._includes_header = protocol == IPPROTO_RAW
         self._icmp_filter = bytes(32 if family == AF_INET6 else 4)
-        self._checksum_at = ICMP6_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
+        self._checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
         stack.raw.add(self)
 
     @property
@@ -133,23 +139,53 @@ class RawSocket(DatagramSocket):
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         data = bytes(source.get(size))
+        if self._includes_header:
+            self._send_whole(data, endpoint)
+            return size
+        if size < ICMP_TYPE_AND_CODE and self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
+            raise EFAULT("no type of ICMP")
         if self.is_ping:
             if data[:2] != bytes([ECHO[self.family][0], 0]):
                 raise EINVAL("only echo requests")
             self.need_port()
             data = data[:4] + struct.pack(">H", self.local.port) + data[6:]
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
-        hops = self.ip_options[abi.IP_TTL] if endpoint.is_v4 else 64
-        packet = Packet(data, sender, Endpoint(endpoint.ip, 0), options.ttl or hops)
-        if not self._includes_header:
-            deliver(self.stack, packet, self.family, self.protocol)
-            return size
-        if size < IP_HEADER:
-            raise EINVAL("no IP header")
-        packet.data = data[(data[0] & 15) * 4 :]
-        packet.tos, packet.ttl = data[1], data[8]
-        deliver(self.stack, packet, self.family, data[9])
+        packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
+        self._fill_checksum(packet)
+        deliver(self.stack, packet, self.family, self.protocol)
         return size
+
+    def _send_whole(self, data: bytes, endpoint: Endpoint) -> None:
+        """A packet with its own IP header."""
+        if self.family == AF_INET6:
+            whole = parse6(data)
+        else:
+            whole = parse4(self.stack, data, self.source_for(endpoint))
+        if whole is not None:
+            deliver(self.stack, whole[0], self.family, whole[1])
+
+    def _hops_and_class(self, options: SendOptions) -> tuple[int, int]:
+        if self.family == AF_INET:
+            hops, kind = self.ip_options[abi.IP_TTL], self.ip_options[abi.IP_TOS]
+        else:
+            hops = self.ipv6_options[abi.IPV6_UNICAST_HOPS]
+            kind = self.ipv6_options[abi.IPV6_TCLASS]
+        return options.ttl or hops, kind if options.tos is None else options.tos
+
+    def _fill_checksum(self, packet: Packet) -> None:
+        """ICMP of ping sockets, and what IPV6_CHECKSUM asks for."""
+        at = ICMP_CHECKSUM_AT if self.is_ping else self._checksum_at
+        if at < 0:
+            return
+        data = packet.data
+        if at + 2 > len(data):
+            raise EINVAL("no room for the checksum")
+        data = data[:at] + bytes(2) + data[at + 2 :]
+        if self.family == AF_INET6:
+            total = checksum6(packet, data, self.protocol)
+        else:
+            total = checksum(data)
+        packet.data = data[:at] + struct.pack(">H", total) + data[at + 2 :]
 
     def accepts(self, packet: Packet, protocol: int) -> bool:
         """Whether a packet is for this socket."""
@@ -159,7 +195,11 @@ class RawSocket(DatagramSocket):
             return False
         if not self.local.is_any and self.local.ip != packet.target.ip:
             return False
-        return self.is_ping or not self._is_filtered(packet)
+        if self.is_ping:
+            return True
+        if self.family == AF_INET6 and self._checksum_at >= 0:
+            return checksum6(packet, packet.data, protocol) == 0 and not self._is_filtered(packet)
+        return not self._is_filtered(packet)
 
     def _is_reply(self, packet: Packet) -> bool:
         if len(packet.data) < ICMP_HEADER or packet.data[0] != ECHO[self.family][1]:
@@ -168,8 +208,11 @@ class RawSocket(DatagramSocket):
 
     def _is_filtered(self, packet: Packet) -> bool:
         """ICMP_FILTER, ICMP6_FILTER: a bit for each type that is not wanted."""
-        if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6) or not packet.data:
+        least = LEAST_ICMP.get((self.family, self.protocol))
+        if least is None:
             return False
+        if len(packet.data) < least:
+            return True
         kind = packet.data[0]
         if kind >= len(self._icmp_filter) * 8:
             return False
@@ -186,6 +229,8 @@ class RawSocket(DatagramSocket):
         """A raw IPv4 socket sees the IP header."""
         if self.is_ping or self.family == AF_INET6:
             return packet.data
+        if packet.head:
+            return packet.head + packet.data
         total = IP_HEADER + len(packet.data)
         head = struct.pack(
             ">BBHHHBBH4s4s", 0x45, packet.tos, total & 0xFFFF, 0, 0x4000, packet.ttl,
@@ -197,34 +242,60 @@ class RawSocket(DatagramSocket):
 
     def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """IP_HDRINCL, ICMP_FILTER, then the common ones."""
-        if (level, name) == (0, abi.IP_HDRINCL) and not self.is_ping:
-            self._includes_header = any(value)
-        elif level == abi.SOL_RAW and name == 1 and self.protocol == IPPROTO_ICMP:
-            self._icmp_filter = value[:4].ljust(4, b"\0")
-        elif level == IPPROTO_ICMPV6 and name == 1 and self.protocol == IPPROTO_ICMPV6:
-            self._icmp_filter = value[:32].ljust(32, b"\0")
-        elif level == abi.SOL_RAW and self.family == AF_INET6 and name == abi.IPV6_CHECKSUM:
-            if len(value) < 4:
-                raise EFAULT("int expected")
-            self._checksum_at = struct.unpack_from("<i", value)[0]
+        if self.is_ping:
+            super().set_family_option(caller, level, name, value)
+        elif self._own_option(level, name):
+            if self._is_filter(level):
+                size = len(self._icmp_filter)
+                self._icmp_filter = value[:size].ljust(size, b"\0")
+            elif name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
+                self._set_checksum(level, self._int_value(IPPROTO_IPV6, name, value))
+            else:
+                self._includes_header = any(value)
         else:
             super().set_family_option(caller, level, name, value)
 
+    def _own_option(self, level: int, name: int) -> bool:
+        """Whether it is one of raw sockets only. Raises: ENOPROTOOPT, EOPNOTSUPP."""
+        if self.family == AF_INET:
+            if level == abi.SOL_RAW and name == ICMP_FILTER and self.protocol != IPPROTO_ICMP:
+                raise EOPNOTSUPP("not ICMP")
+            return (level, name) in ((IPPROTO_IP, abi.IP_HDRINCL), (abi.SOL_RAW, ICMP_FILTER))
+        if level == IPPROTO_IP:
+            raise ENOPROTOOPT("an IPv6 socket")
+        if level == IPPROTO_ICMPV6 and self.protocol != IPPROTO_ICMPV6:
+            raise EOPNOTSUPP("not ICMPv6")
+        if level == IPPROTO_ICMPV6:
+            return name == ICMP_FILTER
+        own = (abi.IPV6_CHECKSUM, abi.IPV6_HDRINCL)
+        return level in (IPPROTO_IPV6, abi.SOL_RAW) and name in own
+
+    def _is_filter(self, level: int) -> bool:
+        """Of the levels of own options those of ICMP_FILTER and ICMP6_FILTER."""
+        return level == (abi.SOL_RAW if self.family == AF_INET else IPPROTO_ICMPV6)
+
+    def _set_checksum(self, level: int, at: int) -> None:
+        """IPV6_CHECKSUM: do_rawv6_setsockopt()."""
+        if self.protocol == IPPROTO_ICMPV6 and level == IPPROTO_IPV6:
+            raise EINVAL("ICMPv6 has one")
+        if at > 0 and at % 2:
+            raise EINVAL("an odd offset")
+        self._checksum_at = max(at, -1)
+
     def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
         """The same."""
-        if (level, name) == (0, abi.IP_HDRINCL) and not self.is_ping:
-            return struct.pack("<i", int(self._includes_header))[:size]
-        if level in (abi.SOL_RAW, IPPROTO_ICMPV6) and name == 1:
-            if self.protocol not in (IPPROTO_ICMP, IPPROTO_ICMPV6):
-                raise EOPNOTSUPP("not ICMP")
+        if self.is_ping or not self._own_option(level, name):
+            return super().family_option(caller, level, name, size)
+        if self._is_filter(level):
             return self._icmp_filter[:size]
-        raw6 = self.family == AF_INET6 and not self.is_ping
-        if raw6 and name == abi.IPV6_CHECKSUM and level in (abi.SOL_RAW, IPPROTO_IPV6):
+        if name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
             return struct.pack("<i", self._checksum_at)[:size]
-        return super().family_option(caller, level, name, size)
+        return struct.pack("<i", int(self._includes_header))[:size]
 
     def protocol_option(self, level: int, name: int) -> bytes:
         """Nothing more."""
+        if self.family == AF_INET and level != abi.SOL_RAW:
+            raise EOPNOTSUPP(f"level {level}")
         raise ENOPROTOOPT(f"level {level}")
 
 
@@ -238,12 +309,21 @@ def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     wanted = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
     if protocol != wanted or len(data) < ICMP_HEADER or data[0] != ECHO[family][0]:
         return
+    if _icmp_checksum(packet, data, protocol):
+        stack.counters["Icmp.InCsumErrors"] += 1
+        return
+    reply = Packet(b"", packet.target, packet.source, 64)
     answer = bytes([ECHO[family][1], 0, 0, 0]) + data[4:]
-    answer = answer[:2] + struct.pack(">H", checksum(answer)) + answer[4:]
-    reply = Packet(answer, packet.target, packet.source, 64)
+    total = _icmp_checksum(reply, answer, protocol)
+    reply.data = answer[:2] + struct.pack(">H", total) + answer[4:]
     stack.counters["Icmp.InEchos"] += 1
     stack.counters["Icmp.OutEchoReps"] += 1
     deliver(stack, reply, family, protocol)
+
+
+def _icmp_checksum(packet: Packet, data: bytes, protocol: int) -> int:
+    """ICMPv6 has a pseudo header. RFC 4443, 2.3."""
+    return checksum6(packet, data, protocol) if protocol == IPPROTO_ICMPV6 else checksum(data)
 
 
 def _deliver_udp(stack: Stack, packet: Packet) -> None:

@@ -23,6 +23,12 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
+def checksum6(packet: Packet, data: bytes, protocol: int) -> int:
+    """Of an IPv6 payload with its pseudo header, which has the checksum in it or 0. RFC 8200."""
+    pseudo = packet.source.ip + packet.target.ip + struct.pack(">II", len(data), protocol)
+    return checksum(pseudo + data)
+
+
 def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """Every raw socket that wants a packet gets it."""
     for sock in list(stack.raw):
