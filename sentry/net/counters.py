@@ -1,4 +1,4 @@
-"""/proc/net/snmp and snmp6: what protocols count. RFC 1213, proc_net(5)."""
+"""/proc/net/snmp, snmp6 and netstat: what protocols count. RFC 1213, proc_net(5)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,44 @@ FIELDS: Final = {
         "IgnoredMulti MemErrors"
     ),
 }
+EXTENDED: Final = {
+    "TcpExt": (
+        "SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts PruneCalled RcvPruned "
+        "OfoPruned OutOfWindowIcmps LockDroppedIcmps ArpFilter TW TWRecycled TWKilled PAWSActive "
+        "PAWSEstab PAWSOldAck DelayedACKs DelayedACKLocked DelayedACKLost ListenOverflows "
+        "ListenDrops TCPHPHits TCPPureAcks TCPHPAcks TCPRenoRecovery TCPSackRecovery "
+        "TCPSACKReneging TCPSACKReorder TCPRenoReorder TCPTSReorder TCPFullUndo TCPPartialUndo "
+        "TCPDSACKUndo TCPLossUndo TCPLostRetransmit TCPRenoFailures TCPSackFailures "
+        "TCPLossFailures TCPFastRetrans TCPSlowStartRetrans TCPTimeouts TCPLossProbes "
+        "TCPLossProbeRecovery TCPRenoRecoveryFail TCPSackRecoveryFail TCPRcvCollapsed "
+        "TCPBacklogCoalesce TCPDSACKOldSent TCPDSACKOfoSent TCPDSACKRecv TCPDSACKOfoRecv "
+        "TCPAbortOnData TCPAbortOnClose TCPAbortOnMemory TCPAbortOnTimeout TCPAbortOnLinger "
+        "TCPAbortFailed TCPMemoryPressures TCPMemoryPressuresChrono TCPSACKDiscard "
+        "TCPDSACKIgnoredOld TCPDSACKIgnoredNoUndo TCPSpuriousRTOs TCPMD5NotFound "
+        "TCPMD5Unexpected TCPMD5Failure TCPSackShifted TCPSackMerged TCPSackShiftFallback "
+        "TCPBacklogDrop PFMemallocDrop TCPMinTTLDrop TCPDeferAcceptDrop IPReversePathFilter "
+        "TCPTimeWaitOverflow TCPReqQFullDoCookies TCPReqQFullDrop TCPRetransFail TCPRcvCoalesce "
+        "TCPOFOQueue TCPOFODrop TCPOFOMerge TCPChallengeACK TCPSYNChallenge TCPFastOpenActive "
+        "TCPFastOpenActiveFail TCPFastOpenPassive TCPFastOpenPassiveFail "
+        "TCPFastOpenListenOverflow TCPFastOpenCookieReqd TCPFastOpenBlackhole "
+        "TCPSpuriousRtxHostQueues BusyPollRxPackets TCPAutoCorking TCPFromZeroWindowAdv "
+        "TCPToZeroWindowAdv TCPWantZeroWindowAdv TCPSynRetrans TCPOrigDataSent "
+        "TCPHystartTrainDetect TCPHystartTrainCwnd TCPHystartDelayDetect TCPHystartDelayCwnd "
+        "TCPACKSkippedSynRecv TCPACKSkippedPAWS TCPACKSkippedSeq TCPACKSkippedFinWait2 "
+        "TCPACKSkippedTimeWait TCPACKSkippedChallenge TCPWinProbe TCPKeepAlive TCPMTUPFail "
+        "TCPMTUPSuccess TCPDelivered TCPDeliveredCE TCPAckCompressed TCPZeroWindowDrop "
+        "TCPRcvQDrop TCPWqueueTooBig TCPFastOpenPassiveAltKey TcpTimeoutRehash "
+        "TcpDuplicateDataRehash TCPDSACKRecvSegs TCPDSACKIgnoredDubious TCPMigrateReqSuccess "
+        "TCPMigrateReqFailure TCPPLBRehash TCPAORequired TCPAOBad TCPAOKeyNotFound TCPAOGood "
+        "TCPAODroppedIcmps"
+    ),
+    "IpExt": (
+        "InNoRoutes InTruncatedPkts InMcastPkts OutMcastPkts InBcastPkts OutBcastPkts InOctets "
+        "OutOctets InMcastOctets OutMcastOctets InBcastOctets OutBcastOctets InCsumErrors "
+        "InNoECTPkts InECT1Pkts InECT0Pkts InCEPkts ReasmOverlaps"
+    ),
+}
+"""What Linux 6.12 tells in /proc/net/netstat."""
 FIXED: Final = {
     "Ip.Forwarding": 2, "Ip.DefaultTTL": 64, "Tcp.RtoAlgorithm": 1, "Tcp.RtoMin": 200,
     "Tcp.RtoMax": 120000, "Tcp.MaxConn": -1,
@@ -48,9 +86,19 @@ FIELDS6: Final = (
 
 def snmp(stack: Stack) -> str:
     """/proc/net/snmp."""
+    return _two_lines(stack, FIELDS)
+
+
+def netstat(stack: Stack) -> str:
+    """/proc/net/netstat."""
+    return _two_lines(stack, EXTENDED)
+
+
+def _two_lines(stack: Stack, fields: dict[str, str]) -> str:
+    """The names of each protocol, then their values."""
     counters = stack.counters
     lines = []
-    for protocol, names in FIELDS.items():
+    for protocol, names in fields.items():
         values = [
             str(FIXED.get(f"{protocol}.{name}", counters[f"{protocol}.{name}"]))
             for name in names.split()

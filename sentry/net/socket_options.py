@@ -11,8 +11,6 @@ from sentry.abi.poll import EPOLLIN, EPOLLOUT
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
-    AF_NETLINK,
-    AF_UNIX,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
     SOCK_DGRAM,
@@ -38,6 +36,8 @@ DEFAULT_BUFFER: Final = 212992
 """net.core.rmem_default."""
 MAX_BUFFER: Final = 4194304
 """net.core.rmem_max, wmem_max."""
+MAX_FORCED: Final = 16777216
+"""Of SO_RCVBUFFORCE, SO_SNDBUFFORCE: a ceiling of ours."""
 MIN_RCVBUF: Final = 2304
 MIN_SNDBUF: Final = 4608
 IFNAMSIZ: Final = 16
@@ -77,7 +77,6 @@ STAMPING: Final = frozenset({abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW})
 SOF_TIMESTAMPING_MASK: Final = 0x3FFFF
 RCVTIMEO: Final = (abi.SO_RCVTIMEO_OLD, abi.SO_RCVTIMEO_NEW)
 SNDTIMEO: Final = (abi.SO_SNDTIMEO_OLD, abi.SO_SNDTIMEO_NEW)
-LOCAL_ONLY: Final = frozenset({abi.SO_PASSCRED, abi.SO_PASSSEC, abi.SO_PASSPIDFD})
 PRIVILEGED: Final = frozenset({abi.SO_DEBUG, abi.SO_MARK, abi.SO_RCVBUFFORCE, abi.SO_SNDBUFFORCE})
 INET: Final = (AF_INET, AF_INET6)
 
@@ -129,10 +128,10 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
     if name in FLAG_OPTIONS:
         _set_flag(sock, name, bool(number))
     elif name in (abi.SO_RCVBUF, abi.SO_RCVBUFFORCE):
-        sock.rcvbuf = max(MIN_RCVBUF, min(number & 0xFFFFFFFF, MAX_BUFFER) * 2)
+        sock.rcvbuf = max(MIN_RCVBUF, _buffer(number, name == abi.SO_RCVBUFFORCE))
     elif name in (abi.SO_SNDBUF, abi.SO_SNDBUFFORCE):
         sock.chose_sndbuf = True
-        sock.sndbuf = max(MIN_SNDBUF, min(number & 0xFFFFFFFF, MAX_BUFFER) * 2)
+        sock.sndbuf = max(MIN_SNDBUF, _buffer(number, name == abi.SO_SNDBUFFORCE))
         sock.queue.notify(EPOLLOUT)
     elif name in (abi.SO_ATTACH_FILTER, abi.SO_ATTACH_REUSEPORT_CBPF):
         sock.attach_filter(caller, value)
@@ -143,7 +142,7 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
             raise ENOENT("no filter")
         sock.filter = None
     elif name in NUMBER_OPTIONS:
-        _set_number(sock, name, number)
+        _set_number(sock, caller, name, number)
     elif name in IGNORED:
         pass
     elif name == abi.SO_TXREHASH:
@@ -154,13 +153,14 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
         raise ENOPROTOOPT(f"SOL_SOCKET option {name}")
 
 
+def _buffer(number: int, forced: bool) -> int:
+    """Bytes with their overhead: rmem_max and wmem_max count, unless CAP_NET_ADMIN forces."""
+    if forced:
+        return min(max(number, 0), MAX_FORCED) * 2
+    return min(number & 0xFFFFFFFF, MAX_BUFFER) * 2
+
+
 def _set_flag(sock: Socket, name: int, on: bool) -> None:
-    if name == abi.SO_REUSEPORT and on and sock.family not in INET:
-        raise EOPNOTSUPP("SO_REUSEPORT")
-    if name in (abi.SO_PASSCRED, abi.SO_PASSSEC) and sock.family not in (AF_UNIX, AF_NETLINK):
-        raise EOPNOTSUPP("no credentials")
-    if name == abi.SO_PASSPIDFD and sock.family != AF_UNIX:
-        raise EOPNOTSUPP("no credentials")
     if name == abi.SO_ZEROCOPY and not (
         sock.family in INET and sock.kind in (SOCK_STREAM, SOCK_DGRAM)
     ):
@@ -176,7 +176,7 @@ def _set_flag(sock: Socket, name: int, on: bool) -> None:
     sock.option_changed(name)
 
 
-def _set_number(sock: Socket, name: int, number: int) -> None:
+def _set_number(sock: Socket, caller: Caller, name: int, number: int) -> None:
     if name == SO_PEEK_OFF and not sock.peek_offset:
         raise EOPNOTSUPP("SO_PEEK_OFF")
     if name == SO_RCVLOWAT:
@@ -187,9 +187,7 @@ def _set_number(sock: Socket, name: int, number: int) -> None:
         sock.queue.notify(EPOLLIN)
         return
     if name == abi.SO_BINDTOIFINDEX:
-        if number < 0:
-            raise EINVAL("interface")
-        sock.numbers[name] = number
+        _bind_to_index(sock, caller, number)
         return
     if name in STAMPING and number & ~SOF_TIMESTAMPING_MASK:
         raise EINVAL("SO_TIMESTAMPING")
@@ -209,11 +207,18 @@ def _set_rehash(sock: Socket, number: int) -> None:
 
 
 def _bind_to_device(sock: Socket, caller: Caller, value: bytes) -> None:
+    name = value[: IFNAMSIZ - 1].split(b"\0", 1)[0].decode(errors="replace")
+    index = sock.stack.interfaces.by_name(name).index if name else 0
+    _bind_to_index(sock, caller, index)
+
+
+def _bind_to_index(sock: Socket, caller: Caller, index: int) -> None:
+    """sock_bindtoindex_locked()."""
     bound = sock.numbers.get(abi.SO_BINDTOIFINDEX, 0)
     if bound and not caller.creds.has_in(sock.stack.owner, CAP_NET_RAW):
         raise EPERM("CAP_NET_RAW")
-    name = value[: IFNAMSIZ - 1].split(b"\0", 1)[0].decode(errors="replace")
-    index = sock.stack.interfaces.by_name(name).index if name else 0
+    if index < 0:
+        raise EINVAL("interface")
     sock.numbers[abi.SO_BINDTOIFINDEX] = index
 
 
@@ -259,8 +264,6 @@ def get_option(sock: Socket, caller: Caller, name: int, size: int) -> bytes:
 
 
 def _number(sock: Socket, name: int) -> int | None:
-    if name in LOCAL_ONLY and sock.family not in (AF_UNIX, AF_NETLINK):
-        raise EOPNOTSUPP("no credentials")
     if name in FLAG_OPTIONS:
         return int(name in sock.options)
     if name == SO_PEEK_OFF and not sock.peek_offset:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +16,11 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE,
     BPF_TCP_ESTABLISHED,
     BPF_TCP_LISTEN,
+    IPPROTO_TCP,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
 )
-from sentry.net.counters import snmp, snmp6
+from sentry.net.counters import netstat, snmp, snmp6
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
@@ -28,11 +30,13 @@ from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
+    from sentry.net.inet.time_wait import Remains
     from sentry.net.socket import Socket
     from sentry.net.stack import Stack
 
 TCP_WIDTH: Final = 149
 UDP_WIDTH: Final = 127
+USER_HZ: Final = 100
 SS_UNCONNECTED: Final = 1
 SS_CONNECTED: Final = 3
 ACCEPTS: Final = 0x10000
@@ -80,7 +84,26 @@ def _tcp(stack: Stack, family: int) -> str:
             f"{sock.inode.ino:016x} 100 0 0 10 0"
         )
         lines.append(line.ljust(TCP_WIDTH) if family == AF_INET else line)
-    return _joined(lines)
+    return _joined(lines + _ended(stack, family, len(lines)))
+
+
+def _ended(stack: Stack, family: int, first: int) -> list[str]:
+    """Connections that have no socket any more: get_timewait4_sock()."""
+    lines = []
+    now_ns = time.monotonic_ns()
+    for number, one in enumerate(ended_of(stack, family), first):
+        ticks = max(0, one.expires_ns - now_ns) * USER_HZ // 10**9
+        line = (
+            f"{number:4}: {place(one.local, family)} {place(one.remote, family)} {one.state:02X} "
+            f"{0:08X}:{0:08X} 03:{ticks:08X} 00000000 {0:5} {0:8} 0 3 {0:016x}"
+        )
+        lines.append(line.ljust(TCP_WIDTH) if family == AF_INET else line)
+    return lines
+
+
+def ended_of(stack: Stack, family: int) -> list[Remains]:
+    """What TIME_WAIT holds of one family."""
+    return [one for one in stack.ports_of(IPPROTO_TCP).ended if one.family == family]
 
 
 def udp_sockets(stack: Stack, family: int, protocol: int) -> list[UdpSocket]:
@@ -199,8 +222,9 @@ def _sockstat(stack: Stack) -> str:
     udp, lite = (
         len(udp_sockets(stack, AF_INET, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
     )
+    ended = sum(len(ended_of(stack, family)) for family in (AF_INET, AF_INET6))
     return (
-        f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\n"
+        f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {ended} alloc {tcp} mem 0\n"
         f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
     )
 
@@ -236,13 +260,6 @@ def _protocols(stack: Stack) -> str:
     return head + _joined(lines)
 
 
-def _netstat(stack: Stack) -> str:
-    return (
-        "TcpExt: SyncookiesSent ListenOverflows ListenDrops TCPTimeouts TCPAbortOnData\n"
-        "TcpExt: 0 0 0 0 0\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 0 0\n"
-    )
-
-
 def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
@@ -252,7 +269,7 @@ TABLES: Final[dict[str, Callable[[Stack], str]]] = {
     "if_inet6": _addresses6,
     "ipv6_route": _route6,
     "netlink": _netlink,
-    "netstat": _netstat,
+    "netstat": netstat,
     "protocols": _protocols,
     "raw": lambda stack: _raw(stack, AF_INET),
     "raw6": lambda stack: _raw(stack, AF_INET6),

@@ -247,9 +247,81 @@ static void datagrams(void)
     close(b);
 }
 
+/* An address that a program chooses is of one family: no IPv4 through such a socket. */
+static void one_family(void)
+{
+    int s = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(b6(s, "::1", 0) == 0);
+    CHECK(option(s, 41, IPV6_V6ONLY) == 1);
+    CHECK_ERR(s6(s, "::ffff:127.0.0.1", 9), ENETUNREACH);
+    CHECK_ERR(c6(s, "::ffff:127.0.0.1", 9), ENETUNREACH);
+    close(s);
+    s = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(c6(s, "::1", 9) == 0);
+    CHECK(option(s, 41, IPV6_V6ONLY) == 0);
+    int r = socket(AF_INET, SOCK_DGRAM, 0);
+    bind_to(r, 0);
+    struct sockaddr_in from;
+    socklen_t size = sizeof from;
+    CHECK(s6(s, "::ffff:127.0.0.1", port(r)) == 2);
+    CHECK(recvfrom(r, buf, 9, 0, (SA *)&from, &size) == 2);
+    CHECK(from.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+    close(s), close(r);
+    s = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK_ERR(b6(s, "ff02::1", 0), EINVAL);
+    close(s);
+}
+
+static int becomes_v4(int s)
+{
+    return set_option(s, 41, IPV6_ADDRFORM, AF_INET);
+}
+
+static void address_form(void)
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    SA none = {0};
+    int s = socket(AF_INET6, SOCK_DGRAM, 0), l;
+    CHECK_ERR(becomes_v4(s), ENOTCONN);
+    CHECK_ERR(option(s, 41, IPV6_ADDRFORM), ENOTCONN);
+    CHECK(c6(s, "::ffff:127.0.0.1", 9) == 0);
+    CHECK_ERR(set_option(s, 41, IPV6_ADDRFORM, AF_INET6), EINVAL);
+    CHECK(option(s, 41, IPV6_ADDRFORM) == AF_INET6);
+    CHECK(becomes_v4(s) == 0);
+    CHECK(option(s, 1, SO_DOMAIN) == AF_INET);
+    CHECK(getsockname(s, (SA *)&a, &size) == 0 && size == 16 && a.sin_family == AF_INET);
+    CHECK_ERR(option(s, 41, IPV6_V6ONLY), EOPNOTSUPP);
+    CHECK_ERR(becomes_v4(s), ENOPROTOOPT);
+    CHECK(connect_to(s, 10) == 0);
+    close(s);
+
+    s = socket(AF_INET6, SOCK_DGRAM, 0);
+    CHECK(c6(s, "::1", 9) == 0);
+    CHECK_ERR(becomes_v4(s), EADDRNOTAVAIL);
+    close(s);
+    s = socket(AF_INET6, SOCK_RAW, 99);
+    CHECK_ERR(becomes_v4(s), ENOPROTOOPT);
+    CHECK_ERR(option(s, 41, IPV6_ADDRFORM), ENOPROTOOPT);
+    close(s);
+
+    l = listener(3);
+    s = socket(AF_INET6, SOCK_STREAM, 0);
+    CHECK(c6(s, "::ffff:127.0.0.1", port(l)) == 0);
+    CHECK(becomes_v4(s) == 0);
+    size = sizeof a;
+    CHECK(getpeername(s, (SA *)&a, &size) == 0 && size == 16);
+    CHECK(connect(s, &none, sizeof none) == 0);
+    CHECK(bind_to(s, 0) == 0);
+    CHECK(listen(s, 3) == 0);
+    close(s), close(l);
+}
+
 int main(void)
 {
     streams();
     datagrams();
+    one_family();
+    address_form();
     return 0;
 }

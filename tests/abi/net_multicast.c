@@ -141,8 +141,39 @@ static void multicast(void)
     close(s);
 }
 
+/* A socket that has an address of the loopback sends there, wherever the default route leads. */
+static void by_source(void)
+{
+    int s = socket(AF_INET, SOCK_DGRAM, 0), r = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in any = {AF_INET}, all = {AF_INET, 0, {0xffffffff}}, from;
+    CHECK(bind_to(s, 0) == 0);
+    CHECK(bind(r, (SA *)&any, sizeof any) == 0);
+    all.sin_port = htons(port(r));
+    CHECK_ERR(sendto(s, "x", 1, 0, (SA *)&all, sizeof all), EACCES);
+    set_option(s, 1, SO_BROADCAST, 1);
+    CHECK(sendto(s, "x", 1, 0, (SA *)&all, sizeof all) == 1);
+    CHECK(recvfrom(r, buf, 9, MSG_DONTWAIT, (SA *)&from, (al = sizeof from, &al)) == 1);
+    CHECK(from.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+    close(r);
+    r = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(bind(r, (SA *)&all, sizeof all) == 0);
+    CHECK(sendto(s, "x", 1, 0, (SA *)&all, sizeof all) == 1);
+    CHECK(recv(r, buf, 9, MSG_DONTWAIT) == 1);
+    close(r);
+
+    struct ip_mreqn m = {{htonl(0xe1020305)}, {0}, 1};
+    r = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(bind(r, (SA *)&any, sizeof any) == 0);
+    CHECK(setsockopt(r, 0, IP_ADD_MEMBERSHIP, &m, sizeof m) == 0);
+    all.sin_addr = m.imr_multiaddr, all.sin_port = htons(port(r));
+    CHECK(sendto(s, "x", 1, 0, (SA *)&all, sizeof all) == 1);
+    CHECK(recv(r, buf, 9, MSG_DONTWAIT) == 1);
+    close(s), close(r);
+}
+
 int main(void)
 {
+    by_source();
     signal(SIGPIPE, SIG_IGN);
     more();
     multicast();

@@ -130,8 +130,51 @@ static void ip6(int k)
     close(s);
 }
 
+static void nothing_given(void)
+{
+    int s = socket(AF_INET, SOCK_DGRAM, 0), v = 77;
+    socklen_t size = 0;
+    CHECK(set_option(s, 0, IP_TOS, 8) == 0);
+    CHECK(getsockopt(s, 0, IP_TOS, &v, &size) == 0 && size == 0 && v == 77);
+    CHECK(setsockopt(s, 0, IP_TOS, &v, 0) == 0 && option(s, 0, IP_TOS) == 0);
+    CHECK_ERR(setsockopt(s, 0, IP_TTL, &v, 0), EINVAL);
+    CHECK(set_option(s, 1, SO_RCVBUFFORCE, 8388609) == 0 && option(s, 1, SO_RCVBUF) == 16777218);
+    CHECK(set_option(s, 1, SO_SNDBUFFORCE, 8388609) == 0 && option(s, 1, SO_SNDBUF) == 16777218);
+    CHECK(set_option(s, 1, SO_SNDBUFFORCE, -256) == 0 && option(s, 1, SO_SNDBUF) == 4608);
+    CHECK_ERR(setsockopt(s, 1, SO_BINDTODEVICE, "none", 5), ENODEV);
+    struct ip_mreqn nowhere = {.imr_ifindex = 1000};
+    CHECK_ERR(setsockopt(s, 0, IP_MULTICAST_IF, &nowhere, sizeof nowhere), EADDRNOTAVAIL);
+    close(s);
+}
+
+/* Only the old options refuse a stream. */
+static void groups_of_streams(void)
+{
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in group = {AF_INET, 0, {htonl(0xe0010203)}};
+    struct group_req wanted = {.gr_interface = 1};
+    memcpy(&wanted.gr_group, &group, sizeof group);
+    struct ip_mreqn old = {group.sin_addr, {0}, 1};
+    CHECK_ERR(setsockopt(s, 0, IP_ADD_MEMBERSHIP, &old, sizeof old), EPROTO);
+    CHECK_ERR(setsockopt(s, 0, MCAST_LEAVE_GROUP, &wanted, sizeof wanted), EADDRNOTAVAIL);
+    CHECK(setsockopt(s, 0, MCAST_JOIN_GROUP, &wanted, sizeof wanted) == 0);
+    CHECK(bind_to(s, 0) == 0 && listen(s, 1) == 0);
+    int c = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect_to(c, port(s)) == 0);
+    int a = accept(s, NULL, NULL);
+    CHECK_ERR(setsockopt(a, 0, MCAST_LEAVE_GROUP, &wanted, sizeof wanted), EADDRNOTAVAIL);
+    CHECK(setsockopt(s, 0, MCAST_LEAVE_GROUP, &wanted, sizeof wanted) == 0);
+    close(a), close(c), close(s);
+    s = socket(AF_INET6, SOCK_STREAM, 0);
+    CHECK_ERR(setsockopt(s, 41, MCAST_JOIN_GROUP, &wanted, sizeof wanted), EADDRNOTAVAIL);
+    CHECK(setsockopt(s, 0, MCAST_JOIN_GROUP, &wanted, sizeof wanted) == 0);
+    close(s);
+}
+
 int main(void)
 {
+    nothing_given();
+    groups_of_streams();
     device();
     ip(SOCK_STREAM);
     ip(SOCK_DGRAM);

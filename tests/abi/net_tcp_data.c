@@ -249,8 +249,28 @@ static void addresses(void)
     }
 }
 
+static void fast_open(void)
+{
+    char c[9];
+    int l = listener(3), s = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = loopback(port(l));
+    CHECK_ERR(sendto(s, "abc", 3, MSG_NOSIGNAL, (SA *)&a, sizeof a), EPIPE);
+    CHECK_ERR(send(s, "abc", 3, MSG_FASTOPEN), EINVAL);
+    CHECK(sendto(s, "abc", 3, MSG_FASTOPEN, (SA *)&a, sizeof a) == 3);
+    int r = accept(l, NULL, NULL);
+    wait_for(r, POLLIN);
+    CHECK(recv(r, c, 9, 0) == 3);
+    CHECK_ERR(sendto(s, "abc", 3, MSG_FASTOPEN, (SA *)&a, sizeof a), EISCONN);
+    close(s), close(r), close(l);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK_ERR(sendto(s, "abc", 3, MSG_FASTOPEN, (SA *)&a, sizeof a), ECONNREFUSED);
+    CHECK_ERR(sendto(s, "abc", 3, MSG_FASTOPEN, (SA *)&a, 2), EINVAL);
+    close(s);
+}
+
 int main(void)
 {
+    fast_open();
     signal(SIGPIPE, SIG_IGN);
 
     message_flags();

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
 
 HOST_NAME_MAX: Final = 64
+PORT_MAX: Final = 65535
 INT_MAX: Final = (1 << 31) - 1
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024
@@ -105,18 +106,25 @@ net/core/default_qdisc pfifo_fast
 net/core/netdev_max_backlog 1000
 net/core/optmem_max 131072
 net/core/rmem_default 212992
-net/core/rmem_max 212992
+net/core/rmem_max 4194304
 net/core/somaxconn 4096
 net/core/wmem_default 212992
-net/core/wmem_max 212992
+net/core/wmem_max 4194304
+net/ipv4/conf/all/accept_local 0
 net/ipv4/conf/all/forwarding 0
+net/ipv4/conf/all/route_localnet 0
 net/ipv4/conf/all/rp_filter 0
+net/ipv4/conf/default/accept_local 0
 net/ipv4/conf/default/forwarding 0
+net/ipv4/conf/default/route_localnet 0
 net/ipv4/conf/default/rp_filter 0
+net/ipv4/conf/lo/accept_local 0
+net/ipv4/conf/lo/forwarding 0
+net/ipv4/conf/lo/route_localnet 0
+net/ipv4/conf/lo/rp_filter 0
 net/ipv4/icmp_echo_ignore_all 0
 net/ipv4/ip_default_ttl 64
 net/ipv4/ip_forward 0
-net/ipv4/ip_local_port_range 32768	60999
 net/ipv4/ip_local_reserved_ports 
 net/ipv4/ip_nonlocal_bind 0
 net/ipv4/ip_unprivileged_port_start 1024
@@ -134,6 +142,7 @@ net/ipv4/tcp_max_syn_backlog 512
 net/ipv4/tcp_max_tw_buckets 8192
 net/ipv4/tcp_mem 94053	125405	188106
 net/ipv4/tcp_moderate_rcvbuf 1
+net/ipv4/tcp_recovery 1
 net/ipv4/tcp_retries1 3
 net/ipv4/tcp_retries2 15
 net/ipv4/tcp_rmem 4096	131072	6291456
@@ -367,6 +376,23 @@ def _set_yama(kernel: Any, value: str) -> None:
 
 
 computed(YAMA_SCOPE, _set_yama)(lambda kernel: str(yama_scope(kernel)))
+
+
+PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
+
+
+def _set_port_range(kernel: Any, value: str) -> None:
+    """Two ports in order: ipv4_local_port_range()."""
+    words = value.split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        raise EINVAL(value)
+    low, high = map(int, words)
+    if not 1 <= low <= high <= PORT_MAX:
+        raise EINVAL(value)
+    values(kernel)[PORT_RANGE] = f"{low}\t{high}"
+
+
+computed(PORT_RANGE, _set_port_range)(lambda kernel: values(kernel).get(PORT_RANGE, "32768\t60999"))
 
 
 def _protected(name: str) -> None:

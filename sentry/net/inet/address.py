@@ -17,8 +17,6 @@ ANY4: Final = MAPPED + bytes(4)
 ANY6: Final = bytes(16)
 LOOPBACK4: Final = MAPPED + b"\x7f\0\0\x01"
 LOOPBACK6: Final = bytes(15) + b"\x01"
-MAPPED_OF_6: Final = MAPPED + b"\x7f\0\0\x06"
-"""LOOPBACK4_IPV6: what a datagram to an IPv4 address comes from, of a socket with an IPv6 one."""
 
 
 class Endpoint(NamedTuple):
@@ -83,9 +81,10 @@ def is_multicast(ip: bytes) -> bool:
     return ip[12] >> 4 == 14 if ip[:12] == MAPPED else ip[0] == 0xFF
 
 
-def is_link_local(ip: bytes) -> bool:
-    """fe80::/10: an address that needs a link to mean something."""
-    return ip[0] == 0xFE and ip[1] & 0xC0 == 0x80
+def needs_scope(ip: bytes) -> bool:
+    """fe80::/10, ff01::/16, ff02::/16: addresses that need a link to mean something."""
+    link_local = ip[0] == 0xFE and ip[1] & 0xC0 == 0x80
+    return link_local or (ip[0] == 0xFF and ip[1] & 15 in (1, 2))
 
 
 def is_broadcast(ip: bytes) -> bool:

@@ -11,6 +11,8 @@ from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    BPF_TCP_CLOSE,
+    BPF_TCP_ESTABLISHED,
     IPPROTO_IP,
     IPPROTO_IPV6,
     IPV6_V6ONLY,
@@ -27,18 +29,17 @@ from sentry.errors import (
     EOPNOTSUPP,
     EPERM,
 )
-from sentry.net.inet import address, ip_options, multicast
+from sentry.net.inet import address, addrform, ip_options, multicast
 from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
-from sentry.net.inet.ports import FIRST_EPHEMERAL, LAST_EPHEMERAL
 from sentry.net.socket import Socket
+from sentry.net.sysctls import ephemeral_ports, first_unprivileged_port
 from sentry.vfs.file import Caller
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
-PRIVILEGED_PORTS: Final = 1024
-"""net.ipv4.ip_unprivileged_port_start."""
+SOCKADDR_IN6_SIZE: Final = 28
 MAX_IP_OPTIONS: Final = 40
 LOOPBACK_MTU: Final = 65536
 INET_ECN_MASK: Final = 3
@@ -96,7 +97,7 @@ class InetSocket(Socket):
         wanted = address.parse(raw, self.family)
         if self._has_port:
             raise EINVAL("bound already")
-        if address.is_link_local(wanted.ip) and raw[24:28] in (b"", bytes(4)):
+        if address.needs_scope(wanted.ip) and not self.device_of(raw):
             raise EINVAL("an address of which link?")
         if address.is_multicast(wanted.ip):
             if self.stream and not wanted.is_v4:
@@ -105,17 +106,19 @@ class InetSocket(Socket):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
-        if 0 < wanted.port < PRIVILEGED_PORTS and not caller.creds.has_in(
+        if 0 < wanted.port < first_unprivileged_port(self.stack) and not caller.creds.has_in(
             self.stack.owner, CAP_NET_BIND_SERVICE
         ):
             raise EACCES(f"port {wanted.port}")
         self._bound_ip = not wanted.is_any
         if not wanted.port and self.ip_options[abi.IP_BIND_ADDRESS_NO_PORT]:
             self.local = wanted
-            return
-        self.local = self.ports.claim(self, wanted, stream=self.stream)
-        self._has_port = True
-        self._bound_port = bool(wanted.port)
+        else:
+            self.local = self.ports.claim(self, wanted, stream=self.stream)
+            self._has_port = True
+            self._bound_port = bool(wanted.port)
+        if self._bound_ip and not wanted.is_v4:
+            self.v6only = True
 
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""
@@ -135,6 +138,11 @@ class InetSocket(Socket):
         return any(self.ip_options[name] for name in options) or bool(
             self.ipv6_options[abi.IPV6_FREEBIND]
         )
+
+    def device_of(self, raw: bytes) -> int:
+        """The interface that an address names (sin6_scope_id), or that the socket is bound to."""
+        scope = struct.unpack_from("<I", raw, 24)[0] if len(raw) >= SOCKADDR_IN6_SIZE else 0
+        return int(self.numbers.get(abi.SO_BINDTOIFINDEX, 0) or scope)
 
     def is_local(self, ip: bytes) -> bool:
         """An address of ours, or a wildcard."""
@@ -175,16 +183,22 @@ class InetSocket(Socket):
         """SIOCATMARK."""
         return 0
 
+    def connection_state(self) -> int:
+        """A state of TCP; datagram sockets have two of them."""
+        return BPF_TCP_ESTABLISHED if self.remote is not None else BPF_TCP_CLOSE
+
+    def unsent_datagram(self) -> bool:
+        """UDP_CORK holds something back."""
+        return False
+
     @property
     def port_range(self) -> tuple[int, int]:
         """Where a port is looked for: IP_LOCAL_PORT_RANGE inside of the sandbox's range."""
+        first, last = ephemeral_ports(self.stack)
         chosen = self.ip_options[abi.IP_LOCAL_PORT_RANGE]
         low, high = chosen & 0xFFFF, chosen >> 16 & 0xFFFF
-        inside = range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1)
-        return (
-            low if low in inside else FIRST_EPHEMERAL,
-            high if high in inside else LAST_EPHEMERAL,
-        )
+        inside = range(first, last + 1)
+        return low if low in inside else first, high if high in inside else last
 
     def need_port(self) -> None:
         """An ephemeral port, if there is none yet."""
@@ -208,21 +222,19 @@ class InetSocket(Socket):
         broadcast = address.is_broadcast(target.ip)
         if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
             raise ENETUNREACH("only the loopback is there")
-        if self.family == AF_INET6 and not self.local.is_any:
-            if self.local.is_v4 and not target.is_v4:
-                raise EAFNOSUPPORT("bound to an IPv4 address")
-            if target.is_v4 and not self.local.is_v4 and self.stream:
-                raise ENETUNREACH("bound to an IPv6 address")
+        bound_to_v4 = self.family == AF_INET6 and self.local.is_v4 and not self.local.is_any
+        if bound_to_v4 and not target.is_v4:
+            raise EAFNOSUPPORT("bound to an IPv4 address")
         return target
 
     def source_for(self, target: Endpoint) -> Endpoint:
-        """The address that the other end sees."""
-        if target.is_v4 and self.family == AF_INET6 and not (self.local.is_v4 or self.local.is_any):
-            return Endpoint(address.MAPPED_OF_6, self.local.port)
-        if not self.local.is_any:
+        """The address that the other end sees: a unicast one."""
+        chosen = not (self.local.is_any or is_group(self.local.ip))
+        if chosen and self.local.is_v4 == target.is_v4:
             return self.local
         if not target.is_v4:
-            return Endpoint(target.ip, self.local.port)
+            ip = address.LOOPBACK6 if address.is_multicast(target.ip) else target.ip
+            return Endpoint(ip, self.local.port)
         route = self.stack.routes.lookup(target.ip[12:])
         source = route.source if route is not None else b""
         return Endpoint(MAPPED + source if source else address.LOOPBACK4, self.local.port)
@@ -257,6 +269,8 @@ class InetSocket(Socket):
             self.v6only = wanted
         elif (level, name) == (IPPROTO_IPV6, abi.IPV6_PKTINFO):
             self._set_sticky(value)
+        elif (level, name) == (IPPROTO_IPV6, abi.IPV6_ADDRFORM):
+            addrform.change(self, self._int_value(level, name, value))
         else:
             self._set_number(caller, level, name, self._int_value(level, name, value))
 
@@ -355,6 +369,8 @@ class InetSocket(Socket):
     def _option6(self, name: int, size: int) -> bytes | None:
         if name == IPV6_V6ONLY:
             return struct.pack("<i", int(self.v6only))
+        if name == abi.IPV6_ADDRFORM:
+            return struct.pack("<i", addrform.value(self))
         if name == abi.IPV6_MULTICAST_IF:
             return struct.pack("<i", self.multicast_index)
         if name == abi.IPV6_MTU:
@@ -378,6 +394,11 @@ class InetSocket(Socket):
     def protocol_option(self, level: int, name: int) -> bytes:
         """The protocol's own."""
         raise EOPNOTSUPP(f"level {level} option {name}")
+
+
+def is_group(ip: bytes) -> bool:
+    """An address that is nobody's own: multicast, broadcast."""
+    return address.is_multicast(ip) or address.is_broadcast(ip)
 
 
 def int_value(value: bytes) -> int:

@@ -156,7 +156,6 @@ IPV6: Final[dict[int, Option]] = {
 REFUSED: Final[dict[tuple[int, int], Check]] = {
     (0, abi.IP_IPSEC_POLICY): unsupported,
     (0, abi.IP_XFRM_POLICY): invalid,
-    (41, abi.IPV6_ADDRFORM): invalid,
     (41, abi.IPV6_RTHDR): invalid,
     (41, abi.IPV6_DSTOPTS): invalid,
     (41, abi.IPV6_IPSEC_POLICY): unsupported,
@@ -166,7 +165,7 @@ EMPTY_MEANS_0: Final = frozenset(
     {
         abi.IP_RECVOPTS, abi.IP_RETOPTS, abi.IP_PKTINFO, abi.IP_MTU_DISCOVER, abi.IP_RECVERR,
         abi.IP_RECVTTL, abi.IP_RECVTOS, abi.IP_PASSSEC, abi.IP_RECVORIGDSTADDR, abi.IP_CHECKSUM,
-        abi.IP_BIND_ADDRESS_NO_PORT, abi.IP_RECVERR_RFC4884,
+        abi.IP_BIND_ADDRESS_NO_PORT, abi.IP_RECVERR_RFC4884, abi.IP_TOS, abi.IP_RECVFRAGSIZE,
     }
 )  # fmt: skip
 """Options of IPPROTO_IP that can be set with no value at all."""

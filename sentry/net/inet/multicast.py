@@ -32,15 +32,15 @@ def is_membership(level: int, name: int) -> bool:
 
 def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
     """Join or leave. Raises: EINVAL, ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS."""
-    if sock.stream and level == 0:
+    if sock.stream and level == 0 and name not in PROTOCOL_INDEPENDENT:
         raise EPROTO("a stream")
     if name in PROTOCOL_INDEPENDENT:
-        group, index, joins = *_parse_any(value), name == MCAST_JOIN
+        group, index, joins = *_parse_any(level, value), name == MCAST_JOIN
     else:
         joins = (level, name) in JOIN
         group, index = _parse4(sock, value) if level == 0 else _parse6(value)
-    if sock.stream:
-        raise EPROTO("a stream")
+        if sock.stream:
+            raise EPROTO("a stream")
     if not address.is_multicast(group):
         raise EINVAL("no multicast group") if joins else EADDRNOTAVAIL("no member")
     if not joins and not any(own == group for own, _ in sock.groups):
@@ -80,13 +80,18 @@ def _parse6(value: bytes) -> tuple[bytes, int]:
     return value[:16], struct.unpack_from("<i", value, 16)[0]
 
 
-def _parse_any(value: bytes) -> tuple[bytes, int]:
-    """struct group_req."""
+def _parse_any(level: int, value: bytes) -> tuple[bytes, int]:
+    """struct group_req, with an address of the family of the level."""
     if len(value) < 136:
         raise EINVAL("struct group_req")
     index, family = struct.unpack_from("<I4xH", value)
-    size = 16 if family == AF_INET else 28
-    return address.parse(value[8 : 8 + size], AF_INET if family == AF_INET else AF_INET6).ip, index
+    if level == 0:
+        if family != AF_INET:
+            raise EINVAL("family")
+        return address.parse(value[8:24], AF_INET).ip, index
+    if family != AF_INET6:
+        raise EADDRNOTAVAIL("family")
+    return address.parse(value[8:36], AF_INET6).ip, index
 
 
 def _find(sock: InetSocket, group: bytes, index: int) -> Interface:
@@ -106,10 +111,17 @@ def set_interface(sock: InetSocket, value: bytes) -> None:
     local = value[4:8] if len(value) >= 8 else value[:4]
     index = struct.unpack_from("<i", value, 8)[0] if len(value) >= 12 else 0
     if index:
-        sock.stack.interfaces.by_index(index)
+        _check_index(sock, index)
     elif local != bytes(4):
         holder = sock.stack.interfaces.holder(local)
         if holder is None:
             raise EADDRNOTAVAIL("no such address")
         index = holder.index
     sock.multicast_index, sock.multicast_address = index, local
+
+
+def _check_index(sock: InetSocket, index: int) -> None:
+    try:
+        sock.stack.interfaces.by_index(index)
+    except ENODEV:
+        raise EADDRNOTAVAIL("no such interface") from None

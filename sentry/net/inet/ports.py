@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Protocol
 
 from sentry.abi.socket import SO_REUSEADDR, SO_REUSEPORT
 from sentry.errors import EADDRINUSE
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
-
-FIRST_EPHEMERAL: Final = 32768
-LAST_EPHEMERAL: Final = 60999
-"""net.ipv4.ip_local_port_range."""
+from sentry.net.inet.time_wait import TimeWait
 
 
-class Bound(Protocol):
-    """A socket that has a port."""
+class Holder(Protocol):
+    """Who has a port."""
 
     local: Endpoint
     options: set[int]
@@ -23,10 +20,14 @@ class Bound(Protocol):
     owner_uid: int
 
     @property
-    def port_range(self) -> tuple[int, int]: ...
+    def listening(self) -> bool: ...
+
+
+class Bound(Holder, Protocol):
+    """A socket that has a port."""
 
     @property
-    def listening(self) -> bool: ...
+    def port_range(self) -> tuple[int, int]: ...
 
 
 class Ports:
@@ -34,7 +35,9 @@ class Ports:
 
     def __init__(self) -> None:
         self._bound: dict[int, list[Bound]] = {}
-        self._next = FIRST_EPHEMERAL
+        self.ended = TimeWait()
+        """Connections without a socket that still have their port."""
+        self._next = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._bound.values()))
@@ -77,7 +80,7 @@ class Ports:
         for _ in range(high - low + 1):
             port = self._next if low <= self._next <= high else low
             self._next = port + 1 if port < high else low
-            if port not in self._bound:
+            if port not in self._bound and not self.ended.at(port):
                 return port
         for port in range(low, high + 1):
             if not self._conflict(sock, Endpoint(wanted.ip, port), stream):
@@ -85,7 +88,8 @@ class Ports:
         raise EADDRINUSE("no free port")
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
-        for other in self._bound.get(endpoint.port, ()):
+        holders: tuple[Holder, ...] = (*self.at(endpoint.port), *self.ended.at(endpoint.port))
+        for other in holders:
             if other is sock or not overlap(sock, endpoint, other):
                 continue
             if both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid:
@@ -120,12 +124,12 @@ class Ports:
                 yield sock
 
 
-def both_have(option: int, a: Bound, b: Bound) -> bool:
+def both_have(option: int, a: Holder, b: Holder) -> bool:
     """An option that counts only if both sockets have it."""
     return option in a.options and option in b.options
 
 
-def overlap(sock: Bound, endpoint: Endpoint, other: Bound) -> bool:
+def overlap(sock: Holder, endpoint: Endpoint, other: Holder) -> bool:
     """Whether two bindings of one port would get the same packets: ipv6_rcv_saddr_equal()."""
     a, b = endpoint, other.local
     if a.ip == b.ip:

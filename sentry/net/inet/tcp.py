@@ -23,10 +23,8 @@ from sentry.abi.poll import (
 from sentry.abi.socket import (
     AF_INET6,
     IPPROTO_TCP,
+    MSG_FASTOPEN,
     MSG_OOB,
-    SHUT_RD,
-    SHUT_RDWR,
-    SHUT_WR,
     SO_OOBINLINE,
     SO_RCVLOWAT,
     SO_REUSEPORT,
@@ -35,13 +33,7 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
 from sentry.abi.socket import (
-    BPF_TCP_CLOSE_WAIT as TCP_CLOSE_WAIT,
-)
-from sentry.abi.socket import (
     BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
-)
-from sentry.abi.socket import (
-    BPF_TCP_FIN_WAIT2 as TCP_FIN_WAIT2,
 )
 from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
@@ -50,11 +42,11 @@ from sentry.abi.socket import (
     BPF_TCP_SYN_SENT as TCP_SYN_SENT,
 )
 from sentry.errors import (
+    EADDRNOTAVAIL,
     EAGAIN,
     EALREADY,
     ECONNABORTED,
     ECONNREFUSED,
-    ECONNRESET,
     EINPROGRESS,
     EINVAL,
     EISCONN,
@@ -66,35 +58,21 @@ from sentry.errors import (
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint, check_family
-from sentry.net.inet.tcp_listener import TcpListener
+from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.net.inet.tcp_options import MSS, info
 from sentry.net.socket import Ancillary, Received
-from sentry.vfs.file import Caller, Dest, Source
+from sentry.vfs.file import Caller, Dest, Source, settle
 
 if TYPE_CHECKING:
-    from sentry.net.stack import Stack
-    from sentry.vfs.dentry import Location
+    pass
 
 PIECE: Final = 65536
 
 
-class TcpSocket(TcpListener):
+class TcpSocket(TcpEnding):
     """One end of a connection, or a listener."""
 
-    __slots__ = ("_released", "eof", "refused_writes", "reset", "started")
-
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, protocol, stack, uid)
-        self.eof = False
-        """The other end has sent its FIN."""
-        self.reset = False
-        self.refused_writes = False
-        """The other end is closed: what is written now is answered by a reset."""
-        self.started = False
-        """A connect is under way or not yet told: SS_CONNECTING."""
-        self._released = False
+    __slots__ = ()
 
     # --- connections
 
@@ -122,6 +100,7 @@ class TcpSocket(TcpListener):
         if self.state != TCP_CLOSE or self.peer is not None:
             raise EISCONN("connected")
         target = self.route(raw)
+        self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
         self.need_port()
@@ -134,6 +113,19 @@ class TcpSocket(TcpListener):
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
         await self._wait_connected(caller, EINPROGRESS)
+
+    def _check_unused(self, target: Endpoint) -> None:
+        """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
+        source = self.source_for(target)
+        for other in self.ports.at(source.port) if self._has_port else ():
+            if not isinstance(other, TcpSocket) or other is self or other.state == TCP_CLOSE:
+                continue
+            if other.remote == target and other.source_for(target) == source:
+                raise EADDRNOTAVAIL("there is such a connection")
+
+    def connection_state(self) -> int:
+        """For IPV6_ADDRFORM."""
+        return self.state
 
     async def _wait_connected(self, caller: Caller, late: type[Errno]) -> None:
         """inet_wait_for_connect(): until the other end answers, or for SO_SNDTIMEO."""
@@ -170,6 +162,7 @@ class TcpSocket(TcpListener):
         if listener is None:
             self.state = TCP_CLOSE
             self.stack.counters["Tcp.AttemptFails"] += 1
+            self.stack.counters["Tcp.OutRsts"] += 1
             self.so_error = ECONNREFUSED.number
             self.reset = self.read_shut = self.write_shut = True
             self.queue.notify()
@@ -190,7 +183,6 @@ class TcpSocket(TcpListener):
         """Both ends at once: a simultaneous open with one's own SYN. RFC 9293, 3.5."""
         self.peer = self
         self.state = TCP_ESTABLISHED
-        self.stack.counters["Tcp.CurrEstab"] += 1
         self.queue.notify(EPOLLOUT | EPOLLWRNORM)
 
     def _listener(self, target: Endpoint) -> TcpSocket | None:
@@ -202,26 +194,6 @@ class TcpSocket(TcpListener):
         if SO_REUSEPORT not in found[0].options:
             return found[0]
         return group[hash((self.source_for(target), target)) % len(group)]
-
-    def forget_remote(self) -> None:
-        """The port that it had is still shown, though anybody may take it."""
-        port = self.local.port
-        super().forget_remote()
-        self.local = Endpoint(self.local.ip, port)
-
-    def _disconnect(self) -> None:
-        """connect to AF_UNSPEC: a listener stops, a connection is reset."""
-        self._abort_backlog()
-        was_open = self.peer is not None or self.state == TCP_SYN_SENT
-        if self.peer is not None:
-            self._send_reset()
-        self.state = TCP_CLOSE
-        self.started = False
-        self.forget_remote()
-        self.so_error = ECONNRESET.number if was_open else 0
-        self.chunks.clear()
-        self.queued = 0
-        self.eof = self.reset = self.read_shut = self.write_shut = self.refused_writes = False
 
     # --- sending
 
@@ -241,6 +213,7 @@ class TcpSocket(TcpListener):
             self.reset = self.read_shut = self.write_shut = True
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number
+            self._forget_left()
             done = self._send_in_vain(source)
             self.queue.notify()
             return done
@@ -272,10 +245,23 @@ class TcpSocket(TcpListener):
         """What is sent before the reset that answers it comes: a buffer's fill at most."""
         return len(source.get(min(source.count, self.sndbuf)))
 
-    async def target(self, caller: Caller, raw: bytes) -> Any:
-        """sendto(2) of a connected stream ignores the address."""
-        if self.peer is None and not self.refused_writes:
-            raise EPIPE("not connected")
+    def send_message(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> Any:
+        """sendmsg(2); a stream looks at the address only for MSG_FASTOPEN."""
+        if flags & MSG_FASTOPEN:
+            return self._connect_and_send(caller, source, target or b"", flags, ancillary)
+        return super().send_message(caller, source, target, flags, ancillary)
+
+    async def _connect_and_send(
+        self, caller: Caller, source: Source, raw: bytes, flags: int, ancillary: Ancillary | None
+    ) -> int:
+        """MSG_FASTOPEN: connect, then send; no cookie lets data go with the SYN. RFC 7413."""
+        if address.is_unspec(raw):
+            raise EOPNOTSUPP("an address of no family")
+        await self.connect(caller, raw, self.nonblock(flags))
+        sent: int = await settle(super().send_message(caller, source, None, flags, ancillary))
+        return sent
 
     # --- receiving
 
@@ -306,80 +292,6 @@ class TcpSocket(TcpListener):
     def _waits(self) -> bool:
         """More may come."""
         return self.state == TCP_SYN_SENT or self.peer is not None
-
-    # --- ending
-
-    def shut(self, how: int) -> None:
-        """shutdown(2)."""
-        if self.state == TCP_LISTEN:
-            if how in (SHUT_RD, SHUT_RDWR):
-                self._abort_backlog()
-                self.forget_remote()
-                self.queue.notify()
-            return
-        if self.state == TCP_SYN_SENT:
-            self._disconnect()
-            self.queue.notify()
-            return
-        if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
-            raise ENOTCONN("not connected")
-        if how in (SHUT_RD, SHUT_RDWR):
-            self.read_shut = True
-        if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
-            self.uncork()
-            self.write_shut = True
-            self.state = TCP_CLOSE if self.eof else TCP_FIN_WAIT2
-            self.read_shut |= self.eof
-            if self.peer is not None:
-                self.peer.fin()
-        self.queue.notify()
-
-    def fin(self) -> None:
-        """The other end will send nothing more."""
-        self.eof = True
-        self.stop_deferring()
-        self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
-        self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
-
-    def _send_reset(self) -> None:
-        peer, self.peer = self.peer, None
-        if peer is not None:
-            peer.got_reset()
-
-    def got_reset(self) -> None:
-        """The other end reset the connection."""
-        self.peer = None
-        self.so_error = EPIPE.number if self.eof else ECONNRESET.number
-        self.reset = self.read_shut = self.write_shut = True
-        self.state = TCP_CLOSE
-        self.queue.notify()
-
-    def abort(self) -> None:
-        """End at once with a reset."""
-        self.stop_deferring()
-        self._send_reset()
-        self.drop_port()
-        self._released = True
-
-    def release(self) -> None:
-        """The last descriptor is closed: a FIN, or a reset where bytes were not read."""
-        self._released = True
-        self._abort_backlog()
-        self.uncork()
-        peer = self.peer if self.peer is not self else None
-        self.peer = peer
-        if peer is not None:
-            if self.queued or self.linger == (1, 0):
-                self._send_reset()
-            else:
-                self.peer = None
-                peer.peer = None
-                peer.refused_writes = True
-                if not peer.eof:
-                    peer.fin()
-        self.state = TCP_CLOSE
-        self.drop_port()
-        self.queue.notify()
 
     # --- readiness
 

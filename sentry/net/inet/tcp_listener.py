@@ -87,7 +87,6 @@ class TcpListener(TcpStream):
         server.inherit(self)
         server.tcp = self.tcp.inherited()
         self.stack.counters["Tcp.PassiveOpens"] += 1
-        self.stack.counters["Tcp.CurrEstab"] += 2
         server.peer, client.peer = client, server
         server.state = client.state = TCP_ESTABLISHED
         for end in (server, client):

@@ -19,6 +19,12 @@ from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
 )
 from sentry.abi.socket import (
+    BPF_TCP_CLOSE_WAIT as TCP_CLOSE_WAIT,
+)
+from sentry.abi.socket import (
+    BPF_TCP_ESTABLISHED as TCP_ESTABLISHED,
+)
+from sentry.abi.socket import (
     IPPROTO_TCP,
     MSG_MORE,
     MSG_OOB,
@@ -27,14 +33,11 @@ from sentry.abi.socket import (
     SO_OOBINLINE,
     SOCK_STREAM,
 )
-from sentry.errors import (
-    EINVAL,
-)
+from sentry.errors import EFAULT, EINVAL
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.packet import stamps
 from sentry.net.inet.tcp_options import TcpOptions
 from sentry.net.socket import Ancillary, Received
-from sentry.net.socket_options import STAMPS
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
 
 
+CONNECTED: Final = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
+"""What Tcp.CurrEstab counts."""
 CORKED_NS: Final = 200_000_000
 SNDBUF: Final = 16384
 RCVBUF: Final = 131072
@@ -54,8 +59,8 @@ class TcpStream(InetSocket):
     """What one end has to read, and what it has to send."""
 
     __slots__ = (
-        "_held", "_held_until", "chunks", "deferral", "deferred_by", "got", "mark", "peer",
-        "queued", "sent", "stamp_ns", "state", "tcp", "urgent", "urgent_unread",
+        "_held", "_held_until", "_state", "chunks", "deferral", "deferred_by", "got", "mark",
+        "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
     stream = True
@@ -65,7 +70,7 @@ class TcpStream(InetSocket):
     ) -> None:
         super().__init__(location, family, SOCK_STREAM, protocol, stack, uid)
         self.rcvbuf, self.sndbuf = RCVBUF, SNDBUF
-        self.state = TCP_CLOSE
+        self._state = TCP_CLOSE
         self.tcp = TcpOptions()
         self.peer: Any = None
         """The other end, a TcpSocket."""
@@ -77,7 +82,7 @@ class TcpStream(InetSocket):
         self.mark: int | None = None
         """How many bytes there are before the urgent mark."""
         self.stamp_ns = 0
-        """When the last bytes came, where SO_TIMESTAMP asks for it."""
+        """When the last bytes came."""
         self.sent = self.got = 0
         """Bytes, for TCP_INFO."""
         self.deferred_by: Any = None
@@ -86,6 +91,18 @@ class TcpStream(InetSocket):
         self._held = b""
         """What MSG_MORE and TCP_CORK hold back."""
         self._held_until: Timer | None = None
+
+    @property
+    def state(self) -> int:
+        """TCP_*."""
+        return self._state
+
+    @state.setter
+    def state(self, new: int) -> None:
+        change = (new in CONNECTED) - (self._state in CONNECTED)
+        if change:
+            self.stack.counters["Tcp.CurrEstab"] += change
+        self._state = new
 
     def stop_deferring(self) -> None:
         """Something has come."""
@@ -119,7 +136,7 @@ class TcpStream(InetSocket):
         """Queue bytes; small ones are joined, so that their number does not cost the Sentry."""
         if self.deferred_by is not None:
             self.stop_deferring()
-        self.stamp_ns = time.time_ns() if self.options & STAMPS else 0
+        self.stamp_ns = time.time_ns()
         chunks = self.chunks
         if chunks and len(chunks[-1]) + len(data) <= JOINED:
             chunks[-1] += data
@@ -164,8 +181,8 @@ class TcpStream(InetSocket):
             if done == limit:
                 break
             part = chunk[: limit - done]
-            if not flags & MSG_TRUNC:
-                dest.put(part)
+            if not flags & MSG_TRUNC and not _put(dest, part, done):
+                break
             done += len(part)
             if flags & MSG_PEEK:
                 continue
@@ -195,7 +212,7 @@ class TcpStream(InetSocket):
 
     def told(self) -> Ancillary | None:
         """What a receive is told beside the bytes: SO_TIMESTAMP, TCP_INQ."""
-        records = stamps(self, self.stamp_ns) if self.stamp_ns else []
+        records = stamps(self, self.stamp_ns)
         if self.tcp.values[abi.TCP_INQ]:
             left = struct.pack("<i", self.queued)
             records.append((IPPROTO_TCP, abi.TCP_CM_INQ, left))
@@ -204,3 +221,14 @@ class TcpStream(InetSocket):
     def at_mark(self) -> int:
         """SIOCATMARK."""
         return int(self.mark == 0)
+
+
+def _put(dest: Dest, part: bytes, done: int) -> bool:
+    """Give the program some bytes; a bad pointer behind others only ends the receive."""
+    try:
+        dest.put(part)
+    except EFAULT:
+        if done:
+            return False
+        raise
+    return True

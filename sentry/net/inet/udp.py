@@ -28,8 +28,9 @@ from sentry.errors import (
     EPIPE,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import ANY4, ANY6, LOOPBACK4, Endpoint
+from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
+from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
 from sentry.net.inet.wire import show_udp
 
@@ -91,16 +92,22 @@ class UdpSocket(DatagramSocket):
             endpoint = address.parse(raw, AF_INET)
         else:
             endpoint = address.parse(raw, self.family)
+        if not is_group(endpoint.ip):
+            return self.routed(endpoint)
+        if self.device_of(raw) or self._leaves_by_source(endpoint):
+            return endpoint
         if address.is_multicast(endpoint.ip):
             ip = endpoint.ip[12:] if endpoint.is_v4 else endpoint.ip
             if not self.multicast_index and self.stack.routes.lookup(ip) is None:
                 raise ENETUNREACH("no interface for the group")
-            return endpoint
-        if address.is_broadcast(endpoint.ip):
-            if endpoint.ip[12] == 255:
-                raise ENETUNREACH("no route")
-            return endpoint
-        return self.routed(endpoint)
+        elif endpoint.ip[12] == 255:
+            raise ENETUNREACH("no route")
+        return endpoint
+
+    def _leaves_by_source(self, target: Endpoint) -> bool:
+        """A group is reached by the interface that has the socket's own IPv4 address."""
+        local = self.local
+        return target.is_v4 and local.is_v4 and not (local.is_any or is_group(local.ip))
 
     # --- sending
 
@@ -156,6 +163,10 @@ class UdpSocket(DatagramSocket):
             return
         self._send_one(data, endpoint, options)
 
+    def unsent_datagram(self) -> bool:
+        """UDP_CORK, MSG_MORE."""
+        return self._corked_to is not None
+
     def segment(self, options: SendOptions) -> int:
         """UDP_SEGMENT, of this datagram or of the socket."""
         return options.segment or self.udp_options[abi.UDP_SEGMENT]
@@ -164,10 +175,8 @@ class UdpSocket(DatagramSocket):
         """What the protocol adds to a datagram that goes out."""
 
     def _send_one(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
-        many = address.is_multicast(endpoint.ip) or address.is_broadcast(endpoint.ip)
+        many = is_group(endpoint.ip)
         sender = self.source_for(endpoint)
-        if many and self.local.is_any and endpoint.is_v4:
-            sender = Endpoint(LOOPBACK4, self.local.port)
         if options.source is not None:
             sender = Endpoint(options.source, sender.port)
         packet = Packet(data, sender, endpoint, self._ttl(endpoint, options.ttl))

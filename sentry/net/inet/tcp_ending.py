@@ -1,0 +1,191 @@
+"""How a TCP connection ends: FIN, RST, TIME_WAIT, the last close. tcp(7), RFC 9293, 3.6."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi import socket as abi
+from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDHUP
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE as TCP_CLOSE,
+)
+from sentry.abi.socket import (
+    BPF_TCP_CLOSE_WAIT as TCP_CLOSE_WAIT,
+)
+from sentry.abi.socket import (
+    BPF_TCP_FIN_WAIT2 as TCP_FIN_WAIT2,
+)
+from sentry.abi.socket import (
+    BPF_TCP_LISTEN as TCP_LISTEN,
+)
+from sentry.abi.socket import (
+    BPF_TCP_SYN_SENT as TCP_SYN_SENT,
+)
+from sentry.abi.socket import (
+    BPF_TCP_TIME_WAIT as TCP_TIME_WAIT,
+)
+from sentry.abi.socket import SHUT_RD, SHUT_RDWR, SHUT_WR
+from sentry.errors import ECONNRESET, ENOTCONN, EPIPE
+from sentry.net.inet.address import Endpoint
+from sentry.net.inet.tcp_listener import TcpListener
+from sentry.net.inet.tcp_stream import CONNECTED
+from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+
+
+class TcpEnding(TcpListener):
+    """The side of a socket that ends connections."""
+
+    __slots__ = ("_left", "_released", "eof", "refused_writes", "reset", "started")
+
+    def __init__(
+        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
+    ) -> None:
+        super().__init__(location, family, protocol, stack, uid)
+        self.eof = False
+        """The other end has sent its FIN."""
+        self.reset = False
+        self.refused_writes = False
+        """The other end is closed: what is written now is answered by a reset."""
+        self.started = False
+        """A connect is under way or not yet told: SS_CONNECTING."""
+        self._released = False
+        self._left: Remains | None = None
+        """The other end, when its socket is closed and waits for our FIN."""
+
+    def forget_remote(self) -> None:
+        """The port that it had is still shown, though anybody may take it."""
+        port = self.local.port
+        super().forget_remote()
+        self.local = Endpoint(self.local.ip, port)
+
+    def _disconnect(self) -> None:
+        """connect to AF_UNSPEC: a listener stops, a connection is reset."""
+        self._abort_backlog()
+        was_open = self.peer is not None or self.state == TCP_SYN_SENT
+        if self.peer is not None:
+            self._send_reset()
+        self._forget_left()
+        self.state = TCP_CLOSE
+        self.started = False
+        self.forget_remote()
+        self.so_error = ECONNRESET.number if was_open else 0
+        self.chunks.clear()
+        self.queued = 0
+        self.eof = self.reset = self.read_shut = self.write_shut = self.refused_writes = False
+
+    def shut(self, how: int) -> None:
+        """shutdown(2)."""
+        if self.state == TCP_LISTEN:
+            if how in (SHUT_RD, SHUT_RDWR):
+                self._abort_backlog()
+                self.forget_remote()
+                self.queue.notify()
+            return
+        if self.state == TCP_SYN_SENT:
+            self._disconnect()
+            self.queue.notify()
+            return
+        if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
+            raise ENOTCONN("not connected")
+        if how in (SHUT_RD, SHUT_RDWR):
+            self.read_shut = True
+        if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
+            self.uncork()
+            self.write_shut = True
+            self.state = TCP_CLOSE if self.eof else TCP_FIN_WAIT2
+            self.read_shut |= self.eof
+            if self.peer is not None:
+                self.peer.fin()
+            elif self._left is not None:
+                self.ports.ended.finish(self._left)
+                self._left = None
+        self.queue.notify()
+
+    def fin(self) -> None:
+        """The other end will send nothing more."""
+        self.eof = True
+        self.stop_deferring()
+        if self.write_shut:
+            self._remain(TCP_TIME_WAIT, TIME_WAIT_SECONDS)
+        self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
+        self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
+
+    def _remain(self, state: int, seconds: int) -> Remains | None:
+        """The address is held on, without this socket."""
+        if self.remote is None or seconds < 0:
+            return None
+        left = Remains(
+            self.local, self.remote, self.family, set(self.options), self.v6only, self.owner_uid,
+            state, 0,
+        )  # fmt: skip
+        self.ports.ended.add(left, seconds)
+        return left
+
+    def _forget_left(self) -> None:
+        """A reset ends what is left of the other end."""
+        if self._left is not None:
+            self.ports.ended.remove(self._left)
+            self._left = None
+
+    def _count_reset(self) -> None:
+        if self.state in CONNECTED:
+            self.stack.counters["Tcp.EstabResets"] += 1
+
+    def _send_reset(self) -> None:
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            self._count_reset()
+            self.stack.counters["Tcp.OutRsts"] += 1
+            peer.got_reset()
+
+    def got_reset(self) -> None:
+        """The other end reset the connection."""
+        self._count_reset()
+        self.peer = None
+        self.so_error = EPIPE.number if self.eof else ECONNRESET.number
+        self.reset = self.read_shut = self.write_shut = True
+        self.state = TCP_CLOSE
+        self.queue.notify()
+
+    def abort(self) -> None:
+        """End at once with a reset."""
+        self.stop_deferring()
+        self._send_reset()
+        self.state = TCP_CLOSE
+        self.drop_port()
+        self._released = True
+
+    def release(self) -> None:
+        """The last descriptor is closed: a FIN, or a reset where bytes were not read."""
+        self._released = True
+        self._abort_backlog()
+        self.uncork()
+        resets = bool(self.queued) or self.linger == (1, 0)
+        if self.peer is self:
+            self.peer = None
+            if not (resets or self.write_shut):
+                self._remain(TCP_TIME_WAIT, TIME_WAIT_SECONDS)
+        elif self.peer is not None and resets:
+            self._send_reset()
+        elif self.peer is not None:
+            self._close(self.peer)
+        elif self._left is not None and resets:
+            self._forget_left()
+        elif self._left is not None:
+            self.ports.ended.finish(self._left)
+        self.state = TCP_CLOSE
+        self.drop_port()
+        self.queue.notify()
+
+    def _close(self, peer: TcpEnding) -> None:
+        """Our FIN goes out, unless it has; who sent its FIN first waits for the other one's."""
+        self.peer = peer.peer = None
+        peer.refused_writes = True
+        if not self.eof:
+            peer._left = self._remain(TCP_FIN_WAIT2, self.tcp.values[abi.TCP_LINGER2])
+        if not peer.eof:
+            peer.fin()

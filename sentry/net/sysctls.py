@@ -1,0 +1,33 @@
+"""What /proc/sys/net says that sockets heed. sentry.fs.proc.sysctl keeps it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sentry.net.stack import Stack
+
+FIRST_EPHEMERAL: Final = 32768
+LAST_EPHEMERAL: Final = 60999
+FIRST_UNPRIVILEGED: Final = 1024
+
+
+def _written(stack: Stack, path: str) -> str | None:
+    services = getattr(stack.kernel, "services", {})
+    value: str | None = services.get("sysctl", {}).get(path)
+    return value
+
+
+def ephemeral_ports(stack: Stack) -> tuple[int, int]:
+    """net.ipv4.ip_local_port_range: the first and the last port that may be found."""
+    written = _written(stack, "net/ipv4/ip_local_port_range")
+    if written is None:
+        return FIRST_EPHEMERAL, LAST_EPHEMERAL
+    low, high = map(int, written.split())
+    return low, high
+
+
+def first_unprivileged_port(stack: Stack) -> int:
+    """net.ipv4.ip_unprivileged_port_start: ports below need CAP_NET_BIND_SERVICE."""
+    written = _written(stack, "net/ipv4/ip_unprivileged_port_start")
+    return FIRST_UNPRIVILEGED if written is None else int(written)
