@@ -6,6 +6,7 @@ A socket's own requests (bytes that wait, the urgent mark) are its `own_ioctl`.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,13 +23,14 @@ from sentry.errors import (
     ENOENT,
     ENOTTY,
     ENXIO,
-    EOPNOTSUPP,
     EPERM,
     ESRCH,
 )
+from sentry.net.ethtool import ethtool
 from sentry.net.interfaces import IFNAMSIZ, Address, Interface, mask_of, masked
 from sentry.net.netlink.links import change_flags, check_mtu
 from sentry.net.routes import Route
+from sentry.net.socket_options import INET
 from sentry.vfs.notices import set_owner
 
 if TYPE_CHECKING:
@@ -64,10 +66,6 @@ def _hardware(sock: Socket, link: Interface) -> bytes:
     return struct.pack("<H", link.kind) + link.hardware.ljust(14, b"\0")
 
 
-def _ethtool(sock: Socket, link: Interface) -> bytes:
-    raise EOPNOTSUPP("ethtool")
-
-
 GETTERS: Final[dict[int, Get]] = {
     abi.SIOCGIFFLAGS: lambda _, link: struct.pack("<H", link.flags & 0xFFFF),
     abi.SIOCGIFMETRIC: lambda _, link: struct.pack("<i", 0),
@@ -78,7 +76,6 @@ GETTERS: Final[dict[int, Get]] = {
     abi.SIOCGIFHWADDR: lambda _, link: (
         struct.pack("<H", link.kind) + link.hardware.ljust(14, b"\0")
     ),
-    abi.SIOCETHTOOL: _ethtool,
 }
 """Of an interface by name."""
 GETTERS4: Final[dict[int, Get]] = {
@@ -110,7 +107,7 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
         return own
     if request == abi.SIOCGIFCONF:
         return _configuration(sock, caller, argument)
-    if request in (abi.SIOCGSTAMP_OLD, abi.SIOCGSTAMPNS_OLD):
+    if request in (abi.SIOCGSTAMP_OLD, abi.SIOCGSTAMPNS_OLD) and sock.family in INET:
         return _last_stamp(sock, caller, argument, nano=request == abi.SIOCGSTAMPNS_OLD)
     if request in (abi.SIOCADDRT, abi.SIOCDELRT) and sock.family == AF_INET:
         return _route(sock, caller, request, argument)
@@ -133,14 +130,15 @@ def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
 
 
 def _last_stamp(sock: Socket, caller: Caller, argument: int, *, nano: bool) -> int:
-    """SIOCGSTAMP: when the last datagram that was read had come."""
-    stamp = sock.last_stamp_ns
-    if not stamp:
-        sock.last_stamp_ns = -1
+    """SIOCGSTAMP: when the last datagram that was read had come. sock_gettstamp().
+
+    Of the one that was read before anybody had asked it is not known: the time is now.
+    """
+    sock.keeps_stamp = True
+    if sock.last_stamp_ns < 0:
         raise ENOENT("no time stamp")
-    if stamp < 0:
-        raise ENOENT("no time stamp")
-    seconds, rest = divmod(stamp, 10**9)
+    sock.last_stamp_ns = sock.last_stamp_ns or time.time_ns()
+    seconds, rest = divmod(sock.last_stamp_ns, 10**9)
     caller.mm.write(argument, struct.pack("<qq", seconds, rest if nano else rest // 1000))
     return 0
 
@@ -171,6 +169,10 @@ def _interface(sock: Socket, caller: Caller, request: int, argument: int) -> int
         name = interfaces.by_index(index).name.encode().ljust(IFNAMSIZ, b"\0")
         caller.mm.write(argument, name)
         return 0
+    if request == abi.SIOCETHTOOL:
+        raw = caller.mm.read(argument, IFREQ_SIZE)
+        (pointer,) = struct.unpack_from("<Q", raw, IFNAMSIZ)
+        return ethtool(caller, interfaces.by_name(name_of(raw)), pointer)
     getter = GETTERS.get(request)
     if getter is None and sock.family == AF_INET:
         getter = GETTERS4.get(request)

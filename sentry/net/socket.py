@@ -57,6 +57,7 @@ from sentry.errors import (
     from_number,
 )
 from sentry.net.ioctls import socket_ioctl
+from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, set_option
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
@@ -113,10 +114,12 @@ class Socket(StreamFile):
 
     can_async = True
     async_room = False
+    keeps_unread = True
+    """What does not fit into the program's buffer is still there for the next receive."""
 
     __slots__ = (
-        "chose_sndbuf", "cookie", "family", "filter", "kind", "last_stamp_ns", "linger",
-        "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf",
+        "chose_sndbuf", "cookie", "family", "filter", "keeps_stamp", "kind", "last_stamp_ns",
+        "linger", "numbers", "options", "protocol", "rcvbuf", "rcvtimeo_ns", "read_shut", "sndbuf",
         "sndtimeo_ns", "so_error", "stack", "write_shut",
     )  # fmt: skip
 
@@ -128,8 +131,11 @@ class Socket(StreamFile):
         stack.sockets.add(self)
         self.cookie = 0
         self.filter: Program | None = None
-        self.last_stamp_ns = 0
-        """SIOCGSTAMP: when what was read last had come (CLOCK_REALTIME)."""
+        self.last_stamp_ns = -1
+        """SIOCGSTAMP: when what was read last had come (CLOCK_REALTIME); 0 is not known any more,
+        -1 nothing was read."""
+        self.keeps_stamp = False
+        """SIOCGSTAMP has asked once: SOCK_TIMESTAMP."""
         self.family = family
         self.kind = kind
         self.protocol = protocol
@@ -255,6 +261,8 @@ class Socket(StreamFile):
 
         A stream that has to wait goes on until MSG_WAITALL or SO_RCVLOWAT is satisfied.
         """
+        if dest.count < dest.wanted and self.keeps_unread:
+            dest = ShortDest(dest)
         if self.family == AF_UNIX:
             flags &= ~MSG_ERRQUEUE
         elif flags & MSG_ERRQUEUE and not self.has_error_queue:

@@ -267,7 +267,12 @@ def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
             break
         part = segment.data[skip : skip + dest.count]
         skip = 0
-        dest.put(part)
+        try:
+            dest.put(part)
+        except EFAULT:
+            if result.count:
+                break
+            raise
         result.count += len(part)
         if not result.address:
             result.address = address_of(segment)

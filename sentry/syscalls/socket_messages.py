@@ -51,7 +51,7 @@ class Header:
             self.name, self.name_size, self.iov, self.iov_count, self.control, self.control_size,
             self.flags,
         ) = MSGHDR.unpack(task.mm.read(addr, MSGHDR.size))  # fmt: skip
-        if self.name_size & 0x80000000:
+        if self.name and self.name_size & 0x80000000:
             raise EINVAL("msg_namelen")
         if self.iov_count > UIO_MAXIOV:
             raise EMSGSIZE("msg_iovlen")

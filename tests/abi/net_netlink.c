@@ -4,6 +4,7 @@
 #include "abi.h"
 #include "net.h"
 
+#include <linux/ethtool.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -286,8 +287,57 @@ static void ioctls(void)
     CHECK(ioctl(u, SIOCGIFCONF, &c) == 0);
 }
 
+/* The answers of a dump, then its end in a message of its own. */
+static void end_of_dump(void)
+{
+    struct {
+        struct nlmsghdr h;
+        struct ifinfomsg m;
+    } ask = {{sizeof ask, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 7}};
+    char one[8];
+    int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE), kind = 0, messages = 0;
+    CHECK(send(s, &ask, sizeof ask, 0) == sizeof ask);
+    CHECK(recv(s, one, sizeof one, MSG_TRUNC | MSG_PEEK) > 100);
+    while (kind != NLMSG_DONE) {
+        long size = recv(s, buf, sizeof buf, 0);
+        CHECK(size >= (long)sizeof(struct nlmsghdr));
+        kind = ((struct nlmsghdr *)buf)->nlmsg_type;
+        messages++;
+    }
+    CHECK(messages >= 2);
+    CHECK_ERR(recv(s, buf, sizeof buf, MSG_DONTWAIT), EAGAIN);
+    close(s);
+}
+
+static long ask_ethtool(int s, const char *name, void *what)
+{
+    struct ifreq r = {0};
+    strcpy(r.ifr_name, name);
+    r.ifr_data = what;
+    return RESULT(ioctl(s, SIOCETHTOOL, &r));
+}
+
+static void ethtool(void)
+{
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    struct ethtool_ts_info stamps = {.cmd = ETHTOOL_GET_TS_INFO, .phc_index = 5};
+    CHECK(ask_ethtool(s, "lo", &stamps) == 0);
+    CHECK(stamps.so_timestamping == 0x1a && stamps.phc_index == -1);
+    struct ethtool_value one = {ETHTOOL_GLINK};
+    CHECK(ask_ethtool(s, "lo", &one) == 0 && one.data == 1);
+    one.cmd = ETHTOOL_GTSO;
+    CHECK(ask_ethtool(s, "lo", &one) == 0 && one.data == 1);
+    struct ethtool_drvinfo driver = {ETHTOOL_GDRVINFO};
+    CHECK(ask_ethtool(s, "lo", &driver) == -EOPNOTSUPP);
+    CHECK(ask_ethtool(s, "none", &one) == -ENODEV);
+    CHECK(ask_ethtool(s, "lo", (void *)1) == -EFAULT);
+    close(s);
+}
+
 int main(void)
 {
+    end_of_dump();
+    ethtool();
     sockets();
     dumps();
     ioctls();

@@ -174,8 +174,64 @@ static void messages(void)
     close(d);
 }
 
+static long asked(int fd)
+{
+    struct timespec t = {0};
+    return ioctl(fd, SIOCGSTAMPNS, &t) ? -1 : t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* SIOCGSTAMP: not before something was read, then now, and from then on when packets came. */
+static void last_stamp(void)
+{
+    char c[9];
+    int to = socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
+    bind_to(to, 0);
+    connect_to(from, port(to));
+    send(from, "x", 1, 0);
+    CHECK(recv(to, c, 9, 0) == 1);
+    long first = asked(to);
+    CHECK(first > 0 && asked(to) == first);
+    send(from, "x", 1, 0);
+    CHECK(recv(to, c, 9, 0) == 1);
+    long second = asked(to);
+    CHECK(second > first);
+    set_option(to, SOL_SOCKET, SO_TIMESTAMP, 1);
+    send(from, "x", 1, 0);
+    CHECK(recv(to, c, 9, 0) == 1);
+    CHECK(asked(to) == second);
+    close(to);
+
+    to = socket(AF_INET, SOCK_DGRAM, 0);
+    bind_to(to, 0);
+    connect_to(from, port(to));
+    set_option(to, SOL_SOCKET, SO_TIMESTAMP, 1);
+    CHECK_ERR(asked(to), ENOENT);
+    send(from, "x", 1, 0);
+    CHECK(recv(to, c, 9, 0) == 1);
+    CHECK_ERR(asked(to), ENOENT);
+    close(to), close(from);
+    to = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK_ERR(asked(to), ENOENT);
+    close(to);
+}
+
+/* Connected to port 0: there is no name to tell. */
+static void port_0(void)
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    int s = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(connect_to(s, 0) == 0);
+    CHECK_ERR(getpeername(s, (SA *)&a, &size), ENOTCONN);
+    CHECK(connect_to(s, 7) == 0);
+    CHECK(getpeername(s, (SA *)&a, &size) == 0);
+    close(s);
+}
+
 int main(void)
 {
+    last_stamp();
+    port_0();
     messages();
     return 0;
 }

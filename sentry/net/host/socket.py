@@ -54,6 +54,8 @@ class HostSocket(Socket):
 
     __slots__ = ("_host_queue", "fd")
 
+    keeps_unread = False
+
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack, fd: int
     ) -> None:

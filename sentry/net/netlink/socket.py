@@ -77,8 +77,8 @@ class NetlinkSocket(Socket):
     """An open netlink socket."""
 
     __slots__ = (
-        "_charged", "_dump", "_dump_tail", "_overrun", "destination", "flags_set", "groups",
-        "packets", "port",
+        "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "destination", "flags_set",
+        "groups", "packets", "port",
     )  # fmt: skip
 
     def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
@@ -93,7 +93,7 @@ class NetlinkSocket(Socket):
         """(bytes, sender's port, group, sender's credentials)."""
         self._charged = 0
         self._dump: Iterator[bytes] | None = None
-        self._dump_tail = b""
+        self._dump_tail = self._dump_end = b""
         self._overrun = False
 
     def shutdown(self, how: int) -> None:
@@ -268,15 +268,16 @@ class NetlinkSocket(Socket):
         # the first answer at once, so that a request that is wrong gets its error
         first = next(parts, None)
         self._dump = chain(() if first is None else (first,), parts, (done,))
+        self._dump_end = done
         self._go_on()
 
     def _go_on(self) -> None:
-        """The next piece of a dump, when all before is read."""
+        """The next piece of a dump, when all before is read; its end comes alone."""
         if self._dump is None or self.packets:
             return
         piece, self._dump_tail = self._dump_tail, b""
         for part in self._dump:
-            if piece and len(piece) + len(part) > PIECE:
+            if piece and (part is self._dump_end or len(piece) + len(part) > PIECE):
                 self._dump_tail = part
                 break
             piece += part
