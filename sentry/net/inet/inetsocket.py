@@ -62,6 +62,7 @@ class InetSocket(Socket):
         "owner_uid",
         "ports",
         "remote",
+        "shares_port",
         "v6only",
     )
 
@@ -82,7 +83,7 @@ class InetSocket(Socket):
         """Multicast groups: (address, interface)."""
         self.multicast_index = 0
         self.multicast_address = bytes(4)
-        self._has_port = False
+        self._has_port = self.shares_port = False
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
 
@@ -210,7 +211,7 @@ class InetSocket(Socket):
         """Give the port back."""
         if self._has_port:
             self.ports.release(self)
-            self._has_port = False
+            self._has_port = self.shares_port = False
 
     def route(self, raw: bytes) -> Endpoint:
         """Where an address leads; only the loopback is there. Raises: ENETUNREACH."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from sentry.abi.socket import SO_REUSEADDR, SO_REUSEPORT
-from sentry.errors import EADDRINUSE
+from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.time_wait import TimeWait
 
@@ -18,6 +18,9 @@ class Holder(Protocol):
     options: set[int]
     v6only: bool
     owner_uid: int
+    remote: Endpoint | None
+    shares_port: bool
+    """connect(2) found the port: others may connect from it to other places."""
 
     @property
     def listening(self) -> bool: ...
@@ -51,6 +54,26 @@ class Ports:
         self._bound.setdefault(port, []).append(sock)
         return endpoint
 
+    def claim_to_connect(self, sock: Bound, target: Endpoint) -> Endpoint:
+        """A port from which nobody is connected to `target`. Raises: EADDRNOTAVAIL."""
+        low, high = sock.port_range
+        port = self._unused(low, high)
+        if port is None:
+            port = next((p for p in range(low, high + 1) if self._is_shared(p, target)), None)
+        if port is None:
+            raise EADDRNOTAVAIL("no free port")
+        self._bound.setdefault(port, []).append(sock)
+        sock.shares_port = True
+        return Endpoint(sock.local.ip, port)
+
+    def _is_shared(self, port: int, target: Endpoint) -> bool:
+        """__inet_hash_connect(): only ports that others got by connecting, too."""
+        live = all(one.shares_port and one.remote not in (None, target) for one in self.at(port))
+        return live and all(
+            one.shares_port and (one.remote != target or not one.holds_way)
+            for one in self.ended.at(port)
+        )
+
     def adopt(self, sock: Bound) -> None:
         """An accepted socket shares the port of its listener."""
         self._bound.setdefault(sock.local.port, []).append(sock)
@@ -77,21 +100,35 @@ class Ports:
 
     def _free_port(self, sock: Bound, wanted: Endpoint, stream: bool) -> int:
         low, high = sock.port_range
+        unused = self._unused(low, high)
+        if unused is not None:
+            return unused
+        for port in range(low, high + 1):
+            endpoint = Endpoint(wanted.ip, port)
+            if stream and next(self._met(sock, endpoint), None) is not None:
+                continue  # SO_REUSEADDR helps only who asks for a port
+            if not self._conflict(sock, endpoint, stream):
+                return port
+        raise EADDRINUSE("no free port")
+
+    def _unused(self, low: int, high: int) -> int | None:
+        """The next port that nobody has in any way."""
         for _ in range(high - low + 1):
             port = self._next if low <= self._next <= high else low
             self._next = port + 1 if port < high else low
             if port not in self._bound and not self.ended.at(port):
                 return port
-        for port in range(low, high + 1):
-            if not self._conflict(sock, Endpoint(wanted.ip, port), stream):
-                return port
-        raise EADDRINUSE("no free port")
+        return None
 
-    def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
+    def _met(self, sock: Bound, endpoint: Endpoint) -> Iterator[Holder]:
+        """Who would get the same packets."""
         holders: tuple[Holder, ...] = (*self.at(endpoint.port), *self.ended.at(endpoint.port))
         for other in holders:
-            if other is sock or not overlap(sock, endpoint, other):
-                continue
+            if other is not sock and overlap(sock, endpoint, other):
+                yield other
+
+    def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
+        for other in self._met(sock, endpoint):
             if both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid:
                 continue
             if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):

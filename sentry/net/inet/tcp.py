@@ -103,7 +103,9 @@ class TcpSocket(TcpEnding):
         self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
-        self.need_port()
+        if not self._has_port:
+            self.local = self.ports.claim_to_connect(self, target)
+            self._has_port = True
         self.remote = target
         self.state = TCP_SYN_SENT
         self.stack.counters["Tcp.ActiveOpens"] += 1

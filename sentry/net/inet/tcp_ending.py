@@ -120,7 +120,7 @@ class TcpEnding(TcpListener):
             return None
         left = Remains(
             self.local, self.remote, self.family, set(self.options), self.v6only, self.owner_uid,
-            state, 0,
+            state, 0, self.shares_port,
         )  # fmt: skip
         self.ports.ended.add(left, seconds)
         return left

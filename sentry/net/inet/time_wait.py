@@ -35,7 +35,14 @@ class Remains(Struct, eq=False):
     """FIN_WAIT2 or TIME_WAIT."""
     expires_ns: int
     """On CLOCK_MONOTONIC."""
+    shares_port: bool = False
     listening: bool = False
+
+    @property
+    def holds_way(self) -> bool:
+        """Nobody may connect to the same place from the same port yet: tcp_twsk_unique()."""
+        second = self.expires_ns - (TIME_WAIT_SECONDS - 1) * 10**9
+        return self.state != BPF_TCP_TIME_WAIT or time.monotonic_ns() < second
 
 
 class TimeWait:
