@@ -10,6 +10,7 @@ from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
     AF_NETLINK,
+    AF_PACKET,
     AF_UNIX,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -17,6 +18,7 @@ from sentry.abi.socket import (
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
     SOCK_DGRAM,
+    SOCK_PACKET,
     SOCK_RAW,
     SOCK_SEQPACKET,
     SOCK_STREAM,
@@ -29,6 +31,7 @@ from sentry.net.inet.udp import UdpSocket
 from sentry.net.inet.udplite import UdpLiteSocket
 from sentry.net.netlink.protocols import make_netlink
 from sentry.net.netlink.socket import NetlinkSocket
+from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket, socket_location
 from sentry.net.stack import stack_of
 from sentry.net.unix import UnixSocket, ucred
@@ -111,8 +114,21 @@ def netlink(caller: Caller, kind: int, protocol: int, number: int) -> NetlinkSoc
     return make_netlink(socket_location(caller), kind, protocol, stack_of(caller))
 
 
+@family(AF_PACKET)
+def packet(caller: Caller, kind: int, protocol: int, number: int) -> PacketSocket:
+    """socket(AF_PACKET): not where the network is the host's."""
+    stack = stack_of(caller)
+    if not caller.creds.has_in(stack.owner, CAP_NET_RAW) or stack.host is not None:
+        raise EPERM("CAP_NET_RAW")
+    if kind not in (SOCK_DGRAM, SOCK_RAW, SOCK_PACKET):
+        raise ESOCKTNOSUPPORT(f"type {kind}")
+    return PacketSocket(socket_location(caller), kind, protocol, stack)
+
+
 def make_socket(caller: Caller, number: int, kind: int, protocol: int) -> Made:
     """socket(2). Raises: EAFNOSUPPORT and what the family raises."""
+    if (number, kind) == (AF_INET, SOCK_PACKET):
+        number = AF_PACKET  # as programs of Linux 2.0 ask for it
     make = FAMILIES.get(number)
     if make is None:
         raise EAFNOSUPPORT(f"family {number}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
-from sentry.abi.socket import AF_INET
+from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
@@ -30,13 +30,14 @@ from sentry.net.ethtool import ethtool
 from sentry.net.interfaces import IFNAMSIZ, Address, Interface, mask_of, masked
 from sentry.net.netlink.links import change_flags, check_mtu
 from sentry.net.routes import Route
-from sentry.net.socket_options import INET
 from sentry.vfs.notices import set_owner
 
 if TYPE_CHECKING:
     from sentry.net.socket import Socket
     from sentry.vfs.file import Caller
 
+STAMPED: Final = (AF_INET, AF_INET6, AF_PACKET)
+"""Families whose sockets know SIOCGSTAMP."""
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
 RTF_GATEWAY: Final = 2
@@ -107,7 +108,7 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
         return own
     if request == abi.SIOCGIFCONF:
         return _configuration(sock, caller, argument)
-    if request in (abi.SIOCGSTAMP_OLD, abi.SIOCGSTAMPNS_OLD) and sock.family in INET:
+    if request in (abi.SIOCGSTAMP_OLD, abi.SIOCGSTAMPNS_OLD) and sock.family in STAMPED:
         return _last_stamp(sock, caller, argument, nano=request == abi.SIOCGSTAMPNS_OLD)
     if request in (abi.SIOCADDRT, abi.SIOCDELRT) and sock.family == AF_INET:
         return _route(sock, caller, request, argument)
@@ -174,7 +175,7 @@ def _interface(sock: Socket, caller: Caller, request: int, argument: int) -> int
         (pointer,) = struct.unpack_from("<Q", raw, IFNAMSIZ)
         return ethtool(caller, interfaces.by_name(name_of(raw)), pointer)
     getter = GETTERS.get(request)
-    if getter is None and sock.family == AF_INET:
+    if getter is None and sock.family in (AF_INET, AF_PACKET):
         getter = GETTERS4.get(request)
     if getter is not None:
         raw = caller.mm.read(argument, IFREQ_SIZE)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentry.net.host.process import NetworkProcess
     from sentry.net.inet.raw import RawSocket
     from sentry.net.netlink.socket import NetlinkSocket
+    from sentry.net.packet_socket import PacketSocket
     from sentry.net.socket import Socket
     from sentry.net.unix import UnixSocket
     from sentry.vfs.file import Caller
@@ -51,6 +52,8 @@ class Stack:
         """(protocol, port id) → socket."""
         self.raw: WeakSet[RawSocket] = WeakSet()
         """Raw and ping sockets, which see what others send."""
+        self.taps: WeakSet[PacketSocket] = WeakSet()
+        """Packet sockets, which see everything but TCP."""
         self.sockets: WeakSet[Socket] = WeakSet()
         """All that are open, for /proc/net and socket diagnostics."""
         self.counters: Counter[str] = Counter()

@@ -18,6 +18,13 @@ def _written(stack: Stack, path: str) -> str | None:
     return value
 
 
+def takes_martians(stack: Stack, name: str) -> bool:
+    """net.ipv4.conf.*.accept_local, route_localnet: of all interfaces, or of the loopback."""
+    return any(
+        int(_written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo")
+    )
+
+
 def ephemeral_ports(stack: Stack) -> tuple[int, int]:
     """net.ipv4.ip_local_port_range: the first and the last port that may be found."""
     written = _written(stack, "net/ipv4/ip_local_port_range")

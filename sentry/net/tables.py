@@ -26,6 +26,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.netlink.socket import NetlinkSocket
+from sentry.net.packet_socket import open_taps
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -264,12 +265,24 @@ def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _packet(stack: Stack) -> str:
+    lines = []
+    for sock in open_taps(stack.taps):
+        ethertype, index, waiting = sock.shown()
+        lines.append(
+            f"{sock.inode.ino:016x} {3:<6} {sock.kind:<4} {ethertype:04x} {index:<5} 1 "
+            f"{waiting:<6} {sock.inode.uid:<6} {sock.inode.ino:<6}"
+        )
+    return _joined(lines)
+
+
 TABLES: Final[dict[str, Callable[[Stack], str]]] = {
     "dev": _dev,
     "if_inet6": _addresses6,
     "ipv6_route": _route6,
     "netlink": _netlink,
     "netstat": netstat,
+    "packet": _packet,
     "protocols": _protocols,
     "raw": lambda stack: _raw(stack, AF_INET),
     "raw6": lambda stack: _raw(stack, AF_INET6),

@@ -6,6 +6,7 @@ credentials travel with the segment they were sent with.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.poll import EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDNORM, EPOLLWRNORM
@@ -33,6 +34,8 @@ from sentry.errors import (
     EPIPE,
 )
 from sentry.net.socket import Ancillary, Received
+from sentry.net.socket_options import STAMPS
+from sentry.net.stamps import stamps
 from sentry.net.unix_address import format_address
 from sentry.net.unix_segment import (
     OVERFLOW_ID,
@@ -149,7 +152,10 @@ def _send_packet(
         data = data[: peer.filtered(data)]
         if not data:
             raise EPERM("filtered") if sock.kind == SOCK_DGRAM else EAGAIN("filtered")
-    _deliver(sock, peer, Segment(data, sock, creds, ancillary))
+    segment = Segment(data, sock, creds, ancillary)
+    if peer.options & STAMPS:
+        segment.stamp_ns = time.time_ns()
+    _deliver(sock, peer, segment)
     return size
 
 
@@ -228,8 +234,12 @@ def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
             discard(sock, segment)
         raise
     out = MSG_TRUNC if taken < len(data) else 0
+    carried = _carried(sock, segment)
+    if sock.options & STAMPS:
+        carried = carried or Ancillary()
+        carried.records = stamps(sock, segment.stamp_ns or time.time_ns())
     result = Received(
-        len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, _carried(sock, segment)
+        len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, carried
     )
     if peek:
         result.ancillary = _shared(result.ancillary)

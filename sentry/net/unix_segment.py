@@ -25,7 +25,7 @@ Ucred = tuple[int, int, int]
 class Segment:
     """Bytes in flight with what belongs to them."""
 
-    __slots__ = ("ancillary", "charge", "creds", "data", "sender", "urgent")
+    __slots__ = ("ancillary", "charge", "creds", "data", "sender", "stamp_ns", "urgent")
 
     def __init__(
         self, data: bytes, sender: UnixSocket, creds: Ucred | None, ancillary: Ancillary | None
@@ -36,6 +36,8 @@ class Segment:
         """Of the sender; None where neither end wanted to know."""
         self.ancillary = ancillary
         self.charge = len(data) + OVERHEAD
+        self.stamp_ns = 0
+        """When it came, where the receiver wants to know (CLOCK_REALTIME)."""
         self.urgent = False
         """One byte of out-of-band data."""
 

@@ -18,6 +18,7 @@ from sentry.abi.socket import (
     SOL_SOCKET,
 )
 from sentry.errors import (
+    EAFNOSUPPORT,
     EFAULT,
     EINVAL,
     EMFILE,
@@ -38,6 +39,7 @@ from sentry.vfs.file import settle
 
 SOCK_TYPE_MASK = 0xF
 SOCK_PACKET = 10
+AF_MAX = 46
 MAX_ADDRESS = 128
 
 
@@ -54,11 +56,13 @@ def install(task: Task, sock: Socket, flags: int) -> int:
         sock.decref()
 
 
-def split_type(kind: int) -> tuple[int, int]:
-    """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL."""
+def split_type(family: int, kind: int) -> tuple[int, int]:
+    """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL, EAFNOSUPPORT."""
     flags = kind & ~SOCK_TYPE_MASK
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
         raise EINVAL(f"type {kind:#x}")
+    if not 0 <= family < AF_MAX:
+        raise EAFNOSUPPORT(f"family {family}")
     if kind & SOCK_TYPE_MASK > SOCK_PACKET:
         raise EINVAL(f"type {kind:#x}")
     return kind & SOCK_TYPE_MASK, flags
@@ -83,7 +87,7 @@ def write_address(task: Task, address: bytes, out: int, length_at: int) -> None:
 @syscall(41)
 def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> Any:
     """socket(2)."""
-    kind, flags = split_type(kind)
+    kind, flags = split_type(family, kind)
     made = make_socket(task, family, kind, protocol)
     if isinstance(made, Socket):
         return install(task, made, flags)
@@ -98,7 +102,7 @@ async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: 
 @syscall(53)
 def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserOut) -> None:
     """socketpair(2)."""
-    kind, flags = split_type(kind)
+    kind, flags = split_type(family, kind)
     task.mm.check_out(out.addr, 8)
     first = make_socket(task, family, kind, protocol)
     if not isinstance(first, UnixSocket):

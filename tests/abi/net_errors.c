@@ -73,6 +73,17 @@ static void everything_wrong(void)
     close(file);
 }
 
+/* What is looked at first: flags, the family, the type. */
+static void families(void)
+{
+    CHECK_ERR(socket(-1, SOCK_STREAM, 0), EAFNOSUPPORT);
+    CHECK_ERR(socket(200, 15, 0), EAFNOSUPPORT);
+    CHECK_ERR(socket(200, SOCK_STREAM | 0x40, 0), EINVAL);
+    CHECK_ERR(socket(AF_UNSPEC, 15, 0), EINVAL);
+    CHECK_ERR(socket(AF_UNSPEC, SOCK_STREAM, 0), EAFNOSUPPORT);
+    CHECK_ERR(socketpair(200, 15, 0, (int[2]){0}), EAFNOSUPPORT);
+}
+
 static void accepting(void)
 {
     int l = listener(5), c[4];
@@ -259,6 +270,7 @@ static void files(void)
 
 int main(void)
 {
+    families();
     signal(SIGPIPE, SIG_IGN);
     everything_wrong();
     accepting();

@@ -5,8 +5,32 @@
 
 static char b[400000];
 
+/* SO_TIMESTAMP of datagrams, also of those that were sent before it was asked for. */
+static void stamps(void)
+{
+    int pair[2];
+    char text[9], control[64];
+    struct iovec v = {text, sizeof text};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control};
+    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+    CHECK(write(pair[0], "early", 5) == 5);
+    CHECK(set_option(pair[1], SOL_SOCKET, SO_TIMESTAMP, 1) == 0);
+    CHECK(write(pair[0], "late", 4) == 4);
+    for (int size = 5; size > 3; size--) {
+        m.msg_controllen = sizeof control;
+        CHECK(recvmsg(pair[1], &m, 0) == size && m.msg_controllen == 32);
+        struct cmsghdr *c = (void *)control;
+        CHECK(c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMP);
+        CHECK(((struct timeval *)CMSG_DATA(c))->tv_sec > 1600000000);
+    }
+    struct timeval last;
+    CHECK_ERR(ioctl(pair[1], SIOCGSTAMP, &last), ENOTTY);
+    close(pair[0]), close(pair[1]);
+}
+
 int main(void)
 {
+    stamps();
     signal(SIGPIPE, SIG_IGN);
     int f[2];
     char buf[100];

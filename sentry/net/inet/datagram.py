@@ -32,7 +32,7 @@ from sentry.net.inet import address
 from sentry.net.inet.inetsocket import InetSocket
 from sentry.net.inet.packet import Packet, told, unreachable
 from sentry.net.socket import Ancillary, Received
-from sentry.net.socket_options import STAMPING, STAMPS
+from sentry.net.stamps import note
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
@@ -125,7 +125,7 @@ class DatagramSocket(InetSocket):
             dest.put(data[:taken])  # after a bad pointer it is lost, as in Linux
             if self.numbers[SO_PEEK_OFF] > 0:
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
-            self._note_stamp(packet)
+            note(self, packet.stamp_ns)
         cut = MSG_TRUNC if taken < len(data) else 0
         records = told(self, packet)
         return Received(
@@ -134,15 +134,6 @@ class DatagramSocket(InetSocket):
             cut,
             Ancillary(records=records) if records else None,
         )
-
-    def _note_stamp(self, packet: Packet) -> None:
-        """For SIOCGSTAMP, unless stamps go into control messages: sock_recv_cmsgs()."""
-        if self.options & STAMPS or any(self.numbers.get(name) for name in STAMPING):
-            return
-        if self.keeps_stamp:
-            self.last_stamp_ns = packet.stamp_ns
-        elif self.last_stamp_ns < 0:
-            self.last_stamp_ns = 0
 
     # --- errors
 

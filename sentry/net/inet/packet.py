@@ -14,21 +14,18 @@ from sentry.abi.socket import (
     AF_INET6,
     IPPROTO_IP,
     IPPROTO_IPV6,
-    SO_TIMESTAMP_OLD,
-    SO_TIMESTAMPNS_OLD,
-    SOL_SOCKET,
 )
 from sentry.errors import EINVAL
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.socket import Ancillary
+from sentry.net.stamps import Record, stamps
 
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
 
 LOOPBACK_INDEX: Final = 1
 SOL_UDP: Final = 17
-Record = tuple[int, int, bytes]
 
 
 class Packet(Struct):
@@ -124,19 +121,6 @@ def told(sock: InetSocket, packet: Packet) -> list[Record]:
         records += _told6(sock, packet)
     if packet.source.is_v4:
         records += _told4(sock, packet)
-    return records
-
-
-def stamps(sock: InetSocket, stamp_ns: int) -> list[Record]:
-    """SO_TIMESTAMP, SO_TIMESTAMPNS."""
-    seconds, rest = divmod(stamp_ns, 10**9)
-    records: list[Record] = []
-    for option in (SO_TIMESTAMPNS_OLD, abi.SO_TIMESTAMPNS_NEW):
-        if option in sock.options:
-            records.append((SOL_SOCKET, option, struct.pack("<qq", seconds, rest)))
-    for option in (SO_TIMESTAMP_OLD, abi.SO_TIMESTAMP_NEW):
-        if option in sock.options:
-            records.append((SOL_SOCKET, option, struct.pack("<qq", seconds, rest // 1000)))
     return records
 
 

@@ -36,9 +36,16 @@ from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
-from sentry.net.inet.raw_header import IP_HEADER, parse4, parse6
+from sentry.net.inet.raw_header import parse4, parse6
 from sentry.net.inet.udp import receiver_of
-from sentry.net.inet.wire import checksum, checksum6, show_raw
+from sentry.net.inet.wire import (
+    checksum,
+    checksum6,
+    checksum_udp,
+    show,
+    show_raw,
+    with_header,
+)
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary
@@ -229,14 +236,7 @@ class RawSocket(DatagramSocket):
         """A raw IPv4 socket sees the IP header."""
         if self.is_ping or self.family == AF_INET6:
             return packet.data
-        if packet.head:
-            return packet.head + packet.data
-        total = IP_HEADER + len(packet.data)
-        head = struct.pack(
-            ">BBHHHBBH4s4s", 0x45, packet.tos, total & 0xFFFF, 0, 0x4000, packet.ttl,
-            self.protocol, 0, packet.source.ip[12:], packet.target.ip[12:],
-        )  # fmt: skip
-        return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + packet.data
+        return with_header(packet, self.family, self.protocol)
 
     # --- options
 
@@ -300,8 +300,18 @@ class RawSocket(DatagramSocket):
 
 
 def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
-    """To every raw socket that wants it, to UDP; an echo request is answered."""
+    """To whoever looks at packets, to UDP; an echo request is answered."""
+    show(stack, packet, family, protocol)
+    _to_protocol(stack, packet, family, protocol)
+
+
+def take_in(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
+    """A packet that came with its link header, and was seen there."""
     show_raw(stack, packet, family, protocol)
+    _to_protocol(stack, packet, family, protocol)
+
+
+def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     if protocol == IPPROTO_UDP:
         _deliver_udp(stack, packet)
         return
@@ -332,6 +342,9 @@ def _deliver_udp(stack: Stack, packet: Packet) -> None:
         return
     source, target, size = struct.unpack_from(">HHH", packet.data)
     if not UDP_HEADER <= size <= len(packet.data):
+        return
+    if packet.data[6:UDP_HEADER] != bytes(2) and checksum_udp(packet, packet.data[:size]):
+        stack.counters["Udp.InCsumErrors"] += 1
         return
     inner = Packet(
         packet.data[UDP_HEADER:size],

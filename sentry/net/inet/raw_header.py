@@ -47,13 +47,32 @@ def parse4(stack: Stack, data: bytes, source: Endpoint) -> tuple[Packet, int] | 
     return packet, protocol
 
 
-def parse6(data: bytes) -> tuple[Packet, int] | None:
-    """The same of IPv6, where the kernel fills in nothing: rawv6_send_hdrinc(). Raises: EINVAL."""
+def received4(data: bytes) -> tuple[Packet, int] | None:
+    """A packet that came from the link; None for one that is dropped: ip_rcv_core()."""
+    if len(data) < IP_HEADER:
+        return None
+    first, tos, total, _, _, ttl, protocol, _, sender, target = IP.unpack_from(data)
+    size = (first & 15) * 4
+    if first >> 4 != 4 or not IP_HEADER <= size <= total <= len(data) or checksum(data[:size]):
+        return None
+    source, local = Endpoint(MAPPED + sender, 0), Endpoint(MAPPED + target, 0)
+    return Packet(data[size:total], source, local, ttl, tos, head=data[:size]), protocol
+
+
+def received6(data: bytes) -> tuple[Packet, int] | None:
+    """The same of IPv6: ip6_rcv_core()."""
     if len(data) < IP6_HEADER:
-        raise EINVAL("no IPv6 header")
+        return None
     first, size, protocol, hops, sender, target = IP6.unpack_from(data)
     if first >> 28 != 6 or size > len(data) - IP6_HEADER:
         return None
     payload = data[IP6_HEADER : IP6_HEADER + size]
     packet = Packet(payload, Endpoint(sender, 0), Endpoint(target, 0), hops, first >> 20 & 0xFF)
     return packet, protocol
+
+
+def parse6(data: bytes) -> tuple[Packet, int] | None:
+    """A packet of a program, where the kernel fills in nothing: rawv6_send_hdrinc(). EINVAL."""
+    if len(data) < IP6_HEADER:
+        raise EINVAL("no IPv6 header")
+    return received6(data)

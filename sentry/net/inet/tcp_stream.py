@@ -35,9 +35,9 @@ from sentry.abi.socket import (
 )
 from sentry.errors import EFAULT, EINVAL
 from sentry.net.inet.inetsocket import InetSocket
-from sentry.net.inet.packet import stamps
 from sentry.net.inet.tcp_options import TcpOptions
 from sentry.net.socket import Ancillary, Received
+from sentry.net.stamps import stamps
 from sentry.vfs.file import Caller, Dest, Source
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
-from sentry.net.inet.wire import show_udp
+from sentry.net.inet.wire import show_udp, show_unreachable
 
 if TYPE_CHECKING:
     from sentry.net.inet.ports import Ports
@@ -183,8 +183,8 @@ class UdpSocket(DatagramSocket):
         packet.tos = self._tos(endpoint) if options.tos is None else options.tos
         self.seal(packet)
         self.stack.counters[f"{self.snmp_row}.OutDatagrams"] += 1
-        if self.stack.raw and self.protocol == IPPROTO_UDP:
-            show_udp(self.stack, packet)
+        watched = (self.stack.raw or self.stack.taps) and self.protocol == IPPROTO_UDP
+        whole = show_udp(self.stack, packet) if watched else None
         if many:
             for sock in list(self.ports.at(endpoint.port)):
                 if isinstance(sock, UdpSocket) and sock.hears(packet):
@@ -195,6 +195,8 @@ class UdpSocket(DatagramSocket):
             receiver.deliver(packet)
             return
         self.stack.counters[f"{self.snmp_row}.NoPorts"] += 1
+        if whole is not None:
+            show_unreachable(self.stack, whole)
         self.refused(packet)
 
     def _ttl(self, endpoint: Endpoint, given: int | None) -> int:

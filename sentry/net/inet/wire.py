@@ -1,17 +1,31 @@
-"""What a raw socket sees of other sockets: packets with their headers. RFC 768, RFC 1071."""
+"""What others see of a packet: its bytes with their headers. RFC 768, 791, 792, 1071, 8200."""
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_UDP
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    ETH_P_IP,
+    ETH_P_IPV6,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_UDP,
+)
+from sentry.net.inet.packet import Packet
 
 if TYPE_CHECKING:
-    from sentry.net.inet.packet import Packet
     from sentry.net.stack import Stack
+
+PORT_UNREACHABLE: Final = {AF_INET: b"\x03\x03", AF_INET6: b"\x01\x04"}
+"""Type and code of ICMP."""
+QUOTED: Final = {AF_INET: 576 - 28, AF_INET6: 1280 - 48}
+"""Bytes of a packet that the complaint about it shows."""
+INTERNET_CONTROL: Final = 0xC0
 
 
 def checksum(data: bytes) -> int:
@@ -29,6 +43,41 @@ def checksum6(packet: Packet, data: bytes, protocol: int) -> int:
     return checksum(pseudo + data)
 
 
+def checksum_udp(packet: Packet, data: bytes) -> int:
+    """The same of a datagram of either family, whose header counts as `data`."""
+    if not packet.target.is_v4:
+        return checksum6(packet, data, IPPROTO_UDP)
+    pseudo = packet.source.ip[12:] + packet.target.ip[12:]
+    return checksum(pseudo + struct.pack(">HH", IPPROTO_UDP, len(data) & 0xFFFF) + data)
+
+
+def with_header(packet: Packet, family: int, protocol: int) -> bytes:
+    """The packet behind its IP header."""
+    if packet.head:
+        return packet.head + packet.data
+    size = len(packet.data)
+    if family == AF_INET6:
+        first = 6 << 28 | packet.tos << 20
+        head = struct.pack(">IHBB", first, size & 0xFFFF, protocol, packet.ttl)
+        return head + packet.source.ip + packet.target.ip + packet.data
+    head = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, packet.tos, size + 20 & 0xFFFF, 0, 0x4000, packet.ttl,
+        protocol, 0, packet.source.ip[12:], packet.target.ip[12:],
+    )  # fmt: skip
+    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + packet.data
+
+
+def show(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
+    """A packet on its way, for packet sockets and for raw sockets."""
+    if stack.taps:
+        from sentry.net.frame import show_frame  # noqa: PLC0415  few programs look
+
+        kind = ETH_P_IP if family == AF_INET else ETH_P_IPV6
+        link = bytes(12) + struct.pack(">H", kind)
+        show_frame(stack, link + with_header(packet, family, protocol), kind, None)
+    show_raw(stack, packet, family, protocol)
+
+
 def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """Every raw socket that wants a packet gets it."""
     for sock in list(stack.raw):
@@ -36,13 +85,24 @@ def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
             sock.deliver(packet)
 
 
-def show_udp(stack: Stack, packet: Packet) -> None:
-    """A datagram on its way, for raw sockets of UDP."""
+def show_udp(stack: Stack, packet: Packet) -> Packet:
+    """A datagram on its way, as a packet with its header."""
     size = len(packet.data) + 8
-    source, target = packet.source, packet.target
-    addresses = (source.ip[12:] + target.ip[12:]) if target.is_v4 else source.ip + target.ip
-    head = struct.pack(">HHH", source.port, target.port, size & 0xFFFF)
-    pseudo = addresses + struct.pack(">HH", IPPROTO_UDP, size & 0xFFFF)
-    total = checksum(pseudo + head + bytes(2) + packet.data) or 0xFFFF
-    whole = replace(packet, data=head + struct.pack(">H", total) + packet.data)
-    show_raw(stack, whole, AF_INET if target.is_v4 else AF_INET6, IPPROTO_UDP)
+    head = struct.pack(">HHHH", packet.source.port, packet.target.port, size & 0xFFFF, 0)
+    total = checksum_udp(packet, head + packet.data) or 0xFFFF
+    whole = replace(packet, data=head[:6] + struct.pack(">H", total) + packet.data)
+    show(stack, whole, AF_INET if packet.target.is_v4 else AF_INET6, IPPROTO_UDP)
+    return whole
+
+
+def show_unreachable(stack: Stack, whole: Packet) -> None:
+    """Nobody has the port of a datagram: the complaint that comes back. icmp_send()."""
+    family = AF_INET if whole.target.is_v4 else AF_INET6
+    protocol = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
+    quoted = with_header(whole, family, IPPROTO_UDP)[: QUOTED[family]]
+    data = PORT_UNREACHABLE[family] + bytes(6) + quoted
+    tos = INTERNET_CONTROL if family == AF_INET else 0
+    answer = Packet(data, whole.target._replace(port=0), whole.source._replace(port=0), tos=tos)
+    total = checksum(data) if family == AF_INET else checksum6(answer, data, protocol)
+    answer.data = data[:2] + struct.pack(">H", total) + data[4:]
+    show(stack, answer, family, protocol)

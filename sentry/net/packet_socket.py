@@ -1,0 +1,302 @@
+"""AF_PACKET: packets of the loopback with their link header. packet(7), net/packet/af_packet.c.
+
+What UDP, ICMP and raw sockets send is seen; TCP has no packets here. There are no rings
+(PACKET_RX_RING) and no fan-out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi import socket as abi
+from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDNORM,
+    EPOLLWRBAND,
+    EPOLLWRNORM,
+)
+from sentry.abi.socket import (
+    AF_PACKET,
+    ETH_P_ALL,
+    MSG_DONTWAIT,
+    MSG_ERRQUEUE,
+    MSG_PEEK,
+    MSG_TRUNC,
+    PACKET_AUXDATA,
+    PACKET_IGNORE_OUTGOING,
+    PACKET_OUTGOING,
+    SOCK_DGRAM,
+    SOCK_PACKET,
+    SOL_PACKET,
+)
+from sentry.errors import (
+    EAGAIN,
+    EINVAL,
+    EMSGSIZE,
+    ENETDOWN,
+    ENODEV,
+    ENOPROTOOPT,
+    ENOTCONN,
+    ENXIO,
+    EOPNOTSUPP,
+)
+from sentry.net import packet_options
+from sentry.net.frame import ETH_HEADER, Frame, transmit
+from sentry.net.interfaces import LOOPBACK_MTU
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.stamps import note, stamps
+
+if TYPE_CHECKING:
+    from sentry.net.interfaces import Interface
+    from sentry.net.stack import Stack
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, Dest, Source
+
+OVERHEAD: Final = 767
+"""What a packet costs of the receive buffer beside its bytes."""
+ADDRESS: Final = struct.Struct("<HHiHBB8s")
+"""struct sockaddr_ll; the protocol is in network order."""
+ADDRESS_SHORT: Final = 12
+OLD_ADDRESS: Final = struct.Struct("<H14sH")
+"""struct sockaddr_pkt."""
+SOCKADDR_SIZE: Final = 16
+ETH_ALEN: Final = 6
+RECEIVE_FLAGS: Final = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE
+
+
+def swapped(number: int) -> int:
+    """htons()."""
+    return int.from_bytes(struct.pack(">H", number & 0xFFFF), "little")
+
+
+class PacketSocket(Socket):
+    """A packet socket: raw, cooked (SOCK_DGRAM), or of the old kind (SOCK_PACKET)."""
+
+    __slots__ = ("_charged", "_ethertype", "_index", "_values", "counts", "frames")
+
+    def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, AF_PACKET, kind, 0, stack)
+        self._ethertype = swapped(protocol)
+        self._index = 0
+        self._charged = 0
+        self._values = dict(packet_options.DEFAULTS)
+        self.counts = [0, 0]
+        """PACKET_STATISTICS: packets, and those of them that were dropped."""
+        self.frames: deque[Frame] = deque()
+        stack.taps.add(self)
+
+    # --- addresses
+
+    async def bind(self, caller: Caller, address: bytes) -> None:
+        """bind(2): of which interface, which protocol. Raises: EINVAL, ENODEV."""
+        if self.kind == SOCK_PACKET:
+            if len(address) != SOCKADDR_SIZE:
+                raise EINVAL("struct sockaddr")
+            name = address[2:16].split(b"\0", 1)[0].decode(errors="replace")
+            self._index = self.stack.interfaces.by_name(name).index
+            return
+        if len(address) < ADDRESS.size:
+            raise EINVAL("struct sockaddr_ll")
+        family, protocol, index, *_ = ADDRESS.unpack_from(address)
+        if family != AF_PACKET:
+            raise EINVAL("address family")
+        if index and not self.stack.interfaces.by_index(index).is_up:
+            self.so_error = ENETDOWN.number
+            self.queue.notify(EPOLLERR)
+        self._index = index
+        self._ethertype = swapped(protocol) or self._ethertype
+
+    def local_address(self) -> bytes:
+        """getsockname(2)."""
+        link = self._link(self._index) if self._index else None
+        kind, size = (link.kind, ETH_ALEN) if link is not None else (0, 0)
+        mac = link.hardware.ljust(8, b"\0") if link is not None else bytes(8)
+        whole = ADDRESS.pack(
+            AF_PACKET, swapped(self._ethertype), self._index, kind, 0, size, mac
+        )
+        return whole[: ADDRESS_SHORT + size]
+
+    def peer_address(self) -> bytes:
+        """getpeername(2)."""
+        raise EOPNOTSUPP("no peer")
+
+    def _link(self, index: int) -> Interface | None:
+        try:
+            return self.stack.interfaces.by_index(index)
+        except ENODEV:
+            return None
+
+    def shown(self) -> tuple[int, int, int]:
+        """For /proc/net/packet: ethertype, interface, bytes that wait."""
+        return self._ethertype, self._index, self._charged
+
+    # --- sending
+
+    async def target(self, caller: Caller, address: bytes) -> Any:
+        """Where sendto leads: (ethertype, interface, address of the link)."""
+        if self.kind == SOCK_PACKET:
+            if len(address) < SOCKADDR_SIZE:
+                raise EINVAL("struct sockaddr_pkt")
+            _, raw, protocol = OLD_ADDRESS.unpack(address[:18].ljust(18, b"\0"))
+            name = raw.split(b"\0", 1)[0].decode(errors="replace")
+            return swapped(protocol), self.stack.interfaces.by_name(name).index, b""
+        if len(address) < ADDRESS.size:
+            raise EINVAL("struct sockaddr_ll")
+        _, protocol, index, _, _, size, mac = ADDRESS.unpack_from(address)
+        if len(address) < ADDRESS_SHORT + size:
+            raise EINVAL("sll_halen")
+        return swapped(protocol), index, mac[:ETH_ALEN] if size else b""
+
+    def try_send(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> int:
+        """sendmsg(2): packet_snd()."""
+        if target is None and self.kind == SOCK_PACKET:
+            raise ENOTCONN("no address")
+        ethertype, index, mac = target or (self._ethertype, self._index, b"")
+        self.take_error()
+        link = self._link(index)
+        if link is None:
+            raise ENXIO("no such interface")
+        if not link.is_up:
+            raise ENETDOWN(link.name)
+        size = source.count
+        cooked = self.kind == SOCK_DGRAM
+        if size > min(link.mtu, LOOPBACK_MTU) + (0 if cooked else ETH_HEADER):
+            raise EMSGSIZE(f"{size} bytes")
+        if not cooked and size < ETH_HEADER:
+            raise EINVAL("no link header")
+        data = bytes(source.get(size))
+        if cooked:
+            data = mac.ljust(ETH_ALEN, b"\0") + bytes(6) + struct.pack(">H", ethertype) + data
+        if link.is_loopback:
+            transmit(self.stack, data, ethertype, self)
+        return size
+
+    # --- receiving
+
+    def hear(self, frame: Frame) -> None:
+        """A packet goes out, or comes in."""
+        if self._ethertype != ETH_P_ALL and (
+            frame.kind == PACKET_OUTGOING or self._ethertype != frame.ethertype
+        ):
+            return
+        if self._index not in (0, frame.index):
+            return
+        if frame.kind == PACKET_OUTGOING and self._values[PACKET_IGNORE_OUTGOING]:
+            return
+        if self.filter is not None:
+            keep = self.filtered(self._seen(frame))
+            if not keep:
+                return
+            frame = frame.cut(keep + (ETH_HEADER if self.kind == SOCK_DGRAM else 0))
+        self.counts[0] += 1
+        size = len(frame.data) + OVERHEAD
+        if self._charged and self._charged + size > self.rcvbuf:
+            self.counts[1] += 1
+            return
+        self._charged += size
+        self.frames.append(frame)
+        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+
+    def _seen(self, frame: Frame) -> bytes:
+        return frame.data[ETH_HEADER:] if self.kind == SOCK_DGRAM else frame.data
+
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2)."""
+        if flags & ~RECEIVE_FLAGS:
+            raise EINVAL("flags")
+        self.take_error()
+        if not self.frames:
+            raise EAGAIN("nothing there")
+        frame = self.frames[0]
+        data = self._seen(frame)
+        taken = min(len(data), dest.count)
+        if not flags & MSG_PEEK:
+            self.frames.popleft()
+            self._charged -= len(frame.data) + OVERHEAD
+            note(self, frame.stamp_ns)
+        dest.put(data[:taken])
+        records = stamps(self, frame.stamp_ns)
+        if self._values[PACKET_AUXDATA]:
+            network = 0 if self.kind == SOCK_DGRAM else ETH_HEADER
+            records.append(packet_options.auxiliary(frame.size, len(data), network))
+        return Received(
+            len(data) if flags & MSG_TRUNC else taken,
+            self._sender(frame),
+            MSG_TRUNC if taken < len(data) else 0,
+            Ancillary(records=records) if records else None,
+        )
+
+    def _sender(self, frame: Frame) -> bytes:
+        link = self._link(frame.index)
+        hardware = link.kind if link is not None else 0
+        protocol = swapped(frame.ethertype)
+        if self.kind == SOCK_PACKET:
+            name = link.name.encode() if link is not None else b""
+            return OLD_ADDRESS.pack(hardware, name, protocol)
+        mac = frame.data[ETH_ALEN : 2 * ETH_ALEN]
+        return ADDRESS.pack(
+            AF_PACKET, protocol, frame.index, hardware, frame.kind, ETH_ALEN, mac
+        )
+
+    # --- the rest
+
+    def shutdown(self, how: int) -> None:
+        """sock_no_shutdown()."""
+        raise EOPNOTSUPP("shutdown")
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        self.stack.taps.discard(self)
+        self.frames.clear()
+        self.queue.notify()
+
+    def poll(self) -> int:
+        """datagram_poll()."""
+        events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
+        if self.so_error:
+            events |= EPOLLERR
+        return events | EPOLLIN | EPOLLRDNORM if self.frames else events
+
+    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
+        """SIOCINQ, SIOCOUTQ."""
+        if request == FIONREAD:
+            value = len(self._seen(self.frames[0])) if self.frames else 0
+        elif request == TIOCOUTQ:
+            value = 0
+        else:
+            return None
+        caller.mm.write(argument, struct.pack("<i", value))
+        return 0
+
+    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
+        """SOL_PACKET."""
+        if level != SOL_PACKET:
+            raise ENOPROTOOPT(f"level {level}")
+        if name in packet_options.MEMBERSHIP:
+            packet_options.check_membership(self.stack, name, value)
+            return
+        self._values[name] = packet_options.parse(name, value)
+
+    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+        """SOL_PACKET."""
+        if level != SOL_PACKET:
+            raise ENOPROTOOPT(f"level {level}")
+        if name == abi.PACKET_STATISTICS:
+            told, self.counts = self.counts, [0, 0]
+            return struct.pack("<II", *told)[:size]
+        if name not in self._values:
+            raise ENOPROTOOPT(f"packet option {name}")
+        return struct.pack("<i", self._values[name])[:size]
+
+
+def open_taps(taps: Iterable[PacketSocket]) -> list[PacketSocket]:
+    """Those with a descriptor, oldest first."""
+    return sorted((tap for tap in list(taps) if tap.refs), key=lambda tap: tap.inode.ino)
