@@ -142,8 +142,10 @@ class InetSocket(Socket):
 
     def device_of(self, raw: bytes) -> int:
         """The interface that an address names (sin6_scope_id), or that the socket is bound to."""
-        scope = struct.unpack_from("<I", raw, 24)[0] if len(raw) >= SOCKADDR_IN6_SIZE else 0
-        return int(self.numbers.get(abi.SO_BINDTOIFINDEX, 0) or scope)
+        bound = self.numbers.get(abi.SO_BINDTOIFINDEX, 0)
+        if bound or len(raw) < SOCKADDR_IN6_SIZE or raw[:2] != struct.pack("<H", AF_INET6):
+            return bound
+        return int(struct.unpack_from("<I", raw, 24)[0])
 
     def is_local(self, ip: bytes) -> bool:
         """An address of ours, or a wildcard."""

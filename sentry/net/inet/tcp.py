@@ -7,7 +7,7 @@ a program can see of the protocol is kept: states, backlog, FIN and RST, urgent 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.poll import (
@@ -62,9 +62,6 @@ from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.net.inet.tcp_options import MSS, info
 from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Source, settle
-
-if TYPE_CHECKING:
-    pass
 
 PIECE: Final = 65536
 

@@ -155,6 +155,7 @@ class TcpEnding(TcpListener):
         """End at once with a reset."""
         self.stop_deferring()
         self._send_reset()
+        self._forget_left()
         self.state = TCP_CLOSE
         self.drop_port()
         self._released = True
