@@ -34,6 +34,7 @@ from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket, socket_location
 from sentry.net.stack import stack_of
+from sentry.net.sysctls import written
 from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller
 
@@ -101,8 +102,8 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
 
 def check_ping(caller: Caller) -> None:
     """net.ipv4.ping_group_range: whose groups may have ping sockets. Raises: EACCES."""
-    set_by_program = caller.kernel.services.get("sysctl", {})
-    low, high = map(int, set_by_program.get("net/ipv4/ping_group_range", "1 0").split())
+    found = written(stack_of(caller), "net/ipv4/ping_group_range")
+    low, high = map(int, (found or "1 0").split())
     creds = caller.creds
     if not any(low <= group <= high for group in (creds.egid, *creds.groups)):
         raise EACCES("ping_group_range")

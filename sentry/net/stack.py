@@ -56,6 +56,8 @@ class Stack:
         """Packet sockets, which see everything but TCP."""
         self.sockets: WeakSet[Socket] = WeakSet()
         """All that are open, for /proc/net and socket diagnostics."""
+        self.sysctls: dict[str, str] = {}
+        """What was written to /proc/sys/net/ipv4, unless this is the first stack."""
         self.counters: Counter[str] = Counter()
         """/proc/net/snmp, as "Protocol.Name"."""
         self.host: NetworkProcess | None = None

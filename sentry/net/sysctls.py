@@ -12,29 +12,31 @@ LAST_EPHEMERAL: Final = 60999
 FIRST_UNPRIVILEGED: Final = 1024
 
 
-def _written(stack: Stack, path: str) -> str | None:
+def written(stack: Stack, path: str) -> str | None:
+    """A value that a program or the bundle has set; those of the first stack are the kernel's."""
     services = getattr(stack.kernel, "services", {})
-    value: str | None = services.get("sysctl", {}).get(path)
+    found = services.get("sysctl", {}) if services.get("net") is stack else stack.sysctls
+    value: str | None = found.get(path)
     return value
 
 
 def takes_martians(stack: Stack, name: str) -> bool:
     """net.ipv4.conf.*.accept_local, route_localnet: of all interfaces, or of the loopback."""
     return any(
-        int(_written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo")
+        int(written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo")
     )
 
 
 def ephemeral_ports(stack: Stack) -> tuple[int, int]:
     """net.ipv4.ip_local_port_range: the first and the last port that may be found."""
-    written = _written(stack, "net/ipv4/ip_local_port_range")
-    if written is None:
+    chosen = written(stack, "net/ipv4/ip_local_port_range")
+    if chosen is None:
         return FIRST_EPHEMERAL, LAST_EPHEMERAL
-    low, high = map(int, written.split())
+    low, high = map(int, chosen.split())
     return low, high
 
 
 def first_unprivileged_port(stack: Stack) -> int:
     """net.ipv4.ip_unprivileged_port_start: ports below need CAP_NET_BIND_SERVICE."""
-    written = _written(stack, "net/ipv4/ip_unprivileged_port_start")
-    return FIRST_UNPRIVILEGED if written is None else int(written)
+    chosen = written(stack, "net/ipv4/ip_unprivileged_port_start")
+    return FIRST_UNPRIVILEGED if chosen is None else int(chosen)

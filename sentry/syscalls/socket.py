@@ -56,16 +56,20 @@ def install(task: Task, sock: Socket, flags: int) -> int:
         sock.decref()
 
 
-def split_type(family: int, kind: int) -> tuple[int, int]:
-    """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL, EAFNOSUPPORT."""
+def split_type(kind: int) -> tuple[int, int]:
+    """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL."""
     flags = kind & ~SOCK_TYPE_MASK
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
         raise EINVAL(f"type {kind:#x}")
+    return kind & SOCK_TYPE_MASK, flags
+
+
+def check_ranges(family: int, kind: int) -> None:
+    """__sock_create(). EAFNOSUPPORT, EINVAL."""
     if not 0 <= family < AF_MAX:
         raise EAFNOSUPPORT(f"family {family}")
-    if kind & SOCK_TYPE_MASK > SOCK_PACKET:
+    if kind > SOCK_PACKET:
         raise EINVAL(f"type {kind:#x}")
-    return kind & SOCK_TYPE_MASK, flags
 
 
 def read_address(source: UserIn, size: int) -> bytes:
@@ -87,7 +91,8 @@ def write_address(task: Task, address: bytes, out: int, length_at: int) -> None:
 @syscall(41)
 def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> Any:
     """socket(2)."""
-    kind, flags = split_type(family, kind)
+    kind, flags = split_type(kind)
+    check_ranges(family, kind)
     made = make_socket(task, family, kind, protocol)
     if isinstance(made, Socket):
         return install(task, made, flags)
@@ -102,8 +107,9 @@ async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: 
 @syscall(53)
 def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserOut) -> None:
     """socketpair(2)."""
-    kind, flags = split_type(family, kind)
+    kind, flags = split_type(kind)
     task.mm.check_out(out.addr, 8)
+    check_ranges(family, kind)
     first = make_socket(task, family, kind, protocol)
     if not isinstance(first, UnixSocket):
         if isinstance(first, Socket):

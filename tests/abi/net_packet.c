@@ -8,6 +8,8 @@
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #ifndef PACKET_IGNORE_OUTGOING
 #define PACKET_IGNORE_OUTGOING 23
@@ -21,7 +23,9 @@ static int udp;
 static void alone(void)
 {
     struct ifreq lo = {"lo"};
-    CHECK(unshare(CLONE_NEWNET) == 0);
+    CHECK(unshare(CLONE_NEWNET | CLONE_NEWNS) == 0);
+    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mkdir("proc", 0755) == 0 && mount("proc", "proc", "proc", 0, NULL) == 0);
     udp = socket(AF_INET, SOCK_DGRAM, 0);
     lo.ifr_flags = IFF_UP;
     CHECK(ioctl(udp, SIOCSIFFLAGS, &lo) == 0);
@@ -196,12 +200,12 @@ static void sent(void)
                            'h', 'e', 'l', 'l', 'o'};
     unsigned short sum = sum_of(p, 20);
     p[10] = sum >> 8, p[11] = sum;
-    put("/proc/sys/net/ipv4/conf/lo/accept_local", "0");
-    put("/proc/sys/net/ipv4/conf/lo/route_localnet", "0");
+    put("proc/sys/net/ipv4/conf/lo/accept_local", "0");
+    put("proc/sys/net/ipv4/conf/lo/route_localnet", "0");
     CHECK(sendto(cooked, p, 33, 0, to, sizeof a) == 33); /* a Martian */
     CHECK_ERR(recv(udp, buf, 99, MSG_DONTWAIT), EAGAIN);
-    put("/proc/sys/net/ipv4/conf/lo/accept_local", "1");
-    put("/proc/sys/net/ipv4/conf/lo/route_localnet", "1");
+    put("proc/sys/net/ipv4/conf/lo/accept_local", "1");
+    put("proc/sys/net/ipv4/conf/lo/route_localnet", "1");
     CHECK(next(cooked) == 33 && next(cooked) == -EAGAIN);
     CHECK(sendto(cooked, p, 33, 0, to, sizeof a) == 33);
     CHECK(next(cooked) == 33 && memcmp(buf, p, 33) == 0);
@@ -281,5 +285,6 @@ int main(void)
     sent();
     options();
     down();
+    CHECK(umount("proc") == 0 && rmdir("proc") == 0);
     return 0;
 }

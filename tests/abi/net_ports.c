@@ -5,13 +5,15 @@
 
 #include <net/if.h>
 #include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #define FIRST 40000
 #define COUNT 4
 
 static int set_range(const char *text)
 {
-    int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_WRONLY);
+    int fd = open("proc/sys/net/ipv4/ip_local_port_range", O_WRONLY);
     CHECK(fd >= 0);
     int result = RESULT(write(fd, text, strlen(text)));
     close(fd);
@@ -22,7 +24,9 @@ static void alone(void)
 {
     struct ifreq lo = {"lo"};
     char text[40] = {0};
-    CHECK(unshare(CLONE_NEWNET) == 0);
+    CHECK(unshare(CLONE_NEWNET | CLONE_NEWNS) == 0);
+    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mkdir("proc", 0755) == 0 && mount("proc", "proc", "proc", 0, NULL) == 0);
     int s = socket(AF_INET, SOCK_DGRAM, 0);
     lo.ifr_flags = IFF_UP;
     CHECK(ioctl(s, SIOCSIFFLAGS, &lo) == 0);
@@ -31,7 +35,7 @@ static void alone(void)
     CHECK(set_range("0 4") == -EINVAL);
     CHECK(set_range("40000 70000") == -EINVAL);
     CHECK(set_range("40000 40003") == 11);
-    int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY);
+    int fd = open("proc/sys/net/ipv4/ip_local_port_range", O_RDONLY);
     CHECK(read(fd, text, sizeof text) == 12 && strcmp(text, "40000\t40003\n") == 0);
     close(fd);
 }
@@ -83,5 +87,6 @@ int main(void)
     all_bound(SOCK_STREAM, -EADDRINUSE);
     all_bound(SOCK_DGRAM, 0);
     shared();
+    CHECK(umount("proc") == 0 && rmdir("proc") == 0);
     return 0;
 }

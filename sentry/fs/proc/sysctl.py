@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HOST_NAME_MAX: Final = 64
 PORT_MAX: Final = 65535
+OF_NETWORK: Final = ("net/ipv4/", "net/ipv6/")
+"""Values of a network namespace."""
 INT_MAX: Final = (1 << 31) - 1
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024
@@ -220,6 +222,15 @@ def values(kernel: Any) -> dict[str, str]:
     return found
 
 
+def _values_of(who: Any, path: str) -> dict[str, str]:
+    """The same; in a network namespace of its own a task has its own values of net.ipv4."""
+    stack = getattr(who, "net", None) if path.startswith(OF_NETWORK) else None
+    if stack is None:
+        return values(getattr(who, "kernel", who))
+    own: dict[str, str] = stack.sysctls
+    return own
+
+
 def get_sysctl(kernel: Any, path: str) -> str:
     """A value by its path below /proc/sys. Raises: ENOENT."""
     sysctl = SYSCTLS.get(path)
@@ -244,19 +255,19 @@ def _kept(line: str) -> None:
     numeric = default.replace("\t", "").isdecimal()
     width = len(default.split("\t"))
 
-    def put(kernel: Any, value: str) -> None:
+    def put(who: Any, value: str) -> None:
         if numeric:
             words = value.split()
             if not words or len(words) > width or not all(w.lstrip("-").isdecimal() for w in words):
                 raise EINVAL(f"{path}: {value!r}")
-            rest = get(kernel).split("\t")[len(words) :]
+            rest = get(who).split("\t")[len(words) :]
             value = "\t".join([*(str(int(w)) for w in words), *rest])
-        values(kernel)[path] = value
+        _values_of(who, path)[path] = value
 
-    def get(kernel: Any) -> str:
-        return values(kernel).get(path, default)
+    def get(who: Any) -> str:
+        return _values_of(who, path).get(path, default)
 
-    SYSCTLS[path] = Sysctl(path, get, put)
+    SYSCTLS[path] = Sysctl(path, get, put, path.startswith(OF_NETWORK))
 
 
 for _line in DEFAULTS.strip("\n").splitlines():
@@ -381,7 +392,7 @@ computed(YAMA_SCOPE, _set_yama)(lambda kernel: str(yama_scope(kernel)))
 PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
 
 
-def _set_port_range(kernel: Any, value: str) -> None:
+def _set_port_range(who: Any, value: str) -> None:
     """Two ports in order: ipv4_local_port_range()."""
     words = value.split()
     if len(words) != 2 or not all(word.isdigit() for word in words):
@@ -389,10 +400,12 @@ def _set_port_range(kernel: Any, value: str) -> None:
     low, high = map(int, words)
     if not 1 <= low <= high <= PORT_MAX:
         raise EINVAL(value)
-    values(kernel)[PORT_RANGE] = f"{low}\t{high}"
+    _values_of(who, PORT_RANGE)[PORT_RANGE] = f"{low}\t{high}"
 
 
-computed(PORT_RANGE, _set_port_range)(lambda kernel: values(kernel).get(PORT_RANGE, "32768\t60999"))
+computed(PORT_RANGE, _set_port_range, of_reader=True)(
+    lambda who: _values_of(who, PORT_RANGE).get(PORT_RANGE, "32768\t60999")
+)
 
 
 def _protected(name: str) -> None:

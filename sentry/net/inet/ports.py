@@ -18,9 +18,11 @@ class Holder(Protocol):
     options: set[int]
     v6only: bool
     owner_uid: int
-    remote: Endpoint | None
     shares_port: bool
     """connect(2) found the port: others may connect from it to other places."""
+
+    @property
+    def remote(self) -> Endpoint | None: ...
 
     @property
     def listening(self) -> bool: ...
