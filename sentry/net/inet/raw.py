@@ -35,6 +35,7 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
+from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
 from sentry.net.inet.raw_header import parse4, parse6
 from sentry.net.inet.udp import receiver_of
@@ -76,6 +77,7 @@ class RawSocket(DatagramSocket):
     ) -> None:
         super().__init__(location, family, kind, protocol, stack, uid)
         self._open()
+        self.options.add(abi.SO_REUSEADDR)  # INET_PROTOSW_REUSE
         self._includes_header = protocol == IPPROTO_RAW
         self._icmp_filter = bytes(32 if family == AF_INET6 else 4)
         self._checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
@@ -89,6 +91,7 @@ class RawSocket(DatagramSocket):
     async def bind(self, caller: Caller, raw: bytes) -> None:
         """bind(2): the address to listen at; of a ping socket also its identifier."""
         if self.is_ping:
+            self._check_bind(address.parse(raw, self.family))
             await super().bind(caller, raw)
             return
         if self.family == AF_INET:  # raw_bind() does not look at the family
@@ -97,6 +100,13 @@ class RawSocket(DatagramSocket):
         if not self.is_local(wanted.ip) and not address.is_multicast(wanted.ip):
             raise EADDRNOTAVAIL("no such address here")
         self.local = Endpoint(wanted.ip, self.protocol)
+
+    def _check_bind(self, wanted: Endpoint) -> None:
+        """ping_check_bind_addr(): no group, and no mapped address. EADDRNOTAVAIL, EINVAL."""
+        if self.family == AF_INET and is_group(wanted.ip):
+            raise EADDRNOTAVAIL("a group")
+        if self.family == AF_INET6 and (wanted.is_v4 or address.is_multicast(wanted.ip)):
+            raise EINVAL("no unicast address")
 
     def need_port(self) -> None:
         """Only ping sockets have one."""
@@ -294,7 +304,7 @@ class RawSocket(DatagramSocket):
 
     def protocol_option(self, level: int, name: int) -> bytes:
         """Nothing more."""
-        if self.family == AF_INET and level != abi.SOL_RAW:
+        if self.family == AF_INET and (self.is_ping or level != abi.SOL_RAW):
             raise EOPNOTSUPP(f"level {level}")
         raise ENOPROTOOPT(f"level {level}")
 
