@@ -22,6 +22,7 @@ from sentry.abi.socket import (
 )
 from sentry.net.counters import netstat, snmp, snmp6
 from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
@@ -226,7 +227,8 @@ def _sockstat(stack: Stack) -> str:
     ended = sum(len(ended_of(stack, family)) for family in (AF_INET, AF_INET6))
     return (
         f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {ended} alloc {tcp} mem 0\n"
-        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n"
+        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\n"
+        f"RAW: inuse {_raw_count(stack, AF_INET)}\nFRAG: inuse 0 memory 0\n"
     )
 
 
@@ -236,9 +238,15 @@ def _sockstat6(stack: Stack) -> str:
         len(udp_sockets(stack, AF_INET6, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
     )
     return (
-        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse {lite}\nRAW6: inuse 0\n"
+        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse {lite}\n"
+        f"RAW6: inuse {_raw_count(stack, AF_INET6)}\n"
         "FRAG6: inuse 0 memory 0\n"
     )
+
+
+def _raw_count(stack: Stack, family: int) -> int:
+    socks = all_of(stack, RawSocket)
+    return sum(1 for sock in socks if sock.family == family and not sock.is_ping)
 
 
 def _protocols(stack: Stack) -> str:

@@ -279,8 +279,23 @@ static void peeks(void)
     close(d);
 }
 
+/* An attempt to send gives a port, whatever comes of it; who is connected hears only of its peer. */
+static void attempts(void)
+{
+    int s = u(), r = ub_(), gone = ub_(), p = port(gone);
+    close(gone);
+    CHECK_ERR(st(s, 0, 1, 0), EINVAL);
+    CHECK(port(s) > 0);
+    CHECK(connect_to(s, port(r)) == 0);
+    CHECK(st(s, p, 1, 0) == 1); /* nobody is there */
+    CHECK(option(s, SOL_SOCKET, SO_ERROR) == 0);
+    CHECK(send(s, b, 1, 0) == 1);
+    close(s), close(r);
+}
+
 int main(void)
 {
+    attempts();
     basics();
     connected();
     errors();

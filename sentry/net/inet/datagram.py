@@ -138,7 +138,9 @@ class DatagramSocket(InetSocket):
     # --- errors
 
     def refused(self, packet: Packet) -> None:
-        """Nobody has the port: ICMP says so. udp_err()."""
+        """Nobody has the port: ICMP says so, to who is connected to it or to nobody. udp_err()."""
+        if self.remote is not None and self.remote != packet.target:
+            return
         family_options = self.ipv6_options if self.family == AF_INET6 else self.ip_options
         name = abi.IPV6_RECVERR if self.family == AF_INET6 else abi.IP_RECVERR
         wanted = family_options[name] or self.ip_options[abi.IP_RECVERR]

@@ -78,10 +78,10 @@ class UdpSocket(DatagramSocket):
         if address.is_unspec(raw):
             self.forget_remote()
             return
+        self.need_port()  # whatever comes of it
         target = self.destination(raw)
         if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
-        self.need_port()
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
@@ -112,7 +112,8 @@ class UdpSocket(DatagramSocket):
     # --- sending
 
     async def target(self, caller: Caller, raw: bytes) -> Any:
-        """Where sendto leads."""
+        """Where sendto leads; the attempt alone gives the socket a port: inet_send_prepare()."""
+        self.need_port()
         if address.is_unspec(raw) and self.family == AF_INET6:
             return None
         if len(raw) < 16:
