@@ -170,9 +170,9 @@ class PacketSocket(Socket):
         cooked = self.kind == SOCK_DGRAM
         if size > min(link.mtu, LOOPBACK_MTU) + (0 if cooked else ETH_HEADER):
             raise EMSGSIZE(f"{size} bytes")
+        data = bytes(source.get(size))
         if not cooked and size < ETH_HEADER:
             raise EINVAL("no link header")
-        data = bytes(source.get(size))
         if cooked:
             data = mac.ljust(ETH_ALEN, b"\0") + bytes(6) + struct.pack(">H", ethertype) + data
         if link.is_loopback:

@@ -19,6 +19,7 @@ from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
     AF_INET,
     AF_NETLINK,
+    AF_PACKET,
     AF_UNIX,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -178,6 +179,10 @@ class Socket(StreamFile):
     def peer_address(self) -> bytes:
         """getpeername(2)."""
         raise ENOTCONN("getpeername")
+
+    def named_peer(self) -> bytes:
+        """SO_PEERNAME."""
+        return self.peer_address()
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
@@ -494,6 +499,8 @@ def protocol_name(family: int, kind: int, protocol: int) -> bytes:
     """The name in struct proto, as system.sockprotoname tells it."""
     if family == AF_NETLINK:
         return b"NETLINK"
+    if family == AF_PACKET:
+        return b"PACKET"
     if family == AF_UNIX:
         return b"UNIX-STREAM" if kind == SOCK_STREAM else b"UNIX"
     names = PROTOCOL_NAMES.get(protocol, (b"UDP", b"UDPv6"))

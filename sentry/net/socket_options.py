@@ -11,9 +11,10 @@ from sentry.abi.poll import EPOLLIN, EPOLLOUT
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
-    SOCK_DGRAM,
     SOCK_STREAM,
 )
 from sentry.bpf.isa import pack
@@ -21,9 +22,11 @@ from sentry.errors import (
     EACCES,
     EDOM,
     EINVAL,
+    ENODATA,
     ENODEV,
     ENOENT,
     ENOPROTOOPT,
+    ENOTCONN,
     EOPNOTSUPP,
     EPERM,
 )
@@ -162,7 +165,7 @@ def _buffer(number: int, forced: bool) -> int:
 
 def _set_flag(sock: Socket, name: int, on: bool) -> None:
     if name == abi.SO_ZEROCOPY and not (
-        sock.family in INET and sock.kind in (SOCK_STREAM, SOCK_DGRAM)
+        sock.family in INET and sock.protocol in (IPPROTO_TCP, IPPROTO_UDP)
     ):
         raise EOPNOTSUPP("SO_ZEROCOPY")
     if name == abi.SO_LOCK_FILTER and name in sock.options and not on:
@@ -247,8 +250,10 @@ def get_option(sock: Socket, caller: Caller, name: int, size: int) -> bytes:
         return struct.pack("<Q", wide) if size >= 8 else struct.pack("<I", rate)[:size]
     if name == abi.SO_PEERCRED:
         return struct.pack("<iII", 0, 0xFFFFFFFF, 0xFFFFFFFF)[:size]
+    if name == abi.SO_PEERGROUPS:
+        raise ENODATA("no peer")
     if name == abi.SO_PEERNAME:
-        address = sock.peer_address()
+        address = _peer_name(sock)
         if size > len(address):
             raise EINVAL("SO_PEERNAME")
         return address[:size]
@@ -261,6 +266,13 @@ def get_option(sock: Socket, caller: Caller, name: int, size: int) -> bytes:
     if found is None:
         raise ENOPROTOOPT(f"SOL_SOCKET option {name}")
     return struct.pack("<i", found)[:size]
+
+
+def _peer_name(sock: Socket) -> bytes:
+    try:
+        return sock.named_peer()
+    except EOPNOTSUPP:
+        raise ENOTCONN("no peer") from None
 
 
 def _number(sock: Socket, name: int) -> int | None:

@@ -285,7 +285,9 @@ class UnixSocket(Socket):
     # --- data
 
     async def target(self, caller: Caller, address: bytes) -> Any:
-        """sendto(2) with an address: for datagrams only."""
+        """sendto(2) with an address: for datagrams only; an empty one is none."""
+        if not address:
+            return None
         if self.kind == SOCK_STREAM:
             raise EISCONN("stream") if self.connected else EOPNOTSUPP("stream")
         if self.kind == SOCK_SEQPACKET:

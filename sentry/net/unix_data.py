@@ -64,11 +64,13 @@ def send(
     ancillary: Ancillary | None,
 ) -> int:
     """sendmsg(2) as one attempt."""
+    if sock.kind == SOCK_SEQPACKET:
+        sock.take_error()
+        if not sock.connected:
+            raise ENOTCONN("not connected")
     if flags & MSG_OOB and sock.kind != SOCK_STREAM:
         raise EOPNOTSUPP("out-of-band data")
     peer = target if target is not None else sock.peer
-    if sock.kind == SOCK_SEQPACKET and not sock.connected:
-        raise ENOTCONN("not connected")
     if peer is None and sock.kind != SOCK_DGRAM and not sock.connected:
         raise ENOTCONN("not connected")
     if sock.write_shut:
@@ -179,10 +181,12 @@ def _deliver(sock: UnixSocket, peer: UnixSocket, segment: Segment) -> None:
 
 def receive(sock: UnixSocket, dest: Dest, flags: int) -> Received:
     """recvmsg(2) as one attempt."""
+    if sock.kind == SOCK_SEQPACKET and not sock.connected:
+        raise ENOTCONN("no peer")
     if flags & MSG_OOB:
         return _receive_urgent(sock, dest, flags)
-    if sock.kind != SOCK_DGRAM and not sock.connected:
-        raise EINVAL("not connected") if sock.kind == SOCK_STREAM else ENOTCONN("no peer")
+    if sock.kind == SOCK_STREAM and not sock.connected:
+        raise EINVAL("not connected")
     if sock.kind == SOCK_STREAM:
         return _receive_stream(sock, dest, flags)
     return _receive_packet(sock, dest, flags)

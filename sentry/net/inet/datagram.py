@@ -59,11 +59,6 @@ class DatagramSocket(InetSocket):
         return False
 
     @property
-    def peek_offset(self) -> bool:
-        """SO_PEEK_OFF works."""
-        return True
-
-    @property
     def has_error_queue(self) -> bool:
         """IP_RECVERR."""
         return True

@@ -157,7 +157,7 @@ class InetSocket(Socket):
         """SIOCINQ, SIOCOUTQ, SIOCATMARK."""
         if request == FIONREAD:
             value = self.available()
-        elif request == TIOCOUTQ:
+        elif request == TIOCOUTQ or (request == abi.SIOCOUTQNSD and self.stream):
             value = self.unsent()
         elif request == abi.SIOCATMARK and self.stream:
             value = self.at_mark()

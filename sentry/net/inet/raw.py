@@ -20,6 +20,7 @@ from sentry.abi.socket import (
     IPPROTO_IPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
+    IPV6_V6ONLY,
     MSG_OOB,
     SOCK_DGRAM,
 )
@@ -37,7 +38,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
-from sentry.net.inet.raw_header import parse4, parse6
+from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.udp import receiver_of
 from sentry.net.inet.wire import (
     checksum,
@@ -49,10 +50,10 @@ from sentry.net.inet.wire import (
 )
 
 if TYPE_CHECKING:
-    from sentry.net.socket import Ancillary
+    from sentry.net.socket import Ancillary, Received
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller, Source
+    from sentry.vfs.file import Caller, Dest, Source
 
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
@@ -94,8 +95,12 @@ class RawSocket(DatagramSocket):
             self._check_bind(address.parse(raw, self.family))
             await super().bind(caller, raw)
             return
+        if self.remote is not None:
+            raise EINVAL("connected")
         if self.family == AF_INET:  # raw_bind() does not look at the family
             raw = struct.pack("<H", AF_INET) + raw[2:]
+        elif raw[:2] != struct.pack("<H", AF_INET6):
+            raise EINVAL("family")
         wanted = address.parse(raw, self.family)
         if not self.is_local(wanted.ip) and not address.is_multicast(wanted.ip):
             raise EADDRNOTAVAIL("no such address here")
@@ -133,6 +138,11 @@ class RawSocket(DatagramSocket):
 
     async def target(self, caller: Caller, raw: bytes) -> Any:
         """Where sendto leads; the port of an IPv6 address is the protocol, or nothing."""
+        if not self.is_ping:
+            if not raw and self.family == AF_INET:
+                return None
+            if address.is_unspec(raw):
+                raw = struct.pack("<H", self.family) + raw[2:]
         target = self.route(raw)
         raw6 = self.family == AF_INET6 and not self.is_ping and self.protocol != IPPROTO_RAW
         if raw6 and target.port not in (0, self.protocol):
@@ -155,6 +165,8 @@ class RawSocket(DatagramSocket):
         endpoint: Endpoint | None = target or self.remote
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
+        if self._includes_header and size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
+            raise EINVAL("no IP header")
         data = bytes(source.get(size))
         if self._includes_header:
             self._send_whole(data, endpoint)
@@ -236,6 +248,12 @@ class RawSocket(DatagramSocket):
         bits = int.from_bytes(self._icmp_filter, "little")
         return bool(bits >> kind & 1)
 
+    def try_receive(self, dest: Dest, flags: int) -> Received:
+        """recvmsg(2)."""
+        if flags & MSG_OOB:
+            raise EOPNOTSUPP("out-of-band data")
+        return super().try_receive(dest, flags)
+
     def deliver(self, packet: Packet) -> bool:
         """A packet comes, through the filter."""
         if self.filter is not None and not self.filtered(self.shown(packet)):
@@ -262,6 +280,8 @@ class RawSocket(DatagramSocket):
                 self._set_checksum(level, self._int_value(IPPROTO_IPV6, name, value))
             else:
                 self._includes_header = any(value)
+        elif (level, name, self.family) == (IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6):
+            raise EINVAL("the protocol is its port")
         else:
             super().set_family_option(caller, level, name, value)
 

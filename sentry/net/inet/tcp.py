@@ -25,6 +25,7 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     MSG_FASTOPEN,
     MSG_OOB,
+    MSG_PEEK,
     SO_OOBINLINE,
     SO_RCVLOWAT,
     SO_REUSEPORT,
@@ -57,13 +58,14 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint, check_family
+from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.net.inet.tcp_options import MSS, info
 from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Source, settle
 
 PIECE: Final = 65536
+FAMILY_SIZE: Final = 2
 
 
 class TcpSocket(TcpEnding):
@@ -79,12 +81,19 @@ class TcpSocket(TcpEnding):
             raise ENOTCONN("no peer")
         return address.pack(self.remote, self.family)
 
+    def named_peer(self) -> bytes:
+        """SO_PEERNAME: also of a connection that is over."""
+        if self.remote is None:
+            raise ENOTCONN("no peer")
+        return address.pack(self.remote, self.family)
+
     async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
         """connect(2)."""
+        if len(raw) < FAMILY_SIZE:
+            raise EINVAL("address")
         if address.is_unspec(raw):
             self._disconnect()
             return
-        check_family(raw, self.family)
         if self.started:
             if self.state == TCP_SYN_SENT:
                 if nonblock:
@@ -94,7 +103,7 @@ class TcpSocket(TcpEnding):
             self.started = False
             self._connect_result()
             return
-        if self.state != TCP_CLOSE or self.peer is not None:
+        if self.established or self.state != TCP_CLOSE:
             raise EISCONN("connected")
         target = self.route(raw)
         self._check_unused(target)
@@ -148,6 +157,7 @@ class TcpSocket(TcpEnding):
         self.take_error()
         if self.state == TCP_CLOSE:
             raise ECONNABORTED("not connected")
+        self.established = True
 
     def _try_connect(self, caller: Caller) -> bool:
         """Send the SYN: True when it was answered (also by a refusal)."""
@@ -164,6 +174,7 @@ class TcpSocket(TcpEnding):
             self.stack.counters["Tcp.OutRsts"] += 1
             self.so_error = ECONNREFUSED.number
             self.reset = self.read_shut = self.write_shut = True
+            self._leave_port()
             self.queue.notify()
             return True
         if len(listener._accepted) + len(listener._deferred) > listener._backlog:
@@ -213,6 +224,7 @@ class TcpSocket(TcpEnding):
             self.state = TCP_CLOSE
             self.so_error = EPIPE.number
             self._forget_left()
+            self._leave_port()
             done = self._send_in_vain(source)
             self.queue.notify()
             return done
@@ -270,7 +282,7 @@ class TcpSocket(TcpEnding):
             raise ENOTCONN("listening")
         if flags & MSG_OOB:
             return self._receive_urgent(dest, flags)
-        if self.queued:
+        if self.queued > self._peeked(flags):
             return Received(self._take(dest, flags), ancillary=self.told())
         if self.eof:  # SOCK_DONE comes before an error
             return Received(0)
@@ -286,7 +298,7 @@ class TcpSocket(TcpEnding):
     def short_of(self, wanted: int) -> bool:
         """Whether a peek for so many bytes has to wait for more."""
         more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
-        return more and self.mark is None and self.queued < wanted
+        return more and self.mark is None and self.queued < wanted + self._peeked(MSG_PEEK)
 
     def _waits(self) -> bool:
         """More may come."""

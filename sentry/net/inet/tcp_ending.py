@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class TcpEnding(TcpListener):
     """The side of a socket that ends connections."""
 
-    __slots__ = ("_left", "_released", "eof", "refused_writes", "reset", "started")
+    __slots__ = ("_left", "_released", "eof", "refused_writes", "reset")
 
     def __init__(
         self, location: Location, family: int, protocol: int, stack: Stack, uid: int
@@ -50,8 +50,6 @@ class TcpEnding(TcpListener):
         self.reset = False
         self.refused_writes = False
         """The other end is closed: what is written now is answered by a reset."""
-        self.started = False
-        """A connect is under way or not yet told: SS_CONNECTING."""
         self._released = False
         self._left: Remains | None = None
         """The other end, when its socket is closed and waits for our FIN."""
@@ -70,7 +68,7 @@ class TcpEnding(TcpListener):
             self._send_reset()
         self._forget_left()
         self.state = TCP_CLOSE
-        self.started = False
+        self.started = self.established = False
         self.forget_remote()
         self.so_error = ECONNRESET.number if was_open else 0
         self.chunks.clear()
@@ -91,6 +89,8 @@ class TcpEnding(TcpListener):
             return
         if self.state == TCP_CLOSE or (self.peer is None and not self.refused_writes):
             raise ENOTCONN("not connected")
+        if self.started:
+            self.started, self.established = False, True
         if how in (SHUT_RD, SHUT_RDWR):
             self.read_shut = True
         if how in (SHUT_WR, SHUT_RDWR) and not self.write_shut:
@@ -103,6 +103,8 @@ class TcpEnding(TcpListener):
             elif self._left is not None:
                 self.ports.ended.finish(self._left)
                 self._left = None
+            if self.eof:
+                self._leave_port()
         self.queue.notify()
 
     def fin(self) -> None:
@@ -111,8 +113,17 @@ class TcpEnding(TcpListener):
         self.stop_deferring()
         if self.write_shut:
             self._remain(TCP_TIME_WAIT, TIME_WAIT_SECONDS)
+            self._leave_port()
         self.state = TCP_CLOSE if self.write_shut else TCP_CLOSE_WAIT
         self.queue.notify(EPOLLIN | EPOLLRDHUP | (EPOLLHUP if self.write_shut else 0))
+
+    def _leave_port(self) -> None:
+        """A closed socket keeps only a port that the program chose: tcp_set_state().
+
+        getsockname(2) still tells it.
+        """
+        if not self._bound_port:
+            self.drop_port()
 
     def _remain(self, state: int, seconds: int) -> Remains | None:
         """The address is held on, without this socket."""
@@ -149,6 +160,7 @@ class TcpEnding(TcpListener):
         self.so_error = EPIPE.number if self.eof else ECONNRESET.number
         self.reset = self.read_shut = self.write_shut = True
         self.state = TCP_CLOSE
+        self._leave_port()
         self.queue.notify()
 
     def abort(self) -> None:

@@ -46,7 +46,7 @@ SNDBUF_CONNECTED: Final = 87040
 class TcpListener(TcpStream):
     """The side of a socket that accepts."""
 
-    __slots__ = ("_accepted", "_backlog", "_deferred", "room")
+    __slots__ = ("_accepted", "_backlog", "_deferred", "established", "room", "started")
 
     def __init__(
         self, location: Location, family: int, protocol: int, stack: Stack, uid: int
@@ -56,6 +56,10 @@ class TcpListener(TcpStream):
         self._deferred: deque[Any] = deque()
         """TCP_DEFER_ACCEPT: connections that have sent nothing yet."""
         self._backlog = 0
+        self.started = False
+        """A connect is under way or not yet told: SS_CONNECTING."""
+        self.established = False
+        """It was connected, and may be so no more: SS_CONNECTED."""
         self.room = WaitQueue()
         """Who connects waits here for a place in the backlog."""
 
@@ -66,7 +70,7 @@ class TcpListener(TcpStream):
 
     def listen(self, caller: Caller, backlog: int) -> None:
         """listen(2)."""
-        if self.state not in (TCP_CLOSE, TCP_LISTEN):
+        if self.started or self.established or self.state not in (TCP_CLOSE, TCP_LISTEN):
             raise EINVAL("connected")
         self.need_port()
         self.ports.check_listen(self)
@@ -83,6 +87,7 @@ class TcpListener(TcpStream):
         server.local, server.remote = target, source
         server._has_port = True
         self.ports.adopt(server)
+        server.established = True
         server.v6only = self.v6only
         server.inherit(self)
         server.tcp = self.tcp.inherited()

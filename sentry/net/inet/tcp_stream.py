@@ -31,6 +31,7 @@ from sentry.abi.socket import (
     MSG_PEEK,
     MSG_TRUNC,
     SO_OOBINLINE,
+    SO_PEEK_OFF,
     SOCK_STREAM,
 )
 from sentry.errors import EFAULT, EINVAL
@@ -170,7 +171,23 @@ class TcpStream(InetSocket):
         """The urgent mark ends a read."""
         return self.mark == 0
 
+    @property
+    def peek_offset(self) -> bool:
+        """SO_PEEK_OFF works."""
+        return True
+
+    def _peeked(self, flags: int) -> int:
+        """SO_PEEK_OFF: how many bytes a peek passes over."""
+        return max(self.numbers[SO_PEEK_OFF], 0) if flags & MSG_PEEK else 0
+
+    def _count_peek(self, flags: int, done: int) -> None:
+        """sk_peek_offset_fwd(), sk_peek_offset_bwd()."""
+        at = self.numbers[SO_PEEK_OFF]
+        if at >= 0:
+            self.numbers[SO_PEEK_OFF] = at + done if flags & MSG_PEEK else max(0, at - done)
+
     def _take(self, dest: Dest, flags: int) -> int:
+        skip = self._peeked(flags)
         limit = dest.count
         if self.mark and self.mark < limit:
             limit = self.mark  # a read stops at the urgent mark
@@ -180,7 +197,11 @@ class TcpStream(InetSocket):
         for chunk in list(self.chunks):
             if done == limit:
                 break
-            part = chunk[: limit - done]
+            if skip >= len(chunk):
+                skip -= len(chunk)
+                continue
+            part = chunk[skip : skip + limit - done]
+            skip = 0
             if not flags & MSG_TRUNC and not _put(dest, part, done):
                 break
             done += len(part)
@@ -190,6 +211,7 @@ class TcpStream(InetSocket):
                 self.chunks.popleft()
             else:
                 self.chunks[0] = chunk[len(part) :]
+        self._count_peek(flags, done)
         if not flags & MSG_PEEK:
             self.queued -= done
             if self.mark is not None:

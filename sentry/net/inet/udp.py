@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Source
 
+KNOWN_FAMILIES: Final = (struct.pack("<H", AF_INET), struct.pack("<H", AF_INET6))
 MAX_DATAGRAM: Final = 65507
 MAX_DATAGRAM6: Final = 65527
 MAX_SEGMENTS: Final = 128
@@ -70,6 +71,11 @@ class UdpSocket(DatagramSocket):
         self.udp_options = dict(UDP_DEFAULTS)
         self._corked = b""
         self._corked_to: Endpoint | None = None
+
+    @property
+    def peek_offset(self) -> bool:
+        """SO_PEEK_OFF works."""
+        return True
 
     async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
         """connect(2): whom to send to, and from whom to take."""
@@ -116,7 +122,7 @@ class UdpSocket(DatagramSocket):
         self.need_port()
         if address.is_unspec(raw) and self.family == AF_INET6:
             return None
-        if len(raw) < 16:
+        if len(raw) < 16 or (self.family == AF_INET6 and raw[:2] not in KNOWN_FAMILIES):
             raise EINVAL("address")
         if address.is_unspec(raw):
             raw = struct.pack("<H", AF_INET) + raw[2:]

@@ -163,7 +163,9 @@ class NetlinkSocket(Socket):
     # --- sending: requests
 
     async def target(self, caller: Caller, address: bytes) -> Any:
-        """sendto(2) with an address."""
+        """sendto(2) with an address; an empty one is none."""
+        if not address:
+            return None
         port, groups = parse_sockaddr(address)
         if (port or groups) and not self._may_send(caller):
             raise EPERM("send")
