@@ -48,6 +48,7 @@ NS_PER_SECOND: Final = 10**9
 LONGEST_SECONDS: Final = (1 << 63) // 1000
 MAX_TCP_LOWAT: Final = 3145728
 """Half of the highest value of net.ipv4.tcp_rmem."""
+MAX_BUDGET: Final = 0xFFFF
 MAX_FILTER: Final = 4096
 
 FLAG_OPTIONS: Final = frozenset(
@@ -74,7 +75,7 @@ NUMBER_OPTIONS: Final = frozenset(
         abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW,
     }
 )  # fmt: skip
-IGNORED: Final = frozenset({abi.SO_BSDCOMPAT, abi.SO_CNX_ADVICE, abi.SO_BUSY_POLL_BUDGET})
+IGNORED: Final = frozenset({abi.SO_BSDCOMPAT, abi.SO_CNX_ADVICE})
 """Taken, and without effect here."""
 STAMPING: Final = frozenset({abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW})
 SOF_TIMESTAMPING_MASK: Final = 0x3FFFF
@@ -129,7 +130,7 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
         return
     check_rights(sock, caller, name, number)
     if name in FLAG_OPTIONS:
-        _set_flag(sock, name, bool(number))
+        _set_flag(sock, name, number)
     elif name in (abi.SO_RCVBUF, abi.SO_RCVBUFFORCE):
         sock.rcvbuf = max(MIN_RCVBUF, _buffer(number, name == abi.SO_RCVBUFFORCE))
     elif name in (abi.SO_SNDBUF, abi.SO_SNDBUFFORCE):
@@ -148,6 +149,11 @@ def set_option(sock: Socket, caller: Caller, name: int, value: bytes) -> None:
         _set_number(sock, caller, name, number)
     elif name in IGNORED:
         pass
+    elif name == abi.SO_BUSY_POLL_BUDGET:
+        if not 0 <= number <= MAX_BUDGET:
+            raise EINVAL("SO_BUSY_POLL_BUDGET")
+    elif name == abi.SO_DETACH_REUSEPORT_BPF:
+        raise EINVAL("no program")
     elif name == abi.SO_TXREHASH:
         _set_rehash(sock, number)
     elif name == abi.SO_MAX_PACING_RATE:
@@ -163,11 +169,14 @@ def _buffer(number: int, forced: bool) -> int:
     return min(number & 0xFFFFFFFF, MAX_BUFFER) * 2
 
 
-def _set_flag(sock: Socket, name: int, on: bool) -> None:
+def _set_flag(sock: Socket, name: int, number: int) -> None:
+    on = bool(number)
     if name == abi.SO_ZEROCOPY and not (
         sock.family in INET and sock.protocol in (IPPROTO_TCP, IPPROTO_UDP)
     ):
         raise EOPNOTSUPP("SO_ZEROCOPY")
+    if name == abi.SO_ZEROCOPY and number not in (0, 1):
+        raise EINVAL("SO_ZEROCOPY")
     if name == abi.SO_LOCK_FILTER and name in sock.options and not on:
         raise EPERM("the filter is locked")
     if name in STAMPS:

@@ -234,10 +234,8 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
 
 
 def peer_pidfd(task: Task, sock: Socket) -> int:
-    """SO_PEERPIDFD. Raises: EOPNOTSUPP, ENODATA, ESRCH."""
-    if not isinstance(sock, UnixSocket):
-        raise EOPNOTSUPP("SO_PEERPIDFD")
-    if sock.peer_creds is None:
+    """SO_PEERPIDFD. Raises: ENODATA, ESRCH."""
+    if not isinstance(sock, UnixSocket) or sock.peer_creds is None:
         raise ENODATA("no peer")
     return pidfd(task, sock.peer_creds[0])
 

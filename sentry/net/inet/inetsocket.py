@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 SOCKADDR_IN6_SIZE: Final = 28
 MAX_IP_OPTIONS: Final = 40
 LOOPBACK_MTU: Final = 65536
+KNOWN6: Final = frozenset({IPV6_V6ONLY, abi.IPV6_MULTICAST_IF, abi.IPV6_ADDRFORM})
+"""Options of IPPROTO_IPV6 that are in no table."""
 INET_ECN_MASK: Final = 3
 PATHMTU_SIZE: Final = 32
 
@@ -78,6 +80,8 @@ class InetSocket(Socket):
         self.v6only = False
         self.owner_uid = uid
         self.ip_options = {name: one.default for name, one in ip_options.IP.items()}
+        if family == AF_INET6:
+            self.ip_options[abi.IP_MULTICAST_ALL] = 0
         self.ipv6_options = {name: one.default for name, one in ip_options.IPV6.items()}
         self.groups: list[tuple[bytes, int]] = []
         """Multicast groups: (address, interface)."""
@@ -280,14 +284,7 @@ class InetSocket(Socket):
     def _set_sticky(self, value: bytes) -> None:
         """IPV6_PKTINFO: the interface and the address of all that is sent."""
         if len(value) < 20:
-            if not value:
-                return
             raise EINVAL("struct in6_pktinfo")
-        (index,) = struct.unpack_from("<i", value, 16)
-        if index:
-            self.stack.interfaces.by_index(index)
-        if not self.is_local(value[:16]):
-            raise EINVAL("source address")
 
     @staticmethod
     def _int_value(level: int, name: int, value: bytes) -> int:
@@ -301,13 +298,15 @@ class InetSocket(Socket):
             if (level, name) in ip_options.INT_EXACTLY and len(value) != 4:
                 raise EINVAL("int expected")
             return int_value(value)
+        if (level, name) in ip_options.INT_EXACTLY and len(value) != 4:
+            raise EINVAL("int expected")
         if len(value) >= 4:
             return int(struct.unpack_from("<i", value)[0])
         if name in ip_options.SHORT_MEANS_0:
             return 0
-        if not value and name not in ip_options.IPV6 and name != IPV6_V6ONLY:
-            raise ENOPROTOOPT(f"option {name}")
-        raise EINVAL("int expected")
+        if name in ip_options.IPV6 or name in KNOWN6 or (level, name) in ip_options.REFUSED:
+            raise EINVAL("int expected")
+        raise ENOPROTOOPT(f"option {name}")
 
     def _set_number(self, caller: Caller, level: int, name: int, number: int) -> None:
         table, values = (
@@ -350,9 +349,7 @@ class InetSocket(Socket):
             return special[:size]
         if name not in known:
             raise ENOPROTOOPT(f"level {level} option {name}")
-        if level == IPPROTO_IP and 0 < size < 4 and 0 <= known[name] <= 255:
-            return bytes([known[name]])
-        return struct.pack("<i", known[name])[:size]
+        return shown_number(level, known[name], size)
 
     def _option4(self, name: int, size: int) -> bytes | None:
         if name == abi.IP_MTU:
@@ -364,7 +361,7 @@ class InetSocket(Socket):
         if name == abi.IP_OPTIONS:
             return b""
         if name == abi.IP_PROTOCOL:
-            return struct.pack("<i", self.protocol if self.kind == SOCK_RAW else 0)
+            return shown_number(IPPROTO_IP, self.protocol if self.kind == SOCK_RAW else 0, size)
         if name == abi.IP_PKTOPTIONS and self.stream:
             return b""
         return None
@@ -402,6 +399,13 @@ class InetSocket(Socket):
 def is_group(ip: bytes) -> bool:
     """An address that is nobody's own: multicast, broadcast."""
     return address.is_multicast(ip) or address.is_broadcast(ip)
+
+
+def shown_number(level: int, number: int, size: int) -> bytes:
+    """An int, at most `size` bytes of it; a small one of IPPROTO_IP may be one byte."""
+    if level == IPPROTO_IP and 0 < size < 4 and 0 <= number <= 255:
+        return bytes([number])
+    return struct.pack("<i", number)[:size]
 
 
 def int_value(value: bytes) -> int:

@@ -108,7 +108,7 @@ IP: Final[dict[int, Option]] = {
     abi.IP_NODEFRAG: Option(0, unknown),
     abi.IP_CHECKSUM: _FLAG,
     abi.IP_BIND_ADDRESS_NO_PORT: _FLAG,
-    abi.IP_RECVFRAGSIZE: Option(0, within(0, 1)),
+    abi.IP_RECVFRAGSIZE: _FLAG,
     abi.IP_RECVERR_RFC4884: Option(0, within(0, 1)),
     abi.IP_MULTICAST_TTL: Option(1, or_default(0, 255, 1)),
     abi.IP_MULTICAST_LOOP: _ON,
@@ -166,14 +166,18 @@ EMPTY_MEANS_0: Final = frozenset(
         abi.IP_RECVOPTS, abi.IP_RETOPTS, abi.IP_PKTINFO, abi.IP_MTU_DISCOVER, abi.IP_RECVERR,
         abi.IP_RECVTTL, abi.IP_RECVTOS, abi.IP_PASSSEC, abi.IP_RECVORIGDSTADDR, abi.IP_CHECKSUM,
         abi.IP_BIND_ADDRESS_NO_PORT, abi.IP_RECVERR_RFC4884, abi.IP_TOS, abi.IP_RECVFRAGSIZE,
+        abi.IP_HDRINCL, abi.IP_NODEFRAG,
     }
 )  # fmt: skip
 """Options of IPPROTO_IP that can be set with no value at all."""
 SHORT_MEANS_0: Final = frozenset({abi.IPV6_DONTFRAG, abi.IPV6_AUTOFLOWLABEL})
 """Options of IPPROTO_IPV6 that can be set with less than an int."""
-INT_EXACTLY: Final = frozenset({(0, abi.IP_UNICAST_IF), (0, abi.IP_LOCAL_PORT_RANGE)})
+INT_EXACTLY: Final = frozenset(
+    {(0, abi.IP_UNICAST_IF), (0, abi.IP_LOCAL_PORT_RANGE), (41, abi.IPV6_UNICAST_IF)}
+)
 NO_STREAM: Final = {
     (0, abi.IP_MULTICAST_IF): EINVAL, (0, abi.IP_MULTICAST_TTL): EINVAL,
+    (0, abi.IP_RECVFRAGSIZE): EINVAL,
     (41, abi.IPV6_MULTICAST_IF): ENOPROTOOPT, (41, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT,
 }  # fmt: skip
 """What a stream answers to options that are for datagrams."""

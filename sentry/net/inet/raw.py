@@ -36,7 +36,7 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.inetsocket import is_group
+from sentry.net.inet.inetsocket import int_value, is_group, shown_number
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.udp import receiver_of
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Source
 
+INT_SIZE: Final = 4
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8
@@ -276,10 +277,14 @@ class RawSocket(DatagramSocket):
             if self._is_filter(level):
                 size = len(self._icmp_filter)
                 self._icmp_filter = value[:size].ljust(size, b"\0")
+            elif self.family == AF_INET6 and len(value) < INT_SIZE:
+                raise EINVAL("int expected")
             elif name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
-                self._set_checksum(level, self._int_value(IPPROTO_IPV6, name, value))
+                self._set_checksum(level, int_value(value))
             else:
                 self._includes_header = any(value)
+        elif self.family == AF_INET6 and level == abi.SOL_RAW and len(value) < INT_SIZE:
+            raise EINVAL("int expected")
         elif (level, name, self.family) == (IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6):
             raise EINVAL("the protocol is its port")
         else:
@@ -320,7 +325,7 @@ class RawSocket(DatagramSocket):
             return self._icmp_filter[:size]
         if name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
             return struct.pack("<i", self._checksum_at)[:size]
-        return struct.pack("<i", int(self._includes_header))[:size]
+        return shown_number(level, int(self._includes_header), size)
 
     def protocol_option(self, level: int, name: int) -> bytes:
         """Nothing more."""

@@ -16,6 +16,8 @@ MSS_UNCONNECTED: Final = 536
 MAX_LINGER2: Final = 120
 MIN_WINDOW: Final = 1152
 MAX_RETRY_SECONDS: Final = 120
+MAX_RETRIES: Final = 255
+SOMAXCONN: Final = 4096
 CONGESTION: Final = b"cubic"
 CONGESTIONS: Final = (CONGESTION, b"reno")
 DEFAULTS: Final = {
@@ -33,7 +35,8 @@ RANGES: Final = {
     abi.TCP_SYNCNT: (1, 127), abi.TCP_USER_TIMEOUT: (0, (1 << 31) - 1),
     abi.TCP_FASTOPEN: (0, (1 << 31) - 1), abi.TCP_THIN_LINEAR_TIMEOUTS: SWITCH,
     abi.TCP_THIN_DUPACK: SWITCH, abi.TCP_FASTOPEN_CONNECT: SWITCH, abi.TCP_INQ: SWITCH,
-    abi.TCP_SAVE_SYN: (0, 2), abi.TCP_FASTOPEN_NO_COOKIE: SWITCH,
+    abi.TCP_TX_DELAY: (0, (1 << 31) - 1), abi.TCP_SAVE_SYN: (0, 2),
+    abi.TCP_FASTOPEN_NO_COOKIE: SWITCH,
 }  # fmt: skip
 FLAGS: Final = frozenset({abi.TCP_NODELAY, abi.TCP_CORK, abi.TCP_QUICKACK})
 EMPTY: Final = frozenset({abi.TCP_CC_INFO, abi.TCP_SAVED_SYN, abi.TCP_ULP, abi.TCP_FASTOPEN_KEY})
@@ -116,6 +119,8 @@ def _kept(name: int, number: int, closed: bool) -> int:
         return _whole_retries(number)
     if name == abi.TCP_THIN_DUPACK:
         return 0
+    if name == abi.TCP_FASTOPEN:
+        return min(number, SOMAXCONN)
     if name == abi.TCP_WINDOW_CLAMP:
         if not number and not closed:
             raise EINVAL("connected")
@@ -128,7 +133,9 @@ def _whole_retries(seconds: int) -> int:
     if seconds <= 0:
         return 0
     total, step = 1, 1
-    while total < seconds and step < (1 << 20):
+    for _ in range(MAX_RETRIES - 1):
+        if total >= seconds:
+            break
         step = min(step * 2, MAX_RETRY_SECONDS)
         total += step
     return total

@@ -355,9 +355,7 @@ class NetlinkSocket(Socket):
         """SOL_NETLINK."""
         if level != SOL_NETLINK:
             raise ENOPROTOOPT(f"level {level}")
-        if len(value) < 4:
-            raise EINVAL("int expected")
-        number = int.from_bytes(value[:4], "little")
+        number = int.from_bytes(value[:4], "little") if len(value) >= 4 else 0
         if name in (abi.NETLINK_ADD_MEMBERSHIP, abi.NETLINK_DROP_MEMBERSHIP):
             if not self._allowed(caller):
                 raise EPERM("multicast groups")
