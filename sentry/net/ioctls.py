@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 
 STAMPED: Final = (AF_INET, AF_INET6, AF_PACKET)
 """Families whose sockets know SIOCGSTAMP."""
+LAST_STAMP: Final = {
+    abi.SIOCGSTAMP_OLD: 1000, 0x80108906: 1000, abi.SIOCGSTAMPNS_OLD: 1, 0x80108907: 1,
+}  # fmt: skip
+"""SIOCGSTAMP, SIOCGSTAMPNS, and the same with the size in the number: nanoseconds of a unit."""
+SOCK_IOC_TYPE: Final = 0x89
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
 RTF_GATEWAY: Final = 2
@@ -108,8 +113,8 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
         return own
     if request == abi.SIOCGIFCONF:
         return _configuration(sock, caller, argument)
-    if request in (abi.SIOCGSTAMP_OLD, abi.SIOCGSTAMPNS_OLD) and sock.family in STAMPED:
-        return _last_stamp(sock, caller, argument, nano=request == abi.SIOCGSTAMPNS_OLD)
+    if request in LAST_STAMP and sock.family in STAMPED:
+        return _last_stamp(sock, caller, argument, LAST_STAMP[request])
     if request in (abi.SIOCADDRT, abi.SIOCDELRT) and sock.family == AF_INET:
         return _route(sock, caller, request, argument)
     if request in (abi.SIOCGARP, abi.SIOCSARP, abi.SIOCDARP) and sock.family == AF_INET:
@@ -130,7 +135,7 @@ def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
     return 0
 
 
-def _last_stamp(sock: Socket, caller: Caller, argument: int, *, nano: bool) -> int:
+def _last_stamp(sock: Socket, caller: Caller, argument: int, unit_ns: int) -> int:
     """SIOCGSTAMP: when the last datagram that was read had come. sock_gettstamp().
 
     Of the one that was read before anybody had asked it is not known: the time is now.
@@ -140,7 +145,7 @@ def _last_stamp(sock: Socket, caller: Caller, argument: int, *, nano: bool) -> i
         raise ENOENT("no time stamp")
     sock.last_stamp_ns = sock.last_stamp_ns or time.time_ns()
     seconds, rest = divmod(sock.last_stamp_ns, 10**9)
-    caller.mm.write(argument, struct.pack("<qq", seconds, rest if nano else rest // 1000))
+    caller.mm.write(argument, struct.pack("<qq", seconds, rest // unit_ns))
     return 0
 
 
@@ -183,9 +188,11 @@ def _interface(sock: Socket, caller: Caller, request: int, argument: int) -> int
         caller.mm.write(argument + IFNAMSIZ, getter(sock, link))
         return 0
     setter = SETTERS.get(request)
-    if setter is None and sock.family == AF_INET:
+    if setter is None and sock.family in (AF_INET, AF_PACKET):
         setter = SETTERS4.get(request)
     if setter is None:
+        if request >> 8 == SOCK_IOC_TYPE:
+            caller.mm.read(argument, IFREQ_SIZE)
         raise ENOTTY(f"{request:#x}")
     raw = caller.mm.read(argument, IFREQ_SIZE)
     if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):

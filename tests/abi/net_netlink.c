@@ -257,6 +257,8 @@ static void ioctls(void)
     CHECK_ERR(ioctl(s, SIOCGIFADDR, &r), ENODEV);
     CHECK_ERR(ioctl(s, SIOCGIFFLAGS, (void *)8), EFAULT);
     CHECK_ERR(ioctl(s, 0x8999, &r), ENOTTY);
+    CHECK_ERR(ioctl(s, 0x8999, (void *)8), EFAULT);
+    CHECK_ERR(ioctl(s, 0x80108906, &r), ENOENT); /* SIOCGSTAMP_NEW */
     CHECK_ERR(ioctl(s, TCGETS, &r), ENOTTY);
     struct ifreq list[8];
     struct ifconf c = {sizeof list, {(void *)list}};
