@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import struct
 
-from sentry.abi.capability import CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.capability import (
+    CAP_NET_ADMIN,
+    CAP_NET_RAW,
+    CAP_SETGID,
+    CAP_SETUID,
+    CAP_SYS_ADMIN,
+    CAP_SYS_RESOURCE,
+)
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
     AF_NETLINK,
@@ -24,6 +31,9 @@ from sentry.net.socket import Ancillary, Socket
 from sentry.net.unix import shown_ucred
 from sentry.net.unix_segment import drop_files
 
+INT_SIZE = 4
+TX_RECORD_MASK = 0x303
+"""SOF_TIMESTAMPING_TX_HARDWARE, TX_SOFTWARE, TX_SCHED, TX_ACK."""
 MAX_RIGHTS = 253
 MAX_IN_FLIGHT = 100_000
 """Descriptors on their way in the whole sandbox: a ceiling of ours."""
@@ -52,9 +62,8 @@ def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
             if level != SOL_SOCKET:
                 result.records.append((level, kind, body))
             elif sock.family not in (AF_UNIX, AF_NETLINK):
-                if kind not in (SO_MARK, SO_TIMESTAMPING_OLD, SCM_RIGHTS, SCM_CREDENTIALS):
-                    raise EINVAL(f"control message {kind}")
-            elif kind == SCM_RIGHTS:
+                check_common(task, sock, kind, body)
+            elif kind == SCM_RIGHTS and sock.family == AF_UNIX:
                 take_rights(task, sock, result, body)
             elif kind == SCM_CREDENTIALS:
                 if len(body) != 12:
@@ -66,6 +75,22 @@ def parse_control(task: Task, sock: Socket, data: bytes) -> Ancillary:
         drop_files(sock.stack, result)
         raise
     return result
+
+
+def check_common(task: Task, sock: Socket, kind: int, body: bytes) -> None:
+    """__sock_cmsg_send(): SO_MARK and SO_TIMESTAMPING of one message. EINVAL, EPERM."""
+    if kind in (SCM_RIGHTS, SCM_CREDENTIALS):
+        return  # left to others
+    if kind not in (SO_MARK, SO_TIMESTAMPING_OLD):
+        raise EINVAL(f"control message {kind}")
+    if kind == SO_MARK and not any(
+        task.creds.has_in(sock.stack.owner, one) for one in (CAP_NET_RAW, CAP_NET_ADMIN)
+    ):
+        raise EPERM("SO_MARK")
+    if len(body) != INT_SIZE:
+        raise EINVAL("int expected")
+    if kind == SO_TIMESTAMPING_OLD and int.from_bytes(body, "little") & ~TX_RECORD_MASK:
+        raise EINVAL("SO_TIMESTAMPING")
 
 
 def take_rights(task: Task, sock: Socket, result: Ancillary, body: bytes) -> None:

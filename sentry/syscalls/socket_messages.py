@@ -17,7 +17,8 @@ from sentry.vfs.file import settle
 from sentry.wait.fiber import Interrupted
 
 MAX_ADDRESS = 128
-MAX_CONTROL = 65536
+MAX_CONTROL = 131071
+"""Below net.core.optmem_max."""
 UIO_MAXIOV = 1024
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
 """struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""

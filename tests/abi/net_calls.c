@@ -150,6 +150,47 @@ static void options(void)
     close(s), close(u), close(n), close(g);
 }
 
+/* A control message of one of the options of a datagram: exactly so long. */
+static long with(int fd, int level, int type, int value, int size)
+{
+    char control[64] = {0};
+    struct iovec v = {"xy", 2};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = control};
+    struct cmsghdr *c = (void *)control;
+    c->cmsg_len = CMSG_LEN(size), c->cmsg_level = level, c->cmsg_type = type;
+    memcpy(CMSG_DATA(c), &value, 4);
+    m.msg_controllen = CMSG_SPACE(size);
+    return RESULT(sendmsg(fd, &m, 0));
+}
+
+static void control_messages(void)
+{
+    int s = socket(AF_INET, SOCK_DGRAM, 0), r = socket(AF_INET, SOCK_DGRAM, 0);
+    int six = socket(AF_INET6, SOCK_DGRAM, 0), n = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    struct sockaddr_in6 a = {AF_INET6, htons(9), 0, IN6ADDR_LOOPBACK_INIT};
+    char b[9];
+    bind_to(r, 0);
+    connect_to(s, port(r));
+    CHECK(with(s, 1, SO_MARK, 1, 4) == 2 && with(s, 1, SO_MARK, 1, 8) == -EINVAL);
+    CHECK(with(s, 1, SO_TIMESTAMPING, 2, 4) == 2 && with(s, 1, SO_TIMESTAMPING, 2, 2) == -EINVAL);
+    CHECK(with(s, 1, SO_TIMESTAMPING, 4, 4) == -EINVAL);
+    CHECK(with(s, 0, IP_TTL, 3, 1) == -EINVAL && with(s, 0, IP_TTL, 3, 4) == 2);
+    CHECK(with(s, 0, IP_TOS, 3, 1) == 2 && with(s, 0, IP_TOS, 3, 2) == -EINVAL);
+    CHECK(with(s, 17, UDP_SEGMENT, 2, 4) == -EINVAL && with(s, 17, UDP_SEGMENT, 2, 2) == 2);
+    while (recv(r, b, sizeof b, MSG_DONTWAIT) >= 0)
+        ;
+    CHECK(send(s, "xy", 2, 0x10) == 2); /* MSG_PROBE */
+    CHECK_ERR(recv(r, b, sizeof b, MSG_DONTWAIT), EAGAIN);
+    CHECK(bind(six, (SA *)&(struct sockaddr_in6){AF_INET6, 0, 0, IN6ADDR_LOOPBACK_INIT}, 28) == 0);
+    a.sin6_port = htons(port(six));
+    CHECK(connect(six, (SA *)&a, sizeof a) == 0);
+    CHECK(with(six, 0, IP_TTL, 3, 1) == 2); /* not for IPv6 */
+    CHECK(with(six, 41, IPV6_HOPLIMIT, 3, 1) == -EINVAL && with(six, 41, IPV6_HOPLIMIT, 3, 4) == 2);
+    CHECK(with(six, 41, IPV6_DONTFRAG, 2, 4) == -EINVAL && with(six, 41, IPV6_DONTFRAG, 1, 4) == 2);
+    CHECK(with(n, 1, SCM_RIGHTS, 1, 4) == -EINVAL);
+    close(s), close(r), close(six), close(n);
+}
+
 int main(void)
 {
     over();
@@ -157,5 +198,6 @@ int main(void)
     peek_offset();
     no_address();
     options();
+    control_messages();
     return 0;
 }

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOPBACK_INDEX: Final = 1
 SOL_UDP: Final = 17
+INT_SIZE: Final = 4
+SEGMENT_SIZE: Final = 2
 
 
 class Packet(Struct):
@@ -54,24 +56,27 @@ class SendOptions(Struct):
     """UDP_SEGMENT."""
 
 
-def parse_send(sock: InetSocket, ancillary: Ancillary | None) -> SendOptions:
-    """ip_cmsg_send(), ip6_datagram_send_ctl(). Raises: EINVAL, ENODEV."""
+def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) -> SendOptions:
+    """ip_cmsg_send(), ip6_datagram_send_ctl(): those of the target's family count.
+
+    Raises: EINVAL, ENODEV.
+    """
     options = SendOptions()
     for level, kind, body in ancillary.records if ancillary is not None else ():
-        if level == IPPROTO_IP:
+        if level == IPPROTO_IP and target.is_v4:
             _send_ip(sock, options, kind, body)
         elif level == IPPROTO_IPV6 and sock.family == AF_INET6:
             _send_ipv6(sock, options, kind, body)
         elif level == SOL_UDP and kind == abi.UDP_SEGMENT:
-            if len(body) < 2:
+            if len(body) != SEGMENT_SIZE:
                 raise EINVAL("UDP_SEGMENT")
-            options.segment = int.from_bytes(body[:2], "little")
+            options.segment = int.from_bytes(body, "little")
     return options
 
 
 def _int(body: bytes, low: int, high: int) -> int:
-    number = body[0] if len(body) == 1 else int.from_bytes(body[:4], "little", signed=True)
-    if len(body) not in (1, 4) or not low <= number <= high:
+    number = int.from_bytes(body, "little", signed=True)
+    if len(body) != INT_SIZE or not low <= number <= high:
         raise EINVAL("control message")
     return number
 
@@ -80,7 +85,7 @@ def _send_ip(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> 
     if kind == abi.IP_TTL:
         options.ttl = _int(body, 1, 255)
     elif kind == abi.IP_TOS:
-        options.tos = _int(body, 0, 255)
+        options.tos = body[0] if len(body) == 1 else _int(body, 0, 255)
     elif kind == abi.IP_PKTINFO:
         if len(body) != 12:
             raise EINVAL("struct in_pktinfo")
@@ -110,7 +115,9 @@ def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -
     elif kind == abi.IPV6_TCLASS:
         number = _int(body, -1, 255)
         options.tos = None if number == -1 else number
-    elif kind not in (abi.IPV6_DONTFRAG, abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
+    elif kind == abi.IPV6_DONTFRAG:
+        _int(body, 0, 1)
+    elif kind not in (abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
         raise EINVAL(f"control message {kind}")
 
 

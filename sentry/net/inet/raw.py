@@ -162,10 +162,10 @@ class RawSocket(DatagramSocket):
         if self.is_ping and size < ICMP_HEADER:
             raise EINVAL("no ICMP header")
         self.take_error()
-        options = parse_send(self, ancillary)
         endpoint: Endpoint | None = target or self.remote
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
+        options = parse_send(self, ancillary, endpoint)
         if self._includes_header and size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
             raise EINVAL("no IP header")
         data = bytes(source.get(size))

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Source
 
 KNOWN_FAMILIES: Final = (struct.pack("<H", AF_INET), struct.pack("<H", AF_INET6))
+MSG_PROBE: Final = 0x10
+"""Of include/linux/socket.h: find the way, but send nothing."""
 MAX_DATAGRAM: Final = 65507
 MAX_DATAGRAM6: Final = 65527
 MAX_SEGMENTS: Final = 128
@@ -143,15 +145,17 @@ class UdpSocket(DatagramSocket):
         if flags & MSG_OOB and self.family == AF_INET:
             raise EOPNOTSUPP("out-of-band data")
         self.take_error()
-        options = parse_send(self, ancillary)
         endpoint: Endpoint | None = self._corked_to or target or self.remote
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
+        options = parse_send(self, ancillary, endpoint)
         if self.write_shut:
             raise EPIPE("shut down")
         if address.is_broadcast(endpoint.ip) and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
         data = bytes(source.get(size)) if size else b""
+        if flags & MSG_PROBE:
+            return size
         if flags & MSG_MORE or self.udp_options[abi.UDP_CORK]:
             self._corked += data
             self._corked_to = endpoint
