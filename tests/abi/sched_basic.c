@@ -147,7 +147,7 @@ static void outranked(void)
         unsigned long all = -1ul;
         struct sched_param none = {0};
         CHECK(setresuid(1000, 2000, 2000) == 0);
-        CHECK_ERR(setpriority(PRIO_PROCESS, root, 5), EPERM);
+        CHECK_ERR(setpriority(PRIO_PROCESS, root, 19), EPERM);
         CHECK_ERR(sched_setaffinity(root, sizeof all, (cpu_set_t *)&all), EPERM);
         CHECK_ERR(sched_setscheduler(root, SCHED_BATCH, &none), EPERM);
         CHECK_ERR(syscall(SYS_ioprio_set, 1, root, 2 << 13 | 6), EPERM);
