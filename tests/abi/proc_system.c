@@ -164,6 +164,13 @@ static void directories(void)
     CHECK(slurp("/sys/class/net/lo/address") > 0 && strcmp(text, "00:00:00:00:00:00\n") == 0);
 }
 
+/* Programs that want to know which features there are read it with zcat(1). */
+static void configuration(void)
+{
+    CHECK(slurp("/proc/config.gz") > 100);
+    CHECK(memcmp(text, "\x1f\x8b\x08", 3) == 0);
+}
+
 static void uptime(void)
 {
     struct timespec before, after;
@@ -218,6 +225,7 @@ int main(void)
     tables();
     seeking();
     directories();
+    configuration();
     uptime();
     processes_alone();
     return 0;

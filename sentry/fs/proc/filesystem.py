@@ -20,6 +20,7 @@ from sentry.fs.generated.nodes import (
 )
 from sentry.fs.generated.table import TableFs
 from sentry.fs.proc import id_maps as _id_maps
+from sentry.fs.proc import kernel_config as _config
 from sentry.fs.proc import mounts as _mounts
 from sentry.fs.proc import net as _net
 from sentry.fs.proc import process_misc as _misc
@@ -30,7 +31,7 @@ from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
 from sentry.vfs.interface import Inode
 
-DECLARATIONS: Final = (_id_maps, _mounts, _net, _misc, _status, _system)
+DECLARATIONS: Final = (_config, _id_maps, _mounts, _net, _misc, _status, _system)
 """Modules that declare files when they are imported."""
 OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
 
