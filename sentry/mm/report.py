@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.backing import MappedFile
 from sentry.mm.layout import ProgramLayout
+from sentry.mm.ramfile import RamFile
 from sentry.mm.usermem import UserMemory
 from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.memory import RO_WINDOW
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
 
 
+PM_FILE: Final = 1 << 61
+PM_PRESENT: Final = 1 << 63
+"""Bits of an entry of pagemap."""
 GATE_LINE = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73) + b"[vsyscall]\n"
 """The page of vsyscalls, which are emulated: get_gate_vma(), arch/x86/entry/vsyscall."""
 
@@ -121,6 +127,28 @@ class Report(UserMemory):
                 + b"\n"
             )
         yield GATE_LINE + self._details([(4, Residency(0, 0, 0, 0), None)]) + b"VmFlags: ex \n"
+
+    def pagemap(self, start: int, end: int) -> bytes:
+        """/proc/PID/pagemap of the pages in [start, end)."""
+        table = array("Q", bytes((end - start) >> 9))
+        for vma in self.vmas.overlapping(start, end):
+            low, high = max(vma.start, start), min(vma.end, end)
+            resident = self.space.resident(low, (high - low) >> 12)
+            first = (low - start) >> 12
+            for number in range(len(resident)):
+                if resident[number]:
+                    shown = self._shows_file(vma, low + (number << 12))
+                    table[first + number] = PM_PRESENT | (PM_FILE if shown else 0)
+        return table.tobytes()
+
+    def _shows_file(self, vma: Vma, page: int) -> bool:
+        """Whether a page is the file's own, or of shared memory; not a private copy."""
+        if vma.backing is None or vma.shared:
+            return vma.shared
+        gpa = self.space.translate(page)
+        if isinstance(vma.backing, RamFile):
+            return gpa == vma.backing.peek(vma.file_offset(page) >> 12)
+        return gpa >= RO_WINDOW
 
     def smaps_rollup(self) -> bytes:
         """/proc/PID/smaps_rollup."""

@@ -257,6 +257,34 @@ static void memory(void)
     CHECK(phdr == getauxval(AT_PHDR) && random == getauxval(AT_RANDOM));
 }
 
+/* Eight bytes for each page: bit 63 present, bit 61 of a file or shared. */
+static void pages(void)
+{
+    char *own = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    unsigned long entry[2];
+    CHECK(own != MAP_FAILED && shared != MAP_FAILED && munmap(own + 4096, 4096) == 0);
+    *own = *shared = 1;
+    int fd = open("/proc/self/pagemap", O_RDONLY);
+    CHECK(fd >= 0);
+    CHECK(pread(fd, entry, sizeof entry, (long)own / 4096 * 8) == sizeof entry);
+    CHECK(entry[0] >> 63 == 1 && !(entry[0] >> 61 & 1) && entry[1] >> 63 == 0);
+    CHECK(pread(fd, entry, 8, (long)shared / 4096 * 8) == 8);
+    CHECK(entry[0] >> 63 == 1 && (entry[0] >> 61 & 1));
+    CHECK(lseek(fd, (long)pages / 4096 * 8, SEEK_SET) == (long)pages / 4096 * 8);
+    CHECK(read(fd, entry, 8) == 8 && entry[0] >> 63 == 1 && (entry[0] >> 61 & 1));
+    CHECK_ERR(pread(fd, entry, 8, 4), EINVAL);
+    CHECK_ERR(pread(fd, entry, 4, 8), EINVAL);
+    CHECK_ERR(lseek(fd, 0, SEEK_END), EINVAL);
+    CHECK(pread(fd, entry, 8, ((1L << 47) - 4096) / 4096 * 8) == 0);
+    CHECK(pread(fd, entry, 16, ((1L << 47) - 8192) / 4096 * 8) == 8);
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0 && (st.st_mode & 07777) == 0400);
+    close(fd);
+    munmap(own, 4096);
+    munmap(shared, 4096);
+}
+
 static void limits_and_scores(void)
 {
     struct rlimit limit;
@@ -400,6 +428,7 @@ int main(int argc, char **argv)
     running_program_cannot_be_written();
     descriptors();
     memory();
+    pages();
     limits_and_scores();
     threads();
     zombies_and_the_gone();

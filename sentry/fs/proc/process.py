@@ -18,6 +18,7 @@ from sentry.fs.generated.nodes import (
 from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
 from sentry.fs.proc.namespaces import NamespaceDirectory
 from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.proc.pagemap import PagemapNode
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
 from sentry.vfs.interface import Absent, Inode
@@ -120,6 +121,8 @@ def _root(subject: Subject) -> Location:
 
 
 LINKS: dict[bytes, Callable[[Subject], Location]] = {b"exe": _exe, b"cwd": _cwd, b"root": _root}
+MEMORY: dict[bytes, Callable[[TableFs, Subject], Node]] = {b"mem": MemNode, b"pagemap": PagemapNode}
+"""Files that are no text."""
 
 
 class PidTextNode(TextNode):
@@ -240,7 +243,7 @@ class PidDirectory(Directory):
         return [
             *((name, S_IFDIR) for name in self._directories()),
             *((name, S_IFLNK) for name in LINKS),
-            (b"mem", S_IFREG),
+            *((name, S_IFREG) for name in MEMORY),
             *files,
         ]
 
@@ -259,8 +262,8 @@ class PidDirectory(Directory):
         subject = self.subject
         if (find := LINKS.get(name)) is not None:
             return magic_link(self.fs, subject, find)
-        if name == b"mem":
-            return MemNode(self.fs, subject)
+        if (memory := MEMORY.get(name)) is not None:
+            return memory(self.fs, subject)
         maker = self._directories().get(name)
         if maker is not None:
             return maker()

@@ -126,13 +126,10 @@ class MemNode(Node):
         return MemFile(location, flags, task.mm)
 
 
-class MemFile(RegularFile):
-    """Offsets are addresses. The address space is the one of the time of the open.
+class MmFile(RegularFile):
+    """A file that is about an address space: the one of the time of the open."""
 
-    What a mapping forbids is done all the same, as for ptrace(2): FOLL_FORCE, mem_rw().
-    """
-
-    __slots__ = ("_mm", "_need")
+    __slots__ = ("_mm",)
     can_direct = False
     read_flags = False
     write_flags = False
@@ -142,7 +139,6 @@ class MemFile(RegularFile):
     def __init__(self, location: Location, flags: int, mm: Any) -> None:
         super().__init__(location, flags)
         self._mm = mm.share()
-        self._need: NeedsFault | None = None
 
     def release(self) -> None:
         """Let go of the address space."""
@@ -151,6 +147,27 @@ class MemFile(RegularFile):
 
     def _alive(self) -> bool:
         return bool(self._mm.users > 1)
+
+    async def sync(self, data_only: bool) -> None:
+        """Raises: EINVAL."""
+        raise EINVAL("nothing to sync")
+
+    def size_now(self) -> int:
+        """There is no end."""
+        raise EINVAL("no end")
+
+
+class MemFile(MmFile):
+    """Offsets are addresses.
+
+    What a mapping forbids is done all the same, as for ptrace(2): FOLL_FORCE, mem_rw().
+    """
+
+    __slots__ = ("_need",)
+
+    def __init__(self, location: Location, flags: int, mm: Any) -> None:
+        super().__init__(location, flags, mm)
+        self._need: NeedsFault | None = None
 
     def pread(self, dest: Dest, offset: int) -> int:
         """Page by page; EIO when not even the first byte can be read."""
@@ -219,11 +236,3 @@ class MemFile(RegularFile):
         if not done:
             raise EIO(f"{offset:#x}")
         return done
-
-    async def sync(self, data_only: bool) -> None:
-        """Raises: EINVAL."""
-        raise EINVAL("nothing to sync")
-
-    def size_now(self) -> int:
-        """There is no end."""
-        raise EINVAL("no end")
