@@ -1,7 +1,7 @@
 """`MemoryManager`: the address space of a process.
 
-It is put together from layers, lowest first: map (VMAs), faults, mapping (mmap), protect, remap,
-usermem, report; this file adds its life: sharing, fork, exec, the end.
+It is put together from layers, lowest first: map (VMAs), faults, mapping (mmap), protect, locking,
+remap, usermem, report; this file adds its life: sharing, fork, exec, the end.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ from sentry.errors import (
     Errno,
 )
 from sentry.mm.backing import MappedFile
+from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.faults import Faults
 from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
 from sentry.mm.ramfile import RamFile
@@ -250,8 +251,11 @@ class Mapping(Faults):
                 continue
             try:
                 self.fill_range(vma, low, high)
-            except Exception:
-                return
+            except NeedsFault as need:
+                need.coroutine.close()
+                continue
+            except (Errno, SegFault, BusError, OutOfMemory):
+                continue
             if not self.space.populate(low, (high - low) >> 12):
                 return
 

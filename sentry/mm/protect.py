@@ -1,4 +1,4 @@
-"""mprotect(2), madvise(2), msync(2), mincore(2), mlock(2) and relatives."""
+"""mprotect(2), madvise(2), msync(2), mincore(2), mseal(2)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from sentry.abi.mman import (
     MADV_POPULATE_WRITE,
     MADV_REMOVE,
     MADV_WILLNEED,
-    MCL_CURRENT,
-    MCL_FUTURE,
-    MCL_ONFAULT,
-    MLOCK_ONFAULT,
     MS_ASYNC,
     MS_INVALIDATE,
     MS_SYNC,
@@ -29,7 +25,6 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
@@ -345,73 +340,3 @@ class Protection(Mapping):
         end = addr + page_up(length)
         self._check_whole(addr, end)
         return self.space.resident(addr, (end - addr) >> 12)
-
-    # --- mlock
-
-    def mlock(self, addr: int, length: int, flags: int = 0) -> None:
-        """mlock(2), mlock2(2). Raises: EINVAL, EPERM, ENOMEM, EAGAIN."""
-        if flags & ~MLOCK_ONFAULT:
-            raise EINVAL("flags")
-        limit = self.limits.rlimit(RLIMIT_MEMLOCK)
-        if not self.ipc_lock and not limit:
-            raise EPERM("RLIMIT_MEMLOCK is 0")
-        start = addr & ~PAGE_MASK
-        end = start + page_align(length + (addr & PAGE_MASK))
-        already = sum(
-            min(v.end, end) - max(v.start, start)
-            for v in self.vmas.overlapping(start, end)
-            if v.flags & VmFlag.LOCKED
-        )
-        if not self.ipc_lock and (self.locked_pages << 12) + end - start - already > limit:
-            raise ENOMEM("RLIMIT_MEMLOCK")
-        give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
-        self._lock(start, end, give)
-
-    def munlock(self, addr: int, length: int) -> None:
-        """munlock(2). Raises: EINVAL, ENOMEM."""
-        start = addr & ~PAGE_MASK
-        end = start + page_align(length + (addr & PAGE_MASK))
-        self._lock(start, end, 0)
-
-    def mlockall(self, flags: int) -> None:
-        """mlockall(2). Raises: EINVAL, EPERM, ENOMEM."""
-        if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
-            raise EINVAL("flags")
-        limit = self.limits.rlimit(RLIMIT_MEMLOCK)
-        if not self.ipc_lock and not limit:
-            raise EPERM("RLIMIT_MEMLOCK is 0")
-        if not self.ipc_lock and flags & MCL_CURRENT and self.total_pages << 12 > limit:
-            raise ENOMEM("RLIMIT_MEMLOCK")
-        self.lock_future = flags & (MCL_FUTURE | MCL_ONFAULT) if flags & MCL_FUTURE else 0
-        if flags & MCL_CURRENT:
-            give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MCL_ONFAULT else 0)
-            for vma in list(self.vmas):
-                self._set_locked(vma, give)
-            self.join_range(0, TASK_END)
-
-    def munlockall(self) -> None:
-        """munlockall(2)."""
-        self.lock_future = 0
-        for vma in list(self.vmas):
-            self._set_locked(vma, 0)
-        self.join_range(0, TASK_END)
-
-    def _lock(self, start: int, end: int, give: int) -> None:
-        """apply_vma_lock_flags()."""
-        if end >> 64:
-            raise EINVAL("range")
-        if start == end:
-            return
-        first = self.vmas.find(start)
-        if first is None:
-            raise ENOMEM("not mapped")
-        self._each(start, end, lambda vma: self._set_locked(vma, give))
-
-    def _set_locked(self, vma: Vma, give: int) -> None:
-        if vma.flags & VmFlag.SPECIAL:
-            return
-        self._account(vma, -1)
-        vma.flags = vma.flags & ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT) | give
-        self._account(vma, 1)
-        if give and not give & VmFlag.LOCKONFAULT:
-            self.populate(vma.start, vma.end)

@@ -7,14 +7,14 @@ import itertools
 from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
+from sentry.mm.locking import Locking
 from sentry.mm.mapping import MAX_OFFSET, page_up
-from sentry.mm.protect import Protection
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
 
 ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
 
 
-class Remapping(Protection):
+class Remapping(Locking):
     """Growing, shrinking and moving mappings."""
 
     def mremap(self, old: int, old_size: int, new_size: int, flags: int, new: int = 0) -> int:

@@ -177,6 +177,29 @@ static void others(void)
     CHECK(munlockall() == 0);
 }
 
+/* mlock locks first and fills then: what cannot be filled is an error, but locked. */
+static void locks(void)
+{
+    char *a = map(3, RW);
+    CHECK(mprotect(a + PAGE, PAGE, PROT_NONE) == 0);
+    CHECK_ERR(mlock(a, 3 * PAGE), ENOMEM);
+    CHECK_ERR(madvise(a + 2 * PAGE, PAGE, MADV_DONTNEED), EINVAL);
+    CHECK(mlock(a, PAGE) == 0 && munlock(a, 3 * PAGE) == 0);
+    CHECK(mlock2(a, 3 * PAGE, MLOCK_ONFAULT) == 0 && munlock(a, 3 * PAGE) == 0);
+    CHECK(mlockall(MCL_CURRENT) == 0 && munlockall() == 0);
+    munmap(a, 3 * PAGE);
+
+    int fd = memfd_create("locked", 0);
+    CHECK(fd >= 0 && ftruncate(fd, PAGE) == 0);
+    a = mmap(NULL, 2 * PAGE, RW, MAP_SHARED, fd, 0);
+    CHECK_ERR(mlock(a, 2 * PAGE), ENOMEM);
+    CHECK(munlock(a, 2 * PAGE) == 0);
+    munmap(a, 2 * PAGE);
+    a = mmap(NULL, 2 * PAGE, RW, MAP_SHARED | MAP_LOCKED, fd, 0);
+    CHECK(a != MAP_FAILED && munmap(a, 2 * PAGE) == 0);
+    close(fd);
+}
+
 static int deep(int levels)
 {
     volatile char frame[PAGE];
@@ -243,6 +266,7 @@ int main(void)
     remap();
     advise();
     others();
+    locks();
     stacks();
     fork_many();
     return 0;
