@@ -37,16 +37,17 @@ class Remapping(Locking):
             raise EFAULT("not mapped")
         if vma.flags & VmFlag.SEALED:
             raise EPERM("sealed")
-        if not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and new_size <= old_size:
+        placed = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)
+        if not placed and new_size <= old_size:
             if new_size < old_size:
                 if old + old_size > TASK_END:
                     raise EINVAL("range")
                 self.remove(old + new_size, old + old_size)
             return old
+        if placed:
+            vma, old_size = self._make_room(old, old_size, new_size, flags, new)
         self._check_source(vma, old, old_size, new_size, flags)
-        if not flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and self._extend(
-            vma, old, old_size, new_size
-        ):
+        if not placed and self._extend(vma, old, old_size, new_size):
             return old
         if not flags & MREMAP_MAYMOVE:
             raise ENOMEM("no room to grow")
@@ -58,6 +59,24 @@ class Remapping(Locking):
             raise EINVAL("new address")
         if old + old_size > new and new + new_size > old:
             raise EINVAL("the ranges overlap")
+
+    def _make_room(
+        self, old: int, old_size: int, new_size: int, flags: int, new: int
+    ) -> tuple[Vma, int]:
+        """The start of mremap_to(): what lies at the target goes, and what the source has too
+        much. The source as it is then, and its size."""
+        self._check_count(3)
+        if flags & MREMAP_FIXED:
+            self.remove(new, new + new_size)
+        if new_size < old_size:
+            if old + old_size > TASK_END:
+                raise EINVAL("range")
+            self.remove(old + new_size, old + old_size)
+            old_size = new_size
+        vma = self.vmas.find(old)
+        if vma is None:
+            raise EFAULT("the source was unmapped")
+        return vma, old_size
 
     def _check_source(self, vma: Vma, old: int, old_size: int, new_size: int, flags: int) -> None:
         """vma_to_resize()."""
@@ -128,21 +147,12 @@ class Remapping(Locking):
 
     def _move(self, vma: Vma, old: int, sizes: tuple[int, int], flags: int, new: int) -> int:
         old_size, new_size = sizes
-        self._check_count(3)
-        if flags & MREMAP_FIXED:
-            self.remove(new, new + new_size)
-        else:
+        if not flags & MREMAP_FIXED:
+            self._check_count(3)
             align = self.alignment(new_size, vma.backing is None)
             # A hint that keeps large entries whole: the same place within 2 MiB.
             new = self.find_free(new_size, align)
-        if flags & MREMAP_FIXED and new_size < old_size:
-            self.remove(old + new_size, old + old_size)
-            old_size = new_size
         kept = min(old_size, new_size)
-        found = self.vmas.find(old)
-        if found is None or found.end < old + old_size:
-            raise EFAULT("the source was unmapped")
-        vma = found
         target = vma.part(old, min(old + max(old_size, 4096), vma.end))
         target.start, target.end = new, new + new_size
         if target.flags & VmFlag.HEAP:

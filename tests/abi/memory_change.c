@@ -6,8 +6,13 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 
 #define PAGE 4096
 #define RW (PROT_READ | PROT_WRITE)
@@ -105,6 +110,16 @@ static void remap(void)
     twin[0] = 't';
     CHECK(s[0] == 't');
     CHECK_ERR(mremap(kept, 0, PAGE, MREMAP_MAYMOVE), EINVAL);
+    char *two = map(4, RW);
+    CHECK(mprotect(two, PAGE, PROT_READ) == 0);
+    CHECK_ERR(mremap(two, 4 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, b), EFAULT);
+    char *sealed = map(3, RW), *room = map(3, RW);
+    if (syscall(SYS_mseal, sealed + PAGE, PAGE, 0) == 0) {
+        CHECK_ERR(mremap(sealed, 3 * PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room), EPERM);
+        CHECK_ERR(mremap(sealed, 3 * PAGE, PAGE, 0), EPERM);
+        CHECK_ERR(mremap(sealed + PAGE, PAGE, 2 * PAGE, MREMAP_MAYMOVE), EPERM);
+        CHECK_ERR(mremap(sealed, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, sealed + PAGE), EPERM);
+    }
 }
 
 static void advise(void)
