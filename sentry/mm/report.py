@@ -28,12 +28,25 @@ GATE_LINE = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73)
 
 
 class Residency(NamedTuple):
-    """Resident pages of a range."""
+    """Resident pages of a range: private memory and pages of files, with one owner and with more.
 
-    anonymous: int
-    file: int
-    exclusive: int
-    shared: int
+    Shared anonymous memory counts as a file, as on Linux.
+    """
+
+    anonymous_own: int = 0
+    anonymous_shared: int = 0
+    file_own: int = 0
+    file_shared: int = 0
+
+    @property
+    def anonymous(self) -> int:
+        """Private memory."""
+        return self.anonymous_own + self.anonymous_shared
+
+    @property
+    def file(self) -> int:
+        """Pages of files."""
+        return self.file_own + self.file_shared
 
     @property
     def total(self) -> int:
@@ -53,10 +66,23 @@ class Report(UserMemory):
 
     def residency(self, vma: Vma) -> Residency:
         """How much of a mapping the host has in memory."""
-        in_ram, file, own, several = self.space.count(vma.start, vma.pages)
-        if vma.backing is not None and vma.shared:
-            return Residency(0, in_ram + file, own, in_ram + file - own)
-        return Residency(in_ram, file, own, several + file)
+        if vma.shared and vma.flags & VmFlag.SPECIAL:
+            return Residency()
+        in_ram, file, _, several = self.space.count(vma.start, vma.pages)
+        own, copies = in_ram - several, several
+        if vma.shared:
+            own, copies, file = 0, 0, in_ram + file
+        elif isinstance(vma.backing, RamFile):
+            copies, file = 0, several
+        if self._alone(vma):
+            return Residency(own, copies, file, 0)
+        return Residency(own, copies, 0, file)
+
+    def _alone(self, vma: Vma) -> bool:
+        """Nothing else maps this file, as far as that is known."""
+        if isinstance(vma.backing, RamFile):
+            return list(vma.backing.mappers.values()) == [1]
+        return all(piece.refs == 1 for piece in vma.windows)
 
     def resident_pages(self) -> int:
         """RSS in pages."""
@@ -126,7 +152,7 @@ class Report(UserMemory):
                 + vm_flags(vma)
                 + b"\n"
             )
-        yield GATE_LINE + self._details([(4, Residency(0, 0, 0, 0), None)]) + b"VmFlags: ex \n"
+        yield GATE_LINE + self._details([(4, Residency(), None)]) + b"VmFlags: ex \n"
 
     def pagemap(self, start: int, end: int) -> bytes:
         """/proc/PID/pagemap of the pages in [start, end)."""
@@ -163,55 +189,80 @@ class Report(UserMemory):
     @staticmethod
     def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
         size = sum(kib for kib, _, _ in parts)
-        rss = sum(r.total for _, r, _ in parts) * 4
-        own = sum(r.exclusive for _, r, _ in parts) * 4
-        anonymous = sum(r.anonymous for _, r, _ in parts) * 4
-        locked = sum(r.total for _, r, v in parts if v and v.flags & VmFlag.LOCKED) * 4
-        pss = own + (rss - own) // 2
-        clean, dirty = max(own - anonymous, 0), min(own, anonymous)
-        text = _SUMS % (rss, pss, anonymous)
-        if not size:  # smaps_rollup alone tells them apart
-            text += _KINDS % (min(pss, anonymous), max(pss - anonymous, 0))
-        text += _DETAILS % (rss - own, clean, dirty, rss, anonymous, locked)
-        return (_SIZES % size + text + _ELIGIBLE if size else text).encode()
+        rows = dict.fromkeys(_COUNTED, 0)
+        for _, pages, vma in parts:
+            if vma is not None and pages.total:
+                _count(rows, pages, vma)
+        if not size:  # smaps_rollup
+            return (_ROLLUP % rows).encode()
+        return (_SIZES % size + _SMAPS % rows + _ELIGIBLE).encode()
 
 
-def _row(name: str, value: str = "%8d") -> str:
+def _count(rows: dict[str, int], pages: Residency, vma: Vma) -> None:
+    """smaps_account(): kB of a mapping into the sums; what is shared counts by half."""
+    in_ram = isinstance(vma.backing, RamFile)
+    kind = "Dirty" if in_ram else "Clean"
+    anonymous = pages.anonymous_own * 4 + pages.anonymous_shared * 2
+    file = pages.file_own * 4 + pages.file_shared * 2
+    rows["Pss"] += anonymous + file
+    rows["Pss_Dirty"] += anonymous + file if in_ram else anonymous
+    rows["Pss_Anon"] += anonymous
+    rows["Pss_Shmem" if in_ram else "Pss_File"] += file
+    rows[f"Shared_{kind}"] += pages.file_shared * 4
+    rows[f"Private_{kind}"] += pages.file_own * 4
+    rows["Shared_Dirty"] += pages.anonymous_shared * 4
+    rows["Private_Dirty"] += pages.anonymous_own * 4
+    rows["Rss"] += pages.total * 4
+    rows["Anonymous"] += pages.anonymous * 4
+    if vma.flags & VmFlag.LOCKED:
+        rows["Locked"] += anonymous + file
+
+
+def _row(name: str, value: str) -> str:
     return f"{name + ':':<16}{value} kB\n"
 
 
-_ZERO, _FOUR = f"{0:8}", f"{4:8}"
-_SIZES = _row("Size") + _row("KernelPageSize", _FOUR) + _row("MMUPageSize", _FOUR)
-_SUMS = _row("Rss") + _row("Pss") + _row("Pss_Dirty")
-_KINDS = _row("Pss_Anon") + _row("Pss_File") + _row("Pss_Shmem", _ZERO)
-_DETAILS = (
-    _row("Shared_Clean")
-    + _row("Shared_Dirty", _ZERO)
-    + "".join(map(_row, ("Private_Clean", "Private_Dirty", "Referenced", "Anonymous")))
-    + "".join(
-        _row(name, _ZERO)
-        for name in (
-            "KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped",
-            "Shared_Hugetlb", "Private_Hugetlb", "Swap", "SwapPss",
-        )
-    )
-    + _row("Locked")
+def _counted(*names: str, of: str = "") -> str:
+    """Rows whose values come from a dictionary."""
+    return "".join(_row(name, f"%({of or name})8d") for name in names)
+
+
+_COUNTED = (
+    "Rss", "Pss", "Pss_Dirty", "Pss_Anon", "Pss_File", "Pss_Shmem", "Shared_Clean", "Shared_Dirty",
+    "Private_Clean", "Private_Dirty", "Anonymous", "Locked",
 )  # fmt: skip
+_NONE = (
+    "KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb",
+    "Private_Hugetlb", "Swap", "SwapPss",
+)  # fmt: skip
+_SIZES = _row("Size", "%8d") + "".join(
+    _row(name, f"{4:8}") for name in ("KernelPageSize", "MMUPageSize")
+)
+_REST = (
+    _counted("Shared_Clean", "Shared_Dirty", "Private_Clean", "Private_Dirty")
+    + _counted("Referenced", of="Rss")
+    + _counted("Anonymous")
+    + "".join(_row(name, f"{0:8}") for name in _NONE)
+    + _counted("Locked")
+)
+_SMAPS = _counted("Rss", "Pss", "Pss_Dirty") + _REST
+_ROLLUP = _counted("Rss", "Pss", "Pss_Dirty", "Pss_Anon", "Pss_File", "Pss_Shmem") + _REST
 _ELIGIBLE = "THPeligible:           0\n"
 _MNEMONICS = (
+    (VmFlag.SHARED, b"ms"),
     (VmFlag.GROWSDOWN, b"gd"),
     (VmFlag.LOCKED, b"lo"),
-    (VmFlag.LOCKONFAULT, b"lf"),
     (VmFlag.SEQUENTIAL, b"sr"),
     (VmFlag.RANDOM, b"rr"),
     (VmFlag.DONTCOPY, b"dc"),
-    (VmFlag.WIPEONFORK, b"wf"),
+    (VmFlag.LOCKONFAULT, b"lf"),
     (VmFlag.NORESERVE, b"nr"),
+    (VmFlag.WIPEONFORK, b"wf"),
     (VmFlag.DONTDUMP, b"dd"),
-    (VmFlag.DROPPABLE, b"dp"),
     (VmFlag.HUGEPAGE, b"hg"),
     (VmFlag.NOHUGEPAGE, b"nh"),
     (VmFlag.MERGEABLE, b"mg"),
+    (VmFlag.DROPPABLE, b"dp"),
     (VmFlag.SEALED, b"sl"),
 )
 
@@ -223,7 +274,9 @@ def vm_flags(vma: Vma) -> bytes:
         for bit, name in ((PROT_READ, b"rd"), (PROT_WRITE, b"wr"), (PROT_EXEC, b"ex"))
         if vma.prot & bit
     ]
-    found += [b"sh"] if vma.shared else []
+    # VM_SHARED is not for a file that was opened for reading only; VM_MAYSHARE (ms) is.
+    if vma.shared and (vma.file is None or vma.file.writable):
+        found.append(b"sh")
     found.append(b"mr")
     found += [b"mw"] if vma.flags & VmFlag.MAYWRITE else []
     found += [b"me"] if vma.flags & VmFlag.MAYEXEC else []

@@ -285,6 +285,44 @@ static void pages(void)
     munmap(shared, 4096);
 }
 
+/* A number of kB of the mapping that starts at `at`, or where its flags are. */
+static long of_mapping(void *at, const char *name, char **flags)
+{
+    char head[32];
+    CHECK(slurp("/proc/self/smaps") > 0);
+    sprintf(head, "%08lx-", (long)at);
+    char *entry = strstr(text, head), *row = entry ? strstr(entry, name) : NULL;
+    CHECK(row != NULL);
+    *flags = strstr(entry, "\nVmFlags: ");
+    CHECK(*flags != NULL);
+    (*flags)[strcspn(*flags + 1, "\n") + 1] = 0;
+    return atol(row + strlen(name));
+}
+
+/* "Shared" is what others map too, not what could be shared. */
+static void sharing(void)
+{
+    char *flags, *at = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    CHECK(at != MAP_FAILED);
+    long rss = of_mapping(at, "\nRss:", &flags);
+    CHECK(strstr(flags, " sh ") && strstr(flags, " ms"));
+    CHECK(of_mapping(at, "\nPss:", &flags) == rss);
+    CHECK(of_mapping(at, "\nShared_Dirty:", &flags) == 0);
+    CHECK(of_mapping(at, "\nAnonymous:", &flags) == 0);
+    int fd = memfd_create("both ways", 0);
+    char name[32];
+    CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+    sprintf(name, "/proc/self/fd/%d", fd);
+    int reader = open(name, O_RDONLY);
+    at = mmap(NULL, 4096, PROT_READ, MAP_SHARED, reader, 0);
+    CHECK(at != MAP_FAILED && of_mapping(at, "\nSize:", &flags) == 4);
+    CHECK(!strstr(flags, " sh ") && !strstr(flags, " mw ") && strstr(flags, " ms"));
+    munmap(at, 4096);
+    close(fd);
+    close(reader);
+}
+
 static void limits_and_scores(void)
 {
     struct rlimit limit;
@@ -429,6 +467,7 @@ int main(int argc, char **argv)
     descriptors();
     memory();
     pages();
+    sharing();
     limits_and_scores();
     threads();
     zombies_and_the_gone();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,35 @@ def test_sizes_add_up(mm: MemoryManager) -> None:
     child = mm.share().fork()
     assert child.statm()[1] == 2 and mm.peak_pages() == 2
     vma = mm.vmas.find(AT)
-    assert vma is not None and mm.residency(vma) == (2, 0, 0, 2)
+    assert vma is not None and mm.residency(vma) == (0, 2, 0, 0)
     rollup = mm.smaps_rollup()
     assert b"Rss:                   8 kB\n" in rollup and rollup.count(b"\n") > 15
+    assert b"\nPss:                   4 kB\n" in rollup
+    assert b"\nShared_Dirty:          8 kB\n" in rollup
     assert b"".join(mm.smaps(lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
+
+
+def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
+    addr = mm.mmap(0, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
+    mm.write(addr, b"1" * 2 * PAGE)
+    vma = mm.vmas.find(addr)
+    assert vma is not None and mm.residency(vma) == (0, 0, 2, 0)
+    shown = b"".join(mm.smaps(lambda _: (0, 0, 0, b"")))
+    assert b"\nPrivate_Dirty:         8 kB\n" in shown and b"\nAnonymous:             0 kB" in shown
+    assert b"\nVmFlags: rd wr sh mr mw me ms \n" in shown
+    child = mm.fork()
+    assert mm.residency(vma) == (0, 0, 0, 2)
+    child.release()
+
+
+def test_pagemap_tells_files_from_copies(
+    mm: MemoryManager, host_file: Callable[..., OpenFile]
+) -> None:
+    file = host_file(b"x" * 3 * PAGE)
+    mm.mmap(AT, 3 * PAGE, RW, MAP_PRIVATE | MAP_FIXED, file, 0)
+    mm.populate(AT, AT + 3 * PAGE)
+    mm.mmap(AT + 3 * PAGE, PAGE, RW, ANON)
+    mm.write(AT + 3 * PAGE, b"1")
+    shown = array("Q", mm.pagemap(AT - PAGE, AT + 5 * PAGE))
+    assert [entry >> 63 for entry in shown] == [0, 1, 1, 1, 1, 0]
+    assert shown[4] == 1 << 63
