@@ -25,10 +25,11 @@ from sentry.abi.mman import (
     MFD_NOEXEC_SEAL,
 )
 from sentry.abi.resource import RLIMIT_NOFILE
-from sentry.errors import EFAULT, EINVAL, ENOPKG
+from sentry.errors import EFAULT, EINVAL, ENODEV, ENOPKG
 from sentry.fs.eventfd import EventFile
 from sentry.fs.memfd import memfd, secret
 from sentry.fs.pipe.file import new_pipe
+from sentry.mm.mapping import HUGE_SIZES
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, UInt
 from sentry.vfs.interface import Owner
@@ -108,8 +109,10 @@ def sys_memfd_secret(task: Task, flags: UInt) -> int:
 
 @syscall(319)
 def sys_memfd_create(task: Task, name: Addr, flags: UInt) -> int:
-    """memfd_create(2). Huge pages are taken as a wish."""
+    """memfd_create(2). Huge pages of a size that exists are taken as a wish."""
+    huge = 0
     if flags & MFD_HUGETLB:
+        huge = flags >> MFD_HUGE_SHIFT & MFD_HUGE_MASK
         flags &= ~(MFD_HUGE_MASK << MFD_HUGE_SHIFT | MFD_HUGETLB)
     if flags & ~(MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC | MFD_NOEXEC_SEAL):
         raise EINVAL(f"flags {flags:#x}")
@@ -118,6 +121,8 @@ def sys_memfd_create(task: Task, name: Addr, flags: UInt) -> int:
     if not name:
         raise EFAULT("null")
     label = task.mm.read_cstr(name, MEMFD_NAME_MAX + 1, EINVAL)
+    if huge not in HUGE_SIZES:
+        raise ENODEV(f"no huge pages of 1 << {huge} bytes")
     creds = task.creds
     seals = F_SEAL_SEAL
     mode = 0o777

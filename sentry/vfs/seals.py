@@ -13,12 +13,12 @@ from sentry.abi.fcntl import (
     F_SEAL_WRITE,
 )
 from sentry.errors import EBUSY, EINVAL, EPERM
+from sentry.mm.vma import VmFlag
 from sentry.vfs.file import FileDescription
 
 ALL_SEALS: Final = (
     F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | F_SEAL_EXEC
 )
-_WRITE: Final = 2
 
 
 def seals_of(file: FileDescription) -> int:
@@ -46,10 +46,11 @@ def add_seals(file: FileDescription, seals: int) -> None:
 
 
 def _mapped_writable(inode: Any) -> bool:
+    """Also where only mprotect(2) is missing: mapping_deny_writable()."""
     if inode.data is None:
         return False
     return any(
-        vma.backing is inode.data and vma.shared and vma.prot & _WRITE
+        vma.backing is inode.data and vma.shared and vma.flags & VmFlag.MAYWRITE
         for mapper in inode.data.mappers
         for vma in mapper.vmas
     )

@@ -77,6 +77,7 @@ static void memfds(void)
     char buf[80], link[40];
     CHECK_ERR(syscall(SYS_memfd_create, BAD, 1 << 20), EINVAL);
     CHECK_ERR(syscall(SYS_memfd_create, BAD, 0), EFAULT);
+    CHECK_ERR(memfd_create("huge", MFD_HUGETLB | 17u << 26), ENODEV);
     int plain = memfd_create("plain", MFD_CLOEXEC), fd = memfd_create("seals", MFD_ALLOW_SEALING);
     CHECK(fcntl(plain, F_GETFD) == FD_CLOEXEC && fcntl(plain, F_GETFL) == (O_RDWR | 0100000));
     CHECK(fcntl(plain, F_GET_SEALS) == F_SEAL_SEAL);
@@ -93,6 +94,9 @@ static void memfds(void)
     CHECK(p != MAP_FAILED && memcmp(p, "data", 4) == 0);
     p[5000] = 'q';
     CHECK(pread(fd, buf, 1, 5000) == 1 && buf[0] == 'q');
+    CHECK_ERR(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+    CHECK(munmap(p, 8192) == 0);
+    p = mmap(0, 8192, PROT_READ, MAP_SHARED, fd, 0); /* mprotect could make it writable */
     CHECK_ERR(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
     CHECK(munmap(p, 8192) == 0);
     CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);

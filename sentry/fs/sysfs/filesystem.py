@@ -10,7 +10,7 @@ from sentry.fs.generated.cpu import cpu_of
 from sentry.fs.generated.nodes import LinkNode, Node, TextNode, directory_maker, put
 from sentry.fs.generated.table import TableFs
 from sentry.fs.sysfs.cpus import cpu_files
-from sentry.fs.sysfs.memory import memory_files, node_meminfo
+from sentry.fs.sysfs.memory import huge_page_wishes, memory_files, no_huge_pages, node_meminfo
 from sentry.fs.sysfs.network import interfaces, network_files
 from sentry.vfs.interface import Inode
 
@@ -45,6 +45,8 @@ class SysFs(TableFs):
         for path, text in texts.items():
             put(tree, path, self._constant(f"{text}\n"))
         put(tree, "devices/system/node/node0/meminfo", self._text(lambda _: node_meminfo(kernel)))
+        for path in huge_page_wishes():
+            put(tree, path, lambda: TextNode(self, 0o644, lambda _: "0\n", no_huge_pages))
         for name in interfaces(caller):
             put(tree, f"class/net/{name}", self._link(f"../../devices/virtual/net/{name}"))
         self._root = directory_maker(self, tree)()

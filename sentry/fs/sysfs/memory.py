@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from sentry.errors import EINVAL
 from sentry.fs.generated.cpu import cpu_list, cpu_mask
 from sentry.fs.generated.memory import memory_of
+
+HUGE_SIZES: Final = ("2048kB", "1048576kB")
 
 
 def memory_files(cpus: int) -> dict[str, str]:
     """Path below /sys to text."""
-    thp, huge = "kernel/mm/transparent_hugepage", "kernel/mm/hugepages/hugepages-2048kB"
+    thp = "kernel/mm/transparent_hugepage"
     node = "devices/system/node"
     files = {
         f"{thp}/enabled": "always [madvise] never",
@@ -30,10 +33,25 @@ def memory_files(cpus: int) -> dict[str, str]:
         f"{node}/node0/numastat": "numa_hit 0\nnuma_miss 0\nnuma_foreign 0\ninterleave_hit 0\n"
         "local_node 0\nother_node 0",
     }
-    for name in ("nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages",
-                 "nr_overcommit_hugepages"):  # fmt: skip
-        files[f"{huge}/{name}"] = "0"
+    for size in HUGE_SIZES:
+        for name in ("free_hugepages", "resv_hugepages", "surplus_hugepages"):
+            files[f"kernel/mm/hugepages/hugepages-{size}/{name}"] = "0"
     return files
+
+
+def huge_page_wishes() -> list[str]:
+    """Paths of files where a number of huge pages is asked for; there never is one."""
+    return [
+        f"kernel/mm/hugepages/hugepages-{size}/{name}"
+        for size in HUGE_SIZES
+        for name in ("nr_hugepages", "nr_hugepages_mempolicy", "nr_overcommit_hugepages")
+    ]
+
+
+def no_huge_pages(caller: Any, data: bytes) -> None:
+    """A store to one of them: no memory is found for any. Raises: EINVAL."""
+    if not data.strip().isdigit():
+        raise EINVAL(f"{data[:40]!r}")
 
 
 def node_meminfo(kernel: Any) -> str:
