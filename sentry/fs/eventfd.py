@@ -77,6 +77,11 @@ class EventFile(StreamFile):
         self.queue.notify(EPOLLIN)
         return SIZE
 
+    def signal(self) -> None:
+        """The kernel adds one; past the largest value that write(2) can reach it stays."""
+        self.value = min(self.value + 1, LARGEST + 1)
+        self.queue.notify(EPOLLIN)
+
     def poll(self) -> int:
         """eventfd_poll()."""
         ready = EPOLLIN if self.value else 0

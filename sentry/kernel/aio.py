@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.aio import IO_EVENT
@@ -181,8 +180,7 @@ class Context:
         self._tail = (tail + 1) % self.nr
         self.memory.write(TAIL, _u32.pack(self._tail))
         if request.eventfd is not None:
-            with suppress(EAGAIN):  # it counts no further
-                request.eventfd.add(1)
+            request.eventfd.signal()
         self.queue.notify()
 
     def take(self, most: int) -> bytes:

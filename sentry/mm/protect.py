@@ -44,12 +44,11 @@ SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_KEEPONFORK: (0, VmFlag.WIPEONFORK),
     mman.MADV_DONTDUMP: (VmFlag.DONTDUMP, 0),
     mman.MADV_DODUMP: (0, VmFlag.DONTDUMP),
-    mman.MADV_MERGEABLE: (VmFlag.MERGEABLE, 0),
-    mman.MADV_UNMERGEABLE: (0, VmFlag.MERGEABLE),
     mman.MADV_HUGEPAGE: (VmFlag.HUGEPAGE, VmFlag.NOHUGEPAGE),
     mman.MADV_NOHUGEPAGE: (VmFlag.NOHUGEPAGE, VmFlag.HUGEPAGE),
 }
-"""Advice that only changes flags: what to set, what to clear."""
+"""Advice that only changes flags: what to set, what to clear. There is no KSM (MADV_MERGEABLE) and
+no memory failure (MADV_HWPOISON), which is EINVAL as in a Linux without them."""
 HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT})
 DISCARDS: Final = frozenset(
     {
@@ -62,7 +61,6 @@ DISCARDS: Final = frozenset(
     }
 )
 """What mseal(2) forbids on memory that cannot be written: is_madv_discard()."""
-POISON: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE})
 ACTIONS: Final = frozenset(
     {
         MADV_DONTNEED,
@@ -182,8 +180,6 @@ class Protection(Mapping):
 
         Raises: EINVAL, ENOMEM, EACCES, EPERM, EFAULT, EBUSY.
         """
-        if advice in POISON:
-            raise EPERM("CAP_SYS_ADMIN")
         if advice not in SETTING and advice not in HINTS and advice not in ACTIONS:
             raise EINVAL("advice")
         if addr & PAGE_MASK:
@@ -336,7 +332,19 @@ class Protection(Mapping):
         vma.flags |= VmFlag.SEALED
 
     def mincore(self, addr: int, length: int) -> bytes:
-        """mincore(2) of a page-aligned address: one byte per page. Raises: ENOMEM."""
+        """mincore(2) of a page-aligned address: one byte per page. Raises: ENOMEM.
+
+        What a file in RAM has counts, also where it is not mapped yet.
+        """
         end = addr + page_up(length)
         self._check_whole(addr, end)
-        return self.space.resident(addr, (end - addr) >> 12)
+        vector = bytearray(self.space.resident(addr, (end - addr) >> 12))
+        for vma in self.vmas.overlapping(addr, end):
+            backing = vma.backing
+            if isinstance(backing, RamFile) and not backing.transient:
+                low, pages = max(vma.start, addr), (min(vma.end, end) - max(vma.start, addr)) >> 12
+                cached = backing.frames(vma.file_offset(low) >> 12, pages)
+                first = (low - addr) >> 12
+                for number, frame in enumerate(cached, first):
+                    vector[number] |= frame != 0
+        return bytes(vector)

@@ -261,7 +261,6 @@ _MNEMONICS = (
     (VmFlag.DONTDUMP, b"dd"),
     (VmFlag.HUGEPAGE, b"hg"),
     (VmFlag.NOHUGEPAGE, b"nh"),
-    (VmFlag.MERGEABLE, b"mg"),
     (VmFlag.DROPPABLE, b"dp"),
     (VmFlag.SEALED, b"sl"),
 )

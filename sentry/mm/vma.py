@@ -40,7 +40,6 @@ class VmFlag:
     MAYEXEC: Final = 1024
     HUGEPAGE: Final = 2048
     NOHUGEPAGE: Final = 4096
-    MERGEABLE: Final = 8192
     RANDOM: Final = 16384
     SEQUENTIAL: Final = 32768
     SPECIAL: Final = 65536

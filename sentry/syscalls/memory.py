@@ -9,7 +9,7 @@ from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
 from sentry.abi.fcntl import FS_APPEND_FL
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED, MAP_SHARED
-from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH
+from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, Errno
 from sentry.kernel import access
 from sentry.kernel.task import Task
 from sentry.loader.image import READ_IMPLIES_EXEC
@@ -138,9 +138,13 @@ def sys_process_madvise(
     if not task.creds.has(CAP_SYS_NICE):
         raise EPERM("CAP_SYS_NICE")
     done = 0
-    for base, size in ranges:
-        group.tasks[0].mm.madvise(base, size, advice)
-        done += size
+    try:
+        for base, size in ranges:
+            group.tasks[0].mm.madvise(base, size, advice)
+            done += size
+    except Errno:
+        if not done:
+            raise
     return done
 
 

@@ -301,6 +301,12 @@ static void polling(void) {
     CHECK(read(done, &n, 8) == 8 && n == 1);
     CHECK(submit(c, &p) == 1 && submit(c, &p) == 1);
     CHECK(read(done, &n, 8) == 8 && n == 2 && io_getevents(c, 2, 2, ev, &none) == 2);
+    /* the counter stops one past what write(2) can reach */
+    n = -2ul;
+    CHECK(write(done, &n, 8) == 8 && submit(c, &p) == 1 && submit(c, &p) == 1);
+    struct pollfd overflow = {done, POLLIN | POLLOUT, 0};
+    CHECK(io_getevents(c, 2, 2, ev, 0) == 2 && poll(&overflow, 1, 0) == 1);
+    CHECK(overflow.revents == (POLLIN | POLLERR) && read(done, &n, 8) == 8 && n == -1ul);
     char byte;
     CHECK(read(pipes[0], &byte, 1) == 1);
     pthread_create(&thread, 0, later, (void *)(long)pipes[1]);

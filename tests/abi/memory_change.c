@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -190,6 +191,17 @@ static void others(void)
     CHECK_ERR(mlockall(0), EINVAL);
     CHECK_ERR(mlockall(MCL_ONFAULT), EINVAL);
     CHECK(munlockall() == 0);
+
+    int fd = memfd_create("cached", 0), me = syscall(SYS_pidfd_open, getpid(), 0);
+    CHECK(fd >= 0 && ftruncate(fd, 3 * PAGE) == 0 && pwrite(fd, "x", 1, PAGE) == 1);
+    a = mmap(NULL, 3 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(mincore(a, 3 * PAGE, vector) == 0);
+    CHECK(!(vector[0] & 1) && vector[1] & 1 && !(vector[2] & 1));
+    struct iovec parts[2] = {{a, PAGE}, {(void *)0x10000, PAGE}};
+    CHECK(syscall(SYS_process_madvise, me, parts, 2, MADV_WILLNEED, 0) == PAGE);
+    CHECK_ERR(syscall(SYS_process_madvise, me, parts + 1, 1, MADV_WILLNEED, 0), ENOMEM);
+    close(fd);
+    close(me);
 }
 
 /* mlock locks first and fills then: what cannot be filled is an error, but locked. */

@@ -316,7 +316,12 @@ def test_mremap_of_nothing_duplicates_shared_memory(mm: MemoryManager) -> None:
 
 @pytest.mark.parametrize(
     ("advice", "error"),
-    [(mman.MADV_HWPOISON, EPERM), (99, EINVAL), (mman.MADV_REMOVE, EINVAL)],
+    [
+        (mman.MADV_HWPOISON, EINVAL),
+        (mman.MADV_MERGEABLE, EINVAL),
+        (99, EINVAL),
+        (mman.MADV_REMOVE, EINVAL),
+    ],
 )
 def test_madvise_errors(mm: MemoryManager, advice: int, error: type[Errno]) -> None:
     addr = mm.mmap(0, PAGE, RW, ANON)
