@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from sentry.errors import EACCES, EINVAL, ENOKEY, EPERM
@@ -27,6 +28,7 @@ AUTHORISATION, REQUESTOR = -7, -8
 OWN_PERM: Final = EVERYTHING << POSSESSOR | VIEW << USER
 SESSION_PERM: Final = EVERYTHING << POSSESSOR | (VIEW | READ) << USER
 NAMED_PERM: Final = SESSION_PERM | LINK << USER
+UNITS: Final = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 class TaskKeys:
@@ -49,7 +51,8 @@ def of(task: Task) -> TaskKeys:
     """The keyrings of a task."""
     found: TaskKeys | None = task.keys
     if found is None:
-        found = task.keys = TaskKeys()
+        task.kernel.services.setdefault("keys_text", show)
+        found = task.keys = TaskKeys(table(task.kernel).session)
     return found
 
 
@@ -61,6 +64,16 @@ def owner(task: Task) -> tuple[int, int]:
 def session_of(task: Task) -> Key:
     """The session keyring, or the user's in place of one."""
     return of(task).session or table(task.kernel).of_user(task.creds.uid)[1]
+
+
+def roots_of(task: Task) -> list[Key]:
+    """Where a search starts. Beside the container's session, in which nobody has logged in, the
+    user's: a login would link it there (pam_keyinit)."""
+    keys, mine = table(task.kernel), of(task)
+    found = [mine.thread, keys.processes.get(task.group), session_of(task)]
+    if mine.session is keys.session:
+        found.append(keys.of_user(task.creds.uid)[1])
+    return [root for root in found if root is not None and root.is_valid]
 
 
 def join_session(task: Task, name: bytes | None) -> Key:
@@ -111,11 +124,17 @@ def _own(task: Task, number: int, create: bool) -> Key:
 
 def reachable(task: Task) -> Iterator[Key]:
     """All keys that a search of the task's keyrings comes to, these first."""
-    roots = [of(task).thread, table(task.kernel).processes.get(task.group), session_of(task)]
-    for root in roots:
-        if root is not None and root.is_valid:
-            yield root
-            yield from root.below(task.creds, True)
+    for root in roots_of(task):
+        yield root
+        yield from root.below(task.creds, True)
+
+
+def for_requested(task: Task) -> Key:
+    """Where request_key(2) puts what it makes: construct_get_dest_keyring()."""
+    mine, choice = of(task), -of(task).default
+    if not choice:
+        return mine.thread or table(task.kernel).processes.get(task.group) or session_of(task)
+    return _own(task, choice, False)
 
 
 def is_possessed(task: Task, key: Key) -> bool:
@@ -124,9 +143,17 @@ def is_possessed(task: Task, key: Key) -> bool:
 
 
 def lookup(
-    task: Task, number: int, needed: int, *, create: bool = False, valid: bool = True
+    task: Task,
+    number: int,
+    needed: int,
+    *,
+    create: bool = False,
+    valid: bool = True,
+    partial: bool = False,
 ) -> Key:
     """lookup_user_key(): the key of an id, which allows what is needed (0: no matter).
+
+    `partial`: it may be negative; not `valid`: that, or revoked or expired.
 
     Raises: EINVAL, ENOKEY, EKEYREVOKED, EKEYEXPIRED, EACCES.
     """
@@ -138,6 +165,8 @@ def lookup(
         possessed = True
     if valid:
         key.check_valid()
+        if not partial:
+            key.check_made()
     if needed:
         key.check(task.creds, possessed, needed)
     return key
@@ -161,3 +190,39 @@ def give_to_parent(task: Task) -> None:
     if ids != {task.creds.euid} or parent is task.kernel.init:
         raise EPERM("another user's parent")
     of(other).session = session_of(task)
+
+
+def show(task: Task) -> str:
+    """/proc/keys: what the reader may view. proc_keys_show()."""
+    possessed = {id(key) for key in reachable(task)}
+    return "".join(
+        _line(task, key)
+        for key in sorted(table(task.kernel).all(), key=lambda key: key.serial)
+        if key.allows(task.creds, id(key) in possessed, VIEW)
+    )
+
+
+def _line(task: Task, key: Key) -> str:
+    flags = f"I{'R' if key.revoked else '-'}-Q-{'N' if key.negative else '-'}-"
+    uid, gid = task.creds.shown_uid(key.uid), task.creds.shown_gid(key.gid)
+    kind, name = (text.decode("utf-8", "surrogateescape") for text in key.name)
+    size = f": {len(key.payload)}"
+    if key.is_keyring:
+        size = f": {len(key.links) or 'empty'}"
+    return (
+        f"{key.serial:08x} {flags} {1:5} {_left(key):>4} {key.perm:08x} {uid:5} {gid:5} "
+        f"{kind:<9.9} {name}{'' if key.negative else size}\n"
+    )
+
+
+def _left(key: Key) -> str:
+    """Until it expires, in the largest unit that fits."""
+    if not key.expires_ns:
+        return "perm"
+    seconds = (key.expires_ns - time.monotonic_ns()) // 10**9
+    if seconds < 0:
+        return "expd"
+    for size, unit in UNITS:
+        if seconds >= size:
+            break
+    return f"{seconds // size}{unit}"

@@ -50,8 +50,8 @@ class Key:
     """A key; a keyring has `links`, all others a `payload`."""
 
     __slots__ = (
-        "__weakref__", "description", "expires_ns", "gid", "links", "payload", "perm", "restricted",
-        "revoked", "serial", "type", "uid",
+        "__weakref__", "description", "expires_ns", "gid", "links", "negative", "payload", "perm",
+        "restricted", "revoked", "serial", "type", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class Key:
         self.links: dict[tuple[bytes, bytes], Key] = {}
         self.expires_ns = 0
         self.revoked = False
+        self.negative = False
+        """request_key(2) asked for it and nobody made it: there is no payload."""
         self.restricted = False
         """KEYCTL_RESTRICT_KEYRING: nothing more can be linked."""
 
@@ -90,6 +92,11 @@ class Key:
             raise EKEYREVOKED(f"key {self.serial}")
         if self.expires_ns and time.monotonic_ns() >= self.expires_ns:
             raise EKEYEXPIRED(f"key {self.serial}")
+
+    def check_made(self) -> None:
+        """Raises: ENOKEY for a negative key."""
+        if self.negative:
+            raise ENOKEY(f"key {self.serial} is negative")
 
     @property
     def is_valid(self) -> bool:
@@ -119,6 +126,12 @@ class Key:
             self.type, reader.shown_uid(self.uid), reader.shown_gid(self.gid), self.perm,
             self.description,
         )  # fmt: skip
+
+    def update(self, payload: bytes) -> None:
+        """Another payload; it makes a negative key a real one, and does not expire."""
+        self.payload = payload
+        self.negative = False
+        self.expires_ns = 0
 
     def contents(self) -> bytes:
         """KEYCTL_READ: bytes, or the serials of a keyring."""
@@ -177,6 +190,7 @@ class KeyTable:
         self.persistent: dict[int, Key] = {}
         self.processes: WeakKeyDictionary[ThreadGroup, Key] = WeakKeyDictionary()
         """Process keyrings."""
+        self._session: Key | None = None
 
     def find(self, serial: int) -> Key:
         """Raises: ENOKEY."""
@@ -230,6 +244,14 @@ class KeyTable:
     def keyring(self, description: bytes, owner: tuple[int, int], perm: int) -> Key:
         """A new keyring. Raises: EDQUOT."""
         return self.add(Key(KEYRING, description, owner, perm, b""))
+
+    @property
+    def session(self) -> Key:
+        """What the processes of the container begin with, as its runtime sets it up."""
+        if self._session is None:
+            perm = EVERYTHING << POSSESSOR | (VIEW | READ) << USER
+            self._session = self.keyring(b"_ses", (0, 0), perm)
+        return self._session
 
     def invalidate(self, key: Key) -> None:
         """It disappears from all keyrings."""

@@ -51,6 +51,8 @@ TYPES: Final = (KEYRING, *PAYLOAD_MAX)
 NO_ID: Final = 0xFFFFFFFF
 MOVE_EXCL: Final = 1
 NS: Final = 10**9
+NEGATIVE_S: Final = 60
+"""How long request_key(2) remembers that nobody made a key: key_negative_timeout."""
 CAPABILITIES: Final = b"\xe3\x03"
 """KEYCTL_CAPS0_*, KEYCTL_CAPS1_*: persistent keyrings, invalidate, restrict, move, namespaces."""
 
@@ -100,7 +102,7 @@ def sys_add_key(
     old = target.links.get((type_name, name))
     if old is not None and type_name != KEYRING and old.is_valid:
         old.check(task.creds, True, WRITE)
-        old.payload = data
+        old.update(data)
         return old.serial
     if target.restricted:
         raise EPERM("a restricted keyring")
@@ -110,9 +112,9 @@ def sys_add_key(
     return key.serial
 
 
-@syscall(249, partial="nobody makes a key that is not there: ENOKEY")
+@syscall(249, partial="nobody makes a key that is not there: it is negative, and ENOKEY")
 def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ring: Int) -> int:
-    """request_key(2)."""
+    """request_key(2): there is no /sbin/request-key to call."""
     type_name = read_type(task, kind)
     name = description_of(task, description)
     if callout:
@@ -123,8 +125,22 @@ def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ri
             if target is not None:
                 key.check(task.creds, True, LINK)
                 target.link(key)
+            key.check_made()
             return key.serial
+    if callout and type_name in PAYLOAD_MAX:
+        negate(task, type_name, name, target)
     raise ENOKEY(f"{type_name!r} {name!r}")
+
+
+def negate(task: Task, kind: bytes, name: bytes, target: Key | None) -> None:
+    """Remember for a while that nobody makes this key: key_reject_and_link()."""
+    ring = target if target is not None else keyrings.for_requested(task)
+    ring.check(task.creds, True, WRITE)
+    key = Key(kind, name, keyrings.owner(task), default_perm(kind), b"")
+    key.negative = True
+    key.expires_ns = time.monotonic_ns() + NEGATIVE_S * NS
+    table(task.kernel).add(key)
+    ring.link(key)
 
 
 # keyctl ------------------------------------------------------------------------------------------
@@ -188,7 +204,7 @@ def update(task: Task, values: Values) -> int:
     if key.is_keyring:
         raise EOPNOTSUPP("a keyring has no payload")
     check_payload(key.type, key.description, data)
-    key.payload = data
+    key.update(data)
     return 0
 
 
@@ -247,7 +263,7 @@ def put(task: Task, data: bytes, addr: int, size: int) -> int:
 @operation(6)
 def describe(task: Task, values: Values) -> int:
     """type;uid;gid;perm;description."""
-    key = lookup(task, s32(values[0]), VIEW)
+    key = lookup(task, s32(values[0]), VIEW, partial=True)
     return put(task, key.describe(task.creds), values[1], values[2])
 
 
@@ -295,6 +311,7 @@ def search(task: Task, values: Values) -> int:
     possessed = number < 0 or keyrings.is_possessed(task, ring)
     for key in ring.below(task.creds, possessed):
         if key.name == (kind, name) and key.allows(task.creds, possessed, SEARCH):
+            key.check_made()
             if target is not None:
                 key.check(task.creds, possessed, LINK)
                 target.link(key)
@@ -363,7 +380,7 @@ def set_reqkey_keyring(task: Task, values: Values) -> int:
 @operation(15)
 def set_timeout(task: Task, values: Values) -> int:
     """Seconds until it expires; 0: never."""
-    key = lookup(task, s32(values[0]), SETATTR, create=True)
+    key = lookup(task, s32(values[0]), SETATTR, create=True, partial=True)
     seconds = values[1] & 0xFFFFFFFF
     key.expires_ns = time.monotonic_ns() + seconds * NS if seconds else 0
     return 0
@@ -382,8 +399,11 @@ def assume_authority(task: Task, values: Values) -> int:
 
 @operation(17)
 def get_security(task: Task, values: Values) -> int:
-    """The security label: empty."""
-    lookup(task, s32(values[0]), VIEW)
+    """The security label: empty. Raises: ENOKEY, also where the right to view is missing."""
+    try:
+        lookup(task, s32(values[0]), VIEW, partial=True)
+    except EACCES:
+        raise ENOKEY("no authorisation key") from None
     return put(task, b"\0", values[1], values[2])
 
 
@@ -426,12 +446,14 @@ def get_persistent(task: Task, values: Values) -> int:
 def restrict_keyring(task: Task, values: Values) -> int:
     """Nothing more can be linked; no type offers a finer restriction."""
     ring = lookup(task, s32(values[0]), SETATTR)
-    if values[1]:
-        kind = read_type(task, values[1])
-        raise (EOPNOTSUPP if kind in TYPES else ENOENT)(f"restriction by {kind!r}")
+    if bool(values[1]) != bool(values[2]):
+        raise EINVAL("a type without a restriction, or the other way round")
+    kind = read_type(task, values[1]) if values[1] else None
     if values[2]:
-        raise EINVAL("a restriction without a type")
+        description_of(task, values[2])
     ring.check_keyring()
+    if kind is not None:
+        raise (ENOENT if kind in TYPES else ENOKEY)(f"restriction by {kind!r}")
     if ring.restricted:
         raise EEXIST("restricted already")
     ring.restricted = True

@@ -3,6 +3,8 @@
 #include "abi.h"
 #include <grp.h>
 #include <linux/keyctl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -32,6 +34,8 @@ static int described(long key, const char *end)
 
 static void sessions(void)
 {
+    CHECK(keyctl(KEYCTL_GET_KEYRING_ID, SESSION, 0) > 0);
+    CHECK(described(SESSION, "_ses") || described(SESSION, "_uid_ses.0"));
     CHECK(keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0) > 0);
     CHECK(described(SESSION, ";3f030000;_ses"));
     CHECK(keyctl(KEYCTL_JOIN_SESSION_KEYRING, "abi-name") > 0);
@@ -96,6 +100,11 @@ static void links(long key)
     CHECK(keyctl(KEYCTL_UNLINK, key, other) == 0);
     CHECK_ERR(keyctl(KEYCTL_UNLINK, key, other), ENOENT);
     CHECK_ERR(keyctl(KEYCTL_CLEAR, key), ENOTDIR);
+    CHECK_ERR(keyctl(KEYCTL_RESTRICT_KEYRING, key, "user", "x"), ENOTDIR);
+    CHECK_ERR(keyctl(KEYCTL_RESTRICT_KEYRING, ring, "user", NULL), EINVAL);
+    CHECK_ERR(keyctl(KEYCTL_RESTRICT_KEYRING, ring, NULL, "x"), EINVAL);
+    CHECK_ERR(keyctl(KEYCTL_RESTRICT_KEYRING, ring, "user", "x"), ENOENT);
+    CHECK_ERR(keyctl(KEYCTL_RESTRICT_KEYRING, ring, "nosuch", "x"), ENOKEY);
     CHECK(keyctl(KEYCTL_RESTRICT_KEYRING, ring, NULL, NULL) == 0);
     CHECK_ERR(add("user", "in", "p", ring), EPERM);
 }
@@ -117,6 +126,53 @@ static void rights(long key)
         _exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* /proc/keys, which runtimes hide: in another mount of /proc. */
+static void shown(int serial)
+{
+    char line[200], path[64], folder[] = "/tmp/keysXXXXXX";
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(unshare(CLONE_NEWNS) == 0 && mkdtemp(folder) != NULL);
+        CHECK(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+        CHECK(mount("proc", folder, "proc", 0, NULL) == 0);
+        snprintf(path, sizeof path, "%s/keys", folder);
+        FILE *keys = fopen(path, "r");
+        CHECK(keys != NULL);
+        do
+            CHECK(fgets(line, sizeof line, keys) != NULL);
+        while (strtoul(line, NULL, 16) != serial);
+        CHECK(strstr(line, " I--Q--- ") && strstr(line, " perm 3f010000     0     0 user      "));
+        CHECK(strstr(line, "     unmade: 4\n") != NULL);
+        CHECK(fclose(keys) == 0 && umount(folder) == 0 && rmdir(folder) == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* Nobody makes a key: that is remembered, as a key without a payload. */
+static void negative(void)
+{
+    int serial = 0;
+    char data[8];
+    long ring = add("keyring", "asked", NULL, SESSION);
+    CHECK(syscall(SYS_request_key, "user", "unmade", "please", ring) == -1 &&
+          (errno == ENOKEY || errno == ENOENT)); /* ENOENT: there is no /sbin/request-key */
+    CHECK(keyctl(KEYCTL_READ, ring, &serial, 4) == 4 && serial > 0);
+    CHECK_ERR(keyctl(KEYCTL_READ, serial, data, sizeof data), ENOKEY);
+    CHECK_ERR(keyctl(KEYCTL_UPDATE, serial, "made", 4), ENOKEY);
+    CHECK_ERR(keyctl(KEYCTL_SEARCH, ring, "user", "unmade", 0), ENOKEY);
+    CHECK_ERR(syscall(SYS_request_key, "user", "unmade", NULL, 0), ENOKEY);
+    CHECK(described(serial, ";3f010000;unmade"));
+    CHECK(add("user", "unmade", "made", ring) == serial);
+    CHECK_ERR(add("user", "unmade", "", ring), EINVAL);
+    CHECK(keyctl(KEYCTL_READ, serial, data, sizeof data) == 4 && memcmp(data, "made", 4) == 0);
+    shown(serial);
+    CHECK(keyctl(KEYCTL_SETPERM, serial, 0x3e000000) == 0);
+    CHECK_ERR(keyctl(KEYCTL_GET_SECURITY, serial, data, sizeof data), ENOKEY);
+    CHECK_ERR(keyctl(KEYCTL_DESCRIBE, serial, data, sizeof data), EACCES);
 }
 
 /* Nobody has called request_key(2) for a key of ours: EPERM, unless an argument is bad in itself. */
@@ -142,6 +198,7 @@ int main(void)
     contents(key);
     links(key);
     rights(key);
+    negative();
     CHECK(keyctl(KEYCTL_SET_TIMEOUT, key, 100) == 0);
     CHECK(keyctl(KEYCTL_REVOKE, key) == 0);
     CHECK_ERR(keyctl(KEYCTL_READ, key, NULL, 0), EKEYREVOKED);

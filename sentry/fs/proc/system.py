@@ -251,8 +251,9 @@ def key_users(view: View) -> str:
 
 @root_file("keys")
 def keys(view: View) -> str:
-    """There are no keys."""
-    return ""
+    """What the reader may view of them: services["keys_text"](reader)."""
+    show = view.kernel.services.get("keys_text")
+    return str(show(view.caller)) if show is not None else ""
 
 
 def _pressure(view: View) -> str:
