@@ -15,6 +15,7 @@ from sentry.mm.layout import TASK_END
 from sentry.mm.map import MAX_MAPS_ALL, Limits, NoLimits
 from sentry.mm.report import Report
 from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.commitment import OVERCOMMIT_NEVER
 from sentry.platform.memory import AddressSpace, Exhausted
 
 COPIES: Final = 128
@@ -65,6 +66,8 @@ class MemoryManager(Report):
             self.vmas.remove(vma)
             vma.drop()
             self._mapped(vma, -1)
+        self.space.ram.commitment.pages -= self.committed_pages
+        self.committed_pages = 0
         self.total_pages = self.data_pages = self.stack_pages = self.locked_pages = 0
 
     def fork(self, limits: Limits | None = None) -> MemoryManager:
@@ -95,8 +98,12 @@ class MemoryManager(Report):
     def _fork_vma(self, child: MemoryManager, vma: Vma, copies: int) -> int:
         if self.space.ram.vmas >= MAX_MAPS_ALL:
             raise ENOMEM("the sandbox's mappings")
+        if vma.accountable and self.space.ram.commitment.mode == OVERCOMMIT_NEVER:
+            self._check_promise(vma.pages)
         copy = vma.part(vma.start, vma.end)
         copy.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+        if vma.backing is None and vma.private_writable and not vma.flags & VmFlag.HEAP:
+            copy.flags |= VmFlag.FORKED
         child.vmas.add(copy)
         child._account(copy, 1)
         child._mapped(copy, 1)

@@ -16,8 +16,6 @@ from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmaList, VmFlag
 from sentry.platform.memory import BLOCK_SIZE, AddressSpace
 
-MAX_MAP_COUNT: Final = 65530
-"""vm.max_map_count"""
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
 INFINITY: Final = (1 << 64) - 1
@@ -52,6 +50,7 @@ class AddressMap:
         self.stack_pages = 0
         self.locked_pages = 0
         self.exec_pages = 0
+        self.committed_pages = 0
         self.peak_total_pages = 0
         self._hole_top = self.mmap_base
         self._hole_size = 0
@@ -69,6 +68,9 @@ class AddressMap:
             self.stack_pages += pages
         elif vma.private_writable:
             self.data_pages += pages
+        if vma.accountable:
+            self.committed_pages += pages
+            self.space.ram.commitment.pages += pages
         if vma.flags & VmFlag.LOCKED:
             self.locked_pages += pages
         if vma.prot & 4 and not vma.prot & 2:
@@ -83,7 +85,13 @@ class AddressMap:
             # Zero forbids only brk: Linux allows the rest for Valgrind's sake.
             if limit and (self.data_pages + pages) << 12 > limit:
                 raise ENOMEM("RLIMIT_DATA")
-        if charge and pages << 12 > self.space.ram.commit_limit:
+        if charge:
+            self._check_promise(pages)
+
+    def _check_promise(self, pages: int) -> None:
+        """vm.overcommit_memory. Raises: ENOMEM."""
+        ram = self.space.ram
+        if not ram.commitment.allows(pages, ram.commit_limit):
             raise ENOMEM("more than there is memory (overcommit)")
 
     ipc_lock = False
@@ -96,7 +104,7 @@ class AddressMap:
             raise EAGAIN("RLIMIT_MEMLOCK")
 
     def _check_count(self, more: int) -> None:
-        if len(self.vmas) + more > MAX_MAP_COUNT:
+        if len(self.vmas) + more > self.space.ram.commitment.max_map_count:
             raise ENOMEM("vm.max_map_count")
         if self.space.ram.vmas + more > MAX_MAPS_ALL:
             raise ENOMEM("the sandbox's mappings")

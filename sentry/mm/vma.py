@@ -50,6 +50,9 @@ class VmFlag:
     DROPPABLE: Final = 1 << 19
     SECRET: Final = 1 << 20
     """memfd_secret(2): no other process sees it."""
+    FORKED: Final = 1 << 21
+    """Private memory that came with fork(2): the pages are known to the parent's mapping too, so
+    it does not become one with what is mapped later (anon_vma_compatible)."""
 
 
 class Vma:
@@ -101,6 +104,13 @@ class Vma:
         """Counts as data: is_data_mapping(), mm/internal.h."""
         return self.prot & 2 != 0 and not self.flags & (
             VmFlag.SHARED | VmFlag.GROWSDOWN | VmFlag.SPECIAL
+        )
+
+    @property
+    def accountable(self) -> bool:
+        """Private memory that is promised: VM_ACCOUNT."""
+        return self.prot & 2 != 0 and not self.flags & (
+            VmFlag.SHARED | VmFlag.SPECIAL | VmFlag.NORESERVE
         )
 
     def file_offset(self, addr: int) -> int:

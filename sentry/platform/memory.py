@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
+from sentry.platform.commitment import Commitment
 
 PAGE_SIZE: Final = 4096
 BLOCK_SIZE: Final = 2 << 20
@@ -186,6 +187,7 @@ class Ram:
         self.span = span
         self.commit_limit = span
         """A single mapping may not promise more (vm.overcommit_memory 0); the platform sets it."""
+        self.commitment = Commitment()
         self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Makes room when a system call meets the limit (the out-of-memory killer)."""
         self.windows = Windows()

@@ -18,6 +18,10 @@ class Memory(NamedTuple):
     """Files in RAM: tmpfs, memfds, shared anonymous memory (services["ram_file_pages"])."""
     tables: int
     """Page tables."""
+    promised: int = 0
+    """Private writable mappings: Committed_AS."""
+    promisable: int = 0
+    """CommitLimit."""
 
 
 def memory_of(kernel: Any) -> Memory:
@@ -31,4 +35,11 @@ def memory_of(kernel: Any) -> Memory:
     used = min(ram.populated(), (counters.frames + counters.kernel_frames) * PAGE_SIZE)
     pages = services.get("ram_file_pages")
     shared = pages() * PAGE_SIZE if pages is not None else 0
-    return Memory(total, max(0, total - used), min(shared, used), counters.tables * PAGE_SIZE)
+    return Memory(
+        total,
+        max(0, total - used),
+        min(shared, used),
+        counters.tables * PAGE_SIZE,
+        ram.commitment.pages * PAGE_SIZE,
+        ram.commitment.limit(total) * PAGE_SIZE,
+    )

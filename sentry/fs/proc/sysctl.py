@@ -178,15 +178,11 @@ vm/dirty_writeback_centisecs 500
 vm/drop_caches 0
 vm/extfrag_threshold 500
 vm/legacy_va_layout 0
-vm/max_map_count 65530
 vm/min_free_kbytes 67584
 vm/mmap_min_addr 65536
 vm/mmap_rnd_bits 28
 vm/oom_dump_tasks 1
 vm/oom_kill_allocating_task 0
-vm/overcommit_kbytes 0
-vm/overcommit_memory 0
-vm/overcommit_ratio 50
 vm/page-cluster 3
 vm/panic_on_oom 0
 vm/swappiness 60
@@ -374,16 +370,6 @@ def _set_nr_open(kernel: Any, value: str) -> None:
 
 
 computed("fs/nr_open", _set_nr_open)(lambda kernel: str(kernel.vfs.descriptors.nr_open))
-
-
-def _no_huge_pages(kernel: Any, value: str) -> None:
-    """No memory is found for any."""
-    if not value.isdigit():
-        raise EINVAL(value)
-
-
-for _name in ("nr_hugepages", "nr_hugepages_mempolicy", "nr_overcommit_hugepages"):
-    computed(f"vm/{_name}", _no_huge_pages)(lambda _: "0")
 
 
 def _set_yama(kernel: Any, value: str) -> None:

@@ -37,7 +37,7 @@ def meminfo(view: View) -> str:
         ("AnonPages", used), ("Mapped", 0), ("Shmem", shared), ("KReclaimable", 0), ("Slab", 0),
         ("SReclaimable", 0), ("SUnreclaim", 0), ("KernelStack", 0), ("PageTables", tables),
         ("SecPageTables", 0), ("NFS_Unstable", 0), ("Bounce", 0), ("WritebackTmp", 0),
-        ("CommitLimit", total), ("Committed_AS", used + shared),
+        ("CommitLimit", memory.promisable // 1024), ("Committed_AS", memory.promised // 1024),
         ("VmallocTotal", 34359738367), ("VmallocUsed", 0), ("VmallocChunk", 0), ("Percpu", 0),
         ("HardwareCorrupted", 0), ("AnonHugePages", 0), ("ShmemHugePages", 0),
         ("ShmemPmdMapped", 0), ("FileHugePages", 0), ("FilePmdMapped", 0),

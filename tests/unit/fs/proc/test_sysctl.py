@@ -83,10 +83,3 @@ def test_boot_id_stays_and_uuid_does_not(kernel: Any) -> None:
         kernel, "kernel/random/boot_id"
     )
     assert get_sysctl(kernel, "kernel/random/uuid") != get_sysctl(kernel, "kernel/random/uuid")
-
-
-def test_nobody_gets_huge_pages(kernel: Any) -> None:
-    set_sysctl(kernel, "vm.nr_hugepages", "8")
-    assert get_sysctl(kernel, "vm/nr_hugepages") == "0"
-    with pytest.raises(EINVAL):
-        set_sysctl(kernel, "vm.nr_hugepages", "-1")

@@ -1,0 +1,49 @@
+"""/proc/sys/vm: what may be promised, and huge pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sentry.errors import EINVAL
+from sentry.fs.proc.sysctl import INT_MAX, computed
+from sentry.platform.commitment import OVERCOMMIT_NEVER, Commitment
+
+
+def _commitment(name: str, attribute: str, most: int = INT_MAX, excludes: str = "") -> None:
+    """vm.overcommit_*, vm.max_map_count: attributes of the Commitment of services["ram"].
+
+    `excludes`: what becomes 0, because this takes its place.
+    """
+
+    def put(kernel: Any, value: str) -> None:
+        if not value.isdecimal() or int(value) > most:
+            raise EINVAL(value)
+        of = commitment_of(kernel)
+        setattr(of, attribute, int(value))
+        if excludes:
+            setattr(of, excludes, 0)
+
+    computed(f"vm/{name}", put)(lambda kernel: str(getattr(commitment_of(kernel), attribute)))
+
+
+def commitment_of(kernel: Any) -> Commitment:
+    """That of the sandbox's memory, or what a kernel without memory begins with."""
+    ram = kernel.services.get("ram")
+    found: Commitment = ram.commitment if ram is not None else Commitment()
+    return found
+
+
+_commitment("max_map_count", "max_map_count")
+_commitment("overcommit_memory", "mode", OVERCOMMIT_NEVER)
+_commitment("overcommit_ratio", "ratio", excludes="kbytes")
+_commitment("overcommit_kbytes", "kbytes", excludes="ratio")
+
+
+def _no_huge_pages(kernel: Any, value: str) -> None:
+    """No memory is found for any."""
+    if not value.isdecimal():
+        raise EINVAL(value)
+
+
+for _name in ("nr_hugepages", "nr_hugepages_mempolicy", "nr_overcommit_hugepages"):
+    computed(f"vm/{_name}", _no_huge_pages)(lambda _: "0")

@@ -1,0 +1,37 @@
+"""How much memory address spaces may promise: vm.overcommit_*, vm.max_map_count."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OVERCOMMIT_GUESS: Final = 0
+OVERCOMMIT_ALWAYS: Final = 1
+OVERCOMMIT_NEVER: Final = 2
+
+
+class Commitment:
+    """The settings, and what is promised. One for a sandbox."""
+
+    __slots__ = ("kbytes", "max_map_count", "mode", "pages", "ratio")
+
+    def __init__(self) -> None:
+        self.mode = OVERCOMMIT_GUESS
+        self.ratio = 50
+        self.kbytes = 0
+        self.max_map_count = 65530
+        self.pages = 0
+        """Private writable pages of all address spaces (Committed_AS); sentry.mm counts them."""
+
+    def limit(self, total: int) -> int:
+        """CommitLimit in pages, for so many bytes of memory: vm_commit_limit()."""
+        if self.kbytes:
+            return self.kbytes >> 2
+        return (total >> 12) * self.ratio // 100
+
+    def allows(self, pages: int, total: int) -> bool:
+        """__vm_enough_memory()."""
+        if self.mode == OVERCOMMIT_ALWAYS:
+            return True
+        if self.mode == OVERCOMMIT_NEVER:
+            return self.pages + pages <= self.limit(total)
+        return pages << 12 <= total
