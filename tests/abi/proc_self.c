@@ -323,6 +323,22 @@ static void sharing(void)
     close(reader);
 }
 
+static void timers(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_NONE, .sigev_signo = 0};
+    timer_t first, second;
+    char wanted[200];
+    CHECK(timer_create(CLOCK_MONOTONIC, NULL, &first) == 0);
+    CHECK(timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &second) == 0);
+    CHECK(slurp("/proc/self/timers") > 0);
+    sprintf(wanted, "notify: none/pid.%d\nClockID: -6\nID: 0\n", getpid());
+    CHECK(strstr(text, wanted) && strstr(text, "\nsignal: 14/0000000000000000\n"));
+    sprintf(wanted, "notify: signal/pid.%d\nClockID: 1\n", getpid());
+    CHECK(strstr(text, wanted));
+    CHECK(timer_delete(first) == 0 && timer_delete(second) == 0);
+    CHECK(slurp("/proc/self/timers") == 0);
+}
+
 static void limits_and_scores(void)
 {
     struct rlimit limit;
@@ -468,6 +484,7 @@ int main(int argc, char **argv)
     memory();
     pages();
     sharing();
+    timers();
     limits_and_scores();
     threads();
     zombies_and_the_gone();

@@ -31,6 +31,9 @@ from sentry.fs.proc.state import cpu_ns, escaped
 from sentry.platform.interface import Reg
 
 INFINITY: Final = (1 << 64) - 1
+OWN_CPU_CLOCK: Final = -6
+OWN_THREAD_CLOCK: Final = -2
+"""The CPU clocks of number 0, as the C library makes timers on them."""
 LIMITS: Final = (
     (RLIMIT_CPU, "Max cpu time", "seconds"), (RLIMIT_FSIZE, "Max file size", "bytes"),
     (RLIMIT_DATA, "Max data size", "bytes"), (RLIMIT_STACK, "Max stack size", "bytes"),
@@ -266,8 +269,33 @@ def autogroup(view: View) -> str:
     return f"/autogroup-{view.pids.of(view.subject.group.session.sid)} nice 0\n"
 
 
-@pid_file("attr/current", 0o666, store=refuse)
-def attr_current(view: View) -> str:
+def attribute(view: View) -> str:
     """No security module is there."""
     raise EINVAL("no security module")
+
+
+pid_file("attr/prev")(attribute)
+for _name in ("current", "exec", "fscreate", "keycreate", "sockcreate"):
+    pid_file(f"attr/{_name}", 0o666, store=refuse)(attribute)
+
+
+@pid_file("timers", where="process")
+def timers(view: View) -> str:
+    """Those of timer_create(2), the newest first: show_timer()."""
+    subject, pids = view.subject, view.pids
+    lines = []
+    for timer in reversed(subject.group.posix_timers.values()):
+        notify = timer.notify
+        how = "none" if notify.how & 1 else "thread" if notify.how & 2 else "signal"
+        receiver = f"pid.{subject.id}"
+        if notify.task is not None:
+            receiver = f"tid.{pids.of(notify.task.tid)}"
+        clock = timer.clock
+        if not isinstance(clock, int):
+            clock = OWN_CPU_CLOCK if clock.task is None else OWN_THREAD_CLOCK
+        lines.append(
+            f"ID: {timer.number}\nsignal: {notify.signo}/{notify.value:016x}\n"
+            f"notify: {how}/{receiver}\nClockID: {clock}\n"
+        )
+    return "".join(lines)
 
