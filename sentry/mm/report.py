@@ -95,6 +95,10 @@ class Report(UserMemory):
         self.resident_pages()
         return self._peak_resident
 
+    def forget_peak(self) -> None:
+        """The most memory counts from now on: /proc/PID/clear_refs."""
+        self._peak_resident = 0
+
     def statm(self) -> tuple[int, int, int, int, int]:
         """/proc/PID/statm in pages: size, resident, shared, text, data (with stack)."""
         parts = [self.residency(vma) for vma in self.vmas]

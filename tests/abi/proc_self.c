@@ -283,6 +283,12 @@ static void pages(void)
     close(fd);
     munmap(own, 4096);
     munmap(shared, 4096);
+    fd = open("/proc/self/clear_refs", O_WRONLY);
+    CHECK(fd >= 0 && write(fd, "5", 1) == 1 && write(fd, "1\n", 2) == 2);
+    CHECK_ERR(write(fd, "6", 1), EINVAL);
+    CHECK_ERR(write(fd, "0", 1), EINVAL);
+    CHECK_ERR(write(fd, "x", 1), EINVAL);
+    close(fd);
 }
 
 /* A number of kB of the mapping that starts at `at`, or where its flags are. */

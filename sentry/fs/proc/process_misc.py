@@ -31,6 +31,8 @@ from sentry.fs.proc.state import cpu_ns, escaped
 from sentry.platform.interface import Reg
 
 INFINITY: Final = (1 << 64) - 1
+CLEAR_REFS_ALL: Final = 1
+CLEAR_REFS_PEAK: Final = 5
 OWN_CPU_CLOCK: Final = -6
 OWN_THREAD_CLOCK: Final = -2
 """The CPU clocks of number 0, as the C library makes timers on them."""
@@ -243,7 +245,14 @@ def accept(view: View, data: bytes) -> None:
     """Taken, without an effect."""
 
 
-pid_file("clear_refs", 0o200, store=accept)(lambda _: "")
+def clear_references(view: View, data: bytes) -> None:
+    """What was referenced is not told; 5 forgets the most memory that was used (VmHWM)."""
+    mm = view.subject.mm
+    if within(data, CLEAR_REFS_ALL, CLEAR_REFS_PEAK) == CLEAR_REFS_PEAK and mm is not None:
+        mm.forget_peak()
+
+
+pid_file("clear_refs", 0o200, store=clear_references)(lambda _: "")
 
 
 def set_coredump_filter(view: View, data: bytes) -> None:
