@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from sentry.errors import EACCES, EINVAL, ENOKEY, EPERM
+from sentry.errors import EACCES, EINVAL, ENOKEY, EPERM, Errno
 from sentry.kernel.keys import (
     EVERYTHING,
     LINK,
@@ -34,25 +34,36 @@ UNITS: Final = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 class TaskKeys:
     """The keyrings that belong to a thread alone or to its session."""
 
-    __slots__ = ("default", "session", "thread")
+    __slots__ = ("default", "ids", "session", "thread")
 
-    def __init__(self, session: Key | None = None, default: int = 0) -> None:
+    def __init__(
+        self, session: Key | None = None, default: int = 0, ids: tuple[int, int] = (0, 0)
+    ) -> None:
         self.session = session
         self.thread: Key | None = None
+        self.ids = ids
+        """fsuid and fsgid when the thread keyring was last looked for."""
         self.default = default
         """KEYCTL_SET_REQKEY_KEYRING."""
 
     def for_child(self) -> TaskKeys:
         """What clone(2) and execve(2) leave: the session."""
-        return TaskKeys(self.session, self.default)
+        return TaskKeys(self.session, self.default, self.ids)
 
 
 def of(task: Task) -> TaskKeys:
     """The keyrings of a task."""
     found: TaskKeys | None = task.keys
+    ids = owner(task)
     if found is None:
         task.kernel.services.setdefault("keys_text", show)
-        found = task.keys = TaskKeys(table(task.kernel).session)
+        found = task.keys = TaskKeys(table(task.kernel).session, ids=ids)
+    elif ids != found.ids:  # key_fsuid_changed()
+        if found.thread is not None:
+            uid, gid = found.thread.uid, found.thread.gid
+            found.thread.uid = ids[0] if ids[0] != found.ids[0] else uid
+            found.thread.gid = ids[1] if ids[1] != found.ids[1] else gid
+        found.ids = ids
     return found
 
 
@@ -73,7 +84,7 @@ def roots_of(task: Task) -> list[Key]:
     found = [mine.thread, keys.processes.get(task.group), session_of(task)]
     if mine.session is keys.session:
         found.append(keys.of_user(task.creds.uid)[1])
-    return [root for root in found if root is not None and root.is_valid]
+    return [root for root in found if root is not None]
 
 
 def join_session(task: Task, name: bytes | None) -> Key:
@@ -112,7 +123,8 @@ def _own(task: Task, number: int, create: bool) -> Key:
             mine.session = user_session
         found = mine.session
     elif number in (USER_RING, USER_SESSION):
-        found = keys.of_user(task.creds.uid)[USER_RING - number]
+        rings = keys.of_user(task.creds.uid)
+        found = rings[USER_RING - number] if not any(r.revoked for r in rings) else None
     elif number in (AUTHORISATION, REQUESTOR):
         found = None
     else:
@@ -122,11 +134,13 @@ def _own(task: Task, number: int, create: bool) -> Key:
     return found
 
 
-def reachable(task: Task) -> Iterator[Key]:
+def reachable(task: Task, dead: bool = False) -> Iterator[Key]:
     """All keys that a search of the task's keyrings comes to, these first."""
     for root in roots_of(task):
-        yield root
-        yield from root.below(task.creds, True)
+        if dead or root.is_valid:
+            yield root
+        if not (root.revoked or root.invalidated):
+            yield from root.below(task.creds, True, dead)
 
 
 def for_requested(task: Task) -> Key:
@@ -138,8 +152,8 @@ def for_requested(task: Task) -> Key:
 
 
 def is_possessed(task: Task, key: Key) -> bool:
-    """The task can reach the key through its keyrings."""
-    return any(found is key for found in reachable(task))
+    """The task can reach the key through its keyrings, be it valid or not."""
+    return any(found is key for found in reachable(task, True))
 
 
 def lookup(
@@ -173,9 +187,17 @@ def lookup(
 
 
 def readable(task: Task, number: int) -> Key:
-    """KEYCTL_READ: a key with the right to read it, or any that the task possesses."""
-    key = lookup(task, number, 0)
-    if not key.allows(task.creds, False, READ) and not is_possessed(task, key):
+    """KEYCTL_READ: a key with the right to read it, or any that the task possesses.
+
+    Raises: ENOKEY (also for a number that means nothing), EACCES.
+    """
+    try:
+        key = lookup(task, number, 0, valid=False)
+    except Errno as error:
+        raise ENOKEY(str(error)) from None
+    key.check_made()
+    possessed = number <= 0 or is_possessed(task, key)
+    if not possessed and not key.allows(task.creds, False, READ):
         raise EACCES(f"key {number}")
     return key
 

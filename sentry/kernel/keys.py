@@ -50,8 +50,8 @@ class Key:
     """A key; a keyring has `links`, all others a `payload`."""
 
     __slots__ = (
-        "__weakref__", "description", "expires_ns", "gid", "links", "negative", "payload", "perm",
-        "restricted", "revoked", "serial", "type", "uid",
+        "__weakref__", "description", "expires_ns", "gid", "invalidated", "links", "negative",
+        "payload", "perm", "restricted", "revoked", "serial", "type", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class Key:
         self.links: dict[tuple[bytes, bytes], Key] = {}
         self.expires_ns = 0
         self.revoked = False
+        self.invalidated = False
         self.negative = False
         """request_key(2) asked for it and nobody made it: there is no payload."""
         self.restricted = False
@@ -87,7 +88,9 @@ class Key:
             raise ENOTDIR(f"key {self.serial} is no keyring")
 
     def check_valid(self) -> None:
-        """key_validate(). Raises: EKEYREVOKED, EKEYEXPIRED."""
+        """key_validate(). Raises: ENOKEY, EKEYREVOKED, EKEYEXPIRED."""
+        if self.invalidated:
+            raise ENOKEY(f"key {self.serial} is invalidated")
         if self.revoked:
             raise EKEYREVOKED(f"key {self.serial}")
         if self.expires_ns and time.monotonic_ns() >= self.expires_ns:
@@ -100,8 +103,9 @@ class Key:
 
     @property
     def is_valid(self) -> bool:
-        """Neither revoked nor expired."""
-        return not self.revoked and not (self.expires_ns and time.monotonic_ns() >= self.expires_ns)
+        """Neither gone, nor revoked, nor expired."""
+        expired = self.expires_ns and time.monotonic_ns() >= self.expires_ns
+        return not (self.invalidated or self.revoked or expired)
 
     def allows(self, creds: Credentials, possessed: bool, needed: int) -> bool:
         """key_task_permission()."""
@@ -152,15 +156,18 @@ class Key:
                 raise ELOOP("keyrings in keyrings")
         self.links[key.name] = key
 
-    def below(self, creds: Credentials, possessed: bool, depth: int = 0) -> Iterator[Key]:
-        """All keys that a search may come to, breadth first in each keyring."""
+    def below(
+        self, creds: Credentials, possessed: bool, dead: bool = False, depth: int = 0
+    ) -> Iterator[Key]:
+        """All keys that a search may come to, breadth first in each keyring; `dead`: also those
+        that are not valid any more."""
         if depth > MAX_DEPTH or not self.is_keyring or not self.allows(creds, possessed, SEARCH):
             return
-        found = [key for key in self.links.values() if key.is_valid]
+        found = [key for key in self.links.values() if dead or key.is_valid]
         yield from found
         for key in found:
-            if key.is_keyring:
-                yield from key.below(creds, possessed, depth + 1)
+            if key.is_keyring and not (key.revoked or key.invalidated):
+                yield from key.below(creds, possessed, dead, depth + 1)
 
 
 def _height(key: Key, forbidden: Key) -> int:
@@ -255,7 +262,7 @@ class KeyTable:
 
     def invalidate(self, key: Key) -> None:
         """It disappears from all keyrings."""
-        key.revoked = True
+        key.invalidated = True
         for ring in self.all():
             if ring.links.get(key.name) is key:
                 del ring.links[key.name]
@@ -264,7 +271,7 @@ class KeyTable:
     def of_user(self, uid: int) -> tuple[Key, Key]:
         """The keyrings of a user, made when first asked for: install_user_keyrings()."""
         found = self.users.get(uid)
-        if found is None:
+        if found is None or any(ring.invalidated for ring in found):
             perm = (EVERYTHING & ~SETATTR) << POSSESSOR | EVERYTHING << USER
             own = self.keyring(b"_uid.%d" % uid, (uid, NO_GROUP), perm)
             session = self.keyring(b"_uid_ses.%d" % uid, (uid, NO_GROUP), perm)
@@ -288,12 +295,18 @@ def forget_process(kernel: Kernel, group: ThreadGroup) -> None:
         found.processes.pop(group, None)
 
 
-def check_payload(kind: bytes, description: bytes, payload: bytes) -> None:
-    """The preparse and vet_description of a type. Raises: EINVAL."""
+def check_name(kind: bytes, description: bytes) -> None:
+    """What a new key needs, with the vet_description of its type. Raises: EINVAL."""
+    if not description:
+        raise EINVAL("no description")
+    if kind == b"logon" and description.find(b":") < 1:
+        raise EINVAL("a logon key's name has a prefix")
+
+
+def check_payload(kind: bytes, payload: bytes) -> None:
+    """The preparse of a type. Raises: EINVAL."""
     if kind == KEYRING:
         if payload:
             raise EINVAL("a keyring has no payload")
     elif not 0 < len(payload) <= PAYLOAD_MAX[kind]:
         raise EINVAL(f"{len(payload)} bytes of payload")
-    if kind == b"logon" and description.find(b":") < 1:
-        raise EINVAL("a logon key's name has a prefix")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sentry.abi.mman import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT
 from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import EAGAIN, EINVAL, ENOMEM, EPERM
@@ -10,6 +12,9 @@ from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import PROT_ALL, page_align
 from sentry.mm.protect import Protection
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+
+NEVER_LOCKED: Final = VmFlag.SPECIAL | VmFlag.DROPPABLE | VmFlag.SECRET
+"""What mlock(2) passes over; secret memory is locked always."""
 
 
 class Locking(Protection):
@@ -81,7 +86,7 @@ class Locking(Protection):
         self._each(start, end, lambda vma: self._set_locked(vma, give))
 
     def _set_locked(self, vma: Vma, give: int) -> None:
-        if vma.flags & VmFlag.SPECIAL:
+        if vma.flags & NEVER_LOCKED:
             return
         self._account(vma, -1)
         vma.flags = vma.flags & ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT) | give
@@ -89,7 +94,7 @@ class Locking(Protection):
 
     def _fill_locked(self, start: int, end: int) -> None:
         """__mm_populate() and __mlock_posix_error_return(). Raises: ENOMEM, EAGAIN."""
-        for vma in self.vmas.overlapping(start, end):
+        for vma in self.vmas.overlapping(start, end) if start < end else ():
             if vma.flags & (VmFlag.SPECIAL | VmFlag.LOCKONFAULT):
                 continue
             if not vma.prot & PROT_ALL:

@@ -24,6 +24,7 @@ from sentry.abi.mman import (
     MAP_STACK,
     MAP_TYPE,
     MCL_FUTURE,
+    MCL_ONFAULT,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
@@ -70,12 +71,16 @@ def page_align(length: int) -> int:
     return page_up(length) & U64
 
 
-def check_huge(flags: int, file: MappedFile | None, offset: int) -> None:
+def check_huge(addr: int, flags: int, file: MappedFile | None, offset: int) -> None:
     """MAP_HUGETLB: no huge pages are reserved. Raises: EINVAL, ENOMEM."""
     if offset & (HUGE_PAGE - 1):
         raise EINVAL("offset within a huge page")
     if file is not None or flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK not in HUGE_SIZES:
         raise EINVAL("not a huge file, or no such size")
+    if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) and addr & (HUGE_PAGE - 1):
+        raise EINVAL("address within a huge page")
+    if flags & MAP_GROWSDOWN:
+        raise EINVAL("a stack of huge pages")
     raise ENOMEM("no huge pages are reserved")
 
 
@@ -103,7 +108,7 @@ class Mapping(Faults):
         if offset & PAGE_MASK:
             raise EINVAL("offset")
         if flags & MAP_HUGETLB:
-            check_huge(flags, file, offset)
+            check_huge(addr, flags, file, offset)
         if not length:
             raise EINVAL("length")
         if flags & MAP_FIXED_NOREPLACE:
@@ -182,8 +187,7 @@ class Mapping(Faults):
             if not self.ipc_lock and not self.limits.rlimit(RLIMIT_MEMLOCK):
                 raise EPERM("RLIMIT_MEMLOCK")
             result |= VmFlag.LOCKED
-        if self.lock_future & MCL_FUTURE:
-            result |= VmFlag.LOCKED
+        result |= self._future_lock()
         kind = flags & MAP_TYPE
         if file is None:
             if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE):
@@ -193,6 +197,7 @@ class Mapping(Faults):
                     raise EINVAL("neither locked nor a stack")
                 result |= VmFlag.DROPPABLE | VmFlag.NORESERVE
                 result |= VmFlag.WIPEONFORK | VmFlag.DONTDUMP
+                result &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
             if kind == MAP_SHARED and flags & MAP_GROWSDOWN:
                 raise EINVAL("a shared stack")
         else:
@@ -230,6 +235,13 @@ class Mapping(Faults):
             result |= VmFlag.NORESERVE
         return result
 
+    def _future_lock(self) -> int:
+        """What mlockall(2) said about new mappings."""
+        if not self.lock_future & MCL_FUTURE:
+            return 0
+        on_fault = VmFlag.LOCKONFAULT if self.lock_future & MCL_ONFAULT else 0
+        return VmFlag.LOCKED | on_fault
+
     def _backing(self, length: int, shared: bool, file: MappedFile | None) -> Backing | None:
         if file is not None:
             stores = shared and file.writable and not getattr(file, "write_sealed", False)
@@ -247,7 +259,7 @@ class Mapping(Faults):
         """Map every page of a range and have the host give memory for it, as far as it goes."""
         for vma in self.vmas.overlapping(start, end):
             low, high = max(vma.start, start), min(vma.end, end)
-            if not vma.prot & PROT_ALL:
+            if not vma.prot & PROT_ALL or vma.flags & VmFlag.LOCKONFAULT:
                 continue
             try:
                 self.fill_range(vma, low, high)
@@ -303,7 +315,7 @@ class Mapping(Faults):
         flags = VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.HEAP
         if self.lock_future & MCL_FUTURE:
             self._check_locked(pages)
-            flags |= VmFlag.LOCKED
+            flags |= self._future_lock()
         whole = self.insert(Vma(old, new, PROT_READ | PROT_WRITE, flags, name=b"[heap]"))
         self.populate_new(whole, old, new)
         if flags & VmFlag.LOCKED:

@@ -227,6 +227,8 @@ class Protection(Mapping):
             raise EINVAL("not private anonymous memory")
         if advice in (mman.MADV_DOFORK, mman.MADV_DODUMP) and vma.flags & VmFlag.SPECIAL:
             raise EINVAL("special")
+        if advice in (mman.MADV_KEEPONFORK, mman.MADV_DODUMP) and vma.flags & VmFlag.DROPPABLE:
+            raise EINVAL("droppable")
         wanted = vma.flags & ~take | give
         if wanted == vma.flags:
             return

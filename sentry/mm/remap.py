@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Final
 
 from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
@@ -12,6 +13,8 @@ from sentry.mm.mapping import MAX_OFFSET, page_up
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
 
 ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
+KEPT: Final = VmFlag.SHARED | VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.LOCKED
+"""What a mapping is after remap_file_pages(2), too: the rest is as for a new one."""
 
 
 class Remapping(Locking):
@@ -113,7 +116,7 @@ class Remapping(Locking):
         if first is None or not first.shared or first.backing is None:
             raise EINVAL("not a shared mapping")
         for before, vma in itertools.pairwise(vmas):
-            same = vma.file is first.file and vma.flags == first.flags
+            same = (vma.file, vma.flags, vma.prot) == (first.file, first.flags, first.prot)
             if vma.start != before.end or not same:
                 raise EINVAL("more than one mapping")
         if vmas[-1].end < end:
@@ -122,6 +125,7 @@ class Remapping(Locking):
             raise EOVERFLOW("offset")
         model = first.part(first.start, first.start + 4096)
         model.start, model.end, model.offset = start, end, page << 12
+        model.flags &= KEPT
         self._mapped(model, 1)
         try:
             self.remove(start, end)
@@ -163,7 +167,7 @@ class Remapping(Locking):
         self.insert(target)
         if old_size:
             if flags & MREMAP_DONTUNMAP:
-                self._unlock_source(old, old + old_size)
+                self._unlock_source(old)
             else:
                 self.remove(old, old + old_size)
         whole = self.vmas.find(new)
@@ -174,9 +178,11 @@ class Remapping(Locking):
             self.populate(new, new + new_size)
         return new
 
-    def _unlock_source(self, start: int, end: int) -> None:
-        for vma in self.isolate(start, end):
-            self._account(vma, -1)
-            vma.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
-            self._account(vma, 1)
-        self.join_range(start, end)
+    def _unlock_source(self, start: int) -> None:
+        """MREMAP_DONTUNMAP: all of the mapping that a part came from is not locked any more."""
+        vma = self.vmas.find(start)
+        assert vma is not None
+        self._account(vma, -1)
+        vma.flags &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+        self._account(vma, 1)
+        self.join_range(vma.start, vma.end)

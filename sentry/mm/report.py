@@ -283,5 +283,8 @@ def vm_flags(vma: Vma) -> bytes:
     found.append(b"mr")
     found += [b"mw"] if vma.flags & VmFlag.MAYWRITE else []
     found += [b"me"] if vma.flags & VmFlag.MAYEXEC else []
-    found += [name for flag, name in _MNEMONICS if vma.flags & flag]
+    flags = vma.flags
+    if flags & VmFlag.STACK and not flags & VmFlag.HUGEPAGE:
+        flags |= VmFlag.NOHUGEPAGE  # MAP_STACK, since Linux 6.7
+    found += [name for flag, name in _MNEMONICS if flags & flag]
     return b" ".join(found) + b" "

@@ -32,6 +32,7 @@ from sentry.kernel.keys import (
     VIEW,
     WRITE,
     Key,
+    check_name,
     check_payload,
     default_perm,
     table,
@@ -96,16 +97,17 @@ def sys_add_key(
     if type_name not in TYPES:
         raise ENODEV(f"type {type_name!r}")
     target.check_keyring()
+    check_payload(type_name, data)
     if not name:
         raise EINVAL("no description")
-    check_payload(type_name, name, data)
-    old = target.links.get((type_name, name))
-    if old is not None and type_name != KEYRING and old.is_valid:
-        old.check(task.creds, True, WRITE)
-        old.update(data)
-        return old.serial
     if target.restricted:
         raise EPERM("a restricted keyring")
+    old = target.links.get((type_name, name))
+    if old is not None and type_name != KEYRING and old.is_valid:
+        old.check(task.creds, ring < 0 or keyrings.is_possessed(task, target), WRITE)
+        old.update(data)
+        return old.serial
+    check_name(type_name, name)
     key = Key(type_name, name, keyrings.owner(task), default_perm(type_name), data)
     table(task.kernel).add(key)
     target.link(key)
@@ -127,6 +129,8 @@ def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ri
                 target.link(key)
             key.check_made()
             return key.serial
+    if callout and type_name == KEYRING:
+        raise EPERM("nobody is asked for a keyring")
     if callout and type_name in PAYLOAD_MAX:
         negate(task, type_name, name, target)
     raise ENOKEY(f"{type_name!r} {name!r}")
@@ -134,6 +138,7 @@ def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ri
 
 def negate(task: Task, kind: bytes, name: bytes, target: Key | None) -> None:
     """Remember for a while that nobody makes this key: key_reject_and_link()."""
+    check_name(kind, name)
     ring = target if target is not None else keyrings.for_requested(task)
     ring.check(task.creds, True, WRITE)
     key = Key(kind, name, keyrings.owner(task), default_perm(kind), b"")
@@ -203,7 +208,7 @@ def update(task: Task, values: Values) -> int:
     key = lookup(task, s32(values[0]), WRITE)
     if key.is_keyring:
         raise EOPNOTSUPP("a keyring has no payload")
-    check_payload(key.type, key.description, data)
+    check_payload(key.type, data)
     key.update(data)
     return 0
 
@@ -228,7 +233,7 @@ def chown(task: Task, values: Values) -> int:
     uid, gid = task.creds.kuid(uid), task.creds.kgid(gid)
     if uid == NO_ID and gid == NO_ID:
         return 0
-    key = lookup(task, s32(values[0]), SETATTR, create=True, valid=False)
+    key = lookup(task, s32(values[0]), SETATTR, create=True, partial=True)
     creds = task.creds
     if not creds.has(CAP_SYS_ADMIN):
         if uid not in (NO_ID, key.uid):
@@ -246,7 +251,7 @@ def setperm(task: Task, values: Values) -> int:
     perm = values[1] & 0xFFFFFFFF
     if perm & ~ALL_PERMS:
         raise EINVAL(f"rights {perm:#x}")
-    key = lookup(task, s32(values[0]), SETATTR, create=True, valid=False)
+    key = lookup(task, s32(values[0]), SETATTR, create=True, partial=True)
     if key.uid != task.creds.fsuid and not task.creds.has(CAP_SYS_ADMIN):
         raise EACCES(f"key {key.serial}")
     key.perm = perm
@@ -287,11 +292,11 @@ def link(task: Task, values: Values) -> int:
 
 @operation(9)
 def unlink(task: Task, values: Values) -> int:
-    """A key out of a keyring."""
+    """A key out of a keyring, or another of its name, as Linux does it."""
     ring = lookup(task, s32(values[1]), WRITE)
     key = lookup(task, s32(values[0]), 0, valid=False)
     ring.check_keyring()
-    if ring.links.get(key.name) is not key:
+    if key.name not in ring.links:
         raise ENOENT(f"key {key.serial}")
     del ring.links[key.name]
     return 0
@@ -309,7 +314,7 @@ def search(task: Task, values: Values) -> int:
         raise ENOKEY(f"type {kind!r}")
     ring.check_keyring()
     possessed = number < 0 or keyrings.is_possessed(task, ring)
-    for key in ring.below(task.creds, possessed):
+    for key in (ring, *ring.below(task.creds, possessed)):
         if key.name == (kind, name) and key.allows(task.creds, possessed, SEARCH):
             key.check_made()
             if target is not None:
@@ -325,6 +330,7 @@ def read(task: Task, values: Values) -> int:
     key = keyrings.readable(task, s32(values[0]))
     if key.type == b"logon":
         raise EOPNOTSUPP("a logon key cannot be read")
+    key.check_valid()
     return put(task, key.contents(), values[1], values[2])
 
 
@@ -468,11 +474,11 @@ def move(task: Task, values: Values) -> int:
     key = lookup(task, s32(values[0]), LINK, create=True)
     source = lookup(task, s32(values[1]), WRITE)
     target = lookup(task, s32(values[2]), WRITE, create=True)
-    source.check_keyring()
-    target.check_keyring()
     if source is target:
         return 0
-    if source.links.get(key.name) is not key:
+    source.check_keyring()
+    target.check_keyring()
+    if key.name not in source.links:
         raise ENOENT(f"key {key.serial}")
     if values[3] & MOVE_EXCL and key.name in target.links:
         raise EEXIST(f"{key.name}")

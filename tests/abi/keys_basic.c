@@ -175,6 +175,27 @@ static void negative(void)
     CHECK_ERR(keyctl(KEYCTL_DESCRIBE, serial, data, sizeof data), EACCES);
 }
 
+/* What is wrong first, and who counts as a possessor. */
+static void order(long key)
+{
+    char data[8];
+    CHECK_ERR(keyctl(KEYCTL_READ, 0, data, sizeof data), ENOKEY);
+    CHECK_ERR(syscall(SYS_request_key, "keyring", "unmade", "please", 0), EPERM);
+    CHECK_ERR(syscall(SYS_request_key, "logon", "unmade", "please", 0), EINVAL);
+    long ring = add("keyring", "itself", NULL, SESSION);
+    CHECK(keyctl(KEYCTL_SEARCH, ring, "keyring", "itself", 0) == ring);
+    CHECK(keyctl(KEYCTL_MOVE, ring, key, key, 0) == 0);
+    CHECK(keyctl(KEYCTL_RESTRICT_KEYRING, ring, NULL, NULL) == 0);
+    CHECK_ERR(add("logon", "no-prefix", "p", ring), EPERM);
+    CHECK_ERR(add("logon", "no-prefix", "", ring), EINVAL);
+    CHECK(keyctl(KEYCTL_REVOKE, ring) == 0);
+    CHECK_ERR(keyctl(KEYCTL_READ, ring, data, sizeof data), EKEYREVOKED);
+    CHECK_ERR(keyctl(KEYCTL_SETPERM, ring, 0x3f010000), EKEYREVOKED);
+    CHECK(keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_PROCESS_KEYRING, 1) > 0);
+    CHECK(keyctl(KEYCTL_INVALIDATE, KEY_SPEC_PROCESS_KEYRING) == 0);
+    CHECK_ERR(keyctl(KEYCTL_DESCRIBE, KEY_SPEC_PROCESS_KEYRING, data, 0), ENOKEY);
+}
+
 /* Nobody has called request_key(2) for a key of ours: EPERM, unless an argument is bad in itself. */
 static void instantiations(void)
 {
@@ -199,6 +220,7 @@ int main(void)
     links(key);
     rights(key);
     negative();
+    order(key);
     CHECK(keyctl(KEYCTL_SET_TIMEOUT, key, 100) == 0);
     CHECK(keyctl(KEYCTL_REVOKE, key) == 0);
     CHECK_ERR(keyctl(KEYCTL_READ, key, NULL, 0), EKEYREVOKED);

@@ -11,6 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 8
+#endif
 #ifndef SYS_mseal
 #define SYS_mseal 462
 #endif
@@ -204,17 +207,53 @@ static void others(void)
     close(me);
 }
 
+/* Whether VmFlags of the mapping that begins at `a` have this one. */
+static int flagged(void *a, const char *flag)
+{
+    char line[400], head[32];
+    int found = 0;
+    FILE *smaps = fopen("/proc/self/smaps", "r");
+    snprintf(head, sizeof head, "%lx-", (long)a);
+    while (fgets(line, sizeof line, smaps) && strncmp(line, head, strlen(head)))
+        ;
+    while (fgets(line, sizeof line, smaps))
+        if (strncmp(line, "VmFlags:", 8) == 0) {
+            found = strstr(line, flag) != NULL;
+            break;
+        }
+    fclose(smaps);
+    return found;
+}
+
 /* mlock locks first and fills then: what cannot be filled is an error, but locked. */
 static void locks(void)
 {
     char *a = map(3, RW);
     CHECK(mprotect(a + PAGE, PAGE, PROT_NONE) == 0);
     CHECK_ERR(mlock(a, 3 * PAGE), ENOMEM);
+    CHECK(mlock(a + PAGE, 0) == 0);
     CHECK_ERR(madvise(a + 2 * PAGE, PAGE, MADV_DONTNEED), EINVAL);
     CHECK(mlock(a, PAGE) == 0 && munlock(a, 3 * PAGE) == 0);
     CHECK(mlock2(a, 3 * PAGE, MLOCK_ONFAULT) == 0 && munlock(a, 3 * PAGE) == 0);
     CHECK(mlockall(MCL_CURRENT) == 0 && munlockall() == 0);
     munmap(a, 3 * PAGE);
+    CHECK(mlockall(MCL_FUTURE | MCL_ONFAULT) == 0);
+    a = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(flagged(a, " lo ") && flagged(a, " lf "));
+    CHECK(munlockall() == 0 && munmap(a, PAGE) == 0);
+    a = mmap(NULL, PAGE, RW, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+    if (a != MAP_FAILED) {
+        CHECK(mlock(a, PAGE) == 0 && !flagged(a, " lo "));
+        CHECK_ERR(madvise(a, PAGE, MADV_KEEPONFORK), EINVAL);
+        CHECK_ERR(madvise(a, PAGE, MADV_DODUMP), EINVAL);
+        munmap(a, PAGE);
+    }
+    a = map(3, RW);
+    CHECK(mlock(a, 3 * PAGE) == 0);
+    char *moved = mremap(a, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+    CHECK(moved != MAP_FAILED && flagged(moved, " lo ") && !flagged(a, " lo "));
+    munmap(a, 3 * PAGE);
+    munmap(moved, PAGE);
 
     int fd = memfd_create("locked", 0);
     CHECK(fd >= 0 && ftruncate(fd, PAGE) == 0);
