@@ -254,6 +254,8 @@ class Protection(Mapping):
             raise EACCES("not a writable shared mapping")
         if not isinstance(vma.backing, RamFile):
             raise EOPNOTSUPP("the file system cannot punch holes")
+        if getattr(vma.file, "write_sealed", False):
+            raise EPERM("sealed against writing")
         vma.backing.punch(vma.file_offset(start), end - start)
 
     def _populate_advice(self, start: int, end: int, write: bool) -> None:

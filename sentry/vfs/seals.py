@@ -38,10 +38,10 @@ def add_seals(file: FileDescription, seals: int) -> None:
     inode: Any = file.inode
     if seals_of(file) & F_SEAL_SEAL:
         raise EPERM("sealed")
-    if seals & F_SEAL_WRITE and not inode.seals & F_SEAL_WRITE and _mapped_writable(inode):
-        raise EBUSY("mapped for writing")
     if seals & F_SEAL_EXEC and inode.mode & 0o111:
         seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
+    if seals & F_SEAL_WRITE and not inode.seals & F_SEAL_WRITE and _mapped_writable(inode):
+        raise EBUSY("mapped for writing")
     inode.seals |= seals
 
 

@@ -106,6 +106,23 @@ static void memfds(void)
     CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) == 0);
     CHECK_ERR(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW), EPERM);
     CHECK(fstat(fd, &st) == 0 && st.st_size == 8192 && S_ISREG(st.st_mode));
+    int grown = memfd_create("grown", MFD_ALLOW_SEALING);
+    char room[8000] = {0};
+    CHECK(ftruncate(grown, 6000) == 0);
+    p = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, grown, 0);
+    CHECK_ERR(fcntl(grown, F_ADD_SEALS, 0x20 /* F_SEAL_EXEC: and no write, as it can be executed */),
+              EBUSY);
+    CHECK(fcntl(grown, F_ADD_SEALS, F_SEAL_GROW | 0x10 /* F_SEAL_FUTURE_WRITE */) == 0);
+    CHECK_ERR(madvise(p, 4096, MADV_REMOVE), EPERM);
+    munmap(p, 8192);
+    close(grown);
+    grown = memfd_create("grown", MFD_ALLOW_SEALING);
+    CHECK(ftruncate(grown, 6000) == 0 && fcntl(grown, F_ADD_SEALS, F_SEAL_GROW) == 0);
+    CHECK(pwrite(grown, room, 8000, 1000) == 4096 - 1000); /* whole pages only */
+    CHECK_ERR(pwrite(grown, room, 8000, 5000), EPERM);
+    CHECK(pwrite(grown, room, 1000, 5000) == 1000);
+    CHECK_ERR(fallocate(grown, 1 /* FALLOC_FL_KEEP_SIZE */, 0, 10000), EPERM);
+    close(grown);
     int program = memfd_create("program", MFD_ALLOW_SEALING);
     CHECK(fchmod(program, 0700) == 0);
     CHECK(fcntl(program, F_ADD_SEALS, 0x20 /* F_SEAL_EXEC */) == 0);

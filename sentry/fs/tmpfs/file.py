@@ -172,10 +172,11 @@ class TmpOpenFile(RegularFile):
         if inode.seals & WRITE_SEALS:
             raise EPERM("sealed against writing")
         size = inode.size_of()[0]
-        if offset + count > size:
-            if offset >= size:
+        if offset + count > size:  # page by page, and not the one that would grow the file
+            whole = size // PAGE * PAGE
+            if offset >= whole:
                 raise EPERM("sealed against growing")
-            count = size - offset
+            count = whole - offset
         return count
 
     def find(self, offset: int, data: bool, size: int) -> int:
@@ -202,8 +203,7 @@ class TmpOpenFile(RegularFile):
             inode.settle()
             inode.touched()
             return
-        grows = end > data.size and not mode & FALLOC_FL_KEEP_SIZE
-        if grows:
+        if end > data.size:  # even where the size is kept
             check_size_limit(caller, end)
             if inode.seals & F_SEAL_GROW:
                 raise EPERM("sealed against growing")
@@ -218,7 +218,7 @@ class TmpOpenFile(RegularFile):
             raise ENOSPC(str(error)) from error
         finally:
             inode.settle()
-        if grows:
+        if end > data.size and not mode & FALLOC_FL_KEEP_SIZE:
             data.truncate(end)
         inode.touched()
 
