@@ -124,13 +124,11 @@ class Mapping(Faults):
         where = self._choose(addr, length, flags, file is None)
         if file is not None and file.has_max_offset and offset > MAX_OFFSET - length:
             raise EOVERFLOW("offset")
-        vm_flags = self._vm_flags(prot, flags, file)
+        vm_flags = self._vm_flags(prot, flags, file, length)
         if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero
             file, offset = None, 0
         if flags & MAP_FIXED and where < MMAP_MIN_ADDR:
             raise EPERM("below mmap_min_addr")
-        if vm_flags & VmFlag.LOCKED:
-            self._check_locked(length >> 12)
         shared = bool(vm_flags & VmFlag.SHARED)
         data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
         replaced = sum(
@@ -180,7 +178,7 @@ class Mapping(Faults):
         gap = STACK_GUARD_GAP if after.flags & VmFlag.GROWSDOWN else 0
         return after.start - gap >= end
 
-    def _vm_flags(self, prot: int, flags: int, file: MappedFile | None) -> int:
+    def _vm_flags(self, prot: int, flags: int, file: MappedFile | None, length: int) -> int:
         """The rights checks of do_mmap(), and what the mapping is."""
         result = VmFlag.MAYWRITE | VmFlag.MAYEXEC
         if flags & MAP_LOCKED:
@@ -188,6 +186,8 @@ class Mapping(Faults):
                 raise EPERM("RLIMIT_MEMLOCK")
             result |= VmFlag.LOCKED
         result |= self._future_lock()
+        if result & VmFlag.LOCKED:
+            self._check_locked(length >> 12)
         kind = flags & MAP_TYPE
         if file is None:
             if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE):
@@ -220,6 +220,7 @@ class Mapping(Faults):
             if getattr(file, "secret", False):
                 if kind == MAP_PRIVATE:
                     raise EINVAL("a secret is shared")
+                self._check_locked(length >> 12)
                 result |= VmFlag.LOCKED | VmFlag.DONTDUMP | VmFlag.SECRET
             if getattr(file, "no_exec", False):
                 if prot & PROT_EXEC:
@@ -230,7 +231,7 @@ class Mapping(Faults):
         if flags & MAP_GROWSDOWN:
             result |= VmFlag.GROWSDOWN
         if flags & MAP_STACK:
-            result |= VmFlag.STACK
+            result |= VmFlag.STACK | VmFlag.NOHUGEPAGE
         if flags & MAP_NORESERVE:
             result |= VmFlag.NORESERVE
         return result

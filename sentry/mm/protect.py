@@ -126,12 +126,12 @@ class Protection(Mapping):
     def _protect(self, vma: Vma, prot: int) -> None:
         if self.mdwe and prot & PROT_EXEC and (prot & PROT_WRITE or not vma.prot & PROT_EXEC):
             raise EACCES("PR_SET_MDWE")
-        if vma.flags & VmFlag.SEALED:
-            raise EPERM("sealed")
         if prot & PROT_WRITE and not vma.flags & VmFlag.MAYWRITE:
             raise EACCES("the file is not open for writing")
         if prot & PROT_EXEC and not vma.flags & VmFlag.MAYEXEC:
             raise EACCES("mounted noexec")
+        if vma.flags & VmFlag.SEALED:
+            raise EPERM("sealed")
         if prot == vma.prot:
             return
         becomes_data = bool(prot & PROT_WRITE) and not vma.prot & PROT_WRITE and not vma.shared

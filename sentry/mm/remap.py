@@ -113,10 +113,11 @@ class Remapping(Locking):
             raise EINVAL("range")
         vmas = self.vmas.overlapping(start, end)
         first = self.vmas.find(start)
-        if first is None or not first.shared or first.backing is None:
+        if first is None or not first.may_be_shared_for_writing or first.backing is None:
             raise EINVAL("not a shared mapping")
         for before, vma in itertools.pairwise(vmas):
-            same = (vma.file, vma.flags, vma.prot) == (first.file, first.flags, first.prot)
+            same = (vma.flags, vma.prot) == (first.flags, first.prot)
+            same = same and vma.file is first.file and vma.backing is first.backing
             if vma.start != before.end or not same:
                 raise EINVAL("more than one mapping")
         if vmas[-1].end < end:
@@ -125,7 +126,7 @@ class Remapping(Locking):
             raise EOVERFLOW("offset")
         model = first.part(first.start, first.start + 4096)
         model.start, model.end, model.offset = start, end, page << 12
-        model.flags &= KEPT
+        model.flags = model.flags & KEPT | self._future_lock()
         self._mapped(model, 1)
         try:
             self.remove(start, end)

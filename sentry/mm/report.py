@@ -277,14 +277,9 @@ def vm_flags(vma: Vma) -> bytes:
         for bit, name in ((PROT_READ, b"rd"), (PROT_WRITE, b"wr"), (PROT_EXEC, b"ex"))
         if vma.prot & bit
     ]
-    # VM_SHARED is not for a file that was opened for reading only; VM_MAYSHARE (ms) is.
-    if vma.shared and (vma.file is None or vma.file.writable):
-        found.append(b"sh")
+    found += [b"sh"] if vma.may_be_shared_for_writing else []
     found.append(b"mr")
     found += [b"mw"] if vma.flags & VmFlag.MAYWRITE else []
     found += [b"me"] if vma.flags & VmFlag.MAYEXEC else []
-    flags = vma.flags
-    if flags & VmFlag.STACK and not flags & VmFlag.HUGEPAGE:
-        flags |= VmFlag.NOHUGEPAGE  # MAP_STACK, since Linux 6.7
-    found += [name for flag, name in _MNEMONICS if flags & flag]
+    found += [name for flag, name in _MNEMONICS if vma.flags & flag]
     return b" ".join(found) + b" "

@@ -100,6 +100,11 @@ class Vma:
         return bool(self.flags & VmFlag.SHARED)
 
     @property
+    def may_be_shared_for_writing(self) -> bool:
+        """VM_SHARED, where `shared` is VM_MAYSHARE: not of a file opened for reading only."""
+        return self.shared and (self.file is None or self.file.writable)
+
+    @property
     def private_writable(self) -> bool:
         """Counts as data: is_data_mapping(), mm/internal.h."""
         return self.prot & 2 != 0 and not self.flags & (

@@ -1,6 +1,7 @@
 /* mprotect, mremap, madvise, msync, mincore, mlock; faults and their codes; stacks; fork. */
 #define _GNU_SOURCE
 #include "abi.h"
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -225,6 +226,38 @@ static int flagged(void *a, const char *flag)
     return found;
 }
 
+/* Other pages of the file in a place: a mapping with the same rights, but without advice. */
+static void other_pages(void)
+{
+    char name[32];
+    int fd = memfd_create("pages", 0);
+    CHECK(fd >= 0 && ftruncate(fd, 4 * PAGE) == 0);
+    for (int i = 0; i < 4; i++)
+        CHECK(pwrite(fd, &(char){'0' + i}, 1, i * PAGE) == 1);
+    char *a = mmap(NULL, 2 * PAGE, RW, MAP_SHARED, fd, 0);
+    CHECK(madvise(a, 2 * PAGE, MADV_DONTFORK) == 0);
+    CHECK(remap_file_pages(a, 2 * PAGE, 0, 2, 0) == 0 && a[0] == '2' && a[PAGE] == '3');
+    CHECK(!flagged(a, " dc "));
+    CHECK(mprotect(a, PAGE, PROT_READ) == 0);
+    CHECK_ERR(remap_file_pages(a, 2 * PAGE, 0, 0, 0), EINVAL);
+    CHECK_ERR(remap_file_pages(a, PAGE, PROT_READ, 0, 0), EINVAL);
+    munmap(a, 2 * PAGE);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    int reader = open(name, O_RDONLY);
+    a = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, reader, 0);
+    CHECK_ERR(remap_file_pages(a, PAGE, 0, 1, 0), EINVAL);
+    CHECK_ERR(mprotect(a, PAGE, RW), EACCES);
+    if (syscall(SYS_mseal, a, PAGE, 0) == 0) {
+        CHECK_ERR(mprotect(a, PAGE, RW), EACCES);
+        CHECK_ERR(mprotect(a, PAGE, PROT_NONE), EPERM);
+    }
+    close(fd);
+    close(reader);
+    unsigned long huge = 0x300000000000ul + PAGE;
+    CHECK_ERR(mmap((void *)huge, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_HUGETLB,
+                   -1, 0), EINVAL);
+}
+
 /* mlock locks first and fills then: what cannot be filled is an error, but locked. */
 static void locks(void)
 {
@@ -333,6 +366,7 @@ int main(void)
     advise();
     others();
     locks();
+    other_pages();
     stacks();
     fork_many();
     return 0;
