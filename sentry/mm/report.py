@@ -165,8 +165,8 @@ class Report(UserMemory):
             low, high = max(vma.start, start), min(vma.end, end)
             resident = self.space.resident(low, (high - low) >> 12)
             first = (low - start) >> 12
-            for number in range(len(resident)):
-                if resident[number]:
+            for number, there in enumerate(resident):
+                if there:
                     shown = self._shows_file(vma, low + (number << 12))
                     table[first + number] = PM_PRESENT | (PM_FILE if shown else 0)
         return table.tobytes()

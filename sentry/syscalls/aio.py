@@ -174,15 +174,15 @@ def _prepare(task: Task, iocb: Iocb, file: FileDescription) -> Callable[[], Any]
     if iocb.aio_flags & IOCB_FLAG_IOPRIO:
         _check_priority(task, iocb.aio_reqprio & 0xFFFF)
     writes = code in WRITES
-    taken = file.write_flags if writes else file.read_flags
-    rwf = check_rwf(iocb.aio_rw_flags & 0xFFFFFFFF, file, taken)
+    rwf = check_rwf(iocb.aio_rw_flags & 0xFFFFFFFF, file, True)
     if not (file.writable if writes else file.readable):
         raise EBADF("access mode")
+    if not (file.write_flags if writes else file.read_flags):
+        raise EINVAL("no write_iter or read_iter")
     if not _has(file, "write" if writes else "read"):
         raise EINVAL("cannot be read or written so")
     pieces = _pieces(task, iocb, code in VECTORED)
-    if file.seekable:
-        check_area(iocb.aio_offset, min(sum(n for _, n in pieces), 0x7FFFF000))
+    check_area(iocb.aio_offset, min(sum(n for _, n in pieces), 0x7FFFF000))
     return lambda: _transfer(task, iocb, file, rwf)
 
 

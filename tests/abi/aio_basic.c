@@ -414,6 +414,14 @@ static void streams(void) {
     CHECK(run(c, &w) == 6 && run(c, &r) == 6 && !memcmp(buf, "stream", 6));
     struct iocb e = prepare(IOCB_CMD_PREAD, counter, &n, 8, 0);
     CHECK(run(c, &e) == 8 && n == 3);
+    struct iocb never = prepare(IOCB_CMD_PWRITE, counter, &n, 8, 0);
+    CHECK_ERR(submit(c, &never), EINVAL);
+    never = prepare(IOCB_CMD_PREAD, pipes[0], buf, 16, -1);
+    CHECK_ERR(submit(c, &never), EINVAL);
+    int null = open("/dev/null", O_RDWR);
+    never = prepare(IOCB_CMD_FSYNC, null, 0, 0, 0);
+    CHECK_ERR(submit(c, &never), EINVAL);
+    close(null);
     fcntl(pipes[0], F_SETFL, O_NONBLOCK);
     CHECK(run(c, &r) == -EAGAIN);
     struct iocb sync = prepare(IOCB_CMD_FSYNC, pipes[0], 0, 0, 0);

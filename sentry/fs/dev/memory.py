@@ -53,10 +53,6 @@ class MemoryDevice(FileDescription):
         """lseek(2): always at 0, null_lseek()."""
         return 0
 
-    async def sync(self, data_only: bool) -> None:
-        """Raises: EINVAL, as for all devices."""
-        raise EINVAL("a device")
-
 
 class NullDevice(MemoryDevice):
     """/dev/null."""
