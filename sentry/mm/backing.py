@@ -35,7 +35,7 @@ class HostBacking:
     instead of the host where fstat(2) may wait.
     """
 
-    __slots__ = ("_known_size", "_pieces", "_windows", "fd", "writable")
+    __slots__ = ("_known_size", "_pieces", "_windows", "fd", "mappers", "writable")
 
     def __init__(
         self,
@@ -49,6 +49,8 @@ class HostBacking:
         self.fd = fd
         self.writable = writable
         self._pieces: list[WindowRange] = []
+        self.mappers: dict[Any, int] = {}
+        """Address spaces with VMAs of this file, and how many."""
 
     @property
     def size(self) -> int:
@@ -71,6 +73,11 @@ class HostBacking:
         piece = self._windows.map(self.fd, start, end - start, writable)
         self._pieces.append(piece)
         return piece
+
+    def cut(self, size: int) -> None:
+        """The file was truncated: whoever maps it loses what lay behind, private copies, too."""
+        for mapper in list(self.mappers):
+            mapper.backing_lost(self, (size + 4095) & ~4095, None, True)
 
     def close(self) -> None:
         """The descriptor goes: pieces that nobody maps go with it."""

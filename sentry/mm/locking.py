@@ -7,6 +7,7 @@ from typing import Final
 from sentry.abi.mman import MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, MLOCK_ONFAULT
 from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import EAGAIN, EINVAL, ENOMEM, EPERM
+from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import PROT_ALL, page_align
@@ -107,4 +108,5 @@ class Locking(Protection):
             except (ENOMEM, OutOfMemory):
                 raise EAGAIN("no memory") from None
             if not self.space.populate(low, (high - low) >> 12):
-                raise EAGAIN("no memory")
+                cut = isinstance(vma.backing, HostBacking)
+                raise ENOMEM("a file that was cut") if cut else EAGAIN("no memory")

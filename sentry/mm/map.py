@@ -13,7 +13,7 @@ from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_S
 from sentry.errors import EAGAIN, ENOMEM, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END, ProgramLayout, mmap_base
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import Vma, VmaList, VmFlag
+from sentry.mm.vma import Backing, Vma, VmaList, VmFlag
 from sentry.platform.memory import BLOCK_SIZE, AddressSpace
 
 MAX_MAPS_ALL: Final = 1 << 20
@@ -126,14 +126,14 @@ class AddressMap:
 
     def _mapped(self, vma: Vma, sign: int) -> None:
         backing = vma.backing
-        if not isinstance(backing, RamFile):
+        if backing is None:
             return
         count = backing.mappers.get(self, 0) + sign
         if count:
             backing.mappers[self] = count
             return
         del backing.mappers[self]
-        if backing.transient and not backing.mappers:
+        if isinstance(backing, RamFile) and backing.transient and not backing.mappers:
             backing.close()
 
     def _join(self, vma: Vma) -> Vma:
@@ -228,8 +228,9 @@ class AddressMap:
     def _forget_holes(self) -> None:
         self._hole_top, self._hole_size = self.mmap_base, 0
 
-    def backing_lost(self, backing: RamFile, start: int, end: int | None, private: bool) -> None:
-        """Bytes [start, end) of a file in RAM go away: drop the entries that show them."""
+    def backing_lost(self, backing: Backing, start: int, end: int | None, private: bool) -> None:
+        """Bytes [start, end) of a file go away: drop the entries that show them, and with
+        `private` those of copies, too."""
         for vma in self.vmas:
             if vma.backing is not backing or not (vma.shared or private):
                 continue

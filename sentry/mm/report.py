@@ -78,11 +78,10 @@ class Report(UserMemory):
             return Residency(own, copies, file, 0)
         return Residency(own, copies, 0, file)
 
-    def _alone(self, vma: Vma) -> bool:
-        """Nothing else maps this file, as far as that is known."""
-        if isinstance(vma.backing, RamFile):
-            return list(vma.backing.mappers.values()) == [1]
-        return all(piece.refs == 1 for piece in vma.windows)
+    @staticmethod
+    def _alone(vma: Vma) -> bool:
+        """No other address space maps this file."""
+        return vma.backing is not None and len(vma.backing.mappers) == 1
 
     def resident_pages(self) -> int:
         """RSS in pages."""

@@ -130,6 +130,11 @@ class Handle:
             self._backing = HostBacking(windows, self.fd, self.writable, size)
         return self._backing
 
+    def cut(self, size: int) -> None:
+        """The file was truncated."""
+        if self._backing is not None:
+            self._backing.cut(size)
+
     def _last_size(self) -> int:
         owner = self.owner()
         return owner.attributes.size if owner is not None else 0

@@ -207,9 +207,9 @@ class GoferRegular(GoferInode):
         return super().stat_walked(asked)
 
     async def setattr(self, changes: Changes) -> None:
-        handle = self.write_handle
-        if changes.size is not None and handle is not None and handle.fd >= 0:
-            await self._truncate(handle, changes.size)
+        handle, size = self.write_handle, changes.size
+        if size is not None and handle is not None and handle.fd >= 0:
+            await self._truncate(handle, size)
             changes = Changes(
                 changes.mode,
                 changes.uid,
@@ -220,6 +220,10 @@ class GoferRegular(GoferInode):
                 changes.times_now,
             )
         await super().setattr(changes)
+        if size is not None:
+            for mapped in (self.read_handle, self.write_handle):
+                if mapped is not None:
+                    mapped.cut(size)
         self._live()
 
     async def _truncate(self, handle: Handle, size: int) -> None:

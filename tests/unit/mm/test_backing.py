@@ -1,0 +1,44 @@
+"""Host files under mappings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sentry.abi.mman import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from sentry.mm.backing import HostBacking
+from sentry.mm.errors import BusError
+from sentry.mm.manager import MemoryManager
+
+if TYPE_CHECKING:
+    from conftest import OpenFile
+
+PAGE = 4096
+RW = PROT_READ | PROT_WRITE
+READ_FAULT = 4
+
+
+def test_truncation_takes_private_copies_too(
+    mm: MemoryManager, host_file: Callable[..., OpenFile]
+) -> None:
+    file = host_file(b"x" * 3 * PAGE, writable=True)
+    backing = file.backing
+    assert isinstance(backing, HostBacking)
+    private = mm.mmap(0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
+    mm.write(private + 2 * PAGE, b"own")
+    child = mm.fork()
+    shared = child.mmap(0, 3 * PAGE, RW, MAP_SHARED, file, 0)
+    assert list(backing.mappers.values()) == [1, 2]
+    os.ftruncate(backing.fd, PAGE + 5)
+    backing.cut(PAGE + 5)
+    for space, at in ((mm, private), (child, private), (child, shared)):
+        assert space.read(at + PAGE, 6) == b"xxxxx\0"
+        with pytest.raises(BusError):
+            space.fault(at + 2 * PAGE, READ_FAULT)
+    child.release()
+    assert list(backing.mappers.values()) == [1]
+    mm.munmap(private, 3 * PAGE)
+    assert not backing.mappers
