@@ -145,6 +145,8 @@ class Protection(Mapping):
         self.space.protect(vma.start, vma.pages, prot)
         if prot and not had_rights:
             self.populate_new(vma, vma.start, vma.end)
+        if becomes_data and vma.flags & VmFlag.LOCKED:
+            self.populate(vma.start, vma.end)  # the copies are made now
 
     def _check_data(self, pages: int, charge: bool) -> None:
         self.total_pages -= pages

@@ -296,6 +296,10 @@ static void locks(void)
     munmap(a, 2 * PAGE);
     a = mmap(NULL, 2 * PAGE, RW, MAP_SHARED | MAP_LOCKED, fd, 0);
     CHECK(a != MAP_FAILED && munmap(a, 2 * PAGE) == 0);
+    /* locked private pages are copied when they become writable */
+    a = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
+    CHECK(mlock(a, PAGE) == 0 && mprotect(a, PAGE, RW) == 0 && pwrite(fd, "x", 1, 0) == 1);
+    CHECK(a[0] == 0 && munmap(a, PAGE) == 0);
     close(fd);
 }
 
