@@ -244,7 +244,5 @@ def _left(key: Key) -> str:
     seconds = (key.expires_ns - time.monotonic_ns()) // 10**9
     if seconds < 0:
         return "expd"
-    for size, unit in UNITS:
-        if seconds >= size:
-            break
+    size, unit = next((entry for entry in UNITS if seconds >= entry[0]), UNITS[-1])
     return f"{seconds // size}{unit}"
