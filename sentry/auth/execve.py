@@ -31,7 +31,7 @@ class FileCaps(Struct, frozen=True):
     inheritable: int
     effective: bool
     root_uid: int = 0
-    """Whose root may have them (a kernel id): rootid_owns_currentns()."""
+    """Whose root may have them, as the file system has it."""
 
 
 def parse_file_caps(value: bytes) -> FileCaps | None:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_RDWR
-from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_RDONLY, MS_SYNCHRONOUS
+from sentry.abi.mount import MS_RDONLY
 from sentry.errors import EBUSY, EINVAL, EMSGSIZE, ENODATA
 from sentry.vfs import mounting
 from sentry.vfs.file import Caller, Dest, FileDescription, Result
@@ -16,18 +16,6 @@ from sentry.vfs.interface import FileSystem, Inode, Owner
 if TYPE_CHECKING:
     from sentry.vfs.vfs import MountType, Vfs
 
-FLAGS = {
-    b"dirsync": (MS_DIRSYNC, 0),
-    b"lazytime": (MS_LAZYTIME, 0),
-    b"mand": (MS_MANDLOCK, 0),
-    b"ro": (MS_RDONLY, 0),
-    b"sync": (MS_SYNCHRONOUS, 0),
-    b"async": (0, MS_SYNCHRONOUS),
-    b"nolazytime": (0, MS_LAZYTIME),
-    b"nomand": (0, MS_MANDLOCK),
-    b"rw": (0, MS_RDONLY),
-}
-"""Options of every file system: (set, clear). vfs_parse_sb_flag(), fs/fs_context.c."""
 MAX_LOG = 8
 
 
@@ -60,7 +48,9 @@ class FsContextFile(FileDescription):
         self.fs = fs
         self.phase = Phase.CREATE_PARAMS if fs is None else Phase.RECONF_PARAMS
         self.source: bytes | None = None
-        self.flags_asked = MS_RDONLY if fs is not None and fs.read_only else 0
+        self.flags_asked = 0
+        if fs is not None:
+            self.flags_asked = fs.sb_flags | (MS_RDONLY if fs.read_only else 0)
         self._options: list[bytes] = []
         self._log: deque[bytes] = deque(maxlen=MAX_LOG)
 
@@ -81,8 +71,8 @@ class FsContextFile(FileDescription):
         """One option; a value of None is a flag. Raises: EBUSY, EINVAL."""
         if self.phase not in (Phase.CREATE_PARAMS, Phase.RECONF_PARAMS):
             raise EBUSY("not the time for options")
-        if value is None and key in FLAGS:
-            give, take = FLAGS[key]
+        if value is None and key in mounting.SB_FLAGS:
+            give, take = mounting.SB_FLAGS[key]
             self.flags_asked = self.flags_asked & ~take | give
             return
         if key == b"source":
@@ -120,12 +110,7 @@ class FsContextFile(FileDescription):
         if self.phase is not Phase.RECONF_PARAMS or self.fs is None:
             raise EBUSY("not to be changed now")
         mounting.may_mount(caller)
-        await mounting.reconfigure(
-            caller,
-            self.fs,
-            b",".join(self._options),
-            read_only=bool(self.flags_asked & MS_RDONLY),
-        )
+        await mounting.reconfigure(caller, self.fs, b",".join(self._options), self.flags_asked)
         self._options.clear()
 
     def mounted(self) -> FileSystem:

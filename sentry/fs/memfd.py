@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.fcntl import F_SEAL_SEAL, O_RDWR
+from sentry.abi.fcntl import O_LARGEFILE, O_RDWR
 from sentry.abi.mount import MS_STRICTATIME
-from sentry.errors import EINVAL, EOPNOTSUPP
+from sentry.abi.stat import SECRETMEM_MAGIC
+from sentry.errors import EINVAL, ENXIO, EOPNOTSUPP, ESPIPE
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.dentry import Dentry, Location
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 SERVICE = "shm_mnt"
 
 
-def internal_mount(vfs: Vfs) -> Mount:
+def internal_mount(vfs: Vfs, kind: type[TmpFs] = TmpFs) -> Mount:
     """The mount that memfds and System V segments live on, made when first needed."""
-    mount = vfs.internal.get(SERVICE)
+    service = SERVICE if kind is TmpFs else kind.name
+    mount = vfs.internal.get(service)
     if mount is None:
-        mount = vfs.internal[SERVICE] = vfs.new_mount(TmpFs.make(vfs), MS_STRICTATIME)
+        mount = vfs.internal[service] = vfs.new_mount(kind.make(vfs), MS_STRICTATIME)
     return mount
 
 
@@ -41,6 +43,12 @@ class SecretFile(TmpOpenFile):
     __slots__ = ()
     secret = True
     """What the mappings are told."""
+    seekable = False
+    has_read = False
+    has_write = False
+    splice_read = False
+    splice_write = False
+    can_direct = False
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """Not possible."""
@@ -52,15 +60,29 @@ class SecretFile(TmpOpenFile):
 
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """Not possible."""
-        raise EINVAL("no read")
+        raise ESPIPE("no positions")
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """Not possible."""
-        raise EINVAL("no write")
+        raise ESPIPE("no positions")
+
+    def seek(self, caller: Caller, offset: int, whence: int) -> Result:
+        """Not possible."""
+        raise ESPIPE("no positions")
 
     async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         """Not possible."""
         raise EOPNOTSUPP("no fallocate")
+
+
+class SecretFs(TmpFs):
+    """Where such files live."""
+
+    name = "secretmem"
+    magic = SECRETMEM_MAGIC
+    has_flags = False
+    has_handles = False
+    uuid = b""
 
 
 class SecretInode(TmpFile):
@@ -73,6 +95,14 @@ class SecretInode(TmpFile):
         if changes.size is not None and self.data is not None and self.data.size:
             raise EINVAL("has its size already")
         await super().setattr(changes)
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+        """By /proc/PID/fd: no_open()."""
+        raise ENXIO("not to be opened again")
+
+    def open_now(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+        """The same."""
+        raise ENXIO("not to be opened again")
 
 
 def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> MemFdFile:
@@ -88,13 +118,14 @@ def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> MemFdF
 
 def secret(vfs: Vfs, owner: Owner) -> SecretFile:
     """An open file whose memory nobody reads but through a mapping."""
-    mount = internal_mount(vfs)
+    mount = internal_mount(vfs, SecretFs)
     fs = mount.fs
     assert isinstance(fs, TmpFs)
     fs.check_inodes()
     inode = SecretInode(fs, 0o600, owner)
-    inode.seals = F_SEAL_SEAL
-    return SecretFile(_nameless(mount, b"/secretmem", inode), O_RDWR)
+    location = _nameless(mount, b"/secretmem", inode)
+    inode.nlink = 1
+    return SecretFile(location, O_RDWR | O_LARGEFILE)
 
 
 def _nameless(mount: Mount, label: bytes, inode: TmpFile) -> Location:

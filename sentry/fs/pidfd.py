@@ -26,7 +26,7 @@ NAMESPACE_REQUESTS: Final = {
     )
 }  # fmt: skip
 """PIDFD_GET_CGROUP_NAMESPACE and so on, by request."""
-_MODE: Final = 0o100600
+_MODE: Final = 0o100700
 
 
 class PidFile(FileDescription):

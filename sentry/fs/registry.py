@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.stat import S_IFIFO
+from sentry.errors import EINVAL
 from sentry.fs.dev import memory, tty
 from sentry.fs.devpts import filesystem as devpts
 from sentry.fs.proc import mount_proc
 from sentry.fs.proc.filesystem import check_proc_option
-from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
+from sentry.fs.tmpfs.filesystem import RamFs, TmpFs, parse_options
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -30,6 +31,26 @@ async def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) ->
     return fs
 
 
+def ramfs_mode(text: str) -> str:
+    """The option mode among others, which ramfs ignores. Raises: EINVAL."""
+    given = [item for item in text.split(",") if item.partition("=")[0] == "mode"]
+    parse_options(",".join(given), 0)
+    return given[-1] if given else "mode=0755"
+
+
+async def mount_ramfs(caller: Caller, source: bytes, flags: int, data: bytes) -> RamFs:
+    """mount(2) of type ramfs."""
+    mode, creds = ramfs_mode(data.decode(errors="replace")), caller.creds
+    fs = RamFs.make(caller.kernel.vfs, mode, uid=creds.fsuid, gid=creds.fsgid)
+    fs.source = source.decode(errors="replace") or "none"
+    return fs
+
+
+def check_no_option(option: str) -> None:
+    """Raises: EINVAL."""
+    raise EINVAL(option)
+
+
 async def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
     """mount(2) of type devtmpfs: an empty tmpfs; the nodes are made by who mounts it."""
     fs = TmpFs.make(caller.kernel.vfs, "mode=0755")
@@ -48,6 +69,8 @@ async def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -
     """mount(2) of type mqueue."""
     from sentry.fs.mqueue.filesystem import mount_mqueue as mount  # noqa: PLC0415
 
+    if data:
+        check_no_option(data.decode(errors="replace"))
     return await mount(caller, source, flags, data)
 
 
@@ -55,6 +78,8 @@ async def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) ->
     """mount(2) of type sysfs."""
     from sentry.fs.sysfs import mount_sysfs as mount  # noqa: PLC0415
 
+    if data:
+        check_no_option(data.decode(errors="replace"))
     return await mount(caller, source, flags, data)
 
 
@@ -68,7 +93,8 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> FileDescr
 def register_all(vfs: Vfs) -> None:
     """Fill the registries."""
     vfs.openers[S_IFIFO] = open_fifo
-    vfs.types[b"tmpfs"] = vfs.types[b"ramfs"] = mount_tmpfs
+    vfs.types[b"tmpfs"] = mount_tmpfs
+    vfs.types[b"ramfs"] = mount_ramfs
     vfs.types[b"devtmpfs"] = mount_devtmpfs
     vfs.types[b"mqueue"] = mount_mqueue
     vfs.types[b"proc"] = mount_proc
@@ -77,8 +103,9 @@ def register_all(vfs: Vfs) -> None:
     def check_tmpfs(option: str) -> None:
         parse_options(option, vfs.memory_pages)
 
-    for kind in (b"tmpfs", b"ramfs", b"devtmpfs"):
+    for kind in (b"tmpfs", b"devtmpfs"):
         vfs.option_checks[kind] = check_tmpfs
+    vfs.option_checks[b"ramfs"] = ramfs_mode
     vfs.option_checks[b"proc"] = check_proc_option
     memory.register(vfs)
     tty.register(vfs)

@@ -14,6 +14,7 @@ from sentry.kernel.pids import Pids
 from sentry.kernel.thread_group import ThreadGroup, Usage
 from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
+from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
@@ -61,8 +62,8 @@ class Uts:
     """Names of the machine: uname(2)."""
 
     __slots__ = (
-        "__weakref__", "charge", "domainname", "machine", "nodename", "owner", "release", "sysname",
-        "version",
+        "__weakref__", "changes", "charge", "domainname", "machine", "nodename", "owner", "release",
+        "sysname", "version",
     )  # fmt: skip
 
     def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
@@ -74,6 +75,13 @@ class Uts:
         self.version = b"#1 SMP PREEMPT_DYNAMIC runsc"
         self.machine = b"x86_64"
         self.domainname = domainname
+        self.changes = {"nodename": ChangeCount(), "domainname": ChangeCount()}
+        """Told when a name is set: poll(2) of /proc/sys/kernel/hostname, domainname."""
+
+    def set_name(self, which: str, name: bytes) -> None:
+        """Set the `nodename` or the `domainname`."""
+        setattr(self, which, name)
+        self.changes[which].happened()
 
     def copy(self, owner: UserNamespace | None, charge: Charge) -> Uts:
         """The names of a new UTS namespace."""

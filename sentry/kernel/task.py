@@ -73,7 +73,6 @@ class Task(Charged):
         "files",
         "fs",
         "group",
-        "io_calls",
         "ipc",
         "kernel",
         "keys",
@@ -88,6 +87,7 @@ class Task(Charged):
         "pids_for_children",
         "policy",
         "process_flags",
+        "rchar",
         "restart",
         "restart_block",
         "robust_list",
@@ -98,6 +98,8 @@ class Task(Charged):
         "sleeps",
         "start_ns",
         "stopped",
+        "syscr",
+        "syscw",
         "tid",
         "time_for_children",
         "time_ns",
@@ -107,6 +109,7 @@ class Task(Charged):
         "trap",
         "uts",
         "vfork_done",
+        "wchar",
         "work",
     )  # fmt: skip
 
@@ -180,7 +183,8 @@ class Task(Charged):
         """Its time namespace (TimeNamespace); None: the first one."""
         self.time_for_children: Any = None
         self.timer_slack_ns = self.default_slack_ns = 50_000
-        self.io_calls = 0
+        self.rchar = self.wchar = self.syscr = self.syscw = 0
+        """/proc/PID/io: bytes read and written, calls that did."""
         self.faults = 0
         """Page faults that cost an exit (ru_minflt)."""
         self.sleeps = 0

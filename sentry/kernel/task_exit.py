@@ -18,7 +18,7 @@ from sentry.abi.signal import (
 )
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, Errno
-from sentry.kernel import futex, namespaces, signal_send, signals, sysv_ipc, task_stops
+from sentry.kernel import accounting, futex, namespaces, signal_send, signals, sysv_ipc, task_stops
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
@@ -70,6 +70,7 @@ def status_of(task: Task) -> int:
 
 def _leave(task: Task) -> None:
     kernel = task.kernel
+    size_kib = task.mm.total_pages * 4
     try:
         for observer in task.observers:
             if (exited := getattr(observer, "exited", None)) is not None:
@@ -101,6 +102,8 @@ def _leave(task: Task) -> None:
     if group.tasks:
         _hand_children_on(task)
     else:
+        if kernel.services.get(accounting.SERVICE):
+            accounting.process_ends(task, status_of(task), size_kib)
         _last_thread_gone(group)
 
 

@@ -59,15 +59,17 @@ class ProcessGroup:
 
 
 class Usage:
-    """What getrusage(2) counts of the dead and the waited-for, in ns and numbers."""
+    """What getrusage(2) and /proc/PID/io count of the dead and the waited-for."""
 
     __slots__ = (
-        "inblock", "majflt", "maxrss", "minflt", "nivcsw", "nvcsw", "oublock", "sys_ns", "user_ns",
+        "inblock", "majflt", "maxrss", "minflt", "nivcsw", "nvcsw", "oublock", "rchar", "sys_ns",
+        "syscr", "syscw", "user_ns", "wchar",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.user_ns = self.sys_ns = self.maxrss = self.minflt = self.majflt = 0
         self.inblock = self.oublock = self.nvcsw = self.nivcsw = 0
+        self.rchar = self.wchar = self.syscr = self.syscw = 0
 
     def count(self, task: Task) -> None:
         """Add what a thread has used so far. `maxrss` (KiB) is not a thread's."""
@@ -75,6 +77,10 @@ class Usage:
         self.sys_ns += task.sys_time_ns
         self.minflt += task.faults
         self.nvcsw += task.sleeps
+        self.rchar += task.rchar
+        self.wchar += task.wchar
+        self.syscr += task.syscr
+        self.syscw += task.syscw
 
     def add(self, other: Usage) -> None:
         """Sum everything but the resident set's maximum, which is a maximum."""

@@ -8,8 +8,9 @@ from sentry.abi.capability import CAP_SYS_PTRACE
 from sentry.abi.mount import MS_NOSUID
 from sentry.auth.credentials import Credentials
 from sentry.auth.execve import after_exec, parse_file_caps
+from sentry.auth.file_caps import counts_for
 from sentry.auth.permissions import MAY_READ, may_access
-from sentry.auth.userns import NO_ID, is_inside
+from sentry.auth.userns import NO_ID, is_inside, kernel_id
 from sentry.errors import ENODATA, EOPNOTSUPP
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
     creds, mount = task.creds, file.location.mount
     untrusted = bool(mount.flags & MS_NOSUID) or not is_inside(creds.user_ns, mount.fs.owner)
     caps = None if untrusted else await file_caps(inode)
-    if caps is not None and not counts(creds, caps):
+    if caps is not None and not counts_for(creds, kernel_id(inode.fs.owner, caps.root_uid)):
         caps = None
     ids = (inode.uid, inode.gid)
     plain = untrusted or not knows(creds.user_ns, inode)
@@ -36,16 +37,6 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
         no_new_privs=task.no_new_privs,
         unsafe=lambda: traced(task) or shares_root(task),
     )  # fmt: skip
-
-
-def counts(creds: Credentials, caps: FileCaps) -> bool:
-    """rootid_owns_currentns(): its root is root here, or in a namespace above."""
-    ns = creds.user_ns
-    while ns is not None:
-        if ns.uid_map.from_kernel(caps.root_uid) == 0:
-            return True
-        ns = ns.parent
-    return caps.root_uid == 0
 
 
 async def file_caps(inode: Any) -> FileCaps | None:

@@ -32,7 +32,7 @@ from sentry.vfs.attributes import (
 from sentry.vfs.dentry import Location
 from sentry.vfs.flags import check_append_only
 from sentry.vfs.walk import resolve
-from sentry.vfs.watches import tell
+from sentry.vfs.watches import tell_changed
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -210,7 +210,7 @@ async def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
         raise EINVAL(f"length {length}")
     location = await resolve(task, AT_FDCWD, task.mm.read_path(path))
     await truncate_path(task, location, length)
-    tell(location.dentry, IN_MODIFY)
+    tell_changed(location.dentry, IN_MODIFY)
 
 
 @syscall(77)
@@ -224,4 +224,4 @@ async def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
     check_append_only(file.inode)
     with file.held():
         await truncate_inode(task, file.location, length)
-    tell(file.location.dentry, IN_MODIFY)
+    tell_changed(file.location.dentry, IN_MODIFY)

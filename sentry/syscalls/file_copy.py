@@ -16,14 +16,15 @@ from sentry.errors import (
     EXDEV,
     Errno,
 )
-from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.file_io import signed, take_iov
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
-from sentry.vfs.file import FileDescription, Result, check_ends, settle
+from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends, settle
+from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import until
 
@@ -34,6 +35,7 @@ SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
 SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
 PIECE = 1 << 18
 MAX_RW_COUNT = 0x7FFFF000
+MAX_OFFSET = (1 << 63) - 1
 U64 = (1 << 64) - 1
 SIGPIPE = 13
 
@@ -46,19 +48,24 @@ class End:
         self.file = file
         self.addr = offset_addr
         self.offset: int | None = None
+        self.moved = False
+        """The last read moved the file's position; devices have none."""
         if offset_addr:
             self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
 
-    def check(self) -> None:
-        """rw_verify_area(). Raises: EINVAL for a negative offset."""
-        if self.offset is not None and self.offset < 0:
+    def check(self, count: int) -> None:
+        """rw_verify_area(). Raises: EINVAL for a negative offset or end."""
+        start = self.file.position if self.offset is None else self.offset
+        if start < 0 or start + count > MAX_OFFSET:
             raise EINVAL("a negative offset")
 
     async def read(self, count: int) -> bytes:
         """Up to `count` bytes, b"" at the end."""
         dest = KernelDest(count)
         if self.offset is None:
+            before = self.file.position
             await settle(self.file.read(self.task, dest))
+            self.moved = self.file.position != before
         else:
             self.offset += await settle(self.file.read_at(self.task, dest, self.offset))
         return bytes(dest.data)
@@ -66,7 +73,7 @@ class End:
     def unread(self, count: int) -> None:
         """The last bytes could not be written."""
         if self.offset is None:
-            if self.file.seekable:
+            if self.moved:
                 self.file.position -= count
         else:
             self.offset -= count
@@ -112,29 +119,26 @@ async def pump(source: End, target: End, count: int) -> int:
 # --- sendfile
 
 
-@syscall(40)
+@syscall(40, counts="rw")
 async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, count: Size) -> int:
     """sendfile(2): the offset is written back, whatever comes of it."""
     raw = task.mm.read(offset, 8) if offset else bytes(8)
     try:
-        position = signed(int.from_bytes(raw, "little"))
-        return await sendfile(task, (out_fd, in_fd), offset, position, count)
+        return await sendfile(task, (out_fd, in_fd), offset, count)
     except Errno:
         if offset:
             task.mm.write(offset, raw)
         raise
 
 
-async def sendfile(
-    task: Task, fds: tuple[int, int], offset: int, position: int, count: int
-) -> int:
+async def sendfile(task: Task, fds: tuple[int, int], offset: int, count: int) -> int:
     """do_sendfile()."""
     out_fd, in_fd = fds
     source = task.files.readable(in_fd)
     if offset and not source.seekable:
         raise ESPIPE("no positions")
-    if position < 0:
-        raise EINVAL(f"offset {position}")
+    from_end = End(task, source, offset)
+    from_end.check(count)
     target = task.files.writable(out_fd)
     if target.flags & O_APPEND and not isinstance(target, PipeFile):
         raise EINVAL("O_APPEND")
@@ -148,7 +152,8 @@ async def sendfile(
         raise EINVAL("cannot be spliced")
     if not source.seekable and not isinstance(target, PipeFile):
         raise EINVAL("not a file that can be sent")
-    from_end, to_end = End(task, source, offset), End(task, target, 0)
+    to_end = End(task, target, 0)
+    to_end.check(min(count, MAX_RW_COUNT))
     done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
     from_end.finish()
     return done
@@ -174,13 +179,14 @@ def filled(pipe: Pipe) -> bool:
 
 
 def writable_room(task: Task, pipe: Pipe) -> int:
-    """How much fits. Raises: EAGAIN, EPIPE with SIGPIPE."""
+    """How much fits: only whole pages. Raises: EAGAIN, EPIPE with SIGPIPE."""
     if not pipe.readers:
         task.send_signal(SIGPIPE)
         raise EPIPE("nobody reads")
-    if pipe.room <= 0:
+    room = pipe.room // PAGE * PAGE
+    if room <= 0:
         raise EAGAIN("full")
-    return pipe.room
+    return room
 
 
 async def pipe_to_pipe(
@@ -252,7 +258,6 @@ async def sys_splice(
         return 0
     if flags & ~SPLICE_ALL:
         raise EINVAL(f"flags {flags:#x}")
-    count = min(count, MAX_RW_COUNT)
     source, target = task.files.get(in_fd), task.files.get(out_fd)
     if isinstance(source, PipeFile) and in_offset:
         raise ESPIPE("a pipe with an offset")
@@ -283,14 +288,14 @@ async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool)
             raise EINVAL("no positions")
         if target.flags & O_APPEND:
             raise EINVAL("O_APPEND")
-        ends[1].check()
+        ends[1].check(count)
         if not target.splice_write:
             raise EINVAL("cannot be spliced")
-        return await pipe_to_file(task, source, ends[1], count, nonblock)
+        return await pipe_to_file(task, source, ends[1], min(count, MAX_RW_COUNT), nonblock)
     if isinstance(target, PipeFile):
         if ends[0].addr and not source.seekable:
             raise EINVAL("no positions")
-        ends[0].check()
+        ends[0].check(count)
         if not source.splice_read:
             raise EINVAL("cannot be spliced")
         return await file_to_pipe(task, ends[0], target, count, nonblock)
@@ -335,15 +340,34 @@ def sys_vmsplice(task: Task, fd: UInt, vector: Addr, count: Size, flags: UInt) -
         return 0
     if not isinstance(file, PipeFile):
         raise EBADF("not a pipe")
+    nonblock = bool(flags & SPLICE_F_NONBLOCK)
     if file.writable:
-        return file.write(task, take_iov(UserIn(task, vector), count))
-    return file.read(task, take_iov(UserOut(task, vector), count))
+        return eager(from_memory(task, file, take_iov(UserIn(task, vector), count), nonblock))
+    return eager(to_memory(file, take_iov(UserOut(task, vector), count), nonblock))
+
+
+async def from_memory(task: Task, file: PipeFile, source: Source, nonblock: bool) -> int:
+    """vmsplice_to_pipe(): waits for room, then gives as much as fits. O_NONBLOCK does not count."""
+    pipe = file.pipe
+    with file.held():
+        room = await wait_pipe(pipe, lambda: writable_room(task, pipe), WRITABLE, nonblock)
+    data = source.get(min(source.count, room))
+    pipe.push(data)
+    return len(data)
+
+
+async def to_memory(file: PipeFile, dest: Dest, nonblock: bool) -> int:
+    """vmsplice_to_user(): what is there."""
+    with file.held():
+        if not await wait_pipe(file.pipe, lambda: filled(file.pipe), READABLE, nonblock):
+            return 0
+    return file.receive(dest)
 
 
 # --- copy_file_range
 
 
-@syscall(326)
+@syscall(326, counts="rw")
 async def sys_copy_file_range(
     task: Task,
     in_fd: UInt,

@@ -26,18 +26,22 @@ MAX_LISTING = 1 << 18
 
 
 async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
-    """Fill the buffer with whole entries; a rewind undoes the reading if it cannot be written."""
+    """Fill the buffer with whole entries, up to the first that cannot be written."""
     sink = DirentSink(max(min(count, MAX_LISTING), 0), old)
     before = file.position
     with file.held():
         async with file.inode.lock:
             n = await file.entries(task, sink)
+    after, file.position = file.position, before  # until the entries have been delivered
     try:
         if n:
             buf.put(sink.data)
     except EFAULT:
-        file.position = before
-        raise
+        n, after = sink.cut(task.mm.accessible(buf.addr, n, True), before)
+        if not n:
+            raise
+        buf.put(sink.data)
+    file.position = after
     return n
 
 

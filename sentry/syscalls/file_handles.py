@@ -88,7 +88,7 @@ async def sys_name_to_handle_at(
 @syscall(304)
 async def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -> int:
     """open_by_handle_at(2): `fd` is any file on the file system."""
-    place = task.fs.cwd if fd == AT_FDCWD else task.files.get_raw(fd & 0xFFFFFFFF).location
+    place = task.fs.cwd if fd == AT_FDCWD else task.files.get(fd & 0xFFFFFFFF).location
     if not task.creds.has(CAP_DAC_READ_SEARCH):
         raise EPERM("needs CAP_DAC_READ_SEARCH")
     size, kind = _HEADER.unpack(task.mm.read(handle, _HEADER.size))

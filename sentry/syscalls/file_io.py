@@ -41,14 +41,14 @@ def check_area(offset: int, count: int) -> None:
         raise EINVAL(f"offset {offset}")
 
 
-@syscall(0)
+@syscall(0, counts="r")
 def sys_read(task: Task, file: Readable, buf: OutAddr, count: Size) -> Result:
     """read(2)."""
     check_count(count)
     return file.read(task, task.mm.buffer_out(buf, count))
 
 
-@syscall(1)
+@syscall(1, counts="w")
 def sys_write(task: Task, file: Writable, buf: Addr, count: Size) -> Result:
     """write(2)."""
     check_count(count)
@@ -89,7 +89,7 @@ def to_write(task: Task, fd: int, offset: int) -> FileDescription:
     return file
 
 
-@syscall(17)
+@syscall(17, counts="r")
 def sys_pread64(task: Task, fd: Fd, buf: OutAddr, count: Size, offset: Offset) -> Result:
     """pread(2)."""
     file = to_read(task, fd, offset)
@@ -99,7 +99,7 @@ def sys_pread64(task: Task, fd: Fd, buf: OutAddr, count: Size, offset: Offset) -
     return file.read_at(task, task.mm.buffer_out(buf, count), offset)
 
 
-@syscall(18)
+@syscall(18, counts="w")
 def sys_pwrite64(task: Task, fd: Fd, buf: Addr, count: Size, offset: Offset) -> Result:
     """pwrite(2)."""
     file = to_write(task, fd, offset)
@@ -109,13 +109,13 @@ def sys_pwrite64(task: Task, fd: Fd, buf: Addr, count: Size, offset: Offset) -> 
     return file.write_at(task, task.mm.buffer_in(buf, count), offset)
 
 
-@syscall(19)
+@syscall(19, counts="r")
 def sys_readv(task: Task, file: Readable, vector: UserOut, count: Size) -> Result:
     """readv(2)."""
     return read_iov(task, file, vector, count, 0)
 
 
-@syscall(20)
+@syscall(20, counts="w")
 def sys_writev(task: Task, file: Writable, vector: UserIn, count: Size) -> Result:
     """writev(2)."""
     return write_iov(task, file, vector, count, 0)
@@ -149,7 +149,7 @@ def write_iov(task: Task, file: FileDescription, vector: Any, count: int, flags:
     return file.write(task, source, check_rwf(flags, file, file.write_flags) if flags else 0)
 
 
-@syscall(295)
+@syscall(295, counts="r")
 def sys_preadv(
     task: Task, fd: Fd, vector: UserOut, count: Size, low: Size, high: Size
 ) -> Result:
@@ -170,7 +170,7 @@ def read_iov_at(
     return file.read_at(task, dest, offset, check_rwf(flags, file, file.read_flags) if flags else 0)
 
 
-@syscall(296)
+@syscall(296, counts="w")
 def sys_pwritev(
     task: Task, fd: Fd, vector: UserIn, count: Size, low: Size, high: Size
 ) -> Result:
@@ -209,7 +209,7 @@ def check_rwf(flags: int, file: FileDescription, taken: bool) -> int:
     return flags
 
 
-@syscall(327)
+@syscall(327, counts="r")
 def sys_preadv2(
     task: Task, fd: Fd, vector: UserOut, count: Size, low: Size, high: Size, flags: UInt
 ) -> Result:
@@ -219,7 +219,7 @@ def sys_preadv2(
     return read_iov_at(task, fd, vector, count, (signed(low), flags))
 
 
-@syscall(328)
+@syscall(328, counts="w")
 def sys_pwritev2(
     task: Task, fd: Fd, vector: UserIn, count: Size, low: Size, high: Size, flags: UInt
 ) -> Result:

@@ -21,6 +21,8 @@ from sentry.abi.ioctl import (
     FIONREAD,
     FIOQSIZE,
     FITHAW,
+    FS_IOC_GETFSSYSFSPATH,
+    FS_IOC_GETFSUUID,
 )
 from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.syscalls.registry import syscall
@@ -104,6 +106,15 @@ def block_number(task: Task, argument: int) -> int:
     raise EINVAL("no blocks")
 
 
+def file_system_id(task: Task, file: FileDescription, request: int, argument: int) -> int:
+    """FS_IOC_GETFSUUID; no file system has a place in /sys. Raises: ENOTTY."""
+    uuid = file.inode.fs.uuid
+    if not uuid or request == FS_IOC_GETFSSYSFSPATH:
+        raise ENOTTY("the file system has none")
+    task.mm.write(argument, bytes([len(uuid)]) + uuid)
+    return 0
+
+
 @syscall(16)
 def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
     """ioctl(2): do_vfs_ioctl(), then the file's own."""
@@ -128,6 +139,8 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
         return 0
     if request in (FIFREEZE, FITHAW):
         return freeze(task, request)
+    if request in (FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH):
+        return file_system_id(task, file, request, argument)
     if request == FS_IOC_FIEMAP:
         raise EOPNOTSUPP("no extents")
     if request in (FICLONE, FICLONERANGE):

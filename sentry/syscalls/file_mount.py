@@ -10,6 +10,7 @@ from sentry.abi.mount import (
     MS_MGC_MSK,
     MS_MGC_VAL,
     MS_MOVE,
+    MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
     MS_SILENT,
@@ -52,7 +53,7 @@ async def sys_mount(
 ) -> None:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
-    device = task.mm.read_cstr(source, PAGE, EINVAL) if source else b""
+    device = task.mm.read_cstr(source, PAGE, EINVAL) if source else None
     options = read_data(task, data)
     place = await resolve(task, AT_FDCWD, task.mm.read_path(target))
     if flags & MS_MGC_MSK == MS_MGC_VAL:
@@ -62,11 +63,10 @@ async def sys_mount(
     may_mount(task)
     if flags & MS_REMOUNT:
         mount = check_mount_root(task, place)
-        wanted = mounting.remount_flags(mount, flags)
         if flags & MS_BIND:
-            mounting.set_mount_flags(mount, wanted)
+            mounting.set_mount_flags(mount, mounting.remount_flags(mount, flags))
         else:
-            await mounting.remount(task, place, wanted, options)
+            await mounting.remount(task, place, flags, options)
     elif flags & MS_BIND:
         found = await source_of(task, device)
         mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
@@ -78,7 +78,7 @@ async def sys_mount(
         await new(task, place, (fs_type, device, options), flags)
 
 
-async def source_of(task: Task, device: bytes) -> Location:
+async def source_of(task: Task, device: bytes | None) -> Location:
     """What is bound or moved. Raises: EINVAL without a name."""
     if not device:
         raise EINVAL("no source")
@@ -94,7 +94,7 @@ def change_propagation(task: Task, place: Location, flags: int) -> None:
 
 
 async def new(
-    task: Task, place: Location, what: tuple[bytes | None, bytes, bytes], flags: int
+    task: Task, place: Location, what: tuple[bytes | None, bytes | None, bytes], flags: int
 ) -> None:
     """A mount of a new file system: do_new_mount(). Raises: EINVAL, ENODEV."""
     fs_type, device, options = what
@@ -104,7 +104,8 @@ async def new(
     if make is None:
         raise ENODEV(f"{fs_type!r}")
     task.mounts.check_room()
-    fs = await mounting.new_file_system(task, (fs_type, device, options), flags, make)
+    source = b"none" if device is None else device
+    fs = await mounting.new_file_system(task, (fs_type, source, options), flags, make)
     mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
 
 
@@ -129,7 +130,7 @@ async def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
             raise EAGAIN("marked to expire")
     if mount is task.fs.root.mount and not flags & MNT_DETACH:
         # do_umount_root(): what cannot go is made read-only
-        await mounting.reconfigure(task, mount.fs, b"", read_only=True)
+        await mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)
         return
     task.mounts.umount(mount, lazy=bool(flags & MNT_DETACH))
 

@@ -105,6 +105,8 @@ async def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> in
     text = inode.readlink_for(task) or inode.readlink_cached()
     if text is None:
         text = await inode.readlink()
+    if not location.mount.no_atime:
+        inode.accessed()
     text = text[:size]
     buf.put(text)
     return len(text)

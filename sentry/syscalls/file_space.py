@@ -135,8 +135,8 @@ def sys_readahead(task: Task, file: RawFile, offset: Offset, count: Size) -> Non
     """readahead(2): what is needed is read when it is needed."""
     if not file.readable:
         raise EBADF("not open for reading")
-    if not file.inode.is_regular:
-        raise EINVAL("not a regular file")
+    if not file.inode.is_regular or count >> 63:
+        raise EINVAL("not a regular file, or less than nothing")
 
 
 @syscall(451)

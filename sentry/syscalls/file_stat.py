@@ -14,7 +14,7 @@ from sentry.abi.fcntl import (
     AT_STATX_SYNC_TYPE,
     AT_SYMLINK_NOFOLLOW,
 )
-from sentry.abi.mount import MS_NOEXEC
+from sentry.abi.mount import MS_MANDLOCK, MS_NOEXEC, MS_NOSYMFOLLOW, MS_SYNCHRONOUS
 from sentry.abi.stat import (
     S_IFCHR,
     S_IFIFO,
@@ -200,6 +200,8 @@ async def put_statfs(location: Location, buf: Out) -> None:
     s = await fs.statfs()
     flags = 0x0020 | mount.flags & 0xF | (1 if mount.read_only else 0)
     flags |= mount.flags & 0xC00 | (0x1000 if mount.flags & 0x200000 else 0)
+    flags |= fs.sb_flags & (MS_SYNCHRONOUS | MS_MANDLOCK)
+    flags |= 0x2000 if mount.flags & MS_NOSYMFOLLOW else 0
     fsid = fs.dev.to_bytes(8, "little")
     buf.put(
         STATFS.pack(

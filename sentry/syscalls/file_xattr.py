@@ -15,6 +15,7 @@ from sentry.abi.xattr import (
     XATTR_REPLACE,
     XATTR_SIZE_MAX,
 )
+from sentry.auth import file_caps
 from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
 from sentry.errors import E2BIG, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
@@ -25,7 +26,7 @@ from sentry.vfs.dentry import Location
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Inode
 from sentry.vfs.walk import resolve
-from sentry.vfs.watches import tell
+from sentry.vfs.watches import tell_changed
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 IN_ATTRIB = 4
 SOCKET_PROTOCOL = b"system.sockprotoname"
 CAPABILITY = b"security.capability"
-CAPABILITY_SIZES = {b"\2": 20, b"\3": 24}
-"""Bytes of struct vfs_cap_data by its revision, the highest byte of its first word."""
 Place = Callable[[], Awaitable[Location]]
 """Finds the file, once the other arguments are checked."""
 
@@ -96,15 +95,15 @@ async def set_value(
     if size > XATTR_SIZE_MAX:
         raise E2BIG(f"{size} bytes")
     data = task.mm.read(addr, size) if size else b""
-    if key == CAPABILITY and len(data) != CAPABILITY_SIZES.get(data[3:4]):
-        raise EINVAL("no file capabilities")
     location = await place()
     location.mount.check_writable()
     inode = location.dentry.inode
+    if key == CAPABILITY and data:
+        data = file_caps.to_store(task.creds, inode.fs.owner, (inode.uid, inode.gid), data)
     check(task, inode, key, MAY_WRITE)
     async with inode.lock:
         await inode.setxattr(key, data, flags)
-    tell(location.dentry, IN_ATTRIB)
+    tell_changed(location.dentry, IN_ATTRIB)
 
 
 async def get_value(
@@ -116,6 +115,8 @@ async def get_value(
     if key != SOCKET_PROTOCOL or inode.fs.magic != SOCKFS_MAGIC:
         check(task, inode, key, MAY_READ)
     data = await inode.getxattr(key)
+    if key == CAPABILITY:
+        data = file_caps.to_show(task.creds, inode.fs.owner, data)
     if size:
         if len(data) > size:
             raise ERANGE(f"{len(data)} bytes")
@@ -149,7 +150,7 @@ async def remove(task: Task, place: Place, name: int) -> None:
     check(task, inode, key, MAY_WRITE)
     async with inode.lock:
         await inode.removexattr(key)
-    tell(location.dentry, IN_ATTRIB)
+    tell_changed(location.dentry, IN_ATTRIB)
 
 
 async def by_path(task: Task, path: int, follow: bool) -> Location:

@@ -65,13 +65,13 @@ def read_name(task: Task, name: UserIn, length: int) -> bytes:
 @syscall(170)
 def sys_sethostname(task: Task, name: UserIn, length: Int) -> None:
     """sethostname(2)."""
-    task.uts.nodename = read_name(task, name, length)
+    task.uts.set_name("nodename", read_name(task, name, length))
 
 
 @syscall(171)
 def sys_setdomainname(task: Task, name: UserIn, length: Int) -> None:
     """setdomainname(2)."""
-    task.uts.domainname = read_name(task, name, length)
+    task.uts.set_name("domainname", read_name(task, name, length))
 
 
 @syscall(99)

@@ -1,4 +1,4 @@
-"""Calls about a machine that is not there: swap, quotas, accounting, modules, other kernels.
+"""Calls about a machine that is not there: swap, quotas, modules, other kernels.
 
 Whoever lacks the capability gets EPERM, as on Linux; with it, what a kernel answers that was built
 without the feature: ENOSYS. Arguments are checked where Linux does so first.
@@ -16,12 +16,14 @@ from sentry.abi.capability import (
     CAP_SYS_PACCT,
     CAP_SYS_TTY_CONFIG,
 )
+from sentry.abi.fcntl import AT_FDCWD, O_APPEND, O_WRONLY
 from sentry.abi.signal import SIGHUP, SIGINT
-from sentry.errors import EINVAL, ENOSYS, EPERM
-from sentry.kernel import task_exit
+from sentry.errors import EACCES, EINVAL, EIO, ENOSYS, EPERM
+from sentry.kernel import accounting, task_exit
 from sentry.kernel.task import Task
 from sentry.syscalls.registry import syscall
-from sentry.syscalls.types import Addr, Fd, Int, Pid, Size, UInt, UserIn
+from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
+from sentry.vfs.open import OpenHow, open_path
 
 REBOOT_MAGIC: Final = 0xFEE1DEAD
 REBOOT_MAGICS: Final = (672274793, 85072278, 369367448, 537993216)
@@ -66,11 +68,23 @@ def sys_vhangup(task: Task) -> None:
         task.group.terminal.hang_up_slaves()
 
 
-@syscall(163, partial="EPERM or ENOSYS: processes are not accounted")
-def sys_acct(task: Task, path: Addr) -> None:
-    """acct(2)."""
+@syscall(163)
+async def sys_acct(task: Task, path: PathAddr) -> None:
+    """acct(2): the processes of the caller's PID namespace are recorded in a file; null ends it."""
     need(task, CAP_SYS_PACCT)
-    raise ENOSYS("no accounting")
+    if not path:
+        accounting.turn_off(task)
+        return
+    how = OpenHow.old(O_WRONLY | O_APPEND, 0)
+    file = (await open_path(task, AT_FDCWD, task.mm.read_path(path), how)).incref()
+    try:
+        if not file.inode.is_regular:
+            raise EACCES("not a regular file")
+        if not file.has_write:
+            raise EIO("cannot be written")
+        accounting.turn_on(task, file)
+    finally:
+        file.decref()
 
 
 @syscall(167, partial="EPERM or ENOSYS: no swap")

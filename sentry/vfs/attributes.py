@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from sentry.abi.eventfd import IN_ATTRIB
+from sentry.abi.eventfd import IN_ACCESS, IN_ATTRIB, IN_MODIFY
 from sentry.abi.fcntl import F_SEAL_EXEC, FS_IMMUTABLE_FL, O_WRONLY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
@@ -23,7 +23,7 @@ from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_append_only, check_fixed
 from sentry.vfs.interface import Changes, Inode
-from sentry.vfs.watches import tell
+from sentry.vfs.watches import tell_changed
 
 
 def check_changeable(inode: Inode) -> None:
@@ -46,7 +46,7 @@ async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
         if getattr(inode, "seals", 0) & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
             raise EPERM("F_SEAL_EXEC")
         await inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
-    tell(location.dentry, IN_ATTRIB)
+    tell_changed(location.dentry, IN_ATTRIB)
 
 
 async def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> None:
@@ -61,7 +61,7 @@ async def chown_location(caller: Caller, location: Location, uid: int, gid: int)
         check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
         mode = chown_drops_set_id(inode.mode)
         await inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
-    tell(location.dentry, IN_ATTRIB)
+    tell_changed(location.dentry, IN_ATTRIB)
 
 
 class Times(Struct, frozen=True):
@@ -95,7 +95,14 @@ async def set_times(caller: Caller, location: Location, times: Times) -> None:
                 atime_ns=times.atime_ns, mtime_ns=times.mtime_ns, times_now=times.both_now
             )
         )
-    tell(location.dentry, IN_ATTRIB)
+    tell_changed(location.dentry, _event_of(times))
+
+
+def _event_of(times: Times) -> int:
+    """One time alone looks like a read or a write: fsnotify_change()."""
+    if times.mtime_ns is None:
+        return IN_ACCESS
+    return IN_MODIFY if times.atime_ns is None else IN_ATTRIB
 
 
 async def truncate_path(caller: Caller, location: Location, length: int) -> None:

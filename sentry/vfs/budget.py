@@ -29,6 +29,8 @@ MAX_LOCKS: Final = 262_144
 """Record locks."""
 MAX_MOUNTS: Final = 20_000
 """Mounts of all namespaces."""
+MAX_MOUNTS_OF_NAMESPACE: Final = 10_000
+"""Of one: fs.mount-max, which is 100,000 on Linux, cannot go beyond."""
 MAX_MESSAGE_BYTES: Final = 64 << 20
 """Messages in System V and POSIX queues."""
 MESSAGE_COST: Final = 128
@@ -48,8 +50,8 @@ class Budget:
 
     __slots__ = (
         "aio_requests", "anonymous", "files", "inodes", "ipc_namespaces", "locks", "max_inodes",
-        "message_bytes", "mounts", "namespace_ids", "namespaces", "semaphores", "small_bytes",
-        "undos",
+        "message_bytes", "mount_max", "mounts", "namespace_ids", "namespaces", "semaphores",
+        "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
@@ -59,6 +61,8 @@ class Budget:
         self.namespace_ids = itertools.count(1)
         self.namespaces: WeakSet[MountNamespace] = WeakSet()
         """The namespaces of mounts that there are."""
+        self.mount_max = MAX_MOUNTS_OF_NAMESPACE
+        """fs.mount-max"""
         self.files = 0
         """Open descriptions of files with a name,"""
         self.anonymous = 0
@@ -85,8 +89,10 @@ class Budget:
         if more > 0 and self.locks + more > MAX_LOCKS:
             raise ENOLCK("the ceiling of record locks")
 
-    def check_mounts(self, more: int) -> None:
-        """So many more mounts. Raises: ENOSPC."""
+    def check_mounts(self, more: int, present: int = 0) -> None:
+        """So many more mounts, in a namespace that has `present` ones. Raises: ENOSPC."""
+        if present + more > min(self.mount_max, MAX_MOUNTS_OF_NAMESPACE):
+            raise ENOSPC("fs.mount-max")
         if self.mounts + more > MAX_MOUNTS:
             raise ENOSPC("the ceiling of mounts")
 

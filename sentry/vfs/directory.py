@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.eventfd import IN_ACCESS
-from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
+from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
 from sentry.errors import EINVAL, EISDIR, ENOENT
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
@@ -82,6 +82,21 @@ class DirentSink:
         return offset - next_offset
 
 
+    def cut(self, room: int, position: int) -> tuple[int, int]:
+        """Keep the entries that lie within `room` bytes: how many bytes, and where to go on.
+
+        `position`: where the first entry was.
+        """
+        kept, data = 0, self.data
+        while kept < len(data):
+            _, following, size = _DIRENT.unpack_from(data, kept)
+            if kept + size > room:
+                break
+            kept, position = kept + size, following
+        self.data = data[:kept]
+        return kept, position
+
+
 class DirectoryFile(FileDescription):
     """An open directory of any file system."""
 
@@ -89,6 +104,8 @@ class DirectoryFile(FileDescription):
     read_flags = False
     splice_read = False
     seekable = True
+    seeks_from_end = False
+    """SEEK_END counts from a size that is always 0: generic_file_llseek() of /proc and /sys."""
 
     def __init__(self, location: Location, flags: int) -> None:
         super().__init__(location, flags)
@@ -138,7 +155,7 @@ class DirectoryFile(FileDescription):
         """lseek(2): telldir, seekdir, rewinddir; dcache_dir_lseek()."""
         if whence == SEEK_CUR:
             offset += self.position
-        elif whence != SEEK_SET:
+        elif whence != SEEK_SET and not (whence == SEEK_END and self.seeks_from_end):
             raise EINVAL(f"whence {whence}")
         if not 0 <= offset < 1 << 63:
             raise EINVAL(f"offset {offset}")

@@ -128,9 +128,9 @@ class FileSystem:
     read_only: bool = False
     """The instance itself cannot be written (EROFS), whatever a mount says."""
     nameless: bool = False
+    """It holds what is open but in no directory: pipes, sockets, eventfds."""
     fixed_attributes: bool = False
     """Modes and owners cannot be changed by anybody: EOPNOTSUPP."""
-    """It holds what is open but in no directory: pipes, sockets, eventfds."""
     keeps_names: bool = True
     """Dentries that nobody holds are kept for a while; else what they tell of would be, too."""
     xattr_user: bool = False
@@ -144,6 +144,8 @@ class FileSystem:
         """The watches on its inodes: nobody is told while there are none."""
         self.owner: UserNamespace | None = None
         """The user namespace that mounted it: s_user_ns."""
+        self.sb_flags = 0
+        """MS_SYNCHRONOUS and its kin, which are kept to be shown."""
         self.mount_count = 0
         """Attached mounts of it, in all namespaces."""
         self.source = self.name
@@ -154,6 +156,8 @@ class FileSystem:
         """The inode at the top."""
         raise NotImplementedError
 
+    uuid: bytes = b""
+    """Of those that have one: FS_IOC_GETFSUUID."""
     has_flags = False
     """Its files and directories have flags: sentry.vfs.flags."""
     has_handles = False

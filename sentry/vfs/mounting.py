@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.mount import (
+    MS_DIRSYNC,
+    MS_LAZYTIME,
+    MS_MANDLOCK,
     MS_NOATIME,
     MS_NODIRATIME,
     MS_RDONLY,
     MS_RELATIME,
     MS_STRICTATIME,
+    MS_SYNCHRONOUS,
 )
 from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM
 from sentry.vfs import propagation
@@ -34,6 +38,21 @@ SHOWN: Final = {b"proc": "pids", b"sysfs": "net", b"mqueue": "ipc", b"cgroup2": 
 """Types that show a namespace of the caller, and which."""
 REVEALING: Final = frozenset({b"proc", b"sysfs"})
 """SB_I_USERNS_VISIBLE."""
+SB_FLAGS: Final = {
+    b"dirsync": (MS_DIRSYNC, 0),
+    b"lazytime": (MS_LAZYTIME, 0),
+    b"mand": (MS_MANDLOCK, 0),
+    b"ro": (MS_RDONLY, 0),
+    b"sync": (MS_SYNCHRONOUS, 0),
+    b"async": (0, MS_SYNCHRONOUS),
+    b"nolazytime": (0, MS_LAZYTIME),
+    b"nomand": (0, MS_MANDLOCK),
+    b"rw": (0, MS_RDONLY),
+}
+"""Options of every file system: (set, clear). vfs_parse_sb_flag(), fs/fs_context.c."""
+SHOWN_FLAGS: Final = MS_SYNCHRONOUS | MS_DIRSYNC | MS_MANDLOCK | MS_LAZYTIME
+REMOUNT_FLAGS: Final = MS_SYNCHRONOUS | MS_MANDLOCK | MS_LAZYTIME
+"""MS_RMT_MASK, as far as it is shown: what a remount takes anew."""
 ATIME_ASKED: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME
 
 
@@ -66,14 +85,27 @@ async def new_file_system(
     kind, source, options = what
     check_type(caller, kind)
     owner = caller.creds.user_ns
+    flags, options = take_sb_flags(flags, options)
     fs = await make(caller, source, flags, options)
-    if owner is not None and not fs.mount_count:
-        fs.owner = owner
+    if not fs.mount_count:
+        fs.owner, fs.sb_flags = owner, flags & SHOWN_FLAGS
     if owner is not None and kind in REVEALING and not shows_all(caller, kind):
         raise EPERM("it would show what is hidden")
     if flags & MS_RDONLY:
         fs.read_only = True
     return fs
+
+
+def take_sb_flags(flags: int, options: bytes) -> tuple[int, bytes]:
+    """The options of every file system among others: what is left, and the flags with them."""
+    rest = []
+    for option in options.split(b","):
+        if option in SB_FLAGS:
+            give, take = SB_FLAGS[option]
+            flags = flags & ~take | give
+        elif option:
+            rest.append(option)
+    return flags, b",".join(rest)
 
 
 def shows_all(caller: Caller, kind: bytes) -> bool:
@@ -135,23 +167,29 @@ def set_mount_flags(mount: Mount, flags: int) -> None:
         namespace.changes.happened()
 
 
-async def remount(caller: Caller, place: Location, flags: int, options: bytes) -> None:
+async def remount(caller: Caller, place: Location, asked: int, options: bytes) -> None:
     """do_remount(): other options for the file system, and flags for this mount."""
     mount = check_mount_root(caller, place)
+    flags = remount_flags(mount, asked)
     model = Mount(0, mount.fs, mount.root, flags)
     check_flags(mount, model.flags)
-    await reconfigure(caller, mount.fs, options, read_only=bool(flags & MS_RDONLY))
+    kept = mount.fs.sb_flags & ~REMOUNT_FLAGS | asked & REMOUNT_FLAGS
+    await reconfigure(caller, mount.fs, options, kept | asked & MS_RDONLY)
     set_mount_flags(mount, flags)
 
 
-async def reconfigure(caller: Caller, fs: FileSystem, options: bytes, *, read_only: bool) -> None:
+async def reconfigure(caller: Caller, fs: FileSystem, options: bytes, flags: int) -> None:
     """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
+    flags, options = take_sb_flags(flags, options)
+    if (flags ^ fs.sb_flags) & MS_DIRSYNC:
+        raise EINVAL("dirsync cannot be changed")
+    read_only = bool(flags & MS_RDONLY)
     if read_only and not fs.read_only:
         for namespace in list(caller.mounts.budget.namespaces):
             if any(mount.fs is fs and mount.writers for mount in namespace):
                 raise EBUSY("open for writing")
     await fs.reconfigure(options)
-    fs.read_only = read_only
+    fs.read_only, fs.sb_flags = read_only, flags & SHOWN_FLAGS
     for namespace in list(caller.mounts.budget.namespaces):
         for mount in namespace:
             if mount.fs is fs:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from sentry.errors import EBUSY, EINVAL, ENOSPC
+from sentry.errors import EBUSY, EINVAL
 from sentry.vfs import propagation
 from sentry.vfs.budget import Budget
 from sentry.vfs.dentry import Dentry, Location
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import FileSystem
     from sentry.vfs.propagation import PeerGroup
 
-MAX_MOUNTS: Final = 10_000
-"""Ceiling of a namespace; Linux's fs.mount-max is 100,000."""
 
 
 class MountNamespace:
@@ -104,9 +102,7 @@ class MountNamespace:
 
     def check_room(self, more: int = 1) -> None:
         """Raises: ENOSPC."""
-        if len(self._mounts) + more > MAX_MOUNTS:
-            raise ENOSPC("too many mounts")
-        self.budget.check_mounts(more)
+        self.budget.check_mounts(more, len(self._mounts))
 
     def new_group(self) -> int:
         """An id for a peer group: the lowest that is free."""
@@ -158,8 +154,9 @@ class MountNamespace:
             namespace = where.mount.namespace
             if namespace is None:
                 continue
+            copied = namespace.tree(copy)
             namespace._put_beneath(copy, where)
-            for each in namespace.tree(copy):
+            for each in copied:
                 namespace._list(each)
             namespace.changes.happened()
 
@@ -268,18 +265,30 @@ class MountNamespace:
 
     def _followers(self, doomed: list[Mount]) -> list[Mount]:
         """propagate_umount(): what goes elsewhere because these go."""
-        found: dict[int, Mount] = {}
         going = {mount.id for mount in doomed}
+        places: dict[tuple[int, int], Location] = {}
         for mount in doomed:
-            if mount.parent is None:
-                continue
-            for other in propagation.receivers(mount.parent.mount):
-                child = other.mounted.get(id(mount.parent.dentry))
-                if child is None or child.id in going or child.id in found or child.locked:
-                    continue
-                if all(c.id in going or c.id in found for c in child.mounted.values()):
-                    found[child.id] = child
-        return list(found.values())
+            place = mount.parent
+            if place is not None and place.mount.group is not None:
+                places[id(place.mount.group), id(place.dentry)] = place
+        candidates: dict[int, Mount] = {}
+        for place in places.values():
+            for other in propagation.receivers(place.mount):
+                child = other.mounted.get(id(place.dentry))
+                if child is not None and child.id not in going and not child.locked:
+                    candidates[child.id] = child
+        waiting, found = list(reversed(candidates.values())), []
+        while True:  # what has a child that stays, stays
+            rest = []
+            for child in waiting:
+                if all(c.id in going for c in child.mounted.values()):
+                    going.add(child.id)
+                    found.append(child)
+                else:
+                    rest.append(child)
+            if len(rest) == len(waiting):
+                return found
+            waiting = rest
 
     def umount(self, mount: Mount, *, lazy: bool) -> None:
         """umount2(2): everything below goes too when lazy. Raises: EBUSY, EINVAL."""

@@ -55,7 +55,7 @@ from sentry.vfs.interface import ABSENT, Absent, Inode, Owner
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
-from sentry.vfs.watches import tell, tell_child
+from sentry.vfs.watches import tell, tell_changed, tell_child
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
 SYNC_BIT: Final = O_SYNC & ~O_DSYNC
@@ -218,7 +218,7 @@ async def open_location(
         except BaseException:
             file.incref().decref()
             raise
-        tell(location.dentry, IN_MODIFY)
+        tell_changed(location.dentry, IN_MODIFY)
     return file
 
 

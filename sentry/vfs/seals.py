@@ -24,7 +24,7 @@ ALL_SEALS: Final = (
 def seals_of(file: FileDescription) -> int:
     """F_GET_SEALS. Raises: EINVAL for a file that has none."""
     seals: int | None = getattr(file.inode, "seals", None)
-    if seals is None:
+    if seals is None or getattr(file, "secret", False):
         raise EINVAL("cannot be sealed")
     return seals
 

@@ -247,6 +247,8 @@ class Walk:
         if text is None:
             self._pending = link.readlink()
             return False
+        if not place.mount.no_atime:
+            link.accessed()
         self._jump(text)
         return True
 

@@ -34,21 +34,33 @@ class Watches:
         self.items: list[Watch] = []
 
     def tell(self, mask: int, cookie: int = 0, name: bytes = b"", gone: bool = False) -> None:
-        """An event happened; watches filter. `gone`: the child has no name any more."""
+        """An event happened; watches filter. `gone`: through an open file without a name."""
         for watch in list(self.items):
             watch.event(mask, cookie, name, gone)
 
 
 def tell(dentry: Dentry, mask: int) -> None:
-    """Something happened to the file behind a name: its watches and those of its directory hear."""
+    """Something was done through an open file: its watches and those of its directory hear.
+
+    IN_EXCL_UNLINK keeps away those of a file whose name was removed: FSNOTIFY_EVENT_PATH.
+    """
+    _tell(dentry, mask, dentry.unlinked)
+
+
+def tell_changed(dentry: Dentry, mask: int) -> None:
+    """Attributes or the size were changed: the same, name or not. fsnotify_dentry()."""
+    _tell(dentry, mask, False)
+
+
+def _tell(dentry: Dentry, mask: int, gone: bool) -> None:
     inode = dentry.inode
     if inode.is_dir:
         mask |= IN_ISDIR
     parent = dentry.parent
     if parent is not None and parent.inode.watches is not None:
-        parent.inode.watches.tell(mask, 0, dentry.name, dentry.unlinked)
+        parent.inode.watches.tell(mask, 0, dentry.name, gone)
     if inode.watches is not None:
-        inode.watches.tell(mask)
+        inode.watches.tell(mask, gone=gone)
 
 
 def tell_child(

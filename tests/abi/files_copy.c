@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "abi.h"
 #include <fcntl.h>
+#include <signal.h>
 #include <poll.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -132,6 +133,48 @@ static void memfds(void)
     CHECK_ERR(ftruncate(program, 1), EPERM);
 }
 
+/* A sealed size is kept page by page; a mapping that could become writable counts. */
+static void sealed(void)
+{
+    static char buf[20000];
+    char link[40];
+    int fd = memfd_create("size", MFD_ALLOW_SEALING);
+    CHECK(ftruncate(fd, 10000) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_GROW) == 0);
+    CHECK(pwrite(fd, buf, 10000, 0) == 10000);
+    CHECK(pwrite(fd, buf, sizeof buf, 0) == 8192);
+    CHECK(pwrite(fd, buf, 3000, 8000) == 192);
+    CHECK_ERR(pwrite(fd, buf, 3000, 8200), EPERM);
+    CHECK_ERR(pwrite(fd, buf, 10, 9995), EPERM);
+    char *p = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK_ERR(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), EBUSY);
+    CHECK(munmap(p, 4096) == 0);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    int reader = open(link, O_RDONLY);
+    p = mmap(0, 4096, PROT_READ, MAP_SHARED, reader, 0);
+    CHECK(p != MAP_FAILED && fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+    CHECK_ERR(mprotect(p, 4096, PROT_READ | PROT_WRITE), EACCES);
+    CHECK(munmap(p, 4096) == 0 && close(reader) == 0 && close(fd) == 0);
+}
+
+static void beyond(void)
+{
+    loff_t far = 0x7fffffffffffffff - 5;
+    int ends[2], fd = open("far", O_RDWR | O_CREAT, 0600);
+    CHECK(pipe(ends) == 0 && write(ends[1], "bytes", 5) == 5);
+    CHECK_ERR(splice(ends[0], 0, fd, &far, 10, 0), EINVAL);
+    CHECK_ERR(splice(ends[0], 0, fd, 0, -1, 0), EINVAL);
+    CHECK_ERR(splice(fd, &far, ends[1], 0, 10, 0), EINVAL);
+    CHECK_ERR(splice(fd, 0, ends[1], 0, -1, 0), EINVAL);
+    CHECK_ERR(sendfile(ends[1], fd, &far, 10), EINVAL);
+    CHECK_ERR(sendfile(ends[1], fd, 0, -1), EINVAL);
+    CHECK(close(ends[0]) == 0 && close(ends[1]) == 0 && close(fd) == 0 && unlink("far") == 0);
+    int zero = open("/dev/zero", O_RDWR), full = open("/dev/full", O_WRONLY);
+    CHECK_ERR(sendfile(full, zero, 0, 1), EINVAL);
+    CHECK(pipe(ends) == 0 && close(ends[0]) == 0 && signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    CHECK_ERR(sendfile(ends[1], zero, 0, 1), EPIPE);
+    CHECK(sendfile(zero, zero, 0, 5) == 5);
+}
+
 static char events[4096];
 static int fd_in;
 
@@ -227,6 +270,8 @@ int main(void)
 {
     copies();
     memfds();
+    sealed();
+    beyond();
     watches();
     last_events();
     return 0;

@@ -242,6 +242,9 @@ static void handles(void)
     close(fd);
     CHECK(unlink("renamed") == 0);
     CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), ESTALE);
+    CHECK((fd = open(".", O_PATH)) >= 0);
+    CHECK_ERR(open_by_handle_at(fd, &h.head, O_RDONLY), EBADF);
+    CHECK(close(fd) == 0);
     h.head.handle_bytes = 0;
     CHECK_ERR(open_by_handle_at(AT_FDCWD, &h.head, O_RDONLY), EINVAL);
     CHECK_ERR(name_to_handle_at(AT_FDCWD, "to-named", &h.head, &mount, 0), EOVERFLOW);

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_TERMINALS: Final = 1024
 """Ceiling of a sandbox; Linux's kernel.pty.max is 4096."""
+LINUX_MAX: Final = 1 << 20
+"""NR_UNIX98_PTY_MAX: what the option max may be, and is if it is not given."""
 PTMX_INO: Final = 2
 FIRST_INO: Final = 3
 
@@ -125,25 +127,26 @@ class DevPtsFs(FileSystem):
         self.slave_mode = 0o600
         self.gid: int | None = None
         self.uid: int | None = None
-        ptmx_mode = 0
-        self._options = ""
+        self.ptmx_mode = 0
+        self.max: int | None = None
         for item in filter(None, data.split(",")):
             key, _, value = item.partition("=")
             try:
                 if key == "mode":
                     self.slave_mode = int(value, 8) & 0o777
                 elif key == "ptmxmode":
-                    ptmx_mode = int(value, 8) & 0o777
+                    self.ptmx_mode = int(value, 8) & 0o777
                 elif key in ("gid", "uid"):
                     setattr(self, key, int(value))
-                elif key not in ("newinstance", "max"):
+                elif key == "max" and 0 <= int(value) <= LINUX_MAX:
+                    self.max = int(value)
+                elif key != "newinstance":
                     raise EINVAL(f"devpts: {item}")
             except ValueError as error:
                 raise EINVAL(f"devpts: {item}") from error
-            self._options += f",{item}" if key != "newinstance" else ""
         root = Owner(0, 0)
         self._root = DirectoryInode(self, 1, 0o040755, root)
-        ptmx = PtmxInode(self, PTMX_INO, S_IFCHR | ptmx_mode, root)
+        ptmx = PtmxInode(self, PTMX_INO, S_IFCHR | self.ptmx_mode, root)
         ptmx.rdev = 5 << 8 | 2
         self.names: dict[bytes, PtsInode] = {b"ptmx": ptmx}
         self._taken: set[int] = set()
@@ -154,8 +157,11 @@ class DevPtsFs(FileSystem):
         return self._root
 
     def show_options(self) -> str:
-        """As they were given."""
-        return self._options
+        """devpts_show_options()."""
+        shown = f",uid={self.uid}" if self.uid is not None else ""
+        shown += f",gid={self.gid}" if self.gid is not None else ""
+        shown += f",mode={self.slave_mode:03o},ptmxmode={self.ptmx_mode:03o}"
+        return shown + (f",max={self.max}" if self.max not in (None, LINUX_MAX) else "")
 
     def new_terminal(self, location: Location, flags: int, caller: Caller) -> PtyMaster:
         """Open a master. Raises: ENOSPC."""
@@ -174,7 +180,8 @@ class DevPtsFs(FileSystem):
         return terminal
 
     def _make(self, owner: Owner) -> Terminal:
-        index = next((i for i in range(MAX_TERMINALS) if i not in self._taken), None)
+        ceiling = MAX_TERMINALS if self.max is None else min(self.max, MAX_TERMINALS)
+        index = next((i for i in range(ceiling) if i not in self._taken), None)
         if index is None:
             raise ENOSPC("too many pseudo-terminals")
         self._taken.add(index)

@@ -24,7 +24,7 @@ MAX_WRITE = 1 << 16
 class TextFile(RegularFile):
     """A description whose bytes come from a function; a write goes to another."""
 
-    __slots__ = ("_content", "_need", "_seen", "_show", "_store")
+    __slots__ = ("_changes", "_content", "_need", "_seen", "_show", "_store")
 
     def __init__(
         self,
@@ -32,21 +32,17 @@ class TextFile(RegularFile):
         flags: int,
         show: Callable[[], bytes] | None,
         store: Callable[[bytes], None] | None,
+        changes: ChangeCount | None = None,
     ) -> None:
         super().__init__(location, flags)
         self._show = show
         self._store = store
         self._content: bytes | None = None
         self._need: NeedsFault | None = None
-        changes = self._changes()
+        self._changes = changes
         self._seen = 0
         if changes is not None:
             self._seen, self.queue = changes.count, changes.queue
-
-    def _changes(self) -> ChangeCount | None:
-        inode: Any = self.inode
-        found: ChangeCount | None = inode.changes()
-        return found
 
     @property
     def can_poll(self) -> bool:  # type: ignore[override]
@@ -70,19 +66,21 @@ class TextFile(RegularFile):
         return bool(inode.can_pwrite)
 
     def poll(self) -> int:
-        """What it shows has changed since the last look: mounts_poll()."""
-        changes = self._changes()
+        """What it shows has changed since the last look: mounts_poll(), proc_sys_poll()."""
+        changes = self._changes
         if changes is None:
             return ALWAYS_READY
-        ready = EPOLLIN | EPOLLRDNORM
         if changes.count != self._seen:
             self._seen = changes.count
-            ready |= EPOLLERR | EPOLLPRI
+            return EPOLLIN | EPOLLRDNORM | EPOLLERR | EPOLLPRI
+        inode: Any = self.inode
+        ready: int = inode.ready
         return ready
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
-        """lseek(2): there is no end to count from, seq_lseek()."""
-        if whence not in (SEEK_SET, SEEK_CUR):
+        """lseek(2): mostly there is no end to count from, seq_lseek()."""
+        inode: Any = self.inode
+        if whence not in (SEEK_SET, SEEK_CUR) and not inode.has_end:
             raise EINVAL(f"whence {whence}")
         return super().seek(caller, offset, whence)
 
@@ -124,10 +122,6 @@ class TextFile(RegularFile):
     async def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
         raise EINVAL("nothing to sync")
-
-    def size_now(self) -> int:
-        """Such files have no size."""
-        return 0
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """RLIMIT_FSIZE does not hold here."""

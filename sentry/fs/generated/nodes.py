@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.errors import EPERM
 from sentry.fs.generated.files import TextFile
 from sentry.vfs.directory import DirectoryFile
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
-    from sentry.wait.queue import ChangeCount
 
 S_IFDIR, S_IFREG, S_IFLNK = 0o040000, 0o100000, 0o120000
 ROOT_OWNER = Owner(0, 0)
@@ -52,6 +52,13 @@ class Node(Inode):
         """Truncation is accepted and does nothing; the rest cannot be changed."""
         if changes.mode is not None or changes.uid is not None or changes.gid is not None:
             raise EPERM("attributes cannot be changed")
+
+
+class GeneratedDirectoryFile(DirectoryFile):
+    """An open directory of /proc or /sys."""
+
+    __slots__ = ()
+    seeks_from_end = True
 
 
 class Directory(Node):
@@ -98,7 +105,7 @@ class Directory(Node):
 
     async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
-        return DirectoryFile(location, flags)
+        return GeneratedDirectoryFile(location, flags)
 
     async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Nothing can be made; the errno is that of the lookup in Linux."""
@@ -159,6 +166,10 @@ class TextNode(Node):
     """poll and epoll work on it."""
     can_pwrite = True
     """pwrite(2) works on it."""
+    has_end = False
+    """lseek(2) counts from its size; else it is a seq_file."""
+    ready: int = EPOLLIN | EPOLLRDNORM
+    """What poll(2) says of a file that tells of changes, while there are none."""
 
     opens_itself = True
 
@@ -174,17 +185,17 @@ class TextNode(Node):
         self._show = show
         self._store = store
 
-    def changes(self) -> ChangeCount | None:
-        """What tells that the text is another one now."""
-        return None
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
+        """What an open file shows, and the ChangeCount that tells that it is another text now."""
+        return self._show, None
 
-    def check_open(self, caller: Caller) -> None:
+    def check_open(self, caller: Caller, flags: int) -> None:
         """A last check at open(2)."""
 
     async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """The text belongs to the task that opened it."""
-        self.check_open(caller)
-        show, store = self._show, self._store
+        self.check_open(caller, flags)
+        (show, changes), store = self.shown(caller), self._store
 
         def make() -> bytes:
             assert show is not None
@@ -196,6 +207,7 @@ class TextNode(Node):
             flags,
             make if show is not None else None,
             (lambda data: store(caller, data)) if store is not None else None,
+            changes,
         )
 
 

@@ -207,6 +207,7 @@ class OverlayInode(Inode):
     async def symlink(self, name: bytes, target: bytes, owner: Owner) -> OverlayInode:
         """A symbolic link."""
         self.fs.upper.check_inodes()
+        self.fs.upper.check_link(target)
         return await self._add(name, TmpLink(self.fs.upper, target, owner))
 
     async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> OverlayInode:

@@ -142,7 +142,7 @@ class FdInfoNode(TextNode):
         super().__init__(fs, 0o444, lambda _: fdinfo(subject, fd), None, owner_of(subject))
         self._subject = subject
 
-    def check_open(self, caller: Caller) -> None:
+    def check_open(self, caller: Caller, flags: int) -> None:
         """PTRACE_MODE_READ."""
         check_read(caller, self._subject)
 

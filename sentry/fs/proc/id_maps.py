@@ -18,9 +18,14 @@ MAX_TEXT: Final = 4096
 KTIME_SEC_MAX: Final = (1 << 63) // 10**9
 
 
+def user_namespace(view: View) -> tuple[UserNamespace | None]:
+    """The one of the process: proc_id_map_open()."""
+    return (view.subject.task.creds.user_ns,)
+
+
 def show_map(view: View, kind: str) -> str:
     """uid_m_show(): ids outside are those of the reader's namespace, or of the parent."""
-    ns: UserNamespace | None = view.subject.task.creds.user_ns
+    ns: UserNamespace | None = view.pinned[0]
     if ns is None:
         return f"{0:10} {0:10} {NO_ID:10}\n"
     lower: UserNamespace | None = view.caller.creds.user_ns
@@ -88,7 +93,7 @@ def _declare(kind: str) -> None:
     def store(view: View, data: bytes) -> None:
         write_map(view, data, kind)
 
-    @pid_file(f"{kind}_map", 0o644, store=store, where="process")
+    @pid_file(f"{kind}_map", 0o644, store=store, where="process", pin=user_namespace)
     def show(view: View) -> str:
         return show_map(view, kind)
 
@@ -114,10 +119,10 @@ def write_setgroups(view: View, data: bytes) -> None:
     ns.setgroups_allowed = False
 
 
-@pid_file("setgroups", 0o644, store=write_setgroups, where="process")
+@pid_file("setgroups", 0o644, store=write_setgroups, where="process", pin=user_namespace)
 def setgroups(view: View) -> str:
     """user_namespaces(7)."""
-    ns: UserNamespace | None = view.subject.task.creds.user_ns
+    (ns,) = view.pinned
     return "allow\n" if ns is None or ns.setgroups_allowed else "deny\n"
 
 

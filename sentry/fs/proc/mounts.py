@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
+from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_SYNCHRONOUS
+from sentry.errors import EINVAL, ENOENT
 from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.paths import is_reachable, path_of
 from sentry.vfs.propagation import dominating
+
+SB_OPTIONS: Final = (
+    (MS_SYNCHRONOUS, "sync"), (MS_DIRSYNC, "dirsync"), (MS_MANDLOCK, "mand"),
+    (MS_LAZYTIME, "lazytime"),
+)  # fmt: skip
 
 
 def optional_fields(mount: Any, seen: list[Any]) -> str:
@@ -35,18 +42,38 @@ def escape(text: bytes) -> bytes:
     return text
 
 
+def seen_by(view: View) -> tuple[Any, Any]:
+    """The namespace of the process, and its root: mounts_open_common(). Raises: EINVAL."""
+    try:
+        task = live_task(view.subject)
+    except ENOENT:
+        raise EINVAL("a process that has ended") from None
+    return task.mounts, task.fs.root
+
+
+def changes_of(view: View) -> Any:
+    """Those of the namespace."""
+    namespace, _ = view.pinned
+    return namespace.changes
+
+
 def visible(view: View) -> Iterator[tuple[Any, bytes]]:
     """The mounts that lie below the process's root, with their paths, in order of their making."""
-    task = live_task(view.subject)
-    root = task.fs.root
-    for mount in task.mounts:
+    namespace, root = view.pinned
+    for mount in namespace:
         if is_reachable(mount.location, root):
             yield mount, path_of(mount.location, root)
 
 
+def common_options(fs: Any) -> str:
+    """Those that every file system can have: show_sb_opts()."""
+    return "".join(f",{name}" for flag, name in SB_OPTIONS if fs.sb_flags & flag)
+
+
 def super_options(mount: Any) -> str:
     """The options of the file system."""
-    return ("ro" if mount.fs.read_only else "rw") + str(mount.fs.show_options())
+    fs = mount.fs
+    return ("ro" if fs.read_only else "rw") + common_options(fs) + str(fs.show_options())
 
 
 def inner_path(root: Dentry) -> bytes:
@@ -60,14 +87,15 @@ def inner_path(root: Dentry) -> bytes:
     return path + b"//deleted" if root.unlinked else path
 
 
-@pid_file("mounts", changes=lambda task: task.mounts.changes)
+@pid_file("mounts", changes=changes_of, pin=seen_by)
 def mounts(view: View) -> bytes:
     """As fstab(5)."""
     lines = []
     for mount, path in visible(view):
         options = mount.options().split(",", 1)
         first = "ro" if mount.read_only else "rw"
-        text = ",".join([first, *options[1:]]) + str(mount.fs.show_options())
+        text = ",".join([first + common_options(mount.fs), *options[1:]])
+        text += str(mount.fs.show_options())
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
         lines.append(
             b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())
@@ -75,7 +103,7 @@ def mounts(view: View) -> bytes:
     return b"".join(lines)
 
 
-@pid_file("mountinfo", changes=lambda task: task.mounts.changes)
+@pid_file("mountinfo", changes=changes_of, pin=seen_by)
 def mountinfo(view: View) -> bytes:
     """proc_pid_mountinfo(5)."""
     lines = []
@@ -94,7 +122,7 @@ def mountinfo(view: View) -> bytes:
     return b"".join(lines)
 
 
-@pid_file("mountstats", 0o400, changes=lambda task: task.mounts.changes)
+@pid_file("mountstats", 0o400, changes=changes_of, pin=seen_by)
 def mountstats(view: View) -> bytes:
     """Which device is where."""
     return b"".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sentry.errors import ENOENT, ESRCH
+from sentry.errors import EINVAL, ENOENT, ESRCH
 from sentry.fs.generated.nodes import (
     S_IFDIR,
     S_IFLNK,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
-    from sentry.wait.queue import ChangeCount
 
 
 class ProcessSubject(Subject):
@@ -128,28 +127,19 @@ MEMORY: dict[bytes, Callable[[TableFs, Subject], Node]] = {b"mem": MemNode, b"pa
 class PidTextNode(TextNode):
     """A text file of a process, checked at open and gone with the process."""
 
-    __slots__ = ("_entry", "_subject")
+    __slots__ = ("_entry", "_kernel", "_subject")
 
     def __init__(self, fs: TableFs, entry: Entry, kernel: Any, subject: Subject) -> None:
-        def show(caller: Any) -> str | bytes:
-            assert entry.show is not None
-            self.check_alive()
-            return entry.show(View(kernel, caller, subject))
-
         def store(caller: Any, data: bytes) -> None:
-            assert entry.store is not None
+            if entry.store is None:
+                raise EINVAL("not to be written")
             self.check_alive()
             entry.store(View(kernel, caller, subject), data)
 
-        super().__init__(
-            fs,
-            entry.mode,
-            show if entry.show is not None else None,
-            store if entry.store is not None else None,
-            owner_of(subject),
-        )
+        super().__init__(fs, entry.mode, None, store, owner_of(subject))
         self._subject = subject
         self._entry = entry
+        self._kernel = kernel
 
     can_pwrite = False
 
@@ -158,17 +148,28 @@ class PidTextNode(TextNode):
         """Only those that tell of changes."""
         return self._entry.changes is not None
 
-    def changes(self) -> ChangeCount | None:
-        """As declared."""
-        find = self._entry.changes
-        return find(self._subject.task) if find is not None else None
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
+        """As declared. What was pinned is shown although the process is gone."""
+        entry, kernel, subject = self._entry, self._kernel, self._subject
+        view = View(kernel, caller, subject)
+        if entry.pin is not None:
+            view = View(kernel, caller, subject, entry.pin(view))
+
+        def show(_: Any) -> str | bytes:
+            assert entry.show is not None
+            if entry.pin is None:
+                self.check_alive()
+            return entry.show(view)
+
+        changes = entry.changes(view) if entry.changes is not None else None
+        return (show if entry.show is not None else None), changes
 
     def check_alive(self) -> None:
         """Raises: ESRCH."""
         if not self._subject.exists:
             raise ESRCH(f"process {self._subject.id}")
 
-    def check_open(self, caller: Caller) -> None:
+    def check_open(self, caller: Caller, flags: int) -> None:
         """Private files are for those who may look into the process."""
         self.check_alive()
         if self._entry.private:

@@ -81,9 +81,14 @@ def comm(view: View) -> bytes:
 
 @pid_file("io", 0o400, private=True)
 def io(view: View) -> str:
-    """Input and output are not counted."""
-    names = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes")
-    return "".join(f"{name}: 0\n" for name in (*names, "cancelled_write_bytes"))
+    """do_io_accounting(): of a process, with its threads and the children it waited for."""
+    group = view.subject.group
+    parts = [group.dead_usage, group.reaped_usage, *group.tasks]
+    if view.subject.is_thread:
+        parts = [view.subject.task]
+    names = ("rchar", "wchar", "syscr", "syscw")
+    counted = [f"{name}: {sum(getattr(part, name) for part in parts)}\n" for name in names]
+    return "".join(counted) + "read_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
 
 
 @pid_file("cgroup")
@@ -252,7 +257,10 @@ def clear_references(view: View, data: bytes) -> None:
         mm.forget_peak()
 
 
-pid_file("clear_refs", 0o200, store=clear_references)(lambda _: "")
+@pid_file("clear_refs", 0o200, store=clear_references)
+def clear_refs(view: View) -> str:
+    """It is only written."""
+    raise EINVAL("not to be read")
 
 
 def set_coredump_filter(view: View, data: bytes) -> None:

@@ -63,6 +63,8 @@ class View(Struct, frozen=True):
     caller: Any
     """The task that opened it."""
     _subject: Subject | None = None
+    pinned: Any = None
+    """What `Entry.pin` gave when the file was opened."""
 
     @property
     def pids(self) -> Any:
@@ -91,8 +93,10 @@ class Entry(Struct, frozen=True):
     """Only for readers who may look into the process: PTRACE_MODE_READ."""
     where: str = "both"
     """`process` (not below task/), `thread` (only there), or both."""
-    changes: Callable[[Any], ChangeCount] | None = None
-    """(task) → what tells a poll(2) that the text has changed."""
+    changes: Callable[[View], ChangeCount] | None = None
+    """What tells a poll(2) that the text has changed."""
+    pin: Callable[[View], Any] | None = None
+    """What the open file goes on showing, whatever becomes of the process."""
 
 
 ROOT: Final[dict[str, Entry]] = {}
@@ -118,13 +122,14 @@ def pid_file(
     private: bool = False,
     store: Store | None = None,
     where: str = "both",
-    changes: Callable[[Any], ChangeCount] | None = None,
+    changes: Callable[[View], ChangeCount] | None = None,
+    pin: Callable[[View], Any] | None = None,
 ) -> Callable[[Show], Show]:
     """Declare a file of each process."""
 
     def declare(show: Show) -> Show:
         name = path.rsplit("/", 1)[-1]
-        PROCESS[path] = Entry(name, mode, show, store, private, where, changes)
+        PROCESS[path] = Entry(name, mode, show, store, private, where, changes, pin)
         return show
 
     return declare

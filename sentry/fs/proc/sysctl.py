@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN
+from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.fcntl import O_ACCMODE, O_RDONLY
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
-from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
 from sentry.fs.generated.nodes import TextNode
+from sentry.vfs.file import ALWAYS_READY
 
 if TYPE_CHECKING:
     from sentry.fs.generated.table import TableFs
+    from sentry.vfs.file import Caller
+    from sentry.wait.queue import ChangeCount
 
 HOST_NAME_MAX: Final = 64
 PORT_MAX: Final = 65535
@@ -47,7 +51,6 @@ fs/inotify/max_user_instances 128
 fs/inotify/max_user_watches 65536
 fs/lease-break-time 45
 fs/leases-enable 1
-fs/mount-max 100000
 fs/mqueue/msg_default 10
 fs/mqueue/msg_max 10
 fs/mqueue/msgsize_default 8192
@@ -192,6 +195,11 @@ vm/vfs_cache_pressure 100
 vm/zone_reclaim_mode 0
 """
 """Path, a blank, value."""
+SIGNED: Final = frozenset({
+    "kernel/cad_pid", "kernel/panic", "kernel/perf_event_paranoid", "kernel/sched_rr_timeslice_ms",
+    "kernel/sched_rt_runtime_us", "kernel/sem",
+})  # fmt: skip
+"""Those that may become negative, with all of net/: no minimum in their ctl_table."""
 
 Get = Callable[[Any], str]
 Set = Callable[[Any, str], None]
@@ -205,6 +213,10 @@ class Sysctl(Struct, frozen=True):
     put: Set | None
     of_reader: bool = False
     """It belongs to a namespace: `get` and `put` take the task, where there is one."""
+    writer: int | None = None
+    """Whoever has this capability in its user namespace may write it, and nobody else."""
+    changes: Callable[[Any], ChangeCount] | None = None
+    """What tells a poll(2) of another value."""
 
 
 SYSCTLS: Final[dict[str, Sysctl]] = {}
@@ -247,12 +259,15 @@ def set_sysctl(kernel: Any, name: str, value: str) -> None:
 def _kept(line: str) -> None:
     path, default = line.split(" ", 1)
     numeric = default.replace("\t", "").isdecimal()
+    signed = path in SIGNED or path.startswith("net/")
     width = len(default.split("\t"))
 
     def put(who: Any, value: str) -> None:
         if numeric:
             words = value.split()
             if not words or len(words) > width or not all(w.lstrip("-").isdecimal() for w in words):
+                raise EINVAL(f"{path}: {value!r}")
+            if not signed and any(int(word) < 0 for word in words):
                 raise EINVAL(f"{path}: {value!r}")
             rest = get(who).split("\t")[len(words) :]
             value = "\t".join([*(str(int(w)) for w in words), *rest])
@@ -269,12 +284,17 @@ for _line in DEFAULTS.strip("\n").splitlines():
 
 
 def computed(
-    path: str, put: Set | None = None, *, of_reader: bool = False
+    path: str,
+    put: Set | None = None,
+    *,
+    of_reader: bool = False,
+    writer: int | None = None,
+    changes: Callable[[Any], ChangeCount] | None = None,
 ) -> Callable[[Get], Get]:
     """Declare a value that is worked out."""
 
     def declare(get: Get) -> Get:
-        SYSCTLS[path] = Sysctl(path, get, put, of_reader)
+        SYSCTLS[path] = Sysctl(path, get, put, of_reader, writer, changes)
         return get
 
     return declare
@@ -285,17 +305,21 @@ def _text(value: bytes) -> str:
 
 
 def _set_hostname(who: Any, value: str) -> None:
-    who.uts.nodename = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+    who.uts.set_name("nodename", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
 
 
 def _set_domainname(who: Any, value: str) -> None:
-    who.uts.domainname = value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX]
+    who.uts.set_name("domainname", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
 
 
-computed("kernel/hostname", _set_hostname, of_reader=True)(lambda who: _text(who.uts.nodename))
-computed("kernel/domainname", _set_domainname, of_reader=True)(
-    lambda who: _text(who.uts.domainname)
-)
+computed(
+    "kernel/hostname", _set_hostname, of_reader=True,
+    changes=lambda who: who.uts.changes["nodename"],
+)(lambda who: _text(who.uts.nodename))  # fmt: skip
+computed(
+    "kernel/domainname", _set_domainname, of_reader=True,
+    changes=lambda who: who.uts.changes["domainname"],
+)(lambda who: _text(who.uts.domainname))  # fmt: skip
 computed("kernel/osrelease")(lambda kernel: _text(kernel.uts.release))
 computed("kernel/ostype")(lambda kernel: _text(kernel.uts.sysname))
 computed("kernel/version")(lambda kernel: _text(kernel.uts.version))
@@ -330,6 +354,18 @@ def aio_nr(kernel: Any) -> str:
     """Requests that io_setup(2) reserved."""
     usage = kernel.services.get("aio")
     return str(usage.events if usage is not None else 0)
+
+
+def _set_mount_max(kernel: Any, value: str) -> None:
+    if not value.isdigit() or not 1 <= int(value) <= INT_MAX:
+        raise EINVAL(value)
+    kernel.vfs.budget.mount_max = int(value)
+
+
+@computed("fs/mount-max", _set_mount_max)
+def mount_max(kernel: Any) -> str:
+    """Mounts that a namespace may have."""
+    return str(kernel.vfs.budget.mount_max)
 
 
 @computed("fs/file-nr")
@@ -477,7 +513,9 @@ def _ceiling(kind: str) -> None:
         counts, ns = _namespace_counts(who)
         (counts.limits if ns is None else ns.limits)[kind] = int(value)
 
-    @computed(f"user/max_{kind}_namespaces", put, of_reader=True)
+    @computed(
+        f"user/max_{kind}_namespaces", put, of_reader=True, writer=CAP_SYS_RESOURCE
+    )
     def get(who: Any) -> str:
         counts, ns = _namespace_counts(who)
         return str(counts.limit(ns, kind))
@@ -490,24 +528,47 @@ for _kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"):
 class SysctlNode(TextNode):
     """A file below /proc/sys."""
 
-    __slots__ = ()
+    __slots__ = ("_kernel", "_sysctl")
+    has_end = True
+    ready = ALWAYS_READY
 
     def __init__(self, fs: TableFs, kernel: Any, sysctl: Sysctl) -> None:
         put = sysctl.put
-
-        def who(caller: Any) -> Any:
-            return caller if sysctl.of_reader and hasattr(caller, "uts") else kernel
 
         def store(caller: Any, data: bytes) -> None:
             assert put is not None
             if len(data) > MAX_VALUE:
                 raise EINVAL(f"{len(data)} bytes")
             text = data.split(b"\0", 1)[0].split(b"\n", 1)[0]
-            put(who(caller), text.decode("utf-8", "surrogateescape").strip(" \t"))
+            put(self._who(caller), text.decode("utf-8", "surrogateescape").strip(" \t"))
 
         super().__init__(
-            fs,
-            0o644 if put is not None else 0o444,
-            lambda caller: (sysctl.get(who(caller)) + "\n").encode("utf-8", "surrogateescape"),
-            store if put is not None else None,
+            fs, 0o644 if put is not None else 0o444, None, store if put is not None else None
         )
+        self._kernel = kernel
+        self._sysctl = sysctl
+
+    def _who(self, caller: Any) -> Any:
+        """Whose value it is: the reader's, or the kernel's."""
+        of_reader = self._sysctl.of_reader and hasattr(caller, "uts")
+        return caller if of_reader else self._kernel
+
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes], Any]:
+        """The value and a newline."""
+        sysctl = self._sysctl
+
+        def show(reader: Any) -> bytes:
+            return (sysctl.get(self._who(reader)) + "\n").encode("utf-8", "surrogateescape")
+
+        return show, sysctl.changes(self._who(caller)) if sysctl.changes is not None else None
+
+    def belongs_to(self, caller: Caller) -> bool:
+        """Of a namespace that the caller is privileged in: set_permissions(), kernel/ucount.c."""
+        writer = self._sysctl.writer
+        return writer is not None and caller.creds.own(writer)
+
+    def check_open(self, caller: Caller, flags: int) -> None:
+        """Raises: EACCES."""
+        writes = flags & O_ACCMODE != O_RDONLY
+        if writes and self._sysctl.writer is not None and not self.belongs_to(caller):
+            raise EACCES(self._sysctl.path)

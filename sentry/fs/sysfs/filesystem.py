@@ -23,6 +23,17 @@ EMPTY: Final = (
 """Directories without anything in them: some are there to be mounted on."""
 
 
+class SysTextNode(TextNode):
+    """A file of an attribute: its size is a page, whatever it shows."""
+
+    __slots__ = ()
+    has_end = True
+
+    def size(self) -> int:
+        """st_size."""
+        return 4096
+
+
 class SysFs(TableFs):
     """The tree is made at mount; its texts do not change, but for those that are functions.
 
@@ -58,7 +69,7 @@ class SysFs(TableFs):
         return self._root
 
     def _text(self, show: Callable[[Any], str]) -> Callable[[], Node]:
-        return lambda: TextNode(self, 0o444, show)
+        return lambda: SysTextNode(self, 0o444, show)
 
     def _constant(self, text: str) -> Callable[[], Node]:
         return self._text(lambda _: text)

@@ -98,6 +98,7 @@ class TmpDirectory(TmpInode):
     async def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
         """A symbolic link."""
         self.fs.check_inodes()
+        self.fs.check_link(target)
         inode = TmpLink(self.fs, target, owner)
         self.add(name, inode)
         return inode

@@ -7,19 +7,27 @@ Its bytes are RAM frames of the sandbox, so they count against the sandbox's mem
 from __future__ import annotations
 
 import itertools
+import os
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from functools import cached_property
+from typing import Any, Final, Self
 
 from msgspec import Struct
 
-from sentry.abi.stat import TMPFS_MAGIC
+from sentry.abi.stat import RAMFS_MAGIC, TMPFS_MAGIC
 from sentry.errors import EINVAL, ENOSPC
 from sentry.fs.tmpfs.directory import TmpDirectory
+from sentry.fs.tmpfs.inode import SHORT_LINK
 from sentry.vfs.budget import Budget
 from sentry.vfs.interface import FileSystem, Inode, Owner, StatFs
 from sentry.vfs.vfs import Vfs
 
 MAX_INODES: Final = 262_144
+HUGE: Final = ("never", "always", "within_size", "advise")
+POLICY: Final = re.compile(
+    r"(default|prefer|bind|interleave|local|prefer \(many\)|weighted interleave)([=:].*)?"
+)
 _SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -31,6 +39,11 @@ class Options(Struct):
     mode: int = 0o1777
     uid: int | None = None
     gid: int | None = None
+    mpol: str = ""
+    noswap: bool = False
+    any_size: bool = False
+    any_inodes: bool = False
+    """No limit was asked for, which is shown as 0."""
 
 
 def parse_options(data: str, memory_pages: int) -> Options:
@@ -53,9 +66,10 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
             pages = (parse_size(value) + 4095) // 4096
         else:
             pages = parse_size(value)
-        options.max_pages = pages or None
+        options.max_pages, options.any_size = pages or None, not pages
     elif key == "nr_inodes":
-        options.max_inodes = min(parse_size(value) or MAX_INODES, MAX_INODES)
+        number = parse_size(value)
+        options.max_inodes, options.any_inodes = min(number or MAX_INODES, MAX_INODES), not number
     elif key == "mode":
         options.mode = int(value, 8) & 0o7777
     elif key in ("uid", "gid"):
@@ -63,7 +77,11 @@ def _take(options: Options, key: str, value: str, memory_pages: int) -> None:
         if number < 0:
             raise ValueError(value)
         setattr(options, key, number)
-    elif key not in ("huge", "mpol", "inode32", "inode64", "noswap", "nosymfollow"):
+    elif key == "mpol" and POLICY.fullmatch(value):
+        options.mpol = value if value != "default" else ""
+    elif key == "noswap":
+        options.noswap = True
+    elif (key != "huge" or value not in HUGE) and key not in ("inode32", "inode64"):
         raise ValueError(key)
 
 
@@ -84,6 +102,14 @@ class TmpFs(FileSystem):
     name = "tmpfs"
     magic = TMPFS_MAGIC
     xattr_user = True
+
+    @cached_property
+    def uuid(self) -> bytes:  # type: ignore[override]
+        """Of version 4."""
+        found = bytearray(os.urandom(16))
+        found[6] = found[6] & 0x0F | 0x40
+        found[8] = found[8] & 0x3F | 0x80
+        return bytes(found)
 
     def __init__(
         self,
@@ -109,7 +135,7 @@ class TmpFs(FileSystem):
         )
 
     @classmethod
-    def make(cls, vfs: Vfs, data: str = "", **options: Any) -> TmpFs:
+    def make(cls, vfs: Vfs, data: str = "", **options: Any) -> Self:
         """A tmpfs of a sandbox, with options as in mount(2) or by name."""
         parsed = parse_options(data, vfs.memory_pages)
         for key, value in options.items():
@@ -122,14 +148,15 @@ class TmpFs(FileSystem):
     async def reconfigure(self, options: bytes) -> None:
         """shmem_reconfigure(): size and number of inodes. Raises: EINVAL."""
         wanted = parse_options(options.decode(errors="replace"), self.memory_pages)
+        own = self.options
         if wanted.max_pages is not None:
-            if self.max_pages is None or self.pages > wanted.max_pages:
+            if own.any_size or self.pages > wanted.max_pages:
                 raise EINVAL("there was no limit, or more is used")
-            self.max_pages = self.options.max_pages = wanted.max_pages
+            self.max_pages = own.max_pages = wanted.max_pages
         if wanted.max_inodes != MAX_INODES:
-            if self.inodes > wanted.max_inodes:
-                raise EINVAL("more inodes are used")
-            self.options.max_inodes = wanted.max_inodes
+            if own.any_inodes or self.inodes > wanted.max_inodes:
+                raise EINVAL("there was no limit, or more inodes are used")
+            own.max_inodes = wanted.max_inodes
 
     @property
     def root(self) -> Inode:
@@ -146,6 +173,12 @@ class TmpFs(FileSystem):
             raise ENOSPC("too many inodes")
         self.budget.check_inode()
 
+    def check_link(self, target: bytes) -> None:
+        """A long symbolic link takes a page. Raises: ENOSPC."""
+        full = self.max_pages is not None and self.pages >= self.max_pages
+        if full and len(target) >= SHORT_LINK:
+            raise ENOSPC("the file system is full")
+
     async def statfs(self) -> StatFs:
         """statfs(2)."""
         blocks = self.max_pages if self.max_pages is not None else self.memory_pages
@@ -156,10 +189,37 @@ class TmpFs(FileSystem):
     def show_options(self) -> str:
         """What /proc/mounts adds: shmem_show_options()."""
         options = self.options
-        shown = f",size={options.max_pages * 4}k" if options.max_pages is not None else ""
-        if options.max_inodes != MAX_INODES:
-            shown += f",nr_inodes={options.max_inodes}"
+        shown = ",size=0k" if options.any_size else ""
+        if options.max_pages is not None:
+            shown = f",size={options.max_pages * 4}k"
+        if options.max_inodes != MAX_INODES or options.any_inodes:
+            shown += f",nr_inodes={0 if options.any_inodes else options.max_inodes}"
         if options.mode != 0o1777:
             shown += f",mode={options.mode:03o}"
         shown += f",uid={options.uid}" if options.uid else ""
-        return shown + (f",gid={options.gid}" if options.gid else "")
+        shown += f",gid={options.gid}" if options.gid else ""
+        shown += f",mpol={options.mpol}" if options.mpol else ""
+        return shown + (",noswap" if options.noswap else "")
+
+
+class RamFs(TmpFs):
+    """ramfs: the same without limits, and without what tmpfs has besides names and bytes."""
+
+    name = "ramfs"
+    magic = RAMFS_MAGIC
+    has_flags = False
+    has_handles = False
+    xattr_user = False
+    uuid = b""
+
+    async def reconfigure(self, options: bytes) -> None:
+        """Nothing can be changed."""
+
+    async def statfs(self) -> StatFs:
+        """simple_statfs(): no room is counted."""
+        return StatFs(self.magic, 4096, 0, 0, 0, 0)
+
+    def show_options(self) -> str:
+        """ramfs_show_options()."""
+        mode = self.options.mode
+        return f",mode={mode:o}" if mode != 0o755 else ""

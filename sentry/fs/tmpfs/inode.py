@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
 
 DAY_NS: Final = 86_400 * 10**9
+SHORT_LINK: Final = 128
+"""Bytes of a symbolic link, with its NUL, that lie in the inode: SHORT_SYMLINK_LEN."""
 XATTR_TOTAL: Final = 64 << 10
 """Bytes of extended attributes that one inode may hold."""
 
@@ -150,18 +152,24 @@ class TmpLink(TmpInode):
         super().__init__(fs, 0o120777, owner)
         self.target = target
         fs.budget.small_bytes += len(target)
+        fs.pages += self.pages
 
     def __del__(self) -> None:
         self.fs.budget.small_bytes -= len(self.target)
+        self.fs.pages -= self.pages
         super().__del__()
+
+    @property
+    def pages(self) -> int:
+        """What it counts in the file system."""
+        return int(len(self.target) >= SHORT_LINK)
 
     def size_of(self) -> tuple[int, int]:
         """The length of the text."""
-        return len(self.target), 0
+        return len(self.target), self.pages * 8
 
     def readlink_cached(self) -> bytes:
         """The text."""
-        self.accessed()
         return self.target
 
     async def readlink(self) -> bytes:

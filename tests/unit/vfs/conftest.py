@@ -172,6 +172,7 @@ class FakeTask:
         self.group = SimpleNamespace(tgid=1, pids=self.pids, personality=0)
         self.tid = 1
         self.timer_slack_ns = 0
+        self.rchar = self.wchar = self.syscr = self.syscw = 0
 
     def rlimit(self, resource: int) -> int:
         return self.limits.get(resource, (1 << 64) - 1)

@@ -9,16 +9,15 @@ import pytest
 
 from sentry.errors import EINVAL, ENOENT, EPERM
 from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
+from sentry.kernel.kernel import Uts
 from sentry.kernel.pids import Pids
 from sentry.vfs.budget import DescriptorLimit
 
 
 @pytest.fixture
 def kernel() -> Any:
-    uts = SimpleNamespace(nodename=b"box", domainname=b"(none)", release=b"6.12.0",
-                          sysname=b"Linux", version=b"#1", machine=b"x86_64")  # fmt: skip
     vfs = SimpleNamespace(protected_symlinks=True, descriptors=DescriptorLimit())
-    return SimpleNamespace(services={}, uts=uts, vfs=vfs, pids=Pids(100))
+    return SimpleNamespace(services={}, uts=Uts(b"box"), vfs=vfs, pids=Pids(100))
 
 
 def test_value_is_kept_for_each_kernel(kernel: Any) -> None:

@@ -1,0 +1,169 @@
+"""Process accounting: a record for each process that ends, acct(2), acct(5). kernel/acct.c.
+
+Each PID namespace may have a file; a process is recorded in that of its own namespace and in those
+above. A file system that gets full stops it until there is room again.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from sentry.errors import Errno
+from sentry.mm.buffers import KernelSource
+from sentry.vfs.file import settle
+from sentry.wait.eager import eager
+from sentry.wait.fiber import Interrupted
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.pids import PidNamespace
+    from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.vfs.file import FileDescription
+
+SERVICE: Final = "accounting"
+AFORK, ACORE, AXSIG = 0x01, 0x08, 0x10
+VERSION: Final = 3
+TICK_NS: Final = 10_000_000
+"""AHZ is 100."""
+SUSPEND_PERCENT, RESUME_PERCENT = 2, 4
+CHECK_NS: Final = 30 * 10**9
+"""How often the room is looked at."""
+MANTISSA_BITS, EXPONENT_BITS = 13, 3
+UNLIMITED: Final = (1 << 64) - 1
+RECORD: Final = struct.Struct("<BBHIIIIIIf8H16s")
+"""struct acct_v3."""
+
+
+class Accounting:
+    """The file of one PID namespace."""
+
+    __slots__ = ("_active", "_checked_ns", "creds", "file")
+
+    def __init__(self, file: FileDescription) -> None:
+        self.file = file.incref()
+        self.creds = file.creds
+        """Who turned it on: records are written with these rights."""
+        self._active = True
+        self._checked_ns = 0
+
+    def rlimit(self, resource: int) -> int:
+        """No limit holds."""
+        return UNLIMITED
+
+    def send_signal(self, signo: int) -> None:
+        """Nobody is there to get one."""
+
+    async def write(self, record: bytes) -> None:
+        """Append a record, if there is room: check_free_space()."""
+        now = time.monotonic_ns()
+        if now - self._checked_ns >= CHECK_NS:
+            self._checked_ns = now
+            room = await self.file.inode.fs.statfs()
+            free = room.blocks_free * 100
+            if self._active:
+                self._active = free > room.blocks * SUSPEND_PERCENT
+            else:
+                self._active = free >= room.blocks * RESUME_PERCENT
+        if self._active:
+            caller: Any = self
+            await settle(self.file.write(caller, KernelSource(record)))
+
+
+def table(kernel: Kernel) -> dict[PidNamespace, Accounting]:
+    """What is on."""
+    found: dict[PidNamespace, Accounting] = kernel.services.setdefault(SERVICE, {})
+    return found
+
+
+def turn_on(task: Task, file: FileDescription) -> None:
+    """The processes of the caller's namespace are recorded in `file` from now on."""
+    turn_off(task)
+    table(task.kernel)[task.group.pids] = Accounting(file)
+
+
+def turn_off(task: Task) -> None:
+    """No more records, but one of who says so: acct_pin_kill()."""
+    pids = task.group.pids
+    old = table(task.kernel).pop(pids, None)
+    if old is not None:
+        _append(task.kernel, old, make_record(task, pids, old.creds, End()))
+        old.file.decref()
+
+
+class End(Struct, frozen=True):
+    """What is known of a process only when it ends: struct pacct_struct."""
+
+    flags: int = 0
+    status: int = 0
+    """As wait(2) has it."""
+    numbers: tuple[int, ...] = (0,) * 8
+    """User and system time in ticks, kB, I/O (2), faults (2), swaps."""
+
+
+def process_ends(task: Task, status: int, size_kib: int) -> None:
+    """The last thread of a process has ended: acct_process()."""
+    kernel, group, usage = task.kernel, task.group, task.group.dead_usage
+    flags = 0 if group.has_execed else AFORK
+    flags |= (ACORE if status & 0x80 else 0) | (AXSIG if status & 0x7F else 0)
+    end = End(flags, status, (
+        usage.user_ns // TICK_NS, usage.sys_ns // TICK_NS, size_kib, 0, 0, usage.minflt,
+        usage.majflt, 0,
+    ))  # fmt: skip
+    pids: PidNamespace | None = group.pids
+    while pids is not None:
+        accounting = table(kernel).get(pids)
+        if accounting is not None:
+            _append(kernel, accounting, make_record(task, pids, accounting.creds, end))
+        pids = pids.parent
+    if group.pids.init is group:
+        turn_off(task)
+
+
+def _append(kernel: Kernel, accounting: Accounting, record: bytes) -> None:
+    rest = eager(_write(accounting, record))
+    if rest is not None:
+        kernel.loop.spawn(rest, "acct")
+
+
+async def _write(accounting: Accounting, record: bytes) -> None:
+    with accounting.file.held(), suppress(Errno, Interrupted):  # nobody could be told
+        await accounting.write(record)
+
+
+def make_record(task: Task, pids: PidNamespace, creds: Any, end: End) -> bytes:
+    """struct acct_v3, with ids as the file's opener sees them: fill_ac()."""
+    group = task.group
+    elapsed_ns = time.monotonic_ns() - group.start_ns
+    return RECORD.pack(
+        end.flags, VERSION, terminal_of(group), end.status & 0xFFFFFFFF,
+        creds.shown_uid(task.creds.uid), creds.shown_gid(task.creds.gid), pids.of(group.tgid),
+        pids.of(group.parent.tgid) if group.parent is not None else 0,
+        (time.time_ns() - elapsed_ns) // 10**9 & 0xFFFFFFFF, elapsed_ns // TICK_NS,
+        *(compressed(number) for number in end.numbers), task.comm[:15],
+    )  # fmt: skip
+
+
+def terminal_of(group: ThreadGroup) -> int:
+    """ac_tty: the old form of a device number."""
+    rdev: int = getattr(group.session.terminal, "rdev", 0)
+    return (rdev >> 8 & 0xFF) << 8 | rdev & 0xFF
+
+
+def compressed(number: int) -> int:
+    """comp_t: 13 bits, and how often they are to be multiplied by 8: encode_comp_t()."""
+    exponent, half = 0, 0
+    while number >> MANTISSA_BITS:
+        half = number >> EXPONENT_BITS - 1 & 1
+        number >>= EXPONENT_BITS
+        exponent += 1
+    number += half
+    if number >> MANTISSA_BITS:
+        number >>= EXPONENT_BITS
+        exponent += 1
+    return min(exponent << MANTISSA_BITS | number, 0xFFFF)

@@ -1,0 +1,83 @@
+/* vmsplice and getdents that do a part of it; the end of a directory of /proc. */
+#define _GNU_SOURCE
+#include "abi.h"
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static void vmsplices(void)
+{
+    static char big[1 << 20] __attribute__((aligned(4096)));
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    struct iovec iov = {big, sizeof big};
+    int size = fcntl(ends[1], F_GETPIPE_SZ);
+    CHECK(vmsplice(ends[1], &iov, 1, 0) == size);
+    CHECK_ERR(vmsplice(ends[1], &iov, 1, SPLICE_F_NONBLOCK), EAGAIN);
+    iov.iov_len = 4096;
+    CHECK_ERR(vmsplice(ends[1], &iov, 1, SPLICE_F_NONBLOCK), EAGAIN);
+    for (int left = size; left; left -= 4096)
+        CHECK(vmsplice(ends[0], &iov, 1, 0) == 4096);
+    CHECK_ERR(vmsplice(ends[0], &iov, 1, SPLICE_F_NONBLOCK), EAGAIN);
+    CHECK(close(ends[1]) == 0);
+    CHECK(vmsplice(ends[0], &iov, 1, 0) == 0);
+    CHECK(close(ends[0]) == 0);
+}
+
+/* What fits before the first byte that cannot be written is there; the rest comes later. */
+static void entries(int number)
+{
+    char name[20], *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int count = 0, bytes;
+    CHECK(mprotect(page + 4096, 4096, PROT_NONE) == 0);
+    CHECK(mkdir("many", 0755) == 0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "many/%d", i);
+        CHECK(close(open(name, O_CREAT | O_WRONLY, 0644)) == 0);
+    }
+    int fd = open("many", O_RDONLY | O_DIRECTORY);
+    CHECK_ERR(syscall(number, fd, page + 4096, 4096), EFAULT);
+    CHECK_ERR(syscall(number, fd, page + 4090, 4096), EFAULT);
+    while ((bytes = syscall(number, fd, page + 4096 - 256, 4096)) > 0) {
+        CHECK(bytes <= 256);
+        for (char *at = page + 4096 - 256; bytes > 0; count++) {
+            unsigned short size = *(unsigned short *)(at + 16);
+            at += size;
+            bytes -= size;
+        }
+    }
+    CHECK(bytes == 0 && count == 102);
+    CHECK(close(fd) == 0 && munmap(page, 8192) == 0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "many/%d", i);
+        CHECK(unlink(name) == 0);
+    }
+    CHECK(rmdir("many") == 0);
+}
+
+static void ends_of_directories(void)
+{
+    const char *names[] = {"/proc/self", "/proc/self/task", "/proc", "/proc/sys"};
+    for (int i = 0; i < 4; i++) {
+        char buf[256];
+        int fd = open(names[i], O_RDONLY | O_DIRECTORY);
+        CHECK(lseek(fd, 0, SEEK_END) == 0);
+        CHECK(syscall(SYS_getdents64, fd, buf, sizeof buf) > 0);
+        CHECK_ERR(lseek(fd, -1, SEEK_END), EINVAL);
+        CHECK(close(fd) == 0);
+    }
+}
+
+int main(void)
+{
+    vmsplices();
+    entries(SYS_getdents64);
+    entries(SYS_getdents);
+    ends_of_directories();
+    return 0;
+}
