@@ -44,7 +44,10 @@ Key = tuple[int, int]
 class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
-    __slots__ = ("attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs")
+    __slots__ = (
+        "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs",
+        "xattrs_stamp",
+    )  # fmt: skip
     fs: GoferFileSystem
 
     def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
@@ -63,6 +66,8 @@ class GoferInode(Inode):
         """The text of a symbolic link, which never changes."""
         self.xattrs: dict[bytes, bytes | None] | None = None
         """Extended attributes that were asked for (None: there is none such)."""
+        self.xattrs_stamp = 0
+        """What `xattr_stamp` was then."""
 
     def __del__(self) -> None:
         if self.fid >= 0:
@@ -198,9 +203,13 @@ class GoferInode(Inode):
 
     # --- extended attributes
 
+    def xattr_stamp(self) -> int:
+        """Another number after the host has changed extended attributes; -1: nobody can tell."""
+        return 0 if self.fs.exclusive else -1
+
     async def getxattr(self, name: bytes) -> bytes:
-        known = self.xattrs
-        if known is not None and name in known and self.fs.exclusive:
+        known, stamp = self.xattrs, self.xattr_stamp()
+        if known is not None and name in known and stamp == self.xattrs_stamp:
             value = known[name]
             if value is None:
                 raise ENODATA(f"{name!r}")
@@ -209,10 +218,10 @@ class GoferInode(Inode):
         try:
             reply = await self.fs.session.call(Tgetxattrx(fid, child, name))
         except ENODATA:
-            self._remember(name, None)
+            self._remember(name, None, stamp)
             raise
         value = expect(reply, Rgetxattrx).data
-        self._remember(name, value)
+        self._remember(name, value, stamp)
         return value
 
     async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
@@ -232,10 +241,13 @@ class GoferInode(Inode):
         self.changed()
         await self.fs.session.call(Tremovexattrx(fid, child, name))
 
-    def _remember(self, name: bytes, value: bytes | None) -> None:
+    def _remember(self, name: bytes, value: bytes | None, stamp: int) -> None:
+        if stamp < 0:
+            return
         known = self.xattrs
-        if known is None:
+        if known is None or self.xattrs_stamp != stamp:
             known = self.xattrs = {}
+            self.xattrs_stamp = stamp
         if len(known) < 8 and len(value or b"") <= 256:
             known[name] = value
         else:

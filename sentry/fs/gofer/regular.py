@@ -7,7 +7,8 @@ into shared mappings change them without this code being asked.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
 from gofer.p9.extensions import Rwalkx, Twalkx
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.filesystem import GoferFileSystem
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
+
+
+SETTLED_NS: Final = 2_000_000_000
+"""A change this long after another has another ctime, however coarsely the host keeps time."""
 
 
 class GoferRegular(GoferInode):
@@ -205,6 +210,14 @@ class GoferRegular(GoferInode):
         if self.attributes is self.live and not self.fs.exclusive:
             return self.live  # `current` has just asked
         return super().stat_walked(asked)
+
+    def xattr_stamp(self) -> int:
+        if self.fs.exclusive or self.fs.storage_of(self) is not Storage.DISK:
+            return super().xattr_stamp()
+        live = self._live()
+        if live is None or time.time_ns() - live.ctime_ns < SETTLED_NS:
+            return -1
+        return live.ctime_ns
 
     async def setattr(self, changes: Changes) -> None:
         handle, size = self.write_handle, changes.size

@@ -14,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sentry.fs.gofer import regular
 from sentry.fs.gofer.changes import HostChanges
+from sentry.fs.gofer.filesystem import GoferFileSystem
+from sentry.fs.gofer.handles import Storage
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.fs.gofer.test_model import _MODES, _PATHS, Native, Served, empty, populate
 
@@ -53,6 +56,25 @@ def test_what_is_looked_at_again_and_again_is_not_asked_for(warm: World) -> None
     assert status(warm, b"/dir/none") == -errno.ENOENT
     assert warm.contents(INNER) == b"inner"
     assert warm.session.names() == []
+
+
+def test_extended_attributes_are_asked_for_again_when_the_host_has_changed_them(
+    warm: World, host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regular, "SETTLED_NS", 0)
+    monkeypatch.setattr(GoferFileSystem, "storage_of", lambda *_: Storage.DISK)
+    value = warm.task.buffer(16)
+
+    def asked() -> int:
+        return warm.call("getxattr", INNER, b"user.k", value, 16)
+
+    assert (asked(), warm.session.names()) == (-errno.ENODATA, ["Tgetxattrx"])
+    assert (asked(), warm.session.names()) == (-errno.ENODATA, [])
+    before = os.stat(host / "dir" / "inner").st_ctime_ns
+    while os.stat(host / "dir" / "inner").st_ctime_ns == before:
+        os.setxattr(host / "dir" / "inner", "user.k", b"value")
+    assert (asked(), warm.session.names()) == (5, ["Tgetxattrx"])
+    assert (asked(), warm.session.names()) == (5, [])
 
 
 CHANGES: dict[str, tuple[Callable[[Path], Any], Callable[[World], bool]]] = {
