@@ -107,20 +107,21 @@ struct ctx *ctx_new(struct aspace *space)
     return c;
 }
 
-/* On its vCPU, on one of a sibling that blocks, or when the kernel thread waits next, on the kernel
- * thread's. */
+/* On its vCPU, on one of a sibling that blocks, when others have had their turn, or when the kernel
+ * thread waits next, on the kernel thread's. */
 static void go_on(struct ctx *c)
 {
     int wait = inline_wanted();
     if (hold(c))
         return;
-    if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait) {
+    int turns = waits_for_turn(c);
+    if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait && !turns) {
         vcpu_launch(c->vcpu, c);
         return;
     }
     queue_push(c);
     if (!wait)
-        schedule();
+        schedule(1);
 }
 
 /* The vCPU is out although its request was taken in the mailbox. */

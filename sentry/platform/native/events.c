@@ -114,6 +114,7 @@ static int spin(int64_t deadline_ns)
         if (start + ticks((uint64_t)left) < end)
             end = start + ticks((uint64_t)left);
     }
+    schedule_slice(start);
     uint64_t now = start, gap = ticks(PREEMPTED_NS), before;
     while (now < end && pool.running && pool.running < pool.cpus) {
         sweep();
@@ -125,10 +126,10 @@ static int spin(int64_t deadline_ns)
             came_after(now - start);
             return 1;
         }
-        if (pool.held.n) {
+        if (pool.held.n)
             hand_over_held(now, 1);
-            schedule();
-        }
+        if (pool.queue.n)
+            schedule(1);
         __builtin_ia32_pause();
     }
     if (now >= end && pool.spin_tsc > ticks(SPIN_MIN_NS))
@@ -162,6 +163,17 @@ static void sleep_until(int64_t deadline_ns)
     poll_host(timeout);
 }
 
+/* What a kernel thread that does not get to sleep would miss. */
+static void look_now_and_then(void)
+{
+    uint64_t now = tsc_now();
+    if (now - pool.last_poll_tsc <= ticks(POLL_EVERY_NS))
+        return;
+    poll_host(&ZERO);
+    schedule_slice(now);
+    vacant_due(now);
+}
+
 int platform_wait(int64_t deadline_ns)
 {
     uint64_t start = pool.wait_tsc = tsc_now();
@@ -186,38 +198,30 @@ int platform_wait(int64_t deadline_ns)
             if (inline_ready())
                 continue; /* there is something to look at */
         }
-        schedule();
+        schedule(1);
         sweep();
         if (pool.n_events) {
-            uint64_t now = tsc_now();
-            if (now - pool.last_poll_tsc > ticks(POLL_EVERY_NS)) {
-                poll_host(&ZERO);
-                schedule_slice(now);
-                vacant_due(now);
-            }
+            look_now_and_then();
             break;
         }
         if (deadline_ns >= 0 && monotonic_ns() >= deadline_ns) {
             /* Only a look: the guests may go on to spin, the kernel thread is about to come back. */
-            if (tsc_now() - pool.last_poll_tsc > ticks(POLL_EVERY_NS))
-                poll_host(&ZERO);
+            look_now_and_then();
             break;
         }
         if (pool.running && pool.running < pool.cpus && !contended() && spin(deadline_ns))
             break;
-        if (pool.held.n) {
-            let_go_of_held();
-            schedule();
-        }
+        let_go_of_held();
+        schedule(0);
         atomic_store(&pool.asleep, 1);
         offer_all();
         sweep();
-        schedule(); /* on a vCPU that has come out since */
+        schedule(0); /* on a vCPU that has come out since */
         if (!pool.n_events)
             sleep_until(deadline_ns);
         atomic_store(&pool.asleep, 0);
         sweep();
-        schedule();
+        schedule(1);
         offer_all();
         if (pool.n_events)
             came_after(tsc_now() - start);

@@ -12,6 +12,9 @@
 
 #define SLICE_NS 5000000
 #define HOLD_NS 25000 /* less than it takes to wake a thread and enter the guest on it */
+#define TALK_NS 60000
+#define TURN_NS 2000000
+#define TURNS_EXIT_NS 10000 /* exits that cost less are no reason to take turns */
 #define WAKE_NS 20000 /* a thread that sleeps */
 #define SPIN_LEAST_NS 10000 /* a short call of Python, and a change of threads */
 
@@ -185,6 +188,9 @@ int pool_start(int mailbox, int inline_policy, uint64_t exit_ns)
     pool.budget = spin_turns(exit_ns);
     pool.hold_tsc = (uint64_t)(HOLD_NS * pool.tsc_per_ns);
     pool.enter_tsc = (uint64_t)((double)(exit_ns + WAKE_NS) * pool.tsc_per_ns);
+    pool.talk_tsc = (uint64_t)(TALK_NS * pool.tsc_per_ns);
+    if (exit_ns >= TURNS_EXIT_NS && mailbox && pool.cpus > 1)
+        pool.turn_tsc = (uint64_t)(TURN_NS * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inline_policy = inline_policy;
     pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);

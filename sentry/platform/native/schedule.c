@@ -3,6 +3,11 @@
  * A context keeps its vCPU until somebody else needs one; then the context that has been in the
  * kernel longest loses its own. When all vCPUs run, the longest running one is kicked after a
  * slice and its context goes to the end of the queue.
+ *
+ * Where programs leave no core to the kernel thread each of their calls is an exit, ten times what
+ * one in the mailbox costs. So programs that call all the time take turns: whoever is to go on
+ * waits in the queue as long as the others leave no core besides and call every TALK_NS, but for
+ * their TURN_NS at most. One that computes keeps nobody waiting.
  */
 #include "vcpu.h"
 
@@ -66,10 +71,51 @@ void queue_remove(struct ctx *c)
         list_remove(&pool.held, c);
 }
 
-/* A vCPU for the context: a free one, one that knows its address space first; else a victim. */
+static int is_talking(struct vcpu *v, uint64_t now_tsc)
+{
+    return (int64_t)(now_tsc - v->busy_tsc - pool.talk_tsc) < 0;
+}
+
+/* Those that run, or may be answered next, talk and leave no core besides. */
+static int others_talk(struct ctx *c, uint64_t now_tsc)
+{
+    int busy = 0, talking = 0;
+    if (!pool.turn_tsc || contended())
+        return 0;
+    for (int i = 0; i < pool.threads; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (!(pool.active[i / 64] >> i % 64 & 1) || !v->ctx || v->ctx == c)
+            continue;
+        int called = v->ctx->state == C_KERNEL && v->ctx->delivered == pool.turn;
+        if (!called && v->ctx->state != C_RUNNING)
+            continue;
+        busy++;
+        talking |= called || is_talking(v, now_tsc);
+    }
+    return talking && busy + 2 > pool.cpus;
+}
+
+static int turn_is_over(struct vcpu *v, uint64_t now_tsc)
+{
+    return (int64_t)(now_tsc - v->turn_tsc - pool.turn_tsc) >= 0;
+}
+
+/* Whether a context that is to go on has to go to the queue. */
+int waits_for_turn(struct ctx *c)
+{
+    uint64_t now = tsc_now();
+    if (c->vcpu && c->delivered != pool.turn)
+        c->vcpu->turn_tsc = now; /* it slept */
+    else if (pool.turn_tsc && c->vcpu && pool.queue.n && turn_is_over(c->vcpu, now))
+        return 1;
+    return others_talk(c, now);
+}
+
+/* A vCPU for the context: a free one, one that knows its address space first; else a victim's, at
+ * last one of those that wait in the queue themselves. */
 static struct vcpu *choose(struct ctx *c)
 {
-    struct vcpu *empty = NULL, *victim = NULL;
+    struct vcpu *empty = NULL, *victim = NULL, *queued = NULL;
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         uint32_t phase = atomic_load(&v->phase);
@@ -86,15 +132,21 @@ static struct vcpu *choose(struct ctx *c)
             if ((phase == P_FREE || phase == P_OUT) &&
                 (!victim || (int32_t)(v->ctx->sequence - victim->ctx->sequence) < 0))
                 victim = v;
+        } else if (v->ctx->state == C_QUEUED && v->ctx != c) {
+            if (!queued || (int32_t)(v->ctx->sequence - queued->ctx->sequence) > 0)
+                queued = v; /* it waits, too, and behind this one */
         }
     }
-    return empty ? empty : victim;
+    return empty ? empty : victim ? victim : queued;
 }
 
-void schedule(void)
+/* Launch those in the queue, with `turns` only those whose turn it is. */
+void schedule(int turns)
 {
     while (pool.queue.head) {
         struct ctx *c = pool.queue.head;
+        if (turns && others_talk(c, tsc_now()))
+            return;
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v && pool.live)
             return;
@@ -106,6 +158,7 @@ void schedule(void)
         }
         queue_remove(c);
         c->state = C_KERNEL;
+        v->turn_tsc = tsc_now();
         if (c->vcpu == v) {
             vcpu_launch(v, c);
             continue;
@@ -132,9 +185,16 @@ uint64_t schedule_slice(uint64_t now_tsc)
         return 0;
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
-        if (!v->ctx || v->ctx->state != C_RUNNING)
+        if (!v->ctx)
             continue;
-        uint64_t end = v->started_tsc + pool.slice_tsc;
+        uint64_t end = v->started_tsc + pool.slice_tsc, turn = v->turn_tsc + pool.turn_tsc;
+        int talks = pool.turn_tsc && is_talking(v, now_tsc);
+        /* Who calls without a pause may be seen in its mailbox each time. */
+        int calls = v->ctx->state == C_KERNEL && atomic_load(&v->phase) == P_TAKEN;
+        if (v->ctx->state != C_RUNNING && !(talks && calls))
+            continue;
+        if (talks && (int64_t)(turn - end) < 0)
+            end = turn;
         if ((int64_t)(now_tsc - end) >= 0) {
             if (v->sliced)
                 continue;

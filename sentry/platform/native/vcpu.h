@@ -145,6 +145,7 @@ struct vcpu {
     uint64_t started_tsc;
     uint64_t busy_tsc; /* since when at the latest it runs the program */
     uint64_t taken_tsc;
+    uint64_t turn_tsc; /* when its turn began: see schedule.c */
     uint64_t bound_cpu_ns;
     clockid_t clock;
     uint8_t at_tail;  /* stands in the entry code with the right CR3: KVM_RUN goes to the tail */
@@ -192,6 +193,7 @@ struct pool {
     struct aspace *dying; /* address spaces that some vCPU is not out of, linked by next */
     int running;         /* vCPUs that run a program now (not: spin for an answer) */
     uint64_t slice_tsc;
+    uint64_t talk_tsc, turn_tsc; /* see schedule.c; 0: no turns */
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
     uint64_t wait_tsc; /* when the kernel thread began to wait */
@@ -299,7 +301,8 @@ void list_push(struct ctx_list *list, struct ctx *c);
 int list_remove(struct ctx_list *list, struct ctx *c);
 void queue_push(struct ctx *c);
 void queue_remove(struct ctx *c); /* or from pool.held */
-void schedule(void);
+void schedule(int turns);
+int waits_for_turn(struct ctx *c);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
 void drop_events(struct ctx *c);

@@ -205,6 +205,19 @@ def test_destroy_in_every_state_leaves_the_others_alone(machine: Any) -> None:
         came.answer(0) if came.exit == ExitKind.SYSCALL else came.resume()
 
 
+def test_who_calls_without_a_pause_keeps_nobody_from_it(machine: Any) -> None:
+    callers = [machine.start("1: mov $39, %eax; syscall; jmp 1b") for _ in range(3)]
+    computing = machine.start(COUNT_FOR_EVER)
+    served = dict.fromkeys(callers, 0)
+    while min(served.values()) < 100 or not counter(computing):
+        came = machine.any_exit()
+        if came.exit != ExitKind.SYSCALL:
+            came.resume()
+            continue
+        served[came] += 1
+        came.answer(0)
+
+
 def test_copy_takes_registers_and_fpu(machine: Any) -> None:
     parent = machine.start("movq %rdi, %xmm5; mov $57, %eax; syscall; movq %xmm5, %rsi; syscall",
                            rdi=4711)  # fmt: skip
