@@ -208,6 +208,16 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
     run->kvm_dirty_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 }
 
+/* For how long its thread looks for work after the next exit. Others that look now need not use
+ * the core that is wanted. */
+static void give_patience(struct vcpu *v)
+{
+    atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
+    for (int i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
+        if (!pool.vcpu[i].counted)
+            atomic_store(&pool.vcpu[i].patience, 0);
+}
+
 /* Go on with all of the context's registers; the phase is FREE or OUT. */
 void vcpu_launch(struct vcpu *v, struct ctx *c)
 {
@@ -228,7 +238,7 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
     offer_all();
     atomic_store(&v->tell_out, 0);
     atomic_store(&v->kick, 0); /* it came while the last run ended by itself */
-    atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
+    give_patience(v);
     pool.active[v->index / 64] |= 1ull << v->index % 64;
     atomic_store(&v->phase, P_RUN);
     vcpu_go(v);

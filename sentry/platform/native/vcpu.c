@@ -119,14 +119,11 @@ static void run_until_exit(struct vcpu *v)
 
 static void wait_for_work(struct vcpu *v)
 {
-    uint64_t patience = atomic_load(&v->patience);
-    if (patience) {
-        uint64_t start = tsc_now();
-        while (tsc_now() - start < patience) {
-            if (atomic_load(&v->phase) == P_RUN)
-                return;
-            __builtin_ia32_pause();
-        }
+    uint64_t start = tsc_now();
+    while (tsc_now() - start < atomic_load(&v->patience)) {
+        if (atomic_load(&v->phase) == P_RUN)
+            return;
+        __builtin_ia32_pause();
     }
     atomic_store(&v->sleeping, 1);
     for (;;) {
