@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "abi.h"
 #include "net.h"
+#include "net_own.h"
 
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -19,16 +20,10 @@ static unsigned char buf[70000];
 static struct sockaddr_ll from;
 static int udp;
 
-/* A network of our own, so that nobody else's packets are seen. */
 static void alone(void)
 {
-    struct ifreq lo = {"lo"};
-    CHECK(unshare(CLONE_NEWNET | CLONE_NEWNS) == 0);
-    CHECK(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
-    CHECK(mkdir("proc", 0755) == 0 && mount("proc", "proc", "proc", 0, NULL) == 0);
+    own_network();
     udp = socket(AF_INET, SOCK_DGRAM, 0);
-    lo.ifr_flags = IFF_UP;
-    CHECK(ioctl(udp, SIOCSIFFLAGS, &lo) == 0);
     CHECK(bind_to(udp, 4001) == 0);
 }
 

@@ -256,6 +256,14 @@ def set_sysctl(kernel: Any, name: str, value: str) -> None:
     sysctl.put(kernel, value)
 
 
+def _numbers(value: str) -> list[int]:
+    """The decimal numbers of a value that is written. Raises: EINVAL."""
+    words = value.split()
+    if not value.isascii() or not all(word.removeprefix("-").isdecimal() for word in words):
+        raise EINVAL(f"{value!r}")
+    return [int(word) for word in words]
+
+
 def _kept(line: str) -> None:
     path, default = line.split(" ", 1)
     numeric = default.replace("\t", "").isdecimal()
@@ -264,13 +272,11 @@ def _kept(line: str) -> None:
 
     def put(who: Any, value: str) -> None:
         if numeric:
-            words = value.split()
-            if not words or len(words) > width or not all(w.lstrip("-").isdecimal() for w in words):
+            numbers = _numbers(value)
+            if not 0 < len(numbers) <= width or (not signed and min(numbers) < 0):
                 raise EINVAL(f"{path}: {value!r}")
-            if not signed and any(int(word) < 0 for word in words):
-                raise EINVAL(f"{path}: {value!r}")
-            rest = get(who).split("\t")[len(words) :]
-            value = "\t".join([*(str(int(w)) for w in words), *rest])
+            rest = get(who).split("\t")[len(numbers) :]
+            value = "\t".join([*map(str, numbers), *rest])
         _values_of(who, path)[path] = value
 
     def get(who: Any) -> str:
@@ -357,7 +363,7 @@ def aio_nr(kernel: Any) -> str:
 
 
 def _set_mount_max(kernel: Any, value: str) -> None:
-    if not value.isdigit() or not 1 <= int(value) <= INT_MAX:
+    if not value.isdecimal() or not 1 <= int(value) <= INT_MAX:
         raise EINVAL(value)
     kernel.vfs.budget.mount_max = int(value)
 
@@ -424,10 +430,10 @@ PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
 
 def _set_port_range(who: Any, value: str) -> None:
     """Two ports in order: ipv4_local_port_range()."""
-    words = value.split()
-    if len(words) != 2 or not all(word.isdigit() for word in words):
+    ports = _numbers(value)
+    if len(ports) != 2:
         raise EINVAL(value)
-    low, high = map(int, words)
+    low, high = ports
     if not 1 <= low <= high <= PORT_MAX:
         raise EINVAL(value)
     _values_of(who, PORT_RANGE)[PORT_RANGE] = f"{low}\t{high}"
