@@ -138,7 +138,9 @@ entry_after:
 entry_tail:
         mov S(S_TAIL), %rcx
         jrcxz plain
-        test $TAIL_BASES, %ecx          /* flags are free from here: they are loaded below */
+        test $TAIL_LEAVE, %ecx          /* flags are free from here: they are loaded below */
+        jnz leave
+        test $TAIL_BASES, %ecx
         jz 1f
         mov REG(R_FS_BASE), %rax
         wrfsbase %rax
@@ -177,4 +179,21 @@ plain:
         lea REG(R_RIP), %rsp
         iretq
 #endif
+
+leave:                                  /* the host keeps the registers; see exceptions.S */
+        movq $0, S(S_TAIL)
+        mov $SEL_USER_DS, %eax
+        mov %eax, %ds
+        mov %eax, %es
+        mov %eax, %fs
+        mov %eax, %gs
+#ifdef ENTRY_RING3
+        mov $-1, %eax                   /* the next program might keep its tail from loading these */
+        mov $-1, %edx
+        xrstor64 S(S_XSAVE)
+        xor %eax, %eax
+        wrfsbase %rax
+        wrgsbase %rax
+#endif
+        ud2
 entry_end:

@@ -38,6 +38,7 @@
 #define TAIL_FPU 1   /* load S_XSAVE */
 #define TAIL_BASES 2 /* load FS and GS base */
 #define TAIL_FLAGS 4 /* load RFLAGS (any other bit does that too) */
+#define TAIL_LEAVE 8 /* nothing: on to another address space, by an undefined instruction */
 
 /* Index of a register in S_REGS: the order of struct user_regs_struct, <asm/user_64.h>. */
 #define R_R15 0
@@ -77,6 +78,10 @@
 #define HIGH_VCPU 0x100000   /* per vCPU: a page with its TSS, a page of exception stack */
 #define HIGH_VCPU_STRIDE 0x2000
 #define STUB_STRIDE 8
+/* The start of the exception stack is the host's. */
+#define SWITCH_ROOT 0x00  /* the address space that #UD changes to; 0: #UD is an exception */
+#define SWITCH_FRAME 0x08 /* the frame with which it goes on there */
+#define PAGE_BYTES 0x1000
 
 /* Selectors, the same as Linux's own: the program can read them. */
 #define SEL_KERNEL_CS 0x10

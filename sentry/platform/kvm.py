@@ -39,7 +39,10 @@ _CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
 """PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
 _CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
 
-_COUNTED = ("mailbox", "handoffs", "exits", "doorbell", "inline", "kicks", "switches", "sleeps")
+_COUNTED = (
+    *("mailbox", "handoffs", "crossings", "exits", "doorbell", "inline", "kicks", "switches"),
+    "sleeps",
+)
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
 
 
@@ -216,8 +219,8 @@ class KvmPlatform:
         stubs = guest_stubs.load("exceptions")
         labels = {
             name.removeprefix("entry_"): value
-            for name, value in entry.symbols.items()
-            if name.startswith("entry")
+            for name, value in (entry.symbols | stubs.symbols).items()
+            if name.startswith(("entry", "trap"))
         }
         at = ffi.new("struct entry_labels *", labels)
         _check(

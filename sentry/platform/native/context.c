@@ -7,9 +7,6 @@
 #include <sys/ioctl.h>
 
 #define RFLAGS_TF 0x100ull
-#define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
-#define XSAVE_HEADER 64
-#define XSAVE_MXCSR 24
 #define MXCSR_BITS 0xffffu
 #define TASK_SIZE ENTRY_BASE
 
@@ -127,7 +124,7 @@ static void go_on(struct ctx *c)
 /* The vCPU is out although its request was taken in the mailbox. */
 static void launch_from_out(struct vcpu *v, struct ctx *c)
 {
-    int violation = v->violation;
+    int violation = v->violation && !v->leaving; /* else not this program's */
     c->state = C_KERNEL;
     came_out(v);
     if (violation) { /* the program forged a request while it ran on: it is of no use any more */
@@ -139,8 +136,8 @@ static void launch_from_out(struct vcpu *v, struct ctx *c)
     go_on(c);
 }
 
-/* The guest waits in its mailbox or is about to ring: let it go on. */
-void release_taken(struct vcpu *v, struct ctx *c)
+/* The guest waits in its mailbox, in the page `s`, or is about to ring: let it go on. */
+void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s)
 {
     uint32_t request = WORD_REQUEST, phase = P_TAKEN;
     uint64_t now = tsc_now();
@@ -156,8 +153,7 @@ void release_taken(struct vcpu *v, struct ctx *c)
         launch_from_out(v, c);
         return;
     }
-    if (atomic_compare_exchange_strong((_Atomic uint32_t *)(v->s + S_WORD), &request,
-                                       WORD_IDLE))
+    if (atomic_compare_exchange_strong((_Atomic uint32_t *)(s + S_WORD), &request, WORD_IDLE))
         return;
     /* Too late: it rings, or has rung, for the request that has just been answered. */
     phase = P_RUN;
@@ -202,7 +198,7 @@ void ctx_resume(struct ctx *c)
     }
     if (phase == P_TAKEN) {
         fill_s(v, c);
-        release_taken(v, c);
+        release_taken(v, c, v->s);
         return;
     }
     if (phase == P_OUT)
@@ -222,7 +218,7 @@ void ctx_answer(struct ctx *c, int64_t value)
     }
     memcpy(v->s + S_REGS + 8 * R_RAX, &value, sizeof value); /* the tail left S_TAIL 0 */
     c->place = FPU_LIVE;
-    release_taken(v, c);
+    release_taken(v, c, v->s);
 }
 
 void ctx_kick(struct ctx *c)

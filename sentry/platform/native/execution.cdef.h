@@ -6,6 +6,7 @@ struct ctx {
 };
 struct entry_labels {
     uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
+    uint32_t trap_ud, trap_switch, trap_end;
 };
 struct event { uint32_t index, kind; };
 struct ready { int32_t fd; uint32_t events; };
@@ -19,7 +20,7 @@ struct pool {
     struct event *events;
     struct ready ready[64];
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended, stat_handoffs;
+    uint64_t stat_inline, stat_contended, stat_handoffs, stat_crossings;
     int inline_policy;
     ...;
 };

@@ -133,11 +133,24 @@ static enum exit_kind exception(struct vcpu *v, struct ctx *c)
     return EXIT_EXCEPTION;
 }
 
+/* On the way from another address space it did not get as far as this program. */
+static int never_started(struct vcpu *v)
+{
+    uint64_t stub = v->run->s.regs.regs.rip - (HIGH_BASE + HIGH_STUBS);
+    return !has_arrived(v) || (stub >= pool.at.trap_switch && stub < pool.at.trap_end);
+}
+
 /* Fill in c->regs and the details; the kind of exit. */
 enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
 {
     struct kvm_run *run = v->run;
     enum exit_kind kind;
+    if (never_started(v)) {
+        stay_out(v);
+        c->place = FPU_IMAGE;
+        c->reloading = 0;
+        return EXIT_INTERRUPTED; /* whatever the other one did */
+    }
     v->at_tail = 0;
     c->place = FPU_LIVE;
     if (v->exit_door) {

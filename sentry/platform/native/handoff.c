@@ -1,9 +1,15 @@
-/* A vCPU that waits in its mailbox goes on with another context of its address space.
+/* A vCPU that waits in its mailbox goes on with another context.
  *
  * A switch between two threads of a program then costs an answer: no exit, no other host thread.
  * The guest spins for the answer to one context's call; it gets another one's registers, bases and
  * FPU image through the tail of the entry code. All of that lies in S, which belongs to this
  * address space alone, so nothing of another process can come along.
+ *
+ * For a context of another address space the answer sends the vCPU to the trap in exceptions.S,
+ * which loads the root that the host has written to the exception stack, and goes on in the tail
+ * there. `vcpu.leaving` is the old address space as long as the vCPU may still be in it: until the
+ * trap has taken that root away. Whatever happens before, the new context has not run, and a program
+ * that keeps its vCPU from the trap only loses it (vacant_due).
  *
  * A context that is woken is held back for a moment if a sibling is in the kernel or has just come
  * from there: whoever wakes another one often waits next. If it computes instead, the held context
@@ -11,6 +17,8 @@
  * trusted no more, but for a trial now and then. Kernel thread only.
  */
 #include "vcpu.h"
+
+#include <string.h>
 
 #define HOPES_NEW 4
 #define HOPES_MAX 8
@@ -31,7 +39,7 @@ static struct vcpu *next_inside(struct vcpu *v, struct aspace *space)
 /* Spins for an answer, which nobody is about to give. */
 static int is_waiting(struct vcpu *v)
 {
-    if (atomic_load(&v->phase) != P_TAKEN ||
+    if (atomic_load(&v->phase) != P_TAKEN || !has_arrived(v) ||
         *(volatile uint32_t *)(v->s + S_WORD) != WORD_REQUEST)
         return 0;
     return v->ctx ? v->ctx->state == C_KERNEL && !v->ctx->stopping : v->draining;
@@ -117,7 +125,102 @@ static void hand_over(struct vcpu *v, struct ctx *c)
     c->state = C_KERNEL;
     fill_s(v, c);
     pool.stat_handoffs++;
-    release_taken(v, c);
+    release_taken(v, c, v->s);
+}
+
+static volatile uint64_t *switch_root(struct vcpu *v)
+{
+    return (volatile uint64_t *)(v->stack + SWITCH_ROOT);
+}
+
+/* Whether the vCPU is in the address space that it was given. */
+int has_arrived(struct vcpu *v)
+{
+    if (!v->leaving)
+        return 1;
+    if (*switch_root(v))
+        return 0;
+    v->leaving = NULL;
+    v->fpu_space = v->loaded;
+    spaces_release();
+    return 1;
+}
+
+/* It has come out before it arrived, or before the tail; the next launch takes it there. */
+void stay_out(struct vcpu *v)
+{
+    *switch_root(v) = 0;
+    v->leaving = NULL;
+    v->fpu_space = NULL;
+    v->at_tail = 0;
+    spaces_release();
+}
+
+/* Instead of the program's, which is kept in its context. */
+static void clear_image(uint8_t *image)
+{
+    uint32_t mxcsr = 0x1f80;
+    memset(image + XSAVE_BV, 0, XSAVE_HEADER);
+    memcpy(image + XSAVE_MXCSR, &mxcsr, sizeof mxcsr);
+}
+
+/* Preconditions: this vCPU's pages are mapped in the context's address space. */
+static void cross_over(struct vcpu *v, struct ctx *c)
+{
+    uint64_t now = tsc_now(), tail = TAIL_LEAVE;
+    struct aspace *from = v->loaded;
+    uint8_t *left = v->s;
+    if (c->vcpu)
+        vcpu_evict(c->vcpu);
+    if (v->ctx) {
+        v->ctx->spin_tsc += now - v->taken_tsc;
+        vcpu_part(v);
+    }
+    clear_image(left + S_XSAVE);
+    memcpy(left + S_TAIL, &tail, sizeof tail);
+    from->inside--;
+    c->space->inside++;
+    (void)vcpu_load(v, c);
+    set_word_idle(v);
+    v->taken_tsc = v->turn_tsc = now;
+    v->draining = 0;
+    v->sliced = 0;
+    atomic_store(&v->tell_out, 0);
+    c->state = C_KERNEL;
+    fill_s(v, c);
+    v->leaving = from;
+    v->fpu_space = NULL;
+    *switch_root(v) = c->space->root;
+    pool.stat_crossings++;
+    release_taken(v, c, left);
+}
+
+/* Instead of a vCPU that is out, where no core is left for that one: whoever waits in its mailbox
+ * has to give up its core anyway. 1: it goes on. */
+int take_over_waiting(struct ctx *c)
+{
+    struct vcpu *v = NULL;
+    int busy = pool.running;
+    if (!pool.mailbox || contended() || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) ||
+        (c->vcpu && c->place == FPU_LIVE))
+        return 0;
+    for (int i = 0; i < pool.threads; i++) {
+        struct vcpu *w = &pool.vcpu[i];
+        if (!(pool.active[i / 64] >> i % 64 & 1) || !is_waiting(w) ||
+            (w->ctx && w->ctx->delivered == pool.turn))
+            continue;
+        busy++;
+        if (!v || w->loaded == c->space)
+            v = w;
+    }
+    if (!v || busy + 2 <= pool.cpus || !vcpu_pages(v, c->space))
+        return 0;
+    queue_remove(c);
+    if (v->loaded == c->space)
+        hand_over(v, c);
+    else
+        cross_over(v, c);
+    return 1;
 }
 
 /* With `switching` 0 only those whose time is up get on: the kernel is about to answer somebody, and
@@ -152,13 +255,15 @@ void let_go_of_held(void)
     }
 }
 
-/* A vCPU that nobody has any more rings by itself, unless its program has meddled with S. */
+/* A vCPU that nobody has any more rings by itself, and one that was sent to another address space
+ * gets there, unless their program has meddled with S. */
 uint64_t vacant_due(uint64_t now_tsc)
 {
     uint64_t again = 0;
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
-        if (!v->draining || atomic_load(&v->phase) != P_TAKEN || atomic_load(&v->kick))
+        int late = !has_arrived(v) || (v->draining && atomic_load(&v->phase) == P_TAKEN);
+        if (!late || atomic_load(&v->kick))
             continue;
         uint64_t due = v->taken_tsc + pool.slice_tsc;
         if ((int64_t)(now_tsc - due) >= 0)

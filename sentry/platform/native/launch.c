@@ -27,7 +27,7 @@ static uint64_t canonical(uint64_t base)
 }
 
 /* Map this vCPU's three pages into the address space, once. Gives S, or NULL without memory. */
-static uint8_t *map_pages(struct vcpu *v, struct aspace *as)
+uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as)
 {
     uint64_t user = pool.ring3 ? PTE_U : 0, gpa;
     if (!as->execution)
@@ -74,7 +74,7 @@ void vcpu_bind(struct vcpu *v, struct ctx *c)
 /* Make the context this vCPU's. 0 or -ENOMEM. */
 int vcpu_load(struct vcpu *v, struct ctx *c)
 {
-    uint8_t *s = map_pages(v, c->space);
+    uint8_t *s = vcpu_pages(v, c->space);
     if (!s)
         return -ENOMEM;
     if (v->loaded != c->space)
@@ -82,6 +82,7 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
     v->loaded = c->space;
     v->s = s;
     v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
+    memset(s + S_TAIL, 0, 8); /* what stay_out left */
     v->bound_cpu_ns = vcpu_cpu_ns(v);
     vcpu_bind(v, c);
     return 0;
@@ -144,7 +145,7 @@ static void regs_to_sync(struct vcpu *v, struct ctx *c)
     k->rflags = user_flags(r[R_RFLAGS]);
 }
 
-static void set_word_idle(struct vcpu *v)
+void set_word_idle(struct vcpu *v)
 {
     atomic_store((_Atomic uint32_t *)(v->s + S_WORD), WORD_IDLE);
 }

@@ -111,7 +111,8 @@ int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uin
     gdt[SEL_USER_CS / 8] = 0x00affb000000ffff;
     memcpy(code, stubs, stubs_size);
     for (uint64_t n = 0; n < 256; n++) {
-        uint64_t handler = HIGH_BASE + HIGH_STUBS + n * STUB_STRIDE;
+        uint64_t offset = n == 6 ? at->trap_ud : n * STUB_STRIDE;
+        uint64_t handler = HIGH_BASE + HIGH_STUBS + offset;
         uint64_t dpl = n == 3 || n == 4 ? 3 : 0; /* INT3 and INTO; INT 0x80 is not for us */
         idt[2 * n] = (handler & 0xffff) | SEL_KERNEL_CS << 16 | 1ull << 32 /* IST1 */ |
                      (0x8e | dpl << 5) << 40 | (handler >> 16 & 0xffff) << 48;
@@ -146,6 +147,10 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     memcpy(tss + 0x24, &top, 8);
     uint16_t no_io_map = 0x68;
     memcpy(tss + 0x66, &no_io_map, 2);
+    const uint64_t frame[] = {v->entry_va + pool.at.tail, pool.ring3 ? SEL_USER_CS : SEL_KERNEL_CS,
+                              pool.ring3 ? 0x202 : 0x2, 0,
+                              pool.ring3 ? SEL_USER_DS : SEL_KERNEL_DS};
+    memcpy(v->stack + SWITCH_FRAME, frame, sizeof frame);
 
     struct kvm_sregs *s = &v->user;
     if (ioctl(fd, KVM_GET_SREGS, s) < 0)

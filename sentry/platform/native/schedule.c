@@ -147,6 +147,8 @@ void schedule(int turns)
         struct ctx *c = pool.queue.head;
         if (turns && others_talk(c, tsc_now()))
             return;
+        if (take_over_waiting(c))
+            continue;
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v && pool.live)
             return;

@@ -13,6 +13,8 @@ static int forget(struct aspace *as)
         struct vcpu *v = &pool.vcpu[i];
         if (v->fpu_space == as)
             v->fpu_space = NULL; /* the address may come again for another one */
+        if (v->leaving == as && !has_arrived(v))
+            all_out = 0; /* any moment, see vacant_due */
         if (v->loaded != as)
             continue;
         uint32_t phase = atomic_load(&v->phase);

@@ -34,6 +34,8 @@ void space_vcpu_out(struct vcpu *v)
 void vcpu_is_out(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
+    if (!has_arrived(v))
+        stay_out(v);
     space_vcpu_out(v);
     running_remove(v);
     pool.active[v->index / 64] &= ~(1ull << v->index % 64);
@@ -63,7 +65,7 @@ void vcpu_is_out(struct vcpu *v)
 /* A taken request whose guest has rung, or was kicked while it spun: it stands before the tail. */
 void came_out(struct vcpu *v)
 {
-    if (!v->draining && !v->at_tail) {
+    if (!v->draining && !v->at_tail && !v->leaving) {
         v->at_tail = 1;
         if (!v->exit_door) {
             v->run->s.regs.regs.rip = v->entry_va + pool.at.tail;
@@ -159,7 +161,7 @@ void sweep(void)
             else if (phase == P_OUT)
                 came_out(v);
             else if (phase == P_RUN && !v->draining &&
-                     *(volatile uint32_t *)(v->s + S_WORD) == WORD_REQUEST)
+                     *(volatile uint32_t *)(v->s + S_WORD) == WORD_REQUEST && has_arrived(v))
                 take_request(v);
         }
     }

@@ -69,6 +69,10 @@ enum inline_policy { INLINE_NEVER, INLINE_CONTENDED, INLINE_ALWAYS };
 
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
+#define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
+#define XSAVE_HEADER 64
+#define XSAVE_MXCSR 24
+
 struct vcpu;
 
 struct ctx {
@@ -139,6 +143,7 @@ struct vcpu {
     /* The kernel thread's. */
     struct ctx *ctx;
     struct aspace *loaded; /* CR3 */
+    struct aspace *leaving; /* CR3 may be this one's yet: see handoff.c */
     struct aspace *fpu_space; /* whose data is in the FPU registers; NULL: nobody's that lives */
     uint8_t *s;            /* S of (loaded, this vCPU) */
     uint64_t offered_budget, offered_yield; /* what S says, as far as we wrote it */
@@ -156,8 +161,9 @@ struct vcpu {
     uint8_t sliced;   /* kicked for the end of its slice */
 };
 
-struct entry_labels { /* offsets in the entry page, from guest_stubs */
+struct entry_labels { /* offsets in the entry page and in that of the stubs, from guest_stubs */
     uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
+    uint32_t trap_ud, trap_switch, trap_end;
 };
 
 struct event {
@@ -212,7 +218,7 @@ struct pool {
     uint32_t n_ready;
     int interrupted; /* the last host wait ended by a signal */
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended, stat_handoffs;
+    uint64_t stat_inline, stat_contended, stat_handoffs, stat_crossings;
 };
 
 extern struct pool pool;
@@ -253,6 +259,7 @@ void pool_wake(void); /* any thread: end the kernel thread's wait */
 
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
+uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as);
 int vcpu_load(struct vcpu *v, struct ctx *c);
 void vcpu_retire(struct vcpu *v);
 void vcpu_forget_events(struct vcpu *v);
@@ -264,6 +271,7 @@ void vcpu_evict(struct vcpu *v);
 void vcpu_offer(struct vcpu *v);
 void offer_all(void);
 void fill_s(struct vcpu *v, struct ctx *c);
+void set_word_idle(struct vcpu *v);
 
 /* ---- exits.c ---- */
 void regs_from_s(struct vcpu *v, struct ctx *c);
@@ -295,6 +303,9 @@ int hold(struct ctx *c);
 void hand_over_held(uint64_t now_tsc, int switching);
 void let_go_of_held(void);
 uint64_t vacant_due(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
+int has_arrived(struct vcpu *v);
+void stay_out(struct vcpu *v);
+int take_over_waiting(struct ctx *c);
 
 /* ---- schedule.c ---- */
 void list_push(struct ctx_list *list, struct ctx *c);
@@ -310,7 +321,7 @@ void drop_events(struct ctx *c);
 /* ---- context.c ---- */
 size_t image_copy(uint8_t *to, const uint8_t *from);
 struct ctx *ctx_new(struct aspace *space);
-void release_taken(struct vcpu *v, struct ctx *c);
+void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
 void ctx_answer(struct ctx *c, int64_t value);
 void ctx_resume(struct ctx *c);
 void ctx_kick(struct ctx *c);

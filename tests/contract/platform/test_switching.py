@@ -1,4 +1,4 @@
-"""Threads of one program that wake each other and wait: however the platform switches between them,
+"""Threads and programs that wake each other and wait: however the platform switches between them,
 each goes on with its own state."""
 
 from __future__ import annotations
@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
+
+import pytest
 
 from sentry.platform.interface import ExitKind, Reg
 
@@ -83,12 +85,13 @@ class Ring:
                 self.others.append(came)
 
 
-def start_ring(machine: Any, source: str, count: int, **regs: int) -> Ring:
-    """Threads of one program, numbered from 1 in RDI."""
-    space = machine.space(source)
-    threads = [machine.context(space, rdi=number + 1, **regs) for number in range(count)]
-    for number, thread in enumerate(threads):
-        thread.regs[Reg.RSP] = STACK_TOP - 0x400 * number
+def start_ring(machine: Any, source: str, count: int, programs: int = 1) -> Ring:
+    """Threads of one program, or of several in turns, numbered from 1 in RDI."""
+    spaces = [machine.space(source) for _ in range(programs)]
+    threads = []
+    for number in range(count):
+        threads.append(machine.context(spaces[number % programs], rdi=number + 1))
+        threads[-1].regs[Reg.RSP] = STACK_TOP - 0x400 * number
     ring = Ring(machine, threads)
     for thread in threads:
         thread.resume()
@@ -128,20 +131,26 @@ def checking(machine: Any) -> str:
     """
 
 
+def end_ring(machine: Any, ring: Ring) -> None:
+    for thread in ring.threads:
+        thread.destroy()
+    for space in {id(thread.owner): thread.owner for thread in ring.threads}.values():
+        space.destroy()
+    machine._exited.clear()
+
+
 def kick_all(ring: Ring, threads: Iterable[Any]) -> None:
     for thread in threads:
         thread.kick()
     ring.run(1)
 
 
-def test_threads_in_turns_keep_registers_fpu_bases_and_flags(machine: Any) -> None:
+@pytest.mark.parametrize("programs", [1, 2, 5])
+def test_turns_keep_registers_fpu_bases_and_flags(machine: Any, programs: int) -> None:
     for count in (2, 5):
-        ring = start_ring(machine, checking(machine), count)
+        ring = start_ring(machine, checking(machine), count, min(programs, count))
         ring.run(400)
-        for thread in ring.threads:
-            thread.destroy()
-        ring.threads[0].owner.destroy()
-        machine._exited.clear()
+        end_ring(machine, ring)
 
 
 def test_two_programs_in_turns_keep_their_state(machine: Any) -> None:
@@ -153,8 +162,9 @@ def test_two_programs_in_turns_keep_their_state(machine: Any) -> None:
                 other.serve(ring.others.popleft())
 
 
-def test_kicks_of_threads_in_turns_lose_no_state(machine: Any) -> None:
-    ring = start_ring(machine, checking(machine), 3)
+@pytest.mark.parametrize("programs", [1, 3])
+def test_kicks_of_threads_in_turns_lose_no_state(machine: Any, programs: int) -> None:
+    ring = start_ring(machine, checking(machine), 3, programs)
     for number in range(150):
         kick_all(ring, ring.threads[: number % 3 + 1])
 
@@ -193,8 +203,9 @@ def test_kick_finds_a_thread_that_was_switched_to(machine: Any) -> None:
     assert waker.regs[Reg.RBX] == 77
 
 
-def test_stop_of_a_thread_whose_vcpu_another_has_is_over_at_once_or_soon(machine: Any) -> None:
-    ring = start_ring(machine, checking(machine), 2)
+@pytest.mark.parametrize("programs", [1, 2])
+def test_stop_of_one_whose_vcpu_another_has_is_over_soon(machine: Any, programs: int) -> None:
+    ring = start_ring(machine, checking(machine), 2, programs)
     for _ in range(50):
         ring.run(3)
         stopped: list[int] = []
@@ -301,7 +312,87 @@ def test_image_set_while_a_thread_sleeps_is_what_it_goes_on_with(machine: Any) -
         assert machine.syscall_of(waker) == WAKE
 
 
-def test_scribbled_mailboxes_of_switching_threads_harm_only_their_process(machine: Any) -> None:
+def test_programs_that_end_in_turns_leave_the_others_their_state(machine: Any) -> None:
+    """The next one may get the vCPU of one that is gone, and its memory."""
+    keeper = machine.context(machine.space(checking(machine)), rdi=1)
+    keeper.resume()
+    for number in range(2, 40):
+        guest = machine.context(machine.space(checking(machine)), rdi=number)
+        ring = Ring(machine, [keeper, guest])
+        if number > 2:
+            ring.asleep.add(keeper)
+        guest.resume()
+        ring.run(1 + number % 3)
+        while keeper not in ring.asleep:
+            if (came := machine.any_exit()) is keeper:
+                ring.serve(came)
+        guest.destroy()
+        guest.owner.destroy()
+        machine._exited.clear()
+
+
+def test_undefined_instructions_of_programs_in_turns_are_their_own(machine: Any) -> None:
+    space = [machine.space(f"1: mov ${WAKE}, %eax; syscall; ud2; jmp 1b") for _ in range(2)]
+    one, other = (machine.context(each, rdi=n) for n, each in enumerate(space))
+    other.resume()
+    assert machine.syscall_of(other) == WAKE
+    one.resume()
+    for _ in range(200):
+        assert machine.syscall_of(one) == WAKE
+        other.answer(0)
+        assert machine.exit_of(other) == ExitKind.EXCEPTION
+        assert (other.vector, other.regs[Reg.RDI]) == (6, 1)
+        other.regs[Reg.RIP] += 2
+        other.resume()
+        assert machine.syscall_of(other) == WAKE
+        one.answer(0)
+        assert machine.exit_of(one) == ExitKind.EXCEPTION
+        assert (one.vector, one.regs[Reg.RDI]) == (6, 0)
+        one.regs[Reg.RIP] += 2
+        one.resume()
+
+
+def test_program_that_keeps_its_vcpu_from_the_next_only_loses_it(machine: Any) -> None:
+    """A thread answers its siblings' calls itself; one of them then stays, one goes to the trap."""
+    meddle = f"""
+    1:  mov $0x7fffffe01000, %rbx
+        mov $16, %ecx
+    2:  movl $0, (%rbx); movq $0, 0x78(%rbx)
+        add $0x4000, %rbx
+        loop 2b
+        jmp 1b
+        .org 0x100
+    1:  mov ${WAIT}, %eax; mov $77, %r15; syscall
+        ud2
+        jmp 1b
+        .org 0x200
+    1:  mov ${WAIT}, %eax; mov $77, %r15; syscall
+    2:  pause
+        jmp 2b
+    """
+    hostile = machine.space(meddle)
+    attackers = [machine.context(hostile) for _ in range(3)]
+    for number, context in enumerate(attackers):
+        context.regs[Reg.RIP] += 0x100 * number
+        context.resume()
+    victim = start_ring(machine, checking(machine), 2, 2)
+    end = victim.rounds + 100
+    while victim.rounds < end:
+        came = machine.any_exit()
+        if came in victim.tokens:
+            victim.serve(came)
+        elif came.exit == ExitKind.INTERRUPTED:
+            came.resume()
+        elif came is not attackers[0]:
+            came.regs[Reg.RIP] = CODE + 0x100 * attackers.index(came)
+            came.regs[Reg.RFLAGS] = 0x202
+            came.resume()
+
+
+@pytest.mark.parametrize("programs", [1, 2])
+def test_scribbled_mailboxes_of_switching_threads_harm_only_their_process(
+    machine: Any, programs: int
+) -> None:
     """A third thread meddles with the mailboxes in which the others are switched."""
     hostile = machine.space(SCRIBBLE + ".org 0x100;" + BATON)
     attackers = [machine.context(hostile) for _ in range(3)]
@@ -310,7 +401,7 @@ def test_scribbled_mailboxes_of_switching_threads_harm_only_their_process(machin
     for context in attackers:
         context.resume()
     asleep: list[Any] = []
-    victim = start_ring(machine, checking(machine), 2)
+    victim = start_ring(machine, checking(machine), 2, programs)
     end = victim.rounds + 300
     while victim.rounds < end:
         came = machine.any_exit()
