@@ -203,6 +203,31 @@ class Faults(AddressMap):
                 raise ENOMEM(str(error)) from None
             self.space.map_frames(start, gpa, pages, vma.prot, not vma.shared)
 
+    def show_instead(self, vma: Vma) -> bool:
+        """Map a private mapping of a host file in one go with the removal of what is there.
+
+        Preconditions: the VMA is not inserted yet, and what it replaces is removed afterwards.
+        False: nothing has been done.
+        """
+        backing = vma.backing
+        if not isinstance(backing, HostBacking) or vma.shared or not vma.prot & 7:
+            return False
+        replaced = self.vmas.overlapping(vma.start, vma.end)
+        if all(each.backing is not backing for each in replaced):
+            return False
+        room = ((backing.size + 4095) & ~0xFFF) - vma.offset
+        if vma.end - vma.start > min(room, FILE_AT_ONCE):
+            return False
+        try:
+            self._check_count(2)  # what the removal may need
+            if any(each.flags & VmFlag.SEALED for each in replaced):
+                return False
+            _, gpa = vma.window(vma.start, vma.pages)
+            self.space.map_over(vma.start, gpa, vma.pages, vma.prot)
+        except Errno:
+            return False
+        return True
+
     def fill_range(self, vma: Vma, start: int, end: int) -> None:
         """Map every page of a part of a VMA, writable where the program may write.
 

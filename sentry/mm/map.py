@@ -187,8 +187,11 @@ class AddressMap:
                 return
             vma = following
 
-    def remove(self, start: int, end: int) -> None:
-        """Unmap [start, end). Raises: EPERM (mseal), ENOMEM (too many VMAs, no tables)."""
+    def remove(self, start: int, end: int, entries: bool = True) -> None:
+        """Unmap [start, end), with or without its entries.
+
+        Raises: EPERM (mseal), ENOMEM (too many VMAs, no tables).
+        """
         doomed = self.vmas.overlapping(start, end)
         if not doomed:
             return
@@ -196,13 +199,14 @@ class AddressMap:
             raise EPERM("sealed")
         first = doomed[0]
         if len(doomed) == 1 and (first.start < start) != (first.end > end):
-            self._shorten(first, max(start, first.start), min(end, first.end))
+            self._shorten(first, max(start, first.start), min(end, first.end), entries)
             return
         if len(doomed) == 1 and first.start < start and first.end > end:
             self._check_count(1)
         doomed = self.isolate(start, end)
         low, high = doomed[0].start, doomed[-1].end
-        self.space.unmap(low, (high - low) >> 12)
+        if entries:
+            self.space.unmap(low, (high - low) >> 12)
         for vma in doomed:
             self.vmas.remove(vma)
             self._account(vma, -1)
@@ -211,9 +215,10 @@ class AddressMap:
         if high > self._hole_top:
             self._forget_holes()
 
-    def _shorten(self, vma: Vma, start: int, end: int) -> None:
+    def _shorten(self, vma: Vma, start: int, end: int, entries: bool) -> None:
         """Remove [start, end), one end of a VMA."""
-        self.space.unmap(start, (end - start) >> 12)
+        if entries:
+            self.space.unmap(start, (end - start) >> 12)
         self._account(vma, -1)
         if vma.start == start:
             if vma.backing is not None:

@@ -139,13 +139,15 @@ class Mapping(Faults):
             (length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE
         )
         backing = self._backing(length, shared, file)
-        self.remove(where, where + length)
         name = ANON_SHARED_NAME if file is None and shared else b""
         vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
+        shown = bool(replaced) and self.show_instead(vma)
+        self.remove(where, where + length, not shown)
         if file is not None:
             file.incref()
         whole = self.insert(vma)
-        self.populate_new(whole, where, where + length)
+        if not shown:
+            self.populate_new(whole, where, where + length)
         if flags & (MAP_DENYWRITE | MAP_FIXED) and file and data and length <= COPY_AT_ONCE:
             # A program's data segment, as the loader and ld.so map it: relocations store at once.
             for page in (where, (where + length - 1) & ~PAGE_MASK):

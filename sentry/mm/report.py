@@ -20,6 +20,7 @@ Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
 
 
+MANY_PAGES: Final = 4096
 PM_FILE: Final = 1 << 61
 PM_PRESENT: Final = 1 << 63
 """Bits of an entry of pagemap."""
@@ -90,8 +91,14 @@ class Report(UserMemory):
         return total
 
     def peak_pages(self) -> int:
-        """The largest RSS seen (ru_maxrss); resident memory is looked at only when asked for."""
-        self.resident_pages()
+        """The largest RSS seen (ru_maxrss); resident memory is looked at only when asked for.
+
+        Of files, what is mapped counts as if it was in memory, unless that is much.
+        """
+        if self.space.native.windows > MANY_PAGES:
+            self.resident_pages()
+        else:
+            self._peak_resident = max(self._peak_resident, self.space.resident_at_most())
         return self._peak_resident
 
     def forget_peak(self) -> None:

@@ -326,6 +326,10 @@ class AddressSpace:
         """Map consecutive frames (a reference each) or a part of a window; `cow`: privately."""
         check(lib.aspace_map_frames(self.native, addr, gpa, pages, prot, cow))
 
+    def map_over(self, addr: int, gpa: int, pages: int, prot: int) -> None:
+        """Map a part of a window privately instead of what is there, which may be the same."""
+        check(lib.aspace_map_over(self.native, addr, gpa, pages, prot))
+
     def map_list(
         self, addr: int, gpas: array[int], pages: int, prot: int, cow: bool = False
     ) -> None:
@@ -410,6 +414,10 @@ class AddressSpace:
         counts = ffi.new("uint64_t[4]")
         lib.aspace_count(self.native, addr, pages, counts)
         return counts[0], counts[1], counts[2], counts[3]
+
+    def resident_at_most(self) -> int:
+        """Resident pages of RAM, and all of windows: those cost more to ask for."""
+        return int(lib.aspace_resident_ram(self.native)) + int(self.native.windows)
 
     # --- copies
 

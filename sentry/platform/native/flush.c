@@ -44,6 +44,17 @@ void flush_range(uint64_t gpa, uint64_t frames)
         abort();
 }
 
+/* Make `last` longer by a run that follows it. 0: it does not, or is of another kind. */
+static int append(struct batch_run *last, const struct batch_run *next)
+{
+    if (last->gpa + last->frames * FRAME_SIZE != next->gpa || last->release != next->release ||
+        last->flush != next->flush || last->frames + next->frames >= 1u << 30 ||
+        !(next->gpa & (WINDOW_SPAN - 1)))
+        return 0;
+    last->frames += next->frames;
+    return 1;
+}
+
 void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, int flush)
 {
     uint64_t gpa = entry & PTE_ADDR;
@@ -52,22 +63,29 @@ void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, in
         flush = 0; /* it had no translation */
     if (!flush && !release)
         return;
-    if (b->n) {
-        typeof(&b->run[0]) last = &b->run[b->n - 1];
-        if (last->gpa + last->frames * FRAME_SIZE == gpa && last->release == release &&
-            last->flush == flush && last->frames + frames < 1u << 30 &&
-            (gpa & (WINDOW_SPAN - 1))) {
-            last->frames += frames;
-            return;
-        }
-    }
+    struct batch_run run = {gpa, frames, (uint8_t)release, (uint8_t)flush};
+    if (b->n && append(&b->run[b->n - 1], &run))
+        return;
     if (b->n == BATCH_RUNS)
         batch_finish(b);
-    b->run[b->n].gpa = gpa;
-    b->run[b->n].frames = frames;
-    b->run[b->n].release = (uint8_t)release;
-    b->run[b->n].flush = (uint8_t)flush;
-    b->n++;
+    b->run[b->n++] = run;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct batch_run *x = a, *y = b;
+    return (x->gpa > y->gpa) - (x->gpa < y->gpa);
+}
+
+/* Frames next to each other may belong to pages that are not: a flush costs 2 us and 0.2 a page. */
+static void join_neighbours(struct batch *b)
+{
+    size_t last = 0;
+    qsort(b->run, b->n, sizeof b->run[0], by_place);
+    for (size_t i = 1; i < b->n; i++)
+        if (!append(&b->run[last], &b->run[i]))
+            b->run[++last] = b->run[i];
+    b->n = last + 1;
 }
 
 /* Punching the file unmaps the pages everywhere, which is a flush too. */
@@ -82,6 +100,8 @@ static void punch_range(uint64_t gpa, uint64_t frames)
 
 void batch_finish(struct batch *b)
 {
+    if (b->n > 1)
+        join_neighbours(b);
     for (size_t i = 0; i < b->n; i++) {
         if (b->run[i].flush == FLUSH_PUNCH)
             punch_range(b->run[i].gpa, b->run[i].frames);

@@ -61,6 +61,7 @@ int window_unmap(uint64_t gpa, uint64_t size);
 int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot,
                       int cow);
+int aspace_map_over(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot);
 int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages,
                     int prot, int cow);
 int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot);
@@ -74,6 +75,7 @@ int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
 void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *counts);
+uint64_t aspace_resident_ram(struct aspace *as);
 
 struct iovec {
     void *iov_base;

@@ -22,25 +22,27 @@ int frames_init(void);
 void frames_close(void);
 uint64_t block_take(void);                         /* 512 zeroed frames, aligned; 0: none */
 uint64_t run_take(size_t want, size_t *got);       /* 1..want consecutive zeroed frames */
+uint64_t run_take_raw(size_t want, size_t *got);   /* whoever used them: all to be overwritten */
 void run_release(uint64_t gpa, size_t n);          /* drop a reference of each; already flushed */
 void run_reference(uint64_t gpa, size_t n);
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */
 void table_quarantine(uint64_t gpa);
 void quarantine_poll(void);                        /* take back what a finished flush released */
 int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
-int populated_run(uint64_t gpa, size_t *same);
+int populated_run(uint64_t gpa, size_t look, size_t *same);
 
 /* flush.c: translations of old data pages, in batches */
 #define BATCH_RUNS 256
 #define FLUSH_PUNCH 2 /* as `flush`: the contents go too */
+struct batch_run {
+    uint64_t gpa;
+    uint32_t frames;
+    uint8_t release; /* an owned reference goes with it */
+    uint8_t flush;
+};
 struct batch {
     size_t n;
-    struct {
-        uint64_t gpa;
-        uint32_t frames;
-        uint8_t release; /* an owned reference goes with it */
-        uint8_t flush;
-    } run[BATCH_RUNS];
+    struct batch_run run[BATCH_RUNS];
 };
 void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, int flush);
 void batch_finish(struct batch *b); /* flush all runs, then release */

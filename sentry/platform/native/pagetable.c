@@ -486,6 +486,7 @@ struct change {
     struct aspace *as;
     struct batch *batch;
     uint64_t bits;
+    uint64_t distance; /* from an address to the frame that shall be seen there */
 };
 
 static struct batch shared_batch; /* one operation at a time, all on the kernel thread */
@@ -532,6 +533,19 @@ static int sole_owner(uint64_t value, uint32_t n)
     return 1;
 }
 
+/* Another entry for the same frames. */
+static void change_rights(struct change *change, uint64_t *entry, uint64_t new, uint32_t n)
+{
+    uint64_t old = load(entry);
+    if (new == old)
+        return;
+    store(entry, new);
+    int weaker = (old & PTE_P) && (!(new & PTE_P) || ((old & PTE_W) && !(new & PTE_W)) ||
+                                   (!(old & PTE_NX) && (new & PTE_NX)));
+    if (weaker)
+        batch_add(change->batch, old, n, 0, 1);
+}
+
 static int visit_protect(void *context, uint64_t *entry, uint64_t va, uint32_t n)
 {
     struct change *change = context;
@@ -546,15 +560,35 @@ static int visit_protect(void *context, uint64_t *entry, uint64_t va, uint32_t n
     }
     if (gpa >= RO_WINDOW_GPA && gpa < RW_WINDOW_GPA)
         bits &= ~PTE_W;
-    uint64_t new = (old & keep) | bits;
-    if (new == old)
-        return 0;
-    store(entry, new);
-    int weaker = (old & PTE_P) && (!(new & PTE_P) || ((old & PTE_W) && !(new & PTE_W)) ||
-                                   (!(old & PTE_NX) && (new & PTE_NX)));
-    if (weaker)
-        batch_add(change->batch, old, n, 0, 1);
+    change_rights(change, entry, (old & keep) | bits, n);
     return 0;
+}
+
+static int visit_map_over(void *context, uint64_t *entry, uint64_t va, uint32_t n)
+{
+    struct change *change = context;
+    uint64_t value = load(entry);
+    if (!(value & PTE_FILE) || (value & PTE_ADDR) != va + change->distance)
+        return visit_unmap(context, entry, va, n);
+    change_rights(change, entry, (value & PTE_ADDR) | change->bits, n);
+    return 0;
+}
+
+/* Map a part of a window privately, instead of what is there. Where that is the same part (ld.so
+ * maps a library as a whole, then its segments over it) translations may stay, and a flush would
+ * take them from every process. */
+int aspace_map_over(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot)
+{
+    if (bad_range(va, pages) || gpa < RAM_SPAN)
+        return -EINVAL;
+    struct change change = {.as = as,
+                            .batch = &shared_batch,
+                            .bits = mapped_bits(gpa, prot, 1),
+                            .distance = gpa - va};
+    int error = walk(as, va, va + pages * FRAME_SIZE, WALK_SPLIT | WALK_CLEARS, visit_map_over,
+                     &change);
+    batch_finish(change.batch);
+    return error ? error : aspace_map_frames(as, va, gpa, pages, prot, 1);
 }
 
 int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot)
@@ -638,6 +672,7 @@ struct fork {
     uint64_t bits;        /* the rights of the mapping */
     uint64_t copied, max; /* frames copied at once instead of shared */
     uint64_t known, known_end; /* frames of which it is known whether they are populated */
+    size_t look; /* at so many more; grows while pages and frames have the same order */
     int populated;
 };
 
@@ -648,7 +683,9 @@ static int fork_populated(struct fork *fork, uint64_t gpa)
 {
     if (gpa < fork->known || gpa >= fork->known_end) {
         size_t same;
-        fork->populated = populated_run(gpa, &same);
+        fork->look = gpa != fork->known_end ? 4 : fork->look < BLOCK_FRAMES ? 2 * fork->look
+                                                                           : BLOCK_FRAMES;
+        fork->populated = populated_run(gpa, fork->look, &same);
         fork->known = gpa;
         fork->known_end = gpa + same * FRAME_SIZE;
     }
@@ -681,10 +718,11 @@ static int fork_copy(struct fork *fork, uint64_t *entry, uint64_t va)
     size_t got = 1;
     if (fork->copied >= fork->max || !(value & PTE_P) || !sole_owner(value, 1))
         return 0;
-    uint64_t own = run_take(1, &got);
+    int populated = fork_populated(fork, value & PTE_ADDR);
+    uint64_t own = populated ? run_take_raw(1, &got) : run_take(1, &got);
     if (!own)
         return 0;
-    if ((fork_populated(fork, value & PTE_ADDR) && copy_now(own, value & PTE_ADDR, 1)) ||
+    if ((populated && copy_now(own, value & PTE_ADDR, 1)) ||
         child_entry(fork->child, va, own | fork->bits | PTE_RAM, 1)) {
         run_release(own, 1);
         return 0;
@@ -766,11 +804,16 @@ static int copy_now(uint64_t to, uint64_t from, size_t n)
     return guarded_copy(&probe, source + n * FRAME_SIZE - left, 1) ? -EFAULT : -ENOMEM;
 }
 
-static int copy_frames(uint64_t to, uint64_t from, size_t n)
+/* At most n new frames with what is in those at `from`. 0; else as copy_now, and none is taken. */
+static int take_copy(uint64_t from, size_t n, uint64_t *gpa, size_t *got)
 {
-    if (from < RAM_SPAN && !frames_populated(from, n))
-        return 0; /* zero, as the new ones are */
-    return copy_now(to, from, n);
+    int error = 0, zero = from < RAM_SPAN && !frames_populated(from, n);
+    *gpa = zero ? run_take(n, got) : run_take_raw(n, got);
+    if (!*gpa)
+        return -ENOMEM;
+    if (!zero && (error = copy_now(*gpa, from, *got)))
+        run_release(*gpa, *got);
+    return error;
 }
 
 /* Give this address space frames of its own for copy-on-write entries around va, inside
@@ -819,15 +862,10 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
                         ((next & PTE_RAM) && sole_owner(next, 1)))
                         break;
                 }
-                uint64_t gpa = run_take(n, &got);
-                int error = gpa ? copy_frames(gpa, value & PTE_ADDR, got) : -ENOMEM;
-                if (gpa && error && got > 1) { /* a neighbour failed: only the page itself */
-                    run_release(gpa, got);
-                    gpa = at == va ? run_take(1, &got) : 0;
-                    error = gpa ? copy_frames(gpa, value & PTE_ADDR, 1) : -ENOMEM;
-                }
-                if (gpa && error)
-                    run_release(gpa, got);
+                uint64_t gpa;
+                int error = take_copy(value & PTE_ADDR, n, &gpa, &got);
+                if (gpa && error && got > 1 && at == va) /* a neighbour failed: only the page itself */
+                    error = take_copy(value & PTE_ADDR, 1, &gpa, &got);
                 if (error) {
                     if (at == va)
                         result = error;
@@ -979,6 +1017,63 @@ int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vec
     int error = walk(as, va, end, 0, visit_residency, &r);
     residency_run(&r);
     return error;
+}
+
+/* Frames whose residency is asked for together: those of a process lie near each other, but in
+ * another order than its pages. */
+struct gathered {
+    uint64_t gpa[BLOCK_FRAMES];
+    size_t n;
+    uint64_t resident;
+};
+
+#define GAP_FRAMES 8
+
+static int by_address(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void count_gathered(struct gathered *g)
+{
+    unsigned char resident[BLOCK_FRAMES];
+    qsort(g->gpa, g->n, sizeof g->gpa[0], by_address);
+    for (size_t i = 0, j; i < g->n; i = j) {
+        uint64_t first = g->gpa[i];
+        for (j = i + 1; j < g->n && g->gpa[j] - g->gpa[j - 1] <= GAP_FRAMES * FRAME_SIZE &&
+                        g->gpa[j] - first < BLOCK_SIZE; j++)
+            ;
+        if (mincore(frame_host(first), g->gpa[j - 1] - first + FRAME_SIZE, resident) < 0)
+            continue;
+        for (size_t k = i; k < j; k++)
+            g->resident += resident[(g->gpa[k] - first) >> FRAME_SHIFT] & 1;
+    }
+    g->n = 0;
+}
+
+static int visit_gather(void *context, uint64_t *entry, uint64_t va, uint32_t n)
+{
+    struct gathered *g = context;
+    uint64_t value = load(entry);
+    (void)va;
+    if (!(value & PTE_RAM))
+        return 0;
+    for (uint32_t k = 0; k < n; k++) {
+        if (g->n == BLOCK_FRAMES)
+            count_gathered(g);
+        g->gpa[g->n++] = (value & PTE_ADDR) + k * FRAME_SIZE;
+    }
+    return 0;
+}
+
+/* Pages of the whole address space that are in RAM and that the host has in memory. */
+uint64_t aspace_resident_ram(struct aspace *as)
+{
+    struct gathered g = {.n = 0};
+    walk(as, 0, USER_END, 0, visit_gather, &g);
+    count_gathered(&g);
+    return g.resident;
 }
 
 /* Resident pages: counts[0] in RAM, [1] of windows, [2] with one owner, [3] with several. */

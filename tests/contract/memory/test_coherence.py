@@ -6,13 +6,16 @@ mapped page must hold its tag, and each unmapped one must fault.
 
 from __future__ import annotations
 
+import os
 import random
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
+from sentry.mm.backing import HostBacking
 from sentry.mm.errors import SegFault
 from sentry.mm.manager import MemoryManager
 from sentry.platform.interface import ExitKind, Reg
@@ -26,7 +29,8 @@ UNITS = 32
 BASE = 0x40000000 - 8 * UNIT
 TABLE = 0x20000000
 FIXED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-RW = 3
+RW, RWX = 3, 7
+FILE_TAG = 1 << 40
 
 VERIFY = """
     mov %rbx, %rsi
@@ -58,16 +62,50 @@ VERIFY = """
 PROBE, STORE = 0x80, 0xC0
 
 
+class TaggedFile:
+    """A host file of UNITS units whose pages hold their tags; an open file description of it."""
+
+    has_max_offset = readable = True
+    writable = False
+
+    def __init__(self, guest: Guest, folder: Path) -> None:
+        path = folder / "file"
+        pages = (struct.pack("<Q", FILE_TAG + n).ljust(PAGE, b"-") for n in range(UNITS * 128))
+        path.write_bytes(b"".join(pages))
+        self.backing = HostBacking(guest.platform.ram.windows, os.open(path, os.O_RDONLY), False)
+
+    def incref(self) -> TaggedFile:
+        return self
+
+    def decref(self) -> None:
+        pass
+
+    def mmap_backing(self, writable_shared: bool) -> HostBacking:
+        return self.backing
+
+
 class Process:
     """An address space, what should be in it, and threads that look."""
 
-    def __init__(self, guest: Guest, mm: MemoryManager, pages: dict[int, int]) -> None:
+    def __init__(self, guest: Guest, mm: MemoryManager, file: TaggedFile) -> None:
         self.guest = guest
         self.mm = mm
-        self.pages = pages
+        self.file = file
+        self.pages: dict[int, int] = {}
         """Tag of every mapped page whose tag was set, by address."""
         self.units: set[int] = set()
+        self.shown: dict[int, int] = {}
+        """Unit of the file by unit of memory."""
+        self.anonymous: set[int] = set()
+        """Pages that are not the file's although their unit is."""
         self.threads: list[Any] = []
+
+    def fresh(self, page: int) -> int:
+        """What a page holds that nobody has stored to."""
+        unit, offset = divmod(page - BASE, UNIT)
+        if page in self.anonymous or unit not in self.shown:
+            return 0
+        return FILE_TAG + self.shown[unit] * 128 + offset // PAGE
 
     def run(self, number: int, offset: int, **regs: int) -> ExitKind:
         """Let a thread run code and repair its faults; why it came back in the end."""
@@ -101,11 +139,13 @@ class Process:
         first, count = rng.randrange(UNITS), rng.randint(1, 9)
         count = min(count, UNITS - first)
         addr, units = BASE + first * UNIT, set(range(first, first + count))
-        match rng.choice(["map", "map", "unmap", "protect", "move", "discard", "page"]):
+        match rng.choice(["map", "map", "file", "unmap", "protect", "move", "discard", "page"]):
             case "map":
                 self.mm.mmap(addr, count * UNIT, RW, FIXED)
                 self._forget(units)
                 self.units |= units
+            case "file":
+                self._show(rng, first, count)
             case "unmap":
                 self.mm.munmap(addr, count * UNIT)
                 self._forget(units)
@@ -120,33 +160,58 @@ class Process:
             case "discard" if units <= self.units:
                 self.mm.madvise(addr, count * UNIT, 4)
                 for page in [p for p in self.pages if addr <= p < addr + count * UNIT]:
-                    self.pages[page] = 0
+                    self.pages[page] = self.fresh(page)
             case "page" if first in self.units:
                 page = addr + rng.randrange(128) * PAGE
                 self.mm.mmap(page, PAGE, RW, FIXED)
                 self.pages[page] = 0
+                self.anonymous.add(page)
         for _ in range(3):
             self.store(rng, tag)
+
+    def _show(self, rng: random.Random, first: int, count: int) -> None:
+        """Map a part of the file over whatever is there: another one, or the same once more."""
+        part = self.shown.get(first, 0) if rng.random() < 0.5 else rng.randrange(UNITS)
+        part = min(part, UNITS - count)
+        addr, flags = BASE + first * UNIT, MAP_PRIVATE | MAP_FIXED
+        self.mm.mmap(addr, count * UNIT, rng.choice((RW, RWX)), flags, self.file, part * UNIT)
+        self._forget(set(range(first, first + count)))
+        for n in range(count):
+            self.units.add(first + n)
+            self.shown[first + n] = part + n
+            for page in (0, rng.randrange(128), 127):
+                at = addr + n * UNIT + page * PAGE
+                self.pages[at] = self.fresh(at)
 
     def _move(self, rng: random.Random, first: int, count: int) -> None:
         target = rng.randrange(UNITS - count + 1)
         if abs(target - first) < count:
             return
+        if any(0 <= page - (BASE + first * UNIT) < count * UNIT for page in self.anonymous):
+            return  # more than one mapping in a unit
         for i in range(count):
             at, to = BASE + (first + i) * UNIT, BASE + (target + i) * UNIT
             self.mm.mremap(at, UNIT, UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, to)
             moved = {p + to - at: t for p, t in self.pages.items() if at <= p < at + UNIT}
+            anonymous = {p + to - at for p in self.anonymous if at <= p < at + UNIT}
+            shown = self.shown.get(first + i)
             self._forget({first + i, target + i})
             self.units.add(target + i)
             self.pages |= moved
+            self.anonymous |= anonymous
+            if shown is not None:
+                self.shown[target + i] = shown
 
     def _forget(self, units: set[int]) -> None:
         self.units -= units
         self.pages = {p: t for p, t in self.pages.items() if (p - BASE) // UNIT not in units}
+        self.anonymous = {p for p in self.anonymous if (p - BASE) // UNIT not in units}
+        self.shown = {u: s for u, s in self.shown.items() if u not in units}
 
     def fork(self) -> Process:
-        child = Process(self.guest, self.mm.fork(), dict(self.pages))
-        child.units = set(self.units)
+        child = Process(self.guest, self.mm.fork(), self.file)
+        child.pages, child.units = dict(self.pages), set(self.units)
+        child.anonymous, child.shown = set(self.anonymous), dict(self.shown)
         return child
 
     def end(self) -> None:
@@ -156,11 +221,12 @@ class Process:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_program_sees_exactly_what_is_mapped(guest: Guest, seed: int) -> None:
+def test_program_sees_exactly_what_is_mapped(guest: Guest, seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
+    file = TaggedFile(guest, tmp_path)
     mm = guest.memory(VERIFY)
     mm.mmap(TABLE, 1 << 20, RW, FIXED)
-    processes = [Process(guest, mm, {})]
+    processes = [Process(guest, mm, file)]
     for step in range(60):
         process = rng.choice(processes)
         if len(processes) < 3 and rng.random() < 0.2:
