@@ -116,7 +116,7 @@ void inline_close(void)
 void contention_seen(uint64_t now_tsc)
 {
     uint64_t end = in.contended_until, ns = in.backoff_ns;
-    if (now_tsc < end)
+    if (now_tsc < end || pool.inline_policy == INLINE_NEVER) /* there is nothing better */
         return;
     if (now_tsc - end < (uint64_t)((double)ns * pool.tsc_per_ns))
         ns = ns * 2 < CONTENDED_MAX_NS ? ns * 2 : CONTENDED_MAX_NS;
