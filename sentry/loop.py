@@ -70,6 +70,9 @@ class HostOnly:
 WORK = 512
 REST_NS = 20_000_000
 """So long nothing happens before the loop calls itself idle."""
+REST_SHARE = 20
+"""And so many times as long as `on_idle` took the last time: on a busy machine programs wait for
+a CPU, which looks like being idle, again and again."""
 
 
 class Timer:
@@ -102,6 +105,7 @@ class Loop:
         self._sequence = 0
         self._watches: dict[int, Callable[[int], None]] = {}
         self._stopped = False
+        self._rest_ns = REST_NS
         self._rest_at: int | None = None
         """When the loop is idle, unless something happens before; None: it is already."""
         self.on_idle: Callable[[], None] | None = None
@@ -228,18 +232,21 @@ class Loop:
             share_ns = (now_ns - began_ns) // len(exited)
             for context in exited:
                 context.owner.sys_time_ns += share_ns
-            self._rest_at = now_ns + REST_NS
+            self._rest_at = now_ns + self._rest_ns
             self._work_left -= len(exited)
             if self._work_left <= 0:
                 self._work_left = WORK
                 if self.on_work is not None:
                     self._guard(self.on_work)
         elif machine.ready:
-            self._rest_at = time.monotonic_ns() + REST_NS
+            self._rest_at = time.monotonic_ns() + self._rest_ns
         elif rest_at is not None and time.monotonic_ns() >= rest_at:
             self._rest_at = None
             if self.on_idle is not None:
+                began_ns = time.monotonic_ns()
                 self._guard(self.on_idle)
+                took_ns = time.monotonic_ns() - began_ns
+                self._rest_ns = max(REST_NS, REST_SHARE * took_ns)
         if machine.ready:
             for fd, events in machine.ready:
                 if (callback := self._watches.get(fd)) is not None:

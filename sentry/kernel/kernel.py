@@ -26,6 +26,9 @@ MAX_TASKS = 32768
 """Ceiling of tasks in one sandbox."""
 OOM_PAUSE_NS: Final = 1_000_000
 """How long a task without memory waits for a dying process to give its own back."""
+TRIM_HELPS: Final = 1 << 20
+TRIM_AGAIN_NS: Final = 1_000_000_000
+"""Giving back less than so many bytes does not help twice in so short a time."""
 
 
 class Log(Protocol):
@@ -130,6 +133,7 @@ class Kernel:
         """Tasks that stand still because of that."""
         self._made_room_for: Fiber | None = None
         """The last call that met the limit: what was given back did not last if it comes again."""
+        self._trimmed_ns = 0
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
 
@@ -165,14 +169,19 @@ class Kernel:
         if ram is not None and trim:
             before = ram.populated()
             ram.trim()
-            if ram.populated() < before:  # a hole in a huge page gives the host nothing back
+            given = before - ram.populated()  # a hole in a huge page gives the host nothing back
+            now_ns, last_ns = self.loop.now_ns(), self._trimmed_ns
+            self._trimmed_ns = now_ns
+            if given >= TRIM_HELPS or (given > 0 and now_ns - last_ns > TRIM_AGAIN_NS):
                 return True
         groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
         def badness(group: ThreadGroup) -> int:
+            """What its end gives back; pages of files are not ours."""
             total: int = self.services["memory_limit"] >> 12
-            return group.tasks[0].mm.resident_pages() + group.oom_score_adj * total // 1000
+            ran = sum(each.ctx.cpu_time_ns() for each in group.tasks)
+            return group.tasks[0].mm.ram_pages(ran) + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
         last = None if task is None else task.group

@@ -59,6 +59,8 @@ class Report(UserMemory):
     """Sizes and tables."""
 
     _peak_resident = 0
+    _counted = 0
+    _counted_by: tuple[int, int] | None = None
 
     def _copied_layout(self) -> ProgramLayout:
         return replace(self.layout)
@@ -98,8 +100,16 @@ class Report(UserMemory):
         if self.space.native.windows > MANY_PAGES:
             self.resident_pages()
         else:
-            self._peak_resident = max(self._peak_resident, self.space.resident_at_most())
+            now = self.space.resident_ram() + self.space.native.windows
+            self._peak_resident = max(self._peak_resident, now)
         return self._peak_resident
+
+    def ram_pages(self, ran: int) -> int:
+        """Resident pages of RAM, counted only if `ran` or the tables differ from the last time."""
+        known_by = (ran, int(self.space.native.anonymous))
+        if known_by != self._counted_by:
+            self._counted_by, self._counted = known_by, self.space.resident_ram()
+        return self._counted
 
     def forget_peak(self) -> None:
         """The most memory counts from now on: /proc/PID/clear_refs."""
