@@ -48,7 +48,7 @@ PROGRAMS = (
             "redis-benchmark -q -t set,get -n 20000 -c 10",
             "redis-server --save '' --daemonize yes --dir /tmp; sleep 1",
             "redis-cli shutdown nosave"),
-    Program("nginx requests", ("nginx", "python3"), "python3 /mnt/requests.py 127.0.0.1 8080 1000",
+    Program("nginx requests", ("nginx", "ab"), "ab -q -n 2000 -c 4 http://127.0.0.1:8080/",
             "mkdir -p /tmp/n/logs; nginx -p /tmp/n -c /mnt/nginx.conf; sleep 1",
             "nginx -p /tmp/n -c /mnt/nginx.conf -s quit"),
     Program("pgbench", ("pgbench", "initdb"), "sh /mnt/postgres.sh bench",
