@@ -127,6 +127,7 @@ static void take_exit(struct vcpu *v)
         return;
     }
     atomic_store(&v->phase, P_FREE);
+    pool.exit_tsc = v->exit_tsc;
     uint64_t now = tsc_now();
     if (now - v->exit_tsc > (uint64_t)(LATE_NS * pool.tsc_per_ns) && v->exit_tsc > pool.wait_tsc)
         contention_seen(now); /* we waited for it, and came late all the same */

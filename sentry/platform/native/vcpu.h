@@ -203,6 +203,7 @@ struct pool {
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
     uint64_t wait_tsc; /* when the kernel thread began to wait */
+    uint64_t exit_tsc; /* of the last exit that was taken */
     uint32_t budget;     /* spin turns offered to guests */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
     int live;            /* of them not dead */
