@@ -180,7 +180,7 @@ class Kernel:
         def badness(group: ThreadGroup) -> int:
             """What its end gives back; pages of files are not ours."""
             total: int = self.services["memory_limit"] >> 12
-            ran = sum(each.ctx.cpu_time_ns() for each in group.tasks)
+            ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
             return group.tasks[0].mm.ram_pages(ran) + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses

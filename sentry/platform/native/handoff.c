@@ -108,7 +108,8 @@ int hold(struct ctx *c)
     return 1;
 }
 
-static void hand_over(struct vcpu *v, struct ctx *c)
+/* Neither the vCPU nor the context belongs to another one any more. */
+static void part_both(struct vcpu *v, struct ctx *c)
 {
     uint64_t now = tsc_now();
     if (c->vcpu)
@@ -121,8 +122,13 @@ static void hand_over(struct vcpu *v, struct ctx *c)
     v->draining = 0;
     v->sliced = 0;
     atomic_store(&v->tell_out, 0);
-    vcpu_bind(v, c);
     c->state = C_KERNEL;
+}
+
+static void hand_over(struct vcpu *v, struct ctx *c)
+{
+    part_both(v, c);
+    vcpu_bind(v, c);
     fill_s(v, c);
     pool.stat_handoffs++;
     release_taken(v, c, v->s);
@@ -167,26 +173,17 @@ static void clear_image(uint8_t *image)
 /* Preconditions: this vCPU's pages are mapped in the context's address space. */
 static void cross_over(struct vcpu *v, struct ctx *c)
 {
-    uint64_t now = tsc_now(), tail = TAIL_LEAVE;
+    uint64_t tail = TAIL_LEAVE;
     struct aspace *from = v->loaded;
     uint8_t *left = v->s;
-    if (c->vcpu)
-        vcpu_evict(c->vcpu);
-    if (v->ctx) {
-        v->ctx->spin_tsc += now - v->taken_tsc;
-        vcpu_part(v);
-    }
+    part_both(v, c);
     clear_image(left + S_XSAVE);
     memcpy(left + S_TAIL, &tail, sizeof tail);
     from->inside--;
     c->space->inside++;
     (void)vcpu_load(v, c);
+    v->turn_tsc = v->taken_tsc;
     set_word_idle(v);
-    v->taken_tsc = v->turn_tsc = now;
-    v->draining = 0;
-    v->sliced = 0;
-    atomic_store(&v->tell_out, 0);
-    c->state = C_KERNEL;
     fill_s(v, c);
     v->leaving = from;
     v->fpu_space = NULL;

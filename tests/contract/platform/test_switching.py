@@ -337,19 +337,14 @@ def test_undefined_instructions_of_programs_in_turns_are_their_own(machine: Any)
     other.resume()
     assert machine.syscall_of(other) == WAKE
     one.resume()
-    for _ in range(200):
-        assert machine.syscall_of(one) == WAKE
-        other.answer(0)
-        assert machine.exit_of(other) == ExitKind.EXCEPTION
-        assert (other.vector, other.regs[Reg.RDI]) == (6, 1)
-        other.regs[Reg.RIP] += 2
-        other.resume()
-        assert machine.syscall_of(other) == WAKE
-        one.answer(0)
-        assert machine.exit_of(one) == ExitKind.EXCEPTION
-        assert (one.vector, one.regs[Reg.RDI]) == (6, 0)
-        one.regs[Reg.RIP] += 2
-        one.resume()
+    for number in range(400):
+        caller, next_one = (one, other) if number % 2 == 0 else (other, one)
+        assert machine.syscall_of(caller) == WAKE
+        next_one.answer(0)
+        assert machine.exit_of(next_one) == ExitKind.EXCEPTION
+        assert (next_one.vector, next_one.regs[Reg.RDI]) == (6, 1 - number % 2)
+        next_one.regs[Reg.RIP] += 2
+        next_one.resume()
 
 
 def test_program_that_keeps_its_vcpu_from_the_next_only_loses_it(machine: Any) -> None:
