@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sentry.platform._native import lib
 from sentry.platform.interface import ExitKind, Reg
-from sentry.platform.kvm import Inline, KvmContext, KvmPlatform
+from sentry.platform.kvm import KvmContext, KvmPlatform
 
 ROUNDS = 15
 CODE = 0x400000
@@ -77,7 +77,7 @@ def measure(
     mailbox: bool,
     processes: int = 1,
     fast: bool = False,
-    inline: Inline = Inline.NEVER,
+    inline: bool = False,
     patient: bool = False,
 ) -> Measured:
     """Medians; with several processes each call's answer is to the one that called longest ago."""
@@ -108,7 +108,7 @@ def measure(
 
 def measure_kick(times: int) -> Measured:
     """Median microseconds from a kick of an endless loop to its exit."""
-    platform = KvmPlatform(os.memfd_create("ram"), 1 << 30, inline=Inline.NEVER)
+    platform = KvmPlatform(os.memfd_create("ram"), 1 << 30, inline=False)
     space = platform.new_address_space()
     space.map_anonymous(CODE, 1, 7)
     space.write(CODE, b"\xeb\xfe")  # jmp to itself
@@ -134,13 +134,13 @@ def main() -> None:
         "answered by the entry code": lambda: measure(39, 2 * many, mailbox=True, fast=True),
         "by Python, mailbox": lambda: measure(python, many, mailbox=True, patient=counts),
         "by Python, exit": lambda: measure(python, some, mailbox=False),
-        "by Python, inline": lambda: measure(python, some, mailbox=False, inline=Inline.ALWAYS),
+        "by Python, inline": lambda: measure(python, some, mailbox=False, inline=True),
         "another process, mailbox": lambda: measure(
             python, some, mailbox=True, processes=2, patient=counts
         ),
         "another process, exit": lambda: measure(python, some, mailbox=False, processes=2),
         "another process, inline": lambda: measure(
-            python, some, mailbox=False, processes=2, inline=Inline.ALWAYS
+            python, some, mailbox=False, processes=2, inline=True
         ),
         "kick to exit": lambda: measure_kick(300),
     }

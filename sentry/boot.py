@@ -119,14 +119,13 @@ def make_platform(config: SandboxConfig) -> Platform:
         from sentry.platform.unicorn import UnicornPlatform  # noqa: PLC0415  an extra
 
         return UnicornPlatform(config.ram_fd, RAM_SPAN)
-    from sentry.platform.kvm import Inline, KvmPlatform  # noqa: PLC0415
+    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
 
-    inline = {"mailbox": Inline.NEVER, "exit": Inline.NEVER, "inline": Inline.ALWAYS}
     return KvmPlatform(
         config.ram_fd,
         RAM_SPAN,
         mailbox=config.system_calls != "exit",
-        inline=inline.get(config.system_calls),
+        inline=None if config.system_calls == "auto" else config.system_calls == "inline",
         kvm_fd=config.kvm_fd,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
@@ -44,15 +43,6 @@ _COUNTED = (
     "sleeps",
 )
 _REQUIRED = ("KVM_CAP_SYNC_REGS", "KVM_CAP_IMMEDIATE_EXIT", "KVM_CAP_READONLY_MEM", "KVM_CAP_XCRS")
-
-
-class Inline(IntEnum):
-    """When the kernel thread runs the only runnable program itself (native/inline.c)."""
-
-    NEVER = 0
-    CONTENDED = 1
-    """While the host's CPUs are busy with something else."""
-    ALWAYS = 2
 
 
 class KvmContext:
@@ -170,7 +160,7 @@ class KvmPlatform:
         *,
         vcpus: int | None = None,
         mailbox: bool = True,
-        inline: Inline | None = None,
+        inline: bool | None = None,
         kvm_fd: int = -1,
     ) -> None:
         cpus = len(os.sched_getaffinity(0))
@@ -197,13 +187,8 @@ class KvmPlatform:
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
         self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS - 1) + 1)
         if inline is None:
-            inline = self._choose_inline(cpus)
+            inline = cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS
         _check(lib.pool_start(mailbox, inline, self.quirks.exit_ns), "vCPU threads")
-
-    def _choose_inline(self, cpus: int) -> Inline:
-        if cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS:
-            return Inline.ALWAYS
-        return Inline.CONTENDED
 
     def _make_vcpus(self, count: int) -> None:
         for number in range(count):

@@ -17,7 +17,6 @@
 #define WAKE_KEY UINT64_MAX
 #define SPIN_MIN_NS 4000
 #define SPIN_MAX_NS 120000
-#define PREEMPTED_NS 400000 /* another process took the CPU; an interrupt takes a tenth of this */
 #define POLL_EVERY_NS 100000 /* host descriptors, while vCPUs keep the kernel busy */
 
 static const struct timespec ZERO;
@@ -115,13 +114,10 @@ static int spin(int64_t deadline_ns)
             end = start + ticks((uint64_t)left);
     }
     schedule_slice(start);
-    uint64_t now = start, gap = ticks(PREEMPTED_NS), before;
+    uint64_t now = start;
     while (now < end && pool.running && pool.running < pool.cpus) {
         sweep();
-        before = now;
         now = tsc_now();
-        if (now - before > gap)
-            contention_seen(now);
         if (pool.n_events) {
             came_after(now - start);
             return 1;
@@ -176,7 +172,7 @@ static void look_now_and_then(void)
 
 int platform_wait(int64_t deadline_ns)
 {
-    uint64_t start = pool.wait_tsc = tsc_now();
+    uint64_t start = tsc_now();
     pool.n_ready = 0;
     pool.interrupted = 0;
     pool.turn++;
@@ -209,7 +205,7 @@ int platform_wait(int64_t deadline_ns)
             look_now_and_then();
             break;
         }
-        if (pool.running && pool.running < pool.cpus && !contended() && spin(deadline_ns))
+        if (pool.running && pool.running < pool.cpus && spin(deadline_ns))
             break;
         let_go_of_held();
         schedule(0);

@@ -20,8 +20,8 @@ struct pool {
     struct event *events;
     struct ready ready[64];
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended, stat_handoffs, stat_crossings;
-    int inline_policy;
+    uint64_t stat_inline, stat_handoffs, stat_crossings;
+    int inlines;
     ...;
 };
 extern struct pool pool;
@@ -31,7 +31,7 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);
-int pool_start(int mailbox, int inline_policy, uint64_t exit_ns);
+int pool_start(int mailbox, int inlines, uint64_t exit_ns);
 void pool_close(void);
 void pool_wake(void);
 

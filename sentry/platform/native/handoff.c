@@ -94,7 +94,7 @@ int hold(struct ctx *c)
 {
     uint64_t now = tsc_now();
     struct space_exec *x = c->space->execution;
-    if (!x || !pool.mailbox || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) || contended())
+    if (!x || !pool.mailbox || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)))
         return 0;
     c->reason = c->delivered == pool.turn ? CALLED : WOKEN;
     if (c->reason == CALLED && !(c->kind == EXIT_SYSCALL && c->vcpu && c->vcpu->exit_door))
@@ -198,7 +198,7 @@ int take_over_waiting(struct ctx *c)
 {
     struct vcpu *v = NULL;
     int busy = pool.running;
-    if (!pool.mailbox || contended() || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) ||
+    if (!pool.mailbox || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) ||
         (c->vcpu && c->place == FPU_LIVE))
         return 0;
     for (int i = 0; i < pool.threads; i++) {

@@ -1,11 +1,10 @@
 /* Inline: the kernel thread runs a vCPU itself, so that an exit costs no change of threads.
  *
- * It does so when only one context wants to run, and either exits are cheap (ordinary KVM) or the
- * host's CPUs are so busy that a thread which waits for another one loses its turn. One vCPU is
- * kept for this: KVM does not like a vCPU to change threads. While the kernel thread is inside,
- * a watcher thread looks after what the kernel thread waits for otherwise, and kicks it out: host
- * descriptors, the deadline (a timerfd) and other vCPUs (wake_fd) are all in one epoll set, which
- * the watcher sees through a second one, edge-triggered.
+ * It does so when only one context wants to run, where exits are cheap (ordinary KVM) or there is
+ * but one CPU. One vCPU is kept for this: KVM does not like a vCPU to change threads. While the
+ * kernel thread is inside, a watcher thread looks after what the kernel thread waits for otherwise,
+ * and kicks it out: host descriptors, the deadline (a timerfd) and other vCPUs (wake_fd) are all in
+ * one epoll set, which the watcher sees through a second one, edge-triggered.
  */
 #define _GNU_SOURCE
 #include "vcpu.h"
@@ -20,9 +19,6 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define CONTENDED_MIN_NS 20000000ull
-#define CONTENDED_MAX_NS 640000000ull
-
 static struct {
     _Atomic uint32_t inside;  /* the kernel thread is in KVM_RUN, or about to be */
     _Atomic uint32_t changed; /* something in the epoll set became ready since it was looked at */
@@ -32,7 +28,6 @@ static struct {
     pthread_t watcher;
     sigset_t mask; /* the kernel thread's, before the kick was blocked */
     int running;
-    uint64_t contended_until, backoff_ns;
 } in;
 
 static void *watch_main(void *unused)
@@ -75,7 +70,6 @@ int inline_open(void)
     sigset_t all, before;
     memset(&in, 0, sizeof in);
     in.kernel_tid = (pid_t)syscall(SYS_gettid);
-    in.backoff_ns = CONTENDED_MIN_NS;
     in.armed_ns = -1;
     in.outer_fd = epoll_create1(EPOLL_CLOEXEC);
     in.stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -111,42 +105,16 @@ void inline_close(void)
     memset(&in, 0, sizeof in);
 }
 
-/* The kernel thread or a vCPU thread had to wait for a CPU: for a while, do without handing over.
- * How long grows as long as it happens again soon afterwards. */
-void contention_seen(uint64_t now_tsc)
-{
-    uint64_t end = in.contended_until, ns = in.backoff_ns;
-    if (now_tsc < end || pool.inline_policy == INLINE_NEVER) /* there is nothing better */
-        return;
-    if (now_tsc - end < (uint64_t)((double)ns * pool.tsc_per_ns))
-        ns = ns * 2 < CONTENDED_MAX_NS ? ns * 2 : CONTENDED_MAX_NS;
-    else
-        ns = CONTENDED_MIN_NS;
-    in.backoff_ns = ns;
-    in.contended_until = now_tsc + (uint64_t)((double)ns * pool.tsc_per_ns);
-    pool.stat_contended++;
-}
-
-int contended(void)
-{
-    return tsc_now() < in.contended_until;
-}
-
 /* Whether a context that is resumed now should wait for the kernel thread to run it. */
 int inline_wanted(void)
 {
-    if (!in.running || pool.running || pool.queue.n || pool.held.n)
-        return 0;
-    return pool.inline_policy == INLINE_ALWAYS ||
-           (pool.inline_policy == INLINE_CONTENDED && contended());
+    return pool.inlines && !pool.running && !pool.queue.n && !pool.held.n;
 }
 
 /* One context waits, and nobody else runs or is held back: it would wait for this one's exit. */
 int inline_ready(void)
 {
-    return in.running && pool.queue.n == 1 && !pool.running && !pool.held.n &&
-           (pool.inline_policy == INLINE_ALWAYS ||
-            (pool.inline_policy == INLINE_CONTENDED && contended()));
+    return pool.inlines && pool.queue.n == 1 && !pool.running && !pool.held.n;
 }
 
 /* The epoll set is about to be looked at. Level-triggered descriptors that stay ready make no new

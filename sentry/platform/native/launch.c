@@ -94,7 +94,7 @@ void vcpu_offer(struct vcpu *v)
 {
     /* The kernel thread, this one and the others that run must all have a core. */
     int spare = pool.running - v->counted + 2 <= pool.cpus;
-    int listens = pool.mailbox && spare && !atomic_load(&pool.asleep) && !contended();
+    int listens = pool.mailbox && spare && !atomic_load(&pool.asleep);
     uint64_t budget = listens ? pool.budget : 0;
     uint64_t yield = spare && !pool.queue.n;
     if (v->offered_budget != budget)
@@ -213,7 +213,7 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
  * the core that is wanted. */
 static void give_patience(struct vcpu *v)
 {
-    atomic_store(&v->patience, pool.running < pool.cpus && !contended() ? pool.spin_tsc : 0);
+    atomic_store(&v->patience, pool.running < pool.cpus ? pool.spin_tsc : 0);
     for (int i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
         if (!pool.vcpu[i].counted)
             atomic_store(&pool.vcpu[i].patience, 0);

@@ -188,7 +188,7 @@ static uint32_t spin_turns(uint64_t exit_ns)
 }
 
 /* The threads, by the one that will wait; with inline, the last vCPU is its own. Afterwards no thread is made and nothing is mapped executable. */
-int pool_start(int mailbox, int inline_policy, uint64_t exit_ns)
+int pool_start(int mailbox, int inlines, uint64_t exit_ns)
 {
     pool.budget = spin_turns(exit_ns);
     pool.hold_tsc = (uint64_t)(HOLD_NS * pool.tsc_per_ns);
@@ -197,8 +197,8 @@ int pool_start(int mailbox, int inline_policy, uint64_t exit_ns)
     if (exit_ns >= TURNS_EXIT_NS && mailbox && pool.cpus > 1)
         pool.turn_tsc = (uint64_t)(TURN_NS * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
-    pool.inline_policy = inline_policy;
-    pool.threads = pool.vcpus - (inline_policy != INLINE_NEVER);
+    pool.inlines = inlines;
+    pool.threads = pool.vcpus - inlines;
     pool.live = pool.threads;
     if (pool.threads < pool.vcpus)
         pool.inline_vcpu = &pool.vcpu[pool.threads];

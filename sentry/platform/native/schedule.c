@@ -80,7 +80,7 @@ static int is_talking(struct vcpu *v, uint64_t now_tsc)
 static int others_talk(struct ctx *c, uint64_t now_tsc)
 {
     int busy = 0, talking = 0;
-    if (!pool.turn_tsc || contended())
+    if (!pool.turn_tsc)
         return 0;
     for (int i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -69,6 +70,7 @@ void vcpu_collect(struct vcpu *v, int error)
         v->exit_reason = KVM_EXIT_MEMORY_FAULT;
     v->exit_door = !error && is_doorbell(v);
     v->exit_tsc = tsc_now();
+    v->exit_cpu = sched_getcpu();
     if (v->exit_reason == KVM_EXIT_MMIO && !v->run->mmio.is_write) {
         /* KVM wants to finish the load before it takes other registers. */
         v->run->immediate_exit = 1;

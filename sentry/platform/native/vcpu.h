@@ -65,8 +65,6 @@ enum fpu_place {
 /* Why a context is held back: it was woken, or its call (that exited) has been answered. */
 enum reason { WOKEN, CALLED, REASONS };
 
-enum inline_policy { INLINE_NEVER, INLINE_CONTENDED, INLINE_ALWAYS };
-
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
 #define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
@@ -130,7 +128,8 @@ struct vcpu {
     uint8_t exit_door; /* it was this vCPU's doorbell */
     uint8_t violation; /* something else than doorbell or kick while a request was taken */
     uint8_t was_due;   /* the exit came where a doorbell was due */
-    uint64_t exit_tsc; /* when */
+    uint64_t exit_tsc; /* when, */
+    int exit_cpu;      /* and on which CPU */
     /* Fixed. */
     int fd;
     int index;
@@ -202,13 +201,12 @@ struct pool {
     uint64_t talk_tsc, turn_tsc; /* see schedule.c; 0: no turns */
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
-    uint64_t wait_tsc; /* when the kernel thread began to wait */
     uint64_t exit_tsc; /* of the last exit that was taken */
     uint32_t budget;     /* spin turns offered to guests */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
     int live;            /* of them not dead */
     int threads;         /* vCPUs with a thread: the first ones */
-    int inline_policy;   /* enum inline_policy */
+    int inlines;         /* the kernel thread runs the only program itself */
     int mailbox;         /* 0: never spin, every call exits */
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
     struct ctx **ctxs;
@@ -219,7 +217,7 @@ struct pool {
     uint32_t n_ready;
     int interrupted; /* the last host wait ended by a signal */
     uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_contended, stat_handoffs, stat_crossings;
+    uint64_t stat_inline, stat_handoffs, stat_crossings;
 };
 
 extern struct pool pool;
@@ -237,7 +235,7 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);
-int pool_start(int mailbox, int inline_policy, uint64_t exit_ns);
+int pool_start(int mailbox, int inlines, uint64_t exit_ns);
 void pool_close(void);
 
 /* ---- spaces.c ---- */
@@ -296,8 +294,6 @@ void inline_looked(void);
 void inline_look_again(void);
 int inline_has_to_look(void);
 void inline_deadline_passed(void);
-void contention_seen(uint64_t now_tsc);
-int contended(void);
 
 /* ---- handoff.c: a vCPU that waits in its mailbox goes on with another context ---- */
 int hold(struct ctx *c);

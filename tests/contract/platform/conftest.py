@@ -121,12 +121,12 @@ class Machine:
         return int(context.regs[Reg.ORIG_RAX])
 
 
-def _kvm(mailbox: bool, inline: int) -> Any:
+def _kvm(mailbox: bool, inline: bool) -> Any:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("needs /dev/kvm")
-    from sentry.platform.kvm import Inline, KvmPlatform  # noqa: PLC0415
+    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
 
-    return KvmPlatform(os.memfd_create("ram"), 2 << 30, mailbox=mailbox, inline=Inline(inline))
+    return KvmPlatform(os.memfd_create("ram"), 2 << 30, mailbox=mailbox, inline=inline)
 
 
 def _unicorn() -> Any:
@@ -144,9 +144,9 @@ def _unicorn() -> Any:
 
 
 PLATFORMS: dict[str, Callable[[], Any]] = {
-    "kvm-mailbox": lambda: _kvm(True, 0),
-    "kvm-exit": lambda: _kvm(False, 0),
-    "kvm-inline": lambda: _kvm(True, 2),
+    "kvm-mailbox": lambda: _kvm(True, False),
+    "kvm-exit": lambda: _kvm(False, False),
+    "kvm-inline": lambda: _kvm(True, True),
     "unicorn": _unicorn,
 }
 
