@@ -11,9 +11,10 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-from sentry.wait.fiber import Fiber
+from sentry.wait.fiber import Done, Fiber
 
 
 class Exited(Protocol):
@@ -166,7 +167,7 @@ class Loop:
         self,
         coro: Coroutine[Any, Any, Any],
         name: object,
-        done: Callable[[Any, BaseException | None], None] | None = None,
+        done: Done | None = None,
     ) -> Fiber:
         """Drive a coroutine; `done(result, exception)` at its end, else an exception is logged."""
         fiber = self.fiber(coro, name, done)
@@ -177,19 +178,14 @@ class Loop:
         self,
         coro: Coroutine[Any, Any, Any],
         name: object,
-        done: Callable[[Any, BaseException | None], None] | None = None,
+        done: Done | None = None,
     ) -> Fiber:
         """The same, but whoever calls begins to run it."""
-        self.fibers += 1
+        return Fiber(coro, self, name, done or partial(self._ended, name))
 
-        def end(result: Any, error: BaseException | None) -> None:
-            self.fibers -= 1
-            if done is not None:
-                done(result, error)
-            elif error is not None:
-                self._on_error(name, error)
-
-        return Fiber(coro, self, name, end)
+    def _ended(self, name: object, _: Any, error: BaseException | None) -> None:
+        if error is not None:
+            self._on_error(name, error)
 
     def stop(self) -> None:
         """`run` returns after this turn."""

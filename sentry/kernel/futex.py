@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
 from sentry.kernel import futex_robust
-from sentry.wait.fiber import Interrupted, Mode, RestartBlock, park, this_fiber
+from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut, park, this_fiber
+from sentry.wait.retry import Sleep
 
 if TYPE_CHECKING:
     from sentry.kernel.futex_pi import PiState
@@ -153,31 +154,51 @@ def wait(
         def again() -> Coroutine[Any, Any, int]:
             return wait(task, addr, value, private, deadline_ns, bitset)
 
-    return _sleep(table, waiter, deadline_ns, again)
+    return FutexSleep(table, waiter, deadline_ns, again)
 
 
-async def _sleep(
-    table: FutexTable,
-    waiter: Waiter,
-    deadline_ns: int | None,
-    again: Callable[[], Any] | None,
-) -> int:
-    try:
-        if not waiter.woken:
-            waiter.fiber = await this_fiber()
-            while not waiter.woken:
-                if not await park(INTERRUPTIBLE, deadline_ns) and not waiter.woken:
-                    raise ETIMEDOUT
-    except Interrupted:
-        # a wake-up that was counted must not get lost
-        if not waiter.woken:
-            if again is not None:
-                raise RestartBlock(again) from None
-            raise
-    finally:
-        if not waiter.woken:
-            table.remove(waiter)
-    return 0
+class FutexSleep(Sleep):
+    """FUTEX_WAIT after the look at the word."""
+
+    __slots__ = ("_again", "_table", "_waiter")
+
+    def __init__(
+        self,
+        table: FutexTable,
+        waiter: Waiter,
+        deadline_ns: int | None,
+        again: Callable[[], Any] | None,
+    ) -> None:
+        super().__init__(deadline_ns)
+        self._table = table
+        self._waiter = waiter
+        self._again = again
+
+    def enter(self, fiber: Fiber) -> None:
+        """The waiter is queued already."""
+        self._waiter.fiber = fiber
+
+    def attempt(self) -> int:
+        """Whether it was this waiter that was meant."""
+        if not self._waiter.woken:
+            raise EAGAIN
+        return 0
+
+    def leave(self) -> None:
+        """Out of the queue."""
+        if not self._waiter.woken:
+            self._table.remove(self._waiter)
+
+    def failed(self, error: BaseException) -> int:
+        """A wake-up that was counted must not get lost."""
+        if isinstance(error, TimedOut):
+            if not self._waiter.woken:
+                raise ETIMEDOUT
+        elif not isinstance(error, Interrupted):
+            raise error
+        elif not self._waiter.woken:
+            raise error if self._again is None else RestartBlock(self._again)
+        return 0
 
 
 async def wait_any(task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None) -> int:

@@ -31,6 +31,7 @@ from sentry.wait.fiber import (
     RestartNoHand,
     RestartNoIntr,
 )
+from sentry.wait.retry import Sleep
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -278,8 +279,14 @@ class Task(Charged):
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
         self.sleeps += 1
-        fiber = self.fiber = self.kernel.loop.fiber(coro, self, self._call_done)
-        fiber.run()  # to its sleep, which needs no turn of the loop
+        loop = self.kernel.loop
+        fiber: Fiber
+        if isinstance(coro, Sleep):
+            fiber = self.fiber = coro
+            coro.begin(loop, self, self._call_done)
+        else:
+            fiber = self.fiber = loop.fiber(coro, self, self._call_done)
+            fiber.run()  # to its sleep, which needs no turn of the loop
         if self.work and self.fiber is fiber:
             task_signals.wake_for_work(self)
 

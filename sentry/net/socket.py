@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct, field
@@ -47,6 +48,7 @@ from sentry.bpf.isa import Program, unpack
 from sentry.errors import (
     EAGAIN,
     EFAULT,
+    EINTR,
     EINVAL,
     ENOPROTOOPT,
     ENOTCONN,
@@ -63,7 +65,7 @@ from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, se
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.queue import until
+from sentry.wait.retry import Retry, continued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+COUNT: Final = attrgetter("count")
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
 SOCKET_PROTOCOL: Final = b"system.sockprotoname"
@@ -243,19 +246,11 @@ class Socket(StreamFile):
                 raise
         return self._sleep(attempt, events, timeout_ns, caller)
 
-    async def _sleep(
+    def _sleep(
         self, attempt: Callable[[], T], events: int, timeout_ns: int | None, caller: Caller
-    ) -> T:
+    ) -> SocketSleep:
         deadline = None if timeout_ns is None else caller.kernel.loop.now_ns() + timeout_ns
-        with self.held():
-            try:
-                return await until(attempt, (self.queue,), events, deadline_ns=deadline)
-            except TimedOut:
-                raise EAGAIN("timed out") from None
-            except Interrupted:
-                if timeout_ns is not None:
-                    raise from_number(4) from None  # a time-out makes it EINTR: signal(7)
-                raise
+        return SocketSleep(attempt, self.queue, events, self, deadline_ns=deadline)
 
     def nonblock(self, flags: int) -> bool:
         """Whether an operation with MSG_* flags may not sleep."""
@@ -408,7 +403,7 @@ class Socket(StreamFile):
             return 0
         flags = MSG_DONTWAIT if rwf & RWF_NOWAIT else 0
         got = self.receive_message(caller, dest, flags)
-        return got.count if isinstance(got, Received) else _count(got)
+        return got.count if isinstance(got, Received) else continued(got, COUNT)
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2) is send(2) without flags."""
@@ -536,6 +531,15 @@ def socket_location(caller: Caller) -> Location:
     return location
 
 
-async def _count(pending: Any) -> int:
-    received: Received = await pending
-    return received.count
+class SocketSleep(Retry):
+    """Until a socket is ready, or its time-out."""
+
+    __slots__ = ()
+
+    def failed(self, error: BaseException) -> Any:
+        """A time-out is EAGAIN, and makes a signal EINTR: signal(7)."""
+        if isinstance(error, TimedOut):
+            raise EAGAIN("timed out")
+        if isinstance(error, Interrupted) and self.deadline_ns is not None:
+            raise EINTR("a signal")
+        raise error

@@ -24,7 +24,7 @@ from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result, settle
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.queue import until
+from sentry.wait.retry import Retry
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -96,7 +96,16 @@ def wait(task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None) 
     found = epoll.ready_now(min(limit, FETCH_LIMIT))
     if found:
         return tell(task, addr, found)
-    return 0 if timeout_ns == 0 else eager(wait_asleep(task, epoll, where, timeout_ns))
+    if timeout_ns == 0:
+        return 0
+
+    def attempt() -> int:
+        return tell(task, addr, epoll.fetch(min(limit, FETCH_LIMIT)))
+
+    deadline = None if timeout_ns is None else task.kernel.loop.now_ns() + timeout_ns
+    return EpollSleep(
+        attempt, epoll.queue, EPOLLIN, epoll, deadline_ns=deadline, exclusive=True
+    )
 
 
 def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
@@ -105,26 +114,16 @@ def tell(task: Task, addr: int, found: list[tuple[int, int]]) -> int:
     return len(found)
 
 
-async def wait_asleep(
-    task: Task, epoll: EpollFile, where: tuple[int, int], timeout_ns: int | None
-) -> int:
-    """Until something is ready. Raises: EINTR."""
-    addr, limit = where
-    deadline = None if timeout_ns is None else task.kernel.loop.now_ns() + timeout_ns
-    with epoll.held():
-        try:
-            found = await until(
-                lambda: epoll.fetch(min(limit, FETCH_LIMIT)),
-                (epoll.queue,),
-                EPOLLIN,
-                deadline_ns=deadline,
-                exclusive=True,
-            )
-        except TimedOut:
+class EpollSleep(Retry):
+    """Until something is ready."""
+
+    __slots__ = ()
+
+    def failed(self, error: BaseException) -> int:
+        """A time-out is no event; a signal is EINTR."""
+        if isinstance(error, TimedOut):
             return 0
-        except Interrupted:
-            raise EINTR("a signal") from None
-    return tell(task, addr, found)
+        raise EINTR("a signal") if isinstance(error, Interrupted) else error
 
 
 async def wait_masked(

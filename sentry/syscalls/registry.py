@@ -9,12 +9,13 @@ the parameters, or in `order`, which names the parameters in the order in which 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from sentry.abi import unistd
 from sentry.syscalls.args import Arg
 from sentry.wait.eager import eager
+from sentry.wait.retry import continued
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -171,9 +172,15 @@ def compile_decoder(
     return call
 
 
-async def counted(task: Task, rest: Coroutine[Any, Any, int], counts: str) -> int:
+def counted(
+    task: Task, rest: Coroutine[Any, Any, int], counts: str
+) -> Coroutine[Any, Any, int]:
     """The rest of a call that counts in /proc/PID/io."""
-    result = await rest
+    return continued(rest, partial(count, task, counts))
+
+
+def count(task: Task, counts: str, result: int) -> int:
+    """A call has read ("r"), written ("w") or both ("rw") so many bytes; gives them."""
     if "r" in counts:
         task.syscr += 1
         task.rchar += result

@@ -35,7 +35,8 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.socket_buffers import dest_of, socket_of, source_of
 from sentry.syscalls.socket_control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
-from sentry.vfs.file import settle
+from sentry.vfs.file import Result, settle
+from sentry.wait.retry import continued
 
 SOCK_TYPE_MASK = 0xF
 SOCK_PACKET = 10
@@ -256,13 +257,17 @@ async def sys_sendto(
 
 
 @syscall(45)
-async def sys_recvfrom(
+def sys_recvfrom(
     task: Task, fd: Fd, out: UserOut, count: Size, flags: Int, address: Addr, length: Addr
-) -> int:
+) -> Result:
     """recvfrom(2)."""
     sock = socket_of(task, fd)
-    got: Received = await settle(sock.receive_message(task, dest_of(task, out.addr, count), flags))
-    drop_files(sock.stack, got.ancillary)
-    if address:
-        write_address(task, got.address, address, length)
-    return got.count
+
+    def finish(got: Received) -> int:
+        drop_files(sock.stack, got.ancillary)
+        if address:
+            write_address(task, got.address, address, length)
+        return got.count
+
+    got = sock.receive_message(task, dest_of(task, out.addr, count), flags)
+    return finish(got) if isinstance(got, Received) else continued(got, finish)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
@@ -33,6 +34,7 @@ from sentry.errors import (
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue, until
+from sentry.wait.retry import Retry
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -375,11 +377,7 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
-        return self._read_sleeping(dest)
-
-    async def _read_sleeping(self, dest: Dest) -> int:
-        with self.held():
-            return await until(lambda: self.receive(dest), (self.queue,), READ_EVENTS)
+        return Retry(partial(self.receive, dest), self.queue, READ_EVENTS, self)
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): sleep until all is written, unless O_NONBLOCK."""

@@ -57,6 +57,9 @@ class Timer(Protocol):
 class Clock(Protocol):
     """What a fiber needs of the loop."""
 
+    fibers: int
+    """How many have not ended."""
+
     def now_ns(self) -> int: ...
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer: ...
     def ready(self, fiber: Fiber) -> None: ...
@@ -98,6 +101,10 @@ def park(mode: Mode = Mode.INTERRUPTIBLE, deadline_ns: int | None = None) -> _Pa
     return _Park(mode, deadline_ns)
 
 
+Done = Callable[[Any, BaseException | None], None]
+"""Hears of a fiber's end: (result, exception)."""
+
+
 class Fiber:
     """Drives a coroutine to its end and hands over what came of it."""
 
@@ -120,8 +127,9 @@ class Fiber:
         coro: Coroutine[Any, Any, Any],
         clock: Clock,
         name: object,
-        done: Callable[[Any, BaseException | None], None],
+        done: Done,
     ) -> None:
+        clock.fibers += 1
         self._coro = coro
         self._clock = clock
         self._done = done
@@ -172,6 +180,10 @@ class Fiber:
             self._timer = None
         self._clock.ready(self)
 
+    def _end(self, result: Any, error: BaseException | None) -> None:
+        self._clock.fibers -= 1
+        self._done(result, error)
+
     def run(self) -> None:
         """Go on until the next sleep or the end. Called by the loop."""
         coro = self._coro
@@ -195,10 +207,10 @@ class Fiber:
                 else:
                     break
         except StopIteration as end:
-            self._done(end.value, None)
+            self._end(end.value, None)
             return
         except BaseException as error:
-            self._done(None, error)
+            self._end(None, error)
             return
         self.mode = request.mode
         self._parked = True

@@ -42,6 +42,7 @@ class FakeLoop:
         self.time_ns = 10**12
         self.timers: list[FakeTimer] = []
         self.queue: list[Callable[[], None]] = []
+        self.fibers = 0
 
     def now_ns(self) -> int:
         return self.time_ns

@@ -1,0 +1,205 @@
+"""The most common rest of a system call: the same attempt again, as often as it is woken.
+
+A handler that has to wait may give back a `Retry` instead of a coroutine. It is one (it can be
+awaited, sent to, thrown into), but the dispatch lets it be its own fiber, and then a sleep takes no
+coroutine: half of the time that Python spends on a byte through a pipe was spent on those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sentry.errors import EAGAIN
+from sentry.wait.fiber import Clock, Done, Fiber, Mode, TimedOut, park, this_fiber
+from sentry.wait.queue import WaitQueue
+
+After = Callable[[Any], Any]
+if TYPE_CHECKING:
+    _Coroutine = Coroutine[Any, Any, Any]
+else:
+    _Coroutine = object
+    """`isinstance` takes ten times as long for classes that inherit from an ABC, and asks the ABC
+    itself for its methods."""
+
+
+INTERRUPTIBLE = Mode.INTERRUPTIBLE
+
+
+class Held(Protocol):
+    """What must not go away meanwhile: a file description."""
+
+    refs: int
+
+    def decref(self) -> None: ...
+
+
+class Sleep(Fiber, _Coroutine):
+    """An interruptible sleep that ends with an attempt. Subclasses give what it consists of."""
+
+    __slots__ = ("_after", "_inner", "deadline_ns")
+
+    def __init__(self, deadline_ns: int | None = None) -> None:
+        self.deadline_ns = deadline_ns
+        """CLOCK_MONOTONIC."""
+        self._after: After | None = None
+        self._inner: Coroutine[Any, Any, Any] | None = None
+
+    def enter(self, fiber: Fiber) -> None:
+        """Have `fiber` woken from now on."""
+        raise NotImplementedError
+
+    def attempt(self) -> Any:
+        """The result. Raises: EAGAIN, to sleep on."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """However it ended, nobody need wake the fiber any more."""
+        raise NotImplementedError
+
+    def failed(self, error: BaseException) -> Any:
+        """The result after TimedOut, Interrupted, or what `attempt` has raised; or it raises."""
+        raise error
+
+    def then(self, after: After) -> Sleep:
+        """The same, whose result is what `after` makes of the result."""
+        before = self._after
+        self._after = after if before is None else lambda result: after(before(result))
+        return self
+
+    # --- as its own fiber
+
+    def begin(self, clock: Clock, name: object, done: Done) -> None:
+        """Go to sleep; the attempt has failed just now."""
+        clock.fibers += 1
+        self._clock = clock
+        self._done = done
+        self._exception = self._late = self._timer = self._value = None
+        self.mode = INTERRUPTIBLE
+        self.name = name
+        self.woken = False
+        self.enter(self)
+        self._fall_asleep()
+
+    def _fall_asleep(self) -> None:
+        self._parked = True
+        if self.deadline_ns is not None:
+            self._timer = self._clock.call_at(self.deadline_ns, self._expire)
+
+    def run(self) -> None:
+        """Try again. Called by the loop."""
+        error, self._exception = self._exception, None
+        if error is None and self._value is False:
+            error = TimedOut()
+        while error is None:
+            self.woken = False
+            try:
+                result = self.attempt()
+            except EAGAIN:
+                if self.woken:
+                    continue
+                if self._late is None:
+                    self._fall_asleep()
+                    return
+                error = self._late[0]
+            except BaseException as raised:
+                error = raised
+            else:
+                break
+        try:
+            self.leave()
+            if error is not None:
+                result = self.failed(error)
+            if self._after is not None:
+                result = self._after(result)
+        except BaseException as raised:
+            self._end(None, raised)
+        else:
+            self._end(result, None)
+
+    # --- as a coroutine
+
+    async def _run(self) -> Any:
+        self.enter(await this_fiber())
+        try:
+            while True:
+                try:
+                    result = self.attempt()
+                    break
+                except EAGAIN:
+                    pass
+                if not await park(INTERRUPTIBLE, self.deadline_ns):
+                    raise TimedOut
+        except BaseException as error:
+            self.leave()
+            result = self.failed(error)
+        else:
+            self.leave()
+        return result if self._after is None else self._after(result)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._run().__await__()
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        if self._inner is None:
+            self._inner = self._run()
+        return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an exception."""
+        if self._inner is None:
+            self._inner = self._run()
+        return self._inner.throw(*error)
+
+    def close(self) -> None:
+        """Never mind."""
+        if self._inner is not None:
+            self._inner.close()
+
+
+class Retry(Sleep):
+    """Asleep on one wait queue."""
+
+    __slots__ = ("_attempt", "_entry", "_events", "_exclusive", "_held", "_queue")
+
+    def __init__(
+        self,
+        attempt: Callable[[], Any],
+        queue: WaitQueue,
+        events: int,
+        held: Held,
+        *,
+        deadline_ns: int | None = None,
+        exclusive: bool = False,
+    ) -> None:
+        self.deadline_ns = deadline_ns
+        self._after = self._inner = None
+        self._attempt = attempt
+        self._queue = queue
+        self._events = events
+        self._exclusive = exclusive
+        self._held = held
+
+    def attempt(self) -> Any:
+        """Once more."""
+        return self._attempt()
+
+    def enter(self, fiber: Fiber) -> None:
+        """On the queue, with a use of the file."""
+        self._held.refs += 1
+        self._entry = self._queue.add(fiber.wake, self._events, exclusive=self._exclusive)
+
+    def leave(self) -> None:
+        """Off the queue."""
+        self._queue.remove(self._entry)
+        self._held.decref()
+
+
+def continued(rest: Coroutine[Any, Any, Any], after: After) -> Coroutine[Any, Any, Any]:
+    """The rest of a call whose result is what `after` makes of it."""
+    return rest.then(after) if isinstance(rest, Sleep) else _continued(rest, after)
+
+
+async def _continued(rest: Coroutine[Any, Any, Any], after: After) -> Any:
+    return after(await rest)
