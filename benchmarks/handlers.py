@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -24,6 +25,9 @@ import gofer.native
 import sentry.syscalls.table  # noqa: F401  declares all calls
 from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd as nr
+from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
+from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
 from sentry.first_process import make_task
 from sentry.fs.gofer.session import Session
@@ -45,6 +49,7 @@ AREA = 0x100000
 PATHS = AREA
 BUFFER = AREA + 0x10000
 RUNS, CALLS_A_RUN = 300, 50
+Call = tuple[int, ...]
 ARGUMENTS = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9)
 
 
@@ -62,8 +67,12 @@ class NowhereContext:
 
     def resume(self) -> None: ...
     def set_fast(self, *_: object) -> None: ...
+    def kick(self) -> None: ...
     def cpu_time_ns(self) -> int:
         return 0
+
+    def copy_from(self, other: NowhereContext) -> None:
+        self.regs[:] = other.regs
 
 
 class Errors:
@@ -153,6 +162,35 @@ class Bench:
         self.task.mm.write(PATHS + at, text + b"\0")
         return PATHS + at
 
+    def second_thread(self) -> Task:
+        """Another one of the same process."""
+        shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
+        return self.kernel.pids.tasks[self.check(nr.clone, shared, 0, 0, 0, 0)]
+
+    def ping_pong(self, there: tuple[Call, Call], back: tuple[Call, Call]) -> float:
+        """Best µs of a round trip: each thread makes its (waking, waiting) call in turn."""
+        other, turn = self.second_thread(), self.loop.turn
+        steps = [
+            (self.task, there[0], True), (self.task, back[1], False),
+            (other, back[0], True), (other, there[1], False),
+        ]  # fmt: skip
+        best = 1e9
+        self.begin(other, there[1])
+        for _ in range(RUNS):
+            start = time.perf_counter_ns()
+            for _ in range(CALLS_A_RUN):
+                for task, call, wakes in steps:
+                    self.begin(task, call)
+                    if wakes:
+                        turn()
+            best = min(best, (time.perf_counter_ns() - start) / CALLS_A_RUN)
+        return best / 1000
+
+    def begin(self, task: Task, call: Call) -> None:
+        """A call of this thread, to its end or its sleep."""
+        self.set(*call, task=task)
+        task.on_exit(task.ctx)
+
     def call(self, number: int, *arguments: int) -> int:
         """One system call, to its end."""
         self.set(number, *arguments)
@@ -161,8 +199,8 @@ class Bench:
             self.loop.turn()
         return int(self.context.result)
 
-    def set(self, number: int, *arguments: int) -> None:
-        regs = self.context.regs
+    def set(self, number: int, *arguments: int, task: Task | None = None) -> None:
+        regs = (task or self.task).ctx.regs
         regs[Reg.ORIG_RAX] = number
         for reg, value in zip(ARGUMENTS, arguments, strict=False):
             regs[reg] = value & (1 << 64) - 1
@@ -256,12 +294,47 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
     }
 
 
+def round_trips(bench: Bench) -> dict[str, tuple[tuple[Call, Call], tuple[Call, Call]]]:
+    """Name → there and back of a ping-pong between two threads."""
+
+    def ends(*call: int) -> tuple[int, int]:
+        bench.check(*call)
+        return struct.unpack("<ii", bench.task.mm.read(BUFFER, 8))
+
+    reader, writer = ends(nr.pipe2, BUFFER, 0)
+    second_reader, second_writer = ends(nr.pipe2, BUFFER, 0)
+    one, other = ends(nr.socketpair, AF_UNIX, SOCK_STREAM, 0, BUFFER)
+    bench.task.mm.write(BUFFER, bytes(128))
+    word, second_word = BUFFER, BUFFER + 64
+
+    def bytes_through(target: int, source: int) -> tuple[Call, Call]:
+        return (nr.write, target, BUFFER, 1), (nr.read, source, BUFFER + 128, 1)
+
+    def word_of(at: int) -> tuple[Call, Call]:
+        return (nr.futex, at, FUTEX_WAKE_PRIVATE, 1), (nr.futex, at, FUTEX_WAIT_PRIVATE, 0, 0)
+
+    return {
+        "pipe ping-pong": (
+            bytes_through(writer, reader), bytes_through(second_writer, second_reader)
+        ),
+        "unix ping-pong": (bytes_through(one, other), bytes_through(other, one)),
+        "futex ping-pong": (word_of(word), word_of(second_word)),
+    }  # fmt: skip
+
+
 def main(words: list[str]) -> None:
     """Print a line a case."""
     bench = Bench()
+
+    def wanted(name: str) -> bool:
+        return not words or any(word in name for word in words)
+
     for name, calls in cases(bench).items():
-        if not words or any(word in name for word in words):
+        if wanted(name):
             print(f"{name:20}{bench.cost(*calls):8.2f} us")
+    for name, (there, back) in round_trips(bench).items():
+        if wanted(name):
+            print(f"{name:20}{bench.ping_pong(there, back):8.2f} us")
 
 
 if __name__ == "__main__":

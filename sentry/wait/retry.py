@@ -2,7 +2,7 @@
 
 A handler that has to wait may give back a `Retry` instead of a coroutine. It is one (it can be
 awaited, sent to, thrown into), but the dispatch lets it be its own fiber, and then a sleep takes no
-coroutine: half of the time that Python spends on a byte through a pipe was spent on those.
+coroutine: a fifth of the time that Python spends on a byte through a pipe and back went to those.
 """
 
 from __future__ import annotations
