@@ -73,7 +73,7 @@ class Installed:
         ours = self.inside(*command)
         linux = self.natively(*command)
         assert linux.returncode == 0, (linux.stdout, linux.stderr)
-        assert ours.stdout == linux.stdout
+        assert ours.stdout == linux.stdout, f"{ours.stdout}\non Linux:\n{linux.stdout}"
         assert (ours.returncode, ours.stderr) == (0, linux.stderr)
         return ours.stdout
 

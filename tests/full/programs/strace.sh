@@ -8,7 +8,7 @@ strace -f -o log sh script
 echo $?
 calls='^(execve|clone|vfork|exit_group|pipe2?|\+\+\+)[^,]*'
 sed -E 's/^[0-9]+ +//' log | grep -oE "$calls" |
-    sed -E 's/clone.*/clone/; s/ *(= \?| <unfinished \.\.\.>)$//' | sort | uniq -c
+    sed -E 's/clone.*/clone/; s/\)?( *= \?| <unfinished \.\.\.>)$//' | sort | uniq -c
 gcc -pthread -o threads /mnt/threads.c
 strace -c -f -o counts ./threads
 echo $?
