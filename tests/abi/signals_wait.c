@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/signalfd.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -110,6 +111,46 @@ static void descriptors(void)
     close(fd);
 }
 
+static long queued(void)
+{
+    long count = -1;
+    char line[128];
+    FILE *f = fopen("/proc/self/status", "r");
+    CHECK(f != NULL);
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "SigQ: %ld", &count) == 1)
+            break;
+    fclose(f);
+    return count;
+}
+
+static void *with_signals_of_its_own(void *unused)
+{
+    for (int i = 0; i < 50; i++)
+        CHECK(pthread_sigqueue(pthread_self(), SIGRTMIN, (union sigval){.sival_int = i}) == 0);
+    return unused;
+}
+
+/* What waits for a thread or a process that ends is nobody's charge any more. */
+static void left_behind(void)
+{
+    pthread_t thread;
+    long before = queued();
+    CHECK(pthread_create(&thread, NULL, with_signals_of_its_own, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(queued() < before + 50);
+    for (int i = 0; i < 3; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (int k = 0; k < 50; k++)
+                CHECK(sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = k}) == 0);
+            _exit(0);
+        }
+        CHECK(waitpid(child, NULL, 0) == child);
+    }
+    CHECK(queued() < before + 50);
+}
+
 int main(void)
 {
     int signals[] = {SIGUSR1, SIGUSR2, SIGCHLD, SIGRTMIN, SIGRTMIN + 1};
@@ -120,5 +161,6 @@ int main(void)
     waiting();
     between_threads();
     descriptors();
+    left_behind();
     return 0;
 }
