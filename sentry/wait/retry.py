@@ -173,7 +173,7 @@ class Retry(Sleep):
         deadline_ns: int | None = None,
         exclusive: bool = False,
     ) -> None:
-        self.deadline_ns = deadline_ns
+        self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
         self._after = self._inner = None
         self._attempt = attempt
         self._queue = queue
