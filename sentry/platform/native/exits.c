@@ -8,6 +8,8 @@
 #define RFLAGS_RF 0x10000ull
 #define PF_USER 4
 
+enum { VECTOR_BP = 3, VECTOR_OF = 4 };
+
 static uint64_t s_reg(struct vcpu *v, int index)
 {
     return ((volatile uint64_t *)(v->s + S_REGS))[index];
@@ -140,6 +142,17 @@ static int never_started(struct vcpu *v)
     return !has_arrived(v) || (stub >= pool.at.trap_switch && stub < pool.at.trap_end);
 }
 
+/* KVM still has to deliver an exception (it had to map the IDT or the stack first, or it was about
+ * to): the registers are those before it. Of #BP and #OF it only tells the vector
+ * (KVM_GET_VCPU_EVENTS, kvm_exception_is_soft), but PVM's RIP is past the instruction already. That
+ * vector is not one of before: every exception ends in an exit, and the launch after it forgets. */
+static int is_undelivered(const struct kvm_vcpu_events *events)
+{
+    unsigned vector = events->exception.nr;
+    return events->exception.injected || events->exception.pending || vector == VECTOR_BP ||
+           vector == VECTOR_OF;
+}
+
 /* Fill in c->regs and the details; the kind of exit. */
 enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
 {
@@ -161,10 +174,8 @@ enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
         return EXIT_SYSCALL;
     }
     if (v->exit_errno == EINTR) {
-        /* KVM still has to deliver an exception (it had to map the IDT or the stack first): the
-         * registers are those before it. On to its stub, it comes out there. */
-        if (run->s.regs.events.exception.injected || run->s.regs.events.exception.pending)
-            return EXIT_NONE;
+        if (is_undelivered(&run->s.regs.events))
+            return EXIT_NONE; /* on to its stub, it comes out there */
         uint64_t offset = run->s.regs.regs.rip - v->entry_va;
         if (offset < pool.at.end) {
             kind = interrupted_in_entry(v, c, offset);

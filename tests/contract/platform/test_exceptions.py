@@ -118,6 +118,25 @@ def test_soft_interrupt_is_an_exception_of_the_program(machine: Any) -> None:
     assert context.vector in {6, 13}
 
 
+@pytest.mark.parametrize(("source", "vector"), [("int3", 3), ("ud2", 6)], ids=["int3", "ud2"])
+def test_kicks_at_any_moment_lose_no_exception(machine: Any, source: str, vector: int) -> None:
+    context = machine.start(f"inc %rbx; {source}; 1: jmp 1b", rbx=0)
+    caught = interrupted = 0
+    while caught < 5000:
+        if not machine.has_exit() and interrupted <= caught:
+            context.kick()
+        came = machine.any_exit()
+        if came.exit == ExitKind.EXCEPTION:
+            caught += 1
+            assert (came.vector, came.regs[Reg.RBX]) == (vector, caught)
+            came.regs[Reg.RIP] = CODE
+        else:
+            interrupted += 1
+            assert came.exit == ExitKind.INTERRUPTED
+        came.resume()
+    assert interrupted
+
+
 def test_single_step_stops_after_each_instruction(machine: Any) -> None:
     context = machine.context(machine.space("nop; nop; nop; ud2"))
     context.regs[Reg.RFLAGS] |= 0x100
