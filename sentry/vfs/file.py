@@ -308,7 +308,7 @@ class FileDescription:
         raise ESPIPE("no positions")
 
     async def entries(self, caller: Caller, dest: Any) -> int:
-        """getdents64(2): `dest` is a `vfs.directory.DirentSink`."""
+        """getdents64(2): `dest` is a `vfs.dirents.DirentSink`."""
         raise ENOTDIR("not a directory")
 
     async def sync(self, data_only: bool) -> None:

@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from sentry.abi.xattr import NAME_MAX
 from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.vfs.dirents import Dirents
 from sentry.wait.queue import Lock
 
 if TYPE_CHECKING:
@@ -336,6 +337,10 @@ class Inode:
     async def entries(self) -> Sequence[DirEntry]:
         """All names of a directory but `.` and `..`, in an order that stays as it is."""
         raise ENOTDIR(f"ino {self.ino}")
+
+    async def dirents(self) -> Dirents:
+        """The same for getdents64(2)."""
+        return Dirents(await self.entries())
 
     # --- names; the caller holds self.lock, and knows that `name` is free (or what it holds)
 

@@ -23,6 +23,7 @@ from sentry.errors import EIO, ENOENT, ESTALE, from_number
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import expect
 from sentry.fs.gofer.watched import WatchedDirectory
+from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ Listed = tuple[DirEntry, bytes | None]
 class DirectoryCache(WatchedDirectory):
     """A directory of the host whose names are looked up."""
 
-    __slots__ = ("generation", "listing")
+    __slots__ = ("_dirents", "generation", "listing")
 
     def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.listing: dict[bytes, Listed] | None = None
+        self._dirents: Dirents | None = None
+        """Made of `listing`."""
         self.generation = 0
 
     # --- fids
@@ -123,11 +126,12 @@ class DirectoryCache(WatchedDirectory):
     def names_changed(self) -> None:
         """Lookups under way are not to be remembered; times and nlink are other ones now."""
         self.generation += 1
+        self._dirents = None
         self.changed()
 
     def drop_listing(self) -> None:
         """Give the memory back."""
-        self.listing = None
+        self.listing = self._dirents = None
 
     # --- walking
 
@@ -203,9 +207,18 @@ class DirectoryCache(WatchedDirectory):
         generation = self.generation
         listing = await self._read_listing()
         if self.fs.exclusive and generation == self.generation:
-            self.listing = listing
+            self.listing, self._dirents = listing, None
             self.fs.listed(self, len(listing))
         return [entry for entry, _ in listing.values()]
+
+    async def dirents(self) -> Dirents:
+        if self._dirents is None:
+            generation = self.generation
+            made = Dirents(await self.entries())
+            if self.listing is None or generation != self.generation:
+                return made
+            self._dirents = made
+        return self._dirents
 
     async def _read_listing(self) -> dict[bytes, Listed]:
         fid = await self.directory_fid()

@@ -13,6 +13,7 @@ from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import (
     ABSENT,
     Absent,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 class OverlayInode(Inode):
     """A file of any kind."""
 
-    __slots__ = ("changed", "copying", "file_flags", "links", "lower", "removed", "upper")
+    __slots__ = (
+        "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed", "upper",
+    )  # fmt: skip
 
     fs: OverlayFs
 
@@ -53,6 +56,8 @@ class OverlayInode(Inode):
         self.removed = False
         """A directory that rmdir took away."""
         self.copying = Lock()
+        self._dirents: tuple[Dirents | None, Dirents] | None = None
+        """What was below, and what came of it, until a name changes."""
         if upper is not None:
             upper.ino = ino
 
@@ -98,6 +103,7 @@ class OverlayInode(Inode):
 
     def touched(self) -> None:
         """A directory's names changed: a lower one gets attributes of its own for the new times."""
+        self._dirents = None
         if self.upper is not None:
             self.upper.touched()
 
@@ -166,6 +172,16 @@ class OverlayInode(Inode):
             if not isinstance(inode, Absent):
                 result.append(DirEntry(name, inode.ino, inode.kind))
         return result
+
+    async def dirents(self) -> Dirents:
+        """The same."""
+        below = await self.lower.dirents() if self.lower is not None else None
+        if below is not None and not self.changed:
+            return below
+        known = self._dirents
+        if known is None or known[0] is not below:
+            known = self._dirents = below, Dirents(await self.entries())
+        return known[1]
 
     # --- names
 

@@ -11,6 +11,7 @@ from sentry.errors import ENOENT, ENOTEMPTY
 from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.dirents import Dirents
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode, Owner
 
@@ -24,11 +25,12 @@ WHITEOUT_MODE = 0o020000
 class TmpDirectory(TmpInode):
     """A directory: names to inodes."""
 
-    __slots__ = ("children",)
+    __slots__ = ("_dirents", "children")
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, 0o040000 | mode, owner)
         self.children: dict[bytes, TmpInode] = {}
+        self._dirents: Dirents | None = None
         self.nlink = 2
 
     def size_of(self) -> tuple[int, int]:
@@ -50,6 +52,17 @@ class TmpDirectory(TmpInode):
         return [
             DirEntry(name, each.ino, each.mode & S_IFMT) for name, each in self.children.items()
         ]
+
+    async def dirents(self) -> Dirents:
+        """The same, until a name changes."""
+        if self._dirents is None:
+            self._dirents = Dirents(await self.entries())
+        return self._dirents
+
+    def touched(self) -> None:
+        """A name changed."""
+        self._dirents = None
+        super().touched()
 
     async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
         """open(2)."""

@@ -1,0 +1,124 @@
+"""`Dirents`: a directory's entries as getdents64(2) gives them, made once; `DirentSink`: a buffer.
+
+Directories that know when they change keep theirs, so that to list one again is to copy bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from sentry.errors import EINVAL
+
+if TYPE_CHECKING:
+    from sentry.vfs.interface import DirEntry
+
+_DIRENT = struct.Struct("<QqHB")
+"""struct linux_dirent64 without the name."""
+FIRST: Final = 2
+"""The position of the first name; before it are `.` and `..`."""
+
+
+@lru_cache(64)
+def _packer(room: int) -> struct.Struct:
+    """struct linux_dirent64 with so much room for the name, its NUL and the padding."""
+    return struct.Struct(f"<QqHB{room}s")
+
+
+def dirent(entry: DirEntry, following: int) -> bytes:
+    """struct linux_dirent64; `following` is the position after it."""
+    name, ino, kind = entry
+    size = (_DIRENT.size + len(name) + 8) & ~7
+    return _packer(size - _DIRENT.size).pack(ino, following, size, kind >> 12, name)
+
+
+def as_old(records: bytes) -> bytes:
+    """struct linux_dirent: of the same size, with the type in the last byte."""
+    result, at = bytearray(), 0
+    while at < len(records):
+        end = at + _DIRENT.unpack_from(records, at)[2]
+        result += records[at : at + 18] + records[at + 19 : end] + records[at + 18 : at + 19]
+        at = end
+    return bytes(result)
+
+
+class Dirents:
+    """The entries of one moment, as records as far as they are read; `first` is the position of the
+    first one."""
+
+    __slots__ = ("_data", "_ends", "_first", "_left")
+
+    def __init__(self, entries: Iterable[DirEntry], first: int = FIRST) -> None:
+        self._first = first
+        self._left: Iterator[DirEntry] = iter(entries)
+        self._data = bytearray()
+        self._ends = array("Q")
+
+    def _make(self, count: int, size: int) -> None:
+        """At least so many records of at least so many bytes together, if there are."""
+        data, ends = self._data, self._ends
+        while len(ends) < count or len(data) < size:
+            entry = next(self._left, None)
+            if entry is None:
+                self._left = iter(())  # the entries need not be kept any more
+                return
+            data += dirent(entry, len(ends) + self._first + 1)
+            ends.append(len(data))
+
+    def records(self, index: int, room: int) -> tuple[bytes, int]:
+        """Those from `index` on that fit into `room` bytes, and how many these are.
+
+        Raises: EINVAL if there is one and it does not fit.
+        """
+        ends = self._ends
+        self._make(index, 0)
+        if index > len(ends):
+            return b"", 0
+        start = ends[index - 1] if index else 0
+        self._make(index + 1, start + room + 1)
+        stop = bisect_right(ends, start + room, index)
+        if stop == index:
+            if index < len(ends):
+                raise EINVAL("the buffer is too small for one entry")
+            return b"", 0
+        return bytes(self._data[start : ends[stop - 1]]), stop - index
+
+
+class DirentSink:
+    """Collects records up to `count` bytes: struct linux_dirent64, or linux_dirent if `old`."""
+
+    __slots__ = ("count", "data", "old")
+
+    def __init__(self, count: int, old: bool = False) -> None:
+        self.count = count
+        self.data = b""
+        self.old = old
+
+    def add(self, entries: Dirents, index: int) -> int:
+        """Append those from `index` on that fit; how many. Raises: EINVAL if not even one ever."""
+        try:
+            records, added = entries.records(index, self.count - len(self.data))
+        except EINVAL:
+            if not self.data:
+                raise
+            return 0
+        self.data += as_old(records) if self.old else records
+        return added
+
+    def cut(self, room: int, position: int) -> tuple[int, int]:
+        """Keep the entries that lie within `room` bytes: how many bytes, and where to go on.
+
+        `position`: where the first entry was.
+        """
+        kept, data = 0, self.data
+        while kept < len(data):
+            _, following, size, _ = _DIRENT.unpack_from(data, kept)
+            if kept + size > room:
+                break
+            kept, position = kept + size, following
+        self.data = data[:kept]
+        return kept, position
