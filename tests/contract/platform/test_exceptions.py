@@ -147,6 +147,26 @@ def test_single_step_stops_after_each_instruction(machine: Any) -> None:
         assert context.regs[Reg.RFLAGS] & 0x100
 
 
+def test_kicks_at_any_moment_lose_no_single_step(machine: Any) -> None:
+    context = machine.context(machine.space("1: inc %rbx; jmp 1b"), rbx=0)
+    context.regs[Reg.RFLAGS] |= 0x100
+    context.resume()
+    steps = interrupted = 0
+    while steps < 5000:
+        if not machine.has_exit() and interrupted <= steps:
+            context.kick()
+        came = machine.any_exit()
+        if came.exit == ExitKind.EXCEPTION:
+            steps += 1
+            assert (came.vector, came.regs[Reg.RBX]) == (1, (steps + 1) // 2)
+            assert came.regs[Reg.RIP] == CODE + 3 * (steps % 2)
+        else:
+            interrupted += 1
+            assert came.exit == ExitKind.INTERRUPTED
+        came.resume()
+    assert interrupted
+
+
 def test_single_step_over_a_call_keeps_the_trap_flag(machine: Any) -> None:
     context = machine.context(machine.space("mov $39, %eax; syscall; nop; ud2"))
     context.regs[Reg.RFLAGS] |= 0x100
