@@ -189,7 +189,12 @@ class UserSource(UserBuffer):
 
         Fewer than `n`: the piece ends there, or `repair` has something to do.
         """
-        addr, length = self._next(min(n, self.count))
+        if n > self.count:
+            n = self.count
+        if len(self._segments) == 1:  # the common case, without `_next`
+            addr, length = self._segments[0][0] + self._inside, n
+        else:
+            addr, length = self._next(n)
         if not length:
             return 0, 0
         result = self._mm.space.to_frames(addr, frames, offset, length)

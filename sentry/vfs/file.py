@@ -238,33 +238,38 @@ class FileDescription:
 
     def count(self, budget: Budget) -> None:
         """It was opened through a name: its mount and inode know until the last close."""
+        mount, dentry = self.location
+        inode = dentry.inode
         self.counted = budget
         budget.files += 1
-        self.location.mount.open_files += 1
-        self.inode.open_count += 1
-        if self.writable and self.inode.is_regular:
-            self.location.mount.writers += 1
-            self.inode.write_count += 1
-        elif self.readable and self.inode.is_regular:
-            self.inode.read_count += 1
+        mount.open_files += 1
+        inode.open_count += 1
+        if inode.is_regular:
+            if self.writable:
+                mount.writers += 1
+                inode.write_count += 1
+            elif self.readable:
+                inode.read_count += 1
 
     def _closed(self) -> None:
-        inode = self.location.dentry.inode
+        mount, dentry = self.location
+        inode = dentry.inode
         if self.async_notice is not None:
             self.async_notice.drop()
         if inode.locks is not None:
             inode.locks.release_description(self)
         if self.counted is not None:
             self.counted.files -= 1
-            self.location.mount.open_files -= 1
+            mount.open_files -= 1
             inode.open_count -= 1
-            if self.writable and inode.is_regular:
-                self.location.mount.writers -= 1
-                inode.write_count -= 1
-            elif self.readable and inode.is_regular:
-                inode.read_count -= 1
+            if inode.is_regular:
+                if self.writable:
+                    mount.writers -= 1
+                    inode.write_count -= 1
+                elif self.readable:
+                    inode.read_count -= 1
             if inode.fs.watched and not self.flags & O_PATH:
-                tell(self.location.dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
+                tell(dentry, IN_CLOSE_WRITE if self.writable else IN_CLOSE_NOWRITE)
             if inode.watches is not None and not inode.open_count:
                 tell_if_gone(inode)
 

@@ -194,6 +194,10 @@ class Inode:
         "fs",
         "gid",
         "ino",
+        "is_dir",
+        "is_regular",
+        "is_symlink",
+        "kind",
         "lock",
         "locks",
         "mode",
@@ -210,6 +214,12 @@ class Inode:
         self.fs = fs
         self.ino = ino
         self.mode = mode
+        self.kind = kind = mode & 0o170000
+        """S_IFMT bits, which never change."""
+        self.is_dir = kind == modes.S_IFDIR
+        self.is_regular = kind == modes.S_IFREG
+        self.is_symlink = kind == modes.S_IFLNK
+        """A symbolic link, magic ones too."""
         self.uid, self.gid = owner
         self.rdev = 0
         self.lock = Lock()
@@ -230,28 +240,6 @@ class Inode:
         """Descriptions of it, O_PATH ones too: while there are any, the inode is not gone."""
         self.read_count = 0
         """i_readcount: descriptions open for reading alone, for leases."""
-
-    # --- kinds
-
-    @property
-    def kind(self) -> int:
-        """S_IFMT bits."""
-        return self.mode & 0o170000
-
-    @property
-    def is_dir(self) -> bool:
-        """A directory."""
-        return modes.S_ISDIR(self.mode)
-
-    @property
-    def is_symlink(self) -> bool:
-        """A symbolic link, magic ones too."""
-        return modes.S_ISLNK(self.mode)
-
-    @property
-    def is_regular(self) -> bool:
-        """A regular file."""
-        return modes.S_ISREG(self.mode)
 
     # --- attributes
 

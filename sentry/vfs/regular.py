@@ -54,9 +54,6 @@ class RegularFile(FileDescription):
     can_direct = True
     seekable = True
 
-    def __init__(self, location: Location, flags: int) -> None:
-        super().__init__(location, flags)
-
     # --- what a file system gives
 
     def pread(self, dest: Dest, offset: int) -> int:
@@ -144,13 +141,13 @@ class RegularFile(FileDescription):
     def _write(self, caller: Caller, source: Source, offset: int | None, rwf: int) -> Result:
         if not source.count:
             return 0
-        durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
-        inode = self.inode
+        flags, inode = self.flags, self.location.dentry.inode
+        durable = flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
         # Behind a write that sleeps: its end of the file, its position are not known yet.
         if not inode.mode & 0o6000 and not durable and not inode.lock.held:
             try:
-                at, _ = self._place(caller, source, offset, rwf, self._end(rwf))
-                n = self.pwrite(source, at)
+                end = self._end(rwf) if flags & O_APPEND or rwf & RWF_APPEND else None
+                n = self.pwrite(source, at := self._place(caller, source, offset, end))
             except NeedsIO:
                 if rwf & RWF_NOWAIT:
                     raise EAGAIN("needs I/O") from None
@@ -171,7 +168,7 @@ class RegularFile(FileDescription):
                 end = None
                 if self._appends(rwf):
                     end = (await self.stat()).size
-                at, _ = self._place(caller, source, offset, rwf, end)
+                at = self._place(caller, source, offset, end)
                 bits = drop_set_id(caller.creds, inode.mode)
                 if bits is not None:
                     await inode.setattr(Changes(mode=bits))
@@ -191,9 +188,9 @@ class RegularFile(FileDescription):
         return self.size_now() if self._appends(rwf) else None
 
     def _place(
-        self, caller: Caller, source: Source, offset: int | None, rwf: int, end: int | None
-    ) -> tuple[int, int]:
-        """Where the bytes go and how many: generic_write_checks(), mm/filemap.c."""
+        self, caller: Caller, source: Source, offset: int | None, end: int | None
+    ) -> int:
+        """Where the bytes go, which are made fewer: generic_write_checks(), mm/filemap.c."""
         at = end if end is not None else self.position if offset is None else offset
         limit = caller.rlimit(RLIMIT_FSIZE)
         if at + source.count > limit:
@@ -204,8 +201,9 @@ class RegularFile(FileDescription):
         room = MAX_OFFSET - at
         if room <= 0:
             raise EFBIG("beyond the largest offset")
-        source.count = min(source.count, room)
-        return at, source.count
+        if source.count > room:
+            source.count = room
+        return at
 
     # --- the position
 

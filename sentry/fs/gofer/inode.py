@@ -9,6 +9,7 @@ changes them, in shared mode they are only the last ones seen.
 from __future__ import annotations
 
 import os
+import stat as modes
 from typing import TYPE_CHECKING
 
 from gofer.p9 import constants as c
@@ -147,7 +148,7 @@ class GoferInode(Inode):
     def check_same(self, block: bytes) -> None:
         """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
         wire = WireAttributes.unpack(block)
-        if (wire.dev, wire.ino) != self.key:
+        if (wire.dev, wire.ino) != self.key or modes.S_IFMT(wire.mode) != self.kind:
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
 
