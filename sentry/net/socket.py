@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -275,9 +276,11 @@ class Socket(StreamFile):
             return self._peek_all(caller, dest, flags)
         if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
             return self._receive_enough(caller, dest, flags, enough)
-        return self.wait_for(
-            lambda: self._receive_or_end(dest, flags), READABLE, self.rcvtimeo_ns, False, caller
-        )
+        try:
+            return self._receive_or_end(dest, flags)
+        except EAGAIN:
+            attempt = partial(self._receive_or_end, dest, flags)
+        return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
 
     def _receive_or_end(self, dest: Dest, flags: int) -> Received:
         """A receive that may wait does not wait for what was shut down."""
@@ -343,11 +346,14 @@ class Socket(StreamFile):
             raise EFAULT("a part of the message")
         total = source.count
         nonblock = self.nonblock(flags)
+        done: Any
         try:
-            done = self.wait_for(
-                lambda: self.try_send(caller, source, target, flags, ancillary),
-                WRITABLE, self.sndtimeo_ns, nonblock, caller,
-            )  # fmt: skip
+            done = self.try_send(caller, source, target, flags, ancillary)
+        except EAGAIN:
+            if nonblock:
+                raise
+            attempt = partial(self.try_send, caller, source, target, flags, ancillary)
+            done = self._sleep(attempt, WRITABLE, self.sndtimeo_ns, caller)
         except EPIPE:
             self.broken_pipe(caller, flags)
             raise

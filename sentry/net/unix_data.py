@@ -259,11 +259,16 @@ def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
 
 
 def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
+    segments = sock.segments
+    if not segments:
+        return _nothing(sock)
+    if _is_plain(sock, segments[0], dest, flags):
+        return _receive_plain(sock, segments[0], dest)
     peek = bool(flags & MSG_PEEK)
     skip = max(sock.numbers[SO_PEEK_OFF], 0) if peek else 0
     telling = bool(sock.options & TELLING)
     result, creds = Received(0), None
-    for segment in list(sock.segments):
+    for segment in list(segments):
         if segment.urgent and segment is sock.urgent and SO_OOBINLINE not in sock.options:
             if result.count:
                 break  # a read stops at the mark
@@ -299,7 +304,7 @@ def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
             _take(sock, segment, len(part))
         if not dest.count or (result.ancillary is not None and result.ancillary.files):
             break
-    if not result.count and (dest.count or not sock.segments):
+    if not result.count and (dest.count or not segments):
         return _nothing(sock)
     if peek:
         result.ancillary = _shared(result.ancillary)
@@ -308,6 +313,31 @@ def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
     elif sock.numbers[SO_PEEK_OFF] > 0:
         sock.numbers[SO_PEEK_OFF] = max(0, sock.numbers[SO_PEEK_OFF] - result.count)
     return result
+
+
+def _is_plain(sock: UnixSocket, segment: Segment, dest: Dest, flags: int) -> bool:
+    """The first segment is all that this receive takes, and nothing is told beside its bytes."""
+    return (
+        not flags & MSG_PEEK
+        and not segment.urgent
+        and segment.ancillary is None
+        and (len(sock.segments) == 1 or len(segment.data) >= dest.count)
+        and dest.count > 0
+        and not sock.options & TELLING
+        and sock.numbers[SO_PEEK_OFF] <= 0
+    )
+
+
+def _receive_plain(sock: UnixSocket, segment: Segment, dest: Dest) -> Received:
+    part = segment.data[: dest.count]
+    dest.put(part)
+    if len(part) < len(segment.data):
+        segment.data = segment.data[len(part) :]
+        sock.queued -= len(part)
+    else:
+        sock.segments.popleft()
+        _consumed(sock, segment)
+    return Received(len(part), address_of(segment))
 
 
 def _take(sock: UnixSocket, segment: Segment, size: int) -> None:

@@ -54,10 +54,16 @@ class WaitQueue:
 
     def notify(self, events: int = ALL) -> int:
         """Tell all plain entries and the first exclusive one that match; how many were told."""
-        if not self._entries:
+        entries = self._entries
+        if not entries:
             return 0
+        if len(entries) == 1:
+            if not entries[0].mask & events:
+                return 0
+            entries[0].callback(events)
+            return 1
         told, exclusive_told = 0, False
-        for entry in list(self._entries):
+        for entry in list(entries):
             if not entry.mask & events or (entry.exclusive and exclusive_told):
                 continue
             exclusive_told |= entry.exclusive
