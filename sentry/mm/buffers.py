@@ -189,8 +189,7 @@ class UserSource(UserBuffer):
 
         Fewer than `n`: the piece ends there, or `repair` has something to do.
         """
-        if n > self.count:
-            n = self.count
+        n = min(n, self.count)
         if len(self._segments) == 1:  # the common case, without `_next`
             addr, length = self._segments[0][0] + self._inside, n
         else:

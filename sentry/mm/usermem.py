@@ -168,8 +168,7 @@ class UserMemory(Remapping):
         If not even its first byte can be written, the first `put` raises EFAULT: what is wrong with
         the file comes first. Raises: EFAULT (beyond user space), NeedsFault.
         """
-        if count > MAX_RW_COUNT:
-            count = MAX_RW_COUNT
+        count = min(count, MAX_RW_COUNT)
         within = count > 0 and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, True) == count:
             return UserDest(self, ((addr, count),), count, count)
@@ -178,8 +177,7 @@ class UserMemory(Remapping):
 
     def buffer_in(self, addr: int, count: int) -> UserSource:
         """User memory to be taken. Raises: EFAULT, NeedsFault."""
-        if count > MAX_RW_COUNT:
-            count = MAX_RW_COUNT
+        count = min(count, MAX_RW_COUNT)
         within = count > 0 and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, False) == count:
             return UserSource(self, ((addr, count),), count, count)

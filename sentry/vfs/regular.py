@@ -8,7 +8,7 @@ inotify. An append that sleeps holds the inode's lock, so two cannot get the sam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sentry.abi.eventfd import IN_ACCESS, IN_MODIFY
 from sentry.abi.fcntl import (
@@ -33,9 +33,6 @@ from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO, Errno
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import Changes, NeedsIO
 from sentry.vfs.watches import tell
-
-if TYPE_CHECKING:
-    from sentry.vfs.dentry import Location
 
 MAX_OFFSET: Final = (1 << 63) - 1
 
@@ -201,8 +198,7 @@ class RegularFile(FileDescription):
         room = MAX_OFFSET - at
         if room <= 0:
             raise EFBIG("beyond the largest offset")
-        if source.count > room:
-            source.count = room
+        source.count = min(source.count, room)
         return at
 
     # --- the position
