@@ -57,6 +57,8 @@ def mask_of(signals: Iterable[int]) -> int:
     return result
 
 
+EVERY: Final = (1 << 64) - 1
+"""The sigset_t of all signals."""
 UNBLOCKABLE: Final = mask_of((SIGKILL, SIGSTOP))
 SYNCHRONOUS: Final = mask_of((SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS))
 """Delivered before all others (SYNCHRONOUS_MASK, kernel/signal.c)."""

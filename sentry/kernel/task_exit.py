@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
 SIG_IGN = 1
-EVERY = (1 << 64) - 1
-"""sigset_t."""
 
 
 def condemn(task: Task) -> None:
@@ -90,7 +88,6 @@ def _leave(task: Task) -> None:
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)
     task_stops.thread_leaves(task)
-    task.pending.discard(EVERY)
     group = task.group
     group.dead_usage.count(task)
     task.ctx.destroy()
@@ -151,7 +148,7 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     group.posix_timers.clear()
     if group.timers is not None:
         group.timers.cancel()
-    group.shared_pending.discard(EVERY)
+    group.shared_pending.discard(signals.EVERY)
     reparent(group)
     if group is kernel.init:
         _end_sandbox(group)

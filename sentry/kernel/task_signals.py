@@ -33,6 +33,7 @@ from sentry.kernel.signal_send import (
 )
 from sentry.kernel.signals import (
     DUMPING,
+    EVERY,
     IGNORED_BY_DEFAULT,
     SIG_DFL,
     SIG_IGN,
@@ -66,7 +67,6 @@ SYS_RESTART_SYSCALL = 219
 SYSCALL_SIZE = 2
 """Bytes of the `syscall` instruction."""
 EINTR_RESULT = (1 << 64) - EINTR.number
-EVERY = (1 << 64) - 1
 PF_WRITE = 2
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.signal import CLD_CONTINUED, CLD_STOPPED, SA_NOCLDSTOP, SIGCHLD, SIGCONT
 from sentry.kernel import signal_send
-from sentry.kernel.signals import SIG_IGN, SigInfo
+from sentry.kernel.signals import EVERY, SIG_IGN, SigInfo
 from sentry.kernel.work import WORK_STOP
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def thread_leaves(task: Task) -> None:
     """A thread ends: what it was to see goes to another; a group stop may be complete now."""
     group = task.group
     signal_send.retarget(task, ~task.blocked)
-    task.pending.discard((1 << 64) - 1)
+    task.pending.discard(EVERY)
     if group.stopping and not group.exiting and any(t.stopped for t in group.tasks):
         complete_if_all_stand(group, task)
 

@@ -276,11 +276,8 @@ class Socket(StreamFile):
             return self._peek_all(caller, dest, flags)
         if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
             return self._receive_enough(caller, dest, flags, enough)
-        try:
-            return self._receive_or_end(dest, flags)
-        except EAGAIN:
-            attempt = partial(self._receive_or_end, dest, flags)
-        return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
+        attempt = partial(self._receive_or_end, dest, flags)
+        return self.wait_for(attempt, READABLE, self.rcvtimeo_ns, False, caller)
 
     def _receive_or_end(self, dest: Dest, flags: int) -> Received:
         """A receive that may wait does not wait for what was shut down."""
@@ -346,14 +343,9 @@ class Socket(StreamFile):
             raise EFAULT("a part of the message")
         total = source.count
         nonblock = self.nonblock(flags)
-        done: Any
+        attempt = partial(self.try_send, caller, source, target, flags, ancillary)
         try:
-            done = self.try_send(caller, source, target, flags, ancillary)
-        except EAGAIN:
-            if nonblock:
-                raise
-            attempt = partial(self.try_send, caller, source, target, flags, ancillary)
-            done = self._sleep(attempt, WRITABLE, self.sndtimeo_ns, caller)
+            done = self.wait_for(attempt, WRITABLE, self.sndtimeo_ns, nonblock, caller)
         except EPIPE:
             self.broken_pipe(caller, flags)
             raise

@@ -331,12 +331,7 @@ def _is_plain(sock: UnixSocket, segment: Segment, dest: Dest, flags: int) -> boo
 def _receive_plain(sock: UnixSocket, segment: Segment, dest: Dest) -> Received:
     part = segment.data[: dest.count]
     dest.put(part)
-    if len(part) < len(segment.data):
-        segment.data = segment.data[len(part) :]
-        sock.queued -= len(part)
-    else:
-        sock.segments.popleft()
-        _consumed(sock, segment)
+    _take(sock, segment, len(part))
     return Received(len(part), address_of(segment))
 
 

@@ -46,7 +46,6 @@ KNOWN_FLAGS = (
     | SA_RESTORER | SA_EXPOSE_TAGBITS
 )  # fmt: skip
 """UAPI_SA_FLAGS: others are dropped, so that a program can see what is supported."""
-EVERY = (1 << 64) - 1
 
 _sigset = struct.Struct("<Q")
 _action = struct.Struct("<QQQQ")

@@ -57,8 +57,8 @@ class DirectoryFile(FileDescription):
         """`.` and `..`."""
         inode, parent = self.inode, self.location.dentry.parent
         above = inode if parent is None else parent.inode
-        named = [(b".", inode), (b"..", above)]
-        return Dirents([DirEntry(name, each.ino, S_IFDIR) for name, each in named], first=0)
+        here, there = DirEntry(b".", inode.ino, S_IFDIR), DirEntry(b"..", above.ino, S_IFDIR)
+        return Dirents((here, there), first=0)
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2) of a directory."""

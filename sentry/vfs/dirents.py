@@ -36,23 +36,23 @@ def dirent(entry: DirEntry, following: int) -> bytes:
     return _packer(size - _DIRENT.size).pack(ino, following, size, kind >> 12, name)
 
 
-def as_old(records: bytes) -> bytes:
+def as_old(records: bytearray) -> bytearray:
     """struct linux_dirent: of the same size, with the type in the last byte."""
     result, at = bytearray(), 0
     while at < len(records):
         end = at + _DIRENT.unpack_from(records, at)[2]
         result += records[at : at + 18] + records[at + 19 : end] + records[at + 18 : at + 19]
         at = end
-    return bytes(result)
+    return result
 
 
 class Dirents:
-    """The entries of one moment, as records as far as they are read; `first` is the position of the
-    first one."""
+    """The entries of one moment, as records as far as they are read."""
 
     __slots__ = ("_data", "_ends", "_first", "_left")
 
     def __init__(self, entries: Iterable[DirEntry], first: int = FIRST) -> None:
+        """`first` is the position of the first one."""
         self._first = first
         self._left: Iterator[DirEntry] = iter(entries)
         self._data = bytearray()
@@ -69,7 +69,7 @@ class Dirents:
             data += dirent(entry, len(ends) + self._first + 1)
             ends.append(len(data))
 
-    def records(self, index: int, room: int) -> tuple[bytes, int]:
+    def records(self, index: int, room: int) -> tuple[bytearray, int]:
         """Those from `index` on that fit into `room` bytes, and how many these are.
 
         Raises: EINVAL if there is one and it does not fit.
@@ -77,15 +77,15 @@ class Dirents:
         ends = self._ends
         self._make(index, 0)
         if index > len(ends):
-            return b"", 0
+            return bytearray(), 0
         start = ends[index - 1] if index else 0
         self._make(index + 1, start + room + 1)
         stop = bisect_right(ends, start + room, index)
         if stop == index:
             if index < len(ends):
                 raise EINVAL("the buffer is too small for one entry")
-            return b"", 0
-        return bytes(self._data[start : ends[stop - 1]]), stop - index
+            return bytearray(), 0
+        return self._data[start : ends[stop - 1]], stop - index
 
 
 class DirentSink:

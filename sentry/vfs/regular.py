@@ -138,13 +138,14 @@ class RegularFile(FileDescription):
     def _write(self, caller: Caller, source: Source, offset: int | None, rwf: int) -> Result:
         if not source.count:
             return 0
-        flags, inode = self.flags, self.location.dentry.inode
-        durable = flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
+        inode = self.location.dentry.inode
+        durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
         # Behind a write that sleeps: its end of the file, its position are not known yet.
         if not inode.mode & 0o6000 and not durable and not inode.lock.held:
             try:
-                end = self._end(rwf) if flags & O_APPEND or rwf & RWF_APPEND else None
-                n = self.pwrite(source, at := self._place(caller, source, offset, end))
+                end = self.size_now() if self._appends(rwf) else None
+                at = self._place(caller, source, offset, end)
+                n = self.pwrite(source, at)
             except NeedsIO:
                 if rwf & RWF_NOWAIT:
                     raise EAGAIN("needs I/O") from None
@@ -180,9 +181,6 @@ class RegularFile(FileDescription):
 
     def _appends(self, rwf: int) -> bool:
         return bool((self.flags & O_APPEND and not rwf & RWF_NOAPPEND) or rwf & RWF_APPEND)
-
-    def _end(self, rwf: int) -> int | None:
-        return self.size_now() if self._appends(rwf) else None
 
     def _place(
         self, caller: Caller, source: Source, offset: int | None, end: int | None

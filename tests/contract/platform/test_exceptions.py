@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -118,23 +119,29 @@ def test_soft_interrupt_is_an_exception_of_the_program(machine: Any) -> None:
     assert context.vector in {6, 13}
 
 
-@pytest.mark.parametrize(("source", "vector"), [("int3", 3), ("ud2", 6)], ids=["int3", "ud2"])
-def test_kicks_at_any_moment_lose_no_exception(machine: Any, source: str, vector: int) -> None:
-    context = machine.start(f"inc %rbx; {source}; 1: jmp 1b", rbx=0)
+def caught_under_kicks(machine: Any, context: Any) -> Iterator[int]:
+    """The numbers of a running context's next exceptions, with kicks at any moment between them."""
     caught = interrupted = 0
     while caught < 5000:
         if not machine.has_exit() and interrupted <= caught:
             context.kick()
-        came = machine.any_exit()
-        if came.exit == ExitKind.EXCEPTION:
+        assert machine.any_exit() is context
+        if context.exit == ExitKind.EXCEPTION:
             caught += 1
-            assert (came.vector, came.regs[Reg.RBX]) == (vector, caught)
-            came.regs[Reg.RIP] = CODE
+            yield caught
         else:
             interrupted += 1
-            assert came.exit == ExitKind.INTERRUPTED
-        came.resume()
+            assert context.exit == ExitKind.INTERRUPTED
+        context.resume()
     assert interrupted
+
+
+@pytest.mark.parametrize(("source", "vector"), [("int3", 3), ("ud2", 6)], ids=["int3", "ud2"])
+def test_kicks_at_any_moment_lose_no_exception(machine: Any, source: str, vector: int) -> None:
+    context = machine.start(f"inc %rbx; {source}; 1: jmp 1b", rbx=0)
+    for number in caught_under_kicks(machine, context):
+        assert (context.vector, context.regs[Reg.RBX]) == (vector, number)
+        context.regs[Reg.RIP] = CODE
 
 
 def test_single_step_stops_after_each_instruction(machine: Any) -> None:
@@ -151,20 +158,9 @@ def test_kicks_at_any_moment_lose_no_single_step(machine: Any) -> None:
     context = machine.context(machine.space("1: inc %rbx; jmp 1b"), rbx=0)
     context.regs[Reg.RFLAGS] |= 0x100
     context.resume()
-    steps = interrupted = 0
-    while steps < 5000:
-        if not machine.has_exit() and interrupted <= steps:
-            context.kick()
-        came = machine.any_exit()
-        if came.exit == ExitKind.EXCEPTION:
-            steps += 1
-            assert (came.vector, came.regs[Reg.RBX]) == (1, (steps + 1) // 2)
-            assert came.regs[Reg.RIP] == CODE + 3 * (steps % 2)
-        else:
-            interrupted += 1
-            assert came.exit == ExitKind.INTERRUPTED
-        came.resume()
-    assert interrupted
+    for step in caught_under_kicks(machine, context):
+        assert (context.vector, context.regs[Reg.RBX]) == (1, (step + 1) // 2)
+        assert context.regs[Reg.RIP] == CODE + 3 * (step % 2)
 
 
 def test_single_step_over_a_call_keeps_the_trap_flag(machine: Any) -> None:
