@@ -30,6 +30,7 @@ enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory
 struct block {
     uint64_t free[WORDS];
     uint64_t dirty[WORDS]; /* may hold old bytes */
+    uint64_t hidden[WORDS]; /* no address space had them since they were given out */
     uint32_t next, prev;   /* in its list; 0 ends it (block 0 is never used) */
     uint16_t n_free;
     uint8_t list;
@@ -247,6 +248,7 @@ static uint64_t block_take_run(uint32_t i, unsigned from, unsigned n, int zeroed
         bits_change(b->dirty, from, n, 0);
     }
     bits_change(b->free, from, n, 0);
+    bits_change(b->hidden, from, n, 0);
     b->n_free -= (uint16_t)n;
     if (b->n_free)
         enlist(i, PARTIAL);
@@ -311,10 +313,32 @@ uint64_t run_take_raw(size_t want, size_t *got)
     return data_take(want, got, 0);
 }
 
+/* Frames [gpa, gpa + n) of one block: nothing can translate to them, or something may. */
+static void hide(uint64_t gpa, size_t n, int hidden)
+{
+    bits_change(blocks[gpa / BLOCK_SIZE].hidden, (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT),
+                (unsigned)n, hidden);
+}
+
+static int is_hidden(uint64_t gpa)
+{
+    return bits_count(blocks[gpa / BLOCK_SIZE].hidden,
+                      (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT), 1);
+}
+
+/* Zeroed frames of a file, which no address space has yet. */
+static uint64_t hidden_take(size_t want, size_t *got)
+{
+    uint64_t gpa = run_take(want, got);
+    if (gpa)
+        hide(gpa, *got, 1);
+    return gpa;
+}
+
 uint64_t data_alloc(void)
 {
     size_t got;
-    return run_take(1, &got);
+    return hidden_take(1, &got);
 }
 
 int64_t data_fill(uint64_t *gpas, uint64_t n)
@@ -324,7 +348,7 @@ int64_t data_fill(uint64_t *gpas, uint64_t n)
         size_t want = 0, got = 0;
         while (i + want < n && !gpas[i + want])
             want++;
-        uint64_t gpa = want ? run_take(want, &got) : 0;
+        uint64_t gpa = want ? hidden_take(want, &got) : 0;
         if (want && !gpa)
             return -ENOMEM;
         for (size_t k = 0; k < got; k++)
@@ -345,7 +369,8 @@ int64_t data_put_list(uint64_t *gpas, uint64_t n)
         if (!gpa || gpa >= ram.span)
             continue;
         dropped++;
-        batch_add(&batch, gpa | PTE_RAM | PTE_P, 1, 1, references[frame_index(gpa)] == 1);
+        int flush = references[frame_index(gpa)] == 1 && !is_hidden(gpa);
+        batch_add(&batch, gpa | PTE_RAM | PTE_P, 1, 1, flush);
     }
     batch_finish(&batch);
     return dropped;
@@ -371,6 +396,7 @@ void run_reference(uint64_t gpa, size_t n)
     uint32_t *count = &references[frame_index(gpa)];
     for (size_t k = 0; k < n; k++)
         count[k]++;
+    hide(gpa, n, 0);
 }
 
 void run_release(uint64_t gpa, size_t n)
@@ -396,7 +422,7 @@ void run_release(uint64_t gpa, size_t n)
         ram_trim(DIRTY_WATERMARK << FRAME_SHIFT, 8);
 }
 
-void frame_get(uint64_t gpa) { references[frame_index(gpa)]++; }
+void frame_get(uint64_t gpa) { run_reference(gpa, 1); }
 
 void frame_put(uint64_t gpa)
 {

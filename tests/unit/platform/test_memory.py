@@ -471,3 +471,27 @@ def test_forked_sandbox_keeps_the_template_and_writes_elsewhere(
     assert space.read(BASE, 8) == b"template" and space.read(BASE + 599 * PAGE, 3) == b"end"
     os.close(reader)
     os.close(writer)
+
+
+def test_frames_of_a_file_are_flushed_only_where_a_space_had_them(
+    ram: Ram, space: AddressSpace, flushed: list[tuple[int, int]]
+) -> None:
+    file = array("Q", [0, 0, 0])
+    assert ram.fill(file, 0, 3) == 3
+    mapped, *never = file
+    space.map_frames(BASE, mapped, 1, R | W)
+    space.unmap(BASE, 1)
+    flushed.clear()
+
+    assert ram.put_list(file, 0, 3) == 3
+    assert covered(flushed, mapped) and not any(covered(flushed, gpa) for gpa in never)
+
+    # who gets them next may map them
+    assert ram.fill(file, 0, 3) == 3
+    for page, gpa in enumerate(file):
+        space.map_frames(BASE + page * PAGE, gpa, 1, R)
+    others = set(file)
+    space.destroy()
+    flushed.clear()
+    ram.put_list(file, 0, 3)
+    assert all(covered(flushed, gpa) for gpa in others)
