@@ -271,6 +271,17 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
             (nr.close, lowest),
             (nr.unlink, new),
         ],
+        "create+write 16K+unlink": [
+            (nr.open, new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),
+            (nr.write, lowest, BUFFER, 16384),
+            (nr.close, lowest),
+            (nr.unlink, new),
+        ],
+        "fchmod": [(nr.fchmod, file, 0o600)],
+        "fchown": [(nr.fchown, file, 0, 0)],
+        "utimensat": [(nr.utimensat, file, 0, 0, 0)],
+        "mkdir+rmdir": [(nr.mkdir, new, 0o700), (nr.rmdir, new)],
+        "rename": [(nr.rename, name, new), (nr.rename, new, name)],
         "stat bind": [(nr.stat, shared, BUFFER)],
         "open+close bind": [(nr.open, shared, os.O_RDONLY, 0), (nr.close, lowest)],
         "create+unlink bind": [

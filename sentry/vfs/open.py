@@ -176,13 +176,18 @@ def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescr
 def _create_now(
     caller: Caller, dirfd: int, path: bytes, how: OpenHow
 ) -> FileDescription | None:
-    """The same for a name that is free."""
+    """The same for a name that is free. Raises: EEXIST for one that must be, and is not."""
     walk = quick_parent(caller, dirfd, path)
     if walk is None:
         return None
     mount, directory = walk.at
     inode = directory.inode
-    if inode.lock.held or inode.lookup_cached(walk.last) is not ABSENT:
+    if inode.lock.held:
+        return None
+    child = inode.lookup_cached(walk.last)
+    if child is not ABSENT:
+        if child is not None and how.flags & O_EXCL:
+            raise EEXIST(f"{path!r}")
         return None
     mode, owner = _check_create(caller, walk, how)
     made = inode.create_now(walk.last, mode, owner)

@@ -287,16 +287,16 @@ class Walk:
 def quick(caller: Caller, dirfd: int, path: bytes) -> Location | None:
     """The common walk: names of directories that anybody may search, all cached, no links.
 
-    None for everything else, which is `Walk`'s. Raises: ENOENT as Walk would.
+    None for everything else, which is `Walk`'s. Raises: ENOENT, EBADF as Walk would.
     """
+    if not path or path[-1:] == b"/":
+        return None
     if path[:1] == b"/":
         mount, dentry = caller.fs.root
     elif dirfd == AT_FDCWD:
         mount, dentry = caller.fs.cwd
     else:
-        return None
-    if not path or path[-1:] == b"/":
-        return None
+        mount, dentry = caller.files.get_raw(dirfd).location
     for name in path.split(b"/"):
         if not name:
             continue
@@ -357,7 +357,7 @@ class Parent:
 
 
 def quick_parent(caller: Caller, dirfd: int, path: bytes) -> Parent | None:
-    """`quick` for a walk to the parent. Raises: ENOENT as Walk would."""
+    """`quick` for a walk to the parent. Raises: ENOENT, EBADF as Walk would."""
     head, slash, name = path.rpartition(b"/")
     if not name or name in (b".", b"..") or len(name) > NAME_MAX:
         return None
@@ -365,8 +365,10 @@ def quick_parent(caller: Caller, dirfd: int, path: bytes) -> Parent | None:
         at = quick(caller, dirfd, head)
     elif slash:
         at = caller.fs.root
+    elif dirfd == AT_FDCWD:
+        at = caller.fs.cwd
     else:
-        at = caller.fs.cwd if dirfd == AT_FDCWD else None
+        at = caller.files.get_raw(dirfd).location
     if at is None or at.dentry.inode.mode & 0o170111 != 0o040111:
         return None
     return Parent(at, name)

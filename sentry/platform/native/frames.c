@@ -326,19 +326,24 @@ static int is_hidden(uint64_t gpa)
                       (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT), 1);
 }
 
-/* Zeroed frames of a file, which no address space has yet. */
-static uint64_t hidden_take(size_t want, size_t *got)
+/* Frames of a file, which no address space has yet. */
+static uint64_t hidden_take(size_t want, size_t *got, int zeroed)
 {
-    uint64_t gpa = run_take(want, got);
+    uint64_t gpa = data_take(want, got, zeroed);
     if (gpa)
         hide(gpa, *got, 1);
     return gpa;
 }
 
+uint64_t hidden_take_raw(size_t want, size_t *got)
+{
+    return hidden_take(want, got, 0);
+}
+
 uint64_t data_alloc(void)
 {
     size_t got;
-    return hidden_take(1, &got);
+    return hidden_take(1, &got, 1);
 }
 
 int64_t data_fill(uint64_t *gpas, uint64_t n)
@@ -348,7 +353,7 @@ int64_t data_fill(uint64_t *gpas, uint64_t n)
         size_t want = 0, got = 0;
         while (i + want < n && !gpas[i + want])
             want++;
-        uint64_t gpa = want ? hidden_take(want, &got) : 0;
+        uint64_t gpa = want ? hidden_take(want, &got, 1) : 0;
         if (want && !gpa)
             return -ENOMEM;
         for (size_t k = 0; k < got; k++)

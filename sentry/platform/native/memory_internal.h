@@ -23,6 +23,7 @@ void frames_close(void);
 uint64_t block_take(void);                         /* 512 zeroed frames, aligned; 0: none */
 uint64_t run_take(size_t want, size_t *got);       /* 1..want consecutive zeroed frames */
 uint64_t run_take_raw(size_t want, size_t *got);   /* whoever used them: all to be overwritten */
+uint64_t hidden_take_raw(size_t want, size_t *got); /* the same for a file */
 void run_release(uint64_t gpa, size_t n);          /* drop a reference of each; already flushed */
 void run_reference(uint64_t gpa, size_t n);
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */

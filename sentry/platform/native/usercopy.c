@@ -494,12 +494,45 @@ int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, u
     return (int64_t)done;
 }
 
+/* New frames for the holes at gpas[0..want), in a row and as their last users left them: all from
+ * byte `head` of the first on is to be stored to. How many; 0: no memory. */
+static size_t fill_holes(uint64_t *gpas, size_t want, size_t head)
+{
+    size_t holes = 1, got = 0;
+    while (holes < want && !gpas[holes])
+        holes++;
+    uint64_t gpa = hidden_take_raw(holes, &got);
+    if (gpa && guarded_zero(ram.base + gpa, head)) {
+        run_release(gpa, got);
+        return 0;
+    }
+    for (size_t k = 0; gpa && k < got; k++)
+        gpas[k] = gpa + k * FRAME_SIZE;
+    return gpa ? got : 0;
+}
+
+/* Of new frames, bytes up to `end` are stored: zero the rest of that frame, and give back those
+ * after it. How many. */
+static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
+{
+    uint64_t inside = end & (FRAME_SIZE - 1), *at = gpas + (end >> FRAME_SHIFT);
+    size_t given = 0;
+    if (inside && at < stop)
+        guarded_zero(ram.base + *at++ + inside, FRAME_SIZE - inside);
+    for (; at < stop; at++, given++) {
+        run_release(*at, 1);
+        *at = 0;
+    }
+    return given;
+}
+
 /* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 if there
  * was none left. */
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
                        uint64_t *filled, struct fault *fault)
 {
-    uint64_t done = 0, some;
+    uint64_t done = 0, some, *stop = gpas + ((offset + n + FRAME_SIZE - 1) >> FRAME_SHIFT);
+    uint64_t *new_stop = NULL;
     *filled = 0;
     while (done < n) {
         uint8_t *at = piece(as, va + done, n - done, 0, &some, fault);
@@ -508,12 +541,13 @@ int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t 
         if (!at)
             break;
         if (!*gpa) {
-            *gpa = data_alloc();
-            if (!*gpa) {
+            size_t got = fill_holes(gpa, (size_t)(stop - gpa), inside);
+            if (!got) {
                 set_fault(fault, 0, 0, 1);
                 break;
             }
-            ++*filled;
+            *filled += got;
+            new_stop = gpa + got;
         }
         if (some > FRAME_SIZE - inside)
             some = FRAME_SIZE - inside;
@@ -528,5 +562,7 @@ int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t 
             break;
         }
     }
+    if (new_stop)
+        *filled -= trim_new(gpas, offset + done, new_stop);
     return (int64_t)done;
 }
