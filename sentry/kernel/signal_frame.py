@@ -5,7 +5,7 @@ From the stack pointer up: the return address (SA_RESTORER), struct ucontext, si
 carry FP_XSTATE_MAGIC1 and its sizes, with FP_XSTATE_MAGIC2 behind it. Sources:
 arch/x86/kernel/signal.c, signal_64.c, fpu/signal.c; <asm/sigcontext.h>.
 
-What moves bytes is C (sentry/platform/native/sigframe.c): a frame is made there, and the ordinary
+What moves bytes is C (Context.push_frame and pop_frame): a frame is made there, and the ordinary
 one is taken apart there. Where it lies, and what is wrong with others, is decided here.
 """
 
@@ -26,7 +26,6 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
-from sentry.platform import sigframe
 from sentry.platform.interface import TASK_SIZE, Reg
 
 if TYPE_CHECKING:
@@ -64,11 +63,12 @@ _u64 = struct.Struct("<Q").unpack_from
 _RESERVED = bytes(56)
 """What the XSAVE header has behind XSTATE_BV: the compacted form is not used."""
 _MAGIC2 = struct.pack("<I", FP_XSTATE_MAGIC2)
+MAGIC2_SIZE: Final = len(_MAGIC2)
 
 
 def min_signal_stack(xsave_size: int) -> int:
     """AT_MINSIGSTKSZ: the largest frame with its padding (get_sigframe_size)."""
-    size = FRAME_SIZE + 15 + (XSAVE_ALIGN - 1) + xsave_size + len(_MAGIC2)
+    size = FRAME_SIZE + 15 + (XSAVE_ALIGN - 1) + xsave_size + MAGIC2_SIZE
     return (size + 15) & ~15
 
 
@@ -81,28 +81,28 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
     if not action.flags & SA_RESTORER:
         raise EFAULT("no restorer")
     ctx = task.ctx
-    regs = ctx.regs
-    sp = regs[_RSP]
-    image = ctx.get_fpu()
+    sp = ctx.regs[_RSP]
+    platform = task.kernel.platform
+    size = platform.xsave_size
     alt_sp, alt_flags, alt_size = task.altstack
     stack = sp - RED_ZONE
     on_alternate = altstack.is_on(task.altstack, sp)
     if action.flags & SA_ONSTACK and alt_size and not altstack.is_on(task.altstack, stack):
         stack = alt_sp + alt_size
         on_alternate = True
-    fp_at = (stack - len(image) - len(_MAGIC2)) & -XSAVE_ALIGN
+    fp_at = (stack - size - MAGIC2_SIZE) & -XSAVE_ALIGN
     at = ((fp_at - FRAME_SIZE) & -16) - 8
-    if at < 0 or fp_at + len(image) + len(_MAGIC2) > TASK_SIZE:
+    if at < 0 or fp_at + size + MAGIC2_SIZE > TASK_SIZE:
         raise EFAULT(f"signal frame at {at:#x}")
     if on_alternate and not alt_sp < at <= alt_sp + alt_size:
         raise EFAULT("overflow of the alternate stack")
     values = (
-        task.kernel.platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
+        platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
         *task.trap, mask,
     )  # fmt: skip
-    task.mm.write(at, sigframe.make(at, fp_at, regs, image, values, info.pack()))
-    sigframe.enter(regs, at, info.signo, action.handler, HANDLER_CLEARS)
-    ctx.set_fpu(b"")
+    mm, packed, handler = task.mm, info.pack(), (info.signo, action.handler, HANDLER_CLEARS)
+    while not ctx.push_frame(mm.space, at, fp_at, values, packed, handler):
+        mm.resolve(True)
     if alt_flags & altstack.SS_AUTODISARM:
         task.altstack = altstack.NONE
 
@@ -118,11 +118,9 @@ def pop(task: Task) -> tuple[int, bool]:
     at = regs[Reg.RSP] - 8
     if at < 0 or at + FRAME_SIZE > TASK_SIZE:
         raise EFAULT("frame outside user space")
-    platform = task.kernel.platform
-    ordinary = task.mm.take_frame(at, regs, FIX_EFLAGS, platform.xsave_size, platform.xfeatures)
+    ordinary = ctx.pop_frame(task.mm.space, at, FIX_EFLAGS)
     if ordinary is not None:
-        image, (alt_sp, alt_flags, alt_size, mask) = ordinary
-        ctx.set_fpu(image)
+        alt_sp, alt_flags, alt_size, mask = ordinary
         _back_on(task, alt_sp, alt_flags, alt_size)
         return mask, True
     (

@@ -17,7 +17,6 @@ from sentry.mm.errors import NeedsFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.remap import Remapping
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform import sigframe
 from sentry.platform.memory import Bytes, Pinned
 
 MAX_RW_COUNT: Final = 0x7FFFF000
@@ -90,12 +89,6 @@ class UserMemory(Remapping):
         while done < count:
             self.resolve(True)
             done += self.space.write(addr + done, view[done:])
-
-    def take_frame(
-        self, at: int, regs: memoryview, taken_flags: int, size: int, features: int
-    ) -> tuple[bytes, list[int]] | None:
-        """Registers out of an ordinary signal frame: sentry.platform.sigframe.read."""
-        return sigframe.read(self.space, at, regs, taken_flags, size, features)
 
     def zero(self, addr: int, count: int) -> None:
         """Clear bytes. Raises: EFAULT, NeedsFault."""

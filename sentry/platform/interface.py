@@ -113,6 +113,32 @@ class Context(Protocol):
     def set_fpu(self, image: bytes) -> None:
         """Go on with this image; an empty one is the initial state of a new program."""
 
+    def push_frame(
+        self,
+        space: Any,
+        at: int,
+        fp_at: int,
+        values: tuple[int, ...],
+        info: bytes,
+        handler: tuple[int, int, int],
+    ) -> bool:
+        """Write a signal frame to `at`, its FPU image to `fp_at`, and go on in the handler with the
+        initial FPU state. False: a fault stopped that (`space.fault_addr`), nothing else changed.
+
+        `values`: features, restorer, ucontext flags, the alternate stack's address, flags and size,
+        vector, error code, CR2, signal mask. `handler`: signal, address, flags to clear.
+        Preconditions: after an exit.
+        """
+        ...
+
+    def pop_frame(self, space: Any, at: int, taken_flags: int) -> list[int] | None:
+        """Take registers and FPU image from an ordinary signal frame, of RFLAGS `taken_flags`.
+
+        Gives the alternate stack's address, flags, size, and the signal mask. None: no such frame,
+        nothing has changed. Preconditions: after an exit.
+        """
+        ...
+
     def copy_from(self, other: Any) -> None:
         """Registers and FPU state of another. Preconditions: both after an exit, or new."""
 

@@ -29,6 +29,8 @@ _STOPPED = 100
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
+_push_frame, _pop_frame, _unpack = lib.ctx_push_frame, lib.ctx_pop_frame, ffi.unpack
+_found = ffi.new("uint64_t[4]")
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
@@ -103,6 +105,28 @@ class KvmContext:
         if len(image) != self._platform.xsave_size:
             raise ValueError(f"an FPU image has {self._platform.xsave_size} bytes")
         lib.ctx_set_fpu(self._c, image)
+
+    def push_frame(
+        self,
+        space: AddressSpace,
+        at: int,
+        fp_at: int,
+        values: tuple[int, ...],
+        info: bytes,
+        handler: tuple[int, int, int],
+    ) -> bool:
+        """Write a signal frame and go on in the handler; False: a fault stopped that."""
+        done: int = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
+        if done < 0:
+            raise OSError("the FPU state cannot be read")
+        return done > 0
+
+    def pop_frame(self, space: AddressSpace, at: int, taken_flags: int) -> list[int] | None:
+        """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
+        if not _pop_frame(self._c, at, taken_flags, _found, space.fault):
+            return None
+        found: list[int] = _unpack(_found, 4)
+        return found
 
     def copy_from(self, other: KvmContext) -> None:
         """Take over registers and FPU state. Preconditions: both after an exit, or new."""

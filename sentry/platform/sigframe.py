@@ -1,4 +1,7 @@
-"""Signal frames between registers and user memory, in one C call each (native/sigframe.c)."""
+"""Signal frames between registers and user memory, in C (native/sigframe.c).
+
+`push` and `pop` do it for any context; that of KVM has a shorter way (ctx_push_frame).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.platform._native import ffi, lib
 
 if TYPE_CHECKING:
+    from sentry.platform.interface import Context
     from sentry.platform.memory import AddressSpace
 
 _ROOM = 8192
@@ -16,6 +20,36 @@ _frame_bytes = ffi.cast("char *", _frame)
 _found = ffi.new("uint64_t[4]")
 _from_buffer, _unpack = ffi.from_buffer, ffi.unpack
 _make, _enter, _read = lib.sigframe_make, lib.sigframe_enter, lib.sigframe_read
+
+
+def push(
+    context: Context,
+    space: AddressSpace,
+    at: int,
+    fp_at: int,
+    values: tuple[int, ...],
+    info: bytes,
+    handler: tuple[int, int, int],
+) -> bool:
+    """Context.push_frame, out of the other methods of a context."""
+    frame = make(at, fp_at, context.regs, context.get_fpu(), values, info)
+    if space.write(at, frame) < len(frame):
+        return False
+    enter(context.regs, at, *handler)
+    context.set_fpu(b"")
+    return True
+
+
+def pop(
+    context: Context, space: AddressSpace, at: int, taken_flags: int, size: int, features: int
+) -> list[int] | None:
+    """Context.pop_frame, out of the other methods of a context."""
+    ordinary = read(space, at, context.regs, taken_flags, size, features)
+    if ordinary is None:
+        return None
+    image, found = ordinary
+    context.set_fpu(image)
+    return found
 
 
 def make(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from sentry.platform import unicorn_cpuid
+from sentry.platform import sigframe, unicorn_cpuid
 from sentry.platform._native import ffi as memory_ffi
 from sentry.platform._native import lib as memory
 from sentry.platform._unicorn import ffi, lib
@@ -125,6 +125,23 @@ class UnicornContext:
         if len(image) != XSAVE_SIZE:
             raise ValueError(f"an FPU image has {XSAVE_SIZE} bytes")
         lib.uctx_set_fpu(self._c, image)
+
+    def push_frame(
+        self,
+        space: UnicornSpace,
+        at: int,
+        fp_at: int,
+        values: tuple[int, ...],
+        info: bytes,
+        handler: tuple[int, int, int],
+    ) -> bool:
+        """Write a signal frame and go on in the handler; False: a fault stopped that."""
+        return sigframe.push(self, space, at, fp_at, values, info, handler)
+
+    def pop_frame(self, space: UnicornSpace, at: int, taken_flags: int) -> list[int] | None:
+        """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
+        features = UnicornPlatform.xfeatures
+        return sigframe.pop(self, space, at, taken_flags, XSAVE_SIZE, features)
 
     def copy_from(self, other: UnicornContext) -> None:
         """Take over registers and FPU state. Preconditions: both after an exit, or new."""

@@ -29,7 +29,7 @@ static const uint8_t order[] = {R_R8, R_R9, R_R10, R_R11, R_R12, R_R13, R_R14, R
                                 R_RSI, R_RBP, R_RBX, R_RDX, R_RAX, R_RCX, R_RSP, R_RIP, R_RFLAGS};
 
 /* Make the frame that shall lie at `at`. Preconditions: `frame` has room for fp_at - at + size + 4
- * bytes, and fp_at - at is at least 440. */
+ * bytes, and fp_at - at is at least 440. `image` may be where it is to be in the frame already. */
 void sigframe_make(uint8_t *frame, uint64_t at, uint64_t fp_at, const uint64_t *regs,
                    const uint8_t *image, uint64_t size, uint64_t features, uint64_t restorer,
                    uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
@@ -57,7 +57,8 @@ void sigframe_make(uint8_t *frame, uint64_t at, uint64_t fp_at, const uint64_t *
     memcpy(&w[W_SIGINFO], info, SIGINFO_SIZE);
     memcpy(frame, w, sizeof w);
     memset(frame + sizeof w, 0, fp_at - at - sizeof w);
-    memcpy(fpu, image, size);
+    if (image != fpu)
+        memcpy(fpu, image, size);
     memcpy(fpu + SOFTWARE, &software, sizeof software);
     fpu[HEADER] |= FP_SSE; /* a program may look at these two always */
     memcpy(fpu + size, &magic, sizeof magic);

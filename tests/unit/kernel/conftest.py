@@ -17,6 +17,7 @@ from sentry.kernel.pids import Pids
 from sentry.kernel.signals import Action, SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
+from sentry.platform import sigframe
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Fiber
 
@@ -117,6 +118,12 @@ class FakeContext:
     def set_fpu(self, image: bytes) -> None:
         self.fpu = image or bytes(XSAVE_SIZE)
 
+    def push_frame(self, space: Any, *frame: Any) -> bool:
+        return sigframe.push(self, space, *frame)
+
+    def pop_frame(self, *_: object) -> None:
+        return None
+
     def cpu_time_ns(self) -> int:
         return self.cpu_ns
 
@@ -128,19 +135,18 @@ class FakeMemory:
         self.bytes: dict[int, int] = {}
         self.bad: range = range(0)
         self.users = 1
+        self.space = self
 
     def read(self, addr: int, count: int) -> bytes:
         if addr in self.bad or addr + count - 1 in self.bad:
             raise EFAULT
         return bytes(self.bytes.get(addr + i, 0) for i in range(count))
 
-    def write(self, addr: int, data: bytes) -> None:
+    def write(self, addr: int, data: bytes) -> int:
         if addr in self.bad:
             raise EFAULT
         self.bytes.update(zip(range(addr, addr + len(data)), data, strict=True))
-
-    def take_frame(self, *_: object) -> None:
-        return None
+        return len(data)
 
     def load_u32(self, addr: int) -> int:
         return int.from_bytes(self.read(addr, 4), "little")
