@@ -167,6 +167,10 @@ class Pids(PidNamespace):
         """All numbers are these."""
         return number
 
+    def task(self, number: int) -> Task | None:
+        """The task with this number."""
+        return self.tasks.get(number)
+
     def sees(self, group: ThreadGroup) -> bool:
         """Everybody is here."""
         return True

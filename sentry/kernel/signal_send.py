@@ -16,6 +16,7 @@ from sentry.errors import EAGAIN
 from sentry.kernel import task_exit, task_stops
 from sentry.kernel.signals import (
     DUMPING,
+    SIG_IGN,
     SIGRTMIN,
     STOPPING,
     UNBLOCKABLE,
@@ -116,8 +117,10 @@ def _send(
     first: Task | None = None,
 ) -> None:
     signo = info.signo
-    force = force or (by is not None and not group.pids.sees(by.group))
-    if not _prepare(group, task or _main(group), signo, force):
+    target = task or _main(group)
+    if by is not None and by.group is not group:
+        force = force or not group.pids.sees(by.group)
+    if not _prepare(group, target, signo, force):
         return
     if signo == SIGKILL:
         task_exit.exit_group(group, SIGKILL)
@@ -125,8 +128,8 @@ def _send(
     pending = group.shared_pending if task is None else task.pending
     if signo < SIGRTMIN and signo in pending:
         return
-    info = seen_by(info, task or _main(group))
-    uid = (task or _main(group)).creds.uid
+    info = seen_by(info, target)
+    uid = target.creds.uid
     count = quota(group.kernel)
     # standard signals of kill and of the kernel are queued even beyond the limit
     override = signo < SIGRTMIN and info.code >= 0
@@ -168,7 +171,7 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
     elif signo == SIGCONT:
         _discard(group, STOPPING)
         task_stops.resume_group(group)
-    if target.blocked & bit:
+    if target.blocked & bit or group.actions[signo].handler > SIG_IGN:
         return True
     if target.trace is not None and signo != SIGKILL:
         return True  # the tracer sees also what would be ignored, or does nothing to init
@@ -193,10 +196,10 @@ def _complete(
 ) -> None:
     """Find the thread that shall see it and wake it."""
     group.signal_queue.notify()
-    target = _taker(group, task, signo, first)
-    if target is None:
-        return
     bit = 1 << (signo - 1)
+    target = task or _taker(group, bit, first)
+    if target is None or not _is_free_for(target, bit):
+        return
     if (
         group.actions.is_fatal(signo)
         and not bit & DUMPING
@@ -210,20 +213,19 @@ def _complete(
         target.interrupt()
 
 
-def _taker(
-    group: ThreadGroup, task: Task | None, signo: int, first: Task | None
-) -> Task | None:
-    """A thread that does not block the signal and does not have others to see to already.
+def _is_free_for(task: Task, bit: int) -> bool:
+    """The thread does not block the signal and does not have others to see to already."""
+    return not (task.blocked & bit or task.dead or task.stopped or task.work & WORK_SIGNAL)
 
-    For a process `first` is asked first, else the leader.
-    """
-    bit = 1 << (signo - 1)
-    tasks = group.tasks if task is None else (task,)
-    if task is None and len(tasks) > 1:
+
+def _taker(group: ThreadGroup, bit: int, first: Task | None) -> Task | None:
+    """The thread for a signal of the process: `first` is asked first, else the leader."""
+    tasks = group.tasks
+    if len(tasks) > 1:
         tasks = [first or _main(group), *tasks]
-    for t in tasks:
-        if not (t.blocked & bit or t.dead or t.stopped or t.work & WORK_SIGNAL):
-            return t
+    for task in tasks:
+        if _is_free_for(task, bit):
+            return task
     return None
 
 
@@ -243,7 +245,7 @@ def set_blocked(task: Task, mask: int) -> None:
     group = task.group
     if not (group.shared_pending.mask or task.pending.mask or task.work):
         return
-    if newly:
+    if newly and group.shared_pending.mask:
         retarget(task, newly)
     recalculate(task)
 

@@ -38,7 +38,6 @@ from sentry.kernel.signals import (
     SIG_DFL,
     SIG_IGN,
     STOPPING,
-    SYNCHRONOUS,
     Action,
     Queued,
     SigInfo,
@@ -114,7 +113,7 @@ def take(task: Task, wanted: int) -> Queued | None:
     """Dequeue the next signal out of the set: exceptions, then the thread's, then the process's."""
     pending, shared = task.pending, task.group.shared_pending
     if pending.mask & wanted:
-        entry = pending.take(wanted & SYNCHRONOUS) or pending.take(wanted)
+        entry = pending.take(wanted)
     elif shared.mask & wanted:
         entry = shared.take(wanted)
         if entry is not None and entry.info.signo == SIGALRM and task.group.timers is not None:
