@@ -271,7 +271,7 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
             (nr.close, lowest),
             (nr.unlink, new),
         ],
-        "create+write 16K+unlink": [
+        "new file of 16K": [
             (nr.open, new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600),
             (nr.write, lowest, BUFFER, 16384),
             (nr.close, lowest),

@@ -157,7 +157,15 @@ class RamFile:
 
         Raises: EFAULT, ENOMEM.
         """
-        done = 0
+        done, inside = 0, offset % CHUNK_BYTES
+        view = self._views.get(offset // CHUNK_BYTES)
+        if view is not None and inside + count <= CHUNK_BYTES:  # the common case, in one go
+            done, made = source.to_frames(view, inside, count)
+            self.pages += made
+            if done == count:
+                if offset + done > self._size:
+                    self._size = offset + done
+                return done
         try:
             while done < count:
                 number, inside = divmod(offset + done, CHUNK_BYTES)

@@ -139,11 +139,12 @@ class RegularFile(FileDescription):
         if not source.count:
             return 0
         inode = self.location.dentry.inode
-        durable = self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC)
+        plain = not rwf and not self.flags & (O_APPEND | O_DSYNC)
+        durable = not plain and (self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC))
         # Behind a write that sleeps: its end of the file, its position are not known yet.
         if not inode.mode & 0o6000 and not durable and not inode.lock.held:
             try:
-                end = self.size_now() if self._appends(rwf) else None
+                end = None if plain or not self._appends(rwf) else self.size_now()
                 at = self._place(caller, source, offset, end)
                 n = self.pwrite(source, at)
             except NeedsIO:

@@ -141,9 +141,8 @@ class TmpOpenFile(RegularFile):
 
     def pwrite(self, source: Source, offset: int) -> int:
         """Copy into frames. Raises: EPERM for a sealed file, ENOSPC."""
-        inode = self.file
-        data = inode.bytes()
-        count = source.count
+        inode: TmpFile = self.location.dentry.inode  # type: ignore[assignment]
+        data, count = inode.bytes(), source.count
         if inode.seals & (WRITE_SEALS | F_SEAL_GROW):
             count = self._unsealed(inode, offset, count)
         done = 0
@@ -163,7 +162,8 @@ class TmpOpenFile(RegularFile):
             if not done:
                 raise ENOSPC(str(error)) from error
         finally:
-            inode.settle()
+            if data.pages != inode.charged:
+                inode.settle()
         inode.touched()
         return done
 
