@@ -1,4 +1,4 @@
-/* vmsplice and getdents that do a part of it; the end of a directory of /proc. */
+/* Writes, vmsplice and getdents that do a part of it; the end of a directory of /proc. */
 #define _GNU_SOURCE
 #include "abi.h"
 #include <dirent.h>
@@ -9,6 +9,32 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Around what a write reached there are zeros, not what a removed file left in memory. */
+static void writes(void)
+{
+    enum { SIZE = 32768 };
+    static char old[1 << 20], data[SIZE], expected[SIZE];
+    char *page = mmap(0, 12288, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(mprotect(page + 8192, 4096, PROT_NONE) == 0);
+    memset(old, 'o', sizeof old);
+    memset(page, 'n', 8192);
+    for (int start = 0, some = 8192; start < 10000; start += 1021, some -= 777) {
+        int fd = open("old", O_CREAT | O_EXCL | O_WRONLY, 0600);
+        CHECK(write(fd, old, sizeof old) == sizeof old);
+        CHECK(close(fd) == 0 && unlink("old") == 0);
+
+        fd = open("new", O_CREAT | O_EXCL | O_RDWR, 0600);
+        CHECK_ERR(pwrite(fd, page + 8192, 4096, start), EFAULT);
+        CHECK(pwrite(fd, page + 8192 - some, 12288, start) == some);
+        CHECK(ftruncate(fd, SIZE) == 0);
+        memset(expected, 0, SIZE);
+        memset(expected + start, 'n', some);
+        CHECK(pread(fd, data, SIZE, 0) == SIZE && !memcmp(data, expected, SIZE));
+        CHECK(close(fd) == 0 && unlink("new") == 0);
+    }
+    CHECK(munmap(page, 12288) == 0);
+}
 
 static void vmsplices(void)
 {
@@ -75,6 +101,7 @@ static void ends_of_directories(void)
 
 int main(void)
 {
+    writes();
     vmsplices();
     entries(SYS_getdents64);
     entries(SYS_getdents);
