@@ -163,8 +163,7 @@ class RamFile:
             done, made = source.to_frames(view, inside, count)
             self.pages += made
             if done == count:
-                if offset + done > self._size:
-                    self._size = offset + done
+                self._size = max(self._size, offset + done)
                 return done
         try:
             while done < count:
