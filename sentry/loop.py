@@ -191,16 +191,13 @@ class Loop:
         """`run` returns after this turn."""
         self._stopped = True
 
-    def _next_deadline(self) -> int | None:
-        if self._ready or self._soon:
-            return 0
+    def _first_timer(self) -> int | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def _fire_timers(self) -> None:
-        if not self._timers or self._timers[0][0] > (now := time.monotonic_ns()):
-            return
+        now = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
@@ -216,18 +213,23 @@ class Loop:
     def turn(self) -> None:
         """Wait for something and handle it."""
         machine = self._machine
-        deadline, rest_at = self._next_deadline(), self._rest_at
-        if rest_at is not None and (deadline is None or rest_at < deadline):
-            deadline = rest_at
+        deadline = rest_at = self._rest_at
+        if self._ready or self._soon:
+            deadline = 0
+        elif self._timers and (first := self._first_timer()) is not None:
+            deadline = first if rest_at is None else min(first, rest_at)
         exited = machine.wait(deadline)
         if exited:
             began_ns = time.monotonic_ns()
             for context in exited:
                 context.owner.on_exit(context)
             now_ns = time.monotonic_ns()
-            share_ns = (now_ns - began_ns) // len(exited)
-            for context in exited:
-                context.owner.sys_time_ns += share_ns
+            if len(exited) == 1:
+                context.owner.sys_time_ns += now_ns - began_ns
+            else:
+                share_ns = (now_ns - began_ns) // len(exited)
+                for context in exited:
+                    context.owner.sys_time_ns += share_ns
             self._rest_at = now_ns + self._rest_ns
             self._work_left -= len(exited)
             if self._work_left <= 0:
@@ -247,9 +249,11 @@ class Loop:
             for fd, events in machine.ready:
                 if (callback := self._watches.get(fd)) is not None:
                     self._guard(callback, events)
-        self._fire_timers()
-        for _ in range(len(self._soon)):
-            self._guard(self._soon.popleft())
+        if self._timers:
+            self._fire_timers()
+        if self._soon:
+            for _ in range(len(self._soon)):
+                self._guard(self._soon.popleft())
         if self._ready:
             self._run_fibers()
 

@@ -10,6 +10,7 @@ futexes are in futex_pi.py, lists of robust ones in futex_robust.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
@@ -150,10 +151,7 @@ def wait(
     table.add(waiter)
     again = None
     if deadline_ns is not None:
-
-        def again() -> Coroutine[Any, Any, int]:
-            return wait(task, addr, value, private, deadline_ns, bitset)
-
+        again = partial(wait, task, addr, value, private, deadline_ns, bitset)
     return FutexSleep(table, waiter, deadline_ns, again)
 
 
@@ -169,7 +167,8 @@ class FutexSleep(Sleep):
         deadline_ns: int | None,
         again: Callable[[], Any] | None,
     ) -> None:
-        super().__init__(deadline_ns)
+        self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
+        self._after = self._inner = None
         self._table = table
         self._waiter = waiter
         self._again = again
@@ -239,11 +238,7 @@ def wake(
     task: Task, addr: int, count: int, *, private: bool = False, bitset: int = MATCH_ANY
 ) -> int:
     """FUTEX_WAKE; how many were woken. Raises: EINVAL, EFAULT."""
-    key = key_of(task, addr, private)
-    table = task.kernel.futexes
-    if key not in table.queues:
-        return 0
-    return table.wake(key, count, bitset)
+    return task.kernel.futexes.wake(key_of(task, addr, private), count, bitset)
 
 
 _COMPARE: dict[int, Callable[[int, int], bool]] = {

@@ -293,7 +293,12 @@ class Task(Charged):
     def _call_done(self, result: Any, error: BaseException | None) -> None:
         self.fiber = None
         if error is None:
-            self.end_call(0 if result is None else result)
+            if result is None:
+                result = 0
+            if self.work or self.observers or type(result) is not int:
+                self.end_call(result)
+            else:
+                self.ctx.answer(result)
         elif isinstance(error, Errno):
             self.end_call(-error.number)
         else:

@@ -101,13 +101,14 @@ class UserDest(UserBuffer):
 
     def put(self, data: Bytes) -> int:
         """Append bytes, at most `count`; how many. Raises: EFAULT (unmapped since the check)."""
-        view = memoryview(data)
-        if view.nbytes <= self.count and len(self._segments) == 1:
-            addr, _ = self._segments[0]
-            self._mm.write(addr + self._inside, data)
-            self._consume(view.nbytes)
-            return view.nbytes
-        view = view.cast("B")
+        segments = self._segments
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        if size <= self.count and len(segments) == 1:  # the common case, without `_next`
+            self._mm.write(segments[0][0] + self._inside, data)
+            self._inside += size
+            self.count -= size
+            return size
+        view = memoryview(data).cast("B")
         done = 0
         while done < len(view):
             addr, length = self._next(len(view) - done)
@@ -164,10 +165,11 @@ class UserSource(UserBuffer):
     def get(self, n: int) -> bytes:
         """Consume up to `n` bytes. Raises: EFAULT (unmapped since the check)."""
         n = min(n, self.count)
-        addr, length = self._next(n)
-        if length == n:
-            data = self._mm.read(addr, n)
-            self._consume(n)
+        segments = self._segments
+        if len(segments) == 1:  # the common case, without `_next`
+            data = self._mm.read(segments[0][0] + self._inside, n)
+            self._inside += n
+            self.count -= n
             return data
         parts = []
         while n > 0:

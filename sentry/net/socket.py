@@ -276,8 +276,17 @@ class Socket(StreamFile):
             return self._peek_all(caller, dest, flags)
         if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
             return self._receive_enough(caller, dest, flags, enough)
+        if flags or not self.has_to_wait():
+            try:
+                return self._receive_or_end(dest, flags)
+            except EAGAIN:
+                pass
         attempt = partial(self._receive_or_end, dest, flags)
-        return self.wait_for(attempt, READABLE, self.rcvtimeo_ns, False, caller)
+        return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
+
+    def has_to_wait(self) -> bool:
+        """A receive without flags is bound to end in EAGAIN. False: perhaps not."""
+        return False
 
     def _receive_or_end(self, dest: Dest, flags: int) -> Received:
         """A receive that may wait does not wait for what was shut down."""
@@ -343,9 +352,13 @@ class Socket(StreamFile):
             raise EFAULT("a part of the message")
         total = source.count
         nonblock = self.nonblock(flags)
-        attempt = partial(self.try_send, caller, source, target, flags, ancillary)
         try:
-            done = self.wait_for(attempt, WRITABLE, self.sndtimeo_ns, nonblock, caller)
+            done: Any = self.try_send(caller, source, target, flags, ancillary)
+        except EAGAIN:
+            if nonblock:
+                raise
+            attempt = partial(self.try_send, caller, source, target, flags, ancillary)
+            done = self._sleep(attempt, WRITABLE, self.sndtimeo_ns, caller)
         except EPIPE:
             self.broken_pipe(caller, flags)
             raise

@@ -303,6 +303,11 @@ class UnixSocket(Socket):
         """sendmsg(2)."""
         return unix_data.send(self, caller, source, target, flags, ancillary)
 
+    def has_to_wait(self) -> bool:
+        """Nothing there, and nothing wrong."""
+        quiet = not (self.segments or self.so_error or self.read_shut)
+        return quiet and (self.connected or self.kind == SOCK_DGRAM)
+
     def try_receive(self, dest: Dest, flags: int) -> Received:
         """recvmsg(2)."""
         return unix_data.receive(self, dest, flags)

@@ -88,7 +88,8 @@ def _creds(
     """unix_maybe_add_creds(): given, or those of the sender where an end wants them."""
     if ancillary is not None and ancillary.creds is not None:
         return ancillary.creds
-    if sock.options & TELLING or peer.options & TELLING or peer.refs == 0:
+    quiet = TELLING.isdisjoint(sock.options) and TELLING.isdisjoint(peer.options)
+    if not quiet or peer.refs == 0:
         task: Any = caller
         return (task.group.tgid, caller.creds.uid, caller.creds.gid)
     return None
@@ -323,7 +324,7 @@ def _is_plain(sock: UnixSocket, segment: Segment, dest: Dest, flags: int) -> boo
         and segment.ancillary is None
         and (len(sock.segments) == 1 or len(segment.data) >= dest.count)
         and dest.count > 0
-        and not sock.options & TELLING
+        and TELLING.isdisjoint(sock.options)
         and sock.numbers[SO_PEEK_OFF] <= 0
     )
 

@@ -293,9 +293,10 @@ class Pinned:
 _scratch = ffi.new("char[]", SCRATCH)
 """Where small copies pass through; only the kernel thread copies."""
 _user_read, _user_write, _unpack = lib.user_read, lib.user_write, ffi.unpack
-_user_string, _user_check = lib.user_string, lib.user_check
+_user_string, _user_check, _user_load32 = lib.user_string, lib.user_check, lib.user_load32
 _from_frames, _to_frames = lib.user_from_frames, lib.user_to_frames
 _filled = ffi.new("uint64_t *")
+_loaded = ffi.new("uint32_t *")
 
 
 class AddressSpace:
@@ -505,9 +506,11 @@ class AddressSpace:
 
     def load32(self, addr: int) -> int | None:
         """An aligned 32-bit word; None after a fault. Raises: EINVAL."""
-        value = ffi.new("uint32_t *")
-        error = lib.user_load32(self.native, addr, value, self.fault)
-        return None if self._faulted(error) else int(value[0])
+        error = _user_load32(self.native, addr, _loaded, self.fault)
+        if error and self._faulted(error):
+            return None
+        value: int = _loaded[0]
+        return value
 
     def cmpxchg32(self, addr: int, expected: int, desired: int) -> int | None:
         """Compare and swap; the old value; None after a fault. Raises: EINVAL."""

@@ -176,18 +176,26 @@ def counted(
     task: Task, rest: Coroutine[Any, Any, int], counts: str
 ) -> Coroutine[Any, Any, int]:
     """The rest of a call that counts in /proc/PID/io."""
-    return continued(rest, partial(count, task, counts))
+    return continued(rest, partial(_COUNTS[counts], task))
 
 
-def count(task: Task, counts: str, result: int) -> int:
-    """A call has read ("r"), written ("w") or both ("rw") so many bytes; gives them."""
-    if "r" in counts:
-        task.syscr += 1
-        task.rchar += result
-    if "w" in counts:
-        task.syscw += 1
-        task.wchar += result
-    return result
+def _count_read(task: Task, size: int) -> int:
+    task.syscr += 1
+    task.rchar += size
+    return size
+
+
+def _count_written(task: Task, size: int) -> int:
+    task.syscw += 1
+    task.wchar += size
+    return size
+
+
+def _count_copied(task: Task, size: int) -> int:
+    return _count_written(task, _count_read(task, size))
+
+
+_COUNTS = {"r": _count_read, "w": _count_written, "rw": _count_copied}
 
 
 def describe(task: Task, number: int, values: tuple[int, ...]) -> str:

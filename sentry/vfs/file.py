@@ -382,6 +382,10 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
+        return self.receive_later(dest)
+
+    def receive_later(self, dest: Dest) -> Retry:
+        """`receive` has nothing to give now: sleep until it has."""
         return Retry(partial(self.receive, dest), self.queue, READ_EVENTS, self)
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:

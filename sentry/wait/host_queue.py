@@ -7,11 +7,10 @@ the moment when somebody wants it and it was seen not to hold, until it comes.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from typing import Any
 
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from sentry.wait.queue import ALL, Entry, WaitQueue
+from sentry.wait.queue import ALL, Registration, WaitQueue
 
 WATCHED = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP
 
@@ -29,15 +28,12 @@ class HostQueue(WaitQueue):
         self._watchable = watchable
         self._poll = select.poll()
 
-    def add(
-        self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
-    ) -> Entry:
+    def enter(self, entry: Registration) -> None:
         """Register, and watch for what is wanted."""
-        entry = super().add(callback, mask, exclusive=exclusive)
+        super().enter(entry)
         self.arm(ALL)
-        return entry
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: Registration) -> None:
         """Unregister; what nobody wants is not watched any more."""
         super().remove(entry)
         self._watch(self._armed & self._wanted())

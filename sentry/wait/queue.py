@@ -6,7 +6,7 @@ Objects never sleep: they own a queue and notify it. `until` is the one wait pat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import Mode, TimedOut, park, this_fiber
@@ -15,8 +15,17 @@ T = TypeVar("T")
 ALL = 0xFFFFFFFF
 
 
+class Registration(Protocol):
+    """`callback(events)` is called when an event of `mask` comes."""
+
+    mask: int
+    exclusive: bool
+
+    def callback(self, events: int, /) -> object: ...
+
+
 class Entry:
-    """One registration: `callback(events)` is called when an event of `mask` comes."""
+    """A registration of its own."""
 
     __slots__ = ("callback", "exclusive", "mask")
 
@@ -32,7 +41,7 @@ class WaitQueue:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: list[Registration] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -42,10 +51,14 @@ class WaitQueue:
     ) -> Entry:
         """Register; the entry is the handle for `remove`."""
         entry = Entry(callback, mask, exclusive)
-        self._entries.append(entry)
+        self.enter(entry)
         return entry
 
-    def remove(self, entry: Entry) -> None:
+    def enter(self, entry: Registration) -> None:
+        """Register what is an entry itself."""
+        self._entries.append(entry)
+
+    def remove(self, entry: Registration) -> None:
         """Unregister; one that is gone already does no harm."""
         try:
             self._entries.remove(entry)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import Clock, Done, Fiber, Mode, TimedOut, park, this_fiber
-from sentry.wait.queue import WaitQueue
+from sentry.wait.queue import Entry, WaitQueue
 
 After = Callable[[Any], Any]
 if TYPE_CHECKING:
@@ -159,9 +159,11 @@ class Sleep(Fiber, _Coroutine):
 
 
 class Retry(Sleep):
-    """Asleep on one wait queue."""
+    """Asleep on one wait queue; as its own fiber it is its registration there, too."""
 
-    __slots__ = ("_attempt", "_entry", "_events", "_exclusive", "_held", "_queue")
+    __slots__ = ("_attempt", "_entry", "_held", "_queue", "exclusive", "mask")
+    callback = Fiber.wake
+    _entry: Entry | None
 
     def __init__(
         self,
@@ -177,9 +179,9 @@ class Retry(Sleep):
         self._after = self._inner = None
         self._attempt = attempt
         self._queue = queue
-        self._events = events
-        self._exclusive = exclusive
         self._held = held
+        self.mask = events
+        self.exclusive = exclusive
 
     def attempt(self) -> Any:
         """Once more."""
@@ -188,11 +190,15 @@ class Retry(Sleep):
     def enter(self, fiber: Fiber) -> None:
         """On the queue, with a use of the file."""
         self._held.refs += 1
-        self._entry = self._queue.add(fiber.wake, self._events, exclusive=self._exclusive)
+        if fiber is self:
+            self._entry = None
+            self._queue.enter(self)
+        else:
+            self._entry = self._queue.add(fiber.wake, self.mask, exclusive=self.exclusive)
 
     def leave(self) -> None:
         """Off the queue."""
-        self._queue.remove(self._entry)
+        self._queue.remove(self._entry or self)
         self._held.decref()
 
 

@@ -20,6 +20,7 @@ from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.platform.memory import Bytes
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
 
@@ -48,7 +49,7 @@ class Pipe:
         """alloc_pipe_info(). Raises: ENFILE beyond fs.pipe-user-pages-hard."""
         self._vfs = vfs
         self._uid = creds.uid
-        self._parts: deque[memoryview] = deque()
+        self._parts: deque[Bytes] = deque()
         self._packets: deque[bool] = deque()
         """For each part: it is a packet, whose rest a short read throws away."""
         self.size = 0
@@ -98,16 +99,16 @@ class Pipe:
             return 0
         return self.capacity - self.size
 
-    def push(self, data: bytes | memoryview, packet: bool = False) -> None:
+    def push(self, data: Bytes, packet: bool = False) -> None:
         """Append bytes; the caller has looked at `room`."""
         if not packet and len(data) < 1024 and self._parts and not self._packets[-1]:
             last = self._parts[-1]
             if len(last) + len(data) <= PAGE:
-                self._parts[-1] = memoryview(bytes(last) + bytes(data))
+                self._parts[-1] = bytes(last) + bytes(data)
                 self.size += len(data)
                 self.queue.notify(READABLE)
                 return
-        self._parts.append(memoryview(data))
+        self._parts.append(data)
         self._packets.append(packet)
         self.size += len(data)
         self.queue.notify(READABLE)
@@ -131,15 +132,17 @@ class Pipe:
         parts, packets = self._parts, self._packets
         while parts and dest.count:
             part = parts[0]
-            taken = dest.put(part[: dest.count])
+            if len(part) > dest.count:
+                part = memoryview(part)[: dest.count]
+            taken = dest.put(part)
             done += taken
             if packets[0]:
                 self._drop_first()
                 break
-            if taken == len(part):
+            if taken == len(parts[0]):
                 self._drop_first()
             else:
-                parts[0] = part[taken:]
+                parts[0] = memoryview(parts[0])[taken:]
                 self.size -= taken
                 break
         self.queue.notify(WRITABLE)
@@ -169,7 +172,7 @@ class Pipe:
                 left -= len(part)
                 self._drop_first()
             else:
-                self._parts[0] = part[left:]
+                self._parts[0] = memoryview(part)[left:]
                 self.size -= left
                 left = 0
         if found:
@@ -179,7 +182,7 @@ class Pipe:
     def put_back(self, data: bytes) -> None:
         """Bytes that were taken but could not be delivered."""
         if data:
-            self._parts.appendleft(memoryview(data))
+            self._parts.appendleft(data)
             self._packets.appendleft(False)
             self.size += len(data)
 

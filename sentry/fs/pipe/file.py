@@ -76,6 +76,13 @@ class PipeFile(StreamFile):
             self.inode.accessed()
         return n
 
+    def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
+        """read(2): of an empty pipe without an attempt that is bound to fail."""
+        pipe = self.pipe
+        if pipe.size or not pipe.writers or self.flags & O_NONBLOCK or rwf or not dest.count:
+            return super().read(caller, dest, rwf)
+        return self.receive_later(dest)
+
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
         if source.count < source.wanted:

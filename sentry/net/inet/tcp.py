@@ -295,6 +295,11 @@ class TcpSocket(TcpEnding):
             self._pass_mark()
         raise EAGAIN("nothing there")
 
+    def has_to_wait(self) -> bool:
+        """Nothing there, and nothing wrong."""
+        more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
+        return more and self.mark is None and not self.queued
+
     def short_of(self, wanted: int) -> bool:
         """Whether a peek for so many bytes has to wait for more."""
         more = self.peer is not None and not (self.eof or self.read_shut or self.so_error)
