@@ -138,13 +138,22 @@ static void launch_from_out(struct vcpu *v, struct ctx *c)
     go_on(c);
 }
 
+/* The context has spun since its request was taken. If that is longer than it can spin, its thread
+ * had no core for most of it: what it did not use must not be taken from its CPU time. */
+void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc)
+{
+    uint64_t spun = now_tsc - v->taken_tsc;
+    if (spun < pool.longest_spin_tsc)
+        c->spin_tsc += spun;
+}
+
 /* The guest waits in its mailbox, in the page `s`, or is about to ring: let it go on. */
 void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s)
 {
     uint32_t request = WORD_REQUEST, phase = P_TAKEN;
     uint64_t now = tsc_now();
     c->state = C_RUNNING;
-    c->spin_tsc += now - v->taken_tsc;
+    count_spin(v, c, now);
     v->started_tsc = now;
     v->busy_tsc = now;
     running_add(v);

@@ -115,7 +115,7 @@ static void part_both(struct vcpu *v, struct ctx *c)
     if (c->vcpu)
         vcpu_evict(c->vcpu);
     if (v->ctx) {
-        v->ctx->spin_tsc += now - v->taken_tsc;
+        count_spin(v, v->ctx, now);
         vcpu_part(v);
     }
     v->taken_tsc = now;

@@ -172,17 +172,20 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
 
 /* A guest spins about as long as its exit would take, so that it never loses more than twice the
  * better of the two. */
-static uint32_t spin_turns(uint64_t exit_ns)
+static uint64_t spin_ns(uint64_t exit_ns)
+{
+    uint64_t ns = exit_ns + exit_ns / 4;
+    if (ns < SPIN_LEAST_NS)
+        return SPIN_LEAST_NS;
+    return ns < 4 * SPIN_LEAST_NS ? ns : 4 * SPIN_LEAST_NS;
+}
+
+static uint32_t spin_turns(uint64_t ns)
 {
     uint64_t start = tsc_now(), turns = 2000;
     for (uint64_t i = 0; i < turns; i++)
         __builtin_ia32_pause();
     double turn_ns = (double)(tsc_now() - start) / pool.tsc_per_ns / (double)turns;
-    uint64_t ns = exit_ns + exit_ns / 4;
-    if (ns < SPIN_LEAST_NS)
-        ns = SPIN_LEAST_NS;
-    if (ns > 4 * SPIN_LEAST_NS)
-        ns = 4 * SPIN_LEAST_NS;
     double wanted = (double)ns / (turn_ns + 1);
     return wanted < 20000 ? (uint32_t)wanted : 20000;
 }
@@ -190,7 +193,8 @@ static uint32_t spin_turns(uint64_t exit_ns)
 /* The threads, by the one that will wait; with inline, the last vCPU is its own. Afterwards no thread is made and nothing is mapped executable. */
 int pool_start(int mailbox, int inlines, uint64_t exit_ns)
 {
-    pool.budget = spin_turns(exit_ns);
+    pool.budget = spin_turns(spin_ns(exit_ns));
+    pool.longest_spin_tsc = (uint64_t)((double)spin_ns(exit_ns) * pool.tsc_per_ns);
     pool.hold_tsc = (uint64_t)(HOLD_NS * pool.tsc_per_ns);
     pool.enter_tsc = (uint64_t)((double)(exit_ns + WAKE_NS) * pool.tsc_per_ns);
     pool.talk_tsc = (uint64_t)(TALK_NS * pool.tsc_per_ns);

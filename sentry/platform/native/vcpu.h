@@ -203,7 +203,8 @@ struct pool {
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
     uint64_t exit_tsc; /* of the last exit that was taken */
-    uint32_t budget;     /* spin turns offered to guests */
+    uint32_t budget;     /* spin turns offered to guests, */
+    uint64_t longest_spin_tsc; /* which take no longer, if they have a core */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
     int live;            /* of them not dead */
     int threads;         /* vCPUs with a thread: the first ones */
@@ -319,6 +320,7 @@ void drop_events(struct ctx *c);
 /* ---- context.c ---- */
 size_t image_copy(uint8_t *to, const uint8_t *from);
 struct ctx *ctx_new(struct aspace *space);
+void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc);
 void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
 void ctx_answer(struct ctx *c, int64_t value);
 void ctx_resume(struct ctx *c);
