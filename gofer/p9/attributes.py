@@ -42,7 +42,7 @@ class Attributes(NamedTuple):
 
     @classmethod
     def unpack(cls, block: bytes) -> Attributes:
-        return cls._make(_BLOCK.unpack(block))
+        return tuple.__new__(cls, _BLOCK.unpack(block))  # half the price of _make
 
     def qid(self) -> Qid:
         """A qid that is the same for the same inode, and whose version follows its changes."""

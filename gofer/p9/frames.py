@@ -27,8 +27,10 @@ class FrameReader:
             data = b"".join(self._parts)
             self._parts.clear()
             self._have = 0
-        frames: list[tuple[int, Message]] = []
         pos, total = 0, len(data)
+        if HEADER_SIZE <= total <= self.limit and self._size_of(data) == total:
+            return [decode(data, 0, total)]  # as nearly always
+        frames: list[tuple[int, Message]] = []
         while total - pos >= HEADER_SIZE:
             size = int.from_bytes(data[pos : pos + 4], "little")
             if not HEADER_SIZE <= size <= self.limit:

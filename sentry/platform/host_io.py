@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -95,8 +96,20 @@ class Stat:
         (_, _, nlink, mode, uid, gid, _, rdev, size, blksize, blocks, *times) = _STAT.unpack(
             self._view
         )
-        atime, mtime, ctime = (times[i] * 1_000_000_000 + times[i + 1] for i in range(0, 6, 2))
-        return HostStat(nlink, mode, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime)
+        atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns = times
+        return HostStat(
+            nlink,
+            mode,
+            uid,
+            gid,
+            rdev,
+            size,
+            blksize,
+            blocks,
+            atime * 1_000_000_000 + atime_ns,
+            mtime * 1_000_000_000 + mtime_ns,
+            ctime * 1_000_000_000 + ctime_ns,
+        )
 
 
 def pending(fd: int) -> int:
@@ -105,6 +118,25 @@ def pending(fd: int) -> int:
     if got < 0:
         raise from_number(-got)
     return got
+
+
+RECEIVED: Final = 65536
+"""Bytes that `receive` gives at most."""
+_received: Final = ffi.new("uint8_t[]", RECEIVED)
+_received_view: Final = ffi.buffer(_received)
+_fds: Final = ffi.new("int[]", 1 + 16)
+
+
+def receive(fd: int, flags: int) -> tuple[bytes, Sequence[int]]:
+    """What a stream of a helper process holds, and the descriptors that came with it.
+
+    No bytes are its end. Raises: what the host says, EAGAIN when SO_RCVTIMEO is over.
+    """
+    got = lib.hostio_receive(fd, flags, _received, RECEIVED, _fds)
+    if got < 0:
+        raise from_number(-got)
+    count = _fds[0]
+    return _received_view[:got], list(_fds[1 : 1 + count]) if count else ()
 
 
 class _Answer:

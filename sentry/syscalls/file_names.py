@@ -145,7 +145,10 @@ def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> Result
 
 
 def _unlink(task: Task, dirfd: int, name: bytes) -> Result:
-    return 0 if names.unlink_now(task, dirfd, name) else eager(names.unlink(task, dirfd, name))
+    done = names.unlink_now(task, dirfd, name)
+    if done is True:
+        return 0
+    return eager(done or names.unlink(task, dirfd, name))
 
 
 @syscall(84)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import (
     AT_FDCWD,
@@ -24,10 +24,13 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import E2BIG, EAGAIN, EINVAL
 from sentry.syscalls.registry import Result, syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
+from sentry.vfs.file import FileDescription
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_now, open_path
 from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sentry.kernel.task import Task
 
 RESOLVE_FLAGS = (
@@ -46,13 +49,15 @@ def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> Result:
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
     file = open_now(task, dirfd, name, how)
-    if file is not None:
+    if isinstance(file, FileDescription):
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
-    return eager(_open_slowly(task, dirfd, name, how))
+    return eager(_open_slowly(task, file or open_path(task, dirfd, name, how), how))
 
 
-async def _open_slowly(task: Task, dirfd: int, name: bytes, how: OpenHow) -> int:
-    file = await open_path(task, dirfd, name, how)
+async def _open_slowly(
+    task: Task, opening: Coroutine[Any, Any, FileDescription], how: OpenHow
+) -> int:
+    file = await opening
     limit = task.rlimit(RLIMIT_NOFILE)
     try:
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))

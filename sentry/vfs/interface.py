@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import stat as modes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -336,8 +336,13 @@ class Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
-    def create_now(self, name: bytes, mode: int, owner: Owner) -> Inode | None:
-        """`create` if that needs no sleep; None otherwise."""
+    def create_now(
+        self, name: bytes, mode: int, owner: Owner
+    ) -> Inode | Coroutine[Any, Any, Inode] | None:
+        """`create` without a sleep; None: not so.
+
+        `lock` is free. A coroutine: it is under way; what remains begins with taking the lock.
+        """
         return None
 
     async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
@@ -364,8 +369,10 @@ class Inode:
         """Remove the name of something that is no directory."""
         raise EPERM(f"{self.fs.name}: cannot unlink")
 
-    def unlink_now(self, name: bytes, child: Inode) -> bool:
-        """`unlink` if that needs no sleep; whether it was done."""
+    def unlink_now(
+        self, name: bytes, child: Inode
+    ) -> bool | Coroutine[Any, Any, None]:
+        """`unlink` without a sleep; whether it was done. A coroutine: as of `create_now`."""
         return False
 
     async def rmdir(self, name: bytes, child: Inode) -> None:

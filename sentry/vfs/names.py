@@ -5,9 +5,9 @@ The checks are in the order of fs/namei.c; the inode operations below them are t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from sentry.abi.capability import CAP_FSETID, CAP_MKNOD
 from sentry.abi.eventfd import (
@@ -164,8 +164,13 @@ def _check_hardlink(caller: Caller, inode: Inode) -> None:
         raise EPERM("a hard link to somebody else's file")
 
 
-def unlink_now(caller: Caller, dirfd: int, path: bytes) -> bool:
-    """`unlink` of the common kind, where nothing has to sleep; whether it was done."""
+def unlink_now(
+    caller: Caller, dirfd: int, path: bytes
+) -> bool | Coroutine[Any, Any, None]:
+    """`unlink` of the common kind, where nothing has to sleep; whether it was done.
+
+    A coroutine: it is under way, and this is the rest of it.
+    """
     walk = quick_parent(caller, dirfd, path)
     if walk is None:
         return False
@@ -179,12 +184,24 @@ def unlink_now(caller: Caller, dirfd: int, path: bytes) -> bool:
         return False
     walk.at.mount.check_writable()
     check_delete(caller.creds, parent, child, want_dir=False)
-    if not directory.unlink_now(name, child):
-        return False
+    done = directory.unlink_now(name, child)
+    if done is not True:
+        return done and _unlink_later(caller, walk, child, done)
     if known is not None:
         known.drop(caller.kernel.vfs.dentries)
     _removed(parent, name, child)
     return True
+
+
+async def _unlink_later(
+    caller: Caller, walk: Parent, child: Inode, removal: Coroutine[Any, Any, None]
+) -> None:
+    parent = walk.at.dentry
+    known = parent.known_child(walk.last)
+    await removal
+    if known is not None:
+        known.drop(caller.kernel.vfs.dentries)
+    _removed(parent, walk.last, child)
 
 
 async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -152,8 +153,13 @@ def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescripti
     return file
 
 
-def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription | None:
-    """`open_path` where nothing has to sleep and nothing is made; None: ask `open_path`."""
+def open_now(
+    caller: Caller, dirfd: int, path: bytes, how: OpenHow
+) -> FileDescription | Coroutine[Any, Any, FileDescription] | None:
+    """`open_path` where nothing has to sleep; None: ask `open_path`.
+
+    A coroutine: the file is being made, and this is the rest of it.
+    """
     if how.resolve or how.flags & NEVER_NOW:
         create = how.flags & (O_CREAT | TMPFILE_BIT | O_PATH) == O_CREAT and not how.resolve
         return _create_now(caller, dirfd, path, how) if create else None
@@ -175,13 +181,12 @@ def open_now(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescr
 
 def _create_now(
     caller: Caller, dirfd: int, path: bytes, how: OpenHow
-) -> FileDescription | None:
+) -> FileDescription | Coroutine[Any, Any, FileDescription] | None:
     """The same for a name that is free. Raises: EEXIST for one that must be, and is not."""
     walk = quick_parent(caller, dirfd, path)
     if walk is None:
         return None
-    mount, directory = walk.at
-    inode = directory.inode
+    inode = walk.at.dentry.inode
     if inode.lock.held:
         return None
     child = inode.lookup_cached(walk.last)
@@ -191,17 +196,31 @@ def _create_now(
         return None
     mode, owner = _check_create(caller, walk, how)
     made = inode.create_now(walk.last, mode, owner)
-    if made is None:
-        return None
-    dentry = directory.child(walk.last, made, caller.kernel.vfs.dentries)
-    location = Location(mount, dentry)
-    tell_child(inode, IN_CREATE, walk.last)
+    if not isinstance(made, Inode):
+        return None if made is None else _open_made_later(caller, walk, how, made)
+    location = _made(caller, walk, made)
     _check_open(caller, location, how, True)
     file = made.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
-    assert file is not None, "a new file in memory opens at once"
+    if file is None:
+        return open_location(caller, location, how, created=True)
     _opened(caller, location, file, how.flags)
     file.created = True
     return file
+
+
+async def _open_made_later(
+    caller: Caller, walk: Parent, how: OpenHow, making: Coroutine[Any, Any, Inode]
+) -> FileDescription:
+    location = _made(caller, walk, await making)
+    return await open_location(caller, location, how, created=True)
+
+
+def _made(caller: Caller, walk: Walk | Parent, inode: Inode) -> Location:
+    """The place of a new file."""
+    mount, directory = walk.at
+    dentry = directory.child(walk.last, inode, caller.kernel.vfs.dentries)
+    tell_child(directory.inode, IN_CREATE, walk.last)
+    return Location(mount, dentry)
 
 
 async def open_location(
@@ -322,7 +341,6 @@ async def _open_creating(
             child = await child_of(directory.inode, walk.last)
             if isinstance(child, Absent):
                 location = await _create(caller, walk, how)
-                tell_child(directory.inode, IN_CREATE, walk.last)
                 return await open_location(caller, location, how, created=True)
         location = top(
             Location(
@@ -390,10 +408,7 @@ def _check_create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> tuple[in
 async def _create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> Location:
     directory = walk.at.dentry
     mode, owner = _check_create(caller, walk, how)
-    inode = await directory.inode.create(walk.last, mode, owner)
-    return Location(
-        walk.at.mount, directory.child(walk.last, inode, caller.kernel.vfs.dentries)
-    )
+    return _made(caller, walk, await directory.inode.create(walk.last, mode, owner))
 
 
 async def _open_tmpfile(

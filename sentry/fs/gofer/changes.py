@@ -7,8 +7,8 @@ cannot be heard of this way is not remembered: contents and attributes of files 
 mappings, other names), which are asked of a descriptor; access times of directories; all of file
 systems that other machines or layers change unheard (`COHERENT`).
 
-What the Sentry changes itself makes events, too. Those are announced (`Trust.own_change`); all
-others make the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
+What the Sentry changes itself makes events, too. Those are announced (`OwnChange`); all others make
+the directory's names untrusted. `epoch` counts these: an answer of the Gofer that was
 under way when it changed may be older than the change, and is not trusted.
 """
 
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
@@ -62,11 +61,12 @@ _BUFFER: Final = 65536
 class Trust:
     """What is certain of one watched directory as long as no event says otherwise."""
 
-    __slots__ = ("_changes", "_expected", "directory", "names", "number", "sure", "used")
+    __slots__ = ("changes", "directory", "expected", "names", "number", "sure", "used")
 
     def __init__(self, changes: HostChanges, directory: WatchedDirectory, number: int) -> None:
-        self._changes = changes
-        self._expected: dict[tuple[int, bytes], int] = {}
+        self.changes = changes
+        self.expected: dict[tuple[int, bytes], int] = {}
+        """Events of own changes, and how many of them are to come."""
         self.directory = directory
         self.number = number
         """That of the watch."""
@@ -80,42 +80,63 @@ class Trust:
         """All may be different now."""
         self.names.clear()
         self.sure = False
-        self._expected.clear()
-        self._changes.epoch += 1
-
-    @contextmanager
-    def own_change(self, event: int, name: bytes) -> Iterator[None]:
-        """The Sentry makes or removes a name; if that works, what it knows of it is right.
-
-        Moves are not announced: two that follow each other can come as one event.
-        """
-        changes, key = self._changes, (event, name)
-        epoch = changes.epoch
-        self._expected[key] = self._expected.get(key, 0) + 1
-        try:
-            yield
-        except BaseException:
-            self.distrust()
-            raise
-        changes.look()
-        self._expected.pop(key, None)
-        if changes.epoch == epoch:
-            self.names.add(name)
+        self.expected.clear()
+        self.changes.epoch += 1
 
     def heard(self, mask: int, name: bytes) -> None:
         """An event of this directory."""
         if not mask & _NAMES:
             if not name:
                 self.sure = False
-                self._changes.epoch += 1
+                self.changes.epoch += 1
             return
         key = (mask, name)
-        left = self._expected.get(key, 0)
+        left = self.expected.get(key, 0)
         if left:
-            self._expected[key] = left - 1
+            self.expected[key] = left - 1
             return
         self.names.clear()  # of all of them: names may be equal that are not the same
-        self._changes.epoch += 1
+        self.changes.epoch += 1
+
+
+class OwnChange:
+    """A name that the Sentry makes or removes; if that works, what it knows of it is right.
+
+    The event is in the queue by then, and is taken with the next look. Moves are not announced: two
+    that follow each other can come as one event.
+    """
+
+    __slots__ = ("_epoch", "_key", "_trust")
+
+    def __init__(self, trust: Trust | None, event: int, name: bytes) -> None:
+        self._trust = trust
+        if trust is not None:
+            key = self._key = (event, name)
+            self._epoch = trust.changes.epoch
+            trust.expected[key] = trust.expected.get(key, 0) + 1
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if error is not None:
+            self.failed()
+        else:
+            self.done()
+
+    def failed(self) -> None:
+        """Nobody knows what happened."""
+        if self._trust is not None:
+            self._trust.distrust()
+
+    def done(self) -> None:
+        """It was made, and the directory's `names` say so."""
+        trust = self._trust
+        if trust is None:
+            return
+        changes = trust.changes
+        changes.settled.append((trust, self._key))
+        if changes.epoch == self._epoch:
+            trust.names.add(self._key[1])
 
 
 class HostChanges:
@@ -124,6 +145,8 @@ class HostChanges:
     def __init__(self, session: Session, fd: int, now_ns: Callable[[], int] = monotonic_ns) -> None:
         self.epoch = 0
         self.limit = MAX_WATCHES
+        self.settled: list[tuple[Trust, tuple[int, bytes]]] = []
+        """Own changes that have been made, whose events are in the queue."""
         self._session = session
         self._fd = fd
         self._now_ns = now_ns
@@ -158,7 +181,12 @@ class HostChanges:
 
     def look(self) -> None:
         """Take what has happened. Whatever is trusted after this was right when it was called."""
-        if pending(self._fd):
+        if self.settled:
+            self._take()
+            for trust, key in self.settled:
+                trust.expected.pop(key, None)
+            self.settled.clear()
+        elif pending(self._fd):
             self._take()
 
     def _take(self) -> None:

@@ -6,7 +6,7 @@ What is known of the names is in `directory_cache`; every change here is told to
 from __future__ import annotations
 
 import stat as modes
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import AT_REMOVEDIR, NOFID, NOOPEN, OPENED_DONATED
@@ -22,9 +22,10 @@ from gofer.p9.extensions import (
     Twalkx,
 )
 from gofer.p9.messages import Tunlinkat
+from sentry.abi.eventfd import IN_CREATE, IN_DELETE
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
 from sentry.errors import EINVAL, EXDEV
-from sentry.fs.gofer.changes import made, removed
+from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.inode import GoferInode, close_quietly
 from sentry.fs.gofer.regular import GoferRegular
@@ -33,6 +34,8 @@ from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import Inode, Owner
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from sentry.fs.gofer.requests import Pending
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
@@ -57,20 +60,47 @@ class GoferDirectory(DirectoryCache):
     # --- names
 
     async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        fid = await self.directory_fid()
-        session = self.fs.session
-        flags = O_RDWR | O_EXCL
-        request = Tcreatex(fid, NOFID, name, flags, 1, mode, owner.uid, owner.gid)
-        with self.changing(made(0), name):
-            pending = session.send(request)
-            reply = expect(await session.wait(pending), Rcreatex)
-            fd = pending.take_fd()
-            try:
-                inode = self.fs.inode_of(reply.block, self, name)
-            except BaseException:
-                close_quietly(fd)
-                raise
+        request = _creation(await self.directory_fid(), name, mode, owner)
+        with self.changing(IN_CREATE, name):
+            pending = self.fs.session.send(request)
+            await self.fs.session.wait(pending)
+            return self._created(name, pending)
+
+    def create_now(
+        self, name: bytes, mode: int, owner: Owner
+    ) -> Inode | Coroutine[Any, Any, Inode] | None:
+        if self.fid < 0:
+            return None
+        self.fs.fids.used(self)
+        request = _creation(self.fid, name, mode, owner)
+        change = self.changing(IN_CREATE, name)
+        try:
+            pending = self.fs.session.ask(request)
+            if not pending.done:
+                return self._create_later(name, pending, change)
+            inode = self._created(name, pending)
+        except BaseException:
+            change.failed()
+            raise
+        change.done()
+        return inode
+
+    async def _create_later(self, name: bytes, pending: Pending, change: OwnChange) -> Inode:
+        async with self.lock:  # which is free, so this does not wait
+            with change:
+                await self.fs.session.wait_asleep(pending)
+                return self._created(name, pending)
+
+    def _created(self, name: bytes, pending: Pending) -> Inode:
+        """The inode of a file that was made. Raises: why it was not."""
+        reply = expect(pending.result(), Rcreatex)
+        fd = pending.take_fd()
+        try:
+            inode = self.fs.inode_of(reply.block, self, name)
             self.added(name, inode)
+        except BaseException:
+            close_quietly(fd)
+            raise
         if isinstance(inode, GoferRegular) and reply.opened == OPENED_DONATED:
             inode.created(fd)
         else:
@@ -103,13 +133,44 @@ class GoferDirectory(DirectoryCache):
         to = await self.directory_fid()
         fid, old = await target.reach()
         target.changed()
-        with self.changing(made(0), name):
+        with self.changing(IN_CREATE, name):
             reply = expect(await self.fs.session.call(Tlinkx(fid, old, to, name)), Rlinkx)
             target.seen(WireAttributes.unpack(reply.block))
             self.added(name, target)
 
     async def unlink(self, name: bytes, child: Inode) -> None:
         await self._remove(name, child, 0)
+
+    def unlink_now(
+        self, name: bytes, child: Inode
+    ) -> bool | Coroutine[Any, Any, None]:
+        if self.fid < 0 or _needs_keeper(child):
+            return False
+        self.fs.fids.used(self)
+        change = self.changing(IN_DELETE, name)
+        try:
+            pending = self.fs.session.ask(Tunlinkat(self.fid, name, 0))
+            if not pending.done:
+                return self._unlink_later(name, child, pending, change)
+            pending.result()
+            self.removed(name)
+        except BaseException:
+            change.failed()
+            raise
+        change.done()
+        if isinstance(child, GoferInode):
+            child.lost_name()
+        return True
+
+    async def _unlink_later(
+        self, name: bytes, child: Inode, pending: Pending, change: OwnChange
+    ) -> None:
+        async with self.lock:
+            with change:
+                await self.fs.session.wait_asleep(pending)
+                self.removed(name)
+            if isinstance(child, GoferInode):
+                child.lost_name()
 
     async def rmdir(self, name: bytes, child: Inode) -> None:
         await self._remove(name, child, AT_REMOVEDIR)
@@ -161,7 +222,7 @@ class GoferDirectory(DirectoryCache):
 
     def _keep(self, fid: int, name: bytes, child: Inode) -> Keeper | None:
         """Bind a fid to an open file that is about to lose this name."""
-        if not isinstance(child, GoferRegular) or child.fid >= 0 or not child.in_use:
+        if not _needs_keeper(child):
             return None
         bound = self.fs.session.new_fid()
         pending = self.fs.session.send(Twalkx(fid, bound, NOOPEN, 0, [name]))
@@ -181,6 +242,15 @@ class GoferDirectory(DirectoryCache):
             session.clunk(bound)
         else:
             child.fid = bound
+
+
+def _creation(fid: int, name: bytes, mode: int, owner: Owner) -> Tcreatex:
+    return Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)
+
+
+def _needs_keeper(child: Inode) -> TypeGuard[GoferRegular]:
+    """It is open, and will be asked for by no name."""
+    return isinstance(child, GoferRegular) and child.fid < 0 and child.in_use
 
 
 class GoferDirectoryFile(DirectoryFile):

@@ -54,7 +54,8 @@ class GoferRegular(GoferInode):
     @property
     def in_use(self) -> bool:
         """Somebody has it open."""
-        return any(h is not None and h.users for h in (self.read_handle, self.write_handle))
+        one, other = self.read_handle, self.write_handle
+        return bool((one is not None and one.users) or (other is not None and other.users))
 
     # --- handles
 

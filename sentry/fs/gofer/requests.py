@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, NOTAG, OPENED_DONATED
@@ -117,12 +117,13 @@ class Requests:
         pending = self._waiting[tag] = Pending(request)
         return pending, data
 
-    def receive(self, data: bytes, fds: Iterable[int] = ()) -> None:
+    def receive(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Bytes and descriptors from the socket, in their order. No data is the end of it.
 
         A server that does not speak 9P ends the session: every request, now and later, is EIO.
         """
-        self._fds.extend(fds)
+        if fds:
+            self._fds.extend(fds)
         if not data:
             self.fail()
             return
@@ -158,7 +159,11 @@ class Requests:
         pending.complete(reply, fd)
 
 
+_OPENING = (Rwalkx, Rcreatex)
+_GIVING = (Rdupx, Rnotifyx)
+
+
 def _donates(reply: Message) -> bool:
-    if isinstance(reply, Rwalkx | Rcreatex):
+    if isinstance(reply, _OPENING):
         return reply.opened == OPENED_DONATED
-    return isinstance(reply, Rdupx | Rnotifyx)
+    return isinstance(reply, _GIVING)

@@ -11,7 +11,6 @@ dies, everybody who waits gets EIO, and later requests fail with EIO at once.
 
 from __future__ import annotations
 
-import array
 import select
 import socket
 from collections.abc import Callable
@@ -22,17 +21,14 @@ from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
 from gofer.p9.extensions import Tdupx
 from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
-from sentry.errors import EIO, EPROTO, Errno
+from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests
+from sentry.platform.host_io import receive
 from sentry.wait.fiber import Mode, park, this_fiber
 
-_RECEIVE = 65536
-_MAX_FDS = 16
-_ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * 4)
 # As plain integers: an IntFlag costs a microsecond per operation.
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _AT_ONCE = int(socket.MSG_DONTWAIT)
-_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _PATIENCE = (0).to_bytes(8, "little") + (1000).to_bytes(8, "little")
 """struct timeval of 1 ms; the kernel rounds it up to a tick."""
 _DRAIN_AT = 32
@@ -53,6 +49,7 @@ class Session:
 
     def __init__(self, sock: socket.socket, loop: Watcher | None = None) -> None:
         self.sock = sock
+        self._fd = sock.fileno()
         self.loop = loop
         self.msize = MSIZE_MIN
         self.version = b""
@@ -144,10 +141,13 @@ class Session:
                 self._receive(0)
         pending, data = requests.submit(request)
         self.sent += 1
-        view = memoryview(data)
-        while view:
+        left: bytes | memoryview = data
+        while left:
             try:
-                view = view[self.sock.send(view, _SEND_FLAGS) :]
+                sent = self.sock.send(left, _SEND_FLAGS)
+                if sent == len(left):
+                    break
+                left = memoryview(left)[sent:]
             except (BlockingIOError, InterruptedError):
                 # The server reads no further until its replies are taken.
                 self._receive(0)
@@ -156,6 +156,12 @@ class Session:
             except OSError:
                 requests.fail()
                 break
+        return pending
+
+    def ask(self, request: Message) -> Pending:
+        """Send, and wait in place: the reply is there if it came soon. Raises: EIO."""
+        pending = self.send(request)
+        self._linger(pending)
         return pending
 
     def call_now(self, request: Message) -> Message:
@@ -182,12 +188,16 @@ class Session:
 
         When the waiter is killed, the request goes on; `undo` takes back what it did.
         """
-        began_ns = monotonic_ns()
-        while not pending.done and (self._receive(0) or self.loop is None):
-            pass
-        self.waited_ns += monotonic_ns() - began_ns
+        if not pending.done:
+            self._linger(pending)
         if not pending.done:
             await self._sleep(pending, mode, undo)
+        return pending.result()
+
+    async def wait_asleep(self, pending: Pending) -> Message:
+        """`wait` for what `ask` has waited for in place."""
+        if not pending.done:
+            await self._sleep(pending, Mode.UNINTERRUPTIBLE, None)
         return pending.result()
 
     async def call_slow(self, request: Message, mode: Mode = Mode.KILLABLE) -> Message:
@@ -222,8 +232,16 @@ class Session:
             self.loop.watch(self.sock.fileno(), 0)
         self._requests.fail()
         self.sock.close()
+        self._fd = -1
 
     # --- replies
+
+    def _linger(self, pending: Pending) -> None:
+        """Wait in place, for a bounded time."""
+        began_ns = monotonic_ns()
+        while not pending.done and (self._receive(0) or self.loop is None):
+            pass
+        self.waited_ns += monotonic_ns() - began_ns
 
     async def _sleep(
         self, pending: Pending, mode: Mode, undo: Callable[[Message], None] | None
@@ -253,18 +271,12 @@ class Session:
     def _receive(self, flags: int) -> bool:
         """Take what has arrived; False if nothing came (in the time there is)."""
         try:
-            data, ancillary, _, _ = self.sock.recvmsg(
-                _RECEIVE, _ANCILLARY, flags | _CLOSE_ON_EXEC
-            )
-        except (BlockingIOError, InterruptedError):
+            data, fds = receive(self._fd, flags)
+        except (EAGAIN, EINTR):
             return False
-        except OSError:
+        except Errno:
             self._requests.fail()
             return False
-        fds = array.array("i")
-        for level, kind, payload in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         self._receiving = True
         try:
             self._requests.receive(data, fds)

@@ -7,14 +7,13 @@ descriptor, which the second lookup of a file brings along. The text of links ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Rwatchx, Twalkx, Twatchx
 from sentry.errors import Errno
+from sentry.fs.gofer.changes import OwnChange
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import expect
 from sentry.vfs.interface import Absent, Attributes, Inode
@@ -117,11 +116,6 @@ class WatchedDirectory(GoferInode):
         inode = self.known(name)
         return inode is not None and inode.wants_descriptor()
 
-    @contextmanager
-    def changing(self, event: int, name: bytes) -> Iterator[None]:
+    def changing(self, event: int, name: bytes) -> OwnChange:
         """The Sentry makes or removes `name`, which is an event (`changes.made`, `removed`)."""
-        if self.trust is None:
-            yield
-        else:
-            with self.trust.own_change(event, name):
-                yield
+        return OwnChange(self.trust, event, name)

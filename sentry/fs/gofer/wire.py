@@ -32,20 +32,21 @@ class Numbering:
 
 def from_wire(wire: WireAttributes, ino: int) -> Attributes:
     """What a reply says."""
+    mode, uid, gid, nlink, _, _, rdev, size, blocks, atime, mtime, ctime, btime, blksize, flags = wire
     return Attributes(
         ino,
-        wire.mode,
-        wire.nlink,
-        wire.uid,
-        wire.gid,
-        wire.rdev,
-        wire.size,
-        wire.blocks,
-        wire.blksize,
-        wire.atime_ns,
-        wire.mtime_ns,
-        wire.ctime_ns,
-        wire.btime_ns if wire.flags & 1 else None,
+        mode,
+        nlink,
+        uid,
+        gid,
+        rdev,
+        size,
+        blocks,
+        blksize,
+        atime,
+        mtime,
+        ctime,
+        btime if flags & 1 else None,
     )
 
 

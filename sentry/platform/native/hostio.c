@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -37,6 +38,27 @@ int hostio_stat(int fd, uint8_t *known)
         return 0;
     memcpy(known, &now, sizeof now);
     return 1;
+}
+
+int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds)
+{
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(HOSTIO_FDS * sizeof(int))];
+    struct iovec iov = {data, size};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    fds[0] = 0;
+    ssize_t got = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
+    if (got < 0)
+        return -errno;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t bytes = c->cmsg_len - CMSG_LEN(0); /* all of them fit: control has no more room */
+        memcpy(fds + 1 + fds[0], CMSG_DATA(c), bytes);
+        fds[0] += (int)(bytes / sizeof(int));
+    }
+    return got;
 }
 
 struct hostio_pool {

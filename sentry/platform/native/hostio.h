@@ -2,6 +2,7 @@
 #ifndef SENTRY_HOSTIO_H
 #define SENTRY_HOSTIO_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum hostio_op { HOSTIO_READ, HOSTIO_WRITE, HOSTIO_ALLOCATE, HOSTIO_TRUNCATE, HOSTIO_SYNC,
@@ -23,6 +24,10 @@ int hostio_pending(int fd);
  * last time: 1 if they are different now, 0 if not, or -errno. */
 #define HOSTIO_STAT 144
 int hostio_stat(int fd, uint8_t *known);
+/* recvmsg(2) on a stream of a helper process. `fds`: how many descriptors came, at most HOSTIO_FDS,
+ * and which; they close at execve. What came, 0 at the end, or -errno. */
+#define HOSTIO_FDS 16
+int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds);
 
 struct hostio_pool;
 
