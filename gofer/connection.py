@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MAX_IN_FLIGHT = 32
 MAX_OUT_BYTES = 2 * MSIZE_MAX
 _RECEIVE = 65536
-_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_AT_ONCE = int(socket.MSG_DONTWAIT)
+_SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class InFlight:
@@ -80,7 +81,7 @@ class Connection:
     def on_readable(self) -> None:
         """Take what has arrived and answer it."""
         try:
-            data = self.sock.recv(_RECEIVE, socket.MSG_DONTWAIT)
+            data = self.sock.recv(_RECEIVE, _AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

@@ -23,6 +23,7 @@ from gofer.attachment import Attachment
 from gofer.native import check_name, error, open_stat, stat_block
 
 _MODE: Final = struct.Struct("<I")
+_OWNER: Final = struct.Struct("<II")
 _DEV_INO: Final = struct.Struct("<QQ")
 _PATH_FLAGS: Final = os.O_PATH
 _MAX_REOPEN_DEPTH = 256
@@ -31,6 +32,12 @@ _MAX_REOPEN_DEPTH = 256
 def mode_of(block: bytes) -> int:
     """st_mode of an attribute block."""
     return int(_MODE.unpack_from(block)[0])
+
+
+def owner_of(block: bytes) -> tuple[int, int]:
+    """(st_uid, st_gid) of an attribute block."""
+    uid, gid = _OWNER.unpack_from(block, 4)
+    return uid, gid
 
 
 def identity_of(block: bytes) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import stat
 from gofer.connection import Connection
 from gofer.files import OpenFile, open_node, open_regular, require_writable, wants_write
 from gofer.native import check, check_name, error, native, open_stat, stat_block
-from gofer.node import Node, mode_of
+from gofer.node import Node, mode_of, owner_of
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import IO_HEADER_SIZE, NOFID, NOID, OPENED_DONATED, OPENED_FID
 from gofer.p9.extensions import Rcreatex, Tcreatex
@@ -137,8 +137,8 @@ def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
     so they come after it.
     """
     mode, uid, gid = owner
-    now = Attributes.unpack(made)
-    changes = uid not in (NOID, now.uid) or gid not in (NOID, now.gid)
+    made_uid, made_gid = owner_of(made)
+    changes = uid not in (NOID, made_uid) or gid not in (NOID, made_gid)
     if changes:
         check(native.gofer_chown(fd, uid, gid))
     if mode & 0o7000:

@@ -52,11 +52,6 @@ OWN = (
         ((low(3, files.AT_EMPTY_PATH),),),
         unused="this C library's fstat makes another call",
     ),
-    Rule(
-        unistd.setsockopt,
-        "how long the rest of a message of the Gofer may take",
-        ((low(1, sockets.SOL_SOCKET), low(2, sockets.SO_RCVTIMEO)),),
-    ),
     Rule(unistd.mincore, "resident sizes: mincore(2), /proc/pid/smaps", unused=_PROGRAM),
     Rule(unistd.msync, "msync(2) of mapped files", unused=_PROGRAM),
     Rule(unistd.fadvise64, "posix_fadvise(2) on donated files", unused=_PROGRAM),
@@ -83,11 +78,8 @@ HOST_SOCKETS = (
     Rule(unistd.listen, "servers on donated sockets", unused=_PROGRAM),
     Rule(
         unistd.setsockopt,
-        "options of donated sockets, and how long the rest of a message of the Gofer may take",
-        (
-            (low(1, sockets.SOL_SOCKET), low(2, sockets.SO_RCVTIMEO)),
-            *((low(1, level), low(2, name)) for level, name in sorted(SETTABLE)),
-        ),
+        "options of donated sockets",
+        tuple((low(1, level), low(2, name)) for level, name in sorted(SETTABLE)),
     ),
 )
 """With --network=host: on sockets that the network process has made."""
@@ -99,7 +91,7 @@ def rules(platform: str, network: str = "none") -> Sequence[Rule]:
     own: tuple[Rule, ...] = OWN
     if network == "host":
         requests += _SOCKET_COUNTS
-        own = (*(rule for rule in OWN if rule.number != unistd.setsockopt), *HOST_SOCKETS)
+        own = (*OWN, *HOST_SOCKETS)
     made = [*COMMON, *own, Rule(unistd.ioctl, _TEXT, one_of(1, requests))]
     return made if platform == "kvm" else [_with_jit(rule) for rule in made]
 

@@ -127,12 +127,12 @@ _received_view: Final = ffi.buffer(_received)
 _fds: Final = ffi.new("int[]", 1 + 16)
 
 
-def receive(fd: int, flags: int) -> tuple[bytes, Sequence[int]]:
+def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
     """What a stream of a helper process holds, and the descriptors that came with it.
 
-    No bytes are its end. Raises: what the host says, EAGAIN when SO_RCVTIMEO is over.
+    No bytes are its end. Raises: EAGAIN if nothing comes in that time, what the host says.
     """
-    got = lib.hostio_receive(fd, flags, _received, RECEIVED, _fds)
+    got = lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds)
     if got < 0:
         raise from_number(-got)
     count = _fds[0]

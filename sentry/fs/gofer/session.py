@@ -5,8 +5,7 @@ usually comes within tens of microseconds, so `call` first waits for it in place
 time, and sleeps as a fiber only if that was too short. `call_now` waits for as long as it takes
 (boot, before the loop runs). `send` does not wait: for clunks.
 
-The socket stays in blocking mode; SO_RCVTIMEO is the bound of the wait in place. When the Gofer
-dies, everybody who waits gets EIO, and later requests fail with EIO at once.
+When the Gofer dies, everybody who waits gets EIO, and later requests fail with EIO at once.
 """
 
 from __future__ import annotations
@@ -28,9 +27,8 @@ from sentry.wait.fiber import Mode, park, this_fiber
 
 # As plain integers: an IntFlag costs a microsecond per operation.
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-_AT_ONCE = int(socket.MSG_DONTWAIT)
-_PATIENCE = (0).to_bytes(8, "little") + (1000).to_bytes(8, "little")
-"""struct timeval of 1 ms; the kernel rounds it up to a tick."""
+PATIENCE_MS = 1
+"""The bound of a wait in place."""
 _DRAIN_AT = 32
 
 _M = TypeVar("_M", bound=Message)
@@ -64,7 +62,6 @@ class Session:
         self._free_fids: list[int] = []
         self._next_fid = 0
         sock.setblocking(True)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
 
     @property
     def dead(self) -> bool:
@@ -138,7 +135,7 @@ class Session:
         if len(requests) >= _DRAIN_AT:
             self.drain()
             while requests.full:
-                self._receive(0)
+                self._receive(PATIENCE_MS)
         pending, data = requests.submit(request)
         self.sent += 1
         left: bytes | memoryview = data
@@ -150,7 +147,7 @@ class Session:
                 left = memoryview(left)[sent:]
             except (BlockingIOError, InterruptedError):
                 # The server reads no further until its replies are taken.
-                self._receive(0)
+                self._receive(PATIENCE_MS)
                 if requests.dead:
                     break
             except OSError:
@@ -171,7 +168,7 @@ class Session:
     def wait_now(self, pending: Pending) -> Message:
         """The reply of a request that was sent."""
         while not pending.done:
-            self._receive(0)
+            self._receive(PATIENCE_MS)
         return pending.result()
 
     async def call(self, request: Message, mode: Mode = Mode.UNINTERRUPTIBLE) -> Message:
@@ -212,7 +209,7 @@ class Session:
 
     def drain(self) -> None:
         """Take the replies that have arrived."""
-        while self._requests and self._receive(_AT_ONCE):
+        while self._requests and self._receive(0):
             pass
 
     def duplicate(self) -> int:
@@ -239,7 +236,7 @@ class Session:
     def _linger(self, pending: Pending) -> None:
         """Wait in place, for a bounded time."""
         began_ns = monotonic_ns()
-        while not pending.done and (self._receive(0) or self.loop is None):
+        while not pending.done and (self._receive(PATIENCE_MS) or self.loop is None):
             pass
         self.waited_ns += monotonic_ns() - began_ns
 
@@ -265,13 +262,13 @@ class Session:
                 loop.watch(self.sock.fileno(), 0)
 
     def _on_event(self, _events: int) -> None:
-        while self._receive(_AT_ONCE) and self._sleepers:
+        while self._receive(0) and self._sleepers:
             pass
 
-    def _receive(self, flags: int) -> bool:
-        """Take what has arrived; False if nothing came (in the time there is)."""
+    def _receive(self, patience_ms: int) -> bool:
+        """Take what has arrived; False if nothing came in that time."""
         try:
-            data, fds = receive(self._fd, flags)
+            data, fds = receive(self._fd, patience_ms)
         except (EAGAIN, EINTR):
             return False
         except Errno:

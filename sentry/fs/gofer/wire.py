@@ -32,7 +32,8 @@ class Numbering:
 
 def from_wire(wire: WireAttributes, ino: int) -> Attributes:
     """What a reply says."""
-    mode, uid, gid, nlink, _, _, rdev, size, blocks, atime, mtime, ctime, btime, blksize, flags = wire
+    mode, uid, gid, nlink, _, _, rdev, size, blocks, *times, blksize, flags = wire
+    atime, mtime, ctime, btime = times
     return Attributes(
         ino,
         mode,

@@ -40,7 +40,7 @@ int hostio_stat(int fd, uint8_t *known)
     return 1;
 }
 
-int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds)
+int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds)
 {
     _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(HOSTIO_FDS * sizeof(int))];
     struct iovec iov = {data, size};
@@ -48,7 +48,14 @@ int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds)
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     fds[0] = 0;
-    ssize_t got = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
+    ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got < 0 && errno == EAGAIN && patience_ms) {
+        /* Who sleeps in recvmsg is woken by each request that the other side takes, too. */
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        if (poll(&ready, 1, patience_ms) <= 0)
+            return -EAGAIN;
+        got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    }
     if (got < 0)
         return -errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {

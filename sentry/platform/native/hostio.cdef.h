@@ -8,7 +8,7 @@ struct hostio {
 };
 int hostio_pending(int fd);
 int hostio_stat(int fd, uint8_t *known);
-int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds);
+int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds);
 struct hostio_pool;
 struct hostio_pool *hostio_open(int threads);
 int hostio_fd(struct hostio_pool *pool);

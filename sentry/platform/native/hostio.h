@@ -24,10 +24,10 @@ int hostio_pending(int fd);
  * last time: 1 if they are different now, 0 if not, or -errno. */
 #define HOSTIO_STAT 144
 int hostio_stat(int fd, uint8_t *known);
-/* recvmsg(2) on a stream of a helper process. `fds`: how many descriptors came, at most HOSTIO_FDS,
- * and which; they close at execve. What came, 0 at the end, or -errno. */
+/* recvmsg(2) on a stream of a helper process, waiting so long at most. `fds`: how many descriptors
+ * came, at most HOSTIO_FDS, and which; they close at execve. The bytes, 0 at the end, or -errno. */
 #define HOSTIO_FDS 16
-int64_t hostio_receive(int fd, int flags, uint8_t *data, size_t size, int *fds);
+int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds);
 
 struct hostio_pool;
 

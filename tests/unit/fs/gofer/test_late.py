@@ -1,0 +1,111 @@
+"""A Gofer that is late with the answer to a creation or a removal, or never gives one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentry.errors import EEXIST, EIO, ENOENT
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
+
+pytestmark = pytest.mark.root
+
+CREATE = ("openat", AT_FDCWD, b"/dir/new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+UNLINK = ("unlinkat", AT_FDCWD, b"/dir/inner", 0)
+AGAIN = {CREATE: EEXIST, UNLINK: ENOENT}
+
+
+class Slow:
+    """A world whose Gofer stops and goes on."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.outcomes: list[Any] = []
+        children = f"/proc/self/task/{threading.get_native_id()}/children"
+        (self._pid,) = map(int, Path(children).read_text().split())
+
+    def stop(self) -> None:
+        os.kill(self._pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self._pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        os.kill(self._pid, signal.SIGCONT)
+
+    def begin(self, call: tuple[Any, ...]) -> None:
+        """A call that will not end now."""
+        rest = self.world.task.start(*call)
+        self.world.task.kernel.loop.spawn(rest, "test", self._ended)
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        self.outcomes.append(result if error is None else type(error))
+
+    def finish(self, calls: int) -> list[Any]:
+        """Results, or types of errors, in the order in which the calls ended."""
+        while len(self.outcomes) < calls:
+            self.world.task.kernel.loop.turn()
+        return self.outcomes
+
+
+@pytest.fixture(params=["exclusive", "shared"])
+def slow(request: pytest.FixtureRequest, make_world: MakeWorld) -> Iterator[Slow]:
+    """Which names there are is known without a request."""
+    world = make_world(exclusive=request.param == "exclusive")
+    for _ in range(3):
+        world.stat(b"/dir/inner")
+        assert world.call("newfstatat", AT_FDCWD, b"/dir/new", world.task.buffer(144), 0) < 0
+    made = Slow(world)
+    yield made
+    made.go_on()
+
+
+@pytest.mark.parametrize("call", [CREATE, UNLINK], ids=["create", "unlink"])
+def test_late_answer_keeps_nobody_else_waiting(slow: Slow, call: Any, host: Path) -> None:
+    world = slow.world
+    file = world.open(b"/file")
+    slow.stop()
+
+    slow.begin(call)
+    slow.begin(call)
+    assert world.read(file) == b"contents"
+    assert slow.outcomes == []
+
+    slow.go_on()
+    assert slow.finish(2) == [slow.outcomes[0], AGAIN[call]]
+    assert isinstance(slow.outcomes[0], int | None)
+    assert world.listdir(b"/dir") == sorted(os.listdir(os.fsencode(host / "dir")))
+    assert (host / "dir/new").exists() == (call is CREATE)
+    assert (host / "dir/inner").exists() == (call is CREATE)
+
+
+@pytest.mark.parametrize("call", [CREATE, UNLINK], ids=["create", "unlink"])
+def test_answer_that_never_comes_is_eio(slow: Slow, call: Any) -> None:
+    world = slow.world
+    file = world.open(b"/file")
+    slow.stop()
+    slow.begin(call)
+
+    world.session.sock.shutdown(2)
+
+    assert slow.finish(1) == [EIO]
+    assert world.call(*call) == -errno.EIO
+    assert world.read(file, offset=0) == b"contents"
+
+
+def test_late_file_is_written_and_read(slow: Slow, host: Path) -> None:
+    slow.stop()
+    slow.begin(CREATE)
+    slow.go_on()
+    (fd,) = slow.finish(1)
+
+    slow.world.write(fd, b"bytes")
+
+    assert slow.world.read(fd, offset=0) == b"bytes"
+    assert (host / "dir/new").read_bytes() == b"bytes"
+    assert (host / "dir/new").stat().st_mode & 0o7777 == 0o640
