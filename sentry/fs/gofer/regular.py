@@ -96,7 +96,8 @@ class GoferRegular(GoferInode):
     def drop_handle(self, handle: Handle) -> None:
         """Close a handle without users."""
         if handle is self.write_handle:
-            self._live()
+            if self.fs.exclusive or self.open_count or self.watches is not None:
+                self._live()  # else whoever asks next asks the host
             self.write_handle = None
         elif handle is self.read_handle:
             self.read_handle = None

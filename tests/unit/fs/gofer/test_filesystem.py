@@ -117,6 +117,17 @@ def test_an_open_file_lives_on_without_a_name(any_world: World, host: Path) -> N
     assert any_world.call("openat", AT_FDCWD, b"/file", 0, 0) == -errno.ENOENT
 
 
+def test_what_was_written_is_told_by_a_place_that_outlives_the_name(any_world: World) -> None:
+    fd = any_world.open(b"/new", os.O_RDWR | os.O_CREAT)
+    place = any_world.open(b"/new", os.O_PATH)
+    any_world.write(fd, b"12345")
+
+    any_world.ok("close", fd)
+    any_world.ok("unlinkat", AT_FDCWD, b"/new", 0)
+
+    assert (any_world.fstat(place).st_size, any_world.fstat(place).st_nlink) == (5, 0)
+
+
 def test_a_new_file_with_a_reused_name_is_another_one(any_world: World) -> None:
     first = any_world.open(b"/n", os.O_RDWR | os.O_CREAT)
     any_world.write(first, b"one")
