@@ -164,13 +164,13 @@ class UserSource(UserBuffer):
 
     def get(self, n: int) -> bytes:
         """Consume up to `n` bytes. Raises: EFAULT (unmapped since the check)."""
-        n = min(n, self.count)
         segments = self._segments
-        if len(segments) == 1:  # the common case, without `_next`
+        if n <= self.count and len(segments) == 1:  # the common case, without `_next`
             data = self._mm.read(segments[0][0] + self._inside, n)
             self._inside += n
             self.count -= n
             return data
+        n = min(n, self.count)
         parts = []
         while n > 0:
             addr, length = self._next(n)

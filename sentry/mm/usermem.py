@@ -161,19 +161,19 @@ class UserMemory(Remapping):
         If not even its first byte can be written, the first `put` raises EFAULT: what is wrong with
         the file comes first. Raises: EFAULT (beyond user space), NeedsFault.
         """
-        count = min(count, MAX_RW_COUNT)
-        within = count > 0 and 0 <= addr <= TASK_END - count
+        within = 0 < count <= MAX_RW_COUNT and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, True) == count:
             return UserDest(self, ((addr, count),), count, count)
+        count = min(count, MAX_RW_COUNT)
         segments = self._range(addr, count, True)
         return UserDest(self, segments, total(segments), count)
 
     def buffer_in(self, addr: int, count: int) -> UserSource:
         """User memory to be taken. Raises: EFAULT, NeedsFault."""
-        count = min(count, MAX_RW_COUNT)
-        within = count > 0 and 0 <= addr <= TASK_END - count
+        within = 0 < count <= MAX_RW_COUNT and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, False) == count:
             return UserSource(self, ((addr, count),), count, count)
+        count = min(count, MAX_RW_COUNT)
         segments = self._range(addr, count, False)
         return UserSource(self, segments, total(segments), count)
 

@@ -27,7 +27,7 @@ def note(sock: Socket, stamp_ns: int) -> None:
 
 def stamps(sock: Socket, stamp_ns: int) -> list[Record]:
     """The control messages that the socket asks for."""
-    if not sock.options & STAMPS:
+    if STAMPS.isdisjoint(sock.options):
         return []
     seconds, rest = divmod(stamp_ns, 10**9)
     records: list[Record] = []

@@ -52,15 +52,15 @@ class FdTable:
 
     def readable(self, fd: int) -> FileDescription:
         """The open file of `fd`, opened for reading. Raises: EBADF."""
-        file = self.get(fd)
-        if not file.readable:
+        file = self._files[fd] if 0 <= fd < len(self._files) else None
+        if file is None or not file.readable or file.flags & O_PATH:
             raise EBADF(f"fd {fd} is not open for reading")
         return file
 
     def writable(self, fd: int) -> FileDescription:
         """The open file of `fd`, opened for writing. Raises: EBADF."""
-        file = self.get(fd)
-        if not file.writable:
+        file = self._files[fd] if 0 <= fd < len(self._files) else None
+        if file is None or not file.writable or file.flags & O_PATH:
             raise EBADF(f"fd {fd} is not open for writing")
         return file
 

@@ -118,7 +118,7 @@ class Pipe:
         room = self.room
         if room <= 0 or (count <= PIPE_BUF and room < count):
             raise EAGAIN("full")
-        return min(count, room)
+        return count if count < room else room
 
     def read_into(self, dest: Dest) -> int:
         """Move bytes out. Raises: EAGAIN when there are none; 0 is the end."""

@@ -286,9 +286,7 @@ static void detach(struct ctx *c)
         image_copy(c->fpu, v->s + S_XSAVE);
         c->place = FPU_IMAGE;
     }
-    uint64_t cpu_ns = vcpu_cpu_ns(v);
-    c->cpu_ns += cpu_ns - v->bound_cpu_ns;
-    v->bound_cpu_ns = cpu_ns;
+    c->cpu_ns += vcpu_take_cpu_ns(v);
     c->vcpu = NULL;
     c->forward = 0;
     v->ctx = NULL;
@@ -390,8 +388,10 @@ void ctx_set_fast(struct ctx *c, const uint64_t *values)
 uint64_t ctx_cpu_ns(struct ctx *c)
 {
     uint64_t total = c->cpu_ns, spin;
-    if (c->vcpu)
-        total += vcpu_cpu_ns(c->vcpu) - c->vcpu->bound_cpu_ns;
+    if (c->vcpu) {
+        uint64_t now_ns = vcpu_cpu_ns(c->vcpu), taken_ns = c->vcpu->taken_cpu_ns;
+        total += now_ns > taken_ns ? now_ns - taken_ns : 0;
+    }
     total += (uint64_t)((double)c->inline_tsc / pool.tsc_per_ns);
     spin = (uint64_t)((double)c->spin_tsc / pool.tsc_per_ns);
     return total > spin ? total - spin : 0;

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 
 #define RFLAGS_TF 0x100ull
+#define RECENT_NS 200000
 /* CF PF AF ZF SF TF DF OF NT AC ID: what POPF in ring 3 may change. */
 #define RFLAGS_USER 0x244dd5ull
 
@@ -62,6 +63,25 @@ uint64_t vcpu_cpu_ns(struct vcpu *v)
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+/* What its thread has run since this was asked the last time. A reading of its clock is a system
+ * call. Soon after one, time itself will do for a thread that has not left KVM_RUN, as it has its
+ * core there; should it have lost it for a moment, the next reading makes up for that. */
+uint64_t vcpu_take_cpu_ns(struct vcpu *v)
+{
+    uint64_t now = tsc_now(), ns = 0;
+    int inside = atomic_load(&v->phase) == P_TAKEN;
+    if (inside && v->clock_tsc && now - v->clock_tsc < (uint64_t)(RECENT_NS * pool.tsc_per_ns)) {
+        ns = (uint64_t)((double)(now - v->taken_cpu_tsc) / pool.tsc_per_ns);
+    } else {
+        uint64_t cpu_ns = vcpu_cpu_ns(v);
+        ns = cpu_ns > v->taken_cpu_ns ? cpu_ns - v->taken_cpu_ns : 0;
+        v->clock_tsc = inside ? now : 0;
+    }
+    v->taken_cpu_ns += ns;
+    v->taken_cpu_tsc = now;
+    return ns;
+}
+
 /* The context is this vCPU's from now on. Preconditions: its address space is loaded. */
 void vcpu_bind(struct vcpu *v, struct ctx *c)
 {
@@ -83,7 +103,7 @@ int vcpu_load(struct vcpu *v, struct ctx *c)
     v->s = s;
     v->offered_budget = v->offered_yield = UINT64_MAX; /* another S: unknown */
     memset(s + S_TAIL, 0, 8); /* what stay_out left */
-    v->bound_cpu_ns = vcpu_cpu_ns(v);
+    (void)vcpu_take_cpu_ns(v); /* nobody's */
     vcpu_bind(v, c);
     return 0;
 }
@@ -249,7 +269,6 @@ void vcpu_launch(struct vcpu *v, struct ctx *c)
 void vcpu_part(struct vcpu *v)
 {
     struct ctx *c = v->ctx;
-    uint64_t cpu_ns = vcpu_cpu_ns(v);
     if (c->place == FPU_SAVED) {
         /* SAFETY: the bytes are hostile; XRSTOR would refuse what is cleared. */
         image_copy(c->fpu, v->s + S_XSAVE);
@@ -259,8 +278,7 @@ void vcpu_part(struct vcpu *v)
             image_copy(c->fpu, (const uint8_t *)&image);
     }
     c->place = FPU_IMAGE;
-    c->cpu_ns += cpu_ns - v->bound_cpu_ns;
-    v->bound_cpu_ns = cpu_ns;
+    c->cpu_ns += vcpu_take_cpu_ns(v);
     c->vcpu = NULL;
     v->ctx = NULL;
     pool.stat_switches++;

@@ -39,6 +39,7 @@ void vcpu_is_out(struct vcpu *v)
         stay_out(v);
     space_vcpu_out(v);
     running_remove(v);
+    v->clock_tsc = 0;
     pool.active[v->index / 64] &= ~(1ull << v->index % 64);
     atomic_store(&v->tell_out, 0);
     if (v->draining) {

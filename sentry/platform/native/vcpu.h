@@ -151,7 +151,9 @@ struct vcpu {
     uint64_t busy_tsc; /* since when at the latest it runs the program */
     uint64_t taken_tsc;
     uint64_t turn_tsc; /* when its turn began: see schedule.c */
-    uint64_t bound_cpu_ns;
+    uint64_t taken_cpu_ns;  /* see vcpu_take_cpu_ns: so far, */
+    uint64_t taken_cpu_tsc; /* until when, */
+    uint64_t clock_tsc;     /* and when by the clock the last time; 0: it has left KVM_RUN since */
     clockid_t clock;
     uint8_t at_tail;  /* stands in the entry code with the right CR3: KVM_RUN goes to the tail */
     uint8_t dead;     /* not to be used again */
@@ -260,6 +262,7 @@ void pool_wake(void); /* any thread: end the kernel thread's wait */
 
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
+uint64_t vcpu_take_cpu_ns(struct vcpu *v);
 uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as);
 int vcpu_load(struct vcpu *v, struct ctx *c);
 void vcpu_retire(struct vcpu *v);
