@@ -412,9 +412,24 @@ class Socket(StreamFile):
         """read(2) is recv(2) without flags; nothing is read of nothing."""
         if not dest.count:
             return 0
+        if not rwf and self._begins_with_sleep(dest):
+            attempt = partial(self._read_or_end, dest)
+            return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
         flags = MSG_DONTWAIT if rwf & RWF_NOWAIT else 0
         got = self.receive_message(caller, dest, flags)
         return got.count if isinstance(got, Received) else continued(got, COUNT)
+
+    def _begins_with_sleep(self, dest: Dest) -> bool:
+        """A plain receive has to wait, and ends with whatever comes."""
+        return (
+            self.has_to_wait()
+            and not self.flags & O_NONBLOCK
+            and dest.count == dest.wanted
+            and self.numbers[SO_RCVLOWAT] <= 1
+        )
+
+    def _read_or_end(self, dest: Dest) -> int:
+        return self._receive_or_end(dest, 0).count
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2) is send(2) without flags."""

@@ -330,10 +330,16 @@ def _is_plain(sock: UnixSocket, segment: Segment, dest: Dest, flags: int) -> boo
 
 
 def _receive_plain(sock: UnixSocket, segment: Segment, dest: Dest) -> Received:
-    part = segment.data[: dest.count]
-    dest.put(part)
-    _take(sock, segment, len(part))
-    return Received(len(part), address_of(segment))
+    data = segment.data
+    if len(data) > dest.count:
+        data = data[: dest.count]
+        dest.put(data)
+        _take(sock, segment, len(data))
+    else:
+        dest.put(data)
+        sock.segments.popleft()
+        _consumed(sock, segment)
+    return Received(len(data), address_of(segment))
 
 
 def _take(sock: UnixSocket, segment: Segment, size: int) -> None:
