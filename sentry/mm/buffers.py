@@ -104,7 +104,9 @@ class UserDest(UserBuffer):
         segments = self._segments
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
         if size <= self.count and len(segments) == 1:  # the common case, without `_next`
-            self._mm.write(segments[0][0] + self._inside, data)
+            addr = segments[0][0] + self._inside
+            if self._mm.space.write(addr, data) < size:
+                self._mm.write(addr, data)
             self._inside += size
             self.count -= size
             return size
@@ -166,7 +168,10 @@ class UserSource(UserBuffer):
         """Consume up to `n` bytes. Raises: EFAULT (unmapped since the check)."""
         segments = self._segments
         if n <= self.count and len(segments) == 1:  # the common case, without `_next`
-            data = self._mm.read(segments[0][0] + self._inside, n)
+            addr = segments[0][0] + self._inside
+            data = self._mm.space.read(addr, n)
+            if len(data) < n:
+                data = self._mm.read(addr, n)
             self._inside += n
             self.count -= n
             return data
