@@ -59,20 +59,23 @@ class Accounting:
     def send_signal(self, signo: int) -> None:
         """Nobody is there to get one."""
 
+    async def look(self) -> None:
+        """Whether there is room for records from now on: check_free_space()."""
+        self._checked_ns = time.monotonic_ns()
+        room = await self.file.inode.fs.statfs()
+        free = room.blocks_free * 100
+        if self._active:
+            self._active = free > room.blocks * SUSPEND_PERCENT
+        else:
+            self._active = free >= room.blocks * RESUME_PERCENT
+
     async def write(self, record: bytes) -> None:
-        """Append a record, if there is room: check_free_space()."""
-        now = time.monotonic_ns()
-        if now - self._checked_ns >= CHECK_NS:
-            self._checked_ns = now
-            room = await self.file.inode.fs.statfs()
-            free = room.blocks_free * 100
-            if self._active:
-                self._active = free > room.blocks * SUSPEND_PERCENT
-            else:
-                self._active = free >= room.blocks * RESUME_PERCENT
+        """Append a record, if there was room. To look again may take long, so that comes after."""
         if self._active:
             caller: Any = self
             await settle(self.file.write(caller, KernelSource(record)))
+        if time.monotonic_ns() - self._checked_ns >= CHECK_NS:
+            await self.look()
 
 
 def table(kernel: Kernel) -> dict[PidNamespace, Accounting]:
@@ -81,10 +84,17 @@ def table(kernel: Kernel) -> dict[PidNamespace, Accounting]:
     return found
 
 
-def turn_on(task: Task, file: FileDescription) -> None:
+async def turn_on(task: Task, file: FileDescription) -> None:
     """The processes of the caller's namespace are recorded in `file` from now on."""
+    started = Accounting(file)
+    try:
+        with suppress(Errno):
+            await started.look()
+    except BaseException:
+        file.decref()
+        raise
     turn_off(task)
-    table(task.kernel)[task.group.pids] = Accounting(file)
+    table(task.kernel)[task.group.pids] = started
 
 
 def turn_off(task: Task) -> None:

@@ -82,7 +82,7 @@ async def sys_acct(task: Task, path: PathAddr) -> None:
             raise EACCES("not a regular file")
         if not file.has_write:
             raise EIO("cannot be written")
-        accounting.turn_on(task, file)
+        await accounting.turn_on(task, file)
     finally:
         file.decref()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from threading import get_native_id
 from typing import Any
 
 import pytest
@@ -22,14 +22,18 @@ UNLINK = ("unlinkat", AT_FDCWD, b"/dir/inner", 0)
 AGAIN = {CREATE: EEXIST, UNLINK: ENOENT}
 
 
+def children() -> set[int]:
+    """The processes that this thread has made."""
+    return set(map(int, Path(f"/proc/self/task/{get_native_id()}/children").read_text().split()))
+
+
 class Slow:
     """A world whose Gofer stops and goes on."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, gofer: int) -> None:
         self.world = world
         self.outcomes: list[Any] = []
-        children = f"/proc/self/task/{threading.get_native_id()}/children"
-        (self._pid,) = map(int, Path(children).read_text().split())
+        self._pid = gofer
 
     def stop(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)
@@ -56,11 +60,13 @@ class Slow:
 @pytest.fixture(params=["exclusive", "shared"])
 def slow(request: pytest.FixtureRequest, make_world: MakeWorld) -> Iterator[Slow]:
     """Which names there are is known without a request."""
+    before = children()
     world = make_world(exclusive=request.param == "exclusive")
+    (gofer,) = children() - before
     for _ in range(3):
         world.stat(b"/dir/inner")
         assert world.call("newfstatat", AT_FDCWD, b"/dir/new", world.task.buffer(144), 0) < 0
-    made = Slow(world)
+    made = Slow(world, gofer)
     yield made
     made.go_on()
 
