@@ -85,8 +85,8 @@ def test_frame_that_meets_a_hole_changes_nothing_else(machine: Any) -> None:
 
 
 def test_image_of_a_frame_has_nothing_of_another_task(machine: Any) -> None:
-    other = machine.start("vpbroadcastq %rax, %ymm0; syscall" if machine.platform.xfeatures & 4
-                          else "movq %rax, %xmm7; syscall", rax=0x4141414141414141)  # fmt: skip
+    upper_half = "vinsertf128 $1, %xmm7, %ymm7, %ymm7; " if machine.platform.xfeatures & 4 else ""
+    other = machine.start(f"movq %rax, %xmm7; {upper_half}syscall", rax=0x4141414141414141)
     machine.syscall_of(other)
     assert b"AAAA" in other.get_fpu()
     push(machine, other)
