@@ -251,9 +251,11 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
         entry = bench.path(300, b"/tmp/many/entry%d" % number)
         bench.check(nr.close, bench.check(nr.open, entry, os.O_CREAT | os.O_RDWR, 0o600))
     many = bench.check(nr.open, folder, os.O_RDONLY | os.O_DIRECTORY, 0)
-    lowest = many + 1
     shared, made = bench.path(500, b"/srv/bench.data"), bench.path(564, b"/srv/bench.new")
     bench.check(nr.close, bench.check(nr.open, shared, os.O_RDWR | os.O_CREAT, 0o600))
+    there = bench.check(nr.open, bench.path(628, b"/srv/open"), os.O_RDWR | os.O_CREAT, 0o600)
+    bench.check(nr.pwrite64, there, BUFFER, 65536, 0)
+    lowest = there + 1
     return {
         "getppid": [(nr.getppid,)],
         "clock_gettime": [(nr.clock_gettime, 1, BUFFER)],
@@ -289,6 +291,9 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
             (nr.close, lowest),
             (nr.unlink, made),
         ],
+        "fstat bind": [(nr.fstat, there, BUFFER)],
+        "pread 4K bind": [(nr.pread64, there, BUFFER, 4096, 0)],
+        "pwrite 4K bind": [(nr.pwrite64, there, BUFFER, 4096, 0)],
         "pread 4K": [(nr.pread64, file, BUFFER, 4096, 0)],
         "pread 64K": [(nr.pread64, file, BUFFER, 65536, 0)],
         "pwrite 4K": [(nr.pwrite64, file, BUFFER, 4096, 0)],

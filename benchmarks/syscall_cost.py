@@ -6,7 +6,7 @@ an exit of a vCPU that the kernel thread runs itself; the same where each answer
 process, which calls next; then a kick.
 The kernel here is the smallest possible: it answers every call with 0. Needs /dev/kvm.
 
-    ci/svm/run --shell '$(cat /python) benchmarks/syscall_cost.py --counts'
+    ci/svm/run --parallel --shell '$(cat /python) benchmarks/syscall_cost.py --counts'
 
 counts the exits on an ordinary KVM in an emulated CPU. Times mean nothing there, so mailboxes have
 long patience.

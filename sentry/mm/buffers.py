@@ -72,9 +72,12 @@ class UserBuffer:
 
     def _host(self, call: Transfer, fd: int, offset: int | None, flags: int, write: bool) -> int:
         """preadv or pwritev piece by piece. A stream is asked again only without waiting."""
-        done = 0
+        segments, done = self._segments, 0
         while self.count:
-            addr, length = self._next(self.count)
+            if len(segments) == 1:  # the common case, without `_next`
+                addr, length = segments[0][0] + self._inside, self.count
+            else:
+                addr, length = self._next(self.count)
             at = -1 if offset is None else offset + done
             again = RWF_NOWAIT if done and offset is None else 0
             got = call(fd, at, addr, length, flags | again)
@@ -87,7 +90,8 @@ class UserBuffer:
                 if done:
                     break
                 raise from_number(-got)
-            self._consume(got)
+            self._inside += got
+            self.count -= got
             done += got
             if got < length:
                 break

@@ -194,10 +194,10 @@ class RegularFile(FileDescription):
                 caller.send_signal(SIGXFSZ)
                 raise EFBIG(f"RLIMIT_FSIZE is {limit}")
             source.count = limit - at
-        room = MAX_OFFSET - at
-        if room <= 0:
-            raise EFBIG("beyond the largest offset")
-        source.count = min(source.count, room)
+        if at + source.count > MAX_OFFSET:
+            if at >= MAX_OFFSET:
+                raise EFBIG("beyond the largest offset")
+            source.count = MAX_OFFSET - at
         return at
 
     # --- the position
