@@ -86,15 +86,13 @@ def table(kernel: Kernel) -> dict[PidNamespace, Accounting]:
 
 async def turn_on(task: Task, file: FileDescription) -> None:
     """The processes of the caller's namespace are recorded in `file` from now on."""
-    started = Accounting(file)
-    try:
-        with suppress(Errno):
-            await started.look()
-    except BaseException:
-        file.decref()
-        raise
     turn_off(task)
-    table(task.kernel)[task.group.pids] = started
+    pids = task.group.pids
+    if pids.ended:  # while the file was opened: nobody is left who would turn it off
+        return
+    started = table(task.kernel)[pids] = Accounting(file)
+    with suppress(Errno):
+        await started.look()
 
 
 def turn_off(task: Task) -> None:

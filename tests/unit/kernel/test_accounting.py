@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sentry.kernel.accounting import Accounting, compressed, terminal_of
+from sentry.kernel.accounting import Accounting, compressed, table, terminal_of, turn_on
+from sentry.kernel.pids import PidNamespace
 from sentry.wait.eager import eager
 
 
@@ -65,3 +66,31 @@ def test_a_full_file_system_stops_it_until_there_is_room() -> None:
     assert write(4) == 1
     assert write(3) == 2
     assert write(2) == 2
+
+
+def test_the_room_is_looked_at_again_behind_a_record() -> None:
+    file: Any = File(3)
+    accounting = Accounting(file)
+    eager(accounting.look())
+    file.free = 2
+
+    for _ in range(2):
+        eager(accounting.write(b"within the time"))
+    accounting._checked_ns = -(1 << 60)
+    for _ in range(2):
+        eager(accounting.write(b"after it"))
+
+    assert file.records == [b"within the time"] * 2 + [b"after it"]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_namespace_that_has_ended_keeps_no_file(ended: bool) -> None:
+    file: Any = File(3)
+    kernel: Any = SimpleNamespace(services={})
+    pids = PidNamespace(None, None, None)
+    pids.ended = ended
+    task: Any = SimpleNamespace(kernel=kernel, group=SimpleNamespace(pids=pids))
+
+    eager(turn_on(task, file))
+
+    assert [each.file for each in table(kernel).values()] == ([] if ended else [file])
