@@ -105,8 +105,8 @@ entry_slow:
         rdgsbase %rcx
         mov %rcx, REG(R_GS_BASE)
 entry_saved:
-        mov $-1, %eax
-        mov $-1, %edx
+        mov $XFEATURES, %eax
+        mov $0, %edx
         xsave64 S(S_XSAVE)
         mov S(S_BUDGET), %r11
         mov %r11, %rcx
@@ -148,7 +148,7 @@ entry_tail:
         wrgsbase %rax
 1:      test $TAIL_FPU, %ecx
         jz 2f
-        mov $-1, %eax
+        mov $-1, %eax                   /* what the image has not is as new: PKRU, AMX */
         mov $-1, %edx
         xrstor64 S(S_XSAVE)
 2:      movq $0, S(S_TAIL)

@@ -30,6 +30,10 @@
 #define S_REGS 0x80   /* struct user_regs_struct; RIP CS RFLAGS RSP SS in it form an iretq frame */
 #define S_XSAVE 0x400 /* FPU image, standard format */
 #define S_XSAVE_MAX 0xc00
+/* The components of that image at most: x87, SSE, AVX, the three parts of AVX-512. In ring 3 on PVM
+ * the host's XCR0 is in force, which may have more than the guest was given (AMX alone has 8 KiB):
+ * XSAVE names these, XRSTOR all, which makes the others as new for the next program. */
+#define XFEATURES 0xe7
 
 #define WORD_IDLE 0
 #define WORD_REQUEST 1  /* the guest waits for an answer */
