@@ -28,8 +28,9 @@ from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
+from sentry.boot.first_process import make_task
+from sentry.boot.tree import Exports, Starter, make_devices, make_mount
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
-from sentry.first_process import make_task
 from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -41,7 +42,6 @@ from sentry.mm.ramfile import RamFile
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.platform.memory import AddressSpace, Ram
 from sentry.syscalls.registry import CALLS
-from sentry.tree import Exports, Starter, make_devices, make_mount
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.vfs import Vfs
 

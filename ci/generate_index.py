@@ -29,7 +29,7 @@ def index() -> str:
     """The text of the module."""
     modules: dict[str, list[int]] = {}
     for declaration in filter(None, TABLE):
-        name = declaration.handler.__module__.rpartition(".")[2]
+        name = declaration.handler.__module__.removeprefix("sentry.syscalls.")
         modules.setdefault(name, []).append(declaration.number)
     lines = []
     for name, numbers in sorted(modules.items()):

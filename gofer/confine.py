@@ -1,7 +1,7 @@
 """What the Gofer may still do once it serves: capabilities and system calls, as data.
 
 The namespaces, the empty root and the installation of both are done by the process that starts the
-Gofer (runsc/boot, runsc/filters), which compiles these tables; nothing here makes a system call.
+Gofer (runsc/launch, runsc/filters), which compiles these tables; nothing here makes a system call.
 no_new_privs is a precondition of the filter and is set there too.
 """
 

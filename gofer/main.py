@@ -1,6 +1,6 @@
 """The Gofer process: `run` is its life, after the fork.
 
-Preconditions: runsc/boot has given the process its empty root, its namespaces, the rights that
+Preconditions: runsc/launch has given the process its empty root, its namespaces, the rights that
 `gofer.confine` lists, and only these descriptors: the socket, the attachments, the log. Everything
 imported by this module is all that will ever be needed.
 """

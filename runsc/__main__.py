@@ -17,21 +17,22 @@ def main() -> None:
     """
     gc.disable()
     if "exec" in sys.argv[1:]:
-        from runsc import quick  # noqa: PLC0415
+        from runsc.containers import quick  # noqa: PLC0415
 
         code = quick.attempt(sys.argv[1:])
         if code is not None:
             os._exit(code)  # nothing is buffered, and taking CPython down takes its time
     elif "state" in sys.argv[1:]:
-        from runsc import quick_state  # noqa: PLC0415
+        from runsc.containers import quick_state  # noqa: PLC0415
 
         if quick_state.attempt(sys.argv[1:]) == 0:
             os._exit(0)
     elif not STARTS.isdisjoint(sys.argv[1:]):
-        from runsc import finder  # noqa: PLC0415
+        from runsc.launch import finder  # noqa: PLC0415
 
         finder.install()
-        from runsc import early, streams  # noqa: PLC0415
+        from runsc import streams  # noqa: PLC0415
+        from runsc.launch import early  # noqa: PLC0415
 
         streams.open_standard_streams()
         early.begin()

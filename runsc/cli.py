@@ -116,10 +116,10 @@ class _Lazy(click.Group):
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run untrusted Linux programs, each container on an application kernel of its own."""
-    from runsc.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
-    from runsc.convert import memory_size  # noqa: PLC0415
+    from runsc.containers.names import default_root  # noqa: PLC0415
+    from runsc.launch.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
     from runsc.log import Log  # noqa: PLC0415
-    from runsc.names import default_root  # noqa: PLC0415
+    from runsc.oci.convert import memory_size  # noqa: PLC0415
     from runsc.options import OVERLAYS, Globals  # noqa: PLC0415
 
     overlay = OVERLAYS.get(flags["overlay2"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from runsc.boot import Switches
-from runsc.container import Store
+from runsc.containers.container import Store
+from runsc.launch.boot import Switches
 from runsc.log import Log
 
 OVERLAYS = {

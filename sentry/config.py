@@ -1,6 +1,6 @@
 """What the command line hands to the Sentry, in memory: everything about one container's start.
 
-Values only, already checked by runsc/spec.py: numbers instead of names, masks instead of lists,
+Values only, already checked by runsc/oci/spec.py: numbers instead of names, masks instead of lists,
 bytes where Linux has bytes. Descriptors are open and inherited by the fork; nothing here is a
 path of the host. Structs of msgspec, because making a dataclass costs a millisecond of every start.
 """

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from runsc import spec
 from runsc.errors import SpecError
+from runsc.oci import spec
 
 U16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from runsc import convert, launch, spec
-from runsc.names import check_id
+from runsc.containers.names import check_id
+from runsc.launch import launch
+from runsc.oci import convert, spec
 from runsc.options import Globals
 
 Command = Callable[..., None]

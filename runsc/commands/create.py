@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from runsc import launch
 from runsc.commands import bundles
-from runsc.configure import Wishes
+from runsc.launch import launch
+from runsc.launch.configure import Wishes
 from runsc.options import Globals
 
 

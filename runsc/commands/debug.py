@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from runsc import lifecycle
 from runsc.commands.events import seconds
+from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request

@@ -6,10 +6,11 @@ import os
 
 import click
 
-from runsc import convert, launch, spec
 from runsc.commands.spec import standard_mounts
-from runsc.configure import Wishes
 from runsc.errors import RuntimeFailure
+from runsc.launch import launch
+from runsc.launch.configure import Wishes
+from runsc.oci import convert, spec
 from runsc.options import Globals
 
 

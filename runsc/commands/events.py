@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from runsc import lifecycle
-from runsc.container import STOPPED, State, Store, status
+from runsc.containers import lifecycle
+from runsc.containers.container import STOPPED, State, Store, status
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request, Stats

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from runsc import execution
+from runsc.containers import execution
 from runsc.options import Globals
 
 

@@ -11,9 +11,10 @@ import sys
 import click
 import msgspec
 
-from runsc import __version__, convert, mounts
-from runsc.hooks import Phase
-from runsc.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
+from runsc import __version__
+from runsc.oci import convert, mounts
+from runsc.oci.hooks import Phase
+from runsc.oci.seccomp import ACTIONS, ARCHITECTURES, FLAGS, OPERATORS
 
 OCI_VERSION_MIN, OCI_VERSION_MAX = "1.0.0", "1.2.0"
 

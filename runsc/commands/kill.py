@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runsc import lifecycle, signals
+from runsc.containers import lifecycle, signals
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 

@@ -7,8 +7,8 @@ import sys
 import click
 import msgspec
 
-from runsc import lifecycle
-from runsc.container import STOPPED, State, status
+from runsc.containers import lifecycle
+from runsc.containers.container import STOPPED, State, status
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runsc import lifecycle
+from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request

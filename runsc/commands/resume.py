@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runsc import lifecycle
+from runsc.containers import lifecycle
 from runsc.options import Globals
 
 

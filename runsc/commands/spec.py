@@ -7,8 +7,8 @@ import os
 import click
 import msgspec
 
-from runsc import spec
 from runsc.errors import RuntimeFailure
+from runsc.oci import spec
 
 _CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 _MASKED = [

@@ -15,12 +15,12 @@ from typing import Any
 import click
 import msgspec
 
-from runsc import lifecycle
 from runsc.cgroups import hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
 from runsc.cgroups.guest import guest_memory
 from runsc.cgroups.resources import Resources, decode
-from runsc.container import STOPPED, State, Store, status
+from runsc.containers import lifecycle
+from runsc.containers.container import STOPPED, State, Store, status
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from sentry import first_process
 from sentry.abi.signal import SIGKILL, SIGWINCH
+from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors
 from sentry.errors import EINVAL, Errno

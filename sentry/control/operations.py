@@ -13,7 +13,7 @@ from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
-from sentry.fs.generated.memory import memory_of
+from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_exit import exit_group

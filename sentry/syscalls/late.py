@@ -1,7 +1,7 @@
 """The table as a sandbox has it: a module is imported at the first call of one of its numbers.
 
 Most programs make calls of a dozen modules of sixty. Who wants to know all declarations imports
-`table` instead. In a sandbox the code of what is imported late is in memory: runsc/frozen.py.
+`table` instead. In a sandbox the code of what is imported late is in memory: runsc/launch/kept.py.
 """
 
 from __future__ import annotations

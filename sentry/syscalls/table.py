@@ -7,9 +7,8 @@ import pkgutil
 
 import sentry.syscalls as package
 
-HELPERS = frozenset({"args", "compat", "index", "late", "registry", "show", "table", "types"})
-"""Modules of the room that declare no calls."""
-
-for _module in pkgutil.iter_modules(package.__path__):
-    if _module.name not in HELPERS:
-        importlib.import_module(f"{package.__name__}.{_module.name}")
+for _area in pkgutil.iter_modules(package.__path__):
+    if _area.ispkg:
+        _name = f"{package.__name__}.{_area.name}"
+        for _module in pkgutil.iter_modules(importlib.import_module(_name).__path__):
+            importlib.import_module(f"{_name}.{_module.name}")

@@ -16,10 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from gofer.attachment import Attachment
-from runsc import boot, convert, launch, log, options, programs
+from runsc import log, options
 from runsc.commands.do import document
-from runsc.configure import Wishes
 from runsc.errors import RuntimeFailure
+from runsc.launch import boot, launch, programs
+from runsc.launch.configure import Wishes
+from runsc.oci import convert
 from sentry.config import SandboxConfig, StartError
 
 LIBC = ctypes.CDLL(None, use_errno=True)

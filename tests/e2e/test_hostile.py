@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.convert import CAPABILITIES
+from runsc.oci.convert import CAPABILITIES
 from tests.e2e.bundle import Bundle, Document, execute, kvm_is_usable
 from tests.e2e.processes import wait_for_state
 from tests.e2e.talker import Talker

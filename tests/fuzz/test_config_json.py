@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runsc import convert, spec
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure
+from runsc.oci import convert, spec
 
 SCALARS = st.one_of(
     st.none(),

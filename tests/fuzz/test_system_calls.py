@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.convert import CAPABILITIES
+from runsc.oci.convert import CAPABILITIES
 from tests.e2e.bundle import Bundle, Document, kvm_is_usable
 from tests.fuzz.call_table import table
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from sentry.abi.stat import CGROUP2_SUPER_MAGIC
 from sentry.errors import EPERM
-from sentry.fs.generated.cpu import cpu_list
-from sentry.fs.generated.memory import memory_of
-from sentry.fs.generated.nodes import TableDirectory, TextNode
-from sentry.fs.generated.table import TableFs
+from sentry.fs.pseudo.cpu import cpu_list
+from sentry.fs.pseudo.memory import memory_of
+from sentry.fs.pseudo.nodes import TableDirectory, TextNode
+from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
 Show = Callable[[Any], str]

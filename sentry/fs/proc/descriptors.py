@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EBADF, ENOENT
-from sentry.fs.generated.nodes import S_IFLNK, S_IFREG, Directory, MagicNode, Node, TextNode
 from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.pseudo.nodes import S_IFLNK, S_IFREG, Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
     from sentry.fs.proc.registry import Subject
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 

@@ -7,18 +7,6 @@ from typing import Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC
 from sentry.errors import EINVAL, ENOENT
-from sentry.fs.generated.nodes import (
-    S_IFDIR,
-    S_IFLNK,
-    S_IFREG,
-    Directory,
-    LinkNode,
-    Node,
-    TextNode,
-    directory_maker,
-    put,
-)
-from sentry.fs.generated.table import TableFs
 from sentry.fs.proc import id_maps as _id_maps
 from sentry.fs.proc import kernel_config as _config
 from sentry.fs.proc import mounts as _mounts
@@ -30,6 +18,18 @@ from sentry.fs.proc import system as _system
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
+from sentry.fs.pseudo.nodes import (
+    S_IFDIR,
+    S_IFLNK,
+    S_IFREG,
+    Directory,
+    LinkNode,
+    Node,
+    TextNode,
+    directory_maker,
+    put,
+)
+from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
 DECLARATIONS: Final = (

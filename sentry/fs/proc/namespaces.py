@@ -20,14 +20,14 @@ from sentry.abi.sched import (
 )
 from sentry.auth.userns import is_inside
 from sentry.errors import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
-from sentry.fs.generated.nodes import S_IFLNK, Directory, MagicNode, Node
 from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.pseudo.nodes import S_IFLNK, Directory, MagicNode, Node
 from sentry.vfs.file import FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
     from sentry.fs.proc.registry import Subject
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sentry.errors import EINVAL
-from sentry.fs.generated.nodes import S_IFREG, Node
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.process_memory import MmFile
+from sentry.fs.pseudo.nodes import S_IFREG, Node
 from sentry.mm.layout import LINUX_TASK_END
 from sentry.vfs.file import Caller, Dest, FileDescription
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
     from sentry.fs.proc.registry import Subject
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
 
 ENTRY: Final = 8

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EINVAL, ENOENT, ESRCH
-from sentry.fs.generated.nodes import (
+from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
+from sentry.fs.proc.namespaces import NamespaceDirectory
+from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.proc.pagemap import PagemapNode
+from sentry.fs.proc.process_memory import MemNode
+from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
+from sentry.fs.pseudo.nodes import (
     S_IFDIR,
     S_IFLNK,
     S_IFREG,
@@ -15,17 +21,11 @@ from sentry.fs.generated.nodes import (
     Node,
     TextNode,
 )
-from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
-from sentry.fs.proc.namespaces import NamespaceDirectory
-from sentry.fs.proc.owner import check_read, live_task, owner_of
-from sentry.fs.proc.pagemap import PagemapNode
-from sentry.fs.proc.process_memory import MemNode
-from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
 

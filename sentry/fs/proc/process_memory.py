@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
-from sentry.fs.generated.nodes import S_IFREG, Node
 from sentry.fs.proc.owner import live_task, owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
+from sentry.fs.pseudo.nodes import S_IFREG, Node
 from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import NeedsIO
@@ -17,7 +17,7 @@ from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
 
 MAX_TEXT: Final = 8 << 20

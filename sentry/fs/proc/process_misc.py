@@ -25,9 +25,9 @@ from sentry.abi.resource import (
     RLIMIT_STACK,
 )
 from sentry.errors import EACCES, EINVAL, EPERM
-from sentry.fs.generated.memory import memory_of
 from sentry.fs.proc.registry import View, number, pid_file
 from sentry.fs.proc.state import cpu_ns, escaped
+from sentry.fs.pseudo.memory import memory_of
 from sentry.platform.interface import Reg
 
 INFINITY: Final = (1 << 64) - 1

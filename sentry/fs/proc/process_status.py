@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
-from sentry.fs.generated.cpu import cpu_list, cpu_mask
 from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.registry import View, pid_file
 from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, offset_of, state
+from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
 
 INFINITY = (1 << 64) - 1
 SIG_DFL, SIG_IGN = 0, 1

@@ -19,11 +19,11 @@ from sentry.abi.fcntl import O_ACCMODE, O_RDONLY
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
-from sentry.fs.generated.nodes import TextNode
+from sentry.fs.pseudo.nodes import TextNode
 from sentry.vfs.file import ALWAYS_READY
 
 if TYPE_CHECKING:
-    from sentry.fs.generated.table import TableFs
+    from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
 

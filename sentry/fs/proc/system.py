@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from sentry.fs.generated.cpu import cpu_of
-from sentry.fs.generated.memory import memory_of
 from sentry.fs.proc.process_status import allowed_cpus
 from sentry.fs.proc.registry import View, root_file
 from sentry.fs.proc.state import TICK_NS, group_cpu_ns, offset_of, state
+from sentry.fs.pseudo.cpu import cpu_of
+from sentry.fs.pseudo.memory import memory_of
 
 NODEV: Final = frozenset({b"ext4", b"ext3", b"ext2", b"xfs", b"btrfs", b"squashfs", b"erofs"})
 """File systems that have a device."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sentry.fs.generated.cpu import Cpu, cpu_list, cpu_mask
+from sentry.fs.pseudo.cpu import Cpu, cpu_list, cpu_mask
 
 VULNERABILITIES: Final = (
     "gather_data_sampling", "ghostwrite", "indirect_target_selection", "itlb_multihit", "l1tf",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sentry.abi.stat import SYSFS_MAGIC
-from sentry.fs.generated.cpu import cpu_of
-from sentry.fs.generated.nodes import LinkNode, Node, TextNode, directory_maker, put
-from sentry.fs.generated.table import TableFs
+from sentry.fs.pseudo.cpu import cpu_of
+from sentry.fs.pseudo.nodes import LinkNode, Node, TextNode, directory_maker, put
+from sentry.fs.pseudo.table import TableFs
 from sentry.fs.sysfs.cpus import cpu_files
 from sentry.fs.sysfs.memory import huge_page_wishes, memory_files, no_huge_pages, node_meminfo
 from sentry.fs.sysfs.network import interfaces, network_files

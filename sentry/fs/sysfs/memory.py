@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sentry.errors import EINVAL
-from sentry.fs.generated.cpu import cpu_list, cpu_mask
-from sentry.fs.generated.memory import memory_of
+from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
+from sentry.fs.pseudo.memory import memory_of
 
 HUGE_SIZES: Final = ("2048kB", "1048576kB")
 

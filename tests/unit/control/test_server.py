@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.listener import connect, listen
+from runsc.containers.listener import connect, listen
 from sentry.control.descriptors import close_all
 from sentry.control.protocol import (
     MAX_LINE,

@@ -43,7 +43,8 @@ from gofer.p9.messages import (
     Twalk,
     Twrite,
 )
-from runsc import filters, isolation
+from runsc import filters
+from runsc.launch import isolation
 from tests.unit.gofer.harness import Client, serving
 
 

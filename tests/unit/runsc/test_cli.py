@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runsc import signals
 from runsc.cli import COMMANDS, main
+from runsc.containers import signals
 from runsc.log import Log
 
 

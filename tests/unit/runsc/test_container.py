@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runsc import lifecycle
-from runsc.container import State, Store, is_alive, start_time, status
+from runsc.containers import lifecycle
+from runsc.containers.container import State, Store, is_alive, start_time, status
+from runsc.containers.names import check_id
 from runsc.errors import RuntimeFailure
-from runsc.names import check_id
 
 
 def _state(name: str, pid: int = 0, foreground: bool = False) -> State:

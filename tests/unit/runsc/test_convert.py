@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from runsc import convert, spec
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci import convert, spec
 from sentry import config
 from sentry.abi import mount as abi
 

@@ -6,12 +6,12 @@ import socket
 import subprocess
 import sys
 
-from runsc import early
+from runsc.launch import early
 
 HAND_OVER = """
 import os, socket
-from runsc import early
-from runsc.boot import Switches, Terms
+from runsc.launch import early
+from runsc.launch.boot import Switches, Terms
 from sentry.config import ProcessConfig, SandboxConfig
 
 def serials(config):

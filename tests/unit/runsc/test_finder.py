@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc import finder
+from runsc.launch import finder
 
 
 @pytest.fixture

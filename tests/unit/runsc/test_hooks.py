@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runsc import hooks
 from runsc.errors import RuntimeFailure, SpecError
-from runsc.hooks import Phase, StateDocument
-from runsc.spec import Hook, Hooks
+from runsc.oci import hooks
+from runsc.oci.hooks import Phase, StateDocument
+from runsc.oci.spec import Hook, Hooks
 
 
 def _state(bundle: Path) -> StateDocument:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from runsc.kept import KeptCode
+from runsc.launch.kept import KeptCode
 
 EVERYTHING = """
 import sys
-from runsc import boot, programs
-from runsc.frozen import freeze_imports
-from runsc.kept import KeptCode
+from runsc.launch import boot, programs
+from runsc.launch.frozen import freeze_imports
+from runsc.launch.kept import KeptCode
 programs.sentry("kvm")
 kept = KeptCode.of("sentry", programs.NEVER_LATE)
 names = sorted(kept.names)

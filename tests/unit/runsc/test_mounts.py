@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runsc import mounts
+from runsc.oci import mounts
 from sentry.abi import mount as abi
 
 

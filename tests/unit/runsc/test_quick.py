@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 import pytest
 
-from runsc import cli, quick
+from runsc import cli
 from runsc.commands.exec import command
-from runsc.execspec import request
-from runsc.execution import Wishes
-from runsc.names import default_root
+from runsc.containers import quick
+from runsc.containers.execution import Wishes
+from runsc.containers.names import default_root
+from runsc.oci.execspec import request
 from sentry.control.protocol import ExecProcess, Request, decode
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from runsc.errors import SpecError
-from runsc.scheduling import io_priority, personality, scheduler
+from runsc.oci.scheduling import io_priority, personality, scheduler
 from sentry.abi.sched import SCHED_BATCH, SCHED_DEADLINE, SCHED_RR
 from sentry.config import SchedulerConfig
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runsc import spec
 from runsc.errors import SpecError
-from runsc.seccomp import CALLS, compile_profile
+from runsc.oci import spec
+from runsc.oci.seccomp import CALLS, compile_profile
 from sentry.abi.seccomp import (
     AUDIT_ARCH_X86_64,
     SECCOMP_RET_ALLOW,

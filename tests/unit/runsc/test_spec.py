@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from runsc import spec
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci import spec
 
 
 def _document(**changes: Any) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 
 from sentry.errors import EFAULT
 from sentry.syscalls import args, registry, types
-from sentry.syscalls.show import flags_text, quote
-from sentry.syscalls.strace import Strace
+from sentry.syscalls.strace.log import Strace
+from sentry.syscalls.strace.show import flags_text, quote
 from sentry.wait.fiber import Interrupted
 
 
@@ -96,7 +96,7 @@ HANDLERS: dict[int, Callable[..., None]] = {
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     table: list[registry.Declaration | None] = [None] * registry.TABLE_SIZE
-    monkeypatch.setattr("sentry.syscalls.strace.TABLE", table)
+    monkeypatch.setattr("sentry.syscalls.strace.log.TABLE", table)
     for number, handler in HANDLERS.items():
         name = handler.__name__.removeprefix("sys_")
         table[number] = registry.Declaration(number, name, handler, "", ())

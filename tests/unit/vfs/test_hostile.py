@@ -12,7 +12,7 @@ from sentry.errors import Errno
 from sentry.syscalls.registry import TABLE, Declaration
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand
 
-MODULES = "sentry.syscalls.file_"
+MODULES = "sentry.syscalls.files."
 CALLS = [d for d in TABLE if d is not None and d.handler.__module__.startswith(MODULES)]
 RARE = {"chroot", "pivot_root", "unshare", "umount2"}
 ENDS = (Errno, Interrupted, RestartNoHand, RestartBlock)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import sentry.syscalls.file_xattr  # noqa: F401  (registers its calls)
+import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.session import Session

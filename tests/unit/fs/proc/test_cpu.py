@@ -1,10 +1,10 @@
-"""sentry.fs.generated.cpu: /proc/cpuinfo from CPUID."""
+"""sentry.fs.pseudo.cpu: /proc/cpuinfo from CPUID."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from sentry.fs.generated.cpu import Cpu, cpu_list, cpu_mask
+from sentry.fs.pseudo.cpu import Cpu, cpu_list, cpu_mask
 
 
 def entry(function: int, eax: int = 0, ebx: int = 0, ecx: int = 0, edx: int = 0) -> SimpleNamespace:

@@ -1,0 +1,1 @@
+"""Containers that exist: their state, and what is done with them."""

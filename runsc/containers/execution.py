@@ -1,0 +1,291 @@
+"""`exec`: the host's side of a process that is added to a running container.
+
+The Sentry gets what the process is and its descriptors in one message, answers with its number, and
+says on the same connection how it ended. While the connection is open a process of the host stands
+for it: this one, or, detached, a small one that it leaves behind, whose pid goes to --pid-file.
+That one forwards the signals it gets, ends with the status of the process, and takes the process
+along when it is killed.
+
+Starting a process takes the Sentry a few milliseconds, as long as importing a module or two takes
+CPython. So nothing is imported on the way that can be done without (socket, typing, msgspec), and
+what is needed afterwards is imported while the Sentry works.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
+from _socket import socket as Socket
+
+from runsc.containers.names import check_id
+from runsc.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+FAILED = 255
+"""What runc exits with when the process was not started."""
+STOPPED = "cannot exec in a stopped container"
+KILLED = 128 + 9
+CHUNK = 1 << 16
+EXITED = b'{"event":"exited"'
+ERROR = b'{"error":'
+
+
+class Wishes:
+    """What the command line asks for."""
+
+    __slots__ = (
+        "additional_gids", "args", "cap", "console_socket", "container_id", "cwd", "detach", "env",
+        "ignore_paused", "no_new_privs", "pid_file", "preserve_fds", "process", "tty", "user",
+    )  # fmt: skip
+
+    def __init__(self, container_id: str, args: Sequence[str], **given: Any) -> None:
+        self.container_id = container_id
+        self.args = args
+        self.console_socket: str | None = given.get("console_socket")
+        self.cwd: str | None = given.get("cwd")
+        self.env: Sequence[str] = given.get("env", ())
+        self.tty: bool = given.get("tty", False)
+        self.user: str | None = given.get("user")
+        self.additional_gids: Sequence[int] = given.get("additional_gids", ())
+        self.process: str | None = given.get("process")
+        self.detach: bool = given.get("detach", False)
+        self.pid_file: str | None = given.get("pid_file")
+        self.no_new_privs: bool = given.get("no_new_privs", False)
+        self.cap: Sequence[str] = given.get("cap", ())
+        self.preserve_fds: int = given.get("preserve_fds", 0)
+        self.ignore_paused: bool = given.get("ignore_paused", False)
+
+
+class Process:
+    """A process of a container, from the outside."""
+
+    def __init__(self, sock: Socket, received: bytes) -> None:
+        self._sock = sock
+        self._received = received
+        """What came after the answer."""
+
+    def wait(self, wakeup: int) -> int:
+        """Stay to its end; its exit code. Bytes that `wakeup` gives are signals to forward.
+
+        When the sandbox ends without a word, it was killed with it.
+        """
+        import select  # noqa: PLC0415  while the program starts
+
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        while True:
+            *lines, self._received = self._received.split(b"\n")
+            for line in lines:
+                if line.startswith(EXITED):
+                    return _exit_code(line)
+            ready = {fd for fd, _ in poll.poll()}
+            if wakeup in ready:
+                for number in os.read(wakeup, 64):
+                    self._forward(number)
+            if self._sock.fileno() in ready:
+                data = self._sock.recv(CHUNK)
+                if not data:
+                    return KILLED
+                self._received += data
+
+    def _forward(self, number: int) -> None:
+        try:  # noqa: SIM105  contextlib is not imported here
+            self._sock.send(b'{"op":"signal","signal":%d}\n' % number, MSG_NOSIGNAL)
+        except OSError:
+            pass
+
+    def stay_behind(self, terminal: int, pid_file: str | None) -> None:
+        """Leave a process that waits in our place; `terminal` is what tells it new sizes, or -1."""
+        import signal  # noqa: PLC0415
+
+        from runsc.containers import signals  # noqa: PLC0415
+        from runsc.containers.pidfile import write_pid_file  # noqa: PLC0415
+
+        everything = signal.valid_signals()
+        signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+        pid = os.fork()
+        if pid == 0:
+            code = KILLED
+            try:
+                os.setsid()
+                if terminal >= 0:
+                    _make_controlling(terminal)
+                _leave_all_but(self._sock.fileno())
+                wakeup = signals.catch_fd()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
+                if terminal >= 0:  # the size may have changed before we were told of it
+                    self._forward(signal.SIGWINCH)
+                code = self.wait(wakeup)
+            finally:
+                os._exit(code)
+        if pid_file is not None:
+            try:
+                write_pid_file(pid_file, pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                raise
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
+
+
+def _make_controlling(terminal: int) -> None:
+    """SIGWINCH comes to whose terminal it is."""
+    import fcntl  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    try:  # noqa: SIM105
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    except OSError:
+        pass
+
+
+def _exit_code(line: bytes) -> int:
+    """Of an "exited": {"event":"exited","status":N}, the wait(2) status, left out if it is 0."""
+    digits = line.partition(b'"status":')[2].rstrip(b"}")
+    status = int(digits or b"0")
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _leave_all_but(kept: int) -> None:
+    """Nothing of the caller stays open, nor its working directory."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd != kept:
+            try:  # noqa: SIM105
+                os.close(fd)
+            except OSError:
+                pass
+    os.chdir("/")
+
+
+answers: list[RuntimeFailure] = []
+"""What `run` has said already to `quick`, which leaves it to the command line to report."""
+
+
+def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
+    """The command: what it exits with. Raises: RuntimeFailure with the code to exit with."""
+    if answers:
+        raise answers.pop()
+    try:
+        return _run(root, wishes, warn)
+    except RuntimeFailure as error:
+        failure = error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        failure = RuntimeFailure(f"{error.filename}: {reason}" if error.filename else reason)
+    failure.code = FAILED
+    raise failure
+
+
+def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
+    from runsc.oci import execspec  # noqa: PLC0415
+
+    path = os.path.join(root, check_id(wishes.container_id), "control.sock")
+    request, terminal, size = execspec.request(wishes, warn)
+    fds, slave = [0, 1, 2], -1
+    if terminal or wishes.console_socket:
+        from runsc.launch import console  # noqa: PLC0415  most have no terminal
+
+        console.check(terminal, wishes.detach, wishes.console_socket)
+        slave = console.make(wishes.console_socket, size) if wishes.console_socket else -1
+        wire = max(slave, 0)
+        fds = [wire, wire, wire]
+    fds += _preserved(wishes.preserve_fds)
+    if not wishes.detach:  # the program may be heard before we are ready to forward
+        hold_signals()
+    try:
+        process = start(path, request, fds)
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise RuntimeFailure(_why_nobody_listens(root, wishes.container_id)) from None
+    if wishes.detach:
+        process.stay_behind(slave, wishes.pid_file)
+        return 0
+    if not terminal:
+        return foreground(process, wishes.pid_file)
+    with console.settings_kept(0):
+        return foreground(process, wishes.pid_file)
+
+
+def _why_nobody_listens(root: str, container_id: str) -> str:
+    from runsc.containers.container import Store  # noqa: PLC0415  only where it fails
+
+    Store(root).load(container_id)
+    return STOPPED
+
+
+def _preserved(count: int) -> list[int]:
+    """The descriptors of --preserve-fds. Raises: RuntimeFailure in runc's words."""
+    for index in range(count):
+        try:
+            os.fstat(3 + index)
+        except OSError:
+            raise RuntimeFailure(f"unable to stat preserved-fd {index} (of {count})") from None
+    return list(range(3, 3 + count))
+
+
+def _connect(path: str) -> Socket:
+    """Through the directory, for the path may be longer than sun_path (unix(7)) allows."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock = Socket(AF_UNIX, SOCK_STREAM)
+        sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        return sock
+    finally:
+        os.close(folder)
+
+
+def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
+    """Start it in the sandbox that listens at `path`; `fds` become 0, 1, 2 and so on.
+
+    Raises: RuntimeFailure with the Sentry's words; OSError when nobody listens.
+    """
+    sock = _connect(path)
+    numbers = b"".join(fd.to_bytes(4, "little") for fd in fds)
+    received = b""
+    try:
+        sent = sock.sendmsg([request[:CHUNK]], [(SOL_SOCKET, SCM_RIGHTS, numbers)], MSG_NOSIGNAL)
+        sock.sendall(request[sent:], MSG_NOSIGNAL)
+        import runsc.containers.signals  # noqa: F401, PLC0415  while the Sentry works
+
+        while data := sock.recv(CHUNK):
+            received += data
+            answer, newline, rest = received.partition(b"\n")
+            if not newline:
+                continue
+            if answer.startswith(ERROR):
+                import json  # noqa: PLC0415  only where it fails
+
+                raise RuntimeFailure(json.loads(answer)["error"])
+            return Process(sock, rest)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    raise RuntimeFailure(STOPPED)
+
+
+def hold_signals() -> None:
+    """What comes from now on is forwarded by `foreground`."""
+    import _signal  # type: ignore[import-not-found] # noqa: PLC0415
+
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+
+
+def foreground(process: Process, pid_file: str | None) -> int:
+    """Stay with it: its exit code."""
+    import _signal  # noqa: PLC0415
+
+    from runsc.containers import signals  # noqa: PLC0415
+
+    wakeup = signals.catch_fd()
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
+    if pid_file is not None:
+        from runsc.containers.pidfile import write_pid_file  # noqa: PLC0415
+
+        write_pid_file(pid_file, os.getpid())
+    return process.wait(wakeup)

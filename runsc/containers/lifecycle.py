@@ -1,0 +1,222 @@
+"""What happens to a container that is there: started, signalled, destroyed, swept up.
+
+`launch` makes it. Everything here works from the state on disk and the control socket.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from runsc.containers import listener
+from runsc.containers.container import STOPPED, State, Store, start_time, status
+from runsc.errors import NotRunning, RuntimeFailure
+from sentry.control.protocol import Reply, Request
+
+if TYPE_CHECKING:
+    from runsc.oci.hooks import StateDocument
+
+Warn = Callable[[str], None]
+
+ANSWER_S = 30.0
+"""How long a sandbox may take to answer; it may have to be read back from swap."""
+KILL_ANSWER_S = 2.0
+"""The same for SIGKILL, which comes from the host afterwards."""
+END_MS = 10_000
+"""How long a killed process may take to be gone."""
+
+
+def document(state: State, word: str) -> StateDocument:
+    """What a hook reads."""
+    from runsc.oci.hooks import StateDocument  # noqa: PLC0415  few containers have hooks
+
+    return StateDocument(
+        state.oci_version, state.id, word, state.bundle, state.pid, state.annotations
+    )
+
+
+def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER_S) -> Reply:
+    """A question to the sandbox. Raises: NotRunning, RuntimeFailure when it does not answer."""
+    try:
+        return listener.ask(store.path(state.id, "control.sock"), request, patience_s)
+    except TimeoutError:
+        raise RuntimeFailure(f"the sandbox of {state.id} does not answer") from None
+    except (OSError, ValueError):
+        raise NotRunning from None
+
+
+def require_running(state: State) -> None:
+    """Raises: NotRunning."""
+    if status(state) == STOPPED:
+        raise NotRunning
+
+
+def start(store: Store, container_id: str, warn: Warn) -> None:
+    """Let the first process of a created container run. Raises: RuntimeFailure."""
+    with store.held(container_id) as state:
+        match status(state):
+            case "created":
+                pass
+            case "stopped":
+                raise RuntimeFailure("cannot start a container that has stopped")
+            case "running":
+                raise RuntimeFailure("cannot start an already running container")
+            case word:
+                raise RuntimeFailure(f"cannot start a container in the {word} state")
+        before_start(store, state)
+        reply = ask(store, state, Request("start"))
+        state.phase = "running"
+        store.save(state)
+        if reply.error:
+            raise RuntimeFailure(reply.error)
+        after_start(state, warn)
+
+
+def before_start(store: Store, state: State) -> None:
+    """The startContainer hooks. Raises: RuntimeFailure; then the container has been ended."""
+    if state.hooks is None or not state.hooks.start_container:
+        return
+    from runsc.oci import start_hooks  # noqa: PLC0415  few containers have hooks
+
+    try:
+        start_hooks.run(store, state)
+    except BaseException:
+        _await_end(_signal(state.pid, state.pid_start, signal.SIGKILL))
+        raise
+
+
+def after_start(state: State, warn: Warn) -> None:
+    """The poststart hooks: what becomes of them does not stop the container."""
+    if state.hooks is not None:
+        from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
+
+        hooks.run_all(state.hooks, hooks.Phase.POSTSTART, document(state, "running"), warn)
+
+
+def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
+    """Send a signal to the first process, or to all. Raises: RuntimeFailure."""
+    state = store.load(container_id)
+    if everyone and status(state) == STOPPED:
+        return
+    require_running(state)
+    request = Request("kill", signal=number, all=everyone)
+    if number != signal.SIGKILL:
+        reply = ask(store, state, request)
+        if reply.error:
+            raise RuntimeFailure(reply.error)
+        return
+    try:
+        if not ask(store, state, request, KILL_ANSWER_S).error:
+            return
+    except RuntimeFailure:  # it hangs, or is just ending
+        pass
+    _signal(state.pid, state.pid_start, signal.SIGKILL)
+
+
+def pause(store: Store, container_id: str) -> None:
+    """Hold all processes. Raises: RuntimeFailure."""
+    with store.held(container_id) as state:
+        if status(state) not in ("created", "running"):
+            raise NotRunning
+        _settle(store, state, Request("pause"), paused=True)
+
+
+def resume(store: Store, container_id: str) -> None:
+    """Let them go on. Raises: RuntimeFailure."""
+    with store.held(container_id) as state:
+        if status(state) != "paused":
+            raise RuntimeFailure("container not paused")
+        _settle(store, state, Request("resume"), paused=False)
+
+
+def _settle(store: Store, state: State, request: Request, *, paused: bool) -> None:
+    """The sandbox knows what is true: it may be so already, and the state only not say it."""
+    reply = ask(store, state, request)
+    if reply.error:
+        word = ask(store, state, Request("state")).status
+        if (word == "paused") != paused:
+            raise RuntimeFailure(reply.error)
+    state.paused = paused
+    store.save(state)
+
+
+def destroy(store: Store, state: State, warn: Warn) -> None:
+    """End a container and remove everything that is known of it; what is gone is no error.
+
+    Raises: RuntimeFailure when something stays: then the state stays too.
+    """
+    victims = []
+    for pid, started in ((state.pid, state.pid_start), (state.gofer_pid, state.gofer_start)):
+        if pid and pid != os.getpid():
+            victims.append(_signal(pid, started, signal.SIGKILL))
+    cgroup = None
+    if state.cgroups.directories:
+        from runsc.cgroups.cgroup import Cgroup  # noqa: PLC0415  few containers have one
+
+        cgroup = Cgroup(state.cgroups)
+        cgroup.kill()
+    for pidfd in victims:
+        _await_end(pidfd)
+    if cgroup is not None:
+        cgroup.delete()
+    store.remove(state.id)
+    if state.hooks is not None:
+        from runsc.oci import hooks  # noqa: PLC0415
+
+        state.pid = 0
+        hooks.run_all(state.hooks, hooks.Phase.POSTSTOP, document(state, STOPPED), warn)
+
+
+def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
+    """`delete`: what has stopped or never started; with `force` whatever there is."""
+    try:
+        with store.held(container_id) as state:
+            word = status(state)
+            if not force and word not in (STOPPED, "created"):
+                raise RuntimeFailure(
+                    f"cannot delete container {container_id} that is not stopped: {word}"
+                )
+            destroy(store, state, warn)
+    except RuntimeFailure as error:
+        if not force or str(error) != "container does not exist":
+            raise
+        store.forget_remains(container_id)
+
+
+def sweep(store: Store, warn: Warn) -> None:
+    """Destroy what a killed `run` left behind: nobody else will."""
+    for state in store.all():
+        alive = start_time(state.creator_pid) == state.creator_start != 0
+        if state.foreground and not alive:
+            with suppress(RuntimeFailure):
+                destroy(store, state, warn)
+
+
+def _signal(pid: int, started: int, number: int) -> int:
+    """Signal a process if it is still that one. Gives a pidfd to wait on, -1 if it is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    if start_time(pid) != started or not started:
+        os.close(pidfd)
+        return -1
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+    return pidfd
+
+
+def _await_end(pidfd: int) -> None:
+    if pidfd < 0:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(END_MS):
+            raise RuntimeFailure("container init still running")
+    finally:
+        os.close(pidfd)

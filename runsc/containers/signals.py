@@ -1,0 +1,80 @@
+"""Signals of the command line, to be forwarded to the container.
+
+The C half of the standard library's `signal` is used, for the other half and `socket` import more
+than `exec` has time for (see runsc/containers/execution.py).
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+KEPT = frozenset(
+    {
+        _signal.SIGKILL,
+        _signal.SIGSTOP,
+        # our own children, our own faults, and job control of the caller's shell
+        _signal.SIGCHLD,
+        _signal.SIGSEGV,
+        _signal.SIGBUS,
+        _signal.SIGFPE,
+        _signal.SIGILL,
+        _signal.SIGTRAP,
+        _signal.SIGSYS,
+        _signal.SIGABRT,
+        _signal.SIGPIPE,
+        _signal.SIGTSTP,
+        _signal.SIGTTIN,
+        _signal.SIGTTOU,
+        _signal.SIGCONT,
+    }
+)
+"""Signals that are this process's own affair; all others are forwarded."""
+
+
+def _noted(number: int, frame: object) -> None:
+    """The number has gone into the wake-up descriptor already."""
+
+
+def _write_to(fd: int) -> None:
+    _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    for number in _signal.valid_signals() - KEPT:
+        _signal.signal(number, _noted)
+
+
+def catch() -> socket.socket:
+    """From now on each forwardable signal is a byte to read from the socket given."""
+    import socket  # noqa: PLC0415
+
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    _write_to(writer.detach())
+    return reader
+
+
+def catch_fd() -> int:
+    """The same with a pipe: its end to read from."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _write_to(writer)
+    return reader
+
+
+def number_of(name: str) -> int:
+    """The number of "TERM", "SIGTERM", "15". Raises: ValueError."""
+    import signal  # noqa: PLC0415
+
+    if name.isdigit():
+        number = int(name)
+        if 0 <= number < signal.NSIG:
+            return number
+    else:
+        upper = name.upper()
+        found = signal.Signals.__members__.get(upper if upper[:3] == "SIG" else "SIG" + upper)
+        if found is not None:
+            return int(found)
+    raise ValueError(f'unknown signal "{name}"')

@@ -1,0 +1,1 @@
+"""From a bundle to the processes of a sandbox."""

@@ -1,0 +1,169 @@
+"""Become the Sentry: what a forked child does between the fork and the first guest instruction.
+
+Descriptors, mounts, RAM file → empty root → rights → `prepare`, which opens and maps everything and
+starts the vCPU threads, then calls back (imports cut → filter), and only then looks at files of the
+container → `run`. The Gofer: runsc/launch/boot_gofer.py. See docs/isolation.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import sys
+import termios
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from runsc import filters, host
+from runsc.launch import isolation
+from runsc.launch.frozen import freeze_imports
+from runsc.launch.kept import KeptCode
+from sentry.abi import prctl
+from sentry.config import SandboxConfig, StartError
+from sentry.control.protocol import Event, Request, decode, encode
+
+
+class Bootable(Protocol):
+    """What `prepare` gives."""
+
+    def run(self) -> int:
+        """Run the sandbox to its end; the wait status of the first process."""
+
+
+Prepare = Callable[[SandboxConfig, Callable[[], None]], Bootable]
+"""sentry.boot.prepare: the configuration, the last lockdown."""
+class Terms(msgspec.Struct, frozen=True):
+    """How the two processes are bound to the command line that makes them."""
+
+    held: bool = False
+    """The Sentry waits for "go" before it does anything: cgroups and hooks come first."""
+    outlives: bool = False
+    """They go on when the command line has said "keep" and is gone; else they end with it."""
+    own_terminal: bool = False
+    """The terminal is one that the command line made: nobody's shell is behind it."""
+    joins: tuple[int, ...] = ()
+    """The container's cgroups: `runsc.cgroups.cgroup.join`."""
+    before_gofer: Callable[[int], str] | None = None
+    """Runs in the Gofer's namespaces before its trees are opened (createContainer hooks), with
+    the Sentry's pid on the host; what went wrong, else nothing. Then the Gofer waits for "go"."""
+
+
+class Switches(msgspec.Struct, frozen=True):
+    """For development; the defaults are what is safe."""
+
+    no_filter: bool = False
+    """Run without the seccomp filter."""
+    trap: bool = False
+    """On a refused call write its number to the log and exit, instead of being killed."""
+
+
+def sentry_main(
+    config: SandboxConfig,
+    prepare: Prepare,
+    switches: Switches,
+    terms: Terms,
+    kept: KeptCode | None = None,
+) -> int:
+    """The body of the Sentry's process; gives its exit code."""
+    try:
+        isolation.enter(descriptors(config) | set(terms.joins))
+        join(terms.joins)
+        os.dup2(config.log_fd, 2)
+        if terms.held and not _hear(config.control_fd, "go"):
+            return 1
+        if terms.own_terminal:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the other end is closed
+            fcntl.ioctl(config.stdio[0], termios.TIOCSCTTY, 0)
+        ram_fd = config.ram_fd
+        if ram_fd < 0:
+            ram_fd = isolation.open_ram(config.memory_limit)
+        statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        program = filters.sentry_program(config.platform, config.network, switches.trap)
+        isolation.leave_root()
+        freeze_imports(kept)  # no file is there any more
+        isolation.drop_rights(isolation.Rights(isolation.NOBODY))
+
+        def lockdown() -> None:
+            if not switches.no_filter:
+                install(program, switches, config.log_fd)
+
+        config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
+        sandbox = prepare(config, lockdown)
+        if _is_alone(config.control_fd):
+            return 1
+        _send(config.control_fd, Event("ready"))
+        if terms.outlives:
+            if not _hear(config.control_fd, "keep"):
+                return 1
+            host.prctl(prctl.PR_SET_PDEATHSIG, 0)
+            _send(config.control_fd, Event("kept"))
+        return exit_code(sandbox.run())
+    except StartError as error:
+        _send(config.control_fd, Event("error", str(error)))
+        return 1
+    except Exception as error:  # a defect of ours: the log gets all of it, the caller a word
+        _send(config.control_fd, Event("error", f"the Sentry failed: {error!r}"))
+        raise
+
+
+def install(program: bytes, switches: Switches, log_fd: int) -> None:
+    filters.install(program, log_fd if switches.trap else -1)
+
+
+def descriptors(config: SandboxConfig) -> set[int]:
+    """Everything that the Sentry inherits."""
+    fds = {
+        *config.stdio,
+        *config.preserved,
+        config.kvm_fd,
+        config.ram_fd,
+        config.gofer_fd,
+        config.network_fd,
+        config.control_fd,
+        config.control_listener_fd,
+        config.log_fd,
+        config.strace_fd,
+    }
+    return fds - {-1}
+
+
+def _send(fd: int, event: Event) -> None:
+    """Tell the command line, if it is still there."""
+    try:
+        os.write(fd, encode(event))
+    except OSError:
+        print(f"{event.event}: {event.message}", file=sys.stderr)
+
+
+def join(descriptors: tuple[int, ...]) -> None:
+    if descriptors:
+        from runsc.cgroups import cgroup  # noqa: PLC0415  few containers have one
+
+        cgroup.join(descriptors)
+
+
+def _hear(control_fd: int, word: str) -> bool:
+    """Wait for one request of the command line; False when it has ended instead.
+
+    Nothing else is sent before the answer to it, so a line is a packet.
+    """
+    data = os.read(control_fd, 4096)
+    return bool(data) and decode(data, Request).op == word
+
+
+def _is_alone(control_fd: int) -> bool:
+    """Whether the command line ended before PR_SET_PDEATHSIG could tell us."""
+    poll = select.poll()
+    poll.register(control_fd, 0)
+    return bool(poll.poll(0))
+
+
+def exit_code(status: int) -> int:
+    """The exit code that stands for a wait status: 128 + n for a death by signal n."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)

@@ -1,0 +1,107 @@
+"""Become the Gofer: what a forked child does before it serves.
+
+Its trees → empty root → rights → filter → serve. See runsc/launch/boot.py, docs/isolation.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gofer import confine
+from gofer.attachment import Attachment, CacheMode
+from gofer.native import native
+from runsc import filters, host
+from runsc.launch import boot, isolation
+from runsc.launch.frozen import freeze_imports
+from runsc.oci.convert import Export
+from sentry.abi import mount
+
+Serve = Callable[
+    [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int], None
+]
+"""gofer.main.run: the session's socket, what it serves, the last lockdown, the log, the queue of
+what the host changes (-1: none)."""
+
+
+class GoferStart(msgspec.Struct, frozen=True):
+    """What a Gofer is given: descriptors that it inherits, trees, and whom it serves."""
+
+    sock: int
+    exports: Sequence[Export]
+    log_fd: int
+    sentry_pid: int = 0
+    hold: int = -1
+    """With Terms.before_gofer: a socket of packets to the command line."""
+
+
+def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: boot.Terms) -> int:
+    """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
+    outlives the command line, that of the command line."""
+    sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
+    tie = 0 if terms.outlives else signal.SIGKILL
+    isolation.enter({sock, log_fd, gofer.hold, *terms.joins} - {-1}, tie)
+    boot.join(terms.joins)
+    os.dup2(log_fd, 2)
+    if terms.before_gofer is not None:
+        if not os.read(gofer.hold, 16):
+            return 1
+        os.write(gofer.hold, terms.before_gofer(gofer.sentry_pid).encode() or b"\0")
+        os.close(gofer.hold)
+    attachments = [_attach(index, export) for index, export in enumerate(exports)]
+    shared = any(not export.is_file for export in exports[1:])
+    queue = _queue_of_changes() if shared else -1
+    kept = frozenset(confine.capabilities(attachments))
+    program = filters.gofer_program(switches.trap)
+    isolation.leave_root()
+    isolation.drop_rights(isolation.Rights(0, kept), tie)
+
+    def lockdown() -> None:
+        freeze_imports()
+        if not switches.no_filter:
+            boot.install(program, switches, log_fd)
+
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
+    try:
+        serve(connection, attachments, lockdown, _log, queue)
+    finally:
+        connection.detach()  # dropped open, it would be printed, and printing asks for its peer
+    return 0
+
+
+def _log(text: str) -> None:
+    """Standard error is the log here."""
+    os.write(2, text.encode() + b"\n")
+
+
+def _queue_of_changes() -> int:
+    """An inotify instance, or -1. The host counts them, and their watches, by user: root's own
+    programs must not miss what sandboxes take, so as root it belongs to the Sentry's user."""
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(isolation.NOBODY)
+        return max(native.gofer_notify(), -1)
+    except OSError:
+        return -1
+    finally:
+        os.seteuid(user)
+
+
+def _attach(index: int, export: Export) -> Attachment:
+    """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
+    attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    if not export.writable:
+        attributes |= mount.MOUNT_ATTR_RDONLY
+    fd = host.clone_mount(export.path, attributes)
+    if export.is_file:
+        access = os.O_RDWR if export.writable else os.O_RDONLY
+        opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
+        os.close(fd)
+        fd = opened
+    cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
+    return Attachment(str(index).encode(), fd, not export.writable, cache)

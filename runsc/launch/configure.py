@@ -1,0 +1,148 @@
+"""What the Sentry is handed: a SandboxConfig, with everything open that it will need."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from kvm.binding import lib
+from runsc.errors import RuntimeFailure
+from runsc.launch import console
+from runsc.oci.convert import Container
+from runsc.options import Globals
+from sentry.config import SandboxConfig
+
+if TYPE_CHECKING:
+    from runsc.cgroups.resources import Resources
+
+KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
+_KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"
+
+
+class Wishes(msgspec.Struct, frozen=True):
+    """What the flags of `create` and `run` say."""
+
+    pid_file: str | None = None
+    console_socket: str | None = None
+    detach: bool = False
+    """The container outlives the command."""
+    keep: bool = False
+    """`run` does not delete it afterwards."""
+    preserve_fds: int = 0
+    """So many descriptors of the caller, from 3 on, are the program's too."""
+
+
+def preserved_fds(count: int) -> tuple[int, ...]:
+    """Duplicates of 3 and up, and of what $LISTEN_FDS adds. Raises: RuntimeFailure."""
+    listen = os.environ.get("LISTEN_FDS", "")
+    numbers = range(3, 3 + count + (int(listen) if listen.isdigit() else 0))
+    try:
+        return tuple(_duplicate(number) for number in numbers)
+    except OSError:
+        raise RuntimeFailure(f"cannot preserve descriptors 3 to {numbers[-1]}") from None
+
+
+def open_kvm() -> int:
+    """Raises: RuntimeFailure that names the other platform."""
+    try:
+        fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
+    except OSError as error:
+        raise RuntimeFailure(f"/dev/kvm cannot be opened: {error.strerror}{_KVM_HINT}") from None
+    try:
+        fcntl.ioctl(fd, KVM_GET_API_VERSION)
+    except OSError:
+        raise RuntimeFailure(f"/dev/kvm is not KVM's device{_KVM_HINT}") from None
+    return fd
+
+
+def default_memory() -> int:
+    """Half of the host's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _duplicate(fd: int) -> int:
+    """The same open file above the standard descriptors, which the children do not keep."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _log_fd(flags: Globals, detached: bool) -> int:
+    """Where Sentry and Gofer write. Not into a log of JSON, nor the stderr of whoever waits."""
+    path = flags.debug_log
+    if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
+        return _duplicate(flags.log.fd)
+    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return _above_standard(os.open(path or os.devnull, mode, 0o644))
+
+
+def _above_standard(fd: int) -> int:
+    made = _duplicate(fd)
+    os.close(fd)
+    return made
+
+
+def make_config(
+    flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
+) -> SandboxConfig:
+    """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
+    limits = _limits(flags, container.resources)
+    log_fd = _log_fd(flags, wishes.detach)
+    stdio = (0, 1, 2)
+    if wishes.console_socket:
+        stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
+    preserved = preserved_fds(wishes.preserve_fds)
+    return SandboxConfig(
+        container_id=container_id,
+        process=container.process,
+        root=container.root,
+        mounts=container.mounts,
+        hostname=container.hostname,
+        domainname=container.domainname,
+        masked_paths=container.masked_paths,
+        readonly_paths=container.readonly_paths,
+        sysctls=container.sysctls,
+        devices=container.devices,
+        seccomp=container.seccomp,
+        platform=flags.platform,
+        network=flags.network,
+        system_calls=flags.system_calls,
+        kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
+        memory_limit=limits.memory,
+        pids_limit=limits.pids,
+        cpu_quota=limits.cpu_quota,
+        cpus=limits.cpus,
+        await_start=wishes.detach
+        or bool(container.hooks is not None and container.hooks.start_container),
+        preserved=preserved,
+        stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
+        control_listener_fd=listener_fd,
+        log_fd=log_fd,
+        strace_fd=log_fd if flags.strace else -1,
+        debug=flags.debug,
+    )
+
+
+class _Limits(NamedTuple):
+    """What the container has of CPUs, memory and tasks (0: any number)."""
+
+    cpus: int
+    memory: int
+    pids: int = 0
+    cpu_quota: tuple[int, int] = (0, 100_000)
+
+
+def _limits(flags: Globals, resources: Resources | None) -> _Limits:
+    available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
+    if resources is None:
+        return _Limits(len(available), memory)
+    from runsc.cgroups.guest import guest_memory, visible_cpus  # noqa: PLC0415  `do` needs none
+
+    if resources.memory_limit is not None:
+        limited = guest_memory(resources.memory_limit)
+        memory = min(limited, flags.memory) if flags.memory else limited
+    cpus = visible_cpus(available, resources)
+    return _Limits(cpus, memory, resources.pids_limit or 0, resources.cpu_quota)

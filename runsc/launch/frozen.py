@@ -1,0 +1,61 @@
+"""CPython without files: what must be true before the filter forbids opening any.
+
+A late import finds what was kept in memory (`kept`), or is an ImportError, not a killed process;
+a traceback is printed from memory, or without source lines; exceptions that nobody catches are
+written by us.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import traceback
+import types
+import warnings
+from importlib.machinery import BuiltinImporter, FrozenImporter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runsc.launch.kept import KeptCode
+
+
+def freeze_imports(kept: KeptCode | None = None) -> None:
+    """No import from files any more, but from `kept`; no look at source files."""
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+    if kept is not None:
+        sys.meta_path.append(kept)
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+    linecache.checkcache = _no_check
+    linecache.updatecache = _no_lines
+    sys.excepthook = _report
+    threading: Any = sys.modules.get("threading")  # the Gofer has threads of Python
+    if threading is not None:
+        threading.excepthook = _report_thread
+    sys.unraisablehook = _report_unraisable
+    warnings.filterwarnings("ignore")
+
+
+def _no_check(filename: str | None = None) -> None:
+    """linecache.checkcache(3) looks whether source files have changed."""
+
+
+def _no_lines(filename: str, module_globals: object = None) -> list[str]:
+    """linecache.updatecache: reads a source file into the cache."""
+    return []
+
+
+def _report(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    sys.stderr.write("".join(traceback.format_exception(kind, error, trace)))
+
+
+def _report_thread(end: Any) -> None:
+    if end.exc_value is not None:
+        _report(end.exc_type, end.exc_value, end.exc_traceback)
+
+
+def _report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if unraisable.exc_value is not None:
+        _report(unraisable.exc_type, unraisable.exc_value, unraisable.exc_traceback)

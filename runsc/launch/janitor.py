@@ -1,0 +1,49 @@
+"""What cleans up after a foreground container if its command line is killed.
+
+A fork of the command line that waits for the other's end. SIGKILL cannot be caught, so only
+another process can do it; the sandbox cannot, it has no file system.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runsc.containers.container import Store
+from runsc.containers.lifecycle import Warn, destroy
+
+
+@contextmanager
+def keep_clean(store: Store, container_id: str, warn: Warn) -> Iterator[None]:
+    """While inside, the death of this process destroys what is left of the container."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _watch(store, container_id, warn, (reader, writer))
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.write(writer, b"done")
+        os.close(writer)
+        os.waitpid(pid, 0)
+
+
+def _watch(store: Store, container_id: str, warn: Warn, pipe: tuple[int, int]) -> None:
+    """Never returns. End of file without a word: the command line was killed."""
+    reader, writer = pipe
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.close(writer)
+        if not os.read(reader, 16):
+            destroy(store, store.load(container_id), warn)
+    finally:
+        os._exit(0)

@@ -1,0 +1,277 @@
+"""From a bundle that is understood to a sandbox that runs, or that waits for `start`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from runsc.containers import lifecycle, signals
+from runsc.containers.container import State, Store, start_time
+from runsc.containers.listener import listen
+from runsc.containers.pidfile import write_pid_file
+from runsc.errors import RuntimeFailure
+from runsc.launch import boot, console, sandbox
+from runsc.launch.configure import Wishes, make_config
+from runsc.launch.janitor import keep_clean
+from runsc.launch.programs import Programs, real_programs
+from runsc.oci.convert import Container
+from runsc.options import Globals
+from sentry.control.protocol import Request
+
+if TYPE_CHECKING:
+    from runsc.cgroups.cgroup import Cgroup
+    from runsc.launch.network import Network
+
+Bodies = Callable[[str], Programs]
+
+
+class Identity(Struct, frozen=True):
+    """How a container is called and where it comes from."""
+
+    container_id: str
+    bundle: str
+    rootfs: str
+    version: str
+    annotations: dict[str, str]
+
+
+def create(
+    flags: Globals,
+    identity: Identity,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies = real_programs,
+) -> None:
+    """Make a container whose first process waits for `start`, and which outlives this process."""
+    console.check(container.process.terminal, True, wishes.console_socket)
+    store, warn = flags.store(), flags.log.warning
+    _reserve(flags, store, _new_state(identity, container))
+    with store.held(identity.container_id) as state:
+        try:
+            running = _bring_up(flags, store, state, container, wishes, programs)
+            try:
+                running.await_ready()
+                state.phase = "created"
+                store.save(state)
+                if wishes.pid_file is not None:
+                    write_pid_file(wishes.pid_file, running.pid)
+                running.keep()
+            except BaseException:
+                running.abandon()
+                raise
+        except BaseException:
+            with suppress(RuntimeFailure):
+                lifecycle.destroy(store, state, warn)
+            raise
+
+
+def run(
+    flags: Globals,
+    identity: Identity,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies = real_programs,
+) -> int:
+    """Run a container to its end, with the caller's terminal and signals. Gives its exit code.
+
+    With --detach: to its start.
+    """
+    if wishes.detach:
+        create(flags, identity, container, wishes, programs)
+        store = flags.store()
+        try:
+            lifecycle.start(store, identity.container_id, flags.log.warning)
+        except BaseException:
+            lifecycle.delete(store, identity.container_id, True, flags.log.warning)
+            raise
+        return 0
+    console.check(container.process.terminal, False, wishes.console_socket)
+    store = flags.store()
+    state = _new_state(identity, container)
+    state.foreground = not wishes.keep
+    _reserve(flags, store, state)
+    terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
+    try:
+        with terminal:
+            return _stay(flags, store, state, container, wishes, programs)
+    except RuntimeFailure:
+        if state.pid and _is_deleted(store, state.id):
+            return 128 + signal.SIGKILL
+        raise
+    finally:
+        if not wishes.keep or state.phase == "creating":
+            lifecycle.destroy(store, state, flags.log.warning)
+
+
+def _is_deleted(store: Store, container_id: str) -> bool:
+    """Whether another command has deleted it, or is about to: until it has, it holds the lock."""
+    try:
+        with store.held(container_id):
+            return False
+    except RuntimeFailure:
+        return not os.path.exists(store.path(container_id, "state.json"))
+
+
+def _stay(
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+) -> int:
+    """Start it and wait for its end."""
+    running = _bring_up(flags, store, state, container, wishes, programs)
+    try:
+        wakeup = signals.catch()
+        with keep_clean(store, state.id, flags.log.warning):
+            state.phase = "running"
+            store.save(state)
+            if wishes.pid_file is not None:
+                write_pid_file(wishes.pid_file, running.pid)
+            if state.hooks is not None:
+                running.await_ready()
+                if state.hooks.start_container:
+                    lifecycle.before_start(store, state)
+                    lifecycle.ask(store, state, Request("start"))
+                lifecycle.after_start(state, flags.log.warning)
+            return running.wait(wakeup)
+    except BaseException:
+        running.abandon()
+        raise
+
+
+def _new_state(identity: Identity, container: Container) -> State:
+    return State(
+        oci_version=identity.version,
+        id=identity.container_id,
+        bundle=identity.bundle,
+        annotations=identity.annotations,
+        rootfs=identity.rootfs,
+        creator_pid=os.getpid(),
+        creator_start=start_time(os.getpid()),
+        hooks=container.hooks,
+    )
+
+
+def _reserve(flags: Globals, store: Store, state: State) -> None:
+    if flags.systemd_cgroup:
+        raise RuntimeFailure("systemd not running on this host, cannot use systemd cgroups manager")
+    lifecycle.sweep(store, flags.log.warning)
+    store.create(state)
+
+
+def _bring_up(
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+) -> sandbox.Sandbox:
+    """cgroup → the two processes, in the state on disk → hooks → they go on."""
+    cgroup = _make_cgroup(flags, store, state, container)
+    joins = cgroup.open_joins() if cgroup is not None else ()
+    held = state.hooks is not None
+    terms = boot.Terms(
+        held=held,
+        outlives=wishes.detach,
+        own_terminal=bool(wishes.console_socket),
+        joins=joins,
+        before_gofer=_create_container_hooks(state),
+    )
+    with listen(store.path(state.id, "control.sock")) as listener:
+        config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        network = _network(flags, container, config.log_fd)
+        running = sandbox.start(
+            config, container.exports, programs(flags.platform), flags.switches, terms, network
+        )
+    namespace_fd = network.namespace_fd if network is not None else -1
+    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd):
+        if fd >= 0:
+            os.close(fd)
+    try:
+        state.pid, state.pid_start = running.pid, start_time(running.pid)
+        state.gofer_pid = running.gofer_pid
+        state.gofer_start = start_time(running.gofer_pid)
+        if held:
+            store.save(state)
+            _run_hooks(state)
+            running.release()
+        _adjust_oom_score(container.process.oom_score_adj, running)
+    except BaseException:
+        running.abandon()
+        raise
+    return running
+
+
+def _network(flags: Globals, container: Container, log_fd: int) -> Network | None:
+    if flags.network == "host":
+        from runsc.launch import network  # noqa: PLC0415  most containers have none
+
+        return network.prepare(container, log_fd)
+    if container.network_namespace:
+        flags.log.warning(
+            f"the interfaces of network namespace {container.network_namespace} are not used:"
+            " with --network=none a container has a loopback interface of its own"
+        )
+    return None
+
+
+def _make_cgroup(flags: Globals, store: Store, state: State, container: Container) -> Cgroup | None:
+    """The state names it before it is there, so that a crash leaves nothing unknown."""
+    if not container.cgroups_path and container.resources is None:
+        return None
+    from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
+    from runsc.cgroups.resources import Resources  # noqa: PLC0415
+
+    cgroup = for_container(container.cgroups_path, state.id, container.resources)
+    if cgroup is None:
+        return None
+    state.cgroups = cgroup.record
+    store.save(state)
+    cgroup.create()
+    state.cgroups = cgroup.record
+    cgroup.apply(container.resources or Resources(), flags.log.warning)
+    return cgroup
+
+
+def _run_hooks(state: State) -> None:
+    """Those that come before anything of the container. Raises: RuntimeFailure."""
+    from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
+
+    document = lifecycle.document(state, "creating")
+    hooks.run(state.hooks, hooks.Phase.PRESTART, document)
+    hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
+
+
+def _create_container_hooks(state: State) -> Callable[[int], str] | None:
+    if state.hooks is None or not state.hooks.create_container:
+        return None
+    from runsc.oci import hooks  # noqa: PLC0415
+
+    def before_gofer(sentry_pid: int) -> str:
+        state.pid = sentry_pid
+        try:
+            hooks.run(
+                state.hooks, hooks.Phase.CREATE_CONTAINER, lifecycle.document(state, "creating")
+            )
+        except RuntimeFailure as error:
+            return str(error)
+        return ""
+
+    return before_gofer
+
+
+def _adjust_oom_score(value: int, running: sandbox.Sandbox) -> None:
+    """What the bundle asks for the host too; to lower it needs CAP_SYS_RESOURCE: then it stays."""
+    if not value:
+        return
+    for pid in (running.pid, running.gofer_pid):
+        with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))

@@ -1,0 +1,76 @@
+"""What the processes of a sandbox run: the Sentry and the Gofer, or what a test has instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runsc.errors import RuntimeFailure
+from runsc.launch import boot, early, isolation
+from runsc.launch.kept import KeptCode
+from sentry.config import SandboxConfig
+
+if TYPE_CHECKING:
+    from runsc.launch.boot_gofer import Serve
+
+Body = Callable[[SandboxConfig, boot.Switches, boot.Terms], int]
+"""What the Sentry's process does; gives its exit code."""
+Start = Callable[[SandboxConfig, boot.Switches, boot.Terms], int]
+"""Makes that process; gives its pid."""
+
+NEVER_LATE = frozenset(
+    {
+        "sentry.platform.unicorn",
+        "sentry.platform.unicorn_cpuid",
+        "sentry.syscalls.compat",
+        "sentry.syscalls.table",
+    }
+)
+"""Modules that a sandbox imports before it is locked in or not at all."""
+
+
+class Programs(msgspec.Struct, frozen=True):
+    """The two."""
+
+    start_sentry: Start
+    serve: Serve
+
+
+def sentry(platform: str) -> Body:
+    """The Sentry, with all that it needs from files read. Raises: RuntimeError."""
+    from sentry.boot.prepare import preload, prepare  # noqa: PLC0415  only there
+
+    preload(platform)
+    kept = KeptCode.of("sentry", NEVER_LATE)
+
+    def body(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+        return boot.sentry_main(config, prepare, switches, terms, kept)
+
+    return body
+
+
+def forked(body: Body) -> Start:
+    """Make the process now, of this one."""
+
+    def start(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+        isolation.freeze_heap()
+        return isolation.spawn(lambda: body(config, switches, terms))
+
+    return start
+
+
+def real_programs(platform: str) -> Programs:
+    """The Sentry that waits already, if it is for this platform, and the Gofer."""
+    from gofer.main import run  # noqa: PLC0415
+
+    waiting = early.claim()
+    if waiting is not None:
+        if platform == early.PLATFORM:
+            return Programs(waiting.hand_over, run)
+        waiting.end()
+    try:
+        return Programs(forked(sentry(platform)), run)
+    except RuntimeError as error:  # libunicorn is not there
+        raise RuntimeFailure(str(error)) from None

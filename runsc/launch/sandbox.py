@@ -1,0 +1,265 @@
+"""Start a sandbox and stay with it to its end: the parent's side of runsc/launch/boot.py.
+
+Nothing of the sandbox outlives this process (PR_SET_PDEATHSIG in the children, and a janitor for
+the state on disk), nor each other: the end of either child ends the other.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runsc.errors import RuntimeFailure
+from runsc.launch import boot, boot_gofer, isolation
+from runsc.launch.programs import Programs
+from runsc.oci.convert import Export
+from sentry.config import SandboxConfig
+from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
+
+if TYPE_CHECKING:
+    from runsc.launch.network import Network
+
+GRACE_MS = 500
+"""How long either process may take to end by itself once the other is gone."""
+
+class Sandbox:
+    """A sandbox, seen from the process that starts it.
+
+    In this order: `release` where it is held back, `await_ready` where somebody wants to know,
+    then `keep` or `wait`; `abandon` at any time.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        gofer_pid: int,
+        control: socket.socket,
+        hold: socket.socket | None,
+        network_pid: int = 0,
+    ):
+        self.pid = pid
+        self.gofer_pid = gofer_pid
+        self._network_pid = network_pid
+        self._control = control
+        self._hold = hold
+        self._lines = LineBuffer()
+        self._events: set[str] = set()
+        self._failure = ""
+        self._sentry = os.pidfd_open(pid)
+        self._gofer = os.pidfd_open(gofer_pid)
+
+    def forward(self, number: int) -> None:
+        """A signal of ours for the container's first process. It may be gone; that is no error."""
+        resized = number == signal.SIGWINCH
+        self._send(Request("resize") if resized else Request("kill", signal=number))
+
+    def _send(self, request: Request) -> None:
+        with suppress(OSError):
+            self._control.send(encode(request), socket.MSG_NOSIGNAL)
+
+    def release(self) -> None:
+        """Let both go on. Raises: RuntimeFailure with what went wrong in the Gofer's namespaces."""
+        if self._hold is not None:
+            with suppress(OSError):
+                self._hold.send(b"go", socket.MSG_NOSIGNAL)
+            try:
+                problem = self._hold.recv(1 << 17)
+            except ConnectionResetError:
+                problem = b""
+            self._hold.close()
+            if problem != b"\0":
+                text = problem.decode(errors="replace")
+                raise RuntimeFailure(text or "the gofer process has ended")
+        self._send(Request("go"))
+
+    def await_ready(self) -> None:
+        """Until the program may run. Raises: RuntimeFailure."""
+        if not self._until("ready"):
+            self._reap()
+            raise RuntimeFailure("the sandbox process has ended")
+
+    def keep(self) -> None:
+        """The sandbox outlives this process from now on. Raises: RuntimeFailure."""
+        self._send(Request("keep"))
+        if not self._until("kept"):
+            self._reap()
+            raise RuntimeFailure("the sandbox process has ended")
+        self._close()
+
+    def wait(self, wakeup: socket.socket | None = None) -> int:
+        """Stay until both children have ended; the exit code of the container.
+
+        Bytes that come in on `wakeup` are numbers of signals to forward.
+        Raises: RuntimeFailure if the container could not start or the sandbox broke.
+        """
+        self._until("", wakeup)
+        return self._reap()
+
+    def abandon(self) -> None:
+        """End it, whatever it does; harmless if it has ended."""
+        for pid, pidfd in ((self.pid, self._sentry), (self.gofer_pid, self._gofer)):
+            with suppress(OSError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._reap_network()
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._sentry, self._gofer):
+            with suppress(OSError):
+                os.close(fd)
+        self._sentry = self._gofer = -1
+        self._control.close()
+
+    def _reap_network(self) -> None:
+        """It ends by itself, for the Sentry has ended."""
+        pid, self._network_pid = self._network_pid, 0
+        if pid:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+    def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
+        """Look after everything until the event has come (True) or a child has ended (False)."""
+        poll = select.poll()
+        control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
+        for fd in (self._sentry, self._gofer, control, signals):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        while event not in self._events:
+            ready = {fd for fd, _ in poll.poll()}
+            if wakeup is not None and signals in ready:
+                for number in wakeup.recv(64):
+                    self.forward(number)
+            if control in ready and not self._read_events():
+                poll.unregister(control)
+            if ready & {self._sentry, self._gofer}:
+                return event in self._events
+        return True
+
+    def _read_events(self) -> bool:
+        """What the Sentry says; False when it has closed its end."""
+        try:
+            data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
+        except OSError:
+            data = b""
+        for line in self._lines.feed(data):
+            event = decode(line, Event) if b'"event"' in line else None
+            if event is not None:
+                self._events.add(event.event)
+                if event.event == "error":
+                    self._failure = event.message
+        return bool(data)
+
+    def _reap(self) -> int:
+        """Collect both, one of which has ended: the other sees its socket close, and ends too.
+
+        Which one was the first does not show here, for descriptors close before a process can be
+        waited for; how each ended does.
+        """
+        ended = _await_end(self._sentry, GRACE_MS)
+        gofer_ended = _await_end(self._gofer, GRACE_MS)
+        status = os.waitpid(self.pid, 0)[1]
+        gofer_status = os.waitpid(self.gofer_pid, 0)[1]
+        self._reap_network()
+        self._read_events()
+        self._close()
+        gofer_killed = os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status))
+        if self._failure and not (gofer_killed and gofer_ended):
+            raise RuntimeFailure(f"unable to start container process: {self._failure}")
+        if gofer_killed:
+            how = _describe(gofer_status)
+            raise RuntimeFailure(f"the gofer process {how}: the sandbox has ended")
+        if os.WIFSIGNALED(status):
+            raise RuntimeFailure(f"the sandbox process {_describe(status)}")
+        return os.WEXITSTATUS(status)
+
+
+def _await_end(pidfd: int, timeout_ms: int) -> bool:
+    """Wait for the end of a process, and bring it about when the time is over (then False)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if poll.poll(timeout_ms):
+        return True
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return False
+
+
+def _spawn_network(
+    network: Network, sock: int, switches: boot.Switches, terms: boot.Terms
+) -> int:
+    from runsc.launch import network as room  # noqa: PLC0415  only with --network=host
+
+    return room.spawn(network, sock, switches, terms)
+
+
+def _kill(pid: int) -> None:
+    """Preconditions: the process is our child and not reaped."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def _describe(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        why = " (a system call that its filter forbids)" if number == signal.SIGSYS else ""
+        return f"was killed by signal {number}{why}"
+    return f"exited with {os.WEXITSTATUS(status)}"
+
+
+def start(
+    config: SandboxConfig,
+    exports: Sequence[Export],
+    programs: Programs,
+    switches: boot.Switches,
+    terms: boot.Terms,
+    network: Network | None = None,
+) -> Sandbox:
+    """Start the Sentry and fork the Gofer. `config` lacks only the sockets that are made here."""
+    gofer_ours, gofer_theirs = socket.socketpair()
+    control_ours, control_theirs = socket.socketpair()
+    hold_ours = hold_theirs = None
+    if terms.before_gofer is not None:
+        hold_ours, hold_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    config = msgspec.structs.replace(
+        config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno()
+    )
+    network_theirs = None
+    if network is not None:
+        network_ours, network_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = msgspec.structs.replace(config, network_fd=network_ours.detach())
+    pid = programs.start_sentry(config, switches, terms)
+    gofer = boot_gofer.GoferStart(
+        gofer_theirs.fileno(),
+        exports,
+        config.log_fd,
+        pid,
+        hold_theirs.fileno() if hold_theirs is not None else -1,
+    )
+    network_pid = 0
+    try:
+        isolation.freeze_heap()
+        gofer_pid = isolation.spawn(
+            lambda: boot_gofer.gofer_main(gofer, programs.serve, switches, terms)
+        )
+        if network is not None and network_theirs is not None:
+            network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
+    except OSError:
+        _kill(pid)
+        os.waitpid(pid, 0)
+        raise
+    gofer_ours.close()
+    gofer_theirs.close()
+    control_theirs.close()
+    for sock in (hold_theirs, network_theirs):
+        if sock is not None:
+            sock.close()
+    if config.network_fd >= 0:
+        os.close(config.network_fd)
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid)

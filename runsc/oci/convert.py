@@ -1,0 +1,395 @@
+"""From the bundle's documents to what the Sentry and the Gofer are told.
+
+Names become numbers, lists become masks, relative paths become absolute. What cannot be done is
+refused with its JSON path; what is accepted without effect stands in docs/config-json.md.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci import mounts, spec
+from sentry import config
+from sentry.abi import capability, resource
+from sentry.abi.mount import MS_RDONLY
+
+if TYPE_CHECKING:
+    from runsc.cgroups.resources import Resources
+
+Warn = Callable[[str], None]
+
+CAPABILITIES = {
+    name: number
+    for name, number in vars(capability).items()
+    if name.startswith("CAP_") and name != "CAP_LAST_CAP"
+}
+RLIMITS = {
+    name: number
+    for name, number in vars(resource).items()
+    if name.startswith("RLIMIT_") and isinstance(number, int)
+}
+_DEVICES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
+_JOINABLE = frozenset({"network", "mount", "pid", "ipc", "uts", "cgroup"})
+_PROPAGATIONS = frozenset(
+    {"", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"}
+)
+
+
+class Export(msgspec.Struct, frozen=True):
+    """One tree or file of the host that the Gofer serves; its index is its attach name."""
+
+    path: str
+    writable: bool
+    is_file: bool = False
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A bundle, understood."""
+
+    process: config.ProcessConfig
+    root: config.RootConfig
+    mounts: tuple[config.MountConfig, ...]
+    devices: tuple[config.DeviceConfig, ...]
+    hostname: str
+    domainname: str
+    masked_paths: tuple[bytes, ...]
+    readonly_paths: tuple[bytes, ...]
+    sysctls: tuple[tuple[str, str], ...]
+    exports: tuple[Export, ...]
+    seccomp: bytes = b""
+    hooks: spec.Hooks | None = None
+    cgroups_path: str = ""
+    network_namespace: str | None = None
+    """A path; "": a new one; None: the caller's."""
+    resources: Resources | None = None
+    """What config.json says under linux.resources; None if it says nothing."""
+
+
+def _bytes(text: str, path: str) -> bytes:
+    if "\0" in text:
+        raise SpecError(path, "a NUL character")
+    return text.encode()
+
+
+def _mask(names: spec.Strings, unknown: list[str]) -> int:
+    mask = 0
+    for name in names or ():
+        number = CAPABILITIES.get(name.upper())
+        if number is None:
+            unknown.append(name)
+        else:
+            mask |= 1 << number
+    return mask
+
+
+def capabilities(sets: spec.CapabilitySets | None, warn: Warn) -> config.Capabilities:
+    """The five sets; as runc does, a capability that nobody knows is warned about and left out."""
+    if sets is None:
+        return config.Capabilities()
+    unknown: list[str] = []
+    made = config.Capabilities(
+        bounding=_mask(sets.bounding, unknown),
+        effective=_mask(sets.effective, unknown),
+        inheritable=_mask(sets.inheritable, unknown),
+        permitted=_mask(sets.permitted, unknown),
+        ambient=_mask(sets.ambient, unknown),
+    )
+    if unknown:
+        names = " ".join(sorted(set(unknown)))
+        warn(f"ignoring unknown or unavailable capabilities: [{names}]")
+    return made
+
+
+def _rlimits(limits: list[spec.SpecRlimit], path: str) -> tuple[config.Rlimit, ...]:
+    made: dict[int, config.Rlimit] = {}
+    for index, limit in enumerate(limits):
+        where = f"{path}[{index}]"
+        number = RLIMITS.get(limit.type)
+        if number is None:
+            raise SpecError(f"{where}.type", f"wrong rlimit value: {limit.type}")
+        if number in made:
+            raise SpecError(f"{where}.type", f"duplicate rlimit: {limit.type}")
+        if limit.hard >> 64:
+            raise SpecError(f"{where}.hard", f"{limit.hard} has more than 64 bits")
+        if limit.soft > limit.hard:
+            raise SpecError(f"{where}.soft", f"{limit.type}: the soft limit is above the hard one")
+        made[number] = config.Rlimit(number, limit.soft, limit.hard)
+    return tuple(made.values())
+
+
+def process(
+    document: spec.Process | None, warn: Warn, path: str = "$.process"
+) -> config.ProcessConfig:
+    """The process of a bundle, or of `exec --process` (then `path` is "$")."""
+    if document is None:
+        raise SpecError(path, "process property must not be empty")
+    if not document.args:
+        raise SpecError(f"{path}.args", "args must not be empty")
+    if not document.cwd.startswith("/"):
+        raise SpecError(f"{path}.cwd", "Cwd must be an absolute path")
+    if document.exec_cpu_affinity:
+        raise SpecError(f"{path}.execCPUAffinity", "execCPUAffinity is not supported")
+    env = document.env or []
+    for index, variable in enumerate(env):
+        if variable.find("=") < 1:
+            where = f"{path}.env[{index}]"
+            raise SpecError(where, "invalid environment variable: missing '='")
+    size = document.console_size
+    user = document.user
+    return config.ProcessConfig(
+        args=tuple(_bytes(a, f"{path}.args[{i}]") for i, a in enumerate(document.args)),
+        env=tuple(_bytes(e, f"{path}.env[{i}]") for i, e in enumerate(env)),
+        cwd=_bytes(document.cwd, f"{path}.cwd"),
+        uid=user.uid,
+        gid=user.gid,
+        additional_gids=tuple(user.additional_gids or ()),
+        umask=0o022 if user.umask is None else user.umask & 0o777,
+        capabilities=capabilities(document.capabilities, warn),
+        rlimits=_rlimits(document.rlimits or [], f"{path}.rlimits"),
+        no_new_privileges=document.no_new_privileges,
+        oom_score_adj=document.oom_score_adj or 0,
+        **_scheduling(document, path),
+        terminal=document.terminal,
+        console_size=None if size is None else (size.height, size.width),
+    )
+
+
+def _scheduling(document: spec.Process, path: str) -> dict[str, Any]:
+    if document.scheduler is None and document.io_priority is None:
+        return {}
+    from runsc.oci import scheduling  # noqa: PLC0415  few bundles have it
+
+    made: dict[str, Any] = {}
+    if document.scheduler is not None:
+        made["scheduler"] = scheduling.scheduler(document.scheduler, f"{path}.scheduler")
+    if document.io_priority is not None:
+        made["io_priority"] = scheduling.io_priority(document.io_priority, f"{path}.ioPriority")
+    return made
+
+
+def _mounts(
+    bundle: str, documents: list[spec.Mount], exports: list[Export], warn: Warn
+) -> list[config.MountConfig]:
+    made = []
+    for index, mount in enumerate(documents):
+        path = f"$.mounts[{index}]"
+        if mount.uid_mappings or mount.gid_mappings:
+            raise SpecError(f"{path}.uidMappings", "idmapped mounts are not supported")
+        _bytes(mount.source, f"{path}.source")
+        options = mounts.parse(mount.options or [])
+        _bytes(options.data, f"{path}.options")
+        if options.unsupported:
+            raise SpecError(f"{path}.options", f"{options.unsupported} is not supported")
+        destination = mount.destination
+        if not destination.startswith("/"):
+            warn(f"mount destination {destination} is not absolute")
+            destination = "/" + destination
+        attachment, is_file = None, False
+        if mount.type == "bind" or options.bind:
+            source = os.path.realpath(os.path.join(bundle, mount.source))
+            try:
+                mode = os.stat(source).st_mode
+            except OSError as error:
+                raise SpecError(
+                    f"{path}.source", f"bind mount source {mount.source}: {error.strerror}"
+                ) from None
+            is_file = not stat.S_ISDIR(mode)
+            attachment = len(exports)
+            exports.append(Export(source, not options.flags & MS_RDONLY, is_file))
+        elif not mount.type:
+            raise SpecError(f"{path}.type", "a mount that is no bind mount needs a type")
+        made.append(
+            config.MountConfig(
+                destination=_bytes(destination, f"{path}.destination"),
+                type="bind" if attachment is not None else mount.type,
+                source=mount.source,
+                flags=options.flags,
+                propagation=options.propagation,
+                data=options.data,
+                attachment=attachment,
+                is_file=is_file,
+                copy_up=options.copy_up,
+            )
+        )
+    return made
+
+
+def _devices(documents: list[spec.Device]) -> tuple[config.DeviceConfig, ...]:
+    made = []
+    for index, device in enumerate(documents):
+        path = f"$.linux.devices[{index}]"
+        kind = _DEVICES.get(device.type)
+        if kind is None:
+            raise SpecError(f"{path}.type", f'invalid device type "{device.type}"')
+        if not device.path.startswith("/"):
+            raise SpecError(f"{path}.path", "the path of a device must be absolute")
+        if kind != stat.S_IFIFO and not (
+            0 <= device.major < 1 << 12 and 0 <= device.minor < 1 << 20
+        ):
+            raise SpecError(f"{path}.major", "device numbers out of range")
+        mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
+        made.append(
+            config.DeviceConfig(
+                path=_bytes(device.path, f"{path}.path"),
+                mode=kind | mode,
+                major=device.major,
+                minor=device.minor,
+                uid=device.uid or 0,
+                gid=device.gid or 0,
+            )
+        )
+    return tuple(made)
+
+
+def _check_namespaces(documents: list[spec.Namespace]) -> None:
+    seen = set()
+    for index, namespace in enumerate(documents):
+        path = f"$.linux.namespaces[{index}]"
+        if namespace.type not in _NAMESPACES:
+            kind, target = namespace.type, namespace.path
+            raise SpecError(f"{path}.type", f'namespace {{"{kind}" "{target}"}} does not exist')
+        if namespace.type in seen:
+            raise SpecError(
+                f"{path}.type", f'malformed spec file: duplicated ns "{namespace.type}"'
+            )
+        seen.add(namespace.type)
+        if namespace.path and namespace.type not in _JOINABLE:
+            raise SpecError(
+                f"{path}.path", f"joining a {namespace.type} namespace is not supported"
+            )
+
+
+def _check_linux(linux: spec.Linux) -> None:
+    """Refuse what would change what the program sees and is not there."""
+    _check_namespaces(linux.namespaces or [])
+    unsupported: tuple[tuple[str, object], ...] = (
+        ("uidMappings", linux.uid_mappings),
+        ("gidMappings", linux.gid_mappings),
+        ("timeOffsets", linux.time_offsets),
+        ("netDevices", linux.net_devices),
+        ("intelRdt", linux.intel_rdt),
+    )
+    for name, value in unsupported:
+        if value:
+            raise SpecError(f"$.linux.{name}", f"{name} is not supported")
+    if linux.rootfs_propagation not in _PROPAGATIONS:
+        value = linux.rootfs_propagation
+        raise SpecError("$.linux.rootfsPropagation", f"rootfsPropagation={value} is not supported")
+
+
+def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
+    if profile is None:
+        return b""
+    from runsc.oci.seccomp import compile_profile  # noqa: PLC0415  few bundles have one
+
+    return compile_profile(profile, warn)
+
+
+def _resources(document: dict[str, Any] | None) -> Resources | None:
+    if document is None:
+        return None
+    from runsc.cgroups.resources import decode  # noqa: PLC0415  `do` has none
+
+    return decode(document)
+
+
+def _root(bundle: str, root: spec.Root | None) -> str:
+    if root is None:
+        raise SpecError("$.root", "root must be specified")
+    _bytes(root.path, "$.root.path")
+    path = os.path.realpath(os.path.join(bundle, root.path))
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise SpecError("$.root.path", f"invalid rootfs: stat {path}: {reason}") from None
+    if not stat.S_ISDIR(mode):
+        raise SpecError("$.root.path", f"invalid rootfs: {path} is not a directory")
+    return path
+
+
+def _check_version(version: str) -> None:
+    major, _, rest = version.partition(".")
+    if major != "1" or not rest[:1].isdigit():
+        raise SpecError("$.ociVersion", f'unsupported runtime-spec version "{version}"')
+
+
+def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Container:
+    """Check a bundle and turn it into values."""
+    _check_version(document.oci_version)
+    linux = document.linux or spec.Linux()
+    _check_linux(linux)
+    if document.hooks is not None:
+        from runsc.oci import hooks  # noqa: PLC0415  few bundles have some
+
+        hooks.check(document.hooks, warn)
+    if document.domainname and "\0" in document.domainname:
+        raise SpecError("$.domainname", "a NUL character")
+    if len(document.hostname.encode()) > 64 or "\0" in document.hostname:
+        raise SpecError("$.hostname", "a host name has at most 64 bytes")
+    first = process(document.process, warn)
+    if linux.personality:
+        from runsc.oci.scheduling import personality  # noqa: PLC0415  few bundles have it
+
+        first = msgspec.structs.replace(first, personality=personality(linux.personality))
+    root_path = _root(bundle, document.root)
+    assert document.root is not None
+    exports = [Export(root_path, overlay == "none" and not document.root.readonly)]
+    made = _mounts(bundle, document.mounts or [], exports, warn)
+    return Container(
+        process=first,
+        root=config.RootConfig(document.root.readonly, overlay),
+        mounts=tuple(made),
+        devices=_devices(linux.devices or []),
+        hostname=document.hostname,
+        domainname=document.domainname,
+        masked_paths=_paths(linux.masked_paths, "$.linux.maskedPaths"),
+        readonly_paths=_paths(linux.readonly_paths, "$.linux.readonlyPaths"),
+        sysctls=tuple(_sysctls(linux.sysctl or {})),
+        exports=tuple(exports),
+        hooks=document.hooks,
+        cgroups_path=linux.cgroups_path,
+        network_namespace=next(
+            (each.path or "" for each in linux.namespaces or [] if each.type == "network"), None
+        ),
+        resources=_resources(linux.resources),
+        seccomp=_seccomp(linux.seccomp, warn),
+    )
+
+
+def _paths(paths: spec.Strings, where: str) -> tuple[bytes, ...]:
+    for index, path in enumerate(paths or ()):
+        if not path.startswith("/"):
+            raise SpecError(f"{where}[{index}]", f"{path} is not an absolute path")
+    return tuple(_bytes(path, f"{where}[{i}]") for i, path in enumerate(paths or ()))
+
+
+def _sysctls(values: dict[str, str]) -> list[tuple[str, str]]:
+    made = []
+    for name, value in values.items():
+        parts = name.replace("/", ".").split(".")
+        if len(parts) < 2 or any(part in ("", "..") for part in parts):
+            raise SpecError(f"$.linux.sysctl.{name}", f'sysctl "{name}" is not a name')
+        _bytes(name + value, f"$.linux.sysctl.{name}")
+        made.append((".".join(parts), value))
+    return made
+
+
+def memory_size(text: str) -> int:
+    """A size on the command line: bytes, or with K, M, G, T (1024 to a power). 64 MiB at least."""
+    suffix = text[-1:].upper()
+    power = "KMGT".find(suffix) + 1 if suffix.isalpha() else 0
+    digits = text[:-1] if power else text
+    if not digits.isdigit() or (suffix.isalpha() and not power):
+        raise RuntimeFailure(f"--memory: {text} is not a size")
+    size = int(digits) << (10 * power)
+    if size < 64 << 20:
+        raise RuntimeFailure(f"--memory: {text} is less than 64M")
+    return size

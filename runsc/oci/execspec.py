@@ -1,0 +1,136 @@
+"""What `exec` is asked to run, as a request to the Sentry: from flags, or from a process.json.
+
+The first is written by hand, in the form of `sentry.control.protocol.Request`, for that module
+costs more time than starting the process; see runsc/containers/execution.py.
+"""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+
+from runsc.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from runsc.containers.execution import Wishes
+
+    Size = tuple[int, int]
+    Warn = Callable[[str], None]
+
+
+def request(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
+    """The request, whether the process has a terminal, and of which size.
+
+    Raises: RuntimeFailure in runc's words.
+    """
+    if wishes.process is not None:
+        return _from_file(wishes, warn)
+    return _from_flags(wishes, warn), wishes.tty, None
+
+
+def _from_flags(wishes: Wishes, warn: Warn) -> bytes:
+    """The container's own process, with what the flags change."""
+    if not wishes.args:
+        raise RuntimeFailure("process args cannot be empty")
+    if wishes.cwd is not None and not wishes.cwd.startswith("/"):
+        raise RuntimeFailure("Cwd must be an absolute path")
+    fields = [
+        '"args":' + _texts(map(_bytes, wishes.args)),
+        '"extra_env":' + _texts(map(_variable, wishes.env)),
+        '"cwd":' + _text(_bytes(wishes.cwd or "")),
+    ]
+    if wishes.user:
+        user, colon, group = wishes.user.partition(":")
+        if colon:
+            fields.append(f'"gid":{_number(group, "gid")}')
+        fields.append(f'"uid":{_number(user, "uid")}')
+    for number in wishes.additional_gids:
+        if number < 0 or number >> 32:
+            raise RuntimeFailure(f"additional-gids must be a positive number {number}")
+    if wishes.additional_gids:
+        fields.append(f'"extra_gids":{list(wishes.additional_gids)}')
+    if wishes.cap:
+        fields.append(f'"extra_capabilities":{_capabilities(wishes.cap, warn)}')
+    if wishes.no_new_privs:
+        fields.append('"no_new_privileges":true')
+    if wishes.tty:
+        fields.append('"terminal":true')
+    if wishes.ignore_paused:
+        fields.append('"ignore_paused":true')
+    return ('{"op":"exec","process":{' + ",".join(fields) + "}}\n").encode()
+
+
+def _text(data: bytes) -> str:
+    """Bytes in JSON, as msgspec has them."""
+    return f'"{b2a_base64(data, newline=False).decode()}"'
+
+
+def _texts(items: Iterable[bytes]) -> str:
+    return "[" + ",".join(map(_text, items)) + "]"
+
+
+def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
+    """--process."""
+    from runsc.oci import convert, spec  # noqa: PLC0415
+    from sentry.control.protocol import ExecProcess, Request, encode  # noqa: PLC0415
+
+    assert wishes.process is not None
+    try:
+        with open(wishes.process, "rb") as file:
+            document = spec.decode(file.read(), spec.ExecDocument)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise RuntimeFailure(f"open {wishes.process}: {reason}") from None
+    if not document.cwd:
+        raise RuntimeFailure("Cwd property must not be empty")
+    if not document.args:
+        raise RuntimeFailure("args must not be empty")
+    made = convert.process(document, warn, "$")
+    process = ExecProcess(
+        args=made.args,
+        env=made.env,
+        cwd=made.cwd,
+        uid=made.uid,
+        gid=made.gid,
+        additional_gids=made.additional_gids,
+        umask=None if document.user.umask is None else made.umask,
+        capabilities=None if document.capabilities is None else made.capabilities,
+        rlimits=made.rlimits,
+        no_new_privileges=made.no_new_privileges,
+        oom_score_adj=document.oom_score_adj,
+        terminal=made.terminal,
+        ignore_paused=wishes.ignore_paused,
+    )
+    return encode(Request("exec", process=process)), made.terminal, made.console_size
+
+
+def _bytes(text: str) -> bytes:
+    data = text.encode(errors="surrogateescape")
+    if b"\0" in data:
+        raise RuntimeFailure("a NUL character")
+    return data
+
+
+def _variable(text: str) -> bytes:
+    if text.find("=") < 1:
+        raise RuntimeFailure(
+            "unable to start container process: invalid environment variable: missing '='"
+        )
+    return _bytes(text)
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) >> 32:
+        raise RuntimeFailure(
+            f"parsing {text} as int for {what} failed: "
+            f'strconv.Atoi: parsing "{text}": invalid syntax'
+        )
+    return int(text)
+
+
+def _capabilities(names: Sequence[str], warn: Callable[[str], None]) -> int:
+    from runsc.oci import convert, spec  # noqa: PLC0415
+
+    return convert.capabilities(spec.CapabilitySets(bounding=list(names)), warn).bounding

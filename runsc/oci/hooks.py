@@ -1,0 +1,221 @@
+"""Hooks of config.json: programs of the caller, run at points of a container's life.
+
+Runtime specification 1.2, config.md, "POSIX-platform Hooks". A hook gets the container's state as
+JSON on standard input and no environment but its own. It runs in the bundle's directory, as runc
+does it. When each kind runs, and in whose namespaces:
+
+| kind | when | namespaces | a failure |
+|---|---|---|---|
+| prestart, createRuntime | the sandbox exists, nothing has run | the caller's | ends creation |
+| createContainer | then | the Gofer's; its trees come from these mounts | ends creation |
+| startContainer | before its first process runs | the container's: start_hooks.py | ends it |
+| poststart | the program has been started | the caller's | is a warning |
+| poststop | the container has been deleted | the caller's | is a warning |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci.spec import Hook, Hooks
+
+MAX_OUTPUT = 64 << 10
+"""Bytes kept of what a hook writes; more is read and dropped."""
+
+
+class Phase(StrEnum):
+    """The kinds of hooks, by their names in config.json."""
+
+    PRESTART = "prestart"
+    CREATE_RUNTIME = "createRuntime"
+    CREATE_CONTAINER = "createContainer"
+    START_CONTAINER = "startContainer"
+    POSTSTART = "poststart"
+    POSTSTOP = "poststop"
+
+
+class StateDocument(msgspec.Struct, rename="camel", omit_defaults=True):
+    """runtime.md, "State": what a hook reads."""
+
+    oci_version: str
+    id: str
+    status: str
+    bundle: str
+    pid: int = 0
+    annotations: dict[str, str] = {}
+
+    def encode(self) -> bytes:
+        """As JSON, for `run`."""
+        return msgspec.json.encode(self)
+
+
+def of(hooks: Hooks | None, phase: Phase) -> Sequence[Hook]:
+    """The hooks of one kind; none is an empty list."""
+    if hooks is None:
+        return ()
+    found: list[Hook] | None = getattr(hooks, _FIELDS[phase])
+    return found or ()
+
+
+_FIELDS = {
+    Phase.PRESTART: "prestart",
+    Phase.CREATE_RUNTIME: "create_runtime",
+    Phase.CREATE_CONTAINER: "create_container",
+    Phase.START_CONTAINER: "start_container",
+    Phase.POSTSTART: "poststart",
+    Phase.POSTSTOP: "poststop",
+}
+
+
+def check(hooks: Hooks | None, warn: Callable[[str], None]) -> None:
+    """Before anything runs. Raises: SpecError for what can never be run."""
+    for phase in Phase:
+        for index, hook in enumerate(of(hooks, phase)):
+            where = f"$.hooks.{phase}[{index}]"
+            if not os.path.isabs(hook.path):
+                raise SpecError(f"{where}.path", "the path of a hook must be absolute")
+            if hook.timeout is not None and hook.timeout <= 0:
+                raise SpecError(f"{where}.timeout", "a timeout must be greater than zero")
+            if any("\0" in text for text in (hook.path, *(hook.args or ()), *(hook.env or ()))):
+                raise SpecError(where, "a NUL character")
+
+
+def run(hooks: Hooks | None, phase: Phase, state: StateDocument) -> None:
+    """All hooks of one kind, in their order; the first failure ends it.
+
+    Raises: RuntimeFailure with runc's words.
+    """
+    for index, hook in enumerate(of(hooks, phase)):
+        problem = run_one(hook, state)
+        if problem:
+            raise RuntimeFailure(f"error running {phase} hook #{index}: {problem}")
+
+
+def run_all(
+    hooks: Hooks | None, phase: Phase, state: StateDocument, warn: Callable[[str], None]
+) -> None:
+    """All hooks of one kind whatever becomes of them: a failure is a warning."""
+    for index, hook in enumerate(of(hooks, phase)):
+        problem = run_one(hook, state)
+        if problem:
+            warn(f"error running {phase} hook #{index}: {problem}")
+
+
+def run_one(hook: Hook, state: StateDocument) -> str:
+    """Run it to its end; empty when it went well, else what went wrong."""
+    try:
+        child = subprocess.Popen(
+            hook.args or [hook.path],
+            executable=hook.path,
+            env=_environment(hook.env or []),
+            cwd=state.bundle,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"fork/exec {hook.path}: {(error.strerror or str(error)).lower()}"
+    deadline = None if hook.timeout is None else time.monotonic() + hook.timeout
+    with child:
+        output = _communicate(child, state.encode(), deadline)
+        if output is None:
+            _kill(child)
+            return f"hook ran past specified timeout of {float(hook.timeout or 0):.1f}s"
+        status = child.wait()
+    if status == 0:
+        return ""
+    text = [data.decode(errors="replace") for data in output]
+    return f"{_describe(status)}, stdout: {text[0]}, stderr: {text[1]}"
+
+
+def _environment(variables: list[str]) -> dict[bytes, bytes]:
+    """Only what the hook is given; of a name that comes twice the last counts."""
+    pairs = (os.fsencode(variable).partition(b"=") for variable in variables)
+    return {name: value for name, _, value in pairs if name}
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """The hook, and what it has started in its session's group."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        child.kill()
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    return f"signal: {(signal.strsignal(-status) or str(-status)).lower()}"
+
+
+def _communicate(
+    child: subprocess.Popen[bytes], document: bytes, deadline: float | None
+) -> tuple[bytes, bytes] | None:
+    """Write the document and read both outputs until the hook ends; None when time is over.
+
+    The end is the end of the process, not of its output: a hook may leave a daemon behind that
+    keeps the pipes.
+    """
+    assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+    ended = os.pidfd_open(child.pid)
+    inputs, outputs = child.stdin.fileno(), (child.stdout.fileno(), child.stderr.fileno())
+    kept = {fd: bytearray() for fd in outputs}
+    poll = select.poll()
+    for fd in (ended, *outputs):
+        poll.register(fd, select.POLLIN)
+    poll.register(inputs, select.POLLOUT)
+    for fd in (inputs, *outputs):
+        os.set_blocking(fd, False)
+    try:
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            events = dict(poll.poll(left))
+            if inputs in events:
+                document = document[_write(inputs, document) :]
+                if not document:
+                    poll.unregister(inputs)
+                    child.stdin.close()
+            for fd in outputs:
+                if fd in events and not _read(fd, kept[fd]):
+                    poll.unregister(fd)
+            if ended in events:
+                for fd in outputs:
+                    _read(fd, kept[fd])
+                return bytes(kept[outputs[0]]), bytes(kept[outputs[1]])
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
+    finally:
+        os.close(ended)
+
+
+def _write(fd: int, data: bytes) -> int:
+    """How much is dealt with: all of it when nobody reads."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        return 0
+    except BrokenPipeError:
+        return len(data)
+
+
+def _read(fd: int, kept: bytearray) -> bool:
+    """Take what is there; False at the end of the file."""
+    while True:
+        try:
+            data = os.read(fd, 1 << 16)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+        if not data:
+            return False
+        kept += data[: MAX_OUTPUT - len(kept)]

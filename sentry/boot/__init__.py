@@ -1,0 +1,1 @@
+"""From a SandboxConfig to a running kernel."""

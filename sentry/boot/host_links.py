@@ -1,0 +1,55 @@
+"""What comes to the Sentry from the host unasked: a terminal's new size, the end of the Gofer.
+
+The descriptors are made before the filter, and watched by the loop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from sentry.kernel.kernel import Kernel
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """The pipe says it."""
+
+
+def sizes() -> int:
+    """A descriptor that becomes readable at a SIGWINCH.
+
+    The kernel sends it to the foreground of the terminal that is ours (runsc/launch makes it the
+    controlling one where nobody else's shell is behind it).
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGWINCH, _noted)
+    return reader
+
+
+def take_size(kernel: Kernel, reader: int) -> None:
+    """The host's terminal has a new size: so has the container's."""
+    try:
+        os.read(reader, 4096)
+    except BlockingIOError:
+        return
+    console = kernel.services.get("console")
+    if console is not None:
+        console.refresh_size()
+
+
+def gofer_end(fd: int) -> int:
+    """A descriptor of the Gofer's socket for its end alone: the session has its own watch."""
+    return os.dup(fd)
+
+
+def gofer_ended(kernel: Kernel, fd: int, end: Callable[[], None]) -> None:
+    """Without its files the container is over, also one that needs none at the moment."""
+    kernel.loop.watch(fd, 0)
+    kernel.log.write("the gofer process has ended: so does the sandbox\n")
+    end()

@@ -1,0 +1,215 @@
+"""From a SandboxConfig to a running kernel.
+
+`prepare` opens and maps everything that the sandbox will ever need from the host, mounts its file
+systems and loads its first program; it runs before the filter. `Sandbox.run` gives the wait status
+of the first process.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import select
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import guest_stubs
+from sentry.boot import first_process, host_links, tree
+from sentry.config import SandboxConfig, StartError
+from sentry.control.operations import Operations
+from sentry.control.server import ControlServer
+from sentry.errors import Errno
+from sentry.fs.proc import mount_proc
+from sentry.fs.registry import register_all
+from sentry.kernel import clocks, fasync, terminals
+from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel.own_memory import OwnMemory
+from sentry.log import LogSink
+from sentry.loop import Loop
+from sentry.mm.ramfile import RamFile
+from sentry.net import shown
+from sentry.platform.host_io import HostIO
+from sentry.platform.memory import PAGE_SIZE, trim_heap
+from sentry.syscalls import late  # fills the table
+from sentry.syscalls.registry import CALLS
+from sentry.vfs.vfs import Vfs
+
+if TYPE_CHECKING:
+    from sentry.platform.interface import Platform
+
+GIB = 1 << 30
+RAM_SPAN = 128 * GIB
+
+
+BUSY_THRESHOLDS = (50_000, 20, 100)
+"""gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
+KEPT_FREE = 64 << 20
+"""Bytes of free RAM frames that an idle sandbox keeps from the host."""
+
+
+class KernelLog(LogSink):
+    """The kernel's own messages; nobody is kept waiting by whoever reads them."""
+
+    def bug(self, what: object, error: BaseException) -> None:
+        """A traceback of a defect of ours."""
+        self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
+
+
+class Sandbox:
+    """A kernel whose first program is loaded but has not run."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        start: Callable[[], None],
+        operations: Operations,
+        config: SandboxConfig,
+    ) -> None:
+        self.kernel = kernel
+        self._statm = config.statm_fd
+        self._operations = operations
+        if config.await_start:
+            operations.await_start(start)
+        self._start = None if config.await_start else start
+
+    def run(self) -> int:
+        """Run until the first process and all others have ended; its wait status."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*BUSY_THRESHOLDS)
+        self.kernel.loop.on_idle = self._rest
+        if self._statm >= 0:
+            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).check
+        if self._start is not None:
+            self._start()
+        self.kernel.loop.run()
+        console = self.kernel.services.get("console")
+        if console is not None:
+            console.restore()
+        self._operations.finish()
+        for observer in self.kernel.start_observers:
+            observer.flush()
+        self.kernel.platform.close()
+        assert self.kernel.exit_status is not None
+        return self.kernel.exit_status
+
+
+    def _rest(self) -> None:
+        """Nothing runs: now is the time for what would hold a program up."""
+        gc.collect()
+        self.kernel.platform.ram.trim(KEPT_FREE)
+        trim_heap()
+
+
+def preload(platform: str) -> None:
+    """Import and read what is needed later: inside the sandbox there are no files."""
+    if platform == "unicorn":
+        importlib.import_module("sentry.platform.unicorn").preload()
+        return
+    importlib.import_module("sentry.platform.kvm")
+    for name in ("entry_ring0", "entry_ring3", "exceptions", "probe"):
+        guest_stubs.load(name)
+    guest_stubs.vdso()
+
+
+def make_platform(config: SandboxConfig) -> Platform:
+    """The machine that was asked for. Raises: StartError."""
+    if config.platform == "unicorn":
+        from sentry.platform.unicorn import UnicornPlatform  # noqa: PLC0415  an extra
+
+        return UnicornPlatform(config.ram_fd, RAM_SPAN)
+    from sentry.platform.kvm import KvmPlatform  # noqa: PLC0415
+
+    return KvmPlatform(
+        config.ram_fd,
+        RAM_SPAN,
+        mailbox=config.system_calls != "exit",
+        inline=None if config.system_calls == "auto" else config.system_calls == "inline",
+        kvm_fd=config.kvm_fd,
+    )
+
+
+def _nothing() -> None:
+    """No confinement: for tests."""
+
+
+def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> Sandbox:
+    """Set everything up. Raises: StartError with a text for the user.
+
+    `lockdown` puts the filter on: before anything of the container (its ELF files, its
+    directories) is looked at.
+    """
+    try:
+        platform = make_platform(config)
+    except (OSError, RuntimeError) as error:
+        raise StartError(f"platform {config.platform}: {error}") from error
+    log = KernelLog(config.log_fd)
+    loop = Loop(platform, log.bug)
+    vfs = Vfs(loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE)
+    vfs.host_io = HostIO(loop)
+    register_all(vfs)
+    vfs.types[b"proc"] = mount_proc
+    uts = Uts(config.hostname.encode(), config.domainname.encode())
+    kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
+    terminals.connect(vfs)
+    fasync.connect(kernel)
+    shown.connect(kernel)
+    kernel.services["ram"] = platform.ram
+    platform.ram.commit_limit = config.memory_limit
+    platform.ram.exhausted = kernel.make_room
+    vdso = getattr(platform, "vdso", None)
+    if vdso is not None and vdso.step_fd >= 0:
+
+        def clock_was_set(_events: int) -> None:
+            vdso.host_clock_was_set()
+            clocks.steps(kernel).notify()
+
+        loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
+    kernel.services["memory_limit"] = config.memory_limit
+    kernel.services["cpu_quota"] = config.cpu_quota
+    kernel.pids.limit = config.pids_limit
+    if config.strace_fd >= 0:
+        from sentry.syscalls.strace.log import Strace  # noqa: PLC0415
+
+        late.import_all()  # their declarations are what it writes
+        sink = LogSink(config.strace_fd, loop)
+        kernel.start_observers.append(Strace(sink, loop))
+    resized = host_links.sizes() if config.process.terminal else None
+    gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
+    lockdown()
+    if config.network_fd >= 0:
+        from sentry.net.host.interfaces import show_host  # noqa: PLC0415  --network=host
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
+        from sentry.net.stack import kernel_stack  # noqa: PLC0415
+
+        stack = kernel_stack(kernel)
+        process = NetworkProcess(config.network_fd, loop)
+        try:
+            run_now(loop, show_host(stack, process))
+        except Errno as error:
+            raise StartError(f"the host's network: {error}") from error
+    run_now(loop, tree.mount_all(kernel, config))
+    task = run_now(loop, first_process.load(kernel, config))
+    operations = Operations(kernel, config)
+    ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
+    if resized is not None:
+        loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
+    if gofer >= 0:
+        end = operations.end
+        loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
+    return Sandbox(kernel, task.finish, operations, config)
+
+
+def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Turn the loop until a coroutine has ended; its result, or its exception."""
+    outcome: list[tuple[Any, BaseException | None]] = []
+    loop.spawn(coro, "boot", lambda result, error: outcome.append((result, error)))
+    while not outcome:
+        loop.turn()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+

@@ -1,0 +1,310 @@
+"""The container's file systems: root, mounts, devices, masked and read-only paths, sysctls.
+
+What runc's rootfs_linux.go does with a bundle, over the Sentry's own vfs. Nothing here touches the
+host but through the Gofer, and places to mount on are made in the overlay's memory.
+"""
+
+from __future__ import annotations
+
+import socket
+import stat
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
+from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from sentry.auth.credentials import Credentials
+from sentry.boot.tmpcopyup import copy_tree
+from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
+from sentry.errors import EEXIST, ENOENT, ENOTDIR, Errno
+from sentry.fs.gofer.changes import HostChanges
+from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.handles import HandleCache, Lingering
+from sentry.fs.gofer.session import Session
+from sentry.fs.overlay.filesystem import OverlayFs
+from sentry.fs.tmpfs.directory import TmpDirectory
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.mm.buffers import KernelSource
+from sentry.vfs.attributes import chown_location
+from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.fd_table import FdTable
+from sentry.vfs.file import settle
+from sentry.vfs.fs_context import FsContext
+from sentry.vfs.interface import Absent, FileSystem, Owner
+from sentry.vfs.mount import MOUNT_FLAGS, top
+from sentry.vfs.mounts import MountNamespace
+from sentry.vfs.names import mknod, symlink
+from sentry.vfs.open import OpenHow, open_path
+from sentry.vfs.walk import child_of, resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+
+DEVICES: Final = (
+    (b"/dev/null", 1, 3),
+    (b"/dev/zero", 1, 5),
+    (b"/dev/full", 1, 7),
+    (b"/dev/random", 1, 8),
+    (b"/dev/urandom", 1, 9),
+    (b"/dev/tty", 5, 0),
+)
+"""What every container has: runtime-spec 1.2, config-linux.md, "Default Devices"."""
+LINKS: Final = (
+    (b"/dev/fd", b"/proc/self/fd"),
+    (b"/dev/stdin", b"/proc/self/fd/0"),
+    (b"/dev/stdout", b"/proc/self/fd/1"),
+    (b"/dev/stderr", b"/proc/self/fd/2"),
+    (b"/dev/ptmx", b"pts/ptmx"),
+)
+EMPTY_TYPES: Final = frozenset(
+    {"sysfs", "securityfs", "debugfs", "tracefs"}
+)
+"""Types of which a container sees an empty directory: docs/config-json.md."""
+
+
+class Starter:
+    """Who mounts: root, at the root directory, before there is any task (vfs.file.Caller)."""
+
+    def __init__(self, kernel: Kernel, mounts: MountNamespace) -> None:
+        self.kernel = kernel
+        self.mounts = mounts
+        self.creds = Credentials.root()
+        root = top(mounts.root.location)
+        self.fs = FsContext(mounts, root, root, 0)
+        self.files = FdTable()
+        self.mm: Any = None
+        self.group: Any = None
+
+    def rlimit(self, resource: int) -> int:
+        """No limits."""
+        return (1 << 64) - 1
+
+    def send_signal(self, signo: int) -> None:
+        """Nobody is there to get one."""
+
+
+async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
+    """Everything that a bundle asks for. Raises: StartError."""
+    session = None
+    if config.gofer_fd >= 0:
+        session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
+        session.negotiate()
+        kernel.services["gofer"] = session
+    exports = Exports(kernel, session)
+    root = make_root(kernel, config, exports)
+    mount = kernel.vfs.new_mount(root)
+    mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
+    kernel.services["mounts"] = mounts
+    starter = Starter(kernel, mounts)
+    for entry in config.mounts:
+        try:
+            await make_mount(starter, entry, exports)
+        except Errno as error:
+            raise StartError(
+                f"mount {entry.type} to {entry.destination.decode()}: {error_text(error)}"
+            ) from error
+    await make_devices(starter, config)
+    for name, value in config.sysctls:
+        await set_sysctl(starter, name, value)
+    for path in config.masked_paths:
+        await mask(starter, path)
+    for path in config.readonly_paths:
+        await make_read_only(starter, path)
+    if config.root.readonly:
+        mount.set_flags(mount.flags | MS_RDONLY)
+
+
+def error_text(error: Errno) -> str:
+    """What strerror(3) says, in small letters as runc prints it."""
+    doc = type(error).__doc__ or ""
+    return doc.rstrip(".").lower()
+
+
+class Exports:
+    """The Gofer's attachments as file systems."""
+
+    def __init__(self, kernel: Kernel, session: Session | None) -> None:
+        self._kernel = kernel
+        self._session = session
+        self._handles = kernel.services["handles"] = HandleCache()
+        self._lingering = Lingering(self._handles, kernel.loop)
+        self._changes: HostChanges | None = None
+        self._asked = False
+
+    def open(self, index: int, read_only: bool) -> FileSystem:
+        """Attachment `index`: the root is nobody else's, others may change under us."""
+        if self._session is None:
+            raise StartError("there is no Gofer")
+        vfs = self._kernel.vfs
+        if index and not self._asked:
+            self._asked = True
+            self._changes = HostChanges.of(self._session)
+        options = Options(
+            exclusive=index == 0,
+            changes=self._changes,
+            lingering=self._lingering,
+            read_only=read_only,
+            windows=self._kernel.services["ram"].windows,
+            handles=self._handles,
+            io=vfs.host_io,
+        )
+        return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
+
+
+def make_root(kernel: Kernel, config: SandboxConfig, exports: Exports) -> FileSystem:
+    """The root file system: an overlay in memory over the host's tree, or the tree itself."""
+    if config.root.overlay == "none":
+        return exports.open(0, config.root.readonly)
+    lower = exports.open(0, True)
+    return OverlayFs.over(kernel.vfs, lower)
+
+
+async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> None:
+    """One entry of `mounts`."""
+    vfs = starter.kernel.vfs
+    if entry.attachment is not None:
+        fs = exports.open(entry.attachment, bool(entry.flags & MS_RDONLY))
+    else:
+        if entry.type == "tmpfs":
+            entry = await with_mode(starter, entry)
+        fs = await make_file_system(starter, entry)
+    place = await mount_point(starter, entry.destination, entry.is_file)
+    if entry.copy_up and isinstance(root := fs.root, TmpDirectory):
+        await copy_tree(place.mount, place.dentry.inode, root)
+    mount = vfs.new_mount(fs, entry.flags & MOUNT_FLAGS)
+    starter.mounts.attach(mount, place)
+
+
+async def with_mode(starter: Starter, entry: MountConfig) -> MountConfig:
+    """A tmpfs over a directory that is there gets its mode, unless the options name one."""
+    place = await find(starter, entry.destination)
+    if place is None:
+        return entry
+    mode = f"mode={place.dentry.inode.mode & 0o7777:04o}"
+    data = f"{mode},{entry.data}" if entry.data else mode
+    return msgspec.structs.replace(entry, data=data)
+
+
+async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:
+    """A file system of our own, by its type. Raises: StartError, EINVAL."""
+    vfs = starter.kernel.vfs
+    kind = "cgroup2" if entry.type == "cgroup" else entry.type  # whatever the host has
+    make = vfs.types.get(kind.encode())
+    if make is None and entry.type in EMPTY_TYPES:
+        return TmpFs.make(vfs, "mode=0755")
+    if make is None:
+        raise StartError(
+            f"mount {entry.type} to {entry.destination.decode()}: no such device"
+        )
+    fs: FileSystem = await make(
+        starter, entry.source.encode(), entry.flags, entry.data.encode()
+    )
+    return fs
+
+
+async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
+    """The place to mount on, made (with its parents) where it does not exist."""
+    try:
+        return await resolve(starter, AT_FDCWD, path)
+    except ENOENT:
+        pass
+    parts = [part for part in path.split(b"/") if part]
+    folders = parts[:-1] if is_file else parts
+    at = b""
+    for part in folders:
+        parent = (await resolve(starter, AT_FDCWD, at or b"/")).dentry.inode
+        at += b"/" + part
+        if isinstance(await child_of(parent, part), Absent):
+            await parent.mkdir(part, 0o755, Owner(0, 0))  # also below a read-only mount of ours
+    if is_file:
+        how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
+        (await open_path(starter, AT_FDCWD, path, how)).incref().decref()
+    return await resolve(starter, AT_FDCWD, path)
+
+
+# --- devices
+
+
+async def make_devices(starter: Starter, config: SandboxConfig) -> None:
+    """The default devices and links in /dev, then those that the bundle lists."""
+    if not any(entry.destination.rstrip(b"/") == b"/dev" for entry in config.mounts):
+        return
+    for path, major, minor in DEVICES:
+        await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))
+    for path, target in LINKS:
+        try:
+            await symlink(starter, target, AT_FDCWD, path)
+        except EEXIST:
+            continue
+    for device in config.devices:
+        await make_node(starter, device)
+
+
+async def make_node(starter: Starter, device: DeviceConfig) -> None:
+    """One device node; one that is there already stays."""
+    rdev = device.minor & 0xFF | device.major << 8 | (device.minor & ~0xFF) << 12
+    parent = device.path.rsplit(b"/", 1)[0]
+    if parent:
+        await mount_point(starter, parent, False)
+    try:
+        location = await mknod(starter, AT_FDCWD, device.path, device.mode, rdev)
+    except EEXIST:
+        return
+    if device.uid or device.gid:
+        await chown_location(starter, location, device.uid, device.gid)
+
+
+# --- paths and sysctls
+
+
+async def find(starter: Starter, path: bytes) -> Location | None:
+    """A path that may not exist."""
+    try:
+        return await resolve(starter, AT_FDCWD, path)
+    except (ENOENT, ENOTDIR):
+        return None
+
+
+async def mask(starter: Starter, path: bytes) -> None:
+    """maskedPaths: an empty read-only directory, or /dev/null, over it."""
+    place = await find(starter, path)
+    if place is None:
+        return
+    vfs = starter.kernel.vfs
+    if place.dentry.inode.is_dir:
+        mount = vfs.new_mount(TmpFs.make(vfs, "mode=0755"), MS_RDONLY)
+    else:
+        null = await find(starter, b"/dev/null")
+        if null is None:
+            raise StartError(f"cannot mask {path.decode()}: there is no /dev/null")
+        mount = bind(starter, null, 0)
+    starter.mounts.attach(mount, place)
+
+
+async def make_read_only(starter: Starter, path: bytes) -> None:
+    """readonlyPaths: a read-only mount of the path over itself."""
+    place = await find(starter, path)
+    if place is not None:
+        flags = MS_RDONLY | place.mount.flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        starter.mounts.attach(bind(starter, place, flags), place)
+
+
+def bind(starter: Starter, place: Location, flags: int) -> Any:
+    """A mount of what is at a place."""
+    dentry: Dentry = place.dentry
+    return starter.mounts.new_mount(place.mount.fs, dentry, flags)
+
+
+async def set_sysctl(starter: Starter, name: str, value: str) -> None:
+    """Write to /proc/sys. Raises: StartError."""
+    path = b"/proc/sys/" + name.replace(".", "/").encode()
+    try:
+        how = OpenHow.strict(O_WRONLY, 0, 0)
+        file = (await open_path(starter, AT_FDCWD, path, how)).incref()
+        try:
+            await settle(file.write(starter, KernelSource(value.encode())))
+        finally:
+            file.decref()
+    except Errno as error:
+        raise StartError(f"sysctl {name}: {error_text(error)}") from error

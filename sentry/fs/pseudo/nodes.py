@@ -1,0 +1,271 @@
+"""Inodes of /proc and /sys: directories made of tables, text files, links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
+from sentry.errors import EPERM
+from sentry.fs.pseudo.files import TextFile
+from sentry.vfs.directory import DirectoryFile
+from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
+
+if TYPE_CHECKING:
+    from sentry.fs.pseudo.table import TableFs
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller, FileDescription
+
+S_IFDIR, S_IFREG, S_IFLNK = 0o040000, 0o100000, 0o120000
+ROOT_OWNER = Owner(0, 0)
+
+
+class Node(Inode):
+    """What all kinds have: the time they were first looked up."""
+
+    __slots__ = ("made_ns",)
+
+    fs: TableFs
+
+    def __init__(self, fs: TableFs, mode: int, owner: Owner = ROOT_OWNER) -> None:
+        super().__init__(fs, fs.root_ino, mode, owner)
+        self.made_ns = fs.now_ns()
+
+    def links(self) -> int:
+        """st_nlink."""
+        return 2 if self.is_dir else 1
+
+    def size(self) -> int:
+        """st_size."""
+        return 0
+
+    def stat_cached(self) -> Attributes:
+        """Everything is in memory."""
+        made = self.made_ns
+        return Attributes(
+            self.ino, self.mode, self.links(), self.uid, self.gid, 0, self.size(), 0,
+            self.fs.block_size, made, made, made,
+        )  # fmt: skip
+
+    async def setattr(self, changes: Changes) -> None:
+        """Truncation is accepted and does nothing; the rest cannot be changed."""
+        if changes.mode is not None or changes.uid is not None or changes.gid is not None:
+            raise EPERM("attributes cannot be changed")
+
+
+class GeneratedDirectoryFile(DirectoryFile):
+    """An open directory of /proc or /sys."""
+
+    __slots__ = ()
+    seeks_from_end = True
+
+
+class Directory(Node):
+    """A directory whose children are made when asked for, and kept while somebody holds them."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, fs: TableFs, mode: int = 0o555, owner: Owner = ROOT_OWNER) -> None:
+        super().__init__(fs, S_IFDIR | mode, owner)
+        self._made: WeakValueDictionary[bytes, Node] = WeakValueDictionary()
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """(name, S_IFMT bits) of all children."""
+        raise NotImplementedError
+
+    def make(self, name: bytes) -> Node | None:
+        """The child, made anew; None if there is no such name."""
+        raise NotImplementedError
+
+    def stale(self, node: Node) -> bool:
+        """A kept child stands for something that is gone."""
+        return False
+
+    def lookup_cached(self, name: bytes) -> Inode | Absent:
+        """Always answered at once."""
+        node = self._made.get(name)
+        if node is not None and not self.stale(node):
+            return node
+        node = self.make(name)
+        if node is None:
+            return ABSENT
+        node.ino = self.fs.child_ino(self.ino, name)
+        self._made[name] = node
+        return node
+
+    async def lookup(self, name: bytes) -> Inode | Absent:
+        """As `lookup_cached`."""
+        return self.lookup_cached(name)
+
+    async def entries(self) -> Sequence[DirEntry]:
+        """The listing, with the numbers that the inodes get when they are made."""
+        number = self.fs.child_ino
+        return [DirEntry(name, number(self.ino, name), kind) for name, kind in self.names()]
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """For getdents."""
+        return GeneratedDirectoryFile(location, flags)
+
+    async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """Nothing can be made; the errno is that of the lookup in Linux."""
+        raise self.fs.cannot_create
+
+    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+    async def link(self, name: bytes, target: Inode) -> None:
+        """As `create`."""
+        raise self.fs.cannot_create
+
+
+class TableDirectory(Directory):
+    """A directory with fixed names: name → a function that makes the child."""
+
+    __slots__ = ("table",)
+
+    def __init__(
+        self, fs: TableFs, table: dict[bytes, Callable[[], Node]], mode: int = 0o555
+    ) -> None:
+        super().__init__(fs, mode)
+        self.table = table
+
+    def names(self) -> Iterable[tuple[bytes, int]]:
+        """The table's."""
+        return [(name, self._kind(name)) for name in self.table]
+
+    def _kind(self, name: bytes) -> int:
+        node = self.lookup_cached(name)
+        return node.kind if isinstance(node, Inode) else 0
+
+    def make(self, name: bytes) -> Node | None:
+        """From the table."""
+        maker = self.table.get(name)
+        return maker() if maker is not None else None
+
+    def links(self) -> int:
+        """Two, and one for each directory in it."""
+        return 2 + sum(1 for _, kind in self.names() if kind == S_IFDIR)
+
+
+class TextNode(Node):
+    """A file whose text comes from a function of who reads it."""
+
+    __slots__ = ("_show", "_store")
+
+    pollable = True
+    """poll and epoll work on it."""
+    can_pwrite = True
+    """pwrite(2) works on it."""
+    has_end = False
+    """lseek(2) counts from its size; else it is a seq_file."""
+    ready: int = EPOLLIN | EPOLLRDNORM
+    """What poll(2) says of a file that tells of changes, while there are none."""
+
+    opens_itself = True
+
+    def __init__(
+        self,
+        fs: TableFs,
+        mode: int,
+        show: Callable[[Any], str | bytes] | None,
+        store: Callable[[Any, bytes], None] | None = None,
+        owner: Owner = ROOT_OWNER,
+    ) -> None:
+        super().__init__(fs, S_IFREG | mode, owner)
+        self._show = show
+        self._store = store
+
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
+        """What an open file shows, and the ChangeCount that tells that it is another text now."""
+        return self._show, None
+
+    def check_open(self, caller: Caller, flags: int) -> None:
+        """A last check at open(2)."""
+
+    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        """The text belongs to the task that opened it."""
+        self.check_open(caller, flags)
+        (show, changes), store = self.shown(caller), self._store
+
+        def make() -> bytes:
+            assert show is not None
+            text = show(caller)
+            return text.encode() if isinstance(text, str) else text
+
+        return TextFile(
+            location,
+            flags,
+            make if show is not None else None,
+            (lambda data: store(caller, data)) if store is not None else None,
+            changes,
+        )
+
+
+class LinkNode(Node):
+    """A symbolic link whose text may depend on who reads it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(
+        self,
+        fs: TableFs,
+        text: Callable[[Any], bytes],
+        mode: int = 0o777,
+        owner: Owner = ROOT_OWNER,
+    ) -> None:
+        super().__init__(fs, S_IFLNK | mode, owner)
+        self._text = text
+
+    def readlink_for(self, caller: Caller) -> bytes | None:
+        """The text."""
+        return self._text(caller)
+
+
+class MagicNode(LinkNode):
+    """A link that jumps to a file, wherever it is: /proc/PID/exe, fd/N."""
+
+    __slots__ = ("_target",)
+
+    def __init__(
+        self,
+        fs: TableFs,
+        text: Callable[[Any], bytes],
+        target: Callable[[Any], Location],
+        mode: int = 0o777,
+        owner: Owner = ROOT_OWNER,
+    ) -> None:
+        super().__init__(fs, text, mode, owner)
+        self._target = target
+
+    def follow(self, caller: Caller) -> Location | None:
+        """Where it jumps."""
+        return self._target(caller)
+
+
+Maker = Callable[[], Node]
+
+
+def put(tree: dict[str, Any], path: str, maker: Maker) -> None:
+    """Hang what makes an inode into a tree of dictionaries, by its path."""
+    *folders, name = path.split("/")
+    for folder in folders:
+        tree = tree.setdefault(folder, {})
+    tree[name] = maker
+
+
+def directory_maker(fs: TableFs, tree: dict[str, Any]) -> Maker:
+    """A function that makes the directory of a tree whose leaves are makers."""
+    table: dict[bytes, Maker] = {}
+    for name, item in tree.items():
+        table[name.encode()] = directory_maker(fs, item) if isinstance(item, dict) else item
+    return lambda: TableDirectory(fs, table)

@@ -1,0 +1,227 @@
+"""Attributes of files: chmod, chown, times, truncate."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from sentry.errors import EINVAL
+from sentry.syscalls.files.stat import at_path
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import (
+    Addr,
+    DirFd,
+    File,
+    Int,
+    Mode,
+    Offset,
+    Path,
+    PathAddr,
+    Uid,
+    UInt,
+)
+from sentry.vfs.attributes import (
+    Times,
+    chmod_location,
+    chown_location,
+    set_times,
+    truncate_inode,
+    truncate_path,
+)
+from sentry.vfs.dentry import Location
+from sentry.vfs.flags import check_append_only
+from sentry.vfs.walk import resolve
+from sentry.vfs.watches import tell_changed
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+NS = 1_000_000_000
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+IN_MODIFY = 2
+
+
+# --- chmod
+
+
+@syscall(90)
+async def sys_chmod(task: Task, path: Path, mode: Mode) -> None:
+    """chmod(2)."""
+    await chmod_location(task, await resolve(task, AT_FDCWD, path), mode)
+
+
+@syscall(91)
+async def sys_fchmod(task: Task, file: File, mode: Mode) -> None:
+    """fchmod(2)."""
+    await chmod_location(task, file.location, mode)
+
+
+@syscall(268)
+async def sys_fchmodat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
+    """fchmodat(2): the system call has no flags."""
+    await chmod_location(task, await resolve(task, dirfd, path), mode)
+
+
+@syscall(452)
+async def sys_fchmodat2(
+    task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, flags: UInt
+) -> None:
+    """fchmodat2(2)."""
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise EINVAL(f"flags {flags:#x}")
+    await chmod_location(task, await at_path(task, dirfd, path, flags), mode)
+
+
+# --- chown
+
+
+async def chown(task: Task, place: Location, uid: int, gid: int) -> None:
+    """chown_common(): ids are those of the caller's user namespace."""
+    await chown_location(task, place, task.creds.kuid(uid), task.creds.kgid(gid))
+
+
+@syscall(92)
+async def sys_chown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
+    """chown(2)."""
+    await chown(task, await resolve(task, AT_FDCWD, path), uid, gid)
+
+
+@syscall(94)
+async def sys_lchown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
+    """lchown(2)."""
+    await chown(task, await resolve(task, AT_FDCWD, path, follow=False), uid, gid)
+
+
+@syscall(93)
+async def sys_fchown(task: Task, file: File, uid: Uid, gid: Uid) -> None:
+    """fchown(2)."""
+    await chown(task, file.location, uid, gid)
+
+
+@syscall(260)
+async def sys_fchownat(
+    task: Task, dirfd: DirFd, path: PathAddr, uid: Uid, gid: Uid, flags: Int
+) -> None:
+    """fchownat(2)."""
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise EINVAL(f"flags {flags:#x}")
+    await chown(task, await at_path(task, dirfd, path, flags), uid, gid)
+
+
+# --- times
+
+
+def read_timespecs(task: Task, addr: int) -> Times | None:
+    """Two struct timespec; None when both are UTIME_OMIT. Raises: EINVAL."""
+    now = task.kernel.vfs.now_ns()
+    if not addr:
+        return Times(now, now, True)
+    values = struct.unpack("<qqqq", task.mm.read(addr, 32))
+    pairs = (values[:2], values[2:])
+    if all(ns == UTIME_OMIT for _, ns in pairs):
+        return None
+    result: list[int | None] = []
+    for seconds, ns in pairs:
+        if ns == UTIME_OMIT:
+            result.append(None)
+        elif ns == UTIME_NOW:
+            result.append(now)
+        elif 0 <= ns < NS:
+            result.append(seconds * NS + ns)
+        else:
+            raise EINVAL(f"tv_nsec {ns}")
+    return Times(result[0], result[1], all(ns == UTIME_NOW for _, ns in pairs))
+
+
+async def set_times_at(
+    task: Task, dirfd: int, path: int, times: Times, flags: int
+) -> None:
+    """do_utimes(): a null path means the open file `dirfd`."""
+    if not path and dirfd != AT_FDCWD:
+        if flags:
+            raise EINVAL("flags with a null path")
+        await set_times(task, task.files.get(dirfd & 0xFFFFFFFF).location, times)
+        return
+    if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+        raise EINVAL(f"flags {flags:#x}")
+    await set_times(task, await at_path(task, dirfd, path, flags), times)
+
+
+@syscall(280)
+async def sys_utimensat(
+    task: Task, dirfd: DirFd, path: PathAddr, times: Addr, flags: Int
+) -> None:
+    """utimensat(2): the file is looked for before the times are judged."""
+    try:
+        wanted = read_timespecs(task, times)
+    except EINVAL:
+        if not path and dirfd != AT_FDCWD and not flags:
+            task.files.get(dirfd & 0xFFFFFFFF)
+        elif (path or dirfd == AT_FDCWD) and not flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
+            await at_path(task, dirfd, path, flags)
+        raise
+    if wanted is not None:
+        await set_times_at(task, dirfd, path, wanted, flags)
+
+
+def read_timevals(task: Task, addr: int) -> Times:
+    """Two struct timeval. Raises: EINVAL."""
+    now = task.kernel.vfs.now_ns()
+    if not addr:
+        return Times(now, now, True)
+    values = struct.unpack("<qqqq", task.mm.read(addr, 32))
+    if not (0 <= values[1] < 1_000_000 and 0 <= values[3] < 1_000_000):
+        raise EINVAL("tv_usec")
+    return Times(values[0] * NS + values[1] * 1000, values[2] * NS + values[3] * 1000)
+
+
+@syscall(235)
+async def sys_utimes(task: Task, path: PathAddr, times: Addr) -> None:
+    """utimes(2)."""
+    await set_times_at(task, AT_FDCWD, path, read_timevals(task, times), 0)
+
+
+@syscall(261)
+async def sys_futimesat(task: Task, dirfd: DirFd, path: PathAddr, times: Addr) -> None:
+    """futimesat(2)."""
+    await set_times_at(task, dirfd, path, read_timevals(task, times), 0)
+
+
+@syscall(132)
+async def sys_utime(task: Task, path: PathAddr, times: Addr) -> None:
+    """utime(2): two time_t in seconds."""
+    now = task.kernel.vfs.now_ns()
+    wanted = Times(now, now, True)
+    if times:
+        atime, mtime = struct.unpack("<qq", task.mm.read(times, 16))
+        wanted = Times(atime * NS, mtime * NS)
+    await set_times_at(task, AT_FDCWD, path, wanted, 0)
+
+
+# --- truncate
+
+
+@syscall(76)
+async def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
+    """truncate(2)."""
+    if length < 0:
+        raise EINVAL(f"length {length}")
+    location = await resolve(task, AT_FDCWD, task.mm.read_path(path))
+    await truncate_path(task, location, length)
+    tell_changed(location.dentry, IN_MODIFY)
+
+
+@syscall(77)
+async def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
+    """ftruncate(2)."""
+    if length < 0:
+        raise EINVAL(f"length {length}")
+    file = task.files.get(fd)
+    if not file.inode.is_regular or not file.writable:
+        raise EINVAL("not a regular file open for writing")
+    check_append_only(file.inode)
+    with file.held():
+        await truncate_inode(task, file.location, length)
+    tell_changed(file.location.dentry, IN_MODIFY)

@@ -1,0 +1,405 @@
+"""Bytes from one descriptor to another: sendfile, splice, tee, vmsplice, copy_file_range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.fcntl import FS_IMMUTABLE_FL, O_APPEND, O_NONBLOCK
+from sentry.errors import (
+    EAGAIN,
+    EBADF,
+    EINVAL,
+    EOVERFLOW,
+    EPERM,
+    EPIPE,
+    ESPIPE,
+    EXDEV,
+    Errno,
+)
+from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.file import PipeFile
+from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.syscalls.args import UserIn, UserOut
+from sentry.syscalls.files.io import signed, take_iov
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Size, UInt
+from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends, settle
+from sentry.wait.eager import eager
+from sentry.wait.fiber import Interrupted
+from sentry.wait.queue import until
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
+SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
+PIECE = 1 << 18
+MAX_RW_COUNT = 0x7FFFF000
+MAX_OFFSET = (1 << 63) - 1
+U64 = (1 << 64) - 1
+SIGPIPE = 13
+
+
+class End:
+    """One side of a copy: a file with an offset of its own, or at its position."""
+
+    def __init__(self, task: Task, file: FileDescription, offset_addr: int) -> None:
+        self.task = task
+        self.file = file
+        self.addr = offset_addr
+        self.offset: int | None = None
+        self.moved = False
+        """The last read moved the file's position; devices have none."""
+        if offset_addr:
+            self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
+
+    def check(self, count: int) -> None:
+        """rw_verify_area(). Raises: EINVAL for a negative offset or end."""
+        start = self.file.position if self.offset is None else self.offset
+        if start < 0 or start + count > MAX_OFFSET:
+            raise EINVAL("a negative offset")
+
+    async def read(self, count: int) -> bytes:
+        """Up to `count` bytes, b"" at the end."""
+        dest = KernelDest(count)
+        if self.offset is None:
+            before = self.file.position
+            await settle(self.file.read(self.task, dest))
+            self.moved = self.file.position != before
+        else:
+            self.offset += await settle(self.file.read_at(self.task, dest, self.offset))
+        return bytes(dest.data)
+
+    def unread(self, count: int) -> None:
+        """The last bytes could not be written."""
+        if self.offset is None:
+            if self.moved:
+                self.file.position -= count
+        else:
+            self.offset -= count
+
+    async def write(self, data: bytes) -> int:
+        """Write bytes; how many."""
+        source = KernelSource(data)
+        if self.offset is None:
+            return await settle(self.file.write(self.task, source))
+        n = await settle(self.file.write_at(self.task, source, self.offset))
+        self.offset += n
+        return n
+
+    def finish(self) -> None:
+        """Tell the caller where the offset is now."""
+        if self.addr and self.offset is not None:
+            self.task.mm.write(self.addr, self.offset.to_bytes(8, "little"))
+
+
+async def pump(source: End, target: End, count: int) -> int:
+    """Copy until `count`, the end, or an error; what was copied before an error counts."""
+    done = 0
+    with source.file.held(), target.file.held():
+        try:
+            while done < count:
+                data = await source.read(min(count - done, PIECE))
+                if not data:
+                    break
+                wrote = 0
+                try:
+                    wrote = await target.write(data)
+                finally:
+                    source.unread(len(data) - wrote)
+                done += wrote
+                if wrote < len(data):
+                    break
+        except (Errno, Interrupted):
+            if not done:
+                raise
+    return done
+
+
+# --- sendfile
+
+
+@syscall(40, counts="rw")
+async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, count: Size) -> int:
+    """sendfile(2): the offset is written back, whatever comes of it."""
+    raw = task.mm.read(offset, 8) if offset else bytes(8)
+    try:
+        return await sendfile(task, (out_fd, in_fd), offset, count)
+    except Errno:
+        if offset:
+            task.mm.write(offset, raw)
+        raise
+
+
+async def sendfile(task: Task, fds: tuple[int, int], offset: int, count: int) -> int:
+    """do_sendfile()."""
+    out_fd, in_fd = fds
+    source = task.files.readable(in_fd)
+    if offset and not source.seekable:
+        raise ESPIPE("no positions")
+    from_end = End(task, source, offset)
+    from_end.check(count)
+    target = task.files.writable(out_fd)
+    if target.flags & O_APPEND and not isinstance(target, PipeFile):
+        raise EINVAL("O_APPEND")
+    if not source.seekable and not source.seeks_nowhere and not isinstance(target, PipeFile):
+        raise EINVAL("not a file that can be sent")
+    if not count:
+        return 0
+    if isinstance(source, PipeFile):
+        raise EINVAL("not a file that can be sent")
+    if not (source.splice_read and target.splice_write):
+        raise EINVAL("cannot be spliced")
+    if not source.seekable and not isinstance(target, PipeFile):
+        raise EINVAL("not a file that can be sent")
+    to_end = End(task, target, 0)
+    to_end.check(min(count, MAX_RW_COUNT))
+    done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
+    from_end.finish()
+    return done
+
+
+# --- pipes
+
+
+async def wait_pipe(pipe: Pipe, attempt: Any, events: int, nonblock: bool) -> Any:
+    """`attempt`, which raises EAGAIN, until it succeeds; at once if non-blocking."""
+    if nonblock:
+        return attempt()
+    return await until(attempt, (pipe.queue,), events)
+
+
+def filled(pipe: Pipe) -> bool:
+    """Whether there is something to read; False at the end. Raises: EAGAIN."""
+    if pipe.size:
+        return True
+    if not pipe.writers:
+        return False
+    raise EAGAIN("empty")
+
+
+def writable_room(task: Task, pipe: Pipe) -> int:
+    """How much fits: only whole pages. Raises: EAGAIN, EPIPE with SIGPIPE."""
+    if not pipe.readers:
+        task.send_signal(SIGPIPE)
+        raise EPIPE("nobody reads")
+    room = pipe.room // PAGE * PAGE
+    if room <= 0:
+        raise EAGAIN("full")
+    return room
+
+
+async def pipe_to_pipe(
+    task: Task, source: PipeFile, target: PipeFile, count: int, nonblock: bool
+) -> int:
+    """splice between pipes: what is there and fits."""
+    if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
+        return 0
+    room = await wait_pipe(
+        target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
+    )
+    data = source.pipe.take(min(count, room))
+    if data:
+        target.pipe.push(data)
+    return len(data)
+
+
+async def pipe_to_file(
+    task: Task, source: PipeFile, target: End, count: int, nonblock: bool
+) -> int:
+    """splice from a pipe: until the pipe is empty after something was moved."""
+    if not await wait_pipe(source.pipe, lambda: filled(source.pipe), READABLE, nonblock):
+        return 0
+    done = 0
+    while done < count:
+        data = source.pipe.take(min(count - done, PIECE))
+        if not data:
+            break
+        wrote = 0
+        try:
+            wrote = await target.write(data)
+        except (Errno, Interrupted):
+            if not done:
+                raise
+            break
+        finally:
+            source.pipe.put_back(data[wrote:])
+        done += wrote
+        if wrote < len(data):
+            break
+    return done
+
+
+async def file_to_pipe(
+    task: Task, source: End, target: PipeFile, count: int, nonblock: bool
+) -> int:
+    """splice to a pipe: as much as fits."""
+    room = await wait_pipe(
+        target.pipe, lambda: writable_room(task, target.pipe), WRITABLE, nonblock
+    )
+    data = await source.read(min(count, room, PIECE))
+    if data:
+        target.pipe.push(data)
+    return len(data)
+
+
+@syscall(275)
+async def sys_splice(
+    task: Task,
+    in_fd: UInt,
+    in_offset: Addr,
+    out_fd: UInt,
+    out_offset: Addr,
+    count: Size,
+    flags: UInt,
+) -> int:
+    """splice(2): one side must be a pipe."""
+    if not count:
+        return 0
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    if isinstance(source, PipeFile) and in_offset:
+        raise ESPIPE("a pipe with an offset")
+    if isinstance(target, PipeFile) and out_offset:
+        raise ESPIPE("a pipe with an offset")
+    out_end = End(task, target, out_offset)
+    in_end = End(task, source, in_offset)
+    if not source.readable or not target.writable:
+        raise EBADF("not open that way")
+    nonblock = bool(flags & SPLICE_F_NONBLOCK)
+    with source.held(), target.held():
+        done = await _splice(task, (in_end, out_end), count, nonblock)
+    in_end.finish()
+    out_end.finish()
+    return done
+
+
+async def _splice(task: Task, ends: tuple[End, End], count: int, nonblock: bool) -> int:
+    source, target = ends[0].file, ends[1].file
+    pipes = [file for file in (source, target) if isinstance(file, PipeFile)]
+    nonblock = nonblock or any(file.flags & O_NONBLOCK for file in pipes)
+    if isinstance(source, PipeFile) and isinstance(target, PipeFile):
+        if source.pipe is target.pipe:
+            raise EINVAL("the same pipe")
+        return await pipe_to_pipe(task, source, target, count, nonblock)
+    if isinstance(source, PipeFile):
+        if ends[1].addr and not target.seekable:
+            raise EINVAL("no positions")
+        if target.flags & O_APPEND:
+            raise EINVAL("O_APPEND")
+        ends[1].check(count)
+        if not target.splice_write:
+            raise EINVAL("cannot be spliced")
+        return await pipe_to_file(task, source, ends[1], min(count, MAX_RW_COUNT), nonblock)
+    if isinstance(target, PipeFile):
+        if ends[0].addr and not source.seekable:
+            raise EINVAL("no positions")
+        ends[0].check(count)
+        if not source.splice_read:
+            raise EINVAL("cannot be spliced")
+        return await file_to_pipe(task, ends[0], target, count, nonblock)
+    raise EINVAL("no pipe")
+
+
+@syscall(276)
+async def sys_tee(task: Task, in_fd: UInt, out_fd: UInt, count: Size, flags: UInt) -> int:
+    """tee(2)."""
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    if not count:
+        return 0
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    if not source.readable or not target.writable:
+        raise EBADF("not open that way")
+    if not isinstance(source, PipeFile) or not isinstance(target, PipeFile):
+        raise EINVAL("not pipes")
+    if source.pipe is target.pipe:
+        raise EINVAL("the same pipe")
+    from_pipe, to_pipe = source.pipe, target.pipe
+    nonblock = bool(flags & SPLICE_F_NONBLOCK or (source.flags | target.flags) & O_NONBLOCK)
+    with source.held(), target.held():
+        if not await wait_pipe(from_pipe, lambda: filled(from_pipe), READABLE, nonblock):
+            return 0
+        room = await wait_pipe(to_pipe, lambda: writable_room(task, to_pipe), WRITABLE, nonblock)
+    data = b"".join(from_pipe.peek(min(count, room)))
+    if data:
+        to_pipe.push(data)
+    return len(data)
+
+
+@syscall(278)
+def sys_vmsplice(task: Task, fd: UInt, vector: Addr, count: Size, flags: UInt) -> Result:
+    """vmsplice(2): pages are copied, not lent."""
+    if flags & ~SPLICE_ALL:
+        raise EINVAL(f"flags {flags:#x}")
+    file = task.files.get(fd)
+    if not file.writable and not file.readable:
+        raise EBADF("not open")
+    if not any(length for _, length in task.mm.read_iov(vector, count)):
+        return 0
+    if not isinstance(file, PipeFile):
+        raise EBADF("not a pipe")
+    nonblock = bool(flags & SPLICE_F_NONBLOCK)
+    if file.writable:
+        return eager(from_memory(task, file, take_iov(UserIn(task, vector), count), nonblock))
+    return eager(to_memory(file, take_iov(UserOut(task, vector), count), nonblock))
+
+
+async def from_memory(task: Task, file: PipeFile, source: Source, nonblock: bool) -> int:
+    """vmsplice_to_pipe(): waits for room, then gives as much as fits. O_NONBLOCK does not count."""
+    pipe = file.pipe
+    with file.held():
+        room = await wait_pipe(pipe, lambda: writable_room(task, pipe), WRITABLE, nonblock)
+    data = source.get(min(source.count, room))
+    pipe.push(data)
+    return len(data)
+
+
+async def to_memory(file: PipeFile, dest: Dest, nonblock: bool) -> int:
+    """vmsplice_to_user(): what is there."""
+    with file.held():
+        if not await wait_pipe(file.pipe, lambda: filled(file.pipe), READABLE, nonblock):
+            return 0
+    return file.receive(dest)
+
+
+# --- copy_file_range
+
+
+@syscall(326, counts="rw")
+async def sys_copy_file_range(
+    task: Task,
+    in_fd: UInt,
+    in_offset: Addr,
+    out_fd: UInt,
+    out_offset: Addr,
+    count: Size,
+    flags: UInt,
+) -> int:
+    """copy_file_range(2): generic_copy_file_checks()."""
+    source, target = task.files.get(in_fd), task.files.get(out_fd)
+    in_end, out_end = End(task, source, in_offset), End(task, target, out_offset)
+    if flags:
+        raise EINVAL(f"flags {flags:#x}")
+    check_ends(source, target)
+    if target.inode.file_flags & FS_IMMUTABLE_FL:
+        raise EPERM("immutable")
+    if source.inode.fs is not target.inode.fs:
+        raise EXDEV("another file system")
+    start = in_end.offset if in_end.offset is not None else source.position
+    goal = out_end.offset if out_end.offset is not None else target.position
+    for first in (start, goal):
+        if (first & U64) + count > U64:
+            raise EOVERFLOW("the range wraps")
+    if start < 0 or goal < 0:
+        raise EINVAL("a negative offset")
+    size = (await source.stat()).size
+    count = min(count, max(0, size - start), MAX_RW_COUNT)
+    if source.inode is target.inode and start < goal + count and goal < start + count:
+        raise EINVAL("the ranges overlap")
+    done = await pump(in_end, out_end, count)
+    in_end.finish()
+    out_end.finish()
+    return done
+

@@ -1,0 +1,253 @@
+"""poll, ppoll, select, pselect6."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sentry.abi.poll import (
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLNVAL,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDBAND,
+    EPOLLRDNORM,
+    EPOLLWRBAND,
+    EPOLLWRNORM,
+)
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.time import TIMESPEC
+from sentry.errors import EAGAIN, EBADF, EFAULT, EINVAL
+from sentry.kernel.task_signals import temporary_mask
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.signals.signal import read_mask
+from sentry.syscalls.types import Addr, Int, Size, UInt
+from sentry.vfs.file import FileDescription
+from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, TimedOut
+from sentry.wait.queue import WaitQueue, until
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+NS = 1_000_000_000
+POLLFD_SIZE = 8
+FOREVER = 1 << 62
+STICKY_TIMEOUTS = 0x4000000
+"""personality(2): a timeout is left as it is."""
+
+READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
+WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
+EXCEPT_SET = EPOLLPRI
+SETS = (READ_SET & ~EPOLLERR, WRITE_SET & ~EPOLLERR, EXCEPT_SET)
+
+Watched = tuple[FileDescription, int]
+"""A file and the events that are wanted of it."""
+
+
+async def sleep_on(files: list[Watched], attempt: Callable[[], Any], deadline: int | None) -> None:
+    """Until `attempt` finds something (it raises EAGAIN before), or the deadline."""
+    try:
+        attempt()
+        return
+    except EAGAIN:
+        pass
+    for file, _ in files:
+        file.refs += 1
+    try:
+        queues: list[WaitQueue] = list({id(file.queue): file.queue for file, _ in files}.values())
+        await until(attempt, queues, deadline_ns=deadline)
+    except TimedOut:
+        return
+    finally:
+        for file, _ in files:
+            file.decref()
+
+
+# --- poll
+
+
+def scan(task: Task, asked: list[tuple[int, int, int]]) -> tuple[list[int], list[Watched]]:
+    """The returned events of each entry, and what to sleep on."""
+    results, watched = [], []
+    files = task.files
+    for fd, events, _ in asked:
+        if fd < 0:
+            results.append(0)
+            continue
+        try:
+            file = files.get(fd)
+        except EBADF:
+            results.append(EPOLLNVAL)
+            continue
+        wanted = events & 0xFFFF | EPOLLERR | EPOLLHUP
+        results.append(file.poll() & wanted)
+        watched.append((file, wanted))
+    return results, watched
+
+
+async def poll(task: Task, addr: int, count: int, deadline: int | None) -> int:
+    """do_sys_poll(). Raises: EINVAL beyond RLIMIT_NOFILE, EFAULT, Interrupted."""
+    if count > task.rlimit(RLIMIT_NOFILE):
+        raise EINVAL(f"{count} descriptors")
+    raw = task.mm.read(addr, count * POLLFD_SIZE) if count else b""
+    asked = list(struct.iter_unpack("<ihH", raw))
+    results, watched = scan(task, asked)
+
+    def attempt() -> None:
+        nonlocal results
+        results, _ = scan(task, asked)
+        if not any(results):
+            raise EAGAIN("nothing is ready")
+
+    if not any(results):
+        await sleep_on(watched, attempt, deadline)
+    if count:
+        task.mm.write(
+            addr,
+            b"".join(
+                struct.pack("<ihH", fd, events, got)
+                for (fd, events, _), got in zip(asked, results, strict=True)
+            ),
+        )
+    return sum(map(bool, results))
+
+
+@syscall(7)
+async def sys_poll(task: Task, fds: Addr, count: UInt, timeout: Int) -> int:
+    """poll(2)."""
+    deadline = None if timeout < 0 else task.kernel.loop.now_ns() + timeout * 1_000_000
+    return await restartable_poll(task, fds, count, deadline)
+
+
+async def restartable_poll(task: Task, fds: int, count: int, deadline: int | None) -> int:
+    """A signal without a handler leaves the deadline where it was."""
+    try:
+        return await poll(task, fds, count, deadline)
+    except Interrupted:
+        again: Callable[[], Any] = lambda: restartable_poll(task, fds, count, deadline)  # noqa: E731
+        raise RestartBlock(again) from None
+
+
+def read_timeout(task: Task, addr: int, unit: int) -> int | None:
+    """A timespec (`unit` 1) or timeval (1000) as a deadline. Raises: EINVAL."""
+    if not addr:
+        return None
+    seconds, part = TIMESPEC.unpack(task.mm.read(addr, TIMESPEC.size))
+    if unit == 1000:
+        seconds += part // 1_000_000
+        part = part % 1_000_000 if part >= 0 else part
+    if seconds < 0 or part < 0 or part * unit >= NS:
+        raise EINVAL("timeout")
+    loop: Any = task.kernel.loop
+    return int(min(loop.now_ns() + seconds * NS + part * unit, FOREVER))
+
+
+def write_left(task: Task, addr: int, deadline: int | None, unit: int) -> None:
+    """Linux tells how much time was left; a timeout that cannot be written is left alone."""
+    if deadline is None or not addr or task.group.personality & STICKY_TIMEOUTS:
+        return
+    seconds, part = divmod(max(0, deadline - task.kernel.loop.now_ns()), NS)
+    try:
+        task.mm.write(addr, TIMESPEC.pack(seconds, part // unit))
+    except EFAULT:
+        return
+
+
+@syscall(271)
+async def sys_ppoll(
+    task: Task, fds: Addr, count: UInt, timeout: Addr, mask: Addr, size: Size
+) -> int:
+    """ppoll(2)."""
+    deadline = read_timeout(task, timeout, 1)
+    with temporary_mask(task, read_mask(task, mask, size) if mask else None):
+        try:
+            return await poll(task, fds, count, deadline)
+        except Interrupted:
+            raise RestartNoHand from None
+        finally:
+            write_left(task, timeout, deadline, 1)
+
+
+# --- select
+
+
+def read_set(task: Task, addr: int, count: int) -> int:
+    """An fd_set as a number with a bit for each descriptor."""
+    if not addr or not count:
+        return 0
+    size = (count + 63) // 64 * 8
+    return int.from_bytes(task.mm.read(addr, size), "little") & (1 << count) - 1
+
+
+async def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | None) -> int:
+    """core_sys_select(). Raises: EINVAL, EBADF, Interrupted."""
+    if count < 0:
+        raise EINVAL(f"{count} descriptors")
+    table = list(task.files)
+    count = min(count, (table[-1] + 64) // 64 * 64 if table else 64)
+    asked = [read_set(task, addr, count) for addr in sets]
+    watched: list[tuple[int, FileDescription, int]] = []
+    union = asked[0] | asked[1] | asked[2]
+    while union:
+        fd = (union & -union).bit_length() - 1
+        union &= union - 1
+        file = task.files.get(fd)
+        wanted = sum(
+            events
+            for bits, events in zip(asked, SETS, strict=True)
+            if bits >> fd & 1
+        )
+        watched.append((fd, file, wanted | EPOLLERR | EPOLLHUP))
+    results = [0, 0, 0]
+
+    def attempt() -> None:
+        for n in range(3):
+            results[n] = 0
+        for fd, file, _ in watched:
+            events = file.poll()
+            for n, interest in enumerate((READ_SET, WRITE_SET, EXCEPT_SET)):
+                if asked[n] >> fd & 1 and events & interest:
+                    results[n] |= 1 << fd
+        if not any(results):
+            raise EAGAIN("nothing is ready")
+
+    await sleep_on([(file, wanted) for _, file, wanted in watched], attempt, deadline)
+    for addr, bits in zip(sets, results, strict=True):
+        if addr and count:
+            task.mm.write(addr, bits.to_bytes((count + 63) // 64 * 8, "little"))
+    return sum(bits.bit_count() for bits in results)
+
+
+@syscall(23)
+async def sys_select(
+    task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr
+) -> int:
+    """select(2)."""
+    deadline = read_timeout(task, timeout, 1000)
+    try:
+        return await select(task, count, (readers, writers, others), deadline)
+    except Interrupted:
+        raise RestartNoHand from None
+    finally:
+        write_left(task, timeout, deadline, 1000)
+
+
+@syscall(270)
+async def sys_pselect6(
+    task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr, mask: Addr
+) -> int:
+    """pselect(2): the last argument points at a mask and its size."""
+    signals = size = 0
+    if mask:
+        signals, size = struct.unpack("<QQ", task.mm.read(mask, 16))
+    deadline = read_timeout(task, timeout, 1)
+    with temporary_mask(task, read_mask(task, signals, size) if signals else None):
+        try:
+            return await select(task, count, (readers, writers, others), deadline)
+        except Interrupted:
+            raise RestartNoHand from None
+        finally:
+            write_left(task, timeout, deadline, 1)

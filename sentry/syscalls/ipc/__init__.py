@@ -1,0 +1,1 @@
+"""System calls between processes: futexes, System V IPC, message queues."""

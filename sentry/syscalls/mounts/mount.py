@@ -1,0 +1,173 @@
+"""mount, umount2, pivot_root: mount(2), fs/namespace.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.mount import (
+    MS_BIND,
+    MS_MGC_MSK,
+    MS_MGC_VAL,
+    MS_MOVE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SILENT,
+)
+from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR
+from sentry.syscalls.files.names import second_path
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Addr, Int, PathAddr, Size
+from sentry.vfs import mounting
+from sentry.vfs.dentry import Location
+from sentry.vfs.mount import MOUNT_FLAGS, top
+from sentry.vfs.mounting import check_mount_root, may_mount
+from sentry.vfs.paths import is_reachable
+from sentry.vfs.propagation import KINDS
+from sentry.vfs.walk import resolve
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+
+MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
+PAGE = 4096
+MS_NOUSER = 1 << 31
+"""The kernel's own: no header of its interface has it."""
+
+
+def read_data(task: Task, addr: int) -> bytes:
+    """copy_mount_options(): a page at most, up to its NUL."""
+    if not addr:
+        return b""
+    first = PAGE - addr % PAGE
+    data: bytes = task.mm.read(addr, first)
+    if b"\0" not in data and first < PAGE:
+        data += task.mm.read(addr + first, PAGE - first)
+    return data.split(b"\0", 1)[0]
+
+
+@syscall(165)
+async def sys_mount(
+    task: Task, source: PathAddr, target: PathAddr, kind: Addr, flags: Size, data: Addr
+) -> None:
+    """mount(2): path_mount() tells the operations apart by the flags."""
+    fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
+    device = task.mm.read_cstr(source, PAGE, EINVAL) if source else None
+    options = read_data(task, data)
+    place = await resolve(task, AT_FDCWD, task.mm.read_path(target))
+    if flags & MS_MGC_MSK == MS_MGC_VAL:
+        flags &= ~MS_MGC_MSK
+    if flags & MS_NOUSER:
+        raise EINVAL(f"flags {flags:#x}")
+    may_mount(task)
+    if flags & MS_REMOUNT:
+        mount = check_mount_root(task, place)
+        if flags & MS_BIND:
+            mounting.set_mount_flags(mount, mounting.remount_flags(mount, flags))
+        else:
+            await mounting.remount(task, place, flags, options)
+    elif flags & MS_BIND:
+        found = await source_of(task, device)
+        mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
+    elif flags & KINDS:
+        change_propagation(task, place, flags)
+    elif flags & MS_MOVE:
+        mounting.move(task, await source_of(task, device), place)
+    else:
+        await new(task, place, (fs_type, device, options), flags)
+
+
+async def source_of(task: Task, device: bytes | None) -> Location:
+    """What is bound or moved. Raises: EINVAL without a name."""
+    if not device:
+        raise EINVAL("no source")
+    return await resolve(task, AT_FDCWD, device)
+
+
+def change_propagation(task: Task, place: Location, flags: int) -> None:
+    """MS_SHARED and its kin: flags_to_propagation_type()."""
+    kind = flags & ~(MS_REC | MS_SILENT)
+    if kind & ~KINDS or kind & (kind - 1):
+        raise EINVAL(f"flags {flags:#x}")
+    mounting.change_propagation(task, place, kind, recursive=bool(flags & MS_REC))
+
+
+async def new(
+    task: Task, place: Location, what: tuple[bytes | None, bytes | None, bytes], flags: int
+) -> None:
+    """A mount of a new file system: do_new_mount(). Raises: EINVAL, ENODEV."""
+    fs_type, device, options = what
+    if fs_type is None:
+        raise EINVAL("no type")
+    make = task.kernel.vfs.types.get(fs_type)
+    if make is None:
+        raise ENODEV(f"{fs_type!r}")
+    task.mounts.check_room()
+    source = b"none" if device is None else device
+    fs = await mounting.new_file_system(task, (fs_type, source, options), flags, make)
+    mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
+
+
+@syscall(166)
+async def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
+    """umount2(2)."""
+    if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
+        raise EINVAL(f"flags {flags:#x}")
+    name = task.mm.read_path(target)
+    place = top(await resolve(task, AT_FDCWD, name, follow=not flags & UMOUNT_NOFOLLOW))
+    may_mount(task)
+    mount = check_mount_root(task, place)
+    if mount.locked:
+        raise EINVAL("locked")
+    if flags & MNT_EXPIRE:
+        if flags & (MNT_FORCE | MNT_DETACH) or mount is task.fs.root.mount:
+            raise EINVAL("MNT_EXPIRE")
+        if task.mounts.busy(mount):
+            raise EBUSY("in use")
+        if mount.expiring != 1:
+            mount.expiring = 2
+            raise EAGAIN("marked to expire")
+    if mount is task.fs.root.mount and not flags & MNT_DETACH:
+        # do_umount_root(): what cannot go is made read-only
+        await mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)
+        return
+    task.mounts.umount(mount, lazy=bool(flags & MNT_DETACH))
+
+
+async def directory(task: Task, name: bytes) -> Location:
+    """LOOKUP_DIRECTORY. Raises: ENOTDIR."""
+    place = await resolve(task, AT_FDCWD, name)
+    if not place.dentry.inode.is_dir:
+        raise ENOTDIR("not a directory")
+    return place
+
+
+@syscall(155)
+async def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
+    """pivot_root(2)."""
+    may_mount(task)
+    new_name = task.mm.read_path(new_root)
+    old_name = await second_path(task, put_old, lambda: directory(task, new_name))
+    new_place = await directory(task, new_name)
+    old_place = await directory(task, old_name)
+    root, new_mount = task.fs.root, new_place.mount
+    parents = [m.parent.mount for m in (new_mount, root.mount) if m.parent is not None]
+    if old_place.mount.group is not None or any(p.group is not None for p in parents):
+        raise EINVAL("on a shared mount")
+    for mount in (root.mount, new_mount, old_place.mount):
+        if mount.namespace is not task.mounts:
+            raise EINVAL("not in this namespace")
+    if new_mount.locked:
+        raise EINVAL("locked")
+    if new_place.dentry.unlinked:
+        raise ENOENT("the directory has been removed")
+    if root.mount in (new_mount, old_place.mount):
+        raise EBUSY("on the current root")
+    if root.dentry is not root.mount.root or new_place.dentry is not new_mount.root:
+        raise EINVAL("not a mount point")
+    if new_mount.parent is None or not is_reachable(old_place, new_place):
+        raise EINVAL("put_old is not below new_root")
+    if not is_reachable(new_place, root):
+        raise EINVAL("new_root is not below the root")
+    task.mounts.pivot(root.mount, new_mount, old_place)

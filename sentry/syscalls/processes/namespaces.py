@@ -1,0 +1,200 @@
+"""unshare(2), setns(2): namespaces, and what else a task may stop sharing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_CHROOT
+from sentry.abi.sched import (
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_NEWIPC,
+    CLONE_NEWNS,
+    CLONE_NEWUSER,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_VM,
+)
+from sentry.errors import EINVAL, EPERM, ESRCH, EUSERS
+from sentry.fs.pidfd import PidFile
+from sentry.fs.proc.namespaces import CLONE_FLAGS, KINDS, NamespaceInode
+from sentry.kernel import access, namespaces, time_namespace
+from sentry.kernel.sysv_ipc import leave_semaphores, task_exits
+from sentry.syscalls.credentials.ids import commit
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.types import Fd, Size, UInt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.kernel.task import Task
+
+OF_A_PROCESS = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
+KNOWN = OF_A_PROCESS | namespaces.OWNED | CLONE_NEWUSER | CLONE_FILES | CLONE_FS | CLONE_SYSVSEM
+
+
+@syscall(272)
+def sys_unshare(task: Task, flags: Size) -> None:
+    """unshare(2): check_unshare_flags(), ksys_unshare()."""
+    if flags & CLONE_NEWUSER:
+        flags |= CLONE_THREAD | CLONE_FS
+    if flags & CLONE_NEWNS:
+        flags |= CLONE_FS
+    if flags & ~KNOWN:
+        raise EINVAL(f"flags {flags:#x}")
+    if flags & OF_A_PROCESS and len(task.group.tasks) > 1:
+        raise EINVAL("the process has several threads")
+    alone = task.files.users == 1
+    if flags & CLONE_FILES and not alone:
+        task.files.check_copy()
+    creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
+    new = namespaces.make(task, flags, creds)
+    if flags & CLONE_FS:
+        task.fs = task.fs.copy()
+    if flags & CLONE_FILES and not alone:
+        task.files.users -= 1
+        task.files = task.files.copy()
+    if flags & CLONE_NEWIPC:
+        task_exits(task)
+    elif flags & CLONE_SYSVSEM:
+        leave_semaphores(task)
+    namespaces.enter(task, new, task.fs)
+    if creds is not task.creds:
+        commit(task, creds)
+
+
+# --- setns
+
+
+class Joining:
+    """What a setns(2) is to do: struct nsset. Nothing happens before all of it is allowed."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.creds = task.creds
+        """Those of the user namespace that is joined, if one is."""
+        self.steps: list[Callable[[], object]] = []
+
+    def check_admin(self, owner: Any) -> None:
+        """Capable in the namespace's owner, and where one will be. Raises: EPERM."""
+        mine = self.task.creds
+        if not all(mine.has_in(ns, CAP_SYS_ADMIN) for ns in (owner, self.creds.user_ns)):
+            raise EPERM("CAP_SYS_ADMIN")
+
+    def set(self, name: str, value: Any) -> None:
+        """An attribute of the task."""
+        self.steps.append(lambda: setattr(self.task, name, value))
+
+
+def join_user(to: Joining, namespace: Any) -> None:
+    """userns_install()."""
+    task = to.task
+    if namespace is task.creds.user_ns:
+        raise EINVAL("the caller's own")
+    if len(task.group.tasks) > 1 or is_shared(task):
+        raise EINVAL("several threads, or a shared root")
+    if not task.creds.has_in(namespace, CAP_SYS_ADMIN):
+        raise EPERM("CAP_SYS_ADMIN")
+    to.creds = task.creds.in_new_namespace(namespace)
+
+
+def is_shared(task: Task) -> bool:
+    """fs->users: somebody else has the same root and working directory (CLONE_FS)."""
+    return any(
+        other is not task and not other.dead and other.fs is task.fs
+        for other in task.kernel.pids.tasks.values()
+    )
+
+
+def join_mounts(to: Joining, namespace: Any) -> None:
+    """mntns_install()."""
+    to.check_admin(namespace.owner)
+    if not to.task.creds.has_in(to.creds.user_ns, CAP_SYS_CHROOT):
+        raise EPERM("CAP_SYS_CHROOT")
+    if is_shared(to.task):
+        raise EINVAL("a shared root")
+    to.set("mounts", namespace)
+    to.steps.append(lambda: to.task.fs.enter(namespace))
+
+
+def join_ipc(to: Joining, namespace: Any) -> None:
+    """ipcns_install()."""
+    to.check_admin(owner_of(namespace))
+    to.steps.append(lambda: task_exits(to.task))
+    to.set("ipc", namespace)
+
+
+def join_pids(to: Joining, namespace: Any) -> None:
+    """pidns_install(): for the children to come, and only downwards."""
+    to.check_admin(namespace.owner)
+    if not to.task.pids.contains(namespace):
+        raise EINVAL("not the caller's namespace or one below")
+    to.set("pids_for_children", namespace)
+
+
+def join_time(to: Joining, namespace: Any) -> None:
+    """timens_install()."""
+    if len(to.task.group.tasks) > 1:
+        raise EUSERS("several threads")
+    to.check_admin(owner_of(namespace))
+    to.steps.append(lambda: time_namespace.join(to.task, namespace))
+    to.set("time_for_children", namespace)
+
+
+def join_plain(name: str) -> Callable[[Joining, Any], None]:
+    """A kind that only needs the capability."""
+
+    def join(to: Joining, namespace: Any) -> None:
+        to.check_admin(owner_of(namespace))
+        to.set(name, namespace)
+
+    return join
+
+
+def owner_of(namespace: Any) -> Any:
+    """The user namespace that owns it; the first one of a kind may be None itself."""
+    return namespace.owner if namespace is not None else None
+
+
+JOIN: Final[dict[str, Callable[[Joining, Any], None]]] = {
+    "user": join_user,
+    "mnt": join_mounts,
+    "uts": join_plain("uts"),
+    "ipc": join_ipc,
+    "pid": join_pids,
+    "cgroup": join_plain("cgroup_ns"),
+    "net": join_plain("net"),
+    "time": join_time,
+}
+"""In the order in which several are joined: validate_nsset()."""
+
+
+@syscall(308)
+def sys_setns(task: Task, fd: Fd, kinds: UInt) -> None:
+    """setns(2): by an open namespace, or by a pidfd and several kinds."""
+    file = task.files.get(fd)
+    inode = file.inode
+    wanted: list[tuple[str, Any]] = []
+    if isinstance(inode, NamespaceInode):
+        if kinds and kinds != CLONE_FLAGS[inode.kind_name]:
+            raise EINVAL("another kind of namespace")
+        wanted.append((inode.kind_name, inode.namespace))
+    elif isinstance(file, PidFile):
+        if not kinds or kinds & ~(namespaces.OWNED | CLONE_NEWUSER):
+            raise EINVAL(f"kinds {kinds:#x}")
+        target = file.group.leader
+        if target is None or target.dead:
+            raise ESRCH("it has ended")
+        if not access.may_access(task, target, real=True):
+            raise EPERM("another's process")
+        wanted += [(k, KINDS[k][1](target)) for k in JOIN if kinds & CLONE_FLAGS[k]]
+    else:
+        raise EINVAL("not a namespace")
+    to = Joining(task)
+    for kind, namespace in wanted:
+        JOIN[kind](to, namespace)
+    for step in to.steps:
+        step()
+    if to.creds is not task.creds:
+        commit(task, to.creds)

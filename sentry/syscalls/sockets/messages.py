@@ -1,0 +1,163 @@
+"""Messages: sendmsg(2), recvmsg(2), sendmmsg(2), recvmmsg(2)."""
+
+from __future__ import annotations
+
+import struct
+
+from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
+from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
+from sentry.kernel.task import Task
+from sentry.net.socket import Received, Socket
+from sentry.net.unix_segment import drop_files
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov
+from sentry.syscalls.sockets.control import format_control, parse_control
+from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
+from sentry.vfs.file import settle
+from sentry.wait.fiber import Interrupted
+
+MAX_ADDRESS = 128
+MAX_CONTROL = 131071
+"""Below net.core.optmem_max."""
+UIO_MAXIOV = 1024
+MSGHDR = struct.Struct("<QI4xQQQQi4x")
+"""struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
+MMSGHDR_SIZE = 64
+MSG_CMSG_COMPAT = 0x80000000
+
+
+def check_flags(flags: int) -> None:
+    """MSG_CMSG_COMPAT is the kernel's own. Raises: EINVAL."""
+    if flags & MSG_CMSG_COMPAT:
+        raise EINVAL("MSG_CMSG_COMPAT")
+
+
+class Header:
+    """struct user_msghdr as the program gave it."""
+
+    __slots__ = (
+        "addr",
+        "control",
+        "control_size",
+        "flags",
+        "iov",
+        "iov_count",
+        "name",
+        "name_size",
+    )
+
+    def __init__(self, task: Task, addr: int) -> None:
+        self.addr = addr
+        (
+            self.name, self.name_size, self.iov, self.iov_count, self.control, self.control_size,
+            self.flags,
+        ) = MSGHDR.unpack(task.mm.read(addr, MSGHDR.size))  # fmt: skip
+        if self.name and self.name_size & 0x80000000:
+            raise EINVAL("msg_namelen")
+        if self.iov_count > UIO_MAXIOV:
+            raise EMSGSIZE("msg_iovlen")
+
+
+@syscall(46)
+async def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
+    """sendmsg(2)."""
+    check_flags(flags)
+    return await send_one(task, socket_of(task, fd), message, flags)
+
+
+async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
+    """One message."""
+    header = Header(task, message)
+    target = None
+    if header.name:
+        address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
+        target = await sock.target(task, address)
+    ancillary = None
+    if header.control_size:
+        if header.control_size > MAX_CONTROL:
+            raise ENOBUFS("msg_controllen")
+        ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))
+    source = source_of_iov(task, header.iov, header.iov_count)
+    try:
+        result: int = await settle(sock.send_message(task, source, target, flags, ancillary))
+    finally:
+        if ancillary is not None and not ancillary.sent:
+            drop_files(sock.stack, ancillary)
+    return result
+
+
+@syscall(47)
+async def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
+    """recvmsg(2)."""
+    check_flags(flags)
+    return await receive_one(task, socket_of(task, fd), message, flags)
+
+
+async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int:
+    """One message."""
+    header = Header(task, message)
+    dest = dest_of_iov(task, header.iov, header.iov_count)
+    got: Received = await settle(sock.receive_message(task, dest, flags))
+    control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC
+    try:
+        if got.ancillary is not None:
+            room = header.control_size if header.control else 0
+            control, cut = format_control(task, got.ancillary, room, flags)
+            out_flags |= MSG_CTRUNC if cut else 0
+    finally:
+        drop_files(sock.stack, got.ancillary)
+    if header.name:
+        task.mm.write(header.name, got.address[: header.name_size])
+        task.mm.write(message + 8, struct.pack("<I", len(got.address)))
+    if control:
+        task.mm.write(header.control, control)
+    task.mm.write(message + 40, struct.pack("<Qi", len(control), out_flags))
+    return got.count
+
+
+@syscall(307)
+async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int) -> int:
+    """sendmmsg(2): as many as go; an error counts only for the first."""
+    check_flags(flags)
+    sock = socket_of(task, fd)
+    done = 0
+    for i in range(min(count, UIO_MAXIOV)):
+        at = messages + i * MMSGHDR_SIZE
+        try:
+            sent = await send_one(task, sock, at, flags)
+            task.mm.write(at + 56, struct.pack("<I", sent))
+        except (Errno, Interrupted):
+            if done:
+                break
+            raise
+        done += 1
+    return done
+
+
+@syscall(299)
+async def sys_recvmmsg(
+    task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int, timeout: TimespecInOrNull
+) -> int:
+    """recvmmsg(2): the time-out is looked at after each message only, as in Linux."""
+    sock = socket_of(task, fd)
+    deadline = None
+    if timeout is not None:
+        if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
+            raise EINVAL("timeout")
+        deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
+    done = 0
+    for i in range(min(count, UIO_MAXIOV)):
+        at = messages + i * MMSGHDR_SIZE
+        try:
+            got = await receive_one(task, sock, at, flags & ~MSG_WAITFORONE)
+            task.mm.write(at + 56, struct.pack("<I", got))
+        except (Errno, Interrupted):
+            if done:
+                break
+            raise
+        done += 1
+        if flags & MSG_WAITFORONE:
+            flags |= MSG_DONTWAIT
+        if deadline is not None and task.kernel.loop.now_ns() >= deadline:
+            break
+    return done

@@ -1,0 +1,273 @@
+"""Sockets: the calls of socket(2) and its relatives, over sentry.net."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Coroutine
+from typing import Any
+
+from sentry.abi.fcntl import O_NONBLOCK
+from sentry.abi.resource import RLIMIT_NOFILE
+from sentry.abi.socket import (
+    AF_UNIX,
+    SO_BINDTODEVICE,
+    SO_GET_FILTER,
+    SO_PEERPIDFD,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    SOL_SOCKET,
+)
+from sentry.errors import (
+    EAFNOSUPPORT,
+    EFAULT,
+    EINVAL,
+    EMFILE,
+    ENODATA,
+    EOPNOTSUPP,
+    Errno,
+)
+from sentry.kernel.task import Task
+from sentry.net.family import UnixSocket, make_socket
+from sentry.net.socket import Received, Socket
+from sentry.net.socket_options import attached_filter
+from sentry.net.unix_segment import drop_files
+from sentry.syscalls.registry import syscall
+from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
+from sentry.syscalls.sockets.control import pidfd
+from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
+from sentry.vfs.file import Result, settle
+from sentry.wait.retry import continued
+
+SOCK_TYPE_MASK = 0xF
+SOCK_PACKET = 10
+AF_MAX = 46
+MAX_ADDRESS = 128
+
+
+def install(task: Task, sock: Socket, flags: int) -> int:
+    """A descriptor for a socket that is new."""
+    if flags & SOCK_NONBLOCK:
+        sock.flags |= O_NONBLOCK
+    sock.incref()
+    try:
+        return task.files.install(
+            sock, task.rlimit(RLIMIT_NOFILE), cloexec=bool(flags & SOCK_CLOEXEC)
+        )
+    finally:
+        sock.decref()
+
+
+def split_type(kind: int) -> tuple[int, int]:
+    """(type, SOCK_CLOEXEC and SOCK_NONBLOCK). EINVAL."""
+    flags = kind & ~SOCK_TYPE_MASK
+    if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
+        raise EINVAL(f"type {kind:#x}")
+    return kind & SOCK_TYPE_MASK, flags
+
+
+def check_ranges(family: int, kind: int) -> None:
+    """__sock_create(). EAFNOSUPPORT, EINVAL."""
+    if not 0 <= family < AF_MAX:
+        raise EAFNOSUPPORT(f"family {family}")
+    if kind > SOCK_PACKET:
+        raise EINVAL(f"type {kind:#x}")
+
+
+def read_address(source: UserIn, size: int) -> bytes:
+    """move_addr_to_kernel(). EINVAL, EFAULT."""
+    if not 0 <= size <= MAX_ADDRESS:
+        raise EINVAL(f"address of {size} bytes")
+    return source.get(size) if size else b""
+
+
+def write_address(task: Task, address: bytes, out: int, length_at: int) -> None:
+    """move_addr_to_user(): cut to the caller's room; the true length is told. EINVAL, EFAULT."""
+    (room,) = struct.unpack("<i", task.mm.read(length_at, 4))
+    if room < 0:
+        raise EINVAL("length")
+    task.mm.write(out, address[:room])
+    task.mm.write(length_at, struct.pack("<i", len(address)))
+
+
+@syscall(41)
+def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> Any:
+    """socket(2)."""
+    kind, flags = split_type(kind)
+    check_ranges(family, kind)
+    made = make_socket(task, family, kind, protocol)
+    if isinstance(made, Socket):
+        return install(task, made, flags)
+    return install_later(task, made, flags)
+
+
+async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: int) -> int:
+    """For a socket that another process makes."""
+    return install(task, await making, flags)
+
+
+@syscall(53)
+def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserOut) -> None:
+    """socketpair(2)."""
+    kind, flags = split_type(kind)
+    task.mm.check_out(out.addr, 8)
+    check_ranges(family, kind)
+    first = make_socket(task, family, kind, protocol)
+    if not isinstance(first, UnixSocket):
+        if isinstance(first, Socket):
+            first.incref().decref()
+        else:
+            first.close()
+        raise EOPNOTSUPP(f"family {family}")
+    second = make_socket(task, family, kind, protocol)
+    assert isinstance(second, UnixSocket)
+    first.pair(second, task)
+    one = install(task, first, flags)
+    try:
+        two = install(task, second, flags)
+    except EMFILE:
+        task.files.close(task, one)
+        raise
+    try:
+        out.put(struct.pack("<ii", one, two))
+    except EFAULT:
+        task.files.close(task, one)
+        task.files.close(task, two)
+        raise
+
+
+@syscall(49)
+async def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
+    """bind(2)."""
+    sock = socket_of(task, fd)
+    await sock.bind(task, read_address(address, size))
+
+
+@syscall(42)
+async def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
+    """connect(2): the address is read before it shows that this is no socket."""
+    task.files.get(fd & 0xFFFFFFFF)
+    target = read_address(address, size)
+    sock = socket_of(task, fd)
+    with sock.held():
+        await sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
+
+
+@syscall(50)
+def sys_listen(task: Task, fd: Fd, backlog: Int) -> None:
+    """listen(2)."""
+    socket_of(task, fd).listen(task, backlog)
+
+
+@syscall(43)
+async def sys_accept(task: Task, fd: Fd, out: Addr, length: Addr) -> int:
+    """accept(2)."""
+    return await accept(task, fd, out, length, 0)
+
+
+@syscall(288)
+async def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> int:
+    """accept4(2)."""
+    task.files.get(fd & 0xFFFFFFFF)
+    if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
+        raise EINVAL("flags")
+    return await accept(task, fd, out, length, flags)
+
+
+async def accept(task: Task, fd: int, out: int, length: int, flags: int) -> int:
+    """Wait for a connection and give it a descriptor."""
+    sock = socket_of(task, fd)
+    task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
+    server, address = await settle(sock.accept(task, bool(sock.flags & O_NONBLOCK)))
+    try:
+        if out:
+            write_address(task, address, out, length)
+    except Errno:
+        server.incref().decref()
+        raise
+    return install(task, server, flags)
+
+
+@syscall(51)
+def sys_getsockname(task: Task, fd: Fd, out: Addr, length: Addr) -> None:
+    """getsockname(2)."""
+    write_address(task, socket_of(task, fd).local_address(), out, length)
+
+
+@syscall(52)
+def sys_getpeername(task: Task, fd: Fd, out: Addr, length: Addr) -> None:
+    """getpeername(2)."""
+    write_address(task, socket_of(task, fd).peer_address(), out, length)
+
+
+@syscall(48)
+def sys_shutdown(task: Task, fd: Fd, how: Int) -> None:
+    """shutdown(2)."""
+    socket_of(task, fd).shutdown(how)
+
+
+@syscall(54)
+def sys_setsockopt(task: Task, fd: Fd, level: Int, name: Int, value: UserIn, size: Int) -> None:
+    """setsockopt(2)."""
+    sock = socket_of(task, fd)
+    if size < 0 or (size < 4 and level == SOL_SOCKET and name != SO_BINDTODEVICE):
+        raise EINVAL("length")
+    sock.set_option(task, level, name, value.get(min(size, 4096)) if size else b"")
+
+
+@syscall(55)
+def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, length: Addr) -> None:
+    """getsockopt(2)."""
+    sock = socket_of(task, fd)
+    (room,) = struct.unpack("<i", task.mm.read(length, 4))
+    if room < 0:
+        if sock.family == AF_UNIX and level != SOL_SOCKET:
+            raise EOPNOTSUPP(f"level {level}")
+        raise EINVAL("length")
+    told = None
+    if (level, name) == (SOL_SOCKET, SO_GET_FILTER):
+        value, told = attached_filter(sock, room)
+    elif (level, name) == (SOL_SOCKET, SO_PEERPIDFD):
+        value = struct.pack("<i", peer_pidfd(task, sock))[:room]
+    else:
+        value = sock.option(task, level, name, room)
+    out.put(value)
+    task.mm.write(length, struct.pack("<i", len(value) if told is None else told))
+
+
+def peer_pidfd(task: Task, sock: Socket) -> int:
+    """SO_PEERPIDFD. Raises: ENODATA, ESRCH."""
+    if not isinstance(sock, UnixSocket) or sock.peer_creds is None:
+        raise ENODATA("no peer")
+    return pidfd(task, sock.peer_creds[0])
+
+
+@syscall(44)
+async def sys_sendto(
+    task: Task, fd: Fd, data: UserIn, count: Size, flags: Int, address: UserIn, size: Int
+) -> int:
+    """sendto(2)."""
+    sock = socket_of(task, fd)
+    target = None
+    if address:
+        target = await sock.target(task, read_address(address, size))
+    result: int = await settle(
+        sock.send_message(task, source_of(task, data.addr, count), target, flags, None)
+    )
+    return result
+
+
+@syscall(45)
+def sys_recvfrom(
+    task: Task, fd: Fd, out: UserOut, count: Size, flags: Int, address: Addr, length: Addr
+) -> Result:
+    """recvfrom(2)."""
+    sock = socket_of(task, fd)
+
+    def finish(got: Received) -> int:
+        drop_files(sock.stack, got.ancillary)
+        if address:
+            write_address(task, got.address, address, length)
+        return got.count
+
+    got = sock.receive_message(task, dest_of(task, out.addr, count), flags)
+    return finish(got) if isinstance(got, Received) else continued(got, finish)

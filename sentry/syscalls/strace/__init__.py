@@ -1,0 +1,1 @@
+"""Calls as strace(1) writes them."""

@@ -1,0 +1,1 @@
+"""System calls that tell of the machine, or change it."""
