@@ -148,9 +148,12 @@ entry_tail:
         wrgsbase %rax
 1:      test $TAIL_FPU, %ecx
         jz 2f
-        mov $-1, %eax                   /* what the image has not is as new: PKRU, AMX */
-        mov $-1, %edx
+        mov $XFEATURES_LOADED, %eax
+        mov $0, %edx
         xrstor64 S(S_XSAVE)
+        test $TAIL_TILES, %ecx
+        jz 2f
+        tilerelease
 2:      movq $0, S(S_TAIL)
 #ifdef ENTRY_RING3
         lea REG(R_RFLAGS), %rsp
@@ -188,10 +191,13 @@ leave:                                  /* the host keeps the registers; see exc
         mov %eax, %fs
         mov %eax, %gs
 #ifdef ENTRY_RING3
-        mov $-1, %eax                   /* the next program might keep its tail from loading these */
-        mov $-1, %edx
+        mov $XFEATURES_LOADED, %eax     /* the next program might keep its tail from loading these */
+        mov $0, %edx
         xrstor64 S(S_XSAVE)
-        xor %eax, %eax
+        test $TAIL_TILES, %ecx
+        jz 3f
+        tilerelease
+3:      xor %eax, %eax
         wrfsbase %rax
         wrgsbase %rax
 #endif

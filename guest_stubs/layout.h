@@ -31,9 +31,12 @@
 #define S_XSAVE 0x400 /* FPU image, standard format */
 #define S_XSAVE_MAX 0xc00
 /* The components of that image at most: x87, SSE, AVX, the three parts of AVX-512. In ring 3 on PVM
- * the host's XCR0 is in force, which may have more than the guest was given (AMX alone has 8 KiB):
- * XSAVE names these, XRSTOR all, which makes the others as new for the next program. */
+ * the host's XCR0 is in force, which may have more than the guest was given, so XSAVE and XRSTOR
+ * name what they mean. No program is told of protection keys and AMX, yet where it can use them the
+ * next one must not find what it left: loading an image clears PKRU, and TAIL_TILES the 8 KiB of
+ * AMX, for which there is no room here. */
 #define XFEATURES 0xe7
+#define XFEATURES_LOADED (XFEATURES | 1 << 9)
 
 #define WORD_IDLE 0
 #define WORD_REQUEST 1  /* the guest waits for an answer */
@@ -42,6 +45,7 @@
 #define TAIL_FPU 1   /* load S_XSAVE */
 #define TAIL_BASES 2 /* load FS and GS base */
 #define TAIL_FLAGS 4 /* load RFLAGS (any other bit does that too) */
+#define TAIL_TILES 16 /* with TAIL_FPU or TAIL_LEAVE: clear the tiles of AMX */
 #define TAIL_LEAVE 8 /* nothing: on to another address space, by an undefined instruction */
 
 /* Index of a register in S_REGS: the order of struct user_regs_struct, <asm/user_64.h>. */

@@ -173,7 +173,7 @@ static void clear_image(uint8_t *image)
 /* Preconditions: this vCPU's pages are mapped in the context's address space. */
 static void cross_over(struct vcpu *v, struct ctx *c)
 {
-    uint64_t tail = TAIL_LEAVE;
+    uint64_t tail = TAIL_LEAVE | pool.tiles;
     struct aspace *from = v->loaded;
     uint8_t *left = v->s;
     part_both(v, c);

@@ -146,7 +146,7 @@ void fill_s(struct vcpu *v, struct ctx *c)
     r[R_GS_BASE] = canonical(c->regs[R_GS_BASE]);
     if (c->place == FPU_IMAGE) {
         image_copy(v->s + S_XSAVE, c->fpu);
-        tail |= TAIL_FPU;
+        tail |= TAIL_FPU | pool.tiles;
         c->reloading = 1;
     }
     c->place = FPU_LIVE;
@@ -196,8 +196,10 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
     set_word_idle(v);
     /* A sibling of this program may write to S and keep the tail from loading the image: then what
      * is in the registers must at least be of the same process. */
-    if (pool.ring3 && c->place == FPU_IMAGE && v->fpu_space != c->space)
+    if (pool.ring3 && c->place == FPU_IMAGE && v->fpu_space != c->space) {
         load_image(v, c);
+        c->place = FPU_IMAGE; /* the tail clears what KVM has left: PKRU, AMX */
+    }
     v->fpu_space = c->space;
     if (v->at_tail && !step) {
         fill_s(v, c);

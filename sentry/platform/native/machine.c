@@ -81,12 +81,24 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
     return error;
 }
 
+/* SDM volume 1, 13.3: OSXSAVE, then both bits of AMX in XCR0. */
+static int amx_is_on(void)
+{
+    uint32_t leaf[4], low, high;
+    native_cpuid(1, 0, leaf);
+    if (!(leaf[2] >> 27 & 1))
+        return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & 0x60000) == 0x60000;
+}
+
 /* GDT, IDT and exception stubs, shared by all vCPUs; the entry page's frame. After ram_open. */
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at)
 {
     uint64_t pdpt = frame_alloc(), pd = frame_alloc();
     pool.ring3 = ring3;
+    pool.tiles = ring3 && amx_is_on() ? TAIL_TILES : 0;
     high_pt = frame_alloc();
     pool.entry_gpa = frame_alloc();
     if (!pdpt || !pd || !high_pt || !pool.entry_gpa)

@@ -183,6 +183,7 @@ struct pool {
     int cpus;
     int vm_fd;
     int ring3; /* SYSCALL stays in ring 3 */
+    uint64_t tiles; /* TAIL_TILES where the program can use AMX: in ring 3 with the host's XCR0 */
     int kick_signal;
     struct entry_labels at;
     uint64_t entry_gpa;

@@ -190,7 +190,8 @@ def test_state_that_xcr0_enables_is_in_the_image(machine: Any) -> None:
 
     assert machine.syscall_of(context) == 7
 
-    assert context.regs[Reg.RSI] == machine.platform.xfeatures
+    shown = machine.platform.xfeatures  # PVM cannot hide what else the host has in XCR0
+    assert context.regs[Reg.RSI] & shown == shown
     assert context.regs[Reg.RDI] == machine.platform.xsave_size
 
 

@@ -79,3 +79,33 @@ def test_image_set_survives_single_stepping(machine: Any) -> None:
         assert machine.exit_of(context) == ExitKind.EXCEPTION
         assert context.vector == 1
     assert context.regs[Reg.RDI] == 0x77
+
+
+BEYOND = {
+    "protection keys": (
+        "xor %ecx, %ecx; xor %edx, %edx; mov $0x5c, %eax; wrpkru",
+        "xor %ecx, %ecx; rdpkru; mov %rax, %rdi",
+    ),
+    "tiles": (
+        "movb $1, DATA; movb $4, DATA+16; movb $1, DATA+48; ldtilecfg DATA; mov $8, %ecx;"
+        "movb $0x5c, DATA+256; lea DATA+256, %rax; tileloadd (%rax,%rcx,1), %tmm0",
+        "movb $1, DATA; movb $4, DATA+16; movb $1, DATA+48; ldtilecfg DATA; mov $8, %ecx;"
+        "lea DATA+256, %rax; tilestored %tmm0, (%rax,%rcx,1); mov DATA+256, %edi",
+    ),
+}
+"""What no program is told of, which works all the same in ring 3 where the host has it."""
+
+
+@pytest.mark.parametrize("state", BEYOND)
+def test_state_that_no_image_holds_is_not_left_to_another_program(machine: Any, state: str) -> None:
+    leave, look = BEYOND[state]
+    first = machine.start(f"{leave}; mov $7, %eax; syscall")
+    if machine.exit_of(first) == ExitKind.EXCEPTION:
+        assert first.vector == 6  # this machine has none of it
+        return
+    first.destroy()
+
+    for _ in range(8):
+        second = machine.start(f"{look}; mov $7, %eax; syscall")
+        assert machine.syscall_of(second) == 7
+        assert second.regs[Reg.RDI] == 0
