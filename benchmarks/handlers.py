@@ -21,7 +21,8 @@ from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.mm.ramfile import RamFile
-from tests.world import AREA, Program, World
+from tests.caller import AREA
+from tests.world import Program, World
 
 PATHS = AREA
 BUFFER = AREA + 0x10000

@@ -15,7 +15,6 @@ from __future__ import annotations
 import heapq
 import os
 import socket
-import struct
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +24,6 @@ import sentry.syscalls.table  # noqa: F401  declares all calls
 from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd
 from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
-from sentry.abi.signal import SA_RESTORER, SIG_BLOCK
 from sentry.auth.credentials import Credentials
 from sentry.boot.first_process import make_task
 from sentry.boot.tree import Exports, Starter, make_devices, make_mount, mount_point
@@ -46,13 +44,10 @@ from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.vfs import Vfs
+from tests.caller import AREA, AREA_SIZE, HANDLER, Caller
 from tests.nowhere import NowherePlatform
 from tests.unit.gofer.harness import serving
 
-AREA, AREA_SIZE = 0x100000, 0x200000
-"""Memory that every program has, to read and write: a ring of data, then a stack."""
-STACK_SIZE = 0x10000
-HANDLER, RESTORER = 0x5000, 0x6000
 MEMORY = 1 << 30
 THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
 PF_WRITE, PF_USER = 2, 4
@@ -145,56 +140,26 @@ class Call:
         return 0 if result is None else int(result)
 
 
-class Program:
-    """A task, and what its program would do: place data, make calls, look at memory.
-
-    Bytes among the arguments of a call are placed in memory with a zero behind them.
-    """
+class Program(Caller):
+    """A task, and what its program would do."""
 
     def __init__(self, world: World, task: Task) -> None:
+        super().__init__()
         self.world = world
         self.task = task
         self.context: Any = task.ctx
-        self._next = AREA
-
-    # --- calls
 
     def begin(self, name: str, *values: int | bytes) -> Call:
-        """A system call, to its end or its first sleep."""
         assert self.context.result is not None, "the last call has not ended"
         assert not self.task.dead, "the program is dead"
-        arguments = [self.place(v + b"\0") if isinstance(v, bytes) else v for v in values]
-        self.context.load(getattr(unistd, name), arguments + [0] * (6 - len(arguments)))
+        self.context.load(getattr(unistd, name), self.registers(values))
         self.task.on_exit(self.context)
         return Call(self, name)
 
-    def call(self, name: str, *values: int | bytes) -> int:
-        """A system call to its end; -errno when it fails."""
-        return self.begin(name, *values).wait()
-
-    def ok(self, name: str, *values: int | bytes) -> int:
-        """The call must succeed."""
-        result = self.call(name, *values)
-        assert result >= 0, f"{name}: {os.strerror(-result)}"
-        return result
-
     # --- memory
 
-    def place(self, data: bytes) -> int:
-        """Put bytes somewhere, in a ring of nearly 2 MiB; their address."""
-        if self._next + len(data) > AREA + AREA_SIZE - STACK_SIZE:
-            self._next = AREA
-        addr = self._next
-        self.write(addr, data)
-        self._next += len(data) + 15 & ~15
-        return addr
-
-    def buffer(self, size: int) -> int:
-        """Room in memory."""
-        return self.place(bytes(size))
-
     def read(self, addr: int, count: int) -> bytes:
-        """Load bytes, with the page faults that it costs. Raises: Died."""
+        """With the page faults that it costs. Raises: Died."""
         found = b""
         while len(found) < count:
             part = self.task.mm.space.read(addr + len(found), count - len(found))
@@ -204,7 +169,7 @@ class Program:
         return found
 
     def write(self, addr: int, data: bytes) -> None:
-        """Store bytes, with the page faults that it costs. Raises: Died."""
+        """With the page faults that it costs. Raises: Died."""
         done = 0
         while done < len(data):
             part = self.task.mm.space.write(addr + done, data[done:])
@@ -222,7 +187,7 @@ class Program:
         if self.task.dead:
             raise Died(self.task.group.exit_status)
 
-    # --- other programs, signals
+    # --- other programs, handlers of signals
 
     def fork(self) -> Program:
         """fork(2): the child."""
@@ -243,16 +208,6 @@ class Program:
         made.task.creds = self.task.creds if uid is None else Credentials.user(uid, gid)
         return made
 
-    def block(self, *signals: int) -> None:
-        """rt_sigprocmask(2)."""
-        mask = sum(1 << (signo - 1) for signo in signals)
-        self.ok("rt_sigprocmask", SIG_BLOCK, self.place(struct.pack("<Q", mask)), 0, 8)
-
-    def handle(self, signo: int, flags: int = 0, mask: int = 0) -> None:
-        """rt_sigaction(2): a handler at HANDLER."""
-        action = struct.pack("<4Q", HANDLER, flags | SA_RESTORER, RESTORER, mask)
-        self.ok("rt_sigaction", signo, self.place(action), 0, 8)
-
     @property
     def in_handler(self) -> bool:
         """It has gone on in its handler."""
@@ -262,14 +217,6 @@ class Program:
         """Return from the handler: rt_sigreturn(2)."""
         self.context.regs[Reg.RSP] += 8
         self.call("rt_sigreturn")
-
-    def take_signals(self) -> list[int]:
-        """Numbers of the blocked signals that are pending, lowest first; they are not any more."""
-        everything, now = self.place(b"\xff" * 8), self.place(bytes(16))
-        taken = []
-        while (signo := self.call("rt_sigtimedwait", everything, 0, now, 8)) > 0:
-            taken.append(signo)
-        return taken
 
 
 class World:
