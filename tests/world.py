@@ -331,7 +331,11 @@ class World:
         session = Session(self.serve([Attachment(b"%d" % number, fd, read_only, cache)]), self.loop)
         os.close(fd)
         session.negotiate()
-        return Exports(self.kernel, session).open(number, read_only)
+        self.stack.callback(session.close)
+        fs: Any = Exports(self.kernel, session).open(number, read_only)
+        if fs.changes is not None:
+            self.stack.callback(fs.changes.close)
+        return fs
 
     # --- the end
 
