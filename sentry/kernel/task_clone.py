@@ -49,7 +49,8 @@ from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import TASK_SIZE, Reg
 from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

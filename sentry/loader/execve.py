@@ -19,7 +19,7 @@ from sentry.loader.image import CLEARED_ON_SETID, READ_IMPLIES_EXEC
 from sentry.loader.load import load
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.loader.image import Image
