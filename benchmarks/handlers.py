@@ -21,8 +21,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gofer.main
-import gofer.native
 import sentry.syscalls.table  # noqa: F401  declares all calls
+from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
@@ -110,7 +110,7 @@ def serve(name: bytes, folder: str) -> socket.socket:
     try:
         os.chmod(folder, 0o755)
         tree = Attachment(name, os.open(folder, os.O_PATH), cache=CacheMode.SHARED)
-        gofer.main.run(theirs, [tree], queue=gofer.native.native.gofer_notify())
+        gofer.main.run(theirs, [tree], queue=gofer_lib.gofer_notify())
     finally:
         shutil.rmtree(folder)
         os._exit(0)

@@ -6,10 +6,11 @@ import errno
 import os
 import stat
 
+from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import require_writable
 from gofer.handlers.open import adopt_owner
-from gofer.native import check, check_name, error, native, stat_block
+from gofer.native import check, check_name, error, stat_block
 from gofer.node import Node, identity_of
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import AT_REMOVEDIR
@@ -134,7 +135,7 @@ def _link(conn: Connection, node: Node, directory: Node, name: bytes) -> None:
     if node.attachment is not directory.attachment:
         raise error(errno.EXDEV)
     directory_fd = conn.table.fd(directory)
-    rc = native.gofer_link(conn.table.fd(node), directory_fd, name)
+    rc = lib.gofer_link(conn.table.fd(node), directory_fd, name)
     if rc not in (-errno.ENOENT, -errno.EPERM) or node.parent is None or not node.linked:
         check(rc)
         return
@@ -187,7 +188,7 @@ def _rename(conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], 
     table = conn.table
     replaced = table.pin(new_dir, new_name)
     old_fd, new_fd = table.fd(old_dir), table.fd(new_dir)
-    check(native.gofer_renameat2(old_fd, old_name, new_fd, new_name, flags))
+    check(lib.gofer_renameat2(old_fd, old_name, new_fd, new_name, flags))
     moved = old_dir.children.get(old_name)
     if moved is not None and moved is replaced:
         return

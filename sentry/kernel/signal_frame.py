@@ -26,7 +26,7 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.interface import TASK_SIZE, FrameValues, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo
@@ -96,7 +96,7 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
         raise EFAULT(f"signal frame at {at:#x}")
     if on_alternate and not alt_sp < at <= alt_sp + alt_size:
         raise EFAULT("overflow of the alternate stack")
-    values = (
+    values = FrameValues(
         platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
         *task.trap, mask,
     )  # fmt: skip

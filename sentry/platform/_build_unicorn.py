@@ -13,7 +13,7 @@ NATIVE = Path(__file__).resolve().parent / "unicorn_native"
 LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
 
 ffibuilder = FFI()
-ffibuilder.cdef((NATIVE / "machine.cdef.h").read_text())
+ffibuilder.cdef((NATIVE.parent / "_unicorn.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._unicorn",
     '#include "machine.h"',

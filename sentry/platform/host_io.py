@@ -114,7 +114,7 @@ class Stat:
 
 def pending(fd: int) -> int:
     """Bytes in a queue of the host. Raises: what the host says."""
-    got = int(lib.hostio_pending(fd))
+    got = lib.hostio_pending(fd)
     if got < 0:
         raise from_number(-got)
     return got
@@ -161,7 +161,7 @@ class HostIO:
         self._token = 0
         self._room = WaitQueue()
         self._loop = loop
-        self._fd = int(lib.hostio_fd(self._pool))
+        self._fd = lib.hostio_fd(self._pool)
         loop.watch(self._fd, select.EPOLLIN, self._ready)
 
     def __len__(self) -> int:

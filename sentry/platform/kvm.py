@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
@@ -15,10 +16,13 @@ from kvm.system import System, Unavailable
 from kvm.vcpu import VCPU
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind
+from sentry.platform.interface import NUM_REGS, ExitKind, FrameValues
 from sentry.platform.memory import AddressSpace, Ram
 from sentry.platform.probe import ENTRY_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
+
+if TYPE_CHECKING:
+    from sentry.platform._native import Event
 
 DOORBELL_GPA = 384 << 30
 ENTRY_STRIDE = 0x4000
@@ -30,7 +34,7 @@ _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
 _push_frame, _pop_frame, _unpack = lib.ctx_push_frame, lib.ctx_pop_frame, ffi.unpack
-_found = ffi.new("uint64_t[4]")
+_found = ffi.new("uint64_t[]", 4)
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
@@ -111,12 +115,12 @@ class KvmContext:
         space: AddressSpace,
         at: int,
         fp_at: int,
-        values: tuple[int, ...],
+        values: FrameValues,
         info: bytes,
         handler: tuple[int, int, int],
     ) -> bool:
         """Write a signal frame and go on in the handler; False: a fault stopped that."""
-        done: int = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
+        done = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
         if done < 0:
             raise OSError("the FPU state cannot be read")
         return done > 0
@@ -125,8 +129,7 @@ class KvmContext:
         """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
         if not _pop_frame(self._c, at, taken_flags, _found, space.fault):
             return None
-        found: list[int] = _unpack(_found, 4)
-        return found
+        return _unpack(_found, 4)
 
     def copy_from(self, other: KvmContext) -> None:
         """Take over registers and FPU state. Preconditions: both after an exit, or new."""
@@ -142,7 +145,7 @@ class KvmContext:
 
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""
-        return int(lib.ctx_cpu_ns(self._c))
+        return lib.ctx_cpu_ns(self._c)
 
     def destroy(self) -> None:
         """Give the context up, whatever it does. It must not be used afterwards."""
@@ -191,7 +194,7 @@ class KvmPlatform:
         self.ready: list[tuple[int, int]] = []
         self._contexts: dict[int, KvmContext] = {}
         self._vcpus: list[VCPU] = []
-        self._events_at = ffi.NULL
+        self._events_at: Event = ffi.NULL
         self._events = memoryview(b"").cast("I")
         self._system = System(fd=kvm_fd)
         _require(self._system)
@@ -316,7 +319,7 @@ class KvmPlatform:
 
 
 def _native_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-    registers = ffi.new("uint32_t[4]")
+    registers = ffi.new("uint32_t[]", 4)
     lib.native_cpuid(leaf, subleaf, registers)
     return registers[0], registers[1], registers[2], registers[3]
 

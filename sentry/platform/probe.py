@@ -11,12 +11,12 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from msgspec import Struct
 
 import guest_stubs
 from kvm import exits
+from kvm.registers import Registers, Segment
 from kvm.vcpu import VCPU
 from sentry.platform._native import ffi, lib
 
@@ -44,7 +44,7 @@ class Quirks(Struct, frozen=True):
     """What an exit to this process and back costs at least."""
 
 
-def _segment(segment: Any, selector: int, kind: int, long_mode: int) -> None:
+def _segment(segment: Segment, selector: int, kind: int, long_mode: int) -> None:
     segment.base, segment.limit, segment.selector = 0, 0xFFFFFFFF, selector
     segment.type, segment.present, segment.dpl, segment.s = kind, 1, 3, 1
     segment.l, segment.db, segment.g = long_mode, 1 - long_mode, 1
@@ -91,7 +91,7 @@ class _Probe:
         if lib.aspace_map_special(self.space, address, frame, _PRESENT | _USER | flags):
             raise MemoryError("no RAM for the probe")
 
-    def run(self, program: str, rdi: int = 0) -> dict[str, int]:
+    def run(self, program: str, rdi: int = 0) -> Registers:
         """Run one of the stub's programs up to its SYSCALL; the registers there."""
         _enter_ring3(self.vcpu, self.space.root, self.cr4)
         self.vcpu.set_registers(rip=_PROGRAM + self.stub.symbols[program], rflags=0x202, rdi=rdi)
