@@ -12,12 +12,14 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
+NUMBERS = ("linux/capability.h", "sched.h", "stdio.h", "sys/ioctl.h", "sys/socket.h")
+"""Headers of constants that only Python uses."""
 
 ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "gofer._native",
-    (HERE / "native.c").read_text(),
+    (HERE / "native.c").read_text() + "".join(f"#include <{name}>\n" for name in NUMBERS),
     extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
     py_limited_api=True,
 )

@@ -95,6 +95,20 @@ class Ffi:
     def callback(self, cdecl: str, function: Callable[..., object]) -> Callback: ...
 
 class Lib(Protocol):
+    CAP_CHOWN: int
+    CAP_DAC_OVERRIDE: int
+    CAP_DAC_READ_SEARCH: int
+    CAP_FOWNER: int
+    CAP_FSETID: int
+    CLONE_VM: int
+    CLONE_THREAD: int
+    F_GETFD: int
+    F_GETFL: int
+    F_DUPFD_CLOEXEC: int
+    AF_UNIX: int
+    FIOCLEX: int
+    RENAME_NOREPLACE: int
+    RENAME_EXCHANGE: int
     def gofer_open(self, dirfd: int, name: Char | bytes, flags: int, mode: int, /) -> int: ...
     def gofer_stat(self, dirfd: int, name: Char | bytes, block: Uint8, /) -> int: ...
     def gofer_open_stat(

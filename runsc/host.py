@@ -15,8 +15,6 @@ from sentry.abi.mount import OPEN_TREE_CLONE
 if TYPE_CHECKING:
     from runsc._native import Null
 
-MNT_DETACH = 2
-"""umount2(2); the kernel's user headers lack it."""
 
 
 def _check(value: int, what: str) -> int:

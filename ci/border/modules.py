@@ -28,6 +28,11 @@ struct kvm_userspace_memory_region {
 struct kvm_device_attr { uint32_t flags, group; uint64_t attr, addr; };
 """
 
+GOFER_NAMES = """
+CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CLONE_VM CLONE_THREAD
+F_GETFD F_GETFL F_DUPFD_CLOEXEC AF_UNIX FIOCLEX RENAME_NOREPLACE RENAME_EXCHANGE
+"""
+
 KVM_NAMES = """
 KVM_GET_API_VERSION KVM_CREATE_VM KVM_CHECK_EXTENSION KVM_GET_VCPU_MMAP_SIZE
 KVM_GET_SUPPORTED_CPUID KVM_GET_MSR_INDEX_LIST
@@ -82,6 +87,6 @@ MODULES = (
         ("sentry/platform/unicorn_native/machine.h",),
     ),
     Module("kvm/_kvm", ("kvm/native.c",), borrowed=KVM_STRUCTS, names=KVM_NAMES),
-    Module("gofer/_native", ("gofer/native.c",)),
+    Module("gofer/_native", ("gofer/native.c",), names=GOFER_NAMES),
     Module("runsc/_native", ("runsc/native.c",)),
 )

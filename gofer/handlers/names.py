@@ -44,9 +44,6 @@ from gofer.p9.messages import (
 )
 from gofer.replies import handles
 
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
-
 _MAKEABLE = (stat.S_IFDIR, stat.S_IFLNK, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
 
 
@@ -170,7 +167,7 @@ def rename(conn: Connection, msg: Trename) -> Rrename:
 
 @handles(Trenamex)
 def renamex(conn: Connection, msg: Trenamex) -> Rrenamex:
-    if msg.flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+    if msg.flags not in (0, lib.RENAME_NOREPLACE, lib.RENAME_EXCHANGE):
         raise error(errno.EINVAL)
     old, new = conn.fids.get(msg.olddirfid).node, conn.fids.get(msg.newdirfid).node
     _rename(conn, (old, msg.oldname), (new, msg.newname), msg.flags)
@@ -192,7 +189,7 @@ def _rename(conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], 
     moved = old_dir.children.get(old_name)
     if moved is not None and moved is replaced:
         return
-    if flags == RENAME_EXCHANGE:
+    if flags == lib.RENAME_EXCHANGE:
         if moved is not None:
             table.move(moved, new_dir, new_name)
         if replaced is not None:

@@ -20,6 +20,7 @@ from sentry.abi.signal import (
     FP_XSTATE_MAGIC2,
     SA_ONSTACK,
     SA_RESTORER,
+    SS_AUTODISARM,
     UC_FP_XSTATE,
     UC_SIGCONTEXT_SS,
     UC_STRICT_RESTORE_SS,
@@ -103,7 +104,7 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
     mm, packed, handler = task.mm, info.pack(), (info.signo, action.handler, HANDLER_CLEARS)
     while not ctx.push_frame(mm.space, at, fp_at, values, packed, handler):
         mm.resolve(True)
-    if alt_flags & altstack.SS_AUTODISARM:
+    if alt_flags & SS_AUTODISARM:
         task.altstack = altstack.NONE
 
 

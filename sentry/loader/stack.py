@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from sentry.abi.limits import ARG_MAX
 from sentry.errors import E2BIG
 
 MAX_ARG_STRLEN = 131072
 """Bytes of one string with its NUL."""
 STACK_LIMIT_DEFAULT = 8 << 20
-ARG_MAX = 131072
 PLATFORM = b"x86_64"
 RANDOM_GAP = 8192
 PAGE_SIZE = 4096

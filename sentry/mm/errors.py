@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, Final
-
-SEGV_MAPERR: Final = 1
-SEGV_ACCERR: Final = 2
-BUS_ADRERR: Final = 2
+from typing import Any
 
 
 class MemoryFault(Exception):

@@ -23,6 +23,7 @@ from sentry.abi.mman import (
     PROT_GROWSDOWN,
     PROT_GROWSUP,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
 )
 from sentry.errors import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
@@ -33,7 +34,6 @@ from sentry.mm.mapping import PROT_ALL, Mapping, page_align, page_up
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
 
-PROT_SEM: Final = mman.PROT_SEM
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
     mman.MADV_SEQUENTIAL: (VmFlag.SEQUENTIAL, VmFlag.RANDOM),
