@@ -217,7 +217,7 @@ def remove(conn: Connection, msg: Tremove) -> Rremove:
     fid = conn.fids.get(msg.fid)
     node = fid.node
     node.refs += 1
-    conn.server.locks.release_fid(node.identity, conn.number, msg.fid)
+    conn.shared.locks.release_fid(node.identity, conn.number, msg.fid)
     conn.fids.remove(msg.fid)
     try:
         if node.parent is None:
