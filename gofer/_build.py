@@ -32,7 +32,7 @@ ffibuilder.cdef(
 )
 ffibuilder.set_source(
     "gofer._native",
-    (Path(__file__).parent / "native.c").read_text(),
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    (Path(__file__).parent / "native.c").read_text() + '#include "generated_below.h"\n',
+    extra_compile_args=["-O2"],
     py_limited_api=True,
 )

@@ -126,6 +126,7 @@ static uint64_t run_internal_data(struct kvm_run *r, uint32_t i)
     return r->internal.data[i & 15];
 }
 static uint32_t run_system_event(struct kvm_run *r) { return r->system_event.type; }
+#include "generated_below.h"
 """
 
 ACCESSORS = """
@@ -162,4 +163,4 @@ ffibuilder.cdef(STRUCTS)
 NAMES = (IOCTLS + CAPABILITIES + EXITS + FLAGS).split()
 ffibuilder.cdef("\n".join(f"#define {name} ..." for name in NAMES))
 ffibuilder.cdef(ACCESSORS)
-ffibuilder.set_source("kvm._kvm", ACCESSORS_C, extra_compile_args=["-O2", "-Wall"])
+ffibuilder.set_source("kvm._kvm", ACCESSORS_C, extra_compile_args=["-O2"])

@@ -166,7 +166,8 @@ ffibuilder.set_source(
         trap_fd = fd;
         return result(sigaction(SIGSYS, &act, NULL));
     }
+    #include "generated_below.h"
     """,
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    extra_compile_args=["-O2"],
     py_limited_api=True,
 )

@@ -16,9 +16,9 @@ ffibuilder = FFI()
 ffibuilder.cdef((NATIVE / "machine.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._unicorn",
-    '#include "machine.h"',
+    '#include "machine.h"\n#include "generated_below.h"',
     sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
     include_dirs=[str(NATIVE), str(LAYOUT)],
-    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden"],
     py_limited_api=True,
 )

@@ -11,7 +11,8 @@ struct entry_labels {
 struct event { uint32_t index, kind; };
 struct ready { int32_t fd; uint32_t events; };
 struct pool {
-    int vcpus, cpus, mailbox;
+    uint32_t vcpus;
+    int cpus, mailbox;
     uint32_t n_events, n_ready, events_size;
     int running;
     uint32_t budget;
@@ -27,7 +28,7 @@ struct pool {
 extern struct pool pool;
 
 void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);

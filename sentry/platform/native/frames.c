@@ -322,8 +322,8 @@ static void hide(uint64_t gpa, size_t n, int hidden)
 
 static int is_hidden(uint64_t gpa)
 {
-    return bits_count(blocks[gpa / BLOCK_SIZE].hidden,
-                      (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT), 1);
+    unsigned bit = (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT);
+    return blocks[gpa / BLOCK_SIZE].hidden[bit >> 6] >> (bit & 63) & 1;
 }
 
 /* Frames of a file, which no address space has yet. */

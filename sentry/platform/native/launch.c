@@ -236,7 +236,7 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
 static void give_patience(struct vcpu *v)
 {
     atomic_store(&v->patience, pool.running < pool.cpus ? pool.spin_tsc : 0);
-    for (int i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
+    for (uint32_t i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
         if (!pool.vcpu[i].counted)
             atomic_store(&pool.vcpu[i].patience, 0);
 }

@@ -53,7 +53,7 @@ void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 }
 
 /* Before ram_open, which may use the hooks. 0 or -errno. */
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures)
 {
     cpu_set_t set;
     memset(&pool, 0, sizeof pool);
@@ -65,7 +65,8 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
         if (!(xfeatures >> n & 1))
             continue;
         native_cpuid(0xd, n, leaf); /* EAX size, EBX offset */
-        pool.xsave_ends[n] = leaf[0] + leaf[1] <= xsave_size ? leaf[0] + leaf[1] : xsave_size;
+        uint32_t end = leaf[0] + leaf[1];
+        pool.xsave_ends[n] = end <= xsave_size ? end : xsave_size;
     }
     pool.kick_signal = SIGRTMIN + 2;
     pool.tsc_per_ns = measure_tsc();
@@ -214,11 +215,11 @@ int pool_start(int mailbox, int inlines, uint64_t exit_ns)
         pool.turn_tsc = (uint64_t)(TURN_NS * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inlines = inlines;
-    pool.threads = pool.vcpus - inlines;
+    pool.threads = pool.vcpus - (inlines ? 1 : 0);
     pool.live = pool.threads;
     if (pool.threads < pool.vcpus)
         pool.inline_vcpu = &pool.vcpu[pool.threads];
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         int error = vcpu_thread_start(&pool.vcpu[i]);
         if (error)
             return error;
@@ -232,7 +233,7 @@ int pool_start(int mailbox, int inlines, uint64_t exit_ns)
 void pool_close(void)
 {
     atomic_store(&pool.closing, 1);
-    for (int i = 0; i < pool.vcpus; i++) {
+    for (uint32_t i = 0; i < pool.vcpus; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!atomic_load(&v->tid))
             continue;

@@ -133,7 +133,7 @@ struct vcpu {
     int exit_cpu;      /* and on which CPU */
     /* Fixed. */
     int fd;
-    int index;
+    uint32_t index;
     struct kvm_run *run;
     struct kvm_sregs user; /* in ring 3 of an empty address space */
     uint8_t *stack;        /* exception stack */
@@ -179,7 +179,7 @@ struct ready {
 
 struct pool {
     struct vcpu vcpu[MAX_VCPUS];
-    int vcpus;
+    uint32_t vcpus;
     int cpus;
     int vm_fd;
     int ring3; /* SYSCALL stays in ring 3 */
@@ -187,7 +187,8 @@ struct pool {
     int kick_signal;
     struct entry_labels at;
     uint64_t entry_gpa;
-    uint64_t xsave_size, xfeatures;
+    uint32_t xsave_size;
+    uint64_t xfeatures;
     uint32_t xsave_ends[64]; /* of each component in an image */
     double tsc_per_ns;
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
@@ -209,8 +210,8 @@ struct pool {
     uint32_t budget;     /* spin turns offered to guests, */
     uint64_t longest_spin_tsc; /* which take no longer, if they have a core */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
-    int live;            /* of them not dead */
-    int threads;         /* vCPUs with a thread: the first ones */
+    uint32_t live;       /* of them not dead */
+    uint32_t threads;    /* vCPUs with a thread: the first ones */
     int inlines;         /* the kernel thread runs the only program itself */
     int mailbox;         /* 0: never spin, every call exits */
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
@@ -236,7 +237,7 @@ static inline uint64_t tsc_now(void)
 
 /* ---- machine.c: setting up and closing ---- */
 void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);

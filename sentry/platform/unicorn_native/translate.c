@@ -70,13 +70,13 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
         return;
     }
     uint8_t *at = (uint8_t *)((uintptr_t)info->si_addr & ~(PAGE - 1));
-    int n = machine.lost ? machine.lost - 1 : 0;
+    size_t n = machine.lost ? (size_t)machine.lost - 1 : 0;
     if (machine.current && in_window(at) && n < SPARES &&
         mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, spare + n * PAGE) != MAP_FAILED &&
         mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
             MAP_FAILED) {
         lost_at[n] = at;
-        machine.lost = n + 2;
+        machine.lost = (sig_atomic_t)n + 2;
         api.emu_stop(machine.uc);
         return;
     }
@@ -90,7 +90,7 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 
 void translate_restore_lost(void)
 {
-    for (int n = machine.lost - 2; n >= 0; n--)
+    for (size_t n = machine.lost ? (size_t)machine.lost - 1 : 0; n--;)
         (void)!mremap(spare + n * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, lost_at[n]);
     machine.lost = 0;
 }
