@@ -1,7 +1,7 @@
 """Compile the cffi modules and the guest stubs, in place or into another folder.
 
-Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py [TARGET]`, or with
-`--sanitize TARGET` under AddressSanitizer and UndefinedBehaviorSanitizer (tests/full/test_sanitizers).
+Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py [TARGET]`, and with
+`--sanitize TARGET` by tests/full/test_sanitizers.py (AddressSanitizer, UndefinedBehaviorSanitizer).
 `<room>/_build*.py` describes what to build: `ffibuilder` names a cffi module, `build(target)`
 makes anything else. What has not changed since it was last built here is left alone.
 
@@ -45,7 +45,8 @@ def _load(path: Path) -> ModuleType:
 def _fingerprint(path: Path) -> str:
     """Of the description, the C and assembly sources of its room and the guest's headers."""
     near = {source for source in path.parent.rglob("*") if source.suffix in SOURCES - {".py"}}
-    near |= {path, *(ROOT / "guest_stubs").glob("*.[hS]"), *(ROOT / "ci").glob("*.h"), Path(__file__)}
+    near |= {path, *(ROOT / "guest_stubs").glob("*.[hS]"), *(ROOT / "ci").glob("*.h")}
+    near.add(Path(__file__))
     digest = hashlib.sha256(sys.version.encode())
     for source in sorted(near):
         digest.update(source.read_bytes())
@@ -54,7 +55,8 @@ def _fingerprint(path: Path) -> str:
 
 def _set_flags(sanitize: bool) -> None:
     """For the compiler that setuptools calls. Python's own headers are none of ours."""
-    flags = ["-g", "-fno-strict-overflow", *STRICT, "-isystem", sysconfig.get_path("include"), f"-I{ROOT / 'ci'}"]
+    flags = ["-g", "-fno-strict-overflow", *STRICT, f"-I{ROOT / 'ci'}"]
+    flags += ["-isystem", sysconfig.get_path("include")]
     if sanitize:
         flags += SANITIZE
         os.environ["LDFLAGS"] = " ".join(SANITIZE)

@@ -26,7 +26,8 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo

@@ -22,8 +22,9 @@ from sentry.platform import sigframe, unicorn_cpuid
 from sentry.platform._native import ffi as memory_ffi
 from sentry.platform._native import lib as memory
 from sentry.platform._unicorn import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind
-from sentry.platform.memory import RO_WINDOW, RW_WINDOW, AddressSpace, Ram
+from sentry.platform.constants import NUM_REGS, RO_WINDOW_GPA, RW_WINDOW_GPA
+from sentry.platform.interface import ExitKind
+from sentry.platform.memory import AddressSpace, Ram
 
 XSAVE_SIZE: Final = 576
 """x87 and SSE: the legacy area and the header."""
@@ -199,7 +200,7 @@ class UnicornPlatform:
             raise
 
     def _open(self) -> None:
-        windows = [_pointer(memory.frame_host(gpa)) for gpa in (RO_WINDOW, RW_WINDOW)]
+        windows = [_pointer(memory.frame_host(gpa)) for gpa in (RO_WINDOW_GPA, RW_WINDOW_GPA)]
         counters = memory_ffi.addressof(memory.ram_counters)
         flushes, code = (
             _pointer(memory_ffi.addressof(counters[0], name))

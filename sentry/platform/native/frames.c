@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define WORDS (BLOCK_FRAMES / 64)
-#define DIRTY_WATERMARK (256ull << 20 >> FRAME_SHIFT)
+#define DIRTY_WATERMARK (256ull << 20 >> PAGE_SHIFT)
 #define TABLE_BATCH 16
 #define FLUSH_ALL_AFTER 256 /* quarantined tables */
 
@@ -178,7 +178,7 @@ static int punch(uint64_t gpa, uint64_t bytes)
 static uint64_t first_data(uint64_t gpa, uint64_t end)
 {
     off_t at = lseek(ram.fd, (off_t)gpa, SEEK_DATA);
-    return at < 0 || (uint64_t)at >= end ? end : (uint64_t)at & ~(FRAME_SIZE - 1);
+    return at < 0 || (uint64_t)at >= end ? end : (uint64_t)at & ~(PAGE_SIZE - 1);
 }
 
 int frames_populated(uint64_t gpa, size_t n)
@@ -186,9 +186,9 @@ int frames_populated(uint64_t gpa, size_t n)
     if (gpa < ram.frozen)
         return 1;
     unsigned char resident = 0;
-    if (n == 1 && mincore(ram.base + gpa, FRAME_SIZE, &resident) == 0 && (resident & 1))
+    if (n == 1 && mincore(ram.base + gpa, PAGE_SIZE, &resident) == 0 && (resident & 1))
         return 1;
-    return first_data(gpa, gpa + n * FRAME_SIZE) < gpa + n * FRAME_SIZE;
+    return first_data(gpa, gpa + n * PAGE_SIZE) < gpa + n * PAGE_SIZE;
 }
 
 /* Whether the frame at gpa has bytes of its own, and how many frames from it on (inside its
@@ -197,17 +197,17 @@ int populated_run(uint64_t gpa, size_t look, size_t *same)
 {
     unsigned char resident[BLOCK_FRAMES];
     uint64_t end = (gpa | (BLOCK_SIZE - 1)) + 1;
-    size_t n = (end - gpa) >> FRAME_SHIFT, k = 0;
+    size_t n = (end - gpa) >> PAGE_SHIFT, k = 0;
     *same = n;
     if (gpa < ram.frozen)
         return 1;
     if (n > look)
         n = look;
-    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) == 0)
+    if (mincore(ram.base + gpa, n * PAGE_SIZE, resident) == 0)
         while (k < n && (resident[k] & 1))
             k++;
     uint64_t data = k ? gpa : first_data(gpa, end);
-    *same = k ? k : data > gpa ? (data - gpa) >> FRAME_SHIFT : 1;
+    *same = k ? k : data > gpa ? (data - gpa) >> PAGE_SHIFT : 1;
     return data == gpa; /* not resident, but data: in swap */
 }
 
@@ -215,18 +215,18 @@ int populated_run(uint64_t gpa, size_t look, size_t *same)
 static int make_zero(uint64_t gpa, unsigned n)
 {
     unsigned char resident[BLOCK_FRAMES];
-    uint64_t end = gpa + n * FRAME_SIZE;
+    uint64_t end = gpa + n * PAGE_SIZE;
     if (n > 4)
         gpa = first_data(gpa, end);
     if (gpa >= end)
         return 0;
-    n = (unsigned)((end - gpa) >> FRAME_SHIFT);
-    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) < 0)
+    n = (unsigned)((end - gpa) >> PAGE_SHIFT);
+    if (mincore(ram.base + gpa, n * PAGE_SIZE, resident) < 0)
         return -1;
     for (unsigned i = 0, j; i < n; i = j) {
         for (j = i + 1; j < n && (resident[j] & 1) == (resident[i] & 1); j++)
             ;
-        uint64_t at = gpa + i * FRAME_SIZE, bytes = (j - i) * FRAME_SIZE;
+        uint64_t at = gpa + i * PAGE_SIZE, bytes = (j - i) * PAGE_SIZE;
         if ((resident[i] & 1) && guarded_zero(ram.base + at, bytes) == 0)
             continue;
         if (punch(at, bytes) < 0)
@@ -239,7 +239,7 @@ static int make_zero(uint64_t gpa, unsigned n)
 static uint64_t block_take_run(uint32_t i, unsigned from, unsigned n, int zeroed)
 {
     struct block *b = &blocks[i];
-    uint64_t gpa = i * BLOCK_SIZE + from * FRAME_SIZE;
+    uint64_t gpa = i * BLOCK_SIZE + from * PAGE_SIZE;
     unsigned dirty = bits_count(b->dirty, from, n);
     if (dirty && zeroed && make_zero(gpa, n) < 0)
         return 0;
@@ -316,13 +316,13 @@ uint64_t run_take_raw(size_t want, size_t *got)
 /* Frames [gpa, gpa + n) of one block: nothing can translate to them, or something may. */
 static void hide(uint64_t gpa, size_t n, int hidden)
 {
-    bits_change(blocks[gpa / BLOCK_SIZE].hidden, (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT),
+    bits_change(blocks[gpa / BLOCK_SIZE].hidden, (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT),
                 (unsigned)n, hidden);
 }
 
 static int is_hidden(uint64_t gpa)
 {
-    unsigned bit = (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT);
+    unsigned bit = (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT);
     return blocks[gpa / BLOCK_SIZE].hidden[bit >> 6] >> (bit & 63) & 1;
 }
 
@@ -357,7 +357,7 @@ int64_t data_fill(uint64_t *gpas, uint64_t n)
         if (want && !gpa)
             return -ENOMEM;
         for (size_t k = 0; k < got; k++)
-            gpas[i + k] = gpa + k * FRAME_SIZE;
+            gpas[i + k] = gpa + k * PAGE_SIZE;
         filled += (int64_t)got;
         i += want ? got : 1;
     }
@@ -388,7 +388,7 @@ static void give_back(uint64_t gpa, unsigned n)
         return;
     uint32_t i = (uint32_t)(gpa / BLOCK_SIZE);
     struct block *b = &blocks[i];
-    unsigned from = (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT);
+    unsigned from = (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT);
     bits_change(b->free, from, n, 1);
     bits_change(b->dirty, from, n, 1);
     b->n_free += (uint16_t)n;
@@ -407,7 +407,7 @@ void run_reference(uint64_t gpa, size_t n)
 void run_release(uint64_t gpa, size_t n)
 {
     while (n) {
-        size_t left = (BLOCK_SIZE - gpa % BLOCK_SIZE) >> FRAME_SHIFT;
+        size_t left = (BLOCK_SIZE - gpa % BLOCK_SIZE) >> PAGE_SHIFT;
         size_t some = n < left ? n : left;
         uint32_t *count = &references[frame_index(gpa)];
         unsigned freed = 0, kind = blocks[gpa / BLOCK_SIZE].kind;
@@ -415,16 +415,16 @@ void run_release(uint64_t gpa, size_t n)
             if (k < some && --count[k] == 0) {
                 freed++;
             } else if (freed) {
-                give_back(gpa + (k - freed) * FRAME_SIZE, freed);
+                give_back(gpa + (k - freed) * PAGE_SIZE, freed);
                 *(kind == DATA ? &ram_counters.frames : &ram_counters.kernel_frames) -= freed;
                 freed = 0;
             }
         }
-        gpa += some * FRAME_SIZE;
+        gpa += some * PAGE_SIZE;
         n -= some;
     }
     if (ram_counters.dirty > DIRTY_WATERMARK)
-        ram_trim(DIRTY_WATERMARK << FRAME_SHIFT, 8);
+        ram_trim(DIRTY_WATERMARK << PAGE_SHIFT, 8);
 }
 
 void frame_get(uint64_t gpa) { run_reference(gpa, 1); }
@@ -455,18 +455,18 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
     uint64_t punched = 0;
     for (uint32_t i = whole; i && max_blocks; i = whole, max_blocks--) {
         struct block *b = &blocks[i];
-        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT ||
+        if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT ||
             punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
             break;
         unsigned dirty = bits_count(b->dirty, 0, BLOCK_FRAMES);
         memset(b->dirty, 0, sizeof b->dirty);
         ram_counters.dirty -= dirty;
-        punched += dirty * FRAME_SIZE;
+        punched += dirty * PAGE_SIZE;
         enlist(i, CLEAN);
     }
     for (uint32_t i = partial[DATA]; i && max_blocks; i = blocks[i].next, max_blocks--) {
         struct block *b = &blocks[i];
-        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT)
+        if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT)
             break;
         if (!bits_count(b->dirty, 0, BLOCK_FRAMES))
             continue;
@@ -477,11 +477,11 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
                 end++;
                 continue;
             }
-            if (punch(i * BLOCK_SIZE + at * FRAME_SIZE, (end - at) * FRAME_SIZE) < 0)
+            if (punch(i * BLOCK_SIZE + at * PAGE_SIZE, (end - at) * PAGE_SIZE) < 0)
                 return punched;
             bits_change(b->dirty, at, end - at, 0);
             ram_counters.dirty -= end - at;
-            punched += (end - at) * FRAME_SIZE;
+            punched += (end - at) * PAGE_SIZE;
         }
     }
     return punched;
@@ -494,7 +494,7 @@ static uint64_t kernel_run(size_t want, size_t *got)
     uint64_t gpa = take(KERNEL, want, got, 1);
     if (!gpa)
         return 0;
-    if (madvise(ram.base + gpa, *got * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+    if (madvise(ram.base + gpa, *got * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
         for (size_t k = 0; k < *got; k++)
             references[frame_index(gpa) + k] = 0;
         give_back(gpa, (unsigned)*got);
@@ -514,7 +514,7 @@ uint64_t frames_alloc_contiguous(size_t n)
         run_release(gpa, got);
         uint32_t i = block_get(KERNEL);
         gpa = i ? block_take_run(i, 0, (unsigned)n, 1) : 0;
-        if (gpa && madvise(ram.base + gpa, n * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+        if (gpa && madvise(ram.base + gpa, n * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
             ram_counters.kernel_frames += n;
             run_release(gpa, n);
             return 0;
@@ -552,7 +552,7 @@ uint64_t table_take(void)
         size_t got = 0;
         uint64_t gpa = kernel_run(TABLE_BATCH, &got);
         for (size_t k = 0; gpa && k < got; k++)
-            stack_push(&table_pool, gpa + (got - 1 - k) * FRAME_SIZE);
+            stack_push(&table_pool, gpa + (got - 1 - k) * PAGE_SIZE);
     }
     if (!table_pool.n && quarantine.n && !flushing.n) {
         flush_all_start();
@@ -561,7 +561,7 @@ uint64_t table_take(void)
     if (!table_pool.n)
         return 0;
     uint64_t gpa = table_pool.gpa[--table_pool.n];
-    memset(ram.base + gpa, 0, FRAME_SIZE);
+    memset(ram.base + gpa, 0, PAGE_SIZE);
     references[frame_index(gpa)] = REF_TABLE;
     ram_counters.tables++;
     ram_counters.pooled = table_pool.n;

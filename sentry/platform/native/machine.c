@@ -30,7 +30,7 @@ static uint8_t *high_page(uint64_t offset, uint64_t bits)
     uint64_t gpa = frame_alloc();
     if (!gpa)
         return NULL;
-    ((uint64_t *)frame_host(high_pt))[offset / FRAME_SIZE] = gpa | PTE_P | PTE_A | PTE_D | bits;
+    ((uint64_t *)frame_host(high_pt))[offset / PAGE_SIZE] = gpa | PTE_P | PTE_A | PTE_D | bits;
     return frame_host(gpa);
 }
 
@@ -104,7 +104,7 @@ int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uin
     pool.entry_gpa = frame_alloc();
     if (!pdpt || !pd || !high_pt || !pool.entry_gpa)
         return -ENOMEM;
-    if (entry_size > FRAME_SIZE || stubs_size > FRAME_SIZE)
+    if (entry_size > PAGE_SIZE || stubs_size > PAGE_SIZE)
         return -E2BIG;
     *(uint64_t *)frame_host(pdpt) = pd | PTE_P | PTE_W | PTE_A;
     *(uint64_t *)frame_host(pd) = high_pt | PTE_P | PTE_W | PTE_A;
@@ -148,14 +148,14 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     struct vcpu *v = &pool.vcpu[pool.vcpus];
     uint64_t offset = HIGH_VCPU + (uint64_t)pool.vcpus * HIGH_VCPU_STRIDE;
     uint8_t *tss = high_page(offset, PTE_W | PTE_NX);
-    v->stack = high_page(offset + FRAME_SIZE, PTE_W | PTE_NX);
+    v->stack = high_page(offset + PAGE_SIZE, PTE_W | PTE_NX);
     if (!tss || !v->stack)
         return -ENOMEM;
     v->fd = fd;
     v->run = run;
     v->index = pool.vcpus;
     v->entry_va = ENTRY_BASE + (uint64_t)v->index * ENTRY_STRIDE;
-    uint64_t tss_va = HIGH_BASE + offset, top = tss_va + 2 * FRAME_SIZE;
+    uint64_t tss_va = HIGH_BASE + offset, top = tss_va + 2 * PAGE_SIZE;
     memcpy(tss + 0x04, &top, 8); /* RSP0 and IST1, SDM volume 3 section 8.7 */
     memcpy(tss + 0x24, &top, 8);
     uint16_t no_io_map = 0x68;
@@ -173,7 +173,7 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     s->tr = (struct kvm_segment){.base = tss_va, .limit = 0x67, .selector = SEL_TSS, .type = 11,
                                  .present = 1};
     s->gdt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_GDT, .limit = 0x4f};
-    s->idt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_IDT, .limit = 4095};
+    s->idt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_IDT, .limit = PAGE_SIZE - 1};
     s->cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
     s->cr2 = s->cr3 = s->cr8 = 0;
     s->cr4 = cr4;

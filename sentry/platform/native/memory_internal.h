@@ -10,7 +10,7 @@
 
 extern uint32_t *references; /* one count per RAM frame, index gpa >> 12 */
 
-static inline size_t frame_index(uint64_t gpa) { return gpa >> FRAME_SHIFT; }
+static inline size_t frame_index(uint64_t gpa) { return gpa >> PAGE_SHIFT; }
 
 /* memory.c */
 int chunk_ready(uint64_t gpa);   /* the slot that covers gpa exists; waits for it. 0 or -errno */

@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define USER_END 0x7fffffe00000ull /* TASK_SIZE, sentry/platform/interface.py */
 #define EMPTY_LIMIT 256
 #define ENTRIES 512
 #define TABLE_BITS (PTE_P | PTE_W | PTE_U | PTE_A)
@@ -47,8 +46,8 @@ static uint64_t rights(int prot)
 
 static int bad_range(uint64_t va, uint64_t pages)
 {
-    return (va & (FRAME_SIZE - 1)) || va > USER_END ||
-           pages > (USER_END - va) >> FRAME_SHIFT;
+    return (va & (PAGE_SIZE - 1)) || va > TASK_SIZE ||
+           pages > (TASK_SIZE - va) >> PAGE_SHIFT;
 }
 
 /* ---- tables --------------------------------------------------------------------------------- */
@@ -137,7 +136,7 @@ static int split(struct aspace *as, uint64_t *entry)
         return -ENOMEM;
     uint64_t *table = (uint64_t *)(ram.base + gpa);
     for (unsigned i = 0; i < ENTRIES; i++)
-        table[i] = (value & ~PTE_PS) + i * FRAME_SIZE;
+        table[i] = (value & ~PTE_PS) + i * PAGE_SIZE;
     as->tables++;
     store(entry, gpa | TABLE_BITS);
     return 0;
@@ -193,7 +192,7 @@ walk(struct aspace *as, uint64_t va, uint64_t end, int how, visit_fn visit, void
             if (references[frame_index(gpa)] & REF_EMPTY)
                 continue;
             uint64_t *table = table_at(value);
-            for (uint64_t at = va; at < stop; at += FRAME_SIZE) {
+            for (uint64_t at = va; at < stop; at += PAGE_SIZE) {
                 uint64_t *leaf = table + slot_of(at, 1);
                 if (!load(leaf))
                     continue;
@@ -258,7 +257,7 @@ static int visit_reap(void *context, uint64_t *entry, uint64_t va, uint32_t n)
     if (!(value & PTE_RAM))
         return 0;
     uint64_t gpa = value & PTE_ADDR;
-    for (uint32_t k = 0; k < n; k++, gpa += FRAME_SIZE)
+    for (uint32_t k = 0; k < n; k++, gpa += PAGE_SIZE)
         batch_add(context, gpa | PTE_RAM | PTE_P, 1, 1, references[frame_index(gpa)] == 1);
     return 0;
 }
@@ -279,7 +278,7 @@ void aspace_reap(void)
     for (; list; list = next) {
         static struct batch batch;
         next = list->next;
-        walk(list, 0, USER_END, 0, visit_reap, &batch);
+        walk(list, 0, TASK_SIZE, 0, visit_reap, &batch);
         batch_finish(&batch);
         quarantine_tree(list, list->root, 4);
         free(list);
@@ -341,7 +340,7 @@ uint64_t aspace_translate(struct aspace *as, uint64_t va)
     if (!(value & PTE_P))
         return 0;
     return large ? (value & PTE_ADDR & ~(BLOCK_SIZE - 1)) | (va & (BLOCK_SIZE - 1))
-                 : (value & PTE_ADDR) | (va & (FRAME_SIZE - 1));
+                 : (value & PTE_ADDR) | (va & (PAGE_SIZE - 1));
 }
 
 /* ---- mapping -------------------------------------------------------------------------------- */
@@ -373,7 +372,7 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
         return -EINVAL;
     if (__atomic_load_n(&released, __ATOMIC_RELAXED))
         aspace_reap();
-    uint64_t end = va + pages * FRAME_SIZE, bits = rights(prot);
+    uint64_t end = va + pages * PAGE_SIZE, bits = rights(prot);
     while (va < end) {
         uint64_t stop = min64((va | (BLOCK_SIZE - 1)) + 1, end);
         if (ram.large_entries && stop - va == BLOCK_SIZE) {
@@ -397,11 +396,11 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
         mark_used(as, gpa_of(table));
         while (va < stop) {
             uint64_t *entry = table + slot_of(va, 1);
-            size_t want = 0, got = 0, room = (stop - va) >> FRAME_SHIFT;
+            size_t want = 0, got = 0, room = (stop - va) >> PAGE_SHIFT;
             while (want < room && !load(entry + want))
                 want++;
             if (!want) {
-                va += FRAME_SIZE;
+                va += PAGE_SIZE;
                 continue;
             }
             uint64_t gpa = run_take(want, &got);
@@ -410,9 +409,9 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
                 return -ENOMEM;
             }
             for (size_t k = 0; k < got; k++)
-                store(entry + k, (gpa + k * FRAME_SIZE) | bits | PTE_RAM);
+                store(entry + k, (gpa + k * PAGE_SIZE) | bits | PTE_RAM);
             as->anonymous += got;
-            va += got * FRAME_SIZE;
+            va += got * PAGE_SIZE;
         }
     }
     return 0;
@@ -452,11 +451,11 @@ int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pag
                       int cow)
 {
     uint64_t limit = gpa < RAM_SPAN ? ram.span : DOORBELL_GPA;
-    if (bad_range(va, pages) || gpa >= limit || pages > (limit - gpa) >> FRAME_SHIFT)
+    if (bad_range(va, pages) || gpa >= limit || pages > (limit - gpa) >> PAGE_SHIFT)
         return -EINVAL;
     uint64_t bits = mapped_bits(gpa, prot, cow);
     for (uint64_t i = 0; i < pages; i++) {
-        int error = put_entry(as, va + i * FRAME_SIZE, (gpa + i * FRAME_SIZE) | bits);
+        int error = put_entry(as, va + i * PAGE_SIZE, (gpa + i * PAGE_SIZE) | bits);
         if (error && error != -EEXIST)
             return error;
     }
@@ -473,7 +472,7 @@ int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64
             continue;
         if (gpas[i] >= ram.span)
             return -EINVAL;
-        int error = put_entry(as, va + i * FRAME_SIZE, gpas[i] | mapped_bits(gpas[i], prot, cow));
+        int error = put_entry(as, va + i * PAGE_SIZE, gpas[i] | mapped_bits(gpas[i], prot, cow));
         if (error && error != -EEXIST)
             return error;
     }
@@ -515,7 +514,7 @@ int aspace_unmap(struct aspace *as, uint64_t va, uint64_t pages)
     if (bad_range(va, pages))
         return -EINVAL;
     struct change change = {.as = as, .batch = &shared_batch};
-    int error = walk(as, va, va + pages * FRAME_SIZE, WALK_SPLIT | WALK_CLEARS, visit_unmap,
+    int error = walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT | WALK_CLEARS, visit_unmap,
                      &change);
     batch_finish(change.batch);
     if (as->empty_tables > EMPTY_LIMIT)
@@ -585,7 +584,7 @@ int aspace_map_over(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages
                             .batch = &shared_batch,
                             .bits = mapped_bits(gpa, prot, 1),
                             .distance = gpa - va};
-    int error = walk(as, va, va + pages * FRAME_SIZE, WALK_SPLIT | WALK_CLEARS, visit_map_over,
+    int error = walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT | WALK_CLEARS, visit_map_over,
                      &change);
     batch_finish(change.batch);
     return error ? error : aspace_map_frames(as, va, gpa, pages, prot, 1);
@@ -597,7 +596,7 @@ int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot)
         return -EINVAL;
     struct change change = {.as = as, .batch = &shared_batch, .bits = rights(prot)};
     int error =
-        walk(as, va, va + pages * FRAME_SIZE, WALK_SPLIT, visit_protect, &change);
+        walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT, visit_protect, &change);
     batch_finish(change.batch);
     return error;
 }
@@ -641,14 +640,14 @@ static int visit_prepare(void *context, uint64_t *entry, uint64_t va, uint32_t n
 int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages)
 {
     if (bad_range(from, pages) || bad_range(to, pages) ||
-        (from < to + pages * FRAME_SIZE && to < from + pages * FRAME_SIZE))
+        (from < to + pages * PAGE_SIZE && to < from + pages * PAGE_SIZE))
         return -EINVAL;
     struct move move = {.as = as, .batch = &shared_batch, .distance = to - from};
-    uint64_t end = from + pages * FRAME_SIZE;
+    uint64_t end = from + pages * PAGE_SIZE;
     if ((to - from) & (BLOCK_SIZE - 1)) {
         /* Large entries cannot keep their size: split them, 4 KiB short of a block at a time. */
         for (uint64_t va = from; va < end; va = (va | (BLOCK_SIZE - 1)) + 1) {
-            int error = walk(as, va, va + FRAME_SIZE, WALK_SPLIT, visit_prepare, &move);
+            int error = walk(as, va, va + PAGE_SIZE, WALK_SPLIT, visit_prepare, &move);
             if (error)
                 return error;
         }
@@ -687,7 +686,7 @@ static int fork_populated(struct fork *fork, uint64_t gpa)
                                                                            : BLOCK_FRAMES;
         fork->populated = populated_run(gpa, fork->look, &same);
         fork->known = gpa;
-        fork->known_end = gpa + same * FRAME_SIZE;
+        fork->known_end = gpa + same * PAGE_SIZE;
     }
     return fork->populated;
 }
@@ -748,7 +747,7 @@ static int visit_fork(void *context, uint64_t *entry, uint64_t va, uint32_t n)
     if (!(value & PTE_COW) && sole_owner(value, n) &&
         !(n == 1 ? fork_populated(fork, gpa) : frames_populated(gpa, n))) {
         size_t got = 1;
-        if (n > 1 || fork->known_end - fork->known >= HOLE_FRAMES * FRAME_SIZE)
+        if (n > 1 || fork->known_end - fork->known >= HOLE_FRAMES * PAGE_SIZE)
             return 0;
         uint64_t own = run_take(1, &got);
         if (own) {
@@ -787,7 +786,7 @@ int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, ui
                         .bits = rights(prot),
                         .max = prot & PROT_WRITE ? copy_max : 0};
     int error =
-        walk(parent, va, va + pages * FRAME_SIZE, WALK_SPLIT, visit_fork, &fork);
+        walk(parent, va, va + pages * PAGE_SIZE, WALK_SPLIT, visit_fork, &fork);
     batch_finish(fork.batch);
     return error ? error : (int64_t)fork.copied;
 }
@@ -798,10 +797,10 @@ int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, ui
 static int copy_now(uint64_t to, uint64_t from, size_t n)
 {
     uint8_t *source = frame_host(from), *target = ram.base + to, probe;
-    size_t left = guarded_copy(target, source, n * FRAME_SIZE);
+    size_t left = guarded_copy(target, source, n * PAGE_SIZE);
     if (!left)
         return 0;
-    return guarded_copy(&probe, source + n * FRAME_SIZE - left, 1) ? -EFAULT : -ENOMEM;
+    return guarded_copy(&probe, source + n * PAGE_SIZE - left, 1) ? -EFAULT : -ENOMEM;
 }
 
 /* At most n new frames with what is in those at `from`. 0; else as copy_now, and none is taken. */
@@ -821,7 +820,7 @@ static int take_copy(uint64_t from, size_t n, uint64_t *gpa, size_t *got)
 int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot)
 {
     int large;
-    va &= ~(FRAME_SIZE - 1);
+    va &= ~(PAGE_SIZE - 1);
     if (bad_range(va, 1) || !(prot & PROT_WRITE))
         return -EINVAL;
     uint64_t *entry = entry_for(as, va, &large);
@@ -838,7 +837,7 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
             return error;
         entry = entry_for(as, va, &large);
     }
-    uint64_t window = COW_AROUND * FRAME_SIZE, start = va & ~(window - 1);
+    uint64_t window = COW_AROUND * PAGE_SIZE, start = va & ~(window - 1);
     uint64_t end = min64(start + window, high);
     if (start < low)
         start = low;
@@ -855,10 +854,10 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
                 store(first, (value & (PTE_ADDR | PTE_RAM)) | bits);
                 n = 1;
             } else {
-                uint64_t room = ((at < va ? va : end) - at) >> FRAME_SHIFT;
+                uint64_t room = ((at < va ? va : end) - at) >> PAGE_SHIFT;
                 for (n = 1; n < room; n++) {
                     uint64_t next = load(first + n);
-                    if (next != value + n * FRAME_SIZE ||
+                    if (next != value + n * PAGE_SIZE ||
                         ((next & PTE_RAM) && sole_owner(next, 1)))
                         break;
                 }
@@ -872,7 +871,7 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
                     break;
                 }
                 for (size_t k = 0; k < got; k++)
-                    store(first + k, (gpa + k * FRAME_SIZE) | bits | PTE_RAM);
+                    store(first + k, (gpa + k * PAGE_SIZE) | bits | PTE_RAM);
                 if (value & PTE_FILE) {
                     as->windows -= got;
                     as->anonymous += got;
@@ -885,7 +884,7 @@ int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high
         } else {
             n = 1;
         }
-        at += n * FRAME_SIZE;
+        at += n * PAGE_SIZE;
         if (at == va)
             break; /* came round from the start of the window */
         if (at >= end) {
@@ -922,7 +921,7 @@ int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages)
     if (bad_range(va, pages))
         return -EINVAL;
     struct change change = {.as = as, .batch = &shared_batch};
-    int error = walk(as, va, va + pages * FRAME_SIZE, WALK_SPLIT | WALK_CLEARS, visit_discard,
+    int error = walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT | WALK_CLEARS, visit_discard,
                      &change);
     batch_finish(change.batch);
     if (as->empty_tables > EMPTY_LIMIT)
@@ -937,7 +936,7 @@ static int visit_populate(void *context, uint64_t *entry, uint64_t va, uint32_t 
     if (!(value & PTE_P) || !(value & (PTE_RAM | PTE_FILE)))
         return 0;
     int advice = value & PTE_RAM ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    return madvise(frame_host(value & PTE_ADDR), (n ? n : BLOCK_FRAMES) * FRAME_SIZE, advice) < 0
+    return madvise(frame_host(value & PTE_ADDR), (n ? n : BLOCK_FRAMES) * PAGE_SIZE, advice) < 0
                ? -errno
                : 0;
 }
@@ -947,7 +946,7 @@ int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages)
 {
     if (bad_range(va, pages))
         return -EINVAL;
-    return walk(as, va, va + pages * FRAME_SIZE, 0, visit_populate, NULL);
+    return walk(as, va, va + pages * PAGE_SIZE, 0, visit_populate, NULL);
 }
 
 /* ---- what is there -------------------------------------------------------------------------- */
@@ -967,13 +966,13 @@ static void residency_run(struct residency *r)
     unsigned char resident[BLOCK_FRAMES];
     if (!r->n)
         return;
-    if (mincore(frame_host(r->gpa), r->n * FRAME_SIZE, resident) < 0)
+    if (mincore(frame_host(r->gpa), r->n * PAGE_SIZE, resident) < 0)
         memset(resident, 0, r->n);
     for (uint32_t k = 0; k < r->n; k++) {
         if (!(resident[k] & 1))
             continue;
         if (r->vector) {
-            r->vector[((r->va - r->start) >> FRAME_SHIFT) + k] = 1;
+            r->vector[((r->va - r->start) >> PAGE_SHIFT) + k] = 1;
         } else {
             int several = !r->file && references[frame_index(r->gpa) + k] > 1;
             r->counts[r->file]++;
@@ -990,11 +989,11 @@ static int visit_residency(void *context, uint64_t *entry, uint64_t va, uint32_t
     if (!(value & (PTE_RAM | PTE_FILE)))
         return 0;
     if (n == 0) { /* a large entry of which only a part is asked for */
-        gpa += slot_of(va, 1) * FRAME_SIZE;
-        n = (uint32_t)((min64((va | (BLOCK_SIZE - 1)) + 1, r->end) - va) >> FRAME_SHIFT);
+        gpa += slot_of(va, 1) * PAGE_SIZE;
+        n = (uint32_t)((min64((va | (BLOCK_SIZE - 1)) + 1, r->end) - va) >> PAGE_SHIFT);
     }
-    if (r->n && r->n + n <= BLOCK_FRAMES && r->gpa + r->n * FRAME_SIZE == gpa &&
-        r->va + r->n * FRAME_SIZE == va && r->file == !!(value & PTE_FILE)) {
+    if (r->n && r->n + n <= BLOCK_FRAMES && r->gpa + r->n * PAGE_SIZE == gpa &&
+        r->va + r->n * PAGE_SIZE == va && r->file == !!(value & PTE_FILE)) {
         r->n += n;
         return 0;
     }
@@ -1012,7 +1011,7 @@ int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vec
     if (bad_range(va, pages))
         return -EINVAL;
     memset(vector, 0, pages);
-    uint64_t end = va + pages * FRAME_SIZE;
+    uint64_t end = va + pages * PAGE_SIZE;
     struct residency r = {.vector = vector, .start = va, .end = end};
     int error = walk(as, va, end, 0, visit_residency, &r);
     residency_run(&r);
@@ -1041,13 +1040,13 @@ static void count_gathered(struct gathered *g)
     qsort(g->gpa, g->n, sizeof g->gpa[0], by_address);
     for (size_t i = 0, j; i < g->n; i = j) {
         uint64_t first = g->gpa[i];
-        for (j = i + 1; j < g->n && g->gpa[j] - g->gpa[j - 1] <= GAP_FRAMES * FRAME_SIZE &&
+        for (j = i + 1; j < g->n && g->gpa[j] - g->gpa[j - 1] <= GAP_FRAMES * PAGE_SIZE &&
                         g->gpa[j] - first < BLOCK_SIZE; j++)
             ;
-        if (mincore(frame_host(first), g->gpa[j - 1] - first + FRAME_SIZE, resident) < 0)
+        if (mincore(frame_host(first), g->gpa[j - 1] - first + PAGE_SIZE, resident) < 0)
             continue;
         for (size_t k = i; k < j; k++)
-            g->resident += resident[(g->gpa[k] - first) >> FRAME_SHIFT] & 1;
+            g->resident += resident[(g->gpa[k] - first) >> PAGE_SHIFT] & 1;
     }
     g->n = 0;
 }
@@ -1062,7 +1061,7 @@ static int visit_gather(void *context, uint64_t *entry, uint64_t va, uint32_t n)
     for (uint32_t k = 0; k < n; k++) {
         if (g->n == BLOCK_FRAMES)
             count_gathered(g);
-        g->gpa[g->n++] = (value & PTE_ADDR) + k * FRAME_SIZE;
+        g->gpa[g->n++] = (value & PTE_ADDR) + k * PAGE_SIZE;
     }
     return 0;
 }
@@ -1071,7 +1070,7 @@ static int visit_gather(void *context, uint64_t *entry, uint64_t va, uint32_t n)
 uint64_t aspace_resident_ram(struct aspace *as)
 {
     struct gathered g = {.n = 0};
-    walk(as, 0, USER_END, 0, visit_gather, &g);
+    walk(as, 0, TASK_SIZE, 0, visit_gather, &g);
     count_gathered(&g);
     return g.resident;
 }
@@ -1082,7 +1081,7 @@ void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t count
     memset(counts, 0, 4 * sizeof *counts);
     if (bad_range(va, pages))
         return;
-    uint64_t end = va + pages * FRAME_SIZE;
+    uint64_t end = va + pages * PAGE_SIZE;
     struct residency r = {.counts = counts, .start = va, .end = end};
     walk(as, va, end, 0, visit_residency, &r);
     residency_run(&r);

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define USER_END 0x7fffffe00000ull
 #define MAX_IOV 256
 
 /* ---- guarded accesses ----------------------------------------------------------------------- */
@@ -128,7 +127,7 @@ int guard_install(void)
 static uint8_t *reach(struct aspace *as, uint64_t va, int write, uint64_t *room)
 {
     const uint64_t need = PTE_P | PTE_U | (write ? PTE_W : 0);
-    if (va >= USER_END)
+    if (va >= TASK_SIZE)
         return NULL;
     uint64_t at = as->root;
     for (int level = 4; level >= 1; level--) {
@@ -145,7 +144,7 @@ static uint8_t *reach(struct aspace *as, uint64_t va, int write, uint64_t *room)
             return NULL;
         if (write && !(entry & PTE_NX))
             ram_counters.code_changes++;
-        uint64_t size = level == 2 ? BLOCK_SIZE : FRAME_SIZE, inside = va & (size - 1);
+        uint64_t size = level == 2 ? BLOCK_SIZE : PAGE_SIZE, inside = va & (size - 1);
         *room = size - inside;
         return frame_host(entry & PTE_ADDR & ~(size - 1)) + inside;
     }
@@ -229,7 +228,7 @@ int64_t user_string(struct aspace *as, uint64_t va, void *to, uint64_t limit, st
 {
     uint64_t done = 0, some;
     while (done < limit) {
-        uint64_t page = FRAME_SIZE - ((va + done) & (FRAME_SIZE - 1));
+        uint64_t page = PAGE_SIZE - ((va + done) & (PAGE_SIZE - 1));
         uint8_t *at = piece(as, va + done, limit - done < page ? limit - done : page, 0, &some,
                             fault);
         if (!at)
@@ -337,9 +336,9 @@ int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec
             *covered = before;
             return i;
         }
-        uint64_t first = (uint64_t)(base - ram.base) & ~(FRAME_SIZE - 1);
+        uint64_t first = (uint64_t)(base - ram.base) & ~(PAGE_SIZE - 1);
         for (uint64_t gpa = first; gpa < (uint64_t)(base - ram.base) + iov[i].iov_len;
-             gpa += FRAME_SIZE)
+             gpa += PAGE_SIZE)
             frame_pin(gpa);
     }
     return count;
@@ -350,8 +349,8 @@ void user_unpin(const struct iovec *iov, int count)
     ram_counters.code_changes++; /* what was read in may be code */
     for (int i = 0; i < count; i++) {
         uint64_t start = (uint64_t)((uint8_t *)iov[i].iov_base - ram.base);
-        for (uint64_t gpa = start & ~(FRAME_SIZE - 1); gpa < start + iov[i].iov_len;
-             gpa += FRAME_SIZE)
+        for (uint64_t gpa = start & ~(PAGE_SIZE - 1); gpa < start + iov[i].iov_len;
+             gpa += PAGE_SIZE)
             frame_unpin(gpa);
     }
 }
@@ -426,8 +425,8 @@ static uint64_t frames_access(const uint64_t *gpas, uint64_t offset, uint8_t *by
                               enum frame_access what)
 {
     while (n) {
-        uint64_t gpa = gpas[offset >> FRAME_SHIFT], inside = offset & (FRAME_SIZE - 1);
-        uint64_t some = FRAME_SIZE - inside < n ? FRAME_SIZE - inside : n, left = 0;
+        uint64_t gpa = gpas[offset >> PAGE_SHIFT], inside = offset & (PAGE_SIZE - 1);
+        uint64_t some = PAGE_SIZE - inside < n ? PAGE_SIZE - inside : n, left = 0;
         if (gpa >= ram.span)
             return n;
         if (!gpa && what == READ_FRAMES)
@@ -476,12 +475,12 @@ int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, u
     uint64_t done = 0, some;
     while (done < n) {
         uint8_t *at = piece(as, va + done, n - done, 1, &some, fault);
-        uint64_t gpa = gpas[(offset + done) >> FRAME_SHIFT];
-        uint64_t inside = (offset + done) & (FRAME_SIZE - 1);
+        uint64_t gpa = gpas[(offset + done) >> PAGE_SHIFT];
+        uint64_t inside = (offset + done) & (PAGE_SIZE - 1);
         if (!at)
             break;
-        if (some > FRAME_SIZE - inside)
-            some = FRAME_SIZE - inside;
+        if (some > PAGE_SIZE - inside)
+            some = PAGE_SIZE - inside;
         uint64_t left = gpa >= ram.span ? some
                         : gpa           ? guarded_copy(at, ram.base + gpa + inside, some)
                                         : guarded_zero(at, some);
@@ -507,7 +506,7 @@ static size_t fill_holes(uint64_t *gpas, size_t want, size_t head)
         return 0;
     }
     for (size_t k = 0; gpa && k < got; k++)
-        gpas[k] = gpa + k * FRAME_SIZE;
+        gpas[k] = gpa + k * PAGE_SIZE;
     return gpa ? got : 0;
 }
 
@@ -515,10 +514,10 @@ static size_t fill_holes(uint64_t *gpas, size_t want, size_t head)
  * after it. How many. */
 static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
 {
-    uint64_t inside = end & (FRAME_SIZE - 1), *at = gpas + (end >> FRAME_SHIFT);
+    uint64_t inside = end & (PAGE_SIZE - 1), *at = gpas + (end >> PAGE_SHIFT);
     size_t given = 0;
     if (inside && at < stop)
-        guarded_zero(ram.base + *at++ + inside, FRAME_SIZE - inside);
+        guarded_zero(ram.base + *at++ + inside, PAGE_SIZE - inside);
     for (; at < stop; at++, given++) {
         run_release(*at, 1);
         *at = 0;
@@ -531,13 +530,13 @@ static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
                        uint64_t *filled, struct fault *fault)
 {
-    uint64_t done = 0, some, *stop = gpas + ((offset + n + FRAME_SIZE - 1) >> FRAME_SHIFT);
+    uint64_t done = 0, some, *stop = gpas + ((offset + n + PAGE_SIZE - 1) >> PAGE_SHIFT);
     uint64_t *new_stop = NULL;
     *filled = 0;
     while (done < n) {
         uint8_t *at = piece(as, va + done, n - done, 0, &some, fault);
-        uint64_t *gpa = gpas + ((offset + done) >> FRAME_SHIFT);
-        uint64_t inside = (offset + done) & (FRAME_SIZE - 1);
+        uint64_t *gpa = gpas + ((offset + done) >> PAGE_SHIFT);
+        uint64_t inside = (offset + done) & (PAGE_SIZE - 1);
         if (!at)
             break;
         if (!*gpa) {
@@ -549,8 +548,8 @@ int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t 
             *filled += got;
             new_stop = gpa + got;
         }
-        if (some > FRAME_SIZE - inside)
-            some = FRAME_SIZE - inside;
+        if (some > PAGE_SIZE - inside)
+            some = PAGE_SIZE - inside;
         if (*gpa < ram.span && references[frame_index(*gpa)] > 1)
             ram_counters.code_changes++; /* somebody has it mapped */
         uint64_t left =

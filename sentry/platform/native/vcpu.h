@@ -30,24 +30,13 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "exit_kind.h"
 #include "layout.h"
 #include "memory.h"
 
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
 /* Values of ExitKind in sentry/platform/interface.py, then what only kvm.py sees. */
-enum exit_kind {
-    EXIT_NONE,
-    EXIT_SYSCALL,
-    EXIT_FAULT,
-    EXIT_EXCEPTION,
-    EXIT_INTERRUPTED,
-    EXIT_FILE_GONE,
-    EXIT_NO_MEMORY,
-    EXIT_BROKEN,
-    EVENT_STOPPED = 100, /* the vCPU of this context is outside KVM_RUN */
-};
-
 enum ctx_state {
     C_KERNEL,  /* the kernel has it: after an exit, or new */
     C_RUNNING, /* on a vCPU */

@@ -10,6 +10,7 @@ from sentry.abi import mount as m
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.errors import E2BIG, EFAULT, EINVAL, ENOENT, EOVERFLOW, EPERM
 from sentry.fs.proc.mounts import inner_path
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.mounts.api import SAME
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
@@ -32,7 +33,6 @@ STATMOUNT_MNT_OPTS: Final = 128
 LSMT_ROOT: Final = 0xFFFFFFFFFFFFFFFF
 LISTMOUNT_REVERSE: Final = 1
 MAX_IDS: Final = 1_000_000
-PAGE: Final = 4096
 REQUEST: Final = struct.Struct("<IIQQQ")
 """struct mnt_id_req: size, spare, mnt_id, param, mnt_ns_id."""
 STATMOUNT: Final = struct.Struct("<IIQIIQIIQQIIQQQQQIIQ392x")
@@ -45,7 +45,7 @@ def read_request(task: Task, addr: int) -> tuple[int, int]:
     Raises: EFAULT, EINVAL, E2BIG, ENOENT.
     """
     (size,) = struct.unpack("<I", task.mm.read(addr, 4))
-    if size > PAGE:
+    if size > PAGE_SIZE:
         raise E2BIG(f"{size} bytes")
     if size < m.MNT_ID_REQ_SIZE_VER0:
         raise EINVAL(f"{size} bytes")
