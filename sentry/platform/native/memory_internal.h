@@ -49,12 +49,11 @@ void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, in
 void batch_finish(struct batch *b); /* flush all runs, then release */
 void flush_range(uint64_t gpa, uint64_t frames);
 
-/* usercopy.c: copies that survive SIGBUS and SIGSEGV; they return the bytes not done */
+/* guard.c: accesses that survive SIGBUS and SIGSEGV; they return the bytes not done, or not 0 */
 int guard_install(void);
 size_t guarded_copy(void *to, const void *from, size_t n);
 size_t guarded_zero(void *to, size_t n);
-
-
-
+size_t guarded_load32(const void *at, uint32_t *value);
+size_t guarded_cmpxchg32(void *at, uint32_t *expected, uint32_t desired);
 
 #endif

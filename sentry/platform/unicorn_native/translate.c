@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include "machine.h"
+#include "pagewalk.h"
 
 #include <errno.h>
 #include <string.h>
@@ -117,20 +118,16 @@ void translate_close(void)
 /* The entry for this page, with the page's own address; 0: none. */
 static uint64_t lookup(uint64_t root, uint64_t va)
 {
-    uint64_t at = root;
     if (!root || va >= TASK_SIZE)
         return 0;
-    for (int level = 4;; level--) {
-        const uint64_t *table = (const uint64_t *)(machine.ram + at);
-        uint64_t entry = table[va >> (3 + 9 * level) & 511];
-        if (!(entry & PTE_P) || level == 1)
-            return entry & PTE_P ? entry : 0;
-        if (level == 2 && (entry & PTE_PS)) {
-            uint64_t gpa = (entry & PTE_ADDR & ~(BLOCK_SIZE - 1)) | (va & (BLOCK_SIZE - PAGE_SIZE));
-            return (entry & ~PTE_ADDR & ~PTE_PS) | gpa;
-        }
-        at = entry & PTE_ADDR;
-    }
+    int level;
+    uint64_t entry = *walk_down(machine.ram, root, va, 1, &level);
+    if (!(entry & PTE_P))
+        return 0;
+    if (level == 1)
+        return entry;
+    uint64_t gpa = (entry & PTE_ADDR & ~(BLOCK_SIZE - 1)) | (va & (BLOCK_SIZE - PAGE_SIZE));
+    return (entry & ~PTE_ADDR & ~PTE_PS) | gpa;
 }
 
 static uint8_t *host_of(uint64_t gpa)
