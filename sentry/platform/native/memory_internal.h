@@ -26,11 +26,20 @@ uint64_t run_take_raw(size_t want, size_t *got);   /* whoever used them: all to 
 uint64_t hidden_take_raw(size_t want, size_t *got); /* the same for a file */
 void run_release(uint64_t gpa, size_t n);          /* drop a reference of each; already flushed */
 void run_reference(uint64_t gpa, size_t n);
+uint64_t kernel_run(size_t want, size_t *got);     /* of the kernel's: zeroed and populated */
+
+/* populated.c */
+int ram_punch(uint64_t gpa, uint64_t bytes);
+int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
+int populated_run(uint64_t gpa, size_t look, size_t *same);
+int frames_make_zero(uint64_t gpa, unsigned n);
+
+/* table_pages.c */
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */
 void table_quarantine(uint64_t gpa);
 void quarantine_poll(void);                        /* take back what a finished flush released */
-int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
-int populated_run(uint64_t gpa, size_t look, size_t *same);
+void table_pages_freeze(void);
+void table_pages_close(void);
 
 /* flush.c: translations of old data pages, in batches */
 #define BATCH_RUNS 256
