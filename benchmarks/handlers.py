@@ -39,7 +39,8 @@ from sentry.kernel.kernel import Kernel, Uts
 from sentry.kernel.task import Task
 from sentry.loop import HostOnly, Loop
 from sentry.mm.ramfile import RamFile
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 from sentry.platform.memory import AddressSpace, Ram
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.mounts import MountNamespace

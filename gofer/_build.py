@@ -19,7 +19,13 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "gofer._native",
-    (HERE / "native.c").read_text() + "".join(f"#include <{name}>\n" for name in NUMBERS),
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    "".join(
+        (
+            (HERE / "native.c").read_text(),
+            *(f"#include <{name}>\n" for name in NUMBERS),
+            '#include "generated_below.h"\n',
+        )
+    ),
+    extra_compile_args=["-O2"],
     py_limited_api=True,
 )

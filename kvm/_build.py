@@ -16,6 +16,6 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_kvm.cdef.h").read_text())
 ffibuilder.set_source(
     "kvm._kvm",
-    (HERE / "native.c").read_text(),
-    extra_compile_args=["-O2", "-Wall", "-fvisibility=hidden"],
+    (HERE / "native.c").read_text() + '#include "generated_below.h"\n',
+    extra_compile_args=["-O2", "-fvisibility=hidden"],
 )

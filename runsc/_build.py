@@ -15,7 +15,7 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "runsc._native",
-    (HERE / "native.c").read_text(),
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    (HERE / "native.c").read_text() + '#include "generated_below.h"\n',
+    extra_compile_args=["-O2"],
     py_limited_api=True,
 )

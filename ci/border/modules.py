@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+LAYOUT_NAMES = """
+ENTRY_STRIDE ENTRY_PAGE_DOORBELL MAX_VCPUS NUM_REGS XFEATURES
+SEL_KERNEL_CS SEL_USER32_CS SEL_USER_CS SEL_USER_DS
+"""
+"""Of guest_stubs/layout.h, most of which is between C and the guest's assembly."""
+
 IOVEC = "struct iovec { void *iov_base; size_t iov_len; };"
 
 KVM_STRUCTS = """
@@ -65,21 +71,27 @@ class Module(NamedTuple):
     borrowed: str = ""
     """Structs of the system's headers, with the fields that are wanted of them."""
     names: str = ""
-    """Constants of the system's headers."""
+    """Constants of other headers."""
 
 
 MODULES = (
     Module(
         "sentry/platform/_native",
-        tuple(
-            f"sentry/platform/native/{name}.h"
-            for name in (
-                *("memory", "memory_api", "execution_api", "barrier", "heap", "hostio"),
-                *("sigframe", "sockets"),
-            )
+        (
+            "guest_stubs/memory_map.h",
+            "sentry/platform/native/exit_kind.h",
+            "sentry/platform/native/memory.h",
+            "sentry/platform/native/memory_api.h",
+            "sentry/platform/native/execution_api.h",
+            "sentry/platform/native/sigframe.h",
+            "sentry/platform/native/hostio.h",
+            "sentry/platform/native/sockets.h",
+            "sentry/platform/native/barrier.h",
+            "sentry/platform/native/heap.h",
         ),
         ("sentry/platform/native/vcpu.h",),
         borrowed=IOVEC,
+        names=LAYOUT_NAMES,
     ),
     Module(
         "sentry/platform/_unicorn",

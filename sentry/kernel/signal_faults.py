@@ -34,7 +34,8 @@ from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
-from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import ExitKind, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

@@ -27,7 +27,8 @@ from sentry.abi.signal import (
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
-from sentry.platform.interface import TASK_SIZE, FrameValues, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import FrameValues, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo

@@ -18,7 +18,8 @@ from sentry.kernel.task_exit import condemn, leave_memory, remember_peak, vfork_
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import until
 

@@ -32,7 +32,8 @@ from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import PROT_ALL, Mapping, page_align, page_up
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.constants import PAGE_MASK
 
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),

@@ -317,11 +317,13 @@ class Ffi:
     def callback(self, cdecl: str, function: Callable[..., object]) -> Callback: ...
 
 class Lib(Protocol):
-    FRAME_SHIFT: int
-    FRAME_SIZE: int
+    PAGE_SHIFT: int
+    PAGE_SIZE: int
     BLOCK_SIZE: int
-    BLOCK_FRAMES: int
     CHUNK_SIZE: int
+    TASK_SIZE: int
+    ENTRY_BASE: int
+    HIGH_BASE: int
     RAM_SPAN: int
     RO_WINDOW_GPA: int
     RW_WINDOW_GPA: int
@@ -338,6 +340,16 @@ class Lib(Protocol):
     PTE_FILE: int
     PTE_NX: int
     PTE_ADDR: int
+    EXIT_NONE: int
+    EXIT_SYSCALL: int
+    EXIT_FAULT: int
+    EXIT_EXCEPTION: int
+    EXIT_INTERRUPTED: int
+    EXIT_FILE_GONE: int
+    EXIT_NO_MEMORY: int
+    EXIT_BROKEN: int
+    EVENT_STOPPED: int
+    BLOCK_FRAMES: int
     HOSTIO_STAT: int
     HOSTIO_FDS: int
     HOSTIO_READ: int
@@ -346,6 +358,15 @@ class Lib(Protocol):
     HOSTIO_TRUNCATE: int
     HOSTIO_SYNC: int
     HOSTIO_CLOSE: int
+    ENTRY_STRIDE: int
+    ENTRY_PAGE_DOORBELL: int
+    MAX_VCPUS: int
+    NUM_REGS: int
+    XFEATURES: int
+    SEL_KERNEL_CS: int
+    SEL_USER32_CS: int
+    SEL_USER_CS: int
+    SEL_USER_DS: int
     ram: Ram
     platform_add_slot: Callback
     platform_flush_all: Callback
@@ -531,31 +552,6 @@ class Lib(Protocol):
     def clock_page_step_fd(self) -> int: ...
     def clock_page_stepped(self) -> None: ...
     def clock_page_close(self) -> None: ...
-    def host_membarrier(self, command: int, /) -> int: ...
-    def heap_trim(self) -> None: ...
-    def hostio_pending(self, fd: int, /) -> int: ...
-    def hostio_stat(self, fd: int, known: Uint8, /) -> int: ...
-    def hostio_receive(
-        self, fd: int, patience_ms: int, data: Uint8, size: int, fds: Int, /
-    ) -> int: ...
-    def hostio_open(self, threads: int, /) -> HostioPool: ...
-    def hostio_fd(self, pool: HostioPool, /) -> int: ...
-    def hostio_submit(
-        self,
-        pool: HostioPool,
-        op: int,
-        fd: int,
-        offset: int,
-        size: int,
-        data: Data | bytes,
-        token: int,
-        /,
-    ) -> int: ...
-    def hostio_linger(self, pool: HostioPool, ns: int, /) -> None: ...
-    def hostio_take(self, pool: HostioPool, /) -> Hostio: ...
-    def hostio_buffer(self, request: Hostio, /) -> Uint8: ...
-    def hostio_free(self, request: Hostio, /) -> None: ...
-    def hostio_close(self, pool: HostioPool, /) -> None: ...
     def sigframe_make(
         self,
         frame: Uint8,
@@ -593,6 +589,29 @@ class Lib(Protocol):
         fault: Fault,
         /,
     ) -> int: ...
+    def hostio_pending(self, fd: int, /) -> int: ...
+    def hostio_stat(self, fd: int, known: Uint8, /) -> int: ...
+    def hostio_receive(
+        self, fd: int, patience_ms: int, data: Uint8, size: int, fds: Int, /
+    ) -> int: ...
+    def hostio_open(self, threads: int, /) -> HostioPool: ...
+    def hostio_fd(self, pool: HostioPool, /) -> int: ...
+    def hostio_submit(
+        self,
+        pool: HostioPool,
+        op: int,
+        fd: int,
+        offset: int,
+        size: int,
+        data: Data | bytes,
+        token: int,
+        /,
+    ) -> int: ...
+    def hostio_linger(self, pool: HostioPool, ns: int, /) -> None: ...
+    def hostio_take(self, pool: HostioPool, /) -> Hostio: ...
+    def hostio_buffer(self, request: Hostio, /) -> Uint8: ...
+    def hostio_free(self, request: Hostio, /) -> None: ...
+    def hostio_close(self, pool: HostioPool, /) -> None: ...
     def sock_bind(self, fd: int, address: Uint8 | bytes, size: int, /) -> int: ...
     def sock_connect(self, fd: int, address: Uint8 | bytes, size: int, /) -> int: ...
     def sock_listen(self, fd: int, backlog: int, /) -> int: ...
@@ -628,6 +647,8 @@ class Lib(Protocol):
         /,
     ) -> int: ...
     def sock_count(self, fd: int, request: int, value: Int, /) -> int: ...
+    def host_membarrier(self, command: int, /) -> int: ...
+    def heap_trim(self) -> None: ...
 
 ffi: Ffi
 lib: Lib

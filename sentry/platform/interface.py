@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from sentry.platform.memory import AddressSpace, Ram
 
-TASK_SIZE = 0x7FFFFFE00000
-"""First address that is not the program's: above it lie the entry pages."""
-
 
 class ExitKind(IntEnum):
     """Why a context came back."""
@@ -85,9 +82,6 @@ class Reg(IntEnum):
     ES = 24
     FS = 25
     GS = 26
-
-
-NUM_REGS = 27
 
 
 class Context(Protocol):

@@ -16,20 +16,18 @@ from kvm.system import System, Unavailable
 from kvm.vcpu import VCPU
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind, FrameValues
+from sentry.platform.constants import DOORBELL_GPA, ENTRY_BASE, ENTRY_STRIDE, NUM_REGS
+from sentry.platform.interface import ExitKind, FrameValues
 from sentry.platform.memory import AddressSpace, Ram
-from sentry.platform.probe import ENTRY_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
 
 if TYPE_CHECKING:
     from sentry.platform._native import Event
 
-DOORBELL_GPA = 384 << 30
-ENTRY_STRIDE = 0x4000
-MAX_VCPUS = 128
 CHEAP_EXIT_NS = 8_000
 """Below this an exit costs less than handing over to another thread."""
-_STOPPED = 100
+_STOPPED = lib.EVENT_STOPPED
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
@@ -212,7 +210,7 @@ class KvmPlatform:
             self._cr4 |= _CR4_UMIP
         _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
-        self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS - 1) + 1)
+        self._make_vcpus(min(vcpus or max(8, 4 * cpus), lib.MAX_VCPUS - 1) + 1)
         if inline is None:
             inline = cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS
         _check(lib.pool_start(mailbox, inline, self.quirks.exit_ns), "vCPU threads")

@@ -17,24 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.platform.commitment import Commitment
+from sentry.platform.constants import PAGE_SIZE, RAM_SPAN, RO_WINDOW_GPA, RW_WINDOW_GPA, WINDOW_SPAN
 
 if TYPE_CHECKING:
     from sentry.platform._native import Iovec, Uint64
 
-PAGE_SIZE: Final = 4096
-BLOCK_SIZE: Final = 2 << 20
-DEFAULT_SPAN: Final = 128 << 30
-RO_WINDOW: Final = 128 << 30
-RW_WINDOW: Final = 256 << 30
-WINDOW_SPAN: Final = 128 << 30
 MAX_WINDOWS: Final = 60_000
 """The host allows 65,530 mappings in a process (vm.max_map_count)."""
 MAX_IDLE: Final = 2000
 """Window pieces that stay mapped without users."""
 SCRATCH: Final = 1 << 16
-ENTRY_PRESENT: Final = 1
-ENTRY_WRITABLE: Final = 2
-ENTRY_COW: Final = 1 << 9
 
 Bytes = bytes | bytearray | memoryview
 
@@ -124,7 +116,7 @@ class Windows:
     """The two FILES windows: ranges of them are handed out by power-of-two classes."""
 
     def __init__(self) -> None:
-        self._next = {False: RO_WINDOW, True: RW_WINDOW}
+        self._next = {False: RO_WINDOW_GPA, True: RW_WINDOW_GPA}
         self._free: dict[tuple[bool, int], list[int]] = {}
         self.idle: dict[WindowRange, None] = {}
         """Mapped pieces without users, the oldest first."""
@@ -174,7 +166,7 @@ class Windows:
         if free:
             return free.pop()
         gpa = self._next[writable]
-        end = (RW_WINDOW if writable else RO_WINDOW) + WINDOW_SPAN
+        end = (RW_WINDOW_GPA if writable else RO_WINDOW_GPA) + WINDOW_SPAN
         if gpa + room > end:
             raise ENOMEM("the window is full")
         self._next[writable] = gpa + room
@@ -184,7 +176,7 @@ class Windows:
 class Ram:
     """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
 
-    def __init__(self, fd: int, vm_fd: int = -1, span: int = DEFAULT_SPAN) -> None:
+    def __init__(self, fd: int, vm_fd: int = -1, span: int = RAM_SPAN) -> None:
         check(lib.ram_open(fd, vm_fd, span))
         self.fd = fd
         self.span = span
@@ -203,7 +195,7 @@ class Ram:
         return lib.ram_counters.frames > self.commit_limit >> 11
 
     @classmethod
-    def from_memfd(cls, span: int = DEFAULT_SPAN, vm_fd: int = -1) -> Ram:
+    def from_memfd(cls, span: int = RAM_SPAN, vm_fd: int = -1) -> Ram:
         """RAM without a tmpfs of its own: tests, and the fallback."""
         return cls(os.memfd_create("ram", os.MFD_CLOEXEC), vm_fd, span)
 

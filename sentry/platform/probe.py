@@ -19,15 +19,14 @@ from kvm import exits
 from kvm.registers import Registers, Segment
 from kvm.vcpu import VCPU
 from sentry.platform._native import ffi, lib
+from sentry.platform.constants import ENTRY_BASE, PTE_P, PTE_U, PTE_W
 
-ENTRY_BASE = 0x7FFFFFE00000
 _PROGRAM, _DATA = 0x10000, 0x20000
-_PRESENT, _WRITE, _USER = 1, 2, 4
 
 MSR_STAR = 0xC0000081
 MSR_LSTAR = 0xC0000082
 MSR_SFMASK = 0xC0000084
-STAR = 0x23 << 48 | 0x10 << 32
+STAR = lib.SEL_USER32_CS << 48 | lib.SEL_KERNEL_CS << 32
 """Selectors loaded by SYSCALL and SYSRET: the same as Linux's."""
 
 
@@ -52,9 +51,9 @@ def _segment(segment: Segment, selector: int, kind: int, long_mode: int) -> None
 
 def _enter_ring3(vcpu: VCPU, root: int, cr4: int) -> None:
     sregs = vcpu.special_registers()
-    _segment(sregs.cs, 0x33, 11, 1)
+    _segment(sregs.cs, lib.SEL_USER_CS, 11, 1)
     for name in ("ss", "ds", "es", "fs", "gs"):
-        _segment(getattr(sregs, name), 0x2B, 3, 0)
+        _segment(getattr(sregs, name), lib.SEL_USER_DS, 3, 0)
     sregs.tr.limit, sregs.tr.type, sregs.tr.present, sregs.tr.s = 0x67, 11, 1, 0
     sregs.idt.limit = sregs.gdt.limit = 0
     sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = 0x80050033, root, cr4, 0xD01
@@ -88,7 +87,7 @@ class _Probe:
             raise MemoryError("no RAM for the probe")
 
     def map(self, address: int, frame: int, flags: int) -> None:
-        if lib.aspace_map_special(self.space, address, frame, _PRESENT | _USER | flags):
+        if lib.aspace_map_special(self.space, address, frame, PTE_P | PTE_U | flags):
             raise MemoryError("no RAM for the probe")
 
     def run(self, program: str, rdi: int = 0) -> Registers:
@@ -110,7 +109,7 @@ class _Probe:
             _poke(first, struct.pack("<Q", 1))
             _poke(second, struct.pack("<Q", 2))
             self.map(ENTRY_BASE, code, 0)
-            self.map(ENTRY_BASE + 0x2000, self.doorbell, _WRITE)
+            self.map(ENTRY_BASE + lib.ENTRY_PAGE_DOORBELL, self.doorbell, PTE_W)
             self.map(_PROGRAM, code, 0)
             self.map(_DATA, first, 0)
             ring = self.run("probe_syscall")["rdx"] & 3
@@ -119,7 +118,7 @@ class _Probe:
             for _ in range(3):
                 self.run("probe_syscall")
             after = self.run("probe_read", _DATA)["rax"]
-            for address in (ENTRY_BASE, ENTRY_BASE + 0x2000, _PROGRAM, _DATA):
+            for address in (ENTRY_BASE, ENTRY_BASE + lib.ENTRY_PAGE_DOORBELL, _PROGRAM, _DATA):
                 lib.aspace_unmap_special(self.space, address)
         if before != 1:
             raise ProbeFailed(f"the guest read {before} where 1 stands")

@@ -22,8 +22,9 @@ from sentry.platform import sigframe, unicorn_cpuid
 from sentry.platform._native import ffi as memory_ffi
 from sentry.platform._native import lib as memory
 from sentry.platform._unicorn import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind, FrameValues
-from sentry.platform.memory import RO_WINDOW, RW_WINDOW, AddressSpace, Ram
+from sentry.platform.constants import NUM_REGS, RO_WINDOW_GPA, RW_WINDOW_GPA
+from sentry.platform.interface import ExitKind, FrameValues
+from sentry.platform.memory import AddressSpace, Ram
 
 if TYPE_CHECKING:
     from sentry.platform._native import Data as MemoryData
@@ -203,7 +204,7 @@ class UnicornPlatform:
             raise
 
     def _open(self) -> None:
-        ro_window, rw_window = memory.frame_host(RO_WINDOW), memory.frame_host(RW_WINDOW)
+        ro_window, rw_window = memory.frame_host(RO_WINDOW_GPA), memory.frame_host(RW_WINDOW_GPA)
         flushes = memory_ffi.addressof(memory.ram_counters, "flush_calls")
         code = memory_ffi.addressof(memory.ram_counters, "code_changes")
         # SAFETY: RAM, windows and counters outlive the machine: close() ends it first.

@@ -12,7 +12,8 @@ from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import PIPEFS_MAGIC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
-from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.queue import until

@@ -12,6 +12,7 @@ from sentry.fs.proc.owner import live_task, owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
 from sentry.fs.pseudo.nodes import Node
 from sentry.mm.errors import NeedsFault
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import NeedsIO
 from sentry.vfs.paths import shown_path
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 8 << 20
 """Arguments or environment shown at most: more than execve takes."""
-PAGE_SIZE: Final = 4096
 MAX_COPY: Final = 1 << 20
 """Bytes that one call on /proc/PID/mem moves, so that others get their turn."""
 

@@ -27,7 +27,7 @@ extern struct pool pool;
 
 /* ---- machine.c: setting up and closing ---- */
 void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);

@@ -31,24 +31,13 @@
 #include <time.h>
 
 #include "execution_api.h"
+#include "exit_kind.h"
 #include "layout.h"
 #include "memory.h"
 
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
 /* Values of ExitKind in sentry/platform/interface.py, then what only kvm.py sees. */
-enum exit_kind {
-    EXIT_NONE,
-    EXIT_SYSCALL,
-    EXIT_FAULT,
-    EXIT_EXCEPTION,
-    EXIT_INTERRUPTED,
-    EXIT_FILE_GONE,
-    EXIT_NO_MEMORY,
-    EXIT_BROKEN,
-    EVENT_STOPPED = 100, /* the vCPU of this context is outside KVM_RUN */
-};
-
 enum ctx_state {
     C_KERNEL,  /* the kernel has it: after an exit, or new */
     C_RUNNING, /* on a vCPU */
@@ -133,7 +122,7 @@ struct vcpu {
     int exit_cpu;      /* and on which CPU */
     /* Fixed. */
     int fd;
-    int index;
+    uint32_t index;
     struct kvm_run *run;
     struct kvm_sregs user; /* in ring 3 of an empty address space */
     uint8_t *stack;        /* exception stack */
@@ -165,7 +154,7 @@ struct vcpu {
 
 struct pool {
     struct vcpu vcpu[MAX_VCPUS];
-    int vcpus;
+    uint32_t vcpus;
     int cpus;
     int vm_fd;
     int ring3; /* SYSCALL stays in ring 3 */
@@ -173,7 +162,8 @@ struct pool {
     int kick_signal;
     struct entry_labels at;
     uint64_t entry_gpa;
-    uint64_t xsave_size, xfeatures;
+    uint32_t xsave_size;
+    uint64_t xfeatures;
     uint32_t xsave_ends[64]; /* of each component in an image */
     double tsc_per_ns;
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
@@ -195,8 +185,8 @@ struct pool {
     uint32_t budget;     /* spin turns offered to guests, */
     uint64_t longest_spin_tsc; /* which take no longer, if they have a core */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
-    int live;            /* of them not dead */
-    int threads;         /* vCPUs with a thread: the first ones */
+    uint32_t live;       /* of them not dead */
+    uint32_t threads;    /* vCPUs with a thread: the first ones */
     int inlines;         /* the kernel thread runs the only program itself */
     int mailbox;         /* 0: never spin, every call exits */
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */

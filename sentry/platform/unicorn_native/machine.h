@@ -19,28 +19,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "exit_kind.h"
 #include "layout.h" /* the order of registers; selectors */
 #include "machine_api.h"
 #include "unicorn_api.h"
 
-#define PAGE 4096ull
-#define USER_END 0x7fffffe00000ull
-#define RO_GPA (128ull << 30)
-#define RW_GPA (256ull << 30)
-#define WINDOW (128ull << 30)
-#define OWN_GPA (384ull << 30) /* the CPU's own pages: descriptors, start-up code, its stack */
+#define OWN_GPA DOORBELL_GPA /* the CPU's own pages: descriptors, start-up code, its stack */
 #define XSAVE_SIZE 576
-
-enum exit_kind { /* ExitKind in sentry/platform/interface.py */
-    EXIT_NONE,
-    EXIT_SYSCALL,
-    EXIT_FAULT,
-    EXIT_EXCEPTION,
-    EXIT_INTERRUPTED,
-    EXIT_FILE_GONE,
-    EXIT_NO_MEMORY,
-    EXIT_BROKEN,
-};
 
 enum state { S_KERNEL, S_QUEUED };
 

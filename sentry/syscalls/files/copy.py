@@ -25,10 +25,11 @@ from sentry.errors import (
     EXDEV,
     Errno,
 )
-from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.mm.usermem import MAX_RW_COUNT
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
 from sentry.syscalls.registry import syscall

@@ -26,6 +26,7 @@ from sentry.abi.ioctl import (
     FS_IOC_GETFSUUID,
 )
 from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
@@ -39,7 +40,6 @@ DEDUPE_HEADER: Final = 24
 """Bytes of struct file_dedupe_range,"""
 DEDUPE_INFO: Final = 32
 """and of each struct file_dedupe_range_info behind it."""
-PAGE_SIZE: Final = 4096
 
 
 def set_status_flag(task: Task, file: FileDescription, flag: int, argument: int) -> int:

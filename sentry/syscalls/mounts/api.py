@@ -43,6 +43,7 @@ from sentry.errors import (
     EOPNOTSUPP,
 )
 from sentry.fs.fsopen import FsContextFile
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 
 MAX_STRING: Final = 256
 MAX_BINARY: Final = 1 << 20
-PAGE: Final = 4096
 FSMOUNT_ATTRS: Final = (
     m.MOUNT_ATTR_RDONLY
     | m.MOUNT_ATTR_NOSUID
@@ -113,7 +113,7 @@ def sys_fsopen(task: Task, name: Addr, flags: UInt) -> int:
     may_mount(task)
     if flags & ~m.FSOPEN_CLOEXEC:
         raise EINVAL(f"flags {flags:#x}")
-    kind = task.mm.read_cstr(name, PAGE, EINVAL)
+    kind = task.mm.read_cstr(name, PAGE_SIZE, EINVAL)
     vfs = task.kernel.vfs
     make = vfs.types.get(kind)
     if make is None:
@@ -312,7 +312,7 @@ async def sys_mount_setattr(
     """mount_setattr(2)."""
     if flags & ~(AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT):
         raise EINVAL(f"flags {flags:#x}")
-    if size > PAGE:
+    if size > PAGE_SIZE:
         raise E2BIG(f"{size} bytes")
     if size < m.MOUNT_ATTR_SIZE_VER0:
         raise EINVAL(f"{size} bytes")

@@ -22,6 +22,7 @@ from sentry.abi.mount import (
 )
 from sentry.errors import E2BIG, EFAULT, EINVAL, ENOENT, EOVERFLOW, EPERM
 from sentry.fs.proc.mounts import inner_path
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.mounts.api import SAME
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
 
 MAX_IDS: Final = 1_000_000
-PAGE: Final = 4096
 REQUEST: Final = struct.Struct("<IIQQQ")
 """struct mnt_id_req: size, spare, mnt_id, param, mnt_ns_id."""
 STATMOUNT: Final = struct.Struct("<IIQIIQIIQQIIQQQQQIIQ392x")
@@ -47,7 +47,7 @@ def read_request(task: Task, addr: int) -> tuple[int, int]:
     Raises: EFAULT, EINVAL, E2BIG, ENOENT.
     """
     (size,) = struct.unpack("<I", task.mm.read(addr, 4))
-    if size > PAGE:
+    if size > PAGE_SIZE:
         raise E2BIG(f"{size} bytes")
     if size < m.MNT_ID_REQ_SIZE_VER0:
         raise EINVAL(f"{size} bytes")

@@ -33,7 +33,7 @@ from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
 from sentry.loader.stack import MAX_ARG_STRLEN
 from sentry.mm.errors import NeedsFault
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
 from sentry.syscalls.processes.pidfd import target_of
 from sentry.syscalls.registry import syscall
@@ -57,7 +57,6 @@ WaitOptions = Annotated[int, unsigned(32)]
 
 MAX_ARG_STRINGS = 0x7FFFFFFF
 MAX_PID_NS_LEVEL = 32
-PAGE_SIZE = 4096
 SIGINFO_PART = 28
 """Bytes of siginfo_t that waitid(2) fills."""
 

@@ -25,7 +25,8 @@ from sentry.kernel.ptrace.tracee import SYSGOOD, Tracee
 from sentry.kernel.signals import UNBLOCKABLE, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import set_blocked
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 
 Handler = Callable[[Task, Tracee, int, int], "int | None"]
 

@@ -28,6 +28,7 @@ from sentry.errors import E2BIG, EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from sentry.kernel import sched
 from sentry.kernel.clocks import NS
 from sentry.kernel.task import Task
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, TimespecOut, UInt
@@ -49,7 +50,6 @@ Policy = Annotated[
 RR_INTERVAL_NS = 100_000_000
 SLICE_NS = 3_000_000
 """What sched_rr_get_interval(2) says of fair tasks: base_slice of one CPU."""
-PAGE_SIZE = 4096
 
 
 def _find(task: Task, pid: int) -> Task:
