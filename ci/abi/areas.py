@@ -208,6 +208,9 @@ AREAS = {
             "struct tcp_info": "tcp_info_data",
             "struct linger": "linger",
         },
+        beside=Area(
+            "levels", ["netinet/in.h", "netinet/tcp.h", "netinet/udp.h"], r"SOL_(IP|IPV6|TCP|UDP)$"
+        ),
     ),
     "netlink": Area(
         "netlink(7), rtnetlink(7).",
@@ -248,6 +251,9 @@ AREAS = {
         ["linux/aio_abi.h"],
         r"(IOCB_)",
         {"struct iocb": "iocb", "struct io_event": "io_event"},
+    ),
+    "processor": Area(
+        "RFLAGS, CR0 and CR4 of x86-64.", ["asm/processor-flags.h"], r"X86_(EFLAGS|CR0|CR4)_"
     ),
     "unistd": Area("System-call numbers.", ["asm/unistd_64.h"], r"__NR_[a-z]"),
     "random": Area("getrandom(2), random(4).", ["linux/random.h"], r"(GRND_|RND)"),

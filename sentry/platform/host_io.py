@@ -48,12 +48,12 @@ PATIENCE_NS: Final = 50_000
 class Op(IntEnum):
     """enum hostio_op"""
 
-    READ = 0
-    WRITE = 1
-    ALLOCATE = 2
-    TRUNCATE = 3
-    SYNC = 4
-    CLOSE = 5
+    READ = lib.HOSTIO_READ
+    WRITE = lib.HOSTIO_WRITE
+    ALLOCATE = lib.HOSTIO_ALLOCATE
+    TRUNCATE = lib.HOSTIO_TRUNCATE
+    SYNC = lib.HOSTIO_SYNC
+    CLOSE = lib.HOSTIO_CLOSE
 
 
 _STAT: Final = struct.Struct("=QQQIIIIQqqqqqqqqq16x8x")
@@ -124,7 +124,7 @@ RECEIVED: Final = 65536
 """Bytes that `receive` gives at most."""
 _received: Final = ffi.new("uint8_t[]", RECEIVED)
 _received_view: Final = ffi.buffer(_received)
-_fds: Final = ffi.new("int[]", 1 + 16)
+_fds: Final = ffi.new("int[]", 1 + lib.HOSTIO_FDS)
 
 
 def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:

@@ -14,12 +14,13 @@ import guest_stubs
 from kvm.binding import lib as kvm_lib
 from kvm.system import System, Unavailable
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import DOORBELL_GPA, ENTRY_BASE, ENTRY_STRIDE, NUM_REGS
 from sentry.platform.interface import ExitKind, FrameValues
 from sentry.platform.memory import AddressSpace, Ram
-from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, SYSCALL_CLEARS, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
 _EVENTS_MASK = (1 << _READY_SHIFT) - 1
 
-_CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
-"""PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
-_CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
+_CR4 = (
+    cpu.X86_CR4_PAE | cpu.X86_CR4_OSFXSR | cpu.X86_CR4_OSXMMEXCPT | cpu.X86_CR4_FSGSBASE
+    | cpu.X86_CR4_OSXSAVE
+)  # fmt: skip
 
 _COUNTED = (
     *("mailbox", "handoffs", "crossings", "exits", "doorbell", "inline", "kicks", "switches"),
@@ -207,7 +209,7 @@ class KvmPlatform:
             raise Unavailable("the CPU has no FSGSBASE, which the entry code needs")
         self._cr4 = _CR4
         if features.ecx & 4:
-            self._cr4 |= _CR4_UMIP
+            self._cr4 |= cpu.X86_CR4_UMIP
         _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
         self._make_vcpus(min(vcpus or max(8, 4 * cpus), lib.MAX_VCPUS - 1) + 1)
@@ -242,7 +244,7 @@ class KvmPlatform:
             same_tsc &= vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
             vcpu.set_msr(MSR_STAR, STAR)
             vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
-            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else 0x47700)
+            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else SYSCALL_CLEARS)
             run = ffi.cast("void *", vcpu.run_address)
             _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
         power = cpuid.leaf(self.cpuid, 0x80000007).edx

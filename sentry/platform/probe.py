@@ -18,6 +18,7 @@ import guest_stubs
 from kvm import exits
 from kvm.registers import Registers, Segment
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import ENTRY_BASE, PTE_P, PTE_U, PTE_W
 
@@ -28,6 +29,11 @@ MSR_LSTAR = 0xC0000082
 MSR_SFMASK = 0xC0000084
 STAR = lib.SEL_USER32_CS << 48 | lib.SEL_KERNEL_CS << 32
 """Selectors loaded by SYSCALL and SYSRET: the same as Linux's."""
+SYSCALL_CLEARS = (
+    cpu.X86_EFLAGS_TF | cpu.X86_EFLAGS_IF | cpu.X86_EFLAGS_DF | cpu.X86_EFLAGS_IOPL
+    | cpu.X86_EFLAGS_NT | cpu.X86_EFLAGS_AC
+)  # fmt: skip
+"""Flags that SYSCALL clears: Linux's mask before it cleared all of them."""
 
 
 class ProbeFailed(Exception):
@@ -132,7 +138,7 @@ def probe(vcpu: VCPU, cr4: int, doorbell: int) -> Quirks:
     """
     vcpu.set_msr(MSR_STAR, STAR)
     vcpu.set_msr(MSR_LSTAR, ENTRY_BASE)
-    vcpu.set_msr(MSR_SFMASK, 0x47700)
+    vcpu.set_msr(MSR_SFMASK, SYSCALL_CLEARS)
     attempt = _Probe(vcpu, cr4, doorbell)
     try:
         return attempt.quirks()
