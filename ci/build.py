@@ -26,7 +26,7 @@ ROOMS = ("runsc", "kvm", "sentry", "gofer", "guest_stubs")
 SOURCES = {".py", ".c", ".h", ".S"}
 STRICT = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-SANITIZE += ("-fno-omit-frame-pointer", "-O1")
+SANITIZE += ("-fno-omit-frame-pointer",)
 
 
 def builders() -> list[Path]:
