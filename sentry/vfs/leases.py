@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, field
 
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, O_ACCMODE, O_NONBLOCK, O_RDONLY
+from sentry.abi.signal import POLL_MSG
 from sentry.errors import EAGAIN
 from sentry.vfs.locks import FileLocks
-from sentry.vfs.notices import POLL_MSG, own_by_default, send_io
+from sentry.vfs.notices import own_by_default, send_io
 from sentry.wait.again import NotNow
 from sentry.wait.fiber import TimedOut
 from sentry.wait.queue import WaitQueue

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.personality import STICKY_TIMEOUTS
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 POLLFD_SIZE = 8
 FOREVER = 1 << 62
-STICKY_TIMEOUTS = 0x4000000
-"""personality(2): a timeout is left as it is."""
 
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR

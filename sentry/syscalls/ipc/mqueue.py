@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_NONBLOCK, O_RDWR, O_WRONLY
+from sentry.abi.limits import NAME_MAX
 from sentry.abi.mqueue import (
     MQ_ATTR,
     MQ_PRIO_MAX,
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
     from sentry.vfs.mount import Mount
 
-NAME_MAX = 255
 _sigevent = struct.Struct("<QiiI44x")
 _uint = struct.Struct("<I").pack
 Name = Annotated[int, unsigned(64, show_path)]
