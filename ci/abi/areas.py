@@ -25,8 +25,17 @@ AREAS = {
     ),
     "ioctl": Area(
         "ioctl(2) requests on files and terminals, termios.",
-        ["asm/ioctls.h", "asm/termbits.h", "linux/termios.h", "linux/fs.h", "linux/tty_flags.h"],
-        r"(TC|TIOC|FIO|FS_IOC_|FIGETBSZ|FIBMAP|FICLONE|FIDEDUPERANGE|FIFREEZE|FITHAW|BLK|V[A-Z0-9]+$|IGN|BRKINT|PARMRK|INPCK|ISTRIP|INLCR|"
+        [
+            "asm/ioctls.h",
+            "asm/termbits.h",
+            "linux/termios.h",
+            "linux/fs.h",
+            "linux/fiemap.h",
+            "linux/tty_flags.h",
+            "linux/nsfs.h",
+            "linux/pidfd.h",
+        ],
+        r"(NS_GET_|NS_MNT_|PIDFD_GET_|TC|TIOC|FIO|FS_IOC_|FIGETBSZ|FIBMAP|FICLONE|FIDEDUPERANGE|FIFREEZE|FITHAW|BLK|V[A-Z0-9]+$|IGN|BRKINT|PARMRK|INPCK|ISTRIP|INLCR|"
         r"ICRNL|IUCLC|IXON|IXANY|IXOFF|IMAXBEL|IUTF8|OPOST|OLCUC|ONLCR|OCRNL|ONOCR|ONLRET|OFILL|OFDEL|"
         r"TAB|XTABS|NL[01D]|CR[0-3D]|C?B[0-9]+$|CS[5-8I]|CSTOPB|CREAD|PAREN|PARODD|HUPCL|CLOCAL|"
         r"ISIG|ICANON|XCASE|ECHO|NOFLSH|TOSTOP|FLUSHO|PENDIN|IEXTEN|EXTPROC|NCCS|N_TTY)",
@@ -140,7 +149,7 @@ AREAS = {
         "ptrace(2).", ["linux/ptrace.h", "asm/ptrace-abi.h", "asm/ptrace.h"], r"(PTRACE_)"
     ),
     "seccomp": Area(
-        "seccomp(2).", ["linux/seccomp.h", "linux/audit.h"], r"(SECCOMP_|AUDIT_ARCH_X86_64)"
+        "seccomp(2).", ["linux/ioctl.h", "linux/seccomp.h", "linux/audit.h"], r"(SECCOMP_|AUDIT_ARCH_X86_64)"
     ),
     "auxv": Area("getauxval(3).", ["linux/auxvec.h", "asm/auxvec.h"], r"(AT_)"),
     "elf": Area(
@@ -159,6 +168,7 @@ AREAS = {
             "linux/tcp.h",
             "linux/udp.h",
             "asm/socket.h",
+            "linux/ioctl.h",
             "asm/sockios.h",
             "linux/sockios.h",
             "linux/if.h",
@@ -170,7 +180,7 @@ AREAS = {
             "linux/if_packet.h",
             "linux/if_ether.h",
         ],
-        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
+        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|MCAST_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
         {
             "struct sockaddr_in": "sockaddr_in",
             "struct sockaddr_in6": "sockaddr_in6",
