@@ -180,7 +180,7 @@ AREAS = {
             "linux/if_packet.h",
             "linux/if_ether.h",
         ],
-        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|MCAST_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
+        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|MCAST_|TCP_|UDP_|SIO|FIO[SG]ETOWN|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
         {
             "struct sockaddr_in": "sockaddr_in",
             "struct sockaddr_in6": "sockaddr_in6",

@@ -7,14 +7,14 @@ Rules: socket(7), recv(2), send(2), net/core/sock.c.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from msgspec import Struct, field
 
+import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
@@ -35,17 +35,14 @@ from sentry.abi.socket import (
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
-    SO_LOCK_FILTER,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
     SOCK_DGRAM,
     SOCK_STREAM,
-    SOL_SOCKET,
 )
 from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
-from sentry.bpf.check import check
 from sentry.bpf.interpreter import run_packet
-from sentry.bpf.isa import Program, unpack
+from sentry.bpf.isa import Program
 from sentry.errors import (
     EAGAIN,
     EFAULT,
@@ -54,17 +51,18 @@ from sentry.errors import (
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
-    EPERM,
     EPIPE,
     ESPIPE,
     Errno,
     from_number,
 )
-from sentry.net.ioctls import socket_ioctl
+from sentry.net.ioctls import SOCKETS, socket_ioctl
+from sentry.net.options import Counted, Options
 from sentry.net.short_dest import ShortDest
-from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, set_option
+from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.retry import Retry, continued
 
@@ -206,17 +204,17 @@ class Socket(StreamFile):
         """shutdown(2) of a connected socket."""
         raise EOPNOTSUPP("shutdown")
 
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """setsockopt(2) of another level."""
-        raise ENOPROTOOPT(f"level {level} option {name}")
+    requests: ClassVar[Requests] = SOCKETS
+    options_known: ClassVar[Options] = SOCKET
+    """Whoever asks for another one gets what `no_setter` and `no_getter` give."""
 
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """getsockopt(2) of another level."""
-        raise ENOPROTOOPT(f"level {level} option {name}")
+    def no_setter(self, level: int, name: int, value: bytes) -> Errno:
+        """What setsockopt(2) answers to an option that is not known, or only read."""
+        return ENOPROTOOPT(f"level {level} option {name}")
 
-    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
-        """ioctl(2) requests of this family; None for others."""
-        return None
+    def no_getter(self, level: int, name: int) -> Errno:
+        """The same of getsockopt(2)."""
+        return ENOPROTOOPT(f"level {level} option {name}")
 
     @property
     def listening(self) -> bool:
@@ -456,19 +454,18 @@ class Socket(StreamFile):
 
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """setsockopt(2)."""
-        if level == SOL_SOCKET:
-            set_option(self, caller, name, value)
-        else:
-            self.set_family_option(caller, level, name, value)
+        row = self.options_known.find((level, name))
+        if row is None or row.setter is None:
+            raise self.no_setter(level, name, value)
+        row.setter(row, self, caller, value)
 
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes | Counted:
         """getsockopt(2): the value, at most `size` bytes of it."""
-        if level == SOL_SOCKET:
-            return get_option(self, caller, name, size)
-        return self.family_option(caller, level, name, size)
-
-    def option_changed(self, name: int) -> None:
-        """A flag of SOL_SOCKET was set or cleared."""
+        row = self.options_known.find((level, name))
+        if row is None or row.getter is None:
+            raise self.no_getter(level, name)
+        value = row.getter(row, self, caller, size)
+        return value[:size] if isinstance(value, bytes) else value
 
     @property
     def peek_offset(self) -> bool:
@@ -479,18 +476,6 @@ class Socket(StreamFile):
     def has_error_queue(self) -> bool:
         """MSG_ERRQUEUE may find something."""
         return False
-
-    def attach_filter(self, caller: Caller, value: bytes) -> None:
-        """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, EPERM."""
-        if len(value) != 16:
-            raise EINVAL("struct sock_fprog")
-        count, pointer = struct.unpack("<H6xQ", value)
-        if not pointer or not 0 < count <= MAX_FILTER:
-            raise EINVAL("length of the filter")
-        program = unpack(caller.mm.read(pointer, count * 8))
-        if SO_LOCK_FILTER in self.options:
-            raise EPERM("the filter is locked")
-        self.filter = check(program)
 
     def filtered(self, packet: bytes) -> int:
         """How many bytes of a packet the filter lets in; 0 drops it."""

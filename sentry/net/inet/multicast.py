@@ -17,17 +17,8 @@ if TYPE_CHECKING:
 
 MAX_GROUPS: Final = 20
 """net.ipv4.igmp_max_memberships."""
-MCAST_JOIN: Final = 42
-MCAST_LEAVE: Final = 45
-
 JOIN: Final = frozenset({(0, abi.IP_ADD_MEMBERSHIP), (41, abi.IPV6_ADD_MEMBERSHIP)})
-LEAVE: Final = frozenset({(0, abi.IP_DROP_MEMBERSHIP), (41, abi.IPV6_DROP_MEMBERSHIP)})
-PROTOCOL_INDEPENDENT: Final = frozenset({MCAST_JOIN, MCAST_LEAVE})
-
-
-def is_membership(level: int, name: int) -> bool:
-    """An option that joins or leaves a group."""
-    return (level, name) in JOIN or (level, name) in LEAVE or name in PROTOCOL_INDEPENDENT
+PROTOCOL_INDEPENDENT: Final = frozenset({abi.MCAST_JOIN_GROUP, abi.MCAST_LEAVE_GROUP})
 
 
 def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
@@ -35,7 +26,7 @@ def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
     if sock.stream and level == 0 and name not in PROTOCOL_INDEPENDENT:
         raise EPROTO("a stream")
     if name in PROTOCOL_INDEPENDENT:
-        group, index, joins = *_parse_any(level, value), name == MCAST_JOIN
+        group, index, joins = *_parse_any(level, value), name == abi.MCAST_JOIN_GROUP
     else:
         joins = (level, name) in JOIN
         group, index = _parse4(sock, value) if level == 0 else _parse6(value)

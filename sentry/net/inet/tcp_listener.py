@@ -85,7 +85,7 @@ class TcpListener(TcpStream):
         source = client.source_for(target)
         client.local = source
         server.local, server.remote = target, source
-        server._has_port = True
+        server.has_port = True
         self.ports.adopt(server)
         server.established = True
         server.v6only = self.v6only
