@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -38,7 +37,7 @@ class Requests(Rows[int, Request]):
     def __init__(
         self,
         *bases: Requests,
-        names: tuple[ModuleType, ...] = (abi,),
+        names: tuple[object, ...] = (abi,),
         unknown: type[Errno] = ENOTTY,
     ) -> None:
         super().__init__(*bases)

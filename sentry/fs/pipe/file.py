@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
-from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.xattr import PIPE_BUF
-from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.vfs.requests import Requests, put_int
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
@@ -41,9 +40,14 @@ class PipeInode(Inode):
         )
 
 
+PIPES: Final = Requests()
+PIPES.row("FIONREAD", put_int(lambda file: file.pipe.size))
+
+
 class PipeFile(StreamFile):
     """An open end."""
 
+    requests = PIPES
     __slots__ = ("named", "pipe", "seen_writes")
     can_async = True
     can_direct = True
@@ -130,13 +134,6 @@ class PipeFile(StreamFile):
             if not pipe.readers:
                 ready |= EPOLLERR
         return ready
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """FIONREAD."""
-        if request != FIONREAD:
-            raise ENOTTY(f"{request:#x}")
-        caller.mm.write(argument, struct.pack("<i", self.pipe.size))
-        return 0
 
 
 def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFile]:
