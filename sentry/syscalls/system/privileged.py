@@ -21,7 +21,7 @@ from sentry.abi.signal import SIGHUP, SIGINT
 from sentry.errors import EACCES, EINVAL, EIO, ENOSYS, EPERM
 from sentry.kernel import accounting, task_exit
 from sentry.kernel.task import Task
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
 from sentry.vfs.open import OpenHow, open_path
 
@@ -163,3 +163,6 @@ def sys_bpf(task: Task, command: Int, attributes: Addr, size: UInt) -> None:
     """bpf(2): kernel.unprivileged_bpf_disabled is 2."""
     need(task, CAP_SYS_ADMIN)
     raise ENOSYS("no extended BPF")
+
+
+absent(179, "no quotas")  # quotactl
