@@ -71,6 +71,13 @@ def whole(value: bytes) -> int:
     return number
 
 
+def exact(value: bytes) -> int:
+    """An int and no more. Raises: EINVAL."""
+    if len(value) != INT.size:
+        raise EINVAL("int expected")
+    return whole(value)
+
+
 class Option(Struct, frozen=True):
     """One socket option."""
 

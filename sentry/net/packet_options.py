@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi import socket as abi
 from sentry.abi.socket import SOL_PACKET
 from sentry.errors import EINVAL
-from sentry.net.options import INT, SWITCH, Check, Option, Options, Within, anything, flag
+from sentry.net.options import (
+    INT,
+    SWITCH,
+    Check,
+    Option,
+    Options,
+    Parse,
+    Within,
+    anything,
+    exact,
+    flag,
+    whole,
+)
 from sentry.net.socket_options import SOCKET
 
 if TYPE_CHECKING:
@@ -54,13 +66,16 @@ def _get_statistics(row: Option, sock: PacketSocket, caller: Caller, size: int) 
     return struct.pack("<II", *told)
 
 
-def _number(name: str, check: Check = flag, partial: str = "") -> None:
-    DEFAULTS[PACKET.row(name, _get_number, _set_number, check=check, partial=partial).number] = 0
+def _number(
+    name: str, check: Check = flag, partial: str = "", parse: Parse = exact
+) -> None:
+    row = PACKET.row(name, _get_number, _set_number, check=check, parse=parse, partial=partial)
+    DEFAULTS[row.number] = 0
 
 
-_number("PACKET_AUXDATA")
+_number("PACKET_AUXDATA", parse=whole)
 _number("PACKET_IGNORE_OUTGOING", SWITCH)
-_number("PACKET_ORIGDEV", partial="kept: there are no devices over others")
+_number("PACKET_ORIGDEV", flag, "kept: there are no devices over others", whole)
 _number("PACKET_LOSS", partial="kept: there is no ring")
 _number("PACKET_TX_HAS_OFF", partial="kept: there is no ring")
 _number("PACKET_QDISC_BYPASS", partial="kept: there is no queue to go round")

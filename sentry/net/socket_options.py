@@ -114,6 +114,12 @@ def _set_debug(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
     _set_flag(row, sock, caller, value)
 
 
+def _set_reuseport(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    if row.number_in(value) and sock.family not in INET:
+        raise EOPNOTSUPP(row.name)
+    _set_flag(row, sock, caller, value)
+
+
 def _set_stamp(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
     sock.options -= STAMPS
     _set_flag(row, sock, caller, value)
@@ -136,7 +142,7 @@ def _flag(name: str, setter: Setter = _set_flag, partial: str = "", check: Check
 
 
 _flag("SO_REUSEADDR")
-_flag("SO_REUSEPORT")
+_flag("SO_REUSEPORT", _set_reuseport)
 _flag("SO_BROADCAST")
 _flag("SO_OOBINLINE")
 _flag("SO_PASSCRED")

@@ -18,6 +18,7 @@ from sentry.net.options import (
     Parse,
     Setter,
     Within,
+    exact,
     flag,
     show_nothing,
     tells,
@@ -47,13 +48,6 @@ def int_value(value: bytes) -> int:
 def empty_is_0(value: bytes) -> int:
     """The same; no value at all is 0."""
     return int_value(value) if value else 0
-
-
-def exact(value: bytes) -> int:
-    """An int and no more. Raises: EINVAL."""
-    if len(value) != 4:
-        raise EINVAL("int expected")
-    return whole(value)
 
 
 def byte(number: int) -> int:

@@ -12,8 +12,6 @@ from sentry.net.inet import addrform
 from sentry.net.inet.ip_options import (
     LOOPBACK_MTU,
     PMTUDISC,
-    exact,
-    invalid,
     join_or_leave,
     mtu,
     no_address,
@@ -34,6 +32,7 @@ from sentry.net.options import (
     Parse,
     Setter,
     Within,
+    exact,
     flag,
     show_nothing,
     shows,
@@ -86,6 +85,12 @@ def _set_sticky(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> 
     """IPV6_PKTINFO: the interface and the address of all that is sent."""
     if len(value) < 20:
         raise EINVAL("struct in6_pktinfo")
+
+
+def _set_headers(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """Nothing at all takes back what was never given."""
+    if value:
+        raise EINVAL("extension headers")
 
 
 def _change_family(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
@@ -152,14 +157,11 @@ _number("IPV6_TRANSPARENT", setter=set_transparent)
 _number("IPV6_UNICAST_IF", 0, no_address, exact, partial="no other interface can be chosen")
 _number("IPV6_FREEBIND")
 _number("IPV6_ADDR_PREFERENCES", PREFER_DEFAULT, _preferences, partial="kept: there is one address")
-_number("IPV6_RECVFRAGSIZE", partial="kept: there are no fragments")
+_number("IPV6_RECVFRAGSIZE", parse=_short_is_0, partial="kept: there are no fragments")
 _number("IPV6_ROUTER_ALERT", 0, unknown, partial="can only be read: nobody routes")
-_number("IPV6_2292PKTOPTIONS", partial="kept as a flag")
 IPV6.row("IPV6_MTU", mtu, set_number, check=_mtu, partial="what is set is kept, and not used")
-IPV6.row("IPV6_RTHDR", show_nothing, set_number, check=invalid, partial="no extension headers")
-IPV6.row("IPV6_DSTOPTS", show_nothing, set_number, check=invalid, partial="no extension headers")
-IPV6.row("IPV6_HOPOPTS", show_nothing, partial="no extension headers: only read")
-IPV6.row("IPV6_RTHDRDSTOPTS", show_nothing, partial="no extension headers: only read")
+for _name in ("IPV6_RTHDR", "IPV6_DSTOPTS", "IPV6_HOPOPTS", "IPV6_RTHDRDSTOPTS"):
+    IPV6.row(_name, show_nothing, _set_headers, partial="no extension headers: EINVAL")
 IPV6.row("IPV6_IPSEC_POLICY", None, set_number, check=unsupported, partial="no IPsec: EOPNOTSUPP")
 IPV6.row("IPV6_XFRM_POLICY", None, set_number, check=unsupported, partial="no IPsec: EOPNOTSUPP")
 IPV6.row("IPV6_V6ONLY", V6ONLY, _set_v6only, check=flag)
@@ -167,12 +169,14 @@ IPV6.row("IPV6_ADDRFORM", shows(addrform.value), _change_family)
 IPV6.row("IPV6_MULTICAST_IF", MULTICAST_IF, _set_interface)
 IPV6.row("IPV6_PKTINFO", None, _set_sticky, partial="taken, and without effect")
 IPV6.row("IPV6_PATHMTU", _path_mtu)
+IPV6.row("IPV6_2292PKTOPTIONS", None, _set_headers, partial="no control messages are kept")
 IPV6.row("IPV6_ADD_MEMBERSHIP", None, join_or_leave)
 IPV6.row("IPV6_DROP_MEMBERSHIP", None, join_or_leave)
 IPV6.row("MCAST_JOIN_GROUP", None, join_or_leave)
 IPV6.row("MCAST_LEAVE_GROUP", None, join_or_leave)
 
 IPV6_STREAM: Final = Options(IPPROTO_IPV6, abi, IPV6)
+IPV6_STREAM.row("IPV6_2292PKTOPTIONS", show_nothing, _set_headers, partial="nothing is told")
 IPV6_STREAM.row("IPV6_TCLASS", _get_number, set_number, check=without_ecn(TCLASS))
 IPV6_STREAM.row("IPV6_MULTICAST_IF", MULTICAST_IF, no_stream)
 IPV6_STREAM.row("IPV6_MULTICAST_HOPS", _get_number, no_stream)

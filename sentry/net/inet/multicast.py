@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IPV6
 from sentry.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV, EPROTO
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED
@@ -33,7 +33,8 @@ def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
         if sock.stream:
             raise EPROTO("a stream")
     if not address.is_multicast(group):
-        raise EINVAL("no multicast group") if joins else EADDRNOTAVAIL("no member")
+        invalid = joins or level == IPPROTO_IPV6
+        raise EINVAL("no multicast group") if invalid else EADDRNOTAVAIL("no member")
     if not joins and not any(own == group for own, _ in sock.groups):
         raise EADDRNOTAVAIL("no member")
     link = _find(sock, group, index)

@@ -65,4 +65,4 @@ for _name, _lack in (
 NETLINK.row("NETLINK_ADD_MEMBERSHIP", None, _change_membership, parse=_parse)
 NETLINK.row("NETLINK_DROP_MEMBERSHIP", None, _change_membership, parse=_parse)
 NETLINK.row("NETLINK_LIST_MEMBERSHIPS", _list_memberships)
-NETLINK.row("NETLINK_LISTEN_ALL_NSID", None, _one_namespace, partial="one namespace: EPERM")
+NETLINK.row("NETLINK_LISTEN_ALL_NSID", _get_flag, _one_namespace, partial="one namespace: EPERM")
