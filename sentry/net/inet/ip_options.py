@@ -100,12 +100,13 @@ def values_of(row: Option, sock: InetSocket) -> dict[int, int]:
     return sock.ip_options if row.level == IPPROTO_IP else sock.ipv6_options
 
 
-def _get_number(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+def get_number(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    """What most are."""
     return shown_number(sock.ip_options[row.number], size)
 
 
 def set_number(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
-    """What most are."""
+    """The same."""
     values_of(row, sock)[row.number] = row.number_in(value)
 
 
@@ -167,7 +168,7 @@ def _number(
     partial: str = "",
 ) -> None:
     row = IP.row(
-        name, _get_number, setter, check=check, parse=parse, default=default, partial=partial
+        name, get_number, setter, check=check, parse=parse, default=default, partial=partial
     )
     DEFAULTS[row.number] = default
 
@@ -226,8 +227,8 @@ def without_ecn(check: Check) -> Check:
 
 
 IP_STREAM: Final = Options(IPPROTO_IP, abi, IP)
-IP_STREAM.row("IP_TOS", _get_number, set_number, check=without_ecn(byte), parse=empty_is_0)
+IP_STREAM.row("IP_TOS", get_number, set_number, check=without_ecn(byte), parse=empty_is_0)
 IP_STREAM.row("IP_MULTICAST_IF", tells(lambda sock: sock.multicast_address), no_stream)
-IP_STREAM.row("IP_MULTICAST_TTL", _get_number, no_stream)
-IP_STREAM.row("IP_RECVFRAGSIZE", _get_number, no_stream)
+IP_STREAM.row("IP_MULTICAST_TTL", get_number, no_stream)
+IP_STREAM.row("IP_RECVFRAGSIZE", get_number, no_stream)
 IP_STREAM.row("IP_PKTOPTIONS", show_nothing, partial="only of streams, and nothing is told")

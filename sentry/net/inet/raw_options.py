@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi import socket as abi
 from sentry.abi.socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, SOL_RAW
 from sentry.errors import EINVAL, EOPNOTSUPP
-from sentry.net.inet.ip_options import IP, shown_number
+from sentry.net.inet.ip_options import IP, empty_is_0, get_number, set_number, shown_number
 from sentry.net.inet.ipv6_options import IPV6, V6ONLY
-from sentry.net.options import Option, Options, shows, whole
+from sentry.net.options import Option, Options, flag, shows, whole
 from sentry.net.socket_options import SOCKET
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ PING: Final = Options(SOL_RAW, abi, IP, IPV6, SOCKET)
 
 HEADER4: Final = Options(IPPROTO_IP, abi, PING)
 HEADER4.row("IP_HDRINCL", _get_header, _set_header)
+HEADER4.row("IP_NODEFRAG", get_number, set_number, check=flag, parse=empty_is_0,
+            partial="kept: there are no fragments")  # fmt: skip
 RAW4: Final = Options(SOL_RAW, abi, HEADER4)
 RAW4.row("ICMP_FILTER", _get_filter, _set_filter)
 

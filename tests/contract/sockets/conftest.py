@@ -111,6 +111,11 @@ def _tap(sockets: Sockets, family: Family) -> tuple[int, int]:
     return one, other
 
 
+def no_pair(sockets: Sockets, family: Family) -> tuple[int, int]:
+    """It is asked for options alone."""
+    raise NotImplementedError
+
+
 FAMILIES = {
     "unix stream": Family(AF_UNIX, SOCK_STREAM, 0, UNIX, b"\x01\0", _pair),
     "unix seqpacket": Family(AF_UNIX, SOCK_SEQPACKET, 0, UNIX, b"\x01\0", _accept),

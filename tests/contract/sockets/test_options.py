@@ -11,14 +11,23 @@ from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
     IPPROTO_IPV6,
+    IPPROTO_UDPLITE,
     SO_BINDTODEVICE,
+    SOCK_DGRAM,
+    SOCK_RAW,
+    SOL_RAW,
     SOL_SOCKET,
 )
 from sentry.errors import EINVAL, ENOPROTOOPT, EOPNOTSUPP
+from sentry.net.inet.raw_options import RAW4, RAW6
+from sentry.net.inet.udp_options import UDPLITE
 from sentry.net.options import INT, SWITCH, Option, Within, flag
 from tests.contract.sockets.calls import Sockets
-from tests.contract.sockets.conftest import Family
+from tests.contract.sockets.conftest import FAMILIES as CONNECTED
+from tests.contract.sockets.conftest import LOCAL4, LOCAL6, Family, no_pair
 
 NO_OPTION = 9999
 SIZES = (0, 1, 3, 4, 8, 16, 64)
@@ -34,7 +43,7 @@ DIFFERENT = {
     "what is not there": {
         "SO_TXTIME", "TCP_REPAIR", "TCP_FASTOPEN_KEY", "IP_OPTIONS", "IP_IPSEC_POLICY",
         "IP_XFRM_POLICY", "IPV6_IPSEC_POLICY", "IPV6_XFRM_POLICY", "PACKET_RX_RING",
-        "PACKET_TX_RING", "NETLINK_LISTEN_ALL_NSID", "IPV6_ADDR_PREFERENCES",
+        "PACKET_TX_RING", "NETLINK_LISTEN_ALL_NSID", "IPV6_ADDR_PREFERENCES", "IP_ROUTER_ALERT",
         "IPV6_RTHDR", "IPV6_DSTOPTS", "IPV6_HOPOPTS", "IPV6_RTHDRDSTOPTS", "IPV6_2292PKTOPTIONS",
     },
     "no room is made before the first group": {"NETLINK_LIST_MEMBERSHIPS"},
@@ -43,6 +52,21 @@ DIFFERENT = {
 }  # fmt: skip
 """Options whose answers are not Linux's, and why."""
 NOT_COMPARED = set().union(*DIFFERENT.values())
+
+
+FAMILIES = CONNECTED | {
+    "raw": Family(AF_INET, SOCK_RAW, IPPROTO_ICMP, RAW4, LOCAL4, no_pair),
+    "raw6": Family(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6, RAW6, LOCAL6, no_pair),
+    "raw of another protocol": Family(AF_INET, SOCK_RAW, 253, RAW4, LOCAL4, no_pair),
+    "raw6 of another protocol": Family(AF_INET6, SOCK_RAW, 253, RAW6, LOCAL6, no_pair),
+    "udplite": Family(AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, UDPLITE, LOCAL4, no_pair),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    """Those of the whole contract, and some that are only asked for options."""
+    return FAMILIES[request.param]
 
 
 def rows_of(family: Family) -> Iterator[Option]:
@@ -131,8 +155,8 @@ def test_negative_lengths_are_refused(sockets: Sockets, family: Family) -> None:
     at = sockets.place(bytes(64))
     for row in rows_of(family):
         level, name = row.level, row.number
-        if level == IPPROTO_IPV6:
-            continue  # Linux takes it as a big room
+        if level in (IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_RAW):
+            continue  # Linux takes it as a big room, or looks at the protocol first
         assert sockets.call("setsockopt", fd, level, name, at, -1) == -EINVAL.number, row.name
         room = sockets.place(INT.pack(-1))
         assert sockets.call("getsockopt", fd, level, name, at, room) == -EINVAL.number, row.name
@@ -156,6 +180,4 @@ def test_a_level_of_nobody_is_refused(sockets: Sockets, family: Family) -> None:
 
 @pytest.mark.parametrize("name", sorted(NOT_COMPARED))
 def test_what_is_not_compared_is_an_option(name: str) -> None:
-    from tests.contract.sockets.conftest import FAMILIES  # noqa: PLC0415
-
     assert any(row.name == name for family in FAMILIES.values() for row in rows_of(family))
