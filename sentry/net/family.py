@@ -32,7 +32,8 @@ from sentry.net.inet.udplite import UdpLiteSocket
 from sentry.net.netlink.protocols import make_netlink
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.stack import stack_of
 from sentry.net.sysctls import written
 from sentry.net.unix import UnixSocket, ucred

@@ -19,13 +19,7 @@ from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
-    AF_INET,
-    AF_NETLINK,
-    AF_PACKET,
     AF_UNIX,
-    IPPROTO_ICMP,
-    IPPROTO_ICMPV6,
-    IPPROTO_UDPLITE,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_NOSIGNAL,
@@ -37,10 +31,8 @@ from sentry.abi.socket import (
     SHUT_WR,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
-    SOCK_DGRAM,
     SOCK_STREAM,
 )
-from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
 from sentry.bpf.interpreter import run_packet
 from sentry.bpf.isa import Program
 from sentry.errors import (
@@ -60,14 +52,13 @@ from sentry.net.ioctls import SOCKETS, socket_ioctl
 from sentry.net.options import Counted, Options
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
+from sentry.net.sockfs import SocketInode, protocol_name
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
-from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.retry import Retry, continued
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
@@ -77,13 +68,6 @@ T = TypeVar("T")
 COUNT: Final = attrgetter("count")
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
-SOCKET_PROTOCOL: Final = b"system.sockprotoname"
-PROTOCOL_NAMES: Final = {
-    IPPROTO_ICMP: (b"PING", b"PINGv6"),
-    IPPROTO_ICMPV6: (b"PING", b"PINGv6"),
-    IPPROTO_UDPLITE: (b"UDP-Lite", b"UDPLITEv6"),
-}
-"""Datagram sockets that are not UDP: for IPv4, for IPv6."""
 
 
 class Ancillary(Struct):
@@ -499,47 +483,6 @@ class Socket(StreamFile):
             uid = self.inode.uid
             if not task.dead and uid in (0, task.creds.uid, task.creds.suid):
                 task.send_signal(SIGURG)
-
-
-def protocol_name(family: int, kind: int, protocol: int) -> bytes:
-    """The name in struct proto, as system.sockprotoname tells it."""
-    if family == AF_NETLINK:
-        return b"NETLINK"
-    if family == AF_PACKET:
-        return b"PACKET"
-    if family == AF_UNIX:
-        return b"UNIX-STREAM" if kind == SOCK_STREAM else b"UNIX"
-    names = PROTOCOL_NAMES.get(protocol, (b"UDP", b"UDPv6"))
-    if kind != SOCK_DGRAM:
-        names = (b"TCP", b"TCPv6") if kind == SOCK_STREAM else (b"RAW", b"RAWv6")
-    return names[family != AF_INET]
-
-
-class SocketInode(Inode):
-    """The inode of a socket: its only attribute is the name of the protocol."""
-
-    __slots__ = ("protocol_name",)
-    protocol_name: bytes
-
-    def getxattr(self, name: bytes) -> bytes:
-        """system.sockprotoname. Raises: EOPNOTSUPP."""
-        if name != SOCKET_PROTOCOL:
-            raise EOPNOTSUPP(f"{name!r}")
-        return self.protocol_name + b"\0"
-
-    def listxattr(self) -> Sequence[bytes]:
-        """The one."""
-        return (SOCKET_PROTOCOL,)
-
-
-def socket_location(caller: Caller) -> Location:
-    """A place in sockfs for a new socket."""
-    vfs = caller.kernel.vfs
-    fs = vfs.anon_fs("sockfs", SOCKFS_MAGIC)
-    ino = vfs.new_ino()
-    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
-    location: Location = vfs.anon_location(inode, b"socket:[%d]" % ino)
-    return location
 
 
 class SocketSleep(Retry):

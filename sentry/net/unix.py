@@ -55,7 +55,8 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net import unix_data
-from sentry.net.socket import Ancillary, Received, Socket, socket_location
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_options import REQUESTS, UNIX
 from sentry.net.unix_segment import Segment, Ucred, collect

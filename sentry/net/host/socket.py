@@ -27,9 +27,11 @@ from sentry.errors import (
     from_number,
 )
 from sentry.net.host import calls
-from sentry.net.host.options import HOST, SENT_CONTROL
+from sentry.net.host.options import SENT_CONTROL
+from sentry.net.host.rows import HOST
 from sentry.net.ioctls import NAMES, SOCKETS
-from sentry.net.socket import Ancillary, Received, Socket, socket_location
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.sockfs import socket_location
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.host_queue import HostQueue
 

@@ -29,7 +29,8 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_stream import TcpStream
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.vfs.file import Caller
 from sentry.wait.queue import WaitQueue
 
