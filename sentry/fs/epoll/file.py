@@ -23,8 +23,9 @@ from sentry.abi.poll import (
     EPOLLWAKEUP,
 )
 from sentry.errors import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
-from sentry.vfs.file import Caller, FileDescription, Result
+from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
@@ -96,6 +97,7 @@ class EpollFile(FileDescription):
     splice_write = False
     seeks_nowhere = True
     can_poll = True
+    requests = Requests(unknown=EINVAL)
 
     def __init__(self, vfs: Vfs) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
@@ -211,10 +213,6 @@ class EpollFile(FileDescription):
         for item in again:
             self._ready[item] = None
         return found
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """ep_eventpoll_ioctl(): there is nothing to be busy for."""
-        raise EINVAL(f"{request:#x}")
 
     def poll(self) -> int:
         """Readable while an item is ready."""

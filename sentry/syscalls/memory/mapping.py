@@ -16,7 +16,7 @@ from sentry.kernel.task import Task
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.processes.pidfd import group_of
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
 from sentry.vfs.file import Result
 
@@ -257,3 +257,7 @@ def sys_pkey_free(task: Task, key: Int) -> None:
 def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
     """pkey_mprotect(2)."""
     task.mm.mprotect(addr, length, prot, key)
+
+
+absent(323, "no user-level fault handling")  # userfaultfd
+absent(453, "no shadow stacks")  # map_shadow_stack
