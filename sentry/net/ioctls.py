@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sentry.net.socket import Socket
     from sentry.vfs.file import Caller
 
-SOCK_IOC_TYPE: Final = 0x89
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
 INET4: Final = (AF_INET, AF_PACKET)
