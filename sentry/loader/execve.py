@@ -21,7 +21,7 @@ from sentry.loader.load import load
 from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.loader.image import Image

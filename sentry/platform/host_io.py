@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from sentry.errors import EAGAIN, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 
 class Dest(Protocol):

@@ -43,8 +43,8 @@ from sentry.errors import (
 )
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
-from sentry.wait.queue import WaitQueue, until
-from sentry.wait.retry import Retry
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

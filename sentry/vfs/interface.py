@@ -27,7 +27,7 @@ from msgspec import Struct
 from sentry.abi.limits import NAME_MAX
 from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.vfs.dirents import Dirents
-from sentry.wait.queue import Lock
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace

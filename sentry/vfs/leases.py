@@ -19,7 +19,8 @@ from sentry.vfs.locks import FileLocks
 from sentry.vfs.notices import own_by_default, send_io
 from sentry.wait.again import NotNow
 from sentry.wait.fiber import TimedOut
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription

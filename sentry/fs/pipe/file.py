@@ -18,7 +18,7 @@ from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.again import NotNow, kept
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

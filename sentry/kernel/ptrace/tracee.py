@@ -45,7 +45,8 @@ from sentry.kernel.task import GONE
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
 from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.fiber import Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

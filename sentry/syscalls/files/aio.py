@@ -53,7 +53,7 @@ from sentry.wait.fiber import (
     park,
     this_fiber,
 )
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 WRITES: Final = (IOCB_CMD_PWRITE, IOCB_CMD_PWRITEV)

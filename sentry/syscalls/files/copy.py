@@ -38,7 +38,7 @@ from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends
 from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

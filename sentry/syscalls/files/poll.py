@@ -28,7 +28,8 @@ from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import FileDescription
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, TimedOut
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

@@ -49,7 +49,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.names import new_owner
 from sentry.vfs.open import OpenHow, open_location
 from sentry.wait.fiber import TimedOut
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

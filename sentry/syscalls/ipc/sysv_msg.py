@@ -36,7 +36,7 @@ from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Long, Size
 from sentry.wait.fiber import Interrupted, RestartNoHand
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 MAX_MESSAGE = 16 << 20
 """Ceiling of one message, whatever kernel.msgmax says."""

@@ -39,7 +39,7 @@ from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import Result
 from sentry.wait.again import again
-from sentry.wait.retry import continued
+from sentry.wait.sleep import continued
 
 SOCK_TYPE_MASK = 0xF
 MAX_ADDRESS = 128

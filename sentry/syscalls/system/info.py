@@ -23,7 +23,8 @@ from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut
 from sentry.wait.fiber import park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 UtsnameOut = Annotated[StructOut, struct_out(UTSNAME)]
 SysinfoOut = Annotated[StructOut, struct_out(SYSINFO)]
