@@ -25,7 +25,12 @@ ffibuilder.cdef(
     int gofer_notify(void);
     int gofer_watch(int notify, int dirfd, int home);
     int gofer_unwatch(int notify, int number);
-    int gofer_statfs(int fd, uint64_t out[9]);
+    struct gofer_statfs {
+        uint32_t fs_type, bsize;
+        uint64_t blocks, bfree, bavail, files, ffree, fsid;
+        uint32_t namelen;
+    };
+    int gofer_statfs(int fd, struct gofer_statfs *out);
     int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
     int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);
     """

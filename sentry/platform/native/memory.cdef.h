@@ -74,7 +74,10 @@ int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
 int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
-void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t *counts);
+struct resident {
+    uint64_t ram, windows, alone, several;
+};
+void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
 
 struct iovec {

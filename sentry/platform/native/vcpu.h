@@ -30,9 +30,10 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include "exit_kind.h"
+#include "context_common.h"
 #include "layout.h"
 #include "memory.h"
+#include "sigframe.h"
 
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
@@ -82,7 +83,7 @@ struct ctx {
     uint64_t hold_tsc;  /* in pool.held: until when, */
     uint64_t window_tsc; /* how long it hopes for one that runs, */
     enum reason reason; /* and why */
-    uint64_t fast[7];   /* S_FAST, and pid tid uid euid gid egid */
+    struct fast_answers fast;
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */
@@ -324,14 +325,10 @@ void ctx_bind(struct ctx *c, struct aspace *space);
 int ctx_get_fpu(struct ctx *c, uint8_t *image);
 void ctx_set_fpu(struct ctx *c, const uint8_t *image);
 int ctx_copy(struct ctx *to, struct ctx *from);
-int ctx_push_frame(struct ctx *c, uint64_t at, uint64_t fp_at, uint64_t features, uint64_t restorer,
-                   uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
-                   uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask,
-                   const uint8_t *info, uint64_t signo, uint64_t handler, uint64_t cleared_flags,
-                   struct fault *fault);
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, uint64_t *found,
+int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fault);
+int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest,
                   struct fault *fault);
-void ctx_set_fast(struct ctx *c, const uint64_t *values);
+void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
 uint64_t ctx_cpu_ns(struct ctx *c);
 void ctx_destroy(struct ctx *c);
 

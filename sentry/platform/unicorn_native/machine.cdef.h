@@ -1,4 +1,7 @@
 /* For cffi: what Python sees of machine.h. */
+struct fast_answers {
+    uint64_t on, pid, tid, uid, euid, gid, egid;
+};
 struct uctx {
     uint64_t regs[27];
     uint64_t kind, fault_addr, error_code, vector;
@@ -41,7 +44,7 @@ void uctx_resume(struct uctx *c);
 void uctx_kick(struct uctx *c);
 void uctx_stop(struct uctx *c);
 void uctx_bind(struct uctx *c, uint64_t root, uint64_t space);
-void uctx_set_fast(struct uctx *c, const uint64_t *values);
+void uctx_set_fast(struct uctx *c, const struct fast_answers *answers);
 void uctx_get_fpu(struct uctx *c, uint8_t *image);
 void uctx_set_fpu(struct uctx *c, const uint8_t *image);
 void uctx_copy(struct uctx *to, struct uctx *from);

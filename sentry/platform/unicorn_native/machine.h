@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "exit_kind.h"
+#include "context_common.h"
 #include "layout.h" /* the order of registers; selectors */
 #include "unicorn_api.h"
 
@@ -34,7 +34,7 @@ struct uctx {
     uint64_t root;  /* top page table */
     uint64_t space; /* names the address space: roots are reused */
     uint64_t cpu_ns;
-    uint64_t fast[7]; /* not 0: answer these calls on the spot; pid tid uid euid gid egid */
+    struct fast_answers fast;
     uint8_t fpu[XSAVE_SIZE];
     uint8_t live; /* the CPU's FPU state is newer than `fpu` */
     uint8_t kicked;
@@ -148,7 +148,7 @@ void uctx_resume(struct uctx *c);
 void uctx_kick(struct uctx *c);
 void uctx_stop(struct uctx *c);
 void uctx_bind(struct uctx *c, uint64_t root, uint64_t space);
-void uctx_set_fast(struct uctx *c, const uint64_t *values);
+void uctx_set_fast(struct uctx *c, const struct fast_answers *answers);
 void uctx_get_fpu(struct uctx *c, uint8_t *image);
 void uctx_set_fpu(struct uctx *c, const uint8_t *image);
 void uctx_copy(struct uctx *to, struct uctx *from);
