@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
@@ -12,9 +13,10 @@ from sentry.abi.signal import SIGPIPE
 from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.wait.again import NotNow, kept
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class PipeInode(Inode):
         super().__init__(vfs.anon_fs("pipefs", PIPEFS_MAGIC), vfs.new_ino(), 0o010600, owner)
         self.created_ns = vfs.now_ns()
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """fstat(2)."""
         at = self.created_ns
         return Attributes(
@@ -87,7 +89,7 @@ class PipeFile(StreamFile):
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
         if source.count < source.wanted:
-            source.count &= ~(PAGE - 1)
+            source.count &= ~(PAGE_SIZE - 1)
             if not source.count:
                 raise EFAULT("less than a page")
         return super().write(caller, source, rwf)
@@ -151,9 +153,12 @@ def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFi
     )
 
 
-async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
+def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     """Open a FIFO: wait for the other side unless O_NONBLOCK or O_RDWR. fifo(7), fifo_open()."""
     inode = location.dentry.inode
+    opened: PipeFile | None = kept((open_fifo, inode))
+    if opened is not None:  # the other side has come
+        return opened
     access = flags & O_ACCMODE
     if access not in (O_RDONLY, O_WRONLY, O_RDWR):
         raise EINVAL("access mode 3")
@@ -175,6 +180,11 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
         return file
     if (access == O_RDONLY and pipe.writers) or (access == O_WRONLY and pipe.readers):
         return file
+    raise NotNow(partial(_until_partner, file, access), (open_fifo, inode), file)
+
+
+async def _until_partner(file: PipeFile, access: int) -> None:
+    pipe = file.pipe
     before = pipe.write_opens if access == O_RDONLY else pipe.read_opens
 
     def partner() -> None:
@@ -187,4 +197,3 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     except BaseException:
         file.release()
         raise
-    return file

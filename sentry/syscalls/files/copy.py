@@ -19,12 +19,13 @@ from sentry.errors import (
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
-from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends, settle
+from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends
+from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import until
@@ -65,10 +66,10 @@ class End:
         dest = KernelDest(count)
         if self.offset is None:
             before = self.file.position
-            await settle(self.file.read(self.task, dest))
+            await again(self.file.read, self.task, dest)
             self.moved = self.file.position != before
         else:
-            self.offset += await settle(self.file.read_at(self.task, dest, self.offset))
+            self.offset += await again(self.file.read_at, self.task, dest, self.offset)
         return bytes(dest.data)
 
     def unread(self, count: int) -> None:
@@ -83,8 +84,8 @@ class End:
         """Write bytes; how many."""
         source = KernelSource(data)
         if self.offset is None:
-            return await settle(self.file.write(self.task, source))
-        n = await settle(self.file.write_at(self.task, source, self.offset))
+            return await again(self.file.write, self.task, source)
+        n = await again(self.file.write_at, self.task, source, self.offset)
         self.offset += n
         return n
 
@@ -184,7 +185,7 @@ def writable_room(task: Task, pipe: Pipe) -> int:
     if not pipe.readers:
         task.send_signal(SIGPIPE)
         raise EPIPE("nobody reads")
-    room = pipe.room // PAGE * PAGE
+    room = pipe.room // PAGE_SIZE * PAGE_SIZE
     if room <= 0:
         raise EAGAIN("full")
     return room
@@ -395,7 +396,7 @@ async def sys_copy_file_range(
             raise EOVERFLOW("the range wraps")
     if start < 0 or goal < 0:
         raise EINVAL("a negative offset")
-    size = (await source.stat()).size
+    size = (await again(source.stat)).size
     count = min(count, max(0, size - start), MAX_RW_COUNT)
     if source.inode is target.inode and start < goal + count and goal < start + count:
         raise EINVAL("the ranges overlap")
