@@ -154,8 +154,8 @@ def dumped_size(task: Task, vma: Vma, chosen: int) -> int:
 
 def has_copies(task: Task, vma: Vma) -> bool:
     """A private mapping of a file has pages of its own: relocations, data (vma->anon_vma)."""
-    in_ram, _, own, _ = task.mm.space.count(vma.start, vma.pages)
-    return bool(in_ram if isinstance(vma.backing, HostBacking) else own)
+    here = task.mm.space.count(vma.start, vma.pages)
+    return bool(here.ram if isinstance(vma.backing, HostBacking) else here.alone)
 
 
 def headers(task: Task, notes: bytes, chosen: int) -> tuple[bytes, list[tuple[int, int, int]]]:

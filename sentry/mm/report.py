@@ -71,12 +71,12 @@ class Report(UserMemory):
         """How much of a mapping the host has in memory."""
         if vma.shared and vma.flags & VmFlag.SPECIAL:
             return Residency()
-        in_ram, file, _, several = self.space.count(vma.start, vma.pages)
-        own, copies = in_ram - several, several
+        here = self.space.count(vma.start, vma.pages)
+        own, copies, file = here.ram - here.several, here.several, here.windows
         if vma.shared:
-            own, copies, file = 0, 0, in_ram + file
+            own, copies, file = 0, 0, here.ram + here.windows
         elif isinstance(vma.backing, RamFile):
-            copies, file = 0, several
+            copies, file = 0, here.several
         if self._alone(vma):
             return Residency(own, copies, file, 0)
         return Residency(own, copies, 0, file)

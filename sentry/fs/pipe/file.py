@@ -12,7 +12,7 @@ from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import PIPEFS_MAGIC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.vfs.requests import Requests, put_int
@@ -92,7 +92,7 @@ class PipeFile(StreamFile):
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
         if source.count < source.wanted:
-            source.count &= ~(PAGE - 1)
+            source.count &= ~(PAGE_SIZE - 1)
             if not source.count:
                 raise EFAULT("less than a page")
         return super().write(caller, source, rwf)
