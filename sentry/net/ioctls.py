@@ -69,7 +69,7 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
     """sock_ioctl(). Raises: ENOTTY for what is no request of such sockets."""
     row = sock.requests.find(request)
     if row is None or (row.families and sock.family not in row.families):
-        if request >> 8 == SOCK_IOC_TYPE:
+        if request >> 8 == abi.SOCK_IOC_TYPE:
             caller.mm.read(argument, IFREQ_SIZE)
         raise ENOTTY(f"{request:#x}")
     return row.handler(sock, caller, argument) or 0
