@@ -22,7 +22,7 @@ from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.paths import path_of
 from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted, Killed, Mode, park
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo

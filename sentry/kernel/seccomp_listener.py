@@ -26,7 +26,8 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program

@@ -19,10 +19,12 @@ from sentry.abi.mman import (
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
+    SHM_DEST,
     SHM_EXEC,
     SHM_HUGE_SHIFT,
     SHM_HUGETLB,
     SHM_LOCK,
+    SHM_LOCKED,
     SHM_RDONLY,
     SHM_REMAP,
     SHM_RND,
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
 
-SHM_DEST: Final = 0o1000
-"""Bit of the mode: it goes with the last attachment."""
-SHM_LOCKED: Final = 0o2000
 FILL_AT_ONCE: Final = 16 << 20
 """A segment up to this size gets its frames when it is first attached, all of them."""
 HUGE_SIZES: Final = (0, 21, 30)

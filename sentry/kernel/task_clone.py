@@ -50,7 +50,8 @@ from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
 from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

@@ -19,12 +19,13 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from sentry.abi.personality import ADDR_NO_RANDOMIZE
 from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
 from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
-from sentry.loader.image import ADDR_NO_RANDOMIZE, COMM_LEN, Image
+from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.layout import ProgramLayout
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE

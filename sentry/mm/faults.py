@@ -13,17 +13,10 @@ from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_WRITE
 from sentry.abi.resource import RLIMIT_STACK
+from sentry.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR
 from sentry.errors import EFAULT, ENOMEM, Errno
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import (
-    BUS_ADRERR,
-    SEGV_ACCERR,
-    SEGV_MAPERR,
-    BusError,
-    NeedsFault,
-    OutOfMemory,
-    SegFault,
-)
+from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP
 from sentry.mm.map import AddressMap
 from sentry.mm.ramfile import RamFile

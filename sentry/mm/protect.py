@@ -23,6 +23,7 @@ from sentry.abi.mman import (
     PROT_GROWSDOWN,
     PROT_GROWSUP,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
 )
 from sentry.errors import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
@@ -34,7 +35,6 @@ from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import PAGE_MASK
 
-PROT_SEM: Final = mman.PROT_SEM
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
     mman.MADV_SEQUENTIAL: (VmFlag.SEQUENTIAL, VmFlag.RANDOM),

@@ -1,6 +1,7 @@
 """Description of the native module `sentry.platform._native` (see ci/build.py).
 
-Every C file of native/ goes into it; the `*.cdef.h` files there say what Python sees of them.
+Every C file of native/ goes into it; what Python sees of them stands in `_native.cdef.h`, which
+ci/generate_border.py writes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ HEADERS = ["memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "bar
 """What the declarations are about; these include what they need."""
 
 ffibuilder = FFI()
-for declarations in sorted(NATIVE.glob("*.cdef.h"), key=lambda p: p.name != "memory.cdef.h"):
-    ffibuilder.cdef(declarations.read_text())
+ffibuilder.cdef((NATIVE.parent / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._native",
     "\n".join(f'#include "{name}"' for name in [*HEADERS, "generated_below.h"]),

@@ -15,7 +15,7 @@ SHARED = (HERE / "native", HERE.parent.parent / "guest_stubs")
 """Where context_common.h and layout.h are."""
 
 ffibuilder = FFI()
-ffibuilder.cdef((NATIVE / "machine.cdef.h").read_text())
+ffibuilder.cdef((NATIVE.parent / "_unicorn.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._unicorn",
     '#include "machine.h"\n#include "generated_below.h"',

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from kvm.system import CpuidEntry
+from kvm.cpuid import CpuidEntry
 from sentry.platform.constants import XFEATURES
 
 

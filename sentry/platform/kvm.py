@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
 from kvm.system import System, Unavailable
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import DOORBELL_GPA, ENTRY_BASE, ENTRY_STRIDE, NUM_REGS
 from sentry.platform.interface import ExitKind, FrameRest, SignalFrame
 from sentry.platform.memory import AddressSpace, Ram
-from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, SYSCALL_CLEARS, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
+
+if TYPE_CHECKING:
+    from sentry.platform._native import Event
 
 CHEAP_EXIT_NS = 8_000
 """Below this an exit costs less than handing over to another thread."""
@@ -27,16 +32,17 @@ _STOPPED = lib.EVENT_STOPPED
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
-_push_frame, _pop_frame = lib.ctx_push_frame, lib.ctx_pop_frame
-_frame, _rest = ffi.new("struct sigframe *"), ffi.new("struct sigframe_rest *")
+_push_frame, _pop_frame, _new = lib.ctx_push_frame, lib.ctx_pop_frame, ffi.new
+_rest = ffi.new("struct sigframe_rest *")
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
 _EVENTS_MASK = (1 << _READY_SHIFT) - 1
 
-_CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
-"""PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
-_CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
+_CR4 = (
+    cpu.X86_CR4_PAE | cpu.X86_CR4_OSFXSR | cpu.X86_CR4_OSXMMEXCPT | cpu.X86_CR4_FSGSBASE
+    | cpu.X86_CR4_OSXSAVE
+)  # fmt: skip
 
 _COUNTED = (
     *("mailbox", "handoffs", "crossings", "exits", "doorbell", "inline", "kicks", "switches"),
@@ -106,8 +112,7 @@ class KvmContext:
 
     def push_frame(self, space: AddressSpace, frame: SignalFrame) -> bool:
         """Write a signal frame and go on in the handler; False: a fault stopped that."""
-        _frame[0] = frame
-        done: int = _push_frame(self._c, _frame, space.fault)
+        done = _push_frame(self._c, _new("struct sigframe *", frame), space.fault)
         if done < 0:
             raise OSError("the FPU state cannot be read")
         return done > 0
@@ -128,11 +133,12 @@ class KvmContext:
 
         A pid of 0 turns that off, for a task that somebody observes.
         """
-        lib.ctx_set_fast(self._c, [(1 if pid else 0, pid, tid, *ids)])
+        answers = (1 if pid else 0, pid, tid, *ids)
+        lib.ctx_set_fast(self._c, _new("struct fast_answers *", answers))
 
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""
-        return int(lib.ctx_cpu_ns(self._c))
+        return lib.ctx_cpu_ns(self._c)
 
     def destroy(self) -> None:
         """Give the context up, whatever it does. It must not be used afterwards."""
@@ -181,7 +187,7 @@ class KvmPlatform:
         self.ready: list[tuple[int, int]] = []
         self._contexts: dict[int, KvmContext] = {}
         self._vcpus: list[VCPU] = []
-        self._events_at = ffi.NULL
+        self._events_at: Event = ffi.NULL
         self._events = memoryview(b"").cast("I")
         self._system = System(fd=kvm_fd)
         _require(self._system)
@@ -196,7 +202,7 @@ class KvmPlatform:
             raise Unavailable("the CPU has no FSGSBASE, which the entry code needs")
         self._cr4 = _CR4
         if features.ecx & 4:
-            self._cr4 |= _CR4_UMIP
+            self._cr4 |= cpu.X86_CR4_UMIP
         _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
         self._make_vcpus(min(vcpus or max(8, 4 * cpus), lib.MAX_VCPUS - 1) + 1)
@@ -231,7 +237,7 @@ class KvmPlatform:
             same_tsc &= vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
             vcpu.set_msr(MSR_STAR, STAR)
             vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
-            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else 0x47700)
+            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else SYSCALL_CLEARS)
             run = ffi.cast("void *", vcpu.run_address)
             _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
         power = cpuid.leaf(self.cpuid, 0x80000007).edx
@@ -306,7 +312,7 @@ class KvmPlatform:
 
 
 def _native_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-    registers = ffi.new("uint32_t[4]")
+    registers = ffi.new("uint32_t[]", 4)
     lib.native_cpuid(leaf, subleaf, registers)
     return registers[0], registers[1], registers[2], registers[3]
 

@@ -11,13 +11,14 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from msgspec import Struct
 
 import guest_stubs
 from kvm import exits
+from kvm.registers import Registers, Segment
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import ENTRY_BASE, PTE_P, PTE_U, PTE_W
 
@@ -28,6 +29,11 @@ MSR_LSTAR = 0xC0000082
 MSR_SFMASK = 0xC0000084
 STAR = lib.SEL_USER32_CS << 48 | lib.SEL_KERNEL_CS << 32
 """Selectors loaded by SYSCALL and SYSRET: the same as Linux's."""
+SYSCALL_CLEARS = (
+    cpu.X86_EFLAGS_TF | cpu.X86_EFLAGS_IF | cpu.X86_EFLAGS_DF | cpu.X86_EFLAGS_IOPL
+    | cpu.X86_EFLAGS_NT | cpu.X86_EFLAGS_AC
+)  # fmt: skip
+"""Flags that SYSCALL clears: Linux's mask before it cleared all of them."""
 
 
 class ProbeFailed(Exception):
@@ -43,7 +49,7 @@ class Quirks(Struct, frozen=True):
     """What an exit to this process and back costs at least."""
 
 
-def _segment(segment: Any, selector: int, kind: int, long_mode: int) -> None:
+def _segment(segment: Segment, selector: int, kind: int, long_mode: int) -> None:
     segment.base, segment.limit, segment.selector = 0, 0xFFFFFFFF, selector
     segment.type, segment.present, segment.dpl, segment.s = kind, 1, 3, 1
     segment.l, segment.db, segment.g = long_mode, 1 - long_mode, 1
@@ -90,7 +96,7 @@ class _Probe:
         if lib.aspace_map_special(self.space, address, frame, PTE_P | PTE_U | flags):
             raise MemoryError("no RAM for the probe")
 
-    def run(self, program: str, rdi: int = 0) -> dict[str, int]:
+    def run(self, program: str, rdi: int = 0) -> Registers:
         """Run one of the stub's programs up to its SYSCALL; the registers there."""
         _enter_ring3(self.vcpu, self.space.root, self.cr4)
         self.vcpu.set_registers(rip=_PROGRAM + self.stub.symbols[program], rflags=0x202, rdi=rdi)
@@ -132,7 +138,7 @@ def probe(vcpu: VCPU, cr4: int, doorbell: int) -> Quirks:
     """
     vcpu.set_msr(MSR_STAR, STAR)
     vcpu.set_msr(MSR_LSTAR, ENTRY_BASE)
-    vcpu.set_msr(MSR_SFMASK, 0x47700)
+    vcpu.set_msr(MSR_SFMASK, SYSCALL_CLEARS)
     attempt = _Probe(vcpu, cr4, doorbell)
     try:
         return attempt.quirks()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.platform._native import ffi, lib
 from sentry.platform.interface import FrameRest, SignalFrame
@@ -18,8 +18,8 @@ _ROOM = 8192
 """More than the largest frame: 440 bytes, two gaps of less than 64, an image of a page at most."""
 _bytes = ffi.new("uint8_t[]", _ROOM)
 _as_chars = ffi.cast("char *", _bytes)
-_frame, _rest = ffi.new("struct sigframe *"), ffi.new("struct sigframe_rest *")
-_from_buffer, _unpack = ffi.from_buffer, ffi.unpack
+_rest = ffi.new("struct sigframe_rest *")
+_from_buffer, _unpack, _new = ffi.from_buffer, ffi.unpack, ffi.new
 _make, _enter, _read = lib.sigframe_make, lib.sigframe_enter, lib.sigframe_read
 
 
@@ -50,16 +50,13 @@ def make(frame: SignalFrame, regs: memoryview, image: bytes) -> bytes:
     size, gap = len(image), frame.fp_at - frame.at
     assert gap >= 440 and gap + size + 4 <= _ROOM
     # SAFETY: `regs` has all registers; the frame fits (asserted).
-    _frame[0] = frame
-    _make(_bytes, _frame, _from_buffer("uint64_t[]", regs), image, size)
-    data: bytes = _unpack(_as_chars, gap + size + 4)
-    return data
+    _make(_bytes, _new("struct sigframe *", frame), _from_buffer("uint64_t[]", regs), image, size)
+    return _unpack(_as_chars, gap + size + 4)
 
 
 def enter(regs: memoryview, frame: SignalFrame) -> None:
     """Registers of a handler that begins."""
-    _frame[0] = frame
-    _enter(_from_buffer("uint64_t[]", regs), _frame)
+    _enter(_from_buffer("uint64_t[]", regs), _new("struct sigframe *", frame))
 
 
 def read(
@@ -71,7 +68,7 @@ def read(
     """
     # SAFETY: as above; the image has room for size + 4 bytes.
     assert size + 4 <= _ROOM
-    ordinary: Any = _read(
+    ordinary = _read(
         space.native, at, _from_buffer("uint64_t[]", regs), taken_flags, _bytes, size, features,
         _rest, space.fault,
     )  # fmt: skip

@@ -6,11 +6,12 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.stat import S_IFREG
 from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.proc.owner import live_task, owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
-from sentry.fs.pseudo.nodes import S_IFREG, Node
+from sentry.fs.pseudo.nodes import Node
 from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source

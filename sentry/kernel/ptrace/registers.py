@@ -10,7 +10,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.elf import NT_PRFPREG, NT_PRSTATUS, NT_X86_XSTATE
+from sentry.abi.processor import X86_EFLAGS_NT
 from sentry.errors import EFAULT, EINVAL, EIO
+from sentry.kernel.signal_frame import FIX_EFLAGS
 from sentry.mm.layout import LINUX_TASK_END
 from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import Reg
@@ -29,8 +31,7 @@ DEBUGREG_END: Final = DEBUGREG_AT + 8 * WORD
 USER_SIZE: Final = 928
 """sizeof(struct user) of the kernel, whose end the C library does not have."""
 UINT64: Final = (1 << 64) - 1
-FLAG_MASK: Final = 0x54DD5
-"""AC RF NT OF DF TF SF ZF AF PF CF."""
+FLAG_MASK: Final = FIX_EFLAGS | X86_EFLAGS_NT
 NULL_IS_BAD: Final = (Reg.CS, Reg.SS)
 SELECTORS: Final = (*NULL_IS_BAD, Reg.DS, Reg.ES, Reg.FS, Reg.GS)
 X87, SSE = 1, 2

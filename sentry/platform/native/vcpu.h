@@ -31,6 +31,7 @@
 #include <time.h>
 
 #include "context_common.h"
+#include "execution_api.h"
 #include "layout.h"
 #include "memory.h"
 #include "sigframe.h"
@@ -62,7 +63,6 @@ enum reason { WOKEN, CALLED, REASONS };
 #define XSAVE_MXCSR 24
 
 struct vcpu;
-struct fault;
 
 struct ctx {
     uint64_t regs[NUM_REGS];
@@ -153,20 +153,6 @@ struct vcpu {
     uint8_t sliced;   /* kicked for the end of its slice */
 };
 
-struct entry_labels { /* offsets in the entry page and in that of the stubs, from guest_stubs */
-    uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
-    uint32_t trap_ud, trap_switch, trap_end;
-};
-
-struct event {
-    uint32_t index, kind;
-};
-
-struct ready {
-    int32_t fd;
-    uint32_t events;
-};
-
 struct pool {
     struct vcpu vcpu[MAX_VCPUS];
     uint32_t vcpus;
@@ -216,7 +202,6 @@ struct pool {
     uint64_t stat_inline, stat_handoffs, stat_crossings;
 };
 
-extern struct pool pool;
 
 static inline uint64_t tsc_now(void)
 {
@@ -224,15 +209,6 @@ static inline uint64_t tsc_now(void)
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
     return (uint64_t)high << 32 | low;
 }
-
-/* ---- machine.c: setting up and closing ---- */
-void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures);
-int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
-                   size_t stubs_size, const struct entry_labels *at);
-int pool_add_vcpu(int fd, void *run, uint64_t cr4);
-int pool_start(int mailbox, int inlines, uint64_t exit_ns);
-void pool_close(void);
 
 /* ---- spaces.c ---- */
 void spaces_release(void);
@@ -250,7 +226,6 @@ void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
 void vcpu_kick(struct vcpu *v);
 void vcpu_collect(struct vcpu *v, int error); /* what KVM_RUN left, into v->exit_* */
 int consume_kick(void); /* how many were pending */
-void pool_wake(void); /* any thread: end the kernel thread's wait */
 
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
@@ -314,39 +289,10 @@ void drop_events(struct ctx *c);
 
 /* ---- context.c ---- */
 size_t image_copy(uint8_t *to, const uint8_t *from);
-struct ctx *ctx_new(struct aspace *space);
 void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc);
 void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
-void ctx_answer(struct ctx *c, int64_t value);
-void ctx_resume(struct ctx *c);
-void ctx_kick(struct ctx *c);
-int ctx_stop(struct ctx *c); /* 1: is outside already */
-void ctx_bind(struct ctx *c, struct aspace *space);
-int ctx_get_fpu(struct ctx *c, uint8_t *image);
-void ctx_set_fpu(struct ctx *c, const uint8_t *image);
-int ctx_copy(struct ctx *to, struct ctx *from);
-int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fault);
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest,
-                  struct fault *fault);
-void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
-uint64_t ctx_cpu_ns(struct ctx *c);
-void ctx_destroy(struct ctx *c);
 
 /* ---- events.c ---- */
 int events_open(void);
 void events_close(void);
-int events_watch(int fd, uint32_t events);
-/* ---- clock_page.c: the vDSO's page ---- */
-uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
-void clock_page_refresh(void);
-int64_t clock_page_now(int clock);
-int clock_page_step_fd(void);
-void clock_page_stepped(void);
-void clock_page_close(void);
-
-/* Wait until something happened. The index of the one context that made a system call, when there
- * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
- * pool.ready. */
-int platform_wait(int64_t deadline_ns);
-
 #endif

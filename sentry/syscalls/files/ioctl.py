@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
-from sentry.abi.fcntl import O_NONBLOCK
+from sentry.abi.fcntl import O_ASYNC, O_NONBLOCK
 from sentry.abi.ioctl import (
     FIBMAP,
     FICLONE,
@@ -21,6 +21,7 @@ from sentry.abi.ioctl import (
     FIONREAD,
     FIOQSIZE,
     FITHAW,
+    FS_IOC_FIEMAP,
     FS_IOC_GETFSSYSFSPATH,
     FS_IOC_GETFSUUID,
 )
@@ -30,12 +31,11 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
 from sentry.vfs.flags import REQUESTS, flags_ioctl
-from sentry.vfs.notices import O_ASYNC, set_async
+from sentry.vfs.notices import set_async
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-FS_IOC_FIEMAP: Final = 0xC020660B
 DEDUPE_HEADER: Final = 24
 """Bytes of struct file_dedupe_range,"""
 DEDUPE_INFO: Final = 32

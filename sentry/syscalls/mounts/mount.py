@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.mount import (
+    MNT_DETACH,
+    MNT_EXPIRE,
+    MNT_FORCE,
     MS_BIND,
     MS_MGC_MSK,
     MS_MGC_VAL,
@@ -14,6 +17,7 @@ from sentry.abi.mount import (
     MS_REC,
     MS_REMOUNT,
     MS_SILENT,
+    UMOUNT_NOFOLLOW,
 )
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR
 from sentry.platform.constants import PAGE_SIZE
@@ -31,7 +35,6 @@ from sentry.vfs.walk import resolve
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
 MS_NOUSER = 1 << 31
 """The kernel's own: no header of its interface has it."""
 
