@@ -38,6 +38,7 @@ from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.kernel import Kernel, Uts
 from sentry.kernel.task import Task
 from sentry.loop import HostOnly, Loop
+from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.platform.interface import NUM_REGS, Reg
 from sentry.platform.memory import AddressSpace, Ram
@@ -138,7 +139,7 @@ class Bench:
         config = SandboxConfig("bench", ProcessConfig((b"x",)), mounts=entries)
         self.finish(self.set_up(starter, config))
         self.task: Task = make_task(self.kernel, config.process, mounts)
-        self.task.mm.mmap(AREA, 0x200000, 3, 0x32)
+        mmap(self.task.mm.map, AREA, 0x200000, 3, 0x32)
         self.task.mm.write(BUFFER, bytes(0x40000))
         self.context: Any = self.task.ctx
 

@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sentry.errors import EAGAIN, EFAULT, EOPNOTSUPP, from_host, from_number
-from sentry.platform.memory import Bytes
-
-if TYPE_CHECKING:
-    from sentry.mm.usermem import UserMemory
+from sentry.platform.memory import AddressSpace, Bytes
 
 RWF_NOWAIT: Final = 8
 Transfer = Callable[[int, int, int, int, int], int]
 Segment = tuple[int, int]
+
+
+class UserMemory(Protocol):
+    """Whose ranges they are (`MemoryManager`), as a buffer sees it."""
+
+    space: AddressSpace
+
+    def resolve(self, write: bool) -> None: ...
+    def read(self, addr: int, count: int) -> bytes: ...
+    def write(self, addr: int, data: Bytes) -> None: ...
+    def zero(self, addr: int, count: int) -> None: ...
 
 
 class UserBuffer:

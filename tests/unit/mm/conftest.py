@@ -63,7 +63,7 @@ def limits() -> SomeLimits:
 @pytest.fixture()
 def mm(ram: Ram, limits: SomeLimits) -> MemoryManager:
     """An empty address space."""
-    return MemoryManager(lambda: AddressSpace(ram), limits)
+    return MemoryManager.empty(lambda: AddressSpace(ram), limits)
 
 
 @pytest.fixture()

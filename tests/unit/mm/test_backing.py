@@ -11,7 +11,9 @@ import pytest
 from sentry.abi.mman import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError
+from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
 
 if TYPE_CHECKING:
     from conftest import OpenFile
@@ -27,18 +29,18 @@ def test_truncation_takes_private_copies_too(
     file = host_file(b"x" * 3 * PAGE, writable=True)
     backing = file.backing
     assert isinstance(backing, HostBacking)
-    private = mm.mmap(0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
+    private = mmap(mm.map, 0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
     mm.write(private + 2 * PAGE, b"own")
     child = mm.fork()
-    shared = child.mmap(0, 3 * PAGE, RW, MAP_SHARED, file, 0)
+    shared = mmap(child.map, 0, 3 * PAGE, RW, MAP_SHARED, file, 0)
     assert list(backing.mappers.values()) == [1, 2]
     os.ftruncate(backing.fd, PAGE + 5)
     backing.cut(PAGE + 5)
     for space, at in ((mm, private), (child, private), (child, shared)):
         assert space.read(at + PAGE, 5) == b"xxxxx"
         with pytest.raises(BusError):
-            space.fault(at + 2 * PAGE, READ_FAULT)
+            fault(space.map, at + 2 * PAGE, READ_FAULT)
     child.release()
     assert list(backing.mappers.values()) == [1]
-    mm.munmap(private, 3 * PAGE)
+    munmap(mm.map, private, 3 * PAGE)
     assert not backing.mappers

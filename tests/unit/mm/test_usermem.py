@@ -12,6 +12,7 @@ from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ
 from sentry.errors import E2BIG, EFAULT, EINVAL, ENAMETOOLONG
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
 
 PAGE = 4096
 RW = PROT_READ | PROT_WRITE
@@ -21,8 +22,8 @@ ANON = MAP_PRIVATE | MAP_ANONYMOUS
 @pytest.fixture()
 def addr(mm: MemoryManager) -> int:
     """Three pages that are filled on demand, with nothing behind them."""
-    mm.mmap(0, PAGE, 0, ANON)
-    return mm.mmap(0, 3 * PAGE, RW, ANON | MAP_NORESERVE)
+    mmap(mm.map, 0, PAGE, 0, ANON)
+    return mmap(mm.map, 0, 3 * PAGE, RW, ANON | MAP_NORESERVE)
 
 
 @pytest.mark.parametrize("bad", [0, 8, (1 << 63) + 8, (1 << 64) - 8, 0x7FFFFFDFF000])
@@ -132,8 +133,8 @@ def test_atomics_fault_in_and_check(mm: MemoryManager, addr: int) -> None:
 
 def test_pinned_range_survives_its_mapping(mm: MemoryManager, addr: int) -> None:
     mm.buffer_out(addr, 2 * PAGE)
-    pinned = mm.pin(addr, 2 * PAGE, True)
-    mm.munmap(addr, 3 * PAGE)
+    pinned = mm.space.pin(addr, 2 * PAGE, True)
+    munmap(mm.map, addr, 3 * PAGE)
     assert mm.space.ram.counters().frames == 2
     pinned.release()
     assert mm.space.ram.counters().frames == 0
