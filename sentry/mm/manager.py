@@ -34,7 +34,7 @@ class MemoryManager:
     """One address space. `users` counts the tasks and others that keep it."""
 
     __slots__ = (
-        "aio", "barriers", "map", "new_space", "resident", "space", "thp_disabled", "users",
+        "aio", "barriers", "map", "new_space", "no_huge_pages", "resident", "space", "users",
         "watched",
     )  # fmt: skip
 
@@ -49,10 +49,10 @@ class MemoryManager:
         """Commands of membarrier(2) that were registered."""
         self.aio: Any = None
         """The contexts of io_setup(2), once there are any."""
-        self.thp_disabled = False
-        """PR_SET_THP_DISABLE: kept for the answer; which pages are huge is not visible."""
+        self.no_huge_pages = False
+        """PR_SET_THP_DISABLE, for the answer to PR_GET_THP_DISABLE alone."""
         self.watched: dict[tuple[int, int], bytes] = {}
-        """(address, length) → what watched locations held last, as all threads are stepped."""
+        """What locations that a debugger watches held last: (address, length) → bytes."""
 
     # --- its life
 
@@ -69,7 +69,7 @@ class MemoryManager:
     def new_for_exec(self, limits: Limits, randomize: bool = True) -> MemoryManager:
         """An empty address space for a new program."""
         new = MemoryManager.empty(self.new_space, limits, randomize)
-        new.map.mdwe, new.thp_disabled = self.map.inherited_mdwe, self.thp_disabled
+        new.map.mdwe, new.no_huge_pages = self.map.inherited_mdwe, self.no_huge_pages
         return new
 
     def fork(self, limits: Limits | None = None) -> MemoryManager:
@@ -78,7 +78,7 @@ class MemoryManager:
         child = MemoryManager(
             self.new_space, amap.empty_like(self.new_space(), limits or amap.limits)
         )
-        child.barriers, child.thp_disabled = self.barriers, self.thp_disabled
+        child.barriers, child.no_huge_pages = self.barriers, self.no_huge_pages
         fork(amap, child.map, self.users == 1)
         return child
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import socket as abi
@@ -89,7 +88,11 @@ class PacketSocket(Socket):
         self.counts = [0, 0]
         """PACKET_STATISTICS: packets, and those of them that were dropped."""
         self.frames: deque[Frame] = deque()
-        stack.taps.add(self)
+
+    def opened(self) -> None:
+        """It sees everything from now on."""
+        super().opened()
+        self.stack.taps[self] = None
 
     # --- addresses
 
@@ -254,7 +257,8 @@ class PacketSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
-        self.stack.taps.discard(self)
+        super().release()
+        self.stack.taps.pop(self, None)
         self.frames.clear()
         self.queue.notify()
 
@@ -295,8 +299,3 @@ class PacketSocket(Socket):
         if name not in self._values:
             raise ENOPROTOOPT(f"packet option {name}")
         return struct.pack("<i", self._values[name])[:size]
-
-
-def open_taps(taps: Iterable[PacketSocket]) -> list[PacketSocket]:
-    """Those with a descriptor, oldest first."""
-    return sorted((tap for tap in list(taps) if tap.refs), key=lambda tap: tap.inode.ino)

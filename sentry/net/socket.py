@@ -63,7 +63,7 @@ from sentry.errors import (
 from sentry.net.ioctls import socket_ioctl
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, set_option
-from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.retry import Retry, continued
@@ -133,7 +133,6 @@ class Socket(StreamFile):
     ) -> None:
         super().__init__(location, O_RDWR)
         self.stack = stack
-        stack.sockets.add(self)
         self.cookie = 0
         self.filter: Program | None = None
         self.last_stamp_ns = -1
@@ -157,6 +156,22 @@ class Socket(StreamFile):
         self.so_error = 0
         """Pending error number, told once."""
         self.read_shut = self.write_shut = False
+
+    # --- life
+
+    def incref(self) -> FileDescription:
+        """One more user; with the first one it is open."""
+        if not self.refs:
+            self.opened()
+        return super().incref()
+
+    def opened(self) -> None:
+        """The stack knows it, until `release`."""
+        self.stack.sockets[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed, or nobody accepted it."""
+        self.stack.sockets.pop(self, None)
 
     # --- what a family gives; each is an attempt that raises EAGAIN rather than sleep
 

@@ -8,7 +8,6 @@ on the list while it is, an edge-triggered one leaves it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.poll import (
@@ -42,12 +41,13 @@ MAX_WATCHES: Final = 131_072
 class Item:
     """One watched (descriptor, file)."""
 
-    __slots__ = ("__weakref__", "_entry", "_epoll", "data", "events", "fd", "file")
+    __slots__ = ("_entry", "data", "epoll", "events", "fd", "file")
 
     def __init__(
         self, epoll: EpollFile, fd: int, file: FileDescription, events: int, data: int
     ) -> None:
-        self._epoll = ref(epoll)
+        self.epoll: EpollFile | None = epoll
+        """Whose it is, until it is dropped."""
         self.fd = fd
         self.file = file
         self.events = events
@@ -57,9 +57,8 @@ class Item:
 
     def came(self, events: int) -> None:
         """The file may be ready."""
-        epoll = self._epoll()
-        if epoll is not None and self.events & ~PRIVATE:
-            epoll.may_be_ready(self)
+        if self.epoll is not None and self.events & ~PRIVATE:
+            self.epoll.may_be_ready(self)
 
     def ready(self) -> int:
         """The events that hold and are wanted."""
@@ -74,16 +73,12 @@ class Item:
 
     def drop(self) -> None:
         """Watch no more."""
+        if self.epoll is not None:
+            self.epoll.forget(self)
+            self.epoll = None
         self.file.queue.remove(self._entry)
         if self.file.epolls is not None:
             self.file.epolls.pop(id(self), None)
-
-    def file_released(self) -> None:
-        """The file is being closed for good."""
-        epoll = self._epoll()
-        if epoll is not None:
-            epoll.forget(self)
-        self.drop()
 
 
 class EpollFile(FileDescription):
@@ -133,9 +128,7 @@ class EpollFile(FileDescription):
 
     def delete(self, fd: int, file: FileDescription) -> None:
         """EPOLL_CTL_DEL. Raises: ENOENT."""
-        item = self._item(fd, file)
-        self.forget(item)
-        item.drop()
+        self._item(fd, file).drop()
 
     def _item(self, fd: int, file: FileDescription) -> Item:
         item = self.items.get((fd, id(file)))
@@ -172,7 +165,7 @@ class EpollFile(FileDescription):
         """How many epolls watch this one, in a row."""
         if level > MAX_NESTING or not self.epolls:
             return level
-        above = [item._epoll() for item in self.epolls.values()]
+        above = [item.epoll for item in self.epolls.values()]
         return max((e.height(level + 1) for e in above if e is not None), default=level)
 
     # --- epoll_wait
@@ -227,7 +220,6 @@ class EpollFile(FileDescription):
     def release(self) -> None:
         """Closed: nothing is watched any more."""
         for item in list(self.items.values()):
-            self.forget(item)
             item.drop()
 
     def fdinfo(self) -> str:

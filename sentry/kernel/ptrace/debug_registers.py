@@ -74,7 +74,7 @@ class DebugRegisters:
         """The bits of DR6 for what has changed since the last look, which is forgotten with it."""
         if not self._places:
             return 0
-        seen = task.mm.watched
+        seen = task.mm.watched  # of all threads, as all are stepped
         if len(seen) > MAX_SEEN:
             seen.clear()
         bits = 0

@@ -83,7 +83,16 @@ class RawSocket(DatagramSocket):
         self._includes_header = protocol == IPPROTO_RAW
         self._icmp_filter = bytes(32 if family == AF_INET6 else 4)
         self._checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
-        stack.raw.add(self)
+
+    def opened(self) -> None:
+        """It sees what others send, too."""
+        super().opened()
+        self.stack.raw[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        super().release()
+        self.stack.raw.pop(self, None)
 
     @property
     def is_ping(self) -> bool:

@@ -430,13 +430,13 @@ def set_speculation(task: Task, values: Values) -> None:
 @option(PR_SET_THP_DISABLE, unused=3)
 def set_thp_disable(task: Task, values: Values) -> None:
     """Remembered; which pages are huge is not visible to the program."""
-    task.mm.thp_disabled = bool(values[0])
+    task.mm.no_huge_pages = bool(values[0])
 
 
 @option(PR_GET_THP_DISABLE, unused=2)
 def get_thp_disable(task: Task, values: Values) -> int:
     """0 or 1."""
-    return int(task.mm.thp_disabled)
+    return int(task.mm.no_huge_pages)
 
 
 @option(PR_SET_MDWE, unused=3)
