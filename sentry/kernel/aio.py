@@ -124,6 +124,7 @@ class Request:
         file, eventfd = self.file, self.eventfd
         assert file is not None
         file.queue.remove(self._entry)
+        self._entry = None
         del self.context.waiting[self]
         self.context.budget.aio_requests -= 1
         self.context.complete(self, result)

@@ -39,9 +39,9 @@ MAX_WATCHES: Final = 131_072
 
 
 class Item:
-    """One watched (descriptor, file)."""
+    """One watched (descriptor, file), registered on the queue of the file."""
 
-    __slots__ = ("_entry", "data", "epoll", "events", "fd", "file")
+    __slots__ = ("data", "epoll", "events", "exclusive", "fd", "file", "mask")
 
     def __init__(
         self, epoll: EpollFile, fd: int, file: FileDescription, events: int, data: int
@@ -52,10 +52,11 @@ class Item:
         self.file = file
         self.events = events
         self.data = data
-        exclusive = bool(events & EPOLLEXCLUSIVE)
-        self._entry = file.queue.add(self.came, events & ~PRIVATE | ALWAYS, exclusive=exclusive)
+        self.mask = events & ~PRIVATE | ALWAYS
+        self.exclusive = bool(events & EPOLLEXCLUSIVE)
+        file.queue.enter(self)
 
-    def came(self, events: int) -> None:
+    def callback(self, events: int) -> None:
         """The file may be ready."""
         if self.epoll is not None and self.events & ~PRIVATE:
             self.epoll.may_be_ready(self)
@@ -67,16 +68,17 @@ class Item:
 
     def modify(self, events: int, data: int) -> None:
         """EPOLL_CTL_MOD."""
-        self.file.queue.remove(self._entry)
+        self.file.queue.remove(self)
         self.events, self.data = events | ALWAYS, data
-        self._entry = self.file.queue.add(self.came, events & ~PRIVATE | ALWAYS)
+        self.mask = events & ~PRIVATE | ALWAYS
+        self.file.queue.enter(self)
 
     def drop(self) -> None:
         """Watch no more."""
         if self.epoll is not None:
             self.epoll.forget(self)
             self.epoll = None
-        self.file.queue.remove(self._entry)
+        self.file.queue.remove(self)
         if self.file.epolls is not None:
             self.file.epolls.pop(id(self), None)
 

@@ -112,6 +112,20 @@ def test_a_poll_completes_once_and_gives_everything_back(task: Any) -> None:
     assert (context.budget.aio_requests, len(context.waiting)) == (0, 0)
 
 
+def test_a_request_that_is_over_is_freed(task: Any) -> None:
+    context = Context(task.kernel, 0, 1)
+    watched = EventFile(task.kernel.vfs, 0, 0).incref()
+    gc.collect()
+    gc.disable()
+    Request(context, 0x1000, 5, None).poll(watched, EPOLLIN)
+    watched.add(3)
+    for call in task.kernel.loop.later:
+        call()
+    left = sum(isinstance(each, Request) for each in gc.get_objects())
+    gc.enable()
+    assert left == 0
+
+
 def test_a_killed_context_cancels_what_waits(task: Any) -> None:
     context = Context(task.kernel, 0, 1)
     watched = EventFile(task.kernel.vfs, 0, 0)
