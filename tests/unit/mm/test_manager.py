@@ -21,10 +21,15 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno
+from sentry.errors import (
+    E2BIG,
+    EFAULT,
+    EINVAL,
+    ENAMETOOLONG,
+    ENOMEM,
+    Errno,
+)
 from sentry.mm.advice import madvise
-from sentry.mm.errors import SegFault
-from sentry.mm.faults import fault
 from sentry.mm.forced import peek
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
@@ -36,6 +41,7 @@ PAGE = 4096
 PAGES = 48
 RW = PROT_READ | PROT_WRITE
 PROTS = (0, PROT_READ, RW)
+ANON = MAP_PRIVATE | MAP_ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -213,17 +219,6 @@ def run(
         ram.close()
 
 
-def test_read_of_what_is_not_mapped_is_a_segfault(mm: MemoryManager) -> None:
-    addr = mmap(mm.map, 0, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)
-    for error_code, bad, code in ((4, addr + PAGE, 1), (6, addr, 2), (0x14, addr, 2)):
-        try:
-            fault(mm.map, bad, error_code)
-        except SegFault as found:
-            assert (found.addr, found.si_code) == (bad, code)
-        else:
-            raise AssertionError("no fault")
-
-
 def test_release_by_the_last_user_gives_everything_back(ram: Ram, mm: MemoryManager) -> None:
     mmap(mm.map, 0, 5 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS)
     mmap(mm.map, 0, 5 << 20, RW, MAP_SHARED | MAP_ANONYMOUS)
@@ -231,3 +226,51 @@ def test_release_by_the_last_user_gives_everything_back(ram: Ram, mm: MemoryMana
     assert ram.counters().frames == 2560
     mm.release()
     assert ram.counters().frames == 0
+
+
+@pytest.mark.parametrize("bad", [0, 8, (1 << 63) + 8, (1 << 64) - 8, 0x7FFFFFDFF000])
+def test_addresses_that_are_not_the_programs_are_efault(mm: MemoryManager, bad: int) -> None:
+    for access in (
+        lambda: mm.read(bad, 16),
+        lambda: mm.write(bad, b"x" * 16),
+        lambda: mm.read_cstr(bad, 16),
+        lambda: mm.buffer_in(bad, 16).get(16),
+        lambda: mm.buffer_out(bad, 16).put(b"x" * 16),
+        lambda: mm.load_u32(bad),
+    ):
+        with pytest.raises(EFAULT):
+            access()
+    assert mm.read(bad, 0) == b"" and mm.buffer_out(bad, 0).count == 0 if bad < 1 << 47 else True
+
+
+def test_strings(mm: MemoryManager, addr: int) -> None:
+    mm.write(addr + PAGE - 2, b"path\0")
+    assert mm.read_path(addr + PAGE - 2) == b"path"
+    assert mm.read_path(addr) == b""
+    with pytest.raises(ENAMETOOLONG):
+        mm.read_cstr(addr + PAGE - 2, 4)
+    with pytest.raises(E2BIG):
+        mm.read_cstr(addr + PAGE - 2, 4, E2BIG)
+    mm.write(addr, b"z" * 3 * PAGE)
+    with pytest.raises(EFAULT):
+        mm.read_cstr(addr + 2 * PAGE, 2 * PAGE)
+
+
+def test_atomics_fault_in_and_check(mm: MemoryManager, addr: int) -> None:
+    assert mm.load_u32(addr) == 0
+    assert mm.cmpxchg_u32(addr + PAGE, 0, 5) == 0 and mm.load_u32(addr + PAGE) == 5
+    assert mm.futex_op(addr + PAGE, 0, 9) == 5 and mm.load_u32(addr + PAGE) == 9
+    with pytest.raises(EINVAL):
+        mm.load_u32(addr + 1)
+    child = mm.fork()
+    child.cmpxchg_u32(addr + PAGE, 9, 1)
+    assert mm.load_u32(addr + PAGE) == 9
+
+
+def test_pinned_range_survives_its_mapping(mm: MemoryManager, addr: int) -> None:
+    mm.buffer_out(addr, 2 * PAGE)
+    pinned = mm.space.pin(addr, 2 * PAGE, True)
+    munmap(mm.map, addr, 3 * PAGE)
+    assert mm.space.ram.counters().frames == 2
+    pinned.release()
+    assert mm.space.ram.counters().frames == 0

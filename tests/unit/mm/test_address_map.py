@@ -1,9 +1,6 @@
-"""What address spaces may promise, how many mappings they may have, and locked memory."""
+"""Where mappings lie, what they may promise, how many there may be."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,25 +9,43 @@ from sentry.abi.mman import (
     MAP_NORESERVE,
     MAP_PRIVATE,
     MAP_SHARED,
-    MLOCK_ONFAULT,
     PROT_NONE,
     PROT_READ,
     PROT_WRITE,
 )
-from sentry.errors import ENOMEM
-from sentry.mm.locking import mlock, mlockall
+from sentry.errors import (
+    ENOMEM,
+)
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap, munmap
 from sentry.mm.protect import mprotect
 from sentry.platform.commitment import OVERCOMMIT_NEVER
-from sentry.platform.memory import Ram
-
-if TYPE_CHECKING:
-    from conftest import OpenFile
+from sentry.platform.memory import AddressSpace, Ram
 
 PAGE = 4096
 RW = PROT_READ | PROT_WRITE
 ANON = MAP_PRIVATE | MAP_ANONYMOUS
+
+
+def test_mmap_goes_top_down_and_fills_holes(mm: MemoryManager) -> None:
+    first = mmap(mm.map, 0, 4 * PAGE, RW, ANON)
+    second = mmap(mm.map, 0, 4 * PAGE, RW, ANON)
+    assert second == first - 4 * PAGE and len(mm.map.vmas) == 1
+    munmap(mm.map, first + PAGE, PAGE)
+    assert mmap(mm.map, 0, PAGE, RW, ANON) == first + PAGE
+
+
+def test_mmap_base_differs_between_address_spaces(ram: Ram) -> None:
+    bases = {MemoryManager.empty(lambda: AddressSpace(ram)).map.mmap_base for _ in range(4)}
+    assert len(bases) == 4
+    fixed = MemoryManager.empty(lambda: AddressSpace(ram), randomize=False)
+    again = MemoryManager.empty(lambda: AddressSpace(ram), randomize=False)
+    assert fixed.map.mmap_base == again.map.mmap_base
+
+
+def test_large_anonymous_mapping_starts_on_a_block(mm: MemoryManager) -> None:
+    addr = mmap(mm.map, 0, 4 << 20, RW, ANON)
+    assert addr % (2 << 20) == 0 and mm.space.entry(addr) & 0x80
 
 
 def test_nothing_is_promised_twice_without_overcommit(ram: Ram, mm: MemoryManager) -> None:
@@ -61,31 +76,3 @@ def test_number_of_mappings(ram: Ram, mm: MemoryManager) -> None:
     assert len(mm.map.vmas) == 6
     with pytest.raises(ENOMEM):
         mmap(mm.map, 0, PAGE, PROT_READ, ANON)
-
-
-def test_what_cannot_be_filled_is_locked_all_the_same(
-    mm: MemoryManager, host_file: Callable[..., OpenFile]
-) -> None:
-    addr = mmap(mm.map, 0, PAGE, PROT_NONE, ANON)
-    with pytest.raises(ENOMEM):
-        mlock(mm.map, addr, PAGE)
-    assert mm.map.locked_pages == 1
-    mlock(mm.map, addr, PAGE, MLOCK_ONFAULT)
-    file = host_file(b"x" * PAGE)
-    at = mmap(mm.map, 0, 2 * PAGE, PROT_READ, MAP_SHARED, file, 0)
-    with pytest.raises(ENOMEM):
-        mlock(mm.map, at, 2 * PAGE)
-    assert mm.map.locked_pages == 3
-    mlockall(mm.map, 1)
-
-
-def test_what_a_child_inherits_stays_a_mapping_of_its_own(mm: MemoryManager) -> None:
-    mmap(mm.map, 0, 2 * PAGE, RW, ANON)
-    child = mm.fork()
-    mmap(child.map, 0, PAGE, RW, ANON)
-    assert len(child.map.vmas) == 2
-    mmap(child.map, 0, PAGE, RW, ANON)
-    assert len(child.map.vmas) == 2
-    mmap(mm.map, 0, PAGE, RW, ANON)
-    assert len(mm.map.vmas) == 1
-    child.release()
