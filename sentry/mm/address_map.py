@@ -6,7 +6,7 @@ entries in step: a VMA is cut, dropped or joined here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -243,6 +243,11 @@ class AddressMap:
             if following is vma:
                 return
             vma = following
+
+    def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
+        """VMAs in [start, end), and where each starts and ends within."""
+        for vma in self.vmas.overlapping(start, end):
+            yield vma, max(vma.start, start), min(vma.end, end)
 
     def change(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
         """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""

@@ -89,8 +89,7 @@ def madvise(amap: AddressMap, addr: int, length: int, advice: int) -> None:
         return
     hole = False
     at = addr
-    for vma in amap.vmas.overlapping(addr, end):
-        low, high = max(vma.start, addr), min(vma.end, end)
+    for vma, low, high in amap.parts(addr, end):
         hole |= low > at
         at = high
         _advise(amap, vma, low, high, advice)
@@ -160,8 +159,7 @@ def _remove_contents(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
 def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> None:
     """faultin_page_range(), mm/gup.c."""
     at = start
-    for vma in amap.vmas.overlapping(start, end):
-        low, high = max(vma.start, start), min(vma.end, end)
+    for vma, low, high in amap.parts(start, end):
         if low > at:
             raise ENOMEM("a hole")
         needed = PROT_WRITE if write else PROT_READ
@@ -219,11 +217,10 @@ def mincore(amap: AddressMap, addr: int, length: int) -> bytes:
     end = addr + page_up(length)
     amap.check_whole(addr, end)
     vector = bytearray(amap.space.resident(addr, (end - addr) >> 12))
-    for vma in amap.vmas.overlapping(addr, end):
+    for vma, low, high in amap.parts(addr, end):
         backing = vma.backing
         if isinstance(backing, RamFile) and not backing.transient:
-            low, pages = max(vma.start, addr), (min(vma.end, end) - max(vma.start, addr)) >> 12
-            cached = backing.frames(vma.file_offset(low) >> 12, pages)
+            cached = backing.frames(vma.file_offset(low) >> 12, (high - low) >> 12)
             first = (low - addr) >> 12
             for number, frame in enumerate(cached, first):
                 vector[number] |= frame != 0

@@ -151,8 +151,7 @@ def fill_range(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
 
 def populate(amap: AddressMap, start: int, end: int) -> None:
     """Map every page of a range and have the host give memory for it, as far as it goes."""
-    for vma in amap.vmas.overlapping(start, end):
-        low, high = max(vma.start, start), min(vma.end, end)
+    for vma, low, high in amap.parts(start, end):
         if not vma.prot & PROT_ALL or vma.flags & VmFlag.LOCKONFAULT:
             continue
         try:

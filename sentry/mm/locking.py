@@ -33,16 +33,14 @@ def mlock(amap: AddressMap, addr: int, length: int, flags: int = 0) -> None:
         raise EPERM("RLIMIT_MEMLOCK is 0")
     start = addr & ~PAGE_MASK
     end = start + page_align(length + (addr & PAGE_MASK))
-    already = sum(
-        min(v.end, end) - max(v.start, start)
-        for v in amap.vmas.overlapping(start, end)
-        if v.flags & VmFlag.LOCKED
-    )
+    parts = amap.parts(start, end)
+    already = sum(high - low for vma, low, high in parts if vma.flags & VmFlag.LOCKED)
     if not amap.ipc_lock and (amap.locked_pages << 12) + end - start - already > limit:
         raise ENOMEM("RLIMIT_MEMLOCK")
     give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
     _lock(amap, start, end, give)
-    _fill_locked(amap, start, end)
+    if start < end:
+        _fill_locked(amap, start, end)
 
 
 def munlock(amap: AddressMap, addr: int, length: int) -> None:
@@ -101,12 +99,11 @@ def _set_locked(amap: AddressMap, vma: Vma, give: int) -> None:
 
 def _fill_locked(amap: AddressMap, start: int, end: int) -> None:
     """__mm_populate() and __mlock_posix_error_return(). Raises: ENOMEM, EAGAIN."""
-    for vma in amap.vmas.overlapping(start, end) if start < end else ():
+    for vma, low, high in amap.parts(start, end):
         if vma.flags & (VmFlag.SPECIAL | VmFlag.LOCKONFAULT):
             continue
         if not vma.prot & PROT_ALL:
             raise ENOMEM("no rights")
-        low, high = max(vma.start, start), min(vma.end, end)
         try:
             fill_range(amap, vma, low, high)
         except (SegFault, BusError):

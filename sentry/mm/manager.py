@@ -30,6 +30,14 @@ def total(segments: list[Segment]) -> int:
     return sum(length for _, length in segments)
 
 
+def one_range(addr: int, count: int) -> list[Segment]:
+    """A range of user space, cut as all transfers are. Raises: EFAULT."""
+    count = min(count, MAX_RW_COUNT)
+    if count < 0 or not 0 <= addr <= TASK_END - count:
+        raise EFAULT(f"{addr:#x}")
+    return [(addr, count)]
+
+
 class MemoryManager:
     """One address space. `users` counts the tasks and others that keep it."""
 
@@ -183,13 +191,6 @@ class MemoryManager:
             done += more
         return done
 
-    def _range(self, addr: int, count: int, write: bool) -> list[Segment]:
-        if count < 0 or not 0 <= addr <= TASK_END - count:
-            raise EFAULT(f"{addr:#x}")
-        if not count:
-            return []
-        return [(addr, self.accessible(addr, count, write) or count)]
-
     def check_out(self, addr: int, count: int) -> None:
         """Fault in what will be stored to later. Raises: EFAULT, NeedsFault."""
         if not 0 <= addr <= TASK_END - count or self.accessible(addr, count, True) < count:
@@ -204,39 +205,32 @@ class MemoryManager:
         within = 0 < count <= MAX_RW_COUNT and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, True) == count:
             return UserDest(self, ((addr, count),), count, count)
-        count = min(count, MAX_RW_COUNT)
-        segments = self._range(addr, count, True)
-        return UserDest(self, segments, total(segments), count)
+        return UserDest(self, *self._accessible(one_range(addr, count), True))
 
     def buffer_in(self, addr: int, count: int) -> UserSource:
         """User memory to be taken. Raises: EFAULT, NeedsFault."""
         within = 0 < count <= MAX_RW_COUNT and 0 <= addr <= TASK_END - count
         if within and self.space.check(addr, count, False) == count:
             return UserSource(self, ((addr, count),), count, count)
-        count = min(count, MAX_RW_COUNT)
-        segments = self._range(addr, count, False)
-        return UserSource(self, segments, total(segments), count)
+        return UserSource(self, *self._accessible(one_range(addr, count), False))
 
     def read_iov(self, addr: int, count: int) -> list[Segment]:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
         if not 0 <= count <= IOV_MAX:
             raise EINVAL("too many pieces")
-        pieces = list(struct.iter_unpack("<QQ", self.read(addr, 16 * count))) if count else []
-        total = 0
+        room = MAX_RW_COUNT
         segments: list[Segment] = []
-        for base, length in pieces:
+        for base, length in struct.iter_unpack("<QQ", self.read(addr, 16 * count)):
             if length >> 63:
                 raise EINVAL("negative length")
             if length > TASK_END or base > TASK_END - length:
                 raise EFAULT(f"{base:#x}")
-            some = min(length, MAX_RW_COUNT - total)
-            total += some
-            segments.append((base, some))
+            segments.append((base, min(length, room)))
+            room -= segments[-1][1]
         return segments
 
-    def _ranges(self, segments: list[Segment], write: bool) -> tuple[list[Segment], int]:
-        """The accessible part of a vector, and how much was asked for."""
-        wanted = sum(length for _, length in segments)
+    def _accessible(self, segments: list[Segment], write: bool) -> tuple[list[Segment], int, int]:
+        """The accessible part of a vector, its bytes, and how many were asked for."""
         good: list[Segment] = []
         for addr, length in segments:
             if not length:
@@ -246,17 +240,16 @@ class MemoryManager:
                 good.append((addr, some))
             if some < length:
                 break
-        return good or [piece for piece in segments if piece[1]], wanted
+        good = good or [piece for piece in segments if piece[1]]
+        return good, total(good), total(segments)
 
     def buffer_out_iov(self, addr: int, count: int) -> UserDest:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        segments, wanted = self._ranges(self.read_iov(addr, count), True)
-        return UserDest(self, segments, total(segments), wanted)
+        return UserDest(self, *self._accessible(self.read_iov(addr, count), True))
 
     def buffer_in_iov(self, addr: int, count: int) -> UserSource:
         """User memory described by a struct iovec array. Raises: EINVAL, EFAULT, NeedsFault."""
-        segments, wanted = self._ranges(self.read_iov(addr, count), False)
-        return UserSource(self, segments, total(segments), wanted)
+        return UserSource(self, *self._accessible(self.read_iov(addr, count), False))
 
     # --- atomics
 

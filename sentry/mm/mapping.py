@@ -106,10 +106,7 @@ def mmap(
         raise EPERM("below mmap_min_addr")
     shared = bool(vm_flags & VmFlag.SHARED)
     data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
-    replaced = sum(
-        min(v.end, where + length) - max(v.start, where)
-        for v in amap.vmas.overlapping(where, where + length)
-    )
+    replaced = sum(high - low for _, low, high in amap.parts(where, where + length))
     amap.check_expand((length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE)
     backing = _backing(amap, length, shared, file)
     name = ANON_SHARED_NAME if file is None and shared else b""

@@ -6,7 +6,7 @@ import itertools
 from typing import Final
 
 from sentry.abi.mman import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
-from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
+from sentry.errors import EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
 from sentry.mm.address_map import AddressMap, alignment
 from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new
@@ -100,10 +100,7 @@ def _check_source(
         raise EINVAL("offset")
     grow = (new_size - old_size) >> 12
     if vma.flags & VmFlag.LOCKED and grow > 0:
-        try:
-            amap.check_locked(grow)
-        except EAGAIN:
-            raise EAGAIN("RLIMIT_MEMLOCK") from None
+        amap.check_locked(grow)
     if grow > 0:
         charge = vma.private_writable and not vma.flags & VmFlag.NORESERVE
         amap.check_expand(grow, vma.private_writable, charge)

@@ -89,8 +89,7 @@ def smaps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
 def pagemap(amap: AddressMap, start: int, end: int) -> bytes:
     """/proc/PID/pagemap of the pages in [start, end)."""
     table = array("Q", bytes((end - start) >> 9))
-    for vma in amap.vmas.overlapping(start, end):
-        low, high = max(vma.start, start), min(vma.end, end)
+    for vma, low, high in amap.parts(start, end):
         resident = amap.space.resident(low, (high - low) >> 12)
         first = (low - start) >> 12
         for number, there in enumerate(resident):
