@@ -156,10 +156,7 @@ def populate(amap: AddressMap, start: int, end: int) -> None:
             continue
         try:
             fill_range(amap, vma, low, high)
-        except NeedsFault as need:
-            need.coroutine.close()
-            continue
-        except (Errno, SegFault, BusError, OutOfMemory):
+        except (Errno, SegFault, BusError, OutOfMemory, NeedsFault):
             continue
         if not amap.space.populate(low, (high - low) >> 12):
             return
@@ -177,7 +174,7 @@ def touch(amap: AddressMap, addr: int, write: bool) -> None:
     except OutOfMemory as error:
         if (exhausted := amap.space.ram.exhausted) is None:
             raise EFAULT(f"{addr:#x}: {error!r}") from None
-        raise NeedsFault(exhausted()) from None
+        raise NeedsFault(exhausted) from None
 
 
 def resolve(amap: AddressMap, write: bool) -> None:
@@ -203,4 +200,4 @@ def _gone(amap: AddressMap, addr: int) -> None:
         return
     if ram.exhausted is None:
         raise EFAULT("the memory limit is reached")
-    raise NeedsFault(ram.exhausted())
+    raise NeedsFault(ram.exhausted)

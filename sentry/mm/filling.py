@@ -7,6 +7,7 @@ of files are mapped read-only and copied on a store.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from sentry.errors import ENOMEM, Errno
@@ -68,7 +69,7 @@ def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
     if offset >= backing.size:
         raise BusError(page, BUS_ADRERR)
     if backing.loader is not None and not backing.peek(offset >> 12):
-        raise NeedsFault(backing.loader(offset >> 12, FILE_AROUND >> 12))
+        raise NeedsFault(partial(backing.loader, offset >> 12, FILE_AROUND >> 12))
     if backing.transient:
         some = min(end - start, backing.size - vma.file_offset(start))
         backing.fill(vma.file_offset(start) >> 12, (some + 4095) >> 12)
