@@ -91,7 +91,7 @@ def test_page_that_lies_elsewhere_is_fetched_first(
     with pytest.raises(NeedsFault) as need:
         mm.read(addr + PAGE, 7)
     with pytest.raises(StopIteration):
-        need.value.coroutine.send(None)
+        need.value.wait().send(None)
     assert mm.read(addr + PAGE, 7) == b"fetched" and fetched == [1]
     mm.release()
     file.close()
