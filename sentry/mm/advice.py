@@ -28,7 +28,8 @@ from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.faults import fill_range
 from sentry.mm.filling import fill_new
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import PAGE_MASK, Vma, VmFlag, page_align, page_up
+from sentry.mm.vma import Vma, VmFlag, page_align, page_up
+from sentry.platform.constants import PAGE_MASK
 
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EFAULT, from_host, from_number
 from sentry.platform.memory import AddressSpace, Bytes
 
-RWF_NOWAIT: Final = 8
 Transfer = Callable[[int, int, int, int, int], int]
 Segment = tuple[int, int]
 

@@ -7,25 +7,16 @@ from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_WRITE
 from sentry.abi.resource import RLIMIT_STACK
+from sentry.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR
 from sentry.errors import EFAULT, ENOMEM, Errno
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import (
-    BUS_ADRERR,
-    SEGV_ACCERR,
-    SEGV_MAPERR,
-    BusError,
-    NeedsFault,
-    OutOfMemory,
-    SegFault,
-)
+from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.filling import STACK_CHUNK, fill_around
 from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import PROT_ALL, Vma, VmFlag
-from sentry.platform.memory import ENTRY_COW, ENTRY_PRESENT, ENTRY_WRITABLE
-
-ENTRY_NX: Final = 1 << 63
+from sentry.platform.constants import PTE_COW, PTE_NX, PTE_P, PTE_W
 
 PF_PRESENT: Final = 1
 PF_WRITE: Final = 2
@@ -46,17 +37,17 @@ def fault(amap: AddressMap, addr: int, error_code: int) -> None:
         raise SegFault(addr, SEGV_ACCERR)
     page = addr & ~0xFFF
     entry = amap.space.entry(page)
-    if entry & ENTRY_PRESENT:
-        if write and not entry & ENTRY_WRITABLE:
-            if not entry & ENTRY_COW:
+    if entry & PTE_P:
+        if write and not entry & PTE_W:
+            if not entry & PTE_COW:
                 raise SegFault(addr, SEGV_ACCERR)
             _copy(amap, vma, addr)
-        elif not (execute and entry & ENTRY_NX):
+        elif not (execute and entry & PTE_NX):
             _check_size(amap, vma, addr)
         return
     try:
         fill_around(amap, vma, page)
-        if write and amap.space.entry(page) & ENTRY_COW:
+        if write and amap.space.entry(page) & PTE_COW:
             _copy(amap, vma, addr)
     except ENOMEM as error:
         raise OutOfMemory(str(error)) from None

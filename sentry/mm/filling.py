@@ -10,13 +10,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from sentry.abi.signal import BUS_ADRERR
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import BUS_ADRERR, BusError, NeedsFault
+from sentry.mm.errors import BusError, NeedsFault
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.memory import BLOCK_SIZE
+from sentry.platform.constants import BLOCK_SIZE
 
 FILL_AT_ONCE: Final = 256 << 20
 FILE_AT_ONCE: Final = 16 << 20

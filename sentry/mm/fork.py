@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from sentry.abi.mman import OVERCOMMIT_NEVER
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.address_map import MAX_MAPS_ALL, AddressMap
 from sentry.mm.filling import fill_new
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.commitment import OVERCOMMIT_NEVER
 from sentry.platform.memory import Exhausted
 
 COPIES: Final = 128

@@ -15,7 +15,8 @@ from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.faults import fill_range, populate
 from sentry.mm.layout import TASK_END
-from sentry.mm.vma import PAGE_MASK, PROT_ALL, Vma, VmFlag, page_align
+from sentry.mm.vma import PROT_ALL, Vma, VmFlag, page_align
+from sentry.platform.constants import PAGE_MASK
 
 NEVER_LOCKED: Final = VmFlag.SPECIAL | VmFlag.DROPPABLE | VmFlag.SECRET
 """What mlock(2) passes over; secret memory is locked always."""

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from sentry.abi.limits import PATH_MAX, UIO_MAXIOV
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, Errno
 from sentry.mm import faults
 from sentry.mm.address_map import AddressMap, Limits, NoLimits
@@ -21,8 +22,6 @@ from sentry.mm.residency import ResidentSet
 from sentry.platform.memory import AddressSpace, Bytes
 
 MAX_RW_COUNT: Final = 0x7FFFF000
-PATH_MAX: Final = 4096
-IOV_MAX: Final = 1024
 
 
 def total(segments: list[Segment]) -> int:
@@ -216,7 +215,7 @@ class MemoryManager:
 
     def read_iov(self, addr: int, count: int) -> list[Segment]:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
-        if not 0 <= count <= IOV_MAX:
+        if not 0 <= count <= UIO_MAXIOV:
             raise EINVAL("too many pieces")
         room = MAX_RW_COUNT
         segments: list[Segment] = []

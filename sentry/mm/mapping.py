@@ -43,7 +43,8 @@ from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new, show_instead
 from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, TASK_END
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import MAX_OFFSET, PAGE_MASK, PROT_ALL, Backing, Vma, VmFlag, page_up
+from sentry.mm.vma import MAX_OFFSET, PROT_ALL, Backing, Vma, VmFlag, page_up
+from sentry.platform.constants import PAGE_MASK
 
 LEGACY_FLAGS: Final = 0x7C07F9F3
 """LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""

@@ -8,7 +8,8 @@ from sentry.mm.address_map import AddressMap
 from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new
 from sentry.mm.layout import TASK_END
-from sentry.mm.vma import PAGE_MASK, PROT_ALL, Vma, VmFlag, page_align, page_up
+from sentry.mm.vma import PROT_ALL, Vma, VmFlag, page_align, page_up
+from sentry.platform.constants import PAGE_MASK
 
 
 def mprotect(amap: AddressMap, addr: int, length: int, prot: int, key: int = -1) -> None:

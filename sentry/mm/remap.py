@@ -11,7 +11,8 @@ from sentry.mm.address_map import AddressMap, alignment
 from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
-from sentry.mm.vma import MAX_OFFSET, PAGE_MASK, Vma, VmFlag, page_up
+from sentry.mm.vma import MAX_OFFSET, Vma, VmFlag, page_up
+from sentry.platform.constants import PAGE_MASK
 
 ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
 KEPT: Final = VmFlag.SHARED | VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.LOCKED

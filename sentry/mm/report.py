@@ -12,7 +12,7 @@ from sentry.mm.backing import MappedFile
 from sentry.mm.ramfile import RamFile
 from sentry.mm.residency import Residency, residency
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.memory import RO_WINDOW
+from sentry.platform.constants import RO_WINDOW_GPA
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
@@ -106,7 +106,7 @@ def _shows_file(amap: AddressMap, vma: Vma, page: int) -> bool:
     gpa = amap.space.translate(page)
     if isinstance(vma.backing, RamFile):
         return gpa == vma.backing.peek(vma.file_offset(page) >> 12)
-    return gpa >= RO_WINDOW
+    return gpa >= RO_WINDOW_GPA
 
 
 def smaps_rollup(amap: AddressMap) -> bytes:

@@ -12,12 +12,11 @@ from typing import Final
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.ramfile import RamFile
+from sentry.platform.constants import PAGE_MASK
 from sentry.platform.memory import Ram, WindowRange
 
 Backing = HostBacking | RamFile
 
-PAGE_SIZE: Final = 4096
-PAGE_MASK: Final = PAGE_SIZE - 1
 PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
 U64: Final = (1 << 64) - 1
 MAX_OFFSET: Final = (1 << 63) - 1

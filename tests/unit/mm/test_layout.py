@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sentry.mm.layout import MIN_GAP, STACK_GUARD_GAP, STACK_RANDOM, mmap_base
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import TASK_SIZE
 
 
 @pytest.mark.parametrize(
