@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.poll import (
@@ -94,7 +93,11 @@ class PacketSocket(Socket):
         self.counts = [0, 0]
         """PACKET_STATISTICS: packets, and those of them that were dropped."""
         self.frames: deque[Frame] = deque()
-        stack.taps.add(self)
+
+    def opened(self) -> None:
+        """It sees everything from now on."""
+        super().opened()
+        self.stack.taps[self] = None
 
     def next_size(self) -> int:
         """FIONREAD."""
@@ -259,7 +262,8 @@ class PacketSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
-        self.stack.taps.discard(self)
+        super().release()
+        self.stack.taps.pop(self, None)
         self.frames.clear()
         self.queue.notify()
 
@@ -270,7 +274,3 @@ class PacketSocket(Socket):
             events |= EPOLLERR
         return events | EPOLLIN | EPOLLRDNORM if self.frames else events
 
-
-def open_taps(taps: Iterable[PacketSocket]) -> list[PacketSocket]:
-    """Those with a descriptor, oldest first."""
-    return sorted((tap for tap in list(taps) if tap.refs), key=lambda tap: tap.inode.ino)

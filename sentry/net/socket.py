@@ -53,7 +53,7 @@ from sentry.net.options import Counted, Options
 from sentry.net.short_dest import ShortDest
 from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
 from sentry.net.sockfs import SocketInode, protocol_name
-from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry, continued
@@ -115,7 +115,6 @@ class Socket(StreamFile):
     ) -> None:
         super().__init__(location, O_RDWR)
         self.stack = stack
-        stack.sockets.add(self)
         self.cookie = 0
         self.filter: Program | None = None
         self.last_stamp_ns = -1
@@ -139,6 +138,22 @@ class Socket(StreamFile):
         self.so_error = 0
         """Pending error number, told once."""
         self.read_shut = self.write_shut = False
+
+    # --- life
+
+    def incref(self) -> FileDescription:
+        """One more user; with the first one it is open."""
+        if not self.refs:
+            self.opened()
+        return super().incref()
+
+    def opened(self) -> None:
+        """The stack knows it, until `release`."""
+        self.stack.sockets[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed, or nobody accepted it."""
+        self.stack.sockets.pop(self, None)
 
     # --- what a family gives; each is an attempt that raises EAGAIN rather than sleep
 

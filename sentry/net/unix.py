@@ -337,6 +337,7 @@ class UnixSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         self._released = True
         if self.bound_inode is not None:
             self.bound_inode.bound = None

@@ -240,7 +240,7 @@ class FileDescription:
         if self.refs == 0:
             if self.epolls:
                 for item in list(self.epolls.values()):
-                    item.file_released()
+                    item.drop()
             self._closed()
             self.release()
 

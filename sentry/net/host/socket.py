@@ -75,6 +75,7 @@ class HostSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         self.stack.host_sockets -= 1
         self._host_queue.close()
         fd, self.fd = self.fd, -1

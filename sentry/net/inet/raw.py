@@ -80,7 +80,16 @@ class RawSocket(DatagramSocket):
         self.includes_header = protocol == IPPROTO_RAW
         self.icmp_filter = bytes(32 if family == AF_INET6 else 4)
         self.checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
-        stack.raw.add(self)
+
+    def opened(self) -> None:
+        """It sees what others send, too."""
+        super().opened()
+        self.stack.raw[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        super().release()
+        self.stack.raw.pop(self, None)
 
     async def bind(self, caller: Caller, raw: bytes) -> None:
         """bind(2): the address to listen at; of a ping socket also its identifier."""

@@ -341,6 +341,7 @@ class NetlinkSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         if self.port:
             self.stack.netlink.pop((self.protocol, self.port), None)
         self.packets.clear()

@@ -28,7 +28,7 @@ from sentry.errors import (
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
-from sentry.mm.usermem import MAX_RW_COUNT
+from sentry.mm.manager import MAX_RW_COUNT
 from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
