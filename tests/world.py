@@ -346,10 +346,12 @@ class World:
         self._closed = True
         for group in list(self.kernel.pids.groups.values()):
             task_exit.exit_group(group, 9)
-        while any(group.tasks for group in self.kernel.pids.groups.values()):
+        try:
+            while any(group.tasks for group in self.kernel.pids.groups.values()):
+                self.settle()
             self.settle()
-        self.settle()
-        self.stack.close()
-        for file in self._files:
-            file.close()
-        self.platform.close()
+            self.stack.close()
+        finally:  # the next world wants the memory
+            for file in self._files:
+                file.close()
+            self.platform.close()
