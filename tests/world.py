@@ -75,6 +75,8 @@ class SteppedLoop(Loop):
     """A loop whose clock moves when a test says so."""
 
     now = 10**12
+    fired = 0
+    """How many timers."""
 
     def now_ns(self) -> int:
         return self.now
@@ -87,6 +89,7 @@ class SteppedLoop(Loop):
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
+                self.fired += 1
                 callback()
 
     def advance(self, ns: int) -> None:
@@ -340,16 +343,22 @@ class World:
     # --- the end
 
     def close(self) -> None:
-        """Kill everybody; end the Gofers; give the memory back. Once is enough."""
+        """Kill everybody, wait for their ends, give everything back. Once is enough."""
         if self._closed:
             return
-        self._closed = True
-        for group in list(self.kernel.pids.groups.values()):
-            task_exit.exit_group(group, 9)
         try:
+            for group in list(self.kernel.pids.groups.values()):
+                task_exit.exit_group(group, 9)
             while any(group.tasks for group in self.kernel.pids.groups.values()):
                 self.settle()
             self.settle()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the Gofers and give the memory back, in whatever state tasks are."""
+        self._closed = True
+        try:
             self.stack.close()
         finally:  # the next world wants the memory
             for file in self._files:
