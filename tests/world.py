@@ -217,9 +217,10 @@ class Program(Caller):
         return bool(self.context.regs[Reg.RIP] == HANDLER)
 
     def leave_handler(self) -> None:
-        """Return from the handler: rt_sigreturn(2)."""
+        """Return from the handler: rt_sigreturn(2). A call that it restarts is on again."""
         self.context.regs[Reg.RSP] += 8
-        self.call("rt_sigreturn")
+        self.begin("rt_sigreturn")
+        self.world.settle()
 
 
 class World:
