@@ -29,7 +29,7 @@ SMALL = 10
 def sources() -> list[Path]:
     """The modules of the project, but for those that only build it."""
     found = (path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
-    return sorted(path for path in found if path.name != "_build.py")
+    return sorted(path for path in found if not path.name.startswith("_build"))
 
 
 def lines_of(path: Path) -> set[int]:
@@ -107,8 +107,8 @@ def report(target: Path) -> str:
 def write(target: Path, document: Path) -> None:
     """The report as the section of a document that begins at HEAD, up to the next one."""
     before, _, after = document.read_text().partition(HEAD)
-    _, rest, following = after.partition("\n## ")
-    document.write_text(f"{before}{HEAD}\n{report(target)}{rest}{following}")
+    _, heading, following = after.partition("\n## ")
+    document.write_text(f"{before.rstrip()}\n\n{HEAD}\n{report(target)}{heading}{following}")
 
 
 def show_missing(target: Path, words: list[str]) -> None:
