@@ -35,7 +35,9 @@ from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel import namespaces
+from sentry.kernel.kernel import Kernel
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.task import Task
 from sentry.loop import HostOnly, Loop
 from sentry.mm.ramfile import RamFile
@@ -127,17 +129,17 @@ class Bench:
         register_all(vfs)
         vfs.types[b"proc"] = mount_proc
         self.kernel = Kernel(platform, loop, log, CALLS, Uts(b"bench"), vfs)
-        self.kernel.services["ram"] = platform.ram
         root = TmpFs(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
         mounts = MountNamespace(vfs.new_mount(root), vfs.mount_ids, vfs.budget)
-        starter = Starter(self.kernel, mounts)
+        self.kernel.services.first = namespaces.first(self.kernel, mounts)
+        starter = Starter(self.kernel)
         entries = (
             *(MountConfig(f"/{n}".encode(), "tmpfs") for n in ("dev", "tmp")),
             MountConfig(b"/srv", "bind", attachment=1),
         )
         config = SandboxConfig("bench", ProcessConfig((b"x",)), mounts=entries)
         self.finish(self.set_up(starter, config))
-        self.task: Task = make_task(self.kernel, config.process, mounts)
+        self.task: Task = make_task(self.kernel, config.process, self.kernel.services.first)
         self.task.mm.mmap(AREA, 0x200000, 3, 0x32)
         self.task.mm.write(BUFFER, bytes(0x40000))
         self.context: Any = self.task.ctx

@@ -110,8 +110,10 @@ class Execution:
         kernel = self._kernel
         init = kernel.init
         assert init is not None
-        mounts = init.tasks[0].mounts if init.tasks else kernel.services["mounts"]
-        task = first_process.make_task(kernel, process, mounts)
+        ns = kernel.services.first
+        if init.tasks:
+            ns = ns.but(mounts=init.tasks[0].ns.mounts)
+        task = first_process.make_task(kernel, process, ns)
         try:
             self._give_files(task, process)
             await first_process.start_program(task, process)

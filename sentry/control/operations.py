@@ -63,19 +63,16 @@ class Operations:
 
     def control_resize(self) -> None:
         """Nothing to do where there is no terminal of ours."""
-        console = self._kernel.services.get("console")
+        console = self._kernel.services.console
         if console is not None:
             console.refresh_size()
 
     def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
         """Tasks count from now on; what is there stays. Memory is never more than at the start."""
-        services = self._kernel.services
         if pids_limit is not None:
             self._kernel.pids.limit = max(0, pids_limit)
         if memory_limit is not None:
-            first = services.setdefault("memory_at_start", services["memory_limit"])
-            services["memory_limit"] = min(first, memory_limit)
-            self._kernel.platform.ram.commit_limit = services["memory_limit"]
+            self._kernel.platform.ram.limit_to(memory_limit)
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Client) -> Execution:
         """Add a process; it starts in its own time. Raises: EBUSY, ESRCH, EINVAL; `fds` are closed.

@@ -56,7 +56,7 @@ def of(task: Task) -> TaskKeys:
     found: TaskKeys | None = task.keys
     ids = owner(task)
     if found is None:
-        task.kernel.services.setdefault("keys_text", show)
+        task.kernel.services.keys_text = show
         found = task.keys = TaskKeys(table(task.kernel).session, ids=ids)
     elif ids != found.ids:  # key_fsuid_changed()
         if found.thread is not None:

@@ -282,15 +282,15 @@ class KeyTable:
 
 def table(kernel: Kernel) -> KeyTable:
     """The keys of this sandbox, made when first asked for."""
-    found: KeyTable | None = kernel.services.get("keys")
-    if found is None:
-        found = kernel.services["keys"] = KeyTable(kernel)
-    return found
+    services = kernel.services
+    if services.keys is None:
+        services.keys = KeyTable(kernel)
+    return services.keys
 
 
 def forget_process(kernel: Kernel, group: ThreadGroup) -> None:
     """execve(2): the process keyring is gone."""
-    found: KeyTable | None = kernel.services.get("keys")
+    found = kernel.services.keys
     if found is not None:
         found.processes.pop(group, None)
 

@@ -50,7 +50,7 @@ class OwnMemory:
         """Called every so many system calls."""
         kernel = self._kernel
         now = self._private()
-        limit: int = kernel.services["memory_limit"]
+        limit = kernel.platform.ram.limit
         step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
         if now < self._floor + step or now - self._start + kernel.platform.ram.populated() < limit:
             return

@@ -21,7 +21,6 @@ from sentry.kernel.signals import (
     STOPPING,
     UNBLOCKABLE,
     Queued,
-    Quota,
     SigInfo,
     mask_of,
 )
@@ -31,21 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.auth.credentials import Credentials
-    from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 CONTINUE = mask_of((SIGCONT,))
 _pid_uid = struct.Struct("<iI")
-
-
-def quota(kernel: Kernel) -> Quota:
-    """The count of queued signals of this sandbox."""
-    found = kernel.services.get("signal_quota")
-    if found is None:
-        found = kernel.services["signal_quota"] = Quota()
-    assert isinstance(found, Quota)
-    return found
 
 
 def may_signal(creds: Credentials, target: Task) -> bool:
@@ -130,7 +119,7 @@ def _send(
         return
     info = seen_by(info, target)
     uid = target.creds.uid
-    count = quota(group.kernel)
+    count = group.kernel.services.signal_quota
     # standard signals of kill and of the kernel are queued even beyond the limit
     override = signo < SIGRTMIN and info.code >= 0
     if count.take(uid, group.limits.soft(RLIMIT_SIGPENDING), override=override):

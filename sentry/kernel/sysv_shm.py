@@ -139,7 +139,7 @@ class Segments:
         mount = internal_mount(self._vfs)
         fs = mount.fs
         assert isinstance(fs, TmpFs)
-        if size > task.mm.space.ram.commit_limit:
+        if size > task.mm.space.ram.limit:
             raise ENOMEM("more than there is memory")
         fs.check_inodes()
         inode = TmpFile(fs, 0o600, Owner(task.creds.euid, task.creds.egid))

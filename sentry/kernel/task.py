@@ -36,6 +36,7 @@ from sentry.wait.retry import Sleep
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.nsproxy import Namespaces
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
@@ -60,7 +61,6 @@ class Task(Charged):
         "__weakref__",
         "altstack",
         "blocked",
-        "cgroup_ns",
         "clear_child_tid",
         "comm",
         "creds",
@@ -74,18 +74,15 @@ class Task(Charged):
         "files",
         "fs",
         "group",
-        "ipc",
         "kernel",
         "keys",
         "mm",
-        "mounts",
-        "net",
         "no_new_privs",
+        "ns",
         "observers",
         "parent_death_signal",
         "pending",
         "pids",
-        "pids_for_children",
         "policy",
         "process_flags",
         "rchar",
@@ -102,13 +99,10 @@ class Task(Charged):
         "syscr",
         "syscw",
         "tid",
-        "time_for_children",
-        "time_ns",
         "timer_slack_ns",
         "trace",
         "tracees",
         "trap",
-        "uts",
         "vfork_done",
         "wchar",
         "work",
@@ -124,7 +118,7 @@ class Task(Charged):
         files: FdTable,
         fs: FsContext,
         creds: Credentials,
-        mounts: MountNamespace,
+        ns: Namespaces,
     ) -> None:
         self.kernel = kernel
         self.group = group
@@ -134,7 +128,8 @@ class Task(Charged):
         self.files: FdTable = files
         self.fs: FsContext = fs
         self.creds: Credentials = creds
-        self.mounts: MountNamespace = mounts
+        self.ns = ns
+        """Where it is: shared with others, so never changed but replaced."""
         self.comm = b""
         self.fiber: Fiber | None = None
         self.work = 0
@@ -160,11 +155,10 @@ class Task(Charged):
         """The ties to the tasks that this one traces."""
         self.seccomp: Any = None
         self.sched: Any = None
-        self.ipc: Any = None
-        """Its IPC namespace (sysv_ipc.IpcNamespace); None: the sandbox's first one."""
         self.sem_undo: Any = None
         """SEM_UNDO of System V semaphores, once there is any."""
-        self.policy: Any = None
+        self.policy: tuple[int, int] | None = None
+        """What set_mempolicy(2) said: (mode with its flags, mask of nodes)."""
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
@@ -172,17 +166,8 @@ class Task(Charged):
         """Its keyrings (TaskKeys), once it has used some."""
         self.process_flags = 0
         """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
-        self.uts = kernel.uts
-        """The names of the machine as this task sees them: its UTS namespace."""
         self.pids = group.pids
         """Its PID namespace, for good."""
-        self.pids_for_children = group.pids
-        self.net: Any = None
-        """Its network namespace (sentry.net.stack.Stack); None: the sandbox's first one."""
-        self.cgroup_ns: Any = None
-        self.time_ns: Any = None
-        """Its time namespace (TimeNamespace); None: the first one."""
-        self.time_for_children: Any = None
         self.timer_slack_ns = self.default_slack_ns = 50_000
         self.rchar = self.wchar = self.syscr = self.syscw = 0
         """/proc/PID/io: bytes read and written, calls that did."""
@@ -202,6 +187,11 @@ class Task(Charged):
     def rlimit(self, resource: int) -> int:
         """The soft limit of a resource (RLIMIT_*)."""
         return self.group.limits.soft(resource)
+
+    @property
+    def mounts(self) -> MountNamespace:
+        """Its mounts."""
+        return self.ns.mounts
 
     @property
     def own_pid(self) -> int:

@@ -87,7 +87,10 @@ def check(task: Task, args: CloneArgs) -> None:
         or (flags & CLONE_SIGHAND and not flags & CLONE_VM)
         or (
             flags & CLONE_THREAD
-            and (flags & (CLONE_NEWUSER | CLONE_NEWPID) or task.pids_for_children is not task.pids)
+            and (
+                flags & (CLONE_NEWUSER | CLONE_NEWPID)
+                or task.ns.pids_for_children is not task.pids
+            )
         )
         or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
         or (flags & CLONE_PARENT and task.group is task.pids.init)
@@ -231,7 +234,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     kernel, flags = task.kernel, args.flags
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
-    pids = new.pids or task.pids_for_children
+    pids = new.pids or task.ns.pids_for_children
     check_numbers(creds, pids, args.set_tid, kernel.pids.pid_max)
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
@@ -248,7 +251,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
     kernel, flags = task.kernel, args.flags
     if not flags & CLONE_FILES:
         task.files.check_copy()
-    pids = new.pids or task.pids_for_children
+    pids = new.pids or task.ns.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
@@ -268,20 +271,15 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         shared_files(task) if flags & CLONE_FILES else task.files.copy(),
         task.fs if flags & CLONE_FS else task.fs.copy(),
         new.creds,
-        task.mounts,
+        task.ns,
     )
     child.comm = task.comm
+    child.policy = task.policy
     child.blocked = task.blocked
     child.no_new_privs = task.no_new_privs
     child.process_flags = task.process_flags
     child.keys = task.keys and task.keys.for_child()
-    child.ipc = task.ipc
-    child.uts = task.uts
-    child.net = task.net
-    child.cgroup_ns = task.cgroup_ns
-    child.time_ns, child.time_for_children = task.time_ns, task.time_for_children
     namespaces.enter(child, new, child.fs)
-    child.pids_for_children = pids
     if not flags & CLONE_VM:
         join_for_children(child)
     child.seccomp = task.seccomp

@@ -102,8 +102,7 @@ def _leave(task: Task) -> None:
     if group.tasks:
         _hand_children_on(task)
     else:
-        if kernel.services.get(accounting.SERVICE):
-            accounting.process_ends(task, status_of(task), size_kib)
+        accounting.process_ends(task, status_of(task), size_kib)
         _last_thread_gone(group)
 
 

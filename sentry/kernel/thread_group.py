@@ -96,6 +96,7 @@ class ThreadGroup:
     __slots__ = (
         "__weakref__",
         "actions",
+        "allowed_tracer",
         "argv",
         "child_queue",
         "child_subreaper",
@@ -180,6 +181,8 @@ class ThreadGroup:
         self.exiting = False
         self.exit_status = 0
         """wait(2) status once `exiting`."""
+        self.allowed_tracer: tuple[Task | None, Task | None] = (None, None)
+        """PR_SET_PTRACER: the leader at that time, and whom it allowed; None for anybody."""
         self.core_dump: Any = None
         """The core dump in the making (sentry.kernel.core_dump)."""
         self.coredump_filter = 0x33

@@ -22,6 +22,7 @@ from sentry.abi.mman import (
 from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
+from sentry.kernel.machine import machine_of
 from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
 from sentry.loader.image import ADDR_NO_RANDOMIZE, COMM_LEN, Image
@@ -32,6 +33,7 @@ from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.wait.fiber import Killed
 
 if TYPE_CHECKING:
+    from sentry.kernel.machine import Machine
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
 
@@ -259,16 +261,15 @@ def _reserve_stack(mm: MemoryManager, top: int, chain: _Chain, program: elf.Prog
 
 def _map_vdso(task: Task, mm: MemoryManager) -> int:
     """The vDSO, where the platform has one; its address, else 0."""
-    vdso = getattr(task.kernel.platform, "vdso", None)
+    vdso = task.kernel.platform.vdso
     if vdso is None:
         return 0
     return mm.map_kernel_frames(vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
 
 
-def _machine(task: Task) -> auxv.Machine:
+def _machine(task: Task) -> Machine:
     """What the auxiliary vector says of the CPU: worked out once."""
     services = task.kernel.services
-    machine: auxv.Machine | None = services.get("auxv_machine")
-    if machine is None:
-        machine = services["auxv_machine"] = auxv.machine_of(task.kernel.platform)
-    return machine
+    if services.machine is None:
+        services.machine = machine_of(task.kernel.platform)
+    return services.machine

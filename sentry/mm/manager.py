@@ -38,6 +38,10 @@ class MemoryManager(Report):
         self.users = 1
         self.barriers = 0
         """Commands of membarrier(2) that were registered."""
+        self.no_huge_pages = False
+        """PR_SET_THP_DISABLE, for the answer to PR_GET_THP_DISABLE alone."""
+        self.watched: dict[tuple[int, int], bytes] = {}
+        """What locations that a debugger watches held last: (address, length) → bytes."""
         self.aio: Any = None
         """The contexts of io_setup(2), once there are any."""
 

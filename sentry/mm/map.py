@@ -91,7 +91,7 @@ class AddressMap:
     def _check_promise(self, pages: int) -> None:
         """vm.overcommit_memory. Raises: ENOMEM."""
         ram = self.space.ram
-        if not ram.commitment.allows(pages, ram.commit_limit):
+        if not ram.commitment.allows(pages, ram.limit):
             raise ENOMEM("more than there is memory (overcommit)")
 
     ipc_lock = False

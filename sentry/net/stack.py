@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
     from sentry.net.inet.raw import RawSocket
+    from sentry.net.namespace import NetNamespace
     from sentry.net.netlink.socket import NetlinkSocket
     from sentry.net.packet_socket import PacketSocket
     from sentry.net.socket import Socket
@@ -27,17 +28,16 @@ class Stack:
     def __init__(
         self,
         kernel: Any,
-        *,
+        sysctls: dict[str, str],
         owner: UserNamespace | None = None,
         charge: Charge | None = None,
-        up: bool = True,
     ) -> None:
         self.owner = owner
         """The user namespace whose capabilities count here."""
         self.charge = charge
         self.kernel = kernel
         """Whose processes get SIGURG."""
-        self.interfaces = Interfaces(up=up)
+        self.interfaces = Interfaces(up=charge is None)
         self.routes = Routes(self.interfaces)
         self.ports: dict[int, Ports] = {}
         """By IPPROTO_*."""
@@ -56,8 +56,8 @@ class Stack:
         """Packet sockets, which see everything but TCP."""
         self.sockets: WeakSet[Socket] = WeakSet()
         """All that are open, for /proc/net and socket diagnostics."""
-        self.sysctls: dict[str, str] = {}
-        """What was written to /proc/sys/net/ipv4, unless this is the first stack."""
+        self.sysctls = sysctls
+        """What was written to /proc/sys/net."""
         self.counters: Counter[str] = Counter()
         """/proc/net/snmp, as "Protocol.Name"."""
         self.host: NetworkProcess | None = None
@@ -85,13 +85,5 @@ class Stack:
 
 def stack_of(caller: Caller) -> Stack:
     """The stack of a task: its network namespace."""
-    own: Stack | None = getattr(caller, "net", None)
-    return own if own is not None else kernel_stack(caller.kernel)
-
-
-def kernel_stack(kernel: Any) -> Stack:
-    """The sandbox's first stack."""
-    found: Stack | None = kernel.services.get("net")
-    if found is None:
-        found = kernel.services["net"] = Stack(kernel)
-    return found
+    namespace: NetNamespace = caller.ns.net
+    return namespace.stack

@@ -12,7 +12,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from kvm.system import CpuidEntry
     from sentry.platform.memory import AddressSpace, Ram
+    from sentry.platform.vdso import Vdso
 
 TASK_SIZE = 0x7FFFFFE00000
 """First address that is not the program's: above it lie the entry pages."""
@@ -165,6 +167,16 @@ class Platform(Protocol):
     """XCR0 as the program sees it."""
     ready: list[tuple[int, int]]
     """(descriptor, EPOLL* events) that the last `wait` found ready."""
+
+    @property
+    def cpuid(self) -> Sequence[CpuidEntry]:
+        """What CPUID answers the program."""
+        ...
+
+    @property
+    def vdso(self) -> Vdso | None:
+        """Code and clocks that every program maps, where there is one."""
+        ...
 
     def new_address_space(self) -> AddressSpace: ...
     def new_context(self, space: Any) -> Context: ...

@@ -211,6 +211,7 @@ class UnicornPlatform:
             "emulator",
         )
         cpus = len(os.sched_getaffinity(0))
+        self.vdso = None
         self.cpuid = unicorn_cpuid.allowed(self._raw_cpuid, cpus)
         rows = [
             (e.function, e.index, e.function in unicorn_cpuid.INDEXED, (e.eax, e.ebx, e.ecx, e.edx))

@@ -99,10 +99,14 @@ class Caller(Protocol):
     fs: FsContext
     files: FdTable
     creds: Credentials
-    mounts: MountNamespace
     mm: Any
     group: Any
+    pids: Any
+    ns: Any
+    """Its namespaces."""
 
+    @property
+    def mounts(self) -> MountNamespace: ...
     @property
     def kernel(self) -> Any: ...
     def rlimit(self, resource: int) -> int: ...

@@ -208,6 +208,7 @@ class Inode:
         "uid",
         "watches",
         "write_count",
+        "write_hint",
     )
 
     def __init__(self, fs: FileSystem, ino: int, mode: int, owner: Owner) -> None:
@@ -240,6 +241,8 @@ class Inode:
         """Descriptions of it, O_PATH ones too: while there are any, the inode is not gone."""
         self.read_count = 0
         """i_readcount: descriptions open for reading alone, for leases."""
+        self.write_hint = 0
+        """RWH_WRITE_LIFE_*: F_SET_RW_HINT."""
 
     # --- attributes
 

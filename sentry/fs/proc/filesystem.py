@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC
 from sentry.errors import EINVAL, ENOENT
@@ -32,6 +32,8 @@ from sentry.fs.pseudo.nodes import (
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 DECLARATIONS: Final = (
     _config, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _system,
 )  # fmt: skip
@@ -76,7 +78,7 @@ class ProcFs(TableFs):
     cannot_create = ENOENT
     keeps_names = False
 
-    def __init__(self, kernel: Any, pids: Any = None, processes_only: bool = False) -> None:
+    def __init__(self, kernel: Kernel, pids: Any = None, processes_only: bool = False) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
         self.kernel = kernel
         self.processes_only = processes_only
@@ -160,7 +162,7 @@ def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
     }
 
 
-def text_maker(fs: TableFs, kernel: Any, entry: Entry) -> Callable[[], Node]:
+def text_maker(fs: TableFs, kernel: Kernel, entry: Entry) -> Callable[[], Node]:
     """A file of the whole system."""
     show, store = entry.show, entry.store
     assert show is not None
@@ -176,7 +178,7 @@ def text_maker(fs: TableFs, kernel: Any, entry: Entry) -> Callable[[], Node]:
     return make
 
 
-def sysctl_maker(fs: TableFs, kernel: Any, sysctl: Any) -> Callable[[], Node]:
+def sysctl_maker(fs: TableFs, kernel: Kernel, sysctl: Any) -> Callable[[], Node]:
     """A file below /proc/sys."""
     return lambda: SysctlNode(fs, kernel, sysctl)
 

@@ -25,6 +25,7 @@ from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
@@ -129,7 +130,7 @@ class PidTextNode(TextNode):
 
     __slots__ = ("_entry", "_kernel", "_subject")
 
-    def __init__(self, fs: TableFs, entry: Entry, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, entry: Entry, kernel: Kernel, subject: Subject) -> None:
         def store(caller: Any, data: bytes) -> None:
             if entry.store is None:
                 raise EINVAL("not to be written")
@@ -181,7 +182,7 @@ class SubDirectory(Directory):
 
     __slots__ = ("_kernel", "_prefix", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject, prefix: str) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject, prefix: str) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self._kernel = kernel
         self._subject = subject
@@ -206,7 +207,7 @@ class PidDirectory(Directory):
 
     __slots__ = ("kernel", "subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self.kernel = kernel
         self.subject = subject
@@ -294,7 +295,7 @@ class TaskDirectory(Directory):
 
     __slots__ = ("_kernel", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self._kernel = kernel
         self._subject = subject

@@ -40,7 +40,7 @@ def parent_pid(pids: Any, group: Any) -> int:
 
 def allowed_cpus(view: View) -> int:
     """How many CPUs there are."""
-    return int(getattr(view.kernel, "cpus", 1))
+    return view.kernel.cpus
 
 
 @pid_file("status")
@@ -120,8 +120,7 @@ def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
     """task_sig()."""
     ignored, caught = signal_sets(group)
     limit = group.limits.soft(RLIMIT_SIGPENDING)
-    quota = task.kernel.services.get("signal_quota")
-    queued = quota.of(task.creds.uid) if quota is not None else 0
+    queued = task.kernel.services.signal_quota.of(task.creds.uid)
     sets = [
         ("SigPnd", task.pending.mask), ("ShdPnd", group.shared_pending.mask),
         ("SigBlk", task.blocked), ("SigIgn", ignored), ("SigCgt", caught),

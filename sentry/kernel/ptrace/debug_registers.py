@@ -11,7 +11,6 @@ is not seen. arch/x86/kernel/ptrace.c, SDM volume 3, section 18.2.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from sentry.errors import EFAULT, EINVAL, EIO, ENOSPC
 from sentry.mm.errors import NeedsFault
@@ -19,7 +18,6 @@ from sentry.platform.interface import TASK_SIZE, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.mm.manager import MemoryManager
 
 EXECUTE, WRITE, PORTS, ACCESS = range(4)
 LENGTHS: Final = (1, 2, 8, 4)
@@ -29,9 +27,6 @@ DR6_STEP: Final = 0x4000
 TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 MAX_SEEN: Final = 4096
 """Locations of one address space that are remembered, whoever watched them."""
-
-_seen: WeakKeyDictionary[MemoryManager, dict[tuple[int, int], bytes]] = WeakKeyDictionary()
-"""What watched locations held last: of an address space, as its threads are all stepped."""
 
 
 class DebugRegisters:
@@ -78,7 +73,7 @@ class DebugRegisters:
         """The bits of DR6 for what has changed since the last look, which is forgotten with it."""
         if not self._places:
             return 0
-        seen = _seen.setdefault(task.mm, {})
+        seen = task.mm.watched  # of all threads, as all are stepped
         if len(seen) > MAX_SEEN:
             seen.clear()
         bits = 0

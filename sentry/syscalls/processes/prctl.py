@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Annotated, Any, Final
-from weakref import WeakSet
+from typing import Annotated, Final
 
 from sentry.abi import prctl as abi
 from sentry.abi.capability import CAP_LAST_CAP, CAP_SYS_RESOURCE
@@ -427,26 +426,16 @@ def set_speculation(task: Task, values: Values) -> None:
     raise ENXIO("not adjustable")
 
 
-def without_huge_pages(task: Task) -> WeakSet[Any]:
-    """Address spaces that asked for no transparent huge pages: kept for the answer only."""
-    spaces: WeakSet[Any] = task.kernel.services.setdefault("thp_disabled", WeakSet())
-    return spaces
-
-
 @option(PR_SET_THP_DISABLE, unused=3)
 def set_thp_disable(task: Task, values: Values) -> None:
     """Remembered; which pages are huge is not visible to the program."""
-    spaces = without_huge_pages(task)
-    if values[0]:
-        spaces.add(task.mm)
-    else:
-        spaces.discard(task.mm)
+    task.mm.no_huge_pages = bool(values[0])
 
 
 @option(PR_GET_THP_DISABLE, unused=2)
 def get_thp_disable(task: Task, values: Values) -> int:
     """0 or 1."""
-    return int(task.mm in without_huge_pages(task))
+    return int(task.mm.no_huge_pages)
 
 
 @option(PR_SET_MDWE, unused=3)

@@ -11,14 +11,18 @@ import pytest
 
 from sentry.auth.credentials import Credentials
 from sentry.errors import EFAULT
+from sentry.kernel import namespaces
 from sentry.kernel.futex import FutexTable
 from sentry.kernel.limits import Limits
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.pids import Pids
+from sentry.kernel.services import Services
 from sentry.kernel.signals import Action, SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.platform import sigframe
 from sentry.platform.interface import NUM_REGS, Reg
+from sentry.vfs.vfs import Vfs
 from sentry.wait.fiber import Fiber
 
 XSAVE_SIZE = 832
@@ -175,12 +179,13 @@ class World:
             loop=self.loop,
             pids=Pids(1000),
             futexes=FutexTable(),
-            services={},
+            services=Services(),
             cpus=2,
             init=None,
-            uts=None,
+            uts=Uts(b"test"),
+            vfs=Vfs(),
             counters=SimpleNamespace(faults=0),
-            platform=SimpleNamespace(xsave_size=XSAVE_SIZE, xfeatures=XFEATURES),
+            platform=SimpleNamespace(xsave_size=XSAVE_SIZE, xfeatures=XFEATURES, vdso=None),
             log=SimpleNamespace(bug=lambda what, error: pytest.fail(f"{what}: {error!r}")),
         )
         self.init = self.process(1, None)
@@ -206,7 +211,8 @@ class World:
         ctx: Any = FakeContext()
         none: Any = None
         mm: Any = group.tasks[0].mm if group.tasks else FakeMemory()
-        task = Task(self.kernel, group, tid, ctx, mm, none, none, Credentials.root(), none)
+        ns = namespaces.first(self.kernel, none)
+        task = Task(self.kernel, group, tid, ctx, mm, none, none, Credentials.root(), ns)
         group.tasks.append(task)
         group.leader = group.leader or task
         self.kernel.pids.tasks[tid] = task

@@ -12,7 +12,8 @@ from sentry.abi.aio import IO_EVENT, IoEvent
 from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, EFAULT, EINVAL
 from sentry.fs.eventfd import EventFile
-from sentry.kernel.aio import AioTable, Context, Request, usage_of
+from sentry.kernel.aio import AioTable, Context, Request
+from sentry.kernel.services import Services
 from sentry.vfs import budget as budgets
 from sentry.vfs.vfs import Vfs
 
@@ -79,7 +80,7 @@ def task() -> Any:
     later: list[Any] = []
     vfs = Vfs(None, PlainMemory, lambda: 0)
     loop = SimpleNamespace(call_soon=later.append, later=later)
-    kernel = SimpleNamespace(vfs=vfs, cpus=2, services={}, loop=loop)
+    kernel = SimpleNamespace(vfs=vfs, cpus=2, services=Services(), loop=loop)
     return SimpleNamespace(kernel=kernel, mm=PlainMappings())
 
 
@@ -128,7 +129,7 @@ def test_a_context_is_found_where_its_ring_is_mapped_and_dies_with_the_memory(ta
     table = task.mm.aio = AioTable(task.kernel)
     address = table.setup(task, 10)
     assert table.find(task, address).max_requests == 10
-    assert usage_of(task.kernel).events == 10
+    assert task.kernel.vfs.budget.aio_events == 10
     for wrong in (0, address + 4096, address + 8, 1 << 50):
         with pytest.raises(EINVAL):
             table.find(task, wrong)
@@ -136,7 +137,7 @@ def test_a_context_is_found_where_its_ring_is_mapped_and_dies_with_the_memory(ta
     with pytest.raises(EINVAL):
         table.find(task, address)
     table.close()
-    assert (usage_of(task.kernel).events, usage_of(task.kernel).contexts) == (0, 0)
+    assert (task.kernel.vfs.budget.aio_events, task.kernel.vfs.budget.aio_contexts) == (0, 0)
 
 
 def test_a_poll_completes_once_and_gives_everything_back(task: Any) -> None:

@@ -16,7 +16,10 @@ from sentry.auth.credentials import Credentials
 from sentry.errors import EFAULT, ENAMETOOLONG, Errno
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel import namespaces
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.pids import Pids
+from sentry.kernel.services import Services
 from sentry.loop import HostOnly, Loop
 from sentry.mm.buffers import KernelDest, KernelSource
 from sentry.syscalls.registry import CALLS
@@ -160,7 +163,7 @@ class FakeTask:
 
     def __init__(self, kernel: Any, mounts: MountNamespace) -> None:
         self.kernel = kernel
-        self.mounts = mounts
+        self.ns = namespaces.first(kernel, mounts)
         root = mounts.root.location
         self.fs = FsContext(mounts, root, root, 0o022)
         self.files = FdTable()
@@ -173,6 +176,10 @@ class FakeTask:
         self.tid = 1
         self.timer_slack_ns = 0
         self.rchar = self.wchar = self.syscr = self.syscw = 0
+
+    @property
+    def mounts(self) -> MountNamespace:
+        return self.ns.mounts
 
     def rlimit(self, resource: int) -> int:
         return self.limits.get(resource, (1 << 64) - 1)
@@ -238,7 +245,10 @@ def kernel() -> Any:
     ticks = iter(range(10**18, 2 * 10**18, 1000))
     vfs = Vfs(loop, PlainRamFile, lambda: next(ticks))
     register_all(vfs)
-    return SimpleNamespace(loop=loop, vfs=vfs, services={})
+    made: Any = SimpleNamespace(
+        loop=loop, vfs=vfs, services=Services(), uts=Uts(b"test"), pids=Pids(100)
+    )
+    return made
 
 
 @pytest.fixture
