@@ -19,6 +19,7 @@ from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 if TYPE_CHECKING:
     from sentry.kernel.nsproxy import Uts
     from sentry.kernel.task import Task
+    from sentry.kernel.tracing import Observer
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
 
@@ -90,7 +91,7 @@ class Kernel:
         self.boot_ns = time.monotonic_ns()
         self.gone_usage = Usage()
         """What processes have used that nobody waited for."""
-        self.start_observers: list[Any] = []
+        self.start_observers: list[Observer] = []
         """Observers that every new task gets (strace)."""
         self.services = Services()
         self.fault_meter: Meter | None = None

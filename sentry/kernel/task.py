@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals, tracing
 from sentry.kernel.identity import child_identity
+from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
@@ -36,7 +37,12 @@ from sentry.wait.retry import Sleep
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.keyrings import TaskKeys
     from sentry.kernel.nsproxy import Namespaces
+    from sentry.kernel.ptrace.tracee import Tracee
+    from sentry.kernel.sched import Sched
+    from sentry.kernel.seccomp import Seccomp
+    from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
@@ -57,56 +63,57 @@ RESTARTS = (Interrupted, RestartNoHand, RestartNoIntr, RestartBlock)
 class Task(Charged):
     """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
 
-    __slots__ = (
-        "__weakref__",
-        "altstack",
-        "blocked",
-        "clear_child_tid",
-        "comm",
-        "creds",
-        "ctx",
-        "dead",
-        "default_slack_ns",
-        "exit_code",
-        "exit_signal",
-        "faults",
-        "fiber",
-        "files",
-        "fs",
-        "group",
-        "kernel",
-        "keys",
-        "mm",
-        "no_new_privs",
-        "ns",
-        "observers",
-        "parent_death_signal",
-        "pending",
-        "pids",
-        "policy",
-        "process_flags",
-        "rchar",
-        "restart",
-        "restart_block",
-        "robust_list",
-        "saved_mask",
-        "sched",
-        "seccomp",
-        "sem_undo",
-        "sleeps",
-        "start_ns",
-        "stopped",
-        "syscr",
-        "syscw",
-        "tid",
-        "timer_slack_ns",
-        "trace",
-        "tracees",
-        "trap",
-        "vfork_done",
-        "wchar",
-        "work",
-    )  # fmt: skip
+    __slots__ = {
+        "__weakref__": FRESH,
+        "altstack": CLONE,
+        "blocked": SHARED,
+        "clear_child_tid": CLONE,
+        "comm": SHARED,
+        "creds": CLONE,
+        "ctx": CLONE,
+        "dead": FRESH,
+        "default_slack_ns": CLONE,
+        "exit_code": FRESH,
+        "exit_signal": CLONE,
+        "faults": FRESH,
+        "fiber": FRESH,
+        "files": CLONE,
+        "fs": CLONE,
+        "group": CLONE,
+        "kernel": FRESH,
+        "keys": COPIED,
+        "mm": CLONE,
+        "no_new_privs": SHARED,
+        "ns": CLONE,
+        "observers": CLONE,
+        "parent_death_signal": FRESH,
+        "pending": FRESH,
+        "pids": CLONE,
+        "policy": SHARED,
+        "process_flags": SHARED,
+        "rchar": FRESH,
+        "restart": FRESH,
+        "restart_block": FRESH,
+        "robust_list": FRESH,
+        "saved_mask": FRESH,
+        "sched": COPIED,
+        "seccomp": SHARED,
+        "sem_undo": CLONE,
+        "sleeps": FRESH,
+        "start_ns": FRESH,
+        "stopped": FRESH,
+        "syscr": FRESH,
+        "syscw": FRESH,
+        "tid": FRESH,
+        "timer_slack_ns": SHARED,
+        "trace": FRESH,
+        "tracees": FRESH,
+        "trap": FRESH,
+        "vfork_done": FRESH,
+        "wchar": FRESH,
+        "work": FRESH,
+    }
+    """The fields, and what a child gets of them: sentry.kernel.inherit."""
 
     def __init__(
         self,
@@ -149,21 +156,22 @@ class Task(Charged):
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
         self.observers: list[tracing.Observer] = []
-        self.trace: Any = None
-        """How a tracer holds this task: sentry.kernel.ptrace."""
-        self.tracees: list[Any] = []
+        self.trace: Tracee | None = None
+        """How a tracer holds this task."""
+        self.tracees: list[Tracee] = []
         """The ties to the tasks that this one traces."""
-        self.seccomp: Any = None
-        self.sched: Any = None
-        self.sem_undo: Any = None
+        self.seccomp: Seccomp | None = None
+        self.sched: Sched | None = None
+        """Its attributes, once it has asked for some."""
+        self.sem_undo: UndoList | None = None
         """SEM_UNDO of System V semaphores, once there is any."""
         self.policy: tuple[int, int] | None = None
         """What set_mempolicy(2) said: (mode with its flags, mask of nodes)."""
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
-        self.keys: Any = None
-        """Its keyrings (TaskKeys), once it has used some."""
+        self.keys: TaskKeys | None = None
+        """Its keyrings, once it has used some."""
         self.process_flags = 0
         """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
         self.pids = group.pids

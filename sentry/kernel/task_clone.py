@@ -39,6 +39,7 @@ from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
 from sentry.kernel.identity import child_identity
+from sentry.kernel.inherit import inherit
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.task_exit import condemn
@@ -202,9 +203,6 @@ async def clone(task: Task, args: CloneArgs) -> int:
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
-    for observer in task.observers:
-        if (cloned := getattr(observer, "cloned", None)) is not None:
-            cloned(task, child, args.flags)
     event = 0
     if task.trace is not None:
         event = task.trace.inherited_by(child, args)
@@ -273,25 +271,18 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         new.creds,
         task.ns,
     )
-    child.comm = task.comm
-    child.policy = task.policy
-    child.blocked = task.blocked
-    child.no_new_privs = task.no_new_privs
-    child.process_flags = task.process_flags
-    child.keys = task.keys and task.keys.for_child()
+    inherit(child, task)
     namespaces.enter(child, new, child.fs)
     if not flags & CLONE_VM:
         join_for_children(child)
-    child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:
         from sentry.kernel.sysv_undo import shared_undo  # noqa: PLC0415
 
         child.sem_undo = shared_undo(task)
-    child.sched = task.sched and task.sched.for_child()
-    child.timer_slack_ns = child.default_slack_ns = task.timer_slack_ns
+    child.default_slack_ns = task.timer_slack_ns
     shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = altstack.NONE if shares_stack else task.altstack
-    child.observers = [o for o in task.observers if getattr(o, "inherited", True)]
+    child.observers = [o for o in task.observers if o.inherited]
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid
     regs = ctx.regs
@@ -337,16 +328,9 @@ def new_group(
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits, pids)
     if pids.init is None:
         pids.init = group
-    group.exec_user_ns = old.exec_user_ns
+    inherit(group, old)
     group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
-    group.exe = old.exe
-    group.argv = old.argv
-    group.dumpable = old.dumpable
-    group.coredump_filter = old.coredump_filter
-    group.oom_score_adj = old.oom_score_adj
-    group.personality = old.personality
-    group.terminal = old.terminal
     task.kernel.pids.groups[tgid] = group
     timers.watch_cpu_limit(group)
     return group

@@ -73,8 +73,7 @@ def _leave(task: Task) -> None:
     size_kib = task.mm.total_pages * 4
     try:
         for observer in task.observers:
-            if (exited := getattr(observer, "exited", None)) is not None:
-                exited(task, task.group.exit_status)
+            observer.exited(task, task.group.exit_status)
         for tracee in list(task.tracees):
             tracee.tracer_exits()
         if task.trace is not None:
@@ -161,7 +160,8 @@ def _last_thread_gone(group: ThreadGroup) -> None:
 
 def _announce_or_hold(group: ThreadGroup) -> None:
     leader = group.leader
-    if leader is None or not is_held(group) or not leader.trace.group_ends():
+    tracee = leader.trace if leader is not None and is_held(group) else None
+    if tracee is None or not tracee.group_ends():
         announce(group)
 
 

@@ -141,8 +141,7 @@ def resume_from_delivery(task: Task, info: SigInfo | None) -> None:
 
 def _act(task: Task, entry: Queued) -> bool:
     for observer in task.observers:
-        if (signalled := getattr(observer, "signalled", None)) is not None:
-            signalled(task, entry.info)
+        observer.signalled(task, entry.info)
     action = task.group.actions[entry.info.signo]
     if action.handler == SIG_IGN:
         return True

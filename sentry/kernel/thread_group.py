@@ -10,15 +10,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import SIGCHLD
+from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import PendingSignals, SignalActions
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
+    from sentry.kernel.core_dump import CoreDump
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.pids import PidNamespace
+    from sentry.kernel.posix_timers import PosixTimer
     from sentry.kernel.task import Task
+    from sentry.kernel.timers import Timers
+    from sentry.vfs.dentry import Location
 
 
 class Session:
@@ -93,53 +98,52 @@ class Usage:
 class ThreadGroup:
     """A process."""
 
-    __slots__ = (
-        "__weakref__",
-        "actions",
-        "allowed_tracer",
-        "argv",
-        "child_queue",
-        "child_subreaper",
-        "children",
-        "continue_reported",
-        "core_dump",
-        "coredump_filter",
-        "dead_usage",
-        "dumpable",
-        "exe",
-        "exec_count",
-        "exec_user_ns",
-        "execing",
-        "exit_signal",
-        "exit_status",
-        "exiting",
-        "has_execed",
-        "kernel",
-        "last_uid",
-        "leader",
-        "limits",
-        "members",
-        "oom_score_adj",
-        "parent",
-        "parent_thread",
-        "personality",
-        "pid_queue",
-        "pids",
-        "posix_timers",
-        "process_group",
-        "reaped_usage",
-        "shared_pending",
-        "signal_queue",
-        "start_ns",
-        "stop_reported",
-        "stop_signal",
-        "stopping",
-        "tasks",
-        "terminal",
-        "tgid",
-        "timers",
-        "vsyscall",
-    )  # fmt: skip
+    __slots__ = {
+        "__weakref__": FRESH,
+        "actions": CLONE,
+        "allowed_tracer": FRESH,
+        "argv": SHARED,
+        "child_queue": FRESH,
+        "child_subreaper": FRESH,
+        "children": FRESH,
+        "continue_reported": FRESH,
+        "core_dump": FRESH,
+        "coredump_filter": SHARED,
+        "dead_usage": FRESH,
+        "dumpable": SHARED,
+        "exe": SHARED,
+        "exec_count": FRESH,
+        "exec_user_ns": SHARED,
+        "execing": FRESH,
+        "exit_signal": CLONE,
+        "exit_status": FRESH,
+        "exiting": FRESH,
+        "has_execed": FRESH,
+        "kernel": FRESH,
+        "last_uid": FRESH,
+        "leader": FRESH,
+        "limits": CLONE,
+        "oom_score_adj": SHARED,
+        "parent": CLONE,
+        "parent_thread": CLONE,
+        "personality": SHARED,
+        "pid_queue": FRESH,
+        "pids": CLONE,
+        "posix_timers": FRESH,
+        "process_group": CLONE,
+        "reaped_usage": FRESH,
+        "shared_pending": FRESH,
+        "signal_queue": FRESH,
+        "start_ns": FRESH,
+        "stop_reported": FRESH,
+        "stop_signal": FRESH,
+        "stopping": FRESH,
+        "tasks": FRESH,
+        "terminal": SHARED,
+        "tgid": FRESH,
+        "timers": FRESH,
+    }
+    """The fields, and what a child gets of them: sentry.kernel.inherit."""
 
     def __init__(
         self,
@@ -183,8 +187,8 @@ class ThreadGroup:
         """wait(2) status once `exiting`."""
         self.allowed_tracer: tuple[Task | None, Task | None] = (None, None)
         """PR_SET_PTRACER: the leader at that time, and whom it allowed; None for anybody."""
-        self.core_dump: Any = None
-        """The core dump in the making (sentry.kernel.core_dump)."""
+        self.core_dump: CoreDump | None = None
+        """The core dump in the making."""
         self.coredump_filter = 0x33
         self.stopping = 0
         """The signal of a group stop in force, else 0."""
@@ -193,15 +197,15 @@ class ThreadGroup:
         self.continue_reported = True
         self.child_subreaper = False
         self.dumpable = 1
-        self.exe: Any = None
+        self.exe: Location | None = None
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
         self.execing: Task | None = None
         self.exec_count = 0
         self.oom_score_adj = 0
         self.personality = 0
-        self.timers: Any = None
-        self.posix_timers: dict[int, Any] = {}
+        self.timers: Timers | None = None
+        self.posix_timers: dict[int, PosixTimer] = {}
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
         self.last_uid = 0

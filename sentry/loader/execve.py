@@ -50,7 +50,7 @@ async def execve(
         raise
     _commit(task, image)
     if task.trace is not None:
-        await task.trace.execed(old_tid)
+        await task.trace.exec_stop(old_tid)
     return RESUME
 
 
@@ -127,8 +127,7 @@ def _commit(task: Task, image: Image) -> None:
     start_registers(task, image)
     child_identity(task)
     for observer in list(task.observers):
-        if (execed := getattr(observer, "execed", None)) is not None:
-            execed(task)
+        observer.execed(task)
 
 
 def start_registers(task: Task, image: Image) -> None:

@@ -17,7 +17,7 @@ SIG_DFL, SIG_IGN = 0, 1
 
 def tracer_pid(pids: Any, task: Any) -> int:
     """The tracer's id, 0 if there is none."""
-    tracer = getattr(task.trace, "tracer", None)
+    tracer = task.trace.tracer if task.trace is not None else None
     return int(pids.of(tracer.tid)) if tracer is not None else 0
 
 
