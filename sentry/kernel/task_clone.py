@@ -271,8 +271,8 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         new.creds,
         task.ns,
     )
-    inherit(child, task)
     namespaces.enter(child, new, child.fs)
+    inherit(child, task)
     if not flags & CLONE_VM:
         join_for_children(child)
     if flags & CLONE_SYSVSEM:

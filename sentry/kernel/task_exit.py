@@ -18,7 +18,16 @@ from sentry.abi.signal import (
 )
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, Errno
-from sentry.kernel import accounting, futex, namespaces, signal_send, signals, sysv_ipc, task_stops
+from sentry.kernel import (
+    accounting,
+    futex,
+    keys,
+    namespaces,
+    signal_send,
+    signals,
+    sysv_ipc,
+    task_stops,
+)
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
@@ -80,6 +89,8 @@ def _leave(task: Task) -> None:
             task.trace.task_exits(task)
         _release_memory(task)
         sysv_ipc.task_exits(task)
+        if task.keys is not None:
+            task.keys.release()
         task.files.users -= 1
         if not task.files.users:
             task.files.close_all(task)
@@ -141,6 +152,8 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     kernel = group.kernel
     _kill_orphaned_groups(group)
     _leave_session(group)
+    keys.forget_process(group)
+    group.allowed_tracer = None, None
     for timer in list(group.posix_timers.values()):
         timer.delete()
     group.posix_timers.clear()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.kernel.core_dump import CoreDump
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.posix_timers import PosixTimer
     from sentry.kernel.task import Task
@@ -131,6 +132,7 @@ class ThreadGroup:
         "pids": CLONE,
         "posix_timers": FRESH,
         "process_group": CLONE,
+        "process_keyring": FRESH,
         "reaped_usage": FRESH,
         "shared_pending": FRESH,
         "signal_queue": FRESH,
@@ -187,6 +189,8 @@ class ThreadGroup:
         """wait(2) status once `exiting`."""
         self.allowed_tracer: tuple[Task | None, Task | None] = (None, None)
         """PR_SET_PTRACER: the leader at that time, and whom it allowed; None for anybody."""
+        self.process_keyring: Key | None = None
+        """KEY_SPEC_PROCESS_KEYRING, once it has one."""
         self.core_dump: CoreDump | None = None
         """The core dump in the making."""
         self.coredump_filter = 0x33

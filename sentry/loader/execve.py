@@ -110,8 +110,7 @@ def _commit(task: Task, image: Image) -> None:
     group.posix_timers.clear()
     task.altstack = (0, task.altstack[1], 0)
     task.restart_block = None
-    task.keys = task.keys and task.keys.for_child()
-    keys.forget_process(task.kernel, group)
+    keys.begin_anew(task)
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
     gains = image.secure or image.creds.permitted & ~task.creds.permitted
     group.personality &= ~(CLEARED_ON_SETID if gains else READ_IMPLIES_EXEC)
