@@ -16,7 +16,6 @@ from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
-from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.thread_group import Usage
 
@@ -59,7 +58,7 @@ class Operations:
         if self._start is not None or init is None or not init.tasks:
             self._kernel.finish(SIGKILL)
         else:
-            exit_group(init, SIGKILL)
+            init.exit(SIGKILL)
 
     def control_resize(self) -> None:
         """Nothing to do where there is no terminal of ours."""

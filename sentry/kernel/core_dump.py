@@ -74,7 +74,7 @@ def start(task: Task, info: SigInfo) -> bool:
     dump = group.core_dump = CoreDump(task, info)
     for other in list(group.tasks):
         if other is not task:
-            task_exit.condemn(other)
+            other.condemn()
     name = file_name(task, info, pattern)
 
     def done(_: Any, error: BaseException | None) -> None:

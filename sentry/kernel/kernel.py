@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.errors import EFAULT
-from sentry.kernel import task_exit
 from sentry.kernel.futex import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
@@ -162,7 +161,7 @@ class Kernel:
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
-        task_exit.exit_group(victim, 9)
+        victim.exit(9)
         return True
 
     def finish(self, status: int) -> None:

@@ -14,7 +14,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.signal import SIGKILL
-from sentry.kernel import task_exit
 from sentry.platform.memory import trim_heap
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class OwnMemory:
         kernel.counters.oom_kills += bool(victims)
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
-            task_exit.exit_group(group, SIGKILL)
+            group.exit(SIGKILL)
 
 
 def _objects(group: ThreadGroup) -> int:

@@ -189,7 +189,7 @@ def _signed(number: int) -> int:
 
 def end_process(task: Task) -> object:
     """All threads die of SIGSYS; no handler and no tracer holds it off."""
-    task_exit.exit_group(task.group, SIGSYS)
+    task.group.exit(SIGSYS)
     task.work |= WORK_EXIT
     task_exit.exit_task(task)
     return GONE
@@ -198,7 +198,7 @@ def end_process(task: Task) -> object:
 def end_thread(task: Task, signo: int) -> object:
     """do_exit(signo): this thread goes; the last one takes the process along."""
     if all(other.dead for other in task.group.tasks if other is not task):
-        task_exit.exit_group(task.group, signo)
+        task.group.exit(signo)
     elif task is task.group.leader and not task.group.exiting:
         task.group.exit_status = signo
     task.exit_code = signo

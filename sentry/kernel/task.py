@@ -64,7 +64,6 @@ class Task(Charged):
     """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
 
     __slots__ = {
-        "__weakref__": FRESH,
         "altstack": CLONE,
         "blocked": SHARED,
         "clear_child_tid": CLONE,
@@ -219,6 +218,17 @@ class Task(Charged):
         """A signal from the kernel for this thread (SIGPIPE, SIGXFSZ)."""
         task_signals.send_kernel(self, signo)
 
+    def condemn(self) -> None:
+        """It must die before it sees ring 3 again."""
+        self.work |= WORK_EXIT
+        if self.trace is not None:
+            self.trace.killed()
+        if self.stopped:
+            self.stopped = False
+            self.kernel.loop.call_soon(lambda: task_exit.exit_task(self))
+        else:
+            self.interrupt()
+
     # Exits ---------------------------------------------------------------------------------------
 
     def on_exit(self, ctx: Context) -> None:
@@ -330,7 +340,7 @@ class Task(Charged):
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
         self.kernel.log.bug(f"{self!r}", error)
-        task_exit.exit_group(self.group, 31)
+        self.group.exit(31)
         self.finish()
 
     def end_call(self, result: Any) -> None:

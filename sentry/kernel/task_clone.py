@@ -42,7 +42,6 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.inherit import inherit
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
-from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.time_namespace import join_for_children
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
@@ -297,7 +296,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         child.exit_signal = group.exit_signal
     kernel.pids.tasks[tid] = child
     if group.exiting:
-        condemn(child)  # made while its group dies
+        child.condemn()  # made while its group dies
     if group.stopping:
         child.work |= WORK_STOP
     if kernel.paused:

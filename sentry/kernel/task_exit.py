@@ -21,6 +21,7 @@ from sentry.errors import EAGAIN, Errno
 from sentry.kernel import (
     accounting,
     futex,
+    futex_robust,
     keys,
     namespaces,
     signal_send,
@@ -28,7 +29,6 @@ from sentry.kernel import (
     sysv_ipc,
     task_stops,
 )
-from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
 
 if TYPE_CHECKING:
@@ -37,29 +37,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
 SIG_IGN = 1
-
-
-def condemn(task: Task) -> None:
-    """The task must die before it sees ring 3 again."""
-    task.work |= WORK_EXIT
-    if task.trace is not None:
-        task.trace.killed()
-    if task.stopped:
-        task.stopped = False
-        task.kernel.loop.call_soon(lambda: exit_task(task))
-    else:
-        task.interrupt()
-
-
-def exit_group(group: ThreadGroup, status: int) -> None:
-    """Every thread dies; `status` is what wait(2) will say. The first call counts."""
-    if group.exiting:
-        return
-    group.exiting = True
-    group.exit_status = status
-    group.stopping = 0
-    for task in list(group.tasks):
-        condemn(task)
 
 
 def exit_task(task: Task) -> None:
@@ -133,7 +110,7 @@ def remember_peak(task: Task) -> None:
 
 def leave_memory(task: Task) -> None:
     """The task will not see this address space again: its robust futexes, its joiner's futex."""
-    futex.exit_robust(task)
+    futex_robust.exit_robust(task)
     if task.clear_child_tid and task.mm.users > 1:
         with suppress(Errno, NeedsFault):
             task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
@@ -186,7 +163,7 @@ def _end_namespace(pids: PidNamespace) -> bool:
     pids.ended = True
     others = [group for group in pids.members() if group is not pids.init]
     for other in others:
-        exit_group(other, SIGKILL)
+        other.exit(SIGKILL)
     pids.lingers = bool(others)
     return not others
 
@@ -363,6 +340,6 @@ def _end_sandbox(init: ThreadGroup) -> None:
     """pid_namespaces(7): when init ends, everybody gets SIGKILL; then the sandbox is over."""
     others = [g for g in init.kernel.pids.groups.values() if g is not init and g.tasks]
     for other in others:
-        exit_group(other, 9)
+        other.exit(9)
     if not others:
         init.kernel.finish(init.exit_status)

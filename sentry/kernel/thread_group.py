@@ -100,7 +100,6 @@ class ThreadGroup:
     """A process."""
 
     __slots__ = {
-        "__weakref__": FRESH,
         "actions": CLONE,
         "allowed_tracer": FRESH,
         "argv": SHARED,
@@ -231,6 +230,16 @@ class ThreadGroup:
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
+
+    def exit(self, status: int) -> None:
+        """Every thread dies; `status` is what wait(2) will say. The first call counts."""
+        if self.exiting:
+            return
+        self.exiting = True
+        self.exit_status = status
+        self.stopping = 0
+        for task in list(self.tasks):
+            task.condemn()
 
     def join(self, process_group: ProcessGroup) -> None:
         """Move to another process group; an empty one is forgotten."""

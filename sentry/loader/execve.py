@@ -13,7 +13,7 @@ from sentry.kernel import keys
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_exit import condemn, leave_memory, remember_peak, vfork_release
+from sentry.kernel.task_exit import leave_memory, remember_peak, vfork_release
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID, READ_IMPLIES_EXEC
 from sentry.loader.load import load
@@ -63,7 +63,7 @@ async def _become_single_threaded(task: Task) -> None:
         group.execing = task
         for other in group.tasks:
             if other is not task:
-                condemn(other)
+                other.condemn()
 
         def alone() -> None:
             if len(group.tasks) > 1:

@@ -23,7 +23,6 @@ from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
 from sentry.kernel.machine import machine_of
-from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
 from sentry.loader.image import ADDR_NO_RANDOMIZE, COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
@@ -107,7 +106,7 @@ def _doom(task: Task, error: Errno) -> None:
     """Linux has given up the old program by now: force_fatal_sig(SIGSEGV) in bprm_execve()."""
     if task.kernel.init is None or not task.kernel.init.has_execed:
         raise error
-    exit_group(task.group, SIGSEGV)
+    task.group.exit(SIGSEGV)
     raise Killed from error
 
 
