@@ -21,7 +21,7 @@ FIRST_SESSION: Final = 1
 """The session of the container's first process, which the donated terminal controls."""
 
 
-async def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
+def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the controlling terminal again. Raises: ENXIO when the process has none."""
     group = caller.group
     if isinstance(group.terminal, Terminal):
@@ -29,10 +29,10 @@ async def open_tty(location: Location, flags: int, caller: Any) -> FileDescripti
     is_first = group.process_group.session.sid == FIRST_SESSION
     if not is_first or caller.kernel.services.console is not None:
         raise ENXIO("no controlling terminal")
-    return await open_console(location, flags, caller)
+    return open_console(location, flags, caller)
 
 
-async def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
+def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
     console = caller.kernel.services.console
