@@ -32,7 +32,7 @@ from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.kernel import fasync, namespaces, task_exit, terminals
+from sentry.kernel import fasync, namespaces, terminals
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.task import Task
@@ -342,7 +342,7 @@ class World:
             return
         self._closed = True
         for group in list(self.kernel.pids.groups.values()):
-            task_exit.exit_group(group, 9)
+            group.exit(9)
         while any(group.tasks for group in self.kernel.pids.groups.values()):
             self.settle()
         self.settle()

@@ -81,6 +81,10 @@ class UserNamespace:
         """/proc/sys/user/max_*_namespaces in it."""
         self.charge: Charge | None = None
 
+    def table(self, kind: str) -> IdMap:
+        """Its map of users ("uid"), groups ("gid") or projects ("projid")."""
+        return {"uid": self.uid_map, "gid": self.gid_map, "projid": self.projid_map}[kind]
+
 
 def kernel_id(ns: UserNamespace | None, number: int, kind: str = "uid") -> int:
     """make_kuid(), make_kgid(): NO_ID if it is not mapped."""
@@ -199,5 +203,4 @@ def parse_map(data: bytes, kernel_of: UserNamespace | None, kind: str) -> list[E
 def _lower(ns: UserNamespace | None, extent: Extent, kind: str) -> int:
     if ns is None:
         return extent.kernel_first
-    table: IdMap = getattr(ns, f"{kind}_map")
-    return table.to_kernel(extent.kernel_first, extent.size)
+    return ns.table(kind).to_kernel(extent.kernel_first, extent.size)

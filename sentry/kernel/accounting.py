@@ -162,7 +162,8 @@ def make_record(task: Task, pids: PidNamespace, creds: Any, end: End) -> bytes:
 
 def terminal_of(group: ThreadGroup) -> int:
     """ac_tty: the old form of a device number."""
-    rdev: int = getattr(group.session.terminal, "rdev", 0)
+    terminal = group.session.terminal
+    rdev = terminal.rdev if terminal is not None else 0
     return (rdev >> 8 & 0xFF) << 8 | rdev & 0xFF
 
 

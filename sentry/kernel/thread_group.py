@@ -7,7 +7,7 @@ A `ThreadGroup` is what the manual pages call a process. Parents and children ar
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGCHLD
 from sentry.kernel.inherit import CLONE, FRESH, SHARED
@@ -17,6 +17,7 @@ from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
+    from sentry.fs.devpts.terminal import Terminal
     from sentry.kernel.core_dump import CoreDump
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.keys import Key
@@ -35,7 +36,7 @@ class Session:
     def __init__(self, sid: int, leader: ThreadGroup | None) -> None:
         self.sid = sid
         self.leader = leader
-        self.terminal: Any = None
+        self.terminal: Terminal | None = None
         """Whose session it is: what its processes have may be nothing (ThreadGroup.terminal)."""
         self.foreground: ProcessGroup | None = None
         self.old_foreground: ProcessGroup | None = None
@@ -169,7 +170,7 @@ class ThreadGroup:
         """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
-        self.terminal: Any = None
+        self.terminal: Terminal | None = None
         """Its controlling terminal: the leader takes it, and whoever is forked then has it too."""
         self.actions = actions
         self.limits = limits

@@ -158,6 +158,8 @@ class FileDescription:
     """O_DIRECT may be set."""
     can_async = False
     """O_ASYNC works on it."""
+    secret = False
+    """memfd_secret(2): neither read nor sealed."""
     async_room = True
     """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
     write_sealed = False

@@ -176,6 +176,11 @@ class FileSystem:
 class Inode:
     """A file of any kind. `mode`, `uid`, `gid` are always there, for the permission checks."""
 
+    namespace: Any = None
+    """What it stands for, if it is a file of /proc/PID/ns."""
+    seals = 0
+    can_seal = False
+    """F_ADD_SEALS works on it: `seals` are F_SEAL_*."""
     __slots__ = (
         "__weakref__",
         "bound",

@@ -222,7 +222,7 @@ def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
     inode = source.dentry.inode
     if not is_movable(caller, mount) and not (nameless and inode.bindable):
         raise EINVAL("not in this namespace")
-    held = getattr(inode, "namespace", None)
+    held = inode.namespace
     if isinstance(held, MountNamespace) and held.id <= caller.mounts.id:
         raise EINVAL("a loop of mount namespaces")
     if not recursive and any(

@@ -43,10 +43,9 @@ OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
 
 def group_of(caller: Any) -> Any:
     """The reader's process. Raises: ENOENT for one that is no task (the start of the sandbox)."""
-    group = getattr(caller, "group", None)
-    if group is None:
+    if caller.group is None:
         raise ENOENT("no process")
-    return group
+    return caller.group
 
 
 def _self(pids: Any, caller: Any) -> bytes:
@@ -196,6 +195,6 @@ def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
         if item:
             check_proc_option(item)
     only = b"subset=pid" in data.split(b",")
-    fs = ProcFs(caller.kernel, getattr(caller.group, "pids", None), only)
+    fs = ProcFs(caller.kernel, caller.pids, only)
     fs.source = source.decode(errors="replace") or fs.name
     return fs

@@ -17,10 +17,14 @@ class Machine:
     """Has nothing to wait for."""
 
     def __init__(self) -> None:
+        self.exit_ns = 0
         self.ram = SimpleNamespace(counters=lambda: Counters(*[0] * len(Counters._fields)))
 
     def wait(self, deadline_ns: int | None) -> list[Any]:
         return []
+
+    def events_so_far(self) -> dict[str, int]:
+        return {}
 
 
 def ready(fiber: Fiber) -> None:

@@ -119,7 +119,7 @@ def test_self_names_the_reader(kernel: Any) -> None:
     assert lookup(root, b"self").readlink_for(reader) == b"8"
     assert lookup(root, b"thread-self").readlink_for(reader) == b"8/task/8"
     with pytest.raises(ENOENT):
-        lookup(root, b"self").readlink_for(SimpleNamespace())
+        lookup(root, b"self").readlink_for(SimpleNamespace(group=None))
 
 
 def test_listing_has_the_numbers_of_the_inodes(kernel: Any) -> None:
