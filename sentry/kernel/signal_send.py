@@ -18,12 +18,12 @@ from sentry.abi.signal import (
     SIGCHLD,
     SIGCONT,
     SIGKILL,
+    SIGRTMIN,
 )
 from sentry.errors import EAGAIN
 from sentry.kernel.signals import (
     DUMPING,
     SIG_IGN,
-    SIGRTMIN,
     STOPPING,
     UNBLOCKABLE,
     Queued,

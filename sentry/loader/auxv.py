@@ -35,6 +35,7 @@ from sentry.abi.auxv import (
     AT_UID,
 )
 from sentry.abi.elf import PHDR
+from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 CLOCK_TICKS = 100
 """USER_HZ."""
-PAGE_SIZE = 4096
 
 
 class Start(Struct, frozen=True):

@@ -14,7 +14,8 @@ from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
 from sentry.wait.fiber import Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.abi.limits import INT_MAX
+from sentry.abi.mman import OVERCOMMIT_NEVER
 from sentry.errors import EINVAL
-from sentry.fs.proc.sysctl import INT_MAX, computed
-from sentry.platform.commitment import OVERCOMMIT_NEVER
+from sentry.fs.proc.sysctl import computed
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel

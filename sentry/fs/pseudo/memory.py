@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from sentry.platform.constants import PAGE_SIZE
+
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
-PAGE_SIZE = 4096
 
 
 class Memory(NamedTuple):

@@ -16,6 +16,7 @@ from sentry.abi.fcntl import (
     AT_HANDLE_FID,
     AT_HANDLE_MNT_ID_UNIQUE,
     AT_SYMLINK_FOLLOW,
+    MAX_HANDLE_SZ,
     O_CLOEXEC,
 )
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 MOST: Final = 4096
 """Files that are remembered."""
-MAX_HANDLE_SZ: Final = 128
 KIND: Final = 1
 """handle_type: FILEID_INO32_GEN, as tmpfs has it."""
 _HEADER = struct.Struct("<Ii")
@@ -49,7 +49,7 @@ def sys_name_to_handle_at(
     location = resolve(
         task,
         dirfd,
-        task.mm.read_path(path),
+        path.read(),
         follow=bool(flags & AT_SYMLINK_FOLLOW),
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.eventfd import (
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.inotify import (
     IN_ALL_EVENTS,
     IN_CLOEXEC,
     IN_DONT_FOLLOW,
@@ -19,7 +20,6 @@ from sentry.abi.eventfd import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import MAY_READ
 from sentry.errors import EINVAL, ENOTDIR
@@ -70,7 +70,7 @@ def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> i
         raise EINVAL("IN_MASK_ADD and IN_MASK_CREATE")
     if not isinstance(file, InotifyFile):
         raise EINVAL("not an inotify descriptor")
-    name = task.mm.read_path(path)
+    name = path.read()
     location = resolve(task, AT_FDCWD, name, follow=not mask & IN_DONT_FOLLOW)
     inode = location.dentry.inode
     if mask & IN_ONLYDIR and not inode.is_dir:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
 from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.inotify import IN_ATTRIB
 from sentry.abi.stat import SOCKFS_MAGIC
 from sentry.abi.xattr import (
     XATTR_CREATE,
@@ -19,6 +20,7 @@ from sentry.auth import file_caps
 from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
 from sentry.errors import E2BIG, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
@@ -31,7 +33,6 @@ from sentry.vfs.watches import tell_changed
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-IN_ATTRIB = 4
 SOCKET_PROTOCOL = b"system.sockprotoname"
 CAPABILITY = b"security.capability"
 Place = Callable[[], Location]
@@ -153,9 +154,9 @@ def remove(task: Task, place: Place, name: int) -> None:
     tell_changed(location.dentry, IN_ATTRIB)
 
 
-def by_path(task: Task, path: int, follow: bool) -> Location:
+def by_path(task: Task, path: UserPath, follow: bool) -> Location:
     """The place of a path, read when it is needed."""
-    return resolve(task, AT_FDCWD, task.mm.read_path(path), follow=follow)
+    return resolve(task, AT_FDCWD, path.read(), follow=follow)
 
 
 def by_fd(task: Task, fd: int) -> Location:

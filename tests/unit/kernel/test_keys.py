@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sentry.abi.keyctl import KEY_SPEC_PROCESS_KEYRING, KEY_SPEC_THREAD_KEYRING
 from sentry.errors import ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.keys import KEYRING, Key, KeyTable
@@ -82,8 +83,8 @@ def test_invalidated_key_is_gone_though_it_is_held(table: KeyTable) -> None:
 def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
     session = keyrings.join_session(task, None)
     child: Any = keyrings.of(task).for_child()
-    own = keyrings.lookup(task, keyrings.THREAD, 0, create=True)
-    of_process = keyrings.lookup(task, keyrings.PROCESS, 0, create=True)
+    own = keyrings.lookup(task, KEY_SPEC_THREAD_KEYRING, 0, create=True)
+    of_process = keyrings.lookup(task, KEY_SPEC_PROCESS_KEYRING, 0, create=True)
     assert {own, of_process, session} <= set(table.all())
 
     keys.begin_anew(task)
