@@ -77,6 +77,7 @@ def _leave(task: Task) -> None:
     group = task.group
     group.dead_usage.count(task)
     task.ctx.destroy()
+    task.ctx.owner = None
     task.fiber = None
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
@@ -235,6 +236,7 @@ def reap(group: ThreadGroup, account: Usage) -> None:
         group.pids.init = group.pids.charge = None
     if group.leader is not None and group.leader.creds.user_ns is not None:
         group.leader.creds = Credentials.user(group.last_uid, group.last_uid)
+    group.leader = None
 
 
 def _living(group: ThreadGroup) -> Task | None:

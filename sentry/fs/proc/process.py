@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 class ProcessSubject(Subject):
     """A process, spoken for by its leader."""
 
-    __slots__ = ("_group", "pids")
+    __slots__ = ("_group", "_leader", "pids")
 
     def __init__(self, group: Any, pids: Any) -> None:
         self._group = group
+        self._leader = group.leader
         self.pids = pids
 
     @property
@@ -40,8 +41,9 @@ class ProcessSubject(Subject):
 
     @property
     def task(self) -> Any:
-        """The leader, dead or not."""
-        return self._group.leader
+        """The leader, dead or not; who it was at last, once it has been waited for."""
+        self._leader = self._group.leader or self._leader
+        return self._leader
 
     @property
     def exists(self) -> bool:
