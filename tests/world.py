@@ -37,6 +37,7 @@ from sentry.kernel.kernel import Kernel, Uts
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import first_task
 from sentry.loop import Loop
+from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.net import shown
 from sentry.platform.interface import ExitKind, Reg
@@ -278,7 +279,7 @@ class World:
         """A process that nobody made, with every right and no file open."""
         task = make_task(self.kernel, ProcessConfig((b"x",)), self.mounts)
         first_task(self.kernel, task)
-        task.mm.mmap(AREA, AREA_SIZE, 3, 0x32)
+        mmap(task.mm.map, AREA, AREA_SIZE, 3, 0x32)
         task.ctx.regs[Reg.RSP] = AREA + AREA_SIZE
         return Program(self, task)
 

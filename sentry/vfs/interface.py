@@ -402,7 +402,3 @@ class Inode:
     """Nobody may write it: EPERM, before any rights are looked at."""
     opens_itself = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
-        """ioctl(2) on a regular file or directory that the room above does not know."""
-        raise ENOTTY(f"{request:#x}")
