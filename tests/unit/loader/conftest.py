@@ -103,7 +103,7 @@ class World:
             raise ENOENT
         return self.open(path.decode())
 
-    async def close_exec(self, program: Program) -> None:
+    def close_exec(self, program: Program) -> None:
         program.decref()
 
     def run(self, coro: Any) -> Any:
