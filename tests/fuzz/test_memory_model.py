@@ -167,8 +167,17 @@ class MemoryMachine(RuleBasedStateMachine):
         ]
 
     @initialize(large=st.booleans())
-    def choose(self, large: bool) -> None:
+    def begin(self, large: bool) -> None:
+        """A program with memory in use: most operations shall find something."""
         lib.ram.large_entries = large
+        rw = READ | WRITE
+        self.map_anonymous(who=0, start=500, count=40, prot=rw, used=30)
+        self.map_anonymous(who=0, start=BLOCK_PAGES * 2, count=BLOCK_PAGES, prot=rw, used=3)
+        self.file_fill(first=2, count=9)
+        self.file_write(first=2, inside=100, data=b"file" * 4000, zero=False)
+        self.map_file(who=0, start=600, first=0, count=9, prot=rw, private=True)
+        self.map_file(who=0, start=700, first=0, count=9, prot=rw, private=False)
+        self.map_window(who=0, start=800, first=0, count=9, prot=rw, over=False)
 
     # --- the model's own bookkeeping
 
@@ -740,7 +749,7 @@ def explore(examples: int, steps: int) -> None:
 
 
 def test_memory_is_what_a_dictionary_says() -> None:
-    explore(60, 40)
+    explore(60, 50)
 
 
 @pytest.mark.full
