@@ -17,13 +17,11 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from runsc.cgroups.record import Record
-from runsc.containers.liveness import STOPPED, is_same, start_time, word_for
+from runsc.cgroups import Record
 from runsc.containers.names import check_id
+from runsc.containers.processes import is_same, word_for
 from runsc.errors import RuntimeFailure
 from runsc.oci.spec import Hooks
-
-__all__ = ["STOPPED", "State", "Store", "is_alive", "start_time", "status"]
 
 LOCK_PATIENCE_S = 30.0
 """How long a command waits for another one that changes the same container."""

@@ -15,11 +15,10 @@ from sentry.abi.time import (
     Timespec,
     Timeval,
 )
-from sentry.syscalls import args
+from sentry.syscalls import args, show
 from sentry.syscalls.args import StructOut as _StructOut
 from sentry.syscalls.args import UserIn as _UserIn
 from sentry.syscalls.args import UserOut as _UserOut
-from sentry.syscalls.strace import show
 
 if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from runsc.containers import lifecycle
-from runsc.containers.container import State, Store, is_alive, start_time, status
+from runsc.containers.container import State, Store, is_alive, status
 from runsc.containers.names import check_id
+from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
 
 
