@@ -8,7 +8,6 @@ no_new_privs is a precondition of the filter and is set there too.
 from __future__ import annotations
 
 import mmap
-import signal
 from collections.abc import Iterable
 from typing import Final
 
@@ -146,6 +145,3 @@ SYSCALLS: Final = (
     Rule("exit", "a thread's end"),
     Rule("exit_group", "the end"),
 )
-
-FATAL_SIGNAL: Final = signal.SIGSYS
-"""What any other system call is answered with: the process is killed."""

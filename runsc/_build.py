@@ -21,7 +21,6 @@ ffibuilder.cdef(
     int rs_pivot_root(const char *new_root, const char *put_old);
     int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
     int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
-    int rs_sethostname(const char *name, size_t length);
     int rs_close_range(unsigned first, unsigned last);
     int rs_seccomp(unsigned flags, const uint8_t *program, unsigned short count);
     void rs_one_arena(void);
@@ -120,11 +119,6 @@ ffibuilder.set_source(
             data[i].inheritable = (uint32_t)(inheritable >> (32 * i));
         }
         return result(syscall(SYS_capset, &head, data));
-    }
-
-    static int rs_sethostname(const char *name, size_t length)
-    {
-        return result(sethostname(name, length));
     }
 
     static int rs_close_range(unsigned first, unsigned last)

@@ -19,7 +19,7 @@ import msgspec
 
 from runsc.cgroups import Record
 from runsc.containers.names import check_id
-from runsc.containers.processes import is_same, word_for
+from runsc.containers.processes import word_for
 from runsc.errors import RuntimeFailure
 from runsc.oci.spec import Hooks
 
@@ -53,11 +53,6 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     paused: bool = False
     cgroups: Record = Record()
     hooks: Hooks | None = None
-
-
-def is_alive(state: State) -> bool:
-    """Whether the sandbox process of this state is still the same and running."""
-    return is_same(state.pid, state.pid_start)
 
 
 def status(state: State) -> str:

@@ -34,7 +34,6 @@ from sentry.abi.socket import SIOCSIFFLAGS
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-RIGHTS = socket.CMSG_SPACE(4)
 DUMPS = {
     abi.RTM_GETLINK: abi.IFINFOMSG.size,
     abi.RTM_GETADDR: abi.IFADDRMSG.size,

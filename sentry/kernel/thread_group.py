@@ -106,7 +106,6 @@ class ThreadGroup:
         "dead_usage",
         "dumpable",
         "exe",
-        "exec_count",
         "exec_user_ns",
         "execing",
         "exit_signal",
@@ -194,7 +193,6 @@ class ThreadGroup:
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
         self.execing: Task | None = None
-        self.exec_count = 0
         self.oom_score_adj = 0
         self.personality = 0
         self.timers: Any = None

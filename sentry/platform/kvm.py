@@ -38,7 +38,7 @@ _EVENTS_MASK = (1 << _READY_SHIFT) - 1
 
 _CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
 """PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
-_CR4_UMIP, _CR4_SMEP = 1 << 11, 1 << 20
+_CR4_UMIP = 1 << 11
 
 _COUNTED = (
     *("mailbox", "handoffs", "crossings", "exits", "doorbell", "inline", "kicks", "switches"),

@@ -10,7 +10,6 @@ from sentry.abi.time import (
     ITIMERVAL,
     TIMESPEC,
     TIMEVAL,
-    Itimerspec,
     Itimerval,
     Timespec,
     Timeval,
@@ -79,9 +78,7 @@ TimespecInOrNull = Annotated[Timespec | None, args.struct_in(TIMESPEC, null=True
 TimespecOut = Annotated[_StructOut, args.struct_out(TIMESPEC)]
 TimevalInOrNull = Annotated[Timeval | None, args.struct_in(TIMEVAL, null=True)]
 TimevalOut = Annotated[_StructOut, args.struct_out(TIMEVAL)]
-ItimerspecIn = Annotated[Itimerspec, args.struct_in(ITIMERSPEC)]
 ItimerspecOut = Annotated[_StructOut, args.struct_out(ITIMERSPEC)]
-ItimervalIn = Annotated[Itimerval, args.struct_in(ITIMERVAL)]
 ItimervalInOrNull = Annotated[Itimerval | None, args.struct_in(ITIMERVAL, null=True)]
 ItimervalOut = Annotated[_StructOut, args.struct_out(ITIMERVAL)]
 

@@ -7,7 +7,7 @@ taken away. fs/locks.c, fcntl(2).
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
     from sentry.vfs.vfs import Vfs
 
-LEASE_BREAK_S: Final = 45
-"""fs.lease-break-time when nobody has changed it."""
 
 
 class Lease(Struct):

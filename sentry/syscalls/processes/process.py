@@ -53,7 +53,6 @@ RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
 WaitOptions = Annotated[int, unsigned(32)]
 
 MAX_ARG_STRLEN = 131072
-MAX_ARG_STRINGS = 0x7FFFFFFF
 CLONE_ARGS_SIZE_VER0 = 64
 MAX_PID_NS_LEVEL = 32
 INT_MAX = 0x7FFFFFFF
