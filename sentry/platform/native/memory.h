@@ -22,14 +22,14 @@
 #define BLOCK_FRAMES 512u
 #define CHUNK_SIZE (1ull << 30) /* one memory slot; slot number = gpa / CHUNK_SIZE */
 
-/* Guest-physical layout, docs/interfaces.md. */
+/* Guest-physical layout, docs/design.md. */
 #define RAM_SPAN (128ull << 30)
 #define RO_WINDOW_GPA (128ull << 30)
 #define RW_WINDOW_GPA (256ull << 30)
 #define WINDOW_SPAN (128ull << 30)
 #define DOORBELL_GPA (384ull << 30)
 
-/* Page-table entry bits, SDM volume 3 section 4.5; 9 to 11 are ours (docs/interfaces.md). */
+/* Page-table entry bits, SDM volume 3 section 4.5; 9 to 11 are ours (docs/design.md). */
 #define PTE_P 0x001ull
 #define PTE_W 0x002ull
 #define PTE_U 0x004ull
