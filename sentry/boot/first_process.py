@@ -33,12 +33,12 @@ from sentry.mm.buffers import KernelDest
 from sentry.mm.manager import MemoryManager
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.fd_table import FdTable
-from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Owner
 from sentry.vfs.mount import top
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import resolve
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
@@ -166,7 +166,7 @@ async def start_program(task: Task, process: ProcessConfig) -> None:
     task.creds = credentials(process)
     task.no_new_privs = process.no_new_privileges
     try:
-        place = await resolve(task, AT_FDCWD, process.cwd)
+        place = await again(resolve, task, AT_FDCWD, process.cwd)
         if not place.dentry.inode.is_dir:
             raise ENOTDIR
     except Errno as error:
@@ -184,19 +184,20 @@ async def start_program(task: Task, process: ProcessConfig) -> None:
         text = os.strerror(error.number).lower()
         raise StartError(f"exec {path.decode(errors='replace')}: {text}") from error
     finally:
-        await close_exec(file)
+        close_exec(file)
     watch_cpu_limit(task.group)
 
 
 async def _home_of(task: Task, uid: int) -> bytes:
     """The directory that /etc/passwd has for a user; "/" for one that it does not have."""
     try:
-        file = (await open_path(task, AT_FDCWD, PASSWD, OpenHow.strict(O_NONBLOCK, 0, 0))).incref()
+        how = OpenHow.strict(O_NONBLOCK, 0, 0)
+        file = (await again(open_path, task, AT_FDCWD, PASSWD, how)).incref()
     except Errno:
         return b"/"
     try:
         dest = KernelDest(PASSWD_SIZE)
-        await settle(file.read_at(task, dest, 0))
+        await again(file.read_at, task, dest, 0)
         text = bytes(dest.data)
     except Errno:
         return b"/"
@@ -215,9 +216,9 @@ async def _find(task: Task, name: bytes, env: tuple[bytes, ...]) -> tuple[bytes,
     shown = name.decode(errors="replace")
     if b"/" in name:
         try:
-            if (await resolve(task, AT_FDCWD, name)).dentry.inode.is_dir:
+            if (await again(resolve, task, AT_FDCWD, name)).dentry.inode.is_dir:
                 raise StartError(f'exec: "{shown}": is a directory')
-            return name, await open_exec(task, AT_FDCWD, name, 0)
+            return name, await again(open_exec, task, AT_FDCWD, name, 0)
         except EACCES as error:
             raise StartError(f'exec: "{shown}": permission denied') from error
         except Errno as error:
@@ -227,7 +228,7 @@ async def _find(task: Task, name: bytes, env: tuple[bytes, ...]) -> tuple[bytes,
     for folder in search.split(b":"):
         path = (folder or b".") + b"/" + name
         try:
-            return path, await open_exec(task, AT_FDCWD, path, 0)
+            return path, await again(open_exec, task, AT_FDCWD, path, 0)
         except (ENOENT, ENOTDIR, ELOOP, EACCES):
             continue
     raise StartError(f'exec: "{shown}": executable file not found in $PATH')

@@ -13,6 +13,7 @@ from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Absent, Inode, Owner
 from sentry.vfs.walk import child_of
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.vfs.mount import Mount
@@ -23,8 +24,8 @@ async def copy_tree(mount: Mount, source: Inode, into: TmpDirectory) -> None:
     pending = [(source, into)]
     while pending:
         directory, target = pending.pop()
-        for entry in await directory.entries():
-            child = await child_of(directory, entry.name)
+        for entry in await again(directory.entries):
+            child: Inode | Absent = await again(child_of, directory, entry.name)
             if isinstance(child, Absent):
                 continue
             made = await _copy(mount, child, target, entry.name)
@@ -38,18 +39,18 @@ async def _copy(
     """One entry; a directory is given back, to be filled."""
     owner = Owner(child.uid, child.gid)
     if child.is_dir:
-        return await target.mkdir(name, child.mode & 0o7777, owner)
+        return await again(target.mkdir, name, child.mode & 0o7777, owner)
     if child.is_symlink:
-        await target.symlink(name, child.readlink_cached() or await child.readlink(), owner)
+        await again(target.symlink, name, await again(child.readlink), owner)
     elif child.is_regular:
-        made = await target.create(name, child.mode & 0o7777, owner)
+        made = await again(target.create, name, child.mode & 0o7777, owner)
         nobody: Any = None
         place = Location(mount, Dentry(None, name, child))
-        file = (await child.open(place, O_RDONLY, nobody)).incref()
+        file = (await again(child.open, place, O_RDONLY, nobody)).incref()
         try:
             await copy_data(file, made, None)
         finally:
             file.decref()
     else:
-        await target.mknod(name, child.mode, child.rdev, owner)
+        await again(target.mknod, name, child.mode, child.rdev, owner)
     return None

@@ -28,7 +28,6 @@ from sentry.mm.buffers import KernelSource
 from sentry.vfs.attributes import chown_location
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.fd_table import FdTable
-from sentry.vfs.file import settle
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Absent, FileSystem, Owner
 from sentry.vfs.mount import MOUNT_FLAGS, top
@@ -36,6 +35,7 @@ from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import child_of, resolve
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
@@ -198,30 +198,29 @@ async def make_file_system(starter: Starter, entry: MountConfig) -> FileSystem:
         raise StartError(
             f"mount {entry.type} to {entry.destination.decode()}: no such device"
         )
-    fs: FileSystem = await make(
-        starter, entry.source.encode(), entry.flags, entry.data.encode()
-    )
-    return fs
+    source, data = entry.source.encode(), entry.data.encode()
+    return await again(make, starter, source, entry.flags, data)
 
 
 async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
     """The place to mount on, made (with its parents) where it does not exist."""
     try:
-        return await resolve(starter, AT_FDCWD, path)
+        return await again(resolve, starter, AT_FDCWD, path)
     except ENOENT:
         pass
     parts = [part for part in path.split(b"/") if part]
     folders = parts[:-1] if is_file else parts
     at = b""
     for part in folders:
-        parent = (await resolve(starter, AT_FDCWD, at or b"/")).dentry.inode
+        parent = (await again(resolve, starter, AT_FDCWD, at or b"/")).dentry.inode
         at += b"/" + part
-        if isinstance(await child_of(parent, part), Absent):
-            await parent.mkdir(part, 0o755, Owner(0, 0))  # also below a read-only mount of ours
+        if isinstance(await again(child_of, parent, part), Absent):
+            # also below a read-only mount of ours
+            await again(parent.mkdir, part, 0o755, Owner(0, 0))
     if is_file:
         how = OpenHow.strict(O_CREAT | O_WRONLY, 0o755, 0)
-        (await open_path(starter, AT_FDCWD, path, how)).incref().decref()
-    return await resolve(starter, AT_FDCWD, path)
+        (await again(open_path, starter, AT_FDCWD, path, how)).incref().decref()
+    return await again(resolve, starter, AT_FDCWD, path)
 
 
 # --- devices
@@ -235,7 +234,7 @@ async def make_devices(starter: Starter, config: SandboxConfig) -> None:
         await make_node(starter, DeviceConfig(path, stat.S_IFCHR | 0o666, major, minor))
     for path, target in LINKS:
         try:
-            await symlink(starter, target, AT_FDCWD, path)
+            await again(symlink, starter, target, AT_FDCWD, path)
         except EEXIST:
             continue
     for device in config.devices:
@@ -249,11 +248,11 @@ async def make_node(starter: Starter, device: DeviceConfig) -> None:
     if parent:
         await mount_point(starter, parent, False)
     try:
-        location = await mknod(starter, AT_FDCWD, device.path, device.mode, rdev)
+        location = await again(mknod, starter, AT_FDCWD, device.path, device.mode, rdev)
     except EEXIST:
         return
     if device.uid or device.gid:
-        await chown_location(starter, location, device.uid, device.gid)
+        await again(chown_location, starter, location, device.uid, device.gid)
 
 
 # --- paths and sysctls
@@ -262,7 +261,7 @@ async def make_node(starter: Starter, device: DeviceConfig) -> None:
 async def find(starter: Starter, path: bytes) -> Location | None:
     """A path that may not exist."""
     try:
-        return await resolve(starter, AT_FDCWD, path)
+        return await again(resolve, starter, AT_FDCWD, path)
     except (ENOENT, ENOTDIR):
         return None
 
@@ -302,9 +301,9 @@ async def set_sysctl(starter: Starter, name: str, value: str) -> None:
     path = b"/proc/sys/" + name.replace(".", "/").encode()
     try:
         how = OpenHow.strict(O_WRONLY, 0, 0)
-        file = (await open_path(starter, AT_FDCWD, path, how)).incref()
+        file = (await again(open_path, starter, AT_FDCWD, path, how)).incref()
         try:
-            await settle(file.write(starter, KernelSource(value.encode())))
+            await again(file.write, starter, KernelSource(value.encode()))
         finally:
             file.decref()
     except Errno as error:

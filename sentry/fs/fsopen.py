@@ -93,7 +93,7 @@ class FsContextFile(FileDescription):
             raise self.invalid(f"Bad value for '{shown}'") from error
         self._options.append(option)
 
-    async def create(self, caller: Caller) -> None:
+    def create(self, caller: Caller) -> None:
         """FSCONFIG_CMD_CREATE: vfs_cmd_create(). Raises: EBUSY, what the type raises."""
         if self.phase is not Phase.CREATE_PARAMS:
             raise EBUSY("not to be created now")
@@ -102,15 +102,15 @@ class FsContextFile(FileDescription):
         assert make is not None
         self.phase = Phase.FAILED
         what = (self.type, self.source or b"none", b",".join(self._options))
-        self.fs = await mounting.new_file_system(caller, what, self.flags_asked, make)
+        self.fs = mounting.new_file_system(caller, what, self.flags_asked, make)
         self.phase = Phase.AWAITING_MOUNT
 
-    async def reconfigure(self, caller: Caller) -> None:
+    def reconfigure(self, caller: Caller) -> None:
         """FSCONFIG_CMD_RECONFIGURE. Raises: EBUSY, EINVAL."""
         if self.phase is not Phase.RECONF_PARAMS or self.fs is None:
             raise EBUSY("not to be changed now")
         mounting.may_mount(caller)
-        await mounting.reconfigure(caller, self.fs, b",".join(self._options), self.flags_asked)
+        mounting.reconfigure(caller, self.fs, b",".join(self._options), self.flags_asked)
         self._options.clear()
 
     def mounted(self) -> FileSystem:

@@ -70,7 +70,7 @@ class SecretFile(TmpOpenFile):
         """Not possible."""
         raise ESPIPE("no positions")
 
-    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+    def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         """Not possible."""
         raise EOPNOTSUPP("no fallocate")
 
@@ -90,13 +90,13 @@ class SecretInode(TmpFile):
 
     __slots__ = ()
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """secretmem_setattr(). Raises: EINVAL."""
         if changes.size is not None and self.data is not None and self.data.size:
             raise EINVAL("has its size already")
-        await super().setattr(changes)
+        super().setattr(changes)
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+    def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
         """By /proc/PID/fd: no_open()."""
         raise ENXIO("not to be opened again")
 

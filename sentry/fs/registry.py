@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
 
-async def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
+def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
     """mount(2) of type tmpfs."""
     vfs, creds = caller.kernel.vfs, caller.creds
     text = data.decode(errors="replace")
@@ -38,7 +38,7 @@ def ramfs_mode(text: str) -> str:
     return given[-1] if given else "mode=0755"
 
 
-async def mount_ramfs(caller: Caller, source: bytes, flags: int, data: bytes) -> RamFs:
+def mount_ramfs(caller: Caller, source: bytes, flags: int, data: bytes) -> RamFs:
     """mount(2) of type ramfs."""
     mode, creds = ramfs_mode(data.decode(errors="replace")), caller.creds
     fs = RamFs.make(caller.kernel.vfs, mode, uid=creds.fsuid, gid=creds.fsgid)
@@ -51,43 +51,43 @@ def check_no_option(option: str) -> None:
     raise EINVAL(option)
 
 
-async def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
+def mount_devtmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs:
     """mount(2) of type devtmpfs: an empty tmpfs; the nodes are made by who mounts it."""
     fs = TmpFs.make(caller.kernel.vfs, "mode=0755")
     fs.source = "devtmpfs"
     return fs
 
 
-async def mount_cgroup(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+def mount_cgroup(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
     """mount(2) of type cgroup2."""
     from sentry.fs.cgroup import mount_cgroup as mount  # noqa: PLC0415  few containers have one
 
-    return await mount(caller, source, flags, data)
+    return mount(caller, source, flags, data)
 
 
-async def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
     """mount(2) of type mqueue."""
     from sentry.fs.mqueue.filesystem import mount_mqueue as mount  # noqa: PLC0415
 
     if data:
         check_no_option(data.decode(errors="replace"))
-    return await mount(caller, source, flags, data)
+    return mount(caller, source, flags, data)
 
 
-async def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
+def mount_sysfs(caller: Caller, source: bytes, flags: int, data: bytes) -> FileSystem:
     """mount(2) of type sysfs."""
     from sentry.fs.sysfs import mount_sysfs as mount  # noqa: PLC0415
 
     if data:
         check_no_option(data.decode(errors="replace"))
-    return await mount(caller, source, flags, data)
+    return mount(caller, source, flags, data)
 
 
-async def open_fifo(location: Location, flags: int, caller: Caller) -> FileDescription:
+def open_fifo(location: Location, flags: int, caller: Caller) -> FileDescription:
     """open(2) of a FIFO."""
     from sentry.fs.pipe.file import open_fifo as open_  # noqa: PLC0415
 
-    return await open_(location, flags, caller)
+    return open_(location, flags, caller)
 
 
 def register_all(vfs: Vfs) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from sentry.errors import Errno
 from sentry.mm.buffers import KernelSource
-from sentry.vfs.file import settle
+from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 
@@ -62,7 +62,7 @@ class Accounting:
     async def look(self) -> None:
         """Whether there is room for records from now on: check_free_space()."""
         self._checked_ns = time.monotonic_ns()
-        room = await self.file.inode.fs.statfs()
+        room = await again(self.file.inode.fs.statfs)
         free = room.blocks_free * 100
         if self._active:
             self._active = free > room.blocks * SUSPEND_PERCENT
@@ -73,7 +73,7 @@ class Accounting:
         """Append a record, if there was room. To look again may take long, so that comes after."""
         if self._active:
             caller: Any = self
-            await settle(self.file.write(caller, KernelSource(record)))
+            await again(self.file.write, caller, KernelSource(record))
         if time.monotonic_ns() - self._checked_ns >= CHECK_NS:
             await self.look()
 

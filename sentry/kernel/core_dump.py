@@ -17,9 +17,9 @@ from sentry.kernel import core_file, task_exit
 from sentry.mm.buffers import KernelSource
 from sentry.mm.errors import NeedsFault
 from sentry.vfs.attributes import truncate_inode
-from sentry.vfs.file import settle
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.paths import path_of
+from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted, Killed, Mode, park
 from sentry.wait.queue import until
 
@@ -133,16 +133,17 @@ async def _dump(task: Task, dump: CoreDump, name: bytes) -> None:
             raise EAGAIN
 
     await until(alone, [group.child_queue], mode=Mode.UNINTERRUPTIBLE)
-    file = await open_path(task, AT_FDCWD, name, OpenHow.old(O_CREAT | O_RDWR | O_NOFOLLOW, 0o600))
+    how = OpenHow.old(O_CREAT | O_RDWR | O_NOFOLLOW, 0o600)
+    file = await again(open_path, task, AT_FDCWD, name, how)
     file.incref()
     try:
         inode = file.inode
-        stat = await inode.stat()
+        stat = await again(inode.stat)
         if not inode.is_regular or stat.nlink != 1 or inode.uid != task.creds.fsuid:
             raise EACCES("no file to dump core into")
         if inode.mode & 0o677 != 0o600:
             raise EACCES("others could read it")
-        await truncate_inode(task, file.location, 0)
+        await again(truncate_inode, task, file.location, 0)
         await _write(task, dump, file)
     finally:
         file.decref()
@@ -160,7 +161,7 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
             )
             head, pieces = core_file.headers(task, notes, task.group.coredump_filter)
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
         else:
             break
     limit = task.group.limits.soft(RLIMIT_CORE)
@@ -174,7 +175,7 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
                 await _store(task, file, offset + part, data, limit)
                 await park(Mode.UNINTERRUPTIBLE, 0)  # let others run
         end = offset + size
-    await truncate_inode(task, file.location, min(end, limit))
+    await again(truncate_inode, task, file.location, min(end, limit))
 
 
 async def _read(task: Task, addr: int, size: int) -> bytes:
@@ -182,7 +183,7 @@ async def _read(task: Task, addr: int, size: int) -> bytes:
         try:
             return task.mm.peek(addr, size)
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
         except EFAULT:
             return bytes(size)
 
@@ -191,7 +192,7 @@ async def _store(task: Task, file: Any, offset: int, data: bytes, limit: int) ->
     """Write as much as RLIMIT_CORE leaves; gives the end."""
     data = data[: max(0, limit - offset)]
     while data:
-        done = await settle(file.write_at(task, KernelSource(data), offset))
+        done = await again(file.write_at, task, KernelSource(data), offset)
         if not done:
             break
         offset += done

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENOSYS, Errno
@@ -22,6 +22,7 @@ from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Context, ExitKind, Reg
+from sentry.wait.again import NotNow, finished
 from sentry.wait.fiber import (
     Fiber,
     Interrupted,
@@ -306,8 +307,8 @@ class Task(Charged):
 
     def _raised(self, error: BaseException) -> None:
         """A handler ended with something that is no errno."""
-        if isinstance(error, NeedsFault):
-            self.start(self._again(error))
+        if isinstance(error, NotNow):
+            self.start(finished(error, self._again))
         elif isinstance(error, RESTARTS):
             self.restart = error
             self.end_call(-4)
@@ -316,18 +317,12 @@ class Task(Charged):
         else:
             self._bug(error)
 
-    async def _again(self, need: NeedsFault) -> Any:
-        """Fetch the page that a copy needed, then call the handler from the start."""
+    def _again(self) -> Any:
+        """The call from its start, with what the registers say."""
         r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
         call = self.kernel.calls[number & 0xFFFFFFFF]
         assert call is not None
-        while True:
-            await need.coroutine
-            try:
-                result = call(self, rdi, rsi, rdx, r10, r8, r9)
-                return await result if isinstance(result, Coroutine) else result
-            except NeedsFault as another:
-                need = another
+        return call(self, rdi, rsi, rdx, r10, r8, r9)
 
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
@@ -414,7 +409,7 @@ class Task(Charged):
         try:
             self.mm.fault(ctx.fault_addr, ctx.error_code)
         except NeedsFault as need:
-            self.fiber = self.kernel.loop.spawn(need.coroutine, "fault", self._fault_done)
+            self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
             return
         except Exception as error:
             self._fault_failed(error)

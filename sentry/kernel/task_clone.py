@@ -176,7 +176,7 @@ async def store(child: Task, mm: MemoryManager, addr: int, number: int) -> None:
         except EFAULT:
             return
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
         else:
             return
 
@@ -239,7 +239,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
-            raise NeedsFault(kernel.make_room()) from None
+            raise NeedsFault(kernel.make_room) from None
         raise
 
 

@@ -224,7 +224,7 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
         recalculate(task)
         return_to_user(task)
 
-    task.fiber = task.kernel.loop.spawn(need.coroutine, "signal stack", done)
+    task.fiber = task.kernel.loop.spawn(need.wait(), "signal stack", done)
 
 
 def force_segv(task: Task, signo: int) -> None:

@@ -71,7 +71,7 @@ class UserDispatch:
 
 async def fetched(need: NeedsFault, number: int) -> int:
     """The page of the selector is there; rax is as before the call."""
-    await need.coroutine
+    await need.wait()
     return number
 
 

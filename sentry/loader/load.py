@@ -29,6 +29,7 @@ from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.layout import ProgramLayout
 from sentry.platform.interface import TASK_SIZE
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
+from sentry.wait.again import again
 from sentry.wait.fiber import Killed
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def load(
         )  # fmt: skip
     finally:
         for other in opened:
-            await close_exec(other)
+            close_exec(other)
 
 
 def _doom(task: Task, error: Errno) -> None:
@@ -130,7 +131,7 @@ async def _examine(
         depth += 1
         if not line.interpreter:
             raise EACCES("the interpreter is the working directory")
-        file = await open_exec(task, AT_FDCWD, line.interpreter, 0)
+        file = await again(open_exec, task, AT_FDCWD, line.interpreter, 0)
         opened.append(file)
     header = elf.parse_header(head)
     table = await _table(task, file, header)
@@ -176,7 +177,7 @@ async def _examine_loader(
     name = name.split(b"\0", 1)[0]
     if not name:
         raise EACCES("PT_INTERP is the working directory")
-    chain.loader = await open_exec(task, AT_FDCWD, name, 0)
+    chain.loader = await again(open_exec, task, AT_FDCWD, name, 0)
     opened.append(chain.loader)
     head = await read_exec(task, chain.loader, 0, EHDR.size)
     if len(head) != EHDR.size:

@@ -12,6 +12,7 @@ from sentry.auth.file_caps import counts_for
 from sentry.auth.permissions import MAY_READ, may_access
 from sentry.auth.userns import NO_ID, is_inside, kernel_id
 from sentry.errors import ENODATA, EOPNOTSUPP
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.auth.execve import FileCaps
@@ -42,7 +43,7 @@ async def new_credentials(task: Task, file: Any) -> tuple[Credentials, bool]:
 async def file_caps(inode: Any) -> FileCaps | None:
     """The program's file capabilities, if there are any."""
     try:
-        return parse_file_caps(await inode.getxattr(CAPABILITY_XATTR))
+        return parse_file_caps(await again(inode.getxattr, CAPABILITY_XATTR))
     except (ENODATA, EOPNOTSUPP):
         return None
 

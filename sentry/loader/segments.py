@@ -52,7 +52,7 @@ async def with_faults(copy: Callable[[], T]) -> T:
         try:
             return copy()
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
 
 
 def place(mm: MemoryManager, program: Program, base: int | None) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
+
+from sentry.wait.again import NotNow
 
 SEGV_MAPERR: Final = 1
 SEGV_ACCERR: Final = 2
@@ -31,9 +32,5 @@ class OutOfMemory(Exception):
     """No frame for a page that the program may use: the OOM killer's business."""
 
 
-class NeedsFault(Exception):
-    """A page has to be read first: await `coroutine`, then start again."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        super().__init__()
-        self.coroutine = coroutine
+class NeedsFault(NotNow):
+    """A page of the program's memory has to be read, or memory to be made free, first."""

@@ -8,6 +8,7 @@ to 16 MiB and around a fault. Private pages of files are mapped read-only and co
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_WRITE
@@ -169,7 +170,7 @@ class Faults(AddressMap):
         if offset >= backing.size:
             raise BusError(page, BUS_ADRERR)
         if backing.loader is not None and not backing.peek(offset >> 12):
-            raise NeedsFault(backing.loader(offset >> 12, FILE_AROUND >> 12))
+            raise NeedsFault(partial(backing.loader, offset >> 12, FILE_AROUND >> 12))
         if backing.transient:
             some = min(end - start, backing.size - vma.file_offset(start))
             backing.fill(vma.file_offset(start) >> 12, (some + 4095) >> 12)
@@ -271,4 +272,4 @@ class Faults(AddressMap):
         except OutOfMemory as error:
             if (exhausted := self.space.ram.exhausted) is None:
                 raise EFAULT(f"{addr:#x}: {error!r}") from None
-            raise NeedsFault(exhausted()) from None
+            raise NeedsFault(exhausted) from None

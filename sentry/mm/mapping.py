@@ -266,8 +266,7 @@ class Mapping(Faults):
                 continue
             try:
                 self.fill_range(vma, low, high)
-            except NeedsFault as need:
-                need.coroutine.close()
+            except NeedsFault:
                 continue
             except (Errno, SegFault, BusError, OutOfMemory):
                 continue

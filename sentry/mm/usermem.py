@@ -54,7 +54,7 @@ class UserMemory(Remapping):
             return
         if ram.exhausted is None:
             raise EFAULT("the memory limit is reached")
-        raise NeedsFault(ram.exhausted())
+        raise NeedsFault(ram.exhausted)
 
     def _check_gone_file(self, vma: Vma, addr: int) -> None:
         assert isinstance(vma.backing, HostBacking)

@@ -30,6 +30,11 @@ class ShortDest:
         """Append zeros."""
         return self.put(bytes(n))
 
+    def skip(self, n: int) -> None:
+        """Pass over bytes."""
+        self.count -= n
+        self._good.skip(n)
+
     def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
         """What comes from the host is not put back: it goes to what there is of the buffer."""
         return self._good.from_host(fd, offset, flags)

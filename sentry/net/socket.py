@@ -536,13 +536,13 @@ class SocketInode(Inode):
     __slots__ = ("protocol_name",)
     protocol_name: bytes
 
-    async def getxattr(self, name: bytes) -> bytes:
+    def getxattr(self, name: bytes) -> bytes:
         """system.sockprotoname. Raises: EOPNOTSUPP."""
         if name != SOCKET_PROTOCOL:
             raise EOPNOTSUPP(f"{name!r}")
         return self.protocol_name + b"\0"
 
-    async def listxattr(self) -> Sequence[bytes]:
+    def listxattr(self) -> Sequence[bytes]:
         """The one."""
         return (SOCKET_PROTOCOL,)
 

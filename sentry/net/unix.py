@@ -67,6 +67,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
+from sentry.wait.again import again
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -145,11 +146,11 @@ class UnixSocket(Socket):
             self.name = name
             return
         try:
-            place = await mknod(caller, AT_FDCWD, name, S_IFSOCK | 0o777, 0)
+            place = await again(mknod, caller, AT_FDCWD, name, S_IFSOCK | 0o777, 0)
         except EEXIST:
             raise EADDRINUSE(f"{name!r}") from None
         if self.name is not None:
-            await unlink(caller, AT_FDCWD, name)
+            await again(unlink, caller, AT_FDCWD, name)
             raise EINVAL("bound already")
         self.bound_inode = place.dentry.inode
         self.bound_inode.bound = self
@@ -170,7 +171,7 @@ class UnixSocket(Socket):
         if name[0] == 0:
             found = self.stack.abstract.get((self.kind, name))
         else:
-            place = await resolve(caller, AT_FDCWD, name)
+            place = await again(resolve, caller, AT_FDCWD, name)
             inode = place.dentry.inode
             check_inode(caller.creds, inode, MAY_WRITE)
             if inode.kind != S_IFSOCK:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from sentry.abi import unistd
 from sentry.syscalls.args import Arg
+from sentry.wait.again import NotNow
 from sentry.wait.eager import eager
 from sentry.wait.retry import continued
 
@@ -140,36 +141,59 @@ def compile_decoder(
     order: tuple[str, ...] = (),
     counts: str = "",
 ) -> Callable[..., Any]:
-    """Generate `def decode(task, a0, …, a5)` for one handler."""
-    scope: dict[str, Any] = {"handler": handler}
+    """Generate `def decode(task, a0, …, a5)` for one handler.
+
+    A call that is made again (sentry/wait/again.py) gets the values that were decoded the first
+    time, and keeps the files among them in use.
+    """
+    scope: dict[str, Any] = {
+        "NotNow": NotNow, "handler": handler, "partial": partial, "rest": handler
+    }  # fmt: skip
     raw = {param: f"a{i}" for i, (param, _) in enumerate(args)}
     marks = dict(args)
     sequence = list(order) + [p for p, _ in args if p not in order]
     lines = [f"def decode_{name}(task, a0, a1, a2, a3, a4, a5):"]
-    value = {}
     for param in sequence:
-        source = marks[param].source.replace("{raw}", raw[param])
         scope.update(marks[param].names or {})
-        if order:
-            lines.append(f"    v_{param} = {source}")
-            value[param] = f"v_{param}"
-        else:
-            value[param] = source
-    result = f"handler({', '.join(['task', *(value[p] for p, _ in args)])})"
+        lines.append(f"    v_{param} = {marks[param].source.replace('{raw}', raw[param])}")
+    values = ", ".join(["task", *(f"v_{p}" for p, _ in args)])
+    result = f"handler({values})"
     if handler.__code__.co_flags & CO_COROUTINE:
         scope["eager"] = eager
         result = f"eager({result})"
+        scope["rest"] = _eagerly(handler)
+    files = "".join(f"v_{p}, " for p, mark in args if mark.is_fd)
+    lines += [
+        "    try:",
+        f"        result = {result}",
+        "    except NotNow as need:",
+        f"        need.attempt = partial(rest, {values})",
+        *([f"        need.call.hold_files({files})"] if files else []),
+        "        raise",
+    ]
     if counts:
         scope["counted"] = counted
-        lines.append(f"    result = {result}")
+        scope["rest"] = partial(_recounted, counts, scope["rest"])
         lines.append("    if result.__class__ is not int:")
         lines.append(f"        return counted(task, result, {counts!r})")
         lines.extend(f"    task.sysc{c} += 1; task.{c}char += result" for c in counts)
-        result = "result"
-    lines.append(f"    return {result}")
+    lines.append("    return result")
     exec(compile("\n".join(lines), f"<decoder of {name}>", "exec"), scope)
     call: Callable[..., Any] = scope[f"decode_{name}"]
     return call
+
+
+def _eagerly(handler: Handler) -> Handler:
+    """The handler, run as far as it goes without sleeping."""
+    return lambda task, *values: eager(handler(task, *values))
+
+
+def _recounted(counts: str, rest: Handler, task: Task, *values: Any) -> Any:
+    """A call that is made again and counts in /proc/PID/io."""
+    result = rest(task, *values)
+    if isinstance(result, int):
+        return _COUNTS[counts](task, result)
+    return counted(task, result, counts)
 
 
 def counted(

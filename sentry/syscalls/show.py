@@ -39,8 +39,7 @@ def peek(task: Task, addr: int, count: int) -> bytes | None:
         return task.mm.read(addr, count)
     except Errno:
         return None
-    except NeedsFault as need:
-        need.coroutine.close()
+    except NeedsFault:
         return None
 
 

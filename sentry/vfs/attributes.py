@@ -32,11 +32,11 @@ def check_changeable(inode: Inode) -> None:
         raise EOPNOTSUPP("an anonymous inode")
 
 
-async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
+def chmod_location(caller: Caller, location: Location, mode: int) -> None:
     """chmod_common(). Raises: EROFS, EPERM, EOPNOTSUPP for a symbolic link."""
     location.mount.check_writable()
     inode = location.dentry.inode
-    async with inode.lock:
+    with inode.lock:
         if inode.is_symlink:
             raise EOPNOTSUPP("the mode of a symbolic link")
         check_changeable(inode)
@@ -45,22 +45,22 @@ async def chmod_location(caller: Caller, location: Location, mode: int) -> None:
             raise EPERM("chmod of somebody else's file")
         if getattr(inode, "seals", 0) & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
             raise EPERM("F_SEAL_EXEC")
-        await inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
+        inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
     tell_changed(location.dentry, IN_ATTRIB)
 
 
-async def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> None:
+def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> None:
     """chown_common(); 0xffffffff leaves an id alone. Raises: EROFS, EPERM."""
     location.mount.check_writable()
     inode = location.dentry.inode
-    async with inode.lock:
+    with inode.lock:
         new_uid = None if uid == UNCHANGED else uid
         new_gid = None if gid == UNCHANGED else gid
         check_changeable(inode)
         check_fixed(inode)
         check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
         mode = chown_drops_set_id(inode.mode)
-        await inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
+        inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
     tell_changed(location.dentry, IN_ATTRIB)
 
 
@@ -72,13 +72,13 @@ class Times(Struct, frozen=True):
     both_now: bool = False
 
 
-async def set_times(caller: Caller, location: Location, times: Times) -> None:
+def set_times(caller: Caller, location: Location, times: Times) -> None:
     """vfs_utimes(). Only the owner may set times; who may write may set both to now."""
     location.mount.check_writable()
     inode, creds = location.dentry.inode, caller.creds
     if times.atime_ns is None and times.mtime_ns is None:
         return
-    async with inode.lock:
+    with inode.lock:
         if not times.both_now:
             check_fixed(inode)
         elif inode.file_flags & FS_IMMUTABLE_FL:
@@ -90,7 +90,7 @@ async def set_times(caller: Caller, location: Location, times: Times) -> None:
                 check_inode(creds, inode, MAY_WRITE)
             except EACCES:
                 raise EACCES("times of somebody else's file") from None
-        await inode.setattr(
+        inode.setattr(
             Changes(
                 atime_ns=times.atime_ns, mtime_ns=times.mtime_ns, times_now=times.both_now
             )
@@ -105,7 +105,7 @@ def _event_of(times: Times) -> int:
     return IN_MODIFY if times.atime_ns is None else IN_ATTRIB
 
 
-async def truncate_path(caller: Caller, location: Location, length: int) -> None:
+def truncate_path(caller: Caller, location: Location, length: int) -> None:
     """vfs_truncate(): truncate(2) by name. The length is checked."""
     inode = location.dentry.inode
     if inode.is_dir:
@@ -120,19 +120,19 @@ async def truncate_path(caller: Caller, location: Location, length: int) -> None
     if inode.locks is not None and inode.locks.leases is not None:
         from sentry.vfs.leases import break_leases  # noqa: PLC0415
 
-        await break_leases(caller, inode, O_WRONLY)
-    await truncate_inode(caller, location, length)
+        break_leases(caller, inode, O_WRONLY)
+    truncate_inode(caller, location, length)
 
 
-async def truncate_inode(caller: Caller, location: Location, length: int) -> None:
+def truncate_inode(caller: Caller, location: Location, length: int) -> None:
     """do_truncate() of a regular file. Raises: EFBIG with SIGXFSZ beyond RLIMIT_FSIZE."""
     inode = location.dentry.inode
     if length > caller.rlimit(RLIMIT_FSIZE):
-        size = (inode.stat_cached() or await inode.stat()).size
+        size = (inode.stat()).size
         if length > size:
             check_size_limit(caller, length)
-    async with inode.lock:
-        await inode.setattr(Changes(size=length, mode=drop_set_id(caller.creds, inode.mode)))
+    with inode.lock:
+        inode.setattr(Changes(size=length, mode=drop_set_id(caller.creds, inode.mode)))
 
 
 def check_size_limit(caller: Caller, size: int) -> None:

@@ -35,12 +35,12 @@ class DirectoryFile(FileDescription):
         super().__init__(location, flags)
         self._listing: Dirents | None = None
 
-    async def entries(self, caller: Caller, dest: DirentSink) -> int:
+    def entries(self, caller: Caller, dest: DirentSink) -> int:
         """getdents64(2). Raises: ENOENT once the directory has been removed."""
         if self.location.dentry.unlinked:
             raise ENOENT("the directory has been removed")
         if self._listing is None or self.position == 0:
-            self._listing = await self.inode.dirents()
+            self._listing = self.inode.dirents()
         if not self.location.mount.no_dir_atime:
             self.inode.accessed()
         if self.inode.fs.watched:
@@ -83,7 +83,7 @@ class DirectoryFile(FileDescription):
         self.position = offset
         return offset
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """fsync of a directory."""
         if not self.inode.fs.can_sync:
             raise EINVAL("nothing to sync")

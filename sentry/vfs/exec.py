@@ -10,22 +10,23 @@ from sentry.abi.fcntl import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from sentry.auth.permissions import MAY_EXEC
 from sentry.errors import EINVAL, ELOOP
 from sentry.mm.buffers import KernelDest
-from sentry.vfs.file import Caller, FileDescription, settle
+from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Inode
 from sentry.vfs.open import OpenHow, allow_write, deny_write, open_location
 from sentry.vfs.walk import resolve
+from sentry.wait.again import again
 
 EXECUTE = OpenHow(0, 0, MAY_EXEC)
 
 
-async def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> FileDescription:
+def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> FileDescription:
     """Open a program to run it, with a use; `close_exec` gives it back. `flags`: execveat's.
 
     Raises: EACCES unless it is a regular file with execute rights on a mount without noexec.
     """
     if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
         raise EINVAL(f"execveat flags {flags:#x}")
-    location = await resolve(
+    location = resolve(
         caller,
         dirfd,
         path,
@@ -34,8 +35,7 @@ async def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> File
     )
     if location.dentry.inode.is_symlink:
         raise ELOOP("a symbolic link")
-    file = await open_location(caller, location, EXECUTE)
-    file.incref()
+    file = open_location(caller, location, EXECUTE).incref()
     try:
         deny_write(file.inode)
     except BaseException:
@@ -57,7 +57,7 @@ class Running:
         allow_write(self._inode)
 
 
-async def close_exec(file: FileDescription) -> None:
+def close_exec(file: FileDescription) -> None:
     """The program has been mapped, or was refused."""
     allow_write(file.inode)
     file.decref()
@@ -68,7 +68,7 @@ async def read_exec(caller: Caller, file: FileDescription, offset: int, count: i
     data = bytearray()
     while len(data) < count:
         dest = KernelDest(count - len(data))
-        n = await settle(file.read_at(caller, dest, offset + len(data)))
+        n = await again(file.read_at, caller, dest, offset + len(data))
         if not n:
             break
         data += dest.data[:n]

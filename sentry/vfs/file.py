@@ -10,7 +10,7 @@ sleep (`Result`): what is ready must not pay for a coroutine. `settle` makes bot
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -69,6 +69,7 @@ class Dest(Protocol):
 
     def put(self, data: bytes | bytearray | memoryview) -> int: ...
     def zero(self, n: int) -> int: ...
+    def skip(self, n: int) -> None: ...
     def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int: ...
 
 
@@ -107,11 +108,6 @@ class Caller(Protocol):
     def kernel(self) -> Any: ...
     def rlimit(self, resource: int) -> int: ...
     def send_signal(self, signo: int) -> None: ...
-
-
-async def settle(result: T | Awaitable[T]) -> T:
-    """The value of a `Result`, waited for where that is needed."""
-    return await result if isinstance(result, Awaitable) else result
 
 
 class FileDescription:
@@ -236,6 +232,9 @@ class FileDescription:
             self._closed()
             self.release()
 
+    let_go = decref
+    """A call that was asleep with it has ended: sentry.wait.again."""
+
     def count(self, budget: Budget) -> None:
         """It was opened through a name: its mount and inode know until the last close."""
         mount, dentry = self.location
@@ -312,15 +311,15 @@ class FileDescription:
             return self.position
         raise ESPIPE("no positions")
 
-    async def entries(self, caller: Caller, dest: Any) -> int:
+    def entries(self, caller: Caller, dest: Any) -> int:
         """getdents64(2): `dest` is a `vfs.dirents.DirentSink`."""
         raise ENOTDIR("not a directory")
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """fsync(2), fdatasync(2)."""
         raise EINVAL("cannot be synced")
 
-    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+    def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         """fallocate(2); the arguments are checked."""
         raise EOPNOTSUPP("no fallocate")
 
@@ -335,9 +334,9 @@ class FileDescription:
     def was_mapped(self) -> None:
         """mmap(2) has mapped it."""
 
-    async def stat(self) -> Attributes:
+    def stat(self) -> Attributes:
         """fstat(2)."""
-        return self.inode.stat_cached() or await self.inode.stat()
+        return self.inode.stat()
 
     # --- readiness and status
 

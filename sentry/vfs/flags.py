@@ -84,7 +84,7 @@ def flags_ioctl(caller: Caller, location: Location, request: int, argument: int)
     return _set(inode, wanted)
 
 
-async def _set(inode: Inode, flags: int) -> int:
-    async with inode.lock:
-        await inode.set_file_flags(flags)
+def _set(inode: Inode, flags: int) -> int:
+    with inode.lock:
+        inode.set_file_flags(flags)
     return 0

@@ -6,10 +6,10 @@ is the same for all file systems happens above it, in this room: path walk, perm
 read-only mounts, umask, set-group-id directories, sticky directories, name lengths, locks, inotify,
 the rules of O_APPEND and RLIMIT_FSIZE. An inode may take its arguments as checked.
 
-Which operations may sleep: those that are `async def`. A file system in memory just does not await.
-`lookup_cached`, `readlink_cached` and `stat_cached` are the plain halves: they answer from memory
-or say None ("ask the coroutine"), so that a cached walk makes no await. While a name of a directory
-is made, removed or moved, the caller holds `lock` of that directory.
+All operations are plain functions. One that has to wait for somebody raises NotNow and is called
+again (sentry/wait/again.py); a file system in memory never does. `lookup_cached` alone asks nobody.
+While a name of a directory is made, removed or moved, the caller holds `lock` of that directory,
+and what was done before a sleep is not done again after it.
 
 An inode is one object for as long as anybody holds it: two lookups of the same file (hard links,
 too) give the same object, because locks, FIFOs, bound sockets and inotify watches hang on it.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import stat as modes
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -35,17 +35,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription
     from sentry.vfs.locks import FileLocks
     from sentry.vfs.watches import Watch, Watches
-
-
-class NeedsIO(Exception):
-    """A plain operation cannot be done from memory: use its coroutine form.
-
-    `done` bytes were transferred before.
-    """
-
-    def __init__(self, done: int = 0) -> None:
-        super().__init__()
-        self.done = done
 
 
 class Absent:
@@ -166,14 +155,14 @@ class FileSystem:
     can_sync = True
     """fsync(2) works on its directories."""
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """statfs(2)."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)
 
-    async def reconfigure(self, options: bytes) -> None:
+    def reconfigure(self, options: bytes) -> None:
         """mount(2) with MS_REMOUNT: other options. Raises: EINVAL."""
 
-    async def sync(self) -> None:
+    def sync(self) -> None:
         """sync(2), syncfs(2): nothing is left in memory that should be on a disk."""
 
     def show_options(self) -> str:
@@ -243,31 +232,25 @@ class Inode:
 
     # --- attributes
 
-    def stat_cached(self) -> Attributes | None:
-        """The attributes if they are known to be right now."""
-        return None
-
-    def stat_walked(self, asked: bool) -> Attributes | None:
-        """`stat_cached` right after a walk that ended with a lookup of this name.
-
-        `asked`: it was `lookup`, not `lookup_cached`.
-        """
-        return self.stat_cached()
-
-    async def stat(self) -> Attributes:
+    def stat(self) -> Attributes:
         """The attributes. Those of a file without content, by default."""
-        attributes = self.stat_cached()
-        if attributes is not None:
-            return attributes
         return Attributes(
             self.ino, self.mode, 1, self.uid, self.gid, self.rdev, 0, 0, 4096, 0, 0, 0
         )
+
+    def known_attributes(self) -> Attributes | None:
+        """`stat` if nobody need be asked."""
+        return self.stat()
+
+    def stat_walked(self, asked: bool) -> Attributes:
+        """`stat` right after a walk that ended here; `asked`: with a `lookup` of this name."""
+        return self.stat()
 
     def belongs_to(self, caller: Caller) -> bool:
         """A directory of the caller itself, which it may search and read whatever the mode says."""
         return False
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """chmod, chown, utimensat, truncate: rights are checked, set-id bits decided by the caller.
 
         Sets ctime; a change of size sets mtime. Raises: EPERM by default; what has no name (pipes,
@@ -298,20 +281,21 @@ class Inode:
         """`lookup_cached` for `child_to_remove`: other attributes may be old ones."""
         return self.lookup_cached(name)
 
-    async def lookup(self, name: bytes) -> Inode | Absent:
-        """The child `name`. An `ABSENT` is a value here, not an error. Directories only."""
-        raise ENOTDIR(f"ino {self.ino}")
+    def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
+        """The child `name`, asked for. An `ABSENT` is a value here, not an error.
 
-    async def lookup_to_open(self, name: bytes) -> Inode | Absent:
-        """`lookup` of a name that is opened to read next, as far as one knows."""
-        return await self.lookup(name)
+        `opens`: it is opened to be read next, as far as one knows.
+        """
+        found = self.lookup_cached(name)
+        if found is None:
+            raise ENOTDIR(f"ino {self.ino}")
+        return found
 
-    def readlink_cached(self) -> bytes | None:
-        """The target of a symbolic link if it is known. Not called for magic links."""
-        return None
+    link_is_known = True
+    """`readlink` makes no request."""
 
-    async def readlink(self) -> bytes:
-        """readlink(2): the text of the link."""
+    def readlink(self) -> bytes:
+        """readlink(2): the text of the link. Not called for magic links."""
         raise EINVAL("not a symbolic link")
 
     def readlink_for(self, caller: Caller) -> bytes | None:
@@ -322,64 +306,49 @@ class Inode:
         """A magic link (/proc/self/exe) jumps there; None for a link that is text."""
         return None
 
-    async def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Sequence[DirEntry]:
         """All names of a directory but `.` and `..`, in an order that stays as it is."""
         raise ENOTDIR(f"ino {self.ino}")
 
-    async def dirents(self) -> Dirents:
+    def dirents(self) -> Dirents:
         """The same for getdents64(2)."""
-        return Dirents(await self.entries())
+        return Dirents(self.entries())
 
     # --- names; the caller holds self.lock, and knows that `name` is free (or what it holds)
 
-    async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+    def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
-    def create_now(
-        self, name: bytes, mode: int, owner: Owner
-    ) -> Inode | Coroutine[Any, Any, Inode] | None:
-        """`create` without a sleep; None: not so.
-
-        `lock` is free. A coroutine: it is under way; what remains begins with taking the lock.
-        """
-        return None
-
-    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
+    def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a directory."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
-    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
+    def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
         """Make a FIFO, socket or device; `mode` has the type."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
-    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
+    def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
         """Make a symbolic link."""
         raise EPERM(f"{self.fs.name}: cannot create")
 
-    async def link(self, name: bytes, target: Inode) -> None:
+    def link(self, name: bytes, target: Inode) -> None:
         """Make a hard link to `target`, of the same file system."""
         raise EPERM(f"{self.fs.name}: cannot link")
 
-    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> Inode:
+    def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> Inode:
         """O_TMPFILE: a regular file without a name; `linkable` unless O_EXCL."""
         raise EOPNOTSUPP(f"{self.fs.name}: no O_TMPFILE")
 
-    async def unlink(self, name: bytes, child: Inode) -> None:
+    def unlink(self, name: bytes, child: Inode) -> None:
         """Remove the name of something that is no directory."""
         raise EPERM(f"{self.fs.name}: cannot unlink")
 
-    def unlink_now(
-        self, name: bytes, child: Inode
-    ) -> bool | Coroutine[Any, Any, None]:
-        """`unlink` without a sleep; whether it was done. A coroutine: as of `create_now`."""
-        return False
-
-    async def rmdir(self, name: bytes, child: Inode) -> None:
+    def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory. Raises: ENOTEMPTY."""
         raise EPERM(f"{self.fs.name}: cannot rmdir")
 
-    async def rename(
+    def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
     ) -> None:
         """renameat2(2) within the file system; `flags` RENAME_EXCHANGE, RENAME_WHITEOUT.
@@ -391,25 +360,25 @@ class Inode:
 
     # --- extended attributes; names are checked, `trusted.` and `security.` rights too
 
-    async def getxattr(self, name: bytes) -> bytes:
+    def getxattr(self, name: bytes) -> bytes:
         """The value. Raises: ENODATA."""
         raise EOPNOTSUPP("no extended attributes")
 
-    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Set it; XATTR_CREATE (EEXIST), XATTR_REPLACE (ENODATA). Raises: ENOSPC."""
         raise EOPNOTSUPP("no extended attributes")
 
-    async def listxattr(self) -> Sequence[bytes]:
+    def listxattr(self) -> Sequence[bytes]:
         """All names."""
         return ()
 
-    async def removexattr(self, name: bytes) -> None:
+    def removexattr(self, name: bytes) -> None:
         """Remove it. Raises: ENODATA."""
         raise EOPNOTSUPP("no extended attributes")
 
     # --- opening
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """A description of a regular file or directory, or of what only this file system knows.
 
         FIFOs, sockets and devices are opened by the room above through the inode's `mode` and
@@ -419,19 +388,13 @@ class Inode:
         """
         raise ENODEV(f"{self.fs.name}: cannot open")
 
-    def open_now(
-        self, location: Location, flags: int, caller: Caller
-    ) -> FileDescription | None:
-        """`open` if that needs no sleep; None otherwise."""
-        return None
-
     bindable = False
     """mount(2) takes it although no directory holds it (namespaces, pidfds)."""
 
     file_flags: int = 0
     """FS_*_FL, as chattr(1) sets them."""
 
-    async def set_file_flags(self, flags: int) -> None:
+    def set_file_flags(self, flags: int) -> None:
         """FS_IOC_SETFLAGS; the flags are checked."""
         raise ENOTTY("no flags")
 

@@ -7,6 +7,7 @@ taken away. fs/locks.c, fcntl(2).
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -15,6 +16,7 @@ from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, O_ACCMODE, O_NONBLOCK, O
 from sentry.errors import EAGAIN
 from sentry.vfs.locks import FileLocks
 from sentry.vfs.notices import POLL_MSG, own_by_default, send_io
+from sentry.wait.again import NotNow
 from sentry.wait.fiber import TimedOut
 from sentry.wait.queue import WaitQueue, until
 
@@ -134,14 +136,23 @@ def _make(vfs: Vfs, inode: Inode) -> Leases:
     return made
 
 
-async def break_leases(caller: Caller, inode: Inode, flags: int) -> None:
-    """break_lease(): before an open, or a truncation (O_WRONLY). Raises: EAGAIN (O_NONBLOCK)."""
+def break_leases(caller: Caller, inode: Inode, flags: int) -> None:
+    """break_lease(): before an open, or a truncation (O_WRONLY).
+
+    Raises: NotNow while a holder has not given in, EAGAIN with O_NONBLOCK.
+    """
     leases = _leases(inode)
     if leases is None or not leases.items:
         return
     writes = flags & O_ACCMODE != O_RDONLY
     vfs: Any = caller.kernel.vfs
-    await _Break(vfs, leases, writes).run(bool(flags & O_NONBLOCK))
+    breaking = _Break(vfs, leases, writes)
+    try:
+        breaking.attempt()
+    except EAGAIN:
+        if flags & O_NONBLOCK:
+            raise
+        raise NotNow(breaking.wait) from None
 
 
 class _Break:
@@ -167,24 +178,15 @@ class _Break:
             lease.target = wanted
             send_io(self._vfs, lease.file, lease.fd, POLL_MSG)
 
-    def _attempt(self) -> None:
+    def attempt(self) -> None:
+        """Ask the holders. Raises: EAGAIN while there are any."""
         standing = self._standing()
         if standing:
             self._ask(standing)
             raise EAGAIN("leased")
 
-    async def run(self, nonblock: bool) -> None:
-        """Ask the holders, and wait until they have given in."""
-        while True:
-            standing = self._standing()
-            if not standing:
-                return
-            self._ask(standing)
-            if nonblock:
-                raise EAGAIN("leased")
-            deadline = min(lease.deadline_ns for lease in standing)
-            try:
-                await until(self._attempt, (self._leases.queue,), deadline_ns=deadline)
-                return
-            except TimedOut:
-                continue
+    async def wait(self) -> None:
+        """Until they have given in, or one has had its time."""
+        deadline = min((lease.deadline_ns for lease in self._standing()), default=0)
+        with suppress(TimedOut):
+            await until(self.attempt, (self._leases.queue,), deadline_ns=deadline)

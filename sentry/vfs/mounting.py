@@ -78,7 +78,7 @@ def check_type(caller: Caller, kind: bytes) -> None:
             raise EPERM("it shows another's namespace")
 
 
-async def new_file_system(
+def new_file_system(
     caller: Caller, what: tuple[bytes, bytes, bytes], flags: int, make: MountType
 ) -> FileSystem:
     """A file system of (type, source, options), owned by the caller's user namespace."""
@@ -86,7 +86,7 @@ async def new_file_system(
     check_type(caller, kind)
     owner = caller.creds.user_ns
     flags, options = take_sb_flags(flags, options)
-    fs = await make(caller, source, flags, options)
+    fs = make(caller, source, flags, options)
     if not fs.mount_count:
         fs.owner, fs.sb_flags = owner, flags & SHOWN_FLAGS
     if owner is not None and kind in REVEALING and not shows_all(caller, kind):
@@ -167,18 +167,18 @@ def set_mount_flags(mount: Mount, flags: int) -> None:
         namespace.changes.happened()
 
 
-async def remount(caller: Caller, place: Location, asked: int, options: bytes) -> None:
+def remount(caller: Caller, place: Location, asked: int, options: bytes) -> None:
     """do_remount(): other options for the file system, and flags for this mount."""
     mount = check_mount_root(caller, place)
     flags = remount_flags(mount, asked)
     model = Mount(0, mount.fs, mount.root, flags)
     check_flags(mount, model.flags)
     kept = mount.fs.sb_flags & ~REMOUNT_FLAGS | asked & REMOUNT_FLAGS
-    await reconfigure(caller, mount.fs, options, kept | asked & MS_RDONLY)
+    reconfigure(caller, mount.fs, options, kept | asked & MS_RDONLY)
     set_mount_flags(mount, flags)
 
 
-async def reconfigure(caller: Caller, fs: FileSystem, options: bytes, flags: int) -> None:
+def reconfigure(caller: Caller, fs: FileSystem, options: bytes, flags: int) -> None:
     """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
     flags, options = take_sb_flags(flags, options)
     if (flags ^ fs.sb_flags) & MS_DIRSYNC:
@@ -188,7 +188,7 @@ async def reconfigure(caller: Caller, fs: FileSystem, options: bytes, flags: int
         for namespace in list(caller.mounts.budget.namespaces):
             if any(mount.fs is fs and mount.writers for mount in namespace):
                 raise EBUSY("open for writing")
-    await fs.reconfigure(options)
+    fs.reconfigure(options)
     fs.read_only, fs.sb_flags = read_only, flags & SHOWN_FLAGS
     for namespace in list(caller.mounts.budget.namespaces):
         for mount in namespace:

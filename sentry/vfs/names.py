@@ -5,9 +5,7 @@ The checks are in the order of fs/namei.c; the inode operations below them are t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from sentry.abi.capability import CAP_FSETID, CAP_MKNOD
 from sentry.abi.eventfd import (
@@ -38,8 +36,9 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.flags import check_fixed
 from sentry.vfs.interface import Absent, Inode, Owner
-from sentry.vfs.walk import Parent, Walk, child_of, child_to_remove, quick_parent, resolve_parent
+from sentry.vfs.walk import Parent, child_of, child_to_remove, resolve_parent
 from sentry.vfs.watches import tell_child, tell_if_gone, tell_self
+from sentry.wait.again import NotNow, kept
 
 SPECIAL: Final = (b"", b".", b"..")
 """Last components that are no name."""
@@ -66,42 +65,60 @@ def dentry_of(caller: Caller, directory: Dentry, name: bytes, inode: Inode) -> D
     return directory.child(name, inode, caller.kernel.vfs.dentries)
 
 
-@asynccontextmanager
-async def new_name(
-    caller: Caller, dirfd: int, path: bytes, *, directory: bool
-) -> AsyncIterator[Walk | Parent]:
-    """A free name and its locked directory: filename_create(), then may_create()."""
-    walk = await resolve_parent(caller, dirfd, path)
-    if walk.last in SPECIAL:
-        raise EEXIST(f"{path!r}")
-    parent = walk.at.dentry
-    async with parent.inode.lock:
-        child = await child_of(parent.inode, walk.last)
-        if not isinstance(child, Absent):
-            raise EEXIST(f"{path!r}")
-        if walk.last_slash and not directory:
-            raise ENOENT("slashes after the name of a file to create")
-        walk.at.mount.check_writable()
-        yield walk
+class NewName:
+    """A free name and its locked directory: filename_create(), then may_create().
+
+    A call that was asleep inside goes on with what it found before.
+    """
+
+    __slots__ = ("_caller", "_directory", "_dirfd", "_path", "_walk")
+
+    def __init__(self, caller: Caller, dirfd: int, path: bytes, *, directory: bool) -> None:
+        self._caller = caller
+        self._dirfd = dirfd
+        self._path = path
+        self._directory = directory
+
+    def __enter__(self) -> Parent:
+        path, directory = self._path, self._directory
+        walk: Parent | None = kept((NewName, self._dirfd, path))
+        if walk is None:
+            walk = self._walk = resolve_parent(self._caller, self._dirfd, path)
+            if walk.last in SPECIAL:
+                raise EEXIST(f"{path!r}")
+            with walk.at.dentry.inode.lock:
+                child = child_of(walk.at.dentry.inode, walk.last)
+                if not isinstance(child, Absent):
+                    raise EEXIST(f"{path!r}")
+            if walk.last_slash and not directory:
+                raise ENOENT("slashes after the name of a file to create")
+            walk.at.mount.check_writable()
+        self._walk = walk
+        return walk
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if isinstance(error, NotNow):
+            error.call.answers[NewName, self._dirfd, self._path] = self._walk
+        self._walk.at.dentry.inode.lock.__exit__(kind, error, traceback)
 
 
-async def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
+def mkdir(caller: Caller, dirfd: int, path: bytes, mode: int) -> None:
     """mkdirat(2)."""
-    async with new_name(caller, dirfd, path, directory=True) as walk:
+    with NewName(caller, dirfd, path, directory=True) as walk:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
         mode, owner = new_owner(
             caller, parent.inode, S_IFDIR | mode & 0o1777 & ~caller.fs.umask
         )
-        await parent.inode.mkdir(walk.last, mode & 0o7777, owner)
+        parent.inode.mkdir(walk.last, mode & 0o7777, owner)
         tell_child(parent.inode, IN_CREATE, walk.last, is_dir=True)
 
 
-async def mknod(
+def mknod(
     caller: Caller, dirfd: int, path: bytes, mode: int, rdev: int
 ) -> Location:
     """mknodat(2); the type is checked. Gives the place of the new inode (bind(2) uses it)."""
-    async with new_name(caller, dirfd, path, directory=False) as walk:
+    with NewName(caller, dirfd, path, directory=False) as walk:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
         kind = mode & S_IFMT
@@ -110,26 +127,26 @@ async def mknod(
             raise EPERM("mknod of a device")
         mode, owner = new_owner(caller, parent.inode, kind | mode & 0o7777 & ~caller.fs.umask)
         if kind == S_IFREG:
-            inode = await parent.inode.create(walk.last, mode & 0o7777, owner)
+            inode = parent.inode.create(walk.last, mode & 0o7777, owner)
         else:
-            inode = await parent.inode.mknod(walk.last, mode, rdev, owner)
+            inode = parent.inode.mknod(walk.last, mode, rdev, owner)
         tell_child(parent.inode, IN_CREATE, walk.last)
         return Location(walk.at.mount, dentry_of(caller, parent, walk.last, inode))
 
 
-async def symlink(caller: Caller, target: bytes, dirfd: int, path: bytes) -> None:
+def symlink(caller: Caller, target: bytes, dirfd: int, path: bytes) -> None:
     """symlinkat(2)."""
-    async with new_name(caller, dirfd, path, directory=False) as walk:
+    with NewName(caller, dirfd, path, directory=False) as walk:
         parent = walk.at.dentry
         check_create(caller.creds, parent)
         _, owner = new_owner(caller, parent.inode, S_IFLNK)
-        await parent.inode.symlink(walk.last, target, owner)
+        parent.inode.symlink(walk.last, target, owner)
         tell_child(parent.inode, IN_CREATE, walk.last)
 
 
-async def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
+def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
     """linkat(2) of a place that is known."""
-    async with new_name(caller, dirfd, path, directory=False) as walk:
+    with NewName(caller, dirfd, path, directory=False) as walk:
         parent, inode = walk.at.dentry, old.dentry.inode
         if old.mount is not walk.at.mount:
             raise EXDEV("another mount")
@@ -140,13 +157,13 @@ async def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
         check_fixed(inode)
         if inode.is_dir:
             raise EPERM("a directory")
-        links = (inode.stat_cached() or await inode.stat()).nlink
+        links = (inode.stat()).nlink
         linkable = caller.kernel.vfs.linkable
         if not links and inode not in linkable:
             raise ENOENT("the file has no name any more")
         if links >= MAX_LINKS:
             raise EMLINK(f"{links} links")
-        await parent.inode.link(walk.last, inode)
+        parent.inode.link(walk.last, inode)
         linkable.discard(inode)
         tell_child(parent.inode, IN_CREATE, walk.last)
         tell_self(inode, IN_ATTRIB)
@@ -164,92 +181,53 @@ def _check_hardlink(caller: Caller, inode: Inode) -> None:
         raise EPERM("a hard link to somebody else's file")
 
 
-def unlink_now(
-    caller: Caller, dirfd: int, path: bytes
-) -> bool | Coroutine[Any, Any, None]:
-    """`unlink` of the common kind, where nothing has to sleep; whether it was done.
-
-    A coroutine: it is under way, and this is the rest of it.
-    """
-    walk = quick_parent(caller, dirfd, path)
-    if walk is None:
-        return False
-    parent, name = walk.at.dentry, walk.last
-    directory = parent.inode
-    if directory.lock.held:
-        return False
-    child = directory.name_cached(name)
-    known = parent.known_child(name)
-    if child is None or isinstance(child, Absent) or (known is not None and known.mounts):
-        return False
-    walk.at.mount.check_writable()
-    check_delete(caller.creds, parent, child, want_dir=False)
-    done = directory.unlink_now(name, child)
-    if done is not True:
-        return done and _unlink_later(caller, walk, child, done)
-    if known is not None:
-        known.drop(caller.kernel.vfs.dentries)
-    _removed(parent, name, child)
-    return True
-
-
-async def _unlink_later(
-    caller: Caller, walk: Parent, child: Inode, removal: Coroutine[Any, Any, None]
-) -> None:
-    parent = walk.at.dentry
-    known = parent.known_child(walk.last)
-    await removal
-    if known is not None:
-        known.drop(caller.kernel.vfs.dentries)
-    _removed(parent, walk.last, child)
-
-
-async def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
+def unlink(caller: Caller, dirfd: int, path: bytes) -> None:
     """unlinkat(2) without AT_REMOVEDIR: do_unlinkat()."""
-    walk = await resolve_parent(caller, dirfd, path)
+    walk = resolve_parent(caller, dirfd, path)
     if walk.last in SPECIAL:
         raise EISDIR(f"{path!r}")
-    parent = walk.at.dentry
-    async with parent.inode.lock:
-        walk.at.mount.check_writable()
-        child = await child_to_remove(parent.inode, walk.last)
-        if isinstance(child, Absent):
-            raise ENOENT(f"{path!r}")
-        if walk.last_slash:
-            raise EISDIR(f"{path!r}") if child.is_dir else ENOTDIR(f"{path!r}")
-        check_delete(caller.creds, parent, child, want_dir=False)
-        known = parent.known_child(walk.last)
-        if known is not None:
-            _name_goes(caller, known)
-        await parent.inode.unlink(walk.last, child)
-        if known is not None:
-            known.drop(caller.kernel.vfs.dentries)
-    _removed(parent, walk.last, child)
+    _remove(caller, walk, path, directory=False)
 
 
-async def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
+def rmdir(caller: Caller, dirfd: int, path: bytes) -> None:
     """rmdir(2): do_rmdir()."""
-    walk = await resolve_parent(caller, dirfd, path)
+    walk = resolve_parent(caller, dirfd, path)
     if walk.last == b"..":
         raise ENOTEMPTY(f"{path!r}")
     if walk.last == b".":
         raise EINVAL(f"{path!r}")
     if not walk.last:
         raise EBUSY("the root")
-    parent = walk.at.dentry
-    async with parent.inode.lock:
+    _remove(caller, walk, path, directory=True)
+
+
+def _remove(caller: Caller, walk: Parent, path: bytes, *, directory: bool) -> None:
+    parent, name = walk.at.dentry, walk.last
+    inode = parent.inode
+    with inode.lock:
         walk.at.mount.check_writable()
-        child = await child_to_remove(parent.inode, walk.last)
+        child: Inode | Absent | None = kept((_remove, inode, name))
+        if child is None:
+            child = child_to_remove(inode, name)
         if isinstance(child, Absent):
             raise ENOENT(f"{path!r}")
-        check_delete(caller.creds, parent, child, want_dir=True)
-        known = parent.known_child(walk.last)
+        if walk.last_slash and not directory:
+            raise EISDIR(f"{path!r}") if child.is_dir else ENOTDIR(f"{path!r}")
+        check_delete(caller.creds, parent, child, want_dir=directory)
+        known = parent.known_child(name)
         if known is not None:
             _name_goes(caller, known)
-        await parent.inode.rmdir(walk.last, child)
+        try:
+            if directory:
+                inode.rmdir(name, child)
+            else:
+                inode.unlink(name, child)
+        except NotNow as need:
+            need.call.answers[_remove, inode, name] = child
+            raise
         if known is not None:
             known.drop(caller.kernel.vfs.dentries)
-    _removed(parent, walk.last, child)
+    _removed(parent, name, child)
 
 
 def _name_goes(caller: Caller, dentry: Dentry) -> None:
@@ -267,12 +245,12 @@ def _removed(parent: Dentry, name: bytes, child: Inode) -> None:
     tell_child(parent.inode, IN_DELETE, name, is_dir=child.is_dir)
 
 
-async def rename(
+def rename(
     caller: Caller, old: tuple[int, bytes], new: tuple[int, bytes], flags: int
 ) -> None:
     """renameat2(2); the flags are checked: do_renameat2()."""
-    source = await resolve_parent(caller, *old)
-    target = await resolve_parent(caller, *new)
+    source = resolve_parent(caller, *old)
+    target = resolve_parent(caller, *new)
     if source.at.mount is not target.at.mount:
         raise EXDEV("another mount")
     if source.last in SPECIAL:
@@ -281,12 +259,12 @@ async def rename(
         raise EEXIST(f"{new[1]!r}") if flags & RENAME_NOREPLACE else EBUSY(f"{new[1]!r}")
     source.at.mount.check_writable()
     first, second = _lock_order(source.at.dentry, target.at.dentry)
-    async with first.inode.lock:
+    with first.inode.lock:
         if second is first:
-            await _rename_locked(caller, source, target, flags)
+            _rename_locked(caller, source, target, flags)
         else:
-            async with second.inode.lock:
-                await _rename_locked(caller, source, target, flags)
+            with second.inode.lock:
+                _rename_locked(caller, source, target, flags)
 
 
 def _lock_order(a: Dentry, b: Dentry) -> tuple[Dentry, Dentry]:
@@ -300,14 +278,16 @@ def _lock_order(a: Dentry, b: Dentry) -> tuple[Dentry, Dentry]:
     return b, a
 
 
-async def _rename_locked(
-    caller: Caller, source: Walk | Parent, target: Walk | Parent, flags: int
+def _rename_locked(
+    caller: Caller, source: Parent, target: Parent, flags: int
 ) -> None:
     from_dir, to_dir = source.at.dentry, target.at.dentry
-    child = await child_of(from_dir.inode, source.last)
+    found = kept(_rename_locked) or (
+        child_of(from_dir.inode, source.last), child_of(to_dir.inode, target.last)
+    )
+    child, victim = found
     if isinstance(child, Absent):
         raise ENOENT("nothing to rename")
-    victim = await child_of(to_dir.inode, target.last)
     exists = not isinstance(victim, Absent)
     if flags & RENAME_NOREPLACE and exists:
         raise EEXIST("the new name is taken")
@@ -334,7 +314,11 @@ async def _rename_locked(
     _check_rename(caller, (from_dir, moved), (to_dir, replaced), flags)
     if replaced is not None and not flags & RENAME_EXCHANGE:
         _name_goes(caller, replaced)
-    await from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
+    try:
+        from_dir.inode.rename(source.last, child, to_dir.inode, target.last, flags)
+    except NotNow as need:
+        need.call.answers[_rename_locked] = found
+        raise
     _moved(caller, (from_dir, source.last, moved), (to_dir, target.last, replaced), flags)
 
 

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -52,11 +51,12 @@ from sentry.vfs.access import check_create, check_inode
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, FileDescription
-from sentry.vfs.interface import ABSENT, Absent, Inode, Owner
+from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
-from sentry.vfs.walk import Parent, Walk, child_of, quick, quick_parent
+from sentry.vfs.walk import Parent, child_of, follow_last, resolve_parent, walk
 from sentry.vfs.watches import tell, tell_changed, tell_child
+from sentry.wait.again import NotNow, kept
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
 SYNC_BIT: Final = O_SYNC & ~O_DSYNC
@@ -69,8 +69,9 @@ VALID_FLAGS: Final = (
 O_CREAT_TRUNC_TMPFILE: Final = O_CREAT | O_TRUNC | TMPFILE_BIT
 OPEN_ONLY: Final = O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_CLOEXEC
 """Flags that F_GETFL does not show."""
-NEVER_NOW: Final = O_CREAT | O_TRUNC | O_PATH | TMPFILE_BIT
-"""Flags that `open_now` leaves to others."""
+SELDOM: Final = O_CREAT | TMPFILE_BIT
+"""Flags with which there may be nothing yet to be opened."""
+NOT_TO_READ: Final = O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC
 PATH_FLAGS: Final = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC
 
 
@@ -119,31 +120,27 @@ class OpenHow(Struct, frozen=True):
         return OpenHow(flags, mode, access, resolve)
 
 
-async def open_path(
-    caller: Caller, dirfd: int, path: bytes, how: OpenHow
-) -> FileDescription:
+def open_path(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription:
     """Open (or create and open) what a path names. The description has no descriptor yet."""
     flags = how.flags
+    if flags & SELDOM:
+        if flags & TMPFILE_BIT:
+            return _open_tmpfile(caller, dirfd, path, how)
+        if flags & O_CREAT:
+            return _open_creating(caller, dirfd, path, how)
     follow = not flags & O_NOFOLLOW
-    if flags & TMPFILE_BIT:
-        return await _open_tmpfile(caller, dirfd, path, how)
-    if flags & O_CREAT:
-        return await _open_creating(caller, dirfd, path, how)
-    location = quick(caller, dirfd, path) if not how.resolve else None
-    if location is None:
-        walk = Walk(caller, dirfd, path, follow=follow, resolve=how.resolve)
-        walk.opens = not flags & (O_ACCMODE | O_PATH | O_DIRECTORY | O_TRUNC)
-        location = walk.at if walk.run() else await walk.finish()
-    return await open_found(caller, location, how)
+    opens = not flags & NOT_TO_READ
+    mount, dentry, _ = walk(caller, dirfd, path, follow, False, how.resolve, None, opens)
+    return open_found(caller, tuple.__new__(Location, (mount, dentry)), how)
 
 
-async def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescription:
+def open_found(caller: Caller, location: Location, how: OpenHow) -> FileDescription:
     """Open what a walk has found."""
     if how.flags & O_DIRECTORY and not location.dentry.inode.is_dir:
         raise ENOTDIR("not a directory")
     if how.flags & O_PATH:
         return open_o_path(caller, location, how.flags)
-    return await open_location(caller, location, how)
+    return open_location(caller, location, how)
 
 
 def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescription:
@@ -153,96 +150,33 @@ def open_o_path(caller: Caller, location: Location, flags: int) -> FileDescripti
     return file
 
 
-def open_now(
-    caller: Caller, dirfd: int, path: bytes, how: OpenHow
-) -> FileDescription | Coroutine[Any, Any, FileDescription] | None:
-    """`open_path` where nothing has to sleep; None: ask `open_path`.
-
-    A coroutine: the file is being made, and this is the rest of it.
-    """
-    if how.resolve or how.flags & NEVER_NOW:
-        create = how.flags & (O_CREAT | TMPFILE_BIT | O_PATH) == O_CREAT and not how.resolve
-        return _create_now(caller, dirfd, path, how) if create else None
-    location = quick(caller, dirfd, path)
-    if location is None:
-        return None
-    inode = location.dentry.inode
-    leased = inode.locks is not None and inode.locks.leases is not None
-    if leased or inode.opens_itself or inode.kind not in (S_IFREG, S_IFDIR):
-        return None
-    if how.flags & O_DIRECTORY and not inode.is_dir:
-        raise ENOTDIR(f"{path!r}")
-    _check_open(caller, location, how, False)
-    file = inode.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
-    if file is not None:
-        _opened(caller, location, file, how.flags)
-    return file
-
-
-def _create_now(
-    caller: Caller, dirfd: int, path: bytes, how: OpenHow
-) -> FileDescription | Coroutine[Any, Any, FileDescription] | None:
-    """The same for a name that is free. Raises: EEXIST for one that must be, and is not."""
-    walk = quick_parent(caller, dirfd, path)
-    if walk is None:
-        return None
-    inode = walk.at.dentry.inode
-    if inode.lock.held:
-        return None
-    child = inode.lookup_cached(walk.last)
-    if child is not ABSENT:
-        if child is not None and how.flags & O_EXCL:
-            raise EEXIST(f"{path!r}")
-        return None
-    mode, owner = _check_create(caller, walk, how)
-    made = inode.create_now(walk.last, mode, owner)
-    if not isinstance(made, Inode):
-        return None if made is None else _open_made_later(caller, walk, how, made)
-    location = _made(caller, walk, made)
-    _check_open(caller, location, how, True)
-    file = made.open_now(location, how.flags & ~OPEN_ONLY | how.flags & O_NOCTTY, caller)
-    if file is None:
-        return open_location(caller, location, how, created=True)
-    _opened(caller, location, file, how.flags)
-    file.created = True
-    return file
-
-
-async def _open_made_later(
-    caller: Caller, walk: Parent, how: OpenHow, making: Coroutine[Any, Any, Inode]
-) -> FileDescription:
-    location = _made(caller, walk, await making)
-    return await open_location(caller, location, how, created=True)
-
-
-def _made(caller: Caller, walk: Walk | Parent, inode: Inode) -> Location:
-    """The place of a new file."""
-    mount, directory = walk.at
-    dentry = directory.child(walk.last, inode, caller.kernel.vfs.dentries)
-    tell_child(directory.inode, IN_CREATE, walk.last)
-    return Location(mount, dentry)
-
-
-async def open_location(
+def open_location(
     caller: Caller, location: Location, how: OpenHow, *, created: bool = False
 ) -> FileDescription:
     """Check rights and open: do_open(), may_open(), do_dentry_open()."""
     flags, inode = how.flags, location.dentry.inode
-    truncate = _check_open(caller, location, how, created)
-    if inode.locks is not None and inode.locks.leases is not None:
-        from sentry.vfs.leases import break_leases  # noqa: PLC0415
+    file: FileDescription | None = kept((open_location, inode))
+    if file is None:
+        truncate = _check_open(caller, location, how, created)
+        if inode.locks is not None and inode.locks.leases is not None:
+            from sentry.vfs.leases import break_leases  # noqa: PLC0415
 
-        await break_leases(caller, inode, flags)
-    file = await _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
-    _opened(caller, location, file, flags)
-    file.created = created
-    if truncate:
-        try:
-            await truncate_inode(caller, location, 0)
-        except BaseException:
-            file.incref().decref()
-            raise
-        tell_changed(location.dentry, IN_MODIFY)
+            break_leases(caller, inode, flags)
+        file = _open_kind(caller, location, flags & ~OPEN_ONLY | flags & O_NOCTTY)
+        _opened(caller, location, file, flags)
+        file.created = created
+        if not truncate:
+            return file
+    try:
+        truncate_inode(caller, location, 0)
+    except NotNow as need:
+        need.call.answers[open_location, inode] = file
+        need.call.hold_files(file)
+        raise
+    except BaseException:
+        file.incref().decref()
+        raise
+    tell_changed(location.dentry, IN_MODIFY)
     return file
 
 
@@ -302,11 +236,11 @@ def _may_open(caller: Caller, location: Location, flags: int, access: int) -> No
         raise EPERM("O_NOATIME")
 
 
-async def _open_kind(caller: Caller, location: Location, flags: int) -> FileDescription:
+def _open_kind(caller: Caller, location: Location, flags: int) -> FileDescription:
     inode = location.dentry.inode
     kind = inode.kind
     if inode.opens_itself or kind in (S_IFREG, S_IFDIR):
-        return await inode.open(location, flags, caller)
+        return inode.open(location, flags, caller)
     vfs = caller.kernel.vfs
     if kind in (S_IFCHR, S_IFBLK):
         opener = vfs.devices.get((kind, inode.rdev))
@@ -314,64 +248,85 @@ async def _open_kind(caller: Caller, location: Location, flags: int) -> FileDesc
         opener = vfs.openers.get(kind) if kind == S_IFIFO or kind != S_IFSOCK else None
     if opener is None:
         raise ENXIO(f"kind {kind:o} {inode.rdev:#x}")
-    file: FileDescription = await opener(location, flags, caller)
+    file: FileDescription = opener(location, flags, caller)
     return file
 
 
 # --- creating
 
 
-async def _open_creating(
+def _open_creating(
     caller: Caller, dirfd: int, path: bytes, how: OpenHow
 ) -> FileDescription:
     flags = how.flags
+    made: Location | None = kept(_open_creating)
+    if made is not None:
+        return open_location(caller, made, how, created=True)
     follow = not flags & (O_NOFOLLOW | O_EXCL)
-    walk: Walk | Parent | None = quick_parent(caller, dirfd, path) if not how.resolve else None
-    if walk is None:
-        walk = Walk(caller, dirfd, path, parent=True, resolve=how.resolve)
-        if not walk.run():
-            await walk.finish()
+    parent = resolve_parent(caller, dirfd, path, how.resolve)
     while True:
-        if walk.last in (b"", b".", b".."):
-            return await _open_dots(caller, walk, how)
-        if walk.last_slash:
+        if parent.last in (b"", b".", b".."):
+            return _open_dots(caller, parent, how)
+        if parent.last_slash:
             raise EISDIR("slashes after the name of a file to create")
-        directory = walk.at.dentry
-        async with directory.inode.lock:
-            child = await child_of(directory.inode, walk.last)
-            if isinstance(child, Absent):
-                location = await _create(caller, walk, how)
-                return await open_location(caller, location, how, created=True)
-        location = top(
-            Location(
-                walk.at.mount, directory.child(walk.last, child, caller.kernel.vfs.dentries)
+        mount, directory = parent.at
+        inode = directory.inode
+        with inode.lock:
+            child: Inode | Absent = kept((_open_creating, inode, parent.last)) or child_of(
+                inode, parent.last
             )
+            if isinstance(child, Absent):
+                return _open_made(caller, _create(caller, parent, how), how)
+        location = top(
+            Location(mount, directory.child(parent.last, child, caller.kernel.vfs.dentries))
         )
         if not child.is_symlink or not follow:
             break
-        if isinstance(walk, Parent):
-            walk = Walk(caller, dirfd, path, parent=True)
-            if not walk.run():
-                await walk.finish()
-        walk.follow_last(child)
-        await walk.finish()
-        if not walk.last:
-            location = walk.at
+        parent = follow_last(caller, dirfd, parent, child, how.resolve)
+        if not parent.last:
+            location = parent.at
             break
     if flags & O_EXCL:
         raise EEXIST(f"{path!r}")
-    return await _open_existing(caller, location, walk.at.dentry.inode, how)
+    return _open_existing(caller, location, parent.at.dentry.inode, how)
 
 
-async def _open_dots(caller: Caller, walk: Walk | Parent, how: OpenHow) -> FileDescription:
+def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
+    mount, directory = parent.at
+    name, inode = parent.last, directory.inode
+    if directory.unlinked:
+        raise ENOENT("the directory has been removed")
+    mount.check_writable()
+    check_create(caller.creds, directory)
+    mode, owner = new_owner(caller, inode, S_IFREG | how.mode & ~caller.fs.umask)
+    try:
+        made = inode.create(name, mode & 0o7777, owner)
+    except NotNow as need:
+        need.call.answers[_open_creating, inode, name] = ABSENT
+        raise
+    dentry = directory.child(name, made, caller.kernel.vfs.dentries)
+    tell_child(inode, IN_CREATE, name)
+    return Location(mount, dentry)
+
+
+def _open_made(caller: Caller, made: Location, how: OpenHow) -> FileDescription:
+    """Open the file that was created just now."""
+    try:
+        return open_location(caller, made, how, created=True)
+    except NotNow as need:
+        need.call.answers[_open_creating] = made
+        raise
+
+
+def _open_dots(caller: Caller, walk: Parent, how: OpenHow) -> FileDescription:
     if how.flags & O_EXCL:
         raise EEXIST("a directory")
     if walk.last == b".." or walk.at.dentry.inode.is_dir:
         raise EISDIR("a directory")
-    return await _open_existing(caller, walk.at, None, how)
+    return _open_existing(caller, walk.at, None, how)
 
 
-async def _open_existing(
+def _open_existing(
     caller: Caller, location: Location, directory: Inode | None, how: OpenHow
 ) -> FileDescription:
     inode = location.dentry.inode
@@ -379,7 +334,7 @@ async def _open_existing(
         raise EISDIR("a directory")
     if directory is not None:
         _check_sticky_create(caller, directory, inode)
-    return await open_location(caller, location, how)
+    return open_location(caller, location, how)
 
 
 def _check_sticky_create(caller: Caller, directory: Inode, inode: Inode) -> None:
@@ -394,42 +349,25 @@ def _check_sticky_create(caller: Caller, directory: Inode, inode: Inode) -> None
         raise EACCES("somebody else's file in a sticky directory")
 
 
-def _check_create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> tuple[int, Owner]:
-    """Mode and owner of a new file. Raises: ENOENT, EROFS, EACCES."""
-    directory = walk.at.dentry
-    if directory.unlinked:
-        raise ENOENT("the directory has been removed")
-    walk.at.mount.check_writable()
-    check_create(caller.creds, directory)
-    mode, owner = new_owner(caller, directory.inode, S_IFREG | how.mode & ~caller.fs.umask)
-    return mode & 0o7777, owner
-
-
-async def _create(caller: Caller, walk: Walk | Parent, how: OpenHow) -> Location:
-    directory = walk.at.dentry
-    mode, owner = _check_create(caller, walk, how)
-    return _made(caller, walk, await directory.inode.create(walk.last, mode, owner))
-
-
-async def _open_tmpfile(
+def _open_tmpfile(
     caller: Caller, dirfd: int, path: bytes, how: OpenHow
 ) -> FileDescription:
-    walk = Walk(caller, dirfd, path, follow=not how.flags & O_NOFOLLOW, resolve=how.resolve)
-    at = walk.at if walk.run() else await walk.finish()
+    mount, dentry, _ = walk(caller, dirfd, path, not how.flags & O_NOFOLLOW, False, how.resolve)
+    at = Location(mount, dentry)
     if not at.dentry.inode.is_dir:
         raise ENOTDIR(f"{path!r}")
     at.mount.check_writable()
     check_inode(caller.creds, at.dentry.inode, MAY_WRITE | MAY_EXEC)
     mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode & ~caller.fs.umask)
     linkable = not how.flags & O_EXCL
-    inode = await at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
+    inode = at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
     if linkable:
         caller.kernel.vfs.linkable.add(inode)
     dentry = Dentry(at.dentry, b"#%d" % inode.ino, inode)
     dentry.unlinked = True
     flags = how.flags & ~(O_TMPFILE | O_EXCL | O_DIRECTORY)
     place = Location(at.mount, dentry)
-    file = await open_location(caller, place, OpenHow(flags, 0, how.access), created=True)
+    file = open_location(caller, place, OpenHow(flags, 0, how.access), created=True)
     file.created = False
     file.flags |= O_TMPFILE
     return file

@@ -1,9 +1,9 @@
 """`RegularFile`: files with positions, and the rules that are the same for all of them.
 
-A file system gives the plain `pread` and `pwrite`, which raise NeedsIO if they cannot be done from
-memory, and then the coroutines `pread_io` and `pwrite_io`. This class keeps the position, O_APPEND,
-RLIMIT_FSIZE with its SIGXFSZ, the largest offset, set-id bits dropped by a write, access times and
-inotify. An append that sleeps holds the inode's lock, so two cannot get the same offset.
+A file system gives `pread` and `pwrite`, which raise NotNow where the bytes are not in memory. This
+class keeps the position, O_APPEND, RLIMIT_FSIZE with its SIGXFSZ, the largest offset, set-id bits
+dropped by a write, access times and inotify. A write that has to sleep is a sequence of steps, made
+once, with the inode's lock, so two appends cannot get the same offset.
 """
 
 from __future__ import annotations
@@ -29,19 +29,14 @@ from sentry.abi.fcntl import (
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.permissions import drop_set_id
-from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO, Errno
+from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
+from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
-from sentry.vfs.interface import Changes, NeedsIO
+from sentry.vfs.interface import Changes
 from sentry.vfs.watches import tell
+from sentry.wait.again import NotNow, again
 
 MAX_OFFSET: Final = (1 << 63) - 1
-
-
-def _only(need: NeedsIO) -> int:
-    """What RWF_NOWAIT reads: the bytes that were there. Raises: EAGAIN."""
-    if not need.done:
-        raise EAGAIN("needs I/O") from None
-    return need.done
 
 
 class RegularFile(FileDescription):
@@ -54,66 +49,45 @@ class RegularFile(FileDescription):
     # --- what a file system gives
 
     def pread(self, dest: Dest, offset: int) -> int:
-        """Read from memory; 0 at or past the end. Raises: NeedsIO, also after a part."""
+        """Read as much as there is room for; 0 at or past the end. Raises: NotNow."""
         raise EINVAL("no read")
 
     def pwrite(self, source: Source, offset: int) -> int:
-        """Write `source.count` bytes; the file grows. Raises: NeedsIO, ENOSPC."""
+        """Write `source.count` bytes; the file grows. Raises: NotNow, ENOSPC."""
         raise EINVAL("no write")
 
-    async def pread_io(self, dest: Dest, offset: int) -> int:
-        """`pread` where it needs a request."""
-        return self.pread(dest, offset)
-
-    async def pwrite_io(self, source: Source, offset: int) -> int:
-        """`pwrite` where it needs a request."""
-        return self.pwrite(source, offset)
+    def pread_now(self, dest: Dest, offset: int) -> int:
+        """RWF_NOWAIT: `pread` of what is in memory. Raises: EAGAIN where nothing is."""
+        room = dest.count
+        try:
+            return self.pread(dest, offset)
+        except NeedsFault:
+            raise
+        except NotNow:
+            if dest.count == room:
+                raise EAGAIN("needs I/O") from None
+            return room - dest.count
 
     def size_now(self) -> int:
-        """The size, from memory. Raises: NeedsIO."""
-        attributes = self.inode.stat_cached()
-        if attributes is None:
-            raise NeedsIO
-        return attributes.size
+        """The size. Raises: NotNow."""
+        return self.stat().size
 
     # --- reading
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2)."""
-        try:
-            n = self.pread(dest, self.position)
-        except NeedsIO as need:
-            if not rwf & RWF_NOWAIT:
-                return self._read_slowly(dest, None, need.done)
-            n = _only(need)
+        pread = self.pread_now if rwf & RWF_NOWAIT else self.pread
+        n = pread(dest, self.position)
         self.position += n
         self._was_read(n)
         return n
 
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """pread(2)."""
-        try:
-            n = self.pread(dest, offset)
-        except NeedsIO as need:
-            if not rwf & RWF_NOWAIT:
-                return self._read_slowly(dest, offset, need.done)
-            n = _only(need)
+        pread = self.pread_now if rwf & RWF_NOWAIT else self.pread
+        n = pread(dest, offset)
         self._was_read(n)
         return n
-
-    async def _read_slowly(self, dest: Dest, offset: int | None, done: int) -> int:
-        with self.held():
-            at = self.position if offset is None else offset
-            try:
-                n = done + await self.pread_io(dest, at + done)
-            except Errno:
-                if not done:
-                    raise
-                n = done
-            if offset is None:
-                self.position = at + n
-            self._was_read(n)
-            return n
 
     def _was_read(self, n: int) -> None:
         if not self.flags & O_NOATIME and not self.location.mount.no_atime:
@@ -142,12 +116,14 @@ class RegularFile(FileDescription):
         plain = not rwf and not self.flags & (O_APPEND | O_DSYNC)
         durable = not plain and (self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC))
         # Behind a write that sleeps: its end of the file, its position are not known yet.
-        if not inode.mode & 0o6000 and not durable and not inode.lock.held:
+        if not inode.mode & 0o6000 and not durable and inode.lock.holder is None:
             try:
                 end = None if plain or not self._appends(rwf) else self.size_now()
                 at = self._place(caller, source, offset, end)
                 n = self.pwrite(source, at)
-            except NeedsIO:
+            except NeedsFault:
+                raise
+            except NotNow:
                 if rwf & RWF_NOWAIT:
                     raise EAGAIN("needs I/O") from None
             else:
@@ -166,18 +142,18 @@ class RegularFile(FileDescription):
             async with inode.lock:
                 end = None
                 if self._appends(rwf):
-                    end = (await self.stat()).size
+                    end = await again(self.size_now)
                 at = self._place(caller, source, offset, end)
                 bits = drop_set_id(caller.creds, inode.mode)
                 if bits is not None:
-                    await inode.setattr(Changes(mode=bits))
-                n = await self.pwrite_io(source, at)
+                    await again(inode.setattr, Changes(mode=bits))
+                n: int = await again(self.pwrite, source, at)
                 if offset is None:
                     self.position = at + n
             if inode.fs.watched:
                 tell(self.location.dentry, IN_MODIFY)
             if self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC):
-                await self.sync(True)
+                await again(self.sync, True)
             return n
 
     def _appends(self, rwf: int) -> bool:
@@ -210,16 +186,7 @@ class RegularFile(FileDescription):
             return self._seek_to(self.position + offset)
         if whence not in (SEEK_END, SEEK_DATA, SEEK_HOLE):
             raise EINVAL(f"whence {whence}")
-        try:
-            size = self.size_now()
-        except NeedsIO:
-            return self._seek_slowly(offset, whence)
-        return self._seek_from_end(offset, whence, size)
-
-    async def _seek_slowly(self, offset: int, whence: int) -> int:
-        return self._seek_from_end(offset, whence, (await self.stat()).size)
-
-    def _seek_from_end(self, offset: int, whence: int, size: int) -> int:
+        size = self.size_now()
         if whence == SEEK_END:
             return self._seek_to(size + offset)
         if offset < 0 or offset >= size:
@@ -238,7 +205,7 @@ class RegularFile(FileDescription):
 
     # --- the rest
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """Nothing to do for a file in memory."""
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
     from sentry.vfs.file import Caller, FileDescription
 
-Opener = Callable[["Location", int, "Caller"], Awaitable["FileDescription"]]
+Opener = Callable[["Location", int, "Caller"], "FileDescription"]
 """(location, flags, caller) → an open file."""
-MountType = Callable[["Caller", bytes, int, bytes], Awaitable[FileSystem]]
+MountType = Callable[["Caller", bytes, int, bytes], FileSystem]
 """(caller, source, flags, data) of mount(2) → a file system."""
 
 

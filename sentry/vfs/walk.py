@@ -1,16 +1,13 @@
 """Path walk: a name becomes a place. path_resolution(7), fs/namei.c.
 
-`Walk.run` is a plain function that goes as far as the caches of the file systems allow. When it
-needs a request it says so, and `Walk.finish` makes the request and goes on; so the rules stand here
-once, and a cached walk makes no await.
-
-A walk to the parent (`parent=True`) stops before the last component: `last` is its name (b"." and
-b".." included; b"" for the root directory itself), `last_slash` says that slashes follow it.
+`_walk` is the one loop of all walks. As long as the file systems know the names it keeps its place
+in locals. Where one has to be asked and that takes long, the place goes to the call
+(sentry/wait/again.py), and the next attempt goes on from there: what a step has done (an access
+time of a link, the mark of an expiring mount) happens once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any, Final
 
 from sentry.abi.fcntl import (
@@ -27,308 +24,58 @@ from sentry.abi.xattr import NAME_MAX
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, check_access
 from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
-from sentry.vfs.dentry import Location
+from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, Inode
-from sentry.vfs.mount import top
+from sentry.vfs.mount import Mount, top
+from sentry.wait.again import CURRENT, NotNow
 
 MAX_LINKS: Final = 40
 _SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
 
-
-class Walk:
-    """One path walk."""
-
-    __slots__ = (
-        "_caller",
-        "_dirs_only",
-        "_follow",
-        "_found",
-        "_links",
-        "_pending",
-        "_resolve",
-        "_root",
-        "_stack",
-        "_target",
-        "asked",
-        "at",
-        "creds",
-        "last",
-        "last_slash",
-        "opens",
-        "parent",
-    )
-
-    def __init__(
-        self,
-        caller: Caller,
-        dirfd: int,
-        path: bytes,
-        *,
-        follow: bool = True,
-        parent: bool = False,
-        empty_ok: bool = False,
-        resolve: int = 0,
-        creds: Credentials | None = None,
-    ) -> None:
-        self._caller = caller
-        self._root = caller.fs.root
-        self._resolve = resolve
-        self._links = 0
-        self._follow = follow
-        self._dirs_only = False
-        self._found: Inode | Absent | None = None
-        self._pending: Coroutine[Any, Any, Any] | None = None
-        self._target: bytes | None = None
-        self.opens = False
-        """The last component is opened next, to be read."""
-        self.asked: Inode | None = None
-        """What the last component was found to be, if the file system had to be asked."""
-        self.creds = creds if creds is not None else caller.creds
-        self.parent = parent
-        self.last = b""
-        self.last_slash = False
-        self._stack: list[bytes] = []
-        if not path and not empty_ok:
-            raise ENOENT("the empty path")
-        self.at = self._start(dirfd, path)
-        self._push(path)
-
-    def _start(self, dirfd: int, path: bytes) -> Location:
-        if path[:1] == b"/" and not self._resolve & RESOLVE_IN_ROOT:
-            if self._resolve & RESOLVE_BENEATH:
-                raise EXDEV("an absolute path")
-            return self._root
-        if dirfd == AT_FDCWD:
-            start = self._caller.fs.cwd
-        else:
-            start = self._caller.files.get_raw(dirfd).location
-            if path and not start.dentry.inode.is_dir:
-                raise ENOTDIR(f"fd {dirfd}")
-        if self._resolve & _SCOPED:
-            self._root = start
-        return start
-
-    def _push(self, path: bytes) -> None:
-        """The components of `path` come next. The last text tells whether slashes follow."""
-        last = not self._stack
-        parts = [part for part in path.split(b"/") if part]
-        if last and parts:
-            self.last_slash = path[-1:] == b"/"
-            if self.last_slash and not self.parent:
-                self._follow = self._dirs_only = True
-        parts.reverse()
-        self._stack += parts
-
-    # --- going
-
-    def run(self) -> bool:
-        """Go on; False when `finish` has to make a request first."""
-        stack = self._stack
-        if self._target is not None:
-            self._jump(self._target)
-            self._target = None
-        while stack:
-            name = stack[-1]
-            dentry = self.at.dentry
-            inode = dentry.inode
-            mode = inode.mode
-            if mode & 0o170000 != 0o040000:
-                raise ENOTDIR(f"{dentry.name!r}")
-            if mode & 0o111 != 0o111 and not inode.belongs_to(self._caller):
-                check_access(self.creds, mode, inode.uid, inode.gid, MAY_EXEC)
-            if self.parent and len(stack) == 1:
-                self.last = stack.pop()
-                return True
-            if name == b".":
-                stack.pop()
-                continue
-            if name == b"..":
-                stack.pop()
-                self._dotdot()
-                continue
-            child = self._child(inode, name)
-            if child is None:
-                return False
-            stack.pop()
-            if not self._step(name, child):
-                return False
-        if self._dirs_only and not self.at.dentry.inode.is_dir:
-            raise ENOTDIR("slashes after a file that is no directory")
-        return True
-
-    async def finish(self) -> Location:
-        """Go to the end."""
-        while self._pending is not None or not self.run():
-            pending, self._pending = self._pending, None
-            assert pending is not None
-            if self._resolve & RESOLVE_CACHED:
-                pending.close()
-                raise EAGAIN("not cached")
-            result = await pending
-            if isinstance(result, bytes):
-                self._target = result
-            else:
-                self._found = result
-        return self.at
-
-    def _child(self, inode: Inode, name: bytes) -> Inode | Absent | None:
-        if len(name) > NAME_MAX:
-            raise ENAMETOOLONG(f"{len(name)} bytes")
-        child = self._found
-        if child is not None:
-            self._found = None
-            self.asked = child if not isinstance(child, Absent) else None
-            return child
-        child = inode.lookup_cached(name)
-        if child is None:
-            opens = self.opens and len(self._stack) == 1
-            self._pending = inode.lookup_to_open(name) if opens else inode.lookup(name)
-        return child
-
-    def _step(self, name: bytes, child: Inode | Absent) -> bool:
-        """Into a child; False when the text of a link must be asked for."""
-        if isinstance(child, Absent):
-            raise ENOENT(f"{name!r}")
-        mount, dentry = self.at
-        place = Location(mount, dentry.child(name, child, self._caller.kernel.vfs.dentries))
-        if place.dentry.mounts:
-            place = self._mounted(place)
-        if child.mode & 0o170000 == 0o120000 and (self._stack or self._follow):
-            return self._link(place)
-        self.at = place
-        return True
-
-    def _mounted(self, place: Location) -> Location:
-        found = top(place)
-        if self._resolve & RESOLVE_NO_XDEV and found.mount is not place.mount:
-            raise EXDEV("a mount point")
-        return found
-
-    def _dotdot(self) -> None:
-        at = self.at
-        while True:
-            if at == self._root:
-                if self._resolve & RESOLVE_BENEATH:
-                    raise EXDEV("above the start")
-                break
-            if at.dentry is not at.mount.root:
-                parent = at.dentry.parent
-                if parent is not None:
-                    at = Location(at.mount, parent)
-                break
-            if at.mount.parent is None:
-                break
-            if self._resolve & RESOLVE_NO_XDEV:
-                raise EXDEV("out of a mount")
-            at = at.mount.parent
-        self.at = self._mounted(at) if at.dentry.mounts else at
-
-    # --- links
-
-    def _link(self, place: Location) -> bool:
-        link, directory = place.dentry.inode, self.at.dentry.inode
-        self._links += 1
-        if self._links > MAX_LINKS or self._resolve & RESOLVE_NO_SYMLINKS:
-            raise ELOOP(f"{self._links} links")
-        if place.mount.flags & MS_NOSYMFOLLOW:
-            raise ELOOP("a nosymfollow mount")
-        if not self._stack:
-            self._check_protected(link, directory)
-        jump = link.follow(self._caller)
-        if jump is not None:
-            if self._resolve & RESOLVE_NO_MAGICLINKS:
-                raise ELOOP("a magic link")
-            if self._resolve & (_SCOPED | RESOLVE_NO_XDEV):
-                raise EXDEV("a magic link")
-            self.at = jump
-            return True
-        text = link.readlink_for(self._caller) or link.readlink_cached()
-        if text is None:
-            self._pending = link.readlink()
-            return False
-        if not place.mount.no_atime:
-            link.accessed()
-        self._jump(text)
-        return True
-
-    def _check_protected(self, link: Inode, directory: Inode) -> None:
-        """fs.protected_symlinks: may_follow_link(). Raises: EACCES."""
-        if not self._caller.kernel.vfs.protected_symlinks or directory.mode & 0o1002 != 0o1002:
-            return
-        if link.uid not in (self.creds.fsuid, directory.uid):
-            raise EACCES("a link of somebody else in a sticky directory")
-
-    def _jump(self, text: bytes) -> None:
-        """Go on with the text of a link, from the directory that holds it."""
-        if not text:
-            raise ENOENT("an empty link")
-        if text[:1] == b"/":
-            if self._resolve & RESOLVE_BENEATH:
-                raise EXDEV("an absolute link")
-            self.at = self._root
-        self._push(text)
-
-    # --- the last component, after a walk to the parent
-
-    def follow_last(self, child: Inode) -> None:
-        """The last component is a link that is to be followed: the walk to the parent goes on.
-
-        `finish` then leads to the parent of where the link points, or (magic links) right there,
-        with `last` b"".
-        """
-        name, self.last = self.last, b""
-        vfs = self._caller.kernel.vfs
-        self.parent = True
-        place = Location(self.at.mount, self.at.dentry.child(name, child, vfs.dentries))
-        self._link(place)
+Place = tuple[Mount, Dentry, list[bytes], int, bool, bool, Location]
+"""Where a walk stands: mount, dentry, components left (the next one last), links followed, whether
+a link at the end is followed, whether the end must be a directory, the root for `..` and `/`."""
 
 
-def quick(caller: Caller, dirfd: int, path: bytes) -> Location | None:
-    """The common walk: names of directories that anybody may search, all cached, no links.
+class Parent:
+    """The end of a walk to the parent: the directory, and the last component.
 
-    None for everything else, which is `Walk`'s. Raises: ENOENT, EBADF as Walk would.
+    `last` may be b"." or b".."; b"" is the root directory itself, or where a magic link led.
     """
-    if not path or path[-1:] == b"/":
-        return None
-    if path[:1] == b"/":
-        mount, dentry = caller.fs.root
-    elif dirfd == AT_FDCWD:
-        mount, dentry = caller.fs.cwd
-    else:
-        mount, dentry = caller.files.get_raw(dirfd).location
-    for name in path.split(b"/"):
-        if not name:
-            continue
-        inode = dentry.inode
-        if inode.mode & 0o170111 != 0o040111:
-            return None
-        child = inode.lookup_cached(name)
-        if child is None:
-            return None
-        if child is ABSENT:
-            if len(name) > NAME_MAX or name in (b".", b".."):
-                return None
-            raise ENOENT(f"{name!r}")
-        if child.mode & 0o170000 == 0o120000:  # type: ignore[union-attr]
-            return None
-        children = dentry.children
-        known = children.get(name) if children is not None else None
-        found = known() if known is not None else None
-        if found is None or found.inode is not child:
-            found = dentry.child(name, child, caller.kernel.vfs.dentries)  # type: ignore[arg-type]
-        dentry = found
-        while dentry.mounts:  # as `top`
-            upper = mount.mounted.get(id(dentry))
-            if upper is None:
-                break
-            if upper.expiring:
-                upper.expiring -= 1
-            mount, dentry = upper, upper.root
-    return tuple.__new__(Location, (mount, dentry))  # half the price of Location()
+
+    __slots__ = ("at", "last", "last_slash", "links", "root")
+
+    def __init__(self, at: Location, last: bytes, last_slash: bool) -> None:
+        self.at = at
+        self.last = last
+        self.last_slash = last_slash
+        """Slashes follow it."""
+        self.links = 0
+        """Followed by now, for `follow_last`."""
+        self.root: Location | None = None
 
 
-async def resolve(
+def walk(
+    caller: Caller,
+    dirfd: int,
+    path: bytes,
+    follow: bool = True,
+    empty_ok: bool = False,
+    resolve: int = 0,
+    creds: Credentials | None = None,
+    opens: bool = False,
+) -> tuple[Mount, Dentry, Any]:
+    """Mount and dentry that a path names, and its inode if the file system had to be asked for it.
+
+    `opens`: it is opened to be read next, as far as one knows.
+    """
+    if not path and not empty_ok:
+        raise ENOENT("the empty path")
+    return _walk(caller, dirfd, path, False, follow, resolve, creds, opens)
+
+
+def resolve(
     caller: Caller,
     dirfd: int,
     path: bytes,
@@ -338,64 +85,264 @@ async def resolve(
     creds: Credentials | None = None,
 ) -> Location:
     """The place that a path names."""
-    found = quick(caller, dirfd, path)
-    if found is not None:
-        return found
-    walk = Walk(caller, dirfd, path, follow=follow, empty_ok=empty_ok, creds=creds)
-    return walk.at if walk.run() else await walk.finish()
+    mount, dentry, _ = walk(caller, dirfd, path, follow, empty_ok, 0, creds)
+    return tuple.__new__(Location, (mount, dentry))  # half the price of Location()
 
 
-class Parent:
-    """The end of a walk to the parent: the directory, and the name in it."""
-
-    __slots__ = ("at", "last", "last_slash")
-
-    def __init__(self, at: Location, last: bytes) -> None:
-        self.at = at
-        self.last = last
-        self.last_slash = False
+def resolve_parent(caller: Caller, dirfd: int, path: bytes, resolve: int = 0) -> Parent:
+    """The directory of a path's last component."""
+    if not path:
+        raise ENOENT("the empty path")
+    mount, dentry, last = _walk(caller, dirfd, path, True, True, resolve)
+    at = tuple.__new__(Location, (mount, dentry))
+    return Parent(at, last, path[-1:] == b"/" and last != b"")
 
 
-def quick_parent(caller: Caller, dirfd: int, path: bytes) -> Parent | None:
-    """`quick` for a walk to the parent. Raises: ENOENT, EBADF as Walk would."""
-    head, slash, name = path.rpartition(b"/")
-    if not name or name in (b".", b"..") or len(name) > NAME_MAX:
-        return None
-    if head:
-        at = quick(caller, dirfd, head)
-    elif slash:
-        at = caller.fs.root
-    elif dirfd == AT_FDCWD:
-        at = caller.fs.cwd
+def follow_last(
+    caller: Caller, dirfd: int, parent: Parent, link: Inode, resolve: int
+) -> Parent:
+    """The last component is a link that is to be followed: the parent of where that leads."""
+    mount, directory = parent.at
+    dentry = directory.child(parent.last, link, caller.kernel.vfs.dentries)
+    root = parent.root or caller.fs.root
+    if resolve & _SCOPED and parent.root is None:
+        root = _start(caller, dirfd, resolve)
+    to = _follow(caller, mount, directory, dentry, parent.links, resolve, caller.creds, True)
+    links = parent.links + 1
+    if not isinstance(to, bytes):
+        found = Parent(to, b"", False)
     else:
-        at = caller.files.get_raw(dirfd).location
-    if at is None or at.dentry.inode.mode & 0o170111 != 0o040111:
-        return None
-    return Parent(at, name)
+        if to[:1] == b"/":
+            mount, directory = root
+        left = _components(to)
+        place = mount, directory, left, links, True, False, root
+        mount, directory, last = _walk(caller, links, to, True, True, resolve, place=place)
+        found = Parent(Location(mount, directory), last, to[-1:] == b"/" and last != b"")
+    found.links, found.root = links, root
+    return found
 
 
-async def resolve_parent(caller: Caller, dirfd: int, path: bytes) -> Walk | Parent:
-    """A walk that has stopped before the last component."""
-    found = quick_parent(caller, dirfd, path)
-    if found is not None:
-        return found
-    walk = Walk(caller, dirfd, path, parent=True)
-    if not walk.run():
-        await walk.finish()
-    return walk
+def _walk(
+    caller: Caller,
+    dirfd: int,
+    path: bytes,
+    parent: bool,
+    follow: bool,
+    resolve: int,
+    creds: Credentials | None = None,
+    opens: bool = False,
+    place: Place | None = None,
+) -> tuple[Mount, Dentry, Any]:
+    if CURRENT.call is not None:
+        place = CURRENT.call.answers.get((walk, dirfd, path, parent), place)
+    if place is not None:
+        mount, dentry, left, links, follow, dirs_only, root = place
+    else:
+        root = caller.fs.root
+        if path[:1] == b"/" and not resolve:
+            mount, dentry = root
+        elif dirfd == AT_FDCWD and not resolve:
+            mount, dentry = caller.fs.cwd
+        else:
+            mount, dentry = _start(caller, dirfd, resolve, path)
+            if resolve & _SCOPED:
+                root = Location(mount, dentry)
+        links, dirs_only = 0, False
+        if path[-1:] == b"/":
+            left = _components(path)
+            follow = dirs_only = True
+        else:
+            left = path.split(b"/")
+            left.reverse()
+    asked: Inode | None = None
+    try:
+        while left:
+            name = left.pop()
+            if not name:
+                continue
+            inode = dentry.inode
+            if inode.mode & 0o170111 != 0o040111:
+                _enter(caller, creds or caller.creds, dentry)
+            if parent and not left:
+                return mount, dentry, name
+            child = inode.lookup_cached(name)
+            if child is None or child is ABSENT:
+                if name == b".":
+                    continue
+                if name == b"..":
+                    mount, dentry = _up(mount, dentry, root, resolve)
+                    continue
+                child = asked = _ask(inode, name, child, resolve, opens and not left)
+            else:
+                asked = None
+            children = dentry.children
+            known = children.get(name) if children is not None else None
+            found = known() if known is not None else None
+            if found is None or found.inode is not child:
+                found = dentry.child(name, child, caller.kernel.vfs.dentries)  # type: ignore[arg-type]
+            if found.mounts:
+                above = _down(mount, found, resolve)
+                if above[1] is not found:
+                    mount, dentry = above
+                    continue
+            if child.is_symlink and (left or follow):  # type: ignore[union-attr]
+                to = _follow(
+                    caller, mount, dentry, found, links, resolve, creds or caller.creds, not left
+                )
+                links += 1
+                if not isinstance(to, bytes):
+                    mount, dentry = to
+                    continue
+                if to[:1] == b"/":
+                    mount, dentry = root
+                if to[-1:] == b"/" and not left:
+                    left = _components(to)
+                    follow = dirs_only = True
+                else:
+                    left += reversed(to.split(b"/"))
+                continue
+            dentry = found
+    except NotNow as need:
+        left.append(name)
+        place = mount, dentry, left, links, follow, dirs_only, root
+        need.call.answers[walk, dirfd, path, parent] = place
+        raise
+    if parent:
+        return mount, dentry, b""
+    if dirs_only and not dentry.inode.is_dir:
+        raise ENOTDIR("slashes after a file that is no directory")
+    return mount, dentry, asked
 
 
-async def child_of(directory: Inode, name: bytes) -> Inode | Absent:
+def _components(path: bytes) -> list[bytes]:
+    """Without the slashes at its end, the next one last."""
+    left = path.rstrip(b"/").split(b"/")
+    left.reverse()
+    return left
+
+
+def _start(caller: Caller, dirfd: int, resolve: int, path: bytes = b"x") -> Location:
+    if path[:1] == b"/" and not resolve & RESOLVE_IN_ROOT:
+        if resolve & RESOLVE_BENEATH:
+            raise EXDEV("an absolute path")
+        return caller.fs.root
+    if dirfd == AT_FDCWD:
+        return caller.fs.cwd
+    start = caller.files.get_raw(dirfd).location
+    if path and not start.dentry.inode.is_dir:
+        raise ENOTDIR(f"fd {dirfd}")
+    return start
+
+
+def _enter(caller: Caller, creds: Credentials, dentry: Dentry) -> None:
+    """May names of it be looked up? Raises: ENOTDIR, EACCES."""
+    inode = dentry.inode
+    mode = inode.mode
+    if mode & 0o170000 != 0o040000:
+        raise ENOTDIR(f"{dentry.name!r}")
+    if mode & 0o111 != 0o111 and not inode.belongs_to(caller):
+        check_access(creds, mode, inode.uid, inode.gid, MAY_EXEC)
+
+
+def _ask(
+    directory: Inode, name: bytes, known: Absent | None, resolve: int, opens: bool
+) -> Inode:
+    """A name that is not in memory. Raises: ENOENT, ENAMETOOLONG, EAGAIN, NotNow."""
+    if len(name) > NAME_MAX:
+        raise ENAMETOOLONG(f"{len(name)} bytes")
+    if known is None:
+        if resolve & RESOLVE_CACHED:
+            raise EAGAIN("not cached")
+        found = directory.lookup(name, opens)
+        if not isinstance(found, Absent):
+            return found
+    raise ENOENT(f"{name!r}")
+
+
+def _down(mount: Mount, dentry: Dentry, resolve: int) -> Location:
+    """Into what is mounted there."""
+    found = top(Location(mount, dentry))
+    if resolve & RESOLVE_NO_XDEV and found.mount is not mount:
+        raise EXDEV("a mount point")
+    return found
+
+
+def _up(mount: Mount, dentry: Dentry, root: Location, resolve: int) -> Location:
+    """`..`: the parent; out of a mount where this is its root; never above `root`."""
+    while True:
+        if dentry is root.dentry and mount is root.mount:
+            if resolve & RESOLVE_BENEATH:
+                raise EXDEV("above the start")
+            break
+        if dentry is not mount.root:
+            dentry = dentry.parent or dentry
+            break
+        if mount.parent is None:
+            break
+        if resolve & RESOLVE_NO_XDEV:
+            raise EXDEV("out of a mount")
+        mount, dentry = mount.parent
+    return _down(mount, dentry, resolve) if dentry.mounts else Location(mount, dentry)
+
+
+def _follow(
+    caller: Caller,
+    mount: Mount,
+    directory: Dentry,
+    dentry: Dentry,
+    links: int,
+    resolve: int,
+    creds: Credentials,
+    last: bool,
+) -> Location | bytes:
+    """The text of a link, or where a magic one leads. Raises: ELOOP, EXDEV, EACCES, ENOENT."""
+    link = dentry.inode
+    if links >= MAX_LINKS or resolve & RESOLVE_NO_SYMLINKS:
+        raise ELOOP(f"{links} links")
+    if mount.flags & MS_NOSYMFOLLOW:
+        raise ELOOP("a nosymfollow mount")
+    if last:
+        _check_protected(caller, creds, link, directory.inode)
+    jump = link.follow(caller)
+    if jump is not None:
+        if resolve & RESOLVE_NO_MAGICLINKS:
+            raise ELOOP("a magic link")
+        if resolve & (_SCOPED | RESOLVE_NO_XDEV):
+            raise EXDEV("a magic link")
+        return jump
+    text = link.readlink_for(caller)
+    if text is None:
+        if resolve & RESOLVE_CACHED and not link.link_is_known:
+            raise EAGAIN("not cached")
+        text = link.readlink()
+    if not mount.no_atime:
+        link.accessed()
+    if not text:
+        raise ENOENT("an empty link")
+    if text[:1] == b"/" and resolve & RESOLVE_BENEATH:
+        raise EXDEV("an absolute link")
+    return text
+
+
+def _check_protected(caller: Caller, creds: Credentials, link: Inode, directory: Inode) -> None:
+    """fs.protected_symlinks: may_follow_link(). Raises: EACCES."""
+    if not caller.kernel.vfs.protected_symlinks or directory.mode & 0o1002 != 0o1002:
+        return
+    if link.uid not in (creds.fsuid, directory.uid):
+        raise EACCES("a link of somebody else in a sticky directory")
+
+
+def child_of(directory: Inode, name: bytes) -> Inode | Absent:
     """The last component of a walk to the parent. Raises: ENAMETOOLONG."""
     if len(name) > NAME_MAX:
         raise ENAMETOOLONG(f"{len(name)} bytes")
     found = directory.lookup_cached(name)
-    return found if found is not None else await directory.lookup(name)
+    return found if found is not None else directory.lookup(name)
 
 
-async def child_to_remove(directory: Inode, name: bytes) -> Inode | Absent:
+def child_to_remove(directory: Inode, name: bytes) -> Inode | Absent:
     """`child_of` for somebody who looks at nothing but its type, and its owner if sticky."""
     if len(name) > NAME_MAX:
         raise ENAMETOOLONG(f"{len(name)} bytes")
     found = directory.name_cached(name)
-    return found if found is not None else await directory.lookup(name)
+    return found if found is not None else directory.lookup(name)

@@ -75,7 +75,7 @@ def tell_if_gone(inode: Inode) -> None:
     """Without a name and closed everywhere: IN_DELETE_SELF, and its watches end."""
     if inode.watches is None or inode.open_count:
         return
-    attributes = inode.stat_cached()
+    attributes = inode.known_attributes()
     if attributes is not None and attributes.nlink:
         return
     inode.watches.tell(IN_DELETE_SELF)

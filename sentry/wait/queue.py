@@ -6,9 +6,10 @@ Objects never sleep: they own a queue and notify it. `until` is the one wait pat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sentry.errors import EAGAIN
+from sentry.wait.again import CURRENT, NotNow
 from sentry.wait.fiber import Mode, TimedOut, park, this_fiber
 
 T = TypeVar("T")
@@ -129,26 +130,53 @@ async def until(
 
 
 class Lock:
-    """A mutex for operations that span an await: create, rename, append, copy-up. In order."""
+    """A mutex for what spans a sleep: create, rename, append, copy-up.
 
-    __slots__ = ("_queue", "held")
+    `with` is for plain operations: the lock is taken only where one has to sleep inside, by its
+    call. `async with` is for coroutines.
+    """
+
+    __slots__ = ("_queue", "holder")
 
     def __init__(self) -> None:
-        self.held = False
-        """Somebody has it."""
+        self.holder: object | None = None
+        """The call or coroutine that is asleep with it."""
         self._queue = WaitQueue()
 
-    def _take(self) -> None:
-        if self.held:
+    def __enter__(self) -> None:
+        holder = self.holder
+        if holder is not None and holder is not CURRENT.call:
+            raise NotNow(self._until_free)
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if isinstance(error, NotNow):
+            if self.holder is None:
+                self.holder = error.call
+                error.call.hold(self)
+        else:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Nobody has it any more."""
+        self.holder = None
+        if len(self._queue):
+            self._queue.notify()
+
+    def _check_free(self) -> None:
+        if self.holder is not None:
             raise EAGAIN
-        self.held = True
+
+    async def _until_free(self) -> None:
+        await until(self._check_free, [self._queue], mode=Mode.KILLABLE, exclusive=True)
 
     async def __aenter__(self) -> None:
-        if not self.held and not len(self._queue):
-            self.held = True
-            return
-        await until(self._take, [self._queue], mode=Mode.KILLABLE, exclusive=True)
+        if self.holder is not None or len(self._queue):
+            await self._until_free()
+        self.holder = _SEQUENCE
 
     async def __aexit__(self, *_: object) -> None:
-        self.held = False
-        self._queue.notify()
+        self.let_go()
+
+
+_SEQUENCE: Final = object()
+"""Holds the locks of coroutines."""

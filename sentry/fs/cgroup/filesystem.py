@@ -145,7 +145,7 @@ class CgroupFs(TableFs):
         return self._root
 
 
-async def mount_cgroup(caller: Any, source: bytes, flags: int, data: bytes) -> CgroupFs:
+def mount_cgroup(caller: Any, source: bytes, flags: int, data: bytes) -> CgroupFs:
     """mount(2) of type cgroup2, and the bundle's mount of type cgroup: vfs.types."""
     fs = CgroupFs(caller.kernel)
     fs.source = source.decode(errors="replace") or "cgroup"

@@ -143,7 +143,7 @@ def register(vfs: Vfs) -> None:
 
 
 def _opener(kind: type[MemoryDevice]) -> Any:
-    async def open_device(location: Location, flags: int, caller: Caller) -> MemoryDevice:
+    def open_device(location: Location, flags: int, caller: Caller) -> MemoryDevice:
         return kind(location, flags)
 
     return open_device

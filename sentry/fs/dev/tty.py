@@ -21,17 +21,17 @@ FIRST_SESSION: Final = 1
 """The session of the container's first process, which the donated terminal controls."""
 
 
-async def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
+def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the controlling terminal again. Raises: ENXIO when the process has none."""
     group = caller.group
     if isinstance(group.terminal, Terminal):
         return PtySlave(location, flags, group.terminal)
     if group.process_group.session.sid != FIRST_SESSION or "console" in caller.kernel.services:
         raise ENXIO("no controlling terminal")
-    return await open_console(location, flags, caller)
+    return open_console(location, flags, caller)
 
 
-async def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
+def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
     console = caller.kernel.services.get("console")

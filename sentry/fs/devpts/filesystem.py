@@ -43,14 +43,14 @@ class PtsInode(Inode):
         super().__init__(fs, ino, mode, owner)
         self.changed_ns = fs.now_ns()
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """stat(2)."""
         at, links = self.changed_ns, 2 if self.is_dir else 1
         return Attributes(
             self.ino, self.mode, links, self.uid, self.gid, self.rdev, 0, 0, 1024, at, at, at
         )
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """chmod, chown: grantpt(3) and login programs do that."""
         if changes.mode is not None:
             self.mode = self.mode & ~0o7777 | changes.mode
@@ -70,7 +70,7 @@ class SlaveInode(PtsInode):
         self.rdev = terminal.rdev
         self.terminal = terminal
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """Open the slave. Raises: EIO while it is locked or once the master is closed."""
         if self.terminal.locked or not self.terminal.master_open:
             raise EIO("locked")
@@ -85,7 +85,7 @@ class PtmxInode(PtsInode):
     __slots__ = ()
     opens_itself = True
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """A new pseudo-terminal."""
         assert isinstance(self.fs, DevPtsFs)
         return self.fs.new_terminal(location, flags, caller)
@@ -101,16 +101,12 @@ class DirectoryInode(PtsInode):
         assert isinstance(self.fs, DevPtsFs)
         return self.fs.names.get(name, ABSENT)
 
-    async def lookup(self, name: bytes) -> Inode | Absent:
-        """The same."""
-        return self.lookup_cached(name)
-
-    async def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Sequence[DirEntry]:
         """All names."""
         assert isinstance(self.fs, DevPtsFs)
         return [DirEntry(name, each.ino, S_IFCHR) for name, each in self.fs.names.items()]
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
+    def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
         """opendir(3)."""
         return DirectoryFile(location, flags)
 
@@ -214,12 +210,12 @@ PTMX: Final = 5 << 8 | 2
 def register(vfs: Vfs) -> None:
     """The type devpts, and the device /dev/ptmx, which belongs to the devpts mounted last."""
 
-    async def mount(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
+    def mount(caller: Caller, source: bytes, flags: int, data: bytes) -> DevPtsFs:
         fs = vfs.devpts = DevPtsFs(vfs, data.decode(errors="replace"))
         fs.source = source.decode(errors="replace") or "devpts"
         return fs
 
-    async def open_ptmx(location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open_ptmx(location: Location, flags: int, caller: Caller) -> FileDescription:
         if not isinstance(vfs.devpts, DevPtsFs):
             raise EIO("no devpts is mounted")
         return vfs.devpts.new_terminal(location, flags, caller)

@@ -21,10 +21,11 @@ from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
 from sentry.errors import EIO, ENOENT, ESTALE, from_number
 from sentry.fs.gofer.inode import GoferInode, Key
-from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.watched import WatchedDirectory
 from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
+from sentry.wait.again import CURRENT, NotNow, kept
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.filesystem import GoferFileSystem
@@ -49,7 +50,7 @@ class DirectoryCache(WatchedDirectory):
 
     # --- fids
 
-    async def directory_fid(self) -> int:
+    def directory_fid(self) -> int:
         """Its fid; walked to anew from the nearest ancestor that has one."""
         if self.fid >= 0:
             self.fs.fids.used(self)
@@ -63,28 +64,29 @@ class DirectoryCache(WatchedDirectory):
             at = at.parent
         chain.reverse()
         for start in range(0, len(chain), MAX_WALK):
-            at = await self._walk_down(at, chain[start : start + MAX_WALK])
+            at = self._walk_down(at, chain[start : start + MAX_WALK])
         return self.fid
 
-    async def _walk_down(self, at: DirectoryCache, chain: list[DirectoryCache]) -> DirectoryCache:
+    def _walk_down(self, at: DirectoryCache, chain: list[DirectoryCache]) -> DirectoryCache:
         session, last = self.fs.session, chain[-1]
-        bound = session.new_fid()
-        names = [directory.name for directory in chain]
-        request = Twalkx(at.fid, bound, NOOPEN, 0, names)
-        pending = session.send(request)
-        try:
-            reply = expect(await session.wait(pending), Rwalkx)
-            if reply.error:
-                raise from_number(reply.error)
-        except BaseException:
+        key = last, NOFID
+        asked: Asked | None = kept(key)
+        if asked is None:
+            bound = session.new_fid()
+            names = [directory.name for directory in chain]
+            asked = Asked(session.send(Twalkx(at.fid, bound, NOOPEN, 0, names)), bound)
+        session.complete(asked, key)
+        bound = asked.extra
+        reply = expect(asked.pending.result(), Rwalkx)
+        if reply.error:
             session.free_fid(bound)
-            raise
+            raise from_number(reply.error)
         try:
             last.check_same(reply.blocks[-1])
         except ESTALE:
             session.clunk(bound)
             raise
-        if last.fid >= 0:  # another fiber was faster
+        if last.fid >= 0:  # another call was faster
             session.clunk(bound)
         else:
             last.fid = bound
@@ -161,30 +163,28 @@ class DirectoryCache(WatchedDirectory):
             return self.lookup_cached(name)
         return self.trusted(name, bool(self.mode & 0o1000))
 
-    async def lookup(self, name: bytes) -> Inode | Absent:
-        return await self._lookup(name, self.worth_opening(name))
-
-    async def lookup_to_open(self, name: bytes) -> Inode | Absent:
-        known = self.known(name)
-        opens = self.fs.keeps_descriptors if known is None else known.wants_descriptor()
-        return await self._lookup(name, opens)
-
-    async def _lookup(self, name: bytes, opens: bool) -> Inode | Absent:
+    def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         if self.gone:
             return ABSENT
-        fid = await self.directory_fid()
         fs, session = self.fs, self.fs.session
-        generation, epoch = self.generation, fs.epoch
-        asked = self.ask_for_trust(fid)
-        flags, donate = (O_RDONLY, DONATE_IF_REGULAR) if opens else (NOOPEN, 0)
-        pending = session.send(Twalkx(fid, NOFID, flags, donate, [name]))
-        reply = expect(await session.wait(pending), Rwalkx)
-        if asked is not None:
-            self.take_trust(asked, epoch)
+        asked: Asked | None = kept((self, name))
+        if asked is None:
+            flags, donate = NOOPEN, 0
+            if self._brings_descriptor(name, opens):
+                flags, donate = O_RDONLY, DONATE_IF_REGULAR
+            fid = self.directory_fid()
+            trust = self.ask_for_trust(fid)
+            request = Twalkx(fid, NOFID, flags, donate, [name])
+            asked = Asked(session.send(request), (self.generation, fs.epoch, trust))
+        session.complete(asked, (self, name))
+        pending, (generation, epoch, trust) = asked.pending, asked.extra
+        reply = expect(pending.result(), Rwalkx)
+        if trust is not None:
+            self.take_trust(trust, epoch)
         changed = generation != self.generation
         if changed and fs.exclusive:
             again = self.lookup_cached(name)
-            return again if again is not None else await self.lookup(name)
+            return again if again is not None else self._ask_anew(name)
         if reply.error == ENOENT.number:
             if name not in self.names:
                 fs.count_name()
@@ -199,38 +199,55 @@ class DirectoryCache(WatchedDirectory):
             self.trust.names.add(name)
         return found
 
-    async def entries(self) -> Sequence[DirEntry]:
+    def _brings_descriptor(self, name: bytes, opens: bool) -> bool:
+        if not opens:
+            return self.worth_opening(name)
+        known = self.known(name)
+        return self.fs.keeps_descriptors if known is None else known.wants_descriptor()
+
+    def _ask_anew(self, name: bytes) -> Inode | Absent:
+        """The answer is from before a change of names."""
+        call = CURRENT.call
+        if call is not None:
+            call.answers.pop((self, name), None)
+        return self.lookup(name)
+
+    def entries(self) -> Sequence[DirEntry]:
         if self.listing is not None and self.fs.exclusive:
             return [entry for entry, _ in self.listing.values()]
         if self.gone:
             return []
         generation = self.generation
-        listing = await self._read_listing()
+        listing = self._read_listing()
         if self.fs.exclusive and generation == self.generation:
             self.listing, self._dirents = listing, None
             self.fs.listed(self, len(listing))
         return [entry for entry, _ in listing.values()]
 
-    async def dirents(self) -> Dirents:
+    def dirents(self) -> Dirents:
         if self._dirents is None:
             generation = self.generation
-            made = Dirents(await self.entries())
+            made = Dirents(self.entries())
             if self.listing is None or generation != self.generation:
                 return made
             self._dirents = made
         return self._dirents
 
-    async def _read_listing(self) -> dict[bytes, Listed]:
-        fid = await self.directory_fid()
+    def _read_listing(self) -> dict[bytes, Listed]:
+        fid = self.directory_fid()
         session = self.fs.session
-        listing: dict[bytes, Listed] = {}
-        offset = 0
-        while len(listing) < _MAX_ENTRIES:
-            request = Treaddirx(fid, offset, session.msize)
-            data = expect(await session.call(request), Rreaddirx).data
-            if not data:
-                break
-            offset = self._parse(data, listing)
+        listing: dict[bytes, Listed]
+        listing, offset = kept((self, Treaddirx)) or ({}, 0)
+        try:
+            while len(listing) < _MAX_ENTRIES:
+                request = Treaddirx(fid, offset, session.msize)
+                data = expect(session.reply((self, offset), request), Rreaddirx).data
+                if not data:
+                    break
+                offset = self._parse(data, listing)
+        except NotNow as need:
+            need.call.answers[self, Treaddirx] = listing, offset
+            raise
         return listing
 
     def _parse(self, data: bytes, listing: dict[bytes, Listed]) -> int:

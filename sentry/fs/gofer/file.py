@@ -14,13 +14,17 @@ from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
 from sentry.errors import ENODEV, EOPNOTSUPP, from_host
 from sentry.fs.gofer.session import expect
 from sentry.vfs.file import Caller, Dest, Source
-from sentry.vfs.interface import NeedsIO
 from sentry.vfs.regular import RegularFile
+from sentry.wait.again import NotNow, kept
+from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.handles import Handle
     from sentry.fs.gofer.regular import GoferRegular
     from sentry.vfs.dentry import Location
+
+
+KILLABLE = Mode.KILLABLE
 
 
 class GoferFile(RegularFile):
@@ -44,56 +48,52 @@ class GoferFile(RegularFile):
     # --- data
 
     def pread(self, dest: Dest, offset: int) -> int:
-        if self._handle.fd < 0:
-            raise NeedsIO
-        return self._handle.read_now(dest, offset)
+        if self._handle.fd >= 0:
+            return self._handle.read(dest, offset)
+        session = self._file.fs.session
+        limit = session.msize - IO_HEADER_SIZE
+        done, before = kept((self, Tread, offset)) or (0, dest)
+        if before is not dest:
+            dest.skip(done)
+        try:
+            while dest.count:
+                request = Tread(self._handle.fid, offset + done, min(dest.count, limit))
+                key = self, offset + done
+                data = expect(session.reply(key, request, mode=KILLABLE, slow=True), Rread).data
+                if not data:
+                    break
+                done += dest.put(data)
+        except NotNow as need:
+            need.call.answers[self, Tread, offset] = done, dest
+            raise
+        return done
 
     def pwrite(self, source: Source, offset: int) -> int:
-        if self._handle.fd < 0:
-            raise NeedsIO
-        return self._handle.write_now(source, offset)
-
-    async def pread_io(self, dest: Dest, offset: int) -> int:
-        if self._handle.fd >= 0 and self._handle.io is None:
-            return self.pread(dest, offset)
-        if self._handle.fd >= 0 and self._handle.io is not None:
-            return await self._handle.io.fill(self._handle.fd, dest, offset)
-        session = self._file.fs.session
-        limit = session.msize - IO_HEADER_SIZE
-        done = 0
-        while dest.count:
-            request = Tread(self._handle.fid, offset + done, min(dest.count, limit))
-            data = expect(await session.call_slow(request), Rread).data
-            if not data:
-                break
-            done += dest.put(data)
-        return done
-
-    async def pwrite_io(self, source: Source, offset: int) -> int:
         if self._handle.fd >= 0:
-            return await self._write_out(source, offset)
+            try:
+                return self._handle.write(source, offset)
+            finally:
+                if self._handle.remote:
+                    self._file.changed()
         session = self._file.fs.session
         limit = session.msize - IO_HEADER_SIZE
-        done = 0
-        while source.count:
-            data = source.get(min(source.count, limit))
-            request = Twrite(self._handle.fid, offset + done, data)
-            written = expect(await session.call_slow(request), Rwrite).count
-            done += written
-            if written < len(data):
-                break
+        done = kept((self, Twrite, offset)) or 0
+        try:
+            while source.count:
+                data = source.peek(min(source.count, limit))
+                request = Twrite(self._handle.fid, offset + done, data)
+                key = self, offset + done
+                reply = session.reply(key, request, mode=KILLABLE, slow=True)
+                written = expect(reply, Rwrite).count
+                source.skip(len(data))
+                done += written
+                if written < len(data):
+                    break
+        except NotNow as need:
+            need.call.answers[self, Twrite, offset] = done
+            raise
         self._file.changed()
         return done
-
-    async def _write_out(self, source: Source, offset: int) -> int:
-        handle = self._handle
-        if handle.io is None:
-            return self.pwrite(source, offset)
-        try:
-            return await handle.io.drain(handle.fd, source, offset)
-        finally:
-            if handle.remote:
-                self._file.changed()
 
     def find(self, offset: int, data: bool, size: int) -> int:
         """The host knows where the holes are; the position of its descriptor is nobody's."""
@@ -106,20 +106,14 @@ class GoferFile(RegularFile):
 
     # --- the rest
 
-    async def sync(self, data_only: bool) -> None:
-        await self._file.sync(data_only)
+    def sync(self, data_only: bool) -> None:
+        self._file.sync(data_only)
 
-    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+    def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         if mode or self._handle.fd < 0:
             raise EOPNOTSUPP(f"fallocate mode {mode:#x}")
-        if self._handle.io is not None:
-            await self._handle.io.allocate(self._handle.fd, offset, length)
-            self._file.changed()
-            return
-        try:
-            os.posix_fallocate(self._handle.fd, offset, length)
-        except OSError as error:
-            raise from_host(error) from error
+        self._handle.allocate(offset, length)
+        self._file.changed()
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         windows = self._file.fs.windows

@@ -138,8 +138,8 @@ class GoferFileSystem(FileSystem):
     def root(self) -> GoferInode:
         return self._root
 
-    async def statfs(self) -> StatFs:
-        reply = expect(await self.session.call(Tstatfs(self._root.fid)), Rstatfs)
+    def statfs(self) -> StatFs:
+        reply = expect(self.session.reply((self, Tstatfs), Tstatfs(self._root.fid)), Rstatfs)
         return StatFs(
             reply.fs_type,
             reply.bsize,

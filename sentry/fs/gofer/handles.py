@@ -13,6 +13,7 @@ import os
 import weakref
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fcntl import RWF_NOWAIT
@@ -26,9 +27,9 @@ from sentry.abi.stat import (
     TMPFS_MAGIC,
     XFS_SUPER_MAGIC,
 )
-from sentry.errors import EAGAIN, EOPNOTSUPP, Errno
+from sentry.errors import EAGAIN, EOPNOTSUPP, Errno, from_host
 from sentry.mm.backing import HostBacking
-from sentry.vfs.interface import NeedsIO
+from sentry.wait.again import kept, settled
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.regular import GoferRegular
@@ -88,12 +89,12 @@ class Handle:
         self._pace = owner.fs.pace if storage is Storage.DISK else None
         self._backing: HostBacking | None = None
 
-    def read_now(self, dest: Dest, offset: int) -> int:
-        """What the host has in memory. Raises: NeedsIO."""
+    def read(self, dest: Dest, offset: int) -> int:
+        """What the host has in memory; the rest by a thread. Raises: NotNow."""
         if self.io is None:
             return dest.from_host(self.fd, offset)
         done = 0
-        while self._nowait:
+        while self._nowait and kept((self, offset)) is None:
             try:
                 n = dest.from_host(self.fd, offset + done, RWF_NOWAIT)
             except EAGAIN:
@@ -108,20 +109,58 @@ class Handle:
             done += n
             if not n or not dest.count:
                 return done
-        raise NeedsIO(done)
+        filled, done = settled((self, offset), partial(self._fill, self.io, dest, offset, done))
+        if filled is not dest:  # another attempt's buffer, over the same memory
+            dest.skip(done)
+        return done
 
-    def write_now(self, source: Source, offset: int) -> int:
-        """Write where that does not wait, as far as one can tell (`Pace`). Raises: NeedsIO."""
-        if self.io is None:
+    async def _fill(
+        self, io: HostIO, dest: Dest, offset: int, done: int
+    ) -> tuple[Dest, int]:
+        try:
+            done += await io.fill(self.fd, dest, offset + done)
+        except Errno:
+            if not done:
+                raise
+        return dest, done
+
+    def write(self, source: Source, offset: int) -> int:
+        """Write where that does not wait, as far as one can tell (`Pace`), else by a thread.
+
+        Raises: NotNow.
+        """
+        io, pace = self.io, self._pace
+        if io is None:
             return source.to_host(self.fd, offset)
-        pace = self._pace
-        began_ns = pace.begin(source.count) if pace is not None else 0
+        began_ns = 0
+        if pace is not None and kept((self, offset)) is None:
+            began_ns = pace.begin(source.count)
         if pace is None or not began_ns:
-            raise NeedsIO
+            return settled((self, offset), partial(io.drain, self.fd, source, offset))
         try:
             return source.to_host(self.fd, offset)
         finally:
             pace.end(began_ns)
+
+    def truncate(self, size: int) -> None:
+        """ftruncate(2). Raises: NotNow."""
+        if self.io is not None:
+            settled((self, "truncate"), partial(self.io.truncate, self.fd, size))
+            return
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise from_host(error) from error
+
+    def allocate(self, offset: int, length: int) -> None:
+        """fallocate(2), mode 0. Raises: NotNow."""
+        if self.io is not None:
+            settled((self, "allocate"), partial(self.io.allocate, self.fd, offset, length))
+            return
+        try:
+            os.posix_fallocate(self.fd, offset, length)
+        except OSError as error:
+            raise from_host(error) from error
 
     def backing(self, windows: Windows) -> HostBacking:
         """What mappings of the file are made of."""

@@ -27,9 +27,10 @@ from gofer.p9.extensions import (
 )
 from gofer.p9.messages import Tclunk, Tfsync
 from sentry.errors import ENODATA, ESTALE, Errno, from_number
-from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.wire import from_wire
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
+from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class GoferInode(Inode):
         """It was seen as `name` in `parent`."""
         self.parent, self.name = parent, name
 
-    async def reach(self) -> tuple[int, bytes]:
+    def reach(self) -> tuple[int, bytes]:
         """A fid, and the name below it that is this file (empty: the fid itself)."""
         if self.fid >= 0:
             return self.fid, b""
         if self.parent is None or self.gone:
             raise ESTALE(f"ino {self.ino} has no name any more")
-        return await self.parent.directory_fid(), self.name
+        return self.parent.directory_fid(), self.name
 
     # --- attributes
 
@@ -122,28 +123,33 @@ class GoferInode(Inode):
         if self.parent is not None:
             self.parent.forget_attributes(self.name)
 
-    def stat_cached(self) -> Attributes | None:
+    def known_attributes(self) -> Attributes | None:
+        """The attributes if they are right now, and nobody need be asked."""
         if self.fresh and self.fs.exclusive:
             return self.attributes
         if self.gone and self.fid < 0:  # nobody can be asked any more
             return self.attributes
         return None
 
-    def stat_walked(self, asked: bool) -> Attributes | None:
+    def stat_walked(self, asked: bool) -> Attributes:
         """Where nothing is remembered the lookup has brought them, a moment ago."""
-        return self.attributes if asked and not self.fs.exclusive else self.stat_cached()
+        return self.attributes if asked and not self.fs.exclusive else self.stat()
 
-    async def stat(self) -> Attributes:
-        known = self.stat_cached()
+    def stat(self) -> Attributes:
+        known = self.known_attributes()
         if known is not None:
             return known
-        fid, name = await self.reach()
+        self._ask_attributes()
+        return self.attributes
+
+    def _ask_attributes(self) -> Rwalkx:
+        fid, name = self.reach()
         request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-        reply = expect(await self.fs.session.call(request), Rwalkx)
+        reply = expect(self.fs.session.reply((self, Twalkx), request), Rwalkx)
         if reply.error:
             raise from_number(reply.error)
         self.check_same(reply.blocks[-1])
-        return self.attributes
+        return reply
 
     def check_same(self, block: bytes) -> None:
         """Take attributes that were found by the name. Raises: ESTALE if it is another file now."""
@@ -152,7 +158,7 @@ class GoferInode(Inode):
             raise ESTALE(f"{self.name!r} is another file now")
         self.seen(wire)
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         valid = 0
         if changes.mode is not None:
             valid |= c.SETATTR_MODE
@@ -168,7 +174,7 @@ class GoferInode(Inode):
             valid |= c.SETATTR_MTIME | (0 if changes.times_now else c.SETATTR_MTIME_SET)
         if not valid:
             return
-        fid, name = await self.reach()
+        fid, name = self.reach()
         request = Tsetattrx(
             fid,
             name,
@@ -181,25 +187,21 @@ class GoferInode(Inode):
             _on_the_wire(changes.mtime_ns),
         )
         self.changed()
-        reply = expect(await self.fs.session.call(request), Rsetattrx)
+        reply = expect(self.fs.session.reply((self, Tsetattrx), request), Rsetattrx)
         self.check_same(reply.block)
 
     # --- links
 
-    def readlink_cached(self) -> bytes | None:
-        return self.target
+    @property
+    def link_is_known(self) -> bool:  # type: ignore[override]
+        """The text of a link never changes."""
+        return self.target is not None
 
-    async def readlink(self) -> bytes:
+    def readlink(self) -> bytes:
         if self.target is None and self.is_symlink:
-            fid, name = await self.reach()
-            request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
-            reply = expect(await self.fs.session.call(request), Rwalkx)
-            if reply.error:
-                raise from_number(reply.error)
-            self.check_same(reply.blocks[-1])
-            self.target = reply.target
+            self.target = self._ask_attributes().target
         if self.target is None:
-            return await super().readlink()
+            return super().readlink()
         return self.target
 
     # --- extended attributes
@@ -208,16 +210,16 @@ class GoferInode(Inode):
         """Another number after the host has changed extended attributes; -1: nobody can tell."""
         return 0 if self.fs.exclusive else -1
 
-    async def getxattr(self, name: bytes) -> bytes:
+    def getxattr(self, name: bytes) -> bytes:
         known, stamp = self.xattrs, self.xattr_stamp()
         if known is not None and name in known and stamp == self.xattrs_stamp:
             value = known[name]
             if value is None:
                 raise ENODATA(f"{name!r}")
             return value
-        fid, child = await self.reach()
+        fid, child = self.reach()
         try:
-            reply = await self.fs.session.call(Tgetxattrx(fid, child, name))
+            reply = self.fs.session.reply((self, name), Tgetxattrx(fid, child, name))
         except ENODATA:
             self._remember(name, None, stamp)
             raise
@@ -225,22 +227,24 @@ class GoferInode(Inode):
         self._remember(name, value, stamp)
         return value
 
-    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
-        fid, child = await self.reach()
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+        fid, child = self.reach()
         self.xattrs = None
         self.changed()
-        await self.fs.session.call(Tsetxattrx(fid, child, name, flags, value))
+        request = Tsetxattrx(fid, child, name, flags, value)
+        self.fs.session.reply((self, Tsetxattrx), request)
 
-    async def listxattr(self) -> Sequence[bytes]:
-        fid, child = await self.reach()
-        reply = expect(await self.fs.session.call(Tgetxattrx(fid, child, b"")), Rgetxattrx)
+    def listxattr(self) -> Sequence[bytes]:
+        fid, child = self.reach()
+        request = Tgetxattrx(fid, child, b"")
+        reply = expect(self.fs.session.reply((self, Tgetxattrx), request), Rgetxattrx)
         return [name for name in reply.data.split(b"\0") if name]
 
-    async def removexattr(self, name: bytes) -> None:
-        fid, child = await self.reach()
+    def removexattr(self, name: bytes) -> None:
+        fid, child = self.reach()
         self.xattrs = None
         self.changed()
-        await self.fs.session.call(Tremovexattrx(fid, child, name))
+        self.fs.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
 
     def _remember(self, name: bytes, value: bytes | None, stamp: int) -> None:
         if stamp < 0:
@@ -256,19 +260,22 @@ class GoferInode(Inode):
 
     # --- the rest
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """fsync(2): the Gofer's pool does it, so that nobody here waits but the caller."""
         session = self.fs.session
-        fid, name = await self.reach()
-        bound = session.new_fid()
-        walk = session.send(Twalkx(fid, bound, NOOPEN, 0, [name] if name else []))
-        work = session.send(Tfsync(bound, int(data_only)))
-        session.send(Tclunk(bound)).abandon()
-        session.free_fid(bound)
-        reply = expect(await session.wait(walk), Rwalkx)
+        asked: Asked | None = kept((self, Tfsync))
+        if asked is None:
+            fid, name = self.reach()
+            bound = session.new_fid()
+            walk = session.send(Twalkx(fid, bound, NOOPEN, 0, [name] if name else []))
+            asked = Asked(session.send(Tfsync(bound, int(data_only))), walk)
+            session.send(Tclunk(bound)).abandon()
+            session.free_fid(bound)
+        session.complete(asked, (self, Tfsync), mode=Mode.KILLABLE)
         try:
-            await session.wait(work, Mode.KILLABLE)
+            asked.pending.result()
         except Errno:
+            reply = expect(asked.extra.result(), Rwalkx)
             if reply.error:
                 raise from_number(reply.error) from None
             raise

@@ -6,21 +6,21 @@ into shared mappings change them without this code being asked.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.constants import NOFID, OPENED_DONATED
 from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
-from sentry.errors import EIO, from_host, from_number
+from sentry.errors import EIO, from_number
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
 from sentry.fs.gofer.inode import GoferInode, Key, close_quietly
-from sentry.fs.gofer.session import expect
+from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.wire import from_stat
 from sentry.platform.host_io import Stat
 from sentry.vfs.interface import Attributes, Changes
+from sentry.wait.again import kept
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.filesystem import GoferFileSystem
@@ -59,22 +59,15 @@ class GoferRegular(GoferInode):
 
     # --- handles
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
-        handle = await self.acquire(flags & O_ACCMODE != O_RDONLY)
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+        handle = self.acquire(flags & O_ACCMODE != O_RDONLY)
         return GoferFile(location, flags, handle)
 
-    def open_now(self, location: Location, flags: int, caller: Caller) -> FileDescription | None:
-        handle = self._present(flags & O_ACCMODE != O_RDONLY)
-        if handle is None:
-            return None
-        self.fs.handles.use(handle)
-        return GoferFile(location, flags, handle)
-
-    async def acquire(self, write: bool) -> Handle:
+    def acquire(self, write: bool) -> Handle:
         """A handle to read, or to read and write, with one more user."""
         handle = self._present(write)
         if handle is None:
-            handle = await self._open(write)
+            handle = self._open(write)
         self.fs.handles.use(handle)
         return handle
 
@@ -134,35 +127,39 @@ class GoferRegular(GoferInode):
             return self.write_handle
         return self.read_handle
 
-    async def _open(self, write: bool) -> Handle:
-        session = self.fs.session
-        fid, name = await self.reach()
-        donate = self.fs.handles.room()
-        bound = NOFID if donate else session.new_fid()
-        flags = O_RDWR if write else O_RDONLY
-        pending = session.send(Twalkx(fid, bound, flags, int(donate), [name] if name else []))
-        reply = expect(await session.wait(pending), Rwalkx)
+    def _open(self, write: bool) -> Handle:
+        session, key = self.fs.session, (self, write)
+        asked: Asked | None = kept(key)
+        if asked is None:
+            fid, name = self.reach()
+            bound = NOFID if self.fs.handles.room() else session.new_fid()
+            flags, donate = O_RDWR if write else O_RDONLY, int(bound == NOFID)
+            request = Twalkx(fid, bound, flags, donate, [name] if name else [])
+            asked = Asked(session.send(request), bound)
+        session.complete(asked, key)
+        pending, bound = asked.pending, asked.extra
+        reply, donated = expect(pending.result(), Rwalkx), bound == NOFID
         fd = pending.take_fd()
         try:
             if reply.error:
                 raise from_number(reply.error)
             self.check_same(reply.blocks[-1])
-            if donate and reply.opened != OPENED_DONATED:
+            if donated and reply.opened != OPENED_DONATED:
                 raise EIO("no descriptor came")
         except BaseException:
             close_quietly(fd)
-            if not donate and not reply.error:
+            if not donated and not reply.error:
                 session.clunk(bound)
-            elif not donate:
+            elif not donated:
                 session.free_fid(bound)
             raise
         present = self._present(write)
-        if present is not None:  # another fiber was faster
+        if present is not None:  # another call was faster
             close_quietly(fd)
-            if not donate:
+            if not donated:
                 session.clunk(bound)
             return present
-        return self._install(fd, -1 if donate else bound, write)
+        return self._install(fd, -1 if donated else bound, write)
 
     def _install(self, fd: int, fid: int, write: bool) -> Handle:
         handle = Handle(self, fd, fid, write)
@@ -205,10 +202,10 @@ class GoferRegular(GoferInode):
             self.live = self.attributes
         return self.attributes
 
-    def stat_cached(self) -> Attributes | None:
-        return self._live() or super().stat_cached()
+    def known_attributes(self) -> Attributes | None:
+        return self._live() or super().known_attributes()
 
-    def stat_walked(self, asked: bool) -> Attributes | None:
+    def stat_walked(self, asked: bool) -> Attributes:
         if self.attributes is self.live and not self.fs.exclusive:
             return self.live  # `current` has just asked
         return super().stat_walked(asked)
@@ -221,10 +218,11 @@ class GoferRegular(GoferInode):
             return -1
         return live.ctime_ns
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         handle, size = self.write_handle, changes.size
         if size is not None and handle is not None and handle.fd >= 0:
-            await self._truncate(handle, size)
+            handle.truncate(size)
+            self.changed()
             changes = Changes(
                 changes.mode,
                 changes.uid,
@@ -234,19 +232,9 @@ class GoferRegular(GoferInode):
                 changes.mtime_ns,
                 changes.times_now,
             )
-        await super().setattr(changes)
+        super().setattr(changes)
         if size is not None:
             for mapped in (self.read_handle, self.write_handle):
                 if mapped is not None:
                     mapped.cut(size)
         self._live()
-
-    async def _truncate(self, handle: Handle, size: int) -> None:
-        if handle.io is not None:
-            await handle.io.truncate(handle.fd, size)
-            self.changed()
-            return
-        try:
-            os.ftruncate(handle.fd, size)
-        except OSError as error:
-            raise from_host(error) from error

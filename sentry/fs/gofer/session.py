@@ -1,9 +1,9 @@
 """A 9P session with the Gofer over a stream socket.
 
-Requests are pipelined. A caller on the kernel thread uses `call`: the reply to a metadata request
-usually comes within tens of microseconds, so `call` first waits for it in place, for a bounded
-time, and sleeps as a fiber only if that was too short. `call_now` waits for as long as it takes
-(boot, before the loop runs). `send` does not wait: for clunks.
+Requests are pipelined. An operation uses `reply`: the reply to a metadata request usually comes
+within tens of microseconds, so it is first waited for in place, for a bounded time; only if that
+was too short the call sleeps, and finds the reply when it is made again. `call_now` waits for as
+long as it takes (boot, before the loop runs). `send` does not wait: for clunks.
 
 When the Gofer dies, everybody who waits gets EIO, and later requests fail with EIO at once.
 """
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from time import monotonic_ns
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gofer.p9.codec import Message
 from gofer.p9.constants import MSIZE_MAX, MSIZE_MIN, NOFID, NONUNAME, VERSION, VERSION_EXTENDED
@@ -23,6 +24,7 @@ from gofer.p9.messages import Rversion, Tattach, Tclunk, Tversion
 from sentry.errors import EAGAIN, EINTR, EIO, EPROTO, Errno
 from sentry.fs.gofer.requests import Pending, Requests
 from sentry.platform.host_io import receive
+from sentry.wait.again import NotNow, kept
 from sentry.wait.fiber import Mode, park, this_fiber
 
 # As plain integers: an IntFlag costs a microsecond per operation.
@@ -32,6 +34,29 @@ PATIENCE_MS = 1
 _DRAIN_AT = 32
 
 _M = TypeVar("_M", bound=Message)
+
+
+class Asked:
+    """A request that a call makes once, and what the operation wants to find with its reply."""
+
+    __slots__ = ("extra", "pending", "taken", "undo")
+
+    def __init__(
+        self,
+        pending: Pending,
+        extra: Any = None,
+        undo: Callable[[Message], None] | None = None,
+    ) -> None:
+        self.pending = pending
+        self.extra = extra
+        self.undo = undo
+        """Takes back what it did, if nobody comes for the reply."""
+        self.taken = False
+
+    def let_go(self) -> None:
+        """The call has ended."""
+        if not self.taken:
+            self.pending.abandon(self.undo)
 
 
 class Watcher(Protocol):
@@ -155,12 +180,6 @@ class Session:
                 break
         return pending
 
-    def ask(self, request: Message) -> Pending:
-        """Send, and wait in place: the reply is there if it came soon. Raises: EIO."""
-        pending = self.send(request)
-        self._linger(pending)
-        return pending
-
     def call_now(self, request: Message) -> Message:
         """The reply, waited for without the loop. Raises: the server's Errno, EIO."""
         return self.wait_now(self.send(request))
@@ -171,41 +190,42 @@ class Session:
             self._receive(PATIENCE_MS)
         return pending.result()
 
-    async def call(self, request: Message, mode: Mode = Mode.UNINTERRUPTIBLE) -> Message:
-        """The reply. Raises: the server's Errno, EIO; Killed or Interrupted as `mode` allows."""
-        return await self.wait(self.send(request), mode)
-
-    async def wait(
+    def reply(
         self,
-        pending: Pending,
+        key: Hashable,
+        request: Message,
+        *,
         mode: Mode = Mode.UNINTERRUPTIBLE,
-        undo: Callable[[Message], None] | None = None,
+        slow: bool = False,
     ) -> Message:
-        """The reply of a request that was sent; in place if it comes soon, else asleep.
+        """The reply of a request that this call makes once, as its `key`.
 
-        When the waiter is killed, the request goes on; `undo` takes back what it did.
+        Raises: the server's Errno, EIO; NotNow, and then the wait ends as `mode` allows.
         """
-        if not pending.done:
-            self._linger(pending)
-        if not pending.done:
-            await self._sleep(pending, mode, undo)
-        return pending.result()
+        asked: Asked = kept(key) or Asked(self.send(request))
+        self.complete(asked, key, mode=mode, slow=slow)
+        return asked.pending.result()
 
-    async def wait_asleep(self, pending: Pending) -> Message:
-        """`wait` for what `ask` has waited for in place."""
+    def complete(
+        self,
+        asked: Asked,
+        key: Hashable,
+        *,
+        mode: Mode = Mode.UNINTERRUPTIBLE,
+        slow: bool = False,
+    ) -> None:
+        """Wait for a reply: in place where it comes soon, else NotNow; `slow` ones do not."""
+        pending = asked.pending
         if not pending.done:
-            await self._sleep(pending, Mode.UNINTERRUPTIBLE, None)
-        return pending.result()
-
-    async def call_slow(self, request: Message, mode: Mode = Mode.KILLABLE) -> Message:
-        """`call` for what is expected to take long (data, fsync): asleep from the start."""
-        pending = self.send(request)
-        self.drain()
-        if self.loop is None:
-            return self.wait_now(pending)
-        if not pending.done:
-            await self._sleep(pending, mode, None)
-        return pending.result()
+            if slow and self.loop is not None:
+                self.drain()
+            else:
+                self._linger(pending)
+            if not pending.done:
+                need = NotNow(partial(self._sleep, pending, mode), key, asked)
+                need.call.hold(asked)
+                raise need
+        asked.taken = True
 
     def drain(self) -> None:
         """Take the replies that have arrived."""
@@ -240,9 +260,7 @@ class Session:
             pass
         self.waited_ns += monotonic_ns() - began_ns
 
-    async def _sleep(
-        self, pending: Pending, mode: Mode, undo: Callable[[Message], None] | None
-    ) -> None:
+    async def _sleep(self, pending: Pending, mode: Mode) -> None:
         fiber = await this_fiber()
         loop = self.loop
         assert loop is not None, "a session without a loop cannot sleep"
@@ -253,10 +271,8 @@ class Session:
         try:
             while not pending.done:
                 await park(mode)
-        except BaseException:
-            pending.abandon(undo)
-            raise
         finally:
+            pending.when_done(None)
             self._sleepers -= 1
             if not self._sleepers and self.sock.fileno() >= 0:
                 loop.watch(self.sock.fileno(), 0)

@@ -66,7 +66,7 @@ class HostInode(Inode):
         watchable = self.kind in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
         self.queue = HostQueue(loop, fd, watchable)
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """fstat(2) of the host; after the last close what it was at first."""
         s = self._known if self.fd < 0 else os.fstat(self.fd)
         return Attributes(
@@ -74,14 +74,14 @@ class HostInode(Inode):
             s.st_blksize, s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns,
         )  # fmt: skip
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """Mode and owner change for the sandbox only; the host's file is not ours."""
         if changes.mode is not None:
             self.mode = self.mode & ~0o7777 | changes.mode
         self.uid = self.uid if changes.uid is None else changes.uid
         self.gid = self.gid if changes.gid is None else changes.gid
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """open(2) of /proc/self/fd/N. Raises: ENXIO for sockets, EACCES beyond what was donated."""
         if self.kind == S_IFSOCK or self.fd < 0:
             raise ENXIO("no second open file of it")
@@ -240,7 +240,7 @@ class HostFile(StreamFile):
         except OSError as error:
             raise from_host(error) from None
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """Left to the host."""
 
     # --- readiness

@@ -52,7 +52,7 @@ class MqueueFs(TmpFs):
         """Bytes that the queues of each user count against RLIMIT_MSGQUEUE."""
         self._root = QueueDirectory(self, 0o1777, Owner(0, 0))
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """Nothing is counted."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)
 
@@ -129,34 +129,31 @@ class QueueDirectory(TmpDirectory):
         """A queue with these attributes, or the default ones."""
         return self.fs.new_queue(caller, name, mode, owner, wanted)
 
-    async def create(self, name: bytes, mode: int, owner: Owner) -> MessageQueue:  # type: ignore[override]
+    def create(self, name: bytes, mode: int, owner: Owner) -> MessageQueue:  # type: ignore[override]
         """open(2) with O_CREAT: the default attributes."""
         return self.make(_Unprivileged(owner), name, mode, owner, None)
 
-    def create_now(self, name: bytes, mode: int, owner: Owner) -> None:  # type: ignore[override]
-        """Ask `create`: a queue does not open at once."""
-
-    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
+    def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
         """Flat."""
         raise EPERM("no directories")
 
-    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
+    def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
         """Queues only."""
         raise EPERM("queues only")
 
-    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
+    def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
         """Queues only."""
         raise EPERM("queues only")
 
-    async def link(self, name: bytes, target: Inode) -> None:
+    def link(self, name: bytes, target: Inode) -> None:
         """One name each."""
         raise EPERM("one name each")
 
-    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
+    def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
         """Queues only."""
         raise EPERM("queues only")
 
-    async def rename(
+    def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
     ) -> None:
         """Names stay."""
@@ -168,15 +165,9 @@ class QueueDirectory(TmpDirectory):
         assert isinstance(queue, MessageQueue)
         queue.check_end()
 
-    async def unlink(self, name: bytes, child: Inode) -> None:
+    def unlink(self, name: bytes, child: Inode) -> None:
         """unlink(2)."""
         self.remove(name)
-
-    def unlink_now(self, name: bytes, child: Inode) -> bool:
-        """The same."""
-        self.remove(name)
-        return True
-
 
 def internal_mount(caller: Any) -> Mount:
     """The mount that mq_open(2) works on, made when first needed: one for each IPC namespace."""
@@ -191,7 +182,7 @@ def internal_mount(caller: Any) -> Mount:
     return found
 
 
-async def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> MqueueFs:
+def mount_mqueue(caller: Caller, source: bytes, flags: int, data: bytes) -> MqueueFs:
     """mount(2) of type mqueue: always the same file system in one IPC namespace."""
     fs = internal_mount(caller).fs
     assert isinstance(fs, MqueueFs)

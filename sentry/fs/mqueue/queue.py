@@ -90,7 +90,7 @@ class MessageQueue(TmpInode):
     def resize(self, size: int) -> None:
         """Truncating it changes nothing."""
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """open(2) and mq_open(2)."""
         self.opens += 1
         return QueueFile(location, flags, self)

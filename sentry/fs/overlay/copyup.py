@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import O_RDONLY
@@ -11,8 +12,9 @@ from sentry.fs.tmpfs.file import TmpFile
 from sentry.fs.tmpfs.inode import TmpInode, TmpLink, TmpSpecial
 from sentry.mm.buffers import KernelDest
 from sentry.vfs.dentry import Dentry, Location
-from sentry.vfs.file import FileDescription, settle
-from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.file import FileDescription
+from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.wait.again import again, begun
 
 if TYPE_CHECKING:
     from sentry.fs.overlay.inode import OverlayInode
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 PIECE: Final = 1 << 20
 
 
-async def copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
+def copied_up(inode: OverlayInode, limit: int | None = None) -> TmpInode:
     """The upper inode, made if there is none: all bytes, or the first `limit` of them.
 
-    Raises: ENOSPC, EIO; then nothing has changed.
+    Raises: ENOSPC, EIO, and then nothing has changed; NotNow.
     """
+    return inode.upper or begun((inode, copied_up), partial(_copy_up, inode, limit))
+
+
+async def _copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
     async with inode.copying:
         if inode.upper is not None:
             return inode.upper
@@ -33,7 +39,7 @@ async def copy_up(inode: OverlayInode, limit: int | None) -> TmpInode:
         upper = await _twin(inode, lower)
         if isinstance(upper, TmpFile) and limit != 0:
             await _copy_bytes(inode, lower, upper, limit)
-        attributes = await lower.stat()
+        attributes: Attributes = await again(lower.stat)
         upper.nlink = attributes.nlink
         upper.atime_ns, upper.mtime_ns = attributes.atime_ns, attributes.mtime_ns
         upper.ctime_ns = attributes.ctime_ns
@@ -54,16 +60,16 @@ async def _twin(inode: OverlayInode, lower: Inode) -> TmpInode:
     elif lower.is_dir:
         twin = TmpDirectory(fs, lower.mode & 0o7777, owner)
     elif lower.is_symlink:
-        twin = TmpLink(fs, lower.readlink_cached() or await lower.readlink(), owner)
+        twin = TmpLink(fs, await again(lower.readlink), owner)
     else:
         twin = TmpSpecial(fs, lower.mode, lower.rdev, owner)
     try:
-        for name in await lower.listxattr():
+        for name in await again(lower.listxattr):
             try:
-                value = await lower.getxattr(name)
+                value = await again(lower.getxattr, name)
             except ENODATA:
                 continue
-            await twin.setxattr(name, value, 0)
+            twin.setxattr(name, value, 0)
     except EOPNOTSUPP:
         pass
     return twin
@@ -73,7 +79,8 @@ async def _copy_bytes(inode: OverlayInode, lower: Inode, upper: TmpFile, limit: 
     mount = inode.fs.lower
     place = Location(mount, Dentry(None, b"", lower))
     nobody: Any = None
-    file: FileDescription = (await lower.open(place, O_RDONLY, nobody)).incref()
+    file: FileDescription = await again(lower.open, place, O_RDONLY, nobody)
+    file.incref()
     try:
         await copy_data(file, upper, limit)
     finally:
@@ -86,7 +93,7 @@ async def copy_data(file: FileDescription, upper: TmpFile, limit: int | None) ->
     data, at = upper.bytes(), 0
     while limit is None or at < limit:
         dest = KernelDest(PIECE if limit is None else min(PIECE, limit - at))
-        got = await settle(file.read_at(nobody, dest, at))
+        got = await again(file.read_at, nobody, dest, at)
         if not got:
             break
         try:

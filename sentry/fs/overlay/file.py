@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.fcntl import O_RDONLY, O_RDWR
 from sentry.errors import EAGAIN
 from sentry.fs.tmpfs.file import TmpOpenFile
-from sentry.mm.errors import NeedsFault
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.file import Caller, Dest, FileDescription, Source
-from sentry.vfs.interface import NeedsIO
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
@@ -32,23 +30,13 @@ class OverlayFile(RegularFile):
         inode: Any = self.location.dentry.inode
         return inode  # type: ignore[no-any-return]
 
-    async def open_lower(self, caller: Caller) -> None:
+    def open_lower(self, caller: Caller) -> None:
         """Open the file below, to read."""
         inode = self._inode
         assert inode.lower is not None
         place = Location(inode.fs.lower, Dentry(None, b"", inode.lower))
-        file: Any = await inode.lower.open(place, O_RDONLY, caller)
+        file: Any = inode.lower.open(place, O_RDONLY, caller)
         self._lower = file.incref()
-
-    def open_lower_now(self, caller: Caller) -> bool:
-        """The same if that needs no sleep; whether it was done."""
-        inode = self._inode
-        assert inode.lower is not None
-        place = Location(inode.fs.lower, Dentry(None, b"", inode.lower))
-        file: Any = inode.lower.open_now(place, O_RDONLY, caller)
-        if file is not None:
-            self._lower = file.incref()
-        return file is not None
 
     def release(self) -> None:
         """Close what is below."""
@@ -64,16 +52,13 @@ class OverlayFile(RegularFile):
             upper = self._upper = TmpOpenFile(place, O_RDWR)
         return upper
 
-    async def _copied(self) -> TmpOpenFile:
-        from sentry.fs.overlay.copyup import copy_up  # noqa: PLC0415  copyup knows the inode
+    def _copied(self) -> TmpOpenFile:
+        from sentry.fs.overlay.copyup import copied_up  # noqa: PLC0415  copyup knows the inode
 
-        await copy_up(self._inode, None)
+        copied_up(self._inode)
         upper = self._above()
         assert upper is not None
         return upper
-
-    async def _copy(self) -> None:
-        await self._copied()
 
     def _real(self) -> RegularFile:
         real = self._above() or self._lower
@@ -86,30 +71,21 @@ class OverlayFile(RegularFile):
     def pread(self, dest: Dest, offset: int) -> int:
         return self._real().pread(dest, offset)
 
-    async def pread_io(self, dest: Dest, offset: int) -> int:
-        return await self._real().pread_io(dest, offset)
-
     def pwrite(self, source: Source, offset: int) -> int:
-        upper = self._above()
-        if upper is None:
-            raise NeedsIO
-        return upper.pwrite(source, offset)
-
-    async def pwrite_io(self, source: Source, offset: int) -> int:
-        return (await self._copied()).pwrite(source, offset)
+        return (self._above() or self._copied()).pwrite(source, offset)
 
     def find(self, offset: int, data: bool, size: int) -> int:
         return self._real().find(offset, data, size)
 
-    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
-        await (await self._copied()).allocate(caller, mode, offset, length)
+    def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+        self._copied().allocate(caller, mode, offset, length)
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         """Frames, or the lower file's descriptor; a mapping that may store is copied up first.
 
-        Raises: NeedsFault.
+        Raises: NotNow.
         """
         if writable_shared and self._above() is None:
-            raise NeedsFault(self._copy())
+            self._copied()
         real: FileDescription = self._real()
         return real.mmap_backing(writable_shared)

@@ -69,13 +69,13 @@ class OverlayFs(FileSystem):
         """Its last name is gone: it lives as long as it is open."""
         self._kept.discard(inode)
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """The room is the upper layer's; what the lower tree takes counts as used."""
-        upper, lower = await self.upper.statfs(), await self.lower.fs.statfs()
+        upper, lower = self.upper.statfs(), self.lower.fs.statfs()
         used = (lower.blocks - lower.blocks_free) * lower.block_size // upper.block_size
         return upper._replace(magic=self.magic, blocks=upper.blocks + max(0, used))
 
-    async def sync(self) -> None:
+    def sync(self) -> None:
         """Everything that was written is in memory."""
 
     def show_options(self) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
 from sentry.errors import ENOENT, ENOTEMPTY, EOPNOTSUPP
-from sentry.fs.overlay.copyup import copy_up
+from sentry.fs.overlay.copyup import copied_up
 from sentry.fs.overlay.file import OverlayFile
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.file import TmpFile
@@ -61,10 +61,10 @@ class OverlayInode(Inode):
         if upper is not None:
             upper.ino = ino
 
-    async def set_file_flags(self, flags: int) -> None:
+    def set_file_flags(self, flags: int) -> None:
         """Copy up, then change."""
-        upper = self.upper or await copy_up(self, None)
-        await upper.set_file_flags(flags)
+        upper = copied_up(self)
+        upper.set_file_flags(flags)
         self.file_flags = flags
 
     # --- attributes
@@ -75,25 +75,19 @@ class OverlayInode(Inode):
             return base
         return base._replace(ino=self.ino, nlink=nlink, dev=None)
 
-    def stat_cached(self) -> Attributes | None:
-        """Of the upper inode, or the lower one's if those are known."""
-        if self.upper is not None:
-            return self._shown(self.upper.stat_cached())
-        assert self.lower is not None
-        base = self.lower.stat_cached()
+    def stat(self) -> Attributes:
+        """Of the upper inode, or the lower one."""
+        return self._shown((self.upper or self._below()).stat())
+
+    def known_attributes(self) -> Attributes | None:
+        """The same, if nobody need be asked."""
+        base = (self.upper or self._below()).known_attributes()
         return self._shown(base) if base is not None else None
 
-    async def stat(self) -> Attributes:
-        """The same, asked for."""
-        if self.upper is not None:
-            return self._shown(self.upper.stat_cached())
-        assert self.lower is not None
-        return self._shown(await self.lower.stat())
-
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """Copy up, then change; a truncation copies no more than stays."""
-        upper = self.upper or await copy_up(self, changes.size)
-        await upper.setattr(changes)
+        upper = copied_up(self, changes.size)
+        upper.setattr(changes)
         self.mode, self.uid, self.gid = upper.mode, upper.uid, upper.gid
 
     def accessed(self) -> None:
@@ -107,11 +101,11 @@ class OverlayInode(Inode):
         if self.upper is not None:
             self.upper.touched()
 
-    async def _change_names(self) -> dict[bytes, OverlayInode | Absent]:
+    def _change_names(self) -> dict[bytes, OverlayInode | Absent]:
         if self.removed:
             raise ENOENT("the directory has been removed")
         if self.upper is None:
-            await copy_up(self, 0)
+            copied_up(self, 0)
         if self.changed is None:
             self.changed = {}
         return self.changed
@@ -131,39 +125,30 @@ class OverlayInode(Inode):
             return found
         return self.fs.wrap(found)
 
-    async def lookup(self, name: bytes) -> OverlayInode | Absent:
+    def lookup(self, name: bytes, opens: bool = False) -> OverlayInode | Absent:
         """The same, asked for."""
         known = self.lookup_cached(name)
         if known is not None:
             return known
-        assert self.lower is not None
-        found = await self.lower.lookup(name)
+        found = self._below().lookup(name, opens)
         return found if isinstance(found, Absent) else self.fs.wrap(found)
 
-    async def lookup_to_open(self, name: bytes) -> OverlayInode | Absent:
-        """The same, below."""
-        known = self.lookup_cached(name)
-        if known is not None:
-            return known
-        assert self.lower is not None
-        found = await self.lower.lookup_to_open(name)
-        return found if isinstance(found, Absent) else self.fs.wrap(found)
+    @property
+    def link_is_known(self) -> bool:  # type: ignore[override]
+        """As it is below."""
+        return (self.upper or self._below()).link_is_known
 
-    def readlink_cached(self) -> bytes | None:
+    def readlink(self) -> bytes:
         """The text of a link."""
-        return (self.upper or self._below()).readlink_cached()
-
-    async def readlink(self) -> bytes:
-        """The text of a link."""
-        return await (self.upper or self._below()).readlink()
+        return (self.upper or self._below()).readlink()
 
     def _below(self) -> Inode:
         assert self.lower is not None
         return self.lower
 
-    async def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Sequence[DirEntry]:
         """The lower names that still hold, then ours."""
-        below = await self.lower.entries() if self.lower is not None else ()
+        below = self.lower.entries() if self.lower is not None else ()
         changed = self.changed
         if not changed:
             return below
@@ -173,24 +158,20 @@ class OverlayInode(Inode):
                 result.append(DirEntry(name, inode.ino, inode.kind))
         return result
 
-    async def dirents(self) -> Dirents:
+    def dirents(self) -> Dirents:
         """The same."""
-        below = await self.lower.dirents() if self.lower is not None else None
+        below = self.lower.dirents() if self.lower is not None else None
         if below is not None and not self.changed:
             return below
         known = self._dirents
         if known is None or known[0] is not below:
-            known = self._dirents = below, Dirents(await self.entries())
+            known = self._dirents = below, Dirents(self.entries())
         return known[1]
 
     # --- names
 
-    async def _add(self, name: bytes, upper: TmpInode) -> OverlayInode:
-        return self._added(await self._change_names(), name, upper)
-
-    def _added(
-        self, changed: dict[bytes, OverlayInode | Absent], name: bytes, upper: TmpInode
-    ) -> OverlayInode:
+    def _add(self, name: bytes, upper: TmpInode) -> OverlayInode:
+        changed = self._change_names()
         inode = OverlayInode(self.fs, upper, None)
         changed[name] = inode
         if inode.is_dir:
@@ -198,35 +179,28 @@ class OverlayInode(Inode):
         self.touched()
         return inode
 
-    async def create(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
+    def create(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
         """A regular file in memory."""
         self.fs.upper.check_inodes()
-        return await self._add(name, TmpFile(self.fs.upper, mode, owner))
+        return self._add(name, TmpFile(self.fs.upper, mode, owner))
 
-    def create_now(self, name: bytes, mode: int, owner: Owner) -> OverlayInode | None:
-        """The same in a directory that has names of its own already."""
-        if self.changed is None or self.removed:
-            return None
-        self.fs.upper.check_inodes()
-        return self._added(self.changed, name, TmpFile(self.fs.upper, mode, owner))
-
-    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
+    def mkdir(self, name: bytes, mode: int, owner: Owner) -> OverlayInode:
         """A directory in memory; it hides nothing, because nothing of that name is there."""
         self.fs.upper.check_inodes()
-        return await self._add(name, TmpDirectory(self.fs.upper, mode, owner))
+        return self._add(name, TmpDirectory(self.fs.upper, mode, owner))
 
-    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> OverlayInode:
+    def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> OverlayInode:
         """A special file."""
         self.fs.upper.check_inodes()
-        return await self._add(name, TmpSpecial(self.fs.upper, mode, rdev, owner))
+        return self._add(name, TmpSpecial(self.fs.upper, mode, rdev, owner))
 
-    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> OverlayInode:
+    def symlink(self, name: bytes, target: bytes, owner: Owner) -> OverlayInode:
         """A symbolic link."""
         self.fs.upper.check_inodes()
         self.fs.upper.check_link(target)
-        return await self._add(name, TmpLink(self.fs.upper, target, owner))
+        return self._add(name, TmpLink(self.fs.upper, target, owner))
 
-    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> OverlayInode:
+    def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> OverlayInode:
         """O_TMPFILE."""
         if self.removed:
             raise ENOENT("the directory has been removed")
@@ -235,11 +209,11 @@ class OverlayInode(Inode):
         upper.nlink = 0
         return OverlayInode(self.fs, upper, None)
 
-    async def link(self, name: bytes, target: Inode) -> None:
+    def link(self, name: bytes, target: Inode) -> None:
         """One more name; the bytes stay where they are."""
         assert isinstance(target, OverlayInode)
-        changed = await self._change_names()
-        upper = target.upper or await copy_up(target, None)
+        changed = self._change_names()
+        upper = copied_up(target)
         upper.ctime_ns = self.fs.now_ns()
         changed[name] = target
         target.links += 1
@@ -252,32 +226,19 @@ class OverlayInode(Inode):
         else:
             changed[name] = ABSENT
 
-    async def unlink(self, name: bytes, child: Inode) -> None:
+    def unlink(self, name: bytes, child: Inode) -> None:
         """Remove a name."""
         assert isinstance(child, OverlayInode)
-        changed = await self._change_names()
+        changed = self._change_names()
+        child.lost_name()
         self._hide(changed, name)
-        await child.lost_name()
         self.touched()
 
-    def unlink_now(self, name: bytes, child: Inode) -> bool:
-        """The same where both are in memory."""
-        assert isinstance(child, OverlayInode)
-        if self.changed is None or self.removed or child.upper is None:
-            return False
-        self._hide(self.changed, name)
-        child.links -= 1
-        child.lost_link(child.upper.nlink + child.links)
-        self.touched()
-        return True
-
-    async def lost_name(self) -> None:
+    def lost_name(self) -> None:
         """One link less."""
+        base = self.upper.nlink if self.upper is not None else self._below().stat().nlink
+        left = base + self.links - 1
         self.links -= 1
-        self.lost_link((await self.stat()).nlink)
-
-    def lost_link(self, left: int) -> None:
-        """So many are left."""
         if left <= 0:
             self.fs.drop(self)
         else:
@@ -285,12 +246,12 @@ class OverlayInode(Inode):
         if self.upper is not None:
             self.upper.ctime_ns = self.fs.now_ns()
 
-    async def rmdir(self, name: bytes, child: Inode) -> None:
+    def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory."""
         assert isinstance(child, OverlayInode)
-        if await child.entries():
+        if child.entries():
             raise ENOTEMPTY(f"{name!r}")
-        changed = await self._change_names()
+        changed = self._change_names()
         self._hide(changed, name)
         self._forget_directory(child)
         self.touched()
@@ -300,19 +261,19 @@ class OverlayInode(Inode):
         self.links -= 1
         self.fs.drop(child)
 
-    async def rename(
+    def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
     ) -> None:
         """Move, exchange, or leave a whiteout device."""
         assert isinstance(new_dir, OverlayInode)
         assert isinstance(child, OverlayInode)
-        victim = await new_dir.lookup(new_name)
+        victim = new_dir.lookup(new_name)
         replaced = victim if not flags & RENAME_EXCHANGE else ABSENT
-        if isinstance(replaced, OverlayInode) and replaced.is_dir and await replaced.entries():
+        if isinstance(replaced, OverlayInode) and replaced.is_dir and replaced.entries():
             raise ENOTEMPTY(f"{new_name!r}")
         if child.upper is None:
-            await copy_up(child, 0 if child.is_dir else None)
-        source, target = await self._change_names(), await new_dir._change_names()
+            copied_up(child, 0 if child.is_dir else None)
+        source, target = self._change_names(), new_dir._change_names()
         self.fs.keep(child)
         if flags & RENAME_EXCHANGE:
             assert isinstance(victim, OverlayInode)
@@ -326,7 +287,7 @@ class OverlayInode(Inode):
                 if victim.is_dir:
                     new_dir._forget_directory(victim)
                 else:
-                    await victim.lost_name()
+                    victim.lost_name()
             self._hide(source, name)
             if flags & RENAME_WHITEOUT:
                 device = TmpSpecial(self.fs.upper, 0o020000, 0, Owner(0, 0))
@@ -342,45 +303,34 @@ class OverlayInode(Inode):
 
     # --- extended attributes
 
-    async def getxattr(self, name: bytes) -> bytes:
+    def getxattr(self, name: bytes) -> bytes:
         """The value."""
-        return await (self.upper or self._below()).getxattr(name)
+        return (self.upper or self._below()).getxattr(name)
 
-    async def listxattr(self) -> Sequence[bytes]:
+    def listxattr(self) -> Sequence[bytes]:
         """All names."""
-        return await (self.upper or self._below()).listxattr()
+        return (self.upper or self._below()).listxattr()
 
-    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Copy up and set it."""
         if name.startswith(b"trusted.overlay."):
             raise EOPNOTSUPP("an overlay's own")
-        upper = self.upper or await copy_up(self, None)
-        await upper.setxattr(name, value, flags)
+        upper = copied_up(self)
+        upper.setxattr(name, value, flags)
 
-    async def removexattr(self, name: bytes) -> None:
+    def removexattr(self, name: bytes) -> None:
         """Copy up and remove it."""
-        await self.getxattr(name)
-        upper = self.upper or await copy_up(self, None)
-        await upper.removexattr(name)
+        self.getxattr(name)
+        upper = copied_up(self)
+        upper.removexattr(name)
 
     # --- opening
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """A directory of the merged names, or a file that follows a copy-up."""
         if self.is_dir:
             return DirectoryFile(location, flags)
         file = OverlayFile(location, flags)
         if self.upper is None:
-            await file.open_lower(caller)
-        return file
-
-    def open_now(
-        self, location: Location, flags: int, caller: Caller
-    ) -> FileDescription | None:
-        """The same, if the file below can be opened at once."""
-        if self.is_dir:
-            return DirectoryFile(location, flags)
-        file = OverlayFile(location, flags)
-        if self.upper is None and not file.open_lower_now(caller):
-            return None
+            file.open_lower(caller)
         return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
@@ -14,6 +15,7 @@ from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.wait.again import NotNow, kept
 from sentry.wait.queue import until
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class PipeInode(Inode):
         super().__init__(vfs.anon_fs("pipefs", PIPEFS_MAGIC), vfs.new_ino(), 0o010600, owner)
         self.created_ns = vfs.now_ns()
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """fstat(2)."""
         at = self.created_ns
         return Attributes(
@@ -150,9 +152,12 @@ def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFi
     )
 
 
-async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
+def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     """Open a FIFO: wait for the other side unless O_NONBLOCK or O_RDWR. fifo(7), fifo_open()."""
     inode = location.dentry.inode
+    opened: PipeFile | None = kept((open_fifo, inode))
+    if opened is not None:  # the other side has come
+        return opened
     access = flags & O_ACCMODE
     if access not in (O_RDONLY, O_WRONLY, O_RDWR):
         raise EINVAL("access mode 3")
@@ -174,6 +179,11 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
         return file
     if (access == O_RDONLY and pipe.writers) or (access == O_WRONLY and pipe.readers):
         return file
+    raise NotNow(partial(_until_partner, file, access), (open_fifo, inode), file)
+
+
+async def _until_partner(file: PipeFile, access: int) -> None:
+    pipe = file.pipe
     before = pipe.write_opens if access == O_RDONLY else pipe.read_opens
 
     def partner() -> None:
@@ -186,4 +196,3 @@ async def open_fifo(location: Location, flags: int, caller: Caller) -> PipeFile:
     except BaseException:
         file.release()
         raise
-    return file

@@ -188,7 +188,7 @@ def check_proc_option(option: str) -> None:
         raise EINVAL(f"proc: {option}")
 
 
-async def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
+def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
     """mount(2) of type proc: vfs.types[b"proc"]. Every mount is an instance of its own."""
     for item in data.decode(errors="replace").split(","):
         if item:

@@ -67,7 +67,7 @@ class NamespaceInode(Inode):
         self.kind_name = kind
         self.namespace = namespace
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For setns(2); nothing can be read."""
         return NamespaceFile(location, flags)
 

@@ -36,7 +36,7 @@ class PagemapNode(Node):
         super().__init__(fs, S_IFREG | 0o400, owner_of(subject))
         self._subject = subject
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For those who may look into the process."""
         task = live_task(self._subject)
         check_read(caller, self._subject)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.auth.ptrace import may_attach
@@ -12,7 +13,6 @@ from sentry.fs.proc.registry import Subject, View, pid_file
 from sentry.fs.pseudo.nodes import S_IFREG, Node
 from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
-from sentry.vfs.interface import NeedsIO
 from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
 
@@ -118,7 +118,7 @@ class MemNode(Node):
         super().__init__(fs, S_IFREG | 0o600, owner_of(subject))
         self._subject = subject
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """Whoever may attach to the process may read and write its memory."""
         subject, task = self._subject, live_task(self._subject)
         if not may_attach(caller, task, real=False):
@@ -148,7 +148,7 @@ class MmFile(RegularFile):
     def _alive(self) -> bool:
         return bool(self._mm.users > 1)
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
         raise EINVAL("nothing to sync")
 
@@ -163,11 +163,7 @@ class MemFile(MmFile):
     What a mapping forbids is done all the same, as for ptrace(2): FOLL_FORCE, mem_rw().
     """
 
-    __slots__ = ("_need",)
-
-    def __init__(self, location: Location, flags: int, mm: Any) -> None:
-        super().__init__(location, flags, mm)
-        self._need: NeedsFault | None = None
+    __slots__ = ()
 
     def pread(self, dest: Dest, offset: int) -> int:
         """Page by page; EIO when not even the first byte can be read."""
@@ -181,30 +177,14 @@ class MemFile(MmFile):
                 data = self._mm.peek(at, part)
             except NeedsFault as need:
                 if done:
-                    need.coroutine.close()
                     break
-                self._need = need
-                raise NeedsIO from None
+                raise NeedsFault(partial(_page, need)) from None
             except EFAULT:
                 if done:
                     break
                 raise EIO(f"{at:#x}") from None
             done += dest.put(data)
         return done
-
-    async def pread_io(self, dest: Dest, offset: int) -> int:
-        """Fetch the page, then go on."""
-        while True:
-            need, self._need = self._need, None
-            if need is not None:
-                try:
-                    await need.coroutine
-                except Errno:
-                    raise EIO("page") from None
-            try:
-                return self.pread(dest, offset)
-            except NeedsIO:
-                continue
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """At the position."""
@@ -225,9 +205,8 @@ class MemFile(MmFile):
             part = bytes(source.get(min(source.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))))
             try:
                 self._mm.poke(at, part)
-            except NeedsFault as need:
+            except NeedsFault:
                 if done:
-                    need.coroutine.close()
                     break
                 raise
             except EFAULT:
@@ -236,3 +215,10 @@ class MemFile(MmFile):
         if not done:
             raise EIO(f"{offset:#x}")
         return done
+
+
+async def _page(need: NeedsFault) -> None:
+    try:
+        await need.wait()
+    except Errno:
+        raise EIO("page") from None

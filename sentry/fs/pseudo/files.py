@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
 from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLPRI, EPOLLRDNORM
 from sentry.errors import EINVAL, EIO
-from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
-from sentry.vfs.interface import NeedsIO
 from sentry.vfs.regular import RegularFile
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ MAX_WRITE = 1 << 16
 class TextFile(RegularFile):
     """A description whose bytes come from a function; a write goes to another."""
 
-    __slots__ = ("_changes", "_content", "_need", "_seen", "_show", "_store")
+    __slots__ = ("_changes", "_content", "_seen", "_show", "_store")
 
     def __init__(
         self,
@@ -38,7 +36,6 @@ class TextFile(RegularFile):
         self._show = show
         self._store = store
         self._content: bytes | None = None
-        self._need: NeedsFault | None = None
         self._changes = changes
         self._seen = 0
         if changes is not None:
@@ -90,23 +87,8 @@ class TextFile(RegularFile):
         if content is None or offset == 0:
             if self._show is None:
                 raise EINVAL("not to be read")
-            try:
-                content = self._content = self._show()
-            except NeedsFault as need:
-                self._need = need
-                raise NeedsIO from None
+            content = self._content = self._show()
         return dest.put(content[offset : offset + dest.count])
-
-    async def pread_io(self, dest: Dest, offset: int) -> int:
-        """Fetch the pages of the process that the text needs."""
-        while True:
-            need, self._need = self._need, None
-            if need is not None:
-                await need.coroutine
-            try:
-                return self.pread(dest, offset)
-            except NeedsIO:
-                continue
 
     def pwrite(self, source: Source, offset: int) -> int:
         """All of it at once."""
@@ -119,7 +101,7 @@ class TextFile(RegularFile):
         self._content = None
         return count
 
-    async def sync(self, data_only: bool) -> None:
+    def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
         raise EINVAL("nothing to sync")
 

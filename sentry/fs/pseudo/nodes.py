@@ -40,7 +40,7 @@ class Node(Inode):
         """st_size."""
         return 0
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """Everything is in memory."""
         made = self.made_ns
         return Attributes(
@@ -48,7 +48,7 @@ class Node(Inode):
             self.fs.block_size, made, made, made,
         )  # fmt: skip
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """Truncation is accepted and does nothing; the rest cannot be changed."""
         if changes.mode is not None or changes.uid is not None or changes.gid is not None:
             raise EPERM("attributes cannot be changed")
@@ -94,36 +94,32 @@ class Directory(Node):
         self._made[name] = node
         return node
 
-    async def lookup(self, name: bytes) -> Inode | Absent:
-        """As `lookup_cached`."""
-        return self.lookup_cached(name)
-
-    async def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Sequence[DirEntry]:
         """The listing, with the numbers that the inodes get when they are made."""
         number = self.fs.child_ino
         return [DirEntry(name, number(self.ino, name), kind) for name, kind in self.names()]
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
         return GeneratedDirectoryFile(location, flags)
 
-    async def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
+    def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Nothing can be made; the errno is that of the lookup in Linux."""
         raise self.fs.cannot_create
 
-    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
+    def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """As `create`."""
         raise self.fs.cannot_create
 
-    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
+    def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
         """As `create`."""
         raise self.fs.cannot_create
 
-    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
+    def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
         """As `create`."""
         raise self.fs.cannot_create
 
-    async def link(self, name: bytes, target: Inode) -> None:
+    def link(self, name: bytes, target: Inode) -> None:
         """As `create`."""
         raise self.fs.cannot_create
 
@@ -192,7 +188,7 @@ class TextNode(Node):
     def check_open(self, caller: Caller, flags: int) -> None:
         """A last check at open(2)."""
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
+    def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """The text belongs to the task that opened it."""
         self.check_open(caller, flags)
         (show, changes), store = self.shown(caller), self._store

@@ -22,6 +22,6 @@ class TableFs(FileSystem):
         """The inode number of a name: the same whenever the inode is made again."""
         return zlib.crc32(name, parent & 0xFFFFFFFF) | 1 << 32
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """Nothing is stored."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)

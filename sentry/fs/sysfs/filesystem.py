@@ -78,7 +78,7 @@ class SysFs(TableFs):
         return lambda: LinkNode(self, lambda _: target.encode())
 
 
-async def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:
+def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:
     """mount(2) of type sysfs: vfs.types[b"sysfs"]."""
     fs = SysFs(caller)
     fs.source = source.decode(errors="replace") or fs.name

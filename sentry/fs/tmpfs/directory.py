@@ -43,20 +43,16 @@ class TmpDirectory(TmpInode):
         """All names are in memory."""
         return self.children.get(name, ABSENT)
 
-    async def lookup(self, name: bytes) -> TmpInode | Absent:
-        """The same."""
-        return self.children.get(name, ABSENT)
-
-    async def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Sequence[DirEntry]:
         """All names, oldest first."""
         return [
             DirEntry(name, each.ino, each.mode & S_IFMT) for name, each in self.children.items()
         ]
 
-    async def dirents(self) -> Dirents:
+    def dirents(self) -> Dirents:
         """The same, until a name changes."""
         if self._dirents is None:
-            self._dirents = Dirents(await self.entries())
+            self._dirents = Dirents(self.entries())
         return self._dirents
 
     def touched(self) -> None:
@@ -64,11 +60,7 @@ class TmpDirectory(TmpInode):
         self._dirents = None
         super().touched()
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
-        """open(2)."""
-        return DirectoryFile(location, flags)
-
-    def open_now(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
+    def open(self, location: Location, flags: int, caller: Caller) -> DirectoryFile:
         """open(2)."""
         return DirectoryFile(location, flags)
 
@@ -83,32 +75,29 @@ class TmpDirectory(TmpInode):
             self.nlink += 1
         self.touched()
 
-    async def create(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
+    def create(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
         """A regular file."""
-        return self.create_now(name, mode, owner)
-
-    def create_now(self, name: bytes, mode: int, owner: Owner) -> TmpFile:
-        """The same."""
         self.fs.check_inodes()
         inode = TmpFile(self.fs, mode, owner)
         self.add(name, inode)
         return inode
 
-    async def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
+
+    def mkdir(self, name: bytes, mode: int, owner: Owner) -> TmpDirectory:
         """A directory."""
         self.fs.check_inodes()
         inode = TmpDirectory(self.fs, mode, owner)
         self.add(name, inode)
         return inode
 
-    async def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
+    def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> TmpSpecial:
         """A special file."""
         self.fs.check_inodes()
         inode = TmpSpecial(self.fs, mode, rdev, owner)
         self.add(name, inode)
         return inode
 
-    async def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
+    def symlink(self, name: bytes, target: bytes, owner: Owner) -> TmpLink:
         """A symbolic link."""
         self.fs.check_inodes()
         self.fs.check_link(target)
@@ -116,14 +105,14 @@ class TmpDirectory(TmpInode):
         self.add(name, inode)
         return inode
 
-    async def link(self, name: bytes, target: Inode) -> None:
+    def link(self, name: bytes, target: Inode) -> None:
         """A hard link, or the first name of an O_TMPFILE file."""
         assert isinstance(target, TmpInode)
         self.add(name, target)
         target.nlink += 1
         target.ctime_ns = self.fs.now_ns()
 
-    async def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
+    def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
         """O_TMPFILE."""
         self.fs.check_inodes()
         inode = TmpFile(self.fs, mode, owner)
@@ -143,23 +132,18 @@ class TmpDirectory(TmpInode):
         self.touched()
         return child
 
-    async def unlink(self, name: bytes, child: Inode) -> None:
+    def unlink(self, name: bytes, child: Inode) -> None:
         """Remove a name."""
         self._take(name)
 
-    def unlink_now(self, name: bytes, child: Inode) -> bool:
-        """The same."""
-        self._take(name)
-        return True
-
-    async def rmdir(self, name: bytes, child: Inode) -> None:
+    def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory."""
         assert isinstance(child, TmpDirectory)
         if child.children:
             raise ENOTEMPTY(f"{name!r}")
         self._take(name)
 
-    async def rename(
+    def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
     ) -> None:
         """Move, exchange, or leave a whiteout."""

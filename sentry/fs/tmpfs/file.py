@@ -95,14 +95,9 @@ class TmpFile(TmpInode):
                     return min(count, fits)
         return count
 
-    async def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
+    def open(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
         """open(2)."""
         return TmpOpenFile(location, flags)
-
-    def open_now(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
-        """open(2)."""
-        return TmpOpenFile(location, flags)
-
 
 class TmpOpenFile(RegularFile):
     """An open file of a file system in memory."""
@@ -189,7 +184,7 @@ class TmpOpenFile(RegularFile):
             raise ENXIO("no data from there on")
         return int(found)
 
-    async def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
+    def allocate(self, caller: Caller, mode: int, offset: int, length: int) -> None:
         """fallocate(2): room, or a hole."""
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE):
             raise EOPNOTSUPP(f"mode {mode:#x}")

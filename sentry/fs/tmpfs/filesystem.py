@@ -145,7 +145,7 @@ class TmpFs(FileSystem):
             vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget
         )
 
-    async def reconfigure(self, options: bytes) -> None:
+    def reconfigure(self, options: bytes) -> None:
         """shmem_reconfigure(): size and number of inodes. Raises: EINVAL."""
         wanted = parse_options(options.decode(errors="replace"), self.memory_pages)
         own = self.options
@@ -179,7 +179,7 @@ class TmpFs(FileSystem):
         if full and len(target) >= SHORT_LINK:
             raise ENOSPC("the file system is full")
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """statfs(2)."""
         blocks = self.max_pages if self.max_pages is not None else self.memory_pages
         free = max(0, blocks - self.pages)
@@ -212,10 +212,10 @@ class RamFs(TmpFs):
     xattr_user = False
     uuid = b""
 
-    async def reconfigure(self, options: bytes) -> None:
+    def reconfigure(self, options: bytes) -> None:
         """Nothing can be changed."""
 
-    async def statfs(self) -> StatFs:
+    def statfs(self) -> StatFs:
         """simple_statfs(): no room is counted."""
         return StatFs(self.magic, 4096, 0, 0, 0, 0)
 

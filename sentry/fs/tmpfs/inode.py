@@ -53,7 +53,7 @@ class TmpInode(Inode):
         """Size in bytes, and in blocks of 512."""
         return 0, 0
 
-    def stat_cached(self) -> Attributes:
+    def stat(self) -> Attributes:
         """Everything is in memory."""
         size, blocks = self.size_of()
         now = (
@@ -66,7 +66,7 @@ class TmpInode(Inode):
         self.known = known = Attributes._make(now)
         return known
 
-    async def setattr(self, changes: Changes) -> None:
+    def setattr(self, changes: Changes) -> None:
         """Take the changes."""
         if changes.size is not None:
             self.resize(changes.size)
@@ -99,21 +99,21 @@ class TmpInode(Inode):
         """The content changed."""
         self.mtime_ns = self.ctime_ns = self.fs.now_ns()
 
-    async def set_file_flags(self, flags: int) -> None:
+    def set_file_flags(self, flags: int) -> None:
         """Take them."""
         self.file_flags = flags
         self.ctime_ns = self.fs.now_ns()
 
     # --- extended attributes
 
-    async def getxattr(self, name: bytes) -> bytes:
+    def getxattr(self, name: bytes) -> bytes:
         """The value."""
         value = (self.xattrs or {}).get(name)
         if value is None:
             raise ENODATA(f"{name!r}")
         return value
 
-    async def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
+    def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Set it."""
         held = self.xattrs if self.xattrs is not None else {}
         if flags & XATTR_CREATE and name in held:
@@ -131,11 +131,11 @@ class TmpInode(Inode):
         self.xattrs = held
         self.ctime_ns = self.fs.now_ns()
 
-    async def listxattr(self) -> Sequence[bytes]:
+    def listxattr(self) -> Sequence[bytes]:
         """All names."""
         return tuple(self.xattrs or ())
 
-    async def removexattr(self, name: bytes) -> None:
+    def removexattr(self, name: bytes) -> None:
         """Remove it."""
         if not self.xattrs or name not in self.xattrs:
             raise ENODATA(f"{name!r}")
@@ -168,13 +168,9 @@ class TmpLink(TmpInode):
         """The length of the text."""
         return len(self.target), self.pages * 8
 
-    def readlink_cached(self) -> bytes:
+    def readlink(self) -> bytes:
         """The text."""
         return self.target
-
-    async def readlink(self) -> bytes:
-        """The text."""
-        return self.readlink_cached()
 
 
 class TmpSpecial(TmpInode):

@@ -87,9 +87,7 @@ class DebugRegisters:
                 continue
             try:
                 now = task.mm.peek(addr, length)
-            except (EFAULT, NeedsFault) as error:
-                if isinstance(error, NeedsFault):
-                    error.coroutine.close()
+            except (EFAULT, NeedsFault):
                 continue
             before = seen.get((addr, length))
             seen[addr, length] = now

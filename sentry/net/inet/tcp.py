@@ -62,7 +62,8 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.net.inet.tcp_options import MSS, info
 from sentry.net.socket import Ancillary, Received
-from sentry.vfs.file import Caller, Dest, Source, settle
+from sentry.vfs.file import Caller, Dest, Source
+from sentry.wait.again import again
 
 PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
@@ -271,7 +272,7 @@ class TcpSocket(TcpEnding):
         if address.is_unspec(raw):
             raise EOPNOTSUPP("an address of no family")
         await self.connect(caller, raw, self.nonblock(flags))
-        sent: int = await settle(super().send_message(caller, source, None, flags, ancillary))
+        sent: int = await again(super().send_message, caller, source, None, flags, ancillary)
         return sent
 
     # --- receiving

@@ -34,7 +34,8 @@ from sentry.syscalls.files.io import check_area, check_rwf
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Long, UInt
-from sentry.vfs.file import FileDescription, settle
+from sentry.vfs.file import FileDescription
+from sentry.wait.again import again
 from sentry.wait.fiber import (
     Interrupted,
     Mode,
@@ -111,7 +112,7 @@ async def _faulted(attempt: Callable[[], Any]) -> Any:
         try:
             return attempt()
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
 
 
 async def _submit(task: Task, context: Context, place: int) -> bool:
@@ -148,9 +149,9 @@ async def _carry_out(request: Request, operation: Callable[[], Any]) -> bool:
     going_on = True
     while True:
         try:
-            result = await settle(operation()) or 0
+            result = await again(operation) or 0
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
             continue
         except Errno as error:
             result = -error.number

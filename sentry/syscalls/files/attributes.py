@@ -47,67 +47,67 @@ IN_MODIFY = 2
 
 
 @syscall(90)
-async def sys_chmod(task: Task, path: Path, mode: Mode) -> None:
+def sys_chmod(task: Task, path: Path, mode: Mode) -> None:
     """chmod(2)."""
-    await chmod_location(task, await resolve(task, AT_FDCWD, path), mode)
+    chmod_location(task, resolve(task, AT_FDCWD, path), mode)
 
 
 @syscall(91)
-async def sys_fchmod(task: Task, file: File, mode: Mode) -> None:
+def sys_fchmod(task: Task, file: File, mode: Mode) -> None:
     """fchmod(2)."""
-    await chmod_location(task, file.location, mode)
+    chmod_location(task, file.location, mode)
 
 
 @syscall(268)
-async def sys_fchmodat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
+def sys_fchmodat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
     """fchmodat(2): the system call has no flags."""
-    await chmod_location(task, await resolve(task, dirfd, path), mode)
+    chmod_location(task, resolve(task, dirfd, path), mode)
 
 
 @syscall(452)
-async def sys_fchmodat2(
+def sys_fchmodat2(
     task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, flags: UInt
 ) -> None:
     """fchmodat2(2)."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    await chmod_location(task, await at_path(task, dirfd, path, flags), mode)
+    chmod_location(task, at_path(task, dirfd, path, flags), mode)
 
 
 # --- chown
 
 
-async def chown(task: Task, place: Location, uid: int, gid: int) -> None:
+def chown(task: Task, place: Location, uid: int, gid: int) -> None:
     """chown_common(): ids are those of the caller's user namespace."""
-    await chown_location(task, place, task.creds.kuid(uid), task.creds.kgid(gid))
+    chown_location(task, place, task.creds.kuid(uid), task.creds.kgid(gid))
 
 
 @syscall(92)
-async def sys_chown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
+def sys_chown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """chown(2)."""
-    await chown(task, await resolve(task, AT_FDCWD, path), uid, gid)
+    chown(task, resolve(task, AT_FDCWD, path), uid, gid)
 
 
 @syscall(94)
-async def sys_lchown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
+def sys_lchown(task: Task, path: Path, uid: Uid, gid: Uid) -> None:
     """lchown(2)."""
-    await chown(task, await resolve(task, AT_FDCWD, path, follow=False), uid, gid)
+    chown(task, resolve(task, AT_FDCWD, path, follow=False), uid, gid)
 
 
 @syscall(93)
-async def sys_fchown(task: Task, file: File, uid: Uid, gid: Uid) -> None:
+def sys_fchown(task: Task, file: File, uid: Uid, gid: Uid) -> None:
     """fchown(2)."""
-    await chown(task, file.location, uid, gid)
+    chown(task, file.location, uid, gid)
 
 
 @syscall(260)
-async def sys_fchownat(
+def sys_fchownat(
     task: Task, dirfd: DirFd, path: PathAddr, uid: Uid, gid: Uid, flags: Int
 ) -> None:
     """fchownat(2)."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    await chown(task, await at_path(task, dirfd, path, flags), uid, gid)
+    chown(task, at_path(task, dirfd, path, flags), uid, gid)
 
 
 # --- times
@@ -135,22 +135,22 @@ def read_timespecs(task: Task, addr: int) -> Times | None:
     return Times(result[0], result[1], all(ns == UTIME_NOW for _, ns in pairs))
 
 
-async def set_times_at(
+def set_times_at(
     task: Task, dirfd: int, path: int, times: Times, flags: int
 ) -> None:
     """do_utimes(): a null path means the open file `dirfd`."""
     if not path and dirfd != AT_FDCWD:
         if flags:
             raise EINVAL("flags with a null path")
-        await set_times(task, task.files.get(dirfd & 0xFFFFFFFF).location, times)
+        set_times(task, task.files.get(dirfd & 0xFFFFFFFF).location, times)
         return
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
-    await set_times(task, await at_path(task, dirfd, path, flags), times)
+    set_times(task, at_path(task, dirfd, path, flags), times)
 
 
 @syscall(280)
-async def sys_utimensat(
+def sys_utimensat(
     task: Task, dirfd: DirFd, path: PathAddr, times: Addr, flags: Int
 ) -> None:
     """utimensat(2): the file is looked for before the times are judged."""
@@ -160,10 +160,10 @@ async def sys_utimensat(
         if not path and dirfd != AT_FDCWD and not flags:
             task.files.get(dirfd & 0xFFFFFFFF)
         elif (path or dirfd == AT_FDCWD) and not flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
-            await at_path(task, dirfd, path, flags)
+            at_path(task, dirfd, path, flags)
         raise
     if wanted is not None:
-        await set_times_at(task, dirfd, path, wanted, flags)
+        set_times_at(task, dirfd, path, wanted, flags)
 
 
 def read_timevals(task: Task, addr: int) -> Times:
@@ -178,43 +178,43 @@ def read_timevals(task: Task, addr: int) -> Times:
 
 
 @syscall(235)
-async def sys_utimes(task: Task, path: PathAddr, times: Addr) -> None:
+def sys_utimes(task: Task, path: PathAddr, times: Addr) -> None:
     """utimes(2)."""
-    await set_times_at(task, AT_FDCWD, path, read_timevals(task, times), 0)
+    set_times_at(task, AT_FDCWD, path, read_timevals(task, times), 0)
 
 
 @syscall(261)
-async def sys_futimesat(task: Task, dirfd: DirFd, path: PathAddr, times: Addr) -> None:
+def sys_futimesat(task: Task, dirfd: DirFd, path: PathAddr, times: Addr) -> None:
     """futimesat(2)."""
-    await set_times_at(task, dirfd, path, read_timevals(task, times), 0)
+    set_times_at(task, dirfd, path, read_timevals(task, times), 0)
 
 
 @syscall(132)
-async def sys_utime(task: Task, path: PathAddr, times: Addr) -> None:
+def sys_utime(task: Task, path: PathAddr, times: Addr) -> None:
     """utime(2): two time_t in seconds."""
     now = task.kernel.vfs.now_ns()
     wanted = Times(now, now, True)
     if times:
         atime, mtime = struct.unpack("<qq", task.mm.read(times, 16))
         wanted = Times(atime * NS, mtime * NS)
-    await set_times_at(task, AT_FDCWD, path, wanted, 0)
+    set_times_at(task, AT_FDCWD, path, wanted, 0)
 
 
 # --- truncate
 
 
 @syscall(76)
-async def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
+def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
     """truncate(2)."""
     if length < 0:
         raise EINVAL(f"length {length}")
-    location = await resolve(task, AT_FDCWD, task.mm.read_path(path))
-    await truncate_path(task, location, length)
+    location = resolve(task, AT_FDCWD, task.mm.read_path(path))
+    truncate_path(task, location, length)
     tell_changed(location.dentry, IN_MODIFY)
 
 
 @syscall(77)
-async def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
+def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
     """ftruncate(2)."""
     if length < 0:
         raise EINVAL(f"length {length}")
@@ -222,6 +222,5 @@ async def sys_ftruncate(task: Task, fd: UInt, length: Offset) -> None:
     if not file.inode.is_regular or not file.writable:
         raise EINVAL("not a regular file open for writing")
     check_append_only(file.inode)
-    with file.held():
-        await truncate_inode(task, file.location, length)
+    truncate_inode(task, file.location, length)
     tell_changed(file.location.dentry, IN_MODIFY)

@@ -23,7 +23,8 @@ from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
-from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends, settle
+from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends
+from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import until
@@ -64,10 +65,10 @@ class End:
         dest = KernelDest(count)
         if self.offset is None:
             before = self.file.position
-            await settle(self.file.read(self.task, dest))
+            await again(self.file.read, self.task, dest)
             self.moved = self.file.position != before
         else:
-            self.offset += await settle(self.file.read_at(self.task, dest, self.offset))
+            self.offset += await again(self.file.read_at, self.task, dest, self.offset)
         return bytes(dest.data)
 
     def unread(self, count: int) -> None:
@@ -82,8 +83,8 @@ class End:
         """Write bytes; how many."""
         source = KernelSource(data)
         if self.offset is None:
-            return await settle(self.file.write(self.task, source))
-        n = await settle(self.file.write_at(self.task, source, self.offset))
+            return await again(self.file.write, self.task, source)
+        n = await again(self.file.write_at, self.task, source, self.offset)
         self.offset += n
         return n
 
@@ -394,7 +395,7 @@ async def sys_copy_file_range(
             raise EOVERFLOW("the range wraps")
     if start < 0 or goal < 0:
         raise EINVAL("a negative offset")
-    size = (await source.stat()).size
+    size = (await again(source.stat)).size
     count = min(count, max(0, size - start), MAX_RW_COUNT)
     if source.inode is target.inode and start < goal + count and goal < start + count:
         raise EINVAL("the ranges overlap")

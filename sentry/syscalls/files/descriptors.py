@@ -159,7 +159,7 @@ def read_lock(
     elif asked.l_whence == f.SEEK_CUR:
         start = file.position
     elif asked.l_whence == f.SEEK_END:
-        known = file.inode.stat_cached()
+        known = file.inode.known_attributes()
         start = known.size if known is not None else 0
     else:
         raise EINVAL(f"whence {asked.l_whence}")

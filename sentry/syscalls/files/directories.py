@@ -25,13 +25,12 @@ MAX_LISTING = 1 << 18
 """Bytes of entries made in one go."""
 
 
-async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
+def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:
     """Fill the buffer with whole entries, up to the first that cannot be written."""
     sink = DirentSink(max(min(count, MAX_LISTING), 0), old)
     before = file.position
-    with file.held():
-        async with file.inode.lock:
-            n = await file.entries(task, sink)
+    with file.inode.lock:
+        n = file.entries(task, sink)
     after, file.position = file.position, before  # until the entries have been delivered
     try:
         if n:
@@ -46,15 +45,15 @@ async def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, o
 
 
 @syscall(217)
-async def sys_getdents64(task: Task, file: File, buf: UserOut, count: Int) -> int:
+def sys_getdents64(task: Task, file: File, buf: UserOut, count: Int) -> int:
     """getdents64(2)."""
-    return await getdents(task, file, buf, count, old=False)
+    return getdents(task, file, buf, count, old=False)
 
 
 @syscall(78)
-async def sys_getdents(task: Task, file: File, buf: UserOut, count: Int) -> int:
+def sys_getdents(task: Task, file: File, buf: UserOut, count: Int) -> int:
     """getdents(2): the old form of the entries."""
-    return await getdents(task, file, buf, count, old=True)
+    return getdents(task, file, buf, count, old=True)
 
 
 @syscall(79)
@@ -80,9 +79,9 @@ def check_directory(task: Task, location: Location) -> None:
 
 
 @syscall(80)
-async def sys_chdir(task: Task, path: Path) -> None:
+def sys_chdir(task: Task, path: Path) -> None:
     """chdir(2)."""
-    location = await resolve(task, AT_FDCWD, path)
+    location = resolve(task, AT_FDCWD, path)
     check_directory(task, location)
     task.fs.cwd = location
 
@@ -95,9 +94,9 @@ def sys_fchdir(task: Task, file: RawFile) -> None:
 
 
 @syscall(161)
-async def sys_chroot(task: Task, path: Path) -> None:
+def sys_chroot(task: Task, path: Path) -> None:
     """chroot(2)."""
-    location = await resolve(task, AT_FDCWD, path)
+    location = resolve(task, AT_FDCWD, path)
     check_directory(task, location)
     if not task.creds.own(CAP_SYS_CHROOT):
         raise EPERM("chroot")

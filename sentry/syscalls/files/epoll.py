@@ -21,7 +21,8 @@ from sentry.mm.layout import TASK_END
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
-from sentry.vfs.file import Result, settle
+from sentry.vfs.file import Result
+from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.retry import Retry
@@ -131,7 +132,7 @@ async def wait_masked(
 ) -> int:
     """With other signals blocked meanwhile."""
     with temporary_mask(task, mask):
-        return await settle(wait(task, epfd, where, timeout_ns))
+        return await again(wait, task, epfd, where, timeout_ns)
 
 
 def from_ms(timeout: int) -> int | None:

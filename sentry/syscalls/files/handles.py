@@ -51,13 +51,13 @@ def files_of(task: Task) -> Files:
 
 
 @syscall(303)
-async def sys_name_to_handle_at(
+def sys_name_to_handle_at(
     task: Task, dirfd: DirFd, path: PathAddr, handle: Addr, mount_id: Addr, flags: Int
 ) -> None:
     """name_to_handle_at(2): a buffer that is too small is told the size, with EOVERFLOW."""
     if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | AT_HANDLE_MNT_ID_UNIQUE):
         raise EINVAL(f"flags {flags:#x}")
-    location = await resolve(
+    location = resolve(
         task,
         dirfd,
         task.mm.read_path(path),
@@ -86,7 +86,7 @@ async def sys_name_to_handle_at(
 
 
 @syscall(304)
-async def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -> int:
+def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -> int:
     """open_by_handle_at(2): `fd` is any file on the file system."""
     place = task.fs.cwd if fd == AT_FDCWD else task.files.get(fd & 0xFFFFFFFF).location
     if not task.creds.has(CAP_DAC_READ_SEARCH):
@@ -95,11 +95,11 @@ async def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFl
     if not 0 < size <= MAX_HANDLE_SZ or kind < 0:
         raise EINVAL(f"{size} bytes of type {kind}")
     raw = task.mm.read(handle + _HEADER.size, size)
-    location = Location(place.mount, await dentry_of(task, place, kind, raw))
+    location = Location(place.mount, dentry_of(task, place, kind, raw))
     how = OpenHow.old(flags, 0)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
-    file = await open_found(task, location, how)
+    file = open_found(task, location, how)
     try:
         return task.files.install(file, limit, cloexec=bool(flags & O_CLOEXEC))
     except BaseException:
@@ -107,7 +107,7 @@ async def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFl
         raise
 
 
-async def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
+def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
     """What a handle means. Raises: ESTALE."""
     if kind != KIND or len(raw) != _HANDLE.size:
         raise ESTALE("not a handle of ours")
@@ -117,7 +117,7 @@ async def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentr
         raise ESTALE(f"inode {ino}")
     inode = dentry.inode
     if dentry.unlinked:
-        if not (await inode.stat()).nlink and not inode.open_count:
+        if not (inode.stat()).nlink and not inode.open_count:
             raise ESTALE(f"inode {ino} is gone")
         return Dentry(None, b"/", inode)
     return dentry

@@ -61,7 +61,7 @@ def sys_inotify_init1(task: Task, flags: Int) -> int:
 
 
 @syscall(254)
-async def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> int:
+def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> int:
     """inotify_add_watch(2): the mask is checked first."""
     if not mask or mask & ~KNOWN:
         raise EINVAL(f"mask {mask:#x}")
@@ -71,7 +71,7 @@ async def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt
     if not isinstance(file, InotifyFile):
         raise EINVAL("not an inotify descriptor")
     name = task.mm.read_path(path)
-    location = await resolve(task, AT_FDCWD, name, follow=not mask & IN_DONT_FOLLOW)
+    location = resolve(task, AT_FDCWD, name, follow=not mask & IN_DONT_FOLLOW)
     inode = location.dentry.inode
     if mask & IN_ONLYDIR and not inode.is_dir:
         raise ENOTDIR("not a directory")

@@ -156,9 +156,9 @@ def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
     return file.ioctl(task, request, argument)
 
 
-async def file_size(task: Task, file: FileDescription, request: int, argument: int) -> int:
+def file_size(task: Task, file: FileDescription, request: int, argument: int) -> int:
     """FIONREAD: bytes up to the end; FIOQSIZE: bytes on the disk."""
-    attributes = await file.stat()
+    attributes = file.stat()
     if request == FIONREAD:
         left = attributes.size - file.position
         task.mm.write(argument, struct.pack("<I", left & 0xFFFFFFFF))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_DAC_READ_SEARCH
@@ -18,93 +18,90 @@ from sentry.abi.fcntl import (
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, ENOENT, EPERM
 from sentry.syscalls.args import UserOut as Out
-from sentry.syscalls.registry import Result, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
 from sentry.vfs.dentry import Location
 from sentry.vfs.walk import resolve, resolve_parent
-from sentry.wait.eager import eager
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 
-async def second_path(task: Task, addr: int, first: Callable[[], Awaitable[object]]) -> bytes:
+def second_path(task: Task, addr: int, first: Callable[[], object]) -> bytes:
     """The second path of a call: its EFAULT or ENAMETOOLONG counts only if `first` is found."""
     try:
         return task.mm.read_path(addr)
     except (EFAULT, ENAMETOOLONG):
-        await first()
+        first()
         raise
 
 
 # --- links
 
 
-async def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
     """do_linkat()."""
     if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
     empty_ok = bool(flags & AT_EMPTY_PATH)
     old_name = task.mm.read_path(old[1])
 
-    async def place() -> Location:
+    def place() -> Location:
         if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
             opened_by_us = old[0] >= 0 and task.files.get_raw(old[0]).creds is task.creds
             if not opened_by_us:
                 raise ENOENT("AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH")
         follow = bool(flags & AT_SYMLINK_FOLLOW)
-        return await resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)
+        return resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)
 
-    new_name = await second_path(task, new[1], place)
-    await names.link(task, await place(), new[0], new_name)
+    new_name = second_path(task, new[1], place)
+    names.link(task, place(), new[0], new_name)
 
 
 @syscall(86)
-async def sys_link(task: Task, old: PathAddr, new: PathAddr) -> None:
+def sys_link(task: Task, old: PathAddr, new: PathAddr) -> None:
     """link(2)."""
-    await link(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
+    link(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
 
 
 @syscall(265)
-async def sys_linkat(
+def sys_linkat(
     task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr, flags: Int
 ) -> None:
     """linkat(2)."""
-    await link(task, (olddirfd, old), (newdirfd, new), flags)
+    link(task, (olddirfd, old), (newdirfd, new), flags)
 
 
 @syscall(88)
-async def sys_symlink(task: Task, target: Path, path: PathAddr) -> None:
+def sys_symlink(task: Task, target: Path, path: PathAddr) -> None:
     """symlink(2)."""
-    await symlink(task, target, AT_FDCWD, path)
+    symlink(task, target, AT_FDCWD, path)
 
 
 @syscall(266)
-async def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: PathAddr) -> None:
+def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: PathAddr) -> None:
     """symlinkat(2)."""
-    await symlink(task, target, dirfd, path)
+    symlink(task, target, dirfd, path)
 
 
-async def symlink(task: Task, target: bytes, dirfd: int, path: int) -> None:
+def symlink(task: Task, target: bytes, dirfd: int, path: int) -> None:
     """An empty target is ENOENT, as an empty path is."""
     if not target:
         raise ENOENT("an empty target")
-    await names.symlink(task, target, dirfd, task.mm.read_path(path))
+    names.symlink(task, target, dirfd, task.mm.read_path(path))
 
 
-async def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> int:
+def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> int:
     """do_readlinkat(): an empty path reads the link that is open as `dirfd` (O_PATH)."""
     if size <= 0:
         raise EINVAL(f"size {size}")
     path = task.mm.read_path(name)
-    location = await resolve(task, dirfd, path, follow=False, empty_ok=dirfd != AT_FDCWD)
+    location = resolve(task, dirfd, path, follow=False, empty_ok=dirfd != AT_FDCWD)
     inode = location.dentry.inode
     if not inode.is_symlink:
         raise EINVAL("no symbolic link") if path else ENOENT("no symbolic link")
-    text = inode.readlink_for(task) or inode.readlink_cached()
-    if text is None:
-        text = await inode.readlink()
+    text = inode.readlink_for(task) or inode.readlink()
     if not location.mount.no_atime:
         inode.accessed()
     text = text[:size]
@@ -113,66 +110,60 @@ async def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> in
 
 
 @syscall(89)
-async def sys_readlink(task: Task, path: PathAddr, buf: UserOut, size: Int) -> int:
+def sys_readlink(task: Task, path: PathAddr, buf: UserOut, size: Int) -> int:
     """readlink(2)."""
-    return await readlink(task, AT_FDCWD, path, buf, size)
+    return readlink(task, AT_FDCWD, path, buf, size)
 
 
 @syscall(267)
-async def sys_readlinkat(task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, size: Int) -> int:
+def sys_readlinkat(task: Task, dirfd: DirFd, path: PathAddr, buf: UserOut, size: Int) -> int:
     """readlinkat(2)."""
-    return await readlink(task, dirfd, path, buf, size)
+    return readlink(task, dirfd, path, buf, size)
 
 
 # --- removing
 
 
 @syscall(87)
-def sys_unlink(task: Task, path: Path) -> Result:
+def sys_unlink(task: Task, path: Path) -> None:
     """unlink(2)."""
-    return _unlink(task, AT_FDCWD, path)
+    names.unlink(task, AT_FDCWD, path)
 
 
 @syscall(263)
-def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> Result:
+def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> None:
     """unlinkat(2)."""
     if flags & ~AT_REMOVEDIR:
         raise EINVAL(f"flags {flags:#x}")
     name = task.mm.read_path(path)
     if flags & AT_REMOVEDIR:
-        return eager(names.rmdir(task, dirfd, name))
-    return _unlink(task, dirfd, name)
-
-
-def _unlink(task: Task, dirfd: int, name: bytes) -> Result:
-    done = names.unlink_now(task, dirfd, name)
-    if done is True:
-        return 0
-    return eager(done or names.unlink(task, dirfd, name))
+        names.rmdir(task, dirfd, name)
+    else:
+        names.unlink(task, dirfd, name)
 
 
 @syscall(84)
-async def sys_rmdir(task: Task, path: Path) -> None:
+def sys_rmdir(task: Task, path: Path) -> None:
     """rmdir(2)."""
-    await names.rmdir(task, AT_FDCWD, path)
+    names.rmdir(task, AT_FDCWD, path)
 
 
 # --- making
 
 
 @syscall(83)
-async def sys_mkdir(task: Task, path: Path, mode: Mode) -> None:
+def sys_mkdir(task: Task, path: Path, mode: Mode) -> None:
     """mkdir(2)."""
-    await names.mkdir(task, AT_FDCWD, path, mode)
+    names.mkdir(task, AT_FDCWD, path, mode)
 
 
 @syscall(258)
-async def sys_mkdirat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
+def sys_mkdirat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
     """mkdirat(2)."""
-    await names.mkdir(task, dirfd, path, mode)
+    names.mkdir(task, dirfd, path, mode)
 
 
-async def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
+def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
     """do_mknodat(): the type is checked before the name."""
     kind = mode & S_IFMT
     if kind == S_IFDIR:
@@ -180,52 +171,52 @@ async def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
     if kind not in (0, S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK):
         raise EINVAL(f"type {kind:o}")
     device = dev if kind in (S_IFCHR, S_IFBLK) else 0
-    await names.mknod(task, dirfd, task.mm.read_path(path), mode | (0 if kind else S_IFREG), device)
+    names.mknod(task, dirfd, task.mm.read_path(path), mode | (0 if kind else S_IFREG), device)
 
 
 @syscall(133)
-async def sys_mknod(task: Task, path: PathAddr, mode: Mode, dev: UInt) -> None:
+def sys_mknod(task: Task, path: PathAddr, mode: Mode, dev: UInt) -> None:
     """mknod(2)."""
-    await mknod(task, AT_FDCWD, path, mode, dev)
+    mknod(task, AT_FDCWD, path, mode, dev)
 
 
 @syscall(259)
-async def sys_mknodat(task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, dev: UInt) -> None:
+def sys_mknodat(task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, dev: UInt) -> None:
     """mknodat(2)."""
-    await mknod(task, dirfd, path, mode, dev)
+    mknod(task, dirfd, path, mode, dev)
 
 
 # --- moving
 
 
-async def rename(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+def rename(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
     """do_renameat2()."""
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise EINVAL(f"flags {flags:#x}")
     if flags & RENAME_EXCHANGE and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise EINVAL(f"flags {flags:#x}")
     source = old[0], task.mm.read_path(old[1])
-    new_name = await second_path(task, new[1], lambda: resolve_parent(task, *source))
-    await names.rename(task, source, (new[0], new_name), flags)
+    new_name = second_path(task, new[1], lambda: resolve_parent(task, *source))
+    names.rename(task, source, (new[0], new_name), flags)
 
 
 @syscall(82)
-async def sys_rename(task: Task, old: PathAddr, new: PathAddr) -> None:
+def sys_rename(task: Task, old: PathAddr, new: PathAddr) -> None:
     """rename(2)."""
-    await rename(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
+    rename(task, (AT_FDCWD, old), (AT_FDCWD, new), 0)
 
 
 @syscall(264)
-async def sys_renameat(
+def sys_renameat(
     task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr
 ) -> None:
     """renameat(2)."""
-    await rename(task, (olddirfd, old), (newdirfd, new), 0)
+    rename(task, (olddirfd, old), (newdirfd, new), 0)
 
 
 @syscall(316)
-async def sys_renameat2(
+def sys_renameat2(
     task: Task, olddirfd: DirFd, old: PathAddr, newdirfd: DirFd, new: PathAddr, flags: UInt
 ) -> None:
     """renameat2(2)."""
-    await rename(task, (olddirfd, old), (newdirfd, new), flags)
+    rename(task, (olddirfd, old), (newdirfd, new), flags)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import (
     AT_FDCWD,
@@ -22,15 +22,11 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import E2BIG, EAGAIN, EINVAL
-from sentry.syscalls.registry import Result, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
-from sentry.vfs.file import FileDescription
-from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_now, open_path
-from sentry.wait.eager import eager
+from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from sentry.kernel.task import Task
 
 RESOLVE_FLAGS = (
@@ -43,22 +39,12 @@ RESOLVE_FLAGS = (
 )
 
 
-def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> Result:
+def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
     """do_sys_openat2(): the flags are checked; then the name, a free number, and the file."""
     name = task.mm.read_path(path)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
-    file = open_now(task, dirfd, name, how)
-    if isinstance(file, FileDescription):
-        return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
-    return eager(_open_slowly(task, file or open_path(task, dirfd, name, how), how))
-
-
-async def _open_slowly(
-    task: Task, opening: Coroutine[Any, Any, FileDescription], how: OpenHow
-) -> int:
-    file = await opening
-    limit = task.rlimit(RLIMIT_NOFILE)
+    file = open_path(task, dirfd, name, how)
     try:
         return task.files.install(file, limit, cloexec=bool(how.flags & O_CLOEXEC))
     except BaseException:
@@ -67,7 +53,7 @@ async def _open_slowly(
 
 
 @syscall(2)
-def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> Result:
+def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> int:
     """open(2)."""
     return open_fd(task, AT_FDCWD, path, OpenHow.old(flags, mode))
 
@@ -75,13 +61,13 @@ def sys_open(task: Task, path: PathAddr, flags: OpenFlags, mode: Mode) -> Result
 @syscall(257)
 def sys_openat(
     task: Task, dirfd: DirFd, path: PathAddr, flags: OpenFlags, mode: Mode
-) -> Result:
+) -> int:
     """openat(2)."""
     return open_fd(task, dirfd, path, OpenHow.old(flags, mode))
 
 
 @syscall(85)
-def sys_creat(task: Task, path: PathAddr, mode: Mode) -> Result:
+def sys_creat(task: Task, path: PathAddr, mode: Mode) -> int:
     """creat(2)."""
     return open_fd(task, AT_FDCWD, path, OpenHow.old(O_CREAT | O_WRONLY | O_TRUNC, mode))
 
@@ -89,7 +75,7 @@ def sys_creat(task: Task, path: PathAddr, mode: Mode) -> Result:
 @syscall(437)
 def sys_openat2(
     task: Task, dirfd: DirFd, path: PathAddr, how: Addr, size: Size
-) -> Result:
+) -> int:
     """openat2(2): unknown flags fail. The struct may be longer if the rest is zero."""
     if size < OPEN_HOW.size:
         raise EINVAL(f"size {size}")

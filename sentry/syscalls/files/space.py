@@ -38,7 +38,7 @@ POSIX_FADV_NOREUSE = 5
 
 
 @syscall(285)
-async def sys_fallocate(
+def sys_fallocate(
     task: Task, file: File, mode: Int, offset: Offset, length: Offset
 ) -> None:
     """fallocate(2): vfs_fallocate()."""
@@ -73,42 +73,39 @@ async def sys_fallocate(
         raise ENODEV("not a regular file")
     if offset + length > (1 << 63) - 1:
         raise EFBIG("beyond the largest offset")
-    with file.held():
-        async with inode.lock:
-            await file.allocate(task, mode, offset, length)
-        if inode.fs.watched:
-            tell(file.location.dentry, IN_MODIFY)
+    with inode.lock:
+        file.allocate(task, mode, offset, length)
+    if inode.fs.watched:
+        tell(file.location.dentry, IN_MODIFY)
 
 
 @syscall(74)
-async def sys_fsync(task: Task, file: File) -> None:
+def sys_fsync(task: Task, file: File) -> None:
     """fsync(2)."""
-    with file.held():
-        await file.sync(False)
+    file.sync(False)
 
 
 @syscall(75)
-async def sys_fdatasync(task: Task, file: File) -> None:
+def sys_fdatasync(task: Task, file: File) -> None:
     """fdatasync(2)."""
-    with file.held():
-        await file.sync(True)
+    file.sync(True)
 
 
 @syscall(162)
-async def sys_sync(task: Task) -> None:
+def sys_sync(task: Task) -> None:
     """sync(2)."""
     for fs in {id(m.fs): m.fs for m in task.mounts}.values():
-        await fs.sync()
+        fs.sync()
 
 
 @syscall(306)
-async def sys_syncfs(task: Task, file: File) -> None:
+def sys_syncfs(task: Task, file: File) -> None:
     """syncfs(2)."""
-    await file.inode.fs.sync()
+    file.inode.fs.sync()
 
 
 @syscall(277)
-async def sys_sync_file_range(
+def sys_sync_file_range(
     task: Task, file: File, offset: Offset, length: Offset, flags: UInt
 ) -> None:
     """sync_file_range(2)."""
@@ -118,7 +115,7 @@ async def sys_sync_file_range(
         raise ESPIPE("no file with pages")
     if flags:
         with suppress(EINVAL):  # no file system behind it
-            await file.sync(True)
+            file.sync(True)
 
 
 @syscall(221)
@@ -140,7 +137,7 @@ def sys_readahead(task: Task, file: RawFile, offset: Offset, count: Size) -> Non
 
 
 @syscall(451)
-async def sys_cachestat(task: Task, fd: UInt, extent: UserIn, result: UserOut, flags: UInt) -> None:
+def sys_cachestat(task: Task, fd: UInt, extent: UserIn, result: UserOut, flags: UInt) -> None:
     """cachestat(2): all of a file is in memory, and nothing of it is dirty."""
     file = task.files.get(fd)
     start, length = struct.unpack("<QQ", extent.get(16))
@@ -148,9 +145,9 @@ async def sys_cachestat(task: Task, fd: UInt, extent: UserIn, result: UserOut, f
         raise EINVAL(f"flags {flags:#x}")
     pages = 0
     if file.inode.is_regular:
-        last = (max((await file.stat()).size, 1) - 1) >> 12
+        last = (max((file.stat()).size, 1) - 1) >> 12
         first = start >> 12
         end = (start + length - 1) >> 12 if length else last
-        empty = not (await file.stat()).size
+        empty = not (file.stat()).size
         pages = 0 if empty else max(0, min(end, last) - first + 1)
     result.put(struct.pack("<5Q", pages, 0, 0, 0, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import (
@@ -37,7 +36,7 @@ from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
 from sentry.errors import EACCES, EINVAL, EROFS
 from sentry.syscalls.args import UserOut as Out
-from sentry.syscalls.registry import Result, syscall
+from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
     Addr,
     DirFd,
@@ -51,10 +50,9 @@ from sentry.syscalls.types import (
 )
 from sentry.vfs.access import check_inode
 from sentry.vfs.dentry import Location
-from sentry.vfs.interface import Attributes, Inode
+from sentry.vfs.interface import Attributes
 from sentry.vfs.statbuf import pack_stat
-from sentry.vfs.walk import Walk, quick, resolve
-from sentry.wait.eager import eager
+from sentry.vfs.walk import resolve, walk
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -65,87 +63,60 @@ USTAT = struct.Struct("<i4xQ6s6s4x")
 """struct ustat: f_tfree, f_tinode, two names that nobody sets."""
 
 
-async def attributes_of(location: Location) -> Attributes:
-    """The attributes of a place."""
-    inode = location.dentry.inode
-    return inode.stat_cached() or await inode.stat()
-
-
-def put_stat(task: Task, inode: Inode, buf: int, walked: bool = False) -> Result:
-    """Write struct stat, at once if the attributes are known. `walked`: the name was looked up."""
-    attributes = inode.stat_walked(False) if walked else inode.stat_cached()
-    if attributes is None:
-        return eager(_ask_and_put(task, inode, buf))
-    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
-    return None
-
-
-async def _ask_and_put(task: Task, inode: Inode, buf: int) -> None:
-    task.mm.write(buf, pack_stat(task.creds, inode, await inode.stat()))
-
-
-async def _walk_and_put(task: Task, walk: Walk, buf: int) -> None:
-    location = walk.at if walk.run() else await walk.finish()
-    inode = location.dentry.inode
-    attributes = inode.stat_walked(True) if walk.asked is inode else None
-    if attributes is None:
-        attributes = await attributes_of(location)
-    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
-
-
-def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> Result:
+def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> None:
     """stat(2) of a path that is not empty, or must not be."""
-    location = quick(task, dirfd, path)
-    if location is not None:
-        dentry = location.dentry
-        return put_stat(task, dentry.inode, buf, dentry is not location.mount.root)
-    follow = not flags & AT_SYMLINK_NOFOLLOW
-    walk = Walk(task, dirfd, path, follow=follow, empty_ok=bool(flags & AT_EMPTY_PATH))
-    return eager(_walk_and_put(task, walk, buf))
+    follow, empty_ok = not flags & AT_SYMLINK_NOFOLLOW, bool(flags & AT_EMPTY_PATH)
+    mount, dentry, asked = walk(task, dirfd, path, follow, empty_ok)
+    inode = dentry.inode
+    attributes = inode.stat() if dentry is mount.root else inode.stat_walked(asked is inode)
+    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
 
 
 @syscall(4)
-def sys_stat(task: Task, path: Path, buf: OutAddr) -> Result:
+def sys_stat(task: Task, path: Path, buf: OutAddr) -> None:
     """stat(2)."""
-    return stat_path(task, AT_FDCWD, path, buf, 0)
+    stat_path(task, AT_FDCWD, path, buf, 0)
 
 
 @syscall(6)
-def sys_lstat(task: Task, path: Path, buf: OutAddr) -> Result:
+def sys_lstat(task: Task, path: Path, buf: OutAddr) -> None:
     """lstat(2)."""
-    return stat_path(task, AT_FDCWD, path, buf, AT_SYMLINK_NOFOLLOW)
+    stat_path(task, AT_FDCWD, path, buf, AT_SYMLINK_NOFOLLOW)
 
 
 @syscall(5)
-def sys_fstat(task: Task, file: RawFile, buf: OutAddr) -> Result:
+def sys_fstat(task: Task, file: RawFile, buf: OutAddr) -> None:
     """fstat(2)."""
-    return put_stat(task, file.location.dentry.inode, buf)
+    inode = file.location.dentry.inode
+    task.mm.write(buf, pack_stat(task.creds, inode, inode.stat()))
 
 
 @syscall(262)
 def sys_newfstatat(
     task: Task, dirfd: DirFd, path: PathAddr, buf: OutAddr, flags: UInt
-) -> Result:
+) -> None:
     """fstatat(2). AT_EMPTY_PATH allows a null path, too, since Linux 6.11."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE):
         raise EINVAL(f"flags {flags:#x}")
     name = task.mm.read_path(path) if path or not flags & AT_EMPTY_PATH else b""
     if not name and flags & AT_EMPTY_PATH and dirfd >= 0:
-        return put_stat(task, task.files.get_raw(dirfd).location.dentry.inode, buf)
-    return stat_path(task, dirfd, name, buf, flags)
+        inode = task.files.get_raw(dirfd).location.dentry.inode
+        task.mm.write(buf, pack_stat(task.creds, inode, inode.stat()))
+    else:
+        stat_path(task, dirfd, name, buf, flags)
 
 
-async def at_path(task: Task, dirfd: int, path: int, flags: int) -> Location:
+def at_path(task: Task, dirfd: int, path: int, flags: int) -> Location:
     """The place of the *at calls with AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH."""
     empty_ok = bool(flags & AT_EMPTY_PATH)
     name = task.mm.read_path(path) if path or not empty_ok else b""
-    return await resolve(
+    return resolve(
         task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok
     )
 
 
 @syscall(332)
-async def sys_statx(
+def sys_statx(
     task: Task, dirfd: DirFd, path: PathAddr, flags: UInt, mask: UInt, buf: UserOut
 ) -> None:
     """statx(2)."""
@@ -154,8 +125,8 @@ async def sys_statx(
         raise EINVAL("STATX__RESERVED")
     if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE or flags & ~known:
         raise EINVAL(f"flags {flags:#x}")
-    location = await at_path(task, dirfd, path, flags)
-    buf.put(pack_statx(task.creds, location, await attributes_of(location), mask))
+    location = at_path(task, dirfd, path, flags)
+    buf.put(pack_statx(task.creds, location, location.dentry.inode.stat(), mask))
 
 
 def device_parts(dev: int) -> tuple[int, int]:
@@ -193,11 +164,11 @@ def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int)
 # --- statfs
 
 
-async def put_statfs(location: Location, buf: Out) -> None:
+def put_statfs(location: Location, buf: Out) -> None:
     """struct statfs of the file system there."""
     mount = location.mount
     fs = location.dentry.inode.fs
-    s = await fs.statfs()
+    s = fs.statfs()
     flags = 0x0020 | mount.flags & 0xF | (1 if mount.read_only else 0)
     flags |= mount.flags & 0xC00 | (0x1000 if mount.flags & 0x200000 else 0)
     flags |= fs.sb_flags & (MS_SYNCHRONOUS | MS_MANDLOCK)
@@ -212,21 +183,21 @@ async def put_statfs(location: Location, buf: Out) -> None:
 
 
 @syscall(137)
-async def sys_statfs(task: Task, path: Path, buf: UserOut) -> None:
+def sys_statfs(task: Task, path: Path, buf: UserOut) -> None:
     """statfs(2)."""
-    await put_statfs(await resolve(task, AT_FDCWD, path), buf)
+    put_statfs(resolve(task, AT_FDCWD, path), buf)
 
 
 @syscall(138)
-async def sys_fstatfs(task: Task, file: RawFile, buf: UserOut) -> None:
+def sys_fstatfs(task: Task, file: RawFile, buf: UserOut) -> None:
     """fstatfs(2)."""
-    await put_statfs(file.location, buf)
+    put_statfs(file.location, buf)
 
 
 # --- access
 
 
-def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> Result:
+def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> None:
     """do_faccessat()."""
     if mode & ~7:
         raise EINVAL(f"mode {mode:o}")
@@ -235,17 +206,9 @@ def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> Result:
     creds = task.creds if flags & AT_EACCESS else task.creds.for_access()
     empty_ok = bool(flags & AT_EMPTY_PATH)
     name = task.mm.read_path(path) if path or not empty_ok else b""
-    location = quick(task, dirfd, name)
-    if location is not None:
-        check_place(creds, location, mode)
-        return None
     follow = not flags & AT_SYMLINK_NOFOLLOW
-    walk = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
-    return eager(_walk_and_check(creds, walk, mode))
-
-
-async def _walk_and_check(creds: Credentials, walk: Awaitable[Location], mode: int) -> None:
-    check_place(creds, await walk, mode)
+    location = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
+    check_place(creds, location, mode)
 
 
 def check_place(creds: Credentials, location: Location, mode: int) -> None:
@@ -262,34 +225,34 @@ def check_place(creds: Credentials, location: Location, mode: int) -> None:
 
 
 @syscall(21)
-def sys_access(task: Task, path: PathAddr, mode: Int) -> Result:
+def sys_access(task: Task, path: PathAddr, mode: Int) -> None:
     """access(2)."""
-    return access(task, AT_FDCWD, path, mode, 0)
+    access(task, AT_FDCWD, path, mode, 0)
 
 
 @syscall(269)
-def sys_faccessat(task: Task, dirfd: DirFd, path: PathAddr, mode: Int) -> Result:
+def sys_faccessat(task: Task, dirfd: DirFd, path: PathAddr, mode: Int) -> None:
     """faccessat(2): the system call has no flags."""
-    return access(task, dirfd, path, mode, 0)
+    access(task, dirfd, path, mode, 0)
 
 
 @syscall(439)
 def sys_faccessat2(
     task: Task, dirfd: DirFd, path: PathAddr, mode: Int, flags: Int
-) -> Result:
+) -> None:
     """faccessat2(2)."""
-    return access(task, dirfd, path, mode, flags)
+    access(task, dirfd, path, mode, flags)
 
 
 # --- file systems by device and by number
 
 
 @syscall(136)
-async def sys_ustat(task: Task, device: UInt, out: UserOut) -> None:
+def sys_ustat(task: Task, device: UInt, out: UserOut) -> None:
     """ustat(2): free room of the mounted file system with this device number."""
     for mount in task.mounts:
         if mount.fs.dev == device:
-            found = await mount.fs.statfs()
+            found = mount.fs.statfs()
             out.put(USTAT.pack(found.blocks_free & 0x7FFFFFFF, found.files_free, b"", b""))
             return
     raise EINVAL(f"device {device:#x}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 IN_ATTRIB = 4
 SOCKET_PROTOCOL = b"system.sockprotoname"
 CAPABILITY = b"security.capability"
-Place = Callable[[], Awaitable[Location]]
+Place = Callable[[], Location]
 """Finds the file, once the other arguments are checked."""
 
 
@@ -84,7 +84,7 @@ def _check_user(task: Task, inode: Inode, mask: int) -> None:
 # --- the four operations, on a place
 
 
-async def set_value(
+def set_value(
     task: Task, place: Place, name: int, value: tuple[int, int], flags: int
 ) -> None:
     """setxattr: arguments first, then the place."""
@@ -95,26 +95,26 @@ async def set_value(
     if size > XATTR_SIZE_MAX:
         raise E2BIG(f"{size} bytes")
     data = task.mm.read(addr, size) if size else b""
-    location = await place()
+    location = place()
     location.mount.check_writable()
     inode = location.dentry.inode
     if key == CAPABILITY and data:
         data = file_caps.to_store(task.creds, inode.fs.owner, (inode.uid, inode.gid), data)
     check(task, inode, key, MAY_WRITE)
-    async with inode.lock:
-        await inode.setxattr(key, data, flags)
+    with inode.lock:
+        inode.setxattr(key, data, flags)
     tell_changed(location.dentry, IN_ATTRIB)
 
 
-async def get_value(
+def get_value(
     task: Task, place: Place, name: int, value: Out, size: int
 ) -> int:
     """getxattr: a size of 0 asks for the length."""
     key = read_name(task, name)
-    inode = (await place()).dentry.inode
+    inode = place().dentry.inode
     if key != SOCKET_PROTOCOL or inode.fs.magic != SOCKFS_MAGIC:
         check(task, inode, key, MAY_READ)
-    data = await inode.getxattr(key)
+    data = inode.getxattr(key)
     if key == CAPABILITY:
         data = file_caps.to_show(task.creds, inode.fs.owner, data)
     if size:
@@ -124,10 +124,10 @@ async def get_value(
     return len(data)
 
 
-async def list_names(task: Task, place: Place, out: Out, size: int) -> int:
+def list_names(task: Task, place: Place, out: Out, size: int) -> int:
     """listxattr: names with a NUL each; trusted.* only for those who may read them."""
-    inode = (await place()).dentry.inode
-    names = await inode.listxattr()
+    inode = place().dentry.inode
+    names = inode.listxattr()
     if not task.creds.has(CAP_SYS_ADMIN):
         names = [name for name in names if not name.startswith(b"trusted.")]
     data = b"".join(name + b"\0" for name in names)
@@ -141,24 +141,24 @@ async def list_names(task: Task, place: Place, out: Out, size: int) -> int:
     return len(data)
 
 
-async def remove(task: Task, place: Place, name: int) -> None:
+def remove(task: Task, place: Place, name: int) -> None:
     """removexattr."""
     key = read_name(task, name)
-    location = await place()
+    location = place()
     location.mount.check_writable()
     inode = location.dentry.inode
     check(task, inode, key, MAY_WRITE)
-    async with inode.lock:
-        await inode.removexattr(key)
+    with inode.lock:
+        inode.removexattr(key)
     tell_changed(location.dentry, IN_ATTRIB)
 
 
-async def by_path(task: Task, path: int, follow: bool) -> Location:
+def by_path(task: Task, path: int, follow: bool) -> Location:
     """The place of a path, read when it is needed."""
-    return await resolve(task, AT_FDCWD, task.mm.read_path(path), follow=follow)
+    return resolve(task, AT_FDCWD, task.mm.read_path(path), follow=follow)
 
 
-async def by_fd(task: Task, fd: int) -> Location:
+def by_fd(task: Task, fd: int) -> Location:
     """The place of a descriptor, looked up when it is needed."""
     return task.files.get(fd).location
 
@@ -167,82 +167,82 @@ async def by_fd(task: Task, fd: int) -> Location:
 
 
 @syscall(188)
-async def sys_setxattr(
+def sys_setxattr(
     task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """setxattr(2)."""
-    await set_value(task, lambda: by_path(task, path, True), name, (value, size), flags)
+    set_value(task, lambda: by_path(task, path, True), name, (value, size), flags)
 
 
 @syscall(189)
-async def sys_lsetxattr(
+def sys_lsetxattr(
     task: Task, path: PathAddr, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """lsetxattr(2)."""
-    await set_value(task, lambda: by_path(task, path, False), name, (value, size), flags)
+    set_value(task, lambda: by_path(task, path, False), name, (value, size), flags)
 
 
 @syscall(190)
-async def sys_fsetxattr(
+def sys_fsetxattr(
     task: Task, fd: UInt, name: Addr, value: Addr, size: Size, flags: Int
 ) -> None:
     """fsetxattr(2)."""
-    await set_value(task, lambda: by_fd(task, fd), name, (value, size), flags)
+    set_value(task, lambda: by_fd(task, fd), name, (value, size), flags)
 
 
 @syscall(191)
-async def sys_getxattr(
+def sys_getxattr(
     task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
 ) -> int:
     """getxattr(2)."""
-    return await get_value(task, lambda: by_path(task, path, True), name, value, size)
+    return get_value(task, lambda: by_path(task, path, True), name, value, size)
 
 
 @syscall(192)
-async def sys_lgetxattr(
+def sys_lgetxattr(
     task: Task, path: PathAddr, name: Addr, value: UserOut, size: Size
 ) -> int:
     """lgetxattr(2)."""
-    return await get_value(task, lambda: by_path(task, path, False), name, value, size)
+    return get_value(task, lambda: by_path(task, path, False), name, value, size)
 
 
 @syscall(193)
-async def sys_fgetxattr(task: Task, fd: UInt, name: Addr, value: UserOut, size: Size) -> int:
+def sys_fgetxattr(task: Task, fd: UInt, name: Addr, value: UserOut, size: Size) -> int:
     """fgetxattr(2)."""
-    return await get_value(task, lambda: by_fd(task, fd), name, value, size)
+    return get_value(task, lambda: by_fd(task, fd), name, value, size)
 
 
 @syscall(194)
-async def sys_listxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
+def sys_listxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
     """listxattr(2)."""
-    return await list_names(task, lambda: by_path(task, path, True), names, size)
+    return list_names(task, lambda: by_path(task, path, True), names, size)
 
 
 @syscall(195)
-async def sys_llistxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
+def sys_llistxattr(task: Task, path: PathAddr, names: UserOut, size: Size) -> int:
     """llistxattr(2)."""
-    return await list_names(task, lambda: by_path(task, path, False), names, size)
+    return list_names(task, lambda: by_path(task, path, False), names, size)
 
 
 @syscall(196)
-async def sys_flistxattr(task: Task, fd: UInt, names: UserOut, size: Size) -> int:
+def sys_flistxattr(task: Task, fd: UInt, names: UserOut, size: Size) -> int:
     """flistxattr(2)."""
-    return await list_names(task, lambda: by_fd(task, fd), names, size)
+    return list_names(task, lambda: by_fd(task, fd), names, size)
 
 
 @syscall(197)
-async def sys_removexattr(task: Task, path: PathAddr, name: Addr) -> None:
+def sys_removexattr(task: Task, path: PathAddr, name: Addr) -> None:
     """removexattr(2)."""
-    await remove(task, lambda: by_path(task, path, True), name)
+    remove(task, lambda: by_path(task, path, True), name)
 
 
 @syscall(198)
-async def sys_lremovexattr(task: Task, path: PathAddr, name: Addr) -> None:
+def sys_lremovexattr(task: Task, path: PathAddr, name: Addr) -> None:
     """lremovexattr(2)."""
-    await remove(task, lambda: by_path(task, path, False), name)
+    remove(task, lambda: by_path(task, path, False), name)
 
 
 @syscall(199)
-async def sys_fremovexattr(task: Task, fd: UInt, name: Addr) -> None:
+def sys_fremovexattr(task: Task, fd: UInt, name: Addr) -> None:
     """fremovexattr(2)."""
-    await remove(task, lambda: by_fd(task, fd), name)
+    remove(task, lambda: by_fd(task, fd), name)

@@ -87,7 +87,7 @@ def _lookup(task: Task, mount: Mount, name: bytes) -> MessageQueue | None:
 
 
 @syscall(240)
-async def sys_mq_open(task: Task, name: Name, flags: OpenFlags, mode: Mode, attr: Addr) -> int:
+def sys_mq_open(task: Task, name: Name, flags: OpenFlags, mode: Mode, attr: Addr) -> int:
     """mq_open(2): do_mq_open(). The descriptor is always close-on-exec."""
     wanted = None
     if attr:
@@ -110,7 +110,7 @@ async def sys_mq_open(task: Task, name: Name, flags: OpenFlags, mode: Mode, attr
     access = (MAY_READ, MAY_WRITE, MAY_READ | MAY_WRITE)[flags & O_ACCMODE]
     place = Location(mount, mount.root.child(path, queue, task.kernel.vfs.dentries))
     how = OpenHow(flags & (O_ACCMODE | O_NONBLOCK), 0, access)
-    file = await open_location(task, place, how, created=created)
+    file = open_location(task, place, how, created=created)
     return task.files.install(file, limit, cloexec=True)
 
 

@@ -120,13 +120,13 @@ def sys_fsopen(task: Task, name: Addr, flags: UInt) -> int:
 
 
 @syscall(433)
-async def sys_fspick(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
+def sys_fspick(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
     """fspick(2)."""
     may_mount(task)
     known = FSPICK_CLOEXEC | FSPICK_SYMLINK_NOFOLLOW | FSPICK_NO_AUTOMOUNT | FSPICK_EMPTY_PATH
     if flags & ~known:
         raise EINVAL(f"flags {flags:#x}")
-    place = await resolve(
+    place = resolve(
         task,
         dirfd,
         task.mm.read_path(path),
@@ -161,7 +161,7 @@ def check_command(command: int, key: int, value: int, aux: int) -> None:
 
 
 @syscall(431)
-async def sys_fsconfig(
+def sys_fsconfig(
     task: Task, fd: Int, command: UInt, key: Addr, value: Addr, aux: Int
 ) -> None:
     """fsconfig(2)."""
@@ -182,9 +182,9 @@ async def sys_fsconfig(
         elif command in (FSCONFIG_SET_PATH, FSCONFIG_SET_PATH_EMPTY, FSCONFIG_SET_BINARY):
             raise context.invalid(f"{name.decode(errors='replace')} takes a string")
         elif command == FSCONFIG_CMD_RECONFIGURE:
-            await context.reconfigure(task)
+            context.reconfigure(task)
         else:
-            await context.create(task)
+            context.create(task)
 
 
 @syscall(432)
@@ -222,7 +222,7 @@ def tree_file(task: Task, mount: Mount) -> TreeFile:
 
 
 @syscall(428)
-async def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
+def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
     """open_tree(2)."""
     known = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     if flags & ~(known | m.OPEN_TREE_CLONE | O_CLOEXEC):
@@ -232,7 +232,7 @@ async def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -
         raise EINVAL("AT_RECURSIVE without OPEN_TREE_CLONE")
     if clones:
         may_mount(task)
-    place = await resolve(
+    place = resolve(
         task,
         dirfd,
         task.mm.read_path(path),
@@ -250,7 +250,7 @@ async def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -
 
 
 @syscall(429)
-async def sys_move_mount(
+def sys_move_mount(
     task: Task,
     from_fd: DirFd,
     from_path: PathAddr,
@@ -265,14 +265,14 @@ async def sys_move_mount(
     beneath, group = flags & m.MOVE_MOUNT_BENEATH, flags & m.MOVE_MOUNT_SET_GROUP
     if beneath and group:
         raise EINVAL("MOVE_MOUNT_BENEATH with MOVE_MOUNT_SET_GROUP")
-    source = await resolve(
+    source = resolve(
         task,
         from_fd,
         task.mm.read_path(from_path),
         follow=bool(flags & m.MOVE_MOUNT_F_SYMLINKS),
         empty_ok=bool(flags & m.MOVE_MOUNT_F_EMPTY_PATH),
     )
-    target = await resolve(
+    target = resolve(
         task,
         to_fd,
         task.mm.read_path(to_path),
@@ -303,7 +303,7 @@ def move_beneath(task: Task, source: Location, target: Location) -> None:
 
 
 @syscall(442, partial="no id-mapped mounts: EINVAL, as of file systems that cannot")
-async def sys_mount_setattr(
+def sys_mount_setattr(
     task: Task, dirfd: DirFd, path: PathAddr, flags: UInt, attr: Addr, size: Size
 ) -> None:
     """mount_setattr(2)."""
@@ -321,7 +321,7 @@ async def sys_mount_setattr(
     if not (give or take or propagation):
         return
     check_attributes(task, give, take, propagation, userns)
-    place = await resolve(
+    place = resolve(
         task,
         dirfd,
         task.mm.read_path(path),

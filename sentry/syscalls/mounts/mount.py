@@ -48,14 +48,14 @@ def read_data(task: Task, addr: int) -> bytes:
 
 
 @syscall(165)
-async def sys_mount(
+def sys_mount(
     task: Task, source: PathAddr, target: PathAddr, kind: Addr, flags: Size, data: Addr
 ) -> None:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
     device = task.mm.read_cstr(source, PAGE, EINVAL) if source else None
     options = read_data(task, data)
-    place = await resolve(task, AT_FDCWD, task.mm.read_path(target))
+    place = resolve(task, AT_FDCWD, task.mm.read_path(target))
     if flags & MS_MGC_MSK == MS_MGC_VAL:
         flags &= ~MS_MGC_MSK
     if flags & MS_NOUSER:
@@ -66,23 +66,23 @@ async def sys_mount(
         if flags & MS_BIND:
             mounting.set_mount_flags(mount, mounting.remount_flags(mount, flags))
         else:
-            await mounting.remount(task, place, flags, options)
+            mounting.remount(task, place, flags, options)
     elif flags & MS_BIND:
-        found = await source_of(task, device)
+        found = source_of(task, device)
         mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
     elif flags & KINDS:
         change_propagation(task, place, flags)
     elif flags & MS_MOVE:
-        mounting.move(task, await source_of(task, device), place)
+        mounting.move(task, source_of(task, device), place)
     else:
-        await new(task, place, (fs_type, device, options), flags)
+        new(task, place, (fs_type, device, options), flags)
 
 
-async def source_of(task: Task, device: bytes | None) -> Location:
+def source_of(task: Task, device: bytes | None) -> Location:
     """What is bound or moved. Raises: EINVAL without a name."""
     if not device:
         raise EINVAL("no source")
-    return await resolve(task, AT_FDCWD, device)
+    return resolve(task, AT_FDCWD, device)
 
 
 def change_propagation(task: Task, place: Location, flags: int) -> None:
@@ -93,7 +93,7 @@ def change_propagation(task: Task, place: Location, flags: int) -> None:
     mounting.change_propagation(task, place, kind, recursive=bool(flags & MS_REC))
 
 
-async def new(
+def new(
     task: Task, place: Location, what: tuple[bytes | None, bytes | None, bytes], flags: int
 ) -> None:
     """A mount of a new file system: do_new_mount(). Raises: EINVAL, ENODEV."""
@@ -105,17 +105,17 @@ async def new(
         raise ENODEV(f"{fs_type!r}")
     task.mounts.check_room()
     source = b"none" if device is None else device
-    fs = await mounting.new_file_system(task, (fs_type, source, options), flags, make)
+    fs = mounting.new_file_system(task, (fs_type, source, options), flags, make)
     mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
 
 
 @syscall(166)
-async def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
+def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
     """umount2(2)."""
     if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise EINVAL(f"flags {flags:#x}")
     name = task.mm.read_path(target)
-    place = top(await resolve(task, AT_FDCWD, name, follow=not flags & UMOUNT_NOFOLLOW))
+    place = top(resolve(task, AT_FDCWD, name, follow=not flags & UMOUNT_NOFOLLOW))
     may_mount(task)
     mount = check_mount_root(task, place)
     if mount.locked:
@@ -130,27 +130,27 @@ async def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
             raise EAGAIN("marked to expire")
     if mount is task.fs.root.mount and not flags & MNT_DETACH:
         # do_umount_root(): what cannot go is made read-only
-        await mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)
+        mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)
         return
     task.mounts.umount(mount, lazy=bool(flags & MNT_DETACH))
 
 
-async def directory(task: Task, name: bytes) -> Location:
+def directory(task: Task, name: bytes) -> Location:
     """LOOKUP_DIRECTORY. Raises: ENOTDIR."""
-    place = await resolve(task, AT_FDCWD, name)
+    place = resolve(task, AT_FDCWD, name)
     if not place.dentry.inode.is_dir:
         raise ENOTDIR("not a directory")
     return place
 
 
 @syscall(155)
-async def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
+def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     """pivot_root(2)."""
     may_mount(task)
     new_name = task.mm.read_path(new_root)
-    old_name = await second_path(task, put_old, lambda: directory(task, new_name))
-    new_place = await directory(task, new_name)
-    old_place = await directory(task, old_name)
+    old_name = second_path(task, put_old, lambda: directory(task, new_name))
+    new_place = directory(task, new_name)
+    old_place = directory(task, old_name)
     root, new_mount = task.fs.root, new_place.mount
     parents = [m.parent.mount for m in (new_mount, root.mount) if m.parent is not None]
     if old_place.mount.group is not None or any(p.group is not None for p in parents):

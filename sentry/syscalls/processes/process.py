@@ -38,6 +38,7 @@ from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
 from sentry.vfs.exec import close_exec, open_exec
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +167,7 @@ async def sys_execveat(
 
 async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, flags: int) -> object:
     """Open the program, read its arguments, become it."""
-    file = await open_exec(task, dirfd, path, flags)
+    file = await again(open_exec, task, dirfd, path, flags)
     try:
         shown, unreachable = path, False
         if dirfd != AT_FDCWD and not path.startswith(b"/"):
@@ -176,7 +177,7 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
         env = read_strings(task, envp)
         return await execve(task, file, shown, args or [b""], env, unreachable=unreachable)
     finally:
-        await close_exec(file)
+        close_exec(file)
 
 
 @syscall(60)
@@ -223,7 +224,7 @@ async def write_late(task: Task, addr: int, data: bytes) -> None:
         try:
             task.mm.write(addr, data)
         except NeedsFault as need:
-            await need.coroutine
+            await need.wait()
         else:
             return
 

@@ -13,7 +13,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov
 from sentry.syscalls.sockets.control import format_control, parse_control
 from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
-from sentry.vfs.file import settle
+from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted
 
 MAX_ADDRESS = 128
@@ -79,7 +79,7 @@ async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
         ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))
     source = source_of_iov(task, header.iov, header.iov_count)
     try:
-        result: int = await settle(sock.send_message(task, source, target, flags, ancillary))
+        result: int = await again(sock.send_message, task, source, target, flags, ancillary)
     finally:
         if ancillary is not None and not ancillary.sent:
             drop_files(sock.stack, ancillary)
@@ -97,7 +97,7 @@ async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int
     """One message."""
     header = Header(task, message)
     dest = dest_of_iov(task, header.iov, header.iov_count)
-    got: Received = await settle(sock.receive_message(task, dest, flags))
+    got: Received = await again(sock.receive_message, task, dest, flags)
     control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC
     try:
         if got.ancillary is not None:

@@ -35,7 +35,8 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
 from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
-from sentry.vfs.file import Result, settle
+from sentry.vfs.file import Result
+from sentry.wait.again import again
 from sentry.wait.retry import continued
 
 SOCK_TYPE_MASK = 0xF
@@ -177,7 +178,7 @@ async def accept(task: Task, fd: int, out: int, length: int, flags: int) -> int:
     """Wait for a connection and give it a descriptor."""
     sock = socket_of(task, fd)
     task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
-    server, address = await settle(sock.accept(task, bool(sock.flags & O_NONBLOCK)))
+    server, address = await again(sock.accept, task, bool(sock.flags & O_NONBLOCK))
     try:
         if out:
             write_address(task, address, out, length)
@@ -250,10 +251,8 @@ async def sys_sendto(
     target = None
     if address:
         target = await sock.target(task, read_address(address, size))
-    result: int = await settle(
-        sock.send_message(task, source_of(task, data.addr, count), target, flags, None)
-    )
-    return result
+    source = source_of(task, data.addr, count)
+    return await again(sock.send_message, task, source, target, flags, None)
 
 
 @syscall(45)

@@ -24,6 +24,7 @@ from sentry.kernel.task import Task
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
 from sentry.vfs.open import OpenHow, open_path
+from sentry.wait.again import again
 
 REBOOT_MAGIC: Final = 0xFEE1DEAD
 REBOOT_MAGICS: Final = (672274793, 85072278, 369367448, 537993216)
@@ -76,7 +77,7 @@ async def sys_acct(task: Task, path: PathAddr) -> None:
         accounting.turn_off(task)
         return
     how = OpenHow.old(O_WRONLY | O_APPEND, 0)
-    file = (await open_path(task, AT_FDCWD, task.mm.read_path(path), how)).incref()
+    file = (await again(open_path, task, AT_FDCWD, task.mm.read_path(path), how)).incref()
     try:
         if not file.inode.is_regular:
             raise EACCES("not a regular file")

@@ -1,0 +1,184 @@
+"""Call again: what a plain operation raises when it has to sleep first.
+
+An operation that finds all it needs in memory is a plain function and pays nothing for the case
+that it does not. There it raises `NotNow`, which carries what to wait for; whoever drives the call
+(the dispatch, or `again` inside a coroutine) waits and calls the operation again, from its start.
+
+What makes that right is the `Call`, which begins with the first NotNow and ends with the call:
+
+- `answers`: what has been found or sent by now. A request is made once: its pending reply is an
+  answer (`kept`), and what came of it counts as fresh. An operation that is long keeps its place
+  there, and one that has changed something what it has done: it catches NotNow on its way out.
+- locks (`sentry.wait.queue.Lock`) and files in use are the call's until it ends. A lock costs a
+  call that never sleeps nothing: between two sleeps nobody else runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from sentry.wait.eager import eager
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Kept(Protocol):
+    """What a call holds on to: a lock, a file."""
+
+    def let_go(self) -> None: ...
+
+
+class File(Kept, Protocol):
+    """An open file: `refs` counts its users, and `let_go` is one less."""
+
+    refs: int
+
+
+class Call:
+    """What a call has, from its first sleep to its end."""
+
+    __slots__ = ("answers", "held")
+
+    def __init__(self) -> None:
+        self.answers: dict[Hashable, Any] = {}
+        self.held: list[Kept] = []
+
+    def hold(self, kept: Kept) -> None:
+        """Until the end."""
+        if kept not in self.held:
+            self.held.append(kept)
+
+    def hold_files(self, *files: File) -> None:
+        """The descriptions that it was made with stay in use."""
+        for file in files:
+            if file not in self.held:
+                file.refs += 1
+                self.held.append(file)
+
+    def close(self) -> None:
+        """The call is over, however it ended."""
+        held, self.held = self.held, []
+        for kept in held:
+            kept.let_go()
+
+
+class Current:
+    """The call that is being made again, while it is; None during a first attempt."""
+
+    __slots__ = ("call",)
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+
+
+CURRENT = Current()
+
+
+def kept(key: Hashable) -> Any:
+    """The answer that this call has kept under `key`; None in its first attempt."""
+    call = CURRENT.call
+    return None if call is None else call.answers.get(key)
+
+
+class NotNow(Exception):
+    """Wait first, then call again.
+
+    `wait` makes the coroutine that waits; what it raises ends the call. An `answer` is what the
+    next attempt finds under `key`.
+    """
+
+    def __init__(
+        self,
+        wait: Callable[[], Coroutine[Any, Any, object]],
+        key: Hashable = None,
+        answer: Any = None,
+    ) -> None:
+        super().__init__()
+        self.call = CURRENT.call or Call()
+        self.wait = wait
+        self.attempt: Callable[[], Any] | None = None
+        """How to call again where the arguments are decoded already."""
+        if key is not None:
+            self.call.answers[key] = answer
+
+
+def settled(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The result of a sequence of steps that this call runs once, while it sleeps.
+
+    Raises: NotNow, and nothing has begun; then what the sequence has raised.
+    """
+    outcome: list[Any] | None = kept(key)
+    if outcome is None:
+        outcome = []
+        raise NotNow(partial(_settle, work, outcome), key, outcome)
+    result, error = outcome
+    if error is not None:
+        raise error
+    return cast("T", result)
+
+
+def begun(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """`settled` for a sequence that often need not sleep: it begins in place."""
+    if kept(key) is None:
+        rest: Any = eager(work())
+        if not isinstance(rest, Coroutine):
+            return cast("T", rest)
+        return cast("T", settled(key, lambda: rest))
+    return settled(key, work)
+
+
+async def _settle(work: Callable[[], Coroutine[Any, Any, Any]], outcome: list[Any]) -> None:
+    try:
+        outcome += await work(), None
+    except Exception as error:
+        outcome += None, error
+
+
+async def finished(need: NotNow, attempt: Callable[[], Any]) -> Any:
+    """Wait and call again until the operation has ended; its result. Raises: what it raises."""
+    call = need.call
+    try:
+        while True:
+            attempt = need.attempt or attempt
+            await need.wait()
+            outer, CURRENT.call = CURRENT.call, call
+            try:
+                result = attempt()
+            except NotNow as another:
+                need = another
+                continue
+            finally:
+                CURRENT.call = outer
+            if not isinstance(result, Coroutine):
+                return result
+            try:
+                return await result
+            except NotNow as another:  # raised by the coroutine, which starts anew
+                need = another
+                call.answers |= need.call.answers
+                call.held += need.call.held
+    finally:
+        call.close()
+
+
+async def again(
+    operation: Callable[P, T | Coroutine[Any, Any, T]], *arguments: P.args, **options: P.kwargs
+) -> T:
+    """Call a plain operation from a coroutine. Gives and raises what it gives and raises."""
+    outer, CURRENT.call = CURRENT.call, None
+    try:
+        result = operation(*arguments, **options)
+    except NotNow as error:
+        need = error
+    else:
+        return await result if isinstance(result, Coroutine) else result
+    finally:
+        CURRENT.call = outer
+
+    def attempt() -> Any:
+        return operation(*arguments, **options)
+
+    return cast("T", await finished(need, attempt))
