@@ -9,229 +9,101 @@ neither KVM nor what else the machine does comes in. No /dev/kvm is needed.
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import struct
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import gofer.main
-import gofer.native
-import sentry.syscalls.table  # noqa: F401  declares all calls
-from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
-from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
-from sentry.boot.first_process import make_task
-from sentry.boot.tree import Exports, Starter, make_devices, make_mount
-from sentry.config import MountConfig, ProcessConfig, SandboxConfig
-from sentry.fs.gofer.session import Session
-from sentry.fs.proc import mount_proc
-from sentry.fs.registry import register_all
-from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.kernel.kernel import Kernel, Uts
-from sentry.kernel.task import Task
-from sentry.loop import HostOnly, Loop
 from sentry.mm.ramfile import RamFile
-from sentry.platform.interface import NUM_REGS, Reg
-from sentry.platform.memory import AddressSpace, Ram
-from sentry.syscalls.registry import CALLS
-from sentry.vfs.mounts import MountNamespace
-from sentry.vfs.vfs import Vfs
+from tests.caller import AREA
+from tests.world import Program, World
 
-AREA = 0x100000
 PATHS = AREA
 BUFFER = AREA + 0x10000
 RUNS, CALLS_A_RUN = 300, 50
 Call = tuple[int, ...]
-ARGUMENTS = (Reg.RDI, Reg.RSI, Reg.RDX, Reg.R10, Reg.R8, Reg.R9)
 
 
-class NowhereContext:
-    """A context that never runs."""
+class Bench(World):
+    """A program with a tmpfs, devices, and a directory of the host."""
 
-    def __init__(self) -> None:
-        self.regs = memoryview(bytearray(NUM_REGS * 8)).cast("Q")
-        self.exit = 1
-        self.owner: Any = None
-        self.result = 0
-
-    def answer(self, value: int) -> None:
-        self.result = value
-
-    def resume(self) -> None: ...
-    def set_fast(self, *_: object) -> None: ...
-    def kick(self) -> None: ...
-    def cpu_time_ns(self) -> int:
-        return 0
-
-    def copy_from(self, other: NowhereContext) -> None:
-        self.regs[:] = other.regs
-
-
-class Errors:
-    """A log that stops at once."""
-
-    def write(self, text: str) -> None:
-        print(text)
-
-    def bug(self, what: object, error: BaseException) -> None:
-        raise error
-
-
-class NowherePlatform(HostOnly):
-    """Memory, but no machine."""
-
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.ram = Ram.from_memfd(1 << 30)
-        self.vdso = None
+        self.devices()
+        self.mount("tmpfs", b"/tmp")
+        self.attach(self.export(folder, exclusive=False), b"/srv")
+        self.task = self.program()
+        self.task.write(BUFFER, bytes(0x40000))
 
-    def new_address_space(self) -> AddressSpace:
-        return AddressSpace(self.ram)
-
-    def new_context(self, space: AddressSpace) -> NowhereContext:
-        return NowhereContext()
-
-
-def serve(name: bytes, folder: str) -> socket.socket:
-    """A Gofer in a child process, which shares a folder with the host."""
-    ours, theirs = socket.socketpair()
-    if os.fork():
-        theirs.close()
-        return ours
-    ours.close()
-    try:
-        os.chmod(folder, 0o755)
-        tree = Attachment(name, os.open(folder, os.O_PATH), cache=CacheMode.SHARED)
-        gofer.main.run(theirs, [tree], queue=gofer.native.native.gofer_notify())
-    finally:
-        shutil.rmtree(folder)
-        os._exit(0)
-
-
-class Bench:
-    """A task with a root of its own."""
-
-    def __init__(self) -> None:
-        platform: Any = NowherePlatform()
-        log = Errors()
-        self.loop = loop = Loop(platform, log.bug)
-        vfs = Vfs(loop, lambda: RamFile(platform.ram))
-        register_all(vfs)
-        vfs.types[b"proc"] = mount_proc
-        self.kernel = Kernel(platform, loop, log, CALLS, Uts(b"bench"), vfs)
-        self.kernel.services["ram"] = platform.ram
-        root = TmpFs(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
-        mounts = MountNamespace(vfs.new_mount(root), vfs.mount_ids, vfs.budget)
-        starter = Starter(self.kernel, mounts)
-        entries = (
-            *(MountConfig(f"/{n}".encode(), "tmpfs") for n in ("dev", "tmp")),
-            MountConfig(b"/srv", "bind", attachment=1),
-        )
-        config = SandboxConfig("bench", ProcessConfig((b"x",)), mounts=entries)
-        self.finish(self.set_up(starter, config))
-        self.task: Task = make_task(self.kernel, config.process, mounts)
-        self.task.mm.mmap(AREA, 0x200000, 3, 0x32)
-        self.task.mm.write(BUFFER, bytes(0x40000))
-        self.context: Any = self.task.ctx
-
-    async def set_up(self, starter: Starter, config: SandboxConfig) -> None:
-        session = Session(serve(b"1", tempfile.mkdtemp()), self.loop)
-        session.negotiate()
-        exports = Exports(self.kernel, session)
-        for entry in config.mounts:
-            await make_mount(starter, entry, exports)
-        await make_devices(starter, config)
-
-    def finish(self, coro: Any) -> None:
-        done: list[object] = []
-        self.loop.spawn(coro, "bench", lambda _result, error: done.append(error))
-        while not done:
-            self.loop.turn()
-        if isinstance(done[0], BaseException):
-            raise done[0]
+    def ram_file(self) -> RamFile:
+        return RamFile(self.platform.ram)  # nobody keeps account of them
 
     def path(self, at: int, text: bytes) -> int:
-        self.task.mm.write(PATHS + at, text + b"\0")
+        self.task.write(PATHS + at, text + b"\0")
         return PATHS + at
-
-    def second_thread(self) -> Task:
-        """Another one of the same process."""
-        shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
-        return self.kernel.pids.tasks[self.check(nr.clone, shared, 0, 0, 0, 0)]
 
     def ping_pong(self, there: tuple[Call, Call], back: tuple[Call, Call]) -> float:
         """Best µs of a round trip: each thread makes its (waking, waiting) call in turn."""
-        other, turn = self.second_thread(), self.loop.turn
+        other, turn = self.task.thread(), self.loop.turn
         steps = [
             (self.task, there[0], True), (self.task, back[1], False),
             (other, back[0], True), (other, there[1], False),
         ]  # fmt: skip
         best = 1e9
-        self.begin(other, there[1])
+        begin(other, there[1])
         for _ in range(RUNS):
             start = time.perf_counter_ns()
             for _ in range(CALLS_A_RUN):
-                for task, call, wakes in steps:
-                    self.begin(task, call)
+                for program, call, wakes in steps:
+                    begin(program, call)
                     if wakes:
                         turn()
             best = min(best, (time.perf_counter_ns() - start) / CALLS_A_RUN)
         return best / 1000
 
-    def begin(self, task: Task, call: Call) -> None:
-        """A call of this thread, to its end or its sleep."""
-        self.set(*call, task=task)
-        task.on_exit(task.ctx)
-
-    def call(self, number: int, *arguments: int) -> int:
-        """One system call, to its end."""
-        self.set(number, *arguments)
-        self.task.on_exit(self.context)
-        while self.task.fiber is not None:
-            self.loop.turn()
-        return int(self.context.result)
-
-    def set(self, number: int, *arguments: int, task: Task | None = None) -> None:
-        regs = (task or self.task).ctx.regs
-        regs[Reg.ORIG_RAX] = number
-        for reg, value in zip(ARGUMENTS, arguments, strict=False):
-            regs[reg] = value & (1 << 64) - 1
-
     def check(self, number: int, *arguments: int) -> int:
-        result = self.call(number, *arguments)
-        if result < 0:
-            raise SystemExit(f"call {number}: {os.strerror(-result)}")
-        return result
+        """One system call, to its end."""
+        context = self.task.context
+        begin(self.task, (number, *arguments))
+        while context.result is None:
+            self.loop.turn()
+        if context.result < 0:
+            raise SystemExit(f"call {number}: {os.strerror(-context.result)}")
+        return int(context.result)
 
-    def cost(self, *calls: tuple[int, ...]) -> float:
+    def cost(self, *calls: Call) -> float:
         """Best µs of one turn of these calls."""
         for call in calls:
             self.check(*call)
         best = 1e9
-        on_exit, context, task = self.task.on_exit, self.context, self.task
+        on_exit, context = self.task.task.on_exit, self.task.context
         turn = self.loop.turn
         for _ in range(RUNS):
             total = 0
             for call in calls if len(calls) > 1 else calls * CALLS_A_RUN:
-                self.set(*call)
+                context.load(call[0], call[1:])
                 start = time.perf_counter_ns()
                 on_exit(context)
-                while task.fiber is not None:
+                while context.result is None:
                     turn()
                 total += time.perf_counter_ns() - start
             best = min(best, total if len(calls) > 1 else total / CALLS_A_RUN)
         return best / 1000
 
 
-def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
+def begin(program: Program, call: Call) -> None:
+    """A call of this thread, to its end or its sleep."""
+    program.context.load(call[0], call[1:])
+    program.task.on_exit(program.context)
+
+
+def cases(bench: Bench) -> dict[str, list[Call]]:
     """Name → the calls of one turn."""
     name = bench.path(0, b"/tmp/bench.data")
     new = bench.path(64, b"/tmp/bench.new")
@@ -243,7 +115,7 @@ def cases(bench: Bench) -> dict[str, list[tuple[int, ...]]]:
     epoll = bench.check(nr.epoll_create1, 0)
     bench.check(nr.pipe2, BUFFER, 0)
     read_end, write_end = (
-        int.from_bytes(bench.task.mm.read(BUFFER + at, 4), "little") for at in (0, 4)
+        int.from_bytes(bench.task.read(BUFFER + at, 4), "little") for at in (0, 4)
     )
     folder = bench.path(240, b"/tmp/many")
     bench.check(nr.mkdir, folder, 0o700)
@@ -315,12 +187,12 @@ def round_trips(bench: Bench) -> dict[str, tuple[tuple[Call, Call], tuple[Call, 
 
     def ends(*call: int) -> tuple[int, int]:
         bench.check(*call)
-        return struct.unpack("<ii", bench.task.mm.read(BUFFER, 8))
+        return struct.unpack("<ii", bench.task.read(BUFFER, 8))
 
     reader, writer = ends(nr.pipe2, BUFFER, 0)
     second_reader, second_writer = ends(nr.pipe2, BUFFER, 0)
     one, other = ends(nr.socketpair, AF_UNIX, SOCK_STREAM, 0, BUFFER)
-    bench.task.mm.write(BUFFER, bytes(128))
+    bench.task.write(BUFFER, bytes(128))
     word, second_word = BUFFER, BUFFER + 64
 
     def bytes_through(target: int, source: int) -> tuple[Call, Call]:
@@ -340,17 +212,19 @@ def round_trips(bench: Bench) -> dict[str, tuple[tuple[Call, Call], tuple[Call, 
 
 def main(words: list[str]) -> None:
     """Print a line a case."""
-    bench = Bench()
 
     def wanted(name: str) -> bool:
         return not words or any(word in name for word in words)
 
-    for name, calls in cases(bench).items():
-        if wanted(name):
-            print(f"{name:20}{bench.cost(*calls):8.2f} us")
-    for name, (there, back) in round_trips(bench).items():
-        if wanted(name):
-            print(f"{name:20}{bench.ping_pong(there, back):8.2f} us")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        with Bench(Path(folder)) as bench:
+            for name, calls in cases(bench).items():
+                if wanted(name):
+                    print(f"{name:20}{bench.cost(*calls):8.2f} us")
+            for name, (there, back) in round_trips(bench).items():
+                if wanted(name):
+                    print(f"{name:20}{bench.ping_pong(there, back):8.2f} us")
 
 
 if __name__ == "__main__":

@@ -16,22 +16,17 @@ from sentry.fs.host.file import donated
 
 
 def give(task: Any, fd: int, flags: int) -> int:
-    return int(task.files.install(donated(task.kernel.vfs, fd, flags), 100))
+    return int(task.task.files.install(donated(task.world.vfs, fd, flags), 100))
 
 
 def test_pipe_of_the_host_is_waited_for(task: Any) -> None:
     r, w = os.pipe()
-    fd, buf, done = give(task, r, O_RDONLY), task.buffer(10), []
-    coro = task.start("read", fd, buf, 10)
-    task.kernel.loop.spawn(coro, "reader", lambda value, error: done.append((value, error)))
-    task.kernel.loop.call_soon(lambda: None)
-    task.kernel.loop.turn()
-    assert not done
+    fd, buf = give(task, r, O_RDONLY), task.buffer(10)
+    reader = task.begin("read", fd, buf, 10)
+    assert not reader.done
     os.write(w, b"hello")
-    while not done:
-        task.kernel.loop.turn()
-    assert done == [(5, None)]
-    assert task.mm.read(buf, 5) == b"hello"
+    assert reader.wait() == 5
+    assert task.read(buf, 5) == b"hello"
     os.close(w)
     assert task.ok("read", fd, buf, 10) == 0
     assert not fcntl.fcntl(r, fcntl.F_GETFL) & os.O_NONBLOCK
@@ -41,21 +36,18 @@ def test_pipe_of_the_host_is_waited_for(task: Any) -> None:
 def test_full_pipe_of_the_host_is_not_ready(task: Any) -> None:
     r, w = os.pipe()
     fd = give(task, w, O_WRONLY)
-    where = task.mm.place(struct.pack("<ihh", fd, POLLOUT, 0))
+    where = task.place(struct.pack("<ihh", fd, POLLOUT, 0))
     assert task.ok("poll", where, 1, 0) == 1
     total = 0
-    done: list[Any] = []
-    coro = task.start("write", fd, task.buffer(100_000), 100_000)
-    task.kernel.loop.spawn(coro, "writer", lambda value, error: done.append((value, error)))
-    task.kernel.loop.call_soon(lambda: None)
-    task.kernel.loop.turn()
-    assert task.ok("poll", where, 1, 0) == 0
-    while not done:
+    other = task.thread()
+    writer = task.begin("write", fd, task.buffer(100_000), 100_000)
+    assert other.ok("poll", where, 1, 0) == 0
+    while not writer.done:
         total += len(os.read(r, 30_000))
-        task.kernel.loop.turn()
+        task.world.settle()
     while total < 100_000:
         total += len(os.read(r, 30_000))
-    assert done == [(100_000, None)]
+    assert writer.result == 100_000
     os.close(r)
     os.close(w)
 
@@ -64,13 +56,13 @@ def test_regular_file_shares_the_position_of_the_caller(task: Any, tmp_path: Pat
     host = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
     os.write(host, b"before ")
     fd = give(task, host, O_RDWR)
-    task.ok("write", fd, task.mm.place(b"inside "), 7)
+    task.ok("write", fd, task.place(b"inside "), 7)
     os.write(host, b"after")
     assert (tmp_path / "out").read_bytes() == b"before inside after"
     assert task.ok("lseek", fd, 0, 0) == 0
     buf = task.buffer(6)
     assert task.ok("read", fd, buf, 6) == 6
-    assert task.mm.read(buf, 6) == b"before"
+    assert task.read(buf, 6) == b"before"
     os.close(host)
 
 
@@ -80,11 +72,11 @@ def test_terminal_passes_settings_but_never_input(task: Any) -> None:
     buf = task.buffer(36)
     task.ok("ioctl", fd, TCGETS, buf)
     task.ok("ioctl", fd, TIOCGWINSZ, buf)
-    assert task.call("ioctl", fd, TIOCSTI, task.mm.place(b"x")) < 0
-    task.ok("write", fd, task.mm.place(b"prompt\n"), 7)
+    assert task.call("ioctl", fd, TIOCSTI, task.place(b"x")) < 0
+    task.ok("write", fd, task.place(b"prompt\n"), 7)
     assert os.read(master, 100) == b"prompt\r\n"
     os.write(master, b"line\n")
-    where = task.mm.place(struct.pack("<ihh", fd, POLLIN, 0))
+    where = task.place(struct.pack("<ihh", fd, POLLIN, 0))
     assert task.ok("poll", where, 1, 1000) == 1
     assert task.ok("read", fd, buf, 36) == 5
     os.close(master)

@@ -24,24 +24,24 @@ from sentry.auth.credentials import Credentials
 def pipe(task: Any, flags: int = 0) -> tuple[int, int]:
     buf = task.buffer(8)
     task.ok("pipe2", buf, flags)
-    r, w = struct.unpack("<ii", task.mm.read(buf, 8))
+    r, w = struct.unpack("<ii", task.read(buf, 8))
     return r, w
 
 
 def write(task: Any, fd: int, data: bytes) -> int:
-    return int(task.call("write", fd, task.mm.place(data), len(data)))
+    return int(task.call("write", fd, task.place(data), len(data)))
 
 
 def read(task: Any, fd: int, count: int) -> bytes | int:
     buf = task.buffer(count)
     n = task.call("read", fd, buf, count)
-    return n if n < 0 else bytes(task.mm.read(buf, n))
+    return n if n < 0 else bytes(task.read(buf, n))
 
 
 def revents(task: Any, fd: int) -> int:
-    buf = task.mm.place(struct.pack("<ihh", fd, POLLIN | POLLOUT, 0))
+    buf = task.place(struct.pack("<ihh", fd, POLLIN | POLLOUT, 0))
     task.ok("poll", buf, 1, 0)
-    return int(struct.unpack("<ihh", task.mm.read(buf, 8))[2])
+    return int(struct.unpack("<ihh", task.read(buf, 8))[2])
 
 
 def test_bytes_come_out_in_order(task: Any) -> None:
@@ -57,21 +57,19 @@ def test_bytes_come_out_in_order(task: Any) -> None:
 def test_reader_sleeps_until_a_write(task: Any) -> None:
     r, w = pipe(task)
     buf = task.buffer(4)
-    coro = task.start("read", r, buf, 4)
-    done: list[Any] = []
-    task.kernel.loop.spawn(coro, "reader", lambda value, error: done.append((value, error)))
-    task.kernel.loop.turn()
-    assert not done
-    write(task, w, b"ab")
-    task.kernel.loop.turn()
-    assert done == [(2, None)]
+    other = task.thread()
+    reader = task.begin("read", r, buf, 4)
+    assert not reader.done
+    write(other, w, b"ab")
+    assert reader.wait() == 2
 
 
 def test_a_write_without_readers_is_a_broken_pipe(task: Any) -> None:
     r, w = pipe(task)
     task.ok("close", r)
+    task.block(SIGPIPE)
     assert write(task, w, b"x") == -errno.EPIPE
-    assert task.signals == [SIGPIPE]
+    assert task.take_signals() == [SIGPIPE]
     assert revents(task, w) & POLLERR
 
 
@@ -89,19 +87,17 @@ def test_nonblocking_ends_do_not_sleep(task: Any) -> None:
 def test_big_write_sleeps_until_all_is_read(task: Any) -> None:
     r, w = pipe(task)
     data = bytes(range(256)) * 400
-    coro = task.start("write", w, task.mm.place(data), len(data))
-    done: list[Any] = []
-    task.kernel.loop.spawn(coro, "writer", lambda value, error: done.append((value, error)))
-    task.kernel.loop.turn()
+    other = task.fork()
+    writer = task.begin("write", w, task.place(data), len(data))
+    assert not writer.done
     got = b""
     while len(got) < len(data):
-        part = read(task, r, 30000)
+        part = read(other, r, 30000)
         assert isinstance(part, bytes)
         got += part
-        task.kernel.loop.call_soon(lambda: None)
-        task.kernel.loop.turn()
+        task.world.settle()
     assert got == data
-    assert done == [(len(data), None)]
+    assert writer.result == len(data)
 
 
 def test_packets_keep_their_bounds(task: Any) -> None:
@@ -137,19 +133,15 @@ def test_fifo_without_a_partner(task: Any) -> None:
 def test_fifo_open_waits_for_the_other_side(task: Any) -> None:
     task.ok("mknod", b"/p", S_IFIFO | 0o600, 0)
     other = task.sibling()
-    done: list[Any] = []
-    coro = task.start("open", b"/p", O_RDONLY, 0)
-    task.kernel.loop.spawn(coro, "reader", lambda value, error: done.append((value, error)))
-    task.kernel.loop.turn()
-    assert not done
+    reader = task.begin("open", b"/p", O_RDONLY, 0)
+    assert not reader.done
     other.ok("open", b"/p", O_WRONLY, 0)
-    task.kernel.loop.turn()
-    assert done == [(0, None)]
+    assert reader.wait() == 0
 
 
 def test_pipes_of_a_user_without_rights_are_short_beyond_the_soft_limit(task: Any) -> None:
-    task.kernel.vfs.pipes.user_pages_soft = 20
-    task.creds = Credentials(uid=1000, euid=1000)
+    task.world.vfs.pipes.user_pages_soft = 20
+    task.task.creds = Credentials(uid=1000, euid=1000)
     first, _ = pipe(task)
     second, _ = pipe(task)
     assert task.ok("fcntl", first, F_GETPIPE_SZ) == 65536
@@ -159,7 +151,7 @@ def test_pipes_of_a_user_without_rights_are_short_beyond_the_soft_limit(task: An
 
 
 def test_pipe_beyond_the_hard_limit_is_refused(task: Any) -> None:
-    task.kernel.vfs.pipes.user_pages_hard = 10
+    task.world.vfs.pipes.user_pages_hard = 10
     pipe(task)
-    task.creds = Credentials(uid=1000, euid=1000)
+    task.task.creds = Credentials(uid=1000, euid=1000)
     assert task.call("pipe2", task.buffer(8), 0) == -errno.ENFILE

@@ -27,6 +27,7 @@ from sentry.abi.fcntl import (
     SEEK_HOLE,
     SEEK_SET,
 )
+from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.abi.stat import STAT, Stat
 from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
@@ -35,12 +36,12 @@ from sentry.fs.tmpfs.filesystem import TmpFs, parse_options
 def stat(task: Any, path: bytes) -> Stat:
     buf = task.buffer(STAT.size)
     task.ok("lstat", path, buf)
-    return STAT.unpack(task.mm.read(buf, STAT.size))
+    return STAT.unpack(task.read(buf, STAT.size))
 
 
 def write_file(task: Any, path: bytes, data: bytes, mode: int = 0o644) -> None:
     fd = task.ok("open", path, O_CREAT | O_TRUNC | O_WRONLY, mode)
-    assert task.ok("write", fd, task.mm.place(data), len(data)) == len(data)
+    assert task.ok("write", fd, task.place(data), len(data)) == len(data)
     task.ok("close", fd)
 
 
@@ -49,14 +50,14 @@ def read_file(task: Any, path: bytes) -> bytes:
     buf = task.buffer(8192)
     n = task.ok("read", fd, buf, 8192)
     task.ok("close", fd)
-    return bytes(task.mm.read(buf, n))
+    return bytes(task.read(buf, n))
 
 
 def names(task: Any, path: bytes) -> list[bytes]:
     fd = task.ok("open", path, O_RDONLY, 0)
     buf, found = task.buffer(4096), []
     while n := task.ok("getdents64", fd, buf, 4096):
-        raw = task.mm.read(buf, n)
+        raw = task.read(buf, n)
         while raw:
             size = struct.unpack_from("<H", raw, 16)[0]
             found.append(raw[19:size].split(b"\0")[0])
@@ -82,14 +83,14 @@ def test_append_goes_to_the_end(task: Any) -> None:
     write_file(task, b"/f", b"12345")
     fd = task.ok("open", b"/f", O_RDWR | O_APPEND, 0)
     task.ok("lseek", fd, 0, SEEK_SET)
-    task.ok("write", fd, task.mm.place(b"67"), 2)
-    task.ok("pwrite64", fd, task.mm.place(b"8"), 1, 0)
+    task.ok("write", fd, task.place(b"67"), 2)
+    task.ok("pwrite64", fd, task.place(b"8"), 1, 0)
     assert read_file(task, b"/f") == b"12345678"
 
 
 def test_holes_read_as_zero_and_are_found(task: Any) -> None:
     fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
-    task.ok("pwrite64", fd, task.mm.place(b"x"), 1, 3 * 4096)
+    task.ok("pwrite64", fd, task.place(b"x"), 1, 3 * 4096)
     assert task.ok("lseek", fd, 0, SEEK_DATA) == 3 * 4096
     assert task.ok("lseek", fd, 3 * 4096, SEEK_HOLE) == 3 * 4096 + 1
     assert task.ok("lseek", fd, 0, SEEK_HOLE) == 0
@@ -100,9 +101,9 @@ def test_holes_read_as_zero_and_are_found(task: Any) -> None:
 
 
 def test_unlinked_file_lives_while_open_and_is_freed_then(task: Any) -> None:
-    fs = task.mounts.root.fs
+    fs = task.task.mounts.root.fs
     fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
-    task.ok("write", fd, task.mm.place(bytes(5000)), 5000)
+    task.ok("write", fd, task.place(bytes(5000)), 5000)
     task.ok("unlink", b"/f")
     assert fs.pages == 2
     assert task.ok("lseek", fd, 0, SEEK_END) == 5000
@@ -111,21 +112,23 @@ def test_unlinked_file_lives_while_open_and_is_freed_then(task: Any) -> None:
 
 
 def test_full_file_system_takes_what_fits(task: Any, kernel: Any) -> None:
-    fs = task.mounts.root.fs
+    fs = task.task.mounts.root.fs
     fs.max_pages = 2
     fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
-    assert task.ok("write", fd, task.mm.place(bytes(3 * 4096)), 3 * 4096) == 2 * 4096
-    assert task.call("write", fd, task.mm.place(b"x"), 1) == -errno.ENOSPC
-    task.ok("pwrite64", fd, task.mm.place(b"x"), 1, 4096)
+    assert task.ok("write", fd, task.place(bytes(3 * 4096)), 3 * 4096) == 2 * 4096
+    assert task.call("write", fd, task.place(b"x"), 1) == -errno.ENOSPC
+    task.ok("pwrite64", fd, task.place(b"x"), 1, 4096)
 
 
 def test_file_size_limit_cuts_then_signals(task: Any) -> None:
-    task.limits[1] = 10
+    task.task.group.limits.set(RLIMIT_FSIZE, 10, 10)
+    task.block(SIGXFSZ)
     fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o644)
-    assert task.ok("write", fd, task.mm.place(bytes(16)), 16) == 10
-    assert task.call("write", fd, task.mm.place(b"x"), 1) == -errno.EFBIG
+    assert task.ok("write", fd, task.place(bytes(16)), 16) == 10
+    assert task.call("write", fd, task.place(b"x"), 1) == -errno.EFBIG
+    assert task.take_signals() == [SIGXFSZ]
     assert task.call("ftruncate", fd, 11) == -errno.EFBIG
-    assert task.signals == [SIGXFSZ, SIGXFSZ]
+    assert task.take_signals() == [SIGXFSZ]
 
 
 def test_hard_links_share_an_inode(task: Any) -> None:
@@ -179,7 +182,7 @@ def test_listing_survives_removal_of_what_was_listed(task: Any) -> None:
     fd = task.ok("open", b"/", O_RDONLY, 0)
     buf, removed = task.buffer(512), 0
     while n := task.ok("getdents64", fd, buf, 512):
-        raw = task.mm.read(buf, n)
+        raw = task.read(buf, n)
         while raw:
             size = struct.unpack_from("<H", raw, 16)[0]
             name = raw[19:size].split(b"\0")[0]
@@ -196,7 +199,7 @@ def test_listing_survives_removal_of_what_was_listed(task: Any) -> None:
 
 def test_tmpfile_gets_a_name_by_link(task: Any) -> None:
     fd = task.ok("open", b"/", O_TMPFILE | O_RDWR, 0o600)
-    task.ok("write", fd, task.mm.place(b"data"), 4)
+    task.ok("write", fd, task.place(b"data"), 4)
     assert names(task, b"/") == [b".", b".."]
     task.ok("linkat", fd, b"", AT_FDCWD, b"/named", AT_EMPTY_PATH)
     assert read_file(task, b"/named") == b"data"
@@ -215,9 +218,9 @@ def test_open_exclusive_and_truncate(task: Any) -> None:
 def test_write_by_others_takes_set_id_bits_away(task: Any) -> None:
     write_file(task, b"/f", b"", 0o666)
     task.ok("chmod", b"/f", 0o6777)
-    user = task.sibling(uid=1000, gid=1000)
+    user = task.sibling(1000, 1000)
     fd = user.ok("open", b"/f", O_WRONLY, 0)
-    user.ok("write", fd, user.mm.place(b"x"), 1)
+    user.ok("write", fd, user.place(b"x"), 1)
     assert stat(task, b"/f").st_mode & 0o7777 == 0o777
 
 
@@ -235,12 +238,12 @@ def test_options_of_mount(task: Any) -> None:
     options = parse_options("size=50%,mode=0700,uid=5,nr_inodes=10", 1000)
     assert (options.max_pages, options.mode, options.uid, options.max_inodes) == (500, 0o700, 5, 10)
     assert parse_options("size=64m", 1000).max_pages == 16384
-    fs = TmpFs.make(task.kernel.vfs, "size=8k")
+    fs = TmpFs.make(task.world.vfs, "size=8k")
     assert fs.max_pages == 2
 
 
 def test_inodes_have_a_ceiling(task: Any) -> None:
-    task.mounts.root.fs.options.max_inodes = 3
+    task.task.mounts.root.fs.options.max_inodes = 3
     write_file(task, b"/1", b"")
     write_file(task, b"/2", b"")
     assert task.call("mkdir", b"/3", 0o755) == -errno.ENOSPC

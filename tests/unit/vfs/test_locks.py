@@ -23,14 +23,14 @@ from sentry.abi.fcntl import (
 
 
 def lock(task: Any, fd: int, kind: int, start: int, length: int, command: int = F_SETLK) -> int:
-    where = task.mm.place(FLOCK.pack(kind, 0, start, length, 0))
+    where = task.place(FLOCK.pack(kind, 0, start, length, 0))
     return int(task.call("fcntl", fd, command, where))
 
 
 def blocker(task: Any, fd: int, start: int, length: int) -> tuple[int, int, int]:
-    where = task.mm.place(FLOCK.pack(F_WRLCK, 0, start, length, 0))
+    where = task.place(FLOCK.pack(F_WRLCK, 0, start, length, 0))
     task.ok("fcntl", fd, F_GETLK, where)
-    found = FLOCK.unpack(task.mm.read(where, FLOCK.size))
+    found = FLOCK.unpack(task.read(where, FLOCK.size))
     return found.l_type, found.l_start, found.l_len
 
 
@@ -69,24 +69,20 @@ def test_any_close_of_the_file_drops_the_locks_of_the_process(task: Any) -> None
 def test_waiter_gets_the_lock_when_it_is_free(task: Any) -> None:
     a, fd, b, other = two(task)
     lock(a, fd, F_WRLCK, 0, 0)
-    done: list[Any] = []
-    where = b.mm.place(FLOCK.pack(F_WRLCK, 0, 5, 1, 0))
-    coro = b.start("fcntl", other, F_SETLKW, where)
-    task.kernel.loop.spawn(coro, "waiter", lambda value, error: done.append((value, error)))
-    task.kernel.loop.turn()
-    assert not done
+    where = b.place(FLOCK.pack(F_WRLCK, 0, 5, 1, 0))
+    waiter = b.begin("fcntl", other, F_SETLKW, where)
+    assert not waiter.done
     lock(a, fd, F_UNLCK, 0, 0)
-    task.kernel.loop.turn()
-    assert done == [(0, None)]
+    assert waiter.wait() == 0
 
 
 def test_circle_of_waiters_is_refused(task: Any) -> None:
     a, fd, b, other = two(task)
     lock(a, fd, F_WRLCK, 0, 1)
     lock(b, other, F_WRLCK, 1, 1)
-    where = b.mm.place(FLOCK.pack(F_WRLCK, 0, 0, 1, 0))
-    task.kernel.loop.spawn(b.start("fcntl", other, F_SETLKW, where), "b", lambda *_: None)
-    task.kernel.loop.turn()
+    where = b.place(FLOCK.pack(F_WRLCK, 0, 0, 1, 0))
+    waiter = b.begin("fcntl", other, F_SETLKW, where)
+    assert not waiter.done
     assert lock(a, fd, F_WRLCK, 1, 1, F_SETLKW) == -errno.EDEADLK
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sentry.abi.fcntl import (
-    AT_FDCWD,
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
@@ -33,7 +32,7 @@ def touch(task: Any, path: bytes, mode: int = 0o644) -> None:
 def ino(task: Any, path: bytes) -> int:
     buf = task.buffer(144)
     task.ok("stat", path, buf)
-    return int.from_bytes(task.mm.read(buf + 8, 8), "little")
+    return int.from_bytes(task.read(buf + 8, 8), "little")
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_dirfd_is_the_start_of_a_relative_path(tree: Any) -> None:
 
 
 def openat2(task: Any, fd: int, path: bytes, resolve: int) -> int:
-    how = task.mm.place(OPEN_HOW.pack(O_PATH, 0, resolve))
+    how = task.place(OPEN_HOW.pack(O_PATH, 0, resolve))
     return int(task.call("openat2", fd, path, how, OPEN_HOW.size))
 
 
@@ -118,21 +117,8 @@ def test_openat2_keeps_inside(tree: Any) -> None:
     assert openat2(tree, fd, b"link/file", RESOLVE_NO_SYMLINKS) == -errno.ELOOP
 
 
-def mount(task: Any, path: bytes, **options: Any) -> Any:
-    from sentry.vfs.walk import resolve  # noqa: PLC0415
-
-    fs = TmpFs.make(task.kernel.vfs, **options)
-    made = task.kernel.vfs.new_mount(fs)
-    coro = resolve(task, AT_FDCWD, path)
-    try:
-        coro.send(None)
-    except StopIteration as end:
-        task.mounts.attach(made, end.value)
-    return made
-
-
 def test_dotdot_leaves_a_mount_at_its_root(tree: Any) -> None:
-    mount(tree, b"/a/b")
+    tree.world.attach(TmpFs.make(tree.world.vfs), b"/a/b")
     touch(tree, b"/a/b/inside")
     assert tree.call("stat", b"/a/b/file", tree.buffer(144)) == -errno.ENOENT
     assert ino(tree, b"/a/b/..") == ino(tree, b"/a")
@@ -142,7 +128,7 @@ def test_dotdot_leaves_a_mount_at_its_root(tree: Any) -> None:
 
 
 def test_search_permission_is_needed_on_every_directory(tree: Any) -> None:
-    user = tree.sibling(uid=1000, gid=1000)
+    user = tree.sibling(1000, 1000)
     user.ok("stat", b"/a/b/file", user.buffer(144))
     tree.ok("chmod", b"/a", 0o700)
     assert user.call("stat", b"/a/b/file", user.buffer(144)) == -errno.EACCES
@@ -154,7 +140,7 @@ def test_links_of_others_in_a_sticky_directory_are_not_followed(task: Any) -> No
     task.ok("mkdir", b"/tmp", 0o777)
     task.ok("chmod", b"/tmp", 0o1777)
     touch(task, b"/secret")
-    user = task.sibling(uid=1000, gid=1000)
+    user = task.sibling(1000, 1000)
     user.ok("symlink", b"/secret", b"/tmp/trap")
     assert task.call("open", b"/tmp/trap", O_RDONLY, 0) == -errno.EACCES
     user.ok("open", b"/tmp/trap", O_RDONLY, 0)
@@ -165,7 +151,7 @@ def test_getcwd_follows_renames_and_ends_with_removal(tree: Any) -> None:
     tree.ok("chdir", b"/a/b")
     tree.ok("rename", b"/a", b"/new")
     length = tree.ok("getcwd", buf, 100)
-    assert tree.mm.read(buf, length) == b"/new/b\0"
+    assert tree.read(buf, length) == b"/new/b\0"
     assert tree.call("getcwd", buf, 6) == -errno.ERANGE
     tree.ok("unlink", b"/new/b/file")
     tree.ok("rmdir", b"/new/b")
@@ -178,5 +164,5 @@ def test_chroot_is_the_top(tree: Any) -> None:
     tree.ok("chdir", b"/")
     assert ino(tree, b"/..") == ino(tree, b"/")
     tree.ok("stat", b"/b/file", tree.buffer(144))
-    user = tree.sibling(uid=1, gid=1)
+    user = tree.sibling(1, 1)
     assert user.call("chroot", b"/") == -errno.EPERM

@@ -18,9 +18,8 @@ from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.requests import Pending
 from sentry.fs.gofer.session import Session
-from sentry.mm.buffers import KernelDest
-from sentry.vfs.mounts import MountNamespace
-from tests.unit.gofer.harness import serving
+from tests.world import Program
+from tests.world import World as Kernel
 
 AT_FDCWD = -100
 
@@ -43,23 +42,6 @@ class CountingSession(Session):
         return found
 
 
-class MemoryDest(KernelDest):
-    """What is read goes to the task's memory, too."""
-
-    __slots__ = ("_addr", "_mm")
-
-    def __init__(self, mm: Any, addr: int, count: int) -> None:
-        super().__init__(count)
-        self._mm = mm
-        self._addr = addr
-
-    def put(self, data: bytes | bytearray | memoryview) -> int:
-        at = len(self.data)
-        n = super().put(data)
-        self._mm.write(self._addr + at, bytes(self.data[at:]))
-        return n
-
-
 class NoTime:
     """Timers that never fire."""
 
@@ -70,17 +52,19 @@ class NoTime:
 
 
 class World:
-    """The task, the session, and the tree as the host sees it."""
+    """A program, the session, and the tree as the host sees it."""
 
-    def __init__(self, host: Path, task: Any, session: CountingSession, fs: GoferFileSystem):
+    def __init__(self, host: Path, task: Program, session: CountingSession, fs: GoferFileSystem):
         self.host = host
         self.task = task
         self.session = session
         self.fs = fs
-        self.close: Callable[[], None] = lambda: None
-        """Ends the Gofer, before the test does."""
         self.ok = task.ok
         self.call = task.call
+
+    def close(self) -> None:
+        """Ends kernel and Gofer, before the test does."""
+        self.task.world.close()
 
     def open(self, path: bytes, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
         return int(self.ok("openat", AT_FDCWD, path, flags, mode))
@@ -91,10 +75,10 @@ class World:
             n = self.ok("read", fd, buffer, count)
         else:
             n = self.ok("pread64", fd, buffer, count, offset)
-        return bytes(self.task.mm.read(buffer, n))
+        return bytes(self.task.read(buffer, n))
 
     def write(self, fd: int, data: bytes) -> int:
-        return int(self.ok("write", fd, self.task.mm.place(data), len(data)))
+        return int(self.ok("write", fd, self.task.place(data), len(data)))
 
     def contents(self, path: bytes) -> bytes:
         fd = self.open(path)
@@ -114,7 +98,7 @@ class World:
         return self._stat(buffer)
 
     def _stat(self, buffer: int) -> os.stat_result:
-        raw = self.task.mm.read(buffer, 144)
+        raw = self.task.read(buffer, 144)
         dev, ino, nlink, mode, uid, gid, _, _, size = struct.unpack_from("<QQQIIIIQq", raw)
         return os.stat_result((mode, ino, dev, nlink, uid, gid, size, 0, 0, 0))
 
@@ -123,7 +107,7 @@ class World:
         names = []
         buffer = self.task.buffer(32768)
         while n := self.ok("getdents64", fd, buffer, 32768):
-            raw, pos = self.task.mm.read(buffer, n), 0
+            raw, pos = self.task.read(buffer, n), 0
             while pos < n:
                 size = struct.unpack_from("<H", raw, pos + 16)[0]
                 names.append(bytes(raw[pos + 19 : pos + size]).split(b"\0")[0])
@@ -147,33 +131,39 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture
-def make_world(host: Path, kernel: Any, task: Any) -> Iterator[MakeWorld]:
-    with ExitStack() as stack:
+def make_world(host: Path) -> Iterator[MakeWorld]:
+    """Makes a kernel with a Gofer; there is one at a time."""
+    with ExitStack() as last:
 
         def make(exclusive: bool = True, descriptors: int = 100, readonly: bool = False) -> World:
-            inner = stack.enter_context(ExitStack())
-            fd = os.open(host, os.O_PATH)
-            cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
-            sock = inner.enter_context(serving([Attachment(b"0", fd, readonly, cache)]))
-            os.close(fd)
-            session = CountingSession(sock, kernel.loop)
-            session.negotiate()
-            handles = HandleCache(descriptors)
-            options = Options(exclusive, readonly, handles=handles)
-            fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"0", options)
-            if not exclusive:  # wherever the tree of the test lies
-                fs.changes = HostChanges.of(session)
-                assert fs.changes is not None
-                inner.callback(fs.changes.close)
-                fs.lingering = Lingering(handles, NoTime())
-            mount = kernel.vfs.new_mount(fs)
-            made = type(task)(kernel, MountNamespace(mount, kernel.vfs.mount_ids))
-            made.fs.umask = 0
-            made.mm.buffer_out = lambda addr, count: MemoryDest(made.mm, addr, count)
+            last.close()
+            made: list[Any] = []
+
+            def root(kernel: Kernel) -> GoferFileSystem:
+                fd = os.open(host, os.O_PATH)
+                cache = CacheMode.EXCLUSIVE if exclusive else CacheMode.SHARED
+                sock = kernel.serve([Attachment(b"0", fd, readonly, cache)])
+                os.close(fd)
+                session = CountingSession(sock, kernel.loop)
+                session.negotiate()
+                handles = HandleCache(descriptors)
+                options = Options(exclusive, readonly, handles=handles)
+                fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"0", options)
+                if not exclusive:  # wherever the tree of the test lies
+                    fs.changes = HostChanges.of(session)
+                    assert fs.changes is not None
+                    fs.lingering = Lingering(handles, NoTime())
+                made[:] = session, fs
+                return fs
+
+            kernel = last.enter_context(Kernel(root))
+            session, fs = made
+            if fs.changes is not None:
+                kernel.stack.callback(fs.changes.close)
+            task = kernel.program()
+            task.task.fs.umask = 0
             session.names()
-            world = World(host, made, session, fs)
-            world.close = inner.close
-            return world
+            return World(host, task, session, fs)
 
         yield make
 
@@ -188,3 +178,22 @@ def world(make_world: MakeWorld) -> World:
 def shared(make_world: MakeWorld) -> World:
     """A tree that the host changes, too."""
     return make_world(exclusive=False)
+
+
+@pytest.fixture
+def plain() -> Iterator[Kernel]:
+    """A kernel without a Gofer."""
+    with Kernel() as made:
+        yield made
+
+
+@pytest.fixture
+def kernel(plain: Kernel) -> Any:
+    """Its kernel."""
+    return plain.kernel
+
+
+@pytest.fixture
+def task(plain: Kernel) -> Program:
+    """A program over its empty tmpfs."""
+    return plain.program()

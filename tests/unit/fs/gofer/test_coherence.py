@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sentry.auth.credentials import Credentials
 from sentry.fs.gofer import regular
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem
@@ -139,7 +140,7 @@ def test_next_call_sees_what_the_host_has_changed(warm: World, host: Path, chang
 
 
 def test_rights_to_a_directory_taken_by_the_host_hold_at_once(warm: World, host: Path) -> None:
-    warm.task.creds = type(warm.task.creds).user(uid=1000, gid=1000)
+    warm.task.task.creds = Credentials.user(1000, 1000)
     assert status(warm, INNER) == 0
 
     os.chmod(host / "dir", 0o700)

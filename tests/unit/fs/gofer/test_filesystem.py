@@ -14,12 +14,11 @@ import pytest
 
 import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
+from sentry.auth.credentials import Credentials
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.session import Session
-from sentry.vfs.dentry import Location
-from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, MemoryDest, World
+from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.gofer.harness import serving
-from tests.unit.vfs.conftest import run
 
 pytestmark = pytest.mark.root
 
@@ -45,7 +44,7 @@ def test_stat_shows_the_hosts_attributes(any_world: World, host: Path) -> None:
 
 
 def test_created_file_is_the_hosts_with_owner_and_mode(any_world: World, host: Path) -> None:
-    any_world.task.creds = type(any_world.task.creds).user(uid=0, gid=0)
+    any_world.task.task.creds = Credentials.user(0, 0)
     fd = any_world.open(b"/new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
     assert any_world.write(fd, b"data") == 4
     assert any_world.read(fd, 10, 0) == b"data"
@@ -142,7 +141,7 @@ def test_chmod_chown_and_times_reach_the_host(any_world: World, host: Path) -> N
     any_world.ok("fchmodat", AT_FDCWD, b"/file", 0o600)
     any_world.ok("fchownat", AT_FDCWD, b"/link", 7, 8, 0x100)
     times = (5).to_bytes(8, "little") + (6).to_bytes(8, "little")
-    any_world.ok("utimensat", AT_FDCWD, b"/file", any_world.task.mm.place(times * 2), 0)
+    any_world.ok("utimensat", AT_FDCWD, b"/file", any_world.task.place(times * 2), 0)
     real = os.stat(host / "file")
     assert stat.S_IMODE(real.st_mode) == 0o600
     assert real.st_mtime_ns == 5 * 10**9 + 6
@@ -153,7 +152,7 @@ def test_chmod_chown_and_times_reach_the_host(any_world: World, host: Path) -> N
 def test_hard_links_are_one_inode(any_world: World, host: Path) -> None:
     os.link(host / "file", host / "dir" / "hard")
     one, other = any_world.open(b"/file"), any_world.open(b"/dir/hard")
-    files = any_world.task.files
+    files = any_world.task.task.files
     assert files.get(one).inode is files.get(other).inode
     any_world.ok("unlinkat", AT_FDCWD, b"/file", 0)
     assert any_world.fstat(other).st_nlink == 1
@@ -162,7 +161,7 @@ def test_hard_links_are_one_inode(any_world: World, host: Path) -> None:
 
 
 def test_xattrs_reach_the_host(any_world: World, host: Path) -> None:
-    value = any_world.task.mm.place(b"value")
+    value = any_world.task.place(b"value")
     assert any_world.call("getxattr", b"/file", b"user.k", value, 0) == -errno.ENODATA
     any_world.ok("setxattr", b"/file", b"user.k", value, 5, 0)
     assert os.getxattr(host / "file", "user.k") == b"value"
@@ -340,19 +339,16 @@ def test_an_attachment_of_one_file_is_read_and_written(
         session = Session(sock, kernel.loop)
         session.negotiate()
         fs = GoferFileSystem(kernel.vfs.new_dev(), session, b"7", Options(False, readonly))
-        place = task.mounts.root.location
         task.ok("openat", AT_FDCWD, b"/file", os.O_CREAT | os.O_RDWR, 0o644)
-        dentry = place.dentry.known_child(b"file")
-        task.mounts.attach(kernel.vfs.new_mount(fs), Location(place.mount, dentry))
+        task.world.attach(fs, b"/file")
         opened = task.ok("openat", AT_FDCWD, b"/file", os.O_RDONLY, 0)
         buffer = task.buffer(16)
-        task.mm.buffer_out = lambda addr, count: MemoryDest(task.mm, addr, count)
-        assert task.mm.read(buffer, task.ok("read", opened, buffer, 16)) == b"contents"
+        assert task.read(buffer, task.ok("read", opened, buffer, 16)) == b"contents"
         written = task.call("openat", AT_FDCWD, b"/file", os.O_WRONLY | os.O_TRUNC, 0)
         if readonly:
             assert written == -errno.EROFS
         else:
-            task.ok("write", written, task.mm.place(b"new"), 3)
+            task.ok("write", written, task.place(b"new"), 3)
             task.ok("fchmod", written, 0o600)
             task.ok("fsync", written)
             assert (host / "file").read_bytes() == b"new"
@@ -361,9 +357,9 @@ def test_an_attachment_of_one_file_is_read_and_written(
         task.ok("close", opened)
 
 
-def test_a_duplicated_session_goes_on_with_the_same_fids(world: World, kernel: Any) -> None:
+def test_a_duplicated_session_goes_on_with_the_same_fids(world: World) -> None:
     assert world.contents(b"/dir/inner") == b"inner"
-    copy = Session(socket.socket(fileno=world.session.duplicate()), kernel.loop)
+    copy = Session(socket.socket(fileno=world.session.duplicate()), world.task.world.loop)
     copy.adopt(world.session)
     world.fs.session = copy
     world.session.sock.shutdown(socket.SHUT_RDWR)
@@ -381,12 +377,13 @@ def test_rename_without_replacing_moves_to_a_free_name(any_world: World, host: P
 def test_append_waits_behind_one_that_sleeps(shared: World, host: Path) -> None:
     """Else both would find the same end of the file."""
     fd = shared.open(b"/file", os.O_WRONLY | os.O_APPEND)
-    lock = shared.task.files.get(fd).inode.lock
-    lock.held = True
+    lock = shared.task.task.files.get(fd).inode.lock
+    shared.task.world.run(lock.__aenter__())
 
-    waiting = shared.task.start("write", fd, shared.task.mm.place(b"+"), 1)
+    waiting = shared.task.begin("write", fd, shared.task.place(b"+"), 1)
 
     assert (host / "file").read_bytes() == b"contents"
-    lock.held = False
-    assert run(shared.task.kernel.loop, waiting) == 1
+    assert not waiting.done
+    shared.task.world.run(lock.__aexit__())
+    assert waiting.wait() == 1
     assert (host / "file").read_bytes() == b"contents+"
