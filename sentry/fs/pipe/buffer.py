@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
+from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -14,7 +15,6 @@ from sentry.abi.poll import (
     EPOLLRDNORM,
     EPOLLWRNORM,
 )
-from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
 from sentry.wait.queue import WaitQueue
 
