@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 __all__ = [
-    "Arg", "Show", "StructOut", "UserIn", "UserOut", "check_flags", "cstr", "file", "flags", "in_",
-    "out", "out_addr", "path", "quote", "reader", "show_choice", "show_dirfd", "show_flags",
+    "Arg", "Show", "StructOut", "UserIn", "UserOut", "UserPath", "check_flags", "cstr", "file",
+    "flags", "in_", "out", "out_addr", "path", "path_later", "quote", "reader", "show_choice",
+    "show_dirfd", "show_flags",
     "show_hex", "show_id", "show_mode", "show_path", "show_s32", "show_s64", "show_string",
     "show_struct", "show_u32", "show_unsigned", "signed", "struct_in", "struct_out", "unsigned",
 ]  # fmt: skip
@@ -75,6 +76,11 @@ def file(method: str) -> Arg:
 def path() -> Arg:
     """getname(): at most PATH_MAX with its NUL, else ENAMETOOLONG; EFAULT."""
     return Arg("task.mm.read_path({raw})", show_path)
+
+
+def path_later() -> Arg:
+    """`path`, which the handler reads."""
+    return Arg("UserPath(task, {raw})", show_path, {"UserPath": UserPath})
 
 
 def cstr(limit: int) -> Arg:
@@ -118,6 +124,30 @@ def reader(layout: Layout[Any]) -> Callable[[Task, int], Any]:
         return unpack(task.mm.read(addr, size))
 
     return read
+
+
+class UserPath:
+    """A path name that the handler reads when it has checked other things first: once.
+
+    A call that is made again (sentry/wait/again.py) goes on with what was read.
+    """
+
+    __slots__ = ("_path", "_task", "addr")
+
+    def __init__(self, task: Task, addr: int) -> None:
+        self._task = task
+        self._path: bytes | None = None
+        self.addr = addr
+
+    def __bool__(self) -> bool:
+        return self.addr != 0
+
+    def read(self) -> bytes:
+        """getname(). Raises: EFAULT, ENAMETOOLONG."""
+        path = self._path
+        if path is None:
+            path = self._path = self._task.mm.read_path(self.addr)
+        return path
 
 
 class UserOut:

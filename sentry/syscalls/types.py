@@ -18,6 +18,7 @@ from sentry.syscalls import args, show
 from sentry.syscalls.args import StructOut as _StructOut
 from sentry.syscalls.args import UserIn as _UserIn
 from sentry.syscalls.args import UserOut as _UserOut
+from sentry.syscalls.args import UserPath as _UserPath
 
 if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
@@ -66,8 +67,8 @@ Writable = Annotated[FileDescription, args.file("writable")]
 
 Path = Annotated[bytes, args.path()]
 """A path name; EFAULT, ENAMETOOLONG. An empty one is the walk's ENOENT."""
-PathAddr = Annotated[int, args.unsigned(64, args.show_path)]
-"""The address of a path name that the handler reads itself, after other checks."""
+PathAddr = Annotated[_UserPath, args.path_later()]
+"""A path name that the handler reads itself, after other checks."""
 UserOut = Annotated[_UserOut, args.out()]
 UserIn = Annotated[_UserIn, args.in_()]
 OutAddr = Annotated[int, args.out_addr()]

@@ -137,6 +137,7 @@ def _walk(
         place = CURRENT.call.answers.get((walk, dirfd, path, parent), place)
     if place is not None:
         mount, dentry, left, links, follow, dirs_only, root = place
+        left = left.copy()
     else:
         root = caller.fs.root
         if path[:1] == b"/" and not resolve:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from sentry.errors import EINVAL
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.files.stat import at_path
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
@@ -136,7 +137,7 @@ def read_timespecs(task: Task, addr: int) -> Times | None:
 
 
 def set_times_at(
-    task: Task, dirfd: int, path: int, times: Times, flags: int
+    task: Task, dirfd: int, path: UserPath, times: Times, flags: int
 ) -> None:
     """do_utimes(): a null path means the open file `dirfd`."""
     if not path and dirfd != AT_FDCWD:
@@ -208,7 +209,7 @@ def sys_truncate(task: Task, path: PathAddr, length: Offset) -> None:
     """truncate(2)."""
     if length < 0:
         raise EINVAL(f"length {length}")
-    location = resolve(task, AT_FDCWD, task.mm.read_path(path))
+    location = resolve(task, AT_FDCWD, path.read())
     truncate_path(task, location, length)
     tell_changed(location.dentry, IN_MODIFY)
 

@@ -60,7 +60,7 @@ def sys_name_to_handle_at(
     location = resolve(
         task,
         dirfd,
-        task.mm.read_path(path),
+        path.read(),
         follow=bool(flags & AT_SYMLINK_FOLLOW),
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )

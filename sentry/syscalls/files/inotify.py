@@ -70,7 +70,7 @@ def sys_inotify_add_watch(task: Task, fd: UInt, path: PathAddr, mask: UInt) -> i
         raise EINVAL("IN_MASK_ADD and IN_MASK_CREATE")
     if not isinstance(file, InotifyFile):
         raise EINVAL("not an inotify descriptor")
-    name = task.mm.read_path(path)
+    name = path.read()
     location = resolve(task, AT_FDCWD, name, follow=not mask & IN_DONT_FOLLOW)
     inode = location.dentry.inode
     if mask & IN_ONLYDIR and not inode.is_dir:

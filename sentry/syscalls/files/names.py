@@ -18,6 +18,7 @@ from sentry.abi.fcntl import (
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, ENOENT, EPERM
 from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import DirFd, Int, Mode, Path, PathAddr, UInt, UserOut
 from sentry.vfs import names
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 
-def second_path(task: Task, addr: int, first: Callable[[], object]) -> bytes:
+def second_path(path: UserPath, first: Callable[[], object]) -> bytes:
     """The second path of a call: its EFAULT or ENAMETOOLONG counts only if `first` is found."""
     try:
-        return task.mm.read_path(addr)
+        return path.read()
     except (EFAULT, ENAMETOOLONG):
         first()
         raise
@@ -40,12 +41,12 @@ def second_path(task: Task, addr: int, first: Callable[[], object]) -> bytes:
 # --- links
 
 
-def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+def link(task: Task, old: tuple[int, UserPath], new: tuple[int, UserPath], flags: int) -> None:
     """do_linkat()."""
     if flags & ~(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH):
         raise EINVAL(f"flags {flags:#x}")
     empty_ok = bool(flags & AT_EMPTY_PATH)
-    old_name = task.mm.read_path(old[1])
+    old_name = old[1].read()
 
     def place() -> Location:
         if empty_ok and not old_name and not task.creds.has(CAP_DAC_READ_SEARCH):
@@ -55,7 +56,7 @@ def link(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> 
         follow = bool(flags & AT_SYMLINK_FOLLOW)
         return resolve(task, old[0], old_name, follow=follow, empty_ok=empty_ok)
 
-    new_name = second_path(task, new[1], place)
+    new_name = second_path(new[1], place)
     names.link(task, place(), new[0], new_name)
 
 
@@ -85,18 +86,18 @@ def sys_symlinkat(task: Task, target: Path, dirfd: DirFd, path: PathAddr) -> Non
     symlink(task, target, dirfd, path)
 
 
-def symlink(task: Task, target: bytes, dirfd: int, path: int) -> None:
+def symlink(task: Task, target: bytes, dirfd: int, path: UserPath) -> None:
     """An empty target is ENOENT, as an empty path is."""
     if not target:
         raise ENOENT("an empty target")
-    names.symlink(task, target, dirfd, task.mm.read_path(path))
+    names.symlink(task, target, dirfd, path.read())
 
 
-def readlink(task: Task, dirfd: int, name: int, buf: Out, size: int) -> int:
+def readlink(task: Task, dirfd: int, name: UserPath, buf: Out, size: int) -> int:
     """do_readlinkat(): an empty path reads the link that is open as `dirfd` (O_PATH)."""
     if size <= 0:
         raise EINVAL(f"size {size}")
-    path = task.mm.read_path(name)
+    path = name.read()
     location = resolve(task, dirfd, path, follow=False, empty_ok=dirfd != AT_FDCWD)
     inode = location.dentry.inode
     if not inode.is_symlink:
@@ -135,7 +136,7 @@ def sys_unlinkat(task: Task, dirfd: DirFd, path: PathAddr, flags: Int) -> None:
     """unlinkat(2)."""
     if flags & ~AT_REMOVEDIR:
         raise EINVAL(f"flags {flags:#x}")
-    name = task.mm.read_path(path)
+    name = path.read()
     if flags & AT_REMOVEDIR:
         names.rmdir(task, dirfd, name)
     else:
@@ -163,7 +164,7 @@ def sys_mkdirat(task: Task, dirfd: DirFd, path: Path, mode: Mode) -> None:
     names.mkdir(task, dirfd, path, mode)
 
 
-def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
+def mknod(task: Task, dirfd: int, path: UserPath, mode: int, dev: int) -> None:
     """do_mknodat(): the type is checked before the name."""
     kind = mode & S_IFMT
     if kind == S_IFDIR:
@@ -171,7 +172,7 @@ def mknod(task: Task, dirfd: int, path: int, mode: int, dev: int) -> None:
     if kind not in (0, S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK):
         raise EINVAL(f"type {kind:o}")
     device = dev if kind in (S_IFCHR, S_IFBLK) else 0
-    names.mknod(task, dirfd, task.mm.read_path(path), mode | (0 if kind else S_IFREG), device)
+    names.mknod(task, dirfd, path.read(), mode | (0 if kind else S_IFREG), device)
 
 
 @syscall(133)
@@ -189,14 +190,14 @@ def sys_mknodat(task: Task, dirfd: DirFd, path: PathAddr, mode: Mode, dev: UInt)
 # --- moving
 
 
-def rename(task: Task, old: tuple[int, int], new: tuple[int, int], flags: int) -> None:
+def rename(task: Task, old: tuple[int, UserPath], new: tuple[int, UserPath], flags: int) -> None:
     """do_renameat2()."""
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise EINVAL(f"flags {flags:#x}")
     if flags & RENAME_EXCHANGE and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise EINVAL(f"flags {flags:#x}")
-    source = old[0], task.mm.read_path(old[1])
-    new_name = second_path(task, new[1], lambda: resolve_parent(task, *source))
+    source = old[0], old[1].read()
+    new_name = second_path(new[1], lambda: resolve_parent(task, *source))
     names.rename(task, source, (new[0], new_name), flags)
 
 

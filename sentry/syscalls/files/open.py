@@ -22,6 +22,7 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import E2BIG, EAGAIN, EINVAL
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
@@ -39,9 +40,9 @@ RESOLVE_FLAGS = (
 )
 
 
-def open_fd(task: Task, dirfd: int, path: int, how: OpenHow) -> int:
+def open_fd(task: Task, dirfd: int, path: UserPath, how: OpenHow) -> int:
     """do_sys_openat2(): the flags are checked; then the name, a free number, and the file."""
-    name = task.mm.read_path(path)
+    name = path.read()
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
     file = open_path(task, dirfd, name, how)

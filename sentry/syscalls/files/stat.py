@@ -36,6 +36,7 @@ from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, MAY_WRITE
 from sentry.errors import EACCES, EINVAL, EROFS
 from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import (
     Addr,
@@ -98,7 +99,7 @@ def sys_newfstatat(
     """fstatat(2). AT_EMPTY_PATH allows a null path, too, since Linux 6.11."""
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE):
         raise EINVAL(f"flags {flags:#x}")
-    name = task.mm.read_path(path) if path or not flags & AT_EMPTY_PATH else b""
+    name = path.read() if path or not flags & AT_EMPTY_PATH else b""
     if not name and flags & AT_EMPTY_PATH and dirfd >= 0:
         inode = task.files.get_raw(dirfd).location.dentry.inode
         task.mm.write(buf, pack_stat(task.creds, inode, inode.stat()))
@@ -106,10 +107,10 @@ def sys_newfstatat(
         stat_path(task, dirfd, name, buf, flags)
 
 
-def at_path(task: Task, dirfd: int, path: int, flags: int) -> Location:
+def at_path(task: Task, dirfd: int, path: UserPath, flags: int) -> Location:
     """The place of the *at calls with AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH."""
     empty_ok = bool(flags & AT_EMPTY_PATH)
-    name = task.mm.read_path(path) if path or not empty_ok else b""
+    name = path.read() if path or not empty_ok else b""
     return resolve(
         task, dirfd, name, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok
     )
@@ -197,7 +198,7 @@ def sys_fstatfs(task: Task, file: RawFile, buf: UserOut) -> None:
 # --- access
 
 
-def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> None:
+def access(task: Task, dirfd: int, path: UserPath, mode: int, flags: int) -> None:
     """do_faccessat()."""
     if mode & ~7:
         raise EINVAL(f"mode {mode:o}")
@@ -205,7 +206,7 @@ def access(task: Task, dirfd: int, path: int, mode: int, flags: int) -> None:
         raise EINVAL(f"flags {flags:#x}")
     creds = task.creds if flags & AT_EACCESS else task.creds.for_access()
     empty_ok = bool(flags & AT_EMPTY_PATH)
-    name = task.mm.read_path(path) if path or not empty_ok else b""
+    name = path.read() if path or not empty_ok else b""
     follow = not flags & AT_SYMLINK_NOFOLLOW
     location = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
     check_place(creds, location, mode)

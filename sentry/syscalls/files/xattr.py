@@ -19,6 +19,7 @@ from sentry.auth import file_caps
 from sentry.auth.permissions import MAY_READ, MAY_WRITE, owner_or_capable
 from sentry.errors import E2BIG, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 from sentry.syscalls.args import UserOut as Out
+from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size, UInt, UserOut
 from sentry.vfs.access import check_inode
@@ -153,9 +154,9 @@ def remove(task: Task, place: Place, name: int) -> None:
     tell_changed(location.dentry, IN_ATTRIB)
 
 
-def by_path(task: Task, path: int, follow: bool) -> Location:
+def by_path(task: Task, path: UserPath, follow: bool) -> Location:
     """The place of a path, read when it is needed."""
-    return resolve(task, AT_FDCWD, task.mm.read_path(path), follow=follow)
+    return resolve(task, AT_FDCWD, path.read(), follow=follow)
 
 
 def by_fd(task: Task, fd: int) -> Location:

@@ -129,7 +129,7 @@ def sys_fspick(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
     place = resolve(
         task,
         dirfd,
-        task.mm.read_path(path),
+        path.read(),
         follow=not flags & FSPICK_SYMLINK_NOFOLLOW,
         empty_ok=bool(flags & FSPICK_EMPTY_PATH),
     )
@@ -235,7 +235,7 @@ def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
     place = resolve(
         task,
         dirfd,
-        task.mm.read_path(path),
+        path.read(),
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )
@@ -268,14 +268,14 @@ def sys_move_mount(
     source = resolve(
         task,
         from_fd,
-        task.mm.read_path(from_path),
+        from_path.read(),
         follow=bool(flags & m.MOVE_MOUNT_F_SYMLINKS),
         empty_ok=bool(flags & m.MOVE_MOUNT_F_EMPTY_PATH),
     )
     target = resolve(
         task,
         to_fd,
-        task.mm.read_path(to_path),
+        to_path.read(),
         follow=bool(flags & m.MOVE_MOUNT_T_SYMLINKS),
         empty_ok=bool(flags & m.MOVE_MOUNT_T_EMPTY_PATH),
     )
@@ -324,7 +324,7 @@ def sys_mount_setattr(
     place = resolve(
         task,
         dirfd,
-        task.mm.read_path(path),
+        path.read(),
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )

@@ -53,9 +53,9 @@ def sys_mount(
 ) -> None:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
-    device = task.mm.read_cstr(source, PAGE, EINVAL) if source else None
+    device = task.mm.read_cstr(source.addr, PAGE, EINVAL) if source else None
     options = read_data(task, data)
-    place = resolve(task, AT_FDCWD, task.mm.read_path(target))
+    place = resolve(task, AT_FDCWD, target.read())
     if flags & MS_MGC_MSK == MS_MGC_VAL:
         flags &= ~MS_MGC_MSK
     if flags & MS_NOUSER:
@@ -114,7 +114,7 @@ def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
     """umount2(2)."""
     if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise EINVAL(f"flags {flags:#x}")
-    name = task.mm.read_path(target)
+    name = target.read()
     place = top(resolve(task, AT_FDCWD, name, follow=not flags & UMOUNT_NOFOLLOW))
     may_mount(task)
     mount = check_mount_root(task, place)
@@ -147,8 +147,8 @@ def directory(task: Task, name: bytes) -> Location:
 def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     """pivot_root(2)."""
     may_mount(task)
-    new_name = task.mm.read_path(new_root)
-    old_name = second_path(task, put_old, lambda: directory(task, new_name))
+    new_name = new_root.read()
+    old_name = second_path(put_old, lambda: directory(task, new_name))
     new_place = directory(task, new_name)
     old_place = directory(task, old_name)
     root, new_mount = task.fs.root, new_place.mount

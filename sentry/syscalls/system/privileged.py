@@ -78,7 +78,7 @@ async def sys_acct(task: Task, path: PathAddr) -> None:
         accounting.turn_off(task)
         return
     how = OpenHow.old(O_WRONLY | O_APPEND, 0)
-    file = (await again(open_path, task, AT_FDCWD, task.mm.read_path(path), how)).incref()
+    file = (await again(open_path, task, AT_FDCWD, path.read(), how)).incref()
     try:
         if not file.inode.is_regular:
             raise EACCES("not a regular file")

@@ -17,6 +17,7 @@ from gofer.p9.messages import Rclunk, Rlerror, Rread, Rversion, Tclunk, Tread, T
 from sentry.errors import EIO, EPROTO
 from sentry.fs.gofer.session import Session
 from sentry.loop import Loop
+from sentry.wait.again import again
 from sentry.wait.fiber import Fiber, Killed, Mode
 
 
@@ -54,6 +55,10 @@ class Ends:
 
         return self.loop.spawn(coro, name, done)
 
+    def call(self, request: Message, **how: Any) -> Any:
+        """As a system call makes a request."""
+        return again(self.session.reply, request.type, request, **how)
+
     def until(self, condition: Callable[[], bool]) -> None:
         for _ in range(100):
             if condition():
@@ -76,8 +81,8 @@ def ends(kernel: Any) -> Iterator[Ends]:
 
 
 def test_call_sleeps_until_a_late_reply_comes(ends: Ends) -> None:
-    one = ends.start("one", ends.session.call(Tread(1, 0, 10)))
-    two = ends.start("two", ends.session.call_slow(Tread(2, 0, 10)))
+    one = ends.start("one", ends.call(Tread(1, 0, 10)))
+    two = ends.start("two", ends.call(Tread(2, 0, 10), mode=Mode.KILLABLE, slow=True))
     ends.until(lambda: one.parked and two.parked)
     first, second = ends.server.take(), ends.server.take()
     ends.server.reply(second[0], Rread(b"b"))
@@ -88,13 +93,13 @@ def test_call_sleeps_until_a_late_reply_comes(ends: Ends) -> None:
 
 
 def test_a_killed_waiter_leaves_its_request_running(ends: Ends) -> None:
-    fiber = ends.start("one", ends.session.call_slow(Tread(1, 0, 10)))
+    fiber = ends.start("one", ends.call(Tread(1, 0, 10), mode=Mode.KILLABLE, slow=True))
     ends.until(lambda: fiber.parked)
     tag, _ = ends.server.take()
     assert fiber.interrupt(Killed(), Mode.KILLABLE)
     assert isinstance(ends.finish("one")[0], Killed)
     assert ends.session.unanswered == 1
-    other = ends.start("two", ends.session.call_slow(Tread(2, 0, 10)))
+    other = ends.start("two", ends.call(Tread(2, 0, 10), mode=Mode.KILLABLE, slow=True))
     ends.until(lambda: other.parked)
     other_tag, _ = ends.server.take()
     assert other_tag != tag
@@ -105,7 +110,7 @@ def test_a_killed_waiter_leaves_its_request_running(ends: Ends) -> None:
 
 
 def test_metadata_calls_are_not_killed_half_way(ends: Ends) -> None:
-    fiber = ends.start("one", ends.session.call(Tclunk(1)))
+    fiber = ends.start("one", ends.call(Tclunk(1)))
     ends.until(lambda: fiber.parked)
     assert not fiber.interrupt(Killed(), Mode.KILLABLE)
     ends.server.reply(ends.server.take()[0], Rclunk())
@@ -113,7 +118,8 @@ def test_metadata_calls_are_not_killed_half_way(ends: Ends) -> None:
 
 
 def test_death_wakes_all_waiters_with_eio(ends: Ends) -> None:
-    fibers = [ends.start(str(i), ends.session.call_slow(Tread(i, 0, 1))) for i in range(3)]
+    requests = [ends.call(Tread(i, 0, 1), mode=Mode.KILLABLE, slow=True) for i in range(3)]
+    fibers = [ends.start(str(i), request) for i, request in enumerate(requests)]
     ends.until(lambda: all(fiber.parked for fiber in fibers))
     ends.server.sock.close()
     assert all(isinstance(found, EIO) for found in ends.finish("0", "1", "2"))
