@@ -41,11 +41,10 @@ AREAS = {
     "mount": Area(
         "mount(2), umount2(2).", ["linux/mount.h"], r"(MS_|MNT_|MOUNT_|MOVE_MOUNT|OPEN_TREE|FSOPEN)"
     ),
-    "xattr": Area("xattr(7).", ["linux/xattr.h", "linux/limits.h"], r"(XATTR_)"),
-    "limits": Area(
-        "Sizes that programs may count on.",
-        ["linux/limits.h"],
-        r"(PATH_MAX|NAME_MAX|ARG_MAX|PIPE_BUF|NGROUPS_MAX)",
+    "xattr": Area(
+        "xattr(7).",
+        ["linux/xattr.h", "linux/limits.h"],
+        r"(XATTR_|PATH_MAX|NAME_MAX|ARG_MAX|PIPE_BUF|NGROUPS_MAX)",
     ),
     "mman": Area(
         "mmap(2) and its relatives.",
@@ -123,9 +122,11 @@ AREAS = {
         r"(POLL|EPOLL)",
         {"struct pollfd": "pollfd", "struct epoll_event": "epoll_event"},
     ),
-    "eventfd": Area("eventfd(2).", ["linux/eventfd.h"], r"(EFD_)"),
-    "inotify": Area(
-        "inotify(7).", ["linux/inotify.h"], r"(IN_)", {"struct inotify_event": "inotify_event"}
+    "eventfd": Area(
+        "eventfd(2), inotify(7).",
+        ["linux/eventfd.h", "linux/inotify.h"],
+        r"(EFD_|IN_)",
+        {"struct inotify_event": "inotify_event"},
     ),
     "prctl": Area(
         "prctl(2), arch_prctl(2).",
@@ -218,9 +219,11 @@ AREAS = {
         {"struct iocb": "iocb", "struct io_event": "io_event"},
     ),
     "unistd": Area("System-call numbers.", ["asm/unistd_64.h"], r"__NR_[a-z]"),
-    "random": Area("getrandom(2), random(4).", ["linux/random.h"], r"(GRND_|RND)"),
-    "membarrier": Area("membarrier(2).", ["linux/membarrier.h"], r"(MEMBARRIER_)"),
-    "reboot": Area("reboot(2).", ["linux/reboot.h"], r"(LINUX_REBOOT)"),
+    "keyctl": Area(
+        "keyctl(2), getrandom(2), membarrier(2), misc.",
+        ["linux/random.h", "linux/membarrier.h", "linux/reboot.h", "linux/kcmp.h"],
+        r"(GRND_|MEMBARRIER_|LINUX_REBOOT|RND|KCMP_)",
+    ),
 }
 # names that come from enums and are therefore no macros
 ENUMS = {
@@ -411,7 +414,7 @@ ENUMS = {
         "IOCB_CMD_PWRITEV",
     ],
     "signal": ["SIGEV_SIGNAL"],
-    "membarrier": [
+    "keyctl": [
         "MEMBARRIER_CMD_QUERY",
         "MEMBARRIER_CMD_GLOBAL",
         "MEMBARRIER_CMD_GLOBAL_EXPEDITED",

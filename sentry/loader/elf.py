@@ -23,8 +23,8 @@ from sentry.abi.elf import (
     PT_LOAD,
     Ehdr,
 )
-from sentry.abi.limits import PATH_MAX
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from sentry.abi.xattr import PATH_MAX
 from sentry.errors import EINVAL, EIO, ENOEXEC
 from sentry.platform.interface import TASK_SIZE
 

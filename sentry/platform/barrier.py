@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentry.abi.membarrier import (
+from sentry.abi.keyctl import (
     MEMBARRIER_CMD_PRIVATE_EXPEDITED,
     MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
 )

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
-from sentry.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import (

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from sentry.abi.limits import NAME_MAX
+from sentry.abi.xattr import NAME_MAX
 from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.vfs.dirents import Dirents
 from sentry.wait.queue import Lock

@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.eventfd import (
+    IN_ACCESS,
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_DELETE,
+    IN_MODIFY,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+)
 from sentry.abi.fcntl import (
     DN_ACCESS,
     DN_ATTRIB,
@@ -16,15 +25,6 @@ from sentry.abi.fcntl import (
     DN_MULTISHOT,
     DN_RENAME,
     F_OWNER_PID,
-)
-from sentry.abi.inotify import (
-    IN_ACCESS,
-    IN_ATTRIB,
-    IN_CREATE,
-    IN_DELETE,
-    IN_MODIFY,
-    IN_MOVED_FROM,
-    IN_MOVED_TO,
 )
 from sentry.abi.poll import (
     EPOLLERR,

@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.fcntl import (
     FS_APPEND_FL,
     O_ACCMODE,
@@ -31,7 +32,6 @@ from sentry.abi.fcntl import (
     O_TMPFILE,
     O_TRUNC,
 )
-from sentry.abi.inotify import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK
 from sentry.auth.permissions import MAY_EXEC, MAY_READ, MAY_WRITE, owner_or_capable

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import sentry.syscalls.table  # noqa: F401  declares all calls
-from sentry.abi import fcntl, ioctl, mman, prctl, ptrace, seccomp, socket
+from sentry.abi import fcntl, ioctl, keyctl, mman, prctl, ptrace, seccomp, socket
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import TABLE
 from sentry.syscalls.show import show_dirfd, show_path
@@ -23,6 +23,7 @@ COMMANDS: dict[str, dict[str, int]] = {
     "arch_prctl": names(prctl, "ARCH_"),
     "ptrace": names(ptrace, "PTRACE_"),
     "seccomp": names(seccomp, "SECCOMP_"),
+    "keyctl": names(keyctl, "KEYCTL_", "KEY_"),
     "madvise": names(mman, "MADV_"),
     "mmap": names(mman, "MAP_", "PROT_"),
     "getsockopt": names(socket, "SO", "SOL_", "IP"),

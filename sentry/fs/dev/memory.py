@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.random import (
+from sentry.abi.keyctl import (
     RNDADDENTROPY,
     RNDADDTOENTCNT,
     RNDCLEARPOOL,

@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
-from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -15,6 +14,7 @@ from sentry.abi.poll import (
     EPOLLRDNORM,
     EPOLLWRNORM,
 )
+from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
 from sentry.wait.queue import WaitQueue
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.ioctl import FIONREAD
-from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
+from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile

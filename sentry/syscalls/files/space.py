@@ -6,6 +6,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sentry.abi.eventfd import IN_MODIFY
 from sentry.abi.fcntl import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_INSERT_RANGE,
@@ -15,7 +16,6 @@ from sentry.abi.fcntl import (
     FALLOC_FL_ZERO_RANGE,
     FS_IMMUTABLE_FL,
 )
-from sentry.abi.inotify import IN_MODIFY
 from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, ETXTBSY
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut

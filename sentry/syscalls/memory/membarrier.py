@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from sentry.abi import membarrier
-from sentry.abi.membarrier import (
+from sentry.abi import keyctl
+from sentry.abi.keyctl import (
     MEMBARRIER_CMD_GET_REGISTRATIONS,
     MEMBARRIER_CMD_GLOBAL,
     MEMBARRIER_CMD_GLOBAL_EXPEDITED,
@@ -26,8 +26,7 @@ from sentry.syscalls.types import Int, UInt
 Command = Annotated[
     int,
     signed(
-        32,
-        show_choice({n: v for n, v in vars(membarrier).items() if n.startswith("MEMBARRIER_CMD_")}),
+        32, show_choice({n: v for n, v in vars(keyctl).items() if n.startswith("MEMBARRIER_CMD_")})
     ),
 ]
 

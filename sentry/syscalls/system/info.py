@@ -7,9 +7,9 @@ import time
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
-from sentry.abi import random
+from sentry.abi import keyctl
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
-from sentry.abi.random import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
+from sentry.abi.keyctl import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from sentry.abi.resource import SYSINFO, UTSNAME
 from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
@@ -28,7 +28,7 @@ RandomFlags = Annotated[
     int,
     flags(
         GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE,
-        show_flags({n: v for n, v in vars(random).items() if n.startswith("GRND_")}),
+        show_flags({n: v for n, v in vars(keyctl).items() if n.startswith("GRND_")}),
     ),
 ]
 
