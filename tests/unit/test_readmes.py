@@ -36,9 +36,10 @@ def _code(page: Path) -> Iterator[str]:
 
 
 def _is_there(page: Path, name: str) -> bool:
-    """As a path from the page or from the root, or somewhere below the page."""
+    """As a path from the page or from the root; a file somewhere below the page; or a path's end."""
     pattern = re.sub(r"\{[^}]*\}", "*", name)
-    below = PLACES if page.parent in (ROOT, ROOT / "docs") else (page.parent.relative_to(ROOT),)
+    everywhere = "/" in name or page.parent in (ROOT, ROOT / "docs")
+    below = PLACES if everywhere else (page.parent.relative_to(ROOT),)
     return (
         (page.parent / name).exists()
         or (ROOT / name).exists()
