@@ -36,7 +36,7 @@ def _code(page: Path) -> Iterator[str]:
 
 
 def _is_there(page: Path, name: str) -> bool:
-    """As a path from the page or from the root; a file somewhere below the page; or a path's end."""
+    """As a path from here or from the root, a file below the page, or the end of a path."""
     pattern = re.sub(r"\{[^}]*\}", "*", name)
     everywhere = "/" in name or page.parent in (ROOT, ROOT / "docs")
     below = PLACES if everywhere else (page.parent.relative_to(ROOT),)
