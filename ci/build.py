@@ -1,16 +1,22 @@
 """Compile the cffi modules and the guest stubs, in place or into another folder.
 
-Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py [TARGET]`.
+Used by the wheel hook (hatch_build.py) and by developers: `python ci/build.py [TARGET]`, and with
+`--sanitize TARGET` by tests/full/test_sanitizers.py (AddressSanitizer, UndefinedBehaviorSanitizer).
 `<room>/_build*.py` describes what to build: `ffibuilder` names a cffi module, `build(target)`
 makes anything else. What has not changed since it was last built here is left alone.
+
+Our C is compiled with STRICT; what cffi generates begins with `generated_below.h`.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
+import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +24,9 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("runsc", "kvm", "sentry", "gofer", "guest_stubs")
 SOURCES = {".py", ".c", ".h", ".S"}
+STRICT = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZE += ("-fno-omit-frame-pointer",)
 
 
 def builders() -> list[Path]:
@@ -36,11 +45,22 @@ def _load(path: Path) -> ModuleType:
 def _fingerprint(path: Path) -> str:
     """Of the description, the C and assembly sources of its room and the guest's headers."""
     near = {source for source in path.parent.rglob("*") if source.suffix in SOURCES - {".py"}}
-    near |= {path, *(ROOT / "guest_stubs").glob("*.[hS]"), Path(__file__)}
+    near |= {path, *(ROOT / "guest_stubs").glob("*.[hS]"), *(ROOT / "ci").glob("*.h")}
+    near.add(Path(__file__))
     digest = hashlib.sha256(sys.version.encode())
     for source in sorted(near):
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def _set_flags(sanitize: bool) -> None:
+    """For the compiler that setuptools calls. Python's own headers are none of ours."""
+    flags = ["-g", "-fno-strict-overflow", *STRICT, f"-I{ROOT / 'ci'}"]
+    flags += ["-isystem", sysconfig.get_path("include")]
+    if sanitize:
+        flags += SANITIZE
+        os.environ["LDFLAGS"] = " ".join(SANITIZE)
+    os.environ["CFLAGS"] = " ".join(flags)
 
 
 def _compile(module: ModuleType, target: Path) -> Path:
@@ -59,9 +79,10 @@ def _compile(module: ModuleType, target: Path) -> Path:
         return place
 
 
-def run(target: Path, only_changed: bool = False) -> list[Path]:
+def run(target: Path, only_changed: bool = False, sanitize: bool = False) -> list[Path]:
     """Build everything below `target` (laid out like the source tree); give the files made."""
     sys.path.insert(0, str(ROOT))
+    _set_flags(sanitize)
     made: list[Path] = []
     stamps = target / "build" / "stamps"
     for path in builders():
@@ -72,7 +93,10 @@ def run(target: Path, only_changed: bool = False) -> list[Path]:
             if known == print_of and all(Path(file).exists() for file in files):
                 continue
         module = _load(path)
-        files_of = module.build(target) if hasattr(module, "build") else [_compile(module, target)]
+        if hasattr(module, "build"):
+            files_of = module.build(target, STRICT)
+        else:
+            files_of = [_compile(module, target)]
         made += files_of
         if only_changed:
             stamps.mkdir(parents=True, exist_ok=True)
@@ -81,6 +105,17 @@ def run(target: Path, only_changed: bool = False) -> list[Path]:
     return made
 
 
-if __name__ == "__main__":
-    for file in run(Path(sys.argv[1]).resolve()) if len(sys.argv) > 1 else run(ROOT, True):
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Compile the cffi modules and the guest stubs.")
+    parser.add_argument("target", nargs="?", type=Path, help="another folder than the source tree")
+    parser.add_argument("--sanitize", action="store_true", help="with ASan and UBSan")
+    options = parser.parse_args()
+    if options.sanitize and not options.target:
+        parser.error("sanitized modules go into a folder of their own")
+    in_place = options.target is None
+    for file in run((options.target or ROOT).resolve(), in_place, options.sanitize):
         print(file)
+
+
+if __name__ == "__main__":
+    _main()

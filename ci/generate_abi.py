@@ -22,6 +22,8 @@ HEAD = (
 
 def module(name: str, area: Area) -> str:
     consts, structs = constants(area, name), layouts(area)
+    if area.beside:
+        consts = sorted({**dict(constants(area.beside, "")), **dict(consts)}.items())
     out = HEAD.format(doc=area.doc) + "from __future__ import annotations\n\n"
     if structs:
         out += "from sentry.abi.layout import Layout, Record\n\n"

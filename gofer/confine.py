@@ -7,28 +7,24 @@ no_new_privs is a precondition of the filter and is set there too.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
 
+from gofer._native import lib
 from gofer.attachment import Attachment
 
-CAP_CHOWN: Final = 0
-CAP_DAC_OVERRIDE: Final = 1
-CAP_DAC_READ_SEARCH: Final = 2
-CAP_FOWNER: Final = 3
-CAP_FSETID: Final = 4
-
 _READ: Final = {
-    CAP_DAC_OVERRIDE: "the Sentry has checked the rights; the host's owners do not count here",
-    CAP_DAC_READ_SEARCH: "the same for reading, and linkat(2) by descriptor",
+    lib.CAP_DAC_OVERRIDE: "the Sentry has checked the rights; the host's owners do not count here",
+    lib.CAP_DAC_READ_SEARCH: "the same for reading, and linkat(2) by descriptor",
 }
 _WRITE: Final = {
-    CAP_CHOWN: "files belong to the user who makes them inside",
-    CAP_FOWNER: "chmod, utimes, sticky directories on behalf of that user",
-    CAP_FSETID: "set-group-id bits survive a change of a file by root inside",
+    lib.CAP_CHOWN: "files belong to the user who makes them inside",
+    lib.CAP_FOWNER: "chmod, utimes, sticky directories on behalf of that user",
+    lib.CAP_FSETID: "set-group-id bits survive a change of a file by root inside",
 }
 
 
@@ -58,10 +54,6 @@ class Rule(Struct, frozen=True):
     errno: int = 0
 
 
-_CLONE_VM, _CLONE_THREAD = 0x100, 0x10000
-_F_GETFD, _F_GETFL, _F_DUPFD_CLOEXEC = 1, 3, 1030
-_AF_UNIX, _ENOSYS = 1, 38
-_FIOCLEX = 0x5451
 _NOT_EXEC = Argument(2, 0, mmap.PROT_EXEC)
 
 SYSCALLS: Final = (
@@ -69,7 +61,7 @@ SYSCALLS: Final = (
     Rule("recvfrom", "requests"),
     Rule("sendto", "replies"),
     Rule("sendmsg", "replies that carry a descriptor"),
-    Rule("socketpair", "the socket of a duplicated session", (Argument(0, _AF_UNIX),)),
+    Rule("socketpair", "the socket of a duplicated session", (Argument(0, lib.AF_UNIX),)),
     Rule("getsockname", "CPython asks a socket for its family when it wraps it"),
     Rule("epoll_create1", "made when serving starts"),
     Rule("epoll_ctl", "sessions come and go"),
@@ -78,10 +70,10 @@ SYSCALLS: Final = (
     Rule("read", "the eventfd"),
     Rule("write", "the eventfd, the log"),
     Rule("close", "descriptors of nodes, files, sessions"),
-    Rule("fcntl", "mode of a descriptor", (Argument(1, _F_GETFL),)),
-    Rule("fcntl", "CPython checks whether a descriptor is inherited", (Argument(1, _F_GETFD),)),
-    Rule("fcntl", "a second descriptor of a nameless file", (Argument(1, _F_DUPFD_CLOEXEC),)),
-    Rule("ioctl", "CPython makes a new socket close-on-exec", (Argument(1, _FIOCLEX),)),
+    Rule("fcntl", "mode of a descriptor", (Argument(1, lib.F_GETFL),)),
+    Rule("fcntl", "CPython checks whether a descriptor is inherited", (Argument(1, lib.F_GETFD),)),
+    Rule("fcntl", "a second descriptor of a nameless file", (Argument(1, lib.F_DUPFD_CLOEXEC),)),
+    Rule("ioctl", "CPython makes a new socket close-on-exec", (Argument(1, lib.FIOCLEX),)),
     # Files below the attachments. Only openat2 opens, always beneath a descriptor.
     Rule("openat2", "the one way to open; its RESOLVE_BENEATH is set in native.c"),
     Rule("statx", "attributes"),
@@ -126,9 +118,9 @@ SYSCALLS: Final = (
     Rule(
         "clone",
         "pool threads, never processes",
-        (Argument(0, _CLONE_VM | _CLONE_THREAD, _CLONE_VM | _CLONE_THREAD),),
+        (Argument(0, lib.CLONE_VM | lib.CLONE_THREAD, lib.CLONE_VM | lib.CLONE_THREAD),),
     ),
-    Rule("clone3", "its arguments cannot be inspected; glibc falls back to clone", errno=_ENOSYS),
+    Rule("clone3", "its arguments are out of sight; glibc falls back to clone", errno=errno.ENOSYS),
     Rule("set_robust_list", "a thread's start"),
     Rule("rseq", "a thread's start"),
     Rule("gettid", "a thread's start"),

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gofer.fid import FidTable
 from gofer.p9.codec import Message
@@ -19,9 +19,7 @@ from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rflush, Rlerror, Tflush, Tversion
 from gofer.replies import HANDLERS, Donation, Job
-
-if TYPE_CHECKING:
-    from gofer.server import Server
+from gofer.shared import Shared
 
 MAX_IN_FLIGHT = 32
 MAX_OUT_BYTES = 2 * MSIZE_MAX
@@ -42,11 +40,22 @@ class InFlight:
         """Tags of Tflush messages to answer after this request."""
 
 
+class Loop(Protocol):
+    """What serves sessions, as they see it (gofer/server.py)."""
+
+    @property
+    def connections(self) -> int: ...
+    def add(self, sock: socket.socket) -> Connection: ...
+    def forget(self, connection: Connection) -> None: ...
+    def update(self, connection: Connection) -> None: ...
+
+
 class Connection:
     """A session and its socket, which stays in blocking mode and is used with MSG_DONTWAIT."""
 
-    def __init__(self, server: Server, sock: socket.socket, number: int) -> None:
-        self.server = server
+    def __init__(self, shared: Shared, loop: Loop, sock: socket.socket, number: int) -> None:
+        self.shared = shared
+        self.loop = loop
         self.sock = sock
         self.number = number
         self.msize = MSIZE_MAX
@@ -54,8 +63,8 @@ class Connection:
         self.negotiated = False
         self.closed = False
         self.donates = sock.family == socket.AF_UNIX
-        self.table = server.table
-        self.fids = FidTable(server.table, server.fid_budget)
+        self.table = shared.table
+        self.fids = FidTable(shared.table, shared.fid_budget)
         self._reader = FrameReader(MSIZE_MAX)
         self._backlog: deque[tuple[int, Message]] = deque()
         self._in_flight: dict[int, InFlight] = {}
@@ -94,7 +103,7 @@ class Connection:
             self._backlog.extend(self._reader.feed(data))
             self.run_backlog()
         except ProtocolError as problem:
-            self.server.log(f"connection {self.number} closed: {problem}")
+            self.shared.log(f"connection {self.number} closed: {problem}")
             self.close()
 
     def run_backlog(self) -> None:
@@ -103,7 +112,7 @@ class Connection:
             tag, request = self._backlog.popleft()
             self._handle(tag, request)
         if not self.closed:
-            self.server.update(self)
+            self.loop.update(self)
 
     def negotiate(self, msize: int, extended: bool) -> None:
         """Tversion: everything of the old session is forgotten."""
@@ -114,9 +123,9 @@ class Connection:
         self.negotiated = True
 
     def reset(self) -> None:
-        self.server.locks.release_connection(self.number)
+        self.shared.locks.release_connection(self.number)
         self.fids.clear()
-        self.server.watches.release(self)
+        self.shared.watches.release(self)
         for waiting in self._in_flight.values():
             waiting.dropped = True
         self._in_flight.clear()
@@ -131,7 +140,7 @@ class Connection:
                 os.close(fd)
         self._out.clear()
         self._backlog.clear()
-        self.server.forget(self)
+        self.loop.forget(self)
         self.sock.close()
 
     def _handle(self, tag: int, request: Message) -> None:
@@ -158,7 +167,7 @@ class Connection:
         except ProtocolError:
             raise
         except Exception as bug:
-            self.server.log(f"{type(request).__name__}: {type(bug).__name__}: {bug}")
+            self.shared.log(f"{type(request).__name__}: {type(bug).__name__}: {bug}")
             reply = Rlerror(errno.EIO)
         if isinstance(reply, Message):
             self.send(tag, reply)
@@ -170,7 +179,7 @@ class Connection:
     def _start(self, tag: int, job: Job) -> None:
         waiting = self._in_flight[tag] = InFlight(job)
         job.file.pin()
-        self.server.pool.submit(
+        self.shared.pool.submit(
             job.work, lambda reply, failure: self._finish(tag, waiting, reply, failure)
         )
 
@@ -193,7 +202,7 @@ class Connection:
         try:
             self.run_backlog()
         except ProtocolError as problem:
-            self.server.log(f"connection {self.number} closed: {problem}")
+            self.shared.log(f"connection {self.number} closed: {problem}")
             self.close()
 
     def _flush(self, tag: int, oldtag: int) -> None:
@@ -223,7 +232,7 @@ class Connection:
         rest = memoryview(data)[sent:]
         self._out.append((rest, fd if not sent else -1))
         self._out_bytes += len(rest)
-        self.server.update(self)
+        self.loop.update(self)
 
     def on_writable(self) -> None:
         """The socket takes bytes again."""
@@ -240,7 +249,7 @@ class Connection:
         try:
             self.run_backlog()
         except ProtocolError as problem:
-            self.server.log(f"connection {self.number} closed: {problem}")
+            self.shared.log(f"connection {self.number} closed: {problem}")
             self.close()
 
     def _transmit(self, data: bytes | memoryview, fd: int) -> int:

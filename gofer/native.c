@@ -195,10 +195,16 @@ static int is_dots(const char *name)
     return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
 }
 
-typedef uint8_t *emitter(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t arg);
+struct listing {
+    int fd;
+    uint64_t dotdot; /* the inode number to show for "..", 0: its own */
+};
+
+typedef uint8_t *emitter(const struct listing *of, const struct entry *e, uint8_t *p, uint8_t *end);
 
 /* Entries from the cookie `offset` on, as many as fit. 0 at the end of the directory. */
-static int64_t list(int fd, uint64_t offset, uint8_t *out, size_t room, emitter *emit, uint64_t arg)
+static int64_t list(const struct listing *of, uint64_t offset, uint8_t *out, size_t room,
+                    emitter *emit)
 {
     union {
         struct entry align;
@@ -206,17 +212,17 @@ static int64_t list(int fd, uint64_t offset, uint8_t *out, size_t room, emitter 
     } buf;
     uint8_t *p = out, *end = out + room;
 
-    if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
+    if (lseek(of->fd, (off_t)offset, SEEK_SET) < 0)
         return -errno;
     for (;;) {
-        long n = syscall(SYS_getdents64, fd, buf.bytes, sizeof buf.bytes);
+        long n = syscall(SYS_getdents64, of->fd, buf.bytes, sizeof buf.bytes);
         if (n < 0)
             return p > out ? p - out : -errno;
         if (n == 0)
             return p - out;
         for (char *at = buf.bytes; at < buf.bytes + n;) {
             const struct entry *e = (const struct entry *)at;
-            uint8_t *next = emit(fd, e, p, end, arg);
+            uint8_t *next = emit(of, e, p, end);
             if (!next)
                 return p > out ? p - out : -EINVAL;
             p = next;
@@ -226,14 +232,15 @@ static int64_t list(int fd, uint64_t offset, uint8_t *out, size_t room, emitter 
 }
 
 /* qid[13] offset[8] type[1] name[s] */
-static uint8_t *emit_plain(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t dotdot)
+static uint8_t *emit_plain(const struct listing *of, const struct entry *e, uint8_t *p,
+                           uint8_t *end)
 {
     size_t len = strlen(e->name);
     if ((size_t)(end - p) < QID + 8 + 1 + 2 + len)
         return NULL;
     *p++ = e->type == DT_DIR ? 0x80 : e->type == DT_LNK ? 0x02 : 0;
     p = put32(p, 0);
-    p = put64(p, dotdot && !strcmp(e->name, "..") ? dotdot : e->ino);
+    p = put64(p, of->dotdot && !strcmp(e->name, "..") ? of->dotdot : e->ino);
     p = put64(p, (uint64_t)e->off);
     *p++ = e->type;
     uint16_t n = (uint16_t)len;
@@ -243,14 +250,15 @@ static uint8_t *emit_plain(int fd, const struct entry *e, uint8_t *p, uint8_t *e
 }
 
 /* attributes[96] offset[8] name[s] */
-static uint8_t *emit_attr(int fd, const struct entry *e, uint8_t *p, uint8_t *end, uint64_t arg)
+static uint8_t *emit_attr(const struct listing *of, const struct entry *e, uint8_t *p,
+                          uint8_t *end)
 {
     size_t len = strlen(e->name);
     if (is_dots(e->name))
         return p;
     if ((size_t)(end - p) < BLOCK + 8 + 2 + len)
         return NULL;
-    if (gofer_stat(fd, e->name, p) < 0)
+    if (gofer_stat(of->fd, e->name, p) < 0)
         return p; /* it went away since getdents */
     p = put64(p + BLOCK, (uint64_t)e->off);
     uint16_t n = (uint16_t)len;
@@ -261,10 +269,12 @@ static uint8_t *emit_attr(int fd, const struct entry *e, uint8_t *p, uint8_t *en
 
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot)
 {
-    return list(fd, offset, out, room, emit_plain, dotdot);
+    const struct listing of = {fd, dotdot};
+    return list(&of, offset, out, room, emit_plain);
 }
 
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room)
 {
-    return list(fd, offset, out, room, emit_attr, 0);
+    const struct listing of = {fd, 0};
+    return list(&of, offset, out, room, emit_attr);
 }

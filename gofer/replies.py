@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from gofer.files import OpenFile
 from gofer.p9.codec import Message
-
-if TYPE_CHECKING:
-    from gofer.connection import Connection
 
 
 class Donation(Struct):
@@ -31,22 +28,20 @@ class Job(Struct):
 
 
 Reply: TypeAlias = Message | Donation | Job
-Handler: TypeAlias = Callable[["Connection", Any], Reply]
+Handler: TypeAlias = Callable[[Any, Any], Reply]
+"""Of a session (gofer.connection) and a request."""
 
 HANDLERS: dict[type[Message], Handler] = {}
 
+_C = TypeVar("_C")
 _M = TypeVar("_M", bound=Message)
 _R = TypeVar("_R", bound=Reply)
 
 
-def handles(
-    kind: type[_M],
-) -> Callable[[Callable[[Connection, _M], _R]], Callable[[Connection, _M], _R]]:
+def handles(kind: type[_M]) -> Callable[[Callable[[_C, _M], _R]], Callable[[_C, _M], _R]]:
     """Decorator: this function answers messages of type `kind`; an OSError becomes Rlerror."""
 
-    def register(
-        function: Callable[[Connection, _M], _R],
-    ) -> Callable[[Connection, _M], _R]:
+    def register(function: Callable[[_C, _M], _R]) -> Callable[[_C, _M], _R]:
         HANDLERS[kind] = function
         return function
 

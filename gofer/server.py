@@ -1,4 +1,4 @@
-"""The Gofer's server: connections, nodes, the loop that serves them.
+"""The Gofer's server: connections, and the loop that serves them.
 
 Single-threaded: metadata calls are short and run here; what may block on a disk goes to a small
 pool. Sockets are SOCK_STREAM, because 9P frames itself and every standard client and server speaks
@@ -7,41 +7,13 @@ over a stream; SOCK_SEQPACKET would also bound a message by the socket's buffer 
 
 from __future__ import annotations
 
-import resource
 import select
 import socket
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
-
 from gofer.attachment import Attachment
 from gofer.connection import Connection
-from gofer.fid import FidBudget
-from gofer.locks import LockTable
-from gofer.node import Node, NodeTable
-from gofer.pool import Pool
-from gofer.watches import Watches
-
-
-class Limits(Struct, frozen=True):
-    """Ceilings on what clients can make this process hold."""
-
-    max_fids: int = 131072
-    """Of all sessions."""
-    max_nodes: int = 131072
-    max_node_fds: int = 8192
-    max_connections: int = 1024
-    max_watches: int = 1024
-    """The host's user has 8192 or more of them, for all sandboxes."""
-    pool_threads: int = 4
-
-
-def limits_for_this_process() -> Limits:
-    """Half the descriptors are for nodes, the rest for open files and sockets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return Limits(max_node_fds=max(min(hard // 2, 1 << 16), 64))
+from gofer.shared import Limits, Shared
 
 
 def _quiet(_text: str) -> None:
@@ -58,18 +30,9 @@ class Server:
         log: Callable[[str], None] = _quiet,
         queue: int = -1,
     ) -> None:
-        self.limits = limits or Limits()
-        self.log = log
-        self.table = NodeTable(self.limits.max_nodes, self.limits.max_node_fds)
-        self.fid_budget = FidBudget(self.limits.max_fids)
-        self.watches = Watches(queue, self.limits.max_watches)
-        self.locks = LockTable()
-        self.pool = Pool(self.limits.pool_threads)
-        self.roots: dict[bytes, Node] = {}
-        for attachment in attachments:
-            self.roots[attachment.name] = self.table.root(attachment)
+        self.shared = Shared(attachments, limits or Limits(), log, queue)
         self._epoll = select.epoll()
-        self._epoll.register(self.pool.fd, select.EPOLLIN)
+        self._epoll.register(self.shared.pool.fd, select.EPOLLIN)
         self._connections: dict[int, Connection] = {}
         self._masks: dict[int, int] = {}
         self._next_number = 0
@@ -81,7 +44,7 @@ class Server:
     def add(self, sock: socket.socket) -> Connection:
         """Serve one more client."""
         self._next_number += 1
-        connection = Connection(self, sock, self._next_number)
+        connection = Connection(self.shared, self, sock, self._next_number)
         fd = sock.fileno()
         self._connections[fd] = connection
         self._masks[fd] = select.EPOLLIN
@@ -108,8 +71,8 @@ class Server:
     def step(self, timeout: float | None = None) -> None:
         """Wait for events once and handle them."""
         for fd, events in self._epoll.poll(timeout):
-            if fd == self.pool.fd:
-                self.pool.completed()
+            if fd == self.shared.pool.fd:
+                self.shared.pool.completed()
                 continue
             connection = self._connections.get(fd)
             if connection is None:
@@ -134,4 +97,4 @@ class Server:
         for connection in list(self._connections.values()):
             connection.close()
         self._epoll.close()
-        self.pool.close()
+        self.shared.pool.close()

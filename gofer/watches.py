@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import fcntl
 
-from gofer.native import check, error, native
+from gofer._native import lib
+from gofer.native import check, error
 from gofer.node import Node, NodeTable
 
 
@@ -45,7 +46,7 @@ class Watches:
             raise error(errno.ENOTDIR)
         if len(self._watched) >= self.limit:
             raise error(errno.ENOSPC)
-        number = check(native.gofer_watch(self._fd, table.fd(node), node.attachment.fd))
+        number = check(lib.gofer_watch(self._fd, table.fd(node), node.attachment.fd))
         self._watched.add(number)
         return number
 
@@ -55,13 +56,13 @@ class Watches:
         if number not in self._watched:
             raise error(errno.EINVAL)
         self._watched.remove(number)
-        native.gofer_unwatch(self._fd, number)
+        lib.gofer_unwatch(self._fd, number)
 
     def release(self, owner: object) -> None:
         """The session is over. What is in the queue may be for others now, so it stays its own."""
         if self._owner is owner:
             for number in self._watched:
-                native.gofer_unwatch(self._fd, number)
+                lib.gofer_unwatch(self._fd, number)
             self._watched.clear()
 
     def _check(self, owner: object) -> None:

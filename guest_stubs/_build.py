@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -42,10 +43,10 @@ def assemble(source: Path, flags: tuple[str, ...] = ()) -> tuple[bytes, dict[str
         return (tmp / "stub.bin").read_bytes(), symbols
 
 
-def _link_vdso(place: Path) -> Path:
+def _link_vdso(place: Path, warnings: Iterable[str]) -> Path:
     """The vDSO: an ELF of one page, without relocations."""
     options = ["-O2", "-fPIC", "-ffreestanding", "-fno-stack-protector", "-fcf-protection=none"]
-    options += ["-mgeneral-regs-only", "-fasynchronous-unwind-tables", "-Wall", "-Wextra"]
+    options += ["-mgeneral-regs-only", "-fasynchronous-unwind-tables", *warnings]
     linking = ["-soname=linux-vdso.so.1", "--hash-style=both", "--build-id=sha1", "--eh-frame-hdr"]
     linking += ["-T", str(HERE / "vdso.lds"), "-z", "max-page-size=4096", "--strip-all"]
     joined = ["-Wl," + ",".join(linking)]
@@ -54,11 +55,11 @@ def _link_vdso(place: Path) -> Path:
     return place
 
 
-def build(target: Path) -> list[Path]:
-    """Build every image below `target`; give the files made."""
+def build(target: Path, warnings: Iterable[str] = ()) -> list[Path]:
+    """Build every image below `target`, C with these options; give the files made."""
     place = target / "guest_stubs" / "built"
     place.mkdir(parents=True, exist_ok=True)
-    made = [_link_vdso(place / "vdso.so")]
+    made = [_link_vdso(place / "vdso.so", warnings)]
     for name, (source, flags) in IMAGES.items():
         code, symbols = assemble(HERE / source, flags)
         binary, table = place / f"{name}.bin", place / f"{name}.json"

@@ -17,7 +17,7 @@ stubs:
         hlt
         .endr
 
-#define AT(offset) (offset) - (PAGE_BYTES - 5 * 8)(%rsp)
+#define AT(offset) (offset) - (PAGE_SIZE - 5 * 8)(%rsp)
         .balign 64, 0xf4
 trap_ud:
         cmpq $0, AT(SWITCH_ROOT)

@@ -7,7 +7,8 @@
 #ifndef GUEST_LAYOUT_H
 #define GUEST_LAYOUT_H
 
-#define ENTRY_BASE 0x7fffffe00000
+#include "memory_map.h"
+
 #define ENTRY_STRIDE 0x4000
 #define MAX_VCPUS 128
 
@@ -78,8 +79,7 @@
 #define R_GS 26
 #define NUM_REGS 27
 
-/* ---- the supervisor's pages, PML4 entry 256 of every address space ---- */
-#define HIGH_BASE 0xffff800000000000
+/* ---- the supervisor's pages, PML4 entry 256 of every address space, from HIGH_BASE ---- */
 #define HIGH_GDT 0x0000
 #define HIGH_IDT 0x1000
 #define HIGH_STUBS 0x2000    /* 256 exception stubs */
@@ -89,7 +89,6 @@
 /* The start of the exception stack is the host's. */
 #define SWITCH_ROOT 0x00  /* the address space that #UD changes to; 0: #UD is an exception */
 #define SWITCH_FRAME 0x08 /* the frame with which it goes on there */
-#define PAGE_BYTES 0x1000
 
 /* Selectors, the same as Linux's own: the program can read them. */
 #define SEL_KERNEL_CS 0x10

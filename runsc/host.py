@@ -6,37 +6,15 @@ Thin: one function a call, over the C module `runsc._native`. Constants come fro
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING
 
-from runsc._native import ffi, lib  # type: ignore[import-not-found]
+from runsc._native import ffi, lib
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from sentry.abi.mount import OPEN_TREE_CLONE
 
-MNT_DETACH = 2
-"""umount2(2); the kernel's user headers lack it."""
+if TYPE_CHECKING:
+    from runsc._native import Null
 
-
-class _Lib(Protocol):
-    """The C functions; each gives a negative errno when it fails."""
-
-    def rs_spawn(self, flags: int) -> int: ...
-    def rs_unshare(self, flags: int) -> int: ...
-    def rs_setns(self, fd: int, type: int) -> int: ...
-    def rs_mount(self, source: Any, target: bytes, type: Any, flags: int, data: Any) -> int: ...
-    def rs_umount(self, target: bytes, flags: int) -> int: ...
-    def rs_open_tree(self, dirfd: int, path: bytes, flags: int) -> int: ...
-    def rs_mount_setattr(self, fd: int, flags: int, set: int) -> int: ...
-    def rs_pivot_root(self, new_root: bytes, put_old: bytes) -> int: ...
-    def rs_prctl(self, op: int, a: int, b: int, c: int, d: int) -> int: ...
-    def rs_capset(self, effective: int, permitted: int, inheritable: int) -> int: ...
-    def rs_close_range(self, first: int, last: int) -> int: ...
-    def rs_seccomp(self, flags: int, program: bytes, count: int) -> int: ...
-    def rs_one_arena(self) -> None: ...
-    def rs_trap_report(self, fd: int) -> int: ...
-
-
-_lib = cast(_Lib, lib)
-_NULL = ffi.NULL
 
 
 def _check(value: int, what: str) -> int:
@@ -50,17 +28,17 @@ def spawn(flags: int) -> int:
 
     Preconditions: the process has one thread.
     """
-    return _check(_lib.rs_spawn(flags), "clone")
+    return _check(lib.rs_spawn(flags), "clone")
 
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    _check(_lib.rs_unshare(flags), "unshare")
+    _check(lib.rs_unshare(flags), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:
     """setns(2)."""
-    _check(_lib.rs_setns(fd, kind), "setns")
+    _check(lib.rs_setns(fd, kind), "setns")
 
 
 def mount(
@@ -72,16 +50,16 @@ def mount(
 ) -> None:
     """mount(2)."""
 
-    def text(value: str | None) -> Any:
-        return _NULL if value is None else os.fsencode(value)
+    def text(value: str | None) -> bytes | Null:
+        return ffi.NULL if value is None else os.fsencode(value)
 
-    done = _lib.rs_mount(text(source), os.fsencode(target), text(kind), flags, text(data))
+    done = lib.rs_mount(text(source), os.fsencode(target), text(kind), flags, text(data))
     _check(done, f"mount {kind or source} on {target}")
 
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    _check(_lib.rs_umount(os.fsencode(target), flags), f"umount {target}")
+    _check(lib.rs_umount(os.fsencode(target), flags), f"umount {target}")
 
 
 def clone_mount(path: str, attributes: int) -> int:
@@ -90,30 +68,30 @@ def clone_mount(path: str, attributes: int) -> int:
     open_tree(2) with OPEN_TREE_CLONE, mount_setattr(2) (Linux 5.12). Gives an O_PATH descriptor.
     """
     flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
-    fd = _check(_lib.rs_open_tree(AT_FDCWD, os.fsencode(path), flags), f"open_tree {path}")
-    done = _lib.rs_mount_setattr(fd, AT_EMPTY_PATH | AT_RECURSIVE, attributes)
+    fd = _check(lib.rs_open_tree(AT_FDCWD, os.fsencode(path), flags), f"open_tree {path}")
+    done = lib.rs_mount_setattr(fd, AT_EMPTY_PATH | AT_RECURSIVE, attributes)
     _check(done, f"mount_setattr {path}")
     return fd
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    _check(_lib.rs_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+    _check(lib.rs_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
 def prctl(op: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """prctl(2)."""
-    return _check(_lib.rs_prctl(op, a, b, c, d), f"prctl {op}")
+    return _check(lib.rs_prctl(op, a, b, c, d), f"prctl {op}")
 
 
 def capset(effective: int, permitted: int, inheritable: int = 0) -> None:
     """capset(2) on this thread."""
-    _check(_lib.rs_capset(effective, permitted, inheritable), "capset")
+    _check(lib.rs_capset(effective, permitted, inheritable), "capset")
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """close_range(2): both ends included."""
-    _check(_lib.rs_close_range(first, last), "close_range")
+    _check(lib.rs_close_range(first, last), "close_range")
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -128,15 +106,15 @@ def close_all_but(keep: set[int]) -> None:
 
 def install_filter(program: bytes, flags: int) -> None:
     """seccomp(2) SECCOMP_SET_MODE_FILTER with packed struct sock_filter instructions."""
-    if _check(_lib.rs_seccomp(flags, program, len(program) // 8), "seccomp"):
+    if _check(lib.rs_seccomp(flags, program, len(program) // 8), "seccomp"):
         raise OSError("seccomp: a thread could not be put under the filter")
 
 
 def one_malloc_arena() -> None:
     """mallopt(3) M_ARENA_MAX 1: new threads make no arenas, so they map nothing under a filter."""
-    _lib.rs_one_arena()
+    lib.rs_one_arena()
 
 
 def report_refused_calls(fd: int) -> None:
     """Development: on SIGSYS write the number of the system call to `fd` and exit with 159."""
-    _check(_lib.rs_trap_report(fd), "sigaction")
+    _check(lib.rs_trap_report(fd), "sigaction")

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-PIPE_BUF: Final = 4096
+from sentry.abi.limits import PIPE_BUF
+
 MAX_BUFFERED: Final = 1 << 20
 FLUSH_TRIES: Final = 256
 

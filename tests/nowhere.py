@@ -12,7 +12,8 @@ from typing import Any
 
 from sentry.loop import HostOnly
 from sentry.platform import sigframe
-from sentry.platform.interface import NUM_REGS, ExitKind, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import ExitKind, Reg
 from sentry.platform.memory import AddressSpace, Ram
 
 SYSCALL_AT = 0x400000

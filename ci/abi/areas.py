@@ -14,18 +14,35 @@ class Area:
     macros: str = r"(?!)"
     structs: dict[str, str] = field(default_factory=dict)
     extra: str = ""
+    beside: Area | None = None
+    """Constants that only the C library's headers show, which do not bear the kernel's."""
 
 
 AREAS = {
     "fcntl": Area(
         "Opening, descriptors, locks: open(2), fcntl(2), openat2(2), flock(2).",
-        ["linux/fcntl.h", "linux/openat2.h", "linux/falloc.h", "linux/fs.h", "linux/close_range.h"],
-        r"(O_|F_|FD_|AT_|S_(?!LOCK)|LOCK_|RESOLVE_|FALLOC_|SEEK_|RENAME_|DN_|RWF_|CLOSE_RANGE_|FS_.*_FL|FSXATTR)",
+        [
+            "linux/fcntl.h",
+            "linux/openat2.h",
+            "linux/falloc.h",
+            "linux/fadvise.h",
+            "linux/fs.h",
+            "linux/close_range.h",
+        ],
+        r"(O_|F_|FD_|AT_|S_(?!LOCK)|LOCK_|RESOLVE_|FALLOC_|SEEK_|RENAME_|DN_|RWF_|RWH_|POSIX_FADV_|CLOSE_RANGE_|FS_.*_FL|FSXATTR)",
         {"struct flock": "flock", "struct open_how": "open_how", "struct f_owner_ex": "f_owner_ex"},
+        beside=Area("splice(2)", ["fcntl.h"], r"(SPLICE_F_|MAX_HANDLE_SZ|O_ASYNC)"),
     ),
     "ioctl": Area(
         "ioctl(2) requests on files and terminals, termios.",
-        ["asm/ioctls.h", "asm/termbits.h", "linux/termios.h", "linux/fs.h", "linux/tty_flags.h"],
+        [
+            "asm/ioctls.h",
+            "asm/termbits.h",
+            "linux/termios.h",
+            "linux/fs.h",
+            "linux/fiemap.h",
+            "linux/tty_flags.h",
+        ],
         r"(TC|TIOC|FIO|FS_IOC_|FIGETBSZ|FIBMAP|FICLONE|FIDEDUPERANGE|FIFREEZE|FITHAW|BLK|V[A-Z0-9]+$|IGN|BRKINT|PARMRK|INPCK|ISTRIP|INLCR|"
         r"ICRNL|IUCLC|IXON|IXANY|IXOFF|IMAXBEL|IUTF8|OPOST|OLCUC|ONLCR|OCRNL|ONOCR|ONLRET|OFILL|OFDEL|"
         r"TAB|XTABS|NL[01D]|CR[0-3D]|C?B[0-9]+$|CS[5-8I]|CSTOPB|CREAD|PAREN|PARODD|HUPCL|CLOCAL|"
@@ -37,14 +54,20 @@ AREAS = {
         ["asm/stat.h", "linux/stat.h", "asm/statfs.h", "linux/magic.h"],
         r"(S_I|STATX_|[A-Z0-9_]+_MAGIC$|[A-Z0-9_]+_SUPER_MAGIC|ST_)",
         {"struct stat": "stat", "struct statfs": "statfs", "struct statx": "statx"},
+        beside=Area("utimensat(2)", ["sys/stat.h"], r"UTIME_"),
     ),
     "mount": Area(
-        "mount(2), umount2(2).", ["linux/mount.h"], r"(MS_|MNT_|MOUNT_|MOVE_MOUNT|OPEN_TREE|FSOPEN)"
+        "mount(2), umount2(2), fsopen(2) and its relatives, statmount(2), listmount(2).",
+        ["linux/mount.h"],
+        r"(MS_|MNT_|MOUNT_|MOVE_MOUNT|OPEN_TREE|FSOPEN|FSPICK|FSMOUNT|STATMOUNT_|LSMT_|LISTMOUNT_)",
+        beside=Area("umount2(2)", ["sys/mount.h"], r"(MNT_[DEF]|UMOUNT_)"),
     ),
-    "xattr": Area(
-        "xattr(7).",
-        ["linux/xattr.h", "linux/limits.h"],
-        r"(XATTR_|PATH_MAX|NAME_MAX|ARG_MAX|PIPE_BUF|NGROUPS_MAX)",
+    "xattr": Area("xattr(7).", ["linux/xattr.h", "linux/limits.h"], r"XATTR_"),
+    "limits": Area(
+        "limits.h(0P): what fits into a path, a pipe, an int.",
+        ["linux/limits.h", "linux/uio.h"],
+        r"(PATH_MAX|NAME_MAX|ARG_MAX|PIPE_BUF|NGROUPS_MAX|UIO_MAXIOV)$",
+        beside=Area("C's", ["limits.h"], r"(INT_MAX|LONG_MAX|HOST_NAME_MAX)$"),
     ),
     "mman": Area(
         "mmap(2) and its relatives.",
@@ -55,11 +78,12 @@ AREAS = {
             "struct shminfo64": "shm_limits",
             "struct shm_info": "shm_usage",
         },
+        beside=Area("shmctl(2)", ["sys/shm.h"], r"SHM_(DEST|LOCKED)"),
     ),
     "sysvipc": Area(
         "semget(2), msgget(2).",
         ["linux/sem.h", "linux/msg.h", "linux/ipc.h"],
-        r"(SEM|GETPID|GETVAL|GETALL|GETNCNT|GETZCNT|SETVAL|SETALL|IPC_|MSG_(STAT|INFO|NOERROR|EXCEPT|COPY)|MSGM)",
+        r"(SEM|GETPID|GETVAL|GETALL|GETNCNT|GETZCNT|SETVAL|SETALL|IPC_|MSG_(STAT|INFO|NOERROR|EXCEPT|COPY)|MSGM|MSGSSZ|MSGSEG)",
         {
             "struct semid64_ds": "semid_ds",
             "struct sembuf": "sembuf",
@@ -73,8 +97,14 @@ AREAS = {
     ),
     "signal": Area(
         "signal(7), sigaction(2), sigaltstack(2), siginfo and the signal frame.",
-        ["asm/signal.h", "asm/siginfo.h", "asm/sigcontext.h", "asm/ucontext.h", "linux/signalfd.h"],
-        r"(SIG(?!_|RT|CONTEXT|INFO|EV)[A-Z0-9]+$|SIGRT|SIG_|SA_|SS_|SI_|SEGV_|BUS_|FPE_|ILL_|TRAP_|CLD_|POLL_|SYS_SECCOMP|SYS_USER_DISPATCH|MINSIGSTKSZ|SIGSTKSZ|SIGEV_|UC_|FP_XSTATE|SFD_|NSIG)",
+        [
+            "linux/signal.h",
+            "asm/siginfo.h",
+            "asm/sigcontext.h",
+            "asm/ucontext.h",
+            "linux/signalfd.h",
+        ],
+        r"(SIG(?!_|RT|CONTEXT|INFO|EV)[A-Z0-9]+$|SIGRT|SIG_|SA_|SS_|SI_|SEGV_|BUS_|FPE_|ILL_|TRAP_|CLD_|POLL_|SYS_SECCOMP|SYS_USER_DISPATCH|MINSIGSTKSZ|SIGSTKSZ|SIGEV_|UC_|FP_XSTATE|SFD_)",
         {"struct signalfd_siginfo": "signalfd_siginfo"},
         "typedef struct sigaltstack kstack; struct kernel_sigaction { unsigned long handler; unsigned long flags; unsigned long restorer; unsigned long mask; };",
     ),
@@ -122,11 +152,9 @@ AREAS = {
         r"(POLL|EPOLL)",
         {"struct pollfd": "pollfd", "struct epoll_event": "epoll_event"},
     ),
-    "eventfd": Area(
-        "eventfd(2), inotify(7).",
-        ["linux/eventfd.h", "linux/inotify.h"],
-        r"(EFD_|IN_)",
-        {"struct inotify_event": "inotify_event"},
+    "eventfd": Area("eventfd(2).", ["linux/eventfd.h"], r"EFD_"),
+    "inotify": Area(
+        "inotify(7).", ["linux/inotify.h"], r"IN_", {"struct inotify_event": "inotify_event"}
     ),
     "prctl": Area(
         "prctl(2), arch_prctl(2).",
@@ -169,8 +197,10 @@ AREAS = {
             "linux/icmpv6.h",
             "linux/if_packet.h",
             "linux/if_ether.h",
+            "linux/route.h",
+            "linux/net_tstamp.h",
         ],
-        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|ETH_P_(ALL|IP|IPV6|ARP|LOOP)$|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
+        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|TP_STATUS_USER|ETH_P_(ALL|IP|IPV6|ARP|LOOP|802_2)$|ETH_ALEN|IFNAMSIZ|RTF_|FIO[SG]ETOWN|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
         {
             "struct sockaddr_in": "sockaddr_in",
             "struct sockaddr_in6": "sockaddr_in6",
@@ -178,6 +208,9 @@ AREAS = {
             "struct tcp_info": "tcp_info_data",
             "struct linger": "linger",
         },
+        beside=Area(
+            "levels", ["netinet/in.h", "netinet/tcp.h", "netinet/udp.h"], r"SOL_(IP|IPV6|TCP|UDP)$"
+        ),
     ),
     "netlink": Area(
         "netlink(7), rtnetlink(7).",
@@ -193,8 +226,9 @@ AREAS = {
             "linux/netlink_diag.h",
             "linux/fib_rules.h",
             "linux/neighbour.h",
+            "linux/in_route.h",
         ],
-        r"(NLM|NETLINK_|NLA_|RTM_|RTA_|RTN_|RT_|IFLA_|IFA_|IFF_|RTNLGRP|RTMGRP|SOCK_D|TCPDIAG|UDIAG|NDIAG|FR_ACT|INET_DIAG|RTPROT_(UNSPEC|KERNEL|BOOT|STATIC)|ARPHRD_(LOOPBACK|ETHER|NONE))",
+        r"(NLM|NETLINK_|NLA_|RTM_|RTA_|RTN_|RT_|IFLA_|IFA_|IFF_|RTNLGRP|RTMGRP|SOCK_D[IE]|TCPDIAG|UDIAG|NDIAG|FR_ACT|INET_DIAG|RTCF_LOCAL|RTPROT_(UNSPEC|KERNEL|BOOT|STATIC)|ARPHRD_(LOOPBACK|ETHER|NONE))",
         {
             "struct nlmsghdr": "nlmsghdr",
             "struct rtattr": "rtattr",
@@ -218,12 +252,22 @@ AREAS = {
         r"(IOCB_)",
         {"struct iocb": "iocb", "struct io_event": "io_event"},
     ),
-    "unistd": Area("System-call numbers.", ["asm/unistd_64.h"], r"__NR_[a-z]"),
-    "keyctl": Area(
-        "keyctl(2), getrandom(2), membarrier(2), misc.",
-        ["linux/random.h", "linux/membarrier.h", "linux/reboot.h", "linux/kcmp.h"],
-        r"(GRND_|MEMBARRIER_|LINUX_REBOOT|RND|KCMP_)",
+    "processor": Area(
+        "RFLAGS, CR0 and CR4 of x86-64.", ["asm/processor-flags.h"], r"X86_(EFLAGS|CR0|CR4)_"
     ),
+    "unistd": Area("System-call numbers.", ["asm/unistd_64.h"], r"__NR_[a-z]"),
+    "random": Area("getrandom(2), random(4).", ["linux/random.h"], r"(GRND_|RND)"),
+    "membarrier": Area("membarrier(2).", ["linux/membarrier.h"], r"MEMBARRIER_"),
+    "keyctl": Area("keyctl(2).", ["linux/keyctl.h"], r"(KEYCTL_|KEY_SPEC_|KEY_REQKEY_)"),
+    "reboot": Area("reboot(2).", ["linux/reboot.h"], r"LINUX_REBOOT"),
+    "kcmp": Area("kcmp(2).", ["linux/kcmp.h"]),
+    "mempolicy": Area("mbind(2) and its relatives.", ["linux/mempolicy.h"], r"MPOL_"),
+    "pidfd": Area("pidfd_open(2), pidfd_send_signal(2).", ["linux/pidfd.h"], r"PIDFD_"),
+    "nsfs": Area("ioctl_nsfs(2).", ["linux/nsfs.h"], r"NS_GET_"),
+    "personality": Area("personality(2).", ["linux/personality.h"]),
+    "ioprio": Area("ioprio_set(2).", ["linux/ioprio.h"], r"IOPRIO_"),
+    "acct": Area("acct(5).", ["linux/acct.h"], r"A(FORK|CORE|XSIG)$"),
+    "ethtool": Area("SIOCETHTOOL.", ["linux/ethtool.h"], r"ETHTOOL_(GLINK|GET_TS_INFO)$"),
 }
 # names that come from enums and are therefore no macros
 ENUMS = {
@@ -272,6 +316,57 @@ ENUMS = {
         "BPF_TCP_LAST_ACK",
         "BPF_TCP_LISTEN",
         "BPF_TCP_CLOSING",
+        "SS_UNCONNECTED",
+        "SS_CONNECTED",
+        "SOF_TIMESTAMPING_MASK",
+    ],
+    "mount": [
+        "FSCONFIG_SET_FLAG",
+        "FSCONFIG_SET_STRING",
+        "FSCONFIG_SET_BINARY",
+        "FSCONFIG_SET_PATH",
+        "FSCONFIG_SET_PATH_EMPTY",
+        "FSCONFIG_SET_FD",
+        "FSCONFIG_CMD_CREATE",
+        "FSCONFIG_CMD_RECONFIGURE",
+        "FSCONFIG_CMD_CREATE_EXCL",
+    ],
+    "mempolicy": [
+        "MPOL_DEFAULT",
+        "MPOL_PREFERRED",
+        "MPOL_BIND",
+        "MPOL_INTERLEAVE",
+        "MPOL_LOCAL",
+        "MPOL_PREFERRED_MANY",
+        "MPOL_WEIGHTED_INTERLEAVE",
+        "MPOL_MAX",
+    ],
+    "kcmp": [
+        "KCMP_FILE",
+        "KCMP_VM",
+        "KCMP_FILES",
+        "KCMP_FS",
+        "KCMP_SIGHAND",
+        "KCMP_IO",
+        "KCMP_SYSVSEM",
+        "KCMP_EPOLL_TFD",
+    ],
+    "personality": [
+        "UNAME26",
+        "ADDR_NO_RANDOMIZE",
+        "READ_IMPLIES_EXEC",
+        "STICKY_TIMEOUTS",
+        "PER_LINUX32",
+        "PER_MASK",
+    ],
+    "ioprio": [
+        "IOPRIO_CLASS_NONE",
+        "IOPRIO_CLASS_RT",
+        "IOPRIO_CLASS_BE",
+        "IOPRIO_CLASS_IDLE",
+        "IOPRIO_WHO_PROCESS",
+        "IOPRIO_WHO_PGRP",
+        "IOPRIO_WHO_USER",
     ],
     "netlink": [
         "RTM_NEWLINK",
@@ -414,7 +509,7 @@ ENUMS = {
         "IOCB_CMD_PWRITEV",
     ],
     "signal": ["SIGEV_SIGNAL"],
-    "keyctl": [
+    "membarrier": [
         "MEMBARRIER_CMD_QUERY",
         "MEMBARRIER_CMD_GLOBAL",
         "MEMBARRIER_CMD_GLOBAL_EXPEDITED",

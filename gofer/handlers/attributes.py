@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
+from gofer._native import lib
 from gofer.connection import Connection
 from gofer.fid import Fid
 from gofer.files import open_node, require_writable
-from gofer.native import check, native, statfs
+from gofer.native import check, statfs
 from gofer.node import Node
 from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes
@@ -84,9 +85,9 @@ def _apply(
     if valid & (c.SETATTR_UID | c.SETATTR_GID):
         uid = msg.uid if valid & c.SETATTR_UID else c.NOID
         gid = msg.gid if valid & c.SETATTR_GID else c.NOID
-        check(native.gofer_chown(fd, uid, gid))
+        check(lib.gofer_chown(fd, uid, gid))
     if valid & c.SETATTR_MODE:
-        check(native.gofer_chmod(_chmod_fd(node, fid, fd), msg.mode & 0o7777))
+        check(lib.gofer_chmod(_chmod_fd(node, fid, fd), msg.mode & 0o7777))
     if valid & c.SETATTR_SIZE:
         _truncate(conn, node, fid, msg.size)
     which = 0
@@ -95,7 +96,7 @@ def _apply(
     if valid & c.SETATTR_MTIME:
         which |= 2 | (8 if valid & c.SETATTR_MTIME_SET else 0)
     if which:
-        check(native.gofer_utimens(fd, *times_ns, which))
+        check(lib.gofer_utimens(fd, *times_ns, which))
 
 
 def _chmod_fd(node: Node, fid: Fid | None, fd: int) -> int:

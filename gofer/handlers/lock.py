@@ -25,7 +25,7 @@ def lock(conn: Connection, msg: Tlock) -> Rlock:
     fid = conn.fids.get(msg.fid)
     if fid.file is None:
         raise error(errno.EBADF)
-    done = conn.server.locks.apply(fid.node.identity, _wanted(conn, msg))
+    done = conn.shared.locks.apply(fid.node.identity, _wanted(conn, msg))
     return Rlock(LOCK_SUCCESS if done else LOCK_BLOCKED)
 
 
@@ -33,7 +33,7 @@ def lock(conn: Connection, msg: Tlock) -> Rlock:
 def getlock(conn: Connection, msg: Tgetlock) -> Rgetlock:
     """Tgetlock: the lock in the way, or LOCK_TYPE_UNLCK."""
     fid = conn.fids.get(msg.fid)
-    held = conn.server.locks.conflict(fid.node.identity, _wanted(conn, msg))
+    held = conn.shared.locks.conflict(fid.node.identity, _wanted(conn, msg))
     if held is None:
         return Rgetlock(LOCK_TYPE_UNLCK, msg.start, msg.length, msg.proc_id, msg.client_id)
     length = 0 if held.end == END else held.end - held.start

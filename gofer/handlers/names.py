@@ -6,10 +6,11 @@ import errno
 import os
 import stat
 
+from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import require_writable
 from gofer.handlers.open import adopt_owner
-from gofer.native import check, check_name, error, native, stat_block
+from gofer.native import check, check_name, error, stat_block
 from gofer.node import Node, identity_of
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import AT_REMOVEDIR
@@ -42,9 +43,6 @@ from gofer.p9.messages import (
     Tunlinkat,
 )
 from gofer.replies import handles
-
-RENAME_NOREPLACE = 1
-RENAME_EXCHANGE = 2
 
 _MAKEABLE = (stat.S_IFDIR, stat.S_IFLNK, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
 
@@ -134,7 +132,7 @@ def _link(conn: Connection, node: Node, directory: Node, name: bytes) -> None:
     if node.attachment is not directory.attachment:
         raise error(errno.EXDEV)
     directory_fd = conn.table.fd(directory)
-    rc = native.gofer_link(conn.table.fd(node), directory_fd, name)
+    rc = lib.gofer_link(conn.table.fd(node), directory_fd, name)
     if rc not in (-errno.ENOENT, -errno.EPERM) or node.parent is None or not node.linked:
         check(rc)
         return
@@ -169,7 +167,7 @@ def rename(conn: Connection, msg: Trename) -> Rrename:
 
 @handles(Trenamex)
 def renamex(conn: Connection, msg: Trenamex) -> Rrenamex:
-    if msg.flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+    if msg.flags not in (0, lib.RENAME_NOREPLACE, lib.RENAME_EXCHANGE):
         raise error(errno.EINVAL)
     old, new = conn.fids.get(msg.olddirfid).node, conn.fids.get(msg.newdirfid).node
     _rename(conn, (old, msg.oldname), (new, msg.newname), msg.flags)
@@ -187,11 +185,11 @@ def _rename(conn: Connection, old: tuple[Node, bytes], new: tuple[Node, bytes], 
     table = conn.table
     replaced = table.pin(new_dir, new_name)
     old_fd, new_fd = table.fd(old_dir), table.fd(new_dir)
-    check(native.gofer_renameat2(old_fd, old_name, new_fd, new_name, flags))
+    check(lib.gofer_renameat2(old_fd, old_name, new_fd, new_name, flags))
     moved = old_dir.children.get(old_name)
     if moved is not None and moved is replaced:
         return
-    if flags == RENAME_EXCHANGE:
+    if flags == lib.RENAME_EXCHANGE:
         if moved is not None:
             table.move(moved, new_dir, new_name)
         if replaced is not None:
@@ -219,7 +217,7 @@ def remove(conn: Connection, msg: Tremove) -> Rremove:
     fid = conn.fids.get(msg.fid)
     node = fid.node
     node.refs += 1
-    conn.server.locks.release_fid(node.identity, conn.number, msg.fid)
+    conn.shared.locks.release_fid(node.identity, conn.number, msg.fid)
     conn.fids.remove(msg.fid)
     try:
         if node.parent is None:

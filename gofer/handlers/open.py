@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 
+from gofer._native import lib
 from gofer.connection import Connection
 from gofer.files import OpenFile, open_node, open_regular, require_writable, wants_write
-from gofer.native import check, check_name, error, native, open_stat, stat_block
+from gofer.native import check, check_name, error, open_stat, stat_block
 from gofer.node import Node, mode_of, owner_of
 from gofer.p9.attributes import Attributes
 from gofer.p9.constants import IO_HEADER_SIZE, NOFID, NOID, OPENED_DONATED, OPENED_FID
@@ -94,7 +95,7 @@ def _create(
             present = isinstance(stat_block(parent_fd, name), bytes)
             raise error(errno.EEXIST if present else errno.EROFS)
         access = flags & (os.O_ACCMODE | os.O_SYNC | os.O_DSYNC)
-        fd = native.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, owner[0] & 0o777)
+        fd = lib.gofer_open(parent_fd, name, access | os.O_CREAT | os.O_EXCL, owner[0] & 0o777)
         if fd == -errno.EEXIST and not flags & os.O_EXCL:
             continue
         check(fd)
@@ -140,9 +141,9 @@ def set_owner(fd: int, made: bytes, owner: tuple[int, int, int]) -> bytes:
     made_uid, made_gid = owner_of(made)
     changes = uid not in (NOID, made_uid) or gid not in (NOID, made_gid)
     if changes:
-        check(native.gofer_chown(fd, uid, gid))
+        check(lib.gofer_chown(fd, uid, gid))
     if mode & 0o7000:
-        check(native.gofer_chmod(fd, mode & 0o7777))
+        check(lib.gofer_chmod(fd, mode & 0o7777))
     return _attributes(fd) if changes or mode & 0o7000 else made
 
 

@@ -58,7 +58,7 @@ def attach(conn: Connection, msg: Tattach) -> Rattach:
     """attach(5): `aname` names an attachment; empty is the first one."""
     if msg.afid != NOFID:
         raise error(errno.EBADF)
-    roots = conn.server.roots
+    roots = conn.shared.roots
     root = roots.get(msg.aname)
     if root is None and not msg.aname:
         root = next(iter(roots.values()), None)
@@ -78,7 +78,7 @@ def clunk(conn: Connection, msg: Tclunk) -> Rclunk:
             require_writable(fid.node)
             commit_xattr(conn, fid)
     finally:
-        conn.server.locks.release_fid(fid.node.identity, conn.number, msg.fid)
+        conn.shared.locks.release_fid(fid.node.identity, conn.number, msg.fid)
         conn.fids.remove(msg.fid)
     return Rclunk()
 
@@ -86,11 +86,10 @@ def clunk(conn: Connection, msg: Tclunk) -> Rclunk:
 @handles(Tdupx)
 def duplicate(conn: Connection, msg: Tdupx) -> Donation:
     """A second session with the same fids, for a forked sandbox. Open files are not duplicated."""
-    server = conn.server
-    if server.connections >= server.limits.max_connections or not conn.donates:
+    if conn.loop.connections >= conn.shared.limits.max_connections or not conn.donates:
         raise error(errno.EMFILE)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    copy = server.add(ours)
+    copy = conn.loop.add(ours)
     try:
         copy.adopt(conn)
     except OSError:

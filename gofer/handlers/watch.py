@@ -23,7 +23,7 @@ def notify(conn: Connection, msg: Tnotifyx) -> Donation:
     """The queue of events, for one session."""
     if not conn.donates:
         raise error(errno.EOPNOTSUPP)
-    return Donation(Rnotifyx(), conn.server.watches.descriptor(conn))
+    return Donation(Rnotifyx(), conn.shared.watches.descriptor(conn))
 
 
 @handles(Twatchx)
@@ -32,7 +32,7 @@ def watch(conn: Connection, msg: Twatchx) -> Rwatchx:
     node = conn.fids.get(msg.fid).node
     if node.attachment.cache is not CacheMode.SHARED:
         raise error(errno.EINVAL)
-    number = conn.server.watches.add(conn, conn.table, node)
+    number = conn.shared.watches.add(conn, conn.table, node)
     block = stat_block(conn.table.fd(node), b"")
     if isinstance(block, int):
         raise error(-block)
@@ -42,5 +42,5 @@ def watch(conn: Connection, msg: Twatchx) -> Rwatchx:
 @handles(Tunwatchx)
 def unwatch(conn: Connection, msg: Tunwatchx) -> Runwatchx:
     """Also for a watch that the host has ended."""
-    conn.server.watches.remove(conn, msg.number)
+    conn.shared.watches.remove(conn, msg.number)
     return Runwatchx()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from runsc.filters.rule import Rule, Test, clear, low, one_of
 from sentry.abi import fcntl as files
 from sentry.abi import mman, prctl, unistd
@@ -17,7 +19,6 @@ from sentry.abi.sched import (
     CLONE_VM,
 )
 
-ENOSYS = 38
 SANDBOX_PID = 1
 """Each process is the first of a pid namespace of its own."""
 
@@ -65,7 +66,7 @@ THREADS = (
     Rule(
         unistd.clone3,
         "its arguments lie in memory and cannot be inspected; glibc then uses clone",
-        errno=ENOSYS,
+        errno=errno.ENOSYS,
         unused=_NEXT_THREAD,
     ),
     Rule(unistd.set_robust_list, _NEXT_THREAD, unused=_NEXT_THREAD),

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from gofer import confine
+from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
-from gofer.native import native
 from runsc import filters, host
 from runsc.launch import boot, isolation
 from runsc.launch.frozen import freeze_imports
@@ -86,7 +86,7 @@ def _queue_of_changes() -> int:
     try:
         if user == 0:
             os.seteuid(isolation.NOBODY)
-        return max(native.gofer_notify(), -1)
+        return max(gofer_lib.gofer_notify(), -1)
     except OSError:
         return -1
     finally:

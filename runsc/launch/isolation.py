@@ -135,7 +135,7 @@ def open_ram(size: int) -> int:
         except OSError:
             continue
         fd = os.open(place, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-        host.umount(place, host.MNT_DETACH)
+        host.umount(place, mount.MNT_DETACH)
         return fd
     return os.memfd_create("runsc-ram", os.MFD_CLOEXEC)
 
@@ -146,7 +146,7 @@ def leave_root() -> None:
     host.mount("runsc-empty", "/proc", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
     os.chdir("/proc")
     host.pivot_root(".", ".")
-    host.umount(".", host.MNT_DETACH)
+    host.umount(".", mount.MNT_DETACH)
     os.chdir("/")
 
 

@@ -10,7 +10,8 @@ import msgspec
 
 from runsc.errors import SpecError
 from runsc.oci import spec
-from sentry.abi import sched
+from sentry.abi import ioprio, sched
+from sentry.abi.personality import PER_LINUX32
 from sentry.config import SchedulerConfig
 
 POLICIES = {
@@ -33,10 +34,12 @@ FLAGS = {
         "UTIL_CLAMP_MAX",
     )
 }
-CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
-"""ioprio_set(2); <linux/ioprio.h>."""
-IOPRIO_CLASS_SHIFT = 13
-DOMAINS = {"LINUX": 0, "LINUX32": 8}
+CLASSES = {
+    "IOPRIO_CLASS_RT": ioprio.IOPRIO_CLASS_RT,
+    "IOPRIO_CLASS_BE": ioprio.IOPRIO_CLASS_BE,
+    "IOPRIO_CLASS_IDLE": ioprio.IOPRIO_CLASS_IDLE,
+}
+DOMAINS = {"LINUX": 0, "LINUX32": PER_LINUX32}
 """personality(2): PER_LINUX and PER_LINUX32."""
 
 
@@ -99,7 +102,7 @@ def io_priority(document: object, path: str) -> int:
         raise SpecError(f"{path}.class", f"invalid ioPriority.class: {made.class_!r}")
     if not 0 <= made.priority <= 7:
         raise SpecError(f"{path}.priority", f"invalid ioPriority.priority: {made.priority}")
-    return CLASSES[made.class_] << IOPRIO_CLASS_SHIFT | made.priority
+    return CLASSES[made.class_] << ioprio.IOPRIO_CLASS_SHIFT | made.priority
 
 
 def personality(document: object, path: str = "$.linux.personality") -> int:

@@ -29,18 +29,15 @@ from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.net import shown
+from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
 from sentry.platform.host_io import HostIO
-from sentry.platform.memory import PAGE_SIZE, trim_heap
+from sentry.platform.memory import trim_heap
 from sentry.syscalls import late  # fills the table
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.vfs import Vfs
 
 if TYPE_CHECKING:
     from sentry.platform.interface import Platform
-
-GIB = 1 << 30
-RAM_SPAN = 128 * GIB
-
 
 BUSY_THRESHOLDS = (50_000, 20, 100)
 """gc.set_threshold: a program that never rests must not make the Sentry grow without end."""

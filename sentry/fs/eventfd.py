@@ -10,7 +10,7 @@ from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT
 from sentry.errors import EAGAIN, EFAULT, EINVAL
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs

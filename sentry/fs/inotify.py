@@ -6,7 +6,8 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.eventfd import (
+from sentry.abi.fcntl import O_RDONLY
+from sentry.abi.inotify import (
     IN_ALL_EVENTS,
     IN_EXCL_UNLINK,
     IN_IGNORED,
@@ -18,7 +19,6 @@ from sentry.abi.eventfd import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from sentry.abi.fcntl import O_RDONLY
 from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.errors import EAGAIN, EEXIST, EINVAL, EMFILE, ENOSPC, ENOTTY

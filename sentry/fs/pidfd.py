@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.fcntl import O_EXCL, O_NONBLOCK, O_RDWR
+from sentry.abi.fcntl import O_NONBLOCK, O_RDWR
+from sentry.abi.pidfd import PIDFD_THREAD
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDNORM
+from sentry.abi.stat import PID_FS_MAGIC
 from sentry.auth.ptrace import may_access
 from sentry.errors import EACCES, EINVAL, ENOTTY, ESRCH
 from sentry.vfs.file import Caller, FileDescription, Result
@@ -15,8 +17,6 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
-PIDFD_THREAD: Final = O_EXCL
-PIDFS_MAGIC: Final = 0x50494446
 NAMESPACE_REQUESTS: Final = {
     0xFF00 + number: kind
     for number, kind in enumerate(
@@ -43,7 +43,7 @@ class PidFile(FileDescription):
     can_poll = True
 
     def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:
-        fs = vfs.anon_fs("pidfs", PIDFS_MAGIC)
+        fs = vfs.anon_fs("pidfs", PID_FS_MAGIC)
         inode = Inode(fs, vfs.new_ino(), _MODE, Owner(0, 0))
         queue: WaitQueue = group.pid_queue
         location = vfs.anon_location(inode, b"anon_inode:[pidfd]")

@@ -29,7 +29,7 @@ from sentry.abi.signal import (
 from sentry.errors import EAGAIN, EINVAL
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Dest, Result

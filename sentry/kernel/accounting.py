@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry.abi.acct import ACORE, AFORK, AXSIG
 from sentry.errors import Errno
 from sentry.mm.buffers import KernelSource
 from sentry.wait.again import again
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
 
 SERVICE: Final = "accounting"
-AFORK, ACORE, AXSIG = 0x01, 0x08, 0x10
 VERSION: Final = 3
 TICK_NS: Final = 10_000_000
 """AHZ is 100."""

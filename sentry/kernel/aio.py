@@ -25,6 +25,7 @@ from sentry.fs.memfd import internal_mount
 from sentry.fs.proc.sysctl import get_sysctl
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Owner
 from sentry.wait.queue import WaitQueue
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
 
-PAGE: Final = 4096
 RING_MAGIC: Final = 0xA10A10A1
 _header = struct.Struct("<8I")
 """struct aio_ring: id nr head tail magic compat_features incompat_features header_length."""
@@ -142,10 +142,10 @@ class Context:
     def __init__(self, kernel: Kernel, number: int, max_requests: int) -> None:
         wanted = max(max_requests, kernel.cpus * 4) * 2 + 2
         size = _header.size + EVENT * wanted
-        pages = (size + PAGE - 1) // PAGE
+        pages = (size + PAGE_SIZE - 1) // PAGE_SIZE
         self.id = number
         self.max_requests = max_requests
-        self.nr = (pages * PAGE - _header.size) // EVENT
+        self.nr = (pages * PAGE_SIZE - _header.size) // EVENT
         self.ring = _make_ring(kernel.vfs, pages, (number, self.nr))
         self.queue = WaitQueue()
         self.waiting: dict[Request, None] = {}
@@ -218,7 +218,7 @@ def _make_ring(vfs: Vfs, pages: int, ids: tuple[int, int]) -> RingFile:
     inode = TmpFile(fs, 0o600, Owner(0, 0))
     inode.nlink = 0
     memory = inode.bytes()
-    memory.truncate(pages * PAGE)
+    memory.truncate(pages * PAGE_SIZE)
     memory.fill(0, pages)
     memory.write(0, _header.pack(*ids, 0, 0, RING_MAGIC, 1, 0, _header.size))
     inode.settle()

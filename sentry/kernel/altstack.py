@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.signal import MINSIGSTKSZ
+from sentry.abi.signal import MINSIGSTKSZ, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
 from sentry.errors import EINVAL, ENOMEM, EPERM
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-SS_ONSTACK: Final = 1
-SS_DISABLE: Final = 2
-SS_AUTODISARM: Final = 1 << 31
 NONE: Final = (0, SS_DISABLE, 0)
 """(address, flags, size) of no alternate stack: a new thread's, or one that disarmed itself.
 A program starts with flags of 0."""

@@ -16,18 +16,18 @@ from sentry.errors import EACCES, EAGAIN, EFAULT, Errno
 from sentry.kernel import core_file, task_exit
 from sentry.mm.buffers import KernelSource
 from sentry.mm.errors import NeedsFault
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.paths import path_of
 from sentry.wait.again import again
 from sentry.wait.fiber import Interrupted, Killed, Mode, park
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.task import Task
 
-PAGE_SIZE: Final = 4096
 CHUNK: Final = 1 << 20
 CORE_FLAG: Final = 0x80
 """In wait(2)'s status."""

@@ -35,6 +35,7 @@ from sentry.errors import EFAULT
 from sentry.kernel.ptrace import registers
 from sentry.mm.backing import HostBacking
 from sentry.mm.vma import VmFlag
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.mm.vma import Vma
 
-PAGE_SIZE: Final = 4096
 MAX_HEADERS: Final = 0xFFFE
 """Program headers that e_phnum can count; mappings beyond are left out."""
 MAX_NAMES: Final = 4 << 20

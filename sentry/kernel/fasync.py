@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import F_OWNER_PID, F_OWNER_TID
 from sentry.abi.signal import (
+    SI_SIGIO,
     SIGBUS,
     SIGCHLD,
     SIGFPE,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.vfs.file import FileDescription
 
-SI_SIGIO: Final = -5
 OTHER_CODES: Final = (SIGILL, SIGFPE, SIGSEGV, SIGBUS, SIGTRAP, SIGCHLD, SIGIO, SIGSYS)
 """Signals whose si_code means something else: siginmask(…, SIG_SPECIFIC_SICODES_MASK)."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
 from sentry.kernel import futex_robust
 from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut, park, this_fiber
-from sentry.wait.retry import Sleep
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.kernel.futex_pi import PiState

@@ -5,6 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.keyctl import (
+    KEY_SPEC_PROCESS_KEYRING,
+    KEY_SPEC_REQKEY_AUTH_KEY,
+    KEY_SPEC_REQUESTOR_KEYRING,
+    KEY_SPEC_SESSION_KEYRING,
+    KEY_SPEC_THREAD_KEYRING,
+    KEY_SPEC_USER_KEYRING,
+    KEY_SPEC_USER_SESSION_KEYRING,
+)
 from sentry.errors import EACCES, EINVAL, ENOKEY, EPERM, Errno
 from sentry.kernel.keys import (
     EVERYTHING,
@@ -23,8 +32,6 @@ if TYPE_CHECKING:
 
     from sentry.kernel.task import Task
 
-THREAD, PROCESS, SESSION, USER_RING, USER_SESSION = -1, -2, -3, -4, -5
-AUTHORISATION, REQUESTOR = -7, -8
 OWN_PERM: Final = EVERYTHING << POSSESSOR | VIEW << USER
 SESSION_PERM: Final = EVERYTHING << POSSESSOR | (VIEW | READ) << USER
 NAMED_PERM: Final = SESSION_PERM | LINK << USER
@@ -107,25 +114,25 @@ def join_session(task: Task, name: bytes | None) -> Key:
 def _own(task: Task, number: int, create: bool) -> Key:
     """The keyring of a special id. Raises: ENOKEY, EINVAL."""
     keys, mine = table(task.kernel), of(task)
-    if number == THREAD:
+    if number == KEY_SPEC_THREAD_KEYRING:
         if mine.thread is None and create:
             mine.thread = keys.keyring(b"_tid", owner(task), OWN_PERM)
         found = mine.thread
-    elif number == PROCESS:
+    elif number == KEY_SPEC_PROCESS_KEYRING:
         found = keys.processes.get(task.group)
         if found is None and create:
             found = keys.processes[task.group] = keys.keyring(b"_pid", owner(task), OWN_PERM)
-    elif number == SESSION:
+    elif number == KEY_SPEC_SESSION_KEYRING:
         user_session = keys.of_user(task.creds.uid)[1]
         if create and mine.session in (None, user_session):
             join_session(task, None)
         elif mine.session is None:
             mine.session = user_session
         found = mine.session
-    elif number in (USER_RING, USER_SESSION):
+    elif number in (KEY_SPEC_USER_KEYRING, KEY_SPEC_USER_SESSION_KEYRING):
         rings = keys.of_user(task.creds.uid)
-        found = rings[USER_RING - number] if not any(r.revoked for r in rings) else None
-    elif number in (AUTHORISATION, REQUESTOR):
+        found = rings[KEY_SPEC_USER_KEYRING - number] if not any(r.revoked for r in rings) else None
+    elif number in (KEY_SPEC_REQKEY_AUTH_KEY, KEY_SPEC_REQUESTOR_KEYRING):
         found = None
     else:
         raise EINVAL(f"keyring {number}")

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.signal import SIGKILL
 from sentry.kernel import task_exit
+from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import trim_heap
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.thread_group import Session, ThreadGroup
 
-PAGE_SIZE: Final = 4096
 MIN_STEP: Final = 2 << 20
 MAX_STEP: Final = 16 << 20
 """Bytes, an eighth of the limit between these, that must have been allocated since the last look

@@ -22,10 +22,12 @@ from sentry.abi.seccomp import (
     SECCOMP_USER_NOTIF_FLAG_CONTINUE,
 )
 from sentry.errors import E2BIG, EAGAIN, EINPROGRESS, EINVAL, ENOENT, ENOSYS
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program
@@ -37,7 +39,6 @@ NOTIF: Final = struct.Struct("<QIIiIQ6Q")
 RESPONSE: Final = struct.Struct("<QqiI")
 ADDFD: Final = struct.Struct("<QIIII")
 ID: Final = struct.Struct("<Q")
-PAGE_SIZE: Final = 4096
 MAX_WAITING: Final = 1 << 16
 
 # <linux/seccomp.h>: SECCOMP_IO*(nr, type), without the size that ADDFD may vary in

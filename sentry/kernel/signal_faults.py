@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.processor import X86_EFLAGS_TF
 from sentry.abi.signal import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -34,14 +35,14 @@ from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
-from sentry.platform.interface import TASK_SIZE, ExitKind, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import ExitKind, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 DE, DB, BP, UD, NP, SS, GP, PF, MF, AC, XM = 0, 1, 3, 6, 11, 12, 13, 14, 16, 17, 19
 INT_OPCODE: Final = 0xCD
-EFLAGS_TF: Final = 0x100
 PF_PROT, PF_USER = 1, 4
 ERROR_CODES: Final = {8, 10, 11, 12, 13, 14, 17, 21}
 """Vectors for which the CPU pushes an error code."""
@@ -93,7 +94,7 @@ def _trap(task: Task, vector: int, error_code: int) -> None:
     if vector == DE:
         info = SigInfo.fault(SIGFPE, FPE_INTDIV, rip)
     elif vector == DB:
-        if not regs[Reg.RFLAGS] & EFLAGS_TF:
+        if not regs[Reg.RFLAGS] & X86_EFLAGS_TF:
             code = TRAP_BRKPT  # not of a single step: the instruction icebp
         elif task.trace is None:
             code = TRAP_TRACE

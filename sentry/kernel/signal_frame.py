@@ -15,18 +15,21 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi import processor as cpu
 from sentry.abi.signal import (
     FP_XSTATE_MAGIC1,
     FP_XSTATE_MAGIC2,
     SA_ONSTACK,
     SA_RESTORER,
+    SS_AUTODISARM,
     UC_FP_XSTATE,
     UC_SIGCONTEXT_SS,
     UC_STRICT_RESTORE_SS,
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import FrameValues, Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo
@@ -47,10 +50,14 @@ NO_CALL: Final = 0xFFFFFFFFFFFFFFFF
 UC_FLAGS: Final = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS
 USER_CS, USER_DS = 0x33, 0x2B
 _RSP: Final = int(Reg.RSP)
-# AC OF DF TF SF ZF AF PF CF RF: what sigreturn takes from the frame (FIX_EFLAGS)
-FIX_EFLAGS: Final = 0x50DD5
-# DF RF TF: cleared for the handler
-HANDLER_CLEARS: Final = 0x10500
+FIX_EFLAGS: Final = (
+    cpu.X86_EFLAGS_AC | cpu.X86_EFLAGS_OF | cpu.X86_EFLAGS_DF | cpu.X86_EFLAGS_TF
+    | cpu.X86_EFLAGS_SF | cpu.X86_EFLAGS_ZF | cpu.X86_EFLAGS_AF | cpu.X86_EFLAGS_PF
+    | cpu.X86_EFLAGS_CF | cpu.X86_EFLAGS_RF
+)  # fmt: skip
+"""What sigreturn takes from the frame."""
+HANDLER_CLEARS: Final = cpu.X86_EFLAGS_DF | cpu.X86_EFLAGS_RF | cpu.X86_EFLAGS_TF
+"""Cleared for the handler."""
 
 # flags link ss_sp ss_flags ss_size; r8-r15 di si bp bx dx ax cx sp ip flags;
 # cs gs fs ss; err trapno oldmask cr2 fpstate; reserved; sigmask
@@ -96,14 +103,14 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
         raise EFAULT(f"signal frame at {at:#x}")
     if on_alternate and not alt_sp < at <= alt_sp + alt_size:
         raise EFAULT("overflow of the alternate stack")
-    values = (
+    values = FrameValues(
         platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
         *task.trap, mask,
     )  # fmt: skip
     mm, packed, handler = task.mm, info.pack(), (info.signo, action.handler, HANDLER_CLEARS)
     while not ctx.push_frame(mm.space, at, fp_at, values, packed, handler):
         mm.resolve(True)
-    if alt_flags & altstack.SS_AUTODISARM:
+    if alt_flags & SS_AUTODISARM:
         task.altstack = altstack.NONE
 
 

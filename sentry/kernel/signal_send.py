@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
 from sentry.abi.resource import RLIMIT_SIGPENDING
-from sentry.abi.signal import SI_USER, SIGCONT, SIGKILL
+from sentry.abi.signal import SI_USER, SIGCONT, SIGKILL, SIGRTMIN
 from sentry.errors import EAGAIN
 from sentry.kernel import task_exit, task_stops
 from sentry.kernel.signals import (
     DUMPING,
     SIG_IGN,
-    SIGRTMIN,
     STOPPING,
     UNBLOCKABLE,
     Queued,

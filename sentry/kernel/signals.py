@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 NSIG: Final = 64
-SIGRTMIN: Final = 32
-"""The kernel's; the C library keeps the first two for itself."""
 SIG_DFL: Final = 0
 SIG_IGN: Final = 1
 MAX_QUEUED: Final = 1 << 16

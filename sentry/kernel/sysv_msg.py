@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from sentry.abi.limits import LONG_MAX
 from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
 from sentry.errors import EAGAIN, EIDRM
 from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.vfs.budget import Budget
 
-LONG_MAX: Final = (1 << 63) - 1
 
 
 class Message(NamedTuple):

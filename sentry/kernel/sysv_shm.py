@@ -19,10 +19,12 @@ from sentry.abi.mman import (
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
+    SHM_DEST,
     SHM_EXEC,
     SHM_HUGE_SHIFT,
     SHM_HUGETLB,
     SHM_LOCK,
+    SHM_LOCKED,
     SHM_RDONLY,
     SHM_REMAP,
     SHM_RND,
@@ -33,6 +35,7 @@ from sentry.fs.memfd import internal_mount
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Owner
 
@@ -41,10 +44,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
 
-PAGE: Final = 4096
-SHM_DEST: Final = 0o1000
-"""Bit of the mode: it goes with the last attachment."""
-SHM_LOCKED: Final = 0o2000
 FILL_AT_ONCE: Final = 16 << 20
 """A segment up to this size gets its frames when it is first attached, all of them."""
 HUGE_SIZES: Final = (0, 21, 30)
@@ -60,7 +59,7 @@ class Segment(IpcObject):
     def __init__(self, task: Task, key: int, size: int, flags: int, inode: TmpFile) -> None:
         super().__init__(task.creds, key, flags)
         self.size = size
-        self.pages = (size + PAGE - 1) // PAGE
+        self.pages = (size + PAGE_SIZE - 1) // PAGE_SIZE
         self.inode = inode
         self.atime = self.dtime = 0
         self.cpid, self.lpid = task.group.tgid, 0
@@ -131,7 +130,7 @@ class Segments:
         """newseg(). Raises: EINVAL, ENOSPC, ENOMEM, EPERM."""
         if size < 1 or size > self.limit("shmmax"):
             raise EINVAL(f"size {size}")
-        pages = (size + PAGE - 1) // PAGE
+        pages = (size + PAGE_SIZE - 1) // PAGE_SIZE
         if pages >> 52 or self.total_pages + pages > self.limit("shmall"):
             raise ENOSPC("shmall")
         if flags & SHM_HUGETLB:
@@ -144,7 +143,7 @@ class Segments:
         fs.check_inodes()
         inode = TmpFile(fs, 0o600, Owner(task.creds.euid, task.creds.egid))
         inode.nlink = 0
-        inode.bytes().truncate(pages * PAGE)
+        inode.bytes().truncate(pages * PAGE_SIZE)
         segment = Segment(task, key, size, flags, inode)
         inode.ino = self.ids.add(segment, self.limit("shmmni"))
         self.total_pages += pages
@@ -166,10 +165,10 @@ class Segments:
         if number < 0:
             raise EINVAL("negative")
         if addr:
-            if addr & (PAGE - 1):
+            if addr & (PAGE_SIZE - 1):
                 if not flags & SHM_RND:
                     raise EINVAL("not aligned")
-                addr &= ~(PAGE - 1)
+                addr &= ~(PAGE_SIZE - 1)
                 if not addr and flags & SHM_REMAP:
                     raise EINVAL("SHM_REMAP of page 0")
         elif flags & SHM_REMAP:
@@ -183,7 +182,7 @@ class Segments:
         segment = self.ids.find(number)
         check_permission(task.creds, segment, wanted)
         mm = task.mm
-        end = addr + segment.pages * PAGE
+        end = addr + segment.pages * PAGE_SIZE
         if addr and not flags & SHM_REMAP and (end >> 64 or not mm.vmas.free(addr, end)):
             raise EINVAL("something is mapped there")
         self._fill(segment, mm.space.ram.crowded)
@@ -207,7 +206,7 @@ class Segments:
 
     def detach(self, task: Task, addr: int) -> None:
         """shmdt(2): the first attachment that starts at `addr`, all of its mappings. EINVAL."""
-        if addr & (PAGE - 1):
+        if addr & (PAGE_SIZE - 1):
             raise EINVAL("not aligned")
         self.actor = task.group.tgid
         mm = task.mm
@@ -223,7 +222,7 @@ class Segments:
                 and file in (None, mine)
             ):
                 if file is None:
-                    file, end = mine, addr + mine.segment.pages * PAGE
+                    file, end = mine, addr + mine.segment.pages * PAGE_SIZE
                 mm.remove(vma.start, vma.end)
             vma = following
         if file is None:
@@ -270,7 +269,7 @@ class Segments:
                 limit = task.rlimit(RLIMIT_MEMLOCK)
                 if not limit:
                     raise EPERM("RLIMIT_MEMLOCK")
-                if self._locked_pages(creds.uid) + segment.pages > limit // PAGE:
+                if self._locked_pages(creds.uid) + segment.pages > limit // PAGE_SIZE:
                     raise ENOMEM("RLIMIT_MEMLOCK")
         if command == SHM_LOCK:
             segment.mode |= SHM_LOCKED
@@ -289,6 +288,6 @@ class Segments:
         return "".join(
             f"{s.key:10} {s.id:10}  {s.mode:4o} {s.size:21} {of(s.cpid):5} {of(s.lpid):5}  "
             f"{s.nattch:5} {s.owners(reader.creds)} {s.atime:10} {s.dtime:10} {s.ctime:10} "
-            f"{s.resident * PAGE:21} {0:21}\n"
+            f"{s.resident * PAGE_SIZE:21} {0:21}\n"
             for _, s in sorted(self.ids.objects.items())
         )

@@ -32,7 +32,7 @@ from sentry.wait.fiber import (
     RestartNoHand,
     RestartNoIntr,
 )
-from sentry.wait.retry import Sleep
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

@@ -46,10 +46,12 @@ from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.time_namespace import join_for_children
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
 from sentry.mm.errors import NeedsFault
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials

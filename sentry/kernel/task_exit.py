@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
-SIG_IGN = 1
 
 
 def condemn(task: Task) -> None:
@@ -205,10 +204,11 @@ def announce(group: ThreadGroup) -> None:
         parent.child_queue.notify()  # before the signal: a wait that is satisfied wins over it
         action = parent.actions[SIGCHLD]
         if group.exit_signal == SIGCHLD and (
-            action.handler == SIG_IGN or action.flags & SA_NOCLDWAIT
+            action.handler == signals.SIG_IGN or action.flags & SA_NOCLDWAIT
         ):
             autoreap = True
-        if 0 < group.exit_signal <= signals.NSIG and not (autoreap and action.handler == SIG_IGN):
+        ignored = autoreap and action.handler == signals.SIG_IGN
+        if 0 < group.exit_signal <= signals.NSIG and not ignored:
             with suppress(EAGAIN):  # a real-time signal that has no room is lost, as on Linux
                 signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:

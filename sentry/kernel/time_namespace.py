@@ -19,13 +19,13 @@ from sentry.abi.time import (
     CLOCK_MONOTONIC_COARSE,
     CLOCK_MONOTONIC_RAW,
 )
+from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.kernel.task import Task
 
 MONOTONIC: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW})
-PAGE: Final = 4096
 BOOTTIME: Final = frozenset({CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM})
 
 
@@ -80,7 +80,7 @@ def join(task: Task, ns: TimeNamespace | None) -> None:
 
 def leave_clock_page(mm: Any, start: int, pages: int) -> None:
     """vdso_join_timens(): a vDSO with an empty clock page, which makes the calls."""
-    size, end = PAGE, pages * PAGE
+    size, end = PAGE_SIZE, pages * PAGE_SIZE
     image = mm.read(start, end - size)
     mm.munmap(start, end)
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED

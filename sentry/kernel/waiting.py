@@ -31,7 +31,7 @@ from sentry.abi.wait import (
 from sentry.errors import EAGAIN, ECHILD
 from sentry.kernel.task_exit import is_held, reap
 from sentry.kernel.thread_group import Usage
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace

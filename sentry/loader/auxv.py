@@ -35,13 +35,13 @@ from sentry.abi.auxv import (
     AT_UID,
 )
 from sentry.abi.elf import PHDR
+from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
 
 CLOCK_TICKS = 100
 """USER_HZ."""
-PAGE_SIZE = 4096
 
 
 class Machine(Struct, frozen=True):

@@ -23,13 +23,11 @@ from sentry.abi.elf import (
     PT_LOAD,
     Ehdr,
 )
+from sentry.abi.limits import PATH_MAX
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
-from sentry.abi.xattr import PATH_MAX
 from sentry.errors import EINVAL, EIO, ENOEXEC
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
 
-PAGE_SIZE = 4096
-PAGE_MASK = PAGE_SIZE - 1
 MAX_HEADERS = 65536
 """Bytes of program headers: load_elf_phdrs()."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.personality import READ_IMPLIES_EXEC
 from sentry.errors import EAGAIN
 from sentry.kernel import keys
 from sentry.kernel.identity import child_identity
@@ -15,11 +16,12 @@ from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_exit import condemn, leave_memory, remember_peak, vfork_release
 from sentry.kernel.time_namespace import join_for_children
-from sentry.loader.image import CLEARED_ON_SETID, READ_IMPLIES_EXEC
+from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 from sentry.wait.fiber import Killed, Mode
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.loader.image import Image

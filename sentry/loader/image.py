@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from sentry.abi.personality import ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC
+
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.auth.userns import UserNamespace
     from sentry.mm.manager import MemoryManager
 
-ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC = 0x0040000, 0x0400000
 CLEARED_ON_SETID = READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE | 0x0200000 | 0x0100000
 """PER_CLEAR_ON_SETID: with ADDR_COMPAT_LAYOUT and MMAP_PAGE_ZERO. personality(2)."""
 COMM_LEN = 15

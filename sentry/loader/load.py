@@ -19,15 +19,16 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from sentry.abi.personality import ADDR_NO_RANDOMIZE
 from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
 from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
-from sentry.loader.image import ADDR_NO_RANDOMIZE, COMM_LEN, Image
+from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.layout import ProgramLayout
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.wait.again import again
 from sentry.wait.fiber import Killed
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
 
-STACK_TOP: Final = TASK_SIZE - 4096
+STACK_TOP: Final = TASK_SIZE - PAGE_SIZE
 STACK_RANDOM: Final = 1 << 34
 PIE_RANDOM: Final = 1 << 40
 BRK_RANDOM: Final = 1 << 30

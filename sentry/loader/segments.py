@@ -19,9 +19,9 @@ from sentry.abi.mman import (
     PROT_WRITE,
 )
 from sentry.errors import EFAULT, EINVAL, ENOMEM
-from sentry.loader.elf import PAGE_MASK, PAGE_SIZE, Program, Segment, page_align, page_start
+from sentry.loader.elf import Program, Segment, page_align, page_start
 from sentry.mm.errors import NeedsFault
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
 
 if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager

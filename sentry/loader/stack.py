@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from sentry.abi.limits import ARG_MAX
 from sentry.errors import E2BIG
+from sentry.platform.constants import PAGE_SIZE
 
 MAX_ARG_STRLEN = 131072
 """Bytes of one string with its NUL."""
 STACK_LIMIT_DEFAULT = 8 << 20
-ARG_MAX = 131072
 PLATFORM = b"x86_64"
 RANDOM_GAP = 8192
-PAGE_SIZE = 4096
 """Of the stack there is always one page: get_arg_page() grows it with RLIMIT_STACK in mind."""
 
 

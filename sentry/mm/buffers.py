@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EAGAIN, EFAULT, EOPNOTSUPP, from_host, from_number
 from sentry.platform.memory import Bytes
 
 if TYPE_CHECKING:
     from sentry.mm.usermem import UserMemory
 
-RWF_NOWAIT: Final = 8
 Transfer = Callable[[int, int, int, int, int], int]
 Segment = tuple[int, int]
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from sentry.wait.again import NotNow
-
-SEGV_MAPERR: Final = 1
-SEGV_ACCERR: Final = 2
-BUS_ADRERR: Final = 2
 
 
 class MemoryFault(Exception):

@@ -13,28 +13,20 @@ from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_WRITE
 from sentry.abi.resource import RLIMIT_STACK
+from sentry.abi.signal import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR
 from sentry.errors import EFAULT, ENOMEM, Errno
 from sentry.mm.backing import HostBacking
-from sentry.mm.errors import (
-    BUS_ADRERR,
-    SEGV_ACCERR,
-    SEGV_MAPERR,
-    BusError,
-    NeedsFault,
-    OutOfMemory,
-    SegFault,
-)
+from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP
 from sentry.mm.map import AddressMap
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.memory import BLOCK_SIZE, ENTRY_COW, ENTRY_PRESENT, ENTRY_WRITABLE
+from sentry.platform.constants import BLOCK_SIZE, PTE_COW, PTE_NX, PTE_P, PTE_W
 
 FILL_AT_ONCE: Final = 256 << 20
 FILE_AT_ONCE: Final = 16 << 20
 STACK_CHUNK: Final = 128 << 10
 FILE_AROUND: Final = 256 << 10
-ENTRY_NX: Final = 1 << 63
 
 PF_PRESENT: Final = 1
 PF_WRITE: Final = 2
@@ -62,17 +54,17 @@ class Faults(AddressMap):
         self.min_faults += 1
         page = addr & ~0xFFF
         entry = self.space.entry(page)
-        if entry & ENTRY_PRESENT:
-            if write and not entry & ENTRY_WRITABLE:
-                if not entry & ENTRY_COW:
+        if entry & PTE_P:
+            if write and not entry & PTE_W:
+                if not entry & PTE_COW:
                     raise SegFault(addr, SEGV_ACCERR)
                 self._copy(vma, addr)
-            elif not (execute and entry & ENTRY_NX):
+            elif not (execute and entry & PTE_NX):
                 self._check_size(vma, addr)
             return
         try:
             self._fill_around(vma, page)
-            if write and self.space.entry(page) & ENTRY_COW:
+            if write and self.space.entry(page) & PTE_COW:
                 self._copy(vma, addr)
         except ENOMEM as error:
             raise OutOfMemory(str(error)) from None

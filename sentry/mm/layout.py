@@ -11,13 +11,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
 
 MMAP_MIN_ADDR: Final = 0x10000
 """vm.mmap_min_addr"""
-TASK_END: Final = TASK_SIZE - 0x1000
+TASK_END: Final = TASK_SIZE - PAGE_SIZE
 """Below it lies user memory; the page above is never mapped."""
-LINUX_TASK_END: Final = (1 << 47) - 0x1000
+LINUX_TASK_END: Final = (1 << 47) - PAGE_SIZE
 """What a program takes for the end of user space: in between nothing can be mapped."""
 MMAP_RANDOM_BITS: Final = 28
 STACK_RANDOM: Final = 16 << 30
@@ -52,4 +52,4 @@ def mmap_base(stack_limit: int, randomize: bool) -> int:
     random = 0
     if randomize:  # os.urandom, for the module secrets costs 5 ms of a start
         random = int.from_bytes(os.urandom(4), "little") >> (32 - MMAP_RANDOM_BITS) << 12
-    return (TASK_SIZE - gap - random) & ~0xFFF
+    return (TASK_SIZE - gap - random) & ~PAGE_MASK

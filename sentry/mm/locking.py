@@ -12,7 +12,8 @@ from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import PROT_ALL, page_align
 from sentry.mm.protect import Protection
-from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.constants import PAGE_MASK
 
 NEVER_LOCKED: Final = VmFlag.SPECIAL | VmFlag.DROPPABLE | VmFlag.SECRET
 """What mlock(2) passes over; secret memory is locked always."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from sentry.abi.mman import OVERCOMMIT_NEVER
 from sentry.abi.prctl import PR_MDWE_NO_INHERIT
 from sentry.errors import ENOMEM, Errno
 from sentry.mm.layout import TASK_END
 from sentry.mm.map import MAX_MAPS_ALL, Limits, NoLimits
 from sentry.mm.report import Report
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.commitment import OVERCOMMIT_NEVER
 from sentry.platform.memory import AddressSpace, Exhausted
 
 COPIES: Final = 128

@@ -14,7 +14,8 @@ from sentry.errors import EAGAIN, ENOMEM, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END, ProgramLayout, mmap_base
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Backing, Vma, VmaList, VmFlag
-from sentry.platform.memory import BLOCK_SIZE, AddressSpace
+from sentry.platform.constants import BLOCK_SIZE
+from sentry.platform.memory import AddressSpace
 
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""

@@ -46,7 +46,8 @@ from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
 from sentry.mm.faults import Faults
 from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import PAGE_MASK, Backing, Vma, VmFlag
+from sentry.mm.vma import Backing, Vma, VmFlag
+from sentry.platform.constants import PAGE_MASK
 from sentry.platform.memory import Bytes
 
 PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC

@@ -23,6 +23,7 @@ from sentry.abi.mman import (
     PROT_GROWSDOWN,
     PROT_GROWSUP,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
 )
 from sentry.errors import EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
@@ -31,9 +32,9 @@ from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.layout import TASK_END
 from sentry.mm.mapping import PROT_ALL, Mapping, page_align, page_up
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.constants import PAGE_MASK
 
-PROT_SEM: Final = mman.PROT_SEM
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
     mman.MADV_SEQUENTIAL: (VmFlag.SEQUENTIAL, VmFlag.RANDOM),

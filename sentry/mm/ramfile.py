@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import ENOMEM
 from sentry.mm.buffers import UserDest, UserSource
+from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
 
 if TYPE_CHECKING:
     from sentry.mm.map import AddressMap
 
-PAGE: Final = 4096
 CHUNK: Final = 512
 """Pages in one array of frames."""
-CHUNK_BYTES: Final = CHUNK * PAGE
+CHUNK_BYTES: Final = CHUNK * PAGE_SIZE
 _EMPTY: Final = array("Q", bytes(8 * CHUNK))
 
 
@@ -102,14 +102,14 @@ class RamFile:
         count = min(count, self._size - offset)
         if count <= 0:
             return b""
-        first = offset // PAGE
+        first = offset // PAGE_SIZE
         if offset // CHUNK_BYTES == (offset + count - 1) // CHUNK_BYTES:
             chunk = self._chunks.get(first // CHUNK)
             if chunk is None:
                 return bytes(count)
             return read_frames(chunk, offset % CHUNK_BYTES, count)
-        pages = (offset + count - 1) // PAGE - first + 1
-        return read_frames(self.frames(first, pages), offset % PAGE, count)
+        pages = (offset + count - 1) // PAGE_SIZE - first + 1
+        return read_frames(self.frames(first, pages), offset % PAGE_SIZE, count)
 
     def write(self, offset: int, data: Bytes) -> int:
         """Store bytes, growing the file; how many. Fewer, or ENOMEM: memory is used up."""
@@ -119,8 +119,8 @@ class RamFile:
             while done < len(view):
                 at = offset + done
                 some = min(len(view) - done, CHUNK_BYTES - at % CHUNK_BYTES)
-                first = at // PAGE
-                self.fill(first, (at + some - 1) // PAGE - first + 1)
+                first = at // PAGE_SIZE
+                self.fill(first, (at + some - 1) // PAGE_SIZE - first + 1)
                 chunk = self._chunks[first // CHUNK]
                 wrote = write_frames(chunk, at % CHUNK_BYTES, view[done : done + some])
                 done += wrote
@@ -197,20 +197,20 @@ class RamFile:
         old, self._size = self._size, size
         if size >= old:
             return
-        if size % PAGE and self.peek(size // PAGE):
+        if size % PAGE_SIZE and self.peek(size // PAGE_SIZE):
             chunk = self._chunks[size // CHUNK_BYTES]
-            zero_frames(chunk, size % CHUNK_BYTES, PAGE - size % PAGE)
-        self._drop((size + PAGE - 1) // PAGE, None, True)
+            zero_frames(chunk, size % CHUNK_BYTES, PAGE_SIZE - size % PAGE_SIZE)
+        self._drop((size + PAGE_SIZE - 1) // PAGE_SIZE, None, True)
 
     def punch(self, offset: int, length: int) -> None:
         """Make a hole: the bytes read as zero, whole pages give their frames back."""
         end = offset + length
-        first, last = (offset + PAGE - 1) // PAGE, end // PAGE
-        edges = [(offset, min(end, first * PAGE))]
+        first, last = (offset + PAGE_SIZE - 1) // PAGE_SIZE, end // PAGE_SIZE
+        edges = [(offset, min(end, first * PAGE_SIZE))]
         if last >= first:
-            edges.append((last * PAGE, end))
+            edges.append((last * PAGE_SIZE, end))
         for start, stop in edges:
-            if start < stop and self.peek(start // PAGE):
+            if start < stop and self.peek(start // PAGE_SIZE):
                 chunk = self._chunks[start // CHUNK_BYTES]
                 zero_frames(chunk, start % CHUNK_BYTES, stop - start)
         if last > first:
@@ -220,7 +220,7 @@ class RamFile:
         """Give the frames of [first, last) back, after all who map them have lost them."""
         for mapper in list(self.mappers):
             mapper.backing_lost(
-                self, first * PAGE, None if last is None else last * PAGE, private_too
+                self, first * PAGE_SIZE, None if last is None else last * PAGE_SIZE, private_too
             )
         for number in list(self._chunks):
             base = number * CHUNK
@@ -243,17 +243,17 @@ class RamFile:
 
     def next_data(self, offset: int) -> int | None:
         """SEEK_DATA: the first byte at or after `offset` that lies in a page, None if none."""
-        index, end = offset // PAGE, (self._size + PAGE - 1) // PAGE
+        index, end = offset // PAGE_SIZE, (self._size + PAGE_SIZE - 1) // PAGE_SIZE
         for number in sorted(n for n in self._chunks if (n + 1) * CHUNK > index):
             chunk = self._chunks[number]
             for at in range(max(index, number * CHUNK), min(end, (number + 1) * CHUNK)):
                 if chunk[at % CHUNK]:
-                    return max(offset, at * PAGE)
+                    return max(offset, at * PAGE_SIZE)
         return None
 
     def next_hole(self, offset: int) -> int:
         """SEEK_HOLE: the first byte at or after `offset` in no page; the end of the file is one."""
-        index, end = offset // PAGE, (self._size + PAGE - 1) // PAGE
+        index, end = offset // PAGE_SIZE, (self._size + PAGE_SIZE - 1) // PAGE_SIZE
         while index < end:
             chunk = self._chunks.get(index // CHUNK)
             if chunk is None:
@@ -263,4 +263,4 @@ class RamFile:
                 index += 1
             if index < stop:
                 break
-        return min(self._size, max(offset, index * PAGE))
+        return min(self._size, max(offset, index * PAGE_SIZE))

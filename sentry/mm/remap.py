@@ -10,7 +10,8 @@ from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOMEM, EOVERFLOW, EPERM
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
 from sentry.mm.locking import Locking
 from sentry.mm.mapping import MAX_OFFSET, page_up
-from sentry.mm.vma import PAGE_MASK, Vma, VmFlag
+from sentry.mm.vma import Vma, VmFlag
+from sentry.platform.constants import PAGE_MASK
 
 ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
 KEPT: Final = VmFlag.SHARED | VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.LOCKED

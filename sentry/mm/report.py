@@ -14,7 +14,7 @@ from sentry.mm.layout import ProgramLayout
 from sentry.mm.ramfile import RamFile
 from sentry.mm.usermem import UserMemory
 from sentry.mm.vma import Vma, VmFlag
-from sentry.platform.memory import RO_WINDOW
+from sentry.platform.constants import RO_WINDOW_GPA
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
@@ -194,7 +194,7 @@ class Report(UserMemory):
         gpa = self.space.translate(page)
         if isinstance(vma.backing, RamFile):
             return gpa == vma.backing.peek(vma.file_offset(page) >> 12)
-        return gpa >= RO_WINDOW
+        return gpa >= RO_WINDOW_GPA
 
     def smaps_rollup(self) -> bytes:
         """/proc/PID/smaps_rollup."""

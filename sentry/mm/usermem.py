@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from sentry.abi.limits import PATH_MAX, UIO_MAXIOV
 from sentry.errors import EFAULT, EINVAL, ENAMETOOLONG, Errno
 from sentry.mm.backing import HostBacking
 from sentry.mm.buffers import Segment, UserDest, UserSource
@@ -20,8 +21,6 @@ from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.memory import Bytes, Pinned
 
 MAX_RW_COUNT: Final = 0x7FFFF000
-PATH_MAX: Final = 4096
-IOV_MAX: Final = 1024
 UINT64: Final = (1 << 64) - 1
 
 
@@ -179,7 +178,7 @@ class UserMemory(Remapping):
 
     def read_iov(self, addr: int, count: int) -> list[Segment]:
         """A struct iovec array: import_iovec(), lib/iov_iter.c. Raises: EINVAL, EFAULT."""
-        if not 0 <= count <= IOV_MAX:
+        if not 0 <= count <= UIO_MAXIOV:
             raise EINVAL("too many pieces")
         pieces = list(struct.iter_unpack("<QQ", self.read(addr, 16 * count))) if count else []
         total = 0

@@ -15,8 +15,6 @@ from sentry.platform.memory import Ram, WindowRange
 
 Backing = HostBacking | RamFile
 
-PAGE_SIZE: Final = 4096
-PAGE_MASK: Final = PAGE_SIZE - 1
 
 
 class VmFlag:

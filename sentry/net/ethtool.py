@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.ethtool import ETHTOOL_GET_TS_INFO, ETHTOOL_GLINK
 from sentry.errors import EOPNOTSUPP
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
     from sentry.vfs.file import Caller
 
-ETHTOOL_GLINK: Final = 0x0A
-ETHTOOL_GET_TS_INFO: Final = 0x41
 OFFLOADS: Final = frozenset({0x14, 0x16, 0x18, 0x1E, 0x23, 0x2B})
 """Checksums, scatter-gather, segmentation: ETHTOOL_GRXCSUM, GTXCSUM, GSG, GTSO, GGSO, GGRO."""
 SOFTWARE_STAMPS: Final = 0x1A

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    ETH_P_802_2,
     ETH_P_IP,
     ETH_P_IPV6,
     PACKET_HOST,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 ETH_HEADER: Final = 14
 FIRST_ETHERTYPE: Final = 0x600
 """Smaller numbers are lengths: ETH_P_802_3_MIN."""
-ETH_P_802_2: Final = 4
 LOOPBACK_INDEX: Final = 1
 LOOPBACK_NETWORK: Final = 127
 PARSERS: Final = {ETH_P_IP: (received4, AF_INET), ETH_P_IPV6: (received6, AF_INET6)}

@@ -24,7 +24,6 @@ from sentry.abi.netlink import (
 from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.errors import EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
 
-IFNAMSIZ: Final = 16
 LOOPBACK_INDEX: Final = 1
 LOOPBACK_MTU: Final = 65536
 KERNEL_LO: Final = 1

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
-from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    AF_PACKET,
+    FIOGETOWN,
+    FIOSETOWN,
+    IFNAMSIZ,
+    RTF_GATEWAY,
+    RTF_HOST,
+    SOCK_IOC_TYPE,
+)
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
@@ -27,7 +37,7 @@ from sentry.errors import (
     ESRCH,
 )
 from sentry.net.ethtool import ethtool
-from sentry.net.interfaces import IFNAMSIZ, Address, Interface, mask_of, masked
+from sentry.net.interfaces import Address, Interface, mask_of, masked
 from sentry.net.netlink.links import change_flags, check_mtu
 from sentry.net.routes import Route
 from sentry.vfs.notices import set_owner
@@ -42,13 +52,8 @@ LAST_STAMP: Final = {
     abi.SIOCGSTAMP_OLD: 1000, 0x80108906: 1000, abi.SIOCGSTAMPNS_OLD: 1, 0x80108907: 1,
 }  # fmt: skip
 """SIOCGSTAMP, SIOCGSTAMPNS, and the same with the size in the number: nanoseconds of a unit."""
-SOCK_IOC_TYPE: Final = 0x89
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
-RTF_GATEWAY: Final = 2
-RTF_HOST: Final = 4
-FIOSETOWN: Final = 0x8901
-FIOGETOWN: Final = 0x8903
 
 Get = Callable[["Socket", Interface], bytes]
 

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
+from sentry.abi.socket import TP_STATUS_USER
 from sentry.errors import EINVAL, ENOPROTOOPT
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ NOT_HERE: Final = frozenset(
 """Rings, and headers of virtio."""
 LAST_VERSION: Final = 2
 """TPACKET_V3."""
-TP_STATUS_USER: Final = 1
 
 
 def parse(name: int, value: bytes) -> int:

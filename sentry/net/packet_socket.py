@@ -23,6 +23,7 @@ from sentry.abi.poll import (
 )
 from sentry.abi.socket import (
     AF_PACKET,
+    ETH_ALEN,
     ETH_P_ALL,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
@@ -66,7 +67,6 @@ ADDRESS_SHORT: Final = 12
 OLD_ADDRESS: Final = struct.Struct("<H14sH")
 """struct sockaddr_pkt."""
 SOCKADDR_SIZE: Final = 16
-ETH_ALEN: Final = 6
 RECEIVE_FLAGS: Final = MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_ERRQUEUE
 
 

@@ -66,7 +66,7 @@ from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, se
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.retry import Retry, continued
+from sentry.wait.sleep import Retry, continued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,13 @@ from sentry.abi.poll import EPOLLIN, EPOLLOUT
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    IFNAMSIZ,
     IPPROTO_TCP,
     IPPROTO_UDP,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
     SOCK_STREAM,
+    SOF_TIMESTAMPING_MASK,
 )
 from sentry.bpf.isa import pack
 from sentry.errors import (
@@ -43,7 +45,6 @@ MAX_FORCED: Final = 16777216
 """Of SO_RCVBUFFORCE, SO_SNDBUFFORCE: a ceiling of ours."""
 MIN_RCVBUF: Final = 2304
 MIN_SNDBUF: Final = 4608
-IFNAMSIZ: Final = 16
 NS_PER_SECOND: Final = 10**9
 LONGEST_SECONDS: Final = (1 << 63) // 1000
 MAX_TCP_LOWAT: Final = 3145728
@@ -78,7 +79,6 @@ NUMBER_OPTIONS: Final = frozenset(
 IGNORED: Final = frozenset({abi.SO_BSDCOMPAT, abi.SO_CNX_ADVICE})
 """Taken, and without effect here."""
 STAMPING: Final = frozenset({abi.SO_TIMESTAMPING_OLD, abi.SO_TIMESTAMPING_NEW})
-SOF_TIMESTAMPING_MASK: Final = 0x3FFFF
 RCVTIMEO: Final = (abi.SO_RCVTIMEO_OLD, abi.SO_RCVTIMEO_NEW)
 SNDTIMEO: Final = (abi.SO_SNDTIMEO_OLD, abi.SO_SNDTIMEO_NEW)
 PRIVILEGED: Final = frozenset({abi.SO_DEBUG, abi.SO_MARK, abi.SO_RCVBUFFORCE, abi.SO_SNDBUFFORCE})

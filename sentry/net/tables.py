@@ -19,6 +19,8 @@ from sentry.abi.socket import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
+    SS_CONNECTED,
+    SS_UNCONNECTED,
 )
 from sentry.net.counters import netstat, snmp, snmp6
 from sentry.net.inet.inetsocket import InetSocket
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 TCP_WIDTH: Final = 149
 UDP_WIDTH: Final = 127
 USER_HZ: Final = 100
-SS_UNCONNECTED: Final = 1
-SS_CONNECTED: Final = 3
 ACCEPTS: Final = 0x10000
 """__SO_ACCEPTCON."""
 

@@ -40,6 +40,7 @@ from sentry.abi.socket import (
     SOCK_SEQPACKET,
     SOCK_STREAM,
     SOL_SOCKET,
+    SOMAXCONN,
 )
 from sentry.abi.stat import S_IFSOCK
 from sentry.auth.permissions import MAY_WRITE
@@ -76,7 +77,6 @@ if TYPE_CHECKING:
 
 MAX_DGRAM_QUEUE: Final = 10
 """net.unix.max_dgram_qlen."""
-SOMAXCONN: Final = 4096
 PASSING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC})
 """Options that an accepted socket inherits."""
 

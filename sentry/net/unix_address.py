@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
 
-from sentry.abi.socket import AF_UNIX
+from sentry.abi.socket import AF_UNIX, UNIX_PATH_MAX
 from sentry.errors import EINVAL
-
-PATH_MAX: Final = 108
 
 
 def parse_address(address: bytes, *, empty_ok: bool = False) -> bytes:
     """sun_path: a path without its NUL, or an abstract name with its leading NUL. EINVAL."""
-    if len(address) < 2 or len(address) > 2 + PATH_MAX:
+    if len(address) < 2 or len(address) > 2 + UNIX_PATH_MAX:
         raise EINVAL("sockaddr_un")
     if struct.unpack_from("<H", address)[0] != AF_UNIX:
         raise EINVAL("family")

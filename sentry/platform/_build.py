@@ -1,6 +1,7 @@
 """Description of the native module `sentry.platform._native` (see ci/build.py).
 
-Every C file of native/ goes into it; the `*.cdef.h` files there say what Python sees of them.
+Every C file of native/ goes into it; what Python sees of them stands in `_native.cdef.h`, which
+ci/generate_border.py writes.
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ NATIVE = Path(__file__).resolve().parent / "native"
 LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
 """Where layout.h is, which the guest's entry code shares with the host."""
 
+HEADERS = ["memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h"]
+"""What the declarations are about; these include what they need."""
+
 ffibuilder = FFI()
-for declarations in sorted(NATIVE.glob("*.cdef.h"), key=lambda p: p.name != "memory.cdef.h"):
-    ffibuilder.cdef(declarations.read_text())
+ffibuilder.cdef((NATIVE.parent / "_native.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._native",
-    "\n".join(
-        f'#include "{header.name}"'
-        for header in sorted(NATIVE.glob("*.h"))
-        if not header.name.endswith((".cdef.h", "_internal.h"))
-    ),
+    "\n".join(f'#include "{name}"' for name in [*HEADERS, "generated_below.h"]),
     sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
     include_dirs=[str(NATIVE), str(LAYOUT)],
-    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-fvisibility=hidden"],
+    extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden"],
 )

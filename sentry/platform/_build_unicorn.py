@@ -9,16 +9,18 @@ from pathlib import Path
 
 from cffi import FFI
 
-NATIVE = Path(__file__).resolve().parent / "unicorn_native"
-LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
+HERE = Path(__file__).resolve().parent
+NATIVE = HERE / "unicorn_native"
+SHARED = (HERE / "native", HERE.parent.parent / "guest_stubs")
+"""Where exit_kind.h and layout.h are."""
 
 ffibuilder = FFI()
-ffibuilder.cdef((NATIVE / "machine.cdef.h").read_text())
+ffibuilder.cdef((NATIVE.parent / "_unicorn.cdef.h").read_text())
 ffibuilder.set_source(
     "sentry.platform._unicorn",
-    '#include "machine.h"',
+    '#include "machine.h"\n#include "generated_below.h"',
     sources=[str(source) for source in sorted(NATIVE.glob("*.c"))],
-    include_dirs=[str(NATIVE), str(LAYOUT)],
-    extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    include_dirs=[str(NATIVE), *map(str, SHARED)],
+    extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden"],
     py_limited_api=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentry.abi.keyctl import (
+from sentry.abi.membarrier import (
     MEMBARRIER_CMD_PRIVATE_EXPEDITED,
     MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,
 )
@@ -11,9 +11,9 @@ from sentry.platform._native import lib
 
 def register() -> bool:
     """Prepare for `barrier`; False when the host has no expedited barriers."""
-    return int(lib.host_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) == 0
+    return lib.host_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0
 
 
 def barrier() -> bool:
     """Every vCPU thread that runs now has executed a full barrier when this returns."""
-    return int(lib.host_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) == 0
+    return lib.host_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0

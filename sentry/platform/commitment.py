@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-OVERCOMMIT_GUESS: Final = 0
-OVERCOMMIT_ALWAYS: Final = 1
-OVERCOMMIT_NEVER: Final = 2
+from sentry.abi.mman import OVERCOMMIT_ALWAYS, OVERCOMMIT_GUESS, OVERCOMMIT_NEVER
 
 
 class Commitment:

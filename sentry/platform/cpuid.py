@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from kvm.system import CpuidEntry
-
-XFEATURES = 0xE7
-"""XCR0 at most: x87, SSE, AVX, and the three parts of AVX-512."""
+from kvm.cpuid import CpuidEntry
+from sentry.platform.constants import XFEATURES
 
 
 def _bits(*numbers: int | range) -> int:

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from sentry.errors import EAGAIN, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 
 class Dest(Protocol):
@@ -48,12 +49,12 @@ PATIENCE_NS: Final = 50_000
 class Op(IntEnum):
     """enum hostio_op"""
 
-    READ = 0
-    WRITE = 1
-    ALLOCATE = 2
-    TRUNCATE = 3
-    SYNC = 4
-    CLOSE = 5
+    READ = lib.HOSTIO_READ
+    WRITE = lib.HOSTIO_WRITE
+    ALLOCATE = lib.HOSTIO_ALLOCATE
+    TRUNCATE = lib.HOSTIO_TRUNCATE
+    SYNC = lib.HOSTIO_SYNC
+    CLOSE = lib.HOSTIO_CLOSE
 
 
 _STAT: Final = struct.Struct("=QQQIIIIQqqqqqqqqq16x8x")
@@ -114,7 +115,7 @@ class Stat:
 
 def pending(fd: int) -> int:
     """Bytes in a queue of the host. Raises: what the host says."""
-    got = int(lib.hostio_pending(fd))
+    got = lib.hostio_pending(fd)
     if got < 0:
         raise from_number(-got)
     return got
@@ -124,7 +125,7 @@ RECEIVED: Final = 65536
 """Bytes that `receive` gives at most."""
 _received: Final = ffi.new("uint8_t[]", RECEIVED)
 _received_view: Final = ffi.buffer(_received)
-_fds: Final = ffi.new("int[]", 1 + 16)
+_fds: Final = ffi.new("int[]", 1 + lib.HOSTIO_FDS)
 
 
 def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
@@ -161,7 +162,7 @@ class HostIO:
         self._token = 0
         self._room = WaitQueue()
         self._loop = loop
-        self._fd = int(lib.hostio_fd(self._pool))
+        self._fd = lib.hostio_fd(self._pool)
         loop.watch(self._fd, select.EPOLLIN, self._ready)
 
     def __len__(self) -> int:

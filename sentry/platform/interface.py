@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from sentry.platform.memory import AddressSpace, Ram
-
-TASK_SIZE = 0x7FFFFFE00000
-"""First address that is not the program's: above it lie the entry pages."""
 
 
 class ExitKind(IntEnum):
@@ -35,6 +32,24 @@ class ExitKind(IntEnum):
     """The host refused memory for a RAM frame: the sandbox's limit is reached."""
     BROKEN = 7
     """The vCPU cannot go on (triple fault, instruction that cannot be emulated)."""
+
+
+class FrameValues(NamedTuple):
+    """What a signal frame holds beside registers and siginfo: <asm/ucontext.h>, sigcontext.h."""
+
+    features: int
+    """XSTATE_BV of the image's software part."""
+    restorer: int
+    flags: int
+    """uc_flags"""
+    stack: int
+    """The alternate stack: address, flags, size."""
+    stack_flags: int
+    stack_size: int
+    vector: int
+    error_code: int
+    cr2: int
+    mask: int
 
 
 class Reg(IntEnum):
@@ -67,9 +82,6 @@ class Reg(IntEnum):
     ES = 24
     FS = 25
     GS = 26
-
-
-NUM_REGS = 27
 
 
 class Context(Protocol):
@@ -118,15 +130,14 @@ class Context(Protocol):
         space: Any,
         at: int,
         fp_at: int,
-        values: tuple[int, ...],
+        values: FrameValues,
         info: bytes,
         handler: tuple[int, int, int],
     ) -> bool:
         """Write a signal frame to `at`, its FPU image to `fp_at`, and go on in the handler with the
         initial FPU state. False: a fault stopped that (`space.fault_addr`), nothing else changed.
 
-        `values`: features, restorer, ucontext flags, the alternate stack's address, flags and size,
-        vector, error code, CR2, signal mask. `handler`: signal, address, flags to clear.
+        `handler`: signal, address, flags to clear.
         Preconditions: after an exit.
         """
         ...

@@ -8,37 +8,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import guest_stubs
 from kvm.binding import lib as kvm_lib
 from kvm.system import System, Unavailable
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind
+from sentry.platform.constants import DOORBELL_GPA, ENTRY_BASE, ENTRY_STRIDE, NUM_REGS
+from sentry.platform.interface import ExitKind, FrameValues
 from sentry.platform.memory import AddressSpace, Ram
-from sentry.platform.probe import ENTRY_BASE, MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, probe
+from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, SYSCALL_CLEARS, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
 
-DOORBELL_GPA = 384 << 30
-ENTRY_STRIDE = 0x4000
-MAX_VCPUS = 128
+if TYPE_CHECKING:
+    from sentry.platform._native import Event
+
 CHEAP_EXIT_NS = 8_000
 """Below this an exit costs less than handing over to another thread."""
-_STOPPED = 100
+_STOPPED = lib.EVENT_STOPPED
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
 _push_frame, _pop_frame, _unpack = lib.ctx_push_frame, lib.ctx_pop_frame, ffi.unpack
-_found = ffi.new("uint64_t[4]")
+_found = ffi.new("uint64_t[]", 4)
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
 _EVENTS_MASK = (1 << _READY_SHIFT) - 1
 
-_CR4 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18
-"""PAE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE."""
-_CR4_UMIP = 1 << 11
+_CR4 = (
+    cpu.X86_CR4_PAE | cpu.X86_CR4_OSFXSR | cpu.X86_CR4_OSXMMEXCPT | cpu.X86_CR4_FSGSBASE
+    | cpu.X86_CR4_OSXSAVE
+)  # fmt: skip
 
 _COUNTED = (
     *("mailbox", "handoffs", "crossings", "exits", "doorbell", "inline", "kicks", "switches"),
@@ -111,12 +115,12 @@ class KvmContext:
         space: AddressSpace,
         at: int,
         fp_at: int,
-        values: tuple[int, ...],
+        values: FrameValues,
         info: bytes,
         handler: tuple[int, int, int],
     ) -> bool:
         """Write a signal frame and go on in the handler; False: a fault stopped that."""
-        done: int = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
+        done = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
         if done < 0:
             raise OSError("the FPU state cannot be read")
         return done > 0
@@ -125,8 +129,7 @@ class KvmContext:
         """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
         if not _pop_frame(self._c, at, taken_flags, _found, space.fault):
             return None
-        found: list[int] = _unpack(_found, 4)
-        return found
+        return _unpack(_found, 4)
 
     def copy_from(self, other: KvmContext) -> None:
         """Take over registers and FPU state. Preconditions: both after an exit, or new."""
@@ -142,7 +145,7 @@ class KvmContext:
 
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""
-        return int(lib.ctx_cpu_ns(self._c))
+        return lib.ctx_cpu_ns(self._c)
 
     def destroy(self) -> None:
         """Give the context up, whatever it does. It must not be used afterwards."""
@@ -191,7 +194,7 @@ class KvmPlatform:
         self.ready: list[tuple[int, int]] = []
         self._contexts: dict[int, KvmContext] = {}
         self._vcpus: list[VCPU] = []
-        self._events_at = ffi.NULL
+        self._events_at: Event = ffi.NULL
         self._events = memoryview(b"").cast("I")
         self._system = System(fd=kvm_fd)
         _require(self._system)
@@ -206,10 +209,10 @@ class KvmPlatform:
             raise Unavailable("the CPU has no FSGSBASE, which the entry code needs")
         self._cr4 = _CR4
         if features.ecx & 4:
-            self._cr4 |= _CR4_UMIP
+            self._cr4 |= cpu.X86_CR4_UMIP
         _check(lib.pool_open(self._vm.fd, self.xsave_size, self.xfeatures), "vCPU pool")
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
-        self._make_vcpus(min(vcpus or max(8, 4 * cpus), MAX_VCPUS - 1) + 1)
+        self._make_vcpus(min(vcpus or max(8, 4 * cpus), lib.MAX_VCPUS - 1) + 1)
         if inline is None:
             inline = cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS
         _check(lib.pool_start(mailbox, inline, self.quirks.exit_ns), "vCPU threads")
@@ -241,7 +244,7 @@ class KvmPlatform:
             same_tsc &= vcpu.set_tsc_offset(0) or ring3  # in ring 3 of PVM, RDTSC is the host's
             vcpu.set_msr(MSR_STAR, STAR)
             vcpu.set_msr(MSR_LSTAR, ENTRY_BASE + number * ENTRY_STRIDE)
-            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else 0x47700)
+            vcpu.set_msr(MSR_SFMASK, 0 if ring3 else SYSCALL_CLEARS)
             run = ffi.cast("void *", vcpu.run_address)
             _check(lib.pool_add_vcpu(vcpu.fd, run, self._cr4), "vCPU")
         power = cpuid.leaf(self.cpuid, 0x80000007).edx
@@ -316,7 +319,7 @@ class KvmPlatform:
 
 
 def _native_cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-    registers = ffi.new("uint32_t[4]")
+    registers = ffi.new("uint32_t[]", 4)
     lib.native_cpuid(leaf, subleaf, registers)
     return registers[0], registers[1], registers[2], registers[3]
 

@@ -12,26 +12,21 @@ import errno
 import os
 from array import array
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.platform.commitment import Commitment
+from sentry.platform.constants import PAGE_SIZE, RAM_SPAN, RO_WINDOW_GPA, RW_WINDOW_GPA, WINDOW_SPAN
 
-PAGE_SIZE: Final = 4096
-BLOCK_SIZE: Final = 2 << 20
-DEFAULT_SPAN: Final = 128 << 30
-RO_WINDOW: Final = 128 << 30
-RW_WINDOW: Final = 256 << 30
-WINDOW_SPAN: Final = 128 << 30
+if TYPE_CHECKING:
+    from sentry.platform._native import Iovec, Uint64
+
 MAX_WINDOWS: Final = 60_000
 """The host allows 65,530 mappings in a process (vm.max_map_count)."""
 MAX_IDLE: Final = 2000
 """Window pieces that stay mapped without users."""
 SCRATCH: Final = 1 << 16
-ENTRY_PRESENT: Final = 1
-ENTRY_WRITABLE: Final = 2
-ENTRY_COW: Final = 1 << 9
 
 Bytes = bytes | bytearray | memoryview
 
@@ -121,7 +116,7 @@ class Windows:
     """The two FILES windows: ranges of them are handed out by power-of-two classes."""
 
     def __init__(self) -> None:
-        self._next = {False: RO_WINDOW, True: RW_WINDOW}
+        self._next = {False: RO_WINDOW_GPA, True: RW_WINDOW_GPA}
         self._free: dict[tuple[bool, int], list[int]] = {}
         self.idle: dict[WindowRange, None] = {}
         """Mapped pieces without users, the oldest first."""
@@ -171,7 +166,7 @@ class Windows:
         if free:
             return free.pop()
         gpa = self._next[writable]
-        end = (RW_WINDOW if writable else RO_WINDOW) + WINDOW_SPAN
+        end = (RW_WINDOW_GPA if writable else RO_WINDOW_GPA) + WINDOW_SPAN
         if gpa + room > end:
             raise ENOMEM("the window is full")
         self._next[writable] = gpa + room
@@ -181,7 +176,7 @@ class Windows:
 class Ram:
     """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
 
-    def __init__(self, fd: int, vm_fd: int = -1, span: int = DEFAULT_SPAN) -> None:
+    def __init__(self, fd: int, vm_fd: int = -1, span: int = RAM_SPAN) -> None:
         check(lib.ram_open(fd, vm_fd, span))
         self.fd = fd
         self.span = span
@@ -197,10 +192,10 @@ class Ram:
     @property
     def crowded(self) -> bool:
         """Frames of twice the memory are promised: map no more before it is touched."""
-        return int(lib.ram_counters.frames) > self.commit_limit >> 11
+        return lib.ram_counters.frames > self.commit_limit >> 11
 
     @classmethod
-    def from_memfd(cls, span: int = DEFAULT_SPAN, vm_fd: int = -1) -> Ram:
+    def from_memfd(cls, span: int = RAM_SPAN, vm_fd: int = -1) -> Ram:
         """RAM without a tmpfs of its own: tests, and the fallback."""
         return cls(os.memfd_create("ram", os.MFD_CLOEXEC), vm_fd, span)
 
@@ -221,7 +216,7 @@ class Ram:
     def trim(self, keep: int = 0, max_blocks: int = 1 << 16) -> int:
         """Give free memory back to the host, all but `keep` bytes; how much it was."""
         lib.aspace_reap()
-        return int(lib.ram_trim(keep, max_blocks))
+        return lib.ram_trim(keep, max_blocks)
 
     def freeze(self) -> None:
         """Make everything so far a template: its frames are never given out again or punched.
@@ -238,7 +233,7 @@ class Ram:
 
     def alloc(self) -> int:
         """A zeroed data frame with one reference. Raises: ENOMEM."""
-        gpa = int(lib.data_alloc())
+        gpa = lib.data_alloc()
         if not gpa:
             raise Exhausted("no frame left")
         return gpa
@@ -263,7 +258,7 @@ class Ram:
 
     def references(self, gpa: int) -> int:
         """How many references a frame has."""
-        return int(lib.frame_references(gpa))
+        return lib.frame_references(gpa)
 
     def peek(self, gpa: int, count: int) -> bytes:
         """Bytes of guest-physical memory, for tests and dumps of page tables."""
@@ -278,9 +273,8 @@ def trim_heap() -> None:
 class Pinned:
     """Host memory of a user range, for I/O on another thread; its frames are not reused."""
 
-    def __init__(self, iov: Any, pieces: int, count: int) -> None:
+    def __init__(self, iov: Iovec, pieces: int, count: int) -> None:
         self.iov = iov
-        """struct iovec[]"""
         self.pieces = pieces
         self.count = count
 
@@ -363,7 +357,7 @@ class AddressSpace:
 
         0, or -ENOENT (nothing to do), -EFAULT (the file behind it ended), -ENOMEM.
         """
-        return int(lib.aspace_break_cow(self.native, addr, low, high, prot))
+        return lib.aspace_break_cow(self.native, addr, low, high, prot)
 
     def discard(self, addr: int, pages: int) -> None:
         """Throw private contents away: frames of our own stay mapped and read as zero."""
@@ -371,7 +365,7 @@ class AddressSpace:
 
     def populate(self, addr: int, pages: int) -> bool:
         """Have the host give memory for what is mapped; False: it could not."""
-        return int(lib.aspace_populate(self.native, addr, pages)) == 0
+        return lib.aspace_populate(self.native, addr, pages) == 0
 
     def destroy(self) -> None:
         """Give everything back when no vCPU is inside any more."""
@@ -384,25 +378,25 @@ class AddressSpace:
     @property
     def root(self) -> int:
         """Guest-physical address of the top table (CR3)."""
-        return int(self.native.root)
+        return self.native.root
 
     @property
     def tables(self) -> int:
         """Page-table pages in use."""
-        return int(self.native.tables)
+        return self.native.tables
 
     @property
     def empty_tables(self) -> int:
         """Of these: without entries, still linked."""
-        return int(self.native.empty_tables)
+        return self.native.empty_tables
 
     def entry(self, addr: int) -> int:
         """The page-table entry that translates `addr`, 0 if none."""
-        return int(lib.aspace_entry(self.native, addr))
+        return lib.aspace_entry(self.native, addr)
 
     def translate(self, addr: int) -> int:
         """Guest-physical address of a present page, 0 if it is not."""
-        return int(lib.aspace_translate(self.native, addr))
+        return lib.aspace_translate(self.native, addr)
 
     def resident(self, addr: int, pages: int) -> bytes:
         """One byte per page: 1 if it is mapped and in the host's memory."""
@@ -412,20 +406,20 @@ class AddressSpace:
 
     def count(self, addr: int, pages: int) -> tuple[int, int, int, int]:
         """Resident pages: in RAM, of windows, with one owner, with several."""
-        counts = ffi.new("uint64_t[4]")
+        counts = ffi.new("uint64_t[]", 4)
         lib.aspace_count(self.native, addr, pages, counts)
         return counts[0], counts[1], counts[2], counts[3]
 
     def resident_ram(self) -> int:
         """Resident pages of RAM in the whole address space: a tenth of what `count` costs."""
-        return int(lib.aspace_resident_ram(self.native))
+        return lib.aspace_resident_ram(self.native)
 
     # --- copies
 
     @property
     def fault_addr(self) -> int:
         """Where the last copy stopped."""
-        return int(self.fault.addr)
+        return self.fault.addr
 
     @property
     def fault_write(self) -> bool:
@@ -442,8 +436,7 @@ class AddressSpace:
         if count <= SCRATCH:
             buffer = self._scratch
             done = _user_read(self.native, addr, buffer, count, self.fault)
-            data: bytes = _unpack(buffer, done)
-            return data
+            return _unpack(buffer, done)
         large = bytearray(count)
         done = _user_read(self.native, addr, ffi.from_buffer(large), count, self.fault)
         return bytes(large) if done == count else bytes(memoryview(large)[:done])
@@ -451,43 +444,37 @@ class AddressSpace:
     def write(self, addr: int, data: Bytes) -> int:
         """Copy bytes in; how many were copied."""
         if isinstance(data, bytes):
-            done: int = _user_write(self.native, addr, data, len(data), self.fault)
-        else:
-            view = ffi.from_buffer(data)
-            done = _user_write(self.native, addr, view, len(view), self.fault)
-        return done
+            return _user_write(self.native, addr, data, len(data), self.fault)
+        view = ffi.from_buffer(data)
+        return _user_write(self.native, addr, view, len(view), self.fault)
 
     def zero(self, addr: int, count: int) -> int:
         """Clear bytes; how many were cleared."""
-        return int(lib.user_zero(self.native, addr, count, self.fault))
+        return lib.user_zero(self.native, addr, count, self.fault)
 
     def string(self, addr: int, limit: int) -> bytes:
         """Up to `limit` bytes, the first NUL included; fewer without one: a fault."""
         limit = min(limit, SCRATCH)
-        data: bytes = _unpack(
-            self._scratch, _user_string(self.native, addr, self._scratch, limit, self.fault)
-        )
-        return data
+        found = _user_string(self.native, addr, self._scratch, limit, self.fault)
+        return _unpack(self._scratch, found)
 
     def check(self, addr: int, count: int, write: bool) -> int:
         """How many bytes from `addr` on may be accessed."""
-        some: int = _user_check(self.native, addr, count, write, self.fault)
-        return some
+        return _user_check(self.native, addr, count, write, self.fault)
 
     def from_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """preadv2 of a host descriptor into user memory; offset -1: its position. Or -errno."""
-        return int(lib.user_preadv(self.native, fd, offset, addr, count, flags, self.fault))
+        return lib.user_preadv(self.native, fd, offset, addr, count, flags, self.fault)
 
     def to_host(self, fd: int, offset: int, addr: int, count: int, flags: int = 0) -> int:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
-        return int(lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault))
+        return lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault)
 
-    def from_frames(self, addr: int, frames: Any, offset: int, count: int) -> int:
+    def from_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> int:
         """Copy bytes of frames (`frames_of`) in; how many. Preconditions: they are in the array."""
-        done: int = _from_frames(self.native, addr, frames, offset, count, self.fault)
-        return done
+        return _from_frames(self.native, addr, frames, offset, count, self.fault)
 
-    def to_frames(self, addr: int, frames: Any, offset: int, count: int) -> tuple[int, int]:
+    def to_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> tuple[int, int]:
         """Copy bytes out to frames, made where there are none yet: (bytes, new frames).
 
         `fault_addr` is 0 if it stopped because no frame was left.
@@ -509,20 +496,19 @@ class AddressSpace:
         error = _user_load32(self.native, addr, _loaded, self.fault)
         if error and self._faulted(error):
             return None
-        value: int = _loaded[0]
-        return value
+        return _loaded[0]
 
     def cmpxchg32(self, addr: int, expected: int, desired: int) -> int | None:
         """Compare and swap; the old value; None after a fault. Raises: EINVAL."""
         value = ffi.new("uint32_t *", expected & 0xFFFFFFFF)
         error = lib.user_cmpxchg32(self.native, addr, value, desired & 0xFFFFFFFF, self.fault)
-        return None if self._faulted(error) else int(value[0])
+        return None if self._faulted(error) else value[0]
 
     def futex_op(self, addr: int, op: int, operand: int) -> int | None:
         """The read-modify-write of FUTEX_WAKE_OP; the old value; None after a fault."""
         old = ffi.new("uint32_t *")
         error = lib.user_futex_op(self.native, addr, op, operand & 0xFFFFFFFF, old, self.fault)
-        return None if self._faulted(error) else int(old[0])
+        return None if self._faulted(error) else old[0]
 
     @staticmethod
     def _faulted(error: int) -> bool:
@@ -533,7 +519,7 @@ class AddressSpace:
         return error != 0
 
 
-def frames_of(gpas: array[int]) -> Any:
+def frames_of(gpas: array[int]) -> Uint64:
     """An array of u64 as the C side takes it, for `from_frames` and `to_frames`."""
     return ffi.from_buffer("uint64_t[]", gpas)
 
@@ -553,7 +539,7 @@ def write_frames(gpas: array[int], offset: int, data: Bytes) -> int:
     view = ffi.from_buffer(data)
     frames = ffi.from_buffer("uint64_t[]", gpas)
     _bound(frames, offset, len(view))
-    return len(view) - int(lib.frames_write(frames, offset, view, len(view)))
+    return len(view) - lib.frames_write(frames, offset, view, len(view))
 
 
 def zero_frames(gpas: array[int], offset: int, count: int) -> None:
@@ -563,7 +549,7 @@ def zero_frames(gpas: array[int], offset: int, count: int) -> None:
     lib.frames_zero(frames, offset, count)
 
 
-def _bound(frames: Any, offset: int, count: int) -> None:
+def _bound(frames: Uint64, offset: int, count: int) -> None:
     if offset < 0 or count < 0 or offset + count > len(frames) * PAGE_SIZE:
         raise EINVAL("outside of the frames")
 

@@ -11,24 +11,29 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from msgspec import Struct
 
 import guest_stubs
 from kvm import exits
+from kvm.registers import Registers, Segment
 from kvm.vcpu import VCPU
+from sentry.abi import processor as cpu
 from sentry.platform._native import ffi, lib
+from sentry.platform.constants import ENTRY_BASE, PTE_P, PTE_U, PTE_W
 
-ENTRY_BASE = 0x7FFFFFE00000
 _PROGRAM, _DATA = 0x10000, 0x20000
-_PRESENT, _WRITE, _USER = 1, 2, 4
 
 MSR_STAR = 0xC0000081
 MSR_LSTAR = 0xC0000082
 MSR_SFMASK = 0xC0000084
-STAR = 0x23 << 48 | 0x10 << 32
+STAR = lib.SEL_USER32_CS << 48 | lib.SEL_KERNEL_CS << 32
 """Selectors loaded by SYSCALL and SYSRET: the same as Linux's."""
+SYSCALL_CLEARS = (
+    cpu.X86_EFLAGS_TF | cpu.X86_EFLAGS_IF | cpu.X86_EFLAGS_DF | cpu.X86_EFLAGS_IOPL
+    | cpu.X86_EFLAGS_NT | cpu.X86_EFLAGS_AC
+)  # fmt: skip
+"""Flags that SYSCALL clears: Linux's mask before it cleared all of them."""
 
 
 class ProbeFailed(Exception):
@@ -44,7 +49,7 @@ class Quirks(Struct, frozen=True):
     """What an exit to this process and back costs at least."""
 
 
-def _segment(segment: Any, selector: int, kind: int, long_mode: int) -> None:
+def _segment(segment: Segment, selector: int, kind: int, long_mode: int) -> None:
     segment.base, segment.limit, segment.selector = 0, 0xFFFFFFFF, selector
     segment.type, segment.present, segment.dpl, segment.s = kind, 1, 3, 1
     segment.l, segment.db, segment.g = long_mode, 1 - long_mode, 1
@@ -52,9 +57,9 @@ def _segment(segment: Any, selector: int, kind: int, long_mode: int) -> None:
 
 def _enter_ring3(vcpu: VCPU, root: int, cr4: int) -> None:
     sregs = vcpu.special_registers()
-    _segment(sregs.cs, 0x33, 11, 1)
+    _segment(sregs.cs, lib.SEL_USER_CS, 11, 1)
     for name in ("ss", "ds", "es", "fs", "gs"):
-        _segment(getattr(sregs, name), 0x2B, 3, 0)
+        _segment(getattr(sregs, name), lib.SEL_USER_DS, 3, 0)
     sregs.tr.limit, sregs.tr.type, sregs.tr.present, sregs.tr.s = 0x67, 11, 1, 0
     sregs.idt.limit = sregs.gdt.limit = 0
     sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = 0x80050033, root, cr4, 0xD01
@@ -88,10 +93,10 @@ class _Probe:
             raise MemoryError("no RAM for the probe")
 
     def map(self, address: int, frame: int, flags: int) -> None:
-        if lib.aspace_map_special(self.space, address, frame, _PRESENT | _USER | flags):
+        if lib.aspace_map_special(self.space, address, frame, PTE_P | PTE_U | flags):
             raise MemoryError("no RAM for the probe")
 
-    def run(self, program: str, rdi: int = 0) -> dict[str, int]:
+    def run(self, program: str, rdi: int = 0) -> Registers:
         """Run one of the stub's programs up to its SYSCALL; the registers there."""
         _enter_ring3(self.vcpu, self.space.root, self.cr4)
         self.vcpu.set_registers(rip=_PROGRAM + self.stub.symbols[program], rflags=0x202, rdi=rdi)
@@ -110,7 +115,7 @@ class _Probe:
             _poke(first, struct.pack("<Q", 1))
             _poke(second, struct.pack("<Q", 2))
             self.map(ENTRY_BASE, code, 0)
-            self.map(ENTRY_BASE + 0x2000, self.doorbell, _WRITE)
+            self.map(ENTRY_BASE + lib.ENTRY_PAGE_DOORBELL, self.doorbell, PTE_W)
             self.map(_PROGRAM, code, 0)
             self.map(_DATA, first, 0)
             ring = self.run("probe_syscall")["rdx"] & 3
@@ -119,7 +124,7 @@ class _Probe:
             for _ in range(3):
                 self.run("probe_syscall")
             after = self.run("probe_read", _DATA)["rax"]
-            for address in (ENTRY_BASE, ENTRY_BASE + 0x2000, _PROGRAM, _DATA):
+            for address in (ENTRY_BASE, ENTRY_BASE + lib.ENTRY_PAGE_DOORBELL, _PROGRAM, _DATA):
                 lib.aspace_unmap_special(self.space, address)
         if before != 1:
             raise ProbeFailed(f"the guest read {before} where 1 stands")
@@ -133,7 +138,7 @@ def probe(vcpu: VCPU, cr4: int, doorbell: int) -> Quirks:
     """
     vcpu.set_msr(MSR_STAR, STAR)
     vcpu.set_msr(MSR_LSTAR, ENTRY_BASE)
-    vcpu.set_msr(MSR_SFMASK, 0x47700)
+    vcpu.set_msr(MSR_SFMASK, SYSCALL_CLEARS)
     attempt = _Probe(vcpu, cr4, doorbell)
     try:
         return attempt.quirks()

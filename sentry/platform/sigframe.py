@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.platform._native import ffi, lib
 
 if TYPE_CHECKING:
-    from sentry.platform.interface import Context
+    from sentry.platform.interface import Context, FrameValues
     from sentry.platform.memory import AddressSpace
 
 _ROOM = 8192
 """More than the largest frame: 440 bytes, two gaps of less than 64, an image of a page at most."""
 _frame = ffi.new("uint8_t[]", _ROOM)
 _frame_bytes = ffi.cast("char *", _frame)
-_found = ffi.new("uint64_t[4]")
+_found = ffi.new("uint64_t[]", 4)
 _from_buffer, _unpack = ffi.from_buffer, ffi.unpack
 _make, _enter, _read = lib.sigframe_make, lib.sigframe_enter, lib.sigframe_read
 
@@ -27,7 +27,7 @@ def push(
     space: AddressSpace,
     at: int,
     fp_at: int,
-    values: tuple[int, ...],
+    values: FrameValues,
     info: bytes,
     handler: tuple[int, int, int],
 ) -> bool:
@@ -53,20 +53,15 @@ def pop(
 
 
 def make(
-    at: int, fp_at: int, regs: memoryview, image: bytes, values: tuple[int, ...], info: bytes
+    at: int, fp_at: int, regs: memoryview, image: bytes, values: FrameValues, info: bytes
 ) -> bytes:
-    """The frame to lie at `at`, with its FPU image at `fp_at`.
-
-    `values`: features, restorer, ucontext flags, the alternate stack's address, flags and size,
-    vector, error code, CR2, signal mask.
-    """
+    """The frame to lie at `at`, with its FPU image at `fp_at`."""
     size = len(image)
     total = fp_at - at + size + 4
     assert len(info) == 128 and fp_at - at >= 440 and total <= _ROOM
     # SAFETY: `regs` has all registers; the frame fits (asserted).
     _make(_frame, at, fp_at, _from_buffer("uint64_t[]", regs), image, size, *values, info)
-    frame: bytes = _unpack(_frame_bytes, total)
-    return frame
+    return _unpack(_frame_bytes, total)
 
 
 def enter(regs: memoryview, at: int, signo: int, handler: int, cleared_flags: int) -> None:
@@ -82,7 +77,7 @@ def read(
     """
     # SAFETY: as above; the image has room for size + 4 bytes.
     assert size + 4 <= _ROOM
-    ordinary: Any = _read(
+    ordinary = _read(
         space.native, at, _from_buffer("uint64_t[]", regs), taken_flags, _frame, size, features,
         _found, space.fault,
     )  # fmt: skip

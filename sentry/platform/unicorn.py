@@ -16,14 +16,19 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.platform import sigframe, unicorn_cpuid
 from sentry.platform._native import ffi as memory_ffi
 from sentry.platform._native import lib as memory
 from sentry.platform._unicorn import ffi, lib
-from sentry.platform.interface import NUM_REGS, ExitKind
-from sentry.platform.memory import RO_WINDOW, RW_WINDOW, AddressSpace, Ram
+from sentry.platform.constants import NUM_REGS, RO_WINDOW_GPA, RW_WINDOW_GPA
+from sentry.platform.interface import ExitKind, FrameValues
+from sentry.platform.memory import AddressSpace, Ram
+
+if TYPE_CHECKING:
+    from sentry.platform._native import Data as MemoryData
+    from sentry.platform._unicorn import Data
 
 XSAVE_SIZE: Final = 576
 """x87 and SSE: the legacy area and the header."""
@@ -90,7 +95,7 @@ class UnicornContext:
     @property
     def index(self) -> int:
         """Its place in the platform's table."""
-        return int(self._c.index)
+        return self._c.index
 
     def answer(self, value: int) -> None:
         """RAX = value and go on: the end of a system call that changed nothing else."""
@@ -131,7 +136,7 @@ class UnicornContext:
         space: UnicornSpace,
         at: int,
         fp_at: int,
-        values: tuple[int, ...],
+        values: FrameValues,
         info: bytes,
         handler: tuple[int, int, int],
     ) -> bool:
@@ -156,7 +161,7 @@ class UnicornContext:
 
     def cpu_time_ns(self) -> int:
         """Time in emulation."""
-        return int(self._c.cpu_ns)
+        return self._c.cpu_ns
 
     def destroy(self) -> None:
         """Give the context up, whatever it does. It must not be used afterwards."""
@@ -199,17 +204,15 @@ class UnicornPlatform:
             raise
 
     def _open(self) -> None:
-        windows = [_pointer(memory.frame_host(gpa)) for gpa in (RO_WINDOW, RW_WINDOW)]
-        counters = memory_ffi.addressof(memory.ram_counters)
-        flushes, code = (
-            _pointer(memory_ffi.addressof(counters[0], name))
-            for name in ("flush_calls", "code_changes")
-        )
+        ro_window, rw_window = memory.frame_host(RO_WINDOW_GPA), memory.frame_host(RW_WINDOW_GPA)
+        flushes = memory_ffi.addressof(memory.ram_counters, "flush_calls")
+        code = memory_ffi.addressof(memory.ram_counters, "code_changes")
         # SAFETY: RAM, windows and counters outlive the machine: close() ends it first.
-        _check(
-            lib.machine_open(_pointer(memory.ram.base), memory.ram.span, *windows, flushes, code),
-            "emulator",
-        )
+        opened = lib.machine_open(
+            _pointer(memory.ram.base), memory.ram.span, _pointer(ro_window), _pointer(rw_window),
+            _pointer(flushes), _pointer(code),
+        )  # fmt: skip
+        _check(opened, "emulator")
         cpus = len(os.sched_getaffinity(0))
         self.cpuid = unicorn_cpuid.allowed(self._raw_cpuid, cpus)
         rows = [
@@ -220,7 +223,7 @@ class UnicornPlatform:
 
     @staticmethod
     def _raw_cpuid(function: int, index: int) -> tuple[int, int, int, int]:
-        value = ffi.new("uint32_t[4]")
+        value = ffi.new("uint32_t[]", 4)
         _check(lib.machine_read_cpuid(function, index, value), "CPUID")
         return value[0], value[1], value[2], value[3]
 
@@ -262,7 +265,7 @@ class UnicornPlatform:
         self.ram.close()
 
 
-def _pointer(address: object) -> object:
+def _pointer(address: MemoryData) -> Data:
     """A pointer of the memory half's module for this one."""
     return ffi.cast("void *", int(memory_ffi.cast("uintptr_t", address)))
 

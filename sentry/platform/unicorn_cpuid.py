@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from kvm.system import CpuidEntry
+from kvm.cpuid import CpuidEntry
 from sentry.platform import cpuid
 
 Registers = tuple[int, int, int, int]

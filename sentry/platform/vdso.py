@@ -43,10 +43,10 @@ class Vdso:
 
     def __init__(self, usable: bool) -> None:
         image = guest_stubs.vdso()
-        self.gpa = int(lib.clock_page_open(image, len(image), usable))
+        self.gpa = lib.clock_page_open(image, len(image), usable)
         if not self.gpa:
             raise MemoryError("no frames for the vDSO")
-        self.step_fd = int(lib.clock_page_step_fd())
+        self.step_fd = lib.clock_page_step_fd()
         """Readable when the host's clock was set; -1 if there is nothing to watch."""
         self.refresh()
 

@@ -16,7 +16,7 @@ from sentry.abi import unistd
 from sentry.syscalls.args import Arg
 from sentry.wait.again import NotNow
 from sentry.wait.eager import eager
-from sentry.wait.retry import continued
+from sentry.wait.sleep import continued
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

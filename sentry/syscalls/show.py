@@ -10,6 +10,7 @@ import stat as modes
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.resource import RLIM_INFINITY
 from sentry.errors import Errno
 from sentry.mm.errors import NeedsFault
 
@@ -30,7 +31,6 @@ _KINDS = {
     modes.S_IFCHR: "S_IFCHR", modes.S_IFBLK: "S_IFBLK", modes.S_IFIFO: "S_IFIFO",
     modes.S_IFSOCK: "S_IFSOCK",
 }  # fmt: skip
-RLIM_INFINITY = (1 << 64) - 1
 
 
 def peek(task: Task, addr: int, count: int) -> bytes | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from sentry.abi.eventfd import IN_ACCESS, IN_ATTRIB, IN_MODIFY
 from sentry.abi.fcntl import F_SEAL_EXEC, FS_IMMUTABLE_FL, O_WRONLY
+from sentry.abi.inotify import IN_ACCESS, IN_ATTRIB, IN_MODIFY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.credentials import UNCHANGED

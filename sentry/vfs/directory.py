@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.eventfd import IN_ACCESS
 from sentry.abi.fcntl import SEEK_CUR, SEEK_END, SEEK_SET
+from sentry.abi.inotify import IN_ACCESS
 from sentry.abi.stat import S_IFDIR
 from sentry.errors import EINVAL, EISDIR, ENOENT
 from sentry.vfs.dirents import FIRST, Dirents, DirentSink

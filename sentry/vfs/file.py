@@ -15,8 +15,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from sentry.abi.eventfd import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
-from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_PATH, O_RDONLY, O_WRONLY, RWF_NOWAIT
+from sentry.abi.fcntl import (
+    O_ACCMODE,
+    O_APPEND,
+    O_DIRECT,
+    O_NOATIME,
+    O_NONBLOCK,
+    O_PATH,
+    O_RDONLY,
+    O_WRONLY,
+    RWF_NOWAIT,
+)
+from sentry.abi.inotify import IN_CLOSE_NOWRITE, IN_CLOSE_WRITE
 from sentry.abi.mount import MS_NOEXEC
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.errors import (
@@ -33,8 +43,8 @@ from sentry.errors import (
 )
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
-from sentry.wait.queue import WaitQueue, until
-from sentry.wait.retry import Retry
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -55,8 +65,8 @@ READ_EVENTS: Final = EPOLLIN | EPOLLRDNORM | EPOLLHUP | EPOLLERR
 WRITE_EVENTS: Final = EPOLLOUT | EPOLLWRNORM | EPOLLHUP | EPOLLERR
 ALWAYS_READY: Final = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM
 """What poll says of a file that cannot be polled: DEFAULT_POLLMASK, include/linux/poll.h."""
-SETFL_MASK: Final = O_APPEND | O_NONBLOCK | 0x4000 | 0x40000
-"""What F_SETFL changes: with O_DIRECT, O_NOATIME; O_ASYNC is `notices.set_async`."""
+SETFL_MASK: Final = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME
+"""What F_SETFL changes; O_ASYNC is `notices.set_async`."""
 
 
 class Dest(Protocol):

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
 
-from sentry.abi.xattr import NAME_MAX
+from sentry.abi.limits import NAME_MAX
 from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
 from sentry.vfs.dirents import Dirents
-from sentry.wait.queue import Lock
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace

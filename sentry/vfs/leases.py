@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK, O_ACCMODE, O_NONBLOCK, O_RDONLY
+from sentry.abi.signal import POLL_MSG
 from sentry.errors import EAGAIN
 from sentry.vfs.locks import FileLocks
-from sentry.vfs.notices import POLL_MSG, own_by_default, send_io
+from sentry.vfs.notices import own_by_default, send_io
 from sentry.wait.again import NotNow
 from sentry.wait.fiber import TimedOut
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, FileDescription

@@ -13,7 +13,8 @@ from msgspec import Struct
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
 from sentry.wait.fiber import Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.vfs.leases import Leases

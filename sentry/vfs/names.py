@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from sentry.abi.capability import CAP_FSETID, CAP_MKNOD
-from sentry.abi.eventfd import (
+from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
+from sentry.abi.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,
@@ -16,7 +17,6 @@ from sentry.abi.eventfd import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from sentry.auth.permissions import MAY_READ, MAY_WRITE, may_access, owner_or_capable
 from sentry.errors import (

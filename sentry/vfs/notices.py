@@ -7,15 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.eventfd import (
-    IN_ACCESS,
-    IN_ATTRIB,
-    IN_CREATE,
-    IN_DELETE,
-    IN_MODIFY,
-    IN_MOVED_FROM,
-    IN_MOVED_TO,
-)
 from sentry.abi.fcntl import (
     DN_ACCESS,
     DN_ATTRIB,
@@ -25,6 +16,16 @@ from sentry.abi.fcntl import (
     DN_MULTISHOT,
     DN_RENAME,
     F_OWNER_PID,
+    O_ASYNC,
+)
+from sentry.abi.inotify import (
+    IN_ACCESS,
+    IN_ATTRIB,
+    IN_CREATE,
+    IN_DELETE,
+    IN_MODIFY,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
 )
 from sentry.abi.poll import (
     EPOLLERR,
@@ -38,6 +39,7 @@ from sentry.abi.poll import (
     EPOLLWRBAND,
     EPOLLWRNORM,
 )
+from sentry.abi.signal import POLL_ERR, POLL_HUP, POLL_IN, POLL_MSG, POLL_OUT, POLL_PRI
 from sentry.errors import ENOTDIR
 from sentry.vfs.watches import Watches
 from sentry.wait.queue import ALL
@@ -48,9 +50,6 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
     from sentry.vfs.vfs import Vfs
 
-O_ASYNC: Final = 0x2000
-POLL_IN, POLL_OUT, POLL_MSG, POLL_ERR, POLL_PRI, POLL_HUP = range(1, 7)
-"""si_code of SIGIO: <asm-generic/siginfo.h>."""
 BAND: Final = {
     POLL_IN: EPOLLIN | EPOLLRDNORM,
     POLL_OUT: EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND,

@@ -10,11 +10,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from sentry.abi.eventfd import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.fcntl import (
     FS_APPEND_FL,
     O_ACCMODE,
     O_APPEND,
+    O_ASYNC,
     O_CLOEXEC,
     O_CREAT,
     O_DIRECT,
@@ -32,6 +32,7 @@ from sentry.abi.fcntl import (
     O_TMPFILE,
     O_TRUNC,
 )
+from sentry.abi.inotify import IN_CREATE, IN_MODIFY, IN_OPEN
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC
 from sentry.abi.stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK
 from sentry.auth.permissions import MAY_EXEC, MAY_READ, MAY_WRITE, owner_or_capable
@@ -60,7 +61,6 @@ from sentry.wait.again import NotNow, kept
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
 SYNC_BIT: Final = O_SYNC & ~O_DSYNC
-O_ASYNC: Final = 0x2000
 VALID_FLAGS: Final = (
     O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC | SYNC_BIT
     | O_ASYNC | O_DIRECT | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from sentry.abi.eventfd import IN_ACCESS, IN_MODIFY
 from sentry.abi.fcntl import (
     O_APPEND,
     O_DSYNC,
@@ -26,6 +25,7 @@ from sentry.abi.fcntl import (
     SEEK_HOLE,
     SEEK_SET,
 )
+from sentry.abi.inotify import IN_ACCESS, IN_MODIFY
 from sentry.abi.resource import RLIMIT_FSIZE
 from sentry.abi.signal import SIGXFSZ
 from sentry.auth.permissions import drop_set_id

@@ -19,8 +19,8 @@ from sentry.abi.fcntl import (
     RESOLVE_NO_SYMLINKS,
     RESOLVE_NO_XDEV,
 )
+from sentry.abi.limits import NAME_MAX
 from sentry.abi.mount import MS_NOSYMFOLLOW
-from sentry.abi.xattr import NAME_MAX
 from sentry.auth.credentials import Credentials
 from sentry.auth.permissions import MAY_EXEC, check_access
 from sentry.errors import EACCES, EAGAIN, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV

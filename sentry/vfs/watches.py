@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sentry.abi.eventfd import IN_DELETE_SELF, IN_ISDIR
+from sentry.abi.inotify import IN_DELETE_SELF, IN_ISDIR
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.keyctl import (
+from sentry.abi.random import (
     RNDADDENTROPY,
     RNDADDTOENTCNT,
     RNDCLEARPOOL,

@@ -28,7 +28,7 @@ from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.notices import own_by_default, set_owner
 from sentry.wait.fiber import TimedOut
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.filesystem import DevPtsFs

@@ -21,7 +21,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from gofer.p9.extensions import Tnotifyx, Tunwatchx
-from sentry.abi.eventfd import (
+from sentry.abi.inotify import (
     IN_CREATE,
     IN_DELETE,
     IN_IGNORED,

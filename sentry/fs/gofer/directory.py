@@ -22,8 +22,8 @@ from gofer.p9.extensions import (
     Twalkx,
 )
 from gofer.p9.messages import Tunlinkat
-from sentry.abi.eventfd import IN_CREATE
 from sentry.abi.fcntl import O_EXCL, O_RDWR, RENAME_EXCHANGE, RENAME_NOREPLACE
+from sentry.abi.inotify import IN_CREATE
 from sentry.errors import EINVAL, EXDEV
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache

@@ -18,6 +18,7 @@ from gofer.p9.attributes import Attributes as WireAttributes
 from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
+from sentry.abi.stat import V9FS_MAGIC
 from sentry.errors import EIO, EPROTO, from_number
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
     from sentry.platform.memory import Windows
 
-V9FS_MAGIC = 0x01021997
 MAX_DIRECTORY_FIDS = 4096
 MAX_LISTED = 131072
 MAX_NAMES = 131072

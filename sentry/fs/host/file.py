@@ -35,7 +35,7 @@ from sentry.vfs.file import (
 from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO

@@ -23,7 +23,7 @@ from sentry.vfs.interface import (
     Inode,
     Owner,
 )
-from sentry.wait.queue import Lock
+from sentry.wait.lock import Lock
 
 if TYPE_CHECKING:
     from sentry.fs.overlay.filesystem import OverlayFs

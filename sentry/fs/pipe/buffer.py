@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_RESOURCE
+from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -14,8 +15,8 @@ from sentry.abi.poll import (
     EPOLLRDNORM,
     EPOLLWRNORM,
 )
-from sentry.abi.xattr import PIPE_BUF
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
 
-PAGE: Final = 4096
 DEFAULT_CAPACITY: Final = 16 * PAGE
 LARGEST: Final = 1 << 24
 """No pipe holds more, whoever asks."""

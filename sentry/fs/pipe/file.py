@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.ioctl import FIONREAD
+from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
-from sentry.abi.xattr import PIPE_BUF
+from sentry.abi.stat import PIPEFS_MAGIC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
-from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.wait.again import NotNow, kept
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.vfs.dentry import Location
     from sentry.vfs.vfs import Vfs
 
-PIPEFS_MAGIC = 0x50495045
 
 
 class PipeInode(Inode):

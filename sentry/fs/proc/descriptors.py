@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.fcntl import O_CLOEXEC
+from sentry.abi.stat import S_IFLNK, S_IFREG
 from sentry.errors import EBADF, ENOENT
 from sentry.fs.proc.owner import check_read, live_task, owner_of
-from sentry.fs.pseudo.nodes import S_IFLNK, S_IFREG, Directory, MagicNode, Node, TextNode
+from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.paths import shown_path
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
-O_CLOEXEC = 0o2000000
 
 
 def open_file(subject: Subject, fd: int) -> FileDescription:

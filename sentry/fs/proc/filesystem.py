@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from sentry.abi.stat import PROC_SUPER_MAGIC
+from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EINVAL, ENOENT
 from sentry.fs.proc import id_maps as _id_maps
 from sentry.fs.proc import kernel_config as _config
@@ -18,17 +18,7 @@ from sentry.fs.proc import system as _system
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
 from sentry.fs.proc.sysctl import SYSCTLS, SysctlNode
-from sentry.fs.pseudo.nodes import (
-    S_IFDIR,
-    S_IFLNK,
-    S_IFREG,
-    Directory,
-    LinkNode,
-    Node,
-    TextNode,
-    directory_maker,
-    put,
-)
+from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, directory_maker, put
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 

@@ -7,6 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from sentry.abi.nsfs import (
+    NS_GET_MNTNS_ID,
+    NS_GET_NSTYPE,
+    NS_GET_OWNER_UID,
+    NS_GET_PARENT,
+    NS_GET_PID_FROM_PIDNS,
+    NS_GET_PID_IN_PIDNS,
+    NS_GET_TGID_FROM_PIDNS,
+    NS_GET_TGID_IN_PIDNS,
+    NS_GET_USERNS,
+)
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
@@ -18,10 +29,11 @@ from sentry.abi.sched import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
+from sentry.abi.stat import NSFS_MAGIC, S_IFLNK
 from sentry.auth.userns import is_inside
 from sentry.errors import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
 from sentry.fs.proc.owner import check_read, live_task, owner_of
-from sentry.fs.pseudo.nodes import S_IFLNK, Directory, MagicNode, Node
+from sentry.fs.pseudo.nodes import Directory, MagicNode, Node
 from sentry.vfs.file import FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 
@@ -31,16 +43,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
 
-NSFS_MAGIC: Final = 0x6E736673
-NS_GET_USERNS: Final = 0xB701
-NS_GET_PARENT: Final = 0xB702
-NS_GET_NSTYPE: Final = 0xB703
-NS_GET_OWNER_UID: Final = 0xB704
-NS_GET_MNTNS_ID: Final = 0x8008B705
-NS_GET_PID_FROM_PIDNS: Final = 0x8004B706
-NS_GET_TGID_FROM_PIDNS: Final = 0x8004B707
-NS_GET_PID_IN_PIDNS: Final = 0x8004B708
-NS_GET_TGID_IN_PIDNS: Final = 0x8004B709
 CLONE_FLAGS: Final = {
     "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET,
     "pid": CLONE_NEWPID, "time": CLONE_NEWTIME, "user": CLONE_NEWUSER, "uts": CLONE_NEWUTS,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sentry.abi.stat import S_IFREG
 from sentry.errors import EINVAL
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.process_memory import MmFile
-from sentry.fs.pseudo.nodes import S_IFREG, Node
+from sentry.fs.pseudo.nodes import Node
 from sentry.mm.layout import LINUX_TASK_END
 from sentry.vfs.file import Caller, Dest, FileDescription
 

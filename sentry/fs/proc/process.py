@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EINVAL, ENOENT, ESRCH
 from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
 from sentry.fs.proc.namespaces import NamespaceDirectory
@@ -12,15 +13,7 @@ from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.pagemap import PagemapNode
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
-from sentry.fs.pseudo.nodes import (
-    S_IFDIR,
-    S_IFLNK,
-    S_IFREG,
-    Directory,
-    MagicNode,
-    Node,
-    TextNode,
-)
+from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
 

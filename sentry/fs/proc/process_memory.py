@@ -6,12 +6,14 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.stat import S_IFREG
 from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.proc.owner import live_task, owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
-from sentry.fs.pseudo.nodes import S_IFREG, Node
+from sentry.fs.pseudo.nodes import Node
 from sentry.mm.errors import NeedsFault
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 8 << 20
 """Arguments or environment shown at most: more than execve takes."""
-PAGE_SIZE: Final = 4096
 MAX_COPY: Final = 1 << 20
 """Bytes that one call on /proc/PID/mem moves, so that others get their turn."""
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY
+from sentry.abi.limits import HOST_NAME_MAX, INT_MAX
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
 from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
 
-HOST_NAME_MAX: Final = 64
 PORT_MAX: Final = 65535
 OF_NETWORK: Final = ("net/ipv4/", "net/ipv6/")
 """Values of a network namespace."""
-INT_MAX: Final = (1 << 31) - 1
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024
 """Bytes of a value."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from sentry.abi.limits import INT_MAX
+from sentry.abi.mman import OVERCOMMIT_NEVER
 from sentry.errors import EINVAL
-from sentry.fs.proc.sysctl import INT_MAX, computed
-from sentry.platform.commitment import OVERCOMMIT_NEVER, Commitment
+from sentry.fs.proc.sysctl import computed
+from sentry.platform.commitment import Commitment
 
 
 def _commitment(name: str, attribute: str, most: int = INT_MAX, excludes: str = "") -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-PAGE_SIZE = 4096
+from sentry.platform.constants import PAGE_SIZE
+
 DEFAULT_LIMIT = 1 << 30
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
+from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EPERM
 from sentry.fs.pseudo.files import TextFile
 from sentry.vfs.directory import DirectoryFile
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
-S_IFDIR, S_IFREG, S_IFLNK = 0o040000, 0o100000, 0o120000
 ROOT_OWNER = Owner(0, 0)
 
 

@@ -16,6 +16,7 @@ from sentry.abi.fcntl import (
 from sentry.errors import ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM
 from sentry.fs.tmpfs.inode import TmpInode, check_size
 from sentry.mm.buffers import UserDest, UserSource
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.interface import Owner
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
     from sentry.vfs.dentry import Location
 
-PAGE: Final = 4096
 PIECE: Final = 1 << 20
 """Bytes copied at once."""
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE

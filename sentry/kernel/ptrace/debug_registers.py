@@ -15,7 +15,9 @@ from weakref import WeakKeyDictionary
 
 from sentry.errors import EFAULT, EINVAL, EIO, ENOSPC
 from sentry.mm.errors import NeedsFault
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.mm.layout import LINUX_TASK_END
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -25,7 +27,6 @@ EXECUTE, WRITE, PORTS, ACCESS = range(4)
 LENGTHS: Final = (1, 2, 8, 4)
 DR6_RESERVED: Final = 0xFFFF0FF0
 DR6_STEP: Final = 0x4000
-TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 MAX_SEEN: Final = 4096
 """Locations of one address space that are remembered, whoever watched them."""
 
@@ -61,7 +62,7 @@ class DebugRegisters:
         if number == 6:
             self.status = value ^ DR6_RESERVED
             return
-        if number < 4 and value >= TASK_SIZE_MAX:
+        if number < 4 and value >= LINUX_TASK_END:
             raise EINVAL(f"address {value:#x}")
         values = [*self._values[:number], value, *self._values[number + 1 :]]
         self._places = enabled(values)

@@ -10,8 +10,12 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.elf import NT_PRFPREG, NT_PRSTATUS, NT_X86_XSTATE
+from sentry.abi.processor import X86_EFLAGS_NT
 from sentry.errors import EFAULT, EINVAL, EIO
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.kernel.signal_frame import FIX_EFLAGS
+from sentry.mm.layout import LINUX_TASK_END
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -26,10 +30,8 @@ DEBUGREG_AT: Final = 848
 DEBUGREG_END: Final = DEBUGREG_AT + 8 * WORD
 USER_SIZE: Final = 928
 """sizeof(struct user) of the kernel, whose end the C library does not have."""
-TASK_SIZE_MAX: Final = 0x7FFFFFFFF000
 UINT64: Final = (1 << 64) - 1
-FLAG_MASK: Final = 0x54DD5
-"""AC RF NT OF DF TF SF ZF AF PF CF."""
+FLAG_MASK: Final = FIX_EFLAGS | X86_EFLAGS_NT
 NULL_IS_BAD: Final = (Reg.CS, Reg.SS)
 SELECTORS: Final = (*NULL_IS_BAD, Reg.DS, Reg.ES, Reg.FS, Reg.GS)
 X87, SSE = 1, 2
@@ -59,7 +61,7 @@ def put_reg(task: Task, index: int, value: int) -> None:
         if (selector and selector & 3 != 3) or (not selector and index in NULL_IS_BAD):
             raise EIO(f"selector {value:#x}")
         return  # there is one code segment and one data segment
-    if index in (Reg.FS_BASE, Reg.GS_BASE) and value >= TASK_SIZE_MAX:
+    if index in (Reg.FS_BASE, Reg.GS_BASE) and value >= LINUX_TASK_END:
         raise EIO(f"base {value:#x}")
     if index == Reg.RFLAGS:
         value = regs[index] & ~FLAG_MASK | value & FLAG_MASK

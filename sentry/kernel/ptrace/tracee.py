@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi.processor import X86_EFLAGS_TF
 from sentry.abi.ptrace import (
     PTRACE_EVENT_CLONE,
     PTRACE_EVENT_EXEC,
@@ -44,7 +45,8 @@ from sentry.kernel.task import GONE
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
 from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.fiber import Mode
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
 
 CONT, SYSCALL, SYSEMU = 0, 1, 2
 """What calls do until the next stop: nothing, stop, or stop and not be executed."""
-EFLAGS_TF: Final = 0x100
 SYSGOOD: Final = 0x80
 
 
@@ -143,13 +144,13 @@ class Tracee:
     def hide_step(self) -> None:
         """The trap flag that we set is not the program's."""
         if self.forced_tf:
-            self.task.ctx.regs[Reg.RFLAGS] &= ~EFLAGS_TF
+            self.task.ctx.regs[Reg.RFLAGS] &= ~X86_EFLAGS_TF
             self.forced_tf = False
 
     def _set_step(self) -> None:
         regs = self.task.ctx.regs
-        if not regs[Reg.RFLAGS] & EFLAGS_TF:
-            regs[Reg.RFLAGS] |= EFLAGS_TF
+        if not regs[Reg.RFLAGS] & X86_EFLAGS_TF:
+            regs[Reg.RFLAGS] |= X86_EFLAGS_TF
             self.forced_tf = True
 
     def arm(self) -> None:
@@ -456,7 +457,7 @@ class Tracee:
         """
         event = self.clone_event(args)
         if self.forced_tf:
-            child.ctx.regs[Reg.RFLAGS] &= ~EFLAGS_TF
+            child.ctx.regs[Reg.RFLAGS] &= ~X86_EFLAGS_TF
         if event or args.flags & CLONE_PTRACE:
             tracee = Tracee(child, self.tracer, self.seized, self.options)
             links.link(tracee)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.errors import from_number
 from sentry.platform._native import ffi, lib
+
+if TYPE_CHECKING:
+    from sentry.platform._native import Uint8, Uint32
 
 MAX_ADDRESS: Final = 128
 MAX_CONTROL: Final = 4096
@@ -17,11 +20,11 @@ def _checked(result: int) -> int:
     return result
 
 
-def _address() -> tuple[Any, Any]:
+def _address() -> tuple[Uint8, Uint32]:
     return ffi.new("uint8_t[]", MAX_ADDRESS), ffi.new("uint32_t *", MAX_ADDRESS)
 
 
-def _bytes(buffer: Any, size: int) -> bytes:
+def _bytes(buffer: Uint8, size: int) -> bytes:
     return bytes(ffi.buffer(buffer, size))
 
 
@@ -102,4 +105,4 @@ def count(fd: int, request: int) -> int:
     """ioctl(2) that gives an int: SIOCINQ, SIOCOUTQ, SIOCATMARK."""
     value = ffi.new("int *")
     _checked(lib.sock_count(fd, request, value))
-    return int(value[0])
+    return value[0]

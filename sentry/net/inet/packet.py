@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
 
 LOOPBACK_INDEX: Final = 1
-SOL_UDP: Final = 17
 INT_SIZE: Final = 4
 SEGMENT_SIZE: Final = 2
 
@@ -67,7 +66,7 @@ def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) 
             _send_ip(sock, options, kind, body)
         elif level == IPPROTO_IPV6 and sock.family == AF_INET6:
             _send_ipv6(sock, options, kind, body)
-        elif level == SOL_UDP and kind == abi.UDP_SEGMENT:
+        elif level == abi.SOL_UDP and kind == abi.UDP_SEGMENT:
             if len(body) != SEGMENT_SIZE:
                 raise EINVAL("UDP_SEGMENT")
             options.segment = int.from_bytes(body, "little")

@@ -14,6 +14,7 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
+    ICMP_FILTER,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
     IPPROTO_IP,
@@ -61,11 +62,9 @@ ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8
 ICMP_CHECKSUM_AT: Final = 2
 ICMP_TYPE_AND_CODE: Final = 2
-ICMP_FILTER: Final = 1
-"""Also ICMP6_FILTER."""
 LEAST_ICMP: Final = {(AF_INET, IPPROTO_ICMP): 8, (AF_INET6, IPPROTO_ICMPV6): 4}
 """Raw sockets of ICMP do not see shorter packets."""
-ECHO: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (128, 129)}
+ECHO_TYPES: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (128, 129)}
 """(request, reply) by family."""
 
 
@@ -175,7 +174,7 @@ class RawSocket(DatagramSocket):
         if size < ICMP_TYPE_AND_CODE and self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
             raise EFAULT("no type of ICMP")
         if self.is_ping:
-            if data[:2] != bytes([ECHO[self.family][0], 0]):
+            if data[:2] != bytes([ECHO_TYPES[self.family][0], 0]):
                 raise EINVAL("only echo requests")
             self.need_port()
             data = data[:4] + struct.pack(">H", self.local.port) + data[6:]
@@ -232,7 +231,7 @@ class RawSocket(DatagramSocket):
         return not self._is_filtered(packet)
 
     def _is_reply(self, packet: Packet) -> bool:
-        if len(packet.data) < ICMP_HEADER or packet.data[0] != ECHO[self.family][1]:
+        if len(packet.data) < ICMP_HEADER or packet.data[0] != ECHO_TYPES[self.family][1]:
             return False
         return packet.data[4:6] == struct.pack(">H", self.local.port)
 
@@ -352,13 +351,13 @@ def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> No
         return
     data = packet.data
     wanted = IPPROTO_ICMP if family == AF_INET else IPPROTO_ICMPV6
-    if protocol != wanted or len(data) < ICMP_HEADER or data[0] != ECHO[family][0]:
+    if protocol != wanted or len(data) < ICMP_HEADER or data[0] != ECHO_TYPES[family][0]:
         return
     if _icmp_checksum(packet, data, protocol):
         stack.counters["Icmp.InCsumErrors"] += 1
         return
     reply = Packet(b"", packet.target, packet.source, 64)
-    answer = bytes([ECHO[family][1], 0, 0, 0]) + data[4:]
+    answer = bytes([ECHO_TYPES[family][1], 0, 0, 0]) + data[4:]
     total = _icmp_checksum(reply, answer, protocol)
     reply.data = answer[:2] + struct.pack(">H", total) + answer[4:]
     stack.counters["Icmp.InEchos"] += 1

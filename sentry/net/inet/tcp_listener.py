@@ -21,6 +21,7 @@ from sentry.abi.socket import (
 from sentry.abi.socket import (
     BPF_TCP_LISTEN as TCP_LISTEN,
 )
+from sentry.abi.socket import SOMAXCONN
 from sentry.errors import (
     EAGAIN,
     ECONNABORTED,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
 
 
-SOMAXCONN: Final = 4096
 SNDBUF_CONNECTED: Final = 87040
 """What SO_SNDBUF grows to, where the program did not choose."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
-from sentry.abi.socket import TcpInfoData
+from sentry.abi.socket import SOMAXCONN, TcpInfoData
 from sentry.errors import EINVAL, ENOENT, ENOPROTOOPT, EPERM
 
 MSS: Final = 32741
@@ -17,7 +17,6 @@ MAX_LINGER2: Final = 120
 MIN_WINDOW: Final = 1152
 MAX_RETRY_SECONDS: Final = 120
 MAX_RETRIES: Final = 255
-SOMAXCONN: Final = 4096
 CONGESTION: Final = b"cubic"
 CONGESTIONS: Final = (CONGESTION, b"reno")
 DEFAULTS: Final = {

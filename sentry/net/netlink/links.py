@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.netlink import NETLINK_ROUTE
+from sentry.abi.socket import IFNAMSIZ
 from sentry.errors import EINVAL, ENODEV, EOPNOTSUPP, ERANGE
-from sentry.net.interfaces import IFNAMSIZ, bring_up
+from sentry.net.interfaces import bring_up
 from sentry.net.netlink.message import Reply, Request, attribute, message, number, text, u8, u32
 from sentry.net.netlink.registry import handles, multicast
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from sentry.abi.netlink import NLMSG_ERROR, NLMSGHDR
+from sentry.abi.netlink import NLA_TYPE_MASK, NLMSG_ERROR, NLMSGHDR
 from sentry.errors import EINVAL
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
-NLA_TYPE_MASK: Final = 0x3FFF
 HEADER: Final = NLMSGHDR.size
 
 Reply = tuple[int, bytes]

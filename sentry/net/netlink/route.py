@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sentry.abi import netlink as abi
-from sentry.abi.netlink import NETLINK_ROUTE
+from sentry.abi.netlink import NETLINK_ROUTE, RTCF_LOCAL
 from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.errors import (
     EAFNOSUPPORT,
@@ -27,7 +27,6 @@ from sentry.net.routes import MAX_ROUTES, Route
 
 TABLE_COMPAT: Final = 252
 """RT_TABLE_COMPAT: the number is in RTA_TABLE."""
-RTCF_LOCAL: Final = 0x80000000
 CLONED: Final = abi.RTM_F_CLONED
 GROUPS: Final = {AF_INET: abi.RTNLGRP_IPV4_ROUTE, AF_INET6: abi.RTNLGRP_IPV6_ROUTE}
 RULES: Final = (

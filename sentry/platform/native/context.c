@@ -10,7 +10,6 @@
 
 #define RFLAGS_TF 0x100ull
 #define MXCSR_BITS 0xffffu
-#define TASK_SIZE ENTRY_BASE
 
 static void init_image(uint8_t *image)
 {
@@ -340,7 +339,7 @@ int ctx_copy(struct ctx *to, struct ctx *from)
 }
 
 /* More than the largest frame: 440 bytes, two gaps of less than 64, an image of a page at most. */
-static _Alignas(64) uint8_t frame[2 * FRAME_SIZE];
+static _Alignas(64) uint8_t frame[2 * PAGE_SIZE];
 
 /* Write the frame of a handler that begins (sigframe.h), and go on there with the initial FPU state.
  * 0: the memory is not there, or cannot be written; registers and FPU state have not changed.

@@ -108,11 +108,11 @@ static int has_error_code(unsigned vector)
 static enum exit_kind exception(struct vcpu *v, struct ctx *c)
 {
     uint64_t stub = v->run->s.regs.regs.rip - 1 - (HIGH_BASE + HIGH_STUBS);
-    uint64_t stack = HIGH_BASE + HIGH_VCPU + v->index * HIGH_VCPU_STRIDE + FRAME_SIZE;
+    uint64_t stack = HIGH_BASE + HIGH_VCPU + v->index * HIGH_VCPU_STRIDE + PAGE_SIZE;
     uint64_t offset = v->run->s.regs.regs.rsp - stack;
     unsigned vector = (unsigned)(stub / STUB_STRIDE);
     uint64_t frame[6], *f = frame, size = has_error_code(vector) ? 6 * 8 : 5 * 8;
-    if (stub % STUB_STRIDE || stub / STUB_STRIDE > 255 || offset > FRAME_SIZE - size) {
+    if (stub % STUB_STRIDE || stub / STUB_STRIDE > 255 || offset > PAGE_SIZE - size) {
         c->vector = KVM_EXIT_HLT;
         c->error_code = stub;
         return EXIT_BROKEN;
@@ -201,7 +201,7 @@ enum exit_kind exit_decode(struct vcpu *v, struct ctx *c)
     }
     if (v->exit_reason == KVM_EXIT_MMIO) { /* the program touched a doorbell page itself */
         c->fault_addr = ENTRY_BASE + ENTRY_PAGE_DOORBELL +
-                        (run->mmio.phys_addr - DOORBELL_GPA) / FRAME_SIZE * ENTRY_STRIDE;
+                        (run->mmio.phys_addr - DOORBELL_GPA) / PAGE_SIZE * ENTRY_STRIDE;
         c->error_code = PF_USER | 1 | (run->mmio.is_write ? 2 : 0);
         c->vector = 14;
         return EXIT_FAULT;

@@ -27,7 +27,7 @@ static void flush_private(uint8_t *at, uint64_t bytes)
 
 void flush_range(uint64_t gpa, uint64_t frames)
 {
-    uint64_t bytes = frames * FRAME_SIZE;
+    uint64_t bytes = frames * PAGE_SIZE;
     if (!bytes || gpa >= DOORBELL_GPA)
         return;
     ram_counters.flush_calls++;
@@ -47,7 +47,7 @@ void flush_range(uint64_t gpa, uint64_t frames)
 /* Make `last` longer by a run that follows it. 0: it does not, or is of another kind. */
 static int append(struct batch_run *last, const struct batch_run *next)
 {
-    if (last->gpa + last->frames * FRAME_SIZE != next->gpa || last->release != next->release ||
+    if (last->gpa + last->frames * PAGE_SIZE != next->gpa || last->release != next->release ||
         last->flush != next->flush || last->frames + next->frames >= 1u << 30 ||
         !(next->gpa & (WINDOW_SPAN - 1)))
         return 0;
@@ -93,9 +93,9 @@ static void punch_range(uint64_t gpa, uint64_t frames)
 {
     ram_counters.code_changes++;
     if (fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-                  (off_t)(frames * FRAME_SIZE)) == 0)
+                  (off_t)(frames * PAGE_SIZE)) == 0)
         return;
-    guarded_zero(ram.base + gpa, frames * FRAME_SIZE);
+    guarded_zero(ram.base + gpa, frames * PAGE_SIZE);
 }
 
 void batch_finish(struct batch *b)

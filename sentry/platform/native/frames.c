@@ -9,20 +9,18 @@
  * again. Above a watermark, and when the sandbox is idle (ram_trim), dirty blocks are punched.
  */
 #define _GNU_SOURCE
+#include "bitmap.h"
 #include "memory_internal.h"
 #include "memory_api.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define WORDS (BLOCK_FRAMES / 64)
-#define DIRTY_WATERMARK (256ull << 20 >> FRAME_SHIFT)
-#define TABLE_BATCH 16
-#define FLUSH_ALL_AFTER 256 /* quarantined tables */
+#define DIRTY_WATERMARK (256ull << 20 >> PAGE_SHIFT)
 
 enum kind { DATA, KERNEL, KINDS };
 enum list { NOWHERE, PARTIAL, WHOLE, CLEAN }; /* CLEAN: all free, no host memory */
@@ -37,16 +35,9 @@ struct block {
     uint8_t kind;
 };
 
-struct frame_stack {
-    uint64_t *gpa;
-    size_t n, room;
-};
-
 static struct block *blocks;
 static uint32_t n_blocks, fresh; /* blocks from `fresh` on were never used */
 static uint32_t partial[KINDS], whole, clean;
-static struct frame_stack table_pool, quarantine, flushing;
-static uint64_t flush_ticket, flush_done;
 
 struct ram_counters ram_counters;
 
@@ -106,143 +97,17 @@ static uint32_t block_get(enum kind kind)
     return i;
 }
 
-/* ---- bitmaps -------------------------------------------------------------------------------- */
-
-static void bits_change(uint64_t *map, unsigned from, unsigned n, int set)
-{
-    while (n) {
-        unsigned bit = from & 63, some = 64 - bit < n ? 64 - bit : n;
-        uint64_t mask = (some == 64 ? ~0ull : (1ull << some) - 1) << bit;
-        if (set)
-            map[from >> 6] |= mask;
-        else
-            map[from >> 6] &= ~mask;
-        from += some;
-        n -= some;
-    }
-}
-
-static unsigned bits_count(const uint64_t *map, unsigned from, unsigned n)
-{
-    unsigned count = 0;
-    while (n) {
-        unsigned bit = from & 63, some = 64 - bit < n ? 64 - bit : n;
-        uint64_t mask = (some == 64 ? ~0ull : (1ull << some) - 1) << bit;
-        count += (unsigned)__builtin_popcountll(map[from >> 6] & mask);
-        from += some;
-        n -= some;
-    }
-    return count;
-}
-
-/* The first run of set bits that is at least `want` long, else the longest one. */
-static unsigned bits_find_run(const uint64_t *map, unsigned want, unsigned *start)
-{
-    unsigned best = 0, at = 0;
-    while (at < BLOCK_FRAMES) {
-        uint64_t word = map[at >> 6] >> (at & 63);
-        if (!word) {
-            at = (at | 63) + 1;
-            continue;
-        }
-        at += (unsigned)__builtin_ctzll(word);
-        unsigned end = at;
-        while (end < BLOCK_FRAMES) {
-            uint64_t gap = ~(map[end >> 6] >> (end & 63));
-            unsigned ones = gap ? (unsigned)__builtin_ctzll(gap) : 64;
-            unsigned left = 64 - (end & 63);
-            end += ones < left ? ones : left;
-            if (ones < left)
-                break;
-        }
-        if (end - at > best) {
-            best = end - at;
-            *start = at;
-        }
-        if (best >= want)
-            return want;
-        at = end;
-    }
-    return best;
-}
-
-/* ---- zero when given out -------------------------------------------------------------------- */
-
-static int punch(uint64_t gpa, uint64_t bytes)
-{
-    return fallocate(ram.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
-                     (off_t)bytes);
-}
-
-/* First byte at or after gpa that the file holds; swapped pages count, which mincore misses. */
-static uint64_t first_data(uint64_t gpa, uint64_t end)
-{
-    off_t at = lseek(ram.fd, (off_t)gpa, SEEK_DATA);
-    return at < 0 || (uint64_t)at >= end ? end : (uint64_t)at & ~(FRAME_SIZE - 1);
-}
-
-int frames_populated(uint64_t gpa, size_t n)
-{
-    if (gpa < ram.frozen)
-        return 1;
-    unsigned char resident = 0;
-    if (n == 1 && mincore(ram.base + gpa, FRAME_SIZE, &resident) == 0 && (resident & 1))
-        return 1;
-    return first_data(gpa, gpa + n * FRAME_SIZE) < gpa + n * FRAME_SIZE;
-}
-
-/* Whether the frame at gpa has bytes of its own, and how many frames from it on (inside its
- * block) are the same; `look` at so many for that, each costs 44 ns. */
-int populated_run(uint64_t gpa, size_t look, size_t *same)
-{
-    unsigned char resident[BLOCK_FRAMES];
-    uint64_t end = (gpa | (BLOCK_SIZE - 1)) + 1;
-    size_t n = (end - gpa) >> FRAME_SHIFT, k = 0;
-    *same = n;
-    if (gpa < ram.frozen)
-        return 1;
-    if (n > look)
-        n = look;
-    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) == 0)
-        while (k < n && (resident[k] & 1))
-            k++;
-    uint64_t data = k ? gpa : first_data(gpa, end);
-    *same = k ? k : data > gpa ? (data - gpa) >> FRAME_SHIFT : 1;
-    return data == gpa; /* not resident, but data: in swap */
-}
-
-/* Make a run of dirty free frames read as zero. 0 or -1. */
-static int make_zero(uint64_t gpa, unsigned n)
-{
-    unsigned char resident[BLOCK_FRAMES];
-    uint64_t end = gpa + n * FRAME_SIZE;
-    if (n > 4)
-        gpa = first_data(gpa, end);
-    if (gpa >= end)
-        return 0;
-    n = (unsigned)((end - gpa) >> FRAME_SHIFT);
-    if (mincore(ram.base + gpa, n * FRAME_SIZE, resident) < 0)
-        return -1;
-    for (unsigned i = 0, j; i < n; i = j) {
-        for (j = i + 1; j < n && (resident[j] & 1) == (resident[i] & 1); j++)
-            ;
-        uint64_t at = gpa + i * FRAME_SIZE, bytes = (j - i) * FRAME_SIZE;
-        if ((resident[i] & 1) && guarded_zero(ram.base + at, bytes) == 0)
-            continue;
-        if (punch(at, bytes) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 /* Take the frames [from, from + n) of block i out of the free ones, zeroed if so wanted. gpa or 0. */
 static uint64_t block_take_run(uint32_t i, unsigned from, unsigned n, int zeroed)
 {
     struct block *b = &blocks[i];
-    uint64_t gpa = i * BLOCK_SIZE + from * FRAME_SIZE;
+    uint64_t gpa = i * BLOCK_SIZE + from * PAGE_SIZE;
     unsigned dirty = bits_count(b->dirty, from, n);
-    if (dirty && zeroed && make_zero(gpa, n) < 0)
+    if (dirty && zeroed && frames_make_zero(gpa, n) < 0) {
+        if (b->list == NOWHERE)
+            enlist(i, WHOLE);
         return 0;
+    }
     if (dirty) {
         ram_counters.dirty -= dirty;
         bits_change(b->dirty, from, n, 0);
@@ -290,8 +155,6 @@ uint64_t block_take(void)
     uint64_t gpa = i ? block_take_run(i, 0, BLOCK_FRAMES, 1) : 0;
     if (gpa)
         ram_counters.frames += BLOCK_FRAMES;
-    else if (i)
-        enlist(i, WHOLE);
     return gpa;
 }
 
@@ -316,14 +179,14 @@ uint64_t run_take_raw(size_t want, size_t *got)
 /* Frames [gpa, gpa + n) of one block: nothing can translate to them, or something may. */
 static void hide(uint64_t gpa, size_t n, int hidden)
 {
-    bits_change(blocks[gpa / BLOCK_SIZE].hidden, (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT),
+    bits_change(blocks[gpa / BLOCK_SIZE].hidden, (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT),
                 (unsigned)n, hidden);
 }
 
 static int is_hidden(uint64_t gpa)
 {
-    return bits_count(blocks[gpa / BLOCK_SIZE].hidden,
-                      (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT), 1);
+    unsigned bit = (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT);
+    return blocks[gpa / BLOCK_SIZE].hidden[bit >> 6] >> (bit & 63) & 1;
 }
 
 /* Frames of a file, which no address space has yet. */
@@ -357,7 +220,7 @@ int64_t data_fill(uint64_t *gpas, uint64_t n)
         if (want && !gpa)
             return -ENOMEM;
         for (size_t k = 0; k < got; k++)
-            gpas[i + k] = gpa + k * FRAME_SIZE;
+            gpas[i + k] = gpa + k * PAGE_SIZE;
         filled += (int64_t)got;
         i += want ? got : 1;
     }
@@ -388,7 +251,7 @@ static void give_back(uint64_t gpa, unsigned n)
         return;
     uint32_t i = (uint32_t)(gpa / BLOCK_SIZE);
     struct block *b = &blocks[i];
-    unsigned from = (unsigned)(gpa % BLOCK_SIZE >> FRAME_SHIFT);
+    unsigned from = (unsigned)(gpa % BLOCK_SIZE >> PAGE_SHIFT);
     bits_change(b->free, from, n, 1);
     bits_change(b->dirty, from, n, 1);
     b->n_free += (uint16_t)n;
@@ -407,7 +270,7 @@ void run_reference(uint64_t gpa, size_t n)
 void run_release(uint64_t gpa, size_t n)
 {
     while (n) {
-        size_t left = (BLOCK_SIZE - gpa % BLOCK_SIZE) >> FRAME_SHIFT;
+        size_t left = (BLOCK_SIZE - gpa % BLOCK_SIZE) >> PAGE_SHIFT;
         size_t some = n < left ? n : left;
         uint32_t *count = &references[frame_index(gpa)];
         unsigned freed = 0, kind = blocks[gpa / BLOCK_SIZE].kind;
@@ -415,16 +278,16 @@ void run_release(uint64_t gpa, size_t n)
             if (k < some && --count[k] == 0) {
                 freed++;
             } else if (freed) {
-                give_back(gpa + (k - freed) * FRAME_SIZE, freed);
+                give_back(gpa + (k - freed) * PAGE_SIZE, freed);
                 *(kind == DATA ? &ram_counters.frames : &ram_counters.kernel_frames) -= freed;
                 freed = 0;
             }
         }
-        gpa += some * FRAME_SIZE;
+        gpa += some * PAGE_SIZE;
         n -= some;
     }
     if (ram_counters.dirty > DIRTY_WATERMARK)
-        ram_trim(DIRTY_WATERMARK << FRAME_SHIFT, 8);
+        ram_trim(DIRTY_WATERMARK << PAGE_SHIFT, 8);
 }
 
 void frame_get(uint64_t gpa) { run_reference(gpa, 1); }
@@ -455,18 +318,18 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
     uint64_t punched = 0;
     for (uint32_t i = whole; i && max_blocks; i = whole, max_blocks--) {
         struct block *b = &blocks[i];
-        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT ||
-            punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
+        if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT ||
+            ram_punch(i * BLOCK_SIZE, BLOCK_SIZE) < 0)
             break;
         unsigned dirty = bits_count(b->dirty, 0, BLOCK_FRAMES);
         memset(b->dirty, 0, sizeof b->dirty);
         ram_counters.dirty -= dirty;
-        punched += dirty * FRAME_SIZE;
+        punched += dirty * PAGE_SIZE;
         enlist(i, CLEAN);
     }
     for (uint32_t i = partial[DATA]; i && max_blocks; i = blocks[i].next, max_blocks--) {
         struct block *b = &blocks[i];
-        if (ram_counters.dirty <= keep_bytes >> FRAME_SHIFT)
+        if (ram_counters.dirty <= keep_bytes >> PAGE_SHIFT)
             break;
         if (!bits_count(b->dirty, 0, BLOCK_FRAMES))
             continue;
@@ -477,11 +340,11 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
                 end++;
                 continue;
             }
-            if (punch(i * BLOCK_SIZE + at * FRAME_SIZE, (end - at) * FRAME_SIZE) < 0)
+            if (ram_punch(i * BLOCK_SIZE + at * PAGE_SIZE, (end - at) * PAGE_SIZE) < 0)
                 return punched;
             bits_change(b->dirty, at, end - at, 0);
             ram_counters.dirty -= end - at;
-            punched += (end - at) * FRAME_SIZE;
+            punched += (end - at) * PAGE_SIZE;
         }
     }
     return punched;
@@ -489,12 +352,12 @@ uint64_t ram_trim(uint64_t keep_bytes, unsigned max_blocks)
 
 /* ---- frames that the Sentry writes through ram.base: populated, so that no store can fail ---- */
 
-static uint64_t kernel_run(size_t want, size_t *got)
+uint64_t kernel_run(size_t want, size_t *got)
 {
     uint64_t gpa = take(KERNEL, want, got, 1);
     if (!gpa)
         return 0;
-    if (madvise(ram.base + gpa, *got * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+    if (madvise(ram.base + gpa, *got * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
         for (size_t k = 0; k < *got; k++)
             references[frame_index(gpa) + k] = 0;
         give_back(gpa, (unsigned)*got);
@@ -514,7 +377,7 @@ uint64_t frames_alloc_contiguous(size_t n)
         run_release(gpa, got);
         uint32_t i = block_get(KERNEL);
         gpa = i ? block_take_run(i, 0, (unsigned)n, 1) : 0;
-        if (gpa && madvise(ram.base + gpa, n * FRAME_SIZE, MADV_POPULATE_WRITE) < 0) {
+        if (gpa && madvise(ram.base + gpa, n * PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
             ram_counters.kernel_frames += n;
             run_release(gpa, n);
             return 0;
@@ -526,89 +389,6 @@ uint64_t frames_alloc_contiguous(size_t n)
 }
 
 uint64_t frame_alloc(void) { return frames_alloc_contiguous(1); }
-
-/* ---- page-table pages ----------------------------------------------------------------------- */
-
-static int stack_push(struct frame_stack *s, uint64_t gpa)
-{
-    if (s->n == s->room) {
-        size_t room = s->room ? 2 * s->room : 1024;
-        uint64_t *grown = realloc(s->gpa, room * sizeof *grown);
-        if (!grown)
-            return -1;
-        s->gpa = grown;
-        s->room = room;
-    }
-    s->gpa[s->n++] = gpa;
-    return 0;
-}
-
-static void flush_all_start(void);
-
-uint64_t table_take(void)
-{
-    quarantine_poll();
-    if (!table_pool.n) {
-        size_t got = 0;
-        uint64_t gpa = kernel_run(TABLE_BATCH, &got);
-        for (size_t k = 0; gpa && k < got; k++)
-            stack_push(&table_pool, gpa + (got - 1 - k) * FRAME_SIZE);
-    }
-    if (!table_pool.n && quarantine.n && !flushing.n) {
-        flush_all_start();
-        quarantine_poll();
-    }
-    if (!table_pool.n)
-        return 0;
-    uint64_t gpa = table_pool.gpa[--table_pool.n];
-    memset(ram.base + gpa, 0, FRAME_SIZE);
-    references[frame_index(gpa)] = REF_TABLE;
-    ram_counters.tables++;
-    ram_counters.pooled = table_pool.n;
-    return gpa;
-}
-
-/* A page-table page that was linked once. With shadow paging the processor may go on translating
- * through it until everything is flushed, so until then nobody may get it. */
-void table_quarantine(uint64_t gpa)
-{
-    ram_counters.tables--;
-    if (stack_push(&quarantine, gpa) < 0)
-        return; /* without memory for the list it is lost: safe, and cannot be worse */
-    ram_counters.quarantined++;
-    quarantine_poll();
-}
-
-static void flush_all_start(void)
-{
-    struct frame_stack empty = flushing;
-    flushing = quarantine;
-    quarantine = empty;
-    quarantine.n = 0;
-    ram_counters.flush_alls++;
-    uint64_t ticket = ++flush_ticket;
-    if (platform_flush_all)
-        platform_flush_all(ticket);
-    else
-        ram_flushed_all(ticket);
-}
-
-void quarantine_poll(void)
-{
-    if (flushing.n && __atomic_load_n(&flush_done, __ATOMIC_ACQUIRE) == flush_ticket) {
-        ram_counters.quarantined -= flushing.n;
-        while (flushing.n)
-            stack_push(&table_pool, flushing.gpa[--flushing.n]);
-        ram_counters.pooled = table_pool.n;
-    }
-    if (!flushing.n && quarantine.n >= FLUSH_ALL_AFTER)
-        flush_all_start();
-}
-
-void ram_flushed_all(uint64_t ticket)
-{
-    __atomic_store_n(&flush_done, ticket, __ATOMIC_RELEASE);
-}
 
 /* ---- start and end -------------------------------------------------------------------------- */
 
@@ -631,8 +411,7 @@ void frames_close(void)
         munmap(blocks, n_blocks * sizeof *blocks);
     blocks = NULL;
     n_blocks = fresh = whole = clean = partial[DATA] = partial[KERNEL] = 0;
-    table_pool.n = quarantine.n = flushing.n = 0;
-    flush_ticket = flush_done = 0;
+    table_pages_close();
     memset(&ram_counters, 0, sizeof ram_counters);
 }
 
@@ -643,8 +422,8 @@ int ram_freeze(void)
     ram.frozen = (uint64_t)fresh * BLOCK_SIZE;
     for (uint32_t i = 1; i < fresh; i++)
         unlist(i);
-    table_pool.n = quarantine.n = 0;
-    ram_counters.dirty = ram_counters.pooled = 0;
+    table_pages_freeze();
+    ram_counters.dirty = 0;
     return 0;
 }
 

@@ -30,7 +30,7 @@
 /* The next of the vCPUs after `v` (NULL: the first) that are in KVM_RUN with this address space. */
 static struct vcpu *next_inside(struct vcpu *v, struct aspace *space)
 {
-    for (int i = v ? v->index + 1 : 0; i < pool.threads; i++)
+    for (uint32_t i = v ? v->index + 1 : 0; i < pool.threads; i++)
         if (pool.active[i / 64] >> i % 64 & 1 && pool.vcpu[i].loaded == space)
             return &pool.vcpu[i];
     return NULL;
@@ -201,7 +201,7 @@ int take_over_waiting(struct ctx *c)
     if (!pool.mailbox || (pool.ring3 && (c->regs[R_RFLAGS] & RFLAGS_TF)) ||
         (c->vcpu && c->place == FPU_LIVE))
         return 0;
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *w = &pool.vcpu[i];
         if (!(pool.active[i / 64] >> i % 64 & 1) || !is_waiting(w) ||
             (w->ctx && w->ctx->delivered == pool.turn))
@@ -257,7 +257,7 @@ void let_go_of_held(void)
 uint64_t vacant_due(uint64_t now_tsc)
 {
     uint64_t again = 0;
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         int late = !has_arrived(v) || (v->draining && atomic_load(&v->phase) == P_TAKEN);
         if (!late || atomic_load(&v->kick))

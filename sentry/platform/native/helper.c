@@ -40,7 +40,7 @@ static void work(struct job *job)
         struct kvm_userspace_memory_region dummy = {
             .slot = DUMMY_SLOT,
             .guest_phys_addr = DUMMY_GPA,
-            .memory_size = FRAME_SIZE,
+            .memory_size = PAGE_SIZE,
             .userspace_addr = (uintptr_t)helper.dummy,
         };
         if (set_region(&dummy))
@@ -115,7 +115,7 @@ static void flush_all(uint64_t ticket)
 /* Set the memory half's hooks; until helper_start the work is done at once. */
 int helper_open(void)
 {
-    helper.dummy = mmap(NULL, FRAME_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    helper.dummy = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (helper.dummy == MAP_FAILED)
         return -errno;
     helper.head = NULL;
@@ -154,5 +154,5 @@ void helper_close(void)
         work(job);
         free(job);
     }
-    munmap(helper.dummy, FRAME_SIZE);
+    munmap(helper.dummy, PAGE_SIZE);
 }

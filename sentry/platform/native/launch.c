@@ -44,7 +44,7 @@ uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as)
     if (aspace_map_special(as, v->entry_va, pool.entry_gpa, PTE_P | user) ||
         aspace_map_special(as, v->entry_va + ENTRY_PAGE_S, gpa, PTE_P | PTE_W | PTE_NX | user) ||
         aspace_map_special(as, v->entry_va + ENTRY_PAGE_DOORBELL,
-                           DOORBELL_GPA + (uint64_t)v->index * FRAME_SIZE,
+                           DOORBELL_GPA + (uint64_t)v->index * PAGE_SIZE,
                            PTE_P | PTE_W | PTE_NX | user)) {
         frame_put(gpa);
         return NULL;
@@ -236,7 +236,7 @@ void vcpu_prepare(struct vcpu *v, struct ctx *c)
 static void give_patience(struct vcpu *v)
 {
     atomic_store(&v->patience, pool.running < pool.cpus ? pool.spin_tsc : 0);
-    for (int i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
+    for (uint32_t i = 0; pool.running + 1 >= pool.cpus && i < pool.threads; i++)
         if (!pool.vcpu[i].counted)
             atomic_store(&pool.vcpu[i].patience, 0);
 }

@@ -30,7 +30,7 @@ static uint8_t *high_page(uint64_t offset, uint64_t bits)
     uint64_t gpa = frame_alloc();
     if (!gpa)
         return NULL;
-    ((uint64_t *)frame_host(high_pt))[offset / FRAME_SIZE] = gpa | PTE_P | PTE_A | PTE_D | bits;
+    ((uint64_t *)frame_host(high_pt))[offset / PAGE_SIZE] = gpa | PTE_P | PTE_A | PTE_D | bits;
     return frame_host(gpa);
 }
 
@@ -53,7 +53,7 @@ void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 }
 
 /* Before ram_open, which may use the hooks. 0 or -errno. */
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures)
 {
     cpu_set_t set;
     memset(&pool, 0, sizeof pool);
@@ -65,7 +65,8 @@ int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures)
         if (!(xfeatures >> n & 1))
             continue;
         native_cpuid(0xd, n, leaf); /* EAX size, EBX offset */
-        pool.xsave_ends[n] = leaf[0] + leaf[1] <= xsave_size ? leaf[0] + leaf[1] : xsave_size;
+        uint32_t end = leaf[0] + leaf[1];
+        pool.xsave_ends[n] = end <= xsave_size ? end : xsave_size;
     }
     pool.kick_signal = SIGRTMIN + 2;
     pool.tsc_per_ns = measure_tsc();
@@ -103,7 +104,7 @@ int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uin
     pool.entry_gpa = frame_alloc();
     if (!pdpt || !pd || !high_pt || !pool.entry_gpa)
         return -ENOMEM;
-    if (entry_size > FRAME_SIZE || stubs_size > FRAME_SIZE)
+    if (entry_size > PAGE_SIZE || stubs_size > PAGE_SIZE)
         return -E2BIG;
     *(uint64_t *)frame_host(pdpt) = pd | PTE_P | PTE_W | PTE_A;
     *(uint64_t *)frame_host(pd) = high_pt | PTE_P | PTE_W | PTE_A;
@@ -147,14 +148,14 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     struct vcpu *v = &pool.vcpu[pool.vcpus];
     uint64_t offset = HIGH_VCPU + (uint64_t)pool.vcpus * HIGH_VCPU_STRIDE;
     uint8_t *tss = high_page(offset, PTE_W | PTE_NX);
-    v->stack = high_page(offset + FRAME_SIZE, PTE_W | PTE_NX);
+    v->stack = high_page(offset + PAGE_SIZE, PTE_W | PTE_NX);
     if (!tss || !v->stack)
         return -ENOMEM;
     v->fd = fd;
     v->run = run;
     v->index = pool.vcpus;
     v->entry_va = ENTRY_BASE + (uint64_t)v->index * ENTRY_STRIDE;
-    uint64_t tss_va = HIGH_BASE + offset, top = tss_va + 2 * FRAME_SIZE;
+    uint64_t tss_va = HIGH_BASE + offset, top = tss_va + 2 * PAGE_SIZE;
     memcpy(tss + 0x04, &top, 8); /* RSP0 and IST1, SDM volume 3 section 8.7 */
     memcpy(tss + 0x24, &top, 8);
     uint16_t no_io_map = 0x68;
@@ -172,7 +173,7 @@ int pool_add_vcpu(int fd, void *run, uint64_t cr4)
     s->tr = (struct kvm_segment){.base = tss_va, .limit = 0x67, .selector = SEL_TSS, .type = 11,
                                  .present = 1};
     s->gdt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_GDT, .limit = 0x4f};
-    s->idt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_IDT, .limit = 4095};
+    s->idt = (struct kvm_dtable){.base = HIGH_BASE + HIGH_IDT, .limit = PAGE_SIZE - 1};
     s->cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
     s->cr2 = s->cr3 = s->cr8 = 0;
     s->cr4 = cr4;
@@ -214,11 +215,11 @@ int pool_start(int mailbox, int inlines, uint64_t exit_ns)
         pool.turn_tsc = (uint64_t)(TURN_NS * pool.tsc_per_ns);
     pool.mailbox = mailbox && pool.cpus > 1;
     pool.inlines = inlines;
-    pool.threads = pool.vcpus - inlines;
+    pool.threads = pool.vcpus - (inlines ? 1 : 0);
     pool.live = pool.threads;
     if (pool.threads < pool.vcpus)
         pool.inline_vcpu = &pool.vcpu[pool.threads];
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         int error = vcpu_thread_start(&pool.vcpu[i]);
         if (error)
             return error;
@@ -232,7 +233,7 @@ int pool_start(int mailbox, int inlines, uint64_t exit_ns)
 void pool_close(void)
 {
     atomic_store(&pool.closing, 1);
-    for (int i = 0; i < pool.vcpus; i++) {
+    for (uint32_t i = 0; i < pool.vcpus; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!atomic_load(&v->tid))
             continue;

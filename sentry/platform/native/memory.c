@@ -48,7 +48,7 @@ int ram_open(int fd, int vm_fd, uint64_t span)
     ram.base = reserve(span);
     ram.ro_window = reserve(WINDOW_SPAN);
     ram.rw_window = reserve(WINDOW_SPAN);
-    references = mmap(NULL, span >> FRAME_SHIFT << 2, PROT_READ | PROT_WRITE,
+    references = mmap(NULL, span >> PAGE_SHIFT << 2, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ram.fd = fd;
     ram.vm_fd = vm_fd;
@@ -76,7 +76,7 @@ void ram_close(void)
     if (ram.rw_window)
         munmap(ram.rw_window, WINDOW_SPAN);
     if (references && references != MAP_FAILED)
-        munmap(references, ram.span >> FRAME_SHIFT << 2);
+        munmap(references, ram.span >> PAGE_SHIFT << 2);
     references = NULL;
     memset(&ram, 0, sizeof ram);
     ram.fd = ram.vm_fd = -1;
@@ -147,14 +147,14 @@ int chunks_restart(void)
 
 static int window_contains(uint64_t gpa, uint64_t size)
 {
-    return ((gpa | size) & (FRAME_SIZE - 1)) == 0 && size != 0 && gpa >= RO_WINDOW_GPA &&
+    return ((gpa | size) & (PAGE_SIZE - 1)) == 0 && size != 0 && gpa >= RO_WINDOW_GPA &&
            gpa < DOORBELL_GPA && size <= WINDOW_SPAN &&
            (gpa & (WINDOW_SPAN - 1)) + size <= WINDOW_SPAN;
 }
 
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset)
 {
-    if (!window_contains(gpa, size) || (offset & (FRAME_SIZE - 1)))
+    if (!window_contains(gpa, size) || (offset & (PAGE_SIZE - 1)))
         return -EINVAL;
     for (uint64_t chunk = gpa & ~(CHUNK_SIZE - 1); chunk < gpa + size; chunk += CHUNK_SIZE) {
         int error = chunk_ready(chunk);

@@ -12,35 +12,13 @@
 #ifndef SENTRY_MEMORY_H
 #define SENTRY_MEMORY_H
 
+#include "memory_map.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define FRAME_SHIFT 12
-#define FRAME_SIZE 4096ull
-#define BLOCK_SIZE (2ull << 20) /* a large page-table entry */
 #define BLOCK_FRAMES 512u
-#define CHUNK_SIZE (1ull << 30) /* one memory slot; slot number = gpa / CHUNK_SIZE */
-
-/* Guest-physical layout, docs/design.md. */
-#define RAM_SPAN (128ull << 30)
-#define RO_WINDOW_GPA (128ull << 30)
-#define RW_WINDOW_GPA (256ull << 30)
-#define WINDOW_SPAN (128ull << 30)
-#define DOORBELL_GPA (384ull << 30)
-
-/* Page-table entry bits, SDM volume 3 section 4.5; 9 to 11 are ours (docs/design.md). */
-#define PTE_P 0x001ull
-#define PTE_W 0x002ull
-#define PTE_U 0x004ull
-#define PTE_A 0x020ull
-#define PTE_D 0x040ull
-#define PTE_PS 0x080ull
-#define PTE_COW 0x200ull  /* write-protected because the frame may be shared: copy on write */
-#define PTE_RAM 0x400ull  /* the entry owns a reference of a RAM frame, present or not */
-#define PTE_FILE 0x800ull /* the entry points into a FILES window */
-#define PTE_NX (1ull << 63)
-#define PTE_ADDR 0x000ffffffffff000ull
 
 struct ram {
     uint8_t *base;        /* host address of guest-physical 0 */

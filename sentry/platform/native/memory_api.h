@@ -38,7 +38,7 @@ extern void (*flush_observer)(uint64_t gpa, uint64_t frames);
 int window_map(uint64_t gpa, uint64_t size, int fd, uint64_t offset);
 int window_unmap(uint64_t gpa, uint64_t size);
 
-/* ---- page tables: va and pages describe [va, va + pages * 4096), below TASK_SIZE ---- */
+/* ---- page tables: va and pages describe [va, va + pages * PAGE_SIZE), below TASK_SIZE ---- */
 void aspace_reap(void); /* finish the address spaces that nobody is inside any more */
 int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages, int prot,

@@ -10,7 +10,7 @@
 
 extern uint32_t *references; /* one count per RAM frame, index gpa >> 12 */
 
-static inline size_t frame_index(uint64_t gpa) { return gpa >> FRAME_SHIFT; }
+static inline size_t frame_index(uint64_t gpa) { return gpa >> PAGE_SHIFT; }
 
 /* memory.c */
 int chunk_ready(uint64_t gpa);   /* the slot that covers gpa exists; waits for it. 0 or -errno */
@@ -26,11 +26,20 @@ uint64_t run_take_raw(size_t want, size_t *got);   /* whoever used them: all to 
 uint64_t hidden_take_raw(size_t want, size_t *got); /* the same for a file */
 void run_release(uint64_t gpa, size_t n);          /* drop a reference of each; already flushed */
 void run_reference(uint64_t gpa, size_t n);
+uint64_t kernel_run(size_t want, size_t *got);     /* of the kernel's: zeroed and populated */
+
+/* populated.c */
+int ram_punch(uint64_t gpa, uint64_t bytes);
+int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
+int populated_run(uint64_t gpa, size_t look, size_t *same);
+int frames_make_zero(uint64_t gpa, unsigned n);
+
+/* table_pages.c */
 uint64_t table_take(void);                         /* zeroed and populated; 0: no memory */
 void table_quarantine(uint64_t gpa);
 void quarantine_poll(void);                        /* take back what a finished flush released */
-int frames_populated(uint64_t gpa, size_t n);      /* any of them has bytes of its own */
-int populated_run(uint64_t gpa, size_t look, size_t *same);
+void table_pages_freeze(void);
+void table_pages_close(void);
 
 /* flush.c: translations of old data pages, in batches */
 #define BATCH_RUNS 256
@@ -49,12 +58,11 @@ void batch_add(struct batch *b, uint64_t entry, uint32_t frames, int release, in
 void batch_finish(struct batch *b); /* flush all runs, then release */
 void flush_range(uint64_t gpa, uint64_t frames);
 
-/* usercopy.c: copies that survive SIGBUS and SIGSEGV; they return the bytes not done */
+/* guard.c: accesses that survive SIGBUS and SIGSEGV; they return the bytes not done, or not 0 */
 int guard_install(void);
 size_t guarded_copy(void *to, const void *from, size_t n);
 size_t guarded_zero(void *to, size_t n);
-
-
-
+size_t guarded_load32(const void *at, uint32_t *value);
+size_t guarded_cmpxchg32(void *at, uint32_t *expected, uint32_t desired);
 
 #endif

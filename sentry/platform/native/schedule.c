@@ -82,7 +82,7 @@ static int others_talk(struct ctx *c, uint64_t now_tsc)
     int busy = 0, talking = 0;
     if (!pool.turn_tsc)
         return 0;
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!(pool.active[i / 64] >> i % 64 & 1) || !v->ctx || v->ctx == c)
             continue;
@@ -116,7 +116,7 @@ int waits_for_turn(struct ctx *c)
 static struct vcpu *choose(struct ctx *c)
 {
     struct vcpu *empty = NULL, *victim = NULL, *queued = NULL;
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         uint32_t phase = atomic_load(&v->phase);
         if (v->draining || v->dead)
@@ -185,7 +185,7 @@ uint64_t schedule_slice(uint64_t now_tsc)
     uint64_t again = 0;
     if (!pool.queue.n)
         return 0;
-    for (int i = 0; i < pool.threads; i++) {
+    for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!v->ctx)
             continue;

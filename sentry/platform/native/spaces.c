@@ -9,7 +9,7 @@
 static int forget(struct aspace *as)
 {
     int all_out = 1;
-    for (int i = 0; i < pool.vcpus; i++) {
+    for (uint32_t i = 0; i < pool.vcpus; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (v->fpu_space == as)
             v->fpu_space = NULL; /* the address may come again for another one */

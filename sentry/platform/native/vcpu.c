@@ -55,7 +55,7 @@ static int is_doorbell(struct vcpu *v)
     uint64_t rip = run->s.regs.regs.rip - v->entry_va;
     if (run->exit_reason == KVM_EXIT_MMIO)
         return run->mmio.is_write && run->mmio.len == 4 && rip == pool.at.after &&
-               run->mmio.phys_addr == DOORBELL_GPA + (uint64_t)v->index * FRAME_SIZE;
+               run->mmio.phys_addr == DOORBELL_GPA + (uint64_t)v->index * PAGE_SIZE;
     if (run->exit_reason == KVM_EXIT_IO) /* KVM may advance RIP only when it is entered again */
         return run->io.port == DOORBELL_PORT && (rip == pool.at.door || rip == pool.at.after);
     return 0;

@@ -30,24 +30,14 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "execution_api.h"
+#include "exit_kind.h"
 #include "layout.h"
 #include "memory.h"
 
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
 /* Values of ExitKind in sentry/platform/interface.py, then what only kvm.py sees. */
-enum exit_kind {
-    EXIT_NONE,
-    EXIT_SYSCALL,
-    EXIT_FAULT,
-    EXIT_EXCEPTION,
-    EXIT_INTERRUPTED,
-    EXIT_FILE_GONE,
-    EXIT_NO_MEMORY,
-    EXIT_BROKEN,
-    EVENT_STOPPED = 100, /* the vCPU of this context is outside KVM_RUN */
-};
-
 enum ctx_state {
     C_KERNEL,  /* the kernel has it: after an exit, or new */
     C_RUNNING, /* on a vCPU */
@@ -72,7 +62,6 @@ enum reason { WOKEN, CALLED, REASONS };
 #define XSAVE_MXCSR 24
 
 struct vcpu;
-struct fault;
 
 struct ctx {
     uint64_t regs[NUM_REGS];
@@ -133,7 +122,7 @@ struct vcpu {
     int exit_cpu;      /* and on which CPU */
     /* Fixed. */
     int fd;
-    int index;
+    uint32_t index;
     struct kvm_run *run;
     struct kvm_sregs user; /* in ring 3 of an empty address space */
     uint8_t *stack;        /* exception stack */
@@ -163,23 +152,9 @@ struct vcpu {
     uint8_t sliced;   /* kicked for the end of its slice */
 };
 
-struct entry_labels { /* offsets in the entry page and in that of the stubs, from guest_stubs */
-    uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
-    uint32_t trap_ud, trap_switch, trap_end;
-};
-
-struct event {
-    uint32_t index, kind;
-};
-
-struct ready {
-    int32_t fd;
-    uint32_t events;
-};
-
 struct pool {
     struct vcpu vcpu[MAX_VCPUS];
-    int vcpus;
+    uint32_t vcpus;
     int cpus;
     int vm_fd;
     int ring3; /* SYSCALL stays in ring 3 */
@@ -187,7 +162,8 @@ struct pool {
     int kick_signal;
     struct entry_labels at;
     uint64_t entry_gpa;
-    uint64_t xsave_size, xfeatures;
+    uint32_t xsave_size;
+    uint64_t xfeatures;
     uint32_t xsave_ends[64]; /* of each component in an image */
     double tsc_per_ns;
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
@@ -209,8 +185,8 @@ struct pool {
     uint32_t budget;     /* spin turns offered to guests, */
     uint64_t longest_spin_tsc; /* which take no longer, if they have a core */
     struct vcpu *inline_vcpu; /* the kernel thread's own, the last of vcpu[]; or NULL */
-    int live;            /* of them not dead */
-    int threads;         /* vCPUs with a thread: the first ones */
+    uint32_t live;       /* of them not dead */
+    uint32_t threads;    /* vCPUs with a thread: the first ones */
     int inlines;         /* the kernel thread runs the only program itself */
     int mailbox;         /* 0: never spin, every call exits */
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
@@ -225,7 +201,6 @@ struct pool {
     uint64_t stat_inline, stat_handoffs, stat_crossings;
 };
 
-extern struct pool pool;
 
 static inline uint64_t tsc_now(void)
 {
@@ -233,15 +208,6 @@ static inline uint64_t tsc_now(void)
     __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
     return (uint64_t)high << 32 | low;
 }
-
-/* ---- machine.c: setting up and closing ---- */
-void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
-int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
-                   size_t stubs_size, const struct entry_labels *at);
-int pool_add_vcpu(int fd, void *run, uint64_t cr4);
-int pool_start(int mailbox, int inlines, uint64_t exit_ns);
-void pool_close(void);
 
 /* ---- spaces.c ---- */
 void spaces_release(void);
@@ -259,7 +225,6 @@ void vcpu_go(struct vcpu *v); /* phase is RUN now: wake the thread */
 void vcpu_kick(struct vcpu *v);
 void vcpu_collect(struct vcpu *v, int error); /* what KVM_RUN left, into v->exit_* */
 int consume_kick(void); /* how many were pending */
-void pool_wake(void); /* any thread: end the kernel thread's wait */
 
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
@@ -323,43 +288,10 @@ void drop_events(struct ctx *c);
 
 /* ---- context.c ---- */
 size_t image_copy(uint8_t *to, const uint8_t *from);
-struct ctx *ctx_new(struct aspace *space);
 void count_spin(struct vcpu *v, struct ctx *c, uint64_t now_tsc);
 void release_taken(struct vcpu *v, struct ctx *c, uint8_t *s);
-void ctx_answer(struct ctx *c, int64_t value);
-void ctx_resume(struct ctx *c);
-void ctx_kick(struct ctx *c);
-int ctx_stop(struct ctx *c); /* 1: is outside already */
-void ctx_bind(struct ctx *c, struct aspace *space);
-int ctx_get_fpu(struct ctx *c, uint8_t *image);
-void ctx_set_fpu(struct ctx *c, const uint8_t *image);
-int ctx_copy(struct ctx *to, struct ctx *from);
-int ctx_push_frame(struct ctx *c, uint64_t at, uint64_t fp_at, uint64_t features, uint64_t restorer,
-                   uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
-                   uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask,
-                   const uint8_t *info, uint64_t signo, uint64_t handler, uint64_t cleared_flags,
-                   struct fault *fault);
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, uint64_t *found,
-                  struct fault *fault);
-void ctx_set_fast(struct ctx *c, const uint64_t *values);
-uint64_t ctx_cpu_ns(struct ctx *c);
-void ctx_destroy(struct ctx *c);
 
 /* ---- events.c ---- */
 int events_open(void);
 void events_close(void);
-int events_watch(int fd, uint32_t events);
-/* ---- clock_page.c: the vDSO's page ---- */
-uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
-void clock_page_refresh(void);
-int64_t clock_page_now(int clock);
-int clock_page_step_fd(void);
-void clock_page_stepped(void);
-void clock_page_close(void);
-
-/* Wait until something happened. The index of the one context that made a system call, when there
- * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
- * pool.ready. */
-int platform_wait(int64_t deadline_ns);
-
 #endif

@@ -1,5 +1,6 @@
 /* Loading libunicorn at run time. */
 #define _GNU_SOURCE
+#include "machine_api.h"
 #include "unicorn_api.h"
 
 #include <dlfcn.h>

@@ -17,7 +17,7 @@ struct machine machine = {.epoll_fd = -1};
 #define OWN_VA 0xffffffffff7fe000ull
 #define OWN_PAGES 2
 #define CODE_AT 0x100 /* in the first page, behind the descriptors */
-#define FRAME_AT (PAGE + 0x800)
+#define FRAME_AT (PAGE_SIZE + 0x800)
 #define TRANSLATIONS (128ull << 20) /* bytes of generated code before all is dropped */
 #define CR0 (1u << 0 | 1u << 1 | 1u << 4 | 1u << 5) /* PE MP ET NE; paging is not its own */
 #define CR4 (1u << 5 | 1u << 9 | 1u << 10 | 1u << 16 | 1u << 18)
@@ -34,7 +34,7 @@ static const uint8_t start_code[] = {
 /* The CPU's own pages. While it starts, all of them; then the descriptors, for segment loads. */
 static bool own_page(uint64_t va, int type, struct uc_tlb_entry *entry)
 {
-    if (va != OWN_VA && !(machine.starting && va == OWN_VA + PAGE))
+    if (va != OWN_VA && !(machine.starting && va == OWN_VA + PAGE_SIZE))
         return false;
     if (!machine.starting && type != UC_MEM_READ)
         return false;
@@ -101,12 +101,12 @@ static int map_memory(void)
     uc_engine *uc = machine.uc;
     int error = api.mem_map_ptr(uc, 0, machine.span, UC_PROT_ALL, machine.ram);
     if (!error)
-        error = api.mem_map_ptr(uc, RO_GPA, WINDOW, UC_PROT_READ | UC_PROT_EXEC,
+        error = api.mem_map_ptr(uc, RO_WINDOW_GPA, WINDOW_SPAN, UC_PROT_READ | UC_PROT_EXEC,
                                 machine.ro_window);
     if (!error)
-        error = api.mem_map_ptr(uc, RW_GPA, WINDOW, UC_PROT_ALL, machine.rw_window);
+        error = api.mem_map_ptr(uc, RW_WINDOW_GPA, WINDOW_SPAN, UC_PROT_ALL, machine.rw_window);
     if (!error)
-        error = api.mem_map_ptr(uc, OWN_GPA, OWN_PAGES * PAGE, UC_PROT_ALL, machine.own);
+        error = api.mem_map_ptr(uc, OWN_GPA, OWN_PAGES * PAGE_SIZE, UC_PROT_ALL, machine.own);
     return error;
 }
 
@@ -115,7 +115,7 @@ static int enter_ring3(void)
 {
     uint64_t *gdt = (uint64_t *)machine.own;
     uint64_t stack = OWN_VA + FRAME_AT, cr0 = CR0, cr4 = CR4;
-    const uint64_t frame[5] = {PAGE, SEL_USER_CS, 0x202, 0, SEL_USER_DS};
+    const uint64_t frame[5] = {PAGE_SIZE, SEL_USER_CS, 0x202, 0, SEL_USER_DS};
     struct uc_x86_mmr gdtr = {.base = OWN_VA, .limit = 0x4f};
     gdt[SEL_KERNEL_CS / 8] = 0x00af9b000000ffff;
     gdt[SEL_KERNEL_DS / 8] = 0x00cf93000000ffff;
@@ -139,7 +139,7 @@ static int enter_ring3(void)
     (void)api.emu_start(machine.uc, OWN_VA + CODE_AT, 0, 0, 0);
     machine.starting = 0;
     machine.current = NULL;
-    if (machine.found != EXIT_FAULT || machine.fault_addr != PAGE)
+    if (machine.found != EXIT_FAULT || machine.fault_addr != PAGE_SIZE)
         return -EIO;
     memset(machine.own + FRAME_AT, 0, sizeof frame);
     error = api.context_alloc(machine.uc, &machine.pristine);
@@ -157,7 +157,7 @@ int machine_open(void *ram, uint64_t span, void *ro_window, void *rw_window,
     machine.rw_window = rw_window;
     machine.changes[0] = flushes;
     machine.changes[1] = code_changes;
-    machine.own = mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE,
+    machine.own = mmap(NULL, OWN_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (machine.own == MAP_FAILED)
         return -ENOMEM;
@@ -196,7 +196,7 @@ void machine_close(void)
     if (machine.uc)
         api.close(machine.uc);
     if (machine.own && machine.own != MAP_FAILED)
-        munmap(machine.own, OWN_PAGES * PAGE);
+        munmap(machine.own, OWN_PAGES * PAGE_SIZE);
     translate_close();
     memset(&machine, 0, sizeof machine);
     machine.epoll_fd = -1;

@@ -19,27 +19,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "exit_kind.h"
 #include "layout.h" /* the order of registers; selectors */
+#include "machine_api.h"
 #include "unicorn_api.h"
 
-#define PAGE 4096ull
-#define USER_END 0x7fffffe00000ull
-#define RO_GPA (128ull << 30)
-#define RW_GPA (256ull << 30)
-#define WINDOW (128ull << 30)
-#define OWN_GPA (384ull << 30) /* the CPU's own pages: descriptors, start-up code, its stack */
+#define OWN_GPA DOORBELL_GPA /* the CPU's own pages: descriptors, start-up code, its stack */
 #define XSAVE_SIZE 576
-
-enum exit_kind { /* ExitKind in sentry/platform/interface.py */
-    EXIT_NONE,
-    EXIT_SYSCALL,
-    EXIT_FAULT,
-    EXIT_EXCEPTION,
-    EXIT_INTERRUPTED,
-    EXIT_FILE_GONE,
-    EXIT_NO_MEMORY,
-    EXIT_BROKEN,
-};
 
 enum state { S_KERNEL, S_QUEUED };
 
@@ -57,15 +43,6 @@ struct uctx {
     enum state state;
     uint32_t index;
     struct uctx *next;
-};
-
-struct cpuid {
-    uint32_t function, index, indexed, value[4];
-};
-
-struct uready {
-    int32_t fd;
-    uint32_t events;
 };
 
 /* What the TLB and the translator have of a frame. */
@@ -109,15 +86,6 @@ struct machine {
     uint64_t stat_runs, stat_flushes, stat_translated;
 };
 
-extern struct machine machine;
-
-/* ---- machine.c: 0, or -errno, or a positive uc_err ---- */
-int machine_open(void *ram, uint64_t span, void *ro_window, void *rw_window,
-                 const void *flushes, const void *code_changes);
-void machine_close(void);
-int machine_read_cpuid(uint32_t function, uint32_t index, uint32_t *value);
-int machine_set_cpuid(const struct cpuid *entries, uint32_t n);
-const char *machine_strerror(int error);
 
 /* ---- translate.c ---- */
 int translate_open(void);
@@ -155,20 +123,5 @@ void watcher_run_ends(void);
 int watcher_saw_ready(void);
 void watcher_ready_taken(void);
 int64_t monotonic_ns(void);
-
-/* ---- schedule.c ---- */
-struct uctx *uctx_new(uint64_t root, uint64_t space);
-void uctx_answer(struct uctx *c, uint64_t value);
-void uctx_resume(struct uctx *c);
-void uctx_kick(struct uctx *c);
-void uctx_stop(struct uctx *c);
-void uctx_bind(struct uctx *c, uint64_t root, uint64_t space);
-void uctx_set_fast(struct uctx *c, const uint64_t *values);
-void uctx_get_fpu(struct uctx *c, uint8_t *image);
-void uctx_set_fpu(struct uctx *c, const uint8_t *image);
-void uctx_copy(struct uctx *to, struct uctx *from);
-void uctx_destroy(struct uctx *c);
-int machine_watch(int fd, uint32_t events);
-int machine_wait(int64_t deadline_ns);
 
 #endif

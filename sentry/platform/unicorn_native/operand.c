@@ -198,7 +198,7 @@ uint64_t operand_in_page(struct uctx *c, uint64_t page, int write)
     }
     n += implied(&d, map, op, modrm, write, candidates + n);
     for (int i = 0; i < n; i++)
-        if ((candidates[i] & ~(PAGE - 1)) == page)
+        if ((candidates[i] & ~(PAGE_SIZE - 1)) == page)
             return candidates[i];
     return page;
 }

@@ -141,7 +141,7 @@ static enum exit_kind fault(struct uctx *c)
     c->vector = 14;
     c->error_code = machine.error_code;
     if (c->error_code & 16) /* a fetch: of the instruction's start, or its rest in the next page */
-        c->fault_addr = (rip & ~(PAGE - 1)) == page ? rip : page;
+        c->fault_addr = (rip & ~(PAGE_SIZE - 1)) == page ? rip : page;
     else
         c->fault_addr = operand_in_page(c, page, (c->error_code & 2) != 0);
     return EXIT_FAULT;
@@ -166,7 +166,7 @@ static void software_interrupt(struct uctx *c)
 /* An address that is not canonical: #SS if it was reached through the stack pointer. */
 static void not_canonical(struct uctx *c)
 {
-    if (machine.fault_addr - (c->regs[R_RSP] & ~(PAGE - 1)) + PAGE <= 2 * PAGE)
+    if (machine.fault_addr - (c->regs[R_RSP] & ~(PAGE_SIZE - 1)) + PAGE_SIZE <= 2 * PAGE_SIZE)
         c->vector = V_STACK;
 }
 

@@ -105,7 +105,7 @@ void uctx_resume(struct uctx *c)
     if (c->kicked) {
         c->kicked = 0;
         announce(c, EXIT_INTERRUPTED);
-    } else if (c->regs[R_RIP] >= USER_END) { /* nothing there is the program's, or canonical */
+    } else if (c->regs[R_RIP] >= TASK_SIZE) { /* nothing there is the program's, or canonical */
         c->fault_addr = c->regs[R_RIP];
         c->error_code = 0x14; /* user, instruction fetch */
         c->vector = 14;

@@ -10,26 +10,19 @@
  */
 #define _GNU_SOURCE
 #include "machine.h"
+#include "pagewalk.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define PTE_P 0x001ull
-#define PTE_W 0x002ull
-#define PTE_U 0x004ull
-#define PTE_PS 0x080ull
-#define PTE_NX (1ull << 63)
-#define PTE_ADDR 0x000ffffffffff000ull
-#define BLOCK (2ull << 20)
-
 #define PF_PRESENT 1 /* error code of a page fault, SDM volume 3 section 4.7 */
 #define PF_WRITE 2
 #define PF_USER 4
 #define PF_FETCH 16
 
-#define FRAMES (OWN_GPA / PAGE)
+#define FRAMES (OWN_GPA / PAGE_SIZE)
 #define SPARES 16
 
 static struct sigaction previous;
@@ -55,8 +48,8 @@ __asm__(".pushsection .text\n"
 
 static int in_window(const uint8_t *at)
 {
-    return (at >= machine.ro_window && at < machine.ro_window + WINDOW) ||
-           (at >= machine.rw_window && at < machine.rw_window + WINDOW);
+    return (at >= machine.ro_window && at < machine.ro_window + WINDOW_SPAN) ||
+           (at >= machine.rw_window && at < machine.rw_window + WINDOW_SPAN);
 }
 
 /* SIGBUS in emulated code: a host file shrank while its page was in the TLB. The page is put
@@ -69,14 +62,14 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
         registers[REG_RIP] = (greg_t)(uintptr_t)unicorn_probe_out;
         return;
     }
-    uint8_t *at = (uint8_t *)((uintptr_t)info->si_addr & ~(PAGE - 1));
-    int n = machine.lost ? machine.lost - 1 : 0;
+    uint8_t *at = (uint8_t *)((uintptr_t)info->si_addr & ~(PAGE_SIZE - 1));
+    size_t n = machine.lost ? (size_t)machine.lost - 1 : 0;
     if (machine.current && in_window(at) && n < SPARES &&
-        mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, spare + n * PAGE) != MAP_FAILED &&
-        mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+        mremap(at, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, spare + n * PAGE_SIZE) != MAP_FAILED &&
+        mmap(at, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
             MAP_FAILED) {
         lost_at[n] = at;
-        machine.lost = n + 2;
+        machine.lost = (sig_atomic_t)n + 2;
         api.emu_stop(machine.uc);
         return;
     }
@@ -90,8 +83,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 
 void translate_restore_lost(void)
 {
-    for (int n = machine.lost - 2; n >= 0; n--)
-        (void)!mremap(spare + n * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, lost_at[n]);
+    for (size_t n = machine.lost ? (size_t)machine.lost - 1 : 0; n--;)
+        (void)!mremap(spare + n * PAGE_SIZE, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, lost_at[n]);
     machine.lost = 0;
 }
 
@@ -102,7 +95,7 @@ int translate_open(void)
     sigemptyset(&action.sa_mask);
     machine.uses = mmap(NULL, FRAMES * sizeof *machine.uses, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    spare = mmap(NULL, SPARES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+    spare = mmap(NULL, SPARES * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
                  0);
     if (machine.uses == MAP_FAILED || spare == MAP_FAILED)
         return -ENOMEM;
@@ -116,7 +109,7 @@ void translate_close(void)
         sigaction(SIGBUS, &previous, NULL);
     }
     if (spare && spare != MAP_FAILED)
-        munmap(spare, SPARES * PAGE);
+        munmap(spare, SPARES * PAGE_SIZE);
     spare = NULL;
 }
 
@@ -125,30 +118,26 @@ void translate_close(void)
 /* The entry for this page, with the page's own address; 0: none. */
 static uint64_t lookup(uint64_t root, uint64_t va)
 {
-    uint64_t at = root;
-    if (!root || va >= USER_END)
+    if (!root || va >= TASK_SIZE)
         return 0;
-    for (int level = 4;; level--) {
-        const uint64_t *table = (const uint64_t *)(machine.ram + at);
-        uint64_t entry = table[va >> (3 + 9 * level) & 511];
-        if (!(entry & PTE_P) || level == 1)
-            return entry & PTE_P ? entry : 0;
-        if (level == 2 && (entry & PTE_PS)) {
-            uint64_t gpa = (entry & PTE_ADDR & ~(BLOCK - 1)) | (va & (BLOCK - PAGE));
-            return (entry & ~PTE_ADDR & ~PTE_PS) | gpa;
-        }
-        at = entry & PTE_ADDR;
-    }
+    int level;
+    uint64_t entry = *walk_down(machine.ram, root, va, 1, &level);
+    if (!(entry & PTE_P))
+        return 0;
+    if (level == 1)
+        return entry;
+    uint64_t gpa = (entry & PTE_ADDR & ~(BLOCK_SIZE - 1)) | (va & (BLOCK_SIZE - PAGE_SIZE));
+    return (entry & ~PTE_ADDR & ~PTE_PS) | gpa;
 }
 
 static uint8_t *host_of(uint64_t gpa)
 {
     if (gpa < machine.span)
         return machine.ram + gpa;
-    if (gpa >= RO_GPA && gpa < RW_GPA)
-        return machine.ro_window + (gpa - RO_GPA);
-    if (gpa >= RW_GPA && gpa < OWN_GPA)
-        return machine.rw_window + (gpa - RW_GPA);
+    if (gpa >= RO_WINDOW_GPA && gpa < RW_WINDOW_GPA)
+        return machine.ro_window + (gpa - RO_WINDOW_GPA);
+    if (gpa >= RW_WINDOW_GPA && gpa < OWN_GPA)
+        return machine.rw_window + (gpa - RW_WINDOW_GPA);
     return NULL;
 }
 
@@ -158,14 +147,14 @@ uint8_t *user_byte(struct uctx *c, uint64_t va, int write)
     const uint64_t need = PTE_P | PTE_U | (write ? PTE_W : 0);
     uint64_t entry = lookup(c->root, va);
     uint8_t *page = (entry & need) == need ? host_of(entry & PTE_ADDR) : NULL;
-    return page && !unicorn_probe(page) ? page + (va & (PAGE - 1)) : NULL;
+    return page && !unicorn_probe(page) ? page + (va & (PAGE_SIZE - 1)) : NULL;
 }
 
 static uint32_t hash_page(const uint8_t *page)
 {
     const uint64_t k = 0x9e3779b97f4a7c15ull;
     uint64_t lane[4] = {1, 2, 3, 4};
-    for (size_t i = 0; i < PAGE / sizeof lane; i++) {
+    for (size_t i = 0; i < PAGE_SIZE / sizeof lane; i++) {
         uint64_t word[4];
         memcpy(word, page + i * sizeof lane, sizeof word);
         for (int j = 0; j < 4; j++)
@@ -180,7 +169,7 @@ static int dropping; /* code: that fills the TLB once more */
 static void drop_code(uint64_t va)
 {
     dropping = 1;
-    api.ctl(machine.uc, UC_CTL_TB_REMOVE_CACHE, va & ~(PAGE - 1), (va & ~(PAGE - 1)) + PAGE);
+    api.ctl(machine.uc, UC_CTL_TB_REMOVE_CACHE, va & ~(PAGE_SIZE - 1), (va & ~(PAGE_SIZE - 1)) + PAGE_SIZE);
     dropping = 0;
 }
 
@@ -193,7 +182,7 @@ static void drop_tlb(void)
 
 static struct page_use *use_of(uint64_t gpa)
 {
-    struct page_use *use = &machine.uses[gpa / PAGE];
+    struct page_use *use = &machine.uses[gpa / PAGE_SIZE];
     if (use->epoch != machine.epoch) {
         use->epoch = machine.epoch;
         use->fetched_page = use->stored_page = 0;
@@ -206,7 +195,7 @@ static struct page_use *use_of(uint64_t gpa)
 static void before_fetch(uint64_t va, uint64_t gpa, const uint8_t *page)
 {
     struct page_use *use = use_of(gpa);
-    uint32_t number = (uint32_t)(va / PAGE), now = hash_page(page);
+    uint32_t number = (uint32_t)(va / PAGE_SIZE), now = hash_page(page);
     if (use->stored_page && use->stored_page != number) {
         drop_tlb();
         use = use_of(gpa);
@@ -224,7 +213,7 @@ static void before_fetch(uint64_t va, uint64_t gpa, const uint8_t *page)
 static void before_store(uint64_t va, uint64_t gpa)
 {
     struct page_use *use = use_of(gpa);
-    uint32_t number = (uint32_t)(va / PAGE);
+    uint32_t number = (uint32_t)(va / PAGE_SIZE);
     if (use->fetched_page && use->fetched_page != number) {
         drop_code(va);
         drop_tlb();
@@ -262,7 +251,7 @@ bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entr
     if (!page)
         return refuse(EXIT_BROKEN, va, 0, 0);
     if (unicorn_probe(page))
-        return refuse(gpa < RO_GPA ? EXIT_NO_MEMORY : EXIT_FILE_GONE, va, 0, 0);
+        return refuse(gpa < RO_WINDOW_GPA ? EXIT_NO_MEMORY : EXIT_FILE_GONE, va, 0, 0);
     entry->paddr = gpa;
     entry->perms = UC_PROT_READ;
     if (dropping) {
@@ -273,12 +262,12 @@ bool on_tlb_fill(uc_engine *uc, uint64_t va, int type, struct uc_tlb_entry *entr
     if (type == UC_MEM_FETCH) {
         before_fetch(va, gpa, page);
         entry->perms |= UC_PROT_EXEC;
-        if ((pte & PTE_W) && machine.uses[gpa / PAGE].stored_page == (uint32_t)(va / PAGE))
+        if ((pte & PTE_W) && machine.uses[gpa / PAGE_SIZE].stored_page == (uint32_t)(va / PAGE_SIZE))
             entry->perms |= UC_PROT_WRITE;
     } else if (type == UC_MEM_WRITE) {
         before_store(va, gpa);
         entry->perms |= UC_PROT_WRITE;
-        if (!(pte & PTE_NX) && machine.uses[gpa / PAGE].fetched_page == (uint32_t)(va / PAGE))
+        if (!(pte & PTE_NX) && machine.uses[gpa / PAGE_SIZE].fetched_page == (uint32_t)(va / PAGE_SIZE))
             entry->perms |= UC_PROT_EXEC;
     }
     return true;

@@ -120,8 +120,4 @@ struct unicorn_library {
 
 extern struct unicorn_library api;
 
-/* Load the library from this path. NULL, or what is wrong (static, or from dlerror). */
-const char *unicorn_load(const char *path);
-int unicorn_loaded(void);
-
 #endif

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from sentry.abi.limits import NGROUPS_MAX
 from sentry.auth.userns import kernel_id
 from sentry.errors import EINVAL, EPERM
 from sentry.kernel.identity import child_identity
@@ -15,7 +16,6 @@ from sentry.syscalls.types import Int, Uid, UserIn, UserOut
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
 
-NGROUPS_MAX = 65536
 
 
 def commit(task: Task, new: Credentials) -> None:

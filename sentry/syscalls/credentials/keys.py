@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated, Final
 
+from sentry.abi import keyctl as abi
 from sentry.abi.capability import CAP_SETUID, CAP_SYS_ADMIN
 from sentry.errors import (
     EACCES,
@@ -180,13 +181,13 @@ def sys_keyctl(
     return handler(task, (arg2, arg3, arg4, arg5))
 
 
-@operation(0)
+@operation(abi.KEYCTL_GET_KEYRING_ID)
 def get_keyring_id(task: Task, values: Values) -> int:
     """The serial of a special id."""
     return lookup(task, s32(values[0]), SEARCH, create=bool(s32(values[1]))).serial
 
 
-@operation(1)
+@operation(abi.KEYCTL_JOIN_SESSION_KEYRING)
 def join_session_keyring(task: Task, values: Values) -> int:
     """A new session keyring, or one by name."""
     name = None
@@ -199,7 +200,7 @@ def join_session_keyring(task: Task, values: Values) -> int:
     return keyrings.join_session(task, name).serial
 
 
-@operation(2)
+@operation(abi.KEYCTL_UPDATE)
 def update(task: Task, values: Values) -> int:
     """Another payload."""
     if values[2] >= 1 << 15:
@@ -213,7 +214,7 @@ def update(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(3)
+@operation(abi.KEYCTL_REVOKE)
 def revoke(task: Task, values: Values) -> int:
     """Nobody can use it any more."""
     number = s32(values[0])
@@ -226,7 +227,7 @@ def revoke(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(4)
+@operation(abi.KEYCTL_CHOWN)
 def chown(task: Task, values: Values) -> int:
     """Owner and group; only CAP_SYS_ADMIN gives keys away."""
     uid, gid = values[1] & 0xFFFFFFFF, values[2] & 0xFFFFFFFF
@@ -245,7 +246,7 @@ def chown(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(5)
+@operation(abi.KEYCTL_SETPERM)
 def setperm(task: Task, values: Values) -> int:
     """The rights; by the owner."""
     perm = values[1] & 0xFFFFFFFF
@@ -265,14 +266,14 @@ def put(task: Task, data: bytes, addr: int, size: int) -> int:
     return len(data)
 
 
-@operation(6)
+@operation(abi.KEYCTL_DESCRIBE)
 def describe(task: Task, values: Values) -> int:
     """type;uid;gid;perm;description."""
     key = lookup(task, s32(values[0]), VIEW, partial=True)
     return put(task, key.describe(task.creds), values[1], values[2])
 
 
-@operation(7)
+@operation(abi.KEYCTL_CLEAR)
 def clear(task: Task, values: Values) -> int:
     """Empty a keyring."""
     ring = lookup(task, s32(values[0]), WRITE, create=True)
@@ -281,7 +282,7 @@ def clear(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(8)
+@operation(abi.KEYCTL_LINK)
 def link(task: Task, values: Values) -> int:
     """A key into one more keyring."""
     ring = lookup(task, s32(values[1]), WRITE, create=True)
@@ -290,7 +291,7 @@ def link(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(9)
+@operation(abi.KEYCTL_UNLINK)
 def unlink(task: Task, values: Values) -> int:
     """A key out of a keyring, or another of its name, as Linux does it."""
     ring = lookup(task, s32(values[1]), WRITE)
@@ -302,7 +303,7 @@ def unlink(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(10)
+@operation(abi.KEYCTL_SEARCH)
 def search(task: Task, values: Values) -> int:
     """A key by name below a keyring; found, it may be linked elsewhere."""
     kind = read_type(task, values[1])
@@ -324,7 +325,7 @@ def search(task: Task, values: Values) -> int:
     raise ENOKEY(f"{kind!r} {name!r}")
 
 
-@operation(11)
+@operation(abi.KEYCTL_READ)
 def read(task: Task, values: Values) -> int:
     """The payload, or the serials of a keyring."""
     key = keyrings.readable(task, s32(values[0]))
@@ -342,7 +343,7 @@ def not_authorised(task: Task, values: Values) -> int:
 OPERATIONS[13] = not_authorised
 
 
-@operation(12)
+@operation(abi.KEYCTL_INSTANTIATE)
 def instantiate(task: Task, values: Values) -> int:
     """KEYCTL_INSTANTIATE."""
     if values[1] and values[2] >= MAX_PAYLOAD:
@@ -350,7 +351,7 @@ def instantiate(task: Task, values: Values) -> int:
     return not_authorised(task, values)
 
 
-@operation(19)
+@operation(abi.KEYCTL_REJECT)
 def reject(task: Task, values: Values) -> int:
     """KEYCTL_REJECT: the error is looked at first, no restart code may be one."""
     error = values[2] & 0xFFFFFFFF
@@ -359,7 +360,7 @@ def reject(task: Task, values: Values) -> int:
     return not_authorised(task, values)
 
 
-@operation(20)
+@operation(abi.KEYCTL_INSTANTIATE_IOV)
 def instantiate_iov(task: Task, values: Values) -> int:
     """KEYCTL_INSTANTIATE_IOV: the vector is looked at first."""
     pieces = task.mm.read_iov(values[1], values[2] & 0xFFFFFFFF if values[1] else 0)
@@ -368,7 +369,7 @@ def instantiate_iov(task: Task, values: Values) -> int:
     return not_authorised(task, values)
 
 
-@operation(14)
+@operation(abi.KEYCTL_SET_REQKEY_KEYRING)
 def set_reqkey_keyring(task: Task, values: Values) -> int:
     """Where request_key(2) would put new keys: kept. Gives the old setting."""
     mine, wanted = keyrings.of(task), s32(values[0])
@@ -383,7 +384,7 @@ def set_reqkey_keyring(task: Task, values: Values) -> int:
     return old
 
 
-@operation(15)
+@operation(abi.KEYCTL_SET_TIMEOUT)
 def set_timeout(task: Task, values: Values) -> int:
     """Seconds until it expires; 0: never."""
     key = lookup(task, s32(values[0]), SETATTR, create=True, partial=True)
@@ -392,7 +393,7 @@ def set_timeout(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(16)
+@operation(abi.KEYCTL_ASSUME_AUTHORITY)
 def assume_authority(task: Task, values: Values) -> int:
     """0 gives an authority up; there are none to take."""
     number = s32(values[0])
@@ -403,7 +404,7 @@ def assume_authority(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(17)
+@operation(abi.KEYCTL_GET_SECURITY)
 def get_security(task: Task, values: Values) -> int:
     """The security label: empty. Raises: ENOKEY, also where the right to view is missing."""
     try:
@@ -413,14 +414,14 @@ def get_security(task: Task, values: Values) -> int:
     return put(task, b"\0", values[1], values[2])
 
 
-@operation(18)
+@operation(abi.KEYCTL_SESSION_TO_PARENT)
 def session_to_parent(task: Task, values: Values) -> int:
     """The parent gets this session keyring."""
     keyrings.give_to_parent(task)
     return 0
 
 
-@operation(21)
+@operation(abi.KEYCTL_INVALIDATE)
 def invalidate(task: Task, values: Values) -> int:
     """It disappears."""
     key = lookup(task, s32(values[0]), SEARCH)
@@ -428,7 +429,7 @@ def invalidate(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(22)
+@operation(abi.KEYCTL_GET_PERSISTENT)
 def get_persistent(task: Task, values: Values) -> int:
     """The persistent keyring of a user, linked to a keyring."""
     uid = values[0] & 0xFFFFFFFF
@@ -448,7 +449,7 @@ def get_persistent(task: Task, values: Values) -> int:
     return found.serial
 
 
-@operation(29)
+@operation(abi.KEYCTL_RESTRICT_KEYRING)
 def restrict_keyring(task: Task, values: Values) -> int:
     """Nothing more can be linked; no type offers a finer restriction."""
     ring = lookup(task, s32(values[0]), SETATTR)
@@ -466,7 +467,7 @@ def restrict_keyring(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(30)
+@operation(abi.KEYCTL_MOVE)
 def move(task: Task, values: Values) -> int:
     """From one keyring to another, at once."""
     if values[3] & ~MOVE_EXCL:
@@ -487,7 +488,7 @@ def move(task: Task, values: Values) -> int:
     return 0
 
 
-@operation(31)
+@operation(abi.KEYCTL_CAPABILITIES)
 def capabilities(task: Task, values: Values) -> int:
     """What there is of all this."""
     size = min(values[1], 4096)

@@ -21,6 +21,13 @@ from sentry.abi.aio import (
     Iocb,
 )
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_NICE
+from sentry.abi.ioprio import (
+    IOPRIO_CLASS_IDLE,
+    IOPRIO_CLASS_NONE,
+    IOPRIO_CLASS_RT,
+    IOPRIO_CLASS_SHIFT,
+    IOPRIO_LEVEL_MASK,
+)
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EAGAIN, EBADF, EFAULT, EINPROGRESS, EINTR, EINVAL, EPERM, Errno
 from sentry.fs.eventfd import EventFile
@@ -46,7 +53,7 @@ from sentry.wait.fiber import (
     park,
     this_fiber,
 )
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 WRITES: Final = (IOCB_CMD_PWRITE, IOCB_CMD_PWRITEV)
@@ -55,7 +62,6 @@ AT_ONCE: Final = 16
 """Requests that one io_submit(2) carries out before others have their turn."""
 KEY: Final = 8
 """Where aio_key is in struct iocb."""
-RT, BE, IDLE, NONE = 1, 2, 3, 0
 """Classes of ioprio_set(2)."""
 _u64 = struct.Struct("<Q")
 _u32 = struct.Struct("<I")
@@ -224,10 +230,11 @@ def _transfer(task: Task, iocb: Iocb, file: FileDescription, rwf: int) -> Any:
 
 def _check_priority(task: Task, value: int) -> None:
     """ioprio_check_cap(). Raises: EINVAL, EPERM."""
-    kind, level = value >> 13, value & 7
-    if kind == RT and not (task.creds.has(CAP_SYS_ADMIN) or task.creds.has(CAP_SYS_NICE)):
+    kind, level = value >> IOPRIO_CLASS_SHIFT, value & IOPRIO_LEVEL_MASK
+    privileged = task.creds.has(CAP_SYS_ADMIN) or task.creds.has(CAP_SYS_NICE)
+    if kind == IOPRIO_CLASS_RT and not privileged:
         raise EPERM("IOPRIO_CLASS_RT")
-    if kind not in (RT, BE, IDLE) and (kind != NONE or level):
+    if kind > IOPRIO_CLASS_IDLE or (kind == IOPRIO_CLASS_NONE and level):
         raise EINVAL(f"priority {value:#x}")
 
 

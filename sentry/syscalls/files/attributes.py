@@ -6,6 +6,8 @@ import struct
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from sentry.abi.inotify import IN_MODIFY
+from sentry.abi.stat import UTIME_NOW, UTIME_OMIT
 from sentry.errors import EINVAL
 from sentry.syscalls.args import UserPath
 from sentry.syscalls.files.stat import at_path
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
-UTIME_NOW = (1 << 30) - 1
-UTIME_OMIT = (1 << 30) - 2
-IN_MODIFY = 2
 
 
 # --- chmod

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sentry.abi.fcntl import FS_IMMUTABLE_FL, O_APPEND, O_NONBLOCK
+from sentry.abi.fcntl import (
+    FS_IMMUTABLE_FL,
+    O_APPEND,
+    O_NONBLOCK,
+    SPLICE_F_GIFT,
+    SPLICE_F_MORE,
+    SPLICE_F_MOVE,
+    SPLICE_F_NONBLOCK,
+)
+from sentry.abi.signal import SIGPIPE
 from sentry.errors import (
     EAGAIN,
     EBADF,
@@ -16,9 +25,11 @@ from sentry.errors import (
     EXDEV,
     Errno,
 )
-from sentry.fs.pipe.buffer import PAGE, READABLE, WRITABLE, Pipe
+from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.mm.usermem import MAX_RW_COUNT
+from sentry.platform.constants import PAGE_SIZE as PAGE
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
 from sentry.syscalls.registry import syscall
@@ -27,18 +38,15 @@ from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends
 from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, SPLICE_F_GIFT = 1, 2, 4, 8
 SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
 PIECE = 1 << 18
-MAX_RW_COUNT = 0x7FFFF000
 MAX_OFFSET = (1 << 63) - 1
 U64 = (1 << 64) - 1
-SIGPIPE = 13
 
 
 class End:

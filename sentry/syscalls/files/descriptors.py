@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sentry.abi import fcntl as f
+from sentry.abi.fcntl import O_ASYNC, RWH_WRITE_LIFE_EXTREME
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import owner_or_capable
 from sentry.errors import EAGAIN, EBADF, EINVAL, EOVERFLOW, EPERM
@@ -26,13 +27,12 @@ from sentry.vfs.file import SETFL_MASK, FileDescription, Result
 from sentry.vfs.interface import Inode
 from sentry.vfs.leases import kind_of_lease
 from sentry.vfs.locks import END, FileLocks, Request
-from sentry.vfs.notices import O_ASYNC, set_async
+from sentry.vfs.notices import set_async
 from sentry.vfs.seals import add_seals, seals_of
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-RWH_WRITE_LIFE_EXTREME: Final = 5
 
 
 # --- dup

@@ -25,7 +25,7 @@ from sentry.vfs.file import Result
 from sentry.wait.again import again
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.retry import Retry
+from sentry.wait.sleep import Retry
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

@@ -17,6 +17,7 @@ from sentry.abi.fcntl import (
     AT_HANDLE_FID,
     AT_HANDLE_MNT_ID_UNIQUE,
     AT_SYMLINK_FOLLOW,
+    MAX_HANDLE_SZ,
     O_CLOEXEC,
 )
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 MOST: Final = 4096
 """Files that are remembered."""
 SERVICE: Final = "file_handles"
-MAX_HANDLE_SZ: Final = 128
 KIND: Final = 1
 """handle_type: FILEID_INO32_GEN, as tmpfs has it."""
 _HEADER = struct.Struct("<Ii")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sentry.abi.eventfd import (
+from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.inotify import (
     IN_ALL_EVENTS,
     IN_CLOEXEC,
     IN_DONT_FOLLOW,
@@ -19,7 +20,6 @@ from sentry.abi.eventfd import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.auth.permissions import MAY_READ
 from sentry.errors import EINVAL, ENOTDIR

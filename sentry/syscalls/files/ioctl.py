@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
-from sentry.abi.fcntl import O_NONBLOCK
+from sentry.abi.fcntl import O_ASYNC, O_NONBLOCK
 from sentry.abi.ioctl import (
     FIBMAP,
     FICLONE,
@@ -21,25 +21,25 @@ from sentry.abi.ioctl import (
     FIONREAD,
     FIOQSIZE,
     FITHAW,
+    FS_IOC_FIEMAP,
     FS_IOC_GETFSSYSFSPATH,
     FS_IOC_GETFSUUID,
 )
 from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
 from sentry.vfs.flags import REQUESTS, flags_ioctl
-from sentry.vfs.notices import O_ASYNC, set_async
+from sentry.vfs.notices import set_async
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-FS_IOC_FIEMAP: Final = 0xC020660B
 DEDUPE_HEADER: Final = 24
 """Bytes of struct file_dedupe_range,"""
 DEDUPE_INFO: Final = 32
 """and of each struct file_dedupe_range_info behind it."""
-PAGE_SIZE: Final = 4096
 
 
 def set_status_flag(task: Task, file: FileDescription, flag: int, argument: int) -> int:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.personality import STICKY_TIMEOUTS
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -27,7 +28,8 @@ from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import FileDescription
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, TimedOut
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 NS = 1_000_000_000
 POLLFD_SIZE = 8
 FOREVER = 1 << 62
-STICKY_TIMEOUTS = 0x4000000
-"""personality(2): a timeout is left as it is."""
 
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR

@@ -6,7 +6,6 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sentry.abi.eventfd import IN_MODIFY
 from sentry.abi.fcntl import (
     FALLOC_FL_COLLAPSE_RANGE,
     FALLOC_FL_INSERT_RANGE,
@@ -15,7 +14,10 @@ from sentry.abi.fcntl import (
     FALLOC_FL_UNSHARE_RANGE,
     FALLOC_FL_ZERO_RANGE,
     FS_IMMUTABLE_FL,
+    POSIX_FADV_NOREUSE,
 )
+from sentry.abi.inotify import IN_MODIFY
+from sentry.abi.stat import S_IFIFO
 from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, ETXTBSY
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut
@@ -33,8 +35,6 @@ FALLOCATE_MODES = (
     | FALLOC_FL_INSERT_RANGE
     | FALLOC_FL_UNSHARE_RANGE
 )
-S_IFIFO = 0o010000
-POSIX_FADV_NOREUSE = 5
 
 
 @syscall(285)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_SETFCAP, CAP_SYS_ADMIN
 from sentry.abi.fcntl import AT_FDCWD
+from sentry.abi.inotify import IN_ATTRIB
 from sentry.abi.stat import SOCKFS_MAGIC
 from sentry.abi.xattr import (
     XATTR_CREATE,
@@ -32,7 +33,6 @@ from sentry.vfs.watches import tell_changed
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-IN_ATTRIB = 4
 SOCKET_PROTOCOL = b"system.sockprotoname"
 CAPABILITY = b"security.capability"
 Place = Callable[[], Location]

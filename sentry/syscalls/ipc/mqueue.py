@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_NONBLOCK, O_RDWR, O_WRONLY
+from sentry.abi.limits import NAME_MAX
 from sentry.abi.mqueue import (
     MQ_ATTR,
     MQ_PRIO_MAX,
@@ -48,14 +49,13 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.names import new_owner
 from sentry.vfs.open import OpenHow, open_location
 from sentry.wait.fiber import TimedOut
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.vfs.mount import Mount
 
-NAME_MAX = 255
 _sigevent = struct.Struct("<QiiI44x")
 _uint = struct.Struct("<I").pack
 Name = Annotated[int, unsigned(64, show_path)]

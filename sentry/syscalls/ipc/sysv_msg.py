@@ -7,6 +7,7 @@ from typing import Annotated
 
 from sentry.abi import sysvipc
 from sentry.abi.capability import CAP_SYS_RESOURCE
+from sentry.abi.limits import INT_MAX
 from sentry.abi.sysvipc import (
     IPC_INFO,
     IPC_NOWAIT,
@@ -22,6 +23,8 @@ from sentry.abi.sysvipc import (
     MSGINFO,
     MSGMNB,
     MSGMNI,
+    MSGSEG,
+    MSGSSZ,
     MSQID_DS,
 )
 from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOMSG, EPERM
@@ -33,13 +36,10 @@ from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Long, Size
 from sentry.wait.fiber import Interrupted, RestartNoHand
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
-INT_MAX = (1 << 31) - 1
 MAX_MESSAGE = 16 << 20
 """Ceiling of one message, whatever kernel.msgmax says."""
-MSGSSZ = 16
-MSGSEG = 0xFFFF
 _long = struct.Struct("<q")
 Command = Annotated[
     int,

@@ -6,6 +6,7 @@ from array import array
 from typing import Annotated, Any
 
 from sentry.abi import sysvipc
+from sentry.abi.limits import INT_MAX
 from sentry.abi.sysvipc import (
     GETALL,
     GETNCNT,
@@ -44,7 +45,6 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, UInt
 
-INT_MAX = (1 << 31) - 1
 MAX_OPERATIONS = 4096
 """Ceiling of the operations in one call, whatever kernel.sem says."""
 COMMANDS = {

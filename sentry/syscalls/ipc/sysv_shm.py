@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from sentry.abi import mman
+from sentry.abi.limits import INT_MAX
 from sentry.abi.mman import (
     SHM_INFO,
     SHM_LIMITS,
@@ -26,7 +27,6 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size
 
 UINT64 = (1 << 64) - 1
-INT_MAX = (1 << 31) - 1
 Command = Annotated[
     int,
     signed(

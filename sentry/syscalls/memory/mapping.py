@@ -9,10 +9,10 @@ from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
 from sentry.abi.fcntl import FS_APPEND_FL
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_LOCKED, MAP_SHARED
+from sentry.abi.personality import READ_IMPLIES_EXEC
 from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, Errno
 from sentry.kernel import access
 from sentry.kernel.task import Task
-from sentry.loader.image import READ_IMPLIES_EXEC
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.processes.pidfd import group_of

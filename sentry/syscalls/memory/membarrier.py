@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from sentry.abi import keyctl
-from sentry.abi.keyctl import (
+from sentry.abi import membarrier
+from sentry.abi.membarrier import (
     MEMBARRIER_CMD_GET_REGISTRATIONS,
     MEMBARRIER_CMD_GLOBAL,
     MEMBARRIER_CMD_GLOBAL_EXPEDITED,
@@ -23,12 +23,8 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, UInt
 
-Command = Annotated[
-    int,
-    signed(
-        32, show_choice({n: v for n, v in vars(keyctl).items() if n.startswith("MEMBARRIER_CMD_")})
-    ),
-]
+COMMANDS = {n: v for n, v in vars(membarrier).items() if n.startswith("MEMBARRIER_CMD_")}
+Command = Annotated[int, signed(32, show_choice(COMMANDS))]
 
 NEEDS_REGISTRATION = {
     MEMBARRIER_CMD_PRIVATE_EXPEDITED: MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED,

@@ -10,6 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from sentry.abi.capability import CAP_SYS_NICE
+from sentry.abi.mempolicy import (
+    MPOL_BIND,
+    MPOL_DEFAULT,
+    MPOL_F_ADDR,
+    MPOL_F_MEMS_ALLOWED,
+    MPOL_F_NODE,
+    MPOL_F_NUMA_BALANCING,
+    MPOL_F_RELATIVE_NODES,
+    MPOL_F_STATIC_NODES,
+    MPOL_INTERLEAVE,
+    MPOL_LOCAL,
+    MPOL_MF_MOVE,
+    MPOL_MF_MOVE_ALL,
+    MPOL_MF_VALID,
+    MPOL_MODE_FLAGS,
+    MPOL_PREFERRED,
+    MPOL_PREFERRED_MANY,
+    MPOL_WEIGHTED_INTERLEAVE,
+)
 from sentry.auth.ptrace import may_access
 from sentry.errors import (
     EFAULT,
@@ -26,13 +45,6 @@ from sentry.syscalls.types import Addr, Int, Pid, Size, UInt
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND, MPOL_INTERLEAVE, MPOL_LOCAL = range(5)
-MPOL_PREFERRED_MANY, MPOL_WEIGHTED_INTERLEAVE = 5, 6
-MPOL_F_NODE, MPOL_F_ADDR, MPOL_F_MEMS_ALLOWED = 1, 2, 4
-MPOL_F_NUMA_BALANCING, MPOL_F_RELATIVE_NODES, MPOL_F_STATIC_NODES = 1 << 13, 1 << 14, 1 << 15
-MPOL_MODE_FLAGS: Final = MPOL_F_NUMA_BALANCING | MPOL_F_RELATIVE_NODES | MPOL_F_STATIC_NODES
-MPOL_MF_STRICT, MPOL_MF_MOVE, MPOL_MF_MOVE_ALL = 1, 2, 4
-MPOL_MF_VALID: Final = MPOL_MF_STRICT | MPOL_MF_MOVE | MPOL_MF_MOVE_ALL
 MAX_NODES: Final = 1024
 MAX_PAGES: Final = 1 << 16
 """Pages that one move_pages(2) looks at between two yields: its ceiling here."""

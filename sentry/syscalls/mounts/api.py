@@ -18,6 +18,22 @@ from sentry.abi.fcntl import (
     O_CLOEXEC,
     O_PATH,
 )
+from sentry.abi.mount import (
+    FSCONFIG_CMD_CREATE,
+    FSCONFIG_CMD_CREATE_EXCL,
+    FSCONFIG_CMD_RECONFIGURE,
+    FSCONFIG_SET_BINARY,
+    FSCONFIG_SET_FD,
+    FSCONFIG_SET_FLAG,
+    FSCONFIG_SET_PATH,
+    FSCONFIG_SET_PATH_EMPTY,
+    FSCONFIG_SET_STRING,
+    FSMOUNT_CLOEXEC,
+    FSPICK_CLOEXEC,
+    FSPICK_EMPTY_PATH,
+    FSPICK_NO_AUTOMOUNT,
+    FSPICK_SYMLINK_NOFOLLOW,
+)
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import (
     E2BIG,
@@ -27,6 +43,7 @@ from sentry.errors import (
     EOPNOTSUPP,
 )
 from sentry.fs.fsopen import FsContextFile
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
@@ -42,22 +59,8 @@ from sentry.vfs.walk import resolve
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-(
-    FSCONFIG_SET_FLAG,
-    FSCONFIG_SET_STRING,
-    FSCONFIG_SET_BINARY,
-    FSCONFIG_SET_PATH,
-    FSCONFIG_SET_PATH_EMPTY,
-    FSCONFIG_SET_FD,
-    FSCONFIG_CMD_CREATE,
-    FSCONFIG_CMD_RECONFIGURE,
-    FSCONFIG_CMD_CREATE_EXCL,
-) = range(9)
-FSPICK_CLOEXEC, FSPICK_SYMLINK_NOFOLLOW, FSPICK_NO_AUTOMOUNT, FSPICK_EMPTY_PATH = 1, 2, 4, 8
-FSMOUNT_CLOEXEC: Final = 1
 MAX_STRING: Final = 256
 MAX_BINARY: Final = 1 << 20
-PAGE: Final = 4096
 FSMOUNT_ATTRS: Final = (
     m.MOUNT_ATTR_RDONLY
     | m.MOUNT_ATTR_NOSUID
@@ -110,7 +113,7 @@ def sys_fsopen(task: Task, name: Addr, flags: UInt) -> int:
     may_mount(task)
     if flags & ~m.FSOPEN_CLOEXEC:
         raise EINVAL(f"flags {flags:#x}")
-    kind = task.mm.read_cstr(name, PAGE, EINVAL)
+    kind = task.mm.read_cstr(name, PAGE_SIZE, EINVAL)
     vfs = task.kernel.vfs
     make = vfs.types.get(kind)
     if make is None:
@@ -309,7 +312,7 @@ def sys_mount_setattr(
     """mount_setattr(2)."""
     if flags & ~(AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT):
         raise EINVAL(f"flags {flags:#x}")
-    if size > PAGE:
+    if size > PAGE_SIZE:
         raise E2BIG(f"{size} bytes")
     if size < m.MOUNT_ATTR_SIZE_VER0:
         raise EINVAL(f"{size} bytes")

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi import mount as m
 from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.mount import (
+    LISTMOUNT_REVERSE,
+    LSMT_ROOT,
+    STATMOUNT_FS_TYPE,
+    STATMOUNT_MNT_BASIC,
+    STATMOUNT_MNT_NS_ID,
+    STATMOUNT_MNT_OPTS,
+    STATMOUNT_MNT_POINT,
+    STATMOUNT_MNT_ROOT,
+    STATMOUNT_PROPAGATE_FROM,
+    STATMOUNT_SB_BASIC,
+)
 from sentry.errors import E2BIG, EFAULT, EINVAL, ENOENT, EOVERFLOW, EPERM
 from sentry.fs.proc.mounts import inner_path
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.mounts.api import SAME
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
@@ -21,18 +34,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.vfs.dentry import Location
 
-STATMOUNT_SB_BASIC: Final = 1
-STATMOUNT_MNT_BASIC: Final = 2
-STATMOUNT_PROPAGATE_FROM: Final = 4
-STATMOUNT_MNT_ROOT: Final = 8
-STATMOUNT_MNT_POINT: Final = 16
-STATMOUNT_FS_TYPE: Final = 32
-STATMOUNT_MNT_NS_ID: Final = 64
-STATMOUNT_MNT_OPTS: Final = 128
-LSMT_ROOT: Final = 0xFFFFFFFFFFFFFFFF
-LISTMOUNT_REVERSE: Final = 1
 MAX_IDS: Final = 1_000_000
-PAGE: Final = 4096
 REQUEST: Final = struct.Struct("<IIQQQ")
 """struct mnt_id_req: size, spare, mnt_id, param, mnt_ns_id."""
 STATMOUNT: Final = struct.Struct("<IIQIIQIIQQIIQQQQQIIQ392x")
@@ -45,7 +47,7 @@ def read_request(task: Task, addr: int) -> tuple[int, int]:
     Raises: EFAULT, EINVAL, E2BIG, ENOENT.
     """
     (size,) = struct.unpack("<I", task.mm.read(addr, 4))
-    if size > PAGE:
+    if size > PAGE_SIZE:
         raise E2BIG(f"{size} bytes")
     if size < m.MNT_ID_REQ_SIZE_VER0:
         raise EINVAL(f"{size} bytes")

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import AT_FDCWD
 from sentry.abi.mount import (
+    MNT_DETACH,
+    MNT_EXPIRE,
+    MNT_FORCE,
     MS_BIND,
     MS_MGC_MSK,
     MS_MGC_VAL,
@@ -14,8 +17,10 @@ from sentry.abi.mount import (
     MS_REC,
     MS_REMOUNT,
     MS_SILENT,
+    UMOUNT_NOFOLLOW,
 )
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.files.names import second_path
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size
@@ -30,8 +35,6 @@ from sentry.vfs.walk import resolve
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-MNT_FORCE, MNT_DETACH, MNT_EXPIRE, UMOUNT_NOFOLLOW = 1, 2, 4, 8
-PAGE = 4096
 MS_NOUSER = 1 << 31
 """The kernel's own: no header of its interface has it."""
 
@@ -40,10 +43,10 @@ def read_data(task: Task, addr: int) -> bytes:
     """copy_mount_options(): a page at most, up to its NUL."""
     if not addr:
         return b""
-    first = PAGE - addr % PAGE
+    first = PAGE_SIZE - addr % PAGE_SIZE
     data: bytes = task.mm.read(addr, first)
-    if b"\0" not in data and first < PAGE:
-        data += task.mm.read(addr + first, PAGE - first)
+    if b"\0" not in data and first < PAGE_SIZE:
+        data += task.mm.read(addr + first, PAGE_SIZE - first)
     return data.split(b"\0", 1)[0]
 
 
@@ -52,8 +55,8 @@ def sys_mount(
     task: Task, source: PathAddr, target: PathAddr, kind: Addr, flags: Size, data: Addr
 ) -> None:
     """mount(2): path_mount() tells the operations apart by the flags."""
-    fs_type = task.mm.read_cstr(kind, PAGE, EINVAL) if kind else None
-    device = task.mm.read_cstr(source.addr, PAGE, EINVAL) if source else None
+    fs_type = task.mm.read_cstr(kind, PAGE_SIZE, EINVAL) if kind else None
+    device = task.mm.read_cstr(source.addr, PAGE_SIZE, EINVAL) if source else None
     options = read_data(task, data)
     place = resolve(task, AT_FDCWD, target.read())
     if flags & MS_MGC_MSK == MS_MGC_VAL:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import O_NONBLOCK
+from sentry.abi.pidfd import PIDFD_THREAD
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EBADF, EINVAL, ESRCH
-from sentry.fs.pidfd import PIDFD_THREAD, PidFile
+from sentry.fs.pidfd import PidFile
 from sentry.fs.proc.process import PidDirectory
 from sentry.kernel import access
 from sentry.kernel.task import Task

@@ -23,7 +23,8 @@ from sentry.abi.prctl import (
 )
 from sentry.errors import EINVAL, ENODEV, EOPNOTSUPP, EPERM
 from sentry.kernel.task import RESUME, Task
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size, UInt

@@ -21,7 +21,7 @@ from sentry.abi.prctl import (
     PR_SET_MM_START_STACK,
 )
 from sentry.errors import EINVAL, EPERM
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import TASK_SIZE
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from sentry.abi import sched as sched_abi
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
+from sentry.abi.limits import INT_MAX
 from sentry.abi.resource import RUSAGE
 from sentry.abi.sched import (
     CLONE_ARGS,
+    CLONE_ARGS_SIZE_VER0,
     CLONE_CLEAR_SIGHAND,
     CLONE_DETACHED,
     CLONE_INTO_CGROUP,
@@ -29,8 +31,9 @@ from sentry.kernel.task import GONE, Task
 from sentry.kernel.task_clone import CloneArgs, clone
 from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
+from sentry.loader.stack import MAX_ARG_STRLEN
 from sentry.mm.errors import NeedsFault
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
 from sentry.syscalls.processes.pidfd import target_of
 from sentry.syscalls.registry import syscall
@@ -53,11 +56,7 @@ CloneFlags = Annotated[
 RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
 WaitOptions = Annotated[int, unsigned(32)]
 
-MAX_ARG_STRLEN = 131072
-CLONE_ARGS_SIZE_VER0 = 64
 MAX_PID_NS_LEVEL = 32
-INT_MAX = 0x7FFFFFFF
-PAGE_SIZE = 4096
 SIGINFO_PART = 28
 """Bytes of siginfo_t that waitid(2) fills."""
 

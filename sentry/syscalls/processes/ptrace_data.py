@@ -12,6 +12,7 @@ from typing import Final
 
 from sentry.abi import ptrace as abi
 from sentry.abi.capability import CAP_SYS_ADMIN
+from sentry.abi.limits import INT_MAX
 from sentry.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 from sentry.abi.ptrace import PTRACE_EVENT_SECCOMP, PTRACE_PEEKSIGINFO_SHARED
 from sentry.abi.seccomp import AUDIT_ARCH_X86_64, SECCOMP_MODE_FILTER
@@ -24,7 +25,8 @@ from sentry.kernel.ptrace.tracee import SYSGOOD, Tracee
 from sentry.kernel.signals import UNBLOCKABLE, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import set_blocked
-from sentry.platform.interface import TASK_SIZE, Reg
+from sentry.platform.constants import TASK_SIZE
+from sentry.platform.interface import Reg
 
 Handler = Callable[[Task, Tracee, int, int], "int | None"]
 
@@ -32,7 +34,6 @@ REQUESTS: Final[dict[int, Handler]] = {}
 WORD: Final = 8
 SIGINFO_SIZE: Final = 128
 SIGSET_SIZE: Final = 8
-INT_MAX: Final = 0x7FFFFFFF
 MAX_ERRNO: Final = 4095
 GDT_TLS_MIN, GDT_TLS_ENTRIES = 12, 3
 USER_DESC_EMPTY: Final = 0b101000

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
+from sentry.abi import ioprio
 from sentry.abi import sched as abi
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_NICE
 from sentry.abi.resource import PRIO_PGRP, PRIO_PROCESS, PRIO_USER
@@ -27,6 +28,7 @@ from sentry.errors import E2BIG, EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
 from sentry.kernel import sched
 from sentry.kernel.clocks import NS
 from sentry.kernel.task import Task
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, TimespecOut, UInt
@@ -48,9 +50,6 @@ Policy = Annotated[
 RR_INTERVAL_NS = 100_000_000
 SLICE_NS = 3_000_000
 """What sched_rr_get_interval(2) says of fair tasks: base_slice of one CPU."""
-PAGE_SIZE = 4096
-NO_CLASS, RT_CLASS, BE_CLASS, IDLE_CLASS = range(4)
-WHO_PROCESS, WHO_PGRP, WHO_USER = 1, 2, 3
 
 
 def _find(task: Task, pid: int) -> Task:
@@ -308,9 +307,10 @@ def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
 
 
 def _io_targets(task: Task, which: int, who: int) -> list[Task]:
-    if which not in (WHO_PROCESS, WHO_PGRP, WHO_USER):
+    if which not in (ioprio.IOPRIO_WHO_PROCESS, ioprio.IOPRIO_WHO_PGRP, ioprio.IOPRIO_WHO_USER):
         raise EINVAL(f"which {which}")
-    targets = _targets(task, which == WHO_PROCESS, which == WHO_PGRP, who)
+    one, group = which == ioprio.IOPRIO_WHO_PROCESS, which == ioprio.IOPRIO_WHO_PGRP
+    targets = _targets(task, one, group, who)
     if not targets:
         raise ESRCH("nobody")
     return targets
@@ -322,9 +322,9 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
     value &= 0xFFFF
     kind, level = value >> 13 & 7, value & 7
     creds = task.creds
-    if kind == RT_CLASS and not (creds.has(CAP_SYS_NICE) or creds.has(CAP_SYS_ADMIN)):
+    if kind == ioprio.IOPRIO_CLASS_RT and not (creds.has(CAP_SYS_NICE) or creds.has(CAP_SYS_ADMIN)):
         raise EPERM("real-time class")
-    if kind > IDLE_CLASS or (kind == NO_CLASS and level):
+    if kind > ioprio.IOPRIO_CLASS_IDLE or (kind == ioprio.IOPRIO_CLASS_NONE and level):
         raise EINVAL(f"priority {value:#x}")
     for target in _io_targets(task, which, who):
         if target.creds.uid not in (creds.euid, creds.uid) and not creds.has(CAP_SYS_NICE):
@@ -343,8 +343,8 @@ def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
     for target in _io_targets(task, which, who):
         s = sched.of(target)
         value = s.ioprio
-        if which != WHO_PROCESS and not value:
-            value = BE_CLASS << 13 | (s.nice + 20) // 5
+        if which != ioprio.IOPRIO_WHO_PROCESS and not value:
+            value = ioprio.IOPRIO_CLASS_BE << ioprio.IOPRIO_CLASS_SHIFT | (s.nice + 20) // 5
         best = value if best is None else min(best, value)
     if best is None:
         raise ESRCH("nobody")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
+from sentry.abi.pidfd import (
+    PIDFD_SIGNAL_PROCESS_GROUP,
+    PIDFD_SIGNAL_THREAD,
+    PIDFD_SIGNAL_THREAD_GROUP,
+)
 from sentry.abi.signal import SI_TKILL, SIGCONT
 from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.signals import NSIG, SigInfo
@@ -20,7 +25,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 SIGINFO_SIZE = 128
-PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP = 1, 2, 4
 SCOPES = (0, PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP)
 """Flags of pidfd_send_signal(2): at most one of them."""
 

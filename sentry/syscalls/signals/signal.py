@@ -30,7 +30,7 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Signal, Size
 from sentry.wait.fiber import Interrupted, RestartNoHand, TimedOut, park
-from sentry.wait.queue import until
+from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo

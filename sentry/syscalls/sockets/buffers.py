@@ -10,9 +10,8 @@ from typing import Any
 
 from sentry.errors import EFAULT, ENOTSOCK
 from sentry.kernel.task import Task
+from sentry.mm.usermem import MAX_RW_COUNT
 from sentry.net.socket import Socket
-
-MAX_RW_COUNT = 0x7FFFF000
 
 
 def socket_of(task: Task, fd: int) -> Socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from sentry.abi.limits import UIO_MAXIOV
 from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
 from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
 from sentry.kernel.task import Task
@@ -19,7 +20,6 @@ from sentry.wait.fiber import Interrupted
 MAX_ADDRESS = 128
 MAX_CONTROL = 131071
 """Below net.core.optmem_max."""
-UIO_MAXIOV = 1024
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
 """struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
 MMSGHDR_SIZE = 64

@@ -9,12 +9,14 @@ from typing import Any
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.socket import (
+    AF_MAX,
     AF_UNIX,
     SO_BINDTODEVICE,
     SO_GET_FILTER,
     SO_PEERPIDFD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
+    SOCK_PACKET,
     SOL_SOCKET,
 )
 from sentry.errors import (
@@ -37,11 +39,9 @@ from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import Result
 from sentry.wait.again import again
-from sentry.wait.retry import continued
+from sentry.wait.sleep import continued
 
 SOCK_TYPE_MASK = 0xF
-SOCK_PACKET = 10
-AF_MAX = 46
 MAX_ADDRESS = 128
 
 

@@ -12,6 +12,7 @@ from sentry.abi import (
     ioctl,
     mman,
     poll,
+    resource,
     signal,
     socket,
     time,
@@ -29,21 +30,26 @@ def names(module: ModuleType, *prefixes: str, without: tuple[str, ...] = ()) -> 
     }
 
 
+def only(module: ModuleType, *wanted: str) -> dict[str, int]:
+    """Some constants of a module."""
+    return {name: getattr(module, name) for name in wanted}
+
+
 ACCESS: Final = {"F_OK": 0, "X_OK": 1, "W_OK": 2, "R_OK": 4}
 AT: Final = {
     name: value
     for name, value in names(fcntl, "AT_").items()
     if name.startswith(("AT_SYMLINK", "AT_NO_", "AT_EMPTY", "AT_RECURSIVE"))
 }
-AT_REMOVE: Final = {"AT_REMOVEDIR": 0x200}
-AT_ACCESS: Final = AT | {"AT_EACCESS": 0x200}
+AT_REMOVE: Final = only(fcntl, "AT_REMOVEDIR")
+AT_ACCESS: Final = AT | only(fcntl, "AT_EACCESS")
 MSG: Final = names(socket, "MSG_")
-SOCK_TYPES: Final = {
-    "SOCK_STREAM": 1, "SOCK_DGRAM": 2, "SOCK_RAW": 3, "SOCK_RDM": 4, "SOCK_SEQPACKET": 5,
-}  # fmt: skip
-SOCK_FLAGS: Final = {"SOCK_NONBLOCK": 0o4000, "SOCK_CLOEXEC": 0o2000000}
-O_FLAGS: Final = {"O_CLOEXEC": 0o2000000, "O_NONBLOCK": 0o4000, "O_DIRECT": 0o40000}
-PRIO: Final = {"PRIO_PROCESS": 0, "PRIO_PGRP": 1, "PRIO_USER": 2}
+SOCK_TYPES: Final = only(
+    socket, "SOCK_STREAM", "SOCK_DGRAM", "SOCK_RAW", "SOCK_RDM", "SOCK_SEQPACKET"
+)
+SOCK_FLAGS: Final = only(socket, "SOCK_NONBLOCK", "SOCK_CLOEXEC")
+O_FLAGS: Final = only(fcntl, "O_CLOEXEC", "O_NONBLOCK", "O_DIRECT")
+PRIO: Final = only(resource, "PRIO_PROCESS", "PRIO_PGRP", "PRIO_USER")
 _WAIT: Final = ("WNOHANG", "WUNTRACED", "WEXITED", "WCONTINUED", "WNOWAIT", "__WNOTHREAD",
                 "__WALL", "__WCLONE")  # fmt: skip
 WAIT: Final = {n: v & 0xFFFFFFFF for n, v in names(wait, "W", "__W").items() if n in _WAIT}
@@ -88,7 +94,7 @@ def _table() -> dict[tuple[str, str], Show]:
         ("mlockall", "flags"): show_flags(names(mman, "MCL_")),
         ("memfd_create", "flags"): show_flags(names(mman, "MFD_")),
         ("eventfd2", "flags"): show_flags(names(eventfd, "EFD_")),
-        ("epoll_create1", "flags"): show_flags({"EPOLL_CLOEXEC": 0o2000000}),
+        ("epoll_create1", "flags"): show_flags(only(poll, "EPOLL_CLOEXEC")),
         ("signalfd4", "flags"): show_flags(names(signal, "SFD_")),
         ("epoll_ctl", "op"): show_choice(names(poll, "EPOLL_CTL_")),
         ("renameat2", "flags"): show_flags(names(fcntl, "RENAME_")),
@@ -98,8 +104,8 @@ def _table() -> dict[tuple[str, str], Show]:
         ("shutdown", "how"): show_choice(names(socket, "SHUT_")),
         ("getpriority", "which"): show_choice(PRIO),
         ("setpriority", "which"): show_choice(PRIO),
-        ("clock_nanosleep", "flags"): show_flags({"TIMER_ABSTIME": time.TIMER_ABSTIME}),
-        ("timer_settime", "how"): show_flags({"TIMER_ABSTIME": time.TIMER_ABSTIME}),
+        ("clock_nanosleep", "flags"): show_flags(only(time, "TIMER_ABSTIME")),
+        ("timer_settime", "how"): show_flags(only(time, "TIMER_ABSTIME")),
     }  # fmt: skip
     for call in ("access", "faccessat", "faccessat2"):
         table[call, "mode"] = show_flags(ACCESS)
@@ -112,8 +118,9 @@ def _table() -> dict[tuple[str, str], Show]:
     for call in ("wait4", "waitid"):
         table[call, "options"] = show_flags(WAIT)
     for call in ("setsockopt", "getsockopt"):
-        levels = {"SOL_SOCKET": 1, "SOL_IP": 0, "SOL_TCP": 6, "SOL_UDP": 17, "SOL_IPV6": 41}
-        table[call, "level"] = show_choice(levels)
+        table[call, "level"] = show_choice(
+            only(socket, "SOL_SOCKET", "SOL_IP", "SOL_TCP", "SOL_UDP", "SOL_IPV6")
+        )
     return table
 
 

@@ -7,20 +7,24 @@ import time
 from collections.abc import Coroutine
 from typing import Annotated, Any
 
-from sentry.abi import keyctl
+from sentry.abi import random
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
-from sentry.abi.keyctl import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
+from sentry.abi.limits import HOST_NAME_MAX
+from sentry.abi.personality import PER_LINUX32, PER_MASK, UNAME26
+from sentry.abi.random import GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM
 from sentry.abi.resource import SYSINFO, UTSNAME
 from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel.task import Task
 from sentry.kernel.time_namespace import offset_ns
+from sentry.mm.usermem import MAX_RW_COUNT
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut
 from sentry.wait.fiber import park, this_fiber
-from sentry.wait.queue import WaitQueue, until
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
 
 UtsnameOut = Annotated[StructOut, struct_out(UTSNAME)]
 SysinfoOut = Annotated[StructOut, struct_out(SYSINFO)]
@@ -28,15 +32,10 @@ RandomFlags = Annotated[
     int,
     flags(
         GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE,
-        show_flags({n: v for n, v in vars(keyctl).items() if n.startswith("GRND_")}),
+        show_flags({n: v for n, v in vars(random).items() if n.startswith("GRND_")}),
     ),
 ]
 
-PER_MASK = 0xFF
-PER_LINUX32 = 8
-UNAME26 = 0x0020000
-HOST_NAME_MAX = 64
-MAX_RW_COUNT = 0x7FFFF000
 CHUNK = 1 << 20
 """Random bytes made in one go."""
 

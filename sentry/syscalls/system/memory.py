@@ -5,6 +5,17 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.kcmp import (
+    KCMP_EPOLL_TFD,
+    KCMP_FILE,
+    KCMP_FILES,
+    KCMP_FS,
+    KCMP_IO,
+    KCMP_SIGHAND,
+    KCMP_SYSVSEM,
+    KCMP_VM,
+)
+from sentry.abi.limits import UIO_MAXIOV
 from sentry.auth.ptrace import may_access, may_attach
 from sentry.errors import EFAULT, EINVAL, ENOENT, EPERM, ESRCH
 from sentry.fs.epoll.file import EpollFile
@@ -16,7 +27,6 @@ from sentry.syscalls.types import Addr, Int, Pid, Size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-IOV_MAX = 1024
 CHUNK = 65536
 MAX_COPY = 16 << 20
 """Bytes that one call moves: more would keep others waiting; a short count says so."""
@@ -26,7 +36,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 def read_vector(task: Task, addr: int, count: int) -> list[tuple[int, int]]:
     """A struct iovec array. EINVAL for too many, or a length that is negative."""
-    if count > IOV_MAX:
+    if count > UIO_MAXIOV:
         raise EINVAL(f"{count} pieces")
     if not count:
         return []
@@ -114,9 +124,6 @@ def sys_process_vm_writev(
     return transfer(task, pid, (local, locals, remote, remotes), flags, True)
 
 
-KCMP_FILE, KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_IO, KCMP_SYSVSEM, KCMP_EPOLL_TFD = (
-    range(8)
-)
 SHARED_OF: dict[int, Callable[[Task], object]] = {
     KCMP_VM: lambda task: task.mm,
     KCMP_FILES: lambda task: task.files,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sentry.abi import reboot
 from sentry.abi.capability import (
     CAP_PERFMON,
     CAP_SYS_ADMIN,
@@ -26,11 +27,18 @@ from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, User
 from sentry.vfs.open import OpenHow, open_path
 from sentry.wait.again import again
 
-REBOOT_MAGIC: Final = 0xFEE1DEAD
-REBOOT_MAGICS: Final = (672274793, 85072278, 369367448, 537993216)
-REBOOT_RESTART, REBOOT_RESTART2 = 0x01234567, 0xA1B2C3D4
-REBOOT_HALT, REBOOT_POWER_OFF = 0xCDEF0123, 0x4321FEDC
-REBOOT_CAD = (0, 0x89ABCDEF)
+REBOOT_MAGICS: Final = (
+    *(reboot.LINUX_REBOOT_MAGIC2, reboot.LINUX_REBOOT_MAGIC2A),
+    *(reboot.LINUX_REBOOT_MAGIC2B, reboot.LINUX_REBOOT_MAGIC2C),
+)
+REBOOT_CAD: Final = (reboot.LINUX_REBOOT_CMD_CAD_OFF, reboot.LINUX_REBOOT_CMD_CAD_ON)
+REBOOT_SIGNALS: Final = {
+    reboot.LINUX_REBOOT_CMD_RESTART: SIGHUP,
+    reboot.LINUX_REBOOT_CMD_RESTART2: SIGHUP,
+    reboot.LINUX_REBOOT_CMD_HALT: SIGINT,
+    reboot.LINUX_REBOOT_CMD_POWER_OFF: SIGINT,
+}
+"""What the one who waits for the first process sees: it was killed by this."""
 """Whether Ctrl-Alt-Del restarts the machine: nobody can press it."""
 
 
@@ -45,19 +53,15 @@ def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) 
     """reboot(2) of a PID namespace: its first process is killed, reboot_pid_ns()."""
     if not task.creds.has_in(task.pids.owner, CAP_SYS_BOOT):
         raise EPERM("CAP_SYS_BOOT")
-    if magic != REBOOT_MAGIC or magic2 not in REBOOT_MAGICS:
+    if magic != reboot.LINUX_REBOOT_MAGIC1 or magic2 not in REBOOT_MAGICS:
         raise EINVAL("magic")
     if command in REBOOT_CAD and task.pids.parent is None:
         return None
-    signals = {
-        REBOOT_RESTART: SIGHUP, REBOOT_RESTART2: SIGHUP, REBOOT_HALT: SIGINT,
-        REBOOT_POWER_OFF: SIGINT,
-    }  # fmt: skip
-    if command not in signals:
+    if command not in REBOOT_SIGNALS:
         raise EINVAL(f"command {command:#x}")
     init = task.pids.init
     if init is not None:
-        task_exit.exit_group(init, signals[command])
+        task_exit.exit_group(init, REBOOT_SIGNALS[command])
     return None
 
 

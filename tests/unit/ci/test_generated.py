@@ -27,6 +27,17 @@ def test_generated_modules_are_what_would_be_generated() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_cdefs_and_stubs_are_what_the_c_code_declares() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "ci" / "generate_border.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_index_of_system_calls_is_what_the_declarations_say() -> None:
     done = subprocess.run(
         [sys.executable, REPOSITORY / "ci" / "generate_index.py", "--check"],

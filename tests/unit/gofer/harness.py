@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from gofer._native import lib
 from gofer.attachment import Attachment
 from gofer.main import run
-from gofer.native import native
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.frames import FrameReader
@@ -55,7 +55,7 @@ def serving(
 
     def body() -> None:
         ours.close()
-        run(theirs, attachments, lockdown, _log, native.gofer_notify())
+        run(theirs, attachments, lockdown, _log, lib.gofer_notify())
 
     pid = spawn(body)
     theirs.close()

@@ -32,7 +32,8 @@ from gofer.p9.messages import (
     Twalk,
     Twrite,
 )
-from gofer.server import Limits, Server
+from gofer.server import Server
+from gofer.shared import Limits
 from tests.unit.gofer.conftest import MakeClient
 from tests.unit.gofer.harness import Client
 
@@ -220,7 +221,7 @@ def test_a_duplicate_that_does_not_fit_leaves_nothing_behind(local: MakeLocal) -
 def test_nodes_lose_their_descriptors_and_are_found_again(local: MakeLocal, tree: Path) -> None:
     """More directories than there may be descriptors, each with a fid."""
     served = local(Limits(max_node_fds=4))
-    client, table = served.client, served.server.table
+    client, table = served.client, served.server.shared.table
     client.start()
     for i in range(20):
         (tree / f"d{i}" / "e").mkdir(parents=True)
@@ -256,7 +257,7 @@ def test_a_node_of_an_unlinked_file_keeps_its_descriptor(local: MakeLocal, tree:
     client.call(Tlopen(1, os.O_RDONLY))
     assert client.ask(Tread(1, 0, 10), Rread).data == b"contents"
     client.call(Tclunk(1))
-    assert served.server.table.pinned == 0
+    assert served.server.shared.table.pinned == 0
 
 
 def test_a_new_version_gives_everything_back(local: MakeLocal, tree: Path) -> None:
@@ -270,7 +271,7 @@ def test_a_new_version_gives_everything_back(local: MakeLocal, tree: Path) -> No
     client.call(Twalk(0, 3, []))
     client.call(Tlcreate(3, b"n", os.O_RDWR, 0o600, 0))
     client.call(Tversion(c.MSIZE_MAX, c.VERSION))
-    assert served.server.table.count == 1
+    assert served.server.shared.table.count == 1
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -16,7 +16,7 @@ from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes
 from gofer.p9.extensions import Rwalkx, Rwatchx, Tdupx, Tnotifyx, Tunwatchx, Twalkx, Twatchx
 from gofer.p9.messages import Tattach, Tclunk
-from gofer.server import Limits
+from gofer.shared import Limits
 from tests.unit.gofer.harness import Client, serving
 
 IN_CREATE = 0x100

@@ -18,7 +18,8 @@ from sentry.kernel.signals import Action, SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 from sentry.platform import sigframe
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 from sentry.wait.fiber import Fiber
 
 XSAVE_SIZE = 832

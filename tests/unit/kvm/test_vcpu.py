@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvm import exits
-from kvm.binding import ffi
+from kvm.binding import address_of
 from kvm.system import System
 from kvm.vcpu import VCPU
 from kvm.vm import VM, MemorySlot
@@ -29,8 +29,7 @@ class Guest:
         self.system = System()
         self.vm: VM = self.system.create_vm()
         self.memory = mmap.mmap(-1, 4096)
-        address = int(ffi.cast("uintptr_t", ffi.from_buffer(self.memory)))
-        self.vm.set_memory(MemorySlot(0, CODE, 4096, address))
+        self.vm.set_memory(MemorySlot(0, CODE, 4096, address_of(self.memory)))
         self.vcpu: VCPU = self.vm.create_vcpu(0)
         sregs = self.vcpu.special_registers()
         sregs.cs.base = sregs.cs.selector = 0
@@ -83,6 +82,24 @@ def test_load_without_memory_gets_what_the_caller_answers(guest: Guest) -> None:
     assert guest.vcpu.registers()["rax"] & 0xFF == 0x99
 
 
+def test_answers_of_another_size_are_refused(guest: Guest) -> None:
+    guest.run("e480 a00080 f4")
+    with pytest.raises(ValueError, match="input of 1 bytes"):
+        guest.vcpu.complete_in(bytes(5000))
+    guest.vcpu.run()
+    with pytest.raises(ValueError, match="load of 1 bytes"):
+        guest.vcpu.complete_read(bytes(9))
+
+
+def test_special_registers_are_what_was_set(guest: Guest) -> None:
+    wanted = guest.vcpu.special_registers()
+    wanted.cr3, wanted.ds.base, wanted.gdt.limit = 0x3000, 0x1230, 0x17
+
+    guest.vcpu.set_special_registers(wanted)
+
+    assert guest.vcpu.special_registers() == wanted
+
+
 def test_requested_exit_comes_at_once(guest: Guest) -> None:
     guest.vcpu.request_exit()
 
@@ -113,6 +130,5 @@ def test_removed_memory_is_gone(guest: Guest) -> None:
 
 def test_overlapping_memory_is_refused(guest: Guest) -> None:
     other = mmap.mmap(-1, 4096)
-    address = int(ffi.cast("uintptr_t", ffi.from_buffer(other)))
     with pytest.raises(OSError, match="KVM_SET_USER_MEMORY_REGION"):
-        guest.vm.set_memory(MemorySlot(1, CODE, 4096, address))
+        guest.vm.set_memory(MemorySlot(1, CODE, 4096, address_of(other)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sentry.abi.elf import EHDR, PF_R, PF_W, PF_X, PHDR, PT_GNU_STACK, PT_INTERP, PT_LOAD
 from sentry.errors import EINVAL, ENOEXEC, Errno
 from sentry.loader import elf
-from sentry.platform.interface import TASK_SIZE
+from sentry.platform.constants import TASK_SIZE
 
 IDENT = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvm.system import CpuidEntry
+from kvm.cpuid import CpuidEntry
 from sentry.platform import cpuid
 
 ALL = 0xFFFFFFFF

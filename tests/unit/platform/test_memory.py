@@ -12,7 +12,7 @@ import pytest
 
 from sentry.errors import EINVAL
 from sentry.platform._native import ffi, lib
-from sentry.platform.memory import AddressSpace, Ram
+from sentry.platform.memory import AddressSpace, Exhausted, Ram
 
 R, W, X = 1, 2, 4
 PAGE = 4096
@@ -495,3 +495,14 @@ def test_frames_of_a_file_are_flushed_only_where_a_space_had_them(
     flushed.clear()
     ram.put_list(file, 0, 3)
     assert all(covered(flushed, gpa) for gpa in others)
+
+
+def test_block_that_could_not_be_cleared_is_used_once_it_can_be(ram: Ram) -> None:
+    gpa = ram.alloc()
+    ram.put(gpa)
+    lib.ram.fd = -1  # the host refuses to punch
+    with pytest.raises(Exhausted):
+        ram.alloc()
+    lib.ram.fd = ram.fd
+
+    assert ram.alloc() == gpa

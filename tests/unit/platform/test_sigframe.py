@@ -8,7 +8,8 @@ import pytest
 
 from sentry.abi.signal import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from sentry.platform import sigframe
-from sentry.platform.interface import NUM_REGS, Reg
+from sentry.platform.constants import NUM_REGS
+from sentry.platform.interface import Reg
 from sentry.platform.memory import AddressSpace
 
 BASE = 0x400000000

@@ -11,7 +11,7 @@ from sentry.errors import EAGAIN, EPIPE
 from sentry.loop import HostOnly, Loop
 from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode, TimedOut
 from sentry.wait.queue import WaitQueue
-from sentry.wait.retry import Retry, Sleep, continued
+from sentry.wait.sleep import Retry, Sleep, continued
 
 READ, WRITE = 1, 4
 

@@ -258,7 +258,7 @@ _CHANGES = st.one_of(
 def test_random_changes_from_inside_and_outside_are_seen_inside(
     host: Path, tmp_path: Path, make_world: MakeWorld, request: pytest.FixtureRequest
 ) -> None:
-    from gofer.native import native  # noqa: PLC0415  renameat2(2), which os lacks
+    from gofer._native import lib  # noqa: PLC0415  renameat2(2), which os lacks
 
     model = tmp_path / "model"
     request.addfinalizer(partial(os.umask, os.umask(0)))
@@ -272,11 +272,11 @@ def test_random_changes_from_inside_and_outside_are_seen_inside(
         for tree in (host, model):
             empty(tree)
             populate(tree)
-        reference = Native(model, native.gofer_renameat2)
+        reference = Native(model, lib.gofer_renameat2)
         world = make_world(False)
         sides = {
             "inside": Served(world),
-            "outside": Native(host, native.gofer_renameat2),
+            "outside": Native(host, lib.gofer_renameat2),
         }
         for i, (who, name, *values) in enumerate(changes):
             expected = reference.run(name, *values)

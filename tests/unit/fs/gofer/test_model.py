@@ -253,7 +253,7 @@ def test_random_calls_do_what_linux_does(
     make_world: MakeWorld,
     request: pytest.FixtureRequest,
 ) -> None:
-    from gofer.native import native  # noqa: PLC0415  renameat2(2), which os lacks
+    from gofer._native import lib  # noqa: PLC0415  renameat2(2), which os lacks
 
     model = tmp_path / "model"
     request.addfinalizer(partial(os.umask, os.umask(0)))
@@ -271,7 +271,7 @@ def test_random_calls_do_what_linux_does(
         first = [("open", slot, path, os.O_RDWR, 0) for slot, path in enumerate((b"a", b"d/b"))]
         with ExitStack() as stack:
             world = make_world(mode != "shared", 0 if mode == "no descriptors" else 50)
-            reference = Native(model, native.gofer_renameat2)
+            reference = Native(model, lib.gofer_renameat2)
             served = Served(world)
             for each in (reference, served):
                 stack.callback(each.close_all)

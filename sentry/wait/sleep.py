@@ -1,19 +1,22 @@
-"""The most common rest of a system call: the same attempt again, as often as it is woken.
+"""Sleep and try again: the same attempt, as often as it is woken.
 
-A handler that has to wait may give back a `Retry` instead of a coroutine. It is one (it can be
-awaited, sent to, thrown into), but the dispatch lets it be its own fiber, and then a sleep takes no
+A handler that has to wait for an event gives back a `Sleep`, as the rest of its call: `Retry` for
+one queue, `Until` for several, or a subclass of its room. It is a coroutine (it can be awaited,
+sent to, thrown into), but the dispatch lets it be its own fiber, and then a sleep takes no
 coroutine: a fifth of the time that Python spends on a byte through a pipe and back went to those.
+`until` is the same inside a coroutine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import Clock, Done, Fiber, Mode, TimedOut, park, this_fiber
-from sentry.wait.queue import Entry, WaitQueue
+from sentry.wait.queue import ALL, Entry, WaitQueue
 
+T = TypeVar("T")
 After = Callable[[Any], Any]
 if TYPE_CHECKING:
     _Coroutine = Coroutine[Any, Any, Any]
@@ -35,9 +38,12 @@ class Held(Protocol):
 
 
 class Sleep(Fiber, _Coroutine):
-    """An interruptible sleep that ends with an attempt. Subclasses give what it consists of."""
+    """A sleep that ends with an attempt. Subclasses give what it consists of."""
 
     __slots__ = ("_after", "_inner", "deadline_ns")
+
+    ended_by = INTERRUPTIBLE
+    """What may end it besides a wake."""
 
     def __init__(self, deadline_ns: int | None = None) -> None:
         self.deadline_ns = deadline_ns
@@ -75,7 +81,7 @@ class Sleep(Fiber, _Coroutine):
         self._clock = clock
         self._done = done
         self._exception = self._late = self._timer = self._value = None
-        self.mode = INTERRUPTIBLE
+        self.mode = self.ended_by
         self.name = name
         self.woken = False
         self.enter(self)
@@ -98,7 +104,7 @@ class Sleep(Fiber, _Coroutine):
             except EAGAIN:
                 if self.woken:
                     continue
-                if self._late is None:
+                if self._late is None or self.mode < self._late[1]:
                     self._fall_asleep()
                     return
                 error = self._late[0]
@@ -128,7 +134,7 @@ class Sleep(Fiber, _Coroutine):
                     break
                 except EAGAIN:
                     pass
-                if not await park(INTERRUPTIBLE, self.deadline_ns):
+                if not await park(self.ended_by, self.deadline_ns):
                     raise TimedOut
         except BaseException as error:
             self.leave()
@@ -200,6 +206,64 @@ class Retry(Sleep):
         """Off the queue."""
         self._queue.remove(self._entry or self)
         self._held.decref()
+
+
+class Until(Sleep):
+    """Asleep on several wait queues, or with a mode of its own; the first attempt is its, too."""
+
+    __slots__ = ("_attempt", "_entries", "_events", "_exclusive", "_queues", "ended_by")
+    ended_by: Mode
+
+    def __init__(
+        self,
+        attempt: Callable[[], Any],
+        queues: Iterable[WaitQueue],
+        events: int,
+        deadline_ns: int | None,
+        ended_by: Mode,
+        exclusive: bool,
+    ) -> None:
+        super().__init__(deadline_ns)
+        self._attempt = attempt
+        self._queues = queues
+        self._events = events
+        self._exclusive = exclusive
+        self.ended_by = ended_by
+
+    def attempt(self) -> Any:
+        """Once more."""
+        return self._attempt()
+
+    def enter(self, fiber: Fiber) -> None:
+        """On the queues."""
+        events, exclusive = self._events, self._exclusive
+        self._entries = [(q, q.add(fiber.wake, events, exclusive=exclusive)) for q in self._queues]
+
+    def leave(self) -> None:
+        """Off the queues."""
+        for queue, entry in self._entries:
+            queue.remove(entry)
+
+    def begin(self, clock: Clock, name: object, done: Done) -> None:
+        """Try, then go to sleep."""
+        super().begin(clock, name, done)
+        self.wake()
+
+
+def until(
+    attempt: Callable[[], T],
+    queues: Iterable[WaitQueue],
+    events: int = ALL,
+    *,
+    mode: Mode = INTERRUPTIBLE,
+    deadline_ns: int | None = None,
+    exclusive: bool = False,
+) -> Coroutine[Any, Any, T]:
+    """Call `attempt` until it does not raise EAGAIN, asleep on the queues in between.
+
+    Raises: TimedOut at the deadline (CLOCK_MONOTONIC), Interrupted, Killed, what `attempt` raises.
+    """
+    return Until(attempt, queues, events, deadline_ns, mode, exclusive)
 
 
 def continued(rest: Coroutine[Any, Any, Any], after: After) -> Coroutine[Any, Any, Any]:

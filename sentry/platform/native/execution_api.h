@@ -1,45 +1,45 @@
-struct ctx {
-    uint64_t regs[27];
-    uint64_t kind, fault_addr, error_code, vector;
-    uint32_t index;
-    ...;
-};
-struct entry_labels {
+/* What sentry/platform/kvm.py and vdso.py call of the execution half, on the kernel thread. */
+#ifndef SENTRY_EXECUTION_API_H
+#define SENTRY_EXECUTION_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct aspace;
+struct ctx;
+struct fault;
+
+struct entry_labels { /* offsets in the entry page and in that of the stubs, from guest_stubs */
     uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
     uint32_t trap_ud, trap_switch, trap_end;
 };
-struct event { uint32_t index, kind; };
-struct ready { int32_t fd; uint32_t events; };
-struct pool {
-    int vcpus, cpus, mailbox;
-    uint32_t n_events, n_ready, events_size;
-    int running;
-    uint32_t budget;
-    uint64_t slice_tsc, spin_tsc;
-    double tsc_per_ns;
-    struct event *events;
-    struct ready ready[64];
-    uint64_t stat_mailbox, stat_doorbell, stat_exits, stat_kicks, stat_switches, stat_sleeps;
-    uint64_t stat_inline, stat_handoffs, stat_crossings;
-    int inlines;
-    ...;
+
+struct event {
+    uint32_t index, kind;
 };
+
+struct ready {
+    int32_t fd;
+    uint32_t events;
+};
+
 extern struct pool pool;
 
+/* ---- machine.c: setting up and closing ---- */
 void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-int pool_open(int vm_fd, uint64_t xsave_size, uint64_t xfeatures);
+int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures);
 int pool_set_stubs(int ring3, const uint8_t *entry, size_t entry_size, const uint8_t *stubs,
                    size_t stubs_size, const struct entry_labels *at);
 int pool_add_vcpu(int fd, void *run, uint64_t cr4);
 int pool_start(int mailbox, int inlines, uint64_t exit_ns);
 void pool_close(void);
-void pool_wake(void);
 
+/* ---- context.c ---- */
 struct ctx *ctx_new(struct aspace *space);
 void ctx_answer(struct ctx *c, int64_t value);
 void ctx_resume(struct ctx *c);
 void ctx_kick(struct ctx *c);
-int ctx_stop(struct ctx *c);
+int ctx_stop(struct ctx *c); /* 1: is outside already */
 void ctx_bind(struct ctx *c, struct aspace *space);
 int ctx_get_fpu(struct ctx *c, uint8_t *image);
 void ctx_set_fpu(struct ctx *c, const uint8_t *image);
@@ -55,6 +55,15 @@ void ctx_set_fast(struct ctx *c, const uint64_t *values);
 uint64_t ctx_cpu_ns(struct ctx *c);
 void ctx_destroy(struct ctx *c);
 
+/* ---- vcpu.c, events.c ---- */
+void pool_wake(void); /* any thread: end the kernel thread's wait */
+int events_watch(int fd, uint32_t events);
+/* Wait until something happened. The index of the one context that made a system call, when there
+ * is nothing else to tell; else -1 - (events | ready descriptors << 20), see pool.events and
+ * pool.ready. */
+int platform_wait(int64_t deadline_ns);
+
+/* ---- clock_page.c: the vDSO's page ---- */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable);
 void clock_page_refresh(void);
 int64_t clock_page_now(int clock);
@@ -62,5 +71,4 @@ int clock_page_step_fd(void);
 void clock_page_stepped(void);
 void clock_page_close(void);
 
-int events_watch(int fd, uint32_t events);
-int platform_wait(int64_t deadline_ns);
+#endif

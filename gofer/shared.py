@@ -1,0 +1,53 @@
+"""What the sessions of one Gofer share, and the ceilings on it. It knows no session."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from gofer.attachment import Attachment
+from gofer.fid import FidBudget
+from gofer.locks import LockTable
+from gofer.node import NodeTable
+from gofer.pool import Pool
+from gofer.watches import Watches
+
+
+class Limits(Struct, frozen=True):
+    """Ceilings on what clients can make this process hold."""
+
+    max_fids: int = 131072
+    """Of all sessions."""
+    max_nodes: int = 131072
+    max_node_fds: int = 8192
+    max_connections: int = 1024
+    max_watches: int = 1024
+    """The host's user has 8192 or more of them, for all sandboxes."""
+    pool_threads: int = 4
+
+
+def limits_for_this_process() -> Limits:
+    """Half the descriptors are for nodes, the rest for open files and sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return Limits(max_node_fds=max(min(hard // 2, 1 << 16), 64))
+
+
+class Shared:
+    """Nodes, locks, watches, threads, and the roots that are served."""
+
+    def __init__(
+        self, attachments: Sequence[Attachment], limits: Limits, log: Callable[[str], None],
+        queue: int,
+    ) -> None:  # fmt: skip
+        self.limits = limits
+        self.log = log
+        self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
+        self.fid_budget = FidBudget(limits.max_fids)
+        self.watches = Watches(queue, limits.max_watches)
+        self.locks = LockTable()
+        self.pool = Pool(limits.pool_threads)
+        self.roots = {each.name: self.table.root(each) for each in attachments}

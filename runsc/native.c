@@ -1,0 +1,131 @@
+/* The system calls that Python 3.11 has no function for: each gives -errno where it fails. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <malloc.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+/* Part of CPython's stable ABI since 3.7; the limited API that cffi selects hides them. */
+extern void PyOS_BeforeFork(void);
+extern void PyOS_AfterFork_Parent(void);
+extern void PyOS_AfterFork_Child(void);
+
+static int result(long r) { return r < 0 ? -errno : (int)r; }
+
+/* fork(2) into new namespaces, with the parent left where it is.
+ *
+ * As os.fork: CPython's three hooks around the call. As glibc's fork: the kernel writes the
+ * child's thread id where glibc keeps it (the address that set_tid_address was called with).
+ * The caller is single-threaded, so the locks that glibc would take are free. */
+int rs_spawn(unsigned long flags)
+{
+    int *tid = NULL;
+    if (prctl(PR_GET_TID_ADDRESS, &tid, 0, 0, 0) != 0)
+        tid = NULL;
+    if (tid)
+        flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyOS_BeforeFork();
+    long pid = syscall(SYS_clone, flags | SIGCHLD, NULL, NULL, tid, NULL);
+    int error = errno;
+    if (pid == 0)
+        PyOS_AfterFork_Child();
+    else
+        PyOS_AfterFork_Parent();
+    PyGILState_Release(gil);
+    return pid < 0 ? -error : (int)pid;
+}
+
+int rs_unshare(int flags) { return result(unshare(flags)); }
+int rs_setns(int fd, int type) { return result(setns(fd, type)); }
+
+int rs_mount(const char *source, const char *target, const char *type,
+                    unsigned long flags, const char *data)
+{
+    return result(mount(source, target, type, flags, data));
+}
+
+int rs_umount(const char *target, int flags) { return result(umount2(target, flags)); }
+
+int rs_open_tree(int dirfd, const char *path, unsigned flags)
+{
+    return result(syscall(SYS_open_tree, dirfd, path, flags));
+}
+
+int rs_mount_setattr(int fd, unsigned flags, uint64_t set)
+{
+    struct { uint64_t set, clear, propagation, userns_fd; } attr = { set, 0, 0, 0 };
+    return result(syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr));
+}
+
+int rs_pivot_root(const char *new_root, const char *put_old)
+{
+    return result(syscall(SYS_pivot_root, new_root, put_old));
+}
+
+int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+{
+    return result(prctl(op, a, b, c, d));
+}
+
+int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
+{
+    struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+    struct __user_cap_data_struct data[2];
+    for (int i = 0; i < 2; i++) {
+        data[i].effective = (uint32_t)(effective >> (32 * i));
+        data[i].permitted = (uint32_t)(permitted >> (32 * i));
+        data[i].inheritable = (uint32_t)(inheritable >> (32 * i));
+    }
+    return result(syscall(SYS_capset, &head, data));
+}
+
+int rs_close_range(unsigned first, unsigned last)
+{
+    return result(syscall(SYS_close_range, first, last, 0));
+}
+
+/* SECCOMP_SET_MODE_FILTER. A positive result is the thread that could not be synchronised. */
+int rs_seccomp(unsigned flags, const uint8_t *program, unsigned short count)
+{
+    struct sock_fprog fprog = { count, (struct sock_filter *)program };
+    return result(syscall(SYS_seccomp, 1, flags, &fprog));
+}
+
+void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
+
+/* Development only: with SECCOMP_RET_TRAP, say which call the filter refused, and die. */
+static int trap_fd = 2;
+
+static void on_sigsys(int signal, siginfo_t *info, void *context)
+{
+    char text[96];
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    int length = snprintf(text, sizeof text, "seccomp: refused system call %d(%#llx, %#llx)\n",
+                          info->si_syscall, (unsigned long long)regs[REG_RDI],
+                          (unsigned long long)regs[REG_RSI]);
+    ssize_t ignored = write(trap_fd, text, (size_t)length);
+    (void)ignored;
+    (void)signal;
+    _exit(159);
+}
+
+int rs_trap_report(int fd)
+{
+    struct sigaction act;
+    memset(&act, 0, sizeof act);
+    act.sa_sigaction = on_sigsys;
+    act.sa_flags = SA_SIGINFO | SA_NODEFER;
+    trap_fd = fd;
+    return result(sigaction(SIGSYS, &act, NULL));
+}

@@ -1,1 +1,0 @@
-int host_membarrier(int command);

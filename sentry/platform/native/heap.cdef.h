@@ -1,1 +1,0 @@
-void heap_trim(void);

@@ -1,0 +1,64 @@
+"""`Lock`: a mutex for what spans a sleep."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentry.errors import EAGAIN
+from sentry.wait.again import CURRENT, NotNow
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
+
+
+class Lock:
+    """A mutex for what spans a sleep: create, rename, append, copy-up.
+
+    `with` is for plain operations: the lock is taken only where one has to sleep inside, by its
+    call. `async with` is for coroutines.
+    """
+
+    __slots__ = ("_queue", "holder")
+
+    def __init__(self) -> None:
+        self.holder: object | None = None
+        """The call or coroutine that is asleep with it."""
+        self._queue = WaitQueue()
+
+    def __enter__(self) -> None:
+        holder = self.holder
+        if holder is not None and holder is not CURRENT.call:
+            raise NotNow(self._until_free)
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if isinstance(error, NotNow):
+            if self.holder is None:
+                self.holder = error.call
+                error.call.hold(self)
+        else:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Nobody has it any more."""
+        self.holder = None
+        if len(self._queue):
+            self._queue.notify()
+
+    def _check_free(self) -> None:
+        if self.holder is not None:
+            raise EAGAIN
+
+    async def _until_free(self) -> None:
+        await until(self._check_free, [self._queue], mode=Mode.KILLABLE, exclusive=True)
+
+    async def __aenter__(self) -> None:
+        if self.holder is not None or len(self._queue):
+            await self._until_free()
+        self.holder = _SEQUENCE
+
+    async def __aexit__(self, *_: object) -> None:
+        self.let_go()
+
+
+_SEQUENCE: Final = object()
+"""Holds the locks of coroutines."""
