@@ -71,7 +71,7 @@ def _missing(page: Path) -> Iterator[str]:
             yield target
     for code in _code(page):
         for name in FILE.findall(code):
-            if not name.startswith(LINUX) and not _is_there(page, name):
+            if not name.startswith((*LINUX, ".")) and not _is_there(page, name):
                 yield name
         for name in FOLDER.findall(code):
             if not _is_there(page, name.rstrip("/")):
