@@ -13,6 +13,19 @@
 #define FIOCLEX ...
 #define RENAME_NOREPLACE ...
 #define RENAME_EXCHANGE ...
+struct gofer_statfs;
+struct gofer_statfs {
+    uint32_t fs_type;
+    uint32_t bsize;
+    uint64_t blocks;
+    uint64_t bfree;
+    uint64_t bavail;
+    uint64_t files;
+    uint64_t ffree;
+    uint64_t fsid;
+    uint32_t namelen;
+    ...;
+};
 int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode);
 int gofer_stat(int dirfd, const char *name, uint8_t *block);
 int gofer_open_stat(int dirfd, const char *name, uint64_t flags, uint8_t *block);
@@ -24,6 +37,6 @@ int gofer_link(int fd, int newdir, const char *newname);
 int gofer_notify(void);
 int gofer_watch(int notify, int dirfd, int home);
 int gofer_unwatch(int notify, int number);
-int gofer_statfs(int fd, uint64_t out[9]);
+int gofer_statfs(int fd, struct gofer_statfs *out);
 int64_t gofer_readdir(int fd, uint64_t offset, uint8_t *out, size_t room, uint64_t dotdot);
 int64_t gofer_readdir_attr(int fd, uint64_t offset, uint8_t *out, size_t room);

@@ -163,22 +163,29 @@ int gofer_watch(int notify, int dirfd, int home)
 
 int gofer_unwatch(int notify, int number) { return result(inotify_rm_watch(notify, number)); }
 
-int gofer_statfs(int fd, uint64_t out[9])
+/* Rstatfs of gofer/p9/messages.py. */
+struct gofer_statfs {
+    uint32_t fs_type, bsize;
+    uint64_t blocks, bfree, bavail, files, ffree, fsid;
+    uint32_t namelen;
+};
+
+int gofer_statfs(int fd, struct gofer_statfs *out)
 {
     struct statfs s;
     if (fstatfs(fd, &s) < 0)
         return -errno;
-    uint64_t fsid;
-    memcpy(&fsid, &s.f_fsid, sizeof fsid);
-    out[0] = (uint32_t)s.f_type;
-    out[1] = (uint32_t)s.f_bsize;
-    out[2] = s.f_blocks;
-    out[3] = s.f_bfree;
-    out[4] = s.f_bavail;
-    out[5] = s.f_files;
-    out[6] = s.f_ffree;
-    out[7] = fsid;
-    out[8] = (uint32_t)s.f_namelen;
+    *out = (struct gofer_statfs){
+        .fs_type = (uint32_t)s.f_type,
+        .bsize = (uint32_t)s.f_bsize,
+        .blocks = s.f_blocks,
+        .bfree = s.f_bfree,
+        .bavail = s.f_bavail,
+        .files = s.f_files,
+        .ffree = s.f_ffree,
+        .namelen = (uint32_t)s.f_namelen,
+    };
+    memcpy(&out->fsid, &s.f_fsid, sizeof out->fsid);
     return 0;
 }
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from gofer._native import ffi, lib
 from gofer.p9.fields import ATTR_SIZE
 
+if TYPE_CHECKING:
+    from gofer._native import GoferStatfs
+
 _block = ffi.new("uint8_t[]", ATTR_SIZE)
 _block_view = ffi.buffer(_block)
-_statfs = ffi.new("uint64_t[]", 9)
+_statfs = ffi.new("struct gofer_statfs *")
 
 
 def check(rc: int) -> int:
@@ -37,10 +41,10 @@ def open_stat(dirfd: int, name: bytes, flags: int) -> tuple[int, bytes]:
     return (fd, _block_view[:]) if fd >= 0 else (fd, b"")
 
 
-def statfs(fd: int) -> list[int]:
-    """Rstatfs's fields."""
+def statfs(fd: int) -> GoferStatfs:
+    """struct gofer_statfs, with the fields of Rstatfs; until the next call."""
     check(lib.gofer_statfs(fd, _statfs))
-    return list(_statfs)
+    return _statfs
 
 
 def list_directory(fd: int, offset: int, count: int, dotdot: int) -> bytes:

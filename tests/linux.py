@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sentry.abi import unistd
+from sentry.abi.mount import MS_PRIVATE, MS_REC
+from sentry.abi.sched import CLONE_NEWIPC, CLONE_NEWNS
 from tests.caller import AREA_SIZE, Caller
 
 
@@ -66,6 +68,7 @@ class NativeProgram(Caller):
         ends.callback(self._end)
 
     def _enter(self) -> None:
+        private_namespaces()
         os.chroot(self._folder)
         os.chdir("/")
         os.umask(0o022)
@@ -105,6 +108,14 @@ class NativeProgram(Caller):
     def sibling(self, uid: int | None = None, gid: int = 0) -> NativeProgram:
         """Another process on the same tree, with the same rights or those of a user."""
         return NativeProgram(self._folder, self._ends, None if uid is None else (uid, gid))
+
+
+def private_namespaces() -> None:
+    """Mounts and message queues that nobody else sees. Raises: OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    private = libc.unshare(CLONE_NEWNS | CLONE_NEWIPC) == 0
+    if not private or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "no namespaces")
 
 
 def _serve(way: Connection, enter: Callable[[], None]) -> None:

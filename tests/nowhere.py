@@ -16,7 +16,7 @@ from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import ExitKind, Reg
 from sentry.platform.memory import AddressSpace, Ram
 
-SYSCALL_AT = 0x400000
+SYSCALL_AT = 0x401000
 """Where the instruction of every system call is said to lie."""
 SYSCALL_SIZE = 2
 XSAVE_SIZE, XFEATURES = 832, 7
@@ -45,6 +45,8 @@ class NowhereContext:
         self.resumed = 0
         """How often the task went on in ring 3."""
         self.kicked = False
+        self.cpu_ns = 0
+        self.xsave_size = XSAVE_SIZE
 
     # --- the program's side
 
@@ -118,7 +120,7 @@ class NowhereContext:
         self.fpu = other.fpu
 
     def cpu_time_ns(self) -> int:
-        return 0
+        return self.cpu_ns
 
 
 def _initial_fpu() -> bytes:

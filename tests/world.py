@@ -37,6 +37,7 @@ from sentry.kernel.kernel import Kernel, Uts
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import first_task
 from sentry.loop import Loop
+from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.net import shown
 from sentry.platform.interface import ExitKind, Reg
@@ -75,6 +76,8 @@ class SteppedLoop(Loop):
     """A loop whose clock moves when a test says so."""
 
     now = 10**12
+    fired = 0
+    """How many timers."""
 
     def now_ns(self) -> int:
         return self.now
@@ -87,6 +90,7 @@ class SteppedLoop(Loop):
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
+                self.fired += 1
                 callback()
 
     def advance(self, ns: int) -> None:
@@ -214,9 +218,10 @@ class Program(Caller):
         return bool(self.context.regs[Reg.RIP] == HANDLER)
 
     def leave_handler(self) -> None:
-        """Return from the handler: rt_sigreturn(2)."""
+        """Return from the handler: rt_sigreturn(2). A call that it restarts is on again."""
         self.context.regs[Reg.RSP] += 8
-        self.call("rt_sigreturn")
+        self.begin("rt_sigreturn")
+        self.world.settle()
 
 
 class World:
@@ -274,7 +279,7 @@ class World:
         """A process that nobody made, with every right and no file open."""
         task = make_task(self.kernel, ProcessConfig((b"x",)), self.mounts)
         first_task(self.kernel, task)
-        task.mm.mmap(AREA, AREA_SIZE, 3, 0x32)
+        mmap(task.mm.map, AREA, AREA_SIZE, 3, 0x32)
         task.ctx.regs[Reg.RSP] = AREA + AREA_SIZE
         return Program(self, task)
 
@@ -340,16 +345,24 @@ class World:
     # --- the end
 
     def close(self) -> None:
-        """Kill everybody; end the Gofers; give the memory back. Once is enough."""
+        """Kill everybody, wait for their ends, give everything back. Once is enough."""
         if self._closed:
             return
-        self._closed = True
-        for group in list(self.kernel.pids.groups.values()):
-            task_exit.exit_group(group, 9)
-        while any(group.tasks for group in self.kernel.pids.groups.values()):
+        try:
+            for group in list(self.kernel.pids.groups.values()):
+                task_exit.exit_group(group, 9)
+            while any(group.tasks for group in self.kernel.pids.groups.values()):
+                self.settle()
             self.settle()
-        self.settle()
-        self.stack.close()
-        for file in self._files:
-            file.close()
-        self.platform.close()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the Gofers and give the memory back, in whatever state tasks are."""
+        self._closed = True
+        try:
+            self.stack.close()
+        finally:  # the next world wants the memory
+            for file in self._files:
+                file.close()
+            self.platform.close()

@@ -168,7 +168,7 @@ AREAS = {
         "ptrace(2).", ["linux/ptrace.h", "asm/ptrace-abi.h", "asm/ptrace.h"], r"(PTRACE_)"
     ),
     "seccomp": Area(
-        "seccomp(2).", ["linux/seccomp.h", "linux/audit.h"], r"(SECCOMP_|AUDIT_ARCH_X86_64)"
+        "seccomp(2).", ["linux/ioctl.h", "linux/seccomp.h", "linux/audit.h"], r"(SECCOMP_|AUDIT_ARCH_X86_64)"
     ),
     "auxv": Area("getauxval(3).", ["linux/auxvec.h", "asm/auxvec.h"], r"(AT_)"),
     "elf": Area(
@@ -187,6 +187,7 @@ AREAS = {
             "linux/tcp.h",
             "linux/udp.h",
             "asm/socket.h",
+            "linux/ioctl.h",
             "asm/sockios.h",
             "linux/sockios.h",
             "linux/if.h",
@@ -200,7 +201,7 @@ AREAS = {
             "linux/route.h",
             "linux/net_tstamp.h",
         ],
-        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|TP_STATUS_USER|ETH_P_(ALL|IP|IPV6|ARP|LOOP|802_2)$|ETH_ALEN|IFNAMSIZ|RTF_|FIO[SG]ETOWN|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
+        r"(AF_|PF_|SOL_|SO_EE_|ICMP|PACKET_|TP_STATUS_USER|ETH_P_(ALL|IP|IPV6|ARP|LOOP|802_2)$|ETH_ALEN|IFNAMSIZ|RTF_|FIO[SG]ETOWN|SO_|SOCK_|MSG_|SCM_|SHUT_|IPPROTO_|IP_|IPV6_|MCAST_|TCP_|UDP_|SIO|IN6ADDR|INADDR|SOMAXCONN|UNIX_PATH)",
         {
             "struct sockaddr_in": "sockaddr_in",
             "struct sockaddr_in6": "sockaddr_in6",
@@ -263,7 +264,7 @@ AREAS = {
     "kcmp": Area("kcmp(2).", ["linux/kcmp.h"]),
     "mempolicy": Area("mbind(2) and its relatives.", ["linux/mempolicy.h"], r"MPOL_"),
     "pidfd": Area("pidfd_open(2), pidfd_send_signal(2).", ["linux/pidfd.h"], r"PIDFD_"),
-    "nsfs": Area("ioctl_nsfs(2).", ["linux/nsfs.h"], r"NS_GET_"),
+    "nsfs": Area("ioctl_nsfs(2).", ["linux/nsfs.h"], r"(NS_GET_|NS_MNT_)"),
     "personality": Area("personality(2).", ["linux/personality.h"]),
     "ioprio": Area("ioprio_set(2).", ["linux/ioprio.h"], r"IOPRIO_"),
     "acct": Area("acct(5).", ["linux/acct.h"], r"A(FORK|CORE|XSIG)$"),

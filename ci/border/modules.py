@@ -79,7 +79,7 @@ MODULES = (
         "sentry/platform/_native",
         (
             "guest_stubs/memory_map.h",
-            "sentry/platform/native/exit_kind.h",
+            "sentry/platform/native/context_common.h",
             "sentry/platform/native/memory.h",
             "sentry/platform/native/memory_api.h",
             "sentry/platform/native/execution_api.h",
@@ -95,10 +95,13 @@ MODULES = (
     ),
     Module(
         "sentry/platform/_unicorn",
-        ("sentry/platform/unicorn_native/machine_api.h",),
+        (
+            "sentry/platform/native/context_common.h",
+            "sentry/platform/unicorn_native/machine_api.h",
+        ),
         ("sentry/platform/unicorn_native/machine.h",),
     ),
     Module("kvm/_kvm", ("kvm/native.c",), borrowed=KVM_STRUCTS, names=KVM_NAMES),
-    Module("gofer/_native", ("gofer/native.c",), names=GOFER_NAMES),
+    Module("gofer/_native", ("gofer/native.c",), ("gofer/native.c",), names=GOFER_NAMES),
     Module("runsc/_native", ("runsc/native.c",)),
 )

@@ -34,6 +34,7 @@ class Callback(Data):
 
 class Struct(Data):
     def __getitem__(self, index: int) -> Self: ...
+    def __setitem__(self, index: int, value: Self | tuple[object, ...]) -> None: ...
     def __add__(self, count: int) -> Self: ...
     def __iter__(self) -> Iterator[Self]: ...
 
@@ -141,8 +142,10 @@ def _python(of: Type) -> str:
 
 def _accepted(of: Type) -> str:
     """What a parameter may be: bytes and sequences too where C only reads."""
-    if not (of.pointer and of.const) or of.is_struct:
+    if not (of.pointer and of.const):
         return _python(of)
+    if of.is_struct:
+        return f"{_class(of)} | Sequence[tuple[object, ...]]"
     return f"{_class(of)} | {'bytes' if of.name in _BYTES else 'Sequence[int]'}"
 
 

@@ -121,4 +121,5 @@ def statfs_(conn: Connection, msg: Tstatfs) -> Rstatfs:
     node = conn.fids.get(msg.fid).node
     if stat.S_ISLNK(node.fmt) and node.parent is not None:
         node = node.parent
-    return Rstatfs(*statfs(conn.table.fd(node)))
+    found = statfs(conn.table.fd(node))
+    return Rstatfs(**{name: getattr(found, name) for name in Rstatfs.fields})

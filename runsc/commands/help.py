@@ -10,12 +10,13 @@ FORMATS = ("table", "csv", "json")
 SYSCALLS = "syscalls"
 
 
-def syscalls(form: str) -> str:
-    """The compatibility table in one of FORMATS."""
-    from sentry.syscalls import compat  # noqa: PLC0415  all of the Sentry: only where it is shown
+def table(form: str, *, ioctls: bool, sockopts: bool) -> str:
+    """The compatibility table in one of FORMATS: of system calls, or of what is asked for."""
+    from sentry.syscalls import compat, compat_rows  # noqa: PLC0415  all of the Sentry: only where it is shown
 
     write = {"table": compat.as_text, "csv": compat.as_csv, "json": compat.as_json}[form]
-    return write(compat.rows())
+    groups = compat_rows.SOCKOPTS * sockopts + compat_rows.IOCTLS * ioctls
+    return write(compat_rows.rows(groups) if groups else compat.rows())
 
 
 def usage(ctx: click.Context, name: str) -> str:
@@ -33,18 +34,25 @@ def usage(ctx: click.Context, name: str) -> str:
 
 @click.command(
     help="Show how COMMAND is used; without one, how runsc is. "
-    "`help syscalls` lists the system calls that programs find."
+    "`help syscalls` lists the system calls that programs find, or socket options and requests."
 )
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="Of `help syscalls`; default: table."
 )
+@click.option("--ioctls", is_flag=True, help="Of `help syscalls`: ioctl(2) requests instead.")
+@click.option("--sockopts", is_flag=True, help="Of `help syscalls`: socket options instead.")
 @click.argument("topic", metavar="[COMMAND | syscalls]", default="")
 @click.pass_context
-def command(ctx: click.Context, form: str | None, topic: str) -> None:
+def command(
+    ctx: click.Context, form: str | None, topic: str, ioctls: bool, sockopts: bool
+) -> None:
     """Print it."""
-    if form is not None and topic != SYSCALLS:
-        raise click.UsageError("--format is for `help syscalls`", ctx)
-    text = syscalls(form or FORMATS[0]) if topic == SYSCALLS else usage(ctx, topic)
+    if (form is not None or ioctls or sockopts) and topic != SYSCALLS:
+        raise click.UsageError("--format, --ioctls, --sockopts are for `help syscalls`", ctx)
+    if topic == SYSCALLS:
+        text = table(form or FORMATS[0], ioctls=ioctls, sockopts=sockopts)
+    else:
+        text = usage(ctx, topic)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -83,7 +83,7 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
-    mm = MemoryManager(kernel.platform.new_address_space, limits)
+    mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
     root = top(mounts.root.location)
     group.personality = process.personality
     task = Task(

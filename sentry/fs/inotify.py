@@ -19,11 +19,11 @@ from sentry.abi.inotify import (
     IN_Q_OVERFLOW,
     IN_UNMOUNT,
 )
-from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
-from sentry.errors import EAGAIN, EEXIST, EINVAL, EMFILE, ENOSPC, ENOTTY
-from sentry.vfs.file import Caller, Dest, Result, StreamFile
+from sentry.errors import EAGAIN, EEXIST, EINVAL, EMFILE, ENOSPC
+from sentry.vfs.file import Dest, StreamFile
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests, put_int
 from sentry.vfs.watches import Watches
 
 if TYPE_CHECKING:
@@ -68,9 +68,14 @@ class InodeWatch:
         self.owner.remove(self)
 
 
+INOTIFY: Final = Requests()
+INOTIFY.row("FIONREAD", put_int(lambda file: file.unread))
+
+
 class InotifyFile(StreamFile):
     """An open inotify instance."""
 
+    requests = INOTIFY
     __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
     read_flags = False
     splice_read = False
@@ -169,12 +174,10 @@ class InotifyFile(StreamFile):
         """Readable while there are events."""
         return EPOLLIN | EPOLLRDNORM if self._events else 0
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
+    @property
+    def unread(self) -> int:
         """FIONREAD."""
-        if request != FIONREAD:
-            raise ENOTTY(f"{request:#x}")
-        caller.mm.write(argument, struct.pack("<i", self._bytes))
-        return 0
+        return self._bytes
 
     def fdinfo(self) -> str:
         """One line for each watch."""

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi import pidfd
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR
 from sentry.abi.pidfd import PIDFD_THREAD
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import PID_FS_MAGIC
 from sentry.auth.ptrace import may_access
-from sentry.errors import EACCES, EINVAL, ENOTTY, ESRCH
-from sentry.vfs.file import Caller, FileDescription, Result
+from sentry.errors import EACCES, EINVAL, ESRCH
+from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
 
-NAMESPACE_REQUESTS: Final = {
-    0xFF00 + number: kind
-    for number, kind in enumerate(
-        ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children",
-         "user", "uts"),
-        1,
-    )
-}  # fmt: skip
-"""PIDFD_GET_CGROUP_NAMESPACE and so on, by request."""
 _MODE: Final = 0o100700
+PIDFDS: Final = Requests(names=(pidfd,))
 
 
 class PidFile(FileDescription):
@@ -36,6 +31,7 @@ class PidFile(FileDescription):
     """
 
     __slots__ = ("group", "thread")
+    requests = PIDFDS
     has_read = False
     has_write = False
     splice_read = False
@@ -69,26 +65,31 @@ class PidFile(FileDescription):
         gone = self.group.parent is None
         return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if gone else 0)
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """A namespace of the process. Raises: ENOTTY, EINVAL, ESRCH, EACCES."""
-        from sentry.fs.proc.namespaces import namespace_of, open_namespace  # noqa: PLC0415
-
-        kind = NAMESPACE_REQUESTS.get(request)
-        if kind is None:
-            raise ENOTTY(f"{request:#x}")
-        if argument:
-            raise EINVAL("there is no argument")
-        task = self.thread or self.group.leader
-        if task is None or task.dead:
-            raise ESRCH("the process has ended")
-        mine: Any = caller
-        if self.group is not mine.group and not may_access(mine.creds, task, real=False):
-            raise EACCES(f"process {self.group.tgid}")
-        return open_namespace(caller, *namespace_of(task, kind))
-
     def fdinfo_in(self, pids: Any) -> str:
         """The Pid lines: pidfd_show_fdinfo()."""
         if self.ended and (self.thread is not None or self.group.parent is None):
             return "Pid:\t-1\nNSpid:\t-1\n"
         numbers = pids.numbers(self.group.tgid if self.thread is None else self.thread.tid)
         return f"Pid:\t{numbers[0]}\nNSpid:\t" + "\t".join(map(str, numbers)) + "\n"
+
+
+def _open_namespace(kind: str, file: PidFile, caller: Caller, argument: int) -> int:
+    """A namespace of the process. Raises: EINVAL, ESRCH, EACCES."""
+    from sentry.fs.proc.namespaces import namespace_of, open_namespace  # noqa: PLC0415
+
+    if argument:
+        raise EINVAL("there is no argument")
+    task = file.thread or file.group.leader
+    if task is None or task.dead:
+        raise ESRCH("the process has ended")
+    mine: Any = caller
+    if file.group is not mine.group and not may_access(mine.creds, task, real=False):
+        raise EACCES(f"process {file.group.tgid}")
+    return open_namespace(caller, *namespace_of(task, kind))
+
+
+for _kind in (
+    "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user",
+    "uts",
+):  # fmt: skip
+    PIDFDS.row(f"PIDFD_GET_{_kind.upper()}_NAMESPACE", partial(_open_namespace, _kind))

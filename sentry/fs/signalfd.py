@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import ref
 
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
@@ -114,7 +113,8 @@ class SignalFile(FileDescription):
         super().__init__(location, O_RDWR | flags, task.group.signal_queue)
         self.mask = mask
         self._take = take
-        self._group: Callable[[], Any] = ref(task.group)
+        self._group: Any = task.group
+        """Whose signals poll looks at, while the file is open."""
 
     def change(self, mask: int) -> None:
         """signalfd(2) on an open one: another set."""
@@ -125,7 +125,7 @@ class SignalFile(FileDescription):
         """read(2): as many signals as there are and fit; sleep for the first."""
         if dest.count < SIGNALFD_SIGINFO.size:
             raise EINVAL("room for less than one signal")
-        self._group = ref(caller.group)
+        self._group = caller.group
         try:
             return self._receive(caller, dest)
         except EAGAIN:
@@ -152,13 +152,14 @@ class SignalFile(FileDescription):
 
     def poll(self) -> int:
         """Readable when a signal of the set is pending."""
-        group = self._group()
-        if group is None:
-            return 0
-        pending = group.shared_pending.mask
-        for task in group.tasks:
+        pending = self._group.shared_pending.mask
+        for task in self._group.tasks:
             pending |= task.pending.mask
         return EPOLLIN | EPOLLRDNORM if pending & self.mask else 0
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        self._group = None
 
     def fdinfo(self) -> str:
         """The mask."""

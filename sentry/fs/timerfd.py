@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi import time
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.time import (
@@ -17,11 +18,11 @@ from sentry.abi.time import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CLOCK_REALTIME_ALARM,
-    TFD_IOC_SET_TICKS,
 )
-from sentry.errors import EAGAIN, ECANCELED, EINVAL, ENOTTY
+from sentry.errors import EAGAIN, ECANCELED, EINVAL
 from sentry.vfs.file import StreamFile
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.loop import Loop
@@ -34,10 +35,13 @@ CLOCKS: Final = (
 )  # fmt: skip
 WALL_CLOCKS: Final = (CLOCK_REALTIME, CLOCK_REALTIME_ALARM)
 TICKS_SIZE: Final = 8
+TIMERS: Final = Requests(names=(time,))
 
 
 class TimerFile(StreamFile):
     """An open timer."""
+
+    requests = TIMERS
 
     __slots__ = (
         "_again", "_at_ns", "_canceled", "_cancels", "_expired", "_interval_ns", "_loop", "_step",
@@ -162,16 +166,13 @@ class TimerFile(StreamFile):
         ready = self._expired or self._ticks or self._canceled
         return EPOLLIN | EPOLLRDNORM if ready else 0
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
+    def set_ticks(self, caller: Caller, argument: int) -> None:
         """TFD_IOC_SET_TICKS."""
-        if request != TFD_IOC_SET_TICKS:
-            raise ENOTTY(f"{request:#x}")
         ticks = int.from_bytes(caller.mm.read(argument, TICKS_SIZE), "little")
         if not ticks:
             raise EINVAL("no ticks")
         self._ticks = ticks - self._expired  # the expiry itself is counted by `_count`
         self.queue.notify(EPOLLIN | EPOLLRDNORM)
-        return 0
 
     def release(self) -> None:
         """Closed."""
@@ -185,3 +186,6 @@ class TimerFile(StreamFile):
             f"it_value: ({value // 10**9}, {value % 10**9})\n"
             f"it_interval: ({interval // 10**9}, {interval % 10**9})\n"
         )
+
+
+TIMERS.row("TFD_IOC_SET_TICKS", TimerFile.set_ticks)

@@ -25,6 +25,7 @@ from sentry.fs.memfd import internal_mount
 from sentry.fs.proc.sysctl import get_sysctl
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.mm.mapping import mmap, munmap
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Owner
@@ -123,6 +124,7 @@ class Request:
         file, eventfd = self.file, self.eventfd
         assert file is not None
         file.queue.remove(self._entry)
+        self._entry = None
         del self.context.waiting[self]
         self.context.budget.aio_requests -= 1
         self.context.complete(self, result)
@@ -252,7 +254,7 @@ class AioTable:
             context = Context(self._kernel, number, count)
             size = context.memory.size
             prot = PROT_READ | PROT_WRITE
-            address: int = task.mm.mmap(0, size, prot, MAP_SHARED, context.ring)
+            address: int = mmap(task.mm.map, 0, size, prot, MAP_SHARED, context.ring)
         except ENOSPC as error:
             raise ENOMEM(str(error)) from None
         self._contexts[number] = context
@@ -266,7 +268,7 @@ class AioTable:
             task.mm.read(address, 4)
         except EFAULT:
             raise EINVAL(f"context {address:#x}") from None
-        vma = task.mm.vmas.find(address)
+        vma = task.mm.map.vmas.find(address)
         ring = vma.file if vma is not None else None
         if vma is not None and isinstance(ring, RingFile) and not vma.offset:
             for context in self._contexts.values():
@@ -278,7 +280,7 @@ class AioTable:
         """io_destroy(2). Raises: EINVAL."""
         context = self.find(task, address)
         self._end(context)
-        task.mm.munmap(address, context.memory.size)
+        munmap(task.mm.map, address, context.memory.size)
 
     def _end(self, context: Context) -> None:
         del self._contexts[context.id]

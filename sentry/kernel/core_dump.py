@@ -16,6 +16,7 @@ from sentry.errors import EACCES, EAGAIN, EFAULT, Errno
 from sentry.kernel import core_file, task_exit
 from sentry.mm.buffers import KernelSource
 from sentry.mm.errors import NeedsFault
+from sentry.mm.forced import peek
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.attributes import truncate_inode
 from sentry.vfs.open import OpenHow, open_path
@@ -181,7 +182,7 @@ async def _write(task: Task, dump: CoreDump, file: Any) -> None:
 async def _read(task: Task, addr: int, size: int) -> bytes:
     while True:
         try:
-            return task.mm.peek(addr, size)
+            return peek(task.mm, addr, size)
         except NeedsFault as need:
             await need.wait()
         except EFAULT:

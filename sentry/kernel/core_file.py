@@ -34,6 +34,7 @@ from sentry.abi.elf import (
 from sentry.errors import EFAULT
 from sentry.kernel.ptrace import registers
 from sentry.mm.backing import HostBacking
+from sentry.mm.forced import peek
 from sentry.mm.vma import VmFlag
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.paths import shown_path
@@ -91,10 +92,10 @@ def thread_fpu(task: Task) -> bytes:
 def process_notes(task: Task, info: SigInfo) -> bytes:
     """NT_PRPSINFO, NT_SIGINFO, NT_AUXV, NT_FILE."""
     group, creds, mm = task.group, task.creds, task.mm
-    layout = mm.layout
+    layout = mm.map.layout
     size = max(0, min(ARGUMENTS - 1, layout.arg_end - layout.arg_start))
     try:
-        words = mm.peek(layout.arg_start, size) if size else b""
+        words = peek(mm, layout.arg_start, size) if size else b""
     except EFAULT:
         words = b""
     parent = group.parent.tgid if group.parent is not None else 0
@@ -113,7 +114,7 @@ def process_notes(task: Task, info: SigInfo) -> bytes:
 def _files(task: Task) -> bytes:
     """Which files are mapped where."""
     ranges, names, root, count, size = [], [], task.fs.root, 0, 0
-    for vma in task.mm.vmas:
+    for vma in task.mm.map.vmas:
         if vma.file is None:
             continue
         location: Any = getattr(vma.file, "location", None)
@@ -144,7 +145,7 @@ def dumped_size(task: Task, vma: Vma, chosen: int) -> int:
         return whole
     if chosen & ELF_HEADERS and not vma.offset and vma.prot & 1:
         try:
-            return PAGE_SIZE if task.mm.peek(vma.start, 4) == b"\x7fELF" else 0
+            return PAGE_SIZE if peek(task.mm, vma.start, 4) == b"\x7fELF" else 0
         except EFAULT:
             return 0
     return 0
@@ -152,13 +153,13 @@ def dumped_size(task: Task, vma: Vma, chosen: int) -> int:
 
 def has_copies(task: Task, vma: Vma) -> bool:
     """A private mapping of a file has pages of its own: relocations, data (vma->anon_vma)."""
-    in_ram, _, own, _ = task.mm.space.count(vma.start, vma.pages)
-    return bool(in_ram if isinstance(vma.backing, HostBacking) else own)
+    here = task.mm.space.count(vma.start, vma.pages)
+    return bool(here.ram if isinstance(vma.backing, HostBacking) else here.alone)
 
 
 def headers(task: Task, notes: bytes, chosen: int) -> tuple[bytes, list[tuple[int, int, int]]]:
     """ELF header, program headers and notes; then (offset, address, length) of what follows."""
-    vmas = list(task.mm.vmas)[:MAX_HEADERS]
+    vmas = list(task.mm.map.vmas)[:MAX_HEADERS]
     at = EHDR.size + PHDR.size * (len(vmas) + 1)
     table = [PHDR.pack(PT_NOTE, 0, at, 0, 0, len(notes), 0, 4)]
     offset = at + len(notes) + PAGE_SIZE - 1 & -PAGE_SIZE

@@ -181,7 +181,7 @@ class Kernel:
             """What its end gives back; pages of files are not ours."""
             total: int = self.services["memory_limit"] >> 12
             ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
-            return group.tasks[0].mm.ram_pages(ran) + group.oom_score_adj * total // 1000
+            return group.tasks[0].mm.resident.ram_pages(ran) + group.oom_score_adj * total // 1000
 
         # of equals the youngest, as oom_evaluate_task(), mm/oom_kill.c, chooses
         last = None if task is None else task.group

@@ -80,4 +80,4 @@ class OwnMemory:
 def _objects(group: ThreadGroup) -> int:
     """About how many a process has."""
     task = group.tasks[0]
-    return 40 * len(group.tasks) + 4 * len(task.files) + len(task.mm.vmas)
+    return 40 * len(group.tasks) + 4 * len(task.files) + len(task.mm.map.vmas)

@@ -10,14 +10,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Coroutine
 from enum import Enum
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi import seccomp
 from sentry.abi.fcntl import O_CLOEXEC, O_RDWR
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.seccomp import (
     SECCOMP_ADDFD_FLAG_SEND,
     SECCOMP_ADDFD_FLAG_SETFD,
+    SECCOMP_IOCTL_NOTIF_ADDFD,
     SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP,
     SECCOMP_USER_NOTIF_FLAG_CONTINUE,
 )
@@ -25,6 +28,7 @@ from sentry.errors import E2BIG, EAGAIN, EINPROGRESS, EINVAL, ENOENT, ENOSYS
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Mode, park, this_fiber
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
@@ -41,15 +45,12 @@ ADDFD: Final = struct.Struct("<QIIII")
 ID: Final = struct.Struct("<Q")
 MAX_WAITING: Final = 1 << 16
 
-# <linux/seccomp.h>: SECCOMP_IO*(nr, type), without the size that ADDFD may vary in
-_READ, _WRITE, _MAGIC = 2 << 30, 1 << 30, ord("!") << 8
-IOCTL_RECV: Final = _READ | _WRITE | NOTIF.size << 16 | _MAGIC | 0
-IOCTL_SEND: Final = _READ | _WRITE | RESPONSE.size << 16 | _MAGIC | 1
-IOCTL_ID_VALID: Final = _WRITE | ID.size << 16 | _MAGIC | 2
-IOCTL_ID_VALID_WRONG_DIR: Final = _READ | ID.size << 16 | _MAGIC | 2
-IOCTL_ADDFD: Final = _WRITE | _MAGIC | 3
-IOCTL_SET_FLAGS: Final = _WRITE | ID.size << 16 | _MAGIC | 4
+READ_BIT: Final = 2 << 30
+"""_IOC_READ, which ADDFD may have set or not, as it may have any size."""
 SIZE_MASK: Final = 0x3FFF << 16
+OLD: Final = SimpleNamespace(SECCOMP_IOCTL_NOTIF_ID_VALID_WRONG_DIR=0x80082102)
+"""Not among the headers for programs."""
+LISTENERS: Final = Requests(names=(seccomp, OLD), unknown=EINVAL)
 
 
 class State(Enum):
@@ -88,6 +89,7 @@ class Listener(FileDescription):
 
     __slots__ = ("_kernel", "_last", "_waiting", "closed", "killable", "program")
     can_poll = True
+    requests = LISTENERS
 
     def __init__(self, kernel: Kernel, program: Program, killable: bool) -> None:
         vfs = kernel.vfs
@@ -152,22 +154,24 @@ class Listener(FileDescription):
 
     def ioctl(self, caller: Any, request: int, argument: int) -> Any:
         """seccomp_notify_ioctl()."""
-        if request == IOCTL_RECV:
-            return self._receive(caller, argument)
-        if request == IOCTL_SEND:
-            return self._send(caller, argument)
-        if request in (IOCTL_ID_VALID, IOCTL_ID_VALID_WRONG_DIR):
-            (number,) = ID.unpack(caller.mm.read(argument, ID.size))
-            if self._find(number).state is not State.SENT:
-                raise ENOENT(f"notification {number}")
-            return 0
-        if request == IOCTL_SET_FLAGS:
-            if argument & ~SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP:
-                raise EINVAL(f"flags {argument:#x}")
-            return 0
-        if request & ~(SIZE_MASK | _READ) == IOCTL_ADDFD:
+        if request & ~(SIZE_MASK | READ_BIT) == SECCOMP_IOCTL_NOTIF_ADDFD & ~SIZE_MASK:
             return self._add_descriptor(caller, argument, (request & SIZE_MASK) >> 16)
-        raise EINVAL(f"{request:#x}")
+        return super().ioctl(caller, request, argument)
+
+    def check_valid(self, caller: Any, argument: int) -> None:
+        """SECCOMP_IOCTL_NOTIF_ID_VALID."""
+        (number,) = ID.unpack(caller.mm.read(argument, ID.size))
+        if self._find(number).state is not State.SENT:
+            raise ENOENT(f"notification {number}")
+
+    def set_flags(self, caller: Any, argument: int) -> None:
+        """SECCOMP_IOCTL_NOTIF_SET_FLAGS."""
+        if argument & ~SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP:
+            raise EINVAL(f"flags {argument:#x}")
+
+    def add_descriptor(self, caller: Any, argument: int) -> int:
+        """SECCOMP_IOCTL_NOTIF_ADDFD, of the usual size."""
+        return self._add_descriptor(caller, argument, ADDFD.size)
 
     def _find(self, number: int) -> Notification:
         note = self._waiting.get(number)
@@ -182,7 +186,8 @@ class Listener(FileDescription):
             raise EINPROGRESS(f"notification {number}")
         return note
 
-    def _receive(self, caller: Any, argument: int) -> Coroutine[Any, Any, int]:
+    def receive(self, caller: Any, argument: int) -> Coroutine[Any, Any, int]:
+        """SECCOMP_IOCTL_NOTIF_RECV."""
         if any(caller.mm.read(argument, NOTIF.size)):
             raise EINVAL("struct seccomp_notif is not zero")
 
@@ -206,7 +211,8 @@ class Listener(FileDescription):
 
         return receive()
 
-    def _send(self, caller: Any, argument: int) -> int:
+    def send(self, caller: Any, argument: int) -> None:
+        """SECCOMP_IOCTL_NOTIF_SEND."""
         number, value, error, flags = RESPONSE.unpack(caller.mm.read(argument, RESPONSE.size))
         if flags & ~SECCOMP_USER_NOTIF_FLAG_CONTINUE:
             raise EINVAL(f"flags {flags:#x}")
@@ -214,7 +220,6 @@ class Listener(FileDescription):
             raise EINVAL("an answer, and the call")
         # syscall_set_return_value(): an error goes before the value
         self._sent(number).reply(error or value, bool(flags))
-        return 0
 
     def _add_descriptor(self, caller: Any, argument: int, size: int) -> int:
         """SECCOMP_IOCTL_NOTIF_ADDFD: a file of the supervisor for the stopped task."""
@@ -240,3 +245,11 @@ class Listener(FileDescription):
         if flags & SECCOMP_ADDFD_FLAG_SEND:
             note.reply(wanted)
         return int(wanted)
+
+
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_RECV", Listener.receive)
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_SEND", Listener.send)
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_ID_VALID", Listener.check_valid)
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_ID_VALID_WRONG_DIR", Listener.check_valid)
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_SET_FLAGS", Listener.set_flags)
+LISTENERS.row("SECCOMP_IOCTL_NOTIF_ADDFD", Listener.add_descriptor)

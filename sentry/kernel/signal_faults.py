@@ -35,6 +35,7 @@ from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
+from sentry.mm.faults import file_gone
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import ExitKind, Reg
 
@@ -70,7 +71,7 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
         _trap(task, vector, error_code)
     elif kind == ExitKind.NO_MEMORY or (
         # the host does not say which page it refused; if no file is too short, it was one of RAM
-        kind == ExitKind.FILE_GONE and not task.mm.file_gone()
+        kind == ExitKind.FILE_GONE and not file_gone(task.mm.map)
     ):
         _out_of_memory(task)
         return

@@ -29,7 +29,7 @@ from sentry.abi.signal import (
 from sentry.errors import EFAULT, EINVAL, ENOMEM, EPERM
 from sentry.kernel import altstack
 from sentry.platform.constants import TASK_SIZE
-from sentry.platform.interface import FrameValues, Reg
+from sentry.platform.interface import Reg, SignalFrame
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import Action, SigInfo
@@ -103,12 +103,12 @@ def push(task: Task, info: SigInfo, action: Action, mask: int) -> None:
         raise EFAULT(f"signal frame at {at:#x}")
     if on_alternate and not alt_sp < at <= alt_sp + alt_size:
         raise EFAULT("overflow of the alternate stack")
-    values = FrameValues(
-        platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
-        *task.trap, mask,
+    frame = SignalFrame(
+        at, fp_at, platform.xfeatures, action.restorer, UC_FLAGS, alt_sp, alt_flags, alt_size,
+        *task.trap, mask, info.signo, action.handler, HANDLER_CLEARS, info.pack(),
     )  # fmt: skip
-    mm, packed, handler = task.mm, info.pack(), (info.signo, action.handler, HANDLER_CLEARS)
-    while not ctx.push_frame(mm.space, at, fp_at, values, packed, handler):
+    mm = task.mm
+    while not ctx.push_frame(mm.space, frame):
         mm.resolve(True)
     if alt_flags & SS_AUTODISARM:
         task.altstack = altstack.NONE
@@ -127,9 +127,8 @@ def pop(task: Task) -> tuple[int, bool]:
         raise EFAULT("frame outside user space")
     ordinary = ctx.pop_frame(task.mm.space, at, FIX_EFLAGS)
     if ordinary is not None:
-        alt_sp, alt_flags, alt_size, mask = ordinary
-        _back_on(task, alt_sp, alt_flags, alt_size)
-        return mask, True
+        _back_on(task, ordinary.alt_sp, ordinary.alt_flags, ordinary.alt_size)
+        return ordinary.mask, True
     (
         _, _, alt_sp, alt_flags, alt_size,
         r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, flags,

@@ -35,6 +35,7 @@ from sentry.fs.memfd import internal_mount
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
+from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Owner
@@ -183,12 +184,12 @@ class Segments:
         check_permission(task.creds, segment, wanted)
         mm = task.mm
         end = addr + segment.pages * PAGE_SIZE
-        if addr and not flags & SHM_REMAP and (end >> 64 or not mm.vmas.free(addr, end)):
+        if addr and not flags & SHM_REMAP and (end >> 64 or not mm.map.vmas.free(addr, end)):
             raise EINVAL("something is mapped there")
         self._fill(segment, mm.space.ram.crowded)
         self.actor = task.group.tgid
         how = MAP_SHARED | (MAP_FIXED if addr else 0)
-        return mm.mmap(addr, segment.size, prot, how, self._open(segment, access))
+        return mmap(mm.map, addr, segment.size, prot, how, self._open(segment, access))
 
     def _open(self, segment: Segment, access: int) -> ShmFile:
         dentry = Dentry(None, b"/SYSV%08x" % (segment.key & 0xFFFFFFFF), segment.inode)
@@ -212,9 +213,9 @@ class Segments:
         mm = task.mm
         file: ShmFile | None = None
         end = 1 << 63
-        vma = mm.vmas.after(addr)
+        vma = mm.map.vmas.after(addr)
         while vma is not None and vma.end <= end:
-            following = mm.vmas.after(vma.end)
+            following = mm.map.vmas.after(vma.end)
             mine = vma.file
             if (
                 isinstance(mine, ShmFile)
@@ -223,7 +224,7 @@ class Segments:
             ):
                 if file is None:
                     file, end = mine, addr + mine.segment.pages * PAGE_SIZE
-                mm.remove(vma.start, vma.end)
+                mm.map.remove(vma.start, vma.end)
             vma = following
         if file is None:
             raise EINVAL("nothing is attached there")

@@ -21,6 +21,7 @@ from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
 from sentry.mm.errors import NeedsFault
+from sentry.mm.faults import fault
 from sentry.platform.interface import Context, ExitKind, Reg
 from sentry.wait.again import NotNow, finished
 from sentry.wait.fiber import (
@@ -407,7 +408,7 @@ class Task(Charged):
 
     def _fault(self, ctx: Context) -> None:
         try:
-            self.mm.fault(ctx.fault_addr, ctx.error_code)
+            fault(self.mm.map, ctx.fault_addr, ctx.error_code)
         except NeedsFault as need:
             self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
             return

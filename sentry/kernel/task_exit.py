@@ -69,7 +69,7 @@ def status_of(task: Task) -> int:
 
 def _leave(task: Task) -> None:
     kernel = task.kernel
-    size_kib = task.mm.total_pages * 4
+    size_kib = task.mm.map.total_pages * 4
     try:
         for observer in task.observers:
             if (exited := getattr(observer, "exited", None)) is not None:
@@ -118,7 +118,7 @@ def _release_memory(task: Task) -> None:
 def remember_peak(task: Task) -> None:
     """setmax_mm_hiwater_rss(): the process keeps what its address space has had at most."""
     usage = task.group.dead_usage
-    usage.maxrss = max(usage.maxrss, task.mm.peak_pages() * 4)
+    usage.maxrss = max(usage.maxrss, task.mm.resident.peak_pages() * 4)
 
 
 def leave_memory(task: Task) -> None:

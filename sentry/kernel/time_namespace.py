@@ -19,6 +19,8 @@ from sentry.abi.time import (
     CLOCK_MONOTONIC_COARSE,
     CLOCK_MONOTONIC_RAW,
 )
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
 from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def join(task: Task, ns: TimeNamespace | None) -> None:
     if ns is None:
         return
     ns.frozen = True
-    vdso, layout = getattr(task.kernel.platform, "vdso", None), task.mm.layout
+    vdso, layout = getattr(task.kernel.platform, "vdso", None), task.mm.map.layout
     if vdso is not None and layout is not None and layout.vdso:
         leave_clock_page(task.mm, layout.vdso, vdso.pages)
 
@@ -82,8 +84,8 @@ def leave_clock_page(mm: Any, start: int, pages: int) -> None:
     """vdso_join_timens(): a vDSO with an empty clock page, which makes the calls."""
     size, end = PAGE_SIZE, pages * PAGE_SIZE
     image = mm.read(start, end - size)
-    mm.munmap(start, end)
+    munmap(mm.map, start, end)
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-    mm.mmap(start, end, PROT_READ | PROT_WRITE, flags)
+    mmap(mm.map, start, end, PROT_READ | PROT_WRITE, flags)
     mm.write(start, image)
-    mm.mprotect(start, end, PROT_READ | PROT_EXEC)
+    mprotect(mm.map, start, end, PROT_READ | PROT_EXEC)

@@ -27,7 +27,9 @@ from sentry.kernel.task_exit import exit_group
 from sentry.loader import auxv, elf, privileges, script, stack
 from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
+from sentry.mm.heap import set_brk_start
 from sentry.mm.layout import ProgramLayout
+from sentry.mm.mapping import map_kernel_frames, mmap
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.wait.again import again
@@ -219,7 +221,7 @@ async def _build(
     layout.start_brk = elf.page_align(loaded.end) if not alone else PIE_BASE
     if randomize:
         layout.start_brk += _random(BRK_RANDOM, 4096)
-    mm.set_brk_start(layout.start_brk)
+    set_brk_start(mm.map, layout.start_brk)
 
     phdr = loaded.bias + program.phdr_addr if program.phdr_addr else 0
     start = auxv.Start(loaded.entry, phdr, program.phnum, loader_base, vdso)
@@ -240,7 +242,7 @@ async def _build(
     layout.auxv = auxv.pack(vector)
     layout.vdso = vdso
     layout.program = Running(chain.file.inode)
-    mm.layout = layout
+    mm.map.layout = layout
     return entry, built.stack_pointer
 
 
@@ -256,7 +258,7 @@ def _reserve_stack(mm: MemoryManager, top: int, chain: _Chain, program: elf.Prog
     size = elf.page_align(strings.size + tables + STACK_EXPAND)
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if program.executable_stack else 0)
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_STACK | MAP_FIXED
-    mm.mmap(top - size, size, prot, flags)
+    mmap(mm.map, top - size, size, prot, flags)
 
 
 def _map_vdso(task: Task, mm: MemoryManager) -> int:
@@ -264,7 +266,7 @@ def _map_vdso(task: Task, mm: MemoryManager) -> int:
     vdso = getattr(task.kernel.platform, "vdso", None)
     if vdso is None:
         return 0
-    return mm.map_kernel_frames(vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
+    return map_kernel_frames(mm.map, vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
 
 
 def _machine(task: Task) -> auxv.Machine:

@@ -21,6 +21,7 @@ from sentry.abi.mman import (
 from sentry.errors import EFAULT, EINVAL, ENOMEM
 from sentry.loader.elf import Program, Segment, page_align, page_start
 from sentry.mm.errors import NeedsFault
+from sentry.mm.mapping import mmap, munmap
 from sentry.platform.constants import PAGE_MASK, PAGE_SIZE, TASK_SIZE
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def place(mm: MemoryManager, program: Program, base: int | None) -> int:
         wanted = base & ~(align - 1)
     else:
         slack = align - PAGE_SIZE
-        found = mm.mmap(0, span + slack, PROT_NONE, flags)
-        mm.munmap(found, span + slack)
+        found = mmap(mm.map, 0, span + slack, PROT_NONE, flags)
+        munmap(mm.map, found, span + slack)
         wanted = (found + slack) & ~(align - 1)
-    mm.mmap(wanted, span, PROT_NONE, flags | MAP_FIXED_NOREPLACE)
-    mm.munmap(wanted, span)
+    mmap(mm.map, wanted, span, PROT_NONE, flags | MAP_FIXED_NOREPLACE)
+    munmap(mm.map, wanted, span)
     return wanted - program.start
 
 
@@ -106,7 +107,8 @@ async def _map_segment(mm: MemoryManager, file: Any, segment: Segment, bias: int
     skew = addr - first
     file_end = addr + segment.filesz
     if segment.filesz:
-        mm.mmap(
+        mmap(
+            mm.map,
             first,
             page_align(skew + segment.filesz),
             segment.prot,
@@ -121,7 +123,8 @@ async def _map_segment(mm: MemoryManager, file: Any, segment: Segment, bias: int
         await _clear(mm, file_end, zero_start - file_end, bool(segment.prot & PROT_WRITE))
     zero_end = page_align(addr + segment.memsz)
     if zero_end > zero_start:
-        mm.mmap(
+        mmap(
+            mm.map,
             zero_start,
             zero_end - zero_start,
             PROT_READ | PROT_WRITE | segment.prot & PROT_EXEC,

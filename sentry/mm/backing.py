@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from sentry.mm.ramfile import Mapper
 from sentry.platform.memory import WindowRange, Windows
 
 WHOLE_FILE: Final = 16 << 20
@@ -49,7 +50,7 @@ class HostBacking:
         self.fd = fd
         self.writable = writable
         self._pieces: list[WindowRange] = []
-        self.mappers: dict[Any, int] = {}
+        self.mappers: dict[Mapper, int] = {}
         """Address spaces with VMAs of this file, and how many."""
 
     @property

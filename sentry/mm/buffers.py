@@ -8,18 +8,26 @@ same over Python bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from sentry.abi.fcntl import RWF_NOWAIT
-from sentry.errors import EAGAIN, EFAULT, EOPNOTSUPP, from_host, from_number
-from sentry.platform.memory import Bytes
-
-if TYPE_CHECKING:
-    from sentry.mm.usermem import UserMemory
+from sentry.errors import EFAULT, from_host, from_number
+from sentry.platform.memory import AddressSpace, Bytes
 
 Transfer = Callable[[int, int, int, int, int], int]
 Segment = tuple[int, int]
+
+
+class UserMemory(Protocol):
+    """Whose ranges they are (`MemoryManager`), as a buffer sees it."""
+
+    space: AddressSpace
+
+    def resolve(self, write: bool) -> None: ...
+    def read(self, addr: int, count: int) -> bytes: ...
+    def write(self, addr: int, data: Bytes) -> None: ...
+    def zero(self, addr: int, count: int) -> None: ...
 
 
 class UserBuffer:
@@ -61,14 +69,20 @@ class UserBuffer:
         self._inside += n
         self.count -= n
 
-    def skip(self, n: int) -> None:
-        """Pass over bytes that were transferred by other means (pinned I/O)."""
+    def _pieces(self, n: int) -> Iterator[Segment]:
+        """The next `n` bytes piece by piece: one is consumed when the next is asked for."""
         while n > 0:
-            _, length = self._next(n)
+            addr, length = self._next(n)
             if not length:
                 return
+            yield addr, length
             self._consume(length)
             n -= length
+
+    def skip(self, n: int) -> None:
+        """Pass over bytes that were transferred by other means (pinned I/O)."""
+        for _ in self._pieces(n):
+            pass
 
     def _host(self, call: Transfer, fd: int, offset: int | None, flags: int, write: bool) -> int:
         """preadv or pwritev piece by piece. A stream is asked again only without waiting."""
@@ -85,8 +99,6 @@ class UserBuffer:
                 self._mm.resolve(write)
                 continue
             if got < 0:
-                if done and (again or got in (-EAGAIN.number, -EOPNOTSUPP.number)):
-                    break
                 if done:
                     break
                 raise from_number(-got)
@@ -116,12 +128,8 @@ class UserDest(UserBuffer):
             return size
         view = memoryview(data).cast("B")
         done = 0
-        while done < len(view):
-            addr, length = self._next(len(view) - done)
-            if not length:
-                break
+        for addr, length in self._pieces(len(view)):
             self._mm.write(addr, view[done : done + length])
-            self._consume(length)
             done += length
         return done
 
@@ -153,12 +161,8 @@ class UserDest(UserBuffer):
     def zero(self, n: int) -> int:
         """Append zeros."""
         done = 0
-        while done < n:
-            addr, length = self._next(n - done)
-            if not length:
-                break
+        for addr, length in self._pieces(n):
             self._mm.zero(addr, length)
-            self._consume(length)
             done += length
         return done
 
@@ -179,14 +183,8 @@ class UserSource(UserBuffer):
             self._inside += n
             self.count -= n
             return data
-        n = min(n, self.count)
-        parts = []
-        while n > 0:
-            addr, length = self._next(n)
-            parts.append(self._mm.read(addr, length))
-            self._consume(length)
-            n -= length
-        return b"".join(parts)
+        pieces = self._pieces(min(n, self.count))
+        return b"".join([self._mm.read(addr, length) for addr, length in pieces])
 
     def peek(self, n: int) -> bytes:
         """The next bytes, not consumed. Raises: EFAULT."""

@@ -1,4 +1,4 @@
-"""mmap(2), munmap(2), brk(2), and the kernel's own mappings. Checks in the order of mm/mmap.c."""
+"""mmap(2), munmap(2), and the kernel's own mappings. Checks in the order of mm/mmap.c."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ from sentry.abi.mman import (
     MAP_SHARED_VALIDATE,
     MAP_STACK,
     MAP_TYPE,
-    MCL_FUTURE,
-    MCL_ONFAULT,
     PROT_EXEC,
-    PROT_READ,
     PROT_WRITE,
 )
-from sentry.abi.resource import RLIMIT_DATA, RLIMIT_MEMLOCK
+from sentry.abi.resource import RLIMIT_MEMLOCK
 from sentry.errors import (
     EACCES,
     EEXIST,
@@ -39,37 +36,23 @@ from sentry.errors import (
     EOPNOTSUPP,
     EOVERFLOW,
     EPERM,
-    Errno,
 )
+from sentry.mm.address_map import AddressMap, alignment
 from sentry.mm.backing import MappedFile
-from sentry.mm.errors import BusError, NeedsFault, OutOfMemory, SegFault
-from sentry.mm.faults import Faults
-from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, STACK_GUARD_GAP, TASK_END
+from sentry.mm.faults import populate
+from sentry.mm.filling import fill_new, show_instead
+from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, TASK_END
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import Backing, Vma, VmFlag
+from sentry.mm.vma import MAX_OFFSET, PROT_ALL, Backing, Vma, VmFlag, page_up
 from sentry.platform.constants import PAGE_MASK
-from sentry.platform.memory import Bytes
 
-PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
 LEGACY_FLAGS: Final = 0x7C07F9F3
 """LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""
 COPY_AT_ONCE: Final = 64 << 10
-U64: Final = (1 << 64) - 1
-MAX_OFFSET: Final = (1 << 63) - 1
 HUGE_PAGE: Final = 2 << 20
 HUGE_SIZES: Final = (0, 21, 30)
 """Logarithms of the sizes of huge pages; 0 is the default."""
 ANON_SHARED_NAME: Final = b"/dev/zero (deleted)"
-
-
-def page_up(value: int) -> int:
-    """Rounded up to a page."""
-    return (value + PAGE_MASK) & ~PAGE_MASK
-
-
-def page_align(length: int) -> int:
-    """PAGE_ALIGN() of an unsigned long: what is too large becomes 0."""
-    return page_up(length) & U64
 
 
 def check_huge(addr: int, flags: int, file: MappedFile | None, offset: int) -> None:
@@ -85,263 +68,175 @@ def check_huge(addr: int, flags: int, file: MappedFile | None, offset: int) -> N
     raise ENOMEM("no huge pages are reserved")
 
 
-class Mapping(Faults):
-    """Making and removing mappings."""
+def mmap(
+    amap: AddressMap,
+    addr: int,
+    length: int,
+    prot: int,
+    flags: int,
+    file: MappedFile | None = None,
+    offset: int = 0,
+) -> int:
+    """mmap(2). `file` is an open file description, None with MAP_ANONYMOUS.
 
-    brk_start = 0
-    brk_end = 0
-    lock_future = 0
-    """MCL_FUTURE | MCL_ONFAULT after mlockall(2)."""
+    Raises: EINVAL, ENOMEM, EACCES, EAGAIN, EEXIST, ENODEV, EOPNOTSUPP, EOVERFLOW, EPERM.
+    """
+    if offset & PAGE_MASK:
+        raise EINVAL("offset")
+    if flags & MAP_HUGETLB:
+        check_huge(addr, flags, file, offset)
+    if not length:
+        raise EINVAL("length")
+    if flags & MAP_FIXED_NOREPLACE:
+        flags |= MAP_FIXED
+    if not flags & MAP_FIXED:
+        addr = page_up(addr) if addr else 0
+        if 0 < addr < MMAP_MIN_ADDR:
+            addr = MMAP_MIN_ADDR
+    length = page_up(length)
+    if not 0 < length <= TASK_END:
+        raise ENOMEM("length")
+    amap.check_count(0)
+    where = _choose(amap, addr, length, flags, file is None)
+    if file is not None and file.has_max_offset and offset > MAX_OFFSET - length:
+        raise EOVERFLOW("offset")
+    vm_flags = _vm_flags(amap, prot, flags, file, length)
+    if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero
+        file, offset = None, 0
+    if flags & MAP_FIXED and where < MMAP_MIN_ADDR:
+        raise EPERM("below mmap_min_addr")
+    shared = bool(vm_flags & VmFlag.SHARED)
+    data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
+    replaced = sum(high - low for _, low, high in amap.parts(where, where + length))
+    amap.check_expand((length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE)
+    backing = _backing(amap, length, shared, file)
+    name = ANON_SHARED_NAME if file is None and shared else b""
+    vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
+    shown = bool(replaced) and show_instead(amap, vma)
+    amap.remove(where, where + length, not shown)
+    if file is not None:
+        file.incref()
+    whole = amap.insert(vma)
+    if not shown:
+        fill_new(amap, whole, where, where + length)
+    if flags & (MAP_DENYWRITE | MAP_FIXED) and file and data and length <= COPY_AT_ONCE:
+        # A program's data segment, as the loader and ld.so map it: relocations store at once.
+        for page in (where, (where + length - 1) & ~PAGE_MASK):
+            amap.space.break_cow(page, where, where + length, prot & PROT_ALL)
+    if (flags & MAP_POPULATE and not flags & MAP_NONBLOCK) or vm_flags & VmFlag.LOCKED:
+        populate(amap, where, where + length)
+    return where
 
-    def mmap(
-        self,
-        addr: int,
-        length: int,
-        prot: int,
-        flags: int,
-        file: MappedFile | None = None,
-        offset: int = 0,
-    ) -> int:
-        """mmap(2). `file` is an open file description, None with MAP_ANONYMOUS.
 
-        Raises: EINVAL, ENOMEM, EACCES, EAGAIN, EEXIST, ENODEV, EOPNOTSUPP, EOVERFLOW, EPERM.
-        """
-        if offset & PAGE_MASK:
-            raise EINVAL("offset")
-        if flags & MAP_HUGETLB:
-            check_huge(addr, flags, file, offset)
-        if not length:
-            raise EINVAL("length")
-        if flags & MAP_FIXED_NOREPLACE:
-            flags |= MAP_FIXED
-        if not flags & MAP_FIXED:
-            addr = page_up(addr) if addr else 0
-            if 0 < addr < MMAP_MIN_ADDR:
-                addr = MMAP_MIN_ADDR
-        length = page_up(length)
-        if not 0 < length <= TASK_END:
-            raise ENOMEM("length")
-        self._check_count(0)
-        where = self._choose(addr, length, flags, file is None)
-        if file is not None and file.has_max_offset and offset > MAX_OFFSET - length:
-            raise EOVERFLOW("offset")
-        vm_flags = self._vm_flags(prot, flags, file, length)
-        if file is None or getattr(file, "is_zeros", False):  # mmap_zero() of /dev/zero
-            file, offset = None, 0
-        if flags & MAP_FIXED and where < MMAP_MIN_ADDR:
-            raise EPERM("below mmap_min_addr")
-        shared = bool(vm_flags & VmFlag.SHARED)
-        data = bool(prot & PROT_WRITE) and not shared and not vm_flags & VmFlag.GROWSDOWN
-        replaced = sum(
-            min(v.end, where + length) - max(v.start, where)
-            for v in self.vmas.overlapping(where, where + length)
-        )
-        self._check_expand(
-            (length - replaced) >> 12, data, data and not vm_flags & VmFlag.NORESERVE
-        )
-        backing = self._backing(length, shared, file)
-        name = ANON_SHARED_NAME if file is None and shared else b""
-        vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
-        shown = bool(replaced) and self.show_instead(vma)
-        self.remove(where, where + length, not shown)
-        if file is not None:
-            file.incref()
-        whole = self.insert(vma)
-        if not shown:
-            self.populate_new(whole, where, where + length)
-        if flags & (MAP_DENYWRITE | MAP_FIXED) and file and data and length <= COPY_AT_ONCE:
-            # A program's data segment, as the loader and ld.so map it: relocations store at once.
-            for page in (where, (where + length - 1) & ~PAGE_MASK):
-                self.space.break_cow(page, where, where + length, prot & PROT_ALL)
-        if (flags & MAP_POPULATE and not flags & MAP_NONBLOCK) or vm_flags & VmFlag.LOCKED:
-            self.populate(where, where + length)
-        return where
-
-    def _choose(self, addr: int, length: int, flags: int, anonymous: bool) -> int:
-        """get_unmapped_area()."""
-        if flags & MAP_FIXED:
-            if addr & PAGE_MASK:
-                raise EINVAL("address")
-            if addr + length > TASK_END:
-                raise ENOMEM("address")
-            if flags & MAP_FIXED_NOREPLACE and not self.vmas.free(addr, addr + length):
-                raise EEXIST("something is mapped there")
-            return addr
-        if addr and addr + length <= TASK_END and self._clear_of_stacks(addr, addr + length):
-            return addr
-        if flags & MAP_32BIT:
-            return self.find_free(length, 4096, True)
-        return self.find_free(length, self.alignment(length, anonymous))
-
-    def _clear_of_stacks(self, start: int, end: int) -> bool:
-        """Free, with the guard gap kept to a stack above."""
-        after = self.vmas.after(start)
-        if after is None:
-            return True
-        gap = STACK_GUARD_GAP if after.flags & VmFlag.GROWSDOWN else 0
-        return after.start - gap >= end
-
-    def _vm_flags(self, prot: int, flags: int, file: MappedFile | None, length: int) -> int:
-        """The rights checks of do_mmap(), and what the mapping is."""
-        result = VmFlag.MAYWRITE | VmFlag.MAYEXEC
-        if flags & MAP_LOCKED:
-            if not self.ipc_lock and not self.limits.rlimit(RLIMIT_MEMLOCK):
-                raise EPERM("RLIMIT_MEMLOCK")
-            result |= VmFlag.LOCKED
-        result |= self._future_lock()
-        if result & VmFlag.LOCKED:
-            self._check_locked(length >> 12)
-        kind = flags & MAP_TYPE
-        if file is None:
-            if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE):
-                raise EINVAL("neither shared nor private")
-            if kind == MAP_DROPPABLE:
-                if flags & (MAP_LOCKED | MAP_GROWSDOWN):
-                    raise EINVAL("neither locked nor a stack")
-                result |= VmFlag.DROPPABLE | VmFlag.NORESERVE
-                result |= VmFlag.WIPEONFORK | VmFlag.DONTDUMP
-                result &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
-            if kind == MAP_SHARED and flags & MAP_GROWSDOWN:
-                raise EINVAL("a shared stack")
-        else:
-            if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
-                raise EINVAL("neither shared nor private")
-            if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_FLAGS:
-                raise EOPNOTSUPP("flags")
-            if kind != MAP_PRIVATE:
-                if prot & PROT_WRITE and not file.writable:
-                    raise EACCES("a writable shared mapping of a file not open for writing")
-                sealed = getattr(file, "write_sealed", False)
-                if prot & PROT_WRITE and sealed:
-                    raise EPERM("sealed against writing")
-                if not file.writable or sealed:
-                    result &= ~VmFlag.MAYWRITE
-            if not file.readable:
-                raise EACCES("the file is not open for reading")
-            if flags & MAP_GROWSDOWN:
-                raise EINVAL("a file as stack")
-            if getattr(file, "secret", False):
-                if kind == MAP_PRIVATE:
-                    raise EINVAL("a secret is shared")
-                self._check_locked(length >> 12)
-                result |= VmFlag.LOCKED | VmFlag.DONTDUMP | VmFlag.SECRET
-            if getattr(file, "no_exec", False):
-                if prot & PROT_EXEC:
-                    raise EPERM("mounted noexec")
-                result &= ~VmFlag.MAYEXEC
-        if kind not in (MAP_PRIVATE, MAP_DROPPABLE):
-            result |= VmFlag.SHARED
-        if flags & MAP_GROWSDOWN:
-            result |= VmFlag.GROWSDOWN
-        if flags & MAP_STACK:
-            result |= VmFlag.STACK | VmFlag.NOHUGEPAGE
-        if flags & MAP_NORESERVE:
-            result |= VmFlag.NORESERVE
-        return result
-
-    def _future_lock(self) -> int:
-        """What mlockall(2) said about new mappings."""
-        if not self.lock_future & MCL_FUTURE:
-            return 0
-        on_fault = VmFlag.LOCKONFAULT if self.lock_future & MCL_ONFAULT else 0
-        return VmFlag.LOCKED | on_fault
-
-    def _backing(self, length: int, shared: bool, file: MappedFile | None) -> Backing | None:
-        if file is not None:
-            stores = shared and file.writable and not getattr(file, "write_sealed", False)
-            backing: Backing | None = file.mmap_backing(stores)
-            if backing is None:
-                raise ENODEV("cannot be mapped")
-            return backing
-        if not shared:
-            return None
-        anonymous = RamFile(self.space.ram, length, ANON_SHARED_NAME)
-        anonymous.transient = True
-        return anonymous
-
-    def populate(self, start: int, end: int) -> None:
-        """Map every page of a range and have the host give memory for it, as far as it goes."""
-        for vma in self.vmas.overlapping(start, end):
-            low, high = max(vma.start, start), min(vma.end, end)
-            if not vma.prot & PROT_ALL or vma.flags & VmFlag.LOCKONFAULT:
-                continue
-            try:
-                self.fill_range(vma, low, high)
-            except NeedsFault:
-                continue
-            except (Errno, SegFault, BusError, OutOfMemory):
-                continue
-            if not self.space.populate(low, (high - low) >> 12):
-                return
-
-    def munmap(self, addr: int, length: int) -> None:
-        """munmap(2), up to where user space ends on Linux. Raises: EINVAL, ENOMEM."""
-        if addr & PAGE_MASK or addr > LINUX_TASK_END or length > LINUX_TASK_END - addr:
-            raise EINVAL("range")
-        if not length:
-            raise EINVAL("length")
-        if addr < TASK_END:
-            self.remove(addr, min(addr + page_up(length), TASK_END))
-
-    # --- brk
-
-    def set_brk_start(self, addr: int) -> None:
-        """Where the heap begins; the loader's."""
-        self.brk_start = self.brk_end = addr
-        self.layout.start_brk = addr
-
-    def brk(self, addr: int) -> int:
-        """brk(2): the end of the heap afterwards, unchanged where it cannot be."""
-        if addr < self.brk_start or not self.brk_start:
-            return self.brk_end
-        layout = self.layout
-        data_limit = self.limits.rlimit(RLIMIT_DATA)
-        if addr - self.brk_start + layout.end_data - layout.start_data > data_limit:
-            return self.brk_end
-        old, new = page_up(self.brk_end), page_up(addr)
-        try:
-            if new < old:
-                self.remove(new, old)
-            elif new > old:
-                self._grow_heap(old, new)
-        except Errno:
-            return self.brk_end
-        self.brk_end = addr
+def _choose(amap: AddressMap, addr: int, length: int, flags: int, anonymous: bool) -> int:
+    """get_unmapped_area()."""
+    if flags & MAP_FIXED:
+        if addr & PAGE_MASK:
+            raise EINVAL("address")
+        if addr + length > TASK_END:
+            raise ENOMEM("address")
+        if flags & MAP_FIXED_NOREPLACE and not amap.vmas.free(addr, addr + length):
+            raise EEXIST("something is mapped there")
         return addr
+    if addr and addr + length <= TASK_END and amap.clear_of_stacks(addr, addr + length):
+        return addr
+    if flags & MAP_32BIT:
+        return amap.find_free(length, 4096, True)
+    return amap.find_free(length, alignment(length, anonymous))
 
-    def _grow_heap(self, old: int, new: int) -> None:
-        if new > TASK_END or not self._clear_of_stacks(old, new):
-            raise ENOMEM("something is in the way")
-        pages = (new - old) >> 12
-        self._check_expand(pages, True, True)
-        self._check_count(0)
-        flags = VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.HEAP
-        if self.lock_future & MCL_FUTURE:
-            self._check_locked(pages)
-            flags |= self._future_lock()
-        whole = self.insert(Vma(old, new, PROT_READ | PROT_WRITE, flags, name=b"[heap]"))
-        self.populate_new(whole, old, new)
-        if flags & VmFlag.LOCKED:
-            self.populate(old, new)
 
-    # --- the kernel's own
+def _vm_flags(amap: AddressMap, prot: int, flags: int, file: MappedFile | None, length: int) -> int:
+    """The rights checks of do_mmap(), and what the mapping is."""
+    result = VmFlag.MAYWRITE | VmFlag.MAYEXEC
+    if flags & MAP_LOCKED:
+        if not amap.ipc_lock and not amap.limits.rlimit(RLIMIT_MEMLOCK):
+            raise EPERM("RLIMIT_MEMLOCK")
+        result |= VmFlag.LOCKED
+    result |= amap.future_lock()
+    if result & VmFlag.LOCKED:
+        amap.check_locked(length >> 12)
+    kind = flags & MAP_TYPE
+    if file is None:
+        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE):
+            raise EINVAL("neither shared nor private")
+        if kind == MAP_DROPPABLE:
+            if flags & (MAP_LOCKED | MAP_GROWSDOWN):
+                raise EINVAL("neither locked nor a stack")
+            result |= VmFlag.DROPPABLE | VmFlag.NORESERVE
+            result |= VmFlag.WIPEONFORK | VmFlag.DONTDUMP
+            result &= ~(VmFlag.LOCKED | VmFlag.LOCKONFAULT)
+        if kind == MAP_SHARED and flags & MAP_GROWSDOWN:
+            raise EINVAL("a shared stack")
+    else:
+        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+            raise EINVAL("neither shared nor private")
+        if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_FLAGS:
+            raise EOPNOTSUPP("flags")
+        if kind != MAP_PRIVATE:
+            if prot & PROT_WRITE and not file.writable:
+                raise EACCES("a writable shared mapping of a file not open for writing")
+            sealed = getattr(file, "write_sealed", False)
+            if prot & PROT_WRITE and sealed:
+                raise EPERM("sealed against writing")
+            if not file.writable or sealed:
+                result &= ~VmFlag.MAYWRITE
+        if not file.readable:
+            raise EACCES("the file is not open for reading")
+        if flags & MAP_GROWSDOWN:
+            raise EINVAL("a file as stack")
+        if getattr(file, "secret", False):
+            if kind == MAP_PRIVATE:
+                raise EINVAL("a secret is shared")
+            amap.check_locked(length >> 12)
+            result |= VmFlag.LOCKED | VmFlag.DONTDUMP | VmFlag.SECRET
+        if getattr(file, "no_exec", False):
+            if prot & PROT_EXEC:
+                raise EPERM("mounted noexec")
+            result &= ~VmFlag.MAYEXEC
+    if kind not in (MAP_PRIVATE, MAP_DROPPABLE):
+        result |= VmFlag.SHARED
+    if flags & MAP_GROWSDOWN:
+        result |= VmFlag.GROWSDOWN
+    if flags & MAP_STACK:
+        result |= VmFlag.STACK | VmFlag.NOHUGEPAGE
+    if flags & MAP_NORESERVE:
+        result |= VmFlag.NORESERVE
+    return result
 
-    def map_special(self, data: Bytes, prot: int, name: str) -> int:
-        """Map a copy of the kernel's bytes ([vdso]) and return where."""
-        length = page_up(len(data))
-        where = self.find_free(length, 4096)
-        flags = VmFlag.SPECIAL | VmFlag.MAYEXEC | VmFlag.MAYWRITE
-        self.insert(Vma(where, where + length, prot, flags, name=name.encode()))
-        self.space.map_anonymous(where, length >> 12, PROT_READ | PROT_WRITE)
-        if self.space.write(where, data) != len(data):
-            raise ENOMEM("no memory for a kernel mapping")
-        self.space.protect(where, length >> 12, prot)
-        return where
 
-    def map_kernel_frames(self, gpa: int, pages: int, prot: int, name: str) -> int:
-        """Map frames that the kernel keeps ([vvar]): every address space sees the same ones."""
-        where = self.find_free(pages << 12, 4096)
-        flags = VmFlag.SPECIAL | VmFlag.SHARED
-        self.insert(Vma(where, where + (pages << 12), prot, flags, name=name.encode()))
-        self.space.map_frames(where, gpa, pages, prot)
-        return where
+def _backing(
+    amap: AddressMap, length: int, shared: bool, file: MappedFile | None
+) -> Backing | None:
+    if file is not None:
+        stores = shared and file.writable and not getattr(file, "write_sealed", False)
+        backing: Backing | None = file.mmap_backing(stores)
+        if backing is None:
+            raise ENODEV("cannot be mapped")
+        return backing
+    if not shared:
+        return None
+    anonymous = RamFile(amap.space.ram, length, ANON_SHARED_NAME)
+    anonymous.transient = True
+    return anonymous
+
+
+def munmap(amap: AddressMap, addr: int, length: int) -> None:
+    """munmap(2), up to where user space ends on Linux. Raises: EINVAL, ENOMEM."""
+    if addr & PAGE_MASK or addr > LINUX_TASK_END or length > LINUX_TASK_END - addr:
+        raise EINVAL("range")
+    if not length:
+        raise EINVAL("length")
+    if addr < TASK_END:
+        amap.remove(addr, min(addr + page_up(length), TASK_END))
+
+
+# --- the kernel's own
+
+
+def map_kernel_frames(amap: AddressMap, gpa: int, pages: int, prot: int, name: str) -> int:
+    """Map frames that the kernel keeps ([vvar]): every address space sees the same ones."""
+    where = amap.find_free(pages << 12, 4096)
+    flags = VmFlag.SPECIAL | VmFlag.SHARED
+    amap.insert(Vma(where, where + (pages << 12), prot, flags, name=name.encode()))
+    amap.space.map_frames(where, gpa, pages, prot)
+    return where

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
 
-if TYPE_CHECKING:
-    from sentry.mm.map import AddressMap
-
 CHUNK: Final = 512
 """Pages in one array of frames."""
 CHUNK_BYTES: Final = CHUNK * PAGE_SIZE
 _EMPTY: Final = array("Q", bytes(8 * CHUNK))
+
+
+class Mapper(Protocol):
+    """An address space with VMAs of a file (`AddressMap`), as the file sees it."""
+
+    def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
 
 
 class RamFile:
@@ -39,7 +42,7 @@ class RamFile:
         """What /proc/PID/maps shows for a file without a path."""
         self.pages = 0
         """Frames in use."""
-        self.mappers: dict[AddressMap, int] = {}
+        self.mappers: dict[Mapper, int] = {}
         """Address spaces with VMAs of this file, and how many."""
         self.loader: Callable[[int, int], Coroutine[Any, Any, None]] | None = None
         self.transient = False

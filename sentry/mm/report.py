@@ -1,26 +1,22 @@
-"""What /proc/PID shows of an address space: maps, smaps, statm, status."""
+"""What /proc/PID shows of an address space: maps, smaps, pagemap, statm."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
-
-from msgspec.structs import replace
+from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
+from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import MappedFile
-from sentry.mm.layout import ProgramLayout
 from sentry.mm.ramfile import RamFile
-from sentry.mm.usermem import UserMemory
+from sentry.mm.residency import Residency, residency
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import RO_WINDOW_GPA
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
 
-
-MANY_PAGES: Final = 4096
 PM_FILE: Final = 1 << 61
 PM_PRESENT: Final = 1 << 63
 """Bits of an entry of pagemap."""
@@ -28,194 +24,111 @@ GATE_LINE = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73)
 """The page of vsyscalls, which are emulated: get_gate_vma(), arch/x86/entry/vsyscall."""
 
 
-class Residency(NamedTuple):
-    """Resident pages of a range: private memory and pages of files, with one owner and with more.
-
-    Shared anonymous memory counts as a file, as on Linux.
-    """
-
-    anonymous_own: int = 0
-    anonymous_shared: int = 0
-    file_own: int = 0
-    file_shared: int = 0
-
-    @property
-    def anonymous(self) -> int:
-        """Private memory."""
-        return self.anonymous_own + self.anonymous_shared
-
-    @property
-    def file(self) -> int:
-        """Pages of files."""
-        return self.file_own + self.file_shared
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.anonymous + self.file
+def statm(amap: AddressMap) -> tuple[int, int, int, int, int]:
+    """/proc/PID/statm in pages: size, resident, shared, text, data (with stack)."""
+    parts = [residency(amap, vma) for vma in amap.vmas]
+    text = (amap.layout.end_code + 4095) // 4096 - amap.layout.start_code // 4096
+    return (
+        amap.total_pages,
+        sum(p.total for p in parts),
+        sum(p.file for p in parts),
+        max(text, 0),
+        amap.data_pages + amap.stack_pages,
+    )
 
 
-class Report(UserMemory):
-    """Sizes and tables."""
+def name_of(amap: AddressMap, vma: Vma) -> bytes:
+    """[heap], [stack], [vdso]… of a mapping without a file."""
+    if vma.name or vma.file is not None:
+        return vma.name
+    if vma.start <= amap.layout.start_stack < vma.end and amap.layout.start_stack:
+        return b"[stack]"
+    return b""
 
-    _peak_resident = 0
-    _counted = 0
-    _counted_by: tuple[int, int] | None = None
 
-    def _copied_layout(self) -> ProgramLayout:
-        return replace(self.layout)
+def maps_line(amap: AddressMap, vma: Vma, describe: Describe) -> bytes:
+    """A line of /proc/PID/maps: show_map_vma(), fs/proc/task_mmu.c."""
+    rights = (
+        ("r" if vma.prot & PROT_READ else "-")
+        + ("w" if vma.prot & PROT_WRITE else "-")
+        + ("x" if vma.prot & PROT_EXEC else "-")
+        + ("s" if vma.shared else "p")
+    )
+    if vma.file is not None:
+        major, minor, inode, path = describe(vma.file)
+        offset = vma.offset
+    else:
+        major, minor, inode, path = 0, int(vma.backing is not None), 0, name_of(amap, vma)
+        offset = vma.offset if vma.backing is not None else 0
+    line = (
+        f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {inode} "
+    ).encode()
+    if path:
+        line = line.ljust(73) + path.replace(b"\n", b"\\012")
+    return line + b"\n"
 
-    # --- sizes
 
-    def residency(self, vma: Vma) -> Residency:
-        """How much of a mapping the host has in memory."""
-        if vma.shared and vma.flags & VmFlag.SPECIAL:
-            return Residency()
-        in_ram, file, _, several = self.space.count(vma.start, vma.pages)
-        own, copies = in_ram - several, several
-        if vma.shared:
-            own, copies, file = 0, 0, in_ram + file
-        elif isinstance(vma.backing, RamFile):
-            copies, file = 0, several
-        if self._alone(vma):
-            return Residency(own, copies, file, 0)
-        return Residency(own, copies, 0, file)
+def maps(amap: AddressMap, describe: Describe) -> bytes:
+    """/proc/PID/maps."""
+    return b"".join(maps_line(amap, vma, describe) for vma in amap.vmas) + GATE_LINE
 
-    @staticmethod
-    def _alone(vma: Vma) -> bool:
-        """No other address space maps this file."""
-        return vma.backing is not None and len(vma.backing.mappers) == 1
 
-    def resident_pages(self) -> int:
-        """RSS in pages."""
-        total = sum(sum(self.space.count(v.start, v.pages)[:2]) for v in self.vmas)
-        self._peak_resident = max(self._peak_resident, total)
-        return total
-
-    def peak_pages(self) -> int:
-        """The largest RSS seen (ru_maxrss); resident memory is looked at only when asked for.
-
-        Of files, what is mapped counts as if it was in memory, unless that is much.
-        """
-        if self.space.native.windows > MANY_PAGES:
-            self.resident_pages()
-        else:
-            now = self.space.resident_ram() + self.space.native.windows
-            self._peak_resident = max(self._peak_resident, now)
-        return self._peak_resident
-
-    def ram_pages(self, ran: int) -> int:
-        """Resident pages of RAM, counted only if `ran` or the tables differ from the last time."""
-        known_by = (ran, int(self.space.native.anonymous))
-        if known_by != self._counted_by:
-            self._counted_by, self._counted = known_by, self.space.resident_ram()
-        return self._counted
-
-    def forget_peak(self) -> None:
-        """The most memory counts from now on: /proc/PID/clear_refs."""
-        self._peak_resident = 0
-
-    def statm(self) -> tuple[int, int, int, int, int]:
-        """/proc/PID/statm in pages: size, resident, shared, text, data (with stack)."""
-        parts = [self.residency(vma) for vma in self.vmas]
-        text = (self.layout.end_code + 4095) // 4096 - self.layout.start_code // 4096
-        return (
-            self.total_pages,
-            sum(p.total for p in parts),
-            sum(p.file for p in parts),
-            max(text, 0),
-            self.data_pages + self.stack_pages,
+def smaps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
+    """/proc/PID/smaps, a piece for each mapping."""
+    for vma in amap.vmas:
+        yield (
+            maps_line(amap, vma, describe)
+            + _details([(vma.pages * 4, residency(amap, vma), vma)])
+            + b"VmFlags: "
+            + vm_flags(vma)
+            + b"\n"
         )
+    yield GATE_LINE + _details([(4, Residency(), None)]) + b"VmFlags: ex \n"
 
-    # --- maps
 
-    def name_of(self, vma: Vma) -> bytes:
-        """[heap], [stack], [vdso]… of a mapping without a file."""
-        if vma.name or vma.file is not None:
-            return vma.name
-        if vma.start <= self.layout.start_stack < vma.end and self.layout.start_stack:
-            return b"[stack]"
-        return b""
+def pagemap(amap: AddressMap, start: int, end: int) -> bytes:
+    """/proc/PID/pagemap of the pages in [start, end)."""
+    table = array("Q", bytes((end - start) >> 9))
+    for vma, low, high in amap.parts(start, end):
+        resident = amap.space.resident(low, (high - low) >> 12)
+        first = (low - start) >> 12
+        for number, there in enumerate(resident):
+            if there:
+                shown = _shows_file(amap, vma, low + (number << 12))
+                table[first + number] = PM_PRESENT | (PM_FILE if shown else 0)
+    return table.tobytes()
 
-    def maps_line(self, vma: Vma, describe: Describe) -> bytes:
-        """A line of /proc/PID/maps: show_map_vma(), fs/proc/task_mmu.c."""
-        rights = (
-            ("r" if vma.prot & PROT_READ else "-")
-            + ("w" if vma.prot & PROT_WRITE else "-")
-            + ("x" if vma.prot & PROT_EXEC else "-")
-            + ("s" if vma.shared else "p")
-        )
-        if vma.file is not None:
-            major, minor, inode, path = describe(vma.file)
-            offset = vma.offset
-        else:
-            major, minor, inode, path = 0, int(vma.backing is not None), 0, self.name_of(vma)
-            offset = vma.offset if vma.backing is not None else 0
-        line = (
-            f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {inode} "
-        ).encode()
-        if path:
-            line = line.ljust(73) + path.replace(b"\n", b"\\012")
-        return line + b"\n"
 
-    def maps(self, describe: Describe) -> bytes:
-        """/proc/PID/maps."""
-        return b"".join(self.maps_line(vma, describe) for vma in self.vmas) + GATE_LINE
+def _shows_file(amap: AddressMap, vma: Vma, page: int) -> bool:
+    """Whether a page is the file's own, or of shared memory; not a private copy."""
+    if vma.backing is None or vma.shared:
+        return vma.shared
+    gpa = amap.space.translate(page)
+    if isinstance(vma.backing, RamFile):
+        return gpa == vma.backing.peek(vma.file_offset(page) >> 12)
+    return gpa >= RO_WINDOW_GPA
 
-    def smaps(self, describe: Describe) -> Iterator[bytes]:
-        """/proc/PID/smaps, a piece for each mapping."""
-        for vma in self.vmas:
-            yield (
-                self.maps_line(vma, describe)
-                + self._details([(vma.pages * 4, self.residency(vma), vma)])
-                + b"VmFlags: "
-                + vm_flags(vma)
-                + b"\n"
-            )
-        yield GATE_LINE + self._details([(4, Residency(), None)]) + b"VmFlags: ex \n"
 
-    def pagemap(self, start: int, end: int) -> bytes:
-        """/proc/PID/pagemap of the pages in [start, end)."""
-        table = array("Q", bytes((end - start) >> 9))
-        for vma in self.vmas.overlapping(start, end):
-            low, high = max(vma.start, start), min(vma.end, end)
-            resident = self.space.resident(low, (high - low) >> 12)
-            first = (low - start) >> 12
-            for number, there in enumerate(resident):
-                if there:
-                    shown = self._shows_file(vma, low + (number << 12))
-                    table[first + number] = PM_PRESENT | (PM_FILE if shown else 0)
-        return table.tobytes()
+def smaps_rollup(amap: AddressMap) -> bytes:
+    """/proc/PID/smaps_rollup."""
+    vmas = list(amap.vmas)
+    start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
+    head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
+    parts: list[tuple[int, Residency, Vma | None]] = [
+        (0, residency(amap, vma), vma) for vma in vmas
+    ]
+    return head.ljust(73) + b"[rollup]\n" + _details(parts)
 
-    def _shows_file(self, vma: Vma, page: int) -> bool:
-        """Whether a page is the file's own, or of shared memory; not a private copy."""
-        if vma.backing is None or vma.shared:
-            return vma.shared
-        gpa = self.space.translate(page)
-        if isinstance(vma.backing, RamFile):
-            return gpa == vma.backing.peek(vma.file_offset(page) >> 12)
-        return gpa >= RO_WINDOW_GPA
 
-    def smaps_rollup(self) -> bytes:
-        """/proc/PID/smaps_rollup."""
-        vmas = list(self.vmas)
-        start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
-        head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
-        parts: list[tuple[int, Residency, Vma | None]] = [
-            (0, self.residency(vma), vma) for vma in vmas
-        ]
-        return head.ljust(73) + b"[rollup]\n" + self._details(parts)
-
-    @staticmethod
-    def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
-        size = sum(kib for kib, _, _ in parts)
-        rows = dict.fromkeys(_COUNTED, 0)
-        for _, pages, vma in parts:
-            if vma is not None and pages.total:
-                _count(rows, pages, vma)
-        if not size:  # smaps_rollup
-            return (_ROLLUP % rows).encode()
-        return (_SIZES % size + _SMAPS % rows + _ELIGIBLE).encode()
+def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
+    size = sum(kib for kib, _, _ in parts)
+    rows = dict.fromkeys(_COUNTED, 0)
+    for _, pages, vma in parts:
+        if vma is not None and pages.total:
+            _count(rows, pages, vma)
+    if not size:  # smaps_rollup
+        return (_ROLLUP % rows).encode()
+    return (_SIZES % size + _SMAPS % rows + _ELIGIBLE).encode()
 
 
 def _count(rows: dict[str, int], pages: Residency, vma: Vma) -> None:

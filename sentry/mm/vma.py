@@ -9,12 +9,27 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
+from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.ramfile import RamFile
+from sentry.platform.constants import PAGE_MASK
 from sentry.platform.memory import Ram, WindowRange
 
 Backing = HostBacking | RamFile
 
+PROT_ALL: Final = PROT_READ | PROT_WRITE | PROT_EXEC
+U64: Final = (1 << 64) - 1
+MAX_OFFSET: Final = (1 << 63) - 1
+
+
+def page_up(value: int) -> int:
+    """Rounded up to a page."""
+    return (value + PAGE_MASK) & ~PAGE_MASK
+
+
+def page_align(length: int) -> int:
+    """PAGE_ALIGN() of an unsigned long: what is too large becomes 0."""
+    return page_up(length) & U64
 
 
 class VmFlag:

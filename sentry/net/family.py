@@ -25,14 +25,15 @@ from sentry.abi.socket import (
 )
 from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
 from sentry.net.host.socket import make_host_socket
-from sentry.net.inet.raw import RawSocket
+from sentry.net.inet.raw import PingSocket, Raw6Socket, RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.inet.udplite import UdpLiteSocket
 from sentry.net.netlink.protocols import make_netlink
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.stack import stack_of
 from sentry.net.sysctls import written
 from sentry.net.unix import UnixSocket, ucred
@@ -84,10 +85,11 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
             raise EPROTONOSUPPORT("raw sockets need a protocol")
         if not caller.creds.has_in(stack.owner, CAP_NET_RAW):
             raise EPERM("CAP_NET_RAW")
-        return RawSocket(location, number, kind, protocol, stack, uid)
+        make = RawSocket if number == AF_INET else Raw6Socket
+        return make(location, number, kind, protocol, stack, uid)
     if kind == SOCK_DGRAM and protocol == icmp:
         check_ping(caller)
-        return RawSocket(location, number, kind, protocol, stack, uid)
+        return PingSocket(location, number, kind, protocol, stack, uid)
     if (kind, protocol) == (SOCK_DGRAM, IPPROTO_UDPLITE):
         return UdpLiteSocket(location, number, stack, uid)
     kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}

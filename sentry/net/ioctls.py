@@ -1,6 +1,6 @@
 """ioctl(2) on sockets of any family: interfaces, routes, owners, time stamps. netdevice(7).
 
-A socket's own requests (bytes that wait, the urgent mark) are its `own_ioctl`.
+The rows of a family (bytes that wait, the urgent mark) stand on these.
 """
 
 from __future__ import annotations
@@ -8,22 +8,14 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from sentry.abi import ioctl
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
-from sentry.abi.socket import (
-    AF_INET,
-    AF_INET6,
-    AF_PACKET,
-    FIOGETOWN,
-    FIOSETOWN,
-    IFNAMSIZ,
-    RTF_GATEWAY,
-    RTF_HOST,
-    SOCK_IOC_TYPE,
-)
+from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET, IFNAMSIZ, RTF_GATEWAY, RTF_HOST
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAFNOSUPPORT,
@@ -41,21 +33,20 @@ from sentry.net.interfaces import Address, Interface, mask_of, masked
 from sentry.net.netlink.links import change_flags, check_mtu
 from sentry.net.routes import Route
 from sentry.vfs.notices import set_owner
+from sentry.vfs.requests import INT, Requests
 
 if TYPE_CHECKING:
     from sentry.net.socket import Socket
     from sentry.vfs.file import Caller
 
-STAMPED: Final = (AF_INET, AF_INET6, AF_PACKET)
-"""Families whose sockets know SIOCGSTAMP."""
-LAST_STAMP: Final = {
-    abi.SIOCGSTAMP_OLD: 1000, 0x80108906: 1000, abi.SIOCGSTAMPNS_OLD: 1, 0x80108907: 1,
-}  # fmt: skip
-"""SIOCGSTAMP, SIOCGSTAMPNS, and the same with the size in the number: nanoseconds of a unit."""
 IFREQ_SIZE: Final = 40
 RTENTRY_SIZE: Final = 120
+INET4: Final = (AF_INET, AF_PACKET)
+"""Families whose sockets know about addresses of interfaces."""
 
-Get = Callable[["Socket", Interface], bytes]
+NAMES: Final = (abi, ioctl)
+SOCKETS: Final = Requests(names=NAMES)
+"""What sockets of every family understand."""
 
 
 def _sockaddr(ip: bytes) -> bytes:
@@ -69,65 +60,26 @@ def _first(link: Interface) -> Address:
     return own[0]
 
 
-def _broadcast(sock: Socket, link: Interface) -> bytes:
-    return _sockaddr(_first(link).broadcast or bytes(4))
-
-
-def _hardware(sock: Socket, link: Interface) -> bytes:
-    return struct.pack("<H", link.kind) + link.hardware.ljust(14, b"\0")
-
-
-GETTERS: Final[dict[int, Get]] = {
-    abi.SIOCGIFFLAGS: lambda _, link: struct.pack("<H", link.flags & 0xFFFF),
-    abi.SIOCGIFMETRIC: lambda _, link: struct.pack("<i", 0),
-    abi.SIOCGIFMTU: lambda _, link: struct.pack("<i", link.mtu),
-    abi.SIOCGIFINDEX: lambda _, link: struct.pack("<i", link.index),
-    abi.SIOCGIFTXQLEN: lambda _, link: struct.pack("<i", link.queue_length),
-    abi.SIOCGIFMAP: lambda _, link: bytes(24),
-    abi.SIOCGIFHWADDR: lambda _, link: (
-        struct.pack("<H", link.kind) + link.hardware.ljust(14, b"\0")
-    ),
-}
-"""Of an interface by name."""
-GETTERS4: Final[dict[int, Get]] = {
-    abi.SIOCGIFADDR: lambda _, link: _sockaddr(_first(link).ip),
-    abi.SIOCGIFDSTADDR: lambda _, link: _sockaddr(_first(link).peer or _first(link).ip),
-    abi.SIOCGIFNETMASK: lambda _, link: _sockaddr(mask_of(_first(link).prefix, 4)),
-    abi.SIOCGIFBRDADDR: _broadcast,
-}
-"""Only AF_INET sockets know these."""
-
-
 def name_of(request: bytes) -> str:
     """ifr_name."""
     return request[: IFNAMSIZ - 1].split(b"\0", 1)[0].decode(errors="replace")
 
 
 def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> int:
-    """sock_ioctl(). Raises: ENOTTY for what is no request of sockets."""
-    if request in (FIOSETOWN, abi.SIOCSPGRP):
-        return _set_owner(sock, caller, argument)
-    if request in (FIOGETOWN, abi.SIOCGPGRP):
-        kind, number = sock.owner
-        number = caller.group.pids.of(number)
-        value = -number if kind == F_OWNER_PGRP else number
-        caller.mm.write(argument, struct.pack("<i", value))
-        return 0
-    own = sock.own_ioctl(caller, request, argument)
-    if own is not None:
-        return own
-    if request == abi.SIOCGIFCONF:
-        return _configuration(sock, caller, argument)
-    if request in LAST_STAMP and sock.family in STAMPED:
-        return _last_stamp(sock, caller, argument, LAST_STAMP[request])
-    if request in (abi.SIOCADDRT, abi.SIOCDELRT) and sock.family == AF_INET:
-        return _route(sock, caller, request, argument)
-    if request in (abi.SIOCGARP, abi.SIOCSARP, abi.SIOCDARP) and sock.family == AF_INET:
-        return _arp(sock, caller, request, argument)
-    return _interface(sock, caller, request, argument)
+    """sock_ioctl(). Raises: ENOTTY for what is no request of such sockets."""
+    row = sock.requests.find(request)
+    if row is None or (row.families and sock.family not in row.families):
+        if request >> 8 == abi.SOCK_IOC_TYPE:
+            caller.mm.read(argument, IFREQ_SIZE)
+        raise ENOTTY(f"{request:#x}")
+    return row.handler(sock, caller, argument) or 0
 
 
-def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
+# --- of the socket itself
+
+
+@SOCKETS.handles("FIOSETOWN", "SIOCSPGRP")
+def _set_owner(sock: Socket, caller: Caller, argument: int) -> None:
     (who,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if who == -(1 << 31):
         raise EINVAL("no such group")
@@ -137,10 +89,16 @@ def _set_owner(sock: Socket, caller: Caller, argument: int) -> int:
     if number and wanted not in (pids.process_groups if who < 0 else pids.groups):
         raise ESRCH(f"{number}")
     set_owner(caller, sock, kind, wanted)
-    return 0
 
 
-def _last_stamp(sock: Socket, caller: Caller, argument: int, unit_ns: int) -> int:
+@SOCKETS.handles("FIOGETOWN", "SIOCGPGRP")
+def _get_owner(sock: Socket, caller: Caller, argument: int) -> None:
+    kind, number = sock.owner
+    number = caller.group.pids.of(number)
+    caller.mm.write(argument, INT.pack(-number if kind == F_OWNER_PGRP else number))
+
+
+def _last_stamp(unit_ns: int, sock: Socket, caller: Caller, argument: int) -> None:
     """SIOCGSTAMP: when the last datagram that was read had come. sock_gettstamp().
 
     Of the one that was read before anybody had asked it is not known: the time is now.
@@ -151,10 +109,20 @@ def _last_stamp(sock: Socket, caller: Caller, argument: int, unit_ns: int) -> in
     sock.last_stamp_ns = sock.last_stamp_ns or time.time_ns()
     seconds, rest = divmod(sock.last_stamp_ns, 10**9)
     caller.mm.write(argument, struct.pack("<qq", seconds, rest // unit_ns))
-    return 0
 
 
-def _configuration(sock: Socket, caller: Caller, argument: int) -> int:
+for _name, _unit_ns in (
+    ("SIOCGSTAMP_OLD", 1000), ("SIOCGSTAMP_NEW", 1000),
+    ("SIOCGSTAMPNS_OLD", 1), ("SIOCGSTAMPNS_NEW", 1),
+):  # fmt: skip
+    SOCKETS.row(_name, partial(_last_stamp, _unit_ns), families=(AF_INET, AF_INET6, AF_PACKET))
+
+
+# --- of interfaces, by a struct ifreq
+
+
+@SOCKETS.handles("SIOCGIFCONF")
+def _configuration(sock: Socket, caller: Caller, argument: int) -> None:
     """SIOCGIFCONF: the interfaces that have an IPv4 address."""
     size, pointer = struct.unpack("<i4xQ", caller.mm.read(argument, 16))
     made = b"".join(
@@ -167,43 +135,69 @@ def _configuration(sock: Socket, caller: Caller, argument: int) -> int:
             raise EINVAL("ifc_len")
         made = made[: size // IFREQ_SIZE * IFREQ_SIZE]
         caller.mm.write(pointer, made)
-    caller.mm.write(argument, struct.pack("<i", len(made)))
-    return 0
+    caller.mm.write(argument, INT.pack(len(made)))
 
 
-def _interface(sock: Socket, caller: Caller, request: int, argument: int) -> int:
-    """dev_ioctl(), devinet_ioctl(): requests over a struct ifreq."""
-    interfaces = sock.stack.interfaces
-    if request == abi.SIOCGIFNAME:
-        raw = caller.mm.read(argument, IFREQ_SIZE)
-        (index,) = struct.unpack_from("<i", raw, IFNAMSIZ)
-        name = interfaces.by_index(index).name.encode().ljust(IFNAMSIZ, b"\0")
-        caller.mm.write(argument, name)
-        return 0
-    if request == abi.SIOCETHTOOL:
-        raw = caller.mm.read(argument, IFREQ_SIZE)
-        (pointer,) = struct.unpack_from("<Q", raw, IFNAMSIZ)
-        return ethtool(caller, interfaces.by_name(name_of(raw)), pointer)
-    getter = GETTERS.get(request)
-    if getter is None and sock.family in (AF_INET, AF_PACKET):
-        getter = GETTERS4.get(request)
-    if getter is not None:
-        raw = caller.mm.read(argument, IFREQ_SIZE)
-        link = interfaces.by_name(name_of(raw).split(":", 1)[0])
-        caller.mm.write(argument + IFNAMSIZ, getter(sock, link))
-        return 0
-    setter = SETTERS.get(request)
-    if setter is None and sock.family in (AF_INET, AF_PACKET):
-        setter = SETTERS4.get(request)
-    if setter is None:
-        if request >> 8 == SOCK_IOC_TYPE:
-            caller.mm.read(argument, IFREQ_SIZE)
-        raise ENOTTY(f"{request:#x}")
+@SOCKETS.handles("SIOCGIFNAME")
+def _get_name(sock: Socket, caller: Caller, argument: int) -> None:
+    (index,) = INT.unpack_from(caller.mm.read(argument, IFREQ_SIZE), IFNAMSIZ)
+    name = sock.stack.interfaces.by_index(index).name
+    caller.mm.write(argument, name.encode().ljust(IFNAMSIZ, b"\0"))
+
+
+@SOCKETS.handles("SIOCETHTOOL", partial="the link, offloads and time stamps are told, nothing set")
+def _ethtool(sock: Socket, caller: Caller, argument: int) -> None:
     raw = caller.mm.read(argument, IFREQ_SIZE)
+    (pointer,) = struct.unpack_from("<Q", raw, IFNAMSIZ)
+    ethtool(caller, sock.stack.interfaces.by_name(name_of(raw)), pointer)
+
+
+def _link(sock: Socket, raw: bytes) -> Interface:
+    return sock.stack.interfaces.by_name(name_of(raw).split(":", 1)[0])
+
+
+def _getter(
+    name: str, tell: Callable[[Interface], bytes], families: tuple[int, ...] = (), lack: str = ""
+) -> None:
+    def get(sock: Socket, caller: Caller, argument: int) -> None:
+        link = _link(sock, caller.mm.read(argument, IFREQ_SIZE))
+        caller.mm.write(argument + IFNAMSIZ, tell(link))
+
+    SOCKETS.row(name, get, partial=lack, families=families)
+
+
+def _setter(
+    name: str, change: Callable[[Socket, Interface, bytes], None], families: tuple[int, ...] = ()
+) -> None:
+    def set_(sock: Socket, caller: Caller, argument: int) -> None:
+        raw = caller.mm.read(argument, IFREQ_SIZE)
+        check_admin(sock, caller)
+        change(sock, _link(sock, raw), raw)
+
+    SOCKETS.row(name, set_, families=families)
+
+
+def check_admin(sock: Socket, caller: Caller) -> None:
+    """Raises: EPERM."""
     if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
         raise EPERM("CAP_NET_ADMIN")
-    setter(sock, interfaces.by_name(name_of(raw).split(":", 1)[0]), raw)
-    return 0
+
+
+def _hardware(link: Interface) -> bytes:
+    return struct.pack("<H", link.kind) + link.hardware.ljust(14, b"\0")
+
+
+_getter("SIOCGIFFLAGS", lambda link: struct.pack("<H", link.flags & 0xFFFF))
+_getter("SIOCGIFMETRIC", lambda link: INT.pack(0))
+_getter("SIOCGIFMTU", lambda link: INT.pack(link.mtu))
+_getter("SIOCGIFINDEX", lambda link: INT.pack(link.index))
+_getter("SIOCGIFTXQLEN", lambda link: INT.pack(link.queue_length))
+_getter("SIOCGIFMAP", lambda link: bytes(24))
+_getter("SIOCGIFHWADDR", _hardware)
+_getter("SIOCGIFADDR", lambda link: _sockaddr(_first(link).ip), INET4)
+_getter("SIOCGIFDSTADDR", lambda link: _sockaddr(_first(link).peer or _first(link).ip), INET4)
+_getter("SIOCGIFNETMASK", lambda link: _sockaddr(mask_of(_first(link).prefix, 4)), INET4)
+_getter("SIOCGIFBRDADDR", lambda link: _sockaddr(_first(link).broadcast or bytes(4)), INET4)
 
 
 # --- changes
@@ -267,23 +261,23 @@ def _set_broadcast(sock: Socket, link: Interface, raw: bytes) -> None:
     _first(link).broadcast = _ip(raw)
 
 
-SETTERS: Final[dict[int, Callable[[Socket, Interface, bytes], None]]] = {
-    abi.SIOCSIFFLAGS: _set_flags,
-    abi.SIOCSIFMTU: _set_mtu,
-    abi.SIOCSIFTXQLEN: _set_queue,
-    abi.SIOCSIFNAME: _set_name,
-}
-SETTERS4: Final[dict[int, Callable[[Socket, Interface, bytes], None]]] = {
-    abi.SIOCSIFADDR: _set_address,
-    abi.SIOCSIFNETMASK: _set_mask,
-    abi.SIOCSIFBRDADDR: _set_broadcast,
-}
+_setter("SIOCSIFFLAGS", _set_flags)
+_setter("SIOCSIFMTU", _set_mtu)
+_setter("SIOCSIFTXQLEN", _set_queue)
+_setter("SIOCSIFNAME", _set_name)
+_setter("SIOCSIFADDR", _set_address, INET4)
+_setter("SIOCSIFNETMASK", _set_mask, INET4)
+_setter("SIOCSIFBRDADDR", _set_broadcast, INET4)
 
 
-def _route(sock: Socket, caller: Caller, request: int, argument: int) -> int:
-    """SIOCADDRT, SIOCDELRT: struct rtentry."""
-    if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
-        raise EPERM("CAP_NET_ADMIN")
+# --- routes and neighbours
+
+
+def _route(
+    change: Callable[[Socket, Route], None], sock: Socket, caller: Caller, argument: int
+) -> None:
+    """struct rtentry."""
+    check_admin(sock, caller)
     raw = caller.mm.read(argument, RTENTRY_SIZE)
     target, gateway, mask = raw[12:16], raw[28:32], raw[44:48]
     (flags,) = struct.unpack_from("<H", raw, 56)
@@ -302,25 +296,42 @@ def _route(sock: Socket, caller: Caller, request: int, argument: int) -> int:
         index = way.index
     if not index:
         raise ENODEV("no interface")
-    added = sock.stack.routes.added
-    same = [r for r in added if (r.destination, r.length) == (target, prefix)]
-    if request == abi.SIOCADDRT:
-        if same:
-            raise EEXIST("route")
-        via = gateway if flags & RTF_GATEWAY else b""
-        added.append(Route(AF_INET, target, prefix, index, origin=3, gateway=via))
-    elif same:
-        added.remove(same[0])
-    else:
+    via = gateway if flags & RTF_GATEWAY else b""
+    change(sock, Route(AF_INET, target, prefix, index, origin=3, gateway=via))
+
+
+def _same(sock: Socket, route: Route) -> list[Route]:
+    wanted = (route.destination, route.length)
+    return [r for r in sock.stack.routes.added if (r.destination, r.length) == wanted]
+
+
+def _add_route(sock: Socket, route: Route) -> None:
+    if _same(sock, route):
+        raise EEXIST("route")
+    sock.stack.routes.added.append(route)
+
+
+def _delete_route(sock: Socket, route: Route) -> None:
+    same = _same(sock, route)
+    if not same:
         raise ESRCH("route")
-    return 0
+    sock.stack.routes.added.remove(same[0])
 
 
-def _arp(sock: Socket, caller: Caller, request: int, argument: int) -> int:
+SOCKETS.row("SIOCADDRT", partial(_route, _add_route), families=(AF_INET,))
+SOCKETS.row("SIOCDELRT", partial(_route, _delete_route), families=(AF_INET,))
+
+
+@SOCKETS.handles("SIOCGARP", families=(AF_INET,))
+def _arp(sock: Socket, caller: Caller, argument: int) -> None:
     """arp(7): there are no neighbours."""
-    raw = caller.mm.read(argument, 68)
-    if request != abi.SIOCGARP and not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
-        raise EPERM("CAP_NET_ADMIN")
-    if struct.unpack_from("<H", raw)[0] not in (AF_INET,):
+    if struct.unpack_from("<H", caller.mm.read(argument, 68))[0] != AF_INET:
         raise EAFNOSUPPORT("family")
     raise ENXIO("no neighbours")
+
+
+@SOCKETS.handles("SIOCSARP", "SIOCDARP", partial="there are no neighbours", families=(AF_INET,))
+def _change_arp(sock: Socket, caller: Caller, argument: int) -> None:
+    caller.mm.read(argument, 68)
+    check_admin(sock, caller)
+    _arp(sock, caller, argument)

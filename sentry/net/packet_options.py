@@ -6,61 +6,90 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import TP_STATUS_USER
-from sentry.errors import EINVAL, ENOPROTOOPT
+from sentry.abi.socket import SOL_PACKET, TP_STATUS_USER
+from sentry.errors import EINVAL
+from sentry.net.options import (
+    INT,
+    SWITCH,
+    Check,
+    Option,
+    Options,
+    Parse,
+    Within,
+    anything,
+    exact,
+    flag,
+    whole,
+)
+from sentry.net.socket_options import SOCKET
 
 if TYPE_CHECKING:
-    from sentry.net.stack import Stack
+    from sentry.net.packet_socket import PacketSocket
+    from sentry.vfs.file import Caller
 
-MEMBERSHIP: Final = frozenset({abi.PACKET_ADD_MEMBERSHIP, abi.PACKET_DROP_MEMBERSHIP})
 MREQ_SIZE: Final = 16
 MAX_ADDRESS: Final = 8
-FLAGS: Final = frozenset(
-    {
-        abi.PACKET_AUXDATA, abi.PACKET_ORIGDEV, abi.PACKET_LOSS, abi.PACKET_TX_HAS_OFF,
-        abi.PACKET_QDISC_BYPASS, abi.PACKET_IGNORE_OUTGOING,
-    }
-)  # fmt: skip
-DEFAULTS: Final = {
-    **dict.fromkeys(FLAGS, 0), abi.PACKET_COPY_THRESH: 0, abi.PACKET_VERSION: 0,
-    abi.PACKET_RESERVE: 0, abi.PACKET_TIMESTAMP: 0, abi.PACKET_VNET_HDR: 0,
-    abi.PACKET_VNET_HDR_SZ: 0,
-}  # fmt: skip
-NOT_HERE: Final = frozenset(
-    {abi.PACKET_RX_RING, abi.PACKET_TX_RING, abi.PACKET_VNET_HDR, abi.PACKET_VNET_HDR_SZ}
-)
-"""Rings, and headers of virtio."""
 LAST_VERSION: Final = 2
 """TPACKET_V3."""
 
-
-def parse(name: int, value: bytes) -> int:
-    """What a value becomes. Raises: EINVAL, ENOPROTOOPT."""
-    if name in NOT_HERE:
-        raise EINVAL(f"packet option {name}")
-    if name not in DEFAULTS:
-        raise ENOPROTOOPT(f"packet option {name}")
-    if len(value) < 4:
-        raise EINVAL("int expected")
-    (number,) = struct.unpack_from("<i", value)
-    if name == abi.PACKET_VERSION and not 0 <= number <= LAST_VERSION:
-        raise EINVAL("version")
-    if name == abi.PACKET_RESERVE and number < 0:
-        raise EINVAL("reserve")
-    if name == abi.PACKET_IGNORE_OUTGOING and not 0 <= number <= 1:
-        raise EINVAL("not 0 or 1")
-    return int(bool(number)) if name in FLAGS else int(number)
+PACKET: Final = Options(SOL_PACKET, abi, SOCKET)
+DEFAULTS: Final[dict[int, int]] = {}
+"""Of the options that are numbers."""
 
 
-def check_membership(stack: Stack, name: int, value: bytes) -> None:
+def _get_number(row: Option, sock: PacketSocket, caller: Caller, size: int) -> bytes:
+    return INT.pack(sock.values[row.number])
+
+
+def _set_number(row: Option, sock: PacketSocket, caller: Caller, value: bytes) -> None:
+    sock.values[row.number] = row.number_in(value)
+
+
+def _refuse(row: Option, sock: PacketSocket, caller: Caller, value: bytes) -> None:
+    raise EINVAL(row.name)
+
+
+def _change_membership(row: Option, sock: PacketSocket, caller: Caller, value: bytes) -> None:
     """struct packet_mreq: the loopback hears everything anyway. Raises: EINVAL, ENODEV."""
     if len(value) < MREQ_SIZE:
         raise EINVAL("struct packet_mreq")
     index, _, size = struct.unpack_from("<iHH", value)
     if size > MAX_ADDRESS:
         raise EINVAL("mr_alen")
-    if name == abi.PACKET_ADD_MEMBERSHIP:
-        stack.interfaces.by_index(index)
+    if row.number == abi.PACKET_ADD_MEMBERSHIP:
+        sock.stack.interfaces.by_index(index)
+
+
+def _get_statistics(row: Option, sock: PacketSocket, caller: Caller, size: int) -> bytes:
+    told, sock.counts = sock.counts, [0, 0]
+    return struct.pack("<II", *told)
+
+
+def _number(
+    name: str, check: Check = flag, partial: str = "", parse: Parse = exact
+) -> None:
+    row = PACKET.row(name, _get_number, _set_number, check=check, parse=parse, partial=partial)
+    DEFAULTS[row.number] = 0
+
+
+_number("PACKET_AUXDATA", parse=whole)
+_number("PACKET_IGNORE_OUTGOING", SWITCH)
+_number("PACKET_ORIGDEV", flag, "kept: there are no devices over others", whole)
+_number("PACKET_LOSS", partial="kept: there is no ring")
+_number("PACKET_TX_HAS_OFF", partial="kept: there is no ring")
+_number("PACKET_QDISC_BYPASS", partial="kept: there is no queue to go round")
+_number("PACKET_COPY_THRESH", anything, "kept: there is no ring")
+_number("PACKET_VERSION", Within(0, LAST_VERSION), "kept: there is no ring")
+_number("PACKET_RESERVE", Within(0, 0x7FFFFFFF), "kept: there is no ring")
+_number("PACKET_TIMESTAMP", anything, "kept: there is no ring")
+for _name in ("PACKET_VNET_HDR", "PACKET_VNET_HDR_SZ"):
+    PACKET.row(_name, _get_number, _refuse, partial="no headers of virtio: EINVAL")
+    DEFAULTS[getattr(abi, _name)] = 0
+PACKET.row("PACKET_RX_RING", None, _refuse, partial="no rings: EINVAL")
+PACKET.row("PACKET_TX_RING", None, _refuse, partial="no rings: EINVAL")
+PACKET.row("PACKET_ADD_MEMBERSHIP", None, _change_membership, partial="everything is heard anyway")
+PACKET.row("PACKET_DROP_MEMBERSHIP", None, _change_membership, partial="everything is heard anyway")
+PACKET.row("PACKET_STATISTICS", _get_statistics)
 
 
 def auxiliary(size: int, cut: int, network: int) -> tuple[int, int, bytes]:

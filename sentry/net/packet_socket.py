@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi import socket as abi
-from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLIN,
@@ -34,7 +31,6 @@ from sentry.abi.socket import (
     PACKET_OUTGOING,
     SOCK_DGRAM,
     SOCK_PACKET,
-    SOL_PACKET,
 )
 from sentry.errors import (
     EAGAIN,
@@ -42,7 +38,6 @@ from sentry.errors import (
     EMSGSIZE,
     ENETDOWN,
     ENODEV,
-    ENOPROTOOPT,
     ENOTCONN,
     ENXIO,
     EOPNOTSUPP,
@@ -50,8 +45,10 @@ from sentry.errors import (
 from sentry.net import packet_options
 from sentry.net.frame import ETH_HEADER, Frame, transmit
 from sentry.net.interfaces import LOOPBACK_MTU
+from sentry.net.ioctls import SOCKETS
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
+from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
@@ -75,21 +72,36 @@ def swapped(number: int) -> int:
     return int.from_bytes(struct.pack(">H", number & 0xFFFF), "little")
 
 
+REQUESTS: Final = Requests(SOCKETS)
+REQUESTS.row("FIONREAD", put_int(lambda sock: sock.next_size()))
+REQUESTS.row("TIOCOUTQ", put_int(lambda sock: 0))
+
+
 class PacketSocket(Socket):
     """A packet socket: raw, cooked (SOCK_DGRAM), or of the old kind (SOCK_PACKET)."""
 
-    __slots__ = ("_charged", "_ethertype", "_index", "_values", "counts", "frames")
+    __slots__ = ("_charged", "_ethertype", "_index", "counts", "frames", "values")
+    options_known = packet_options.PACKET
+    requests = REQUESTS
 
     def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, AF_PACKET, kind, 0, stack)
         self._ethertype = swapped(protocol)
         self._index = 0
         self._charged = 0
-        self._values = dict(packet_options.DEFAULTS)
+        self.values = dict(packet_options.DEFAULTS)
         self.counts = [0, 0]
         """PACKET_STATISTICS: packets, and those of them that were dropped."""
         self.frames: deque[Frame] = deque()
-        stack.taps.add(self)
+
+    def opened(self) -> None:
+        """It sees everything from now on."""
+        super().opened()
+        self.stack.taps[self] = None
+
+    def next_size(self) -> int:
+        """FIONREAD."""
+        return len(self._seen(self.frames[0])) if self.frames else 0
 
     # --- addresses
 
@@ -117,9 +129,7 @@ class PacketSocket(Socket):
         link = self._link(self._index) if self._index else None
         kind, size = (link.kind, ETH_ALEN) if link is not None else (0, 0)
         mac = link.hardware.ljust(8, b"\0") if link is not None else bytes(8)
-        whole = ADDRESS.pack(
-            AF_PACKET, swapped(self._ethertype), self._index, kind, 0, size, mac
-        )
+        whole = ADDRESS.pack(AF_PACKET, swapped(self._ethertype), self._index, kind, 0, size, mac)
         return whole[: ADDRESS_SHORT + size]
 
     def peer_address(self) -> bytes:
@@ -189,7 +199,7 @@ class PacketSocket(Socket):
             return
         if self._index not in (0, frame.index):
             return
-        if frame.kind == PACKET_OUTGOING and self._values[PACKET_IGNORE_OUTGOING]:
+        if frame.kind == PACKET_OUTGOING and self.values[PACKET_IGNORE_OUTGOING]:
             return
         if self.filter is not None:
             keep = self.filtered(self._seen(frame))
@@ -224,7 +234,7 @@ class PacketSocket(Socket):
             note(self, frame.stamp_ns)
         dest.put(data[:taken])
         records = stamps(self, frame.stamp_ns)
-        if self._values[PACKET_AUXDATA]:
+        if self.values[PACKET_AUXDATA]:
             network = 0 if self.kind == SOCK_DGRAM else ETH_HEADER
             records.append(packet_options.auxiliary(frame.size, len(data), network))
         return Received(
@@ -242,9 +252,7 @@ class PacketSocket(Socket):
             name = link.name.encode() if link is not None else b""
             return OLD_ADDRESS.pack(hardware, name, protocol)
         mac = frame.data[ETH_ALEN : 2 * ETH_ALEN]
-        return ADDRESS.pack(
-            AF_PACKET, protocol, frame.index, hardware, frame.kind, ETH_ALEN, mac
-        )
+        return ADDRESS.pack(AF_PACKET, protocol, frame.index, hardware, frame.kind, ETH_ALEN, mac)
 
     # --- the rest
 
@@ -254,7 +262,8 @@ class PacketSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
-        self.stack.taps.discard(self)
+        super().release()
+        self.stack.taps.pop(self, None)
         self.frames.clear()
         self.queue.notify()
 
@@ -265,38 +274,3 @@ class PacketSocket(Socket):
             events |= EPOLLERR
         return events | EPOLLIN | EPOLLRDNORM if self.frames else events
 
-    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
-        """SIOCINQ, SIOCOUTQ."""
-        if request == FIONREAD:
-            value = len(self._seen(self.frames[0])) if self.frames else 0
-        elif request == TIOCOUTQ:
-            value = 0
-        else:
-            return None
-        caller.mm.write(argument, struct.pack("<i", value))
-        return 0
-
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """SOL_PACKET."""
-        if level != SOL_PACKET:
-            raise ENOPROTOOPT(f"level {level}")
-        if name in packet_options.MEMBERSHIP:
-            packet_options.check_membership(self.stack, name, value)
-            return
-        self._values[name] = packet_options.parse(name, value)
-
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """SOL_PACKET."""
-        if level != SOL_PACKET:
-            raise ENOPROTOOPT(f"level {level}")
-        if name == abi.PACKET_STATISTICS:
-            told, self.counts = self.counts, [0, 0]
-            return struct.pack("<II", *told)[:size]
-        if name not in self._values:
-            raise ENOPROTOOPT(f"packet option {name}")
-        return struct.pack("<i", self._values[name])[:size]
-
-
-def open_taps(taps: Iterable[PacketSocket]) -> list[PacketSocket]:
-    """Those with a descriptor, oldest first."""
-    return sorted((tap for tap in list(taps) if tap.refs), key=lambda tap: tap.inode.ino)

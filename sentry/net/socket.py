@@ -7,25 +7,19 @@ Rules: socket(7), recv(2), send(2), net/core/sock.c.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from msgspec import Struct, field
 
+import sentry.net.filter_options  # noqa: F401  declares its options
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_TID, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from sentry.abi.signal import SIGPIPE, SIGURG
 from sentry.abi.socket import (
-    AF_INET,
-    AF_NETLINK,
-    AF_PACKET,
     AF_UNIX,
-    IPPROTO_ICMP,
-    IPPROTO_ICMPV6,
-    IPPROTO_UDPLITE,
     MSG_DONTWAIT,
     MSG_ERRQUEUE,
     MSG_NOSIGNAL,
@@ -35,17 +29,12 @@ from sentry.abi.socket import (
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
-    SO_LOCK_FILTER,
     SO_PEEK_OFF,
     SO_RCVLOWAT,
-    SOCK_DGRAM,
     SOCK_STREAM,
-    SOL_SOCKET,
 )
-from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
-from sentry.bpf.check import check
 from sentry.bpf.interpreter import run_packet
-from sentry.bpf.isa import Program, unpack
+from sentry.bpf.isa import Program
 from sentry.errors import (
     EAGAIN,
     EFAULT,
@@ -54,22 +43,22 @@ from sentry.errors import (
     ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
-    EPERM,
     EPIPE,
     ESPIPE,
     Errno,
     from_number,
 )
-from sentry.net.ioctls import socket_ioctl
+from sentry.net.ioctls import SOCKETS, socket_ioctl
+from sentry.net.options import Counted, Options
 from sentry.net.short_dest import ShortDest
-from sentry.net.socket_options import DEFAULT_BUFFER, MAX_FILTER, get_option, set_option
-from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
-from sentry.vfs.interface import Inode, Owner
+from sentry.net.socket_options import DEFAULT_BUFFER, SOCKET
+from sentry.net.sockfs import SocketInode, protocol_name
+from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
+from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry, continued
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
@@ -79,13 +68,6 @@ T = TypeVar("T")
 COUNT: Final = attrgetter("count")
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP
 WRITABLE: Final = EPOLLOUT | EPOLLHUP
-SOCKET_PROTOCOL: Final = b"system.sockprotoname"
-PROTOCOL_NAMES: Final = {
-    IPPROTO_ICMP: (b"PING", b"PINGv6"),
-    IPPROTO_ICMPV6: (b"PING", b"PINGv6"),
-    IPPROTO_UDPLITE: (b"UDP-Lite", b"UDPLITEv6"),
-}
-"""Datagram sockets that are not UDP: for IPv4, for IPv6."""
 
 
 class Ancillary(Struct):
@@ -133,7 +115,6 @@ class Socket(StreamFile):
     ) -> None:
         super().__init__(location, O_RDWR)
         self.stack = stack
-        stack.sockets.add(self)
         self.cookie = 0
         self.filter: Program | None = None
         self.last_stamp_ns = -1
@@ -157,6 +138,22 @@ class Socket(StreamFile):
         self.so_error = 0
         """Pending error number, told once."""
         self.read_shut = self.write_shut = False
+
+    # --- life
+
+    def incref(self) -> FileDescription:
+        """One more user; with the first one it is open."""
+        if not self.refs:
+            self.opened()
+        return super().incref()
+
+    def opened(self) -> None:
+        """The stack knows it, until `release`."""
+        self.stack.sockets[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed, or nobody accepted it."""
+        self.stack.sockets.pop(self, None)
 
     # --- what a family gives; each is an attempt that raises EAGAIN rather than sleep
 
@@ -206,17 +203,17 @@ class Socket(StreamFile):
         """shutdown(2) of a connected socket."""
         raise EOPNOTSUPP("shutdown")
 
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """setsockopt(2) of another level."""
-        raise ENOPROTOOPT(f"level {level} option {name}")
+    requests: ClassVar[Requests] = SOCKETS
+    options_known: ClassVar[Options] = SOCKET
+    """Whoever asks for another one gets what `no_setter` and `no_getter` give."""
 
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """getsockopt(2) of another level."""
-        raise ENOPROTOOPT(f"level {level} option {name}")
+    def no_setter(self, level: int, name: int, value: bytes) -> Errno:
+        """What setsockopt(2) answers to an option that is not known, or only read."""
+        return ENOPROTOOPT(f"level {level} option {name}")
 
-    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
-        """ioctl(2) requests of this family; None for others."""
-        return None
+    def no_getter(self, level: int, name: int) -> Errno:
+        """The same of getsockopt(2)."""
+        return ENOPROTOOPT(f"level {level} option {name}")
 
     @property
     def listening(self) -> bool:
@@ -456,19 +453,18 @@ class Socket(StreamFile):
 
     def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
         """setsockopt(2)."""
-        if level == SOL_SOCKET:
-            set_option(self, caller, name, value)
-        else:
-            self.set_family_option(caller, level, name, value)
+        row = self.options_known.find((level, name))
+        if row is None or row.setter is None:
+            raise self.no_setter(level, name, value)
+        row.setter(row, self, caller, value)
 
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
+    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes | Counted:
         """getsockopt(2): the value, at most `size` bytes of it."""
-        if level == SOL_SOCKET:
-            return get_option(self, caller, name, size)
-        return self.family_option(caller, level, name, size)
-
-    def option_changed(self, name: int) -> None:
-        """A flag of SOL_SOCKET was set or cleared."""
+        row = self.options_known.find((level, name))
+        if row is None or row.getter is None:
+            raise self.no_getter(level, name)
+        value = row.getter(row, self, caller, size)
+        return value[:size] if isinstance(value, bytes) else value
 
     @property
     def peek_offset(self) -> bool:
@@ -479,18 +475,6 @@ class Socket(StreamFile):
     def has_error_queue(self) -> bool:
         """MSG_ERRQUEUE may find something."""
         return False
-
-    def attach_filter(self, caller: Caller, value: bytes) -> None:
-        """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, EPERM."""
-        if len(value) != 16:
-            raise EINVAL("struct sock_fprog")
-        count, pointer = struct.unpack("<H6xQ", value)
-        if not pointer or not 0 < count <= MAX_FILTER:
-            raise EINVAL("length of the filter")
-        program = unpack(caller.mm.read(pointer, count * 8))
-        if SO_LOCK_FILTER in self.options:
-            raise EPERM("the filter is locked")
-        self.filter = check(program)
 
     def filtered(self, packet: bytes) -> int:
         """How many bytes of a packet the filter lets in; 0 drops it."""
@@ -514,47 +498,6 @@ class Socket(StreamFile):
             uid = self.inode.uid
             if not task.dead and uid in (0, task.creds.uid, task.creds.suid):
                 task.send_signal(SIGURG)
-
-
-def protocol_name(family: int, kind: int, protocol: int) -> bytes:
-    """The name in struct proto, as system.sockprotoname tells it."""
-    if family == AF_NETLINK:
-        return b"NETLINK"
-    if family == AF_PACKET:
-        return b"PACKET"
-    if family == AF_UNIX:
-        return b"UNIX-STREAM" if kind == SOCK_STREAM else b"UNIX"
-    names = PROTOCOL_NAMES.get(protocol, (b"UDP", b"UDPv6"))
-    if kind != SOCK_DGRAM:
-        names = (b"TCP", b"TCPv6") if kind == SOCK_STREAM else (b"RAW", b"RAWv6")
-    return names[family != AF_INET]
-
-
-class SocketInode(Inode):
-    """The inode of a socket: its only attribute is the name of the protocol."""
-
-    __slots__ = ("protocol_name",)
-    protocol_name: bytes
-
-    def getxattr(self, name: bytes) -> bytes:
-        """system.sockprotoname. Raises: EOPNOTSUPP."""
-        if name != SOCKET_PROTOCOL:
-            raise EOPNOTSUPP(f"{name!r}")
-        return self.protocol_name + b"\0"
-
-    def listxattr(self) -> Sequence[bytes]:
-        """The one."""
-        return (SOCKET_PROTOCOL,)
-
-
-def socket_location(caller: Caller) -> Location:
-    """A place in sockfs for a new socket."""
-    vfs = caller.kernel.vfs
-    fs = vfs.anon_fs("sockfs", SOCKFS_MAGIC)
-    ino = vfs.new_ino()
-    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
-    location: Location = vfs.anon_location(inode, b"socket:[%d]" % ino)
-    return location
 
 
 class SocketSleep(Retry):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from sentry.net.inet.ports import Ports
 from sentry.net.interfaces import Interfaces
@@ -50,12 +49,12 @@ class Stack:
         """What unix_segment.drop has to do."""
         self.netlink: dict[tuple[int, int], NetlinkSocket] = {}
         """(protocol, port id) → socket."""
-        self.raw: WeakSet[RawSocket] = WeakSet()
-        """Raw and ping sockets, which see what others send."""
-        self.taps: WeakSet[PacketSocket] = WeakSet()
-        """Packet sockets, which see everything but TCP."""
-        self.sockets: WeakSet[Socket] = WeakSet()
-        """All that are open, for /proc/net and socket diagnostics."""
+        self.sockets: dict[Socket, None] = {}
+        """All that a descriptor or a message refers to, for /proc/net and socket diagnostics."""
+        self.raw: dict[RawSocket, None] = {}
+        """Raw and ping sockets among them, which see what others send."""
+        self.taps: dict[PacketSocket, None] = {}
+        """Packet sockets among them, which see everything but TCP."""
         self.sysctls: dict[str, str] = {}
         """What was written to /proc/sys/net/ipv4, unless this is the first stack."""
         self.counters: Counter[str] = Counter()

@@ -29,7 +29,7 @@ from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.interfaces import mask_of
 from sentry.net.netlink.socket import NetlinkSocket
-from sentry.net.packet_socket import open_taps
+from sentry.net.packet_socket import PacketSocket
 from sentry.net.unix import UnixSocket
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def place(endpoint: Endpoint | None, family: int) -> str:
 
 def all_of(stack: Stack, kind: type[Socket]) -> list[Any]:
     """The open sockets of a class, oldest first."""
-    found = [sock for sock in list(stack.sockets) if isinstance(sock, kind) and sock.refs]
+    found = [sock for sock in stack.sockets if isinstance(sock, kind)]
     return sorted(found, key=lambda sock: sock.inode.ino)
 
 
@@ -68,7 +68,7 @@ def tcp_sockets(stack: Stack, family: int) -> list[TcpSocket]:
     """Those that have a port, also those that wait for accept."""
     found = [
         sock
-        for sock in list(stack.sockets)
+        for sock in stack.ports_of(IPPROTO_TCP).everybody()
         if isinstance(sock, TcpSocket) and sock.family == family and sock.state != BPF_TCP_CLOSE
     ]
     return sorted(found, key=lambda sock: (sock.state != BPF_TCP_LISTEN, sock.inode.ino))
@@ -219,14 +219,14 @@ def _addresses6(stack: Stack) -> str:
 
 
 def _sockstat(stack: Stack) -> str:
-    used = sum(1 for sock in list(stack.sockets) if sock.refs)
     tcp = len(tcp_sockets(stack, AF_INET))
     udp, lite = (
         len(udp_sockets(stack, AF_INET, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
     )
     ended = sum(len(ended_of(stack, family)) for family in (AF_INET, AF_INET6))
     return (
-        f"sockets: used {used}\nTCP: inuse {tcp} orphan 0 tw {ended} alloc {tcp} mem 0\n"
+        f"sockets: used {len(stack.sockets)}\n"
+        f"TCP: inuse {tcp} orphan 0 tw {ended} alloc {tcp} mem 0\n"
         f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\n"
         f"RAW: inuse {_raw_count(stack, AF_INET)}\nFRAG: inuse 0 memory 0\n"
     )
@@ -275,7 +275,7 @@ def _joined(lines: list[str]) -> str:
 
 def _packet(stack: Stack) -> str:
     lines = []
-    for sock in open_taps(stack.taps):
+    for sock in all_of(stack, PacketSocket):
         ethertype, index, waiting = sock.shown()
         lines.append(
             f"{sock.inode.ino:016x} {3:<6} {sock.kind:<4} {ethertype:04x} {index:<5} 1 "

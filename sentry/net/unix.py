@@ -12,7 +12,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import AT_FDCWD
-from sentry.abi.ioctl import FIONREAD, TIOCOUTQ
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -30,12 +29,9 @@ from sentry.abi.socket import (
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
-    SIOCATMARK,
     SO_PASSCRED,
     SO_PASSPIDFD,
     SO_PASSSEC,
-    SO_PEERCRED,
-    SO_PEERGROUPS,
     SOCK_DGRAM,
     SOCK_SEQPACKET,
     SOCK_STREAM,
@@ -52,17 +48,18 @@ from sentry.errors import (
     EEXIST,
     EINVAL,
     EISCONN,
-    ENODATA,
     ENOTCONN,
     EOPNOTSUPP,
     EPERM,
     EPIPE,
     EPROTOTYPE,
-    ERANGE,
+    Errno,
 )
 from sentry.net import unix_data
-from sentry.net.socket import Ancillary, Received, Socket, socket_location
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
+from sentry.net.unix_options import REQUESTS, UNIX
 from sentry.net.unix_segment import Segment, Ucred, collect
 from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Source
@@ -89,6 +86,8 @@ class UnixSocket(Socket):
         "peer", "peer_creds", "peer_groups", "pending", "queued", "room", "segments", "sent_charge",
         "urgent",
     )  # fmt: skip
+    options_known = UNIX
+    requests = REQUESTS
 
     def __init__(self, location: Location, kind: int, stack: Stack) -> None:
         super().__init__(location, AF_UNIX, kind, 0, stack)
@@ -338,6 +337,7 @@ class UnixSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         self._released = True
         if self.bound_inode is not None:
             self.bound_inode.bound = None
@@ -401,58 +401,16 @@ class UnixSocket(Socket):
             return len(self.pending), self._backlog
         return self.queued, self.sent_charge
 
-    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
-        """SIOCINQ (of a datagram socket, the size of the next one), SIOCOUTQ, SIOCATMARK."""
-        if request == FIONREAD:
-            if self._accepts:
-                raise EINVAL("listening")
-            if self.kind != SOCK_DGRAM:
-                value = self.queued
-            else:
-                value = len(self.segments[0].data) if self.segments else 0
-        elif request == TIOCOUTQ:
-            value = self.sent_charge
-        elif request == SIOCATMARK:
-            if self.kind != SOCK_STREAM:
-                raise EOPNOTSUPP("SIOCATMARK")
-            value = int(bool(self.segments) and self.segments[0].urgent)
-        else:
-            return None
-        caller.mm.write(argument, struct.pack("<i", value))
-        return 0
+    def no_setter(self, level: int, name: int, value: bytes) -> Errno:
+        """There is no other level."""
+        return EOPNOTSUPP("level") if level != SOL_SOCKET else super().no_setter(level, name, value)
 
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """Nothing beyond SOL_SOCKET."""
-        raise EOPNOTSUPP(f"level {level}")
-
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """Nothing beyond SOL_SOCKET."""
-        raise EOPNOTSUPP(f"level {level}")
-
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """SO_PEERCRED and SO_PEERGROUPS beside the common ones."""
-        if level == SOL_SOCKET and name == SO_PEERCRED:
-            if self.peer_creds is None:
-                return struct.pack("<iII", 0, 0xFFFFFFFF, 0xFFFFFFFF)[:size]
-            return struct.pack("<iII", *shown_ucred(caller, self.peer_creds))[:size]
-        if level == SOL_SOCKET and name == SO_PEERGROUPS:
-            if self.peer_creds is None:
-                raise ENODATA("no peer")
-            if size < 4 * len(self.peer_groups):
-                raise ERANGE("groups")
-            groups = [caller.creds.shown_gid(gid) for gid in self.peer_groups]
-            return struct.pack(f"<{len(groups)}I", *groups)
-        return super().option(caller, level, name, size)
+    def no_getter(self, level: int, name: int) -> Errno:
+        """The same."""
+        return EOPNOTSUPP("level") if level != SOL_SOCKET else super().no_getter(level, name)
 
 
 def ucred(caller: Caller) -> Ucred:
     """pid, uid, gid of a task."""
     task: Any = caller
     return (task.group.tgid, caller.creds.euid, caller.creds.egid)
-
-
-def shown_ucred(caller: Caller, creds: Ucred) -> Ucred:
-    """struct ucred as the caller's namespaces have it: 0 and the overflow ids for others."""
-    pid, uid, gid = creds
-    mine, pids = caller.creds, caller.group.pids
-    return pids.of(pid), mine.shown_uid(uid), mine.shown_gid(gid)

@@ -83,7 +83,7 @@ def queues_of(sock: UnixSocket) -> list[UnixSocket]:
 
 def collect(stack: Stack) -> None:
     """Release the sockets in flight that no descriptor can ever reach again."""
-    sockets: list[Any] = [s for s in list(stack.sockets) if hasattr(s, "segments") and s.refs]
+    sockets: list[Any] = [s for s in stack.sockets if hasattr(s, "segments")]
     flying: Counter[Any] = Counter()
     carried: dict[Any, list[Any]] = {}
     for sock in sockets:

@@ -12,7 +12,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE / "unicorn_native"
 SHARED = (HERE / "native", HERE.parent.parent / "guest_stubs")
-"""Where exit_kind.h and layout.h are."""
+"""Where context_common.h and layout.h are."""
 
 ffibuilder = FFI()
 ffibuilder.cdef((NATIVE.parent / "_unicorn.cdef.h").read_text())

@@ -32,6 +32,7 @@
 #define EXIT_BROKEN ...
 #define EVENT_STOPPED ...
 #define BLOCK_FRAMES ...
+#define SIGINFO_SIZE ...
 #define HOSTIO_STAT ...
 #define HOSTIO_FDS ...
 #define HOSTIO_READ ...
@@ -49,18 +50,32 @@
 #define SEL_USER32_CS ...
 #define SEL_USER_CS ...
 #define SEL_USER_DS ...
+struct fast_answers;
 struct ram;
 struct aspace;
 struct ram_counters;
+struct resident;
 struct fault;
 struct entry_labels;
 struct event;
 struct ready;
+struct sigframe;
+struct sigframe_rest;
 struct hostio;
 struct iovec;
 struct ctx;
 struct hostio_pool;
 struct pool;
+struct fast_answers {
+    uint64_t on;
+    uint64_t pid;
+    uint64_t tid;
+    uint64_t uid;
+    uint64_t euid;
+    uint64_t gid;
+    uint64_t egid;
+    ...;
+};
 struct ram {
     uint8_t *base;
     uint8_t *ro_window;
@@ -100,6 +115,13 @@ struct ram_counters {
     uint64_t code_changes;
     ...;
 };
+struct resident {
+    uint64_t ram;
+    uint64_t windows;
+    uint64_t alone;
+    uint64_t several;
+    ...;
+};
 struct fault {
     uint64_t addr;
     int write;
@@ -132,6 +154,32 @@ struct event {
 struct ready {
     int32_t fd;
     uint32_t events;
+    ...;
+};
+struct sigframe {
+    uint64_t at;
+    uint64_t fp_at;
+    uint64_t features;
+    uint64_t restorer;
+    uint64_t uc_flags;
+    uint64_t alt_sp;
+    uint64_t alt_flags;
+    uint64_t alt_size;
+    uint64_t trapno;
+    uint64_t error;
+    uint64_t cr2;
+    uint64_t mask;
+    uint64_t signo;
+    uint64_t handler;
+    uint64_t cleared_flags;
+    uint8_t info[...];
+    ...;
+};
+struct sigframe_rest {
+    uint64_t alt_sp;
+    uint64_t alt_flags;
+    uint64_t alt_size;
+    uint64_t mask;
     ...;
 };
 struct hostio {
@@ -167,7 +215,7 @@ struct ctx {
     uint32_t delivered;
     uint64_t hold_tsc;
     uint64_t window_tsc;
-    uint64_t fast[7];
+    struct fast_answers fast;
     uint64_t cpu_ns;
     uint64_t spin_tsc;
     uint64_t inline_tsc;
@@ -273,7 +321,7 @@ int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
 int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
-void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t counts[4]);
+void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
 int64_t user_read(struct aspace *as, uint64_t va, void *to, uint64_t n, struct fault *fault);
 int64_t user_write(struct aspace *as, uint64_t va, const void *from, uint64_t n, struct fault *fault);
@@ -307,9 +355,9 @@ void ctx_bind(struct ctx *c, struct aspace *space);
 int ctx_get_fpu(struct ctx *c, uint8_t *image);
 void ctx_set_fpu(struct ctx *c, const uint8_t *image);
 int ctx_copy(struct ctx *to, struct ctx *from);
-int ctx_push_frame(struct ctx *c, uint64_t at, uint64_t fp_at, uint64_t features, uint64_t restorer, uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size, uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask, const uint8_t *info, uint64_t signo, uint64_t handler, uint64_t cleared_flags, struct fault *fault);
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, uint64_t *found, struct fault *fault);
-void ctx_set_fast(struct ctx *c, const uint64_t *values);
+int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fault);
+int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest, struct fault *fault);
+void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
 uint64_t ctx_cpu_ns(struct ctx *c);
 void ctx_destroy(struct ctx *c);
 void pool_wake(void);
@@ -321,9 +369,9 @@ int64_t clock_page_now(int clock);
 int clock_page_step_fd(void);
 void clock_page_stepped(void);
 void clock_page_close(void);
-void sigframe_make(uint8_t *frame, uint64_t at, uint64_t fp_at, const uint64_t *regs, const uint8_t *image, uint64_t size, uint64_t features, uint64_t restorer, uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size, uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask, const uint8_t *info);
-void sigframe_enter(uint64_t *regs, uint64_t at, uint64_t signo, uint64_t handler, uint64_t cleared_flags);
-int sigframe_read(struct aspace *as, uint64_t at, uint64_t *regs, uint64_t taken_flags, uint8_t *image, uint64_t size, uint64_t features, uint64_t *found, struct fault *fault);
+void sigframe_make(uint8_t *bytes, const struct sigframe *frame, const uint64_t *regs, const uint8_t *image, uint32_t size);
+void sigframe_enter(uint64_t *regs, const struct sigframe *frame);
+int sigframe_read(struct aspace *as, uint64_t at, uint64_t *regs, uint64_t taken_flags, uint8_t *image, uint32_t size, uint64_t features, struct sigframe_rest *rest, struct fault *fault);
 int hostio_pending(int fd);
 int hostio_stat(int fd, uint8_t *known);
 int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int *fds);

@@ -22,6 +22,7 @@ class Callback(Data):
 
 class Struct(Data):
     def __getitem__(self, index: int) -> Self: ...
+    def __setitem__(self, index: int, value: Self | tuple[object, ...]) -> None: ...
     def __add__(self, count: int) -> Self: ...
     def __iter__(self) -> Iterator[Self]: ...
 
@@ -52,6 +53,15 @@ class Size(Numbers): ...
 class Uint32(Numbers): ...
 class Uint64(Numbers): ...
 class Uint8(Numbers): ...
+
+class FastAnswers(Struct):
+    on: int
+    pid: int
+    tid: int
+    uid: int
+    euid: int
+    gid: int
+    egid: int
 
 class Ram(Struct):
     base: Uint8
@@ -89,6 +99,12 @@ class RamCounters(Struct):
     spaces: int
     code_changes: int
 
+class Resident(Struct):
+    ram: int
+    windows: int
+    alone: int
+    several: int
+
 class Fault(Struct):
     addr: int
     write: int
@@ -118,6 +134,30 @@ class Event(Struct):
 class Ready(Struct):
     fd: int
     events: int
+
+class Sigframe(Struct):
+    at: int
+    fp_at: int
+    features: int
+    restorer: int
+    uc_flags: int
+    alt_sp: int
+    alt_flags: int
+    alt_size: int
+    trapno: int
+    error: int
+    cr2: int
+    mask: int
+    signo: int
+    handler: int
+    cleared_flags: int
+    info: Uint8
+
+class SigframeRest(Struct):
+    alt_sp: int
+    alt_flags: int
+    alt_size: int
+    mask: int
 
 class Hostio(Struct):
     op: int
@@ -150,7 +190,7 @@ class Ctx(Struct):
     delivered: int
     hold_tsc: int
     window_tsc: int
-    fast: Uint64
+    fast: FastAnswers
     cpu_ns: int
     spin_tsc: int
     inline_tsc: int
@@ -210,13 +250,17 @@ class Pool(Struct):
     stat_crossings: int
 
 class Null(  # type: ignore[misc]
+    FastAnswers,
     Ram,
     Aspace,
     RamCounters,
+    Resident,
     Fault,
     EntryLabels,
     Event,
     Ready,
+    Sigframe,
+    SigframeRest,
     Hostio,
     Iovec,
     Ctx,
@@ -247,6 +291,10 @@ class Ffi:
     @overload
     def new(self, cdecl: Literal["char *", "char[]"], init: object = ...) -> Char: ...
     @overload
+    def new(
+        self, cdecl: Literal["struct fast_answers *", "struct fast_answers[]"], init: object = ...
+    ) -> FastAnswers: ...
+    @overload
     def new(self, cdecl: Literal["struct ram *", "struct ram[]"], init: object = ...) -> Ram: ...
     @overload
     def new(
@@ -256,6 +304,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct ram_counters *", "struct ram_counters[]"], init: object = ...
     ) -> RamCounters: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct resident *", "struct resident[]"], init: object = ...
+    ) -> Resident: ...
     @overload
     def new(
         self, cdecl: Literal["struct fault *", "struct fault[]"], init: object = ...
@@ -272,6 +324,14 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct ready *", "struct ready[]"], init: object = ...
     ) -> Ready: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct sigframe *", "struct sigframe[]"], init: object = ...
+    ) -> Sigframe: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct sigframe_rest *", "struct sigframe_rest[]"], init: object = ...
+    ) -> SigframeRest: ...
     @overload
     def new(
         self, cdecl: Literal["struct hostio *", "struct hostio[]"], init: object = ...
@@ -350,6 +410,7 @@ class Lib(Protocol):
     EXIT_BROKEN: int
     EVENT_STOPPED: int
     BLOCK_FRAMES: int
+    SIGINFO_SIZE: int
     HOSTIO_STAT: int
     HOSTIO_FDS: int
     HOSTIO_READ: int
@@ -428,7 +489,7 @@ class Lib(Protocol):
     def aspace_populate(self, as_: Aspace, va: int, pages: int, /) -> int: ...
     def aspace_translate(self, as_: Aspace, va: int, /) -> int: ...
     def aspace_resident(self, as_: Aspace, va: int, pages: int, vector: Uint8, /) -> int: ...
-    def aspace_count(self, as_: Aspace, va: int, pages: int, counts: Uint64, /) -> None: ...
+    def aspace_count(self, as_: Aspace, va: int, pages: int, counts: Resident, /) -> None: ...
     def aspace_resident_ram(self, as_: Aspace, /) -> int: ...
     def user_read(self, as_: Aspace, va: int, to: Data, n: int, fault: Fault, /) -> int: ...
     def user_write(
@@ -455,7 +516,7 @@ class Lib(Protocol):
         fault: Fault,
         /,
     ) -> int: ...
-    def user_unpin(self, iov: Iovec, count: int, /) -> None: ...
+    def user_unpin(self, iov: Iovec | Sequence[tuple[object, ...]], count: int, /) -> None: ...
     def user_load32(self, as_: Aspace, va: int, value: Uint32, fault: Fault, /) -> int: ...
     def user_cmpxchg32(
         self, as_: Aspace, va: int, expected: Uint32, desired: int, fault: Fault, /
@@ -500,7 +561,7 @@ class Lib(Protocol):
         entry_size: int,
         stubs: Uint8 | bytes,
         stubs_size: int,
-        at: EntryLabels,
+        at: EntryLabels | Sequence[tuple[object, ...]],
         /,
     ) -> int: ...
     def pool_add_vcpu(self, fd: int, run: Data, cr4: int, /) -> int: ...
@@ -516,31 +577,14 @@ class Lib(Protocol):
     def ctx_set_fpu(self, c: Ctx, image: Uint8 | bytes, /) -> None: ...
     def ctx_copy(self, to: Ctx, from_: Ctx, /) -> int: ...
     def ctx_push_frame(
-        self,
-        c: Ctx,
-        at: int,
-        fp_at: int,
-        features: int,
-        restorer: int,
-        uc_flags: int,
-        alt_sp: int,
-        alt_flags: int,
-        alt_size: int,
-        trapno: int,
-        error: int,
-        cr2: int,
-        mask: int,
-        info: Uint8 | bytes,
-        signo: int,
-        handler: int,
-        cleared_flags: int,
-        fault: Fault,
-        /,
+        self, c: Ctx, frame: Sigframe | Sequence[tuple[object, ...]], fault: Fault, /
     ) -> int: ...
     def ctx_pop_frame(
-        self, c: Ctx, at: int, taken_flags: int, found: Uint64, fault: Fault, /
+        self, c: Ctx, at: int, taken_flags: int, rest: SigframeRest, fault: Fault, /
     ) -> int: ...
-    def ctx_set_fast(self, c: Ctx, values: Uint64 | Sequence[int], /) -> None: ...
+    def ctx_set_fast(
+        self, c: Ctx, answers: FastAnswers | Sequence[tuple[object, ...]], /
+    ) -> None: ...
     def ctx_cpu_ns(self, c: Ctx, /) -> int: ...
     def ctx_destroy(self, c: Ctx, /) -> None: ...
     def pool_wake(self) -> None: ...
@@ -554,27 +598,15 @@ class Lib(Protocol):
     def clock_page_close(self) -> None: ...
     def sigframe_make(
         self,
-        frame: Uint8,
-        at: int,
-        fp_at: int,
+        bytes: Uint8,
+        frame: Sigframe | Sequence[tuple[object, ...]],
         regs: Uint64 | Sequence[int],
         image: Uint8 | bytes,
         size: int,
-        features: int,
-        restorer: int,
-        uc_flags: int,
-        alt_sp: int,
-        alt_flags: int,
-        alt_size: int,
-        trapno: int,
-        error: int,
-        cr2: int,
-        mask: int,
-        info: Uint8 | bytes,
         /,
     ) -> None: ...
     def sigframe_enter(
-        self, regs: Uint64, at: int, signo: int, handler: int, cleared_flags: int, /
+        self, regs: Uint64, frame: Sigframe | Sequence[tuple[object, ...]], /
     ) -> None: ...
     def sigframe_read(
         self,
@@ -585,7 +617,7 @@ class Lib(Protocol):
         image: Uint8,
         size: int,
         features: int,
-        found: Uint64,
+        rest: SigframeRest,
         fault: Fault,
         /,
     ) -> int: ...

@@ -34,24 +34,6 @@ class ExitKind(IntEnum):
     """The vCPU cannot go on (triple fault, instruction that cannot be emulated)."""
 
 
-class FrameValues(NamedTuple):
-    """What a signal frame holds beside registers and siginfo: <asm/ucontext.h>, sigcontext.h."""
-
-    features: int
-    """XSTATE_BV of the image's software part."""
-    restorer: int
-    flags: int
-    """uc_flags"""
-    stack: int
-    """The alternate stack: address, flags, size."""
-    stack_flags: int
-    stack_size: int
-    vector: int
-    error_code: int
-    cr2: int
-    mask: int
-
-
 class Reg(IntEnum):
     """Index into `Context.regs`: the order of struct user_regs_struct, <asm/user_64.h>."""
 
@@ -82,6 +64,40 @@ class Reg(IntEnum):
     ES = 24
     FS = 25
     GS = 26
+
+
+class SignalFrame(NamedTuple):
+    """The frame of a handler that begins, besides registers and FPU image: struct sigframe."""
+
+    at: int
+    """Where it shall lie, and its FPU image."""
+    fp_at: int
+    features: int
+    restorer: int
+    uc_flags: int
+    alt_sp: int
+    alt_flags: int
+    alt_size: int
+    trapno: int
+    error: int
+    cr2: int
+    mask: int
+    """What sigreturn restores."""
+    signo: int
+    handler: int
+    cleared_flags: int
+    """Of RFLAGS, in the handler."""
+    info: bytes
+    """struct siginfo"""
+
+
+class FrameRest(NamedTuple):
+    """What a frame holds besides registers and FPU image: struct sigframe_rest."""
+
+    alt_sp: int
+    alt_flags: int
+    alt_size: int
+    mask: int
 
 
 class Context(Protocol):
@@ -125,28 +141,18 @@ class Context(Protocol):
     def set_fpu(self, image: bytes) -> None:
         """Go on with this image; an empty one is the initial state of a new program."""
 
-    def push_frame(
-        self,
-        space: Any,
-        at: int,
-        fp_at: int,
-        values: FrameValues,
-        info: bytes,
-        handler: tuple[int, int, int],
-    ) -> bool:
-        """Write a signal frame to `at`, its FPU image to `fp_at`, and go on in the handler with the
-        initial FPU state. False: a fault stopped that (`space.fault_addr`), nothing else changed.
+    def push_frame(self, space: Any, frame: SignalFrame) -> bool:
+        """Write a signal frame and go on in the handler with the initial FPU state.
 
-        `handler`: signal, address, flags to clear.
+        False: a fault stopped that (`space.fault_addr`), nothing else changed.
         Preconditions: after an exit.
         """
         ...
 
-    def pop_frame(self, space: Any, at: int, taken_flags: int) -> list[int] | None:
+    def pop_frame(self, space: Any, at: int, taken_flags: int) -> FrameRest | None:
         """Take registers and FPU image from an ordinary signal frame, of RFLAGS `taken_flags`.
 
-        Gives the alternate stack's address, flags, size, and the signal mask. None: no such frame,
-        nothing has changed. Preconditions: after an exit.
+        None: no such frame, nothing has changed. Preconditions: after an exit.
         """
         ...
 

@@ -18,7 +18,7 @@ from sentry.abi import processor as cpu
 from sentry.platform import cpuid
 from sentry.platform._native import ffi, lib
 from sentry.platform.constants import DOORBELL_GPA, ENTRY_BASE, ENTRY_STRIDE, NUM_REGS
-from sentry.platform.interface import ExitKind, FrameValues
+from sentry.platform.interface import ExitKind, FrameRest, SignalFrame
 from sentry.platform.memory import AddressSpace, Ram
 from sentry.platform.probe import MSR_LSTAR, MSR_SFMASK, MSR_STAR, STAR, SYSCALL_CLEARS, probe
 from sentry.platform.vdso import Vdso, tsc_is_usable
@@ -32,8 +32,8 @@ _STOPPED = lib.EVENT_STOPPED
 _SYSCALL = ExitKind.SYSCALL
 _platform_wait = lib.platform_wait
 _ctx_answer = lib.ctx_answer
-_push_frame, _pop_frame, _unpack = lib.ctx_push_frame, lib.ctx_pop_frame, ffi.unpack
-_found = ffi.new("uint64_t[]", 4)
+_push_frame, _pop_frame = lib.ctx_push_frame, lib.ctx_pop_frame
+_frame, _rest = ffi.new("struct sigframe *"), ffi.new("struct sigframe_rest *")
 _KINDS = {int(kind): kind for kind in ExitKind}
 _DETAILED = frozenset({ExitKind.FAULT, ExitKind.EXCEPTION, ExitKind.BROKEN})
 _READY_SHIFT = 20
@@ -110,26 +110,19 @@ class KvmContext:
             raise ValueError(f"an FPU image has {self._platform.xsave_size} bytes")
         lib.ctx_set_fpu(self._c, image)
 
-    def push_frame(
-        self,
-        space: AddressSpace,
-        at: int,
-        fp_at: int,
-        values: FrameValues,
-        info: bytes,
-        handler: tuple[int, int, int],
-    ) -> bool:
+    def push_frame(self, space: AddressSpace, frame: SignalFrame) -> bool:
         """Write a signal frame and go on in the handler; False: a fault stopped that."""
-        done = _push_frame(self._c, at, fp_at, *values, info, *handler, space.fault)
+        _frame[0] = frame
+        done = _push_frame(self._c, _frame, space.fault)
         if done < 0:
             raise OSError("the FPU state cannot be read")
         return done > 0
 
-    def pop_frame(self, space: AddressSpace, at: int, taken_flags: int) -> list[int] | None:
+    def pop_frame(self, space: AddressSpace, at: int, taken_flags: int) -> FrameRest | None:
         """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
-        if not _pop_frame(self._c, at, taken_flags, _found, space.fault):
+        if not _pop_frame(self._c, at, taken_flags, _rest, space.fault):
             return None
-        return _unpack(_found, 4)
+        return FrameRest(_rest.alt_sp, _rest.alt_flags, _rest.alt_size, _rest.mask)
 
     def copy_from(self, other: KvmContext) -> None:
         """Take over registers and FPU state. Preconditions: both after an exit, or new."""
@@ -141,7 +134,7 @@ class KvmContext:
 
         A pid of 0 turns that off, for a task that somebody observes.
         """
-        lib.ctx_set_fast(self._c, [1 if pid else 0, pid, tid, *ids])
+        lib.ctx_set_fast(self._c, [(1 if pid else 0, pid, tid, *ids)])
 
     def cpu_time_ns(self) -> int:
         """CPU time of the program, less what it spun for answers."""

@@ -63,6 +63,17 @@ class Counters(NamedTuple):
     spaces: int
 
 
+class Resident(NamedTuple):
+    """Resident pages: struct resident."""
+
+    ram: int
+    """Pages by what is behind them,"""
+    windows: int
+    alone: int
+    """and the same pages by the number of owners that their frame has."""
+    several: int
+
+
 class WindowRange:
     """A piece of a host file that is mapped into a window; shared by everybody who maps it.
 
@@ -404,11 +415,11 @@ class AddressSpace:
         check(lib.aspace_resident(self.native, addr, pages, vector))
         return bytes(ffi.buffer(vector))
 
-    def count(self, addr: int, pages: int) -> tuple[int, int, int, int]:
-        """Resident pages: in RAM, of windows, with one owner, with several."""
-        counts = ffi.new("uint64_t[]", 4)
+    def count(self, addr: int, pages: int) -> Resident:
+        """How many of these pages are mapped and in the host's memory."""
+        counts = ffi.new("struct resident *")
         lib.aspace_count(self.native, addr, pages, counts)
-        return counts[0], counts[1], counts[2], counts[3]
+        return Resident(counts.ram, counts.windows, counts.alone, counts.several)
 
     def resident_ram(self) -> int:
         """Resident pages of RAM in the whole address space: a tenth of what `count` costs."""

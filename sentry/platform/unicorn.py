@@ -23,7 +23,7 @@ from sentry.platform._native import ffi as memory_ffi
 from sentry.platform._native import lib as memory
 from sentry.platform._unicorn import ffi, lib
 from sentry.platform.constants import NUM_REGS, RO_WINDOW_GPA, RW_WINDOW_GPA
-from sentry.platform.interface import ExitKind, FrameValues
+from sentry.platform.interface import ExitKind, FrameRest, SignalFrame
 from sentry.platform.memory import AddressSpace, Ram
 
 if TYPE_CHECKING:
@@ -131,19 +131,11 @@ class UnicornContext:
             raise ValueError(f"an FPU image has {XSAVE_SIZE} bytes")
         lib.uctx_set_fpu(self._c, image)
 
-    def push_frame(
-        self,
-        space: UnicornSpace,
-        at: int,
-        fp_at: int,
-        values: FrameValues,
-        info: bytes,
-        handler: tuple[int, int, int],
-    ) -> bool:
+    def push_frame(self, space: UnicornSpace, frame: SignalFrame) -> bool:
         """Write a signal frame and go on in the handler; False: a fault stopped that."""
-        return sigframe.push(self, space, at, fp_at, values, info, handler)
+        return sigframe.push(self, space, frame)
 
-    def pop_frame(self, space: UnicornSpace, at: int, taken_flags: int) -> list[int] | None:
+    def pop_frame(self, space: UnicornSpace, at: int, taken_flags: int) -> FrameRest | None:
         """Take all registers from a frame, if it is an ordinary one; gives what else is in it."""
         features = UnicornPlatform.xfeatures
         return sigframe.pop(self, space, at, taken_flags, XSAVE_SIZE, features)
@@ -157,7 +149,7 @@ class UnicornContext:
 
         A pid of 0 turns that off, for a task that somebody observes.
         """
-        lib.uctx_set_fast(self._c, [1 if pid else 0, pid, tid, *ids])
+        lib.uctx_set_fast(self._c, [(1 if pid else 0, pid, tid, *ids)])
 
     def cpu_time_ns(self) -> int:
         """Time in emulation."""

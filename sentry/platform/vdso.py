@@ -1,7 +1,7 @@
 """The vDSO and its clock page, in frames that every address space maps.
 
-`mm.map_kernel_frames(vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")` gives the address of
-the ELF header (AT_SYSINFO_EHDR). The kernel calls `refresh` where a program asks for the time by
+`map_kernel_frames(mm.map, vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")` gives the address
+of the ELF header (AT_SYSINFO_EHDR). The kernel calls `refresh` where a program asks for the time by
 system call, which the vDSO makes when the clock page is too old, and `host_clock_was_set` when
 `step_fd` is readable. See guest_stubs/clock_page.h and native/clock_page.c.
 """

@@ -126,27 +126,24 @@ def reader(layout: Layout[Any]) -> Callable[[Task, int], Any]:
     return read
 
 
-class UserPath:
+class UserPath(Struct, gc=False):
     """A path name that the handler reads when it has checked other things first: once.
 
     A call that is made again (sentry/wait/again.py) goes on with what was read.
     """
 
-    __slots__ = ("_path", "_task", "addr")
-
-    def __init__(self, task: Task, addr: int) -> None:
-        self._task = task
-        self._path: bytes | None = None
-        self.addr = addr
+    task: Any
+    addr: int
+    path: bytes | None = None
 
     def __bool__(self) -> bool:
         return self.addr != 0
 
     def read(self) -> bytes:
         """getname(). Raises: EFAULT, ENAMETOOLONG."""
-        path = self._path
+        path = self.path
         if path is None:
-            path = self._path = self._task.mm.read_path(self.addr)
+            path = self.path = self.task.mm.read_path(self.addr)
         return path
 
 

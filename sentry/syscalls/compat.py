@@ -2,6 +2,7 @@
 
 `runsc help syscalls` prints it and docs/syscalls.md is made of it: `python -m
 sentry.syscalls.compat > docs/syscalls.md`. What a `partial` call lacks stands in its declaration.
+The lines of socket options and ioctl(2) requests are made in `compat_rows.py`.
 """
 
 from __future__ import annotations
@@ -10,21 +11,13 @@ import csv
 import io
 import json
 from collections import Counter
-from enum import Enum
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import sentry.syscalls.table  # noqa: F401  declares all calls
-from sentry.syscalls.registry import NUMBERS, TABLE
-
-
-class Support(Enum):
-    """How much of a call there is."""
-
-    FULL = "full"
-    PARTIAL = "partial"
-    ABSENT = "absent"
-    NOWHERE = "gone"
-    """Linux itself answers ENOSYS: sys_ni_syscall in syscall_64.tbl."""
+from sentry.syscalls import compat_rows
+from sentry.syscalls.compat_rows import GroupRow, Support
+from sentry.syscalls.registry import ABSENT, NUMBERS, TABLE
 
 
 class Row(NamedTuple):
@@ -39,34 +32,13 @@ class Row(NamedTuple):
 
 GONE_FROM_LINUX: Final = frozenset({
     "afs_syscall", "create_module", "epoll_ctl_old", "epoll_wait_old", "get_kernel_syms",
-    "getpmsg", "lookup_dcookie", "nfsservctl", "putpmsg", "query_module", "security", "tuxcall",
-    "uselib", "vserver", "_sysctl",
+    "get_thread_area", "getpmsg", "lookup_dcookie", "nfsservctl", "putpmsg", "query_module",
+    "security", "set_thread_area", "tuxcall", "uselib", "vserver", "_sysctl",
 })  # fmt: skip
-REASONS: Final = {
-    "the kernel of the sandbox has no modules and does not boot others": (
-        "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load",
-    ),
-    "no quotas": ("quotactl",),
-    "no I/O rings: ENOSYS makes programs fall back": (
-        "io_uring_setup", "io_uring_enter", "io_uring_register",
-    ),
-    "no extended BPF and no performance counters": ("bpf", "perf_event_open"),
-    "one memory node": ("mbind", "migrate_pages", "move_pages", "set_mempolicy_home_node"),
-    "the mailbox hides a thread's migration: the C library does without": ("rseq",),
-    "no segment descriptors of the program's own": ("modify_ldt",),
-    "no user-level fault handling": ("userfaultfd",),
-    "no protection keys and no shadow stacks": (
-        "pkey_alloc", "pkey_free", "pkey_mprotect", "map_shadow_stack",
-    ),
-    "no permission events": (
-        "fanotify_init", "fanotify_mark",
-    ),
-    "no security modules": (
-        "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
-        "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules",
-    ),
-}  # fmt: skip
-_WHY: Final = {name: reason for reason, names in REASONS.items() for name in names}
+
+
+FIRST_HEXADECIMAL: Final = 1024
+AnyRow = Row | GroupRow
 
 
 def rows() -> list[Row]:
@@ -80,60 +52,96 @@ def rows() -> list[Row]:
         elif name in GONE_FROM_LINUX:
             result.append(Row(number, name, Support.NOWHERE, "ENOSYS in Linux too"))
         else:
-            result.append(Row(number, name, Support.ABSENT, _WHY.get(name, "")))
+            result.append(Row(number, name, Support.ABSENT, ABSENT.get(number, "")))
     return result
 
 
-def summary(table: list[Row]) -> str:
+def summary(table: Sequence[AnyRow]) -> str:
     """How many of each kind."""
     counts = Counter(row.support for row in table)
+    gone = counts[Support.NOWHERE]
     return (
         f"{counts[Support.FULL]} full, {counts[Support.PARTIAL]} partial, "
-        f"{counts[Support.ABSENT]} absent (ENOSYS), "
-        f"{counts[Support.NOWHERE]} that Linux does not have any more"
+        f"{counts[Support.ABSENT]} absent"
+        + (f" (ENOSYS), {gone} that Linux does not have any more" if gone else "")
     )
 
 
-def as_text(table: list[Row]) -> str:
+def as_text(table: Sequence[AnyRow]) -> str:
     """For a terminal."""
-    lines = [f"{r.number:3} {r.name:26} {r.support.value:8} {r.note}".rstrip() for r in table]
+    lines = [f"{_place(r)} {r.name:26} {r.support.value:8} {r.note}".rstrip() for r in table]
     return "\n".join([*lines, "", summary(table), ""])
 
 
-def as_csv(table: list[Row]) -> str:
-    """For a spreadsheet: a line of names, then one a call. RFC 4180 but for its line ends."""
+def _place(row: AnyRow) -> str:
+    return f"{row.number:3}" if isinstance(row, Row) else f"{row.group:21} {_number(row):>10}"
+
+
+def _number(row: AnyRow) -> str:
+    """Requests look better in hexadecimal."""
+    return f"{row.number:#x}" if row.number >= FIRST_HEXADECIMAL else str(row.number)
+
+
+def as_csv(table: Sequence[AnyRow]) -> str:
+    """For a spreadsheet: a line of names, then one a row. RFC 4180 but for its line ends."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows((r.number, r.name, r.support.value, r.note) for r in table)
+    writer.writerow(table[0]._fields)
+    writer.writerows(r._replace(support=r.support.value) for r in table)  # type: ignore[arg-type]
     return text.getvalue()
 
 
-def as_json(table: list[Row]) -> str:
-    """For a program: an array of objects whose members are those of a Row."""
+def as_json(table: Sequence[AnyRow]) -> str:
+    """For a program: an array of objects whose members are those of a row."""
     return json.dumps([r._asdict() | {"support": r.support.value} for r in table], indent=1) + "\n"
 
 
-def as_markdown(table: list[Row]) -> str:
-    """docs/syscalls.md."""
-    head = [
-        "# System calls",
-        "",
-        "Every system call of Linux 6.12 on x86-64. Made from the declarations in",
-        "`sentry/syscalls/` by `python -m sentry.syscalls.compat`; do not edit.",
-        "",
-        f"{summary(table)}.",
-        "",
-        "| number | call | support | what is missing, and why |",
-        "|---|---|---|---|",
+def as_markdown(table: Sequence[AnyRow]) -> str:
+    """A section of docs/syscalls.md: how many, then a line for each."""
+    head = [f"{summary(table)}.", ""]
+    if isinstance(table[0], Row):
+        head += ["| number | call | support | what is missing, and why |", "|---|---|---|---|"]
+    else:
+        head += ["| of | number | name | support | what is missing |", "|---|---|---|---|---|"]
+    body = [
+        "| "
+        + ("" if isinstance(r, Row) else f"{r.group} | ")
+        + f"{_number(r)} | `{r.name}` | {r.support.value} | {r.note} |"
+        for r in table
     ]
-    body = [f"| {r.number} | `{r.name}` | {r.support.value} | {r.note} |" for r in table]
     return "\n".join([*head, *body, ""])
+
+
+def page() -> str:
+    """docs/syscalls.md."""
+    return "\n".join(
+        [
+            "# System calls",
+            "",
+            "Every system call of Linux 6.12 on x86-64, then the socket options and the ioctl(2)",
+            "requests of what there is here. Made from the declarations in `sentry/` by",
+            "`python -m sentry.syscalls.compat`; do not edit.",
+            "",
+            as_markdown(rows()),
+            "## Socket options",
+            "",
+            "By level. What is *absent* is answered with ENOPROTOOPT, or EOPNOTSUPP, as Linux says",
+            "of what it does not know. With `--network=host` options are the host's, as far as",
+            "`sentry/net/host/options.py` lets them pass.",
+            "",
+            as_markdown(compat_rows.rows(compat_rows.SOCKOPTS)),
+            "## ioctl(2) requests",
+            "",
+            "By kind of file. What is *absent* is answered with ENOTTY.",
+            "",
+            as_markdown(compat_rows.rows(compat_rows.IOCTLS)),
+        ]
+    )
 
 
 def main() -> None:
     """Write the page to standard output."""
-    print(as_markdown(rows()), end="")
+    print(page(), end="")
 
 
 if __name__ == "__main__":

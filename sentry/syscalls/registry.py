@@ -78,6 +78,8 @@ class Declaration:
         return self.call(task, *raw)
 
 
+ABSENT: dict[int, str] = {}
+"""Why there is no such call."""
 TABLE: list[Declaration | None] = [None] * TABLE_SIZE
 CALLS: list[Callable[..., Any] | None] = [None] * TABLE_SIZE
 """`TABLE[n].call`, for the dispatch; `first_call` before it is made."""
@@ -103,6 +105,13 @@ def syscall(
         return handler
 
     return declare
+
+
+def absent(number: int, why: str) -> None:
+    """Declare that Linux has a call, and that programs get ENOSYS here."""
+    if number not in NUMBERS or number in ABSENT:
+        raise TypeError(f"system call {number} is unknown, or absent already")
+    ABSENT[number] = why
 
 
 def arguments(handler: Handler) -> list[tuple[str, Arg]]:

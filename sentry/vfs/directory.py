@@ -87,7 +87,3 @@ class DirectoryFile(FileDescription):
         """fsync of a directory."""
         if not self.inode.fs.can_sync:
             raise EINVAL("nothing to sync")
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """What the inode can do."""
-        return self.inode.ioctl(caller, request, argument)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from sentry.abi.fcntl import (
     O_ACCMODE,
@@ -36,11 +36,11 @@ from sentry.errors import (
     EISDIR,
     ENODEV,
     ENOTDIR,
-    ENOTTY,
     EOPNOTSUPP,
     ESPIPE,
     Errno,
 )
+from sentry.vfs.requests import NONE, Requests
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue
@@ -168,6 +168,8 @@ class FileDescription:
     """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
     write_sealed = False
     """F_SEAL_WRITE: shared mappings can only read."""
+    requests: ClassVar[Requests] = NONE
+    """ioctl(2) requests beyond those that work on every descriptor."""
 
     @property
     def can_pread(self) -> bool:
@@ -238,7 +240,7 @@ class FileDescription:
         if self.refs == 0:
             if self.epolls:
                 for item in list(self.epolls.values()):
-                    item.file_released()
+                    item.drop()
             self._closed()
             self.release()
 
@@ -334,8 +336,9 @@ class FileDescription:
         raise EOPNOTSUPP("no fallocate")
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """ioctl(2) beyond those that work on every descriptor."""
-        raise ENOTTY(f"{request:#x}")
+        """ioctl(2) requests of its kind."""
+        result: Result = self.requests.answer(self, caller, request, argument)
+        return result
 
     def mmap_backing(self, writable_shared: bool) -> Any:
         """What a mapping of the file is made of (RamFile or HostBacking). Raises: ENODEV."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec import Struct
 
 from sentry.abi.limits import NAME_MAX
-from sentry.errors import EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.errors import EACCES, EINVAL, ENODEV, ENOTDIR, ENOTTY, EOPNOTSUPP, EPERM
 from sentry.vfs.dirents import Dirents
 from sentry.wait.lock import Lock
 
@@ -318,7 +318,7 @@ class Inode:
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a regular file. `mode` are permission bits."""
-        raise EPERM(f"{self.fs.name}: cannot create")
+        raise EACCES(f"{self.fs.name}: cannot create")
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a directory."""
@@ -356,7 +356,7 @@ class Inode:
         RENAME_NOREPLACE and the type rules (EISDIR, ENOTDIR, loops) are done; ENOTEMPTY of a
         replaced directory is the file system's. Both directories are locked.
         """
-        raise EXDEV(f"{self.fs.name}: cannot rename")
+        raise EPERM(f"{self.fs.name}: cannot rename")
 
     # --- extended attributes; names are checked, `trusted.` and `security.` rights too
 
@@ -402,7 +402,3 @@ class Inode:
     """Nobody may write it: EPERM, before any rights are looked at."""
     opens_itself = False
     """The type bits do not decide how it is opened (host descriptors, entries of /proc)."""
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
-        """ioctl(2) on a regular file or directory that the room above does not know."""
-        raise ENOTTY(f"{request:#x}")

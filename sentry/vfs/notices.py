@@ -86,7 +86,8 @@ def own_by_default(caller: Caller, file: FileDescription) -> None:
 class AsyncNotice:
     """O_ASYNC on one description: a signal whenever it becomes ready."""
 
-    __slots__ = ("_entry", "_file", "_vfs", "fd", "wants_room")
+    __slots__ = ("_file", "_vfs", "fd", "wants_room")
+    mask, exclusive = ALL, False
 
     def __init__(self, vfs: Vfs, file: FileDescription, fd: int) -> None:
         self._vfs = vfs
@@ -94,13 +95,15 @@ class AsyncNotice:
         self.fd = fd
         self.wants_room = file.async_room or not file.poll() & EPOLLOUT
         """Sockets tell of room only if there was none."""
-        self._entry = file.queue.add(self._ready)
+        file.queue.enter(self)
 
     def drop(self) -> None:
         """O_ASYNC is off, or the file is closed."""
-        self._file.queue.remove(self._entry)
+        self._file.queue.remove(self)
+        self._file.async_notice = None
 
-    def _ready(self, events: int) -> None:
+    def callback(self, events: int) -> None:
+        """The file may be ready."""
         file, code = self._file, 0
         if events == ALL:
             events = EPOLLHUP
@@ -127,7 +130,6 @@ def set_async(caller: Caller, file: FileDescription, fd: int, *, on: bool) -> No
     """Turn O_ASYNC on or off; the caller knows that the file can do it."""
     if file.async_notice is not None:
         file.async_notice.drop()
-        file.async_notice = None
     if on:
         file.before_async(caller)
         file.async_notice = AsyncNotice(caller.kernel.vfs, file, fd)

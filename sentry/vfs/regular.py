@@ -207,7 +207,3 @@ class RegularFile(FileDescription):
 
     def sync(self, data_only: bool) -> None:
         """Nothing to do for a file in memory."""
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """What the inode can do."""
-        return self.inode.ioctl(caller, request, argument)

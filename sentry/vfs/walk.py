@@ -1,6 +1,6 @@
 """Path walk: a name becomes a place. path_resolution(7), fs/namei.c.
 
-`_walk` is the one loop of all walks. As long as the file systems know the names it keeps its place
+`walk` has the one loop of all walks. As long as the file systems know the names it keeps its place
 in locals. Where one has to be asked and that takes long, the place goes to the call
 (sentry/wait/again.py), and the next attempt goes on from there: what a step has done (an access
 time of a link, the mark of an expiring mount) happens once.
@@ -8,7 +8,8 @@ time of a link, the mark of an expiring mount) happens once.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from operator import length_hint
+from typing import Final
 
 from sentry.abi.fcntl import (
     AT_FDCWD,
@@ -34,26 +35,8 @@ MAX_LINKS: Final = 40
 _SCOPED: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT
 
 Place = tuple[Mount, Dentry, list[bytes], int, bool, bool, Location]
-"""Where a walk stands: mount, dentry, components left (the next one last), links followed, whether
-a link at the end is followed, whether the end must be a directory, the root for `..` and `/`."""
-
-
-class Parent:
-    """The end of a walk to the parent: the directory, and the last component.
-
-    `last` may be b"." or b".."; b"" is the root directory itself, or where a magic link led.
-    """
-
-    __slots__ = ("at", "last", "last_slash", "links", "root")
-
-    def __init__(self, at: Location, last: bytes, last_slash: bool) -> None:
-        self.at = at
-        self.last = last
-        self.last_slash = last_slash
-        """Slashes follow it."""
-        self.links = 0
-        """Followed by now, for `follow_last`."""
-        self.root: Location | None = None
+"""Where a walk stands: mount, dentry, components left, links followed, whether a link at the end is
+followed, whether the end must be a directory, the root for `..` and `/`."""
 
 
 def walk(
@@ -65,14 +48,96 @@ def walk(
     resolve: int = 0,
     creds: Credentials | None = None,
     opens: bool = False,
-) -> tuple[Mount, Dentry, Any]:
+    place: Place | None = None,
+) -> tuple[Mount, Dentry, Inode | None]:
     """Mount and dentry that a path names, and its inode if the file system had to be asked for it.
 
-    `opens`: it is opened to be read next, as far as one knows.
+    `opens`: it is opened to be read next, as far as one knows. `place`: the walk has begun.
     """
-    if not path and not empty_ok:
-        raise ENOENT("the empty path")
-    return _walk(caller, dirfd, path, False, follow, resolve, creds, opens)
+    if CURRENT.call is not None:
+        place = CURRENT.call.answers.get((walk, dirfd, path), place)
+    if place is not None:
+        mount, dentry, left, links, follow, dirs_only, root = place
+    else:
+        root = caller.fs.root
+        if path[:1] == b"/" and not resolve:
+            mount, dentry = root
+        elif dirfd == AT_FDCWD and not resolve:
+            mount, dentry = caller.fs.cwd
+        else:
+            mount, dentry = _start(caller, dirfd, resolve, path)
+            if resolve & _SCOPED:
+                root = Location(mount, dentry)
+        links, dirs_only = 0, False
+        if path[-1:] == b"/":
+            path_left = path.rstrip(b"/")
+            follow = dirs_only = True
+            left = path_left.split(b"/")
+        elif path or empty_ok:
+            left = path.split(b"/")
+        else:
+            raise ENOENT("the empty path")
+    asked: Inode | None = None
+    try:
+        while True:
+            names = iter(left)
+            for name in names:
+                if not name:
+                    continue
+                inode = dentry.inode
+                if inode.mode & 0o170111 != 0o040111:
+                    _enter(caller, creds or caller.creds, dentry)
+                child = inode.lookup_cached(name)
+                if child is None or child is ABSENT:
+                    if name == b".":
+                        continue
+                    if name == b"..":
+                        mount, dentry = _up(mount, dentry, root, resolve)
+                        continue
+                    last = not length_hint(names)
+                    child = asked = _ask(inode, name, child, resolve, opens and last)
+                else:
+                    asked = None
+                children = dentry.children
+                known = children.get(name) if children is not None else None
+                found = known() if known is not None else None
+                if found is None or found.inode is not child:
+                    found = dentry.child(name, child, caller.kernel.vfs.dentries)  # type: ignore[arg-type]
+                if found.mounts and (over := mount.mounted.get(id(found))) is not None:
+                    if resolve & RESOLVE_NO_XDEV:
+                        raise EXDEV("a mount point")
+                    while over is not None:  # as `top`
+                        if over.expiring:
+                            over.expiring -= 1
+                        mount, dentry = over, over.root
+                        over = mount.mounted.get(id(dentry)) if dentry.mounts else None
+                    continue
+                if child.is_symlink:  # type: ignore[union-attr]
+                    last = not length_hint(names)
+                    if follow or not last:
+                        by = creds or caller.creds
+                        to = _follow(caller, mount, dentry, found, links, resolve, by, last)
+                        links += 1
+                        if not isinstance(to, bytes):
+                            mount, dentry = to
+                            continue
+                        break
+                dentry = found
+            else:
+                break
+            if to[:1] == b"/":
+                mount, dentry = root
+            if to[-1:] == b"/" and last:
+                to = to.rstrip(b"/")
+                follow = dirs_only = True
+            left = [*to.split(b"/"), *names]
+    except NotNow as need:
+        place = mount, dentry, [name, *names], links, follow, dirs_only, root
+        need.call.answers[walk, dirfd, path] = place
+        raise
+    if dirs_only and not dentry.inode.is_dir:
+        raise ENOTDIR("slashes after a file that is no directory")
+    return mount, dentry, asked
 
 
 def resolve(
@@ -89,13 +154,43 @@ def resolve(
     return tuple.__new__(Location, (mount, dentry))  # half the price of Location()
 
 
+class Parent:
+    """The directory of a path's last component, and its name.
+
+    `last` may be b"." or b".."; b"" is the root directory itself, or where a magic link led.
+    """
+
+    __slots__ = ("at", "last", "last_slash", "links", "root")
+
+    def __init__(self, at: Location, last: bytes, last_slash: bool) -> None:
+        self.at = at
+        self.last = last
+        self.last_slash = last_slash
+        """Slashes follow it."""
+        self.links = 0
+        """Followed by now, for `follow_last`."""
+        self.root: Location | None = None
+
+
 def resolve_parent(caller: Caller, dirfd: int, path: bytes, resolve: int = 0) -> Parent:
-    """The directory of a path's last component."""
-    if not path:
-        raise ENOENT("the empty path")
-    mount, dentry, last = _walk(caller, dirfd, path, True, True, resolve)
-    at = tuple.__new__(Location, (mount, dentry))
-    return Parent(at, last, path[-1:] == b"/" and last != b"")
+    """A walk that stops before the last component."""
+    head, slash, last = path.rpartition(b"/")
+    last_slash = False
+    if not last:
+        if not path:
+            raise ENOENT("the empty path")
+        head, slash, last = path.rstrip(b"/").rpartition(b"/")
+        last_slash = last != b""
+        slash = slash or (b"" if last else b"/")
+    if head:
+        mount, dentry, _ = walk(caller, dirfd, head, True, False, resolve)
+    elif resolve or (not slash and dirfd != AT_FDCWD):
+        mount, dentry = _start(caller, dirfd, resolve, path)
+    else:
+        mount, dentry = caller.fs.root if slash else caller.fs.cwd
+    if last and dentry.inode.mode & 0o170111 != 0o040111:
+        _enter(caller, caller.creds, dentry)
+    return Parent(tuple.__new__(Location, (mount, dentry)), last, last_slash)
 
 
 def follow_last(
@@ -106,7 +201,7 @@ def follow_last(
     dentry = directory.child(parent.last, link, caller.kernel.vfs.dentries)
     root = parent.root or caller.fs.root
     if resolve & _SCOPED and parent.root is None:
-        root = _start(caller, dirfd, resolve)
+        root = _start(caller, dirfd, resolve, b"x")
     to = _follow(caller, mount, directory, dentry, parent.links, resolve, caller.creds, True)
     links = parent.links + 1
     if not isinstance(to, bytes):
@@ -114,115 +209,20 @@ def follow_last(
     else:
         if to[:1] == b"/":
             mount, directory = root
-        left = _components(to)
-        place = mount, directory, left, links, True, False, root
-        mount, directory, last = _walk(caller, links, to, True, True, resolve, place=place)
-        found = Parent(Location(mount, directory), last, to[-1:] == b"/" and last != b"")
+        whole = to.rstrip(b"/")
+        head, _, last = whole.rpartition(b"/")
+        if head:
+            place = mount, directory, head.split(b"/"), links, True, True, root
+            mount, directory, _ = walk(caller, links, head, True, False, resolve, place=place)
+        if last and directory.inode.mode & 0o170111 != 0o040111:
+            _enter(caller, caller.creds, directory)
+        found = Parent(Location(mount, directory), last, last != b"" and whole != to)
     found.links, found.root = links, root
     return found
 
 
-def _walk(
-    caller: Caller,
-    dirfd: int,
-    path: bytes,
-    parent: bool,
-    follow: bool,
-    resolve: int,
-    creds: Credentials | None = None,
-    opens: bool = False,
-    place: Place | None = None,
-) -> tuple[Mount, Dentry, Any]:
-    if CURRENT.call is not None:
-        place = CURRENT.call.answers.get((walk, dirfd, path, parent), place)
-    if place is not None:
-        mount, dentry, left, links, follow, dirs_only, root = place
-        left = left.copy()
-    else:
-        root = caller.fs.root
-        if path[:1] == b"/" and not resolve:
-            mount, dentry = root
-        elif dirfd == AT_FDCWD and not resolve:
-            mount, dentry = caller.fs.cwd
-        else:
-            mount, dentry = _start(caller, dirfd, resolve, path)
-            if resolve & _SCOPED:
-                root = Location(mount, dentry)
-        links, dirs_only = 0, False
-        if path[-1:] == b"/":
-            left = _components(path)
-            follow = dirs_only = True
-        else:
-            left = path.split(b"/")
-            left.reverse()
-    asked: Inode | None = None
-    try:
-        while left:
-            name = left.pop()
-            if not name:
-                continue
-            inode = dentry.inode
-            if inode.mode & 0o170111 != 0o040111:
-                _enter(caller, creds or caller.creds, dentry)
-            if parent and not left:
-                return mount, dentry, name
-            child = inode.lookup_cached(name)
-            if child is None or child is ABSENT:
-                if name == b".":
-                    continue
-                if name == b"..":
-                    mount, dentry = _up(mount, dentry, root, resolve)
-                    continue
-                child = asked = _ask(inode, name, child, resolve, opens and not left)
-            else:
-                asked = None
-            children = dentry.children
-            known = children.get(name) if children is not None else None
-            found = known() if known is not None else None
-            if found is None or found.inode is not child:
-                found = dentry.child(name, child, caller.kernel.vfs.dentries)  # type: ignore[arg-type]
-            if found.mounts:
-                above = _down(mount, found, resolve)
-                if above[1] is not found:
-                    mount, dentry = above
-                    continue
-            if child.is_symlink and (left or follow):  # type: ignore[union-attr]
-                to = _follow(
-                    caller, mount, dentry, found, links, resolve, creds or caller.creds, not left
-                )
-                links += 1
-                if not isinstance(to, bytes):
-                    mount, dentry = to
-                    continue
-                if to[:1] == b"/":
-                    mount, dentry = root
-                if to[-1:] == b"/" and not left:
-                    left = _components(to)
-                    follow = dirs_only = True
-                else:
-                    left += reversed(to.split(b"/"))
-                continue
-            dentry = found
-    except NotNow as need:
-        left.append(name)
-        place = mount, dentry, left, links, follow, dirs_only, root
-        need.call.answers[walk, dirfd, path, parent] = place
-        raise
-    if parent:
-        return mount, dentry, b""
-    if dirs_only and not dentry.inode.is_dir:
-        raise ENOTDIR("slashes after a file that is no directory")
-    return mount, dentry, asked
-
-
-def _components(path: bytes) -> list[bytes]:
-    """Without the slashes at its end, the next one last."""
-    left = path.rstrip(b"/").split(b"/")
-    left.reverse()
-    return left
-
-
-def _start(caller: Caller, dirfd: int, resolve: int, path: bytes = b"x") -> Location:
+def _start(caller: Caller, dirfd: int, resolve: int, path: bytes) -> Location:
+    """Where a walk begins."""
     if path[:1] == b"/" and not resolve & RESOLVE_IN_ROOT:
         if resolve & RESOLVE_BENEATH:
             raise EXDEV("an absolute path")

@@ -64,8 +64,48 @@ static void mdwe(void)
     CHECK(waitpid(child, &status, 0) == child && status == PR_MDWE_REFUSE_EXEC_GAIN << 8);
 }
 
-int main(void)
+/* What a child has, or this program when it is run again there: PR_GET_THP_DISABLE and MDWE. */
+static int child_has(int again)
 {
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        if (again)
+            execl("/proc/self/exe", "again", "what", NULL);
+        _exit(prctl(PR_GET_MDWE, 0, 0, 0, 0) * 2 + prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* MMF_INIT_MASK: the settings of an address space go to a child and to the next program. */
+static void inheritance(void)
+{
+    CHECK(child_has(0) == 0 && child_has(1) == 0);
+    CHECK(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0);
+    CHECK(child_has(0) == 1 && child_has(1) == 1);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN | PR_MDWE_NO_INHERIT, 0, 0, 0) == 0);
+        CHECK(child_has(0) == 1 && child_has(1) == 1);
+        execl("/proc/self/exe", "again", "what", NULL);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 1 << 8);
+    child = fork();
+    if (child == 0) {
+        CHECK(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0);
+        CHECK(child_has(0) == 3 && child_has(1) == 3);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "what") == 0)
+        return prctl(PR_GET_MDWE, 0, 0, 0, 0) * 2 + prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
     names();
     CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_DEFAULT);
     CHECK(prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0) == 0);
@@ -74,6 +114,7 @@ int main(void)
     CHECK_ERR(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 1, 0, 0), EINVAL);
     CHECK(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0) == 0);
     CHECK(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_DEFAULT);
+    inheritance();
     mdwe();
     return 0;
 }

@@ -68,9 +68,10 @@ LENGTHS = st.one_of(
 EDGES = st.sampled_from([0, BLOCK_PAGES, 2 * BLOCK_PAGES, 3 * BLOCK_PAGES, LOW_PAGES])
 STARTS = st.one_of(
     EDGES, st.builds(lambda edge, off: edge + off, EDGES, st.integers(-40, 40)),
-    st.integers(0, PAGES - 1),
+    st.integers(PAGES, PAGES + 4 * LOW_PAGES), st.integers(PAGES, PAGES + 4 * LOW_PAGES),
 )  # fmt: skip
-WHO = st.integers(0, 3)
+"""A page, or (from PAGES on) one of those that are mapped."""
+WHO = st.sampled_from([0, 0, 0, 1, 1, 2, 3])
 DATA = st.one_of(
     st.binary(min_size=1, max_size=40),
     st.builds(lambda byte, n: bytes([byte]) * n, st.integers(1, 255), st.integers(1, 9000)),
@@ -120,9 +121,11 @@ def address(page: int) -> int:
     return LOW + page * PAGE_SIZE if page < LOW_PAGES else HIGH + (page - LOW_PAGES) * PAGE_SIZE
 
 
-def spot(first: int, count: int) -> range:
+def spot(space: Space, start: int, count: int) -> range:
     """Pages that lie next to each other in memory too."""
-    first = max(0, min(first, PAGES - 1))
+    if start >= PAGES and space.pages:
+        start = sorted(space.pages)[start % len(space.pages)]
+    first = max(0, min(start, PAGES - 1))
     return range(first, min(first + count, LOW_PAGES if first < LOW_PAGES else PAGES))
 
 
@@ -229,19 +232,25 @@ class MemoryMachine(RuleBasedStateMachine):
 
     # --- mapping
 
-    @rule(who=WHO, start=STARTS, count=LENGTHS, prot=PROTS)
-    def map_anonymous(self, who: int, start: int, count: int, prot: int) -> None:
-        space, pages = self.space(who), spot(start, count)
+    @rule(who=WHO, start=STARTS, count=LENGTHS, prot=PROTS, used=st.integers(0, 9))
+    def map_anonymous(self, who: int, start: int, count: int, prot: int, used: int) -> None:
+        space = self.space(who)
+        pages = spot(space, start, count)
         space.real.map_anonymous(address(pages[0]), len(pages), prot)
         for page in pages:
             if page not in space.pages:
                 frame = self.new_frame(entry_of(space, page)[1], ZERO)
                 self.enter(space, page, Page(frame, prot, False, False))
         self.agree(space, pages)
+        for page in pages[:used]:
+            if self.reach(space, page, 7, 1, True):
+                assert space.real.write(address(page) + 7, b"used") == 4
+                space.pages[page].frame.put(7, b"used")
 
     @rule(who=WHO, start=STARTS, count=LENGTHS)
     def unmap(self, who: int, start: int, count: int) -> None:
-        space, pages = self.space(who), spot(start, count)
+        space = self.space(who)
+        pages = spot(space, start, count)
         with self.changing(space):
             space.real.unmap(address(pages[0]), len(pages))
         for page in pages:
@@ -251,7 +260,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, count=LENGTHS, prot=PROTS)
     def protect(self, who: int, start: int, count: int, prot: int) -> None:
-        space, pages = self.space(who), spot(start, count)
+        space = self.space(who)
+        pages = spot(space, start, count)
         with self.changing(space):
             space.real.protect(address(pages[0]), len(pages), prot)
         for page in pages:
@@ -265,8 +275,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, to=STARTS, count=LENGTHS)
     def move(self, who: int, start: int, to: int, count: int) -> None:
-        space, pages = self.space(who), spot(start, count)
-        places = spot(to, len(pages))
+        space = self.space(who)
+        pages = spot(space, start, count)
+        places = spot(space, to, len(pages))
         if len(places) < len(pages) or set(pages) & set(places):
             return
         if any(page in space.pages for page in places):
@@ -285,7 +296,8 @@ class MemoryMachine(RuleBasedStateMachine):
         self, who: int, start: int, first: int, count: int, prot: int, over: bool
     ) -> None:
         """A private mapping of a host file."""
-        space, pages = self.space(who), spot(start, min(count, HOST_PAGES - first))
+        space = self.space(who)
+        pages = spot(space, start, min(count, HOST_PAGES - first))
         gpa = self.window[first].gpa
         with self.changing(space):
             if over:
@@ -305,7 +317,8 @@ class MemoryMachine(RuleBasedStateMachine):
         self, who: int, start: int, first: int, count: int, prot: int, private: bool
     ) -> None:
         """A file in RAM; its holes are skipped."""
-        space, pages = self.space(who), spot(start, min(count, FILE_PAGES - first))
+        space = self.space(who)
+        pages = spot(space, start, min(count, FILE_PAGES - first))
         part = self.file[first : first + len(pages)]
         space.real.map_list(address(pages[0]), part, len(pages), prot, private)
         for gpa, page in zip(part, pages, strict=True):
@@ -329,17 +342,21 @@ class MemoryMachine(RuleBasedStateMachine):
         for page in list(space.pages):
             self.leave(space, page)
 
-    @rule(who=WHO, other=WHO, start=STARTS, count=LENGTHS, copies=st.integers(0, 20))
+    @rule(who=WHO, other=WHO, start=STARTS, count=LENGTHS, copies=st.sampled_from([0, 0, 1, 20]))
     def fork(self, who: int, other: int, start: int, count: int, copies: int) -> None:
         """A range of a parent into a child that has nothing there, as fork(2) does by mappings."""
-        parent, child, pages = self.space(who), self.space(other), spot(start, count)
+        parent = self.space(who)
+        if len(self.spaces) < 4:
+            self.new_space()
+        child, first = self.space(-1 - other), spot(parent, start, 1)[0]
+        if first not in parent.pages or parent is child:
+            return
+        model = parent.pages[first]
+        pages = range(first, self._alike(parent, first, 0, count)[1])
+        if any(page in child.pages for page in pages):
+            return
         mine = {page: parent.pages[page] for page in pages if page in parent.pages}
-        if parent is child or any(page in child.pages for page in pages) or not mine:
-            return
-        if len({(page.shared, page.prot) for page in mine.values()}) > 1:
-            return
-        model = next(iter(mine.values()))
-        where, size = address(pages[0]), len(pages)
+        where, size = address(first), len(pages)
         if model.shared:
             parent.real.share(child.real, where, size)
             for number, page in mine.items():
@@ -371,7 +388,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def break_cow(self, who: int, at: int, back: int, on: int) -> None:
         """A store to a page that is copy on write: this one and its neighbours get frames."""
         space = self.space(who)
-        page = spot(at, 1)[0]
+        page = spot(space, at, 1)[0]
         if (hit := space.pages.get(page)) is None:
             return
         low, high = self._alike(space, page, back, on)
@@ -418,7 +435,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, count=LENGTHS)
     def discard(self, who: int, start: int, count: int) -> None:
-        space, pages = self.space(who), spot(start, count)
+        space = self.space(who)
+        pages = spot(space, start, count)
         if any(p in space.pages and space.pages[p].shared for p in pages):
             return
         with self.changing(space):
@@ -435,7 +453,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, count=st.integers(1, 70))
     def populate(self, who: int, start: int, count: int) -> None:
-        space, pages = self.space(who), spot(start, count)
+        space = self.space(who)
+        pages = spot(space, start, count)
         assert space.real.populate(address(pages[0]), len(pages))
         here = space.real.resident(address(pages[0]), len(pages))
         for page, resident in zip(pages, here, strict=True):
@@ -447,7 +466,7 @@ class MemoryMachine(RuleBasedStateMachine):
         done = 0
         while done < count:
             number = page + (inside + done) // PAGE_SIZE
-            mine = space.pages.get(number) if number in spot(page, PAGES) else None
+            mine = space.pages.get(number) if number in spot(space, page, PAGES) else None
             if mine is None or not mine.allows(write) or (write and not self.is_ram(mine.frame)):
                 break
             done = min(count, done + PAGE_SIZE - (inside + done) % PAGE_SIZE)
@@ -473,7 +492,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, inside=INSIDE, data=DATA, zero=st.booleans())
     def write(self, who: int, start: int, inside: int, data: bytes, zero: bool) -> None:
-        space, page = self.space(who), spot(start, 1)[0]
+        space = self.space(who)
+        page = spot(space, start, 1)[0]
         at, data = address(page) + inside, bytes(len(data)) if zero else data
         may = self.reach(space, page, inside, len(data), True)
         done = space.real.zero(at, len(data)) if zero else space.real.write(at, data)
@@ -483,7 +503,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, inside=INSIDE, count=st.integers(1, 20000))
     def read(self, who: int, start: int, inside: int, count: int) -> None:
-        space, page = self.space(who), spot(start, 1)[0]
+        space = self.space(who)
+        page = spot(space, start, 1)[0]
         at, may = address(page) + inside, self.reach(space, page, inside, count, False)
         assert space.real.check(at, count, False) == may
         data = space.real.read(at, count)
@@ -495,7 +516,8 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, start=STARTS, inside=INSIDE, operand=WORDS, op=st.integers(0, 4))
     def atomics(self, who: int, start: int, inside: int, operand: int, op: int) -> None:
-        space, page, inside = self.space(who), spot(start, 1)[0], inside & ~3
+        space, inside = self.space(who), inside & ~3
+        page = spot(space, start, 1)[0]
         at = address(page) + inside
         if not self.reach(space, page, inside, 4, False):
             assert space.real.load32(at) is None
@@ -571,7 +593,8 @@ class MemoryMachine(RuleBasedStateMachine):
         self, who: int, start: int, inside: int, first: int, off: int, count: int
     ) -> None:
         """read(2) of a file in RAM."""
-        space, page, at = self.space(who), spot(start, 1)[0], first * PAGE_SIZE + off
+        space, at = self.space(who), first * PAGE_SIZE + off
+        page = spot(space, start, 1)[0]
         count = min(count, FILE_PAGES * PAGE_SIZE - at)
         may = self.reach(space, page, inside, count, True)
         if self._overlaps(space, page, inside, may, at):
@@ -588,7 +611,8 @@ class MemoryMachine(RuleBasedStateMachine):
         self, who: int, start: int, inside: int, first: int, off: int, count: int
     ) -> None:
         """write(2) to a file in RAM: holes that are written to become frames."""
-        space, page, at = self.space(who), spot(start, 1)[0], first * PAGE_SIZE + off
+        space, at = self.space(who), first * PAGE_SIZE + off
+        page = spot(space, start, 1)[0]
         count = min(count, FILE_PAGES * PAGE_SIZE - at)
         may = self.reach(space, page, inside, count, False)
         if self._overlaps(space, page, inside, may, at):
@@ -616,7 +640,8 @@ class MemoryMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.pins) < 3)
     @rule(who=WHO, start=STARTS, inside=INSIDE, count=st.integers(1, 30000), write=st.booleans())
     def pin(self, who: int, start: int, inside: int, count: int, write: bool) -> None:
-        space, page = self.space(who), spot(start, 1)[0]
+        space = self.space(who)
+        page = spot(space, start, 1)[0]
         may = self.reach(space, page, inside, count, write)
         pinned = space.real.pin(address(page) + inside, count, write)
         assert pinned.count <= may

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sentry.abi.stat import CGROUP2_SUPER_MAGIC
-from sentry.errors import EPERM
 from sentry.fs.pseudo.cpu import cpu_list
 from sentry.fs.pseudo.memory import memory_of
 from sentry.fs.pseudo.nodes import TableDirectory, TextNode
@@ -127,7 +126,6 @@ class CgroupFs(TableFs):
 
     name = "cgroup2"
     magic = CGROUP2_SUPER_MAGIC
-    cannot_create = EPERM
 
     def __init__(self, kernel: Any) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from sentry.abi.random import (
-    RNDADDENTROPY,
-    RNDADDTOENTCNT,
-    RNDCLEARPOOL,
-    RNDGETENTCNT,
-    RNDZAPENTCNT,
-)
+from sentry.abi import random
 from sentry.abi.stat import S_IFCHR
 from sentry.errors import EINVAL, ENOSPC
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
+from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -89,9 +84,19 @@ class FullDevice(ZeroDevice):
         raise ENOSPC("/dev/full")
 
 
+RANDOM: Final = Requests(names=(random,), unknown=EINVAL)
+RANDOM.row("RNDGETENTCNT", put_int(lambda file: 256))
+
+
+@RANDOM.handles("RNDADDENTROPY", "RNDADDTOENTCNT", "RNDZAPENTCNT", "RNDCLEARPOOL")
+def _keep_full(file: UrandomDevice, caller: Caller, argument: int) -> None:
+    """random(4): the pool is full; what is added is not needed."""
+
+
 class UrandomDevice(MemoryDevice):
     """/dev/urandom."""
 
+    requests = RANDOM
     __slots__ = ()
     can_async = True
 
@@ -108,15 +113,6 @@ class UrandomDevice(MemoryDevice):
         for at in range(0, count, PIECE):
             source.get(min(count - at, PIECE))
         return count
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """random(4): the pool is full; what is added is not needed."""
-        if request == RNDGETENTCNT:
-            caller.mm.write(argument, (256).to_bytes(4, "little"))
-            return 0
-        if request in (RNDADDENTROPY, RNDADDTOENTCNT, RNDZAPENTCNT, RNDCLEARPOOL):
-            return 0
-        raise EINVAL(f"{request:#x}")
 
 
 class RandomDevice(UrandomDevice):

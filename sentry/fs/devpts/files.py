@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.fcntl import F_OWNER_PGRP, O_ACCMODE, O_CLOEXEC, O_NOCTTY, O_NONBLOCK
 from sentry.abi.ioctl import (
     ICANON,
-    TIOCGPKT,
-    TIOCGPTLCK,
-    TIOCGPTN,
-    TIOCGPTPEER,
-    TIOCPKT,
     TIOCSPGRP,
-    TIOCSPTLCK,
     VMIN,
     VTIME,
 )
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLPRI
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.errors import EAGAIN, EIO, ENOTTY
-from sentry.fs.devpts.ioctls import FIONREAD, OF_MASTERS, OF_SLAVES, count_input
+from sentry.fs.devpts.ioctls import MASTERS, SLAVES
 from sentry.fs.devpts.terminal import READABLE, WRITABLE, Terminal
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
@@ -41,6 +34,7 @@ TENTH_NS: Final = 100_000_000
 class PtyMaster(StreamFile):
     """The side of the terminal emulator."""
 
+    requests = MASTERS
     __slots__ = ("_fs", "terminal")
     can_async = True
     async_room = False
@@ -102,35 +96,12 @@ class PtyMaster(StreamFile):
             ready |= EPOLLHUP
         return ready
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """ioctl_tty(2), and what only masters have."""
-        terminal = self.terminal
-        if request == TIOCGPTN:
-            caller.mm.write(argument, struct.pack("<I", terminal.index))
-        elif request == TIOCSPTLCK:
-            terminal.locked = any(caller.mm.read(argument, 4))
-        elif request == TIOCGPTLCK:
-            caller.mm.write(argument, struct.pack("<i", terminal.locked))
-        elif request == TIOCPKT:
-            terminal.set_packet(any(caller.mm.read(argument, 4)))
-        elif request == TIOCGPKT:
-            caller.mm.write(argument, struct.pack("<i", terminal.packet))
-        elif request == TIOCGPTPEER:
-            return self._open_peer(caller, argument)
-        elif request == FIONREAD:
-            return count_input(caller, argument, len(terminal.screen))
-        else:
-            handler = OF_MASTERS.get(request)
-            if handler is None:
-                raise ENOTTY(f"{request:#x}")
-            handler(terminal, caller, argument)
-        return 0
-
     def fdinfo(self) -> str:
         """The number of the terminal."""
         return f"tty-index:\t{self.terminal.index}\n"
 
-    def _open_peer(self, caller: Caller, flags: int) -> int:
+    def open_peer(self, caller: Caller, flags: int) -> int:
+        """TIOCGPTPEER: a descriptor of the other side."""
         limit = caller.rlimit(RLIMIT_NOFILE)
         caller.files.free_from(0, limit)
         place = self._fs.location_of(self.terminal, self.location, caller)
@@ -142,6 +113,7 @@ class PtyMaster(StreamFile):
 class PtySlave(StreamFile):
     """The side of the programs."""
 
+    requests = SLAVES
     __slots__ = ("_hangups", "terminal")
     can_async = True
     async_room = False
@@ -257,13 +229,7 @@ class PtySlave(StreamFile):
         """ioctl_tty(2)."""
         if self.hung:
             raise (ENOTTY if request == TIOCSPGRP else EIO)("hung up")
-        if request == FIONREAD:
-            return count_input(caller, argument, self.terminal.discipline.available)
-        handler = OF_SLAVES.get(request)
-        if handler is None:
-            raise ENOTTY(f"{request:#x}")
-        handler(self.terminal, caller, argument)
-        return 0
+        return super().ioctl(caller, request, argument)
 
 
 def become_controlling(slave: PtySlave, caller: Any, flags: int) -> None:

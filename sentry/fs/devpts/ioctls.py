@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.ioctl import (
-    FIONREAD,
-    TCFLSH,
-    TCGETS,
-    TCGETS2,
     TCIFLUSH,
     TCIOFF,
     TCIOFLUSH,
@@ -19,30 +15,8 @@ from sentry.abi.ioctl import (
     TCOFLUSH,
     TCOOFF,
     TCOON,
-    TCSBRK,
-    TCSBRKP,
-    TCSETS,
-    TCSETS2,
-    TCSETSF,
-    TCSETSF2,
-    TCSETSW,
-    TCSETSW2,
-    TCXONC,
     TERMIOS,
-    TIOCEXCL,
-    TIOCGETD,
-    TIOCGEXCL,
-    TIOCGPGRP,
-    TIOCGSID,
-    TIOCGWINSZ,
-    TIOCNOTTY,
-    TIOCNXCL,
-    TIOCOUTQ,
     TIOCPKT_FLUSHWRITE,
-    TIOCSCTTY,
-    TIOCSPGRP,
-    TIOCSWINSZ,
-    TIOCVHANGUP,
     VSTART,
     VSTOP,
 )
@@ -51,6 +25,7 @@ from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH
 from sentry.fs.devpts import termio
 from sentry.fs.devpts.discipline import CONTROL_CHARACTERS
 from sentry.fs.devpts.terminal import MASTER_INPUT
+from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.terminal import Terminal
@@ -177,6 +152,16 @@ def get_exclusive(terminal: Terminal, caller: Caller, argument: int) -> None:
     caller.mm.write(argument, struct.pack("<i", terminal.exclusive))
 
 
+def set_lock(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCSPTLCK."""
+    terminal.locked = any(caller.mm.read(argument, 4))
+
+
+def set_packet(terminal: Terminal, caller: Caller, argument: int) -> None:
+    """TIOCPKT."""
+    terminal.set_packet(any(caller.mm.read(argument, 4)))
+
+
 # --- job control
 
 
@@ -268,50 +253,58 @@ def hang_up(terminal: Terminal, caller: Any, argument: int) -> None:
     terminal.hang_up_slaves()
 
 
-COMMON: Final[dict[int, Handler]] = {
-    TCGETS: get_termios,
-    TCGETS2: get_termios2,
-    TCSETS: set_termios,
-    TCSETSW: set_termios,
-    TCSETSF: set_termios_flush,
-    TCSETS2: set_termios,
-    TCSETSW2: set_termios,
-    TCSETSF2: set_termios_flush,
-    TIOCGWINSZ: get_winsize,
-    TIOCSWINSZ: set_winsize,
-    TCFLSH: flush,
-    TCXONC: flow,
-    TCSBRK: drain,
-    TCSBRKP: drain,
-    TIOCOUTQ: count_output,
-    TIOCGETD: discipline_number,
-    TIOCEXCL: set_exclusive,
-    TIOCNXCL: clear_exclusive,
-    TIOCGEXCL: get_exclusive,
-    TIOCGPGRP: get_foreground,
-    TIOCSPGRP: set_foreground,
-    TIOCGSID: get_session,
-    TIOCSCTTY: set_controlling,
-    TIOCNOTTY: drop_controlling,
+def _of_terminal(handler: Handler) -> Callable[[Any, Caller, int], None]:
+    """What is done to the terminal behind an open side of it."""
+    return lambda side, caller, argument: handler(side.terminal, caller, argument)
+
+
+EITHER: Final = Requests()
+for _name, _handler in {
+    "TCGETS": get_termios,
+    "TCGETS2": get_termios2,
+    "TCSETS": set_termios,
+    "TCSETSW": set_termios,
+    "TCSETSF": set_termios_flush,
+    "TCSETS2": set_termios,
+    "TCSETSW2": set_termios,
+    "TCSETSF2": set_termios_flush,
+    "TIOCGWINSZ": get_winsize,
+    "TIOCSWINSZ": set_winsize,
+    "TCFLSH": flush,
+    "TCXONC": flow,
+    "TCSBRK": drain,
+    "TCSBRKP": drain,
+    "TIOCOUTQ": count_output,
+    "TIOCGETD": discipline_number,
+    "TIOCEXCL": set_exclusive,
+    "TIOCNXCL": clear_exclusive,
+    "TIOCGEXCL": get_exclusive,
+    "TIOCGPGRP": get_foreground,
+    "TIOCSPGRP": set_foreground,
+    "TIOCGSID": get_session,
+    "TIOCSCTTY": set_controlling,
+    "TIOCNOTTY": drop_controlling,
     **termio.TABLE,
-}
+}.items():
+    EITHER.row(_name, _of_terminal(_handler))
 
+SLAVES: Final = Requests(EITHER)
+SLAVES.row("TIOCVHANGUP", _of_terminal(hang_up))
+SLAVES.row("FIONREAD", put_int(lambda slave: slave.terminal.discipline.available))
 
-OF_SLAVES: Final[dict[int, Handler]] = {**COMMON, TIOCVHANGUP: hang_up}
-OF_MASTERS: Final[dict[int, Handler]] = {
-    **COMMON,
-    TCFLSH: flush_master,
-    TCXONC: flow_master,
-    TIOCGPGRP: get_foreground_of_slave,
-    TIOCGSID: get_session_of_slave,
-    TIOCNOTTY: not_of_masters,
-}
-
-
-def count_input(caller: Caller, argument: int, count: int) -> int:
-    """FIONREAD."""
-    caller.mm.write(argument, struct.pack("<i", count))
-    return 0
-
-
-__all__ = ["FIONREAD", "OF_MASTERS", "OF_SLAVES", "count_input"]
+MASTERS: Final = Requests(EITHER)
+for _name, _handler in {
+    "TCFLSH": flush_master,
+    "TCXONC": flow_master,
+    "TIOCGPGRP": get_foreground_of_slave,
+    "TIOCGSID": get_session_of_slave,
+    "TIOCNOTTY": not_of_masters,
+    "TIOCSPTLCK": set_lock,
+    "TIOCPKT": set_packet,
+}.items():
+    MASTERS.row(_name, _of_terminal(_handler))
+MASTERS.row("TIOCGPTPEER", lambda master, caller, flags: master.open_peer(caller, flags))
+MASTERS.row("TIOCGPTN", put_int(lambda master: master.terminal.index))
+MASTERS.row("TIOCGPTLCK", put_int(lambda master: master.terminal.locked))
+MASTERS.row("TIOCGPKT", put_int(lambda master: master.terminal.packet))
+MASTERS.row("FIONREAD", put_int(lambda master: len(master.terminal.screen)))

@@ -54,7 +54,7 @@ class Terminal:
     """One pseudo-terminal."""
 
     __slots__ = (
-        "__weakref__", "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
+        "_vfs", "ahead", "discipline", "exclusive", "hangups", "index", "locked",
         "master_open", "master_queue", "master_stopped", "packet", "packet_events", "screen",
         "session", "slave_opened", "slave_queue", "slaves", "winsize",
     )  # fmt: skip

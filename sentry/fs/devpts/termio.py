@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.ioctl import (
     CLOCAL,
-    TCGETA,
-    TCSETA,
-    TCSETAF,
-    TCSETAW,
     TERMIOS,
-    TIOCGDEV,
-    TIOCGLCKTRMIOS,
-    TIOCGSOFTCAR,
-    TIOCSETD,
-    TIOCSLCKTRMIOS,
-    TIOCSSOFTCAR,
     Termios,
 )
 from sentry.errors import EINVAL, EPERM
@@ -93,15 +83,15 @@ def set_discipline(terminal: Terminal, caller: Caller, argument: int) -> None:
         raise EINVAL("line discipline")
 
 
-TABLE: Final[dict[int, Any]] = {
-    TCGETA: get_termio,
-    TCSETA: set_termio,
-    TCSETAW: set_termio,
-    TCSETAF: set_termio_flush,
-    TIOCGLCKTRMIOS: get_locked,
-    TIOCSLCKTRMIOS: set_locked,
-    TIOCGSOFTCAR: get_soft_carrier,
-    TIOCSSOFTCAR: set_soft_carrier,
-    TIOCGDEV: get_device,
-    TIOCSETD: set_discipline,
+TABLE: Final[dict[str, Any]] = {
+    "TCGETA": get_termio,
+    "TCSETA": set_termio,
+    "TCSETAW": set_termio,
+    "TCSETAF": set_termio_flush,
+    "TIOCGLCKTRMIOS": get_locked,
+    "TIOCSLCKTRMIOS": set_locked,
+    "TIOCGSOFTCAR": get_soft_carrier,
+    "TIOCSSOFTCAR": set_soft_carrier,
+    "TIOCGDEV": get_device,
+    "TIOCSETD": set_discipline,
 }

@@ -8,7 +8,6 @@ on the list while it is, an edge-triggered one leaves it.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
 from sentry.abi.fcntl import O_RDWR
 from sentry.abi.poll import (
@@ -23,8 +22,9 @@ from sentry.abi.poll import (
     EPOLLWAKEUP,
 )
 from sentry.errors import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSPC, EPERM
-from sentry.vfs.file import Caller, FileDescription, Result
+from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
@@ -40,26 +40,27 @@ MAX_WATCHES: Final = 131_072
 
 
 class Item:
-    """One watched (descriptor, file)."""
+    """One watched (descriptor, file), registered on the queue of the file."""
 
-    __slots__ = ("__weakref__", "_entry", "_epoll", "data", "events", "fd", "file")
+    __slots__ = ("data", "epoll", "events", "exclusive", "fd", "file", "mask")
 
     def __init__(
         self, epoll: EpollFile, fd: int, file: FileDescription, events: int, data: int
     ) -> None:
-        self._epoll = ref(epoll)
+        self.epoll: EpollFile | None = epoll
+        """Whose it is, until it is dropped."""
         self.fd = fd
         self.file = file
         self.events = events
         self.data = data
-        exclusive = bool(events & EPOLLEXCLUSIVE)
-        self._entry = file.queue.add(self.came, events & ~PRIVATE | ALWAYS, exclusive=exclusive)
+        self.mask = events & ~PRIVATE | ALWAYS
+        self.exclusive = bool(events & EPOLLEXCLUSIVE)
+        file.queue.enter(self)
 
-    def came(self, events: int) -> None:
+    def callback(self, events: int) -> None:
         """The file may be ready."""
-        epoll = self._epoll()
-        if epoll is not None and self.events & ~PRIVATE:
-            epoll.may_be_ready(self)
+        if self.epoll is not None and self.events & ~PRIVATE:
+            self.epoll.may_be_ready(self)
 
     def ready(self) -> int:
         """The events that hold and are wanted."""
@@ -68,22 +69,19 @@ class Item:
 
     def modify(self, events: int, data: int) -> None:
         """EPOLL_CTL_MOD."""
-        self.file.queue.remove(self._entry)
+        self.file.queue.remove(self)
         self.events, self.data = events | ALWAYS, data
-        self._entry = self.file.queue.add(self.came, events & ~PRIVATE | ALWAYS)
+        self.mask = events & ~PRIVATE | ALWAYS
+        self.file.queue.enter(self)
 
     def drop(self) -> None:
         """Watch no more."""
-        self.file.queue.remove(self._entry)
+        if self.epoll is not None:
+            self.epoll.forget(self)
+            self.epoll = None
+        self.file.queue.remove(self)
         if self.file.epolls is not None:
             self.file.epolls.pop(id(self), None)
-
-    def file_released(self) -> None:
-        """The file is being closed for good."""
-        epoll = self._epoll()
-        if epoll is not None:
-            epoll.forget(self)
-        self.drop()
 
 
 class EpollFile(FileDescription):
@@ -96,6 +94,7 @@ class EpollFile(FileDescription):
     splice_write = False
     seeks_nowhere = True
     can_poll = True
+    requests = Requests(unknown=EINVAL)
 
     def __init__(self, vfs: Vfs) -> None:
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
@@ -133,9 +132,7 @@ class EpollFile(FileDescription):
 
     def delete(self, fd: int, file: FileDescription) -> None:
         """EPOLL_CTL_DEL. Raises: ENOENT."""
-        item = self._item(fd, file)
-        self.forget(item)
-        item.drop()
+        self._item(fd, file).drop()
 
     def _item(self, fd: int, file: FileDescription) -> Item:
         item = self.items.get((fd, id(file)))
@@ -172,7 +169,7 @@ class EpollFile(FileDescription):
         """How many epolls watch this one, in a row."""
         if level > MAX_NESTING or not self.epolls:
             return level
-        above = [item._epoll() for item in self.epolls.values()]
+        above = [item.epoll for item in self.epolls.values()]
         return max((e.height(level + 1) for e in above if e is not None), default=level)
 
     # --- epoll_wait
@@ -212,10 +209,6 @@ class EpollFile(FileDescription):
             self._ready[item] = None
         return found
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """ep_eventpoll_ioctl(): there is nothing to be busy for."""
-        raise EINVAL(f"{request:#x}")
-
     def poll(self) -> int:
         """Readable while an item is ready."""
         for item in list(self._ready):
@@ -227,7 +220,6 @@ class EpollFile(FileDescription):
     def release(self) -> None:
         """Closed: nothing is watched any more."""
         for item in list(self.items.values()):
-            self.forget(item)
             item.drop()
 
     def fdinfo(self) -> str:

@@ -20,7 +20,7 @@ from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, 
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import S_IFIFO, S_IFSOCK
 from sentry.errors import EACCES, EAGAIN, ENXIO, EOPNOTSUPP, EPIPE, ESPIPE, Errno, from_host
-from sentry.fs.host.terminal import HostTerminal
+from sentry.fs.host.terminal import FILES, TERMINALS
 from sentry.platform.host_io import PIECE
 from sentry.vfs.file import (
     READ_EVENTS,
@@ -102,7 +102,7 @@ class HostInode(Inode):
 class HostFile(StreamFile):
     """An open donated descriptor."""
 
-    __slots__ = ("_io", "_nowait", "fd", "host_queue", "is_regular", "terminal")
+    __slots__ = ("_io", "_nowait", "fd", "host_queue", "is_regular", "is_terminal")
 
     def __init__(
         self, location: Location, fd: int, flags: int, queue: HostQueue, io: HostIO | None
@@ -111,11 +111,11 @@ class HostFile(StreamFile):
         self.fd = fd
         self.host_queue = queue
         self.is_regular = modes.S_ISREG(location.dentry.inode.mode)
-        self.terminal = HostTerminal(fd) if os.isatty(fd) else None
+        self.is_terminal = os.isatty(fd)
         self._nowait = RWF_NOWAIT
         self._io: HostIO | None = None
         """Who reads and writes, if that may wait although a poll said that it would not."""
-        if self.is_regular or self.terminal is not None:
+        if self.is_regular or self.is_terminal:
             self._io = io
         if isinstance(self.inode, HostInode):
             self.inode.users += 1
@@ -260,9 +260,9 @@ class HostFile(StreamFile):
 
     def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
         """Those of a terminal, or FIONREAD."""
-        if self.terminal is not None:
-            return self.terminal.ioctl(caller, request, argument)
-        return HostTerminal.count_ready(self.fd, caller, request, argument)
+        requests = TERMINALS if self.is_terminal else FILES
+        result: Result = requests.answer(self, caller, request, argument)
+        return result
 
 
 def donated(
@@ -286,6 +286,6 @@ def donated(
         label = b"/dev/null" if rdev == 0x103 else b"host:[%d]" % inode.ino
     location = vfs.anon_location(inode, label)
     file = HostFile(location, fd, flags & (O_ACCMODE | O_APPEND), inode.queue, vfs.host_io)
-    if file.terminal is not None and vfs.terminal is None and not closes:
+    if file.is_terminal and vfs.terminal is None and not closes:
         vfs.terminal = file
     return file

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.ioctl import (
@@ -15,76 +16,53 @@ from sentry.abi.ioctl import (
     TCSETS,
     TCSETSF,
     TCSETSW,
-    TIOCGPGRP,
-    TIOCGSID,
     TIOCGWINSZ,
-    TIOCNOTTY,
-    TIOCSCTTY,
-    TIOCSPGRP,
     TIOCSWINSZ,
 )
-from sentry.errors import EINVAL, ENOTTY, EPERM, ESRCH, from_host
+from sentry.errors import EINVAL, EPERM, ESRCH, from_host
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
+    from sentry.fs.host.file import HostFile
     from sentry.vfs.file import Caller
 
 TERMIOS_SIZE: Final = 36
 WINSIZE_SIZE: Final = 8
-GETTERS: Final = {TCGETS: TERMIOS_SIZE, TIOCGWINSZ: WINSIZE_SIZE, FIONREAD: 4}
-SETTERS: Final = {
-    TCSETS: TERMIOS_SIZE,
-    TCSETSW: TERMIOS_SIZE,
-    TCSETSF: TERMIOS_SIZE,
-    TIOCSWINSZ: WINSIZE_SIZE,
-}
+FILES: Final = Requests()
+TERMINALS: Final = Requests()
 
 
-class HostTerminal:
-    """The terminal behind a donated descriptor."""
+def _host(fd: int, request: int, data: bytes) -> bytes:
+    try:
+        return fcntl.ioctl(fd, request, data)
+    except OSError as error:
+        raise from_host(error) from None
 
-    __slots__ = ("fd",)
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+def _get(request: int, size: int, file: HostFile, caller: Caller, argument: int) -> None:
+    caller.mm.write(argument, _host(file.fd, request, bytes(size)))
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> int:
-        """ioctl(2)."""
-        if request in GETTERS:
-            caller.mm.write(argument, self._host(request, bytes(GETTERS[request])))
-            return 0
-        if request in SETTERS:
-            self._host(request, caller.mm.read(argument, SETTERS[request]))
-            return 0
-        job_control = JOB_CONTROL.get(request)
-        if job_control is None:
-            raise ENOTTY(f"{request:#x}")
-        job_control(caller, argument)
-        return 0
 
-    def _host(self, request: int, data: bytes) -> bytes:
-        try:
-            return fcntl.ioctl(self.fd, request, data)
-        except OSError as error:
-            raise from_host(error) from None
+def _set(request: int, size: int, file: HostFile, caller: Caller, argument: int) -> None:
+    _host(file.fd, request, caller.mm.read(argument, size))
 
-    @staticmethod
-    def count_ready(fd: int, caller: Caller, request: int, argument: int) -> int:
-        """FIONREAD of something that is no terminal."""
-        if request != FIONREAD:
-            raise ENOTTY(f"{request:#x}")
-        try:
-            data = fcntl.ioctl(fd, FIONREAD, bytes(4))
-        except OSError as error:
-            raise from_host(error) from None
-        caller.mm.write(argument, data)
-        return 0
+
+FILES.row("FIONREAD", partial(_get, FIONREAD, 4))
+TERMINALS.row("FIONREAD", partial(_get, FIONREAD, 4))
+TERMINALS.row("TCGETS", partial(_get, TCGETS, TERMIOS_SIZE))
+TERMINALS.row("TIOCGWINSZ", partial(_get, TIOCGWINSZ, WINSIZE_SIZE))
+TERMINALS.row("TCSETS", partial(_set, TCSETS, TERMIOS_SIZE))
+TERMINALS.row("TCSETSW", partial(_set, TCSETSW, TERMIOS_SIZE))
+TERMINALS.row("TCSETSF", partial(_set, TCSETSF, TERMIOS_SIZE))
+TERMINALS.row("TIOCSWINSZ", partial(_set, TIOCSWINSZ, WINSIZE_SIZE))
 
 
 def _session(caller: Any) -> Any:
     return caller.group.process_group.session
 
 
-def get_foreground(caller: Any, argument: int) -> None:
+@TERMINALS.handles("TIOCGPGRP")
+def get_foreground(file: HostFile, caller: Any, argument: int) -> None:
     """TIOCGPGRP."""
     session = _session(caller)
     foreground = session.foreground
@@ -94,7 +72,8 @@ def get_foreground(caller: Any, argument: int) -> None:
     caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(foreground.pgid)))
 
 
-def set_foreground(caller: Any, argument: int) -> None:
+@TERMINALS.handles("TIOCSPGRP")
+def set_foreground(file: HostFile, caller: Any, argument: int) -> None:
     """TIOCSPGRP. Raises: EINVAL, ESRCH, EPERM."""
     (pgid,) = struct.unpack("<i", caller.mm.read(argument, 4))
     if pgid < 0:
@@ -107,12 +86,14 @@ def set_foreground(caller: Any, argument: int) -> None:
     _session(caller).foreground = group
 
 
-def get_session(caller: Any, argument: int) -> None:
+@TERMINALS.handles("TIOCGSID")
+def get_session(file: HostFile, caller: Any, argument: int) -> None:
     """TIOCGSID."""
     caller.mm.write(argument, struct.pack("<i", caller.group.pids.of(_session(caller).sid)))
 
 
-def set_controlling(caller: Any, argument: int) -> None:
+@TERMINALS.handles("TIOCSCTTY")
+def set_controlling(file: HostFile, caller: Any, argument: int) -> None:
     """TIOCSCTTY. Raises: EPERM unless the leader of a session asks."""
     session = _session(caller)
     if session.leader is not caller.group:
@@ -121,15 +102,7 @@ def set_controlling(caller: Any, argument: int) -> None:
         session.foreground = caller.group.process_group
 
 
-def drop_controlling(caller: Any, argument: int) -> None:
+@TERMINALS.handles("TIOCNOTTY")
+def drop_controlling(file: HostFile, caller: Any, argument: int) -> None:
     """TIOCNOTTY."""
     _session(caller).foreground = None
-
-
-JOB_CONTROL: Final = {
-    TIOCGPGRP: get_foreground,
-    TIOCSPGRP: set_foreground,
-    TIOCGSID: get_session,
-    TIOCSCTTY: set_controlling,
-    TIOCNOTTY: drop_controlling,
-}

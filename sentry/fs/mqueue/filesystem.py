@@ -8,7 +8,7 @@ from sentry.abi.capability import CAP_SYS_RESOURCE
 from sentry.abi.mqueue import MQ_BYTES_MAX
 from sentry.abi.resource import RLIMIT_MSGQUEUE
 from sentry.auth.credentials import Credentials
-from sentry.errors import EINVAL, EMFILE, ENOSPC, EPERM
+from sentry.errors import EINVAL, EMFILE, ENOSPC, EOPNOTSUPP, EPERM
 from sentry.fs.mqueue.queue import Attributes, MessageQueue
 from sentry.fs.proc.sysctl import get_sysctl
 from sentry.fs.tmpfs.directory import TmpDirectory
@@ -151,7 +151,7 @@ class QueueDirectory(TmpDirectory):
 
     def tmpfile(self, mode: int, owner: Owner, linkable: bool) -> TmpFile:
         """Queues only."""
-        raise EPERM("queues only")
+        raise EOPNOTSUPP("queues only")
 
     def rename(
         self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int

@@ -16,7 +16,7 @@ from sentry.abi.poll import (
     EPOLLWRNORM,
 )
 from sentry.errors import EAGAIN, EBUSY, EINVAL, ENFILE, EPERM
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
     from sentry.vfs.vfs import Vfs
 
-DEFAULT_CAPACITY: Final = 16 * PAGE
+DEFAULT_CAPACITY: Final = 16 * PAGE_SIZE
 LARGEST: Final = 1 << 24
 """No pipe holds more, whoever asks."""
 MAX_PAGES: Final = 1 << 18
@@ -57,12 +57,12 @@ class Pipe:
         capacity = DEFAULT_CAPACITY
         if not creds.has(CAP_SYS_RESOURCE):
             capacity = min(capacity, limits.max_size)
-        pages = capacity // PAGE
+        pages = capacity // PAGE_SIZE
         if limits.beyond(creds, pages, limits.user_pages_soft) or limits.pages > MAX_PAGES:
-            capacity = 2 * PAGE
-        if limits.beyond(creds, capacity // PAGE, limits.user_pages_hard):
+            capacity = 2 * PAGE_SIZE
+        if limits.beyond(creds, capacity // PAGE_SIZE, limits.user_pages_hard):
             raise ENFILE("fs.pipe-user-pages-hard")
-        limits.count(self._uid, capacity // PAGE)
+        limits.count(self._uid, capacity // PAGE_SIZE)
         self.capacity = capacity
         self.queue = WaitQueue()
         self.readers = 0
@@ -72,7 +72,7 @@ class Pipe:
         self.write_opens = 0
 
     def __del__(self) -> None:
-        self._vfs.pipes.count(self._uid, -self.capacity // PAGE)
+        self._vfs.pipes.count(self._uid, -self.capacity // PAGE_SIZE)
 
     # --- ends
 
@@ -95,7 +95,7 @@ class Pipe:
     @property
     def room(self) -> int:
         """How many bytes fit."""
-        if len(self._parts) * PAGE >= self.capacity + 64 * PAGE:
+        if len(self._parts) * PAGE_SIZE >= self.capacity + 64 * PAGE_SIZE:
             return 0
         return self.capacity - self.size
 
@@ -103,7 +103,7 @@ class Pipe:
         """Append bytes; the caller has looked at `room`."""
         if not packet and len(data) < 1024 and self._parts and not self._packets[-1]:
             last = self._parts[-1]
-            if len(last) + len(data) <= PAGE:
+            if len(last) + len(data) <= PAGE_SIZE:
                 self._parts[-1] = bytes(last) + bytes(data)
                 self.size += len(data)
                 self.queue.notify(READABLE)
@@ -192,8 +192,8 @@ class Pipe:
         """fcntl(F_SETPIPE_SZ): rounded up to a power of two pages."""
         if size < 0 or size > 1 << 31:
             raise EINVAL(f"size {size}")
-        capacity = max(PAGE, 1 << (size - 1).bit_length() if size > 1 else PAGE)
-        pages, limits = (capacity - self.capacity) // PAGE, self._vfs.pipes
+        capacity = max(PAGE_SIZE, 1 << (size - 1).bit_length() if size > 1 else PAGE_SIZE)
+        pages, limits = (capacity - self.capacity) // PAGE_SIZE, self._vfs.pipes
         creds = caller.creds
         if pages > 0 and (
             (capacity > limits.max_size and not creds.has(CAP_SYS_RESOURCE))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
-from sentry.abi.ioctl import FIONREAD
 from sentry.abi.limits import PIPE_BUF
 from sentry.abi.poll import EPOLLERR, EPOLLHUP
 from sentry.abi.signal import SIGPIPE
 from sentry.abi.stat import PIPEFS_MAGIC
-from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOTTY, ENXIO, EPIPE
+from sentry.errors import EAGAIN, EFAULT, EINVAL, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Attributes, Inode, Owner
+from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import NotNow, kept
 from sentry.wait.sleep import until
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.vfs.dentry import Location
     from sentry.vfs.vfs import Vfs
-
 
 
 class PipeInode(Inode):
@@ -44,9 +42,14 @@ class PipeInode(Inode):
         )
 
 
+PIPES: Final = Requests()
+PIPES.row("FIONREAD", put_int(lambda file: file.pipe.size))
+
+
 class PipeFile(StreamFile):
     """An open end."""
 
+    requests = PIPES
     __slots__ = ("named", "pipe", "seen_writes")
     can_async = True
     can_direct = True
@@ -89,7 +92,7 @@ class PipeFile(StreamFile):
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
         if source.count < source.wanted:
-            source.count &= ~(PAGE - 1)
+            source.count &= ~(PAGE_SIZE - 1)
             if not source.count:
                 raise EFAULT("less than a page")
         return super().write(caller, source, rwf)
@@ -133,13 +136,6 @@ class PipeFile(StreamFile):
             if not pipe.readers:
                 ready |= EPOLLERR
         return ready
-
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """FIONREAD."""
-        if request != FIONREAD:
-            raise ENOTTY(f"{request:#x}")
-        caller.mm.write(argument, struct.pack("<i", self.pipe.size))
-        return 0
 
 
 def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFile]:

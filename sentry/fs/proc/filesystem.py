@@ -63,7 +63,7 @@ class ProcFs(TableFs):
     name = "proc"
     magic = PROC_SUPER_MAGIC
     block_size = 1024
-    cannot_create = ENOENT
+    cannot_create = cannot_create_file = ENOENT
     keeps_names = False
 
     def __init__(self, kernel: Any, pids: Any = None, processes_only: bool = False) -> None:

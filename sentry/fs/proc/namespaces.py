@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from sentry.abi.nsfs import (
-    NS_GET_MNTNS_ID,
-    NS_GET_NSTYPE,
-    NS_GET_OWNER_UID,
-    NS_GET_PARENT,
-    NS_GET_PID_FROM_PIDNS,
-    NS_GET_PID_IN_PIDNS,
-    NS_GET_TGID_FROM_PIDNS,
-    NS_GET_TGID_IN_PIDNS,
-    NS_GET_USERNS,
-)
+from sentry.abi import nsfs
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
@@ -31,11 +21,12 @@ from sentry.abi.sched import (
 )
 from sentry.abi.stat import NSFS_MAGIC, S_IFLNK
 from sentry.auth.userns import is_inside
-from sentry.errors import EINVAL, ENOENT, ENOTTY, EPERM, ESRCH
+from sentry.errors import EINVAL, ENOENT, EPERM, ESRCH
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node
-from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.fs.proc.registry import Subject
@@ -47,6 +38,7 @@ CLONE_FLAGS: Final = {
     "cgroup": CLONE_NEWCGROUP, "ipc": CLONE_NEWIPC, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET,
     "pid": CLONE_NEWPID, "time": CLONE_NEWTIME, "user": CLONE_NEWUSER, "uts": CLONE_NEWUTS,
 }  # fmt: skip
+NAMESPACES: Final = Requests(names=(nsfs,))
 FIRST: Final = 4026531835
 """PROC_CGROUP_INIT_INO: Linux numbers its first namespaces from here."""
 
@@ -85,6 +77,7 @@ class NamespaceFile(FileDescription):
     """An open namespace: ioctl_nsfs(2)."""
 
     __slots__ = ()
+    requests = NAMESPACES
     has_read = False
     has_write = False
     splice_read = False
@@ -92,48 +85,76 @@ class NamespaceFile(FileDescription):
     can_pread = True
     can_pwrite = True
 
-    def ioctl(self, caller: Caller, request: int, argument: int) -> Result:
-        """Its kind, its owner, its parent. Raises: EPERM for what lies outside the caller's."""
-        inode = self.inode
-        assert isinstance(inode, NamespaceInode)
-        kind, namespace = inode.kind_name, inode.namespace
-        if request == NS_GET_NSTYPE:
-            return CLONE_FLAGS[kind]
-        if request == NS_GET_PARENT:
-            if kind not in ("user", "pid"):
-                raise EINVAL("no hierarchy")
-            return open_namespace(caller, kind, parent_of(caller, kind, namespace))
-        if request == NS_GET_USERNS:
-            owner = getattr(namespace, "parent" if kind == "user" else "owner", None)
-            if kind == "user":
-                owner = parent_of(caller, kind, namespace)
-            elif not is_inside(owner, caller.creds.user_ns):
-                raise EPERM("outside")
-            return open_namespace(caller, "user", owner)
-        if request == NS_GET_OWNER_UID:
-            if kind != "user":
-                raise EINVAL("not a user namespace")
-            uid = namespace.owner if namespace is not None else 0
-            caller.mm.write(argument, caller.creds.shown_uid(uid).to_bytes(4, "little"))
-            return 0
-        if request in (NS_GET_PID_FROM_PIDNS, NS_GET_TGID_FROM_PIDNS):
-            return _number(caller, inode, argument & 0xFFFFFFFF, outside=True)
-        if request in (NS_GET_PID_IN_PIDNS, NS_GET_TGID_IN_PIDNS):
-            return _number(caller, inode, argument & 0xFFFFFFFF, outside=False)
-        if request == NS_GET_MNTNS_ID:
-            if kind != "mnt":
-                raise EINVAL("not a mount namespace")
-            caller.mm.write(argument, namespace.id.to_bytes(8, "little"))
-            return 0
-        raise ENOTTY(f"{request:#x}")
+
+def _of(file: NamespaceFile) -> tuple[str, Any]:
+    inode = file.inode
+    assert isinstance(inode, NamespaceInode)
+    return inode.kind_name, inode.namespace
 
 
-def _number(caller: Caller, inode: NamespaceInode, number: int, *, outside: bool) -> int:
-    """A pid of that namespace as the caller has it, or the other way round. Raises: ESRCH."""
-    if inode.kind_name != "pid":
+@NAMESPACES.handles("NS_GET_NSTYPE")
+def _kind(file: NamespaceFile, caller: Caller, argument: int) -> int:
+    return CLONE_FLAGS[_of(file)[0]]
+
+
+@NAMESPACES.handles("NS_GET_PARENT")
+def _parent(file: NamespaceFile, caller: Caller, argument: int) -> int:
+    kind, namespace = _of(file)
+    if kind not in ("user", "pid"):
+        raise EINVAL("no hierarchy")
+    return open_namespace(caller, kind, parent_of(caller, kind, namespace))
+
+
+@NAMESPACES.handles("NS_GET_USERNS")
+def _owner(file: NamespaceFile, caller: Caller, argument: int) -> int:
+    kind, namespace = _of(file)
+    if kind == "user":
+        owner = parent_of(caller, kind, namespace)
+    else:
+        owner = getattr(namespace, "owner", None)
+        if not is_inside(owner, caller.creds.user_ns):
+            raise EPERM("outside")
+    return open_namespace(caller, "user", owner)
+
+
+@NAMESPACES.handles("NS_GET_OWNER_UID")
+def _owner_uid(file: NamespaceFile, caller: Caller, argument: int) -> None:
+    kind, namespace = _of(file)
+    if kind != "user":
+        raise EINVAL("not a user namespace")
+    uid = namespace.owner if namespace is not None else 0
+    caller.mm.write(argument, caller.creds.shown_uid(uid).to_bytes(4, "little"))
+
+
+@NAMESPACES.handles("NS_GET_MNTNS_ID")
+def _mounts_id(file: NamespaceFile, caller: Caller, argument: int) -> None:
+    kind, namespace = _of(file)
+    if kind != "mnt":
+        raise EINVAL("not a mount namespace")
+    caller.mm.write(argument, namespace.id.to_bytes(8, "little"))
+
+
+@NAMESPACES.handles("NS_GET_PID_FROM_PIDNS", "NS_GET_TGID_FROM_PIDNS")
+def _number_here(file: NamespaceFile, caller: Caller, argument: int) -> int:
+    """A pid of that namespace as the caller has it."""
+    return _number(caller.group.pids, _pids(file), argument)
+
+
+@NAMESPACES.handles("NS_GET_PID_IN_PIDNS", "NS_GET_TGID_IN_PIDNS")
+def _number_there(file: NamespaceFile, caller: Caller, argument: int) -> int:
+    """The other way round."""
+    return _number(_pids(file), caller.group.pids, argument)
+
+
+def _pids(file: NamespaceFile) -> Any:
+    kind, namespace = _of(file)
+    if kind != "pid":
         raise EINVAL("not a PID namespace")
-    here, there = caller.group.pids, inode.namespace
-    source, target = (there, here) if outside else (here, there)
+    return namespace
+
+
+def _number(target: Any, source: Any, argument: int) -> int:
+    number = argument & 0xFFFFFFFF
     found: int = target.of(source.known(number)) if source.task(number) is not None else 0
     if not found:
         raise ESRCH(f"pid {number}")

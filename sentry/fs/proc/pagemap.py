@@ -12,6 +12,7 @@ from sentry.errors import EINVAL
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.process_memory import MmFile
 from sentry.fs.pseudo.nodes import Node
+from sentry.mm import report
 from sentry.mm.layout import LINUX_TASK_END
 from sentry.vfs.file import Caller, Dest, FileDescription
 
@@ -59,4 +60,4 @@ class PagemapFile(MmFile):
         if size <= 0:
             return 0
         start = offset // ENTRY << 12
-        return dest.put(self._mm.pagemap(start, start + (size // ENTRY << 12)))
+        return dest.put(report.pagemap(self._mm.map, start, start + (size // ENTRY << 12)))

@@ -12,6 +12,7 @@ from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.proc.owner import live_task, owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
 from sentry.fs.pseudo.nodes import Node
+from sentry.mm import forced, report
 from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
@@ -45,21 +46,21 @@ def describe(view: View) -> Any:
 def maps(view: View) -> bytes:
     """One line for each mapping."""
     mm = view.subject.mm
-    return mm.maps(describe(view)) if mm is not None else b""
+    return report.maps(mm.map, describe(view)) if mm is not None else b""
 
 
 @pid_file("smaps", private=True)
 def smaps(view: View) -> bytes:
     """maps, with what of each is in memory."""
     mm = view.subject.mm
-    return b"".join(mm.smaps(describe(view))) if mm is not None else b""
+    return b"".join(report.smaps(mm.map, describe(view))) if mm is not None else b""
 
 
 @pid_file("smaps_rollup", private=True, where="process")
 def smaps_rollup(view: View) -> bytes:
     """The sum of smaps."""
     mm = view.subject.mm
-    return mm.smaps_rollup() if mm is not None else b""
+    return report.smaps_rollup(mm.map) if mm is not None else b""
 
 
 def read_range(mm: Any, start: int, end: int) -> bytes:
@@ -82,7 +83,7 @@ def cmdline(view: View) -> bytes:
     mm = view.subject.mm
     if mm is None:
         return b""
-    layout = mm.layout
+    layout = mm.map.layout
     if not layout.arg_start < layout.arg_end:
         return b""
     data = read_range(mm, layout.arg_start, layout.arg_end)
@@ -98,14 +99,14 @@ def environ(view: View) -> bytes:
     mm = view.subject.mm
     if mm is None:
         return b""
-    return read_range(mm, mm.layout.env_start, mm.layout.env_end)
+    return read_range(mm, mm.map.layout.env_start, mm.map.layout.env_end)
 
 
 @pid_file("auxv", 0o400, private=True)
 def auxv(view: View) -> bytes:
     """The auxiliary vector."""
     mm = view.subject.mm
-    return mm.layout.auxv if mm is not None else b""
+    return mm.map.layout.auxv if mm is not None else b""
 
 
 class MemNode(Node):
@@ -175,7 +176,7 @@ class MemFile(MmFile):
             at = offset + done
             part = min(dest.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))
             try:
-                data = self._mm.peek(at, part)
+                data = forced.peek(self._mm, at, part)
             except NeedsFault as need:
                 if done:
                     break
@@ -205,7 +206,7 @@ class MemFile(MmFile):
             at = offset + done
             part = bytes(source.get(min(source.count, PAGE_SIZE - (at & (PAGE_SIZE - 1)))))
             try:
-                self._mm.poke(at, part)
+                forced.poke(self._mm, at, part)
             except NeedsFault:
                 if done:
                     break

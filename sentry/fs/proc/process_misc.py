@@ -108,7 +108,7 @@ def badness(view: View) -> int:
     """oom_badness() in thousandths of the memory."""
     mm = view.subject.mm
     total = max(1, memory_of(view.kernel).total // 4096)
-    pages = mm.resident_pages() if mm is not None else 0
+    pages = mm.resident.pages() if mm is not None else 0
     return pages * 1000 // total + int(view.subject.group.oom_score_adj)
 
 
@@ -254,7 +254,7 @@ def clear_references(view: View, data: bytes) -> None:
     """What was referenced is not told; 5 forgets the most memory that was used (VmHWM)."""
     mm = view.subject.mm
     if within(data, CLEAR_REFS_ALL, CLEAR_REFS_PEAK) == CLEAR_REFS_PEAK and mm is not None:
-        mm.forget_peak()
+        mm.resident.forget_peak()
 
 
 @pid_file("clear_refs", 0o200, store=clear_references)

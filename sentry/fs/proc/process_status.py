@@ -10,6 +10,7 @@ from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.registry import View, pid_file
 from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
+from sentry.mm import report
 
 INFINITY = (1 << 64) - 1
 SIG_DFL, SIG_IGN = 0, 1
@@ -101,15 +102,16 @@ def fd_size(task: Any) -> int:
 
 def memory_rows(mm: Any) -> list[tuple[str, str]]:
     """task_mem(), fs/proc/task_mmu.c, in kB."""
-    size, resident, shared, text, _ = mm.statm()
-    layout = mm.layout
+    size, resident, shared, text, _ = report.statm(mm.map)
+    amap, layout = mm.map, mm.map.layout
     code = (layout.end_code + 4095 & ~4095) - (layout.start_code & ~4095) >> 12
-    lib = max(mm.exec_pages - code, 0)
+    lib = max(amap.exec_pages - code, 0)
     pages = [
-        ("VmPeak", max(mm.peak_total_pages, size)), ("VmSize", size), ("VmLck", mm.locked_pages),
-        ("VmPin", 0), ("VmHWM", max(mm.peak_pages(), resident)), ("VmRSS", resident),
+        ("VmPeak", max(amap.peak_total_pages, size)), ("VmSize", size),
+        ("VmLck", amap.locked_pages), ("VmPin", 0),
+        ("VmHWM", max(mm.resident.peak_pages(), resident)), ("VmRSS", resident),
         ("RssAnon", resident - shared), ("RssFile", shared), ("RssShmem", 0),
-        ("VmData", mm.data_pages), ("VmStk", mm.stack_pages), ("VmExe", text), ("VmLib", lib),
+        ("VmData", amap.data_pages), ("VmStk", amap.stack_pages), ("VmExe", text), ("VmLib", lib),
         ("VmPTE", getattr(mm.space, "tables", 0)), ("VmSwap", 0),
     ]  # fmt: skip
     rows = [(name, f"{count * 4:8} kB") for name, count in pages]
@@ -158,8 +160,8 @@ def stat(view: View) -> bytes:
     size = resident = 0
     layout = None
     if mm is not None:
-        size, resident = mm.total_pages * 4096, mm.resident_pages()
-        layout = mm.layout if may_read(view.caller, subject) else None
+        size, resident = mm.map.total_pages * 4096, mm.resident.pages()
+        layout = mm.map.layout if may_read(view.caller, subject) else None
     mask = 0x7FFFFFFF
     sched = task.sched
     policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
@@ -196,5 +198,5 @@ def statm(view: View) -> str:
     mm = view.subject.mm
     if mm is None:
         return "0 0 0 0 0 0 0\n"
-    size, resident, shared, text, data = mm.statm()
+    size, resident, shared, text, data = report.statm(mm.map)
     return f"{size} {resident} {shared} {text} 0 {data} 0\n"

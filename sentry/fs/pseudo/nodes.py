@@ -105,22 +105,28 @@ class Directory(Node):
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Nothing can be made; the errno is that of the lookup in Linux."""
-        raise self.fs.cannot_create
+        raise self.fs.cannot_create_file
 
     def mkdir(self, name: bytes, mode: int, owner: Owner) -> Inode:
-        """As `create`."""
+        """Nor here."""
         raise self.fs.cannot_create
 
     def mknod(self, name: bytes, mode: int, rdev: int, owner: Owner) -> Inode:
-        """As `create`."""
+        """As `mkdir`."""
         raise self.fs.cannot_create
 
     def symlink(self, name: bytes, target: bytes, owner: Owner) -> Inode:
-        """As `create`."""
+        """As `mkdir`."""
         raise self.fs.cannot_create
 
     def link(self, name: bytes, target: Inode) -> None:
-        """As `create`."""
+        """As `mkdir`."""
+        raise self.fs.cannot_create
+
+    def rename(
+        self, name: bytes, child: Inode, new_dir: Inode, new_name: bytes, flags: int
+    ) -> None:
+        """As `mkdir`."""
         raise self.fs.cannot_create
 
 

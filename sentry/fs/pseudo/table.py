@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from sentry.errors import EPERM, Errno
+from sentry.errors import EACCES, EPERM, Errno
 from sentry.vfs.interface import FileSystem, StatFs
 
 
@@ -15,7 +15,9 @@ class TableFs(FileSystem):
     block_size = 4096
     root_ino = 1
     cannot_create: type[Errno] = EPERM
-    """What an attempt to make a file gives."""
+    """What an attempt to make a name gives."""
+    cannot_create_file: type[Errno] = EACCES
+    """The same by open(2): lookup_open()."""
 
     @staticmethod
     def child_ino(parent: int, name: bytes) -> int:

@@ -16,7 +16,7 @@ from sentry.abi.fcntl import (
 from sentry.errors import ENOMEM, ENOSPC, ENXIO, EOPNOTSUPP, EPERM
 from sentry.fs.tmpfs.inode import TmpInode, check_size
 from sentry.mm.buffers import UserDest, UserSource
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.interface import Owner
@@ -81,7 +81,7 @@ class TmpFile(TmpInode):
         limit = self.fs.max_pages
         if limit is None:
             return count
-        first, last = offset // PAGE, (offset + count - 1) // PAGE
+        first, last = offset // PAGE_SIZE, (offset + count - 1) // PAGE_SIZE
         if self.fs.pages + last - first + 1 <= limit:
             return count
         free = limit - self.fs.pages
@@ -89,7 +89,7 @@ class TmpFile(TmpInode):
             if not frame:
                 free -= 1
                 if free < 0:
-                    fits = (first + at) * PAGE - offset
+                    fits = (first + at) * PAGE_SIZE - offset
                     if fits <= 0:
                         raise ENOSPC("the file system is full")
                     return min(count, fits)
@@ -168,7 +168,7 @@ class TmpOpenFile(RegularFile):
             raise EPERM("sealed against writing")
         size = inode.size_of()[0]
         if offset + count > size:  # page by page, and not the one that would grow the file
-            whole = size // PAGE * PAGE
+            whole = size // PAGE_SIZE * PAGE_SIZE
             if offset >= whole:
                 raise EPERM("sealed against growing")
             count = whole - offset
@@ -193,7 +193,7 @@ class TmpOpenFile(RegularFile):
         if mode & FALLOC_FL_PUNCH_HOLE:
             if inode.seals & WRITE_SEALS:
                 raise EPERM("sealed against writing")
-            last = (data.size + PAGE - 1) // PAGE * PAGE
+            last = (data.size + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
             data.punch(offset, max(0, min(length, last - offset)))
             inode.settle()
             inode.touched()
@@ -204,7 +204,7 @@ class TmpOpenFile(RegularFile):
                 raise EPERM("sealed against growing")
         if inode.room(offset, length) < length:
             raise ENOSPC("the file system is full")
-        first, last = offset // PAGE, (end + PAGE - 1) // PAGE
+        first, last = offset // PAGE_SIZE, (end + PAGE_SIZE - 1) // PAGE_SIZE
         try:
             if last - first > self.file.fs.memory_pages:
                 raise ENOMEM("more than there is")

@@ -11,17 +11,16 @@ is not seen. arch/x86/kernel/ptrace.c, SDM volume 3, section 18.2.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from sentry.errors import EFAULT, EINVAL, EIO, ENOSPC
 from sentry.mm.errors import NeedsFault
+from sentry.mm.forced import peek
 from sentry.mm.layout import LINUX_TASK_END
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.mm.manager import MemoryManager
 
 EXECUTE, WRITE, PORTS, ACCESS = range(4)
 LENGTHS: Final = (1, 2, 8, 4)
@@ -29,9 +28,6 @@ DR6_RESERVED: Final = 0xFFFF0FF0
 DR6_STEP: Final = 0x4000
 MAX_SEEN: Final = 4096
 """Locations of one address space that are remembered, whoever watched them."""
-
-_seen: WeakKeyDictionary[MemoryManager, dict[tuple[int, int], bytes]] = WeakKeyDictionary()
-"""What watched locations held last: of an address space, as its threads are all stepped."""
 
 
 class DebugRegisters:
@@ -78,7 +74,7 @@ class DebugRegisters:
         """The bits of DR6 for what has changed since the last look, which is forgotten with it."""
         if not self._places:
             return 0
-        seen = _seen.setdefault(task.mm, {})
+        seen = task.mm.watched  # of all threads, as all are stepped
         if len(seen) > MAX_SEEN:
             seen.clear()
         bits = 0
@@ -87,7 +83,7 @@ class DebugRegisters:
                 bits |= (task.ctx.regs[Reg.RIP] == addr) << number
                 continue
             try:
-                now = task.mm.peek(addr, length)
+                now = peek(task.mm, addr, length)
             except (EFAULT, NeedsFault):
                 continue
             before = seen.get((addr, length))

@@ -23,14 +23,16 @@ from sentry.errors import (
     EINVAL,
     EMSGSIZE,
     ENFILE,
-    ENOPROTOOPT,
     EPERM,
     from_number,
 )
 from sentry.net.host import calls
-from sentry.net.host.options import MAX_VALUE, READABLE, SENT_CONTROL, SETTABLE
-from sentry.net.socket import Ancillary, Received, Socket, socket_location
-from sentry.net.socket_options import RCVTIMEO, SNDTIMEO, get_option, set_option
+from sentry.net.host.options import SENT_CONTROL
+from sentry.net.host.rows import HOST
+from sentry.net.ioctls import NAMES, SOCKETS
+from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.sockfs import socket_location
+from sentry.vfs.requests import Requests, put_int
 from sentry.wait.host_queue import HostQueue
 
 if TYPE_CHECKING:
@@ -43,16 +45,22 @@ PIECE: Final = 1 << 18
 PRIVILEGED_PORTS: Final = 1024
 SENT_FLAGS: Final = abi.MSG_OOB | abi.MSG_DONTROUTE | abi.MSG_EOR | abi.MSG_MORE | abi.MSG_CONFIRM
 RECEIVED_FLAGS: Final = abi.MSG_OOB | abi.MSG_PEEK | abi.MSG_TRUNC | abi.MSG_ERRQUEUE
-OURS: Final = {abi.SO_TYPE, abi.SO_DOMAIN, abi.SO_PROTOCOL, *RCVTIMEO, *SNDTIMEO}
-"""Options of SOL_SOCKET that need no call."""
 MAX_SOCKETS: Final = 8192
 """Of one sandbox: each is a descriptor of the Sentry."""
+
+
+REQUESTS: Final = Requests(SOCKETS, names=NAMES)
+REQUESTS.row("FIONREAD", put_int(lambda sock: calls.count(sock.fd, FIONREAD)))
+REQUESTS.row("TIOCOUTQ", put_int(lambda sock: calls.count(sock.fd, TIOCOUTQ)))
+REQUESTS.row("SIOCATMARK", put_int(lambda sock: calls.count(sock.fd, abi.SIOCATMARK)))
 
 
 class HostSocket(Socket):
     """TCP, UDP and ping sockets of the host."""
 
     __slots__ = ("_host_queue", "fd")
+    options_known = HOST
+    requests = REQUESTS
 
     keeps_unread = False
 
@@ -67,6 +75,7 @@ class HostSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         self.stack.host_sockets -= 1
         self._host_queue.close()
         fd, self.fd = self.fd, -1
@@ -194,34 +203,6 @@ class HostSocket(Socket):
             raise
         source.skip(done)
         return done
-
-    def own_ioctl(self, caller: Caller, request: int, argument: int) -> int | None:
-        """SIOCINQ, SIOCOUTQ, SIOCATMARK."""
-        if request not in (FIONREAD, TIOCOUTQ, abi.SIOCATMARK):
-            return None
-        caller.mm.write(argument, struct.pack("<i", calls.count(self.fd, request)))
-        return 0
-
-    # --- options
-
-    def set_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """setsockopt(2)."""
-        if level == SOL_SOCKET and name in OURS:
-            set_option(self, caller, name, value)
-            return
-        if (level, name) not in SETTABLE:
-            raise ENOPROTOOPT(f"level {level} option {name}")
-        calls.set_option(self.fd, level, name, value[:MAX_VALUE])
-        if (level, name) == (SOL_SOCKET, abi.SO_RCVLOWAT):
-            set_option(self, caller, name, value)
-
-    def option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """getsockopt(2)."""
-        if level == SOL_SOCKET and name in OURS:
-            return get_option(self, caller, name, size)
-        if (level, name) not in READABLE:
-            raise ENOPROTOOPT(f"level {level} option {name}")
-        return calls.option(self.fd, level, name, min(size, MAX_VALUE))
 
 
 def check_room(stack: Stack) -> None:

@@ -13,7 +13,7 @@ from sentry.abi.socket import (
     IPPROTO_UDPLITE,
 )
 from sentry.errors import EADDRNOTAVAIL, EBUSY, EINVAL, ENOPROTOOPT, ENOTCONN
-from sentry.net.socket import SocketInode, protocol_name
+from sentry.net.sockfs import SocketInode, protocol_name
 
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket

@@ -180,6 +180,7 @@ class DatagramSocket(InetSocket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         self.packets.clear()
         self.errors.clear()
         self.drop_port()

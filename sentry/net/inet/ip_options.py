@@ -1,46 +1,53 @@
-"""Options of IPPROTO_IP and IPPROTO_IPV6 as tables: ip(7), ipv6(7), net/ipv4/ip_sockglue.c."""
+"""Options of IPPROTO_IP: ip(7), net/ipv4/ip_sockglue.c. What both IP levels have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, EOPNOTSUPP
+from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
+from sentry.abi.socket import IPPROTO_IP, IPPROTO_IPV6, SOCK_RAW
+from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
+from sentry.net.inet import multicast
+from sentry.net.options import (
+    INT,
+    SWITCH,
+    Check,
+    Option,
+    Options,
+    Parse,
+    Setter,
+    Within,
+    exact,
+    flag,
+    show_nothing,
+    tells,
+    whole,
+)
 
-Check = Callable[[int], int]
+if TYPE_CHECKING:
+    from sentry.net.inet.inetsocket import InetSocket
+    from sentry.vfs.file import Caller
+
+LOOPBACK_MTU: Final = 65536
+MAX_IP_OPTIONS: Final = 40
+INET_ECN_MASK: Final = 3
+PMTUDISC: Final = Within(0, 5)
 
 
-class Option(Struct, frozen=True):
-    """One option that is a number."""
-
-    default: int
-    check: Check
-    """Gives the value that is kept, or raises."""
+# --- what may be given
 
 
-def flag(number: int) -> int:
-    """On or off."""
-    return int(bool(number))
+def int_value(value: bytes) -> int:
+    """An int, or one byte. Raises: EINVAL."""
+    if len(value) < 4 and value:
+        return value[0]
+    return whole(value)
 
 
-def within(low: int, high: int) -> Check:
-    """A number between two others. Raises: EINVAL."""
-
-    def check(number: int) -> int:
-        if not low <= number <= high:
-            raise EINVAL(f"{number}")
-        return number
-
-    return check
-
-
-def or_default(low: int, high: int, default: int) -> Check:
-    """The same; -1 is the default."""
-    inner = within(low, high)
-    return lambda number: default if number == -1 else inner(number)
+def empty_is_0(value: bytes) -> int:
+    """The same; no value at all is 0."""
+    return int_value(value) if value else 0
 
 
 def byte(number: int) -> int:
@@ -70,7 +77,7 @@ def no_address(number: int) -> int:
     return 0
 
 
-def port_range(number: int) -> int:
+def _port_range(number: int) -> int:
     """IP_LOCAL_PORT_RANGE: the first port in the low half, the last in the high one."""
     low, high = number & 0xFFFF, number >> 16 & 0xFFFF
     if low and high and low > high:
@@ -78,110 +85,150 @@ def port_range(number: int) -> int:
     return number
 
 
-def preferences(number: int) -> int:
-    """IPV6_ADDR_PREFERENCES: what is not said is the default."""
-    return within(0, 0x7FFFFFFF)(number) or PREFER_DEFAULT
+# --- what is done with it
 
 
-PREFER_DEFAULT: Final = 0x500
-"""IPV6_PREFER_SRC_PUBTMP_DEFAULT, IPV6_PREFER_SRC_HOME."""
-_FLAG: Final = Option(0, flag)
-_ON: Final = Option(1, flag)
+def shown_number(number: int, size: int) -> bytes:
+    """An int; a small one may be one byte."""
+    if 0 < size < 4 and 0 <= number <= 255:
+        return bytes([number])
+    return INT.pack(number)
 
-IP: Final[dict[int, Option]] = {
-    abi.IP_TOS: Option(0, byte),
-    abi.IP_TTL: Option(64, or_default(1, 255, 64)),
-    abi.IP_HDRINCL: Option(0, unknown),
-    abi.IP_ROUTER_ALERT: Option(0, invalid),
-    abi.IP_RECVOPTS: _FLAG,
-    abi.IP_RETOPTS: _FLAG,
-    abi.IP_PKTINFO: _FLAG,
-    abi.IP_MTU_DISCOVER: Option(1, within(0, 5)),
-    abi.IP_RECVERR: _FLAG,
-    abi.IP_RECVTTL: _FLAG,
-    abi.IP_RECVTOS: _FLAG,
-    abi.IP_FREEBIND: _FLAG,
-    abi.IP_PASSSEC: _FLAG,
-    abi.IP_TRANSPARENT: _FLAG,
-    abi.IP_RECVORIGDSTADDR: _FLAG,
-    abi.IP_MINTTL: Option(0, within(0, 255)),
-    abi.IP_NODEFRAG: Option(0, unknown),
-    abi.IP_CHECKSUM: _FLAG,
-    abi.IP_BIND_ADDRESS_NO_PORT: _FLAG,
-    abi.IP_RECVFRAGSIZE: _FLAG,
-    abi.IP_RECVERR_RFC4884: Option(0, within(0, 1)),
-    abi.IP_MULTICAST_TTL: Option(1, or_default(0, 255, 1)),
-    abi.IP_MULTICAST_LOOP: _ON,
-    abi.IP_MULTICAST_ALL: Option(1, within(0, 1)),
-    abi.IP_UNICAST_IF: Option(0, no_address),
-    abi.IP_LOCAL_PORT_RANGE: Option(0, port_range),
-}
-IPV6: Final[dict[int, Option]] = {
-    abi.IPV6_2292PKTINFO: _FLAG,
-    abi.IPV6_2292HOPOPTS: _FLAG,
-    abi.IPV6_2292DSTOPTS: _FLAG,
-    abi.IPV6_2292RTHDR: _FLAG,
-    abi.IPV6_2292HOPLIMIT: _FLAG,
-    abi.IPV6_FLOWINFO: _FLAG,
-    abi.IPV6_UNICAST_HOPS: Option(64, or_default(0, 255, 64)),
-    abi.IPV6_MULTICAST_HOPS: Option(1, or_default(0, 255, 1)),
-    abi.IPV6_MULTICAST_LOOP: Option(1, within(0, 1)),
-    abi.IPV6_MTU_DISCOVER: Option(1, within(0, 5)),
-    abi.IPV6_RECVERR: _FLAG,
-    abi.IPV6_MULTICAST_ALL: _ON,
-    abi.IPV6_ROUTER_ALERT_ISOLATE: _FLAG,
-    abi.IPV6_RECVERR_RFC4884: Option(0, within(0, 1)),
-    abi.IPV6_FLOWINFO_SEND: _FLAG,
-    abi.IPV6_RECVPKTINFO: _FLAG,
-    abi.IPV6_RECVHOPLIMIT: _FLAG,
-    abi.IPV6_RECVHOPOPTS: _FLAG,
-    abi.IPV6_RECVRTHDR: _FLAG,
-    abi.IPV6_RECVDSTOPTS: _FLAG,
-    abi.IPV6_RECVPATHMTU: _FLAG,
-    abi.IPV6_DONTFRAG: _FLAG,
-    abi.IPV6_RECVTCLASS: _FLAG,
-    abi.IPV6_TCLASS: Option(0, or_default(0, 255, 0)),
-    abi.IPV6_AUTOFLOWLABEL: _ON,
-    abi.IPV6_MINHOPCOUNT: Option(0, within(0, 255)),
-    abi.IPV6_ORIGDSTADDR: _FLAG,
-    abi.IPV6_TRANSPARENT: _FLAG,
-    abi.IPV6_UNICAST_IF: Option(0, no_address),
-    abi.IPV6_FREEBIND: _FLAG,
-    abi.IPV6_ADDR_PREFERENCES: Option(PREFER_DEFAULT, preferences),
-    abi.IPV6_RECVFRAGSIZE: _FLAG,
-    abi.IPV6_ROUTER_ALERT: Option(0, unknown),
-    abi.IPV6_2292PKTOPTIONS: Option(0, flag),
-    abi.IPV6_MTU: Option(0, lambda number: number if not number or number >= 1280 else invalid(0)),
-}
-REFUSED: Final[dict[tuple[int, int], Check]] = {
-    (0, abi.IP_IPSEC_POLICY): unsupported,
-    (0, abi.IP_XFRM_POLICY): invalid,
-    (41, abi.IPV6_RTHDR): invalid,
-    (41, abi.IPV6_DSTOPTS): invalid,
-    (41, abi.IPV6_IPSEC_POLICY): unsupported,
-    (41, abi.IPV6_XFRM_POLICY): unsupported,
-}
-EMPTY_MEANS_0: Final = frozenset(
-    {
-        abi.IP_RECVOPTS, abi.IP_RETOPTS, abi.IP_PKTINFO, abi.IP_MTU_DISCOVER, abi.IP_RECVERR,
-        abi.IP_RECVTTL, abi.IP_RECVTOS, abi.IP_PASSSEC, abi.IP_RECVORIGDSTADDR, abi.IP_CHECKSUM,
-        abi.IP_BIND_ADDRESS_NO_PORT, abi.IP_RECVERR_RFC4884, abi.IP_TOS, abi.IP_RECVFRAGSIZE,
-        abi.IP_HDRINCL, abi.IP_NODEFRAG,
-    }
-)  # fmt: skip
-"""Options of IPPROTO_IP that can be set with no value at all."""
-SHORT_MEANS_0: Final = frozenset({abi.IPV6_DONTFRAG, abi.IPV6_AUTOFLOWLABEL})
-"""Options of IPPROTO_IPV6 that can be set with less than an int."""
-INT_EXACTLY: Final = frozenset(
-    {(0, abi.IP_UNICAST_IF), (0, abi.IP_LOCAL_PORT_RANGE), (41, abi.IPV6_UNICAST_IF)}
-)
-NO_STREAM: Final = {
-    (0, abi.IP_MULTICAST_IF): EINVAL, (0, abi.IP_MULTICAST_TTL): EINVAL,
-    (0, abi.IP_RECVFRAGSIZE): EINVAL,
-    (41, abi.IPV6_MULTICAST_IF): ENOPROTOOPT, (41, abi.IPV6_MULTICAST_HOPS): ENOPROTOOPT,
-}  # fmt: skip
-"""What a stream answers to options that are for datagrams."""
-WITH_ECN: Final = frozenset({(0, abi.IP_TOS), (41, abi.IPV6_TCLASS)})
-"""Two bits of these belong to TCP itself."""
-RECVERR: Final = frozenset({(0, abi.IP_RECVERR), (41, abi.IPV6_RECVERR)})
-NEEDS_RAW: Final = frozenset({(0, abi.IP_TRANSPARENT), (41, abi.IPV6_TRANSPARENT)})
+
+def values_of(row: Option, sock: InetSocket) -> dict[int, int]:
+    """Where the options of a level are."""
+    return sock.ip_options if row.level == IPPROTO_IP else sock.ipv6_options
+
+
+def get_number(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    """What most are."""
+    return shown_number(sock.ip_options[row.number], size)
+
+
+def set_number(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """The same."""
+    values_of(row, sock)[row.number] = row.number_in(value)
+
+
+def set_recverr(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """IP_RECVERR, IPV6_RECVERR."""
+    set_number(row, sock, caller, value)
+    if not values_of(row, sock)[row.number]:
+        sock.forget_errors()
+
+
+def set_transparent(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """IP_TRANSPARENT, IPV6_TRANSPARENT. Raises: EPERM."""
+    rights, owner = caller.creds, sock.stack.owner
+    if row.number_in(value) and not (
+        rights.has_in(owner, CAP_NET_RAW) or rights.has_in(owner, CAP_NET_ADMIN)
+    ):
+        raise EPERM("CAP_NET_ADMIN")
+    set_number(row, sock, caller, value)
+
+
+def join_or_leave(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """Membership of a multicast group."""
+    multicast.change(sock, row.level, row.number, value)
+
+
+def mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    """IP_MTU, IPV6_MTU. Raises: ENOTCONN."""
+    if sock.remote is None:
+        raise ENOTCONN("no destination")
+    return INT.pack(LOOPBACK_MTU)
+
+
+def _set_interface(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    multicast.set_interface(sock, value)
+
+
+def _set_options(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    if len(value) > MAX_IP_OPTIONS:
+        raise EINVAL("options")
+
+
+def _get_protocol(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    return shown_number(sock.protocol if sock.kind == SOCK_RAW else 0, size)
+
+
+# --- the rows
+
+IP: Final = Options(IPPROTO_IP, abi)
+DEFAULTS: Final[dict[int, int]] = {}
+"""Of the options that are numbers."""
+
+
+def _number(
+    name: str,
+    default: int = 0,
+    check: Check = flag,
+    parse: Parse = int_value,
+    setter: Setter = set_number,
+    partial: str = "",
+) -> None:
+    row = IP.row(
+        name, get_number, setter, check=check, parse=parse, default=default, partial=partial
+    )
+    DEFAULTS[row.number] = default
+
+
+_number("IP_TOS", 0, byte, empty_is_0)
+_number("IP_TTL", 64, Within(1, 255, 64))
+_number("IP_HDRINCL", 0, unknown, empty_is_0)
+_number("IP_ROUTER_ALERT", 0, invalid, partial="nobody routes: EINVAL")
+_number("IP_RECVOPTS", parse=empty_is_0, partial="kept: no packet has options")
+_number("IP_RETOPTS", parse=empty_is_0, partial="kept: no packet has options")
+_number("IP_PKTINFO", parse=empty_is_0)
+_number("IP_MTU_DISCOVER", 1, PMTUDISC, empty_is_0)
+_number("IP_RECVERR", parse=empty_is_0, setter=set_recverr)
+_number("IP_RECVTTL", parse=empty_is_0)
+_number("IP_RECVTOS", parse=empty_is_0)
+_number("IP_FREEBIND")
+_number("IP_PASSSEC", parse=empty_is_0, partial="kept: there are no security labels")
+_number("IP_TRANSPARENT", setter=set_transparent)
+_number("IP_RECVORIGDSTADDR", parse=empty_is_0)
+_number("IP_MINTTL", 0, Within(0, 255), partial="kept: no packet is refused for it")
+_number("IP_NODEFRAG", 0, unknown, empty_is_0, partial="can only be read: there are no fragments")
+_number("IP_CHECKSUM", parse=empty_is_0, partial="kept: there are no checksums")
+_number("IP_BIND_ADDRESS_NO_PORT", parse=empty_is_0)
+_number("IP_RECVFRAGSIZE", parse=empty_is_0, partial="kept: there are no fragments")
+_number("IP_RECVERR_RFC4884", 0, SWITCH, empty_is_0, partial="kept: errors have no extensions")
+_number("IP_MULTICAST_TTL", 1, Within(0, 255, 1))
+_number("IP_MULTICAST_LOOP", 1)
+_number("IP_MULTICAST_ALL", 1, SWITCH)
+_number("IP_UNICAST_IF", 0, no_address, exact, partial="no other interface can be chosen")
+_number("IP_LOCAL_PORT_RANGE", 0, _port_range, exact)
+IP.row("IP_IPSEC_POLICY", None, set_number, check=unsupported, parse=int_value,
+       partial="no IPsec: EOPNOTSUPP")  # fmt: skip
+IP.row("IP_XFRM_POLICY", None, set_number, check=invalid, parse=int_value,
+       partial="no IPsec: EINVAL")  # fmt: skip
+IP.row("IP_OPTIONS", show_nothing, _set_options, partial="no packet has options")
+IP.row("IP_MULTICAST_IF", tells(lambda sock: sock.multicast_address), _set_interface)
+IP.row("IP_MTU", mtu)
+IP.row("IP_PROTOCOL", _get_protocol)
+IP.row("IP_ADD_MEMBERSHIP", None, join_or_leave)
+IP.row("IP_DROP_MEMBERSHIP", None, join_or_leave)
+IP.row("MCAST_JOIN_GROUP", None, join_or_leave)
+IP.row("MCAST_LEAVE_GROUP", None, join_or_leave)
+
+
+# --- what streams have instead
+
+
+def no_stream(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    """An option for datagrams. Raises: ENOPROTOOPT of IPv6, EINVAL of IPv4."""
+    raise (ENOPROTOOPT if row.level == IPPROTO_IPV6 else EINVAL)("a stream")
+
+
+def without_ecn(check: Check) -> Check:
+    """Two bits belong to TCP itself."""
+    return lambda number: check(number) & ~INET_ECN_MASK
+
+
+IP_STREAM: Final = Options(IPPROTO_IP, abi, IP)
+IP_STREAM.row("IP_TOS", get_number, set_number, check=without_ecn(byte), parse=empty_is_0)
+IP_STREAM.row("IP_MULTICAST_IF", tells(lambda sock: sock.multicast_address), no_stream)
+IP_STREAM.row("IP_MULTICAST_TTL", get_number, no_stream)
+IP_STREAM.row("IP_RECVFRAGSIZE", get_number, no_stream)
+IP_STREAM.row("IP_PKTOPTIONS", show_nothing, partial="only of streams, and nothing is told")

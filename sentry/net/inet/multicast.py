@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
-from sentry.abi.socket import AF_INET, AF_INET6
+from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IPV6
 from sentry.errors import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV, EPROTO
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED
@@ -17,17 +17,8 @@ if TYPE_CHECKING:
 
 MAX_GROUPS: Final = 20
 """net.ipv4.igmp_max_memberships."""
-MCAST_JOIN: Final = 42
-MCAST_LEAVE: Final = 45
-
 JOIN: Final = frozenset({(0, abi.IP_ADD_MEMBERSHIP), (41, abi.IPV6_ADD_MEMBERSHIP)})
-LEAVE: Final = frozenset({(0, abi.IP_DROP_MEMBERSHIP), (41, abi.IPV6_DROP_MEMBERSHIP)})
-PROTOCOL_INDEPENDENT: Final = frozenset({MCAST_JOIN, MCAST_LEAVE})
-
-
-def is_membership(level: int, name: int) -> bool:
-    """An option that joins or leaves a group."""
-    return (level, name) in JOIN or (level, name) in LEAVE or name in PROTOCOL_INDEPENDENT
+PROTOCOL_INDEPENDENT: Final = frozenset({abi.MCAST_JOIN_GROUP, abi.MCAST_LEAVE_GROUP})
 
 
 def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
@@ -35,14 +26,15 @@ def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
     if sock.stream and level == 0 and name not in PROTOCOL_INDEPENDENT:
         raise EPROTO("a stream")
     if name in PROTOCOL_INDEPENDENT:
-        group, index, joins = *_parse_any(level, value), name == MCAST_JOIN
+        group, index, joins = *_parse_any(level, value), name == abi.MCAST_JOIN_GROUP
     else:
         joins = (level, name) in JOIN
         group, index = _parse4(sock, value) if level == 0 else _parse6(value)
         if sock.stream:
             raise EPROTO("a stream")
     if not address.is_multicast(group):
-        raise EINVAL("no multicast group") if joins else EADDRNOTAVAIL("no member")
+        invalid = joins or level == IPPROTO_IPV6
+        raise EINVAL("no multicast group") if invalid else EADDRNOTAVAIL("no member")
     if not joins and not any(own == group for own, _ in sock.groups):
         raise EADDRNOTAVAIL("no member")
     link = _find(sock, group, index)

@@ -14,16 +14,11 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
-    ICMP_FILTER,
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
-    IPPROTO_IP,
-    IPPROTO_IPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
-    IPV6_V6ONLY,
     MSG_OOB,
-    SOCK_DGRAM,
 )
 from sentry.errors import (
     EADDRNOTAVAIL,
@@ -33,13 +28,15 @@ from sentry.errors import (
     EMSGSIZE,
     ENOPROTOOPT,
     EOPNOTSUPP,
+    Errno,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.inetsocket import int_value, is_group, shown_number
+from sentry.net.inet.inetsocket import InetSocket, is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
+from sentry.net.inet.raw_options import PING, RAW4, RAW6, is_foreign
 from sentry.net.inet.udp import receiver_of
 from sentry.net.inet.wire import (
     checksum,
@@ -56,7 +53,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Source
 
-INT_SIZE: Final = 4
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8
@@ -69,9 +65,11 @@ ECHO_TYPES: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (12
 
 
 class RawSocket(DatagramSocket):
-    """SOCK_RAW, and SOCK_DGRAM of ICMP."""
+    """SOCK_RAW of IPv4, and what the others have of it."""
 
-    __slots__ = ("_checksum_at", "_icmp_filter", "_includes_header")
+    __slots__ = ("checksum_at", "icmp_filter", "includes_header")
+    options_known = RAW4
+    is_ping = False
 
     def __init__(
         self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
@@ -79,15 +77,19 @@ class RawSocket(DatagramSocket):
         super().__init__(location, family, kind, protocol, stack, uid)
         self._open()
         self.options.add(abi.SO_REUSEADDR)  # INET_PROTOSW_REUSE
-        self._includes_header = protocol == IPPROTO_RAW
-        self._icmp_filter = bytes(32 if family == AF_INET6 else 4)
-        self._checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
-        stack.raw.add(self)
+        self.includes_header = protocol == IPPROTO_RAW
+        self.icmp_filter = bytes(32 if family == AF_INET6 else 4)
+        self.checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
 
-    @property
-    def is_ping(self) -> bool:
-        """A ping socket."""
-        return self.kind == SOCK_DGRAM
+    def opened(self) -> None:
+        """It sees what others send, too."""
+        super().opened()
+        self.stack.raw[self] = None
+
+    def release(self) -> None:
+        """The last descriptor is closed."""
+        super().release()
+        self.stack.raw.pop(self, None)
 
     async def bind(self, caller: Caller, raw: bytes) -> None:
         """bind(2): the address to listen at; of a ping socket also its identifier."""
@@ -165,10 +167,10 @@ class RawSocket(DatagramSocket):
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         options = parse_send(self, ancillary, endpoint)
-        if self._includes_header and size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
+        if self.includes_header and size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
             raise EINVAL("no IP header")
         data = bytes(source.get(size))
-        if self._includes_header:
+        if self.includes_header:
             self._send_whole(data, endpoint)
             return size
         if size < ICMP_TYPE_AND_CODE and self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
@@ -203,7 +205,7 @@ class RawSocket(DatagramSocket):
 
     def _fill_checksum(self, packet: Packet) -> None:
         """ICMP of ping sockets, and what IPV6_CHECKSUM asks for."""
-        at = ICMP_CHECKSUM_AT if self.is_ping else self._checksum_at
+        at = ICMP_CHECKSUM_AT if self.is_ping else self.checksum_at
         if at < 0:
             return
         data = packet.data
@@ -226,7 +228,7 @@ class RawSocket(DatagramSocket):
             return False
         if self.is_ping:
             return True
-        if self.family == AF_INET6 and self._checksum_at >= 0:
+        if self.family == AF_INET6 and self.checksum_at >= 0:
             return checksum6(packet, packet.data, protocol) == 0 and not self._is_filtered(packet)
         return not self._is_filtered(packet)
 
@@ -243,9 +245,9 @@ class RawSocket(DatagramSocket):
         if len(packet.data) < least:
             return True
         kind = packet.data[0]
-        if kind >= len(self._icmp_filter) * 8:
+        if kind >= len(self.icmp_filter) * 8:
             return False
-        bits = int.from_bytes(self._icmp_filter, "little")
+        bits = int.from_bytes(self.icmp_filter, "little")
         return bool(bits >> kind & 1)
 
     def try_receive(self, dest: Dest, flags: int) -> Received:
@@ -268,69 +270,42 @@ class RawSocket(DatagramSocket):
 
     # --- options
 
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """IP_HDRINCL, ICMP_FILTER, then the common ones."""
-        if self.is_ping:
-            super().set_family_option(caller, level, name, value)
-        elif self._own_option(level, name):
-            if self._is_filter(level):
-                size = len(self._icmp_filter)
-                self._icmp_filter = value[:size].ljust(size, b"\0")
-            elif self.family == AF_INET6 and len(value) < INT_SIZE:
-                raise EINVAL("int expected")
-            elif name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
-                self._set_checksum(level, int_value(value))
-            else:
-                self._includes_header = any(value)
-        elif self.family == AF_INET6 and level == abi.SOL_RAW and len(value) < INT_SIZE:
-            raise EINVAL("int expected")
-        elif (level, name, self.family) == (IPPROTO_IPV6, IPV6_V6ONLY, AF_INET6):
-            raise EINVAL("the protocol is its port")
-        else:
-            super().set_family_option(caller, level, name, value)
+    def no_getter(self, level: int, name: int) -> Errno:
+        """do_raw_getsockopt() is asked for its level alone."""
+        if level == abi.SOL_RAW:
+            return ENOPROTOOPT(f"option {name}")
+        return super().no_getter(level, name)
 
-    def _own_option(self, level: int, name: int) -> bool:
-        """Whether it is one of raw sockets only. Raises: ENOPROTOOPT, EOPNOTSUPP."""
-        if self.family == AF_INET:
-            if level == abi.SOL_RAW and name == ICMP_FILTER and self.protocol != IPPROTO_ICMP:
-                raise EOPNOTSUPP("not ICMP")
-            return (level, name) in ((IPPROTO_IP, abi.IP_HDRINCL), (abi.SOL_RAW, ICMP_FILTER))
-        if level == IPPROTO_IP:
-            raise ENOPROTOOPT("an IPv6 socket")
-        if level == IPPROTO_ICMPV6 and self.protocol != IPPROTO_ICMPV6:
-            raise EOPNOTSUPP("not ICMPv6")
-        if level == IPPROTO_ICMPV6:
-            return name == ICMP_FILTER
-        own = (abi.IPV6_CHECKSUM, abi.IPV6_HDRINCL)
-        return level in (IPPROTO_IPV6, abi.SOL_RAW) and name in own
 
-    def _is_filter(self, level: int) -> bool:
-        """Of the levels of own options those of ICMP_FILTER and ICMP6_FILTER."""
-        return level == (abi.SOL_RAW if self.family == AF_INET else IPPROTO_ICMPV6)
+class Raw6Socket(RawSocket):
+    """SOCK_RAW of IPv6."""
 
-    def _set_checksum(self, level: int, at: int) -> None:
-        """IPV6_CHECKSUM: do_rawv6_setsockopt()."""
-        if self.protocol == IPPROTO_ICMPV6 and level == IPPROTO_IPV6:
-            raise EINVAL("ICMPv6 has one")
-        if at > 0 and at % 2:
-            raise EINVAL("an odd offset")
-        self._checksum_at = max(at, -1)
+    __slots__ = ()
+    options_known = RAW6
+    levels = (abi.SOL_RAW,)
 
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """The same."""
-        if self.is_ping or not self._own_option(level, name):
-            return super().family_option(caller, level, name, size)
-        if self._is_filter(level):
-            return self._icmp_filter[:size]
-        if name == abi.IPV6_CHECKSUM and self.family == AF_INET6:
-            return struct.pack("<i", self._checksum_at)[:size]
-        return shown_number(level, int(self._includes_header), size)
+    def _other_level(self, level: int) -> Errno | None:
+        return EOPNOTSUPP("not ICMPv6") if is_foreign(self, level) else None
 
-    def protocol_option(self, level: int, name: int) -> bytes:
-        """Nothing more."""
-        if self.family == AF_INET and (self.is_ping or level != abi.SOL_RAW):
-            raise EOPNOTSUPP(f"level {level}")
-        raise ENOPROTOOPT(f"level {level}")
+    def no_setter(self, level: int, name: int, value: bytes) -> Errno:
+        """rawv6_setsockopt()."""
+        return self._other_level(level) or super().no_setter(level, name, value)
+
+    def no_getter(self, level: int, name: int) -> Errno:
+        """rawv6_getsockopt()."""
+        return self._other_level(level) or super().no_getter(level, name)
+
+
+class PingSocket(RawSocket):
+    """SOCK_DGRAM of ICMP."""
+
+    __slots__ = ()
+    options_known = PING
+    is_ping = True
+
+    def no_getter(self, level: int, name: int) -> Errno:
+        """There is no level of its own."""
+        return InetSocket.no_getter(self, level, name)
 
 
 def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:

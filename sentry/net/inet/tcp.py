@@ -6,10 +6,8 @@ a program can see of the protocol is kept: states, backlog, FIN and RST, urgent 
 
 from __future__ import annotations
 
-import struct
 from typing import Any, Final
 
-from sentry.abi import socket as abi
 from sentry.abi.poll import (
     EPOLLERR,
     EPOLLHUP,
@@ -19,16 +17,6 @@ from sentry.abi.poll import (
     EPOLLRDHUP,
     EPOLLRDNORM,
     EPOLLWRNORM,
-)
-from sentry.abi.socket import (
-    AF_INET6,
-    IPPROTO_TCP,
-    MSG_FASTOPEN,
-    MSG_OOB,
-    MSG_PEEK,
-    SO_OOBINLINE,
-    SO_RCVLOWAT,
-    SO_REUSEPORT,
 )
 from sentry.abi.socket import (
     BPF_TCP_CLOSE as TCP_CLOSE,
@@ -42,6 +30,15 @@ from sentry.abi.socket import (
 from sentry.abi.socket import (
     BPF_TCP_SYN_SENT as TCP_SYN_SENT,
 )
+from sentry.abi.socket import (
+    IPPROTO_TCP,
+    MSG_FASTOPEN,
+    MSG_OOB,
+    MSG_PEEK,
+    SO_OOBINLINE,
+    SO_RCVLOWAT,
+    SO_REUSEPORT,
+)
 from sentry.errors import (
     EADDRNOTAVAIL,
     EAGAIN,
@@ -51,7 +48,6 @@ from sentry.errors import (
     EINPROGRESS,
     EINVAL,
     EISCONN,
-    ENOPROTOOPT,
     ENOTCONN,
     EOPNOTSUPP,
     EPIPE,
@@ -60,7 +56,7 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
-from sentry.net.inet.tcp_options import MSS, info
+from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.wait.again import again
@@ -73,6 +69,8 @@ class TcpSocket(TcpEnding):
     """One end of a connection, or a listener."""
 
     __slots__ = ()
+    options_known = TCP
+    levels = (IPPROTO_TCP,)
 
     # --- connections
 
@@ -110,9 +108,9 @@ class TcpSocket(TcpEnding):
         self._check_unused(target)
         self.so_error = 0
         self.reset = self.eof = self.read_shut = self.write_shut = self.refused_writes = False
-        if not self._has_port:
+        if not self.has_port:
             self.local = self.ports.claim_to_connect(self, target)
-            self._has_port = True
+            self.has_port = True
         self.remote = target
         self.state = TCP_SYN_SENT
         self.stack.counters["Tcp.ActiveOpens"] += 1
@@ -126,7 +124,7 @@ class TcpSocket(TcpEnding):
     def _check_unused(self, target: Endpoint) -> None:
         """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
         source = self.source_for(target)
-        for other in self.ports.at(source.port) if self._has_port else ():
+        for other in self.ports.at(source.port) if self.has_port else ():
             if not isinstance(other, TcpSocket) or other is self or other.state == TCP_CLOSE:
                 continue
             if other.remote == target and other.source_for(target) == source:
@@ -360,23 +358,3 @@ class TcpSocket(TcpEnding):
         if self.state == TCP_LISTEN:
             raise EINVAL("listening")
         return len(self._held)
-
-    # --- options
-
-    def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
-        """IPPROTO_TCP."""
-        if level != IPPROTO_TCP:
-            raise ENOPROTOOPT(f"level {level}")
-        self.tcp.set(name, value, closed=self.state == TCP_CLOSE)
-        if name in (abi.TCP_CORK, abi.TCP_NODELAY) and not self.tcp.values[abi.TCP_CORK]:
-            self.uncork()
-
-    def protocol_option(self, level: int, name: int) -> bytes:
-        """IPPROTO_TCP."""
-        if level != IPPROTO_TCP:
-            raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
-        if name == abi.TCP_INFO:
-            return self.info()
-        if name == abi.TCP_MAXSEG and self.state not in (TCP_CLOSE, TCP_LISTEN):
-            return struct.pack("<i", MSS)
-        return self.tcp.get(name)

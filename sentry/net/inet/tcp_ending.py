@@ -174,6 +174,7 @@ class TcpEnding(TcpListener):
 
     def release(self) -> None:
         """The last descriptor is closed: a FIN, or a reset where bytes were not read."""
+        super().release()
         self._released = True
         self._abort_backlog()
         self.uncork()

@@ -30,7 +30,8 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_stream import TcpStream
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.vfs.file import Caller
 from sentry.wait.queue import WaitQueue
 
@@ -85,7 +86,7 @@ class TcpListener(TcpStream):
         source = client.source_for(target)
         client.local = source
         server.local, server.remote = target, source
-        server._has_port = True
+        server.has_port = True
         self.ports.adopt(server)
         server.established = True
         server.v6only = self.v6only

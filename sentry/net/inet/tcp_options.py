@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
+from sentry.abi.socket import BPF_TCP_CLOSE as TCP_CLOSE
 from sentry.abi.socket import BPF_TCP_LISTEN as TCP_LISTEN
-from sentry.abi.socket import SOMAXCONN, TcpInfoData
-from sentry.errors import EINVAL, ENOENT, ENOPROTOOPT, EPERM
+from sentry.abi.socket import IPPROTO_TCP, SOMAXCONN, TcpInfoData
+from sentry.errors import EINVAL, ENOENT, ENOPROTOOPT, EPERM, Errno
+from sentry.net.inet.ip_options import IP_STREAM
+from sentry.net.inet.ipv6_options import IPV6_STREAM
+from sentry.net.options import (
+    INT,
+    SWITCH,
+    Check,
+    Getter,
+    Option,
+    Options,
+    Setter,
+    Within,
+    anything,
+    flag,
+    show_nothing,
+    take,
+    tells,
+)
+from sentry.net.socket_options import SOCKET
+
+if TYPE_CHECKING:
+    from sentry.net.inet.tcp import TcpSocket
+    from sentry.vfs.file import Caller
 
 MSS: Final = 32741
 ADVERTISED_MSS: Final = 65483
@@ -19,33 +42,6 @@ MAX_RETRY_SECONDS: Final = 120
 MAX_RETRIES: Final = 255
 CONGESTION: Final = b"cubic"
 CONGESTIONS: Final = (CONGESTION, b"reno")
-DEFAULTS: Final = {
-    abi.TCP_NODELAY: 0, abi.TCP_MAXSEG: 0, abi.TCP_CORK: 0, abi.TCP_KEEPIDLE: 7200,
-    abi.TCP_KEEPINTVL: 75, abi.TCP_KEEPCNT: 9, abi.TCP_SYNCNT: 6, abi.TCP_LINGER2: 60,
-    abi.TCP_DEFER_ACCEPT: 0, abi.TCP_WINDOW_CLAMP: 0, abi.TCP_QUICKACK: 1,
-    abi.TCP_USER_TIMEOUT: 0, abi.TCP_FASTOPEN: 0, abi.TCP_FASTOPEN_CONNECT: 0,
-    abi.TCP_NOTSENT_LOWAT: 0, abi.TCP_TIMESTAMP: 0, abi.TCP_THIN_LINEAR_TIMEOUTS: 0,
-    abi.TCP_THIN_DUPACK: 0, abi.TCP_INQ: 0, abi.TCP_REPAIR: 0, abi.TCP_SAVE_SYN: 0,
-    abi.TCP_FASTOPEN_NO_COOKIE: 0, abi.TCP_TX_DELAY: 0, abi.TCP_IS_MPTCP: 0,
-}  # fmt: skip
-SWITCH: Final = (0, 1)
-RANGES: Final = {
-    abi.TCP_KEEPIDLE: (1, 32767), abi.TCP_KEEPINTVL: (1, 32767), abi.TCP_KEEPCNT: (1, 127),
-    abi.TCP_SYNCNT: (1, 127), abi.TCP_USER_TIMEOUT: (0, (1 << 31) - 1),
-    abi.TCP_FASTOPEN: (0, (1 << 31) - 1), abi.TCP_THIN_LINEAR_TIMEOUTS: SWITCH,
-    abi.TCP_THIN_DUPACK: SWITCH, abi.TCP_FASTOPEN_CONNECT: SWITCH, abi.TCP_INQ: SWITCH,
-    abi.TCP_TX_DELAY: (0, (1 << 31) - 1), abi.TCP_SAVE_SYN: (0, 2),
-    abi.TCP_FASTOPEN_NO_COOKIE: SWITCH,
-}  # fmt: skip
-FLAGS: Final = frozenset({abi.TCP_NODELAY, abi.TCP_CORK, abi.TCP_QUICKACK})
-EMPTY: Final = frozenset({abi.TCP_CC_INFO, abi.TCP_SAVED_SYN, abi.TCP_ULP, abi.TCP_FASTOPEN_KEY})
-"""Options that have nothing to tell."""
-REFUSED: Final = {
-    abi.TCP_REPAIR: EPERM, abi.TCP_REPAIR_QUEUE: EPERM, abi.TCP_REPAIR_WINDOW: EPERM,
-    abi.TCP_QUEUE_SEQ: EINVAL, abi.TCP_REPAIR_OPTIONS: EINVAL, abi.TCP_TIMESTAMP: EPERM,
-    abi.TCP_ULP: ENOENT, abi.TCP_IS_MPTCP: ENOPROTOOPT,
-}  # fmt: skip
-"""What is not there: repair mode, upper layer protocols."""
 
 
 class TcpOptions:
@@ -64,67 +60,21 @@ class TcpOptions:
         new.congestion = self.congestion
         return new
 
-    def get(self, name: int) -> bytes:
-        """getsockopt(2). Raises: ENOPROTOOPT, EINVAL."""
-        if name == abi.TCP_CONGESTION:
-            return self.congestion.ljust(16, b"\0")
-        if name in EMPTY:
-            return b""
-        if name not in self.values:
-            known = name in REFUSED and name != abi.TCP_REPAIR_OPTIONS
-            raise EINVAL("no repair") if known else ENOPROTOOPT(f"TCP option {name}")
-        value = self.values[name]
-        if name == abi.TCP_MAXSEG:
-            value = value or MSS_UNCONNECTED
-        return struct.pack("<i", value)
 
-    def set(self, name: int, value: bytes, *, closed: bool) -> None:
-        """setsockopt(2). Raises: EINVAL, ENOENT, ENOPROTOOPT, EPERM."""
-        if name == abi.TCP_CONGESTION:
-            self._set_congestion(value)
-            return
-        if name == abi.TCP_ULP and value:
-            raise ENOENT("no upper layer protocol")
-        if len(value) < 4:
-            raise EINVAL("int expected")
-        (number,) = struct.unpack_from("<i", value)
-        if (refusal := REFUSED.get(name)) is not None:
-            raise refusal(f"TCP option {name}")
-        if name not in self.values:
-            raise ENOPROTOOPT(f"TCP option {name}")
-        low, high = RANGES.get(name, (-(1 << 31), 1 << 31))
-        if not low <= number <= high:
-            raise EINVAL(f"TCP option {name}")
-        self.values[name] = _kept(name, number, closed)
-
-    def _set_congestion(self, value: bytes) -> None:
-        if not value:
-            raise EINVAL("no name")
-        name = value[:15].split(b"\0", 1)[0]
-        if name not in CONGESTIONS:
-            raise ENOENT("congestion control")
-        self.congestion = name
+TCP: Final = Options(IPPROTO_TCP, abi, IP_STREAM, IPV6_STREAM, SOCKET)
+DEFAULTS: Final[dict[int, int]] = {}
+"""Of the options that are numbers."""
 
 
-def _kept(name: int, number: int, closed: bool) -> int:
-    """What a value becomes."""
-    if name in FLAGS:
-        return int(bool(number))
-    if name == abi.TCP_MAXSEG and number and not 88 <= number <= 32767:
-        raise EINVAL("TCP_MAXSEG")
-    if name == abi.TCP_LINGER2:
-        return -1 if number < 0 else min(number, MAX_LINGER2) or DEFAULTS[name]
-    if name == abi.TCP_DEFER_ACCEPT:
-        return _whole_retries(number)
-    if name == abi.TCP_THIN_DUPACK:
-        return 0
-    if name == abi.TCP_FASTOPEN:
-        return min(number, SOMAXCONN)
-    if name == abi.TCP_WINDOW_CLAMP:
-        if not number and not closed:
-            raise EINVAL("connected")
-        return max(number, MIN_WINDOW) if number else 0
-    return number
+# --- what becomes of a number
+
+
+def _linger(number: int) -> int:
+    return -1 if number < 0 else min(number, MAX_LINGER2) or DEFAULTS[abi.TCP_LINGER2]
+
+
+def _segment(number: int) -> int:
+    return Within(88, 32767)(number) if number else 0
 
 
 def _whole_retries(seconds: int) -> int:
@@ -138,6 +88,117 @@ def _whole_retries(seconds: int) -> int:
         step = min(step * 2, MAX_RETRY_SECONDS)
         total += step
     return total
+
+
+def _refused(error: type[Errno]) -> Check:
+    """What is not there."""
+
+    def check(number: int) -> int:
+        raise error("TCP option")
+
+    return check
+
+
+# --- getters and setters
+
+
+def _get_number(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+    return INT.pack(sock.tcp.values[row.number])
+
+
+def _set_number(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+    sock.tcp.values[row.number] = row.number_in(value)
+
+
+def _set_cork(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+    """TCP_CORK, TCP_NODELAY."""
+    _set_number(row, sock, caller, value)
+    if not sock.tcp.values[abi.TCP_CORK]:
+        sock.uncork()
+
+
+def _set_window(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+    number = row.number_in(value)
+    if not number and sock.state != TCP_CLOSE:
+        raise EINVAL("connected")
+    sock.tcp.values[row.number] = max(number, MIN_WINDOW) if number else 0
+
+
+def _get_segment(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+    if sock.state not in (TCP_CLOSE, TCP_LISTEN):
+        return INT.pack(MSS)
+    return INT.pack(sock.tcp.values[row.number] or MSS_UNCONNECTED)
+
+
+def _set_congestion(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+    if not value:
+        raise EINVAL("no name")
+    name = value[:15].split(b"\0", 1)[0]
+    if name not in CONGESTIONS:
+        raise ENOENT("congestion control")
+    sock.tcp.congestion = name
+
+
+def _set_upper_layer(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+    raise (ENOENT if value else EINVAL)("no upper layer protocol")
+
+
+def _no_repair(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+    raise EINVAL("no repair")
+
+
+# --- the rows
+
+
+def _number(
+    name: str,
+    default: int = 0,
+    check: Check = anything,
+    setter: Setter = _set_number,
+    getter: Getter = _get_number,
+    partial: str = "",
+) -> None:
+    row = TCP.row(name, getter, setter, check=check, default=default, partial=partial)
+    DEFAULTS[row.number] = default
+
+
+POSITIVE: Final = Within(0, (1 << 31) - 1)
+_number("TCP_NODELAY", 0, flag, _set_cork)
+_number("TCP_CORK", 0, flag, _set_cork)
+_number("TCP_MAXSEG", 0, _segment, getter=_get_segment, partial="kept: there are no segments")
+_number("TCP_KEEPIDLE", 7200, Within(1, 32767), partial="kept: a peer is never lost")
+_number("TCP_KEEPINTVL", 75, Within(1, 32767), partial="kept: a peer is never lost")
+_number("TCP_KEEPCNT", 9, Within(1, 127), partial="kept: a peer is never lost")
+_number("TCP_SYNCNT", 6, Within(1, 127), partial="kept: no SYN is lost")
+_number("TCP_LINGER2", 60, _linger)
+_number("TCP_DEFER_ACCEPT", 0, _whole_retries)
+_number("TCP_WINDOW_CLAMP", 0, setter=_set_window, partial="kept: the queue is the window")
+_number("TCP_QUICKACK", 1, flag, partial="kept: there are no acknowledgements")
+_number("TCP_USER_TIMEOUT", 0, POSITIVE, partial="kept: nothing stays unacknowledged")
+_number("TCP_FASTOPEN", 0, lambda number: min(POSITIVE(number), SOMAXCONN),
+        partial="kept: data never comes with a SYN")  # fmt: skip
+_number("TCP_FASTOPEN_CONNECT", 0, SWITCH, partial="kept: data never goes with a SYN")
+_number("TCP_FASTOPEN_NO_COOKIE", 0, SWITCH, partial="kept: data never goes with a SYN")
+_number("TCP_NOTSENT_LOWAT", partial="kept: what is sent is received")
+_number("TCP_THIN_LINEAR_TIMEOUTS", 0, SWITCH, partial="kept: nothing is sent again")
+_number("TCP_THIN_DUPACK", 0, lambda number: SWITCH(number) * 0)
+_number("TCP_INQ", 0, SWITCH)
+_number("TCP_SAVE_SYN", 0, Within(0, 2), partial="kept: there is no SYN to save")
+_number("TCP_TX_DELAY", 0, POSITIVE, partial="kept: nothing is delayed")
+_number("TCP_TIMESTAMP", 0, _refused(EPERM), partial="only read: no repair mode")
+_number("TCP_REPAIR", 0, _refused(EPERM), partial="no repair mode: EPERM")
+_number("TCP_IS_MPTCP", 0, _refused(ENOPROTOOPT))
+TCP.row("TCP_REPAIR_QUEUE", _no_repair, take, check=_refused(EPERM), partial="no repair mode")
+TCP.row("TCP_REPAIR_WINDOW", _no_repair, take, check=_refused(EPERM), partial="no repair mode")
+TCP.row("TCP_QUEUE_SEQ", _no_repair, take, check=_refused(EINVAL), partial="no repair mode")
+TCP.row("TCP_REPAIR_OPTIONS", None, take, check=_refused(EINVAL), partial="no repair mode")
+TCP.row("TCP_CONGESTION", tells(lambda sock: sock.tcp.congestion.ljust(16, b"\0")),
+        _set_congestion, partial="cubic and reno, in name")  # fmt: skip
+TCP.row("TCP_ULP", show_nothing, _set_upper_layer, partial="there is none")
+TCP.row("TCP_INFO", tells(lambda sock: sock.info()), partial="times and windows are constants")
+TCP.row("TCP_CC_INFO", show_nothing)
+TCP.row("TCP_SAVED_SYN", show_nothing, partial="there is no SYN to save")
+TCP.row("TCP_FASTOPEN_KEY", show_nothing, partial="there is none")
 
 
 INFO: Final = struct.Struct("<8B24I4Q6I4Q2I2Q6I2HI")

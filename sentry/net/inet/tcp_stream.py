@@ -35,7 +35,7 @@ from sentry.abi.socket import (
     SOCK_STREAM,
 )
 from sentry.errors import EFAULT, EINVAL
-from sentry.net.inet.inetsocket import InetSocket
+from sentry.net.inet.inetsocket import STREAMS, InetSocket
 from sentry.net.inet.tcp_options import TcpOptions
 from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import stamps
@@ -64,6 +64,7 @@ class TcpStream(InetSocket):
         "peer", "queued", "sent", "stamp_ns", "tcp", "urgent", "urgent_unread",
     )  # fmt: skip
 
+    requests = STREAMS
     stream = True
 
     def __init__(

@@ -10,7 +10,6 @@ from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
     IPPROTO_UDP,
-    IPPROTO_UDPLITE,
     MSG_MORE,
     MSG_OOB,
     SO_BROADCAST,
@@ -23,7 +22,6 @@ from sentry.errors import (
     EINVAL,
     EMSGSIZE,
     ENETUNREACH,
-    ENOPROTOOPT,
     EOPNOTSUPP,
     EPIPE,
 )
@@ -32,6 +30,7 @@ from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Packet, SendOptions, parse_send
+from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import show_udp, show_unreachable
 
 if TYPE_CHECKING:
@@ -47,14 +46,6 @@ MSG_PROBE: Final = 0x10
 MAX_DATAGRAM: Final = 65507
 MAX_DATAGRAM6: Final = 65527
 MAX_SEGMENTS: Final = 128
-UDP_DEFAULTS: Final = {
-    abi.UDP_CORK: 0, abi.UDP_ENCAP: 0, abi.UDP_NO_CHECK6_TX: 0, abi.UDP_NO_CHECK6_RX: 0,
-    abi.UDP_SEGMENT: 0, abi.UDP_GRO: 0,
-}  # fmt: skip
-COVERAGE_OPTIONS: Final = (10, 11)
-"""Those of UDP-Lite can be read from every UDP socket."""
-LEVELS: Final = (IPPROTO_UDP, IPPROTO_UDPLITE)
-"""Both name the options of either."""
 HEADER_SIZE: Final = 8
 
 
@@ -62,6 +53,8 @@ class UdpSocket(DatagramSocket):
     """A datagram socket."""
 
     __slots__ = ("_corked", "_corked_to", "udp_options")
+    options_known = UDP
+    levels = LEVELS
     snmp_row = "Udp"
     """Its row in /proc/net/snmp."""
 
@@ -70,7 +63,7 @@ class UdpSocket(DatagramSocket):
     ) -> None:
         super().__init__(location, family, SOCK_DGRAM, protocol, stack, uid)
         self._open()
-        self.udp_options = dict(UDP_DEFAULTS)
+        self.udp_options = dict(DEFAULTS)
         self._corked = b""
         self._corked_to: Endpoint | None = None
 
@@ -182,6 +175,13 @@ class UdpSocket(DatagramSocket):
         """UDP_SEGMENT, of this datagram or of the socket."""
         return options.segment or self.udp_options[abi.UDP_SEGMENT]
 
+    def uncork(self) -> None:
+        """UDP_CORK is cleared: what was held back goes off."""
+        if self._corked_to is not None:
+            data, endpoint = self._corked, self._corked_to
+            self._corked, self._corked_to = b"", None
+            self._send(data, endpoint, SendOptions())
+
     def seal(self, packet: Packet) -> None:
         """What the protocol adds to a datagram that goes out."""
 
@@ -270,39 +270,6 @@ class UdpSocket(DatagramSocket):
         if taken:
             self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1
         return taken
-
-    # --- options
-
-    def set_protocol_option(self, level: int, name: int, value: bytes) -> None:
-        """SOL_UDP."""
-        if level not in LEVELS:
-            raise ENOPROTOOPT(f"level {level}")
-        if len(value) < 4:
-            raise EINVAL("int expected")
-        if name not in self.udp_options:
-            raise ENOPROTOOPT(f"UDP option {name}")
-        (number,) = struct.unpack_from("<i", value)
-        self.set_number(name, number)
-
-    def set_number(self, name: int, number: int) -> None:
-        """One of the options that the socket has."""
-        if name == abi.UDP_SEGMENT and not 0 <= number <= 0xFFFF:
-            raise EINVAL("UDP_SEGMENT")
-        if name == abi.UDP_ENCAP and number:
-            raise ENOPROTOOPT("UDP_ENCAP")
-        self.udp_options[name] = number if name == abi.UDP_SEGMENT else int(bool(number))
-        if name == abi.UDP_CORK and not number and self._corked_to is not None:
-            data, endpoint = self._corked, self._corked_to
-            self._corked, self._corked_to = b"", None
-            self._send(data, endpoint, SendOptions())
-
-    def protocol_option(self, level: int, name: int) -> bytes:
-        """SOL_UDP."""
-        if level not in LEVELS:
-            raise ENOPROTOOPT("level") if self.family == AF_INET6 else EOPNOTSUPP("level")
-        if name not in UDP_DEFAULTS and name not in COVERAGE_OPTIONS:
-            raise ENOPROTOOPT(f"UDP option {name}")
-        return struct.pack("<i", self.udp_options.get(name, 0))
 
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:

@@ -81,7 +81,7 @@ def show(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
 def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """Every raw socket that wants a packet gets it."""
     for sock in list(stack.raw):
-        if sock.refs and sock.family == family and sock.accepts(packet, protocol):
+        if sock.family == family and sock.accepts(packet, protocol):
             sock.deliver(packet)
 
 

@@ -45,8 +45,14 @@ def by_family(request: Request) -> Iterable[Reply]:
     raise ENOENT(f"family {family}")
 
 
-def _open(stack: Stack, family: int) -> list[Any]:
-    found = [s for s in list(stack.sockets) if s.family == family]
+def _known(stack: Stack, family: int) -> list[Any]:
+    """The open sockets of a family, and those that wait for accept."""
+    found: dict[Any, None] = {sock: None for sock in stack.sockets if sock.family == family}
+    if family == AF_UNIX:
+        found |= {sock: None for one in list(found) for sock in one.pending}
+    else:
+        holders: Iterable[Any] = stack.ports_of(IPPROTO_TCP).everybody()
+        found |= {sock: None for sock in holders if sock.family == family}
     return sorted(found, key=lambda s: s.inode.ino)
 
 
@@ -72,7 +78,7 @@ def _inet(request: Request, family: int) -> Iterable[Reply]:
         raise ENOENT(f"protocol {protocol}")
     socks = [
         sock
-        for sock in _open(request.stack, family)
+        for sock in _known(request.stack, family)
         if sock.protocol == protocol and (sock.local.port or sock.remote is not None)
     ]
     if not request.flags & abi.NLM_F_DUMP:
@@ -137,7 +143,7 @@ def _unix_state(sock: Any) -> int:
 def _unix(request: Request) -> Iterator[Reply] | list[Reply]:
     raw = request.fixed(UNIX_REQUEST_SIZE)
     states, number, show = struct.unpack_from("<III", raw, 4)
-    socks = _open(request.stack, AF_UNIX)
+    socks = _known(request.stack, AF_UNIX)
     if not request.flags & abi.NLM_F_DUMP:
         if not number:
             raise EINVAL("no inode number")

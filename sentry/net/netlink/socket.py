@@ -40,7 +40,6 @@ from sentry.errors import (
     EMSGSIZE,
     ENOBUFS,
     ENODATA,
-    ENOPROTOOPT,
     EOPNOTSUPP,
     EPERM,
     Errno,
@@ -52,6 +51,7 @@ from sentry.net.netlink.message import (
     error_message,
     message,
 )
+from sentry.net.netlink.options import NETLINK
 from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicast
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.vfs.file import Caller, Dest, Source
@@ -64,12 +64,6 @@ PIECE: Final = 16384
 """How much of a dump goes into one datagram."""
 FIRST_FREE_PORT: Final = -4096
 OVERHEAD: Final = 256
-FLAG_OPTIONS: Final = frozenset(
-    {
-        abi.NETLINK_PKTINFO, abi.NETLINK_BROADCAST_ERROR, abi.NETLINK_NO_ENOBUFS,
-        abi.NETLINK_CAP_ACK, abi.NETLINK_EXT_ACK, abi.NETLINK_GET_STRICT_CHK,
-    }
-)  # fmt: skip
 
 
 class NetlinkSocket(Socket):
@@ -79,6 +73,7 @@ class NetlinkSocket(Socket):
         "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "destination", "flags_set",
         "groups", "packets", "port",
     )  # fmt: skip
+    options_known = NETLINK
 
     def __init__(self, location: Location, kind: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, AF_NETLINK, kind, protocol, stack)
@@ -109,13 +104,14 @@ class NetlinkSocket(Socket):
         """Whom connect(2) named; the kernel is port 0."""
         return sockaddr(*self.destination)
 
-    def _allowed(self, caller: Caller) -> bool:
+    def may_join(self, caller: Caller) -> bool:
+        """Multicast groups."""
         return self.protocol in OPEN_TO_ALL or caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
 
     async def bind(self, caller: Caller, address: bytes) -> None:
         """bind(2): the port once, groups as often as wanted."""
         port, groups = parse_sockaddr(address)
-        if groups and not self._allowed(caller):
+        if groups and not self.may_join(caller):
             raise EPERM("multicast groups")
         if self.port:
             if port != self.port:
@@ -344,48 +340,12 @@ class NetlinkSocket(Socket):
 
     def release(self) -> None:
         """The last descriptor is closed."""
+        super().release()
         if self.port:
             self.stack.netlink.pop((self.protocol, self.port), None)
         self.packets.clear()
         self._dump = None
         self.queue.notify()
-
-    def set_family_option(self, caller: Caller, level: int, name: int, value: bytes) -> None:
-        """SOL_NETLINK."""
-        if level != SOL_NETLINK:
-            raise ENOPROTOOPT(f"level {level}")
-        number = int.from_bytes(value[:4], "little") if len(value) >= 4 else 0
-        if name in (abi.NETLINK_ADD_MEMBERSHIP, abi.NETLINK_DROP_MEMBERSHIP):
-            if not self._allowed(caller):
-                raise EPERM("multicast groups")
-            if not 0 < number <= GROUPS[self.protocol]:
-                raise EINVAL(f"group {number}")
-            if name == abi.NETLINK_ADD_MEMBERSHIP:
-                self.groups.add(number)
-            else:
-                self.groups.discard(number)
-        elif name in FLAG_OPTIONS:
-            if number:
-                self.flags_set.add(name)
-            else:
-                self.flags_set.discard(name)
-        elif name == abi.NETLINK_LISTEN_ALL_NSID:
-            raise EPERM("there is one namespace")
-        else:
-            raise ENOPROTOOPT(f"option {name}")
-
-    def family_option(self, caller: Caller, level: int, name: int, size: int) -> bytes:
-        """SOL_NETLINK."""
-        if level != SOL_NETLINK:
-            raise ENOPROTOOPT(f"level {level}")
-        if name == abi.NETLINK_LIST_MEMBERSHIPS:
-            bits = sum(1 << (group - 1) for group in self.groups)
-            return bits.to_bytes((GROUPS[self.protocol] + 31) // 32 * 4, "little")[: size & ~3]
-        if name not in FLAG_OPTIONS:
-            raise ENOPROTOOPT(f"option {name}")
-        if size < 4:
-            raise EINVAL("int expected")
-        return struct.pack("<i", int(name in self.flags_set))
 
 
 def sockaddr(port: int, groups: int) -> bytes:

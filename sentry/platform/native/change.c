@@ -78,14 +78,15 @@ int aspace_map_anonymous(struct aspace *as, uint64_t va, uint64_t pages, int pro
     return 0;
 }
 
-/* One 4 KiB entry in a slot that must be free. */
+/* One 4 KiB entry, unless there is one that covers va. */
 static int put_entry(struct aspace *as, uint64_t va, uint64_t value)
 {
+    int level;
     uint64_t *entry = entry_make(as, va, 1);
     if (!entry)
-        return -ENOMEM;
+        return load(entry_for(as, va, &level)) ? 0 : -ENOMEM;
     if (load(entry))
-        return -EEXIST;
+        return 0;
     mark_used(as, table_of(entry));
     if (value & PTE_RAM) {
         run_reference(value & PTE_ADDR, 1);
@@ -116,7 +117,7 @@ int aspace_map_frames(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pag
     uint64_t bits = mapped_bits(gpa, prot, cow);
     for (uint64_t i = 0; i < pages; i++) {
         int error = put_entry(as, va + i * PAGE_SIZE, (gpa + i * PAGE_SIZE) | bits);
-        if (error && error != -EEXIST)
+        if (error)
             return error;
     }
     return 0;
@@ -133,7 +134,7 @@ int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64
         if (gpas[i] >= ram.span)
             return -EINVAL;
         int error = put_entry(as, va + i * PAGE_SIZE, gpas[i] | mapped_bits(gpas[i], prot, cow));
-        if (error && error != -EEXIST)
+        if (error)
             return error;
     }
     return 0;

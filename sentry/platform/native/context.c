@@ -1,8 +1,6 @@
 /* Contexts: what the kernel does with one task's registers. Kernel thread only. */
 #include "vcpu.h"
 
-#include "sigframe.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -339,48 +337,43 @@ int ctx_copy(struct ctx *to, struct ctx *from)
 }
 
 /* More than the largest frame: 440 bytes, two gaps of less than 64, an image of a page at most. */
-static _Alignas(64) uint8_t frame[2 * PAGE_SIZE];
+static _Alignas(64) uint8_t scratch[2 * PAGE_SIZE];
 
 /* Write the frame of a handler that begins (sigframe.h), and go on there with the initial FPU state.
  * 0: the memory is not there, or cannot be written; registers and FPU state have not changed.
  * Preconditions: after an exit; fp_at - at is at least 440. 1, 0 or -errno. */
-int ctx_push_frame(struct ctx *c, uint64_t at, uint64_t fp_at, uint64_t features, uint64_t restorer,
-                   uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
-                   uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask,
-                   const uint8_t *info, uint64_t signo, uint64_t handler, uint64_t cleared_flags,
-                   struct fault *fault)
+int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fault)
 {
-    uint64_t total = fp_at - at + pool.xsave_size + 4;
-    uint8_t *image = frame + (fp_at - at);
-    if (total > sizeof frame || ctx_get_fpu(c, image))
+    uint64_t total = frame->fp_at - frame->at + pool.xsave_size + 4;
+    uint8_t *image = scratch + (frame->fp_at - frame->at);
+    if (total > sizeof scratch || ctx_get_fpu(c, image))
         return -EIO;
-    sigframe_make(frame, at, fp_at, c->regs, image, pool.xsave_size, features, restorer, uc_flags,
-                  alt_sp, alt_flags, alt_size, trapno, error, cr2, mask, info);
-    if (user_write(c->space, at, frame, total, fault) != (int64_t)total)
+    sigframe_make(scratch, frame, c->regs, image, pool.xsave_size);
+    if (user_write(c->space, frame->at, scratch, total, fault) != (int64_t)total)
         return 0;
-    sigframe_enter(c->regs, at, signo, handler, cleared_flags);
+    sigframe_enter(c->regs, frame);
     init_image(c->fpu);
     c->place = FPU_IMAGE;
     return 1;
 }
 
 /* Take registers and FPU state from an ordinary frame: sigframe_read(). */
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, uint64_t *found,
+int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest,
                   struct fault *fault)
 {
-    if (!sigframe_read(c->space, at, c->regs, taken_flags, frame, pool.xsave_size, pool.xfeatures,
-                       found, fault))
+    if (!sigframe_read(c->space, at, c->regs, taken_flags, scratch, pool.xsave_size,
+                       pool.xfeatures, rest, fault))
         return 0;
-    ctx_set_fpu(c, frame);
+    ctx_set_fpu(c, scratch);
     return 1;
 }
 
-void ctx_set_fast(struct ctx *c, const uint64_t *values)
+void ctx_set_fast(struct ctx *c, const struct fast_answers *answers)
 {
-    memcpy(c->fast, values, sizeof c->fast);
+    c->fast = *answers;
     if (c->vcpu) {
-        memcpy(c->vcpu->s + S_PID, &c->fast[1], 6 * 8);
-        memcpy(c->vcpu->s + S_FAST, &c->fast[0], 8);
+        memcpy(c->vcpu->s + S_PID, &c->fast.pid, 6 * 8);
+        memcpy(c->vcpu->s + S_FAST, &c->fast.on, 8);
     }
 }
 

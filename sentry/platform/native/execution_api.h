@@ -7,7 +7,10 @@
 
 struct aspace;
 struct ctx;
+struct fast_answers;
 struct fault;
+struct sigframe;
+struct sigframe_rest;
 
 struct entry_labels { /* offsets in the entry page and in that of the stubs, from guest_stubs */
     uint32_t entry, rcx, fast, fret, slow, saved, spin, rang, door, after, tail, end;
@@ -44,14 +47,10 @@ void ctx_bind(struct ctx *c, struct aspace *space);
 int ctx_get_fpu(struct ctx *c, uint8_t *image);
 void ctx_set_fpu(struct ctx *c, const uint8_t *image);
 int ctx_copy(struct ctx *to, struct ctx *from);
-int ctx_push_frame(struct ctx *c, uint64_t at, uint64_t fp_at, uint64_t features, uint64_t restorer,
-                   uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
-                   uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask,
-                   const uint8_t *info, uint64_t signo, uint64_t handler, uint64_t cleared_flags,
-                   struct fault *fault);
-int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, uint64_t *found,
+int ctx_push_frame(struct ctx *c, const struct sigframe *frame, struct fault *fault);
+int ctx_pop_frame(struct ctx *c, uint64_t at, uint64_t taken_flags, struct sigframe_rest *rest,
                   struct fault *fault);
-void ctx_set_fast(struct ctx *c, const uint64_t *values);
+void ctx_set_fast(struct ctx *c, const struct fast_answers *answers);
 uint64_t ctx_cpu_ns(struct ctx *c);
 void ctx_destroy(struct ctx *c);
 

@@ -87,8 +87,8 @@ void vcpu_bind(struct vcpu *v, struct ctx *c)
 {
     v->ctx = c;
     c->vcpu = v;
-    memcpy(v->s + S_FAST, &c->fast[0], 8);
-    memcpy(v->s + S_PID, &c->fast[1], 6 * 8);
+    memcpy(v->s + S_FAST, &c->fast.on, 8);
+    memcpy(v->s + S_PID, &c->fast.pid, 6 * 8);
 }
 
 /* Make the context this vCPU's. 0 or -ENOMEM. */

@@ -56,7 +56,11 @@ int aspace_discard(struct aspace *as, uint64_t va, uint64_t pages);
 int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages);
 uint64_t aspace_translate(struct aspace *as, uint64_t va);
 int aspace_resident(struct aspace *as, uint64_t va, uint64_t pages, uint8_t *vector);
-void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t counts[4]);
+struct resident {
+    uint64_t ram, windows;   /* pages by what is behind them; */
+    uint64_t alone, several; /* the same pages, by the number of owners of their frame */
+};
+void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts);
 uint64_t aspace_resident_ram(struct aspace *as);
 
 /* ---- user memory ---- */

@@ -31,7 +31,7 @@ int aspace_populate(struct aspace *as, uint64_t va, uint64_t pages)
 
 struct residency {
     uint8_t *vector;
-    uint64_t *counts;
+    struct resident *counts;
     uint64_t start, end;
     uint64_t va, gpa; /* the run that was not asked for yet */
     uint32_t n;
@@ -53,8 +53,8 @@ static void residency_run(struct residency *r)
             r->vector[((r->va - r->start) >> PAGE_SHIFT) + k] = 1;
         } else {
             int several = !r->file && references[frame_index(r->gpa) + k] > 1;
-            r->counts[r->file]++;
-            r->counts[2 + several]++;
+            ++*(r->file ? &r->counts->windows : &r->counts->ram);
+            ++*(several ? &r->counts->several : &r->counts->alone);
         }
     }
     r->n = 0;
@@ -153,10 +153,9 @@ uint64_t aspace_resident_ram(struct aspace *as)
     return g.resident;
 }
 
-/* Resident pages: counts[0] in RAM, [1] of windows, [2] with one owner, [3] with several. */
-void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, uint64_t counts[4])
+void aspace_count(struct aspace *as, uint64_t va, uint64_t pages, struct resident *counts)
 {
-    memset(counts, 0, 4 * sizeof *counts);
+    memset(counts, 0, sizeof *counts);
     if (bad_range(va, pages))
         return;
     uint64_t end = va + pages * PAGE_SIZE;

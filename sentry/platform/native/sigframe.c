@@ -17,7 +17,6 @@
 #define W_FPSTATE 29
 #define W_MASK 38
 #define W_SIGINFO 39
-#define SIGINFO_SIZE 128
 #define SOFTWARE 464 /* struct _fpx_sw_bytes in the image */
 #define HEADER 512
 #define MXCSR 24
@@ -28,35 +27,32 @@
 static const uint8_t order[] = {R_R8, R_R9, R_R10, R_R11, R_R12, R_R13, R_R14, R_R15, R_RDI,
                                 R_RSI, R_RBP, R_RBX, R_RDX, R_RAX, R_RCX, R_RSP, R_RIP, R_RFLAGS};
 
-/* Make the frame that shall lie at `at`. Preconditions: `frame` has room for fp_at - at + size + 4
- * bytes, and fp_at - at is at least 440. `image` may be where it is to be in the frame already. */
-void sigframe_make(uint8_t *frame, uint64_t at, uint64_t fp_at, const uint64_t *regs,
-                   const uint8_t *image, uint64_t size, uint64_t features, uint64_t restorer,
-                   uint64_t uc_flags, uint64_t alt_sp, uint64_t alt_flags, uint64_t alt_size,
-                   uint64_t trapno, uint64_t error, uint64_t cr2, uint64_t mask,
-                   const uint8_t *info)
+void sigframe_make(uint8_t *bytes, const struct sigframe *frame, const uint64_t *regs,
+                   const uint8_t *image, uint32_t size)
 {
-    uint64_t w[WORDS] = {restorer, uc_flags, 0, alt_sp, (uint32_t)alt_flags, alt_size};
+    uint64_t w[WORDS] = {frame->restorer, frame->uc_flags, 0, frame->alt_sp,
+                         (uint32_t)frame->alt_flags, frame->alt_size};
+    uint64_t gap = frame->fp_at - frame->at;
     uint32_t magic = FP_XSTATE_MAGIC2;
-    uint8_t *fpu = frame + (fp_at - at);
+    uint8_t *fpu = bytes + gap;
     struct _fpx_sw_bytes software = {
         .magic1 = FP_XSTATE_MAGIC1,
         .extended_size = (uint32_t)(size + sizeof magic),
-        .xfeatures = features,
-        .xstate_size = (uint32_t)size,
+        .xfeatures = frame->features,
+        .xstate_size = size,
     };
     for (unsigned i = 0; i < sizeof order; i++)
         w[W_REGS + i] = regs[order[i]];
     w[W_CS_SS] = (regs[R_CS] & 0xffff) | (regs[R_SS] & 0xffff) << 48;
-    w[W_ERROR] = error;
-    w[W_ERROR + 1] = trapno;
-    w[W_ERROR + 2] = mask;
-    w[W_ERROR + 3] = cr2;
-    w[W_FPSTATE] = fp_at;
-    w[W_MASK] = mask;
-    memcpy(&w[W_SIGINFO], info, SIGINFO_SIZE);
-    memcpy(frame, w, sizeof w);
-    memset(frame + sizeof w, 0, fp_at - at - sizeof w);
+    w[W_ERROR] = frame->error;
+    w[W_ERROR + 1] = frame->trapno;
+    w[W_ERROR + 2] = frame->mask;
+    w[W_ERROR + 3] = frame->cr2;
+    w[W_FPSTATE] = frame->fp_at;
+    w[W_MASK] = frame->mask;
+    memcpy(&w[W_SIGINFO], frame->info, SIGINFO_SIZE);
+    memcpy(bytes, w, sizeof w);
+    memset(bytes + sizeof w, 0, gap - sizeof w);
     if (image != fpu)
         memcpy(fpu, image, size);
     memcpy(fpu + SOFTWARE, &software, sizeof software);
@@ -64,22 +60,20 @@ void sigframe_make(uint8_t *frame, uint64_t at, uint64_t fp_at, const uint64_t *
     memcpy(fpu + size, &magic, sizeof magic);
 }
 
-/* Go on in the handler, with the frame at `at` as its stack. */
-void sigframe_enter(uint64_t *regs, uint64_t at, uint64_t signo, uint64_t handler,
-                    uint64_t cleared_flags)
+void sigframe_enter(uint64_t *regs, const struct sigframe *frame)
 {
     regs[R_RAX] = 0;
-    regs[R_RDI] = signo;
-    regs[R_RSI] = at + 8 * W_SIGINFO;
-    regs[R_RDX] = at + 8 * W_UCONTEXT;
-    regs[R_RSP] = at;
-    regs[R_RIP] = handler;
-    regs[R_RFLAGS] &= ~cleared_flags;
+    regs[R_RDI] = frame->signo;
+    regs[R_RSI] = frame->at + 8 * W_SIGINFO;
+    regs[R_RDX] = frame->at + 8 * W_UCONTEXT;
+    regs[R_RSP] = frame->at;
+    regs[R_RIP] = frame->handler;
+    regs[R_RFLAGS] &= ~frame->cleared_flags;
     regs[R_CS] = SEL_USER_CS;
     regs[R_SS] = SEL_USER_DS;
 }
 
-static int is_ordinary(const uint8_t *image, uint64_t size, uint64_t features)
+static int is_ordinary(const uint8_t *image, uint32_t size, uint64_t features)
 {
     static const uint8_t zero[56];
     struct _fpx_sw_bytes software;
@@ -95,15 +89,12 @@ static int is_ordinary(const uint8_t *image, uint64_t size, uint64_t features)
            !memcmp(image + HEADER + sizeof present, zero, sizeof zero);
 }
 
-/* Take registers and image (size + 4 bytes of room) from the frame at `at`, if it is an ordinary one
- * of 64-bit code whose FPU state is complete and good; `found`: alternate stack, its flags, its size,
- * signal mask. 0: it is not, or cannot be read; nothing has changed. */
 int sigframe_read(struct aspace *as, uint64_t at, uint64_t *regs, uint64_t taken_flags,
-                  uint8_t *image, uint64_t size, uint64_t features, uint64_t *found,
+                  uint8_t *image, uint32_t size, uint64_t features, struct sigframe_rest *rest,
                   struct fault *fault)
 {
     uint64_t w[WORDS];
-    const int64_t wanted = (W_SIGINFO - W_UCONTEXT) * 8, room = (int64_t)size + 4;
+    const int64_t wanted = (W_SIGINFO - W_UCONTEXT) * 8, room = size + 4ll;
     if (user_read(as, at + 8 * W_UCONTEXT, &w[W_UCONTEXT], (uint64_t)wanted, fault) != wanted ||
         (w[W_CS_SS] & 0xffff) != SEL_USER_CS || !w[W_FPSTATE] ||
         w[W_FPSTATE] > ENTRY_BASE - (uint64_t)room ||
@@ -117,8 +108,7 @@ int sigframe_read(struct aspace *as, uint64_t at, uint64_t *regs, uint64_t taken
     regs[R_ORIG_RAX] = UINT64_MAX;
     regs[R_CS] = SEL_USER_CS;
     regs[R_SS] = SEL_USER_DS;
-    memcpy(found, &w[W_ALTSTACK], 3 * sizeof *found);
-    found[1] = (uint32_t)found[1];
-    found[3] = w[W_MASK];
+    *rest = (struct sigframe_rest){w[W_ALTSTACK], (uint32_t)w[W_ALTSTACK + 1], w[W_ALTSTACK + 2],
+                                   w[W_MASK]};
     return 1;
 }

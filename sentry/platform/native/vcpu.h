@@ -30,10 +30,11 @@
 #include <sys/types.h>
 #include <time.h>
 
+#include "context_common.h"
 #include "execution_api.h"
-#include "exit_kind.h"
 #include "layout.h"
 #include "memory.h"
+#include "sigframe.h"
 
 enum phase { P_FREE, P_RUN, P_TAKEN, P_DUE, P_EXIT, P_OUT, P_CLOSED };
 
@@ -82,7 +83,7 @@ struct ctx {
     uint64_t hold_tsc;  /* in pool.held: until when, */
     uint64_t window_tsc; /* how long it hopes for one that runs, */
     enum reason reason; /* and why */
-    uint64_t fast[7];   /* S_FAST, and pid tid uid euid gid egid */
+    struct fast_answers fast;
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */

@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "exit_kind.h"
+#include "context_common.h"
 #include "layout.h" /* the order of registers; selectors */
 #include "machine_api.h"
 #include "unicorn_api.h"
@@ -35,7 +35,7 @@ struct uctx {
     uint64_t root;  /* top page table */
     uint64_t space; /* names the address space: roots are reused */
     uint64_t cpu_ns;
-    uint64_t fast[7]; /* not 0: answer these calls on the spot; pid tid uid euid gid egid */
+    struct fast_answers fast;
     uint8_t fpu[XSAVE_SIZE];
     uint8_t live; /* the CPU's FPU state is newer than `fpu` */
     uint8_t kicked;

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+struct fast_answers;
 struct uctx;
 
 struct cpuid {
@@ -38,7 +39,7 @@ void uctx_resume(struct uctx *c);
 void uctx_kick(struct uctx *c);
 void uctx_stop(struct uctx *c);
 void uctx_bind(struct uctx *c, uint64_t root, uint64_t space);
-void uctx_set_fast(struct uctx *c, const uint64_t *values);
+void uctx_set_fast(struct uctx *c, const struct fast_answers *answers);
 void uctx_get_fpu(struct uctx *c, uint8_t *image);
 void uctx_set_fpu(struct uctx *c, const uint8_t *image);
 void uctx_copy(struct uctx *to, struct uctx *from);

@@ -34,27 +34,27 @@ static int fast_answer(struct uctx *c)
 {
     static int answer_ids[3] = {UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_R11};
     uint64_t number = 0, rip = 0, flags = 0, value;
-    if (!c->fast[0])
+    if (!c->fast.on)
         return 0;
     api.reg_read(machine.uc, UC_X86_REG_RAX, &number);
     switch (number) {
     case SYS_getpid:
-        value = c->fast[1];
+        value = c->fast.pid;
         break;
     case SYS_gettid:
-        value = c->fast[2];
+        value = c->fast.tid;
         break;
     case SYS_getuid:
-        value = c->fast[3];
+        value = c->fast.uid;
         break;
     case SYS_geteuid:
-        value = c->fast[4];
+        value = c->fast.euid;
         break;
     case SYS_getgid:
-        value = c->fast[5];
+        value = c->fast.gid;
         break;
     case SYS_getegid:
-        value = c->fast[6];
+        value = c->fast.egid;
         break;
     default:
         return 0;

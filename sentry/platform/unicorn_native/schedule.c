@@ -138,9 +138,9 @@ void uctx_stop(struct uctx *c)
         uctx_kick(c);
 }
 
-void uctx_set_fast(struct uctx *c, const uint64_t *values)
+void uctx_set_fast(struct uctx *c, const struct fast_answers *answers)
 {
-    memcpy(c->fast, values, sizeof c->fast);
+    c->fast = *answers;
 }
 
 static void fetch_fpu(struct uctx *c)

@@ -13,7 +13,7 @@ from sentry.abi.capability import (
 from sentry.errors import EINVAL, EPERM, ESRCH
 from sentry.kernel.task import Task
 from sentry.syscalls.credentials.ids import commit
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr
 
 if TYPE_CHECKING:
@@ -73,3 +73,11 @@ def sys_capset(task: Task, header: Addr, data: Addr) -> None:
     values = (*struct.unpack(f"<{3 * words}I", task.mm.read(data, 12 * words)), 0, 0, 0)
     effective, permitted, inheritable = (values[i] | values[3 + i] << 32 for i in range(3))
     commit(task, task.creds.capset(effective, permitted, inheritable))
+
+
+absent(444, "no security modules")  # landlock_create_ruleset
+absent(445, "no security modules")  # landlock_add_rule
+absent(446, "no security modules")  # landlock_restrict_self
+absent(459, "no security modules")  # lsm_get_self_attr
+absent(460, "no security modules")  # lsm_set_self_attr
+absent(461, "no security modules")  # lsm_list_modules

@@ -38,7 +38,7 @@ from sentry.kernel.task_signals import temporary_mask
 from sentry.mm.errors import NeedsFault
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.files.io import check_area, check_rwf
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Long, UInt
 from sentry.vfs.file import FileDescription
@@ -325,3 +325,8 @@ async def _get_events(
         if done:
             return done
         raise
+
+
+absent(425, "no I/O rings: ENOSYS makes programs fall back")  # io_uring_setup
+absent(426, "no I/O rings: ENOSYS makes programs fall back")  # io_uring_enter
+absent(427, "no I/O rings: ENOSYS makes programs fall back")  # io_uring_register

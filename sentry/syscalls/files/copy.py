@@ -28,8 +28,8 @@ from sentry.errors import (
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.fs.pipe.file import PipeFile
 from sentry.mm.buffers import KernelDest, KernelSource
-from sentry.mm.usermem import MAX_RW_COUNT
-from sentry.platform.constants import PAGE_SIZE as PAGE
+from sentry.mm.manager import MAX_RW_COUNT
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import UserIn, UserOut
 from sentry.syscalls.files.io import signed, take_iov
 from sentry.syscalls.registry import syscall
@@ -192,7 +192,7 @@ def writable_room(task: Task, pipe: Pipe) -> int:
     if not pipe.readers:
         task.send_signal(SIGPIPE)
         raise EPIPE("nobody reads")
-    room = pipe.room // PAGE * PAGE
+    room = pipe.room // PAGE_SIZE * PAGE_SIZE
     if room <= 0:
         raise EAGAIN("full")
     return room

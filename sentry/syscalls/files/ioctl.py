@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
 from sentry.abi.fcntl import O_ASYNC, O_NONBLOCK
-from sentry.abi.ioctl import (
-    FIBMAP,
-    FICLONE,
-    FICLONERANGE,
-    FIDEDUPERANGE,
-    FIFREEZE,
-    FIGETBSZ,
-    FIOASYNC,
-    FIOCLEX,
-    FIONBIO,
-    FIONCLEX,
-    FIONREAD,
-    FIOQSIZE,
-    FITHAW,
-    FS_IOC_FIEMAP,
-    FS_IOC_GETFSSYSFSPATH,
-    FS_IOC_GETFSUUID,
-)
+from sentry.abi.ioctl import FIBMAP, FIONREAD, FIOQSIZE
 from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
-from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
-from sentry.vfs.flags import REQUESTS, flags_ioctl
+from sentry.vfs.flags import FLAG_REQUESTS, flags_ioctl
 from sentry.vfs.notices import set_async
+from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -40,49 +24,90 @@ DEDUPE_HEADER: Final = 24
 """Bytes of struct file_dedupe_range,"""
 DEDUPE_INFO: Final = 32
 """and of each struct file_dedupe_range_info behind it."""
+PAGE_SIZE: Final = 4096
 
 
-def set_status_flag(task: Task, file: FileDescription, flag: int, argument: int) -> int:
-    """FIONBIO: an int that says on or off."""
+EVERY: Final = Requests()
+"""do_vfs_ioctl(): what works on every descriptor. Handlers get the descriptor's number, too."""
+
+
+@EVERY.handles("FIOCLEX")
+def close_on_exec(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Set FD_CLOEXEC."""
+    task.files.set_close_on_exec(fd, True)
+
+
+@EVERY.handles("FIONCLEX")
+def keep_on_exec(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Clear FD_CLOEXEC."""
+    task.files.set_close_on_exec(fd, False)
+
+
+@EVERY.handles("FIONBIO")
+def set_nonblock(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """An int that says on or off."""
     on = any(task.mm.read(argument, 4))
-    flags = file.flags | flag if on else file.flags & ~flag
+    flags = file.flags | O_NONBLOCK if on else file.flags & ~O_NONBLOCK
     file.set_flags(task, flags & SETFL_MASK)
-    return 0
 
 
-def set_async_flag(task: Task, file: FileDescription, fd: int, argument: int) -> int:
-    """FIOASYNC. Raises: ENOTTY for a file that cannot do it."""
+@EVERY.handles("FIOASYNC")
+def set_async_flag(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """The same. Raises: ENOTTY for a file that cannot do it."""
     on = any(task.mm.read(argument, 4))
     if on != bool(file.flags & O_ASYNC):
         if not file.can_async:
             raise ENOTTY("no O_ASYNC")
         set_async(task, file, fd, on=on)
-    return 0
 
 
-def freeze(task: Task, request: int) -> int:
-    """FIFREEZE, FITHAW: no file system here can be frozen. Raises: EPERM, EOPNOTSUPP, EINVAL."""
+@EVERY.handles("FIGETBSZ")
+def block_size(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """4096 everywhere."""
+    task.mm.write(argument, struct.pack("<i", 4096))
+
+
+@EVERY.handles("FIFREEZE", partial="no file system can be frozen: EOPNOTSUPP")
+def freeze(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Raises: EPERM, EOPNOTSUPP."""
     if not task.creds.has(CAP_SYS_ADMIN):
         raise EPERM("CAP_SYS_ADMIN")
-    if request == FIFREEZE:
-        raise EOPNOTSUPP("cannot be frozen")
+    raise EOPNOTSUPP("cannot be frozen")
+
+
+@EVERY.handles("FITHAW", partial="no file system can be frozen: EINVAL")
+def thaw(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Raises: EPERM, EINVAL."""
+    if not task.creds.has(CAP_SYS_ADMIN):
+        raise EPERM("CAP_SYS_ADMIN")
     raise EINVAL("not frozen")
 
 
-def clone_from(task: Task, target: FileDescription, request: int, argument: int) -> int:
-    """FICLONE, FICLONERANGE: do_clone_file_range(). No file system here shares blocks."""
-    number = argument
-    if request == FICLONERANGE:
-        number = struct.unpack("<qQQQ", task.mm.read(argument, 32))[0]
-    source = task.files.get(number & 0xFFFFFFFF)
+@EVERY.handles("FS_IOC_FIEMAP", partial="no extents: EOPNOTSUPP")
+def extents(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Raises: EOPNOTSUPP."""
+    raise EOPNOTSUPP("no extents")
+
+
+@EVERY.handles("FICLONERANGE", partial="no file system shares blocks: EOPNOTSUPP")
+def clone_range(task: Task, target: FileDescription, fd: int, argument: int) -> None:
+    """The first word of struct file_clone_range is the source."""
+    clone(task, target, fd, struct.unpack("<qQQQ", task.mm.read(argument, 32))[0])
+
+
+@EVERY.handles("FICLONE", partial="no file system shares blocks: EOPNOTSUPP")
+def clone(task: Task, target: FileDescription, fd: int, argument: int) -> None:
+    """do_clone_file_range()."""
+    source = task.files.get(argument & 0xFFFFFFFF)
     if source.inode.fs is not target.inode.fs:
         raise EXDEV("another file system")
     check_ends(source, target)
     raise EOPNOTSUPP("no reflinks")
 
 
-def dedupe(task: Task, source: FileDescription, argument: int) -> int:
-    """FIDEDUPERANGE: vfs_dedupe_file_range(), as far as a file system without it lets it come."""
+@EVERY.handles("FIDEDUPERANGE", partial="no file system shares blocks: EOPNOTSUPP")
+def dedupe(task: Task, source: FileDescription, fd: int, argument: int) -> None:
+    """vfs_dedupe_file_range(), as far as a file system without it lets it come."""
     header = struct.unpack("<QQHHI", task.mm.read(argument, DEDUPE_HEADER))
     if DEDUPE_HEADER + header[2] * DEDUPE_INFO > PAGE_SIZE:
         raise ENOMEM("more than a page of ranges")
@@ -98,62 +123,71 @@ def dedupe(task: Task, source: FileDescription, argument: int) -> int:
     raise EOPNOTSUPP("no shared blocks")
 
 
-def block_number(task: Task, argument: int) -> int:
-    """FIBMAP. Raises: EPERM, EFAULT, EINVAL."""
+@EVERY.handles("FIBMAP", partial="no blocks: EINVAL")
+def block_number(task: Task, file: FileDescription, fd: int, argument: int) -> Result:
+    """Of regular files. Raises: EPERM, EFAULT, EINVAL."""
+    if not file.inode.is_regular:
+        return file.ioctl(task, FIBMAP, argument)
     if not task.creds.has(CAP_SYS_RAWIO):
         raise EPERM("CAP_SYS_RAWIO")
     task.mm.read(argument, 4)
     raise EINVAL("no blocks")
 
 
-def file_system_id(task: Task, file: FileDescription, request: int, argument: int) -> int:
-    """FS_IOC_GETFSUUID; no file system has a place in /sys. Raises: ENOTTY."""
+@EVERY.handles("FS_IOC_GETFSUUID")
+def file_system_id(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Raises: ENOTTY where the file system has none."""
     uuid = file.inode.fs.uuid
-    if not uuid or request == FS_IOC_GETFSSYSFSPATH:
+    if not uuid:
         raise ENOTTY("the file system has none")
     task.mm.write(argument, bytes([len(uuid)]) + uuid)
-    return 0
+
+
+@EVERY.handles("FS_IOC_GETFSSYSFSPATH", partial="no file system has a place in /sys: ENOTTY")
+def sysfs_path(task: Task, file: FileDescription, fd: int, argument: int) -> None:
+    """Raises: ENOTTY."""
+    raise ENOTTY("not in /sys")
+
+
+def inode_flags(
+    request: int, task: Task, file: FileDescription, fd: int, argument: int
+) -> Result:
+    """FS_IOC_GETFLAGS and its relatives, where the file system has flags."""
+    inode = file.inode
+    if inode.fs.has_flags and (inode.is_regular or inode.is_dir):
+        return flags_ioctl(task, file.location, request, argument)
+    return file.ioctl(task, request, argument)
+
+
+for _name, _request in FLAG_REQUESTS.items():
+    EVERY.row(_name, partial(inode_flags, _request))
+
+
+@EVERY.handles("FIONREAD")
+def unread(task: Task, file: FileDescription, fd: int, argument: int) -> Result:
+    """Of a regular file, what is left up to its end."""
+    if file.inode.is_regular:
+        return file_size(task, file, FIONREAD, argument)
+    return file.ioctl(task, FIONREAD, argument)
+
+
+@EVERY.handles("FIOQSIZE")
+def disk_size(task: Task, file: FileDescription, fd: int, argument: int) -> Result:
+    """Raises: ENOTTY for what is neither a file nor a directory."""
+    if not (file.inode.is_regular or file.inode.is_dir):
+        raise ENOTTY("no size")
+    return file_size(task, file, FIOQSIZE, argument)
 
 
 @syscall(16)
-def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result:
+def sys_ioctl(task: Task, fd: UInt, request: UInt, argument: Addr) -> Result | None:
     """ioctl(2): do_vfs_ioctl(), then the file's own."""
     file = task.files.get(fd)
-    if request == FIOCLEX:
-        task.files.set_close_on_exec(fd, True)
-        return 0
-    if request == FIONCLEX:
-        task.files.set_close_on_exec(fd, False)
-        return 0
-    if request == FIONBIO:
-        return set_status_flag(task, file, O_NONBLOCK, argument)
-    if request == FIOASYNC:
-        return set_async_flag(task, file, fd, argument)
-    inode = file.inode
-    if request == FIOQSIZE:
-        if not (inode.is_regular or inode.is_dir):
-            raise ENOTTY("no size")
-        return file_size(task, file, request, argument)
-    if request == FIGETBSZ:
-        task.mm.write(argument, struct.pack("<i", 4096))
-        return 0
-    if request in (FIFREEZE, FITHAW):
-        return freeze(task, request)
-    if request in (FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH):
-        return file_system_id(task, file, request, argument)
-    if request == FS_IOC_FIEMAP:
-        raise EOPNOTSUPP("no extents")
-    if request in (FICLONE, FICLONERANGE):
-        return clone_from(task, file, request, argument)
-    if request == FIDEDUPERANGE:
-        return dedupe(task, file, argument)
-    if request in REQUESTS and inode.fs.has_flags and (inode.is_regular or inode.is_dir):
-        return flags_ioctl(task, file.location, request, argument)
-    if inode.is_regular and request == FIBMAP:
-        return block_number(task, argument)
-    if inode.is_regular and request == FIONREAD:
-        return file_size(task, file, request, argument)
-    return file.ioctl(task, request, argument)
+    row = EVERY.get(request)
+    if row is None:
+        return file.ioctl(task, request, argument)
+    result: Result | None = row.handler(task, file, fd, argument)
+    return result
 
 
 def file_size(task: Task, file: FileDescription, request: int, argument: int) -> int:

@@ -13,10 +13,16 @@ from sentry.abi.personality import READ_IMPLIES_EXEC
 from sentry.errors import EACCES, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH, Errno
 from sentry.kernel import access
 from sentry.kernel.task import Task
+from sentry.mm.advice import madvise, mincore, msync
+from sentry.mm.heap import brk
 from sentry.mm.layout import TASK_END
+from sentry.mm.locking import mlock, mlockall, munlock, munlockall
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect, mseal
+from sentry.mm.remap import mremap, remap_file_pages
 from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.processes.pidfd import group_of
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
 from sentry.vfs.file import Result
 
@@ -79,11 +85,11 @@ def sys_mmap(
             raise EACCES("append-only")
     if flags & MAP_LOCKED:
         judge_locks(task)
-    if task.mm.mdwe and prot & WRITE_EXEC == WRITE_EXEC:
+    if task.mm.map.mdwe and prot & WRITE_EXEC == WRITE_EXEC:
         raise EACCES("PR_SET_MDWE")
     if task.group.personality and not (file is not None and file.no_exec):
         prot = implied(task, prot)
-    where = task.mm.mmap(addr, length, prot, flags & 0xFFFFFFFF, file, offset)
+    where = mmap(task.mm.map, addr, length, prot, flags & 0xFFFFFFFF, file, offset)
     if file is not None:
         file.was_mapped()
     return where
@@ -92,19 +98,19 @@ def sys_mmap(
 @syscall(11)
 def sys_munmap(task: Task, addr: Addr, length: Size) -> None:
     """munmap(2)."""
-    task.mm.munmap(addr, length)
+    munmap(task.mm.map, addr, length)
 
 
 @syscall(10)
 def sys_mprotect(task: Task, addr: Addr, length: Size, prot: Prot) -> None:
     """mprotect(2)."""
-    task.mm.mprotect(addr, length, implied(task, prot) if task.group.personality else prot)
+    mprotect(task.mm.map, addr, length, implied(task, prot) if task.group.personality else prot)
 
 
 @syscall(12)
 def sys_brk(task: Task, addr: Addr) -> int:
     """brk(2): the break as it is afterwards."""
-    return task.mm.brk(addr)
+    return brk(task.mm.map, addr)
 
 
 @syscall(25)
@@ -112,13 +118,13 @@ def sys_mremap(
     task: Task, old: Addr, old_size: Size, new_size: Size, flags: Size, new: Addr
 ) -> int:
     """mremap(2)."""
-    return task.mm.mremap(old, old_size, new_size, flags, new)
+    return mremap(task.mm.map, old, old_size, new_size, flags, new)
 
 
 @syscall(28)
 def sys_madvise(task: Task, addr: Addr, length: Size, advice: Advice) -> None:
     """madvise(2)."""
-    task.mm.madvise(addr, length, advice)
+    madvise(task.mm.map, addr, length, advice)
 
 
 @syscall(440, partial="on the caller's own process and on others; no remote hints are kept")
@@ -140,7 +146,7 @@ def sys_process_madvise(
     done = 0
     try:
         for base, size in ranges:
-            group.tasks[0].mm.madvise(base, size, advice)
+            madvise(group.tasks[0].mm.map, base, size, advice)
             done += size
     except Errno:
         if not done:
@@ -151,7 +157,7 @@ def sys_process_madvise(
 @syscall(26)
 def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """msync(2)."""
-    files = task.mm.msync(addr, length, flags)
+    files = msync(task.mm.map, addr, length, flags)
     io = task.kernel.vfs.host_io
     return sync_all(io, [backing.fd for backing in files]) if files and io is not None else 0
 
@@ -179,50 +185,50 @@ def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
         raise EFAULT(f"{vector.addr:#x}")
     mm, done = task.mm, 0
     while done < length:  # one mapping after the other: what comes before a hole is told
-        vma = mm.vmas.find(addr + done)
+        vma = mm.map.vmas.find(addr + done)
         if vma is None:
             raise ENOMEM("a hole")
         part = min(MINCORE_STEP, length - done, vma.end - addr - done)
-        vector.put(mm.mincore(addr + done, part), done >> 12)
+        vector.put(mincore(mm.map, addr + done, part), done >> 12)
         done += part
 
 
 def judge_locks(task: Task) -> None:
     """CAP_IPC_LOCK lifts RLIMIT_MEMLOCK: can_do_mlock()."""
-    task.mm.ipc_lock = task.creds.has(CAP_IPC_LOCK)
+    task.mm.map.ipc_lock = task.creds.has(CAP_IPC_LOCK)
 
 
 @syscall(149)
 def sys_mlock(task: Task, addr: Addr, length: Size) -> None:
     """mlock(2)."""
     judge_locks(task)
-    task.mm.mlock(addr, length)
+    mlock(task.mm.map, addr, length)
 
 
 @syscall(325)
 def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> None:
     """mlock2(2)."""
     judge_locks(task)
-    task.mm.mlock(addr, length, flags)
+    mlock(task.mm.map, addr, length, flags)
 
 
 @syscall(150)
 def sys_munlock(task: Task, addr: Addr, length: Size) -> None:
     """munlock(2)."""
-    task.mm.munlock(addr, length)
+    munlock(task.mm.map, addr, length)
 
 
 @syscall(151)
 def sys_mlockall(task: Task, flags: Int) -> None:
     """mlockall(2)."""
     judge_locks(task)
-    task.mm.mlockall(flags)
+    mlockall(task.mm.map, flags)
 
 
 @syscall(152)
 def sys_munlockall(task: Task) -> None:
     """munlockall(2)."""
-    task.mm.munlockall()
+    munlockall(task.mm.map)
 
 
 @syscall(216)
@@ -230,7 +236,7 @@ def sys_remap_file_pages(
     task: Task, start: Addr, size: Size, prot: Prot, page: Size, flags: Size
 ) -> None:
     """remap_file_pages(2): since Linux 4.0 it makes a mapping of its own; flags are ignored."""
-    task.mm.remap_file_pages(start, size, prot, page)
+    remap_file_pages(task.mm.map, start, size, prot, page)
 
 
 @syscall(462)
@@ -238,7 +244,7 @@ def sys_mseal(task: Task, addr: Addr, length: Size, flags: Size) -> None:
     """mseal(2)."""
     if flags:
         raise EINVAL(f"flags {flags:#x}")
-    task.mm.mseal(addr, length)
+    mseal(task.mm.map, addr, length)
 
 
 @syscall(330, partial="no protection keys, as on a CPU without them")
@@ -256,4 +262,8 @@ def sys_pkey_free(task: Task, key: Int) -> None:
 @syscall(329, partial="no protection keys: only the key -1, as on a CPU without them")
 def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
     """pkey_mprotect(2)."""
-    task.mm.mprotect(addr, length, prot, key)
+    mprotect(task.mm.map, addr, length, prot, key)
+
+
+absent(323, "no user-level fault handling")  # userfaultfd
+absent(453, "no shadow stacks")  # map_shadow_stack

@@ -119,7 +119,7 @@ def sys_get_mempolicy(
             raise EINVAL("MPOL_F_MEMS_ALLOWED with others")
         shown, nodes = 0, 1
     elif flags & MPOL_F_ADDR:
-        vma = task.mm.vmas.find(addr)
+        vma = task.mm.map.vmas.find(addr)
         if vma is None:
             raise EFAULT(f"{addr:#x}")
         shown, nodes = vma.policy or DEFAULT
@@ -171,7 +171,7 @@ def sys_mbind(
     end = page_range(addr, length)
     if end == addr:
         return
-    at, vmas = addr, task.mm.vmas.overlapping(addr, end)
+    at, vmas = addr, task.mm.map.vmas.overlapping(addr, end)
     for vma in vmas:
         if vma.start > at and policy != DEFAULT:
             raise EFAULT(f"{at:#x}")
@@ -179,9 +179,9 @@ def sys_mbind(
     if not vmas or (at < end and policy != DEFAULT):
         raise EFAULT(f"{at:#x}")
     kept = None if policy == DEFAULT else policy
-    for vma in task.mm.isolate(addr, end):
+    for vma in task.mm.map.isolate(addr, end):
         vma.policy = kept
-    task.mm.join_range(addr, end)
+    task.mm.map.join_range(addr, end)
 
 
 @syscall(450)
@@ -193,7 +193,7 @@ def sys_set_mempolicy_home_node(
         raise EINVAL("start, flags or node")
     end = page_range(start, length)
     found = False
-    for vma in task.mm.vmas.overlapping(start, end):
+    for vma in task.mm.map.vmas.overlapping(start, end):
         if vma.policy is None:
             continue
         if vma.policy[0] & ~MPOL_MODE_FLAGS not in (MPOL_BIND, MPOL_PREFERRED_MANY):
@@ -254,6 +254,6 @@ def sys_move_pages(
 
 def where_is(mm: Any, address: int) -> int:
     """Node 0, -EFAULT where nothing is mapped, -ENOENT where no page is."""
-    if mm.vmas.find(address) is None:
+    if mm.map.vmas.find(address) is None:
         return -EFAULT.number
     return 0 if mm.space.resident(address & ~4095, 1)[0] & 1 else -ENOENT.number

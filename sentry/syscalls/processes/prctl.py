@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Annotated, Any, Final
-from weakref import WeakSet
+from typing import Annotated, Final
 
 from sentry.abi import prctl as abi
 from sentry.abi.capability import CAP_LAST_CAP, CAP_SYS_RESOURCE
@@ -80,6 +79,7 @@ from sentry.abi.prctl import (
 )
 from sentry.errors import EINVAL, ENODEV, ENXIO, EPERM
 from sentry.kernel.task import Task
+from sentry.mm.protect import name_anonymous
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.credentials.ids import commit
 from sentry.syscalls.registry import syscall
@@ -431,26 +431,16 @@ def set_speculation(task: Task, values: Values) -> None:
     raise ENXIO("not adjustable")
 
 
-def without_huge_pages(task: Task) -> WeakSet[Any]:
-    """Address spaces that asked for no transparent huge pages: kept for the answer only."""
-    spaces: WeakSet[Any] = task.kernel.services.setdefault("thp_disabled", WeakSet())
-    return spaces
-
-
 @option(PR_SET_THP_DISABLE, unused=3)
 def set_thp_disable(task: Task, values: Values) -> None:
     """Remembered; which pages are huge is not visible to the program."""
-    spaces = without_huge_pages(task)
-    if values[0]:
-        spaces.add(task.mm)
-    else:
-        spaces.discard(task.mm)
+    task.mm.no_huge_pages = bool(values[0])
 
 
 @option(PR_GET_THP_DISABLE, unused=2)
 def get_thp_disable(task: Task, values: Values) -> int:
     """0 or 1."""
-    return int(task.mm in without_huge_pages(task))
+    return int(task.mm.no_huge_pages)
 
 
 @option(PR_SET_MDWE, unused=3)
@@ -459,15 +449,15 @@ def set_mdwe(task: Task, values: Values) -> None:
     bits = values[0]
     if bits & ~(PR_MDWE_REFUSE_EXEC_GAIN | PR_MDWE_NO_INHERIT) or bits == PR_MDWE_NO_INHERIT:
         raise EINVAL(f"bits {bits:#x}")
-    if task.mm.mdwe and task.mm.mdwe != bits:
+    if task.mm.map.mdwe and task.mm.map.mdwe != bits:
         raise EPERM("it cannot be changed")
-    task.mm.mdwe = bits
+    task.mm.map.mdwe = bits
 
 
 @option(PR_GET_MDWE, unused=2)
 def get_mdwe(task: Task, values: Values) -> int:
     """The bits."""
-    return task.mm.mdwe
+    return task.mm.map.mdwe
 
 
 @option(PR_SET_VMA)
@@ -479,13 +469,13 @@ def set_vma_name(task: Task, values: Values) -> None:
     name = task.mm.read_cstr(pointer, VMA_NAME_MAX, EINVAL) if pointer else b""
     if any(not 32 <= c < 127 or c in VMA_NAME_REFUSED for c in name):
         raise EINVAL(f"name {name!r}")
-    task.mm.name(addr, length, name)
+    name_anonymous(task.mm.map, addr, length, name)
 
 
 @option(PR_GET_AUXV, unused=4)
 def get_auxv(task: Task, values: Values) -> int:
     """The auxiliary vector, as much as fits; gives its size."""
-    vector = task.mm.layout.auxv
+    vector = task.mm.map.layout.auxv
     task.mm.write(values[0], vector[: values[1]])
     return len(vector)
 

@@ -26,7 +26,7 @@ from sentry.kernel.task import RESUME, Task
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import show_choice, signed
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Int, Size, UInt
 
 _NAMES = {n: v for n, v in vars(abi).items() if n.startswith("ARCH_") and v > 32}
@@ -99,3 +99,7 @@ def sys_personality(task: Task, persona: UInt) -> int:
     if persona != QUERY:
         task.group.personality = persona
     return old
+
+
+absent(154, "no segment descriptors of the program's own")  # modify_ldt
+absent(335, "no probes of functions, from whose trampoline it is called")  # uretprobe

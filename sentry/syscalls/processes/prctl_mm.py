@@ -56,7 +56,7 @@ def set_mm(task: Task, values: tuple[int, int, int, int]) -> None:
         return
     if not task.creds.has(CAP_SYS_RESOURCE):
         raise EPERM("CAP_SYS_RESOURCE")
-    layout = task.mm.layout
+    layout = task.mm.map.layout
     if what == PR_SET_MM_AUXV:
         if arg4 > MAX_AUXV or arg4 % 16:
             raise EINVAL(f"auxv of {arg4} bytes")
@@ -65,7 +65,7 @@ def set_mm(task: Task, values: tuple[int, int, int, int]) -> None:
     name = FIELDS.get(what)
     if name is None or not LOWEST <= addr < TASK_SIZE:
         raise EINVAL(f"PR_SET_MM {what} {addr:#x}")
-    if task.mm.vmas.find(addr) is None and what > PR_SET_MM_END_DATA:
+    if task.mm.map.vmas.find(addr) is None and what > PR_SET_MM_END_DATA:
         raise EINVAL(f"{addr:#x} is not mapped")
     setattr(layout, name, addr)
 
@@ -87,7 +87,7 @@ def set_map(task: Task, addr: int, size: int) -> None:
     if exe_fd != -1:
         raise EPERM("the program file stays")
     auxv = task.mm.read(vector, vector_size) if vector_size else None
-    layout = task.mm.layout
+    layout = task.mm.map.layout
     layout.start_code, layout.end_code = code
     layout.start_data, layout.end_data = data
     layout.start_stack = addresses[6]

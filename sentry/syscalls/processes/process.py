@@ -36,7 +36,7 @@ from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
 from sentry.syscalls.processes.pidfd import target_of
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
@@ -327,3 +327,6 @@ def sys_set_tid_address(task: Task, addr: Addr) -> int:
     """set_tid_address(2)."""
     task.clear_child_tid = addr
     return task.own_tid
+
+
+absent(334, "the mailbox hides a thread's migration: the C library does without")  # rseq

@@ -25,6 +25,7 @@ from sentry.kernel.ptrace.tracee import SYSGOOD, Tracee
 from sentry.kernel.signals import UNBLOCKABLE, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import set_blocked
+from sentry.mm import forced
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
 
@@ -78,7 +79,7 @@ def peek(task: Task, tracee: Tracee, addr: int, data: int) -> None:
     """A word, also of a mapping that forbids reading. Raises: EIO, EFAULT."""
     check_memory(task, tracee, addr)
     try:
-        word = tracee.task.mm.peek(addr, WORD)
+        word = forced.peek(tracee.task.mm, addr, WORD)
     except EFAULT:
         raise EIO(f"{addr:#x}") from None
     task.mm.write(data, word)
@@ -89,7 +90,7 @@ def poke(task: Task, tracee: Tracee, addr: int, data: int) -> None:
     """A word, also into code: a private mapping gets a page of its own. Raises: EIO."""
     check_memory(task, tracee, addr)
     try:
-        tracee.task.mm.poke(addr, _u64.pack(data))
+        forced.poke(tracee.task.mm, addr, _u64.pack(data))
     except EFAULT:
         raise EIO(f"{addr:#x}") from None
 

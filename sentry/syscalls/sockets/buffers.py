@@ -10,7 +10,7 @@ from typing import Any
 
 from sentry.errors import EFAULT, ENOTSOCK
 from sentry.kernel.task import Task
-from sentry.mm.usermem import MAX_RW_COUNT
+from sentry.mm.manager import MAX_RW_COUNT
 from sentry.net.socket import Socket
 
 

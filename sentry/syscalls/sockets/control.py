@@ -28,7 +28,7 @@ from sentry.errors import EINVAL, EMFILE, EPERM, ESRCH, ETOOMANYREFS, Errno
 from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
 from sentry.net.socket import Ancillary, Socket
-from sentry.net.unix import shown_ucred
+from sentry.net.unix_options import shown_ucred
 from sentry.net.unix_segment import drop_files
 
 INT_SIZE = 4
@@ -139,7 +139,7 @@ def format_control(task: Task, ancillary: Ancillary, room: int, flags: int) -> t
         out += bytes(min(-len(out) % 8, max(0, room - len(out))))
 
     if ancillary.creds is not None:
-        add(SOL_SOCKET, SCM_CREDENTIALS, struct.pack("<iII", *shown_ucred(task, ancillary.creds)))
+        add(SOL_SOCKET, SCM_CREDENTIALS, shown_ucred(task, ancillary.creds))
     if ancillary.files:
         fit = max(0, (room - len(out) - 16) // 4)
         fds = []

@@ -12,8 +12,6 @@ from sentry.abi.socket import (
     AF_MAX,
     AF_UNIX,
     SO_BINDTODEVICE,
-    SO_GET_FILTER,
-    SO_PEERPIDFD,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOCK_PACKET,
@@ -30,8 +28,9 @@ from sentry.errors import (
 )
 from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
+from sentry.net.options import Counted, Option
 from sentry.net.socket import Received, Socket
-from sentry.net.socket_options import attached_filter
+from sentry.net.unix_options import UNIX
 from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
@@ -224,22 +223,22 @@ def sys_getsockopt(task: Task, fd: Fd, level: Int, name: Int, out: UserOut, leng
         if sock.family == AF_UNIX and level != SOL_SOCKET:
             raise EOPNOTSUPP(f"level {level}")
         raise EINVAL("length")
-    told = None
-    if (level, name) == (SOL_SOCKET, SO_GET_FILTER):
-        value, told = attached_filter(sock, room)
-    elif (level, name) == (SOL_SOCKET, SO_PEERPIDFD):
-        value = struct.pack("<i", peer_pidfd(task, sock))[:room]
-    else:
-        value = sock.option(task, level, name, room)
+    value = sock.option(task, level, name, room)
+    told = len(value)
+    if isinstance(value, Counted):
+        value, told = value
     out.put(value)
-    task.mm.write(length, struct.pack("<i", len(value) if told is None else told))
+    task.mm.write(length, struct.pack("<i", told))
 
 
-def peer_pidfd(task: Task, sock: Socket) -> int:
+def peer_pidfd(row: Option, sock: UnixSocket, task: Task, size: int) -> bytes:
     """SO_PEERPIDFD. Raises: ENODATA, ESRCH."""
-    if not isinstance(sock, UnixSocket) or sock.peer_creds is None:
+    if sock.peer_creds is None:
         raise ENODATA("no peer")
-    return pidfd(task, sock.peer_creds[0])
+    return struct.pack("<i", pidfd(task, sock.peer_creds[0]))
+
+
+UNIX.row("SO_PEERPIDFD", peer_pidfd)
 
 
 @syscall(44)

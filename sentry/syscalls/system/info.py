@@ -18,7 +18,7 @@ from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel.task import Task
 from sentry.kernel.time_namespace import offset_ns
-from sentry.mm.usermem import MAX_RW_COUNT
+from sentry.mm.manager import MAX_RW_COUNT
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut

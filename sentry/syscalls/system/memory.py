@@ -93,7 +93,7 @@ def transfer(
         if done >= MAX_COPY:
             break
         try:
-            found = mm.vmas.find(theirs)
+            found = mm.map.vmas.find(theirs)
             if found is not None and found.flags & VmFlag.SECRET:
                 raise EFAULT("secret memory")
             if write:

@@ -22,7 +22,7 @@ from sentry.abi.signal import SIGHUP, SIGINT
 from sentry.errors import EACCES, EINVAL, EIO, ENOSYS, EPERM
 from sentry.kernel import accounting, task_exit
 from sentry.kernel.task import Task
-from sentry.syscalls.registry import syscall
+from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
 from sentry.vfs.open import OpenHow, open_path
 from sentry.wait.again import again
@@ -168,3 +168,6 @@ def sys_bpf(task: Task, command: Int, attributes: Addr, size: UInt) -> None:
     """bpf(2): kernel.unprivileged_bpf_disabled is 2."""
     need(task, CAP_SYS_ADMIN)
     raise ENOSYS("no extended BPF")
+
+
+absent(179, "no quotas")  # quotactl

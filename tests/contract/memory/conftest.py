@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
+from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap
 from sentry.platform.interface import ExitKind, Reg
 
 _spec = importlib.util.spec_from_file_location(
@@ -33,10 +35,10 @@ class Guest:
 
     def memory(self, source: str) -> MemoryManager:
         """A new process image that holds this code."""
-        mm = MemoryManager(self.platform.new_address_space)
+        mm = MemoryManager.empty(self.platform.new_address_space)
         code = _contract.assemble(source)
-        mm.mmap(CODE, (len(code) + 4095) & ~4095, 7, FIXED)
-        mm.mmap(STACK, 0x4000, 3, FIXED)
+        mmap(mm.map, CODE, (len(code) + 4095) & ~4095, 7, FIXED)
+        mmap(mm.map, STACK, 0x4000, 3, FIXED)
         mm.write(CODE, code)
         return mm
 
@@ -61,7 +63,7 @@ class Guest:
             if kind != ExitKind.FAULT:
                 return kind
             try:
-                mm.fault(context.fault_addr, context.error_code)
+                fault(mm.map, context.fault_addr, context.error_code)
             except Exception:
                 return kind
             context.resume()

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
+from sentry.mm.advice import madvise
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import SegFault
+from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
+from sentry.mm.remap import mremap
 from sentry.platform.interface import ExitKind, Reg
 
 if TYPE_CHECKING:
@@ -141,29 +146,29 @@ class Process:
         addr, units = BASE + first * UNIT, set(range(first, first + count))
         match rng.choice(["map", "map", "file", "unmap", "protect", "move", "discard", "page"]):
             case "map":
-                self.mm.mmap(addr, count * UNIT, RW, FIXED)
+                mmap(self.mm.map, addr, count * UNIT, RW, FIXED)
                 self._forget(units)
                 self.units |= units
             case "file":
                 self._show(rng, first, count)
             case "unmap":
-                self.mm.munmap(addr, count * UNIT)
+                munmap(self.mm.map, addr, count * UNIT)
                 self._forget(units)
             case "protect" if units <= self.units:
-                self.mm.mprotect(addr, count * UNIT, 0)
+                mprotect(self.mm.map, addr, count * UNIT, 0)
                 with pytest.raises(SegFault):
-                    self.mm.fault(addr, 4)
+                    fault(self.mm.map, addr, 4)
                 assert self.run(0, PROBE, rbx=addr) == ExitKind.FAULT
-                self.mm.mprotect(addr, count * UNIT, RW)
+                mprotect(self.mm.map, addr, count * UNIT, RW)
             case "move" if units <= self.units:
                 self._move(rng, first, count)
             case "discard" if units <= self.units:
-                self.mm.madvise(addr, count * UNIT, 4)
+                madvise(self.mm.map, addr, count * UNIT, 4)
                 for page in [p for p in self.pages if addr <= p < addr + count * UNIT]:
                     self.pages[page] = self.fresh(page)
             case "page" if first in self.units:
                 page = addr + rng.randrange(128) * PAGE
-                self.mm.mmap(page, PAGE, RW, FIXED)
+                mmap(self.mm.map, page, PAGE, RW, FIXED)
                 self.pages[page] = 0
                 self.anonymous.add(page)
         for _ in range(3):
@@ -174,7 +179,7 @@ class Process:
         part = self.shown.get(first, 0) if rng.random() < 0.5 else rng.randrange(UNITS)
         part = min(part, UNITS - count)
         addr, flags = BASE + first * UNIT, MAP_PRIVATE | MAP_FIXED
-        self.mm.mmap(addr, count * UNIT, rng.choice((RW, RWX)), flags, self.file, part * UNIT)
+        mmap(self.mm.map, addr, count * UNIT, rng.choice((RW, RWX)), flags, self.file, part * UNIT)
         self._forget(set(range(first, first + count)))
         for n in range(count):
             self.units.add(first + n)
@@ -191,7 +196,7 @@ class Process:
             return  # more than one mapping in a unit
         for i in range(count):
             at, to = BASE + (first + i) * UNIT, BASE + (target + i) * UNIT
-            self.mm.mremap(at, UNIT, UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, to)
+            mremap(self.mm.map, at, UNIT, UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, to)
             moved = {p + to - at: t for p, t in self.pages.items() if at <= p < at + UNIT}
             anonymous = {p + to - at for p in self.anonymous if at <= p < at + UNIT}
             shown = self.shown.get(first + i)
@@ -225,7 +230,7 @@ def test_program_sees_exactly_what_is_mapped(guest: Guest, seed: int, tmp_path: 
     rng = random.Random(seed)
     file = TaggedFile(guest, tmp_path)
     mm = guest.memory(VERIFY)
-    mm.mmap(TABLE, 1 << 20, RW, FIXED)
+    mmap(mm.map, TABLE, 1 << 20, RW, FIXED)
     processes = [Process(guest, mm, file)]
     for step in range(60):
         process = rng.choice(processes)

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sentry.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED
+from sentry.mm.advice import madvise
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, SegFault
+from sentry.mm.faults import fault, file_gone
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
+from sentry.mm.remap import mremap
 from sentry.platform.interface import ExitKind, Reg
 
 if TYPE_CHECKING:
@@ -66,8 +71,8 @@ class OpenFile:
 def looping(guest: Guest, source: str, pages: int = 1) -> tuple[MemoryManager, Any]:
     """A process with a thread in a loop over TARGET, and its signal page."""
     mm = guest.memory(source)
-    note = mm.mmap(0, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS)
-    mm.mmap(TARGET, pages * PAGE, RW, FIXED)
+    note = mmap(mm.map, 0, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS)
+    mmap(mm.map, TARGET, pages * PAGE, RW, FIXED)
     thread = guest.thread(mm, rbx=TARGET, rdi=note, rdx=SECRET)
     guest.settle(lambda: mm.read(note + 8, 1) == b"\1")
     return mm, thread
@@ -81,7 +86,7 @@ def expect_fault(guest: Guest, thread: Any, addr: int) -> None:
 def spend(guest: Guest, pages: int) -> MemoryManager:
     """Another process whose memory is full of the secret: it gets what became free."""
     other = guest.memory("ud2")
-    at = other.mmap(0, pages * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS)
+    at = mmap(other.map, 0, pages * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS)
     for page in range(pages):
         other.write(at + page * PAGE, SECRET.to_bytes(8, "little") * 512)
     return other
@@ -89,14 +94,14 @@ def spend(guest: Guest, pages: int) -> MemoryManager:
 
 def test_unmapped_page_is_gone_for_a_running_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP)
-    mm.munmap(TARGET, PAGE)
+    munmap(mm.map, TARGET, PAGE)
     spend(guest, 64)
     expect_fault(guest, thread, TARGET)
 
 
 def test_unmapped_block_is_gone_for_a_running_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP, 512)
-    mm.munmap(TARGET, PAGE)
+    munmap(mm.map, TARGET, PAGE)
     spend(guest, 64)
     expect_fault(guest, thread, TARGET)
 
@@ -116,11 +121,11 @@ def test_block_that_another_process_uses_now_is_not_seen_at_its_old_place(guest:
         syscall
     """
     one, two = guest.memory(source), guest.memory(source)
-    one.mmap(TARGET, BLOCK, RW, FIXED)
+    mmap(one.map, TARGET, BLOCK, RW, FIXED)
     first = guest.thread(one, rbx=TARGET, rcx=512, rdx=1)
     assert guest.machine.syscall_of(first) == 5
-    one.munmap(TARGET, BLOCK)
-    two.mmap(TARGET + 5 * BLOCK, BLOCK, RW, FIXED)
+    munmap(one.map, TARGET, BLOCK)
+    mmap(two.map, TARGET + 5 * BLOCK, BLOCK, RW, FIXED)
     second = guest.thread(two, rbx=TARGET + 5 * BLOCK, rcx=512, rdx=SECRET)
     assert guest.machine.syscall_of(second) == 5
     for page in range(0, 512, 37):
@@ -130,9 +135,9 @@ def test_block_that_another_process_uses_now_is_not_seen_at_its_old_place(guest:
 
 def test_page_without_rights_is_gone_for_a_running_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP)
-    mm.mprotect(TARGET, PAGE, 0)
+    mprotect(mm.map, TARGET, PAGE, 0)
     expect_fault(guest, thread, TARGET)
-    mm.mprotect(TARGET, PAGE, RW)
+    mprotect(mm.map, TARGET, PAGE, RW)
     mm.write(TARGET, SECRET.to_bytes(8, "little"))
     thread.resume()
     assert guest.machine.syscall_of(thread) == 77
@@ -140,7 +145,7 @@ def test_page_without_rights_is_gone_for_a_running_thread(guest: Guest) -> None:
 
 def test_discarded_page_reads_as_zero_for_a_running_thread(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP, 512)
-    mm.madvise(TARGET, 512 * PAGE, 4)
+    madvise(mm.map, TARGET, 512 * PAGE, 4)
     spend(guest, 1024)
     mm.write(TARGET, SECRET.to_bytes(8, "little"))
     assert guest.machine.syscall_of(thread) == 77
@@ -148,7 +153,7 @@ def test_discarded_page_reads_as_zero_for_a_running_thread(guest: Guest) -> None
 
 def test_write_protected_page_stays_as_it_is(guest: Guest) -> None:
     mm, thread = looping(guest, WRITE_LOOP)
-    mm.mprotect(TARGET, PAGE, 1)
+    mprotect(mm.map, TARGET, PAGE, 1)
     before = mm.read(TARGET, 8)
     expect_fault(guest, thread, TARGET)
     assert thread.error_code & 2 and mm.read(TARGET, 8) == before
@@ -159,7 +164,7 @@ def test_child_of_fork_does_not_see_a_running_threads_stores(guest: Guest) -> No
     child = mm.share().fork()
     before = child.read(TARGET, 8)
     assert guest.machine.exit_of(thread) == ExitKind.FAULT
-    mm.fault(thread.fault_addr, thread.error_code)
+    fault(mm.map, thread.fault_addr, thread.error_code)
     thread.resume()
     guest.settle(lambda: mm.read(TARGET, 8) != before)
     assert child.read(TARGET, 8) == before
@@ -175,7 +180,7 @@ def test_copy_on_write_is_seen_by_the_other_thread(guest: Guest) -> None:
 
 def test_moved_page_is_gone_from_its_old_place(guest: Guest) -> None:
     mm, thread = looping(guest, READ_LOOP)
-    mm.mremap(TARGET, PAGE, PAGE, 3, TARGET + BLOCK)
+    mremap(mm.map, TARGET, PAGE, PAGE, 3, TARGET + BLOCK)
     mm.write(TARGET + BLOCK, SECRET.to_bytes(8, "little"))
     expect_fault(guest, thread, TARGET)
 
@@ -188,7 +193,7 @@ def test_memory_of_a_dead_process_is_not_seen_through_its_tables(guest: Guest) -
         mm = guest.memory(source)
         mine = {places[(generation * 7 + i * 3) % 40] for i in range(10)}
         for addr in mine:
-            mm.mmap(addr, PAGE, RW, FIXED)
+            mmap(mm.map, addr, PAGE, RW, FIXED)
             mm.write(addr, SECRET.to_bytes(8, "little"))
         thread = guest.thread(mm, rbx=min(mine))
         assert guest.machine.syscall_of(thread) == 5
@@ -211,16 +216,16 @@ def test_tables_that_became_empty_do_not_translate_for_others(guest: Guest) -> N
     for turn in range(3):
         base = TARGET + turn * 400 * BLOCK
         for i in range(300):
-            one.mmap(base + i * BLOCK, PAGE, RW, FIXED)
+            mmap(one.map, base + i * BLOCK, PAGE, RW, FIXED)
         for i in range(0, 300, 10):
             if first is None:
                 first = guest.thread(one, rbx=base)
             else:
                 guest.again(first, 0, rbx=base + i * BLOCK)
             assert guest.machine.syscall_of(first) == 5
-        one.munmap(base, 300 * BLOCK)
+        munmap(one.map, base, 300 * BLOCK)
         for i in range(300):
-            two.mmap(base + i * BLOCK, PAGE, RW, FIXED)
+            mmap(two.map, base + i * BLOCK, PAGE, RW, FIXED)
             two.write(base + i * BLOCK, SECRET.to_bytes(8, "little"))
         for i in range(0, 300, 10):
             addr = base + i * BLOCK
@@ -241,7 +246,7 @@ def test_file_truncated_under_a_mapping_names_the_address(guest: Guest, tmp_path
     fd = os.open(path, os.O_RDWR)
     file = OpenFile(HostBacking(guest.platform.ram.windows, fd, True), True)
     mm = guest.memory("mov (%rbx), %rax; mov $5, %eax; syscall; ud2")
-    addr = mm.mmap(0, 3 * PAGE, RW, MAP_SHARED, file, 0)
+    addr = mmap(mm.map, 0, 3 * PAGE, RW, MAP_SHARED, file, 0)
     thread = guest.thread(mm, rbx=addr + 2 * PAGE)
     assert guest.machine.syscall_of(thread) == 5
 
@@ -250,12 +255,12 @@ def test_file_truncated_under_a_mapping_names_the_address(guest: Guest, tmp_path
     guest.again(thread, 0, rbx=addr + 2 * PAGE)
     kind = guest.machine.exit_of(thread)
     if kind == ExitKind.FILE_GONE:
-        mm.file_gone()
+        file_gone(mm.map)
         thread.resume()
         kind = guest.machine.exit_of(thread)
     assert kind == ExitKind.FAULT and thread.fault_addr == addr + 2 * PAGE
     with pytest.raises(BusError):
-        mm.fault(thread.fault_addr, thread.error_code)
+        fault(mm.map, thread.fault_addr, thread.error_code)
     guest.again(thread, 0, rbx=addr)
     assert guest.machine.syscall_of(thread) == 5
     os.close(fd)
@@ -267,7 +272,7 @@ def test_store_to_a_private_file_page_stays_private(guest: Guest, tmp_path: Path
     fd = os.open(path, os.O_RDONLY)
     file = OpenFile(HostBacking(guest.platform.ram.windows, fd, False), False)
     mm = guest.memory("mov (%rbx), %rcx; movb $1, (%rbx); mov $5, %eax; syscall; ud2")
-    addr = mm.mmap(0, PAGE, RW, MAP_PRIVATE, file, 0)
+    addr = mmap(mm.map, 0, PAGE, RW, MAP_PRIVATE, file, 0)
     thread = guest.thread(mm, rbx=addr)
     assert guest.serve(thread, mm) == ExitKind.SYSCALL
     assert mm.read(addr, 2) == b"\1f" and path.read_bytes() == b"f" * PAGE
@@ -280,7 +285,7 @@ def test_store_through_a_shared_file_mapping_reaches_the_host(guest: Guest, tmp_
     fd = os.open(path, os.O_RDWR)
     file = OpenFile(HostBacking(guest.platform.ram.windows, fd, True), True)
     mm = guest.memory("movb $65, (%rbx); mov $5, %eax; syscall; ud2")
-    addr = mm.mmap(0, PAGE, RW, MAP_SHARED, file, 0)
+    addr = mmap(mm.map, 0, PAGE, RW, MAP_SHARED, file, 0)
     thread = guest.thread(mm, rbx=addr)
     assert guest.serve(thread, mm) == ExitKind.SYSCALL
     assert path.read_bytes()[:2] == b"Af"
@@ -289,12 +294,12 @@ def test_store_through_a_shared_file_mapping_reaches_the_host(guest: Guest, tmp_
 
 def test_fault_of_a_running_program_has_the_right_code(guest: Guest) -> None:
     mm = guest.memory("movb $1, (%rbx); mov $5, %eax; syscall; ud2")
-    addr = mm.mmap(0, PAGE, 1, MAP_PRIVATE | MAP_ANONYMOUS)
+    addr = mmap(mm.map, 0, PAGE, 1, MAP_PRIVATE | MAP_ANONYMOUS)
     thread = guest.thread(mm, rbx=addr)
     for where, code in ((addr, 2), (0x100000, 1)):
         assert guest.machine.exit_of(thread) == ExitKind.FAULT
-        with pytest.raises(SegFault) as fault:
-            mm.fault(thread.fault_addr, thread.error_code)
-        assert (fault.value.addr, fault.value.si_code) == (where, code)
+        with pytest.raises(SegFault) as found:
+            fault(mm.map, thread.fault_addr, thread.error_code)
+        assert (found.value.addr, found.value.si_code) == (where, code)
         guest.again(thread, 0, rbx=0x100000)
     assert thread.regs[Reg.RBX] == 0x100000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from sentry.platform.interface import ExitKind, Reg
+from sentry.platform.interface import ExitKind, FrameRest, Reg, SignalFrame
 
 STACK, STACK_TOP = 0x800000, 0x803F00
 XMM0 = 160
@@ -32,10 +32,11 @@ def push(machine: Any, context: Any, top: int = STACK_TOP) -> tuple[bool, int, i
     """Whether it was pushed, and where the frame and its image lie."""
     fp_at = (top - machine.platform.xsave_size - 4) & -64
     at = ((fp_at - 440) & -16) - 8
-    values = (machine.platform.xfeatures, RESTORER, FLAGS, 0, 0, 0, 0, 0, 0, MASK)
-    handler = (10, context.regs[Reg.RSI], 0x10500)
-    done = context.push_frame(context.owner, at, fp_at, values, INFO, handler)
-    return done, at, fp_at
+    frame = SignalFrame(
+        at, fp_at, machine.platform.xfeatures, RESTORER, FLAGS, 0, 0, 0, 0, 0, 0, MASK,
+        signo=10, handler=context.regs[Reg.RSI], cleared_flags=0x10500, info=INFO,
+    )  # fmt: skip
+    return context.push_frame(context.owner, frame), at, fp_at
 
 
 def test_handler_begins_with_its_arguments_and_the_initial_fpu_state(machine: Any) -> None:
@@ -67,7 +68,7 @@ def test_frame_popped_brings_registers_and_fpu_state_back(machine: Any) -> None:
     found = context.pop_frame(context.owner, at, TAKEN)
     context.resume()
 
-    assert found == [0, 0, 0, MASK]
+    assert found == FrameRest(0, 0, 0, MASK)
     assert machine.exit_of(context) == ExitKind.SYSCALL
     assert (context.regs[Reg.RDI], context.regs[Reg.RBX]) == (0x1234, 0x77)
 

@@ -1,12 +1,14 @@
-"""What signalfd shows of each kind of signal."""
+"""What signalfd shows of each kind of signal, and whose signals it looks at."""
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.signal import (
     CLD_EXITED,
     SI_QUEUE,
@@ -17,8 +19,10 @@ from sentry.abi.signal import (
     SIGUSR1,
     SignalfdSiginfo,
 )
-from sentry.fs.signalfd import convert
+from sentry.fs.signalfd import SignalFile, convert
 from sentry.kernel.signals import SigInfo
+from sentry.vfs.vfs import Vfs
+from sentry.wait.queue import WaitQueue
 
 
 def shown(info: SigInfo) -> SignalfdSiginfo:
@@ -52,3 +56,19 @@ def test_fault_shows_the_address() -> None:
 def test_timer_shows_overruns() -> None:
     got = shown(SigInfo.timer(40, 3, 7, 99))
     assert (got.ssi_code, got.ssi_tid, got.ssi_overrun, got.ssi_ptr) == (SI_TIMER, 3, 7, 99)
+
+
+def test_signals_are_looked_at_until_the_file_is_closed() -> None:
+    pending = SimpleNamespace(mask=0)
+    task: Any = SimpleNamespace(pending=SimpleNamespace(mask=0))
+    task.group = SimpleNamespace(signal_queue=WaitQueue(), shared_pending=pending, tasks=[task])
+    task.kernel = SimpleNamespace(vfs=Vfs(None, None, lambda: 0))
+    file = SignalFile(task, 1 << SIGUSR1 - 1, 0, lambda *_: None)
+    file.incref()
+    assert not file.poll()
+    task.pending.mask = 1 << SIGUSR1 - 1
+    assert file.poll() == EPOLLIN | EPOLLRDNORM
+    group = sys.getrefcount(task.group)
+    file.decref()
+    left = sys.getrefcount(task.group)
+    assert left == group - 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,77 +12,31 @@ import pytest
 
 from sentry.abi.aio import IO_EVENT, IoEvent
 from sentry.abi.poll import EPOLLIN
-from sentry.errors import EAGAIN, EFAULT, EINVAL
+from sentry.errors import EAGAIN, EINVAL
 from sentry.fs.eventfd import EventFile
 from sentry.kernel.aio import AioTable, Context, Request, usage_of
+from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import munmap
+from sentry.mm.ramfile import RamFile
+from sentry.platform.memory import AddressSpace, Ram
 from sentry.vfs import budget as budgets
 from sentry.vfs.vfs import Vfs
 
 
-class PlainMemory:
-    """A RamFile over Python bytes."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    @property
-    def pages(self) -> int:
-        return len(self.data) // 4096
-
-    def truncate(self, size: int) -> None:
-        self.data = bytearray(size)
-
-    def fill(self, index: int, count: int) -> None:
-        pass
-
-    def read(self, offset: int, count: int) -> bytes:
-        return bytes(self.data[offset : offset + count])
-
-    def write(self, offset: int, data: bytes) -> int:
-        self.data[offset : offset + len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        pass
-
-
-class PlainMappings:
-    """An address space that maps files one behind the other."""
-
-    def __init__(self) -> None:
-        self.aio: Any = None
-        self.vmas = self
-        self.mapped: list[Any] = []
-
-    def mmap(self, addr: int, length: int, prot: int, flags: int, file: Any) -> int:
-        start = 0x10000 * (len(self.mapped) + 1)
-        vma = SimpleNamespace(start=start, end=start + length, file=file, offset=0)
-        self.mapped.append(vma)
-        return start
-
-    def find(self, addr: int) -> Any:
-        return next((v for v in self.mapped if v.start <= addr < v.end), None)
-
-    def read(self, addr: int, count: int) -> bytes:
-        if self.find(addr) is None:
-            raise EFAULT
-        return bytes(count)
-
-    def munmap(self, addr: int, length: int) -> None:
-        self.mapped = [v for v in self.mapped if v.start != addr]
-
-
 @pytest.fixture
-def task() -> Any:
+def task() -> Iterator[Any]:
+    """A task of a kernel that has nothing but memory."""
     later: list[Any] = []
-    vfs = Vfs(None, PlainMemory, lambda: 0)
+    ram = Ram.from_memfd(1 << 30)
+    vfs = Vfs(None, lambda: RamFile(ram), lambda: 0)
     loop = SimpleNamespace(call_soon=later.append, later=later)
     kernel = SimpleNamespace(vfs=vfs, cpus=2, services={}, loop=loop)
-    return SimpleNamespace(kernel=kernel, mm=PlainMappings())
+    mm = MemoryManager.empty(lambda: AddressSpace(ram))
+    yield SimpleNamespace(kernel=kernel, mm=mm)
+    mm.release()
+    del vfs, kernel
+    gc.collect()  # the last files give their frames back
+    ram.close()
 
 
 def events(task: Any, context: Context, count: int) -> list[IoEvent]:
@@ -132,7 +88,7 @@ def test_a_context_is_found_where_its_ring_is_mapped_and_dies_with_the_memory(ta
     for wrong in (0, address + 4096, address + 8, 1 << 50):
         with pytest.raises(EINVAL):
             table.find(task, wrong)
-    task.mm.munmap(address, 4096)
+    munmap(task.mm.map, address, 4096)
     with pytest.raises(EINVAL):
         table.find(task, address)
     table.close()
@@ -154,6 +110,20 @@ def test_a_poll_completes_once_and_gives_everything_back(task: Any) -> None:
         call()
     assert (watched.refs, told.refs, told.value) == (1, 1, 1)
     assert (context.budget.aio_requests, len(context.waiting)) == (0, 0)
+
+
+def test_a_request_that_is_over_is_freed(task: Any) -> None:
+    context = Context(task.kernel, 0, 1)
+    watched = EventFile(task.kernel.vfs, 0, 0).incref()
+    gc.collect()
+    gc.disable()
+    Request(context, 0x1000, 5, None).poll(watched, EPOLLIN)
+    watched.add(3)
+    for call in task.kernel.loop.later:
+        call()
+    left = sum(isinstance(each, Request) for each in gc.get_objects())
+    gc.enable()
+    assert left == 0
 
 
 def test_a_killed_context_cancels_what_waits(task: Any) -> None:

@@ -14,7 +14,7 @@ from sentry.kernel.task import Task
 from sentry.wait.fiber import Interrupted, RestartBlock
 from tests.unit.kernel.conftest import World
 
-WORD, OTHER = 0x1000, 0x2000
+WORD, OTHER = 0x11000, 0x12000
 WAITERS, OWNER_DIED = 0x80000000, 0x40000000
 
 
@@ -159,8 +159,8 @@ def test_lock_that_was_given_up_waiting_for_is_free_of_waiters(
 
 
 def robust_list(task: Task, *words: int) -> None:
-    """A list at 0x8000 with an entry 16 bytes before each word."""
-    head = 0x8000
+    """A list at 0x18000 with an entry 16 bytes before each word."""
+    head = 0x18000
     task.robust_list = head
     links = [head, *(w - 16 for w in words), head]
     for at, target in pairwise(links):
@@ -195,7 +195,7 @@ def test_lock_of_the_dead_goes_to_its_waiter(world: World, threads: list[Task]) 
     futex_pi.lock(owner, WORD, True, None)
     sleeper = Sleeper(world, heir, futex_pi.lock(heir, WORD, True, None))
     robust_list(owner, WORD)
-    owner.mm.write(0x8000, (WORD - 16 | 1).to_bytes(8, "little"))
+    owner.mm.write(0x18000, (WORD - 16 | 1).to_bytes(8, "little"))
     exit_robust(owner)
     world.loop.settle()
     assert sleeper.result == 0

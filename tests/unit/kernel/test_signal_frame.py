@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
 
 import pytest
 
@@ -104,8 +103,6 @@ def test_pop_returns_to_an_address_of_nobody_for_the_fault_to_be_there(task: Tas
 def test_pop_of_a_bad_fpu_image_restores_the_rest(
     task: Task, offset: int | None, value: bytes
 ) -> None:
-    mm: Any = task.mm
-    mm.bad = range(1 << 62, (1 << 62) + 4096)
     task.ctx.regs[Reg.RIP] = 0x401234
     at = push(task)
     if offset is None:

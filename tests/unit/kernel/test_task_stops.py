@@ -20,8 +20,7 @@ def stopped(world: World, task: Task) -> Task:
     """A second thread; both stand still."""
     other = world.thread(task.group, 101)
     send(task, SIGSTOP)
-    task_signals.return_to_user(task)
-    task_signals.return_to_user(other)
+    world.loop.settle()
     return other
 
 

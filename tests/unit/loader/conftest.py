@@ -80,7 +80,7 @@ class World:
         return self.limits.get(resource, (1 << 64) - 1)
 
     def new_for_exec(self, task: Any, randomize: bool = True) -> MemoryManager:
-        self.spaces.append(MemoryManager(lambda: AddressSpace(self.ram), task, randomize))
+        self.spaces.append(MemoryManager.empty(lambda: AddressSpace(self.ram), task, randomize))
         return self.spaces[-1]
 
     def write(self, name: str, data: bytes) -> Path:

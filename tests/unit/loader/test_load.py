@@ -25,9 +25,12 @@ from sentry.abi.auxv import (
     AT_UID,
 )
 from sentry.abi.elf import EHDR, PF_R, PF_W, PF_X, PHDR, PT_INTERP, PT_LOAD
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from sentry.abi.mount import MS_NOSUID
 from sentry.auth.credentials import ALL_CAPS
 from sentry.errors import E2BIG, EINVAL, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
+from sentry.mm.mapping import mmap
+from sentry.mm.report import name_of
 from sentry.wait.fiber import Killed
 
 Load = Callable[..., Any]
@@ -59,12 +62,12 @@ STATIC = program(
 
 
 def vector(image: Any) -> dict[int, int]:
-    words = struct.iter_unpack("<QQ", image.mm.layout.auxv)
+    words = struct.iter_unpack("<QQ", image.mm.map.layout.auxv)
     return dict(words)
 
 
 def arguments(image: Any) -> list[bytes]:
-    layout = image.mm.layout
+    layout = image.mm.map.layout
     data: bytes = image.mm.read(layout.arg_start, layout.arg_end - layout.arg_start)
     return data.split(b"\0")[:-1]
 
@@ -79,7 +82,7 @@ def test_static_program_is_mapped_and_its_bss_is_zero(world: Any, load: Load) ->
     assert vector(image)[AT_PHDR] == CODE + 64
     assert vector(image)[AT_PHNUM] == 2
     assert vector(image)[AT_BASE] == 0
-    assert mm.layout.start_brk >= CODE + 0x6000
+    assert mm.map.layout.start_brk >= CODE + 0x6000
 
 
 def test_dynamic_program_starts_in_its_interpreter(world: Any, load: Load) -> None:
@@ -121,11 +124,12 @@ def test_addresses_differ_from_run_to_run_unless_told_otherwise(world: Any, load
 
 def test_vdso_is_mapped_where_there_is_one(world: Any, load: Load) -> None:
     frames = world.task.mm.new_for_exec(world.task.group.limits)
-    at = frames.map_special(b"\x7fELF", 5, "[vdso]")
+    at = mmap(frames.map, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS)
+    frames.write(at, b"\x7fELF")
     world.kernel.platform.vdso = SimpleNamespace(gpa=frames.space.translate(at), pages=1)
     image = load(DYNAMIC)
     assert image.mm.read(vector(image)[AT_SYSINFO_EHDR], 4) == b"\x7fELF"
-    assert b"[vdso]" in [vma.name for vma in image.mm.vmas]
+    assert b"[vdso]" in [vma.name for vma in image.mm.map.vmas]
 
 
 def test_stack_can_be_written_and_grows(world: Any, load: Load) -> None:
@@ -133,8 +137,8 @@ def test_stack_can_be_written_and_grows(world: Any, load: Load) -> None:
     mm = image.mm
     assert struct.unpack("<Q", mm.read(image.stack_pointer, 8)) == (2,)
     mm.write(image.stack_pointer - 8, b"12345678")
-    stack = mm.vmas.find(image.stack_pointer)
-    assert mm.name_of(stack) == b"[stack]"
+    stack = mm.map.vmas.find(image.stack_pointer)
+    assert name_of(mm.map, stack) == b"[stack]"
 
 
 def test_script_runs_its_interpreter(world: Any, load: Load) -> None:

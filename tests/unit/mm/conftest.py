@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from sentry.abi.mman import MAP_ANONYMOUS, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import AddressSpace, Ram
+
+PAGE = 4096
+RW = PROT_READ | PROT_WRITE
+ANON = MAP_PRIVATE | MAP_ANONYMOUS
 
 
 class OpenFile:
@@ -63,7 +69,7 @@ def limits() -> SomeLimits:
 @pytest.fixture()
 def mm(ram: Ram, limits: SomeLimits) -> MemoryManager:
     """An empty address space."""
-    return MemoryManager(lambda: AddressSpace(ram), limits)
+    return MemoryManager.empty(lambda: AddressSpace(ram), limits)
 
 
 @pytest.fixture()
@@ -87,3 +93,10 @@ def host_file(ram: Ram, tmp_path: Path) -> Iterator[Callable[..., OpenFile]]:
 def open_file() -> Callable[..., OpenFile]:
     """Opens a backing for reading and writing."""
     return lambda backing: OpenFile(backing, True, True)
+
+
+@pytest.fixture()
+def addr(mm: MemoryManager) -> int:
+    """Three pages that are filled on demand, with nothing behind them."""
+    mmap(mm.map, 0, PAGE, 0, ANON)
+    return mmap(mm.map, 0, 3 * PAGE, RW, ANON | MAP_NORESERVE)

@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentry.abi.mman import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from sentry.abi.mman import (
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError
+from sentry.mm.faults import fault
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
+from sentry.platform.memory import Ram
 
 if TYPE_CHECKING:
     from conftest import OpenFile
 
 PAGE = 4096
+MakeFile = Callable[..., "OpenFile"]
 RW = PROT_READ | PROT_WRITE
 READ_FAULT = 4
 
@@ -27,18 +37,34 @@ def test_truncation_takes_private_copies_too(
     file = host_file(b"x" * 3 * PAGE, writable=True)
     backing = file.backing
     assert isinstance(backing, HostBacking)
-    private = mm.mmap(0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
+    private = mmap(mm.map, 0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
     mm.write(private + 2 * PAGE, b"own")
     child = mm.fork()
-    shared = child.mmap(0, 3 * PAGE, RW, MAP_SHARED, file, 0)
+    shared = mmap(child.map, 0, 3 * PAGE, RW, MAP_SHARED, file, 0)
     assert list(backing.mappers.values()) == [1, 2]
     os.ftruncate(backing.fd, PAGE + 5)
     backing.cut(PAGE + 5)
     for space, at in ((mm, private), (child, private), (child, shared)):
         assert space.read(at + PAGE, 5) == b"xxxxx"
         with pytest.raises(BusError):
-            space.fault(at + 2 * PAGE, READ_FAULT)
+            fault(space.map, at + 2 * PAGE, READ_FAULT)
     child.release()
     assert list(backing.mappers.values()) == [1]
-    mm.munmap(private, 3 * PAGE)
+    munmap(mm.map, private, 3 * PAGE)
     assert not backing.mappers
+
+
+def test_window_is_shared_between_processes_and_kept_for_the_next(
+    ram: Ram, mm: MemoryManager, host_file: MakeFile
+) -> None:
+    file = host_file(b"lib" * 5000)
+    addr = mmap(mm.map, 0, 4 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0)
+    other = MemoryManager.empty(mm.new_space)
+    there = mmap(other.map, 0, PAGE, PROT_READ, MAP_PRIVATE, file, PAGE)
+    assert mm.space.translate(addr + PAGE) == other.space.translate(there)
+    assert ram.windows.mapped == 1
+    mm.release()
+    other.release()
+    assert ram.windows.mapped == 1 and len(ram.windows.idle) == 1
+    file.backing.close()
+    assert ram.windows.mapped == 0

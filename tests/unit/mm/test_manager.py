@@ -21,15 +21,27 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno
-from sentry.mm.errors import SegFault
+from sentry.errors import (
+    E2BIG,
+    EFAULT,
+    EINVAL,
+    ENAMETOOLONG,
+    ENOMEM,
+    Errno,
+)
+from sentry.mm.advice import madvise
+from sentry.mm.forced import peek
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
+from sentry.mm.remap import mremap
 from sentry.platform.memory import AddressSpace, Ram
 
 PAGE = 4096
 PAGES = 48
 RW = PROT_READ | PROT_WRITE
 PROTS = (0, PROT_READ, RW)
+ANON = MAP_PRIVATE | MAP_ANONYMOUS
 
 
 @dataclass(frozen=True)
@@ -82,20 +94,20 @@ def apply(mm: MemoryManager, model: Model, operation: Operation) -> None:
     mapped = [i for i in pages if i in model.pages]
     if what in ("map", "shared"):
         kind = MAP_SHARED if what == "shared" else MAP_PRIVATE
-        mm.mmap(addr, count * unit, prot, kind | MAP_ANONYMOUS | MAP_FIXED)
+        mmap(mm.map, addr, count * unit, prot, kind | MAP_ANONYMOUS | MAP_FIXED)
         for i in pages:
             cell = len(model.shared) if what == "shared" else None
             if cell is not None:
                 model.shared[cell] = 0
             model.pages[i] = Page(prot, cell)
     elif what == "unmap":
-        mm.munmap(addr, count * unit)
+        munmap(mm.map, addr, count * unit)
         for i in mapped:
             del model.pages[i]
     elif what == "protect":
         whole = len(mapped) == count
         try:
-            mm.mprotect(addr, count * unit, prot)
+            mprotect(mm.map, addr, count * unit, prot)
             assert whole
         except ENOMEM:
             assert not whole
@@ -117,7 +129,7 @@ def apply(mm: MemoryManager, model: Model, operation: Operation) -> None:
     elif what == "discard":
         whole = len(mapped) == count
         try:
-            mm.madvise(addr, count * unit, MADV_DONTNEED)
+            madvise(mm.map, addr, count * unit, MADV_DONTNEED)
             assert whole
         except ENOMEM:
             assert not whole
@@ -134,16 +146,16 @@ def remap(mm: MemoryManager, model: Model, operation: Operation) -> None:
     unit = model.unit
     addr, new = model.base + first * unit, model.base + target * unit
     flags = MREMAP_MAYMOVE | MREMAP_FIXED | (MREMAP_DONTUNMAP if what == "keep" else 0)
-    one_vma = mm.vmas.find(addr)
+    one_vma = mm.map.vmas.find(addr)
     fits = one_vma is not None and one_vma.end >= addr + count * unit
     try:
-        mm.mremap(addr, count * unit, count * unit, flags, new)
+        mremap(mm.map, addr, count * unit, count * unit, flags, new)
     except Errno as error:
         overlap = abs(first - target) < count
         assert isinstance(error, EINVAL if overlap else EFAULT) and (overlap or not fits)
         if not overlap:  # the target is unmapped before the source is looked at
             for i in range(target, target + count):
-                if mm.vmas.find(model.base + i * unit) is None:
+                if mm.map.vmas.find(model.base + i * unit) is None:
                     model.pages.pop(i, None)
         return
     moved = [model.pages[i] for i in range(first, first + count)]
@@ -156,22 +168,22 @@ def remap(mm: MemoryManager, model: Model, operation: Operation) -> None:
 
 
 def verify(mm: MemoryManager, model: Model) -> None:
-    vmas = list(mm.vmas)
+    vmas = list(mm.map.vmas)
     for before, after in pairwise(vmas):
         assert before.end <= after.start
         assert not after.continues(before), "neighbours that could be one"
-    assert mm.total_pages == len(model.pages) * (model.unit // PAGE)
-    assert mm.data_pages == model.unit // PAGE * sum(
+    assert mm.map.total_pages == len(model.pages) * (model.unit // PAGE)
+    assert mm.map.data_pages == model.unit // PAGE * sum(
         1 for p in model.pages.values() if p.prot & PROT_WRITE and p.shared is None
     )
     for i in range(PAGES):
         addr, page = model.base + i * model.unit, model.pages.get(i)
-        vma = mm.vmas.find(addr)
+        vma = mm.map.vmas.find(addr)
         assert (vma is None) == (page is None)
         if page is None or vma is None:
             continue
         assert vma.prot == page.prot and vma.shared == (page.shared is not None)
-        assert mm.peek(addr, model.unit) == bytes([model.content(page)]) * model.unit
+        assert peek(mm, addr, model.unit) == bytes([model.content(page)]) * model.unit
 
 
 @pytest.mark.parametrize(("unit", "examples"), [(PAGE, 80), (256 * PAGE, 15)])
@@ -189,7 +201,7 @@ def run(
 ) -> None:
     ram = Ram.from_memfd(4 << 30)
     try:
-        mm, model = MemoryManager(lambda: AddressSpace(ram)), Model(unit, {}, {})
+        mm, model = MemoryManager.empty(lambda: AddressSpace(ram)), Model(unit, {}, {})
         for operation in before:
             apply(mm, model, operation)
         verify(mm, model)
@@ -207,21 +219,58 @@ def run(
         ram.close()
 
 
-def test_read_of_what_is_not_mapped_is_a_segfault(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)
-    for error_code, bad, code in ((4, addr + PAGE, 1), (6, addr, 2), (0x14, addr, 2)):
-        try:
-            mm.fault(bad, error_code)
-        except SegFault as fault:
-            assert (fault.addr, fault.si_code) == (bad, code)
-        else:
-            raise AssertionError("no fault")
-
-
 def test_release_by_the_last_user_gives_everything_back(ram: Ram, mm: MemoryManager) -> None:
-    mm.mmap(0, 5 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS)
-    mm.mmap(0, 5 << 20, RW, MAP_SHARED | MAP_ANONYMOUS)
+    mmap(mm.map, 0, 5 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS)
+    mmap(mm.map, 0, 5 << 20, RW, MAP_SHARED | MAP_ANONYMOUS)
     mm.share().release()
     assert ram.counters().frames == 2560
     mm.release()
     assert ram.counters().frames == 0
+
+
+@pytest.mark.parametrize("bad", [0, 8, (1 << 63) + 8, (1 << 64) - 8, 0x7FFFFFDFF000])
+def test_addresses_that_are_not_the_programs_are_efault(mm: MemoryManager, bad: int) -> None:
+    for access in (
+        lambda: mm.read(bad, 16),
+        lambda: mm.write(bad, b"x" * 16),
+        lambda: mm.read_cstr(bad, 16),
+        lambda: mm.buffer_in(bad, 16).get(16),
+        lambda: mm.buffer_out(bad, 16).put(b"x" * 16),
+        lambda: mm.load_u32(bad),
+    ):
+        with pytest.raises(EFAULT):
+            access()
+    assert mm.read(bad, 0) == b"" and mm.buffer_out(bad, 0).count == 0 if bad < 1 << 47 else True
+
+
+def test_strings(mm: MemoryManager, addr: int) -> None:
+    mm.write(addr + PAGE - 2, b"path\0")
+    assert mm.read_path(addr + PAGE - 2) == b"path"
+    assert mm.read_path(addr) == b""
+    with pytest.raises(ENAMETOOLONG):
+        mm.read_cstr(addr + PAGE - 2, 4)
+    with pytest.raises(E2BIG):
+        mm.read_cstr(addr + PAGE - 2, 4, E2BIG)
+    mm.write(addr, b"z" * 3 * PAGE)
+    with pytest.raises(EFAULT):
+        mm.read_cstr(addr + 2 * PAGE, 2 * PAGE)
+
+
+def test_atomics_fault_in_and_check(mm: MemoryManager, addr: int) -> None:
+    assert mm.load_u32(addr) == 0
+    assert mm.cmpxchg_u32(addr + PAGE, 0, 5) == 0 and mm.load_u32(addr + PAGE) == 5
+    assert mm.futex_op(addr + PAGE, 0, 9) == 5 and mm.load_u32(addr + PAGE) == 9
+    with pytest.raises(EINVAL):
+        mm.load_u32(addr + 1)
+    child = mm.fork()
+    child.cmpxchg_u32(addr + PAGE, 9, 1)
+    assert mm.load_u32(addr + PAGE) == 9
+
+
+def test_pinned_range_survives_its_mapping(mm: MemoryManager, addr: int) -> None:
+    mm.buffer_out(addr, 2 * PAGE)
+    pinned = mm.space.pin(addr, 2 * PAGE, True)
+    munmap(mm.map, addr, 3 * PAGE)
+    assert mm.space.ram.counters().frames == 2
+    pinned.release()
+    assert mm.space.ram.counters().frames == 0

@@ -16,30 +16,26 @@ from sentry.abi.mman import (
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
     MAP_LOCKED,
-    MAP_NORESERVE,
     MAP_PRIVATE,
     MAP_SHARED,
-    MAP_STACK,
-    PROT_EXEC,
-    PROT_NONE,
     PROT_READ,
     PROT_WRITE,
 )
-from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
+from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK
 from sentry.errors import (
-    EACCES,
     EAGAIN,
     EEXIST,
-    EFAULT,
     EINVAL,
     ENOMEM,
     EPERM,
     Errno,
 )
-from sentry.mm.errors import BusError, SegFault
+from sentry.mm.advice import madvise, msync
+from sentry.mm.locking import mlock
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
 from sentry.mm.ramfile import RamFile
-from sentry.platform.memory import AddressSpace, Ram
+from sentry.platform.memory import Ram
 
 if TYPE_CHECKING:
     from conftest import OpenFile, SomeLimits
@@ -71,121 +67,48 @@ def test_mmap_bad_arguments(
     mm: MemoryManager, arguments: tuple[int, int, int, int], error: type[Errno]
 ) -> None:
     with pytest.raises(error):
-        mm.mmap(*arguments)
-    assert len(mm.vmas) == 0
+        mmap(mm.map, *arguments)
+    assert len(mm.map.vmas) == 0
 
 
 def test_mmap_hint_is_taken_when_free_and_ignored_when_not(mm: MemoryManager) -> None:
-    assert mm.mmap(0x10000001, PAGE, RW, ANON) == 0x10001000
-    assert mm.mmap(0x10001000, PAGE, RW, ANON) != 0x10001000
+    assert mmap(mm.map, 0x10000001, PAGE, RW, ANON) == 0x10001000
+    assert mmap(mm.map, 0x10001000, PAGE, RW, ANON) != 0x10001000
     with pytest.raises(EEXIST):
-        mm.mmap(0x10001000, 2 * PAGE, RW, ANON | MAP_FIXED_NOREPLACE)
-
-
-def test_mmap_goes_top_down_and_fills_holes(mm: MemoryManager) -> None:
-    first = mm.mmap(0, 4 * PAGE, RW, ANON)
-    second = mm.mmap(0, 4 * PAGE, RW, ANON)
-    assert second == first - 4 * PAGE and len(mm.vmas) == 1
-    mm.munmap(first + PAGE, PAGE)
-    assert mm.mmap(0, PAGE, RW, ANON) == first + PAGE
+        mmap(mm.map, 0x10001000, 2 * PAGE, RW, ANON | MAP_FIXED_NOREPLACE)
 
 
 def test_mmap_32bit_lies_below_2_gib(mm: MemoryManager) -> None:
-    assert 0x40000000 <= mm.mmap(0, PAGE, RW, ANON | MAP_32BIT) < 0x80000000
-
-
-def test_mmap_base_differs_between_address_spaces(ram: Ram) -> None:
-    bases = {MemoryManager(lambda: AddressSpace(ram)).mmap_base for _ in range(4)}
-    assert len(bases) == 4
-    fixed = MemoryManager(lambda: AddressSpace(ram), randomize=False)
-    assert fixed.mmap_base == MemoryManager(lambda: AddressSpace(ram), None, False).mmap_base
-
-
-def test_large_anonymous_mapping_starts_on_a_block(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 4 << 20, RW, ANON)
-    assert addr % (2 << 20) == 0 and mm.space.entry(addr) & 0x80
-
-
-def test_fresh_anonymous_memory_needs_no_fault(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 300 << 10, RW, ANON)
-    assert mm.space.check(addr, 300 << 10, True) == 300 << 10
-    lazy = mm.mmap(0, 300 << 10, RW, ANON | MAP_NORESERVE)
-    assert mm.space.check(lazy, PAGE, False) == 0
-    none = mm.mmap(0, PAGE, PROT_NONE, ANON)
-    assert mm.space.entry(none) == 0
-
-
-def test_mprotect_from_none_makes_memory_usable_without_fault(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 8 << 20, PROT_NONE, ANON | MAP_NORESERVE | MAP_STACK)
-    mm.mprotect(addr + PAGE, (8 << 20) - PAGE, RW)
-    mm.write(addr + (8 << 20) - 8, b"on stack")
-    with pytest.raises(EFAULT):
-        mm.read(addr, 1)
+    assert 0x40000000 <= mmap(mm.map, 0, PAGE, RW, ANON | MAP_32BIT) < 0x80000000
 
 
 def test_limits(mm: MemoryManager, limits: SomeLimits) -> None:
-    mm.mmap(0, 10 * PAGE, RW, ANON)
+    mmap(mm.map, 0, 10 * PAGE, RW, ANON)
     limits.values[RLIMIT_AS] = 20 * PAGE
     with pytest.raises(ENOMEM):
-        mm.mmap(0, 11 * PAGE, PROT_READ, ANON)
+        mmap(mm.map, 0, 11 * PAGE, PROT_READ, ANON)
     del limits.values[RLIMIT_AS]
     limits.values[RLIMIT_DATA] = 20 * PAGE
     with pytest.raises(ENOMEM):
-        mm.mmap(0, 11 * PAGE, RW, ANON)
-    mm.mmap(0, 11 * PAGE, PROT_READ, ANON)
+        mmap(mm.map, 0, 11 * PAGE, RW, ANON)
+    mmap(mm.map, 0, 11 * PAGE, PROT_READ, ANON)
     limits.values[RLIMIT_MEMLOCK] = 2 * PAGE
     with pytest.raises(EAGAIN):
-        mm.mmap(0, 3 * PAGE, PROT_READ, ANON | MAP_LOCKED)
+        mmap(mm.map, 0, 3 * PAGE, PROT_READ, ANON | MAP_LOCKED)
     limits.values[RLIMIT_MEMLOCK] = 0
     with pytest.raises(EPERM):
-        mm.mlock(0x10000, PAGE)
+        mlock(mm.map, 0x10000, PAGE)
 
 
 def test_munmap_errors(mm: MemoryManager) -> None:
     for addr, length in ((1, PAGE), (PAGE, 0), ((1 << 47) - PAGE, PAGE), (PAGE, 1 << 63)):
         with pytest.raises(EINVAL):
-            mm.munmap(addr, length)
-    mm.munmap(0x10000, PAGE)
-    mm.munmap(HIGH, PAGE)
-
-
-def test_brk_grows_shrinks_and_refuses(mm: MemoryManager, limits: SomeLimits) -> None:
-    start = 0x20000000
-    mm.set_brk_start(start)
-    assert mm.brk(0) == start
-    assert mm.brk(start + 5000) == start + 5000
-    mm.write(start + 4999, b"end")
-    assert mm.brk(start + 100) == start + 100
-    with pytest.raises(EFAULT):
-        mm.read(start + PAGE, 1)
-    assert mm.brk(start + 5000) == start + 5000
-    assert mm.read(start + PAGE, 1000) == bytes(1000)
-    mm.mmap(start + 4 * PAGE, PAGE, RW, ANON | MAP_FIXED)
-    assert mm.brk(start + 10 * PAGE) == start + 5000
-    assert mm.maps(lambda file: (0, 0, 0, b"")).splitlines()[0].endswith(b"[heap]")
+            munmap(mm.map, addr, length)
+    munmap(mm.map, 0x10000, PAGE)
+    munmap(mm.map, HIGH, PAGE)
 
 
 # --- stacks
-
-
-def test_stack_grows_by_faults_up_to_its_limit_and_keeps_its_gap(
-    mm: MemoryManager, limits: SomeLimits
-) -> None:
-    limits.values[RLIMIT_STACK] = 1 << 20
-    top = 0x60000000
-    mm.mmap(top - 16 * PAGE, 16 * PAGE, RW, ANON | MAP_GROWSDOWN | MAP_FIXED)
-    mm.fault(top - 100 * PAGE, WRITE_FAULT)
-    mm.write(top - 90 * PAGE, b"deep")
-    with pytest.raises(SegFault):
-        mm.fault(top - (1 << 20) - 1, WRITE_FAULT)
-    mm.fault(top - (1 << 20), WRITE_FAULT)
-
-    other = 0x50000000
-    mm.mmap(other - PAGE, PAGE, RW, ANON | MAP_GROWSDOWN | MAP_FIXED)
-    mm.mmap(other - 300 * PAGE, PAGE, RW, ANON | MAP_FIXED)
-    with pytest.raises(SegFault):
-        mm.fault(other - 100 * PAGE, WRITE_FAULT)
-    mm.fault(other - 10 * PAGE, WRITE_FAULT)
 
 
 # --- files
@@ -195,14 +118,14 @@ def test_private_file_mapping_shows_the_file_and_keeps_stores(
     mm: MemoryManager, host_file: MakeFile
 ) -> None:
     file = host_file(b"a" * PAGE + b"b" * PAGE + b"c" * 10)
-    addr = mm.mmap(0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
+    addr = mmap(mm.map, 0, 3 * PAGE, RW, MAP_PRIVATE, file, 0)
     assert mm.read(addr + PAGE, PAGE + 11) == b"b" * PAGE + b"c" * 10 + b"\0"
     mm.write(addr, b"mine")
     assert os.pread(file.backing.fd, 4, 0) == b"aaaa"  # type: ignore[union-attr]
     child = mm.fork()
     child.write(addr + 4, b"its")
     assert mm.read(addr, 8) == b"mineaaaa" and child.read(addr, 8) == b"mineitsa"
-    mm.madvise(addr, PAGE, mman.MADV_DONTNEED)
+    madvise(mm.map, addr, PAGE, mman.MADV_DONTNEED)
     assert mm.read(addr, 4) == b"aaaa"
     assert file.refs == 3
     child.release()
@@ -210,193 +133,20 @@ def test_private_file_mapping_shows_the_file_and_keeps_stores(
     assert file.refs == 1
 
 
-def test_large_private_file_is_copied_only_where_written(
-    ram: Ram, mm: MemoryManager, host_file: MakeFile
-) -> None:
-    file = host_file(bytes(40 * PAGE))
-    addr = mm.mmap(0, 40 * PAGE, RW, MAP_PRIVATE, file, 0)
-    assert ram.counters().frames == 0
-    mm.fault(addr + 20 * PAGE, WRITE_FAULT)
-    assert 1 <= ram.counters().frames <= 16
-
-
 def test_shared_file_mapping_is_the_file(mm: MemoryManager, host_file: MakeFile) -> None:
     file = host_file(bytes(2 * PAGE), writable=True)
-    addr = mm.mmap(0, 2 * PAGE, RW, MAP_SHARED, file, 0)
+    addr = mmap(mm.map, 0, 2 * PAGE, RW, MAP_SHARED, file, 0)
     mm.write(addr + PAGE - 1, b"xy")
     assert os.pread(file.backing.fd, 2, PAGE - 1) == b"xy"  # type: ignore[union-attr]
     os.pwrite(file.backing.fd, b"back", 0)  # type: ignore[union-attr]
     assert mm.read(addr, 4) == b"back"
-    assert mm.msync(addr, 2 * PAGE, mman.MS_SYNC) == [file.backing]
-
-
-def test_shared_mapping_of_a_read_only_file_can_never_be_written(
-    mm: MemoryManager, host_file: MakeFile
-) -> None:
-    file = host_file(bytes(PAGE))
-    with pytest.raises(EACCES):
-        mm.mmap(0, PAGE, RW, MAP_SHARED, file, 0)
-    addr = mm.mmap(0, PAGE, PROT_READ, MAP_SHARED, file, 0)
-    with pytest.raises(EACCES):
-        mm.mprotect(addr, PAGE, RW)
-    with pytest.raises(EACCES):
-        mm.mmap(0, PAGE, PROT_READ, MAP_PRIVATE, host_file(b"", readable=False, writable=True), 0)
-
-
-def test_file_mapping_past_the_end_is_sigbus(mm: MemoryManager, host_file: MakeFile) -> None:
-    file = host_file(b"x" * 100)
-    addr = mm.mmap(0, 3 * PAGE, PROT_READ, MAP_PRIVATE, file, 0)
-    assert mm.read(addr, PAGE) == b"x" * 100 + bytes(PAGE - 100)
-    with pytest.raises(BusError) as bus:
-        mm.fault(addr + PAGE, READ_FAULT)
-    assert bus.value.si_code == 2
-    with pytest.raises(EFAULT):
-        mm.read(addr + PAGE, 1)
-
-
-def test_file_truncated_under_a_mapping_is_sigbus_after_file_gone(
-    mm: MemoryManager, host_file: MakeFile
-) -> None:
-    file = host_file(b"y" * 3 * PAGE, writable=True)
-    addr = mm.mmap(0, 3 * PAGE, PROT_READ, MAP_SHARED, file, 0)
-    mm.read(addr, 3 * PAGE)
-    os.ftruncate(file.backing.fd, PAGE)  # type: ignore[union-attr]
-    with pytest.raises(EFAULT):
-        mm.read(addr + PAGE, 1)
-    mm.file_gone()
-    assert mm.space.entry(addr + 2 * PAGE) == 0 and mm.read(addr, 1) == b"y"
-    with pytest.raises(BusError):
-        mm.fault(addr + 2 * PAGE, READ_FAULT)
-    os.ftruncate(file.backing.fd, 3 * PAGE)  # type: ignore[union-attr]
-    assert mm.read(addr + 2 * PAGE, 3) == bytes(3)
-
-
-def test_window_is_shared_between_processes_and_kept_for_the_next(
-    ram: Ram, mm: MemoryManager, host_file: MakeFile
-) -> None:
-    file = host_file(b"lib" * 5000)
-    addr = mm.mmap(0, 4 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0)
-    other = MemoryManager(mm.new_space)
-    there = other.mmap(0, PAGE, PROT_READ, MAP_PRIVATE, file, PAGE)
-    assert mm.space.translate(addr + PAGE) == other.space.translate(there)
-    assert ram.windows.mapped == 1
-    mm.release()
-    other.release()
-    assert ram.windows.mapped == 1 and len(ram.windows.idle) == 1
-    file.backing.close()
-    assert ram.windows.mapped == 0
+    assert msync(mm.map, addr, 2 * PAGE, mman.MS_SYNC) == [file.backing]
 
 
 # --- mremap and madvise
 
 
-def test_mremap_grows_in_place_or_moves(mm: MemoryManager) -> None:
-    addr = mm.mmap(0x30000000, PAGE, RW, ANON | MAP_FIXED)
-    mm.write(addr, b"stay")
-    assert mm.mremap(addr, PAGE, 3 * PAGE, 0) == addr
-    mm.mmap(addr + 3 * PAGE, PAGE, RW | PROT_EXEC, ANON | MAP_FIXED)
-    with pytest.raises(ENOMEM):
-        mm.mremap(addr, 3 * PAGE, 5 * PAGE, 0)
-    moved = mm.mremap(addr, 3 * PAGE, 5 * PAGE, mman.MREMAP_MAYMOVE)
-    assert moved != addr and mm.read(moved, 4) == b"stay"
-    assert mm.mremap(moved, 5 * PAGE, PAGE, 0) == moved
-    assert mm.total_pages == 2
-
-
-def test_mremap_of_nothing_duplicates_shared_memory(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
-    mm.write(addr, b"twice")
-    twin = mm.mremap(addr, 0, PAGE, mman.MREMAP_MAYMOVE)
-    mm.write(twin, b"TWICE")
-    assert mm.read(addr, 5) == b"TWICE"
-    private = mm.mmap(0, PAGE, RW, ANON)
-    with pytest.raises(EINVAL):
-        mm.mremap(private, 0, PAGE, mman.MREMAP_MAYMOVE)
-
-
-@pytest.mark.parametrize(
-    ("advice", "error"),
-    [
-        (mman.MADV_HWPOISON, EINVAL),
-        (mman.MADV_MERGEABLE, EINVAL),
-        (99, EINVAL),
-        (mman.MADV_REMOVE, EINVAL),
-    ],
-)
-def test_madvise_errors(mm: MemoryManager, advice: int, error: type[Errno]) -> None:
-    addr = mm.mmap(0, PAGE, RW, ANON)
-    with pytest.raises(error):
-        mm.madvise(addr, PAGE, advice)
-    with pytest.raises(EINVAL):
-        mm.madvise(addr + 1, PAGE, mman.MADV_NORMAL)
-    with pytest.raises(ENOMEM):
-        mm.madvise(addr, 2 * PAGE, mman.MADV_WILLNEED)
-
-
-def test_madvise_fork_advice(mm: MemoryManager) -> None:
-    wipe, skip = mm.mmap(0, PAGE, RW, ANON), mm.mmap(0, PAGE, PROT_READ, ANON)
-    mm.write(wipe, b"secret")
-    mm.madvise(wipe, PAGE, mman.MADV_WIPEONFORK)
-    mm.madvise(skip, PAGE, mman.MADV_DONTFORK)
-    child = mm.fork()
-    assert child.read(wipe, 6) == bytes(6) and mm.read(wipe, 6) == b"secret"
-    assert child.vmas.find(skip) is None
-
-
-def test_madvise_dontneed_on_shared_memory_keeps_the_bytes(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
-    mm.write(addr, b"kept")
-    mm.madvise(addr, PAGE, mman.MADV_DONTNEED)
-    assert mm.read(addr, 4) == b"kept"
-    mm.madvise(addr, PAGE, mman.MADV_REMOVE)
-    assert mm.read(addr, 4) == bytes(4)
-
-
-def test_mincore_and_populate(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 4 * PAGE, RW, ANON)
-    assert mm.mincore(addr, 4 * PAGE) == bytes(4)
-    mm.madvise(addr + PAGE, PAGE, mman.MADV_POPULATE_WRITE)
-    assert mm.mincore(addr, 4 * PAGE) == bytes([0, 1, 0, 0])
-    with pytest.raises(ENOMEM):
-        mm.mincore(addr, 5 * PAGE)
-    assert mm.resident_pages() == 1
-
-
-def test_mlock_counts(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 4 * PAGE, RW, ANON)
-    mm.mlock(addr + PAGE, 2 * PAGE)
-    assert mm.locked_pages == 2 and len(mm.vmas) == 3
-    mm.munlock(addr, 4 * PAGE)
-    assert mm.locked_pages == 0 and len(mm.vmas) == 1
-    with pytest.raises(EINVAL):
-        mm.mlockall(0)
-
-
 # --- files in RAM under mappings
-
-
-def test_ram_file_truncation_is_sigbus_for_every_mapper(
-    ram: Ram, mm: MemoryManager, open_file: MakeFile
-) -> None:
-    file = RamFile(ram)
-    file.write(0, b"r" * 3 * PAGE)
-    opened = open_file(file)
-    addr = mm.mmap(0, 3 * PAGE, RW, MAP_SHARED, opened, 0)
-    child = mm.fork()
-    private = child.mmap(0, 3 * PAGE, RW, MAP_PRIVATE, opened, 0)
-    child.write(private + 2 * PAGE, b"own copy")
-
-    file.truncate(PAGE + 5)
-
-    for space, at in ((mm, addr), (child, addr), (child, private)):
-        assert space.read(at + PAGE, 8) == b"rrrrr\0\0\0"
-        with pytest.raises(BusError):
-            space.fault(at + 2 * PAGE, READ_FAULT)
-    child.release()
-    mm.release()
-    assert file.pages == 2 and ram.counters().frames == 2
-    file.close()
-    assert ram.counters().frames == 0
 
 
 def test_store_through_a_shared_mapping_is_seen_by_read(
@@ -404,18 +154,6 @@ def test_store_through_a_shared_mapping_is_seen_by_read(
 ) -> None:
     file = RamFile(ram)
     file.truncate(2 * PAGE)
-    addr = mm.mmap(0, 2 * PAGE, RW, MAP_SHARED, open_file(file), 0)
+    addr = mmap(mm.map, 0, 2 * PAGE, RW, MAP_SHARED, open_file(file), 0)
     mm.write(addr + PAGE, b"stored")
     assert file.read(PAGE, 6) == b"stored" and file.pages == 1
-
-
-def test_poke_reaches_read_only_code_but_not_the_file(
-    mm: MemoryManager, host_file: MakeFile
-) -> None:
-    file = host_file(b"\x90" * PAGE)
-    addr = mm.mmap(0, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0)
-    mm.poke(addr + 1, b"\xcc")
-    assert mm.read(addr, 3) == b"\x90\xcc\x90"
-    assert os.pread(file.backing.fd, 3, 0) == b"\x90\x90\x90"  # type: ignore[union-attr]
-    with pytest.raises(EFAULT):
-        mm.write(addr, b"x")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sentry.abi.mman import MAP_SHARED
 from sentry.mm.errors import NeedsFault
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import AddressSpace, Ram
 
@@ -85,12 +86,12 @@ def test_page_that_lies_elsewhere_is_fetched_first(
         file.write(index * PAGE, b"fetched")
 
     file.loader = load
-    mm = MemoryManager(lambda: AddressSpace(memory))
-    addr = mm.mmap(0, 3 * PAGE, 1, MAP_SHARED, open_file(file))
+    mm = MemoryManager.empty(lambda: AddressSpace(memory))
+    addr = mmap(mm.map, 0, 3 * PAGE, 1, MAP_SHARED, open_file(file))
     with pytest.raises(NeedsFault) as need:
         mm.read(addr + PAGE, 7)
     with pytest.raises(StopIteration):
-        need.value.coroutine.send(None)
+        need.value.wait().send(None)
     assert mm.read(addr + PAGE, 7) == b"fetched" and fetched == [1]
     mm.release()
     file.close()

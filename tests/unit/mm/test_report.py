@@ -16,7 +16,12 @@ from sentry.abi.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from sentry.mm.faults import populate
+from sentry.mm.heap import brk, set_brk_start
 from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap
+from sentry.mm.report import maps, pagemap, smaps, smaps_rollup, statm
+from sentry.mm.residency import residency
 
 if TYPE_CHECKING:
     from conftest import OpenFile
@@ -29,14 +34,14 @@ AT = 0x400000
 
 def test_maps_lines_are_linuxs(mm: MemoryManager, host_file: Callable[..., OpenFile]) -> None:
     file = host_file(b"x" * 3 * PAGE)
-    mm.mmap(AT, 2 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file, PAGE)
-    mm.mmap(AT + 16 * PAGE, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED)
-    mm.set_brk_start(AT + 32 * PAGE)
-    mm.brk(AT + 33 * PAGE)
-    mm.mmap(AT + 64 * PAGE, PAGE, RW, ANON | MAP_GROWSDOWN)
-    mm.layout.start_stack = AT + 64 * PAGE + 100
+    mmap(mm.map, AT, 2 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file, PAGE)
+    mmap(mm.map, AT + 16 * PAGE, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED)
+    set_brk_start(mm.map, AT + 32 * PAGE)
+    brk(mm.map, AT + 33 * PAGE)
+    mmap(mm.map, AT + 64 * PAGE, PAGE, RW, ANON | MAP_GROWSDOWN)
+    mm.map.layout.start_stack = AT + 64 * PAGE + 100
 
-    lines = mm.maps(lambda _: (8, 1, 1234, b"/bin/a b\nc")).splitlines()
+    lines = maps(mm.map, lambda _: (8, 1, 1234, b"/bin/a b\nc")).splitlines()
 
     assert lines == [
         b"00400000-00402000 r-xp 00001000 08:01 1234".ljust(73) + b"/bin/a b\\012c",
@@ -48,31 +53,31 @@ def test_maps_lines_are_linuxs(mm: MemoryManager, host_file: Callable[..., OpenF
 
 
 def test_sizes_add_up(mm: MemoryManager) -> None:
-    mm.mmap(AT, 4 * PAGE, RW, ANON)
+    mmap(mm.map, AT, 4 * PAGE, RW, ANON)
     mm.write(AT, b"1" * 2 * PAGE)
-    mm.mmap(AT + 16 * PAGE, 3 * PAGE, PROT_READ, ANON)
-    assert mm.statm() == (7, 2, 0, 0, 4)
+    mmap(mm.map, AT + 16 * PAGE, 3 * PAGE, PROT_READ, ANON)
+    assert statm(mm.map) == (7, 2, 0, 0, 4)
     child = mm.share().fork()
-    assert child.statm()[1] == 2 and mm.peak_pages() == 2
-    vma = mm.vmas.find(AT)
-    assert vma is not None and mm.residency(vma) == (0, 2, 0, 0)
-    rollup = mm.smaps_rollup()
+    assert statm(child.map)[1] == 2 and mm.resident.peak_pages() == 2
+    vma = mm.map.vmas.find(AT)
+    assert vma is not None and residency(mm.map, vma) == (0, 2, 0, 0)
+    rollup = smaps_rollup(mm.map)
     assert b"Rss:                   8 kB\n" in rollup and rollup.count(b"\n") > 15
     assert b"\nPss:                   4 kB\n" in rollup
     assert b"\nShared_Dirty:          8 kB\n" in rollup
-    assert b"".join(mm.smaps(lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
+    assert b"".join(smaps(mm.map, lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
 
 
 def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
-    addr = mm.mmap(0, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
+    addr = mmap(mm.map, 0, 2 * PAGE, RW, MAP_SHARED | MAP_ANONYMOUS)
     mm.write(addr, b"1" * 2 * PAGE)
-    vma = mm.vmas.find(addr)
-    assert vma is not None and mm.residency(vma) == (0, 0, 2, 0)
-    shown = b"".join(mm.smaps(lambda _: (0, 0, 0, b"")))
+    vma = mm.map.vmas.find(addr)
+    assert vma is not None and residency(mm.map, vma) == (0, 0, 2, 0)
+    shown = b"".join(smaps(mm.map, lambda _: (0, 0, 0, b"")))
     assert b"\nPrivate_Dirty:         8 kB\n" in shown and b"\nAnonymous:             0 kB" in shown
     assert b"\nVmFlags: rd wr sh mr mw me ms \n" in shown
     child = mm.fork()
-    assert mm.residency(vma) == (0, 0, 0, 2)
+    assert residency(mm.map, vma) == (0, 0, 0, 2)
     child.release()
 
 
@@ -80,10 +85,10 @@ def test_pagemap_tells_files_from_copies(
     mm: MemoryManager, host_file: Callable[..., OpenFile]
 ) -> None:
     file = host_file(b"x" * 3 * PAGE)
-    mm.mmap(AT, 3 * PAGE, RW, MAP_PRIVATE | MAP_FIXED, file, 0)
-    mm.populate(AT, AT + 3 * PAGE)
-    mm.mmap(AT + 3 * PAGE, PAGE, RW, ANON)
+    mmap(mm.map, AT, 3 * PAGE, RW, MAP_PRIVATE | MAP_FIXED, file, 0)
+    populate(mm.map, AT, AT + 3 * PAGE)
+    mmap(mm.map, AT + 3 * PAGE, PAGE, RW, ANON)
     mm.write(AT + 3 * PAGE, b"1")
-    shown = array("Q", mm.pagemap(AT - PAGE, AT + 5 * PAGE))
+    shown = array("Q", pagemap(mm.map, AT - PAGE, AT + 5 * PAGE))
     assert [entry >> 63 for entry in shown] == [0, 1, 1, 1, 1, 0]
     assert shown[4] == 1 << 63

@@ -12,7 +12,7 @@ from sentry.platform.interface import ExitKind
 ROOT = Path(constants.__file__).parents[2]
 ROOMS = ("sentry", "kvm", "gofer", "guest_stubs", "runsc")
 HEADERS = (ROOT / "guest_stubs/memory_map.h", ROOT / "guest_stubs/layout.h")
-EXIT_KINDS = ROOT / "sentry/platform/native/exit_kind.h"
+EXIT_KINDS = ROOT / "sentry/platform/native/context_common.h"
 DEFINE = re.compile(r"^ *# *define +(\w+) +(\S.*?)\s*(?:/\*.*)?$", re.M)
 SHARED = {name for header in HEADERS for name, _ in DEFINE.findall(header.read_text())} - {"U64"}
 

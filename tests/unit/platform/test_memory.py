@@ -506,3 +506,17 @@ def test_block_that_could_not_be_cleared_is_used_once_it_can_be(ram: Ram) -> Non
     lib.ram.fd = ram.fd
 
     assert ram.alloc() == gpa
+
+
+def test_frames_are_not_mapped_where_a_large_entry_is(ram: Ram, space: AddressSpace) -> None:
+    lib.ram.large_entries = 1
+    space.map_anonymous(BASE, 512, R | W)
+    assert space.entry(BASE) & lib.PTE_PS
+    file = array("Q", [ram.alloc()])
+
+    space.map_list(BASE + 3 * PAGE, file, 1, R)
+    space.map_frames(BASE + 4 * PAGE, file[0], 1, R)
+
+    assert ram.references(file[0]) == 1
+    assert space.translate(BASE + 3 * PAGE) == space.translate(BASE) + 3 * PAGE
+    ram.put_list(file, 0, 1)

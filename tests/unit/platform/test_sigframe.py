@@ -8,9 +8,10 @@ import pytest
 
 from sentry.abi.signal import FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2
 from sentry.platform import sigframe
+from sentry.platform._native import ffi
 from sentry.platform.constants import NUM_REGS
-from sentry.platform.interface import Reg
-from sentry.platform.memory import AddressSpace
+from sentry.platform.interface import FrameRest, Reg, SignalFrame
+from sentry.platform.memory import AddressSpace, Resident
 
 BASE = 0x400000000
 FP_AT = BASE + 0x1000
@@ -18,8 +19,12 @@ AT = FP_AT - 440 - 8
 SIZE = 832
 TAKEN = 0x50DD5
 FEATURES = 7
-VALUES = (FEATURES, 0x1111, 7, 0x2222, 1, 0x3333, 14, 6, 0x4444, 0x5555)
 INFO = bytes(range(128))
+FRAME = SignalFrame(
+    AT, FP_AT, FEATURES, restorer=0x1111, uc_flags=7, alt_sp=0x2222, alt_flags=1, alt_size=0x3333,
+    trapno=14, error=6, cr2=0x4444, mask=0x5555, signo=10, handler=0x7777, cleared_flags=0x10500,
+    info=INFO,
+)  # fmt: skip
 IMAGE = bytes(24) + struct.pack("<I", 0x1F80) + bytes(484) + struct.pack("<Q", 4) + bytes(312)
 
 
@@ -34,9 +39,18 @@ def numbered() -> memoryview:
 @pytest.fixture()
 def mapped(space: AddressSpace) -> AddressSpace:
     space.map_anonymous(BASE, 4, 3)
-    frame = sigframe.make(AT, FP_AT, numbered(), IMAGE, VALUES, INFO)
+    frame = sigframe.make(FRAME, numbered(), IMAGE)
     assert space.write(AT, frame) == len(frame) == FP_AT - AT + SIZE + 4
     return space
+
+
+def test_python_and_c_have_the_same_fields() -> None:
+    for name, fields in (
+        ("sigframe", SignalFrame._fields),
+        ("sigframe_rest", FrameRest._fields),
+        ("resident", Resident._fields),
+    ):
+        assert tuple(field for field, _ in ffi.typeof(f"struct {name}").fields) == fields
 
 
 def test_make_lays_the_frame_out_as_linux(mapped: AddressSpace) -> None:
@@ -66,7 +80,7 @@ def test_enter_points_the_registers_at_handler_and_frame() -> None:
     regs = numbered()
     regs[Reg.RFLAGS] = 0x602
 
-    sigframe.enter(regs, AT, 10, 0x7777, 0x10500)
+    sigframe.enter(regs, FRAME)
 
     names = (Reg.RAX, Reg.RDI, Reg.RSI, Reg.RDX, Reg.RSP, Reg.RIP, Reg.RFLAGS)
     assert [regs[name] for name in names] == [0, 10, AT + 312, AT + 8, AT, 0x7777, 0x202]
@@ -81,8 +95,8 @@ def test_read_takes_back_what_was_written(mapped: AddressSpace) -> None:
     found = sigframe.read(mapped, AT, regs, TAKEN, SIZE, FEATURES)
 
     assert found is not None
-    image, others = found
-    assert others == [0x2222, 1, 0x3333, 0x5555]
+    image, rest = found
+    assert rest == FrameRest(alt_sp=0x2222, alt_flags=1, alt_size=0x3333, mask=0x5555)
     assert image[512] == 7
     assert regs[Reg.R15] == 0x100 + Reg.R15
     assert regs[Reg.RFLAGS] == 0x202 & ~TAKEN | (0x100 + Reg.RFLAGS) & TAKEN

@@ -58,7 +58,20 @@ def test_help_syscalls_lists_them_in_each_form(capsys: pytest.CaptureFixture[str
     assert json.loads(capsys.readouterr().out)[1]["name"] == "write"
 
 
-@pytest.mark.parametrize("args", [("nonsense",), ("run", "--format=csv"), ("syscalls", "x")])
+def test_help_syscalls_lists_options_and_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main("help", "syscalls", "--sockopts", "--format=csv") == 0
+    assert "\nSOL_SOCKET,1,SO_DEBUG,partial," in capsys.readouterr().out
+    assert _main("help", "syscalls", "--ioctls") == 0
+    assert " 0x5421 FIONBIO " in capsys.readouterr().out
+    assert _main("help", "syscalls", "--ioctls", "--sockopts", "--format=json") == 0
+    groups = {row["group"] for row in json.loads(capsys.readouterr().out)}
+    assert groups > {"SOL_SOCKET", "terminals"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("nonsense",), ("run", "--format=csv"), ("run", "--ioctls"), ("syscalls", "x")],
+)
 def test_help_of_what_is_not_there_ends_with_1(
     args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

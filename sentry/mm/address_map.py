@@ -1,17 +1,27 @@
-"""`AddressMap`: the VMAs of an address space, their accounting and their page-table entries.
+"""`AddressMap`: the VMAs of an address space, their order, accounting and limits.
 
-The lowest layer of `MemoryManager`. It keeps VMAs and entries in step: a VMA is cut, dropped or
-joined here and nowhere else.
+The value that all operations (mapping.py, protect.py, …) change. It keeps VMAs and page-table
+entries in step: a VMA is cut, dropped or joined here and nowhere else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from sentry.abi.mman import PROT_WRITE
+from msgspec.structs import replace
+
+from sentry.abi.mman import MCL_FUTURE, MCL_ONFAULT
+from sentry.abi.prctl import PR_MDWE_NO_INHERIT
 from sentry.abi.resource import RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK
 from sentry.errors import EAGAIN, ENOMEM, EPERM
-from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END, ProgramLayout, mmap_base
+from sentry.mm.layout import (
+    MMAP_MIN_ADDR,
+    STACK_GUARD_GAP,
+    TASK_END,
+    ProgramLayout,
+    mmap_base,
+)
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Backing, Vma, VmaList, VmFlag
 from sentry.platform.constants import BLOCK_SIZE
@@ -39,6 +49,12 @@ class NoLimits:
 class AddressMap:
     """VMAs over one tree of page tables."""
 
+    __slots__ = (
+        "_hole_size", "_hole_top", "brk_end", "brk_start", "committed_pages", "data_pages",
+        "exec_pages", "ipc_lock", "layout", "limits", "lock_future", "locked_pages", "mdwe",
+        "mmap_base", "peak_total_pages", "randomize", "space", "stack_pages", "total_pages", "vmas",
+    )  # fmt: skip
+
     def __init__(self, space: AddressSpace, limits: Limits, randomize: bool = True) -> None:
         self.space = space
         self.limits = limits
@@ -56,12 +72,47 @@ class AddressMap:
         self._hole_top = self.mmap_base
         self._hole_size = 0
         """No free range of `_hole_size` bytes or more lies between `_hole_top` and mmap_base."""
+        self.brk_start = self.brk_end = 0
+        self.lock_future = 0
+        """MCL_FUTURE | MCL_ONFAULT after mlockall(2)."""
+        self.ipc_lock = False
+        """CAP_IPC_LOCK of the caller: no limit on locked memory; the system call sets it."""
         self.mdwe = 0
         """PR_MDWE_*: memory that can be written never becomes executable."""
 
+    def empty_like(self, space: AddressSpace, limits: Limits) -> AddressMap:
+        """A map without VMAs, with what a child inherits."""
+        child = AddressMap(space, limits, self.randomize)
+        child.mmap_base = self.mmap_base
+        child.forget_holes()
+        child.brk_start, child.brk_end = self.brk_start, self.brk_end
+        child.layout = replace(self.layout)
+        child.ipc_lock = self.ipc_lock
+        child.mdwe = self.inherited_mdwe
+        return child
+
+    @property
+    def inherited_mdwe(self) -> int:
+        """PR_MDWE_* of a child, or of the next program: mmf_init_flags()."""
+        return 0 if self.mdwe & PR_MDWE_NO_INHERIT else self.mdwe
+
+    def destroy(self) -> None:
+        """Give everything back."""
+        doomed = list(self.vmas)
+        self.space.destroy()
+        self.layout.program = None
+        for vma in doomed:
+            self.vmas.remove(vma)
+            vma.drop()
+            self.count_mapping(vma, -1)
+        self.space.ram.commitment.pages -= self.committed_pages
+        self.committed_pages = 0
+        self.total_pages = self.data_pages = self.stack_pages = self.locked_pages = 0
+
     # --- accounting
 
-    def _account(self, vma: Vma, sign: int) -> None:
+    def account(self, vma: Vma, sign: int) -> None:
+        """Count the pages of a VMA (1), or do not any more (-1)."""
         pages = sign * vma.pages
         self.total_pages += pages
         self.peak_total_pages = max(self.peak_total_pages, self.total_pages)
@@ -77,7 +128,7 @@ class AddressMap:
         if vma.prot & 4 and not vma.prot & 2:
             self.exec_pages += pages
 
-    def _check_expand(self, pages: int, data: bool, charge: bool = False) -> None:
+    def check_expand(self, pages: int, data: bool, charge: bool = False) -> None:
         """RLIMIT_AS, RLIMIT_DATA: may_expand_vm(), mm/vma.c; `charge`: counts as committed."""
         if (self.total_pages + pages) << 12 > self.limits.rlimit(RLIMIT_AS):
             raise ENOMEM("RLIMIT_AS")
@@ -87,24 +138,29 @@ class AddressMap:
             if limit and (self.data_pages + pages) << 12 > limit:
                 raise ENOMEM("RLIMIT_DATA")
         if charge:
-            self._check_promise(pages)
+            self.check_promise(pages)
 
-    def _check_promise(self, pages: int) -> None:
+    def check_promise(self, pages: int) -> None:
         """vm.overcommit_memory. Raises: ENOMEM."""
         ram = self.space.ram
         if not ram.commitment.allows(pages, ram.commit_limit):
             raise ENOMEM("more than there is memory (overcommit)")
 
-    ipc_lock = False
-    """CAP_IPC_LOCK of the caller: no limit on locked memory; the system call sets it."""
-
-    def _check_locked(self, pages: int) -> None:
-        """RLIMIT_MEMLOCK: mlock_future_ok(), mm/mlock.c."""
+    def check_locked(self, pages: int) -> None:
+        """RLIMIT_MEMLOCK: mlock_future_ok(), mm/mlock.c. Raises: EAGAIN."""
         limit = INFINITY if self.ipc_lock else self.limits.rlimit(RLIMIT_MEMLOCK)
         if (self.locked_pages + pages) << 12 > limit:
             raise EAGAIN("RLIMIT_MEMLOCK")
 
-    def _check_count(self, more: int) -> None:
+    def future_lock(self) -> int:
+        """What mlockall(2) said about new mappings: flags of a VMA."""
+        if not self.lock_future & MCL_FUTURE:
+            return 0
+        on_fault = VmFlag.LOCKONFAULT if self.lock_future & MCL_ONFAULT else 0
+        return VmFlag.LOCKED | on_fault
+
+    def check_count(self, more: int) -> None:
+        """Room for more VMAs: vm.max_map_count. Raises: ENOMEM."""
         if len(self.vmas) + more > self.space.ram.commitment.max_map_count:
             raise ENOMEM("vm.max_map_count")
         if self.space.ram.vmas + more > MAX_MAPS_ALL:
@@ -114,7 +170,7 @@ class AddressMap:
 
     def insert(self, vma: Vma) -> Vma:
         """Add a VMA that already holds its file; joined with its neighbours where possible."""
-        self._account(vma, 1)
+        self.account(vma, 1)
         before = self.vmas.before(vma.start)
         if before is not None and vma.continues(before) and not vma.windows:
             before.end = vma.end
@@ -122,10 +178,11 @@ class AddressMap:
                 vma.file.decref()
             return self._join(before)
         self.vmas.add(vma)
-        self._mapped(vma, 1)
+        self.count_mapping(vma, 1)
         return self._join(vma)
 
-    def _mapped(self, vma: Vma, sign: int) -> None:
+    def count_mapping(self, vma: Vma, sign: int) -> None:
+        """The backing of a VMA has one more (1) or one less (-1) of this address space."""
         backing = vma.backing
         if backing is None:
             return
@@ -149,7 +206,7 @@ class AddressMap:
 
     def _merge(self, low: Vma, high: Vma) -> Vma:
         self.vmas.remove(high)
-        self._mapped(high, -1)
+        self.count_mapping(high, -1)
         low.end = high.end
         for piece in high.windows:
             if piece in low.windows:
@@ -166,11 +223,11 @@ class AddressMap:
         vma = self.vmas.find(addr)
         if vma is None or vma.start == addr:
             return
-        self._check_count(1)
+        self.check_count(1)
         high = vma.part(addr, vma.end)
         vma.end = addr
         self.vmas.add(high)
-        self._mapped(high, 1)
+        self.count_mapping(high, 1)
 
     def isolate(self, start: int, end: int) -> list[Vma]:
         """The VMAs in [start, end), cut so that none reaches outside."""
@@ -188,6 +245,35 @@ class AddressMap:
                 return
             vma = following
 
+    def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
+        """VMAs in [start, end), and where each starts and ends within."""
+        for vma in self.vmas.overlapping(start, end):
+            yield vma, max(vma.start, start), min(vma.end, end)
+
+    def change(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
+        """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
+        at = start
+        try:
+            for vma in self.isolate(start, end):
+                if vma.start > at:
+                    raise ENOMEM("a hole")
+                change(vma)
+                at = vma.end
+            if at < end:
+                raise ENOMEM("a hole")
+        finally:
+            self.join_range(start, end)
+
+    def check_whole(self, start: int, end: int) -> None:
+        """Whether all of a range is mapped. Raises: ENOMEM."""
+        at = start
+        for vma in self.vmas.overlapping(start, end):
+            if vma.start > at:
+                break
+            at = vma.end
+        if at < end:
+            raise ENOMEM("a hole")
+
     def remove(self, start: int, end: int, entries: bool = True) -> None:
         """Unmap [start, end), with or without its entries.
 
@@ -203,35 +289,36 @@ class AddressMap:
             self._shorten(first, max(start, first.start), min(end, first.end), entries)
             return
         if len(doomed) == 1 and first.start < start and first.end > end:
-            self._check_count(1)
+            self.check_count(1)
         doomed = self.isolate(start, end)
         low, high = doomed[0].start, doomed[-1].end
         if entries:
             self.space.unmap(low, (high - low) >> 12)
         for vma in doomed:
             self.vmas.remove(vma)
-            self._account(vma, -1)
+            self.account(vma, -1)
             vma.drop()
-            self._mapped(vma, -1)
+            self.count_mapping(vma, -1)
         if high > self._hole_top:
-            self._forget_holes()
+            self.forget_holes()
 
     def _shorten(self, vma: Vma, start: int, end: int, entries: bool) -> None:
         """Remove [start, end), one end of a VMA."""
         if entries:
             self.space.unmap(start, (end - start) >> 12)
-        self._account(vma, -1)
+        self.account(vma, -1)
         if vma.start == start:
             if vma.backing is not None:
                 vma.offset += end - start
             self.vmas.restart(vma, end)
         else:
             vma.end = start
-        self._account(vma, 1)
+        self.account(vma, 1)
         if end > self._hole_top:
-            self._forget_holes()
+            self.forget_holes()
 
-    def _forget_holes(self) -> None:
+    def forget_holes(self) -> None:
+        """Look for free ranges from mmap_base on."""
         self._hole_top, self._hole_size = self.mmap_base, 0
 
     def backing_lost(self, backing: Backing, start: int, end: int | None, private: bool) -> None:
@@ -263,17 +350,21 @@ class AddressMap:
             return found
         if align != 4096:
             return self.find_free(length, 4096)
-        self._forget_holes()
+        self.forget_holes()
         found = self.vmas.gap_above(self.mmap_base, length, TASK_END, align)
         if found is None:
             raise ENOMEM("no free range")
         return found
 
-    @staticmethod
-    def alignment(length: int, anonymous: bool) -> int:
-        """Large anonymous mappings start where 2 MiB entries fit (THP does so, Linux 6.7)."""
-        return BLOCK_SIZE if anonymous and length >= BLOCK_SIZE else 4096
+    def clear_of_stacks(self, start: int, end: int) -> bool:
+        """Whether [start, end) is free, with the guard gap kept to a stack above."""
+        after = self.vmas.after(start)
+        if after is None:
+            return True
+        gap = STACK_GUARD_GAP if after.flags & VmFlag.GROWSDOWN else 0
+        return after.start - gap >= end
 
-    def writable_pages(self, vma: Vma) -> bool:
-        """Whether the program may store into this mapping now."""
-        return bool(vma.prot & PROT_WRITE)
+
+def alignment(length: int, anonymous: bool) -> int:
+    """Large anonymous mappings start where 2 MiB entries fit (THP does so, Linux 6.7)."""
+    return BLOCK_SIZE if anonymous and length >= BLOCK_SIZE else 4096

@@ -1,0 +1,75 @@
+"""Sockets as inodes: sockfs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.socket import (
+    AF_INET,
+    AF_NETLINK,
+    AF_PACKET,
+    AF_UNIX,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_UDPLITE,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+)
+from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
+from sentry.errors import EOPNOTSUPP
+from sentry.vfs.interface import Inode, Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sentry.vfs.dentry import Location
+    from sentry.vfs.file import Caller
+
+SOCKET_PROTOCOL: Final = b"system.sockprotoname"
+PROTOCOL_NAMES: Final = {
+    IPPROTO_ICMP: (b"PING", b"PINGv6"),
+    IPPROTO_ICMPV6: (b"PING", b"PINGv6"),
+    IPPROTO_UDPLITE: (b"UDP-Lite", b"UDPLITEv6"),
+}
+"""Datagram sockets that are not UDP: for IPv4, for IPv6."""
+
+
+def protocol_name(family: int, kind: int, protocol: int) -> bytes:
+    """The name in struct proto, as system.sockprotoname tells it."""
+    if family == AF_NETLINK:
+        return b"NETLINK"
+    if family == AF_PACKET:
+        return b"PACKET"
+    if family == AF_UNIX:
+        return b"UNIX-STREAM" if kind == SOCK_STREAM else b"UNIX"
+    names = PROTOCOL_NAMES.get(protocol, (b"UDP", b"UDPv6"))
+    if kind != SOCK_DGRAM:
+        names = (b"TCP", b"TCPv6") if kind == SOCK_STREAM else (b"RAW", b"RAWv6")
+    return names[family != AF_INET]
+
+
+class SocketInode(Inode):
+    """The inode of a socket: its only attribute is the name of the protocol."""
+
+    __slots__ = ("protocol_name",)
+    protocol_name: bytes
+
+    def getxattr(self, name: bytes) -> bytes:
+        """system.sockprotoname. Raises: EOPNOTSUPP."""
+        if name != SOCKET_PROTOCOL:
+            raise EOPNOTSUPP(f"{name!r}")
+        return self.protocol_name + b"\0"
+
+    def listxattr(self) -> Sequence[bytes]:
+        """The one."""
+        return (SOCKET_PROTOCOL,)
+
+
+def socket_location(caller: Caller) -> Location:
+    """A place in sockfs for a new socket."""
+    vfs = caller.kernel.vfs
+    fs = vfs.anon_fs("sockfs", SOCKFS_MAGIC)
+    ino = vfs.new_ino()
+    inode = SocketInode(fs, ino, S_IFSOCK | 0o777, Owner(caller.creds.fsuid, caller.creds.fsgid))
+    location: Location = vfs.anon_location(inode, b"socket:[%d]" % ino)
+    return location

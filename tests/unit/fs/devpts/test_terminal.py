@@ -1,0 +1,65 @@
+"""A terminal and its session know each other until one of them ends."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sentry.abi.fcntl import O_RDWR
+from sentry.auth.credentials import Credentials
+from sentry.fs.devpts.filesystem import DevPtsFs
+from sentry.fs.devpts.terminal import Terminal
+from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.vfs import Vfs
+
+
+@pytest.fixture
+def vfs() -> Iterator[Vfs]:
+    """Without the collector: what is left over stays."""
+    gc.collect()
+    gc.disable()
+    yield Vfs(None, None, lambda: 0)
+    gc.enable()
+
+
+def opened(vfs: Vfs) -> Any:
+    """The master of a new terminal."""
+    caller: Any = SimpleNamespace(creds=Credentials())
+    inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
+    return DevPtsFs(vfs).new_terminal(vfs.anon_location(inode, b"ptmx"), O_RDWR, caller).incref()
+
+
+def session() -> Any:
+    """A session of one process."""
+    leader = SimpleNamespace(terminal=None)
+    group = SimpleNamespace(members=[leader])
+    return SimpleNamespace(
+        leader=leader, groups=[group], terminal=None, foreground=None, old_foreground=None
+    )
+
+
+def alive() -> int:
+    return sum(type(each) is Terminal for each in gc.get_objects())
+
+
+def test_terminal_is_freed_when_its_master_is_closed(vfs: Vfs) -> None:
+    master, mine = opened(vfs), session()
+    master.terminal.take(mine, mine.groups[0])
+    assert mine.leader.terminal is mine.terminal is master.terminal
+    master.decref()
+    del master
+    assert mine.terminal is None and mine.leader.terminal is None and alive() == 0
+
+
+def test_terminal_forgets_a_session_that_gave_it_up(vfs: Vfs) -> None:
+    master, mine = opened(vfs), session()
+    master.terminal.take(mine, mine.groups[0])
+    mine.terminal.disassociate(mine)
+    assert master.terminal.session is None and mine.leader.terminal is None
+    master.decref()
+    del master
+    assert alive() == 0

@@ -1,0 +1,78 @@
+"""Watched files and their epolls hold each other only as long as both are open."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from sentry.abi.poll import EPOLLIN
+from sentry.fs.epoll.file import EpollFile, Item
+from sentry.fs.eventfd import EventFile
+from sentry.vfs.vfs import Vfs
+
+
+@pytest.fixture
+def vfs() -> Iterator[Vfs]:
+    """Without the collector: what is left over stays."""
+    gc.collect()
+    gc.disable()
+    yield Vfs(None, None, lambda: 0)
+    gc.enable()
+
+
+def alive() -> list[type]:
+    kinds = (EpollFile, EventFile, Item)
+    return [type(each) for each in gc.get_objects() if type(each) in kinds]
+
+
+def watched(vfs: Vfs) -> tuple[EpollFile, EventFile]:
+    epoll, event = EpollFile(vfs), EventFile(vfs, 1, 0)
+    epoll.incref()
+    event.incref()
+    epoll.add(3, event, EPOLLIN, 7)
+    assert epoll.fetch(9) == [(EPOLLIN, 7)]
+    return epoll, event
+
+
+def test_epoll_that_is_closed_is_freed_with_its_items(vfs: Vfs) -> None:
+    epoll, event = watched(vfs)
+    epoll.decref()
+    del epoll
+    assert alive() == [EventFile] and not event.epolls and not len(event.queue)
+    event.add(1)
+    event.decref()
+    del event
+    assert alive() == [] and vfs.epoll_items == 0
+
+
+def test_file_that_is_closed_leaves_its_epoll(vfs: Vfs) -> None:
+    epoll, event = watched(vfs)
+    event.decref()
+    del event
+    assert alive() == [EpollFile] and not epoll.poll() and vfs.epoll_items == 0
+    epoll.decref()
+
+
+def test_item_that_is_deleted_is_freed_also_if_it_is_told_once_more(vfs: Vfs) -> None:
+    epoll, event = watched(vfs)
+    item = epoll.items[3, id(event)]
+    epoll.delete(3, event)
+    item.callback(EPOLLIN)
+    del item
+    assert sorted(alive(), key=str) == [EpollFile, EventFile] and epoll.ready_now(9) == []
+    epoll.decref()
+    event.decref()
+
+
+def test_epolls_that_watch_each_other_in_a_row_are_freed_in_any_order(vfs: Vfs) -> None:
+    inner, event = watched(vfs)
+    outer = EpollFile(vfs)
+    outer.incref()
+    outer.add(5, inner, EPOLLIN, 9)
+    assert outer.fetch(9) == [(EPOLLIN, 9)] and inner.height() == 1
+    for file in (inner, event, outer):
+        file.decref()
+    del inner, event, outer, file
+    assert alive() == []
