@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-import signal
 from collections.abc import Iterable
 from typing import Final
 
@@ -138,6 +137,3 @@ SYSCALLS: Final = (
     Rule("exit", "a thread's end"),
     Rule("exit_group", "the end"),
 )
-
-FATAL_SIGNAL: Final = signal.SIGSYS
-"""What any other system call is answered with: the process is killed."""

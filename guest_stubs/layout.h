@@ -1,6 +1,6 @@
 /* What the guest's entry code and the host agree on. Read by the assembler and by C.
  *
- * Every vCPU has three neighbouring pages at the top of user space (docs/interfaces.md): the entry
+ * Every vCPU has three neighbouring pages at the top of user space (docs/design.md): the entry
  * page (one frame of code for all vCPUs, reached through each one's own address), its save page S
  * and its doorbell. The code finds S relative to RIP, so it needs neither a stack nor GS.
  */

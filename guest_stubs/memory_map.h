@@ -19,14 +19,14 @@
 #define ENTRY_BASE TASK_SIZE          /* the entry pages of the vCPUs, see layout.h */
 #define HIGH_BASE U64(0xffff800000000000) /* the supervisor's pages, see layout.h */
 
-/* ---- guest-physical, docs/interfaces.md ---- */
+/* ---- guest-physical, docs/design.md ---- */
 #define RAM_SPAN U64(0x2000000000)
 #define RO_WINDOW_GPA U64(0x2000000000)
 #define RW_WINDOW_GPA U64(0x4000000000)
 #define WINDOW_SPAN U64(0x2000000000)
 #define DOORBELL_GPA U64(0x6000000000) /* no memory slot from here on */
 
-/* ---- page-table entry, SDM volume 3 section 4.5; 9 to 11 are ours (docs/interfaces.md) ---- */
+/* ---- page-table entry, SDM volume 3 section 4.5; 9 to 11 are ours (docs/design.md) ---- */
 #define PTE_P U64(0x001)
 #define PTE_W U64(0x002)
 #define PTE_U U64(0x004)

@@ -17,13 +17,13 @@ def main() -> None:
     """
     gc.disable()
     if "exec" in sys.argv[1:]:
-        from runsc.containers import quick  # noqa: PLC0415
+        from runsc import quick  # noqa: PLC0415
 
         code = quick.attempt(sys.argv[1:])
         if code is not None:
             os._exit(code)  # nothing is buffered, and taking CPython down takes its time
     elif "state" in sys.argv[1:]:
-        from runsc.containers import quick_state  # noqa: PLC0415
+        from runsc import quick_state  # noqa: PLC0415
 
         if quick_state.attempt(sys.argv[1:]) == 0:
             os._exit(0)
@@ -31,17 +31,24 @@ def main() -> None:
         from runsc.launch import finder  # noqa: PLC0415
 
         finder.install()
-        from runsc import streams  # noqa: PLC0415
         from runsc.launch import early  # noqa: PLC0415
 
-        streams.open_standard_streams()
+        _open_standard_streams()
         early.begin()
         try:
             code = _command_line()
         finally:
             early.discard()
         os._exit(code)  # taking CPython down takes 3 ms
+    _open_standard_streams()
     sys.exit(_command_line())
+
+
+def _open_standard_streams() -> None:
+    """A caller may have closed 0, 1 or 2; nothing else must land on these numbers."""
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _command_line() -> int:

@@ -9,7 +9,6 @@ int rs_mount_setattr(int fd, unsigned int flags, uint64_t set);
 int rs_pivot_root(const char *new_root, const char *put_old);
 int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);
-int rs_sethostname(const char *name, size_t length);
 int rs_close_range(unsigned int first, unsigned int last);
 int rs_seccomp(unsigned int flags, const uint8_t *program, unsigned short count);
 void rs_one_arena(void);

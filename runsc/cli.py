@@ -11,7 +11,6 @@ import click
 
 from runsc import __version__
 from runsc.errors import RuntimeFailure
-from runsc.streams import open_standard_streams
 
 COMMANDS = {
     "create": "Create a container; it runs after start.",
@@ -116,8 +115,8 @@ class _Lazy(click.Group):
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
     """Run untrusted Linux programs, each container on an application kernel of its own."""
-    from runsc.containers.names import default_root  # noqa: PLC0415
-    from runsc.launch.boot import Switches  # noqa: PLC0415  not on the way to --help and --version
+    from runsc.containers.names import default_root  # noqa: PLC0415  not for --help
+    from runsc.filters import Switches  # noqa: PLC0415
     from runsc.log import Log  # noqa: PLC0415
     from runsc.oci.convert import memory_size  # noqa: PLC0415
     from runsc.options import OVERLAYS, Globals  # noqa: PLC0415
@@ -163,7 +162,6 @@ def _report_usage(error: click.ClickException) -> None:
 def main(args: list[str] | None = None) -> None:
     """The console script. It ends, or forks, before a collection would pay."""
     gc.disable()
-    open_standard_streams()
     args = sys.argv[1:] if args is None else args
     try:
         with main_group.make_context("runsc", list(args)) as context:

@@ -89,12 +89,6 @@ def capset(effective: int, permitted: int, inheritable: int = 0) -> None:
     _check(lib.rs_capset(effective, permitted, inheritable), "capset")
 
 
-def sethostname(name: str) -> None:
-    """sethostname(2)."""
-    data = os.fsencode(name)
-    _check(lib.rs_sethostname(data, len(data)), "sethostname")
-
-
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     """close_range(2): both ends included."""
     _check(lib.rs_close_range(first, last), "close_range")

@@ -90,11 +90,6 @@ int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable)
     return result(syscall(SYS_capset, &head, data));
 }
 
-int rs_sethostname(const char *name, size_t length)
-{
-    return result(sethostname(name, length));
-}
-
 int rs_close_range(unsigned first, unsigned last)
 {
     return result(syscall(SYS_close_range, first, last, 0));

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from runsc.containers.container import Store
-from runsc.launch.boot import Switches
+from runsc.filters import Switches
 from runsc.log import Log
 
 OVERLAYS = {

@@ -1,1 +1,16 @@
 """The cgroup of a container's sandbox: see README.md. Start at `cgroup.for_container`."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Record(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """What state.json keeps of a container's cgroup: enough to remove it after any crash."""
+
+    directories: dict[str, str] = {}
+    """Name of a hierarchy (as in /proc/self/cgroup; "" is version 2) → the cgroup's directory."""
+    controllers: dict[str, str] = {}
+    """Controller → name of its hierarchy."""
+    made: tuple[str, ...] = ()
+    """Directories that were not there before, outermost first."""

@@ -16,11 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from runsc.cgroups import files, hierarchies, v1, v2
+from runsc.cgroups import Record, files, hierarchies, v1, v2
 from runsc.cgroups.hierarchies import V2, Hierarchy
-from runsc.cgroups.record import Record
-from runsc.cgroups.resources import Resources
 from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci.resources import Resources
 
 Warn = Callable[[str], None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runsc.cgroups.resources import Resources, parse_list
+from runsc.oci.resources import Resources, parse_list
 
 OVERHEAD = 48 << 20
 """Bytes beside the guest's memory: 15 to 20 MiB of Sentry and Gofer, and 17 to 32 MiB of the host

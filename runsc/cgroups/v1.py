@@ -13,8 +13,8 @@ import os
 from contextlib import suppress
 
 from runsc.cgroups import files
-from runsc.cgroups.resources import BlockIo, Cpu, Memory, Resources
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import BlockIo, Cpu, Memory, Resources
 
 
 def asks(resources: Resources) -> list[str]:

@@ -10,9 +10,9 @@ import errno
 from contextlib import suppress
 
 from runsc.cgroups import files
-from runsc.cgroups.resources import BlockIo, Cpu, Memory, Resources, ThrottleDevice
 from runsc.cgroups.v1 import rdma
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import BlockIo, Cpu, Memory, Resources, ThrottleDevice
 
 _NOT_FOUND = (errno.ENOENT, errno.EACCES, errno.EPERM)
 

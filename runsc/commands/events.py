@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from runsc.containers import lifecycle
-from runsc.containers.container import STOPPED, State, Store, status
+from runsc.containers.container import State, Store, status
+from runsc.containers.processes import STOPPED
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request, Stats

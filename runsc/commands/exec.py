@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from runsc.containers import execution
+from runsc.containers.execspec import Wishes
 from runsc.options import Globals
 
 
@@ -37,5 +38,5 @@ from runsc.options import Globals
 @click.pass_obj
 def command(flags: Globals, /, container_id: str, args: tuple[str, ...], **given: Any) -> None:
     """Ask the sandbox for it, then wait for its end or leave somebody who does."""
-    wishes = execution.Wishes(container_id, args, **given)
+    wishes = Wishes(container_id, args, **given)
     raise click.exceptions.Exit(execution.run(flags.root, wishes, flags.log.warning))

@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from runsc.containers import lifecycle
-from runsc.containers.container import STOPPED, State, status
+from runsc.containers.container import State, status
+from runsc.containers.processes import STOPPED
 from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 

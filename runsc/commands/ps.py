@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sentry.control.protocol import ProcessInfo
 
 HEADER = "UID          PID    PPID  C STIME TTY          TIME CMD"
-DAY_S = 86400
 
 
 def line(process: ProcessInfo, now_s: float) -> str:

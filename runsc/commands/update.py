@@ -18,10 +18,11 @@ import msgspec
 from runsc.cgroups import hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
 from runsc.cgroups.guest import guest_memory
-from runsc.cgroups.resources import Resources, decode
 from runsc.containers import lifecycle
-from runsc.containers.container import STOPPED, State, Store, status
+from runsc.containers.container import State, Store, status
+from runsc.containers.processes import STOPPED
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import Resources, decode
 from runsc.options import Globals
 from sentry.control.protocol import Request
 

@@ -17,13 +17,11 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from runsc.cgroups.record import Record
-from runsc.containers.liveness import STOPPED, is_same, start_time, word_for
+from runsc.cgroups import Record
 from runsc.containers.names import check_id
+from runsc.containers.processes import word_for
 from runsc.errors import RuntimeFailure
 from runsc.oci.spec import Hooks
-
-__all__ = ["STOPPED", "State", "Store", "is_alive", "start_time", "status"]
 
 LOCK_PATIENCE_S = 30.0
 """How long a command waits for another one that changes the same container."""
@@ -55,11 +53,6 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     paused: bool = False
     cgroups: Record = Record()
     hooks: Hooks | None = None
-
-
-def is_alive(state: State) -> bool:
-    """Whether the sandbox process of this state is still the same and running."""
-    return is_same(state.pid, state.pid_start)
 
 
 def status(state: State) -> str:

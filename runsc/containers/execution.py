@@ -17,13 +17,14 @@ import os
 from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 
+from runsc.containers import execspec
+from runsc.containers.execspec import Wishes
 from runsc.containers.names import check_id
 from runsc.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
 FAILED = 255
 """What runc exits with when the process was not started."""
@@ -32,32 +33,6 @@ KILLED = 128 + 9
 CHUNK = 1 << 16
 EXITED = b'{"event":"exited"'
 ERROR = b'{"error":'
-
-
-class Wishes:
-    """What the command line asks for."""
-
-    __slots__ = (
-        "additional_gids", "args", "cap", "console_socket", "container_id", "cwd", "detach", "env",
-        "ignore_paused", "no_new_privs", "pid_file", "preserve_fds", "process", "tty", "user",
-    )  # fmt: skip
-
-    def __init__(self, container_id: str, args: Sequence[str], **given: Any) -> None:
-        self.container_id = container_id
-        self.args = args
-        self.console_socket: str | None = given.get("console_socket")
-        self.cwd: str | None = given.get("cwd")
-        self.env: Sequence[str] = given.get("env", ())
-        self.tty: bool = given.get("tty", False)
-        self.user: str | None = given.get("user")
-        self.additional_gids: Sequence[int] = given.get("additional_gids", ())
-        self.process: str | None = given.get("process")
-        self.detach: bool = given.get("detach", False)
-        self.pid_file: str | None = given.get("pid_file")
-        self.no_new_privs: bool = given.get("no_new_privs", False)
-        self.cap: Sequence[str] = given.get("cap", ())
-        self.preserve_fds: int = given.get("preserve_fds", 0)
-        self.ignore_paused: bool = given.get("ignore_paused", False)
 
 
 class Process:
@@ -104,7 +79,7 @@ class Process:
         import signal  # noqa: PLC0415
 
         from runsc.containers import signals  # noqa: PLC0415
-        from runsc.containers.pidfile import write_pid_file  # noqa: PLC0415
+        from runsc.containers.processes import write_pid_file  # noqa: PLC0415
 
         everything = signal.valid_signals()
         signal.pthread_sigmask(signal.SIG_BLOCK, everything)
@@ -185,13 +160,11 @@ def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
 
 
 def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
-    from runsc.oci import execspec  # noqa: PLC0415
-
     path = os.path.join(root, check_id(wishes.container_id), "control.sock")
     request, terminal, size = execspec.request(wishes, warn)
     fds, slave = [0, 1, 2], -1
     if terminal or wishes.console_socket:
-        from runsc.launch import console  # noqa: PLC0415  most have no terminal
+        from runsc.containers import console  # noqa: PLC0415  most have no terminal
 
         console.check(terminal, wishes.detach, wishes.console_socket)
         slave = console.make(wishes.console_socket, size) if wishes.console_socket else -1
@@ -285,7 +258,7 @@ def foreground(process: Process, pid_file: str | None) -> int:
     wakeup = signals.catch_fd()
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())
     if pid_file is not None:
-        from runsc.containers.pidfile import write_pid_file  # noqa: PLC0415
+        from runsc.containers.processes import write_pid_file  # noqa: PLC0415
 
         write_pid_file(pid_file, os.getpid())
     return process.wait(wakeup)

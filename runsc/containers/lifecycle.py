@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runsc.containers import listener
-from runsc.containers.container import STOPPED, State, Store, start_time, status
+from runsc.containers.container import State, Store, status
+from runsc.containers.processes import STOPPED, start_time
 from runsc.errors import NotRunning, RuntimeFailure
 from sentry.control.protocol import Reply, Request
 
@@ -80,7 +81,7 @@ def before_start(store: Store, state: State) -> None:
     """The startContainer hooks. Raises: RuntimeFailure; then the container has been ended."""
     if state.hooks is None or not state.hooks.start_container:
         return
-    from runsc.oci import start_hooks  # noqa: PLC0415  few containers have hooks
+    from runsc.containers import start_hooks  # noqa: PLC0415  few containers have hooks
 
     try:
         start_hooks.run(store, state)

@@ -6,10 +6,21 @@ process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS
 
 from __future__ import annotations
 
+import msgspec
+
 from runsc import host
 from runsc.filters.program import build
 from sentry.abi import seccomp
 from sentry.bpf.isa import pack
+
+
+class Switches(msgspec.Struct, frozen=True):
+    """For development; the defaults are what is safe."""
+
+    no_filter: bool = False
+    """Run without the seccomp filter."""
+    trap: bool = False
+    """On a refused call write its number to the log and exit, instead of being killed."""
 
 
 def _default(trap: bool) -> int:
@@ -37,8 +48,10 @@ def network_program(trap: bool = False) -> bytes:
     return pack(build(network_rules.rules(), _default(trap)))
 
 
-def install(program: bytes, trap_log_fd: int = -1) -> None:
-    """All threads, for ever. With `trap_log_fd`, refused calls are reported there (development)."""
-    if trap_log_fd >= 0:
-        host.report_refused_calls(trap_log_fd)
+def install(program: bytes, switches: Switches, log_fd: int) -> None:
+    """All threads, for ever, unless the switches say otherwise."""
+    if switches.no_filter:
+        return
+    if switches.trap:
+        host.report_refused_calls(log_fd)
     host.install_filter(program, seccomp.SECCOMP_FILTER_FLAG_TSYNC)

@@ -35,7 +35,9 @@ class Bootable(Protocol):
 
 
 Prepare = Callable[[SandboxConfig, Callable[[], None]], Bootable]
-"""sentry.boot.prepare: the configuration, the last lockdown."""
+"""sentry.boot.sandbox.prepare: the configuration, the last lockdown."""
+
+
 class Terms(msgspec.Struct, frozen=True):
     """How the two processes are bound to the command line that makes them."""
 
@@ -52,19 +54,10 @@ class Terms(msgspec.Struct, frozen=True):
     the Sentry's pid on the host; what went wrong, else nothing. Then the Gofer waits for "go"."""
 
 
-class Switches(msgspec.Struct, frozen=True):
-    """For development; the defaults are what is safe."""
-
-    no_filter: bool = False
-    """Run without the seccomp filter."""
-    trap: bool = False
-    """On a refused call write its number to the log and exit, instead of being killed."""
-
-
 def sentry_main(
     config: SandboxConfig,
     prepare: Prepare,
-    switches: Switches,
+    switches: filters.Switches,
     terms: Terms,
     kept: KeptCode | None = None,
 ) -> int:
@@ -88,8 +81,7 @@ def sentry_main(
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
         def lockdown() -> None:
-            if not switches.no_filter:
-                install(program, switches, config.log_fd)
+            filters.install(program, switches, config.log_fd)
 
         config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)
         sandbox = prepare(config, lockdown)
@@ -108,10 +100,6 @@ def sentry_main(
     except Exception as error:  # a defect of ours: the log gets all of it, the caller a word
         _send(config.control_fd, Event("error", f"the Sentry failed: {error!r}"))
         raise
-
-
-def install(program: bytes, switches: Switches, log_fd: int) -> None:
-    filters.install(program, log_fd if switches.trap else -1)
 
 
 def descriptors(config: SandboxConfig) -> set[int]:

@@ -39,7 +39,9 @@ class GoferStart(msgspec.Struct, frozen=True):
     """With Terms.before_gofer: a socket of packets to the command line."""
 
 
-def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: boot.Terms) -> int:
+def gofer_main(
+    gofer: GoferStart, serve: Serve, switches: filters.Switches, terms: boot.Terms
+) -> int:
     """The body of the Gofer's process. What ends it is the end of its socket, and, unless it
     outlives the command line, that of the command line."""
     sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
@@ -62,8 +64,7 @@ def gofer_main(gofer: GoferStart, serve: Serve, switches: boot.Switches, terms: 
 
     def lockdown() -> None:
         freeze_imports()
-        if not switches.no_filter:
-            boot.install(program, switches, log_fd)
+        filters.install(program, switches, log_fd)
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from kvm.binding import lib
+from runsc.containers import console
 from runsc.errors import RuntimeFailure
-from runsc.launch import console
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.config import SandboxConfig
 
 if TYPE_CHECKING:
-    from runsc.cgroups.resources import Resources
+    from runsc.oci.resources import Resources
 
 KVM_GET_API_VERSION = int(lib.KVM_GET_API_VERSION)
 _KVM_HINT = "; --platform=unicorn needs no KVM, but is slow and no security boundary"

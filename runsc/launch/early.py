@@ -18,8 +18,9 @@ from contextlib import suppress
 
 import msgspec
 
-from runsc.launch import isolation
-from runsc.launch.boot import Switches, Terms, descriptors
+from runsc.filters import Switches
+from runsc.launch import isolation, programs
+from runsc.launch.boot import Terms, descriptors
 from sentry.config import SandboxConfig
 
 PLATFORM = "kvm"
@@ -77,16 +78,21 @@ def begin() -> None:
     _waiting.append(Waiting(pid, ours))
 
 
-def claim() -> Waiting | None:
-    """The one that was begun, for the caller to hand over or end."""
-    return _waiting.pop() if _waiting else None
+def claim(platform: str) -> programs.Start:
+    """How to get the Sentry: the one that was begun, if it is for this platform, else a fork.
+
+    Raises: RuntimeError.
+    """
+    if _waiting and platform == PLATFORM:
+        return _waiting.pop().hand_over
+    discard()
+    return programs.forked(programs.sentry(platform))
 
 
 def discard() -> None:
     """End the one that nobody has claimed."""
-    waiting = claim()
-    if waiting is not None:
-        waiting.end()
+    if _waiting:
+        _waiting.pop().end()
 
 
 def _become(ours: socket.socket, sock: socket.socket) -> int:
@@ -94,9 +100,7 @@ def _become(ours: socket.socket, sock: socket.socket) -> int:
     isolation.tie_to_parent(signal.SIGKILL)
     isolation.leave_session()
     ours.close()
-    from runsc.launch.programs import sentry  # noqa: PLC0415
-
-    body = sentry(PLATFORM)
+    body = programs.sentry(PLATFORM)
     isolation.freeze_heap()
     handed = _receive(sock)
     if handed is None:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from runsc.containers import lifecycle, signals
-from runsc.containers.container import State, Store, start_time
+from runsc.containers import console, lifecycle, signals
+from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
-from runsc.containers.pidfile import write_pid_file
+from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, console, sandbox
+from runsc.launch import boot, early, sandbox
 from runsc.launch.configure import Wishes, make_config
 from runsc.launch.janitor import keep_clean
-from runsc.launch.programs import Programs, real_programs
+from runsc.launch.programs import Programs
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.control.protocol import Request
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from runsc.launch.network import Network
 
 Bodies = Callable[[str], Programs]
+
+
+def real_programs(platform: str) -> Programs:
+    """The Sentry, and the Gofer. Raises: RuntimeFailure."""
+    from gofer.main import run  # noqa: PLC0415
+
+    try:
+        return Programs(early.claim(platform), run)
+    except RuntimeError as error:  # libunicorn is not there
+        raise RuntimeFailure(str(error)) from None
 
 
 class Identity(Struct, frozen=True):
@@ -228,7 +238,7 @@ def _make_cgroup(flags: Globals, store: Store, state: State, container: Containe
     if not container.cgroups_path and container.resources is None:
         return None
     from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
-    from runsc.cgroups.resources import Resources  # noqa: PLC0415
+    from runsc.oci.resources import Resources  # noqa: PLC0415
 
     cgroup = for_container(container.cgroups_path, state.id, container.resources)
     if cgroup is None:

@@ -22,7 +22,7 @@ import msgspec
 from runsc import filters, host
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
-from runsc.launch.boot import Switches, Terms
+from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
 from runsc.oci.convert import Container
@@ -34,7 +34,6 @@ from sentry.abi.socket import SIOCSIFFLAGS
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-RIGHTS = socket.CMSG_SPACE(4)
 DUMPS = {
     abi.RTM_GETLINK: abi.IFINFOMSG.size,
     abi.RTM_GETADDR: abi.IFADDRMSG.size,
@@ -67,13 +66,13 @@ def prepare(container: Container, log_fd: int) -> Network:
     return Network(fd, path == "", bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
 
 
-def spawn(network: Network, sock: int, switches: Switches, terms: Terms) -> int:
+def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
     """Make the process; its pid. Raises: OSError."""
     kept = NAMESPACES if network.own_namespace else NAMESPACES & ~CLONE_NEWNET
     return isolation.spawn(lambda: network_main(network, sock, switches, terms), kept)
 
 
-def network_main(network: Network, sock: int, switches: Switches, terms: Terms) -> int:
+def network_main(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
     """The body of the process; gives its exit code."""
     tie = 0 if terms.outlives else signal.SIGKILL
     inherited = {sock, network.log_fd, network.namespace_fd, *terms.joins}
@@ -95,9 +94,7 @@ def network_main(network: Network, sock: int, switches: Switches, terms: Terms) 
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
     isolation.drop_rights(isolation.Rights(0 if kept else isolation.NOBODY, kept), tie)
     freeze_imports()
-    if not switches.no_filter:
-        trap_fd = network.log_fd if switches.trap else -1
-        filters.install(program, trap_fd)
+    filters.install(program, switches, network.log_fd)
     serve(sentry, netlink)
     return 0
 

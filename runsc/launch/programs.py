@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, isolation
+from runsc import filters
+from runsc.launch import boot, isolation
 from runsc.launch.kept import KeptCode
 from sentry.config import SandboxConfig
 
 if TYPE_CHECKING:
     from runsc.launch.boot_gofer import Serve
 
-Body = Callable[[SandboxConfig, boot.Switches, boot.Terms], int]
+Body = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 """What the Sentry's process does; gives its exit code."""
-Start = Callable[[SandboxConfig, boot.Switches, boot.Terms], int]
+Start = Callable[[SandboxConfig, filters.Switches, boot.Terms], int]
 """Makes that process; gives its pid."""
 
 NEVER_LATE = frozenset(
@@ -40,12 +40,12 @@ class Programs(msgspec.Struct, frozen=True):
 
 def sentry(platform: str) -> Body:
     """The Sentry, with all that it needs from files read. Raises: RuntimeError."""
-    from sentry.boot.prepare import preload, prepare  # noqa: PLC0415  only there
+    from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there
 
     preload(platform)
     kept = KeptCode.of("sentry", NEVER_LATE)
 
-    def body(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+    def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         return boot.sentry_main(config, prepare, switches, terms, kept)
 
     return body
@@ -54,23 +54,8 @@ def sentry(platform: str) -> Body:
 def forked(body: Body) -> Start:
     """Make the process now, of this one."""
 
-    def start(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+    def start(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         isolation.freeze_heap()
         return isolation.spawn(lambda: body(config, switches, terms))
 
     return start
-
-
-def real_programs(platform: str) -> Programs:
-    """The Sentry that waits already, if it is for this platform, and the Gofer."""
-    from gofer.main import run  # noqa: PLC0415
-
-    waiting = early.claim()
-    if waiting is not None:
-        if platform == early.PLATFORM:
-            return Programs(waiting.hand_over, run)
-        waiting.end()
-    try:
-        return Programs(forked(sentry(platform)), run)
-    except RuntimeError as error:  # libunicorn is not there
-        raise RuntimeFailure(str(error)) from None

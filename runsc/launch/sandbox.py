@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runsc import filters
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation
 from runsc.launch.programs import Programs
@@ -193,7 +194,7 @@ def _await_end(pidfd: int, timeout_ms: int) -> bool:
 
 
 def _spawn_network(
-    network: Network, sock: int, switches: boot.Switches, terms: boot.Terms
+    network: Network, sock: int, switches: filters.Switches, terms: boot.Terms
 ) -> int:
     from runsc.launch import network as room  # noqa: PLC0415  only with --network=host
 
@@ -217,7 +218,7 @@ def start(
     config: SandboxConfig,
     exports: Sequence[Export],
     programs: Programs,
-    switches: boot.Switches,
+    switches: filters.Switches,
     terms: boot.Terms,
     network: Network | None = None,
 ) -> Sandbox:

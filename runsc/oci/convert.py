@@ -20,7 +20,7 @@ from sentry.abi import capability, resource
 from sentry.abi.mount import MS_RDONLY
 
 if TYPE_CHECKING:
-    from runsc.cgroups.resources import Resources
+    from runsc.oci.resources import Resources
 
 Warn = Callable[[str], None]
 
@@ -295,7 +295,7 @@ def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
 def _resources(document: dict[str, Any] | None) -> Resources | None:
     if document is None:
         return None
-    from runsc.cgroups.resources import decode  # noqa: PLC0415  `do` has none
+    from runsc.oci.resources import decode  # noqa: PLC0415  `do` has none
 
     return decode(document)
 

@@ -8,7 +8,7 @@ does it. When each kind runs, and in whose namespaces:
 |---|---|---|---|
 | prestart, createRuntime | the sandbox exists, nothing has run | the caller's | ends creation |
 | createContainer | then | the Gofer's; its trees come from these mounts | ends creation |
-| startContainer | before its first process runs | the container's: start_hooks.py | ends it |
+| startContainer | before its first process runs | the container's (`start_hooks`) | ends it |
 | poststart | the program has been started | the caller's | is a warning |
 | poststop | the container has been deleted | the caller's | is a warning |
 """

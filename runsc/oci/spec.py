@@ -172,7 +172,7 @@ class Linux(_Base):
     net_devices: dict[str, Any] | None = None
     cgroups_path: str = ""
     resources: dict[str, Any] | None = None
-    """runsc/cgroups/resources.py decodes it."""
+    """runsc/oci/resources.py decodes it."""
     intel_rdt: dict[str, Any] | None = None
     sysctl: dict[str, str] | None = None
     seccomp: Seccomp | None = None

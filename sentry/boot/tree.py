@@ -15,7 +15,6 @@ import msgspec
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
-from sentry.boot.tmpcopyup import copy_tree
 from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
 from sentry.errors import EEXIST, ENOENT, ENOTDIR, Errno
 from sentry.fs.gofer.changes import HostChanges
@@ -174,6 +173,8 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> 
         fs = await make_file_system(starter, entry)
     place = await mount_point(starter, entry.destination, entry.is_file)
     if entry.copy_up and isinstance(root := fs.root, TmpDirectory):
+        from sentry.boot.tmpcopyup import copy_tree  # noqa: PLC0415  few mounts ask for it
+
         await copy_tree(place.mount, place.dentry.inode, root)
     mount = vfs.new_mount(fs, entry.flags & MOUNT_FLAGS)
     starter.mounts.attach(mount, place)

@@ -16,8 +16,6 @@ from sentry.bpf.isa import ALU, JMP, LD, LDX, MISC, RET, ST, STX, Program
 _MASK: Final = 0xFFFFFFFF
 _DATA = struct.Struct("<iIQ6Q")
 _WORDS = struct.Struct("<16I")
-_ARGUMENTS: Final = 16
-"""offsetof(struct seccomp_data, args); the instruction pointer is before, at 8."""
 
 Load = Callable[[int, int], int | None]
 """(offset, bytes) → value, None beyond the end."""

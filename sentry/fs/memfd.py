@@ -100,10 +100,6 @@ class SecretInode(TmpFile):
         """By /proc/PID/fd: no_open()."""
         raise ENXIO("not to be opened again")
 
-    def open_now(self, location: Location, flags: int, caller: Caller) -> TmpOpenFile:
-        """The same."""
-        raise ENXIO("not to be opened again")
-
 
 def memfd(vfs: Vfs, label: bytes, owner: Owner, mode: int, seals: int) -> MemFdFile:
     """An open file without a name."""

@@ -48,8 +48,6 @@ MAX_HEADERS: Final = 0xFFFE
 """Program headers that e_phnum can count; mappings beyond are left out."""
 MAX_NAMES: Final = 4 << 20
 ANON_PRIVATE, ANON_SHARED, FILE_PRIVATE, FILE_SHARED, ELF_HEADERS = 1, 2, 4, 8, 16
-DEFAULT_FILTER: Final = 0x33
-FILTER_MASK: Final = 0x1FF
 ARGUMENTS: Final = 80
 
 _note = struct.Struct("<III")

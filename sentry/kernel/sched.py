@@ -50,7 +50,6 @@ class Sched(Struct, frozen=True):
     """IOPRIO_PRIO_VALUE(class, level); 0: by the nice value."""
     deadline: tuple[int, int, int] = (0, 0, 0)
     """SCHED_DEADLINE: runtime, deadline, period in ns."""
-    slice_ns: int = 0
 
     def for_child(self) -> Sched:
         """What fork gives on: SCHED_RESET_ON_FORK drops privileges."""

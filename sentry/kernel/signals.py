@@ -347,11 +347,3 @@ class SignalActions:
         return self._actions[signo].handler == SIG_DFL and not (
             (IGNORED_BY_DEFAULT | STOPPING) >> (signo - 1) & 1
         )
-
-    def ignored_mask(self) -> int:
-        """SigIgn of /proc/pid/status."""
-        return mask_of(s for s in range(1, NSIG + 1) if self._actions[s].handler == SIG_IGN)
-
-    def caught_mask(self) -> int:
-        """SigCgt of /proc/pid/status."""
-        return mask_of(s for s in range(1, NSIG + 1) if self._actions[s].handler > SIG_IGN)

@@ -113,7 +113,6 @@ class ThreadGroup:
         "dead_usage": FRESH,
         "dumpable": SHARED,
         "exe": SHARED,
-        "exec_count": FRESH,
         "exec_user_ns": SHARED,
         "execing": FRESH,
         "exit_signal": CLONE,
@@ -205,7 +204,6 @@ class ThreadGroup:
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
         self.execing: Task | None = None
-        self.exec_count = 0
         self.oom_score_adj = 0
         self.personality = 0
         self.timers: Timers | None = None

@@ -124,7 +124,6 @@ def _commit(task: Task, image: Image) -> None:
     group.has_execed = True
     group.exec_user_ns = image.memory_ns
     join_for_children(task)
-    group.exec_count += 1
     start_registers(task, image)
     child_identity(task)
     for observer in list(task.observers):

@@ -103,7 +103,7 @@ class FrameRest(NamedTuple):
 
 
 class Context(Protocol):
-    """One task's registers. See docs/interfaces.md for what holds when.
+    """One task's registers. See docs/design.md, section 12, for what holds when.
 
     After an exit the kernel has the context until it calls `answer` or `resume`; in between it may
     change `regs`. After that, `regs` belong to the platform until the next exit.

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from sentry.abi.layout import Layout
 from sentry.errors import EFAULT, EINVAL
-from sentry.syscalls.strace.show import (
+from sentry.syscalls.show import (
     Show,
     quote,
     show_choice,

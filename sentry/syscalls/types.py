@@ -10,17 +10,15 @@ from sentry.abi.time import (
     ITIMERVAL,
     TIMESPEC,
     TIMEVAL,
-    Itimerspec,
     Itimerval,
     Timespec,
     Timeval,
 )
-from sentry.syscalls import args
+from sentry.syscalls import args, show
 from sentry.syscalls.args import StructOut as _StructOut
 from sentry.syscalls.args import UserIn as _UserIn
 from sentry.syscalls.args import UserOut as _UserOut
 from sentry.syscalls.args import UserPath as _UserPath
-from sentry.syscalls.strace import show
 
 if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
@@ -81,9 +79,7 @@ TimespecInOrNull = Annotated[Timespec | None, args.struct_in(TIMESPEC, null=True
 TimespecOut = Annotated[_StructOut, args.struct_out(TIMESPEC)]
 TimevalInOrNull = Annotated[Timeval | None, args.struct_in(TIMEVAL, null=True)]
 TimevalOut = Annotated[_StructOut, args.struct_out(TIMEVAL)]
-ItimerspecIn = Annotated[Itimerspec, args.struct_in(ITIMERSPEC)]
 ItimerspecOut = Annotated[_StructOut, args.struct_out(ITIMERSPEC)]
-ItimervalIn = Annotated[Itimerval, args.struct_in(ITIMERVAL)]
 ItimervalInOrNull = Annotated[Itimerval | None, args.struct_in(ITIMERVAL, null=True)]
 ItimervalOut = Annotated[_StructOut, args.struct_out(ITIMERVAL)]
 

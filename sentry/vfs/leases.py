@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from sentry.vfs.interface import Inode
     from sentry.vfs.vfs import Vfs
 
-LEASE_BREAK_S: Final = 45
-"""fs.lease-break-time when nobody has changed it."""
 
 
 class Lease(Struct):

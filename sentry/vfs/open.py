@@ -388,7 +388,5 @@ def allow_write(inode: Inode) -> None:
     inode.write_count += 1
 
 
-READ_ONLY: Final = OpenHow(O_RDONLY, 0, MAY_READ)
 EXECUTE: Final = OpenHow(O_RDONLY, 0, MAY_EXEC)
 """How execve(2) opens a program."""
-EXECUTE_NOFOLLOW: Final = OpenHow(O_NOFOLLOW, 0, MAY_EXEC)

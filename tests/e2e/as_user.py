@@ -33,7 +33,7 @@ if __name__ == "__main__":
     for name in COMMANDS:
         importlib.import_module(f"runsc.commands.{name}")
     lazy = ("runsc.cgroups.cgroup", "runsc.cgroups.guest", "runsc.oci.hooks")
-    for module in ("sentry.boot", "sentry.platform.kvm", "gofer.main", *lazy):
+    for module in ("sentry.boot.sandbox", "sentry.platform.kvm", "gofer.main", *lazy):
         importlib.import_module(module)
     os.umask(0o022)
     become(int(sys.argv[1]))

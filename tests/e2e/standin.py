@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from gofer.attachment import Attachment
-from runsc import log, options
+from runsc import filters, log, options
 from runsc.commands.do import document
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, launch, programs
@@ -136,14 +136,14 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
         strace=False,
         overlay="memory",
         memory=64 << 20,
-        switches=boot.Switches(trap="trap" in flags),
+        switches=filters.Switches(trap="trap" in flags),
     )
 
     def prepare(config: SandboxConfig, lockdown: Callable[[], None]) -> Body:
         lockdown()
         return Body(sentry_words, config)
 
-    def body(config: SandboxConfig, switches: boot.Switches, terms: boot.Terms) -> int:
+    def body(config: SandboxConfig, switches: filters.Switches, terms: boot.Terms) -> int:
         return boot.sentry_main(config, prepare, switches, terms)
 
     made_of = programs.Programs(programs.forked(body), serve(gofer_words))

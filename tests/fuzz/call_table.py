@@ -9,8 +9,8 @@ import sentry.syscalls.table  # noqa: F401  declares all calls
 from sentry.abi import fcntl, ioctl, keyctl, mman, prctl, ptrace, seccomp, socket
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import TABLE
+from sentry.syscalls.show import show_dirfd, show_path
 from sentry.syscalls.strace.names import names
-from sentry.syscalls.strace.show import show_dirfd, show_path
 
 LEFT_OUT = ("reboot", "exit", "exit_group", "pause", "restart_syscall")
 """They end or stop the caller, which teaches nothing."""

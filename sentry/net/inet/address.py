@@ -58,11 +58,6 @@ def parse(raw: bytes, family: int) -> Endpoint:
     return Endpoint(MAPPED + ip, port)
 
 
-def check_family(raw: bytes, family: int) -> None:
-    """An address that is none for this socket. Raises: EINVAL, EAFNOSUPPORT."""
-    parse(raw, family)
-
-
 def is_unspec(raw: bytes) -> bool:
     """An address of family AF_UNSPEC: connect(2) dissolves an association with it."""
     return len(raw) >= 2 and raw[:2] == b"\0\0"

@@ -29,7 +29,6 @@ REQUEST_SIZE: Final = 56
 UNIX_REQUEST_SIZE: Final = 24
 SHOW_NAME: Final = 1
 SHOW_PEER: Final = 4
-SHOW_ICONS: Final = 8
 SHOW_RQLEN: Final = 16
 SHOW_MEMINFO: Final = 32
 SHOW_UID: Final = 64

@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 
 PIECE: Final = 16384
 """How much of a dump goes into one datagram."""
-MAX_GROUP: Final = 1024
 FIRST_FREE_PORT: Final = -4096
 OVERHEAD: Final = 256
 

@@ -82,9 +82,6 @@ from sentry.kernel.task import Task
 from sentry.mm.protect import name_anonymous
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.credentials.ids import commit
-from sentry.syscalls.processes import seccomp
-from sentry.syscalls.processes.prctl_dispatch import set_user_dispatch
-from sentry.syscalls.processes.prctl_mm import set_mm
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr
 
@@ -294,12 +291,19 @@ def get_no_new_privs(task: Task, values: Values) -> int:
 # --- seccomp
 
 
-option(PR_SET_SYSCALL_USER_DISPATCH)(set_user_dispatch)
+@option(PR_SET_SYSCALL_USER_DISPATCH)
+def set_user_dispatch(task: Task, values: Values) -> None:
+    """Calls from elsewhere than one range are signals."""
+    from sentry.syscalls.processes import prctl_dispatch  # noqa: PLC0415  hardly ever
+
+    prctl_dispatch.set_user_dispatch(task, values)
 
 
 @option(PR_SET_SECCOMP)
 def set_seccomp(task: Task, values: Values) -> int:
     """seccomp(2) by its old name."""
+    from sentry.syscalls.processes import seccomp  # noqa: PLC0415  most programs have no filter
+
     return seccomp.set_mode(task, values[0], values[1])
 
 
@@ -476,4 +480,9 @@ def get_auxv(task: Task, values: Values) -> int:
     return len(vector)
 
 
-OPTIONS[PR_SET_MM] = set_mm
+@option(PR_SET_MM)
+def set_mm(task: Task, values: Values) -> None:
+    """What /proc/PID shows of a process's layout."""
+    from sentry.syscalls.processes import prctl_mm  # noqa: PLC0415  hardly ever
+
+    prctl_mm.set_mm(task, values)

@@ -56,7 +56,6 @@ CloneFlags = Annotated[
 RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
 WaitOptions = Annotated[int, unsigned(32)]
 
-MAX_ARG_STRINGS = 0x7FFFFFFF
 MAX_PID_NS_LEVEL = 32
 SIGINFO_PART = 28
 """Bytes of siginfo_t that waitid(2) fills."""

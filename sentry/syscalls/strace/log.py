@@ -19,9 +19,7 @@ from sentry.kernel.tracing import Observer
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import NUMBERS, TABLE, TABLE_SIZE, Declaration
-from sentry.syscalls.strace import siginfo as strace_siginfo
-from sentry.syscalls.strace.names import NAMED
-from sentry.syscalls.strace.show import (
+from sentry.syscalls.show import (
     STRING_LIMIT,
     peek,
     quote,
@@ -31,6 +29,8 @@ from sentry.syscalls.strace.show import (
     show_u32,
     show_unsigned,
 )
+from sentry.syscalls.strace import siginfo as strace_siginfo
+from sentry.syscalls.strace.names import NAMED
 from sentry.syscalls.strace.structs import LATE, OVERRIDES
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
 

@@ -18,7 +18,7 @@ from sentry.abi import (
     time,
     wait,
 )
-from sentry.syscalls.strace.show import Show, flags_text, show_choice, show_flags
+from sentry.syscalls.show import Show, flags_text, show_choice, show_flags
 
 
 def names(module: ModuleType, *prefixes: str, without: tuple[str, ...] = ()) -> dict[str, int]:

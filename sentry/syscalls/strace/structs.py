@@ -13,7 +13,7 @@ from sentry.abi.poll import POLLFD
 from sentry.abi.sched import CLONE_ARGS
 from sentry.abi.stat import STAT
 from sentry.abi.time import TIMESPEC
-from sentry.syscalls.strace.show import (
+from sentry.syscalls.show import (
     STRING_LIMIT,
     VECTOR_LIMIT,
     flags_text,

@@ -69,7 +69,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
     def lockdown() -> None:
         keep = confine.capabilities([Attachment(b"0", -1)])
         isolation.drop_rights(isolation.Rights(0, frozenset(keep)))
-        filters.install(filters.gofer_program())
+        filters.install(filters.gofer_program(), filters.Switches(), -1)
 
     times = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
     requests: list[Message] = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,9 @@ def test_number_of_signal_takes_names_and_numbers(name: str, number: int) -> Non
 def test_number_of_unknown_signal_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="unknown signal"):
         signals.number_of(name)
+
+
+def test_every_command_has_a_line_in_the_docs() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "usage.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", page, re.M)
+    assert {name for row in rows for name in re.findall(r"`([a-z]+)", row)} >= COMMANDS.keys()

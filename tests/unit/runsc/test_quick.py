@@ -5,12 +5,10 @@ from __future__ import annotations
 import click
 import pytest
 
-from runsc import cli
+from runsc import cli, quick
 from runsc.commands.exec import command
-from runsc.containers import quick
-from runsc.containers.execution import Wishes
+from runsc.containers.execspec import Wishes, request
 from runsc.containers.names import default_root
-from runsc.oci.execspec import request
 from sentry.control.protocol import ExecProcess, Request, decode
 
 

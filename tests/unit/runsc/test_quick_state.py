@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runsc import cli
-from runsc.containers import quick_state
+from runsc import cli, quick_state
 from runsc.containers.container import State, Store
-from runsc.containers.liveness import start_time
+from runsc.containers.processes import start_time
 
 
 def _store(root: Path, **fields: object) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from sentry.errors import EFAULT
 from sentry.syscalls import args, registry, types
+from sentry.syscalls.show import flags_text, quote
 from sentry.syscalls.strace.log import Strace
-from sentry.syscalls.strace.show import flags_text, quote
 from sentry.wait.fiber import Interrupted
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runsc.cgroups import cgroup
+from runsc.cgroups import Record, cgroup
 from runsc.cgroups.cgroup import Cgroup
-from runsc.cgroups.record import Record
-from runsc.cgroups.resources import Resources, decode
 from runsc.errors import RuntimeFailure, SpecError
+from runsc.oci.resources import Resources, decode
 from tests.unit.runsc.cgroups.machines import V1_FILES, Machine
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from runsc.cgroups import cgroup, files
-from runsc.cgroups.resources import decode
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import decode
 from tests.unit.runsc.cgroups.machines import Machine
 
 

@@ -13,11 +13,36 @@ from runsc.errors import RuntimeFailure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from runsc.containers.execution import Wishes
+    from typing import Any
 
     Size = tuple[int, int]
     Warn = Callable[[str], None]
+
+
+class Wishes:
+    """What the command line asks for."""
+
+    __slots__ = (
+        "additional_gids", "args", "cap", "console_socket", "container_id", "cwd", "detach", "env",
+        "ignore_paused", "no_new_privs", "pid_file", "preserve_fds", "process", "tty", "user",
+    )  # fmt: skip
+
+    def __init__(self, container_id: str, args: Sequence[str], **given: Any) -> None:
+        self.container_id = container_id
+        self.args = args
+        self.console_socket: str | None = given.get("console_socket")
+        self.cwd: str | None = given.get("cwd")
+        self.env: Sequence[str] = given.get("env", ())
+        self.tty: bool = given.get("tty", False)
+        self.user: str | None = given.get("user")
+        self.additional_gids: Sequence[int] = given.get("additional_gids", ())
+        self.process: str | None = given.get("process")
+        self.detach: bool = given.get("detach", False)
+        self.pid_file: str | None = given.get("pid_file")
+        self.no_new_privs: bool = given.get("no_new_privs", False)
+        self.cap: Sequence[str] = given.get("cap", ())
+        self.preserve_fds: int = given.get("preserve_fds", 0)
+        self.ignore_paused: bool = given.get("ignore_paused", False)
 
 
 def request(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:

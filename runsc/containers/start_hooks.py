@@ -12,6 +12,7 @@ import sys
 
 import msgspec
 
+import runsc
 from runsc.containers.container import State, Store
 from runsc.errors import RuntimeFailure
 from runsc.oci import hooks, spec
@@ -54,8 +55,8 @@ def _as_exec(
         sys.executable, "-m", "runsc", f"--root={store.root}", "exec",
         f"--process={store.path(state.id, _PROCESS)}", state.id,
     ]  # fmt: skip
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    source = os.path.dirname(os.path.abspath(runsc.__path__[0]))
+    paths = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
     variables = {**os.environ, "PYTHONPATH": paths}
     environment = [f"{name}={value}" for name, value in variables.items()]
     made = spec.Hook(sys.executable, command, environment, hook.timeout)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from runsc.cgroups.guest import guest_memory, visible_cpus
-from runsc.cgroups.resources import decode, parse_list
 from runsc.commands.update import size
 from runsc.errors import RuntimeFailure
+from runsc.oci.resources import decode, parse_list
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""What a container on disk is now, by the processes that its state names. Imports nothing."""
+"""The processes behind a container: whether they still are, and the pid file. Imports nothing."""
 
 from __future__ import annotations
+
+import os
 
 STOPPED = "stopped"
 
@@ -29,3 +31,11 @@ def word_for(
     if not is_same(*sandbox):
         return STOPPED
     return "paused" if paused else phase
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Written elsewhere and renamed: a reader finds the whole number or no file."""
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}")
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)

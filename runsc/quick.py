@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 
-from runsc.containers import execution
 from runsc.containers.names import default_root
 from runsc.errors import RuntimeFailure
 
@@ -16,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+    from runsc.containers.execspec import Wishes
 
 GLOBALS = {
     "--debug-log": None,
@@ -62,14 +63,16 @@ def root_before(command: str, words: Iterator[str]) -> str:
     raise Doubt
 
 
-def parse(args: list[str]) -> tuple[str, execution.Wishes]:
+def parse(args: list[str]) -> tuple[str, Wishes]:
     """The state root and what is asked for. Raises: Doubt."""
+    from runsc.containers.execspec import Wishes  # noqa: PLC0415  `state` has none
+
     words = iter(args)
     root = root_before("exec", words)
     given: dict[str, Any] = {}
     for word in words:
         if not word.startswith("-"):
-            return root, execution.Wishes(word, list(words), **given)
+            return root, Wishes(word, list(words), **given)
         if word in SWITCHES:
             given[SWITCHES[word]] = True
             continue
@@ -106,6 +109,8 @@ def _number(text: str) -> int:
 
 def attempt(args: list[str]) -> int | None:
     """Run `exec`: its exit code; None if the command line has to do it, or to report."""
+    from runsc.containers import execution  # noqa: PLC0415
+
     try:
         root, wishes = parse(args)
         for fd in (0, 1, 2):

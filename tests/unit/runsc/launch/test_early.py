@@ -11,7 +11,8 @@ from runsc.launch import early
 HAND_OVER = """
 import os, socket
 from runsc.launch import early
-from runsc.launch.boot import Switches, Terms
+from runsc.filters import Switches
+from runsc.launch.boot import Terms
 from sentry.config import ProcessConfig, SandboxConfig
 
 def serials(config):

@@ -10,9 +10,9 @@ import json
 import os
 import sys
 
-from runsc.containers import quick
-from runsc.containers.liveness import STOPPED, word_for
+from runsc import quick
 from runsc.containers.names import check_id
+from runsc.containers.processes import STOPPED, word_for
 from runsc.errors import RuntimeFailure
 
 
