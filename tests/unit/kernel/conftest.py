@@ -13,6 +13,7 @@ from sentry.kernel.signals import Action
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import CloneArgs
 from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
+from sentry.mm.mapping import mmap
 from sentry.platform.interface import Reg
 from tests import world as real
 from tests.caller import HANDLER, RESTORER
@@ -58,7 +59,7 @@ class World:
         ctx.fpu = ctx.fpu[:24] + (0x1F80).to_bytes(4, "little") + ctx.fpu[28:512]
         ctx.fpu += (7).to_bytes(8, "little") + bytes(ctx.xsave_size - 520)
         if task.mm.users == 1:
-            task.mm.mmap(LOW, STACK + 0x10000 - LOW, 3, ANYWHERE)
+            mmap(task.mm.map, LOW, STACK + 0x10000 - LOW, 3, ANYWHERE)
         return task
 
 
