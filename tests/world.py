@@ -32,14 +32,14 @@ from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.kernel import fasync, task_exit, terminals
-from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel import fasync, namespaces, terminals
+from sentry.kernel.kernel import Kernel
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import first_task
 from sentry.loop import Loop
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
-from sentry.net import shown
 from sentry.platform.interface import ExitKind, Reg
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
@@ -249,16 +249,13 @@ class World:
         self.kernel = Kernel(machine, self.loop, self.log, CALLS, Uts(b"world"), self.vfs)
         terminals.connect(self.vfs)
         fasync.connect(self.kernel)
-        shown.connect(self.kernel)
-        self.kernel.services["ram"] = self.platform.ram
-        self.kernel.services["memory_limit"] = MEMORY
         self.platform.ram.exhausted = self.kernel.make_room
         made = TmpFs.make(self.vfs, "mode=0755") if root is None else root(self)
         self.root = made
         self.mounts = MountNamespace(
             self.vfs.new_mount(made), self.vfs.mount_ids, self.vfs.budget
         )
-        self.kernel.services["mounts"] = self.mounts
+        self.kernel.services.first = namespaces.first(self.kernel, self.mounts)
         self.init = self.program()
         self.kernel.init = self.init.task.group
 
@@ -277,7 +274,7 @@ class World:
 
     def program(self) -> Program:
         """A process that nobody made, with every right and no file open."""
-        task = make_task(self.kernel, ProcessConfig((b"x",)), self.mounts)
+        task = make_task(self.kernel, ProcessConfig((b"x",)), self.kernel.services.first)
         first_task(self.kernel, task)
         mmap(task.mm.map, AREA, AREA_SIZE, 3, 0x32)
         task.ctx.regs[Reg.RSP] = AREA + AREA_SIZE
@@ -322,7 +319,7 @@ class World:
         self.run(make_devices(self._starter(), config))
 
     def _starter(self) -> Starter:
-        return Starter(self.kernel, self.mounts)
+        return Starter(self.kernel)
 
     def serve(self, attachments: Iterable[Attachment]) -> socket.socket:
         """The way to a real Gofer in a process of its own."""
@@ -350,7 +347,7 @@ class World:
             return
         try:
             for group in list(self.kernel.pids.groups.values()):
-                task_exit.exit_group(group, 9)
+                group.exit(9)
             while any(group.tasks for group in self.kernel.pids.groups.values()):
                 self.settle()
             self.settle()

@@ -8,7 +8,6 @@ to nobody.
 from __future__ import annotations
 
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from sentry.abi.capability import CAP_SYS_PTRACE
 from sentry.auth.credentials import Credentials
@@ -62,7 +61,7 @@ def may_attach(task: Any, target: Any, *, real: bool) -> bool:
 
 def yama_scope(kernel: Any) -> int:
     """/proc/sys/kernel/yama/ptrace_scope."""
-    return int(kernel.services.get("sysctl", {}).get(YAMA_SCOPE, DEFAULT_SCOPE))
+    return int(kernel.services.sysctls.get(YAMA_SCOPE, DEFAULT_SCOPE))
 
 
 def descends(ancestor: Any, group: Any) -> bool:
@@ -74,14 +73,6 @@ def descends(ancestor: Any, group: Any) -> bool:
     return False
 
 
-def relations(kernel: Any) -> WeakKeyDictionary[Any, Any]:
-    """Whom a process has allowed to trace it: (its leader at that time, a task or `ANY`)."""
-    found: WeakKeyDictionary[Any, Any] | None = kernel.services.get("yama")
-    if found is None:
-        found = kernel.services["yama"] = WeakKeyDictionary()
-    return found
-
-
 def allowed(task: Any, target: Any) -> bool:
     """ptracer_exception_found(): the caller traces it, or the target named it or an ancestor.
 
@@ -90,7 +81,7 @@ def allowed(task: Any, target: Any) -> bool:
     """
     if target.trace is not None and target.trace.tracer.group is task.group:
         return True
-    leader, tracer = relations(task.kernel).get(target.group, (None, None))
+    leader, tracer = target.group.allowed_tracer
     if leader is None or leader is not target.group.leader:
         return False
     return tracer is ANY or (not tracer.dead and descends(tracer.group, task.group))

@@ -7,6 +7,7 @@ maps to itself. kernel/user_namespace.c.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -63,7 +64,7 @@ class UserNamespace:
     """One that a program made."""
 
     __slots__ = (
-        "__weakref__", "charge", "gid_map", "group", "level", "limits", "maker_had_setfcap",
+        "charge", "gid_map", "group", "level", "limits", "maker_had_setfcap",
         "owner", "parent", "projid_map", "setgroups_allowed", "uid_map",
     )  # fmt: skip
 
@@ -79,6 +80,10 @@ class UserNamespace:
         self.limits: dict[str, int] = {}
         """/proc/sys/user/max_*_namespaces in it."""
         self.charge: Charge | None = None
+
+    def table(self, kind: str) -> IdMap:
+        """Its map of users ("uid"), groups ("gid") or projects ("projid")."""
+        return {"uid": self.uid_map, "gid": self.gid_map, "projid": self.projid_map}[kind]
 
 
 def kernel_id(ns: UserNamespace | None, number: int, kind: str = "uid") -> int:
@@ -117,9 +122,11 @@ def is_inside(ns: UserNamespace | None, ancestor: UserNamespace | None) -> bool:
 class Charge:
     """What one namespace counts in the users it is charged to; given back when it goes."""
 
-    __slots__ = ("_counts", "_keys")
+    __slots__ = ("_counts", "_keys", "number")
 
-    def __init__(self, counts: dict[object, int], keys: list[object]) -> None:
+    def __init__(self, counts: dict[object, int], keys: list[object], number: int) -> None:
+        self.number = number
+        """Which namespace it is, from 1000 on: those before are the first ones."""
         self._counts = counts
         self._keys = keys
         for key in keys:
@@ -137,9 +144,10 @@ class Charge:
 class NamespaceCounts:
     """inc_ucount(): namespaces of a kind by user, in every user namespace up to the first."""
 
-    __slots__ = ("_counts", "limits")
+    __slots__ = ("_counts", "_numbers", "limits")
 
     def __init__(self) -> None:
+        self._numbers = itertools.count(1000)
         self._counts: dict[object, int] = {}
         self.limits: dict[str, int] = {}
         """Of the first user namespace."""
@@ -163,7 +171,7 @@ class NamespaceCounts:
             uid, ns = ns.owner, ns.parent
         if self._counts.get(kind, 0) >= MAX_OF_A_KIND:
             raise ENOSPC(f"the ceiling of {kind} namespaces")
-        return Charge(self._counts, [*keys, kind])
+        return Charge(self._counts, [*keys, kind], next(self._numbers))
 
 
 def parse_map(data: bytes, kernel_of: UserNamespace | None, kind: str) -> list[Extent]:
@@ -195,5 +203,4 @@ def parse_map(data: bytes, kernel_of: UserNamespace | None, kind: str) -> list[E
 def _lower(ns: UserNamespace | None, extent: Extent, kind: str) -> int:
     if ns is None:
         return extent.kernel_first
-    table: IdMap = getattr(ns, f"{kind}_map")
-    return table.to_kernel(extent.kernel_first, extent.size)
+    return ns.table(kind).to_kernel(extent.kernel_first, extent.size)

@@ -43,7 +43,7 @@ from sentry.wait.again import again
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
     from sentry.kernel.kernel import Kernel
-    from sentry.vfs.mounts import MountNamespace
+    from sentry.kernel.nsproxy import Namespaces
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWD = b"/etc/passwd"
@@ -54,11 +54,11 @@ PASSWD_SIZE = 1 << 20
 async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     """Make the first task and load its program; it does not run yet. Raises: StartError."""
     process = config.process
-    task = make_task(kernel, process, kernel.services["mounts"])
+    task = make_task(kernel, process, kernel.services.first)
     first_task(kernel, task)
     owner = Owner(process.uid, process.gid)
     if process.terminal and is_tty(config.stdio[0]):
-        kernel.services["console"] = open_console(task, config.stdio[0], owner)
+        kernel.services.console = open_console(task, config.stdio[0], owner)
     else:
         donate(task, config.stdio, owner)
     donate(task, config.preserved, owner, closes=True, first=3)
@@ -68,7 +68,7 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     return task
 
 
-def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) -> Task:
+def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
     """A task that nobody made: of no parent, the leader of a session, without a program.
 
     Nobody but its session knows it: `first_task` makes it known.
@@ -84,12 +84,12 @@ def make_task(kernel: Kernel, process: ProcessConfig, mounts: MountNamespace) ->
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
     mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
-    root = top(mounts.root.location)
+    root = top(ns.mounts.root.location)
     group.personality = process.personality
     task = Task(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm,
         FdTable(kernel.vfs.descriptors),
-        FsContext(mounts, root, root, process.umask), Credentials.root(), mounts,
+        FsContext(ns.mounts, root, root, process.umask), Credentials.root(), ns,
     )  # fmt: skip
     if process.scheduler is not None:
         sched.change(task, **msgspec.structs.asdict(process.scheduler))
@@ -118,7 +118,7 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
     console = Console(loop, fd, fs, owner, vfs.host_io)
-    mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
+    mount = next((m for m in task.ns.mounts if m.fs is fs), None) or vfs.new_mount(fs)
     slave = console.open(mount)
     for number in range(3):
         task.files.replace(task, number, slave, max(3, task.rlimit(RLIMIT_NOFILE)))

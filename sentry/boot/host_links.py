@@ -38,7 +38,7 @@ def take_size(kernel: Kernel, reader: int) -> None:
         os.read(reader, 4096)
     except BlockingIOError:
         return
-    console = kernel.services.get("console")
+    console = kernel.services.console
     if console is not None:
         console.refresh_size()
 

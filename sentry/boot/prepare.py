@@ -22,13 +22,13 @@ from sentry.control.server import ControlServer
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
-from sentry.kernel import clocks, fasync, terminals
-from sentry.kernel.kernel import Kernel, Uts
+from sentry.kernel import fasync, terminals
+from sentry.kernel.kernel import Kernel
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
 from sentry.log import LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
-from sentry.net import shown
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
 from sentry.platform.host_io import HostIO
 from sentry.platform.memory import trim_heap
@@ -81,7 +81,7 @@ class Sandbox:
         if self._start is not None:
             self._start()
         self.kernel.loop.run()
-        console = self.kernel.services.get("console")
+        console = self.kernel.services.console
         if console is not None:
             console.restore()
         self._operations.finish()
@@ -143,7 +143,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         raise StartError(f"platform {config.platform}: {error}") from error
     log = KernelLog(config.log_fd)
     loop = Loop(platform, log.bug)
-    vfs = Vfs(loop, lambda: RamFile(platform.ram), memory_pages=config.memory_limit // PAGE_SIZE)
+    ram = platform.ram
+    ram.limit_to(config.memory_limit)
+    vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
     vfs.host_io = HostIO(loop)
     register_all(vfs)
     vfs.types[b"proc"] = mount_proc
@@ -151,20 +153,16 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel = Kernel(platform, loop, log, CALLS, uts, vfs, config.cpus)
     terminals.connect(vfs)
     fasync.connect(kernel)
-    shown.connect(kernel)
-    kernel.services["ram"] = platform.ram
-    platform.ram.commit_limit = config.memory_limit
-    platform.ram.exhausted = kernel.make_room
-    vdso = getattr(platform, "vdso", None)
+    ram.exhausted = kernel.make_room
+    vdso = platform.vdso
     if vdso is not None and vdso.step_fd >= 0:
 
         def clock_was_set(_events: int) -> None:
             vdso.host_clock_was_set()
-            clocks.steps(kernel).notify()
+            kernel.services.clock_steps.notify()
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
-    kernel.services["memory_limit"] = config.memory_limit
-    kernel.services["cpu_quota"] = config.cpu_quota
+    kernel.services.cpu_quota = config.cpu_quota
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
         from sentry.syscalls.strace.log import Strace  # noqa: PLC0415
@@ -175,18 +173,16 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     lockdown()
+    run_now(loop, tree.mount_all(kernel, config))
     if config.network_fd >= 0:
         from sentry.net.host.interfaces import show_host  # noqa: PLC0415  --network=host
         from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
-        from sentry.net.stack import kernel_stack  # noqa: PLC0415
 
-        stack = kernel_stack(kernel)
         process = NetworkProcess(config.network_fd, loop)
         try:
-            run_now(loop, show_host(stack, process))
+            run_now(loop, show_host(kernel.services.first.net.stack, process))
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
-    run_now(loop, tree.mount_all(kernel, config))
     task = run_now(loop, first_process.load(kernel, config))
     operations = Operations(kernel, config)
     ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
@@ -195,6 +191,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if gofer >= 0:
         end = operations.end
         loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
+    kernel.services.check()
     return Sandbox(kernel, task.finish, operations, config)
 
 

@@ -25,6 +25,7 @@ from sentry.fs.gofer.session import Session
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel import namespaces
 from sentry.mm.buffers import KernelSource
 from sentry.vfs.attributes import chown_location
 from sentry.vfs.dentry import Dentry, Location
@@ -66,9 +67,11 @@ EMPTY_TYPES: Final = frozenset(
 class Starter:
     """Who mounts: root, at the root directory, before there is any task (vfs.file.Caller)."""
 
-    def __init__(self, kernel: Kernel, mounts: MountNamespace) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.mounts = mounts
+        self.ns = kernel.services.first
+        self.pids = kernel.pids
+        self.mounts = mounts = self.ns.mounts
         self.creds = Credentials.root()
         root = top(mounts.root.location)
         self.fs = FsContext(mounts, root, root, 0)
@@ -90,13 +93,13 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
     if config.gofer_fd >= 0:
         session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
         session.negotiate()
-        kernel.services["gofer"] = session
+        kernel.services.gofer = session
     exports = Exports(kernel, session)
     root = make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
-    kernel.services["mounts"] = mounts
-    starter = Starter(kernel, mounts)
+    kernel.services.first = namespaces.first(kernel, mounts)
+    starter = Starter(kernel)
     for entry in config.mounts:
         try:
             await make_mount(starter, entry, exports)
@@ -127,7 +130,7 @@ class Exports:
     def __init__(self, kernel: Kernel, session: Session | None) -> None:
         self._kernel = kernel
         self._session = session
-        self._handles = kernel.services["handles"] = HandleCache()
+        self._handles = kernel.services.handles = HandleCache()
         self._lingering = Lingering(self._handles, kernel.loop)
         self._changes: HostChanges | None = None
         self._asked = False
@@ -145,7 +148,7 @@ class Exports:
             changes=self._changes,
             lingering=self._lingering,
             read_only=read_only,
-            windows=self._kernel.services["ram"].windows,
+            windows=self._kernel.platform.ram.windows,
             handles=self._handles,
             io=vfs.host_io,
         )

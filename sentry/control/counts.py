@@ -67,7 +67,6 @@ def _descriptors(kernel: Kernel) -> dict[str, int]:
         except OSError:
             continue
         found[KINDS[stat.S_IFMT(mode)]] += 1
-    handles = kernel.services.get("handles")
-    kept = 0 if handles is None else handles.kept
+    kept = kernel.services.handles.kept
     found[KINDS[stat.S_IFREG]] -= kept
     return {"descriptors_kept": kept} | {f"descriptors_{kind}": n for kind, n in found.items()}

@@ -20,7 +20,6 @@ from sentry.control import descriptors
 from sentry.errors import EINVAL, Errno
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
-from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
@@ -86,7 +85,7 @@ class Execution:
         """The client is gone: so shall be the process."""
         self._abandoned = True
         if self._group is not None and self._group.tasks:
-            exit_group(self._group, SIGKILL)
+            self._group.exit(SIGKILL)
 
     def finish(self) -> None:
         """The sandbox is over; what is still on the screen goes out first."""
@@ -110,8 +109,10 @@ class Execution:
         kernel = self._kernel
         init = kernel.init
         assert init is not None
-        mounts = init.tasks[0].mounts if init.tasks else kernel.services["mounts"]
-        task = first_process.make_task(kernel, process, mounts)
+        ns = kernel.services.first
+        if init.tasks:
+            ns = ns.but(mounts=init.tasks[0].ns.mounts)
+        task = first_process.make_task(kernel, process, ns)
         try:
             self._give_files(task, process)
             await first_process.start_program(task, process)

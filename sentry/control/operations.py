@@ -16,7 +16,6 @@ from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
-from sentry.kernel.task_exit import exit_group
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.thread_group import Usage
 
@@ -59,23 +58,20 @@ class Operations:
         if self._start is not None or init is None or not init.tasks:
             self._kernel.finish(SIGKILL)
         else:
-            exit_group(init, SIGKILL)
+            init.exit(SIGKILL)
 
     def control_resize(self) -> None:
         """Nothing to do where there is no terminal of ours."""
-        console = self._kernel.services.get("console")
+        console = self._kernel.services.console
         if console is not None:
             console.refresh_size()
 
     def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
         """Tasks count from now on; what is there stays. Memory is never more than at the start."""
-        services = self._kernel.services
         if pids_limit is not None:
             self._kernel.pids.limit = max(0, pids_limit)
         if memory_limit is not None:
-            first = services.setdefault("memory_at_start", services["memory_limit"])
-            services["memory_limit"] = min(first, memory_limit)
-            self._kernel.platform.ram.commit_limit = services["memory_limit"]
+            self._kernel.platform.ram.limit_to(memory_limit)
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Client) -> Execution:
         """Add a process; it starts in its own time. Raises: EBUSY, ESRCH, EINVAL; `fds` are closed.

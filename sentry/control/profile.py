@@ -135,7 +135,7 @@ class Profiler:
             guest_ns=change.pop("guest_ns"),
             waited_ns=self._waited.total_ns,
             other_ns=max(0, elapsed_ns - self._waited.total_ns - busy_ns),
-            exit_ns=int(getattr(getattr(self._machine, "quirks", None), "exit_ns", 0)),
+            exit_ns=self._machine.exit_ns,
             turns=self._waited.count,
             calls=calls,
             faults=self._faults.cost(),
@@ -148,10 +148,10 @@ class Profiler:
         tasks = kernel.pids.tasks.values()
         found = {"guest_ns": sum(t.ctx.cpu_time_ns() for t in tasks if not t.dead)}
         found["guest_ns"] += sum(g.dead_usage.user_ns for g in kernel.pids.groups.values())
-        session = kernel.services.get("gofer")
+        session = kernel.services.gofer
         found["gofer_requests"] = session.sent if session is not None else 0
         found["gofer_ns"] = session.waited_ns if session is not None else 0
         ram = kernel.platform.ram.counters()
         found.update({name: getattr(ram, name) for name in FLUSHES})
-        found.update(getattr(self._machine, "events_so_far", dict)())
+        found.update(self._machine.events_so_far())
         return found

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.vfs.file import FileDescription
 
-SERVICE: Final = "accounting"
 VERSION: Final = 3
 TICK_NS: Final = 10_000_000
 """AHZ is 100."""
@@ -78,19 +77,13 @@ class Accounting:
             await self.look()
 
 
-def table(kernel: Kernel) -> dict[PidNamespace, Accounting]:
-    """What is on."""
-    found: dict[PidNamespace, Accounting] = kernel.services.setdefault(SERVICE, {})
-    return found
-
-
 async def turn_on(task: Task, file: FileDescription) -> None:
     """The processes of the caller's namespace are recorded in `file` from now on."""
     turn_off(task)
     pids = task.group.pids
     if pids.ended:  # while the file was opened: nobody is left who would turn it off
         return
-    started = table(task.kernel)[pids] = Accounting(file)
+    started = pids.accounting = Accounting(file)
     with suppress(Errno):
         await started.look()
 
@@ -98,7 +91,7 @@ async def turn_on(task: Task, file: FileDescription) -> None:
 def turn_off(task: Task) -> None:
     """No more records, but one of who says so: acct_pin_kill()."""
     pids = task.group.pids
-    old = table(task.kernel).pop(pids, None)
+    old, pids.accounting = pids.accounting, None
     if old is not None:
         _append(task.kernel, old, make_record(task, pids, old.creds, End()))
         old.file.decref()
@@ -117,20 +110,30 @@ class End(Struct, frozen=True):
 def process_ends(task: Task, status: int, size_kib: int) -> None:
     """The last thread of a process has ended: acct_process()."""
     kernel, group, usage = task.kernel, task.group, task.group.dead_usage
+    if not _recorded(group.pids):
+        return
     flags = 0 if group.has_execed else AFORK
     flags |= (ACORE if status & 0x80 else 0) | (AXSIG if status & 0x7F else 0)
     end = End(flags, status, (
         usage.user_ns // TICK_NS, usage.sys_ns // TICK_NS, size_kib, 0, 0, usage.minflt,
         usage.majflt, 0,
     ))  # fmt: skip
-    pids: PidNamespace | None = group.pids
-    while pids is not None:
-        accounting = table(kernel).get(pids)
+    for pids in _recorded(group.pids):
+        accounting = pids.accounting
         if accounting is not None:
             _append(kernel, accounting, make_record(task, pids, accounting.creds, end))
-        pids = pids.parent
     if group.pids.init is group:
         turn_off(task)
+
+
+def _recorded(pids: PidNamespace | None) -> list[PidNamespace]:
+    """The namespaces, this one and those above, in which it is on."""
+    found = []
+    while pids is not None:
+        if pids.accounting is not None:
+            found.append(pids)
+        pids = pids.parent
+    return found
 
 
 def _append(kernel: Kernel, accounting: Accounting, record: bytes) -> None:
@@ -159,7 +162,8 @@ def make_record(task: Task, pids: PidNamespace, creds: Any, end: End) -> bytes:
 
 def terminal_of(group: ThreadGroup) -> int:
     """ac_tty: the old form of a device number."""
-    rdev: int = getattr(group.session.terminal, "rdev", 0)
+    terminal = group.session.terminal
+    rdev = terminal.rdev if terminal is not None else 0
     return (rdev >> 8 & 0xFF) << 8 | rdev & 0xFF
 
 

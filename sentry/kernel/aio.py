@@ -48,26 +48,7 @@ MAX_NR: Final = 1 << 20
 """Ceiling of fs.aio-max-nr."""
 MAX_CONTEXTS: Final = 1 << 14
 """Ceiling of contexts of all processes: each costs memory of the Sentry."""
-SERVICE: Final = "aio"
 _u32 = struct.Struct("<I")
-
-
-class Usage:
-    """What all contexts of the sandbox take: fs.aio-nr."""
-
-    __slots__ = ("contexts", "events")
-
-    def __init__(self) -> None:
-        self.contexts = self.events = 0
-
-
-def usage_of(kernel: Kernel) -> Usage:
-    """The count of a sandbox."""
-    found = kernel.services.get(SERVICE)
-    if found is None:
-        found = kernel.services[SERVICE] = Usage()
-    assert isinstance(found, Usage)
-    return found
 
 
 class RingFile(TmpOpenFile):
@@ -241,11 +222,11 @@ class AioTable:
 
         Raises: EINVAL, EAGAIN, ENOMEM.
         """
-        usage = usage_of(self._kernel)
+        budget = self._kernel.vfs.budget
         if max(count, self._kernel.cpus * 4) * 2 > MOST_EVENTS:
             raise EINVAL(f"{count} events")
         limit = min(max(int(get_sysctl(self._kernel, "fs/aio-max-nr")), 0), MAX_NR)
-        if usage.events + count > limit or usage.contexts >= MAX_CONTEXTS:
+        if budget.aio_events + count > limit or budget.aio_contexts >= MAX_CONTEXTS:
             raise EAGAIN("fs.aio-max-nr")
         number = 0
         while number in self._contexts:
@@ -258,8 +239,8 @@ class AioTable:
         except ENOSPC as error:
             raise ENOMEM(str(error)) from None
         self._contexts[number] = context
-        usage.events += count
-        usage.contexts += 1
+        budget.aio_events += count
+        budget.aio_contexts += 1
         return address
 
     def find(self, task: Task, address: int) -> Context:
@@ -284,9 +265,9 @@ class AioTable:
 
     def _end(self, context: Context) -> None:
         del self._contexts[context.id]
-        usage = usage_of(self._kernel)
-        usage.events -= context.max_requests
-        usage.contexts -= 1
+        budget = self._kernel.vfs.budget
+        budget.aio_events -= context.max_requests
+        budget.aio_contexts -= 1
         context.kill()
 
     def close(self) -> None:

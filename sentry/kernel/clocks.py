@@ -23,10 +23,8 @@ from sentry.abi.time import (
     CLOCK_THREAD_CPUTIME_ID,
 )
 from sentry.errors import EINVAL
-from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
-    from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
@@ -148,12 +146,3 @@ def to_monotonic(clock: int, at_ns: int) -> int:
     if clock != CLOCK_MONOTONIC:
         at_ns += time.monotonic_ns() - time.clock_gettime_ns(HOST_CLOCKS[clock])
     return min(max(at_ns, 0), MAX_NS)
-
-
-def steps(kernel: Kernel) -> WaitQueue:
-    """Notified when the host's wall clock was set: deadlines on it move."""
-    queue = kernel.services.get("clock_steps")
-    if queue is None:
-        queue = kernel.services["clock_steps"] = WaitQueue()
-    assert isinstance(queue, WaitQueue)
-    return queue

@@ -75,7 +75,7 @@ def start(task: Task, info: SigInfo) -> bool:
     dump = group.core_dump = CoreDump(task, info)
     for other in list(group.tasks):
         if other is not task:
-            task_exit.condemn(other)
+            other.condemn()
     name = file_name(task, info, pattern)
 
     def done(_: Any, error: BaseException | None) -> None:
@@ -92,7 +92,7 @@ def start(task: Task, info: SigInfo) -> bool:
 
 
 def _setting(task: Task, name: str, default: str) -> str:
-    return str(task.kernel.services.get("sysctl", {}).get(name, default))
+    return str(task.kernel.services.sysctls.get(name, default))
 
 
 def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
@@ -105,7 +105,7 @@ def file_name(task: Task, info: SigInfo, pattern: bytes) -> bytes:
         ord("i"): b"%d" % task.own_tid, ord("I"): b"%d" % task.tid,
         ord("u"): b"%d" % creds.uid, ord("g"): b"%d" % creds.gid,
         ord("d"): b"%d" % group.dumpable, ord("s"): b"%d" % info.signo,
-        ord("t"): b"%d" % int(time.time()), ord("h"): task.uts.nodename,
+        ord("t"): b"%d" % int(time.time()), ord("h"): task.ns.uts.nodename,
         ord("e"): task.comm.replace(b"/", b"!"),
         ord("f"): exe.rpartition(b"/")[2], ord("E"): exe.replace(b"/", b"!"),
         ord("c"): b"%d" % group.limits.soft(RLIMIT_CORE),

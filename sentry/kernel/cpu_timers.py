@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGKILL, SIGXCPU
-from sentry.kernel import signal_send, task_exit
+from sentry.kernel import signal_send
 from sentry.kernel.clocks import MAX_NS, NS, CpuClock, group_time
 from sentry.kernel.signals import SigInfo
 
@@ -104,7 +104,7 @@ class CpuTimers:
         soft, hard = group.limits.soft(RLIMIT_CPU), group.limits.hard(RLIMIT_CPU)
         used = group_time(group) // NS
         if used >= hard:
-            task_exit.exit_group(group, SIGKILL)
+            group.exit(SIGKILL)
             return
         if soft != RLIM_INFINITY and used >= max(soft, 1):
             signal_send.send_to_group(group, SigInfo.kernel(SIGXCPU))

@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
-from sentry.kernel import futex_robust
 from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut, park, this_fiber
 from sentry.wait.sleep import Sleep
 
@@ -275,8 +274,3 @@ def wake_op(
     if _COMPARE[compare](old, wanted):
         woken += table.wake(key2, counts[1])
     return woken
-
-
-def exit_robust(task: Task) -> None:
-    """The task ends: what it held and can no longer release."""
-    futex_robust.exit_robust(task)

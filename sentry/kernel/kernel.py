@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.errors import EFAULT
-from sentry.kernel import task_exit
 from sentry.kernel.futex import FutexTable
 from sentry.kernel.pids import Pids
+from sentry.kernel.services import Services
 from sentry.kernel.thread_group import ThreadGroup, Usage
 from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
-from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
-    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.nsproxy import Uts
     from sentry.kernel.task import Task
+    from sentry.kernel.tracing import Observer
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
 
@@ -61,38 +61,6 @@ class Counters:
         self.unknown_calls[number & 0xFFFF] += 1
 
 
-class Uts:
-    """Names of the machine: uname(2)."""
-
-    __slots__ = (
-        "__weakref__", "changes", "charge", "domainname", "machine", "nodename", "owner", "release",
-        "sysname", "version",
-    )  # fmt: skip
-
-    def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
-        self.owner: UserNamespace | None = None
-        self.charge: Charge | None = None
-        self.sysname = b"Linux"
-        self.nodename = nodename
-        self.release = b"6.12.0"
-        self.version = b"#1 SMP PREEMPT_DYNAMIC runsc"
-        self.machine = b"x86_64"
-        self.domainname = domainname
-        self.changes = {"nodename": ChangeCount(), "domainname": ChangeCount()}
-        """Told when a name is set: poll(2) of /proc/sys/kernel/hostname, domainname."""
-
-    def set_name(self, which: str, name: bytes) -> None:
-        """Set the `nodename` or the `domainname`."""
-        setattr(self, which, name)
-        self.changes[which].happened()
-
-    def copy(self, owner: UserNamespace | None, charge: Charge) -> Uts:
-        """The names of a new UTS namespace."""
-        made = Uts(self.nodename, self.domainname)
-        made.owner, made.charge = owner, charge
-        return made
-
-
 class Kernel:
     """The state that all tasks share. Made by sentry.boot; everything runs on the loop's thread."""
 
@@ -112,6 +80,7 @@ class Kernel:
         self.calls = calls
         """Handlers by number, decoders included: `sentry.syscalls.registry.CALLS`."""
         self.uts = uts
+        """The first UTS namespace."""
         self.vfs = vfs
         self.cpus = cpus
         """CPUs that programs are shown."""
@@ -121,10 +90,9 @@ class Kernel:
         self.boot_ns = time.monotonic_ns()
         self.gone_usage = Usage()
         """What processes have used that nobody waited for."""
-        self.start_observers: list[Any] = []
+        self.start_observers: list[Observer] = []
         """Observers that every new task gets (strace)."""
-        self.services: dict[str, Any] = {}
-        """Singletons of upper rooms by name (file systems, namespaces of sockets, SysV objects)."""
+        self.services = Services()
         self.fault_meter: Meter | None = None
         """Who measures page faults (sentry.control.profile)."""
         self.paused = False
@@ -165,8 +133,8 @@ class Kernel:
         """
         if any(group.exiting and group.tasks for group in self.pids.groups.values()):
             return True
-        ram = self.services.get("ram")
-        if ram is not None and trim:
+        ram = self.platform.ram
+        if trim:
             before = ram.populated()
             ram.trim()
             given = before - ram.populated()  # a hole in a huge page gives the host nothing back
@@ -179,7 +147,7 @@ class Kernel:
 
         def badness(group: ThreadGroup) -> int:
             """What its end gives back; pages of files are not ours."""
-            total: int = self.services["memory_limit"] >> 12
+            total = ram.limit >> 12
             ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
             return group.tasks[0].mm.resident.ram_pages(ran) + group.oom_score_adj * total // 1000
 
@@ -193,7 +161,7 @@ class Kernel:
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
-        task_exit.exit_group(victim, 9)
+        victim.exit(9)
         return True
 
     def finish(self, status: int) -> None:

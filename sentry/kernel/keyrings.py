@@ -46,7 +46,7 @@ class TaskKeys:
     def __init__(
         self, session: Key | None = None, default: int = 0, ids: tuple[int, int] = (0, 0)
     ) -> None:
-        self.session = session
+        self.session = session.hold() if session is not None else None
         self.thread: Key | None = None
         self.ids = ids
         """fsuid and fsgid when the thread keyring was last looked for."""
@@ -57,13 +57,26 @@ class TaskKeys:
         """What clone(2) and execve(2) leave: the session."""
         return TaskKeys(self.session, self.default, self.ids)
 
+    def join(self, session: Key) -> None:
+        """Another session."""
+        old, self.session = self.session, session.hold()
+        if old is not None:
+            old.drop()
+
+    def release(self) -> None:
+        """The task has ended, or begins anew: nothing is held."""
+        for ring in (self.session, self.thread):
+            if ring is not None:
+                ring.drop()
+        self.session = self.thread = None
+
 
 def of(task: Task) -> TaskKeys:
     """The keyrings of a task."""
     found: TaskKeys | None = task.keys
     ids = owner(task)
     if found is None:
-        task.kernel.services.setdefault("keys_text", show)
+        task.kernel.services.keys_text = show
         found = task.keys = TaskKeys(table(task.kernel).session, ids=ids)
     elif ids != found.ids:  # key_fsuid_changed()
         if found.thread is not None:
@@ -88,7 +101,7 @@ def roots_of(task: Task) -> list[Key]:
     """Where a search starts. Beside the container's session, in which nobody has logged in, the
     user's: a login would link it there (pam_keyinit)."""
     keys, mine = table(task.kernel), of(task)
-    found = [mine.thread, keys.processes.get(task.group), session_of(task)]
+    found = [mine.thread, task.group.process_keyring, session_of(task)]
     if mine.session is keys.session:
         found.append(keys.of_user(task.creds.uid)[1])
     return [root for root in found if root is not None]
@@ -107,7 +120,7 @@ def join_session(task: Task, name: bytes | None) -> Key:
             and key.uid == task.creds.fsuid and key.allows(task.creds, False, SEARCH)
         ]  # fmt: skip
         ring = found[0] if found else keys.keyring(name, owner(task), NAMED_PERM)
-    of(task).session = ring
+    of(task).join(ring)
     return ring
 
 
@@ -116,18 +129,19 @@ def _own(task: Task, number: int, create: bool) -> Key:
     keys, mine = table(task.kernel), of(task)
     if number == KEY_SPEC_THREAD_KEYRING:
         if mine.thread is None and create:
-            mine.thread = keys.keyring(b"_tid", owner(task), OWN_PERM)
+            mine.thread = keys.keyring(b"_tid", owner(task), OWN_PERM).hold()
         found = mine.thread
     elif number == KEY_SPEC_PROCESS_KEYRING:
-        found = keys.processes.get(task.group)
-        if found is None and create:
-            found = keys.processes[task.group] = keys.keyring(b"_pid", owner(task), OWN_PERM)
+        group = task.group
+        if group.process_keyring is None and create:
+            group.process_keyring = keys.keyring(b"_pid", owner(task), OWN_PERM).hold()
+        found = group.process_keyring
     elif number == KEY_SPEC_SESSION_KEYRING:
         user_session = keys.of_user(task.creds.uid)[1]
         if create and mine.session in (None, user_session):
             join_session(task, None)
         elif mine.session is None:
-            mine.session = user_session
+            mine.join(user_session)
         found = mine.session
     elif number in (KEY_SPEC_USER_KEYRING, KEY_SPEC_USER_SESSION_KEYRING):
         rings = keys.of_user(task.creds.uid)
@@ -154,7 +168,7 @@ def for_requested(task: Task) -> Key:
     """Where request_key(2) puts what it makes: construct_get_dest_keyring()."""
     mine, choice = of(task), -of(task).default
     if not choice:
-        return mine.thread or table(task.kernel).processes.get(task.group) or session_of(task)
+        return mine.thread or task.group.process_keyring or session_of(task)
     return _own(task, choice, False)
 
 
@@ -218,7 +232,7 @@ def give_to_parent(task: Task) -> None:
     ids = {other.creds.uid, other.creds.euid, other.creds.suid}
     if ids != {task.creds.euid} or parent is task.kernel.init:
         raise EPERM("another user's parent")
-    of(other).session = session_of(task)
+    of(other).join(session_of(task))
 
 
 def show(task: Task) -> str:

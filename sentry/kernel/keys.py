@@ -1,6 +1,7 @@
 """Keys and keyrings: keyrings(7). What they are, who may do what with them, how they are searched.
 
-A key lives as long as a keyring, or a process as one of its own keyrings, holds it. Rights are
+A key lives as long as a keyring, or a process as one of its own keyrings, holds it (`users`), and
+goes at once with the last. Rights are
 judged by the owner's, the group's or everybody's bits, and besides by the possessor's for who can
 reach the key through his keyrings: security/keys/permission.c.
 """
@@ -11,7 +12,6 @@ import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sentry.errors import (
     EACCES,
@@ -30,6 +30,7 @@ from sentry.fs.proc.sysctl import get_sysctl
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 VIEW, READ, WRITE, SEARCH, LINK, SETATTR = 1, 2, 4, 8, 16, 32
@@ -50,13 +51,17 @@ class Key:
     """A key; a keyring has `links`, all others a `payload`."""
 
     __slots__ = (
-        "__weakref__", "description", "expires_ns", "gid", "invalidated", "links", "negative",
-        "payload", "perm", "restricted", "revoked", "serial", "type", "uid",
+        "_table", "description", "expires_ns", "gid", "invalidated", "links", "negative",
+        "payload", "perm", "restricted", "revoked", "serial", "type", "uid", "users",
     )  # fmt: skip
 
     def __init__(
         self, kind: bytes, description: bytes, owner: tuple[int, int], perm: int, payload: bytes
     ) -> None:
+        self._table: dict[int, Key] | None = None
+        """Where it is found by its serial, from `enter` until its end."""
+        self.users = 0
+        """Keyrings and processes that hold it."""
         self.serial = 0
         self.type = kind
         self.description = description
@@ -143,6 +148,31 @@ class Key:
             return self.payload
         return b"".join(key.serial.to_bytes(4, "little") for key in self.links.values())
 
+    # Its life ------------------------------------------------------------------------------------
+
+    def enter(self, table: dict[int, Key]) -> None:
+        """It is found by its serial from now on."""
+        self._table = table
+        table[self.serial] = self
+
+    def hold(self) -> Key:
+        """One user more."""
+        self.users += 1
+        return self
+
+    def drop(self) -> None:
+        """One less: the last takes it, and what it alone holds."""
+        self.users -= 1
+        if not self.users:
+            self.leave()
+            self.empty()
+
+    def leave(self) -> None:
+        """It is not found any more."""
+        if self._table is not None:
+            del self._table[self.serial]
+            self._table = None
+
     # Links ---------------------------------------------------------------------------------------
 
     def link(self, key: Key) -> None:
@@ -154,7 +184,20 @@ class Key:
             depth = _height(key, self)
             if depth > MAX_DEPTH:
                 raise ELOOP("keyrings in keyrings")
-        self.links[key.name] = key
+        old = self.links.get(key.name)
+        self.links[key.name] = key.hold()
+        if old is not None:
+            old.drop()
+
+    def unlink(self, name: tuple[bytes, bytes]) -> None:
+        """Hold this one no more."""
+        self.links.pop(name).drop()
+
+    def empty(self) -> None:
+        """Hold nothing."""
+        links, self.links = self.links, {}
+        for key in links.values():
+            key.drop()
 
     def below(
         self, creds: Credentials, possessed: bool, dead: bool = False, depth: int = 0
@@ -191,12 +234,10 @@ class KeyTable:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._keys: WeakValueDictionary[int, Key] = WeakValueDictionary()
+        self._keys: dict[int, Key] = {}
         self.users: dict[int, tuple[Key, Key]] = {}
         """uid to (user keyring, user session keyring)."""
         self.persistent: dict[int, Key] = {}
-        self.processes: WeakKeyDictionary[ThreadGroup, Key] = WeakKeyDictionary()
-        """Process keyrings."""
         self._session: Key | None = None
 
     def find(self, serial: int) -> Key:
@@ -211,7 +252,7 @@ class KeyTable:
         return list(self._keys.values())
 
     def add(self, key: Key) -> Key:
-        """Give a new key its serial. Raises: EDQUOT."""
+        """Give a new key its serial; it lasts if it is held now. Raises: EDQUOT."""
         keys, used = self.used(key.uid)
         most_keys, most_bytes = self.quota(key.uid)
         size = len(key.payload) + len(key.description) + 1
@@ -219,8 +260,16 @@ class KeyTable:
             raise EDQUOT(f"keys of user {key.uid}")
         while key.serial < 3 or key.serial in self._keys:
             key.serial = int.from_bytes(os.urandom(4)) >> 1
-        self._keys[key.serial] = key
+        key.enter(self._keys)
         return key
+
+    def add_to(self, ring: Key, key: Key) -> None:
+        """A new key into a keyring. Raises: EDQUOT, and what `link` does."""
+        self.add(key).hold()
+        try:
+            ring.link(key)
+        finally:
+            key.drop()
 
     def used(self, uid: int) -> tuple[int, int]:
         """A user's keys and their bytes."""
@@ -257,7 +306,7 @@ class KeyTable:
         """What the processes of the container begin with, as its runtime sets it up."""
         if self._session is None:
             perm = EVERYTHING << POSSESSOR | (VIEW | READ) << USER
-            self._session = self.keyring(b"_ses", (0, 0), perm)
+            self._session = self.keyring(b"_ses", (0, 0), perm).hold()
         return self._session
 
     def invalidate(self, key: Key) -> None:
@@ -265,8 +314,8 @@ class KeyTable:
         key.invalidated = True
         for ring in self.all():
             if ring.links.get(key.name) is key:
-                del ring.links[key.name]
-        self._keys.pop(key.serial, None)
+                ring.unlink(key.name)
+        key.leave()
 
     def of_user(self, uid: int) -> tuple[Key, Key]:
         """The keyrings of a user, made when first asked for: install_user_keyrings()."""
@@ -276,23 +325,33 @@ class KeyTable:
             own = self.keyring(b"_uid.%d" % uid, (uid, NO_GROUP), perm)
             session = self.keyring(b"_uid_ses.%d" % uid, (uid, NO_GROUP), perm)
             session.link(own)
-            found = self.users[uid] = own, session
+            for ring in found or ():
+                ring.drop()
+            found = self.users[uid] = own.hold(), session.hold()
         return found
 
 
 def table(kernel: Kernel) -> KeyTable:
     """The keys of this sandbox, made when first asked for."""
-    found: KeyTable | None = kernel.services.get("keys")
-    if found is None:
-        found = kernel.services["keys"] = KeyTable(kernel)
-    return found
+    services = kernel.services
+    if services.keys is None:
+        services.keys = KeyTable(kernel)
+    return services.keys
 
 
-def forget_process(kernel: Kernel, group: ThreadGroup) -> None:
-    """execve(2): the process keyring is gone."""
-    found: KeyTable | None = kernel.services.get("keys")
-    if found is not None:
-        found.processes.pop(group, None)
+def begin_anew(task: Task) -> None:
+    """execve(2): the session alone stays."""
+    if (old := task.keys) is not None:
+        task.keys = old.for_child()
+        old.release()
+    forget_process(task.group)
+
+
+def forget_process(group: ThreadGroup) -> None:
+    """A process has ended, or runs another program: its keyring is gone."""
+    ring, group.process_keyring = group.process_keyring, None
+    if ring is not None:
+        ring.drop()
 
 
 def check_name(kind: bytes, description: bytes) -> None:

@@ -14,7 +14,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.signal import SIGKILL
-from sentry.kernel import task_exit
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import trim_heap
 
@@ -50,7 +49,7 @@ class OwnMemory:
         """Called every so many system calls."""
         kernel = self._kernel
         now = self._private()
-        limit: int = kernel.services["memory_limit"]
+        limit = kernel.platform.ram.limit
         step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
         if now < self._floor + step or now - self._start + kernel.platform.ram.populated() < limit:
             return
@@ -74,7 +73,7 @@ class OwnMemory:
         kernel.counters.oom_kills += bool(victims)
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
-            task_exit.exit_group(group, SIGKILL)
+            group.exit(SIGKILL)
 
 
 def _objects(group: ThreadGroup) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sentry.kernel import task_stops
+from sentry.kernel import signal_send
 from sentry.kernel.work import WORK_PAUSE
 
 if TYPE_CHECKING:
@@ -59,4 +59,4 @@ def resume(kernel: Kernel) -> None:
         task.work &= ~WORK_PAUSE
     for task in held:
         if task.stopped and not task.dead:
-            task_stops.resume_task(task)
+            signal_send.resume_task(task)

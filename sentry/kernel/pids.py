@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.accounting import Accounting
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 
@@ -28,7 +29,7 @@ class PidNamespace:
     """A namespace below the first one."""
 
     __slots__ = (
-        "__weakref__", "_inner", "_outer", "_root", "charge", "ended", "init", "last", "level",
+        "_inner", "_outer", "_root", "accounting", "charge", "ended", "init", "last", "level",
         "lingers", "owner", "parent",
     )  # fmt: skip
 
@@ -50,6 +51,8 @@ class PidNamespace:
         self.last = 0
         """The number given out last."""
         self.charge: Charge | None = None
+        self.accounting: Accounting | None = None
+        """Where the ends of its processes are recorded: acct(2)."""
         self._inner: dict[int, int] = {}
         """Number here → number in the first namespace."""
         self._outer: dict[int, int] = {}

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sentry.abi.signal import SIGEV_NONE
 from sentry.kernel import signal_send
-from sentry.kernel.clocks import WALL_CLOCKS, CpuClock, steps, to_monotonic
+from sentry.kernel.clocks import WALL_CLOCKS, CpuClock, to_monotonic
 from sentry.kernel.cpu_timers import CpuTimer
 from sentry.kernel.signals import Quota, SigInfo
 from sentry.kernel.timers import timers_of
@@ -63,7 +63,7 @@ class PosixTimer:
         self._pending = False
         """Its signal is queued."""
         self._generation = 0
-        self._quota: Quota = signal_send.quota(group.kernel)
+        self._quota: Quota = group.kernel.services.signal_quota
         self._uid = charged
 
     def _now(self) -> int:
@@ -96,7 +96,7 @@ class PosixTimer:
         if value_ns:
             self._at_ns = value_ns if absolute else self._now() + value_ns
             if absolute and self.clock in WALL_CLOCKS:
-                self._step = steps(self._group.kernel).add(self._clock_was_set)
+                self._step = self._group.kernel.services.clock_steps.add(self._clock_was_set)
             self._start()
 
     def delete(self) -> None:
@@ -122,7 +122,7 @@ class PosixTimer:
 
     def _forget_step(self) -> None:
         if self._step is not None:
-            steps(self._group.kernel).remove(self._step)
+            self._group.kernel.services.clock_steps.remove(self._step)
             self._step = None
 
     def _start(self) -> None:

@@ -34,6 +34,7 @@ from sentry.kernel import signal_faults, task_exit
 from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE
+from sentry.kernel.tracing import Observer
 from sentry.kernel.work import WORK_EXIT
 from sentry.platform.interface import Reg
 
@@ -63,10 +64,8 @@ def rank(result: int) -> int:
     return action - (1 << 32) if action >> 31 else action
 
 
-class Seccomp:
+class Seccomp(Observer):
     """A mode and the filters, the newest first. Immutable but for its cache."""
-
-    inherited = True
 
     def __init__(
         self, mode: int, filters: tuple[Program, ...] = (), listener: Listener | None = None
@@ -137,9 +136,6 @@ class Seccomp:
             return end_thread(task, SIGSYS)
         return end_process(task)
 
-    def left(self, task: Task, result: Any) -> None:
-        """Nothing: filters see calls only."""
-
     def exited(self, task: Task, status: int) -> None:
         """A thread has ended: a listener may have nobody left to listen to."""
         if self.listener is not None:
@@ -184,8 +180,7 @@ class Seccomp:
 
     def _trace(self, task: Task, data: int) -> Any:
         """Ask the tracer: `Task.trace.seccomp(task, data)` gives a verdict as `entered` does."""
-        ask = getattr(task.trace, "seccomp", None)
-        return -ENOSYS.number if ask is None else ask(task, data)
+        return -ENOSYS.number if task.trace is None else task.trace.seccomp(task, data)
 
 
 def _signed(number: int) -> int:
@@ -194,7 +189,7 @@ def _signed(number: int) -> int:
 
 def end_process(task: Task) -> object:
     """All threads die of SIGSYS; no handler and no tracer holds it off."""
-    task_exit.exit_group(task.group, SIGSYS)
+    task.group.exit(SIGSYS)
     task.work |= WORK_EXIT
     task_exit.exit_task(task)
     return GONE
@@ -203,7 +198,7 @@ def end_process(task: Task) -> object:
 def end_thread(task: Task, signo: int) -> object:
     """do_exit(signo): this thread goes; the last one takes the process along."""
     if all(other.dead for other in task.group.tasks if other is not task):
-        task_exit.exit_group(task.group, signo)
+        task.group.exit(signo)
     elif task is task.group.leader and not task.group.exiting:
         task.group.exit_status = signo
     task.exit_code = signo

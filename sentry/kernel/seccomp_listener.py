@@ -132,7 +132,7 @@ class Listener(FileDescription):
 
     def _has_users(self) -> bool:
         return any(
-            getattr(t.seccomp, "listener", None) is self and not t.dead
+            t.seccomp is not None and t.seccomp.listener is self and not t.dead
             for t in self._kernel.pids.tasks.values()
         )
 

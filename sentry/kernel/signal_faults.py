@@ -30,7 +30,6 @@ from sentry.abi.signal import (
     TRAP_TRACE,
 )
 from sentry.errors import EFAULT, Errno
-from sentry.kernel import task_exit
 from sentry.kernel.kernel import OOM_PAUSE_NS
 from sentry.kernel.signals import DEFAULT_ACTION, SIG_IGN, Queued, SigInfo
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
@@ -76,7 +75,7 @@ def exception(task: Task, kind: int, vector: int, error_code: int) -> None:
         _out_of_memory(task)
         return
     elif kind != ExitKind.FILE_GONE:
-        task_exit.exit_group(task.group, SIGKILL)
+        task.group.exit(SIGKILL)
     task.finish()
 
 

@@ -11,40 +11,36 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.capability import CAP_KILL
 from sentry.abi.resource import RLIMIT_SIGPENDING
-from sentry.abi.signal import SI_USER, SIGCONT, SIGKILL, SIGRTMIN
+from sentry.abi.signal import (
+    CLD_CONTINUED,
+    SA_NOCLDSTOP,
+    SI_USER,
+    SIGCHLD,
+    SIGCONT,
+    SIGKILL,
+    SIGRTMIN,
+)
 from sentry.errors import EAGAIN
-from sentry.kernel import task_exit, task_stops
 from sentry.kernel.signals import (
     DUMPING,
     SIG_IGN,
     STOPPING,
     UNBLOCKABLE,
     Queued,
-    Quota,
     SigInfo,
     mask_of,
 )
-from sentry.kernel.work import WORK_SIGNAL
+from sentry.kernel.work import WORK_SIGNAL, WORK_STOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sentry.auth.credentials import Credentials
-    from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 CONTINUE = mask_of((SIGCONT,))
 _pid_uid = struct.Struct("<iI")
-
-
-def quota(kernel: Kernel) -> Quota:
-    """The count of queued signals of this sandbox."""
-    found = kernel.services.get("signal_quota")
-    if found is None:
-        found = kernel.services["signal_quota"] = Quota()
-    assert isinstance(found, Quota)
-    return found
 
 
 def may_signal(creds: Credentials, target: Task) -> bool:
@@ -99,7 +95,7 @@ def send_timer(
     if not _prepare(group, task or _main(group), signo, False):
         return False
     if signo == SIGKILL:
-        task_exit.exit_group(group, SIGKILL)
+        group.exit(SIGKILL)
         return True
     pending = group.shared_pending if task is None else task.pending
     pending.add(Queued(info, on_taken=on_taken))
@@ -122,14 +118,14 @@ def _send(
     if not _prepare(group, target, signo, force):
         return
     if signo == SIGKILL:
-        task_exit.exit_group(group, SIGKILL)
+        group.exit(SIGKILL)
         return
     pending = group.shared_pending if task is None else task.pending
     if signo < SIGRTMIN and signo in pending:
         return
     info = seen_by(info, target)
     uid = target.creds.uid
-    count = quota(group.kernel)
+    count = group.kernel.services.signal_quota
     # standard signals of kill and of the kernel are queued even beyond the limit
     override = signo < SIGRTMIN and info.code >= 0
     if count.take(uid, group.limits.soft(RLIMIT_SIGPENDING), override=override):
@@ -169,7 +165,7 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
         _discard(group, CONTINUE)
     elif signo == SIGCONT:
         _discard(group, STOPPING)
-        task_stops.resume_group(group)
+        resume_group(group)
     if target.blocked & bit or group.actions[signo].handler > SIG_IGN:
         return True
     if target.trace is not None and signo != SIGKILL:
@@ -205,7 +201,7 @@ def _complete(
         and group.pids.init is not group
         and target.trace is None
     ):
-        task_exit.exit_group(group, signo)
+        group.exit(signo)
         return
     target.work |= WORK_SIGNAL
     if target is not by:
@@ -264,3 +260,46 @@ def retarget(task: Task, mask: int) -> None:
             other.interrupt()
         if not left:
             return
+
+
+# Going on after a stop: task_stops.py ---------------------------------------------------------
+
+
+def resume_group(group: ThreadGroup) -> None:
+    """SIGCONT: end a group stop, complete or not."""
+    for task in group.tasks:
+        if task.trace is not None and not task.dead:
+            task.trace.continued()
+    if not group.stopping:
+        return
+    was_stopped = group.stop_signal
+    group.stopping = 0
+    group.stop_signal = 0
+    group.stop_reported = True
+    for task in group.tasks:
+        if task.trace is None:
+            task.work &= ~WORK_STOP
+            resume_task(task)
+    if was_stopped:
+        group.continue_reported = False
+        tell_parent(group, CLD_CONTINUED, SIGCONT)
+
+
+def resume_task(task: Task) -> None:
+    """Take a stopped task up again where it stood, on its way back to ring 3."""
+    if not task.stopped:
+        return
+    task.stopped = False
+    recalculate(task)
+    task.kernel.loop.call_soon(task.finish)
+
+
+def tell_parent(group: ThreadGroup, code: int, signo: int) -> None:
+    """do_notify_parent_cldstop: SIGCHLD unless the parent does not want it; wake its wait."""
+    parent = group.parent
+    if parent is None:
+        return
+    parent.child_queue.notify()  # before the signal: a wait that is satisfied wins over it
+    action = parent.actions[SIGCHLD]
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        send_to_group(parent, SigInfo.child(SIGCHLD, code, group, signo))

@@ -6,7 +6,6 @@ mappings hold: their number is shm_nattch, whatever fork, mprotect and munmap ma
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -65,8 +64,8 @@ class Segment(IpcObject):
         self.atime = self.dtime = 0
         self.cpid, self.lpid = task.group.tgid, 0
         self.nattch = 0
-        self.creator = weakref.ref(task)
-        """For kernel.shm_rmid_forced."""
+        self.creator: Task | None = task
+        """For kernel.shm_rmid_forced; None once it has ended."""
         self.locked_by = 0
 
     @property
@@ -139,7 +138,7 @@ class Segments:
         mount = internal_mount(self._vfs)
         fs = mount.fs
         assert isinstance(fs, TmpFs)
-        if size > task.mm.space.ram.commit_limit:
+        if size > task.mm.space.ram.limit:
             raise ENOMEM("more than there is memory")
         fs.check_inodes()
         inode = TmpFile(fs, 0o600, Owner(task.creds.euid, task.creds.egid))
@@ -252,10 +251,11 @@ class Segments:
 
     def creator_exits(self, task: Task) -> None:
         """exit_shm(): with kernel.shm_rmid_forced nothing outlives its users."""
-        if not self.ids.objects or not self.limit("shm_rmid_forced"):
-            return
-        for segment in list(self.ids.objects.values()):
-            if segment.creator() is task:
+        mine = [segment for segment in self.ids.objects.values() if segment.creator is task]
+        forced = bool(mine) and self.limit("shm_rmid_forced")
+        for segment in mine:
+            segment.creator = None
+            if forced:
                 self.detached(segment)
 
     # --- shmctl

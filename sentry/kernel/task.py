@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals, tracing
 from sentry.kernel.identity import child_identity
+from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
@@ -38,6 +39,12 @@ from sentry.wait.sleep import Sleep
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.keyrings import TaskKeys
+    from sentry.kernel.nsproxy import Namespaces
+    from sentry.kernel.ptrace.tracee import Tracee
+    from sentry.kernel.sched import Sched
+    from sentry.kernel.seccomp import Seccomp
+    from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.thread_group import ThreadGroup
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
@@ -58,63 +65,56 @@ RESTARTS = (Interrupted, RestartNoHand, RestartNoIntr, RestartBlock)
 class Task(Charged):
     """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
 
-    __slots__ = (
-        "__weakref__",
-        "altstack",
-        "blocked",
-        "cgroup_ns",
-        "clear_child_tid",
-        "comm",
-        "creds",
-        "ctx",
-        "dead",
-        "default_slack_ns",
-        "exit_code",
-        "exit_signal",
-        "faults",
-        "fiber",
-        "files",
-        "fs",
-        "group",
-        "ipc",
-        "kernel",
-        "keys",
-        "mm",
-        "mounts",
-        "net",
-        "no_new_privs",
-        "observers",
-        "parent_death_signal",
-        "pending",
-        "pids",
-        "pids_for_children",
-        "policy",
-        "process_flags",
-        "rchar",
-        "restart",
-        "restart_block",
-        "robust_list",
-        "saved_mask",
-        "sched",
-        "seccomp",
-        "sem_undo",
-        "sleeps",
-        "start_ns",
-        "stopped",
-        "syscr",
-        "syscw",
-        "tid",
-        "time_for_children",
-        "time_ns",
-        "timer_slack_ns",
-        "trace",
-        "tracees",
-        "trap",
-        "uts",
-        "vfork_done",
-        "wchar",
-        "work",
-    )  # fmt: skip
+    __slots__ = {
+        "altstack": CLONE,
+        "blocked": SHARED,
+        "clear_child_tid": CLONE,
+        "comm": SHARED,
+        "creds": CLONE,
+        "ctx": CLONE,
+        "dead": FRESH,
+        "default_slack_ns": CLONE,
+        "exit_code": FRESH,
+        "exit_signal": CLONE,
+        "faults": FRESH,
+        "fiber": FRESH,
+        "files": CLONE,
+        "fs": CLONE,
+        "group": CLONE,
+        "kernel": FRESH,
+        "keys": COPIED,
+        "mm": CLONE,
+        "no_new_privs": SHARED,
+        "ns": CLONE,
+        "observers": CLONE,
+        "parent_death_signal": FRESH,
+        "pending": FRESH,
+        "pids": CLONE,
+        "policy": SHARED,
+        "process_flags": SHARED,
+        "rchar": FRESH,
+        "restart": FRESH,
+        "restart_block": FRESH,
+        "robust_list": FRESH,
+        "saved_mask": FRESH,
+        "sched": COPIED,
+        "seccomp": SHARED,
+        "sem_undo": CLONE,
+        "sleeps": FRESH,
+        "start_ns": FRESH,
+        "stopped": FRESH,
+        "syscr": FRESH,
+        "syscw": FRESH,
+        "tid": FRESH,
+        "timer_slack_ns": SHARED,
+        "trace": FRESH,
+        "tracees": FRESH,
+        "trap": FRESH,
+        "vfork_done": FRESH,
+        "wchar": FRESH,
+        "work": FRESH,
+    }
+    """The fields, and what a child gets of them: sentry.kernel.inherit."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Task(Charged):
         files: FdTable,
         fs: FsContext,
         creds: Credentials,
-        mounts: MountNamespace,
+        ns: Namespaces,
     ) -> None:
         self.kernel = kernel
         self.group = group
@@ -136,7 +136,8 @@ class Task(Charged):
         self.files: FdTable = files
         self.fs: FsContext = fs
         self.creds: Credentials = creds
-        self.mounts: MountNamespace = mounts
+        self.ns = ns
+        """Where it is: shared with others, so never changed but replaced."""
         self.comm = b""
         self.fiber: Fiber | None = None
         self.work = 0
@@ -156,35 +157,26 @@ class Task(Charged):
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
         self.observers: list[tracing.Observer] = []
-        self.trace: Any = None
-        """How a tracer holds this task: sentry.kernel.ptrace."""
-        self.tracees: list[Any] = []
+        self.trace: Tracee | None = None
+        """How a tracer holds this task."""
+        self.tracees: list[Tracee] = []
         """The ties to the tasks that this one traces."""
-        self.seccomp: Any = None
-        self.sched: Any = None
-        self.ipc: Any = None
-        """Its IPC namespace (sysv_ipc.IpcNamespace); None: the sandbox's first one."""
-        self.sem_undo: Any = None
+        self.seccomp: Seccomp | None = None
+        self.sched: Sched | None = None
+        """Its attributes, once it has asked for some."""
+        self.sem_undo: UndoList | None = None
         """SEM_UNDO of System V semaphores, once there is any."""
-        self.policy: Any = None
+        self.policy: tuple[int, int] | None = None
+        """What set_mempolicy(2) said: (mode with its flags, mask of nodes)."""
         self.trap = (0, 0, 0)
         """(vector, error code, CR2) of the last exception, for signal frames."""
         self.no_new_privs = False
-        self.keys: Any = None
-        """Its keyrings (TaskKeys), once it has used some."""
+        self.keys: TaskKeys | None = None
+        """Its keyrings, once it has used some."""
         self.process_flags = 0
         """What prctl(2) keeps for its own answers (PF_* of Linux), inherited."""
-        self.uts = kernel.uts
-        """The names of the machine as this task sees them: its UTS namespace."""
         self.pids = group.pids
         """Its PID namespace, for good."""
-        self.pids_for_children = group.pids
-        self.net: Any = None
-        """Its network namespace (sentry.net.stack.Stack); None: the sandbox's first one."""
-        self.cgroup_ns: Any = None
-        self.time_ns: Any = None
-        """Its time namespace (TimeNamespace); None: the first one."""
-        self.time_for_children: Any = None
         self.timer_slack_ns = self.default_slack_ns = 50_000
         self.rchar = self.wchar = self.syscr = self.syscw = 0
         """/proc/PID/io: bytes read and written, calls that did."""
@@ -206,6 +198,11 @@ class Task(Charged):
         return self.group.limits.soft(resource)
 
     @property
+    def mounts(self) -> MountNamespace:
+        """Its mounts."""
+        return self.ns.mounts
+
+    @property
     def own_pid(self) -> int:
         """Its process's number in its PID namespace."""
         return self.pids.of(self.group.tgid)
@@ -222,6 +219,17 @@ class Task(Charged):
     def send_signal(self, signo: int) -> None:
         """A signal from the kernel for this thread (SIGPIPE, SIGXFSZ)."""
         task_signals.send_kernel(self, signo)
+
+    def condemn(self) -> None:
+        """It must die before it sees ring 3 again."""
+        self.work |= WORK_EXIT
+        if self.trace is not None:
+            self.trace.killed()
+        if self.stopped:
+            self.stopped = False
+            self.kernel.loop.call_soon(lambda: task_exit.exit_task(self))
+        else:
+            self.interrupt()
 
     # Exits ---------------------------------------------------------------------------------------
 
@@ -328,7 +336,7 @@ class Task(Charged):
     def _bug(self, error: BaseException) -> None:
         """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
         self.kernel.log.bug(f"{self!r}", error)
-        task_exit.exit_group(self.group, 31)
+        self.group.exit(31)
         self.finish()
 
     def end_call(self, result: Any) -> None:

@@ -39,9 +39,9 @@ from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
 from sentry.kernel.identity import child_identity
+from sentry.kernel.inherit import inherit
 from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
-from sentry.kernel.task_exit import condemn
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.time_namespace import join_for_children
 from sentry.kernel.work import WORK_PAUSE, WORK_STOP
@@ -89,7 +89,10 @@ def check(task: Task, args: CloneArgs) -> None:
         or (flags & CLONE_SIGHAND and not flags & CLONE_VM)
         or (
             flags & CLONE_THREAD
-            and (flags & (CLONE_NEWUSER | CLONE_NEWPID) or task.pids_for_children is not task.pids)
+            and (
+                flags & (CLONE_NEWUSER | CLONE_NEWPID)
+                or task.ns.pids_for_children is not task.pids
+            )
         )
         or (flags & CLONE_CLEAR_SIGHAND and flags & CLONE_SIGHAND)
         or (flags & CLONE_PARENT and task.group is task.pids.init)
@@ -201,9 +204,6 @@ async def clone(task: Task, args: CloneArgs) -> int:
     done = WaitQueue()
     if args.flags & CLONE_VFORK:
         child.vfork_done = done.notify
-    for observer in task.observers:
-        if (cloned := getattr(observer, "cloned", None)) is not None:
-            cloned(task, child, args.flags)
     event = 0
     if task.trace is not None:
         event = task.trace.inherited_by(child, args)
@@ -233,7 +233,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     kernel, flags = task.kernel, args.flags
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
-    pids = new.pids or task.pids_for_children
+    pids = new.pids or task.ns.pids_for_children
     check_numbers(creds, pids, args.set_tid, kernel.pids.pid_max)
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
@@ -250,7 +250,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
     kernel, flags = task.kernel, args.flags
     if not flags & CLONE_FILES:
         task.files.check_copy()
-    pids = new.pids or task.pids_for_children
+    pids = new.pids or task.ns.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
     sysv_ipc.memory_moves(task)
     mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
@@ -270,32 +270,20 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         shared_files(task) if flags & CLONE_FILES else task.files.copy(),
         task.fs if flags & CLONE_FS else task.fs.copy(),
         new.creds,
-        task.mounts,
+        task.ns,
     )
-    child.comm = task.comm
-    child.blocked = task.blocked
-    child.no_new_privs = task.no_new_privs
-    child.process_flags = task.process_flags
-    child.keys = task.keys and task.keys.for_child()
-    child.ipc = task.ipc
-    child.uts = task.uts
-    child.net = task.net
-    child.cgroup_ns = task.cgroup_ns
-    child.time_ns, child.time_for_children = task.time_ns, task.time_for_children
     namespaces.enter(child, new, child.fs)
-    child.pids_for_children = pids
+    inherit(child, task)
     if not flags & CLONE_VM:
         join_for_children(child)
-    child.seccomp = task.seccomp
     if flags & CLONE_SYSVSEM:
         from sentry.kernel.sysv_undo import shared_undo  # noqa: PLC0415
 
         child.sem_undo = shared_undo(task)
-    child.sched = task.sched and task.sched.for_child()
-    child.timer_slack_ns = child.default_slack_ns = task.timer_slack_ns
+    child.default_slack_ns = task.timer_slack_ns
     shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = altstack.NONE if shares_stack else task.altstack
-    child.observers = [o for o in task.observers if getattr(o, "inherited", True)]
+    child.observers = [o for o in task.observers if o.inherited]
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = args.child_tid
     regs = ctx.regs
@@ -310,7 +298,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         child.exit_signal = group.exit_signal
     kernel.pids.tasks[tid] = child
     if group.exiting:
-        condemn(child)  # made while its group dies
+        child.condemn()  # made while its group dies
     if group.stopping:
         child.work |= WORK_STOP
     if kernel.paused:
@@ -341,16 +329,9 @@ def new_group(
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits, pids)
     if pids.init is None:
         pids.init = group
-    group.exec_user_ns = old.exec_user_ns
+    inherit(group, old)
     group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
-    group.exe = old.exe
-    group.argv = old.argv
-    group.dumpable = old.dumpable
-    group.coredump_filter = old.coredump_filter
-    group.oom_score_adj = old.oom_score_adj
-    group.personality = old.personality
-    group.terminal = old.terminal
     task.kernel.pids.groups[tgid] = group
     timers.watch_cpu_limit(group)
     return group

@@ -18,8 +18,17 @@ from sentry.abi.signal import (
 )
 from sentry.auth.credentials import Credentials
 from sentry.errors import EAGAIN, Errno
-from sentry.kernel import accounting, futex, namespaces, signal_send, signals, sysv_ipc, task_stops
-from sentry.kernel.work import WORK_EXIT
+from sentry.kernel import (
+    accounting,
+    futex,
+    futex_robust,
+    keys,
+    namespaces,
+    signal_send,
+    signals,
+    sysv_ipc,
+    task_stops,
+)
 from sentry.mm.errors import NeedsFault
 
 if TYPE_CHECKING:
@@ -27,29 +36,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
 
-
-
-def condemn(task: Task) -> None:
-    """The task must die before it sees ring 3 again."""
-    task.work |= WORK_EXIT
-    if task.trace is not None:
-        task.trace.killed()
-    if task.stopped:
-        task.stopped = False
-        task.kernel.loop.call_soon(lambda: exit_task(task))
-    else:
-        task.interrupt()
-
-
-def exit_group(group: ThreadGroup, status: int) -> None:
-    """Every thread dies; `status` is what wait(2) will say. The first call counts."""
-    if group.exiting:
-        return
-    group.exiting = True
-    group.exit_status = status
-    group.stopping = 0
-    for task in list(group.tasks):
-        condemn(task)
 
 
 def exit_task(task: Task) -> None:
@@ -72,14 +58,15 @@ def _leave(task: Task) -> None:
     size_kib = task.mm.map.total_pages * 4
     try:
         for observer in task.observers:
-            if (exited := getattr(observer, "exited", None)) is not None:
-                exited(task, task.group.exit_status)
+            observer.exited(task, task.group.exit_status)
         for tracee in list(task.tracees):
             tracee.tracer_exits()
         if task.trace is not None:
             task.trace.task_exits(task)
         _release_memory(task)
         sysv_ipc.task_exits(task)
+        if task.keys is not None:
+            task.keys.release()
         task.files.users -= 1
         if not task.files.users:
             task.files.close_all(task)
@@ -90,6 +77,7 @@ def _leave(task: Task) -> None:
     group = task.group
     group.dead_usage.count(task)
     task.ctx.destroy()
+    task.ctx.owner = None
     task.fiber = None
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
@@ -101,8 +89,7 @@ def _leave(task: Task) -> None:
     if group.tasks:
         _hand_children_on(task)
     else:
-        if kernel.services.get(accounting.SERVICE):
-            accounting.process_ends(task, status_of(task), size_kib)
+        accounting.process_ends(task, status_of(task), size_kib)
         _last_thread_gone(group)
 
 
@@ -123,7 +110,7 @@ def remember_peak(task: Task) -> None:
 
 def leave_memory(task: Task) -> None:
     """The task will not see this address space again: its robust futexes, its joiner's futex."""
-    futex.exit_robust(task)
+    futex_robust.exit_robust(task)
     if task.clear_child_tid and task.mm.users > 1:
         with suppress(Errno, NeedsFault):
             task.mm.write(task.clear_child_tid, struct.pack("<i", 0))
@@ -142,6 +129,8 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     kernel = group.kernel
     _kill_orphaned_groups(group)
     _leave_session(group)
+    keys.forget_process(group)
+    group.allowed_tracer = None, None
     for timer in list(group.posix_timers.values()):
         timer.delete()
     group.posix_timers.clear()
@@ -161,7 +150,8 @@ def _last_thread_gone(group: ThreadGroup) -> None:
 
 def _announce_or_hold(group: ThreadGroup) -> None:
     leader = group.leader
-    if leader is None or not is_held(group) or not leader.trace.group_ends():
+    tracee = leader.trace if leader is not None and is_held(group) else None
+    if tracee is None or not tracee.group_ends():
         announce(group)
 
 
@@ -173,7 +163,7 @@ def _end_namespace(pids: PidNamespace) -> bool:
     pids.ended = True
     others = [group for group in pids.members() if group is not pids.init]
     for other in others:
-        exit_group(other, SIGKILL)
+        other.exit(SIGKILL)
     pids.lingers = bool(others)
     return not others
 
@@ -246,6 +236,7 @@ def reap(group: ThreadGroup, account: Usage) -> None:
         group.pids.init = group.pids.charge = None
     if group.leader is not None and group.leader.creds.user_ns is not None:
         group.leader.creds = Credentials.user(group.last_uid, group.last_uid)
+    group.leader = None
 
 
 def _living(group: ThreadGroup) -> Task | None:
@@ -351,6 +342,6 @@ def _end_sandbox(init: ThreadGroup) -> None:
     """pid_namespaces(7): when init ends, everybody gets SIGKILL; then the sandbox is over."""
     others = [g for g in init.kernel.pids.groups.values() if g is not init and g.tasks]
     for other in others:
-        exit_group(other, 9)
+        other.exit(9)
     if not others:
         init.kernel.finish(init.exit_status)

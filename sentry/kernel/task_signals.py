@@ -141,8 +141,7 @@ def resume_from_delivery(task: Task, info: SigInfo | None) -> None:
 
 def _act(task: Task, entry: Queued) -> bool:
     for observer in task.observers:
-        if (signalled := getattr(observer, "signalled", None)) is not None:
-            signalled(task, entry.info)
+        observer.signalled(task, entry.info)
     action = task.group.actions[entry.info.signo]
     if action.handler == SIG_IGN:
         return True
@@ -168,7 +167,7 @@ def _default(task: Task, entry: Queued) -> bool:
 
         if core_dump.start(task, entry.info):
             return False
-    task_exit.exit_group(group, signo)
+    group.exit(signo)
     return True
 
 
@@ -220,7 +219,7 @@ def _fetch_stack(task: Task, need: NeedsFault) -> None:
             and not raise_fault(task, error, task.ctx.regs[Reg.RSP], PF_WRITE)
         ):
             task.kernel.log.bug(f"signal stack of {task!r}", error)
-            task_exit.exit_group(task.group, SIGKILL)
+            task.group.exit(SIGKILL)
         recalculate(task)
         return_to_user(task)
 

@@ -7,18 +7,25 @@ A `ThreadGroup` is what the manual pages call a process. Parents and children ar
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGCHLD
+from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import PendingSignals, SignalActions
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
+    from sentry.fs.devpts.terminal import Terminal
+    from sentry.kernel.core_dump import CoreDump
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
+    from sentry.kernel.posix_timers import PosixTimer
     from sentry.kernel.task import Task
+    from sentry.kernel.timers import Timers
+    from sentry.vfs.dentry import Location
 
 
 class Session:
@@ -29,7 +36,7 @@ class Session:
     def __init__(self, sid: int, leader: ThreadGroup | None) -> None:
         self.sid = sid
         self.leader = leader
-        self.terminal: Any = None
+        self.terminal: Terminal | None = None
         """Whose session it is: what its processes have may be nothing (ThreadGroup.terminal)."""
         self.foreground: ProcessGroup | None = None
         self.old_foreground: ProcessGroup | None = None
@@ -93,52 +100,52 @@ class Usage:
 class ThreadGroup:
     """A process."""
 
-    __slots__ = (
-        "__weakref__",
-        "actions",
-        "argv",
-        "child_queue",
-        "child_subreaper",
-        "children",
-        "continue_reported",
-        "core_dump",
-        "coredump_filter",
-        "dead_usage",
-        "dumpable",
-        "exe",
-        "exec_count",
-        "exec_user_ns",
-        "execing",
-        "exit_signal",
-        "exit_status",
-        "exiting",
-        "has_execed",
-        "kernel",
-        "last_uid",
-        "leader",
-        "limits",
-        "members",
-        "oom_score_adj",
-        "parent",
-        "parent_thread",
-        "personality",
-        "pid_queue",
-        "pids",
-        "posix_timers",
-        "process_group",
-        "reaped_usage",
-        "shared_pending",
-        "signal_queue",
-        "start_ns",
-        "stop_reported",
-        "stop_signal",
-        "stopping",
-        "tasks",
-        "terminal",
-        "tgid",
-        "timers",
-        "vsyscall",
-    )  # fmt: skip
+    __slots__ = {
+        "actions": CLONE,
+        "allowed_tracer": FRESH,
+        "argv": SHARED,
+        "child_queue": FRESH,
+        "child_subreaper": FRESH,
+        "children": FRESH,
+        "continue_reported": FRESH,
+        "core_dump": FRESH,
+        "coredump_filter": SHARED,
+        "dead_usage": FRESH,
+        "dumpable": SHARED,
+        "exe": SHARED,
+        "exec_count": FRESH,
+        "exec_user_ns": SHARED,
+        "execing": FRESH,
+        "exit_signal": CLONE,
+        "exit_status": FRESH,
+        "exiting": FRESH,
+        "has_execed": FRESH,
+        "kernel": FRESH,
+        "last_uid": FRESH,
+        "leader": FRESH,
+        "limits": CLONE,
+        "oom_score_adj": SHARED,
+        "parent": CLONE,
+        "parent_thread": CLONE,
+        "personality": SHARED,
+        "pid_queue": FRESH,
+        "pids": CLONE,
+        "posix_timers": FRESH,
+        "process_group": CLONE,
+        "process_keyring": FRESH,
+        "reaped_usage": FRESH,
+        "shared_pending": FRESH,
+        "signal_queue": FRESH,
+        "start_ns": FRESH,
+        "stop_reported": FRESH,
+        "stop_signal": FRESH,
+        "stopping": FRESH,
+        "tasks": FRESH,
+        "terminal": SHARED,
+        "tgid": FRESH,
+        "timers": FRESH,
+    }
+    """The fields, and what a child gets of them: sentry.kernel.inherit."""
 
     def __init__(
         self,
@@ -163,7 +170,7 @@ class ThreadGroup:
         """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
-        self.terminal: Any = None
+        self.terminal: Terminal | None = None
         """Its controlling terminal: the leader takes it, and whoever is forked then has it too."""
         self.actions = actions
         self.limits = limits
@@ -180,8 +187,12 @@ class ThreadGroup:
         self.exiting = False
         self.exit_status = 0
         """wait(2) status once `exiting`."""
-        self.core_dump: Any = None
-        """The core dump in the making (sentry.kernel.core_dump)."""
+        self.allowed_tracer: tuple[Task | None, Task | None] = (None, None)
+        """PR_SET_PTRACER: the leader at that time, and whom it allowed; None for anybody."""
+        self.process_keyring: Key | None = None
+        """KEY_SPEC_PROCESS_KEYRING, once it has one."""
+        self.core_dump: CoreDump | None = None
+        """The core dump in the making."""
         self.coredump_filter = 0x33
         self.stopping = 0
         """The signal of a group stop in force, else 0."""
@@ -190,15 +201,15 @@ class ThreadGroup:
         self.continue_reported = True
         self.child_subreaper = False
         self.dumpable = 1
-        self.exe: Any = None
+        self.exe: Location | None = None
         self.argv: tuple[bytes, ...] = ()
         self.has_execed = False
         self.execing: Task | None = None
         self.exec_count = 0
         self.oom_score_adj = 0
         self.personality = 0
-        self.timers: Any = None
-        self.posix_timers: dict[int, Any] = {}
+        self.timers: Timers | None = None
+        self.posix_timers: dict[int, PosixTimer] = {}
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
         self.last_uid = 0
@@ -220,6 +231,16 @@ class ThreadGroup:
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
+
+    def exit(self, status: int) -> None:
+        """Every thread dies; `status` is what wait(2) will say. The first call counts."""
+        if self.exiting:
+            return
+        self.exiting = True
+        self.exit_status = status
+        self.stopping = 0
+        for task in list(self.tasks):
+            task.condemn()
 
     def join(self, process_group: ProcessGroup) -> None:
         """Move to another process group; an empty one is forgotten."""

@@ -1,8 +1,8 @@
-"""`TimeNamespace`: other offsets of the monotonic and the boot-time clock. time_namespaces(7)."""
+"""Other offsets of the monotonic and the boot-time clock. time_namespaces(7)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.mman import (
     MAP_ANONYMOUS,
@@ -24,34 +24,17 @@ from sentry.mm.protect import mprotect
 from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.nsproxy import TimeNamespace
     from sentry.kernel.task import Task
+    from sentry.mm.manager import MemoryManager
 
 MONOTONIC: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW})
 BOOTTIME: Final = frozenset({CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM})
 
 
-class TimeNamespace:
-    """Its offsets are set before the first task is in it."""
-
-    __slots__ = ("__weakref__", "boottime_ns", "charge", "frozen", "monotonic_ns", "owner")
-
-    def __init__(
-        self, owner: UserNamespace | None, charge: Charge, model: TimeNamespace | None
-    ) -> None:
-        self.owner = owner
-        self.charge = charge
-        self.monotonic_ns: int = model.monotonic_ns if model is not None else 0
-        self.boottime_ns: int = model.boottime_ns if model is not None else 0
-        self.frozen = False
-        """A task is in it: the offsets stay as they are."""
-
-
 def offset_ns(task: Task, clock: int) -> int:
     """What the task's namespace adds to a clock."""
-    ns: TimeNamespace | None = task.time_ns
-    if ns is None:
-        return 0
+    ns = task.ns.time
     if clock in MONOTONIC:
         return ns.monotonic_ns
     return ns.boottime_ns if clock in BOOTTIME else 0
@@ -59,28 +42,28 @@ def offset_ns(task: Task, clock: int) -> int:
 
 def to_host_ns(task: Task, clock: int, at_ns: int) -> int:
     """timens_ktime_to_host(): a moment that the task names, on the host's clock."""
-    return at_ns if task.time_ns is None else max(1, at_ns - offset_ns(task, clock))
+    return at_ns if task.ns.time.is_first else max(1, at_ns - offset_ns(task, clock))
 
 
 def join_for_children(task: Task) -> None:
     """timens_on_fork(): a new process, or a new program, is where its children shall be."""
-    ns = task.time_for_children
-    if ns is not task.time_ns or (ns is not None and task.group.has_execed):
+    ns = task.ns.time_for_children
+    if ns is not task.ns.time or (not ns.is_first and task.group.has_execed):
         join(task, ns)
 
 
-def join(task: Task, ns: TimeNamespace | None) -> None:
+def join(task: Task, ns: TimeNamespace) -> None:
     """The task is there from now on; its clocks are not those of the shared page any more."""
-    task.time_ns = ns
-    if ns is None:
+    task.ns = task.ns.but(time=ns)
+    if ns.is_first:
         return
     ns.frozen = True
-    vdso, layout = getattr(task.kernel.platform, "vdso", None), task.mm.map.layout
-    if vdso is not None and layout is not None and layout.vdso:
+    vdso, layout = task.kernel.platform.vdso, task.mm.map.layout
+    if vdso is not None and layout.vdso:
         leave_clock_page(task.mm, layout.vdso, vdso.pages)
 
 
-def leave_clock_page(mm: Any, start: int, pages: int) -> None:
+def leave_clock_page(mm: MemoryManager, start: int, pages: int) -> None:
     """vdso_join_timens(): a vDSO with an empty clock page, which makes the calls."""
     size, end = PAGE_SIZE, pages * PAGE_SIZE
     image = mm.read(start, end - size)

@@ -16,6 +16,7 @@ from sentry.kernel import signal_faults
 from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE
+from sentry.kernel.tracing import Observer
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Reg
 
@@ -28,7 +29,7 @@ SYSCALL_LENGTH: Final = 2
 """Bytes of the instruction."""
 
 
-class UserDispatch:
+class UserDispatch(Observer):
     """An observer of one thread, before its tracer and its filters."""
 
     inherited = False
@@ -60,9 +61,6 @@ class UserDispatch:
         info = SigInfo.sigsys(SYS_USER_DISPATCH, regs[Reg.RIP], number, AUDIT_ARCH_X86_64, 0)
         signal_faults.force(task, info)
         return regs[Reg.ORIG_RAX]  # the handler finds the number in rax
-
-    def left(self, task: Task, result: Any) -> None:
-        """Nothing."""
 
     def execed(self, task: Task) -> None:
         """A new program starts without it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -39,40 +39,10 @@ from sentry.platform.constants import PAGE_SIZE
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.kernel.machine import Machine
 
 CLOCK_TICKS = 100
 """USER_HZ."""
-
-
-class Machine(Struct, frozen=True):
-    """What the program is told of the CPU."""
-
-    hwcap: int = 0
-    """CPUID(1).EDX."""
-    hwcap2: int = 0
-    """Bit 1: FSGSBASE instructions."""
-    min_signal_stack: int = 2048
-    """Bytes of the largest signal frame."""
-
-
-FSGSBASE = 2
-"""HWCAP2_FSGSBASE."""
-SIGNAL_FRAME = 440 + 16
-"""struct rt_sigframe without FPU state, and its alignment."""
-XSAVE_SLACK = 4 + 63
-"""FP_XSTATE_MAGIC2, and the alignment of the FPU state."""
-
-
-def machine_of(platform: Any) -> Machine:
-    """From the CPUID entries that the program sees; a platform without them says little."""
-    entries = {(e.function, e.index): e for e in getattr(platform, "cpuid", ())}
-    basic, extended = entries.get((1, 0)), entries.get((7, 0))
-    frame = (SIGNAL_FRAME + platform.xsave_size + XSAVE_SLACK + 15) & ~15
-    return Machine(
-        basic.edx if basic is not None else 0,
-        FSGSBASE if extended is not None and extended.ebx & 1 else 0,
-        frame,
-    )
 
 
 class Start(Struct, frozen=True):

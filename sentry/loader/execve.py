@@ -14,7 +14,7 @@ from sentry.kernel import keys
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_exit import condemn, leave_memory, remember_peak, vfork_release
+from sentry.kernel.task_exit import leave_memory, remember_peak, vfork_release
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
@@ -52,7 +52,7 @@ async def execve(
         raise
     _commit(task, image)
     if task.trace is not None:
-        await task.trace.execed(old_tid)
+        await task.trace.exec_stop(old_tid)
     return RESUME
 
 
@@ -65,7 +65,7 @@ async def _become_single_threaded(task: Task) -> None:
         group.execing = task
         for other in group.tasks:
             if other is not task:
-                condemn(other)
+                other.condemn()
 
         def alone() -> None:
             if len(group.tasks) > 1:
@@ -112,8 +112,7 @@ def _commit(task: Task, image: Image) -> None:
     group.posix_timers.clear()
     task.altstack = (0, task.altstack[1], 0)
     task.restart_block = None
-    task.keys = task.keys and task.keys.for_child()
-    keys.forget_process(task.kernel, group)
+    keys.begin_anew(task)
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
     gains = image.secure or image.creds.permitted & ~task.creds.permitted
     group.personality &= ~(CLEARED_ON_SETID if gains else READ_IMPLIES_EXEC)
@@ -129,8 +128,7 @@ def _commit(task: Task, image: Image) -> None:
     start_registers(task, image)
     child_identity(task)
     for observer in list(task.observers):
-        if (execed := getattr(observer, "execed", None)) is not None:
-            execed(task)
+        observer.execed(task)
 
 
 def start_registers(task: Task, image: Image) -> None:

@@ -23,7 +23,7 @@ from sentry.abi.personality import ADDR_NO_RANDOMIZE
 from sentry.abi.resource import RLIMIT_STACK
 from sentry.abi.signal import SIGSEGV
 from sentry.errors import EACCES, EIO, ELIBBAD, ELOOP, ENOENT, ENOEXEC, Errno
-from sentry.kernel.task_exit import exit_group
+from sentry.kernel.machine import machine_of
 from sentry.loader import auxv, elf, privileges, script, stack
 from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
@@ -36,6 +36,7 @@ from sentry.wait.again import again
 from sentry.wait.fiber import Killed
 
 if TYPE_CHECKING:
+    from sentry.kernel.machine import Machine
     from sentry.kernel.task import Task
     from sentry.mm.manager import MemoryManager
 
@@ -109,7 +110,7 @@ def _doom(task: Task, error: Errno) -> None:
     """Linux has given up the old program by now: force_fatal_sig(SIGSEGV) in bprm_execve()."""
     if task.kernel.init is None or not task.kernel.init.has_execed:
         raise error
-    exit_group(task.group, SIGSEGV)
+    task.group.exit(SIGSEGV)
     raise Killed from error
 
 
@@ -263,16 +264,15 @@ def _reserve_stack(mm: MemoryManager, top: int, chain: _Chain, program: elf.Prog
 
 def _map_vdso(task: Task, mm: MemoryManager) -> int:
     """The vDSO, where the platform has one; its address, else 0."""
-    vdso = getattr(task.kernel.platform, "vdso", None)
+    vdso = task.kernel.platform.vdso
     if vdso is None:
         return 0
     return map_kernel_frames(mm.map, vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
 
 
-def _machine(task: Task) -> auxv.Machine:
+def _machine(task: Task) -> Machine:
     """What the auxiliary vector says of the CPU: worked out once."""
     services = task.kernel.services
-    machine: auxv.Machine | None = services.get("auxv_machine")
-    if machine is None:
-        machine = services["auxv_machine"] = auxv.machine_of(task.kernel.platform)
-    return machine
+    if services.machine is None:
+        services.machine = machine_of(task.kernel.platform)
+    return services.machine

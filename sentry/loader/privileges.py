@@ -50,7 +50,7 @@ async def file_caps(inode: Any) -> FileCaps | None:
 
 def traced(task: Task) -> bool:
     """Somebody without CAP_SYS_PTRACE traces the task: ptrace(2), LSM_UNSAFE_PTRACE."""
-    tracer = getattr(task.trace, "tracer", None)
+    tracer = task.trace.tracer if task.trace is not None else None
     return tracer is not None and not tracer.creds.has_in(task.creds.user_ns, CAP_SYS_PTRACE)
 
 

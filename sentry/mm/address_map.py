@@ -143,7 +143,7 @@ class AddressMap:
     def check_promise(self, pages: int) -> None:
         """vm.overcommit_memory. Raises: ENOMEM."""
         ram = self.space.ram
-        if not ram.commitment.allows(pages, ram.commit_limit):
+        if not ram.commitment.allows(pages, ram.limit):
             raise ENOMEM("more than there is memory (overcommit)")
 
     def check_locked(self, pages: int) -> None:

@@ -59,6 +59,11 @@ class RamFile:
 
     # --- pages
 
+    def _count(self, more: int) -> None:
+        """So many frames more, or less."""
+        self.pages += more
+        self.ram.file_pages += more
+
     def page(self, index: int) -> int:
         """The frame of a page, made if it is a hole. Raises: ENOMEM."""
         chunk = self._chunks.get(index // CHUNK)
@@ -67,7 +72,7 @@ class RamFile:
         gpa = chunk[index % CHUNK]
         if not gpa:
             gpa = chunk[index % CHUNK] = self.ram.alloc()
-            self.pages += 1
+            self._count(1)
         return gpa
 
     def peek(self, index: int) -> int:
@@ -94,7 +99,7 @@ class RamFile:
             chunk = self._chunks.get(index // CHUNK)
             if chunk is None:
                 chunk = self._chunks[index // CHUNK] = _EMPTY[:]
-            self.pages += self.ram.fill(chunk, first, some)
+            self._count(self.ram.fill(chunk, first, some))
             index += some
             count -= some
 
@@ -164,7 +169,8 @@ class RamFile:
         view = self._views.get(offset // CHUNK_BYTES)
         if view is not None and inside + count <= CHUNK_BYTES:  # the common case, in one go
             done, made = source.to_frames(view, inside, count)
-            self.pages += made
+            if made:
+                self._count(made)
             if done == count:
                 self._size = max(self._size, offset + done)
                 return done
@@ -176,7 +182,7 @@ class RamFile:
                     view = self._view(number)
                 some = min(count - done, CHUNK_BYTES - inside)
                 got, made = source.to_frames(view, inside, some)
-                self.pages += made
+                self._count(made)
                 done += got
                 if not got and not source.repair():
                     break
@@ -232,7 +238,7 @@ class RamFile:
             if low >= high:
                 continue
             chunk = self._chunks[number]
-            self.pages -= self.ram.put_list(chunk, low, high - low)
+            self._count(-self.ram.put_list(chunk, low, high - low))
             if low == 0 and high == CHUNK:
                 del self._chunks[number]
                 self._views.pop(number, None)

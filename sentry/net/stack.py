@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
     from sentry.net.inet.raw import RawSocket
+    from sentry.net.namespace import NetNamespace
     from sentry.net.netlink.socket import NetlinkSocket
     from sentry.net.packet_socket import PacketSocket
     from sentry.net.socket import Socket
@@ -26,17 +27,16 @@ class Stack:
     def __init__(
         self,
         kernel: Any,
-        *,
+        sysctls: dict[str, str],
         owner: UserNamespace | None = None,
         charge: Charge | None = None,
-        up: bool = True,
     ) -> None:
         self.owner = owner
         """The user namespace whose capabilities count here."""
         self.charge = charge
         self.kernel = kernel
         """Whose processes get SIGURG."""
-        self.interfaces = Interfaces(up=up)
+        self.interfaces = Interfaces(up=charge is None)
         self.routes = Routes(self.interfaces)
         self.ports: dict[int, Ports] = {}
         """By IPPROTO_*."""
@@ -55,8 +55,8 @@ class Stack:
         """Raw and ping sockets among them, which see what others send."""
         self.taps: dict[PacketSocket, None] = {}
         """Packet sockets among them, which see everything but TCP."""
-        self.sysctls: dict[str, str] = {}
-        """What was written to /proc/sys/net/ipv4, unless this is the first stack."""
+        self.sysctls = sysctls
+        """What was written to /proc/sys/net."""
         self.counters: Counter[str] = Counter()
         """/proc/net/snmp, as "Protocol.Name"."""
         self.host: NetworkProcess | None = None
@@ -84,13 +84,5 @@ class Stack:
 
 def stack_of(caller: Caller) -> Stack:
     """The stack of a task: its network namespace."""
-    own: Stack | None = getattr(caller, "net", None)
-    return own if own is not None else kernel_stack(caller.kernel)
-
-
-def kernel_stack(kernel: Any) -> Stack:
-    """The sandbox's first stack."""
-    found: Stack | None = kernel.services.get("net")
-    if found is None:
-        found = kernel.services["net"] = Stack(kernel)
-    return found
+    namespace: NetNamespace = caller.ns.net
+    return namespace.stack

@@ -13,11 +13,8 @@ FIRST_UNPRIVILEGED: Final = 1024
 
 
 def written(stack: Stack, path: str) -> str | None:
-    """A value that a program or the bundle has set; those of the first stack are the kernel's."""
-    services = getattr(stack.kernel, "services", {})
-    found = services.get("sysctl", {}) if services.get("net") is stack else stack.sysctls
-    value: str | None = found.get(path)
-    return value
+    """A value that a program or the bundle has set."""
+    return stack.sysctls.get(path)
 
 
 def takes_martians(stack: Stack, name: str) -> bool:

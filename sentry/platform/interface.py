@@ -12,7 +12,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from kvm.cpuid import CpuidEntry
     from sentry.platform.memory import AddressSpace, Ram
+    from sentry.platform.vdso import Vdso
 
 
 class ExitKind(IntEnum):
@@ -180,8 +182,20 @@ class Platform(Protocol):
     """Bytes of an FPU image (XSAVE standard format)."""
     xfeatures: int
     """XCR0 as the program sees it."""
+    exit_ns: int
+    """What it costs that a program comes to the kernel and goes back; 0: not known."""
     ready: list[tuple[int, int]]
     """(descriptor, EPOLL* events) that the last `wait` found ready."""
+
+    @property
+    def cpuid(self) -> Sequence[CpuidEntry]:
+        """What CPUID answers the program."""
+        ...
+
+    @property
+    def vdso(self) -> Vdso | None:
+        """Code and clocks that every program maps, where there is one."""
+        ...
 
     def new_address_space(self) -> AddressSpace: ...
     def new_context(self, space: Any) -> Context: ...
@@ -189,6 +203,10 @@ class Platform(Protocol):
     def wait(self, deadline_ns: int | None) -> Sequence[Context]:
         """Contexts that have an exit, as soon as there is one, a descriptor is ready (then `ready`
         is not empty) or the deadline (CLOCK_MONOTONIC; None: never) has come."""
+        ...
+
+    def events_so_far(self) -> dict[str, int]:
+        """What happened between programs and kernel thread, by name: for the profile."""
         ...
 
     def watch(self, fd: int, events: int) -> None:

@@ -207,8 +207,8 @@ class KvmPlatform:
         self.ram = Ram(ram_fd, self._vm.fd, ram_size)
         self._make_vcpus(min(vcpus or max(8, 4 * cpus), lib.MAX_VCPUS - 1) + 1)
         if inline is None:
-            inline = cpus == 1 or self.quirks.exit_ns < CHEAP_EXIT_NS
-        _check(lib.pool_start(mailbox, inline, self.quirks.exit_ns), "vCPU threads")
+            inline = cpus == 1 or self.exit_ns < CHEAP_EXIT_NS
+        _check(lib.pool_start(mailbox, inline, self.exit_ns), "vCPU threads")
 
     def _make_vcpus(self, count: int) -> None:
         for number in range(count):
@@ -217,6 +217,7 @@ class KvmPlatform:
             vcpu.set_cpuid(self.cpuid)
             vcpu.set_xcr0(self.xfeatures)
         self.quirks = probe(self._vcpus[0], self._cr4, DOORBELL_GPA)
+        self.exit_ns = self.quirks.exit_ns
         # Stale edits mean shadow paging, where 2 MiB entries are unsafe (native/memory.h).
         lib.ram.large_entries = not self.quirks.page_table_edits_are_stale
         ring3 = self.quirks.syscall_stays_in_ring3
@@ -289,7 +290,7 @@ class KvmPlatform:
         return exited
 
     def events_so_far(self) -> dict[str, int]:
-        """What happened between programs and kernel thread, for the profile."""
+        """What happened between programs and kernel thread."""
         return {name: int(getattr(lib.pool, f"stat_{name}")) for name in _COUNTED}
 
     def watch(self, fd: int, events: int) -> None:

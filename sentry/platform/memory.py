@@ -191,24 +191,32 @@ class Ram:
         check(lib.ram_open(fd, vm_fd, span))
         self.fd = fd
         self.span = span
-        self.commit_limit = span
-        """A single mapping may not promise more (vm.overcommit_memory 0); the platform sets it."""
+        self.limit = span
+        """The sandbox's memory in bytes: all that programs and the Sentry for them may use."""
+        self._most = 0
         self.commitment = Commitment()
         self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Makes room when a system call meets the limit (the out-of-memory killer)."""
         self.windows = Windows()
+        self.file_pages = 0
+        """Frames of files: tmpfs, memfds, shared memory; sentry.mm counts them."""
         self.vmas = 0
         """Mappings in all address spaces; sentry.mm counts them."""
 
     @property
     def crowded(self) -> bool:
         """Frames of twice the memory are promised: map no more before it is touched."""
-        return lib.ram_counters.frames > self.commit_limit >> 11
+        return lib.ram_counters.frames > self.limit >> 11
 
     @classmethod
     def from_memfd(cls, span: int = RAM_SPAN, vm_fd: int = -1) -> Ram:
         """RAM without a tmpfs of its own: tests, and the fallback."""
         return cls(os.memfd_create("ram", os.MFD_CLOEXEC), vm_fd, span)
+
+    def limit_to(self, size: int) -> None:
+        """Set the limit; it is never more than the first time."""
+        self._most = self._most or size
+        self.limit = min(size, self._most)
 
     def close(self) -> None:
         """Unmap everything. Nothing that used it may be used afterwards."""

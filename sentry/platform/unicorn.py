@@ -206,6 +206,8 @@ class UnicornPlatform:
         )  # fmt: skip
         _check(opened, "emulator")
         cpus = len(os.sched_getaffinity(0))
+        self.vdso = None
+        self.exit_ns = 0
         self.cpuid = unicorn_cpuid.allowed(self._raw_cpuid, cpus)
         rows = [
             (e.function, e.index, e.function in unicorn_cpuid.INDEXED, (e.eax, e.ebx, e.ecx, e.edx))
@@ -243,6 +245,10 @@ class UnicornPlatform:
         for context in exited:
             context.update()
         return exited
+
+    def events_so_far(self) -> dict[str, int]:
+        """None are counted."""
+        return {}
 
     def watch(self, fd: int, events: int) -> None:
         """Report these EPOLL* events of a host descriptor, level-triggered; 0 ends that."""

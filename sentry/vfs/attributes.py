@@ -43,7 +43,7 @@ def chmod_location(caller: Caller, location: Location, mode: int) -> None:
         check_fixed(inode)
         if not owner_or_capable(caller.creds, inode.uid):
             raise EPERM("chmod of somebody else's file")
-        if getattr(inode, "seals", 0) & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
+        if inode.seals & F_SEAL_EXEC and (mode ^ inode.mode) & 0o111:
             raise EPERM("F_SEAL_EXEC")
         inode.setattr(Changes(mode=chmod_bits(caller.creds, mode & 0o7777, inode.gid)))
     tell_changed(location.dentry, IN_ATTRIB)

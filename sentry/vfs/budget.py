@@ -15,6 +15,7 @@ from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.vfs.locks import FileLocks
     from sentry.vfs.mounts import MountNamespace
 
 MAX_INODES: Final = 524_288
@@ -49,14 +50,16 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_requests", "anonymous", "files", "inodes", "ipc_namespaces", "locks", "max_inodes",
-        "message_bytes", "mount_max", "mounts", "namespace_ids", "namespaces", "semaphores",
-        "small_bytes", "undos",
+        "aio_contexts", "aio_events", "aio_requests", "anonymous", "files", "inodes",
+        "ipc_namespaces", "locked", "locks", "max_inodes", "message_bytes", "mount_max", "mounts",
+        "namespace_ids", "namespaces", "semaphores", "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
         self.max_inodes = min(MAX_INODES, memory_pages)
         self.aio_requests = self.ipc_namespaces = self.message_bytes = 0
+        self.aio_contexts = self.aio_events = 0
+        """What io_setup(2) made and reserved: fs.aio-nr."""
         self.semaphores = self.undos = 0
         self.namespace_ids = itertools.count(1)
         self.namespaces: WeakSet[MountNamespace] = WeakSet()
@@ -67,6 +70,8 @@ class Budget:
         """Open descriptions of files with a name,"""
         self.anonymous = 0
         """and of those without one (pipes, sockets, eventfds…)."""
+        self.locked: dict[FileLocks, None] = {}
+        """Files on which somebody holds a lock or a lease: /proc/locks."""
         self.inodes = self.locks = self.mounts = self.small_bytes = 0
 
     def check_inode(self) -> None:

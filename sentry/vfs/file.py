@@ -110,10 +110,14 @@ class Caller(Protocol):
     fs: FsContext
     files: FdTable
     creds: Credentials
-    mounts: MountNamespace
     mm: Any
     group: Any
+    pids: Any
+    ns: Any
+    """Its namespaces."""
 
+    @property
+    def mounts(self) -> MountNamespace: ...
     @property
     def kernel(self) -> Any: ...
     def rlimit(self, resource: int) -> int: ...
@@ -164,6 +168,8 @@ class FileDescription:
     """O_DIRECT may be set."""
     can_async = False
     """O_ASYNC works on it."""
+    secret = False
+    """memfd_secret(2): neither read nor sealed."""
     async_room = True
     """O_ASYNC tells of every new room; sockets tell of it only if there was none."""
     write_sealed = False

@@ -176,6 +176,11 @@ class FileSystem:
 class Inode:
     """A file of any kind. `mode`, `uid`, `gid` are always there, for the permission checks."""
 
+    namespace: Any = None
+    """What it stands for, if it is a file of /proc/PID/ns."""
+    seals = 0
+    can_seal = False
+    """F_ADD_SEALS works on it: `seals` are F_SEAL_*."""
     __slots__ = (
         "__weakref__",
         "bound",
@@ -197,6 +202,7 @@ class Inode:
         "uid",
         "watches",
         "write_count",
+        "write_hint",
     )
 
     def __init__(self, fs: FileSystem, ino: int, mode: int, owner: Owner) -> None:
@@ -229,6 +235,8 @@ class Inode:
         """Descriptions of it, O_PATH ones too: while there are any, the inode is not gone."""
         self.read_count = 0
         """i_readcount: descriptions open for reading alone, for leases."""
+        self.write_hint = 0
+        """RWH_WRITE_LIFE_*: F_SET_RW_HINT."""
 
     # --- attributes
 

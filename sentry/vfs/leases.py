@@ -36,6 +36,7 @@ class Lease(Struct):
 
     file: FileDescription
     fd: int
+    pid: int
     kind: int
     target: int | None = None
     """F_UNLCK or F_RDLCK while it is being broken."""
@@ -112,7 +113,9 @@ def set_lease(caller: Caller, file: FileDescription, fd: int, kind: int) -> None
         leases.change(mine, kind)
         return
     own_by_default(caller, file)
-    leases.items.append(Lease(file, fd, kind))
+    leases.items.append(Lease(file, fd, caller.group.tgid, kind))
+    assert inode.locks is not None
+    inode.locks.note()
 
 
 def _check_opens(file: FileDescription, kind: int) -> None:
@@ -135,7 +138,7 @@ def _leases(inode: Inode) -> Leases | None:
 
 def _make(vfs: Vfs, inode: Inode) -> Leases:
     if inode.locks is None:
-        inode.locks = FileLocks(vfs.budget)
+        inode.locks = FileLocks(vfs.budget, inode)
     made = inode.locks.leases = Leases()
     return made
 

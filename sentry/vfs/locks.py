@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
 from sentry.wait.fiber import Mode
@@ -17,9 +18,13 @@ from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sentry.vfs.interface import Inode
     from sentry.vfs.leases import Leases
 
 END: Final = (1 << 63) - 1
+LEASES: Final = {F_RDLCK: "READ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
 
 
 class RecordLock(Struct):
@@ -50,15 +55,39 @@ class Request(Struct):
 class FileLocks:
     """All locks of an inode."""
 
-    __slots__ = ("_budget", "flocks", "leases", "queue", "records")
+    __slots__ = ("_budget", "_pids", "device", "flocks", "ino", "leases", "queue", "records")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, inode: Inode) -> None:
         self._budget = budget
+        self.device, self.ino = inode.fs.dev, inode.ino
         self.records: list[RecordLock] = []
         self.flocks: dict[object, bool] = {}
         """Description → exclusive."""
+        self._pids: dict[object, int] = {}
+        """The process that took a lock of `flocks`: /proc/locks shows it."""
         self.queue = WaitQueue()
         self.leases: Leases | None = None
+
+    def note(self) -> None:
+        """Something is held now, or nothing any more: /proc/locks."""
+        if self.records or self.flocks or (self.leases is not None and self.leases.items):
+            self._budget.locked[self] = None
+        else:
+            self._budget.locked.pop(self, None)
+
+    def shown(self) -> Iterator[tuple[str, int, str]]:
+        """What, whose and where: lock_get_status()."""
+        for lock in self.records:
+            kind = "OFDLCK" if lock.pid == -1 else "POSIX "
+            end = "EOF" if lock.end == END else lock.end
+            access = "WRITE" if lock.exclusive else "READ"
+            yield f"{kind} ADVISORY  {access}", lock.pid, f"{lock.start} {end}"
+        for owner, exclusive in self.flocks.items():
+            yield f"FLOCK  ADVISORY  {'WRITE' if exclusive else 'READ'}", self._pids[owner], "0 EOF"
+        for lease in self.leases.items if self.leases is not None else ():
+            how = "ACTIVE   " if lease.target is None else "BREAKING "
+            kind = LEASES[lease.kind if lease.target is None else lease.target]
+            yield f"LEASE  {how} {kind}", lease.pid, "0 EOF"
 
     # --- records
 
@@ -113,6 +142,7 @@ class FileLocks:
     def _replace(self, records: list[RecordLock]) -> None:
         self._budget.locks += len(records) - len(self.records)
         self.records = records
+        self.note()
 
     async def wait_set(self, request: Request, graph: dict[object, object], posix: bool) -> None:
         """F_SETLKW. `graph`: who waits for whom, over all files. Raises: EDEADLK, Interrupted."""
@@ -143,26 +173,28 @@ class FileLocks:
 
     # --- flock
 
-    def flock(self, owner: object, exclusive: bool) -> None:
+    def flock(self, owner: object, exclusive: bool, pid: int) -> None:
         """Take or convert a lock now. Raises: EAGAIN; a conversion has then lost the old lock."""
         if self.flocks.get(owner) is exclusive:
             return
-        if self.flocks.pop(owner, None) is not None:
-            self.queue.notify()
+        self.unflock(owner)
         for held in self.flocks.values():
             if held or exclusive:
                 raise EAGAIN("locked")
-        self.flocks[owner] = exclusive
+        self.flocks[owner], self._pids[owner] = exclusive, pid
+        self.note()
 
-    async def wait_flock(self, owner: object, exclusive: bool) -> None:
+    async def wait_flock(self, owner: object, exclusive: bool, pid: int) -> None:
         """flock(2) without LOCK_NB."""
         await until(
-            lambda: self.flock(owner, exclusive), (self.queue,), mode=Mode.INTERRUPTIBLE
+            lambda: self.flock(owner, exclusive, pid), (self.queue,), mode=Mode.INTERRUPTIBLE
         )
 
     def unflock(self, owner: object) -> None:
         """LOCK_UN."""
         if self.flocks.pop(owner, None) is not None:
+            del self._pids[owner]
+            self.note()
             self.queue.notify()
 
     # --- the ends of owners
@@ -180,3 +212,4 @@ class FileLocks:
         self.unflock(file)
         if self.leases is not None:
             self.leases.release(file)  # type: ignore[arg-type]
+            self.note()

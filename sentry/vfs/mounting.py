@@ -5,7 +5,7 @@ Every way to mount (the classic calls and those with descriptors) comes here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.mount import (
@@ -28,13 +28,20 @@ from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top
 from sentry.vfs.mounts import MountNamespace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sentry.vfs.propagation import PeerGroup
     from sentry.vfs.vfs import MountType
 
 ANYWHERE: Final = frozenset(
     {b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay"}
 )
-SHOWN: Final = {b"proc": "pids", b"sysfs": "net", b"mqueue": "ipc", b"cgroup2": "cgroup_ns"}
+SHOWN: Final[dict[bytes, Callable[[Caller], Any]]] = {
+    b"proc": lambda caller: caller.pids,
+    b"sysfs": lambda caller: caller.ns.net,
+    b"mqueue": lambda caller: caller.ns.ipc,
+    b"cgroup2": lambda caller: caller.ns.cgroup,
+}
 """Types that show a namespace of the caller, and which."""
 REVEALING: Final = frozenset({b"proc", b"sysfs"})
 """SB_I_USERNS_VISIBLE."""
@@ -72,10 +79,8 @@ def check_type(caller: Caller, kind: bytes) -> None:
         return
     if kind not in ANYWHERE:
         raise EPERM("not in a user namespace")
-    if kind in SHOWN:
-        shown = getattr(caller, SHOWN[kind])
-        if not creds.has_in(shown.owner if shown is not None else None, CAP_SYS_ADMIN):
-            raise EPERM("it shows another's namespace")
+    if kind in SHOWN and not creds.has_in(SHOWN[kind](caller).owner, CAP_SYS_ADMIN):
+        raise EPERM("it shows another's namespace")
 
 
 def new_file_system(
@@ -217,7 +222,7 @@ def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
     inode = source.dentry.inode
     if not is_movable(caller, mount) and not (nameless and inode.bindable):
         raise EINVAL("not in this namespace")
-    held = getattr(inode, "namespace", None)
+    held = inode.namespace
     if isinstance(held, MountNamespace) and held.id <= caller.mounts.id:
         raise EINVAL("a loop of mount namespaces")
     if not recursive and any(

@@ -23,10 +23,9 @@ ALL_SEALS: Final = (
 
 def seals_of(file: FileDescription) -> int:
     """F_GET_SEALS. Raises: EINVAL for a file that has none."""
-    seals: int | None = getattr(file.inode, "seals", None)
-    if seals is None or getattr(file, "secret", False):
+    if not file.inode.can_seal or file.secret:
         raise EINVAL("cannot be sealed")
-    return seals
+    return file.inode.seals
 
 
 def add_seals(file: FileDescription, seals: int) -> None:

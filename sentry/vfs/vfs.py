@@ -59,18 +59,17 @@ class Vfs:
         loop: Any = None,
         ram_file: Callable[[], Any] | None = None,
         now_ns: Callable[[], int] = time.time_ns,
-        memory_pages: int = 1 << 18,
+        memory_pages: Callable[[], int] = lambda: 1 << 18,
     ) -> None:
         self.loop = loop
         self.host_io: HostIO | None = None
         """Who waits for the host's files; without, the kernel thread itself does."""
-        self.memory_pages = memory_pages
-        """The sandbox's memory limit, for sizes in per cent and statfs."""
+        self._memory_pages = memory_pages
         self.ram_file = ram_file
         """Makes an empty RamFile."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
-        self.budget = Budget(memory_pages)
+        self.budget = Budget(memory_pages())
         self.openers: dict[int, Opener] = {}
         """By type of the inode (S_IFIFO…)."""
         self.devices: dict[tuple[int, int], Opener] = {}
@@ -114,6 +113,11 @@ class Vfs:
         self.mount_ids = itertools.count(21)
         self._cookies = itertools.count(1)
         self._anon: dict[str, Mount] = {}
+
+    @property
+    def memory_pages(self) -> int:
+        """The sandbox's memory limit, for sizes in per cent and statfs."""
+        return self._memory_pages()
 
     def new_dev(self) -> int:
         """st_dev of a file system without a device: major 0."""

@@ -9,7 +9,7 @@ delegated. As in a cgroup namespace, the container's cgroup is the top.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import CGROUP2_SUPER_MAGIC
 from sentry.fs.pseudo.cpu import cpu_list
@@ -18,31 +18,32 @@ from sentry.fs.pseudo.nodes import TableDirectory, TextNode
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 Show = Callable[[Any], str]
 """The text of a file; the argument is the kernel."""
 MAX: Final = "max\n"
-NO_QUOTA: Final = (0, 100_000)
 
 
 def _limit(value: int) -> str:
     return f"{value}\n" if value else MAX
 
 
-def _processes(kernel: Any) -> str:
+def _processes(kernel: Kernel) -> str:
     groups = kernel.pids.groups.items()
     return "".join(f"{tgid}\n" for tgid, group in sorted(groups) if group.tasks)
 
 
-def _threads(kernel: Any) -> str:
+def _threads(kernel: Kernel) -> str:
     return "".join(f"{tid}\n" for tid in sorted(kernel.pids.tasks))
 
 
-def _in_use(kernel: Any) -> int:
+def _in_use(kernel: Kernel) -> int:
     memory = memory_of(kernel)
     return memory.total - memory.free
 
 
-def _memory_stat(kernel: Any) -> str:
+def _memory_stat(kernel: Kernel) -> str:
     memory = memory_of(kernel)
     used = memory.total - memory.free
     rows = {
@@ -60,17 +61,17 @@ def _memory_stat(kernel: Any) -> str:
     return "".join(f"{name} {value}\n" for name, value in rows.items())
 
 
-def _memory_events(kernel: Any) -> str:
+def _memory_events(kernel: Kernel) -> str:
     kills = kernel.counters.oom_kills
     return f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n"
 
 
-def _cpu_max(kernel: Any) -> str:
-    quota, period = kernel.services.get("cpu_quota", NO_QUOTA)
+def _cpu_max(kernel: Kernel) -> str:
+    quota, period = kernel.services.cpu_quota
     return f"{quota or 'max'} {period}\n"
 
 
-def _cpu_stat(kernel: Any) -> str:
+def _cpu_stat(kernel: Kernel) -> str:
     user, system = kernel.gone_usage.user_ns, kernel.gone_usage.sys_ns
     for group in kernel.pids.groups.values():
         for usage in (group.dead_usage, group.reaped_usage):
@@ -127,7 +128,7 @@ class CgroupFs(TableFs):
     name = "cgroup2"
     magic = CGROUP2_SUPER_MAGIC
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
 
         def text(show: Show) -> Callable[[], TextNode]:

@@ -26,7 +26,8 @@ def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
     group = caller.group
     if isinstance(group.terminal, Terminal):
         return PtySlave(location, flags, group.terminal)
-    if group.process_group.session.sid != FIRST_SESSION or "console" in caller.kernel.services:
+    is_first = group.process_group.session.sid == FIRST_SESSION
+    if not is_first or caller.kernel.services.console is not None:
         raise ENXIO("no controlling terminal")
     return open_console(location, flags, caller)
 
@@ -34,7 +35,7 @@ def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
 def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
-    console = caller.kernel.services.get("console")
+    console = caller.kernel.services.console
     if console is not None:
         return PtySlave(location, flags, console.terminal)
     terminal = vfs.terminal

@@ -234,8 +234,8 @@ class PtySlave(StreamFile):
 
 def become_controlling(slave: PtySlave, caller: Any, flags: int) -> None:
     """The leader of a session without a terminal gets the one that it opens: tty_open()."""
-    group = getattr(caller, "group", None)
-    if flags & O_NOCTTY or group is None or not hasattr(group, "process_group"):
+    group = caller.group
+    if flags & O_NOCTTY or group is None:
         return
     session = group.process_group.session
     if session.leader is group and group.terminal is None and slave.terminal.session is None:

@@ -262,7 +262,7 @@ class Terminal:
         Raises: Interrupted, so that the call starts again once the process is in the foreground;
         EIO when it could not be stopped.
         """
-        group = getattr(caller, "group", None)
+        group = caller.group
         if group is None:
             return
         process_group = group.process_group

@@ -36,9 +36,8 @@ class QueueFile(FileDescription):
 
     def flush(self, caller: Caller) -> None:
         """mq_close(3) takes the process's notification back, whichever descriptor it is."""
-        group = getattr(caller, "group", None)
-        if group is not None:
-            self.messages.unregister(group)
+        if caller.group is not None:
+            self.messages.unregister(caller.group)
 
     def poll(self) -> int:
         """Messages to receive, room to send."""

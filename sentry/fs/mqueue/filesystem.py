@@ -16,6 +16,7 @@ from sentry.fs.tmpfs.filesystem import TmpFs
 from sentry.vfs.interface import Inode, Owner, StatFs
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.fs.tmpfs.file import TmpFile
     from sentry.fs.tmpfs.inode import TmpLink, TmpSpecial
     from sentry.vfs.file import Caller
@@ -25,7 +26,6 @@ MQUEUE_MAGIC: Final = 0x19800202
 HARD_MSGMAX: Final = 65536
 HARD_MSGSIZEMAX: Final = 16 << 20
 """Limits that CAP_SYS_RESOURCE does not lift: include/linux/ipc_namespace.h."""
-SERVICE: Final = "mqueue"
 
 
 class Maker(Protocol):
@@ -43,8 +43,9 @@ class MqueueFs(TmpFs):
     magic = MQUEUE_MAGIC
     xattr_user = False
 
-    def __init__(self, kernel: Any) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         vfs = kernel.vfs
+        assert vfs.ram_file is not None
         super().__init__(vfs.new_dev(), vfs.ram_file, vfs.now_ns, budget=vfs.budget)
         self._kernel = kernel
         self.queues = 0
@@ -171,14 +172,10 @@ class QueueDirectory(TmpDirectory):
 
 def internal_mount(caller: Any) -> Mount:
     """The mount that mq_open(2) works on, made when first needed: one for each IPC namespace."""
-    namespace, vfs = getattr(caller, "ipc", None), caller.kernel.vfs
-    found: Mount | None = vfs.internal.get(SERVICE) if namespace is None else namespace.mqueue
-    if found is None:
-        found = vfs.new_mount(MqueueFs(caller.kernel))
-        if namespace is None:
-            vfs.internal[SERVICE] = found
-        else:
-            namespace.mqueue = found
+    namespace = caller.ns.ipc
+    if namespace.mqueue is None:
+        namespace.mqueue = caller.kernel.vfs.new_mount(MqueueFs(caller.kernel))
+    found: Mount = namespace.mqueue
     return found
 
 

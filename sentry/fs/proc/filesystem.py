@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EINVAL, ENOENT
@@ -22,6 +22,8 @@ from sentry.fs.pseudo.nodes import Directory, LinkNode, Node, TextNode, director
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Inode
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 DECLARATIONS: Final = (
     _config, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _system,
 )  # fmt: skip
@@ -31,10 +33,9 @@ OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})
 
 def group_of(caller: Any) -> Any:
     """The reader's process. Raises: ENOENT for one that is no task (the start of the sandbox)."""
-    group = getattr(caller, "group", None)
-    if group is None:
+    if caller.group is None:
         raise ENOENT("no process")
-    return group
+    return caller.group
 
 
 def _self(pids: Any, caller: Any) -> bytes:
@@ -66,7 +67,7 @@ class ProcFs(TableFs):
     cannot_create = cannot_create_file = ENOENT
     keeps_names = False
 
-    def __init__(self, kernel: Any, pids: Any = None, processes_only: bool = False) -> None:
+    def __init__(self, kernel: Kernel, pids: Any = None, processes_only: bool = False) -> None:
         super().__init__(kernel.vfs.new_dev(), kernel.vfs.now_ns)
         self.kernel = kernel
         self.processes_only = processes_only
@@ -150,7 +151,7 @@ def root_table(fs: ProcFs) -> dict[bytes, Callable[[], Node]]:
     }
 
 
-def text_maker(fs: TableFs, kernel: Any, entry: Entry) -> Callable[[], Node]:
+def text_maker(fs: TableFs, kernel: Kernel, entry: Entry) -> Callable[[], Node]:
     """A file of the whole system."""
     show, store = entry.show, entry.store
     assert show is not None
@@ -166,7 +167,7 @@ def text_maker(fs: TableFs, kernel: Any, entry: Entry) -> Callable[[], Node]:
     return make
 
 
-def sysctl_maker(fs: TableFs, kernel: Any, sysctl: Any) -> Callable[[], Node]:
+def sysctl_maker(fs: TableFs, kernel: Kernel, sysctl: Any) -> Callable[[], Node]:
     """A file below /proc/sys."""
     return lambda: SysctlNode(fs, kernel, sysctl)
 
@@ -184,6 +185,6 @@ def mount_proc(caller: Any, source: bytes, flags: int, data: bytes) -> ProcFs:
         if item:
             check_proc_option(item)
     only = b"subset=pid" in data.split(b",")
-    fs = ProcFs(caller.kernel, getattr(caller.group, "pids", None), only)
+    fs = ProcFs(caller.kernel, caller.pids, only)
     fs.source = source.decode(errors="replace") or fs.name
     return fs

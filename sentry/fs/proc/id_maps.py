@@ -31,14 +31,12 @@ def show_map(view: View, kind: str) -> str:
     lower: UserNamespace | None = view.caller.creds.user_ns
     if lower is ns:
         lower = ns.parent
-    table: IdMap = getattr(ns, f"{kind}_map")
 
     def outside(number: int) -> int:
-        other: IdMap | None = getattr(lower, f"{kind}_map") if lower is not None else None
-        return other.from_kernel(number) if other is not None else number
+        return lower.table(kind).from_kernel(number) if lower is not None else number
 
     return "".join(
-        f"{e.first:10} {outside(e.kernel_first):10} {e.size:10}\n" for e in table.extents
+        f"{e.first:10} {outside(e.kernel_first):10} {e.size:10}\n" for e in ns.table(kind).extents
     )
 
 
@@ -50,7 +48,7 @@ def write_map(view: View, data: bytes, kind: str) -> None:
         raise EPERM("neither the namespace's nor its parent's")
     if len(data) >= MAX_TEXT:
         raise EINVAL("too long")
-    if getattr(ns, f"{kind}_map"):
+    if ns.table(kind):
         raise EPERM("the map is set")
     if kind != "projid" and not writer.has_in(ns, CAP_SYS_ADMIN):
         raise EPERM("CAP_SYS_ADMIN")
@@ -144,8 +142,8 @@ def write_offsets(view: View, data: bytes) -> None:
         if not numbers[0].removeprefix(b"-").isdigit() or int(numbers[1]) >= 10**9:
             raise EINVAL(f"{line[:40]!r}")
         wanted[CLOCKS[words[0]]] = int(numbers[0]) * 10**9 + int(numbers[1])
-    ns = view.subject.task.time_for_children
-    if not view.caller.creds.has_in(getattr(ns, "owner", None), CAP_SYS_TIME):
+    ns = view.subject.task.ns.time_for_children
+    if not view.caller.creds.has_in(ns.owner, CAP_SYS_TIME):
         raise EPERM("CAP_SYS_TIME")
     now = {
         "monotonic": time.monotonic_ns(),
@@ -154,7 +152,7 @@ def write_offsets(view: View, data: bytes) -> None:
     for name, offset in wanted.items():
         if not 0 <= now[name] + offset <= KTIME_SEC_MAX // 2 * 10**9:
             raise ERANGE(f"{name} {offset}")
-    if ns is None or ns.frozen:
+    if ns.frozen:
         raise EACCES("the first namespace, or one with tasks in it")
     for name, offset in wanted.items():
         setattr(ns, f"{name}_ns", offset)
@@ -163,6 +161,6 @@ def write_offsets(view: View, data: bytes) -> None:
 @pid_file("timens_offsets", 0o644, store=write_offsets, where="process")
 def timens_offsets(view: View) -> str:
     """Of the namespace that the children will be in."""
-    ns = view.subject.task.time_for_children
-    rows = ((name, getattr(ns, f"{name}_ns", 0)) for name in ("monotonic", "boottime"))
+    ns = view.subject.task.ns.time_for_children
+    rows = (("monotonic", ns.monotonic_ns), ("boottime", ns.boottime_ns))
     return "".join(f"{name:10} {ns // 10**9:10} {ns % 10**9:9}\n" for name, ns in rows)

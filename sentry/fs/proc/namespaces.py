@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from sentry.abi import nsfs
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -29,6 +27,7 @@ from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.fs.proc.registry import Subject
     from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
@@ -44,7 +43,7 @@ FIRST: Final = 4026531835
 
 
 class NamespaceInode(Inode):
-    """A namespace as a file: its kind (mnt, uts…), and its object or None for the only one.
+    """A namespace as a file: its kind (mnt, uts…), and its object, None for the first one of users.
 
     Whoever holds it, an open file or a bind mount, keeps the namespace.
     """
@@ -55,8 +54,8 @@ class NamespaceInode(Inode):
     bindable = True
     immutable = True
 
-    def __init__(self, kernel: Any, kind: str, namespace: Any) -> None:
-        number = number_of(kernel, kind, namespace)
+    def __init__(self, kernel: Kernel, kind: str, namespace: Any) -> None:
+        number = number_of(kind, namespace)
         super().__init__(kernel.vfs.anon_fs("nsfs", NSFS_MAGIC), number, 0o100444, Owner(0, 0))
         self.kind_name = kind
         self.namespace = namespace
@@ -66,7 +65,7 @@ class NamespaceInode(Inode):
         return NamespaceFile(location, flags)
 
 
-def place_of(kernel: Any, kind: str, namespace: Any) -> Location:
+def place_of(kernel: Kernel, kind: str, namespace: Any) -> Location:
     """A namespace as a place outside of every tree."""
     inode = NamespaceInode(kernel, kind, namespace)
     place: Location = kernel.vfs.anon_location(inode, b"%s:[%d]" % (kind.encode(), inode.ino))
@@ -111,7 +110,7 @@ def _owner(file: NamespaceFile, caller: Caller, argument: int) -> int:
     if kind == "user":
         owner = parent_of(caller, kind, namespace)
     else:
-        owner = getattr(namespace, "owner", None)
+        owner = namespace.owner
         if not is_inside(owner, caller.creds.user_ns):
             raise EPERM("outside")
     return open_namespace(caller, "user", owner)
@@ -181,16 +180,16 @@ def open_namespace(caller: Caller, kind: str, namespace: Any) -> int:
 
 
 KINDS: Final[dict[str, tuple[int, Callable[[Any], Any]]]] = {
-    "cgroup": (FIRST, lambda task: task.cgroup_ns),
-    "ipc": (FIRST + 4, lambda task: task.ipc),
-    "mnt": (FIRST + 6, lambda task: task.mounts),
-    "net": (FIRST + 5, lambda task: task.net),
+    "cgroup": (FIRST, lambda task: task.ns.cgroup),
+    "ipc": (FIRST + 4, lambda task: task.ns.ipc),
+    "mnt": (FIRST + 6, lambda task: task.ns.mounts),
+    "net": (FIRST + 5, lambda task: task.ns.net),
     "pid": (FIRST + 1, lambda task: task.pids),
-    "pid_for_children": (FIRST + 1, lambda task: task.pids_for_children),
-    "time": (FIRST - 1, lambda task: task.time_ns),
-    "time_for_children": (FIRST - 1, lambda task: task.time_for_children),
+    "pid_for_children": (FIRST + 1, lambda task: task.ns.pids_for_children),
+    "time": (FIRST - 1, lambda task: task.ns.time),
+    "time_for_children": (FIRST - 1, lambda task: task.ns.time_for_children),
     "user": (FIRST + 2, lambda task: task.creds.user_ns),
-    "uts": (FIRST + 3, lambda task: task.uts),
+    "uts": (FIRST + 3, lambda task: task.ns.uts),
 }
 """Number of the first namespace of a kind, and which one a task is in."""
 
@@ -200,18 +199,11 @@ def namespace_of(task: Any, name: str) -> tuple[str, Any]:
     return name.removesuffix("_for_children"), KINDS[name][1](task)
 
 
-def number_of(kernel: Any, kind: str, namespace: Any) -> int:
+def number_of(kind: str, namespace: Any) -> int:
     """The inode number: the first namespace of a kind has Linux's, others count on."""
-    services = kernel.services
-    firsts = (None, kernel.uts, kernel.pids, services.get("mounts"), services.get("ipc"))
-    if any(namespace is first for first in firsts):
+    if namespace is None or namespace.charge is None:
         return KINDS[kind][0]
-    table: WeakKeyDictionary[Any, int] = services.setdefault("namespaces", WeakKeyDictionary())
-    found = table.get(namespace)
-    if found is None:
-        counter = services.setdefault("namespace_numbers", itertools.count(FIRST + 1000))
-        found = table[namespace] = next(counter)
-    return found
+    return FIRST + int(namespace.charge.number)
 
 
 class NamespaceDirectory(Directory):
@@ -219,7 +211,7 @@ class NamespaceDirectory(Directory):
 
     __slots__ = ("_kernel", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o511, owner_of(subject))
         self._kernel = kernel
         self._subject = subject
@@ -244,7 +236,7 @@ class NamespaceDirectory(Directory):
             return namespace
 
         def text(caller: Any) -> bytes:
-            return b"%s:[%d]" % (shown.encode(), number_of(kernel, shown, find(caller)))
+            return b"%s:[%d]" % (shown.encode(), number_of(shown, find(caller)))
 
         def target(caller: Any) -> Location:
             return place_of(kernel, shown, find(caller))

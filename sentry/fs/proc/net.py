@@ -1,7 +1,6 @@
 """/proc/PID/net: the tables of sockets and interfaces.
 
-sentry.net fills them: services["proc_net"] gives for a name a function from the reader to the lines
-after the head. Here are the heads, and what a sandbox without a network shows.
+sentry.net fills them: `NetNamespace.lines`. Here are the heads, and what always reads the same.
 """
 
 from __future__ import annotations
@@ -71,12 +70,8 @@ WHOLE: Final = frozenset({"sockstat", "sockstat6"})
 def _declare(name: str, head: str) -> None:
     @pid_file(f"net/{name}")
     def table(view: View) -> str:
-        find = view.kernel.services.get("proc_net")
-        fill = find(name) if find is not None else None
-        if fill is None:
-            return head + (LOOPBACK + "\n" if name == "dev" else "")
-        lines = str(fill(live_task(view.subject)))
-        return lines if name in WHOLE else head + lines
+        lines = live_task(view.subject).ns.net.lines(name)
+        return lines if name in WHOLE and lines is not None else head + (lines or "")
 
 
 for _name, _head in HEADS.items():

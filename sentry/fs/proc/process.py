@@ -18,6 +18,7 @@ from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 class ProcessSubject(Subject):
     """A process, spoken for by its leader."""
 
-    __slots__ = ("_group", "pids")
+    __slots__ = ("_group", "_leader", "pids")
 
     def __init__(self, group: Any, pids: Any) -> None:
         self._group = group
+        self._leader = group.leader
         self.pids = pids
 
     @property
@@ -39,8 +41,9 @@ class ProcessSubject(Subject):
 
     @property
     def task(self) -> Any:
-        """The leader, dead or not."""
-        return self._group.leader
+        """The leader, dead or not; who it was at last, once it has been waited for."""
+        self._leader = self._group.leader or self._leader
+        return self._leader
 
     @property
     def exists(self) -> bool:
@@ -122,7 +125,7 @@ class PidTextNode(TextNode):
 
     __slots__ = ("_entry", "_kernel", "_subject")
 
-    def __init__(self, fs: TableFs, entry: Entry, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, entry: Entry, kernel: Kernel, subject: Subject) -> None:
         def store(caller: Any, data: bytes) -> None:
             if entry.store is None:
                 raise EINVAL("not to be written")
@@ -174,7 +177,7 @@ class SubDirectory(Directory):
 
     __slots__ = ("_kernel", "_prefix", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject, prefix: str) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject, prefix: str) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self._kernel = kernel
         self._subject = subject
@@ -199,7 +202,7 @@ class PidDirectory(Directory):
 
     __slots__ = ("kernel", "subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self.kernel = kernel
         self.subject = subject
@@ -287,7 +290,7 @@ class TaskDirectory(Directory):
 
     __slots__ = ("_kernel", "_subject")
 
-    def __init__(self, fs: TableFs, kernel: Any, subject: Subject) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, subject: Subject) -> None:
         super().__init__(fs, 0o555, owner_of(subject))
         self._kernel = kernel
         self._subject = subject

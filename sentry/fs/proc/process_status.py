@@ -18,7 +18,7 @@ SIG_DFL, SIG_IGN = 0, 1
 
 def tracer_pid(pids: Any, task: Any) -> int:
     """The tracer's id, 0 if there is none."""
-    tracer = getattr(task.trace, "tracer", None)
+    tracer = task.trace.tracer if task.trace is not None else None
     return int(pids.of(tracer.tid)) if tracer is not None else 0
 
 
@@ -41,7 +41,7 @@ def parent_pid(pids: Any, group: Any) -> int:
 
 def allowed_cpus(view: View) -> int:
     """How many CPUs there are."""
-    return int(getattr(view.kernel, "cpus", 1))
+    return view.kernel.cpus
 
 
 @pid_file("status")
@@ -77,12 +77,13 @@ def status(view: View) -> bytes:
         rows += memory_rows(mm)
         rows += [("CoreDumping", "0"), ("THP_enabled", "1"), ("untag_mask", "0x" + "f" * 16)]
     rows += signal_rows(task, group)
+    seccomp = task.seccomp
     rows += [
         ("CapInh", f"{creds.inheritable:016x}"), ("CapPrm", f"{creds.permitted:016x}"),
         ("CapEff", f"{creds.effective:016x}"), ("CapBnd", f"{creds.bounding:016x}"),
         ("CapAmb", f"{creds.ambient:016x}"), ("NoNewPrivs", str(int(task.no_new_privs))),
-        ("Seccomp", str(getattr(task.seccomp, "mode", 0))),
-        ("Seccomp_filters", str(len(getattr(task.seccomp, "filters", ())))),
+        ("Seccomp", str(seccomp.mode if seccomp is not None else 0)),
+        ("Seccomp_filters", str(len(seccomp.filters) if seccomp is not None else 0)),
         ("Speculation_Store_Bypass", "not vulnerable"),
         ("SpeculationIndirectBranch", "not affected"),
         ("Cpus_allowed", cpu_mask(allowed_cpus(view))),
@@ -112,7 +113,7 @@ def memory_rows(mm: Any) -> list[tuple[str, str]]:
         ("VmHWM", max(mm.resident.peak_pages(), resident)), ("VmRSS", resident),
         ("RssAnon", resident - shared), ("RssFile", shared), ("RssShmem", 0),
         ("VmData", amap.data_pages), ("VmStk", amap.stack_pages), ("VmExe", text), ("VmLib", lib),
-        ("VmPTE", getattr(mm.space, "tables", 0)), ("VmSwap", 0),
+        ("VmPTE", mm.space.tables), ("VmSwap", 0),
     ]  # fmt: skip
     rows = [(name, f"{count * 4:8} kB") for name, count in pages]
     return [*rows, ("HugetlbPages", f"{0:8} kB")]
@@ -122,8 +123,7 @@ def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
     """task_sig()."""
     ignored, caught = signal_sets(group)
     limit = group.limits.soft(RLIMIT_SIGPENDING)
-    quota = task.kernel.services.get("signal_quota")
-    queued = quota.of(task.creds.uid) if quota is not None else 0
+    queued = task.kernel.services.signal_quota.of(task.creds.uid)
     sets = [
         ("SigPnd", task.pending.mask), ("ShdPnd", group.shared_pending.mask),
         ("SigBlk", task.blocked), ("SigIgn", ignored), ("SigCgt", caught),
@@ -167,7 +167,7 @@ def stat(view: View) -> bytes:
     policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
     fields: list[object] = [
         state(task), parent_pid(pids, group), of(group.process_group.pgid), of(session.sid),
-        getattr(terminal, "rdev", 0) if terminal is not None else 0,
+        terminal.rdev if terminal is not None else 0,
         of(foreground.pgid) if foreground is not None else -1,
         0x400100 if group.has_execed else 0x400140,
         0, 0, 0, 0,

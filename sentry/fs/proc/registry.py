@@ -10,6 +10,7 @@ from msgspec import Struct
 from sentry.errors import EINVAL, ERANGE
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.wait.queue import ChangeCount
 
 Text = str | bytes
@@ -59,7 +60,7 @@ class Subject:
 class View(Struct, frozen=True):
     """A file that is being read or written: by whom, about whom."""
 
-    kernel: Any
+    kernel: Kernel
     caller: Any
     """The task that opened it."""
     _subject: Subject | None = None

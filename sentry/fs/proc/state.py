@@ -51,5 +51,4 @@ def escaped(comm: bytes) -> str:
 
 def offset_of(task: Any) -> int:
     """What the reader's time namespace adds to CLOCK_BOOTTIME."""
-    ns = getattr(task, "time_ns", None)
-    return int(ns.boottime_ns) if ns is not None else 0
+    return int(task.ns.time.boottime_ns)

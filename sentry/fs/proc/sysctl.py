@@ -24,6 +24,7 @@ from sentry.fs.pseudo.nodes import TextNode
 from sentry.vfs.file import ALWAYS_READY
 
 if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
     from sentry.fs.pseudo.table import TableFs
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
@@ -211,7 +212,7 @@ class Sysctl(Struct, frozen=True):
     get: Get
     put: Set | None
     of_reader: bool = False
-    """It belongs to a namespace: `get` and `put` take the task, where there is one."""
+    """It belongs to a namespace: `get` and `put` take the task."""
     writer: int | None = None
     """Whoever has this capability in its user namespace may write it, and nobody else."""
     changes: Callable[[Any], ChangeCount] | None = None
@@ -221,22 +222,18 @@ class Sysctl(Struct, frozen=True):
 SYSCTLS: Final[dict[str, Sysctl]] = {}
 
 
-def values(kernel: Any) -> dict[str, str]:
+def values(kernel: Kernel) -> dict[str, str]:
     """What was written, by path."""
-    found: dict[str, str] = kernel.services.setdefault("sysctl", {})
-    return found
+    return kernel.services.sysctls
 
 
 def _values_of(who: Any, path: str) -> dict[str, str]:
-    """The same; in a network namespace of its own a task has its own values of net.ipv4."""
-    stack = getattr(who, "net", None) if path.startswith(OF_NETWORK) else None
-    if stack is None:
-        return values(getattr(who, "kernel", who))
-    own: dict[str, str] = stack.sysctls
-    return own
+    """The same; those of net.ipv4 belong to a network namespace."""
+    found: dict[str, str] = who.ns.net.sysctls if path.startswith(OF_NETWORK) else values(who)
+    return found
 
 
-def get_sysctl(kernel: Any, path: str) -> str:
+def get_sysctl(kernel: Kernel, path: str) -> str:
     """A value by its path below /proc/sys. Raises: ENOENT."""
     sysctl = SYSCTLS.get(path)
     if sysctl is None:
@@ -244,7 +241,7 @@ def get_sysctl(kernel: Any, path: str) -> str:
     return sysctl.get(kernel)
 
 
-def set_sysctl(kernel: Any, name: str, value: str) -> None:
+def set_sysctl(kernel: Kernel, name: str, value: str) -> None:
     """By a name with dots or slashes, as sysctl(8) takes it. Raises: ENOENT, EPERM, EINVAL."""
     path = name if "/" in name else name.replace(".", "/")
     sysctl = SYSCTLS.get(path)
@@ -310,21 +307,21 @@ def _text(value: bytes) -> str:
 
 
 def _set_hostname(who: Any, value: str) -> None:
-    who.uts.set_name("nodename", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
+    who.ns.uts.set_name("nodename", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
 
 
 def _set_domainname(who: Any, value: str) -> None:
-    who.uts.set_name("domainname", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
+    who.ns.uts.set_name("domainname", value.encode("utf-8", "surrogateescape")[:HOST_NAME_MAX])
 
 
 computed(
     "kernel/hostname", _set_hostname, of_reader=True,
-    changes=lambda who: who.uts.changes["nodename"],
-)(lambda who: _text(who.uts.nodename))  # fmt: skip
+    changes=lambda who: who.ns.uts.changes["nodename"],
+)(lambda who: _text(who.ns.uts.nodename))  # fmt: skip
 computed(
     "kernel/domainname", _set_domainname, of_reader=True,
-    changes=lambda who: who.uts.changes["domainname"],
-)(lambda who: _text(who.uts.domainname))  # fmt: skip
+    changes=lambda who: who.ns.uts.changes["domainname"],
+)(lambda who: _text(who.ns.uts.domainname))  # fmt: skip
 computed("kernel/osrelease")(lambda kernel: _text(kernel.uts.release))
 computed("kernel/ostype")(lambda kernel: _text(kernel.uts.sysname))
 computed("kernel/version")(lambda kernel: _text(kernel.uts.version))
@@ -346,41 +343,37 @@ computed("kernel/seccomp/actions_logged")(
 
 
 @computed("kernel/random/boot_id")
-def boot_id(kernel: Any) -> str:
+def boot_id(kernel: Kernel) -> str:
     """The same as long as the sandbox lives."""
-    made: str = kernel.services.setdefault(
-        "boot_id", str(uuid.UUID(bytes=os.urandom(16), version=4))
-    )
-    return made
+    return kernel.services.boot_id
 
 
 @computed("fs/aio-nr")
-def aio_nr(kernel: Any) -> str:
+def aio_nr(kernel: Kernel) -> str:
     """Requests that io_setup(2) reserved."""
-    usage = kernel.services.get("aio")
-    return str(usage.events if usage is not None else 0)
+    return str(kernel.vfs.budget.aio_events)
 
 
-def _set_mount_max(kernel: Any, value: str) -> None:
+def _set_mount_max(kernel: Kernel, value: str) -> None:
     if not value.isdecimal() or not 1 <= int(value) <= INT_MAX:
         raise EINVAL(value)
     kernel.vfs.budget.mount_max = int(value)
 
 
 @computed("fs/mount-max", _set_mount_max)
-def mount_max(kernel: Any) -> str:
+def mount_max(kernel: Kernel) -> str:
     """Mounts that a namespace may have."""
     return str(kernel.vfs.budget.mount_max)
 
 
 @computed("fs/file-nr")
-def file_nr(kernel: Any) -> str:
+def file_nr(kernel: Kernel) -> str:
     """Open, free, most."""
     budget = kernel.vfs.budget
     return f"{budget.anonymous + budget.files}\t0\t{get_sysctl(kernel, 'fs/file-max')}"
 
 
-def _set_pid_max(kernel: Any, value: str) -> None:
+def _set_pid_max(kernel: Kernel, value: str) -> None:
     if not value.isdecimal():
         raise EINVAL(value)
     kernel.pids.set_max(int(value))
@@ -391,12 +384,11 @@ computed("kernel/pid_max", _set_pid_max)(lambda kernel: str(kernel.pids.pid_max)
 
 def _set_last_pid(who: Any, value: str) -> None:
     """pid_ns_ctl_handler(): the next process gets the number after it."""
-    creds = getattr(who, "creds", None)
-    if creds is not None and not any(
-        creds.has_in(who.pids.owner, cap) for cap in (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
+    if not any(
+        who.creds.has_in(who.pids.owner, cap) for cap in (CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE)
     ):
         raise EPERM("kernel.ns_last_pid")
-    if not value.strip().isdecimal() or int(value) > getattr(who, "kernel", who).pids.pid_max:
+    if not value.strip().isdecimal() or int(value) > who.kernel.pids.pid_max:
         raise EINVAL(value)
     who.pids.last = int(value)
 
@@ -404,7 +396,7 @@ def _set_last_pid(who: Any, value: str) -> None:
 computed("kernel/ns_last_pid", _set_last_pid, of_reader=True)(lambda who: str(who.pids.last))
 
 
-def _set_nr_open(kernel: Any, value: str) -> None:
+def _set_nr_open(kernel: Kernel, value: str) -> None:
     if not value.strip().isdecimal() or not NR_OPEN_MIN <= int(value) <= NR_OPEN_MAX:
         raise EINVAL(value)
     kernel.vfs.descriptors.nr_open = int(value)
@@ -413,7 +405,7 @@ def _set_nr_open(kernel: Any, value: str) -> None:
 computed("fs/nr_open", _set_nr_open)(lambda kernel: str(kernel.vfs.descriptors.nr_open))
 
 
-def _set_yama(kernel: Any, value: str) -> None:
+def _set_yama(kernel: Kernel, value: str) -> None:
     """0 to 3, and never back from 3: yama_dointvec_minmax()."""
     low = YAMA_NO_ATTACH if yama_scope(kernel) == YAMA_NO_ATTACH else 0
     if not value.strip().isdecimal() or not low <= int(value) <= YAMA_NO_ATTACH:
@@ -446,7 +438,7 @@ computed(PORT_RANGE, _set_port_range, of_reader=True)(
 def _protected(name: str) -> None:
     """fs.protected_*: attributes of the Vfs."""
 
-    def put(kernel: Any, value: str) -> None:
+    def put(kernel: Kernel, value: str) -> None:
         if value.strip() not in ("0", "1", "2"):
             raise EINVAL(value)
         setattr(kernel.vfs, name, int(value))
@@ -457,7 +449,7 @@ def _protected(name: str) -> None:
 def _pipe_limit(name: str, attribute: str) -> None:
     """fs.pipe-*: attributes of the PipeLimits."""
 
-    def put(kernel: Any, value: str) -> None:
+    def put(kernel: Kernel, value: str) -> None:
         if not value.isdecimal():
             raise EINVAL(value)
         number = int(value)
@@ -481,20 +473,11 @@ def _next_id(name: str) -> None:
     def put(who: Any, value: str) -> None:
         if not value.isdecimal() or int(value) > INT_MAX:
             raise EINVAL(value)
-        holder, key = find(who)
-        holder[key] = int(value)
-
-    def find(who: Any) -> tuple[Any, str]:
-        """Where it is kept: with the namespace, or for the first one that is still to come."""
-        services = getattr(who, "kernel", who).services
-        if (of_namespace := services.get("ipc_next_ids")) is not None and hasattr(who, "ipc"):
-            return of_namespace(who), name
-        return services.setdefault("ipc_first_next_ids", {}), name
+        who.ns.ipc.next_ids[name] = int(value)
 
     @computed(f"kernel/{name}_next_id", put, of_reader=True)
     def get(who: Any) -> str:
-        holder, key = find(who)
-        return str(holder.get(key, -1))
+        return str(who.ns.ipc.next_ids.get(name, -1))
 
 
 for _name in ("msg", "sem", "shm"):
@@ -506,9 +489,7 @@ for _name in ("protected_symlinks", "protected_hardlinks", "protected_regular", 
 
 
 def _namespace_counts(who: Any) -> tuple[NamespaceCounts, UserNamespace | None]:
-    kernel = getattr(who, "kernel", who)
-    found: NamespaceCounts = kernel.services.setdefault("namespace_counts", NamespaceCounts())
-    return found, who.creds.user_ns if kernel is not who else None
+    return who.kernel.services.namespace_counts, who.creds.user_ns
 
 
 def _ceiling(kind: str) -> None:
@@ -537,7 +518,7 @@ class SysctlNode(TextNode):
     has_end = True
     ready = ALWAYS_READY
 
-    def __init__(self, fs: TableFs, kernel: Any, sysctl: Sysctl) -> None:
+    def __init__(self, fs: TableFs, kernel: Kernel, sysctl: Sysctl) -> None:
         put = sysctl.put
 
         def store(caller: Any, data: bytes) -> None:
@@ -555,8 +536,7 @@ class SysctlNode(TextNode):
 
     def _who(self, caller: Any) -> Any:
         """Whose value it is: the reader's, or the kernel's."""
-        of_reader = self._sysctl.of_reader and hasattr(caller, "uts")
-        return caller if of_reader else self._kernel
+        return caller if self._sysctl.of_reader else self._kernel
 
     def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes], Any]:
         """The value and a newline."""

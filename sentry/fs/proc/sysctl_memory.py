@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sentry.abi.limits import INT_MAX
 from sentry.abi.mman import OVERCOMMIT_NEVER
 from sentry.errors import EINVAL
 from sentry.fs.proc.sysctl import computed
-from sentry.platform.commitment import Commitment
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 
 def _commitment(name: str, attribute: str, most: int = INT_MAX, excludes: str = "") -> None:
-    """vm.overcommit_*, vm.max_map_count: attributes of the Commitment of services["ram"].
+    """vm.overcommit_*, vm.max_map_count: attributes of the Commitment.
 
     `excludes`: what becomes 0, because this takes its place.
     """
 
-    def put(kernel: Any, value: str) -> None:
+    def put(kernel: Kernel, value: str) -> None:
         if not value.isdecimal() or int(value) > most:
             raise EINVAL(value)
-        of = commitment_of(kernel)
+        of = kernel.platform.ram.commitment
         setattr(of, attribute, int(value))
         if excludes:
             setattr(of, excludes, 0)
 
-    computed(f"vm/{name}", put)(lambda kernel: str(getattr(commitment_of(kernel), attribute)))
-
-
-def commitment_of(kernel: Any) -> Commitment:
-    """That of the sandbox's memory, or what a kernel without memory begins with."""
-    ram = kernel.services.get("ram")
-    found: Commitment = ram.commitment if ram is not None else Commitment()
-    return found
+    computed(f"vm/{name}", put)(
+        lambda kernel: str(getattr(kernel.platform.ram.commitment, attribute))
+    )
 
 
 _commitment("max_map_count", "max_map_count")
@@ -41,7 +37,7 @@ _commitment("overcommit_ratio", "ratio", excludes="kbytes")
 _commitment("overcommit_kbytes", "kbytes", excludes="ratio")
 
 
-def _no_huge_pages(kernel: Any, value: str) -> None:
+def _no_huge_pages(kernel: Kernel, value: str) -> None:
     """No memory is found for any."""
     if not value.isdecimal():
         raise EINVAL(value)

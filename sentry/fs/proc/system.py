@@ -74,7 +74,7 @@ def loadavg(view: View) -> str:
     """Loads are not kept; the last number given out is that of the reader's namespace."""
     pids = view.kernel.pids
     running = sum(1 for task in pids.tasks.values() if state(task) == "R")
-    last = getattr(view.caller, "pids", pids).last
+    last = view.caller.pids.last
     return f"0.00 0.00 0.00 {max(1, running)}/{len(pids.tasks)} {last}\n"
 
 
@@ -175,9 +175,18 @@ def crypto(view: View) -> str:
 
 @root_file("locks")
 def locks(view: View) -> str:
-    """services["locks_text"] lists file locks."""
-    text = view.kernel.services.get("locks_text")
-    return text() if text is not None else ""
+    """Who holds what, as far as the mount's PID namespace knows the holder: locks_show()."""
+    pids = view.pids
+    lines: list[str] = []
+    for file in view.kernel.vfs.budget.locked:
+        major, minor = file.device >> 8 & 0xFFF, file.device & 0xFF | file.device >> 12 & ~0xFF
+        for what, holder, where in file.shown():
+            pid = holder if holder == -1 else pids.of(holder)
+            if pid:
+                lines.append(
+                    f"{len(lines) + 1}: {what} {pid} {major:02x}:{minor:02x}:{file.ino} {where}\n"
+                )
+    return "".join(lines)
 
 
 @root_file("interrupts")
@@ -245,15 +254,15 @@ def cgroups(view: View) -> str:
 @root_file("key-users")
 def key_users(view: View) -> str:
     """What keys each user has, and may have."""
-    found = view.kernel.services.get("keys")
-    return "" if found is None else str(found.show_users(view.caller))
+    found = view.kernel.services.keys
+    return "" if found is None else found.show_users(view.caller)
 
 
 @root_file("keys")
 def keys(view: View) -> str:
-    """What the reader may view of them: services["keys_text"](reader)."""
-    show = view.kernel.services.get("keys_text")
-    return str(show(view.caller)) if show is not None else ""
+    """What the reader may view of them."""
+    show = view.kernel.services.keys_text
+    return show(view.caller) if show is not None else ""
 
 
 def _pressure(view: View) -> str:
@@ -284,12 +293,12 @@ def tty_ldiscs(view: View) -> str:
 
 
 def _services(name: str, head: str) -> None:
-    """A table of System V IPC: services["sysvipc:shm"](reader) gives its lines."""
+    """A table of System V IPC, of the reader's namespace."""
 
     @root_file(f"sysvipc/{name}")
     def table(view: View) -> str:
-        lines = view.kernel.services.get(f"sysvipc:{name}")
-        return head + (lines(view.caller) if lines is not None else "")
+        made = view.caller.ns.ipc.made
+        return head + (made.table(name, view.caller) if made is not None else "")
 
 
 _services("shm", (

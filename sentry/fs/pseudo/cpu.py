@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 Leaf = tuple[int, int]
 
 
@@ -171,13 +173,12 @@ class Cpu:
         return "constant_tsc" if self.leaf(0x80000007).edx >> 8 & 1 else ""
 
 
-def cpu_of(kernel: Any) -> Cpu:
+def cpu_of(kernel: Kernel) -> Cpu:
     """The sandbox's CPU, made when first asked for."""
-    found: Cpu | None = kernel.services.get("cpu")
-    if found is None:
-        entries = getattr(kernel.platform, "cpuid", ())
-        found = kernel.services["cpu"] = Cpu(entries, int(getattr(kernel, "cpus", 1)))
-    return found
+    services = kernel.services
+    if services.cpu is None:
+        services.cpu = Cpu(kernel.platform.cpuid, kernel.cpus)
+    return services.cpu
 
 
 def cpu_list(cpus: int) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import EINVAL
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
 from sentry.fs.pseudo.memory import memory_of
 
+if TYPE_CHECKING:
+    from sentry.fs.kernel import Kernel
 HUGE_SIZES: Final = ("2048kB", "1048576kB")
 
 
@@ -54,7 +56,7 @@ def no_huge_pages(caller: Any, data: bytes) -> None:
         raise EINVAL(f"{data[:40]!r}")
 
 
-def node_meminfo(kernel: Any) -> str:
+def node_meminfo(kernel: Kernel) -> str:
     """/sys/devices/system/node/node0/meminfo."""
     memory = memory_of(kernel)
     total, free = memory.total // 1024, memory.free // 1024

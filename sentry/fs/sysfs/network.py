@@ -1,4 +1,4 @@
-"""/sys/class/net: the interfaces that there are; sentry.net may say more by services["sys_net"]."""
+"""/sys/class/net: the interfaces that there are."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ LOOPBACK: Final = {
 
 def interfaces(caller: Any) -> Mapping[str, Mapping[str, str]]:
     """Attributes by interface."""
-    ask = caller.kernel.services.get("sys_net")
-    found: Mapping[str, Mapping[str, str]] = ask(caller) if ask is not None else {"lo": LOOPBACK}
+    found: Mapping[str, Mapping[str, str]] = caller.ns.net.links()
     return found
 
 

@@ -35,6 +35,7 @@ class TmpFile(TmpInode):
     """A regular file. Its frames go back when nobody holds the inode any more."""
 
     __slots__ = ("charged", "data", "seals")
+    can_seal = True
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, 0o100000 | mode, owner)

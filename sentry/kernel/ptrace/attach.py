@@ -9,7 +9,7 @@ from sentry.abi.ptrace import PTRACE_O_MASK, PTRACE_O_SUSPEND_SECCOMP
 from sentry.abi.signal import SIGSTOP
 from sentry.auth.ptrace import YAMA_CAPABILITY, yama_scope
 from sentry.errors import EINVAL, EPERM, ESRCH
-from sentry.kernel import access, signal_send, task_stops
+from sentry.kernel import access, signal_send
 from sentry.kernel.ptrace.links import link
 from sentry.kernel.ptrace.tracee import Tracee
 from sentry.kernel.signals import SigInfo
@@ -70,7 +70,7 @@ def attach(task: Task, pid: int, *, seized: bool, options: int = 0) -> None:
         tracee.trap_stop = True
         tracee.stop_signo = target.group.stopping
         target.work |= WORK_STOP
-        task_stops.resume_task(target)
+        signal_send.resume_task(target)
     elif target.group.stopping and target.work & WORK_STOP:
         tracee.stop_pending = True
         tracee.stop_signo = target.group.stopping

@@ -62,7 +62,7 @@ def detach(tracee: Tracee, signo: int) -> None:
 def tracer_ended(tracee: Tracee) -> None:
     """exit_ptrace(): a signal that the tracer had not heard of goes its way."""
     if tracee.options & PTRACE_O_EXITKILL and not tracee.task.dead:
-        task_exit.exit_group(tracee.task.group, SIGKILL)
+        tracee.task.group.exit(SIGKILL)
     stop = tracee.stop
     heard_of = stop is None or stop.info is None or stop.info.signo != tracee.unreported
     detach(tracee, 0 if heard_of else tracee.unreported)

@@ -156,6 +156,7 @@ def peek_user(task: Task, offset: int) -> int:
     if offset < REGS_SIZE:
         return int(task.ctx.regs[offset // WORD])
     if DEBUGREG_AT <= offset < DEBUGREG_END:
+        assert task.trace is not None
         return int(task.trace.debug.get((offset - DEBUGREG_AT) // WORD))
     return 0
 
@@ -166,6 +167,7 @@ def poke_user(task: Task, offset: int, value: int) -> None:
     if offset < REGS_SIZE:
         put_reg(task, offset // WORD, value)
     elif DEBUGREG_AT <= offset < DEBUGREG_END:
+        assert task.trace is not None
         task.trace.debug.put(task, (offset - DEBUGREG_AT) // WORD, value)
     else:
         raise EIO(f"offset {offset}")

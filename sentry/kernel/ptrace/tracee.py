@@ -42,6 +42,7 @@ from sentry.kernel.ptrace import links, restart
 from sentry.kernel.ptrace.debug_registers import DR6_STEP, DebugRegisters
 from sentry.kernel.signals import SIG_IGN, Queued, SigInfo
 from sentry.kernel.task import GONE
+from sentry.kernel.tracing import Observer
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
 from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.fiber import Mode
@@ -85,7 +86,7 @@ class Stop:
         """A call is not over: RAX says nothing about starting it again."""
 
 
-class Tracee:
+class Tracee(Observer):
     """`Task.trace`."""
 
     inherited = False
@@ -379,6 +380,7 @@ class Tracee:
 
         def go_on(_: int) -> None:
             state, regs = task.seccomp, task.ctx.regs
+            assert state is not None
             number = regs[Reg.ORIG_RAX] & 0xFFFFFFFF
             if not number >> 31:
                 values = tuple(
@@ -428,7 +430,7 @@ class Tracee:
             if self.stop is stop:
                 self.killed()
 
-    async def execed(self, old_tid: int) -> None:
+    async def exec_stop(self, old_tid: int) -> None:
         """PTRACE_EVENT_EXEC, or the SIGTRAP of old for a task that was not seized."""
         self.debug.clear()
         if self.wants(PTRACE_EVENT_EXEC):

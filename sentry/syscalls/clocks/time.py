@@ -89,7 +89,7 @@ TIMEX_AT_START = {
 
 def renew_vdso(task: Task) -> None:
     """The vDSO makes the call when its clock page is too old: give it a new one."""
-    vdso = getattr(task.kernel.platform, "vdso", None)
+    vdso = task.kernel.platform.vdso
     if vdso is not None:
         vdso.refresh()
 
@@ -97,12 +97,12 @@ def renew_vdso(task: Task) -> None:
 @syscall(228)
 def sys_clock_gettime(task: Task, clock: Clock, result: OutAddr) -> None:
     """clock_gettime(2): where the vDSO did not answer."""
-    vdso = getattr(task.kernel.platform, "vdso", None)
+    vdso = task.kernel.platform.vdso
     now_ns = vdso.now_ns(clock) if vdso is not None else -1
     if now_ns < 0:
         renew_vdso(task)
         now_ns = clocks.now_ns(task, clock)
-    if task.time_ns is not None:
+    if not task.ns.time.is_first:
         now_ns += offset_ns(task, clock)
     task.mm.write(result, TIMESPEC.pack(*divmod(now_ns, NS)))
 
@@ -247,7 +247,7 @@ async def _sleep_relative(task: Task, deadline_ns: int, remaining: int) -> int:
 async def _sleep_until(task: Task, clock: int, at_ns: int) -> int:
     """An absolute sleep, also when the wall clock is set meanwhile."""
     fiber = await this_fiber()
-    queue = clocks.steps(task.kernel)
+    queue = task.kernel.services.clock_steps
     entry = queue.add(fiber.wake)
     try:
         while task.kernel.loop.now_ns() < (deadline_ns := clocks.to_monotonic(clock, at_ns)):
@@ -323,7 +323,9 @@ def _adjust(task: Task, addr: int) -> int:
     asked = TIMEX.unpack(task.mm.read(addr, TIMEX.size))
     _check_adjustment(task, asked)
     modes = asked.modes
-    kept: dict[str, int] = task.kernel.services.setdefault("timex", dict(TIMEX_AT_START))
+    kept = task.kernel.services.timex
+    if not kept:
+        kept.update(TIMEX_AT_START)
     if not modes & ADJ_ADJTIME:
         for bit, name in TIMEX_MODES.items():
             if modes & bit:

@@ -21,7 +21,7 @@ from sentry.abi.time import (
 )
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EOPNOTSUPP, EPERM
 from sentry.fs.timerfd import CLOCKS, WALL_CLOCKS, TimerFile
-from sentry.kernel import clocks, signal_send
+from sentry.kernel import clocks
 from sentry.kernel.clocks import NS
 from sentry.kernel.posix_timers import Notify, PosixTimer
 from sentry.kernel.signals import NSIG
@@ -123,7 +123,7 @@ def sys_timer_create(task: Task, clock: Clock, event: Addr, result: Addr) -> Non
     if clock >= 0 and clock not in clocks.HOST_CLOCKS and clock not in clocks.OWN_CPU_CLOCKS:
         raise EINVAL(f"clock {clock}")
     group = task.group
-    quota = signal_send.quota(task.kernel)
+    quota = task.kernel.services.signal_quota
     uid = task.creds.uid
     if len(group.posix_timers) >= MAX_TIMERS or not quota.take(uid, task.rlimit(RLIMIT_SIGPENDING)):
         raise EAGAIN("too many timers")
@@ -225,7 +225,7 @@ def sys_timerfd_create(task: Task, clock: Clock, how: TimerfdFlags) -> int:
     if clock in clocks.ALARMS and not task.creds.has(CAP_WAKE_ALARM):
         raise EPERM("CAP_WAKE_ALARM")
     kernel = task.kernel
-    file = TimerFile(kernel.vfs, kernel.loop, clocks.steps(kernel), clock, O_NONBLOCK & how)
+    file = TimerFile(kernel.vfs, kernel.loop, kernel.services.clock_steps, clock, O_NONBLOCK & how)
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE), cloexec=bool(how & TFD_CLOEXEC))
 
 

@@ -110,8 +110,7 @@ def sys_add_key(
         return old.serial
     check_name(type_name, name)
     key = Key(type_name, name, keyrings.owner(task), default_perm(type_name), data)
-    table(task.kernel).add(key)
-    target.link(key)
+    table(task.kernel).add_to(target, key)
     return key.serial
 
 
@@ -145,8 +144,7 @@ def negate(task: Task, kind: bytes, name: bytes, target: Key | None) -> None:
     key = Key(kind, name, keyrings.owner(task), default_perm(kind), b"")
     key.negative = True
     key.expires_ns = time.monotonic_ns() + NEGATIVE_S * NS
-    table(task.kernel).add(key)
-    ring.link(key)
+    table(task.kernel).add_to(ring, key)
 
 
 # keyctl ------------------------------------------------------------------------------------------
@@ -223,7 +221,7 @@ def revoke(task: Task, values: Values) -> int:
     except EACCES:
         key = lookup(task, number, SETATTR)
     key.revoked = True
-    key.links.clear()
+    key.empty()
     return 0
 
 
@@ -278,7 +276,7 @@ def clear(task: Task, values: Values) -> int:
     """Empty a keyring."""
     ring = lookup(task, s32(values[0]), WRITE, create=True)
     ring.check_keyring()
-    ring.links.clear()
+    ring.empty()
     return 0
 
 
@@ -299,7 +297,7 @@ def unlink(task: Task, values: Values) -> int:
     ring.check_keyring()
     if key.name not in ring.links:
         raise ENOENT(f"key {key.serial}")
-    del ring.links[key.name]
+    ring.unlink(key.name)
     return 0
 
 
@@ -443,7 +441,7 @@ def get_persistent(task: Task, values: Values) -> int:
     keys = table(task.kernel)
     if uid not in keys.persistent:
         perm = EVERYTHING << POSSESSOR & ~(SETATTR << POSSESSOR) | (VIEW | 2) << USER
-        keys.persistent[uid] = keys.keyring(b"_persistent.%d" % uid, (uid, 65534), perm)
+        keys.persistent[uid] = keys.keyring(b"_persistent.%d" % uid, (uid, 65534), perm).hold()
     found = keys.persistent[uid]
     ring.link(found)
     return found.serial
@@ -484,7 +482,7 @@ def move(task: Task, values: Values) -> int:
     if values[3] & MOVE_EXCL and key.name in target.links:
         raise EEXIST(f"{key.name}")
     target.link(key)
-    del source.links[key.name]
+    source.unlink(key.name)
     return 0
 
 

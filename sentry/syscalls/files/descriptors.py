@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from sentry.abi import fcntl as f
 from sentry.abi.fcntl import O_ASYNC, RWH_WRITE_LIFE_EXTREME
@@ -77,7 +76,7 @@ def sys_dup3(task: Task, old: UInt, new: UInt, flags: Int) -> int:
 def locks_of(task: Task, inode: Inode) -> FileLocks:
     """The locks of an inode, made when first needed."""
     if inode.locks is None:
-        inode.locks = FileLocks(task.kernel.vfs.budget)
+        inode.locks = FileLocks(task.kernel.vfs.budget, inode)
     return inode.locks
 
 
@@ -96,10 +95,10 @@ async def sys_flock(task: Task, fd: UInt, operation: UInt) -> None:
     if kind == f.LOCK_UN:
         locks.unflock(file)
     elif operation & f.LOCK_NB:
-        locks.flock(file, kind == f.LOCK_EX)
+        locks.flock(file, kind == f.LOCK_EX, task.group.tgid)
     else:
         with file.held():
-            await locks.wait_flock(file, kind == f.LOCK_EX)
+            await locks.wait_flock(file, kind == f.LOCK_EX, task.group.tgid)
 
 
 # --- fcntl: descriptor and status flags
@@ -256,8 +255,7 @@ def get_pipe_size(task: Task, file: FileDescription, argument: int) -> int:
 
 def rw_hint(task: Task, file: FileDescription, argument: int) -> int:
     """F_GET_RW_HINT: 0 is RWH_WRITE_LIFE_NOT_SET."""
-    hints: WeakKeyDictionary[Inode, int] = task.kernel.services.get("rw_hints", {})
-    task.mm.write(argument, hints.get(file.inode, 0).to_bytes(8, "little"))
+    task.mm.write(argument, file.inode.write_hint.to_bytes(8, "little"))
     return 0
 
 
@@ -275,7 +273,7 @@ def set_rw_hint(task: Task, file: FileDescription, argument: int) -> int:
         raise EINVAL("hint")
     if not owner_or_capable(task.creds, file.inode.uid):
         raise EPERM("somebody else's file")
-    task.kernel.services.setdefault("rw_hints", WeakKeyDictionary())[file.inode] = hint
+    file.inode.write_hint = hint
     return 0
 
 

@@ -7,7 +7,6 @@ for last: the sandbox remembers those.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.capability import CAP_DAC_READ_SEARCH
@@ -33,21 +32,11 @@ if TYPE_CHECKING:
 
 MOST: Final = 4096
 """Files that are remembered."""
-SERVICE: Final = "file_handles"
 KIND: Final = 1
 """handle_type: FILEID_INO32_GEN, as tmpfs has it."""
 _HEADER = struct.Struct("<Ii")
 _HANDLE = struct.Struct("<IQ")
 """Generation, which stays 0, and inode number."""
-
-Files = OrderedDict[tuple[int, int], Dentry]
-"""By device and inode number, the one asked for last at the end."""
-
-
-def files_of(task: Task) -> Files:
-    """The files that are remembered."""
-    found: Files = task.kernel.services.setdefault(SERVICE, OrderedDict())
-    return found
 
 
 @syscall(303)
@@ -78,7 +67,7 @@ def sys_name_to_handle_at(
         task.mm.write(handle, _HEADER.pack(_HANDLE.size, 0xFF))
         raise EOVERFLOW(f"{size} bytes")
     task.mm.write(handle, _HEADER.pack(_HANDLE.size, KIND) + _HANDLE.pack(0, inode.ino))
-    files = files_of(task)
+    files = task.kernel.services.file_handles
     files[inode.fs.dev, inode.ino] = location.dentry
     files.move_to_end((inode.fs.dev, inode.ino))
     if len(files) > MOST:
@@ -112,7 +101,7 @@ def dentry_of(task: Task, place: Location, kind: int, raw: bytes) -> Dentry:
     if kind != KIND or len(raw) != _HANDLE.size:
         raise ESTALE("not a handle of ours")
     generation, ino = _HANDLE.unpack(raw)
-    dentry = files_of(task).get((place.dentry.inode.fs.dev, ino))
+    dentry = task.kernel.services.file_handles.get((place.dentry.inode.fs.dev, ino))
     if dentry is None or generation:
         raise ESTALE(f"inode {ino}")
     inode = dentry.inode

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from sentry.abi.capability import CAP_SYS_NICE
 from sentry.abi.mempolicy import (
@@ -53,14 +52,6 @@ SOME_PAGES: Final = 16
 Policy = tuple[int, int]
 """(mode with its flags, mask of nodes)."""
 DEFAULT: Final[Policy] = (MPOL_DEFAULT, 0)
-
-
-def policies(task: Task) -> WeakKeyDictionary[Any, Policy]:
-    """The policies of threads that have set one."""
-    found: WeakKeyDictionary[Any, Policy] = task.kernel.services.setdefault(
-        "mempolicies", WeakKeyDictionary()
-    )
-    return found
 
 
 def read_nodes(task: Task, mask: int, bits: int) -> int:
@@ -113,7 +104,7 @@ def sys_get_mempolicy(
         raise EINVAL(f"{bits} nodes")
     if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
         raise EINVAL(f"flags {flags:#x}")
-    shown, nodes = policies(task).get(task, DEFAULT)
+    shown, nodes = task.policy or DEFAULT
     if flags & MPOL_F_MEMS_ALLOWED:
         if flags & (MPOL_F_NODE | MPOL_F_ADDR):
             raise EINVAL("MPOL_F_MEMS_ALLOWED with others")
@@ -145,9 +136,9 @@ def sys_set_mempolicy(task: Task, mode: Int, mask: Addr, bits: Size) -> None:
     """set_mempolicy(2)."""
     policy = check_policy(task, mode & 0xFFFFFFFF, mask, bits)
     if policy == DEFAULT:
-        policies(task).pop(task, None)
+        task.policy = None
     else:
-        policies(task)[task] = policy
+        task.policy = policy
 
 
 def page_range(start: int, length: int) -> int:

@@ -83,8 +83,12 @@ class Joining:
             raise EPERM("CAP_SYS_ADMIN")
 
     def set(self, name: str, value: Any) -> None:
-        """An attribute of the task."""
-        self.steps.append(lambda: setattr(self.task, name, value))
+        """Another one of its `Namespaces`."""
+
+        def step() -> None:
+            self.task.ns = self.task.ns.but(**{name: value})
+
+        self.steps.append(step)
 
 
 def join_user(to: Joining, namespace: Any) -> None:
@@ -120,7 +124,7 @@ def join_mounts(to: Joining, namespace: Any) -> None:
 
 def join_ipc(to: Joining, namespace: Any) -> None:
     """ipcns_install()."""
-    to.check_admin(owner_of(namespace))
+    to.check_admin(namespace.owner)
     to.steps.append(lambda: task_exits(to.task))
     to.set("ipc", namespace)
 
@@ -137,7 +141,7 @@ def join_time(to: Joining, namespace: Any) -> None:
     """timens_install()."""
     if len(to.task.group.tasks) > 1:
         raise EUSERS("several threads")
-    to.check_admin(owner_of(namespace))
+    to.check_admin(namespace.owner)
     to.steps.append(lambda: time_namespace.join(to.task, namespace))
     to.set("time_for_children", namespace)
 
@@ -146,15 +150,10 @@ def join_plain(name: str) -> Callable[[Joining, Any], None]:
     """A kind that only needs the capability."""
 
     def join(to: Joining, namespace: Any) -> None:
-        to.check_admin(owner_of(namespace))
+        to.check_admin(namespace.owner)
         to.set(name, namespace)
 
     return join
-
-
-def owner_of(namespace: Any) -> Any:
-    """The user namespace that owns it; the first one of a kind may be None itself."""
-    return namespace.owner if namespace is not None else None
 
 
 JOIN: Final[dict[str, Callable[[Joining, Any], None]]] = {
@@ -163,7 +162,7 @@ JOIN: Final[dict[str, Callable[[Joining, Any], None]]] = {
     "uts": join_plain("uts"),
     "ipc": join_ipc,
     "pid": join_pids,
-    "cgroup": join_plain("cgroup_ns"),
+    "cgroup": join_plain("cgroup"),
     "net": join_plain("net"),
     "time": join_time,
 }

@@ -194,7 +194,7 @@ def sys_exit(task: Task, status: Int) -> object:
 @syscall(231)
 def sys_exit_group(task: Task, status: Int) -> object:
     """exit_group(2)."""
-    task_exit.exit_group(task.group, (status & 0xFF) << 8)
+    task.group.exit((status & 0xFF) << 8)
     task_exit.exit_task(task)
     return GONE
 

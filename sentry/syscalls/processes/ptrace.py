@@ -23,7 +23,7 @@ from sentry.abi.ptrace import (
     PTRACE_TRACEME,
 )
 from sentry.abi.signal import SIGKILL
-from sentry.auth.ptrace import ANY, relations
+from sentry.auth.ptrace import ANY
 from sentry.errors import EINVAL, EIO
 from sentry.kernel.ptrace import attach
 from sentry.kernel.ptrace.links import detach
@@ -111,14 +111,14 @@ def go_on(tracee: Tracee, request: int, data: int) -> None:
 @prctl.option(PR_SET_PTRACER)
 def set_ptracer(task: Task, values: prctl.Values) -> None:
     """yama_task_prctl(): whom besides its ancestors a process lets trace it; 0: nobody."""
-    table, group = relations(task.kernel), task.group
+    group = task.group
     wanted = values[0] & 0xFFFFFFFF
     if values[0] == 0:
-        table.pop(group, None)
+        group.allowed_tracer = None, ANY
     elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
-        table[group] = group.leader, ANY
+        group.allowed_tracer = group.leader, ANY
     else:
         tracer = task.pids.task(wanted)
         if tracer is None:
             raise EINVAL(f"pid {wanted}")
-        table[group] = group.leader, tracer
+        group.allowed_tracer = group.leader, tracer

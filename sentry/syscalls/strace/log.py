@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sentry.errors import BY_NUMBER
+from sentry.kernel.tracing import Observer
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import NUMBERS, TABLE, TABLE_SIZE, Declaration
@@ -88,10 +89,8 @@ class _Call:
         """Its beginning has been written."""
 
 
-class Strace:
+class Strace(Observer):
     """An observer of every task (`Kernel.start_observers`)."""
-
-    inherited = True
 
     def __init__(self, sink: Sink, clock: Clock) -> None:
         self._sink = sink

@@ -16,6 +16,8 @@ from sentry.abi.resource import SYSINFO, UTSNAME
 from sentry.abi.time import CLOCK_BOOTTIME
 from sentry.errors import EAGAIN, EFAULT, EINVAL, EPERM
 from sentry.fs.pseudo.memory import memory_of
+from sentry.kernel.kernel import Kernel
+from sentry.kernel.system_log import SystemLog
 from sentry.kernel.task import Task
 from sentry.kernel.time_namespace import offset_ns
 from sentry.mm.manager import MAX_RW_COUNT
@@ -23,7 +25,6 @@ from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut
 from sentry.wait.fiber import park, this_fiber
-from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
 
 UtsnameOut = Annotated[StructOut, struct_out(UTSNAME)]
@@ -43,7 +44,7 @@ CHUNK = 1 << 20
 @syscall(63)
 def sys_uname(task: Task, name: UtsnameOut) -> None:
     """uname(2): with personality(2)'s PER_LINUX32 (the machine) and UNAME26 (the release)."""
-    uts, personality = task.uts, task.group.personality
+    uts, personality = task.ns.uts, task.group.personality
     release, machine = uts.release, uts.machine
     if personality & UNAME26:
         release = b"2.6.%d" % (int(release.split(b".")[1]) + 60)
@@ -54,7 +55,7 @@ def sys_uname(task: Task, name: UtsnameOut) -> None:
 
 def read_name(task: Task, name: UserIn, length: int) -> bytes:
     """What sethostname and setdomainname check and copy."""
-    if not task.creds.has_in(task.uts.owner, CAP_SYS_ADMIN):
+    if not task.creds.has_in(task.ns.uts.owner, CAP_SYS_ADMIN):
         raise EPERM("CAP_SYS_ADMIN")
     if not 0 <= length <= HOST_NAME_MAX:
         raise EINVAL(f"{length} bytes")
@@ -64,13 +65,13 @@ def read_name(task: Task, name: UserIn, length: int) -> bytes:
 @syscall(170)
 def sys_sethostname(task: Task, name: UserIn, length: Int) -> None:
     """sethostname(2)."""
-    task.uts.set_name("nodename", read_name(task, name, length))
+    task.ns.uts.set_name("nodename", read_name(task, name, length))
 
 
 @syscall(171)
 def sys_setdomainname(task: Task, name: UserIn, length: Int) -> None:
     """setdomainname(2)."""
-    task.uts.set_name("domainname", read_name(task, name, length))
+    task.ns.uts.set_name("domainname", read_name(task, name, length))
 
 
 @syscall(99)
@@ -123,23 +124,14 @@ async def fill(task: Task, buf: UserOut, count: int) -> int:
     return done
 
 
-class KernelLog:
-    """What dmesg(1) shows: the ring buffer of a kernel that has little to say."""
-
-    SIZE = 1 << 17
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self.unread = text
-        self.queue = WaitQueue()
-
-
-def kernel_log(kernel: Any) -> KernelLog:
+def kernel_log(kernel: Kernel) -> SystemLog:
     """The log of this sandbox, made when first read."""
-    uts = kernel.uts
-    text = b"<5>[    0.000000] %s version %s (%s)\n" % (uts.sysname, uts.release, uts.version)
-    log: KernelLog = kernel.services.setdefault("kernel_log", KernelLog(text))
-    return log
+    uts, services = kernel.uts, kernel.services
+    if services.system_log is None:
+        services.system_log = SystemLog(
+            b"<5>[    0.000000] %s version %s (%s)\n" % (uts.sysname, uts.release, uts.version)
+        )
+    return services.system_log
 
 
 @syscall(103, partial="the log holds one line; console levels are accepted and ignored")
@@ -176,7 +168,7 @@ def sys_syslog(
     return log.SIZE if action == 10 else 0
 
 
-async def read_log(log: KernelLog, buf: UserOut, length: int) -> int:
+async def read_log(log: SystemLog, buf: UserOut, length: int) -> int:
     """SYSLOG_ACTION_READ: sleep until there is something that nobody has read."""
 
     def attempt() -> int:

@@ -20,7 +20,7 @@ from sentry.abi.capability import (
 from sentry.abi.fcntl import AT_FDCWD, O_APPEND, O_WRONLY
 from sentry.abi.signal import SIGHUP, SIGINT
 from sentry.errors import EACCES, EINVAL, EIO, ENOSYS, EPERM
-from sentry.kernel import accounting, task_exit
+from sentry.kernel import accounting
 from sentry.kernel.task import Task
 from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, PathAddr, Pid, Size, UInt, UserIn
@@ -61,7 +61,7 @@ def sys_reboot(task: Task, magic: UInt, magic2: UInt, command: UInt, arg: Addr) 
         raise EINVAL(f"command {command:#x}")
     init = task.pids.init
     if init is not None:
-        task_exit.exit_group(init, REBOOT_SIGNALS[command])
+        init.exit(REBOOT_SIGNALS[command])
     return None
 
 

@@ -8,6 +8,7 @@ import pytest
 from runsc.commands.debug import lines
 from sentry.abi import unistd as nr
 from sentry.control.profile import Profiler
+from sentry.kernel.services import Services
 from sentry.platform.memory import Counters
 from sentry.wait.fiber import Fiber, park, this_fiber
 
@@ -16,10 +17,14 @@ class Machine:
     """Has nothing to wait for."""
 
     def __init__(self) -> None:
+        self.exit_ns = 0
         self.ram = SimpleNamespace(counters=lambda: Counters(*[0] * len(Counters._fields)))
 
     def wait(self, deadline_ns: int | None) -> list[Any]:
         return []
+
+    def events_so_far(self) -> dict[str, int]:
+        return {}
 
 
 def ready(fiber: Fiber) -> None:
@@ -37,7 +42,7 @@ def kernel() -> Any:
     calls[nr.getppid] = lambda task, *_: 5
     calls[nr.pause] = sleeper
     return SimpleNamespace(
-        platform=Machine(), calls=calls, services={}, fault_meter=None,
+        platform=Machine(), calls=calls, services=Services(), fault_meter=None,
         pids=SimpleNamespace(tasks={}, groups={}),
     )  # fmt: skip
 

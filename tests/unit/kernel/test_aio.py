@@ -14,7 +14,7 @@ from sentry.abi.aio import IO_EVENT, IoEvent
 from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, EINVAL
 from sentry.fs.eventfd import EventFile
-from sentry.kernel.aio import AioTable, Context, Request, usage_of
+from sentry.kernel.aio import AioTable, Context, Request
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import munmap
 from sentry.mm.ramfile import RamFile
@@ -84,7 +84,7 @@ def test_a_context_is_found_where_its_ring_is_mapped_and_dies_with_the_memory(ta
     table = task.mm.aio = AioTable(task.kernel)
     address = table.setup(task, 10)
     assert table.find(task, address).max_requests == 10
-    assert usage_of(task.kernel).events == 10
+    assert task.kernel.vfs.budget.aio_events == 10
     for wrong in (0, address + 4096, address + 8, 1 << 50):
         with pytest.raises(EINVAL):
             table.find(task, wrong)
@@ -92,7 +92,7 @@ def test_a_context_is_found_where_its_ring_is_mapped_and_dies_with_the_memory(ta
     with pytest.raises(EINVAL):
         table.find(task, address)
     table.close()
-    assert (usage_of(task.kernel).events, usage_of(task.kernel).contexts) == (0, 0)
+    assert (task.kernel.vfs.budget.aio_events, task.kernel.vfs.budget.aio_contexts) == (0, 0)
 
 
 def test_a_poll_completes_once_and_gives_everything_back(task: Any) -> None:

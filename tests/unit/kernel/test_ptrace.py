@@ -10,11 +10,12 @@ import pytest
 from sentry.abi.ptrace import PTRACE_EVENT_STOP
 from sentry.abi.signal import SIGKILL, SIGSEGV, SIGTRAP, SIGUSR1
 from sentry.auth.credentials import Credentials
-from sentry.auth.ptrace import ANY, may_attach, relations
+from sentry.auth.ptrace import ANY, may_attach
 from sentry.errors import EINVAL, ENOSPC
 from sentry.kernel import core_dump
 from sentry.kernel.ptrace import debug_registers, links, restart
 from sentry.kernel.ptrace.tracee import CONT, Tracee
+from sentry.kernel.services import Services
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import Task
 from sentry.platform.interface import Reg
@@ -137,6 +138,7 @@ class Process:
         self.parent = parent
         self.dumpable = 1
         self.exec_user_ns = None
+        self.allowed_tracer: tuple[Any, Any] = (None, None)
         self.leader = SimpleNamespace(
             group=self, kernel=kernel, creds=Credentials.user(1000, 1000), trace=None, dead=False
         )
@@ -146,7 +148,8 @@ class Process:
     ("scope", "down", "up"), [(0, True, True), (1, True, False), (2, False, False)]
 )
 def test_yama_scope_decides_about_relatives(scope: int, down: bool, up: bool) -> None:
-    kernel = SimpleNamespace(services={"sysctl": {"kernel/yama/ptrace_scope": str(scope)}})
+    kernel = SimpleNamespace(services=Services())
+    kernel.services.sysctls["kernel/yama/ptrace_scope"] = str(scope)
     parent = Process(kernel, None)
     child = Process(kernel, parent)
 
@@ -155,11 +158,11 @@ def test_yama_scope_decides_about_relatives(scope: int, down: bool, up: bool) ->
 
 
 def test_yama_exception_ends_with_the_leader() -> None:
-    kernel = SimpleNamespace(services={})
+    kernel = SimpleNamespace(services=Services())
     target, other = Process(kernel, None), Process(kernel, None)
     assert not may_attach(other.leader, target.leader, real=True)
 
-    relations(kernel)[target] = target.leader, ANY
+    target.allowed_tracer = target.leader, ANY
     assert may_attach(other.leader, target.leader, real=True)
     old = target.leader
     target.leader = SimpleNamespace(**{**vars(old)})
@@ -175,13 +178,13 @@ def test_core_pattern_is_filled_in(
     pattern: bytes, name: bytes, task: Task, monkeypatch: Any
 ) -> None:
     task.comm = b"a/b"
-    task.uts = SimpleNamespace(nodename=b"host")  # type: ignore[assignment]
+    task.ns.uts.nodename = b"host"
 
     assert core_dump.file_name(task, SigInfo.kernel(SIGSEGV), pattern) == name
 
 
 def test_no_core_without_a_limit_or_for_a_pipe(task: Task) -> None:
-    task.kernel.services["sysctl"] = {"kernel/core_pattern": "|/bin/cat"}
+    task.kernel.services.sysctls["kernel/core_pattern"] = "|/bin/cat"
 
     assert not core_dump.start(task, SigInfo.kernel(SIGSEGV))
     assert not task.group.exiting

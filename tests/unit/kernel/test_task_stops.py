@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sentry.abi.signal import SIGCHLD, SIGCONT, SIGSTOP, SIGTERM, SIGTSTP
-from sentry.kernel import signal_send, task_exit, task_signals
+from sentry.kernel import signal_send, task_signals
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.work import WORK_SIGNAL, WORK_STOP
@@ -77,7 +77,7 @@ def test_signals_wait_for_the_end_of_a_stop_but_death_does_not(world: World, tas
     send(task, SIGTERM)
     world.loop.settle()
     assert task.stopped
-    task_exit.exit_group(task.group, 9)
+    task.group.exit(9)
     world.loop.settle()
     assert task in world.exits
 

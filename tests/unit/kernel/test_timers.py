@@ -140,13 +140,11 @@ def test_posix_timer_on_a_cpu_clock(world: World, quiet: Task) -> None:
 
 
 def test_deleted_timer_gives_its_place_back(world: World, quiet: Task) -> None:
-    from sentry.kernel.signal_send import quota  # noqa: PLC0415
-
-    quota(world.kernel).take(0, 10)
+    world.kernel.services.signal_quota.take(0, 10)
     timer = posix(quiet)
     timer.set(0, 10 * MS, absolute=False)
     timer.delete()
     world.loop.advance(100 * MS)
     assert taken(quiet, RT) == 0
-    assert quota(world.kernel).of(0) == 0
+    assert world.kernel.services.signal_quota.of(0) == 0
     assert not quiet.group.posix_timers

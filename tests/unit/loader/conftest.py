@@ -12,6 +12,7 @@ import pytest
 
 from sentry.auth.credentials import Credentials
 from sentry.errors import EACCES, ENODATA, ENOENT
+from sentry.kernel.services import Services
 from sentry.mm.backing import HostBacking
 from sentry.mm.manager import MemoryManager
 from sentry.platform.memory import AddressSpace, Ram
@@ -67,9 +68,9 @@ class World:
         self.programs: list[Program] = []
         self.spaces: list[MemoryManager] = []
         init = SimpleNamespace(has_execed=False)
-        platform = SimpleNamespace(cpuid=(), xsave_size=832)
+        platform = SimpleNamespace(cpuid=(), vdso=None, xsave_size=832)
         pids = SimpleNamespace(tasks={})
-        self.kernel = SimpleNamespace(services={}, init=init, platform=platform, pids=pids)
+        self.kernel = SimpleNamespace(services=Services(), init=init, platform=platform, pids=pids)
         group = SimpleNamespace(personality=0, tasks=[], limits=self)
         self.task: Any = SimpleNamespace(
             kernel=self.kernel, group=group, creds=Credentials.user(1000, 1000),

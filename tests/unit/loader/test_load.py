@@ -205,14 +205,14 @@ def test_bss_beyond_the_file_is_efault(world: Any, load: Load) -> None:
 
 
 def test_failure_after_the_point_of_no_return_kills(
-    world: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+    world: Any, load: Load
 ) -> None:
-    killed: list[tuple[Any, int]] = []
-    monkeypatch.setattr("sentry.loader.load.exit_group", lambda *a: killed.append(a))
+    killed: list[int] = []
+    world.task.group.exit = killed.append
     world.kernel.init.has_execed = True
     with pytest.raises(Killed):
         load(world.write("bad", program(segment(CODE, 0, 2, 1))))
-    assert killed == [(world.task.group, 11)]
+    assert killed == [11]
 
 
 def test_arguments_beyond_the_limit_are_e2big(world: Any, load: Load) -> None:

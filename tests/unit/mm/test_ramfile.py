@@ -96,3 +96,28 @@ def test_page_that_lies_elsewhere_is_fetched_first(
     mm.release()
     file.close()
     assert memory.counters().frames == 0
+
+
+def test_frames_of_all_files_are_counted(memory: Ram) -> None:
+    before = memory.file_pages
+    one, other = RamFile(memory), RamFile(memory)
+    one.write(0, bytes(3 * PAGE))
+    other.fill(0, 2)
+    other.page(7)
+
+    assert memory.file_pages - before == one.pages + other.pages == 6
+    one.punch(PAGE, PAGE)
+    other.close()
+
+    assert memory.file_pages - before == one.pages == 2
+    one.close()
+
+
+def test_limit_is_never_more_than_at_first(memory: Ram) -> None:
+    memory.limit_to(64 << 20)
+    memory.limit_to(32 << 20)
+    assert memory.limit == 32 << 20
+
+    memory.limit_to(128 << 20)
+
+    assert memory.limit == 64 << 20

@@ -7,6 +7,8 @@ import pytest
 
 from sentry.errors import EPERM
 from sentry.fs.cgroup.filesystem import FILES, CgroupFs
+from sentry.kernel.services import Services
+from sentry.platform.commitment import Commitment
 
 
 def _usage(user: int, system: int) -> Any:
@@ -20,11 +22,19 @@ def kernel() -> Any:
         tasks=[task], dead_usage=_usage(2_000, 0), reaped_usage=_usage(1_000, 1_000)
     )
     zombie = SimpleNamespace(tasks=[], dead_usage=_usage(0, 0), reaped_usage=_usage(0, 0))
+    services = Services()
+    services.cpu_quota = (50_000, 100_000)
+    counters = SimpleNamespace(frames=2, kernel_frames=1, tables=1)
+    ram = SimpleNamespace(
+        limit=1 << 28, file_pages=1, populated=lambda: 1 << 20, counters=lambda: counters,
+        commitment=Commitment(),
+    )  # fmt: skip
     return SimpleNamespace(
         vfs=SimpleNamespace(new_dev=lambda: 9, now_ns=lambda: 0),
         cpus=2,
         gone_usage=_usage(3_000, 0),
-        services={"memory_limit": 1 << 28, "cpu_quota": (50_000, 100_000)},
+        services=services,
+        platform=SimpleNamespace(ram=ram),
         counters=SimpleNamespace(oom_kills=3),
         pids=SimpleNamespace(
             tasks={1: task, 7: task}, groups={1: group, 5: zombie}, limit=0, count=lambda: 3
@@ -35,6 +45,7 @@ def kernel() -> Any:
 def test_files_say_what_counts_inside(kernel: Any) -> None:
     shown = {name: show(kernel) for name, show in FILES.items()}
 
+    assert shown["memory.current"] == "12288\n" and "\nshmem 4096\n" in shown["memory.stat"]
     assert shown["memory.max"] == f"{1 << 28}\n"
     assert shown["cpu.max"] == "50000 100000\n"
     assert shown["cpu.stat"].splitlines()[0] == "usage_usec 19"
@@ -43,7 +54,7 @@ def test_files_say_what_counts_inside(kernel: Any) -> None:
     assert "oom_kill 3\n" in shown["memory.events"]
     assert shown["cpuset.cpus.effective"] == "0-1\n"
     kernel.pids.limit = 4
-    kernel.services.clear()
+    kernel.services.cpu_quota = (0, 100_000)
     assert FILES["pids.max"](kernel) == "4\n"
     assert FILES["cpu.max"](kernel) == "max 100000\n"
 

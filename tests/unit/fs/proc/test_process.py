@@ -14,6 +14,7 @@ from sentry.fs.proc.mounts import escape
 from sentry.fs.proc.process_misc import LIMITS
 from sentry.fs.proc.registry import number
 from sentry.kernel.pids import Pids
+from sentry.kernel.services import Services
 from sentry.vfs.interface import ABSENT, Inode
 
 
@@ -44,7 +45,7 @@ class Process:
 @pytest.fixture
 def kernel() -> Any:
     vfs = SimpleNamespace(new_dev=lambda: 33, now_ns=lambda: 0)
-    return SimpleNamespace(vfs=vfs, pids=Pids(100), services={})
+    return SimpleNamespace(vfs=vfs, pids=Pids(100), services=Services())
 
 
 def lookup(inode: Any, *names: bytes) -> Any:
@@ -118,7 +119,7 @@ def test_self_names_the_reader(kernel: Any) -> None:
     assert lookup(root, b"self").readlink_for(reader) == b"8"
     assert lookup(root, b"thread-self").readlink_for(reader) == b"8/task/8"
     with pytest.raises(ENOENT):
-        lookup(root, b"self").readlink_for(SimpleNamespace())
+        lookup(root, b"self").readlink_for(SimpleNamespace(group=None))
 
 
 def test_listing_has_the_numbers_of_the_inodes(kernel: Any) -> None:

@@ -7,30 +7,40 @@ from typing import Any
 
 import pytest
 
+from sentry.auth.credentials import Credentials
 from sentry.errors import EINVAL, ENOENT, EPERM
-from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
-from sentry.kernel.kernel import Uts
+from sentry.fs.proc.sysctl import SYSCTLS, get_sysctl, set_sysctl
+from sentry.kernel.nsproxy import Uts
 from sentry.kernel.pids import Pids
+from sentry.kernel.services import Services
+from sentry.net.namespace import NetNamespace
 from sentry.vfs.budget import DescriptorLimit
 
 
 @pytest.fixture
 def kernel() -> Any:
     vfs = SimpleNamespace(protected_symlinks=True, descriptors=DescriptorLimit())
-    return SimpleNamespace(services={}, uts=Uts(b"box"), vfs=vfs, pids=Pids(100))
+    return SimpleNamespace(services=Services(), uts=Uts(b"box"), vfs=vfs, pids=Pids(100))
+
+
+@pytest.fixture
+def reader(kernel: Any) -> Any:
+    """A task, whose namespaces some values belong to."""
+    ns = SimpleNamespace(uts=kernel.uts, net=NetNamespace(kernel, kernel.services.sysctls))
+    return SimpleNamespace(kernel=kernel, ns=ns, pids=kernel.pids, creds=Credentials.root())
 
 
 def test_value_is_kept_for_each_kernel(kernel: Any) -> None:
     assert get_sysctl(kernel, "net/core/somaxconn") == "4096"
     set_sysctl(kernel, "net.core.somaxconn", "128")
     assert get_sysctl(kernel, "net/core/somaxconn") == "128"
-    other = SimpleNamespace(services={})
+    other: Any = SimpleNamespace(services=Services())
     assert get_sysctl(other, "net/core/somaxconn") == "4096"
 
 
-def test_vector_takes_the_first_numbers(kernel: Any) -> None:
-    set_sysctl(kernel, "net/ipv4/ip_local_port_range", "1000 2000")
-    assert get_sysctl(kernel, "net/ipv4/ip_local_port_range") == "1000\t2000"
+def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
+    set_sysctl(reader, "net/ipv4/ip_local_port_range", "1000 2000")
+    assert get_sysctl(reader, "net/ipv4/ip_local_port_range") == "1000\t2000"
     set_sysctl(kernel, "kernel.sem", "5 6")
     assert get_sysctl(kernel, "kernel/sem") == "5\t6\t500\t32000"
 
@@ -55,26 +65,29 @@ def test_vector_takes_the_first_numbers(kernel: Any) -> None:
         ("kernel.ns_last_pid", "4194305", EINVAL),
     ],
 )
-def test_what_cannot_be_set(kernel: Any, name: str, value: str, error: type[Exception]) -> None:
+def test_what_cannot_be_set(
+    kernel: Any, reader: Any, name: str, value: str, error: type[Exception]
+) -> None:
+    declared = SYSCTLS.get(name.replace(".", "/"))
     with pytest.raises(error):
-        set_sysctl(kernel, name, value)
+        set_sysctl(reader if declared is not None and declared.of_reader else kernel, name, value)
 
 
-def test_limits_of_numbers_are_the_kernels(kernel: Any) -> None:
+def test_limits_of_numbers_are_the_kernels(kernel: Any, reader: Any) -> None:
     set_sysctl(kernel, "fs.nr_open", "64")
     set_sysctl(kernel, "kernel.pid_max", "301")
-    set_sysctl(kernel, "kernel.ns_last_pid", "76")
+    set_sysctl(reader, "kernel.ns_last_pid", "76")
 
     assert kernel.vfs.descriptors.nr_open == 64
     assert kernel.pids.pid_max == 301
     assert kernel.pids.allocate() == 77
-    assert get_sysctl(kernel, "kernel/ns_last_pid") == "77"
+    assert get_sysctl(reader, "kernel/ns_last_pid") == "77"
 
 
-def test_host_name_is_the_kernels(kernel: Any) -> None:
-    set_sysctl(kernel, "kernel.hostname", "other")
+def test_host_name_is_the_kernels(kernel: Any, reader: Any) -> None:
+    set_sysctl(reader, "kernel.hostname", "other")
     assert kernel.uts.nodename == b"other"
-    assert get_sysctl(kernel, "kernel/hostname") == "other"
+    assert get_sysctl(reader, "kernel/hostname") == "other"
 
 
 def test_text_may_be_anything(kernel: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from sentry.errors import EINVAL
-from sentry.fs.proc import sysctl_memory
 from sentry.fs.proc.sysctl import get_sysctl, set_sysctl
 from sentry.platform.commitment import Commitment
 
@@ -16,7 +15,7 @@ from sentry.platform.commitment import Commitment
 @pytest.fixture
 def kernel() -> Any:
     ram = SimpleNamespace(commitment=Commitment())
-    return SimpleNamespace(services={"ram": ram})
+    return SimpleNamespace(platform=SimpleNamespace(ram=ram))
 
 
 def test_nobody_gets_huge_pages(kernel: Any) -> None:
@@ -27,7 +26,7 @@ def test_nobody_gets_huge_pages(kernel: Any) -> None:
 
 
 def test_what_may_be_promised(kernel: Any) -> None:
-    found = sysctl_memory.commitment_of(kernel)
+    found = kernel.platform.ram.commitment
     assert found.limit(1 << 20) == 128 and found.allows(256, 1 << 20)
     set_sysctl(kernel, "vm.overcommit_memory", "2")
     assert not found.allows(129, 1 << 20) and found.allows(128, 1 << 20)

@@ -1,0 +1,56 @@
+"""The kernel and its tasks as file systems see them: what they show, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import NamespaceCounts
+    from sentry.fs.devpts.console import Console
+    from sentry.fs.pseudo.cpu import Cpu
+    from sentry.platform.interface import Platform
+    from sentry.vfs.vfs import Vfs
+
+
+class Keys(Protocol):
+    """The keys of the sandbox."""
+
+    def show_users(self, reader: Any) -> str: ...
+
+
+class Services(Protocol):
+    """Singletons: sentry.kernel.services says what each is."""
+
+    boot_id: str
+    console: Console | None
+    cpu: Cpu | None
+    cpu_quota: tuple[int, int]
+    keys_text: Callable[[Any], str] | None
+    namespace_counts: NamespaceCounts
+    sysctls: dict[str, str]
+
+    @property
+    def keys(self) -> Keys | None: ...
+
+
+class Kernel(Protocol):
+    """What all tasks share."""
+
+    platform: Platform
+    vfs: Vfs
+    cpus: int
+    boot_ns: int
+
+    @property
+    def counters(self) -> Any: ...
+    @property
+    def gone_usage(self) -> Any: ...
+    @property
+    def loop(self) -> Any: ...
+    @property
+    def pids(self) -> Any: ...
+    @property
+    def services(self) -> Services: ...
+    @property
+    def uts(self) -> Any: ...

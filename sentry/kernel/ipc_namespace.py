@@ -1,0 +1,82 @@
+"""`IpcNamespace`: System V objects and the POSIX queues beside them: ipc_namespaces(7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sentry.fs.proc.sysctl import get_sysctl
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.fs.kernel import Kernel
+    from sentry.kernel.sysv_msg import Queues
+    from sentry.kernel.sysv_sem import Semaphores
+    from sentry.kernel.sysv_shm import Segments
+    from sentry.kernel.task import Task
+    from sentry.vfs.mount import Mount
+
+
+class IpcObjects:
+    """Segments, semaphores and queues, with the limits of /proc/sys/kernel."""
+
+    __slots__ = ("queues", "segments", "semaphores")
+
+    def __init__(self, kernel: Kernel, of: IpcNamespace) -> None:
+        from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415  few programs have any
+        from sentry.kernel.sysv_sem import Semaphores  # noqa: PLC0415
+        from sentry.kernel.sysv_shm import Segments  # noqa: PLC0415
+
+        def limits(name: str) -> tuple[int, ...]:
+            """The numbers of a sysctl below kernel/; a negative one is 0."""
+            return tuple(max(int(n), 0) for n in get_sysctl(kernel, f"kernel/{name}").split())
+
+        def limit(name: str) -> int:
+            return limits(name)[0]
+
+        self.segments: Segments = Segments(kernel.vfs, limit)
+        self.semaphores: Semaphores = Semaphores(kernel.vfs.budget, limits)
+        self.queues: Queues = Queues(kernel.vfs.budget, limit)
+        for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
+            table.owner, table.next_ids = of.owner, of.next_ids
+
+    def table(self, name: str, reader: Task) -> str:
+        """The lines of /proc/sysvipc/NAME."""
+        if name == "shm":
+            return self.segments.table(reader)
+        return (self.semaphores if name == "sem" else self.queues).table(reader)
+
+    def __del__(self) -> None:
+        for found in list(self.semaphores.ids.objects.values()):
+            self.semaphores.remove(found)
+        for queue in list(self.queues.ids.objects.values()):
+            self.queues.remove(queue)
+
+
+class IpcNamespace:
+    """It goes with the last task in it: nothing here refers back to it."""
+
+    __slots__ = ("_kernel", "charge", "made", "mqueue", "next_ids", "owner")
+
+    def __init__(
+        self, kernel: Kernel, owner: UserNamespace | None = None, charge: Charge | None = None
+    ) -> None:
+        self._kernel = kernel
+        self.owner = owner
+        self.charge = charge
+        self.made: IpcObjects | None = None
+        """The objects, once there has been one."""
+        self.next_ids: dict[str, int] = {}
+        """kernel.msg_next_id and the like, by "msg", "sem", "shm"."""
+        self.mqueue: Mount | None = None
+        """The mount of its POSIX queues, once there is one (sentry.fs.mqueue)."""
+        kernel.vfs.budget.ipc_namespaces += 1
+
+    def __del__(self) -> None:
+        self._kernel.vfs.budget.ipc_namespaces -= 1
+
+    @property
+    def objects(self) -> IpcObjects:
+        """The objects, made when first needed."""
+        if self.made is None:
+            self.made = IpcObjects(self._kernel, self)
+        return self.made

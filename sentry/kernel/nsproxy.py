@@ -1,0 +1,106 @@
+"""`Namespaces`: where a task is, as one value that tasks share: struct nsproxy. namespaces(7).
+
+The namespace of users is part of the credentials, that of its own numbers (`Task.pids`) is the
+process's for good. namespaces.py makes new ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sentry.wait.queue import ChangeCount
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.ipc_namespace import IpcNamespace
+    from sentry.kernel.pids import PidNamespace
+    from sentry.net.namespace import NetNamespace
+    from sentry.vfs.mounts import MountNamespace
+
+
+class Uts:
+    """Names of the machine: uname(2)."""
+
+    __slots__ = (
+        "changes", "charge", "domainname", "machine", "nodename", "owner", "release", "sysname",
+        "version",
+    )  # fmt: skip
+
+    def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
+        self.owner: UserNamespace | None = None
+        self.charge: Charge | None = None
+        self.sysname = b"Linux"
+        self.nodename = nodename
+        self.release = b"6.12.0"
+        self.version = b"#1 SMP PREEMPT_DYNAMIC runsc"
+        self.machine = b"x86_64"
+        self.domainname = domainname
+        self.changes = {"nodename": ChangeCount(), "domainname": ChangeCount()}
+        """Told when a name is set: poll(2) of /proc/sys/kernel/hostname, domainname."""
+
+    def set_name(self, which: str, name: bytes) -> None:
+        """Set the `nodename` or the `domainname`."""
+        setattr(self, which, name)
+        self.changes[which].happened()
+
+    def copy(self, owner: UserNamespace | None, charge: Charge) -> Uts:
+        """The names of a new UTS namespace."""
+        made = Uts(self.nodename, self.domainname)
+        made.owner, made.charge = owner, charge
+        return made
+
+
+class CgroupNamespace:
+    """All there is of cgroups is one, the root of the hierarchy in every namespace."""
+
+    __slots__ = ("charge", "owner")
+
+    def __init__(
+        self, owner: UserNamespace | None = None, charge: Charge | None = None
+    ) -> None:
+        self.owner = owner
+        self.charge = charge
+
+
+class TimeNamespace:
+    """Offsets of the monotonic and the boot-time clock, set before the first task is in it."""
+
+    __slots__ = ("boottime_ns", "charge", "frozen", "monotonic_ns", "owner")
+
+    def __init__(
+        self,
+        owner: UserNamespace | None = None,
+        charge: Charge | None = None,
+        model: TimeNamespace | None = None,
+    ) -> None:
+        self.owner = owner
+        self.charge = charge
+        self.monotonic_ns: int = model.monotonic_ns if model is not None else 0
+        self.boottime_ns: int = model.boottime_ns if model is not None else 0
+        self.frozen = self.is_first
+        """A task is in it: the offsets stay as they are."""
+
+    @property
+    def is_first(self) -> bool:
+        """The sandbox's own: its clocks are the host's."""
+        return self.charge is None
+
+
+class Namespaces(Struct, frozen=True):
+    """One of each kind."""
+
+    cgroup: CgroupNamespace
+    ipc: IpcNamespace
+    mounts: MountNamespace
+    net: NetNamespace
+    pids_for_children: PidNamespace
+    time: TimeNamespace
+    time_for_children: TimeNamespace
+    uts: Uts
+
+    def but(self, **others: Any) -> Namespaces:
+        """The same with other ones in some places."""
+        return replace(self, **others)

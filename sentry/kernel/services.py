@@ -1,0 +1,77 @@
+"""`Services`: the singletons of a sandbox that are not the kernel's own parts.
+
+A field without a value here is filled in boot, and `check` names one that was forgotten. All others
+begin empty: who needs one first makes it. Rooms below see what they need as `sentry.fs.kernel`.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from sentry.auth.userns import NamespaceCounts
+from sentry.kernel.signals import Quota
+from sentry.wait.queue import WaitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sentry.fs.devpts.console import Console
+    from sentry.fs.gofer.handles import HandleCache
+    from sentry.fs.gofer.session import Session
+    from sentry.fs.pseudo.cpu import Cpu
+    from sentry.kernel.keys import KeyTable
+    from sentry.kernel.machine import Machine
+    from sentry.kernel.nsproxy import Namespaces
+    from sentry.kernel.system_log import SystemLog
+    from sentry.vfs.dentry import Dentry
+
+
+class Services:
+    """One of a kernel: `kernel.services`."""
+
+    __slots__ = (
+        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "first", "gofer",
+        "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
+        "system_log", "timex",
+    )  # fmt: skip
+
+    cpu_quota: tuple[int, int]
+    """Microseconds in a period, and the period; 0: not limited."""
+    first: Namespaces
+    """Those of the sandbox itself: init_nsproxy."""
+    handles: HandleCache
+    """Files of the host that are open."""
+
+    def __init__(self) -> None:
+        self.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
+        self.clock_steps = WaitQueue()
+        """Told when the host's wall clock was set: deadlines on it move."""
+        self.console: Console | None = None
+        """The terminal that was donated, where process.terminal asks for one."""
+        self.cpu: Cpu | None = None
+        """What /proc/cpuinfo shows."""
+        self.file_handles: OrderedDict[tuple[int, int], Dentry] = OrderedDict()
+        """name_to_handle_at(2): by device and inode number, the one asked for last at the end."""
+        self.gofer: Session | None = None
+        """The session with the Gofer, where there is one."""
+        self.keys: KeyTable | None = None
+        self.keys_text: Callable[[Any], str] | None = None
+        """/proc/keys for a reader, once somebody has a key."""
+        self.machine: Machine | None = None
+        """What the auxiliary vector says of the CPU."""
+        self.namespace_counts = NamespaceCounts()
+        self.signal_quota = Quota()
+        self.sysctls: dict[str, str] = {}
+        """What was written below /proc/sys, by path."""
+        self.system_log: SystemLog | None = None
+        """syslog(2)."""
+        self.timex: dict[str, int] = {}
+        """What adjtimex(2) keeps for its own answers, by field."""
+
+    def check(self) -> None:
+        """At the end of boot. Raises: AssertionError with the field that nobody filled."""
+        for name in self.__slots__:
+            assert hasattr(self, name), f"kernel.services.{name} was not filled in boot"

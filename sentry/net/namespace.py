@@ -1,0 +1,51 @@
+"""`NetNamespace`: network_namespaces(7). Its stack is made when somebody first needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentry.auth.userns import Charge, UserNamespace
+    from sentry.net.stack import Stack
+
+
+class NetNamespace:
+    """What tasks share; sockets hold the stack."""
+
+    __slots__ = ("_kernel", "_stack", "charge", "owner", "sysctls")
+
+    def __init__(
+        self,
+        kernel: Any,
+        sysctls: dict[str, str],
+        owner: UserNamespace | None = None,
+        charge: Charge | None = None,
+    ) -> None:
+        self._kernel = kernel
+        self._stack: Stack | None = None
+        self.owner = owner
+        self.charge = charge
+        self.sysctls = sysctls
+        """What was written to /proc/sys/net/ipv4 and ipv6; the kernel's own in the first one."""
+
+    @property
+    def stack(self) -> Stack:
+        """Interfaces, routes, ports."""
+        if self._stack is None:
+            from sentry.net.stack import Stack  # noqa: PLC0415  few programs ask
+
+            self._stack = Stack(self._kernel, self.sysctls, self.owner, self.charge)
+        return self._stack
+
+    def lines(self, name: str) -> str | None:
+        """What a file of /proc/net shows, None of one that shows nothing."""
+        from sentry.net.tables import TABLES  # noqa: PLC0415
+
+        fill = TABLES.get(name)
+        return None if fill is None else str(fill(self.stack))
+
+    def links(self) -> dict[str, dict[str, str]]:
+        """The attributes of each interface, for /sys/class/net."""
+        from sentry.net.tables import attributes  # noqa: PLC0415
+
+        return {link.name: attributes(link) for link in self.stack.interfaces}

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED, inherit
+from sentry.kernel.task import Task
+from sentry.kernel.thread_group import ThreadGroup
+
+
+class Copy:
+    """What makes another one for a child."""
+
+    def for_child(self) -> str:
+        return "another"
+
+
+class Thing:
+    """A field of each kind."""
+
+    __slots__ = {"copied": COPIED, "fresh": FRESH, "given": CLONE, "none": COPIED, "shared": SHARED}
+
+    def __init__(self, shared: object) -> None:
+        self.shared = shared
+        self.copied: object = Copy()
+        self.none = None
+        self.fresh = self.given = shared
+
+
+def test_child_gets_what_is_said_beside_the_field() -> None:
+    parent, child = Thing("parent"), Thing("child")
+
+    inherit(child, parent)
+
+    assert (child.shared, child.copied, child.none) == ("parent", "another", None)
+    assert child.fresh == child.given == "child"
+
+
+@pytest.mark.parametrize("kind", [Task, ThreadGroup])
+def test_every_field_says_how_it_is_inherited(kind: type[Task | ThreadGroup]) -> None:
+    assert set(kind.__slots__.values()) <= {CLONE, COPIED, FRESH, SHARED}

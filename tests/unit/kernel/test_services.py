@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sentry.kernel.services import Services
+
+
+def test_what_boot_forgot_is_named() -> None:
+    services = Services()
+    with pytest.raises(AssertionError, match="cpu_quota"):
+        services.check()
+    filled: Any = object()
+    services.cpu_quota, services.first = (0, 100_000), filled
+
+    with pytest.raises(AssertionError, match="handles"):
+        services.check()
+    services.handles = filled
+
+    services.check()
