@@ -15,6 +15,7 @@ from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, EINVAL
 from sentry.fs.eventfd import EventFile
 from sentry.kernel.aio import AioTable, Context, Request
+from sentry.kernel.services import Services
 from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import munmap
 from sentry.mm.ramfile import RamFile
@@ -30,7 +31,7 @@ def task() -> Iterator[Any]:
     ram = Ram.from_memfd(1 << 30)
     vfs = Vfs(None, lambda: RamFile(ram), lambda: 0)
     loop = SimpleNamespace(call_soon=later.append, later=later)
-    kernel = SimpleNamespace(vfs=vfs, cpus=2, services={}, loop=loop)
+    kernel = SimpleNamespace(vfs=vfs, cpus=2, services=Services(), loop=loop)
     mm = MemoryManager.empty(lambda: AddressSpace(ram))
     yield SimpleNamespace(kernel=kernel, mm=mm)
     mm.release()
