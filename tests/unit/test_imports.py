@@ -13,7 +13,6 @@ LARGER = {
     "sentry.fs.gofer": 9,
     "sentry.kernel": 46,
     "sentry.mm": 10,
-    "sentry.net": 26,
     "sentry.vfs": 15,
 }
 """Circles for types that are larger, by room, and how many modules they have: never more.

@@ -19,7 +19,8 @@ from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.netlink.diag import _known
 from sentry.net.packet_socket import PacketSocket
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.stack import Stack
 from sentry.net.tables import tcp_sockets
 from sentry.net.unix import UnixSocket
