@@ -21,6 +21,7 @@ from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
 from sentry.kernel import sched
+from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
@@ -86,7 +87,7 @@ def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
     mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
     root = top(ns.mounts.root.location)
     group.personality = process.personality
-    task = Task(
+    task = Thread(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm,
         FdTable(kernel.vfs.descriptors),
         FsContext(ns.mounts, root, root, process.umask), Credentials.root(), ns,

@@ -17,8 +17,7 @@ from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 
 if TYPE_CHECKING:
     from sentry.kernel.nsproxy import Uts
-    from sentry.kernel.task import Task
-    from sentry.kernel.tracing import Observer
+    from sentry.kernel.task import Observer, Task
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
 

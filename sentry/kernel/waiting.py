@@ -35,8 +35,7 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
-    from sentry.kernel.ptrace.tracee import Tracee
-    from sentry.kernel.task import Task
+    from sentry.kernel.task import Task, Tie
     from sentry.kernel.thread_group import ThreadGroup
 
 WAIT4_OPTIONS = WNOHANG | WUNTRACED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL
@@ -106,7 +105,7 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
     return None
 
 
-def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report | None:
+def _traced_report(pids: PidNamespace, tracee: Tie, options: int) -> Report | None:
     """What there is to tell a tracer: its stops whatever the options, and the end of threads."""
     traced = tracee.task
     keep = options & WNOWAIT
@@ -120,11 +119,11 @@ def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report |
         if not keep:
             tracee.waited_for()
         return report
-    if tracee.stop is None or not tracee.unreported or tracee.listening:
+    code = tracee.untold()
+    if not code:
         return None
-    code = tracee.unreported
     if not keep:
-        tracee.unreported = 0
+        tracee.told()
     usage = usage_of(traced.group)
     number = pids.of(traced.tid)
     return Report(number, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
