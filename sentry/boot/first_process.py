@@ -43,8 +43,7 @@ from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
-    from sentry.kernel.kernel import Kernel
-    from sentry.kernel.nsproxy import Namespaces
+    from sentry.kernel.kernel import Kernel, Namespaces
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWD = b"/etc/passwd"
@@ -55,7 +54,7 @@ PASSWD_SIZE = 1 << 20
 async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     """Make the first task and load its program; it does not run yet. Raises: StartError."""
     process = config.process
-    task = make_task(kernel, process, kernel.services.first)
+    task = make_task(kernel, process, kernel.first)
     first_task(kernel, task)
     owner = Owner(process.uid, process.gid)
     if process.terminal and is_tty(config.stdio[0]):

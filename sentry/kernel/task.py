@@ -21,10 +21,9 @@ from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.bpf.isa import Program
-    from sentry.kernel.kernel import Kernel
-    from sentry.kernel.keyrings import TaskKeys
-    from sentry.kernel.nsproxy import Namespaces
-    from sentry.kernel.sched import Sched
+    from sentry.kernel.kernel import Kernel, Namespaces
+    from sentry.kernel.keys import TaskKeys
+    from sentry.kernel.sched_attributes import Sched
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.thread_group import ThreadGroup, Usage

@@ -278,9 +278,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
     if not flags & CLONE_VM:
         join_for_children(child)
     if flags & CLONE_SYSVSEM:
-        from sentry.kernel.sysv_undo import shared_undo  # noqa: PLC0415
-
-        child.sem_undo = shared_undo(task)
+        child.sem_undo = sysv_ipc.shared_undo(task)
     child.default_slack_ns = task.timer_slack_ns
     shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = altstack.NONE if shares_stack else task.altstack

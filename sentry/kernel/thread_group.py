@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from sentry.abi.signal import SIGCHLD
 from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
-from sentry.kernel.signals import PendingSignals, SignalActions
+from sentry.kernel.signals import PendingSignals, SigInfo, SignalActions
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -250,6 +250,25 @@ class ThreadGroup:
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
+
+    @property
+    def uid(self) -> int:
+        """Its real user, also of a zombie."""
+        return self.tasks[0].creds.uid if self.tasks else self.last_uid
+
+    def told(self, signo: int, code: int, value: int) -> SigInfo:
+        """The siginfo with which its parent hears of it: CLD_*, and an exit code or signal."""
+        user_ns, sys_ns = self.dead_usage.user_ns, self.dead_usage.sys_ns
+        for task in self.tasks:
+            user_ns += task.ctx.cpu_time_ns()
+            sys_ns += task.sys_time_ns
+        return SigInfo.child(signo, code, (self.tgid, self.uid), value, (user_ns, sys_ns))
+
+    def drop_keyring(self) -> None:
+        """It has ended, or runs another program."""
+        ring, self.process_keyring = self.process_keyring, None
+        if ring is not None:
+            ring.drop()
 
     def exit(self, status: int) -> None:
         """Every thread dies; `status` is what wait(2) will say. The first call counts."""

@@ -70,11 +70,6 @@ def usage_of(group: ThreadGroup) -> Usage:
     return usage
 
 
-def uid_of(group: ThreadGroup) -> int:
-    """The real user of a process, also of a zombie."""
-    return group.tasks[0].creds.uid if group.tasks else group.last_uid
-
-
 def _ended(pid: int, uid: int, status: int, usage: Usage) -> Report:
     code = CLD_EXITED if status & 0x7F == 0 else CLD_DUMPED if status & 0x80 else CLD_KILLED
     value = status >> 8 & 0xFF if code == CLD_EXITED else status & 0x7F
@@ -87,7 +82,7 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
         if not options & WEXITED or is_held(group):
             return None
         usage = usage_of(group)
-        report = _ended(pids.of(group.tgid), uid_of(group), group.exit_status, usage)
+        report = _ended(pids.of(group.tgid), group.uid, group.exit_status, usage)
         if not options & WNOWAIT:
             parent = group.parent
             reap(group, parent.reaped_usage if parent is not None else group.kernel.gone_usage)
@@ -96,12 +91,12 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
         group.stop_reported = bool(not options & WNOWAIT)
         signo = group.stop_signal
         status, usage = signo << 8 | 0x7F, usage_of(group)
-        return Report(pids.of(group.tgid), uid_of(group), CLD_STOPPED, status, signo, usage)
+        return Report(pids.of(group.tgid), group.uid, CLD_STOPPED, status, signo, usage)
     if not group.continue_reported and options & WCONTINUED:
         group.continue_reported = bool(not options & WNOWAIT)
         usage = usage_of(group)
         number = pids.of(group.tgid)
-        return Report(number, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage)
+        return Report(number, group.uid, CLD_CONTINUED, 0xFFFF, SIGCONT, usage)
     return None
 
 

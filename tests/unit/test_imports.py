@@ -11,14 +11,9 @@ ROOMS = ("sentry", "runsc", "kvm", "gofer")
 SMALL = 4
 LARGER = {
     "sentry.fs.gofer": 9,
-    "sentry.kernel": 46,
-    "sentry.mm": 10,
     "sentry.vfs": 15,
 }
-"""Circles for types that are larger, by room, and how many modules they have: never more.
-
-All but the kernel's were there; the kernel's is what a `Task` has and who is given one.
-"""
+"""Circles for types that are larger, by room, and how many modules they have: never more."""
 Graph = dict[str, set[str]]
 
 
