@@ -11,7 +11,6 @@ ROOMS = ("sentry", "runsc", "kvm", "gofer")
 SMALL = 4
 LARGER = {
     "sentry.fs.gofer": 9,
-    "sentry.vfs": 15,
 }
 """Circles for types that are larger, by room, and how many modules they have: never more."""
 Graph = dict[str, set[str]]
