@@ -1,4 +1,4 @@
-"""Modules that import each other in a circle: none at run time, four for their types alone, at most."""
+"""Modules that import each other in a circle: none at run time, four at most for their types."""
 
 from __future__ import annotations
 
