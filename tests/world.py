@@ -255,7 +255,7 @@ class World:
         self.mounts = MountNamespace(
             self.vfs.new_mount(made), self.vfs.mount_ids, self.vfs.budget
         )
-        self.kernel.services.first = namespaces.first(self.kernel, self.mounts)
+        self.kernel.first = namespaces.first(self.kernel, self.mounts)
         self.init = self.program()
         self.kernel.init = self.init.task.group
 
@@ -274,7 +274,7 @@ class World:
 
     def program(self) -> Program:
         """A process that nobody made, with every right and no file open."""
-        task = make_task(self.kernel, ProcessConfig((b"x",)), self.kernel.services.first)
+        task = make_task(self.kernel, ProcessConfig((b"x",)), self.kernel.first)
         first_task(self.kernel, task)
         mmap(task.mm.map, AREA, AREA_SIZE, 3, 0x32)
         task.ctx.regs[Reg.RSP] = AREA + AREA_SIZE

@@ -21,6 +21,7 @@ from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
 from sentry.kernel import sched
+from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
 from sentry.kernel.limits import Limits
 from sentry.kernel.signals import SignalActions
@@ -42,8 +43,7 @@ from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
-    from sentry.kernel.kernel import Kernel
-    from sentry.kernel.nsproxy import Namespaces
+    from sentry.kernel.kernel import Kernel, Namespaces
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSWD = b"/etc/passwd"
@@ -54,7 +54,7 @@ PASSWD_SIZE = 1 << 20
 async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     """Make the first task and load its program; it does not run yet. Raises: StartError."""
     process = config.process
-    task = make_task(kernel, process, kernel.services.first)
+    task = make_task(kernel, process, kernel.first)
     first_task(kernel, task)
     owner = Owner(process.uid, process.gid)
     if process.terminal and is_tty(config.stdio[0]):
@@ -86,7 +86,7 @@ def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
     mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
     root = top(ns.mounts.root.location)
     group.personality = process.personality
-    task = Task(
+    task = Thread(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm,
         FdTable(kernel.vfs.descriptors),
         FsContext(ns.mounts, root, root, process.umask), Credentials.root(), ns,

@@ -180,7 +180,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         process = NetworkProcess(config.network_fd, loop)
         try:
-            run_now(loop, show_host(kernel.services.first.net.stack, process))
+            run_now(loop, show_host(kernel.first.net.stack, process))
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))

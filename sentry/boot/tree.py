@@ -68,7 +68,7 @@ class Starter:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.ns = kernel.services.first
+        self.ns = kernel.first
         self.pids = kernel.pids
         self.mounts = mounts = self.ns.mounts
         self.creds = Credentials.root()
@@ -97,7 +97,7 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
     root = make_root(kernel, config, exports)
     mount = kernel.vfs.new_mount(root)
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
-    kernel.services.first = namespaces.first(kernel, mounts)
+    kernel.first = namespaces.first(kernel, mounts)
     starter = Starter(kernel)
     for entry in config.mounts:
         try:

@@ -109,7 +109,7 @@ class Execution:
         kernel = self._kernel
         init = kernel.init
         assert init is not None
-        ns = kernel.services.first
+        ns = kernel.first
         if init.tasks:
             ns = ns.but(mounts=init.tasks[0].ns.mounts)
         task = first_process.make_task(kernel, process, ns)

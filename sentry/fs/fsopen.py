@@ -14,6 +14,7 @@ from sentry.vfs.file import Caller, Dest, FileDescription, Result
 from sentry.vfs.interface import FileSystem, Inode, Owner
 
 if TYPE_CHECKING:
+    from sentry.vfs.mounter import Mounter
     from sentry.vfs.vfs import MountType, Vfs
 
 MAX_LOG = 8
@@ -105,7 +106,7 @@ class FsContextFile(FileDescription):
         self.fs = mounting.new_file_system(caller, what, self.flags_asked, make)
         self.phase = Phase.AWAITING_MOUNT
 
-    def reconfigure(self, caller: Caller) -> None:
+    def reconfigure(self, caller: Mounter) -> None:
         """FSCONFIG_CMD_RECONFIGURE. Raises: EBUSY, EINVAL."""
         if self.phase is not Phase.RECONF_PARAMS or self.fs is None:
             raise EBUSY("not to be changed now")

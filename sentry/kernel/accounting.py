@@ -15,8 +15,7 @@ from msgspec import Struct
 
 from sentry.abi.acct import ACORE, AFORK, AXSIG
 from sentry.errors import Errno
-from sentry.mm.buffers import KernelSource
-from sentry.wait.again import again
+from sentry.kernel.accounting_file import Accounting
 from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted
 
@@ -30,51 +29,9 @@ if TYPE_CHECKING:
 VERSION: Final = 3
 TICK_NS: Final = 10_000_000
 """AHZ is 100."""
-SUSPEND_PERCENT, RESUME_PERCENT = 2, 4
-CHECK_NS: Final = 30 * 10**9
-"""How often the room is looked at."""
 MANTISSA_BITS, EXPONENT_BITS = 13, 3
-UNLIMITED: Final = (1 << 64) - 1
 RECORD: Final = struct.Struct("<BBHIIIIIIf8H16s")
 """struct acct_v3."""
-
-
-class Accounting:
-    """The file of one PID namespace."""
-
-    __slots__ = ("_active", "_checked_ns", "creds", "file")
-
-    def __init__(self, file: FileDescription) -> None:
-        self.file = file.incref()
-        self.creds = file.creds
-        """Who turned it on: records are written with these rights."""
-        self._active = True
-        self._checked_ns = 0
-
-    def rlimit(self, resource: int) -> int:
-        """No limit holds."""
-        return UNLIMITED
-
-    def send_signal(self, signo: int) -> None:
-        """Nobody is there to get one."""
-
-    async def look(self) -> None:
-        """Whether there is room for records from now on: check_free_space()."""
-        self._checked_ns = time.monotonic_ns()
-        room = await again(self.file.inode.fs.statfs)
-        free = room.blocks_free * 100
-        if self._active:
-            self._active = free > room.blocks * SUSPEND_PERCENT
-        else:
-            self._active = free >= room.blocks * RESUME_PERCENT
-
-    async def write(self, record: bytes) -> None:
-        """Append a record, if there was room. To look again may take long, so that comes after."""
-        if self._active:
-            caller: Any = self
-            await again(self.file.write, caller, KernelSource(record))
-        if time.monotonic_ns() - self._checked_ns >= CHECK_NS:
-            await self.look()
 
 
 async def turn_on(task: Task, file: FileDescription) -> None:

@@ -1,7 +1,8 @@
 """futex(2): who waits on which word of memory, and how they are woken.
 
-`FutexTable` maps keys to queues of waiters. A key is an address of an address space, or a place in
-a file for words in shared mappings, so that processes meet there (`MemoryManager.futex_key`).
+`FutexTable` (futex_table.py) maps keys to queues of waiters. A key is an address of an address
+space, or a place in a file for words in shared mappings, so that processes meet there
+(`MemoryManager.futex_key`).
 Everything between the check of the word and the queueing happens on the kernel thread without an
 await, so no wake-up is lost: a wake is a call of the kernel thread too. Priority-inheritance
 futexes are in futex_pi.py, lists of robust ones in futex_robust.py.
@@ -14,114 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
+from sentry.kernel.futex_table import MATCH_ANY, Waiter
 from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut, park, this_fiber
 from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
-    from sentry.kernel.futex_pi import PiState
+    from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
     from sentry.wait.fiber import Fiber
 
-MATCH_ANY = 0xFFFFFFFF
 INTERRUPTIBLE = Mode.INTERRUPTIBLE
-
-
-class Waiter:
-    """A task asleep on a word."""
-
-    __slots__ = ("addr", "bitset", "fiber", "key", "pi", "requeue_to", "task", "woken")
-
-    def __init__(self, task: Task, key: Hashable, bitset: int = MATCH_ANY) -> None:
-        self.task = task
-        self.key = key
-        self.bitset = bitset
-        self.fiber: Fiber | None = None
-        self.woken = False
-        self.addr = 0
-        """Where the lock lies in the memory of `task`."""
-        self.requeue_to: Hashable = None
-        """Key of the lock that FUTEX_CMP_REQUEUE_PI moves it to."""
-        self.pi: PiState | None = None
-        """The lock it waits for since it was moved."""
-
-    def wake(self) -> None:
-        """Its sleep is over; it is in no queue any more."""
-        self.woken = True
-        if self.fiber is not None:
-            self.fiber.wake()
-
-
-class FutexTable:
-    """All futexes of a sandbox that somebody waits on."""
-
-    __slots__ = ("locks", "queues")
-
-    def __init__(self) -> None:
-        self.queues: dict[Hashable, list[Waiter]] = {}
-        self.locks: dict[Hashable, PiState] = {}
-        """Priority-inheritance locks with waiters."""
-
-    def add(self, waiter: Waiter) -> None:
-        """Queue behind the others of its key."""
-        queue = self.queues.get(waiter.key)
-        if queue is None:
-            self.queues[waiter.key] = [waiter]
-        else:
-            queue.append(waiter)
-
-    def remove(self, waiter: Waiter) -> None:
-        """Take out of the queue; harmless when it is not in one."""
-        queue = self.queues.get(waiter.key)
-        if queue is not None and waiter in queue:
-            queue.remove(waiter)
-            if not queue:
-                del self.queues[waiter.key]
-
-    def wake(self, key: Hashable, count: int, bitset: int = MATCH_ANY) -> int:
-        """Wake up to `count` waiters (at least one, as Linux) that share a bit; how many.
-
-        Raises: EINVAL when one of them waits for a lock (FUTEX_WAIT_REQUEUE_PI).
-        """
-        queue = self.queues.get(key)
-        if queue is None:
-            return 0
-        woken = 0
-        for waiter in list(queue):
-            if waiter.requeue_to is not None:
-                raise EINVAL("waits to be requeued to a lock")
-            if waiter.bitset & bitset:
-                queue.remove(waiter)
-                waiter.wake()
-                woken += 1
-                if woken >= count:
-                    break
-        if not queue:
-            del self.queues[key]
-        return woken
-
-    def requeue(self, source: Hashable, target: Hashable, wake: int, move: int) -> int:
-        """Wake `wake` waiters of one key and move `move` more to another; the sum."""
-        queue = self.queues.get(source)
-        if queue is None:
-            return 0
-        done = 0
-        for waiter in list(queue):
-            if done - wake >= move:
-                break
-            if waiter.requeue_to is not None:
-                raise EINVAL("waits to be requeued to a lock")
-            done += 1
-            if done > wake and source == target:
-                continue
-            queue.remove(waiter)
-            if done <= wake:
-                waiter.wake()
-            else:
-                waiter.key = target
-                self.add(waiter)
-        if not queue:
-            self.queues.pop(source, None)
-        return done
 
 
 def key_of(task: Task, addr: int, private: bool) -> Hashable:

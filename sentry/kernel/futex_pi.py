@@ -13,26 +13,17 @@ from typing import TYPE_CHECKING, Any
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
 from sentry.kernel import futex
+from sentry.kernel.futex_table import Holder, PiState, Waiter
 from sentry.mm.errors import NeedsFault
 from sentry.wait.fiber import Interrupted, Mode, RestartNoIntr, park, this_fiber
 
 if TYPE_CHECKING:
-    from sentry.kernel.futex import FutexTable, Waiter
+    from sentry.kernel.futex_table import FutexTable
     from sentry.kernel.task import Task
+    from sentry.mm.manager import MemoryManager
 
 
-class PiState:
-    """A lock with waiters."""
-
-    __slots__ = ("key", "owner", "waiters")
-
-    def __init__(self, key: Hashable, owner: Task) -> None:
-        self.key = key
-        self.owner = owner
-        self.waiters: list[Waiter] = []
-
-
-def _try_lock(task: Task, addr: int, key: Hashable, taker: Task) -> PiState | None:
+def _try_lock(task: Task, addr: int, key: Hashable, taker: Holder) -> PiState | None:
     """Take the lock for `taker` (None), or say who holds it, with FUTEX_WAITERS set.
 
     `task` lends its memory. Raises: EDEADLK, ESRCH (the owner is gone), EINVAL, EFAULT.
@@ -74,10 +65,11 @@ def lock(
         return 0
     if try_only:
         raise EAGAIN("locked")
-    waiter = futex.Waiter(task, key)
+    waiter = Waiter(task, key)
     waiter.addr = addr
-    _enqueue(task.kernel.futexes, state, waiter)
-    return _sleep(waiter, deadline_ns)
+    table = task.kernel.futexes
+    _enqueue(table, state, waiter)
+    return _sleep(table, waiter, deadline_ns)
 
 
 def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
@@ -86,7 +78,7 @@ def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
     table.locks[state.key] = state
 
 
-async def _sleep(waiter: Waiter, deadline_ns: int | None) -> int:
+async def _sleep(table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> int:
     try:
         if not waiter.woken:
             waiter.fiber = await this_fiber()
@@ -98,19 +90,19 @@ async def _sleep(waiter: Waiter, deadline_ns: int | None) -> int:
             raise RestartNoIntr from None
     finally:
         if not waiter.woken:
-            _leave(waiter)
+            _leave(table, waiter)
     return 0
 
 
-def _leave(waiter: Waiter) -> None:
+def _leave(table: FutexTable, waiter: Waiter) -> None:
     """Wait no longer. Who got the lock and dies at once gives it back by its robust list."""
     state = waiter.pi
     if state is None:
-        waiter.task.kernel.futexes.remove(waiter)
+        table.remove(waiter)
         return
     state.waiters.remove(waiter)
     if not state.waiters:
-        waiter.task.kernel.futexes.locks.pop(state.key, None)
+        table.locks.pop(state.key, None)
 
 
 def unlock(task: Task, addr: int, private: bool) -> int:
@@ -120,11 +112,12 @@ def unlock(task: Task, addr: int, private: bool) -> int:
     if value & FUTEX_TID_MASK != task.own_tid:
         raise EPERM("not the owner")
     key = futex.key_of(task, addr, private)
-    state = task.kernel.futexes.locks.get(key)
+    table = task.kernel.futexes
+    state = table.locks.get(key)
     if state is not None:
         if state.owner is not task:
             raise EINVAL("the lock has another owner")
-        _hand_over(task, addr, state, 0)
+        _hand_over(table, mm, addr, state, 0)
         return 0
     while (seen := mm.cmpxchg_u32(addr, value, 0)) != value:
         value = seen
@@ -133,17 +126,18 @@ def unlock(task: Task, addr: int, private: bool) -> int:
     return 0
 
 
-def _hand_over(task: Task, addr: int, state: PiState, keep: int) -> None:
+def _hand_over(
+    table: FutexTable, mm: MemoryManager, addr: int, state: PiState, keep: int
+) -> None:
     """The first waiter owns it now, also in the word. `keep`: bits of the word that stay."""
     waiter = state.waiters[0]
-    mm = task.mm
     value = mm.load_u32(addr)
     while True:
         seen = mm.cmpxchg_u32(addr, value, waiter.task.own_tid | FUTEX_WAITERS | value & keep)
         if seen == value:
             break
         value = seen
-    _own(task.kernel.futexes, state)
+    _own(table, state)
 
 
 def _own(table: FutexTable, state: PiState) -> None:
@@ -160,7 +154,7 @@ def owner_dies(task: Task) -> None:
     for state in [s for s in table.locks.values() if s.owner is task]:
         heir = state.waiters[0]
         try:
-            _hand_over(heir.task, heir.addr, state, FUTEX_OWNER_DIED)
+            _hand_over(table, heir.task.mm, heir.addr, state, FUTEX_OWNER_DIED)
         except (Errno, NeedsFault):
             _own(table, state)
 
@@ -183,16 +177,17 @@ def wait_requeue(
         raise EINVAL("the same word twice")
     if task.mm.load_u32(addr) != value:
         raise EAGAIN("value changed")
-    waiter = futex.Waiter(task, key, bitset)
+    waiter = Waiter(task, key, bitset)
     waiter.requeue_to = lock_key
     waiter.addr = lock_addr
-    task.kernel.futexes.add(waiter)
-    return _sleep_requeue(waiter, deadline_ns)
+    table = task.kernel.futexes
+    table.add(waiter)
+    return _sleep_requeue(table, waiter, deadline_ns)
 
 
-async def _sleep_requeue(waiter: Waiter, deadline_ns: int | None) -> int:
+async def _sleep_requeue(table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> int:
     try:
-        return await _sleep(waiter, deadline_ns)
+        return await _sleep(table, waiter, deadline_ns)
     except RestartNoIntr:
         if waiter.pi is not None:
             raise EAGAIN("requeued, then interrupted") from None

@@ -14,9 +14,9 @@ COPIED: Final = "The child has what its `for_child` gives."
 CLONE: Final = "The flags of clone(2) decide: task_clone.py."
 
 
-def inherit(child: Any, parent: Any) -> None:
+def inherit(child: Any, parent: Any, fields: dict[str, str]) -> None:
     """Fill the fields of a child that are `SHARED` and `COPIED`."""
-    for name, how in parent.__slots__.items():
+    for name, how in fields.items():
         if how is SHARED:
             setattr(child, name, getattr(parent, name))
         elif how is COPIED:

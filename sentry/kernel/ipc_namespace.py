@@ -9,10 +9,10 @@ from sentry.fs.proc.sysctl import get_sysctl
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.fs.kernel import Kernel
+    from sentry.kernel.sysv_ids import Caller
     from sentry.kernel.sysv_msg import Queues
     from sentry.kernel.sysv_sem import Semaphores
     from sentry.kernel.sysv_shm import Segments
-    from sentry.kernel.task import Task
     from sentry.vfs.mount import Mount
 
 
@@ -39,7 +39,7 @@ class IpcObjects:
         for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
             table.owner, table.next_ids = of.owner, of.next_ids
 
-    def table(self, name: str, reader: Task) -> str:
+    def table(self, name: str, reader: Caller) -> str:
         """The lines of /proc/sysvipc/NAME."""
         if name == "shm":
             return self.segments.table(reader)

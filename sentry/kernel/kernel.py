@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from sentry.errors import EFAULT
-from sentry.kernel.futex import FutexTable
+from sentry.kernel.futex_table import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
 from sentry.kernel.thread_group import ThreadGroup, Usage
@@ -16,10 +19,13 @@ from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 
 if TYPE_CHECKING:
-    from sentry.kernel.nsproxy import Uts
-    from sentry.kernel.task import Task
-    from sentry.kernel.tracing import Observer
+    from sentry.kernel.ipc_namespace import IpcNamespace
+    from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
+    from sentry.kernel.pids import PidNamespace
+    from sentry.kernel.task import Observer, Task
+    from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
+    from sentry.vfs.mounts import MountNamespace
     from sentry.vfs.vfs import Vfs
 
 MAX_TASKS = 32768
@@ -61,8 +67,32 @@ class Counters:
         self.unknown_calls[number & 0xFFFF] += 1
 
 
+class Namespaces(Struct, frozen=True):
+    """Where a task is, as one value that tasks share: struct nsproxy. namespaces(7).
+
+    The namespace of users is part of the credentials, that of its own numbers (`Task.pids`) is the
+    process's for good.
+    """
+
+    cgroup: CgroupNamespace
+    ipc: IpcNamespace
+    mounts: MountNamespace
+    net: NetNamespace
+    pids_for_children: PidNamespace
+    time: TimeNamespace
+    time_for_children: TimeNamespace
+    uts: Uts
+
+    def but(self, **others: Any) -> Namespaces:
+        """The same with other ones in some places."""
+        return replace(self, **others)
+
+
 class Kernel:
     """The state that all tasks share. Made by sentry.boot; everything runs on the loop's thread."""
+
+    first: Namespaces
+    """Those of the sandbox itself, filled in boot: init_nsproxy."""
 
     def __init__(
         self,

@@ -24,12 +24,14 @@ from sentry.kernel.keys import (
     USER,
     VIEW,
     Key,
-    table,
+    KeyTable,
+    TaskKeys,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
 
 OWN_PERM: Final = EVERYTHING << POSSESSOR | VIEW << USER
@@ -38,37 +40,12 @@ NAMED_PERM: Final = SESSION_PERM | LINK << USER
 UNITS: Final = ((604800, "w"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-class TaskKeys:
-    """The keyrings that belong to a thread alone or to its session."""
-
-    __slots__ = ("default", "ids", "session", "thread")
-
-    def __init__(
-        self, session: Key | None = None, default: int = 0, ids: tuple[int, int] = (0, 0)
-    ) -> None:
-        self.session = session.hold() if session is not None else None
-        self.thread: Key | None = None
-        self.ids = ids
-        """fsuid and fsgid when the thread keyring was last looked for."""
-        self.default = default
-        """KEYCTL_SET_REQKEY_KEYRING."""
-
-    def for_child(self) -> TaskKeys:
-        """What clone(2) and execve(2) leave: the session."""
-        return TaskKeys(self.session, self.default, self.ids)
-
-    def join(self, session: Key) -> None:
-        """Another session."""
-        old, self.session = self.session, session.hold()
-        if old is not None:
-            old.drop()
-
-    def release(self) -> None:
-        """The task has ended, or begins anew: nothing is held."""
-        for ring in (self.session, self.thread):
-            if ring is not None:
-                ring.drop()
-        self.session = self.thread = None
+def table(kernel: Kernel) -> KeyTable:
+    """The keys of this sandbox, made when first asked for."""
+    services = kernel.services
+    if services.keys is None:
+        services.keys = KeyTable(kernel)
+    return services.keys
 
 
 def of(task: Task) -> TaskKeys:

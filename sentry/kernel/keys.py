@@ -29,9 +29,7 @@ from sentry.fs.proc.sysctl import get_sysctl
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.kernel.kernel import Kernel
-    from sentry.kernel.task import Task
-    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.fs.kernel import Kernel
 
 VIEW, READ, WRITE, SEARCH, LINK, SETATTR = 1, 2, 4, 8, 16, 32
 EVERYTHING: Final = 0x3F
@@ -331,27 +329,37 @@ class KeyTable:
         return found
 
 
-def table(kernel: Kernel) -> KeyTable:
-    """The keys of this sandbox, made when first asked for."""
-    services = kernel.services
-    if services.keys is None:
-        services.keys = KeyTable(kernel)
-    return services.keys
+class TaskKeys:
+    """The keyrings that belong to a thread alone or to its session."""
 
+    __slots__ = ("default", "ids", "session", "thread")
 
-def begin_anew(task: Task) -> None:
-    """execve(2): the session alone stays."""
-    if (old := task.keys) is not None:
-        task.keys = old.for_child()
-        old.release()
-    forget_process(task.group)
+    def __init__(
+        self, session: Key | None = None, default: int = 0, ids: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.session = session.hold() if session is not None else None
+        self.thread: Key | None = None
+        self.ids = ids
+        """fsuid and fsgid when the thread keyring was last looked for."""
+        self.default = default
+        """KEYCTL_SET_REQKEY_KEYRING."""
 
+    def for_child(self) -> TaskKeys:
+        """What clone(2) and execve(2) leave: the session."""
+        return TaskKeys(self.session, self.default, self.ids)
 
-def forget_process(group: ThreadGroup) -> None:
-    """A process has ended, or runs another program: its keyring is gone."""
-    ring, group.process_keyring = group.process_keyring, None
-    if ring is not None:
-        ring.drop()
+    def join(self, session: Key) -> None:
+        """Another session."""
+        old, self.session = self.session, session.hold()
+        if old is not None:
+            old.drop()
+
+    def release(self) -> None:
+        """The task has ended, or begins anew: nothing is held."""
+        for ring in (self.session, self.thread):
+            if ring is not None:
+                ring.drop()
+        self.session = self.thread = None
 
 
 def check_name(kind: bytes, description: bytes) -> None:

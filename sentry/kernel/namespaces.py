@@ -19,7 +19,8 @@ from sentry.abi.sched import (
 from sentry.auth.userns import MAX_LEVEL, NO_ID, Charge, UserNamespace
 from sentry.errors import EINVAL, ENOSPC, EPERM
 from sentry.kernel.ipc_namespace import IpcNamespace
-from sentry.kernel.nsproxy import CgroupNamespace, Namespaces, TimeNamespace
+from sentry.kernel.kernel import Namespaces
+from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace
 from sentry.kernel.pids import PidNamespace
 from sentry.net.namespace import NetNamespace
 from sentry.vfs.mount import top
@@ -123,7 +124,7 @@ def leave(task: Task) -> None:
     It may be waited for yet, but nobody looks at these any more: `live_task` in /proc.
     """
     task.fs = None  # type: ignore[assignment]
-    task.ns = task.kernel.services.first
+    task.ns = task.kernel.first
 
 
 def enter(task: Task, new: NewNamespaces, fs: FsContext) -> None:

@@ -1,24 +1,16 @@
-"""`Namespaces`: where a task is, as one value that tasks share: struct nsproxy. namespaces(7).
+"""The small namespaces: names of the machine, cgroups, offsets of clocks. namespaces(7).
 
-The namespace of users is part of the credentials, that of its own numbers (`Task.pids`) is the
-process's for good. namespaces.py makes new ones.
+`Namespaces`, one of each kind, is in kernel.py; namespaces.py makes new ones.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
-from msgspec.structs import replace
+from typing import TYPE_CHECKING
 
 from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
-    from sentry.kernel.ipc_namespace import IpcNamespace
-    from sentry.kernel.pids import PidNamespace
-    from sentry.net.namespace import NetNamespace
-    from sentry.vfs.mounts import MountNamespace
 
 
 class Uts:
@@ -87,20 +79,3 @@ class TimeNamespace:
     def is_first(self) -> bool:
         """The sandbox's own: its clocks are the host's."""
         return self.charge is None
-
-
-class Namespaces(Struct, frozen=True):
-    """One of each kind."""
-
-    cgroup: CgroupNamespace
-    ipc: IpcNamespace
-    mounts: MountNamespace
-    net: NetNamespace
-    pids_for_children: PidNamespace
-    time: TimeNamespace
-    time_for_children: TimeNamespace
-    uts: Uts
-
-    def but(self, **others: Any) -> Namespaces:
-        """The same with other ones in some places."""
-        return replace(self, **others)

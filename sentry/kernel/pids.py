@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sentry.auth.userns import Charge, UserNamespace
-    from sentry.kernel.accounting import Accounting
+    from sentry.kernel.accounting_file import Accounting
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, Session, ThreadGroup
 

@@ -17,53 +17,21 @@ from sentry.abi.sched import (
     SCHED_BATCH,
     SCHED_DEADLINE,
     SCHED_EXT,
-    SCHED_FIFO,
     SCHED_IDLE,
     SCHED_NORMAL,
-    SCHED_RR,
 )
 from sentry.errors import EBUSY, EINVAL, EPERM
+from sentry.kernel.sched_attributes import DEFAULT, REAL_TIME, Sched
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-REAL_TIME: Final = (SCHED_FIFO, SCHED_RR)
 FAIR: Final = (SCHED_NORMAL, SCHED_BATCH, SCHED_IDLE)
 MIN_NICE, MAX_NICE = -20, 19
 MAX_RT_PRIORITY: Final = 99
 MIN_RUNTIME_NS: Final = 1024
 MIN_PERIOD_NS, MAX_PERIOD_NS = 100_000, (1 << 22) * 1000
 MAX_BANDWIDTH: Final = 0.95
-
-
-class Sched(Struct, frozen=True):
-    """What a task asked for. A value: tasks share it until one changes its own."""
-
-    policy: int = SCHED_NORMAL
-    priority: int = 0
-    """1 to 99 for the real-time policies."""
-    nice: int = 0
-    reset_on_fork: bool = False
-    affinity: int | None = None
-    """Mask of CPUs; None: all."""
-    ioprio: int = 0
-    """IOPRIO_PRIO_VALUE(class, level); 0: by the nice value."""
-    deadline: tuple[int, int, int] = (0, 0, 0)
-    """SCHED_DEADLINE: runtime, deadline, period in ns."""
-
-    def for_child(self) -> Sched:
-        """What fork gives on: SCHED_RESET_ON_FORK drops privileges."""
-        if not self.reset_on_fork:
-            return self
-        urgent = self.policy in REAL_TIME or self.policy == SCHED_DEADLINE
-        nice = 0 if urgent else max(self.nice, 0)
-        return replace(
-            self, policy=SCHED_NORMAL if urgent else self.policy,
-            priority=0, nice=nice, reset_on_fork=False, deadline=(0, 0, 0),
-        )  # fmt: skip
-
-
-DEFAULT: Final = Sched()
 
 
 def of(task: Task) -> Sched:

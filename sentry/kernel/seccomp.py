@@ -33,8 +33,7 @@ from sentry.errors import EBUSY, EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import signal_faults, task_exit
 from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
-from sentry.kernel.task import GONE
-from sentry.kernel.tracing import Observer
+from sentry.kernel.task import GONE, Filtering
 from sentry.kernel.work import WORK_EXIT
 from sentry.platform.interface import Reg
 
@@ -64,7 +63,7 @@ def rank(result: int) -> int:
     return action - (1 << 32) if action >> 31 else action
 
 
-class Seccomp(Observer):
+class Seccomp(Filtering):
     """A mode and the filters, the newest first. Immutable but for its cache."""
 
     def __init__(

@@ -25,6 +25,7 @@ from sentry.abi.seccomp import (
     SECCOMP_USER_NOTIF_FLAG_CONTINUE,
 )
 from sentry.errors import E2BIG, EAGAIN, EINPROGRESS, EINVAL, ENOENT, ENOSYS
+from sentry.kernel.seccomp import Seccomp
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
@@ -132,7 +133,7 @@ class Listener(FileDescription):
 
     def _has_users(self) -> bool:
         return any(
-            t.seccomp is not None and t.seccomp.listener is self and not t.dead
+            isinstance(t.seccomp, Seccomp) and t.seccomp.listener is self and not t.dead
             for t in self._kernel.pids.tasks.values()
         )
 

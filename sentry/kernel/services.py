@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sentry.fs.pseudo.cpu import Cpu
     from sentry.kernel.keys import KeyTable
     from sentry.kernel.machine import Machine
-    from sentry.kernel.nsproxy import Namespaces
     from sentry.kernel.system_log import SystemLog
     from sentry.vfs.dentry import Dentry
 
@@ -33,15 +32,13 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "first", "gofer",
+        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "gofer",
         "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
         "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]
     """Microseconds in a period, and the period; 0: not limited."""
-    first: Namespaces
-    """Those of the sandbox itself: init_nsproxy."""
     handles: HandleCache
     """Files of the host that are open."""
 

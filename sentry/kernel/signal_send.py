@@ -302,4 +302,4 @@ def tell_parent(group: ThreadGroup, code: int, signo: int) -> None:
     parent.child_queue.notify()  # before the signal: a wait that is satisfied wins over it
     action = parent.actions[SIGCHLD]
     if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
-        send_to_group(parent, SigInfo.child(SIGCHLD, code, group, signo))
+        send_to_group(parent, group.told(SIGCHLD, code, signo))

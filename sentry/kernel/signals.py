@@ -38,8 +38,6 @@ from sentry.abi.signal import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sentry.kernel.thread_group import ThreadGroup
-
 NSIG: Final = 64
 SIG_DFL: Final = 0
 SIG_IGN: Final = 1
@@ -112,12 +110,9 @@ class SigInfo:
         return SigInfo(signo, SI_TKILL, _pid_uid(pid, uid), names_sender=True)
 
     @staticmethod
-    def kernel(signo: int, group: ThreadGroup | None = None) -> SigInfo:
-        """From the kernel itself; or on behalf of a process (PR_SET_PDEATHSIG)."""
-        if group is None:
-            return SigInfo(signo, SI_KERNEL)
-        uid = group.tasks[0].creds.uid if group.tasks else group.last_uid
-        return SigInfo(signo, SI_USER, _pid_uid(group.tgid, uid), names_sender=True)
+    def kernel(signo: int) -> SigInfo:
+        """From the kernel itself."""
+        return SigInfo(signo, SI_KERNEL)
 
     @staticmethod
     def queue(signo: int, code: int, pid: int, uid: int, value: int) -> SigInfo:
@@ -133,19 +128,15 @@ class SigInfo:
         )
 
     @staticmethod
-    def child(signo: int, code: int, group: ThreadGroup, value: int) -> SigInfo:
-        """A child changed state: CLD_*; `value` is its exit code or signal."""
-        uid = group.tasks[0].creds.uid if group.tasks else group.last_uid
-        user_ns, sys_ns = group.dead_usage.user_ns, group.dead_usage.sys_ns
-        for task in group.tasks:
-            user_ns += task.ctx.cpu_time_ns()
-            sys_ns += task.sys_time_ns
-        return SigInfo(
-            signo,
-            code,
-            _child(group.tgid, uid, value, user_ns // CLOCK_TICK_NS, sys_ns // CLOCK_TICK_NS),
-            names_sender=True,
-        )
+    def child(
+        signo: int, code: int, child: tuple[int, int], value: int, ran_ns: tuple[int, int]
+    ) -> SigInfo:
+        """A child (tgid, uid) changed state: CLD_*; `value` is its exit code or signal.
+
+        `ran_ns`: its user and system time.
+        """
+        user, system = (ns // CLOCK_TICK_NS for ns in ran_ns)
+        return SigInfo(signo, code, _child(*child, value, user, system), names_sender=True)
 
     @staticmethod
     def waitid(code: int, pid: int, uid: int, value: int) -> SigInfo:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from sentry.abi.capability import CAP_IPC_OWNER, CAP_SYS_ADMIN
 from sentry.abi.sysvipc import IPC_CREAT, IPC_EXCL, IPC_PRIVATE
 from sentry.auth.credentials import UNCHANGED, Credentials
 from sentry.auth.userns import UserNamespace
 from sentry.errors import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, EPERM
+
+if TYPE_CHECKING:
+    from sentry.mm.manager import MemoryManager
 
 IPCMNI: Final = 1 << 15
 """Identifiers of a kind, whatever the limits say."""
@@ -28,6 +31,31 @@ WRITE: Final = 0o222
 def now() -> int:
     """Times of IPC objects are in seconds."""
     return int(time.time())
+
+
+class Numbers(Protocol):
+    """A PID namespace."""
+
+    def of(self, number: int) -> int: ...
+
+
+class Process(Protocol):
+    """Who did something last, and for whom something is made."""
+
+    tgid: int
+
+
+class Caller(Protocol):
+    """A task, as these objects see it."""
+
+    creds: Credentials
+    mm: MemoryManager
+
+    @property
+    def group(self) -> Process: ...
+    @property
+    def pids(self) -> Numbers: ...
+    def rlimit(self, resource: int) -> int: ...
 
 
 class IpcObject:

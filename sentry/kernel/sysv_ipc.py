@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcObjects
+    from sentry.kernel.sysv_undo import UndoList
     from sentry.kernel.task import Task
 
 
@@ -37,3 +38,19 @@ def task_exits(task: Task) -> None:
     found = task.ns.ipc.made
     if found is not None:
         found.segments.creator_exits(task)
+
+
+def undo_list(task: Task) -> UndoList:
+    """The list of a task, made when first needed."""
+    if task.sem_undo is None:
+        from sentry.kernel.sysv_undo import UndoList  # noqa: PLC0415  few programs need one
+
+        task.sem_undo = UndoList(task.kernel.vfs.budget)
+    return task.sem_undo
+
+
+def shared_undo(task: Task) -> UndoList:
+    """CLONE_SYSVSEM: one more user of the list."""
+    found = undo_list(task)
+    found.users += 1
+    return found

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, NamedTuple
 from sentry.abi.limits import LONG_MAX
 from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
 from sentry.errors import EAGAIN, EIDRM
-from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
+from sentry.kernel.sysv_ids import (
+    READ,
+    WRITE,
+    Caller,
+    IdTable,
+    IpcObject,
+    check_permission,
+    get,
+    now,
+)
 from sentry.vfs.budget import MESSAGE_COST
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
-    from sentry.kernel.task import Task
     from sentry.vfs.budget import Budget
 
 
@@ -54,7 +62,7 @@ class Queue(IpcObject):
     __slots__ = ("bytes", "lrpid", "lspid", "max_bytes", "messages", "readers", "rtime", "stime",
                  "writers")  # fmt: skip
 
-    def __init__(self, task: Task, key: int, flags: int, max_bytes: int) -> None:
+    def __init__(self, task: Caller, key: int, flags: int, max_bytes: int) -> None:
         super().__init__(task.creds, key, flags)
         self.messages: list[Message] = []
         self.bytes = 0
@@ -92,7 +100,7 @@ class Queues:
         """In all of them."""
         self._budget = budget
 
-    def get(self, task: Task, key: int, flags: int) -> int:
+    def get(self, task: Caller, key: int, flags: int) -> int:
         """msgget(2)."""
 
         def make() -> int:
@@ -101,7 +109,7 @@ class Queues:
 
         return get(self.ids, task.creds, key, flags, make, lambda _: None)
 
-    def send(self, task: Task, queue: Queue, message: Message) -> None:
+    def send(self, task: Caller, queue: Queue, message: Message) -> None:
         """One try of msgsnd(2). Raises: EACCES, EIDRM, EAGAIN while there is no room, ENOMEM."""
         check_permission(task.creds, queue, WRITE)
         queue.check_alive()
@@ -114,7 +122,7 @@ class Queues:
         queue.stime, queue.lspid = now(), task.group.tgid
         queue.readers.notify()
 
-    def peek(self, task: Task, queue: Queue, how: Search, kind: int) -> int:
+    def peek(self, task: Caller, queue: Queue, how: Search, kind: int) -> int:
         """One look for msgrcv(2): the index. Raises: EACCES, EIDRM, EAGAIN when there is none."""
         check_permission(task.creds, queue, READ)
         queue.check_alive()
@@ -123,7 +131,7 @@ class Queues:
             raise EAGAIN("no message")
         return index
 
-    def take(self, task: Task, queue: Queue, index: int) -> Message:
+    def take(self, task: Caller, queue: Queue, index: int) -> Message:
         """Receive the message at `index`."""
         message = queue.messages.pop(index)
         self._count(queue, -1, -len(message.data))
@@ -145,7 +153,7 @@ class Queues:
         queue.readers.notify()
         queue.writers.notify()
 
-    def table(self, reader: Task) -> str:
+    def table(self, reader: Caller) -> str:
         """The lines of /proc/sysvipc/msg."""
         of = reader.pids.of
         return "".join(

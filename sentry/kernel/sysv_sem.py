@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
 from sentry.errors import EAGAIN, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, Errno
-from sentry.kernel.sysv_ids import IdTable, IpcObject, get, now
+from sentry.kernel.sysv_ids import Caller, IdTable, IpcObject, get, now
 from sentry.wait.fiber import Interrupted, park, this_fiber
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_undo import UndoList
-    from sentry.kernel.task import Task
     from sentry.vfs.budget import Budget
 
 Operation = tuple[int, int, int]
@@ -69,7 +68,7 @@ class SemaphoreSet(IpcObject):
 
     __slots__ = ("otime", "pids", "undos", "values", "waiters")
 
-    def __init__(self, task: Task, key: int, count: int, flags: int) -> None:
+    def __init__(self, task: Caller, key: int, count: int, flags: int) -> None:
         super().__init__(task.creds, key, flags)
         self.values = array("H", bytes(2 * count))
         self.pids = array("i", bytes(4 * count))
@@ -197,7 +196,7 @@ class Semaphores:
         """SEMMSL, SEMMNS, SEMOPM, SEMMNI."""
         return self._limits("sem")
 
-    def get(self, task: Task, key: int, count: int, flags: int) -> int:
+    def get(self, task: Caller, key: int, count: int, flags: int) -> int:
         """semget(2)."""
         limits = self.limits
         if not 0 <= count <= min(limits[MSL], LARGEST_SET):
@@ -231,7 +230,7 @@ class Semaphores:
         for waiter in waiters:
             waiter.end(EIDRM("removed"))
 
-    def table(self, reader: Task) -> str:
+    def table(self, reader: Caller) -> str:
         """The lines of /proc/sysvipc/sem."""
         return "".join(
             f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "

@@ -33,14 +33,22 @@ from sentry.errors import EINVAL, ENOMEM, ENOSPC, EPERM
 from sentry.fs.memfd import internal_mount
 from sentry.fs.tmpfs.file import TmpFile, TmpOpenFile
 from sentry.fs.tmpfs.filesystem import TmpFs
-from sentry.kernel.sysv_ids import READ, WRITE, IdTable, IpcObject, check_permission, get, now
+from sentry.kernel.sysv_ids import (
+    READ,
+    WRITE,
+    Caller,
+    IdTable,
+    IpcObject,
+    check_permission,
+    get,
+    now,
+)
 from sentry.mm.mapping import mmap
 from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.interface import Owner
 
 if TYPE_CHECKING:
-    from sentry.kernel.task import Task
     from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
 
@@ -56,7 +64,7 @@ class Segment(IpcObject):
     __slots__ = ("atime", "cpid", "creator", "dtime", "inode", "locked_by", "lpid", "nattch",
                  "pages", "size")  # fmt: skip
 
-    def __init__(self, task: Task, key: int, size: int, flags: int, inode: TmpFile) -> None:
+    def __init__(self, task: Caller, key: int, size: int, flags: int, inode: TmpFile) -> None:
         super().__init__(task.creds, key, flags)
         self.size = size
         self.pages = (size + PAGE_SIZE - 1) // PAGE_SIZE
@@ -64,7 +72,7 @@ class Segment(IpcObject):
         self.atime = self.dtime = 0
         self.cpid, self.lpid = task.group.tgid, 0
         self.nattch = 0
-        self.creator: Task | None = task
+        self.creator: Caller | None = task
         """For kernel.shm_rmid_forced; None once it has ended."""
         self.locked_by = 0
 
@@ -115,7 +123,7 @@ class Segments:
 
     # --- shmget
 
-    def get(self, task: Task, key: int, size: int, flags: int) -> int:
+    def get(self, task: Caller, key: int, size: int, flags: int) -> int:
         """shmget(2)."""
 
         def check(found: Segment) -> None:
@@ -126,7 +134,7 @@ class Segments:
             self.ids, task.creds, key, flags, lambda: self._make(task, key, size, flags), check
         )
 
-    def _make(self, task: Task, key: int, size: int, flags: int) -> int:
+    def _make(self, task: Caller, key: int, size: int, flags: int) -> int:
         """newseg(). Raises: EINVAL, ENOSPC, ENOMEM, EPERM."""
         if size < 1 or size > self.limit("shmmax"):
             raise EINVAL(f"size {size}")
@@ -150,7 +158,7 @@ class Segments:
         return segment.id
 
     @staticmethod
-    def _refuse_huge(task: Task, flags: int) -> None:
+    def _refuse_huge(task: Caller, flags: int) -> None:
         """hugetlb_file_setup() where no huge page is reserved."""
         if flags >> SHM_HUGE_SHIFT & 63 not in HUGE_SIZES:
             raise EINVAL("no such huge pages")
@@ -160,7 +168,7 @@ class Segments:
 
     # --- shmat, shmdt
 
-    def attach(self, task: Task, number: int, addr: int, flags: int) -> int:
+    def attach(self, task: Caller, number: int, addr: int, flags: int) -> int:
         """shmat(2): do_shmat(). Raises: EINVAL, EACCES, ENOMEM."""
         if number < 0:
             raise EINVAL("negative")
@@ -204,7 +212,7 @@ class Segments:
             segment.inode.data.fill(0, segment.pages)
         segment.inode.settle()
 
-    def detach(self, task: Task, addr: int) -> None:
+    def detach(self, task: Caller, addr: int) -> None:
         """shmdt(2): the first attachment that starts at `addr`, all of its mappings. EINVAL."""
         if addr & (PAGE_SIZE - 1):
             raise EINVAL("not aligned")
@@ -249,7 +257,7 @@ class Segments:
         segment.mode |= SHM_DEST
         self.ids.forget_key(segment)
 
-    def creator_exits(self, task: Task) -> None:
+    def creator_exits(self, task: Caller) -> None:
         """exit_shm(): with kernel.shm_rmid_forced nothing outlives its users."""
         mine = [segment for segment in self.ids.objects.values() if segment.creator is task]
         forced = bool(mine) and self.limit("shm_rmid_forced")
@@ -260,7 +268,7 @@ class Segments:
 
     # --- shmctl
 
-    def lock(self, task: Task, segment: Segment, command: int) -> None:
+    def lock(self, task: Caller, segment: Segment, command: int) -> None:
         """SHM_LOCK, SHM_UNLOCK. Nothing is ever swapped: only the mode says so. EPERM, ENOMEM."""
         creds = task.creds
         if not creds.has_in(self.ids.owner, CAP_IPC_LOCK):
@@ -283,7 +291,7 @@ class Segments:
             s.pages for s in self.ids.objects.values() if s.mode & SHM_LOCKED and s.locked_by == uid
         )
 
-    def table(self, reader: Task) -> str:
+    def table(self, reader: Caller) -> str:
         """The lines of /proc/sysvipc/shm."""
         of = reader.pids.of
         return "".join(

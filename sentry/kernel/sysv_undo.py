@@ -9,7 +9,6 @@ from sentry.kernel.sysv_ids import now
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_sem import SemaphoreSet
-    from sentry.kernel.task import Task
     from sentry.vfs.budget import Budget
 
 
@@ -62,18 +61,3 @@ class UndoList:
             if dirty:
                 found.otime = now()
                 found.changed(dirty)
-
-
-def undo_list(task: Task) -> UndoList:
-    """The list of a task, made when first needed."""
-    if task.sem_undo is None:
-        task.sem_undo = UndoList(task.kernel.vfs.budget)
-    found: UndoList = task.sem_undo
-    return found
-
-
-def shared_undo(task: Task) -> UndoList:
-    """CLONE_SYSVSEM: one more user of the list."""
-    found = undo_list(task)
-    found.users += 1
-    return found

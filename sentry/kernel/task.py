@@ -1,69 +1,211 @@
-"""One thread of a program, and the dispatch of what its vCPU reports.
+"""`Task`: the state of one thread of a program, and what others ask of it.
 
-A task is in ring 3, or inside a system call (perhaps asleep in its fiber), or stopped, or dead.
-`on_exit` is where the loop hands it every exit of its context. A call that can finish at once does
-so here; one that has to wait goes on in a fiber, and `_call_done` ends it. Everything on the way
-back to ring 3 that is not the common case (signals, stops, death, restarts) is `return_to_user` in
-task_signals.py, entered when `work` is set.
+What it does with what its vCPU reports is in dispatch.py, and all else in the modules of its
+aspects. This module is below all of them, so that they need it alone.
 """
 
 from __future__ import annotations
 
-import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sentry.errors import ENOSYS, Errno
-from sentry.kernel import task_exit, task_signals, tracing
-from sentry.kernel.identity import child_identity
 from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED
 from sentry.kernel.signals import PendingSignals
 from sentry.kernel.work import WORK_EXIT
 from sentry.loop import Charged
-from sentry.mm.errors import NeedsFault
-from sentry.mm.faults import fault
-from sentry.platform.interface import Context, ExitKind, Reg
-from sentry.wait.again import NotNow, finished
-from sentry.wait.fiber import (
-    Fiber,
-    Interrupted,
-    Killed,
-    Mode,
-    RestartBlock,
-    RestartNoHand,
-    RestartNoIntr,
-)
-from sentry.wait.sleep import Sleep
+from sentry.platform.interface import Context
+from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.kernel.kernel import Kernel
-    from sentry.kernel.keyrings import TaskKeys
-    from sentry.kernel.nsproxy import Namespaces
-    from sentry.kernel.ptrace.tracee import Tracee
-    from sentry.kernel.sched import Sched
-    from sentry.kernel.seccomp import Seccomp
+    from sentry.bpf.isa import Program
+    from sentry.kernel.kernel import Kernel, Namespaces
+    from sentry.kernel.keys import TaskKeys
+    from sentry.kernel.sched_attributes import Sched
+    from sentry.kernel.signals import SigInfo
     from sentry.kernel.sysv_undo import UndoList
-    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.kernel.thread_group import ThreadGroup, Usage
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.mounts import MountNamespace
-
-# r10 r9 r8 (rax rcx) rdx rsi rdi orig_rax out of struct user_regs_struct
-_arguments = struct.Struct("<56x3Q16x4Q").unpack_from
 
 RESUME: Final = object()
 """A handler's result: it has set all registers itself (sigreturn, execve)."""
 GONE: Final = object()
 """A handler's result: this task does not go back to ring 3 (exit)."""
 
-RESTARTS = (Interrupted, RestartNoHand, RestartNoIntr, RestartBlock)
+
+class Observer:
+    """Hears of every call of the tasks it is attached to (`Task.observers`, in order).
+
+    What a kind does not look at it leaves as it is here.
+    """
+
+    __slots__ = ()
+    inherited = True
+    """Children have it too."""
+
+    def entered(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
+        """Before the handler. None: go on; an int: the result instead; GONE: it took over."""
+
+    def left(self, task: Task, result: Any) -> None:
+        """After the handler; `result` is an int, RESUME or GONE."""
+
+    def execed(self, task: Task) -> None:
+        """A new program has been loaded."""
+
+    def signalled(self, task: Task, info: SigInfo) -> None:
+        """A signal is being delivered."""
+
+    def exited(self, task: Task, status: int) -> None:
+        """A thread ends; `status` as wait(2) has it."""
+
+    def flush(self) -> None:
+        """The sandbox is over: write what is kept."""
 
 
-class Task(Charged):
-    """A thread. Attributes are the kernel's per-task state; behaviour lives in task_*.py."""
+class Filtering(Observer, ABC):
+    """`Task.seccomp`: sentry.kernel.seccomp."""
+
+    mode: int
+    """SECCOMP_MODE_*."""
+    filters: tuple[Program, ...]
+    """The newest first."""
+
+    @abstractmethod
+    def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:
+        """What all filters say of a call: the strictest action."""
+
+
+class DebugState(Protocol):
+    """The debug registers that a tracer sees."""
+
+    def get(self, number: int) -> int: ...
+    def put(self, task: Task, number: int, value: int) -> None: ...
+
+
+class Tie(Observer, ABC):
+    """`Task.trace`, how a tracer holds a task: sentry.kernel.ptrace.tracee."""
+
+    __slots__ = ()
+    task: Task
+    tracer: Task
+    debug: DebugState
+    dead: bool
+    status: int
+    """As wait(2) tells it of a thread that is dead."""
+    usage: Usage | None
+
+    @abstractmethod
+    def untold(self) -> int:
+        """The code of a stop that a wait may tell now, else 0."""
+
+    @abstractmethod
+    def told(self) -> None:
+        """A wait has told the stop."""
+
+    @abstractmethod
+    def waited_for(self) -> None:
+        """A wait has told the end."""
+
+    @abstractmethod
+    def intercepts(self, task: Task, info: SigInfo) -> bool:
+        """signal-delivery-stop: the tracer decides what becomes of a signal."""
+
+    @abstractmethod
+    def seccomp(self, task: Task, data: int) -> Any:
+        """SECCOMP_RET_TRACE: a verdict as `entered` gives it."""
+
+    @abstractmethod
+    def suspends_seccomp(self) -> bool:
+        """PTRACE_O_SUSPEND_SECCOMP."""
+
+    @abstractmethod
+    def call_left(self, task: Task) -> bool:
+        """syscall-exit-stop. False: the task goes on."""
+
+    @abstractmethod
+    def stepped(self, task: Task) -> int:
+        """A debug exception: the si_code of its SIGTRAP, or 0 if it was only for the tracer."""
+
+    @abstractmethod
+    def hide_step(self) -> None:
+        """The trap flag that the tracer set is not the program's."""
+
+    @abstractmethod
+    def handler_entered(self) -> bool:
+        """A frame was pushed. True: the task stops at the handler's first instruction."""
+
+    @abstractmethod
+    def group_stop(self, signo: int, running: bool) -> None:
+        """The process is to stop; `running`: it is this task that took the signal."""
+
+    @abstractmethod
+    def continued(self) -> None:
+        """SIGCONT."""
+
+    @abstractmethod
+    def jobctl(self, task: Task) -> bool:
+        """A group stop, or the trap that was asked for. False: go on."""
+
+    @abstractmethod
+    def stands(self) -> bool:
+        """The group stop does not have to wait for this task."""
+
+    @abstractmethod
+    def reports_to(self, group: object) -> bool:
+        """The tracer is a thread of this process."""
+
+    @abstractmethod
+    async def event(self, event: int, message: int) -> None:
+        """An event in the middle of a call, if the tracer wants it."""
+
+    @abstractmethod
+    async def exec_stop(self, old_tid: int) -> None:
+        """A new program is about to begin."""
+
+    @abstractmethod
+    def inherited_by(self, child: Task, flags: int, exit_signal: int) -> int:
+        """A child was made: it may be traced likewise. Gives the event that the tracer wants."""
+
+    @abstractmethod
+    def killed(self) -> None:
+        """The task is to die: it leaves its stop without the tracer."""
+
+    @abstractmethod
+    def exit_stop(self, status: int) -> bool:
+        """PTRACE_EVENT_EXIT, before anything of the task is taken apart."""
+
+    @abstractmethod
+    def release_exit_stop(self) -> None:
+        """A further SIGKILL ends the stop of a dying task."""
+
+    @abstractmethod
+    def task_exits(self, task: Task) -> None:
+        """The thread is gone."""
+
+    @abstractmethod
+    def tracer_exits(self) -> None:
+        """The thread that traces is gone."""
+
+    @abstractmethod
+    def holds_group(self) -> bool:
+        """The tracer must wait for the process before its parent may."""
+
+    @abstractmethod
+    def group_ends(self) -> bool:
+        """The process is gone."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the tie: the process was waited for, or the leader was replaced by execve(2)."""
+
+
+class Task(Charged, ABC):
+    """A thread. Its class is `dispatch.Thread`; behaviour lives in task_*.py."""
 
     __slots__ = {
         "altstack": CLONE,
@@ -156,12 +298,12 @@ class Task(Charged):
         self.exit_signal = 0
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
-        self.observers: list[tracing.Observer] = []
-        self.trace: Tracee | None = None
+        self.observers: list[Observer] = []
+        self.trace: Tie | None = None
         """How a tracer holds this task."""
-        self.tracees: list[Tracee] = []
+        self.tracees: list[Tie] = []
         """The ties to the tasks that this one traces."""
-        self.seccomp: Seccomp | None = None
+        self.seccomp: Filtering | None = None
         self.sched: Sched | None = None
         """Its attributes, once it has asked for some."""
         self.sem_undo: UndoList | None = None
@@ -212,234 +354,46 @@ class Task(Charged):
         """Its number in its PID namespace."""
         return self.pids.of(self.tid)
 
+    @abstractmethod
     def ids_changed(self) -> None:
         """Its ids read differently now, because its user namespace got a map."""
-        child_identity(self)
 
+    @abstractmethod
     def send_signal(self, signo: int) -> None:
         """A signal from the kernel for this thread (SIGPIPE, SIGXFSZ)."""
-        task_signals.send_kernel(self, signo)
 
+    # What dispatch.py does of it -----------------------------------------------------------------
+
+    @abstractmethod
     def condemn(self) -> None:
         """It must die before it sees ring 3 again."""
-        self.work |= WORK_EXIT
-        if self.trace is not None:
-            self.trace.killed()
-        if self.stopped:
-            self.stopped = False
-            self.kernel.loop.call_soon(lambda: task_exit.exit_task(self))
-        else:
-            self.interrupt()
 
-    # Exits ---------------------------------------------------------------------------------------
-
+    @abstractmethod
     def on_exit(self, ctx: Context) -> None:
         """The context came back: find out why and go on."""
-        try:
-            kind = ctx.exit
-            if kind == 1:  # ExitKind.SYSCALL
-                r10, r9, r8, rdx, rsi, rdi, number = _arguments(ctx.regs)
-                if self.observers or self.work & WORK_EXIT:
-                    self._observed_call(number & 0xFFFFFFFF, (rdi, rsi, rdx, r10, r8, r9))
-                else:
-                    self._call(number & 0xFFFFFFFF, rdi, rsi, rdx, r10, r8, r9)
-            elif kind == ExitKind.FAULT:
-                self.kernel.counters.faults += 1
-                self.faults += 1
-                if (meter := self.kernel.fault_meter) is None:
-                    self._fault(ctx)
-                else:
-                    began_ns = time.monotonic_ns()
-                    self._fault(ctx)
-                    meter.count += 1
-                    meter.add(time.monotonic_ns() - began_ns)
-            elif kind == ExitKind.INTERRUPTED:
-                self.finish()
-            else:
-                task_signals.exception(self, kind, ctx.vector, ctx.error_code)
-        except Exception as error:  # a bug of ours costs this program, not the sandbox
-            self._bug(error)
 
-    def _call(self, number: int, a0: int, a1: int, a2: int, a3: int, a4: int, a5: int) -> None:
-        calls = self.kernel.calls
-        call = calls[number] if number < len(calls) else None
-        if call is None:
-            self.kernel.counters.unknown(number)
-            self.end_call(-ENOSYS.number)
-            return
-        try:
-            result = call(self, a0, a1, a2, a3, a4, a5)
-        except Errno as error:
-            result = -error.number
-        except BaseException as error:
-            self._raised(error)
-            return
-        if result is None:
-            result = 0
-        if type(result) is int:
-            if self.work or self.observers:
-                self.end_call(result)
-            else:
-                self.ctx.answer(result)
-        elif result is RESUME or result is GONE:
-            self.end_call(result)
-        else:
-            self.start(result)
-
+    @abstractmethod
     def start(self, coro: Any) -> None:
         """Go on with a call that may sleep."""
-        self.sleeps += 1
-        loop = self.kernel.loop
-        fiber: Fiber
-        if isinstance(coro, Sleep):
-            fiber = self.fiber = coro
-            coro.begin(loop, self, self._call_done)
-        else:
-            fiber = self.fiber = loop.fiber(coro, self, self._call_done)
-            fiber.run()  # to its sleep, which needs no turn of the loop
-        if self.work and self.fiber is fiber:
-            task_signals.wake_for_work(self)
 
-    def _call_done(self, result: Any, error: BaseException | None) -> None:
-        self.fiber = None
-        if error is None:
-            if result is None:
-                result = 0
-            if self.work or self.observers or type(result) is not int:
-                self.end_call(result)
-            else:
-                self.ctx.answer(result)
-        elif isinstance(error, Errno):
-            self.end_call(-error.number)
-        else:
-            self._raised(error)
-
-    def _raised(self, error: BaseException) -> None:
-        """A handler ended with something that is no errno."""
-        if isinstance(error, NotNow):
-            self.start(finished(error, self._again))
-        elif isinstance(error, RESTARTS):
-            self.restart = error
-            self.end_call(-4)
-        elif isinstance(error, Killed):
-            task_exit.exit_task(self)
-        else:
-            self._bug(error)
-
-    def _again(self) -> Any:
-        """The call from its start, with what the registers say."""
-        r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
-        call = self.kernel.calls[number & 0xFFFFFFFF]
-        assert call is not None
-        return call(self, rdi, rsi, rdx, r10, r8, r9)
-
-    def _bug(self, error: BaseException) -> None:
-        """An exception of ours: log it, the program dies of SIGSYS, the sandbox lives."""
-        self.kernel.log.bug(f"{self!r}", error)
-        self.group.exit(31)
-        self.finish()
-
+    @abstractmethod
     def end_call(self, result: Any) -> None:
         """A system call is over: its observers hear of it, then the way back."""
-        if self.observers:
-            for observer in self.observers:
-                observer.left(self, result)
-        if result is GONE:
-            return
-        if result is not RESUME:
-            self.ctx.regs[Reg.RAX] = result & 0xFFFFFFFFFFFFFFFF
-        if self.trace is not None:
-            if not self.trace.call_left(self):
-                task_signals.return_to_user(self)  # with all registers: a tracer may change any
-            return
-        if result is RESUME and not self.work:
-            self.ctx.resume()
-            return
-        if self.work or self.restart is not None:
-            task_signals.return_to_user(self)
-        else:
-            self.ctx.answer(result)
 
+    @abstractmethod
     def finish(self) -> None:
         """Go on in ring 3 with all registers, after what has to be done first."""
-        if self.work or self.restart is not None:
-            task_signals.return_to_user(self)
-        else:
-            self.ctx.resume()
 
-    def _observed_call(self, number: int, values: tuple[int, ...]) -> None:
-        """A call that somebody looks at: strace, seccomp, ptrace; or a dying task's last one."""
-        if self.work & WORK_EXIT:
-            task_exit.exit_task(self)
-            return
-        for observer in self.observers:
-            verdict = observer.entered(self, number, values)
-            if verdict is not None:
-                if verdict is not GONE:
-                    self.end_call(verdict)
-                return
-        self._call(number, *values)
-
-    def go_on_with_call(self, after: tracing.Observer) -> None:
+    @abstractmethod
+    def go_on_with_call(self, after: Observer) -> None:
         """A tracer held a call back at its beginning: what the registers say now is done.
 
         `after` is the observer that took over; those behind it come next. Number -1 is no call.
         """
-        r10, r9, r8, rdx, rsi, rdi, number = _arguments(self.ctx.regs)
-        number &= 0xFFFFFFFF
-        if number == 0xFFFFFFFF:
-            result = self.ctx.regs[Reg.RAX]
-            self.end_call(result - (1 << 64) if result >> 63 else result)
-            return
-        values = (rdi, rsi, rdx, r10, r8, r9)
-        observers = self.observers
-        if after in observers:
-            rest = observers[observers.index(after) + 1 :]
-        else:  # it let go of the task meanwhile
-            rest = [self.seccomp] if self.seccomp is not None else []
-        for observer in rest:
-            verdict = observer.entered(self, number, values)
-            if verdict is not None:
-                if verdict is not GONE:
-                    self.end_call(verdict)
-                return
-        self._call(number, *values)
 
+    @abstractmethod
     def guarded(self, step: Callable[[], object]) -> None:
         """Go on from outside of `on_exit`: a bug of ours costs this program there, too."""
-        try:
-            step()
-        except Exception as error:
-            self._bug(error)
-
-    # Faults --------------------------------------------------------------------------------------
-
-    def _fault(self, ctx: Context) -> None:
-        try:
-            fault(self.mm.map, ctx.fault_addr, ctx.error_code)
-        except NeedsFault as need:
-            self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)
-            return
-        except Exception as error:
-            self._fault_failed(error)
-            return
-        if self.work:
-            task_signals.return_to_user(self)
-        else:
-            ctx.resume()
-
-    def _fault_done(self, _: Any, error: BaseException | None) -> None:
-        self.fiber = None
-        if isinstance(error, Killed):
-            task_exit.exit_task(self)
-        elif error is not None and not isinstance(error, Interrupted):
-            self._fault_failed(error)
-        else:
-            self.finish()
-
-    def _fault_failed(self, error: BaseException) -> None:
-        if not task_signals.fault(self, error, self.ctx.fault_addr, self.ctx.error_code):
-            self._bug(error)
 
     def interrupt(self, mode: Mode = Mode.INTERRUPTIBLE) -> None:
         """Make the task look at its work soon: throw into its sleep, or kick it out of ring 3."""

@@ -38,6 +38,7 @@ from sentry.abi.sched import (
 from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
+from sentry.kernel.dispatch import Thread
 from sentry.kernel.identity import child_identity
 from sentry.kernel.inherit import inherit
 from sentry.kernel.signals import SignalActions
@@ -206,7 +207,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
         child.vfork_done = done.notify
     event = 0
     if task.trace is not None:
-        event = task.trace.inherited_by(child, args)
+        event = task.trace.inherited_by(child, args.flags, args.exit_signal)
     child.finish()
     seen = task.trace.tracer.pids.of(child.tid) if task.trace is not None else number
     if event and task.trace is not None:
@@ -261,7 +262,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         raise
     ctx.copy_from(task.ctx)
     group = task.group if flags & CLONE_THREAD else new_group(task, tid, args, limits, pids)
-    child = Task(
+    child = Thread(
         kernel,
         group,
         tid,
@@ -273,13 +274,11 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         task.ns,
     )
     namespaces.enter(child, new, child.fs)
-    inherit(child, task)
+    inherit(child, task, Task.__slots__)
     if not flags & CLONE_VM:
         join_for_children(child)
     if flags & CLONE_SYSVSEM:
-        from sentry.kernel.sysv_undo import shared_undo  # noqa: PLC0415
-
-        child.sem_undo = shared_undo(task)
+        child.sem_undo = sysv_ipc.shared_undo(task)
     child.default_slack_ns = task.timer_slack_ns
     shares_stack = flags & CLONE_VM and not flags & CLONE_VFORK
     child.altstack = altstack.NONE if shares_stack else task.altstack
@@ -329,7 +328,7 @@ def new_group(
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits, pids)
     if pids.init is None:
         pids.init = group
-    inherit(group, old)
+    inherit(group, old, ThreadGroup.__slots__)
     group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     task.kernel.pids.groups[tgid] = group

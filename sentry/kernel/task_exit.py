@@ -22,7 +22,6 @@ from sentry.kernel import (
     accounting,
     futex,
     futex_robust,
-    keys,
     namespaces,
     signal_send,
     signals,
@@ -129,7 +128,7 @@ def _last_thread_gone(group: ThreadGroup) -> None:
     kernel = group.kernel
     _kill_orphaned_groups(group)
     _leave_session(group)
-    keys.forget_process(group)
+    group.drop_keyring()
     group.allowed_tracer = None, None
     for timer in list(group.posix_timers.values()):
         timer.delete()
@@ -212,7 +211,7 @@ def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
         code, value = CLD_EXITED, status >> 8 & 0xFF
     else:
         code, value = (CLD_DUMPED if status & 0x80 else CLD_KILLED), status & 0x7F
-    return signals.SigInfo.child(signo, code, group, value)
+    return group.told(signo, code, value)
 
 
 def reap(group: ThreadGroup, account: Usage) -> None:
@@ -263,7 +262,7 @@ def _tell_of_death(dying: Task, child: ThreadGroup) -> None:
     parent = dying.group
     for task in child.tasks:
         if task.parent_death_signal and signal_send.may_signal(dying.creds, task):
-            info = signals.SigInfo.kernel(task.parent_death_signal, parent)
+            info = signals.SigInfo.user(task.parent_death_signal, parent.tgid, parent.uid)
             with suppress(EAGAIN):
                 signal_send.send_to_group(child, info, force=not child.pids.sees(parent))
 

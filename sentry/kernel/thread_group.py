@@ -7,25 +7,46 @@ A `ThreadGroup` is what the manual pages call a process. Parents and children ar
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sentry.abi.signal import SIGCHLD
 from sentry.kernel.inherit import CLONE, FRESH, SHARED
 from sentry.kernel.limits import Limits
-from sentry.kernel.signals import PendingSignals, SignalActions
+from sentry.kernel.signals import PendingSignals, SigInfo, SignalActions
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.fs.devpts.terminal import Terminal
-    from sentry.kernel.core_dump import CoreDump
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
-    from sentry.kernel.posix_timers import PosixTimer
     from sentry.kernel.task import Task
-    from sentry.kernel.timers import Timers
     from sentry.vfs.dentry import Location
+
+
+class Dump(Protocol):
+    """A core dump in the making: sentry.kernel.core_dump."""
+
+    def thread_ends(self, task: Task) -> None:
+        """Keep the registers of another thread that dies now."""
+
+
+class IntervalTimers(Protocol):
+    """Timers of alarm(2) and setitimer(2), deadlines in CPU time: sentry.kernel.timers."""
+
+    def cancel(self) -> None:
+        """The process has ended."""
+
+    def alarm_taken(self) -> None:
+        """A SIGALRM of the process was taken: the next period of ITIMER_REAL begins."""
+
+
+class ProcessTimer(Protocol):
+    """A timer of timer_create(2): sentry.kernel.posix_timers."""
+
+    def delete(self) -> None:
+        """It is gone."""
 
 
 class Session:
@@ -190,7 +211,7 @@ class ThreadGroup:
         """PR_SET_PTRACER: the leader at that time, and whom it allowed; None for anybody."""
         self.process_keyring: Key | None = None
         """KEY_SPEC_PROCESS_KEYRING, once it has one."""
-        self.core_dump: CoreDump | None = None
+        self.core_dump: Dump | None = None
         """The core dump in the making."""
         self.coredump_filter = 0x33
         self.stopping = 0
@@ -206,8 +227,8 @@ class ThreadGroup:
         self.execing: Task | None = None
         self.oom_score_adj = 0
         self.personality = 0
-        self.timers: Timers | None = None
-        self.posix_timers: dict[int, PosixTimer] = {}
+        self.timers: IntervalTimers | None = None
+        self.posix_timers: dict[int, ProcessTimer] = {}
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
         self.last_uid = 0
@@ -229,6 +250,25 @@ class ThreadGroup:
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
+
+    @property
+    def uid(self) -> int:
+        """Its real user, also of a zombie."""
+        return self.tasks[0].creds.uid if self.tasks else self.last_uid
+
+    def told(self, signo: int, code: int, value: int) -> SigInfo:
+        """The siginfo with which its parent hears of it: CLD_*, and an exit code or signal."""
+        user_ns, sys_ns = self.dead_usage.user_ns, self.dead_usage.sys_ns
+        for task in self.tasks:
+            user_ns += task.ctx.cpu_time_ns()
+            sys_ns += task.sys_time_ns
+        return SigInfo.child(signo, code, (self.tgid, self.uid), value, (user_ns, sys_ns))
+
+    def drop_keyring(self) -> None:
+        """It has ended, or runs another program."""
+        ring, self.process_keyring = self.process_keyring, None
+        if ring is not None:
+            ring.drop()
 
     def exit(self, status: int) -> None:
         """Every thread dies; `status` is what wait(2) will say. The first call counts."""

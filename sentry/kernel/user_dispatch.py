@@ -15,8 +15,7 @@ from sentry.errors import EFAULT
 from sentry.kernel import signal_faults
 from sentry.kernel.identity import child_identity
 from sentry.kernel.signals import SigInfo
-from sentry.kernel.task import GONE
-from sentry.kernel.tracing import Observer
+from sentry.kernel.task import GONE, Observer
 from sentry.mm.errors import NeedsFault
 from sentry.platform.interface import Reg
 

@@ -35,8 +35,7 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
-    from sentry.kernel.ptrace.tracee import Tracee
-    from sentry.kernel.task import Task
+    from sentry.kernel.task import Task, Tie
     from sentry.kernel.thread_group import ThreadGroup
 
 WAIT4_OPTIONS = WNOHANG | WUNTRACED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL
@@ -71,11 +70,6 @@ def usage_of(group: ThreadGroup) -> Usage:
     return usage
 
 
-def uid_of(group: ThreadGroup) -> int:
-    """The real user of a process, also of a zombie."""
-    return group.tasks[0].creds.uid if group.tasks else group.last_uid
-
-
 def _ended(pid: int, uid: int, status: int, usage: Usage) -> Report:
     code = CLD_EXITED if status & 0x7F == 0 else CLD_DUMPED if status & 0x80 else CLD_KILLED
     value = status >> 8 & 0xFF if code == CLD_EXITED else status & 0x7F
@@ -88,7 +82,7 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
         if not options & WEXITED or is_held(group):
             return None
         usage = usage_of(group)
-        report = _ended(pids.of(group.tgid), uid_of(group), group.exit_status, usage)
+        report = _ended(pids.of(group.tgid), group.uid, group.exit_status, usage)
         if not options & WNOWAIT:
             parent = group.parent
             reap(group, parent.reaped_usage if parent is not None else group.kernel.gone_usage)
@@ -97,16 +91,16 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
         group.stop_reported = bool(not options & WNOWAIT)
         signo = group.stop_signal
         status, usage = signo << 8 | 0x7F, usage_of(group)
-        return Report(pids.of(group.tgid), uid_of(group), CLD_STOPPED, status, signo, usage)
+        return Report(pids.of(group.tgid), group.uid, CLD_STOPPED, status, signo, usage)
     if not group.continue_reported and options & WCONTINUED:
         group.continue_reported = bool(not options & WNOWAIT)
         usage = usage_of(group)
         number = pids.of(group.tgid)
-        return Report(number, uid_of(group), CLD_CONTINUED, 0xFFFF, SIGCONT, usage)
+        return Report(number, group.uid, CLD_CONTINUED, 0xFFFF, SIGCONT, usage)
     return None
 
 
-def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report | None:
+def _traced_report(pids: PidNamespace, tracee: Tie, options: int) -> Report | None:
     """What there is to tell a tracer: its stops whatever the options, and the end of threads."""
     traced = tracee.task
     keep = options & WNOWAIT
@@ -120,11 +114,11 @@ def _traced_report(pids: PidNamespace, tracee: Tracee, options: int) -> Report |
         if not keep:
             tracee.waited_for()
         return report
-    if tracee.stop is None or not tracee.unreported or tracee.listening:
+    code = tracee.untold()
+    if not code:
         return None
-    code = tracee.unreported
     if not keep:
-        tracee.unreported = 0
+        tracee.told()
     usage = usage_of(traced.group)
     number = pids.of(traced.tid)
     return Report(number, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.personality import READ_IMPLIES_EXEC
 from sentry.errors import EAGAIN
-from sentry.kernel import keys
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
@@ -112,7 +111,7 @@ def _commit(task: Task, image: Image) -> None:
     group.posix_timers.clear()
     task.altstack = (0, task.altstack[1], 0)
     task.restart_block = None
-    keys.begin_anew(task)
+    leave_keyrings(task)
     task.parent_death_signal = 0 if image.secure else task.parent_death_signal
     gains = image.secure or image.creds.permitted & ~task.creds.permitted
     group.personality &= ~(CLEARED_ON_SETID if gains else READ_IMPLIES_EXEC)
@@ -128,6 +127,14 @@ def _commit(task: Task, image: Image) -> None:
     child_identity(task)
     for observer in list(task.observers):
         observer.execed(task)
+
+
+def leave_keyrings(task: Task) -> None:
+    """The keyring of the session alone stays."""
+    if (old := task.keys) is not None:
+        task.keys = old.for_child()
+        old.release()
+    task.group.drop_keyring()
 
 
 def start_registers(task: Task, image: Image) -> None:

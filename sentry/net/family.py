@@ -29,12 +29,12 @@ from sentry.net.inet.raw import PingSocket, Raw6Socket, RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.inet.udplite import UdpLiteSocket
+from sentry.net.namespace import stack_of
 from sentry.net.netlink.protocols import make_netlink
 from sentry.net.netlink.socket import NetlinkSocket
 from sentry.net.packet_socket import PacketSocket
 from sentry.net.socket import Socket
 from sentry.net.sockfs import socket_location
-from sentry.net.stack import stack_of
 from sentry.net.sysctls import written
 from sentry.net.unix import UnixSocket, ucred
 from sentry.vfs.file import Caller

@@ -1,13 +1,9 @@
-"""`Frame`: a packet on the loopback with its link header, and where it goes."""
+"""A packet on the loopback with its link header, and where it goes."""
 
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING, Final
-
-from msgspec import Struct, field
-from msgspec.structs import replace
 
 from sentry.abi.socket import (
     AF_INET,
@@ -21,39 +17,21 @@ from sentry.abi.socket import (
     PACKET_OUTGOING,
 )
 from sentry.net.inet.raw_header import received4, received6
+from sentry.net.packets import Frame
 from sentry.net.sysctls import takes_martians
 
 if TYPE_CHECKING:
-    from sentry.net.inet.packet import Packet
-    from sentry.net.packet_socket import PacketSocket
+    from sentry.net.packets import Packet, Tap
     from sentry.net.stack import Stack
 
 ETH_HEADER: Final = 14
 FIRST_ETHERTYPE: Final = 0x600
 """Smaller numbers are lengths: ETH_P_802_3_MIN."""
-LOOPBACK_INDEX: Final = 1
 LOOPBACK_NETWORK: Final = 127
 PARSERS: Final = {ETH_P_IP: (received4, AF_INET), ETH_P_IPV6: (received6, AF_INET6)}
 
 
-class Frame(Struct):
-    """What packet sockets see."""
-
-    data: bytes
-    ethertype: int
-    kind: int
-    """PACKET_HOST and others: sll_pkttype."""
-    size: int
-    """Bytes that there were before a filter cut it."""
-    index: int = LOOPBACK_INDEX
-    stamp_ns: int = field(default_factory=time.time_ns)
-
-    def cut(self, keep: int) -> Frame:
-        """At most so many bytes of it."""
-        return replace(self, data=self.data[:keep]) if keep < len(self.data) else self
-
-
-def show_frame(stack: Stack, data: bytes, sent_as: int, sender: PacketSocket | None) -> Frame:
+def show_frame(stack: Stack, data: bytes, sent_as: int, sender: Tap | None) -> Frame:
     """Packet sockets see a frame go out, but for who sent it, and come in. The latter."""
     (ethertype,) = struct.unpack_from(">H", data, 12)
     if ethertype < FIRST_ETHERTYPE:
@@ -72,7 +50,7 @@ def show_frame(stack: Stack, data: bytes, sent_as: int, sender: PacketSocket | N
     return come
 
 
-def transmit(stack: Stack, data: bytes, sent_as: int, sender: PacketSocket) -> None:
+def transmit(stack: Stack, data: bytes, sent_as: int, sender: Tap) -> None:
     """A program sends a frame of its own: what comes back goes to IP."""
     from sentry.net.inet.raw import take_in  # noqa: PLC0415  raw sockets show frames, too
 

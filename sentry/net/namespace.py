@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.stack import Stack
+    from sentry.vfs.file import Caller
 
 
 class NetNamespace:
@@ -49,3 +50,9 @@ class NetNamespace:
         from sentry.net.tables import attributes  # noqa: PLC0415
 
         return {link.name: attributes(link) for link in self.stack.interfaces}
+
+
+def stack_of(caller: Caller) -> Stack:
+    """The stack of a task: its network namespace."""
+    namespace: NetNamespace = caller.ns.net
+    return namespace.stack

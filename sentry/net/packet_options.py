@@ -65,9 +65,7 @@ def _get_statistics(row: Option, sock: PacketSocket, caller: Caller, size: int) 
     return struct.pack("<II", *told)
 
 
-def _number(
-    name: str, check: Check = flag, partial: str = "", parse: Parse = exact
-) -> None:
+def _number(name: str, check: Check = flag, partial: str = "", parse: Parse = exact) -> None:
     row = PACKET.row(name, _get_number, _set_number, check=check, parse=parse, partial=partial)
     DEFAULTS[row.number] = 0
 

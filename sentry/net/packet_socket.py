@@ -43,9 +43,10 @@ from sentry.errors import (
     EOPNOTSUPP,
 )
 from sentry.net import packet_options
-from sentry.net.frame import ETH_HEADER, Frame, transmit
+from sentry.net.frame import ETH_HEADER, transmit
 from sentry.net.interfaces import LOOPBACK_MTU
 from sentry.net.ioctls import SOCKETS
+from sentry.net.packets import Frame
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
 from sentry.vfs.requests import Requests, put_int
@@ -273,4 +274,3 @@ class PacketSocket(Socket):
         if self.so_error:
             events |= EPOLLERR
         return events | EPOLLIN | EPOLLRDNORM if self.frames else events
-

@@ -59,7 +59,6 @@ from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry, continued
 
 if TYPE_CHECKING:
-
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 

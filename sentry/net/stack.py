@@ -12,13 +12,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.inet.raw import RawSocket
-    from sentry.net.namespace import NetNamespace
-    from sentry.net.netlink.socket import NetlinkSocket
-    from sentry.net.packet_socket import PacketSocket
-    from sentry.net.socket import Socket
-    from sentry.net.unix import UnixSocket
-    from sentry.vfs.file import Caller
+    from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap
 
 
 class Stack:
@@ -40,20 +34,20 @@ class Stack:
         self.routes = Routes(self.interfaces)
         self.ports: dict[int, Ports] = {}
         """By IPPROTO_*."""
-        self.abstract: dict[tuple[int, bytes], UnixSocket] = {}
+        self.abstract: dict[tuple[int, bytes], Member] = {}
         """Abstract names of AF_UNIX, by type."""
         self.in_flight = self.sockets_in_flight = 0
         """Descriptors, and sockets among them, that are on their way in messages."""
         self.doomed: list[Any] = []
         self.dropping = False
         """What unix_segment.drop has to do."""
-        self.netlink: dict[tuple[int, int], NetlinkSocket] = {}
+        self.netlink: dict[tuple[int, int], NetlinkPort] = {}
         """(protocol, port id) → socket."""
-        self.sockets: dict[Socket, None] = {}
+        self.sockets: dict[Member, None] = {}
         """All that a descriptor or a message refers to, for /proc/net and socket diagnostics."""
-        self.raw: dict[RawSocket, None] = {}
+        self.raw: dict[RawReceiver, None] = {}
         """Raw and ping sockets among them, which see what others send."""
-        self.taps: dict[PacketSocket, None] = {}
+        self.taps: dict[Tap, None] = {}
         """Packet sockets among them, which see everything but TCP."""
         self.sysctls = sysctls
         """What was written to /proc/sys/net."""
@@ -80,9 +74,3 @@ class Stack:
         """SO_COOKIE of a socket that asks for the first time."""
         self._cookie += 1
         return self._cookie
-
-
-def stack_of(caller: Caller) -> Stack:
-    """The stack of a task: its network namespace."""
-    namespace: NetNamespace = caller.ns.net
-    return namespace.stack

@@ -19,9 +19,7 @@ def written(stack: Stack, path: str) -> str | None:
 
 def takes_martians(stack: Stack, name: str) -> bool:
     """net.ipv4.conf.*.accept_local, route_localnet: of all interfaces, or of the loopback."""
-    return any(
-        int(written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo")
-    )
+    return any(int(written(stack, f"net/ipv4/conf/{which}/{name}") or 0) for which in ("all", "lo"))
 
 
 def ephemeral_ports(stack: Stack) -> tuple[int, int]:

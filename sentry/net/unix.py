@@ -176,7 +176,7 @@ class UnixSocket(Socket):
             if inode.kind != S_IFSOCK:
                 raise ECONNREFUSED(f"{name!r} is no socket")
             found = inode.bound
-        if found is None or found._released:
+        if not isinstance(found, UnixSocket) or found._released:
             raise ECONNREFUSED(f"{name!r}")
         if found.kind != self.kind:
             raise EPROTOTYPE(f"{name!r}")

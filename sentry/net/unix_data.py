@@ -243,9 +243,7 @@ def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
     if sock.options & STAMPS:
         carried = carried or Ancillary()
         carried.records = stamps(sock, segment.stamp_ns or time.time_ns())
-    result = Received(
-        len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, carried
-    )
+    result = Received(len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, carried)
     if peek:
         result.ancillary = _shared(result.ancillary)
         if sock.numbers[SO_PEEK_OFF] >= 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
@@ -16,7 +15,6 @@ from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
     from sentry.vfs.locks import FileLocks
-    from sentry.vfs.mounts import MountNamespace
 
 MAX_INODES: Final = 524_288
 """Inodes in memory of all tmpfs and overlays (about 1 KiB each); never more than pages of RAM."""
@@ -52,7 +50,7 @@ class Budget:
     __slots__ = (
         "aio_contexts", "aio_events", "aio_requests", "anonymous", "files", "inodes",
         "ipc_namespaces", "locked", "locks", "max_inodes", "message_bytes", "mount_max", "mounts",
-        "namespace_ids", "namespaces", "semaphores", "small_bytes", "undos",
+        "namespace_ids", "semaphores", "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
@@ -62,8 +60,6 @@ class Budget:
         """What io_setup(2) made and reserved: fs.aio-nr."""
         self.semaphores = self.undos = 0
         self.namespace_ids = itertools.count(1)
-        self.namespaces: WeakSet[MountNamespace] = WeakSet()
-        """The namespaces of mounts that there are."""
         self.mount_max = MAX_MOUNTS_OF_NAMESPACE
         """fs.mount-max"""
         self.files = 0

@@ -10,13 +10,12 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sentry.errors import EINVAL
 
-if TYPE_CHECKING:
-    from sentry.vfs.interface import DirEntry
-
+Entry = tuple[bytes, int, int]
+"""A `DirEntry`: name, inode number, S_IFMT bits."""
 _DIRENT = struct.Struct("<QqHB")
 """struct linux_dirent64 without the name."""
 FIRST: Final = 2
@@ -29,7 +28,7 @@ def _packer(room: int) -> struct.Struct:
     return struct.Struct(f"<QqHB{room}s")
 
 
-def dirent(entry: DirEntry, following: int) -> bytes:
+def dirent(entry: Entry, following: int) -> bytes:
     """struct linux_dirent64; `following` is the position after it."""
     name, ino, kind = entry
     size = (_DIRENT.size + len(name) + 8) & ~7
@@ -51,10 +50,10 @@ class Dirents:
 
     __slots__ = ("_data", "_ends", "_first", "_left")
 
-    def __init__(self, entries: Iterable[DirEntry], first: int = FIRST) -> None:
+    def __init__(self, entries: Iterable[Entry], first: int = FIRST) -> None:
         """`first` is the position of the first one."""
         self._first = first
-        self._left: Iterator[DirEntry] = iter(entries)
+        self._left: Iterator[Entry] = iter(entries)
         self._data = bytearray()
         self._ends = array("Q")
 

@@ -48,14 +48,11 @@ from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.auth.userns import UserNamespace
     from sentry.vfs.budget import Budget
-    from sentry.vfs.dentry import Location
-    from sentry.vfs.fd_table import FdTable
-    from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.dentry import Dentry, Location
     from sentry.vfs.interface import Attributes, Inode
-    from sentry.vfs.mounts import MountNamespace
-    from sentry.vfs.notices import AsyncNotice, DirectoryNotice
-    from sentry.vfs.vfs import Vfs
+    from sentry.vfs.mount import Mount
 
 T = TypeVar("T")
 Result = int | Coroutine[Any, Any, int]
@@ -97,18 +94,54 @@ class Source(Protocol):
     def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int: ...
 
 
-class Kernel(Protocol):
-    """What this room needs of the kernel object."""
+class AsyncNotice(Protocol):
+    """O_ASYNC: sentry.vfs.notices."""
 
-    vfs: Vfs
-    loop: Any
+    wants_room: bool
+
+    def drop(self) -> None: ...
+
+
+class DirectoryNotice(Protocol):
+    """F_NOTIFY: sentry.vfs.notices."""
+
+    @property
+    def table(self) -> object: ...
+    def removed(self) -> None: ...
+
+
+class Files(Protocol):
+    """Descriptors: sentry.vfs.fd_table."""
+
+    def get(self, fd: int) -> FileDescription: ...
+    def get_raw(self, fd: int) -> FileDescription: ...
+    def free_from(self, lowest: int, limit: int) -> int: ...
+    def install(
+        self, file: FileDescription, limit: int, *, cloexec: bool = False, lowest: int = 0
+    ) -> int: ...
+
+
+class Start(Protocol):
+    """Where path walks start: sentry.vfs.fs_context."""
+
+    root: Location
+    cwd: Location
+    umask: int
+
+
+class Mounts(Protocol):
+    """A mount namespace: sentry.vfs.mounts."""
+
+    @property
+    def owner(self) -> UserNamespace | None: ...
+    def __iter__(self) -> Iterator[Mount]: ...
+    def is_mount_point(self, dentry: Dentry) -> bool: ...
+    def name_goes(self, dentry: Dentry) -> None: ...
 
 
 class Caller(Protocol):
     """The task, as this room sees it."""
 
-    fs: FsContext
-    files: FdTable
     creds: Credentials
     mm: Any
     group: Any
@@ -117,7 +150,11 @@ class Caller(Protocol):
     """Its namespaces."""
 
     @property
-    def mounts(self) -> MountNamespace: ...
+    def fs(self) -> Start: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def mounts(self) -> Mounts: ...
     @property
     def kernel(self) -> Any: ...
     def rlimit(self, resource: int) -> int: ...

@@ -69,7 +69,7 @@ class Leases(Struct):
             self.items.remove(lease)
         self.queue.notify()
 
-    def release(self, file: FileDescription) -> None:
+    def release(self, file: object) -> None:
         """The description is gone."""
         for lease in [lease for lease in self.items if lease.file is file]:
             self.change(lease, F_UNLCK)
@@ -130,13 +130,13 @@ def _check_opens(file: FileDescription, kind: int) -> None:
 
 
 def _leases(inode: Inode) -> Leases | None:
-    found: Leases | None = inode.locks.leases if inode.locks is not None else None
-    return found
+    found = inode.locks.leases if inode.locks is not None else None
+    return found if isinstance(found, Leases) else None
 
 
 def _make(vfs: Vfs, inode: Inode) -> Leases:
     if inode.locks is None:
-        inode.locks = FileLocks(vfs.budget, inode)
+        inode.locks = FileLocks(vfs.budget, inode.fs.dev, inode.ino)
     made = inode.locks.leases = Leases()
     return made
 

@@ -20,8 +20,7 @@ from sentry.wait.sleep import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sentry.vfs.interface import Inode
-    from sentry.vfs.leases import Leases
+    from sentry.vfs.lease_table import LeaseTable
 
 END: Final = (1 << 63) - 1
 LEASES: Final = {F_RDLCK: "READ", F_WRLCK: "WRITE", F_UNLCK: "UNLCK"}
@@ -57,16 +56,16 @@ class FileLocks:
 
     __slots__ = ("_budget", "_pids", "device", "flocks", "ino", "leases", "queue", "records")
 
-    def __init__(self, budget: Budget, inode: Inode) -> None:
+    def __init__(self, budget: Budget, device: int, ino: int) -> None:
         self._budget = budget
-        self.device, self.ino = inode.fs.dev, inode.ino
+        self.device, self.ino = device, ino
         self.records: list[RecordLock] = []
         self.flocks: dict[object, bool] = {}
         """Description → exclusive."""
         self._pids: dict[object, int] = {}
         """The process that took a lock of `flocks`: /proc/locks shows it."""
         self.queue = WaitQueue()
-        self.leases: Leases | None = None
+        self.leases: LeaseTable | None = None
 
     def note(self) -> None:
         """Something is held now, or nothing any more: /proc/locks."""
@@ -211,5 +210,5 @@ class FileLocks:
         self.release_owner(file)
         self.unflock(file)
         if self.leases is not None:
-            self.leases.release(file)  # type: ignore[arg-type]
+            self.leases.release(file)
             self.note()

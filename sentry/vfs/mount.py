@@ -5,7 +5,8 @@ A mount knows what is mounted on it, so a walk needs no namespace (mounts.py).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import ref
 
 from sentry.abi.mount import (
@@ -23,9 +24,9 @@ from sentry.errors import EROFS
 from sentry.vfs.dentry import Dentry, Location
 
 if TYPE_CHECKING:
+    from sentry.auth.userns import UserNamespace
     from sentry.vfs.interface import FileSystem
-    from sentry.vfs.mounts import MountNamespace
-    from sentry.vfs.propagation import PeerGroup
+    from sentry.wait.queue import ChangeCount
 
 MOUNT_FLAGS: Final = (
     MS_RDONLY
@@ -54,6 +55,33 @@ _NAMES: Final = (
     (MS_RELATIME, "relatime"),
     (MS_NOSYMFOLLOW, "nosymfollow"),
 )
+
+
+class Peers(Protocol):
+    """Mounts that share what is mounted on them: sentry.vfs.propagation."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def members(self) -> MutableMapping[int, Mount]: ...
+    @property
+    def slaves(self) -> MutableMapping[int, Mount]: ...
+
+
+class Namespace(Protocol):
+    """Those that hang together, as one of them knows it: sentry.vfs.mounts."""
+
+    anonymous: bool
+    changes: ChangeCount
+
+    @property
+    def owner(self) -> UserNamespace | None: ...
+    def busy(self, mount: Mount) -> bool: ...
+    def detach(self, mount: Mount) -> None: ...
+    def tree(self, mount: Mount) -> list[Mount]: ...
+    def _list(self, mount: Mount) -> None: ...
+    def _put_beneath(self, mount: Mount, place: Location) -> None: ...
+    def _unlist(self, mount: Mount) -> None: ...
 
 
 class Mount:
@@ -85,16 +113,16 @@ class Mount:
         self.fs = fs
         self.root = root
         self.parent: Location | None = None
-        self._namespace: ref[MountNamespace] | None = None
+        self._namespace: ref[Namespace] | None = None
         self.mounted: dict[int, Mount] = {}
         """What sits on places of this mount, by the address of the place's dentry."""
         self.open_files = 0
         """Open descriptions on it: umount gives EBUSY while there are any."""
         self.writers = 0
         """Those of them that may write: a read-only remount gives EBUSY."""
-        self.group: PeerGroup | None = None
+        self.group: Peers | None = None
         """Shared with these mounts."""
-        self.master: PeerGroup | None = None
+        self.master: Peers | None = None
         """A slave of these mounts."""
         self.unbindable = False
         self.locked = False
@@ -117,12 +145,12 @@ class Mount:
         self.no_dir_atime = self.no_atime or bool(flags & MS_NODIRATIME)
 
     @property
-    def namespace(self) -> MountNamespace | None:
+    def namespace(self) -> Namespace | None:
         """Where it is attached."""
         return self._namespace() if self._namespace is not None else None
 
     @namespace.setter
-    def namespace(self, namespace: MountNamespace | None) -> None:
+    def namespace(self, namespace: Namespace | None) -> None:
         self._namespace = ref(namespace) if namespace is not None else None
 
     @property

@@ -30,7 +30,7 @@ from sentry.vfs.mounts import MountNamespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sentry.vfs.propagation import PeerGroup
+    from sentry.vfs.mounter import Mounter
     from sentry.vfs.vfs import MountType
 
 ANYWHERE: Final = frozenset(
@@ -123,12 +123,12 @@ def shows_all(caller: Caller, kind: bytes) -> bool:
     return False
 
 
-def is_ours(caller: Caller, mount: Mount) -> bool:
+def is_ours(caller: Mounter, mount: Mount) -> bool:
     """check_mnt()."""
     return mount.namespace is caller.mounts
 
 
-def is_movable(caller: Caller, mount: Mount) -> bool:
+def is_movable(caller: Mounter, mount: Mount) -> bool:
     """A mount of ours, or the root of a tree that has no place yet."""
     namespace = mount.namespace
     if namespace is not None and namespace.anonymous:
@@ -136,7 +136,7 @@ def is_movable(caller: Caller, mount: Mount) -> bool:
     return is_ours(caller, mount)
 
 
-def check_mount_root(caller: Caller, place: Location) -> Mount:
+def check_mount_root(caller: Mounter, place: Location) -> Mount:
     """The place is the root of a mount of ours. Raises: EINVAL."""
     mount = place.mount
     if place.dentry is not mount.root or not is_ours(caller, mount):
@@ -172,7 +172,7 @@ def set_mount_flags(mount: Mount, flags: int) -> None:
         namespace.changes.happened()
 
 
-def remount(caller: Caller, place: Location, asked: int, options: bytes) -> None:
+def remount(caller: Mounter, place: Location, asked: int, options: bytes) -> None:
     """do_remount(): other options for the file system, and flags for this mount."""
     mount = check_mount_root(caller, place)
     flags = remount_flags(mount, asked)
@@ -183,7 +183,7 @@ def remount(caller: Caller, place: Location, asked: int, options: bytes) -> None
     set_mount_flags(mount, flags)
 
 
-def reconfigure(caller: Caller, fs: FileSystem, options: bytes, flags: int) -> None:
+def reconfigure(caller: Mounter, fs: FileSystem, options: bytes, flags: int) -> None:
     """reconfigure_super(). Raises: EBUSY while something is open for writing, EINVAL."""
     flags, options = take_sb_flags(flags, options)
     if (flags ^ fs.sb_flags) & MS_DIRSYNC:
@@ -207,13 +207,13 @@ def check_kinds(one: Location, other: Location) -> None:
         raise ENOTDIR("a directory and a file")
 
 
-def check_target(caller: Caller, place: Location) -> None:
+def check_target(caller: Mounter, place: Location) -> None:
     """Something can be mounted there: lock_mount(). Raises: EINVAL, ENOENT."""
     if not is_ours(caller, place.mount):
         raise EINVAL("not in this namespace")
 
 
-def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
+def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Mount:
     """__do_loopback(): a copy of what is seen at a place. Raises: EINVAL, ENOSPC."""
     mount = source.mount
     if mount.unbindable:
@@ -235,7 +235,7 @@ def clone_tree(caller: Caller, source: Location, *, recursive: bool) -> Mount:
     return copy
 
 
-def bind(caller: Caller, source: Location, place: Location, *, recursive: bool) -> None:
+def bind(caller: Mounter, source: Location, place: Location, *, recursive: bool) -> None:
     """MS_BIND: do_loopback()."""
     check_target(caller, place)
     copy = clone_tree(caller, source, recursive=recursive)
@@ -256,7 +256,7 @@ def drop_copy(copy: Mount) -> None:
             mount.parent.dentry.mounts -= 1
 
 
-def add_new(caller: Caller, mount: Mount, place: Location) -> None:
+def add_new(caller: Mounter, mount: Mount, place: Location) -> None:
     """do_add_mount(): the mount of a new file system. Raises: EINVAL, EBUSY, ENOTDIR."""
     place = top(place)
     check_target(caller, place)
@@ -266,7 +266,7 @@ def add_new(caller: Caller, mount: Mount, place: Location) -> None:
     caller.mounts.graft(mount, place)
 
 
-def change_propagation(caller: Caller, place: Location, kind: int, *, recursive: bool) -> None:
+def change_propagation(caller: Mounter, place: Location, kind: int, *, recursive: bool) -> None:
     """do_change_type()."""
     mount = check_mount_root(caller, place)
     for each in MountNamespace.tree(mount) if recursive else [mount]:
@@ -280,7 +280,7 @@ def set_propagation(namespace: MountNamespace, mount: Mount, kind: int) -> None:
     propagation.change(mount, kind, number)
 
 
-def move(caller: Caller, source: Location, place: Location) -> None:
+def move(caller: Mounter, source: Location, place: Location) -> None:
     """do_move_mount(). Raises: EINVAL, ELOOP."""
     mount, place = source.mount, top(place)
     if not is_ours(caller, place.mount) or mount.namespace is None:
@@ -328,7 +328,7 @@ def set_group(caller: Caller, source: Location, target: Location) -> None:
         raise EINVAL("has a group, or is of another file system")
     if not other.root.is_below(one.root):
         raise EINVAL("shows more than the model")
-    group: PeerGroup | None = one.group
+    group = one.group
     if one.master is not None:
         propagation.follow(other, one.master)
     if group is not None:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from sentry.errors import EBUSY, EINVAL
 from sentry.vfs import propagation
-from sentry.vfs.budget import Budget
+from sentry.vfs.budget import MAX_INODES, Budget
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, Mount, top
 from sentry.vfs.watches import tell_unmounted
@@ -22,8 +22,18 @@ from sentry.wait.queue import ChangeCount
 if TYPE_CHECKING:
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.interface import FileSystem
-    from sentry.vfs.propagation import PeerGroup
+    from sentry.vfs.mount import Peers
 
+
+
+class MountBudget(Budget):
+    """The counts, and the namespaces of mounts that there are."""
+
+    __slots__ = ("namespaces",)
+
+    def __init__(self, memory_pages: int = MAX_INODES) -> None:
+        super().__init__(memory_pages)
+        self.namespaces: WeakSet[MountNamespace] = WeakSet()
 
 
 class MountNamespace:
@@ -37,12 +47,12 @@ class MountNamespace:
         self,
         root: Mount,
         ids: Iterator[int] | None = None,
-        budget: Budget | None = None,
+        budget: MountBudget | None = None,
         *,
         anonymous: bool = False,
         owner: Any = None,
     ) -> None:
-        self.budget = budget if budget is not None else Budget()
+        self.budget = budget if budget is not None else MountBudget()
         self.id = next(self.budget.namespace_ids)
         """Younger ones have higher ids."""
         self.budget.mounts += 1
@@ -165,7 +175,7 @@ class MountNamespace:
         copies: list[tuple[Mount, Location]] = []
         done = {place.mount.id}
 
-        def spread(group: PeerGroup, model: Mount) -> None:
+        def spread(group: Peers, model: Mount) -> None:
             for peer in list(group.members.values()):
                 if peer.id not in done:
                     done.add(peer.id)

@@ -45,8 +45,7 @@ from sentry.vfs.watches import Watches
 from sentry.wait.queue import ALL
 
 if TYPE_CHECKING:
-    from sentry.vfs.fd_table import FdTable
-    from sentry.vfs.file import Caller, FileDescription
+    from sentry.vfs.file import Caller, FileDescription, Files
     from sentry.vfs.interface import Inode
     from sentry.vfs.vfs import Vfs
 
@@ -143,7 +142,7 @@ class DirectoryNotice:
 
     __slots__ = ("_inode", "_vfs", "fd", "file", "mask", "table", "wanted")
 
-    def __init__(self, vfs: Vfs, file: FileDescription, table: FdTable) -> None:
+    def __init__(self, vfs: Vfs, file: FileDescription, table: Files) -> None:
         self._vfs = vfs
         self._inode: Inode = file.inode
         self.file = file

@@ -15,7 +15,7 @@ from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
-    from sentry.vfs.mount import Mount
+    from sentry.vfs.mount import Mount, Peers
 
 KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 
@@ -40,7 +40,7 @@ def share(mount: Mount, number: int) -> None:
         mount.group.members[mount.id] = mount
 
 
-def follow(mount: Mount, master: PeerGroup) -> None:
+def follow(mount: Mount, master: Peers) -> None:
     """The mount is a slave of `master` from now on."""
     leave_master(mount)
     mount.master = master
@@ -106,7 +106,7 @@ def receivers(mount: Mount) -> list[Mount]:
     """All other mounts on which what happens to this one happens, too."""
     found: dict[int, Mount] = {}
 
-    def spread(group: PeerGroup) -> None:
+    def spread(group: Peers) -> None:
         for other in [*group.members.values(), *group.slaves.values()]:
             if other is mount or other.id in found:
                 continue

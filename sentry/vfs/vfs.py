@@ -17,6 +17,7 @@ from sentry.vfs.budget import Budget, DescriptorLimit, PipeLimits
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
 from sentry.vfs.mount import Mount
+from sentry.vfs.mounts import MountBudget
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
@@ -69,7 +70,7 @@ class Vfs:
         """Makes an empty RamFile."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
-        self.budget = Budget(memory_pages())
+        self.budget = MountBudget(memory_pages())
         self.openers: dict[int, Opener] = {}
         """By type of the inode (S_IFIFO…)."""
         self.devices: dict[tuple[int, int], Opener] = {}

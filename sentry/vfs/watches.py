@@ -6,13 +6,9 @@ watches for events on itself and, if it is a directory, on its children by name.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sentry.abi.inotify import IN_DELETE_SELF, IN_ISDIR
-
-if TYPE_CHECKING:
-    from sentry.vfs.dentry import Dentry
-    from sentry.vfs.interface import FileSystem, Inode
 
 
 class Watch(Protocol):
@@ -39,7 +35,42 @@ class Watches:
             watch.event(mask, cookie, name, gone)
 
 
-def tell(dentry: Dentry, mask: int) -> None:
+class Linked(Protocol):
+    """Attributes."""
+
+    @property
+    def nlink(self) -> int: ...
+
+
+class Watched(Protocol):
+    """An inode."""
+
+    is_dir: bool
+    open_count: int
+    watches: Watches | None
+
+    def known_attributes(self) -> Linked | None: ...
+
+
+class Named(Protocol):
+    """A dentry."""
+
+    name: bytes
+    unlinked: bool
+
+    @property
+    def inode(self) -> Watched: ...
+    @property
+    def parent(self) -> Named | None: ...
+
+
+class Tree(Protocol):
+    """A file system."""
+
+    watched: set[Watch]
+
+
+def tell(dentry: Named, mask: int) -> None:
     """Something was done through an open file: its watches and those of its directory hear.
 
     IN_EXCL_UNLINK keeps away those of a file whose name was removed: FSNOTIFY_EVENT_PATH.
@@ -47,12 +78,12 @@ def tell(dentry: Dentry, mask: int) -> None:
     _tell(dentry, mask, dentry.unlinked)
 
 
-def tell_changed(dentry: Dentry, mask: int) -> None:
+def tell_changed(dentry: Named, mask: int) -> None:
     """Attributes or the size were changed: the same, name or not. fsnotify_dentry()."""
     _tell(dentry, mask, False)
 
 
-def _tell(dentry: Dentry, mask: int, gone: bool) -> None:
+def _tell(dentry: Named, mask: int, gone: bool) -> None:
     inode = dentry.inode
     if inode.is_dir:
         mask |= IN_ISDIR
@@ -64,14 +95,14 @@ def _tell(dentry: Dentry, mask: int, gone: bool) -> None:
 
 
 def tell_child(
-    directory: Inode, mask: int, name: bytes, *, is_dir: bool = False, cookie: int = 0
+    directory: Watched, mask: int, name: bytes, *, is_dir: bool = False, cookie: int = 0
 ) -> None:
     """A name of a directory was made, removed or moved."""
     if directory.watches is not None:
         directory.watches.tell(mask | (IN_ISDIR if is_dir else 0), cookie, name)
 
 
-def tell_if_gone(inode: Inode) -> None:
+def tell_if_gone(inode: Watched) -> None:
     """Without a name and closed everywhere: IN_DELETE_SELF, and its watches end."""
     if inode.watches is None or inode.open_count:
         return
@@ -83,13 +114,13 @@ def tell_if_gone(inode: Inode) -> None:
         watch.removed()
 
 
-def tell_unmounted(fs: FileSystem) -> None:
+def tell_unmounted(fs: Tree) -> None:
     """The file system is gone, and with it what was watched."""
     for watch in list(fs.watched):
         watch.unmounted()
 
 
-def tell_self(inode: Inode, mask: int) -> None:
+def tell_self(inode: Watched, mask: int) -> None:
     """Something that only the inode's own watches hear (IN_DELETE_SELF, IN_MOVE_SELF)."""
     if inode.watches is not None:
         inode.watches.tell(mask)

@@ -18,7 +18,7 @@ import os
 import struct
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gofer.p9.extensions import Tnotifyx, Tunwatchx
 from sentry.abi.inotify import (
@@ -41,9 +41,7 @@ from sentry.errors import Errno
 from sentry.platform.host_io import pending
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.filesystem import GoferFileSystem
     from sentry.fs.gofer.session import Session
-    from sentry.fs.gofer.watched import WatchedDirectory
 
 COHERENT: Final = frozenset(
     {BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC}
@@ -58,12 +56,21 @@ _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
 
 
+class Watched(Protocol):
+    """A directory: sentry.fs.gofer.watched."""
+
+    trust: Trust | None
+
+    @property
+    def fs(self) -> object: ...
+
+
 class Trust:
     """What is certain of one watched directory as long as no event says otherwise."""
 
     __slots__ = ("changes", "directory", "expected", "names", "number", "sure", "used")
 
-    def __init__(self, changes: HostChanges, directory: WatchedDirectory, number: int) -> None:
+    def __init__(self, changes: HostChanges, directory: Watched, number: int) -> None:
         self.changes = changes
         self.expected: dict[tuple[int, bytes], int] = {}
         """Events of own changes, and how many of them are to come."""
@@ -167,7 +174,7 @@ class HostChanges:
     def __len__(self) -> int:
         return len(self._trusts)
 
-    def forget_all(self, fs: GoferFileSystem) -> None:
+    def forget_all(self, fs: object) -> None:
         """A file system was unmounted."""
         for trust in list(self._trusts):
             if trust.directory.fs is fs:
@@ -241,7 +248,7 @@ class HostChanges:
         """The host has no watches left, or gives none."""
         self._not_before_ns = self._now_ns() + RESPITE_NS
 
-    def watched(self, directory: WatchedDirectory, number: int) -> Trust:
+    def watched(self, directory: Watched, number: int) -> Trust:
         """The Gofer watches `directory` now."""
         trust = Trust(self, directory, number)
         self._trusts[trust] = None

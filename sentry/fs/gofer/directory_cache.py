@@ -28,7 +28,7 @@ from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
 from sentry.wait.again import CURRENT, NotNow, kept
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.filesystem import GoferFileSystem
+    from sentry.fs.gofer.attachment import Attachment
 
 _TAIL = struct.Struct("<QH")
 _MAX_ENTRIES = 1 << 20
@@ -41,7 +41,7 @@ class DirectoryCache(WatchedDirectory):
 
     __slots__ = ("_dirents", "generation", "listing")
 
-    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.listing: dict[bytes, Listed] | None = None
         self._dirents: Dirents | None = None

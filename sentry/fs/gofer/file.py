@@ -39,8 +39,9 @@ class GoferFile(RegularFile):
     @property
     def _file(self) -> GoferRegular:
         inode: Any = self.inode
-        owner = self._handle.owner()
-        return owner if owner is not None else inode
+        owner: Any = self._handle.owner()
+        found: GoferRegular = owner if owner is not None else inode
+        return found
 
     def release(self) -> None:
         self._file.release(self._handle)

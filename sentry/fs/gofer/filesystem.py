@@ -20,16 +20,17 @@ from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
 from sentry.errors import EIO, EPROTO, from_number
+from sentry.fs.gofer.attachment import Attachment, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
-from sentry.fs.gofer.handles import HandleCache, Lingering, Storage, storage_of
+from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, storage_of
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, from_wire
-from sentry.vfs.interface import FileSystem, StatFs
+from sentry.vfs.interface import StatFs
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
@@ -58,37 +59,7 @@ class Options(Struct, frozen=True):
     """Who waits for the host; without, the kernel thread itself does."""
 
 
-class DirectoryFids:
-    """The directories that have a fid, least recently used first."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._order: dict[DirectoryCache, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def bound(self, directory: DirectoryCache) -> None:
-        """It has just got one."""
-        self._order[directory] = None
-        while len(self._order) > self._limit:
-            oldest = next(iter(self._order))
-            del self._order[oldest]
-            fid, oldest.fid = oldest.fid, -1
-            oldest.fs.session.clunk(fid)
-
-    def used(self, directory: DirectoryCache) -> None:
-        """Move it to the end; roots and removed directories are not in the order."""
-        if directory in self._order:
-            del self._order[directory]
-            self._order[directory] = None
-
-    def keep(self, directory: DirectoryCache) -> None:
-        """Its fid cannot be had again: it goes only with the inode."""
-        self._order.pop(directory, None)
-
-
-class GoferFileSystem(FileSystem):
+class GoferFileSystem(Attachment):
     """The files of one attachment."""
 
     has_handles = True
@@ -176,7 +147,7 @@ class GoferFileSystem(FileSystem):
         """It lies on the file system of the host that the root lies on."""
         return inode.key[0] == self._storage[0]
 
-    def storage_of(self, inode: GoferInode) -> Storage:
+    def storage_of(self, inode: Keyed) -> Storage:
         """Where the host keeps it; what is mounted below the root of the attachment is unknown."""
         dev, storage = self._storage
         return storage if inode.key[0] == dev else Storage.REMOTE

@@ -32,10 +32,11 @@ from sentry.mm.backing import HostBacking
 from sentry.wait.again import kept, settled
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.regular import GoferRegular
+    from sentry.fs.gofer.pace import Pace
     from sentry.platform.host_io import HostIO
     from sentry.platform.memory import Windows
     from sentry.vfs.file import Dest, Source
+    from sentry.vfs.interface import Attributes
 
 
 class Storage(Enum):
@@ -66,6 +67,32 @@ def storage_of(fs_type: int) -> Storage:
     return _STORAGE.get(fs_type, Storage.REMOTE)
 
 
+class Keyed(Protocol):
+    """A file of the host."""
+
+    key: tuple[int, int]
+    """st_dev and st_ino."""
+
+
+class Place(Protocol):
+    """An attachment."""
+
+    io: HostIO | None
+    pace: Pace
+
+    def storage_of(self, inode: Keyed) -> Storage: ...
+
+
+class Owner(Keyed, Protocol):
+    """An inode that has handles: sentry.fs.gofer.regular."""
+
+    attributes: Attributes
+
+    @property
+    def fs(self) -> Place: ...
+    def drop_handle(self, handle: Handle) -> None: ...
+
+
 class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
@@ -74,7 +101,7 @@ class Handle:
         "users", "writable",
     )  # fmt: skip
 
-    def __init__(self, owner: GoferRegular, fd: int, fid: int, writable: bool) -> None:
+    def __init__(self, owner: Owner, fd: int, fid: int, writable: bool) -> None:
         self.owner = weakref.ref(owner)
         self.fd = fd
         self.fid = fid

@@ -36,8 +36,8 @@ from sentry.wait.fiber import Mode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.directory_cache import DirectoryCache
-    from sentry.fs.gofer.filesystem import GoferFileSystem
 
 Key = tuple[int, int]
 """st_dev and st_ino of the host."""
@@ -50,9 +50,9 @@ class GoferInode(Inode):
         "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs",
         "xattrs_stamp",
     )  # fmt: skip
-    fs: GoferFileSystem
+    fs: Attachment
 
-    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, attributes.ino, attributes.mode, Owner(attributes.uid, attributes.gid))
         self.rdev = attributes.rdev
         self.key = key

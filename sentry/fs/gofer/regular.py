@@ -23,7 +23,7 @@ from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 
 if TYPE_CHECKING:
-    from sentry.fs.gofer.filesystem import GoferFileSystem
+    from sentry.fs.gofer.attachment import Attachment
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
@@ -37,7 +37,7 @@ class GoferRegular(GoferInode):
 
     __slots__ = ("live", "read_handle", "told", "write_handle")
 
-    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.read_handle: Handle | None = None
         self.write_handle: Handle | None = None

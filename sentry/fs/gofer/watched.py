@@ -19,8 +19,8 @@ from sentry.fs.gofer.session import expect
 from sentry.vfs.interface import Absent, Attributes, Inode
 
 if TYPE_CHECKING:
+    from sentry.fs.gofer.attachment import Attachment
     from sentry.fs.gofer.changes import Trust
-    from sentry.fs.gofer.filesystem import GoferFileSystem
     from sentry.fs.gofer.requests import Pending
 
 
@@ -29,7 +29,7 @@ class WatchedDirectory(GoferInode):
 
     __slots__ = ("lookups", "names", "trust")
 
-    def __init__(self, fs: GoferFileSystem, key: Key, attributes: Attributes) -> None:
+    def __init__(self, fs: Attachment, key: Key, attributes: Attributes) -> None:
         super().__init__(fs, key, attributes)
         self.names: dict[bytes, ref[GoferInode] | Absent] = {}
         self.trust: Trust | None = None

@@ -41,8 +41,7 @@ from sentry.kernel import signal_faults, signal_send, task_exit, task_signals, t
 from sentry.kernel.ptrace import links, restart
 from sentry.kernel.ptrace.debug_registers import DR6_STEP, DebugRegisters
 from sentry.kernel.signals import SIG_IGN, Queued, SigInfo
-from sentry.kernel.task import GONE
-from sentry.kernel.tracing import Observer
+from sentry.kernel.task import GONE, Tie
 from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL, WORK_STOP
 from sentry.platform.interface import ExitKind, Reg
 from sentry.wait.fiber import Mode
@@ -51,7 +50,6 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
-    from sentry.kernel.task_clone import CloneArgs
     from sentry.kernel.thread_group import Usage
 
 CONT, SYSCALL, SYSEMU = 0, 1, 2
@@ -86,7 +84,7 @@ class Stop:
         """A call is not over: RAX says nothing about starting it again."""
 
 
-class Tracee(Observer):
+class Tracee(Tie):
     """`Task.trace`."""
 
     inherited = False
@@ -121,7 +119,7 @@ class Tracee(Observer):
         self.status = 0
         self.usage: Usage | None = None
         self.queue = WaitQueue()
-        self.debug = DebugRegisters()
+        self.debug: DebugRegisters = DebugRegisters()
 
     def __repr__(self) -> str:
         return f"<{self.task!r} traced by {self.tracer.tid}>"
@@ -326,6 +324,14 @@ class Tracee(Observer):
     def _go_on(self, _: int) -> None:
         task_signals.return_to_user(self.task)
 
+    def untold(self) -> int:
+        """The code of a stop that a wait may tell now, else 0."""
+        return 0 if self.stop is None or self.listening else self.unreported
+
+    def told(self) -> None:
+        """A wait has told the stop."""
+        self.unreported = 0
+
     def stands(self) -> bool:
         """The group stop does not have to wait for this task."""
         return not self.stop_pending
@@ -440,27 +446,27 @@ class Tracee(Observer):
             info = SigInfo.user(SIGTRAP, task.group.tgid, task.creds.uid)
             signal_send.send_to_task(task, info, by=task)
 
-    def clone_event(self, args: CloneArgs) -> int:
+    def clone_event(self, flags: int, exit_signal: int) -> int:
         """Which event a clone(2) is, 0 if the tracer does not want it: kernel_clone()."""
-        if args.flags & CLONE_UNTRACED:
+        if flags & CLONE_UNTRACED:
             return 0
-        if args.flags & CLONE_VFORK:
+        if flags & CLONE_VFORK:
             event = PTRACE_EVENT_VFORK
-        elif args.exit_signal != SIGCHLD:
+        elif exit_signal != SIGCHLD:
             event = PTRACE_EVENT_CLONE
         else:
             event = PTRACE_EVENT_FORK
         return event if self.wants(event) else 0
 
-    def inherited_by(self, child: Task, args: CloneArgs) -> int:
+    def inherited_by(self, child: Task, flags: int, exit_signal: int) -> int:
         """A child was made: it is traced likewise if the tracer wants the event, or by flag.
 
         Gives the event. ptrace_init_task(): the child stops before its first instruction.
         """
-        event = self.clone_event(args)
+        event = self.clone_event(flags, exit_signal)
         if self.forced_tf:
             child.ctx.regs[Reg.RFLAGS] &= ~X86_EFLAGS_TF
-        if event or args.flags & CLONE_PTRACE:
+        if event or flags & CLONE_PTRACE:
             tracee = Tracee(child, self.tracer, self.seized, self.options)
             links.link(tracee)
             if self.seized:

@@ -30,7 +30,8 @@ from sentry.abi.socket import (
 from sentry.errors import EAGAIN, ECONNREFUSED, ENOTCONN, EOPNOTSUPP
 from sentry.net.inet import address
 from sentry.net.inet.inetsocket import InetSocket
-from sentry.net.inet.packet import Packet, told, unreachable
+from sentry.net.inet.packet import told, unreachable
+from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import note
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, AF_INET6, IPPROTO_IPV6
@@ -12,8 +12,8 @@ from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED
 
 if TYPE_CHECKING:
-    from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.interfaces import Interface
+    from sentry.net.stack import Stack
 
 MAX_GROUPS: Final = 20
 """net.ipv4.igmp_max_memberships."""
@@ -21,7 +21,17 @@ JOIN: Final = frozenset({(0, abi.IP_ADD_MEMBERSHIP), (41, abi.IPV6_ADD_MEMBERSHI
 PROTOCOL_INDEPENDENT: Final = frozenset({abi.MCAST_JOIN_GROUP, abi.MCAST_LEAVE_GROUP})
 
 
-def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
+class Member(Protocol):
+    """A socket that may join groups."""
+
+    stack: Stack
+    stream: bool
+    groups: list[tuple[bytes, int]]
+    multicast_index: int
+    multicast_address: bytes
+
+
+def change(sock: Member, level: int, name: int, value: bytes) -> None:
     """Join or leave. Raises: EINVAL, ENODEV, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS."""
     if sock.stream and level == 0 and name not in PROTOCOL_INDEPENDENT:
         raise EPROTO("a stream")
@@ -51,7 +61,7 @@ def change(sock: InetSocket, level: int, name: int, value: bytes) -> None:
         raise EADDRNOTAVAIL("no member")
 
 
-def _parse4(sock: InetSocket, value: bytes) -> tuple[bytes, int]:
+def _parse4(sock: Member, value: bytes) -> tuple[bytes, int]:
     """struct ip_mreq, struct ip_mreqn."""
     if len(value) < 8:
         raise EINVAL("struct ip_mreq")
@@ -86,7 +96,7 @@ def _parse_any(level: int, value: bytes) -> tuple[bytes, int]:
     return address.parse(value[8:36], AF_INET6).ip, index
 
 
-def _find(sock: InetSocket, group: bytes, index: int) -> Interface:
+def _find(sock: Member, group: bytes, index: int) -> Interface:
     if index:
         return sock.stack.interfaces.by_index(index)
     ip = group[12:] if group[:12] == MAPPED else group
@@ -96,7 +106,7 @@ def _find(sock: InetSocket, group: bytes, index: int) -> Interface:
     return sock.stack.interfaces.by_index(route.index)
 
 
-def set_interface(sock: InetSocket, value: bytes) -> None:
+def set_interface(sock: Member, value: bytes) -> None:
     """IP_MULTICAST_IF: an address, struct ip_mreq or ip_mreqn. Raises: EINVAL, EADDRNOTAVAIL."""
     if len(value) < 4:
         raise EINVAL("address")
@@ -112,7 +122,7 @@ def set_interface(sock: InetSocket, value: bytes) -> None:
     sock.multicast_index, sock.multicast_address = index, local
 
 
-def _check_index(sock: InetSocket, index: int) -> None:
+def _check_index(sock: Member, index: int) -> None:
     try:
         sock.stack.interfaces.by_index(index)
     except ENODEV:

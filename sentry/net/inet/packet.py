@@ -1,12 +1,11 @@
-"""`Packet`: a datagram on the loopback, and what a receiver may ask to be told of it."""
+"""Control messages of datagrams: what a sender says, and what a receiver may ask to be told."""
 
 from __future__ import annotations
 
 import struct
-import time
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import (
@@ -18,30 +17,16 @@ from sentry.abi.socket import (
 from sentry.errors import EINVAL
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
+from sentry.net.interfaces import LOOPBACK_INDEX
 from sentry.net.socket import Ancillary
 from sentry.net.stamps import Record, stamps
 
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
+    from sentry.net.packets import Packet
 
-LOOPBACK_INDEX: Final = 1
 INT_SIZE: Final = 4
 SEGMENT_SIZE: Final = 2
-
-
-class Packet(Struct):
-    """One datagram."""
-
-    data: bytes
-    source: Endpoint
-    target: Endpoint
-    ttl: int = 64
-    tos: int = 0
-    head: bytes = b""
-    """The IPv4 header, where a program made it."""
-    coverage: int = 0
-    """UDP-Lite: bytes that the checksum covers, 0 for all."""
-    stamp_ns: int = field(default_factory=time.time_ns)
 
 
 class SendOptions(Struct):

@@ -34,7 +34,7 @@ from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.packet import Packet, SendOptions, parse_send
+from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import PING, RAW4, RAW6, is_foreign
 from sentry.net.inet.udp import receiver_of
@@ -46,6 +46,7 @@ from sentry.net.inet.wire import (
     show_raw,
     with_header,
 )
+from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary, Received

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.errors import EINVAL
 from sentry.net.inet.address import MAPPED, Endpoint
-from sentry.net.inet.packet import Packet
 from sentry.net.inet.wire import checksum
+from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack

@@ -30,7 +30,7 @@ from sentry.net.options import (
 from sentry.net.socket_options import SOCKET
 
 if TYPE_CHECKING:
-    from sentry.net.inet.tcp import TcpSocket
+    from sentry.net.inet.tcp_stream import TcpStream
     from sentry.vfs.file import Caller
 
 MSS: Final = 32741
@@ -102,35 +102,35 @@ def _refused(error: type[Errno]) -> Check:
 # --- getters and setters
 
 
-def _get_number(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+def _get_number(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
     return INT.pack(sock.tcp.values[row.number])
 
 
-def _set_number(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+def _set_number(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     sock.tcp.values[row.number] = row.number_in(value)
 
 
-def _set_cork(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+def _set_cork(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     """TCP_CORK, TCP_NODELAY."""
     _set_number(row, sock, caller, value)
     if not sock.tcp.values[abi.TCP_CORK]:
         sock.uncork()
 
 
-def _set_window(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+def _set_window(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     number = row.number_in(value)
     if not number and sock.state != TCP_CLOSE:
         raise EINVAL("connected")
     sock.tcp.values[row.number] = max(number, MIN_WINDOW) if number else 0
 
 
-def _get_segment(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+def _get_segment(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
     if sock.state not in (TCP_CLOSE, TCP_LISTEN):
         return INT.pack(MSS)
     return INT.pack(sock.tcp.values[row.number] or MSS_UNCONNECTED)
 
 
-def _set_congestion(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+def _set_congestion(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     if not value:
         raise EINVAL("no name")
     name = value[:15].split(b"\0", 1)[0]
@@ -139,11 +139,11 @@ def _set_congestion(row: Option, sock: TcpSocket, caller: Caller, value: bytes) 
     sock.tcp.congestion = name
 
 
-def _set_upper_layer(row: Option, sock: TcpSocket, caller: Caller, value: bytes) -> None:
+def _set_upper_layer(row: Option, sock: TcpStream, caller: Caller, value: bytes) -> None:
     raise (ENOENT if value else EINVAL)("no upper layer protocol")
 
 
-def _no_repair(row: Option, sock: TcpSocket, caller: Caller, size: int) -> bytes:
+def _no_repair(row: Option, sock: TcpStream, caller: Caller, size: int) -> bytes:
     raise EINVAL("no repair")
 
 

@@ -29,9 +29,10 @@ from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.packet import Packet, SendOptions, parse_send
+from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import show_udp, show_unreachable
+from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.ports import Ports

@@ -15,7 +15,8 @@ from sentry.net.inet.udp_options import COVERAGE, UDPLITE
 
 if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
-    from sentry.net.inet.packet import Packet, SendOptions
+    from sentry.net.inet.packet import SendOptions
+    from sentry.net.packets import Packet
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 

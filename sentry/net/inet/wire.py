@@ -16,7 +16,7 @@ from sentry.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_UDP,
 )
-from sentry.net.inet.packet import Packet
+from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack

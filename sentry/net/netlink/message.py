@@ -12,7 +12,7 @@ from sentry.abi.netlink import NLA_TYPE_MASK, NLMSG_ERROR, NLMSGHDR
 from sentry.errors import EINVAL
 
 if TYPE_CHECKING:
-    from sentry.net.netlink.socket import NetlinkSocket
+    from sentry.net.packets import NetlinkPort
     from sentry.net.stack import Stack
     from sentry.vfs.file import Caller
 
@@ -31,7 +31,7 @@ class Request(Struct, frozen=True):
     body: bytes
     caller: Caller
     stack: Stack
-    sock: NetlinkSocket
+    sock: NetlinkPort
 
     def fixed(self, size: int) -> bytes:
         """The struct at its beginning. Raises: EINVAL."""

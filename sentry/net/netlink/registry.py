@@ -9,7 +9,7 @@ from sentry.abi import netlink as abi
 from sentry.net.netlink.message import Handler
 
 if TYPE_CHECKING:
-    from sentry.net.netlink.socket import NetlinkSocket
+    from sentry.net.packets import NetlinkPort
     from sentry.net.stack import Stack
 
 GROUPS: Final = {
@@ -40,7 +40,7 @@ def multicast(
     protocol: int,
     group: int,
     data: bytes,
-    sender: NetlinkSocket | None = None,
+    sender: NetlinkPort | None = None,
     creds: tuple[int, int, int] = (0, 0, 0),
 ) -> None:
     """To every member of a group but the sender."""

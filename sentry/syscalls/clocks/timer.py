@@ -108,8 +108,8 @@ def sys_alarm(task: Task, seconds: UInt) -> int:
 
 
 def _find(task: Task, number: int) -> PosixTimer:
-    timer: PosixTimer | None = task.group.posix_timers.get(number)
-    if timer is None:
+    timer = task.group.posix_timers.get(number)
+    if not isinstance(timer, PosixTimer):
         raise EINVAL(f"timer {number}")
     return timer
 

@@ -19,7 +19,7 @@ from sentry.errors import (
     EPERM,
 )
 from sentry.kernel import keyrings
-from sentry.kernel.keyrings import lookup
+from sentry.kernel.keyrings import lookup, table
 from sentry.kernel.keys import (
     ALL_PERMS,
     EVERYTHING,
@@ -36,7 +36,6 @@ from sentry.kernel.keys import (
     check_name,
     check_payload,
     default_perm,
-    table,
 )
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, signed

@@ -76,7 +76,7 @@ def sys_dup3(task: Task, old: UInt, new: UInt, flags: Int) -> int:
 def locks_of(task: Task, inode: Inode) -> FileLocks:
     """The locks of an inode, made when first needed."""
     if inode.locks is None:
-        inode.locks = FileLocks(task.kernel.vfs.budget, inode)
+        inode.locks = FileLocks(task.kernel.vfs.budget, inode.fs.dev, inode.ino)
     return inode.locks
 
 

@@ -32,6 +32,7 @@ from sentry.abi.time import CLOCK_MONOTONIC, CLOCK_REALTIME, TIMESPEC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH
 from sentry.kernel import futex, futex_pi
 from sentry.kernel.clocks import NS, to_monotonic
+from sentry.kernel.futex_table import MATCH_ANY
 from sentry.kernel.task import Task
 from sentry.kernel.time_namespace import to_host_ns
 from sentry.syscalls.args import unsigned
@@ -103,7 +104,7 @@ def sys_futex(
     if op & FUTEX_CLOCK_REALTIME and command not in WITH_CLOCK:
         raise ENOSYS("FUTEX_CLOCK_REALTIME")
     if command in (FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE_BITSET):
-        bitset = futex.MATCH_ANY if command == FUTEX_WAIT else value3
+        bitset = MATCH_ANY if command == FUTEX_WAIT else value3
         if not bitset:
             raise EINVAL("bitset")
         if command == FUTEX_WAKE_BITSET:
@@ -147,7 +148,7 @@ def _locks(
     if command == FUTEX_UNLOCK_PI:
         return futex_pi.unlock(task, addr, private)
     if command == FUTEX_WAIT_REQUEUE_PI:
-        return futex_pi.wait_requeue(task, words, value, private, deadline_ns, futex.MATCH_ANY)
+        return futex_pi.wait_requeue(task, words, value, private, deadline_ns, MATCH_ANY)
     if command == FUTEX_CMP_REQUEUE_PI:
         counts = (_signed(value), _signed(move))
         return futex_pi.cmp_requeue(task, words, counts, private, value3)

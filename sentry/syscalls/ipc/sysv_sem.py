@@ -37,9 +37,8 @@ from sentry.abi.time import TIMESPEC
 from sentry.errors import E2BIG, EFBIG, EINVAL, ERANGE
 from sentry.kernel.clocks import MAX_NS, NS
 from sentry.kernel.sysv_ids import READ, WRITE, check_owner, check_permission, now
-from sentry.kernel.sysv_ipc import ipc_of
+from sentry.kernel.sysv_ipc import ipc_of, undo_list
 from sentry.kernel.sysv_sem import MNI, MNS, MSL, OPM, Semaphores, SemaphoreSet, WouldBlock, sleep
-from sentry.kernel.sysv_undo import undo_list
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall

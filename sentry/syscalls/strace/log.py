@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sentry.errors import BY_NUMBER
-from sentry.kernel.tracing import Observer
+from sentry.kernel.task import Observer
 from sentry.platform.interface import Reg
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import NUMBERS, TABLE, TABLE_SIZE, Declaration

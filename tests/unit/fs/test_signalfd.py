@@ -42,9 +42,8 @@ def test_queued_value_is_shown_as_pointer_and_int(value: int, as_int: int) -> No
 
 
 def test_child_shows_how_it_ended() -> None:
-    usage = SimpleNamespace(user_ns=30_000_000, sys_ns=20_000_000)
-    group: Any = SimpleNamespace(tgid=9, tasks=[], last_uid=5, dead_usage=usage)
-    got = shown(SigInfo.child(SIGCHLD, CLD_EXITED, group, 42))
+    ran_ns = 30_000_000, 20_000_000
+    got = shown(SigInfo.child(SIGCHLD, CLD_EXITED, (9, 5), 42, ran_ns))
     assert (got.ssi_pid, got.ssi_uid, got.ssi_status) == (9, 5, 42)
     assert (got.ssi_utime, got.ssi_stime) == (3, 2)
 

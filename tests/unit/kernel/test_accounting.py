@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sentry.kernel.accounting import Accounting, compressed, terminal_of, turn_on
+from sentry.kernel.accounting import compressed, terminal_of, turn_on
+from sentry.kernel.accounting_file import Accounting
 from sentry.kernel.pids import PidNamespace
 from sentry.wait.eager import eager
 

@@ -11,11 +11,12 @@ from sentry.errors import ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.keys import KEYRING, Key, KeyTable
 from sentry.kernel.task import Task
+from sentry.loader.execve import leave_keyrings
 
 
 @pytest.fixture
 def table(task: Task) -> KeyTable:
-    return keys.table(task.kernel)
+    return keyrings.table(task.kernel)
 
 
 def held_ring(table: KeyTable) -> Key:
@@ -87,7 +88,7 @@ def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
     of_process = keyrings.lookup(task, KEY_SPEC_PROCESS_KEYRING, 0, create=True)
     assert {own, of_process, session} <= set(table.all())
 
-    keys.begin_anew(task)
+    leave_keyrings(task)
     assert own not in table.all() and of_process not in table.all()
     keyrings.of(task).release()
     assert session in table.all()

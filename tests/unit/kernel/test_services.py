@@ -12,7 +12,7 @@ def test_what_boot_forgot_is_named() -> None:
     with pytest.raises(AssertionError, match="cpu_quota"):
         services.check()
     filled: Any = object()
-    services.cpu_quota, services.first = (0, 100_000), filled
+    services.cpu_quota = 0, 100_000
 
     with pytest.raises(AssertionError, match="handles"):
         services.check()

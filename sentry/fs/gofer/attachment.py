@@ -1,0 +1,102 @@
+"""`Attachment`: what the inodes of a `GoferFileSystem` share, and ask of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from sentry.vfs.interface import FileSystem
+
+if TYPE_CHECKING:
+    from sentry.fs.gofer.changes import HostChanges
+    from sentry.fs.gofer.directory_cache import DirectoryCache
+    from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage
+    from sentry.fs.gofer.inode import GoferInode
+    from sentry.fs.gofer.pace import Pace
+    from sentry.fs.gofer.session import Session
+    from sentry.fs.gofer.wire import Numbering
+    from sentry.platform.host_io import HostIO
+    from sentry.platform.memory import Windows
+
+
+class DirectoryFids:
+    """The directories that have a fid, least recently used first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._order: dict[DirectoryCache, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def bound(self, directory: DirectoryCache) -> None:
+        """It has just got one."""
+        self._order[directory] = None
+        while len(self._order) > self._limit:
+            oldest = next(iter(self._order))
+            del self._order[oldest]
+            fid, oldest.fid = oldest.fid, -1
+            oldest.fs.session.clunk(fid)
+
+    def used(self, directory: DirectoryCache) -> None:
+        """Move it to the end; roots and removed directories are not in the order."""
+        if directory in self._order:
+            del self._order[directory]
+            self._order[directory] = None
+
+    def keep(self, directory: DirectoryCache) -> None:
+        """Its fid cannot be had again: it goes only with the inode."""
+        self._order.pop(directory, None)
+
+
+class Attachment(FileSystem, ABC):
+    """The files of one attachment."""
+
+    session: Session
+    exclusive: bool
+    windows: Windows | None
+    handles: HandleCache
+    io: HostIO | None
+    fids: DirectoryFids
+    numbering: Numbering
+    changes: HostChanges | None
+    lingering: Lingering | None
+    pace: Pace
+
+    @property
+    @abstractmethod
+    def keeps_descriptors(self) -> bool:
+        """A descriptor that nobody has asked for yet may be kept for who does next."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """Counts what was heard of the host's changes."""
+
+    @abstractmethod
+    def is_own_device(self, inode: GoferInode) -> bool:
+        """It lies on the file system of the host that the root lies on."""
+
+    @abstractmethod
+    def storage_of(self, inode: Keyed) -> Storage:
+        """Where the host keeps it."""
+
+    @abstractmethod
+    def inode_of(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
+        """The inode whose attributes were just seen as `name` of `parent`."""
+
+    @abstractmethod
+    def inode_listed(self, block: bytes, parent: DirectoryCache, name: bytes) -> GoferInode:
+        """The same for attributes from a listing, which are older than those an inode has."""
+
+    @abstractmethod
+    def forget_inode(self, inode: GoferInode) -> None:
+        """Its last name is gone: the number may come back as another file."""
+
+    @abstractmethod
+    def listed(self, directory: DirectoryCache, entries: int) -> None:
+        """A directory has a complete listing in memory now."""
+
+    @abstractmethod
+    def count_name(self) -> None:
+        """One more name is remembered."""

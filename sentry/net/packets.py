@@ -1,0 +1,88 @@
+"""What travels on the loopback, and what a `Stack` asks of the sockets that it knows.
+
+Their classes are above the stack; it holds them as what those need who look them up in it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from sentry.net.interfaces import LOOPBACK_INDEX
+
+if TYPE_CHECKING:
+    from sentry.net.inet.address import Endpoint
+
+
+class Packet(Struct):
+    """One datagram."""
+
+    data: bytes
+    source: Endpoint
+    target: Endpoint
+    ttl: int = 64
+    tos: int = 0
+    head: bytes = b""
+    """The IPv4 header, where a program made it."""
+    coverage: int = 0
+    """UDP-Lite: bytes that the checksum covers, 0 for all."""
+    stamp_ns: int = field(default_factory=time.time_ns)
+
+
+class Frame(Struct):
+    """A packet with its link header: what packet sockets see."""
+
+    data: bytes
+    ethertype: int
+    kind: int
+    """PACKET_HOST and others: sll_pkttype."""
+    size: int
+    """Bytes that there were before a filter cut it."""
+    index: int = LOOPBACK_INDEX
+    stamp_ns: int = field(default_factory=time.time_ns)
+
+    def cut(self, keep: int) -> Frame:
+        """At most so many bytes of it."""
+        return replace(self, data=self.data[:keep]) if keep < len(self.data) else self
+
+
+class Member(Protocol):
+    """A socket of any family."""
+
+    family: int
+
+
+class NetlinkPort(Protocol):
+    """A netlink socket."""
+
+    flags_set: set[int]
+    """NETLINK_* options."""
+    groups: set[int]
+    port: int
+
+    def deliver(
+        self, data: bytes, port: int, group: int, creds: tuple[int, int, int] = (0, 0, 0)
+    ) -> bool:
+        """A datagram for it. False: its queue is full."""
+
+
+class RawReceiver(Protocol):
+    """A raw socket, or a ping socket."""
+
+    family: int
+
+    def accepts(self, packet: Packet, protocol: int) -> bool:
+        """It wants this one."""
+
+    def deliver(self, packet: Packet) -> bool:
+        """Into its queue. False: it did not take it."""
+
+
+class Tap(Protocol):
+    """A packet socket."""
+
+    def hear(self, frame: Frame) -> None:
+        """A packet goes out, or comes in."""
