@@ -7,14 +7,15 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Hashable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
 from sentry.kernel import futex
 from sentry.mm.errors import NeedsFault
-from sentry.wait.fiber import Interrupted, Mode, RestartNoIntr, park, this_fiber
+from sentry.wait.fiber import Fiber, Interrupted, RestartNoIntr, TimedOut
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.kernel.futex import FutexTable, Waiter
@@ -66,7 +67,7 @@ def _try_lock(task: Task, addr: int, key: Hashable, taker: Task) -> PiState | No
 
 def lock(
     task: Task, addr: int, private: bool, deadline_ns: int | None, *, try_only: bool = False
-) -> int | Coroutine[Any, Any, int]:
+) -> int | PiSleep:
     """FUTEX_LOCK_PI, FUTEX_TRYLOCK_PI. `deadline_ns`: CLOCK_MONOTONIC."""
     key = futex.key_of(task, addr, private)
     state = _try_lock(task, addr, key, task)
@@ -77,7 +78,7 @@ def lock(
     waiter = futex.Waiter(task, key)
     waiter.addr = addr
     _enqueue(task.kernel.futexes, state, waiter)
-    return _sleep(waiter, deadline_ns)
+    return PiSleep(waiter, deadline_ns)
 
 
 def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
@@ -86,20 +87,42 @@ def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
     table.locks[state.key] = state
 
 
-async def _sleep(waiter: Waiter, deadline_ns: int | None) -> int:
-    try:
-        if not waiter.woken:
-            waiter.fiber = await this_fiber()
-            while not waiter.woken:
-                if not await park(Mode.INTERRUPTIBLE, deadline_ns) and not waiter.woken:
-                    raise ETIMEDOUT
-    except Interrupted:
-        if not waiter.woken:
-            raise RestartNoIntr from None
-    finally:
-        if not waiter.woken:
-            _leave(waiter)
-    return 0
+class PiSleep(Sleep):
+    """Until the lock was handed over."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, waiter: Waiter, deadline_ns: int | None) -> None:
+        super().__init__(deadline_ns)
+        self._waiter = waiter
+
+    def enter(self, fiber: Fiber) -> None:
+        """The waiter is queued already."""
+        self._waiter.fiber = fiber
+
+    def attempt(self) -> int:
+        """Whether it was."""
+        if not self._waiter.woken:
+            raise EAGAIN
+        return 0
+
+    def leave(self) -> None:
+        """Out of the queue."""
+        if not self._waiter.woken:
+            _leave(self._waiter)
+
+    def failed(self, error: BaseException) -> int:
+        """A lock that was handed over in time is ours. Who was requeued does not begin again."""
+        waiter = self._waiter
+        if not isinstance(error, TimedOut | Interrupted):
+            raise error
+        if waiter.woken:
+            return 0
+        if isinstance(error, TimedOut):
+            raise ETIMEDOUT
+        if waiter.requeue_to is not None and waiter.pi is not None:
+            raise EAGAIN("requeued, then interrupted")
+        raise RestartNoIntr
 
 
 def _leave(waiter: Waiter) -> None:
@@ -172,7 +195,7 @@ def wait_requeue(
     private: bool,
     deadline_ns: int | None,
     bitset: int,
-) -> Coroutine[Any, Any, int]:
+) -> PiSleep:
     """FUTEX_WAIT_REQUEUE_PI: sleep on the first word, to be moved to the lock, the second."""
     addr, lock_addr = words
     if addr == lock_addr:
@@ -187,16 +210,7 @@ def wait_requeue(
     waiter.requeue_to = lock_key
     waiter.addr = lock_addr
     task.kernel.futexes.add(waiter)
-    return _sleep_requeue(waiter, deadline_ns)
-
-
-async def _sleep_requeue(waiter: Waiter, deadline_ns: int | None) -> int:
-    try:
-        return await _sleep(waiter, deadline_ns)
-    except RestartNoIntr:
-        if waiter.pi is not None:
-            raise EAGAIN("requeued, then interrupted") from None
-        raise
+    return PiSleep(waiter, deadline_ns)
 
 
 def cmp_requeue(
