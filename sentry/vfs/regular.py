@@ -46,6 +46,9 @@ class RegularFile(FileDescription):
     can_direct = True
     seekable = True
 
+    writes_at_once = True
+    """`pwrite` has begun nothing when it raises NotNow."""
+
     # --- what a file system gives
 
     def pread(self, dest: Dest, offset: int) -> int:
@@ -116,7 +119,8 @@ class RegularFile(FileDescription):
         plain = not rwf and not self.flags & (O_APPEND | O_DSYNC)
         durable = not plain and (self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC))
         # Behind a write that sleeps: its end of the file, its position are not known yet.
-        if not inode.mode & 0o6000 and not durable and inode.lock.holder is None:
+        at_once = not durable and inode.lock.holder is None and self.writes_at_once
+        if at_once and not inode.mode & 0o6000:
             try:
                 end = None if plain or not self._appends(rwf) else self.size_now()
                 at = self._place(caller, source, offset, end)
@@ -132,6 +136,8 @@ class RegularFile(FileDescription):
                 if inode.fs.watched:
                     tell(self.location.dentry, IN_MODIFY)
                 return n
+        elif rwf & RWF_NOWAIT and not self.writes_at_once:
+            raise EAGAIN("needs I/O")
         return self._write_slowly(caller, source, offset, rwf)
 
     async def _write_slowly(

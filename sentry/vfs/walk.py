@@ -62,6 +62,8 @@ def walk(
         root = caller.fs.root
         if path[:1] == b"/" and not resolve:
             mount, dentry = root
+        elif not path and not empty_ok:
+            raise ENOENT("the empty path")
         elif dirfd == AT_FDCWD and not resolve:
             mount, dentry = caller.fs.cwd
         else:
@@ -73,10 +75,8 @@ def walk(
             path_left = path.rstrip(b"/")
             follow = dirs_only = True
             left = path_left.split(b"/")
-        elif path or empty_ok:
-            left = path.split(b"/")
         else:
-            raise ENOENT("the empty path")
+            left = path.split(b"/")
     asked: Inode | None = None
     try:
         while True:

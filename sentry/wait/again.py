@@ -121,7 +121,10 @@ def settled(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def begun(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """`settled` for a sequence that often need not sleep: it begins in place."""
+    """`settled` for a sequence that often need not sleep: it begins in place.
+
+    So who catches its NotNow has to call again.
+    """
     if kept(key) is None:
         rest: Any = eager(work())
         if not isinstance(rest, Coroutine):

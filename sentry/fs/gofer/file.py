@@ -68,6 +68,11 @@ class GoferFile(RegularFile):
             raise
         return done
 
+    @property
+    def writes_at_once(self) -> bool:  # type: ignore[override]
+        """A request that was sent must not be sent again."""
+        return self._handle.fd >= 0
+
     def pwrite(self, source: Source, offset: int) -> int:
         if self._handle.fd >= 0:
             try:

@@ -71,6 +71,11 @@ class OverlayFile(RegularFile):
     def pread(self, dest: Dest, offset: int) -> int:
         return self._real().pread(dest, offset)
 
+    @property
+    def writes_at_once(self) -> bool:  # type: ignore[override]
+        """A copy-up that has begun must not begin again."""
+        return self._above() is not None
+
     def pwrite(self, source: Source, offset: int) -> int:
         return (self._above() or self._copied()).pwrite(source, offset)
 

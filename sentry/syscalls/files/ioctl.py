@@ -10,6 +10,7 @@ from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RAWIO
 from sentry.abi.fcntl import O_ASYNC, O_NONBLOCK
 from sentry.abi.ioctl import FIBMAP, FIONREAD, FIOQSIZE
 from sentry.errors import EINVAL, EISDIR, ENOMEM, ENOTTY, EOPNOTSUPP, EPERM, EXDEV
+from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, UInt
 from sentry.vfs.file import SETFL_MASK, FileDescription, Result, check_ends
@@ -24,7 +25,6 @@ DEDUPE_HEADER: Final = 24
 """Bytes of struct file_dedupe_range,"""
 DEDUPE_INFO: Final = 32
 """and of each struct file_dedupe_range_info behind it."""
-PAGE_SIZE: Final = 4096
 
 
 EVERY: Final = Requests()

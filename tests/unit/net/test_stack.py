@@ -15,11 +15,13 @@ from sentry.abi.poll import EPOLLIN
 from sentry.abi.socket import AF_INET, AF_UNIX, IPPROTO_TCP, SOCK_RAW, SOCK_STREAM
 from sentry.auth.credentials import Credentials
 from sentry.errors import EINPROGRESS
+from sentry.kernel.services import Services
 from sentry.net.inet.raw import RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.netlink.diag import _known
 from sentry.net.packet_socket import PacketSocket
-from sentry.net.socket import Socket, socket_location
+from sentry.net.socket import Socket
+from sentry.net.sockfs import socket_location
 from sentry.net.stack import Stack
 from sentry.net.tables import tcp_sockets
 from sentry.net.unix import UnixSocket
@@ -35,9 +37,11 @@ def caller() -> Iterator[Any]:
     gc.collect()
     gc.disable()
     loop = SimpleNamespace(call_soon=lambda call: call())
-    kernel = SimpleNamespace(vfs=Vfs(None, None, lambda: 0), services={}, loop=loop)
+    kernel = SimpleNamespace(vfs=Vfs(None, None, lambda: 0), services=Services(), loop=loop)
     group = SimpleNamespace(tgid=1)
-    yield SimpleNamespace(kernel=kernel, creds=Credentials(), group=group, net=Stack(kernel))
+    stack = Stack(kernel, {})
+    ns = SimpleNamespace(net=stack)
+    yield SimpleNamespace(kernel=kernel, creds=Credentials(), group=group, net=stack, ns=ns)
     gc.enable()
 
 

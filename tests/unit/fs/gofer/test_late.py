@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sentry.fs.overlay.filesystem import OverlayFs
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.world import Call
 
@@ -117,3 +118,18 @@ def test_late_file_is_written_and_read(slow: Slow, host: Path) -> None:
     assert slow.world.read(fd, offset=0) == b"bytes"
     assert (host / "dir/new").read_bytes() == b"bytes"
     assert (host / "dir/new").stat().st_mode & 0o7777 == 0o640
+
+
+def test_copy_up_that_waits_for_the_gofer_is_made_once(slow: Slow) -> None:
+    world = slow.world
+    overlay = OverlayFs.over(world.task.world.vfs, world.fs)
+    world.task.world.attach(overlay, b"/over")
+    first, second = (world.open(b"/over/dir/inner", os.O_WRONLY | os.O_APPEND) for _ in range(2))
+    slow.stop()
+
+    slow.begin(("write", first, world.task.buffer(4), 4))
+    slow.begin(("write", second, world.task.buffer(4), 4))
+    slow.go_on()
+
+    assert slow.finish(2) == [4, 4]
+    assert world.stat(b"/over/dir/inner").st_size == len(b"inner") + 8
