@@ -400,9 +400,9 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
-        return self.receive_later(dest)
+        return self.receive_sleep(dest)
 
-    def receive_later(self, dest: Dest) -> Retry:
+    def receive_sleep(self, dest: Dest) -> Retry:
         """`receive` has nothing to give now: sleep until it has."""
         return Retry(partial(self.receive, dest), self.queue, READ_EVENTS, self)
 
