@@ -184,8 +184,10 @@ class FutexSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queue."""
-        if not self._waiter.woken:
-            self._table.remove(self._waiter)
+        waiter = self._waiter
+        waiter.fiber = None
+        if not waiter.woken:
+            self._table.remove(waiter)
 
     def failed(self, error: BaseException) -> int:
         """A wake-up that was counted must not get lost."""
@@ -244,6 +246,7 @@ class AnyFutexSleep(Sleep):
     def leave(self) -> None:
         """Out of the queues."""
         for waiter in self._waiters:
+            waiter.fiber = None
             if not waiter.woken:
                 self._table.remove(waiter)
 

@@ -108,6 +108,7 @@ class PiSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queue."""
+        self._waiter.fiber = None
         if not self._waiter.woken:
             _leave(self._waiter)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import (
@@ -359,12 +359,23 @@ def ended(call: Callable[[], Any], by: End) -> Any:
     return by(finish)
 
 
-def no_hand(finish: Callable[[], Any]) -> Any:
-    """An end: what a signal ends is restarted only if no handler runs."""
-    try:
-        return finish()
-    except Interrupted:
-        raise RestartNoHand from None
+def instead(error: type[BaseException], give: Callable[[], Any]) -> End:
+    """An end: what `give` makes in place of an error, the result or another error."""
+
+    def end(finish: Callable[[], Any]) -> Any:
+        try:
+            return finish()
+        except error:
+            given = give()
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    return end
+
+
+no_hand: Final = instead(Interrupted, RestartNoHand)
+"""An end: what a signal ends is restarted only if no handler runs."""
 
 
 async def _continued(rest: Coroutine[Any, Any, Any], after: After) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
@@ -35,7 +34,7 @@ from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.sockfs import socket_location
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.host_queue import HostQueue
-from sentry.wait.sleep import ended
+from sentry.wait.sleep import ended, instead
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -113,14 +112,9 @@ class HostSocket(Socket):
             if nonblock:
                 raise
 
-        def end(finish: Callable[[], Any]) -> Any:
-            try:
-                return finish()
-            except EAGAIN:
-                raise EINPROGRESS("timed out") from None
-
         result: Result = ended(
-            lambda: self.wait_for(self._connected, EPOLLOUT, self.sndtimeo_ns, False, caller), end
+            lambda: self.wait_for(self._connected, EPOLLOUT, self.sndtimeo_ns, False, caller),
+            instead(EAGAIN, EINPROGRESS),
         )
         return result
 

@@ -6,7 +6,6 @@ a program can see of the protocol is kept: states, backlog, FIN and RST, urgent 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from sentry.abi.poll import (
@@ -61,6 +60,7 @@ from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.socket import Ancillary, Received
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.again import again
+from sentry.wait.sleep import instead
 
 PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
@@ -142,13 +142,8 @@ class TcpSocket(TcpEnding):
                 raise EAGAIN("no answer yet")
             return self._connect_result()
 
-        def end(finish: Callable[[], Any]) -> Any:
-            try:
-                return finish()
-            except EAGAIN:
-                raise late("timed out") from None
-
-        return self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller).ended(end)
+        sleep = self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
+        return sleep.ended(instead(EAGAIN, late))
 
     def _connect_result(self) -> int:
         """What came of it; after a failure the socket is as new."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -58,7 +57,7 @@ from sentry.syscalls.types import (
 from sentry.vfs.file import Result
 from sentry.wait.fiber import Fiber, Interrupted, Mode, RestartBlock, RestartNoHand, TimedOut
 from sentry.wait.queue import ALL
-from sentry.wait.sleep import Sleep, Until, never, until
+from sentry.wait.sleep import Sleep, Until, instead, never, until
 
 Clock = Annotated[
     int,
@@ -232,21 +231,16 @@ def _sleep(task: Task, deadline_ns: int, remaining: int) -> Result:
     if deadline_ns <= task.kernel.loop.now_ns():
         return 0
 
-    def end(finish: Callable[[], int]) -> int:
-        try:
-            return finish()
-        except TimedOut:
+    def interrupted() -> int | RestartBlock:
+        left = deadline_ns - task.kernel.loop.now_ns()
+        if left <= 0:
             return 0
-        except Interrupted:
-            left = deadline_ns - task.kernel.loop.now_ns()
-            if left <= 0:
-                return 0
-            if remaining:
-                told = b"".join(v.to_bytes(8, "little") for v in divmod(left, NS))
-                task.mm.write(remaining, told)
-            raise RestartBlock(partial(_sleep, task, deadline_ns, remaining)) from None
+        if remaining:
+            task.mm.write(remaining, b"".join(v.to_bytes(8, "little") for v in divmod(left, NS)))
+        return RestartBlock(partial(_sleep, task, deadline_ns, remaining))
 
-    return until(never, (), deadline_ns=deadline_ns).tried().ended(end)
+    sleep = until(never, (), deadline_ns=deadline_ns).tried()
+    return sleep.ended(instead(TimedOut, int)).ended(instead(Interrupted, interrupted))
 
 
 def _sleep_until(task: Task, clock: int, at_ns: int) -> Result:

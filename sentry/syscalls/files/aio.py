@@ -54,7 +54,7 @@ from sentry.wait.fiber import (
     park,
     this_fiber,
 )
-from sentry.wait.sleep import ended, no_hand, until
+from sentry.wait.sleep import ended, instead, no_hand, until
 
 READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 WRITES: Final = (IOCB_CMD_PWRITE, IOCB_CMD_PWRITEV)
@@ -258,16 +258,9 @@ def sys_io_getevents(
     task: Task, context: Addr, least: Long, most: Long, events: Addr, timeout: Addr
 ) -> Result:
     """io_getevents(2)."""
-
-    def end(finish: Callable[[], int]) -> int:
-        try:
-            return finish()
-        except Interrupted:
-            raise EINTR("io_getevents") from None
-
     deadline_ns = _deadline(task, timeout)
     call = partial(_get_events, task, context, (least, most), events, deadline_ns)
-    result: Result = ended(call, end)
+    result: Result = ended(call, instead(Interrupted, EINTR))
     return result
 
 
@@ -324,20 +317,13 @@ def _get_events(
             raise EAGAIN("not enough events")
         return done
 
-    def end(finish: Callable[[], int]) -> int:
-        try:
-            return finish()
-        except TimedOut:
-            return done
-        except Interrupted:
-            if done:
-                return done
-            raise
-
     try:
         return attempt()
     except EAGAIN:
-        return until(attempt, (context.queue,), deadline_ns=deadline_ns).tried().ended(end)
+        sleep = until(attempt, (context.queue,), deadline_ns=deadline_ns).tried()
+    return sleep.ended(instead(TimedOut, lambda: done)).ended(
+        instead(Interrupted, lambda: done or Interrupted())
+    )
 
 
 absent(425, "no I/O rings: ENOSYS makes programs fall back")  # io_uring_setup

@@ -28,9 +28,9 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import FileDescription, Result
-from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, TimedOut
+from sentry.wait.fiber import Interrupted, RestartBlock, TimedOut
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import Sleep, ended, until
+from sentry.wait.sleep import Sleep, ended, instead, no_hand, until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -57,14 +57,8 @@ def sleep_on(
     """`attempt` has raised EAGAIN: sleep until it finds something; `late` is for the deadline."""
     files = [file for file, _ in watched]
     queues: list[WaitQueue] = list({id(file.queue): file.queue for file in files}.values())
-
-    def end(finish: Callable[[], int]) -> int:
-        try:
-            return finish()
-        except TimedOut:
-            return late()
-
-    return until(attempt, queues, deadline_ns=deadline).tried(files).ended(end)
+    sleep = until(attempt, queues, deadline_ns=deadline).tried(files)
+    return sleep.ended(instead(TimedOut, late))
 
 
 # --- poll
@@ -128,15 +122,11 @@ def sys_poll(task: Task, fds: Addr, count: UInt, timeout: Int) -> Result:
 
 def restartable_poll(task: Task, fds: int, count: int, deadline: int | None) -> Result:
     """A signal without a handler leaves the deadline where it was."""
-
-    def end(finish: Callable[[], int]) -> int:
-        try:
-            return finish()
-        except Interrupted:
-            raise RestartBlock(partial(restartable_poll, task, fds, count, deadline)) from None
-
+    again = partial(restartable_poll, task, fds, count, deadline)
     result = poll(task, fds, count, deadline)
-    return result.ended(end) if isinstance(result, Sleep) else result
+    if isinstance(result, Sleep):
+        return result.ended(instead(Interrupted, partial(RestartBlock, again)))
+    return result
 
 
 def read_timeout(task: Task, addr: int, unit: int) -> int | None:
@@ -177,9 +167,8 @@ def telling_left(
 
     def end(finish: Callable[[], int]) -> int:
         try:
-            return finish()
-        except Interrupted:
-            raise RestartNoHand from None
+            result: int = no_hand(finish)
+            return result
         finally:
             write_left(task, *timeout)
 

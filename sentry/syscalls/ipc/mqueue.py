@@ -51,7 +51,7 @@ from sentry.vfs.names import new_owner
 from sentry.vfs.open import OpenHow, open_location
 from sentry.wait.fiber import TimedOut
 from sentry.wait.queue import ALL, WaitQueue
-from sentry.wait.sleep import Retry
+from sentry.wait.sleep import Retry, instead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,26 +163,17 @@ def _deadline(task: Task, addr: int) -> int | None:
     return to_monotonic(CLOCK_REALTIME, sec * NS + nsec)
 
 
-class MessageSleep(Retry):
-    """Until a message, or its place, is there."""
-
-    __slots__ = ()
-
-    def failed(self, error: BaseException) -> Any:
-        """The deadline is an error."""
-        raise ETIMEDOUT("the time is up") if isinstance(error, TimedOut) else error
-
-
 def _retry(
     file: QueueFile, attempt: Callable[[], int], queue: WaitQueue, deadline_ns: int | None
 ) -> Result:
-    """Do it now, or sleep until it can be done. Raises: EAGAIN with O_NONBLOCK."""
+    """Do it now, or sleep until it can be done. Raises: EAGAIN with O_NONBLOCK, ETIMEDOUT."""
     try:
         return attempt()
     except EAGAIN:
         if file.flags & O_NONBLOCK:
             raise
-    return MessageSleep(attempt, queue, ALL, file, deadline_ns=deadline_ns)
+    sleep = Retry(attempt, queue, ALL, file, deadline_ns=deadline_ns)
+    return sleep.ended(instead(TimedOut, ETIMEDOUT))
 
 
 @syscall(242)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi.signal import (
@@ -31,7 +30,7 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Signal, Size
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.sleep import Sleep, never, no_hand, until
+from sentry.wait.sleep import Sleep, instead, never, no_hand, until
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
@@ -174,22 +173,20 @@ def _wait_for(task: Task, mask: int, info: int, deadline_ns: int | None) -> Slee
             raise EAGAIN
         return entry.info
 
-    def end(finish: Callable[[], SigInfo]) -> int:
+    def interrupted() -> SigInfo | EINTR:
+        # a signal of the set that is not blocked both wakes and is the answer
         try:
-            found = finish()
-        except TimedOut:
-            raise EAGAIN("no signal") from None
-        except Interrupted:
-            # a signal of the set that is not blocked both wakes and is the answer
-            try:
-                found = attempt()
-            except EAGAIN:
-                raise EINTR from None
+            return attempt()
+        except EAGAIN:
+            return EINTR()
+
+    def tell(found: SigInfo) -> int:
         task_signals.recalculate(task)
         return _tell(task, info, found)
 
-    queue = task.group.signal_queue
-    return until(attempt, (queue,), deadline_ns=deadline_ns).tried().ended(end)
+    sleep = until(attempt, (task.group.signal_queue,), deadline_ns=deadline_ns).tried()
+    ended = sleep.ended(instead(TimedOut, EAGAIN)).ended(instead(Interrupted, interrupted))
+    return ended.then(tell)
 
 
 def _tell(task: Task, addr: int, info: SigInfo) -> int:
