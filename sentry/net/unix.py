@@ -65,7 +65,7 @@ from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
-from sentry.wait.again import NotNow, kept
+from sentry.wait.again import Keeping, kept
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -157,11 +157,8 @@ class UnixSocket(Socket):
                 self.bound_inode.bound = self
                 self.name = name + b"\0"
                 return 0
-        try:
+        with Keeping(_MADE_IN_VAIN, True):
             unlink(caller, AT_FDCWD, name)
-        except NotNow as need:
-            need.call.answers[_MADE_IN_VAIN] = True
-            raise
         raise EINVAL("bound already")
 
     def autobind(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from sentry.abi import sched as sched_abi
@@ -42,11 +41,11 @@ from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.file import Result
-from sentry.wait.again import NotNow, again, kept
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.sleep import continued, ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sentry.abi.sched import CloneArgs as ClonedArgs
     from sentry.kernel.thread_group import ThreadGroup
@@ -60,7 +59,7 @@ WaitOptions = Annotated[int, unsigned(32)]
 
 MAX_PID_NS_LEVEL = 32
 REPORT: Final = "report"
-"""Key of what a call that waits was told, while it cannot write it."""
+"""Key of a child's change of state that could not be written yet."""
 SIGINFO_PART = 28
 """Bytes of siginfo_t that waitid(2) fills."""
 
@@ -215,7 +214,7 @@ def sys_wait4(
     def tell(report: waiting.Report | None) -> int:
         if report is None:
             return 0
-        with keeping(report):
+        with Keeping(REPORT, report):
             if status:
                 task.mm.write(status.addr, struct.pack("<I", report.status))
             if usage:
@@ -225,16 +224,6 @@ def sys_wait4(
     report = kept(REPORT) or waiting.wait(task, matcher(task, pid), options | WEXITED)
     result: Result = continued(report, tell)
     return result
-
-
-@contextmanager
-def keeping(report: waiting.Report | None) -> Iterator[None]:
-    """A report cannot be had again: the call that waits for the program's pages keeps it."""
-    try:
-        yield
-    except NotNow as need:
-        need.call.answers[REPORT] = report
-        raise
 
 
 def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
@@ -272,18 +261,18 @@ def sys_waitid(
             report = finish()
             if report is not None:
                 if usage:
-                    with keeping(report):
+                    with Keeping(REPORT, report):
                         task.mm.write(usage.addr, pack_usage(report.usage))
                 uid = task.creds.shown_uid(report.uid)
                 found = SigInfo.waitid(report.code, report.pid, uid, report.value)
                 data = found.pack()[:SIGINFO_PART]
         except Errno:
             if info:
-                with keeping(report):
+                with Keeping(REPORT, report):
                     task.mm.write(info.addr, data)
             raise
         if info:
-            with keeping(report):
+            with Keeping(REPORT, report):
                 task.mm.write(info.addr, data)
         return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from sentry.abi.limits import UIO_MAXIOV
 from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
@@ -17,11 +18,13 @@ from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_io
 from sentry.syscalls.sockets.control import format_control, parse_control
 from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
 from sentry.vfs.file import Result
-from sentry.wait.again import again
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import Interrupted
 from sentry.wait.sleep import continued, ended
 
 MAX_ADDRESS = 128
+TOLD: Final = "told"
+"""Key of a message whose header could not be written yet."""
 MAX_CONTROL = 131071
 """Below net.core.optmem_max."""
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
@@ -106,6 +109,9 @@ def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> Result:
 def receive_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     """One message."""
     header = Header(task, message)
+    told = kept(TOLD)
+    if told is not None:
+        return write_message(task, header, told)
     dest = dest_of_iov(task, header.iov, header.iov_count)
     got = sock.receive_message(task, dest, flags)
     result: Result = continued(got, partial(tell, task, sock, header, flags))
@@ -113,7 +119,7 @@ def receive_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
 
 
 def tell(task: Task, sock: Socket, header: Header, flags: int, got: Received) -> int:
-    """Fill the program's header for a message that has come."""
+    """Install what a message has brought, then fill the program's header."""
     control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC
     try:
         if got.ancillary is not None:
@@ -122,13 +128,20 @@ def tell(task: Task, sock: Socket, header: Header, flags: int, got: Received) ->
             out_flags |= MSG_CTRUNC if cut else 0
     finally:
         drop_files(sock.stack, got.ancillary)
-    if header.name:
-        task.mm.write(header.name, got.address[: header.name_size])
-        task.mm.write(header.addr + 8, struct.pack("<I", len(got.address)))
-    if control:
-        task.mm.write(header.control, control)
-    task.mm.write(header.addr + 40, struct.pack("<Qi", len(control), out_flags))
-    return got.count
+    return write_message(task, header, (got.count, got.address, control, out_flags))
+
+
+def write_message(task: Task, header: Header, told: tuple[int, bytes, bytes, int]) -> int:
+    """What a message tells beside its bytes, which is there once only."""
+    count, address, control, flags = told
+    with Keeping(TOLD, told):
+        if header.name:
+            task.mm.write(header.name, address[: header.name_size])
+            task.mm.write(header.addr + 8, struct.pack("<I", len(address)))
+        if control:
+            task.mm.write(header.control, control)
+        task.mm.write(header.addr + 40, struct.pack("<Qi", len(control), flags))
+    return count
 
 
 @syscall(307)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Final
 
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -36,10 +36,14 @@ from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
 from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import Result
+from sentry.wait.again import Keeping, NotNow, kept
 from sentry.wait.sleep import continued
 
 SOCK_TYPE_MASK = 0xF
 MAX_ADDRESS = 128
+ACCEPTED: Final = "accepted"
+RECEIVED: Final = "received"
+"""Keys of what came while the program's memory for its address did not."""
 
 
 def install(task: Task, sock: Socket, flags: int) -> int:
@@ -172,13 +176,18 @@ def accept(task: Task, fd: int, out: int, length: int, flags: int) -> Result:
         server, address = accepted
         try:
             if out:
-                write_address(task, address, out, length)
+                with Keeping(ACCEPTED, accepted):
+                    write_address(task, address, out, length)
+        except NotNow as need:
+            need.call.hold_files(server)
+            raise
         except Errno:
             server.incref().decref()
             raise
         return install(task, server, flags)
 
-    result: Result = continued(sock.accept(task, bool(sock.flags & O_NONBLOCK)), finish)
+    accepted = kept(ACCEPTED) or sock.accept(task, bool(sock.flags & O_NONBLOCK))
+    result: Result = continued(accepted, finish)
     return result
 
 
@@ -259,10 +268,12 @@ def sys_recvfrom(
 
     def finish(got: Received) -> int:
         drop_files(sock.stack, got.ancillary)
+        got.ancillary = None
         if address:
-            write_address(task, got.address, address, length)
+            with Keeping(RECEIVED, got):
+                write_address(task, got.address, address, length)
         return got.count
 
-    got = sock.receive_message(task, dest_of(task, out.addr, count), flags)
+    got = kept(RECEIVED) or sock.receive_message(task, dest_of(task, out.addr, count), flags)
     result: Result = continued(got, finish)
     return result
