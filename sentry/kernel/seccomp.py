@@ -6,7 +6,6 @@ makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of fi
 
 from __future__ import annotations
 
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.seccomp import (
@@ -37,6 +36,7 @@ from sentry.kernel.task import GONE
 from sentry.kernel.tracing import Observer
 from sentry.kernel.work import WORK_EXIT
 from sentry.platform.interface import Reg
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program
@@ -164,8 +164,7 @@ class Seccomp(Observer):
             call = task.kernel.calls[number] if number < len(task.kernel.calls) else None
             if call is None:
                 raise ENOSYS(f"call {number}")
-            result = call(task, *values)
-            return await result if isinstance(result, CoroutineType) else result
+            return await again(call, task, *values)
 
         task.start(ask())
         return GONE
