@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.eventfd import EFD_NONBLOCK, EFD_SEMAPHORE
@@ -10,7 +11,7 @@ from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLOUT
 from sentry.errors import EAGAIN, EFAULT, EINVAL
 from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
 from sentry.vfs.interface import Inode, Owner
-from sentry.wait.sleep import until
+from sentry.wait.sleep import Retry
 
 if TYPE_CHECKING:
     from sentry.vfs.vfs import Vfs
@@ -63,11 +64,7 @@ class EventFile(StreamFile):
         except EAGAIN:
             if self.flags & EFD_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
-        return self._add_sleeping(value)
-
-    async def _add_sleeping(self, value: int) -> int:
-        with self.held():
-            return await until(lambda: self.add(value), (self.queue,), EPOLLOUT)
+        return Retry(partial(self.add, value), self.queue, EPOLLOUT, self)
 
     def add(self, value: int) -> int:
         """Add now. Raises: EAGAIN when it would overflow."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.fcntl import O_NONBLOCK, O_RDWR, RWF_NOWAIT
@@ -28,7 +29,8 @@ from sentry.abi.signal import (
 from sentry.errors import EAGAIN, EINVAL
 from sentry.vfs.file import FileDescription
 from sentry.vfs.interface import Inode, Owner
-from sentry.wait.sleep import until
+from sentry.wait.queue import ALL
+from sentry.wait.sleep import Retry
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Dest, Result
@@ -131,12 +133,7 @@ class SignalFile(FileDescription):
         except EAGAIN:
             if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
-        return self._read_sleeping(caller, dest)
-
-    async def _read_sleeping(self, caller: Any, dest: Dest) -> int:
-        with self.held():
-            queue = caller.group.signal_queue
-            return await until(lambda: self._receive(caller, dest), (queue,))
+        return Retry(partial(self._receive, caller, dest), caller.group.signal_queue, ALL, self)
 
     def _receive(self, caller: Any, dest: Dest) -> int:
         done = 0

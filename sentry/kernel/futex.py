@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.errors import EAGAIN, EINVAL, ENOSYS, ETIMEDOUT
 from sentry.kernel.futex_table import MATCH_ANY, Waiter
-from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut, park, this_fiber
+from sentry.wait.fiber import Interrupted, Mode, RestartBlock, TimedOut
 from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class FutexSleep(Sleep):
         again: Callable[[], Any] | None,
     ) -> None:
         self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
-        self._after = self._inner = None
+        self._after = self._end_by = self._inner = None
         self._table = table
         self._waiter = waiter
         self._again = again
@@ -87,8 +87,10 @@ class FutexSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queue."""
-        if not self._waiter.woken:
-            self._table.remove(self._waiter)
+        waiter = self._waiter
+        waiter.fiber = None
+        if not waiter.woken:
+            self._table.remove(waiter)
 
     def failed(self, error: BaseException) -> int:
         """A wake-up that was counted must not get lost."""
@@ -102,7 +104,9 @@ class FutexSleep(Sleep):
         return 0
 
 
-async def wait_any(task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None) -> int:
+def wait_any(
+    task: Task, words: list[tuple[int, int, bool]], deadline_ns: int | None
+) -> AnyFutexSleep:
     """futex_waitv(2): sleep on (address, value, private) each; the index of one that was woken.
 
     Raises: EAGAIN, ETIMEDOUT, EFAULT, EINVAL, Interrupted.
@@ -113,27 +117,51 @@ async def wait_any(task: Task, words: list[tuple[int, int, bool]], deadline_ns: 
         if task.mm.load_u32(addr) != value:
             raise EAGAIN("value changed")
     waiters = [Waiter(task, key) for key in keys]
-    fiber = await this_fiber()
     for waiter in waiters:
-        waiter.fiber = fiber
         table.add(waiter)
+    return AnyFutexSleep(table, waiters, deadline_ns)
 
-    def first() -> int | None:
-        return next((i for i, waiter in enumerate(waiters) if waiter.woken), None)
 
-    try:
-        while (index := first()) is None:
-            if not await park(INTERRUPTIBLE, deadline_ns) and first() is None:
-                raise ETIMEDOUT
-        return index
-    except Interrupted:
-        if (index := first()) is not None:
-            return index
-        raise
-    finally:
-        for waiter in waiters:
+class AnyFutexSleep(Sleep):
+    """futex_waitv(2) after the look at the words."""
+
+    __slots__ = ("_table", "_waiters")
+
+    def __init__(
+        self, table: FutexTable, waiters: list[Waiter], deadline_ns: int | None
+    ) -> None:
+        super().__init__(deadline_ns)
+        self._table = table
+        self._waiters = waiters
+
+    def enter(self, fiber: Fiber) -> None:
+        """The waiters are queued already."""
+        for waiter in self._waiters:
+            waiter.fiber = fiber
+
+    def attempt(self) -> int:
+        """The index of the first that was woken."""
+        for index, waiter in enumerate(self._waiters):
+            if waiter.woken:
+                return index
+        raise EAGAIN
+
+    def leave(self) -> None:
+        """Out of the queues."""
+        for waiter in self._waiters:
+            waiter.fiber = None
             if not waiter.woken:
-                table.remove(waiter)
+                self._table.remove(waiter)
+
+    def failed(self, error: BaseException) -> int:
+        """A wake-up that was counted must not get lost."""
+        if isinstance(error, TimedOut | Interrupted):
+            for index, waiter in enumerate(self._waiters):
+                if waiter.woken:
+                    return index
+            if isinstance(error, TimedOut):
+                raise ETIMEDOUT
+        raise error
 
 
 def wake(

@@ -7,15 +7,16 @@ has nothing to pass on. An unlock hands the lock to the first waiter before that
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Hashable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from sentry.abi.futex import FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS
 from sentry.errors import EAGAIN, EDEADLK, EFAULT, EINVAL, EPERM, ESRCH, ETIMEDOUT, Errno
 from sentry.kernel import futex
 from sentry.kernel.futex_table import Holder, PiState, Waiter
 from sentry.mm.errors import NeedsFault
-from sentry.wait.fiber import Interrupted, Mode, RestartNoIntr, park, this_fiber
+from sentry.wait.fiber import Fiber, Interrupted, RestartNoIntr, TimedOut
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.kernel.futex_table import FutexTable
@@ -57,7 +58,7 @@ def _try_lock(task: Task, addr: int, key: Hashable, taker: Holder) -> PiState | 
 
 def lock(
     task: Task, addr: int, private: bool, deadline_ns: int | None, *, try_only: bool = False
-) -> int | Coroutine[Any, Any, int]:
+) -> int | PiSleep:
     """FUTEX_LOCK_PI, FUTEX_TRYLOCK_PI. `deadline_ns`: CLOCK_MONOTONIC."""
     key = futex.key_of(task, addr, private)
     state = _try_lock(task, addr, key, task)
@@ -69,7 +70,7 @@ def lock(
     waiter.addr = addr
     table = task.kernel.futexes
     _enqueue(table, state, waiter)
-    return _sleep(table, waiter, deadline_ns)
+    return PiSleep(table, waiter, deadline_ns)
 
 
 def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
@@ -78,20 +79,44 @@ def _enqueue(table: FutexTable, state: PiState, waiter: Waiter) -> None:
     table.locks[state.key] = state
 
 
-async def _sleep(table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> int:
-    try:
-        if not waiter.woken:
-            waiter.fiber = await this_fiber()
-            while not waiter.woken:
-                if not await park(Mode.INTERRUPTIBLE, deadline_ns) and not waiter.woken:
-                    raise ETIMEDOUT
-    except Interrupted:
-        if not waiter.woken:
-            raise RestartNoIntr from None
-    finally:
-        if not waiter.woken:
-            _leave(table, waiter)
-    return 0
+class PiSleep(Sleep):
+    """Until the lock was handed over."""
+
+    __slots__ = ("_table", "_waiter")
+
+    def __init__(self, table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> None:
+        super().__init__(deadline_ns)
+        self._table = table
+        self._waiter = waiter
+
+    def enter(self, fiber: Fiber) -> None:
+        """The waiter is queued already."""
+        self._waiter.fiber = fiber
+
+    def attempt(self) -> int:
+        """Whether it was."""
+        if not self._waiter.woken:
+            raise EAGAIN
+        return 0
+
+    def leave(self) -> None:
+        """Out of the queue."""
+        self._waiter.fiber = None
+        if not self._waiter.woken:
+            _leave(self._table, self._waiter)
+
+    def failed(self, error: BaseException) -> int:
+        """A lock that was handed over in time is ours. Who was requeued does not begin again."""
+        waiter = self._waiter
+        if not isinstance(error, TimedOut | Interrupted):
+            raise error
+        if waiter.woken:
+            return 0
+        if isinstance(error, TimedOut):
+            raise ETIMEDOUT
+        if waiter.requeue_to is not None and waiter.pi is not None:
+            raise EAGAIN("requeued, then interrupted")
+        raise RestartNoIntr
 
 
 def _leave(table: FutexTable, waiter: Waiter) -> None:
@@ -166,7 +191,7 @@ def wait_requeue(
     private: bool,
     deadline_ns: int | None,
     bitset: int,
-) -> Coroutine[Any, Any, int]:
+) -> PiSleep:
     """FUTEX_WAIT_REQUEUE_PI: sleep on the first word, to be moved to the lock, the second."""
     addr, lock_addr = words
     if addr == lock_addr:
@@ -182,16 +207,7 @@ def wait_requeue(
     waiter.addr = lock_addr
     table = task.kernel.futexes
     table.add(waiter)
-    return _sleep_requeue(table, waiter, deadline_ns)
-
-
-async def _sleep_requeue(table: FutexTable, waiter: Waiter, deadline_ns: int | None) -> int:
-    try:
-        return await _sleep(table, waiter, deadline_ns)
-    except RestartNoIntr:
-        if waiter.pi is not None:
-            raise EAGAIN("requeued, then interrupted") from None
-        raise
+    return PiSleep(table, waiter, deadline_ns)
 
 
 def cmp_requeue(

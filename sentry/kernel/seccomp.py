@@ -6,7 +6,6 @@ makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of fi
 
 from __future__ import annotations
 
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.seccomp import (
@@ -36,6 +35,7 @@ from sentry.kernel.signals import SigInfo
 from sentry.kernel.task import GONE, Filtering
 from sentry.kernel.work import WORK_EXIT
 from sentry.platform.interface import Reg
+from sentry.wait.again import again
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program
@@ -163,8 +163,7 @@ class Seccomp(Filtering):
             call = task.kernel.calls[number] if number < len(task.kernel.calls) else None
             if call is None:
                 raise ENOSYS(f"call {number}")
-            result = call(task, *values)
-            return await result if isinstance(result, CoroutineType) else result
+            return await again(call, task, *values)
 
         task.start(ask())
         return GONE

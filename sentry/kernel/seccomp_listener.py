@@ -8,7 +8,6 @@ which the supervisor's answer finds nobody. kernel/seccomp.c, seccomp_do_user_no
 from __future__ import annotations
 
 import struct
-from collections.abc import Coroutine
 from enum import Enum
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -27,12 +26,12 @@ from sentry.abi.seccomp import (
 from sentry.errors import E2BIG, EAGAIN, EINPROGRESS, EINVAL, ENOENT, ENOSYS
 from sentry.kernel.seccomp import Seccomp
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.file import FileDescription
+from sentry.vfs.file import FileDescription, Result
 from sentry.vfs.interface import Inode, Owner
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Mode, park, this_fiber
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import until
+from sentry.wait.sleep import now_or_later
 
 if TYPE_CHECKING:
     from sentry.bpf.isa import Program
@@ -187,7 +186,7 @@ class Listener(FileDescription):
             raise EINPROGRESS(f"notification {number}")
         return note
 
-    def receive(self, caller: Any, argument: int) -> Coroutine[Any, Any, int]:
+    def receive(self, caller: Any, argument: int) -> Result:
         """SECCOMP_IOCTL_NOTIF_RECV."""
         if any(caller.mm.read(argument, NOTIF.size)):
             raise EINVAL("struct seccomp_notif is not zero")
@@ -206,11 +205,8 @@ class Listener(FileDescription):
                 raise ENOENT("nobody is under the filter")
             raise EAGAIN("no notification")
 
-        async def receive() -> int:
-            with self.held():
-                return await until(attempt, (self.queue,))
-
-        return receive()
+        result: Result = now_or_later(attempt, (self.queue,), held=(self,))
+        return result
 
     def send(self, caller: Any, argument: int) -> None:
         """SECCOMP_IOCTL_NOTIF_SEND."""

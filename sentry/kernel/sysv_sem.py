@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
 from sentry.errors import EAGAIN, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, Errno
 from sentry.kernel.sysv_ids import Caller, IdTable, IpcObject, get, now
-from sentry.wait.fiber import Interrupted, park, this_fiber
+from sentry.wait.fiber import Fiber, Interrupted, TimedOut
+from sentry.wait.sleep import Sleep
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_undo import UndoList
@@ -30,19 +31,18 @@ LARGEST_SET: Final = 65535
 class Waiter:
     """A task that sleeps in semop(2)."""
 
-    __slots__ = ("blocked_on", "done", "error", "for_zero", "operations", "pid", "undo", "wake")
+    __slots__ = ("blocked_on", "done", "error", "fiber", "for_zero", "operations", "pid", "undo")
 
     def __init__(
         self,
         operations: list[Operation],
         undo: UndoList | None,
         pid: int,
-        wake: Callable[[], None],
     ) -> None:
         self.operations = operations
         self.undo = undo
         self.pid = pid
-        self.wake = wake
+        self.fiber: Fiber | None = None
         self.blocked_on = 0
         """The semaphore that stops it, and whether it waits for that to become 0."""
         self.for_zero = False
@@ -52,7 +52,8 @@ class Waiter:
     def end(self, error: Errno | None = None) -> None:
         """Its call is over."""
         self.done, self.error = True, error
-        self.wake()
+        if self.fiber is not None:
+            self.fiber.wake()
 
 
 class WouldBlock(Exception):
@@ -239,29 +240,51 @@ class Semaphores:
         )
 
 
-async def sleep(
-    found: SemaphoreSet,
-    operations: list[Operation],
-    undo: UndoList | None,
-    pid: int,
-    blocked: tuple[int, int | None],
-) -> int:
-    """Wait until the operations were done; `blocked` is the index of the one that stopped them,
-    and the deadline. Raises: EAGAIN at the deadline, EINTR, EIDRM, ERANGE.
+class SemaphoreSleep(Sleep):
+    """Until the operations were done by who made them possible.
+
+    `blocked` is the index of the one that stopped them, and the deadline. Raises: EAGAIN at the
+    deadline, EINTR, EIDRM, ERANGE.
     """
-    index, deadline_ns = blocked
-    fiber = await this_fiber()
-    waiter = Waiter(operations, undo, pid, fiber.wake)
-    found.block(waiter, index)
-    try:
-        while not waiter.done:
-            if not await park(deadline_ns=deadline_ns) and not waiter.done:
-                raise EAGAIN("the time is up")
-    except Interrupted:
+
+    __slots__ = ("_found", "_waiter")
+
+    def __init__(
+        self,
+        found: SemaphoreSet,
+        operations: list[Operation],
+        undo: UndoList | None,
+        pid: int,
+        blocked: tuple[int, int | None],
+    ) -> None:
+        index, deadline_ns = blocked
+        super().__init__(deadline_ns)
+        self._found = found
+        self._waiter = Waiter(operations, undo, pid)
+        found.block(self._waiter, index)
+
+    def enter(self, fiber: Fiber) -> None:
+        """It is in the set's queue already."""
+        self._waiter.fiber = fiber
+
+    def attempt(self) -> int:
+        """Whether they were done."""
+        waiter = self._waiter
         if not waiter.done:
-            raise EINTR("semop") from None
-    finally:
-        found.waiters.pop(waiter, None)
-    if waiter.error is not None:
-        raise waiter.error
-    return 0
+            raise EAGAIN
+        if waiter.error is not None:
+            raise waiter.error
+        return 0
+
+    def leave(self) -> None:
+        """Out of the queue."""
+        self._found.waiters.pop(self._waiter, None)
+        self._waiter.fiber = None
+
+    def failed(self, error: BaseException) -> int:
+        """What was done in time counts."""
+        if isinstance(error, TimedOut | Interrupted):
+            if self._waiter.done:
+                return self.attempt()
+            raise EAGAIN("the time is up") if isinstance(error, TimedOut) else EINTR("semop")
+        raise error

@@ -7,8 +7,7 @@ in signal_frame.py; what other rooms need of them is named here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.signal import (
@@ -52,14 +51,15 @@ from sentry.wait.fiber import (
     RestartNoHand,
     RestartNoIntr,
 )
+from sentry.wait.sleep import ended
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 __all__ = [
-    "exception", "fault", "force", "force_segv", "may_signal", "recalculate",
+    "exception", "fault", "force", "force_segv", "masked", "may_signal", "recalculate",
     "resume_from_delivery", "return_to_user", "send_kernel", "send_to_group", "send_to_task",
-    "set_blocked", "take", "temporary_mask", "wake_for_work",
+    "set_blocked", "take", "wake_for_work",
 ]  # fmt: skip
 
 SYS_RESTART_SYSCALL = 219
@@ -247,30 +247,32 @@ def _again(task: Task, number: int | None) -> None:
     regs[Reg.RIP] -= SYSCALL_SIZE
 
 
-@contextmanager
-def temporary_mask(task: Task, mask: int | None) -> Iterator[None]:
+def masked(task: Task, mask: int | None, call: Callable[[], Any]) -> Any:
     """ppoll(2), pselect(2), epoll_pwait(2): sleep with another signal mask.
 
     At a normal end the old mask is back. When a signal ends the call it comes back only after the
     delivery (`return_to_user`), so that the handler of a signal which `mask` lets in does run.
     """
     if mask is None:
-        yield
-        return
+        return call()
     task.saved_mask = task.blocked
     set_blocked(task, mask)
     if task.work and task.fiber is not None:
         wake_for_work(task)
-    try:
-        yield
-    except (Interrupted, RestartNoHand, RestartBlock, EINTR, Killed):
-        task.work |= WORK_SIGNAL
-        raise
-    except BaseException:
+
+    def end(finish: Callable[[], Any]) -> Any:
+        try:
+            result = finish()
+        except (Interrupted, RestartNoHand, RestartBlock, EINTR, Killed):
+            task.work |= WORK_SIGNAL
+            raise
+        except BaseException:
+            _restore_mask(task)
+            raise
         _restore_mask(task)
-        raise
-    else:
-        _restore_mask(task)
+        return result
+
+    return ended(call, end)
 
 
 def _restore_mask(task: Task) -> None:

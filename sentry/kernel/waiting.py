@@ -31,7 +31,7 @@ from sentry.abi.wait import (
 from sentry.errors import EAGAIN, ECHILD
 from sentry.kernel.task_exit import is_held, reap
 from sentry.kernel.thread_group import Usage
-from sentry.wait.sleep import until
+from sentry.wait.sleep import now_or_later
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
@@ -134,8 +134,10 @@ class _Thread:
         self.process_group = task.group.process_group
 
 
-async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Report | None:
-    """The next change of state of a matching child or tracee; None with WNOHANG and none yet.
+def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
+    """The next change of state of a matching child or tracee, or the sleep until there is one.
+
+    It is a `Report`, or None with WNOHANG and none yet.
 
     A child that a thread of the caller's process traces is told of as a tracee, but for its end.
     Raises: ECHILD, Interrupted.
@@ -176,4 +178,4 @@ async def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Repo
             return None
         raise EAGAIN
 
-    return await until(attempt, [group.child_queue])
+    return now_or_later(attempt, (group.child_queue,))

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller, Dest, Source
+    from sentry.vfs.file import Caller, Dest, Result, Source
 
 OVERHEAD: Final = 767
 """What a packet costs of the receive buffer beside its bytes."""
@@ -106,14 +106,14 @@ class PacketSocket(Socket):
 
     # --- addresses
 
-    async def bind(self, caller: Caller, address: bytes) -> None:
+    def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2): of which interface, which protocol. Raises: EINVAL, ENODEV."""
         if self.kind == SOCK_PACKET:
             if len(address) != SOCKADDR_SIZE:
                 raise EINVAL("struct sockaddr")
             name = address[2:16].split(b"\0", 1)[0].decode(errors="replace")
             self._index = self.stack.interfaces.by_name(name).index
-            return
+            return 0
         if len(address) < ADDRESS.size:
             raise EINVAL("struct sockaddr_ll")
         family, protocol, index, *_ = ADDRESS.unpack_from(address)
@@ -124,6 +124,7 @@ class PacketSocket(Socket):
             self.queue.notify(EPOLLERR)
         self._index = index
         self._ethertype = swapped(protocol) or self._ethertype
+        return 0
 
     def local_address(self) -> bytes:
         """getsockname(2)."""
@@ -149,7 +150,7 @@ class PacketSocket(Socket):
 
     # --- sending
 
-    async def target(self, caller: Caller, address: bytes) -> Any:
+    def target(self, caller: Caller, address: bytes) -> Any:
         """Where sendto leads: (ethertype, interface, address of the link)."""
         if self.kind == SOCK_PACKET:
             if len(address) < SOCKADDR_SIZE:

@@ -56,7 +56,7 @@ from sentry.net.sockfs import SocketInode, protocol_name
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source, StreamFile
 from sentry.vfs.requests import Requests
 from sentry.wait.fiber import Interrupted, TimedOut
-from sentry.wait.sleep import Retry, continued
+from sentry.wait.sleep import Retry, Sleep, never
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -156,11 +156,11 @@ class Socket(StreamFile):
 
     # --- what a family gives; each is an attempt that raises EAGAIN rather than sleep
 
-    async def bind(self, caller: Caller, address: bytes) -> None:
+    def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2)."""
         raise EOPNOTSUPP("bind")
 
-    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, address: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         raise EOPNOTSUPP("connect")
 
@@ -188,7 +188,7 @@ class Socket(StreamFile):
         """recvmsg(2)."""
         raise EOPNOTSUPP("receive")
 
-    async def target(self, caller: Caller, address: bytes) -> Any:
+    def target(self, caller: Caller, address: bytes) -> Any:
         """What sendto's address names, found once before the attempts."""
         return address
 
@@ -235,7 +235,7 @@ class Socket(StreamFile):
         nonblock: bool,
         caller: Caller,
     ) -> Any:
-        """`attempt` now, or a coroutine that repeats it; EAGAIN when non-blocking or timed out."""
+        """`attempt` now, or the sleep that repeats it; EAGAIN when non-blocking or timed out."""
         try:
             return attempt()
         except EAGAIN:
@@ -246,7 +246,7 @@ class Socket(StreamFile):
     def _sleep(
         self, attempt: Callable[[], T], events: int, timeout_ns: int | None, caller: Caller
     ) -> SocketSleep:
-        deadline = None if timeout_ns is None else caller.kernel.loop.now_ns() + timeout_ns
+        deadline = deadline_of(caller, timeout_ns)
         return SocketSleep(attempt, self.queue, events, self, deadline_ns=deadline)
 
     def nonblock(self, flags: int) -> bool:
@@ -254,7 +254,7 @@ class Socket(StreamFile):
         return bool(self.flags & O_NONBLOCK or flags & MSG_DONTWAIT)
 
     def receive_message(self, caller: Caller, dest: Dest, flags: int) -> Any:
-        """recvmsg(2): a `Received` or a coroutine that gives one.
+        """recvmsg(2): a `Received` or the sleep that gives one.
 
         A stream that has to wait goes on until MSG_WAITALL or SO_RCVLOWAT is satisfied.
         """
@@ -271,20 +271,20 @@ class Socket(StreamFile):
         if flags & MSG_PEEK and flags & MSG_WAITALL and self.short_of(wanted):
             return self._peek_all(caller, dest, flags)
         if self.kind == SOCK_STREAM and enough > 1 and not flags & (MSG_PEEK | MSG_OOB):
-            return self._receive_enough(caller, dest, flags, enough)
+            return ReceiveEnough(self, caller, dest, flags, enough).now_or_later()
         if flags or not self.has_to_wait():
             try:
-                return self._receive_or_end(dest, flags)
+                return self.receive_or_end(dest, flags)
             except EAGAIN:
                 pass
-        attempt = partial(self._receive_or_end, dest, flags)
+        attempt = partial(self.receive_or_end, dest, flags)
         return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
 
     def has_to_wait(self) -> bool:
         """A receive without flags is bound to end in EAGAIN. False: perhaps not."""
         return False
 
-    def _receive_or_end(self, dest: Dest, flags: int) -> Received:
+    def receive_or_end(self, dest: Dest, flags: int) -> Received:
         """A receive that may wait does not wait for what was shut down."""
         try:
             return self.try_receive(dest, flags)
@@ -293,44 +293,22 @@ class Socket(StreamFile):
                 return Received(0)
             raise
 
-    async def _receive_enough(
-        self, caller: Caller, dest: Dest, flags: int, enough: int
-    ) -> Received:
-        total = Received(0)
-        while True:
-            try:
-                part = self.wait_for(
-                    lambda: self._receive_or_end(dest, flags),
-                    READABLE, self.rcvtimeo_ns, False, caller,
-                )  # fmt: skip
-                part = part if isinstance(part, Received) else await part
-            except (Errno, Interrupted):
-                if total.count:
-                    return total
-                raise
-            total.count += part.count
-            total.address = total.address or part.address
-            total.flags |= part.flags
-            if part.ancillary is not None:
-                total.ancillary = part.ancillary
-            carries = part.ancillary is not None and self.family == AF_UNIX
-            if not part.count or carries or total.count >= enough or self.stops_here():
-                return total
-
-    async def _peek_all(self, caller: Caller, dest: Dest, flags: int) -> Received:
+    def _peek_all(self, caller: Caller, dest: Dest, flags: int) -> Sleep:
         """A peek with MSG_WAITALL waits until all that it wants is in the queue."""
 
         def attempt() -> None:
             if self.short_of(dest.count):
                 raise EAGAIN("more may come")
 
-        try:
-            await self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
-        except (Errno, Interrupted):
-            if not self.short_of(1):
-                return self._receive_or_end(dest, flags)
-            raise
-        return self._receive_or_end(dest, flags)
+        def end(finish: Callable[[], Any]) -> Received:
+            try:
+                finish()
+            except (Errno, Interrupted):
+                if self.short_of(1):
+                    raise
+            return self.receive_or_end(dest, flags)
+
+        return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller).ended(end)
 
     def short_of(self, wanted: int) -> bool:
         """Whether a peek for so many bytes has to wait for more."""
@@ -343,44 +321,23 @@ class Socket(StreamFile):
     def send_message(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> Any:
-        """sendmsg(2): a count or a coroutine; a stream goes on until all is sent."""
+        """sendmsg(2): a count or a sleep; a stream goes on until all is sent."""
         if source.count < source.wanted:
             raise EFAULT("a part of the message")
         total = source.count
         nonblock = self.nonblock(flags)
         try:
-            done: Any = self.try_send(caller, source, target, flags, ancillary)
+            done = self.try_send(caller, source, target, flags, ancillary)
         except EAGAIN:
             if nonblock:
                 raise
-            attempt = partial(self.try_send, caller, source, target, flags, ancillary)
-            done = self._sleep(attempt, WRITABLE, self.sndtimeo_ns, caller)
+            return SendRest(self, caller, source, target, flags, ancillary)
         except EPIPE:
             self.broken_pipe(caller, flags)
             raise
-        if isinstance(done, int) and (done == total or nonblock or self.kind != SOCK_STREAM):
+        if done == total or nonblock or self.kind != SOCK_STREAM:
             return done
-        return self._send_rest(caller, source, done, target, flags, total)
-
-    async def _send_rest(
-        self, caller: Caller, source: Source, first: Any, target: Any, flags: int, total: int
-    ) -> int:
-        done = 0
-        try:
-            done = first if isinstance(first, int) else await first
-            while done < total and self.kind == SOCK_STREAM:
-                part = self.wait_for(
-                    lambda: self.try_send(caller, source, target, flags, None),
-                    WRITABLE, self.sndtimeo_ns, False, caller,
-                )  # fmt: skip
-                done += part if isinstance(part, int) else await part
-        except (Errno, Interrupted) as error:
-            if done:
-                return done
-            if isinstance(error, EPIPE):
-                self.broken_pipe(caller, flags)
-            raise
-        return done
+        return SendRest(self, caller, source, target, flags, None).go_on(done)
 
     def broken_pipe(self, caller: Caller, flags: int) -> None:
         """SIGPIPE for a stream whose other end is gone, unless MSG_NOSIGNAL."""
@@ -388,7 +345,7 @@ class Socket(StreamFile):
             caller.send_signal(SIGPIPE)
 
     def accept(self, caller: Caller, nonblock: bool) -> Any:
-        """accept(2): (socket, address) or a coroutine that gives it."""
+        """accept(2): (socket, address) or the sleep that gives it."""
         return self.wait_for(
             lambda: self._accept_or_end(caller, nonblock),
             EPOLLIN | EPOLLHUP, self.rcvtimeo_ns, nonblock, caller,
@@ -413,7 +370,7 @@ class Socket(StreamFile):
             return self._sleep(attempt, READABLE, self.rcvtimeo_ns, caller)
         flags = MSG_DONTWAIT if rwf & RWF_NOWAIT else 0
         got = self.receive_message(caller, dest, flags)
-        return got.count if isinstance(got, Received) else continued(got, COUNT)
+        return got.count if isinstance(got, Received) else got.then(COUNT)
 
     def _begins_with_sleep(self, dest: Dest) -> bool:
         """A plain receive has to wait, and ends with whatever comes."""
@@ -425,7 +382,7 @@ class Socket(StreamFile):
         )
 
     def _read_or_end(self, dest: Dest) -> int:
-        return self._receive_or_end(dest, 0).count
+        return self.receive_or_end(dest, 0).count
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2) is send(2) without flags."""
@@ -499,6 +456,11 @@ class Socket(StreamFile):
                 task.send_signal(SIGURG)
 
 
+def deadline_of(caller: Caller, timeout_ns: int | None) -> int | None:
+    """When a time-out ends that begins now."""
+    return None if timeout_ns is None else caller.kernel.loop.now_ns() + timeout_ns
+
+
 class SocketSleep(Retry):
     """Until a socket is ready, or its time-out."""
 
@@ -511,3 +473,99 @@ class SocketSleep(Retry):
         if isinstance(error, Interrupted) and self.deadline_ns is not None:
             raise EINTR("a signal")
         raise error
+
+
+class ReceiveEnough(SocketSleep):
+    """A stream's receive till so many bytes have come: MSG_WAITALL, SO_RCVLOWAT."""
+
+    __slots__ = ("_dest", "_enough", "_flags", "_sock", "_total")
+
+    def __init__(self, sock: Socket, caller: Caller, dest: Dest, flags: int, enough: int) -> None:
+        deadline = deadline_of(caller, sock.rcvtimeo_ns)
+        super().__init__(never, sock.queue, READABLE, sock, deadline_ns=deadline)
+        self._sock = sock
+        self._dest = dest
+        self._flags = flags
+        self._enough = enough
+        self._total = Received(0)
+
+    def now_or_later(self) -> Received | Sleep:
+        """The result if it needs no sleep."""
+        try:
+            return self.attempt()
+        except EAGAIN:
+            return self
+        except Errno as error:
+            return self.failed(error)
+
+    def attempt(self) -> Received:
+        """What there is, until it is enough. Raises: EAGAIN while it is not."""
+        total, sock = self._total, self._sock
+        while True:
+            part = sock.receive_or_end(self._dest, self._flags)
+            total.count += part.count
+            total.address = total.address or part.address
+            total.flags |= part.flags
+            if part.ancillary is not None:
+                total.ancillary = part.ancillary
+            carries = part.ancillary is not None and sock.family == AF_UNIX
+            if not part.count or carries or total.count >= self._enough or sock.stops_here():
+                return total
+
+    def failed(self, error: BaseException) -> Received:
+        """What has come counts."""
+        if self._total.count and isinstance(error, Errno | Interrupted | TimedOut):
+            return self._total
+        result: Received = super().failed(error)
+        return result
+
+
+class SendRest(SocketSleep):
+    """What a send could not do at once; a stream goes on until all is sent."""
+
+    __slots__ = ("_ancillary", "_caller", "_flags", "_sent", "_sock", "_source", "_target")
+
+    def __init__(
+        self, sock: Socket, caller: Caller, source: Source, target: Any, flags: int,
+        ancillary: Ancillary | None,
+    ) -> None:  # fmt: skip
+        deadline = deadline_of(caller, sock.sndtimeo_ns)
+        super().__init__(never, sock.queue, WRITABLE, sock, deadline_ns=deadline)
+        self._sock = sock
+        self._caller = caller
+        self._source = source
+        self._target = target
+        self._flags = flags
+        self._ancillary = ancillary
+        self._sent = 0
+
+    def go_on(self, done: int) -> int | Sleep:
+        """The rest after so many bytes, if it needs no sleep."""
+        self._sent = done
+        try:
+            return self.attempt()
+        except EAGAIN:
+            return self
+        except Errno as error:
+            return self.failed(error)
+
+    def attempt(self) -> int:
+        """As much as goes. Raises: EAGAIN while it is not all; each part has the whole time-out."""
+        sock = self._sock
+        while True:
+            self._sent += sock.try_send(
+                self._caller, self._source, self._target, self._flags, self._ancillary
+            )
+            if sock.kind != SOCK_STREAM or not self._source.count:
+                return self._sent
+            self._ancillary = None
+            self.deadline_ns = deadline_of(self._caller, sock.sndtimeo_ns)
+
+    def failed(self, error: BaseException) -> int:
+        """What was sent counts."""
+        if self._sent and isinstance(error, Errno | Interrupted | TimedOut):
+            return self._sent
+        if isinstance(error, EPIPE):
+            self._sock.broken_pipe(self._caller, self._flags)
+        result: int = super().failed(error)
+        return result

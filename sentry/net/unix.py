@@ -56,16 +56,16 @@ from sentry.errors import (
     Errno,
 )
 from sentry.net import unix_data
-from sentry.net.socket import Ancillary, Received, Socket
+from sentry.net.socket import Ancillary, Received, Socket, SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
 from sentry.net.unix_options import REQUESTS, UNIX
 from sentry.net.unix_segment import Segment, Ucred, collect
 from sentry.vfs.access import check_inode
-from sentry.vfs.file import Caller, Dest, Source
+from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.vfs.names import mknod, unlink
 from sentry.vfs.walk import resolve
-from sentry.wait.again import again
+from sentry.wait.again import Keeping, kept
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ MAX_DGRAM_QUEUE: Final = 10
 """net.unix.max_dgram_qlen."""
 PASSING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC})
 """Options that an accepted socket inherits."""
+
+_MADE_IN_VAIN: Final = "made in vain"
+"""Key of a call that made a name for a socket which has one already."""
 
 
 class UnixSocket(Socket):
@@ -129,13 +132,13 @@ class UnixSocket(Socket):
             raise ENOTCONN("no peer")
         return format_address(self.peer.name)
 
-    async def bind(self, caller: Caller, address: bytes) -> None:
+    def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2): a new inode, an abstract name, or (address of the family alone) any free one."""
         name = parse_address(address, empty_ok=True)
         if not name:
             if self.name is None:
                 self.autobind()
-            return
+            return 0
         if name[0] == 0:
             if self.name is not None:
                 raise EINVAL("bound already")
@@ -143,17 +146,20 @@ class UnixSocket(Socket):
                 raise EADDRINUSE(f"{name!r}")
             self.stack.abstract[self.kind, name] = self
             self.name = name
-            return
-        try:
-            place = await again(mknod, caller, AT_FDCWD, name, S_IFSOCK | 0o777, 0)
-        except EEXIST:
-            raise EADDRINUSE(f"{name!r}") from None
-        if self.name is not None:
-            await again(unlink, caller, AT_FDCWD, name)
-            raise EINVAL("bound already")
-        self.bound_inode = place.dentry.inode
-        self.bound_inode.bound = self
-        self.name = name + b"\0"
+            return 0
+        if kept(_MADE_IN_VAIN) is None:
+            try:
+                place = mknod(caller, AT_FDCWD, name, S_IFSOCK | 0o777, 0)
+            except EEXIST:
+                raise EADDRINUSE(f"{name!r}") from None
+            if self.name is None:
+                self.bound_inode = place.dentry.inode
+                self.bound_inode.bound = self
+                self.name = name + b"\0"
+                return 0
+        with Keeping(_MADE_IN_VAIN, True):
+            unlink(caller, AT_FDCWD, name)
+        raise EINVAL("bound already")
 
     def autobind(self) -> None:
         """A free abstract name of five hexadecimal digits."""
@@ -165,12 +171,12 @@ class UnixSocket(Socket):
                 return
         raise EADDRINUSE("no abstract name is free")
 
-    async def find(self, caller: Caller, name: bytes) -> UnixSocket:
+    def find(self, caller: Caller, name: bytes) -> UnixSocket:
         """Who has a name. Raises: ECONNREFUSED, EPROTOTYPE, and what the path walk raises."""
         if name[0] == 0:
             found = self.stack.abstract.get((self.kind, name))
         else:
-            place = await again(resolve, caller, AT_FDCWD, name)
+            place = resolve(caller, AT_FDCWD, name)
             inode = place.dentry.inode
             check_inode(caller.creds, inode, MAY_WRITE)
             if inode.kind != S_IFSOCK:
@@ -196,19 +202,18 @@ class UnixSocket(Socket):
         self.peer_creds = creds
         self.peer_groups = groups
 
-    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, address: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         if self.kind == SOCK_DGRAM:
-            await self._connect_dgram(caller, address)
-            return
+            return self._connect_dgram(caller, address)
         name = parse_address(address)
         if self._wants_name() and self.name is None:
             self.autobind()
-        found = await self.find(caller, name)
+        found = self.find(caller, name)
         server = UnixSocket(socket_location(caller), self.kind, self.stack)
         creds, groups = ucred(caller), tuple(caller.creds.groups)
 
-        def attempt() -> None:
+        def attempt() -> int:
             if not found._accepts or found._released or found.read_shut:
                 raise ECONNREFUSED(f"{name!r} does not listen")
             if len(found.pending) > found._backlog:
@@ -224,31 +229,33 @@ class UnixSocket(Socket):
             server.learn(creds, groups)
             found.pending.append(server)
             found.queue.notify(EPOLLIN | EPOLLRDNORM)
+            self.queue.notify(EPOLLOUT)
+            return 0
 
-        done = self.wait_for(attempt, EPOLLOUT, self.sndtimeo_ns, nonblock, caller)
-        if done is not None:
-            entry = found.room.add(self.queue.notify, EPOLLOUT)
-            try:
-                await done
-            finally:
-                found.room.remove(entry)
-        self.queue.notify(EPOLLOUT)
+        try:
+            return attempt()
+        except EAGAIN:
+            if nonblock:
+                raise
+        deadline = deadline_of(caller, self.sndtimeo_ns)
+        return SocketSleep(attempt, found.room, EPOLLOUT, self, deadline_ns=deadline)
 
-    async def _connect_dgram(self, caller: Caller, address: bytes) -> None:
+    def _connect_dgram(self, caller: Caller, address: bytes) -> int:
         if len(address) < 2:
             raise EINVAL("sockaddr_un")
         if struct.unpack_from("<H", address)[0] == AF_UNSPEC:
             self.peer = None
             self.queue.notify(EPOLLOUT)
-            return
+            return 0
         name = parse_address(address)
         if self._wants_name() and self.name is None:
             self.autobind()
-        found = await self.find(caller, name)
+        found = self.find(caller, name)
         if found.peer is not None and found.peer is not self:
             raise EPERM("it is connected elsewhere")
         self.peer = found
         self.queue.notify(EPOLLOUT)
+        return 0
 
     def _wants_name(self) -> bool:
         return bool(self.options & {SO_PASSCRED, SO_PASSPIDFD})
@@ -284,7 +291,7 @@ class UnixSocket(Socket):
 
     # --- data
 
-    async def target(self, caller: Caller, address: bytes) -> Any:
+    def target(self, caller: Caller, address: bytes) -> Any:
         """sendto(2) with an address: for datagrams only; an empty one is none."""
         if not address:
             return None
@@ -295,7 +302,7 @@ class UnixSocket(Socket):
         name = parse_address(address)
         if self.write_shut:
             raise EPIPE("shut down")
-        return await self.find(caller, name)
+        return self.find(caller, name)
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None

@@ -226,7 +226,7 @@ class HostIO:
         """fdatasync(2)."""
         await self._call(Op.SYNC, fd, 0, 0)
 
-    def close_later(self, fd: int) -> None:
+    def close_fd(self, fd: int) -> None:
         """close(2), which writes back where a server has the file. Nobody hears of its end."""
         self._submit(Op.CLOSE, fd, 0, 0)
 

@@ -8,7 +8,7 @@ the parameters, or in `order`, which names the parameters in the order in which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
@@ -21,7 +21,6 @@ from sentry.wait.sleep import continued
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-Result = int | None | Coroutine[Any, Any, int | None]
 Handler = Callable[..., Any]
 F = TypeVar("F", bound=Handler)
 
@@ -205,9 +204,7 @@ def _recounted(counts: str, rest: Handler, task: Task, *values: Any) -> Any:
     return counted(task, result, counts)
 
 
-def counted(
-    task: Task, rest: Coroutine[Any, Any, int], counts: str
-) -> Coroutine[Any, Any, int]:
+def counted(task: Task, rest: Any, counts: str) -> Any:
     """The rest of a call that counts in /proc/PID/io."""
     return continued(rest, partial(_COUNTS[counts], task))
 

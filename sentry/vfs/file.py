@@ -44,7 +44,7 @@ from sentry.vfs.requests import NONE, Requests
 from sentry.vfs.watches import tell, tell_if_gone
 from sentry.wait.fiber import Interrupted
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import Retry, until
+from sentry.wait.sleep import Retry, never
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -437,9 +437,9 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if self.flags & O_NONBLOCK or rwf & RWF_NOWAIT:
                 raise
-        return self.receive_later(dest)
+        return self.receive_sleep(dest)
 
-    def receive_later(self, dest: Dest) -> Retry:
+    def receive_sleep(self, dest: Dest) -> Retry:
         """`receive` has nothing to give now: sleep until it has."""
         return Retry(partial(self.receive, dest), self.queue, READ_EVENTS, self)
 
@@ -451,22 +451,41 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if nonblock:
                 raise
-            return self._write_sleeping(caller, source, 0)
+            return WriteRest(self, caller, source, 0)
         if not source.count or nonblock:
             return done
-        return self._write_sleeping(caller, source, done)
+        rest = WriteRest(self, caller, source, done)
+        try:
+            return rest.attempt()
+        except EAGAIN:
+            return rest
+        except Errno:
+            return done
 
-    async def _write_sleeping(self, caller: Caller, source: Source, done: int) -> int:
-        with self.held():
-            try:
-                while source.count:
-                    done += await until(
-                        lambda: self.send(caller, source), (self.queue,), WRITE_EVENTS
-                    )
-            except (Errno, Interrupted):
-                if not done:
-                    raise
-        return done
+
+class WriteRest(Retry):
+    """What a write could not do at once."""
+
+    __slots__ = ("_caller", "_file", "_sent", "_source")
+
+    def __init__(self, file: StreamFile, caller: Caller, source: Source, sent: int) -> None:
+        super().__init__(never, file.queue, WRITE_EVENTS, file)
+        self._caller = caller
+        self._file = file
+        self._source = source
+        self._sent = sent
+
+    def attempt(self) -> int:
+        """As much as goes. Raises: EAGAIN while it is not all."""
+        while self._source.count:
+            self._sent += self._file.send(self._caller, self._source)
+        return self._sent
+
+    def failed(self, error: BaseException) -> int:
+        """What was written counts."""
+        if self._sent and isinstance(error, Errno | Interrupted):
+            return self._sent
+        raise error
 
 
 def check_ends(source: FileDescription, target: FileDescription) -> None:

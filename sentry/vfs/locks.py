@@ -6,16 +6,16 @@ POSIX and OFD locks exclude each other; flock locks live apart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
 from sentry.abi.fcntl import F_RDLCK, F_UNLCK, F_WRLCK
 from sentry.errors import EAGAIN, EDEADLK
 from sentry.vfs.budget import Budget
-from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import until
+from sentry.wait.sleep import Held, ended, now_or_later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,21 +143,27 @@ class FileLocks:
         self.records = records
         self.note()
 
-    async def wait_set(self, request: Request, graph: dict[object, object], posix: bool) -> None:
+    def wait_set(
+        self, request: Request, file: Held, graph: dict[object, object], posix: bool
+    ) -> Any:
         """F_SETLKW. `graph`: who waits for whom, over all files. Raises: EDEADLK, Interrupted."""
 
-        def attempt() -> None:
+        def attempt() -> int:
             if request.exclusive is not None:
                 blocker = self.conflict(request)
                 if blocker is not None and posix:
                     self._check_deadlock(request.owner, blocker.owner, graph)
                     graph[request.owner] = blocker.owner
             self.set(request)
+            return 0
 
-        try:
-            await until(attempt, (self.queue,))
-        finally:
-            graph.pop(request.owner, None)
+        def end(finish: Callable[[], int]) -> int:
+            try:
+                return finish()
+            finally:
+                graph.pop(request.owner, None)
+
+        return ended(lambda: now_or_later(attempt, (self.queue,), held=(file,)), end)
 
     @staticmethod
     def _check_deadlock(owner: object, blocker: object, graph: dict[object, object]) -> None:
@@ -172,22 +178,17 @@ class FileLocks:
 
     # --- flock
 
-    def flock(self, owner: object, exclusive: bool, pid: int) -> None:
+    def flock(self, owner: object, exclusive: bool, pid: int) -> int:
         """Take or convert a lock now. Raises: EAGAIN; a conversion has then lost the old lock."""
         if self.flocks.get(owner) is exclusive:
-            return
+            return 0
         self.unflock(owner)
         for held in self.flocks.values():
             if held or exclusive:
                 raise EAGAIN("locked")
         self.flocks[owner], self._pids[owner] = exclusive, pid
         self.note()
-
-    async def wait_flock(self, owner: object, exclusive: bool, pid: int) -> None:
-        """flock(2) without LOCK_NB."""
-        await until(
-            lambda: self.flock(owner, exclusive, pid), (self.queue,), mode=Mode.INTERRUPTIBLE
-        )
+        return 0
 
     def unflock(self, owner: object) -> None:
         """LOCK_UN."""

@@ -59,7 +59,7 @@ class RegularFile(FileDescription):
         """Write `source.count` bytes; the file grows. Raises: NotNow, ENOSPC."""
         raise EINVAL("no write")
 
-    def pread_now(self, dest: Dest, offset: int) -> int:
+    def pread_cached(self, dest: Dest, offset: int) -> int:
         """RWF_NOWAIT: `pread` of what is in memory. Raises: EAGAIN where nothing is."""
         room = dest.count
         try:
@@ -79,7 +79,7 @@ class RegularFile(FileDescription):
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2)."""
-        pread = self.pread_now if rwf & RWF_NOWAIT else self.pread
+        pread = self.pread_cached if rwf & RWF_NOWAIT else self.pread
         n = pread(dest, self.position)
         self.position += n
         self._was_read(n)
@@ -87,7 +87,7 @@ class RegularFile(FileDescription):
 
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """pread(2)."""
-        pread = self.pread_now if rwf & RWF_NOWAIT else self.pread
+        pread = self.pread_cached if rwf & RWF_NOWAIT else self.pread
         n = pread(dest, offset)
         self._was_read(n)
         return n

@@ -105,6 +105,26 @@ class NotNow(Exception):
             self.call.answers[key] = answer
 
 
+class Keeping:
+    """`with` it: if the call has to be made again, it finds `answer` under `key`.
+
+    For what has been changed or taken and cannot be had twice.
+    """
+
+    __slots__ = ("_answer", "_key")
+
+    def __init__(self, key: Hashable, answer: Any) -> None:
+        self._key = key
+        self._answer = answer
+
+    def __enter__(self) -> None:
+        """Nothing is kept yet."""
+
+    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
+        if isinstance(error, NotNow):
+            error.call.answers[self._key] = self._answer
+
+
 def settled(key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of a sequence of steps that this call runs once, while it sleeps.
 

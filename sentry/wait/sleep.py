@@ -10,14 +10,26 @@ coroutine: a fifth of the time that Python spends on a byte through a pipe and b
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import partial
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.errors import EAGAIN
-from sentry.wait.fiber import Clock, Done, Fiber, Mode, TimedOut, park, this_fiber
+from sentry.wait.fiber import (
+    Clock,
+    Done,
+    Fiber,
+    Interrupted,
+    Mode,
+    RestartNoHand,
+    TimedOut,
+    park,
+    this_fiber,
+)
 from sentry.wait.queue import ALL, Entry, WaitQueue
 
-T = TypeVar("T")
 After = Callable[[Any], Any]
+End = Callable[[Callable[[], Any]], Any]
 if TYPE_CHECKING:
     _Coroutine = Coroutine[Any, Any, Any]
 else:
@@ -40,7 +52,7 @@ class Held(Protocol):
 class Sleep(Fiber, _Coroutine):
     """A sleep that ends with an attempt. Subclasses give what it consists of."""
 
-    __slots__ = ("_after", "_inner", "deadline_ns")
+    __slots__ = ("_after", "_end_by", "_inner", "deadline_ns")
 
     ended_by = INTERRUPTIBLE
     """What may end it besides a wake."""
@@ -49,6 +61,7 @@ class Sleep(Fiber, _Coroutine):
         self.deadline_ns = deadline_ns
         """CLOCK_MONOTONIC."""
         self._after: After | None = None
+        self._end_by: End | None = None
         self._inner: Coroutine[Any, Any, Any] | None = None
 
     def enter(self, fiber: Fiber) -> None:
@@ -69,9 +82,23 @@ class Sleep(Fiber, _Coroutine):
 
     def then(self, after: After) -> Sleep:
         """The same, whose result is what `after` makes of the result."""
-        before = self._after
-        self._after = after if before is None else lambda result: after(before(result))
+        before, end_by = self._after, self._end_by
+        if end_by is not None:
+            self._end_by = lambda finish: after(end_by(finish))
+        else:
+            self._after = after if before is None else lambda result: after(before(result))
         return self
+
+    def ended(self, by: End) -> Sleep:
+        """The same, with another end: `by` is given what gives the result, or raises the error."""
+        inner = self._end_by
+        self._end_by = by if inner is None else lambda finish: by(lambda: inner(finish))
+        return self
+
+    def _finish(self, result: Any, error: BaseException | None) -> Any:
+        if error is not None:
+            result = self.failed(error)
+        return result if self._after is None else self._after(result)
 
     # --- as its own fiber
 
@@ -95,6 +122,7 @@ class Sleep(Fiber, _Coroutine):
     def run(self) -> None:
         """Try again. Called by the loop."""
         error, self._exception = self._exception, None
+        result: Any = None
         if error is None and self._value is False:
             error = TimedOut()
         while error is None:
@@ -114,10 +142,13 @@ class Sleep(Fiber, _Coroutine):
                 break
         try:
             self.leave()
-            if error is not None:
-                result = self.failed(error)
-            if self._after is not None:
-                result = self._after(result)
+            if self._end_by is not None:
+                result = self._end_by(partial(self._finish, result, error))
+            else:
+                if error is not None:
+                    result = self.failed(error)
+                if self._after is not None:
+                    result = self._after(result)
         except BaseException as raised:
             self._end(None, raised)
         else:
@@ -126,6 +157,8 @@ class Sleep(Fiber, _Coroutine):
     # --- as a coroutine
 
     async def _run(self) -> Any:
+        result: Any = None
+        failure: BaseException | None = None
         self.enter(await this_fiber())
         try:
             while True:
@@ -137,11 +170,11 @@ class Sleep(Fiber, _Coroutine):
                 if not await park(self.ended_by, self.deadline_ns):
                     raise TimedOut
         except BaseException as error:
-            self.leave()
-            result = self.failed(error)
-        else:
-            self.leave()
-        return result if self._after is None else self._after(result)
+            failure = error
+        self.leave()
+        if self._end_by is None:
+            return self._finish(result, failure)
+        return self._end_by(partial(self._finish, result, failure))
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._run().__await__()
@@ -182,7 +215,7 @@ class Retry(Sleep):
         exclusive: bool = False,
     ) -> None:
         self.deadline_ns = deadline_ns  # what Sleep.__init__ does, without the call
-        self._after = self._inner = None
+        self._after = self._end_by = self._inner = None
         self._attempt = attempt
         self._queue = queue
         self._held = held
@@ -209,9 +242,11 @@ class Retry(Sleep):
 
 
 class Until(Sleep):
-    """Asleep on several wait queues, or with a mode of its own; the first attempt is its, too."""
+    """Asleep on any number of wait queues, or with a mode of its own."""
 
-    __slots__ = ("_attempt", "_entries", "_events", "_exclusive", "_queues", "ended_by")
+    __slots__ = (
+        "_attempt", "_entries", "_events", "_exclusive", "_held", "_queues", "_tried", "ended_by",
+    )  # fmt: skip
     ended_by: Mode
 
     def __init__(
@@ -225,17 +260,26 @@ class Until(Sleep):
     ) -> None:
         super().__init__(deadline_ns)
         self._attempt = attempt
+        self._held: Iterable[Held] = ()
+        self._tried = False
         self._queues = queues
         self._events = events
         self._exclusive = exclusive
         self.ended_by = ended_by
+
+    def tried(self, held: Iterable[Held] = ()) -> Until:
+        """The same, whose attempt has failed just now; it uses these files."""
+        self._held, self._tried = held, True
+        return self
 
     def attempt(self) -> Any:
         """Once more."""
         return self._attempt()
 
     def enter(self, fiber: Fiber) -> None:
-        """On the queues."""
+        """On the queues, with a use of the files."""
+        for file in self._held:
+            file.refs += 1
         events, exclusive = self._events, self._exclusive
         self._entries = [(q, q.add(fiber.wake, events, exclusive=exclusive)) for q in self._queues]
 
@@ -243,22 +287,25 @@ class Until(Sleep):
         """Off the queues."""
         for queue, entry in self._entries:
             queue.remove(entry)
+        for file in self._held:
+            file.decref()
 
     def begin(self, clock: Clock, name: object, done: Done) -> None:
-        """Try, then go to sleep."""
+        """Try, unless that was done, then go to sleep."""
         super().begin(clock, name, done)
-        self.wake()
+        if not self._tried:
+            self.wake()
 
 
 def until(
-    attempt: Callable[[], T],
+    attempt: Callable[[], Any],
     queues: Iterable[WaitQueue],
     events: int = ALL,
     *,
     mode: Mode = INTERRUPTIBLE,
     deadline_ns: int | None = None,
     exclusive: bool = False,
-) -> Coroutine[Any, Any, T]:
+) -> Until:
     """Call `attempt` until it does not raise EAGAIN, asleep on the queues in between.
 
     Raises: TimedOut at the deadline (CLOCK_MONOTONIC), Interrupted, Killed, what `attempt` raises.
@@ -266,9 +313,69 @@ def until(
     return Until(attempt, queues, events, deadline_ns, mode, exclusive)
 
 
-def continued(rest: Coroutine[Any, Any, Any], after: After) -> Coroutine[Any, Any, Any]:
-    """The rest of a call whose result is what `after` makes of it."""
-    return rest.then(after) if isinstance(rest, Sleep) else _continued(rest, after)
+def never() -> Any:
+    """The attempt of who only waits for a signal or a deadline, or has a method for it."""
+    raise EAGAIN
+
+
+def now_or_later(
+    attempt: Callable[[], Any],
+    queues: Iterable[WaitQueue],
+    events: int = ALL,
+    *,
+    deadline_ns: int | None = None,
+    held: Iterable[Held] = (),
+) -> Any:
+    """What `attempt` gives, or the sleep till it does not raise EAGAIN; the files stay in use."""
+    try:
+        return attempt()
+    except EAGAIN:
+        return until(attempt, queues, events, deadline_ns=deadline_ns).tried(held)
+
+
+def continued(result: Any, after: After) -> Any:
+    """A result, or the rest of a call that gives it, as what `after` makes of it."""
+    if isinstance(result, Sleep):
+        return result.then(after)
+    return _continued(result, after) if isinstance(result, CoroutineType) else after(result)
+
+
+def ended(call: Callable[[], Any], by: End) -> Any:
+    """Make a call that is plain or gives back a `Sleep`; `by` has its end (`Sleep.ended`)."""
+    result: Any = None
+    error: BaseException | None = None
+    try:
+        result = call()
+    except BaseException as raised:
+        error = raised
+    if isinstance(result, Sleep):
+        return result.ended(by)
+
+    def finish() -> Any:
+        if error is not None:
+            raise error
+        return result
+
+    return by(finish)
+
+
+def instead(error: type[BaseException], give: Callable[[], Any]) -> End:
+    """An end: what `give` makes in place of an error, the result or another error."""
+
+    def end(finish: Callable[[], Any]) -> Any:
+        try:
+            return finish()
+        except error:
+            given = give()
+        if isinstance(given, BaseException):
+            raise given
+        return given
+
+    return end
+
+
+no_hand: Final = instead(Interrupted, RestartNoHand)
+"""An end: what a signal ends is restarted only if no handler runs."""
 
 
 async def _continued(rest: Coroutine[Any, Any, Any], after: After) -> Any:

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NOTIFY SECCOMP_RET_USER_NOTIF
@@ -133,6 +134,27 @@ static void conversation(int listener)
     CHECK(waitpid(child, &status, 0) == child && status == 5 << 8);
 }
 
+/* The supervisor lets a call go on that sleeps. */
+static void sleeping_call(void)
+{
+    int status;
+    pid_t outer = fork();
+    if (outer == 0) {
+        int listener = install(SYS_nanosleep, NOTIFY, LISTEN);
+        pid_t child = fork();
+        if (child == 0) {
+            struct timespec moment = {0, 1000000};
+            CHECK(syscall(SYS_nanosleep, &moment, NULL) == 0);
+            _exit(3);
+        }
+        struct seccomp_notif note = receive(listener);
+        CHECK(answer(listener, note.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE) == 0);
+        CHECK(waitpid(child, &status, 0) == child && status == 3 << 8);
+        _exit(0);
+    }
+    CHECK(waitpid(outer, &status, 0) == outer && status == 0);
+}
+
 static void interruptions(int listener)
 {
     /* a signal ends the wait; the answer comes too late */
@@ -169,6 +191,7 @@ int main(void)
     unsigned action = NOTIFY;
     CHECK(syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0);
     errors();
+    sleeping_call();
     int listener = install(SYS_getppid, NOTIFY, LISTEN);
     CHECK(listener >= 0 && fcntl(listener, F_GETFD) == FD_CLOEXEC);
     CHECK_ERR(install(SYS_getppid, NOTIFY, LISTEN), EBUSY);

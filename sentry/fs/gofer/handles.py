@@ -212,7 +212,7 @@ class Handle:
             self._backing = None
         fd, self.fd = self.fd, -1
         if fd >= 0 and self.io is not None and self.remote:
-            self.io.close_later(fd)
+            self.io.close_fd(fd)
         elif fd >= 0:
             os.close(fd)
 

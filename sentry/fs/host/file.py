@@ -189,6 +189,9 @@ class HostFile(StreamFile):
         if self._nowait:
             try:
                 return dest.from_host(self.fd, None, self._nowait)
+            except EAGAIN:
+                self.host_queue.arm(EPOLLIN)
+                raise
             except EOPNOTSUPP:
                 self._nowait = 0
         if not self.host_queue.ready() & (EPOLLIN | EPOLLHUP | EPOLLERR):
@@ -209,6 +212,9 @@ class HostFile(StreamFile):
         if self._nowait:
             try:
                 return source.to_host(self.fd, None, self._nowait)
+            except EAGAIN:
+                self.host_queue.arm(EPOLLOUT)
+                raise
             except EOPNOTSUPP:
                 self._nowait = 0
         if not self.host_queue.ready() & (EPOLLOUT | EPOLLHUP | EPOLLERR):

@@ -87,7 +87,7 @@ class PipeFile(StreamFile):
         pipe = self.pipe
         if pipe.size or not pipe.writers or self.flags & O_NONBLOCK or rwf or not dest.count:
             return super().read(caller, dest, rwf)
-        return self.receive_later(dest)
+        return self.receive_sleep(dest)
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""

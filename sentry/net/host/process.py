@@ -5,29 +5,48 @@ from __future__ import annotations
 import array
 import socket
 from collections import deque
-from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, Final
 
 from sentry.abi.poll import EPOLLIN
-from sentry.errors import ENETDOWN, ENFILE, from_number
+from sentry.errors import EAGAIN, ENETDOWN, ENFILE, from_number
 from sentry.net.host.protocol import BIND, DUMP, HEADER, MAX_PACKET, REPLY, SOCKET
-from sentry.wait.fiber import Mode, park, this_fiber
+from sentry.wait.fiber import Fiber, Mode
+from sentry.wait.sleep import Sleep
 
 MAX_WAITING: Final = 64
 """Requests without an answer: the socket pair has room for more packets than that."""
 
 
-class Answer:
-    """What comes back for one request."""
+class Answer(Sleep):
+    """What comes back for one request, and the sleep until it has come."""
 
-    __slots__ = ("data", "done", "error", "fd", "wake")
+    __slots__ = ("data", "done", "error", "fd", "fiber")
+    ended_by = Mode.UNINTERRUPTIBLE
 
-    def __init__(self, wake: Callable[[int], object]) -> None:
-        self.wake = wake
+    def __init__(self) -> None:
+        super().__init__()
+        self.fiber: Fiber | None = None
         self.done = False
         self.error = 0
         self.data = b""
         self.fd = -1
+
+    def enter(self, fiber: Fiber) -> None:
+        """It will be woken."""
+        self.fiber = fiber
+
+    def attempt(self) -> Answer:
+        """Itself, once it is there."""
+        if not self.done:
+            raise EAGAIN("no answer yet")
+        if self.error:
+            raise from_number(self.error)
+        return self
+
+    def leave(self) -> None:
+        """It is not waited for any more."""
+        self.fiber = None
 
 
 class NetworkProcess:
@@ -40,34 +59,30 @@ class NetworkProcess:
         self._dead = False
         loop.watch(fd, EPOLLIN, lambda _: self._receive())
 
-    async def make(self, family: int, kind: int, protocol: int) -> int:
+    def make(self, family: int, kind: int, protocol: int) -> Sleep:
         """socket(2): a descriptor that does not block. Raises: what the host says, ENETDOWN."""
-        return (await self._ask(HEADER.pack(SOCKET, family, kind, protocol))).fd
+        return self._ask(HEADER.pack(SOCKET, family, kind, protocol)).then(attrgetter("fd"))
 
-    async def bind(self, fd: int, address: bytes) -> None:
+    def bind(self, fd: int, address: bytes) -> Sleep:
         """bind(2) to a privileged port. Raises: what the host says, ENETDOWN."""
-        await self._ask(HEADER.pack(BIND, 0, 0, 0) + address, fd)
+        return self._ask(HEADER.pack(BIND, 0, 0, 0) + address, fd).then(lambda _: 0)
 
-    async def dump(self, kind: int) -> bytes:
+    def dump(self, kind: int) -> Sleep:
         """The messages of an RTM_GET* dump. Raises: what the host says, ENETDOWN."""
-        return (await self._ask(HEADER.pack(DUMP, kind, 0, 0))).data
+        return self._ask(HEADER.pack(DUMP, kind, 0, 0)).then(attrgetter("data"))
 
-    async def _ask(self, request: bytes, fd: int = -1) -> Answer:
+    def _ask(self, request: bytes, fd: int = -1) -> Answer:
         if self._dead:
             raise ENETDOWN("the network process has ended")
         if len(self._waiting) >= MAX_WAITING:
             raise ENFILE("too many requests to the network process")
-        answer = Answer((await this_fiber()).wake)
+        answer = Answer()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
         try:
             self._sock.sendmsg([request], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
             raise ENETDOWN(f"the network process: {error}") from None
         self._waiting.append(answer)
-        while not answer.done:
-            await park(Mode.UNINTERRUPTIBLE)
-        if answer.error:
-            raise from_number(answer.error)
         return answer
 
     def _receive(self) -> None:
@@ -100,4 +115,5 @@ class NetworkProcess:
     @staticmethod
     def _tell(answer: Answer) -> None:
         answer.done = True
-        answer.wake(0)
+        if answer.fiber is not None:
+            answer.fiber.wake()

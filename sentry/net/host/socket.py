@@ -34,11 +34,12 @@ from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.sockfs import socket_location
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.host_queue import HostQueue
+from sentry.wait.sleep import ended, instead
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller, Dest, Source
+    from sentry.vfs.file import Caller, Dest, Result, Source
 
 PIECE: Final = 1 << 18
 """Bytes that one call moves."""
@@ -89,40 +90,41 @@ class HostSocket(Socket):
 
     # --- connections
 
-    async def bind(self, caller: Caller, address: bytes) -> None:
+    def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2); for a privileged port by the network process, which may."""
         if (self.family == AF_INET6 and len(address) < 24) or len(address) < 16:
             raise EINVAL("address")
         if not 0 < int.from_bytes(address[2:4], "big") < PRIVILEGED_PORTS:
             calls.bind(self.fd, address)
-            return
+            return 0
         if not caller.creds.has(CAP_NET_BIND_SERVICE):
             raise EACCES("privileged port")
         process = self.stack.host
         assert process is not None
-        with self.held():
-            await process.bind(self.fd, address)
+        return process.bind(self.fd, address)
 
-    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, address: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         try:
             calls.connect(self.fd, address)
-            return
+            return 0
         except (EINPROGRESS, EALREADY):
             if nonblock:
                 raise
-        timeout = self.sndtimeo_ns
-        try:
-            await self._sleep(self._connected, EPOLLOUT, timeout, caller)
-        except EAGAIN:
-            raise EINPROGRESS("timed out") from None
 
-    def _connected(self) -> None:
+        result: Result = ended(
+            lambda: self.wait_for(self._connected, EPOLLOUT, self.sndtimeo_ns, False, caller),
+            instead(EAGAIN, EINPROGRESS),
+        )
+        return result
+
+    def _connected(self) -> int:
         if not self._host_queue.ready() & ~EPOLLIN:
             raise EAGAIN("not yet")
         (number,) = struct.unpack("<i", calls.option(self.fd, SOL_SOCKET, abi.SO_ERROR, 4))
         if number:
             raise from_number(number)
+        return 0
 
     def listen(self, caller: Caller, backlog: int) -> None:
         """listen(2)."""

@@ -32,7 +32,7 @@ from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.options import INT, Counted
 from sentry.net.socket import Socket
 from sentry.net.sysctls import ephemeral_ports, first_unprivileged_port
-from sentry.vfs.file import Caller
+from sentry.vfs.file import Caller, Result
 from sentry.vfs.requests import Requests, put_int
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class InetSocket(Socket):
         """getsockname(2)."""
         return address.pack(self.local, self.family)
 
-    async def bind(self, caller: Caller, raw: bytes) -> None:
+    def bind(self, caller: Caller, raw: bytes) -> Result:
         """bind(2): an address of the loopback, or the wildcard."""
         wanted = address.parse(raw, self.family)
         if self.has_port:
@@ -129,6 +129,7 @@ class InetSocket(Socket):
             self._bound_port = bool(wanted.port)
         if self._bound_ip and not wanted.is_v4:
             self.v6only = True
+        return 0
 
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from sentry.net.socket import Ancillary, Received
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller, Dest, Source
+    from sentry.vfs.file import Caller, Dest, Result, Source
 
 MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
@@ -92,12 +92,11 @@ class RawSocket(DatagramSocket):
         super().release()
         self.stack.raw.pop(self, None)
 
-    async def bind(self, caller: Caller, raw: bytes) -> None:
+    def bind(self, caller: Caller, raw: bytes) -> Result:
         """bind(2): the address to listen at; of a ping socket also its identifier."""
         if self.is_ping:
             self._check_bind(address.parse(raw, self.family))
-            await super().bind(caller, raw)
-            return
+            return super().bind(caller, raw)
         if self.remote is not None:
             raise EINVAL("connected")
         if self.family == AF_INET:  # raw_bind() does not look at the family
@@ -108,6 +107,7 @@ class RawSocket(DatagramSocket):
         if not self.is_local(wanted.ip) and not address.is_multicast(wanted.ip):
             raise EADDRNOTAVAIL("no such address here")
         self.local = Endpoint(wanted.ip, self.protocol)
+        return 0
 
     def _check_bind(self, wanted: Endpoint) -> None:
         """ping_check_bind_addr(): no group, and no mapped address. EADDRNOTAVAIL, EINVAL."""
@@ -126,20 +126,21 @@ class RawSocket(DatagramSocket):
         if self.is_ping:
             super().drop_port()
 
-    async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         if len(raw) < 2:
             raise EINVAL("address")
         if address.is_unspec(raw):
             self.remote = None
-            return
+            return 0
         target = self.route(raw)
         self.need_port()
         self.remote = target
         if self.local.is_any:
             self.local = Endpoint(self.source_for(target).ip, self.local.port)
+        return 0
 
-    async def target(self, caller: Caller, raw: bytes) -> Any:
+    def target(self, caller: Caller, raw: bytes) -> Any:
         """Where sendto leads; the port of an IPv6 address is the protocol, or nothing."""
         if not self.is_ping:
             if not raw and self.family == AF_INET:

@@ -58,8 +58,9 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.tcp_ending import TcpEnding
 from sentry.net.inet.tcp_options import MSS, TCP, info
 from sentry.net.socket import Ancillary, Received
-from sentry.vfs.file import Caller, Dest, Source
+from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.wait.again import again
+from sentry.wait.sleep import instead
 
 PIECE: Final = 65536
 FAMILY_SIZE: Final = 2
@@ -86,22 +87,19 @@ class TcpSocket(TcpEnding):
             raise ENOTCONN("no peer")
         return address.pack(self.remote, self.family)
 
-    async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         if len(raw) < FAMILY_SIZE:
             raise EINVAL("address")
         if address.is_unspec(raw):
             self._disconnect()
-            return
+            return 0
         if self.started:
             if self.state == TCP_SYN_SENT:
                 if nonblock:
                     raise EALREADY("connecting")
-                await self._wait_connected(caller, EALREADY)
-                return
-            self.started = False
-            self._connect_result()
-            return
+                return self._wait_connected(caller, EALREADY)
+            return self._connect_result()
         if self.established or self.state != TCP_CLOSE:
             raise EISCONN("connected")
         target = self.route(raw)
@@ -119,7 +117,7 @@ class TcpSocket(TcpEnding):
             caller.kernel.loop.call_soon(lambda: self._try_connect(caller))
             raise EINPROGRESS("connecting")
         self._try_connect(caller)
-        await self._wait_connected(caller, EINPROGRESS)
+        return self._wait_connected(caller, EINPROGRESS)
 
     def _check_unused(self, target: Endpoint) -> None:
         """One connection between two addresses: __inet_check_established(). EADDRNOTAVAIL."""
@@ -134,22 +132,22 @@ class TcpSocket(TcpEnding):
         """For IPV6_ADDRFORM."""
         return self.state
 
-    async def _wait_connected(self, caller: Caller, late: type[Errno]) -> None:
+    def _wait_connected(self, caller: Caller, late: type[Errno]) -> Result:
         """inet_wait_for_connect(): until the other end answers, or for SO_SNDTIMEO."""
+        if self.state != TCP_SYN_SENT:
+            return self._connect_result()
 
-        def attempt() -> None:
+        def attempt() -> int:
             if self.state == TCP_SYN_SENT:
                 raise EAGAIN("no answer yet")
+            return self._connect_result()
 
-        try:
-            await self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
-        except EAGAIN:
-            raise late("timed out") from None
-        self.started = False
-        self._connect_result()
+        sleep = self._sleep(attempt, EPOLLOUT, self.sndtimeo_ns, caller)
+        return sleep.ended(instead(EAGAIN, late))
 
-    def _connect_result(self) -> None:
+    def _connect_result(self) -> int:
         """What came of it; after a failure the socket is as new."""
+        self.started = False
         if self.so_error and self.state == TCP_CLOSE:
             self.reset = self.read_shut = self.write_shut = False
             self.forget_remote()
@@ -157,6 +155,7 @@ class TcpSocket(TcpEnding):
         if self.state == TCP_CLOSE:
             raise ECONNABORTED("not connected")
         self.established = True
+        return 0
 
     def _try_connect(self, caller: Caller) -> bool:
         """Send the SYN: True when it was answered (also by a refusal)."""
@@ -269,7 +268,7 @@ class TcpSocket(TcpEnding):
         """MSG_FASTOPEN: connect, then send; no cookie lets data go with the SYN. RFC 7413."""
         if address.is_unspec(raw):
             raise EOPNOTSUPP("an address of no family")
-        await self.connect(caller, raw, self.nonblock(flags))
+        await again(self.connect, caller, raw, self.nonblock(flags))
         sent: int = await again(super().send_message, caller, source, None, flags, ancillary)
         return sent
 

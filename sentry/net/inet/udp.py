@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
-    from sentry.vfs.file import Caller, Source
+    from sentry.vfs.file import Caller, Result, Source
 
 KNOWN_FAMILIES: Final = (struct.pack("<H", AF_INET), struct.pack("<H", AF_INET6))
 MSG_PROBE: Final = 0x10
@@ -73,13 +73,13 @@ class UdpSocket(DatagramSocket):
         """SO_PEEK_OFF works."""
         return True
 
-    async def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> Result:
         """connect(2): whom to send to, and from whom to take."""
         if len(raw) < 2:
             raise EINVAL("address")
         if address.is_unspec(raw):
             self.forget_remote()
-            return
+            return 0
         self.need_port()  # whatever comes of it
         target = self.destination(raw)
         if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
@@ -87,6 +87,7 @@ class UdpSocket(DatagramSocket):
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
+        return 0
 
     def destination(self, raw: bytes) -> Endpoint:
         """Where an address leads: unicast, and on the loopback also multicast and broadcast."""
@@ -113,7 +114,7 @@ class UdpSocket(DatagramSocket):
 
     # --- sending
 
-    async def target(self, caller: Caller, raw: bytes) -> Any:
+    def target(self, caller: Caller, raw: bytes) -> Any:
         """Where sendto leads; the attempt alone gives the socket a port: inet_send_prepare()."""
         self.need_port()
         if address.is_unspec(raw) and self.family == AF_INET6:

@@ -54,7 +54,7 @@ from sentry.net.netlink.message import (
 from sentry.net.netlink.options import NETLINK
 from sentry.net.netlink.registry import GROUPS, OPEN_TO_ALL, PROTOCOLS, multicast
 from sentry.net.socket import Ancillary, Received, Socket
-from sentry.vfs.file import Caller, Dest, Source
+from sentry.vfs.file import Caller, Dest, Result, Source
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -108,7 +108,7 @@ class NetlinkSocket(Socket):
         """Multicast groups."""
         return self.protocol in OPEN_TO_ALL or caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
 
-    async def bind(self, caller: Caller, address: bytes) -> None:
+    def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2): the port once, groups as often as wanted."""
         port, groups = parse_sockaddr(address)
         if groups and not self.may_join(caller):
@@ -121,6 +121,7 @@ class NetlinkSocket(Socket):
         low = {bit + 1 for bit in range(32) if groups >> bit & 1}
         high = {group for group in self.groups if group > 32}
         self.groups = high | {group for group in low if group <= GROUPS[self.protocol]}
+        return 0
 
     def _take_port(self, caller: Caller, port: int = 0) -> None:
         """netlink_insert(), netlink_autobind(): the process id, or one that nobody has."""
@@ -136,19 +137,20 @@ class NetlinkSocket(Socket):
         ports[self.protocol, port] = self
         self.port = port
 
-    async def connect(self, caller: Caller, address: bytes, nonblock: bool) -> None:
+    def connect(self, caller: Caller, address: bytes, nonblock: bool) -> Result:
         """connect(2): whom send(2) means."""
         if len(address) < 2:
             raise EINVAL("address")
         if address[:2] == struct.pack("<H", AF_UNSPEC):
             self.destination = (0, 0)
-            return
+            return 0
         port, groups = parse_sockaddr(address)
         if (port or groups) and not self._may_send(caller):
             raise EPERM("connect")
         if not self.port:
             self._take_port(caller)
         self.destination = (port, groups)
+        return 0
 
     def _may_send(self, caller: Caller) -> bool:
         """CAP_NET_ADMIN, or NL_CFG_F_NONROOT_SEND."""
@@ -157,7 +159,7 @@ class NetlinkSocket(Socket):
 
     # --- sending: requests
 
-    async def target(self, caller: Caller, address: bytes) -> Any:
+    def target(self, caller: Caller, address: bytes) -> Any:
         """sendto(2) with an address; an empty one is none."""
         if not address:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from sentry.abi.capability import CAP_SYS_TIME
@@ -37,7 +37,7 @@ from sentry.abi.time import (
     TMS,
     Timex,
 )
-from sentry.errors import EINVAL, EOPNOTSUPP, EPERM
+from sentry.errors import EAGAIN, EINVAL, EOPNOTSUPP, EPERM
 from sentry.kernel import clocks, timers
 from sentry.kernel.clocks import MAX_NS, NS, CpuClock
 from sentry.kernel.cpu_timers import CpuTimer
@@ -54,7 +54,10 @@ from sentry.syscalls.types import (
     TimevalInOrNull,
     TimevalOut,
 )
-from sentry.wait.fiber import Interrupted, Mode, RestartBlock, RestartNoHand, park, this_fiber
+from sentry.vfs.file import Result
+from sentry.wait.fiber import Fiber, Interrupted, Mode, RestartBlock, RestartNoHand, TimedOut
+from sentry.wait.queue import ALL
+from sentry.wait.sleep import Sleep, Until, instead, never, until
 
 Clock = Annotated[
     int,
@@ -217,65 +220,106 @@ def sys_clock_nanosleep(
         assert cpu is not None
         if clock != CLOCK_PROCESS_CPUTIME_ID and cpu.task is task:
             raise EINVAL("a thread cannot sleep on its own CPU clock")
-        return _sleep_cpu(task, cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
+        return _sleep_cpu(cpu, time_ns if absolute else cpu.now_ns() + time_ns, absolute)
     if absolute:
         return _sleep_until(task, clock, to_host_ns(task, clock, time_ns))
     return _sleep(task, min(task.kernel.loop.now_ns() + time_ns, MAX_NS), remaining)
 
 
-def _sleep(task: Task, deadline_ns: int, remaining: int) -> Coroutine[Any, Any, int] | int:
+def _sleep(task: Task, deadline_ns: int, remaining: int) -> Result:
     """A relative sleep: what is left is told, and restart_syscall(2) goes on to the same point."""
     if deadline_ns <= task.kernel.loop.now_ns():
         return 0
-    return _sleep_relative(task, deadline_ns, remaining)
 
-
-async def _sleep_relative(task: Task, deadline_ns: int, remaining: int) -> int:
-    try:
-        while await park(Mode.INTERRUPTIBLE, deadline_ns):
-            pass
-    except Interrupted:
+    def interrupted() -> int | RestartBlock:
         left = deadline_ns - task.kernel.loop.now_ns()
         if left <= 0:
             return 0
         if remaining:
             task.mm.write(remaining, b"".join(v.to_bytes(8, "little") for v in divmod(left, NS)))
-        raise RestartBlock(lambda: _sleep(task, deadline_ns, remaining)) from None
-    return 0
+        return RestartBlock(partial(_sleep, task, deadline_ns, remaining))
+
+    sleep = until(never, (), deadline_ns=deadline_ns).tried()
+    return sleep.ended(instead(TimedOut, int)).ended(instead(Interrupted, interrupted))
 
 
-async def _sleep_until(task: Task, clock: int, at_ns: int) -> int:
-    """An absolute sleep, also when the wall clock is set meanwhile."""
-    fiber = await this_fiber()
-    queue = task.kernel.services.clock_steps
-    entry = queue.add(fiber.wake)
+def _sleep_until(task: Task, clock: int, at_ns: int) -> Result:
+    sleep = ClockSleep(task, clock, at_ns)
     try:
-        while task.kernel.loop.now_ns() < (deadline_ns := clocks.to_monotonic(clock, at_ns)):
-            await park(Mode.INTERRUPTIBLE, deadline_ns)
-    except Interrupted:
-        raise RestartNoHand from None
-    finally:
-        queue.remove(entry)
-    return 0
+        return sleep.attempt()
+    except EAGAIN:
+        return sleep.tried()
 
 
-async def _sleep_cpu(task: Task, clock: CpuClock, at_ns: int, absolute: bool) -> int:
+class ClockSleep(Until):
+    """Until a clock shows a time, also when it is set meanwhile."""
+
+    __slots__ = ("_at_ns", "_id", "_now_ns")
+
+    def __init__(self, task: Task, clock: int, at_ns: int) -> None:
+        queues = (task.kernel.services.clock_steps,)
+        super().__init__(never, queues, ALL, None, Mode.INTERRUPTIBLE, False)
+        self._id = clock
+        self._at_ns = at_ns
+        self._now_ns = task.kernel.loop.now_ns
+
+    def attempt(self) -> int:
+        """Whether it is late enough. Raises: EAGAIN."""
+        self.deadline_ns = clocks.to_monotonic(self._id, self._at_ns)
+        if self._now_ns() < self.deadline_ns:
+            raise EAGAIN
+        return 0
+
+    def failed(self, error: BaseException) -> int:
+        """The deadline is what it waits for; a signal leaves an absolute time where it was."""
+        if isinstance(error, TimedOut):
+            return 0
+        raise RestartNoHand if isinstance(error, Interrupted) else error
+
+
+class CpuSleep(Sleep):
     """Until a CPU clock shows a time."""
-    fiber = await this_fiber()
-    timer = CpuTimer(clock, fiber.wake)
-    cpu = timers.timers_of(clock.group).cpu
-    try:
-        while clock.now_ns() < at_ns:
-            cpu.arm(timer, at_ns)
-            await park()
-    except Interrupted:
-        if absolute:
-            raise RestartNoHand from None
-        again: Callable[[], Any] = lambda: _sleep_cpu(task, clock, at_ns, absolute)  # noqa: E731
-        raise RestartBlock(again) from None
-    finally:
-        cpu.disarm(timer)
-    return 0
+
+    __slots__ = ("_absolute", "_at_ns", "_cpu", "_cpu_clock", "_cpu_timer")
+
+    def __init__(self, clock: CpuClock, at_ns: int, absolute: bool) -> None:
+        super().__init__()
+        self._cpu_clock = clock
+        self._at_ns = at_ns
+        self._absolute = absolute
+        self._cpu = timers.timers_of(clock.group).cpu
+        self._cpu_timer: CpuTimer | None = None
+
+    def enter(self, fiber: Fiber) -> None:
+        """The timer wakes it."""
+        self._cpu_timer = CpuTimer(self._cpu_clock, fiber.wake)
+        self._cpu.arm(self._cpu_timer, self._at_ns)
+
+    def attempt(self) -> int:
+        """Whether it is late enough. Raises: EAGAIN."""
+        if self._cpu_clock.now_ns() >= self._at_ns:
+            return 0
+        assert self._cpu_timer is not None
+        self._cpu.arm(self._cpu_timer, self._at_ns)
+        raise EAGAIN
+
+    def leave(self) -> None:
+        """No timer is armed any more."""
+        if self._cpu_timer is not None:
+            self._cpu.disarm(self._cpu_timer)
+            self._cpu_timer = None
+
+    def failed(self, error: BaseException) -> int:
+        """A signal: a relative sleep goes on to the same point."""
+        if not isinstance(error, Interrupted):
+            raise error
+        if self._absolute:
+            raise RestartNoHand
+        raise RestartBlock(partial(_sleep_cpu, self._cpu_clock, self._at_ns, False))
+
+
+def _sleep_cpu(clock: CpuClock, at_ns: int, absolute: bool) -> Result:
+    return 0 if clock.now_ns() >= at_ns else CpuSleep(clock, at_ns, absolute)
 
 
 # The discipline of the clock ---------------------------------------------------------------------

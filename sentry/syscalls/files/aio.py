@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from sentry.abi.aio import (
@@ -34,14 +35,14 @@ from sentry.fs.eventfd import EventFile
 from sentry.kernel.aio import Context, Request, aio_of
 from sentry.kernel.clocks import MAX_NS, NS
 from sentry.kernel.task import Task
-from sentry.kernel.task_signals import temporary_mask
+from sentry.kernel.task_signals import masked
 from sentry.mm.errors import NeedsFault
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.files.io import check_area, check_rwf
 from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Long, UInt
-from sentry.vfs.file import FileDescription
+from sentry.vfs.file import FileDescription, Result
 from sentry.wait.again import again
 from sentry.wait.fiber import (
     Interrupted,
@@ -53,7 +54,7 @@ from sentry.wait.fiber import (
     park,
     this_fiber,
 )
-from sentry.wait.sleep import until
+from sentry.wait.sleep import ended, instead, no_hand, until
 
 READS: Final = (IOCB_CMD_PREAD, IOCB_CMD_PREADV)
 WRITES: Final = (IOCB_CMD_PWRITE, IOCB_CMD_PWRITEV)
@@ -253,30 +254,29 @@ def sys_io_cancel(task: Task, context: Addr, iocb: Addr, result: Addr) -> None:
 
 
 @syscall(208)
-async def sys_io_getevents(
+def sys_io_getevents(
     task: Task, context: Addr, least: Long, most: Long, events: Addr, timeout: Addr
-) -> int:
+) -> Result:
     """io_getevents(2)."""
-    try:
-        return await _get_events(task, context, (least, most), events, _deadline(task, timeout))
-    except Interrupted:
-        raise EINTR("io_getevents") from None
+    deadline_ns = _deadline(task, timeout)
+    call = partial(_get_events, task, context, (least, most), events, deadline_ns)
+    result: Result = ended(call, instead(Interrupted, EINTR))
+    return result
 
 
 @syscall(333)
-async def sys_io_pgetevents(
+def sys_io_pgetevents(
     task: Task, context: Addr, least: Long, most: Long, events: Addr, timeout: Addr, mask: Addr
-) -> int:
+) -> Result:
     """io_pgetevents(2): `mask` points to struct __aio_sigset."""
     deadline_ns = _deadline(task, timeout)
     signals = size = 0
     if mask:
         signals, size = struct.unpack("<QQ", task.mm.read(mask, 16))
-    with temporary_mask(task, read_mask(task, signals, size) if signals else None):
-        try:
-            return await _get_events(task, context, (least, most), events, deadline_ns)
-        except Interrupted:
-            raise RestartNoHand from None
+    blocked = read_mask(task, signals, size) if signals else None
+    call = partial(_get_events, task, context, (least, most), events, deadline_ns)
+    result: Result = masked(task, blocked, lambda: ended(call, no_hand))
+    return result
 
 
 def _deadline(task: Task, timeout: int) -> int | None:
@@ -287,9 +287,9 @@ def _deadline(task: Task, timeout: int) -> int | None:
     return min(task.kernel.loop.now_ns() + max(sec * NS + nsec, 0), MAX_NS)
 
 
-async def _get_events(
+def _get_events(
     task: Task, address: int, counts: tuple[int, int], events: int, deadline_ns: int | None
-) -> int:
+) -> Result:
     """do_io_getevents(), read_events(). Raises: EINVAL, EFAULT, Interrupted."""
     context = aio_of(task).find(task, address)
     least, most = counts
@@ -318,13 +318,12 @@ async def _get_events(
         return done
 
     try:
-        return await until(attempt, (context.queue,), deadline_ns=deadline_ns)
-    except TimedOut:
-        return done
-    except Interrupted:
-        if done:
-            return done
-        raise
+        return attempt()
+    except EAGAIN:
+        sleep = until(attempt, (context.queue,), deadline_ns=deadline_ns).tried()
+    return sleep.ended(instead(TimedOut, lambda: done)).ended(
+        instead(Interrupted, lambda: done or Interrupted())
+    )
 
 
 absent(425, "no I/O rings: ENOSYS makes programs fall back")  # io_uring_setup

@@ -173,9 +173,7 @@ async def sendfile(task: Task, fds: tuple[int, int], offset: int, count: int) ->
 
 async def wait_pipe(pipe: Pipe, attempt: Any, events: int, nonblock: bool) -> Any:
     """`attempt`, which raises EAGAIN, until it succeeds; at once if non-blocking."""
-    if nonblock:
-        return attempt()
-    return await until(attempt, (pipe.queue,), events)
+    return attempt() if nonblock else await until(attempt, (pipe.queue,), events)
 
 
 def filled(pipe: Pipe) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi import fcntl as f
@@ -28,6 +29,7 @@ from sentry.vfs.leases import kind_of_lease
 from sentry.vfs.locks import END, FileLocks, Request
 from sentry.vfs.notices import set_async
 from sentry.vfs.seals import add_seals, seals_of
+from sentry.wait.sleep import now_or_later
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -81,10 +83,10 @@ def locks_of(task: Task, inode: Inode) -> FileLocks:
 
 
 @syscall(73)
-async def sys_flock(task: Task, fd: UInt, operation: UInt) -> None:
+def sys_flock(task: Task, fd: UInt, operation: UInt) -> Result:
     """flock(2)."""
     if operation & f.LOCK_MAND:
-        return
+        return 0
     kind = operation & ~f.LOCK_NB
     if kind not in (f.LOCK_SH, f.LOCK_EX, f.LOCK_UN):
         raise EINVAL(f"operation {operation:#x}")
@@ -94,11 +96,12 @@ async def sys_flock(task: Task, fd: UInt, operation: UInt) -> None:
     locks = locks_of(task, file.inode)
     if kind == f.LOCK_UN:
         locks.unflock(file)
-    elif operation & f.LOCK_NB:
-        locks.flock(file, kind == f.LOCK_EX, task.group.tgid)
-    else:
-        with file.held():
-            await locks.wait_flock(file, kind == f.LOCK_EX, task.group.tgid)
+        return 0
+    attempt = partial(locks.flock, file, kind == f.LOCK_EX, task.group.tgid)
+    if operation & f.LOCK_NB:
+        return attempt()
+    result: Result = now_or_later(attempt, (locks.queue,), held=(file,))
+    return result
 
 
 # --- fcntl: descriptor and status flags
@@ -226,14 +229,8 @@ def set_lock(task: Task, file: FileDescription, addr: int, ofd: bool, wait: bool
     except EAGAIN:
         if not wait:
             raise
-    return wait_lock(task, file, request, not ofd)
-
-
-async def wait_lock(task: Task, file: FileDescription, request: Request, posix: bool) -> int:
-    """Sleep for a lock; EBADF if another thread closed the descriptor meanwhile."""
-    with file.held():
-        await locks_of(task, file.inode).wait_set(request, task.kernel.vfs.waits_for, posix)
-    return 0
+    result: Result = locks.wait_set(request, file, task.kernel.vfs.waits_for, not ofd)
+    return result
 
 
 # --- fcntl: pipes, seals, hints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sentry.abi.poll import (
@@ -16,14 +17,12 @@ from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EFAULT, EINTR, EINVAL
 from sentry.fs.epoll.file import EpollFile, check_exclusive, check_pollable
-from sentry.kernel.task_signals import temporary_mask
+from sentry.kernel.task_signals import masked
 from sentry.mm.layout import TASK_END
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import Result
-from sentry.wait.again import again
-from sentry.wait.eager import eager
 from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry
 
@@ -127,14 +126,6 @@ class EpollSleep(Retry):
         raise EINTR("a signal") if isinstance(error, Interrupted) else error
 
 
-async def wait_masked(
-    task: Task, epfd: int, where: tuple[int, int], timeout_ns: int | None, mask: int
-) -> int:
-    """With other signals blocked meanwhile."""
-    with temporary_mask(task, mask):
-        return await again(wait, task, epfd, where, timeout_ns)
-
-
 def from_ms(timeout: int) -> int | None:
     """A timeout in ms; negative is for ever."""
     return None if timeout < 0 else timeout * 1_000_000
@@ -151,10 +142,10 @@ def sys_epoll_pwait(
     task: Task, epfd: UInt, events: Addr, limit: Int, timeout: Int, mask: Addr, size: Size
 ) -> Result:
     """epoll_pwait(2)."""
-    if not mask:
-        return wait(task, epfd, (events, limit), from_ms(timeout))
-    blocked = read_mask(task, mask, size)
-    return eager(wait_masked(task, epfd, (events, limit), from_ms(timeout), blocked))
+    blocked = read_mask(task, mask, size) if mask else None
+    call = partial(wait, task, epfd, (events, limit), from_ms(timeout))
+    result: Result = masked(task, blocked, call)
+    return result
 
 
 @syscall(441)
@@ -168,7 +159,6 @@ def sys_epoll_pwait2(
         if seconds < 0 or not 0 <= ns < NS:
             raise EINVAL("timeout")
         timeout_ns = seconds * NS + ns
-    if not mask:
-        return wait(task, epfd, (events, limit), timeout_ns)
-    blocked = read_mask(task, mask, size)
-    return eager(wait_masked(task, epfd, (events, limit), timeout_ns, blocked))
+    blocked = read_mask(task, mask, size) if mask else None
+    result: Result = masked(task, blocked, partial(wait, task, epfd, (events, limit), timeout_ns))
+    return result

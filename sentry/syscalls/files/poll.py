@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.personality import STICKY_TIMEOUTS
@@ -22,14 +23,14 @@ from sentry.abi.poll import (
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
 from sentry.errors import EAGAIN, EBADF, EFAULT, EINVAL
-from sentry.kernel.task_signals import temporary_mask
+from sentry.kernel.task_signals import masked
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
-from sentry.vfs.file import FileDescription
-from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, TimedOut
+from sentry.vfs.file import FileDescription, Result
+from sentry.wait.fiber import Interrupted, RestartBlock, TimedOut
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import until
+from sentry.wait.sleep import Sleep, ended, instead, no_hand, until
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -47,23 +48,17 @@ Watched = tuple[FileDescription, int]
 """A file and the events that are wanted of it."""
 
 
-async def sleep_on(files: list[Watched], attempt: Callable[[], Any], deadline: int | None) -> None:
-    """Until `attempt` finds something (it raises EAGAIN before), or the deadline."""
-    try:
-        attempt()
-        return
-    except EAGAIN:
-        pass
-    for file, _ in files:
-        file.refs += 1
-    try:
-        queues: list[WaitQueue] = list({id(file.queue): file.queue for file, _ in files}.values())
-        await until(attempt, queues, deadline_ns=deadline)
-    except TimedOut:
-        return
-    finally:
-        for file, _ in files:
-            file.decref()
+def sleep_on(
+    watched: list[Watched],
+    attempt: Callable[[], int],
+    deadline: int | None,
+    late: Callable[[], int],
+) -> Result:
+    """`attempt` has raised EAGAIN: sleep until it finds something; `late` is for the deadline."""
+    files = [file for file, _ in watched]
+    queues: list[WaitQueue] = list({id(file.queue): file.queue for file in files}.values())
+    sleep = until(attempt, queues, deadline_ns=deadline).tried(files)
+    return sleep.ended(instead(TimedOut, late))
 
 
 # --- poll
@@ -88,7 +83,7 @@ def scan(task: Task, asked: list[tuple[int, int, int]]) -> tuple[list[int], list
     return results, watched
 
 
-async def poll(task: Task, addr: int, count: int, deadline: int | None) -> int:
+def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
     """do_sys_poll(). Raises: EINVAL beyond RLIMIT_NOFILE, EFAULT, Interrupted."""
     if count > task.rlimit(RLIMIT_NOFILE):
         raise EINVAL(f"{count} descriptors")
@@ -96,39 +91,42 @@ async def poll(task: Task, addr: int, count: int, deadline: int | None) -> int:
     asked = list(struct.iter_unpack("<ihH", raw))
     results, watched = scan(task, asked)
 
-    def attempt() -> None:
-        nonlocal results
+    def tell(results: list[int]) -> int:
+        if count:
+            task.mm.write(
+                addr,
+                b"".join(
+                    struct.pack("<ihH", fd, events, got)
+                    for (fd, events, _), got in zip(asked, results, strict=True)
+                ),
+            )
+        return sum(map(bool, results))
+
+    def attempt() -> int:
         results, _ = scan(task, asked)
         if not any(results):
             raise EAGAIN("nothing is ready")
+        return tell(results)
 
-    if not any(results):
-        await sleep_on(watched, attempt, deadline)
-    if count:
-        task.mm.write(
-            addr,
-            b"".join(
-                struct.pack("<ihH", fd, events, got)
-                for (fd, events, _), got in zip(asked, results, strict=True)
-            ),
-        )
-    return sum(map(bool, results))
+    if any(results):
+        return tell(results)
+    return sleep_on(watched, attempt, deadline, lambda: tell([0] * count))
 
 
 @syscall(7)
-async def sys_poll(task: Task, fds: Addr, count: UInt, timeout: Int) -> int:
+def sys_poll(task: Task, fds: Addr, count: UInt, timeout: Int) -> Result:
     """poll(2)."""
     deadline = None if timeout < 0 else task.kernel.loop.now_ns() + timeout * 1_000_000
-    return await restartable_poll(task, fds, count, deadline)
+    return restartable_poll(task, fds, count, deadline)
 
 
-async def restartable_poll(task: Task, fds: int, count: int, deadline: int | None) -> int:
+def restartable_poll(task: Task, fds: int, count: int, deadline: int | None) -> Result:
     """A signal without a handler leaves the deadline where it was."""
-    try:
-        return await poll(task, fds, count, deadline)
-    except Interrupted:
-        again: Callable[[], Any] = lambda: restartable_poll(task, fds, count, deadline)  # noqa: E731
-        raise RestartBlock(again) from None
+    again = partial(restartable_poll, task, fds, count, deadline)
+    result = poll(task, fds, count, deadline)
+    if isinstance(result, Sleep):
+        return result.ended(instead(Interrupted, partial(RestartBlock, again)))
+    return result
 
 
 def read_timeout(task: Task, addr: int, unit: int) -> int | None:
@@ -156,19 +154,38 @@ def write_left(task: Task, addr: int, deadline: int | None, unit: int) -> None:
         return
 
 
+def telling_left(
+    task: Task,
+    timeout: tuple[int, int | None, int],
+    mask: int | None,
+    call: Callable[[], Result],
+) -> Result:
+    """A call with another signal mask meanwhile; however it ends, the time left is told.
+
+    `timeout`: where it stands, the deadline, the unit.
+    """
+
+    def end(finish: Callable[[], int]) -> int:
+        try:
+            result: int = no_hand(finish)
+            return result
+        finally:
+            write_left(task, *timeout)
+
+    result: Result = masked(task, mask, lambda: ended(call, end))
+    return result
+
+
 @syscall(271)
-async def sys_ppoll(
+def sys_ppoll(
     task: Task, fds: Addr, count: UInt, timeout: Addr, mask: Addr, size: Size
-) -> int:
+) -> Result:
     """ppoll(2)."""
     deadline = read_timeout(task, timeout, 1)
-    with temporary_mask(task, read_mask(task, mask, size) if mask else None):
-        try:
-            return await poll(task, fds, count, deadline)
-        except Interrupted:
-            raise RestartNoHand from None
-        finally:
-            write_left(task, timeout, deadline, 1)
+    blocked = read_mask(task, mask, size) if mask else None
+    return telling_left(
+        task, (timeout, deadline, 1), blocked, partial(poll, task, fds, count, deadline)
+    )
 
 
 # --- select
@@ -182,7 +199,7 @@ def read_set(task: Task, addr: int, count: int) -> int:
     return int.from_bytes(task.mm.read(addr, size), "little") & (1 << count) - 1
 
 
-async def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | None) -> int:
+def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | None) -> Result:
     """core_sys_select(). Raises: EINVAL, EBADF, Interrupted."""
     if count < 0:
         raise EINVAL(f"{count} descriptors")
@@ -203,7 +220,13 @@ async def select(task: Task, count: int, sets: tuple[int, int, int], deadline: i
         watched.append((fd, file, wanted | EPOLLERR | EPOLLHUP))
     results = [0, 0, 0]
 
-    def attempt() -> None:
+    def tell() -> int:
+        for addr, bits in zip(sets, results, strict=True):
+            if addr and count:
+                task.mm.write(addr, bits.to_bytes((count + 63) // 64 * 8, "little"))
+        return sum(bits.bit_count() for bits in results)
+
+    def attempt() -> int:
         for n in range(3):
             results[n] = 0
         for fd, file, _ in watched:
@@ -213,41 +236,34 @@ async def select(task: Task, count: int, sets: tuple[int, int, int], deadline: i
                     results[n] |= 1 << fd
         if not any(results):
             raise EAGAIN("nothing is ready")
+        return tell()
 
-    await sleep_on([(file, wanted) for _, file, wanted in watched], attempt, deadline)
-    for addr, bits in zip(sets, results, strict=True):
-        if addr and count:
-            task.mm.write(addr, bits.to_bytes((count + 63) // 64 * 8, "little"))
-    return sum(bits.bit_count() for bits in results)
+    try:
+        return attempt()
+    except EAGAIN:
+        files = [(file, wanted) for _, file, wanted in watched]
+        return sleep_on(files, attempt, deadline, tell)
 
 
 @syscall(23)
-async def sys_select(
+def sys_select(
     task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr
-) -> int:
+) -> Result:
     """select(2)."""
     deadline = read_timeout(task, timeout, 1000)
-    try:
-        return await select(task, count, (readers, writers, others), deadline)
-    except Interrupted:
-        raise RestartNoHand from None
-    finally:
-        write_left(task, timeout, deadline, 1000)
+    call = partial(select, task, count, (readers, writers, others), deadline)
+    return telling_left(task, (timeout, deadline, 1000), None, call)
 
 
 @syscall(270)
-async def sys_pselect6(
+def sys_pselect6(
     task: Task, count: Int, readers: Addr, writers: Addr, others: Addr, timeout: Addr, mask: Addr
-) -> int:
+) -> Result:
     """pselect(2): the last argument points at a mask and its size."""
     signals = size = 0
     if mask:
         signals, size = struct.unpack("<QQ", task.mm.read(mask, 16))
     deadline = read_timeout(task, timeout, 1)
-    with temporary_mask(task, read_mask(task, signals, size) if signals else None):
-        try:
-            return await select(task, count, (readers, writers, others), deadline)
-        except Interrupted:
-            raise RestartNoHand from None
-        finally:
-            write_left(task, timeout, deadline, 1)
+    blocked = read_mask(task, signals, size) if signals else None
+    call = partial(select, task, count, (readers, writers, others), deadline)
+    return telling_left(task, (timeout, deadline, 1), blocked, call)

@@ -46,10 +46,12 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Mode, OpenFlags, Size, UInt
 from sentry.vfs.access import check_create, check_delete, check_inode
 from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.file import Result
 from sentry.vfs.names import new_owner
 from sentry.vfs.open import OpenHow, open_location
 from sentry.wait.fiber import TimedOut
-from sentry.wait.sleep import until
+from sentry.wait.queue import ALL, WaitQueue
+from sentry.wait.sleep import Retry, instead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,26 +163,23 @@ def _deadline(task: Task, addr: int) -> int | None:
     return to_monotonic(CLOCK_REALTIME, sec * NS + nsec)
 
 
-async def _retry(
-    file: QueueFile, attempt: Callable[[], Any], queue: Any, deadline_ns: int | None
-) -> Any:
+def _retry(
+    file: QueueFile, attempt: Callable[[], int], queue: WaitQueue, deadline_ns: int | None
+) -> Result:
     """Do it now, or sleep until it can be done. Raises: EAGAIN with O_NONBLOCK, ETIMEDOUT."""
     try:
         return attempt()
     except EAGAIN:
         if file.flags & O_NONBLOCK:
             raise
-    with file.held():
-        try:
-            return await until(attempt, (queue,), deadline_ns=deadline_ns)
-        except TimedOut:
-            raise ETIMEDOUT("the time is up") from None
+    sleep = Retry(attempt, queue, ALL, file, deadline_ns=deadline_ns)
+    return sleep.ended(instead(TimedOut, ETIMEDOUT))
 
 
 @syscall(242)
-async def sys_mq_timedsend(
+def sys_mq_timedsend(
     task: Task, fd: Fd, addr: Addr, size: Size, priority: UInt, timeout: Addr
-) -> None:
+) -> Result:
     """mq_timedsend(2): do_mq_timedsend()."""
     deadline_ns = _deadline(task, timeout)
     if priority >= MQ_PRIO_MAX:
@@ -190,13 +189,18 @@ async def sys_mq_timedsend(
     if size > queue.attributes.message_size:
         raise EMSGSIZE(f"{size} bytes")
     data = task.mm.read(addr, size)
-    await _retry(file, lambda: queue.send(priority, data, task), queue.writers, deadline_ns)
+
+    def attempt() -> int:
+        queue.send(priority, data, task)
+        return 0
+
+    return _retry(file, attempt, queue.writers, deadline_ns)
 
 
 @syscall(243)
-async def sys_mq_timedreceive(
+def sys_mq_timedreceive(
     task: Task, fd: Fd, addr: Addr, size: Size, priority: Addr, timeout: Addr
-) -> int:
+) -> Result:
     """mq_timedreceive(2): do_mq_timedreceive()."""
     deadline_ns = _deadline(task, timeout)
     file = _file(task, fd, "readable")
@@ -204,20 +208,19 @@ async def sys_mq_timedreceive(
     if size < queue.attributes.message_size:
         raise EMSGSIZE(f"{size} bytes")
 
-    def attempt() -> tuple[int, bytes]:
-        message = queue.peek()
+    def attempt() -> int:
+        number, data = queue.peek()
         # Pages that have to be fetched first must not cost the message.
-        task.mm.accessible(addr, len(message[1]), True)
+        task.mm.accessible(addr, len(data), True)
         if priority:
             task.mm.accessible(priority, 4, True)
         queue.take()
-        return message
+        if priority:
+            task.mm.write(priority, _uint(number))
+        task.mm.write(addr, data)
+        return len(data)
 
-    number, data = await _retry(file, attempt, queue.readers, deadline_ns)
-    if priority:
-        task.mm.write(priority, _uint(number))
-    task.mm.write(addr, data)
-    return len(data)
+    return _retry(file, attempt, queue.readers, deadline_ns)
 
 
 @syscall(245)

@@ -35,8 +35,8 @@ from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Long, Size
-from sentry.wait.fiber import Interrupted, RestartNoHand
-from sentry.wait.sleep import until
+from sentry.vfs.file import Result
+from sentry.wait.sleep import ended, no_hand, now_or_later, until
 
 MAX_MESSAGE = 16 << 20
 """Ceiling of one message, whatever kernel.msgmax says."""
@@ -70,7 +70,7 @@ def sys_msgget(task: Task, key: Int, flags: Int) -> int:
 
 
 @syscall(69)
-async def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFlags) -> None:
+def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFlags) -> Result:
     """msgsnd(2): do_msgsnd()."""
     queues = ipc_of(task).queues
     (kind,) = _long.unpack(task.mm.read(addr, 8))
@@ -81,22 +81,20 @@ async def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: Mes
     message = Message(kind, task.mm.read(addr + 8, size))
     queue = queues.ids.find(number)
 
-    def attempt() -> None:
+    def attempt() -> int:
         queues.send(task, queue, message)
+        return 0
 
     if flags & IPC_NOWAIT:
-        attempt()
-        return
-    try:
-        await until(attempt, (queue.writers,))
-    except Interrupted:
-        raise RestartNoHand from None
+        return attempt()
+    result: Result = ended(lambda: now_or_later(attempt, (queue.writers,)), no_hand)
+    return result
 
 
 @syscall(70)
-async def sys_msgrcv(
+def sys_msgrcv(
     task: Task, number: Int, addr: Addr, size: Size, kind: Long, flags: MessageFlags
-) -> int:
+) -> Result:
     """msgrcv(2): do_msgrcv()."""
     if number < 0 or size >> 63:
         raise EINVAL("size")
@@ -108,27 +106,25 @@ async def sys_msgrcv(
     queue = queues.ids.find(number)
     how, kind = search(kind, flags)
 
-    def attempt() -> Message:
+    def attempt() -> int:
         index = queues.peek(task, queue, how, kind)
         message = queue.messages[index]
         if len(message.data) > size and not flags & MSG_NOERROR:
             raise E2BIG(f"{len(message.data)} bytes")
         # Pages that have to be fetched first must not cost the message.
-        task.mm.accessible(addr, 8 + min(size, len(message.data)), True)
-        return message if flags & MSG_COPY else queues.take(task, queue, index)
+        data = message.data[:size]
+        task.mm.accessible(addr, 8 + len(data), True)
+        if not flags & MSG_COPY:
+            queues.take(task, queue, index)
+        task.mm.write(addr, _long.pack(message.kind) + data)
+        return len(data)
 
     try:
-        message = attempt()
+        return attempt()
     except EAGAIN:
         if flags & IPC_NOWAIT:
             raise ENOMSG("no such message") from None
-        try:
-            message = await until(attempt, (queue.readers,))
-        except Interrupted:
-            raise RestartNoHand from None
-    data = message.data[:size]
-    task.mm.write(addr, _long.pack(message.kind) + data)
-    return len(data)
+    return until(attempt, (queue.readers,)).tried().ended(no_hand)
 
 
 @syscall(71)

@@ -38,7 +38,16 @@ from sentry.errors import E2BIG, EFBIG, EINVAL, ERANGE
 from sentry.kernel.clocks import MAX_NS, NS
 from sentry.kernel.sysv_ids import READ, WRITE, check_owner, check_permission, now
 from sentry.kernel.sysv_ipc import ipc_of, undo_list
-from sentry.kernel.sysv_sem import MNI, MNS, MSL, OPM, Semaphores, SemaphoreSet, WouldBlock, sleep
+from sentry.kernel.sysv_sem import (
+    MNI,
+    MNS,
+    MSL,
+    OPM,
+    Semaphores,
+    SemaphoreSet,
+    SemaphoreSleep,
+    WouldBlock,
+)
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
@@ -104,7 +113,7 @@ def _operate(
     try:
         found.attempt(operations, undo, pid)
     except WouldBlock as stop:
-        return sleep(found, operations, undo, pid, (stop.index, deadline_ns))
+        return SemaphoreSleep(found, operations, undo, pid, (stop.index, deadline_ns))
     return 0
 
 

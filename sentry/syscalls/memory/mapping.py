@@ -170,7 +170,7 @@ async def sync_all(io: HostIO, fds: list[int]) -> int:
             await io.sync(fd)
     finally:
         for fd in own:
-            io.close_later(fd)
+            io.close_fd(fd)
     return 0
 
 

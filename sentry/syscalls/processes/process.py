@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from sentry.abi import sched as sched_abi
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_NONBLOCK
@@ -32,7 +32,6 @@ from sentry.kernel.task_clone import CloneArgs, clone
 from sentry.kernel.thread_group import Usage
 from sentry.loader.execve import execve
 from sentry.loader.stack import MAX_ARG_STRLEN
-from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.syscalls.args import StructOut, show_flags, struct_out, unsigned
 from sentry.syscalls.processes.pidfd import target_of
@@ -41,7 +40,9 @@ from sentry.syscalls.types import Addr, DirFd, Int, Path, Pid, Size
 from sentry.syscalls.types import UserIn as UserInArg
 from sentry.syscalls.types import UserOut as UserOutArg
 from sentry.vfs.exec import close_exec, open_exec
-from sentry.wait.again import again
+from sentry.vfs.file import Result
+from sentry.wait.again import Keeping, again, kept
+from sentry.wait.sleep import continued, ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +58,8 @@ RusageOut = Annotated[StructOut, struct_out(RUSAGE)]
 WaitOptions = Annotated[int, unsigned(32)]
 
 MAX_PID_NS_LEVEL = 32
+REPORT: Final = "report"
+"""Key of a child's change of state that could not be written yet."""
 SIGINFO_PART = 28
 """Bytes of siginfo_t that waitid(2) fills."""
 
@@ -199,33 +202,28 @@ def sys_exit_group(task: Task, status: Int) -> object:
 
 
 @syscall(61)
-async def sys_wait4(
+def sys_wait4(
     task: Task, pid: Pid, status: UserOutArg, options: WaitOptions, usage: RusageOut
-) -> int:
+) -> Result:
     """wait4(2)."""
     if options & ~waiting.WAIT4_OPTIONS:
         raise EINVAL("options")
     if pid == -(1 << 31):
         raise ESRCH("pid")
-    report = await waiting.wait(task, matcher(task, pid), options | WEXITED)
-    if report is None:
-        return 0
-    if status:
-        await write_late(task, status.addr, struct.pack("<I", report.status))
-    if usage:
-        await write_late(task, usage.addr, pack_usage(report.usage))
-    return report.pid
 
+    def tell(report: waiting.Report | None) -> int:
+        if report is None:
+            return 0
+        with Keeping(REPORT, report):
+            if status:
+                task.mm.write(status.addr, struct.pack("<I", report.status))
+            if usage:
+                task.mm.write(usage.addr, pack_usage(report.usage))
+        return report.pid
 
-async def write_late(task: Task, addr: int, data: bytes) -> None:
-    """Store a result that cannot be had again: a page that must be read first is waited for."""
-    while True:
-        try:
-            task.mm.write(addr, data)
-        except NeedsFault as need:
-            await need.wait()
-        else:
-            return
+    report = kept(REPORT) or waiting.wait(task, matcher(task, pid), options | WEXITED)
+    result: Result = continued(report, tell)
+    return result
 
 
 def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
@@ -251,30 +249,39 @@ def pack_usage(usage: Usage) -> bytes:
 
 
 @syscall(247)
-async def sys_waitid(
+def sys_waitid(
     task: Task, kind: Int, pid: Pid, info: UserOutArg, options: WaitOptions, usage: RusageOut
-) -> int:
+) -> Result:
     """waitid(2): the raw call also fills struct rusage. A failure too fills the siginfo."""
-    data = bytes(SIGINFO_PART)
-    try:
-        report = await wait_id(task, kind, pid, options)
-        if report is not None:
-            if usage:
-                await write_late(task, usage.addr, pack_usage(report.usage))
-            uid = task.creds.shown_uid(report.uid)
-            found = SigInfo.waitid(report.code, report.pid, uid, report.value)
-            data = found.pack()[:SIGINFO_PART]
-    except Errno:
+
+    def end(finish: Callable[[], waiting.Report | None]) -> int:
+        report = None
+        data = bytes(SIGINFO_PART)
+        try:
+            report = finish()
+            if report is not None:
+                if usage:
+                    with Keeping(REPORT, report):
+                        task.mm.write(usage.addr, pack_usage(report.usage))
+                uid = task.creds.shown_uid(report.uid)
+                found = SigInfo.waitid(report.code, report.pid, uid, report.value)
+                data = found.pack()[:SIGINFO_PART]
+        except Errno:
+            if info:
+                with Keeping(REPORT, report):
+                    task.mm.write(info.addr, data)
+            raise
         if info:
-            await write_late(task, info.addr, data)
-        raise
-    if info:
-        await write_late(task, info.addr, data)
-    return 0
+            with Keeping(REPORT, report):
+                task.mm.write(info.addr, data)
+        return 0
+
+    result: Result = ended(lambda: kept(REPORT) or wait_id(task, kind, pid, options), end)
+    return result
 
 
-async def wait_id(task: Task, kind: int, pid: int, options: int) -> waiting.Report | None:
-    """kernel_waitid(). Raises: EINVAL, EBADF, ECHILD, EAGAIN."""
+def wait_id(task: Task, kind: int, pid: int, options: int) -> Any:
+    """kernel_waitid(): as `waiting.wait`. Raises: EINVAL, EBADF, ECHILD, EAGAIN."""
     if options & ~waiting.WAITID_OPTIONS or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise EINVAL("options")
     impatient = False
@@ -297,7 +304,7 @@ async def wait_id(task: Task, kind: int, pid: int, options: int) -> waiting.Repo
         impatient = bool(file.flags & O_NONBLOCK) and not options & WNOHANG
     else:
         raise EINVAL("idtype")
-    report = await waiting.wait(task, matches, options | (WNOHANG if impatient else 0))
+    report = waiting.wait(task, matches, options | (WNOHANG if impatient else 0))
     if report is None and impatient:
         raise EAGAIN("no change of state yet")
     return report

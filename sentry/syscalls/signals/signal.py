@@ -29,8 +29,8 @@ from sentry.platform.interface import Reg
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Signal, Size
-from sentry.wait.fiber import Interrupted, RestartNoHand, TimedOut, park
-from sentry.wait.sleep import until
+from sentry.wait.fiber import Interrupted, TimedOut
+from sentry.wait.sleep import Sleep, instead, never, no_hand, until
 
 if TYPE_CHECKING:
     from sentry.kernel.signals import SigInfo
@@ -130,25 +130,21 @@ def read_mask(task: Task, addr: int, size: int) -> int:
 
 
 @syscall(130)
-async def sys_rt_sigsuspend(task: Task, mask: Addr, size: Size) -> None:
+def sys_rt_sigsuspend(task: Task, mask: Addr, size: Size) -> Sleep:
     """sigsuspend(2)."""
-    with task_signals.temporary_mask(task, read_mask(task, mask, size)):
-        await until_signal()
+    result: Sleep = task_signals.masked(task, read_mask(task, mask, size), until_signal)
+    return result
 
 
 @syscall(34)
-async def sys_pause(task: Task) -> None:
+def sys_pause(task: Task) -> Sleep:
     """pause(2)."""
-    await until_signal()
+    return until_signal()
 
 
-async def until_signal() -> None:
+def until_signal() -> Sleep:
     """Sleep until a signal comes."""
-    try:
-        while True:
-            await park()
-    except Interrupted:
-        raise RestartNoHand from None
+    return until(never, ()).tried().ended(no_hand)
 
 
 @syscall(128)
@@ -170,26 +166,27 @@ def sys_rt_sigtimedwait(task: Task, wanted: Addr, info: Addr, timeout: Addr, siz
     return _wait_for(task, mask, info, deadline_ns)
 
 
-async def _wait_for(task: Task, mask: int, info: int, deadline_ns: int | None) -> int:
+def _wait_for(task: Task, mask: int, info: int, deadline_ns: int | None) -> Sleep:
     def attempt() -> SigInfo:
         entry = task_signals.take(task, mask)
         if entry is None:
             raise EAGAIN
         return entry.info
 
-    queue = task.group.signal_queue
-    try:
-        found = await until(attempt, (queue,), deadline_ns=deadline_ns)
-    except TimedOut:
-        raise EAGAIN("no signal") from None
-    except Interrupted:
+    def interrupted() -> SigInfo | EINTR:
         # a signal of the set that is not blocked both wakes and is the answer
         try:
-            found = attempt()
+            return attempt()
         except EAGAIN:
-            raise EINTR from None
-    task_signals.recalculate(task)
-    return _tell(task, info, found)
+            return EINTR()
+
+    def tell(found: SigInfo) -> int:
+        task_signals.recalculate(task)
+        return _tell(task, info, found)
+
+    sleep = until(attempt, (task.group.signal_queue,), deadline_ns=deadline_ns).tried()
+    ended = sleep.ended(instead(TimedOut, EAGAIN)).ended(instead(Interrupted, interrupted))
+    return ended.then(tell)
 
 
 def _tell(task: Task, addr: int, info: SigInfo) -> int:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from sentry.abi.limits import UIO_MAXIOV
 from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE
 from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
 from sentry.kernel.task import Task
-from sentry.net.socket import Received, Socket
+from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov
 from sentry.syscalls.sockets.control import format_control, parse_control
 from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
-from sentry.wait.again import again
+from sentry.vfs.file import Result
+from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import Interrupted
+from sentry.wait.sleep import continued, ended
 
 MAX_ADDRESS = 128
+TOLD: Final = "told"
+"""Key of a message whose header could not be written yet."""
 MAX_CONTROL = 131071
 """Below net.core.optmem_max."""
 MSGHDR = struct.Struct("<QI4xQQQQi4x")
@@ -59,45 +66,60 @@ class Header:
 
 
 @syscall(46)
-async def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
+def sys_sendmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> Result:
     """sendmsg(2)."""
     check_flags(flags)
-    return await send_one(task, socket_of(task, fd), message, flags)
+    return send_one(task, socket_of(task, fd), message, flags)
 
 
-async def send_one(task: Task, sock: Socket, message: int, flags: int) -> int:
+def send_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     """One message."""
     header = Header(task, message)
     target = None
     if header.name:
         address = task.mm.read(header.name, min(header.name_size, MAX_ADDRESS))
-        target = await sock.target(task, address)
+        target = sock.target(task, address)
     ancillary = None
     if header.control_size:
         if header.control_size > MAX_CONTROL:
             raise ENOBUFS("msg_controllen")
         ancillary = parse_control(task, sock, task.mm.read(header.control, header.control_size))
     source = source_of_iov(task, header.iov, header.iov_count)
-    try:
-        result: int = await again(sock.send_message, task, source, target, flags, ancillary)
-    finally:
-        if ancillary is not None and not ancillary.sent:
-            drop_files(sock.stack, ancillary)
+    send = partial(sock.send_message, task, source, target, flags, ancillary)
+    result: Result = send() if ancillary is None else ended(send, partial(_sent, sock, ancillary))
     return result
 
 
+def _sent(sock: Socket, ancillary: Ancillary, finish: Callable[[], int]) -> int:
+    """An end: what did not go off is let go."""
+    try:
+        return finish()
+    finally:
+        if not ancillary.sent:
+            drop_files(sock.stack, ancillary)
+
+
 @syscall(47)
-async def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> int:
+def sys_recvmsg(task: Task, fd: Fd, message: Addr, flags: Int) -> Result:
     """recvmsg(2)."""
     check_flags(flags)
-    return await receive_one(task, socket_of(task, fd), message, flags)
+    return receive_one(task, socket_of(task, fd), message, flags)
 
 
-async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int:
+def receive_one(task: Task, sock: Socket, message: int, flags: int) -> Result:
     """One message."""
     header = Header(task, message)
+    told = kept(TOLD)
+    if told is not None:
+        return write_message(task, header, told)
     dest = dest_of_iov(task, header.iov, header.iov_count)
-    got: Received = await again(sock.receive_message, task, dest, flags)
+    got = sock.receive_message(task, dest, flags)
+    result: Result = continued(got, partial(tell, task, sock, header, flags))
+    return result
+
+
+def tell(task: Task, sock: Socket, header: Header, flags: int, got: Received) -> int:
+    """Install what a message has brought, then fill the program's header."""
     control, out_flags = b"", got.flags | flags & MSG_CMSG_CLOEXEC
     try:
         if got.ancillary is not None:
@@ -106,13 +128,20 @@ async def receive_one(task: Task, sock: Socket, message: int, flags: int) -> int
             out_flags |= MSG_CTRUNC if cut else 0
     finally:
         drop_files(sock.stack, got.ancillary)
-    if header.name:
-        task.mm.write(header.name, got.address[: header.name_size])
-        task.mm.write(message + 8, struct.pack("<I", len(got.address)))
-    if control:
-        task.mm.write(header.control, control)
-    task.mm.write(message + 40, struct.pack("<Qi", len(control), out_flags))
-    return got.count
+    return write_message(task, header, (got.count, got.address, control, out_flags))
+
+
+def write_message(task: Task, header: Header, told: tuple[int, bytes, bytes, int]) -> int:
+    """What a message tells beside its bytes, which is there once only."""
+    count, address, control, flags = told
+    with Keeping(TOLD, told):
+        if header.name:
+            task.mm.write(header.name, address[: header.name_size])
+            task.mm.write(header.addr + 8, struct.pack("<I", len(address)))
+        if control:
+            task.mm.write(header.control, control)
+        task.mm.write(header.addr + 40, struct.pack("<Qi", len(control), flags))
+    return count
 
 
 @syscall(307)
@@ -124,7 +153,7 @@ async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: I
     for i in range(min(count, UIO_MAXIOV)):
         at = messages + i * MMSGHDR_SIZE
         try:
-            sent = await send_one(task, sock, at, flags)
+            sent = await again(send_one, task, sock, at, flags)
             task.mm.write(at + 56, struct.pack("<I", sent))
         except (Errno, Interrupted):
             if done:
@@ -149,7 +178,7 @@ async def sys_recvmmsg(
     for i in range(min(count, UIO_MAXIOV)):
         at = messages + i * MMSGHDR_SIZE
         try:
-            got = await receive_one(task, sock, at, flags & ~MSG_WAITFORONE)
+            got = await again(receive_one, task, sock, at, flags & ~MSG_WAITFORONE)
             task.mm.write(at + 56, struct.pack("<I", got))
         except (Errno, Interrupted):
             if done:

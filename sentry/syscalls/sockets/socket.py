@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 from sentry.abi.fcntl import O_NONBLOCK
 from sentry.abi.resource import RLIMIT_NOFILE
@@ -37,11 +36,14 @@ from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
 from sentry.syscalls.sockets.control import pidfd
 from sentry.syscalls.types import Addr, Fd, Int, Size, UserIn, UserOut
 from sentry.vfs.file import Result
-from sentry.wait.again import again
+from sentry.wait.again import Keeping, NotNow, kept
 from sentry.wait.sleep import continued
 
 SOCK_TYPE_MASK = 0xF
 MAX_ADDRESS = 128
+ACCEPTED: Final = "accepted"
+RECEIVED: Final = "received"
+"""Keys of what came while the program's memory for its address did not."""
 
 
 def install(task: Task, sock: Socket, flags: int) -> int:
@@ -95,14 +97,7 @@ def sys_socket(task: Task, family: Int, kind: Int, protocol: Int) -> Any:
     kind, flags = split_type(kind)
     check_ranges(family, kind)
     made = make_socket(task, family, kind, protocol)
-    if isinstance(made, Socket):
-        return install(task, made, flags)
-    return install_later(task, made, flags)
-
-
-async def install_later(task: Task, making: Coroutine[Any, Any, Socket], flags: int) -> int:
-    """For a socket that another process makes."""
-    return install(task, await making, flags)
+    return continued(made, lambda sock: install(task, sock, flags))
 
 
 @syscall(53)
@@ -136,20 +131,19 @@ def sys_socketpair(task: Task, family: Int, kind: Int, protocol: Int, out: UserO
 
 
 @syscall(49)
-async def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
+def sys_bind(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """bind(2)."""
     sock = socket_of(task, fd)
-    await sock.bind(task, read_address(address, size))
+    return sock.bind(task, read_address(address, size))
 
 
 @syscall(42)
-async def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> None:
+def sys_connect(task: Task, fd: Fd, address: UserIn, size: Int) -> Result:
     """connect(2): the address is read before it shows that this is no socket."""
     task.files.get(fd & 0xFFFFFFFF)
     target = read_address(address, size)
     sock = socket_of(task, fd)
-    with sock.held():
-        await sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
+    return sock.connect(task, target, bool(sock.flags & O_NONBLOCK))
 
 
 @syscall(50)
@@ -159,32 +153,42 @@ def sys_listen(task: Task, fd: Fd, backlog: Int) -> None:
 
 
 @syscall(43)
-async def sys_accept(task: Task, fd: Fd, out: Addr, length: Addr) -> int:
+def sys_accept(task: Task, fd: Fd, out: Addr, length: Addr) -> Result:
     """accept(2)."""
-    return await accept(task, fd, out, length, 0)
+    return accept(task, fd, out, length, 0)
 
 
 @syscall(288)
-async def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> int:
+def sys_accept4(task: Task, fd: Fd, out: Addr, length: Addr, flags: Int) -> Result:
     """accept4(2)."""
     task.files.get(fd & 0xFFFFFFFF)
     if flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK):
         raise EINVAL("flags")
-    return await accept(task, fd, out, length, flags)
+    return accept(task, fd, out, length, flags)
 
 
-async def accept(task: Task, fd: int, out: int, length: int, flags: int) -> int:
+def accept(task: Task, fd: int, out: int, length: int, flags: int) -> Result:
     """Wait for a connection and give it a descriptor."""
     sock = socket_of(task, fd)
     task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
-    server, address = await again(sock.accept, task, bool(sock.flags & O_NONBLOCK))
-    try:
-        if out:
-            write_address(task, address, out, length)
-    except Errno:
-        server.incref().decref()
-        raise
-    return install(task, server, flags)
+
+    def finish(accepted: tuple[Socket, bytes]) -> int:
+        server, address = accepted
+        try:
+            if out:
+                with Keeping(ACCEPTED, accepted):
+                    write_address(task, address, out, length)
+        except NotNow as need:
+            need.call.hold_files(server)
+            raise
+        except Errno:
+            server.incref().decref()
+            raise
+        return install(task, server, flags)
+
+    accepted = kept(ACCEPTED) or sock.accept(task, bool(sock.flags & O_NONBLOCK))
+    result: Result = continued(accepted, finish)
+    return result
 
 
 @syscall(51)
@@ -242,16 +246,17 @@ UNIX.row("SO_PEERPIDFD", peer_pidfd)
 
 
 @syscall(44)
-async def sys_sendto(
+def sys_sendto(
     task: Task, fd: Fd, data: UserIn, count: Size, flags: Int, address: UserIn, size: Int
-) -> int:
+) -> Result:
     """sendto(2)."""
     sock = socket_of(task, fd)
     target = None
     if address:
-        target = await sock.target(task, read_address(address, size))
+        target = sock.target(task, read_address(address, size))
     source = source_of(task, data.addr, count)
-    return await again(sock.send_message, task, source, target, flags, None)
+    result: Result = sock.send_message(task, source, target, flags, None)
+    return result
 
 
 @syscall(45)
@@ -263,9 +268,12 @@ def sys_recvfrom(
 
     def finish(got: Received) -> int:
         drop_files(sock.stack, got.ancillary)
+        got.ancillary = None
         if address:
-            write_address(task, got.address, address, length)
+            with Keeping(RECEIVED, got):
+                write_address(task, got.address, address, length)
         return got.count
 
-    got = sock.receive_message(task, dest_of(task, out.addr, count), flags)
-    return finish(got) if isinstance(got, Received) else continued(got, finish)
+    got = kept(RECEIVED) or sock.receive_message(task, dest_of(task, out.addr, count), flags)
+    result: Result = continued(got, finish)
+    return result

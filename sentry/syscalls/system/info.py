@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
 from sentry.abi import random
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYSLOG
@@ -24,8 +23,9 @@ from sentry.mm.manager import MAX_RW_COUNT
 from sentry.syscalls.args import StructOut, flags, show_flags, struct_out
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Size, UserIn, UserOut
+from sentry.vfs.file import Result
 from sentry.wait.fiber import park, this_fiber
-from sentry.wait.sleep import until
+from sentry.wait.sleep import Sleep, until
 
 UtsnameOut = Annotated[StructOut, struct_out(UTSNAME)]
 SysinfoOut = Annotated[StructOut, struct_out(SYSINFO)]
@@ -87,9 +87,7 @@ def sys_sysinfo(task: Task, info: SysinfoOut) -> None:
 
 
 @syscall(318)
-def sys_getrandom(
-    task: Task, buf: UserOut, count: Size, flags: RandomFlags
-) -> int | Coroutine[Any, Any, int]:
+def sys_getrandom(task: Task, buf: UserOut, count: Size, flags: RandomFlags) -> Result:
     """getrandom(2): the pool is the host's, and ready from the start."""
     if flags & GRND_RANDOM and flags & GRND_INSECURE:
         raise EINVAL("GRND_RANDOM with GRND_INSECURE")
@@ -135,9 +133,7 @@ def kernel_log(kernel: Kernel) -> SystemLog:
 
 
 @syscall(103, partial="the log holds one line; console levels are accepted and ignored")
-def sys_syslog(
-    task: Task, action: Int, buf: UserOut, length: Int
-) -> int | Coroutine[Any, Any, int]:
+def sys_syslog(task: Task, action: Int, buf: UserOut, length: Int) -> Result:
     """syslog(2), SYSLOG_ACTION_*: everything but READ_ALL and SIZE_BUFFER needs CAP_SYSLOG."""
     if action not in (3, 10) and not (
         task.creds.has(CAP_SYSLOG) or task.creds.has(CAP_SYS_ADMIN)
@@ -168,7 +164,7 @@ def sys_syslog(
     return log.SIZE if action == 10 else 0
 
 
-async def read_log(log: SystemLog, buf: UserOut, length: int) -> int:
+def read_log(log: SystemLog, buf: UserOut, length: int) -> Sleep:
     """SYSLOG_ACTION_READ: sleep until there is something that nobody has read."""
 
     def attempt() -> int:
@@ -179,4 +175,4 @@ async def read_log(log: SystemLog, buf: UserOut, length: int) -> int:
         log.unread = log.unread[len(part) :]
         return len(part)
 
-    return await until(attempt, [log.queue])
+    return until(attempt, (log.queue,))

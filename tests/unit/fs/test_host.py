@@ -81,3 +81,17 @@ def test_terminal_passes_settings_but_never_input(task: Any) -> None:
     assert task.ok("read", fd, buf, 36) == 5
     os.close(master)
     os.close(slave)
+
+
+def test_second_reader_goes_on_after_the_first_took_what_woke_both(task: Any) -> None:
+    r, w = os.pipe()
+    fd = give(task, r, O_RDONLY)
+    other = task.thread()
+    readers = [one.begin("read", fd, one.buffer(10), 10) for one in (task, other)]
+    os.write(w, b"hello")
+    task.world.settle()
+    assert [reader.done for reader in readers].count(True) == 1
+    os.write(w, b"hello")
+    assert [reader.wait() for reader in readers] == [5, 5]
+    os.close(r)
+    os.close(w)

@@ -36,7 +36,7 @@ class Sets:
         return list(self.one.values)
 
     def wait(self, *operations: Operation) -> Waiter:
-        waiter = Waiter(list(operations), None, 8, lambda: None)
+        waiter = Waiter(list(operations), None, 8)
         with pytest.raises(WouldBlock) as stop:
             self.one.perform(waiter.operations, None, 8)
         self.one.block(waiter, stop.value.index)

@@ -15,7 +15,7 @@ from sentry.abi.signal import (
     SIGUSR1,
     SIGUSR2,
 )
-from sentry.errors import EAGAIN
+from sentry.errors import EAGAIN, EFAULT
 from sentry.kernel import signal_send, task_signals
 from sentry.kernel.signals import Action, SigInfo, mask_of
 from sentry.kernel.task import Task
@@ -23,6 +23,7 @@ from sentry.kernel.work import WORK_EXIT, WORK_SIGNAL
 from sentry.mm.errors import SegFault
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import Interrupted, RestartBlock, RestartNoHand, RestartNoIntr
+from sentry.wait.sleep import Sleep, never, until
 from tests.unit.kernel.conftest import World, handle
 
 EINTR = (1 << 64) - 4
@@ -132,10 +133,31 @@ def test_saved_mask_comes_back_without_a_handler(task: Task) -> None:
 
 def test_temporary_mask_ends_with_the_call(task: Task) -> None:
     task.blocked = mask_of([SIGUSR1])
-    with task_signals.temporary_mask(task, 0):
+
+    def call() -> int:
         assert task.blocked == 0
+        return 5
+
+    assert task_signals.masked(task, 0, call) == 5
     assert task.blocked == mask_of([SIGUSR1])
     assert task.saved_mask is None
+
+
+@pytest.mark.parametrize(
+    ("error", "signal"), [(Interrupted(), True), (RestartNoHand(), True), (EFAULT(), False)]
+)
+def test_temporary_mask_stays_for_the_signal_that_ends_a_sleep(
+    task: Task, error: Exception, signal: bool
+) -> None:
+    task.blocked = mask_of([SIGUSR1])
+    sleep = task_signals.masked(task, 0, lambda: until(never, ()).tried())
+    assert isinstance(sleep, Sleep) and task.blocked == 0
+    sleep.send(None)
+    sleep.send(task)
+    with pytest.raises(type(error)):
+        sleep.throw(error)
+    assert task.blocked == (0 if signal else mask_of([SIGUSR1]))
+    assert task.saved_mask == (mask_of([SIGUSR1]) if signal else None)
 
 
 def test_fatal_signal_ends_every_thread(world: World, task: Task) -> None:

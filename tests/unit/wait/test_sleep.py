@@ -9,9 +9,19 @@ import pytest
 
 from sentry.errors import EAGAIN, EPIPE
 from sentry.loop import HostOnly, Loop
-from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode, TimedOut
+from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode, RestartNoHand, TimedOut
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import Retry, Sleep, continued
+from sentry.wait.sleep import (
+    Retry,
+    Sleep,
+    continued,
+    ended,
+    instead,
+    never,
+    no_hand,
+    now_or_later,
+    until,
+)
 
 READ, WRITE = 1, 4
 
@@ -194,3 +204,71 @@ def test_as_a_coroutine_it_tries_before_it_sleeps(file: File) -> None:
     reader = Reader(sleep, False)
 
     assert reader.ends == [(7, None)]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_tried_sleeps_and_what_was_not_tries(file: File, first: bool) -> None:
+    sleep = until(file.read, (file.queue,))
+    if not first:
+        sleep.tried((file,))
+    file.put(7)
+
+    reader = Reader(sleep, True)
+
+    assert file.refs == (1 if first else 2)
+    assert reader.turn() == ([(7, None)] if first else [])
+
+
+def test_now_or_later_gives_what_is_there(file: File) -> None:
+    file.put(7)
+    assert now_or_later(file.read, (file.queue,)) == 7
+
+
+def test_now_or_later_sleeps_on_every_queue_with_the_files_in_use(
+    file: File, start: Start
+) -> None:
+    other = WaitQueue()
+    reader = start(now_or_later(file.read, (file.queue, other), held=(file,)))
+    assert (reader.turn(), file.refs) == ([], 2)
+
+    file.data.append(7)
+    other.notify()
+
+    assert reader.turn() == [(7, None)]
+    assert (file.refs, len(file.queue), len(other)) == (1, 0, 0)
+
+
+def test_never_ends_by_its_deadline_or_a_signal(start: Start) -> None:
+    late = start(until(never, (), deadline_ns=1).ended(instead(TimedOut, lambda: 5)))
+    paused = start(until(never, ()).tried().ended(no_hand))
+    late.turn()
+
+    assert paused.fiber.interrupt(Interrupted())
+
+    assert late.turn() == [(5, None)]
+    ((_, error),) = paused.turn()
+    assert isinstance(error, RestartNoHand)
+
+
+def test_ends_and_results_follow_in_their_order(file: File, start: Start) -> None:
+    sleep = retry(file).then(lambda n: n + 1).ended(lambda finish: finish() * 10)
+    reader = start(sleep.then(lambda n: n + 2).ended(lambda finish: [finish()]))
+
+    file.put(7)
+
+    assert reader.turn() == [([82], None)]
+
+
+def test_an_end_hears_of_the_error(file: File, start: Start) -> None:
+    reader = start(retry(file).then(lambda n: n + 1).ended(instead(EPIPE, lambda: -3)))
+    file.broken = True
+
+    file.queue.notify(READ)
+
+    assert reader.turn() == [(-3, None)]
+
+
+def test_an_end_of_a_call_that_needs_no_sleep(file: File) -> None:
+    assert ended(lambda: 7, lambda finish: finish() + 1) == 8
+    with pytest.raises(EPIPE):
+        ended(file.read, instead(EAGAIN, EPIPE))

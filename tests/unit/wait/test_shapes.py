@@ -1,0 +1,167 @@
+"""The kernel waits in three shapes, and this knows no others: sentry/wait/README.md.
+
+A plain operation that raises NotNow; a `Sleep`; a coroutine, for what is listed below and why.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[3]
+SEQUENCES: Final = {
+    "boot/first_process.py": "the first program is found, loaded and started",
+    "boot/tmpcopyup.py": "a tree is copied",
+    "boot/tree.py": "the mounts of a container are made one after the other",
+    "control/execution.py": "a program of `exec` is found and loaded",
+    "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
+    "fs/devpts/files.py": "VTIME: a new deadline after every byte",
+    "fs/gofer/handles.py": "a read by a thread, piece by piece",
+    "fs/gofer/session.py": "a request: a free place, the sending, the reply",
+    "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",
+    "fs/overlay/copyup.py": "copy-up: parents, a twin, its data, its attributes, its name",
+    "fs/pipe/file.py": "what an open of a FIFO waits for, and gives back if a signal comes",
+    "fs/proc/process_memory.py": "a page of another process is read",
+    "kernel/accounting.py": "a record is written after a look at the room",
+    "kernel/core_dump.py": "the threads stop, then the file is written in steps",
+    "kernel/kernel.py": "memory is made free, then it is looked again",
+    "kernel/ptrace/tracee.py": "stops in the middle of a call, which goes on then",
+    "kernel/seccomp.py": "the supervisor answers, then the call is made",
+    "kernel/seccomp_listener.py": "asked, received, answered: another sleep after each",
+    "kernel/task_clone.py": "clone: stores, the tracer's stop, the end of vfork, another stop",
+    "kernel/user_dispatch.py": "a page is fetched, with the registers as before the call",
+    "loader/execve.py": "execve: the other threads end, the image is loaded",
+    "loader/load.py": "an image is loaded: headers, interpreter, segments",
+    "loader/privileges.py": "attributes of the program's file are asked for",
+    "loader/segments.py": "segments are mapped, their ends cleared",
+    "net/host/interfaces.py": "the host's links, addresses and routes, one dump each",
+    "net/host/socket.py": "a socket is made by another process, then asked what it is",
+    "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
+    "platform/host_io.py": "a call by a thread: a free place, then the answer",
+    "syscalls/files/aio.py": "requests are carried out one by one",
+    "syscalls/files/copy.py": "bytes go from one file to another, piece by piece",
+    "syscalls/memory/mapping.py": "msync: every file in turn",
+    "syscalls/processes/process.py": "clone and execve, see there",
+    "syscalls/sockets/messages.py": "sendmmsg and recvmmsg: many messages",
+    "syscalls/system/info.py": "getrandom: much, in steps, with others in between",
+    "syscalls/system/privileged.py": "acct: an open, then a look at the room",
+    "vfs/exec.py": "a program's first bytes are read",
+    "vfs/leases.py": "what an open waits for: the holders, or their time",
+    "vfs/regular.py": "a write of many pieces, under the lock of the file",
+}
+"""The modules with coroutines, and the sequence that each is."""
+LEAVES: Final = {
+    "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py", "kernel/seccomp_listener.py",
+    "platform/host_io.py", "syscalls/files/aio.py", "syscalls/system/info.py",
+}  # fmt: skip
+"""Who may put the fiber itself to sleep: what is woken by neither a queue nor an object's state,
+and long work that lets others run."""
+TWINS: Final = ("_now", "_io", "_later")
+MIXED: Final = ("Awaitable", "Coroutine")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The trees of sentry/, without those of sentry/wait."""
+    base = ROOT / "sentry"
+    names = {path.relative_to(base).as_posix(): path for path in sorted(base.rglob("*.py"))}
+    return {
+        name: ast.parse(path.read_text())
+        for name, path in names.items()
+        if not name.startswith("wait/")
+    }
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def called(tree: ast.AST) -> set[str]:
+    """The plain names that are called."""
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {func.id for func in calls if isinstance(func, ast.Name)}
+
+
+def mixes(annotation: ast.expr) -> bool:
+    """Whether a type is a coroutine or something else."""
+    parts = ast.unparse(annotation)
+    return isinstance(annotation, ast.BinOp) and any(name in parts for name in MIXED)
+
+
+def loops_on(tree: ast.AST) -> Iterator[int]:
+    """Lines of loops that go on after EAGAIN."""
+    for loop in ast.walk(tree):
+        if not isinstance(loop, ast.While):
+            continue
+        for handler in ast.walk(loop):
+            if isinstance(handler, ast.ExceptHandler) and handler.type is not None:
+                ends = isinstance(handler.body[-1], ast.Break | ast.Return | ast.Raise)
+                if "EAGAIN" in ast.unparse(handler.type) and not ends:
+                    yield loop.lineno
+
+
+def twins(tree: ast.AST) -> Iterator[str]:
+    """Methods that stand beside one of the same name."""
+    for owner in ast.walk(tree):
+        if isinstance(owner, ast.ClassDef):
+            names = {node.name for node in owner.body if isinstance(node, Function)}
+            both = {name + end for name in names for end in TWINS} & names
+            yield from (f"{owner.name}.{name}" for name in sorted(both))
+
+
+def test_coroutines_are_listed_with_their_sequence() -> None:
+    found = {
+        name
+        for name, tree in modules().items()
+        if any(isinstance(node, ast.AsyncFunctionDef) for node in functions(tree))
+    }
+    assert found == set(SEQUENCES)
+
+
+def test_only_result_is_a_value_or_the_rest_of_a_call() -> None:
+    found = {
+        f"{name}:{node.name}"
+        for name, tree in modules().items()
+        for node in functions(tree)
+        if node.returns is not None and mixes(node.returns)
+    }
+    aliases = {
+        f"{name}:{ast.unparse(node.targets[0])}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and mixes(node.value)
+    }
+    assert not found
+    assert aliases == {"vfs/file.py:Result", "net/family.py:Made"}
+
+
+def test_fibers_are_parked_in_few_places() -> None:
+    found = {name for name, tree in modules().items() if called(tree) & {"park", "this_fiber"}}
+    assert found == LEAVES
+
+
+@pytest.mark.parametrize("search", [loops_on, twins])
+def test_nobody_waits_in_another_shape(search: object) -> None:
+    assert callable(search)
+    assert not [f"{name}: {what}" for name, tree in modules().items() for what in search(tree)]
+
+
+@pytest.mark.parametrize(
+    ("code", "search", "found"),
+    [
+        ("while 1:\n try: f()\n except EAGAIN: pass", loops_on, 1),
+        ("while 1:\n try: f()\n except EAGAIN: break", loops_on, 0),
+        ("class A:\n def x(self): 0\n def x_now(self): 0", twins, 1),
+        ("class A:\n def lookup(self): 0\n def lookup_cached(self): 0", twins, 0),
+    ],
+)
+def test_search_finds_what_it_looks_for(code: str, search: object, found: int) -> None:
+    assert callable(search)
+    assert len([*search(ast.parse(code))]) == found
