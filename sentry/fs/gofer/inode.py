@@ -47,8 +47,8 @@ class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs",
-        "xattrs_stamp",
+        "__weakref__", "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target",
+        "xattrs", "xattrs_stamp",
     )  # fmt: skip
     fs: GoferFileSystem
 

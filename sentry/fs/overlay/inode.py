@@ -35,7 +35,8 @@ class OverlayInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed", "upper",
+        "__weakref__", "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed",
+        "upper",
     )  # fmt: skip
 
     fs: OverlayFs

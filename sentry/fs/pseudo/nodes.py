@@ -24,7 +24,7 @@ ROOT_OWNER = Owner(0, 0)
 class Node(Inode):
     """What all kinds have: the time they were first looked up."""
 
-    __slots__ = ("made_ns",)
+    __slots__ = ("__weakref__", "made_ns")
 
     fs: TableFs
 
