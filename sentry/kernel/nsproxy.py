@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcNamespace
     from sentry.kernel.pids import PidNamespace
     from sentry.net.namespace import NetNamespace
-    from sentry.vfs.mounts import MountNamespace
+    from sentry.vfs.mounts import HeldMounts
 
 
 class Uts:
@@ -94,7 +94,7 @@ class Namespaces(Struct, frozen=True):
 
     cgroup: CgroupNamespace
     ipc: IpcNamespace
-    mounts: MountNamespace
+    mounts: HeldMounts
     net: NetNamespace
     pids_for_children: PidNamespace
     time: TimeNamespace

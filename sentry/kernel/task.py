@@ -200,7 +200,7 @@ class Task(Charged):
     @property
     def mounts(self) -> MountNamespace:
         """Its mounts."""
-        return self.ns.mounts
+        return self.ns.mounts.mounts
 
     @property
     def own_pid(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
@@ -62,7 +61,7 @@ class Budget:
         """What io_setup(2) made and reserved: fs.aio-nr."""
         self.semaphores = self.undos = 0
         self.namespace_ids = itertools.count(1)
-        self.namespaces: WeakSet[MountNamespace] = WeakSet()
+        self.namespaces: dict[MountNamespace, None] = {}
         """The namespaces of mounts that there are."""
         self.mount_max = MAX_MOUNTS_OF_NAMESPACE
         """fs.mount-max"""
