@@ -159,6 +159,7 @@ class GoferFileSystem(FileSystem):
             directory.drop_listing()
         self._listings.clear()
         self._listed = 0
+        self.handles.forget(self)
         if self.changes is not None:
             self.changes.forget_all(self)
 
