@@ -62,6 +62,10 @@ class OverlayInode(Inode):
         if upper is not None:
             upper.ino = ino
 
+    def __del__(self) -> None:
+        if self.lower is not None:
+            self.fs.unwrap(self.lower)
+
     def set_file_flags(self, flags: int) -> None:
         """Copy up, then change."""
         upper = copied_up(self)
