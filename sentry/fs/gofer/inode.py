@@ -72,6 +72,7 @@ class GoferInode(Inode):
         """What `xattr_stamp` was then."""
 
     def __del__(self) -> None:
+        self.fs.take_out(self)
         if self.fid >= 0:
             self.fs.session.clunk(self.fid)
 

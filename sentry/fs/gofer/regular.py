@@ -45,6 +45,12 @@ class GoferRegular(GoferInode):
         """What fstat(2) said last, and as attributes:"""
         self.live: Attributes | None = None
 
+    def __del__(self) -> None:
+        for handle in (self.read_handle, self.write_handle):
+            if handle is not None:  # the whole sandbox is gone
+                self._close(handle)
+        super().__del__()
+
     @property
     def in_use(self) -> bool:
         """Somebody has it open."""
