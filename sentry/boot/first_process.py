@@ -84,12 +84,12 @@ def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
     mm = MemoryManager.empty(kernel.platform.new_address_space, limits)
-    root = top(ns.mounts.root.location)
+    root = top(ns.mounts.mounts.root.location)
     group.personality = process.personality
     task = Thread(
         kernel, group, pid, kernel.platform.new_context(mm.space), mm,
         FdTable(kernel.vfs.descriptors),
-        FsContext(ns.mounts, root, root, process.umask), Credentials.root(), ns,
+        FsContext(root, root, process.umask), Credentials.root(), ns,
     )  # fmt: skip
     if process.scheduler is not None:
         sched.change(task, **msgspec.structs.asdict(process.scheduler))
@@ -118,7 +118,7 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
     console = Console(loop, fd, fs, owner, vfs.host_io)
-    mount = next((m for m in task.ns.mounts if m.fs is fs), None) or vfs.new_mount(fs)
+    mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
     slave = console.open(mount)
     for number in range(3):
         task.files.replace(task, number, slave, max(3, task.rlimit(RLIMIT_NOFILE)))
@@ -173,7 +173,7 @@ async def start_program(task: Task, process: ProcessConfig) -> None:
         text = os.strerror(error.number).lower()
         cwd = process.cwd.decode(errors="replace")
         raise StartError(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from error
-    task.fs.cwd = place
+    task.fs.chdir(place)
     env = list(process.env)
     if not any(variable.startswith(b"HOME=") for variable in env):
         env.insert(0, b"HOME=" + await _home_of(task, process.uid))

@@ -70,10 +70,10 @@ class Starter:
         self.kernel = kernel
         self.ns = kernel.first
         self.pids = kernel.pids
-        self.mounts = mounts = self.ns.mounts
+        self.mounts = self.ns.mounts.mounts
         self.creds = Credentials.root()
-        root = top(mounts.root.location)
-        self.fs = FsContext(mounts, root, root, 0)
+        root = top(self.mounts.root.location)
+        self.fs = FsContext(root, root, 0)
         self.files = FdTable()
         self.mm: Any = None
         self.group: Any = None

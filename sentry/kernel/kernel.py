@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Observer, Task
     from sentry.net.namespace import NetNamespace
     from sentry.platform.interface import Platform
-    from sentry.vfs.mounts import MountNamespace
+    from sentry.vfs.mounts import HeldMounts
     from sentry.vfs.vfs import Vfs
 
 MAX_TASKS = 32768
@@ -76,7 +76,7 @@ class Namespaces(Struct, frozen=True):
 
     cgroup: CgroupNamespace
     ipc: IpcNamespace
-    mounts: MountNamespace
+    mounts: HeldMounts
     net: NetNamespace
     pids_for_children: PidNamespace
     time: TimeNamespace

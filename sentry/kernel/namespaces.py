@@ -24,6 +24,7 @@ from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace
 from sentry.kernel.pids import PidNamespace
 from sentry.net.namespace import NetNamespace
 from sentry.vfs.mount import top
+from sentry.vfs.mounts import HeldMounts
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -58,7 +59,7 @@ def first(kernel: Kernel, mounts: MountNamespace) -> Namespaces:
     """Those of the sandbox."""
     time = TimeNamespace()
     return Namespaces(
-        CgroupNamespace(), IpcNamespace(kernel), mounts,
+        CgroupNamespace(), IpcNamespace(kernel), HeldMounts(mounts),
         NetNamespace(kernel, kernel.services.sysctls), kernel.pids, time, time, kernel.uts,
     )  # fmt: skip
 
@@ -70,7 +71,7 @@ def new_user_namespace(task: Task) -> Credentials:
     if parent is not None and parent.level > MAX_LEVEL:
         raise ENOSPC("user namespaces are too deep")
     charge = task.kernel.services.namespace_counts.take(parent, creds.euid, "user")
-    if task.fs.root != top(task.ns.mounts.root.location):
+    if task.fs.root != top(task.mounts.root.location):
         raise EPERM("in a chroot")
     if parent is not None and NO_ID in (
         parent.uid_map.from_kernel(creds.euid), parent.gid_map.from_kernel(creds.egid)
@@ -96,7 +97,7 @@ def make(task: Task, flags: int, creds: Credentials) -> NewNamespaces:
         return kernel.services.namespace_counts.take(owner, creds.euid, kind)
 
     if flags & CLONE_NEWNS:
-        kernel.vfs.budget.check_mounts(len(now.mounts))
+        kernel.vfs.budget.check_mounts(len(task.mounts))
         mounts_charge = charge("mnt")
     if flags & CLONE_NEWUTS:
         made["uts"] = now.uts.copy(owner, charge("uts"))
@@ -131,8 +132,7 @@ def enter(task: Task, new: NewNamespaces, fs: FsContext) -> None:
     """The task (a child that does not run yet, or the caller) is in them from now on."""
     made = new.made
     if new.flags & CLONE_NEWNS:
-        mounts = task.ns.mounts.copy([fs], new.creds.user_ns)
-        mounts.charge = new.mounts_charge
-        made = {**made, "mounts": mounts}
+        mounts = task.mounts.copy([fs], new.creds.user_ns)
+        made = {**made, "mounts": HeldMounts(mounts, new.mounts_charge)}
     if made:
         task.ns = task.ns.but(**made)

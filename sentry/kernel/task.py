@@ -342,7 +342,7 @@ class Task(Charged, ABC):
     @property
     def mounts(self) -> MountNamespace:
         """Its mounts."""
-        return self.ns.mounts
+        return self.ns.mounts.mounts
 
     @property
     def own_pid(self) -> int:

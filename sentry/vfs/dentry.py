@@ -37,12 +37,8 @@ class Dentry:
         """Where the cache holds it, if it still does."""
 
     def __del__(self) -> None:
-        if self.parent is not None and not self.unlinked:
-            siblings = self.parent.children
-            if siblings is not None:
-                mine = siblings.get(self.name)
-                if mine is not None and mine() is None:
-                    del siblings[self.name]
+        if not self.unlinked:
+            self._leave()
 
     def child(self, name: bytes, inode: Inode, cache: DentryCache) -> Dentry:
         """The dentry of `name`, which the file system says is `inode` now."""
@@ -78,7 +74,7 @@ class Dentry:
     def _leave(self) -> None:
         if self.parent is not None and self.parent.children is not None:
             mine = self.parent.children.get(self.name)
-            if mine is not None and mine() is self:
+            if mine is not None and mine() is self:  # in `__del__`, too
                 del self.parent.children[self.name]
 
     def move(self, parent: Dentry, name: bytes) -> None:

@@ -17,7 +17,7 @@ BLOCK: Final = 64
 class FdTable:
     """Numbers to descriptions. A descriptor holds one use of its description."""
 
-    __slots__ = ("__weakref__", "_cloexec", "_files", "_limit", "_lowest", "users")
+    __slots__ = ("_cloexec", "_files", "_limit", "_lowest", "users")
 
     def __init__(self, limit: DescriptorLimit | None = None) -> None:
         self._limit = limit if limit is not None else DescriptorLimit()

@@ -165,7 +165,6 @@ class FileDescription:
     """An open file. Subclasses override what their kind can do; the rest fails as Linux lets it."""
 
     __slots__ = (
-        "__weakref__",
         "async_notice",
         "counted",
         "created",

@@ -8,44 +8,54 @@ from sentry.vfs.mounts import MountNamespace
 
 
 class FsContext:
-    """Where path walks start."""
+    """Where path walks start. Its mounts are busy as long as it is there."""
 
-    __slots__ = ("__weakref__", "_namespace", "cwd", "root", "umask")
+    __slots__ = ("cwd", "root", "umask")
 
-    def __init__(
-        self, namespace: MountNamespace, root: Location, cwd: Location, umask: int = 0o022
-    ) -> None:
-        self._namespace = namespace
+    def __init__(self, root: Location, cwd: Location, umask: int = 0o022) -> None:
         self.root = root
         self.cwd = cwd
         self.umask = umask
-        namespace.contexts.add(self)
+        root.mount.residents += 1
+        cwd.mount.residents += 1
+
+    def __del__(self) -> None:
+        self.root.mount.residents -= 1
+        self.cwd.mount.residents -= 1
 
     def copy(self) -> FsContext:
         """fork(2) without CLONE_FS."""
-        return FsContext(self._namespace, self.root, self.cwd, self.umask)
+        return FsContext(self.root, self.cwd, self.umask)
 
-    def move_to(self, namespace: MountNamespace, mounts: dict[int, Mount]) -> None:
+    def chroot(self, place: Location) -> None:
+        """Another root: set_fs_root()."""
+        place.mount.residents += 1
+        self.root.mount.residents -= 1
+        self.root = place
+
+    def chdir(self, place: Location) -> None:
+        """Another working directory: set_fs_pwd()."""
+        place.mount.residents += 1
+        self.cwd.mount.residents -= 1
+        self.cwd = place
+
+    def move_to(self, mounts: dict[int, Mount]) -> None:
         """The task went to a copy of its mount namespace."""
-        self._namespace.contexts.discard(self)
-        self._namespace = namespace
-        namespace.contexts.add(self)
         root, cwd = mounts.get(self.root.mount.id), mounts.get(self.cwd.mount.id)
         if root is not None:
-            self.root = Location(root, self.root.dentry)
+            self.chroot(Location(root, self.root.dentry))
         if cwd is not None:
-            self.cwd = Location(cwd, self.cwd.dentry)
+            self.chdir(Location(cwd, self.cwd.dentry))
 
     def enter(self, namespace: MountNamespace) -> None:
         """setns(2): to the root of another namespace."""
-        self._namespace.contexts.discard(self)
-        self._namespace = namespace
-        namespace.contexts.add(self)
-        self.root = self.cwd = top(namespace.root.location)
+        root = top(namespace.root.location)
+        self.chroot(root)
+        self.chdir(root)
 
     def root_changed(self, old: Location, new: Location) -> None:
-        """pivot_root moves everybody who was at the old root: chroot_fs_refs()."""
+        """pivot_root moves everybody who was at the old root."""
         if self.root == old:
-            self.root = new
+            self.chroot(new)
         if self.cwd == old:
-            self.cwd = new
+            self.chdir(new)

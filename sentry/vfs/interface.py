@@ -182,7 +182,6 @@ class Inode:
     can_seal = False
     """F_ADD_SEALS works on it: `seals` are F_SEAL_*."""
     __slots__ = (
-        "__weakref__",
         "bound",
         "fifo",
         "fs",
@@ -192,6 +191,7 @@ class Inode:
         "is_regular",
         "is_symlink",
         "kind",
+        "linkable",
         "lock",
         "locks",
         "mode",
@@ -231,6 +231,8 @@ class Inode:
         """The socket bound to this name (AF_UNIX)."""
         self.write_count = 0
         """i_writecount: descriptions open for writing; negative while programs run from it."""
+        self.linkable = False
+        """Made by O_TMPFILE, and may still get a name: I_LINKABLE."""
         self.open_count = 0
         """Descriptions of it, O_PATH ones too: while there are any, the inode is not gone."""
         self.read_count = 0

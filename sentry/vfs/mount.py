@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Final, Protocol
-from weakref import ref
 
 from sentry.abi.mount import (
     MS_NOATIME,
@@ -88,8 +87,6 @@ class Mount:
     """A tree of a file system, from `root` down, at a place (`parent`) of another mount."""
 
     __slots__ = (
-        "__weakref__",
-        "_namespace",
         "expiring",
         "flags",
         "fs",
@@ -99,10 +96,12 @@ class Mount:
         "locked_flags",
         "master",
         "mounted",
+        "namespace",
         "no_atime",
         "no_dir_atime",
         "open_files",
         "parent",
+        "residents",
         "root",
         "unbindable",
         "writers",
@@ -113,13 +112,16 @@ class Mount:
         self.fs = fs
         self.root = root
         self.parent: Location | None = None
-        self._namespace: ref[Namespace] | None = None
+        self.namespace: Namespace | None = None
+        """Where it is attached."""
         self.mounted: dict[int, Mount] = {}
         """What sits on places of this mount, by the address of the place's dentry."""
         self.open_files = 0
         """Open descriptions on it: umount gives EBUSY while there are any."""
+        self.residents = 0
+        """Roots and working directories on it: EBUSY, too."""
         self.writers = 0
-        """Those of them that may write: a read-only remount gives EBUSY."""
+        """Open descriptions that may write: a read-only remount gives EBUSY."""
         self.group: Peers | None = None
         """Shared with these mounts."""
         self.master: Peers | None = None
@@ -143,15 +145,6 @@ class Mount:
         self.flags = flags
         self.no_atime = bool(flags & (MS_NOATIME | MS_RDONLY)) or self.fs.read_only
         self.no_dir_atime = self.no_atime or bool(flags & MS_NODIRATIME)
-
-    @property
-    def namespace(self) -> Namespace | None:
-        """Where it is attached."""
-        return self._namespace() if self._namespace is not None else None
-
-    @namespace.setter
-    def namespace(self, namespace: Namespace | None) -> None:
-        self._namespace = ref(namespace) if namespace is not None else None
 
     @property
     def unique_id(self) -> int:

@@ -19,13 +19,13 @@ from sentry.abi.mount import (
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
 )
-from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM
+from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM, Errno
 from sentry.vfs import propagation
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import FileSystem
 from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top
-from sentry.vfs.mounts import MountNamespace
+from sentry.vfs.mounts import HeldMounts, MountNamespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,7 +223,7 @@ def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Mount:
     if not is_movable(caller, mount) and not (nameless and inode.bindable):
         raise EINVAL("not in this namespace")
     held = inode.namespace
-    if isinstance(held, MountNamespace) and held.id <= caller.mounts.id:
+    if isinstance(held, HeldMounts) and held.mounts.id <= caller.mounts.id:
         raise EINVAL("a loop of mount namespaces")
     if not recursive and any(
         child.locked and child.parent is not None and child.parent.dentry.is_below(source.dentry)
@@ -241,17 +241,16 @@ def bind(caller: Mounter, source: Location, place: Location, *, recursive: bool)
     copy = clone_tree(caller, source, recursive=recursive)
     try:
         check_kinds(source, place)
-    except ENOTDIR:
+        caller.mounts.graft(copy, place)
+    except Errno:
         drop_copy(copy)
         raise
-    caller.mounts.graft(copy, place)
 
 
 def drop_copy(copy: Mount) -> None:
     """A tree that was copied and has no place after all."""
     for mount in MountNamespace.tree(copy):
-        propagation.leave_group(mount)
-        propagation.leave_master(mount)
+        propagation.leave(mount)
         if mount.parent is not None:
             mount.parent.dentry.mounts -= 1
 
@@ -343,12 +342,8 @@ class TreeFile(FileDescription):
 
     def __init__(self, location: Location, flags: int, tree: MountNamespace) -> None:
         super().__init__(location, flags)
-        self._tree = tree
+        self._tree = HeldMounts(tree)
 
     def release(self) -> None:
-        """dissolve_on_fput(), unless the tree was moved to a place."""
-        tree = self._tree
-        if tree.root.namespace is tree:
-            for mount in reversed(tree.tree(tree.root)):
-                propagation.leave_group(mount)
-                propagation.leave_master(mount)
+        """dissolve_on_fput(); what was moved to a place is not in it."""
+        self._tree.mounts.dissolve()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from sentry.errors import EBUSY, EINVAL
 from sentry.vfs import propagation
@@ -33,14 +32,14 @@ class MountBudget(Budget):
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
         super().__init__(memory_pages)
-        self.namespaces: WeakSet[MountNamespace] = WeakSet()
+        self.namespaces: dict[MountNamespace, None] = {}
 
 
 class MountNamespace:
     """All mounts that a group of tasks sees. The first one is the root.
 
     A tree that open_tree(2) or fsmount(2) made is an anonymous namespace until it is moved to a
-    place: `anonymous`.
+    place: `anonymous`. Whoever is in it, or has it open, has its `HeldMounts`.
     """
 
     def __init__(
@@ -62,17 +61,13 @@ class MountNamespace:
         self.anonymous = anonymous
         self.owner = owner
         """The user namespace that owns it; None: the sandbox's first one."""
-        self.charge: Any = None
-        """What it counts in the user namespace of its owner."""
         self.changes = ChangeCount()
         """Told when a mount comes, goes or changes."""
-        self.contexts: WeakSet[FsContext] = WeakSet()
-        """Who has a root or working directory here, for EBUSY and pivot_root."""
         root.namespace = self
         root.fs.mount_count += 1
         for each in self.tree(root)[1:]:
             self._list(each)
-        self.budget.namespaces.add(self)
+        self.budget.namespaces[self] = None
 
     def __iter__(self) -> Iterator[Mount]:
         return iter(list(self._mounts.values()))
@@ -80,17 +75,16 @@ class MountNamespace:
     def __len__(self) -> int:
         return len(self._mounts)
 
-    def __del__(self) -> None:
-        for mount in list(self._mounts.values()):
-            self._forget(mount)
-
-    def _forget(self, mount: Mount) -> None:
-        """Nobody is in the namespace any more: what it had is gone without a word."""
-        if mount.parent is not None:
-            mount.parent.dentry.mounts -= 1
-            mount.parent = None
-        mount.mounted.clear()
-        self._unlist(mount)
+    def dissolve(self) -> None:
+        """put_mnt_ns(): nobody is in it any more. What it has is gone without a word."""
+        for mount in self:
+            propagation.leave(mount)
+            if mount.parent is not None:
+                mount.parent.dentry.mounts -= 1
+                mount.parent = None
+            mount.mounted.clear()
+            self._unlist(mount)
+        self.budget.namespaces.pop(self, None)
 
     def _list(self, mount: Mount) -> None:
         if mount.id not in self._mounts:
@@ -269,9 +263,7 @@ class MountNamespace:
 
     def busy(self, mount: Mount) -> bool:
         """Something is open, mounted, or somebody's root or cwd, on it."""
-        if mount.open_files or mount.mounted:
-            return True
-        return any(c.root.mount is mount or c.cwd.mount is mount for c in self.contexts)
+        return bool(mount.open_files or mount.residents or mount.mounted)
 
     def _followers(self, doomed: list[Mount]) -> list[Mount]:
         """propagate_umount(): what goes elsewhere because these go."""
@@ -312,8 +304,7 @@ class MountNamespace:
         doomed += self._followers(doomed)
         for each in reversed(doomed):
             namespace = each.namespace
-            propagation.leave_group(each)
-            propagation.leave_master(each)
+            propagation.leave(each)
             if namespace is not None:
                 namespace.detach(each)
                 _gone(each.fs)
@@ -384,7 +375,7 @@ class MountNamespace:
             for new in namespace:
                 new.locked_flags |= new.flags & LOCKABLE | ATIME_FLAGS
         for context in contexts:
-            context.move_to(namespace, by_old)
+            context.move_to(by_old)
         return namespace
 
     def pivot(self, old_root: Mount, new_root: Mount, put_old: Location) -> None:
@@ -403,8 +394,25 @@ class MountNamespace:
             self.root = new_root
         self._put(old_root, top(put_old))
         self.changes.happened()
-        for context in list(self.contexts):
-            context.root_changed(old_root.location, new_root.location)
+
+
+class HeldMounts:
+    """What those have who are in a mount namespace, or have it open: it goes with the last use."""
+
+    __slots__ = ("charge", "mounts")
+
+    def __init__(self, mounts: MountNamespace, charge: Any = None) -> None:
+        self.mounts = mounts
+        self.charge = charge
+        """What it counts in the user namespace of its owner."""
+
+    def __del__(self) -> None:
+        self.mounts.dissolve()
+
+    @property
+    def owner(self) -> Any:
+        """The user namespace that owns it."""
+        return self.mounts.owner
 
 
 def lock_tree(mount: Mount) -> None:

@@ -158,13 +158,12 @@ def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
         if inode.is_dir:
             raise EPERM("a directory")
         links = (inode.stat()).nlink
-        linkable = caller.kernel.vfs.linkable
-        if not links and inode not in linkable:
+        if not links and not inode.linkable:
             raise ENOENT("the file has no name any more")
         if links >= MAX_LINKS:
             raise EMLINK(f"{links} links")
         parent.inode.link(walk.last, inode)
-        linkable.discard(inode)
+        inode.linkable = False
         tell_child(parent.inode, IN_CREATE, walk.last)
         tell_self(inode, IN_ATTRIB)
 

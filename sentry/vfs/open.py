@@ -361,8 +361,7 @@ def _open_tmpfile(
     mode, owner = new_owner(caller, at.dentry.inode, S_IFREG | how.mode & ~caller.fs.umask)
     linkable = not how.flags & O_EXCL
     inode = at.dentry.inode.tmpfile(mode & 0o7777, owner, linkable)
-    if linkable:
-        caller.kernel.vfs.linkable.add(inode)
+    inode.linkable = linkable
     dentry = Dentry(at.dentry, b"#%d" % inode.ino, inode)
     dentry.unlinked = True
     flags = how.flags & ~(O_TMPFILE | O_EXCL | O_DIRECTORY)

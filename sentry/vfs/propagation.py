@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 
@@ -21,15 +20,18 @@ KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 
 
 class PeerGroup:
-    """Mounts that share what is mounted on them, and the mounts that follow them."""
+    """Mounts that share what is mounted on them, and the mounts that follow them.
 
-    __slots__ = ("__weakref__", "id", "members", "slaves")
+    A mount that goes leaves it: `leave`.
+    """
+
+    __slots__ = ("id", "members", "slaves")
 
     def __init__(self, number: int) -> None:
         self.id = number
         """As in mountinfo."""
-        self.members: WeakValueDictionary[int, Mount] = WeakValueDictionary()
-        self.slaves: WeakValueDictionary[int, Mount] = WeakValueDictionary()
+        self.members: dict[int, Mount] = {}
+        self.slaves: dict[int, Mount] = {}
 
 
 def share(mount: Mount, number: int) -> None:
@@ -72,6 +74,12 @@ def leave_group(mount: Mount) -> None:
             follow(slave, mount.master)
         else:
             leave_master(slave)
+
+
+def leave(mount: Mount) -> None:
+    """It is going: it shares nothing and follows nobody."""
+    leave_group(mount)
+    leave_master(mount)
 
 
 def change(mount: Mount, kind: int, number: int) -> None:

@@ -10,7 +10,6 @@ import itertools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from sentry.abi.mount import MS_STRICTATIME
 from sentry.vfs.budget import Budget, DescriptorLimit, PipeLimits
@@ -83,8 +82,6 @@ class Vfs:
         """Mounts that no tree shows, by their purpose."""
         self.terminal: Any = None
         """The open file of the donated terminal, for /dev/tty."""
-        self.linkable: WeakSet[Inode] = WeakSet()
-        """Files of O_TMPFILE that may still get a name."""
         self.descriptors = DescriptorLimit()
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""

@@ -63,6 +63,10 @@ class Attachment(FileSystem, ABC):
     lingering: Lingering | None
     pace: Pace
 
+    @abstractmethod
+    def take_out(self, inode: GoferInode) -> None:
+        """It does not stand for its number any more, if it did."""
+
     @property
     @abstractmethod
     def keeps_descriptors(self) -> bool:

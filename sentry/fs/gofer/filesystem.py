@@ -10,7 +10,7 @@ import stat as modes
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from msgspec import Struct
 
@@ -86,7 +86,7 @@ class GoferFileSystem(Attachment):
         self.handles = HandleCache() if options.handles is None else options.handles
         self.io = options.io
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
-        self._inodes: WeakValueDictionary[Key, GoferInode] = WeakValueDictionary()
+        self._inodes: dict[Key, ref[GoferInode]] = {}
         self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
         self._names = 0
@@ -130,6 +130,7 @@ class GoferFileSystem(Attachment):
             directory.drop_listing()
         self._listings.clear()
         self._listed = 0
+        self.handles.forget(self)
         if self.changes is not None:
             self.changes.forget_all(self)
 
@@ -158,7 +159,7 @@ class GoferFileSystem(Attachment):
         """The inode whose attributes were just seen as `name` of `parent`."""
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
-        inode = self._inodes.get(key)
+        inode = self._known(key)
         if inode is None or self._another(inode, wire):
             inode = self._new(wire, key)
         else:
@@ -170,9 +171,13 @@ class GoferFileSystem(Attachment):
         """The same for attributes from a listing, which are older than those an inode has."""
         wire = WireAttributes.unpack(block)
         key = (wire.dev, wire.ino)
-        inode = self._inodes.get(key) or self._new(wire, key)
+        inode = self._known(key) or self._new(wire, key)
         parent.remember(name, inode)
         return inode
+
+    def _known(self, key: Key) -> GoferInode | None:
+        found = self._inodes.get(key)
+        return found() if found is not None else None
 
     def _another(self, inode: GoferInode, wire: WireAttributes) -> bool:
         """The host has used the inode number for a new file."""
@@ -185,19 +190,23 @@ class GoferFileSystem(Attachment):
         kind = modes.S_IFMT(wire.mode)
         cls = _CLASSES.get(kind, GoferInode)
         inode = cls(self, key, from_wire(wire, self.numbering.ino(wire.dev, wire.ino)))
-        self._inodes[key] = inode
+        self._inodes[key] = ref(inode)
         return inode
 
     def forget_inode(self, inode: GoferInode) -> None:
         """Its last name is gone: the number may come back as another file."""
-        if self._inodes.get(inode.key) is inode:
-            del self._inodes[inode.key]
+        self.take_out(inode)
         if isinstance(inode, DirectoryCache):
             if inode.trust is not None and self.changes is not None:
                 self.changes.forget(inode.trust)
             self.fids.keep(inode)
             inode.drop_listing()
             self._listed -= self._listings.pop(inode, 0)
+
+    def take_out(self, inode: GoferInode) -> None:
+        """It does not stand for its number any more, if it did."""
+        if self._known(inode.key) is inode:
+            del self._inodes[inode.key]
 
     # --- bounds
 
@@ -215,7 +224,7 @@ class GoferFileSystem(Attachment):
         self._names += 1
         if self._names > MAX_NAMES:
             self._names = 0
-            for inode in list(self._inodes.values()):
+            for inode in [found() for found in self._inodes.values()]:
                 if isinstance(inode, DirectoryCache):
                     inode.names.clear()
                     if inode.trust is not None:

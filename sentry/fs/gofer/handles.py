@@ -4,13 +4,13 @@ What they cost the kernel thread depends on where the host keeps the file (`Stor
 can wait, `HostIO` makes it, and attributes come from the Gofer.
 
 An inode has at most one handle to read and one to read and write, shared by all its open files. A
-handle without users stays for the next open (exclusive mode), the oldest are closed first.
+handle without users stays for the next open (exclusive mode), and its inode with it; the oldest are
+closed first.
 """
 
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -97,12 +97,12 @@ class Handle:
     """One open file of the host; `fd` is -1 if only `fid` is open."""
 
     __slots__ = (
-        "__weakref__", "_backing", "_nowait", "_pace", "fd", "fid", "io", "owner", "remote",
-        "users", "writable",
+        "_backing", "_nowait", "_pace", "fd", "fid", "io", "owner", "remote", "users", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fd: int, fid: int, writable: bool) -> None:
-        self.owner = weakref.ref(owner)
+        self.owner: Owner | None = owner
+        """None after `close`: what is open keeps its inode."""
         self.fd = fd
         self.fid = fid
         self.writable = writable
@@ -202,11 +202,11 @@ class Handle:
             self._backing.cut(size)
 
     def _last_size(self) -> int:
-        owner = self.owner()
-        return owner.attributes.size if owner is not None else 0
+        return self.owner.attributes.size if self.owner is not None else 0
 
     def close(self) -> None:
         """Give the descriptor back. The fid is the owner's to clunk."""
+        self.owner = None
         if self._backing is not None:
             self._backing.close()
             self._backing = None
@@ -264,11 +264,15 @@ class HandleCache:
     def evict(self, count: int) -> None:
         """Close the handles that have been idle longest."""
         for handle in list(self._idle)[:count]:
-            owner = handle.owner()
-            if owner is not None:
-                owner.drop_handle(handle)
-            else:
-                self.close(handle)
+            assert handle.owner is not None
+            handle.owner.drop_handle(handle)
+
+    def forget(self, fs: object) -> None:
+        """A file system was unmounted: close what nobody uses."""
+        for handle in list(self._idle):
+            assert handle.owner is not None
+            if handle.owner.fs is fs:
+                handle.owner.drop_handle(handle)
 
 
 class Timers(Protocol):
@@ -315,6 +319,5 @@ class Lingering:
         """Close what was not used since the last turn."""
         late, self._old, self._young = self._old - self._young, self._young, set()
         for handle in late:
-            owner = handle.owner()
-            if not handle.users and handle.fd >= 0 and owner is not None:
-                owner.drop_handle(handle)
+            if not handle.users and handle.owner is not None:
+                handle.owner.drop_handle(handle)

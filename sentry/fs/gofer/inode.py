@@ -47,8 +47,8 @@ class GoferInode(Inode):
     """A file of any kind without data of its own: fifos, sockets, devices. See the subclasses."""
 
     __slots__ = (
-        "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target", "xattrs",
-        "xattrs_stamp",
+        "__weakref__", "attributes", "fid", "fresh", "gone", "key", "name", "parent", "target",
+        "xattrs", "xattrs_stamp",
     )  # fmt: skip
     fs: Attachment
 
@@ -72,6 +72,7 @@ class GoferInode(Inode):
         """What `xattr_stamp` was then."""
 
     def __del__(self) -> None:
+        self.fs.take_out(self)
         if self.fid >= 0:
             self.fs.session.clunk(self.fid)
 

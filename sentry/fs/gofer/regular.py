@@ -47,7 +47,7 @@ class GoferRegular(GoferInode):
 
     def __del__(self) -> None:
         for handle in (self.read_handle, self.write_handle):
-            if handle is not None:
+            if handle is not None:  # the whole sandbox is gone
                 self._close(handle)
         super().__del__()
 

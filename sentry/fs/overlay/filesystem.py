@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import TYPE_CHECKING, Final
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from sentry.abi.mount import MS_NOATIME
 from sentry.abi.stat import OVERLAYFS_SUPER_MAGIC
@@ -34,7 +34,7 @@ class OverlayFs(FileSystem):
         self.upper = upper
         self.lower = lower
         self._inos = itertools.count(FIRST_INO)
-        self._wrapped: WeakValueDictionary[Inode, OverlayInode] = WeakValueDictionary()
+        self._wrapped: dict[Inode, ref[OverlayInode]] = {}
         self._kept: set[OverlayInode] = set()
         self._root = self.wrap(lower.root.inode)
 
@@ -55,10 +55,16 @@ class OverlayFs(FileSystem):
 
     def wrap(self, lower: Inode) -> OverlayInode:
         """The overlay inode of a lower one."""
-        inode = self._wrapped.get(lower)
+        known = self._wrapped.get(lower)
+        inode = known() if known is not None else None
         if inode is None:
-            inode = self._wrapped[lower] = OverlayInode(self, None, lower)
+            inode = OverlayInode(self, None, lower)
+            self._wrapped[lower] = ref(inode)
         return inode
+
+    def unwrap(self, lower: Inode) -> None:
+        """Nobody uses its overlay inode any more."""
+        del self._wrapped[lower]
 
     def keep(self, inode: OverlayInode) -> None:
         """It differs from the lower tree: nobody may forget it."""

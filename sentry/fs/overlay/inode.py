@@ -35,7 +35,8 @@ class OverlayInode(Inode):
     """A file of any kind."""
 
     __slots__ = (
-        "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed", "upper",
+        "__weakref__", "_dirents", "changed", "copying", "file_flags", "links", "lower", "removed",
+        "upper",
     )  # fmt: skip
 
     fs: OverlayFs
@@ -60,6 +61,10 @@ class OverlayInode(Inode):
         """What was below, and what came of it, until a name changes."""
         if upper is not None:
             upper.ino = ino
+
+    def __del__(self) -> None:
+        if self.lower is not None:
+            self.fs.unwrap(self.lower)
 
     def set_file_flags(self, flags: int) -> None:
         """Copy up, then change."""

@@ -48,19 +48,19 @@ def seen_by(view: View) -> tuple[Any, Any]:
         task = live_task(view.subject)
     except ENOENT:
         raise EINVAL("a process that has ended") from None
-    return task.mounts, task.fs.root
+    return task.ns.mounts, task.fs.root
 
 
 def changes_of(view: View) -> Any:
     """Those of the namespace."""
-    namespace, _ = view.pinned
-    return namespace.changes
+    held, _ = view.pinned
+    return held.mounts.changes
 
 
 def visible(view: View) -> Iterator[tuple[Any, bytes]]:
     """The mounts that lie below the process's root, with their paths, in order of their making."""
-    namespace, root = view.pinned
-    for mount in namespace:
+    held, root = view.pinned
+    for mount in held.mounts:
         if is_reachable(mount.location, root):
             yield mount, path_of(mount.location, root)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
@@ -24,13 +24,24 @@ ROOT_OWNER = Owner(0, 0)
 class Node(Inode):
     """What all kinds have: the time they were first looked up."""
 
-    __slots__ = ("made_ns",)
+    __slots__ = ("__weakref__", "_directory", "_name", "made_ns")
 
     fs: TableFs
 
     def __init__(self, fs: TableFs, mode: int, owner: Owner = ROOT_OWNER) -> None:
         super().__init__(fs, fs.root_ino, mode, owner)
         self.made_ns = fs.now_ns()
+        self._directory: Directory | None = None
+        self._name = b""
+
+    def __del__(self) -> None:
+        if self._directory is not None:
+            self._directory.forget(self._name, self)
+
+    def found(self, directory: Directory, name: bytes) -> None:
+        """It was made as a child."""
+        self._directory, self._name = directory, name
+        self.ino = self.fs.child_ino(directory.ino, name)
 
     def links(self) -> int:
         """st_nlink."""
@@ -68,7 +79,7 @@ class Directory(Node):
 
     def __init__(self, fs: TableFs, mode: int = 0o555, owner: Owner = ROOT_OWNER) -> None:
         super().__init__(fs, S_IFDIR | mode, owner)
-        self._made: WeakValueDictionary[bytes, Node] = WeakValueDictionary()
+        self._made: dict[bytes, ref[Node]] = {}
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """(name, S_IFMT bits) of all children."""
@@ -84,15 +95,22 @@ class Directory(Node):
 
     def lookup_cached(self, name: bytes) -> Inode | Absent:
         """Always answered at once."""
-        node = self._made.get(name)
+        known = self._made.get(name)
+        node = known() if known is not None else None
         if node is not None and not self.stale(node):
             return node
         node = self.make(name)
         if node is None:
             return ABSENT
-        node.ino = self.fs.child_ino(self.ino, name)
-        self._made[name] = node
+        node.found(self, name)
+        self._made[name] = ref(node)
         return node
+
+    def forget(self, name: bytes, node: Node) -> None:
+        """Nobody holds the child any more."""
+        known = self._made.get(name)
+        if known is not None and known() is node:
+            del self._made[name]
 
     def entries(self) -> Sequence[DirEntry]:
         """The listing, with the numbers that the inodes get when they are made."""

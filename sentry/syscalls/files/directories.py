@@ -83,14 +83,14 @@ def sys_chdir(task: Task, path: Path) -> None:
     """chdir(2)."""
     location = resolve(task, AT_FDCWD, path)
     check_directory(task, location)
-    task.fs.cwd = location
+    task.fs.chdir(location)
 
 
 @syscall(81)
 def sys_fchdir(task: Task, file: RawFile) -> None:
     """fchdir(2)."""
     check_directory(task, file.location)
-    task.fs.cwd = file.location
+    task.fs.chdir(file.location)
 
 
 @syscall(161)
@@ -100,7 +100,7 @@ def sys_chroot(task: Task, path: Path) -> None:
     check_directory(task, location)
     if not task.creds.own(CAP_SYS_CHROOT):
         raise EPERM("chroot")
-    task.fs.root = location
+    task.fs.chroot(location)
 
 
 @syscall(95)

@@ -174,3 +174,6 @@ def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     if not is_reachable(new_place, root):
         raise EINVAL("new_root is not below the root")
     task.mounts.pivot(root.mount, new_mount, old_place)
+    for other in task.kernel.pids.tasks.values():  # chroot_fs_refs()
+        if not other.dead:
+            other.fs.root_changed(root, new_mount.location)

@@ -119,7 +119,7 @@ def join_mounts(to: Joining, namespace: Any) -> None:
     if is_shared(to.task):
         raise EINVAL("a shared root")
     to.set("mounts", namespace)
-    to.steps.append(lambda: to.task.fs.enter(namespace))
+    to.steps.append(lambda: to.task.fs.enter(namespace.mounts))
 
 
 def join_ipc(to: Joining, namespace: Any) -> None:

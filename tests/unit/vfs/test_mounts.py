@@ -6,7 +6,17 @@ import errno
 from typing import Any
 
 from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
-from sentry.abi.mount import MS_BIND, MS_NODEV, MS_RDONLY, MS_REC, MS_REMOUNT
+from sentry.abi.mount import (
+    MS_BIND,
+    MS_NODEV,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SHARED,
+)
+from sentry.abi.sched import CLONE_NEWNS
+from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
 
 MNT_DETACH = 2
@@ -62,7 +72,9 @@ def test_copy_of_a_namespace_is_independent(task: Any) -> None:
     task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
     touch(task, b"/m/f")
     other = task.sibling()
-    other.task.ns = other.task.ns.but(mounts=task.task.mounts.copy([other.task.fs]))
+    other.task.ns = other.task.ns.but(
+        mounts=HeldMounts(task.task.mounts.copy([other.task.fs]))
+    )
     other.ok("access", b"/m/f", 0)
     other.ok("umount2", b"/m", 0)
     assert other.call("access", b"/m/f", 0) == -errno.ENOENT
@@ -91,3 +103,76 @@ def test_devices_do_not_open_on_a_nodev_mount(task: Any) -> None:
     fd = task.ok("open", b"/null", O_RDWR, 0)
     assert task.ok("write", fd, task.place(b"gone"), 4) == 4
     assert task.ok("read", fd, task.buffer(4), 4) == 0
+
+
+def exits(parent: Any, child: Any) -> None:
+    child.begin("exit_group", 0)
+    parent.world.settle()
+    parent.ok("wait4", -1, 0, 0, 0)
+
+
+def test_namespace_goes_with_the_last_process_in_it(task: Any) -> None:
+    budget = task.task.kernel.vfs.budget
+    task.ok("mount", 0, b"/", 0, MS_SHARED, 0)
+    root = task.task.mounts.root
+    before = budget.mounts, len(budget.namespaces), dict(root.group.members)
+    child = task.fork()
+    child.ok("unshare", CLONE_NEWNS)
+    assert len(root.group.members) == 2
+    exits(task, child)
+    assert (budget.mounts, len(budget.namespaces), root.group.members) == before
+
+
+def test_open_mountinfo_keeps_the_namespace_of_a_process_that_has_ended(task: Any) -> None:
+    budget = task.task.kernel.vfs.budget
+    task.ok("mkdir", b"/proc", 0o755)
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"proc", b"/proc", b"proc", 0, 0)
+    child = task.fork()
+    child.ok("unshare", CLONE_NEWNS)
+    child.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    fd = task.ok("open", b"/proc/%d/mountinfo" % child.task.tid, O_RDONLY, 0)
+    exits(task, child)
+    room = task.place(bytes(4096))
+    assert b" /m " in task.read(room, task.ok("read", fd, room, 4096))
+    namespaces = len(budget.namespaces)
+    task.ok("close", fd)
+    assert len(budget.namespaces) == namespaces - 1
+
+
+def test_mount_is_busy_while_somebody_works_in_it(task: Any) -> None:
+    task.ok("mkdir", b"/m", 0o755)
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    task.ok("chdir", b"/m")
+    child = task.fork()
+    task.ok("chdir", b"/")
+    assert task.call("umount2", b"/m", 0) == -errno.EBUSY
+    exits(task, child)
+    task.ok("umount2", b"/m", 0)
+
+
+def test_bind_without_room_leaves_no_peer(task: Any) -> None:
+    budget = task.task.kernel.vfs.budget
+    task.ok("mkdir", b"/a", 0o755)
+    task.ok("mkdir", b"/b", 0o755)
+    task.ok("mount", 0, b"/", 0, MS_SHARED, 0)
+    child = task.fork()
+    child.ok("unshare", CLONE_NEWNS)
+    group = task.task.mounts.root.group
+    assert len(group.members) == 2
+    budget.mount_max = len(task.task.mounts) + 1
+    assert task.call("mount", b"/a", b"/b", 0, MS_BIND, 0) == -errno.ENOSPC
+    assert len(group.members) == 2
+
+
+def test_pivot_root_moves_the_root_of_everybody(task: Any) -> None:
+    task.ok("mkdir", b"/new", 0o755)
+    task.ok("mount", b"x", b"/new", b"tmpfs", 0, 0)
+    task.ok("mkdir", b"/new/old", 0o755)
+    child = task.fork()
+    child.ok("unshare", CLONE_NEWNS)
+    child.ok("mount", 0, b"/", 0, MS_REC | MS_PRIVATE, 0)
+    other = child.fork()
+    child.ok("pivot_root", b"/new", b"/new/old")
+    other.ok("access", b"/old/new", 0)
+    task.ok("access", b"/new/old", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import stat
@@ -16,6 +17,7 @@ import sentry.syscalls.files.xattr  # noqa: F401  (registers its calls)
 from gofer.attachment import Attachment
 from sentry.auth.credentials import Credentials
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
+from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session
 from tests.unit.fs.gofer.conftest import AT_FDCWD, MakeWorld, World
 from tests.unit.gofer.harness import serving
@@ -311,6 +313,33 @@ def test_nothing_is_left_open_when_files_are_forgotten(make_world: MakeWorld, ho
         world.fs.lingering.turn()
     assert world.fs.handles.open == 0
     assert descriptors_below(host) == []
+
+
+def test_descriptors_without_users_go_with_the_file_system(world: World, host: Path) -> None:
+    world.contents(b"/file")
+    held = world.open(b"/dir/inner")
+    assert world.fs.handles.open == 2
+    world.fs.shutdown()
+    assert descriptors_below(host).count(str(host / "file")) == 0
+    assert world.fs.handles.open == 1
+    assert world.read(held) == b"inner"
+
+
+def test_closed_handles_leave_no_cycles(make_world: MakeWorld, host: Path) -> None:
+    world = make_world(descriptors=5)
+    for i in range(20):
+        (host / f"f{i}").write_bytes(b"%d" % i)
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(20):
+            world.contents(b"/f%d" % i)
+        world.task.task.kernel.vfs.dentries.forget()
+        ours = [each for each in gc.get_objects() if isinstance(each, GoferRegular)]
+        left = sum(each.fs is world.fs for each in ours)
+    finally:
+        gc.enable()
+    assert left == world.fs.handles.open == 5
 
 
 # --- the Gofer dies

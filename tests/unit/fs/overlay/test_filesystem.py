@@ -1,0 +1,63 @@
+"""Which overlay inode stands for which lower one, and how long."""
+
+from __future__ import annotations
+
+import gc
+
+from sentry.fs.overlay.filesystem import OverlayFs
+from sentry.fs.overlay.inode import OverlayInode
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.vfs.interface import Changes, Inode, Owner
+from tests.world import World
+
+ROOT = Owner(0, 0)
+
+
+def overlay(world: World) -> tuple[OverlayFs, Inode]:
+    """An overlay over a tree with one file, and the file."""
+    lower = TmpFs.make(world.vfs, "")
+    return OverlayFs.over(world.vfs, lower), lower.root.create(b"file", 0o644, ROOT)
+
+
+def inodes() -> int:
+    return sum(isinstance(each, OverlayInode) for each in gc.get_objects())
+
+
+def test_lower_inode_has_one_overlay_inode(world: World) -> None:
+    fs, file = overlay(world)
+    found = fs.root.lookup(b"file")
+    assert isinstance(found, OverlayInode)
+    assert fs.wrap(file) is found is fs.root.lookup(b"file")
+
+
+def test_inode_that_nobody_uses_is_gone(world: World) -> None:
+    fs, file = overlay(world)
+    gc.collect()
+    gc.disable()
+    try:
+        before = inodes()
+        assert fs.wrap(file).lower is file
+        assert inodes() == before
+    finally:
+        gc.enable()
+
+
+def test_inode_that_differs_is_kept_until_its_last_name_goes(world: World) -> None:
+    fs, _ = overlay(world)
+    gc.collect()
+    gc.disable()
+    try:
+        before = inodes()
+        found = fs.root.lookup(b"file")
+        assert isinstance(found, OverlayInode)
+        found.setattr(Changes(mode=0o600))
+        del found
+        assert inodes() == before + 1
+        assert fs.root.lookup(b"file").mode & 0o777 == 0o600  # type: ignore[union-attr]
+        child = fs.root.lookup(b"file")
+        assert isinstance(child, OverlayInode)
+        fs.root.unlink(b"file", child)
+        del child
+        assert inodes() == before
+    finally:
+        gc.enable()

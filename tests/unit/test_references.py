@@ -1,0 +1,50 @@
+"""Weak references: tables that find what somebody else holds, and nothing else.
+
+A class that is compiled cannot be weakly referenced, and what is made of them is slow. So there is
+one kind, `ref`, in few tables, each of whose objects takes itself out in `__del__`.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SENTRY = Path(__file__).parents[2] / "sentry"
+TABLES = {
+    "fs/gofer/directory_cache.py": "a directory's names",
+    "fs/gofer/filesystem.py": "inodes by the numbers of the host",
+    "fs/gofer/watched.py": "a directory's names",
+    "fs/overlay/filesystem.py": "overlay inodes by the lower ones",
+    "fs/pseudo/nodes.py": "children of a directory",
+    "vfs/dentry.py": "children of a dentry",
+}
+REFERENCED = {
+    "fs/gofer/inode.py", "fs/overlay/inode.py", "fs/pseudo/nodes.py", "vfs/dentry.py",
+}  # fmt: skip
+"""Where the classes are that these tables find."""
+
+
+def imported(path: Path) -> list[str]:
+    """What a module takes from `weakref`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += ["*" for alias in node.names if alias.name == "weakref"]
+        elif isinstance(node, ast.ImportFrom) and node.module == "weakref":
+            found += [alias.name for alias in node.names]
+    return found
+
+
+def test_weak_references_are_those_of_the_tables() -> None:
+    modules = {str(path.relative_to(SENTRY)): imported(path) for path in SENTRY.rglob("*.py")}
+    found = {name: names for name, names in modules.items() if names}
+    assert found == {name: ["ref"] for name in TABLES}
+
+
+def test_slots_for_weak_references_are_those_of_what_the_tables_find() -> None:
+    found = {
+        str(path.relative_to(SENTRY))
+        for path in SENTRY.rglob("*.py")
+        if '"__weakref__"' in path.read_text()
+    }
+    assert found == REFERENCED
