@@ -44,7 +44,8 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "inotify_instances": vfs.inotify_instances,
         "mappings": kernel.platform.ram.vmas,
     }
-    numbers = ((name, getattr(budget, name)) for name in budget.__slots__)
+    slots = (name for kind in type(budget).__mro__ for name in getattr(kind, "__slots__", ()))
+    numbers = ((name, getattr(budget, name)) for name in slots)
     found |= {name: value for name, value in numbers if isinstance(value, int)}
     found |= {f"ram_{name}": value for name, value in ram._asdict().items()}
     objects = Counter(
