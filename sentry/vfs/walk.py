@@ -78,6 +78,7 @@ def walk(
         else:
             left = path.split(b"/")
     asked: Inode | None = None
+    marked: Mount | None = None
     try:
         while True:
             names = iter(left)
@@ -107,8 +108,9 @@ def walk(
                     if resolve & RESOLVE_NO_XDEV:
                         raise EXDEV("a mount point")
                     while over is not None:  # as `top`
-                        if over.expiring:
-                            over.expiring -= 1
+                        if over.expiring and over is not marked:
+                            over.expiring -= 1  # once for a walk, however often it comes here
+                            marked = over
                         mount, dentry = over, over.root
                         over = mount.mounted.get(id(dentry)) if dentry.mounts else None
                     continue

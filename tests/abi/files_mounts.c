@@ -42,6 +42,15 @@ static void wrong(void)
     CHECK_ERR(umount2(".", 0), EINVAL);
 }
 
+/* Marked at the first call, gone at the second; whoever has used it in between takes the mark. */
+static void expiring(const char *path)
+{
+    CHECK(mount("src", "m", "tmpfs", 0, 0) == 0);
+    CHECK_ERR(umount2(path, MNT_EXPIRE), EAGAIN);
+    CHECK(umount2(path, MNT_EXPIRE) == 0);
+    CHECK_ERR(umount2("m", 0), EINVAL);
+}
+
 int main(void)
 {
     struct statvfs vfs;
@@ -50,6 +59,9 @@ int main(void)
     CHECK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
     CHECK(mkdir("m", 0755) == 0 && mkdir("n", 0755) == 0);
     wrong();
+    expiring("m");
+    expiring("m/.");
+    expiring("m/../m");
     touch("m/under");
     CHECK(mount("src", "m", "tmpfs", MS_NOSUID, "size=64k,mode=0700") == 0);
     CHECK(dev("m") != dev("."));
