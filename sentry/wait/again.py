@@ -9,7 +9,7 @@ What makes that right is the `Call`, which begins with the first NotNow and ends
 - `answers`: what has been found or sent by now. A request is made once: its pending reply is an
   answer (`kept`), and what came of it counts as fresh. An operation that is long keeps its place
   there, and one that has changed something what it has done: it catches NotNow on its way out.
-- locks (`sentry.wait.queue.Lock`) and files in use are the call's until it ends. A lock costs a
+- locks (`sentry.wait.lock.Lock`) and files in use are the call's until it ends. A lock costs a
   call that never sleeps nothing: between two sleeps nobody else runs.
 """
 
@@ -182,7 +182,7 @@ async def finished(need: NotNow, attempt: Callable[[], Any]) -> Any:
             except NotNow as another:  # raised by the coroutine, which starts anew
                 need = another
                 call.answers |= need.call.answers
-                call.held += need.call.held
+                need.call.close()
     finally:
         call.close()
 
