@@ -87,24 +87,25 @@ static volatile pid_t worker;
 
 static void *work(void *done)
 {
+    struct itimerval off = {{0, 0}, {0, 0}};
     worker = syscall(SYS_gettid);
     while (calls < 8)
         for (volatile int i = 0; i < 10000; i++)
             ;
-    return NULL;
+    CHECK(setitimer(ITIMER_PROF, &off, NULL) == 0); /* before another thread uses CPU time */
+    return done;
 }
 
 /* A signal for CPU time goes to the thread that used it. */
 static void busy_thread(void)
 {
-    struct itimerval timer = {{0, 10000}, {0, 10000}}, off = {{0, 0}, {0, 0}};
+    struct itimerval timer = {{0, 10000}, {0, 10000}};
     pthread_t thread;
     install(SIGPROF);
     CHECK(setitimer(ITIMER_PROF, &timer, NULL) == 0);
     CHECK(pthread_create(&thread, NULL, work, NULL) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     CHECK(taken_by == worker);
-    CHECK(setitimer(ITIMER_PROF, &off, NULL) == 0);
 }
 
 static void wait_calls(int wanted)

@@ -98,6 +98,13 @@ class Machine:
             self._exited.extend(self.platform.wait(deadline))
         return self._exited.popleft()
 
+    def next_exit(self) -> Any:
+        """The next context that came back for more than an interruption, which may be for nothing:
+        a context that is only that goes on."""
+        while (came := self.any_exit()).exit == ExitKind.INTERRUPTED:
+            came.resume()
+        return came
+
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait until something is true that happens inside platform.wait."""
         deadline = time.monotonic_ns() + TIMEOUT_NS
@@ -107,12 +114,9 @@ class Machine:
 
     def exit_of(self, context: Any) -> ExitKind:
         """The next exit of this context, not counting interruptions."""
-        while True:
-            came = self.any_exit()
-            assert came is context
-            if came.exit != ExitKind.INTERRUPTED:
-                return ExitKind(came.exit)
-            came.resume()
+        came = self.next_exit()
+        assert came is context
+        return ExitKind(came.exit)
 
     def syscall_of(self, context: Any) -> int:
         """The number of the next system call of this context."""

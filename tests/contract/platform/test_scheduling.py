@@ -156,7 +156,7 @@ def test_two_contexts_share_an_address_space(machine: Any) -> None:
     space.write(DATA, b"\1\0\0\0")
     other.resume()
 
-    came = {machine.any_exit(), machine.any_exit()}
+    came = {machine.next_exit(), machine.next_exit()}
 
     assert came == {waiter, other}
     assert {context.exit for context in came} == {ExitKind.SYSCALL}
@@ -168,7 +168,7 @@ def test_address_spaces_do_not_share_memory(machine: Any) -> None:
         for number in (1, 2, 3)
     ]
     for _ in contexts:
-        machine.any_exit()
+        machine.next_exit()
     for context in contexts:
         context.answer(8)
         assert machine.syscall_of(context) == 8

@@ -280,7 +280,7 @@ def test_single_step_of_a_woken_thread_traps_after_one_instruction(machine: Any)
     waker.answer(0)
     stepped.regs[Reg.RFLAGS] |= TRAP_FLAG
     stepped.resume()
-    came = {machine.any_exit(), machine.any_exit()}
+    came = {machine.next_exit(), machine.next_exit()}
 
     assert came == {waker, stepped}
     assert waker.exit == ExitKind.SYSCALL
@@ -298,7 +298,7 @@ def test_image_set_while_a_thread_sleeps_is_what_it_goes_on_with(machine: Any) -
     waker.regs[Reg.RIP] += 0x100
     sleeper.resume()
     waker.resume()
-    assert {machine.any_exit(), machine.any_exit()} == {sleeper, waker}
+    assert {machine.next_exit(), machine.next_exit()} == {sleeper, waker}
     for number in range(1000, 1030):
         image = bytearray(sleeper.get_fpu())
         image[208:216] = number.to_bytes(8, "little")  # XMM3
@@ -306,7 +306,7 @@ def test_image_set_while_a_thread_sleeps_is_what_it_goes_on_with(machine: Any) -
         sleeper.set_fpu(bytes(image))
         waker.answer(0)
         sleeper.answer(0)
-        assert {machine.any_exit(), machine.any_exit()} == {sleeper, waker}
+        assert {machine.next_exit(), machine.next_exit()} == {sleeper, waker}
         assert sleeper.regs[Reg.RDI] == number
         waker.answer(0)
         assert machine.syscall_of(waker) == WAKE
