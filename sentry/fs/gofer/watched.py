@@ -69,6 +69,7 @@ class WatchedDirectory(GoferInode):
         inode = found()
         if inode is None or inode.parent is None or (whole and not inode.current()):
             return None
+        inode.anchor(self, name)  # the host may have removed the name it was seen by last
         return inode
 
     def ask_for_trust(self, fid: int) -> Pending | None:
