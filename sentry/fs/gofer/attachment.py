@@ -44,6 +44,13 @@ class DirectoryFids:
             del self._order[directory]
             self._order[directory] = None
 
+    def moved(self, directory: DirectoryCache) -> None:
+        """The host has moved it: the Gofer would look for its fid at the old place."""
+        if directory in self._order:
+            del self._order[directory]
+            fid, directory.fid = directory.fid, -1
+            directory.fs.session.clunk(fid)
+
     def keep(self, directory: DirectoryCache) -> None:
         """Its fid cannot be had again: it goes only with the inode."""
         self._order.pop(directory, None)

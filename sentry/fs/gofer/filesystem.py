@@ -163,6 +163,8 @@ class GoferFileSystem(Attachment):
         if inode is None or self._another(inode, wire):
             inode = self._new(wire, key)
         else:
+            if isinstance(inode, DirectoryCache) and (inode.parent, inode.name) != (parent, name):
+                self.fids.moved(inode)
             inode.seen(wire)
         parent.remember(name, inode)
         return inode

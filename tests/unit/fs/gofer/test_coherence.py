@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import gofer.main
+from gofer.shared import Limits
 from sentry.auth.credentials import Credentials
 from sentry.fs.gofer import regular
 from sentry.fs.gofer.changes import HostChanges
@@ -146,6 +148,38 @@ def test_rights_to_a_directory_taken_by_the_host_hold_at_once(warm: World, host:
     os.chmod(host / "dir", 0o700)
 
     assert status(warm, INNER) == -errno.EACCES
+
+
+def test_file_is_reached_by_its_other_name_when_the_host_removes_one(
+    warm: World, host: Path
+) -> None:
+    os.link(host / "dir/inner", host / "other")
+    settle(warm)
+    assert warm.stat(b"/other").st_nlink == 2
+
+    os.unlink(host / "other")
+
+    warm.ok("fchmodat", AT_FDCWD, INNER, 0o640)
+    assert stat.S_IMODE(os.stat(host / "dir/inner").st_mode) == 0o640
+
+
+def test_directory_that_the_host_has_moved_is_reached_by_its_new_name(
+    host: Path, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the Gofer has no descriptor of it any more."""
+    monkeypatch.setattr(gofer.main, "limits_for_this_process", lambda: Limits(max_node_fds=2))
+    world = make_world(exclusive=False)
+    for name in ("p", "q", "r"):
+        (host / name).mkdir()
+    assert world.stat(INNER).st_size == 5
+    for name in (b"/p/x", b"/q/x", b"/r/x"):
+        assert status(world, name) == -errno.ENOENT
+
+    os.rename(host / "dir", host / "moved")
+
+    assert status(world, b"/moved") == 0
+    world.ok("fchmodat", AT_FDCWD, b"/moved", 0o751)
+    assert stat.S_IMODE(os.stat(host / "moved").st_mode) == 0o751
 
 
 def test_write_by_a_name_outside_the_tree_is_seen(warm: World, host: Path, tmp_path: Path) -> None:
