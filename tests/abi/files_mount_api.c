@@ -274,6 +274,19 @@ static void information(void)
     CHECK(syscall(SYS_listmount, &req, ids, 64, 0) == 1 && ids[0] == unique("m/d"));
     CHECK(syscall(SYS_listmount, &req, ids, 0, 0) == 0);
     CHECK_ERR(syscall(SYS_listmount, &req, ids, 64, 8), EINVAL);
+    /* a newer struct whose new fields are 0, and are not */
+    struct {
+        struct mnt_id_req known;
+        char rest[500];
+    } newer = {.known = req};
+    newer.known.size = sizeof newer;
+    CHECK(syscall(SYS_listmount, &newer, ids, 64, 0) == 1 && ids[0] == unique("m/d"));
+    CHECK(syscall(SYS_statmount, &newer, &s, sizeof s, 0) == 0);
+    newer.rest[499] = 1;
+    CHECK_ERR(syscall(SYS_listmount, &newer, ids, 64, 0), E2BIG);
+    CHECK_ERR(syscall(SYS_statmount, &newer, &s, sizeof s, 0), E2BIG);
+    newer.known.size = 4097;
+    CHECK_ERR(syscall(SYS_statmount, &newer, &s, sizeof s, 0), E2BIG);
     req.mnt_id = ids[0];
     CHECK(syscall(SYS_listmount, &req, ids, 64, 0) == 0);
     req.mnt_id = LSMT_ROOT;

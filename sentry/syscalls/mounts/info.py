@@ -54,7 +54,8 @@ def read_request(task: Task, addr: int) -> tuple[int, int]:
     data = task.mm.read(addr, size)
     if any(data[REQUEST.size :]):
         raise E2BIG("unknown fields are set")
-    _, spare, mount_id, param, namespace = REQUEST.unpack(data.ljust(REQUEST.size, b"\0"))
+    known = data[: REQUEST.size].ljust(REQUEST.size, b"\0")
+    _, spare, mount_id, param, namespace = REQUEST.unpack(known)
     if spare or mount_id <= FIRST_UNIQUE:
         raise EINVAL("mount id")
     if namespace not in (0, task.mounts.id):
