@@ -35,6 +35,8 @@ EXCLUSIVE_OK: Final = (
 )
 ALWAYS: Final = EPOLLERR | EPOLLHUP
 MAX_NESTING: Final = 4
+MAX_WAYS: Final = (None, 500, 100, 50, 10)
+"""How many ways from a file up to an epoll that nobody watches lead through 1, 2, … epolls."""
 MAX_WATCHES: Final = 131_072
 """Ceiling of the items of a sandbox (fs.epoll.max_user_watches)."""
 
@@ -106,7 +108,7 @@ class EpollFile(FileDescription):
     # --- epoll_ctl
 
     def add(self, fd: int, file: FileDescription, events: int, data: int) -> None:
-        """EPOLL_CTL_ADD. Raises: EEXIST, ELOOP, ENOSPC."""
+        """EPOLL_CTL_ADD. Raises: EEXIST, ELOOP, ENOSPC, EINVAL for too many ways."""
         if isinstance(file, EpollFile):
             self._check_nesting(file)
         if (fd, id(file)) in self.items:
@@ -118,6 +120,11 @@ class EpollFile(FileDescription):
         if file.epolls is None:
             file.epolls = {}
         file.epolls[id(item)] = item
+        try:
+            self._check_ways(file)
+        except EINVAL:
+            item.drop()
+            raise
         if item.ready():
             self.may_be_ready(item)
 
@@ -152,25 +159,46 @@ class EpollFile(FileDescription):
 
     def _check_nesting(self, inner: EpollFile) -> None:
         """ep_loop_check(): no circle, at most MAX_NESTING deep. Raises: ELOOP."""
-        if inner.depth_to(self) + self.height() > MAX_NESTING:
+        if inner.depth({self: MAX_NESTING + 1}) + self.height({}) > MAX_NESTING:
             raise ELOOP("epolls within epolls")
 
-    def depth_to(self, forbidden: EpollFile, level: int = 1) -> int:
-        """How deep epolls are nested below. Raises: ELOOP on a circle."""
-        if self is forbidden or level > MAX_NESTING + 1:
-            raise ELOOP("epolls within epolls")
-        deepest = level
-        for item in self.items.values():
-            if isinstance(item.file, EpollFile):
-                deepest = max(deepest, item.file.depth_to(forbidden, level + 1))
+    def depth(self, known: dict[EpollFile, int]) -> int:
+        """How many epolls are in a row from this one down; `known` of some. Raises: ELOOP."""
+        if (deepest := known.get(self)) is None:
+            deepest = max((inner.depth(known) for inner in self._inner()), default=0) + 1
+            if deepest > MAX_NESTING + 1:
+                raise ELOOP("epolls within epolls")
+            known[self] = deepest
         return deepest
 
-    def height(self, level: int = 0) -> int:
+    def height(self, known: dict[EpollFile, int]) -> int:
         """How many epolls watch this one, in a row."""
-        if level > MAX_NESTING or not self.epolls:
-            return level
-        above = [item.epoll for item in self.epolls.values()]
-        return max((e.height(level + 1) for e in above if e is not None), default=level)
+        if (highest := known.get(self)) is None:
+            highest = max((outer.height(known) + 1 for outer in watchers(self)), default=0)
+            known[self] = highest
+        return highest
+
+    def _inner(self) -> list[EpollFile]:
+        return [item.file for item in self.items.values() if isinstance(item.file, EpollFile)]
+
+    def _check_ways(self, file: FileDescription) -> None:
+        """reverse_path_check(), after `file` was added. Raises: EINVAL."""
+        files: dict[FileDescription, None] = {file: None}
+        if isinstance(file, EpollFile):
+            file.collect(files)
+        elif not self.epolls:
+            return
+        for leaf in files:
+            if not isinstance(leaf, EpollFile):
+                count_ways(leaf, 0, [0] * len(MAX_WAYS))
+
+    def collect(self, files: dict[FileDescription, None]) -> None:
+        """All that is watched below."""
+        for item in self.items.values():
+            if item.file not in files:
+                files[item.file] = None
+                if isinstance(item.file, EpollFile):
+                    item.file.collect(files)
 
     # --- epoll_wait
 
@@ -229,6 +257,24 @@ class EpollFile(FileDescription):
             f"ino:{i.file.inode.ino:x} sdev:{i.file.inode.fs.dev:x}\n"
             for i in self.items.values()
         )
+
+
+def watchers(file: FileDescription) -> list[EpollFile]:
+    """The epolls that watch it."""
+    items = file.epolls.values() if file.epolls else ()
+    return [item.epoll for item in items if item.epoll is not None]
+
+
+def count_ways(file: FileDescription, length: int, counts: list[int]) -> None:
+    """Count the ways that go on from `file`, which `length` epolls lie below. Raises: EINVAL."""
+    for epoll in watchers(file):
+        if epoll.epolls:
+            count_ways(epoll, length + 1, counts)
+            continue
+        limit = MAX_WAYS[length]
+        counts[length] += 1
+        if limit is not None and counts[length] > limit:
+            raise EINVAL("too many ways through epolls")
 
 
 def check_exclusive(file: FileDescription, events: int, adding: bool) -> None:

@@ -71,7 +71,7 @@ def test_epolls_that_watch_each_other_in_a_row_are_freed_in_any_order(vfs: Vfs) 
     outer = EpollFile(vfs)
     outer.incref()
     outer.add(5, inner, EPOLLIN, 9)
-    assert outer.fetch(9) == [(EPOLLIN, 9)] and inner.height() == 1
+    assert outer.fetch(9) == [(EPOLLIN, 9)] and inner.height({}) == 1
     for file in (inner, event, outer):
         file.decref()
     del inner, event, outer, file
