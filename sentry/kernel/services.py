@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sentry.kernel.keys import KeyTable
     from sentry.kernel.machine import Machine
     from sentry.kernel.system_log import SystemLog
+    from sentry.net.unix_flights import Flights
     from sentry.vfs.dentry import Dentry
 
 
@@ -32,8 +33,8 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "gofer",
-        "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
+        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
+        "gofer", "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
         "system_log", "timex",
     )  # fmt: skip
 
@@ -52,6 +53,8 @@ class Services:
         """What /proc/cpuinfo shows."""
         self.file_handles: OrderedDict[tuple[int, int], Dentry] = OrderedDict()
         """name_to_handle_at(2): by device and inode number, the one asked for last at the end."""
+        self.flights: Flights | None = None
+        """Descriptors on their way between Unix sockets, once there is such a socket."""
         self.gofer: Session | None = None
         """The session with the Gofer, where there is one."""
         self.keys: KeyTable | None = None

@@ -36,11 +36,6 @@ class Stack:
         """By IPPROTO_*."""
         self.abstract: dict[tuple[int, bytes], Member] = {}
         """Abstract names of AF_UNIX, by type."""
-        self.in_flight = self.sockets_in_flight = 0
-        """Descriptors, and sockets among them, that are on their way in messages."""
-        self.doomed: list[Any] = []
-        self.dropping = False
-        """What unix_segment.drop has to do."""
         self.netlink: dict[tuple[int, int], NetlinkPort] = {}
         """(protocol, port id) → socket."""
         self.sockets: dict[Member, None] = {}

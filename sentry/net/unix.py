@@ -59,8 +59,9 @@ from sentry.net import unix_data
 from sentry.net.socket import Ancillary, Received, Socket, SocketSleep, deadline_of
 from sentry.net.sockfs import socket_location
 from sentry.net.unix_address import format_address, parse_address
+from sentry.net.unix_flights import flights
 from sentry.net.unix_options import REQUESTS, UNIX
-from sentry.net.unix_segment import Segment, Ucred, collect
+from sentry.net.unix_segment import Segment, Ucred
 from sentry.vfs.access import check_inode
 from sentry.vfs.file import Caller, Dest, Result, Source
 from sentry.vfs.names import mknod, unlink
@@ -365,8 +366,7 @@ class UnixSocket(Socket):
                 other.queue.notify()
         self.queue.notify()
         self.room.notify()
-        if self.stack.sockets_in_flight:
-            collect(self.stack)
+        flights(self.stack).socket_closed()
 
     def hung_up(self, unread: bool) -> None:
         """The other end is closed; what we sent and it did not read is a reset."""

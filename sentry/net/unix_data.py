@@ -37,13 +37,8 @@ from sentry.net.socket import Ancillary, Received
 from sentry.net.socket_options import STAMPS
 from sentry.net.stamps import stamps
 from sentry.net.unix_address import format_address
-from sentry.net.unix_segment import (
-    OVERFLOW_ID,
-    Segment,
-    Ucred,
-    count_in_flight,
-    drop_files,
-)
+from sentry.net.unix_flights import drop_files, flights
+from sentry.net.unix_segment import OVERFLOW_ID, Segment, Ucred
 
 if TYPE_CHECKING:
     from sentry.net.unix import UnixSocket
@@ -168,7 +163,8 @@ def _deliver(sock: UnixSocket, peer: UnixSocket, segment: Segment) -> None:
     peer.queued += len(segment.data)
     if segment.ancillary is not None:
         segment.ancillary.sent = True
-        count_in_flight(sock.stack, segment.files, 1)
+        if segment.files:
+            flights(sock.stack).begin(segment.files)
     if segment.urgent:
         peer.urgent = segment
         peer.urge()
@@ -245,7 +241,7 @@ def _receive_packet(sock: UnixSocket, dest: Dest, flags: int) -> Received:
         carried.records = stamps(sock, segment.stamp_ns or time.time_ns())
     result = Received(len(data) if flags & MSG_TRUNC else taken, address_of(segment), out, carried)
     if peek:
-        result.ancillary = _shared(result.ancillary)
+        result.ancillary = _shared(sock, result.ancillary)
         if sock.numbers[SO_PEEK_OFF] >= 0:
             sock.numbers[SO_PEEK_OFF] += taken
         return result
@@ -306,7 +302,7 @@ def _receive_stream(sock: UnixSocket, dest: Dest, flags: int) -> Received:
     if not result.count and (dest.count or not segments):
         return _nothing(sock)
     if peek:
-        result.ancillary = _shared(result.ancillary)
+        result.ancillary = _shared(sock, result.ancillary)
         if sock.numbers[SO_PEEK_OFF] >= 0:
             sock.numbers[SO_PEEK_OFF] += result.count
     elif sock.numbers[SO_PEEK_OFF] > 0:
@@ -363,11 +359,12 @@ def _carried(sock: UnixSocket, segment: Segment) -> Ancillary | None:
     return Ancillary(files, creds, pid=pid)
 
 
-def _shared(ancillary: Ancillary | None) -> Ancillary | None:
+def _shared(sock: UnixSocket, ancillary: Ancillary | None) -> Ancillary | None:
     """A peek gives the receiver its own uses of the descriptors."""
-    if ancillary is not None:
+    if ancillary is not None and ancillary.files:
         for file in ancillary.files:
             file.incref()
+        flights(sock.stack).touch(ancillary.files)
     return ancillary
 
 
@@ -380,7 +377,7 @@ def _forget_files(sock: UnixSocket, segment: Segment) -> None:
     """The receiver has the descriptors now."""
     if segment.ancillary is not None:
         if segment.files:
-            count_in_flight(sock.stack, segment.files, -1)
+            flights(sock.stack).end(segment.files)
         segment.ancillary = None
 
 
@@ -397,6 +394,6 @@ def discard(sock: UnixSocket, segment: Segment) -> None:
     """Throw a segment away, with the descriptors that nobody received."""
     sock.segments.remove(segment)
     if segment.files:
-        count_in_flight(sock.stack, segment.files, -1)
+        flights(sock.stack).end(segment.files)
     _consumed(sock, segment)
     drop_files(sock.stack, segment.ancillary)

@@ -28,8 +28,8 @@ from sentry.errors import EINVAL, EMFILE, EPERM, ESRCH, ETOOMANYREFS, Errno
 from sentry.fs.pidfd import PidFile
 from sentry.kernel.task import Task
 from sentry.net.socket import Ancillary, Socket
+from sentry.net.unix_flights import drop_files, flights
 from sentry.net.unix_options import shown_ucred
-from sentry.net.unix_segment import drop_files
 
 INT_SIZE = 4
 TX_RECORD_MASK = 0x303
@@ -99,7 +99,7 @@ def take_rights(task: Task, sock: Socket, result: Ancillary, body: bytes) -> Non
     if len(result.files) + len(fds) > MAX_RIGHTS:
         raise EINVAL("too many descriptors")
     exempt = task.creds.has(CAP_SYS_RESOURCE) or task.creds.has(CAP_SYS_ADMIN)
-    flying = sock.stack.in_flight
+    flying = flights(sock.stack).count
     if flying > MAX_IN_FLIGHT or (flying > task.rlimit(RLIMIT_NOFILE) and not exempt):
         raise ETOOMANYREFS("descriptors in flight")
     for fd in fds:

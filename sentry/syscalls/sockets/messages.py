@@ -12,7 +12,7 @@ from sentry.abi.socket import MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WA
 from sentry.errors import EINVAL, EMSGSIZE, ENOBUFS, Errno
 from sentry.kernel.task import Task
 from sentry.net.socket import Ancillary, Received, Socket
-from sentry.net.unix_segment import drop_files
+from sentry.net.unix_flights import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of_iov, socket_of, source_of_iov
 from sentry.syscalls.sockets.control import format_control, parse_control

@@ -29,8 +29,8 @@ from sentry.kernel.task import Task
 from sentry.net.family import UnixSocket, make_socket
 from sentry.net.options import Counted, Option
 from sentry.net.socket import Received, Socket
+from sentry.net.unix_flights import drop_files
 from sentry.net.unix_options import UNIX
-from sentry.net.unix_segment import drop_files
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.sockets.buffers import dest_of, socket_of, source_of
 from sentry.syscalls.sockets.control import pidfd
