@@ -9,15 +9,13 @@ received, peeked at or given up meanwhile counts as reachable, since nobody can 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sentry.net.socket import Ancillary
     from sentry.net.stack import Stack
-    from sentry.net.unix import UnixSocket
-    from sentry.net.unix_segment import Segment
 
 STEP: Final = 200
 """Sockets or messages that are looked at, or files that are given up, in one turn of the loop."""
@@ -25,6 +23,30 @@ SHARE: Final = 16
 """There is a search once so many times the sockets closed are as many as those in flight,"""
 AT_LATEST_NS: Final = 1_000_000_000
 """or after this time."""
+
+
+class Message(Protocol):
+    """What lies in a queue."""
+
+    ancillary: Ancillary | None
+
+    @property
+    def files(self) -> list[Any]:
+        """The descriptors that it carries."""
+
+
+class Carrier(Protocol):
+    """A socket of AF_UNIX."""
+
+    refs: int
+
+    @property
+    def segments(self) -> Iterable[Message]:
+        """Its queue."""
+
+    @property
+    def pending(self) -> Iterable[Carrier]:
+        """Of a listener: the connections that it has not accepted, whose queues it keeps."""
 
 
 def flights(stack: Stack) -> Flights:
@@ -48,7 +70,7 @@ class Flights:
     def __init__(self, loop: Any) -> None:
         self.count = 0
         """Descriptors of any kind."""
-        self.sockets: dict[UnixSocket, int] = {}
+        self.sockets: dict[Carrier, int] = {}
         """How often each AF_UNIX socket is on its way."""
         self._loop = loop
         self._closed = 0
@@ -148,7 +170,7 @@ class Flights:
                     self._empty(segment)
                     yield
 
-    def _empty(self, segment: Segment) -> None:
+    def _empty(self, segment: Message) -> None:
         ancillary = segment.ancillary
         if ancillary is not None and ancillary.files:
             files, ancillary.files = ancillary.files, []
@@ -159,13 +181,13 @@ class Flights:
 class Search:
     """Which of the sockets that are in flight now can be reached."""
 
-    def __init__(self, flying: dict[UnixSocket, int]) -> None:
+    def __init__(self, flying: dict[Carrier, int]) -> None:
         self._flying = flying
-        self._queues: dict[UnixSocket, list[UnixSocket]] = {}
+        self._queues: dict[Carrier, list[Carrier]] = {}
         """Of sockets of which no process has a descriptor: whose queues they keep."""
-        self.unreached: dict[UnixSocket, int] = {}
+        self.unreached: dict[Carrier, int] = {}
         """Those of them that nothing has led to: how often they are in the queues of others."""
-        self._to_follow: list[UnixSocket] = []
+        self._to_follow: list[Carrier] = []
 
     def steps(self) -> Iterator[None]:
         """The search. At its end `unreached` is garbage."""
@@ -194,7 +216,7 @@ class Search:
             del self.unreached[file]
             self._to_follow.append(file)
 
-    def _carried_by(self, sock: UnixSocket) -> Iterator[Any]:
+    def _carried_by(self, sock: Carrier) -> Iterator[Any]:
         for one in self._queues[sock]:
             for segment in list(one.segments):
                 yield from segment.files
@@ -205,6 +227,6 @@ def is_unix(file: Any) -> bool:
     return hasattr(file, "segments")
 
 
-def queues_of(sock: UnixSocket) -> list[UnixSocket]:
-    """A socket and the connections that it has not accepted: whose queues it keeps."""
+def queues_of(sock: Carrier) -> list[Carrier]:
+    """Those whose queues it keeps."""
     return [sock, *sock.pending]
