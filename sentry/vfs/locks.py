@@ -6,7 +6,10 @@ POSIX and OFD locks exclude each other; flock locks live apart.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -18,7 +21,7 @@ from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import Held, ended, now_or_later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sentry.vfs.lease_table import LeaseTable
 
@@ -36,10 +39,6 @@ class RecordLock(Struct):
     start: int
     end: int
 
-    def overlaps(self, start: int, end: int) -> bool:
-        """The ranges have a byte in common."""
-        return self.start <= end and start <= self.end
-
 
 class Request(Struct):
     """A lock that is asked for; `exclusive` None unlocks."""
@@ -51,6 +50,17 @@ class Request(Struct):
     end: int
 
 
+_end = attrgetter("end")
+
+
+def overlapping(locks: Sequence[RecordLock], start: int, end: int) -> Iterator[RecordLock]:
+    """Those of an owner's that have a byte of the range."""
+    for at in range(bisect_left(locks, start, key=_end), len(locks)):
+        if locks[at].start > end:
+            return
+        yield locks[at]
+
+
 class FileLocks:
     """All locks of an inode."""
 
@@ -59,7 +69,8 @@ class FileLocks:
     def __init__(self, budget: Budget, device: int, ino: int) -> None:
         self._budget = budget
         self.device, self.ino = device, ino
-        self.records: list[RecordLock] = []
+        self.records: dict[object, list[RecordLock]] = {}
+        """By owner, who has no byte twice: in the order of their ranges."""
         self.flocks: dict[object, bool] = {}
         """Description → exclusive."""
         self._pids: dict[object, int] = {}
@@ -76,7 +87,7 @@ class FileLocks:
 
     def shown(self) -> Iterator[tuple[str, int, str]]:
         """What, whose and where: lock_get_status()."""
-        for lock in self.records:
+        for lock in chain.from_iterable(self.records.values()):
             kind = "OFDLCK" if lock.pid == -1 else "POSIX "
             end = "EOF" if lock.end == END else lock.end
             access = "WRITE" if lock.exclusive else "READ"
@@ -92,56 +103,53 @@ class FileLocks:
 
     def conflict(self, request: Request) -> RecordLock | None:
         """The first lock of somebody else that stands in the way."""
-        for lock in self.records:
-            if lock.owner is request.owner or not lock.overlaps(request.start, request.end):
+        for owner, locks in self.records.items():
+            if owner is request.owner:
                 continue
-            if lock.exclusive or request.exclusive:
-                return lock
+            for lock in overlapping(locks, request.start, request.end):
+                if lock.exclusive or request.exclusive:
+                    return lock
         return None
 
     def own(self, request: Request) -> RecordLock | None:
         """The first lock in the range that the asker has: F_OFD_GETLK with F_UNLCK."""
-        for lock in self.records:
-            if lock.owner is request.owner and lock.overlaps(request.start, request.end):
-                return lock
-        return None
+        locks = self.records.get(request.owner, ())
+        return next(overlapping(locks, request.start, request.end), None)
 
     def set(self, request: Request) -> None:
         """Take or drop the range now. Raises: EAGAIN, ENOLCK."""
         if request.exclusive is not None and self.conflict(request) is not None:
             raise EAGAIN("locked")
-        kept: list[RecordLock] = []
-        start, end = request.start, request.end
-        for lock in self.records:
-            if lock.owner is not request.owner:
-                kept.append(lock)
-                continue
-            same = lock.exclusive == request.exclusive
-            if same and lock.start <= end + 1 and start <= lock.end + 1:
+        owner, start, end = request.owner, request.start, request.end
+        mine = self.records.get(owner, [])
+        before: list[RecordLock] = []
+        after: list[RecordLock] = []
+        first = last = bisect_left(mine, start - 1, key=_end)
+        while last < len(mine) and mine[last].start <= end + 1:
+            lock = mine[last]
+            last += 1
+            if lock.exclusive == request.exclusive:
                 start, end = min(start, lock.start), max(end, lock.end)
                 continue
-            if not lock.overlaps(request.start, request.end):
-                kept.append(lock)
-                continue
             if lock.start < request.start:
-                kept.append(
-                    RecordLock(lock.owner, lock.pid, lock.exclusive, lock.start, request.start - 1)
-                )
+                left = min(lock.end, request.start - 1)
+                before.append(RecordLock(owner, lock.pid, lock.exclusive, lock.start, left))
             if lock.end > request.end:
-                kept.append(
-                    RecordLock(lock.owner, lock.pid, lock.exclusive, request.end + 1, lock.end)
-                )
+                right = max(lock.start, request.end + 1)
+                after.append(RecordLock(owner, lock.pid, lock.exclusive, right, lock.end))
         if request.exclusive is not None:
-            kept.append(RecordLock(request.owner, request.pid, request.exclusive, start, end))
-        self._budget.check_locks(len(kept) - len(self.records))
-        self._replace(kept)
+            before.append(RecordLock(owner, request.pid, request.exclusive, start, end))
+        more = len(before) + len(after) - (last - first)
+        self._budget.check_locks(more)
+        self._budget.locks += more
+        mine[first:last] = before + after
+        if mine:
+            self.records[owner] = mine
+        else:
+            self.records.pop(owner, None)
+        self.note()
         if request.exclusive is not True:
             self.queue.notify()
-
-    def _replace(self, records: list[RecordLock]) -> None:
-        self._budget.locks += len(records) - len(self.records)
-        self.records = records
-        self.note()
 
     def wait_set(
         self, request: Request, file: Held, graph: dict[object, object], posix: bool
@@ -201,9 +209,10 @@ class FileLocks:
 
     def release_owner(self, owner: object) -> None:
         """A process closed a descriptor of the file: its POSIX locks are gone, as POSIX has it."""
-        kept = [lock for lock in self.records if lock.owner is not owner]
-        if len(kept) != len(self.records):
-            self._replace(kept)
+        locks = self.records.pop(owner, None)
+        if locks is not None:
+            self._budget.locks -= len(locks)
+            self.note()
             self.queue.notify()
 
     def release_description(self, file: object) -> None:

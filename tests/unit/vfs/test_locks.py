@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sentry.abi.fcntl import (
     F_GETLK,
     F_RDLCK,
@@ -20,6 +23,9 @@ from sentry.abi.fcntl import (
     O_CREAT,
     O_RDWR,
 )
+from sentry.errors import EAGAIN
+from sentry.vfs.budget import Budget
+from sentry.vfs.locks import FileLocks, Request
 
 
 def lock(task: Any, fd: int, kind: int, start: int, length: int, command: int = F_SETLK) -> int:
@@ -95,3 +101,44 @@ def test_flock_belongs_to_the_open_file(task: Any) -> None:
     assert b.call("flock", other, LOCK_SH | LOCK_NB) == -errno.EAGAIN
     a.ok("flock", copy, LOCK_UN)
     b.ok("flock", other, LOCK_SH | LOCK_NB)
+
+
+_RANGES = st.tuples(st.integers(0, 15), st.integers(0, 6))
+_KINDS = st.sampled_from([False, True, None])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), _KINDS, _RANGES), max_size=30))
+def test_any_requests_leave_each_byte_to_whom_it_belongs(
+    requests: list[tuple[int, bool | None, tuple[int, int]]],
+) -> None:
+    """As a table of bytes would have it; the fewest ranges, and none after all ends."""
+    owners: list[Any] = [object(), object(), object()]
+    budget = Budget()
+    locks = FileLocks(budget, 1, 2)
+    table: list[dict[int, bool]] = [{}, {}, {}]
+    for who, exclusive, (start, length) in requests:
+        wanted = range(start, start + length + 1)
+        taken = exclusive is not None and any(
+            byte in table[other] and (exclusive or table[other][byte])
+            for other in range(3) if other != who for byte in wanted
+        )  # fmt: skip
+        request = Request(owners[who], who, exclusive, start, start + length)
+        try:
+            locks.set(request)
+            assert not taken
+        except EAGAIN:
+            assert taken
+            continue
+        for byte in wanted:
+            table[who].pop(byte, None)
+            if exclusive is not None:
+                table[who][byte] = exclusive
+        for owner, bytes_of in zip(owners, table, strict=True):
+            found = locks.records.get(owner, [])
+            assert {b: r.exclusive for r in found for b in range(r.start, r.end + 1)} == bytes_of
+            assert [r.start for r in found] == sorted(r.start for r in found)
+            joined = sum(bytes_of.get(b - 1) is not bytes_of[b] for b in bytes_of)
+            assert len(found) == joined
+    for owner in owners:
+        locks.release_owner(owner)
+    assert budget.locks == 0 and not locks.records
