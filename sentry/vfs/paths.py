@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sentry.vfs.dentry import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sentry.vfs.mount import Mount
 
 
 def _climb(location: Location, root: Location) -> tuple[list[bytes], bool]:
@@ -40,3 +47,40 @@ def shown_path(location: Location, root: Location) -> bytes:
 def is_reachable(location: Location, root: Location) -> bool:
     """Whether the place lies below `root`."""
     return _climb(location, root)[1]
+
+
+def mount_paths(mounts: Collection[Mount], root: Location) -> dict[Mount, bytes]:
+    """The paths of those below `root`, in their order; each climbs to the next mount only."""
+    known: dict[Mount, bytes | None] = {}
+    for mount in mounts:
+        below = []
+        at = mount
+        while at not in known:
+            below.append(at)
+            if at.location == root or at.parent is None:
+                break
+            at = at.parent.mount
+        while below:
+            at = below.pop()
+            known[at] = _path_from(known, at, root)
+    found = {mount: known[mount] for mount in mounts}
+    return {mount: path or b"/" for mount, path in found.items() if path is not None}
+
+
+def _path_from(known: dict[Mount, bytes | None], mount: Mount, root: Location) -> bytes | None:
+    """Of a mount whose parent's path is known; empty at the root, None outside of it."""
+    if mount.location == root:
+        return b""
+    if mount.parent is None:
+        return None
+    above, at = mount.parent
+    path = b""
+    while at is not above.root:
+        if Location(above, at) == root:
+            return path
+        if at.parent is None:
+            return None
+        path = b"/" + at.name + path
+        at = at.parent
+    outer = b"" if Location(above, at) == root else known[above]
+    return None if outer is None else outer + path

@@ -7,7 +7,7 @@ rings of mounts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
@@ -132,12 +132,16 @@ def shows(mount: Mount, dentry: Dentry) -> bool:
     return mount.namespace is not None and dentry.is_below(mount.root)
 
 
-def dominating(mount: Mount, seen: Iterator[Mount]) -> int:
-    """get_dominating_id(): the nearest group above the master that has a member among `seen`."""
-    visible = {id(other.group) for other in seen if other.group is not None}
+def groups_of(mounts: Iterable[Mount]) -> set[Peers | None]:
+    """Of those that share."""
+    return {mount.group for mount in mounts}
+
+
+def dominating(mount: Mount, seen: set[Peers | None]) -> int:
+    """get_dominating_id(): the nearest group above the master that is among `seen`."""
     at = mount.master
     while at is not None:
-        if id(at) in visible:
+        if at in seen:
             return at.id
         above = next(iter(at.members.values()), None)
         at = above.master if above is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, Final
 
 from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_SYNCHRONOUS
@@ -11,8 +10,8 @@ from sentry.errors import EINVAL, ENOENT
 from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
 from sentry.vfs.dentry import Dentry
-from sentry.vfs.paths import is_reachable, path_of
-from sentry.vfs.propagation import dominating
+from sentry.vfs.paths import mount_paths
+from sentry.vfs.propagation import dominating, groups_of
 
 SB_OPTIONS: Final = (
     (MS_SYNCHRONOUS, "sync"), (MS_DIRSYNC, "dirsync"), (MS_MANDLOCK, "mand"),
@@ -20,14 +19,14 @@ SB_OPTIONS: Final = (
 )  # fmt: skip
 
 
-def optional_fields(mount: Any, seen: list[Any]) -> str:
+def optional_fields(mount: Any, groups: set[Any]) -> str:
     """shared:N, master:N, propagate_from:N, unbindable; each with a blank behind it."""
     fields = []
     if mount.group is not None:
         fields.append(f"shared:{mount.group.id}")
     if mount.master is not None:
         fields.append(f"master:{mount.master.id}")
-        origin = dominating(mount, iter(seen))
+        origin = dominating(mount, groups)
         if origin and origin != mount.master.id:
             fields.append(f"propagate_from:{origin}")
     if mount.unbindable:
@@ -57,12 +56,10 @@ def changes_of(view: View) -> Any:
     return held.mounts.changes
 
 
-def visible(view: View) -> Iterator[tuple[Any, bytes]]:
+def visible(view: View) -> dict[Any, bytes]:
     """The mounts that lie below the process's root, with their paths, in order of their making."""
     held, root = view.pinned
-    for mount in held.mounts:
-        if is_reachable(mount.location, root):
-            yield mount, path_of(mount.location, root)
+    return mount_paths(list(held.mounts), root)
 
 
 def common_options(fs: Any) -> str:
@@ -91,7 +88,7 @@ def inner_path(root: Dentry) -> bytes:
 def mounts(view: View) -> bytes:
     """As fstab(5)."""
     lines = []
-    for mount, path in visible(view):
+    for mount, path in visible(view).items():
         options = mount.options().split(",", 1)
         first = "ro" if mount.read_only else "rw"
         text = ",".join([first + common_options(mount.fs), *options[1:]])
@@ -107,11 +104,12 @@ def mounts(view: View) -> bytes:
 def mountinfo(view: View) -> bytes:
     """proc_pid_mountinfo(5)."""
     lines = []
-    seen = [mount for mount, _ in visible(view)]
-    for mount, path in visible(view):
+    shown = visible(view)
+    groups = groups_of(shown)
+    for mount, path in shown.items():
         parent = mount.parent.mount.id if mount.parent is not None else 1
         dev = mount.fs.dev
-        optional = optional_fields(mount, seen)
+        optional = optional_fields(mount, groups)
         head = f"{mount.id} {parent} {os.major(dev)}:{os.minor(dev)} ".encode()
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
         tail = f" {mount.options()} {optional}- {mount.fs.name} ".encode()
@@ -128,5 +126,5 @@ def mountstats(view: View) -> bytes:
     return b"".join(
         b"device %s mounted on %s with fstype %s\n"
         % (escape(str(mount.fs.source).encode()), escape(path), mount.fs.name.encode())
-        for mount, path in visible(view)
+        for mount, path in visible(view).items()
     )

@@ -27,8 +27,8 @@ from sentry.syscalls.mounts.api import SAME
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Size, UInt
 from sentry.vfs.mount import FIRST_UNIQUE, Mount
-from sentry.vfs.paths import is_reachable, path_of
-from sentry.vfs.propagation import dominating
+from sentry.vfs.paths import is_reachable, mount_paths, path_of
+from sentry.vfs.propagation import dominating, groups_of
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -140,7 +140,7 @@ def describe(task: Task, mount: Mount, mask: int) -> bytes:
         done |= STATMOUNT_MNT_BASIC
     origin = 0
     if mask & STATMOUNT_PROPAGATE_FROM:
-        origin = dominating(mount, iter(task.mounts)) if mount.master is not None else 0
+        origin = dominating(mount, groups_of(task.mounts)) if mount.master is not None else 0
         done |= STATMOUNT_PROPAGATE_FROM
     namespace = 0
     if mask & STATMOUNT_MNT_NS_ID:
@@ -166,11 +166,8 @@ def sys_listmount(task: Task, request: Addr, ids: Addr, count: Size, flags: UInt
         origin: Location = task.fs.root
     else:
         origin = find(task, number).location
-    found = [
-        mount.unique_id
-        for mount in sorted(task.mounts, key=lambda mount: mount.id)
-        if mount.unique_id != number and is_reachable(mount.location, origin)
-    ]
+    mounts = sorted(task.mounts, key=lambda mount: mount.id)
+    found = [each.unique_id for each in mount_paths(mounts, origin) if each.unique_id != number]
     if flags & LISTMOUNT_REVERSE:
         found = [each for each in reversed(found) if not last or each < last]
     else:

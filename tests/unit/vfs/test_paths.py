@@ -1,0 +1,19 @@
+"""Paths of places."""
+
+from __future__ import annotations
+
+from sentry.vfs.dentry import Location
+from sentry.vfs.paths import is_reachable, mount_paths, path_of
+from tests.world import World
+
+
+def test_paths_of_all_mounts_are_those_of_each_from_any_root(world: World) -> None:
+    for path in (b"/a", b"/a/b", b"/a/b/c/d", b"/a/b/c/d", b"/a/e/f", b"/g"):
+        world.mount("tmpfs", path)
+    mounts = list(world.mounts)
+    roots = [mount.location for mount in mounts]
+    roots += [mount.parent for mount in mounts if mount.parent is not None]
+    for root in [Location(*root) for root in roots]:
+        expected = {m: path_of(m.location, root) for m in mounts if is_reachable(m.location, root)}
+        assert mount_paths(mounts, root) == expected
+        assert mount_paths(mounts[::-1], root) == expected
