@@ -168,18 +168,9 @@ class RegularFile(FileDescription):
     def _place(
         self, caller: Caller, source: Source, offset: int | None, end: int | None
     ) -> int:
-        """Where the bytes go, which are made fewer: generic_write_checks(), mm/filemap.c."""
+        """Where the bytes go, which are made fewer."""
         at = end if end is not None else self.position if offset is None else offset
-        limit = caller.rlimit(RLIMIT_FSIZE)
-        if at + source.count > limit:
-            if at >= limit:
-                caller.send_signal(SIGXFSZ)
-                raise EFBIG(f"RLIMIT_FSIZE is {limit}")
-            source.count = limit - at
-        if at + source.count > MAX_OFFSET:
-            if at >= MAX_OFFSET:
-                raise EFBIG("beyond the largest offset")
-            source.count = MAX_OFFSET - at
+        shorten(caller, source, at)
         return at
 
     # --- the position
@@ -213,3 +204,17 @@ class RegularFile(FileDescription):
 
     def sync(self, data_only: bool) -> None:
         """Nothing to do for a file in memory."""
+
+
+def shorten(caller: Caller, source: Source, at: int) -> None:
+    """To what a file may hold: generic_write_checks(), mm/filemap.c. Raises: EFBIG."""
+    limit = caller.rlimit(RLIMIT_FSIZE)
+    if at + source.count > limit:
+        if at >= limit:
+            caller.send_signal(SIGXFSZ)
+            raise EFBIG(f"RLIMIT_FSIZE is {limit}")
+        source.count = limit - at
+    if at + source.count > MAX_OFFSET:
+        if at >= MAX_OFFSET:
+            raise EFBIG("beyond the largest offset")
+        source.count = MAX_OFFSET - at

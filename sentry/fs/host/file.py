@@ -33,6 +33,7 @@ from sentry.vfs.file import (
     StreamFile,
 )
 from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
+from sentry.vfs.regular import shorten
 from sentry.wait.fiber import Interrupted
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.sleep import until
@@ -75,7 +76,12 @@ class HostInode(Inode):
         )  # fmt: skip
 
     def setattr(self, changes: Changes) -> None:
-        """Mode and owner change for the sandbox only; the host's file is not ours."""
+        """Mode and owner change for the sandbox only. Raises: what ftruncate(2) does."""
+        if changes.size is not None:
+            try:
+                os.ftruncate(self.fd, changes.size)
+            except OSError as error:
+                raise from_host(error) from None
         if changes.mode is not None:
             self.mode = self.mode & ~0o7777 | changes.mode
         self.uid = self.uid if changes.uid is None else changes.uid
@@ -145,9 +151,21 @@ class HostFile(StreamFile):
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2)."""
+        if self.is_regular:
+            self._shorten(caller, source, None)
         if self._io is None:
             return super().write(caller, source, rwf)
         return self._write_elsewhere(self._io, source, rwf)
+
+    def _shorten(self, caller: Caller, source: Source, offset: int | None) -> None:
+        """To what the file may hold for this process. Raises: EFBIG."""
+        if not source.count:
+            return
+        if self.flags & O_APPEND:
+            offset = self.inode.stat().size
+        elif offset is None:
+            offset = os.lseek(self.fd, 0, os.SEEK_CUR)
+        shorten(caller, source, offset)
 
     async def _read_elsewhere(self, io: HostIO, dest: Dest, rwf: int) -> int:
         """A disk may be slow; from a terminal, somebody else may read what was there."""
@@ -233,6 +251,7 @@ class HostFile(StreamFile):
         """pwrite(2) of a regular file."""
         if not self.is_regular:
             raise ESPIPE("no positions")
+        self._shorten(caller, source, offset)
         if self._io is not None:
             return self._io.drain(self.fd, source, offset)
         return source.to_host(self.fd, offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pty
@@ -12,6 +13,8 @@ from typing import Any
 from sentry.abi.fcntl import O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.ioctl import TCGETS, TIOCGWINSZ, TIOCSTI
 from sentry.abi.poll import POLLIN, POLLOUT
+from sentry.abi.resource import RLIMIT, RLIMIT_FSIZE
+from sentry.abi.signal import SIGXFSZ
 from sentry.fs.host.file import donated
 
 
@@ -63,6 +66,26 @@ def test_regular_file_shares_the_position_of_the_caller(task: Any, tmp_path: Pat
     buf = task.buffer(6)
     assert task.ok("read", fd, buf, 6) == 6
     assert task.read(buf, 6) == b"before"
+    os.close(host)
+
+
+def test_regular_file_grows_no_larger_than_the_program_may_make_one(
+    task: Any, tmp_path: Path
+) -> None:
+    host = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
+    fd = give(task, host, O_RDWR)
+    task.ok("prlimit64", 0, RLIMIT_FSIZE, task.place(RLIMIT.pack(10, 10)), 0)
+    task.ok("rt_sigprocmask", 0, task.place((1 << SIGXFSZ - 1).to_bytes(8, "little")), 0, 8)
+    text = task.place(b"0123456789abc")
+    assert task.call("pwrite64", fd, text, 13, 1 << 37) == -errno.EFBIG
+    assert task.call("ftruncate", fd, 11) == -errno.EFBIG
+    assert task.ok("pwrite64", fd, text, 13, 8) == 2
+    assert task.ok("write", fd, text, 0) == 0
+    assert task.ok("write", fd, text, 13) == 10
+    assert task.call("write", fd, text, 1) == -errno.EFBIG
+    assert (tmp_path / "out").read_bytes() == b"0123456789"
+    task.ok("ftruncate", fd, 4)
+    assert (tmp_path / "out").read_bytes() == b"0123"
     os.close(host)
 
 
