@@ -34,8 +34,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
-        "gofer", "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
-        "system_log", "timex",
+        "gofer", "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota",
+        "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]

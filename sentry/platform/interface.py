@@ -27,7 +27,7 @@ class ExitKind(IntEnum):
     EXCEPTION = 3
     """Any other exception: `vector`, `error_code`."""
     INTERRUPTED = 4
-    """A kick, the end of a time slice, or nothing that still matters: the context may just go on."""
+    """A kick, the end of a time slice, or nothing that still matters: the context may go on."""
     FILE_GONE = 5
     """A page of a FILES window had nothing behind it (the host file was truncated)."""
     NO_MEMORY = 6

@@ -163,6 +163,23 @@ class DirectoryCache(WatchedDirectory):
             return self.lookup_cached(name)
         return self.trusted(name, bool(self.mode & 0o1000))
 
+    def trusted(self, name: bytes, whole: bool) -> Inode | Absent | None:
+        """What `name` certainly means; `whole`: with the attributes that a walk looks at."""
+        changes, trust = self.fs.changes, self.trust
+        assert changes is not None and trust is not None
+        changes.look()
+        if name not in trust.names or not trust.sure:
+            return None
+        trust.used = True
+        found = self.names.get(name)
+        if found is None or isinstance(found, Absent):
+            return found
+        inode = found()
+        if inode is None or inode.parent is None or (whole and not inode.current()):
+            return None
+        inode.anchor(self, name)  # the host may have removed the name it was seen by last
+        return inode
+
     def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
         if self.gone:
             return ABSENT

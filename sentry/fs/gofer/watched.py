@@ -16,7 +16,7 @@ from sentry.errors import Errno
 from sentry.fs.gofer.changes import OwnChange
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import expect
-from sentry.vfs.interface import Absent, Attributes, Inode
+from sentry.vfs.interface import Absent, Attributes
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.attachment import Attachment
@@ -54,23 +54,6 @@ class WatchedDirectory(GoferInode):
     def current(self) -> bool:
         trust = self.trust
         return trust is not None and trust.sure
-
-    def trusted(self, name: bytes, whole: bool) -> Inode | Absent | None:
-        """What `name` certainly means; `whole`: with the attributes that a walk looks at."""
-        changes, trust = self.fs.changes, self.trust
-        assert changes is not None and trust is not None
-        changes.look()
-        if name not in trust.names or not trust.sure:
-            return None
-        trust.used = True
-        found = self.names.get(name)
-        if found is None or isinstance(found, Absent):
-            return found
-        inode = found()
-        if inode is None or inode.parent is None or (whole and not inode.current()):
-            return None
-        inode.anchor(self, name)  # the host may have removed the name it was seen by last
-        return inode
 
     def ask_for_trust(self, fid: int) -> Pending | None:
         """Before a lookup: ask for a watch where names are looked up for the second time, or for
