@@ -138,6 +138,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Tasks that the container may have at a time; 0: not limited."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
+    mortal_init: bool = False
+    """The first process dies of signals as any other, though it is process 1."""
     await_start: bool = False
     """Created now, started later through the control socket: outlives who created it."""
 

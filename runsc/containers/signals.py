@@ -40,10 +40,36 @@ def _noted(number: int, frame: object) -> None:
     """The number has gone into the wake-up descriptor already."""
 
 
+ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+"""What a terminal, a service manager or a person ends a program with."""
+TERMINAL = frozenset({_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT})
+"""What a terminal sends to all processes of its foreground."""
+
+
+def _ignored(number: int) -> bool:
+    """Whether the caller wants it ignored, as nohup(1) and a shell's `&` do."""
+    return number in ENDING and bool(_signal.getsignal(number) == _signal.SIG_IGN)
+
+
 def _write_to(fd: int) -> None:
     _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
     for number in _signal.valid_signals() - KEPT:
-        _signal.signal(number, _noted)
+        if not _ignored(number):
+            _signal.signal(number, _noted)
+
+
+def end_by_exception() -> None:
+    """Until `catch`, what ends a program unwinds this one first: SystemExit, 128 + n."""
+    for number in ENDING:
+        if not _ignored(number):
+            _signal.signal(number, _unwind)
+
+
+def _unwind(number: int, frame: object) -> None:
+    """The first one does it; from then on none disturbs the cleaning up."""
+    for other in ENDING:
+        _signal.signal(other, _noted)
+    raise SystemExit(128 + number)
 
 
 def catch() -> socket.socket:

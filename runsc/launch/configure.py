@@ -33,6 +33,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """`run` does not delete it afterwards."""
     preserve_fds: int = 0
     """So many descriptors of the caller, from 3 on, are the program's too."""
+    mortal_init: bool = False
+    """Its first process is a program as any other, which signals end, not the container's init."""
 
 
 def preserved_fds(count: int) -> tuple[int, ...]:
@@ -117,6 +119,7 @@ def make_config(
         cpus=limits.cpus,
         await_start=wishes.detach
         or bool(container.hooks is not None and container.hooks.start_container),
+        mortal_init=wishes.mortal_init,
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,

@@ -66,7 +66,7 @@ def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
         if ids is not None:
             _map_ids(*ids)
         code = body()
-    except BaseException as error:
+    except Exception as error:
         _complain(error)
     finally:
         os._exit(code)

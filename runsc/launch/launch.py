@@ -107,8 +107,8 @@ def run(
     _reserve(flags, store, state)
     terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
     try:
-        with terminal:
-            return _stay(flags, store, state, container, wishes, programs)
+        with terminal as settings:
+            return _stay(flags, store, state, container, wishes, programs, settings)
     except RuntimeFailure:
         if state.pid and _is_deleted(store, state.id):
             return 128 + signal.SIGKILL
@@ -134,12 +134,13 @@ def _stay(
     container: Container,
     wishes: Wishes,
     programs: Bodies,
+    settings: console.Settings | None,
 ) -> int:
     """Start it and wait for its end."""
     running = _bring_up(flags, store, state, container, wishes, programs)
     try:
         wakeup = signals.catch()
-        with keep_clean(store, state.id, flags.log.warning):
+        with keep_clean(store, state.id, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)
             if wishes.pid_file is not None:

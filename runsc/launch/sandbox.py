@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
+from runsc.containers.signals import TERMINAL
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation
 from runsc.launch.programs import Programs
@@ -44,10 +45,12 @@ class Sandbox:
         control: socket.socket,
         hold: socket.socket | None,
         network_pid: int = 0,
+        mortal: bool = False,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
+        self._mortal = mortal
         self._control = control
         self._hold = hold
         self._lines = LineBuffer()
@@ -57,9 +60,16 @@ class Sandbox:
         self._gofer = os.pidfd_open(gofer_pid)
 
     def forward(self, number: int) -> None:
-        """A signal of ours for the container's first process. It may be gone; that is no error."""
-        resized = number == signal.SIGWINCH
-        self._send(Request("resize") if resized else Request("kill", signal=number))
+        """A signal of ours for the container's first process. It may be gone; that is no error.
+
+        If that is not its init but a program as others, it is its process group's, where a
+        terminal would have sent it to that.
+        """
+        if number == signal.SIGWINCH:
+            self._send(Request("resize"))
+            return
+        group = self._mortal and number in TERMINAL
+        self._send(Request("kill", signal=number, pid=-1 if group else 1))
 
     def _send(self, request: Request) -> None:
         with suppress(OSError):
@@ -263,4 +273,5 @@ def start(
             sock.close()
     if config.network_fd >= 0:
         os.close(config.network_fd)
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid)
+    mortal = config.mortal_init
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid, mortal)

@@ -65,6 +65,7 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     await start_program(task, process)
     put_under_observation(task, config.seccomp)
     kernel.init = task.group
+    kernel.pids.mortal = config.mortal_init
     return task
 
 
