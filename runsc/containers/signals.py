@@ -51,10 +51,10 @@ def _ignored(number: int) -> bool:
     return number in ENDING and bool(_signal.getsignal(number) == _signal.SIG_IGN)
 
 
-def _write_to(fd: int) -> None:
+def _write_to(fd: int, *, but_ignored: bool = False) -> None:
     _signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
     for number in _signal.valid_signals() - KEPT:
-        if not _ignored(number):
+        if not (but_ignored and _ignored(number)):
             _signal.signal(number, _noted)
 
 
@@ -72,15 +72,28 @@ def _unwind(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def catch() -> socket.socket:
-    """From now on each forwardable signal is a byte to read from the socket given."""
+def catch(*, as_program: bool) -> socket.socket:
+    """From now on each forwardable signal is a byte to read from the socket given.
+
+    `as_program`: what the caller wants ignored stays so, and the key that stops a job (SIGTSTP)
+    is told, too.
+    """
     import socket  # noqa: PLC0415
 
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
-    _write_to(writer.detach())
+    _write_to(writer.detach(), but_ignored=as_program)
+    if as_program and _signal.getsignal(_signal.SIGTSTP) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGTSTP, _noted)
     return reader
+
+
+def stop_as_told() -> None:
+    """Stop until SIGCONT, as SIGTSTP does it: not where nobody could let this one go on."""
+    _signal.signal(_signal.SIGTSTP, _signal.SIG_DFL)
+    os.kill(os.getpid(), _signal.SIGTSTP)
+    _signal.signal(_signal.SIGTSTP, _noted)
 
 
 def catch_fd() -> int:

@@ -139,7 +139,7 @@ def _stay(
     """Start it and wait for its end."""
     running = _bring_up(flags, store, state, container, wishes, programs)
     try:
-        wakeup = signals.catch()
+        wakeup = signals.catch(as_program=wishes.mortal_init)
         with keep_clean(store, state.id, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)
@@ -198,6 +198,11 @@ def _bring_up(
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        if flags.debug:
+            from runsc.launch import report  # noqa: PLC0415
+
+            for line in report.decisions(flags, container, config, cgroup):
+                flags.log.debug(line)
         network = _network(flags, container, config.log_fd)
         running = sandbox.start(
             config, container.exports, programs(flags.platform), flags.switches, terms, network

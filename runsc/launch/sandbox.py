@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
-from runsc.containers.signals import TERMINAL
+from runsc.containers.signals import TERMINAL, stop_as_told
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation
 from runsc.launch.programs import Programs
@@ -67,6 +67,11 @@ class Sandbox:
         """
         if number == signal.SIGWINCH:
             self._send(Request("resize"))
+            return
+        if number == signal.SIGTSTP:  # the program stands still as long as the command line
+            self._send(Request("pause"))
+            stop_as_told()
+            self._send(Request("resume"))
             return
         group = self._mortal and number in TERMINAL
         self._send(Request("kill", signal=number, pid=-1 if group else 1))
@@ -261,7 +266,7 @@ def start(
         )
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
-    except OSError:
+    except (OSError, RuntimeFailure):
         _kill(pid)
         os.waitpid(pid, 0)
         raise

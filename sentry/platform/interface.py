@@ -27,7 +27,7 @@ class ExitKind(IntEnum):
     EXCEPTION = 3
     """Any other exception: `vector`, `error_code`."""
     INTERRUPTED = 4
-    """A kick, the end of a time slice, or nothing that still matters: the context may just go on."""
+    """A kick, the end of a time slice, or nothing that still matters: the context may go on."""
     FILE_GONE = 5
     """A page of a FILES window had nothing behind it (the host file was truncated)."""
     NO_MEMORY = 6
@@ -177,6 +177,8 @@ class Platform(Protocol):
     """A machine: makes address spaces and contexts, and waits for what they do."""
 
     name: str
+    description: str
+    """What kind of machine it is, and how system calls come out of it: for who looks for faults."""
     ram: Ram
     xsave_size: int
     """Bytes of an FPU image (XSAVE standard format)."""
