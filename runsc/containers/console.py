@@ -14,13 +14,17 @@ import struct
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from runsc.errors import RuntimeFailure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Settings = list[Any]
+    """termios(3): what tcgetattr gives."""
+
 Size = tuple[int, int]
-Settings = list[Any]
-"""termios(3): what tcgetattr gives."""
 
 
 def check(terminal: bool, detached: bool, console_socket: str | None) -> None:

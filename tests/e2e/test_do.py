@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, RUNSC, TIMEOUT_S, execute, kvm_is_usable
 from tests.e2e.processes import all_end, becomes_empty
 from tests.e2e.test_terminal import SIZES, Person
 
@@ -27,8 +28,13 @@ def do(tmp_path: Path, debian: Path) -> Do:
     """The command line of `do` over a root file system."""
     state = f"--root={tmp_path}/state"
     assert os.path.isabs(sys.executable)
-    clean = ["env", "-i", "PATH=/usr/bin:/bin", "PS1=ready> ", "TERM=dumb"]
-    return lambda *args: [*clean, *RUNSC, state, "do", f"--root={debian}", "--cwd=/", *args]
+    clean = ["env", "-i", "--default-signal=HUP,INT,QUIT,TERM", "PATH=/usr/bin:/bin"]
+    clean += ["PS1=ready> ", "TERM=dumb"]
+
+    def command(*args: str, by: str = "env") -> list[str]:
+        return [*clean, by, *RUNSC, state, "do", f"--root={debian}", "--cwd=/", *args]
+
+    return command
 
 
 def _processes(state: Path) -> list[str]:
@@ -182,7 +188,7 @@ def test_handler_of_the_program_decides(do: Do) -> None:
 
 
 def test_what_nohup_ignores_does_not_reach_the_program(do: Do) -> None:
-    process = _without_a_terminal(["nohup", *do("sh", "-c", "echo ready; exec sleep 1000")])
+    process = _without_a_terminal(do("sh", "-c", "echo ready; exec sleep 1000", by="nohup"))
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=TIMEOUT_S)
@@ -234,3 +240,39 @@ def test_terminal_of_a_shell_stays_its_own_while_it_runs_in_the_background(do: D
     person.see(b"host> ")
     person.type(b"exit 5\n")
     assert person.leave() == 5
+
+
+def test_job_whose_output_is_piped_stops_and_goes_on(do: Do, tmp_path: Path) -> None:
+    person = Person(["env", "--default-signal=TSTP", "PS1=host> ", "TERM=dumb", *SHELL])
+    person.see(b"host> ")
+    loop = "while :; do echo ti''ck; sleep 0.01; done"
+    person.type(shlex.join(do("sh", "-c", loop)).encode() + b" | cat\n")
+    person.see(b"tick\r\n")
+
+    person.type(b"\x1a")
+
+    person.see(b"Stopped")
+    state = tmp_path / "state"
+    look = [*RUNSC, f"--root={state}", "exec", f"runsc-do-{_command_line(state)}", "true"]
+    while "cannot exec in a paused container" not in execute(look).stderr:
+        os.sched_yield()
+    person.type(b"fg\n")
+    person.see(b"tick\r\n")
+    person.type(b"\x03")
+    person.see(b"host> ")
+    person.type(b"exit 5\n")
+    assert person.leave() == 5
+    _nothing_is_left(state)
+
+
+def test_trace_at_the_same_terminal_has_whole_lines(do: Do) -> None:
+    command = do("echo", "hello")
+    command.insert(command.index("do"), "--strace-syscalls=%file,write")
+    person = Person(command)
+
+    before = person.see(b"exited with 0 +++")
+
+    assert b"openat(" in before
+    assert b'write(1, "hello' in before
+    assert b"\n" not in before.replace(b"\r\n", b"")
+    person.leave()
