@@ -31,12 +31,17 @@ def main() -> None:
         from runsc.launch import finder  # noqa: PLC0415
 
         finder.install()
+        from runsc.containers import signals  # noqa: PLC0415
         from runsc.launch import early  # noqa: PLC0415
+
+        signals.end_by_exception()
 
         _open_standard_streams()
         early.begin()
         try:
             code = _command_line()
+        except SystemExit as end:  # a signal, before there was a command to end
+            code = int(end.code or 0)
         finally:
             early.discard()
         os._exit(code)  # taking CPython down takes 3 ms

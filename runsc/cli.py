@@ -13,12 +13,12 @@ from runsc import __version__
 from runsc.errors import RuntimeFailure
 
 COMMANDS = {
-    "create": "Create a container; it runs after start.",
-    "debug": "Look into the sandbox of a container.",
-    "delete": "Delete a container that has stopped, or end it first.",
-    "do": "Run a command over the host's files, read-only, under an overlay in memory.",
-    "events": "Show what a container uses, once or at intervals.",
-    "exec": "Run another process in a container.",
+    "create": "Make a container from a bundle; its program runs after `start`.",
+    "debug": "Measure where the time of a running container goes; count what it has.",
+    "delete": "Remove a container that has stopped, or end it first (--force).",
+    "do": "Run a program over your own files; what it writes stays in memory.",
+    "events": "Show what CPU and memory a container uses, once or at intervals.",
+    "exec": "Run another program in a container that runs.",
     "features": "Print what this runtime can do, as JSON.",
     "help": "Show how a command is used, or which system calls there are.",
     "kill": "Send a signal to a container.",
@@ -26,8 +26,8 @@ COMMANDS = {
     "pause": "Hold all processes of a container.",
     "ps": "List the processes of a container.",
     "resume": "Let the processes of a paused container go on.",
-    "run": "Create and run a container.",
-    "spec": "Write a config.json to start from.",
+    "run": "Run a container from a bundle, to its end.",
+    "spec": "Write a config.json to start from: what `run` reads.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
     "update": "Change the limits of a container that runs.",
@@ -55,6 +55,16 @@ class _Lazy(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            from runsc.commands.help import meant  # noqa: PLC0415  only for a mistake
+
+            raise click.UsageError(f"No such command {name!r}.{meant(name, COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -64,57 +74,118 @@ class _Lazy(click.Group):
 @click.version_option(
     __version__, "--version", "-v", message=f"runsc version {__version__}\nspec: 1.2.0"
 )
-@click.option("--root", default=None, metavar="DIR", help="Where the state of containers is kept.")
+@click.option(
+    "--root",
+    default=None,
+    metavar="DIR",
+    help="Where it is noted which containers there are. Default: /run/runsc for root, for others"
+    " $XDG_RUNTIME_DIR/runsc or /tmp/runsc-UID.",
+)
 @click.option(
     "--platform",
     type=click.Choice(["kvm", "unicorn"]),
     default="kvm",
     show_default=True,
-    help="What runs the program: KVM, or the unicorn emulator (slow, and no security boundary).",
+    help="What runs the program. kvm: the processor itself, by /dev/kvm. unicorn: an emulated"
+    " processor, for machines without /dev/kvm; slow, and no protection against hostile programs.",
 )
 @click.option(
     "--network",
     type=click.Choice(["none", "host"]),
     default="none",
     show_default=True,
-    help="none: a loopback interface of its own; host: sockets of the host's network namespace, or"
-    " of the one that config.json names.",
-)
-@click.option("--debug", is_flag=True, help="Log more.")
-@click.option("--debug-log", metavar="FILE", help="Where Sentry and Gofer log; default: --log.")
-@click.option("--strace", is_flag=True, help="Log the program's system calls.")
-@click.option("--log", metavar="FILE", help="Where messages go; default: standard error.")
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Their form."
+    help="none: the program can reach itself (127.0.0.1) and nobody else. host: it reaches the"
+    " network as a program of the host does, in the network namespace that config.json names if it"
+    " names one.",
 )
 @click.option(
     "--overlay2",
     default="root:memory",
     metavar="WHERE",
     show_default=True,
-    help="root:memory keeps what is written to the root in the sandbox; none writes through.",
+    help="Where it goes what the program writes to its root file system. root:memory: into memory,"
+    " it is gone with the container. none: into the files of the host.",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory of all programs of a container together: bytes, or with K, M, G. Default: half of"
+    " the host's.",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    help="Say what is decided, and at the end which system calls, ioctls, socket options and"
+    " files of /proc, /sys and /dev the program did not get.",
+)
+@click.option(
+    "--debug-log",
+    metavar="FILE",
+    help="Where the processes of the sandbox write their messages. Default: where --log says.",
+)
+@click.option(
+    "--strace", is_flag=True, help="Write the program's system calls to the log, as strace(1)."
+)
+@click.option(
+    "--strace-syscalls",
+    default="",
+    metavar="LIST",
+    help="Only these: names and families of strace(1), with commas, such as openat,%network."
+    " Families: %file %desc %network %process %memory %signal %ipc. With ! before the list: all"
+    " others. Means --strace, too.",
+)
+@click.option("--strace-log", metavar="FILE", help="Into a file of their own. Means --strace, too.")
+@click.option(
+    "--strace-log-size",
+    type=click.IntRange(min=0, max=1 << 16),
+    default=32,
+    show_default=True,
+    metavar="BYTES",
+    help="How much is shown of what is read and written.",
+)
+@click.option("--log", metavar="FILE", help="Where messages go. Default: standard error.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Their form.",
 )
 @click.option(
     "--system-calls",
     type=click.Choice(["auto", "mailbox", "exit", "inline"]),
     default="auto",
     show_default=True,
-    help="On kvm: how calls reach the kernel; auto chooses by what they cost on this machine.",
+    help="For measurements: how a system call comes from the program to the kernel that answers"
+    " it. auto chooses what is fastest on this machine.",
 )
-@click.option("--systemd-cgroup", is_flag=True, help="Refused: there is no systemd here.")
+@click.option(
+    "--systemd-cgroup",
+    is_flag=True,
+    help="For engines that pass it; refused, for cgroups are made without systemd.",
+)
 @click.option(
     "--rootless",
     type=click.Choice(["true", "false", "auto"]),
     default="auto",
-    help="No effect: what this user may not do with cgroups is left out.",
+    help="For engines that pass it; no effect: what this user may not do is left out.",
 )
 @click.option("--criu", hidden=True, metavar="FILE")
-@click.option("--memory", metavar="SIZE", help="Memory of the sandbox; default: half the host's.")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
-    """Run untrusted Linux programs, each container on an application kernel of its own."""
+    """Run Linux programs that nobody trusts: each container has a kernel of its own.
+
+    \b
+    Try:
+      runsc do sh -c 'uname -a; ps ax'       a program over your own files
+      runsc --network=host do curl https://example.org
+      runsc --strace do ls                   which system calls it makes
+
+    Flags of this page stand before the command, those of a command behind it. `runsc help COMMAND`
+    tells about one.
+    """
     from runsc.containers.names import default_root  # noqa: PLC0415  not for --help
     from runsc.filters import Switches  # noqa: PLC0415
     from runsc.log import Log  # noqa: PLC0415
@@ -131,12 +202,47 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         network=flags["network"],
         debug=flags["debug"],
         debug_log=flags["debug_log"],
-        strace=flags["strace"],
+        strace=bool(flags["strace"] or flags["strace_log"] or flags["strace_syscalls"]),
+        strace_log=flags["strace_log"],
+        strace_calls=_checked_filter(flags["strace_syscalls"]),
+        strace_limit=flags["strace_log_size"],
         overlay=overlay,
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
         system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),
         systemd_cgroup=flags["systemd_cgroup"],
+    )
+
+
+def _checked_filter(text: str) -> str:
+    """--strace-syscalls. Raises: click.BadParameter."""
+    if text:
+        from sentry.syscalls.strace.families import check  # noqa: PLC0415  few ask for it
+
+        problem = check([word for word in text.removeprefix("!").split(",") if word])
+        if problem:
+            raise click.BadParameter(f"--strace-syscalls: {problem}")
+    return text
+
+
+def _explained(error: click.ClickException, args: list[str]) -> click.ClickException:
+    """The same; of a global flag behind the command it says where it belongs."""
+    context = getattr(error, "ctx", None)
+    if not isinstance(error, click.NoSuchOption) or context is None or context.parent is None:
+        return error
+    flag = error.option_name
+    known = next((p for p in main_group.params if flag in p.opts), None)
+    if not isinstance(known, click.Option):
+        return error
+    value = ""
+    if not (known.is_flag or known.is_eager):
+        behind = args[args.index(context.info_name or "") + 1 :]
+        words = [word for word in behind if word.split("=")[0] == flag]
+        value = words[0][len(flag) :] if words and "=" in words[0] else "=..."
+    return click.UsageError(
+        f"{flag} is a global flag: put it before the command:"
+        f" runsc {flag}{value} {context.info_name} ...",
+        context,
     )
 
 
@@ -147,16 +253,22 @@ def _report(context: click.Context, error: RuntimeFailure) -> None:
     found = context.obj
     log = found.log if isinstance(found, Globals) else Log(None, "text", False)
     prefix = PREFIXES.get(context.invoked_subcommand or "", "")
+    if log.to_person:
+        prefix = prefix.removeprefix("runsc ")
     log.error(f"{prefix}{error}", sys.stderr)
 
 
 def _report_usage(error: click.ClickException) -> None:
-    """A person sees click's text; a client reads the log."""
+    """A person sees what is wrong, and where help is; a client reads the log."""
     context = getattr(error, "ctx", None)
     found = context.find_root().obj if context is not None else None
     if found is not None and not found.log.to_stderr:
         found.log.write("error", error.format_message())
-    error.show()
+    if context is None or not sys.stderr.isatty():
+        error.show()
+        return
+    click.echo(f"runsc: {error.format_message()}", err=True)
+    click.echo(f"Try '{context.command_path} --help'.", err=True)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -177,7 +289,7 @@ def main(args: list[str] | None = None) -> None:
                 _report(context, RuntimeFailure(where + reason))
                 code = 1
     except click.ClickException as error:
-        _report_usage(error)
+        _report_usage(_explained(error, args))
         code = 1
     except click.exceptions.Exit as error:
         code = error.exit_code

@@ -11,11 +11,18 @@ class RuntimeFailure(Exception):
         self.code = code
 
 
-class NotRunning(RuntimeFailure):
-    """The container has ended, or was never started."""
+class NoContainer(RuntimeFailure):
+    """There is none of this name. Clients look for "does not exist"."""
 
-    def __init__(self) -> None:
-        super().__init__("container not running")
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f'container "{container_id}" does not exist')
+
+
+class NotRunning(RuntimeFailure):
+    """It has ended, or was never started. Clients look for runc's words."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f'container not running: "{container_id}"')
 
 
 class SpecError(RuntimeFailure):

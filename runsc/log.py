@@ -1,4 +1,4 @@
-"""The messages of the command line, in the two formats of runc: text and json.
+"""The messages of the command line: for a person at a terminal, else in runc's text or json.
 
 Callers (docker, containerd) read the JSON log for level=error. The standard library's logging is
 not used: importing it costs more than everything this module does.
@@ -15,6 +15,17 @@ import msgspec
 LEVELS = ("debug", "info", "warning", "error")
 
 
+PERSONAL = {"debug": "debug: ", "info": "", "warning": "warning: ", "error": ""}
+"""What a person is told of the level."""
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
 def _quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
@@ -28,10 +39,14 @@ class Log:
         self.to_stderr = path is None
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self.fd = 2 if path is None else os.open(path, flags, 0o644)
+        self.to_person = path is None and not self.is_json and _is_terminal(2)
 
     def write(self, level: str, message: str) -> None:
         """One message, if its level is wanted."""
         if LEVELS.index(level) < self._least:
+            return
+        if self.to_person:
+            os.write(self.fd, f"runsc: {PERSONAL[level]}{message}\n".encode())
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.is_json:

@@ -33,6 +33,11 @@ class Globals(Struct, frozen=True):
     switches: Switches
     systemd_cgroup: bool = False
     system_calls: str = "auto"
+    strace_log: str | None = None
+    strace_calls: str = ""
+    """Names and families, with commas; "!" before them: all others."""
+    strace_limit: int = 32
+    """Bytes of what is read and written."""
 
     def store(self) -> Store:
         """The state root, made if it is not there."""

@@ -25,6 +25,9 @@ GLOBALS = {
     "--network": ("none", "host"),
     "--platform": ("kvm", "unicorn"),
     "--root": None,
+    "--strace-log": None,
+    "--strace-log-size": None,
+    "--strace-syscalls": None,
 }
 """Flags before `exec`, each with a value, and which values."""
 GLOBAL_SWITCHES = ("--debug", "--strace", "--systemd-cgroup")

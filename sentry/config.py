@@ -138,6 +138,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Tasks that the container may have at a time; 0: not limited."""
     cpus: int = 1
     """CPUs that the caller may run on: what the program is shown."""
+    mortal_init: bool = False
+    """The first process dies of signals as any other, though it is process 1."""
     await_start: bool = False
     """Created now, started later through the control socket: outlives who created it."""
 
@@ -159,7 +161,14 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Where messages, and tracebacks, go."""
     strace_fd: int = -1
     """Where system calls are written to; -1: nowhere."""
+    strace_calls: tuple[str, ...] = ()
+    """Only these are written: names, and families such as "%file"."""
+    strace_others: bool = True
+    """All but these, rather: with none named every call."""
+    strace_limit: int = 32
+    """So many bytes of what is read and written are shown."""
     debug: bool = False
+    """Say what kind of machine it is, and at the end what was refused."""
 
 
 class StartError(Exception):

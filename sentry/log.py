@@ -35,11 +35,16 @@ class LogSink:
         self.dropped = 0
         """Messages that were lost because nobody read fast enough."""
         mode = os.fstat(fd).st_mode
-        self._never_blocks = stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(fd))
+        self._is_terminal = stat.S_ISCHR(mode) and os.isatty(fd)
+        self._never_blocks = stat.S_ISREG(mode) or (
+            stat.S_ISCHR(mode) and not self._is_terminal
+        )
 
     def write(self, text: str) -> None:
         """Take a message (with its newline), or drop it."""
         data = text.encode(errors="backslashreplace")
+        if self._is_terminal:  # which may be raw: the wire behind the container's own
+            data = data.replace(b"\n", b"\r\n")
         if self._never_blocks:
             self._put(data)
             return

@@ -16,19 +16,30 @@ from runsc.options import Globals
 Command = Callable[..., None]
 
 _OPTIONS = (
-    click.option("--bundle", "-b", default=".", metavar="DIR", help="The bundle; default: here."),
+    click.option(
+        "--bundle",
+        "-b",
+        default=".",
+        metavar="DIR",
+        help="The folder with config.json. Default: here.",
+    ),
     click.option(
         "--console-socket",
         metavar="SOCKET",
-        help="Where to send the terminal (process.terminal) of a container that is left alone.",
+        help="With process.terminal, for a container that is left alone: a Unix socket to which the"
+        " other end of its terminal is sent.",
     ),
-    click.option("--pid-file", metavar="FILE", help="Where to write the pid of the sandbox."),
+    click.option(
+        "--pid-file",
+        metavar="FILE",
+        help="Gets the pid of a process of the host that lives as long as the container does.",
+    ),
     click.option(
         "--preserve-fds",
         type=click.IntRange(min=0),
         default=0,
         metavar="N",
-        help="Pass descriptors 3 to 2+N to the program.",
+        help="Pass the open files 3 to 2+N to the program.",
     ),
     click.option("--no-pivot", is_flag=True, hidden=True),
     click.option("--no-new-keyring", is_flag=True, hidden=True),
@@ -56,6 +67,11 @@ def understood(
     check_id(container_id)
     document = spec.load(bundle)
     bundle = os.path.realpath(bundle)
+    if settings.debug:
+        from runsc.oci import ignored  # noqa: PLC0415
+
+        for line in ignored.fields(bundle):
+            settings.log.debug(line)
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
     identity = launch.Identity(
         container_id,

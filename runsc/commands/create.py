@@ -10,9 +10,12 @@ from runsc.launch.configure import Wishes
 from runsc.options import Globals
 
 
-@click.command(help="Create the container CONTAINER-ID from a bundle. It runs after `start`.")
+@click.command(
+    help="Make the container CONTAINER-ID from a bundle: a folder with config.json. What is wrong"
+    " with the bundle is said now; its program waits for `runsc start`."
+)
 @bundles.flags
-@click.argument("container-id")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(
     flags: Globals,

@@ -57,13 +57,18 @@ def _weight(item: tuple[str, Cost]) -> int:
     return -item[1].total_ns
 
 
-@click.command(help="Look into the sandbox of the container CONTAINER-ID.")
-@click.option("--counts", is_flag=True, help="How much of everything there is, as JSON.")
-@click.option("--profile", metavar="TIME", help="Where the time goes, measured for so long (5s).")
-@click.option(
-    "--format", "-f", "form", default="table", metavar="table|json", help="How it is shown."
+@click.command(
+    help="Look into the kernel of the container CONTAINER-ID, which runs: with --profile"
+    " where its time"
+    " goes, with --counts how many tasks, open files, pages and so on it has.\n\n"
+    "What a program could not do is shown by another flag: runsc --debug run ..."
 )
-@click.argument("container-id")
+@click.option("--counts", is_flag=True, help="How much of everything it has, as JSON.")
+@click.option("--profile", metavar="TIME", help="Measure for so long (such as 5s).")
+@click.option(
+    "--format", "-f", "form", default="table", metavar="table|json", help="How a profile is shown."
+)
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(
     flags: Globals, counts: bool, profile: str | None, form: str, container_id: str
@@ -72,7 +77,7 @@ def command(
     if counts == (profile is not None):
         raise RuntimeFailure("nothing was asked for, or two things: see runsc debug --help")
     if form not in ("table", "json"):
-        raise RuntimeFailure("invalid format option")
+        raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
     store = flags.store()
     state = store.load(container_id)
     lifecycle.require_running(state)

@@ -8,9 +8,15 @@ from runsc.containers import lifecycle
 from runsc.options import Globals
 
 
-@click.command(help="Delete the container CONTAINER-ID and what is left of it.")
-@click.option("--force", "-f", is_flag=True, help="Kill it if it runs; no error if it is gone.")
-@click.argument("container-id")
+@click.command(
+    help="Remove the container CONTAINER-ID, which has stopped or was never started, and what"
+    " is left"
+    " of it on the host."
+)
+@click.option(
+    "--force", "-f", is_flag=True, help="Kill it first if it runs. No error if there is none."
+)
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, force: bool, container_id: str) -> None:
     """See lifecycle.delete."""

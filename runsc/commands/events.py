@@ -28,7 +28,7 @@ def seconds(text: str) -> float:
     parts = _PART.findall(text)
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text or total <= 0:
-        raise RuntimeFailure("duration interval must be greater than 0")
+        raise RuntimeFailure(f"{text!r} is no duration above 0, such as 500ms, 5s, 1m30s")
     return total
 
 
@@ -92,11 +92,12 @@ def _events(store: Store, container_id: str, once: bool, interval_s: float) -> I
 
 
 @click.command(
-    help="Show what the container CONTAINER-ID uses, at intervals: a JSON object a line."
+    help="Show what CPU, memory and tasks the container CONTAINER-ID uses, at intervals, until it"
+    " ends: a JSON object a line, as runc's."
 )
 @click.option("--interval", default="5s", show_default=True, metavar="TIME", help="How often.")
-@click.option("--stats", "once", is_flag=True, help="Once.")
-@click.argument("container-id")
+@click.option("--stats", "once", is_flag=True, help="Only once, now.")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, interval: str, once: bool, container_id: str) -> None:
     """Ask the sandbox again and again."""

@@ -112,7 +112,7 @@ def features() -> Features:
     )
 
 
-@click.command(help="Print what this runtime can do, as JSON.")
+@click.command(help="Print what of the OCI runtime specification there is, as JSON: for engines.")
 def command() -> None:
     """features.md, "Command-line interface"."""
     text = msgspec.json.format(msgspec.json.encode(features()), indent=4)

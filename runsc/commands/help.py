@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import click
 
@@ -19,6 +20,19 @@ def table(form: str, *, ioctls: bool, sockopts: bool) -> str:
     return write(compat_rows.rows(groups) if groups else compat.rows())
 
 
+def meant(name: str, commands: Iterable[str]) -> str:
+    """What somebody may have wanted who mistyped a command; with a space before it."""
+    import difflib  # noqa: PLC0415  only for a mistake
+    import shutil  # noqa: PLC0415
+
+    close = difflib.get_close_matches(name, list(commands), n=1)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    if shutil.which(name):
+        return f" To run the program in a sandbox: runsc do {name}"
+    return ""
+
+
 def usage(ctx: click.Context, name: str) -> str:
     """What `runsc NAME --help` prints. Raises: click.UsageError for a name that is none."""
     top = ctx.parent
@@ -28,7 +42,8 @@ def usage(ctx: click.Context, name: str) -> str:
     assert isinstance(top.command, click.Group)
     found = top.command.get_command(top, name)
     if found is None:
-        raise click.UsageError(f"no command and no topic {name!r}", ctx)
+        hint = meant(name, [*top.command.list_commands(top), SYSCALLS])
+        raise click.UsageError(f"No such command or topic {name!r}.{hint}", ctx)
     return click.Context(found, parent=top, info_name=name).get_help() + "\n"
 
 
@@ -43,9 +58,7 @@ def usage(ctx: click.Context, name: str) -> str:
 @click.option("--sockopts", is_flag=True, help="Of `help syscalls`: socket options instead.")
 @click.argument("topic", metavar="[COMMAND | syscalls]", default="")
 @click.pass_context
-def command(
-    ctx: click.Context, form: str | None, topic: str, ioctls: bool, sockopts: bool
-) -> None:
+def command(ctx: click.Context, form: str | None, topic: str, ioctls: bool, sockopts: bool) -> None:
     """Print it."""
     if (form is not None or ioctls or sockopts) and topic != SYSCALLS:
         raise click.UsageError("--format, --ioctls, --sockopts are for `help syscalls`", ctx)

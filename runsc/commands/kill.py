@@ -9,9 +9,12 @@ from runsc.errors import RuntimeFailure
 from runsc.options import Globals
 
 
-@click.command(help="Send SIGNAL (a name or a number; default: TERM) to a container.")
-@click.option("--all", "-a", "everyone", is_flag=True, help="To all its processes.")
-@click.argument("container-id")
+@click.command(
+    help="Send SIGNAL (a name or a number; default: TERM) to the first process of the container"
+    " CONTAINER-ID. As on Linux that one ignores what it has no handler for, but not KILL."
+)
+@click.option("--all", "-a", "everyone", is_flag=True, help="To all processes of the container.")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("signal", default="TERM")
 @click.pass_obj
 def command(flags: Globals, everyone: bool, container_id: str, signal: str) -> None:

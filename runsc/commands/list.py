@@ -64,8 +64,12 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-@click.command(help="List the containers of this state root.")
-@click.option("--format", "-f", "form", default="table", metavar="table|json", help="The form.")
+@click.command(
+    help="List the containers, those that have stopped too. (Of this user: see --root of runsc.)"
+)
+@click.option(
+    "--format", "-f", "form", default="table", metavar="table|json", help="How they are shown."
+)
 @click.option("--quiet", "-q", is_flag=True, help="Names only.")
 @click.pass_obj
 def command(flags: Globals, form: str, quiet: bool) -> None:
@@ -83,4 +87,4 @@ def command(flags: Globals, form: str, quiet: bool) -> None:
     elif form == "json":
         sys.stdout.write(msgspec.json.encode(rows or None).decode() + "\n")
     else:
-        raise RuntimeFailure("invalid format option")
+        raise RuntimeFailure(f"invalid format option: {form!r}; table or json")

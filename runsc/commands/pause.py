@@ -8,8 +8,8 @@ from runsc.containers import lifecycle
 from runsc.options import Globals
 
 
-@click.command(help="Hold all processes of the container CONTAINER-ID, until `resume`.")
-@click.argument("container-id")
+@click.command(help="Let no process of the container CONTAINER-ID run, until `resume`.")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
     """Gives when none of them runs any more."""

@@ -34,16 +34,19 @@ def line(process: ProcessInfo, now_s: float) -> str:
 
 
 @click.command(
-    help="List the processes of the container CONTAINER-ID. As json: the pids by which the host "
-    "knows it, for its processes are none of the host's."
+    help="List the processes of the container CONTAINER-ID, with the numbers that they have"
+    " inside. "
+    "As json: the pid of the one process of the host that stands for them all."
 )
-@click.option("--format", "-f", "form", default="table", metavar="table|json", help="How.")
-@click.argument("container-id")
+@click.option(
+    "--format", "-f", "form", default="table", metavar="table|json", help="How they are shown."
+)
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, form: str, container_id: str) -> None:
     """Ask the sandbox, for the host sees one process only."""
     if form not in ("table", "json"):
-        raise RuntimeFailure("invalid format option")
+        raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
     store = flags.store()
     state = store.load(container_id)
     lifecycle.require_running(state)

@@ -9,7 +9,7 @@ from runsc.options import Globals
 
 
 @click.command(help="Let the processes of the paused container CONTAINER-ID go on.")
-@click.argument("container-id")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
     """What `pause` held."""

@@ -9,13 +9,27 @@ from runsc.launch import launch
 from runsc.launch.configure import Wishes
 from runsc.options import Globals
 
+HELP = """Run a container to its end. CONTAINER-ID is any name that no other container has.
 
-@click.command(help="Create and run the container CONTAINER-ID from a bundle.")
+What runs is described by a bundle: a folder with config.json (`runsc spec` writes one) and the
+root file system that it names. runsc ends with the exit code of its program.
+
+\b
+Examples:
+  runsc spec && runsc run my-container     the bundle is the current folder
+  runsc run --bundle /srv/web web          ... or another one
+  runsc run --detach web                   in the background; see `exec`, `kill`, `delete`
+"""
+
+
+@click.command(help=HELP)
 @bundles.flags
-@click.option("--detach", "-d", is_flag=True, help="Leave it once it runs.")
-@click.option("--keep", is_flag=True, help="Do not delete it when it has ended.")
+@click.option("--detach", "-d", is_flag=True, help="Leave it once it runs; `delete` it later.")
+@click.option(
+    "--keep", is_flag=True, help="Do not delete it when it has ended: `state` still knows it."
+)
 @click.option("--no-subreaper", is_flag=True, hidden=True)
-@click.argument("container-id")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(
     flags: Globals,

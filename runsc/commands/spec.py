@@ -77,8 +77,14 @@ def example() -> spec.Spec:
     )
 
 
-@click.command(help="Write config.json into a bundle, to start from.")
-@click.option("--bundle", "-b", default=".", metavar="DIR", help="The bundle; default: here.")
+@click.command(
+    help="Write config.json: a shell at this terminal, in the root file system `rootfs`."
+    " Change it as you"
+    " like; docs/config-json.md says what is honoured. `runsc run NAME` runs it."
+)
+@click.option(
+    "--bundle", "-b", default=".", metavar="DIR", help="The folder for it. Default: here."
+)
 def command(bundle: str) -> None:
     """Refuses to overwrite one."""
     path = os.path.join(bundle, "config.json")

@@ -8,8 +8,8 @@ from runsc.containers import lifecycle
 from runsc.options import Globals
 
 
-@click.command(help="Start the container CONTAINER-ID that `create` has made.")
-@click.argument("container-id")
+@click.command(help="Let the program of the container CONTAINER-ID run, which `create` has made.")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
     """See lifecycle.start."""

@@ -11,8 +11,12 @@ from runsc.commands.list import Row
 from runsc.options import Globals
 
 
-@click.command(help="Print the state of the container CONTAINER-ID.")
-@click.argument("container-id")
+@click.command(
+    help="Print what is known of the container CONTAINER-ID, as JSON. Its status is creating,"
+    " created,"
+    " running, paused or stopped."
+)
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
     """As runc prints it: with the owner left empty."""

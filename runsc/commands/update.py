@@ -45,16 +45,31 @@ _PLACES = {
 """Flag → where its value stands in the document."""
 
 
-@click.command(help="Change the limits of the container CONTAINER-ID.")
-@click.option("--resources", "-r", metavar="FILE", help="Take them from a document; -: from stdin.")
+@click.command(
+    help="Change what the container CONTAINER-ID, which runs, may use. Flags that are not"
+    " given stay as"
+    " they are."
+)
+@click.option(
+    "--resources",
+    "-r",
+    metavar="FILE",
+    help="Take all from a file: `linux.resources` of config.json; -: from standard input.",
+)
 @click.option("--blkio-weight", type=int, help="Weight of block I/O, 10 to 1000.")
-@click.option("--cpu-period", type=int, help="Microseconds in which the quota counts.")
+@click.option("--cpu-period", type=int, help="Microseconds in which --cpu-quota counts.")
 @click.option("--cpu-quota", type=int, help="Microseconds of CPU in a period; -1: no limit.")
-@click.option("--cpu-burst", type=int, help="Microseconds that may be saved up.")
-@click.option("--cpu-share", "--cpu-shares", "cpu_share", type=int, help="Relative weight.")
-@click.option("--cpu-rt-period", type=int, help="The same for real-time tasks.")
-@click.option("--cpu-rt-runtime", type=int, help="The same for real-time tasks.")
-@click.option("--cpu-idle", type=int, help="1: only what nobody else wants.")
+@click.option("--cpu-burst", type=int, help="Microseconds of the quota that may be saved up.")
+@click.option(
+    "--cpu-share",
+    "--cpu-shares",
+    "cpu_share",
+    type=int,
+    help="Its share of CPU beside others (1024 is usual).",
+)
+@click.option("--cpu-rt-period", type=int, help="--cpu-period of real-time tasks.")
+@click.option("--cpu-rt-runtime", type=int, help="--cpu-quota of real-time tasks.")
+@click.option("--cpu-idle", type=int, help="1: only CPU that nobody else wants.")
 @click.option("--cpuset-cpus", help="CPUs to use, as 0-2,7.")
 @click.option("--cpuset-mems", help="Memory nodes to use.")
 @click.option("--kernel-memory", hidden=True, help="Has no effect, as in runc.")
@@ -63,7 +78,7 @@ _PLACES = {
 @click.option("--memory-reservation", help="What is to be left when memory is short.")
 @click.option("--memory-swap", help="Limit of memory and swap together; -1: no limit.")
 @click.option("--pids-limit", type=int, help="Tasks of the container; -1: no limit.")
-@click.argument("container-id")
+@click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, /, container_id: str, resources: str | None, **values: Any) -> None:
     """As in runc a document, if there is one, is all that counts."""
@@ -72,7 +87,7 @@ def command(flags: Globals, /, container_id: str, resources: str | None, **value
     store = flags.store()
     with store.held(container_id) as state:
         if status(state) == STOPPED:
-            raise RuntimeFailure("cannot update a stopped container")
+            raise RuntimeFailure(f'cannot update a stopped container: "{container_id}"')
         _limit_cgroup(store, state, wanted, flags)
         _limit_sentry(store, state, wanted)
 

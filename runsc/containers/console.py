@@ -17,6 +17,13 @@ from contextlib import contextmanager, suppress
 
 from runsc.errors import RuntimeFailure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Settings = list[Any]
+    """termios(3): what tcgetattr gives."""
+
 Size = tuple[int, int]
 
 
@@ -65,13 +72,38 @@ def _dial(path: str) -> socket.socket:
     return sock
 
 
+def is_ours() -> bool:
+    """Whether the standard streams are a terminal that this command may take for itself."""
+    return all(os.isatty(fd) for fd in (0, 1, 2)) and is_foreground(0)
+
+
+def is_foreground(terminal: int) -> bool:
+    """Not in the background of a shell: there the terminal is the shell's."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # it controls no session, or another one: nobody else is served by it
+        return True
+
+
 @contextmanager
-def settings_kept(fd: int) -> Iterator[None]:
+def settings_kept(fd: int) -> Iterator[Settings]:
     """The Sentry makes the terminal raw and puts it right at its end; this is for its death."""
     saved = termios.tcgetattr(fd)
     try:
-        yield
+        yield saved
     finally:
         with suppress(termios.error):
             if termios.tcgetattr(fd) != saved:
                 termios.tcsetattr(fd, termios.TCSADRAIN, saved)
+
+
+def put_back(fd: int, saved: Settings) -> None:
+    """The same, by who is left when the command was killed.
+
+    If it is raw still: the shell to which the terminal went back may have set it as it wants it.
+    """
+    from sentry.fs.devpts.raw import raw  # noqa: PLC0415  only then
+
+    with suppress(termios.error):
+        if termios.tcgetattr(fd) == raw(saved):
+            termios.tcsetattr(fd, termios.TCSANOW, saved)

@@ -9,6 +9,7 @@ same: pid and start time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -20,7 +21,7 @@ import msgspec
 from runsc.cgroups import Record
 from runsc.containers.names import check_id
 from runsc.containers.processes import word_for
-from runsc.errors import RuntimeFailure
+from runsc.errors import NoContainer, RuntimeFailure
 from runsc.oci.spec import Hooks
 
 LOCK_PATIENCE_S = 30.0
@@ -66,7 +67,11 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(root, mode=0o700, exist_ok=True)
+        except OSError as error:
+            reason = os.strerror(errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0)
+            raise RuntimeFailure(f"state directory (--root) {root}: {reason.lower()}") from None
         info = os.stat(root)
         if info.st_uid not in (os.geteuid(), 0):
             raise RuntimeFailure(f"{root} belongs to another user")
@@ -103,7 +108,7 @@ class Store:
             try:
                 fd = os.open(self.path(container_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):
-                raise RuntimeFailure("container does not exist") from None
+                raise NoContainer(container_id) from None
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(fd), os.stat(self.path(container_id))):
@@ -113,7 +118,9 @@ class Store:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     os.close(fd)
-                    raise RuntimeFailure("another command is changing this container") from None
+                    raise RuntimeFailure(
+                        f'another command is changing the container "{container_id}"'
+                    ) from None
                 time.sleep(0.01)
             os.close(fd)
 
@@ -126,7 +133,9 @@ class Store:
             try:
                 os.mkdir(directory, 0o711)
             except FileExistsError:
-                raise RuntimeFailure("container with given ID already exists") from None
+                raise RuntimeFailure(
+                    f'container with given ID already exists: "{state.id}"'
+                ) from None
             now = time.time_ns()
             seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
             state.created = f"{seconds}.{now % 10**9:09d}".rstrip("0").rstrip(".") + "Z"
@@ -146,7 +155,7 @@ class Store:
             with open(self.path(check_id(container_id), "state.json"), "rb") as file:
                 return msgspec.json.decode(file.read(), type=State)
         except (FileNotFoundError, NotADirectoryError):
-            raise RuntimeFailure("container does not exist") from None
+            raise NoContainer(container_id) from None
         except msgspec.DecodeError as error:
             raise RuntimeFailure(f"state.json of {container_id}: {error}") from None
 

@@ -58,7 +58,7 @@ def request(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
 def _from_flags(wishes: Wishes, warn: Warn) -> bytes:
     """The container's own process, with what the flags change."""
     if not wishes.args:
-        raise RuntimeFailure("process args cannot be empty")
+        raise RuntimeFailure("process args cannot be empty: name a command, or --process FILE")
     if wishes.cwd is not None and not wishes.cwd.startswith("/"):
         raise RuntimeFailure("Cwd must be an absolute path")
     fields = [
@@ -149,8 +149,7 @@ def _variable(text: str) -> bytes:
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) >> 32:
         raise RuntimeFailure(
-            f"parsing {text} as int for {what} failed: "
-            f'strconv.Atoi: parsing "{text}": invalid syntax'
+            f"parsing {text} as int for {what} failed: names are not looked up"
         )
     return int(text)
 

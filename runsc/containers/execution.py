@@ -35,6 +35,10 @@ EXITED = b'{"event":"exited"'
 ERROR = b'{"error":'
 
 
+class Stopped(RuntimeFailure):
+    """The container has ended."""
+
+
 class Process:
     """A process of a container, from the outside."""
 
@@ -175,6 +179,8 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
         hold_signals()
     try:
         process = start(path, request, fds)
+    except Stopped:
+        raise RuntimeFailure(f'{STOPPED}: "{wishes.container_id}"') from None
     except (ConnectionRefusedError, FileNotFoundError):
         raise RuntimeFailure(_why_nobody_listens(root, wishes.container_id)) from None
     if wishes.detach:
@@ -190,7 +196,7 @@ def _why_nobody_listens(root: str, container_id: str) -> str:
     from runsc.containers.container import Store  # noqa: PLC0415  only where it fails
 
     Store(root).load(container_id)
-    return STOPPED
+    return f'{STOPPED}: "{container_id}"'
 
 
 def _preserved(count: int) -> list[int]:
@@ -235,11 +241,12 @@ def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
             if answer.startswith(ERROR):
                 import json  # noqa: PLC0415  only where it fails
 
-                raise RuntimeFailure(json.loads(answer)["error"])
+                text = json.loads(answer)["error"]
+                raise Stopped(text) if text == STOPPED else RuntimeFailure(text)
             return Process(sock, rest)
     except (BrokenPipeError, ConnectionResetError):
         pass
-    raise RuntimeFailure(STOPPED)
+    raise Stopped(STOPPED)
 
 
 def hold_signals() -> None:

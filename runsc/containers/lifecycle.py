@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from runsc.containers import listener
 from runsc.containers.container import State, Store, status
 from runsc.containers.processes import STOPPED, start_time
-from runsc.errors import NotRunning, RuntimeFailure
+from runsc.errors import NoContainer, NotRunning, RuntimeFailure
 from sentry.control.protocol import Reply, Request
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER
     try:
         return listener.ask(store.path(state.id, "control.sock"), request, patience_s)
     except TimeoutError:
-        raise RuntimeFailure(f"the sandbox of {state.id} does not answer") from None
+        raise RuntimeFailure(f'the sandbox of container "{state.id}" does not answer') from None
     except (OSError, ValueError):
-        raise NotRunning from None
+        raise NotRunning(state.id) from None
 
 
 def require_running(state: State) -> None:
     """Raises: NotRunning."""
     if status(state) == STOPPED:
-        raise NotRunning
+        raise NotRunning(state.id)
 
 
 def start(store: Store, container_id: str, warn: Warn) -> None:
@@ -63,11 +63,11 @@ def start(store: Store, container_id: str, warn: Warn) -> None:
             case "created":
                 pass
             case "stopped":
-                raise RuntimeFailure("cannot start a container that has stopped")
+                raise RuntimeFailure(f'cannot start a container that has stopped: "{container_id}"')
             case "running":
-                raise RuntimeFailure("cannot start an already running container")
+                raise RuntimeFailure(f'cannot start an already running container: "{container_id}"')
             case word:
-                raise RuntimeFailure(f"cannot start a container in the {word} state")
+                raise RuntimeFailure(f'cannot start a container that is {word}: "{container_id}"')
         before_start(store, state)
         reply = ask(store, state, Request("start"))
         state.phase = "running"
@@ -108,7 +108,7 @@ def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
     if number != signal.SIGKILL:
         reply = ask(store, state, request)
         if reply.error:
-            raise RuntimeFailure(reply.error)
+            raise RuntimeFailure(f'{reply.error}: "{container_id}"')
         return
     try:
         if not ask(store, state, request, KILL_ANSWER_S).error:
@@ -122,7 +122,7 @@ def pause(store: Store, container_id: str) -> None:
     """Hold all processes. Raises: RuntimeFailure."""
     with store.held(container_id) as state:
         if status(state) not in ("created", "running"):
-            raise NotRunning
+            raise NotRunning(container_id)
         _settle(store, state, Request("pause"), paused=True)
 
 
@@ -130,7 +130,7 @@ def resume(store: Store, container_id: str) -> None:
     """Let them go on. Raises: RuntimeFailure."""
     with store.held(container_id) as state:
         if status(state) != "paused":
-            raise RuntimeFailure("container not paused")
+            raise RuntimeFailure(f'container not paused: "{container_id}"')
         _settle(store, state, Request("resume"), paused=False)
 
 
@@ -140,7 +140,7 @@ def _settle(store: Store, state: State, request: Request, *, paused: bool) -> No
     if reply.error:
         word = ask(store, state, Request("state")).status
         if (word == "paused") != paused:
-            raise RuntimeFailure(reply.error)
+            raise RuntimeFailure(f'{reply.error}: "{state.id}"')
     state.paused = paused
     store.save(state)
 
@@ -179,11 +179,11 @@ def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
             word = status(state)
             if not force and word not in (STOPPED, "created"):
                 raise RuntimeFailure(
-                    f"cannot delete container {container_id} that is not stopped: {word}"
+                    f'cannot delete container "{container_id}" that is not stopped: {word}'
                 )
             destroy(store, state, warn)
-    except RuntimeFailure as error:
-        if not force or str(error) != "container does not exist":
+    except NoContainer:
+        if not force:
             raise
         store.forget_remains(container_id)
 

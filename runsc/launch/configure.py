@@ -33,6 +33,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """`run` does not delete it afterwards."""
     preserve_fds: int = 0
     """So many descriptors of the caller, from 3 on, are the program's too."""
+    mortal_init: bool = False
+    """Its first process is a program as any other, which signals end, not the container's init."""
 
 
 def preserved_fds(count: int) -> tuple[int, ...]:
@@ -52,12 +54,42 @@ def open_kvm() -> int:
     except FileNotFoundError:
         raise RuntimeFailure(f"/dev/kvm is not there{_KVM_HINT}") from None
     except OSError as error:
-        raise RuntimeFailure(f"/dev/kvm cannot be opened: {error.strerror}{_KVM_HINT}") from None
+        why = how_to_be_let_in() if isinstance(error, PermissionError) else ""
+        raise RuntimeFailure(
+            f"/dev/kvm cannot be opened: {error.strerror}{why}{_KVM_HINT}"
+        ) from None
     try:
         fcntl.ioctl(fd, KVM_GET_API_VERSION)
     except OSError:
         raise RuntimeFailure(f"/dev/kvm is not KVM's device{_KVM_HINT}") from None
     return fd
+
+
+def how_to_be_let_in(device: str = "/dev/kvm") -> str:
+    """What somebody who may not open a device can do about it."""
+    import grp  # noqa: PLC0415  only where it fails
+    import pwd  # noqa: PLC0415
+
+    if os.geteuid() == 0:  # a rule of a container around us, or a security module
+        return "; something keeps root from it, such as a container around runsc"
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    try:
+        status = os.stat(device)
+        group = grp.getgrgid(status.st_gid)
+    except (OSError, KeyError):
+        return ""
+    is_member = status.st_gid in (os.getegid(), *os.getgroups())
+    if is_member or not status.st_gid or status.st_mode & 0o060 != 0o060:
+        return f"; root has to allow it: `sudo setfacl -m u:{user}:rw {device}`"
+    if user in group.gr_mem:
+        return f'; you are in its group "{group.gr_name}" since you have logged in: log in again'
+    return (
+        f'; it is for group "{group.gr_name}": `sudo usermod -aG {group.gr_name} {user}`, then log'
+        " in again"
+    )
 
 
 def default_memory() -> int:
@@ -77,6 +109,14 @@ def _log_fd(flags: Globals, detached: bool) -> int:
         return _duplicate(flags.log.fd)
     mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     return _above_standard(os.open(path or os.devnull, mode, 0o644))
+
+
+def _strace_fd(flags: Globals, log_fd: int) -> int:
+    """A file of its own, the log, or -1."""
+    if flags.strace_log is None:
+        return log_fd if flags.strace else -1
+    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return _above_standard(os.open(flags.strace_log, mode, 0o644))
 
 
 def _above_standard(fd: int) -> int:
@@ -117,11 +157,15 @@ def make_config(
         cpus=limits.cpus,
         await_start=wishes.detach
         or bool(container.hooks is not None and container.hooks.start_container),
+        mortal_init=wishes.mortal_init,
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log_fd,
-        strace_fd=log_fd if flags.strace else -1,
+        strace_fd=_strace_fd(flags, log_fd),
+        strace_calls=tuple(filter(None, flags.strace_calls.removeprefix("!").split(","))),
+        strace_others=not flags.strace_calls or flags.strace_calls.startswith("!"),
+        strace_limit=flags.strace_limit,
         debug=flags.debug,
     )
 

@@ -18,6 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
+from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
 from runsc.launch import isolation, programs
 from runsc.launch.boot import Terms, descriptors
@@ -73,7 +74,12 @@ _waiting: list[Waiting] = []
 def begin() -> None:
     """Fork it. Preconditions: descriptors 0 to 2 are open, one thread."""
     ours, theirs = socket.socketpair()
-    pid = isolation.spawn(lambda: _become(ours, theirs))
+    try:
+        pid = isolation.spawn(lambda: _become(ours, theirs))
+    except RuntimeFailure:  # said by the command, if it comes to need one
+        ours.close()
+        theirs.close()
+        return
     theirs.close()
     _waiting.append(Waiting(pid, ours))
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from runsc import host
+from runsc.errors import RuntimeFailure
 from sentry.abi import capability, mount, prctl
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
@@ -51,13 +52,34 @@ def is_privileged() -> bool:
 
 
 def spawn(body: Callable[[], int], namespaces: int = NAMESPACES) -> int:
-    """Run `body` in a child in namespaces of its own; the child exits with what it returns."""
+    """Run `body` in a child in namespaces of its own; the child exits with what it returns.
+
+    Raises: RuntimeFailure that says what the machine has to allow.
+    """
     uid, gid = os.geteuid(), os.getegid()
     new_user = 0 if is_privileged() else CLONE_NEWUSER
-    pid = host.spawn(namespaces | new_user)
+    try:
+        pid = host.spawn(namespaces | new_user)
+    except OSError as error:
+        raise RuntimeFailure(_why_no_namespaces(error.errno, bool(new_user))) from None
     if pid:
         return pid
     _child(body, (uid, gid) if new_user else None)
+
+
+def _why_no_namespaces(number: int | None, new_user: bool) -> str:
+    if number == errno.ENOSPC:
+        what = "a limit is reached: see `sysctl -a --pattern user.max_`"
+    elif number == errno.EPERM and new_user:
+        what = (
+            "here ordinary users may not make user namespaces: see `sysctl"
+            " kernel.unprivileged_userns_clone`, or run runsc as root"
+        )
+    elif number == errno.EPERM:
+        what = "root has no CAP_SYS_ADMIN here: a container around runsc has to be privileged"
+    else:
+        what = os.strerror(number or 0).lower()
+    return f"cannot make namespaces for the sandbox: {what}"
 
 
 def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
@@ -66,7 +88,7 @@ def _child(body: Callable[[], int], ids: tuple[int, int] | None) -> NoReturn:
         if ids is not None:
             _map_ids(*ids)
         code = body()
-    except BaseException as error:
+    except Exception as error:
         _complain(error)
     finally:
         os._exit(code)

@@ -11,17 +11,23 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runsc.containers import console
 from runsc.containers.container import Store
 from runsc.containers.lifecycle import Warn, destroy
 
 
 @contextmanager
-def keep_clean(store: Store, container_id: str, warn: Warn) -> Iterator[None]:
-    """While inside, the death of this process destroys what is left of the container."""
+def keep_clean(
+    store: Store, container_id: str, warn: Warn, settings: console.Settings | None = None
+) -> Iterator[None]:
+    """While inside, the death of this process destroys what is left of the container.
+
+    `settings`: those of the terminal at descriptor 0, which come back.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _watch(store, container_id, warn, (reader, writer))
+        _watch(store, container_id, warn, (reader, writer), settings)
     os.close(reader)
     try:
         yield
@@ -31,7 +37,13 @@ def keep_clean(store: Store, container_id: str, warn: Warn) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def _watch(store: Store, container_id: str, warn: Warn, pipe: tuple[int, int]) -> None:
+def _watch(
+    store: Store,
+    container_id: str,
+    warn: Warn,
+    pipe: tuple[int, int],
+    settings: console.Settings | None,
+) -> None:
     """Never returns. End of file without a word: the command line was killed."""
     reader, writer = pipe
     try:
@@ -39,11 +51,14 @@ def _watch(store: Store, container_id: str, warn: Warn, pipe: tuple[int, int]) -
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         os.setsid()
+        terminal = os.dup(0) if settings is not None else -1
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         os.close(writer)
         if not os.read(reader, 16):
+            if settings is not None:
+                console.put_back(terminal, settings)
             destroy(store, store.load(container_id), warn)
     finally:
         os._exit(0)

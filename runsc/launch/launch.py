@@ -107,8 +107,8 @@ def run(
     _reserve(flags, store, state)
     terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
     try:
-        with terminal:
-            return _stay(flags, store, state, container, wishes, programs)
+        with terminal as settings:
+            return _stay(flags, store, state, container, wishes, programs, settings)
     except RuntimeFailure:
         if state.pid and _is_deleted(store, state.id):
             return 128 + signal.SIGKILL
@@ -134,12 +134,13 @@ def _stay(
     container: Container,
     wishes: Wishes,
     programs: Bodies,
+    settings: console.Settings | None,
 ) -> int:
     """Start it and wait for its end."""
     running = _bring_up(flags, store, state, container, wishes, programs)
     try:
-        wakeup = signals.catch()
-        with keep_clean(store, state.id, flags.log.warning):
+        wakeup = signals.catch(as_program=wishes.mortal_init)
+        with keep_clean(store, state.id, flags.log.warning, settings):
             state.phase = "running"
             store.save(state)
             if wishes.pid_file is not None:
@@ -197,6 +198,11 @@ def _bring_up(
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         config = make_config(flags, container, state.id, listener.fileno(), wishes)
+        if flags.debug:
+            from runsc.launch import report  # noqa: PLC0415
+
+            for line in report.decisions(flags, container, config, cgroup):
+                flags.log.debug(line)
         network = _network(flags, container, config.log_fd)
         running = sandbox.start(
             config, container.exports, programs(flags.platform), flags.switches, terms, network

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
+from runsc.containers.signals import TERMINAL, stop_as_told
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation
 from runsc.launch.programs import Programs
@@ -44,10 +45,12 @@ class Sandbox:
         control: socket.socket,
         hold: socket.socket | None,
         network_pid: int = 0,
+        mortal: bool = False,
     ):
         self.pid = pid
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
+        self._mortal = mortal
         self._control = control
         self._hold = hold
         self._lines = LineBuffer()
@@ -57,9 +60,21 @@ class Sandbox:
         self._gofer = os.pidfd_open(gofer_pid)
 
     def forward(self, number: int) -> None:
-        """A signal of ours for the container's first process. It may be gone; that is no error."""
-        resized = number == signal.SIGWINCH
-        self._send(Request("resize") if resized else Request("kill", signal=number))
+        """A signal of ours for the container's first process. It may be gone; that is no error.
+
+        If that is not its init but a program as others, it is its process group's, where a
+        terminal would have sent it to that.
+        """
+        if number == signal.SIGWINCH:
+            self._send(Request("resize"))
+            return
+        if number == signal.SIGTSTP:  # the program stands still as long as the command line
+            self._send(Request("pause"))
+            stop_as_told()
+            self._send(Request("resume"))
+            return
+        group = self._mortal and number in TERMINAL
+        self._send(Request("kill", signal=number, pid=-1 if group else 1))
 
     def _send(self, request: Request) -> None:
         with suppress(OSError):
@@ -251,7 +266,7 @@ def start(
         )
         if network is not None and network_theirs is not None:
             network_pid = _spawn_network(network, network_theirs.fileno(), switches, terms)
-    except OSError:
+    except (OSError, RuntimeFailure):
         _kill(pid)
         os.waitpid(pid, 0)
         raise
@@ -263,4 +278,5 @@ def start(
             sock.close()
     if config.network_fd >= 0:
         os.close(config.network_fd)
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid)
+    mortal = config.mortal_init
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid, mortal)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel, Namespaces
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+Loaded = tuple[bytes, Sequence[bytes], int]
+"""The file that was found, the arguments, how many variables there are."""
 PASSWD = b"/etc/passwd"
 PASSWD_SIZE = 1 << 20
 """So much of it is read."""
@@ -62,9 +64,10 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     else:
         donate(task, config.stdio, owner)
     donate(task, config.preserved, owner, closes=True, first=3)
-    await start_program(task, process)
-    put_under_observation(task, config.seccomp)
+    loaded = await start_program(task, process)
+    put_under_observation(task, config.seccomp, loaded)
     kernel.init = task.group
+    kernel.pids.mortal = config.mortal_init
     return task
 
 
@@ -128,9 +131,11 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
     return console
 
 
-def put_under_observation(task: Task, profile: bytes) -> None:
+def put_under_observation(task: Task, profile: bytes, loaded: Loaded) -> None:
     """What sees the calls of the program: strace, and the container's seccomp profile."""
     task.observers.extend(task.kernel.start_observers)
+    for observer in task.observers:
+        observer.loaded(task, *loaded)
     child_identity(task)
     if profile:
         from sentry.bpf import isa  # noqa: PLC0415
@@ -158,7 +163,7 @@ def credentials(process: ProcessConfig) -> Credentials:
     )  # fmt: skip
 
 
-async def start_program(task: Task, process: ProcessConfig) -> None:
+async def start_program(task: Task, process: ProcessConfig) -> Loaded:
     """Become the program: the steps of a container's init before and with execve(2).
 
     Raises: StartError.
@@ -186,6 +191,7 @@ async def start_program(task: Task, process: ProcessConfig) -> None:
     finally:
         close_exec(file)
     watch_cpu_limit(task.group)
+    return path, process.args, len(env)
 
 
 async def _home_of(task: Task, uid: int) -> bytes:

@@ -33,10 +33,11 @@ from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
 from sentry.platform.host_io import HostIO
 from sentry.platform.memory import trim_heap
 from sentry.syscalls import late  # fills the table
-from sentry.syscalls.registry import CALLS
+from sentry.syscalls.registry import CALLS, NUMBERS
 from sentry.vfs.vfs import Vfs
 
 if TYPE_CHECKING:
+    from sentry.kernel.task import Observer
     from sentry.platform.interface import Platform
 
 BUSY_THRESHOLDS = (50_000, 20, 100)
@@ -127,6 +128,18 @@ def make_platform(config: SandboxConfig) -> Platform:
     )
 
 
+def make_strace(config: SandboxConfig, loop: Loop) -> Observer:
+    """Preconditions: all declarations are imported."""
+    from sentry.syscalls.strace.families import chosen  # noqa: PLC0415
+    from sentry.syscalls.strace.log import Options, Strace  # noqa: PLC0415
+
+    calls = chosen(config.strace_calls)
+    if config.strace_others:
+        calls = frozenset(NUMBERS.values()) - calls
+    options = Options(calls, times=True, limit=config.strace_limit)
+    return Strace(LogSink(config.strace_fd, loop), loop, options)
+
+
 def _nothing() -> None:
     """No confinement: for tests."""
 
@@ -165,11 +178,14 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     kernel.services.cpu_quota = config.cpu_quota
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
-        from sentry.syscalls.strace.log import Strace  # noqa: PLC0415
-
         late.import_all()  # their declarations are what it writes
-        sink = LogSink(config.strace_fd, loop)
-        kernel.start_observers.append(Strace(sink, loop))
+        kernel.start_observers.append(make_strace(config, loop))
+    if config.debug:
+        from sentry.syscalls.refused import Refused  # noqa: PLC0415
+
+        late.import_all()
+        log.write(f"debug: {platform.description}\n")
+        kernel.start_observers.append(Refused(log.write))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     lockdown()

@@ -115,8 +115,8 @@ class Execution:
         task = first_process.make_task(kernel, process, ns)
         try:
             self._give_files(task, process)
-            await first_process.start_program(task, process)
-            first_process.put_under_observation(task, profile)
+            loaded = await first_process.start_program(task, process)
+            first_process.put_under_observation(task, profile, loaded)
             if self._abandoned or not init.tasks or init.exiting:
                 raise StartError(STOPPED)
         except BaseException:

@@ -123,8 +123,14 @@ class Operations:
         if self._start is not None and signal and _ends_by_default(signal):
             self._kernel.finish(signal)  # it has no handlers yet, and no vCPU
             return
-        groups = self._kernel.pids.groups
-        targets = list(groups.values()) if everyone else [g for g in [groups.get(pid)] if g]
+        pids = self._kernel.pids
+        if everyone:
+            targets = list(pids.groups.values())
+        elif pid < 0:
+            process_group = pids.process_groups.get(-pid)
+            targets = list(process_group.members) if process_group is not None else []
+        else:
+            targets = [group for group in [pids.groups.get(pid)] if group is not None]
         alive = [group for group in targets if group.tasks]
         if not alive:
             raise ESRCH("process already finished")

@@ -54,7 +54,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     op: str
     signal: int = 0
     pid: int = 1
-    """kill: which process, as the container numbers them."""
+    """kill: which process, as the container numbers them; -N: all of process group N."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0

@@ -30,7 +30,7 @@ class PidNamespace:
 
     __slots__ = (
         "_inner", "_outer", "_root", "accounting", "charge", "ended", "init", "last", "level",
-        "lingers", "owner", "parent",
+        "lingers", "mortal", "owner", "parent",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +44,8 @@ class PidNamespace:
         self.owner = owner
         self.init: ThreadGroup | None = None
         """Its first process, the reaper of orphans: None before it is made, and once it is gone."""
+        self.mortal = False
+        """Its first process dies of signals as others do: no init, but what a person called."""
         self.ended = False
         """The first process has died: no other can be made."""
         self.lingers = False
@@ -61,6 +63,10 @@ class PidNamespace:
     def _tables(self) -> Pids:
         assert self._root is not None
         return self._root
+
+    def protects(self, group: ThreadGroup) -> bool:
+        """pid_namespaces(7): whether signals without a handler do nothing to this process."""
+        return self.init is group and not self.mortal
 
     # --- translation
 

@@ -175,7 +175,7 @@ def _prepare(group: ThreadGroup, target: Task, signo: int, force: bool) -> bool:
 
 def _is_protected(group: ThreadGroup, signo: int, force: bool) -> bool:
     """pid_namespaces(7): init gets only signals that it has a handler for."""
-    if group.pids.init is not group or group.actions[signo].handler:
+    if not group.pids.protects(group) or group.actions[signo].handler:
         return False
     return not (force and UNBLOCKABLE >> (signo - 1) & 1)
 
@@ -198,7 +198,7 @@ def _complete(
     if (
         group.actions.is_fatal(signo)
         and not bit & DUMPING
-        and group.pids.init is not group
+        and not group.pids.protects(group)
         and target.trace is None
     ):
         group.exit(signo)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.kernel.inherit import CLONE, COPIED, FRESH, SHARED
@@ -56,6 +56,9 @@ class Observer:
 
     def execed(self, task: Task) -> None:
         """A new program has been loaded."""
+
+    def loaded(self, task: Task, path: bytes, args: Sequence[bytes], variables: int) -> None:
+        """A process that no program made (the container's first, one of `exec`) is to run this."""
 
     def signalled(self, task: Task, info: SigInfo) -> None:
         """A signal is being delivered."""

@@ -156,7 +156,7 @@ def _default(task: Task, entry: Queued) -> bool:
     bit = 1 << (signo - 1)
     if bit & IGNORED_BY_DEFAULT:
         return True
-    if group.pids.init is group and not entry.forced and signo not in (SIGKILL, SIGSTOP):
+    if group.pids.protects(group) and not entry.forced and signo not in (SIGKILL, SIGSTOP):
         return True
     if bit & STOPPING:
         if signo == SIGSTOP or not group.process_group.is_orphaned():

@@ -177,6 +177,8 @@ class Platform(Protocol):
     """A machine: makes address spaces and contexts, and waits for what they do."""
 
     name: str
+    description: str
+    """What kind of machine it is, and how system calls come out of it: for who looks for faults."""
     ram: Ram
     xsave_size: int
     """Bytes of an FPU image (XSAVE standard format)."""

@@ -209,6 +209,16 @@ class KvmPlatform:
         if inline is None:
             inline = cpus == 1 or self.exit_ns < CHEAP_EXIT_NS
         _check(lib.pool_start(mailbox, inline, self.exit_ns), "vCPU threads")
+        self.description = self._describe(mailbox, inline)
+
+    def _describe(self, mailbox: bool, inline: bool) -> str:
+        if self.quirks.syscall_stays_in_ring3:
+            kind = "KVM without virtualization by the CPU (PVM)"
+        else:
+            kind = "KVM with virtualization by the CPU"
+        how = "through shared memory" if mailbox else "by an exit of the virtual machine each"
+        where = "a single program has the Sentry's thread" if inline else "vCPUs have threads"
+        return f"{kind}; an exit costs {self.exit_ns} ns; system calls come {how}; {where}"
 
     def _make_vcpus(self, count: int) -> None:
         for number in range(count):

@@ -179,6 +179,7 @@ class UnicornPlatform:
     """
 
     name = "unicorn"
+    description = "one emulated CPU; a system call ends its run"
     xsave_size = XSAVE_SIZE
     xfeatures = 3
 

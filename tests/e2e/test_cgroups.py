@@ -135,7 +135,7 @@ def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
     client.ok("start", "c")
     client.ok("kill", "c", "KILL")
     wait_for_end(pidfd)
-    assert client.error("update", "--pids-limit=3", "c") == "cannot update a stopped container"
+    assert client.error("update", "--pids-limit=3", "c") == 'cannot update a stopped container: "c"'
     client.ok("delete", "c")
 
 

@@ -82,7 +82,7 @@ def test_command_killed_while_it_creates(client: Client, command: str, phase: st
 
     if command == "create":
         assert client.state("c")["status"] == "stopped"
-        assert client.error("start", "c") == "cannot start a container that has stopped"
+        assert client.error("start", "c") == 'cannot start a container that has stopped: "c"'
     else:
         assert client.ok("list", "-q") == ""
 
@@ -129,7 +129,7 @@ def test_sandbox_killed(client: Client, started: bool, victim: str) -> None:
 
     wait_for_end(pidfd)
     assert client.state("c")["status"] == "stopped"
-    assert client.error("kill", "c", "TERM") == "container not running"
+    assert client.error("kill", "c", "TERM") == 'container not running: "c"'
 
 
 @pytest.mark.root

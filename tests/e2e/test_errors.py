@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import RUNSC, Bundle, execute
+from tests.e2e.test_terminal import Person
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,64 @@ def test_terminal_without_a_terminal_is_refused(bundle: Bundle) -> None:
 
     assert result.returncode == 1
     assert "provided file is not a console" in result.stderr
+
+
+def test_at_a_terminal_messages_are_for_a_person(tmp_path: Path) -> None:
+    person = Person([*RUNSC, f"--root={tmp_path}/state", "run", f"--bundle={tmp_path}", "x"])
+
+    person.see(b"runsc: run failed: JSON specification file config.json not found\r\n")
+
+    assert person.leave() == 1
+
+
+def test_at_a_terminal_wrong_usage_is_two_lines(tmp_path: Path) -> None:
+    person = Person([*RUNSC, "run", "--debug", "x"])
+
+    shown = person.see(b"runsc: --debug is a global flag: put it before the command")
+    assert shown == b""
+    person.see(b"Try 'runsc run --help'.\r\n")
+
+    assert person.leave() == 1
+
+
+def test_elsewhere_they_have_runcs_form(tmp_path: Path) -> None:
+    result = execute([*RUNSC, f"--root={tmp_path}/state", "state", "x"])
+
+    assert result.stderr.endswith('level=error msg="container \\"x\\" does not exist"\n')
+    assert result.stderr.startswith('time="')
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["run", "--platform=unicorn", "x"], "runsc --platform=unicorn run ..."),
+        (["run", "--platform", "unicorn", "x"], "runsc --platform=... run ..."),
+        (["run", "--debug", "x"], "runsc --debug run ..."),
+        (["exec", "--strace", "x", "ls"], "runsc --strace exec ..."),
+        (["do", "--network=host", "ls"], "runsc --network=host do ..."),
+        (["rnu", "x"], "Did you mean 'run'?"),
+        (["help", "rnu"], "Did you mean 'run'?"),
+        (["sh"], "runsc do sh"),
+    ],
+)
+def test_usage_that_is_nearly_right_gets_a_hint(
+    tmp_path: Path, args: list[str], hint: str
+) -> None:
+    result = execute([*RUNSC, f"--root={tmp_path}/state", *args])
+
+    assert result.returncode == 1
+    assert hint in result.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("platform", ["kvm", "unicorn"])
+def test_namespaces_that_cannot_be_made_are_no_traceback(tmp_path: Path, platform: str) -> None:
+    command = [*RUNSC, f"--root={tmp_path}/state", f"--platform={platform}", "do", "true"]
+    script = 'echo 0 >/proc/sys/user/max_net_namespaces; exec "$@"'
+
+    result = execute(["unshare", "-Urm", "sh", "-c", script, "sh", *command])
+
+    assert result.returncode == 1
+    assert "cannot make namespaces for the sandbox: a limit is reached" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert os.listdir(tmp_path / "state") == [".lock"]

@@ -201,8 +201,8 @@ def test_failures_are_in_runcs_words(both: Client) -> None:
 
 
 def test_contradictions_are_in_runcs_words(client: Client) -> None:
-    assert failure(client, "nobody", "true") == "container does not exist"
-    assert failure(client, "c") == "process args cannot be empty"
+    assert failure(client, "nobody", "true") == 'container "nobody" does not exist'
+    assert failure(client, "c") .startswith("process args cannot be empty")
     assert failure(client, "--cwd", "tmp", "c", "true") == "Cwd must be an absolute path"
     assert failure(client, "-u", "x", "c", "true").startswith("parsing x as int for uid failed")
     assert failure(client, "-t", "-d", "c", "true") == (
@@ -228,7 +228,7 @@ def test_container_that_has_stopped_or_not_started(bundle: Bundle) -> None:
     assert client.ok("exec", "c", "echo", "early") == "early\n"
     client.ok("start", "c")
     wait_for_end(pidfd)
-    assert failure(client, "c", "true") == "cannot exec in a stopped container"
+    assert failure(client, "c", "true") == 'cannot exec in a stopped container: "c"'
     client.ok("delete", "c")
 
 
@@ -322,6 +322,19 @@ def test_terminal_of_the_caller(client: Client) -> None:
     assert before[3] & termios.ECHO
 
 
+@needs_kvm
+def test_closed_terminal_ends_the_process(client: Client) -> None:
+    person = Person(client.command("exec", "-t", "-e", "PS1=ready> ", "c", "sh"))
+    person.see(b"ready> ")
+    person.type(b"echo be''gun; sleep 1234\n")
+    person.see(b"begun\r\n")
+
+    os.close(person.fd)
+
+    os.waitpid(person.pid, 0)
+    eventually(lambda: not {"sh", "sleep 1234"} & set(commands(client)))
+
+
 # --- pause and resume
 
 
@@ -337,13 +350,13 @@ def test_nothing_runs_in_a_paused_container(both: Client) -> None:
     used = [both.ok("events", "--stats", "c") for _ in range(2)]
     total = [json.loads(text)["data"]["cpu"]["usage"]["user"] for text in used]
     assert total[0] == total[1]
-    assert both.error("pause", "c") == "container not running"
+    assert both.error("pause", "c") == 'container not running: "c"'
     assert failure(both, "c", "true") == (
         "cannot exec in a paused container (use --ignore-paused to override)"
     )
     both.ok("resume", "c")
     assert both.state("c")["status"] == "running"
-    assert both.error("resume", "c") == "container not paused"
+    assert both.error("resume", "c") == 'container not paused: "c"'
     first = both.ok(*read)
     eventually(lambda: both.ok(*read) != first)
 
@@ -374,8 +387,8 @@ def test_signals_wait_in_a_paused_container_and_kill_does_not(
 def test_ps_lists_the_containers_processes(both: Client) -> None:
     assert commands(both) == ["sleep 1000"]
     assert json.loads(both.ok("ps", "--format", "json", "c")) == [both.state("c")["pid"]]
-    assert both.error("ps", "-f", "yaml", "c") == "invalid format option"
-    assert both.error("ps", "nobody") == "container does not exist"
+    assert both.error("ps", "-f", "yaml", "c").startswith("invalid format option")
+    assert both.error("ps", "nobody") == 'container "nobody" does not exist'
 
 
 def test_events_count_what_the_container_uses(client: Client) -> None:

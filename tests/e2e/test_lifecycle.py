@@ -35,18 +35,18 @@ def test_container_goes_through_its_life(client: Client) -> None:
         "owner": "",
     }
     assert client.output("c") == ""
-    assert client.error("start", "nobody") == "container does not exist"
+    assert client.error("start", "nobody") == 'container "nobody" does not exist'
     pidfd = os.pidfd_open(pid)
     assert client.ok("start", "c") == ""
     wait_for_end(pidfd)
     assert client.output("c") == "hello\n"
     stopped = client.state("c")
     assert (stopped["status"], stopped["pid"]) == ("stopped", 0)
-    assert client.error("start", "c") == "cannot start a container that has stopped"
-    assert client.error("kill", "c", "KILL") == "container not running"
+    assert client.error("start", "c") == 'cannot start a container that has stopped: "c"'
+    assert client.error("kill", "c", "KILL") == 'container not running: "c"'
     assert client.ok("kill", "--all", "c", "KILL") == ""
     assert client.ok("delete", "c") == ""
-    assert client.error("delete", "c") == "container does not exist"
+    assert client.error("delete", "c") == 'container "c" does not exist'
     assert client.ok("delete", "--force", "c") == ""
     assert client.remains() == []
 
@@ -57,10 +57,10 @@ def test_running_container_refuses_what_runc_refuses(client: Client) -> None:
     pidfd = os.pidfd_open(pid)
 
     assert client.state("c")["status"] == "running"
-    assert client.error("start", "c") == "cannot start an already running container"
-    assert client.error("delete", "c") == "cannot delete container c that is not stopped: running"
+    assert client.error("start", "c") == 'cannot start an already running container: "c"'
+    assert client.error("delete", "c") == 'cannot delete container "c" that is not stopped: running'
     taken = client.error("create", f"--bundle={client.bundle.path}", "c")
-    assert taken == "runsc create failed: container with given ID already exists"
+    assert taken == 'runsc create failed: container with given ID already exists: "c"'
     assert client.error("kill", "c", "NOPE") == 'unknown signal "NOPE"'
     while "ready" not in client.output("c"):
         os.sched_yield()
@@ -135,7 +135,7 @@ def test_list_shows_them_all(client: Client) -> None:
     listed = json.loads(client.ok("list", "--format=json"))
     assert listed[0] == {**client.state("a"), "owner": listed[0]["owner"]}
     assert listed[0]["annotations"] == {"k": "v"}
-    assert client.error("list", "--format=x") == "invalid format option"
+    assert client.error("list", "--format=x").startswith("invalid format option")
     for name in ("a", "b"):
         client.ok("delete", "-f", name)
 

@@ -66,7 +66,7 @@ def test_second_container_with_the_same_name_is_refused(tmp_path: Path) -> None:
     result = processes.run(tmp_path, "exit 0")
 
     assert result.returncode == 1
-    assert result.stderr == "container with given ID already exists\n"
+    assert result.stderr == 'container with given ID already exists: "c1"\n'
     running.cli.kill()
     running.cli.communicate()
     assert processes.becomes_empty(tmp_path)

@@ -43,8 +43,8 @@ class Person:
     def type(self, text: bytes) -> None:
         os.write(self.fd, text)
 
-    def see(self, text: bytes) -> None:
-        """Wait until the text is on the screen; what came before it is forgotten."""
+    def see(self, text: bytes) -> bytes:
+        """Wait until the text is on the screen; what came before it is given, and forgotten."""
         end = time.monotonic() + PATIENCE_S
         while text not in self.screen:
             ready, _, _ = select.select([self.fd], [], [], max(0.0, end - time.monotonic()))
@@ -53,7 +53,8 @@ class Person:
                 self.screen += os.read(self.fd, 4096)
             except OSError:
                 raise AssertionError(f"{text!r} is not in {self.screen!r}") from None
-        self.screen = self.screen.split(text, 1)[1]
+        before, self.screen = self.screen.split(text, 1)
+        return before
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))

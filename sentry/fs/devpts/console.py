@@ -20,6 +20,7 @@ from sentry.abi.ioctl import TIOCGWINSZ
 from sentry.abi.poll import EPOLLHUP, EPOLLIN, EPOLLOUT
 from sentry.errors import Errno
 from sentry.fs.devpts.files import PtySlave
+from sentry.fs.devpts.raw import raw
 from sentry.fs.devpts.terminal import READABLE, Terminal
 from sentry.vfs.dentry import Dentry, Location
 
@@ -57,16 +58,7 @@ class Console:
 
     def start(self) -> None:
         """Make the host's terminal raw and listen."""
-        raw = termios.tcgetattr(self._fd)
-        raw[0] &= ~(
-            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
-            | termios.IGNCR | termios.ICRNL | termios.IXON
-        )  # fmt: skip
-        raw[1] &= ~termios.OPOST
-        raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-        raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
-        termios.tcsetattr(self._fd, termios.TCSANOW, raw)
+        termios.tcsetattr(self._fd, termios.TCSANOW, raw(termios.tcgetattr(self._fd)))
         self.terminal.master_queue.add(self._changed, READABLE | EPOLLOUT)
         self._watch(EPOLLIN)
 

@@ -11,8 +11,11 @@ delivered, `exited(task, status)` when a thread is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from sentry.errors import BY_NUMBER
 from sentry.kernel.task import Observer
@@ -20,7 +23,9 @@ from sentry.platform.interface import Reg
 from sentry.syscalls.args import Arg
 from sentry.syscalls.registry import NUMBERS, TABLE, TABLE_SIZE, Declaration
 from sentry.syscalls.show import (
+    PATH_LIMIT,
     STRING_LIMIT,
+    VECTOR_LIMIT,
     peek,
     quote,
     show_environment,
@@ -73,15 +78,41 @@ class Clock(Protocol):
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> object: ...
 
 
+class Options(Struct, frozen=True):
+    """What is written."""
+
+    calls: frozenset[str] | None = None
+    """Only these; None: all. Signals and ends of threads are always written."""
+    times: bool = False
+    """When each began (UTC), and how long it took."""
+    limit: int = STRING_LIMIT
+    """So many bytes of what is read and written."""
+
+
 class _Call:
     """A call that has begun."""
 
-    __slots__ = ("begun", "declaration", "later", "name", "shown", "values")
+    __slots__ = (
+        "began_ns",
+        "begun",
+        "declaration",
+        "later",
+        "limit",
+        "name",
+        "shown",
+        "time",
+        "values"
+    )  # fmt: skip
 
-    def __init__(self, name: str, declaration: Declaration | None, values: tuple[int, ...]) -> None:
+    def __init__(
+        self, name: str, declaration: Declaration | None, values: tuple[int, ...], options: Options
+    ) -> None:
         self.name = name
         self.declaration = declaration
         self.values = values
+        self.limit = options.limit
+        self.time = _now() if options.times else ""
+        self.began_ns = time.monotonic_ns() if options.times else 0
         self.shown: list[str] = []
         """The arguments up to the first that the kernel fills in."""
         self.later: list[tuple[int, str, Arg]] = []
@@ -92,8 +123,9 @@ class _Call:
 class Strace(Observer):
     """An observer of every task (`Kernel.start_observers`)."""
 
-    def __init__(self, sink: Sink, clock: Clock) -> None:
+    def __init__(self, sink: Sink, clock: Clock, options: Options | None = None) -> None:
         self._sink = sink
+        self._options = options or Options()
         self._clock = clock
         self._open: dict[Task, _Call] = {}
         self._scheduled = False
@@ -104,7 +136,9 @@ class Strace(Observer):
         """A call begins."""
         declaration = TABLE[number] if 0 <= number < TABLE_SIZE else None
         name = NUMBERS.get(number, f"syscall_{number:#x}")
-        call = self._open[task] = _Call(name, declaration, values)
+        if self._options.calls is not None and name not in self._options.calls:
+            return
+        call = self._open[task] = _Call(name, declaration, values, self._options)
         if declaration is None:
             call.shown = [f"{v:#x}" for v in values]
         else:
@@ -129,13 +163,26 @@ class Strace(Observer):
         elif call.name not in ("exit", "exit_group"):
             value = (task.ctx.regs[Reg.RAX] ^ 1 << 63) - (1 << 63)
         rest = shown(task, call, call.later, value)
+        at = ""
         if call.begun:
             head = f"<... {call.name} resumed>" + ", ".join(rest) + ")"
         else:
             head = f"{call.name}({', '.join(call.shown + rest)})"
+            at = call.time
         restart = RESTARTS.get(type(task.restart)) if task.restart is not None else None
         text = f"? {restart}" if restart else result_text(call.name, value)
-        self._line(task, f"{head.ljust(COLUMN - 1)} = {text}")
+        if self._options.times:
+            text += f" <{(time.monotonic_ns() - call.began_ns) / 1e9:.6f}>"
+        self._line(task, f"{head.ljust(COLUMN - 1)} = {text}", at)
+
+    def loaded(self, task: Task, path: bytes, args: Sequence[bytes], variables: int) -> None:
+        """A process that no program made has its program: as if it had called execve(2)."""
+        if self._options.calls is not None and "execve" not in self._options.calls:
+            return
+        words = ", ".join(quote(word) for word in args[:VECTOR_LIMIT])
+        more = ", ..." if len(args) > VECTOR_LIMIT else ""
+        head = f"execve({quote(path, PATH_LIMIT)}, [{words}{more}], [/* {variables} vars */])"
+        self._line(task, f"{head.ljust(COLUMN - 1)} = 0")
 
     def signalled(self, task: Task, info: SigInfo) -> None:
         """A signal is being delivered."""
@@ -171,16 +218,25 @@ class Strace(Observer):
     def _begin(self, task: Task, call: _Call) -> None:
         call.begun = True
         start = ", ".join(call.shown) + (", " if call.shown and call.later else "")
-        self._write(task, f"{call.name}({start} <unfinished ...>")
+        self._write(task, f"{call.name}({start} <unfinished ...>", call.time)
 
-    def _line(self, task: Task, text: str) -> None:
+    def _line(self, task: Task, text: str, at: str = "") -> None:
         for other, call in self._open.items():
             if other is not task and not call.begun:
                 self._begin(other, call)
-        self._write(task, text)
+        self._write(task, text, at)
 
-    def _write(self, task: Task, text: str) -> None:
+    def _write(self, task: Task, text: str, at: str) -> None:
+        if self._options.times:
+            text = f"{at or _now()} {text}"
         self._sink.write(f"[pid {task.tid:5}] {text}\n")
+
+
+def _now() -> str:
+    """The time of day as strace -tt writes it, in UTC: a sandbox has no time zones."""
+    seconds, ns = divmod(time.time_ns(), 10**9)
+    day = seconds % 86400
+    return f"{day // 3600:02}:{day // 60 % 60:02}:{day % 60:02}.{ns // 1000:06}"
 
 
 def shown(
@@ -212,9 +268,9 @@ def show(
         count = call.values[index + 1]
         if mark.is_out:
             count = min(count, result or 0)
-        data = peek(task, raw, min(count, STRING_LIMIT + 1))
+        data = peek(task, raw, min(count, call.limit + 1))
         if data is not None:
-            return quote(data if call.name != "getcwd" else data.split(b"\0", 1)[0])
+            return quote(data if call.name != "getcwd" else data.split(b"\0", 1)[0], call.limit)
     if mark.is_out and failed:
         return f"{raw:#x}" if raw else "NULL"
     return mark.show(task, raw)

@@ -116,7 +116,7 @@ def test_failure_goes_to_the_json_log_and_to_standard_error(
     entry = json.loads(log.read_text())
     assert (entry["level"], entry["msg"]) == (
         "error",
-        "runsc run failed: invalid container ID format",
+        "runsc run failed: invalid container ID format: 'a/b'",
     )
     assert "invalid container ID format" in capsys.readouterr().err
 

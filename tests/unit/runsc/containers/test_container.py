@@ -29,7 +29,7 @@ def test_create_of_a_taken_name_is_refused(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "root"))
     store.create(_state("a", os.getpid()))
 
-    with pytest.raises(RuntimeFailure, match=r"^container with given ID already exists$"):
+    with pytest.raises(RuntimeFailure, match=r'^container with given ID already exists: "\w+"$'):
         store.create(_state("a"))
 
 
@@ -42,7 +42,7 @@ def test_load_gives_what_was_saved_and_remove_forgets_it(tmp_path: Path) -> None
 
     assert store.load("a") == made
     store.remove("a")
-    with pytest.raises(RuntimeFailure, match=r"^container does not exist$"):
+    with pytest.raises(RuntimeFailure, match=r'^container "[\w-]+" does not exist$'):
         store.load("a")
     store.remove("a")
 
@@ -108,7 +108,7 @@ def test_delete_with_force_succeeds_when_it_is_gone(tmp_path: Path) -> None:
     lifecycle.delete(store, "remains", True, pytest.fail)
 
     assert os.listdir(tmp_path) == [".lock"]
-    with pytest.raises(RuntimeFailure, match=r"^container does not exist$"):
+    with pytest.raises(RuntimeFailure, match=r'^container "[\w-]+" does not exist$'):
         lifecycle.delete(store, "never-there", False, pytest.fail)
 
 
