@@ -363,9 +363,10 @@ static void polling(void) {
     /* signals end the wait */
     struct sigaction act = {.sa_handler = handler, .sa_flags = SA_RESTART};
     sigaction(SIGALRM, &act, 0);
-    struct itimerval soon = {{0, 0}, {0, 50000}};
+    struct itimerval soon = {{0, 50000}, {0, 50000}}, off = {{0, 0}, {0, 0}};
     setitimer(ITIMER_REAL, &soon, 0);
     CHECK_ERR(io_getevents(c, 1, 1, ev, 0), EINTR);
+    setitimer(ITIMER_REAL, &off, 0);
     CHECK(caught == SIGALRM);
     caught = 0;
     sigset_t mask;

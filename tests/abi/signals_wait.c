@@ -41,9 +41,10 @@ static void waiting(void)
     /* another signal with a handler ends it, whatever SA_RESTART says */
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval timer = {{0, 0}, {0, 20000}};
+    struct itimerval timer = {{0, 20000}, {0, 20000}}, off = {{0, 0}, {0, 0}};
     setitimer(ITIMER_REAL, &timer, NULL);
     CHECK_ERR(sigtimedwait(&set, &info, &long_time), EINTR);
+    setitimer(ITIMER_REAL, &off, NULL);
     CHECK(handled == SIGALRM);
 }
 

@@ -29,8 +29,8 @@ static void handler(int signo, siginfo_t *details, void *context)
 static void install(int signo)
 {
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_RESTART};
-    CHECK(sigaction(signo, &action, NULL) == 0);
     calls = 0;
+    CHECK(sigaction(signo, &action, NULL) == 0);
 }
 
 static long long now(void)
@@ -196,6 +196,46 @@ static void posix(void)
     CHECK(taken_by == raw.tid && syscall(SYS_timer_delete, id) == 0);
 }
 
+/* A timer whose signal is ignored rests; when it is not any more, it tells of all its periods. */
+static void ignored(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    struct itimerspec spec = {{0, 1000000}, {0, 1000000}}, got, once = {{0, 0}, {0, 1000000}};
+    timer_t timer;
+    sigset_t set, pending;
+    signal(SIGRTMIN, SIG_IGN);
+    CHECK(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0);
+    CHECK(timer_settime(timer, 0, &spec, NULL) == 0);
+    usleep(20000);
+    CHECK(timer_gettime(timer, &got) == 0 && got.it_interval.tv_nsec == 1000000);
+    CHECK(got.it_value.tv_sec == 0 && got.it_value.tv_nsec > 0 && got.it_value.tv_nsec <= 1000000);
+    install(SIGRTMIN);
+    CHECK(calls >= 1 && info.si_code == SI_TIMER);
+    wait_calls(3);
+    /* one that is queued is thrown away */
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    CHECK(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+    do
+        CHECK(sigpending(&pending) == 0);
+    while (!sigismember(&pending, SIGRTMIN));
+    signal(SIGRTMIN, SIG_IGN);
+    CHECK(sigpending(&pending) == 0 && !sigismember(&pending, SIGRTMIN));
+    usleep(5000);
+    install(SIGRTMIN);
+    CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGRTMIN) && !calls);
+    CHECK(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
+    CHECK(calls >= 1 && info.si_overrun >= 3);
+    wait_calls(4);
+    /* one that expires once does so while it is ignored */
+    signal(SIGRTMIN, SIG_IGN);
+    CHECK(timer_settime(timer, 0, &once, NULL) == 0);
+    usleep(5000);
+    install(SIGRTMIN);
+    CHECK(calls == 0 && timer_gettime(timer, &got) == 0 && got.it_value.tv_nsec == 0);
+    CHECK(timer_delete(timer) == 0);
+}
+
 static void descriptors(void)
 {
     uint64_t ticks = 0;
@@ -279,6 +319,7 @@ int main(void)
     cpu(ITIMER_PROF, SIGPROF);
     busy_thread();
     posix();
+    ignored();
     descriptors();
     cpu_limit();
     return 0;
