@@ -63,7 +63,6 @@ class InetSocket(Socket):
         "local",
         "multicast_address",
         "multicast_index",
-        "owner_uid",
         "ports",
         "remote",
         "shares_port",
@@ -76,14 +75,13 @@ class InetSocket(Socket):
     """Of the protocol's own options."""
 
     def __init__(
-        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack
     ) -> None:
         super().__init__(location, family, kind, protocol, stack)
         self.ports = stack.ports_of(protocol)
         self.local: Endpoint = Endpoint(ANY4 if family == AF_INET else ANY6, 0)
         self.remote: Endpoint | None = None
         self.v6only = False
-        self.owner_uid = uid
         self.ip_options = dict(ip_options.DEFAULTS)
         if family == AF_INET6:
             self.ip_options[abi.IP_MULTICAST_ALL] = 0
@@ -95,6 +93,11 @@ class InetSocket(Socket):
         self.has_port = self.shares_port = False
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
+
+    @property
+    def owner_uid(self) -> int:
+        """Whose port it is: sk_uid, which follows fchown(2)."""
+        return self.inode.uid
 
     # --- addresses
 

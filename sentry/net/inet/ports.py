@@ -17,9 +17,11 @@ class Holder(Protocol):
     local: Endpoint
     options: set[int]
     v6only: bool
-    owner_uid: int
     shares_port: bool
     """connect(2) found the port: others may connect from it to other places."""
+
+    @property
+    def owner_uid(self) -> int: ...
 
     @property
     def remote(self) -> Endpoint | None: ...

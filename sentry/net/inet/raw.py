@@ -73,9 +73,9 @@ class RawSocket(DatagramSocket):
     is_ping = False
 
     def __init__(
-        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack
     ) -> None:
-        super().__init__(location, family, kind, protocol, stack, uid)
+        super().__init__(location, family, kind, protocol, stack)
         self._open()
         self.options.add(abi.SO_REUSEADDR)  # INET_PROTOSW_REUSE
         self.includes_header = protocol == IPPROTO_RAW

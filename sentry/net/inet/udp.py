@@ -59,10 +59,8 @@ class UdpSocket(DatagramSocket):
     snmp_row = "Udp"
     """Its row in /proc/net/snmp."""
 
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, SOCK_DGRAM, protocol, stack, uid)
+    def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, family, SOCK_DGRAM, protocol, stack)
         self._open()
         self.udp_options = dict(DEFAULTS)
         self._corked = b""
