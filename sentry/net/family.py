@@ -25,7 +25,8 @@ from sentry.abi.socket import (
 )
 from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
 from sentry.net.host.socket import make_host_socket
-from sentry.net.inet.raw import PingSocket, Raw6Socket, RawSocket
+from sentry.net.inet.ping import PingSocket
+from sentry.net.inet.raw import Raw6Socket, RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.inet.udplite import UdpLiteSocket

@@ -127,6 +127,11 @@ class Interfaces:
     def __iter__(self) -> Iterator[Interface]:
         return iter([self._by_index[i] for i in sorted(self._by_index)])
 
+    @property
+    def loopback(self) -> Interface:
+        """It is always there."""
+        return self._by_index[LOOPBACK_INDEX]
+
     def insert(self, interface: Interface) -> None:
         """A new one, or another in the place of one with its index."""
         self._by_index[interface.index] = interface
@@ -157,6 +162,11 @@ class Interfaces:
                 if own.ip == ip or (whole and masked(ip, own.prefix) == own.network):
                     return True
         return False
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Something that is up has an IPv6 address."""
+        return any(interface.of_family(AF_INET6) for interface in self if interface.is_up)
 
     def holder(self, ip: bytes) -> Interface | None:
         """The interface that has an address."""

@@ -115,7 +115,7 @@ class InetSocket(Socket):
         if address.is_multicast(wanted.ip):
             if self.stream and not wanted.is_v4:
                 raise EINVAL("multicast")
-        elif not (self.is_local(wanted.ip) or address.is_broadcast(wanted.ip) or self._free_bind()):
+        elif not (self.is_local(wanted.ip) or address.is_broadcast(wanted.ip) or self.free_bind()):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
@@ -146,12 +146,14 @@ class InetSocket(Socket):
         self.drop_port()
         self.local = Endpoint(ip, 0)
 
-    def _free_bind(self) -> bool:
+    def free_bind(self) -> bool:
         """IP_FREEBIND, IP_TRANSPARENT: any address will do."""
-        options = (abi.IP_FREEBIND, abi.IP_TRANSPARENT)
-        return any(self.ip_options[name] for name in options) or bool(
-            self.ipv6_options[abi.IPV6_FREEBIND]
-        )
+        return bool(self.ip_options[abi.IP_FREEBIND]) or self.sends_from_anywhere
+
+    @property
+    def sends_from_anywhere(self) -> bool:
+        """FLOWI_FLAG_ANYSRC: packets may have an address that is not ours."""
+        return bool(self.ip_options[abi.IP_TRANSPARENT])
 
     def device_of(self, raw: bytes) -> int:
         """The interface that an address names (sin6_scope_id), or that the socket is bound to."""
@@ -220,10 +222,12 @@ class InetSocket(Socket):
         return self.routed(address.parse(raw, self.family))
 
     def routed(self, endpoint: Endpoint) -> Endpoint:
-        """Where a unicast address leads. Raises: ENETUNREACH, EAFNOSUPPORT."""
+        """Where a unicast address leads. Raises: ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT."""
         target = address.target_of(endpoint)
         broadcast = address.is_broadcast(target.ip)
         if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
+            if not target.is_v4 and self.local.is_any and not self.stack.interfaces.has_ipv6:
+                raise EADDRNOTAVAIL("no address to send from")  # looked for first
             raise ENETUNREACH("only the loopback is there")
         bound_to_v4 = self.family == AF_INET6 and self.local.is_v4 and not self.local.is_any
         if bound_to_v4 and not target.is_v4:
