@@ -77,12 +77,12 @@ def _send_ip(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> 
         if len(body) != 12:
             raise EINVAL("struct in_pktinfo")
         index, source = struct.unpack("<i4s4x", body)
-        if index:
-            sock.stack.interfaces.by_index(index)
         if source != bytes(4):
             if not (sock.is_local(MAPPED + source) or sock.sends_from_anywhere):
                 raise ENETUNREACH("no address of ours")
             options.source = MAPPED + source
+        if index:
+            sock.stack.interfaces.by_index(index)
     elif kind == abi.IP_PROTOCOL:
         _int(body, 1, 255)
     elif kind != abi.IP_RETOPTS:

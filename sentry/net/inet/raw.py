@@ -181,7 +181,8 @@ class RawSocket(DatagramSocket):
             self._send_whole(source, endpoint)
             return size
         held, self._held = self._held, None
-        before, endpoint, options = held or (b"", endpoint, options)
+        before, first, options = held or (b"", endpoint, options)
+        endpoint = endpoint if self.family == AF_INET else first  # of IPv4 the last address counts
         data = before
         is_icmp = self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6)
         if is_icmp and not before:
