@@ -81,8 +81,8 @@ def wants_errors(sock: DatagramSocket, target: Endpoint) -> bool:
 
 def mtu_to(stack: Stack, target: Endpoint) -> int:
     """That of the loopback; no packet of IPv4 is larger than its header can say."""
-    mtu = stack.interfaces.loopback.mtu
-    return min(mtu, LENGTH_MAX) if target.is_v4 else mtu
+    loopback = stack.interfaces.loopback
+    return min(loopback.mtu, LENGTH_MAX) if target.is_v4 else loopback.mtu_of_ipv6
 
 
 def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:

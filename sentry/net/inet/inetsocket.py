@@ -31,7 +31,14 @@ from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.options import INT, Counted
 from sentry.net.socket import Socket
-from sentry.net.sysctls import ephemeral_ports, first_unprivileged_port
+from sentry.net.sysctls import (
+    binds_nonlocal,
+    default_hops,
+    default_ttl,
+    ephemeral_ports,
+    first_unprivileged_port,
+    is_v6only,
+)
 from sentry.vfs.file import Caller, Result
 from sentry.vfs.requests import Requests, put_int
 
@@ -81,7 +88,7 @@ class InetSocket(Socket):
         self.ports = stack.ports_of(protocol)
         self.local: Endpoint = Endpoint(ANY4 if family == AF_INET else ANY6, 0)
         self.remote: Endpoint | None = None
-        self.v6only = False
+        self.v6only = family == AF_INET6 and is_v6only(stack)
         self.ip_options = dict(ip_options.DEFAULTS)
         if family == AF_INET6:
             self.ip_options[abi.IP_MULTICAST_ALL] = 0
@@ -147,8 +154,22 @@ class InetSocket(Socket):
         self.local = Endpoint(ip, 0)
 
     def free_bind(self) -> bool:
-        """IP_FREEBIND, IP_TRANSPARENT: any address will do."""
-        return bool(self.ip_options[abi.IP_FREEBIND]) or self.sends_from_anywhere
+        """IP_FREEBIND, IP_TRANSPARENT, ip_nonlocal_bind: any address will do."""
+        if self.ip_options[abi.IP_FREEBIND] or self.sends_from_anywhere:
+            return True
+        return binds_nonlocal(self.stack, 4 if self.family == AF_INET else 6)
+
+    @property
+    def hops(self) -> int:
+        """IP_TTL, or what is used where it was not set."""
+        chosen: int = self.ip_options[abi.IP_TTL]
+        return default_ttl(self.stack) if chosen < 0 else chosen
+
+    @property
+    def hops6(self) -> int:
+        """IPV6_UNICAST_HOPS, or that of the link."""
+        chosen: int = self.ipv6_options[abi.IPV6_UNICAST_HOPS]
+        return default_hops(self.stack) if chosen < 0 else chosen
 
     @property
     def sends_from_anywhere(self) -> bool:

@@ -152,6 +152,10 @@ def _set_options(row: Option, sock: InetSocket, caller: Caller, value: bytes) ->
         raise EINVAL("options")
 
 
+def _get_ttl(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    return shown_number(sock.hops, size)
+
+
 def _get_protocol(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     """inet_num: of a raw socket the protocol, of others the port."""
     return shown_number(sock.protocol if sock.kind == SOCK_RAW else sock.local.port, size)
@@ -179,7 +183,8 @@ def _number(
 
 
 _number("IP_TOS", 0, byte, empty_is_0)
-_number("IP_TTL", 64, Within(1, 255, 64))
+IP.row("IP_TTL", _get_ttl, set_number, check=Within(1, 255, -1), parse=int_value)
+DEFAULTS[abi.IP_TTL] = -1
 _number("IP_HDRINCL", 0, unknown, empty_is_0)
 _number("IP_ROUTER_ALERT", 0, invalid, partial="nobody routes: EINVAL")
 _number("IP_RECVOPTS", parse=empty_is_0, partial="kept: no packet has options")

@@ -38,6 +38,7 @@ from sentry.net.options import (
     shows,
     whole,
 )
+from sentry.net.sysctls import default_hops
 
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
@@ -69,6 +70,14 @@ def _mtu(number: int) -> int:
 
 def _get_number(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     return INT.pack(sock.ipv6_options[row.number])
+
+
+def _get_hops(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    """Who is not connected knows no link."""
+    chosen = sock.ipv6_options[row.number]
+    if chosen < 0 and sock.remote is None:
+        return INT.pack(default_hops(sock.stack, "all"))
+    return INT.pack(sock.hops6)
 
 
 def _get_shared(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
@@ -146,7 +155,8 @@ _number("IPV6_2292DSTOPTS", partial="kept: packets have no extension headers")
 _number("IPV6_2292RTHDR", partial="kept: packets have no extension headers")
 _number("IPV6_2292HOPLIMIT")
 _number("IPV6_FLOWINFO", partial="kept: packets have no flow labels")
-_number("IPV6_UNICAST_HOPS", 64, Within(0, 255, 64))
+IPV6.row("IPV6_UNICAST_HOPS", _get_hops, set_number, check=Within(0, 255, -1))
+DEFAULTS[abi.IPV6_UNICAST_HOPS] = -1
 _number("IPV6_MULTICAST_HOPS", 1, Within(0, 255, 1))
 _number("IPV6_MULTICAST_LOOP", 1, SWITCH)
 _number("IPV6_MTU_DISCOVER", 1, PMTUDISC)

@@ -51,6 +51,7 @@ from sentry.net.inet.wire import (
     with_header,
 )
 from sentry.net.packets import Packet
+from sentry.net.sysctls import ignores_echo
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary, Received
@@ -243,9 +244,9 @@ class RawSocket(DatagramSocket):
 
     def _hops_and_class(self, options: SendOptions) -> tuple[int, int]:
         if self.family == AF_INET:
-            hops, kind = self.ip_options[abi.IP_TTL], self.ip_options[abi.IP_TOS]
+            hops, kind = self.hops, self.ip_options[abi.IP_TOS]
         else:
-            hops = self.ipv6_options[abi.IPV6_UNICAST_HOPS]
+            hops = self.hops6
             kind = self.ipv6_options[abi.IPV6_TCLASS]
         return options.ttl or hops, kind if options.tos is None else options.tos
 
@@ -362,8 +363,8 @@ def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> No
     if _icmp_checksum(packet, data, protocol):
         stack.counters["Icmp.InCsumErrors"] += 1
         return
-    if family == AF_INET and is_group(packet.target.ip):
-        return  # icmp_echo_ignore_broadcasts
+    if ignores_echo(stack, is_v4=family == AF_INET, is_group=is_group(packet.target.ip)):
+        return
     reply = Packet(b"", packet.target, packet.source, 64, packet.tos)
     answer = bytes([ECHO_TYPES[family][1], 0, 0, 0]) + data[4:]
     total = _icmp_checksum(reply, answer, protocol)

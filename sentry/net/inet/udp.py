@@ -195,8 +195,8 @@ class UdpSocket(DatagramSocket):
             return given
         many = address.is_multicast(endpoint.ip)
         if endpoint.is_v4:
-            return self.ip_options[abi.IP_MULTICAST_TTL if many else abi.IP_TTL]
-        return self.ipv6_options[abi.IPV6_MULTICAST_HOPS if many else abi.IPV6_UNICAST_HOPS]
+            return self.ip_options[abi.IP_MULTICAST_TTL] if many else self.hops
+        return self.ipv6_options[abi.IPV6_MULTICAST_HOPS] if many else self.hops6
 
     def _tos(self, endpoint: Endpoint) -> int:
         if endpoint.is_v4:
