@@ -282,9 +282,40 @@ static void link_mtu(void)
     close(raw), close(icmp);
 }
 
+/* Of an error that came with a packet is told what would be told of the packet; many are kept. */
+static void told(void)
+{
+    char data[8], control[400];
+    struct sockaddr_in a = loopback(9);
+    struct iovec iov = {data, sizeof data};
+    struct msghdr m = {NULL, 0, &iov, 1, control, sizeof control};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), kinds[5] = {0}, many = 0;
+    CHECK(set_option(fd, 0, IP_RECVERR, 1) == 0 && set_option(fd, 0, IP_PKTINFO, 1) == 0);
+    CHECK(set_option(fd, 0, IP_RECVTOS, 1) == 0 && set_option(fd, 0, IP_RECVORIGDSTADDR, 1) == 0);
+    CHECK(sendto(fd, "abcdef", 6, 0, (SA *)&a, sizeof a) == 6);
+    CHECK(recvmsg(fd, &m, MSG_ERRQUEUE) == 6);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+        kinds[many++] = c->cmsg_type;
+    CHECK(many == 4 && kinds[0] == IP_PKTINFO && kinds[1] == IP_TOS);
+    CHECK(kinds[2] == IP_ORIGDSTADDR && kinds[3] == IP_RECVERR);
+    struct in_pktinfo *info = (void *)CMSG_DATA(CMSG_FIRSTHDR(&m));
+    CHECK(info->ipi_addr.s_addr == htonl(INADDR_LOOPBACK) && info->ipi_spec_dst.s_addr == 0);
+
+    for (many = 0; many < 300; many++)
+        sendto(fd, "a", 1, 0, (SA *)&a, sizeof a);
+    for (many = 0; recv(fd, data, 1, MSG_ERRQUEUE) == 1; many++)
+        ;
+    CHECK(many > 100);
+    CHECK(sendto(fd, "a", 1, 0, (SA *)&a, sizeof a) == 1 && !(events(fd) & POLLPRI));
+    CHECK(set_option(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1) == 0);
+    CHECK((events(fd) & (POLLERR | POLLPRI)) == (POLLERR | POLLPRI));
+    close(fd);
+}
+
 int main(void)
 {
     own_network();
+    told();
     sizes();
     families();
     mixed();

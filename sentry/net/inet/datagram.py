@@ -11,6 +11,7 @@ from sentry.abi.poll import (
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
+    EPOLLPRI,
     EPOLLRDHUP,
     EPOLLRDNORM,
     EPOLLWRBAND,
@@ -27,6 +28,7 @@ from sentry.abi.socket import (
     SHUT_WR,
     SO_BROADCAST,
     SO_PEEK_OFF,
+    SO_SELECT_ERR_QUEUE,
 )
 from sentry.errors import (
     EACCES,
@@ -38,19 +40,19 @@ from sentry.errors import (
     EOPNOTSUPP,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import LOOPBACK4, LOOPBACK6, Endpoint
 from sentry.net.inet.error_queue import (
-    MAX_ERRORS,
     SocketError,
     path_mtu_record,
+    port_in,
     unreachable,
     wants_errors,
 )
 from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.packet import told
+from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
-from sentry.net.stamps import note
+from sentry.net.stamps import Record, note, stamps
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
@@ -140,13 +142,10 @@ class DatagramSocket(InetSocket):
         if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
             raise EACCES("broadcast")
 
-    def specific_destination(self, packet: Packet) -> bytes:
-        """ipi_spec_dst: the address of ours that a packet was for. fib_compute_spec_dst()."""
-        return (packet.source if is_group(packet.target.ip) else packet.target).ip[12:]
-
-    def destination_port(self, packet: Packet) -> int | None:
-        """What IP_ORIGDSTADDR says of the port; None: the packet is too short to have one."""
-        return packet.target.port
+    def seen(self, packet: Packet) -> Seen:
+        """The address of ours that a packet was for, fib_compute_spec_dst(), and the port."""
+        local = packet.source if is_group(packet.target.ip) else packet.target
+        return Seen(local.ip[12:], packet.target.port)
 
     # --- receiving
 
@@ -195,7 +194,7 @@ class DatagramSocket(InetSocket):
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
             note(self, packet.stamp_ns)
         cut = MSG_TRUNC if taken < len(data) else 0
-        records = told(self, packet)
+        records = told(self, packet, self.seen(packet))
         return Received(
             len(data) if flags & MSG_TRUNC else taken,
             address.pack(packet.source, self.family),
@@ -217,20 +216,24 @@ class DatagramSocket(InetSocket):
             self.queue.notify(EPOLLERR)
 
     def add_error(self, error: SocketError) -> None:
-        """For MSG_ERRQUEUE; one too many is lost."""
-        if len(self.errors) < MAX_ERRORS:
+        """For MSG_ERRQUEUE, within the receive buffer: sock_queue_err_skb()."""
+        size = len(error.data) + OVERHEAD
+        if self._charged + size < self.rcvbuf:
+            self._charged += size
             self.errors.append(error)
             self.queue.notify(EPOLLERR)
 
     def forget_errors(self) -> None:
         """IP_RECVERR was turned off."""
-        self.errors.clear()
+        while self.errors:
+            self._charged -= len(self.errors.popleft().data) + OVERHEAD
 
     def _receive_error(self, dest: Dest) -> Received:
         """MSG_ERRQUEUE: ip_recv_error()."""
         if not self.errors:
             raise EAGAIN("the error queue is empty")
         error = self.errors.popleft()
+        self._charged -= len(error.data) + OVERHEAD
         following = self.errors[0] if self.errors else None
         if following is not None and following.is_icmp:
             self.so_error = following.number
@@ -243,8 +246,16 @@ class DatagramSocket(InetSocket):
             taken,
             address.pack(error.target, self.family),
             MSG_ERRQUEUE | cut,
-            Ancillary(records=[error.record(self.family)]),
+            Ancillary(records=self._told_of_error(error)),
         )
+
+    def _told_of_error(self, error: SocketError) -> list[Record]:
+        """Of what came from elsewhere, also what is told of every packet that comes."""
+        if not error.is_icmp:
+            return [*stamps(self, error.stamp_ns), error.record(self.family)]
+        to = Endpoint(LOOPBACK4 if error.target.is_v4 else LOOPBACK6, 0)
+        packet = error.complaint(to)
+        return [*told(self, packet, Seen(bytes(4), port_in(error.data))), error.record(self.family)]
 
     @property
     def tells_path_mtu(self) -> bool:
@@ -281,6 +292,8 @@ class DatagramSocket(InetSocket):
         events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
         if self.so_error or self.errors:
             events |= EPOLLERR
+            if SO_SELECT_ERR_QUEUE in self.options:
+                events |= EPOLLPRI
         if self.read_shut:
             events |= EPOLLRDHUP | EPOLLIN | EPOLLRDNORM
             if self.write_shut:

@@ -7,24 +7,27 @@ IPv6 socket too. How an entry looks depends on the family of the socket.
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import AF_INET, IPPROTO_IP, IPPROTO_IPV6
 from sentry.errors import EMSGSIZE
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
+from sentry.net.inet.wire import INTERNET_CONTROL
+from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
     from sentry.net.inet.packet import SendOptions
-    from sentry.net.packets import Packet
     from sentry.net.stack import Stack
     from sentry.net.stamps import Record
 
-MAX_ERRORS: Final = 64
+PORTS: Final = 4
+"""Bytes of both ports in front of a packet."""
 LENGTH_MAX: Final = 65535
 """Of an IPv4 packet, and of what follows the header of an IPv6 one."""
 IP_HEADER: Final = 20
@@ -45,6 +48,12 @@ class SocketError(Struct, frozen=True):
     kind: int = 0
     code: int = 0
     info: int = 0
+    stamp_ns: int = field(default_factory=time.time_ns)
+
+    def complaint(self, receiver: Endpoint) -> Packet:
+        """The packet that brought it."""
+        tos = INTERNET_CONTROL if self.target.is_v4 else 0
+        return Packet(self.data, self.target, receiver, tos=tos, stamp_ns=self.stamp_ns)
 
     @property
     def is_icmp(self) -> bool:
@@ -123,6 +132,11 @@ def too_large(sock: DatagramSocket, target: Endpoint, mtu: int) -> None:
     if wants_errors(sock, target):
         sock.add_error(SocketError(EMSGSIZE.number, target, info=mtu))
     raise EMSGSIZE(f"the MTU is {mtu}")
+
+
+def port_in(data: bytes) -> int | None:
+    """Where UDP and TCP have the port that a packet goes to."""
+    return int.from_bytes(data[2:4], "big") if len(data) >= PORTS else None
 
 
 def path_mtu_record(target: Endpoint, mtu: int) -> Record:

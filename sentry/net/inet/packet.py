@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -22,7 +22,6 @@ from sentry.net.socket import Ancillary
 from sentry.net.stamps import Record, stamps
 
 if TYPE_CHECKING:
-    from sentry.net.inet.datagram import DatagramSocket
     from sentry.net.inet.inetsocket import InetSocket
     from sentry.net.packets import Packet
 
@@ -112,34 +111,42 @@ def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -
         raise EINVAL(f"control message {kind}")
 
 
-def told(sock: DatagramSocket, packet: Packet) -> list[Record]:
+class Seen(NamedTuple):
+    """What depends on who looks at a packet."""
+
+    local: bytes
+    """ipi_spec_dst."""
+    port: int | None
+    """Of IP_ORIGDSTADDR; None: the packet is too short to have one."""
+
+
+def told(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     """The control messages that the receiver asked for, in Linux's order."""
     records = stamps(sock, packet.stamp_ns)
     if sock.family == AF_INET6:
-        records += _told6(sock, packet)
+        records += _told6(sock, packet, seen)
     if packet.source.is_v4:
-        records += _told4(sock, packet)
+        records += _told4(sock, packet, seen)
     return records
 
 
-def _told4(sock: DatagramSocket, packet: Packet) -> list[Record]:
+def _told4(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ip_options, []
     target = packet.target.ip[12:]
     if on[abi.IP_PKTINFO]:
-        info = struct.pack("<i4s4s", LOOPBACK_INDEX, sock.specific_destination(packet), target)
+        info = struct.pack("<i4s4s", LOOPBACK_INDEX, seen.local, target)
         records.append((IPPROTO_IP, abi.IP_PKTINFO, info))
     if on[abi.IP_RECVTTL]:
         records.append((IPPROTO_IP, abi.IP_TTL, struct.pack("<i", packet.ttl)))
     if on[abi.IP_RECVTOS]:
         records.append((IPPROTO_IP, abi.IP_TOS, bytes([packet.tos])))
-    port = sock.destination_port(packet)
-    if on[abi.IP_RECVORIGDSTADDR] and port is not None:
-        where = address.pack(Endpoint(packet.target.ip, port), AF_INET)
+    if on[abi.IP_RECVORIGDSTADDR] and seen.port is not None:
+        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET)
         records.append((IPPROTO_IP, abi.IP_ORIGDSTADDR, where))
     return records
 
 
-def _told6(sock: DatagramSocket, packet: Packet) -> list[Record]:
+def _told6(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ipv6_options, []
     info = packet.target.ip + struct.pack("<i", LOOPBACK_INDEX)
     if on[abi.IPV6_RECVPKTINFO]:
@@ -154,8 +161,7 @@ def _told6(sock: DatagramSocket, packet: Packet) -> list[Record]:
         records.append((IPPROTO_IPV6, abi.IPV6_2292HOPLIMIT, struct.pack("<i", packet.ttl)))
     if on[abi.IPV6_RECVTCLASS]:
         records.append((IPPROTO_IPV6, abi.IPV6_TCLASS, struct.pack("<i", packet.tos)))
-    port = sock.destination_port(packet)
-    if on[abi.IPV6_ORIGDSTADDR] and port is not None:
-        where = address.pack(Endpoint(packet.target.ip, port), AF_INET6)
+    if on[abi.IPV6_ORIGDSTADDR] and seen.port is not None:
+        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET6)
         records.append((IPPROTO_IPV6, abi.IPV6_ORIGDSTADDR, where))
     return records

@@ -24,7 +24,7 @@ from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
 from sentry.net.inet.error_queue import LENGTH_MAX, check_size
 from sentry.net.inet.inetsocket import SOCKADDR_IN6_SIZE, InetSocket, is_group
-from sentry.net.inet.packet import parse_send
+from sentry.net.inet.packet import Seen, parse_send
 from sentry.net.inet.raw import ECHO_TYPES, ICMP_CHECKSUM_AT, ICMP_HEADER, RawSocket
 from sentry.net.inet.raw_options import PING
 from sentry.net.ioctls import SOCKETS
@@ -151,9 +151,9 @@ class PingSocket(RawSocket):
         """Without an IP header."""
         return packet.data
 
-    def specific_destination(self, packet: Packet) -> bytes:
-        """It is not looked for: ping_rcv()."""
-        return bytes(4)
+    def seen(self, packet: Packet) -> Seen:
+        """The address of ours is not looked for: ping_rcv()."""
+        return super().seen(packet)._replace(local=bytes(4))
 
     def no_getter(self, level: int, name: int) -> Errno:
         """There is no level of its own."""

@@ -36,9 +36,9 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.error_queue import LENGTH_MAX, check_size, too_large
+from sentry.net.inet.error_queue import LENGTH_MAX, check_size, port_in, too_large
 from sentry.net.inet.inetsocket import is_group
-from sentry.net.inet.packet import SendOptions, parse_send
+from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
 from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
 from sentry.net.inet.udp import receiver_of
@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 
 ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8
-PORTS: Final = 4
-"""Bytes of both ports in front of a packet."""
 ICMP_CHECKSUM_AT: Final = 2
 ICMP_TYPE_AND_CODE: Final = 2
 LEAST_ICMP: Final = {(AF_INET, IPPROTO_ICMP): 8, (AF_INET6, IPPROTO_ICMPV6): 4}
@@ -238,9 +236,9 @@ class RawSocket(DatagramSocket):
         """Who makes headers writes what it wants into them."""
         return self.includes_header or super().sends_from_anywhere
 
-    def destination_port(self, packet: Packet) -> int | None:
-        """Where UDP and TCP have it."""
-        return int.from_bytes(packet.data[2:4], "big") if len(packet.data) >= PORTS else None
+    def seen(self, packet: Packet) -> Seen:
+        """It has no port of its own."""
+        return super().seen(packet)._replace(port=port_in(packet.data))
 
     def _hops_and_class(self, options: SendOptions) -> tuple[int, int]:
         if self.family == AF_INET:
