@@ -25,7 +25,8 @@ from sentry.abi.socket import (
 )
 from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
 from sentry.net.host.socket import make_host_socket
-from sentry.net.inet.raw import PingSocket, Raw6Socket, RawSocket
+from sentry.net.inet.ping import PingSocket
+from sentry.net.inet.raw import Raw6Socket, RawSocket
 from sentry.net.inet.tcp import TcpSocket
 from sentry.net.inet.udp import UdpSocket
 from sentry.net.inet.udplite import UdpLiteSocket
@@ -76,7 +77,7 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
     """socket(AF_INET), socket(AF_INET6): TCP, UDP and UDP-Lite, on the loopback or of the host."""
     if not 0 <= protocol < IPPROTO_MAX:
         raise EINVAL(f"protocol {protocol}")
-    location, stack, uid = socket_location(caller), stack_of(caller), caller.creds.euid
+    location, stack = socket_location(caller), stack_of(caller)
     if stack.host is not None:
         return make_host_socket(location, stack, kind, protocol, number)
     icmp = IPPROTO_ICMP if number == AF_INET else IPPROTO_ICMPV6
@@ -86,20 +87,20 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
         if not caller.creds.has_in(stack.owner, CAP_NET_RAW):
             raise EPERM("CAP_NET_RAW")
         make = RawSocket if number == AF_INET else Raw6Socket
-        return make(location, number, kind, protocol, stack, uid)
+        return make(location, number, kind, protocol, stack)
     if kind == SOCK_DGRAM and protocol == icmp:
         check_ping(caller)
-        return PingSocket(location, number, kind, protocol, stack, uid)
+        return PingSocket(location, number, kind, protocol, stack)
     if (kind, protocol) == (SOCK_DGRAM, IPPROTO_UDPLITE):
-        return UdpLiteSocket(location, number, stack, uid)
+        return UdpLiteSocket(location, number, stack)
     kinds = {SOCK_STREAM: IPPROTO_TCP, SOCK_DGRAM: IPPROTO_UDP}
     if kind not in kinds:
         raise ESOCKTNOSUPPORT(f"type {kind}")
     if protocol not in (0, kinds[kind]):
         raise EPROTONOSUPPORT(f"protocol {protocol}")
     if kind == SOCK_STREAM:
-        return TcpSocket(location, number, IPPROTO_TCP, stack, uid)
-    return UdpSocket(location, number, IPPROTO_UDP, stack, uid)
+        return TcpSocket(location, number, IPPROTO_TCP, stack)
+    return UdpSocket(location, number, IPPROTO_UDP, stack)
 
 
 def check_ping(caller: Caller) -> None:

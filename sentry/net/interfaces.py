@@ -22,7 +22,7 @@ from sentry.abi.netlink import (
     RT_SCOPE_HOST,
 )
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
+from sentry.errors import EACCES, EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
 
 LOOPBACK_INDEX: Final = 1
 LOOPBACK_MTU: Final = 65536
@@ -64,6 +64,10 @@ class Interface(Struct):
     hardware: bytes = bytes(6)
     hardware_broadcast: bytes = bytes(6)
     queue_length: int = 1000
+    ipv6_is_on: bool = True
+    """net.ipv6.conf.*.disable_ipv6 is 0."""
+    ipv6_mtu: int = 0
+    """net.ipv6.conf.*.mtu; 0: that of the link."""
     addresses: list[Address] = field(default_factory=list)
     received: list[int] = field(default_factory=lambda: [0, 0])
     """Packets, bytes; what the loopback receives it has sent."""
@@ -85,12 +89,27 @@ class Interface(Struct):
         up = IFF_RUNNING | IFF_LOWER_UP
         self.flags = self.flags | up if self.is_up else self.flags & ~up
 
+    @property
+    def mtu_of_ipv6(self) -> int:
+        """Of IPv6 packets."""
+        return self.ipv6_mtu or self.mtu
+
+    def turn_ipv6(self, on: bool) -> None:
+        """Without IPv6 there are no addresses of it; with it the loopback has its own again."""
+        self.ipv6_is_on = on
+        if not on:
+            self.addresses = self.of_family(AF_INET)
+        elif self.is_loopback and self.is_up:
+            bring_up(self)
+
     def of_family(self, family: int) -> list[Address]:
         """Its addresses of one family."""
         return [a for a in self.addresses if a.family == family]
 
     def add(self, new: Address) -> None:
-        """RTM_NEWADDR. Raises: EEXIST, EINVAL."""
+        """RTM_NEWADDR. Raises: EEXIST, EINVAL, EACCES."""
+        if new.family == AF_INET6 and not self.ipv6_is_on:
+            raise EACCES("disable_ipv6")
         if len(new.ip) not in (4, 16) or not 0 <= new.prefix <= len(new.ip) * 8:
             raise EINVAL("address")
         if len(self.addresses) >= MAX_ADDRESSES:
@@ -127,6 +146,11 @@ class Interfaces:
     def __iter__(self) -> Iterator[Interface]:
         return iter([self._by_index[i] for i in sorted(self._by_index)])
 
+    @property
+    def loopback(self) -> Interface:
+        """It is always there."""
+        return self._by_index[LOOPBACK_INDEX]
+
     def insert(self, interface: Interface) -> None:
         """A new one, or another in the place of one with its index."""
         self._by_index[interface.index] = interface
@@ -158,6 +182,11 @@ class Interfaces:
                     return True
         return False
 
+    @property
+    def has_ipv6(self) -> bool:
+        """Something that is up has an IPv6 address."""
+        return any(interface.of_family(AF_INET6) for interface in self if interface.is_up)
+
     def holder(self, ip: bytes) -> Interface | None:
         """The interface that has an address."""
         for interface in self:
@@ -173,7 +202,7 @@ def bring_up(loopback: Interface) -> None:
         loopback.addresses.insert(
             0, Address(AF_INET, b"\x7f\0\0\x01", 8, RT_SCOPE_HOST, loopback.name)
         )
-    if not loopback.of_family(AF_INET6):
+    if not loopback.of_family(AF_INET6) and loopback.ipv6_is_on:
         loopback.addresses.append(
             Address(AF_INET6, bytes(15) + b"\x01", 128, RT_SCOPE_HOST, origin=KERNEL_LO)
         )

@@ -15,6 +15,7 @@ from sentry.abi import ioctl
 from sentry.abi import socket as abi
 from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
+from sentry.abi.netlink import RTM_DELADDR, RTM_NEWADDR
 from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET, IFNAMSIZ, RTF_GATEWAY, RTF_HOST
 from sentry.errors import (
     EADDRNOTAVAIL,
@@ -30,7 +31,13 @@ from sentry.errors import (
 )
 from sentry.net.ethtool import ethtool
 from sentry.net.interfaces import Address, Interface, mask_of, masked
-from sentry.net.netlink.links import change_flags, check_mtu
+from sentry.net.netlink.notices import (
+    change_flags,
+    rename,
+    set_mtu,
+    set_queue_length,
+    tell_address,
+)
 from sentry.net.routes import Route
 from sentry.vfs.notices import set_owner
 from sentry.vfs.requests import INT, Requests
@@ -213,22 +220,17 @@ def _set_flags(sock: Socket, link: Interface, raw: bytes) -> None:
 
 
 def _set_mtu(sock: Socket, link: Interface, raw: bytes) -> None:
-    link.mtu = check_mtu(link, _int(raw))
+    set_mtu(sock.stack, link, _int(raw))
 
 
 def _set_queue(sock: Socket, link: Interface, raw: bytes) -> None:
     if _int(raw) < 0:
         raise EINVAL("queue length")
-    link.queue_length = _int(raw)
+    set_queue_length(sock.stack, link, _int(raw))
 
 
 def _set_name(sock: Socket, link: Interface, raw: bytes) -> None:
-    name = raw[IFNAMSIZ : 2 * IFNAMSIZ - 1].split(b"\0", 1)[0].decode(errors="replace")
-    if not name or "/" in name or name in (".", ".."):
-        raise EINVAL("name")
-    if any(other.name == name and other is not link for other in sock.stack.interfaces):
-        raise EEXIST(name)
-    link.name = name
+    rename(sock.stack, link, raw[IFNAMSIZ : 2 * IFNAMSIZ - 1].split(b"\0", 1)[0])
 
 
 def _ip(raw: bytes) -> bytes:
@@ -244,9 +246,12 @@ def _set_address(sock: Socket, link: Interface, raw: bytes) -> None:
     for old in link.of_family(AF_INET):
         if old.label == label:
             link.addresses.remove(old)
+            tell_address(sock.stack, link, old, RTM_DELADDR)
     if ip != bytes(4):
         prefix = 8 if ip[0] < 128 else 16 if ip[0] < 192 else 24
-        link.add(Address(AF_INET, ip, prefix, 254 if link.is_loopback else 0, label))
+        new = Address(AF_INET, ip, prefix, 254 if link.is_loopback else 0, label)
+        link.add(new)
+        tell_address(sock.stack, link, new, RTM_NEWADDR)
 
 
 def _set_mask(sock: Socket, link: Interface, raw: bytes) -> None:
@@ -254,11 +259,17 @@ def _set_mask(sock: Socket, link: Interface, raw: bytes) -> None:
     prefix = bits.bit_count()
     if bits != ((1 << prefix) - 1) << (32 - prefix):
         raise EINVAL("netmask")
-    _first(link).prefix = prefix
+    own = _first(link)
+    tell_address(sock.stack, link, own, RTM_DELADDR)
+    own.prefix = prefix
+    tell_address(sock.stack, link, own, RTM_NEWADDR)
 
 
 def _set_broadcast(sock: Socket, link: Interface, raw: bytes) -> None:
-    _first(link).broadcast = _ip(raw)
+    own, ip = _first(link), _ip(raw)
+    tell_address(sock.stack, link, own, RTM_DELADDR)
+    own.broadcast = ip
+    tell_address(sock.stack, link, own, RTM_NEWADDR)
 
 
 _setter("SIOCSIFFLAGS", _set_flags)

@@ -73,6 +73,7 @@ class RawReceiver(Protocol):
     """A raw socket, or a ping socket."""
 
     family: int
+    is_ping: bool
 
     def accepts(self, packet: Packet, protocol: int) -> bool:
         """It wants this one."""

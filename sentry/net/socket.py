@@ -353,11 +353,13 @@ class Socket(StreamFile):
 
     def _accept_or_end(self, caller: Caller, nonblock: bool) -> tuple[Socket, bytes]:
         try:
-            return self.try_accept(caller)
+            server, peer = self.try_accept(caller)
         except EAGAIN:
             if self.read_shut and not nonblock:
                 raise EINVAL("shut down") from None
             raise
+        server.inode.uid, server.inode.gid = caller.creds.fsuid, caller.creds.fsgid
+        return server, peer
 
     # --- as a file
 

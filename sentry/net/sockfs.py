@@ -17,7 +17,7 @@ from sentry.abi.socket import (
 )
 from sentry.abi.stat import S_IFSOCK, SOCKFS_MAGIC
 from sentry.errors import EOPNOTSUPP
-from sentry.vfs.interface import Inode, Owner
+from sentry.vfs.interface import Attributes, Changes, FileSystem, Inode, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,10 +49,30 @@ def protocol_name(family: int, kind: int, protocol: int) -> bytes:
 
 
 class SocketInode(Inode):
-    """The inode of a socket: its only attribute is the name of the protocol."""
+    """The inode of a socket: its only extended attribute is the name of the protocol."""
 
-    __slots__ = ("protocol_name",)
+    __slots__ = ("_times", "protocol_name")
     protocol_name: bytes
+
+    def __init__(self, fs: FileSystem, ino: int, mode: int, owner: Owner) -> None:
+        super().__init__(fs, ino, mode, owner)
+        self._times = (0, 0, 0)
+        """Of access, modification, change: nobody sets them but setattr."""
+
+    def stat(self) -> Attributes:
+        """What every file without content has, and the times."""
+        access, modification, change = self._times
+        return super().stat()._replace(atime_ns=access, mtime_ns=modification, ctime_ns=change)
+
+    def setattr(self, changes: Changes) -> None:
+        """sockfs_setattr()."""
+        super().setattr(changes)
+        access, modification, _ = self._times
+        self._times = (
+            access if changes.atime_ns is None else changes.atime_ns,
+            modification if changes.mtime_ns is None else changes.mtime_ns,
+            self.fs.now_ns(),
+        )
 
     def getxattr(self, name: bytes) -> bytes:
         """system.sockprotoname. Raises: EOPNOTSUPP."""

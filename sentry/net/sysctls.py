@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 FIRST_EPHEMERAL: Final = 32768
 LAST_EPHEMERAL: Final = 60999
 FIRST_UNPRIVILEGED: Final = 1024
+DEFAULT_HOPS: Final = 64
 
 
 def written(stack: Stack, path: str) -> str | None:
@@ -35,3 +36,39 @@ def first_unprivileged_port(stack: Stack) -> int:
     """net.ipv4.ip_unprivileged_port_start: ports below need CAP_NET_BIND_SERVICE."""
     chosen = written(stack, "net/ipv4/ip_unprivileged_port_start")
     return FIRST_UNPRIVILEGED if chosen is None else int(chosen)
+
+
+def _number(stack: Stack, path: str, default: int) -> int:
+    chosen = written(stack, path)
+    return default if chosen is None else int(chosen)
+
+
+def default_ttl(stack: Stack) -> int:
+    """net.ipv4.ip_default_ttl."""
+    return _number(stack, "net/ipv4/ip_default_ttl", DEFAULT_HOPS)
+
+
+def default_hops(stack: Stack, which: str = "lo") -> int:
+    """net.ipv6.conf.*.hop_limit: of the link that a packet leaves by, or of all."""
+    return _number(stack, f"net/ipv6/conf/{which}/hop_limit", DEFAULT_HOPS)
+
+
+def binds_nonlocal(stack: Stack, version: int) -> bool:
+    """net.ipv4.ip_nonlocal_bind, net.ipv6.ip_nonlocal_bind: any address will do."""
+    return bool(_number(stack, f"net/ipv{version}/ip_nonlocal_bind", 0))
+
+
+def is_v6only(stack: Stack) -> bool:
+    """net.ipv6.bindv6only: IPV6_V6ONLY of a new socket."""
+    return bool(_number(stack, "net/ipv6/bindv6only", 0) & 1)
+
+
+def ignores_echo(stack: Stack, *, is_v4: bool, is_group: bool) -> bool:
+    """Whether an echo request has no answer: icmp_echo(), icmpv6_rcv()."""
+    if is_v4:
+        name, default = "net/ipv4/icmp_echo_ignore_broadcasts", 1
+        everything = _number(stack, "net/ipv4/icmp_echo_ignore_all", 0)
+    else:
+        name, default = "net/ipv6/icmp/echo_ignore_multicast", 0
+        everything = _number(stack, "net/ipv6/icmp/echo_ignore_all", 0)
+    return bool(everything or (is_group and _number(stack, name, default)))

@@ -134,7 +134,10 @@ class UnixSocket(Socket):
         return format_address(self.peer.name)
 
     def bind(self, caller: Caller, address: bytes) -> Result:
-        """bind(2): a new inode, an abstract name, or (address of the family alone) any free one."""
+        """bind(2): a new inode, an abstract name, or (address of the family alone) any free one.
+
+        The inode has the mode that fchmod(2) gave the socket, less the umask: unix_bind_bsd().
+        """
         name = parse_address(address, empty_ok=True)
         if not name:
             if self.name is None:
@@ -150,7 +153,7 @@ class UnixSocket(Socket):
             return 0
         if kept(_MADE_IN_VAIN) is None:
             try:
-                place = mknod(caller, AT_FDCWD, name, S_IFSOCK | 0o777, 0)
+                place = mknod(caller, AT_FDCWD, name, self.inode.mode, 0)
             except EEXIST:
                 raise EADDRINUSE(f"{name!r}") from None
             if self.name is None:

@@ -256,6 +256,10 @@ class Inode:
         """`stat` right after a walk that ended here; `asked`: with a `lookup` of this name."""
         return self.stat()
 
+    def owner_for(self, caller: Caller, attributes: Attributes) -> Owner:
+        """Who somebody of another user namespace is told that it belongs to."""
+        return Owner(attributes.uid, attributes.gid)
+
     def belongs_to(self, caller: Caller) -> bool:
         """A directory of the caller itself, which it may search and read whatever the mode says."""
         return False

@@ -9,7 +9,7 @@ from sentry.abi.stat import STAT
 from sentry.vfs.interface import Attributes, Inode
 
 if TYPE_CHECKING:
-    from sentry.auth.credentials import Credentials
+    from sentry.vfs.file import Caller
 
 NS: Final = 1_000_000_000
 UNSIGNED: Final = (1 << 64) - 1
@@ -18,13 +18,15 @@ IDS_AT: Final = 28
 _IDS = struct.Struct("<II")
 
 
-def pack_stat(creds: Credentials, inode: Inode, a: Attributes) -> bytes:
+def pack_stat(caller: Caller, inode: Inode, a: Attributes) -> bytes:
     """struct stat for somebody. The same `Attributes` object again costs nothing."""
     data = kept_stat(inode, a)
+    creds = caller.creds
     if creds.user_ns is None:
         return data
+    uid, gid = inode.owner_for(caller, a)
     shown = bytearray(data)
-    _IDS.pack_into(shown, IDS_AT, creds.shown_uid(a.uid), creds.shown_gid(a.gid))
+    _IDS.pack_into(shown, IDS_AT, creds.shown_uid(uid), creds.shown_gid(gid))
     return bytes(shown)
 
 

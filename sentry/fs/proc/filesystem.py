@@ -14,6 +14,7 @@ from sentry.fs.proc import net as _net
 from sentry.fs.proc import process_misc as _misc
 from sentry.fs.proc import process_status as _status
 from sentry.fs.proc import sysctl_memory as _sysctl_memory
+from sentry.fs.proc import sysctl_net as _sysctl_net
 from sentry.fs.proc import system as _system
 from sentry.fs.proc.process import PidDirectory, ProcessSubject, ThreadSubject
 from sentry.fs.proc.registry import ROOT, Entry, Subject, View
@@ -25,7 +26,7 @@ from sentry.vfs.interface import Inode
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
 DECLARATIONS: Final = (
-    _config, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _system,
+    _config, _id_maps, _mounts, _net, _misc, _status, _sysctl_memory, _sysctl_net, _system,
 )  # fmt: skip
 """Modules that declare files when they are imported."""
 OPTIONS: Final = frozenset({"hidepid", "gid", "subset"})

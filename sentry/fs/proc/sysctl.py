@@ -14,14 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from sentry.abi.capability import CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+from sentry.abi.capability import (
+    CAP_CHECKPOINT_RESTORE,
+    CAP_NET_ADMIN,
+    CAP_SYS_ADMIN,
+    CAP_SYS_RESOURCE,
+)
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY
 from sentry.abi.limits import HOST_NAME_MAX, INT_MAX
 from sentry.auth.ptrace import YAMA_NO_ATTACH, YAMA_SCOPE, yama_scope
-from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace
+from sentry.auth.userns import UNLIMITED, NamespaceCounts, UserNamespace, kernel_id
 from sentry.errors import EACCES, EINVAL, ENOENT, EPERM
 from sentry.fs.pseudo.nodes import TextNode
 from sentry.vfs.file import ALWAYS_READY
+from sentry.vfs.interface import Attributes, Owner
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
@@ -29,8 +35,7 @@ if TYPE_CHECKING:
     from sentry.vfs.file import Caller
     from sentry.wait.queue import ChangeCount
 
-PORT_MAX: Final = 65535
-OF_NETWORK: Final = ("net/ipv4/", "net/ipv6/")
+OF_NETWORK: Final = ("net/ipv4/", "net/ipv6/", "net/core/somaxconn", "net/unix/")
 """Values of a network namespace."""
 NR_OPEN_MIN, NR_OPEN_MAX = 64, INT_MAX & ~63
 MAX_VALUE: Final = 1024
@@ -127,13 +132,8 @@ net/ipv4/conf/lo/accept_local 0
 net/ipv4/conf/lo/forwarding 0
 net/ipv4/conf/lo/route_localnet 0
 net/ipv4/conf/lo/rp_filter 0
-net/ipv4/icmp_echo_ignore_all 0
-net/ipv4/ip_default_ttl 64
 net/ipv4/ip_forward 0
 net/ipv4/ip_local_reserved_ports 
-net/ipv4/ip_nonlocal_bind 0
-net/ipv4/ip_unprivileged_port_start 1024
-net/ipv4/ping_group_range 1	0
 net/ipv4/tcp_allowed_congestion_control reno cubic
 net/ipv4/tcp_available_congestion_control reno cubic
 net/ipv4/tcp_congestion_control cubic
@@ -162,12 +162,6 @@ net/ipv4/tcp_wmem 4096	16384	4194304
 net/ipv4/udp_mem 188106	250810	376212
 net/ipv4/udp_rmem_min 4096
 net/ipv4/udp_wmem_min 4096
-net/ipv6/bindv6only 0
-net/ipv6/conf/all/disable_ipv6 0
-net/ipv6/conf/all/forwarding 0
-net/ipv6/conf/default/disable_ipv6 0
-net/ipv6/conf/default/forwarding 0
-net/ipv6/conf/lo/disable_ipv6 0
 net/unix/max_dgram_qlen 10
 user/max_inotify_instances 128
 user/max_inotify_watches 65536
@@ -227,7 +221,7 @@ def values(kernel: Kernel) -> dict[str, str]:
     return kernel.services.sysctls
 
 
-def _values_of(who: Any, path: str) -> dict[str, str]:
+def values_of(who: Any, path: str) -> dict[str, str]:
     """The same; those of net.ipv4 belong to a network namespace."""
     found: dict[str, str] = who.ns.net.sysctls if path.startswith(OF_NETWORK) else values(who)
     return found
@@ -252,7 +246,7 @@ def set_sysctl(kernel: Kernel, name: str, value: str) -> None:
     sysctl.put(kernel, value)
 
 
-def _numbers(value: str) -> list[int]:
+def numbers_in(value: str) -> list[int]:
     """The decimal numbers of a value that is written. Raises: EINVAL."""
     words = value.split()
     if not value.isascii() or not all(word.removeprefix("-").isdecimal() for word in words):
@@ -268,15 +262,15 @@ def _kept(line: str) -> None:
 
     def put(who: Any, value: str) -> None:
         if numeric:
-            numbers = _numbers(value)
+            numbers = numbers_in(value)
             if not 0 < len(numbers) <= width or (not signed and min(numbers) < 0):
                 raise EINVAL(f"{path}: {value!r}")
             rest = get(who).split("\t")[len(numbers) :]
             value = "\t".join([*map(str, numbers), *rest])
-        _values_of(who, path)[path] = value
+        values_of(who, path)[path] = value
 
     def get(who: Any) -> str:
-        return _values_of(who, path).get(path, default)
+        return values_of(who, path).get(path, default)
 
     SYSCTLS[path] = Sysctl(path, get, put, path.startswith(OF_NETWORK))
 
@@ -416,25 +410,6 @@ def _set_yama(kernel: Kernel, value: str) -> None:
 computed(YAMA_SCOPE, _set_yama)(lambda kernel: str(yama_scope(kernel)))
 
 
-PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
-
-
-def _set_port_range(who: Any, value: str) -> None:
-    """Two ports in order: ipv4_local_port_range()."""
-    ports = _numbers(value)
-    if len(ports) != 2:
-        raise EINVAL(value)
-    low, high = ports
-    if not 1 <= low <= high <= PORT_MAX:
-        raise EINVAL(value)
-    _values_of(who, PORT_RANGE)[PORT_RANGE] = f"{low}\t{high}"
-
-
-computed(PORT_RANGE, _set_port_range, of_reader=True)(
-    lambda who: _values_of(who, PORT_RANGE).get(PORT_RANGE, "32768\t60999")
-)
-
-
 def _protected(name: str) -> None:
     """fs.protected_*: attributes of the Vfs."""
 
@@ -511,6 +486,11 @@ for _kind in ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"):
     _ceiling(_kind)
 
 
+def network_of(who: Any) -> Any:
+    """The network namespace of a task, or the first one."""
+    return who.ns.net
+
+
 class SysctlNode(TextNode):
     """A file below /proc/sys."""
 
@@ -548,9 +528,22 @@ class SysctlNode(TextNode):
         return show, sysctl.changes(self._who(caller)) if sysctl.changes is not None else None
 
     def belongs_to(self, caller: Caller) -> bool:
-        """Of a namespace that the caller is privileged in: set_permissions(), kernel/ucount.c."""
-        writer = self._sysctl.writer
-        return writer is not None and caller.creds.own(writer)
+        """Of a namespace that the caller is privileged in: set_permissions() of kernel/ucount.c,
+        net_ctl_permissions().
+        """
+        sysctl = self._sysctl
+        if sysctl.writer is not None:
+            return caller.creds.own(sysctl.writer)
+        if sysctl.put is None or not sysctl.path.startswith(OF_NETWORK):
+            return False
+        return caller.creds.has_in(network_of(caller).owner, CAP_NET_ADMIN)
+
+    def owner_for(self, caller: Caller, attributes: Attributes) -> Owner:
+        """Values of a network belong to root of its user namespace: net_ctl_set_ownership()."""
+        if not self._sysctl.path.startswith("net/"):
+            return super().owner_for(caller, attributes)
+        owner = network_of(caller).owner
+        return Owner(kernel_id(owner, 0), kernel_id(owner, 0, "gid"))
 
     def check_open(self, caller: Caller, flags: int) -> None:
         """Raises: EACCES."""

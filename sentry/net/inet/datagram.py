@@ -11,47 +11,67 @@ from sentry.abi.poll import (
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
+    EPOLLPRI,
     EPOLLRDHUP,
     EPOLLRDNORM,
     EPOLLWRBAND,
     EPOLLWRNORM,
 )
 from sentry.abi.socket import (
+    AF_INET,
     AF_INET6,
-    IPPROTO_IP,
     MSG_ERRQUEUE,
     MSG_PEEK,
     MSG_TRUNC,
     SHUT_RD,
     SHUT_RDWR,
     SHUT_WR,
+    SO_BROADCAST,
     SO_PEEK_OFF,
+    SO_SELECT_ERR_QUEUE,
 )
-from sentry.errors import EAGAIN, ECONNREFUSED, ENOTCONN, EOPNOTSUPP
+from sentry.errors import (
+    EACCES,
+    EAGAIN,
+    ECONNREFUSED,
+    EINVAL,
+    ENETUNREACH,
+    ENOTCONN,
+    EOPNOTSUPP,
+)
 from sentry.net.inet import address
-from sentry.net.inet.inetsocket import InetSocket
-from sentry.net.inet.packet import told, unreachable
+from sentry.net.inet.address import LOOPBACK4, LOOPBACK6, Endpoint
+from sentry.net.inet.error_queue import (
+    SocketError,
+    path_mtu_record,
+    port_in,
+    unreachable,
+    wants_errors,
+)
+from sentry.net.inet.inetsocket import InetSocket, is_group
+from sentry.net.inet.packet import Seen, told
 from sentry.net.packets import Packet
 from sentry.net.socket import Ancillary, Received
-from sentry.net.stamps import note
+from sentry.net.stamps import Record, note, stamps
 
 if TYPE_CHECKING:
     from sentry.vfs.file import Caller, Dest
 
 OVERHEAD: Final = 767
 """What a datagram costs of the receive buffer beside its bytes."""
-MAX_ERRORS: Final = 64
 
 
 class DatagramSocket(InetSocket):
     """UDP, raw and ping sockets."""
 
-    __slots__ = ("_charged", "errors", "packets")
+    __slots__ = ("_charged", "errors", "packets", "path_mtu")
 
     def _open(self) -> None:
         self.packets: deque[Packet] = deque()
-        self.errors: deque[tuple[Packet, int]] = deque()
-        """IP_RECVERR: what was not delivered, and why."""
+        self.errors: deque[SocketError] = deque()
+        """IP_RECVERR, IPV6_RECVERR: what was not delivered, and why."""
+        self.path_mtu: tuple[Endpoint, int] | None = None
+        """What IPV6_RECVPATHMTU tells next: where a datagram did not fit, and the MTU there."""
         self._charged = 0
 
     @property
@@ -78,6 +98,55 @@ class DatagramSocket(InetSocket):
             raise ENOTCONN("no peer")
         return address.pack(self.remote, self.family)
 
+    # --- addresses
+
+    def destination(self, raw: bytes) -> Endpoint:
+        """Where an address leads: unicast, and on the loopback also multicast and broadcast."""
+        if self.family == AF_INET6 and raw[:2] == b"\x02\0" and len(raw) >= 16:
+            endpoint = address.parse(raw, AF_INET)
+        else:
+            endpoint = address.parse(raw, self.family)
+        if not is_group(endpoint.ip):
+            return self.routed(endpoint)
+        if address.is_multicast(endpoint.ip) and not endpoint.is_v4:
+            if self.stack.routes.lookup(endpoint.ip) is None:
+                raise ENETUNREACH("the loopback has no route for groups of IPv6")
+            return endpoint
+        if self.device_of(raw) or self._leaves_by_source(endpoint):
+            return endpoint
+        if address.is_multicast(endpoint.ip):
+            if not self.multicast_index and self.stack.routes.lookup(endpoint.ip[12:]) is None:
+                raise ENETUNREACH("no interface for the group")
+        elif endpoint.ip[12] == 255:
+            raise ENETUNREACH("no route")
+        return endpoint
+
+    def _leaves_by_source(self, target: Endpoint) -> bool:
+        """A group is reached by the interface that has the socket's own IPv4 address."""
+        local = self.local
+        return target.is_v4 and local.is_v4 and not (local.is_any or is_group(local.ip))
+
+    def destination_to_connect(self, raw: bytes) -> Endpoint:
+        """The same for connect(2). Raises: EACCES, EINVAL."""
+        if self.family == AF_INET6 and raw[:2] == b"\x0a\0":
+            wanted = address.parse(raw, AF_INET6).ip
+            by_option = self.multicast_index if address.is_multicast(wanted) else 0
+            if address.needs_scope(wanted) and not (self.device_of(raw) or by_option):
+                raise EINVAL("an address of which link?")
+        target = self.destination(raw)
+        self.check_broadcast(target)
+        return target
+
+    def check_broadcast(self, target: Endpoint) -> None:
+        """Raises: EACCES without SO_BROADCAST."""
+        if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
+            raise EACCES("broadcast")
+
+    def seen(self, packet: Packet) -> Seen:
+        """The address of ours that a packet was for, fib_compute_spec_dst(), and the port."""
+        local = packet.source if is_group(packet.target.ip) else packet.target
+        return Seen(local.ip[12:], packet.target.port)
+
     # --- receiving
 
     def shown(self, packet: Packet) -> bytes:
@@ -98,6 +167,8 @@ class DatagramSocket(InetSocket):
         """recvmsg(2)."""
         if flags & MSG_ERRQUEUE:
             return self._receive_error(dest)
+        if self.path_mtu is not None and self.tells_path_mtu:
+            return self._receive_path_mtu()
         self.take_error()
         peek = bool(flags & MSG_PEEK)
         skip = max(self.numbers[SO_PEEK_OFF], 0) if peek else 0
@@ -123,7 +194,7 @@ class DatagramSocket(InetSocket):
                 self.numbers[SO_PEEK_OFF] = max(0, self.numbers[SO_PEEK_OFF] - len(data))
             note(self, packet.stamp_ns)
         cut = MSG_TRUNC if taken < len(data) else 0
-        records = told(self, packet)
+        records = told(self, packet, self.seen(packet))
         return Received(
             len(data) if flags & MSG_TRUNC else taken,
             address.pack(packet.source, self.family),
@@ -137,37 +208,66 @@ class DatagramSocket(InetSocket):
         """Nobody has the port: ICMP says so, to who is connected to it or to nobody. udp_err()."""
         if self.remote is not None and self.remote != packet.target:
             return
-        family_options = self.ipv6_options if self.family == AF_INET6 else self.ip_options
-        name = abi.IPV6_RECVERR if self.family == AF_INET6 else abi.IP_RECVERR
-        wanted = family_options[name] or self.ip_options[abi.IP_RECVERR]
-        if wanted and len(self.errors) < MAX_ERRORS:
-            self.errors.append((packet, ECONNREFUSED.number))
+        wanted = wants_errors(self, packet.target)
+        if wanted:
+            self.add_error(unreachable(packet, ECONNREFUSED.number))
         if wanted or self.remote is not None:
             self.so_error = ECONNREFUSED.number
             self.queue.notify(EPOLLERR)
 
+    def add_error(self, error: SocketError) -> None:
+        """For MSG_ERRQUEUE, within the receive buffer: sock_queue_err_skb()."""
+        size = len(error.data) + OVERHEAD
+        if self._charged + size < self.rcvbuf:
+            self._charged += size
+            self.errors.append(error)
+            self.queue.notify(EPOLLERR)
+
     def forget_errors(self) -> None:
         """IP_RECVERR was turned off."""
-        self.errors.clear()
+        while self.errors:
+            self._charged -= len(self.errors.popleft().data) + OVERHEAD
 
     def _receive_error(self, dest: Dest) -> Received:
         """MSG_ERRQUEUE: ip_recv_error()."""
         if not self.errors:
             raise EAGAIN("the error queue is empty")
-        packet, number = self.errors.popleft()
-        self.so_error = self.errors[0][1] if self.errors else 0
-        taken = min(len(packet.data), dest.count)
-        dest.put(packet.data[:taken])
-        record = unreachable(packet, number, self.family)
-        if record[0] != IPPROTO_IP and self.family != AF_INET6:
-            record = (IPPROTO_IP, abi.IP_RECVERR, record[2])
-        cut = MSG_TRUNC if taken < len(packet.data) else 0
+        error = self.errors.popleft()
+        self._charged -= len(error.data) + OVERHEAD
+        following = self.errors[0] if self.errors else None
+        if following is not None and following.is_icmp:
+            self.so_error = following.number
+        elif error.is_icmp:
+            self.so_error = 0
+        taken = min(len(error.data), dest.count)
+        dest.put(error.data[:taken])
+        cut = MSG_TRUNC if taken < len(error.data) else 0
         return Received(
             taken,
-            address.pack(packet.target, self.family),
+            address.pack(error.target, self.family),
             MSG_ERRQUEUE | cut,
-            Ancillary(records=[record]),
+            Ancillary(records=self._told_of_error(error)),
         )
+
+    def _told_of_error(self, error: SocketError) -> list[Record]:
+        """Of what came from elsewhere, also what is told of every packet that comes."""
+        if not error.is_icmp:
+            return [*stamps(self, error.stamp_ns), error.record(self.family)]
+        to = Endpoint(LOOPBACK4 if error.target.is_v4 else LOOPBACK6, 0)
+        packet = error.complaint(to)
+        return [*told(self, packet, Seen(bytes(4), port_in(error.data))), error.record(self.family)]
+
+    @property
+    def tells_path_mtu(self) -> bool:
+        """IPV6_RECVPATHMTU."""
+        return self.family == AF_INET6 and bool(self.ipv6_options[abi.IPV6_RECVPATHMTU])
+
+    def _receive_path_mtu(self) -> Received:
+        """A message without bytes: ipv6_recv_rxpmtu()."""
+        assert self.path_mtu is not None
+        (target, mtu), self.path_mtu = self.path_mtu, None
+        where = address.pack(Endpoint(target.ip, 0), AF_INET6)
+        return Received(0, where, 0, Ancillary(records=[path_mtu_record(target, mtu)]))
 
     # --- the rest
 
@@ -192,6 +292,8 @@ class DatagramSocket(InetSocket):
         events = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND
         if self.so_error or self.errors:
             events |= EPOLLERR
+            if SO_SELECT_ERR_QUEUE in self.options:
+                events |= EPOLLPRI
         if self.read_shut:
             events |= EPOLLRDHUP | EPOLLIN | EPOLLRDNORM
             if self.write_shut:

@@ -31,7 +31,14 @@ from sentry.net.inet.address import ANY4, ANY6, MAPPED, Endpoint
 from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.options import INT, Counted
 from sentry.net.socket import Socket
-from sentry.net.sysctls import ephemeral_ports, first_unprivileged_port
+from sentry.net.sysctls import (
+    binds_nonlocal,
+    default_hops,
+    default_ttl,
+    ephemeral_ports,
+    first_unprivileged_port,
+    is_v6only,
+)
 from sentry.vfs.file import Caller, Result
 from sentry.vfs.requests import Requests, put_int
 
@@ -63,7 +70,6 @@ class InetSocket(Socket):
         "local",
         "multicast_address",
         "multicast_index",
-        "owner_uid",
         "ports",
         "remote",
         "shares_port",
@@ -76,14 +82,13 @@ class InetSocket(Socket):
     """Of the protocol's own options."""
 
     def __init__(
-        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack
     ) -> None:
         super().__init__(location, family, kind, protocol, stack)
         self.ports = stack.ports_of(protocol)
         self.local: Endpoint = Endpoint(ANY4 if family == AF_INET else ANY6, 0)
         self.remote: Endpoint | None = None
-        self.v6only = False
-        self.owner_uid = uid
+        self.v6only = family == AF_INET6 and is_v6only(stack)
         self.ip_options = dict(ip_options.DEFAULTS)
         if family == AF_INET6:
             self.ip_options[abi.IP_MULTICAST_ALL] = 0
@@ -95,6 +100,11 @@ class InetSocket(Socket):
         self.has_port = self.shares_port = False
         self._bound_ip = self._bound_port = False
         """Which part of the local address the program chose: SOCK_BINDADDR_LOCK, _BINDPORT_LOCK."""
+
+    @property
+    def owner_uid(self) -> int:
+        """Whose port it is: sk_uid, which follows fchown(2)."""
+        return self.inode.uid
 
     # --- addresses
 
@@ -112,7 +122,7 @@ class InetSocket(Socket):
         if address.is_multicast(wanted.ip):
             if self.stream and not wanted.is_v4:
                 raise EINVAL("multicast")
-        elif not (self.is_local(wanted.ip) or address.is_broadcast(wanted.ip) or self._free_bind()):
+        elif not (self.is_local(wanted.ip) or address.is_broadcast(wanted.ip) or self.free_bind()):
             raise EADDRNOTAVAIL("no such address here")
         if wanted.is_v4 and self.family == AF_INET6 and self.v6only:
             raise EINVAL("IPV6_V6ONLY")
@@ -143,12 +153,28 @@ class InetSocket(Socket):
         self.drop_port()
         self.local = Endpoint(ip, 0)
 
-    def _free_bind(self) -> bool:
-        """IP_FREEBIND, IP_TRANSPARENT: any address will do."""
-        options = (abi.IP_FREEBIND, abi.IP_TRANSPARENT)
-        return any(self.ip_options[name] for name in options) or bool(
-            self.ipv6_options[abi.IPV6_FREEBIND]
-        )
+    def free_bind(self) -> bool:
+        """IP_FREEBIND, IP_TRANSPARENT, ip_nonlocal_bind: any address will do."""
+        if self.ip_options[abi.IP_FREEBIND] or self.sends_from_anywhere:
+            return True
+        return binds_nonlocal(self.stack, 4 if self.family == AF_INET else 6)
+
+    @property
+    def hops(self) -> int:
+        """IP_TTL, or what is used where it was not set."""
+        chosen: int = self.ip_options[abi.IP_TTL]
+        return default_ttl(self.stack) if chosen < 0 else chosen
+
+    @property
+    def hops6(self) -> int:
+        """IPV6_UNICAST_HOPS, or that of the link."""
+        chosen: int = self.ipv6_options[abi.IPV6_UNICAST_HOPS]
+        return default_hops(self.stack) if chosen < 0 else chosen
+
+    @property
+    def sends_from_anywhere(self) -> bool:
+        """FLOWI_FLAG_ANYSRC: packets may have an address that is not ours."""
+        return bool(self.ip_options[abi.IP_TRANSPARENT])
 
     def device_of(self, raw: bytes) -> int:
         """The interface that an address names (sin6_scope_id), or that the socket is bound to."""
@@ -217,10 +243,12 @@ class InetSocket(Socket):
         return self.routed(address.parse(raw, self.family))
 
     def routed(self, endpoint: Endpoint) -> Endpoint:
-        """Where a unicast address leads. Raises: ENETUNREACH, EAFNOSUPPORT."""
+        """Where a unicast address leads. Raises: ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT."""
         target = address.target_of(endpoint)
         broadcast = address.is_broadcast(target.ip)
         if not self.is_local(target.ip) or broadcast or (target.is_v4 and self.v6only):
+            if not target.is_v4 and self.local.is_any and not self.stack.interfaces.has_ipv6:
+                raise EADDRNOTAVAIL("no address to send from")  # looked for first
             raise ENETUNREACH("only the loopback is there")
         bound_to_v4 = self.family == AF_INET6 and self.local.is_v4 and not self.local.is_any
         if bound_to_v4 and not target.is_v4:

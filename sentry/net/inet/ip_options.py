@@ -9,6 +9,7 @@ from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
 from sentry.abi.socket import IPPROTO_IP, IPPROTO_IPV6, SOCK_RAW
 from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
 from sentry.net.inet import multicast
+from sentry.net.inet.error_queue import mtu_to
 from sentry.net.options import (
     INT,
     SWITCH,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
     from sentry.vfs.file import Caller
 
-LOOPBACK_MTU: Final = 65536
 MAX_IP_OPTIONS: Final = 40
 INET_ECN_MASK: Final = 3
 PMTUDISC: Final = Within(0, 5)
@@ -117,13 +117,17 @@ def set_recverr(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> 
         sock.forget_errors()
 
 
-def set_transparent(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+def check_transparent(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
     """IP_TRANSPARENT, IPV6_TRANSPARENT. Raises: EPERM."""
     rights, owner = caller.creds, sock.stack.owner
     if row.number_in(value) and not (
         rights.has_in(owner, CAP_NET_RAW) or rights.has_in(owner, CAP_NET_ADMIN)
     ):
         raise EPERM("CAP_NET_ADMIN")
+
+
+def _set_transparent(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    check_transparent(row, sock, caller, value)
     set_number(row, sock, caller, value)
 
 
@@ -136,7 +140,7 @@ def mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     """IP_MTU, IPV6_MTU. Raises: ENOTCONN."""
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return INT.pack(LOOPBACK_MTU)
+    return INT.pack(mtu_to(sock.stack, sock.remote))
 
 
 def _set_interface(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
@@ -148,8 +152,13 @@ def _set_options(row: Option, sock: InetSocket, caller: Caller, value: bytes) ->
         raise EINVAL("options")
 
 
+def _get_ttl(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    return shown_number(sock.hops, size)
+
+
 def _get_protocol(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
-    return shown_number(sock.protocol if sock.kind == SOCK_RAW else 0, size)
+    """inet_num: of a raw socket the protocol, of others the port."""
+    return shown_number(sock.protocol if sock.kind == SOCK_RAW else sock.local.port, size)
 
 
 # --- the rows
@@ -174,7 +183,8 @@ def _number(
 
 
 _number("IP_TOS", 0, byte, empty_is_0)
-_number("IP_TTL", 64, Within(1, 255, 64))
+IP.row("IP_TTL", _get_ttl, set_number, check=Within(1, 255, -1), parse=int_value)
+DEFAULTS[abi.IP_TTL] = -1
 _number("IP_HDRINCL", 0, unknown, empty_is_0)
 _number("IP_ROUTER_ALERT", 0, invalid, partial="nobody routes: EINVAL")
 _number("IP_RECVOPTS", parse=empty_is_0, partial="kept: no packet has options")
@@ -186,7 +196,7 @@ _number("IP_RECVTTL", parse=empty_is_0)
 _number("IP_RECVTOS", parse=empty_is_0)
 _number("IP_FREEBIND")
 _number("IP_PASSSEC", parse=empty_is_0, partial="kept: there are no security labels")
-_number("IP_TRANSPARENT", setter=set_transparent)
+_number("IP_TRANSPARENT", setter=_set_transparent)
 _number("IP_RECVORIGDSTADDR", parse=empty_is_0)
 _number("IP_MINTTL", 0, Within(0, 255), partial="kept: no packet is refused for it")
 _number("IP_NODEFRAG", 0, unknown, empty_is_0, partial="can only be read: there are no fragments")

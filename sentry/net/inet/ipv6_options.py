@@ -9,16 +9,16 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import IPPROTO_IPV6
 from sentry.errors import EINVAL, ENOTCONN
 from sentry.net.inet import addrform
+from sentry.net.inet.error_queue import mtu_to
 from sentry.net.inet.ip_options import (
-    LOOPBACK_MTU,
     PMTUDISC,
+    check_transparent,
     join_or_leave,
     mtu,
     no_address,
     no_stream,
     set_number,
     set_recverr,
-    set_transparent,
     unknown,
     unsupported,
     without_ecn,
@@ -38,6 +38,7 @@ from sentry.net.options import (
     shows,
     whole,
 )
+from sentry.net.sysctls import default_hops
 
 if TYPE_CHECKING:
     from sentry.net.inet.inetsocket import InetSocket
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 PATHMTU_SIZE: Final = 32
 PREFER_DEFAULT: Final = 0x500
 """IPV6_PREFER_SRC_PUBTMP_DEFAULT, IPV6_PREFER_SRC_HOME."""
+SHARED: Final = {
+    abi.IPV6_FREEBIND: abi.IP_FREEBIND, abi.IPV6_TRANSPARENT: abi.IP_TRANSPARENT,
+}  # fmt: skip
+"""Options that are one with that of IPPROTO_IP."""
 TCLASS: Final = Within(0, 255, 0)
 
 
@@ -65,6 +70,24 @@ def _mtu(number: int) -> int:
 
 def _get_number(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     return INT.pack(sock.ipv6_options[row.number])
+
+
+def _get_hops(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    """Who is not connected knows no link."""
+    chosen = sock.ipv6_options[row.number]
+    if chosen < 0 and sock.remote is None:
+        return INT.pack(default_hops(sock.stack, "all"))
+    return INT.pack(sock.hops6)
+
+
+def _get_shared(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
+    return INT.pack(sock.ip_options[SHARED[row.number]])
+
+
+def _set_shared(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
+    if row.number == abi.IPV6_TRANSPARENT:
+        check_transparent(row, sock, caller, value)
+    sock.ip_options[SHARED[row.number]] = row.number_in(value)
 
 
 def _set_interface(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:
@@ -102,7 +125,7 @@ def _path_mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes
         raise EINVAL("struct ip6_mtuinfo")
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return bytes(28) + struct.pack("<I", LOOPBACK_MTU)
+    return bytes(28) + struct.pack("<I", mtu_to(sock.stack, sock.remote))
 
 
 IPV6: Final = Options(IPPROTO_IPV6, abi)
@@ -132,7 +155,8 @@ _number("IPV6_2292DSTOPTS", partial="kept: packets have no extension headers")
 _number("IPV6_2292RTHDR", partial="kept: packets have no extension headers")
 _number("IPV6_2292HOPLIMIT")
 _number("IPV6_FLOWINFO", partial="kept: packets have no flow labels")
-_number("IPV6_UNICAST_HOPS", 64, Within(0, 255, 64))
+IPV6.row("IPV6_UNICAST_HOPS", _get_hops, set_number, check=Within(0, 255, -1))
+DEFAULTS[abi.IPV6_UNICAST_HOPS] = -1
 _number("IPV6_MULTICAST_HOPS", 1, Within(0, 255, 1))
 _number("IPV6_MULTICAST_LOOP", 1, SWITCH)
 _number("IPV6_MTU_DISCOVER", 1, PMTUDISC)
@@ -146,20 +170,20 @@ _number("IPV6_RECVHOPLIMIT")
 _number("IPV6_RECVHOPOPTS", partial="kept: packets have no extension headers")
 _number("IPV6_RECVRTHDR", partial="kept: packets have no extension headers")
 _number("IPV6_RECVDSTOPTS", partial="kept: packets have no extension headers")
-_number("IPV6_RECVPATHMTU", partial="kept: the MTU does not change")
-_number("IPV6_DONTFRAG", parse=_short_is_0, partial="kept: nothing is fragmented")
+_number("IPV6_RECVPATHMTU")
+_number("IPV6_DONTFRAG", parse=_short_is_0)
 _number("IPV6_RECVTCLASS")
 _number("IPV6_TCLASS", 0, TCLASS)
 _number("IPV6_AUTOFLOWLABEL", 1, parse=_short_is_0, partial="kept: packets have no flow labels")
 _number("IPV6_MINHOPCOUNT", 0, Within(0, 255), partial="kept: no packet is refused for it")
 _number("IPV6_ORIGDSTADDR")
-_number("IPV6_TRANSPARENT", setter=set_transparent)
 _number("IPV6_UNICAST_IF", 0, no_address, exact, partial="no other interface can be chosen")
-_number("IPV6_FREEBIND")
 _number("IPV6_ADDR_PREFERENCES", PREFER_DEFAULT, _preferences, partial="kept: there is one address")
 _number("IPV6_RECVFRAGSIZE", parse=_short_is_0, partial="kept: there are no fragments")
 _number("IPV6_ROUTER_ALERT", 0, unknown, partial="can only be read: nobody routes")
-IPV6.row("IPV6_MTU", mtu, set_number, check=_mtu, partial="what is set is kept, and not used")
+for _name in ("IPV6_FREEBIND", "IPV6_TRANSPARENT"):
+    IPV6.row(_name, _get_shared, _set_shared, check=flag)
+IPV6.row("IPV6_MTU", mtu, set_number, check=_mtu)
 for _name in ("IPV6_RTHDR", "IPV6_DSTOPTS", "IPV6_HOPOPTS", "IPV6_RTHDRDSTOPTS"):
     IPV6.row(_name, show_nothing, _set_headers, partial="no extension headers: EINVAL")
 IPV6.row("IPV6_IPSEC_POLICY", None, set_number, check=unsupported, partial="no IPsec: EOPNOTSUPP")

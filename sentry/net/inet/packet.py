@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from sentry.abi.socket import (
     IPPROTO_IP,
     IPPROTO_IPV6,
 )
-from sentry.errors import EINVAL
+from sentry.errors import EINVAL, ENETUNREACH
 from sentry.net.inet import address
 from sentry.net.inet.address import MAPPED, Endpoint
 from sentry.net.interfaces import LOOPBACK_INDEX
@@ -38,6 +38,8 @@ class SendOptions(Struct):
     """16 bytes: the address to send from."""
     segment: int = 0
     """UDP_SEGMENT."""
+    dont_fragment: bool | None = None
+    """IPV6_DONTFRAG."""
 
 
 def parse_send(sock: InetSocket, ancillary: Ancillary | None, target: Endpoint) -> SendOptions:
@@ -74,11 +76,15 @@ def _send_ip(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -> 
         if len(body) != 12:
             raise EINVAL("struct in_pktinfo")
         index, source = struct.unpack("<i4s4x", body)
+        if source != bytes(4):
+            if not (sock.is_local(MAPPED + source) or sock.sends_from_anywhere):
+                raise ENETUNREACH("no address of ours")
+            options.source = MAPPED + source
         if index:
             sock.stack.interfaces.by_index(index)
-        if source != bytes(4):
-            options.source = MAPPED + source
-    elif kind not in (abi.IP_RETOPTS, abi.IP_PROTOCOL):
+    elif kind == abi.IP_PROTOCOL:
+        _int(body, 1, 255)
+    elif kind != abi.IP_RETOPTS:
         raise EINVAL(f"control message {kind}")
 
 
@@ -90,7 +96,7 @@ def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -
         if index:
             sock.stack.interfaces.by_index(index)
         if source != bytes(16):
-            if not sock.is_local(source):
+            if not (sock.is_local(source) or sock.free_bind()):
                 raise EINVAL("source address")
             options.source = source
     elif kind in (abi.IPV6_HOPLIMIT, abi.IPV6_2292HOPLIMIT):
@@ -100,40 +106,47 @@ def _send_ipv6(sock: InetSocket, options: SendOptions, kind: int, body: bytes) -
         number = _int(body, -1, 255)
         options.tos = None if number == -1 else number
     elif kind == abi.IPV6_DONTFRAG:
-        _int(body, 0, 1)
+        options.dont_fragment = bool(_int(body, 0, 1))
     elif kind not in (abi.IPV6_HOPOPTS, abi.IPV6_DSTOPTS, abi.IPV6_RTHDR):
         raise EINVAL(f"control message {kind}")
 
 
-def told(sock: InetSocket, packet: Packet) -> list[Record]:
+class Seen(NamedTuple):
+    """What depends on who looks at a packet."""
+
+    local: bytes
+    """ipi_spec_dst."""
+    port: int | None
+    """Of IP_ORIGDSTADDR; None: the packet is too short to have one."""
+
+
+def told(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     """The control messages that the receiver asked for, in Linux's order."""
     records = stamps(sock, packet.stamp_ns)
     if sock.family == AF_INET6:
-        records += _told6(sock, packet)
+        records += _told6(sock, packet, seen)
     if packet.source.is_v4:
-        records += _told4(sock, packet)
+        records += _told4(sock, packet, seen)
     return records
 
 
-def _told4(sock: InetSocket, packet: Packet) -> list[Record]:
+def _told4(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ip_options, []
     target = packet.target.ip[12:]
     if on[abi.IP_PKTINFO]:
-        multicast = address.is_multicast(packet.target.ip)
-        local = packet.source.ip[12:] if multicast else target
-        info = struct.pack("<i4s4s", LOOPBACK_INDEX, local, target)
+        info = struct.pack("<i4s4s", LOOPBACK_INDEX, seen.local, target)
         records.append((IPPROTO_IP, abi.IP_PKTINFO, info))
     if on[abi.IP_RECVTTL]:
         records.append((IPPROTO_IP, abi.IP_TTL, struct.pack("<i", packet.ttl)))
     if on[abi.IP_RECVTOS]:
         records.append((IPPROTO_IP, abi.IP_TOS, bytes([packet.tos])))
-    if on[abi.IP_RECVORIGDSTADDR]:
-        where = address.pack(packet.target, AF_INET)
+    if on[abi.IP_RECVORIGDSTADDR] and seen.port is not None:
+        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET)
         records.append((IPPROTO_IP, abi.IP_ORIGDSTADDR, where))
     return records
 
 
-def _told6(sock: InetSocket, packet: Packet) -> list[Record]:
+def _told6(sock: InetSocket, packet: Packet, seen: Seen) -> list[Record]:
     on, records = sock.ipv6_options, []
     info = packet.target.ip + struct.pack("<i", LOOPBACK_INDEX)
     if on[abi.IPV6_RECVPKTINFO]:
@@ -148,20 +161,7 @@ def _told6(sock: InetSocket, packet: Packet) -> list[Record]:
         records.append((IPPROTO_IPV6, abi.IPV6_2292HOPLIMIT, struct.pack("<i", packet.ttl)))
     if on[abi.IPV6_RECVTCLASS]:
         records.append((IPPROTO_IPV6, abi.IPV6_TCLASS, struct.pack("<i", packet.tos)))
-    if on[abi.IPV6_ORIGDSTADDR]:
-        where = address.pack(packet.target, AF_INET6)
+    if on[abi.IPV6_ORIGDSTADDR] and seen.port is not None:
+        where = address.pack(Endpoint(packet.target.ip, seen.port), AF_INET6)
         records.append((IPPROTO_IPV6, abi.IPV6_ORIGDSTADDR, where))
     return records
-
-
-def unreachable(packet: Packet, number: int, family: int) -> Record:
-    """IP_RECVERR: struct sock_extended_err of an ICMP `port unreachable` and who sent it."""
-    if packet.target.is_v4:
-        body = struct.pack("<IBBBBII", number, abi.SO_EE_ORIGIN_ICMP, 3, 3, 0, 0, 0)
-        if family == AF_INET:
-            offender = address.pack(Endpoint(packet.target.ip, 0), AF_INET)
-            return IPPROTO_IP, abi.IP_RECVERR, body + offender
-    else:
-        body = struct.pack("<IBBBBII", number, abi.SO_EE_ORIGIN_ICMP6, 1, 4, 0, 0, 0)
-    offender = address.pack(Endpoint(packet.target.ip, 0), AF_INET6)
-    return IPPROTO_IPV6, abi.IPV6_RECVERR, body + offender

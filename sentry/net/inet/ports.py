@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from sentry.abi.socket import SO_REUSEADDR, SO_REUSEPORT
+from msgspec import Struct
+
+from sentry.abi.socket import AF_INET6, SO_REUSEADDR, SO_REUSEPORT
 from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.time_wait import TimeWait
@@ -14,12 +16,15 @@ from sentry.net.inet.time_wait import TimeWait
 class Holder(Protocol):
     """Who has a port."""
 
+    family: int
     local: Endpoint
     options: set[int]
     v6only: bool
-    owner_uid: int
     shares_port: bool
     """connect(2) found the port: others may connect from it to other places."""
+
+    @property
+    def owner_uid(self) -> int: ...
 
     @property
     def remote(self) -> Endpoint | None: ...
@@ -35,11 +40,32 @@ class Bound(Holder, Protocol):
     def port_range(self) -> tuple[int, int]: ...
 
 
+class Shared(Struct, frozen=True):
+    """How SO_REUSEPORT goes on at a port of streams, as who bound last says: inet_bind_bucket."""
+
+    uid: int
+    local: Endpoint
+    v6only: bool
+    strict: bool
+    """Others have the port too: who has another address is compared with all of them."""
+
+    def takes(self, uid: int, wanted: Endpoint) -> bool:
+        """Who needs no comparison: sk_reuseport_match()."""
+        if uid != self.uid:
+            return False
+        if not self.strict or wanted.ip == self.local.ip:
+            return True
+        if self.local.ip == ANY4:
+            return wanted.is_v4
+        return self.local.ip == ANY6 and not (wanted.is_v4 and self.v6only)
+
+
 class Ports:
     """The ports of one protocol."""
 
     def __init__(self) -> None:
         self._bound: dict[int, list[Bound]] = {}
+        self._shared: dict[int, Shared] = {}
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
         self._next = 0
@@ -51,10 +77,28 @@ class Ports:
         """Give the socket a port, a free one for port 0. Raises: EADDRINUSE."""
         port = wanted.port or self._free_port(sock, wanted, stream)
         endpoint = Endpoint(wanted.ip, port)
-        if wanted.port and self._conflict(sock, endpoint, stream):
+        compared = wanted.port and not (stream and self._goes_on(sock, endpoint))
+        if compared and self._conflict(sock, endpoint, stream):
             raise EADDRINUSE(f"port {port}")
+        if stream:
+            self._note(sock, endpoint)
         self._bound.setdefault(port, []).append(sock)
         return endpoint
+
+    def _goes_on(self, sock: Bound, endpoint: Endpoint) -> bool:
+        shared = self._shared.get(endpoint.port)
+        if shared is None or SO_REUSEPORT not in sock.options:
+            return False
+        return shared.takes(sock.owner_uid, endpoint)
+
+    def _note(self, sock: Bound, endpoint: Endpoint) -> None:
+        """inet_csk_update_fastreuse()."""
+        port = endpoint.port
+        if SO_REUSEPORT not in sock.options:
+            self._shared.pop(port, None)
+        elif not self._goes_on(sock, endpoint):
+            strict = port in self._bound
+            self._shared[port] = Shared(sock.owner_uid, endpoint, sock.v6only, strict)
 
     def claim_to_connect(self, sock: Bound, target: Endpoint) -> Endpoint:
         """A port from which nobody is connected to `target`. Raises: EADDRNOTAVAIL."""
@@ -87,6 +131,7 @@ class Ports:
             holders.remove(sock)
             if not holders:
                 del self._bound[sock.local.port]
+                self._shared.pop(sock.local.port, None)
 
     def check_listen(self, sock: Bound) -> None:
         """Two listeners on one address need SO_REUSEPORT. Raises: EADDRINUSE."""
@@ -99,6 +144,7 @@ class Ports:
                 and overlap(sock, sock.local, other)
             ):
                 raise EADDRINUSE(f"port {sock.local.port}")
+        self._note(sock, sock.local)
 
     def _free_port(self, sock: Bound, wanted: Endpoint, stream: bool) -> int:
         low, high = sock.port_range
@@ -130,12 +176,16 @@ class Ports:
                 yield other
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
-        for other in self._met(sock, endpoint):
-            if both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid:
-                continue
+        """Of datagrams the first one that shares the port decides."""
+        met = list(self._met(sock, endpoint))
+        for other in met if stream else in_table_order(met):
+            shares = both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid
             if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):
                 continue
-            return True
+            if shares and not stream:
+                return False
+            if not shares:
+                return True
         return False
 
     def at(self, port: int) -> list[Bound]:
@@ -161,6 +211,12 @@ class Ports:
                 not target.is_v4 and wild == ANY6
             ):
                 yield sock
+
+
+def in_table_order(socks: list[Holder]) -> list[Holder]:
+    """Who came last is first; those of IPv6 with SO_REUSEPORT are last: sk_add_node_rcu()."""
+    last = [one for one in socks if one.family == AF_INET6 and SO_REUSEPORT in one.options]
+    return [one for one in reversed(socks) if one not in last] + last
 
 
 def both_have(option: int, a: Holder, b: Holder) -> bool:

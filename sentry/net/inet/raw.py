@@ -1,8 +1,7 @@
-"""Raw sockets and ping sockets on the loopback: raw(7), icmp(7), net/ipv4/ping.c.
+"""Raw sockets on the loopback: raw(7). What is sent, and echo requests, which are answered here.
 
-Echo requests are answered here, as Linux answers them. A ping socket (SOCK_DGRAM of ICMP) has a
-port, which is the identifier of its requests, and sees only replies to it; a raw socket sees every
-packet of its protocol, for IPv4 with the IP header.
+A raw socket sees every packet of its protocol, for IPv4 with the IP header. Ping sockets are in
+`ping.py`.
 """
 
 from __future__ import annotations
@@ -18,25 +17,30 @@ from sentry.abi.socket import (
     IPPROTO_ICMPV6,
     IPPROTO_RAW,
     IPPROTO_UDP,
+    MSG_MORE,
     MSG_OOB,
 )
 from sentry.errors import (
     EADDRNOTAVAIL,
+    EAFNOSUPPORT,
     EDESTADDRREQ,
     EFAULT,
     EINVAL,
     EMSGSIZE,
+    ENETUNREACH,
     ENOPROTOOPT,
     EOPNOTSUPP,
+    EPIPE,
     Errno,
 )
 from sentry.net.inet import address
-from sentry.net.inet.address import Endpoint
+from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.inetsocket import InetSocket, is_group
-from sentry.net.inet.packet import SendOptions, parse_send
+from sentry.net.inet.error_queue import LENGTH_MAX, check_size, port_in, too_large
+from sentry.net.inet.inetsocket import is_group
+from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
-from sentry.net.inet.raw_options import PING, RAW4, RAW6, is_foreign
+from sentry.net.inet.raw_options import RAW4, RAW6, is_foreign
 from sentry.net.inet.udp import receiver_of
 from sentry.net.inet.wire import (
     checksum,
@@ -47,6 +51,7 @@ from sentry.net.inet.wire import (
     with_header,
 )
 from sentry.net.packets import Packet
+from sentry.net.sysctls import ignores_echo
 
 if TYPE_CHECKING:
     from sentry.net.socket import Ancillary, Received
@@ -54,7 +59,6 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, Dest, Result, Source
 
-MAX_PACKET: Final = 65535
 ICMP_HEADER: Final = 8
 UDP_HEADER: Final = 8
 ICMP_CHECKSUM_AT: Final = 2
@@ -68,16 +72,19 @@ ECHO_TYPES: Final = {AF_INET: (abi.ICMP_ECHO, abi.ICMP_ECHOREPLY), AF_INET6: (12
 class RawSocket(DatagramSocket):
     """SOCK_RAW of IPv4, and what the others have of it."""
 
-    __slots__ = ("checksum_at", "icmp_filter", "includes_header")
+    __slots__ = ("_held", "checksum_at", "icmp_filter", "includes_header")
     options_known = RAW4
     is_ping = False
 
     def __init__(
-        self, location: Location, family: int, kind: int, protocol: int, stack: Stack, uid: int
+        self, location: Location, family: int, kind: int, protocol: int, stack: Stack
     ) -> None:
-        super().__init__(location, family, kind, protocol, stack, uid)
+        super().__init__(location, family, kind, protocol, stack)
         self._open()
         self.options.add(abi.SO_REUSEADDR)  # INET_PROTOSW_REUSE
+        self.local = Endpoint(self.local.ip, protocol)
+        self._held: tuple[bytes, Endpoint, SendOptions] | None = None
+        """MSG_MORE: what waits for more, where it goes, and how."""
         self.includes_header = protocol == IPPROTO_RAW
         self.icmp_filter = bytes(32 if family == AF_INET6 else 4)
         self.checksum_at = ICMP_CHECKSUM_AT if protocol == IPPROTO_ICMPV6 else -1
@@ -93,10 +100,7 @@ class RawSocket(DatagramSocket):
         self.stack.raw.pop(self, None)
 
     def bind(self, caller: Caller, raw: bytes) -> Result:
-        """bind(2): the address to listen at; of a ping socket also its identifier."""
-        if self.is_ping:
-            self._check_bind(address.parse(raw, self.family))
-            return super().bind(caller, raw)
+        """bind(2): the address to listen at. raw_bind(), rawv6_bind()."""
         if self.remote is not None:
             raise EINVAL("connected")
         if self.family == AF_INET:  # raw_bind() does not look at the family
@@ -104,92 +108,122 @@ class RawSocket(DatagramSocket):
         elif raw[:2] != struct.pack("<H", AF_INET6):
             raise EINVAL("family")
         wanted = address.parse(raw, self.family)
-        if not self.is_local(wanted.ip) and not address.is_multicast(wanted.ip):
+        if address.needs_scope(wanted.ip) and not self.device_of(raw):
+            raise EINVAL("an address of which link?")
+        foreign = wanted.is_v4 != (self.family == AF_INET)
+        if foreign or not (self.is_local(wanted.ip) or is_group(wanted.ip)):
             raise EADDRNOTAVAIL("no such address here")
         self.local = Endpoint(wanted.ip, self.protocol)
         return 0
 
-    def _check_bind(self, wanted: Endpoint) -> None:
-        """ping_check_bind_addr(): no group, and no mapped address. EADDRNOTAVAIL, EINVAL."""
-        if self.family == AF_INET and is_group(wanted.ip):
-            raise EADDRNOTAVAIL("a group")
-        if self.family == AF_INET6 and (wanted.is_v4 or address.is_multicast(wanted.ip)):
-            raise EINVAL("no unicast address")
-
     def need_port(self) -> None:
-        """Only ping sockets have one."""
-        if self.is_ping:
-            super().need_port()
+        """The protocol is its port."""
 
     def drop_port(self) -> None:
-        """Only ping sockets have one."""
-        if self.is_ping:
-            super().drop_port()
+        """It has none to give back."""
 
     def connect(self, caller: Caller, raw: bytes, nonblock: bool) -> Result:
         """connect(2)."""
         if len(raw) < 2:
             raise EINVAL("address")
         if address.is_unspec(raw):
-            self.remote = None
+            self.disconnect()
             return 0
-        target = self.route(raw)
+        if self.family == AF_INET6 and raw[:2] != struct.pack("<H", AF_INET6):
+            raise EAFNOSUPPORT("family")
+        target = self.destination_to_connect(raw)
         self.need_port()
         self.remote = target
         if self.local.is_any:
             self.local = Endpoint(self.source_for(target).ip, self.local.port)
         return 0
 
+    def disconnect(self) -> None:
+        """connect(2) with AF_UNSPEC: its name is forgotten, and it hears nothing any more."""
+        self.remote = None
+        self.local = Endpoint(ANY4 if self.family == AF_INET else ANY6, 0)
+        self.stack.raw.pop(self, None)
+
     def target(self, caller: Caller, raw: bytes) -> Any:
-        """Where sendto leads; the port of an IPv6 address is the protocol, or nothing."""
-        if not self.is_ping:
-            if not raw and self.family == AF_INET:
-                return None
-            if address.is_unspec(raw):
-                raw = struct.pack("<H", self.family) + raw[2:]
-        target = self.route(raw)
-        raw6 = self.family == AF_INET6 and not self.is_ping and self.protocol != IPPROTO_RAW
-        if raw6 and target.port not in (0, self.protocol):
-            raise EINVAL("protocol")
-        return target
+        """An address is looked at after the data: `_endpoint`."""
+        return raw
+
+    def _endpoint(self, raw: bytes | None) -> Endpoint:
+        """Where a packet goes; the port of an IPv6 address is the protocol, or nothing."""
+        if raw is None or (not raw and self.family == AF_INET):
+            if self.remote is None:
+                raise EDESTADDRREQ("no destination")
+            return self.remote
+        if address.is_unspec(raw):
+            raw = struct.pack("<H", self.family) + raw[2:]
+        if self.family == AF_INET6:
+            wanted = address.parse(raw, self.family)
+            if self.protocol != IPPROTO_RAW and wanted.port not in (0, self.protocol):
+                raise EINVAL("protocol")
+            if wanted.is_v4:
+                raise ENETUNREACH("no way for a mapped address")
+        return self.destination(raw)
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> int:
-        """sendmsg(2)."""
+        """sendmsg(2): raw_sendmsg(), rawv6_sendmsg()."""
         size = source.count
-        if size > MAX_PACKET:
+        if size > LENGTH_MAX and self.family == AF_INET:
             raise EMSGSIZE(f"{size} bytes")
         if flags & MSG_OOB:
             raise EOPNOTSUPP("out-of-band data")
-        if self.is_ping and size < ICMP_HEADER:
-            raise EINVAL("no ICMP header")
-        self.take_error()
-        endpoint: Endpoint | None = target or self.remote
-        if endpoint is None:
-            raise EDESTADDRREQ("no destination")
+        endpoint = self._endpoint(target)
         options = parse_send(self, ancillary, endpoint)
-        if self.includes_header and size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
-            raise EINVAL("no IP header")
-        data = bytes(source.get(size))
+        self.check_broadcast(endpoint)
         if self.includes_header:
-            self._send_whole(data, endpoint)
+            self._send_whole(source, endpoint)
             return size
-        if size < ICMP_TYPE_AND_CODE and self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6):
-            raise EFAULT("no type of ICMP")
-        if self.is_ping:
-            if data[:2] != bytes([ECHO_TYPES[self.family][0], 0]):
-                raise EINVAL("only echo requests")
-            self.need_port()
-            data = data[:4] + struct.pack(">H", self.local.port) + data[6:]
+        held, self._held = self._held, None
+        before, first, options = held or (b"", endpoint, options)
+        endpoint = endpoint if self.family == AF_INET else first  # of IPv4 the last address counts
+        data = before
+        is_icmp = self.protocol in (IPPROTO_ICMP, IPPROTO_ICMPV6)
+        if is_icmp and not before:
+            if size < ICMP_TYPE_AND_CODE:
+                raise EFAULT("no type of ICMP")
+            data = bytes(source.get(ICMP_TYPE_AND_CODE))
+        check_size(self, len(before) + size, self.seen_target(endpoint, data), options)
+        data += bytes(source.get(source.count)) if source.count else b""
+        if flags & MSG_MORE:
+            self._held = data, endpoint, options
+            return size
+        self.send_packet(data, endpoint, options)
+        return size
+
+    def seen_target(self, endpoint: Endpoint, data: bytes) -> Endpoint:
+        """The address that an error tells: type and code of ICMPv6 stand where a port would."""
+        if self.protocol != IPPROTO_ICMPV6 or self.family != AF_INET6:
+            return Endpoint(endpoint.ip, 0)
+        return Endpoint(endpoint.ip, int.from_bytes(data[:ICMP_TYPE_AND_CODE], "big"))
+
+    def check_may_send(self) -> None:
+        """sock_alloc_send_pskb(). Raises: the pending error, EPIPE."""
+        self.take_error()
+        if self.write_shut:
+            raise EPIPE("shut down")
+
+    def send_packet(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
+        """A packet goes out."""
         sender = Endpoint(options.source or self.source_for(endpoint).ip, 0)
         packet = Packet(data, sender, Endpoint(endpoint.ip, 0), *self._hops_and_class(options))
         self._fill_checksum(packet)
         deliver(self.stack, packet, self.family, self.protocol)
-        return size
 
-    def _send_whole(self, data: bytes, endpoint: Endpoint) -> None:
-        """A packet with its own IP header."""
+    def _send_whole(self, source: Source, endpoint: Endpoint) -> None:
+        """A packet with its own IP header: raw_send_hdrinc(), rawv6_send_hdrinc()."""
+        size, mtu = source.count, self.stack.interfaces.loopback.mtu
+        if size > mtu:
+            too_large(self, Endpoint(endpoint.ip, 0), mtu)
+        if size < (IP_HEADER if endpoint.is_v4 else IP6_HEADER):
+            raise EINVAL("no IP header")
+        self.check_may_send()
+        data = bytes(source.get(size))
         if self.family == AF_INET6:
             whole = parse6(data)
         else:
@@ -197,17 +231,26 @@ class RawSocket(DatagramSocket):
         if whole is not None:
             deliver(self.stack, whole[0], self.family, whole[1])
 
+    @property
+    def sends_from_anywhere(self) -> bool:
+        """Who makes headers writes what it wants into them."""
+        return self.includes_header or super().sends_from_anywhere
+
+    def seen(self, packet: Packet) -> Seen:
+        """It has no port of its own."""
+        return super().seen(packet)._replace(port=port_in(packet.data))
+
     def _hops_and_class(self, options: SendOptions) -> tuple[int, int]:
         if self.family == AF_INET:
-            hops, kind = self.ip_options[abi.IP_TTL], self.ip_options[abi.IP_TOS]
+            hops, kind = self.hops, self.ip_options[abi.IP_TOS]
         else:
-            hops = self.ipv6_options[abi.IPV6_UNICAST_HOPS]
+            hops = self.hops6
             kind = self.ipv6_options[abi.IPV6_TCLASS]
         return options.ttl or hops, kind if options.tos is None else options.tos
 
     def _fill_checksum(self, packet: Packet) -> None:
         """ICMP of ping sockets, and what IPV6_CHECKSUM asks for."""
-        at = ICMP_CHECKSUM_AT if self.is_ping else self.checksum_at
+        at = self.checksum_at
         if at < 0:
             return
         data = packet.data
@@ -222,22 +265,15 @@ class RawSocket(DatagramSocket):
 
     def accepts(self, packet: Packet, protocol: int) -> bool:
         """Whether a packet is for this socket."""
-        if self.protocol != protocol or (self.is_ping and not self._is_reply(packet)):
+        if self.protocol != protocol:
             return False
         if self.remote is not None and self.remote.ip != packet.source.ip:
             return False
         if not self.local.is_any and self.local.ip != packet.target.ip:
             return False
-        if self.is_ping:
-            return True
         if self.family == AF_INET6 and self.checksum_at >= 0:
             return checksum6(packet, packet.data, protocol) == 0 and not self._is_filtered(packet)
         return not self._is_filtered(packet)
-
-    def _is_reply(self, packet: Packet) -> bool:
-        if len(packet.data) < ICMP_HEADER or packet.data[0] != ECHO_TYPES[self.family][1]:
-            return False
-        return packet.data[4:6] == struct.pack(">H", self.local.port)
 
     def _is_filtered(self, packet: Packet) -> bool:
         """ICMP_FILTER, ICMP6_FILTER: a bit for each type that is not wanted."""
@@ -266,9 +302,13 @@ class RawSocket(DatagramSocket):
 
     def shown(self, packet: Packet) -> bytes:
         """A raw IPv4 socket sees the IP header."""
-        if self.is_ping or self.family == AF_INET6:
+        if self.family == AF_INET6:
             return packet.data
         return with_header(packet, self.family, self.protocol)
+
+    def available(self) -> int:
+        """FIONREAD: the size of the next packet, as it is shown."""
+        return len(self.shown(self.packets[0])) if self.packets else 0
 
     # --- options
 
@@ -298,18 +338,6 @@ class Raw6Socket(RawSocket):
         return self._other_level(level) or super().no_getter(level, name)
 
 
-class PingSocket(RawSocket):
-    """SOCK_DGRAM of ICMP."""
-
-    __slots__ = ()
-    options_known = PING
-    is_ping = True
-
-    def no_getter(self, level: int, name: int) -> Errno:
-        """There is no level of its own."""
-        return InetSocket.no_getter(self, level, name)
-
-
 def deliver(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """To whoever looks at packets, to UDP; an echo request is answered."""
     show(stack, packet, family, protocol)
@@ -333,7 +361,9 @@ def _to_protocol(stack: Stack, packet: Packet, family: int, protocol: int) -> No
     if _icmp_checksum(packet, data, protocol):
         stack.counters["Icmp.InCsumErrors"] += 1
         return
-    reply = Packet(b"", packet.target, packet.source, 64)
+    if ignores_echo(stack, is_v4=family == AF_INET, is_group=is_group(packet.target.ip)):
+        return
+    reply = Packet(b"", packet.target, packet.source, 64, packet.tos)
     answer = bytes([ECHO_TYPES[family][1], 0, 0, 0]) + data[4:]
     total = _icmp_checksum(reply, answer, protocol)
     reply.data = answer[:2] + struct.pack(">H", total) + answer[4:]

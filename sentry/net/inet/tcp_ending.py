@@ -41,10 +41,8 @@ class TcpEnding(TcpListener):
 
     __slots__ = ("_left", "_released", "eof", "refused_writes", "reset")
 
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, protocol, stack, uid)
+    def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, family, protocol, stack)
         self.eof = False
         """The other end has sent its FIN."""
         self.reset = False

@@ -49,10 +49,8 @@ class TcpListener(TcpStream):
 
     __slots__ = ("_accepted", "_backlog", "_deferred", "established", "room", "started")
 
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, protocol, stack, uid)
+    def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, family, protocol, stack)
         self._accepted: deque[Any] = deque()
         self._deferred: deque[Any] = deque()
         """TCP_DEFER_ACCEPT: connections that have sent nothing yet."""
@@ -80,9 +78,8 @@ class TcpListener(TcpStream):
 
     def _establish(self, caller: Caller, client: TcpListener, target: Endpoint) -> None:
         """A connection comes in: the other socket waits for accept."""
-        server: Any = type(self)(
-            socket_location(caller), self.family, self.protocol, self.stack, self.owner_uid
-        )
+        server: Any = type(self)(socket_location(caller), self.family, self.protocol, self.stack)
+        server.inode.uid = self.inode.uid
         source = client.source_for(target)
         client.local = source
         server.local, server.remote = target, source

@@ -67,10 +67,8 @@ class TcpStream(InetSocket):
     requests = STREAMS
     stream = True
 
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, SOCK_STREAM, protocol, stack, uid)
+    def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, family, SOCK_STREAM, protocol, stack)
         self.rcvbuf, self.sndbuf = RCVBUF, SNDBUF
         self._state = TCP_CLOSE
         self.tcp = TcpOptions()

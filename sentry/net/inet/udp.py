@@ -12,22 +12,20 @@ from sentry.abi.socket import (
     IPPROTO_UDP,
     MSG_MORE,
     MSG_OOB,
-    SO_BROADCAST,
     SO_REUSEPORT,
     SOCK_DGRAM,
 )
 from sentry.errors import (
-    EACCES,
     EDESTADDRREQ,
     EINVAL,
     EMSGSIZE,
-    ENETUNREACH,
     EOPNOTSUPP,
     EPIPE,
 )
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
+from sentry.net.inet.error_queue import LENGTH_MAX, check_size
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 KNOWN_FAMILIES: Final = (struct.pack("<H", AF_INET), struct.pack("<H", AF_INET6))
 MSG_PROBE: Final = 0x10
 """Of include/linux/socket.h: find the way, but send nothing."""
-MAX_DATAGRAM: Final = 65507
-MAX_DATAGRAM6: Final = 65527
 MAX_SEGMENTS: Final = 128
 HEADER_SIZE: Final = 8
 
@@ -59,10 +55,8 @@ class UdpSocket(DatagramSocket):
     snmp_row = "Udp"
     """Its row in /proc/net/snmp."""
 
-    def __init__(
-        self, location: Location, family: int, protocol: int, stack: Stack, uid: int
-    ) -> None:
-        super().__init__(location, family, SOCK_DGRAM, protocol, stack, uid)
+    def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
+        super().__init__(location, family, SOCK_DGRAM, protocol, stack)
         self._open()
         self.udp_options = dict(DEFAULTS)
         self._corked = b""
@@ -81,36 +75,11 @@ class UdpSocket(DatagramSocket):
             self.forget_remote()
             return 0
         self.need_port()  # whatever comes of it
-        target = self.destination(raw)
-        if address.is_broadcast(target.ip) and SO_BROADCAST not in self.options:
-            raise EACCES("broadcast")
+        target = self.destination_to_connect(raw)
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
         return 0
-
-    def destination(self, raw: bytes) -> Endpoint:
-        """Where an address leads: unicast, and on the loopback also multicast and broadcast."""
-        if self.family == AF_INET6 and raw[:2] == b"\x02\0" and len(raw) >= 16:
-            endpoint = address.parse(raw, AF_INET)
-        else:
-            endpoint = address.parse(raw, self.family)
-        if not is_group(endpoint.ip):
-            return self.routed(endpoint)
-        if self.device_of(raw) or self._leaves_by_source(endpoint):
-            return endpoint
-        if address.is_multicast(endpoint.ip):
-            ip = endpoint.ip[12:] if endpoint.is_v4 else endpoint.ip
-            if not self.multicast_index and self.stack.routes.lookup(ip) is None:
-                raise ENETUNREACH("no interface for the group")
-        elif endpoint.ip[12] == 255:
-            raise ENETUNREACH("no route")
-        return endpoint
-
-    def _leaves_by_source(self, target: Endpoint) -> bool:
-        """A group is reached by the interface that has the socket's own IPv4 address."""
-        local = self.local
-        return target.is_v4 and local.is_v4 and not (local.is_any or is_group(local.ip))
 
     # --- sending
 
@@ -134,23 +103,24 @@ class UdpSocket(DatagramSocket):
         """sendmsg(2): to whoever has the port; to nobody is an error for connected sockets."""
         size = source.count
         self.need_port()
-        most = MAX_DATAGRAM if self.family == AF_INET else MAX_DATAGRAM6
-        if size + len(self._corked) > most:
-            raise EMSGSIZE(f"{size} bytes")
-        if flags & MSG_OOB and self.family == AF_INET:
-            raise EOPNOTSUPP("out-of-band data")
-        self.take_error()
         endpoint: Endpoint | None = self._corked_to or target or self.remote
+        is_v4 = self.family == AF_INET if endpoint is None else endpoint.is_v4
+        if is_v4 and size > LENGTH_MAX:
+            raise EMSGSIZE(f"{size} bytes")
+        if flags & MSG_OOB and is_v4:
+            raise EOPNOTSUPP("out-of-band data")
         if endpoint is None:
             raise EDESTADDRREQ("no destination")
         options = parse_send(self, ancillary, endpoint)
-        if self.write_shut:
-            raise EPIPE("shut down")
-        if address.is_broadcast(endpoint.ip) and SO_BROADCAST not in self.options:
-            raise EACCES("broadcast")
-        data = bytes(source.get(size)) if size else b""
+        if endpoint is not self.remote:
+            self.check_broadcast(endpoint)
         if flags & MSG_PROBE:
             return size
+        self._check_size(size, endpoint, options)
+        self.take_error()
+        if self.write_shut:
+            raise EPIPE("shut down")
+        data = bytes(source.get(size)) if size else b""
         if flags & MSG_MORE or self.udp_options[abi.UDP_CORK]:
             self._corked += data
             self._corked_to = endpoint
@@ -158,6 +128,14 @@ class UdpSocket(DatagramSocket):
         data, self._corked, self._corked_to = self._corked + data, b"", None
         self._send(data, endpoint, options)
         return size
+
+    def _check_size(self, size: int, endpoint: Endpoint, options: SendOptions) -> None:
+        """What does not fit takes with it what was held back."""
+        try:
+            check_size(self, HEADER_SIZE + len(self._corked) + size, endpoint, options)
+        except EMSGSIZE:
+            self._corked, self._corked_to = b"", None
+            raise
 
     def _send(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
         segment = self.segment(options)
@@ -217,8 +195,8 @@ class UdpSocket(DatagramSocket):
             return given
         many = address.is_multicast(endpoint.ip)
         if endpoint.is_v4:
-            return self.ip_options[abi.IP_MULTICAST_TTL if many else abi.IP_TTL]
-        return self.ipv6_options[abi.IPV6_MULTICAST_HOPS if many else abi.IPV6_UNICAST_HOPS]
+            return self.ip_options[abi.IP_MULTICAST_TTL] if many else self.hops
+        return self.ipv6_options[abi.IPV6_MULTICAST_HOPS] if many else self.hops6
 
     def _tos(self, endpoint: Endpoint) -> int:
         if endpoint.is_v4:

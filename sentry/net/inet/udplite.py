@@ -28,8 +28,8 @@ class UdpLiteSocket(UdpSocket):
     options_known = UDPLITE
     snmp_row = "UdpLite"
 
-    def __init__(self, location: Location, family: int, stack: Stack, uid: int) -> None:
-        super().__init__(location, family, IPPROTO_UDPLITE, stack, uid)
+    def __init__(self, location: Location, family: int, stack: Stack) -> None:
+        super().__init__(location, family, IPPROTO_UDPLITE, stack)
         self.wanted: int | None = None
         """What UDPLITE_RECV_CSCOV asks for."""
 

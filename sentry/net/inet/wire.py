@@ -79,10 +79,16 @@ def show(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
 
 
 def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
-    """Every raw socket that wants a packet gets it."""
+    """Every raw socket that wants a packet gets it, and the last one of the ping sockets."""
+    ping = None
     for sock in list(stack.raw):
         if sock.family == family and sock.accepts(packet, protocol):
-            sock.deliver(packet)
+            if sock.is_ping:
+                ping = sock
+            else:
+                sock.deliver(packet)
+    if ping is not None:
+        ping.deliver(packet)
 
 
 def show_udp(stack: Stack, packet: Packet) -> Packet:

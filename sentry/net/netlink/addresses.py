@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -11,34 +10,14 @@ from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.abi.socket import AF_INET, AF_INET6
 from sentry.errors import EADDRNOTAVAIL, EAFNOSUPPORT, EEXIST, EINVAL, ENODEV, EOPNOTSUPP
 from sentry.net.interfaces import Address
-from sentry.net.netlink.links import tell
-from sentry.net.netlink.message import Reply, Request, attribute, number, text, u8, u32
+from sentry.net.netlink.message import Reply, Request, number
+from sentry.net.netlink.notices import address_message, tell_address
 from sentry.net.netlink.registry import handles
 
 if TYPE_CHECKING:
     from sentry.net.interfaces import Interface
 
-FOREVER: Final = 0xFFFFFFFF
 SIZES: Final = {AF_INET: 4, AF_INET6: 16}
-GROUPS: Final = {AF_INET: abi.RTNLGRP_IPV4_IFADDR, AF_INET6: abi.RTNLGRP_IPV6_IFADDR}
-
-
-def address_message(link: Interface, own: Address, kind: int = abi.RTM_NEWADDR) -> Reply:
-    """struct ifaddrmsg and its attributes."""
-    body = abi.IFADDRMSG.pack(own.family, own.prefix, own.flags & 0xFF, own.scope, link.index)
-    times = attribute(abi.IFA_CACHEINFO, struct.pack("<IIII", FOREVER, FOREVER, 0, 0))
-    flags = u32(abi.IFA_FLAGS, own.flags)
-    if own.family == AF_INET:
-        body += attribute(abi.IFA_ADDRESS, own.peer or own.ip) + attribute(abi.IFA_LOCAL, own.ip)
-        if own.broadcast:
-            body += attribute(abi.IFA_BROADCAST, own.broadcast)
-        body += text(abi.IFA_LABEL, own.label) if own.label else b""
-        body += flags + times
-        return kind, body
-    if own.peer:
-        body += attribute(abi.IFA_LOCAL, own.ip)
-    body += attribute(abi.IFA_ADDRESS, own.peer or own.ip) + times + flags
-    return kind, body + (u8(abi.IFA_PROTO, own.origin) if own.origin else b"")
 
 
 @handles(NETLINK_ROUTE, abi.RTM_GETADDR)
@@ -109,7 +88,7 @@ def new_address(request: Request) -> None:
             raise
         link.remove(own.family, own.ip, -1)
         link.add(own)
-    tell(request.stack, GROUPS[own.family], address_message(link, own))
+    tell_address(request.stack, link, own, abi.RTM_NEWADDR, request)
 
 
 @handles(NETLINK_ROUTE, abi.RTM_DELADDR)
@@ -122,4 +101,4 @@ def delete_address(request: Request) -> None:
     except ENODEV:
         raise ENODEV("interface") from None
     gone = link.remove(own.family, own.ip, own.prefix)
-    tell(request.stack, GROUPS[own.family], address_message(link, gone, abi.RTM_DELADDR))
+    tell_address(request.stack, link, gone, abi.RTM_DELADDR, request)

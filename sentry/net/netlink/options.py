@@ -8,7 +8,7 @@ from sentry.abi import netlink as abi
 from sentry.abi.socket import SOL_NETLINK
 from sentry.errors import EINVAL, EPERM
 from sentry.net.netlink.registry import GROUPS
-from sentry.net.options import INT, Option, Options, flag
+from sentry.net.options import INT, Counted, Option, Options, flag
 from sentry.net.socket_options import SOCKET
 
 if TYPE_CHECKING:
@@ -38,14 +38,19 @@ def _change_membership(row: Option, sock: NetlinkSocket, caller: Caller, value: 
     group = row.number_in(value)
     if not sock.may_join(caller):
         raise EPERM("multicast groups")
+    sock.has_groups = True
     if not 0 < group <= GROUPS[sock.protocol]:
         raise EINVAL(f"group {group}")
     (sock.groups.add if row.number == abi.NETLINK_ADD_MEMBERSHIP else sock.groups.discard)(group)
 
 
-def _list_memberships(row: Option, sock: NetlinkSocket, caller: Caller, size: int) -> bytes:
+def _list_memberships(row: Option, sock: NetlinkSocket, caller: Caller, size: int) -> Counted:
+    """Whole words as far as there is room; the length of all is told. Who never asked has none."""
+    if not sock.has_groups:
+        return Counted(b"", 0)
     bits = sum(1 << (group - 1) for group in sock.groups)
-    return bits.to_bytes((GROUPS[sock.protocol] + 31) // 32 * 4, "little")[: size & ~3]
+    words = bits.to_bytes((GROUPS[sock.protocol] + 31) // 32 * 4, "little")
+    return Counted(words[: size & ~3], len(words))
 
 
 def _one_namespace(row: Option, sock: NetlinkSocket, caller: Caller, value: bytes) -> None:

@@ -20,8 +20,8 @@ from sentry.errors import (
 )
 from sentry.net.interfaces import masked
 from sentry.net.netlink.addresses import SIZES
-from sentry.net.netlink.links import tell
 from sentry.net.netlink.message import Reply, Request, attribute, number, u8, u32
+from sentry.net.netlink.notices import tell
 from sentry.net.netlink.registry import handles
 from sentry.net.routes import MAX_ROUTES, Route
 

@@ -71,7 +71,7 @@ class NetlinkSocket(Socket):
 
     __slots__ = (
         "_charged", "_dump", "_dump_end", "_dump_tail", "_overrun", "destination", "flags_set",
-        "groups", "packets", "port",
+        "groups", "has_groups", "packets", "port",
     )  # fmt: skip
     options_known = NETLINK
 
@@ -80,6 +80,8 @@ class NetlinkSocket(Socket):
         self.port = 0
         """nl_pid; 0: not bound."""
         self.groups: set[int] = set()
+        self.has_groups = False
+        """It has asked for a group once: netlink_realloc_groups()."""
         self.destination = (0, 0)
         """connect(2): port and mask of groups."""
         self.flags_set: set[int] = set()
@@ -120,6 +122,7 @@ class NetlinkSocket(Socket):
             self._take_port(caller, port)
         low = {bit + 1 for bit in range(32) if groups >> bit & 1}
         high = {group for group in self.groups if group > 32}
+        self.has_groups |= bool(groups)
         self.groups = high | {group for group in low if group <= GROUPS[self.protocol]}
         return 0
 

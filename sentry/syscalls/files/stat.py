@@ -70,7 +70,7 @@ def stat_path(task: Task, dirfd: int, path: bytes, buf: int, flags: int) -> None
     mount, dentry, asked = walk(task, dirfd, path, follow, empty_ok)
     inode = dentry.inode
     attributes = inode.stat() if dentry is mount.root else inode.stat_walked(asked is inode)
-    task.mm.write(buf, pack_stat(task.creds, inode, attributes))
+    task.mm.write(buf, pack_stat(task, inode, attributes))
 
 
 @syscall(4)
@@ -89,7 +89,7 @@ def sys_lstat(task: Task, path: Path, buf: OutAddr) -> None:
 def sys_fstat(task: Task, file: RawFile, buf: OutAddr) -> None:
     """fstat(2)."""
     inode = file.location.dentry.inode
-    task.mm.write(buf, pack_stat(task.creds, inode, inode.stat()))
+    task.mm.write(buf, pack_stat(task, inode, inode.stat()))
 
 
 @syscall(262)
@@ -102,7 +102,7 @@ def sys_newfstatat(
     name = path.read() if path or not flags & AT_EMPTY_PATH else b""
     if not name and flags & AT_EMPTY_PATH and dirfd >= 0:
         inode = task.files.get_raw(dirfd).location.dentry.inode
-        task.mm.write(buf, pack_stat(task.creds, inode, inode.stat()))
+        task.mm.write(buf, pack_stat(task, inode, inode.stat()))
     else:
         stat_path(task, dirfd, name, buf, flags)
 
@@ -127,7 +127,7 @@ def sys_statx(
     if flags & AT_STATX_SYNC_TYPE == AT_STATX_SYNC_TYPE or flags & ~known:
         raise EINVAL(f"flags {flags:#x}")
     location = at_path(task, dirfd, path, flags)
-    buf.put(pack_statx(task.creds, location, location.dentry.inode.stat(), mask))
+    buf.put(pack_statx(task, location, location.dentry.inode.stat(), mask))
 
 
 def device_parts(dev: int) -> tuple[int, int]:
@@ -135,7 +135,7 @@ def device_parts(dev: int) -> tuple[int, int]:
     return dev >> 8 & 0xFFF, dev & 0xFF | dev >> 12 & 0xFFF00
 
 
-def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int) -> bytes:
+def pack_statx(task: Task, location: Location, a: Attributes, mask: int) -> bytes:
     """struct statx: the basic fields, whatever was asked for; the birth time only if it was."""
     mount = location.mount
     mount_id = STATX_MNT_ID_UNIQUE if mask & STATX_MNT_ID_UNIQUE else STATX_MNT_ID
@@ -145,7 +145,8 @@ def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int)
     if mask & STATX_BTIME and a.btime_ns is not None:
         known |= STATX_BTIME
         btime = divmod(a.btime_ns, NS)
-    inode = location.dentry.inode
+    inode, creds = location.dentry.inode, task.creds
+    uid, gid = inode.owner_for(task, a)
     attributes, settable = 0, 0
     if inode.fs.has_flags:  # STATX_ATTR_* are the numbers of FS_*_FL
         settable = STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND | STATX_ATTR_NODUMP
@@ -154,7 +155,7 @@ def pack_statx(creds: Credentials, location: Location, a: Attributes, mask: int)
     dev = a.dev if a.dev is not None else location.dentry.inode.fs.dev
     return STATX.pack(
         known, a.block_size, attributes | (STATX_ATTR_MOUNT_ROOT if is_root else 0), a.nlink,
-        creds.shown_uid(a.uid), creds.shown_gid(a.gid), a.mode, b"", a.ino, a.size, a.blocks,
+        creds.shown_uid(uid), creds.shown_gid(gid), a.mode, b"", a.ino, a.size, a.blocks,
         STATX_ATTR_MOUNT_ROOT | STATX_ATTR_AUTOMOUNT | STATX_ATTR_DAX | settable,
         *divmod(a.atime_ns, NS), 0,
         *btime, 0, *divmod(a.ctime_ns, NS), 0, *divmod(a.mtime_ns, NS), 0, *device_parts(a.rdev),
@@ -209,17 +210,18 @@ def access(task: Task, dirfd: int, path: UserPath, mode: int, flags: int) -> Non
     name = path.read() if path or not empty_ok else b""
     follow = not flags & AT_SYMLINK_NOFOLLOW
     location = resolve(task, dirfd, name, follow=follow, empty_ok=empty_ok, creds=creds)
-    check_place(creds, location, mode)
+    check_place(task, creds, location, mode)
 
 
-def check_place(creds: Credentials, location: Location, mode: int) -> None:
+def check_place(task: Task, creds: Credentials, location: Location, mode: int) -> None:
     """What access(2) asks of a place. Raises: EACCES, EROFS."""
     inode = location.dentry.inode
     if mode & MAY_EXEC and inode.is_regular and location.mount.flags & MS_NOEXEC:
         raise EACCES("a noexec mount")
     if not mode:
         return
-    check_inode(creds, inode, mode)
+    if mode & MAY_EXEC or not inode.belongs_to(task):
+        check_inode(creds, inode, mode)
     special = inode.kind in (S_IFCHR, S_IFIFO, S_IFSOCK, 0o060000)
     if mode & MAY_WRITE and not special and location.mount.read_only:
         raise EROFS("a read-only mount")

@@ -50,7 +50,7 @@ def alive() -> int:
 
 
 def tcp(caller: Any) -> Any:
-    return TcpSocket(socket_location(caller), AF_INET, IPPROTO_TCP, caller.net, 0).incref()
+    return TcpSocket(socket_location(caller), AF_INET, IPPROTO_TCP, caller.net).incref()
 
 
 def done(result: Any) -> Any:
@@ -68,8 +68,8 @@ def test_socket_is_known_from_its_first_descriptor_to_its_last(caller: Any) -> N
     stack = caller.net
     made = (
         UnixSocket(socket_location(caller), SOCK_STREAM, stack),
-        TcpSocket(socket_location(caller), AF_INET, IPPROTO_TCP, stack, 0),
-        RawSocket(socket_location(caller), AF_INET, SOCK_RAW, IPPROTO_TCP, stack, 0),
+        TcpSocket(socket_location(caller), AF_INET, IPPROTO_TCP, stack),
+        RawSocket(socket_location(caller), AF_INET, SOCK_RAW, IPPROTO_TCP, stack),
         PacketSocket(socket_location(caller), SOCK_RAW, 0, stack),
     )
     assert not (stack.sockets or stack.raw or stack.taps)

@@ -31,16 +31,16 @@ def reader(kernel: Any) -> Any:
 
 
 def test_value_is_kept_for_each_kernel(kernel: Any) -> None:
-    assert get_sysctl(kernel, "net/core/somaxconn") == "4096"
-    set_sysctl(kernel, "net.core.somaxconn", "128")
-    assert get_sysctl(kernel, "net/core/somaxconn") == "128"
+    assert get_sysctl(kernel, "vm/swappiness") == "60"
+    set_sysctl(kernel, "vm.swappiness", "10")
+    assert get_sysctl(kernel, "vm/swappiness") == "10"
     other: Any = SimpleNamespace(services=Services())
-    assert get_sysctl(other, "net/core/somaxconn") == "4096"
+    assert get_sysctl(other, "vm/swappiness") == "60"
 
 
 def test_vector_takes_the_first_numbers(kernel: Any, reader: Any) -> None:
-    set_sysctl(reader, "net/ipv4/ip_local_port_range", "1000 2000")
-    assert get_sysctl(reader, "net/ipv4/ip_local_port_range") == "1000\t2000"
+    set_sysctl(reader, "net/ipv4/ip_local_port_range", "1024 2000")
+    assert get_sysctl(reader, "net/ipv4/ip_local_port_range") == "1024\t2000"
     set_sysctl(kernel, "kernel.sem", "5 6")
     assert get_sysctl(kernel, "kernel/sem") == "5\t6\t500\t32000"
 

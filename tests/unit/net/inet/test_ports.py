@@ -18,6 +18,7 @@ class Sock:
     """What has a port."""
 
     def __init__(self) -> None:
+        self.family = AF_INET
         self.local = HOME
         self.remote: Endpoint | None = None
         self.options = {SO_REUSEADDR}

@@ -1,0 +1,175 @@
+"""/proc/sys/net: values of a network namespace that have bounds. What heeds them: net/sysctls.py.
+
+ip-sysctl.rst, net/ipv4/sysctl_net_ipv4.c, net/ipv6/addrconf.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sentry.abi.limits import INT_MAX
+from sentry.auth.userns import NO_ID, kernel_id
+from sentry.errors import EINVAL
+from sentry.fs.proc.sysctl import computed, numbers_in, values_of
+
+PORT_MAX: Final = 65535
+PORT_RANGE: Final = "net/ipv4/ip_local_port_range"
+PRIVILEGED: Final = "net/ipv4/ip_unprivileged_port_start"
+PING_GROUPS: Final = "net/ipv4/ping_group_range"
+GID_MAX: Final = 0xFFFFFFFE
+MTU_MIN: Final = 1280
+"""IPV6_MIN_MTU."""
+U8: Final = range(256)
+SWITCH: Final = range(2)
+INT: Final = range(-INT_MAX - 1, INT_MAX + 1)
+
+CONF: Final = (
+    # name, values of `all`, `default` and `lo`, what may be written
+    ("accept_dad", "0 1 -1", INT),
+    ("accept_ra", "1 1 1", INT),
+    ("accept_redirects", "1 1 1", INT),
+    ("accept_source_route", "0 0 0", INT),
+    ("autoconf", "1 1 1", INT),
+    ("dad_transmits", "1 1 1", INT),
+    ("forwarding", "0 0 0", INT),
+    ("hop_limit", "64 64 64", range(1, 256)),
+    ("keep_addr_on_down", "0 0 0", INT),
+    ("max_addresses", "16 16 16", INT),
+    ("proxy_ndp", "0 0 0", INT),
+    ("use_tempaddr", "0 0 -1", INT),
+)
+"""Of net/ipv6/conf."""
+
+
+def _one(value: str, allowed: range) -> int:
+    found = numbers_in(value)
+    if len(found) != 1 or found[0] not in allowed:
+        raise EINVAL(value)
+    return found[0]
+
+
+def _bounded(
+    path: str, default: str, allowed: range, then: Callable[[Any, int], None] | None = None
+) -> None:
+    """A value that is kept; `then` is what it does at once."""
+
+    def put(who: Any, value: str) -> None:
+        number = _one(value, allowed)
+        values_of(who, path)[path] = str(number)
+        if then is not None:
+            then(who, number)
+
+    computed(path, put, of_reader=True)(lambda who: values_of(who, path).get(path, default))
+
+
+_bounded("net/ipv4/ip_default_ttl", "64", range(1, 256))
+_bounded("net/ipv4/ip_nonlocal_bind", "0", U8)
+_bounded("net/ipv4/icmp_echo_ignore_all", "0", SWITCH)
+_bounded("net/ipv4/icmp_echo_ignore_broadcasts", "1", SWITCH)
+_bounded("net/ipv6/bindv6only", "0", U8)
+_bounded("net/ipv6/ip_nonlocal_bind", "0", U8)
+_bounded("net/ipv6/icmp/echo_ignore_all", "0", U8)
+_bounded("net/ipv6/icmp/echo_ignore_multicast", "0", U8)
+for _name, _defaults, _allowed in CONF:
+    for _which, _default in zip(("all", "default", "lo"), _defaults.split(), strict=True):
+        _bounded(f"net/ipv6/conf/{_which}/{_name}", _default, _allowed)
+
+
+# --- IPv6 on and off
+
+
+def _disable(which: str) -> str:
+    return f"net/ipv6/conf/{which}/disable_ipv6"
+
+
+def _turn_loopback(who: Any, number: int) -> None:
+    who.ns.net.stack.interfaces.loopback.turn_ipv6(number == 0)
+
+
+def _turn_all(who: Any, number: int) -> None:
+    """addrconf_disable_ipv6(): `all` is the others, too."""
+    for which in ("default", "lo"):
+        values_of(who, _disable(which))[_disable(which)] = str(number)
+    _turn_loopback(who, number)
+
+
+_bounded(_disable("all"), "0", INT, _turn_all)
+_bounded(_disable("default"), "0", INT)
+_bounded(_disable("lo"), "0", INT, _turn_loopback)
+
+
+def _set_mtu(who: Any, value: str) -> None:
+    link = who.ns.net.stack.interfaces.loopback
+    link.ipv6_mtu = _one(value, range(MTU_MIN, link.mtu + 1))
+
+
+computed("net/ipv6/conf/lo/mtu", _set_mtu, of_reader=True)(
+    lambda who: str(who.ns.net.stack.interfaces.loopback.mtu_of_ipv6)
+)
+for _which in ("all", "default"):
+    _bounded(f"net/ipv6/conf/{_which}/mtu", str(MTU_MIN), range(MTU_MIN, INT_MAX + 1))
+
+
+# --- ports
+
+
+def _ports(who: Any) -> tuple[int, int]:
+    low, high = values_of(who, PORT_RANGE).get(PORT_RANGE, "32768\t60999").split()
+    return int(low), int(high)
+
+
+def _first_free(who: Any) -> int:
+    return int(values_of(who, PRIVILEGED).get(PRIVILEGED, "1024"))
+
+
+def _set_port_range(who: Any, value: str) -> None:
+    """Two ports in order, and none that needs a capability: ipv4_local_port_range()."""
+    ports = numbers_in(value)
+    if len(ports) != 2 or not 1 <= ports[0] <= ports[1] <= PORT_MAX or ports[0] < _first_free(who):
+        raise EINVAL(value)
+    values_of(who, PORT_RANGE)[PORT_RANGE] = f"{ports[0]}\t{ports[1]}"
+
+
+def _set_privileged(who: Any, value: str) -> None:
+    """ipv4_privileged_ports()."""
+    first = _one(value, range(PORT_MAX + 1))
+    if first > _ports(who)[0]:
+        raise EINVAL(value)
+    values_of(who, PRIVILEGED)[PRIVILEGED] = str(first)
+
+
+computed(PORT_RANGE, _set_port_range, of_reader=True)(lambda who: "{}\t{}".format(*_ports(who)))
+computed(PRIVILEGED, _set_privileged, of_reader=True)(lambda who: str(_first_free(who)))
+
+
+# --- who may have ping sockets: the groups are kept as the kernel knows them
+
+
+def _set_ping_groups(who: Any, value: str) -> None:
+    """ipv4_ping_group_range(): of a range that is none, or upside down, nobody is a member."""
+    found = numbers_in(value)
+    low, high = _ping_groups(who)
+    numbers = [*found, high][:2] if len(found) == 1 else found
+    if len(numbers) != 2 or not all(0 <= number <= GID_MAX for number in numbers):
+        raise EINVAL(value)
+    creds = getattr(who, "creds", None)
+    user_ns = creds.user_ns if creds is not None else None
+    low, high = (kernel_id(user_ns, number, "gid") for number in numbers)
+    if NO_ID in (low, high):
+        raise EINVAL(f"{value}: groups that are not mapped")
+    if numbers[1] < numbers[0] or high < low:
+        low, high = 1, 0
+    values_of(who, PING_GROUPS)[PING_GROUPS] = f"{low}\t{high}"
+
+
+def _ping_groups(who: Any) -> tuple[int, int]:
+    """As the reader knows them."""
+    low, high = map(int, values_of(who, PING_GROUPS).get(PING_GROUPS, "1\t0").split())
+    creds = getattr(who, "creds", None)
+    return (low, high) if creds is None else (creds.shown_gid(low), creds.shown_gid(high))
+
+
+computed(PING_GROUPS, _set_ping_groups, of_reader=True)(
+    lambda who: "{}\t{}".format(*_ping_groups(who))
+)

@@ -1,0 +1,146 @@
+"""What IP_RECVERR and IPV6_RECVERR keep of errors, and how large a datagram may be. ip(7), ipv6(7).
+
+The option of the family in which a packet travels counts: of a mapped address IP_RECVERR, on an
+IPv6 socket too. How an entry looks depends on the family of the socket.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from sentry.abi import socket as abi
+from sentry.abi.socket import AF_INET, IPPROTO_IP, IPPROTO_IPV6
+from sentry.errors import EMSGSIZE
+from sentry.net.inet import address
+from sentry.net.inet.address import Endpoint
+from sentry.net.inet.wire import INTERNET_CONTROL
+from sentry.net.packets import Packet
+
+if TYPE_CHECKING:
+    from sentry.net.inet.datagram import DatagramSocket
+    from sentry.net.inet.packet import SendOptions
+    from sentry.net.stack import Stack
+    from sentry.net.stamps import Record
+
+PORTS: Final = 4
+"""Bytes of both ports in front of a packet."""
+LENGTH_MAX: Final = 65535
+"""Of an IPv4 packet, and of what follows the header of an IPv6 one."""
+IP_HEADER: Final = 20
+IP6_HEADER: Final = 40
+MAY_FRAGMENT: Final = (abi.IP_PMTUDISC_DONT, abi.IP_PMTUDISC_WANT, abi.IP_PMTUDISC_OMIT)
+"""IP_MTU_DISCOVER, IPV6_MTU_DISCOVER: a datagram may be larger than the MTU."""
+KEEPS_WHOLE: Final = (abi.IPPROTO_UDP, abi.IPPROTO_ICMPV6, abi.IPPROTO_RAW)
+"""IPV6_DONTFRAG counts for packets of these protocols."""
+
+
+class SocketError(Struct, frozen=True):
+    """struct sock_extended_err, with the bytes and the address that come with it."""
+
+    number: int
+    target: Endpoint
+    data: bytes = b""
+    origin: int = abi.SO_EE_ORIGIN_LOCAL
+    kind: int = 0
+    code: int = 0
+    info: int = 0
+    stamp_ns: int = field(default_factory=time.time_ns)
+
+    def complaint(self, receiver: Endpoint) -> Packet:
+        """The packet that brought it."""
+        tos = INTERNET_CONTROL if self.target.is_v4 else 0
+        return Packet(self.data, self.target, receiver, tos=tos, stamp_ns=self.stamp_ns)
+
+    @property
+    def is_icmp(self) -> bool:
+        """Somebody else said it: SO_ERROR says it too."""
+        return self.origin in (abi.SO_EE_ORIGIN_ICMP, abi.SO_EE_ORIGIN_ICMP6)
+
+    def record(self, family: int) -> Record:
+        """The control message, with who complained."""
+        body = struct.pack(
+            "<IBBBBII", self.number, self.origin, self.kind, self.code, 0, self.info, 0
+        )
+        offender = address.pack(Endpoint(self.target.ip, 0), family)
+        body += offender if self.is_icmp else bytes(len(offender))
+        if family == AF_INET:
+            return IPPROTO_IP, abi.IP_RECVERR, body
+        return IPPROTO_IPV6, abi.IPV6_RECVERR, body
+
+
+def unreachable(packet: Packet, number: int) -> SocketError:
+    """An ICMP `port unreachable` has come back."""
+    if packet.target.is_v4:
+        origin, kind, code = abi.SO_EE_ORIGIN_ICMP, 3, 3
+    else:
+        origin, kind, code = abi.SO_EE_ORIGIN_ICMP6, 1, 4
+    return SocketError(number, packet.target, packet.data, origin, kind, code)
+
+
+def wants_errors(sock: DatagramSocket, target: Endpoint) -> bool:
+    """IP_RECVERR or IPV6_RECVERR, by where the packet goes."""
+    if target.is_v4:
+        return bool(sock.ip_options[abi.IP_RECVERR])
+    return bool(sock.ipv6_options[abi.IPV6_RECVERR])
+
+
+def mtu_to(stack: Stack, target: Endpoint) -> int:
+    """That of the loopback; no packet of IPv4 is larger than its header can say."""
+    loopback = stack.interfaces.loopback
+    return min(loopback.mtu, LENGTH_MAX) if target.is_v4 else loopback.mtu_of_ipv6
+
+
+def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
+    """Whether so many bytes behind an IP header can be sent: ip_append_data(), ip6_append_data().
+
+    Raises: EMSGSIZE, which the queue of errors tells of, and IPV6_RECVPATHMTU.
+    """
+    if target.is_v4:
+        _check_size4(sock, size, target)
+    else:
+        _check_size6(sock, size, target, options)
+
+
+def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
+    mtu = mtu_to(sock.stack, target)
+    fragments = sock.ip_options[abi.IP_MTU_DISCOVER] in MAY_FRAGMENT
+    if size > (LENGTH_MAX if fragments else mtu) - IP_HEADER:
+        too_large(sock, target, mtu)
+
+
+def _check_size6(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
+    own = sock.ipv6_options
+    mtu = mtu_to(sock.stack, target)
+    mtu = min(mtu, own.get(abi.IPV6_MTU) or mtu)
+    whole = own[abi.IPV6_DONTFRAG] if options.dont_fragment is None else options.dont_fragment
+    if size > mtu - IP6_HEADER and whole and sock.protocol in KEEPS_WHOLE:
+        sock.path_mtu = (target, mtu)
+        too_large(sock, target, mtu)
+    fragments = own[abi.IPV6_MTU_DISCOVER] in MAY_FRAGMENT
+    if size > (LENGTH_MAX if fragments else mtu - IP6_HEADER):
+        too_large(sock, target, mtu)
+
+
+def too_large(sock: DatagramSocket, target: Endpoint, mtu: int) -> None:
+    """ip_local_error(), ipv6_local_error(). Raises: EMSGSIZE."""
+    if target.is_v4:
+        target = Endpoint(target.ip, sock.remote.port if sock.remote is not None else 0)
+    if wants_errors(sock, target):
+        sock.add_error(SocketError(EMSGSIZE.number, target, info=mtu))
+    raise EMSGSIZE(f"the MTU is {mtu}")
+
+
+def port_in(data: bytes) -> int | None:
+    """Where UDP and TCP have the port that a packet goes to."""
+    return int.from_bytes(data[2:4], "big") if len(data) >= PORTS else None
+
+
+def path_mtu_record(target: Endpoint, mtu: int) -> Record:
+    """IPV6_PATHMTU: struct ip6_mtuinfo."""
+    where = address.pack(Endpoint(target.ip, 0), abi.AF_INET6)
+    return IPPROTO_IPV6, abi.IPV6_PATHMTU, where + struct.pack("<I", mtu)
+

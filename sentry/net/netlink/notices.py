@@ -1,0 +1,179 @@
+"""What changes of links and addresses, and the notices that members of groups get: rtnetlink(7).
+
+Routes that appear and vanish with an address are not told.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi import netlink as abi
+from sentry.abi.netlink import NETLINK_ROUTE
+from sentry.abi.socket import AF_INET, AF_INET6, IFNAMSIZ
+from sentry.errors import EEXIST, EINVAL, ENFILE
+from sentry.net.interfaces import bring_up
+from sentry.net.netlink.message import Reply, Request, attribute, message, text, u8, u32
+from sentry.net.netlink.registry import multicast
+
+if TYPE_CHECKING:
+    from sentry.net.interfaces import Address, Interface
+    from sentry.net.stack import Stack
+
+OPER_UNKNOWN: Final = 0
+OPER_UP: Final = 6
+GSO_MAX_SEGMENTS: Final = 65535
+MIN_MTU: Final = 68
+IFF_SETTABLE: Final = abi.IFF_UP | abi.IFF_PROMISC | abi.IFF_ALLMULTI | abi.IFF_MULTICAST
+FOREVER: Final = 0xFFFFFFFF
+IFADDR: Final = {AF_INET: abi.RTNLGRP_IPV4_IFADDR, AF_INET6: abi.RTNLGRP_IPV6_IFADDR}
+MAX_NUMBERED: Final = 32768
+"""Names that a pattern such as "eth%d" may give: __dev_alloc_name()."""
+
+
+def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) -> Reply:
+    """struct ifinfomsg and the attributes that programs look at."""
+    received, octets = link.received
+    counters = (received, received, octets, octets)
+    plain = len(abi.RtnlLinkStats._fields)
+    wide = len(abi.RtnlLinkStats64._fields)
+    stats = [value & 0xFFFFFFFF for value in counters] + [0] * (plain - 4)
+    stats64 = [*counters] + [0] * (wide - 4)
+    state = OPER_UNKNOWN if link.is_loopback else OPER_UP
+    body = abi.IFINFOMSG.pack(0, 0, link.kind, link.index, link.flags, change)
+    body += b"".join(
+        (
+            text(abi.IFLA_IFNAME, link.name),
+            u32(abi.IFLA_TXQLEN, link.queue_length),
+            u8(abi.IFLA_OPERSTATE, state if link.is_up else 2),
+            u8(abi.IFLA_LINKMODE, 0),
+            u32(abi.IFLA_MTU, link.mtu),
+            u32(abi.IFLA_MIN_MTU, 0),
+            u32(abi.IFLA_MAX_MTU, 0),
+            u32(abi.IFLA_GROUP, 0),
+            u32(abi.IFLA_PROMISCUITY, 0),
+            u32(abi.IFLA_ALLMULTI, 0),
+            u32(abi.IFLA_NUM_TX_QUEUES, 1),
+            u32(abi.IFLA_GSO_MAX_SEGS, GSO_MAX_SEGMENTS),
+            u32(abi.IFLA_GSO_MAX_SIZE, 65536),
+            u32(abi.IFLA_NUM_RX_QUEUES, 1),
+            u8(abi.IFLA_CARRIER, 1),
+            u32(abi.IFLA_CARRIER_CHANGES, 0),
+            u32(abi.IFLA_CARRIER_UP_COUNT, 0),
+            u32(abi.IFLA_CARRIER_DOWN_COUNT, 0),
+            u8(abi.IFLA_PROTO_DOWN, 0),
+            attribute(abi.IFLA_MAP, bytes(32)),
+            attribute(abi.IFLA_ADDRESS, link.hardware),
+            attribute(abi.IFLA_BROADCAST, link.hardware_broadcast),
+            attribute(abi.IFLA_STATS64, abi.RTNL_LINK_STATS64.pack(*stats64)),
+            attribute(abi.IFLA_STATS, abi.RTNL_LINK_STATS.pack(*stats)),
+            text(abi.IFLA_QDISC, "noqueue"),
+        )
+    )
+    return kind, body
+
+
+def address_message(link: Interface, own: Address, kind: int = abi.RTM_NEWADDR) -> Reply:
+    """struct ifaddrmsg and its attributes."""
+    body = abi.IFADDRMSG.pack(own.family, own.prefix, own.flags & 0xFF, own.scope, link.index)
+    times = attribute(abi.IFA_CACHEINFO, struct.pack("<IIII", FOREVER, FOREVER, 0, 0))
+    flags = u32(abi.IFA_FLAGS, own.flags)
+    if own.family == AF_INET:
+        body += attribute(abi.IFA_ADDRESS, own.peer or own.ip) + attribute(abi.IFA_LOCAL, own.ip)
+        if own.broadcast:
+            body += attribute(abi.IFA_BROADCAST, own.broadcast)
+        body += text(abi.IFA_LABEL, own.label) if own.label else b""
+        body += flags + times
+        return kind, body
+    if own.peer:
+        body += attribute(abi.IFA_LOCAL, own.ip)
+    body += attribute(abi.IFA_ADDRESS, own.peer or own.ip) + times + flags
+    return kind, body + (u8(abi.IFA_PROTO, own.origin) if own.origin else b"")
+
+
+def tell(stack: Stack, group: int, reply: Reply, request: Request | None = None) -> None:
+    """A notice to a multicast group of NETLINK_ROUTE; some say whose request made it."""
+    kind, body = reply
+    sequence, port = (request.sequence, request.sock.port) if request is not None else (0, 0)
+    multicast(stack, NETLINK_ROUTE, group, message(kind, 0, sequence, port, body))
+
+
+def tell_address(
+    stack: Stack, link: Interface, own: Address, kind: int, request: Request | None = None
+) -> None:
+    """RTM_NEWADDR, RTM_DELADDR; of IPv6 they name no request: inet6_ifa_notify()."""
+    named = request if own.family == AF_INET else None
+    tell(stack, IFADDR[own.family], address_message(link, own, kind), named)
+
+
+def check_mtu(link: Interface, mtu: int) -> int:
+    """dev_validate_mtu(). Raises: EINVAL."""
+    if not 0 <= mtu <= 0x7FFFFFFF or (not link.is_loopback and mtu < MIN_MTU):
+        raise EINVAL(f"MTU {mtu}")
+    return mtu
+
+
+def set_mtu(stack: Stack, link: Interface, mtu: int) -> None:
+    """dev_set_mtu(). Raises: EINVAL."""
+    if check_mtu(link, mtu) != link.mtu:
+        link.mtu, link.ipv6_mtu = mtu, 0
+        tell(stack, abi.RTNLGRP_LINK, link_message(link))
+
+
+def set_queue_length(stack: Stack, link: Interface, packets: int) -> None:
+    """dev_change_tx_queue_len()."""
+    if packets != link.queue_length:
+        link.queue_length = packets
+        tell(stack, abi.RTNLGRP_LINK, link_message(link))
+
+
+def change_flags(stack: Stack, link: Interface, flags: int, change: int) -> None:
+    """Up and down, and what belongs to it: dev_change_flags(). A link that is down has no IPv6."""
+    before, addresses = link.flags, list(link.addresses)
+    link.set_flags(flags, change & IFF_SETTABLE)
+    if link.is_loopback and link.is_up and not before & abi.IFF_UP:
+        bring_up(link)
+    if before & abi.IFF_UP and not link.is_up:
+        link.addresses = link.of_family(AF_INET)
+    if before != link.flags:
+        changed = (before ^ link.flags) & IFF_SETTABLE
+        tell(stack, abi.RTNLGRP_LINK, link_message(link, change=changed))
+    for own in link.addresses:
+        if own not in addresses:
+            tell_address(stack, link, own, abi.RTM_NEWADDR)
+    for own in addresses:
+        if own not in link.addresses:
+            tell_address(stack, link, own, abi.RTM_DELADDR)
+
+
+def rename(stack: Stack, link: Interface, wanted: bytes) -> None:
+    """dev_change_name(); "%d" in a name is the first free number. Raises: EINVAL, EEXIST."""
+    name = wanted.decode(errors="replace")
+    if name == link.name:
+        return
+    bad = len(wanted) >= IFNAMSIZ or name in ("", ".", "..")
+    if bad or any(c in "/:" or c.isspace() for c in name):
+        raise EINVAL("name")
+    taken = {other.name for other in stack.interfaces if other is not link}
+    if "%" in name:
+        name = _numbered(name, taken)
+    if name in taken:
+        raise EEXIST(name)
+    link.name, old = name, link.name
+    tell(stack, abi.RTNLGRP_LINK, link_message(link))
+    for own in link.of_family(AF_INET):
+        if own.label == old or own.label.startswith(f"{old}:"):
+            own.label = (name + own.label[len(old) :])[: IFNAMSIZ - 1]
+        tell_address(stack, link, own, abi.RTM_NEWADDR)
+
+
+def _numbered(pattern: str, taken: set[str]) -> str:
+    if pattern.count("%") != 1 or "%d" not in pattern:
+        raise EINVAL("pattern")
+    for number in range(MAX_NUMBERED):
+        name = pattern.replace("%d", str(number))
+        if name not in taken:
+            if len(name) >= IFNAMSIZ:
+                break
+            return name
+    raise ENFILE("every number is taken")
