@@ -214,7 +214,8 @@ class UserSource(UserBuffer):
 
         Raises: EFAULT, NeedsFault.
         """
-        if not self._mm.space.fault_addr:
+        space = self._mm.space
+        if space.fault_gone and not space.fault_addr:
             return False
         self._mm.resolve(False)
         return True

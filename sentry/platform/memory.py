@@ -496,7 +496,8 @@ class AddressSpace:
     def to_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> tuple[int, int]:
         """Copy bytes out to frames, made where there are none yet: (bytes, new frames).
 
-        `fault_addr` is 0 if it stopped because no frame was left.
+        If it stopped because no frame was left, `fault_addr` is 0 and `fault_gone` is set: with
+        `fault_addr` alone it is the program's NULL.
         """
         done = _to_frames(self.native, addr, frames, offset, count, _filled, self.fault)
         return done, _filled[0]

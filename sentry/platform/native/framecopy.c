@@ -113,8 +113,8 @@ static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
     return given;
 }
 
-/* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 if there
- * was none left. */
+/* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 and
+ * fault.gone is set if there was none left. */
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
                        uint64_t *filled, struct fault *fault)
 {

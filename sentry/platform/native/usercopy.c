@@ -126,6 +126,13 @@ static int gather(struct aspace *as, uint64_t va, uint64_t n, int write, struct 
     return count;
 }
 
+/* Whether a file ends before this offset: then a read gives 0, wherever it was to go. */
+static int at_end(int fd, off_t at, int flags)
+{
+    struct iovec nowhere = {NULL, 1};
+    return at >= 0 && preadv2(fd, &nowhere, 1, at, flags) == 0;
+}
+
 static int64_t transfer(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n,
                         int flags, int to_user, struct fault *fault)
 {
@@ -134,9 +141,9 @@ static int64_t transfer(struct aspace *as, int fd, int64_t offset, uint64_t va, 
     set_fault(fault, 0, to_user, 0);
     do {
         int count = gather(as, va + done, n - done, to_user, iov, MAX_IOV, &covered, fault);
-        if (!count && n)
-            return done ? (int64_t)done : -EFAULT;
         off_t at = offset < 0 ? -1 : offset + (off_t)done;
+        if (!count && n)
+            return done || (to_user && at_end(fd, at, flags)) ? (int64_t)done : -EFAULT;
         ssize_t got = to_user ? preadv2(fd, iov, count, at, flags)
                               : pwritev2(fd, iov, count, at, flags);
         if (got < 0) {
