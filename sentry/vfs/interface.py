@@ -386,6 +386,13 @@ class Inode:
         """Remove it. Raises: ENODATA."""
         raise EOPNOTSUPP("no extended attributes")
 
+    def drop_file_caps(self) -> None:
+        """The file has another owner, or other bytes: security.capability is gone.
+
+        security_inode_killpriv(). A file system in memory calls it where bytes are changed; what
+        lies on the host has lost it by the host's own doing.
+        """
+
     # --- opening
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:

@@ -176,6 +176,7 @@ class GoferInode(Inode):
         if not valid:
             return
         fid, name = self.reach()
+        self.drop_file_caps()
         request = Tsetattrx(
             fid,
             name,
@@ -246,6 +247,10 @@ class GoferInode(Inode):
         self.xattrs = None
         self.changed()
         self.fs.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
+
+    def drop_file_caps(self) -> None:
+        """The host has done it: what is remembered may be old."""
+        self.xattrs = None
 
     def _remember(self, name: bytes, value: bytes | None, stamp: int) -> None:
         if stamp < 0:

@@ -329,6 +329,11 @@ class OverlayInode(Inode):
         upper = copied_up(self)
         upper.removexattr(name)
 
+    def drop_file_caps(self) -> None:
+        """What is not copied up has kept its owner and its bytes."""
+        if self.upper is not None:
+            self.upper.drop_file_caps()
+
     # --- opening
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:

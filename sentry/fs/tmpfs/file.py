@@ -70,6 +70,7 @@ class TmpFile(TmpInode):
     def resize(self, size: int) -> None:
         """truncate(2), ftruncate(2). Raises: EPERM for a sealed file."""
         check_size(size)
+        self.drop_file_caps()
         old = self.size_of()[0]
         if (size < old and self.seals & F_SEAL_SHRINK) or (size > old and self.seals & F_SEAL_GROW):
             raise EPERM("sealed")
@@ -139,6 +140,8 @@ class TmpOpenFile(RegularFile):
         """Copy into frames. Raises: EPERM for a sealed file, ENOSPC."""
         inode: TmpFile = self.location.dentry.inode  # type: ignore[assignment]
         data, count = inode.bytes(), source.count
+        if inode.xattrs:
+            inode.drop_file_caps()
         if inode.seals & (WRITE_SEALS | F_SEAL_GROW):
             count = self._unsealed(inode, offset, count)
         done = 0
@@ -190,6 +193,7 @@ class TmpOpenFile(RegularFile):
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE):
             raise EOPNOTSUPP(f"mode {mode:#x}")
         inode = self.file
+        inode.drop_file_caps()
         data, end = inode.bytes(), offset + length
         if mode & FALLOC_FL_PUNCH_HOLE:
             if inode.seals & WRITE_SEALS:
