@@ -65,7 +65,8 @@ def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> No
         inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
         if not inode.is_dir:
             inode.drop_file_caps()
-    tell_changed(location.dentry, IN_ATTRIB)
+    if (new_uid, new_gid, mode) != (None, None, None):
+        tell_changed(location.dentry, IN_ATTRIB)
 
 
 class Times(Struct, frozen=True):

@@ -252,6 +252,11 @@ class Inode:
         """`stat` if nobody need be asked."""
         return self.stat()
 
+    def has_gone(self) -> bool:
+        """It has no name any more, as far as one can tell without asking anybody."""
+        attributes = self.known_attributes()
+        return attributes is not None and not attributes.nlink
+
     def stat_walked(self, asked: bool) -> Attributes:
         """`stat` right after a walk that ended here; `asked`: with a `lookup` of this name."""
         return self.stat()

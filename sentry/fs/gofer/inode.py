@@ -132,6 +132,9 @@ class GoferInode(Inode):
             return self.attributes
         return None
 
+    def has_gone(self) -> bool:
+        return self.gone or super().has_gone()
+
     def stat_walked(self, asked: bool) -> Attributes:
         """Where nothing is remembered the lookup has brought them, a moment ago."""
         return self.attributes if asked and not self.fs.exclusive else self.stat()
