@@ -167,7 +167,7 @@ static void mapped(void)
     int ends[2], touched = 0;
     CHECK(mount("t", "t", "tmpfs", 0, "size=64k") == 0 && sigaction(SIGBUS, &act, &old) == 0);
     int fd = open("t/mapped", O_CREAT | O_RDWR, 0600), other = open("t/other", O_CREAT | O_RDWR, 0600);
-    CHECK(ftruncate(fd, SIZE) == 0 && pipe(ends) == 0 && write(ends[1], data, ROOM) == ROOM);
+    CHECK(ftruncate(fd, SIZE) == 0 && pipe(ends) == 0 && write(ends[1], data, PAGE) == PAGE);
     char *shared = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     char *only_read = mmap(0, SIZE, PROT_READ, MAP_SHARED, fd, 0);
     char *private = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
