@@ -29,7 +29,7 @@ static const char *followers(void)
     close(fd);
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         CHECK(sscanf(line, "%*s %*s %*s %*s %599s", place) == 1);
-        if (strncmp(place, here, strlen(here)))
+        if (strncmp(place, here, strlen(here)) || place[strlen(here)] != '/')
             continue;
         char *name = place + strlen(here) + 1;
         if (name[0] == 'w' || !strncmp(name, "s/", 2))
