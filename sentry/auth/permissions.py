@@ -82,22 +82,23 @@ def chmod_bits(creds: Credentials, mode: int, gid: int) -> int:
     return mode & 0o7777
 
 
-def drop_set_id(creds: Credentials, mode: int) -> int | None:
+def drop_set_id(creds: Credentials, mode: int, gid: int) -> int | None:
     """The bits after a write or truncation, or None if they stay: file_remove_privs()."""
-    if mode & 0o170000 != 0o100000 or creds.has(_CAP_FSETID):
+    if not mode & 0o6000 or mode & 0o170000 != 0o100000 or creds.has(_CAP_FSETID):
         return None
-    return _without_set_id(mode)
+    return _without_set_id(creds, mode, gid)
 
 
-def chown_drops_set_id(mode: int) -> int | None:
+def chown_drops_set_id(creds: Credentials, mode: int, gid: int) -> int | None:
     """The permission bits after a chown by anybody, or None if they stay: chown(2)."""
     if mode & 0o170000 == 0o040000:
         return None
-    return _without_set_id(mode)
+    return _without_set_id(creds, mode, gid)
 
 
-def _without_set_id(mode: int) -> int | None:
+def _without_set_id(creds: Credentials, mode: int, gid: int) -> int | None:
+    """Without group execution set-group-id stays for members: setattr_should_drop_sgid()."""
     drop = mode & 0o4000
-    if mode & 0o2010 == 0o2010:
+    if mode & 0o2000 and (mode & 0o010 or chmod_bits(creds, mode, gid) != mode & 0o7777):
         drop |= 0o2000
     return (mode & ~drop) & 0o7777 if drop else None

@@ -204,7 +204,6 @@ def _make_ring(vfs: Vfs, pages: int, ids: tuple[int, int]) -> RingFile:
     memory.truncate(pages * PAGE_SIZE)
     memory.fill(0, pages)
     memory.write(0, _header.pack(*ids, 0, 0, RING_MAGIC, 1, 0, _header.size))
-    inode.settle()
     dentry = Dentry(None, b"/[aio]", inode)
     dentry.unlinked = True
     return RingFile(Location(mount, dentry), O_RDWR)

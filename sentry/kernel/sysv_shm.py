@@ -210,7 +210,6 @@ class Segments:
             return
         with suppress(ENOMEM):
             segment.inode.data.fill(0, segment.pages)
-        segment.inode.settle()
 
     def detach(self, task: Caller, addr: int) -> None:
         """shmdt(2): the first attachment that starts at `addr`, all of its mappings. EINVAL."""

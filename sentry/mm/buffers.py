@@ -8,7 +8,9 @@ same over Python bytes.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from sentry.abi.fcntl import RWF_NOWAIT
@@ -16,6 +18,7 @@ from sentry.errors import EFAULT, from_host, from_number
 from sentry.platform.memory import AddressSpace, Bytes
 
 Transfer = Callable[[int, int, int, int, int], int]
+Ranges = Callable[[int, int, "array[int]", int], int]
 Segment = tuple[int, int]
 
 
@@ -34,6 +37,8 @@ class UserBuffer:
     """Ranges of user memory, consumed from the front."""
 
     __slots__ = ("_index", "_inside", "_mm", "_segments", "count", "wanted")
+    writes = False
+    """It is stored to."""
 
     def __init__(
         self, mm: UserMemory, segments: Sequence[Segment], count: int, wanted: int
@@ -81,22 +86,48 @@ class UserBuffer:
 
     def skip(self, n: int) -> None:
         """Pass over bytes that were transferred by other means (pinned I/O)."""
+        if n == self.count:
+            self._index, self._inside, self.count = len(self._segments), 0, 0
+            return
         for _ in self._pieces(n):
             pass
 
-    def _host(self, call: Transfer, fd: int, offset: int | None, flags: int, write: bool) -> int:
-        """preadv or pwritev piece by piece. A stream is asked again only without waiting."""
+    def _ranges(self) -> array[int]:
+        """The next `count` bytes, as the C side takes them."""
+        ranges = array("Q", chain.from_iterable(self.segments))
+        excess = sum(ranges[1::2]) - self.count
+        while excess > 0:
+            cut = min(excess, ranges[-1])
+            ranges[-1] -= cut
+            excess -= cut
+            if not ranges[-1]:
+                del ranges[-2:]
+        return ranges
+
+    def _host_ranges(self, call: Ranges, fd: int, offset: int | None, flags: int) -> int:
+        """preadv or pwritev of all segments at once."""
+        if not self.count:
+            return 0
+        while True:
+            got = call(fd, -1 if offset is None else offset, self._ranges(), flags)
+            if got != -EFAULT.number or not self._mm.space.fault_addr:
+                break
+            self._mm.resolve(self.writes)
+        if got < 0:
+            raise from_number(-got)
+        self.skip(got)
+        return got
+
+    def _host(self, call: Transfer, fd: int, offset: int | None, flags: int) -> int:
+        """preadv or pwritev of one segment. A stream is asked again only without waiting."""
         segments, done = self._segments, 0
         while self.count:
-            if len(segments) == 1:  # the common case, without `_next`
-                addr, length = segments[0][0] + self._inside, self.count
-            else:
-                addr, length = self._next(self.count)
+            addr, length = segments[0][0] + self._inside, self.count
             at = -1 if offset is None else offset + done
             again = RWF_NOWAIT if done and offset is None else 0
             got = call(fd, at, addr, length, flags | again)
             if got == -EFAULT.number and self._mm.space.fault_addr:
-                self._mm.resolve(write)
+                self._mm.resolve(self.writes)
                 continue
             if got < 0:
                 if done:
@@ -114,6 +145,7 @@ class UserDest(UserBuffer):
     """User memory that a read fills."""
 
     __slots__ = ()
+    writes = True
 
     def put(self, data: Bytes) -> int:
         """Append bytes, at most `count`; how many. Raises: EFAULT (unmapped since the check)."""
@@ -135,7 +167,10 @@ class UserDest(UserBuffer):
 
     def from_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
         """Read from a host descriptor (preadv2 with RWF_ flags; None: at its position)."""
-        return self._host(self._mm.space.from_host, fd, offset, flags, True)
+        space = self._mm.space
+        if len(self._segments) == 1:
+            return self._host(space.from_host, fd, offset, flags)
+        return self._host_ranges(space.ranges_from_host, fd, offset, flags)
 
     def from_frames(self, frames: Any, offset: int, n: int) -> int:
         """Append bytes of frames (`platform.memory.frames_of`), at most `count`."""
@@ -146,6 +181,11 @@ class UserDest(UserBuffer):
             self._inside += done
             self.count -= done
             if done < n:
+                self._mm.resolve(True)
+        elif n:
+            done = self._mm.space.ranges_from_frames(self._ranges(), frames, offset, n)
+            self.skip(done)
+            if done < min(n, self.count + done):
                 self._mm.resolve(True)
         while done < n:
             addr, length = self._next(n - done)
@@ -214,14 +254,18 @@ class UserSource(UserBuffer):
 
         Raises: EFAULT, NeedsFault.
         """
-        if not self._mm.space.fault_addr:
+        space = self._mm.space
+        if space.fault_gone and not space.fault_addr:
             return False
         self._mm.resolve(False)
         return True
 
     def to_host(self, fd: int, offset: int | None, flags: int = 0) -> int:
         """Write to a host descriptor (pwritev2 with RWF_ flags; None: at its position)."""
-        return self._host(self._mm.space.to_host, fd, offset, flags, False)
+        space = self._mm.space
+        if len(self._segments) == 1:
+            return self._host(space.to_host, fd, offset, flags)
+        return self._host_ranges(space.ranges_to_host, fd, offset, flags)
 
 
 class KernelDest:

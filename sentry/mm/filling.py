@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from sentry.abi.signal import BUS_ADRERR
-from sentry.errors import ENOMEM, Errno
+from sentry.errors import ENOMEM, ENOSPC, Errno
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, NeedsFault
@@ -75,7 +75,10 @@ def fill_around(amap: AddressMap, vma: Vma, page: int) -> None:
         some = min(end - start, backing.size - vma.file_offset(start))
         backing.fill(vma.file_offset(start) >> 12, (some + 4095) >> 12)
     else:
-        backing.page(offset >> 12)
+        try:
+            backing.page(offset >> 12)
+        except ENOSPC:
+            raise BusError(page, BUS_ADRERR) from None
     _map_ram(amap, vma, start, end)
 
 

@@ -8,7 +8,9 @@ whole range was seen to be accessible, but for copies whose partial effect Linux
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final
 
 from sentry.abi.limits import PATH_MAX, UIO_MAXIOV
@@ -230,7 +232,11 @@ class MemoryManager:
 
     def _accessible(self, segments: list[Segment], write: bool) -> tuple[list[Segment], int, int]:
         """The accessible part of a vector, its bytes, and how many were asked for."""
-        good: list[Segment] = []
+        ranges = array("Q", chain.from_iterable(segments))
+        if len(segments) > 1 and self.space.check_ranges(ranges, write):
+            good = [piece for piece in segments if piece[1]]
+            return good, total(good), total(good)
+        good = []
         for addr, length in segments:
             if not length:
                 continue

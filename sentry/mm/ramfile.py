@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from sentry.errors import ENOMEM
+from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
@@ -26,6 +26,13 @@ class Mapper(Protocol):
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
 
 
+class Quota(Protocol):
+    """What a file's frames count in, with those of others: a file system."""
+
+    pages: int
+    max_pages: int | None
+
+
 class RamFile:
     """Sparse bytes in RAM. The last reference (`close`) gives the frames back.
 
@@ -33,7 +40,8 @@ class RamFile:
     """
 
     __slots__ = (
-        "_chunks", "_size", "_views", "loader", "mappers", "name", "pages", "ram", "transient",
+        "_chunks", "_size", "_views", "loader", "mappers", "name", "pages", "quota", "ram",
+        "transient",
     )  # fmt: skip
 
     def __init__(self, ram: Ram, size: int = 0, name: bytes = b"") -> None:
@@ -45,6 +53,8 @@ class RamFile:
         self.mappers: dict[Mapper, int] = {}
         """Address spaces with VMAs of this file, and how many."""
         self.loader: Callable[[int, int], Coroutine[Any, Any, None]] | None = None
+        self.quota: Quota | None = None
+        """What its frames count in. Whoever writes asks for room first; a fault is refused."""
         self.transient = False
         """Nothing but mappings refers to it: the last one closes it."""
         self._size = size
@@ -63,14 +73,25 @@ class RamFile:
         """So many frames more, or less."""
         self.pages += more
         self.ram.file_pages += more
+        if self.quota is not None:
+            self.quota.pages += more
+
+    def _check_room(self) -> None:
+        """Raises: ENOSPC."""
+        quota = self.quota
+        if quota is None or quota.max_pages is None:
+            return
+        if quota.pages >= quota.max_pages:
+            raise ENOSPC("the file system is full")
 
     def page(self, index: int) -> int:
-        """The frame of a page, made if it is a hole. Raises: ENOMEM."""
+        """The frame of a page, made if it is a hole. Raises: ENOMEM; ENOSPC beyond the quota."""
         chunk = self._chunks.get(index // CHUNK)
         if chunk is None:
             chunk = self._chunks[index // CHUNK] = _EMPTY[:]
         gpa = chunk[index % CHUNK]
         if not gpa:
+            self._check_room()
             gpa = chunk[index % CHUNK] = self.ram.alloc()
             self._count(1)
         return gpa

@@ -330,12 +330,16 @@ int64_t user_string(struct aspace *as, uint64_t va, void *to, uint64_t limit, st
 int64_t user_check(struct aspace *as, uint64_t va, uint64_t n, int write, struct fault *fault);
 int64_t user_preadv(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n, int flags, struct fault *fault);
 int64_t user_pwritev(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n, int flags, struct fault *fault);
+int64_t ranges_preadv(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges, int count, int flags, struct fault *fault);
+int64_t ranges_pwritev(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges, int count, int flags, struct fault *fault);
+int ranges_check(struct aspace *as, const uint64_t *ranges, int count, int write, struct fault *fault);
 int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec *iov, int max, uint64_t *covered, struct fault *fault);
 void user_unpin(const struct iovec *iov, int count);
 int user_load32(struct aspace *as, uint64_t va, uint32_t *value, struct fault *fault);
 int user_cmpxchg32(struct aspace *as, uint64_t va, uint32_t *expected, uint32_t desired, struct fault *fault);
 int user_futex_op(struct aspace *as, uint64_t va, int op, uint32_t operand, uint32_t *old, struct fault *fault);
 int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault);
+int64_t ranges_from_frames(struct aspace *as, const uint64_t *ranges, int count, const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault);
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n, uint64_t *filled, struct fault *fault);
 uint64_t frames_read(const uint64_t *gpas, uint64_t offset, void *to, uint64_t n);
 uint64_t frames_write(const uint64_t *gpas, uint64_t offset, const void *from, uint64_t n);

@@ -504,6 +504,31 @@ class Lib(Protocol):
     def user_pwritev(
         self, as_: Aspace, fd: int, offset: int, va: int, n: int, flags: int, fault: Fault, /
     ) -> int: ...
+    def ranges_preadv(
+        self,
+        as_: Aspace,
+        fd: int,
+        offset: int,
+        ranges: Uint64 | Sequence[int],
+        count: int,
+        flags: int,
+        fault: Fault,
+        /,
+    ) -> int: ...
+    def ranges_pwritev(
+        self,
+        as_: Aspace,
+        fd: int,
+        offset: int,
+        ranges: Uint64 | Sequence[int],
+        count: int,
+        flags: int,
+        fault: Fault,
+        /,
+    ) -> int: ...
+    def ranges_check(
+        self, as_: Aspace, ranges: Uint64 | Sequence[int], count: int, write: int, fault: Fault, /
+    ) -> int: ...
     def user_pin(
         self,
         as_: Aspace,
@@ -528,6 +553,17 @@ class Lib(Protocol):
         self,
         as_: Aspace,
         va: int,
+        gpas: Uint64 | Sequence[int],
+        offset: int,
+        n: int,
+        fault: Fault,
+        /,
+    ) -> int: ...
+    def ranges_from_frames(
+        self,
+        as_: Aspace,
+        ranges: Uint64 | Sequence[int],
+        count: int,
         gpas: Uint64 | Sequence[int],
         offset: int,
         n: int,

@@ -489,6 +489,30 @@ class AddressSpace:
         """pwritev2 from user memory to a host descriptor. Or -errno."""
         return lib.user_pwritev(self.native, fd, offset, addr, count, flags, self.fault)
 
+    def check_ranges(self, ranges: array[int], write: bool) -> bool:
+        """Whether all of these may be accessed: pairs of an address and a length."""
+        at = frames_of(ranges)
+        return bool(lib.ranges_check(self.native, at, len(ranges) // 2, write, self.fault))
+
+    def ranges_from_host(self, fd: int, offset: int, ranges: array[int], flags: int = 0) -> int:
+        """`from_host` into many ranges, in one call."""
+        at = frames_of(ranges)
+        many = len(ranges) // 2
+        return lib.ranges_preadv(self.native, fd, offset, at, many, flags, self.fault)
+
+    def ranges_to_host(self, fd: int, offset: int, ranges: array[int], flags: int = 0) -> int:
+        """`to_host` from many ranges, in one call."""
+        at = frames_of(ranges)
+        many = len(ranges) // 2
+        return lib.ranges_pwritev(self.native, fd, offset, at, many, flags, self.fault)
+
+    def ranges_from_frames(
+        self, ranges: array[int], frames: Uint64, offset: int, count: int
+    ) -> int:
+        """`from_frames` into many ranges."""
+        at, many = frames_of(ranges), len(ranges) // 2
+        return lib.ranges_from_frames(self.native, at, many, frames, offset, count, self.fault)
+
     def from_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> int:
         """Copy bytes of frames (`frames_of`) in; how many. Preconditions: they are in the array."""
         return _from_frames(self.native, addr, frames, offset, count, self.fault)
@@ -496,7 +520,8 @@ class AddressSpace:
     def to_frames(self, addr: int, frames: Uint64, offset: int, count: int) -> tuple[int, int]:
         """Copy bytes out to frames, made where there are none yet: (bytes, new frames).
 
-        `fault_addr` is 0 if it stopped because no frame was left.
+        If it stopped because no frame was left, `fault_addr` is 0 and `fault_gone` is set: with
+        `fault_addr` alone it is the program's NULL.
         """
         done = _to_frames(self.native, addr, frames, offset, count, _filled, self.fault)
         return done, _filled[0]

@@ -59,9 +59,14 @@ def chown_location(caller: Caller, location: Location, uid: int, gid: int) -> No
         check_changeable(inode)
         check_fixed(inode)
         check_chown(caller.creds, (inode.uid, inode.gid), new_uid, new_gid)
-        mode = chown_drops_set_id(inode.mode)
+        mode = chown_drops_set_id(caller.creds, inode.mode, inode.gid)
+        if mode is not None and new_gid is not None:  # a mode that is set, as by chmod(2)
+            mode = chmod_bits(caller.creds, mode, new_gid)
         inode.setattr(Changes(mode=mode, uid=new_uid, gid=new_gid))
-    tell_changed(location.dentry, IN_ATTRIB)
+        if not inode.is_dir:
+            inode.drop_file_caps()
+    if (new_uid, new_gid, mode) != (None, None, None):
+        tell_changed(location.dentry, IN_ATTRIB)
 
 
 class Times(Struct, frozen=True):
@@ -132,7 +137,8 @@ def truncate_inode(caller: Caller, location: Location, length: int) -> None:
         if length > size:
             check_size_limit(caller, length)
     with inode.lock:
-        inode.setattr(Changes(size=length, mode=drop_set_id(caller.creds, inode.mode)))
+        mode = drop_set_id(caller.creds, inode.mode, inode.gid)
+        inode.setattr(Changes(size=length, mode=mode))
 
 
 def check_size_limit(caller: Caller, size: int) -> None:

@@ -252,6 +252,11 @@ class Inode:
         """`stat` if nobody need be asked."""
         return self.stat()
 
+    def has_gone(self) -> bool:
+        """It has no name any more, as far as one can tell without asking anybody."""
+        attributes = self.known_attributes()
+        return attributes is not None and not attributes.nlink
+
     def stat_walked(self, asked: bool) -> Attributes:
         """`stat` right after a walk that ended here; `asked`: with a `lookup` of this name."""
         return self.stat()
@@ -389,6 +394,13 @@ class Inode:
     def removexattr(self, name: bytes) -> None:
         """Remove it. Raises: ENODATA."""
         raise EOPNOTSUPP("no extended attributes")
+
+    def drop_file_caps(self) -> None:
+        """The file has another owner, or other bytes: security.capability is gone.
+
+        security_inode_killpriv(). A file system in memory calls it where bytes are changed; what
+        lies on the host has lost it by the host's own doing.
+        """
 
     # --- opening
 

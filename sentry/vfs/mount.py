@@ -157,6 +157,11 @@ class Mount:
         return Location(self, self.root)
 
     @property
+    def overmount(self) -> Mount | None:
+        """The mount that covers all of it."""
+        return self.mounted.get(id(self.root))
+
+    @property
     def read_only(self) -> bool:
         """Nothing can be written through it."""
         return bool(self.flags & MS_RDONLY) or self.fs.read_only

@@ -261,53 +261,34 @@ class MountNamespace:
                 if mount.parent is not None and mount.parent.dentry is dentry:
                     namespace.umount(mount, lazy=True)
 
-    def busy(self, mount: Mount) -> bool:
+    @staticmethod
+    def busy(mount: Mount) -> bool:
         """Something is open, mounted, or somebody's root or cwd, on it."""
         return bool(mount.open_files or mount.residents or mount.mounted)
-
-    def _followers(self, doomed: list[Mount]) -> list[Mount]:
-        """propagate_umount(): what goes elsewhere because these go."""
-        going = {mount.id for mount in doomed}
-        places: dict[tuple[int, int], Location] = {}
-        for mount in doomed:
-            place = mount.parent
-            if place is not None and place.mount.group is not None:
-                places[id(place.mount.group), id(place.dentry)] = place
-        candidates: dict[int, Mount] = {}
-        for place in places.values():
-            for other in propagation.receivers(place.mount):
-                child = other.mounted.get(id(place.dentry))
-                if child is not None and child.id not in going and not child.locked:
-                    candidates[child.id] = child
-        waiting, found = list(reversed(candidates.values())), []
-        while True:  # what has a child that stays, stays
-            rest = []
-            for child in waiting:
-                if all(c.id in going for c in child.mounted.values()):
-                    going.add(child.id)
-                    found.append(child)
-                else:
-                    rest.append(child)
-            if len(rest) == len(waiting):
-                return found
-            waiting = rest
 
     def umount(self, mount: Mount, *, lazy: bool) -> None:
         """umount2(2): everything below goes too when lazy. Raises: EBUSY, EINVAL."""
         if mount.namespace is not self or mount is self.root:
             raise EINVAL("not a mount that can go")
-        if not lazy:
-            followers = self._followers([mount])
-            if any(ns.busy(m) for m in (mount, *followers) if (ns := m.namespace) is not None):
-                raise EBUSY("in use")
+        elsewhere = propagation.copies(mount)
+        if not lazy and (self.busy(mount) or any(_holds_back(copy) for copy in elsewhere)):
+            raise EBUSY("in use")
+        for copy in elsewhere:
+            copy.locked = False  # who locked it takes it away: propagate_mount_unlock()
         doomed = self.tree(mount)
-        doomed += self._followers(doomed)
+        doomed += propagation.followers(doomed)
+        going = {each.id for each in doomed}
         for each in reversed(doomed):
-            namespace = each.namespace
+            namespace, place, over = each.namespace, each.parent, each.overmount
             propagation.leave(each)
-            if namespace is not None:
-                namespace.detach(each)
-                _gone(each.fs)
+            if namespace is None:
+                continue
+            if over is not None and over.id not in going:
+                namespace._take_off(over)
+            namespace.detach(each)
+            if over is not None and over.id not in going and place is not None:
+                namespace._put(over, place)
+            _gone(each.fs)
 
     # --- copies
 
@@ -427,6 +408,14 @@ def _hang(mount: Mount, place: Location) -> None:
     mount.parent = place
     place.dentry.mounts += 1
     place.mount.mounted[id(place.dentry)] = mount
+
+
+def _holds_back(copy: Mount) -> bool:
+    """A copy elsewhere that would go, too, is in use: propagate_mount_busy()."""
+    over = copy.overmount
+    if any(child is not over for child in copy.mounted.values()):
+        return False  # it stays
+    return bool(copy.open_files or copy.residents)
 
 
 def _gone(fs: FileSystem) -> None:

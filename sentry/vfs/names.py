@@ -13,6 +13,7 @@ from sentry.abi.inotify import (
     IN_ATTRIB,
     IN_CREATE,
     IN_DELETE,
+    IN_ISDIR,
     IN_MOVE_SELF,
     IN_MOVED_FROM,
     IN_MOVED_TO,
@@ -164,8 +165,8 @@ def link(caller: Caller, old: Location, dirfd: int, path: bytes) -> None:
             raise EMLINK(f"{links} links")
         parent.inode.link(walk.last, inode)
         inode.linkable = False
-        tell_child(parent.inode, IN_CREATE, walk.last)
         tell_self(inode, IN_ATTRIB)
+        tell_child(parent.inode, IN_CREATE, walk.last)
 
 
 def _check_hardlink(caller: Caller, inode: Inode) -> None:
@@ -373,9 +374,11 @@ def _moved(
     is_dir = moved.inode.is_dir
     tell_child(from_dir.inode, IN_MOVED_FROM, old_name, is_dir=is_dir, cookie=cookie)
     tell_child(to_dir.inode, IN_MOVED_TO, new_name, is_dir=is_dir, cookie=cookie)
+    over = replaced is not None and not flags & RENAME_EXCHANGE
+    if replaced is not None and over:
+        tell_self(replaced.inode, IN_ATTRIB | (IN_ISDIR if replaced.inode.is_dir else 0))
     tell_self(moved.inode, IN_MOVE_SELF)
-    if replaced is not None and not flags & RENAME_EXCHANGE:
-        tell_self(replaced.inode, IN_ATTRIB)
+    if replaced is not None and over:
         tell_if_gone(replaced.inode)
     elif replaced is not None:
         cookie = caller.kernel.vfs.new_cookie()

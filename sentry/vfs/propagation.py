@@ -127,6 +127,53 @@ def receivers(mount: Mount) -> list[Mount]:
     return list(found.values())
 
 
+def copies(mount: Mount) -> list[Mount]:
+    """What sits on the same place in all others that receive what happens there."""
+    place = mount.parent
+    if place is None:
+        return []
+    found = [other.mounted.get(id(place.dentry)) for other in receivers(place.mount)]
+    return [child for child in found if child is not None]
+
+
+def followers(doomed: list[Mount]) -> list[Mount]:
+    """propagate_umount(): what goes elsewhere because these go, parents first.
+
+    What has a child that stays, stays; but one that covers all of it takes its place instead. A
+    locked mount goes with what it sits on, and never alone.
+    """
+    going = {mount.id for mount in doomed}
+    places: dict[tuple[int, int], Mount] = {}
+    for mount in doomed:
+        place = mount.parent
+        if place is not None and place.mount.group is not None:
+            places[id(place.mount.group), id(place.dentry)] = mount
+    found = {
+        copy.id: copy for mount in places.values() for copy in copies(mount)
+        if copy.id not in going
+    }  # fmt: skip
+    going.update(found)
+    while stays := [mount for mount in found.values() if _stays(mount, going)]:
+        for mount in stays:
+            del found[mount.id]
+            going.discard(mount.id)
+    return list(found.values())
+
+
+def _stays(mount: Mount, going: set[int]) -> bool:
+    place, over = mount.parent, mount.overmount
+    if mount.locked and place is not None and place.mount.id not in going:
+        return True
+    return any(_leaves(child, going) for child in mount.mounted.values() if child is not over)
+
+
+def _leaves(mount: Mount | None, going: set[int]) -> bool:
+    """Its place stays taken: by it, or by one that covers it."""
+    while mount is not None and mount.id in going:
+        mount = mount.overmount
+    return mount is not None
+
+
 def shows(mount: Mount, dentry: Dentry) -> bool:
     """The place can be seen in the mount."""
     return mount.namespace is not None and dentry.is_below(mount.root)

@@ -150,7 +150,7 @@ class RegularFile(FileDescription):
                 if self._appends(rwf):
                     end = await again(self.size_now)
                 at = self._place(caller, source, offset, end)
-                bits = drop_set_id(caller.creds, inode.mode)
+                bits = drop_set_id(caller.creds, inode.mode, inode.gid)
                 if bits is not None:
                     await again(inode.setattr, Changes(mode=bits))
                 n: int = await again(self.pwrite, source, at)

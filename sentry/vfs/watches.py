@@ -35,13 +35,6 @@ class Watches:
             watch.event(mask, cookie, name, gone)
 
 
-class Linked(Protocol):
-    """Attributes."""
-
-    @property
-    def nlink(self) -> int: ...
-
-
 class Watched(Protocol):
     """An inode."""
 
@@ -49,7 +42,7 @@ class Watched(Protocol):
     open_count: int
     watches: Watches | None
 
-    def known_attributes(self) -> Linked | None: ...
+    def has_gone(self) -> bool: ...
 
 
 class Named(Protocol):
@@ -106,8 +99,7 @@ def tell_if_gone(inode: Watched) -> None:
     """Without a name and closed everywhere: IN_DELETE_SELF, and its watches end."""
     if inode.watches is None or inode.open_count:
         return
-    attributes = inode.known_attributes()
-    if attributes is not None and attributes.nlink:
+    if not inode.has_gone():
         return
     inode.watches.tell(IN_DELETE_SELF)
     for watch in list(inode.watches.items) if inode.watches is not None else ():

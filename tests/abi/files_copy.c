@@ -266,6 +266,43 @@ static void last_events(void)
     expect(2, IN_UNMOUNT | IN_ISDIR, "", IN_IGNORED, "");
 }
 
+/* Within one file: a descriptor that is both sides has one position, which both begin at; what is put
+ * at the end is read again. */
+static void within_one_file(void)
+{
+    enum { SIZE = 5000, MANY = 300000 };
+    static char data[MANY + SIZE], found[MANY + SIZE];
+    struct stat now;
+    off_t at;
+    int fd = open("within", O_CREAT | O_RDWR, 0600), other = open("within", O_RDWR);
+    for (int i = 0; i < SIZE; i++)
+        data[i] = i % 251;
+    CHECK(write(fd, data, SIZE) == SIZE && lseek(fd, 0, SEEK_SET) == 0);
+    CHECK(sendfile(fd, fd, NULL, SIZE) == SIZE && lseek(fd, 0, SEEK_CUR) == SIZE);
+    CHECK(lseek(fd, 1000, SEEK_SET) == 1000 && sendfile(fd, fd, NULL, MANY) == SIZE - 1000);
+    CHECK(lseek(fd, 0, SEEK_CUR) == SIZE && fstat(fd, &now) == 0 && now.st_size == SIZE);
+    CHECK(pread(fd, found, sizeof found, 0) == SIZE && !memcmp(found, data, SIZE));
+    CHECK(sendfile(fd, fd, NULL, 10) == 0);
+
+    int lags[] = {1, 3, 100, SIZE};
+    for (int i = 0; i < 4; i++) {
+        int lag = lags[i], start = SIZE - lag;
+        CHECK(ftruncate(fd, SIZE) == 0 && lseek(fd, 0, SEEK_END) == SIZE);
+        for (int k = SIZE; k < SIZE + MANY; k++)
+            data[k] = data[k - lag];
+        if (i % 2) {
+            CHECK(lseek(other, start, SEEK_SET) == start && sendfile(fd, other, NULL, MANY) == MANY);
+            CHECK(lseek(other, 0, SEEK_CUR) == start + MANY);
+        } else {
+            at = start;
+            CHECK(sendfile(fd, fd, &at, MANY) == MANY && at == start + MANY);
+        }
+        CHECK(lseek(fd, 0, SEEK_CUR) == SIZE + MANY && fstat(fd, &now) == 0 && now.st_size == SIZE + MANY);
+        CHECK(pread(fd, found, sizeof found, 0) == SIZE + MANY && !memcmp(found, data, SIZE + MANY));
+    }
+    CHECK(close(fd) == 0 && close(other) == 0 && unlink("within") == 0);
+}
+
 int main(void)
 {
     copies();
@@ -274,5 +311,6 @@ int main(void)
     beyond();
     watches();
     last_events();
+    within_one_file();
     return 0;
 }

@@ -4,7 +4,9 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -34,6 +36,47 @@ static void writes(void)
         CHECK(close(fd) == 0 && unlink("new") == 0);
     }
     CHECK(munmap(page, 12288) == 0);
+}
+
+/* Memory that is not there, NULL too, is EFAULT on every file system, and the file stays as it is. */
+static void writes_from_nowhere(const char *name)
+{
+    char *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED && munmap(page + 4096, 4096) == 0);
+    char *nowhere[] = {NULL, (char *)8, page + 4096};
+    for (int i = 0; i < 3; i++) {
+        struct iovec first[] = {{nowhere[i], 8192}, {page, 10}}, last[] = {{page, 10}, {nowhere[i], 9}};
+        struct stat now;
+        int fd = open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
+        CHECK(fd >= 0);
+        CHECK_ERR(write(fd, nowhere[i], 10), EFAULT);
+        CHECK_ERR(write(fd, nowhere[i], 3 << 20), EFAULT);
+        CHECK_ERR(pwrite(fd, nowhere[i], 8192, 0), EFAULT);
+        CHECK_ERR(writev(fd, first, 2), EFAULT);
+        CHECK_ERR(pwritev2(fd, first, 2, 0, RWF_DSYNC), EFAULT);
+        CHECK_ERR(pwritev2(fd, first, 2, 0, RWF_APPEND), EFAULT);
+        CHECK(lseek(fd, 0, SEEK_CUR) == 0 && fstat(fd, &now) == 0 && now.st_size == 0);
+        CHECK(read(fd, nowhere[i], 10) == 0 && pread(fd, nowhere[i], 10, 4096) == 0);
+        CHECK(writev(fd, last, 2) == 10 && fstat(fd, &now) == 0 && now.st_size == 10);
+        CHECK_ERR(pread(fd, nowhere[i], 10, 0), EFAULT);
+        CHECK_ERR(preadv(fd, first, 2, 0), EFAULT);
+        CHECK(preadv(fd, last, 2, 0) == 10 && pread(fd, nowhere[i], 10, 10) == 0);
+        CHECK(close(fd) == 0 && unlink(name) == 0);
+    }
+    CHECK(munmap(page, 4096) == 0);
+}
+
+/* A full file system has no room, whatever was to be written. */
+static void writes_where_no_room_is(void)
+{
+    static char data[128 << 10];
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
+    CHECK(mkdir("t", 0700) == 0 && mount("none", "t", "tmpfs", 0, "size=64k") == 0);
+    writes_from_nowhere("t/new");
+    int fd = open("t/full", O_CREAT | O_WRONLY, 0600), other = open("t/other", O_CREAT | O_WRONLY, 0600);
+    CHECK(write(fd, data, sizeof data) == 64 << 10);
+    CHECK_ERR(write(other, NULL, 10), ENOSPC);
+    CHECK(close(fd) == 0 && close(other) == 0 && umount("t") == 0 && rmdir("t") == 0);
 }
 
 static void vmsplices(void)
@@ -102,6 +145,8 @@ static void ends_of_directories(void)
 int main(void)
 {
     writes();
+    writes_from_nowhere("new");
+    writes_where_no_room_is();
     vmsplices();
     entries(SYS_getdents64);
     entries(SYS_getdents);

@@ -2,9 +2,12 @@
 #define _GNU_SOURCE
 #include "abi.h"
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -125,10 +128,94 @@ static void options(void)
     CHECK(umount("t") == 0);
 }
 
+static sigjmp_buf back;
+static siginfo_t told;
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    told = *info;
+    siglongjmp(back, number);
+}
+
+/* The signal that a load or a store gives, or 0. */
+static int access_to(volatile char *at, int store)
+{
+    int number = sigsetjmp(back, 1);
+    if (!number) {
+        if (store)
+            *at = 1;
+        else
+            (void)*at;
+    }
+    return number;
+}
+
+static void is_sigbus(char *at, int store)
+{
+    CHECK(access_to(at, store) == SIGBUS && told.si_code == BUS_ADRERR && told.si_addr == at);
+}
+
+/* A page that a mapping needs and the file system has no room for is SIGBUS, a hole that is only read
+ * too; what is there stays usable, and room that comes back is used. */
+static void mapped(void)
+{
+    enum { PAGE = 4096, ROOM = 16 * PAGE, SIZE = 64 * PAGE };
+    static char data[ROOM];
+    struct sigaction act = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO}, old;
+    struct statfs room;
+    struct stat now;
+    int ends[2], touched = 0;
+    CHECK(mount("t", "t", "tmpfs", 0, "size=64k") == 0 && sigaction(SIGBUS, &act, &old) == 0);
+    int fd = open("t/mapped", O_CREAT | O_RDWR, 0600), other = open("t/other", O_CREAT | O_RDWR, 0600);
+    CHECK(ftruncate(fd, SIZE) == 0 && pipe(ends) == 0 && write(ends[1], data, PAGE) == PAGE);
+    char *shared = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    char *only_read = mmap(0, SIZE, PROT_READ, MAP_SHARED, fd, 0);
+    char *private = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    CHECK(access_to(shared, 1) == 0 && access_to(shared + PAGE, 0) == 0);
+    CHECK(access_to(only_read + 2 * PAGE, 0) == 0 && access_to(private + 3 * PAGE, 0) == 0);
+    CHECK(access_to(private + 4 * PAGE, 1) == 0);
+    CHECK(fstat(fd, &now) == 0 && now.st_blocks == 5 * 8);
+    CHECK(statfs("t", &room) == 0 && room.f_bfree == 11);
+    CHECK(write(other, data, ROOM) == 11 * PAGE);
+
+    is_sigbus(shared + 20 * PAGE + 17, 1);
+    is_sigbus(shared + 20 * PAGE + 18, 0);
+    is_sigbus(only_read + 21 * PAGE, 0);
+    is_sigbus(private + 22 * PAGE, 0);
+    is_sigbus(private + 23 * PAGE + 4095, 1);
+    CHECK(fstat(fd, &now) == 0 && now.st_blocks == 5 * 8);
+    CHECK_ERR(write(ends[1], shared + 30 * PAGE, 100), EFAULT);
+    CHECK_ERR(read(ends[0], shared + 31 * PAGE, 100), EFAULT);
+    CHECK_ERR(read(ends[0], private + 32 * PAGE, 100), EFAULT);
+    CHECK_ERR(pread(fd, shared + 33 * PAGE, 100, 0), EFAULT);
+    CHECK_ERR(pwrite(other, shared + 33 * PAGE, 100, 0), EFAULT);
+    CHECK_ERR(pwrite(fd, "x", 1, 34 * PAGE), ENOSPC);
+    CHECK_ERR(fallocate(fd, 0, 0, SIZE), ENOSPC);
+    CHECK_ERR(madvise(shared + 35 * PAGE, PAGE, 23 /* MADV_POPULATE_WRITE */), EFAULT);
+    CHECK_ERR(mlock(shared + 36 * PAGE, PAGE), ENOMEM);
+    CHECK(access_to(shared, 1) == 0 && access_to(only_read + 3 * PAGE, 0) == 0 && access_to(private, 1) == 0);
+
+    CHECK(close(other) == 0 && unlink("t/other") == 0);
+    while (access_to(shared + touched * PAGE, 1) == 0)
+        touched++;
+    CHECK(touched == 16 && fstat(fd, &now) == 0 && now.st_blocks == 16 * 8);
+    CHECK(mount(0, "t", 0, MS_REMOUNT, "size=68k") == 0 && access_to(shared + 16 * PAGE, 1) == 0);
+    is_sigbus(shared + 17 * PAGE, 1);
+    CHECK_ERR(mount(0, "t", 0, MS_REMOUNT, "size=64k"), EINVAL);
+    CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) == 0);
+    CHECK(access_to(shared + 17 * PAGE, 1) == 0);
+    is_sigbus(shared, 1);
+    CHECK(munmap(shared, SIZE) == 0 && munmap(only_read, SIZE) == 0 && munmap(private, SIZE) == 0);
+    CHECK(close(fd) == 0 && unlink("t/mapped") == 0 && statfs("t", &room) == 0 && room.f_bfree == 17);
+    CHECK(close(ends[0]) == 0 && close(ends[1]) == 0 && sigaction(SIGBUS, &old, 0) == 0 && umount("t") == 0);
+}
+
 int main(void)
 {
     CHECK(unshare(CLONE_NEWNS) == 0 && mount(0, "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
-    CHECK(mkdir("t", 0755) == 0 && mount("t", "t", "tmpfs", 0, "size=4096") == 0);
+    CHECK(mkdir("t", 0755) == 0);
+    mapped();
+    CHECK(mount("t", "t", "tmpfs", 0, "size=4096") == 0);
     long_links();
     ids();
     limited();

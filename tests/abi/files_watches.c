@@ -34,6 +34,13 @@ static void expect(int count, ...)
     va_end(args);
 }
 
+static void drain(void)
+{
+    char buf[4096];
+    while (read(in, buf, sizeof buf) > 0) {
+    }
+}
+
 /* A time that is set alone looks like what would have set it. */
 static void changes(int dir)
 {
@@ -96,6 +103,52 @@ static void unlinked_directory(void)
     expect(2, sub, IN_DELETE_SELF, sub, IN_IGNORED);
 }
 
+/* The file hears of a new name before its directory, of being replaced before what replaces it. */
+static void names(int dir)
+{
+    CHECK(close(open("d/a", O_CREAT | O_RDWR, 0644)) == 0 && close(open("d/b", O_CREAT | O_RDWR, 0644)) == 0);
+    CHECK(mkdir("d/e", 0700) == 0 && mkdir("d/f", 0700) == 0);
+    drain();
+    int a = inotify_add_watch(in, "d/a", IN_ALL_EVENTS), b = inotify_add_watch(in, "d/b", IN_ALL_EVENTS);
+    int e = inotify_add_watch(in, "d/e", IN_ALL_EVENTS), f = inotify_add_watch(in, "d/f", IN_ALL_EVENTS);
+    CHECK(link("d/a", "d/l") == 0);
+    expect(2, a, IN_ATTRIB, dir, IN_CREATE);
+    CHECK(link("d/b", "d/m") == 0);
+    expect(2, b, IN_ATTRIB, dir, IN_CREATE);
+    CHECK(rename("d/a", "d/b") == 0);
+    expect(4, dir, IN_MOVED_FROM, dir, IN_MOVED_TO, b, IN_ATTRIB, a, IN_MOVE_SELF);
+    CHECK(rename("d/b", "d/m") == 0); /* the last name of what was d/b */
+    expect(6, dir, IN_MOVED_FROM, dir, IN_MOVED_TO, b, IN_ATTRIB, a, IN_MOVE_SELF, b, IN_DELETE_SELF, b, IN_IGNORED);
+    CHECK(rename("d/e", "d/f") == 0);
+    expect(6, dir, IN_MOVED_FROM | IN_ISDIR, dir, IN_MOVED_TO | IN_ISDIR, f, IN_ATTRIB | IN_ISDIR, e, IN_MOVE_SELF,
+           f, IN_DELETE_SELF, f, IN_IGNORED);
+    CHECK(chown("d/m", -1, -1) == 0);
+    expect(0);
+    CHECK(chown("d/m", 0, -1) == 0);
+    expect(2, dir, IN_ATTRIB, a, IN_ATTRIB);
+    CHECK(chmod("d/m", 04711) == 0 && chown("d/m", -1, -1) == 0); /* takes the bit away */
+    expect(4, dir, IN_ATTRIB, a, IN_ATTRIB, dir, IN_ATTRIB, a, IN_ATTRIB);
+    CHECK(inotify_rm_watch(in, a) == 0 && inotify_rm_watch(in, e) == 0);
+    CHECK(unlink("d/m") == 0 && unlink("d/l") == 0 && rmdir("d/f") == 0);
+    drain();
+}
+
+/* A watch stays when its directory, or its file, is opened and closed. */
+static void reopened(int dir)
+{
+    int at = open("d", O_RDONLY | O_DIRECTORY), file = open("d/file", O_CREAT | O_RDONLY, 0600);
+    char entries[1024];
+    CHECK(close(file) == 0);
+    drain();
+    int watch = inotify_add_watch(in, "d/file", IN_CLOSE | IN_DELETE_SELF | IN_ATTRIB);
+    CHECK(getdents64(at, entries, sizeof entries) > 0 && close(at) == 0);
+    expect(2, dir, IN_ACCESS | IN_ISDIR, dir, IN_CLOSE_NOWRITE | IN_ISDIR);
+    CHECK(close(open("d/file", O_RDONLY)) == 0);
+    expect(3, dir, IN_OPEN, dir, IN_CLOSE_NOWRITE, watch, IN_CLOSE_NOWRITE);
+    CHECK(unlink("d/file") == 0);
+    expect(4, watch, IN_ATTRIB, watch, IN_DELETE_SELF, watch, IN_IGNORED, dir, IN_DELETE);
+}
+
 int main(void)
 {
     in = inotify_init1(IN_NONBLOCK);
@@ -103,5 +156,8 @@ int main(void)
     changes(inotify_add_watch(in, "d", IN_ALL_EVENTS));
     unlinked();
     unlinked_directory();
+    int dir = inotify_add_watch(in, "d", IN_ALL_EVENTS);
+    names(dir);
+    reopened(dir);
     return 0;
 }

@@ -73,6 +73,7 @@ class GoferFile(RegularFile):
         return self._handle.fd >= 0
 
     def pwrite(self, source: Source, offset: int) -> int:
+        self._file.drop_file_caps()
         if self._handle.fd >= 0:
             try:
                 return self._handle.write(source, offset)
@@ -117,6 +118,7 @@ class GoferFile(RegularFile):
         if mode or self._handle.fd < 0:
             raise EOPNOTSUPP(f"fallocate mode {mode:#x}")
         self._handle.allocate(offset, length)
+        self._file.drop_file_caps()
         self._file.changed()
 
     def mmap_backing(self, writable_shared: bool) -> Any:

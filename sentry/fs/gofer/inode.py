@@ -132,6 +132,9 @@ class GoferInode(Inode):
             return self.attributes
         return None
 
+    def has_gone(self) -> bool:
+        return self.gone or super().has_gone()
+
     def stat_walked(self, asked: bool) -> Attributes:
         """Where nothing is remembered the lookup has brought them, a moment ago."""
         return self.attributes if asked and not self.fs.exclusive else self.stat()
@@ -176,6 +179,7 @@ class GoferInode(Inode):
         if not valid:
             return
         fid, name = self.reach()
+        self.drop_file_caps()
         request = Tsetattrx(
             fid,
             name,
@@ -246,6 +250,10 @@ class GoferInode(Inode):
         self.xattrs = None
         self.changed()
         self.fs.session.reply((self, Tremovexattrx), Tremovexattrx(fid, child, name))
+
+    def drop_file_caps(self) -> None:
+        """The host has done it: what is remembered may be old."""
+        self.xattrs = None
 
     def _remember(self, name: bytes, value: bytes | None, stamp: int) -> None:
         if stamp < 0:

@@ -222,6 +222,7 @@ class GoferRegular(GoferInode):
         handle, size = self.write_handle, changes.size
         if size is not None and handle is not None and handle.fd >= 0:
             handle.truncate(size)
+            self.drop_file_caps()
             self.changed()
             changes = Changes(
                 changes.mode,

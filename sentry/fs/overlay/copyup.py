@@ -101,6 +101,4 @@ async def copy_data(file: FileDescription, upper: TmpFile, limit: int | None) ->
                 raise ENOSPC("the upper layer is full")
         except ENOMEM as error:
             raise ENOSPC(str(error)) from error
-        finally:
-            upper.settle()
         at += got

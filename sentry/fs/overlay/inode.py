@@ -89,6 +89,10 @@ class OverlayInode(Inode):
         base = (self.upper or self._below()).known_attributes()
         return self._shown(base) if base is not None else None
 
+    def has_gone(self) -> bool:
+        """Of a lower directory that was removed nobody need know the attributes."""
+        return self.removed or super().has_gone()
+
     def setattr(self, changes: Changes) -> None:
         """Copy up, then change; a truncation copies no more than stays."""
         upper = copied_up(self, changes.size)
@@ -328,6 +332,11 @@ class OverlayInode(Inode):
         self.getxattr(name)
         upper = copied_up(self)
         upper.removexattr(name)
+
+    def drop_file_caps(self) -> None:
+        """What is not copied up has kept its owner and its bytes."""
+        if self.upper is not None:
+            self.upper.drop_file_caps()
 
     # --- opening
 

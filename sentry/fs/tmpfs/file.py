@@ -34,34 +34,27 @@ WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 class TmpFile(TmpInode):
     """A regular file. Its frames go back when nobody holds the inode any more."""
 
-    __slots__ = ("charged", "data", "seals")
+    __slots__ = ("data", "seals")
     can_seal = True
 
     def __init__(self, fs: TmpFs, mode: int, owner: Owner) -> None:
         super().__init__(fs, 0o100000 | mode, owner)
         self.data: Any = None
         """The RamFile, made when first written or mapped."""
-        self.charged = 0
-        """Pages of it that the file system has counted."""
         self.seals = F_SEAL_SEAL
         """F_ADD_SEALS: a plain file cannot be sealed."""
 
     def __del__(self) -> None:
         if self.data is not None:
             self.data.close()
-            self.settle()
         super().__del__()
 
     def bytes(self) -> Any:
         """The RamFile."""
         if self.data is None:
             self.data = self.fs.ram_file()
+            self.data.quota = self.fs
         return self.data
-
-    def settle(self) -> None:
-        """Count pages that came or went."""
-        self.fs.pages += self.data.pages - self.charged
-        self.charged = self.data.pages
 
     def size_of(self) -> tuple[int, int]:
         """The file's size and its frames."""
@@ -70,11 +63,11 @@ class TmpFile(TmpInode):
     def resize(self, size: int) -> None:
         """truncate(2), ftruncate(2). Raises: EPERM for a sealed file."""
         check_size(size)
+        self.drop_file_caps()
         old = self.size_of()[0]
         if (size < old and self.seals & F_SEAL_SHRINK) or (size > old and self.seals & F_SEAL_GROW):
             raise EPERM("sealed")
         self.bytes().truncate(size)
-        self.settle()
         self.mtime_ns = self.fs.now_ns()
 
     def room(self, offset: int, count: int) -> int:
@@ -139,6 +132,8 @@ class TmpOpenFile(RegularFile):
         """Copy into frames. Raises: EPERM for a sealed file, ENOSPC."""
         inode: TmpFile = self.location.dentry.inode  # type: ignore[assignment]
         data, count = inode.bytes(), source.count
+        if inode.xattrs:
+            inode.drop_file_caps()
         if inode.seals & (WRITE_SEALS | F_SEAL_GROW):
             count = self._unsealed(inode, offset, count)
         done = 0
@@ -152,14 +147,9 @@ class TmpOpenFile(RegularFile):
                 done += wrote
                 if wrote < some:
                     break
-                if done < count:
-                    inode.settle()
         except (ENOSPC, ENOMEM) as error:
             if not done:
                 raise ENOSPC(str(error)) from error
-        finally:
-            if data.pages != inode.charged:
-                inode.settle()
         inode.touched()
         return done
 
@@ -190,13 +180,13 @@ class TmpOpenFile(RegularFile):
         if mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE):
             raise EOPNOTSUPP(f"mode {mode:#x}")
         inode = self.file
+        inode.drop_file_caps()
         data, end = inode.bytes(), offset + length
         if mode & FALLOC_FL_PUNCH_HOLE:
             if inode.seals & WRITE_SEALS:
                 raise EPERM("sealed against writing")
             last = (data.size + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
             data.punch(offset, max(0, min(length, last - offset)))
-            inode.settle()
             inode.touched()
             return
         if end > data.size:  # even where the size is kept
@@ -212,8 +202,6 @@ class TmpOpenFile(RegularFile):
             data.fill(first, last - first)
         except ENOMEM as error:
             raise ENOSPC(str(error)) from error
-        finally:
-            inode.settle()
         if end > data.size and not mode & FALLOC_FL_KEEP_SIZE:
             data.truncate(end)
         inode.touched()

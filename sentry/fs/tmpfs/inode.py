@@ -13,6 +13,7 @@ from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
 
+CAPABILITY: Final = b"security.capability"
 DAY_NS: Final = 86_400 * 10**9
 SHORT_LINK: Final = 128
 """Bytes of a symbolic link, with its NUL, that lie in the inode: SHORT_SYMLINK_LEN."""
@@ -141,6 +142,11 @@ class TmpInode(Inode):
             raise ENODATA(f"{name!r}")
         self.fs.budget.small_bytes -= len(name) + len(self.xattrs.pop(name))
         self.ctime_ns = self.fs.now_ns()
+
+    def drop_file_caps(self) -> None:
+        """Take them away, if there are any."""
+        if self.xattrs and CAPABILITY in self.xattrs:
+            self.removexattr(CAPABILITY)
 
 
 class TmpLink(TmpInode):

@@ -81,6 +81,21 @@ int64_t user_from_frames(struct aspace *as, uint64_t va, const uint64_t *gpas, u
     return (int64_t)done;
 }
 
+/* The same for many ranges, pairs of an address and a length. */
+int64_t ranges_from_frames(struct aspace *as, const uint64_t *ranges, int count,
+                           const uint64_t *gpas, uint64_t offset, uint64_t n, struct fault *fault)
+{
+    uint64_t done = 0;
+    for (int i = 0; i < count && done < n; i++) {
+        uint64_t some = ranges[2 * i + 1] < n - done ? ranges[2 * i + 1] : n - done;
+        int64_t got = user_from_frames(as, ranges[2 * i], gpas, offset + done, some, fault);
+        done += (uint64_t)got;
+        if ((uint64_t)got < some)
+            break;
+    }
+    return (int64_t)done;
+}
+
 /* New frames for the holes at gpas[0..want), in a row and as their last users left them: all from
  * byte `head` of the first on is to be stored to. How many; 0: no memory. */
 static size_t fill_holes(uint64_t *gpas, size_t want, size_t head)
@@ -113,8 +128,8 @@ static size_t trim_new(uint64_t *gpas, uint64_t end, const uint64_t *stop)
     return given;
 }
 
-/* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 if there
- * was none left. */
+/* User memory into frames; zeros become frames, *filled says how many. fault.addr is 0 and
+ * fault.gone is set if there was none left. */
 int64_t user_to_frames(struct aspace *as, uint64_t va, uint64_t *gpas, uint64_t offset, uint64_t n,
                        uint64_t *filled, struct fault *fault)
 {

@@ -101,16 +101,44 @@ int64_t user_check(struct aspace *as, uint64_t va, uint64_t n, int write, struct
     return (int64_t)done;
 }
 
+/* Whether all of these ranges, pairs of an address and a length, can be accessed. */
+int ranges_check(struct aspace *as, const uint64_t *ranges, int count, int write,
+                 struct fault *fault)
+{
+    for (int i = 0; i < count; i++)
+        if (user_check(as, ranges[2 * i], ranges[2 * i + 1], write, fault) !=
+            (int64_t)ranges[2 * i + 1])
+            return 0;
+    return 1;
+}
+
 /* ---- host descriptors ------------------------------------------------------------------------ */
 
-static int gather(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec *iov,
-                  int max, uint64_t *covered, struct fault *fault)
+/* Where a walk over ranges is: pairs of an address and a length. */
+struct cursor {
+    const uint64_t *range;
+    int left;
+    uint64_t inside; /* the first one */
+};
+
+static uint64_t cursor_address(struct cursor *at)
+{
+    while (at->left && at->inside == at->range[1]) {
+        at->range += 2;
+        at->left--;
+        at->inside = 0;
+    }
+    return at->left ? at->range[0] + at->inside : 0;
+}
+
+static int gather(struct aspace *as, struct cursor *from, int write, struct iovec *iov, int max,
+                  uint64_t *covered, struct fault *fault)
 {
     int count = 0;
-    uint64_t some;
+    uint64_t some, va;
     *covered = 0;
-    while (*covered < n) {
-        uint8_t *at = piece(as, va + *covered, n - *covered, write, &some, fault);
+    while ((va = cursor_address(from)), from->left) {
+        uint8_t *at = piece(as, va, from->range[1] - from->inside, write, &some, fault);
         if (!at)
             break;
         if (count && (uint8_t *)iov[count - 1].iov_base + iov[count - 1].iov_len == at) {
@@ -121,47 +149,70 @@ static int gather(struct aspace *as, uint64_t va, uint64_t n, int write, struct 
             iov[count].iov_base = at;
             iov[count++].iov_len = some;
         }
+        from->inside += some;
         *covered += some;
     }
     return count;
 }
 
-static int64_t transfer(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n,
-                        int flags, int to_user, struct fault *fault)
+/* Whether a file ends before this offset: then a read gives 0, wherever it was to go. */
+static int at_end(int fd, off_t at, int flags)
+{
+    struct iovec nowhere = {NULL, 1};
+    return at >= 0 && preadv2(fd, &nowhere, 1, at, flags) == 0;
+}
+
+static int64_t transfer(struct aspace *as, int fd, int64_t offset, struct cursor from, int flags,
+                        int to_user, struct fault *fault)
 {
     struct iovec iov[MAX_IOV];
-    uint64_t done = 0, covered;
+    uint64_t done = 0, covered, va;
     set_fault(fault, 0, to_user, 0);
-    do {
-        int count = gather(as, va + done, n - done, to_user, iov, MAX_IOV, &covered, fault);
-        if (!count && n)
-            return done ? (int64_t)done : -EFAULT;
+    while ((va = cursor_address(&from)), from.left) {
+        int count = gather(as, &from, to_user, iov, MAX_IOV, &covered, fault);
         off_t at = offset < 0 ? -1 : offset + (off_t)done;
+        if (!count)
+            return done || (to_user && at_end(fd, at, flags)) ? (int64_t)done : -EFAULT;
         ssize_t got = to_user ? preadv2(fd, iov, count, at, flags)
                               : pwritev2(fd, iov, count, at, flags);
         if (got < 0) {
             if (errno == EFAULT)
-                set_fault(fault, va + done, to_user, 1);
+                set_fault(fault, va, to_user, 1);
             return done ? (int64_t)done : -errno;
         }
         done += (uint64_t)got;
-        if ((uint64_t)got < covered)
-            break;
         /* A stream answers once: asking again could wait for more. */
-    } while (done < n && offset >= 0);
+        if ((uint64_t)got < covered || offset < 0)
+            break;
+    }
     return (int64_t)done;
 }
 
 int64_t user_preadv(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n, int flags,
                     struct fault *fault)
 {
-    return transfer(as, fd, offset, va, n, flags, 1, fault);
+    uint64_t range[2] = {va, n};
+    return transfer(as, fd, offset, (struct cursor){range, 1, 0}, flags, 1, fault);
 }
 
 int64_t user_pwritev(struct aspace *as, int fd, int64_t offset, uint64_t va, uint64_t n,
                      int flags, struct fault *fault)
 {
-    return transfer(as, fd, offset, va, n, flags, 0, fault);
+    uint64_t range[2] = {va, n};
+    return transfer(as, fd, offset, (struct cursor){range, 1, 0}, flags, 0, fault);
+}
+
+/* The same for many ranges. */
+int64_t ranges_preadv(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges, int count,
+                      int flags, struct fault *fault)
+{
+    return transfer(as, fd, offset, (struct cursor){ranges, count, 0}, flags, 1, fault);
+}
+
+int64_t ranges_pwritev(struct aspace *as, int fd, int64_t offset, const uint64_t *ranges,
+                       int count, int flags, struct fault *fault)
+{
+    return transfer(as, fd, offset, (struct cursor){ranges, count, 0}, flags, 0, fault);
 }
 
 /* Host memory of a user range for I/O on another thread, a pin on every frame. Windows are left
@@ -169,7 +220,9 @@ int64_t user_pwritev(struct aspace *as, int fd, int64_t offset, uint64_t va, uin
 int user_pin(struct aspace *as, uint64_t va, uint64_t n, int write, struct iovec *iov, int max,
              uint64_t *covered, struct fault *fault)
 {
-    int count = gather(as, va, n, write, iov, max, covered, fault);
+    uint64_t range[2] = {va, n};
+    struct cursor from = {range, 1, 0};
+    int count = gather(as, &from, write, iov, max, covered, fault);
     for (int i = 0; i < count; i++) {
         uint8_t *base = iov[i].iov_base;
         if (base < ram.base || base >= ram.base + ram.span) {

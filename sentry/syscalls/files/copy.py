@@ -37,7 +37,7 @@ from sentry.syscalls.types import Addr, Size, UInt
 from sentry.vfs.file import Dest, FileDescription, Result, Source, check_ends
 from sentry.wait.again import again
 from sentry.wait.eager import eager
-from sentry.wait.fiber import Interrupted
+from sentry.wait.fiber import Interrupted, Mode, park
 from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 SPLICE_ALL = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT
 PIECE = 1 << 18
+STEP_NS = 500_000
+"""How long bytes are copied before others have their turn."""
 MAX_OFFSET = (1 << 63) - 1
 U64 = (1 << 64) - 1
 
@@ -62,9 +64,14 @@ class End:
         if offset_addr:
             self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
 
+    @property
+    def at(self) -> int:
+        """Where it is."""
+        return self.file.position if self.offset is None else self.offset
+
     def check(self, count: int) -> None:
         """rw_verify_area(). Raises: EINVAL for a negative offset or end."""
-        start = self.file.position if self.offset is None else self.offset
+        start = self.at
         if start < 0 or start + count > MAX_OFFSET:
             raise EINVAL("a negative offset")
 
@@ -79,13 +86,13 @@ class End:
             self.offset += await again(self.file.read_at, self.task, dest, self.offset)
         return bytes(dest.data)
 
-    def unread(self, count: int) -> None:
-        """The last bytes could not be written."""
+    def skip(self, count: int) -> None:
+        """Go on past bytes, or back by those that could not be written."""
         if self.offset is None:
             if self.moved:
-                self.file.position -= count
+                self.file.position += count
         else:
-            self.offset -= count
+            self.offset += count
 
     async def write(self, data: bytes) -> int:
         """Write bytes; how many."""
@@ -102,20 +109,43 @@ class End:
             self.task.mm.write(self.addr, self.offset.to_bytes(8, "little"))
 
 
+def onto_itself(source: End, target: End, data: bytes, wanted: int) -> bytes:
+    """What was read up to the end of a file, and is to be written there, as often as it is wanted.
+
+    The next reads would give the same again, a few bytes at a time.
+    """
+    if target.file.inode is not source.file.inode or source.at != target.at:
+        return data
+    more = data * (wanted // len(data) + 1)
+    source.skip(wanted - len(data))
+    return more[:wanted]
+
+
 async def pump(source: End, target: End, count: int) -> int:
-    """Copy until `count`, the end, or an error; what was copied before an error counts."""
+    """Copy until `count`, the end, or an error; what was copied before an error counts.
+
+    Others run in between, and a kill ends it.
+    """
     done = 0
+    now_ns = source.task.kernel.loop.now_ns
+    until_ns = now_ns() + STEP_NS
     with source.file.held(), target.file.held():
         try:
             while done < count:
-                data = await source.read(min(count - done, PIECE))
+                if now_ns() >= until_ns:
+                    await park(Mode.KILLABLE, 0)
+                    until_ns = now_ns() + STEP_NS
+                wanted = min(count - done, PIECE)
+                data = await source.read(wanted)
                 if not data:
                     break
+                if len(data) < wanted:
+                    data = onto_itself(source, target, data, wanted)
                 wrote = 0
                 try:
                     wrote = await target.write(data)
                 finally:
-                    source.unread(len(data) - wrote)
+                    source.skip(wrote - len(data))
                 done += wrote
                 if wrote < len(data):
                     break
@@ -163,8 +193,13 @@ async def sendfile(task: Task, fds: tuple[int, int], offset: int, count: int) ->
         raise EINVAL("not a file that can be sent")
     to_end = End(task, target, 0)
     to_end.check(min(count, MAX_RW_COUNT))
+    alone = source is target and not offset and source.seekable
+    if alone:  # one position, of which both sides have a copy
+        from_end.offset = to_end.offset = source.position
     done = await pump(from_end, to_end, min(count, MAX_RW_COUNT))
     from_end.finish()
+    if alone:
+        source.position = from_end.at
     return done
 
 
@@ -394,8 +429,7 @@ async def sys_copy_file_range(
         raise EPERM("immutable")
     if source.inode.fs is not target.inode.fs:
         raise EXDEV("another file system")
-    start = in_end.offset if in_end.offset is not None else source.position
-    goal = out_end.offset if out_end.offset is not None else target.position
+    start, goal = in_end.at, out_end.at
     for first in (start, goal):
         if (first & U64) + count > U64:
             raise EOVERFLOW("the range wraps")

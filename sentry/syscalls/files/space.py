@@ -18,10 +18,12 @@ from sentry.abi.fcntl import (
 )
 from sentry.abi.inotify import IN_MODIFY
 from sentry.abi.stat import S_IFIFO
+from sentry.auth.permissions import drop_set_id
 from sentry.errors import EBADF, EFBIG, EINVAL, EISDIR, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, ETXTBSY
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import File, Int, Offset, RawFile, Size, UInt, UserIn, UserOut
 from sentry.vfs.flags import check_append_only
+from sentry.vfs.interface import Changes
 from sentry.vfs.watches import tell
 
 if TYPE_CHECKING:
@@ -75,6 +77,9 @@ def sys_fallocate(
         raise EFBIG("beyond the largest offset")
     with inode.lock:
         file.allocate(task, mode, offset, length)
+        bits = drop_set_id(task.creds, inode.mode, inode.gid)
+        if bits is not None:
+            inode.setattr(Changes(mode=bits))
     if inode.fs.watched:
         tell(file.location.dentry, IN_MODIFY)
 

@@ -71,6 +71,15 @@ def test_append_goes_to_the_end_wherever_it_is(files: Files, path: bytes) -> Non
     assert files.contents(path) == b"contents of old+1+2+3!"
 
 
+def test_vector_that_a_limit_cuts_is_written_up_to_it(files: Files, path: bytes) -> None:
+    fd = files.opened(path, O_RDWR)
+    parts = [files.place(part) for part in (b"one", b"two", b"three")]
+    vector = files.place(struct.pack("<6Q", parts[0], 3, parts[1], 3, parts[2], 5))
+    files.ok("setrlimit", 1, files.place(struct.pack("<2Q", 20, 1 << 40)))
+    assert files.ok("pwritev", fd, vector, 3, 15, 0) == 5
+    assert files.contents(path) == b"contents of oldonetw"
+
+
 def test_vectors_are_gathered_and_scattered(files: Files, path: bytes) -> None:
     fd = files.opened(path, O_RDWR)
     parts = [files.place(text) for text in (b"one", b"", b"three")]

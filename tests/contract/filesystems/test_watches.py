@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sentry.abi.fcntl import O_CREAT, O_NONBLOCK, O_RDWR, O_WRONLY
+from sentry.abi.fcntl import O_CREAT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from tests.contract.filesystems.calls import Files
 
 ACCESS, MODIFY, ATTRIB, CLOSE_WRITE, CLOSE_NOWRITE, OPEN = 1, 2, 4, 8, 16, 32
@@ -77,6 +77,44 @@ def test_file_that_was_there_is_watched_by_itself(files: Files, watch: Watch) ->
         (MODIFY, b""), (ATTRIB, b""), (MOVE_SELF, b""), (ATTRIB, b""), (DELETE_SELF, b""),
         (IGNORED, b""),
     ]  # fmt: skip  (the last two ATTRIB are one)
+
+
+def test_file_hears_of_a_new_name_before_its_directory(files: Files, watch: Watch) -> None:
+    watch.add(b"/dir", CREATE)
+    watch.add(b"/old", ATTRIB)
+    files.ok("link", b"/old", b"/dir/second")
+    assert watch.events() == [(ATTRIB, b""), (CREATE, b"second")]
+
+
+def test_what_is_replaced_hears_it_before_what_was_moved(files: Files, watch: Watch) -> None:
+    for path in (b"/old", b"/dir/inner", b"/empty", b"/dir/sub"):
+        watch.add(path, ATTRIB | MOVE_SELF | DELETE_SELF)
+    files.ok("rename", b"/old", b"/dir/inner")
+    files.ok("rename", b"/empty", b"/dir/sub")
+    ends = [(MOVE_SELF, b""), (DELETE_SELF, b""), (IGNORED, b"")]
+    assert watch.events() == [(ATTRIB, b""), *ends, (ATTRIB | ISDIR, b""), *ends]
+
+
+def test_watch_stays_when_what_it_watches_is_closed(files: Files, watch: Watch) -> None:
+    watch.add(b"/dir", CLOSE_NOWRITE | DELETE_SELF | CREATE)
+    watch.add(b"/old", CLOSE_NOWRITE | DELETE_SELF)
+    for path in (b"/dir", b"/old"):
+        files.ok("close", files.opened(path, O_RDONLY))
+    files.ok("mkdir", b"/dir/new", 0o755)
+    files.ok("unlink", b"/old")
+    assert watch.events() == [
+        (CLOSE_NOWRITE | ISDIR, b""), (CLOSE_NOWRITE, b""), (CREATE | ISDIR, b"new"),
+        (DELETE_SELF, b""), (IGNORED, b""),
+    ]  # fmt: skip
+
+
+def test_file_without_a_name_is_gone_when_it_is_closed(files: Files, watch: Watch) -> None:
+    watch.add(b"/old", DELETE_SELF)
+    fd = files.opened(b"/old", O_RDONLY)
+    files.ok("unlink", b"/old")
+    assert watch.events() == []
+    files.ok("close", fd)
+    assert watch.events() == [(DELETE_SELF, b""), (IGNORED, b"")]
 
 
 def test_move_is_a_pair_with_one_cookie(files: Files, watch: Watch) -> None:
