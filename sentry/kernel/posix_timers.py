@@ -1,7 +1,8 @@
 """timer_create(2): timers of a process that send a signal, in wall or CPU time.
 
 As in Linux a timer has at most one signal queued; a periodic one starts its next period when that
-signal is taken, and the periods that went by meanwhile are its overruns.
+signal is taken, and the periods that went by meanwhile are its overruns. It rests while its signal
+is ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
-IGNORED_INTERVAL_NS = 10_000_000
-"""A timer whose signal is ignored runs on at most this often."""
 OVERRUN_MAX = 0x7FFFFFFF
 
 
@@ -40,8 +39,8 @@ class PosixTimer:
     """One timer. `clock` is a host clock's id or a CPU clock."""
 
     __slots__ = (
-        "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_step", "_timer", "_uid",
-        "clock", "interval_ns", "notify", "number", "overrun", "overrun_last",
+        "_at_ns", "_cpu", "_generation", "_group", "_pending", "_quota", "_rests", "_step",
+        "_timer", "_uid", "clock", "interval_ns", "notify", "number", "overrun", "overrun_last",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +61,8 @@ class PosixTimer:
         self._cpu = CpuTimer(clock, self._expired) if isinstance(clock, CpuClock) else None
         self._pending = False
         """Its signal is queued."""
+        self._rests = False
+        """Its signal was ignored."""
         self._generation = 0
         self._quota: Quota = group.kernel.services.signal_quota
         self._uid = charged
@@ -90,6 +91,7 @@ class PosixTimer:
         self._stop()
         self._forget_step()
         self._generation += 1
+        self._rests = False
         self.interval_ns = interval_ns if value_ns else 0
         self.overrun = self.overrun_last = 0
         self._at_ns = 0
@@ -104,6 +106,7 @@ class PosixTimer:
         self._stop()
         self._forget_step()
         self._at_ns = 0
+        self._rests = False
         self._generation += 1
         self._quota.give(self._uid)
         self._group.posix_timers.pop(self.number, None)
@@ -149,23 +152,41 @@ class PosixTimer:
             self._group, self.notify.task, info, lambda taken: self._taken(taken, generation)
         )
         if not sent:
+            self.ignored()
+
+    @property
+    def signo(self) -> int:
+        """What it sends; 0: nothing."""
+        return 0 if self.notify.how == SIGEV_NONE else self.notify.signo
+
+    def ignored(self) -> None:
+        """Nobody wants its signal, also if it is queued: posixtimer_sig_ignore()."""
+        if self._pending:
             self._pending = False
-            self._forward(IGNORED_INTERVAL_NS)
+            self._rests = bool(self.interval_ns)
+            if not self.interval_ns:
+                self._at_ns = 0
+
+    def wanted(self) -> None:
+        """Somebody does: posixtimer_sig_unignore()."""
+        if self._rests:
+            self._rests = False
+            self._expired()
 
     def _taken(self, info: SigInfo, generation: int) -> SigInfo:
         """The signal is being delivered: count the overruns, begin the next period."""
         self._pending = False
         if generation != self._generation:
             return info
-        self._forward(0)
+        self._forward()
         self.overrun_last, self.overrun = self.overrun, 0
         return SigInfo.timer(info.signo, self.number, self.overrun_last, self.notify.value)
 
-    def _forward(self, least_ns: int) -> None:
-        if not self.interval_ns:
+    def _forward(self) -> None:
+        step = self.interval_ns
+        if not step:
             self._at_ns = 0
             return
-        step = max(self.interval_ns, least_ns)
         missed = max(self._now() - self._at_ns, 0) // step
         self.overrun = min(self.overrun + missed, OVERRUN_MAX)
         self._at_ns += (missed + 1) * step

@@ -45,6 +45,16 @@ class IntervalTimers(Protocol):
 class ProcessTimer(Protocol):
     """A timer of timer_create(2): sentry.kernel.posix_timers."""
 
+    @property
+    def signo(self) -> int:
+        """What it sends; 0: nothing."""
+
+    def ignored(self) -> None:
+        """Nobody wants its signal, also if it is queued."""
+
+    def wanted(self) -> None:
+        """Somebody does."""
+
     def delete(self) -> None:
         """It is gone."""
 

@@ -26,6 +26,8 @@ from sentry.errors import EACCES, EADDRNOTAVAIL, EEXIST, EINVAL, ENODEV
 
 LOOPBACK_INDEX: Final = 1
 LOOPBACK_MTU: Final = 65536
+LENGTH_MAX: Final = 65535
+"""Of an IPv4 packet, and of what follows the header of an IPv6 one."""
 KERNEL_LO: Final = 1
 """IFAPROT_KERNEL_LO."""
 MAX_ADDRESSES: Final = 1024
@@ -93,6 +95,10 @@ class Interface(Struct):
     def mtu_of_ipv6(self) -> int:
         """Of IPv6 packets."""
         return self.ipv6_mtu or self.mtu
+
+    def mtu_for(self, is_v4: bool) -> int:
+        """No packet of IPv4 is larger than its header can say."""
+        return min(self.mtu, LENGTH_MAX) if is_v4 else self.mtu_of_ipv6
 
     def turn_ipv6(self, on: bool) -> None:
         """Without IPv6 there are no addresses of it; with it the loopback has its own again."""

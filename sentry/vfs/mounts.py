@@ -117,10 +117,10 @@ class MountNamespace:
 
     def attach(self, mount: Mount, place: Location) -> None:
         """Put a mount on a place, on top of what is there."""
-        self._put(mount, top(place))
+        self.put(mount, top(place))
         self.changes.happened()
 
-    def _put(self, mount: Mount, place: Location) -> None:
+    def put(self, mount: Mount, place: Location) -> None:
         mount.parent = place
         place.dentry.mounts += 1
         place.mount.mounted[id(place.dentry)] = mount
@@ -134,7 +134,7 @@ class MountNamespace:
             above.parent = Location(mount, mount.root)
             mount.root.mounts += 1
             mount.mounted[id(mount.root)] = above
-        self._put(mount, place)
+        self.put(mount, place)
 
     def graft(self, mount: Mount, place: Location) -> None:
         """attach_recursive_mnt(): a tree of mounts on a place, and copies wherever it propagates.
@@ -150,7 +150,7 @@ class MountNamespace:
                 if each.group is None:
                     propagation.share(each, self.new_group())
             copies = self._propagated(mount, place)
-        self._put(mount, place)
+        self.put(mount, place)
         for each in tree:
             self._list(each)
         self.changes.happened()
@@ -203,11 +203,11 @@ class MountNamespace:
 
     def detach(self, mount: Mount) -> None:
         """Take a mount off its place; its own children stay on it."""
-        self._take_off(mount)
+        self.take_off(mount)
         self._unlist(mount)
         self.changes.happened()
 
-    def _take_off(self, mount: Mount) -> None:
+    def take_off(self, mount: Mount) -> None:
         place = mount.parent
         if place is not None:
             if place.mount.mounted.get(id(place.dentry)) is mount:
@@ -219,7 +219,7 @@ class MountNamespace:
         """do_move_mount(): the tree goes elsewhere, perhaps out of an anonymous namespace."""
         source = mount.namespace
         tree = self.tree(mount)
-        self._take_off(mount)
+        self.take_off(mount)
         if source is not None and source is not self:
             for each in tree:
                 source._unlist(each)
@@ -230,10 +230,10 @@ class MountNamespace:
         place = above.parent
         assert place is not None
         if moved.parent is not None:
-            self._take_off(moved)
-        self._take_off(above)
-        self._put(moved, place)
-        self._put(above, moved.location)
+            self.take_off(moved)
+        self.take_off(above)
+        self.put(moved, place)
+        self.put(above, moved.location)
         self.changes.happened()
 
     def children(self, mount: Mount) -> list[Mount]:
@@ -284,10 +284,10 @@ class MountNamespace:
             if namespace is None:
                 continue
             if over is not None and over.id not in going:
-                namespace._take_off(over)
+                namespace.take_off(over)
             namespace.detach(each)
             if over is not None and over.id not in going and place is not None:
-                namespace._put(over, place)
+                namespace.put(over, place)
             _gone(each.fs)
 
     # --- copies
@@ -351,7 +351,7 @@ class MountNamespace:
             new.unbindable = old.unbindable
             new.locked = old.locked or foreign
             by_old[old.id] = new
-            namespace._put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))
+            namespace.put(new, Location(by_old[old.parent.mount.id], old.parent.dentry))
         if foreign:
             for new in namespace:
                 new.locked_flags |= new.flags & LOCKABLE | ATIME_FLAGS
@@ -365,15 +365,15 @@ class MountNamespace:
         The checks are done by the caller.
         """
         place = old_root.parent
-        self._take_off(new_root)
+        self.take_off(new_root)
         if old_root.locked:
             new_root.locked, old_root.locked = True, False
         if place is not None:
-            self._take_off(old_root)
-            self._put(new_root, place)
+            self.take_off(old_root)
+            self.put(new_root, place)
         else:
             self.root = new_root
-        self._put(old_root, top(put_old))
+        self.put(old_root, top(put_old))
         self.changes.happened()
 
 

@@ -61,7 +61,7 @@ def test_abi_program_passes_natively(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=tmp_path / "cwd", capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -76,4 +76,4 @@ def test_abi_program_passes(name: str, platform: str, tmp_path: Path, busybox: P
         {"destination": f"/abi/{name}", "source": str(program), "options": ["bind", "ro"]}
     )
     done = bundle.run(platform)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -18,18 +18,16 @@ from sentry.errors import EMSGSIZE
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.wire import INTERNET_CONTROL
+from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 
 if TYPE_CHECKING:
     from sentry.net.inet.datagram import DatagramSocket
     from sentry.net.inet.packet import SendOptions
-    from sentry.net.stack import Stack
     from sentry.net.stamps import Record
 
 PORTS: Final = 4
 """Bytes of both ports in front of a packet."""
-LENGTH_MAX: Final = 65535
-"""Of an IPv4 packet, and of what follows the header of an IPv6 one."""
 IP_HEADER: Final = 20
 IP6_HEADER: Final = 40
 MAY_FRAGMENT: Final = (abi.IP_PMTUDISC_DONT, abi.IP_PMTUDISC_WANT, abi.IP_PMTUDISC_OMIT)
@@ -88,12 +86,6 @@ def wants_errors(sock: DatagramSocket, target: Endpoint) -> bool:
     return bool(sock.ipv6_options[abi.IPV6_RECVERR])
 
 
-def mtu_to(stack: Stack, target: Endpoint) -> int:
-    """That of the loopback; no packet of IPv4 is larger than its header can say."""
-    loopback = stack.interfaces.loopback
-    return min(loopback.mtu, LENGTH_MAX) if target.is_v4 else loopback.mtu_of_ipv6
-
-
 def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
     """Whether so many bytes behind an IP header can be sent: ip_append_data(), ip6_append_data().
 
@@ -106,7 +98,7 @@ def check_size(sock: DatagramSocket, size: int, target: Endpoint, options: SendO
 
 
 def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
-    mtu = mtu_to(sock.stack, target)
+    mtu = sock.stack.interfaces.loopback.mtu_for(target.is_v4)
     fragments = sock.ip_options[abi.IP_MTU_DISCOVER] in MAY_FRAGMENT
     if size > (LENGTH_MAX if fragments else mtu) - IP_HEADER:
         too_large(sock, target, mtu)
@@ -114,7 +106,7 @@ def _check_size4(sock: DatagramSocket, size: int, target: Endpoint) -> None:
 
 def _check_size6(sock: DatagramSocket, size: int, target: Endpoint, options: SendOptions) -> None:
     own = sock.ipv6_options
-    mtu = mtu_to(sock.stack, target)
+    mtu = sock.stack.interfaces.loopback.mtu_for(target.is_v4)
     mtu = min(mtu, own.get(abi.IPV6_MTU) or mtu)
     whole = own[abi.IPV6_DONTFRAG] if options.dont_fragment is None else options.dont_fragment
     if size > mtu - IP6_HEADER and whole and sock.protocol in KEEPS_WHOLE:

@@ -9,7 +9,6 @@ from sentry.abi.capability import CAP_NET_ADMIN, CAP_NET_RAW
 from sentry.abi.socket import IPPROTO_IP, IPPROTO_IPV6, SOCK_RAW
 from sentry.errors import EADDRNOTAVAIL, EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP, EPERM
 from sentry.net.inet import multicast
-from sentry.net.inet.error_queue import mtu_to
 from sentry.net.options import (
     INT,
     SWITCH,
@@ -140,7 +139,7 @@ def mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes:
     """IP_MTU, IPV6_MTU. Raises: ENOTCONN."""
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return INT.pack(mtu_to(sock.stack, sock.remote))
+    return INT.pack(sock.stack.interfaces.loopback.mtu_for(sock.remote.is_v4))
 
 
 def _set_interface(row: Option, sock: InetSocket, caller: Caller, value: bytes) -> None:

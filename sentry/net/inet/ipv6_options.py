@@ -9,7 +9,6 @@ from sentry.abi import socket as abi
 from sentry.abi.socket import IPPROTO_IPV6
 from sentry.errors import EINVAL, ENOTCONN
 from sentry.net.inet import addrform
-from sentry.net.inet.error_queue import mtu_to
 from sentry.net.inet.ip_options import (
     PMTUDISC,
     check_transparent,
@@ -125,7 +124,7 @@ def _path_mtu(row: Option, sock: InetSocket, caller: Caller, size: int) -> bytes
         raise EINVAL("struct ip6_mtuinfo")
     if sock.remote is None:
         raise ENOTCONN("no destination")
-    return bytes(28) + struct.pack("<I", mtu_to(sock.stack, sock.remote))
+    return bytes(28) + struct.pack("<I", sock.stack.interfaces.loopback.mtu_for(sock.remote.is_v4))
 
 
 IPV6: Final = Options(IPPROTO_IPV6, abi)

@@ -22,11 +22,12 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.error_queue import LENGTH_MAX, check_size
+from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import SOCKADDR_IN6_SIZE, InetSocket, is_group
 from sentry.net.inet.packet import Seen, parse_send
 from sentry.net.inet.raw import ECHO_TYPES, ICMP_CHECKSUM_AT, ICMP_HEADER, RawSocket
 from sentry.net.inet.raw_options import PING
+from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.ioctls import SOCKETS
 
 if TYPE_CHECKING:

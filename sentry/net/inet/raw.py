@@ -36,7 +36,7 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.error_queue import LENGTH_MAX, check_size, port_in, too_large
+from sentry.net.inet.error_queue import check_size, port_in, too_large
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import Seen, SendOptions, parse_send
 from sentry.net.inet.raw_header import IP6_HEADER, IP_HEADER, parse4, parse6
@@ -50,6 +50,7 @@ from sentry.net.inet.wire import (
     show_raw,
     with_header,
 )
+from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 from sentry.net.sysctls import ignores_echo
 

@@ -25,11 +25,12 @@ from sentry.errors import (
 from sentry.net.inet import address
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.datagram import DatagramSocket
-from sentry.net.inet.error_queue import LENGTH_MAX, check_size
+from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
 from sentry.net.inet.wire import show_udp, show_unreachable
+from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 
 if TYPE_CHECKING:

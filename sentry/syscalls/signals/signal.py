@@ -72,6 +72,12 @@ def sys_rt_sigaction(task: Task, signo: Signal, new: Addr, old: Addr, size: Size
         group.shared_pending.discard(bit)
         for member in group.tasks:
             member.pending.discard(bit)
+        ignored = True
+    else:
+        ignored = False
+    for timer in group.posix_timers.values():
+        if timer.signo == signo:
+            timer.ignored() if ignored else timer.wanted()
 
 
 @syscall(14)
