@@ -289,10 +289,9 @@ def reparent(group: ThreadGroup) -> None:
             continue
         child.parent = heir
         heir.children.append(child)
-        if child.is_zombie:
-            child.exit_signal = SIGCHLD
-            if not is_held(child):
-                announce(child)
+        child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
+        if child.is_zombie and not is_held(child):
+            announce(child)
 
 
 def _kill_orphaned_groups(group: ThreadGroup) -> None:
