@@ -94,6 +94,13 @@ class PidNamespace:
         """The task with this number."""
         return self._tables.tasks.get(self.known(number))
 
+    def task_or_zombie(self, number: int) -> Task | None:
+        """The task with this number; also a leader that has ended, until it is waited for."""
+        task = self.task(number)
+        if task is None and (group := self.group(number)) is not None:
+            task = group.leader
+        return task
+
     def group(self, number: int) -> ThreadGroup | None:
         """The process, also a zombie."""
         return self._tables.groups.get(self.known(number))

@@ -251,6 +251,13 @@ class ThreadGroup:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
 
+    def all_tasks(self) -> list[Task]:
+        """Its threads as others count them: with a leader that has ended and cannot go yet."""
+        leader = self.leader
+        if leader is not None and leader.dead and leader not in self.tasks:
+            return [leader, *self.tasks]
+        return self.tasks
+
     @property
     def uid(self) -> int:
         """Its real user, also of a zombie."""

@@ -17,7 +17,7 @@ from sentry.abi.kcmp import (
 )
 from sentry.abi.limits import UIO_MAXIOV
 from sentry.auth.ptrace import may_access, may_attach
-from sentry.errors import EFAULT, EINVAL, ENOENT, EPERM, ESRCH
+from sentry.errors import EBADF, EFAULT, EINVAL, ENOENT, EPERM, ESRCH
 from sentry.fs.epoll.file import EpollFile
 from sentry.kernel.task import Task
 from sentry.mm.vma import VmFlag
@@ -134,13 +134,20 @@ SHARED_OF: dict[int, Callable[[Task], object]] = {
 }
 
 
-def watched_file(task: Task, target: Task, slot: int) -> object:
+def file_of(target: Task, fd: int) -> Any:
+    """get_file_raw_ptr(): who has ended has none. Raises: EBADF."""
+    if target.dead:
+        raise EBADF(f"task {target.tid} has ended")
+    return target.files.get_raw(fd & 0xFFFFFFFF)
+
+
+def watched_file(target: Task, slot: tuple[int, int, int]) -> object:
     """KCMP_EPOLL_TFD: struct kcmp_epoll_slot {efd, tfd, toff}; `toff` picks one of equal numbers.
 
-    Raises: EFAULT, EBADF, EINVAL, ENOENT.
+    Raises: EBADF, EINVAL, ENOENT.
     """
-    efd, tfd, number = struct.unpack("<III", task.mm.read(slot, 12))
-    epoll = target.files.get_raw(efd)
+    efd, tfd, number = slot
+    epoll = file_of(target, efd)
     if not isinstance(epoll, EpollFile):
         raise EINVAL("not an epoll descriptor")
     found = epoll.watched(tfd)
@@ -154,8 +161,8 @@ def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: 
     """kcmp(2): 0 for the same object, 1 or 2 for an order. EBADF, EINVAL, EPERM, ESRCH."""
     tasks = []
     for pid in (pid1, pid2):
-        target = task.pids.task(pid)
-        if target is None or target.dead:
+        target = task.pids.task_or_zombie(pid)
+        if target is None:
             raise ESRCH(f"pid {pid}")
         tasks.append(target)
     for target in tasks:
@@ -167,11 +174,15 @@ def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: 
     a: object
     b: object
     if kind == KCMP_FILE:
-        a, b = one.files.get_raw(index1 & 0xFFFFFFFF), two.files.get_raw(index2 & 0xFFFFFFFF)
+        a, b = file_of(one, index1), file_of(two, index2)
     elif kind == KCMP_EPOLL_TFD:
-        a, b = one.files.get_raw(index1 & 0xFFFFFFFF), watched_file(task, two, index2)
+        slot = struct.unpack("<III", task.mm.read(index2, 12))
+        a, b = file_of(one, index1), watched_file(two, slot)
     elif kind in SHARED_OF:
-        a, b = SHARED_OF[kind](one), SHARED_OF[kind](two)
+        a, b = (
+            None if target.dead and kind != KCMP_SIGHAND else SHARED_OF[kind](target)
+            for target in tasks
+        )
     else:
         raise EINVAL(f"kind {kind}")
     if a is b:
