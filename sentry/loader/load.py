@@ -241,7 +241,6 @@ async def _build(
     layout.arg_start, layout.arg_end = built.arg_start, built.arg_end
     layout.env_start, layout.env_end = built.env_start, built.env_end
     layout.auxv = auxv.pack(vector)
-    layout.vdso = vdso
     layout.program = Running(chain.file.inode)
     mm.map.layout = layout
     return entry, built.stack_pointer
