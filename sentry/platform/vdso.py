@@ -1,8 +1,9 @@
 """The vDSO and its clock page, in frames that every address space maps.
 
-The clock page comes first ([vvar]), the ELF file (AT_SYSINFO_EHDR) behind it ([vdso]). The kernel calls `refresh` where a program asks for the time by
-system call, which the vDSO makes when the clock page is too old, and `host_clock_was_set` when
-`step_fd` is readable. See guest_stubs/clock_page.h and native/clock_page.c.
+The clock page comes first ([vvar]), the ELF file (AT_SYSINFO_EHDR) behind it ([vdso]). The kernel
+calls `refresh` where a program asks for the time by system call, which the vDSO makes when the
+clock page is too old, and `host_clock_was_set` when `step_fd` is readable. See
+guest_stubs/clock_page.h and native/clock_page.c.
 """
 
 from __future__ import annotations
