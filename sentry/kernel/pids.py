@@ -218,7 +218,8 @@ class Pids(PidNamespace):
         Gives the number here. Raises: EAGAIN at the ceiling of tasks and at the container's limit,
         EEXIST, ENOMEM in a namespace that has ended.
         """
-        if self.limit and self.count() >= self.limit:
+        most = len(self.tasks) + len(self.groups)  # counting takes longer
+        if self.limit and most >= self.limit and self.count() >= self.limit:
             raise EAGAIN(f"the container may have {self.limit} tasks")
         if (
             len(self.tasks) + len(self.groups) >= self._ceiling * 2

@@ -78,12 +78,7 @@ class ProcessGroup:
 
     def is_orphaned(self) -> bool:
         """No member has a parent in another group of the session: credentials(7)."""
-        return not any(
-            m.parent is not None
-            and m.parent.process_group is not self
-            and m.parent.process_group.session is self.session
-            for m in self.members
-        )
+        return not any(m.ties_group for m in self.members)
 
 
 class Usage:
@@ -245,6 +240,14 @@ class ThreadGroup:
     def session(self) -> Session:
         """The session of the process group."""
         return self.process_group.session
+
+    @property
+    def ties_group(self) -> bool:
+        """Its parent is in another group of the session: so its group is no orphan."""
+        if self.parent is None:
+            return False
+        theirs, mine = self.parent.process_group, self.process_group
+        return theirs is not mine and theirs.session is mine.session
 
     @property
     def is_zombie(self) -> bool:
