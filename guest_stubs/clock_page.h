@@ -18,6 +18,6 @@ struct clock_page {
     uint64_t boottime;
 };
 
-#define CLOCK_PAGE_OFFSET 0x1000 /* from the ELF header of the vDSO */
+#define CLOCK_PAGE_SIZE 0x1000 /* so far behind it lies the ELF header of the vDSO */
 
 #endif

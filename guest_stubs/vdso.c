@@ -1,6 +1,6 @@
 /* The vDSO: clocks without a system call. See vdso(7) and clock_page.h.
  *
- * Freestanding and position independent, without data of its own; the clock page lies behind it.
+ * Freestanding and position independent, without data of its own; the clock page lies before it.
  * Clocks that are not in the page, and every question past its horizon, become the system call.
  */
 #include "clock_page.h"

@@ -60,14 +60,18 @@ class PidFile(FileDescription):
         """Readable once every thread is gone; hung up once it was waited for."""
         if not self.ended:
             return 0
+        return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if self._is_gone else 0)
+
+    @property
+    def _is_gone(self) -> bool:
+        """It has ended, and it was waited for or needs not be."""
         if self.thread is not None and self.thread is not self.group.leader:
-            return EPOLLIN | EPOLLRDNORM | EPOLLHUP
-        gone = self.group.parent is None
-        return EPOLLIN | EPOLLRDNORM | (EPOLLHUP if gone else 0)
+            return self.ended
+        return self.ended and self.group.parent is None
 
     def fdinfo_in(self, pids: Any) -> str:
         """The Pid lines: pidfd_show_fdinfo()."""
-        if self.ended and (self.thread is not None or self.group.parent is None):
+        if self._is_gone:
             return "Pid:\t-1\nNSpid:\t-1\n"
         numbers = pids.numbers(self.group.tgid if self.thread is None else self.thread.tid)
         return f"Pid:\t{numbers[0]}\nNSpid:\t" + "\t".join(map(str, numbers)) + "\n"

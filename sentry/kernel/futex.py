@@ -28,12 +28,16 @@ INTERRUPTIBLE = Mode.INTERRUPTIBLE
 
 
 def key_of(task: Task, addr: int, private: bool) -> Hashable:
-    """The key of a word. Raises: EINVAL (alignment), EFAULT."""
+    """The key of a word. Raises: EINVAL (alignment), EFAULT.
+
+    One without FUTEX_PRIVATE_FLAG is another, also where nobody else could reach the word:
+    FUT_OFF_MMSHARED, get_futex_key().
+    """
     if addr & 3:
         raise EINVAL(f"misaligned {addr:#x}")
     mm = task.mm
     if private:
-        return (mm, addr)
+        return (mm, addr, "private")
     key: Hashable = mm.futex_key(addr, True)
     return key
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
+
+UNSET: Final = b"(none)"
 
 
 class Uts:
@@ -21,15 +23,16 @@ class Uts:
         "version",
     )  # fmt: skip
 
-    def __init__(self, nodename: bytes, domainname: bytes = b"(none)") -> None:
+    def __init__(self, nodename: bytes, domainname: bytes = b"") -> None:
+        """As it is made; an empty name is one that nobody has set: UTS_NODENAME, UTS_DOMAINNAME."""
         self.owner: UserNamespace | None = None
         self.charge: Charge | None = None
         self.sysname = b"Linux"
-        self.nodename = nodename
+        self.nodename = nodename or UNSET
         self.release = b"6.12.0"
         self.version = b"#1 SMP PREEMPT_DYNAMIC runsc"
         self.machine = b"x86_64"
-        self.domainname = domainname
+        self.domainname = domainname or UNSET
         self.changes = {"nodename": ChangeCount(), "domainname": ChangeCount()}
         """Told when a name is set: poll(2) of /proc/sys/kernel/hostname, domainname."""
 
@@ -40,7 +43,8 @@ class Uts:
 
     def copy(self, owner: UserNamespace | None, charge: Charge) -> Uts:
         """The names of a new UTS namespace."""
-        made = Uts(self.nodename, self.domainname)
+        made = Uts(self.nodename)
+        made.nodename, made.domainname = self.nodename, self.domainname
         made.owner, made.charge = owner, charge
         return made
 

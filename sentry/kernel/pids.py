@@ -100,6 +100,13 @@ class PidNamespace:
         """The task with this number."""
         return self._tables.tasks.get(self.known(number))
 
+    def task_or_zombie(self, number: int) -> Task | None:
+        """The task with this number; also a leader that has ended, until it is waited for."""
+        task = self.task(number)
+        if task is None and (group := self.group(number)) is not None:
+            task = group.leader
+        return task
+
     def group(self, number: int) -> ThreadGroup | None:
         """The process, also a zombie."""
         return self._tables.groups.get(self.known(number))
@@ -217,7 +224,8 @@ class Pids(PidNamespace):
         Gives the number here. Raises: EAGAIN at the ceiling of tasks and at the container's limit,
         EEXIST, ENOMEM in a namespace that has ended.
         """
-        if self.limit and self.count() >= self.limit:
+        most = len(self.tasks) + len(self.groups)  # counting takes longer
+        if self.limit and most >= self.limit and self.count() >= self.limit:
             raise EAGAIN(f"the container may have {self.limit} tasks")
         if (
             len(self.tasks) + len(self.groups) >= self._ceiling * 2

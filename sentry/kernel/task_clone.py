@@ -122,7 +122,10 @@ def check_limit(task: Task) -> None:
         return
     if creds.has(CAP_SYS_ADMIN) or creds.has(CAP_SYS_RESOURCE):
         return
-    if sum(1 for t in task.kernel.pids.tasks.values() if t.creds.uid == creds.uid) >= limit:
+    tasks = task.kernel.pids.tasks
+    if len(tasks) < limit:  # all of them are not too many: they need not be looked at
+        return
+    if sum(1 for t in tasks.values() if t.creds.uid == creds.uid) >= limit:
         raise EAGAIN("RLIMIT_NPROC")
 
 

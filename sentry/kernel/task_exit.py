@@ -289,24 +289,24 @@ def reparent(group: ThreadGroup) -> None:
             continue
         child.parent = heir
         heir.children.append(child)
-        if child.is_zombie:
-            child.exit_signal = SIGCHLD
-            if not is_held(child):
-                announce(child)
+        child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
+        if child.is_zombie and not is_held(child):
+            announce(child)
 
 
 def _kill_orphaned_groups(group: ThreadGroup) -> None:
     """setpgid(2): a group orphaned with stopped members gets SIGHUP and SIGCONT."""
-    affected: set[ProcessGroup] = {group.process_group} | {c.process_group for c in group.children}
-    before = {pg for pg in affected if pg.is_orphaned()}
+    tied = [each for each in (group, *group.children) if each.ties_group]
+    if not tied:
+        return
+    affected: set[ProcessGroup] = {each.process_group for each in tied}
     parent, group.parent = group.parent, None
     children = [(c, c.parent) for c in group.children]
     for child, _ in children:
         child.parent = group.pids.init
-    for pg in affected - before:
-        members = pg.members - {group}
-        if members and pg.is_orphaned() and any(m.stopping for m in members):
-            for member in list(members):
+    for pg in affected:
+        if pg.is_orphaned() and any(m.stopping for m in pg.members if m is not group):
+            for member in pg.members - {group}:
                 signal_send.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
                 signal_send.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
     group.parent = parent

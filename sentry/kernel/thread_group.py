@@ -88,12 +88,7 @@ class ProcessGroup:
 
     def is_orphaned(self) -> bool:
         """No member has a parent in another group of the session: credentials(7)."""
-        return not any(
-            m.parent is not None
-            and m.parent.process_group is not self
-            and m.parent.process_group.session is self.session
-            for m in self.members
-        )
+        return not any(m.ties_group for m in self.members)
 
 
 class Usage:
@@ -257,9 +252,24 @@ class ThreadGroup:
         return self.process_group.session
 
     @property
+    def ties_group(self) -> bool:
+        """Its parent is in another group of the session: so its group is no orphan."""
+        if self.parent is None:
+            return False
+        theirs, mine = self.parent.process_group, self.process_group
+        return theirs is not mine and theirs.session is mine.session
+
+    @property
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
         return not self.tasks
+
+    def all_tasks(self) -> list[Task]:
+        """Its threads as others count them: with a leader that has ended and cannot go yet."""
+        leader = self.leader
+        if leader is not None and leader.dead and leader not in self.tasks:
+            return [leader, *self.tasks]
+        return self.tasks
 
     @property
     def uid(self) -> int:

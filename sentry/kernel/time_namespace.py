@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sentry.abi.mman import (
-    MAP_ANONYMOUS,
-    MAP_FIXED,
-    MAP_PRIVATE,
-    PROT_EXEC,
-    PROT_READ,
-    PROT_WRITE,
-)
 from sentry.abi.time import (
     CLOCK_BOOTTIME,
     CLOCK_BOOTTIME_ALARM,
@@ -19,14 +11,11 @@ from sentry.abi.time import (
     CLOCK_MONOTONIC_COARSE,
     CLOCK_MONOTONIC_RAW,
 )
-from sentry.mm.mapping import mmap, munmap
-from sentry.mm.protect import mprotect
-from sentry.platform.constants import PAGE_SIZE
+from sentry.mm.mapping import leave_clock_page
 
 if TYPE_CHECKING:
     from sentry.kernel.nsproxy import TimeNamespace
     from sentry.kernel.task import Task
-    from sentry.mm.manager import MemoryManager
 
 MONOTONIC: Final = frozenset({CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_MONOTONIC_RAW})
 BOOTTIME: Final = frozenset({CLOCK_BOOTTIME, CLOCK_BOOTTIME_ALARM})
@@ -58,17 +47,4 @@ def join(task: Task, ns: TimeNamespace) -> None:
     if ns.is_first:
         return
     ns.frozen = True
-    vdso, layout = task.kernel.platform.vdso, task.mm.map.layout
-    if vdso is not None and layout.vdso:
-        leave_clock_page(task.mm, layout.vdso, vdso.pages)
-
-
-def leave_clock_page(mm: MemoryManager, start: int, pages: int) -> None:
-    """vdso_join_timens(): a vDSO with an empty clock page, which makes the calls."""
-    size, end = PAGE_SIZE, pages * PAGE_SIZE
-    image = mm.read(start, end - size)
-    munmap(mm.map, start, end)
-    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-    mmap(mm.map, start, end, PROT_READ | PROT_WRITE, flags)
-    mm.write(start, image)
-    mprotect(mm.map, start, end, PROT_READ | PROT_EXEC)
+    leave_clock_page(task.mm.map)

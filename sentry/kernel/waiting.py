@@ -104,6 +104,8 @@ def _traced_report(pids: PidNamespace, tracee: Tie, options: int) -> Report | No
     """What there is to tell a tracer: its stops whatever the options, and the end of threads."""
     traced = tracee.task
     keep = options & WNOWAIT
+    if _is_own_zombie(tracee):
+        return _report(pids, traced.group, options)
     if tracee.dead:
         if not options & WEXITED:
             return None
@@ -122,6 +124,28 @@ def _traced_report(pids: PidNamespace, tracee: Tie, options: int) -> Report | No
     usage = usage_of(traced.group)
     number = pids.of(traced.tid)
     return Report(number, traced.creds.uid, CLD_TRAPPED, code << 8 | 0x7F, code, usage)
+
+
+def _is_own_zombie(tracee: Tie) -> bool:
+    """The tracee is a process that has ended, and its parent and its tracer are one."""
+    group = tracee.task.group
+    return group.leader is tracee.task and group.is_zombie and not is_held(group)
+
+
+def _may_tell(child: ThreadGroup) -> bool:
+    """A child that has nothing to tell now may have later: else it is as if it were not there.
+
+    Of a zombie there is only its end, which a wait without WEXITED does not hear; one that its
+    tracer has to take first counts: wait_consider_task(), kernel/exit.c.
+    """
+    return not child.is_zombie or is_held(child)
+
+
+def _tracee_may_tell(tracee: Tie, options: int) -> bool:
+    """The same of a tracee; a leader that ended before its threads waits for them."""
+    if tracee.dead or _is_own_zombie(tracee):
+        return False
+    return not tracee.task.dead or bool(options & (WEXITED | WCONTINUED))
 
 
 class _Thread:
@@ -157,21 +181,21 @@ def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
         found = False
         for child in list(group.children):
             if eligible(child):
-                found = True
                 trace = child.leader.trace if child.leader is not None else None
-                own = trace is not None and trace.reports_to(group)
-                asked = options & ~WSTOPPED if own else options
+                own = trace if trace is not None and trace.reports_to(group) else None
+                asked = options if own is None else options & ~WSTOPPED
                 if (report := _report(task.pids, child, asked)) is not None:
                     return report
+                found |= _may_tell(child) if own is None else _tracee_may_tell(own, options)
         for tracer in (task,) if options & __WNOTHREAD else list(group.tasks):
             for tracee in list(tracer.tracees):
                 traced = tracee.task
                 leads = traced.group.leader is traced
                 if not matches(traced.group if leads else _Thread(traced)):
                     continue
-                found = True
                 if (report := _traced_report(task.pids, tracee, options)) is not None:
                     return report
+                found |= _tracee_may_tell(tracee, options)
         if not found:
             raise ECHILD
         if options & WNOHANG:

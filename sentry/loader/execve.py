@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.personality import READ_IMPLIES_EXEC
+from sentry.abi.signal import SIGCHLD
 from sentry.errors import EAGAIN
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
@@ -84,6 +85,7 @@ async def _become_single_threaded(task: Task) -> None:
         old, group.leader = group.leader, task
         if old is not None and old.trace is not None:
             old.trace.drop()
+    group.exit_signal = SIGCHLD  # de_thread(), fs/exec.c: whatever clone(2) was told
 
 
 def _commit(task: Task, image: Image) -> None:

@@ -29,7 +29,7 @@ from sentry.loader.image import COMM_LEN, Image
 from sentry.loader.segments import PIE_BASE, map_program, place, with_faults
 from sentry.mm.heap import set_brk_start
 from sentry.mm.layout import ProgramLayout
-from sentry.mm.mapping import map_kernel_frames, mmap
+from sentry.mm.mapping import map_vdso, mmap
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
 from sentry.wait.again import again
@@ -241,7 +241,6 @@ async def _build(
     layout.arg_start, layout.arg_end = built.arg_start, built.arg_end
     layout.env_start, layout.env_end = built.env_start, built.env_end
     layout.auxv = auxv.pack(vector)
-    layout.vdso = vdso
     layout.program = Running(chain.file.inode)
     mm.map.layout = layout
     return entry, built.stack_pointer
@@ -267,7 +266,7 @@ def _map_vdso(task: Task, mm: MemoryManager) -> int:
     vdso = task.kernel.platform.vdso
     if vdso is None:
         return 0
-    return map_kernel_frames(mm.map, vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")
+    return map_vdso(mm.map, vdso.gpa)
 
 
 def _machine(task: Task) -> Machine:

@@ -89,18 +89,26 @@ def _grow_stack(amap: AddressMap, addr: int) -> Vma:
         floor = max(floor, before.end + gap)
     if page < floor or vma.end - page > limit:
         raise SegFault(addr, SEGV_MAPERR)
-    start = max(page - STACK_CHUNK, floor, vma.end - (limit & ~0xFFF))
-    start = min(page, start)
-    try:
-        amap.check_expand((vma.start - start) >> 12, False)
-        if vma.flags & VmFlag.LOCKED:
-            amap.check_locked((vma.start - start) >> 12)
-    except Errno:
-        raise SegFault(addr, SEGV_MAPERR) from None
+    ahead = min(page, max(page - STACK_CHUNK, floor, vma.end - (limit & ~0xFFF)))
+    start = ahead if _may_grow(amap, vma, ahead) else page
+    if not _may_grow(amap, vma, start):
+        raise SegFault(addr, SEGV_MAPERR)
     amap.account(vma, -1)
     amap.vmas.restart(vma, start)
     amap.account(vma, 1)
     return vma
+
+
+def _may_grow(amap: AddressMap, vma: Vma, start: int) -> bool:
+    """acct_stack_growth(): the limits of a process let a stack begin here."""
+    pages = (vma.start - start) >> 12
+    try:
+        amap.check_expand(pages, False)
+        if vma.flags & VmFlag.LOCKED:
+            amap.check_locked(pages)
+    except Errno:
+        return False
+    return True
 
 
 def file_gone(amap: AddressMap) -> bool:

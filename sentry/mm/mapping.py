@@ -24,6 +24,7 @@ from sentry.abi.mman import (
     MAP_STACK,
     MAP_TYPE,
     PROT_EXEC,
+    PROT_READ,
     PROT_WRITE,
 )
 from sentry.abi.resource import RLIMIT_MEMLOCK
@@ -44,7 +45,7 @@ from sentry.mm.filling import fill_new, show_instead
 from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, TASK_END
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import MAX_OFFSET, PROT_ALL, Backing, Vma, VmFlag, page_up
-from sentry.platform.constants import PAGE_MASK
+from sentry.platform.constants import PAGE_MASK, PAGE_SIZE
 
 LEGACY_FLAGS: Final = 0x7C07F9F3
 """LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""
@@ -233,10 +234,29 @@ def munmap(amap: AddressMap, addr: int, length: int) -> None:
 # --- the kernel's own
 
 
-def map_kernel_frames(amap: AddressMap, gpa: int, pages: int, prot: int, name: str) -> int:
-    """Map frames that the kernel keeps ([vvar]): every address space sees the same ones."""
-    where = amap.find_free(pages << 12, 4096)
-    flags = VmFlag.SPECIAL | VmFlag.SHARED
-    amap.insert(Vma(where, where + (pages << 12), prot, flags, name=name.encode()))
-    amap.space.map_frames(where, gpa, pages, prot)
+VVAR: Final = VmFlag.SPECIAL | VmFlag.SECRET
+"""The clock page of the vDSO: a page of the kernel's, which only its own program reads."""
+
+
+def map_vdso(amap: AddressMap, gpa: int) -> int:
+    """Map the clock page and the vDSO behind it: every address space sees the same two frames.
+
+    Gives the address of the vDSO.
+    """
+    start = amap.find_free(2 * PAGE_SIZE, PAGE_SIZE)
+    where = start + PAGE_SIZE
+    shared = VmFlag.SPECIAL | VmFlag.SHARED
+    code, executable = PROT_READ | PROT_EXEC, shared | VmFlag.MAYEXEC
+    amap.insert(Vma(start, where, PROT_READ, VVAR | VmFlag.SHARED, name=b"[vvar]"))
+    amap.insert(Vma(where, where + PAGE_SIZE, code, executable, name=b"[vdso]"))
+    amap.space.map_frames(start, gpa, 1, PROT_READ)
+    amap.space.map_frames(where, gpa + PAGE_SIZE, 1, code)
     return where
+
+
+def leave_clock_page(amap: AddressMap) -> None:
+    """vdso_join_timens(): an empty clock page, with which the vDSO makes the calls."""
+    for vma in [vma for vma in amap.vmas if vma.shared and vma.flags & VVAR == VVAR]:
+        start, end = vma.start, vma.end
+        amap.remove(start, end)
+        amap.insert(Vma(start, end, PROT_READ, VVAR, name=b"[vvar]"))

@@ -52,7 +52,7 @@ def maps_line(amap: AddressMap, vma: Vma, describe: Describe) -> bytes:
         ("r" if vma.prot & PROT_READ else "-")
         + ("w" if vma.prot & PROT_WRITE else "-")
         + ("x" if vma.prot & PROT_EXEC else "-")
-        + ("s" if vma.shared else "p")
+        + ("s" if vma.shared and not vma.flags & VmFlag.SPECIAL else "p")
     )
     if vma.file is not None:
         major, minor, inode, path = describe(vma.file)
@@ -206,6 +206,10 @@ def vm_flags(vma: Vma) -> bytes:
         for bit, name in ((PROT_READ, b"rd"), (PROT_WRITE, b"wr"), (PROT_EXEC, b"ex"))
         if vma.prot & bit
     ]
+    if vma.flags & VmFlag.SPECIAL:
+        vvar = bool(vma.flags & VmFlag.SECRET)
+        found += [b"mr", b"pf", b"io", b"de", b"dd"] if vvar else [b"mr", b"me", b"de"]
+        return b" ".join(found) + b" "
     found += [b"sh"] if vma.may_be_shared_for_writing else []
     found.append(b"mr")
     found += [b"mw"] if vma.flags & VmFlag.MAYWRITE else []

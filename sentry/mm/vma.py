@@ -62,7 +62,7 @@ class VmFlag:
     """mseal(2)."""
     DROPPABLE: Final = 1 << 19
     SECRET: Final = 1 << 20
-    """memfd_secret(2): no other process sees it."""
+    """memfd_secret(2), and the vDSO's clock page: no other process sees it."""
     FORKED: Final = 1 << 21
     """Private memory that came with fork(2): the pages are known to the parent's mapping too, so
     it does not become one with what is mapped later (anon_vma_compatible)."""

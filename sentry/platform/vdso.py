@@ -1,9 +1,9 @@
 """The vDSO and its clock page, in frames that every address space maps.
 
-`map_kernel_frames(mm.map, vdso.gpa, vdso.pages, PROT_READ | PROT_EXEC, "[vdso]")` gives the address
-of the ELF header (AT_SYSINFO_EHDR). The kernel calls `refresh` where a program asks for the time by
-system call, which the vDSO makes when the clock page is too old, and `host_clock_was_set` when
-`step_fd` is readable. See guest_stubs/clock_page.h and native/clock_page.c.
+The clock page comes first ([vvar]), the ELF file (AT_SYSINFO_EHDR) behind it ([vdso]). The kernel
+calls `refresh` where a program asks for the time by system call, which the vDSO makes when the
+clock page is too old, and `host_clock_was_set` when `step_fd` is readable. See
+guest_stubs/clock_page.h and native/clock_page.c.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ def tsc_is_usable(power_features: int) -> bool:
 
 class Vdso:
     """One per platform whose programs read the host's counter. Raises: MemoryError."""
-
-    pages = 2
 
     def __init__(self, usable: bool) -> None:
         image = guest_stubs.vdso()

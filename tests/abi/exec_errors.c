@@ -42,6 +42,44 @@ static int run(const void *path, void *argv, void *envp)
     return at(AT_FDCWD, path, argv, envp, 0);
 }
 
+/* AT_SYMLINK_NOFOLLOW is about the last component alone, wherever the way leads. */
+static void links(char **again)
+{
+    char name[40];
+    CHECK(mkdir("folder", 0755) == 0 && mkdir("folder/below", 0755) == 0);
+    CHECK(symlink("folder", "way") == 0 && symlink("way", "way2") == 0);
+    CHECK(symlink(self, "folder/program") == 0 && symlink("program", "folder/twice") == 0);
+    CHECK(symlink("loop", "loop") == 0 && symlink("nothing", "folder/dangling") == 0);
+    CHECK(link("script", "folder/script") == 0);
+    static const char *const ways[] = {"folder", "way", "way2", "way/below/..", "./way2/."};
+    for (int i = 0; i < 5; i++) {
+        int folder = open(ways[i], O_PATH | O_CLOEXEC);
+        static const char *const names[] = {"program", "twice"};
+        for (int j = 0; j < 2; j++) {
+            snprintf(name, sizeof name, "%s/%s", ways[i], names[j]);
+            CHECK(at(AT_FDCWD, name, again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+            CHECK(at(AT_FDCWD, name, again, no_env, 0) == -102);
+            CHECK(at(folder, names[j], again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+            CHECK(at(folder, names[j], again, no_env, 0) == -102);
+        }
+        snprintf(name, sizeof name, "%s/script", ways[i]);
+        CHECK(at(AT_FDCWD, name, again, no_env, AT_SYMLINK_NOFOLLOW) == -103);
+        snprintf(name, sizeof name, "%s/dangling", ways[i]);
+        CHECK(at(AT_FDCWD, name, again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+        CHECK(at(AT_FDCWD, name, again, no_env, 0) == ENOENT);
+        close(folder);
+    }
+    CHECK(at(AT_FDCWD, "loop", again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+    CHECK(at(AT_FDCWD, "loop/x", again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+    CHECK(at(AT_FDCWD, "way", again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
+    CHECK(at(AT_FDCWD, "way/", again, no_env, AT_SYMLINK_NOFOLLOW) == EACCES);
+    CHECK(at(AT_FDCWD, "way/program/", again, no_env, AT_SYMLINK_NOFOLLOW) == ENOTDIR);
+    int itself = open("way/program", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    CHECK(at(itself, "", again, no_env, AT_EMPTY_PATH) == ELOOP);
+    CHECK(at(itself, "", again, no_env, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == ELOOP);
+    close(itself);
+}
+
 /* What the test does when it runs itself: says with 200 + argc that it was reached. */
 #define REACHED(argc) (-(100 + (argc)))
 
@@ -123,6 +161,7 @@ int main(int argc, char **argv)
     CHECK(symlink(self, "link") == 0);
     CHECK(at(here, "link", again, no_env, AT_SYMLINK_NOFOLLOW) == ELOOP);
     CHECK(at(here, "link", again, no_env, 0) == REACHED(2));
+    links(again);
 
     /* arguments that are too long */
     char *big = malloc(200000);

@@ -286,9 +286,50 @@ static void ping_pong(void)
     pthread_join(thread, NULL);
 }
 
+/* Woken is who sleeps with the same FUTEX_PRIVATE_FLAG, also where no other process could: in
+ * anonymous and static memory, in private and shared mappings of a file. */
+static void private_and_shared(void)
+{
+    static const int flags[] = {0, FUTEX_PRIVATE_FLAG};
+    static uint32_t word;
+    uint32_t *words[4];
+    int fd = memfd_create("words", 0);
+    CHECK(fd >= 0 && ftruncate(fd, 4096) == 0);
+    words[0] = &word;
+    for (int i = 1; i < 4; i++) {
+        int map = i == 1 ? MAP_PRIVATE | MAP_ANONYMOUS : i == 2 ? MAP_PRIVATE : MAP_SHARED;
+        words[i] = mmap(NULL, 4096, PROT_READ | PROT_WRITE, map, i == 1 ? -1 : fd, 0);
+        CHECK(words[i] != MAP_FAILED);
+    }
+    uint32_t *again = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 2; j++) {
+            uint32_t *other = words[i] + 1;
+            int same = flags[j], different = flags[!j];
+            pthread_t thread;
+            struct request r = {words[i], FUTEX_WAIT | same, 0};
+            *words[i] = *other = 0;
+            CHECK(pthread_create(&thread, NULL, waiter, &r) == 0);
+            await_sleepers(words[i], same, 1, other);
+            CHECK(futex(words[i], FUTEX_WAKE | different, 9, NULL, NULL, 0) == 0);
+            CHECK(futex(words[i], FUTEX_WAKE_BITSET | different, 9, NULL, NULL, ~0) == 0);
+            CHECK(futex(words[i], FUTEX_CMP_REQUEUE | different, 9, (void *)9, other, 0) == 0);
+            CHECK(futex(words[i], FUTEX_WAKE_OP | different, 9, (void *)9, other, 0) == 0);
+            if (i == 3 && same) /* without the flag this is the same word */
+                CHECK(futex(again, FUTEX_WAKE | same, 9, NULL, NULL, 0) == 0);
+            uint32_t *name = i == 3 && !same ? again : words[i];
+            CHECK(futex(name, FUTEX_WAKE | same, 9, NULL, NULL, 0) == 1);
+            CHECK(pthread_join(thread, NULL) == 0 && r.result == 0);
+        }
+    for (int i = 1; i < 4; i++)
+        CHECK(munmap(words[i], 4096) == 0);
+    CHECK(munmap(again, 4096) == 0 && close(fd) == 0);
+}
+
 int main(void)
 {
     errors();
+    private_and_shared();
     timeouts();
     waking();
     bitsets();

@@ -30,6 +30,8 @@ static void host_name_can_be_set(void)
     /* a UTS namespace of our own, so that nothing outside changes; a sandbox is one */
     CHECK(uname(&old) == 0);
     CHECK(unshare(CLONE_NEWUTS) == 0 || getpid() == 1);
+    CHECK(old.nodename[0] != 0 && old.domainname[0] != 0); /* (none) where nobody has set one */
+    CHECK(setdomainname("", 0) == 0 && uname(&name) == 0 && name.domainname[0] == 0);
     CHECK(sethostname("abi-test", 8) == 0);
     CHECK(uname(&name) == 0 && strcmp(name.nodename, "abi-test") == 0);
     CHECK(setdomainname("abi.example", 3) == 0);

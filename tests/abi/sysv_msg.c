@@ -114,6 +114,10 @@ static void choosing(void) {
     CHECK_ERR(msgrcv(id, &m, 100, 0, MSG_COPY), EINVAL);
     CHECK_ERR(msgrcv(id, &m, 100, 0, MSG_COPY | MSG_EXCEPT | IPC_NOWAIT), EINVAL);
     CHECK_ERR(msgrcv(id, &m, 2, 0, MSG_COPY | IPC_NOWAIT), E2BIG);
+    /* a copy is never cut short */
+    CHECK_ERR(msgrcv(id, &m, 2, 0, MSG_COPY | IPC_NOWAIT | MSG_NOERROR), EINVAL);
+    CHECK_ERR(msgrcv(id, &m, 0, 0, MSG_COPY | IPC_NOWAIT | MSG_NOERROR), EINVAL);
+    CHECK(is(id, 3, MSG_COPY | MSG_NOERROR, 1, "uno"));
     CHECK(is(id, 2, 0, 2, "two"));
     CHECK_ERR(msgrcv(id, &m, 100, 2, IPC_NOWAIT), ENOMSG);
     CHECK(is(id, -2, 0, 1, "one") && is(id, -8, 0, 1, "uno") && is(id, -8, 0, 3, "three"));

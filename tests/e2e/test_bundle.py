@@ -58,6 +58,14 @@ def test_hostname_is_taken(bundle: Bundle) -> None:
     assert _sh(bundle, "hostname; uname -n") == "inside\ninside\n"
 
 
+def test_names_that_nobody_has_set_are_none(bundle: Bundle) -> None:
+    bundle.document.pop("hostname", None)
+    script = "uname -n; cat /proc/sys/kernel/hostname /proc/sys/kernel/domainname"
+    assert _sh(bundle, script) == "(none)\n" * 3
+    bundle.document["domainname"] = "example.org"
+    assert _sh(bundle, "cat /proc/sys/kernel/domainname") == "example.org\n"
+
+
 def test_capabilities_are_the_bundles(bundle: Bundle) -> None:
     bundle.document["process"]["user"]["uid"] = 1000
     bundle.document["process"]["capabilities"] = {

@@ -18,6 +18,7 @@ from sentry.abi.ioctl import (
     ECHOK,
     ECHOKE,
     ECHONL,
+    ECHOPRT,
     ICANON,
     ICRNL,
     IEXTEN,
@@ -25,15 +26,18 @@ from sentry.abi.ioctl import (
     INLCR,
     ISIG,
     ISTRIP,
+    IUCLC,
     IUTF8,
     IXANY,
     IXON,
     NOFLSH,
     OCRNL,
+    OLCUC,
     ONLCR,
     ONLRET,
     ONOCR,
     OPOST,
+    PARMRK,
     VEOF,
     VEOL,
     VEOL2,
@@ -66,7 +70,7 @@ INITIAL: Final = Termios(
 """tty_std_termios, and the speed that ptys have."""
 UNLOCKED: Final = Termios(0, 0, 0, 0, 0, bytes(19))
 _SIGNALS: Final = ((VINTR, SIGINT), (VQUIT, SIGQUIT), (VSUSP, SIGTSTP))
-NEWLINE, RETURN, TAB = 10, 13, 9
+NEWLINE, RETURN, TAB, BACKSPACE = 10, 13, 9, 8
 KILL_ERASES: Final = ECHOK | ECHOKE | ECHOE
 """With all of them VKILL wipes the line off the screen."""
 
@@ -75,7 +79,8 @@ class LineDiscipline:
     """The state of one terminal's input and output."""
 
     __slots__ = (
-        "_column", "_edit", "_eofs", "_literal", "_ready", "held", "locked", "stopped", "termios",
+        "_column", "_edit", "_eofs", "_erasing", "_line_column", "_literal", "_ready", "held",
+        "locked", "stopped", "termios",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -89,7 +94,8 @@ class LineDiscipline:
         self._edit = bytearray()
         """Canonical mode: the line that is still edited."""
         self._literal = False
-        self._column = 0
+        self._erasing = False
+        self._column = self._line_column = 0
         self.stopped = False
         """Nothing goes to the screen: VSTOP was typed, or TCOOFF."""
         self.held = False
@@ -110,6 +116,8 @@ class LineDiscipline:
         iflag, lflag, cc = self.termios.c_iflag, self.termios.c_lflag, self.termios.c_cc
         if iflag & ISTRIP:
             byte &= 0x7F
+        if iflag & IUCLC and lflag & IEXTEN and _is_upper(byte):
+            byte += 32
         if self._literal:
             self._literal = False
             self._keep(byte, echo)
@@ -173,9 +181,12 @@ class LineDiscipline:
             self._erase(VWERASE, echo)
         elif byte and byte == cc[VLNEXT] and lflag & IEXTEN:
             self._literal = True
+            if lflag & ECHO:
+                self._end_erasing(echo)
             if lflag & ECHO and lflag & ECHOCTL:
-                echo += b"^\b"
+                echo += self.output(b"^\b")
         elif byte and byte == cc[VREPRINT] and lflag & IEXTEN and lflag & ECHO:
+            self._end_erasing(echo)
             self._echo_control(byte, echo)
             echo += self.output(b"\n" + bytes(self._edit))
         elif byte and byte == cc[VEOF]:
@@ -184,9 +195,13 @@ class LineDiscipline:
         elif byte == NEWLINE or (byte and byte in (cc[VEOL], cc[VEOL2])):
             if not self.room:  # lost, as everything is that nobody reads
                 return True
+            if byte != NEWLINE:
+                self._begin()
             self._edit.append(byte)
-            if lflag & ECHO or (byte == NEWLINE and lflag & ECHONL):
-                echo += self.output(bytes((byte,)))
+            if byte != NEWLINE:
+                self._echo_control(byte, echo)
+            elif lflag & (ECHO | ECHONL):
+                echo += self.output(b"\n")
             self._end_line()
         else:
             return False
@@ -200,23 +215,35 @@ class LineDiscipline:
     def _keep(self, byte: int, echo: bytearray) -> None:
         """An ordinary byte. What a line has no room for is lost, but echoed."""
         room = BUFFER - len(self._ready) - len(self._edit)
+        # with PARMRK it is two, as one is the mark of an error
+        kept = bytes((byte,)) * (2 if byte == 255 and self.termios.c_iflag & PARMRK else 1)
         if self.termios.c_lflag & ICANON:
-            if room > 1:
-                self._edit.append(byte)
+            self._begin()
+            if room > len(kept):
+                self._edit += kept
         else:
-            if room <= 0:
+            if room < len(kept):
                 return
-            self._ready.append(byte)
+            self._ready += kept
         if self.termios.c_lflag & ECHO:
+            self._end_erasing(echo)
             self._echo_control(byte, echo)
+
+    def _begin(self) -> None:
+        """A character that is echoed comes: a line begins where the cursor is."""
+        if self.termios.c_lflag & ECHO and not self._edit:
+            self._line_column = self._column
 
     def _echo_control(self, byte: int, echo: bytearray) -> None:
         lflag = self.termios.c_lflag
         if not lflag & ECHO:
             return
-        if lflag & ECHOCTL and (byte < 32 or byte == 127) and byte not in (TAB, NEWLINE):
+        if lflag & ECHOCTL and _is_control(byte) and byte != TAB:
             echo += bytes((94, byte ^ 64))
             self._column += 2
+        elif byte == 255:  # ECHO_OP_START: OLCUC makes no other of it
+            echo.append(byte)
+            self._column += 1
         else:
             echo += self.output(bytes((byte,)))
 
@@ -229,6 +256,7 @@ class LineDiscipline:
             line.clear()
         elif key == VKILL and lflag & KILL_ERASES != KILL_ERASES:
             line.clear()
+            self._end_erasing(echo)
             self._echo_control(self.termios.c_cc[VKILL], echo)
             if lflag & ECHOK:
                 echo += self.output(b"\n")
@@ -238,11 +266,32 @@ class LineDiscipline:
             if key == VWERASE and not _is_of_word(byte) and in_word:
                 break
             in_word = in_word or _is_of_word(byte)
+            gone = bytes(line[-size:])
             del line[-size:]
-            if lflag & ECHO:
+            if lflag & ECHO and lflag & ECHOPRT:
+                self._echo_printed(gone, echo)
+            elif lflag & ECHO:
                 self._echo_erased(byte, key, echo)
             if key == VERASE:
                 break
+        if not line and lflag & ECHO:
+            self._end_erasing(echo)
+
+    def _echo_printed(self, gone: bytes, echo: bytearray) -> None:
+        """ECHOPRT, for terminals of paper: what is erased is shown, between a \\ and a /."""
+        if not self._erasing:
+            self._erasing = True
+            echo += self.output(b"\\")
+        self._echo_control(gone[0], echo)
+        column = self._column
+        echo += self.output(gone[1:])
+        self._column = column
+
+    def _end_erasing(self, echo: bytearray) -> None:
+        """finish_erasing()."""
+        if self._erasing:
+            self._erasing = False
+            echo += self.output(b"/")
 
     def _last_size(self) -> int:
         """Bytes of the last character of the line; 0 if they are no whole one, with IUTF8."""
@@ -256,21 +305,24 @@ class LineDiscipline:
     def _echo_erased(self, byte: int, key: int, echo: bytearray) -> None:
         """Wipe a character that began with `byte` off the screen."""
         lflag = self.termios.c_lflag
-        is_control = byte < 32 or byte == 127
+        is_control = _is_control(byte)
         if key == VERASE and not lflag & ECHOE:
             self._echo_control(self.termios.c_cc[VERASE], echo)
         elif byte == TAB:
-            echo += b"\b" * self._tab_width()
+            width = self._tab_width()
+            self._column = max(0, self._column - width)
+            echo += b"\b" * width
         elif not is_control or lflag & ECHOCTL:
-            echo += b"\b \b" * (2 if is_control else 1)
+            echo += self.output(b"\b \b" * (2 if is_control else 1))
 
     def _tab_width(self) -> int:
-        """How far a tab behind the line moved: the line is taken to begin at a tab stop."""
-        column = 0
+        """How far a tab behind the line moved: ECHO_OP_ERASE_TAB."""
+        column = self._line_column
         for byte in reversed(self._edit):
             if byte == TAB:
+                column -= self._line_column
                 break
-            if byte < 32 or byte == 127:
+            if _is_control(byte):
                 column += 2 if self.termios.c_lflag & ECHOCTL else 0
             elif not (self.termios.c_iflag & IUTF8 and _continues(byte)):
                 column += 1
@@ -332,6 +384,7 @@ class LineDiscipline:
         self._ready.clear()
         self._eofs.clear()
         self._edit.clear()
+        self._erasing = False
 
     def set(self, termios: Termios) -> None:
         """tcsetattr(3). Leaving canonical mode, an unfinished line can be read."""
@@ -361,31 +414,65 @@ class LineDiscipline:
         oflag = self.termios.c_oflag
         if not oflag & OPOST:
             return data
-        if oflag & (OCRNL | ONOCR | XTABS | ONLRET) == 0:
+        if not oflag & (OCRNL | ONOCR | XTABS | ONLRET | OLCUC):
+            self._follow(data, oflag)
             return data.replace(b"\n", b"\r\n") if oflag & ONLCR else data
         result = bytearray()
         for byte in data:
             self._put(byte, oflag, result)
         return bytes(result)
 
+    def _follow(self, data: bytes, oflag: int) -> None:
+        """Where the cursor is after bytes that only ONLCR changes."""
+        last = max(data.rfind(b"\r"), data.rfind(b"\n") if oflag & ONLCR else -1)
+        ignored = bytearray()
+        for byte in data[max(last, 0) :]:
+            self._put(byte, oflag, ignored)
+
     def _put(self, byte: int, oflag: int, result: bytearray) -> None:
-        if byte == RETURN and oflag & ONOCR and not self._column:
-            return
-        if byte == RETURN and oflag & OCRNL:
-            byte = NEWLINE
+        """do_output_char(), drivers/tty/n_tty.c."""
         if byte == NEWLINE:
-            if oflag & ONLCR:
-                result.append(RETURN)
             if oflag & (ONLCR | ONLRET):
                 self._column = 0
-            result.append(NEWLINE)
-        elif byte == TAB and oflag & XTABS == XTABS:
+            self._line_column = self._column
+            if oflag & ONLCR:
+                result.append(RETURN)
+        elif byte == RETURN:
+            if oflag & ONOCR and not self._column:
+                return
+            if oflag & OCRNL:
+                byte = NEWLINE
+            if byte == RETURN or oflag & ONLRET:
+                self._column = self._line_column = 0
+        elif byte == TAB:
             spaces = 8 - self._column % 8
-            result += b" " * spaces
             self._column += spaces
-        else:
-            self._column = 0 if byte == RETURN else self._column + (byte >= 32)
-            result.append(byte)
+            if oflag & XTABS == XTABS:
+                result += b" " * spaces
+                return
+        elif byte == BACKSPACE:
+            self._column = max(0, self._column - 1)
+        elif not _is_control(byte):
+            if oflag & OLCUC and _is_lower(byte):
+                byte -= 32
+            if not (self.termios.c_iflag & IUTF8 and _continues(byte)):
+                self._column += 1
+        result.append(byte)
+
+
+def _is_control(byte: int) -> bool:
+    """iscntrl() of the kernel."""
+    return byte < 32 or byte == 127
+
+
+def _is_upper(byte: int) -> bool:
+    """isupper() of the kernel, in Latin-1."""
+    return 65 <= byte <= 90 or (192 <= byte <= 222 and byte != 215)
+
+
+def _is_lower(byte: int) -> bool:
+    """islower() of the kernel, in Latin-1."""
+    return 97 <= byte <= 122 or (byte >= 223 and byte != 247)
 
 
 def _continues(byte: int) -> bool:

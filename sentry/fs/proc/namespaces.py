@@ -154,7 +154,7 @@ def _pids(file: NamespaceFile) -> Any:
 
 def _number(target: Any, source: Any, argument: int) -> int:
     number = argument & 0xFFFFFFFF
-    found: int = target.of(source.known(number)) if source.task(number) is not None else 0
+    found: int = target.of(source.known(number)) if source.task_or_zombie(number) else 0
     if not found:
         raise ESRCH(f"pid {number}")
     return found
@@ -192,6 +192,8 @@ KINDS: Final[dict[str, tuple[int, Callable[[Any], Any]]]] = {
     "uts": (FIRST + 3, lambda task: task.ns.uts),
 }
 """Number of the first namespace of a kind, and which one a task is in."""
+KEPT: Final = ("pid", "user")
+"""Those that a process is still in when it has ended."""
 
 
 def namespace_of(task: Any, name: str) -> tuple[str, Any]:
@@ -230,7 +232,8 @@ class NamespaceDirectory(Directory):
 
         def find(caller: Any) -> Any:
             check_read(caller, subject)
-            namespace = KINDS[kind][1](live_task(subject))
+            task = subject.task if kind in KEPT else live_task(subject)
+            namespace = KINDS[kind][1](task)
             if kind == "pid_for_children" and namespace.init is None and not namespace.ended:
                 raise ENOENT("it has no process yet")
             return namespace

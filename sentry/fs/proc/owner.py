@@ -42,8 +42,4 @@ def live_task(subject: Subject) -> Any:
     task = subject.task
     if not task.dead:
         return task
-    if not subject.is_thread:
-        for other in subject.group.tasks:
-            if not other.dead:
-                return other
     raise ENOENT(f"process {subject.id} has ended")

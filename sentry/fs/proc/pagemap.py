@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sentry.abi.stat import S_IFREG
 from sentry.errors import EINVAL
-from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.proc.owner import check_read, owner_of
 from sentry.fs.proc.process_memory import MmFile
 from sentry.fs.pseudo.nodes import Node
 from sentry.mm import report
@@ -40,9 +40,9 @@ class PagemapNode(Node):
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For those who may look into the process."""
-        task = live_task(self._subject)
+        mm = self._subject.held_mm
         check_read(caller, self._subject)
-        return PagemapFile(location, flags, task.mm)
+        return PagemapFile(location, flags, mm)
 
 
 class PagemapFile(MmFile):

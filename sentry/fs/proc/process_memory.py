@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sentry.abi.stat import S_IFREG
 from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
-from sentry.fs.proc.owner import live_task, owner_of
+from sentry.fs.proc.owner import owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
 from sentry.fs.pseudo.nodes import Node
 from sentry.mm import forced, report
@@ -59,8 +59,7 @@ def smaps(view: View) -> bytes:
 @pid_file("smaps_rollup", private=True, where="process")
 def smaps_rollup(view: View) -> bytes:
     """The sum of smaps."""
-    mm = view.subject.mm
-    return report.smaps_rollup(mm.map) if mm is not None else b""
+    return report.smaps_rollup(view.subject.held_mm.map)
 
 
 def read_range(mm: Any, start: int, end: int) -> bytes:
@@ -122,10 +121,11 @@ class MemNode(Node):
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """Whoever may attach to the process may read and write its memory."""
-        subject, task = self._subject, live_task(self._subject)
-        if not may_attach(caller, task, real=False):
+        subject = self._subject
+        mm = subject.held_mm
+        if not may_attach(caller, subject.task, real=False):
             raise EACCES(f"memory of {subject.id}")
-        return MemFile(location, flags, task.mm)
+        return MemFile(location, flags, mm)
 
 
 class MmFile(RegularFile):

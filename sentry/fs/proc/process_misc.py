@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sentry.abi import resource
 from sentry.abi.capability import CAP_SYS_NICE, CAP_SYS_RESOURCE
@@ -24,7 +24,7 @@ from sentry.abi.resource import (
     RLIMIT_SIGPENDING,
     RLIMIT_STACK,
 )
-from sentry.errors import EACCES, EINVAL, EPERM
+from sentry.errors import EACCES, EINVAL, EPERM, ESRCH
 from sentry.fs.proc.registry import View, number, pid_file
 from sentry.fs.proc.state import cpu_ns, escaped
 from sentry.fs.pseudo.memory import memory_of
@@ -103,20 +103,21 @@ def cpuset(view: View) -> str:
     return "/\n"
 
 
-def badness(view: View) -> int:
+def badness(view: View, task: Any) -> int:
     """oom_badness() in thousandths of the memory."""
-    mm = view.subject.mm
     total = max(1, memory_of(view.kernel).total // 4096)
-    pages = mm.resident.pages() if mm is not None else 0
-    return pages * 1000 // total + int(view.subject.group.oom_score_adj)
+    pages: int = task.mm.resident.pages()
+    return pages * 1000 // total + int(task.group.oom_score_adj)
 
 
 @pid_file("oom_score")
 def oom_score(view: View) -> str:
     """proc_oom_score(): 0 to 1332, 666 for a small process."""
-    if view.subject.group.oom_score_adj == -1000:
+    group = view.subject.group
+    task = next((t for t in group.tasks if not t.dead), None)
+    if task is None or group.oom_score_adj == -1000:
         return "0\n"
-    return f"{max(0, (1000 + badness(view)) * 2 // 3)}\n"
+    return f"{max(0, (1000 + badness(view, task)) * 2 // 3)}\n"
 
 
 def within(data: bytes, low: int, high: int) -> int:
@@ -199,7 +200,9 @@ def syscall(view: View) -> str:
     """Number, arguments, stack pointer, program counter of a task that sleeps, or of the reader."""
     task = view.subject.task
     here = task is view.caller or task.fiber is not None or task.stopped
-    if task.dead or not here:
+    if task.dead:
+        return "-1 0x0 0x0\n"
+    if not here:
         return "running\n"
     regs = task.ctx.regs
     call = regs[Reg.ORIG_RAX]
@@ -264,13 +267,16 @@ def clear_refs(view: View) -> str:
 
 def set_coredump_filter(view: View, data: bytes) -> None:
     """Which mappings are dumped; bits that mean nothing are dropped."""
-    view.subject.group.coredump_filter = number(data, 0, (1 << 32) - 1) & 0x1FF
+    value = number(data, 0, (1 << 32) - 1) & 0x1FF
+    if view.subject.mm is None:
+        raise ESRCH(f"process {view.subject.id} has ended")
+    view.subject.group.coredump_filter = value
 
 
 @pid_file("coredump_filter", 0o644, store=set_coredump_filter)
 def coredump_filter(view: View) -> str:
     """core(5)."""
-    return f"{view.subject.group.coredump_filter:08x}\n"
+    return f"{view.subject.group.coredump_filter:08x}\n" if view.subject.mm is not None else ""
 
 
 @pid_file("schedstat")

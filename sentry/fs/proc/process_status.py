@@ -129,7 +129,7 @@ def signal_rows(task: Any, group: Any) -> list[tuple[str, str]]:
         ("SigBlk", task.blocked), ("SigIgn", ignored), ("SigCgt", caught),
     ]  # fmt: skip
     return [
-        ("Threads", str(len(group.tasks))), ("SigQ", f"{queued}/{min(limit, (1 << 63) - 1)}"),
+        ("Threads", str(len(group.all_tasks()))), ("SigQ", f"{queued}/{min(limit, (1 << 63) - 1)}"),
         *((name, f"{mask:016x}") for name, mask in sets),
     ]  # fmt: skip
 
@@ -163,6 +163,8 @@ def stat(view: View) -> bytes:
         size, resident = mm.map.total_pages * 4096, mm.resident.pages()
         layout = mm.map.layout if may_read(view.caller, subject) else None
     mask = 0x7FFFFFFF
+    threads = len(group.all_tasks())
+    asleep = state(task) != "R" and not (whole and threads > 1) and may_read(view.caller, subject)
     sched = task.sched
     policy, real_time, nice = (sched.policy, sched.priority, sched.nice) if sched else (0, 0, 0)
     fields: list[object] = [
@@ -172,7 +174,7 @@ def stat(view: View) -> bytes:
         0x400100 if group.has_execed else 0x400140,
         0, 0, 0, 0,
         user // TICK_NS, system // TICK_NS, reaped.user_ns // TICK_NS, reaped.sys_ns // TICK_NS,
-        -1 - real_time if real_time else 20 + nice, nice, len(group.tasks), 0,
+        -1 - real_time if real_time else 20 + nice, nice, threads, 0,
         start_ticks(group.start_ns if whole else task.start_ns)
         + offset_of(view.caller) // TICK_NS,
         size, resident, group.limits.soft(RLIMIT_RSS),
@@ -180,7 +182,7 @@ def stat(view: View) -> bytes:
         layout.end_code if layout else int(mm is not None),
         layout.start_stack if layout else 0, 0, 0,
         task.pending.mask & mask, task.blocked & mask, ignored & mask, caught & mask,
-        1 if state(task) in "SDT" else 0, 0, 0,
+        int(asleep), 0, 0,
         group.exit_signal if task is group.leader else -1, 0, real_time, policy, 0, 0, 0,
         layout.start_data if layout else 0, layout.end_data if layout else 0,
         layout.start_brk if layout else 0,

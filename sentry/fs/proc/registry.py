@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from sentry.errors import EINVAL, ERANGE
+from sentry.errors import EINVAL, ERANGE, ESRCH
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
@@ -50,11 +50,16 @@ class Subject:
 
     @property
     def mm(self) -> Any:
-        """The address space, None of a zombie."""
+        """The address space, None of a zombie: also of a leader whose threads go on."""
         task = self.task
-        if task.dead:
-            task = next((t for t in self.group.tasks if not t.dead), None)
-        return task.mm if task is not None else None
+        return None if task.dead else task.mm
+
+    @property
+    def held_mm(self) -> Any:
+        """The address space, for files that only open where there is one. Raises: ESRCH."""
+        if (mm := self.mm) is None:
+            raise ESRCH(f"process {self.id} has ended")
+        return mm
 
 
 class View(Struct, frozen=True):

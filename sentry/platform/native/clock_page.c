@@ -139,19 +139,19 @@ int64_t clock_page_now(int clock)
     return (int64_t)along(base, page->base_tsc, page->mult, tsc);
 }
 
-/* Put the image into a frame and a clock page behind it; the first frame, or 0. `usable`: the TSC
+/* Put a clock page into a frame and the image behind it; the first frame, or 0. `usable`: the TSC
  * runs at one rate on all CPUs, else the page says nothing for ever. */
 uint64_t clock_page_open(const uint8_t *image, size_t size, int usable)
 {
-    if (size > CLOCK_PAGE_OFFSET)
+    if (size > PAGE_SIZE)
         return 0;
     uint64_t gpa = frames_alloc_contiguous(2);
     if (!gpa)
         return 0;
-    memcpy(frame_host(gpa), image, size);
+    memcpy(frame_host(gpa + CLOCK_PAGE_SIZE), image, size);
     if (!usable)
         return gpa;
-    clk.page = (struct clock_page *)frame_host(gpa + CLOCK_PAGE_OFFSET);
+    clk.page = (struct clock_page *)frame_host(gpa);
     clk.anchor = clk.middle = read_pair(CLOCK_MONOTONIC);
     struct itimerspec never = {.it_value = {.tv_sec = INT32_MAX}};
     clk.step_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);

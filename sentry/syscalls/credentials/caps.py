@@ -51,7 +51,7 @@ def sys_capget(task: Task, header: Addr, data: Addr) -> None:
         return
     if pid < 0:
         raise EINVAL(f"pid {pid}")
-    target = task if pid == 0 else task.pids.task(pid)
+    target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"pid {pid}")
     creds = target.creds

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi import fcntl as f
@@ -24,12 +26,12 @@ def set_process_owner(task: Task, file: FileDescription, argument: int) -> int:
     return take_owner(task, file, kind, number)
 
 
-def tables(task: Task) -> dict[int, Any]:
+def tables(task: Task) -> dict[int, Mapping[int, Any]]:
     """Where the owners of each type are."""
     pids = task.kernel.pids
     return {
         f.F_OWNER_PID: pids.groups,
-        f.F_OWNER_TID: pids.tasks,
+        f.F_OWNER_TID: ChainMap(pids.tasks, pids.groups),  # a leader that has ended, too
         f.F_OWNER_PGRP: pids.process_groups,
     }
 

@@ -241,7 +241,7 @@ def sys_set_robust_list(task: Task, head: Addr, size: Size) -> None:
 @syscall(274)
 def sys_get_robust_list(task: Task, pid: Pid, head: Addr, size: Addr) -> None:
     """get_robust_list(2)."""
-    target = task if pid == 0 else task.pids.task(pid)
+    target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"thread {pid}")
     mine, other = task.creds, target.creds

@@ -101,8 +101,10 @@ def sys_msgrcv(
     if flags & MSG_COPY and (flags & MSG_EXCEPT or not flags & IPC_NOWAIT):
         raise EINVAL("MSG_COPY with MSG_EXCEPT or without IPC_NOWAIT")
     queues = ipc_of(task).queues
+    room = size
     if flags & MSG_COPY:  # prepare_copy() reads as much as it will write
-        task.mm.read(addr, min(size, queues.limit("msgmax")))
+        room = min(size, queues.limit("msgmax"))
+        task.mm.read(addr, room)
     queue = queues.ids.find(number)
     how, kind = search(kind, flags)
 
@@ -111,6 +113,8 @@ def sys_msgrcv(
         message = queue.messages[index]
         if len(message.data) > size and not flags & MSG_NOERROR:
             raise E2BIG(f"{len(message.data)} bytes")
+        if flags & MSG_COPY and len(message.data) > room:  # a copy is never cut: copy_msg()
+            raise EINVAL(f"{len(message.data)} bytes")
         # Pages that have to be fetched first must not cost the message.
         data = message.data[:size]
         task.mm.accessible(addr, 8 + len(data), True)

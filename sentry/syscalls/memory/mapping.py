@@ -135,18 +135,18 @@ def sys_process_madvise(
     if flags:
         raise EINVAL(f"flags {flags:#x}")
     ranges = task.mm.read_iov(vector, count)
-    group = group_of(task, pidfd)
-    if not group.tasks:
+    target = group_of(task, pidfd).leader
+    if target is None or target.dead:
         raise ESRCH("the process is gone")
     if advice not in (mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_WILLNEED, mman.MADV_COLLAPSE):
         raise EINVAL(f"advice {advice}")
-    access.check_read(task, group.tasks[0])
+    access.check_read(task, target)
     if not task.creds.has(CAP_SYS_NICE):
         raise EPERM("CAP_SYS_NICE")
     done = 0
     try:
         for base, size in ranges:
-            madvise(group.tasks[0].mm.map, base, size, advice)
+            madvise(target.mm.map, base, size, advice)
             done += size
     except Errno:
         if not done:

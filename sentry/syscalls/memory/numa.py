@@ -195,16 +195,18 @@ def sys_set_mempolicy_home_node(
 
 
 def memory_of(task: Task, pid: int) -> Any:
-    """find_mm_struct(). Raises: ESRCH, EPERM."""
+    """find_mm_struct(). Raises: ESRCH, EPERM, EINVAL."""
     if pid == 0:
         return task.mm
-    target = task.pids.task(pid)
-    if target is None or target.dead:
+    target = task.pids.task_or_zombie(pid)
+    if target is None:
         raise ESRCH(f"pid {pid}")
     if target.group is not task.group and not may_access(
         task.creds, target, real=True
     ):
         raise EPERM(f"memory of {pid}")
+    if target.dead:
+        raise EINVAL(f"{pid} has ended")
     return target.mm
 
 

@@ -44,11 +44,8 @@ def sys_pidfd_open(task: Task, pid: Pid, flags: UInt) -> int:
     pids = task.pids
     group, thread = pids.group(pid), None
     if flags & PIDFD_THREAD:
-        thread = pids.task(pid)
-        if thread is not None:
-            group = thread.group
-        elif group is not None and not group.is_zombie:
-            raise EINVAL(f"thread {pid} has ended")
+        thread = pids.task_or_zombie(pid)
+        group = thread.group if thread is not None else None
     elif group is None and pids.task(pid) is not None:
         raise EINVAL(f"{pid} is a thread")
     if group is None:
@@ -63,7 +60,7 @@ def sys_pidfd_getfd(task: Task, fd: Fd, target: Int, flags: UInt) -> int:
     if flags:
         raise EINVAL("flags")
     group, thread, _ = target_of(task, fd)
-    owner = thread or (group.tasks[0] if group.tasks else None)
+    owner = thread or group.leader
     if owner is None or owner.dead:
         raise ESRCH("the process is gone")
     access.check_attach(task, owner)

@@ -118,7 +118,7 @@ def set_ptracer(task: Task, values: prctl.Values) -> None:
     elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
         group.allowed_tracer = group.leader, ANY
     else:
-        tracer = task.pids.task(wanted)
+        tracer = task.pids.task_or_zombie(wanted)
         if tracer is None:
             raise EINVAL(f"pid {wanted}")
         group.allowed_tracer = group.leader, tracer

@@ -60,7 +60,7 @@ def _find(task: Task, pid: int) -> Task:
 
 def _find_any(task: Task, pid: int) -> Task:
     """The affinity calls look a negative pid up, too. ESRCH."""
-    target = task if pid == 0 else task.pids.task(pid)
+    target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"thread {pid}")
     return target
@@ -252,21 +252,21 @@ def sys_getcpu(task: Task, cpu: Addr, node: Addr, cache: Addr) -> None:
 
 
 def _threads(groups: Iterable[ThreadGroup]) -> list[Task]:
-    return [t for group in groups for t in group.tasks]
+    return [t for group in groups for t in group.all_tasks()]
 
 
 def _targets(task: Task, process: bool, group: bool, who: int) -> list[Task]:
     """The threads that (PRIO_PROCESS | PRIO_PGRP | PRIO_USER, who) means."""
     pids, creds = task.pids, task.creds
     if process:
-        target = task if who == 0 else pids.task(who)
+        target = task if who == 0 else pids.task_or_zombie(who)
         return [target] if target is not None else []
     if group:
         found = task.group.process_group if who == 0 else pids.process_group(who)
         return _threads(found.members) if found is not None else []
     uid = kernel_id(creds.user_ns, who & NO_ID) if who else creds.uid
     visible = (group for group in pids.members() if uid != NO_ID)
-    return [t for group in visible for t in group.tasks if t.creds.uid == uid]
+    return [t for t in _threads(visible) if t.creds.uid == uid]
 
 
 @syscall(140)
@@ -330,7 +330,8 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
         if target.creds.uid not in (creds.euid, creds.uid) and not creds.has(CAP_SYS_NICE):
             raise EPERM("another user's")
         sched.check_capabilities(task, target)
-        sched.change(target, ioprio=value)
+        if not target.dead:  # who has ended has none any more
+            sched.change(target, ioprio=value)
 
 
 @syscall(252)
@@ -342,7 +343,7 @@ def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
     best = None
     for target in _io_targets(task, which, who):
         s = sched.of(target)
-        value = s.ioprio
+        value = 0 if target.dead else s.ioprio
         if which != ioprio.IOPRIO_WHO_PROCESS and not value:
             value = ioprio.IOPRIO_CLASS_BE << ioprio.IOPRIO_CLASS_SHIFT | (s.nice + 20) // 5
         best = value if best is None else min(best, value)

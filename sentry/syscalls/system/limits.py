@@ -81,7 +81,7 @@ def sys_prlimit64(
     task: Task, pid: Pid, number: Resource, new: RlimitInOrNull, old: RlimitOut
 ) -> None:
     """prlimit(2): another process needs the same ids, all of them, or CAP_SYS_RESOURCE."""
-    target = task if pid == 0 else task.pids.task(pid)
+    target = task if pid == 0 else task.pids.task_or_zombie(pid)
     if target is None:
         raise ESRCH(f"pid {pid}")
     if target.group is not task.group and not task.creds.has(CAP_SYS_RESOURCE):

@@ -29,7 +29,7 @@ def start(machine: Any, source: str, **regs: int) -> Any:
     if vdso is None:
         pytest.skip("this platform has no vDSO")
     space = machine.space(source)
-    space.map_frames(VDSO, vdso.gpa, vdso.pages, 5)
+    space.map_frames(VDSO - 4096, vdso.gpa, 2, 5)
     vdso.refresh()
     context = machine.context(space, **regs)
     context.resume()

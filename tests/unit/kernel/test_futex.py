@@ -105,10 +105,11 @@ def test_wake_wins_over_an_interruption(world: World, task: Task) -> None:
 
 def test_requeue_moves_the_rest(world: World, threads: list[Task]) -> None:
     sleepers = [wait(world, t) for t in threads]
-    table, mm = world.kernel.futexes, threads[0].mm
-    assert table.requeue((mm, WORD), (mm, OTHER), 1, 2) == 3
-    assert table.wake((mm, OTHER), 10) == 2
-    assert table.wake((mm, WORD), 10) == 1
+    table = world.kernel.futexes
+    word, other = (futex.key_of(threads[0], addr, True) for addr in (WORD, OTHER))
+    assert table.requeue(word, other, 1, 2) == 3
+    assert table.wake(other, 10) == 2
+    assert table.wake(word, 10) == 1
     world.loop.settle()
     assert all(s.done for s in sleepers)
 

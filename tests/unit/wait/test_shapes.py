@@ -51,6 +51,7 @@ SEQUENCES: Final = {
     "syscalls/processes/process.py": "clone and execve, see there",
     "syscalls/sockets/messages.py": "sendmmsg and recvmmsg: many messages",
     "syscalls/system/info.py": "getrandom: much, in steps, with others in between",
+    "syscalls/system/memory.py": "process_vm_readv: much, in steps, with others in between",
     "syscalls/system/privileged.py": "acct: an open, then a look at the room",
     "vfs/exec.py": "a program's first bytes are read",
     "vfs/leases.py": "what an open waits for: the holders, or their time",
@@ -60,6 +61,7 @@ SEQUENCES: Final = {
 LEAVES: Final = {
     "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py", "kernel/seccomp_listener.py",
     "platform/host_io.py", "syscalls/files/aio.py", "syscalls/system/info.py",
+    "syscalls/system/memory.py",
 }  # fmt: skip
 """Who may put the fiber itself to sleep: what is woken by neither a queue nor an object's state,
 and long work that lets others run."""
