@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define BAD ((void *)8)
-static volatile int calls, taken_by;
+static volatile int calls, taken_by, most_overrun;
 static siginfo_t info;
 
 static void handler(int signo, siginfo_t *details, void *context)
@@ -24,12 +24,14 @@ static void handler(int signo, siginfo_t *details, void *context)
     calls++;
     taken_by = (int)syscall(SYS_gettid);
     info = *details;
+    if (info.si_code == SI_TIMER && info.si_overrun > most_overrun)
+        most_overrun = info.si_overrun;
 }
 
 static void install(int signo)
 {
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_RESTART};
-    calls = 0;
+    calls = most_overrun = 0;
     CHECK(sigaction(signo, &action, NULL) == 0);
 }
 
@@ -225,7 +227,7 @@ static void ignored(void)
     install(SIGRTMIN);
     CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGRTMIN) && !calls);
     CHECK(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
-    CHECK(calls >= 1 && info.si_overrun >= 3);
+    CHECK(calls >= 1 && most_overrun >= 3);
     wait_calls(4);
     /* one that expires once does so while it is ignored */
     signal(SIGRTMIN, SIG_IGN);
