@@ -163,6 +163,7 @@ class PosixTimer:
         """Nobody wants its signal, also if it is queued: posixtimer_sig_ignore()."""
         if self._pending:
             self._pending = False
+            self._generation += 1
             self._rests = bool(self.interval_ns)
             if not self.interval_ns:
                 self._at_ns = 0

@@ -67,17 +67,15 @@ def sys_rt_sigaction(task: Task, signo: Signal, new: Addr, old: Addr, size: Size
         return
     handler, flags, restorer, mask = fields
     group.actions[signo] = Action(handler, flags & KNOWN_FLAGS, restorer, mask & ~UNBLOCKABLE)
-    if handler <= 1 and group.actions.ignores(signo):
+    ignored = handler <= 1 and group.actions.ignores(signo)
+    for timer in list(group.posix_timers.values()):
+        if timer.signo == signo:
+            timer.ignored() if ignored else timer.wanted()
+    if ignored:
         bit = 1 << (signo - 1)
         group.shared_pending.discard(bit)
         for member in group.tasks:
             member.pending.discard(bit)
-        ignored = True
-    else:
-        ignored = False
-    for timer in group.posix_timers.values():
-        if timer.signo == signo:
-            timer.ignored() if ignored else timer.wanted()
 
 
 @syscall(14)
