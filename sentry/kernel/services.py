@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import OrderedDict
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
@@ -33,7 +34,7 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "gofer",
-        "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota", "sysctls",
+        "handles", "keys", "keys_text", "logins", "machine", "namespace_counts", "signal_quota", "sysctls",
         "system_log", "timex",
     )  # fmt: skip
 
@@ -57,6 +58,8 @@ class Services:
         self.keys: KeyTable | None = None
         self.keys_text: Callable[[Any], str] | None = None
         """/proc/keys for a reader, once somebody has a key."""
+        self.logins = count(1)
+        """Numbers of sessions: /proc/PID/sessionid."""
         self.machine: Machine | None = None
         """What the auxiliary vector says of the CPU."""
         self.namespace_counts = NamespaceCounts()

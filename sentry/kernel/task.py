@@ -19,7 +19,7 @@ from sentry.platform.interface import Context
 from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode
 
 if TYPE_CHECKING:
-    from sentry.auth.credentials import Credentials
+    from sentry.auth.credentials import Credentials, Login
     from sentry.bpf.isa import Program
     from sentry.kernel.kernel import Kernel, Namespaces
     from sentry.kernel.keys import TaskKeys
@@ -225,6 +225,7 @@ class Task(Charged, ABC):
         "group": CLONE,
         "kernel": FRESH,
         "keys": COPIED,
+        "login": SHARED,
         "mm": CLONE,
         "no_new_privs": SHARED,
         "ns": CLONE,
@@ -296,6 +297,8 @@ class Task(Charged, ABC):
         self.exit_code = 0
         """wait(2) status of this thread alone, once it has made _exit(2)."""
         self.exit_signal = 0
+        self.login: Login | None = None
+        """Whose session it belongs to."""
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
         self.observers: list[Observer] = []
