@@ -43,20 +43,25 @@ def pause(kernel: Kernel, done: Callable[[], object]) -> None:
 def hold(task: Task) -> bool:
     """On the way back to ring 3: stand still, if that is still asked for."""
     kernel = task.kernel
-    if not kernel.paused:
+    cgroup = task.group.cgroup
+    frozen = cgroup.freezing
+    if not kernel.paused and not frozen:
         task.work &= ~WORK_PAUSE
         return False
     task.stopped = True
     kernel.held.add(task)
+    if frozen:
+        cgroup.settle_frozen()
     return True
 
 
 def resume(kernel: Kernel) -> None:
-    """All go on where they stood."""
+    """All go on where they stood, but for those whose cgroup is frozen."""
     kernel.paused = False
-    held, kernel.held = kernel.held, set()
     for task in kernel.pids.tasks.values():
+        if task.group.cgroup.freezing:
+            continue
         task.work &= ~WORK_PAUSE
-    for task in held:
-        if task.stopped and not task.dead:
+        if task in kernel.held:
+            kernel.held.discard(task)
             signal_send.resume_task(task)

@@ -18,6 +18,7 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.fs.devpts.terminal import Terminal
+    from sentry.kernel.cgroup import Cgroup
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
@@ -127,6 +128,7 @@ class ThreadGroup:
         "argv": SHARED,
         "child_queue": FRESH,
         "child_subreaper": FRESH,
+        "cgroup": CLONE,
         "children": FRESH,
         "continue_reported": FRESH,
         "core_dump": FRESH,
@@ -188,6 +190,8 @@ class ThreadGroup:
         self.parent = parent
         self.parent_thread: Task | None = None
         """real_parent: the thread of the parent process that made this one, or inherited it."""
+        self.cgroup: Cgroup = kernel.cgroups
+        """Where it is in the tree of control groups; a zombie, where it was at its end."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
         self.terminal: Terminal | None = None

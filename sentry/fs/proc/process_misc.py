@@ -95,8 +95,9 @@ def io(view: View) -> str:
 
 @pid_file("cgroup")
 def cgroup(view: View) -> str:
-    """One hierarchy, everybody at its top."""
-    return "0::/\n"
+    """Its place in the tree, from the root of the reader's namespace."""
+    place = view.subject.group.cgroup.path_from(view.caller.ns.cgroup.root)
+    return f"0::{place}\n"
 
 
 @pid_file("cpuset")
