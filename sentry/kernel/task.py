@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.interface import Inode
     from sentry.vfs.mounts import MountNamespace
 
 RESUME: Final = object()
@@ -232,6 +233,7 @@ class Task(Charged, ABC):
         "observers": CLONE,
         "parent_death_signal": FRESH,
         "pending": FRESH,
+        "pid_inode": FRESH,
         "pids": CLONE,
         "policy": SHARED,
         "process_flags": SHARED,
@@ -297,6 +299,8 @@ class Task(Charged, ABC):
         self.exit_code = 0
         """wait(2) status of this thread alone, once it has made _exit(2)."""
         self.exit_signal = 0
+        self.pid_inode: Inode | None = None
+        """That of pidfds of this thread alone, once there was one."""
         self.login: Login | None = None
         """Whose session it belongs to."""
         self.parent_death_signal = 0

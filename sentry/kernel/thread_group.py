@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.vfs.dentry import Location
+    from sentry.vfs.interface import Inode
 
 
 class Dump(Protocol):
@@ -150,6 +151,7 @@ class ThreadGroup:
         "parent": CLONE,
         "parent_thread": CLONE,
         "personality": SHARED,
+        "pid_inode": FRESH,
         "pid_queue": FRESH,
         "pids": CLONE,
         "posix_timers": FRESH,
@@ -207,6 +209,8 @@ class ThreadGroup:
         """Told when a child changes state (wait4, waitid)."""
         self.pid_queue = WaitQueue()
         """Told when this process has ended (pidfd)."""
+        self.pid_inode: Inode | None = None
+        """That of its pidfds, once there was one."""
         self.exit_signal = SIGCHLD
         self.exiting = False
         self.exit_status = 0
