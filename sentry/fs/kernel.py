@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Services(Protocol):
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]
+    logins: Iterator[int]
     keys_text: Callable[[Any], str] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]

@@ -169,7 +169,7 @@ class Cgroup:
         """cgroup_migrate_vet_dst(). Raises: EBUSY, ENODEV."""
         if self.dead:
             raise ENODEV("the cgroup is gone")
-        if self.parent is not None and self.enabled and self.populated_children:
+        if self.enabled and self.populated_children:
             raise EBUSY("the processes are further below")
 
     def check_birth(self) -> None:

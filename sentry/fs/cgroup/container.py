@@ -1,4 +1,4 @@
-"""What the container's own cgroup shows beside the files of every cgroup, from the kernel's numbers.
+"""What the container's own cgroup shows beside the files of all, from the kernel's numbers.
 
 Language run-times size themselves by these files (memory.max, cpu.max, pids.max). What they say is
 what counts inside: the guest's memory, the Sentry's limit of tasks, the quota that the host

@@ -39,6 +39,14 @@ class Look:
         self.xattrs: dict[bytes, bytes] = {}
 
 
+def look_of(node: Node, cgroup: Cgroup, name: bytes) -> Look:
+    """That of a file of this cgroup, or with an empty name of its directory."""
+    known: Look | None = cgroup.look.get(name)
+    if known is None:
+        known = cgroup.look[name] = Look(node.mode, Owner(node.uid, node.gid))
+    return known
+
+
 class _Looked(Node):
     """What files and directories have in common: the attributes are those of the cgroup."""
 
@@ -47,15 +55,6 @@ class _Looked(Node):
     fs: CgroupFs
     look: Look
     cgroup: Cgroup
-
-    def belong(self, cgroup: Cgroup, name: bytes) -> None:
-        """It is a file of this cgroup, or with an empty name its directory."""
-        self.cgroup = cgroup
-        known = cgroup.look.get(name)
-        if known is None:
-            known = cgroup.look[name] = Look(self.mode, Owner(self.uid, self.gid))
-        self.look = known
-        self.refresh()
 
     def refresh(self) -> None:
         """Others may have changed it, through another mount."""
@@ -111,7 +110,9 @@ class CgroupFile(_Looked, TextNode):
     def __init__(self, fs: CgroupFs, cgroup: Cgroup, name: bytes, file: File) -> None:
         TextNode.__init__(self, fs, file.mode, None, None, cgroup.owner)
         self._file = file
-        self.belong(cgroup, name)
+        self.cgroup = cgroup
+        self.look = look_of(self, cgroup, name)
+        self.refresh()
 
     def check_alive(self) -> None:
         """Raises: ENODEV."""
@@ -132,14 +133,15 @@ class CgroupFile(_Looked, TextNode):
 
     def stored(self, opener: Caller) -> Callable[[Caller, bytes], None]:
         """As declared; at the root of a namespace only what is delegated."""
-        creds, task = opener.creds, opener
+        task: Any = opener
+        creds = task.creds
 
         def store(writer: Caller, data: bytes) -> None:
             self.check_alive()
             if self._file.store is None:
                 raise EINVAL("not to be written")
-            root: Cgroup = task.ns.cgroup.root  # type: ignore[attr-defined]
-            if self.cgroup in (root, writer.kernel.cgroups) and not self._file.delegated:  # type: ignore[attr-defined]
+            tops = (task.ns.cgroup.root, task.kernel.cgroups)
+            if self.cgroup in tops and not self._file.delegated:
                 raise EPERM("the limits of a namespace are set from outside")
             text = data.decode(errors="replace").strip()
             self._file.store(View(self.cgroup, opener, creds, writer), text)
@@ -154,7 +156,9 @@ class CgroupDirectory(_Looked, Directory):
 
     def __init__(self, fs: CgroupFs, cgroup: Cgroup, mode: int = 0o755) -> None:
         Directory.__init__(self, fs, mode, cgroup.owner)
-        self.belong(cgroup, b"")
+        self.cgroup = cgroup
+        self.look = look_of(self, cgroup, b"")
+        self.refresh()
         cgroup.listeners.append(self)
 
     def __del__(self) -> None:

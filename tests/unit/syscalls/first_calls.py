@@ -2,9 +2,10 @@
 
     python -m tests.unit.syscalls.first_calls
 
-prints a line of JSON: what differs between a process in which nothing was called before, whose rooms
-are imported as calls need them, and one in which everything is imported. Then the registries (variables of modules that hold rows) that are shorter where only the
-module that owns them is imported: {variable: [row, ...]}.
+prints a line of JSON: what differs between a process in which nothing was called before, whose
+rooms are imported as calls need them, and one in which everything is imported. Then the registries
+(variables of modules that hold rows) that are shorter where only the module that owns them is
+imported: {variable: [row, ...]}.
 """
 
 from __future__ import annotations
