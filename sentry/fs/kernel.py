@@ -26,11 +26,12 @@ class Services(Protocol):
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]
-    logins: Iterator[int]
     keys_text: Callable[[Any], str] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
 
+    @property
+    def logins(self) -> Iterator[int]: ...
     @property
     def keys(self) -> Keys | None: ...
 

@@ -11,24 +11,35 @@ The rights of who writes are looked at by the file system.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sentry.abi.signal import SIGKILL
 from sentry.errors import EAGAIN, EBUSY, ENODEV, ENOENT, ENOSPC
-from sentry.kernel import signal_send
-from sentry.kernel.signals import SigInfo
-from sentry.kernel.work import WORK_PAUSE
 from sentry.wait.queue import ChangeCount
-
-if TYPE_CHECKING:
-    from sentry.kernel.task import Task
-    from sentry.kernel.thread_group import ThreadGroup
 
 MAX_CGROUPS: Final = 16_384
 """Of one sandbox."""
 ROOT: Final = (0, 0)
 ENABLED: Final = ("pids",)
 """Controllers that a cgroup may give to those in it."""
+
+
+class Thread(Protocol):
+    """A task."""
+
+    dead: bool
+    stopped: bool
+
+    @property
+    def ctx(self) -> Any: ...
+    @property
+    def fiber(self) -> Any: ...
+    @property
+    def sys_time_ns(self) -> int: ...
+
+
+Process = Any
+"""A ThreadGroup, which knows this module."""
 
 
 class Cgroup:
@@ -54,7 +65,7 @@ class Cgroup:
         """rmdir(2) has removed it."""
         self.enabled: tuple[str, ...] = ()
         """cgroup.subtree_control"""
-        self.members: dict[ThreadGroup, None] = {}
+        self.members: dict[Process, None] = {}
         """Processes that have a living thread."""
         self.populated_children = 0
         self.events = ChangeCount()
@@ -185,7 +196,7 @@ class Cgroup:
 
     # --- members
 
-    def born(self, group: ThreadGroup) -> None:
+    def born(self, group: Process) -> None:
         """A thread was made, the first or a further one of a process that is here."""
         for at in self.up():
             at.charged += 1
@@ -193,7 +204,7 @@ class Cgroup:
         if group not in self.members:
             self._add(group)
 
-    def thread_ends(self, group: ThreadGroup) -> None:
+    def thread_ends(self, group: Process) -> None:
         """A thread of a process that is here is gone; the last one stays as a zombie."""
         if group.tasks:
             self._charge(-1)
@@ -208,7 +219,7 @@ class Cgroup:
         """A zombie is gone."""
         self._charge(-1)
 
-    def take(self, group: ThreadGroup) -> None:
+    def take(self, group: Process) -> None:
         """Move a process here, threads and all; it is allowed. A zombie stays where it is."""
         old = group.cgroup
         if old is self or not group.tasks:
@@ -221,10 +232,10 @@ class Cgroup:
         user_ns, sys_ns = used_by(group)
         self._count(-user_ns, -sys_ns)
         self._add(group)
-        if self.freezing:
-            _halt(group)
-        elif old.freezing:
-            _go_on(group)
+        if self.freezing or old.freezing:
+            from sentry.kernel import pause  # noqa: PLC0415  hardly ever
+
+            (pause.halt if self.freezing else pause.go_on)(group)
         old.settle_frozen()
         self.settle_frozen()
 
@@ -238,13 +249,13 @@ class Cgroup:
             at.gone_user_ns += user_ns
             at.gone_sys_ns += sys_ns
 
-    def _add(self, group: ThreadGroup) -> None:
+    def _add(self, group: Process) -> None:
         was = self.populated
         self.members[group] = None
         if not was:
             self._populated_changes(1)
 
-    def _drop(self, group: ThreadGroup) -> None:
+    def _drop(self, group: Process) -> None:
         self.members.pop(group, None)
         if not self.populated:
             self._populated_changes(-1)
@@ -275,12 +286,15 @@ class Cgroup:
                 user, system = user + more_user, system + more_system
         return user, system
 
-    def kill(self, by: Task) -> None:
-        """cgroup.kill: SIGKILL for everybody here and below."""
-        info = SigInfo.kernel(SIGKILL)
+    def kill(self, by: Any) -> None:
+        """cgroup.kill: SIGKILL for everybody here and below, sent by a task.
+
+        As always, the first process of a PID namespace is safe from those in it.
+        """
         for at in list(self.down()):
             for group in list(at.members):
-                signal_send.send_to_group(group, info, force=not group.pids.sees(by.group))
+                if group.pids.init is not group or not group.pids.sees(by.group):
+                    group.exit(SIGKILL)
 
     # --- freezing
 
@@ -293,6 +307,8 @@ class Cgroup:
         """cgroup_freeze(). What sleeps in a call is woken, and makes the call again later."""
         if self.freeze is on:
             return
+        from sentry.kernel import pause  # noqa: PLC0415  hardly ever
+
         was = self.freezing
         self.freeze = on
         all_below = list(self.down())
@@ -300,7 +316,7 @@ class Cgroup:
             for at in all_below:
                 if on or not at.freezing:
                     for group in at.members:
-                        (_halt if on else _go_on)(group)
+                        (pause.halt if on else pause.go_on)(group)
         for at in reversed(all_below):
             at.settle_frozen()
 
@@ -329,7 +345,7 @@ class Cgroup:
             directory.changed(name)
 
 
-def used_by(group: ThreadGroup) -> tuple[int, int]:
+def used_by(group: Process) -> tuple[int, int]:
     """CPU time of a process: of the program, of the kernel."""
     user, system = group.dead_usage.user_ns, group.dead_usage.sys_ns
     for task in group.tasks:
@@ -337,26 +353,6 @@ def used_by(group: ThreadGroup) -> tuple[int, int]:
     return user, system
 
 
-def _stands(task: Task) -> bool:
+def _stands(task: Thread) -> bool:
     """Not in ring 3: it stands still, sleeps in a call that nothing ends early, or is dead."""
     return task.stopped or task.dead or task.fiber is not None
-
-
-def _halt(group: ThreadGroup) -> None:
-    """All threads stand still on their next way back to ring 3 (pause.py)."""
-    for task in group.tasks:
-        task.work |= WORK_PAUSE
-        if not task.stopped and not task.dead:
-            task.interrupt()
-
-
-def _go_on(group: ThreadGroup) -> None:
-    """Take up those that stood still, unless the whole sandbox does."""
-    kernel = group.kernel
-    if kernel.paused:
-        return
-    for task in group.tasks:
-        task.work &= ~WORK_PAUSE
-        if task in kernel.held:
-            kernel.held.discard(task)
-            signal_send.resume_task(task)

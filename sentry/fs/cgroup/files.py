@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry.abi.limits import INT_MAX
 from sentry.auth.permissions import MAY_WRITE, may_access
 from sentry.errors import EACCES, EINVAL, ENOENT, EOPNOTSUPP, ERANGE, ESRCH
 from sentry.fs.cgroup.container import CONTAINER, TOP_CONTROLLERS
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Cgroup = Any
 """sentry.kernel.cgroup.Cgroup"""
-INT_MAX: Final = (1 << 31) - 1
 PIDS_MAX: Final = 4194304
 """PID_MAX_LIMIT: more is the same as no limit, and refused."""
 MAX: Final = "max\n"
