@@ -157,7 +157,8 @@ def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
         found = False
         for child in list(group.children):
             if eligible(child):
-                found = True
+                # a zombie has nothing to tell but its end: wait_consider_task()
+                found = found or not child.is_zombie or is_held(child)
                 trace = child.leader.trace if child.leader is not None else None
                 own = trace is not None and trace.reports_to(group)
                 asked = options & ~WSTOPPED if own else options
@@ -169,7 +170,7 @@ def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
                 leads = traced.group.leader is traced
                 if not matches(traced.group if leads else _Thread(traced)):
                     continue
-                found = True
+                found = found or not (tracee.dead or traced.group.is_zombie)
                 if (report := _traced_report(task.pids, tracee, options)) is not None:
                     return report
         if not found:
