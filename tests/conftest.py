@@ -55,6 +55,12 @@ def languages() -> Path:
 
 
 @pytest.fixture(scope="session")
+def services() -> Path:
+    """A Debian with systemd, sshd and cron."""
+    return _rootfs("services")
+
+
+@pytest.fixture(scope="session")
 def cpython() -> Path:
     """A root file system of python3 with its own test suite."""
     return _rootfs("cpython")

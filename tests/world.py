@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import sentry.syscalls.table  # noqa: F401  declares all calls
+import sentry.syscalls.late  # noqa: F401  fills the table
 from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd
 from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM

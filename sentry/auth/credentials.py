@@ -55,6 +55,13 @@ UNCHANGED: Final = NO_ID
 """(uid_t) -1: leave alone; also no valid id."""
 
 
+class Login(Struct, frozen=True):
+    """Who logged in, in which session: audit's, which change of ids does not touch."""
+
+    uid: int
+    session: int
+
+
 class Credentials(Struct, frozen=True):
     """Ids and capability sets of a task."""
 

@@ -17,7 +17,7 @@ from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
 from sentry.control import descriptors
-from sentry.errors import EINVAL, Errno
+from sentry.errors import EBUSY, EINVAL, Errno
 from sentry.kernel.signals import SigInfo
 from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_signals import send_to_group
@@ -139,11 +139,16 @@ class Execution:
             self._failed(error)
             return
         kernel = self._kernel
+        try:
+            kernel.cgroups.check_new_members()
+        except EBUSY:
+            assert kernel.init is not None
+            task.group.cgroup = kernel.init.cgroup  # as runc does where the top takes nobody
         first_task(kernel, task)
         self._group = task.group
         task.group.pid_queue.add(self._thread_gone)
         self._client.started(task.group.tgid)
-        if kernel.paused:
+        if kernel.paused or task.group.cgroup.freezing:
             task.work |= WORK_PAUSE
         task.finish()
         if self._abandoned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Services(Protocol):
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
 
+    @property
+    def logins(self) -> Iterator[int]: ...
     @property
     def keys(self) -> Keys | None: ...
 

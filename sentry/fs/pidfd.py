@@ -25,9 +25,9 @@ PIDFDS: Final = Requests(names=(pidfd,))
 
 
 class PidFile(FileDescription):
-    """The process is `group`; any object with `is_zombie`, `pid_queue` and `tgid` will do.
+    """The process is `group`; with `thread` (PIDFD_THREAD) it stands for that task alone.
 
-    With `thread` (PIDFD_THREAD) it stands for that task alone.
+    All descriptors of a process have one inode, by which programs see that it is the same process.
     """
 
     __slots__ = ("group", "thread")
@@ -40,7 +40,10 @@ class PidFile(FileDescription):
 
     def __init__(self, vfs: Vfs, group: Any, nonblock: bool, thread: Any = None) -> None:
         fs = vfs.anon_fs("pidfs", PID_FS_MAGIC)
-        inode = Inode(fs, vfs.new_ino(), _MODE, Owner(0, 0))
+        who = group if thread is None or thread is group.leader else thread
+        inode: Inode | None = who.pid_inode
+        if inode is None:
+            inode = who.pid_inode = Inode(fs, vfs.new_ino(), _MODE, Owner(0, 0))
         queue: WaitQueue = group.pid_queue
         location = vfs.anon_location(inode, b"anon_inode:[pidfd]")
         flags = O_RDWR | (O_NONBLOCK if nonblock else 0) | (PIDFD_THREAD if thread else 0)

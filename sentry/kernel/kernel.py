@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sentry.errors import EFAULT
+from sentry.kernel.cgroup import Cgroup
 from sentry.kernel.futex_table import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
@@ -128,7 +129,9 @@ class Kernel:
         self.paused = False
         """No task runs: see sentry/kernel/pause.py."""
         self.held: set[Task] = set()
-        """Tasks that stand still because of that."""
+        """Tasks that stand still because of that, or because their cgroup is frozen."""
+        self.cgroups = Cgroup(None, b"")
+        """The container's own cgroup, the top of all."""
         self._made_room_for: Fiber | None = None
         """The last call that met the limit: what was given back did not last if it comes again."""
         self._trimmed_ns = 0

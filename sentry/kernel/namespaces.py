@@ -59,7 +59,7 @@ def first(kernel: Kernel, mounts: MountNamespace) -> Namespaces:
     """Those of the sandbox."""
     time = TimeNamespace()
     return Namespaces(
-        CgroupNamespace(), IpcNamespace(kernel), HeldMounts(mounts),
+        CgroupNamespace(kernel.cgroups), IpcNamespace(kernel), HeldMounts(mounts),
         NetNamespace(kernel, kernel.services.sysctls), kernel.pids, time, time, kernel.uts,
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def make(task: Task, flags: int, creds: Credentials) -> NewNamespaces:
         pids = made["pids_for_children"] = PidNamespace(parent, kernel.pids, owner)
         pids.charge = charge("pid")
     if flags & CLONE_NEWCGROUP:
-        made["cgroup"] = CgroupNamespace(owner, charge("cgroup"))
+        made["cgroup"] = CgroupNamespace(task.group.cgroup, owner, charge("cgroup"))
     if flags & CLONE_NEWNET:
         made["net"] = NetNamespace(kernel, {}, owner, charge("net"))
     if flags & CLONE_NEWTIME:

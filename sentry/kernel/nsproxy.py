@@ -11,6 +11,7 @@ from sentry.wait.queue import ChangeCount
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
+    from sentry.kernel.cgroup import Cgroup
 
 UNSET: Final = b"(none)"
 
@@ -50,13 +51,14 @@ class Uts:
 
 
 class CgroupNamespace:
-    """All there is of cgroups is one, the root of the hierarchy in every namespace."""
+    """What a task sees as the root of the tree: cgroup_namespaces(7)."""
 
-    __slots__ = ("charge", "owner")
+    __slots__ = ("charge", "owner", "root")
 
     def __init__(
-        self, owner: UserNamespace | None = None, charge: Charge | None = None
+        self, root: Cgroup, owner: UserNamespace | None = None, charge: Charge | None = None
     ) -> None:
+        self.root = root
         self.owner = owner
         self.charge = charge
 

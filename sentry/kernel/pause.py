@@ -16,6 +16,7 @@ from sentry.kernel.work import WORK_PAUSE
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
+    from sentry.kernel.thread_group import ThreadGroup
 
 
 def pause(kernel: Kernel, done: Callable[[], object]) -> None:
@@ -43,20 +44,41 @@ def pause(kernel: Kernel, done: Callable[[], object]) -> None:
 def hold(task: Task) -> bool:
     """On the way back to ring 3: stand still, if that is still asked for."""
     kernel = task.kernel
-    if not kernel.paused:
+    cgroup = task.group.cgroup
+    frozen = cgroup.freezing
+    if not kernel.paused and not frozen:
         task.work &= ~WORK_PAUSE
         return False
     task.stopped = True
     kernel.held.add(task)
+    if frozen:
+        cgroup.settle_frozen()
     return True
 
 
-def resume(kernel: Kernel) -> None:
-    """All go on where they stood."""
-    kernel.paused = False
-    held, kernel.held = kernel.held, set()
-    for task in kernel.pids.tasks.values():
+def halt(group: ThreadGroup) -> None:
+    """The cgroup of a process is frozen. A call that sleeps is broken off, and made again later."""
+    for task in group.tasks:
+        task.work |= WORK_PAUSE
+        if not task.stopped and not task.dead:
+            task.interrupt()
+
+
+def go_on(group: ThreadGroup) -> None:
+    """It is no more. The threads stand still all the same if the whole sandbox does."""
+    kernel = group.kernel
+    if kernel.paused:
+        return
+    for task in group.tasks:
         task.work &= ~WORK_PAUSE
-    for task in held:
-        if task.stopped and not task.dead:
+        if task in kernel.held:
+            kernel.held.discard(task)
             signal_send.resume_task(task)
+
+
+def resume(kernel: Kernel) -> None:
+    """All go on where they stood, but for those whose cgroup is frozen."""
+    kernel.paused = False
+    for group in kernel.pids.groups.values():
+        if not group.cgroup.freezing:
+            go_on(group)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections import OrderedDict
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
@@ -16,7 +17,7 @@ from sentry.kernel.signals import Quota
 from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sentry.fs.devpts.console import Console
     from sentry.fs.gofer.handles import HandleCache
@@ -34,7 +35,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
-        "gofer", "handles", "keys", "keys_text", "machine", "namespace_counts", "signal_quota",
+        "gofer", "handles", "keys", "keys_text", "logins", "machine", "namespace_counts",
+        "signal_quota",
         "sysctls", "system_log", "timex",
     )  # fmt: skip
 
@@ -60,6 +62,8 @@ class Services:
         self.keys: KeyTable | None = None
         self.keys_text: Callable[[Any], str] | None = None
         """/proc/keys for a reader, once somebody has a key."""
+        self.logins: Iterator[int] = count(1)
+        """Numbers of sessions: /proc/PID/sessionid."""
         self.machine: Machine | None = None
         """What the auxiliary vector says of the CPU."""
         self.namespace_counts = NamespaceCounts()

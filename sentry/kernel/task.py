@@ -19,7 +19,7 @@ from sentry.platform.interface import Context
 from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode
 
 if TYPE_CHECKING:
-    from sentry.auth.credentials import Credentials
+    from sentry.auth.credentials import Credentials, Login
     from sentry.bpf.isa import Program
     from sentry.kernel.kernel import Kernel, Namespaces
     from sentry.kernel.keys import TaskKeys
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
     from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.interface import Inode
     from sentry.vfs.mounts import MountNamespace
 
 RESUME: Final = object()
@@ -228,12 +229,14 @@ class Task(Charged, ABC):
         "group": CLONE,
         "kernel": FRESH,
         "keys": COPIED,
+        "login": SHARED,
         "mm": CLONE,
         "no_new_privs": SHARED,
         "ns": CLONE,
         "observers": CLONE,
         "parent_death_signal": FRESH,
         "pending": FRESH,
+        "pid_inode": FRESH,
         "pids": CLONE,
         "policy": SHARED,
         "process_flags": SHARED,
@@ -299,6 +302,10 @@ class Task(Charged, ABC):
         self.exit_code = 0
         """wait(2) status of this thread alone, once it has made _exit(2)."""
         self.exit_signal = 0
+        self.pid_inode: Inode | None = None
+        """That of pidfds of this thread alone, once there was one."""
+        self.login: Login | None = None
+        """Whose session it belongs to."""
         self.parent_death_signal = 0
         self.vfork_done: Callable[[], object] | None = None
         self.observers: list[Observer] = []

@@ -35,7 +35,16 @@ from sentry.abi.sched import (
     CLONE_VM,
     SCHED_DEADLINE,
 )
-from sentry.errors import EAGAIN, EBADF, EEXIST, EFAULT, EINVAL, EPERM
+from sentry.errors import (
+    EAGAIN,
+    EBADF,
+    EEXIST,
+    EFAULT,
+    EINVAL,
+    ENOENT,
+    EOPNOTSUPP,
+    EPERM,
+)
 from sentry.fs.pidfd import PidFile
 from sentry.kernel import altstack, namespaces, sched, signal_send, sysv_ipc, timers
 from sentry.kernel.dispatch import Thread
@@ -56,6 +65,7 @@ from sentry.wait.sleep import until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.kernel.cgroup import Cgroup
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.limits import Limits
     from sentry.kernel.namespaces import NewNamespaces
@@ -195,9 +205,6 @@ async def clone(task: Task, args: CloneArgs) -> int:
     check(task, args)
     check_limit(task)
     touch(task, args)
-    if args.flags & CLONE_INTO_CGROUP:
-        task.files.get_raw(args.cgroup)
-        raise EBADF("there are no cgroups that a process could be born into")
     child = make(task, args)
     number = task.pids.of(child.tid)
     try:
@@ -239,14 +246,41 @@ def make(task: Task, args: CloneArgs) -> Task:
     new = namespaces.make(task, flags, creds)
     pids = new.pids or task.ns.pids_for_children
     check_numbers(creds, pids, args.set_tid, kernel.pids.pid_max)
+    cgroup = birthplace(task, args)
+    cgroup.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
-        return build(task, args, tid, new)
+        child = build(task, args, tid, new)
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
             raise NeedsFault(kernel.make_room) from None
         raise
+    child.group.cgroup = cgroup
+    cgroup.born(child.group)
+    if kernel.paused or cgroup.freezing:
+        child.work |= WORK_PAUSE
+    return child
+
+
+def birthplace(task: Task, args: CloneArgs) -> Cgroup:
+    """The cgroup of the child: the caller's, or with CLONE_INTO_CGROUP the one of a directory.
+
+    cgroup_css_set_fork(). Raises: EBADF, ENOENT, EACCES, EBUSY, EOPNOTSUPP.
+    """
+    own = task.group.cgroup
+    if not args.flags & CLONE_INTO_CGROUP:
+        return own
+    inode = task.files.get_raw(args.cgroup).inode
+    if not inode.is_dir or inode.fs.name != "cgroup2":
+        raise EBADF("no directory of a cgroup")
+    found: Cgroup = inode.cgroup  # type: ignore[attr-defined]
+    if found.dead:
+        raise ENOENT("the cgroup is gone")
+    inode.check_attach(task.creds, task.ns.cgroup.root, own)  # type: ignore[attr-defined]
+    if args.flags & CLONE_THREAD and found is not own:
+        raise EOPNOTSUPP("threads of a process are in one cgroup")
+    return found
 
 
 def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
@@ -303,8 +337,6 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         child.condemn()  # made while its group dies
     if group.stopping:
         child.work |= WORK_STOP
-    if kernel.paused:
-        child.work |= WORK_PAUSE
     signal_send.recalculate(child)
     child_identity(child)
     return child
@@ -350,4 +382,5 @@ def first_task(kernel: Kernel, task: Task) -> None:
     kernel.pids.groups[task.group.tgid] = task.group
     task.group.tasks.append(task)
     task.group.leader = task
+    task.group.cgroup.born(task.group)
     child_identity(task)

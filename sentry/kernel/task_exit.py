@@ -80,7 +80,9 @@ def _leave(task: Task) -> None:
     task.fiber = None
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
+    kernel.held.discard(task)
     group.tasks.remove(task)
+    group.cgroup.thread_ends(group)
     group.last_uid = task.creds.uid
     group.pid_queue.notify()
     if group.execing is not None:
@@ -228,6 +230,7 @@ def reap(group: ThreadGroup, account: Usage) -> None:
     process_group.members.discard(group)
     pids = group.kernel.pids
     pids.groups.pop(group.tgid, None)
+    group.cgroup.reaped()
     pids.forget_if_empty(process_group)
     pids.release(group.tgid)
     _leave_namespaces(group)

@@ -18,11 +18,13 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.fs.devpts.terminal import Terminal
+    from sentry.kernel.cgroup import Cgroup
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.vfs.dentry import Location
+    from sentry.vfs.interface import Inode
 
 
 class Dump(Protocol):
@@ -130,6 +132,7 @@ class ThreadGroup:
         "actions": CLONE,
         "allowed_tracer": FRESH,
         "argv": SHARED,
+        "cgroup": CLONE,
         "child_queue": FRESH,
         "child_subreaper": FRESH,
         "children": FRESH,
@@ -153,6 +156,7 @@ class ThreadGroup:
         "parent": CLONE,
         "parent_thread": CLONE,
         "personality": SHARED,
+        "pid_inode": FRESH,
         "pid_queue": FRESH,
         "pids": CLONE,
         "posix_timers": FRESH,
@@ -193,6 +197,8 @@ class ThreadGroup:
         self.parent = parent
         self.parent_thread: Task | None = None
         """real_parent: the thread of the parent process that made this one, or inherited it."""
+        self.cgroup: Cgroup = kernel.cgroups
+        """Where it is in the tree of control groups; a zombie, where it was at its end."""
         self.children: list[ThreadGroup] = []
         self.process_group = process_group
         self.terminal: Terminal | None = None
@@ -208,6 +214,8 @@ class ThreadGroup:
         """Told when a child changes state (wait4, waitid)."""
         self.pid_queue = WaitQueue()
         """Told when this process has ended (pidfd)."""
+        self.pid_inode: Inode | None = None
+        """That of its pidfds, once there was one."""
         self.exit_signal = SIGCHLD
         self.exiting = False
         self.exit_status = 0

@@ -3,6 +3,7 @@
 #include "abi.h"
 #include <pthread.h>
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -148,6 +149,38 @@ static void no_notice_if_not_wanted(void)
     CHECK(waitpid(child, &status, 0) == child && child_signals == 1 && last_code == CLD_KILLED);
 }
 
+/* Who waits for stops alone has nothing to wait for once there are only ends to tell. */
+static void ended_child_is_none_for_who_waits_for_stops(void)
+{
+    siginfo_t info;
+    pid_t pid = fork();
+    if (!pid)
+        _exit(3);
+    CHECK_ERR(waitid(P_PID, pid, &info, WSTOPPED | WCONTINUED), ECHILD); /* or it sleeps until then */
+    CHECK_ERR(waitid(P_PID, pid, &info, WSTOPPED | WNOHANG), ECHILD);
+    CHECK_ERR(waitid(P_ALL, 0, &info, WCONTINUED | WNOHANG), ECHILD);
+    pid_t other = fork();
+    if (!other)
+        for (;;)
+            pause();
+    CHECK(waitid(P_ALL, 0, &info, WSTOPPED | WNOHANG) == 0);
+    CHECK(kill(other, SIGKILL) == 0);
+    CHECK_ERR(waitid(P_ALL, 0, &info, WSTOPPED), ECHILD);
+    CHECK(waitid(P_PID, pid, &info, WEXITED) == 0 && info.si_status == 3);
+    CHECK(waitid(P_PID, other, &info, WEXITED) == 0 && info.si_status == SIGKILL);
+
+    pid = fork();
+    if (!pid) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, 0, 0) == 0);
+        raise(SIGSTOP);
+        _exit(4);
+    }
+    CHECK(waitid(P_PID, pid, &info, WSTOPPED | __WALL) == 0 && info.si_code == CLD_TRAPPED);
+    CHECK(ptrace(PTRACE_CONT, pid, 0, 0) == 0);
+    CHECK_ERR(waitid(P_PID, pid, &info, WSTOPPED | __WALL), ECHILD);
+    CHECK(waitid(P_PID, pid, &info, WEXITED | __WALL) == 0 && info.si_status == 4);
+}
+
 int main(void)
 {
     struct sigaction action = {.sa_sigaction = on_child, .sa_flags = SA_SIGINFO | SA_RESTART};
@@ -157,5 +190,6 @@ int main(void)
     a_handler_for_sigcont_runs();
     orphaned_groups_do_not_stop();
     no_notice_if_not_wanted();
+    ended_child_is_none_for_who_waits_for_stops();
     return 0;
 }

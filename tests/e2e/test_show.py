@@ -74,6 +74,17 @@ int main(int argc, char **argv)
     return 0;
 }
 """
+LEAK = r"""
+#include <stdlib.h>
+#include <string.h>
+char *volatile kept;
+int main(int argc, char **argv)
+{
+    kept = malloc(10);
+    if (!strcmp(argv[1], "lost")) kept = 0;
+    return 0;
+}
+"""
 
 
 def compiled(text: str, folder: Path, *flags: str, compiler: str = "gcc") -> Path:
@@ -125,6 +136,25 @@ def test_death_by_signal_is_told_as_runc_tells_it(
     shell = ("sh", "-c", f"/program {name}; echo $?")
     inside = of_debian(tmp_path, debian, *shell, program=program).run(platform)
     assert inside.stdout == f"{128 + signal.Signals[name]}\n"
+
+
+@pytest.mark.parametrize("what", ["kept", "lost"])
+def test_leak_sanitizer_tells_in_a_new_sandbox_what_it_tells_on_linux(
+    tmp_path: Path, debian: Path, platform: str, what: str
+) -> None:
+    """It stops all threads by ptrace(2), from a process that the program allows to."""
+    program = compiled(LEAK, tmp_path, "-fsanitize=leak")
+    library = subprocess.check_output(["gcc", "-print-file-name=liblsan.so"], text=True).strip()
+    linux = subprocess.run([program, what], capture_output=True, text=True, check=False)
+    bundle = of_debian(tmp_path, debian, "/program", what, program=program)
+    place, there = "/usr/lib/x86_64-linux-gnu/liblsan.so.0", os.path.realpath(library)
+    bundle.document["mounts"].append(
+        {"destination": place, "source": there, "options": ["bind", "ro"]}
+    )
+    ours = bundle.run(platform)
+    assert linux.returncode == {"kept": 0, "lost": 23}[what]
+    assert ours.returncode == linux.returncode, ours.stderr
+    assert ours.stderr.splitlines()[-1:] == linux.stderr.splitlines()[-1:]
 
 
 @pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")

@@ -33,3 +33,8 @@ SCRIPTS = Path(__file__).parent / "servers"
 )
 def test_server_does_as_on_linux(tmp_path: Path, languages: Path, load: str) -> None:
     assert Comparison(tmp_path, languages, SCRIPTS).same(f"exec bash /mnt/{load}")
+
+
+@pytest.mark.parametrize("script", ["sshd.sh", "cron.sh"])
+def test_daemon_with_pam_does_as_on_linux(tmp_path: Path, services: Path, script: str) -> None:
+    assert Comparison(tmp_path, services, SCRIPTS).same(f"exec bash /mnt/{script}")

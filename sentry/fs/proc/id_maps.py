@@ -28,7 +28,7 @@ def show_map(view: View, kind: str) -> str:
     ns: UserNamespace | None = view.pinned[0]
     if ns is None:
         return f"{0:10} {0:10} {NO_ID:10}\n"
-    lower: UserNamespace | None = view.caller.creds.user_ns
+    lower: UserNamespace | None = view.creds.user_ns
     if lower is ns:
         lower = ns.parent
 
@@ -43,7 +43,7 @@ def show_map(view: View, kind: str) -> str:
 def write_map(view: View, data: bytes, kind: str) -> None:
     """proc_uid_map_write(), map_write(). Raises: EPERM, EINVAL."""
     ns: UserNamespace | None = view.subject.task.creds.user_ns
-    writer = view.caller.creds
+    writer = view.creds
     if ns is None or writer.user_ns not in (ns, ns.parent):
         raise EPERM("neither the namespace's nor its parent's")
     if len(data) >= MAX_TEXT:
@@ -103,7 +103,7 @@ for _kind in NEEDED:
 def write_setgroups(view: View, data: bytes) -> None:
     """proc_setgroups_write(). Raises: EINVAL, EPERM."""
     ns: UserNamespace | None = view.subject.task.creds.user_ns
-    if not view.caller.creds.has_in(ns, CAP_SYS_ADMIN):
+    if not view.creds.has_in(ns, CAP_SYS_ADMIN):
         raise EACCES("CAP_SYS_ADMIN")
     word = data.rstrip(b"\0").rstrip(b"\n\t ")
     if word not in (b"allow", b"deny") or len(data) >= 8:
@@ -143,7 +143,7 @@ def write_offsets(view: View, data: bytes) -> None:
             raise EINVAL(f"{line[:40]!r}")
         wanted[CLOCKS[words[0]]] = int(numbers[0]) * 10**9 + int(numbers[1])
     ns = view.subject.task.ns.time_for_children
-    if not view.caller.creds.has_in(ns.owner, CAP_SYS_TIME):
+    if not view.creds.has_in(ns.owner, CAP_SYS_TIME):
         raise EPERM("CAP_SYS_TIME")
     now = {
         "monotonic": time.monotonic_ns(),

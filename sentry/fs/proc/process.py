@@ -126,18 +126,17 @@ class PidTextNode(TextNode):
     __slots__ = ("_entry", "_kernel", "_subject")
 
     def __init__(self, fs: TableFs, entry: Entry, kernel: Kernel, subject: Subject) -> None:
-        def store(caller: Any, data: bytes) -> None:
-            if entry.store is None:
-                raise EINVAL("not to be written")
-            self.check_alive()
-            entry.store(View(kernel, caller, subject), data)
-
-        super().__init__(fs, entry.mode, None, store, owner_of(subject))
+        super().__init__(fs, entry.mode, None, None, owner_of(subject))
         self._subject = subject
         self._entry = entry
         self._kernel = kernel
 
-    can_pwrite = False
+    @property
+    def from_start(self) -> bool:  # type: ignore[override]
+        """As declared: those that are no seq_file."""
+        return self._entry.from_start
+
+    can_pwrite = from_start
 
     @property
     def pollable(self) -> bool:  # type: ignore[override]
@@ -147,9 +146,9 @@ class PidTextNode(TextNode):
     def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
         """As declared. What was pinned is shown although the process is gone."""
         entry, kernel, subject = self._entry, self._kernel, self._subject
-        view = View(kernel, caller, subject)
+        view = View(kernel, caller, subject, creds=caller.creds)
         if entry.pin is not None:
-            view = View(kernel, caller, subject, entry.pin(view))
+            view = View(kernel, caller, subject, entry.pin(view), caller.creds)
 
         def show(_: Any) -> str | bytes:
             assert entry.show is not None
@@ -159,6 +158,19 @@ class PidTextNode(TextNode):
 
         changes = entry.changes(view) if entry.changes is not None else None
         return (show if entry.show is not None else None), changes
+
+    def stored(self, opener: Caller) -> Callable[[Caller, bytes], None]:
+        """As declared, as long as the process is there."""
+        creds = opener.creds
+
+        def store(writer: Caller, data: bytes) -> None:
+            if self._entry.store is None:
+                raise EINVAL("not to be written")
+            self.check_alive()
+            view = View(self._kernel, opener, self._subject, creds=creds, writer=writer)
+            self._entry.store(view, data)
+
+        return store
 
     def check_alive(self) -> None:
         """Raises: ESRCH."""

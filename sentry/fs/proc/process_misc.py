@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sentry.abi import resource
-from sentry.abi.capability import CAP_SYS_NICE, CAP_SYS_RESOURCE
+from sentry.abi.capability import CAP_AUDIT_CONTROL, CAP_SYS_NICE, CAP_SYS_RESOURCE
 from sentry.abi.resource import (
     RLIMIT_AS,
     RLIMIT_CORE,
@@ -24,8 +24,10 @@ from sentry.abi.resource import (
     RLIMIT_SIGPENDING,
     RLIMIT_STACK,
 )
+from sentry.auth.credentials import Login
+from sentry.auth.userns import NO_ID
 from sentry.errors import EACCES, EINVAL, EPERM, ESRCH
-from sentry.fs.proc.registry import View, number, pid_file
+from sentry.fs.proc.registry import View, number, pid_file, unsigned
 from sentry.fs.proc.state import cpu_ns, escaped
 from sentry.fs.pseudo.memory import memory_of
 from sentry.platform.interface import Reg
@@ -68,7 +70,7 @@ def limits(view: View) -> str:
 
 def set_comm(view: View, data: bytes) -> None:
     """Only a thread of the same process may."""
-    if view.caller.group is not view.subject.group:
+    if view.writer.group is not view.subject.group:
         raise EINVAL("another process")
     view.subject.task.comm = data.split(b"\n", 1)[0].split(b"\0", 1)[0][:15]
 
@@ -93,8 +95,9 @@ def io(view: View) -> str:
 
 @pid_file("cgroup")
 def cgroup(view: View) -> str:
-    """One hierarchy, everybody at its top."""
-    return "0::/\n"
+    """Its place in the tree, from the root of the reader's namespace."""
+    place = view.subject.group.cgroup.path_from(view.caller.ns.cgroup.root)
+    return f"0::{place}\n"
 
 
 @pid_file("cpuset")
@@ -136,7 +139,7 @@ def set_oom_score_adj(view: View, data: bytes) -> None:
 def change_oom(view: View, value: int) -> None:
     """__set_oom_adj()."""
     group = view.subject.group
-    if value < group.oom_score_adj and not view.caller.creds.has(CAP_SYS_RESOURCE):
+    if value < group.oom_score_adj and not view.writer.creds.has(CAP_SYS_RESOURCE):
         raise EACCES(f"{value}")
     group.oom_score_adj = value
 
@@ -167,20 +170,30 @@ def personality(view: View) -> str:
 
 
 def set_login_uid(view: View, data: bytes) -> None:
-    """There is no audit."""
-    raise EPERM("loginuid")
+    """proc_loginuid_write(), audit_set_loginuid(): a thread's own; to change it is a privilege."""
+    task = view.subject.task
+    if view.writer is not task:
+        raise EPERM("another thread")
+    uid = view.creds.kuid(unsigned(data))
+    if task.login is not None and not task.creds.has(CAP_AUDIT_CONTROL):
+        raise EPERM("CAP_AUDIT_CONTROL")
+    task.login = None if uid == NO_ID else Login(uid, next(view.kernel.services.logins))
 
 
-@pid_file("loginuid", 0o644, store=set_login_uid, where="both")
+@pid_file("loginuid", 0o644, store=set_login_uid, from_start=True)
 def loginuid(view: View) -> str:
-    """Unset."""
-    return "4294967295"
+    """Who logged in, as the reader's user namespace numbers him; -1 without a login."""
+    login, ns = view.subject.task.login, view.creds.user_ns
+    if login is None:
+        return f"{NO_ID}"
+    return f"{login.uid if ns is None else ns.uid_map.from_kernel(login.uid)}"
 
 
 @pid_file("sessionid")
 def sessionid(view: View) -> str:
-    """Unset."""
-    return "4294967295"
+    """Of that login; -1 without one."""
+    login = view.subject.task.login
+    return f"{NO_ID if login is None else login.session}"
 
 
 @pid_file("wchan")
@@ -223,14 +236,14 @@ def children(view: View) -> str:
 
 def set_timer_slack(view: View, data: bytes) -> None:
     """In ns; 0 is the default."""
-    may_change_slack(view)
+    may_change_slack(view, view.writer)
     value = number(data, 0, INFINITY)
     view.subject.task.timer_slack_ns = value or view.subject.task.default_slack_ns
 
 
-def may_change_slack(view: View) -> None:
+def may_change_slack(view: View, who: Any) -> None:
     """Oneself, or CAP_SYS_NICE."""
-    if view.caller is not view.subject.task and not view.caller.creds.has_in(
+    if who is not view.subject.task and not who.creds.has_in(
         view.subject.task.creds.user_ns, CAP_SYS_NICE
     ):
         raise EPERM("CAP_SYS_NICE")
@@ -239,7 +252,7 @@ def may_change_slack(view: View) -> None:
 @pid_file("timerslack_ns", 0o666, store=set_timer_slack)
 def timerslack_ns(view: View) -> str:
     """In ns."""
-    may_change_slack(view)
+    may_change_slack(view, view.caller)
     return f"{view.subject.task.timer_slack_ns}\n"
 
 

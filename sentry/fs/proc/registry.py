@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
+from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, ERANGE, ESRCH
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class View(Struct, frozen=True):
     _subject: Subject | None = None
     pinned: Any = None
     """What `Entry.pin` gave when the file was opened."""
+    creds: Any = None
+    """Of the task when it opened the file, of a process: struct file's f_cred."""
+    writer: Any = None
+    """The task that writes, which need not have opened it."""
 
     @property
     def pids(self) -> Any:
@@ -103,6 +108,8 @@ class Entry(Struct, frozen=True):
     """What tells a poll(2) that the text has changed."""
     pin: Callable[[View], Any] | None = None
     """What the open file goes on showing, whatever becomes of the process."""
+    from_start: bool = False
+    """It is written at position 0 only, which a write does not move."""
 
 
 ROOT: Final[dict[str, Entry]] = {}
@@ -130,15 +137,26 @@ def pid_file(
     where: str = "both",
     changes: Callable[[View], ChangeCount] | None = None,
     pin: Callable[[View], Any] | None = None,
+    from_start: bool = False,
 ) -> Callable[[Show], Show]:
     """Declare a file of each process."""
 
     def declare(show: Show) -> Show:
         name = path.rsplit("/", 1)[-1]
-        PROCESS[path] = Entry(name, mode, show, store, private, where, changes, pin)
+        PROCESS[path] = Entry(name, mode, show, store, private, where, changes, pin, from_start)
         return show
 
     return declare
+
+
+def unsigned(text: bytes) -> int:
+    """A written decimal number of 32 bits: kstrtouint(). Raises: EINVAL, ERANGE."""
+    digits = text.removesuffix(b"\n").removeprefix(b"+")
+    if not digits.isdigit():
+        raise EINVAL(f"{text[:40]!r} is no number")
+    if len(digits.lstrip(b"0")) > 10 or int(digits) > NO_ID:
+        raise ERANGE(f"{text[:40]!r}")
+    return int(digits)
 
 
 def number(text: bytes, low: int, high: int) -> int:

@@ -29,7 +29,7 @@ class TextFile(RegularFile):
         location: Location,
         flags: int,
         show: Callable[[], bytes] | None,
-        store: Callable[[bytes], None] | None,
+        store: Callable[[Caller, bytes], None] | None,
         changes: ChangeCount | None = None,
     ) -> None:
         super().__init__(location, flags)
@@ -90,30 +90,34 @@ class TextFile(RegularFile):
             content = self._content = self._show()
         return dest.put(content[offset : offset + dest.count])
 
-    def pwrite(self, source: Source, offset: int) -> int:
-        """All of it at once."""
-        if self._store is None:
-            raise EIO("not to be written")
-        count = source.count
-        if count > MAX_WRITE:
-            raise EINVAL(f"{count} bytes")
-        self._store(bytes(source.get(count)))
-        self._content = None
-        return count
-
     def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
         raise EINVAL("nothing to sync")
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """RLIMIT_FSIZE does not hold here."""
-        return self._write_text(source)
+        inode: Any = self.inode
+        n = self._write_text(caller, source, self.position)
+        if not inode.from_start:
+            self.position += n
+        return n
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
-        """The offset does not count."""
-        return self._write_text(source)
+        """Mostly the offset does not count."""
+        return self._write_text(caller, source, offset)
 
-    def _write_text(self, source: Any) -> int:
-        n = self.pwrite(source, 0) if source.count else 0
-        self.position += n
-        return n
+    def _write_text(self, caller: Caller, source: Any, offset: int) -> int:
+        """All of it at once."""
+        inode: Any = self.inode
+        count: int = source.count
+        if inode.from_start and offset:
+            raise EINVAL(f"at {offset}")
+        if not count and not inode.from_start:
+            return 0
+        if self._store is None:
+            raise EIO("not to be written")
+        if count > MAX_WRITE:
+            raise EINVAL(f"{count} bytes")
+        self._store(caller, bytes(source.get(count)))
+        self._content = None
+        return count

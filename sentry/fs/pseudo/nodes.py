@@ -186,6 +186,8 @@ class TextNode(Node):
     """poll and epoll work on it."""
     can_pwrite = True
     """pwrite(2) works on it."""
+    from_start = False
+    """It is written at position 0 only, which a write does not move."""
     has_end = False
     """lseek(2) counts from its size; else it is a seq_file."""
     ready: int = EPOLLIN | EPOLLRDNORM
@@ -209,13 +211,18 @@ class TextNode(Node):
         """What an open file shows, and the ChangeCount that tells that it is another text now."""
         return self._show, None
 
+    def stored(self, opener: Caller) -> Callable[[Caller, bytes], None] | None:
+        """What a write does, given who writes."""
+        store = self._store
+        return (lambda _, data: store(opener, data)) if store is not None else None
+
     def check_open(self, caller: Caller, flags: int) -> None:
         """A last check at open(2)."""
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """The text belongs to the task that opened it."""
         self.check_open(caller, flags)
-        (show, changes), store = self.shown(caller), self._store
+        show, changes = self.shown(caller)
 
         def make() -> bytes:
             assert show is not None
@@ -226,7 +233,7 @@ class TextNode(Node):
             location,
             flags,
             make if show is not None else None,
-            (lambda data: store(caller, data)) if store is not None else None,
+            self.stored(caller),
             changes,
         )
 

@@ -57,6 +57,8 @@ from sentry.abi.prctl import (
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    PR_SET_PTRACER,
+    PR_SET_PTRACER_ANY,
     PR_SET_SECCOMP,
     PR_SET_SECUREBITS,
     PR_SET_SPECULATION_CTRL,
@@ -77,6 +79,7 @@ from sentry.abi.prctl import (
     PR_TSC_ENABLE,
     SECBIT_KEEP_CAPS,
 )
+from sentry.auth.ptrace import ANY
 from sentry.errors import EINVAL, ENODEV, ENXIO, EPERM
 from sentry.kernel.task import Task
 from sentry.mm.protect import name_anonymous
@@ -211,6 +214,22 @@ def set_dumpable(task: Task, values: Values) -> None:
 def get_dumpable(task: Task, values: Values) -> int:
     """The value."""
     return task.group.dumpable
+
+
+@option(PR_SET_PTRACER)
+def set_ptracer(task: Task, values: Values) -> None:
+    """yama_task_prctl(): whom besides its ancestors a process lets trace it; 0: nobody."""
+    group = task.group
+    wanted = values[0] & 0xFFFFFFFF
+    if values[0] == 0:
+        group.allowed_tracer = None, ANY
+    elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
+        group.allowed_tracer = group.leader, ANY
+    else:
+        tracer = task.pids.task_or_zombie(wanted)
+        if tracer is None:
+            raise EINVAL(f"pid {wanted}")
+        group.allowed_tracer = group.leader, tracer
 
 
 @option(PR_SET_KEEPCAPS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from sentry.abi import ptrace as abi
-from sentry.abi.prctl import PR_SET_PTRACER, PR_SET_PTRACER_ANY
 from sentry.abi.ptrace import (
     PTRACE_ATTACH,
     PTRACE_CONT,
@@ -23,8 +22,7 @@ from sentry.abi.ptrace import (
     PTRACE_TRACEME,
 )
 from sentry.abi.signal import SIGKILL
-from sentry.auth.ptrace import ANY
-from sentry.errors import EINVAL, EIO
+from sentry.errors import EIO
 from sentry.kernel.ptrace import attach
 from sentry.kernel.ptrace.links import detach
 from sentry.kernel.ptrace.tracee import CONT, SYSCALL, SYSEMU, Tracee
@@ -32,7 +30,6 @@ from sentry.kernel.signals import NSIG, SigInfo
 from sentry.kernel.task import Task
 from sentry.kernel.task_signals import send_to_task
 from sentry.syscalls.args import show_choice, signed
-from sentry.syscalls.processes import prctl
 from sentry.syscalls.processes.ptrace_data import REQUESTS
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Pid
@@ -106,19 +103,3 @@ def go_on(tracee: Tracee, request: int, data: int) -> None:
     signo = signal(data)
     mode, stepping = GO_ON[request]
     tracee.resume(mode, stepping, signo)
-
-
-@prctl.option(PR_SET_PTRACER)
-def set_ptracer(task: Task, values: prctl.Values) -> None:
-    """yama_task_prctl(): whom besides its ancestors a process lets trace it; 0: nobody."""
-    group = task.group
-    wanted = values[0] & 0xFFFFFFFF
-    if values[0] == 0:
-        group.allowed_tracer = None, ANY
-    elif wanted == PR_SET_PTRACER_ANY & 0xFFFFFFFF:
-        group.allowed_tracer = group.leader, ANY
-    else:
-        tracer = task.pids.task_or_zombie(wanted)
-        if tracer is None:
-            raise EINVAL(f"pid {wanted}")
-        group.allowed_tracer = group.leader, tracer

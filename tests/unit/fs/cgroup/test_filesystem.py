@@ -1,68 +1,155 @@
+"""/sys/fs/cgroup: what Linux's own tests cannot show here, limits that the Sentry holds."""
+
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+import errno
+from collections.abc import Iterator
 
 import pytest
 
-from sentry.errors import EPERM
-from sentry.fs.cgroup.filesystem import FILES, CgroupFs
-from sentry.kernel.services import Services
-from sentry.platform.commitment import Commitment
+from sentry.abi.fcntl import AT_FDCWD, O_RDONLY, O_WRONLY
+from sentry.fs.cgroup.container import CONTAINER
+from tests.world import Program, World
 
-
-def _usage(user: int, system: int) -> Any:
-    return SimpleNamespace(user_ns=user, sys_ns=system)
+TOP = b"/sys/fs/cgroup"
 
 
 @pytest.fixture
-def kernel() -> Any:
-    task = SimpleNamespace(ctx=SimpleNamespace(cpu_time_ns=lambda: 5_000), sys_time_ns=1_000)
-    group = SimpleNamespace(
-        tasks=[task], dead_usage=_usage(2_000, 0), reaped_usage=_usage(1_000, 1_000)
-    )
-    zombie = SimpleNamespace(tasks=[], dead_usage=_usage(0, 0), reaped_usage=_usage(0, 0))
-    services = Services()
-    services.cpu_quota = (50_000, 100_000)
-    counters = SimpleNamespace(frames=2, kernel_frames=1, tables=1)
-    ram = SimpleNamespace(
-        limit=1 << 28, file_pages=1, populated=lambda: 1 << 20, counters=lambda: counters,
-        commitment=Commitment(),
-    )  # fmt: skip
-    return SimpleNamespace(
-        vfs=SimpleNamespace(new_dev=lambda: 9, now_ns=lambda: 0),
-        cpus=2,
-        gone_usage=_usage(3_000, 0),
-        services=services,
-        platform=SimpleNamespace(ram=ram),
-        counters=SimpleNamespace(oom_kills=3),
-        pids=SimpleNamespace(
-            tasks={1: task, 7: task}, groups={1: group, 5: zombie}, limit=0, count=lambda: 3
-        ),
-    )
+def world() -> Iterator[World]:
+    with World() as world:
+        world.kernel.services.cpu_quota = (50_000, 100_000)
+        world.mount("cgroup2", TOP)
+        yield world
 
 
-def test_files_say_what_counts_inside(kernel: Any) -> None:
-    shown = {name: show(kernel) for name, show in FILES.items()}
-
-    assert shown["memory.current"] == "12288\n" and "\nshmem 4096\n" in shown["memory.stat"]
-    assert shown["memory.max"] == f"{1 << 28}\n"
-    assert shown["cpu.max"] == "50000 100000\n"
-    assert shown["cpu.stat"].splitlines()[0] == "usage_usec 19"
-    assert (shown["pids.max"], shown["pids.current"]) == ("max\n", "3\n")
-    assert (shown["cgroup.procs"], shown["cgroup.threads"]) == ("1\n", "1\n7\n")
-    assert "oom_kill 3\n" in shown["memory.events"]
-    assert shown["cpuset.cpus.effective"] == "0-1\n"
-    kernel.pids.limit = 4
-    kernel.services.cpu_quota = (0, 100_000)
-    assert FILES["pids.max"](kernel) == "4\n"
-    assert FILES["cpu.max"](kernel) == "max 100000\n"
+def text(program: Program, name: bytes) -> str:
+    """The content of a file below the top."""
+    fd = program.ok("open", TOP + b"/" + name, O_RDONLY)
+    buffer = program.buffer(4096)
+    found = program.read(buffer, program.ok("read", fd, buffer, 4096))
+    program.ok("close", fd)
+    return found.decode()
 
 
-async def _mkdir(fs: CgroupFs) -> None:
-    await fs.root.mkdir(b"x", 0o755, None)  # type: ignore[arg-type]
+def put(program: Program, name: bytes, value: bytes) -> int:
+    """Write a file below the top: 0, or -errno."""
+    fd = program.ok("open", TOP + b"/" + name, O_WRONLY)
+    given = program.call("write", fd, program.place(value), len(value))
+    program.ok("close", fd)
+    return min(given, 0)
 
 
-def test_no_cgroup_can_be_made(kernel: Any) -> None:
-    with pytest.raises(EPERM):
-        _mkdir(CgroupFs(kernel)).send(None)
+def test_top_says_what_counts_for_the_container(world: World) -> None:
+    init = world.init
+    world.kernel.pids.limit = 40
+
+    assert set(CONTAINER) >= {"cpu.max", "memory.max", "pids.max"}
+    assert text(init, b"cpu.max") == "50000 100000\n"
+    assert int(text(init, b"memory.max")) == world.platform.ram.limit
+    assert (text(init, b"pids.max"), text(init, b"pids.current")) == ("40\n", "1\n")
+    assert text(init, b"cgroup.procs") == f"{init.task.group.tgid}\n"
+    assert "\noom_kill 0\n" in text(init, b"memory.events")
+
+
+def test_limits_of_the_container_are_not_set_from_inside(world: World) -> None:
+    init = world.init
+
+    assert put(init, b"cgroup.freeze", b"1") == -errno.EPERM
+    assert put(init, b"cgroup.kill", b"1") == -errno.EPERM
+    assert put(init, b"pids.max", b"max") == -errno.EINVAL
+
+
+def test_controllers_that_nobody_can_hold_below_cannot_be_given(world: World) -> None:
+    init = world.init
+    init.ok("mkdir", TOP + b"/a", 0o755)
+
+    assert put(init, b"cgroup.subtree_control", b"+memory") == -errno.ENOENT
+    assert put(init, b"cgroup.subtree_control", b"+nothing") == -errno.EINVAL
+    assert init.call("access", TOP + b"/a/pids.max", 0) == -errno.ENOENT
+    assert text(init, b"a/cgroup.controllers") == "\n"
+    assert put(init, b"cgroup.subtree_control", b"+pids") == 0
+    assert text(init, b"a/cgroup.controllers") == "pids\n"
+    assert text(init, b"a/pids.max") == "max\n"
+    assert put(init, b"a/cgroup.subtree_control", b"+pids") == 0
+    assert put(init, b"cgroup.subtree_control", b"-pids") == -errno.EBUSY
+
+
+def test_pids_max_holds_for_all_below(world: World) -> None:
+    init = world.init
+    for name in (b"/a", b"/a/b"):
+        init.ok("mkdir", TOP + name, 0o755)
+    assert put(init, b"cgroup.subtree_control", b"+pids") == 0
+    child = init.fork()
+    assert put(child, b"a/b/cgroup.procs", b"0") == 0
+    assert put(init, b"a/pids.max", b"2") == 0
+
+    grandchild = child.fork()
+    assert child.call("fork") == -errno.EAGAIN
+    assert text(init, b"a/pids.current") == "2\n"
+    assert text(init, b"a/pids.events") == text(init, b"a/pids.events.local") == "max 1\n"
+    assert text(init, b"pids.current") == "3\n"
+    grandchild.begin("exit", 0)
+    world.settle()
+    assert child.call("fork") == -errno.EAGAIN  # a zombie counts
+    child.ok("wait4", -1, 0, 0, 0)
+    assert text(init, b"a/pids.current") == "1\n"
+    assert text(init, b"a/pids.peak") == "2\n"
+    assert child.thread() is not None
+    assert text(init, b"a/pids.current") == "2\n"
+    assert put(init, b"a/pids.max", b"-1") == -errno.EINVAL
+
+
+def test_processes_here_and_below_are_not_both_controlled(world: World) -> None:
+    init = world.init
+    for name in (b"/a", b"/a/b"):
+        init.ok("mkdir", TOP + name, 0o755)
+    put(init, b"cgroup.subtree_control", b"+pids")
+    child, other = init.fork(), init.fork()
+    assert put(child, b"a/b/cgroup.procs", b"0") == 0
+    assert put(init, b"a/cgroup.subtree_control", b"+pids") == 0
+
+    assert put(other, b"a/cgroup.procs", b"0") == -errno.EBUSY
+    assert put(init, b"a/cgroup.subtree_control", b"-pids") == 0
+    assert put(other, b"a/cgroup.procs", b"0") == 0
+    assert put(init, b"a/cgroup.subtree_control", b"+pids") == -errno.EBUSY
+
+
+def test_cgroup_of_a_namespace_is_delegated_to_it(world: World) -> None:
+    from sentry.abi.sched import CLONE_NEWCGROUP  # noqa: PLC0415
+
+    init = world.init
+    init.ok("mkdir", TOP + b"/a", 0o755)
+    child = init.fork()
+    assert put(child, b"a/cgroup.procs", b"0") == 0
+    child.ok("unshare", CLONE_NEWCGROUP)
+
+    assert put(child, b"a/cgroup.freeze", b"1") == -errno.EPERM
+    assert put(child, b"cgroup.procs", b"0") == -errno.ENOENT
+    assert put(init, b"a/cgroup.max.depth", b"3") == 0
+
+
+def test_attributes_of_a_cgroup_are_gone_with_it(world: World) -> None:
+    init, budget = world.init, world.vfs.budget
+    init.ok("mkdir", TOP + b"/a", 0o755)
+    before = budget.small_bytes
+    value = init.place(b"value")
+    init.ok("setxattr", TOP + b"/a", b"user.name", value, 5, 0)
+    assert budget.small_bytes == before + len(b"user.name") + 5
+
+    init.ok("unlinkat", AT_FDCWD, TOP + b"/a", 0x200)
+    init.ok("mkdir", TOP + b"/a", 0o755)
+    assert budget.small_bytes == before
+    buffer = init.buffer(16)
+    assert init.call("getxattr", TOP + b"/a", b"user.name", buffer, 16) == -errno.ENODATA
+
+
+def test_deep_tree_is_walked_without_recursion(world: World) -> None:
+    init, path = world.init, b""
+    for _ in range(1500):
+        path += b"/d"
+        if len(path) > 3000:
+            break
+        init.ok("mkdir", TOP + path, 0o755)
+
+    assert put(init, b"d/cgroup.freeze", b"1") == 0
+    assert "frozen 1" in text(init, path[1:-2] + b"/cgroup.events")

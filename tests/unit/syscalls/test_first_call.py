@@ -1,0 +1,42 @@
+"""What a call does must not depend on which calls were made, and rooms imported, before it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+ROOT = Path(__file__).parents[3]
+CALLS_OF_ALL_ROOMS = {"ABSENT", "CALLS", "TABLE"}
+"""Filled by `late.py` for a sandbox; who reads declarations imports them all."""
+WHO_ASKS_DECLARES = {
+    "SOCKET": {"(1, 26)", "(1, 27)", "(1, 48)", "(1, 51)", "(1, 68)"},  # by sentry.net.socket
+    "UNIX": {"(1, 77)"},  # by the module of getsockopt(2)
+}
+"""Rows that come from another module than their registry, which nobody can ask without it."""
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Any]:
+    """What `first_calls.py` tells."""
+    command = [sys.executable, "-m", "tests.unit.syscalls.first_calls"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_call_is_the_same_when_it_is_the_first(seen: dict[str, Any]) -> None:
+    assert seen["calls"] > 500
+    assert seen["differ"] == []
+
+
+def test_registry_is_whole_when_its_module_is_imported(seen: dict[str, Any]) -> None:
+    late = {name: set(rows) for name, rows in seen["late"].items()}
+
+    assert {n: rows for n, rows in late.items() if n not in CALLS_OF_ALL_ROOMS} == WHO_ASKS_DECLARES
