@@ -51,6 +51,12 @@ static void ranges(void)
     bounds("ipv6/conf/lo/mtu", "1279", "1280", "65536", "65537");
     bounds("ipv6/conf/all/mtu", "1279", "1280", "2147483647", "2147483648");
     bounds("ipv6/conf/lo/accept_ra", "-2147483649", "-1", "2", "2147483648");
+    bounds("ipv6/conf/lo/ndisc_tclass", "-1", "0", "255", "256");
+    bounds("ipv6/conf/default/ioam6_id", "-1", "0", "65535", "65536");
+    bounds("ipv6/conf/all/seg6_enabled", "-2147483649", "-1", "2", "2147483648");
+    bounds("ipv6/conf/lo/router_solicitation_delay", "-2147483647", "-1", "65536", "2147483647");
+    CHECK(!strcmp(get("ipv6/conf/lo/router_solicitations"), "-1"));
+    CHECK(!strcmp(get("ipv6/conf/all/temp_valid_lft"), "604800"));
     CHECK(!strcmp(get("ipv6/conf/lo/accept_dad"), "-1"));
     CHECK(!strcmp(get("ipv6/conf/default/accept_dad"), "1"));
     CHECK(!strcmp(get("ipv6/conf/lo/use_tempaddr"), "-1"));

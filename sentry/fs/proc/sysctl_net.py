@@ -21,25 +21,72 @@ GID_MAX: Final = 0xFFFFFFFE
 MTU_MIN: Final = 1280
 """IPV6_MIN_MTU."""
 U8: Final = range(256)
+U16: Final = range(1 << 16)
+U32: Final = range(1 << 32)
 SWITCH: Final = range(2)
+SECONDS: Final = range(-(INT_MAX // 250), INT_MAX // 250 + 1)
+"""Kept in ticks of 4 ms."""
 INT: Final = range(-INT_MAX - 1, INT_MAX + 1)
 
 CONF: Final = (
     # name, values of `all`, `default` and `lo`, what may be written
     ("accept_dad", "0 1 -1", INT),
     ("accept_ra", "1 1 1", INT),
+    ("accept_ra_defrtr", "1 1 1", INT),
+    ("accept_ra_from_local", "0 0 0", INT),
+    ("accept_ra_min_hop_limit", "1 1 1", INT),
+    ("accept_ra_min_lft", "0 0 0", INT),
+    ("accept_ra_mtu", "1 1 1", INT),
+    ("accept_ra_pinfo", "1 1 1", INT),
+    ("accept_ra_rt_info_max_plen", "0 0 0", INT),
+    ("accept_ra_rt_info_min_plen", "0 0 0", INT),
+    ("accept_ra_rtr_pref", "1 1 1", INT),
     ("accept_redirects", "1 1 1", INT),
     ("accept_source_route", "0 0 0", INT),
+    ("accept_untracked_na", "0 0 0", range(3)),
     ("autoconf", "1 1 1", INT),
     ("dad_transmits", "1 1 1", INT),
+    ("disable_policy", "0 0 0", INT),
+    ("drop_unicast_in_l2_multicast", "0 0 0", INT),
+    ("drop_unsolicited_na", "0 0 0", INT),
+    ("enhanced_dad", "1 1 1", INT),
+    ("force_mld_version", "0 0 0", INT),
+    ("force_tllao", "0 0 0", INT),
     ("forwarding", "0 0 0", INT),
     ("hop_limit", "64 64 64", range(1, 256)),
+    ("ignore_routes_with_linkdown", "0 0 0", INT),
+    ("ioam6_enabled", "0 0 0", SWITCH),
+    ("ioam6_id", "65535 65535 65535", U16),
+    ("ioam6_id_wide", "4294967295 4294967295 4294967295", U32),
     ("keep_addr_on_down", "0 0 0", INT),
     ("max_addresses", "16 16 16", INT),
+    ("max_desync_factor", "600 600 600", INT),
+    ("ndisc_evict_nocarrier", "1 1 1", SWITCH),
+    ("ndisc_notify", "0 0 0", INT),
+    ("ndisc_tclass", "0 0 0", U8),
+    ("optimistic_dad", "0 0 0", INT),
     ("proxy_ndp", "0 0 0", INT),
+    ("ra_defrtr_metric", "1024 1024 1024", range(1, 1 << 32)),
+    ("ra_honor_pio_life", "0 0 0", SWITCH),
+    ("ra_honor_pio_pflag", "0 0 0", SWITCH),
+    ("regen_max_retry", "3 3 3", INT),
+    ("regen_min_advance", "2 2 2", INT),
+    ("router_probe_interval", "60 60 60", SECONDS),
+    ("router_solicitation_delay", "1 1 1", SECONDS),
+    ("router_solicitation_interval", "4 4 4", SECONDS),
+    ("router_solicitation_max_interval", "3600 3600 3600", SECONDS),
+    ("router_solicitations", "-1 -1 -1", range(-1, INT_MAX + 1)),
+    ("rpl_seg_enabled", "0 0 0", SWITCH),
+    ("seg6_enabled", "0 0 0", INT),
+    ("seg6_require_hmac", "0 0 0", INT),
+    ("suppress_frag_ndisc", "1 1 1", INT),
+    ("temp_prefered_lft", "86400 86400 86400", INT),
+    ("temp_valid_lft", "604800 604800 604800", INT),
+    ("use_oif_addrs_only", "0 0 0", INT),
+    ("use_optimistic", "0 0 0", INT),
     ("use_tempaddr", "0 0 -1", INT),
 )
-"""Of net/ipv6/conf."""
+"""Of net/ipv6/conf. What is about routers and neighbours waits for a link that has any."""
 
 
 def _one(value: str, allowed: range) -> int:
