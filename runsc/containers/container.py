@@ -62,6 +62,13 @@ def status(state: State) -> str:
     return word_for(state.phase, creator, sandbox, state.paused)
 
 
+def _private(path: str, flags: int) -> int:
+    """Whatever the caller's umask is."""
+    fd = os.open(path, flags, 0o600)
+    os.fchmod(fd, 0o600)
+    return fd
+
+
 class Store:
     """The state root."""
 
@@ -75,6 +82,8 @@ class Store:
         info = os.stat(root)
         if info.st_uid not in (os.geteuid(), 0):
             raise RuntimeFailure(f"{root} belongs to another user")
+        if info.st_mode & 0o022:
+            raise RuntimeFailure(f"state directory (--root) {root}: others may write to it")
 
     def path(self, container_id: str, name: str = "") -> str:
         """A file in the directory of a container."""
@@ -145,7 +154,7 @@ class Store:
     def save(self, state: State) -> None:
         """Replace the state on disk, in one step."""
         temporary = self.path(state.id, f"state.json.{os.getpid()}")
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=_private) as file:
             file.write(msgspec.json.encode(state))
         os.rename(temporary, self.path(state.id, "state.json"))
 

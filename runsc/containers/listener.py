@@ -13,7 +13,9 @@ def listen(path: str) -> socket.socket:
     directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
+        where = f"/proc/self/fd/{directory}/{os.path.basename(path)}"
+        sock.bind(where)
+        os.chmod(where, 0o600)  # whatever the umask is; nobody can connect before the next line
         sock.listen(16)
         return sock
     finally:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from runsc.containers import lifecycle
 from runsc.containers.container import State, Store, status
+from runsc.containers.listener import listen
 from runsc.containers.names import check_id
 from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
@@ -31,6 +34,28 @@ def test_create_of_a_taken_name_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeFailure, match=r'^container with given ID already exists: "\w+"$'):
         store.create(_state("a"))
+
+
+def test_state_and_control_socket_are_for_their_owner_whatever_the_umask(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    store = Store(str(tmp_path))
+    request.addfinalizer(partial(os.umask, os.umask(0)))
+
+    store.create(_state("a"))
+    listen(store.path("a", "control.sock")).close()
+
+    for name in ("state.json", "control.sock"):
+        assert stat.S_IMODE(os.stat(store.path("a", name)).st_mode) == 0o600
+    assert not os.stat(store.path("a")).st_mode & 0o022
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_state_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+
+    with pytest.raises(RuntimeFailure, match="others may write to it"):
+        Store(str(tmp_path))
 
 
 def test_load_gives_what_was_saved_and_remove_forgets_it(tmp_path: Path) -> None:
