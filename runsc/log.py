@@ -30,6 +30,11 @@ def _quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
+def printable(text: str) -> str:
+    """For a terminal: what is no text, and may come from a program inside, is a question mark."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
 class Log:
     """Writes one line a message to a file, or to standard error."""
 
@@ -46,8 +51,9 @@ class Log:
         if LEVELS.index(level) < self._least:
             return
         if self.to_person:
-            os.write(self.fd, f"runsc: {PERSONAL[level]}{message}\n".encode())
+            os.write(self.fd, f"runsc: {PERSONAL[level]}{printable(message)}\n".encode())
             return
+        message = message.encode(errors="replace").decode()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.is_json:
             line = msgspec.json.encode({"level": level, "msg": message, "time": now}).decode()
@@ -67,4 +73,4 @@ class Log:
         """The command failed; a person at a terminal sees it also when a log file is named."""
         self.write("error", message)
         if not self.to_stderr:
-            print(message, file=stderr)
+            print(printable(message), file=stderr)

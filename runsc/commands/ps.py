@@ -9,6 +9,7 @@ import click
 
 from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
+from runsc.log import printable
 from runsc.options import Globals
 from sentry.control.protocol import Request
 
@@ -29,7 +30,7 @@ def line(process: ProcessInfo, now_s: float) -> str:
     return (
         f"{process.uid:<8} {process.pid:>7} {process.ppid:>7} {percent:>2} "
         f"{time.strftime('%H:%M' if today else '%b%d', started)} {terminal:<8} "
-        f"{hours:02}:{minutes:02}:{seconds % 60:02} {process.command}"
+        f"{hours:02}:{minutes:02}:{seconds % 60:02} {printable(process.command)}"
     )
 
 

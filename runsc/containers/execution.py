@@ -125,6 +125,8 @@ def _make_controlling(terminal: int) -> None:
 def _exit_code(line: bytes) -> int:
     """Of an "exited": {"event":"exited","status":N}, the wait(2) status, left out if it is 0."""
     digits = line.partition(b'"status":')[2].rstrip(b"}")
+    if digits and not (digits.isdigit() and len(digits) < 6):
+        return 255  # no Sentry of ours says that
     status = int(digits or b"0")
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 

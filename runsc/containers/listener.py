@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
@@ -34,13 +35,20 @@ def connect(path: str) -> socket.socket:
 
 
 def ask(path: str, request: Request, patience_s: float) -> Reply:
-    """One question to a sandbox. Raises: OSError (TimeoutError too), ValueError."""
+    """One question to a sandbox, which is not trusted: nothing it does takes longer.
+
+    Raises: OSError (TimeoutError too), ValueError.
+    """
+    deadline = time.monotonic() + patience_s
     with connect(path) as sock:
         sock.settimeout(patience_s)
         sock.sendall(encode(request))
         lines = LineBuffer()
         while True:
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
             data = sock.recv(1 << 16)
+            if time.monotonic() > deadline:
+                raise TimeoutError
             if not data:
                 raise ConnectionResetError("the sandbox has ended")
             for line in lines.feed(data):

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
 
+EVENTS = frozenset({"error", "kept", "ready"})
+MESSAGE_MAX = 4096
+"""Characters of an error that are told."""
+
+
 class Sandbox:
     """A sandbox, seen from the process that starts it.
 
@@ -166,13 +171,22 @@ class Sandbox:
             data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
         except OSError:
             data = b""
-        for line in self._lines.feed(data):
-            event = decode(line, Event) if b'"event"' in line else None
-            if event is not None:
-                self._events.add(event.event)
-                if event.event == "error":
-                    self._failure = event.message
+        try:
+            for line in self._lines.feed(data):
+                if b'"event"' in line:
+                    self._heard(decode(line, Event))
+        except ValueError:
+            self._failure = self._failure or "the sandbox said what is no message"
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._sentry, signal.SIGKILL)
+            return False
         return bool(data)
+
+    def _heard(self, event: Event) -> None:
+        if event.event in EVENTS:
+            self._events.add(event.event)
+        if event.event == "error":
+            self._failure = event.message[:MESSAGE_MAX]
 
     def _reap(self) -> int:
         """Collect both, one of which has ended: the other sees its socket close, and ends too.

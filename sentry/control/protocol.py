@@ -165,7 +165,10 @@ def encode(message: Request | Reply | Event) -> bytes:
 
 def decode(line: bytes, kind: type[T]) -> T:
     """Raises: ValueError if the line is no such message."""
-    return msgspec.json.decode(line, type=kind)
+    try:
+        return msgspec.json.decode(line, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"no {kind.__name__}: {error}") from None
 
 
 class LineBuffer:

@@ -1,0 +1,49 @@
+"""Questions to a sandbox that means harm."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from runsc.containers.listener import ask, listen
+from sentry.control.protocol import Request
+
+
+@contextmanager
+def answering(path: Path, *, first: bytes, then: bytes = b"") -> Iterator[str]:
+    """A sandbox that says `first`, and `then` again and again."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as end, suppress(OSError):
+            end.recv(1000)
+            end.sendall(first)
+            while then and not over.wait(0.01):
+                end.sendall(then)
+
+    with listen(str(path / "control.sock")) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            yield str(path / "control.sock")
+        finally:
+            over.set()
+            server.join()
+
+
+def test_answer_that_drips_in_ends_with_the_patience(tmp_path: Path) -> None:
+    with answering(tmp_path, first=b"{", then=b" ") as path, pytest.raises(TimeoutError):
+        ask(path, Request("ps"), 0.2)
+
+
+@pytest.mark.parametrize(
+    "said", [b"x\n", b'{"error": 5}\n', b"[" * 300_000 + b"\n"], ids=["text", "number", "deep"]
+)
+def test_answer_that_is_none_is_an_error(tmp_path: Path, said: bytes) -> None:
+    with answering(tmp_path, first=said) as path, pytest.raises(ValueError, match="no Reply"):
+        ask(path, Request("ps"), 10)

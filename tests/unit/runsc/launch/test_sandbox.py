@@ -1,0 +1,72 @@
+"""What a Sentry that is not ours any more can do to the command line that waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from runsc.errors import RuntimeFailure
+from runsc.launch.sandbox import Sandbox
+
+
+def _child(close: socket.socket) -> int:
+    pid = os.fork()
+    if pid == 0:
+        close.close()
+        signal.pause()
+        os._exit(0)
+    return pid
+
+
+def _say(end: socket.socket, what: bytes) -> None:
+    with suppress(OSError):  # nobody listens any more
+        end.sendall(what)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Sandbox, socket.socket]]:
+    """A command line, and the Sentry's end of the line between them."""
+    ours, theirs = socket.socketpair()
+    made = Sandbox(_child(theirs), _child(theirs), ours, None)
+    yield made, theirs
+    theirs.close()
+    with suppress(OSError):
+        made.abandon()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"event":\n',
+        b'{"event": 5}\n',
+        b'{"event":"a","x":' + b"[" * 200_000 + b"\n",
+        b'"event"' + b"x" * (5 << 20),
+    ],
+    ids=["cut", "number", "deep", "endless"],
+)
+def test_what_is_no_message_ends_the_sandbox(
+    pair: tuple[Sandbox, socket.socket], said: bytes
+) -> None:
+    sandbox, theirs = pair
+    sender = threading.Thread(target=_say, args=(theirs, said))
+    sender.start()
+
+    with pytest.raises(RuntimeFailure, match="said what is no message"):
+        sandbox.await_ready()
+    sender.join()
+
+
+def test_events_that_nobody_waits_for_are_not_kept(pair: tuple[Sandbox, socket.socket]) -> None:
+    sandbox, theirs = pair
+    theirs.sendall(b"".join(b'{"event":"%d"}\n' % number for number in range(100)))
+    theirs.sendall(b'{"event":"ready"}\n')
+
+    sandbox.await_ready()
+
+    assert sandbox._events == {"ready"}
