@@ -60,8 +60,8 @@ SEQUENCES: Final = {
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {
     "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py", "kernel/seccomp_listener.py",
-    "platform/host_io.py", "syscalls/files/aio.py", "syscalls/system/info.py",
-    "syscalls/system/memory.py",
+    "platform/host_io.py", "syscalls/files/aio.py", "syscalls/files/copy.py",
+    "syscalls/system/info.py", "syscalls/system/memory.py",
 }  # fmt: skip
 """Who may put the fiber itself to sleep: what is woken by neither a queue nor an object's state,
 and long work that lets others run."""
