@@ -95,3 +95,9 @@ def becomes_empty(directory: Path) -> bool:
             return True
         select.select([], [], [], 0.01)
     return False
+
+
+def mounts(bundle: Path) -> list[str]:
+    """The mounts of this namespace, but for those that other tests make meanwhile."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(bundle) in line or "/pytest-of-" not in line]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import processes
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
 
@@ -26,7 +27,7 @@ KILL_PARENT = {
 @pytest.fixture
 def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     """And nothing may be left of what the test did."""
-    mounts = Path("/proc/self/mountinfo").read_text()
+    mounts = processes.mounts(bundle.path)
     bundle.args("sleep", "1000")
     bundle.document["linux"]["cgroupsPath"] = f"/{bundle.path.parent.name}"
     made = Client(bundle, platform)
@@ -35,7 +36,7 @@ def client(bundle: Bundle, platform: str) -> Iterator[Client]:
     assert made.remains() == []
     assert _processes(bundle.path) == []
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{bundle.path.parent.name}"))
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert processes.mounts(bundle.path) == mounts
     assert "Traceback" not in made.log.read_text() if made.log.exists() else True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -42,7 +41,7 @@ def _start(
 def test_kill_in_mid_run_leaves_nothing(
     bundle: Bundle, platform: str, victim: str, script: str
 ) -> None:
-    mounts = Path("/proc/self/mountinfo").read_text()
+    mounts = processes.mounts(bundle.path)
     cli, pidfds = _start(bundle, platform, script)
 
     signal.pidfd_send_signal(pidfds[victim], signal.SIGKILL)
@@ -50,7 +49,7 @@ def test_kill_in_mid_run_leaves_nothing(
     assert processes.all_end(pidfds)
     _, errors = cli.communicate(timeout=TIMEOUT_S)
     assert processes.becomes_empty(bundle.path / "state")
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert processes.mounts(bundle.path) == mounts
     assert MESSAGES[victim] in errors
     assert "Traceback" not in errors
     assert cli.returncode == (-9 if victim == "cli" else 1)
