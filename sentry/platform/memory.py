@@ -134,6 +134,8 @@ class Windows:
         self.mapped = 0
         """Pieces that are mapped, the idle ones included."""
         self.bytes = 0
+        self.closed = False
+        """The memory has ended and all pieces with it: their addresses may be another's now."""
 
     def map(self, fd: int, offset: int, size: int, writable: bool) -> WindowRange:
         """Map a page-aligned piece of a host file. Raises: ENOMEM, what mmap(2) raises."""
@@ -160,7 +162,8 @@ class Windows:
 
     def unmap(self, piece: WindowRange) -> None:
         """Give the host mapping and the range back."""
-        check(lib.window_unmap(piece.gpa, piece.size))
+        if not self.closed:
+            check(lib.window_unmap(piece.gpa, piece.size))
         piece.mapped = False
         self.mapped -= 1
         self.bytes -= piece.size
@@ -219,7 +222,8 @@ class Ram:
         self.limit = min(size, self._most)
 
     def close(self) -> None:
-        """Unmap everything. Nothing that used it may be used afterwards."""
+        """Unmap everything. What used it may only be let go of afterwards."""
+        self.windows.closed = True
         lib.ram_close()
         os.close(self.fd)
 

@@ -334,6 +334,22 @@ def test_window_read_write_is_the_file(ram: Ram, space: AddressSpace, tmp_path: 
         piece.put()
 
 
+def test_window_let_go_of_after_its_memory_leaves_the_next_ones_alone(tmp_path: Path) -> None:
+    """A file object of a memory that has ended may be collected at any later time."""
+    path = tmp_path / "file"
+    path.write_bytes(b"contents")
+    with path.open("rb") as file:
+        before = Ram.from_memfd()
+        late = before.windows.map(file.fileno(), 0, PAGE, False)
+        before.close()
+        after = Ram.from_memfd()
+        piece = after.windows.map(file.fileno(), 0, PAGE, False)
+        late.forget()
+        late.put()
+        assert after.peek(piece.gpa, 8) == b"contents"
+        after.close()
+
+
 def test_copy_from_a_truncated_file_stops_and_names_the_address(
     ram: Ram, space: AddressSpace, tmp_path: Path
 ) -> None:
