@@ -75,6 +75,13 @@ class CpuClock:
             return task_time(self.task, self.user_only)
         return group_time(self.group, self.user_only)
 
+    @property
+    def gone(self) -> bool:
+        """Whose time it is has ended, and was waited for."""
+        if self.task is not None:
+            return self.task.dead
+        return self.group.kernel.pids.groups.get(self.group.tgid) is not self.group
+
 
 def task_time(task: Task, user_only: bool = False) -> int:
     """CPU time of a thread in ns."""

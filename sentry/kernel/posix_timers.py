@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from sentry.abi.signal import SIGEV_NONE
+from sentry.errors import ESRCH
 from sentry.kernel import signal_send
 from sentry.kernel.clocks import WALL_CLOCKS, CpuClock, to_monotonic
 from sentry.kernel.cpu_timers import CpuTimer
@@ -77,6 +78,8 @@ class PosixTimer:
 
     def get(self) -> tuple[int, int]:
         """(interval, time left) in ns; a period that nobody has seen the end of is the next one."""
+        if isinstance(self.clock, CpuClock) and self.clock.gone:
+            return 0, 0
         if not self._at_ns:
             return self.interval_ns, 0
         left = self._at_ns - self._now()
@@ -87,7 +90,12 @@ class PosixTimer:
         return self.interval_ns, left
 
     def set(self, interval_ns: int, value_ns: int, absolute: bool) -> None:
-        """Start with a time from now or a point on its clock; 0 stops it."""
+        """Start with a time from now or a point on its clock; 0 stops it.
+
+        Raises: ESRCH, a process whose CPU time it counts is gone.
+        """
+        if isinstance(self.clock, CpuClock) and self.clock.gone:
+            raise ESRCH("whose clock it is has ended")
         self._stop()
         self._forget_step()
         self._generation += 1
@@ -116,7 +124,7 @@ class PosixTimer:
             self._timer.cancel()
             self._timer = None
         if self._cpu is not None:
-            timers_of(self._group).cpu.disarm(self._cpu)
+            timers_of(self._cpu.clock.group).cpu.disarm(self._cpu)
 
     def _clock_was_set(self, _events: int) -> None:
         if self._timer is not None:
@@ -132,7 +140,9 @@ class PosixTimer:
         if self.notify.how == SIGEV_NONE:
             return
         if self._cpu is not None:
-            timers_of(self._group).cpu.arm(self._cpu, self._at_ns)
+            whose = self._cpu.clock.group
+            if not whose.is_zombie:
+                timers_of(whose).cpu.arm(self._cpu, self._at_ns)
         else:
             assert isinstance(self.clock, int)
             at_ns = to_monotonic(self.clock, self._at_ns)

@@ -238,6 +238,37 @@ static void ignored(void)
     CHECK(timer_delete(timer) == 0);
 }
 
+/* The CPU time of another process has timers; they rest when it has ended. */
+static void of_another(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    struct itimerspec spec = {{0, 20000000}, {0, 20000000}}, got;
+    clockid_t clock;
+    timer_t timer, late;
+    siginfo_t ended;
+    install(SIGRTMIN);
+    pid_t child = fork();
+    if (!child)
+        for (;;)
+            ;
+    CHECK(clock_getcpuclockid(child, &clock) == 0);
+    CHECK_ERR(timer_create(clock | 4, &event, &timer), EINVAL); /* its thread's: CPUCLOCK_PERTHREAD */
+    CHECK(timer_create(clock, &event, &timer) == 0);
+    CHECK(timer_settime(timer, 0, &spec, NULL) == 0);
+    wait_calls(3);
+    CHECK(timer_gettime(timer, &got) == 0 && got.it_interval.tv_nsec == 20000000);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK(waitid(P_PID, child, &ended, WEXITED | WNOWAIT) == 0);
+    CHECK(timer_create(clock, &event, &late) == 0 && timer_delete(late) == 0);
+    CHECK(timer_settime(timer, 0, &spec, NULL) == 0); /* a zombie has a clock that stands */
+    CHECK(waitpid(child, NULL, 0) == child);
+    CHECK_ERR(timer_settime(timer, 0, &spec, NULL), ESRCH);
+    CHECK(timer_gettime(timer, &got) == 0);
+    CHECK(got.it_interval.tv_nsec == 0 && got.it_value.tv_nsec == 0);
+    CHECK_ERR(timer_create(clock, &event, &late), EINVAL);
+    CHECK(timer_delete(timer) == 0);
+}
+
 static void descriptors(void)
 {
     uint64_t ticks = 0;
@@ -322,6 +353,7 @@ int main(void)
     busy_thread();
     posix();
     ignored();
+    of_another();
     descriptors();
     cpu_limit();
     return 0;

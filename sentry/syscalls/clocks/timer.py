@@ -147,7 +147,7 @@ def _clock_of(task: Task, clock: int) -> int | clocks.CpuClock:
     if clock in clocks.SLEEPABLE:
         return clock
     cpu = clocks.cpu_clock(task, clock)
-    if cpu is None or cpu.group is not task.group:
+    if cpu is None:
         raise EINVAL(f"clock {clock}")
     return cpu
 
