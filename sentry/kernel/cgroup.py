@@ -17,8 +17,10 @@ from sentry.abi.signal import SIGKILL
 from sentry.errors import EAGAIN, EBUSY, ENODEV, ENOENT, ENOSPC
 from sentry.wait.queue import ChangeCount
 
-MAX_CGROUPS: Final = 16_384
+MAX_CGROUPS: Final = 4_096
 """Of one sandbox."""
+MAX_DEPTH: Final = 128
+"""Below the top: every birth of a task is charged on each level."""
 ROOT: Final = (0, 0)
 ENABLED: Final = ("pids",)
 """Controllers that a cgroup may give to those in it."""
@@ -46,8 +48,8 @@ class Cgroup:
     """One control group."""
 
     __slots__ = (
-        "charged", "children", "dead", "descendants", "enabled", "events", "freeze", "frozen",
-        "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth", "max_descendants",
+        "charged", "children", "dead", "descendants", "enabled", "events", "freeze", "freezing",
+        "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth", "max_descendants",
         "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits", "pids_hits_here",
         "pids_max", "populated_children", "root_fs",
     )  # fmt: skip
@@ -72,6 +74,8 @@ class Cgroup:
         """Told when `populated` or `frozen` is another."""
         self.freeze = False
         """cgroup.freeze"""
+        self.freezing = parent is not None and parent.freezing
+        """It, or one above, is to stand still."""
         self.frozen = False
         """It is to stand still, and all in it and below do."""
         self.charged = 0
@@ -136,6 +140,8 @@ class Cgroup:
                 raise EAGAIN("cgroup.max.descendants")
             if at.max_depth is not None and depth > at.max_depth:
                 raise EAGAIN("cgroup.max.depth")
+        if depth > MAX_DEPTH:
+            raise EAGAIN("the ceiling of depth")
         if at.descendants >= MAX_CGROUPS:
             raise ENOSPC("the ceiling of cgroups")
         made = self.children[name] = Cgroup(self, name)
@@ -298,40 +304,43 @@ class Cgroup:
 
     # --- freezing
 
-    @property
-    def freezing(self) -> bool:
-        """It, or one above, is to stand still."""
-        return any(at.freeze for at in self.up())
-
     def set_freeze(self, on: bool) -> None:
         """cgroup_freeze(). What sleeps in a call is woken, and makes the call again later."""
         if self.freeze is on:
             return
         from sentry.kernel import pause  # noqa: PLC0415  hardly ever
 
-        was = self.freezing
         self.freeze = on
         all_below = list(self.down())
-        if self.freezing is not was:
-            for at in all_below:
-                if on or not at.freezing:
-                    for group in at.members:
-                        (pause.halt if on else pause.go_on)(group)
-        for at in reversed(all_below):
-            at.settle_frozen()
+        for at in all_below:
+            was = at.freezing
+            at.freezing = at.freeze or (at.parent is not None and at.parent.freezing)
+            if at.freezing is not was:
+                for group in at.members:
+                    (pause.halt if on else pause.go_on)(group)
+        for at in reversed(all_below):  # each after those below it
+            at._settles()
+        if self.parent is not None:
+            self.parent.settle_frozen()
 
     def settle_frozen(self) -> None:
         """Somebody stands still now, or came, or went: say so, up to where nothing changes."""
         for at in self.up():
-            frozen = (
-                at.freezing
-                and all(_stands(task) for group in at.members for task in group.tasks)
-                and all(child.frozen for child in at.children.values())
-            )
-            if frozen is at.frozen:
+            if not at._settles():
                 break
-            at.frozen = frozen
-            at._changed()
+
+    def _settles(self) -> bool:
+        """It stands still now, or does not any more, and did not or did before."""
+        frozen = (
+            self.freezing
+            and all(_stands(task) for group in self.members for task in group.tasks)
+            and all(child.frozen for child in self.children.values())
+        )
+        if frozen is self.frozen:
+            return False
+        self.frozen = frozen
+        self._changed()
+        return True
 
     # --- who listens
 

@@ -79,6 +79,8 @@ class _Looked(Node):
 
     def setxattr(self, name: bytes, value: bytes, flags: int) -> None:
         """Set it."""
+        if self.cgroup.dead:
+            raise ENODEV("the cgroup is gone")
         held, budget = self.look.xattrs, self.fs.budget
         if flags & XATTR_CREATE and name in held:
             raise EEXIST(f"{name!r}")
@@ -214,6 +216,7 @@ class CgroupDirectory(_Looked, Directory):
         for look in child.cgroup.look.values():
             size = sum(len(k) + len(v) for k, v in look.xattrs.items())
             self.fs.budget.small_bytes -= size
+            look.xattrs.clear()
 
     def changed(self, name: bytes) -> None:
         """A file has another content: its watches hear of it."""

@@ -9,6 +9,7 @@ import pytest
 
 from sentry.abi.fcntl import AT_FDCWD, O_RDONLY, O_WRONLY
 from sentry.fs.cgroup.container import CONTAINER
+from sentry.kernel.cgroup import MAX_DEPTH
 from tests.world import Program, World
 
 TOP = b"/sys/fs/cgroup"
@@ -136,20 +137,29 @@ def test_attributes_of_a_cgroup_are_gone_with_it(world: World) -> None:
     init.ok("setxattr", TOP + b"/a", b"user.name", value, 5, 0)
     assert budget.small_bytes == before + len(b"user.name") + 5
 
+    held = init.ok("open", TOP + b"/a", O_RDONLY)
     init.ok("unlinkat", AT_FDCWD, TOP + b"/a", 0x200)
+    assert init.call("fremovexattr", held, b"user.name") == -errno.ENODATA
+    assert init.call("fsetxattr", held, b"user.name", value, 5, 0) == -errno.ENODEV
     init.ok("mkdir", TOP + b"/a", 0o755)
     assert budget.small_bytes == before
     buffer = init.buffer(16)
     assert init.call("getxattr", TOP + b"/a", b"user.name", buffer, 16) == -errno.ENODATA
 
 
-def test_deep_tree_is_walked_without_recursion(world: World) -> None:
+def test_depth_has_a_ceiling_and_a_freeze_reaches_the_ground(world: World) -> None:
     init, path = world.init, b""
-    for _ in range(1500):
+    for _ in range(MAX_DEPTH):
         path += b"/d"
-        if len(path) > 3000:
-            break
         init.ok("mkdir", TOP + path, 0o755)
+    assert init.call("mkdir", TOP + path + b"/d", 0o755) == -errno.EAGAIN
 
+    deepest = path[1:] + b"/cgroup.events"
     assert put(init, b"d/cgroup.freeze", b"1") == 0
-    assert "frozen 1" in text(init, path[1:-2] + b"/cgroup.events")
+    assert "frozen 1" in text(init, deepest)
+    assert put(init, b"d/d/cgroup.freeze", b"1") == 0
+    assert put(init, b"d/cgroup.freeze", b"0") == 0
+    assert "frozen 1" in text(init, deepest)
+    assert "frozen 0" in text(init, b"d/cgroup.events")
+    assert put(init, b"d/d/cgroup.freeze", b"0") == 0
+    assert "frozen 0" in text(init, deepest)
