@@ -328,6 +328,9 @@ static void depth_and_number_are_bounded(void)
     make("a");
     CHECK(put("a", "cgroup.max.depth", "-1") == ERANGE);
     CHECK(put("a", "cgroup.max.depth", "x") == EINVAL);
+    CHECK(put("a", "cgroup.max.depth", "1_0") == EINVAL && put("a", "cgroup.max.depth", "0b1") == EINVAL);
+    CHECK(put("a", "cgroup.max.depth", "09") == EINVAL && put("a", "cgroup.max.depth", "+010") == 0);
+    CHECK(!strcmp(get("a", "cgroup.max.depth"), "8\n") && put("a", "cgroup.max.depth", "0x1") == 0);
     CHECK(put("a", "cgroup.max.depth", "1") == 0 && !strcmp(get("a", "cgroup.max.depth"), "1\n"));
     make("a/b");
     CHECK_ERR(mkdir(path("a/b/c", ""), 0755), EAGAIN);

@@ -5,6 +5,7 @@ The cgroups themselves are `sentry.kernel.cgroup`; a file gets the one that it b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ PIDS_MAX: Final = 4194304
 MAX: Final = "max\n"
 CONTROLLERS: Final = ("cpuset", "cpu", "memory", "pids", "io", "hugetlb", "rdma", "misc", "dmem")
 """Names that Linux knows."""
+_NUMBER: Final = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|[0-9]+)")
 
 
 class View(Struct, frozen=True):
@@ -61,14 +63,22 @@ class File(Struct, frozen=True):
 
 def integer(text: str) -> int:
     """kstrtoint(text, 0). Raises: EINVAL, ERANGE."""
-    digits = text.removeprefix("-").removeprefix("+")
-    try:
-        value = int(text, 8 if digits.startswith("0") and digits.isdigit() else 0)
-    except ValueError:
-        raise EINVAL(f"{text[:40]!r}") from None
+    value = _number(text)
     if not -INT_MAX - 1 <= value <= INT_MAX:
         raise ERANGE(f"{text[:40]!r}")
     return value
+
+
+def _number(text: str) -> int:
+    """kstrtoll(text, 0): decimal, octal after 0, hexadecimal after 0x. Raises: EINVAL."""
+    if not _NUMBER.fullmatch(text):
+        raise EINVAL(f"{text[:40]!r}")
+    digits = text.lstrip("+-").lower()
+    base = 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10
+    try:
+        return int(text, base)
+    except ValueError:
+        raise EINVAL(f"{text[:40]!r}") from None
 
 
 def bounded(text: str) -> int | None:
@@ -236,10 +246,7 @@ def set_pids_max(view: View, text: str) -> None:
     if text == "max":
         view.cgroup.pids_max = None
         return
-    try:
-        value = int(text, 0)
-    except ValueError:
-        raise EINVAL(text[:40]) from None
+    value = _number(text)
     if not 0 <= value <= PIDS_MAX:
         raise EINVAL(text[:40])
     view.cgroup.pids_max = value

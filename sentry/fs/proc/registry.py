@@ -162,7 +162,7 @@ def unsigned(text: bytes) -> int:
 def number(text: bytes, low: int, high: int) -> int:
     """A written decimal number: kstrtoint(). Raises: EINVAL, ERANGE."""
     try:
-        value = int(text.strip(b" \t\n\0"), 0)
+        value = int(text.strip(b" \t\n\0").replace(b"_", b"x"), 0)  # Python takes 1_000
     except ValueError:
         raise EINVAL(f"{text[:40]!r} is no number") from None
     if not low <= value <= high:
