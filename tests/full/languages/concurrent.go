@@ -145,9 +145,11 @@ func children(count int) int {
 		}(i)
 	}
 	group.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
-	fmt.Println("sleep:", exec.CommandContext(ctx, "sleep", "100").Run())
+	ctx, cancel := context.WithCancel(context.Background())
+	sleep := exec.CommandContext(ctx, "sleep", "100")
+	must(sleep.Start())
+	cancel()
+	fmt.Println("sleep:", sleep.Wait())
 	return int(good)
 }
 
