@@ -23,7 +23,8 @@ from sentry.mm.layout import (
     mmap_base,
 )
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import Backing, Vma, VmaList, VmFlag
+from sentry.mm.vma import Backing, Vma, VmFlag
+from sentry.mm.vma_list import VmaList
 from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
 
@@ -205,9 +206,9 @@ class AddressMap:
         return vma
 
     def _merge(self, low: Vma, high: Vma) -> Vma:
+        low.end = high.end
         self.vmas.remove(high)
         self.count_mapping(high, -1)
-        low.end = high.end
         for piece in high.windows:
             if piece in low.windows:
                 piece.put()
@@ -310,9 +311,9 @@ class AddressMap:
         if vma.start == start:
             if vma.backing is not None:
                 vma.offset += end - start
-            self.vmas.restart(vma, end)
+            self.vmas.start_at(vma, end)
         else:
-            vma.end = start
+            self.vmas.end_at(vma, start)
         self.account(vma, 1)
         if end > self._hole_top:
             self.forget_holes()
@@ -366,5 +367,8 @@ class AddressMap:
 
 
 def alignment(length: int, anonymous: bool) -> int:
-    """Large anonymous mappings start where 2 MiB entries fit (THP does so, Linux 6.7)."""
-    return BLOCK_SIZE if anonymous and length >= BLOCK_SIZE else 4096
+    """Anonymous mappings of whole 2 MiB start where 2 MiB entries fit: __get_unmapped_area().
+
+    The stacks of threads, with a guard page each, lie side by side.
+    """
+    return BLOCK_SIZE if anonymous and not length % BLOCK_SIZE else 4096
