@@ -173,14 +173,18 @@ class AddressMap:
         """Add a VMA that already holds its file; joined with its neighbours where possible."""
         self.account(vma, 1)
         before = self.vmas.before(vma.start)
-        if before is not None and vma.continues(before) and not vma.windows:
-            before.end = vma.end
-            if vma.file is not None:
-                vma.file.decref()
-            return self._join(before)
-        self.vmas.add(vma)
-        self.count_mapping(vma, 1)
-        return self._join(vma)
+        if before is None or not vma.continues(before):
+            self.vmas.add(vma)
+            self.count_mapping(vma, 1)
+            return self._join(vma)
+        if vma.windows:
+            self.vmas.add(vma)
+            self.count_mapping(vma, 1)
+            return self._join(self._merge(before, vma))
+        before.end = vma.end
+        if vma.file is not None:
+            vma.file.decref()
+        return self._join(before)
 
     def count_mapping(self, vma: Vma, sign: int) -> None:
         """The backing of a VMA has one more (1) or one less (-1) of this address space."""
@@ -196,13 +200,10 @@ class AddressMap:
             backing.close()
 
     def _join(self, vma: Vma) -> Vma:
-        """Merge with what lies directly before and behind."""
-        before = self.vmas.before(vma.start)
-        if before is not None and vma.continues(before):
-            vma = self._merge(before, vma)
+        """Merge with what lies directly behind."""
         after = self.vmas.find(vma.end)
         if after is not None and after.continues(vma):
-            vma = self._merge(vma, after)
+            return self._merge(vma, after)
         return vma
 
     def _merge(self, low: Vma, high: Vma) -> Vma:
@@ -239,12 +240,12 @@ class AddressMap:
     def join_range(self, start: int, end: int) -> None:
         """Merge what can be merged after a change to [start, end)."""
         vma = self.vmas.after(max(start - 1, 0))
-        while vma is not None and vma.start <= end:
-            vma = self._join(vma)
+        while vma is not None and vma.end <= end:
             following = self.vmas.after(vma.end)
-            if following is vma:
-                return
-            vma = following
+            if following is not None and following.continues(vma):
+                vma = self._merge(vma, following)
+            else:
+                vma = following
 
     def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
         """VMAs in [start, end), and where each starts and ends within."""
