@@ -23,7 +23,7 @@ FILL_AT_ONCE: Final = 256 << 20
 FILE_AT_ONCE: Final = 16 << 20
 STACK_CHUNK: Final = 128 << 10
 NEW_STACK: Final = 20 << 10
-"""What glibc keeps of a stack when its thread ends: the first page, and PTHREAD_STACK_MIN below. All
+"""What glibc keeps of a stack when its thread ends, the first page and PTHREAD_STACK_MIN below: all
 that is filled beyond has to be taken away again."""
 FILE_AROUND: Final = 256 << 10
 

@@ -31,9 +31,7 @@ class Run:
     def opened(self, index: int) -> None:
         """The gap before the VMA at this index may have become wider."""
         if 0 < index < len(self.starts):
-            gap = self.starts[index] - self.vmas[index - 1].end
-            if gap > self.widest:
-                self.widest = gap
+            self.widest = max(self.widest, self.starts[index] - self.vmas[index - 1].end)
 
     def highest(self, below: int, length: int, align: int) -> int | None:
         """The highest address for `length` bytes between two of the first `below` ones."""
@@ -42,8 +40,7 @@ class Run:
         starts, vmas, widest = self.starts, self.vmas, 0
         for index in range(below - 1, 0, -1):
             start, floor = starts[index], vmas[index - 1].end
-            if start - floor > widest:
-                widest = start - floor
+            widest = max(widest, start - floor)
             found = (start - length) & -align
             if found >= floor:
                 return found
@@ -193,14 +190,15 @@ class VmaList:
             index = bisect_left(run.starts, end)
             if not index:
                 continue
-            found: int | None = (end - length) & -align
-            if found < run.vmas[index - 1].end:
-                found = run.highest(index, length, align)
+            highest = (end - length) & -align
+            if highest >= run.vmas[index - 1].end:
+                return highest if highest >= low else None
+            found = run.highest(index, length, align)
             if found is not None:
                 return found if found >= low else None
             end = run.starts[0]
-        found = (end - length) & -align
-        return found if found >= low else None
+        highest = (end - length) & -align
+        return highest if highest >= low else None
 
     def gap_above(self, start: int, length: int, high: int, align: int) -> int | None:
         """The lowest aligned address from `start` on with `length` free bytes below `high`."""
@@ -212,11 +210,12 @@ class VmaList:
             index = bisect_left(run.starts, start)
             if index == len(run.starts):
                 continue
-            found: int | None = (start + align - 1) & -align
-            if found + length > run.starts[index]:
-                found = run.lowest(index, length, align)
+            lowest = (start + align - 1) & -align
+            if lowest + length <= run.starts[index]:
+                return lowest if lowest + length <= high else None
+            found = run.lowest(index, length, align)
             if found is not None:
                 return found if found + length <= high else None
             start = run.vmas[-1].end
-        found = (start + align - 1) & -align
-        return found if found + length <= high else None
+        lowest = (start + align - 1) & -align
+        return lowest if lowest + length <= high else None
