@@ -292,7 +292,8 @@ class AddressMap:
             return
         if len(doomed) == 1 and first.start < start and first.end > end:
             self.check_count(1)
-        doomed = self.isolate(start, end)
+        if first.start < start or doomed[-1].end > end:
+            doomed = self.isolate(start, end)
         low, high = doomed[0].start, doomed[-1].end
         if entries:
             self.space.unmap(low, (high - low) >> 12)
