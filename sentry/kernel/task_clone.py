@@ -311,7 +311,7 @@ def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
         task.ns,
     )
     namespaces.enter(child, new, child.fs)
-    inherit(child, task, Task.__slots__)
+    inherit(child, task, Task)
     if not flags & CLONE_VM:
         join_for_children(child)
     if flags & CLONE_SYSVSEM:
@@ -363,7 +363,7 @@ def new_group(
     group = ThreadGroup(task.kernel, tgid, parent, old.process_group, actions, limits, pids)
     if pids.init is None:
         pids.init = group
-    inherit(group, old, ThreadGroup.__slots__)
+    inherit(group, old, ThreadGroup)
     group.parent_thread = old.parent_thread if args.flags & CLONE_PARENT else task
     group.exit_signal = old.exit_signal if args.flags & CLONE_PARENT else args.exit_signal
     task.kernel.pids.groups[tgid] = group

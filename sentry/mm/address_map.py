@@ -23,7 +23,8 @@ from sentry.mm.layout import (
     mmap_base,
 )
 from sentry.mm.ramfile import RamFile
-from sentry.mm.vma import Backing, Vma, VmaList, VmFlag
+from sentry.mm.vma import Backing, Vma, VmFlag
+from sentry.mm.vma_list import VmaList
 from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
 
@@ -172,14 +173,18 @@ class AddressMap:
         """Add a VMA that already holds its file; joined with its neighbours where possible."""
         self.account(vma, 1)
         before = self.vmas.before(vma.start)
-        if before is not None and vma.continues(before) and not vma.windows:
-            before.end = vma.end
-            if vma.file is not None:
-                vma.file.decref()
-            return self._join(before)
-        self.vmas.add(vma)
-        self.count_mapping(vma, 1)
-        return self._join(vma)
+        if before is None or not vma.continues(before):
+            self.vmas.add(vma)
+            self.count_mapping(vma, 1)
+            return self._join(vma)
+        if vma.windows:
+            self.vmas.add(vma)
+            self.count_mapping(vma, 1)
+            return self._join(self._merge(before, vma))
+        before.end = vma.end
+        if vma.file is not None:
+            vma.file.decref()
+        return self._join(before)
 
     def count_mapping(self, vma: Vma, sign: int) -> None:
         """The backing of a VMA has one more (1) or one less (-1) of this address space."""
@@ -195,19 +200,16 @@ class AddressMap:
             backing.close()
 
     def _join(self, vma: Vma) -> Vma:
-        """Merge with what lies directly before and behind."""
-        before = self.vmas.before(vma.start)
-        if before is not None and vma.continues(before):
-            vma = self._merge(before, vma)
+        """Merge with what lies directly behind."""
         after = self.vmas.find(vma.end)
         if after is not None and after.continues(vma):
-            vma = self._merge(vma, after)
+            return self._merge(vma, after)
         return vma
 
     def _merge(self, low: Vma, high: Vma) -> Vma:
+        low.end = high.end
         self.vmas.remove(high)
         self.count_mapping(high, -1)
-        low.end = high.end
         for piece in high.windows:
             if piece in low.windows:
                 piece.put()
@@ -238,12 +240,12 @@ class AddressMap:
     def join_range(self, start: int, end: int) -> None:
         """Merge what can be merged after a change to [start, end)."""
         vma = self.vmas.after(max(start - 1, 0))
-        while vma is not None and vma.start <= end:
-            vma = self._join(vma)
+        while vma is not None and vma.end <= end:
             following = self.vmas.after(vma.end)
-            if following is vma:
-                return
-            vma = following
+            if following is not None and following.continues(vma):
+                vma = self._merge(vma, following)
+            else:
+                vma = following
 
     def parts(self, start: int, end: int) -> Iterator[tuple[Vma, int, int]]:
         """VMAs in [start, end), and where each starts and ends within."""
@@ -290,7 +292,8 @@ class AddressMap:
             return
         if len(doomed) == 1 and first.start < start and first.end > end:
             self.check_count(1)
-        doomed = self.isolate(start, end)
+        if first.start < start or doomed[-1].end > end:
+            doomed = self.isolate(start, end)
         low, high = doomed[0].start, doomed[-1].end
         if entries:
             self.space.unmap(low, (high - low) >> 12)
@@ -310,9 +313,9 @@ class AddressMap:
         if vma.start == start:
             if vma.backing is not None:
                 vma.offset += end - start
-            self.vmas.restart(vma, end)
+            self.vmas.start_at(vma, end)
         else:
-            vma.end = start
+            self.vmas.end_at(vma, start)
         self.account(vma, 1)
         if end > self._hole_top:
             self.forget_holes()
@@ -366,5 +369,8 @@ class AddressMap:
 
 
 def alignment(length: int, anonymous: bool) -> int:
-    """Large anonymous mappings start where 2 MiB entries fit (THP does so, Linux 6.7)."""
-    return BLOCK_SIZE if anonymous and length >= BLOCK_SIZE else 4096
+    """Anonymous mappings of whole 2 MiB start where 2 MiB entries fit: __get_unmapped_area().
+
+    The stacks of threads, with a guard page each, lie side by side.
+    """
+    return BLOCK_SIZE if anonymous and not length % BLOCK_SIZE else 4096

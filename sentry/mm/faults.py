@@ -94,7 +94,7 @@ def _grow_stack(amap: AddressMap, addr: int) -> Vma:
     if not _may_grow(amap, vma, start):
         raise SegFault(addr, SEGV_MAPERR)
     amap.account(vma, -1)
-    amap.vmas.restart(vma, start)
+    amap.vmas.start_at(vma, start)
     amap.account(vma, 1)
     return vma
 

@@ -22,6 +22,9 @@ from sentry.platform.constants import BLOCK_SIZE
 FILL_AT_ONCE: Final = 256 << 20
 FILE_AT_ONCE: Final = 16 << 20
 STACK_CHUNK: Final = 128 << 10
+NEW_STACK: Final = 20 << 10
+"""What glibc keeps of a stack when its thread ends, the first page and PTHREAD_STACK_MIN below: all
+that is filled beyond has to be taken away again."""
 FILE_AROUND: Final = 256 << 10
 
 
@@ -46,7 +49,7 @@ def _fill_new_anonymous(amap: AddressMap, vma: Vma, start: int, end: int) -> Non
     if amap.space.ram.crowded:
         return
     if vma.flags & VmFlag.STACK:
-        start = max(start, end - STACK_CHUNK)
+        start = max(start, end - NEW_STACK)
     amap.space.map_anonymous(start, (end - start) >> 12, vma.prot)
 
 

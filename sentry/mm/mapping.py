@@ -114,7 +114,8 @@ def mmap(
     name = ANON_SHARED_NAME if file is None and shared else b""
     vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
     shown = bool(replaced) and show_instead(amap, vma)
-    amap.remove(where, where + length, not shown)
+    if replaced:
+        amap.remove(where, where + length, not shown)
     if file is not None:
         file.incref()
     whole = amap.insert(vma)

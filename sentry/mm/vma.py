@@ -1,19 +1,14 @@
-"""`Vma`: one range of addresses with the same rights and the same backing; `VmaList`: all of them.
-
-The list is two parallel lists in address order, start addresses and VMAs, searched by bisection.
-"""
+"""`Vma`: one range of addresses with the same rights and the same backing."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.ramfile import RamFile
 from sentry.platform.constants import PAGE_MASK
-from sentry.platform.memory import Ram, WindowRange
+from sentry.platform.memory import WindowRange
 
 Backing = HostBacking | RamFile
 
@@ -193,102 +188,3 @@ class Vma:
         piece = backing.window(offset, pages << 12, writable)
         self.windows.append(piece)
         return piece, piece.gpa + offset - piece.offset
-
-
-class VmaList:
-    """All VMAs of an address space, in order; they do not overlap."""
-
-    __slots__ = ("_ram", "_starts", "_vmas")
-
-    def __init__(self, ram: Ram) -> None:
-        self._ram = ram
-        self._starts: list[int] = []
-        self._vmas: list[Vma] = []
-
-    def __len__(self) -> int:
-        return len(self._vmas)
-
-    def __iter__(self) -> Iterator[Vma]:
-        return iter(self._vmas)
-
-    def __reversed__(self) -> Iterator[Vma]:
-        return reversed(self._vmas)
-
-    def find(self, addr: int) -> Vma | None:
-        """The VMA that contains `addr`."""
-        index = bisect_right(self._starts, addr) - 1
-        if index >= 0 and addr < self._vmas[index].end:
-            return self._vmas[index]
-        return None
-
-    def after(self, addr: int) -> Vma | None:
-        """The first VMA that ends above `addr`."""
-        index = bisect_right(self._starts, addr) - 1
-        if index >= 0 and addr < self._vmas[index].end:
-            return self._vmas[index]
-        index += 1
-        return self._vmas[index] if index < len(self._vmas) else None
-
-    def before(self, addr: int) -> Vma | None:
-        """The last VMA that starts below `addr`."""
-        index = bisect_left(self._starts, addr) - 1
-        return self._vmas[index] if index >= 0 else None
-
-    def overlapping(self, start: int, end: int) -> list[Vma]:
-        """All VMAs that have an address in [start, end)."""
-        first = bisect_right(self._starts, start) - 1
-        if first < 0 or self._vmas[first].end <= start:
-            first += 1
-        return self._vmas[first : bisect_left(self._starts, end)]
-
-    def free(self, start: int, end: int) -> bool:
-        """Nothing lies in [start, end)."""
-        found = self.after(start)
-        return found is None or found.start >= end
-
-    def add(self, vma: Vma) -> None:
-        """Insert; the range must be free."""
-        index = bisect_left(self._starts, vma.start)
-        self._starts.insert(index, vma.start)
-        self._vmas.insert(index, vma)
-        self._ram.vmas += 1
-
-    def remove(self, vma: Vma) -> None:
-        """Take out."""
-        index = bisect_left(self._starts, vma.start)
-        del self._starts[index], self._vmas[index]
-        self._ram.vmas -= 1
-
-    def restart(self, vma: Vma, start: int) -> None:
-        """Change where a VMA starts (nothing may lie between)."""
-        index = bisect_left(self._starts, vma.start)
-        self._starts[index] = vma.start = start
-
-    def gap_below(self, end: int, length: int, low: int, align: int) -> int | None:
-        """The highest aligned address in [low, end - length] with `length` free bytes."""
-        index = bisect_left(self._starts, end) - 1
-        while True:
-            floor = self._vmas[index].end if index >= 0 else low
-            if end - max(floor, low) >= length:
-                found = (end - length) & ~(align - 1)
-                if found >= max(floor, low):
-                    return found
-            if index < 0 or floor <= low:
-                return None
-            end = self._vmas[index].start
-            index -= 1
-
-    def gap_above(self, start: int, length: int, high: int, align: int) -> int | None:
-        """The lowest aligned address from `start` on with `length` free bytes below `high`."""
-        index = bisect_right(self._starts, start) - 1
-        if index >= 0 and self._vmas[index].end > start:
-            start = self._vmas[index].end
-        index += 1
-        while True:
-            start = (start + align - 1) & ~(align - 1)
-            if start + length > high:
-                return None
-            if index >= len(self._vmas) or self._starts[index] >= start + length:
-                return start
-            start = max(start, self._vmas[index].end)
-            index += 1

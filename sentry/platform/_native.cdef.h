@@ -257,6 +257,7 @@ struct pool {
     int mailbox;
     uint64_t active[...];
     uint32_t ctxs_size;
+    uint32_t ctxs_full;
     struct event *events;
     uint32_t n_events;
     uint32_t events_size;

@@ -233,6 +233,7 @@ class Pool(Struct):
     mailbox: int
     active: Uint64
     ctxs_size: int
+    ctxs_full: int
     events: Event
     n_events: int
     events_size: int

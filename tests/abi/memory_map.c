@@ -95,6 +95,19 @@ static void placement(void)
     CHECK(munmap(big, 64 << 20) == 0);
 }
 
+/* What is no multiple of 2 MiB is not rounded to one: the stacks of threads lie side by side. */
+static void stacks(void)
+{
+    size_t size = (8 << 20) + PAGE;
+    char *last = map(0, size, PROT_NONE, ANON | MAP_NORESERVE | MAP_STACK);
+    for (int i = 0; i < 40; i++) {
+        char *next = map(0, size, PROT_NONE, ANON | MAP_NORESERVE | MAP_STACK);
+        CHECK(next == last - size);
+        last = next;
+    }
+    CHECK(munmap(last, 41 * size) == 0);
+}
+
 static void heap(void)
 {
     char *start = sbrk(0);
@@ -233,6 +246,7 @@ int main(void)
     sigaction(SIGSEGV, &action, NULL);
     errors();
     placement();
+    stacks();
     heap();
     files();
     memory_files();

@@ -80,9 +80,10 @@ static int reserve(uint32_t contexts)
 
 struct ctx *ctx_new(struct aspace *space)
 {
-    uint32_t index = 0;
+    uint32_t index = pool.ctxs_full;
     while (index < pool.ctxs_size && pool.ctxs[index])
         index++;
+    pool.ctxs_full = index;
     if (reserve(index + 1))
         return NULL;
     struct ctx *c = calloc(1, sizeof *c);
@@ -396,6 +397,8 @@ void ctx_destroy(struct ctx *c)
     drop_events(c);
     detach(c);
     pool.ctxs[c->index] = NULL;
+    if (c->index < pool.ctxs_full)
+        pool.ctxs_full = c->index;
     free(c->fpu);
     free(c);
     spaces_release();

@@ -193,6 +193,7 @@ struct pool {
     uint64_t active[MAX_VCPUS / 64]; /* vCPUs the kernel thread has to look at */
     struct ctx **ctxs;
     uint32_t ctxs_size;
+    uint32_t ctxs_full; /* no place below this is free */
     struct event *events;
     uint32_t n_events, events_size;
     struct ready ready[64];

@@ -29,7 +29,7 @@ class Thing:
 def test_child_gets_what_is_said_beside_the_field() -> None:
     parent, child = Thing("parent"), Thing("child")
 
-    inherit(child, parent, parent.__slots__)
+    inherit(child, parent, type(parent))
 
     assert (child.shared, child.copied, child.none) == ("parent", "another", None)
     assert child.fresh == child.given == "child"

@@ -1,0 +1,122 @@
+"""The list of mappings against a set of pages."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentry.mm import vma_list
+from sentry.mm.vma import Vma
+from sentry.mm.vma_list import VmaList
+
+PAGES = 40
+PAGE = 4096
+ranges = st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(1, 6)), max_size=12)
+changes = st.lists(
+    st.tuples(st.sampled_from(["add", "remove", "start", "end"]), st.integers(0, 99),
+              st.integers(1, 3)),
+    max_size=60,
+)  # fmt: skip
+
+
+def filled(wanted: list[tuple[int, int]]) -> tuple[VmaList, dict[int, Vma]]:
+    """A list with those of the ranges that are free, and which mapping each page is in."""
+    ram: Any = SimpleNamespace(vmas=0)
+    vmas, pages = VmaList(ram), dict[int, Vma]()
+    for first, count in wanted:
+        free = not any(first <= page < first + count for page in pages)
+        assert vmas.free(first * PAGE, (first + count) * PAGE) == free
+        if free:
+            vma = Vma(first * PAGE, (first + count) * PAGE, 3, 0)
+            vmas.add(vma)
+            pages |= dict.fromkeys(range(first, first + count), vma)
+    assert ram.vmas == len(vmas) == len({id(vma) for vma in pages.values()})
+    return vmas, pages
+
+
+@given(ranges, st.integers(0, PAGES + 6), st.integers(1, 8))
+def test_search_finds_what_is_there(wanted: list[tuple[int, int]], at: int, count: int) -> None:
+    vmas, pages = filled(wanted)
+    ordered = list(vmas)
+    assert ordered == sorted(ordered, key=lambda vma: vma.start)
+    addr = at * PAGE
+    assert vmas.find(addr) is pages.get(at)
+    assert vmas.after(addr) is next((v for v in ordered if v.end > addr), None)
+    assert vmas.before(addr) is next((v for v in ordered[::-1] if v.start < addr), None)
+    end = addr + count * PAGE
+    assert vmas.overlapping(addr, end) == [v for v in ordered if v.start < end and v.end > addr]
+
+
+@given(ranges, st.integers(1, 8), st.sampled_from([1, 2, 8]))
+def test_gaps_are_the_highest_and_the_lowest(
+    wanted: list[tuple[int, int]], count: int, align: int
+) -> None:
+    vmas, pages = filled(wanted)
+    fits = [
+        at
+        for at in range(0, PAGES - count + 1)
+        if at % align == 0 and not any(page in pages for page in range(at, at + count))
+    ]
+    size, step, top = count * PAGE, align * PAGE, PAGES * PAGE
+    highest = vmas.gap_below(top, size, 0, step)
+    assert highest == (fits[-1] * PAGE if fits else None)
+    lowest = vmas.gap_above(0, size, top, step)
+    assert lowest == (fits[0] * PAGE if fits else None)
+
+
+def change(vmas: VmaList, what: str, at: int, count: int) -> None:
+    """One change, if there is room for it."""
+    ordered = list(vmas)
+    if what == "add":
+        if vmas.free(at * PAGE, (at + count) * PAGE):
+            vmas.add(Vma(at * PAGE, (at + count) * PAGE, 3, 0))
+        return
+    if not ordered:
+        return
+    vma = ordered[at % len(ordered)]
+    if what == "remove":
+        vmas.remove(vma)
+    elif what == "start" and vma.end - vma.start > PAGE:
+        vmas.start_at(vma, vma.start + PAGE)
+    elif what == "start" and vmas.free(vma.start - count * PAGE, vma.start):
+        vmas.start_at(vma, max(vma.start - count * PAGE, 0))
+    elif vma.end - vma.start > PAGE:
+        vmas.end_at(vma, vma.end - PAGE)
+
+
+@given(changes, st.integers(1, 8), st.sampled_from([1, 2]))
+def test_short_runs_find_what_is_there_after_any_changes(
+    history: list[tuple[str, int, int]], count: int, align: int
+) -> None:
+    size, step, top = count * PAGE, align * PAGE, 110 * PAGE
+    with patch.object(vma_list, "RUN_MAX", 4):
+        vmas = VmaList(SimpleNamespace(vmas=0))  # type: ignore[arg-type]
+        for each in history:
+            change(vmas, *each)
+            ordered = list(vmas)
+            pages = {at for vma in ordered for at in range(vma.start // PAGE, vma.end // PAGE)}
+            assert len(vmas) == len(ordered)
+            assert ordered == sorted(ordered, key=lambda vma: vma.start)
+            fits = [
+                at * PAGE
+                for at in range(0, 110 - count + 1, align)
+                if pages.isdisjoint(range(at, at + count))
+            ]
+            for addr in range(0, top, 7 * PAGE):
+                inside = [vma for vma in ordered if vma.start <= addr < vma.end]
+                assert vmas.find(addr) is (inside[0] if inside else None)
+                assert vmas.after(addr) is next((v for v in ordered if v.end > addr), None)
+                below = [vma for vma in ordered if vma.start < addr]
+                assert vmas.before(addr) is (below[-1] if below else None)
+                end = addr + size
+                meets = [v for v in ordered if v.start < end and v.end > addr]
+                assert vmas.overlapping(addr, end) == meets
+                high = [at for at in fits if at + size <= addr]
+                found = vmas.gap_below(addr, size, 0, step)
+                assert found == (high[-1] if high else None)
+                low = [at for at in fits if at >= addr]
+                assert vmas.gap_above(addr, size, top, step) == (low[0] if low else None)
