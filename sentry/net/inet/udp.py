@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import (
@@ -29,7 +32,7 @@ from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
-from sentry.net.inet.wire import show_udp, show_unreachable
+from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
 from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 
@@ -178,9 +181,7 @@ class UdpSocket(DatagramSocket):
         watched = (self.stack.raw or self.stack.taps) and self.protocol == IPPROTO_UDP
         whole = show_udp(self.stack, packet) if watched else None
         if many:
-            for sock in list(self.ports.at(endpoint.port)):
-                if isinstance(sock, UdpSocket) and sock.hears(packet):
-                    sock.deliver(packet)
+            self.stack.fan_out.begin(_to_everybody(self.ports, packet))
             return
         receiver = receiver_of(self.ports, packet)
         if receiver is not None:
@@ -241,7 +242,9 @@ class UdpSocket(DatagramSocket):
         if self.filter is not None:
             size = len(packet.data) + HEADER_SIZE
             head = struct.pack(">HHHH", packet.source.port, packet.target.port, size & 0xFFFF, 0)
-            keep = self.filtered(head + packet.data)
+            family = AF_INET if packet.target.is_v4 else AF_INET6
+            whole = replace(packet, data=head + packet.data)
+            keep = self.filter.run(seen_by_filter(whole, family, self.protocol, from_header=False))
             if not keep:
                 return False
             if keep < size:
@@ -251,6 +254,14 @@ class UdpSocket(DatagramSocket):
         if taken:
             self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1
         return taken
+
+
+def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
+    """Who hears a multicast or broadcast packet, one after the other."""
+    for sock in list(ports.at(packet.target.port)):
+        if isinstance(sock, UdpSocket) and sock.has_port and sock.hears(packet):
+            sock.deliver(packet)
+        yield
 
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
