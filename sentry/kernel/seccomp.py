@@ -52,7 +52,7 @@ FILTER_COST: Final = 4
 """What each older filter counts beside."""
 RESULT: Final = SECCOMP_RET_ACTION_FULL | SECCOMP_RET_DATA
 CACHED_NUMBERS: Final = 512
-"""Results are kept for numbers below this one: what a program asks for must not fill the memory."""
+"""What is always allowed is known of numbers below this one."""
 
 AVAILABLE: Final = frozenset({
     SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP, SECCOMP_RET_ERRNO,
@@ -71,7 +71,8 @@ class Seccomp(Filtering):
         self.newest = newest
         self.listener = listener
         """Who answers for SECCOMP_RET_USER_NOTIF: one of the filters at most has such."""
-        self._known: dict[int, int] = {}
+        self._allowed = bytearray(CACHED_NUMBERS)
+        """By number: whatever the arguments, the call is allowed. seccomp_cache_prepare()."""
 
     def with_filter(self, new: CallFilter, listener: Listener | None = None) -> Seccomp:
         """One more filter, perhaps with a listener. Raises: ENOMEM."""
@@ -84,24 +85,14 @@ class Seccomp(Filtering):
             new.put_before(self.newest, FILTER_COST)
         return Seccomp(SECCOMP_MODE_FILTER, new, listener or self.listener)
 
-    def descends_from(self, other: Seccomp) -> bool:
-        """is_ancestor: this one has all filters of `other`, and perhaps newer ones."""
-        return other.newest is None or any(mine is other.newest for mine in self.newest or ())
-
     def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:
-        """Run all filters; the strictest action counts, of equal ones the newest filter's.
-
-        Where only the number was looked at it holds for every such call: seccomp_cache_prepare().
-        """
-        known = self._known.get(number)
-        if known is not None:
-            return known
-        if self.newest is None:
+        """Run all filters; the strictest action counts, of equal ones the newest filter's."""
+        if self.newest is None or (number < CACHED_NUMBERS and self._allowed[number]):
             return SECCOMP_RET_ALLOW
         found = self.newest.run(_signed(number), AUDIT_ARCH_X86_64, ip, values)
         result = found & RESULT
-        if not found & LOOKED and number < CACHED_NUMBERS:
-            self._known[number] = result
+        if result == SECCOMP_RET_ALLOW and not found & LOOKED and number < CACHED_NUMBERS:
+            self._allowed[number] = 1
         return result
 
     # The observer --------------------------------------------------------------------------------
@@ -240,9 +231,10 @@ def add_filter(
         raise EINVAL("strict mode")
     new = state.with_filter(program, listener)
     others = [t for t in task.group.tasks if t is not task and not t.dead] if every_thread else []
+    mine = {None, *(state.newest or ())} if others else set()
     for other in others:
         theirs = current(other)
-        if theirs.mode == SECCOMP_MODE_STRICT or not state.descends_from(theirs):
+        if theirs.mode == SECCOMP_MODE_STRICT or theirs.newest not in mine:  # is_ancestor()
             return task.pids.of(other.tid)
     put(task, new)
     for other in others:

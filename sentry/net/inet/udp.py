@@ -146,10 +146,16 @@ class UdpSocket(DatagramSocket):
         if segment and len(data) > segment:
             if len(data) > segment * MAX_SEGMENTS:
                 raise EINVAL("too many segments")
-            for at in range(0, len(data), segment):
-                self._send_one(data[at : at + segment], endpoint, options)
+            self.stack.fan_out.begin(self._send_segments(data, segment, endpoint, options))
             return
         self._send_one(data, endpoint, options)
+
+    def _send_segments(
+        self, data: bytes, segment: int, endpoint: Endpoint, options: SendOptions
+    ) -> Iterator[None]:
+        for at in range(0, len(data), segment):
+            self._send_one(data[at : at + segment], endpoint, options)
+            yield
 
     def unsent_datagram(self) -> bool:
         """UDP_CORK, MSG_MORE."""

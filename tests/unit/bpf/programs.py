@@ -29,7 +29,7 @@ OTHER = [
 CODES = [*ARITHMETIC, *JUMPS, *LOADS, *OTHER]
 NET, LINK, ANCILLARY = 0xFFF00000, 0xFFE00000, 0xFFFFF000
 SAME_EVERYWHERE = [0, 4, 8, 12, 16, 20, 28, 40, 44, 48, 52, 60]
-"""SKF_AD_* whose value is known of a datagram between Unix sockets: not CPU, queue, hash, random."""
+"""SKF_AD_* that are known of a datagram between Unix sockets: not CPU, queue, hash, random."""
 OFFSETS = st.one_of(
     st.integers(0, 60),
     st.sampled_from([0x7FFFFFFF, 0x7FFFFFFC, 0x80000000, LINK, LINK + 3, NET - 1, NET, 0xFFFEFFFF]),
@@ -56,12 +56,11 @@ _ANY_CODE = st.one_of(st.sampled_from(CODES), st.integers(0, 0xFFFF))
 _ANY = st.builds(Instruction, _ANY_CODE, st.integers(0, 4), st.integers(0, 4), _ANY_OPERAND)
 ANYTHING = st.lists(_ANY, max_size=6).map(lambda body: (*body, Instruction(isa.RET, 0, 0, 5)))
 
+_WORD_OFFSETS = st.integers(0, 15).map(lambda word: word * 4)
 FOR_CALLS = st.lists(
     st.one_of(
-        st.builds(
-            Instruction, st.just(isa.LD | isa.ABS), _ZERO, _ZERO, st.integers(0, 15).map(lambda w: w * 4)
-        ),
+        st.builds(Instruction, st.just(isa.LD | isa.ABS), _ZERO, _ZERO, _WORD_OFFSETS),
         STEPS.filter(lambda step: step.code not in LOADS),
     ),
     max_size=12,
-).map(lambda body: (*body, RETURN_A))  # fmt: skip
+).map(lambda body: (*body, RETURN_A))

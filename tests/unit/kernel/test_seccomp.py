@@ -166,7 +166,6 @@ def test_filters_of_a_parent_are_shared_whatever_the_child_adds(task: Task) -> N
 
     assert one.newest.older is two.newest.older is theirs.newest
     assert [state.result(READ, 0, NONE) & 0xFFFF for state in (one, two, theirs)] == [1, 2, 0]
-    assert one.descends_from(theirs) and not one.descends_from(two)
 
 
 def test_modes_do_not_mix(task: Task, world: World) -> None:
@@ -180,3 +179,23 @@ def test_modes_do_not_mix(task: Task, world: World) -> None:
     seccomp.add_filter(other, always(SECCOMP_RET_ALLOW))
     with pytest.raises(EINVAL):
         seccomp.set_strict(other)
+
+
+def test_calls_that_are_always_allowed_are_not_asked_about_again(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    run = CallFilter.run
+
+    def counted(one: CallFilter, number: int, *rest: object) -> int:
+        asked.append(number)
+        return run(one, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CallFilter, "run", counted)
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    for number in (READ, READ, GETPID, GETPID, 1 << 31):
+        assert task.seccomp.entered(task, number, NONE) is None
+    seccomp.add_filter(task, always(SECCOMP_RET_ERRNO | 3))
+
+    assert task.seccomp.entered(task, READ, NONE) == -3
+    assert asked == [READ, GETPID, -(1 << 31), READ]
