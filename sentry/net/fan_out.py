@@ -15,10 +15,9 @@ from sentry.errors import EAGAIN
 from sentry.loop import Charged
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import continued, until
+from sentry.wait.sleep import Held, continued, until
 
 if TYPE_CHECKING:
-    from sentry.net.socket import Socket
     from sentry.vfs.file import Caller
 
 STEP_NS: Final = 500_000
@@ -101,7 +100,7 @@ class FanOut:
         if self._backlog:
             self._come_again()
 
-    def awaited(self, sock: Socket, caller: Caller, result: Any) -> Any:
+    def awaited(self, sock: Held, caller: Caller, result: Any) -> Any:
         """The result of a send, after its packets have come; if it is killed they come, too."""
         if not self._backlog:
             return result
