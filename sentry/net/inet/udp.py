@@ -217,8 +217,9 @@ class UdpSocket(DatagramSocket):
         """A connected socket hears its peer only."""
         return self.remote is None or self.remote == sender
 
-    def hears(self, packet: Packet) -> bool:
-        """Whether a multicast or broadcast packet is for this socket."""
+    def hears(self, packet: Packet, is_joined: bool) -> bool:
+        """Whether a multicast or broadcast packet is for this socket; some socket may have joined
+        its group."""
         target, local = packet.target, self.local
         if not self.takes_from(packet.source):
             return False
@@ -230,18 +231,18 @@ class UdpSocket(DatagramSocket):
             return False
         if not address.is_multicast(target.ip):
             return True
-        if any(group == target.ip for group, _ in self.groups):
+        if self.has_joined(target.ip):
             return True
         everything = (
             self.ip_options[abi.IP_MULTICAST_ALL]
             if target.is_v4
             else self.ipv6_options[abi.IPV6_MULTICAST_ALL]
         )
-        return bool(everything) and any(
-            (target.ip, 1) in sock.groups or any(g == target.ip for g, _ in sock.groups)
-            for sock in self.ports.everybody()
-            if isinstance(sock, UdpSocket)
-        )
+        return bool(everything) and is_joined
+
+    def has_joined(self, ip: bytes) -> bool:
+        """It is a member of this group, on some interface."""
+        return any(group == ip for group, _ in self.groups)
 
     def deliver(self, packet: Packet) -> bool:
         """A datagram comes, through the filter."""
@@ -264,8 +265,15 @@ class UdpSocket(DatagramSocket):
 
 def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
     """Who hears a multicast or broadcast packet, one after the other."""
-    for sock in list(ports.at(packet.target.port)):
-        if isinstance(sock, UdpSocket) and sock.has_port and sock.hears(packet):
+    target, is_joined = packet.target, False
+    if address.is_multicast(target.ip):
+        for sock in list(ports.everybody()):
+            is_joined = isinstance(sock, UdpSocket) and sock.has_joined(target.ip)
+            if is_joined:
+                break
+            yield
+    for sock in list(ports.at(target.port)):
+        if isinstance(sock, UdpSocket) and sock.has_port and sock.hears(packet, is_joined):
             sock.deliver(packet)
         yield
 
