@@ -138,11 +138,10 @@ def put_under_observation(task: Task, profile: bytes, loaded: Loaded) -> None:
         observer.loaded(task, *loaded)
     child_identity(task)
     if profile:
-        from sentry.bpf import isa  # noqa: PLC0415
-        from sentry.bpf.check import check_seccomp  # noqa: PLC0415
+        from sentry.bpf.filter import CallFilter  # noqa: PLC0415
         from sentry.kernel import seccomp  # noqa: PLC0415
 
-        seccomp.add_filter(task, check_seccomp(isa.unpack(profile)))
+        seccomp.add_filter(task, CallFilter(profile))
 
 
 def is_tty(fd: int) -> bool:

@@ -1,11 +1,13 @@
 """The filters that a program puts on itself: an observer that runs them before every call.
 
 One `Seccomp` is the whole state of a task (mode and filters) and never changes: a further filter
-makes a new one, so tasks share it over clone, and kernel/seccomp.c's tree of filters is a tuple.
+makes a new one, so tasks share it over clone. Filters know the older ones, as in kernel/seccomp.c:
+whoever has filters in common shares them.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.seccomp import (
@@ -27,7 +29,7 @@ from sentry.abi.seccomp import (
 from sentry.abi.signal import SIGKILL, SIGSYS, SYS_SECCOMP
 from sentry.abi.unistd import exit as nr_exit
 from sentry.abi.unistd import read, rt_sigreturn, write
-from sentry.bpf.interpreter import depends_on_arguments, run_seccomp, seccomp_data
+from sentry.bpf.filter import LOOKED, PLACE_SHIFT, CallFilter
 from sentry.errors import EBUSY, EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import signal_faults, task_exit
 from sentry.kernel.identity import child_identity
@@ -38,17 +40,19 @@ from sentry.platform.interface import Reg
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
-    from sentry.bpf.isa import Program
     from sentry.kernel.seccomp_listener import Listener
     from sentry.kernel.task import Task
 
 STRICT_CALLS: Final = frozenset({read, write, nr_exit, rt_sigreturn})
 MAX_ERRNO: Final = 4095
 MAX_PATH: Final = 32768
-"""MAX_INSNS_PER_PATH: instructions of all filters of a task; each counts 4 more."""
+"""MAX_INSNS_PER_PATH: instructions of all filters of a task, as Linux translates them. All run for
+each call, so it bounds that, too."""
 FILTER_COST: Final = 4
+"""What each older filter counts beside."""
+RESULT: Final = SECCOMP_RET_ACTION_FULL | SECCOMP_RET_DATA
 CACHED_NUMBERS: Final = 512
-"""Results are kept for numbers below this one: what a program asks for must not fill the memory."""
+"""What is always allowed is known of numbers below this one."""
 
 AVAILABLE: Final = frozenset({
     SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_TRAP, SECCOMP_RET_ERRNO,
@@ -57,54 +61,39 @@ AVAILABLE: Final = frozenset({
 """Actions that there are."""
 
 
-def rank(result: int) -> int:
-    """The place of an action among others: the lowest wins. Kills are negative."""
-    action = result & SECCOMP_RET_ACTION_FULL
-    return action - (1 << 32) if action >> 31 else action
-
-
 class Seccomp(Filtering):
     """A mode and the filters, the newest first. Immutable but for its cache."""
 
     def __init__(
-        self, mode: int, filters: tuple[Program, ...] = (), listener: Listener | None = None
+        self, mode: int, newest: CallFilter | None = None, listener: Listener | None = None
     ) -> None:
         self.mode = mode
-        self.filters = filters
+        self.newest = newest
         self.listener = listener
         """Who answers for SECCOMP_RET_USER_NOTIF: one of the filters at most has such."""
-        self._known: dict[int, int] = {}
+        self._allowed = bytearray(CACHED_NUMBERS)
+        """By number: whatever the arguments, the call is allowed. seccomp_cache_prepare()."""
 
-    def with_filter(self, program: Program, listener: Listener | None = None) -> Seccomp:
+    def with_filter(self, new: CallFilter, listener: Listener | None = None) -> Seccomp:
         """One more filter, perhaps with a listener. Raises: ENOMEM."""
-        size = len(program) + sum(len(f) + FILTER_COST for f in self.filters)
+        size = new.converted
+        if self.newest is not None:
+            size += self.newest.path + FILTER_COST
         if size > MAX_PATH:
             raise ENOMEM(f"filters of {size} instructions")
-        return Seccomp(SECCOMP_MODE_FILTER, (program, *self.filters), listener or self.listener)
-
-    def descends_from(self, other: Seccomp) -> bool:
-        """is_ancestor: this one has all filters of `other`, and perhaps newer ones."""
-        count = len(other.filters)
-        mine = self.filters[len(self.filters) - count :] if count else ()
-        return len(mine) == count and all(a is b for a, b in zip(mine, other.filters, strict=True))
+        if self.newest is not None:
+            new.put_before(self.newest, FILTER_COST)
+        return Seccomp(SECCOMP_MODE_FILTER, new, listener or self.listener)
 
     def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:
         """Run all filters; the strictest action counts, of equal ones the newest filter's."""
-        known = self._known.get(number)
-        if known is not None:
-            return known
-        words = seccomp_data(_signed(number), AUDIT_ARCH_X86_64, ip, values)
-        best, varies = SECCOMP_RET_ALLOW, False
-        for program in self.filters:
-            if varies:
-                found = run_seccomp(program, words)
-            else:
-                found, varies = depends_on_arguments(program, words)
-            if rank(found) < rank(best):
-                best = found
-        if not varies and number < CACHED_NUMBERS:
-            self._known[number] = best
-        return best
+        if self.newest is None or (number < CACHED_NUMBERS and self._allowed[number]):
+            return SECCOMP_RET_ALLOW
+        found = self.newest.run(_signed(number), AUDIT_ARCH_X86_64, ip, values)
+        result = found & RESULT
+        if result == SECCOMP_RET_ALLOW and not found & LOOKED and number < CACHED_NUMBERS:
+            self._allowed[number] = 1
+        return result
 
     # The observer --------------------------------------------------------------------------------
 
@@ -168,13 +157,12 @@ class Seccomp(Filtering):
         task.start(ask())
         return GONE
 
-    def _decider(self, data: tuple[int, ...]) -> Program | None:
-        """The newest filter whose answer is SECCOMP_RET_USER_NOTIF."""
-        words = seccomp_data(data[0], data[1], data[2], data[3:])
-        for program in self.filters:
-            if run_seccomp(program, words) & SECCOMP_RET_ACTION_FULL == SECCOMP_RET_USER_NOTIF:
-                return program
-        return None
+    def _decider(self, data: tuple[int, ...]) -> CallFilter | None:
+        """The filter whose answer counts."""
+        if self.newest is None:
+            return None
+        place = self.newest.run(data[0], data[1], data[2], data[3:]) >> PLACE_SHIFT
+        return next(islice(self.newest, place, None), None)
 
     def _trace(self, task: Task, data: int) -> Any:
         """Ask the tracer: `Task.trace.seccomp(task, data)` gives a verdict as `entered` does."""
@@ -230,9 +218,9 @@ def set_strict(task: Task) -> None:
 
 
 def add_filter(
-    task: Task, program: Program, *, every_thread: bool = False, listener: Listener | None = None
+    task: Task, program: CallFilter, *, every_thread: bool = False, listener: Listener | None = None
 ) -> int:
-    """Put a checked program on; with `every_thread` (TSYNC) on the whole process, or on nobody.
+    """Put a filter on; with `every_thread` (TSYNC) on the whole process, or on nobody.
 
     Gives 0, or the id of a thread with filters of its own. Raises: EBUSY, EINVAL, ENOMEM.
     """
@@ -243,9 +231,10 @@ def add_filter(
         raise EINVAL("strict mode")
     new = state.with_filter(program, listener)
     others = [t for t in task.group.tasks if t is not task and not t.dead] if every_thread else []
+    mine = {None, *(state.newest or ())} if others else set()
     for other in others:
         theirs = current(other)
-        if theirs.mode == SECCOMP_MODE_STRICT or not state.descends_from(theirs):
+        if theirs.mode == SECCOMP_MODE_STRICT or theirs.newest not in mine:  # is_ancestor()
             return task.pids.of(other.tid)
     put(task, new)
     for other in others:

@@ -34,7 +34,7 @@ from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import now_or_later
 
 if TYPE_CHECKING:
-    from sentry.bpf.isa import Program
+    from sentry.bpf.filter import CallFilter
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
 
@@ -91,7 +91,7 @@ class Listener(FileDescription):
     can_poll = True
     requests = LISTENERS
 
-    def __init__(self, kernel: Kernel, program: Program, killable: bool) -> None:
+    def __init__(self, kernel: Kernel, program: CallFilter, killable: bool) -> None:
         vfs = kernel.vfs
         inode = Inode(vfs.anon_fs(), vfs.new_ino(), 0o600, Owner(0, 0))
         super().__init__(vfs.anon_location(inode, b"anon_inode:seccomp notify"), O_RDWR)

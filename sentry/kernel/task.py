@@ -20,7 +20,7 @@ from sentry.wait.fiber import Fiber, Interrupted, Killed, Mode
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials, Login
-    from sentry.bpf.isa import Program
+    from sentry.bpf.filter import CallFilter
     from sentry.kernel.kernel import Kernel, Namespaces
     from sentry.kernel.keys import TaskKeys
     from sentry.kernel.sched_attributes import Sched
@@ -76,8 +76,8 @@ class Filtering(Observer, ABC):
 
     mode: int
     """SECCOMP_MODE_*."""
-    filters: tuple[Program, ...]
-    """The newest first."""
+    newest: CallFilter | None
+    """Of its filters."""
 
     @abstractmethod
     def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:

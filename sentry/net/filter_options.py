@@ -6,9 +6,9 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.socket import SO_LOCK_FILTER
-from sentry.bpf.check import check
-from sentry.bpf.isa import pack, unpack
-from sentry.errors import EINVAL, ENOENT, EPERM
+from sentry.bpf.filter import PacketFilter
+from sentry.bpf.isa import INSTRUCTION_SIZE, MAX_INSTRUCTIONS
+from sentry.errors import EINVAL, ENOENT, ENOMEM, EPERM
 from sentry.net.options import Counted, Option, show_default
 from sentry.net.socket_options import SOCKET
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from sentry.net.socket import Socket
     from sentry.vfs.file import Caller
 
-MAX_FILTER: Final = 4096
+OPTMEM_MAX: Final = 131072
+"""net.core.optmem_max: what the filters of a socket may take, the new one beside the old one."""
+PROGRAM_HEAD: Final = 96
+"""sizeof(struct bpf_prog)."""
+CONVERTED_SIZE: Final = 8
+"""sizeof(struct bpf_insn)."""
 
 
 def _check_unlocked(sock: Socket) -> None:
@@ -26,22 +31,31 @@ def _check_unlocked(sock: Socket) -> None:
 
 def _get_filter(row: Option, sock: Socket, caller: Caller, size: int) -> Counted:
     """SO_GET_FILTER: the code, and how many instructions it has; `size` counts them too."""
-    program = sock.filter or ()
-    if size and size < len(program):
+    program = sock.filter
+    if program is None:
+        return Counted(b"", 0)
+    if size and size < program.count:
         raise EINVAL("room for the filter")
-    return Counted(pack(program) if size and program else b"", len(program))
+    return Counted(program.code if size else b"", program.count)
+
+
+def _charge(program: PacketFilter | None) -> int:
+    """bpf_prog_size()."""
+    return 0 if program is None else PROGRAM_HEAD + CONVERTED_SIZE * program.converted
 
 
 def _attach_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
-    """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, EPERM."""
+    """SO_ATTACH_FILTER: struct sock_fprog. Raises: EINVAL, EFAULT, ENOMEM, EPERM."""
     if len(value) != 16:
         raise EINVAL("struct sock_fprog")
     count, pointer = struct.unpack("<H6xQ", value)
-    if not pointer or not 0 < count <= MAX_FILTER:
-        raise EINVAL("length of the filter")
-    program = unpack(caller.mm.read(pointer, count * 8))
     _check_unlocked(sock)
-    sock.filter = check(program)
+    if not pointer or not 0 < count <= MAX_INSTRUCTIONS:
+        raise EINVAL("length of the filter")
+    program = PacketFilter(caller.mm.read(pointer, count * INSTRUCTION_SIZE))
+    if _charge(program) + _charge(sock.filter) >= OPTMEM_MAX:
+        raise ENOMEM("net.core.optmem_max")
+    sock.filter = program
 
 
 def _detach_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:

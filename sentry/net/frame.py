@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.socket import (
@@ -17,14 +18,13 @@ from sentry.abi.socket import (
     PACKET_OUTGOING,
 )
 from sentry.net.inet.raw_header import received4, received6
-from sentry.net.packets import Frame
+from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.sysctls import takes_martians
 
 if TYPE_CHECKING:
     from sentry.net.packets import Packet, Tap
     from sentry.net.stack import Stack
 
-ETH_HEADER: Final = 14
 FIRST_ETHERTYPE: Final = 0x600
 """Smaller numbers are lengths: ETH_P_802_3_MIN."""
 LOOPBACK_NETWORK: Final = 127
@@ -39,15 +39,22 @@ def show_frame(stack: Stack, data: bytes, sent_as: int, sender: Tap | None) -> F
     kind = PACKET_HOST
     if any(data[:6]):
         kind = PACKET_MULTICAST if data[0] & 1 else PACKET_OTHERHOST
-    taps = list(stack.taps)
     out = Frame(data, sent_as, PACKET_OUTGOING, len(data))
-    for tap in taps:
-        if tap is not sender:
-            tap.hear(out)
     come = Frame(data, ethertype, kind, len(data), stamp_ns=out.stamp_ns)
-    for tap in taps:
-        tap.hear(come)
+    stack.fan_out.begin(_heard(stack, out, come, sender))
     return come
+
+
+def _heard(stack: Stack, out: Frame, come: Frame, sender: Tap | None) -> Iterator[None]:
+    taps = list(stack.taps)
+    for tap in taps:
+        if tap is not sender and tap in stack.taps:
+            tap.hear(out)
+            yield
+    for tap in taps:
+        if tap in stack.taps:
+            tap.hear(come)
+            yield
 
 
 def transmit(stack: Stack, data: bytes, sent_as: int, sender: Tap) -> None:

@@ -43,10 +43,10 @@ from sentry.errors import (
     EOPNOTSUPP,
 )
 from sentry.net import packet_options
-from sentry.net.frame import ETH_HEADER, transmit
+from sentry.net.frame import transmit
 from sentry.net.interfaces import LOOPBACK_MTU
 from sentry.net.ioctls import SOCKETS
-from sentry.net.packets import Frame
+from sentry.net.packets import ETH_HEADER, Frame
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.stamps import note, stamps
 from sentry.vfs.requests import Requests, put_int
@@ -191,6 +191,13 @@ class PacketSocket(Socket):
             transmit(self.stack, data, ethertype, self)
         return size
 
+    def send_message(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> Any:
+        """sendmsg(2), till all who are to hear of it have."""
+        result = super().send_message(caller, source, target, flags, ancillary)
+        return self.stack.fan_out.awaited(self, caller, result)
+
     # --- receiving
 
     def hear(self, frame: Frame) -> None:
@@ -204,10 +211,11 @@ class PacketSocket(Socket):
         if frame.kind == PACKET_OUTGOING and self.values[PACKET_IGNORE_OUTGOING]:
             return
         if self.filter is not None:
-            keep = self.filtered(self._seen(frame))
+            start = ETH_HEADER if self.kind == SOCK_DGRAM else 0
+            keep = self.filter.run(frame.seen_from(start))
             if not keep:
                 return
-            frame = frame.cut(keep + (ETH_HEADER if self.kind == SOCK_DGRAM else 0))
+            frame = frame.cut(keep + start)
         self.counts[0] += 1
         size = len(frame.data) + OVERHEAD
         if self._charged and self._charged + size > self.rcvbuf:

@@ -6,15 +6,20 @@ Their classes are above the stack; it holds them as what those need who look the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from sentry.abi.netlink import ARPHRD_LOOPBACK
+from sentry.bpf import filter as filters
 from sentry.net.interfaces import LOOPBACK_INDEX
 
 if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
+
+
+ETH_HEADER: Final = 14
 
 
 class Packet(Struct):
@@ -43,6 +48,17 @@ class Frame(Struct):
     """Bytes that there were before a filter cut it."""
     index: int = LOOPBACK_INDEX
     stamp_ns: int = field(default_factory=time.time_ns)
+    seen: dict[int, filters.Packet] = field(default_factory=dict)
+    """For filters, by where they see it begin; made once for all sockets."""
+
+    def seen_from(self, start: int) -> filters.Packet:
+        """The same for filters."""
+        found = self.seen.get(start)
+        if found is None:
+            found = filters.Packet(self.data, start, network=ETH_HEADER, link=0)
+            found.of(self.ethertype, self.kind, self.index, ARPHRD_LOOPBACK)
+            self.seen[start] = found
+        return found
 
     def cut(self, keep: int) -> Frame:
         """At most so many bytes of it."""

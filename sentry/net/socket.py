@@ -33,8 +33,6 @@ from sentry.abi.socket import (
     SO_RCVLOWAT,
     SOCK_STREAM,
 )
-from sentry.bpf.interpreter import run_packet
-from sentry.bpf.isa import Program
 from sentry.errors import (
     EAGAIN,
     EFAULT,
@@ -59,6 +57,7 @@ from sentry.wait.fiber import Interrupted, TimedOut
 from sentry.wait.sleep import Retry, Sleep, never
 
 if TYPE_CHECKING:
+    from sentry.bpf.filter import PacketFilter
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
 
@@ -115,7 +114,7 @@ class Socket(StreamFile):
         super().__init__(location, O_RDWR)
         self.stack = stack
         self.cookie = 0
-        self.filter: Program | None = None
+        self.filter: PacketFilter | None = None
         self.last_stamp_ns = -1
         """SIOCGSTAMP: when what was read last had come (CLOCK_REALTIME); 0 is not known any more,
         -1 nothing was read."""
@@ -433,10 +432,6 @@ class Socket(StreamFile):
     def has_error_queue(self) -> bool:
         """MSG_ERRQUEUE may find something."""
         return False
-
-    def filtered(self, packet: bytes) -> int:
-        """How many bytes of a packet the filter lets in; 0 drops it."""
-        return run_packet(self.filter, packet) if self.filter is not None else 1 << 30
 
     def urge(self) -> None:
         """Urgent data has come: SIGURG for the owner. send_sigurg()."""

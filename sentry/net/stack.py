@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sentry.net.fan_out import FanOut
 from sentry.net.inet.ports import Ports
 from sentry.net.interfaces import Interfaces
 from sentry.net.routes import Routes
@@ -44,6 +45,8 @@ class Stack:
         """Raw and ping sockets among them, which see what others send."""
         self.taps: dict[Tap, None] = {}
         """Packet sockets among them, which see everything but TCP."""
+        self.fan_out = FanOut(kernel)
+        """What is on its way to many of them."""
         self.sysctls = sysctls
         """What was written to /proc/sys/net."""
         self.counters: Counter[str] = Counter()

@@ -22,6 +22,7 @@ from sentry.abi.socket import (
     SOCK_SEQPACKET,
     SOCK_STREAM,
 )
+from sentry.bpf import filter as filters
 from sentry.errors import (
     EAGAIN,
     ECONNREFUSED,
@@ -147,7 +148,7 @@ def _send_packet(
     creds = _creds(sock, peer, caller, ancillary)
     data = source.get(size)
     if peer.filter is not None:
-        data = data[: peer.filtered(data)]
+        data = data[: peer.filter.run(filters.Packet(bytes(data)))]
         if not data:
             raise EPERM("filtered") if sock.kind == SOCK_DGRAM else EAGAIN("filtered")
     segment = Segment(data, sock, creds, ancillary)

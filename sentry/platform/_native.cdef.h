@@ -41,6 +41,11 @@
 #define HOSTIO_TRUNCATE ...
 #define HOSTIO_SYNC ...
 #define HOSTIO_CLOSE ...
+#define FILTER_MAX ...
+#define FILTER_MEMORY ...
+#define FILTER_CALL_BYTES ...
+#define FILTER_LOOKED_SHIFT ...
+#define FILTER_PLACE_SHIFT ...
 #define ENTRY_STRIDE ...
 #define ENTRY_PAGE_DOORBELL ...
 #define MAX_VCPUS ...
@@ -62,9 +67,11 @@ struct ready;
 struct sigframe;
 struct sigframe_rest;
 struct hostio;
+struct packet;
 struct iovec;
 struct ctx;
 struct hostio_pool;
+struct filter;
 struct pool;
 struct fast_answers {
     uint64_t on;
@@ -191,6 +198,17 @@ struct hostio {
     int64_t result;
     struct hostio *next;
     uint8_t buffer[];
+    ...;
+};
+struct packet {
+    uint32_t size;
+    uint32_t start;
+    uint32_t network;
+    int64_t link;
+    uint32_t protocol;
+    uint32_t kind;
+    uint32_t device;
+    uint32_t hardware;
     ...;
 };
 struct iovec {
@@ -401,3 +419,10 @@ int64_t sock_receive(int fd, uint8_t *data, size_t size, uint8_t *address, uint3
 int sock_count(int fd, unsigned int request, int *value);
 int host_membarrier(int command);
 void heap_trim(void);
+struct filter *filter_make(const uint8_t *code, uint32_t count, int for_calls);
+void filter_free(struct filter *filter);
+void filter_link(struct filter *filter, const struct filter *older);
+const uint8_t *filter_code(const struct filter *filter);
+uint32_t filter_converted(const struct filter *filter);
+uint32_t filter_packet(const struct filter *filter, const uint8_t *bytes, const struct packet *packet);
+uint64_t filter_calls(const struct filter *newest, const uint8_t *data);

@@ -169,6 +169,16 @@ class Hostio(Struct):
     next: Hostio
     buffer: Uint8
 
+class Packet(Struct):
+    size: int
+    start: int
+    network: int
+    link: int
+    protocol: int
+    kind: int
+    device: int
+    hardware: int
+
 class Iovec(Struct):
     iov_base: Data
     iov_len: int
@@ -197,6 +207,8 @@ class Ctx(Struct):
     next: Ctx
 
 class HostioPool(Struct): ...
+
+class Filter(Struct): ...
 
 class Pool(Struct):
     vcpus: int
@@ -263,9 +275,11 @@ class Null(  # type: ignore[misc]
     Sigframe,
     SigframeRest,
     Hostio,
+    Packet,
     Iovec,
     Ctx,
     HostioPool,
+    Filter,
     Pool,
     Int,
     Size,
@@ -339,6 +353,10 @@ class Ffi:
     ) -> Hostio: ...
     @overload
     def new(
+        self, cdecl: Literal["struct packet *", "struct packet[]"], init: object = ...
+    ) -> Packet: ...
+    @overload
+    def new(
         self, cdecl: Literal["struct iovec *", "struct iovec[]"], init: object = ...
     ) -> Iovec: ...
     @overload
@@ -347,6 +365,10 @@ class Ffi:
     def new(
         self, cdecl: Literal["struct hostio_pool *", "struct hostio_pool[]"], init: object = ...
     ) -> HostioPool: ...
+    @overload
+    def new(
+        self, cdecl: Literal["struct filter *", "struct filter[]"], init: object = ...
+    ) -> Filter: ...
     @overload
     def new(self, cdecl: Literal["struct pool *", "struct pool[]"], init: object = ...) -> Pool: ...
     @overload
@@ -420,6 +442,11 @@ class Lib(Protocol):
     HOSTIO_TRUNCATE: int
     HOSTIO_SYNC: int
     HOSTIO_CLOSE: int
+    FILTER_MAX: int
+    FILTER_MEMORY: int
+    FILTER_CALL_BYTES: int
+    FILTER_LOOKED_SHIFT: int
+    FILTER_PLACE_SHIFT: int
     ENTRY_STRIDE: int
     ENTRY_PAGE_DOORBELL: int
     MAX_VCPUS: int
@@ -718,6 +745,23 @@ class Lib(Protocol):
     def sock_count(self, fd: int, request: int, value: Int, /) -> int: ...
     def host_membarrier(self, command: int, /) -> int: ...
     def heap_trim(self) -> None: ...
+    def filter_make(self, code: Uint8 | bytes, count: int, for_calls: int, /) -> Filter: ...
+    def filter_free(self, filter: Filter, /) -> None: ...
+    def filter_link(
+        self, filter: Filter, older: Filter | Sequence[tuple[object, ...]], /
+    ) -> None: ...
+    def filter_code(self, filter: Filter | Sequence[tuple[object, ...]], /) -> Uint8: ...
+    def filter_converted(self, filter: Filter | Sequence[tuple[object, ...]], /) -> int: ...
+    def filter_packet(
+        self,
+        filter: Filter | Sequence[tuple[object, ...]],
+        bytes: Uint8 | bytes,
+        packet: Packet | Sequence[tuple[object, ...]],
+        /,
+    ) -> int: ...
+    def filter_calls(
+        self, newest: Filter | Sequence[tuple[object, ...]], data: Uint8 | bytes, /
+    ) -> int: ...
 
 ffi: Ffi
 lib: Lib

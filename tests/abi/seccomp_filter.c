@@ -284,6 +284,34 @@ static void privileges(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* MAX_INSNS_PER_PATH: instructions as Linux translates them, of all filters; each older one costs 4
+ * more. The smallest filter becomes 5. */
+static void many(void)
+{
+    static struct sock_filter large[BPF_MAXINSNS];
+    struct sock_filter small[] = {RETURN(SECCOMP_RET_ALLOW)};
+    while (!install(small, 1, 0))
+        ;
+    CHECK_ERR(install(small, 1, 0), ENOMEM);
+    CHECK(status_field("Seccomp_filters") == (32768 - 5) / 9 + 1);
+    CHECK(getppid() > 0);
+    for (int i = 0; i < BPF_MAXINSNS; i++)
+        large[i] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
+    CHECK_ERR(install(large, BPF_MAXINSNS, 0), ENOMEM);
+}
+
+static void large(void)
+{
+    static struct sock_filter code[BPF_MAXINSNS];
+    for (int i = 0; i < BPF_MAXINSNS - 1; i++)
+        code[i] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 1);
+    code[BPF_MAXINSNS - 1] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
+    for (int i = 0; i < 7; i++)
+        CHECK(install(code, BPF_MAXINSNS, 0) == 0);
+    CHECK_ERR(install(code, BPF_MAXINSNS, 0), ENOMEM);
+    CHECK(install(code, BPF_MAXINSNS, 0) == -1 && getppid() > 0);
+}
+
 int main(int argc, char **argv)
 {
     if (!strcmp(argv[0], "again")) {
@@ -298,6 +326,8 @@ int main(int argc, char **argv)
     PASSES(strict);
     PASSES(inherited);
     PASSES(refused);
+    PASSES(many);
+    PASSES(large);
     DIES(order, SIGSYS);
     DIES(trap_blocked, SIGSYS);
     DIES(kill_handled, SIGSYS);

@@ -55,7 +55,7 @@ from sentry.net.socket import Ancillary, Received
 from sentry.net.stamps import Record, note, stamps
 
 if TYPE_CHECKING:
-    from sentry.vfs.file import Caller, Dest
+    from sentry.vfs.file import Caller, Dest, Source
 
 OVERHEAD: Final = 767
 """What a datagram costs of the receive buffer beside its bytes."""
@@ -146,6 +146,13 @@ class DatagramSocket(InetSocket):
         """The address of ours that a packet was for, fib_compute_spec_dst(), and the port."""
         local = packet.source if is_group(packet.target.ip) else packet.target
         return Seen(local.ip[12:], packet.target.port)
+
+    def send_message(
+        self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
+    ) -> Any:
+        """sendmsg(2), till all who are to hear of it have."""
+        result = super().send_message(caller, source, target, flags, ancillary)
+        return self.stack.fan_out.awaited(self, caller, result)
 
     # --- receiving
 

@@ -46,6 +46,7 @@ from sentry.net.inet.wire import (
     checksum,
     checksum6,
     checksum_udp,
+    seen_by_filter,
     show,
     show_raw,
     with_header,
@@ -297,8 +298,11 @@ class RawSocket(DatagramSocket):
 
     def deliver(self, packet: Packet) -> bool:
         """A packet comes, through the filter."""
-        if self.filter is not None and not self.filtered(self.shown(packet)):
-            return False
+        if self.filter is not None:
+            is_v4 = self.family == AF_INET
+            seen = seen_by_filter(packet, self.family, self.protocol, from_header=is_v4)
+            if not self.filter.run(seen):
+                return False
         return super().deliver(packet)
 
     def shown(self, packet: Packet) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from sentry.abi import socket as abi
 from sentry.abi.socket import (
@@ -29,7 +32,7 @@ from sentry.net.inet.error_queue import check_size
 from sentry.net.inet.inetsocket import is_group
 from sentry.net.inet.packet import SendOptions, parse_send
 from sentry.net.inet.udp_options import DEFAULTS, LEVELS, UDP
-from sentry.net.inet.wire import show_udp, show_unreachable
+from sentry.net.inet.wire import seen_by_filter, show_udp, show_unreachable
 from sentry.net.interfaces import LENGTH_MAX
 from sentry.net.packets import Packet
 
@@ -143,10 +146,16 @@ class UdpSocket(DatagramSocket):
         if segment and len(data) > segment:
             if len(data) > segment * MAX_SEGMENTS:
                 raise EINVAL("too many segments")
-            for at in range(0, len(data), segment):
-                self._send_one(data[at : at + segment], endpoint, options)
+            self.stack.fan_out.begin(self._send_segments(data, segment, endpoint, options))
             return
         self._send_one(data, endpoint, options)
+
+    def _send_segments(
+        self, data: bytes, segment: int, endpoint: Endpoint, options: SendOptions
+    ) -> Iterator[None]:
+        for at in range(0, len(data), segment):
+            self._send_one(data[at : at + segment], endpoint, options)
+            yield
 
     def unsent_datagram(self) -> bool:
         """UDP_CORK, MSG_MORE."""
@@ -178,9 +187,7 @@ class UdpSocket(DatagramSocket):
         watched = (self.stack.raw or self.stack.taps) and self.protocol == IPPROTO_UDP
         whole = show_udp(self.stack, packet) if watched else None
         if many:
-            for sock in list(self.ports.at(endpoint.port)):
-                if isinstance(sock, UdpSocket) and sock.hears(packet):
-                    sock.deliver(packet)
+            self.stack.fan_out.begin(_to_everybody(self.ports, packet))
             return
         receiver = receiver_of(self.ports, packet)
         if receiver is not None:
@@ -210,8 +217,9 @@ class UdpSocket(DatagramSocket):
         """A connected socket hears its peer only."""
         return self.remote is None or self.remote == sender
 
-    def hears(self, packet: Packet) -> bool:
-        """Whether a multicast or broadcast packet is for this socket."""
+    def hears(self, packet: Packet, is_joined: bool) -> bool:
+        """Whether a multicast or broadcast packet is for this socket; some socket may have joined
+        its group."""
         target, local = packet.target, self.local
         if not self.takes_from(packet.source):
             return False
@@ -223,25 +231,27 @@ class UdpSocket(DatagramSocket):
             return False
         if not address.is_multicast(target.ip):
             return True
-        if any(group == target.ip for group, _ in self.groups):
+        if self.has_joined(target.ip):
             return True
         everything = (
             self.ip_options[abi.IP_MULTICAST_ALL]
             if target.is_v4
             else self.ipv6_options[abi.IPV6_MULTICAST_ALL]
         )
-        return bool(everything) and any(
-            (target.ip, 1) in sock.groups or any(g == target.ip for g, _ in sock.groups)
-            for sock in self.ports.everybody()
-            if isinstance(sock, UdpSocket)
-        )
+        return bool(everything) and is_joined
+
+    def has_joined(self, ip: bytes) -> bool:
+        """It is a member of this group, on some interface."""
+        return any(group == ip for group, _ in self.groups)
 
     def deliver(self, packet: Packet) -> bool:
         """A datagram comes, through the filter."""
         if self.filter is not None:
             size = len(packet.data) + HEADER_SIZE
             head = struct.pack(">HHHH", packet.source.port, packet.target.port, size & 0xFFFF, 0)
-            keep = self.filtered(head + packet.data)
+            family = AF_INET if packet.target.is_v4 else AF_INET6
+            whole = replace(packet, data=head + packet.data)
+            keep = self.filter.run(seen_by_filter(whole, family, self.protocol, from_header=False))
             if not keep:
                 return False
             if keep < size:
@@ -251,6 +261,21 @@ class UdpSocket(DatagramSocket):
         if taken:
             self.stack.counters[f"{self.snmp_row}.InDatagrams"] += 1
         return taken
+
+
+def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
+    """Who hears a multicast or broadcast packet, one after the other."""
+    target, is_joined = packet.target, False
+    if address.is_multicast(target.ip):
+        for sock in list(ports.everybody()):
+            is_joined = isinstance(sock, UdpSocket) and sock.has_joined(target.ip)
+            if is_joined:
+                break
+            yield
+    for sock in list(ports.at(target.port)):
+        if isinstance(sock, UdpSocket) and sock.has_port and sock.hears(packet, is_joined):
+            sock.deliver(packet)
+        yield
 
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:

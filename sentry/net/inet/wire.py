@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from sentry.abi.netlink import ARPHRD_LOOPBACK
 from sentry.abi.socket import (
     AF_INET,
     AF_INET6,
@@ -15,8 +17,11 @@ from sentry.abi.socket import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
     IPPROTO_UDP,
+    PACKET_HOST,
 )
-from sentry.net.packets import Packet
+from sentry.bpf.filter import Packet as Filtered
+from sentry.net.interfaces import LOOPBACK_INDEX
+from sentry.net.packets import ETH_HEADER, Packet
 
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
@@ -67,27 +72,47 @@ def with_header(packet: Packet, family: int, protocol: int) -> bytes:
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + packet.data
 
 
+def seen_by_filter(packet: Packet, family: int, protocol: int, *, from_header: bool) -> Filtered:
+    """A packet that has come, for the filter of a socket that sees it from its IP header on, or
+    from behind that."""
+    kind = ETH_P_IP if family == AF_INET else ETH_P_IPV6
+    whole = with_header(packet, family, protocol)
+    start = ETH_HEADER if from_header else ETH_HEADER + len(whole) - len(packet.data)
+    seen = Filtered(link_header(kind) + whole, start, network=ETH_HEADER, link=0)
+    return seen.of(kind, PACKET_HOST, LOOPBACK_INDEX, ARPHRD_LOOPBACK)
+
+
+def link_header(kind: int) -> bytes:
+    """Of the loopback: no addresses."""
+    return bytes(12) + struct.pack(">H", kind)
+
+
 def show(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """A packet on its way, for packet sockets and for raw sockets."""
     if stack.taps:
         from sentry.net.frame import show_frame  # noqa: PLC0415  few programs look
 
         kind = ETH_P_IP if family == AF_INET else ETH_P_IPV6
-        link = bytes(12) + struct.pack(">H", kind)
-        show_frame(stack, link + with_header(packet, family, protocol), kind, None)
+        show_frame(stack, link_header(kind) + with_header(packet, family, protocol), kind, None)
     show_raw(stack, packet, family, protocol)
 
 
 def show_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> None:
     """Every raw socket that wants a packet gets it, and the last one of the ping sockets."""
+    if stack.raw:
+        stack.fan_out.begin(_shown_raw(stack, packet, family, protocol))
+
+
+def _shown_raw(stack: Stack, packet: Packet, family: int, protocol: int) -> Iterator[None]:
     ping = None
     for sock in list(stack.raw):
-        if sock.family == family and sock.accepts(packet, protocol):
+        if sock.family == family and sock in stack.raw and sock.accepts(packet, protocol):
             if sock.is_ping:
                 ping = sock
             else:
                 sock.deliver(packet)
-    if ping is not None:
+        yield
+    if ping is not None and ping in stack.raw:
         ping.deliver(packet)
 
 

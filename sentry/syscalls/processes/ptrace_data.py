@@ -18,7 +18,7 @@ from sentry.abi.ptrace import PTRACE_EVENT_SECCOMP, PTRACE_PEEKSIGINFO_SHARED
 from sentry.abi.seccomp import AUDIT_ARCH_X86_64, SECCOMP_MODE_FILTER
 from sentry.abi.signal import SIGTRAP
 from sentry.auth.ptrace import may_see_memory
-from sentry.bpf.isa import Instruction, pack
+from sentry.bpf.filter import CallFilter
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, ENOENT
 from sentry.kernel.ptrace import attach, registers
 from sentry.kernel.ptrace.tracee import SYSGOOD, Tracee
@@ -286,17 +286,17 @@ def get_syscall_info(task: Task, tracee: Tracee, addr: int, data: int) -> int:
 # seccomp, rseq -----------------------------------------------------------------------------------
 
 
-def nth_filter(task: Task, tracee: Tracee, number: int) -> tuple[Instruction, ...]:
+def nth_filter(task: Task, tracee: Tracee, number: int) -> CallFilter:
     """get_nth_filter(): 0 is the oldest. Raises: EACCES, EINVAL, ENOENT."""
     if not task.creds.has(CAP_SYS_ADMIN) or task.seccomp is not None:
         raise EACCES("CAP_SYS_ADMIN, and no seccomp of one's own")
     state = tracee.task.seccomp
     if state is None or state.mode != SECCOMP_MODE_FILTER:
         raise EINVAL("no filters")
-    if number >= len(state.filters):
-        raise ENOENT(f"filter {number}")
-    found: tuple[Instruction, ...] = tuple(state.filters[-1 - number])
-    return found
+    for found in state.newest or ():
+        if found.depth == number + 1:
+            return found
+    raise ENOENT(f"filter {number}")
 
 
 @request(abi.PTRACE_SECCOMP_GET_FILTER)
@@ -304,8 +304,8 @@ def get_filter(task: Task, tracee: Tracee, addr: int, data: int) -> int:
     """The instructions of a filter, and how many; a null `data` only asks for the number."""
     program = nth_filter(task, tracee, addr)
     if data:
-        task.mm.write(data, pack(program))
-    return len(program)
+        task.mm.write(data, program.code)
+    return program.count
 
 
 @request(abi.PTRACE_SECCOMP_GET_METADATA)

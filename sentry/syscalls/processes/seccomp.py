@@ -22,7 +22,7 @@ from sentry.abi.seccomp import (
     SECCOMP_SET_MODE_STRICT,
 )
 from sentry.bpf import isa
-from sentry.bpf.check import check_seccomp
+from sentry.bpf.filter import CallFilter
 from sentry.errors import EACCES, EINVAL, EOPNOTSUPP, ESRCH
 from sentry.kernel import seccomp
 from sentry.kernel.seccomp_listener import Listener
@@ -99,8 +99,7 @@ def set_filter(task: Task, flags: int, addr: int) -> int:
         raise EINVAL(f"{length} instructions")
     if not task.no_new_privs and not task.creds.own(CAP_SYS_ADMIN):
         raise EACCES("neither no_new_privs nor CAP_SYS_ADMIN")
-    code = task.mm.read(instructions, length * isa.INSTRUCTION_SIZE)
-    program = check_seccomp(isa.unpack(code))
+    program = CallFilter(task.mm.read(instructions, length * isa.INSTRUCTION_SIZE))
     listener = None
     if listens:
         task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))

@@ -4,8 +4,8 @@ import pytest
 
 from sentry.bpf import isa
 from sentry.bpf.assembler import Assembler
-from sentry.bpf.check import check_seccomp
-from sentry.bpf.interpreter import run_seccomp, seccomp_data
+from tests.unit.bpf.model import run_seccomp, seccomp_data
+from tests.unit.bpf.model_check import check_seccomp
 
 
 def _equality_chain(values: range) -> isa.Program:

@@ -19,7 +19,8 @@ from sentry.abi.seccomp import (
 )
 from sentry.abi.signal import SIGSYS
 from sentry.bpf import isa
-from sentry.bpf.isa import Instruction, Program
+from sentry.bpf.filter import CallFilter
+from sentry.bpf.isa import Instruction, Program, pack
 from sentry.errors import EINVAL, ENOMEM, ENOSYS
 from sentry.kernel import seccomp
 from sentry.kernel.task import GONE, Task
@@ -35,18 +36,25 @@ def _contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sentry.kernel.seccomp.child_identity", lambda task: None)
 
 
-def always(result: int) -> Program:
+def made(program: Program) -> CallFilter:
+    """A filter of it."""
+    return CallFilter(pack(program))
+
+
+def always(result: int) -> CallFilter:
     """A filter that says the same to every call."""
-    return (Instruction(isa.RET | isa.K, 0, 0, result),)
+    return made((Instruction(isa.RET | isa.K, 0, 0, result),))
 
 
-def by_argument(refused: int) -> Program:
+def by_argument(refused: int) -> CallFilter:
     """EPERM where the low word of the first argument is this."""
-    return (
-        Instruction(isa.LD | isa.ABS, 0, 0, 16),
-        Instruction(isa.JMP | isa.JEQ | isa.K, 0, 1, refused),
-        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ERRNO | 1),
-        Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW),
+    return made(
+        (
+            Instruction(isa.LD | isa.ABS, 0, 0, 16),
+            Instruction(isa.JMP | isa.JEQ | isa.K, 0, 1, refused),
+            Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ERRNO | 1),
+            Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW),
+        )
     )
 
 
@@ -57,7 +65,9 @@ def test_strictest_action_wins_whatever_the_order() -> None:
     ]  # fmt: skip
     for strict, loose in itertools.pairwise(ordered):
         for pair in ((strict, loose), (loose, strict)):
-            state = seccomp.Seccomp(SECCOMP_MODE_FILTER, tuple(map(always, pair)))
+            state = seccomp.Seccomp(SECCOMP_MODE_FILTER)
+            for result in pair:
+                state = state.with_filter(always(result))
             assert state.result(READ, 0, NONE) == strict
 
 
@@ -139,12 +149,23 @@ def test_synchronised_threads_share_the_filters_and_no_new_privs(task: Task, wor
 
 
 def test_instructions_of_all_filters_are_limited(task: Task) -> None:
-    large = always(SECCOMP_RET_ALLOW) * 4096
+    program = (Instruction(isa.ALU, 0, 0, 1),) * 4095
+    program = (*program, Instruction(isa.RET | isa.K, 0, 0, SECCOMP_RET_ALLOW))
     for _ in range(7):
-        seccomp.add_filter(task, large)
+        seccomp.add_filter(task, made(program))
 
     with pytest.raises(ENOMEM):
-        seccomp.add_filter(task, large)
+        seccomp.add_filter(task, made(program))
+
+
+def test_filters_of_a_parent_are_shared_whatever_the_child_adds(task: Task) -> None:
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    theirs = task.seccomp
+
+    one, two = (theirs.with_filter(always(SECCOMP_RET_ERRNO | n)) for n in (1, 2))
+
+    assert one.newest.older is two.newest.older is theirs.newest
+    assert [state.result(READ, 0, NONE) & 0xFFFF for state in (one, two, theirs)] == [1, 2, 0]
 
 
 def test_modes_do_not_mix(task: Task, world: World) -> None:
@@ -158,3 +179,23 @@ def test_modes_do_not_mix(task: Task, world: World) -> None:
     seccomp.add_filter(other, always(SECCOMP_RET_ALLOW))
     with pytest.raises(EINVAL):
         seccomp.set_strict(other)
+
+
+def test_calls_that_are_always_allowed_are_not_asked_about_again(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    run = CallFilter.run
+
+    def counted(one: CallFilter, number: int, *rest: object) -> int:
+        asked.append(number)
+        return run(one, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CallFilter, "run", counted)
+    seccomp.add_filter(task, always(SECCOMP_RET_ALLOW))
+    for number in (READ, READ, GETPID, GETPID, 1 << 31):
+        assert task.seccomp.entered(task, number, NONE) is None
+    seccomp.add_filter(task, always(SECCOMP_RET_ERRNO | 3))
+
+    assert task.seccomp.entered(task, READ, NONE) == -3
+    assert asked == [READ, GETPID, -(1 << 31), READ]

@@ -9,8 +9,8 @@ from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
 from sentry.abi import mman, sched, seccomp, unistd
-from sentry.bpf.check import check_seccomp
-from sentry.bpf.interpreter import run_seccomp, seccomp_data
+from tests.unit.bpf.model import run_seccomp, seccomp_data
+from tests.unit.bpf.model_check import check_seccomp
 
 X86_64 = seccomp.AUDIT_ARCH_X86_64
 ALLOW, KILL = seccomp.SECCOMP_RET_ALLOW, seccomp.SECCOMP_RET_KILL_PROCESS

@@ -22,8 +22,8 @@ from sentry.abi.seccomp import (
     SECCOMP_RET_TRACE,
 )
 from sentry.bpf import isa
-from sentry.bpf.check import check_seccomp
-from sentry.bpf.interpreter import run_seccomp, seccomp_data
+from tests.unit.bpf.model import run_seccomp, seccomp_data
+from tests.unit.bpf.model_check import check_seccomp
 
 ALLOW = SECCOMP_RET_ALLOW
 REFUSE = SECCOMP_RET_ERRNO | errno.EPERM
