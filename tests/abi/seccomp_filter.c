@@ -284,6 +284,9 @@ static void privileges(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+/* Where this runs natively in a container, that one's filters count, too. In a sandbox there is none. */
+static int filters_from_outside;
+
 /* MAX_INSNS_PER_PATH: instructions as Linux translates them, of all filters; each older one costs 4
  * more. The smallest filter becomes 5. */
 static void many(void)
@@ -293,7 +296,9 @@ static void many(void)
     while (!install(small, 1, 0))
         ;
     CHECK_ERR(install(small, 1, 0), ENOMEM);
-    CHECK(status_field("Seccomp_filters") == (32768 - 5) / 9 + 1);
+    int most = (32768 - 5) / 9 + 1;
+    int got = status_field("Seccomp_filters");
+    CHECK(filters_from_outside ? got <= most : got == most);
     CHECK(getppid() > 0);
     for (int i = 0; i < BPF_MAXINSNS; i++)
         large[i] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
@@ -306,8 +311,10 @@ static void large(void)
     for (int i = 0; i < BPF_MAXINSNS - 1; i++)
         code[i] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 1);
     code[BPF_MAXINSNS - 1] = (struct sock_filter)RETURN(SECCOMP_RET_ALLOW);
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 7 && !filters_from_outside; i++)
         CHECK(install(code, BPF_MAXINSNS, 0) == 0);
+    while (filters_from_outside && install(code, BPF_MAXINSNS, 0) == 0)
+        ;
     CHECK_ERR(install(code, BPF_MAXINSNS, 0), ENOMEM);
     CHECK(install(code, BPF_MAXINSNS, 0) == -1 && getppid() > 0);
 }
@@ -326,6 +333,7 @@ int main(int argc, char **argv)
     PASSES(strict);
     PASSES(inherited);
     PASSES(refused);
+    filters_from_outside = status_field("Seccomp_filters");
     PASSES(many);
     PASSES(large);
     DIES(order, SIGSYS);
