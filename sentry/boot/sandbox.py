@@ -18,7 +18,7 @@ import guest_stubs
 from sentry.boot import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
-from sentry.control.server import ControlServer
+from sentry.control.server import MAX_CONNECTIONS, ControlServer
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -188,6 +188,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         kernel.start_observers.append(Refused(log.write))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
+    vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     if config.network_fd >= 0:
@@ -201,7 +202,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))
     operations = Operations(kernel, config)
-    ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
+    most = min(MAX_CONNECTIONS, reserve // 8)
+    ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:
