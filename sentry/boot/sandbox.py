@@ -78,7 +78,7 @@ class Sandbox:
         gc.set_threshold(*BUSY_THRESHOLDS)
         self.kernel.loop.on_idle = self._rest
         if self._statm >= 0:
-            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).check
+            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).look
         if self._start is not None:
             self._start()
         self.kernel.loop.run()

@@ -95,6 +95,12 @@ class Ram:
         """Frames of twice the memory are promised: map no more before it is touched."""
         return lib.ram_counters.frames > self.limit >> 11
 
+    @property
+    def promised(self) -> int:
+        """Bytes of the frames that programs can fill without an exit, if they have not yet."""
+        now = lib.ram_counters
+        return (now.frames + now.kernel_frames) * PAGE_SIZE
+
     @classmethod
     def from_memfd(cls, span: int = RAM_SPAN, vm_fd: int = -1) -> Ram:
         """RAM without a tmpfs of its own: tests, and the fallback."""

@@ -3,11 +3,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -61,6 +64,48 @@ static void window(void)
     told();
 }
 
+/* Children with as many filters as each may have, one line for each child. */
+static void filters(void)
+{
+    static struct sock_filter code[4096];
+    struct sock_fprog program = {4096, code};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    for (int child = 0;; child++) {
+        int ends[2];
+        char byte;
+        if (pipe(ends) || fork() == 0) {
+            for (int n = 0; n < 8; n++) {
+                for (int i = 0; i < 4095; i++)
+                    code[i] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+                                                           child * 65536 + n * 4096 + i, 0, 0);
+                code[4095] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+                if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+                    break;
+            }
+            close(ends[1]);
+            for (;;)
+                pause();
+        }
+        close(ends[1]);
+        read(ends[0], &byte, 1); /* its end of file: the child has all it can get, or is dead */
+        close(ends[0]);
+        printf("child %d\n", child);
+    }
+}
+
+/* Holds memory of its own, a quarter of what there is. */
+static void hold(void)
+{
+    size_t size = 48 << 20;
+    uint8_t *at = malloc(size);
+    memset(at, 7, size);
+    printf("full\n");
+    told();
+    for (size_t i = 0; i < size; i += 4096)
+        if (at[i] != 7)
+            exit(4);
+}
+
 int main(int argc, char **argv)
 {
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -72,6 +117,10 @@ int main(int argc, char **argv)
         files(1);
     else if (!strcmp(argv[1], "window"))
         window();
+    else if (!strcmp(argv[1], "filters"))
+        filters();
+    else if (!strcmp(argv[1], "hold"))
+        hold();
     printf("over\n");
     return 0;
 }

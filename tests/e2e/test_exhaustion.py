@@ -6,6 +6,7 @@ While exhaustion.c holds all that it can get, another process starts a program a
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import Bundle, Document, execute, kvm_is_usable
+from tests.e2e.processes import wait_for_state
 from tests.e2e.talker import Talker
 from tests.e2e.test_hostile import with_all_rights
 
@@ -22,6 +24,9 @@ MANY = 1200
 LARGE = 256 << 30
 """Twice the room that there is for files of the host."""
 EVERY = 1 << 30
+MEMORY_MIB = 192
+OVERHEAD_MIB = 64
+"""docs/usage.md: what a Sentry needs beside the limit."""
 
 
 def with_folder(bundle: Bundle, folder: Path, name: str) -> None:
@@ -96,6 +101,34 @@ def test_mapped_files_beyond_the_hosts_limit_are_enomem_for_who_maps(
     assert said[0] == "full" and said[2] == "ENOMEM", said
     assert meanwhile == "over\n"
     assert rest == ["over"]
+
+
+def taken_mib(pid: int) -> int:
+    """What the Sentry has allocated, and the pages of RAM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(int(size) for size in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status)) >> 10
+
+
+@NEEDS_KVM
+def test_who_takes_the_sentrys_memory_is_killed_before_the_sum_exceeds_the_limit(
+    bundle: Bundle, many: Path
+) -> None:
+    with_folder(bundle, many, "many")
+    command = bundle.args("/exhaustion", "hold").command(flags=[f"--memory={MEMORY_MIB}M"])
+    innocent = Talker(command)
+    assert innocent.hear() == "full"
+    pid = wait_for_state(bundle.path / "state", "test")["pid"]
+
+    attacker = Talker([*command[: command.index("run")], "exec", "test", "/exhaustion", "filters"])
+    most = 0
+    while attacker.hear():
+        most = max(most, taken_mib(pid))
+    attacker.end()
+    innocent.say("go on")
+
+    assert attacker.process.returncode == 128 + 9
+    assert innocent.end() == ["over"]
+    assert MEMORY_MIB // 2 < most < MEMORY_MIB + OVERHEAD_MIB
 
 
 @NEEDS_KVM
