@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import importlib
 import select
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from sentry.kernel import fasync, terminals
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
-from sentry.log import LogSink
+from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
@@ -44,14 +43,6 @@ BUSY_THRESHOLDS = (50_000, 20, 100)
 """gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
 KEPT_FREE = 64 << 20
 """Bytes of free RAM frames that an idle sandbox keeps from the host."""
-
-
-class KernelLog(LogSink):
-    """The kernel's own messages; nobody is kept waiting by whoever reads them."""
-
-    def bug(self, what: object, error: BaseException) -> None:
-        """A traceback of a defect of ours."""
-        self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
 
 
 class Sandbox:
@@ -88,6 +79,7 @@ class Sandbox:
         self._operations.finish()
         for observer in self.kernel.start_observers:
             observer.flush()
+        self.kernel.log.finish()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
@@ -185,7 +177,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         late.import_all()
         log.write(f"debug: {platform.description}\n")
-        kernel.start_observers.append(Refused(log.write))
+        kernel.start_observers.append(Refused(log.tell))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
