@@ -229,6 +229,9 @@ class Connection:
         sent = self._transmit(data, fd)
         if self.closed or sent == len(data):
             return
+        if sent < 0:
+            self.send(tag, Rlerror(errno.ENFILE))
+            return
         rest = memoryview(data)[sent:]
         self._out.append((rest, fd if not sent else -1))
         self._out_bytes += len(rest)
@@ -241,6 +244,12 @@ class Connection:
             sent = self._transmit(data, fd)
             if self.closed:
                 return
+            if sent < 0:
+                tag = int.from_bytes(data[5:7], "little")
+                refusal = memoryview(Rlerror(errno.ENFILE).encode(tag))
+                self._out[0] = refusal, -1
+                self._out_bytes += len(refusal) - len(data)
+                continue
             self._out_bytes -= sent
             if sent < len(data):
                 self._out[0] = (data[sent:], fd if not sent else -1)
@@ -253,7 +262,11 @@ class Connection:
             self.close()
 
     def _transmit(self, data: bytes | memoryview, fd: int) -> int:
-        """Bytes sent; the descriptor goes with the first of them and is closed here then."""
+        """Bytes sent; the descriptor goes with the first of them and is closed here then.
+
+        -1: it is closed, but did not go, since the user's sockets hold too many (unix(7),
+        ETOOMANYREFS), this client's or others'.
+        """
         try:
             if fd < 0:
                 return self.sock.send(data, _SEND_FLAGS)
@@ -261,7 +274,10 @@ class Connection:
             sent = self.sock.sendmsg([data], [rights], _SEND_FLAGS)
         except (BlockingIOError, InterruptedError):
             return 0
-        except OSError:
+        except OSError as problem:
+            if problem.errno == errno.ETOOMANYREFS:
+                os.close(fd)
+                return -1
             if fd >= 0 and not (self._out and self._out[0][1] == fd):
                 os.close(fd)
             self.close()

@@ -1,4 +1,5 @@
-"""`LogSink`: text out of the sandbox that never makes the kernel thread wait.
+"""`LogSink`: text out of the sandbox that never makes the kernel thread wait. `KernelLog`: the
+kernel's own messages, of which a program can cause only so many.
 
 A descriptor may be a pipe whose reader is slow, so writes go through a bounded buffer: what does
 not fit is dropped and counted, and the count is written where the gap is. The descriptor's flags
@@ -11,11 +12,13 @@ from __future__ import annotations
 import os
 import select
 import stat
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from sentry.abi.limits import PIPE_BUF
+from sentry.log_rate import Rate
 
 MAX_BUFFERED: Final = 1 << 20
 FLUSH_TRIES: Final = 256
@@ -107,3 +110,53 @@ class LogSink:
         self.dropped += len(self._parts)
         self._parts.clear()
         self._size = 0
+
+
+class KernelLog(LogSink):
+    """The kernel's own messages; nobody is kept waiting by whoever reads them."""
+
+    def __init__(self, fd: int, loop: Any = None, rate: Rate | None = None) -> None:
+        super().__init__(fd, loop)
+        self._rate = rate if rate is not None else Rate()
+        self._untold = 0
+        self.left_out = 0
+        """Messages that were too many."""
+        self.bugs = 0
+        """Defects of ours that a program has met."""
+
+    def write(self, text: str) -> None:
+        """Take a message, unless there were too many: those are counted."""
+        if self._rate.spent:
+            self._leave_out()
+            return
+        self._tell_untold()
+        self._rate.take(len(text))
+        super().write(text)
+
+    def bug(self, what: object, error: BaseException) -> None:
+        """A traceback of a defect of ours."""
+        self.bugs += 1
+        if self._rate.spent:  # it takes a millisecond to make one
+            self._leave_out()
+        else:
+            self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
+
+    def tell(self, report: str) -> None:
+        """What is told once, whatever was before."""
+        super().write(report)
+
+    def finish(self) -> None:
+        """The sandbox is over: how much there was of what was left out."""
+        self._tell_untold()
+        if self.bugs:
+            self.tell(f"BUG: {self.bugs} exceptions of the Sentry itself\n")
+        self.flush()
+
+    def _leave_out(self) -> None:
+        self.left_out += 1
+        self._untold += 1
+
+    def _tell_untold(self) -> None:
+        if self._untold:
+            super().write(f"[{self._untold} messages left out: too many]\n")
+            self._untold = 0

@@ -68,7 +68,7 @@ class HostOnly:
             self._epoll.register(fd, events)
 
 
-WORK = 512
+WORK = 32
 REST_NS = 20_000_000
 """So long nothing happens before the loop calls itself idle."""
 REST_SHARE = 20
@@ -111,9 +111,10 @@ class Loop:
         """When the loop is idle, unless something happens before; None: it is already."""
         self.on_idle: Callable[[], None] | None = None
         """Called once each time the loop has become idle: collecting, giving memory back."""
-        self.on_work: Callable[[], None] | None = None
-        """Called every WORK exits: looks that are too dear for every one."""
-        self._work_left = WORK
+        self.on_work: Callable[[Sequence[Exited]], None] | None = None
+        """Called every WORK exits, with the last ones: looks that are too dear for every one."""
+        self.work_left = WORK
+        """Exits until then; who is called may want the next look sooner."""
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -204,7 +205,7 @@ class Loop:
             if callback is not None:
                 self._guard(callback)
 
-    def _guard(self, callback: Callable[..., None], *values: int) -> None:
+    def _guard(self, callback: Callable[..., None], *values: Any) -> None:
         try:
             callback(*values)
         except Exception as error:
@@ -231,11 +232,11 @@ class Loop:
                 for context in exited:
                     context.owner.sys_time_ns += share_ns
             self._rest_at = now_ns + self._rest_ns
-            self._work_left -= len(exited)
-            if self._work_left <= 0:
-                self._work_left = WORK
+            self.work_left -= len(exited)
+            if self.work_left <= 0:
+                self.work_left = WORK
                 if self.on_work is not None:
-                    self._guard(self.on_work)
+                    self._guard(self.on_work, exited)
         elif machine.ready:
             self._rest_at = time.monotonic_ns() + self._rest_ns
         elif rest_at is not None and time.monotonic_ns() >= rest_at:

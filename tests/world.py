@@ -62,6 +62,8 @@ class Died(Exception):
 class Errors:
     """A log that keeps what is written, and fails the test at the first bug."""
 
+    bugs = left_out = 0
+
     def __init__(self) -> None:
         self.text: list[str] = []
 
@@ -70,6 +72,8 @@ class Errors:
 
     def bug(self, what: object, error: BaseException) -> None:
         raise error
+
+    def finish(self) -> None: ...
 
 
 class SteppedLoop(Loop):

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -20,6 +21,7 @@ from runsc.launch import boot, isolation
 from runsc.launch.frozen import freeze_imports
 from runsc.oci.convert import Export
 from sentry.abi import mount
+from sentry.log_rate import Rate
 
 Serve = Callable[
     [socket.socket, Sequence[Attachment], Callable[[], None], Callable[[str], None], int], None
@@ -68,15 +70,17 @@ def gofer_main(
 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sock)
     try:
-        serve(connection, attachments, lockdown, _log, queue)
+        serve(connection, attachments, lockdown, partial(_log, Rate()), queue)
     finally:
         connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
 
 
-def _log(text: str) -> None:
-    """Standard error is the log here."""
-    os.write(2, text.encode() + b"\n")
+def _log(rate: Rate, text: str) -> None:
+    """Standard error is the log here; who is served may cause only so much of it."""
+    if not rate.spent:
+        rate.take(len(text))
+        os.write(2, text.encode() + b"\n")
 
 
 def _queue_of_changes() -> int:

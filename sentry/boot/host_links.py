@@ -1,13 +1,18 @@
 """What comes to the Sentry from the host unasked: a terminal's new size, the end of the Gofer.
 
-The descriptors are made before the filter, and watched by the loop.
+The descriptors are made before the filter, and watched by the loop; how many more there may be is
+asked before it, too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from sentry.vfs.budget import MAX_HOST_DESCRIPTORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +46,23 @@ def take_size(kernel: Kernel, reader: int) -> None:
     console = kernel.services.console
     if console is not None:
         console.refresh_size()
+
+
+RESERVE: Final = 4096
+"""Descriptors that programs cannot take: those of `exec` (four each) and what is under way."""
+
+
+def open_files(fd: int) -> tuple[int, int]:
+    """How many descriptors programs may make this process hold, and how many are kept from them.
+
+    As many as the host's limit leaves now, and a quarter of that in reserve. `fd` is any one.
+    Preconditions: what is there for good has been opened.
+    """
+    lowest = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(lowest)
+    left = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - lowest, 0)
+    reserve = min(left // 4, RESERVE)
+    return min(left - reserve, MAX_HOST_DESCRIPTORS), reserve
 
 
 def gofer_end(fd: int) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import importlib
 import select
-import traceback
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import guest_stubs
 from sentry.boot import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
-from sentry.control.server import ControlServer
+from sentry.control.server import MAX_CONNECTIONS, ControlServer
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -26,7 +25,7 @@ from sentry.kernel import fasync, terminals
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
-from sentry.log import LogSink
+from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
 from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
@@ -44,14 +43,6 @@ BUSY_THRESHOLDS = (50_000, 20, 100)
 """gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
 KEPT_FREE = 64 << 20
 """Bytes of free RAM frames that an idle sandbox keeps from the host."""
-
-
-class KernelLog(LogSink):
-    """The kernel's own messages; nobody is kept waiting by whoever reads them."""
-
-    def bug(self, what: object, error: BaseException) -> None:
-        """A traceback of a defect of ours."""
-        self.write(f"BUG in {what}: {''.join(traceback.format_exception(error))}")
 
 
 class Sandbox:
@@ -78,7 +69,7 @@ class Sandbox:
         gc.set_threshold(*BUSY_THRESHOLDS)
         self.kernel.loop.on_idle = self._rest
         if self._statm >= 0:
-            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).check
+            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).look
         if self._start is not None:
             self._start()
         self.kernel.loop.run()
@@ -88,6 +79,7 @@ class Sandbox:
         self._operations.finish()
         for observer in self.kernel.start_observers:
             observer.flush()
+        self.kernel.log.finish()
         self.kernel.platform.close()
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
@@ -185,9 +177,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         late.import_all()
         log.write(f"debug: {platform.description}\n")
-        kernel.start_observers.append(Refused(log.write))
+        kernel.start_observers.append(Refused(log.tell))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
+    vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     if config.network_fd >= 0:
@@ -201,7 +194,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))
     operations = Operations(kernel, config)
-    ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
+    most = min(MAX_CONNECTIONS, reserve // 8)
+    ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:

@@ -129,7 +129,9 @@ class Exports:
     def __init__(self, kernel: Kernel, session: Session | None) -> None:
         self._kernel = kernel
         self._session = session
-        self._handles = kernel.services.handles = HandleCache()
+        budget = kernel.vfs.budget
+        most = budget.max_host_descriptors
+        self._handles = kernel.services.handles = HandleCache(min(8192, most), budget, most // 4)
         self._lingering = Lingering(self._handles, kernel.loop)
         self._changes: HostChanges | None = None
         self._asked = False

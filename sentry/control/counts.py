@@ -43,6 +43,8 @@ def counts(kernel: Kernel) -> dict[str, int]:
         "inotify_watches": vfs.inotify_watches,
         "inotify_instances": vfs.inotify_instances,
         "mappings": kernel.platform.ram.vmas,
+        "bugs": kernel.log.bugs,
+        "messages_left_out": kernel.log.left_out,
     }
     slots = (name for kind in type(budget).__mro__ for name in getattr(kind, "__slots__", ()))
     numbers = ((name, getattr(budget, name)) for name in slots)

@@ -205,11 +205,17 @@ class ControlServer:
     """Serves the descriptors of a SandboxConfig: `control_fd` and `control_listener_fd`."""
 
     def __init__(
-        self, loop: Watcher, kernel: Controlled, control_fd: int, listener_fd: int = -1
+        self,
+        loop: Watcher,
+        kernel: Controlled,
+        control_fd: int,
+        listener_fd: int = -1,
+        most: int = MAX_CONNECTIONS,
     ) -> None:
         self._loop = loop
         self.kernel = kernel
         self._connections: dict[int, Connection] = {}
+        self._most = most
         self._starter = self._add(_adopt(control_fd)) if control_fd >= 0 else None
         self._listener = _adopt(listener_fd) if listener_fd >= 0 else None
         if self._listener is not None:
@@ -286,7 +292,7 @@ class ControlServer:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        if len(self._connections) >= MAX_CONNECTIONS:
+        if len(self._connections) >= self._most:
             sock.close()
             return
         self._add(sock)

@@ -41,8 +41,12 @@ TRIM_AGAIN_NS: Final = 1_000_000_000
 class Log(Protocol):
     """Where the kernel's own messages go; never blocks."""
 
+    bugs: int
+    left_out: int
+
     def write(self, text: str) -> None: ...
     def bug(self, what: object, error: BaseException) -> None: ...
+    def finish(self) -> None: ...
 
 
 class Meter(Protocol):

@@ -1,39 +1,56 @@
 """The Sentry's own memory counts against the limit, too.
 
-Programs' pages lie in the RAM file, whose size is the limit. But every task, open file, name or
-timer is also an object of this process, and a program that makes enough of them would take memory
-that it was not given. Most kinds have a ceiling; this is the bound on all together,
-as the kernel memory that Linux charges to a cgroup: when what has been allocated since the start
-and the pages of RAM exceed the limit, a session is killed, the one with most objects.
+Programs' pages lie in the RAM file, whose size is the limit. But every task, open file, filter,
+name or timer is also an object of this process, and a program that makes enough of them would take
+memory that it was not given. Most kinds have a ceiling; this is the bound on all together, as the
+kernel memory that Linux charges to a cgroup: when what has been allocated since the start and the
+pages of RAM exceed the limit, who took most is killed.
+
+Nobody counts objects. What has been allocated is looked at every few exits; once it has grown, it
+is looked at after each of the next exits, and what they add is charged to who made them. As the
+other half of the exits goes unseen, a charge counts twice.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.signal import SIGKILL
+from sentry.loop import WORK
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import trim_heap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.thread_group import Session, ThreadGroup
 
 MIN_STEP: Final = 2 << 20
 MAX_STEP: Final = 16 << 20
-"""Bytes, an eighth of the limit between these, that must have been allocated since the last look
-with consequences: what the dead leave in the allocator of Python is used again, not given back."""
+"""Bytes, an eighth of the limit between these, that are nobody's: what the dead leave in the
+allocator of Python is used again, not given back."""
+GROWTH: Final = 32 << 10
+"""So much in WORK exits, and the next ones are looked at one by one."""
+WATCH_NS: Final = 10_000_000
+"""Between looks that no exit causes: programs fill pages that they were promised without one."""
 
 
 class OwnMemory:
-    """The look. `statm` is /proc/self/statm, opened while there was a /proc."""
+    """The looks. `statm` is /proc/self/statm, opened while there was a /proc."""
 
     def __init__(self, kernel: Kernel, statm: int) -> None:
         self._kernel = kernel
         self._statm = statm
-        self._start = self._floor = self._private()
+        self._start = self._last = self._private()
+        self._singly = 0
+        """So many more exits are looked at one by one."""
+        self._quiet = 0
+        """The sum up to which nothing more is done for now."""
+        self._killed = False
+        self._watching = False
 
     def _private(self) -> int:
         """Bytes of this process that no file is behind."""
@@ -42,41 +59,90 @@ class OwnMemory:
 
     @property
     def used(self) -> int:
-        """Bytes allocated since the start."""
-        return max(0, self._private() - self._start)
+        """Bytes allocated since the start, as of the last look."""
+        return max(0, self._last - self._start)
 
-    def check(self) -> None:
-        """Called every so many system calls."""
-        kernel = self._kernel
+    def look(self, exited: Sequence[Any]) -> None:
+        """Called every so many exits, with the last ones."""
         now = self._private()
-        limit = kernel.platform.ram.limit
+        grown, self._last = now - self._last, now
+        if self._singly > 0:
+            self._singly -= len(exited)
+            if grown > 0:
+                for context in exited:
+                    context.owner.group.own_bytes += 2 * grown // len(exited)
+        elif grown >= GROWTH:
+            self._singly = WORK
+        if self._singly > 0:
+            self._kernel.loop.work_left = 1
+        self._bound()
+
+    def _watch(self) -> None:
+        self._watching = False
+        self._last = self._private()
+        self._bound()
+
+    def _bound(self) -> None:
+        """Keep the sum below the limit and a step."""
+        kernel = self._kernel
+        ram = kernel.platform.ram
+        limit = ram.limit
         step = min(max(limit >> 3, MIN_STEP), MAX_STEP)
-        if now < self._floor + step or now - self._start + kernel.platform.ram.populated() < limit:
+        if self.used < step:  # the file alone keeps the limit
             return
-        gc.collect()
-        trim_heap()
-        self._floor = self._private()
-        if self._floor - self._start + kernel.platform.ram.populated() < limit:
-            return
-        if not any(group.exiting and group.tasks for group in kernel.pids.groups.values()):
-            self._kill()
+        if self._killed and not any(g.exiting and g.tasks for g in kernel.pids.groups.values()):
+            self._killed, self._quiet = False, 0
+        if self.used + ram.populated() >= max(limit, self._quiet):
+            gc.collect()
+            trim_heap()
+            ram.trim()
+            self._last = self._private()
+            total = self.used + ram.populated()
+            self._quiet = total + step
+            if self.used >= step and total >= limit:
+                self._kill()
+        if not self._watching and self.used + ram.promised > limit:
+            self._watching = True
+            kernel.loop.call_at(kernel.loop.now_ns() + WATCH_NS, self._watch)
 
     def _kill(self) -> None:
+        """Of the session that has most: what was forked dies together, but if one process has half.
+
+        The first process dies alone or not at all, for the sandbox ends with it.
+        """
         kernel = self._kernel
+        costs = {
+            group: _cost(group)
+            for group in kernel.pids.groups.values()
+            if group.tasks and not group.exiting and group.oom_score_adj > -1000
+        }
         sessions: dict[Session, list[ThreadGroup]] = {}
-        for group in kernel.pids.groups.values():
-            if group.tasks and group.oom_score_adj > -1000 and group is not kernel.init:
-                sessions.setdefault(group.session, []).append(group)
-        if not sessions and kernel.init is not None and kernel.init.tasks:
-            sessions[kernel.init.session] = [kernel.init]
-        victims = max(sessions.values(), key=lambda groups: sum(map(_objects, groups)), default=[])
-        kernel.counters.oom_kills += bool(victims)
+        for group in costs:
+            sessions.setdefault(group.session, []).append(group)
+
+        def of_all(groups: list[ThreadGroup]) -> int:
+            return sum(costs[group] for group in groups)
+
+        victims = max(sessions.values(), key=of_all, default=[])
+        worst = max(victims, key=costs.__getitem__, default=None)
+        if worst is not None and 2 * costs[worst] >= of_all(victims):
+            victims = [worst]
+        else:
+            victims = [group for group in victims if group is not kernel.init]
+        self._killed = bool(victims)
+        kernel.counters.oom_kills += self._killed
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
             group.exit(SIGKILL)
 
 
-def _objects(group: ThreadGroup) -> int:
-    """About how many a process has."""
+OBJECT_BYTES: Final = 256
+
+
+def _cost(group: ThreadGroup) -> int:
+    """About how many bytes a process has taken: its pages, what was charged, what is to be seen."""
     task = group.tasks[0]
-    return 40 * len(group.tasks) + 4 * len(task.files) + len(task.mm.map.vmas)
+    ran = sum(each.ctx.cpu_time_ns() + each.sys_time_ns for each in group.tasks)
+    pages = task.mm.resident.ram_pages(ran)
+    objects = 40 * len(group.tasks) + 4 * len(task.files) + len(task.mm.map.vmas)
+    return group.own_bytes + OBJECT_BYTES * objects + pages * PAGE_SIZE

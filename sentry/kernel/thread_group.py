@@ -153,6 +153,7 @@ class ThreadGroup:
         "leader": FRESH,
         "limits": CLONE,
         "oom_score_adj": SHARED,
+        "own_bytes": FRESH,
         "parent": CLONE,
         "parent_thread": CLONE,
         "personality": SHARED,
@@ -239,6 +240,8 @@ class ThreadGroup:
         self.has_execed = False
         self.execing: Task | None = None
         self.oom_score_adj = 0
+        self.own_bytes = 0
+        """What the Sentry has allocated for it, about (own_memory.py)."""
         self.personality = 0
         self.timers: IntervalTimers | None = None
         self.posix_timers: dict[int, ProcessTimer] = {}

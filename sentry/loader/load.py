@@ -85,6 +85,8 @@ async def load(
         chain = await _examine(task, file, strings, opened, unreachable)
         creds, secure = await privileges.new_credentials(task, chain.file)
         mapped = [chain.file] if chain.loader is None else [chain.file, chain.loader]
+        for each in mapped:
+            each.mmap_backing(False)  # while there is a way back: ENOMEM beyond the ceiling
         readable, memory_ns = privileges.would_dump(task.creds, mapped)
         dumpable = readable and privileges.unchanged(task.creds, creds)
         randomize = not task.group.personality & ADDR_NO_RANDOMIZE

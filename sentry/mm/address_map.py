@@ -27,6 +27,7 @@ from sentry.mm.vma import Backing, Vma, VmFlag
 from sentry.mm.vma_list import VmaList
 from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
+from sentry.platform.windows import WindowRange
 
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
@@ -54,6 +55,7 @@ class AddressMap:
         "_hole_size", "_hole_top", "brk_end", "brk_start", "committed_pages", "data_pages",
         "exec_pages", "ipc_lock", "layout", "limits", "lock_future", "locked_pages", "mdwe",
         "mmap_base", "peak_total_pages", "randomize", "space", "stack_pages", "total_pages", "vmas",
+        "windows_taken",
     )  # fmt: skip
 
     def __init__(self, space: AddressSpace, limits: Limits, randomize: bool = True) -> None:
@@ -78,6 +80,8 @@ class AddressMap:
         """MCL_FUTURE | MCL_ONFAULT after mlockall(2)."""
         self.ipc_lock = False
         """CAP_IPC_LOCK of the caller: no limit on locked memory; the system call sets it."""
+        self.windows_taken = space.ram.windows.taken
+        """Up to here a page that was gone is explained (`faults.file_gone`)."""
         self.mdwe = 0
         """PR_MDWE_*: memory that can be written never becomes executable."""
 
@@ -334,6 +338,14 @@ class AddressMap:
             high = vma.end if end is None else min(vma.end, vma.start + end - vma.offset)
             if low < high:
                 self.space.unmap(low, (high - low) >> 12)
+
+    def window_lost(self, backing: Backing, piece: WindowRange) -> None:
+        """A piece of a FILES window goes: drop the entries into it; private copies stay."""
+        for vma in self.vmas:
+            if vma.backing is backing and piece in vma.windows:
+                self.space.forget_window(vma.start, vma.pages, piece.gpa, piece.size)
+                vma.windows.remove(piece)
+                piece.put()
 
     # --- free ranges
 

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from sentry.errors import ENOMEM
 from sentry.mm.ramfile import Mapper
-from sentry.platform.memory import WindowRange, Windows
+from sentry.platform.windows import MAX_TAKEN, WindowRange, Windows
 
 WHOLE_FILE: Final = 16 << 20
 """Files up to this size get one window piece for everybody."""
@@ -71,9 +72,19 @@ class HostBacking:
         elif end <= size:
             start &= ~(PIECE - 1)
             end = min(size, max(end, start + PIECE))
-        piece = self._windows.map(self.fd, start, end - start, writable)
+        try:
+            piece = self._windows.map(self, start, end - start, writable)
+        except ENOMEM:
+            if length > MAX_TAKEN:
+                raise
+            piece = self._windows.map_instead(self, offset, length, writable)
         self._pieces.append(piece)
         return piece
+
+    def give_up(self, piece: WindowRange) -> None:
+        """Another file gets the place of this piece: it is mapped again where it is touched."""
+        for mapper in list(self.mappers):
+            mapper.window_lost(self, piece)
 
     def cut(self, size: int) -> None:
         """The file was truncated: whoever maps it loses what lay behind, private copies, too."""

@@ -114,10 +114,13 @@ def _may_grow(amap: AddressMap, vma: Vma, start: int) -> bool:
 def file_gone(amap: AddressMap) -> bool:
     """A page of a window has nothing behind it (FILE_GONE): clear entries past file ends.
 
-    The program then runs again, and the fault names its address. False: nothing was past an
-    end, so the host cannot read the page; running again may not help.
+    The program then runs again, and the fault names its address; so it does where a piece of a
+    window was taken while a vCPU was on its way there. False: nothing was past an end, so the
+    host cannot read the page; running again may not help.
     """
-    found = False
+    taken = amap.space.ram.windows.taken
+    found = taken != amap.windows_taken
+    amap.windows_taken = taken
     for vma in amap.vmas:
         backing = vma.backing
         if not isinstance(backing, HostBacking):

@@ -24,6 +24,7 @@ class Mapper(Protocol):
     """An address space with VMAs of a file (`AddressMap`), as the file sees it."""
 
     def backing_lost(self, backing: Any, start: int, end: int | None, private: bool) -> None: ...
+    def window_lost(self, backing: Any, piece: Any) -> None: ...
 
 
 class Quota(Protocol):

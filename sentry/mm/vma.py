@@ -8,7 +8,7 @@ from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.ramfile import RamFile
 from sentry.platform.constants import PAGE_MASK
-from sentry.platform.memory import WindowRange
+from sentry.platform.windows import WindowRange
 
 Backing = HostBacking | RamFile
 

@@ -333,6 +333,7 @@ int aspace_map_over(struct aspace *as, uint64_t va, uint64_t gpa, uint64_t pages
 int aspace_map_list(struct aspace *as, uint64_t va, const uint64_t *gpas, uint64_t pages, int prot, int cow);
 int aspace_protect(struct aspace *as, uint64_t va, uint64_t pages, int prot);
 int aspace_unmap(struct aspace *as, uint64_t va, uint64_t pages);
+int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_t gpa, uint64_t size);
 int aspace_move(struct aspace *as, uint64_t from, uint64_t to, uint64_t pages);
 int64_t aspace_fork(struct aspace *parent, struct aspace *child, uint64_t va, uint64_t pages, int shared, int prot, uint64_t copy_max);
 int aspace_break_cow(struct aspace *as, uint64_t va, uint64_t low, uint64_t high, int prot);

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, Protocol
 
-from sentry.errors import EAGAIN, Errno, from_number
+from sentry.errors import EAGAIN, EMFILE, ENFILE, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
 from sentry.wait.queue import WaitQueue
@@ -128,10 +128,20 @@ _received_view: Final = ffi.buffer(_received)
 _fds: Final = ffi.new("int[]", 1 + lib.HOSTIO_FDS)
 
 
+def host_error(number: int) -> Errno:
+    """What a failed host call that makes a descriptor means for the program.
+
+    EMFILE is about this process, or the Gofer's, and no limit of the program's own: ENFILE.
+    """
+    return from_number(ENFILE.number if number == EMFILE.number else number)
+
+
 def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
     """What a stream of a helper process holds, and the descriptors that came with it.
 
-    No bytes are its end. Raises: EAGAIN if nothing comes in that time, what the host says.
+    -1 stands for one that did not come because this process has no more room for it (MSG_CTRUNC
+    of recvmsg(2); a message brings one at most). No bytes are its end. Raises: EAGAIN if nothing
+    comes in that time, what the host says.
     """
     got = lib.hostio_receive(fd, patience_ms, _received, RECEIVED, _fds)
     if got < 0:
@@ -239,7 +249,7 @@ class HostIO:
             self._pool, op, fd, at, size, data if data is not None else ffi.NULL, self._token
         )
         if error:
-            raise from_number(-error)
+            raise host_error(-error)
         answer = self._running[self._token] = _Answer()
         return answer
 

@@ -1,4 +1,4 @@
-"""RAM, FILES windows and address spaces: typed wrappers of the native memory half.
+"""RAM and address spaces: typed wrappers of the native memory half.
 
 `Ram` is the guest-physical memory of the sandbox, one per process (the C side keeps it in globals).
 `AddressSpace` is one tree of page tables and the Sentry's accesses through it. Both are mechanism;
@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
 from sentry.platform._native import ffi, lib
 from sentry.platform.commitment import Commitment
-from sentry.platform.constants import PAGE_SIZE, RAM_SPAN, RO_WINDOW_GPA, RW_WINDOW_GPA, WINDOW_SPAN
+from sentry.platform.constants import PAGE_SIZE, RAM_SPAN
+from sentry.platform.windows import Windows
 
 if TYPE_CHECKING:
     from sentry.platform._native import Iovec, Uint64
 
-MAX_WINDOWS: Final = 60_000
-"""The host allows 65,530 mappings in a process (vm.max_map_count)."""
-MAX_IDLE: Final = 2000
-"""Window pieces that stay mapped without users."""
 SCRATCH: Final = 1 << 16
 
 Bytes = bytes | bytearray | memoryview
@@ -74,119 +71,6 @@ class Resident(NamedTuple):
     several: int
 
 
-class WindowRange:
-    """A piece of a host file that is mapped into a window; shared by everybody who maps it.
-
-    Without users it stays mapped for a while, so that the next one finds the pages warm.
-    """
-
-    __slots__ = ("gpa", "kept", "mapped", "offset", "refs", "size", "windows", "writable")
-
-    def __init__(self, windows: Windows, gpa: int, size: int, offset: int, writable: bool) -> None:
-        self.windows = windows
-        self.gpa = gpa
-        self.size = size
-        self.offset = offset
-        self.writable = writable
-        self.refs = 1
-        self.mapped = True
-        self.kept = True
-        """The file is open still: the piece may stay mapped without users."""
-
-    def covers(self, offset: int, length: int) -> bool:
-        """Whether this part of the file lies in it."""
-        return self.offset <= offset and offset + length <= self.offset + self.size
-
-    def get(self) -> WindowRange:
-        """One more user."""
-        if self.refs == 0:
-            del self.windows.idle[self]
-        self.refs += 1
-        return self
-
-    def put(self) -> None:
-        """One user less. Preconditions: no entry of the user points here any more."""
-        self.refs -= 1
-        if self.refs:
-            return
-        if self.kept:
-            self.windows.idle[self] = None
-            self.windows.evict(MAX_IDLE)
-        else:
-            self.windows.unmap(self)
-
-    def forget(self) -> None:
-        """The file is closed: do not keep the piece once nobody uses it."""
-        self.kept = False
-        if self.refs == 0 and self.mapped:
-            del self.windows.idle[self]
-            self.windows.unmap(self)
-
-
-class Windows:
-    """The two FILES windows: ranges of them are handed out by power-of-two classes."""
-
-    def __init__(self) -> None:
-        self._next = {False: RO_WINDOW_GPA, True: RW_WINDOW_GPA}
-        self._free: dict[tuple[bool, int], list[int]] = {}
-        self.idle: dict[WindowRange, None] = {}
-        """Mapped pieces without users, the oldest first."""
-        self.mapped = 0
-        """Pieces that are mapped, the idle ones included."""
-        self.bytes = 0
-        self.closed = False
-        """The memory has ended and all pieces with it: their addresses may be another's now."""
-
-    def map(self, fd: int, offset: int, size: int, writable: bool) -> WindowRange:
-        """Map a page-aligned piece of a host file. Raises: ENOMEM, what mmap(2) raises."""
-        if self.mapped >= MAX_WINDOWS:
-            self.evict(len(self.idle) // 2)
-        if self.mapped >= MAX_WINDOWS:
-            raise ENOMEM("too many file mappings")
-        room = self._room(size)
-        gpa = self._take(writable, room)
-        error = lib.window_map(gpa, size, fd, offset)
-        if error:
-            self._free.setdefault((writable, room), []).append(gpa)
-            check(error)
-        self.mapped += 1
-        self.bytes += size
-        return WindowRange(self, gpa, size, offset, writable)
-
-    def evict(self, keep: int) -> None:
-        """Unmap the oldest idle pieces, all but `keep`."""
-        while len(self.idle) > keep:
-            piece = next(iter(self.idle))
-            del self.idle[piece]
-            self.unmap(piece)
-
-    def unmap(self, piece: WindowRange) -> None:
-        """Give the host mapping and the range back."""
-        if not self.closed:
-            check(lib.window_unmap(piece.gpa, piece.size))
-        piece.mapped = False
-        self.mapped -= 1
-        self.bytes -= piece.size
-        self._free.setdefault((piece.writable, self._room(piece.size)), []).append(piece.gpa)
-
-    @staticmethod
-    def _room(size: int) -> int:
-        if size <= 0 or size > WINDOW_SPAN:
-            raise ENOMEM("no window that large")
-        return 1 << max(16, (size - 1).bit_length())
-
-    def _take(self, writable: bool, room: int) -> int:
-        free = self._free.get((writable, room))
-        if free:
-            return free.pop()
-        gpa = self._next[writable]
-        end = (RW_WINDOW_GPA if writable else RO_WINDOW_GPA) + WINDOW_SPAN
-        if gpa + room > end:
-            raise ENOMEM("the window is full")
-        self._next[writable] = gpa + room
-        return gpa
-
-
 class Ram:
     """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
 
@@ -210,6 +94,12 @@ class Ram:
     def crowded(self) -> bool:
         """Frames of twice the memory are promised: map no more before it is touched."""
         return lib.ram_counters.frames > self.limit >> 11
+
+    @property
+    def promised(self) -> int:
+        """Bytes of the frames that programs can fill without an exit, if they have not yet."""
+        now = lib.ram_counters
+        return (now.frames + now.kernel_frames) * PAGE_SIZE
 
     @classmethod
     def from_memfd(cls, span: int = RAM_SPAN, vm_fd: int = -1) -> Ram:
@@ -362,6 +252,10 @@ class AddressSpace:
     def unmap(self, addr: int, pages: int) -> None:
         """Drop entries and their references; flushed before a frame can be reused."""
         check(lib.aspace_unmap(self.native, addr, pages))
+
+    def forget_window(self, addr: int, pages: int, gpa: int, size: int) -> None:
+        """Drop the entries that show a part of a FILES window; copies of its pages stay."""
+        check(lib.aspace_forget_window(self.native, addr, pages, gpa, size))
 
     def move(self, old: int, new: int, pages: int) -> None:
         """Move entries; nothing may be mapped at `new`."""
@@ -621,8 +515,6 @@ __all__ = [
     "Errno",
     "Pinned",
     "Ram",
-    "WindowRange",
-    "Windows",
     "frames_of",
     "read_frames",
     "runs",

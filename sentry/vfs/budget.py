@@ -7,7 +7,7 @@ objects around them, which a program can make in any number if nobody says stop.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sentry.abi.capability import CAP_SYS_ADMIN, CAP_SYS_RESOURCE
 from sentry.errors import EAGAIN, ENFILE, ENOLCK, ENOMEM, ENOSPC
@@ -42,15 +42,24 @@ MAX_IPC_NAMESPACES: Final = 1024
 """user.max_ipc_namespaces"""
 MAX_AIO_REQUESTS: Final = 1 << 17
 """Requests of io_submit(2) that have not ended."""
+MAX_HOST_DESCRIPTORS: Final = 1 << 14
+"""Descriptors of the Sentry that programs hold: donated files, sockets of the host."""
+
+
+class Evictable(Protocol):
+    """A cache."""
+
+    def evict(self, count: int) -> None: ...
 
 
 class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_contexts", "aio_events", "aio_requests", "anonymous", "files", "inodes",
-        "ipc_namespaces", "locked", "locks", "max_inodes", "message_bytes", "mount_max", "mounts",
-        "namespace_ids", "semaphores", "small_bytes", "undos",
+        "aio_contexts", "aio_events", "aio_requests", "anonymous", "files", "host_descriptors",
+        "idle_files", "inodes", "ipc_namespaces", "locked", "locks", "max_host_descriptors",
+        "max_inodes", "message_bytes", "mount_max", "mounts", "namespace_ids", "semaphores",
+        "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
@@ -69,6 +78,11 @@ class Budget:
         self.locked: dict[FileLocks, None] = {}
         """Files on which somebody holds a lock or a lease: /proc/locks."""
         self.inodes = self.locks = self.mounts = self.small_bytes = 0
+        self.host_descriptors = 0
+        self.max_host_descriptors = MAX_HOST_DESCRIPTORS
+        """Less where the host allows this process fewer (`sentry.boot.host_links`)."""
+        self.idle_files: Evictable | None = None
+        """Who has descriptors that are only kept for who may want them."""
 
     def check_inode(self) -> None:
         """One more inode in memory. Raises: ENOSPC."""
@@ -84,6 +98,18 @@ class Budget:
         """One more open file. Raises: ENFILE."""
         if self.anonymous + self.files >= MAX_FILES:
             raise ENFILE("the ceiling of open files")
+
+    @property
+    def host_room(self) -> int:
+        """How many more descriptors of the host there may be."""
+        return self.max_host_descriptors - self.host_descriptors
+
+    def check_host_descriptor(self) -> None:
+        """One more of them. Raises: ENFILE."""
+        if self.host_room <= 0 and self.idle_files is not None:
+            self.idle_files.evict(1)
+        if self.host_room <= 0:
+            raise ENFILE("the ceiling of the host's descriptors")
 
     def check_locks(self, more: int) -> None:
         """So many more record locks. Raises: ENOLCK."""

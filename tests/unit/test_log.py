@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sentry.log import LogSink
+from sentry.log import KernelLog, LogSink
+from sentry.log_rate import BURST, Rate
 
 
 class Loop:
@@ -79,3 +80,39 @@ def test_flush_stops_when_nobody_reads() -> None:
     sink.flush()
     os.close(reader)
     os.close(writer)
+
+
+class Clock:
+    """A time that only a test moves."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+def test_kernel_log_takes_so_much_and_counts_the_rest(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "log"
+    with path.open("wb") as file:
+        log = KernelLog(file.fileno(), rate=Rate(clock))
+        for _ in range(1000):
+            log.write("x" * 1023 + "\n")
+            log.bug("a call", ValueError("never meant"))
+        size = path.stat().st_size
+        assert BURST <= size < BURST + 4096
+        written = sum(line.startswith(("x", "BUG")) for line in path.read_text().splitlines())
+        assert log.bugs == 1000 and log.left_out == 2000 - written
+        clock.ns += 10**9
+        log.write("later\n")
+        told = log.left_out
+        for _ in range(10):
+            log.write("x" * BURST)
+        log.tell("the report\n")
+        log.finish()
+    text = path.read_text()[size:]
+    assert text.startswith(f"[{told} messages left out: too many]\nlater\nxxx")
+    assert text.endswith(
+        "xthe report\n[9 messages left out: too many]\n"
+        "BUG: 1000 exceptions of the Sentry itself\n"
+    )

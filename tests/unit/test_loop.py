@@ -181,7 +181,7 @@ def test_owner_is_charged_and_work_is_looked_at_now_and_then(
     loop: Loop, machine: Machine
 ) -> None:
     looks: list[int] = []
-    loop.on_work = lambda: looks.append(1)
+    loop.on_work = lambda exited: looks.append(len(exited))
     context = Context()
     for _ in range(WORK):
         assert not looks

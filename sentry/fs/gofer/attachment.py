@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.session import Session
     from sentry.fs.gofer.wire import Numbering
     from sentry.platform.host_io import HostIO
-    from sentry.platform.memory import Windows
+    from sentry.platform.windows import Windows
 
 
 class DirectoryFids:

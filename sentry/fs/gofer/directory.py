@@ -27,8 +27,9 @@ from sentry.abi.inotify import IN_CREATE
 from sentry.errors import EINVAL, EXDEV
 from sentry.fs.gofer.changes import OwnChange, made, removed
 from sentry.fs.gofer.directory_cache import DirectoryCache
-from sentry.fs.gofer.inode import GoferInode, close_quietly
+from sentry.fs.gofer.inode import GoferInode
 from sentry.fs.gofer.regular import GoferRegular
+from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import Inode, Owner

@@ -19,10 +19,11 @@ from gofer.p9.constants import DONATE_IF_REGULAR, MAX_WALK, NOFID, NOOPEN
 from gofer.p9.extensions import Rreaddirx, Rwalkx, Treaddirx, Twalkx
 from gofer.p9.fields import ATTR_SIZE
 from sentry.abi.fcntl import O_RDONLY
-from sentry.errors import EIO, ENOENT, ESTALE, from_number
+from sentry.errors import EIO, ENOENT, ESTALE
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.watched import WatchedDirectory
+from sentry.platform.host_io import host_error
 from sentry.vfs.dirents import Dirents
 from sentry.vfs.interface import ABSENT, Absent, Attributes, DirEntry, Inode
 from sentry.wait.again import CURRENT, NotNow, kept
@@ -80,7 +81,7 @@ class DirectoryCache(WatchedDirectory):
         reply = expect(asked.pending.result(), Rwalkx)
         if reply.error:
             session.free_fid(bound)
-            raise from_number(reply.error)
+            raise host_error(reply.error)
         try:
             last.check_same(reply.blocks[-1])
         except ESTALE:
@@ -208,7 +209,7 @@ class DirectoryCache(WatchedDirectory):
             self.names[name] = ABSENT
             found: GoferInode | Absent = ABSENT
         elif not reply.blocks:
-            raise from_number(reply.error) if reply.error else EIO("a walk without attributes")
+            raise host_error(reply.error) if reply.error else EIO("a walk without attributes")
         else:
             found = fs.inode_of(reply.blocks[-1], self, name)
             found.looked_up(reply, pending.take_fd(), epoch)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
-from sentry.errors import ENODEV, EOPNOTSUPP, from_host
+from sentry.errors import ENOMEM, EOPNOTSUPP, from_host
 from sentry.fs.gofer.session import expect
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.regular import RegularFile
@@ -124,5 +124,5 @@ class GoferFile(RegularFile):
     def mmap_backing(self, writable_shared: bool) -> Any:
         windows = self._file.fs.windows
         if windows is None or self._handle.fd < 0:
-            raise ENODEV("no descriptor to map")
+            raise ENOMEM("no descriptor to map")
         return self._handle.backing(windows)

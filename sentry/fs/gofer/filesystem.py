@@ -19,7 +19,7 @@ from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
-from sentry.errors import EIO, EPROTO, from_number
+from sentry.errors import EIO, EPROTO
 from sentry.fs.gofer.attachment import Attachment, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
@@ -30,11 +30,12 @@ from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, from_wire
+from sentry.platform.host_io import host_error
 from sentry.vfs.interface import StatFs
 
 if TYPE_CHECKING:
     from sentry.platform.host_io import HostIO
-    from sentry.platform.memory import Windows
+    from sentry.platform.windows import Windows
 
 MAX_DIRECTORY_FIDS = 4096
 MAX_LISTED = 131072
@@ -93,7 +94,7 @@ class GoferFileSystem(Attachment):
         fid = session.attach(attachment)
         reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
         if reply.error or not reply.blocks:
-            raise from_number(reply.error) if reply.error else EIO("no attributes of the root")
+            raise host_error(reply.error) if reply.error else EIO("no attributes of the root")
         wire = WireAttributes.unpack(reply.blocks[0])
         self.numbering = Numbering(wire.dev)
         kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type

@@ -16,6 +16,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from sentry.abi.capability import CAP_SYS_ADMIN
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.abi.stat import (
     BTRFS_SUPER_MAGIC,
@@ -27,15 +28,16 @@ from sentry.abi.stat import (
     TMPFS_MAGIC,
     XFS_SUPER_MAGIC,
 )
-from sentry.errors import EAGAIN, EOPNOTSUPP, Errno, from_host
+from sentry.errors import EAGAIN, ENFILE, EOPNOTSUPP, Errno, from_host
 from sentry.mm.backing import HostBacking
+from sentry.vfs.budget import Budget
 from sentry.wait.again import kept, settled
 
 if TYPE_CHECKING:
     from sentry.fs.gofer.pace import Pace
     from sentry.platform.host_io import HostIO
-    from sentry.platform.memory import Windows
-    from sentry.vfs.file import Dest, Source
+    from sentry.platform.windows import Windows
+    from sentry.vfs.file import Caller, Dest, Source
     from sentry.vfs.interface import Attributes
 
 
@@ -217,12 +219,31 @@ class Handle:
             os.close(fd)
 
 
-class HandleCache:
-    """The bound on donated descriptors, shared by the file systems of a sandbox."""
+SPARE: Final = 8
+"""One part in so many is left to who has CAP_SYS_ADMIN, who may go beyond fs.file-max on Linux
+(alloc_empty_file(), fs/file_table.c): programs are mapped from what can be opened here."""
 
-    def __init__(self, limit: int = 8192) -> None:
+
+def _is_privileged(caller: Caller | None) -> bool:
+    return caller is not None and caller.creds.has(CAP_SYS_ADMIN)
+
+
+class HandleCache:
+    """The bounds on open files of the host, shared by the file systems of a sandbox.
+
+    Those with a descriptor count in `budget`, too, beside all else that has one.
+    """
+
+    def __init__(
+        self, limit: int = 8192, budget: Budget | None = None, bare_limit: int = 1 << 17
+    ) -> None:
         self.limit = limit
+        self.bare_limit = bare_limit
+        """Of those without, which cost the Gofer a descriptor."""
         self.open = 0
+        self.bare = 0
+        self._budget = budget if budget is not None else Budget()
+        self._budget.idle_files = self
         self._idle: dict[Handle, None] = {}
 
     def __len__(self) -> int:
@@ -233,15 +254,30 @@ class HandleCache:
         """Descriptors without users, for the next open."""
         return sum(1 for handle in self._idle if handle.fd >= 0)
 
-    def room(self) -> bool:
-        """Whether one more descriptor may be asked for."""
-        if self.open >= self.limit:
+    def room(self, caller: Caller | None = None) -> bool:
+        """Whether one more descriptor may be asked for; the last ones are for the privileged."""
+        spare = 0 if _is_privileged(caller) else self.limit // SPARE
+        if self._beyond(1 + spare) > 0:
             self.evict(1)
-        return self.open < self.limit
+        return self._beyond(1 + spare) <= 0
 
-    def opened(self, _handle: Handle) -> None:
-        """A handle with a descriptor was made."""
-        self.open += 1
+    def _beyond(self, more: int) -> int:
+        """How many there would be too many if there were so many more."""
+        return max(self.open + more - self.limit, more - self._budget.host_room)
+
+    def check(self, caller: Caller) -> None:
+        """One more without a descriptor. Raises: ENFILE."""
+        spare = 0 if _is_privileged(caller) else self.bare_limit // SPARE
+        if self.bare + spare >= self.bare_limit:
+            raise ENFILE("the ceiling of open files of the host")
+
+    def opened(self, handle: Handle) -> None:
+        """A handle was made."""
+        if handle.fd >= 0:
+            self.open += 1
+            self._budget.host_descriptors += 1
+        else:
+            self.bare += 1
 
     def use(self, handle: Handle) -> None:
         """One more open file needs it."""
@@ -251,14 +287,17 @@ class HandleCache:
     def idle(self, handle: Handle) -> None:
         """It is kept, but may be closed."""
         self._idle[handle] = None
-        if self.open > self.limit:
-            self.evict(self.open - self.limit)
+        if (beyond := self._beyond(0)) > 0:
+            self.evict(beyond)
 
     def close(self, handle: Handle) -> None:
         """It is not needed any more."""
         self._idle.pop(handle, None)
         if handle.fd >= 0:
             self.open -= 1
+            self._budget.host_descriptors -= 1
+        else:
+            self.bare -= 1
         handle.close()
 
     def evict(self, count: int) -> None:

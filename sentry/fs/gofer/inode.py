@@ -8,7 +8,6 @@ changes them, in shared mode they are only the last ones seen.
 
 from __future__ import annotations
 
-import os
 import stat as modes
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,11 @@ from gofer.p9.extensions import (
     Twalkx,
 )
 from gofer.p9.messages import Tclunk, Tfsync
-from sentry.errors import ENODATA, ESTALE, Errno, from_number
+from sentry.errors import ENODATA, ESTALE, Errno
+from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.wire import from_wire
+from sentry.platform.host_io import host_error
 from sentry.vfs.interface import Attributes, Changes, Inode, Owner
 from sentry.wait.again import kept
 from sentry.wait.fiber import Mode
@@ -151,7 +152,7 @@ class GoferInode(Inode):
         request = Twalkx(fid, NOFID, NOOPEN, 0, [name] if name else [])
         reply = expect(self.fs.session.reply((self, Twalkx), request), Rwalkx)
         if reply.error:
-            raise from_number(reply.error)
+            raise host_error(reply.error)
         self.check_same(reply.blocks[-1])
         return reply
 
@@ -286,7 +287,7 @@ class GoferInode(Inode):
         except Errno:
             reply = expect(asked.extra.result(), Rwalkx)
             if reply.error:
-                raise from_number(reply.error) from None
+                raise host_error(reply.error) from None
             raise
 
     def lost_name(self) -> None:
@@ -303,9 +304,3 @@ class GoferInode(Inode):
 def _on_the_wire(time_ns: int | None) -> int:
     """The nearest time that a message can hold; the host's file system may hold less."""
     return max(-1 << 63, min(time_ns or 0, (1 << 63) - 1))
-
-
-def close_quietly(fd: int) -> None:
-    """Close a descriptor that is not wanted."""
-    if fd >= 0:
-        os.close(fd)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from gofer.p9.constants import NOFID, OPENED_DONATED
 from gofer.p9.extensions import Rwalkx, Twalkx
 from sentry.abi.fcntl import O_ACCMODE, O_RDONLY, O_RDWR
-from sentry.errors import EIO, from_number
+from sentry.errors import EIO, ENFILE
 from sentry.fs.gofer.file import GoferFile
 from sentry.fs.gofer.handles import Handle, Storage
-from sentry.fs.gofer.inode import GoferInode, Key, close_quietly
+from sentry.fs.gofer.inode import GoferInode, Key
+from sentry.fs.gofer.requests import close_quietly
 from sentry.fs.gofer.session import Asked, expect
 from sentry.fs.gofer.wire import from_stat
-from sentry.platform.host_io import Stat
+from sentry.platform.host_io import Stat, host_error
 from sentry.vfs.interface import Attributes, Changes
 from sentry.wait.again import kept
 
@@ -60,14 +61,14 @@ class GoferRegular(GoferInode):
     # --- handles
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
-        handle = self.acquire(flags & O_ACCMODE != O_RDONLY)
+        handle = self.acquire(flags & O_ACCMODE != O_RDONLY, caller)
         return GoferFile(location, flags, handle)
 
-    def acquire(self, write: bool) -> Handle:
+    def acquire(self, write: bool, caller: Caller) -> Handle:
         """A handle to read, or to read and write, with one more user."""
         handle = self._present(write)
         if handle is None:
-            handle = self._open(write)
+            handle = self._open(write, caller)
         self.fs.handles.use(handle)
         return handle
 
@@ -97,8 +98,8 @@ class GoferRegular(GoferInode):
         self._close(handle)
 
     def created(self, fd: int) -> None:
-        """The file was just made and came with its descriptor."""
-        if self.write_handle is not None:
+        """The file was just made and came with its descriptor, unless that got lost (-1)."""
+        if fd < 0 or self.write_handle is not None:
             close_quietly(fd)
             return
         self.fs.handles.idle(self._install(fd, -1, True))
@@ -127,12 +128,12 @@ class GoferRegular(GoferInode):
             return self.write_handle
         return self.read_handle
 
-    def _open(self, write: bool) -> Handle:
+    def _open(self, write: bool, caller: Caller) -> Handle:
         session, key = self.fs.session, (self, write)
         asked: Asked | None = kept(key)
         if asked is None:
             fid, name = self.reach()
-            bound = NOFID if self.fs.handles.room() else session.new_fid()
+            bound = NOFID if self.fs.handles.room(caller) else self._new_fid(caller)
             flags, donate = O_RDWR if write else O_RDONLY, int(bound == NOFID)
             request = Twalkx(fid, bound, flags, donate, [name] if name else [])
             asked = Asked(session.send(request), bound)
@@ -142,8 +143,10 @@ class GoferRegular(GoferInode):
         fd = pending.take_fd()
         try:
             if reply.error:
-                raise from_number(reply.error)
+                raise host_error(reply.error)
             self.check_same(reply.blocks[-1])
+            if pending.lost:
+                raise ENFILE("no room for the descriptor")
             if donated and reply.opened != OPENED_DONATED:
                 raise EIO("no descriptor came")
         except BaseException:
@@ -161,10 +164,14 @@ class GoferRegular(GoferInode):
             return present
         return self._install(fd, -1 if donated else bound, write)
 
+    def _new_fid(self, caller: Caller) -> int:
+        """For an open file without a descriptor here. Raises: ENFILE."""
+        self.fs.handles.check(caller)
+        return self.fs.session.new_fid()
+
     def _install(self, fd: int, fid: int, write: bool) -> Handle:
         handle = Handle(self, fd, fid, write)
-        if fd >= 0:
-            self.fs.handles.opened(handle)
+        self.fs.handles.opened(handle)
         if write:
             self.write_handle = handle
             self.changed()

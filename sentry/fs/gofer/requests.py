@@ -1,6 +1,9 @@
 """Requests under way on one 9P session, sans-io: messages in, bytes out; bytes and descriptors in,
 replies out.
 
+A descriptor may get lost on the way, if this process may not have more of them: that is the matter
+of who asked for it, no error of the session.
+
 A request has a tag until its reply comes, whether or not anybody still waits for it. A descriptor
 donated with a reply belongs to the `Pending`, and is closed if nobody wants it any more.
 """
@@ -17,7 +20,8 @@ from gofer.p9.extensions import Rcreatex, Rdupx, Rnotifyx, Rwalkx
 from gofer.p9.fields import ProtocolError
 from gofer.p9.frames import FrameReader
 from gofer.p9.messages import Rlerror, Tversion
-from sentry.errors import EIO, from_number
+from sentry.errors import EIO
+from sentry.platform.host_io import host_error
 
 MAX_TAGS = 1024
 
@@ -25,11 +29,13 @@ MAX_TAGS = 1024
 class Pending:
     """A request and, once it is done, what came of it."""
 
-    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "request")
+    __slots__ = ("_abandoned", "_callback", "_fd", "_reply", "done", "lost", "request")
 
     def __init__(self, request: Message) -> None:
         self.request = request
         self.done = False
+        self.lost = False
+        """Its descriptor was sent and could not be taken."""
         self._reply: Message | None = None
         self._fd = -1
         self._callback: Callable[[], None] | None = None
@@ -52,7 +58,7 @@ class Pending:
         if reply is None:
             raise EIO("the Gofer is gone")
         if isinstance(reply, Rlerror):
-            raise from_number(reply.ecode)
+            raise host_error(reply.ecode)
         return reply
 
     def take_fd(self) -> int:
@@ -65,6 +71,7 @@ class Pending:
         self.done = True
         self._reply = reply
         self._fd = fd
+        self.lost = fd < 0 and reply is not None and _donates(reply)
         if self._abandoned is not None:
             self._drop()
         elif self._callback is not None:
@@ -77,6 +84,12 @@ class Pending:
         self._reply, self._abandoned = None, None
         if undo is not None and reply is not None and not isinstance(reply, Rlerror):
             undo(reply)
+
+
+def close_quietly(fd: int) -> None:
+    """Close a descriptor that nobody wants, if there is one."""
+    if fd >= 0:
+        os.close(fd)
 
 
 def _nothing(_reply: Message) -> None:
@@ -137,7 +150,7 @@ class Requests:
         """The session is over."""
         self.dead = True
         while self._fds:
-            os.close(self._fds.popleft())
+            close_quietly(self._fds.popleft())
         waiting, self._waiting = self._waiting, {}
         for pending in waiting.values():
             pending.complete(None, -1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat as modes
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR, RWF_NOWAIT
 from sentry.abi.poll import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDNORM, EPOLLWRNORM
@@ -49,15 +49,22 @@ TERMINAL_PIECE: Final = 512
 
 
 class HostInode(Inode):
-    """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing."""
+    """What fstat(2) says of the descriptor. Its owner is kept here: the host's means nothing.
 
-    __slots__ = ("_closes", "_known", "fd", "queue", "users")
+    So is its number: descriptors of one object of the host have one number, but not the host's.
+    """
+
+    __slots__ = ("_closes", "_key", "_known", "_numbers", "fd", "queue", "users")
 
     opens_itself = True
 
-    def __init__(self, fs: FileSystem, fd: int, owner: Owner, loop: Any, closes: bool) -> None:
+    def __init__(self, fs: FileSystem, vfs: Vfs, fd: int, owner: Owner, closes: bool) -> None:
         status = os.fstat(fd)
-        super().__init__(fs, status.st_ino, status.st_mode & ~0o7777 | 0o620, owner)
+        self._key = status.st_dev, status.st_ino
+        self._numbers = vfs.donated_inos
+        number = self._numbers.setdefault(self._key, [vfs.new_ino(), 0])
+        number[1] += 1
+        super().__init__(fs, number[0], status.st_mode & ~0o7777 | 0o620, owner)
         self.rdev = status.st_rdev
         self.fd = fd
         self.users = 0
@@ -65,7 +72,7 @@ class HostInode(Inode):
         self._closes = closes
         self._known = status
         watchable = self.kind in (S_IFIFO, S_IFSOCK) or os.isatty(fd)
-        self.queue = HostQueue(loop, fd, watchable)
+        self.queue = HostQueue(vfs.loop, fd, watchable)
 
     def stat(self) -> Attributes:
         """fstat(2) of the host; after the last close what it was at first."""
@@ -103,6 +110,10 @@ class HostInode(Inode):
             self.queue.close()
             fd, self.fd = self.fd, -1
             os.close(fd)
+            number = self._numbers[self._key]
+            number[1] -= 1
+            if not number[1]:
+                del self._numbers[self._key]
 
 
 class HostFile(StreamFile):
@@ -298,7 +309,7 @@ def donated(
     It stays open as long as the sandbox lives, or, if it `closes`, as long as a program uses it.
     """
     fs = vfs.anon_fs("host", 0x50495045)
-    inode = HostInode(fs, fd, owner, vfs.loop, closes)
+    inode = HostInode(fs, vfs, fd, owner, closes)
     kind, rdev = inode.kind, inode.rdev
     if kind == S_IFIFO:
         label = b"pipe:[%d]" % inode.ino

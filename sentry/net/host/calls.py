@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sentry.errors import from_number
 from sentry.platform._native import ffi, lib
+from sentry.platform.host_io import host_error
 
 if TYPE_CHECKING:
     from sentry.platform._native import Uint8, Uint32
@@ -16,7 +16,7 @@ MAX_CONTROL: Final = 4096
 
 def _checked(result: int) -> int:
     if result < 0:
-        raise from_number(-result)
+        raise host_error(-result)
     return result
 
 

@@ -9,8 +9,9 @@ from operator import attrgetter
 from typing import Any, Final
 
 from sentry.abi.poll import EPOLLIN
-from sentry.errors import EAGAIN, ENETDOWN, ENFILE, from_number
+from sentry.errors import EAGAIN, ENETDOWN, ENFILE
 from sentry.net.host.protocol import BIND, DUMP, HEADER, MAX_PACKET, REPLY, SOCKET
+from sentry.platform.host_io import host_error
 from sentry.wait.fiber import Fiber, Mode
 from sentry.wait.sleep import Sleep
 
@@ -41,7 +42,7 @@ class Answer(Sleep):
         if not self.done:
             raise EAGAIN("no answer yet")
         if self.error:
-            raise from_number(self.error)
+            raise host_error(self.error)
         return self
 
     def leave(self) -> None:
@@ -89,11 +90,11 @@ class NetworkProcess:
         room = socket.CMSG_SPACE(4)
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
-            data, control, _, _ = self._sock.recvmsg(MAX_PACKET, room, flags)
+            data, control, came, _ = self._sock.recvmsg(MAX_PACKET, room, flags)
         except BlockingIOError:
             return
         except OSError:
-            data, control = b"", []
+            data, control, came = b"", [], 0
         if len(data) < REPLY.size or not self._waiting:
             self._end()
             return
@@ -102,6 +103,8 @@ class NetworkProcess:
         answer.data = data[REPLY.size :]
         for _, _, rights in control:
             (answer.fd,) = array.array("i", rights[:4])
+        if came & socket.MSG_CTRUNC and answer.fd < 0:
+            answer.error = ENFILE.number
         self._tell(answer)
 
     def _end(self) -> None:

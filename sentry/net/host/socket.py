@@ -73,11 +73,13 @@ class HostSocket(Socket):
         self._host_queue = HostQueue(stack.kernel.loop, fd, True)
         self.queue = self._host_queue
         stack.host_sockets += 1
+        stack.kernel.vfs.budget.host_descriptors += 1
 
     def release(self) -> None:
         """The last descriptor is closed."""
         super().release()
         self.stack.host_sockets -= 1
+        self.stack.kernel.vfs.budget.host_descriptors -= 1
         self._host_queue.close()
         fd, self.fd = self.fd, -1
         os.close(fd)
@@ -211,6 +213,7 @@ def check_room(stack: Stack) -> None:
     """Raises: ENFILE."""
     if stack.host_sockets >= MAX_SOCKETS:
         raise ENFILE("host sockets")
+    stack.kernel.vfs.budget.check_host_descriptor()
 
 
 async def make_host_socket(

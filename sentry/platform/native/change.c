@@ -185,6 +185,33 @@ int aspace_unmap(struct aspace *as, uint64_t va, uint64_t pages)
     return change(&to, va, pages, WALK_SPLIT | WALK_CLEARS, visit_unmap);
 }
 
+struct forget {
+    struct change to;
+    uint64_t gpa, size;
+};
+
+static int visit_forget(void *context, uint64_t *entry, uint64_t va, uint32_t n)
+{
+    struct forget *forget = context;
+    uint64_t value = load(entry);
+    if (!(value & PTE_FILE) || (value & PTE_ADDR) - forget->gpa >= forget->size)
+        return 0;
+    return visit_unmap(&forget->to, entry, va, n);
+}
+
+int aspace_forget_window(struct aspace *as, uint64_t va, uint64_t pages, uint64_t gpa,
+                         uint64_t size)
+{
+    struct forget forget = {.to = {.as = as}, .gpa = gpa, .size = size};
+    if (bad_range(va, pages))
+        return -EINVAL;
+    int error = walk(as, va, va + pages * PAGE_SIZE, WALK_SPLIT | WALK_CLEARS, visit_forget,
+                     &forget);
+    batch_finish(&page_batch);
+    tables_trim(as);
+    return error;
+}
+
 /* Another entry for the same frames. */
 static void change_rights(uint64_t *entry, uint64_t new, uint32_t n)
 {

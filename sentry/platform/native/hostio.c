@@ -65,6 +65,8 @@ int64_t hostio_receive(int fd, int patience_ms, uint8_t *data, size_t size, int 
         memcpy(fds + 1 + fds[0], CMSG_DATA(c), bytes);
         fds[0] += (int)(bytes / sizeof(int));
     }
+    if (message.msg_flags & MSG_CTRUNC && fds[0] < HOSTIO_FDS)
+        fds[1 + fds[0]++] = -1; /* the one that this process may not have: the limit is reached */
     return got;
 }
 

@@ -118,3 +118,18 @@ def test_second_reader_goes_on_after_the_first_took_what_woke_both(task: Any) ->
     assert [reader.wait() for reader in readers] == [5, 5]
     os.close(r)
     os.close(w)
+
+
+def test_pipe_has_a_number_of_our_own_by_all_its_descriptors(task: Any) -> None:
+    r, w = os.pipe()
+    other = os.dup(r)
+    vfs = task.world.vfs
+    file = donated(vfs, r, O_RDONLY, closes=True)
+    same = donated(vfs, other, O_RDONLY, closes=True)
+    assert file.inode.ino == same.inode.ino != os.fstat(w).st_ino
+    assert file.inode.stat().ino == file.inode.ino
+    for each in (file, same):
+        each.incref()
+        each.decref()
+    assert not vfs.donated_inos
+    os.close(w)

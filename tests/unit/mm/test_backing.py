@@ -68,3 +68,31 @@ def test_window_is_shared_between_processes_and_kept_for_the_next(
     assert ram.windows.mapped == 1 and len(ram.windows.idle) == 1
     file.backing.close()
     assert ram.windows.mapped == 0
+
+
+def test_who_loses_a_piece_to_another_finds_its_pages_and_its_copies_again(
+    ram: Ram, mm: MemoryManager, host_file: MakeFile
+) -> None:
+    file = host_file(b"lib" * 100_000, writable=True)
+    backing = file.backing
+    assert isinstance(backing, HostBacking)
+    private = mmap(mm.map, 0, 64 * PAGE, RW, MAP_PRIVATE, file, 0)
+    shared = mmap(mm.map, 0, 64 * PAGE, RW, MAP_SHARED, file, 0)
+    mm.write(private, b"own")
+    far = 42 * PAGE
+    child = mm.fork()
+    for piece in list(backing._pieces):
+        backing.give_up(piece)
+    assert len(ram.windows.idle) == 2 and mm.space.native.windows == 0
+    ram.windows.evict(0)
+    for each in (mm, child):
+        assert not each.space.translate(private + far)
+        fault(each.map, private + far, READ_FAULT)
+        fault(each.map, shared, READ_FAULT)
+        assert each.read(private, 6) == b"ownlib" and each.read(private + far, 3) == b"lib"
+        assert each.read(shared, 6) == b"liblib"
+    mm.write(shared, b"new")
+    assert child.read(shared, 3) == b"new" and child.read(private, 3) == b"own"
+    for each in (mm, child):
+        each.release()
+    assert not backing.mappers

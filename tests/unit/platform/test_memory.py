@@ -13,6 +13,7 @@ import pytest
 from sentry.errors import EINVAL
 from sentry.platform._native import ffi, lib
 from sentry.platform.memory import AddressSpace, Exhausted, Ram
+from sentry.platform.windows import WindowRange
 
 R, W, X = 1, 2, 4
 PAGE = 4096
@@ -303,13 +304,22 @@ def test_trim_gives_the_host_its_memory_back(ram: Ram, space: AddressSpace) -> N
     assert ram.populated() < 1024 * PAGE and ram.counters().dirty == 0
 
 
+class Donated:
+    """A file of the host."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def give_up(self, piece: WindowRange) -> None: ...
+
+
 def test_window_maps_a_file_read_only_and_privately(
     ram: Ram, space: AddressSpace, walker: Walker, tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"A" * PAGE + b"B" * 100)
     with path.open("rb") as file:
-        piece = ram.windows.map(file.fileno(), 0, 2 * PAGE, False)
+        piece = ram.windows.map(Donated(file.fileno()), 0, 2 * PAGE, False)
         space.map_frames(BASE, piece.gpa, 2, R | W, True)
         assert walker.walk(space, BASE)[1] == "u"  # type: ignore[index]
         assert space.read(BASE + PAGE, 101) == b"B" * 100 + b"\0"
@@ -326,7 +336,7 @@ def test_window_read_write_is_the_file(ram: Ram, space: AddressSpace, tmp_path: 
     path = tmp_path / "file"
     path.write_bytes(bytes(PAGE))
     with path.open("r+b") as file:
-        piece = ram.windows.map(file.fileno(), 0, PAGE, True)
+        piece = ram.windows.map(Donated(file.fileno()), 0, PAGE, True)
         space.map_frames(BASE, piece.gpa, 1, R | W)
         space.write(BASE + 10, b"through")
         assert path.read_bytes()[10:17] == b"through"
@@ -340,10 +350,10 @@ def test_window_let_go_of_after_its_memory_leaves_the_next_ones_alone(tmp_path: 
     path.write_bytes(b"contents")
     with path.open("rb") as file:
         before = Ram.from_memfd()
-        late = before.windows.map(file.fileno(), 0, PAGE, False)
+        late = before.windows.map(Donated(file.fileno()), 0, PAGE, False)
         before.close()
         after = Ram.from_memfd()
-        piece = after.windows.map(file.fileno(), 0, PAGE, False)
+        piece = after.windows.map(Donated(file.fileno()), 0, PAGE, False)
         late.forget()
         late.put()
         assert after.peek(piece.gpa, 8) == b"contents"
@@ -356,7 +366,7 @@ def test_copy_from_a_truncated_file_stops_and_names_the_address(
     path = tmp_path / "file"
     path.write_bytes(b"C" * 3 * PAGE)
     with path.open("r+b") as file:
-        piece = ram.windows.map(file.fileno(), 0, 3 * PAGE, False)
+        piece = ram.windows.map(Donated(file.fileno()), 0, 3 * PAGE, False)
         space.map_frames(BASE, piece.gpa, 3, R, True)
         assert len(space.read(BASE, 3 * PAGE)) == 3 * PAGE
         file.truncate(PAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -10,7 +11,7 @@ from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rclunk, Rlerror, Rread, Tclunk, Tgetattr, Tread, Tversion
-from sentry.errors import EIO, ENOENT
+from sentry.errors import EIO, ENFILE, ENOENT
 from sentry.fs.gofer.requests import Requests
 
 
@@ -85,6 +86,25 @@ def test_descriptors_go_to_the_replies_that_announce_them() -> None:
     assert [pending.take_fd() for pending, _ in sent] == [fds[0], -1, fds[1]]
     for fd in fds:
         os.close(fd)
+
+
+def test_a_descriptor_that_is_lost_on_the_way_is_the_matter_of_its_request_alone() -> None:
+    requests = Requests()
+    sent = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(2)]
+    fd = some_fd()
+    requests.receive(DONATED.encode(tag_of(sent[0][1])), [-1])
+    requests.receive(DONATED.encode(tag_of(sent[1][1])), [fd])
+    assert [(pending.lost, pending.take_fd()) for pending, _ in sent] == [(True, -1), (False, fd)]
+    assert not requests.dead
+    os.close(fd)
+
+
+def test_what_the_gofer_has_no_descriptor_for_is_no_limit_of_the_program() -> None:
+    requests = Requests()
+    pending, frame = requests.submit(Tclunk(1))
+    requests.receive(Rlerror(errno.EMFILE).encode(tag_of(frame)))
+    with pytest.raises(ENFILE):
+        pending.result()
 
 
 def test_a_descriptor_nobody_waits_for_is_closed_and_its_effect_undone() -> None:

@@ -1,0 +1,57 @@
+"""A defect of ours: the program that meets it dies of SIGSYS, is counted once, and nobody else."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sentry.abi import unistd
+from sentry.abi.signal import SIGSYS
+from sentry.wait.fiber import Mode, park
+from tests.world import World
+
+
+class Counting:
+    """A log that counts bugs."""
+
+    left_out = 0
+
+    def __init__(self) -> None:
+        self.bugs = 0
+
+    def write(self, text: str) -> None: ...
+
+    def bug(self, what: object, error: BaseException) -> None:
+        self.bugs += 1
+
+    def finish(self) -> None: ...
+
+
+def at_once(*_: Any) -> None:
+    struct.unpack("<Q", b"short")
+
+
+async def while_it_sleeps(task: Any, *_: Any) -> None:
+    await park(Mode.INTERRUPTIBLE, task.kernel.loop.now_ns() + 1)
+    raise KeyError("never meant")
+
+
+@pytest.mark.parametrize("handler", [at_once, while_it_sleeps])
+def test_exception_that_is_no_errno_costs_the_program_once(handler: Callable[..., Any]) -> None:
+    with World() as world:
+        log = world.kernel.log = Counting()
+        world.kernel.calls = list(world.kernel.calls)
+        world.kernel.calls[unistd.sysinfo] = handler
+        program, other = world.program(), world.program()
+        thread = program.thread()
+
+        program.begin("sysinfo", 0).wait()
+        world.settle()
+
+        assert program.task.dead and program.task.group.exit_status == SIGSYS
+        assert thread.task.dead and not other.task.dead
+        assert log.bugs == 1
+        assert other.ok("getpid") > 0

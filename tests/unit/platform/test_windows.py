@@ -1,0 +1,106 @@
+"""FILES windows: blocks that join again, and who has to give way when they are full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from sentry.errors import ENOMEM
+from sentry.platform import windows as module
+from sentry.platform.constants import RO_WINDOW_GPA, WINDOW_SPAN
+from sentry.platform.memory import Ram
+from sentry.platform.windows import HIGHEST, MAX_TAKEN, Ranges, WindowRange, Windows
+
+PAGE = 4096
+MIB = 1 << 20
+
+
+class File:
+    """A host file whose users drop what they are asked for."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.given: list[WindowRange] = []
+        self.stubborn = False
+
+    def give_up(self, piece: WindowRange) -> None:
+        self.given.append(piece)
+        while piece.refs and not self.stubborn:
+            piece.put()
+
+
+@pytest.fixture()
+def windows() -> Iterator[Windows]:
+    ram = Ram.from_memfd(8 << 30)
+    yield ram.windows
+    ram.close()
+
+
+@pytest.fixture()
+def file(tmp_path: Path) -> Iterator[File]:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(PAGE))
+    os.truncate(path, 1 << 40)
+    fd = os.open(path, os.O_RDONLY)
+    yield File(fd)
+    os.close(fd)
+
+
+def test_blocks_of_all_sizes_are_one_again_once_they_are_free() -> None:
+    ranges = Ranges(0)
+    taken = [(ranges.take(order), order) for order in (16, 20, 16, 24, 17, 16, 30)]
+    starts = sorted((at, at + (1 << order)) for at, order in taken if at is not None)
+    assert len(starts) == 7
+    assert all(end <= start for (_, end), (start, _) in pairwise(starts))
+    assert all(at is not None and at % (1 << order) == 0 for at, order in taken)
+    assert ranges.take(HIGHEST) is None
+    for at, order in taken:
+        assert at is not None
+        ranges.give(at, order)
+    assert ranges.take(HIGHEST) == 0
+
+
+def test_who_needs_a_page_takes_the_place_of_the_oldest_piece(windows: Windows, file: File) -> None:
+    size = WINDOW_SPAN // 4
+    pieces = [windows.map(file, at * size, size, False) for at in range(4)]
+    with pytest.raises(ENOMEM):
+        windows.map(file, 0, PAGE, False)
+    with pytest.raises(ENOMEM):
+        windows.map_instead(file, 0, MAX_TAKEN + PAGE, False)
+    pieces[0].get()  # one more user than the others have
+    assert windows.map_instead(file, 0, PAGE, False).mapped
+    assert file.given == [pieces[1]]
+    assert [piece.mapped for piece in pieces] == [True, False, True, True]
+    assert windows.taken == 1
+    windows.map(file, 0, PAGE, False)  # there is room now
+
+
+def test_small_pieces_give_way_together(
+    windows: Windows, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WINDOWS", 8)
+    pieces = [windows.map(file, 0, PAGE, False) for _ in range(8)]
+    assert {piece.gpa for piece in pieces} == {RO_WINDOW_GPA + (at << 16) for at in range(8)}
+    wide = windows.map_instead(file, 0, 256 << 10, False)
+    assert not any(piece.mapped for piece in file.given) and len(file.given) == 4
+    assert wide.mapped and windows.mapped == 5
+
+
+def test_idle_pieces_go_before_anybody_loses_one(windows: Windows, file: File) -> None:
+    size = WINDOW_SPAN // 2
+    one, other = windows.map(file, 0, size, False), windows.map(file, size, size, False)
+    other.put()
+    assert windows.map(file, 0, PAGE, False).mapped
+    assert one.mapped and not other.mapped and not file.given
+
+
+def test_a_piece_that_is_just_being_mapped_stays(windows: Windows, file: File) -> None:
+    file.stubborn = True
+    piece = windows.map(file, 0, WINDOW_SPAN, False)
+    with pytest.raises(ENOMEM):
+        windows.map_instead(file, 0, PAGE, False)
+    assert piece.mapped and piece.kept
