@@ -217,6 +217,8 @@ async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
     for part in folders:
         parent = (await again(resolve, starter, AT_FDCWD, at or b"/")).dentry.inode
         at += b"/" + part
+        if part in (b".", b".."):
+            continue
         if isinstance(await again(child_of, parent, part), Absent):
             # also below a read-only mount of ours
             await again(parent.mkdir, part, 0o755, Owner(0, 0))
