@@ -36,9 +36,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
-        "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine", "namespace_counts",
-        "signal_quota",
-        "sysctls", "system_log", "timex",
+        "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
+        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]

@@ -28,10 +28,10 @@ SIZE_TWICE = {
 }  # fmt: skip
 """The size in front of a struct, as in Linux: the second one is passed over."""
 INPUTS = ("UserIn(", "UserPath(", "read_path(", "read_cstr(", "in_")
-NOT_READ = frozenset(
-    "bpf.attributes delete_module.name finit_module.arguments init_module.arguments"
-    " init_module.image perf_event_open.attributes swapoff.path swapon.path".split()
-)
+NOT_READ = frozenset({
+    "bpf.attributes", "delete_module.name", "finit_module.arguments", "init_module.arguments",
+    "init_module.image", "perf_event_open.attributes", "swapoff.path", "swapon.path",
+})  # fmt: skip
 """Calls that are refused first."""
 DECLARED = [one for one in TABLE if one is not None and one.name not in LEFT_OUT]
 WITH_PATHS = [

@@ -24,9 +24,10 @@ from tests.fuzz.likely import ARGUMENTS, END, INNER, INNERS, LIKELY, OTHERS, ROO
 from tests.world import Program, World
 
 PATHS = (
-    b"", b"/", b".", b"..", b"f", b"d", b"d/x", b"d/", b"link", b"loop", b"fifo", b"none", b"none/x",
-    b"f/x", b"/proc/self/exe", b"/proc/self/fd", b"/proc/self/mem", b"/dev/null", b"/dev/ptmx",
-    b"tmpfs", b"proc", b"user.name", b"security.capability", b"keyring", b"/q", b"/\xff\xfe",
+    b"", b"/", b".", b"..", b"f", b"d", b"d/x", b"d/", b"link", b"loop", b"fifo", b"none",
+    b"none/x", b"f/x", b"/proc/self/exe", b"/proc/self/fd", b"/proc/self/mem", b"/dev/null",
+    b"/dev/ptmx", b"tmpfs", b"proc", b"user.name", b"security.capability", b"keyring", b"/q",
+    b"/\xff\xfe",
 )  # fmt: skip
 
 

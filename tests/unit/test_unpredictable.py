@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -46,7 +47,7 @@ def name_of(program: Program, fd: int) -> bytes:
 
 def surprising(numbers: list[int]) -> bool:
     """No step from one to the next comes twice as often as chance has it."""
-    steps = {b - a for a, b in zip(numbers, numbers[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(numbers)}
     return len(steps) > MANY - 4
 
 
