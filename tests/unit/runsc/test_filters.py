@@ -94,3 +94,12 @@ def test_build_of_any_number_of_rules_finds_each() -> None:
             run_seccomp(program, seccomp_data(n, X86_64, 0, (0,) * 6)) for n in range(3 * count + 3)
         ]
         assert [n for n, v in enumerate(verdicts) if v == ALLOW] == list(range(0, 3 * count, 3))
+
+
+def test_network_process_makes_sockets_of_the_internet_only() -> None:
+    """Neither Unix sockets, whose abstract names are the host's, nor netlink, nor raw ones."""
+    for family in range(64):
+        for kind in range(1, 11):
+            wanted = ALLOW if family in (2, 10) and kind in (1, 2) else KILL
+            assert _verdict("network", unistd.socket, family, kind, 0) == wanted, (family, kind)
+            assert _verdict("sentry with host sockets", unistd.socket, family, kind, 0) == KILL
