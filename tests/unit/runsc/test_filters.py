@@ -8,13 +8,14 @@ from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
-from sentry.abi import mman, sched, seccomp, unistd
+from sentry.abi import mman, sched, seccomp, socket, unistd
 from sentry.bpf.check import check_seccomp
 from sentry.bpf.interpreter import run_seccomp, seccomp_data
 
 X86_64 = seccomp.AUDIT_ARCH_X86_64
 ALLOW, KILL = seccomp.SECCOMP_RET_ALLOW, seccomp.SECCOMP_RET_KILL_PROCESS
 THREAD = 0x3D0F00
+FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 LISTS = {
     "sentry": sentry_rules.rules("kvm"),
     "sentry on unicorn": sentry_rules.rules("unicorn"),
@@ -101,5 +102,6 @@ def test_network_process_makes_sockets_of_the_internet_only() -> None:
     for family in range(64):
         for kind in range(1, 11):
             wanted = ALLOW if family in (2, 10) and kind in (1, 2) else KILL
-            assert _verdict("network", unistd.socket, family, kind, 0) == wanted, (family, kind)
-            assert _verdict("sentry with host sockets", unistd.socket, family, kind, 0) == KILL
+            values = family, kind | FLAGS, 0
+            assert _verdict("network", unistd.socket, *values) == wanted, values
+            assert _verdict("sentry with host sockets", unistd.socket, *values) == KILL
