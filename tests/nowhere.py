@@ -100,7 +100,10 @@ class NowhereContext:
 
     def bind(self, space: AddressSpace) -> None: ...
     def set_fast(self, *_: object) -> None: ...
-    def destroy(self) -> None: ...
+
+    def destroy(self) -> None:
+        if self in self._platform.again:
+            self._platform.again.remove(self)
 
     def get_fpu(self) -> bytes:
         return self.fpu

@@ -60,7 +60,6 @@ def example() -> spec.Spec:
                 bounding=_CAPABILITIES,
                 effective=_CAPABILITIES,
                 permitted=_CAPABILITIES,
-                ambient=_CAPABILITIES,
             ),
             rlimits=[spec.SpecRlimit("RLIMIT_NOFILE", 1024, 1024)],
             no_new_privileges=True,

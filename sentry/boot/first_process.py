@@ -153,12 +153,13 @@ def is_tty(fd: int) -> bool:
 
 
 def credentials(process: ProcessConfig) -> Credentials:
-    """Ids and capability sets as the bundle has them."""
+    """Ids and capability sets as the bundle has them; ambient is what Linux lets be so."""
     caps = process.capabilities
     return Credentials(
         process.uid, process.gid, process.uid, process.gid, process.uid, process.gid,
         process.uid, process.gid, tuple(process.additional_gids),
-        caps.effective, caps.permitted, caps.inheritable, caps.bounding, caps.ambient,
+        caps.effective, caps.permitted, caps.inheritable, caps.bounding,
+        caps.ambient & caps.permitted & caps.inheritable,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from sentry.vfs.attributes import chown_location
 from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
-from sentry.vfs.interface import Absent, FileSystem, Owner
+from sentry.vfs.interface import Absent, FileSystem, Inode, Owner
 from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
@@ -219,6 +219,8 @@ async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
     for part in folders:
         parent = (await again(resolve, starter, AT_FDCWD, at or b"/")).dentry.inode
         at += b"/" + part
+        if part in (b".", b".."):
+            continue
         if isinstance(await again(child_of, parent, part), Absent):
             # also below a read-only mount of ours
             await again(parent.mkdir, part, 0o755, Owner(0, 0))
@@ -271,6 +273,11 @@ async def find(starter: Starter, path: bytes) -> Location | None:
         return None
 
 
+def is_null_device(inode: Inode) -> bool:
+    """A file of the image that stands in its place could be what is to be masked."""
+    return stat.S_ISCHR(inode.mode) and inode.rdev == 1 << 8 | 3
+
+
 async def mask(starter: Starter, path: bytes) -> None:
     """maskedPaths: an empty read-only directory, or /dev/null, over it."""
     place = await find(starter, path)
@@ -281,8 +288,8 @@ async def mask(starter: Starter, path: bytes) -> None:
         mount = vfs.new_mount(TmpFs.make(vfs, "mode=0755"), MS_RDONLY)
     else:
         null = await find(starter, b"/dev/null")
-        if null is None:
-            raise StartError(f"cannot mask {path.decode()}: there is no /dev/null")
+        if null is None or not is_null_device(null.dentry.inode):
+            raise StartError(f"cannot mask {path.decode()}: /dev/null is not that device")
         mount = bind(starter, null, 0)
     starter.mounts.attach(mount, place)
 

@@ -7,6 +7,7 @@ begin empty: who needs one first makes it. Rooms below see what they need as `se
 from __future__ import annotations
 
 import os
+import struct
 import uuid
 from collections import OrderedDict
 from itertools import count
@@ -35,9 +36,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
-        "gofer", "handles", "keys", "keys_text", "logins", "machine", "namespace_counts",
-        "signal_quota",
-        "sysctls", "system_log", "timex",
+        "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
+        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]
@@ -59,6 +59,8 @@ class Services:
         """Descriptors on their way between Unix sockets, once there is such a socket."""
         self.gofer: Session | None = None
         """The session with the Gofer, where there is one."""
+        self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))
+        """kptr_obfuscate(): what turns addresses of objects into an order that tells nothing."""
         self.keys: KeyTable | None = None
         self.keys_text: Callable[[Any], str] | None = None
         """/proc/keys for a reader, once somebody has a key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Stack:
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
         self.host_sockets = 0
-        self._cookie = self._ip_id = 0
+        self._cookie = 0
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""
@@ -64,9 +65,8 @@ class Stack:
         return found
 
     def next_ip_id(self) -> int:
-        """The identification of a packet that may be fragmented: never 0."""
-        self._ip_id = self._ip_id % 0xFFFF + 1
-        return self._ip_id
+        """The identification of a packet that may be fragmented: never 0, and nobody's to guess."""
+        return int.from_bytes(os.urandom(4)) % 0xFFFF + 1
 
     def next_cookie(self) -> int:
         """SO_COOKIE of a socket that asks for the first time."""

@@ -7,6 +7,7 @@ itself. What is in flight counts against the sender's SO_SNDBUF, as in Linux. Ho
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -72,6 +73,9 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
+
+NAMES: Final = 0x100000
+"""How many names of autobind there are."""
 
 MAX_DGRAM_QUEUE: Final = 10
 """net.unix.max_dgram_qlen."""
@@ -166,9 +170,10 @@ class UnixSocket(Socket):
         raise EINVAL("bound already")
 
     def autobind(self) -> None:
-        """A free abstract name of five hexadecimal digits."""
-        for number in range(0x100000):
-            name = b"\0%05x" % number
+        """A free abstract name of five hexadecimal digits, which nobody foresees."""
+        first = int.from_bytes(os.urandom(4)) % NAMES
+        for number in range(first, first + NAMES):
+            name = b"\0%05x" % (number % NAMES)
             if (self.kind, name) not in self.stack.abstract:
                 self.stack.abstract[self.kind, name] = self
                 self.name = name

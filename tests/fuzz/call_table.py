@@ -33,7 +33,7 @@ COMMANDS: dict[str, dict[str, int]] = {
 """Values for the numbers of a call, besides those that its declaration names."""
 
 
-def _named(value: Any, depth: int = 0) -> set[int]:
+def numbers_of(value: Any, depth: int = 0) -> set[int]:
     """The numbers that a function which shows an argument has names for."""
     found: set[int] = set()
     if depth > 3:
@@ -44,11 +44,11 @@ def _named(value: Any, depth: int = 0) -> set[int]:
             for pair in inside.items():
                 found.update(n & (1 << 64) - 1 for n in pair if isinstance(n, int))
         elif callable(inside):
-            found |= _named(inside, depth + 1)
+            found |= numbers_of(inside, depth + 1)
     return found
 
 
-def _kind(name: str, mark: Arg) -> str:
+def kind_of(name: str, mark: Arg) -> str:
     """A letter: descriptor, path, address, size, or another number."""
     if mark.is_fd or mark.show is show_dirfd or name in DESCRIPTORS:
         return "f"
@@ -69,8 +69,8 @@ def table() -> str:
             continue
         kinds, sets = "", []
         for position, (name, mark) in enumerate(declaration.args):
-            kinds += _kind(name, mark)
-            known = _named(mark.show)
+            kinds += kind_of(name, mark)
+            known = numbers_of(mark.show)
             if kinds[-1] == "n":
                 known.update(v & (1 << 64) - 1 for v in COMMANDS.get(declaration.name, {}).values())
             if known:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 from msgspec import Struct
@@ -68,7 +70,6 @@ class Ports:
         self._shared: dict[int, Shared] = {}
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
-        self._next = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._bound.values()))
@@ -160,10 +161,9 @@ class Ports:
         raise EADDRINUSE("no free port")
 
     def _unused(self, low: int, high: int) -> int | None:
-        """The next port that nobody has in any way."""
-        for _ in range(high - low + 1):
-            port = self._next if low <= self._next <= high else low
-            self._next = port + 1 if port < high else low
+        """A port that nobody has in any way, the first one after one that nobody foresees."""
+        first = low + int.from_bytes(os.urandom(4)) % (high - low + 1)
+        for port in chain(range(first, high + 1), range(low, first)):
             if port not in self._bound and not self.ended.at(port):
                 return port
         return None

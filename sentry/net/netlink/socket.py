@@ -6,6 +6,7 @@ protocol understands are the handlers in PROTOCOLS.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ if TYPE_CHECKING:
 
 PIECE: Final = 16384
 """How much of a dump goes into one datagram."""
-FIRST_FREE_PORT: Final = -4096
+FREE_PORTS: Final = (1 << 31) - 4096
+"""S32_MIN to -4097: ports that no process id is."""
 OVERHEAD: Final = 256
 
 
@@ -134,9 +136,9 @@ class NetlinkSocket(Socket):
                 raise EADDRINUSE(f"port {port}")
         else:
             task: Any = caller
-            port, rover = task.group.pids.of(task.group.tgid), FIRST_FREE_PORT
+            port = task.group.pids.of(task.group.tgid)
             while (self.protocol, port) in ports:
-                port, rover = rover & 0xFFFFFFFF, rover - 1
+                port = (1 << 31) + int.from_bytes(os.urandom(4)) % FREE_PORTS
         ports[self.protocol, port] = self
         self.port = port
 

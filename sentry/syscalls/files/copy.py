@@ -54,15 +54,17 @@ U64 = (1 << 64) - 1
 class End:
     """One side of a copy: a file with an offset of its own, or at its position."""
 
-    def __init__(self, task: Task, file: FileDescription, offset_addr: int) -> None:
+    def __init__(
+        self, task: Task, file: FileDescription, offset_addr: int, raw: bytes = b""
+    ) -> None:
         self.task = task
         self.file = file
         self.addr = offset_addr
         self.offset: int | None = None
         self.moved = False
         """The last read moved the file's position; devices have none."""
-        if offset_addr:
-            self.offset = signed(int.from_bytes(task.mm.read(offset_addr, 8), "little"))
+        if offset_addr:  # `raw`: what stood there, if somebody has read it
+            self.offset = signed(int.from_bytes(raw or task.mm.read(offset_addr, 8), "little"))
 
     @property
     def at(self) -> int:
@@ -161,22 +163,25 @@ async def pump(source: End, target: End, count: int) -> int:
 @syscall(40, counts="rw")
 async def sys_sendfile(task: Task, out_fd: UInt, in_fd: UInt, offset: Addr, count: Size) -> int:
     """sendfile(2): the offset is written back, whatever comes of it."""
-    raw = task.mm.read(offset, 8) if offset else bytes(8)
+    raw = task.mm.read(offset, 8) if offset else b""
     try:
-        return await sendfile(task, (out_fd, in_fd), offset, count)
+        return await sendfile(task, (out_fd, in_fd), (offset, raw), count)
     except Errno:
         if offset:
             task.mm.write(offset, raw)
         raise
 
 
-async def sendfile(task: Task, fds: tuple[int, int], offset: int, count: int) -> int:
-    """do_sendfile()."""
+async def sendfile(
+    task: Task, fds: tuple[int, int], start: tuple[int, bytes], count: int
+) -> int:
+    """do_sendfile(); `start`: where the offset lies (or 0), and what was read there."""
     out_fd, in_fd = fds
+    offset, raw = start
     source = task.files.readable(in_fd)
     if offset and not source.seekable:
         raise ESPIPE("no positions")
-    from_end = End(task, source, offset)
+    from_end = End(task, source, offset, raw)
     from_end.check(count)
     target = task.files.writable(out_fd)
     if target.flags & O_APPEND and not isinstance(target, PipeFile):

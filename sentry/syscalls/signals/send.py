@@ -181,9 +181,10 @@ def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flag
         raise EINVAL("not in this PID namespace")
     scope = flags or (PIDFD_SIGNAL_THREAD if thread is not None else PIDFD_SIGNAL_THREAD_GROUP)
     if info:
-        sent = _read_info(task, signo, info)
-        if task.mm.read(info, 4) != signo.to_bytes(4, "little", signed=True):
+        raw = task.mm.read(info, SIGINFO_SIZE)
+        if raw[:4] != signo.to_bytes(4, "little", signed=True):
             raise EINVAL("si_signo")
+        sent = SigInfo.raw(signo, raw)
         others = group is not task.group or scope == PIDFD_SIGNAL_PROCESS_GROUP
         if others and (sent.code >= 0 or sent.code == SI_TKILL):
             raise EPERM(f"si_code {sent.code}")

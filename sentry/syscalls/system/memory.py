@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 CHUNK: Final = 65536
 STEP_PIECES: Final = 16
 """Pieces that are copied before others have their turn: a mebibyte at most."""
-GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden ratio: an odd multiplier that mixes."""
 
 
 def read_vector(task: Task, addr: int, count: int) -> list[tuple[int, int]]:
@@ -250,5 +248,6 @@ def sys_kcmp(task: Task, pid1: Pid, pid2: Pid, kind: Int, index1: Size, index2: 
         raise EINVAL(f"kind {kind}")
     if a is b:
         return 0
-    # an order that says nothing of where the objects are
-    return 1 if id(a) * GOLDEN % (1 << 64) < id(b) * GOLDEN % (1 << 64) else 2
+    mask, factor = task.kernel.services.kcmp_secret
+    a_key, b_key = ((id(one) ^ mask) * (factor | 1) % (1 << 64) for one in (a, b))
+    return 1 if a_key < b_key else 2

@@ -122,6 +122,29 @@ def test_addresses_differ_from_run_to_run_unless_told_otherwise(world: Any, load
     assert (third.entry, third.stack_pointer) == (fourth.entry, fourth.stack_pointer)
 
 
+def test_addresses_have_as_many_random_bits_as_linux(world: Any, load: Load) -> None:
+    """arch_mmap_rnd(), randomize_stack_top(), arch_randomize_brk(): a bit is random if it moves."""
+    moved = dict.fromkeys(("program", "mappings", "stack", "heap", "bytes"), 0)
+    first: dict[str, int] = {}
+    for _ in range(40):
+        image = load(DYNAMIC)
+        found = vector(image)
+        now = {
+            "program": found[AT_ENTRY] >> 12,
+            "mappings": found[AT_BASE] >> 12,
+            "stack": image.mm.map.layout.start_stack >> 12,
+            "heap": image.mm.map.layout.start_brk - found[AT_ENTRY] >> 12,
+            "bytes": int.from_bytes(image.mm.read(found[AT_RANDOM], 16)),
+        }
+        first = first or now
+        for name, value in now.items():
+            moved[name] |= value ^ first[name]
+        image.mm.release()
+    bits = {name: value.bit_count() for name, value in moved.items()}
+    least = {"program": 28, "mappings": 28, "stack": 22, "heap": 18, "bytes": 128}
+    assert all(bits[name] >= least[name] for name in least), bits
+
+
 def test_vdso_is_mapped_where_there_is_one(world: Any, load: Load) -> None:
     frames = world.task.mm.new_for_exec(world.task.group.limits)
     at = mmap(frames.map, 0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS)

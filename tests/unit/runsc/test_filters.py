@@ -8,13 +8,14 @@ from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
-from sentry.abi import mman, sched, seccomp, unistd
+from sentry.abi import mman, sched, seccomp, socket, unistd
 from tests.unit.bpf.model import run_seccomp, seccomp_data
 from tests.unit.bpf.model_check import check_seccomp
 
 X86_64 = seccomp.AUDIT_ARCH_X86_64
 ALLOW, KILL = seccomp.SECCOMP_RET_ALLOW, seccomp.SECCOMP_RET_KILL_PROCESS
 THREAD = 0x3D0F00
+FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 LISTS = {
     "sentry": sentry_rules.rules("kvm"),
     "sentry on unicorn": sentry_rules.rules("unicorn"),
@@ -94,3 +95,13 @@ def test_build_of_any_number_of_rules_finds_each() -> None:
             run_seccomp(program, seccomp_data(n, X86_64, 0, (0,) * 6)) for n in range(3 * count + 3)
         ]
         assert [n for n, v in enumerate(verdicts) if v == ALLOW] == list(range(0, 3 * count, 3))
+
+
+def test_network_process_makes_sockets_of_the_internet_only() -> None:
+    """Neither Unix sockets, whose abstract names are the host's, nor netlink, nor raw ones."""
+    for family in range(64):
+        for kind in range(1, 11):
+            wanted = ALLOW if family in (2, 10) and kind in (1, 2) else KILL
+            values = family, kind | FLAGS, 0
+            assert _verdict("network", unistd.socket, *values) == wanted, values
+            assert _verdict("sentry with host sockets", unistd.socket, *values) == KILL
