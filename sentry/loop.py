@@ -114,6 +114,10 @@ class Loop:
         self.on_work: Callable[[], None] | None = None
         """Called every WORK exits: looks that are too dear for every one."""
         self._work_left = WORK
+        self.step: object = None
+        """Whose turn it is: a context with an exit, a fiber, a callback."""
+        self.step_ns = 0
+        """Since when (contexts that have exits at a time have one time); 0 while the loop waits."""
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -205,6 +209,8 @@ class Loop:
                 self._guard(callback)
 
     def _guard(self, callback: Callable[..., None], *values: int) -> None:
+        self.step_ns = time.monotonic_ns()
+        self.step = callback
         try:
             callback(*values)
         except Exception as error:
@@ -218,10 +224,12 @@ class Loop:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:
             deadline = first if rest_at is None else min(first, rest_at)
+        self.step_ns = 0
         exited = machine.wait(deadline)
         if exited:
-            began_ns = time.monotonic_ns()
+            self.step_ns = began_ns = time.monotonic_ns()
             for context in exited:
+                self.step = context
                 context.owner.on_exit(context)
             now_ns = time.monotonic_ns()
             if len(exited) == 1:
@@ -262,6 +270,8 @@ class Loop:
         ready, began_ns = self._ready, time.monotonic_ns()
         for _ in range(len(ready)):
             fiber = ready.popleft()
+            self.step_ns = began_ns
+            self.step = fiber
             fiber.run()
             now_ns = time.monotonic_ns()
             if isinstance(fiber.name, Charged):

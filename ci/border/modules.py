@@ -88,6 +88,7 @@ MODULES = (
             "sentry/platform/native/sockets.h",
             "sentry/platform/native/barrier.h",
             "sentry/platform/native/heap.h",
+            "sentry/platform/native/ticks.h",
         ),
         ("sentry/platform/native/vcpu.h",),
         borrowed=IOVEC,

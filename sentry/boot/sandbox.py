@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import select
 import traceback
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ from sentry.boot import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import ControlServer
+from sentry.control.watchdog import TESTED_NS, TOLD_NS, Alarm, Watchdog
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -92,7 +94,6 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
-
     def _rest(self) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
         gc.collect()
@@ -138,6 +139,14 @@ def make_strace(config: SandboxConfig, loop: Loop) -> Observer:
         calls = frozenset(NUMBERS.values()) - calls
     options = Options(calls, times=True, limit=config.strace_limit)
     return Strace(LogSink(config.strace_fd, loop), loop, options)
+
+
+def alarms(log: LogSink, steps_fd: int) -> list[Alarm]:
+    """Who hears of steps that take too long: the log, and the tests by a descriptor."""
+    found = [Alarm(TOLD_NS, log.write)]
+    if steps_fd >= 0:
+        found.append(Alarm(TESTED_NS, lambda text: os.write(steps_fd, text.encode())))
+    return found
 
 
 def _nothing() -> None:
@@ -188,6 +197,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         kernel.start_observers.append(Refused(log.write))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
+    watchdog = Watchdog(loop, *alarms(log, config.steps_fd))
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     if config.network_fd >= 0:
@@ -200,7 +210,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))
-    operations = Operations(kernel, config)
+    operations = Operations(kernel, config, watchdog)
     ControlServer(loop, operations, config.control_fd, config.control_listener_fd)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))

@@ -14,7 +14,10 @@ NATIVE = Path(__file__).resolve().parent / "native"
 LAYOUT = NATIVE.parent.parent.parent / "guest_stubs"
 """Where layout.h is, which the guest's entry code shares with the host."""
 
-HEADERS = ["memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h"]
+HEADERS = [
+    "memory_api.h", "vcpu.h", "sigframe.h", "hostio.h", "sockets.h", "barrier.h", "heap.h",
+    "ticks.h",
+]  # fmt: skip
 """What the declarations are about; these include what they need."""
 
 ffibuilder = FFI()

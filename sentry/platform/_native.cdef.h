@@ -400,3 +400,5 @@ int64_t sock_receive(int fd, uint8_t *data, size_t size, uint8_t *address, uint3
 int sock_count(int fd, unsigned int request, int *value);
 int host_membarrier(int command);
 void heap_trim(void);
+int ticks_start(int signal, int64_t interval_ns);
+void ticks_stop(int timer);
