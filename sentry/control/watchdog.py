@@ -63,7 +63,9 @@ class Watchdog:
         """Which step it was at the last look; an id, because who is gone is not to be held."""
         self._name = ""
         self._began_ns = self._spent_ns = 0
-        self._collected_ns = self._collecting_ns = 0
+        self._collected_ns = 0
+        self._collecting_ns = 0
+        """When the collection began that goes on; 0: none does."""
         self._looked_ns = self._clock()
         self._ticks = Ticks(LOOK_NS, self._look)
         gc.callbacks.append(self._on_collection)
@@ -85,6 +87,8 @@ class Watchdog:
         return time.thread_time_ns() - self._collected_ns
 
     def _look(self, frame: FrameType | None) -> None:
+        if self._collecting_ns:
+            return
         loop, now_ns = self._loop, self._clock()
         looked_ns, self._looked_ns = self._looked_ns, now_ns
         step, since_ns = loop.step, loop.step_ns
@@ -128,6 +132,7 @@ class Watchdog:
             return
         spent_ns = now_ns - self._collecting_ns
         self._collected_ns += spent_ns
+        self._collecting_ns = 0
         if spent_ns > LONG_NS and self._loop.step_ns:
             self._add(COLLECTION, spent_ns)
             self._tell(COLLECTION, spent_ns, sys._getframe(), 0)
