@@ -288,11 +288,12 @@ class World:
 
     def _watch(self) -> None:
         if World.watched is not None:
-            World.watched._unwatch()
+            World.watched.unwatch()
         World.watched = self
         self._watchdog = Watchdog(self.loop, Alarm(TESTED_NS, self._held_up))
 
-    def _unwatch(self) -> None:
+    def unwatch(self) -> None:
+        """Let steps be as long as they are: for what makes them longer itself."""
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = World.watched = None
@@ -401,7 +402,7 @@ class World:
     def abandon(self) -> None:
         """End the Gofers and give the memory back, in whatever state tasks are."""
         self._closed = True
-        self._unwatch()
+        self.unwatch()
         try:
             self.stack.close()
         finally:  # the next world wants the memory
