@@ -7,6 +7,7 @@ itself. What is in flight counts against the sender's SO_SNDBUF, as in Linux. Ho
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -78,6 +79,8 @@ MAX_DGRAM_QUEUE: Final = 10
 PASSING: Final = frozenset({SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC})
 """Options that an accepted socket inherits."""
 
+NAMES: Final = 0x100000
+"""That the kernel gives."""
 _MADE_IN_VAIN: Final = "made in vain"
 """Key of a call that made a name for a socket which has one already."""
 
@@ -166,9 +169,10 @@ class UnixSocket(Socket):
         raise EINVAL("bound already")
 
     def autobind(self) -> None:
-        """A free abstract name of five hexadecimal digits."""
-        for number in range(0x100000):
-            name = b"\0%05x" % number
+        """A free abstract name of five hexadecimal digits, from anywhere on: unix_autobind()."""
+        first = int.from_bytes(os.urandom(4), "little")
+        for number in range(first, first + NAMES):
+            name = b"\0%05x" % (number % NAMES)
             if (self.kind, name) not in self.stack.abstract:
                 self.stack.abstract[self.kind, name] = self
                 self.name = name

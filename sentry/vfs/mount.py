@@ -25,6 +25,7 @@ from sentry.vfs.dentry import Dentry, Location
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.vfs.interface import FileSystem
+    from sentry.vfs.propagation import GroupIds
     from sentry.wait.queue import ChangeCount
 
 MOUNT_FLAGS: Final = (
@@ -61,6 +62,8 @@ class Peers(Protocol):
 
     @property
     def id(self) -> int: ...
+    @property
+    def ids(self) -> GroupIds: ...
     @property
     def members(self) -> MutableMapping[int, Mount]: ...
     @property

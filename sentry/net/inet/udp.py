@@ -143,8 +143,9 @@ class UdpSocket(DatagramSocket):
         if segment and len(data) > segment:
             if len(data) > segment * MAX_SEGMENTS:
                 raise EINVAL("too many segments")
+            receiver: UdpSocket | None = None
             for at in range(0, len(data), segment):
-                self._send_one(data[at : at + segment], endpoint, options)
+                receiver = self._send_one(data[at : at + segment], endpoint, options, receiver)
             return
         self._send_one(data, endpoint, options)
 
@@ -166,7 +167,14 @@ class UdpSocket(DatagramSocket):
     def seal(self, packet: Packet) -> None:
         """What the protocol adds to a datagram that goes out."""
 
-    def _send_one(self, data: bytes, endpoint: Endpoint, options: SendOptions) -> None:
+    def _send_one(
+        self,
+        data: bytes,
+        endpoint: Endpoint,
+        options: SendOptions,
+        receiver: UdpSocket | None = None,
+    ) -> UdpSocket | None:
+        """Who got it: the same as `receiver`, who got the segment before."""
         many = is_group(endpoint.ip)
         sender = self.source_for(endpoint)
         if options.source is not None:
@@ -181,15 +189,16 @@ class UdpSocket(DatagramSocket):
             for sock in list(self.ports.at(endpoint.port)):
                 if isinstance(sock, UdpSocket) and sock.hears(packet):
                     sock.deliver(packet)
-            return
-        receiver = receiver_of(self.ports, packet)
+            return None
+        receiver = receiver or receiver_of(self.ports, packet)
         if receiver is not None:
             receiver.deliver(packet)
-            return
+            return receiver
         self.stack.counters[f"{self.snmp_row}.NoPorts"] += 1
         if whole is not None:
             show_unreachable(self.stack, whole)
         self.refused(packet)
+        return None
 
     def _ttl(self, endpoint: Endpoint, given: int | None) -> int:
         if given is not None:
@@ -255,17 +264,17 @@ class UdpSocket(DatagramSocket):
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
     """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-    fitting = [
-        sock
-        for sock in ports.holders(packet.target)
-        if isinstance(sock, UdpSocket) and sock.takes_from(packet.source)
-    ]
-    if not fitting:
+    group: list[UdpSocket] = []
+    for sock in ports.holders(packet.target):
+        if not isinstance(sock, UdpSocket):
+            continue
+        if sock.remote is None:
+            if not group or sock.local.ip == group[0].local.ip:
+                group.append(sock)
+        elif sock.remote == packet.source:
+            return sock
+    if not group:
         return None
-    connected = [sock for sock in fitting if sock.remote is not None]
-    if connected:
-        return connected[0]
-    group = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
-    if SO_REUSEPORT not in fitting[0].options:
+    if SO_REUSEPORT not in group[0].options:
         return group[-1]
     return group[hash((packet.source, packet.target)) % len(group)]

@@ -6,9 +6,19 @@ import os
 import struct
 
 from sentry.abi.fcntl import (
-    F_DUPFD, F_GETLK, F_OFD_SETLK, F_RDLCK, F_SETLK, F_SETOWN, F_UNLCK, F_WRLCK, SEEK_DATA,
+    F_DUPFD,
+    F_GETLK,
+    F_OFD_SETLK,
+    F_RDLCK,
+    F_SETLK,
+    F_SETOWN,
+    F_SETPIPE_SZ,
+    F_UNLCK,
+    F_WRLCK,
+    SEEK_DATA,
 )  # fmt: skip
 from sentry.abi.inotify import IN_MODIFY
+from sentry.abi.ioctl import FIONREAD
 from sentry.abi.poll import EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 from tests.fuzz.scaling import Bench, Resource
 
@@ -218,12 +228,12 @@ def signal_driven(b: Bench) -> None:
 def pipe_pieces(b: Bench) -> None:
     """Packets in one pipe."""
     reader, writer = b.pair("pipe2", os.O_DIRECT)
-    b.ok("fcntl", writer, 1031, 1 << 22)
+    most = b.ok("fcntl", writer, F_SETPIPE_SZ, 1 << 20) // PAGE
     room = b.program.buffer(8)
-    b.each("write", lambda _: b.ok("write", writer, b"x", 1))
+    b.each("write", lambda i: i >= most or b.ok("write", writer, b"x", 1))
     with b.measure("FIONREAD"):
-        b.ok("ioctl", reader, 0x541B, room)
-    b.each("read", lambda _: b.ok("read", reader, room, 8))
+        b.ok("ioctl", reader, FIONREAD, room)
+    b.each("read", lambda i: i >= most or b.ok("read", reader, room, 8))
 
 
 def mappings(b: Bench) -> None:

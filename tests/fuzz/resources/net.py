@@ -6,11 +6,30 @@ import struct
 from collections.abc import Iterator
 
 from sentry.abi.netlink import (
-    IFA_LOCAL, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, RTA_DST, RTA_OIF,
-    RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWROUTE,
+    IFA_LOCAL,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RTA_DST,
+    RTA_OIF,
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
 )  # fmt: skip
 from sentry.abi.socket import (
-    AF_INET, AF_NETLINK, AF_PACKET, AF_UNIX, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_RAW, SOCK_STREAM,
+    AF_INET,
+    AF_NETLINK,
+    AF_PACKET,
+    AF_UNIX,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_RAW,
+    SOCK_STREAM,
 )  # fmt: skip
 from tests.fuzz.scaling import Bench, Resource
 
@@ -122,7 +141,7 @@ def unix_names(b: Bench) -> None:
     """Of datagram sockets."""
     made = b.each("create", lambda _: _socket(b, AF_UNIX, SOCK_DGRAM))
     b.each("bind", lambda i: b.ok("bind", made[i], _unix(b"n%06d" % i), 10))
-    b.each("send", lambda i: b.ok("sendto", made[0], b"x", 1, 0, _unix(b"n%06d" % i), 10))
+    b.each("send", lambda i: b.ok("sendto", made[i], b"x", 1, 0, _unix(b"n%06d" % i), 10))
     b.read_all("read /proc/net/unix", b"/proc/net/unix")
     b.each("close", lambda i: b.ok("close", made[i]))
     made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
@@ -143,8 +162,12 @@ def unix_queue(b: Bench) -> None:
     made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
     b.each("connect", lambda i: b.ok("connect", made[i], _unix(b"receiver"), 11))
     room = b.program.buffer(8)
-    b.each("send and receive", lambda i: (b.ok("sendto", made[i], b"x", 1, 0, 0, 0),
-                                          b.ok("recvfrom", receiver, room, 8, 0, 0, 0)))  # fmt: skip
+
+    def through(i: int) -> None:
+        b.ok("sendto", made[i], b"x", 1, 0, 0, 0)
+        b.ok("recvfrom", receiver, room, 8, 0, 0, 0)
+
+    b.each("send and receive", through)
     with b.measure("close the receiver"):
         b.ok("close", receiver)
     b.each("close", lambda i: b.ok("close", made[i]))

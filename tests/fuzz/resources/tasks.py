@@ -5,7 +5,13 @@ from __future__ import annotations
 import struct
 
 from sentry.abi.futex import FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAKE
-from sentry.abi.keyctl import KEY_SPEC_SESSION_KEYRING, KEYCTL_READ, KEYCTL_SEARCH, KEYCTL_UNLINK
+from sentry.abi.keyctl import (
+    KEY_SPEC_SESSION_KEYRING,
+    KEYCTL_LINK,
+    KEYCTL_READ,
+    KEYCTL_SEARCH,
+    KEYCTL_UNLINK,
+)
 from tests.fuzz.scaling import Bench, Resource
 
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -131,7 +137,8 @@ def keys(b: Bench) -> None:
     made = b.each("add", lambda i: b.ok("add_key", b"user", b"k%d" % (i % most), b"v", 1, ring))
     b.each("search", lambda i: b.ok("keyctl", KEYCTL_SEARCH, ring, b"user", b"k%d" % (i % most), 0))
     room = b.program.buffer(4096)
-    b.each("read the ring", lambda _: b.ok("keyctl", KEYCTL_READ, ring, room, 4096))
+    with b.measure("read the ring"):
+        b.ok("keyctl", KEYCTL_READ, ring, room, 4096)
     b.read_all("read /proc/keys", b"/proc/keys")
     b.each("unlink", lambda i: i >= most or b.ok("keyctl", KEYCTL_UNLINK, made[i], ring))
 
@@ -232,6 +239,6 @@ def groups_of_control(b: Bench) -> None:
 
 RESOURCES: tuple[Resource, ...] = (
     threads, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
-    timerfds, keys, messages, posix_messages, system_v_objects, semaphores, attachments, namespaces,
-    pidfds, groups_of_control,
+    timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
+    attachments, namespaces, pidfds, groups_of_control,
 )  # fmt: skip
