@@ -7,7 +7,6 @@ import struct
 from sentry.abi.futex import FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAKE
 from sentry.abi.keyctl import (
     KEY_SPEC_SESSION_KEYRING,
-    KEYCTL_LINK,
     KEYCTL_READ,
     KEYCTL_SEARCH,
     KEYCTL_UNLINK,

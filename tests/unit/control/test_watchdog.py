@@ -6,14 +6,17 @@ import gc
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sentry.abi import unistd as nr
+from sentry.boot.sandbox import alarms
 from sentry.control import watchdog
 from sentry.control.protocol import Cost
-from sentry.control.watchdog import COLLECTION, LONG_NS, TESTED_NS, Alarm, Watchdog
+from sentry.control.watchdog import COLLECTION, LONG_NS, TESTED_NS, TOLD_NS, Alarm, Watchdog
 from sentry.loop import HostOnly, Loop
 from sentry.wait.fiber import park
 from tests.world import World
@@ -189,3 +192,14 @@ def test_a_task_outside_of_a_handler_is_told_by_its_exit(monkeypatch: pytest.Mon
 
         dog = world._watchdog
         assert dog is not None and set(dog.long_steps()) == {"(fault)"}
+
+
+def test_the_log_and_the_tests_hear_of_it_at_their_own_times(tmp_path: Path) -> None:
+    with (tmp_path / "steps").open("wb") as file:
+        log: Any = SimpleNamespace(write=None)
+        found = alarms(log, file.fileno())
+        found[1].tell("slow\n")
+
+    assert [alarm.limit_ns for alarm in found] == [TOLD_NS, TESTED_NS]
+    assert (tmp_path / "steps").read_text() == "slow\n"
+    assert len(alarms(log, -1)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_keyrings_that_lie_in_many_others_are_looked_into_once(table: KeyTable) 
         [table.keyring(b"%d %d" % (level, at), (0, 0), keys.ALL_PERMS).hold() for at in range(12)]
         for level in range(6)
     ]
-    for outer, inner in zip(levels, levels[1:], strict=False):
+    for outer, inner in itertools.pairwise(levels):
         for ring in outer:
             for one in inner:
                 ring.link(one)
