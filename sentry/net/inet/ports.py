@@ -68,7 +68,7 @@ class Ports:
     """The ports of one protocol."""
 
     def __init__(self) -> None:
-        self._bound: dict[int, list[Bound]] = {}
+        self._bound: dict[int, dict[Bound, None]] = {}
         """Who has asked for a port; empty where only connections are left of a listener."""
         self._adopted: dict[int, dict[Bound, None]] = {}
         self._shared: dict[int, Shared] = {}
@@ -88,7 +88,7 @@ class Ports:
             raise EADDRINUSE(f"port {port}")
         if stream:
             self._note(sock, endpoint)
-        self._bound.setdefault(port, []).append(sock)
+        self._bound.setdefault(port, {})[sock] = None
         return endpoint
 
     def _goes_on(self, sock: Bound, endpoint: Endpoint) -> bool:
@@ -114,7 +114,7 @@ class Ports:
             port = next((p for p in range(low, high + 1) if self._is_shared(p, target)), None)
         if port is None:
             raise EADDRNOTAVAIL("no free port")
-        self._bound.setdefault(port, []).append(sock)
+        self._bound.setdefault(port, {})[sock] = None
         sock.shares_port = True
         return Endpoint(sock.local.ip, port)
 
@@ -129,21 +129,18 @@ class Ports:
     def adopt(self, sock: Bound) -> None:
         """An accepted socket shares the port of its listener."""
         port = sock.local.port
-        self._bound.setdefault(port, [])
+        self._bound.setdefault(port, {})
         self._adopted.setdefault(port, {})[sock] = None
 
     def release(self, sock: Bound) -> None:
         """The socket has no port any more."""
         port = sock.local.port
-        holders, adopted = self._bound.get(port), self._adopted.get(port, {})
-        if sock in adopted:
-            del adopted[sock]
-        elif holders and sock in holders:
-            holders.remove(sock)
+        holders, adopted = self._bound.get(port, {}), self._adopted.get(port, {})
+        holders.pop(sock, None)
+        adopted.pop(sock, None)
         if not adopted:
             self._adopted.pop(port, None)
-            if holders == []:
-                del self._bound[port]
+            if not holders and self._bound.pop(port, None) is not None:
                 self._shared.pop(port, None)
 
     def check_listen(self, sock: Bound) -> None:
@@ -151,7 +148,7 @@ class Ports:
         adopted = self._adopted.get(sock.local.port, {})
         if sock in adopted:
             del adopted[sock]
-            self._bound[sock.local.port].append(sock)
+            self._bound[sock.local.port][sock] = None
         for other in self._bound.get(sock.local.port, ()):
             both = SO_REUSEPORT in sock.options and SO_REUSEPORT in other.options
             if (
@@ -207,8 +204,7 @@ class Ports:
 
     def at(self, port: int) -> list[Bound]:
         """Everybody at a port."""
-        asked, adopted = self._bound.get(port, []), self._adopted.get(port)
-        return [*asked, *adopted] if adopted else asked
+        return [*self._bound.get(port, ()), *self._adopted.get(port, ())]
 
     def everybody(self) -> Iterator[Bound]:
         """All that have a port."""

@@ -105,7 +105,7 @@ def queued_signals(b: Bench) -> None:
 
 def posix_timers(b: Bench) -> None:
     """Of one process."""
-    event = b.program.place(struct.pack("<QiiQ", 0, 0, 1, 0) + bytes(48))
+    event = b.program.place(struct.pack("<QiiQ", 0, SIGRT, 0, 0) + bytes(48))
     room = b.program.buffer(8)
     when = b.program.place(struct.pack("<4q", 0, 0, 10_000, 0))
 
@@ -118,6 +118,24 @@ def posix_timers(b: Bench) -> None:
     b.each("set again", lambda i: b.ok("timer_settime", made[i], 0, when, 0))
     b.read_all("read /proc/self/timers", b"/proc/self/timers")
     b.each("delete", lambda i: b.ok("timer_delete", made[i]))
+
+
+def cpu_timers(b: Bench) -> None:
+    """Of one process, on its CPU time."""
+    event = b.program.place(struct.pack("<QiiQ", 0, SIGRT, 0, 0) + bytes(48))
+    room = b.program.buffer(8)
+    when = b.program.place(struct.pack("<4q", 0, 0, 10_000, 0))
+    other = b.program.place(struct.pack("<4q", 0, 0, 20_000, 0))
+    made = []
+    for _ in range(b.n):
+        b.ok("timer_create", 2, event, room)
+        made.append(struct.unpack("<i", b.program.read(room, 4))[0])
+    b.each("set", lambda i: b.ok("timer_settime", made[i], 0, when, 0))
+    b.each("set again", lambda i: b.ok("timer_settime", made[i], 0, other, 0))
+    b.each("delete", lambda i: i % 2 or b.ok("timer_delete", made[i]))
+    with b.measure("exit"):
+        b.program.begin("exit_group", 0)
+        b.world.settle()
 
 
 def timerfds(b: Bench) -> None:
@@ -238,6 +256,6 @@ def groups_of_control(b: Bench) -> None:
 
 RESOURCES: tuple[Resource, ...] = (
     threads, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
-    timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
+    cpu_timers, timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
     attachments, namespaces, pidfds, groups_of_control,
 )  # fmt: skip
