@@ -117,7 +117,7 @@ class Loop:
         self.step: object = None
         """Whose turn it is: a context with an exit, a fiber, a callback."""
         self.step_ns = 0
-        """Since when (contexts that have exits at a time have one time); 0 while the loop waits."""
+        """Since when (contexts with exits at a time have one time); 0: nobody's, the loop waits."""
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -224,7 +224,6 @@ class Loop:
             deadline = 0
         elif self._timers and (first := self._first_timer()) is not None:
             deadline = first if rest_at is None else min(first, rest_at)
-        self.step_ns = 0
         exited = machine.wait(deadline)
         if exited:
             self.step_ns = began_ns = time.monotonic_ns()
@@ -264,6 +263,7 @@ class Loop:
                 self._guard(self._soon.popleft())
         if self._ready:
             self._run_fibers()
+        self.step_ns = 0
 
     def _run_fibers(self) -> None:
         """Give every ready fiber its turn, and charge whoever it works for."""
