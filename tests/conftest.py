@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from sentry.syscalls import late
 from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
 
 settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy machine")
+late.import_all()  # in a sandbox no step waits for a disk
 
 
 @pytest.fixture(autouse=True)

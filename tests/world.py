@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import sentry.syscalls.late  # noqa: F401  fills the table
 from gofer.attachment import Attachment, CacheMode
 from sentry.abi import unistd
 from sentry.abi.sched import CLONE_FILES, CLONE_FS, CLONE_SIGHAND, CLONE_THREAD, CLONE_VM
@@ -42,7 +43,6 @@ from sentry.loop import Loop
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.platform.interface import ExitKind, Reg
-from sentry.syscalls import late
 from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
 from sentry.vfs.mounts import MountNamespace
@@ -51,7 +51,6 @@ from tests.caller import AREA, AREA_SIZE, HANDLER, Caller
 from tests.nowhere import NowherePlatform
 from tests.unit.gofer.harness import serving
 
-late.import_all()  # in a sandbox no step waits for a disk
 MEMORY = 1 << 30
 THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
 PF_WRITE, PF_USER = 2, 4

@@ -25,7 +25,6 @@ from sentry.vfs.dentry import Dentry, Location
 if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.vfs.interface import FileSystem
-    from sentry.vfs.propagation import GroupIds
     from sentry.wait.queue import ChangeCount
 
 MOUNT_FLAGS: Final = (
@@ -63,11 +62,12 @@ class Peers(Protocol):
     @property
     def id(self) -> int: ...
     @property
-    def ids(self) -> GroupIds: ...
-    @property
     def members(self) -> MutableMapping[int, Mount]: ...
     @property
     def slaves(self) -> MutableMapping[int, Mount]: ...
+
+    def end(self) -> None:
+        """Nobody is in it any more."""
 
 
 class Namespace(Protocol):

@@ -45,14 +45,18 @@ class PeerGroup:
     A mount that goes leaves it: `leave`.
     """
 
-    __slots__ = ("id", "ids", "members", "slaves")
+    __slots__ = ("_ids", "id", "members", "slaves")
 
     def __init__(self, ids: GroupIds) -> None:
-        self.ids = ids
+        self._ids = ids
         self.id = ids.take()
         """As in mountinfo."""
         self.members: dict[int, Mount] = {}
         self.slaves: dict[int, Mount] = {}
+
+    def end(self) -> None:
+        """Nobody is in it any more."""
+        self._ids.give(self.id)
 
 
 def share(mount: Mount, ids: GroupIds) -> None:
@@ -90,7 +94,7 @@ def leave_group(mount: Mount) -> None:
     if group.members:
         follow(mount, group)
         return
-    group.ids.give(group.id)
+    group.end()
     for slave in list(group.slaves.values()):
         if mount.master is not None:
             follow(slave, mount.master)
