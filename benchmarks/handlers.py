@@ -21,6 +21,7 @@ from sentry.abi import unistd as nr
 from sentry.abi.futex import FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from sentry.abi.socket import AF_UNIX, SOCK_STREAM
 from sentry.mm.ramfile import RamFile
+from sentry.syscalls import late
 from tests.caller import AREA
 from tests.world import Program, World
 
@@ -216,6 +217,7 @@ def main(words: list[str]) -> None:
     def wanted(name: str) -> bool:
         return not words or any(word in name for word in words)
 
+    late.import_all()
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         with Bench(Path(folder)) as bench:

@@ -172,6 +172,7 @@ class _Lazy(click.Group):
 )
 @click.option("--criu", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-unsafe-nofilter", "no_filter", is_flag=True, hidden=True)
+@click.option("--TESTONLY-steps", "steps_log", hidden=True, metavar="FILE")
 @click.option("--TESTONLY-trap", "trap", is_flag=True, hidden=True)
 @click.pass_context
 def main_group(ctx: click.Context, /, **flags: Any) -> None:
@@ -206,6 +207,7 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         strace_log=flags["strace_log"],
         strace_calls=_checked_filter(flags["strace_syscalls"]),
         strace_limit=flags["strace_log_size"],
+        steps_log=flags["steps_log"],
         overlay=overlay,
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
         system_calls=flags["system_calls"],

@@ -31,6 +31,8 @@ class Globals(Struct, frozen=True):
     overlay: str
     memory: int | None
     switches: Switches
+    steps_log: str | None = None
+    """For tests: where it is written what holds up the kernel thread."""
     systemd_cgroup: bool = False
     system_calls: str = "auto"
     strace_log: str | None = None

@@ -28,6 +28,7 @@ GLOBALS = {
     "--strace-log": None,
     "--strace-log-size": None,
     "--strace-syscalls": None,
+    "--TESTONLY-steps": None,
 }
 """Flags before `exec`, each with a value, and which values."""
 GLOBAL_SWITCHES = ("--debug", "--strace", "--systemd-cgroup")

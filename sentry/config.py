@@ -159,6 +159,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Listening socket for other command lines; -1 where there is none."""
     log_fd: int = 2
     """Where messages, and tracebacks, go."""
+    steps_fd: int = -1
+    """Where tests read which steps took the kernel thread too long; -1: nowhere."""
     strace_fd: int = -1
     """Where system calls are written to; -1: nowhere."""
     strace_calls: tuple[str, ...] = ()

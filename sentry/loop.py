@@ -115,6 +115,10 @@ class Loop:
         """Called every WORK exits, with the last ones: looks that are too dear for every one."""
         self.work_left = WORK
         """Exits until then; who is called may want the next look sooner."""
+        self.step: object = None
+        """Whose turn it is: a context with an exit, a fiber, a callback."""
+        self.step_ns = 0
+        """Since when (contexts with exits at a time have one time); 0: nobody's, the loop waits."""
         self.fibers = 0
         """How many spawned fibers have not ended (for leak checks)."""
 
@@ -206,6 +210,8 @@ class Loop:
                 self._guard(callback)
 
     def _guard(self, callback: Callable[..., None], *values: Any) -> None:
+        self.step_ns = time.monotonic_ns()
+        self.step = callback
         try:
             callback(*values)
         except Exception as error:
@@ -221,8 +227,9 @@ class Loop:
             deadline = first if rest_at is None else min(first, rest_at)
         exited = machine.wait(deadline)
         if exited:
-            began_ns = time.monotonic_ns()
+            self.step_ns = began_ns = time.monotonic_ns()
             for context in exited:
+                self.step = context
                 context.owner.on_exit(context)
             now_ns = time.monotonic_ns()
             if len(exited) == 1:
@@ -257,12 +264,15 @@ class Loop:
                 self._guard(self._soon.popleft())
         if self._ready:
             self._run_fibers()
+        self.step_ns = 0
 
     def _run_fibers(self) -> None:
         """Give every ready fiber its turn, and charge whoever it works for."""
         ready, began_ns = self._ready, time.monotonic_ns()
         for _ in range(len(ready)):
             fiber = ready.popleft()
+            self.step_ns = began_ns
+            self.step = fiber
             fiber.run()
             now_ns = time.monotonic_ns()
             if isinstance(fiber.name, Charged):

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from sentry.syscalls import late
+from tests.e2e.bundle import REPOSITORY, STEPS, Bundle, kvm_is_usable
 
 settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy machine")
+late.import_all()  # in a sandbox no step waits for a disk
+
+
+@pytest.fixture(autouse=True)
+def no_step_is_long() -> Iterator[None]:
+    """A step of a kernel thread that takes too much CPU time fails the test whose sandbox it was.
+
+    Those of `tests.world` say so themselves.
+    """
+    before = STEPS.stat().st_size
+    yield
+    if STEPS.stat().st_size > before:
+        with STEPS.open(encoding="utf-8") as file:
+            file.seek(before)
+            pytest.fail(file.read())
 
 
 def _rootfs(name: str) -> Path:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import heapq
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import sentry.syscalls.late  # noqa: F401  fills the table
 from gofer.attachment import Attachment, CacheMode
@@ -28,6 +29,7 @@ from sentry.auth.credentials import Credentials
 from sentry.boot.first_process import make_task
 from sentry.boot.tree import Exports, Starter, make_devices, make_mount, mount_point
 from sentry.config import MountConfig, ProcessConfig, SandboxConfig
+from sentry.control.watchdog import COLLECTION, TESTED_NS, Alarm, Watchdog
 from sentry.fs.gofer.session import Session
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -161,8 +163,15 @@ class Program(Caller):
         assert self.context.result is not None, "the last call has not ended"
         assert not self.task.dead, "the program is dead"
         self.context.load(getattr(unistd, name), self.registers(values))
-        self.task.on_exit(self.context)
+        self._exit()
         return Call(self, name)
+
+    def _exit(self) -> None:
+        """A step of the kernel, as the loop makes one."""
+        loop = self.world.loop
+        loop.step, loop.step_ns = self.context, time.monotonic_ns()
+        self.task.on_exit(self.context)
+        loop.step_ns = 0
 
     # --- memory
 
@@ -190,7 +199,7 @@ class Program(Caller):
         assert context.result is not None, "a call has not ended"
         context.fault_addr, context.error_code = self.task.mm.space.fault_addr, error_code
         context.exit, context.result = ExitKind.FAULT, None
-        self.task.on_exit(context)
+        self._exit()
         Call(self, "page fault").wait()
         if self.task.dead:
             raise Died(self.task.group.exit_status)
@@ -229,7 +238,13 @@ class Program(Caller):
 
 
 class World:
-    """A kernel with a root file system and an init that does nothing."""
+    """A kernel with a root file system and an init that does nothing.
+
+    A step of it that takes too much CPU time fails the test, when the world ends.
+    """
+
+    watched: ClassVar[World | None] = None
+    """One at a time: the last that was made."""
 
     def __init__(
         self,
@@ -262,12 +277,34 @@ class World:
         self.kernel.first = namespaces.first(self.kernel, self.mounts)
         self.init = self.program()
         self.kernel.init = self.init.task.group
+        self.long_steps: list[str] = []
+        """What held up the kernel thread."""
+        self._watchdog: Watchdog | None = None
+        self._watch()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._end()
+        if kind is None:
+            self._check()
+
+    def _watch(self) -> None:
+        if World.watched is not None:
+            World.watched.unwatch()
+        World.watched = self
+        self._watchdog = Watchdog(self.loop, Alarm(TESTED_NS, self._held_up))
+
+    def unwatch(self) -> None:
+        """Let steps be as long as they are: for what makes them longer itself."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = World.watched = None
+
+    def _held_up(self, text: str) -> None:
+        if COLLECTION not in text:  # which is the tests' garbage, too
+            self.long_steps.append(text)
 
     def ram_file(self) -> RamFile:
         """An empty file in memory."""
@@ -347,6 +384,14 @@ class World:
 
     def close(self) -> None:
         """Kill everybody, wait for their ends, give everything back. Once is enough."""
+        self._end()
+        self._check()
+
+    def _check(self) -> None:
+        found, self.long_steps = self.long_steps, []
+        assert not found, "\n".join(found)
+
+    def _end(self) -> None:
         if self._closed:
             return
         try:
@@ -361,6 +406,7 @@ class World:
     def abandon(self) -> None:
         """End the Gofers and give the memory back, in whatever state tasks are."""
         self._closed = True
+        self.unwatch()
         try:
             self.stack.close()
         finally:  # the next world wants the memory

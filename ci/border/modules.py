@@ -89,6 +89,7 @@ MODULES = (
             "sentry/platform/native/barrier.h",
             "sentry/platform/native/heap.h",
             "sentry/platform/native/filter.h",
+            "sentry/platform/native/ticks.h",
         ),
         ("sentry/platform/native/vcpu.h",),
         borrowed=IOVEC,

@@ -43,6 +43,10 @@ def lines(profile: Profile) -> list[str]:
     rows = {"(page fault)": profile.faults, **profile.calls}
     result += [row(name, cost) for name, cost in sorted(rows.items(), key=_weight) if cost.count]
     result += ["", *(f"{name:24}{count:9}" for name, count in profile.counters.items())]
+    if profile.long_steps:
+        result += ["", "Since the start, held up for more than 50 ms of CPU time by:"]
+        steps = sorted(profile.long_steps.items(), key=_weight)
+        result += [row(name, cost) for name, cost in steps]
     return result
 
 

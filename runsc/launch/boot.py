@@ -114,6 +114,7 @@ def descriptors(config: SandboxConfig) -> set[int]:
         config.control_fd,
         config.control_listener_fd,
         config.log_fd,
+        config.steps_fd,
         config.strace_fd,
     }
     return fds - {-1}

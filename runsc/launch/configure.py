@@ -107,19 +107,19 @@ def _log_fd(flags: Globals, detached: bool) -> int:
     path = flags.debug_log
     if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
         return _duplicate(flags.log.fd)
-    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    return _above_standard(os.open(path or os.devnull, mode, 0o644))
+    return _appending(path or os.devnull)
 
 
 def _strace_fd(flags: Globals, log_fd: int) -> int:
     """A file of its own, the log, or -1."""
     if flags.strace_log is None:
         return log_fd if flags.strace else -1
-    mode = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    return _above_standard(os.open(flags.strace_log, mode, 0o644))
+    return _appending(flags.strace_log)
 
 
-def _above_standard(fd: int) -> int:
+def _appending(path: str) -> int:
+    """Above the standard descriptors."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     made = _duplicate(fd)
     os.close(fd)
     return made
@@ -162,6 +162,7 @@ def make_config(
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
         log_fd=log_fd,
+        steps_fd=-1 if flags.steps_log is None else _appending(flags.steps_log),
         strace_fd=_strace_fd(flags, log_fd),
         strace_calls=tuple(filter(None, flags.strace_calls.removeprefix("!").split(","))),
         strace_others=not flags.strace_calls or flags.strace_calls.startswith("!"),

@@ -40,8 +40,10 @@ def sizes() -> int:
 def take_size(kernel: Kernel, reader: int) -> None:
     """The host's terminal has a new size: so has the container's."""
     try:
-        os.read(reader, 4096)
+        came = os.read(reader, 4096)
     except BlockingIOError:
+        return
+    if signal.SIGWINCH not in came:
         return
     console = kernel.services.console
     if console is not None:

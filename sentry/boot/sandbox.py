@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import select
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from sentry.boot import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import MAX_CONNECTIONS, ControlServer
+from sentry.control.watchdog import TESTED_NS, TOLD_NS, Alarm, Watchdog
 from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
@@ -84,7 +86,6 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
-
     def _rest(self) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
         gc.collect()
@@ -130,6 +131,14 @@ def make_strace(config: SandboxConfig, loop: Loop) -> Observer:
         calls = frozenset(NUMBERS.values()) - calls
     options = Options(calls, times=True, limit=config.strace_limit)
     return Strace(LogSink(config.strace_fd, loop), loop, options)
+
+
+def alarms(log: LogSink, steps_fd: int) -> list[Alarm]:
+    """Who hears of steps that take too long: the log, and the tests by a descriptor."""
+    found = [Alarm(TOLD_NS, log.write)]
+    if steps_fd >= 0:
+        found.append(Alarm(TESTED_NS, lambda text: os.write(steps_fd, text.encode())))
+    return found
 
 
 def _nothing() -> None:
@@ -180,6 +189,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         kernel.start_observers.append(Refused(log.tell))
     resized = host_links.sizes() if config.process.terminal else None
     gofer = host_links.gofer_end(config.gofer_fd) if config.gofer_fd >= 0 else -1
+    watchdog = Watchdog(loop, *alarms(log, config.steps_fd))
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
@@ -193,7 +203,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))
-    operations = Operations(kernel, config)
+    operations = Operations(kernel, config, watchdog)
     most = min(MAX_CONNECTIONS, reserve // 8)
     ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most)
     if resized is not None:

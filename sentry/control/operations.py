@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
@@ -22,6 +24,7 @@ from sentry.kernel.thread_group import Usage
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
     from sentry.control.profile import Profiler
+    from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -34,9 +37,10 @@ COMMAND_SIZE = 512
 class Operations:
     """What there is to do to the sandbox's container."""
 
-    def __init__(self, kernel: Kernel, config: SandboxConfig) -> None:
+    def __init__(self, kernel: Kernel, config: SandboxConfig, watchdog: Watchdog) -> None:
         self._kernel = kernel
         self._config = config
+        self._watchdog = watchdog
         self._executions: set[Execution] = set()
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
@@ -181,7 +185,8 @@ class Operations:
         def finish() -> None:
             profiler, self._profiler = self._profiler, None
             if profiler is not None:
-                done(profiler.stop())
+                long_steps = self._watchdog.long_steps()
+                done(msgspec.structs.replace(profiler.stop(), long_steps=long_steps))
 
         self._kernel.loop.call_at(time.monotonic_ns() + time_ns, finish)
 

@@ -130,6 +130,8 @@ class Profile(msgspec.Struct, frozen=True):
     gofer: Cost
     """Requests, and how long the kernel thread waited for replies (within the calls' times)."""
     counters: dict[str, int]
+    long_steps: dict[str, Cost] = {}
+    """What held the kernel thread up for more than 50 ms, since the sandbox began: CPU time."""
 
 
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -69,6 +69,11 @@ class CpuClock:
         self.task = task
         self.user_only = user_only
 
+    @property
+    def key(self) -> tuple[Task | None, bool]:
+        """The same for those that show the same, of one process."""
+        return self.task, self.user_only
+
     def now_ns(self) -> int:
         """What it shows."""
         if self.task is not None:

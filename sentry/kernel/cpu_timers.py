@@ -6,8 +6,9 @@ been reached, which is when all threads that may run do so; then the clocks are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentry.abi.resource import RLIM_INFINITY, RLIMIT_CPU
 from sentry.abi.signal import SIGKILL, SIGXCPU
@@ -34,58 +35,101 @@ class CpuTimer:
         self.at_ns = 0
 
 
-class CpuTimers:
-    """The deadlines of one process."""
+class Deadline(NamedTuple):
+    """A time that was set; it counts as long as its timer is armed for it."""
 
-    __slots__ = ("_armed", "_group", "_limit", "_timer")
+    at_ns: int
+    number: int
+    """In the order in which they were set."""
+    timer: CpuTimer
+
+
+class CpuTimers:
+    """The deadlines of one process: for each clock, which is read once for all, a heap."""
+
+    __slots__ = ("_armed", "_group", "_heaps", "_limit", "_number", "_timer", "_wake_ns")
 
     def __init__(self, group: ThreadGroup) -> None:
         self._group = group
-        self._armed: list[CpuTimer] = []
+        self._armed: dict[CpuTimer, Deadline] = {}
+        self._heaps: dict[Hashable, list[Deadline]] = {}
+        self._number = 0
         self._timer: Timer | None = None
+        self._wake_ns = 0
         self._limit = CpuTimer(CpuClock(group, None, False), self._limit_reached)
 
     def arm(self, timer: CpuTimer, at_ns: int) -> None:
         """Call it when its clock reaches `at_ns`, instead of what was set before."""
         timer.at_ns = at_ns
-        if timer not in self._armed:
-            self._armed.append(timer)
-        self._sleep()
+        self._number += 1
+        if self._number > 64 + 2 * len(self._armed):
+            self._forget_old()
+        self._armed[timer] = deadline = Deadline(at_ns, self._number, timer)
+        heappush(self._heaps.setdefault(timer.clock.key, []), deadline)
+        wake_ns = self._earliest(deadline, timer.clock.now_ns())
+        if self._timer is None or wake_ns < self._wake_ns:
+            self._wake_at(wake_ns)
 
     def disarm(self, timer: CpuTimer) -> None:
-        """Forget it."""
-        if timer in self._armed:
-            self._armed.remove(timer)
-            self._sleep()
+        """Forget it; what wakes for it alone wakes in vain."""
+        if self._armed.pop(timer, None) is not None and not self._armed:
+            self.cancel()
 
     def cancel(self) -> None:
         """Forget all: the process ends."""
         self._armed.clear()
-        self._sleep()
+        self._heaps.clear()
+        self._number = 0
+        self._wake_at(None)
 
-    def _sleep(self) -> None:
+    def _forget_old(self) -> None:
+        """Only deadlines that count, numbered anew in their order."""
+        kept = sorted(self._armed.values(), key=lambda deadline: deadline.number)
+        self._heaps.clear()
+        for self._number, old in enumerate(kept):
+            deadline = self._armed[old.timer] = old._replace(number=self._number)
+            heappush(self._heaps.setdefault(old.timer.clock.key, []), deadline)
+        self._number = len(kept)
+
+    def _earliest(self, deadline: Deadline, now_ns: int) -> int:
+        """When it could be reached, on the loop's clock."""
+        group, loop = self._group, self._group.kernel.loop
+        alone = deadline.timer.clock.task is not None
+        parallel = 1 if alone else max(1, min(len(group.tasks), group.kernel.cpus))
+        left_ns = max((deadline.at_ns - now_ns) // parallel, GRAIN_NS)
+        return min(loop.now_ns() + left_ns, MAX_NS)
+
+    def _wake_at(self, at_ns: int | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._armed:
-            return
-        group = self._group
-        parallel = max(1, min(len(group.tasks), group.kernel.cpus))
-        left = min(
-            (t.at_ns - t.clock.now_ns()) // (1 if t.clock.task is not None else parallel)
-            for t in self._armed
-        )
-        loop = group.kernel.loop
-        at_ns = loop.now_ns() + max(left, GRAIN_NS)
-        self._timer = loop.call_at(min(at_ns, MAX_NS), self._look)
+        if at_ns is not None:
+            self._wake_ns = at_ns
+            self._timer = self._group.kernel.loop.call_at(at_ns, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        for timer in list(self._armed):
-            if timer in self._armed and timer.clock.now_ns() >= timer.at_ns:
-                self._armed.remove(timer)
-                timer.fired()
-        self._sleep()
+        due: list[Deadline] = []
+        wake_ns: int | None = None
+        for key, heap in list(self._heaps.items()):
+            now_ns = heap[0].timer.clock.now_ns()
+            while heap and (heap[0].at_ns <= now_ns or not self._counts(heap[0])):
+                due.append(heappop(heap))
+            if heap:
+                earliest_ns = self._earliest(heap[0], now_ns)
+                wake_ns = earliest_ns if wake_ns is None else min(wake_ns, earliest_ns)
+            else:
+                del self._heaps[key]
+        self._wake_at(wake_ns)
+        for deadline in sorted(due, key=lambda deadline: deadline.number):
+            if self._counts(deadline):
+                del self._armed[deadline.timer]
+                deadline.timer.fired()
+        if not self._armed:
+            self.cancel()
+
+    def _counts(self, deadline: Deadline) -> bool:
+        return self._armed.get(deadline.timer) is deadline
 
     # RLIMIT_CPU ----------------------------------------------------------------------------------
 

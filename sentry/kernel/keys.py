@@ -179,7 +179,7 @@ class Key:
         if self.restricted:
             raise EPERM("a restricted keyring")
         if key.is_keyring:
-            depth = _height(key, self)
+            depth = _height(key, self, {})
             if depth > MAX_DEPTH:
                 raise ELOOP("keyrings in keyrings")
         old = self.links.get(key.name)
@@ -197,26 +197,38 @@ class Key:
         for key in links.values():
             key.drop()
 
-    def below(
-        self, creds: Credentials, possessed: bool, dead: bool = False, depth: int = 0
-    ) -> Iterator[Key]:
+    def below(self, creds: Credentials, possessed: bool, dead: bool = False) -> Iterator[Key]:
         """All keys that a search may come to, breadth first in each keyring; `dead`: also those
-        that are not valid any more."""
-        if depth > MAX_DEPTH or not self.is_keyring or not self.allows(creds, possessed, SEARCH):
-            return
-        found = [key for key in self.links.values() if dead or key.is_valid]
-        yield from found
-        for key in found:
-            if key.is_keyring and not (key.revoked or key.invalidated):
-                yield from key.below(creds, possessed, dead, depth + 1)
+        that are not valid any more.
+
+        A keyring that lies in many others is looked into once, and again only where it lies
+        higher: the ways to it are as many as the product of all breadths.
+        """
+        depths: dict[Key, int] = {}
+
+        def walk(ring: Key, depth: int) -> Iterator[Key]:
+            if depth > MAX_DEPTH or not ring.is_keyring or depths.get(ring, depth + 1) <= depth:
+                return
+            depths[ring] = depth
+            if not ring.allows(creds, possessed, SEARCH):
+                return
+            found = [key for key in ring.links.values() if dead or key.is_valid]
+            yield from found
+            for key in found:
+                if key.is_keyring and not (key.revoked or key.invalidated):
+                    yield from walk(key, depth + 1)
+
+        return walk(self, 0)
 
 
-def _height(key: Key, forbidden: Key) -> int:
+def _height(key: Key, forbidden: Key, known: dict[Key, int]) -> int:
     """How deep the keyrings in a keyring go. Raises: EDEADLK if `forbidden` is among them."""
     if key is forbidden:
         raise EDEADLK("a keyring in itself")
-    inner = [k for k in key.links.values() if k.is_keyring]
-    return 1 + max((_height(k, forbidden) for k in inner), default=0)
+    if key not in known:
+        inner = [_height(k, forbidden, known) for k in key.links.values() if k.is_keyring]
+        known[key] = 1 + max(inner, default=0)
+    return known[key]
 
 
 def default_perm(kind: bytes) -> int:

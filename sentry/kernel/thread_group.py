@@ -152,6 +152,7 @@ class ThreadGroup:
         "last_uid": FRESH,
         "leader": FRESH,
         "limits": CLONE,
+        "next_timer": FRESH,
         "oom_score_adj": SHARED,
         "own_bytes": FRESH,
         "parent": CLONE,
@@ -245,6 +246,7 @@ class ThreadGroup:
         self.personality = 0
         self.timers: IntervalTimers | None = None
         self.posix_timers: dict[int, ProcessTimer] = {}
+        self.next_timer = 0
         self.dead_usage = Usage()
         self.reaped_usage = Usage()
         self.last_uid = 0

@@ -427,3 +427,5 @@ const uint8_t *filter_code(const struct filter *filter);
 uint32_t filter_converted(const struct filter *filter);
 uint32_t filter_packet(const struct filter *filter, const uint8_t *bytes, const struct packet *packet);
 uint64_t filter_calls(const struct filter *newest, const uint8_t *data);
+int ticks_start(int signal, int64_t interval_ns);
+void ticks_stop(int timer);

@@ -191,9 +191,8 @@ class FileLocks:
         if self.flocks.get(owner) is exclusive:
             return 0
         self.unflock(owner)
-        for held in self.flocks.values():
-            if held or exclusive:
-                raise EAGAIN("locked")
+        if self.flocks and (exclusive or next(iter(self.flocks.values()))):  # who has it alone
+            raise EAGAIN("locked")
         self.flocks[owner], self._pids[owner] = exclusive, pid
         self.note()
         return 0

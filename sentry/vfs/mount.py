@@ -66,6 +66,9 @@ class Peers(Protocol):
     @property
     def slaves(self) -> MutableMapping[int, Mount]: ...
 
+    def end(self) -> None:
+        """Nobody is in it any more."""
+
 
 class Namespace(Protocol):
     """Those that hang together, as one of them knows it: sentry.vfs.mounts."""

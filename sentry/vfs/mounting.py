@@ -269,14 +269,8 @@ def change_propagation(caller: Mounter, place: Location, kind: int, *, recursive
     """do_change_type()."""
     mount = check_mount_root(caller, place)
     for each in MountNamespace.tree(mount) if recursive else [mount]:
-        set_propagation(caller.mounts, each, kind)
+        propagation.change(each, kind, caller.mounts.budget.group_ids)
     caller.mounts.changes.happened()
-
-
-def set_propagation(namespace: MountNamespace, mount: Mount, kind: int) -> None:
-    """Another type of propagation for one mount; a new group gets an id."""
-    number = namespace.new_group() if mount.group is None else 0
-    propagation.change(mount, kind, number)
 
 
 def move(caller: Mounter, source: Location, place: Location) -> None:

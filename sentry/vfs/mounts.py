@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 
 
 class MountBudget(Budget):
-    """The counts, and the namespaces of mounts that there are."""
+    """The counts, the namespaces of mounts that there are, the ids of peer groups."""
 
-    __slots__ = ("namespaces",)
+    __slots__ = ("group_ids", "namespaces")
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
         super().__init__(memory_pages)
         self.namespaces: dict[MountNamespace, None] = {}
+        self.group_ids = propagation.GroupIds()
 
 
 class MountNamespace:
@@ -108,11 +109,6 @@ class MountNamespace:
         """Raises: ENOSPC."""
         self.budget.check_mounts(more, len(self._mounts))
 
-    def new_group(self) -> int:
-        """An id for a peer group: the lowest that is free."""
-        used = {m.group.id for ns in self.budget.namespaces for m in ns if m.group is not None}
-        return next(number for number in itertools.count(1) if number not in used)
-
     # --- attaching
 
     def attach(self, mount: Mount, place: Location) -> None:
@@ -148,7 +144,7 @@ class MountNamespace:
         if place.mount.group is not None:
             for each in tree:
                 if each.group is None:
-                    propagation.share(each, self.new_group())
+                    propagation.share(each, self.budget.group_ids)
             copies = self._propagated(mount, place)
         self.put(mount, place)
         for each in tree:
@@ -188,7 +184,7 @@ class MountNamespace:
             copy = self.copy_tree(model, model.root, recursive=True, slave=slave, all_of_it=True)
             if slave and target.group is not None:
                 for each in self.tree(copy):
-                    propagation.share(each, self.new_group())
+                    propagation.share(each, self.budget.group_ids)
             other = target.namespace
             if other is not None and other.owner is not self.owner:
                 lock_tree(copy)

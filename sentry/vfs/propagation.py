@@ -7,6 +7,7 @@ rings of mounts.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,27 +20,51 @@ if TYPE_CHECKING:
 KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 
 
+class GroupIds:
+    """The ids of a sandbox's groups: each is the lowest that is free (ida_alloc_min())."""
+
+    def __init__(self) -> None:
+        self._given_back: list[int] = []
+        self._next = 1
+
+    def take(self) -> int:
+        """For a new group."""
+        if self._given_back:
+            return heapq.heappop(self._given_back)
+        self._next += 1
+        return self._next - 1
+
+    def give(self, number: int) -> None:
+        """The group is gone."""
+        heapq.heappush(self._given_back, number)
+
+
 class PeerGroup:
     """Mounts that share what is mounted on them, and the mounts that follow them.
 
     A mount that goes leaves it: `leave`.
     """
 
-    __slots__ = ("id", "members", "slaves")
+    __slots__ = ("_ids", "id", "members", "slaves")
 
-    def __init__(self, number: int) -> None:
-        self.id = number
+    def __init__(self, ids: GroupIds) -> None:
+        self._ids = ids
+        self.id = ids.take()
         """As in mountinfo."""
         self.members: dict[int, Mount] = {}
         self.slaves: dict[int, Mount] = {}
 
+    def end(self) -> None:
+        """Nobody is in it any more."""
+        self._ids.give(self.id)
 
-def share(mount: Mount, number: int) -> None:
+
+def share(mount: Mount, ids: GroupIds) -> None:
     """MS_SHARED: a group of its own, unless it has one. A slave stays one, too."""
     mount.unbindable = False
     if mount.group is None:
-        mount.group = PeerGroup(number)
-        mount.group.members[mount.id] = mount
+        group = mount.group = PeerGroup(ids)
+        group.members[mount.id] = mount
 
 
 def follow(mount: Mount, master: Peers) -> None:
@@ -69,6 +94,7 @@ def leave_group(mount: Mount) -> None:
     if group.members:
         follow(mount, group)
         return
+    group.end()
     for slave in list(group.slaves.values()):
         if mount.master is not None:
             follow(slave, mount.master)
@@ -82,10 +108,10 @@ def leave(mount: Mount) -> None:
     leave_master(mount)
 
 
-def change(mount: Mount, kind: int, number: int) -> None:
-    """change_mnt_propagation(): MS_SHARED (a new group has the id `number`) and its kin."""
+def change(mount: Mount, kind: int, ids: GroupIds) -> None:
+    """change_mnt_propagation(): MS_SHARED and its kin."""
     if kind == MS_SHARED:
-        share(mount, number)
+        share(mount, ids)
         return
     leave_group(mount)
     if kind != MS_SLAVE:

@@ -37,7 +37,7 @@ class WaitQueue:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[Registration] = []
+        self._entries: dict[Registration, None] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,14 +52,11 @@ class WaitQueue:
 
     def enter(self, entry: Registration) -> None:
         """Register what is an entry itself."""
-        self._entries.append(entry)
+        self._entries[entry] = None
 
     def remove(self, entry: Registration) -> None:
         """Unregister; one that is gone already does no harm."""
-        try:
-            self._entries.remove(entry)
-        except ValueError:
-            return
+        self._entries.pop(entry, None)
 
     def notify(self, events: int = ALL) -> int:
         """Tell all plain entries and the first exclusive one that match; how many were told."""
@@ -67,9 +64,10 @@ class WaitQueue:
         if not entries:
             return 0
         if len(entries) == 1:
-            if not entries[0].mask & events:
+            (entry,) = entries
+            if not entry.mask & events:
                 return 0
-            entries[0].callback(events)
+            entry.callback(events)
             return 1
         told, exclusive_told = 0, False
         for entry in list(entries):

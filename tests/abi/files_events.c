@@ -227,6 +227,19 @@ static void epolls(void)
     CHECK(epoll_wait(ep, out, 4, 0) == 1 && out[0].events == EPOLLHUP);
     CHECK(epoll_ctl(ep, EPOLL_CTL_DEL, ends[0], 0) == 0);
     close(ends[0]);
+    /* only the last writer that goes is an event */
+    int reader, writers[2];
+    CHECK(mkfifo("events", 0600) == 0 && (reader = open("events", O_RDONLY | O_NONBLOCK)) >= 0);
+    CHECK((writers[0] = open("events", O_WRONLY)) >= 0 && (writers[1] = open("events", O_RDWR)) >= 0);
+    CHECK(write(writers[0], "x", 1) == 1);
+    ev.events = EPOLLIN | EPOLLET;
+    CHECK(epoll_ctl(ep, EPOLL_CTL_ADD, reader, &ev) == 0);
+    CHECK(epoll_wait(ep, out, 4, 0) == 1 && epoll_wait(ep, out, 4, 0) == 0);
+    close(writers[0]);
+    CHECK(epoll_wait(ep, out, 4, 0) == 0);
+    close(writers[1]);
+    CHECK(epoll_wait(ep, out, 4, 0) == 1 && out[0].events == (EPOLLIN | EPOLLHUP));
+    close(reader);
     /* nested */
     int inner = epoll_create1(0);
     ev.events = EPOLLIN;

@@ -164,6 +164,9 @@ static void posix(void)
     wait_calls(1);
     CHECK(info.si_value.sival_int == id && info.si_timerid == id);
     CHECK(syscall(SYS_timer_delete, id) == 0);
+    int next = -1; /* numbers go on, though lower ones are free */
+    CHECK(syscall(SYS_timer_create, CLOCK_REALTIME, NULL, &next) == 0 && next == id + 1);
+    CHECK(syscall(SYS_timer_delete, next) == 0);
 
     event.sigev_notify = SIGEV_NONE;
     CHECK(timer_create(CLOCK_MONOTONIC, &event, &second) == 0);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,13 @@ import msgspec
 from runsc.commands.spec import example
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-RUNSC = [sys.executable, "-m", "runsc"]
+STEPS = Path(tempfile.mkdtemp(prefix="runsc-steps-")) / "steps"
+"""Where sandboxes write what held up their kernel threads: `no_step_is_long` in conftest.py."""
+STEPS.parent.chmod(0o755)
+STEPS.touch()
+STEPS.chmod(0o666)  # for tests as another user
+atexit.register(shutil.rmtree, STEPS.parent, ignore_errors=True)
+RUNSC = [sys.executable, "-m", "runsc", f"--TESTONLY-steps={STEPS}"]
 TIMEOUT_S = 60
 Document = dict[str, Any]
 Result = subprocess.CompletedProcess[str]

@@ -85,10 +85,11 @@ class Pipe:
         self.queue.notify(OPENED)
 
     def close_end(self, reads: bool, writes: bool) -> None:
-        """An end was closed."""
+        """An end was closed; the other side hears of it if it was the last: pipe_release()."""
         self.readers -= reads
         self.writers -= writes
-        self.queue.notify(READABLE | WRITABLE | EPOLLHUP | EPOLLERR)
+        if bool(self.readers) != bool(self.writers):
+            self.queue.notify(READABLE | WRITABLE | EPOLLHUP | EPOLLERR)
 
     # --- bytes
 

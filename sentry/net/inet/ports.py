@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class Bound(Holder, Protocol):
     def port_range(self) -> tuple[int, int]: ...
 
 
+Order = Callable[[Sequence[Holder]], Iterator[Holder]]
+"""In which those at a port are looked at."""
+
+
 class Shared(Struct, frozen=True):
     """How SO_REUSEPORT goes on at a port of streams, as who bound last says: inet_bind_bucket."""
 
@@ -66,13 +70,15 @@ class Ports:
     """The ports of one protocol."""
 
     def __init__(self) -> None:
-        self._bound: dict[int, list[Bound]] = {}
+        self._bound: dict[int, dict[Bound, None]] = {}
+        """Who has asked for a port; empty where only connections are left of a listener."""
+        self._adopted: dict[int, dict[Bound, None]] = {}
         self._shared: dict[int, Shared] = {}
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
 
     def __len__(self) -> int:
-        return sum(map(len, self._bound.values()))
+        return sum(1 for _ in self.everybody())
 
     def claim(self, sock: Bound, wanted: Endpoint, *, stream: bool) -> Endpoint:
         """Give the socket a port, a free one for port 0. Raises: EADDRINUSE."""
@@ -83,7 +89,7 @@ class Ports:
             raise EADDRINUSE(f"port {port}")
         if stream:
             self._note(sock, endpoint)
-        self._bound.setdefault(port, []).append(sock)
+        self._bound.setdefault(port, {})[sock] = None
         return endpoint
 
     def _goes_on(self, sock: Bound, endpoint: Endpoint) -> bool:
@@ -109,7 +115,7 @@ class Ports:
             port = next((p for p in range(low, high + 1) if self._is_shared(p, target)), None)
         if port is None:
             raise EADDRNOTAVAIL("no free port")
-        self._bound.setdefault(port, []).append(sock)
+        self._bound.setdefault(port, {})[sock] = None
         sock.shares_port = True
         return Endpoint(sock.local.ip, port)
 
@@ -123,19 +129,27 @@ class Ports:
 
     def adopt(self, sock: Bound) -> None:
         """An accepted socket shares the port of its listener."""
-        self._bound.setdefault(sock.local.port, []).append(sock)
+        port = sock.local.port
+        self._bound.setdefault(port, {})
+        self._adopted.setdefault(port, {})[sock] = None
 
     def release(self, sock: Bound) -> None:
         """The socket has no port any more."""
-        holders = self._bound.get(sock.local.port)
-        if holders and sock in holders:
-            holders.remove(sock)
-            if not holders:
-                del self._bound[sock.local.port]
-                self._shared.pop(sock.local.port, None)
+        port = sock.local.port
+        holders, adopted = self._bound.get(port, {}), self._adopted.get(port, {})
+        holders.pop(sock, None)
+        adopted.pop(sock, None)
+        if not adopted:
+            self._adopted.pop(port, None)
+            if not holders and self._bound.pop(port, None) is not None:
+                self._shared.pop(port, None)
 
     def check_listen(self, sock: Bound) -> None:
         """Two listeners on one address need SO_REUSEPORT. Raises: EADDRINUSE."""
+        adopted = self._adopted.get(sock.local.port, {})
+        if sock in adopted:
+            del adopted[sock]
+            self._bound[sock.local.port][sock] = None
         for other in self._bound.get(sock.local.port, ()):
             both = SO_REUSEPORT in sock.options and SO_REUSEPORT in other.options
             if (
@@ -168,17 +182,17 @@ class Ports:
                 return port
         return None
 
-    def _met(self, sock: Bound, endpoint: Endpoint) -> Iterator[Holder]:
+    def _met(
+        self, sock: Bound, endpoint: Endpoint, order: Order = iter
+    ) -> Iterator[Holder]:
         """Who would get the same packets."""
-        holders: tuple[Holder, ...] = (*self.at(endpoint.port), *self.ended.at(endpoint.port))
-        for other in holders:
+        for other in order((*self.at(endpoint.port), *self.ended.at(endpoint.port))):
             if other is not sock and overlap(sock, endpoint, other):
                 yield other
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
         """Of datagrams the first one that shares the port decides."""
-        met = list(self._met(sock, endpoint))
-        for other in met if stream else in_table_order(met):
+        for other in self._met(sock, endpoint, iter if stream else in_table_order):
             shares = both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid
             if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):
                 continue
@@ -190,15 +204,18 @@ class Ports:
 
     def at(self, port: int) -> list[Bound]:
         """Everybody at a port."""
-        return self._bound.get(port, [])
+        return [*self._bound.get(port, ()), *self._adopted.get(port, ())]
 
     def everybody(self) -> Iterator[Bound]:
         """All that have a port."""
-        for socks in self._bound.values():
-            yield from socks
+        for port in self._bound:
+            yield from self.at(port)
 
     def holders(self, target: Endpoint) -> Iterator[Bound]:
-        """Sockets that a packet for `target` may reach, those with the exact address first."""
+        """Sockets that a packet for `target` may reach, those with the exact address first.
+
+        A listener's connections are not among them: they have a way of their own.
+        """
         found = self._bound.get(target.port, ())
         for sock in found:
             if sock.local.ip == target.ip:
@@ -213,10 +230,15 @@ class Ports:
                 yield sock
 
 
-def in_table_order(socks: list[Holder]) -> list[Holder]:
+def in_table_order(socks: Sequence[Holder]) -> Iterator[Holder]:
     """Who came last is first; those of IPv6 with SO_REUSEPORT are last: sk_add_node_rcu()."""
-    last = [one for one in socks if one.family == AF_INET6 and SO_REUSEPORT in one.options]
-    return [one for one in reversed(socks) if one not in last] + last
+
+
+    def is_last(one: Holder) -> bool:
+        return one.family == AF_INET6 and SO_REUSEPORT in one.options
+
+    yield from (one for one in reversed(socks) if not is_last(one))
+    yield from filter(is_last, socks)
 
 
 def both_have(option: int, a: Holder, b: Holder) -> bool:

@@ -280,17 +280,17 @@ def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
     """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-    fitting = [
-        sock
-        for sock in ports.holders(packet.target)
-        if isinstance(sock, UdpSocket) and sock.takes_from(packet.source)
-    ]
-    if not fitting:
+    group: list[UdpSocket] = []
+    for sock in ports.holders(packet.target):
+        if not isinstance(sock, UdpSocket):
+            continue
+        if sock.remote is None:
+            if not group or sock.local.ip == group[0].local.ip:
+                group.append(sock)
+        elif sock.remote == packet.source:
+            return sock
+    if not group:
         return None
-    connected = [sock for sock in fitting if sock.remote is not None]
-    if connected:
-        return connected[0]
-    group = [sock for sock in fitting if sock.local.ip == fitting[0].local.ip]
-    if SO_REUSEPORT not in fitting[0].options:
+    if SO_REUSEPORT not in group[0].options:
         return group[-1]
     return group[hash((packet.source, packet.target)) % len(group)]

@@ -58,6 +58,8 @@ SetFlags = Annotated[
 _sigevent = struct.Struct("<QiiI44x")
 US = 1000
 MAX_TIMERS = 1 << 16
+MAX_TIMER = (1 << 31) - 1
+"""The highest number: posix_timer_add() goes on behind the last one that it gave."""
 """Timers of one process; RLIMIT_SIGPENDING usually ends it before."""
 
 
@@ -128,9 +130,10 @@ def sys_timer_create(task: Task, clock: Clock, event: Addr, result: Addr) -> Non
     if len(group.posix_timers) >= MAX_TIMERS or not quota.take(uid, task.rlimit(RLIMIT_SIGPENDING)):
         raise EAGAIN("too many timers")
     try:
-        number = 0
+        number = group.next_timer
         while number in group.posix_timers:
-            number += 1
+            number = number + 1 & MAX_TIMER
+        group.next_timer = number + 1 & MAX_TIMER
         notify = Notify(SIGEV_SIGNAL, SIGALRM, number) if fields is None else _notify(task, *fields)
         task.mm.write(result, number.to_bytes(4, "little"))
         source = _clock_of(task, clock)

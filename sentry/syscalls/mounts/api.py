@@ -53,7 +53,7 @@ from sentry.vfs.mount import Mount, top
 from sentry.vfs.mounting import TreeFile, may_mount
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.open import open_o_path
-from sentry.vfs.propagation import KINDS
+from sentry.vfs.propagation import KINDS, change
 from sentry.vfs.walk import resolve
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def sys_mount_setattr(
     for mount, changed in wanted:
         mount.set_flags(changed)
         if propagation:
-            mounting.set_propagation(task.mounts, mount, propagation)
+            change(mount, propagation, task.mounts.budget.group_ids)
     task.mounts.changes.happened()
 
 

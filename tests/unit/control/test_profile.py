@@ -3,11 +3,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from runsc.commands.debug import lines
 from sentry.abi import unistd as nr
 from sentry.control.profile import Profiler
+from sentry.control.protocol import Cost
 from sentry.kernel.services import Services
 from sentry.platform.memory import Counters
 from sentry.wait.fiber import Fiber, park, this_fiber
@@ -84,3 +86,14 @@ def test_the_report_names_what_was_called(kernel: Any) -> None:
     report = lines(profiler.stop())
 
     assert any(line.startswith("getppid") for line in report)
+
+
+def test_the_report_ends_with_what_held_everybody_up(kernel: Any) -> None:
+    found = Profiler(kernel).stop()
+    steps = {"sendto": Cost(2, 130_000_000, 70_000_000), "close": Cost(1, 900_000_000, 900_000_000)}
+
+    report = lines(msgspec.structs.replace(found, long_steps=steps))
+
+    assert [line.split()[0] for line in report[-2:]] == ["close", "sendto"]
+    assert "50 ms" in report[-3]
+    assert not any("50 ms" in line for line in lines(found))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from sentry.abi.keyctl import KEY_SPEC_PROCESS_KEYRING, KEY_SPEC_THREAD_KEYRING
+from sentry.auth.credentials import Credentials
 from sentry.errors import ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.keys import KEYRING, Key, KeyTable
@@ -96,3 +98,33 @@ def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
 
     assert session not in table.all()
     assert session.type == KEYRING
+
+
+def test_keyrings_that_lie_in_many_others_are_looked_into_once(table: KeyTable) -> None:
+    levels = [
+        [table.keyring(b"%d %d" % (level, at), (0, 0), keys.ALL_PERMS).hold() for at in range(12)]
+        for level in range(6)
+    ]
+    for outer, inner in itertools.pairwise(levels):
+        for ring in outer:
+            for one in inner:
+                ring.link(one)
+    table.add_to(levels[-1][-1], key := new_key())
+
+    found = list(levels[0][0].below(Credentials.root(), True))
+
+    assert key in found
+    assert len(found) == 12 + 12 * 12 * 4 + 1  # and not 12 ** 5
+
+
+def test_keyring_is_looked_into_again_where_it_lies_higher(table: KeyTable) -> None:
+    rings = [table.keyring(b"%d" % at, (0, 0), keys.ALL_PERMS).hold() for at in range(8)]
+    top, *chain = rings
+    table.add_to(chain[-1], key := new_key())
+    for outer, inner in zip(rings, chain, strict=False):
+        outer.link(inner)
+
+    assert key not in list(top.below(Credentials.root(), True))  # too deep
+    top.link(chain[3])
+
+    assert key in list(top.below(Credentials.root(), True))

@@ -40,6 +40,24 @@ def connected(ports: Ports, target: Endpoint) -> Sock:
     return sock
 
 
+def test_connections_of_a_listener_keep_its_port_and_are_not_looked_through() -> None:
+    ports = Ports()
+    listener, accepted = bound(ports, stream=True), Sock()
+    accepted.local, accepted.remote = listener.local, A
+
+    ports.adopt(accepted)
+
+    assert list(ports.holders(listener.local)) == [listener]
+    assert ports.at(listener.local.port) == list(ports.everybody()) == [listener, accepted]
+    ports.release(listener)
+    assert list(ports.everybody()) == [accepted] and len(ports) == 1
+    assert bound(ports, stream=True).local.port != accepted.local.port
+    ports.check_listen(accepted)  # it has been disconnected, and is a listener itself now
+    assert list(ports.holders(accepted.local)) == [accepted]
+    ports.release(accepted)
+    assert ports.at(accepted.local.port) == []
+
+
 def test_a_stream_gets_no_port_that_another_one_has() -> None:
     ports = Ports()
     assert {bound(ports, stream=True).local.port for _ in range(3)} == {100, 101, 102}

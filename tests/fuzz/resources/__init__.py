@@ -1,0 +1,8 @@
+"""Everything of which a program can have many: `RESOURCES`, by area."""
+
+from __future__ import annotations
+
+from tests.fuzz.resources import files, net, tasks
+from tests.fuzz.scaling import Resource
+
+RESOURCES: tuple[Resource, ...] = (*files.RESOURCES, *net.RESOURCES, *tasks.RESOURCES)

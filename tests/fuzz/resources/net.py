@@ -1,0 +1,271 @@
+"""Sockets, what is queued in them, addresses, routes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from sentry.abi.netlink import (
+    IFA_LOCAL,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RTA_DST,
+    RTA_OIF,
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_GETADDR,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+)  # fmt: skip
+from sentry.abi.socket import (
+    AF_INET,
+    AF_NETLINK,
+    AF_PACKET,
+    AF_UNIX,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_RAW,
+    SOCK_STREAM,
+)  # fmt: skip
+from tests.fuzz.scaling import Bench, Resource
+
+LOOPBACK = 1
+
+
+def _inet(port: int, host: int = 0x7F000001) -> bytes:
+    return struct.pack("<H", AF_INET) + struct.pack(">HI", port, host) + bytes(8)
+
+
+def _unix(name: bytes) -> bytes:
+    return struct.pack("<H", AF_UNIX) + b"\0" + name
+
+
+def _socket(b: Bench, family: int, kind: int, protocol: int = 0) -> int:
+    return b.ok("socket", family, kind | SOCK_NONBLOCK, protocol)
+
+
+def udp_ports(b: Bench) -> None:
+    """Bound to ports that the kernel chooses, then to given ones."""
+    made = b.each("create", lambda _: _socket(b, AF_INET, SOCK_DGRAM))
+    b.each("bind to any", lambda i: b.ok("bind", made[i], _inet(0), 16))
+    b.read_all("read /proc/net/udp", b"/proc/net/udp")
+    b.each("close", lambda i: b.ok("close", made[i]))
+    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("bind", lambda i: b.ok("bind", made[i], _inet(2000 + i), 16))
+    b.each("send to each", lambda i: b.ok("sendto", made[0], b"x", 1, 0, _inet(2000 + i), 16))
+    room = b.program.buffer(8)
+    b.each("receive", lambda i: b.ok("recvfrom", made[i], room, 8, 0, 0, 0))
+    b.each("connect", lambda i: b.ok("connect", made[i], _inet(2000), 16))
+    b.read_all("read /proc/net/udp again", b"/proc/net/udp")
+
+
+def one_port(b: Bench) -> None:
+    """Shared by many sockets (SO_REUSEPORT)."""
+    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    yes = struct.pack("<i", 1)
+    for fd in made:
+        b.ok("setsockopt", fd, 1, 15, yes, 4)
+    b.each("bind", lambda i: b.ok("bind", made[i], _inet(2000), 16))
+    sender = _socket(b, AF_INET, SOCK_DGRAM)
+    b.each("send", lambda _: b.ok("sendto", sender, b"x", 1, 0, _inet(2000), 16))
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def tcp_connections(b: Bench) -> None:
+    """To one listener."""
+    listener = _socket(b, AF_INET, SOCK_STREAM)
+    b.ok("bind", listener, _inet(2000), 16)
+    b.ok("listen", listener, 4096)
+    made = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+
+    def connect(i: int) -> None:
+        b.program.call("connect", made[i], _inet(2000), 16)
+        b.world.settle()
+
+    b.each("connect", connect)
+    came = b.each("accept", lambda _: b.ok("accept4", listener, 0, 0, 0))
+    b.each("send", lambda i: b.ok("sendto", made[i], b"x", 1, 0, 0, 0))
+    b.read_all("read /proc/net/tcp", b"/proc/net/tcp")
+    b.each("close", lambda i: (b.ok("close", made[i]), b.ok("close", came[i]), b.world.settle()))
+
+
+def tcp_backlog(b: Bench) -> None:
+    """Connections that nobody accepts, then their listener closed."""
+    listener = _socket(b, AF_INET, SOCK_STREAM)
+    b.ok("bind", listener, _inet(2000), 16)
+    b.ok("listen", listener, 4096)
+    made = [_socket(b, AF_INET, SOCK_STREAM) for _ in range(b.n)]
+    for fd in made:
+        b.program.call("connect", fd, _inet(2000), 16)
+        b.world.settle()
+    with b.measure("close the listener"):
+        b.ok("close", listener)
+        b.world.settle()
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def multicast(b: Bench) -> None:
+    """Memberships: groups of one socket, and many sockets in one group."""
+    one = _socket(b, AF_INET, SOCK_DGRAM)
+    few = min(b.n, 20)
+    group = [struct.pack(">II", 0xEF000001 + i, 0x7F000001) for i in range(b.n)]
+    b.each("join", lambda i: i >= few or b.ok("setsockopt", one, 0, 35, group[i], 8))
+    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    yes = struct.pack("<i", 1)
+    for fd in made:
+        b.ok("setsockopt", fd, 1, 2, yes, 4)
+        b.ok("bind", fd, _inet(2000, 0), 16)
+    b.each("join one group", lambda i: b.ok("setsockopt", made[i], 0, 35, group[0], 8))
+    b.ok("setsockopt", one, 0, 32, struct.pack(">I", 0x7F000001), 4)
+    with b.measure("send to the group"):
+        b.program.call("sendto", one, b"x", 1, 0, _inet(2000, 0xEF000001), 16)
+        b.world.settle()
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def packet_sockets(b: Bench) -> None:
+    """That all hear what is sent."""
+    made = b.each("create", lambda _: _socket(b, AF_PACKET, SOCK_RAW, 0x0300))
+    sender = _socket(b, AF_INET, SOCK_DGRAM)
+    with b.measure("send"):
+        b.ok("sendto", sender, b"x", 1, 0, _inet(9), 16)
+    b.read_all("read /proc/net/packet", b"/proc/net/packet")
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def unix_names(b: Bench) -> None:
+    """Of datagram sockets."""
+    made = b.each("create", lambda _: _socket(b, AF_UNIX, SOCK_DGRAM))
+    b.each("bind", lambda i: b.ok("bind", made[i], _unix(b"n%06d" % i), 10))
+    b.each("send", lambda i: b.ok("sendto", made[i], b"x", 1, 0, _unix(b"n%06d" % i), 10))
+    b.read_all("read /proc/net/unix", b"/proc/net/unix")
+    b.each("close", lambda i: b.ok("close", made[i]))
+    made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("bind to any", lambda i: b.ok("bind", made[i], struct.pack("<H", AF_UNIX), 2))
+
+
+def unix_pairs(b: Bench) -> None:
+    """Streams with something in them."""
+    made = b.each("create", lambda _: b.pair("socketpair", AF_UNIX, SOCK_STREAM, 0))
+    b.each("send", lambda i: b.ok("sendto", made[i][0], b"x", 1, 0, 0, 0))
+    b.each("close", lambda i: (b.ok("close", made[i][0]), b.ok("close", made[i][1])))
+
+
+def unix_queue(b: Bench) -> None:
+    """Datagrams from many senders, connected to one receiver."""
+    receiver = _socket(b, AF_UNIX, SOCK_DGRAM)
+    b.ok("bind", receiver, _unix(b"receiver"), 11)
+    made = [_socket(b, AF_UNIX, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("connect", lambda i: b.ok("connect", made[i], _unix(b"receiver"), 11))
+    room = b.program.buffer(8)
+
+    def through(i: int) -> None:
+        b.ok("sendto", made[i], b"x", 1, 0, 0, 0)
+        b.ok("recvfrom", receiver, room, 8, 0, 0, 0)
+
+    b.each("send and receive", through)
+    with b.measure("close the receiver"):
+        b.ok("close", receiver)
+    b.each("close", lambda i: b.ok("close", made[i]))
+
+
+def in_flight(b: Bench) -> None:
+    """Descriptors of sockets, sent and not received."""
+    one, _other = b.pair("socketpair", AF_UNIX, SOCK_DGRAM, 0)
+    made = [b.pair("socketpair", AF_UNIX, SOCK_DGRAM, 0) for _ in range(b.n)]
+    data = b.program.place(b"x")
+    iov = b.program.place(struct.pack("<QQ", data, 1))
+
+    def send(i: int) -> int:
+        control = b.program.place(struct.pack("<Qiii", 20, 1, 1, made[i][0]) + bytes(4))
+        message = struct.pack("<QIxxxxQQQQi", 0, 0, iov, 1, control, 24, 0)
+        return b.ok("sendmsg", made[i - 1][1] if i else one, b.program.place(message + bytes(4)), 0)
+
+    b.each("send", send)
+    b.each("close what was sent", lambda i: b.ok("close", made[i][0]))
+    b.each("close the rest", lambda i: b.ok("close", made[i][1]))
+    b.world.settle()
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("<HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+class _Rtnetlink:
+    """A socket, and requests with their answers."""
+
+    def __init__(self, b: Bench) -> None:
+        self._b = b
+        self._fd = b.ok("socket", AF_NETLINK, SOCK_RAW, 0)
+        self._room = b.program.buffer(65536)
+
+    def ask(self, kind: int, flags: int, body: bytes) -> None:
+        """A request that is acknowledged."""
+        self._send(kind, flags | NLM_F_ACK, body)
+        _, error = next(self._answers())
+        assert error == 0, error
+
+    def dump(self, kind: int, body: bytes) -> None:
+        """A request with many answers, to their end."""
+        self._send(kind, NLM_F_DUMP, body)
+        while all(found != 3 for found, _ in self._answers()):
+            pass
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        head = struct.pack("<IHHII", 16 + len(body), kind, flags | NLM_F_REQUEST, 1, 0)
+        self._b.ok("sendto", self._fd, head + body, len(head) + len(body), 0, 0, 0)
+
+    def _answers(self) -> Iterator[tuple[int, int]]:
+        size = self._b.ok("recvfrom", self._fd, self._room, 65536, 0, 0, 0)
+        data = self._b.program.read(self._room, size)
+        while data:
+            length, kind = struct.unpack_from("<IH", data)
+            yield kind, struct.unpack_from("<i", data, 16)[0]
+            data = data[length + 3 & ~3 :]
+
+
+def addresses(b: Bench) -> None:
+    """Of the loopback interface."""
+    link = _Rtnetlink(b)
+
+    def body(i: int) -> bytes:
+        address = struct.pack(">I", 0x0A000001 + 256 * i)
+        return struct.pack("<BBBBI", AF_INET, 24, 0, 0, LOOPBACK) + _attribute(IFA_LOCAL, address)
+
+    b.each("add", lambda i: link.ask(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body(i)))
+    with b.measure("dump"):
+        link.dump(RTM_GETADDR, struct.pack("<BBBBI", AF_INET, 0, 0, 0, 0))
+    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("bind to each", lambda i: b.ok("bind", made[i], _inet(2000, 0x0A000001 + 256 * i), 16))
+    b.each("connect", lambda i: b.ok("connect", made[i], _inet(9, 0x0A000001 + 256 * i), 16))
+    b.read_all("read fib_trie", b"/proc/net/fib_trie")
+    b.each("remove", lambda i: link.ask(RTM_DELADDR, 0, body(i)))
+
+
+def routes(b: Bench) -> None:
+    """Through the loopback interface."""
+    link = _Rtnetlink(b)
+
+    def body(i: int) -> bytes:
+        target = _attribute(RTA_DST, struct.pack(">I", 0x0A000000 + 256 * i))
+        way = _attribute(RTA_OIF, struct.pack("<I", LOOPBACK))
+        return struct.pack("<8BI", AF_INET, 24, 0, 0, 254, 3, 253, 1, 0) + target + way
+
+    b.each("add", lambda i: link.ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body(i)))
+    with b.measure("dump"):
+        link.dump(RTM_GETROUTE, struct.pack("<8BI", AF_INET, *[0] * 8))
+    made = [_socket(b, AF_INET, SOCK_DGRAM) for _ in range(b.n)]
+    b.each("connect", lambda i: b.program.call("connect", made[i], _inet(9, 0x0A000001 + 256 * i),
+                                               16))  # fmt: skip
+    b.read_all("read /proc/net/route", b"/proc/net/route")
+    b.each("remove", lambda i: link.ask(RTM_DELROUTE, 0, body(i)))
+
+
+RESOURCES: tuple[Resource, ...] = (
+    udp_ports, one_port, tcp_connections, tcp_backlog, multicast, packet_sockets, unix_names,
+    unix_pairs, unix_queue, in_flight, addresses, routes,
+)  # fmt: skip
