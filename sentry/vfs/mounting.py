@@ -16,6 +16,7 @@ from sentry.abi.mount import (
     MS_NODIRATIME,
     MS_RDONLY,
     MS_RELATIME,
+    MS_SHARED,
     MS_STRICTATIME,
     MS_SYNCHRONOUS,
 )
@@ -268,15 +269,16 @@ def add_new(caller: Mounter, mount: Mount, place: Location) -> None:
 def change_propagation(caller: Mounter, place: Location, kind: int, *, recursive: bool) -> None:
     """do_change_type()."""
     mount = check_mount_root(caller, place)
-    for each in MountNamespace.tree(mount) if recursive else [mount]:
-        set_propagation(caller.mounts, each, kind)
+    set_propagation(caller.mounts, MountNamespace.tree(mount) if recursive else [mount], kind)
     caller.mounts.changes.happened()
 
 
-def set_propagation(namespace: MountNamespace, mount: Mount, kind: int) -> None:
-    """Another type of propagation for one mount; a new group gets an id."""
-    number = namespace.new_group() if mount.group is None else 0
-    propagation.change(mount, kind, number)
+def set_propagation(namespace: MountNamespace, mounts: list[Mount], kind: int) -> None:
+    """Another type of propagation; a new group gets an id."""
+    numbers = namespace.new_groups()
+    for mount in mounts:
+        new = kind == MS_SHARED and mount.group is None
+        propagation.change(mount, kind, next(numbers) if new else 0)
 
 
 def move(caller: Mounter, source: Location, place: Location) -> None:

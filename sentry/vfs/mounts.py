@@ -108,10 +108,10 @@ class MountNamespace:
         """Raises: ENOSPC."""
         self.budget.check_mounts(more, len(self._mounts))
 
-    def new_group(self) -> int:
-        """An id for a peer group: the lowest that is free."""
+    def new_groups(self) -> Iterator[int]:
+        """Ids for peer groups: the lowest that are free."""
         used = {m.group.id for ns in self.budget.namespaces for m in ns if m.group is not None}
-        return next(number for number in itertools.count(1) if number not in used)
+        yield from (number for number in itertools.count(1) if number not in used)
 
     # --- attaching
 
@@ -146,10 +146,11 @@ class MountNamespace:
         self.check_room(len(tree) * (1 + len(propagation.receivers(place.mount))))
         copies: list[tuple[Mount, Location]] = []
         if place.mount.group is not None:
+            numbers = self.new_groups()
             for each in tree:
                 if each.group is None:
-                    propagation.share(each, self.new_group())
-            copies = self._propagated(mount, place)
+                    propagation.share(each, next(numbers))
+            copies = self._propagated(mount, place, numbers)
         self.put(mount, place)
         for each in tree:
             self._list(each)
@@ -164,7 +165,9 @@ class MountNamespace:
                 namespace._list(each)
             namespace.changes.happened()
 
-    def _propagated(self, mount: Mount, place: Location) -> list[tuple[Mount, Location]]:
+    def _propagated(
+        self, mount: Mount, place: Location, numbers: Iterator[int]
+    ) -> list[tuple[Mount, Location]]:
         """Copies of a tree for all mounts that follow the place's mount, and where they go."""
         copies: list[tuple[Mount, Location]] = []
         done = {place.mount.id}
@@ -188,7 +191,7 @@ class MountNamespace:
             copy = self.copy_tree(model, model.root, recursive=True, slave=slave, all_of_it=True)
             if slave and target.group is not None:
                 for each in self.tree(copy):
-                    propagation.share(each, self.new_group())
+                    propagation.share(each, next(numbers))
             other = target.namespace
             if other is not None and other.owner is not self.owner:
                 lock_tree(copy)

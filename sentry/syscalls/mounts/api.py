@@ -341,8 +341,8 @@ def sys_mount_setattr(
             raise EBUSY("open for writing")
     for mount, changed in wanted:
         mount.set_flags(changed)
-        if propagation:
-            mounting.set_propagation(task.mounts, mount, propagation)
+    if propagation:
+        mounting.set_propagation(task.mounts, tree, propagation)
     task.mounts.changes.happened()
 
 

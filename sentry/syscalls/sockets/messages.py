@@ -21,6 +21,7 @@ from sentry.vfs.file import Result
 from sentry.wait.again import Keeping, again, kept
 from sentry.wait.fiber import Interrupted
 from sentry.wait.sleep import continued, ended
+from sentry.wait.steps import Pace
 
 MAX_ADDRESS = 128
 TOLD: Final = "told"
@@ -149,17 +150,18 @@ async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: I
     """sendmmsg(2): as many as go; an error counts only for the first."""
     check_flags(flags)
     sock = socket_of(task, fd)
-    done = 0
+    done, pace = 0, Pace()
     for i in range(min(count, UIO_MAXIOV)):
         at = messages + i * MMSGHDR_SIZE
         try:
             sent = await again(send_one, task, sock, at, flags)
-            task.mm.write(at + 56, struct.pack("<I", sent))
+            await again(task.mm.write, at + 56, struct.pack("<I", sent))
         except (Errno, Interrupted):
             if done:
                 break
             raise
         done += 1
+        await pace.rest()
     return done
 
 
@@ -174,12 +176,12 @@ async def sys_recvmmsg(
         if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
             raise EINVAL("timeout")
         deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
-    done = 0
+    done, pace = 0, Pace()
     for i in range(min(count, UIO_MAXIOV)):
         at = messages + i * MMSGHDR_SIZE
         try:
             got = await again(receive_one, task, sock, at, flags & ~MSG_WAITFORONE)
-            task.mm.write(at + 56, struct.pack("<I", got))
+            await again(task.mm.write, at + 56, struct.pack("<I", got))
         except (Errno, Interrupted):
             if done:
                 break
@@ -189,4 +191,5 @@ async def sys_recvmmsg(
             flags |= MSG_DONTWAIT
         if deadline is not None and task.kernel.loop.now_ns() >= deadline:
             break
+        await pace.rest()
     return done

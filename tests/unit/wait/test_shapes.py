@@ -56,7 +56,8 @@ SEQUENCES: Final = {
     "syscalls/system/privileged.py": "acct: an open, then a look at the room",
     "vfs/exec.py": "a program's first bytes are read",
     "vfs/leases.py": "what an open waits for: the holders, or their time",
-    "vfs/regular.py": "a write of many pieces, under the lock of the file",
+    "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
+    "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {
