@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -38,14 +39,14 @@ def consistent(amap: AddressMap) -> None:
     """What is counted is what is there."""
     vmas = list(amap.vmas)
     assert amap.total_pages == sum(vma.pages for vma in vmas)
-    assert all(low.end <= high.start for low, high in zip(vmas, vmas[1:], strict=False))
+    assert all(low.end <= high.start for low, high in pairwise(vmas))
 
 
 ALL: list[tuple[str, Callable[[AddressMap], Steps[object]], int]] = [
     ("mprotect", lambda a: mprotect.steps(a, START, SIZE, RW), 1),
     ("mlock", lambda a: mlock.steps(a, START, SIZE), 1),
     ("mlockall", lambda a: mlockall.steps(a, 1), 1),
-    ("munlockall", lambda a: munlockall.steps(a), 1),
+    ("munlockall", munlockall.steps, 1),
     ("madvise", lambda a: madvise.steps(a, START, SIZE, MADV_DONTFORK), 1),
     ("munmap", lambda a: munmap.steps(a, START, SIZE), PIECE_VMAS),
     ("mmap", lambda a: mmap.steps(a, START, SIZE, RW, ANON | MAP_FIXED), PIECE_VMAS),
