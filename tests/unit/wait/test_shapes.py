@@ -36,7 +36,7 @@ SEQUENCES: Final = {
     "kernel/seccomp.py": "the supervisor answers, then the call is made",
     "kernel/seccomp_listener.py": "asked, received, answered: another sleep after each",
     "kernel/task.py": "what a tracer does with a task: kernel/ptrace/tracee.py",
-    "kernel/task_clone.py": "clone: memory, stores, a tracer's stop, the end of vfork, another stop",
+    "kernel/task_clone.py": "clone: memory, stores, a tracer's stop, vfork's end, another stop",
     "kernel/task_exit.py": "exit: memory and descriptors go, in steps",
     "kernel/user_dispatch.py": "a page is fetched, with the registers as before the call",
     "loader/execve.py": "execve: the other threads end, the image is loaded",
