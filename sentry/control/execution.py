@@ -23,6 +23,7 @@ from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.control.protocol import ExecProcess
@@ -196,7 +197,7 @@ class Execution:
 def _undo(task: Task) -> None:
     """The program could not be loaded: nobody knows the task, and nothing of it stays."""
     group = task.group
-    task.files.close_all(task)
+    at_once(task.files.closing(task, task.files))
     task.mm.release()
     task.ctx.destroy()
     group.process_group.members.discard(group)

@@ -230,6 +230,7 @@ class AioTable:
         number = 0
         while number in self._contexts:
             number += 1
+        task.mm.map.lock.check()
         try:
             context = Context(self._kernel, number, count)
             size = context.memory.size
@@ -258,6 +259,7 @@ class AioTable:
 
     def destroy(self, task: Task, address: int) -> None:
         """io_destroy(2). Raises: EINVAL."""
+        task.mm.map.lock.check()
         context = self.find(task, address)
         self._end(context)
         munmap(task.mm.map, address, context.memory.size)

@@ -74,7 +74,7 @@ class Cgroup:
         """Told when `populated` or `frozen` is another."""
         self.freeze = False
         """cgroup.freeze"""
-        self.freezing = parent is not None and parent.freezing
+        self.freezing: bool = parent is not None and parent.freezing
         """It, or one above, is to stand still."""
         self.frozen = False
         """It is to stand still, and all in it and below do."""

@@ -20,7 +20,7 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.task import GONE, RESUME, Observer, Task
 from sentry.kernel.work import WORK_EXIT
 from sentry.mm.errors import NeedsFault
-from sentry.mm.faults import fault
+from sentry.mm.faults import check_lock, fault
 from sentry.platform.interface import Context, ExitKind, Reg
 from sentry.wait.again import NotNow, finished
 from sentry.wait.fiber import (
@@ -248,6 +248,7 @@ class Thread(Task):
 
     def _fault(self, ctx: Context) -> None:
         try:
+            check_lock(self.mm.map)
             fault(self.mm.map, ctx.fault_addr, ctx.error_code)
         except NeedsFault as need:
             self.fiber = self.kernel.loop.spawn(need.wait(), "fault", self._fault_done)

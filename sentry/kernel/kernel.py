@@ -180,6 +180,7 @@ class Kernel:
             if given >= TRIM_HELPS or (given > 0 and now_ns - last_ns > TRIM_AGAIN_NS):
                 return True
         groups = [g for g in self.pids.groups.values() if g.tasks and not g.exiting]
+        groups = [group for group in groups if not group.tasks[0].dead]
         candidates = [g for g in groups if g.oom_score_adj > -1000]
 
         def badness(group: ThreadGroup) -> int:

@@ -190,6 +190,7 @@ class Segments:
         segment = self.ids.find(number)
         check_permission(task.creds, segment, wanted)
         mm = task.mm
+        mm.map.lock.check()
         end = addr + segment.pages * PAGE_SIZE
         if addr and not flags & SHM_REMAP and (end >> 64 or not mm.map.vmas.free(addr, end)):
             raise EINVAL("something is mapped there")
@@ -217,6 +218,7 @@ class Segments:
             raise EINVAL("not aligned")
         self.actor = task.group.tgid
         mm = task.mm
+        mm.map.lock.check()
         file: ShmFile | None = None
         end = 1 << 63
         vma = mm.map.vmas.after(addr)

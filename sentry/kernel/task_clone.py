@@ -62,6 +62,7 @@ from sentry.platform.memory import Exhausted
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -205,7 +206,13 @@ async def clone(task: Task, args: CloneArgs) -> int:
     check(task, args)
     check_limit(task)
     touch(task, args)
-    child = make(task, args)
+    memory = await copied(task, args)
+    try:
+        check_limit(task)
+        child = make(task, args, memory)
+    except BaseException:
+        memory.release()
+        raise
     number = task.pids.of(child.tid)
     try:
         await tell_numbers(task, args, child, number)
@@ -239,7 +246,19 @@ def thread_of(args: CloneArgs, child: Task) -> Task | None:
     return child if args.flags & CLONE_THREAD else None
 
 
-def make(task: Task, args: CloneArgs) -> Task:
+async def copied(task: Task, args: CloneArgs) -> MemoryManager:
+    """copy_mm(): the child's memory. Raises: ENOMEM; NeedsFault where RAM is full."""
+    if args.flags & CLONE_VM:
+        return task.mm.share()
+    sysv_ipc.memory_moves(task)
+    try:
+        async with task.mm.map.lock:
+            return await driven(task.mm.forking())
+    except Exhausted:
+        raise NeedsFault(task.kernel.make_room) from None
+
+
+def make(task: Task, args: CloneArgs, mm: MemoryManager) -> Task:
     """The child, known to everybody but not yet running. Raises: NeedsFault where RAM is full."""
     kernel, flags = task.kernel, args.flags
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
@@ -250,7 +269,7 @@ def make(task: Task, args: CloneArgs) -> Task:
     cgroup.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
-        child = build(task, args, tid, new)
+        child = build(task, args, tid, new, mm)
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
@@ -283,20 +302,18 @@ def birthplace(task: Task, args: CloneArgs) -> Cgroup:
     return found
 
 
-def build(task: Task, args: CloneArgs, tid: int, new: NewNamespaces) -> Task:
+def build(
+    task: Task, args: CloneArgs, tid: int, new: NewNamespaces, mm: MemoryManager
+) -> Task:
     """copy_process(), with all that was asked for checked."""
     kernel, flags = task.kernel, args.flags
     if not flags & CLONE_FILES:
         task.files.check_copy()
     pids = new.pids or task.ns.pids_for_children
     limits = task.group.limits if flags & CLONE_THREAD else task.group.limits.copy()
-    sysv_ipc.memory_moves(task)
-    mm = task.mm.share() if flags & CLONE_VM else task.mm.fork(limits)
-    try:
-        ctx = kernel.platform.new_context(mm.space)
-    except BaseException:
-        mm.release()
-        raise
+    if not flags & CLONE_VM:
+        mm.map.limits = limits
+    ctx = kernel.platform.new_context(mm.space)
     ctx.copy_from(task.ctx)
     group = task.group if flags & CLONE_THREAD else new_group(task, tid, args, limits, pids)
     child = Thread(

@@ -29,6 +29,7 @@ from sentry.kernel import (
     task_stops,
 )
 from sentry.mm.errors import NeedsFault
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
@@ -44,7 +45,7 @@ def exit_task(task: Task) -> None:
     if task.group.core_dump is not None:
         task.group.core_dump.thread_ends(task)
     task.dead = True
-    task.kernel.loop.call_soon(lambda: _leave(task))
+    task.kernel.loop.spawn(_leave(task), "exit")
 
 
 def status_of(task: Task) -> int:
@@ -52,8 +53,10 @@ def status_of(task: Task) -> int:
     return task.group.exit_status if task.group.exiting else task.exit_code
 
 
-def _leave(task: Task) -> None:
+async def _leave(task: Task) -> None:
     kernel = task.kernel
+    if task.mm.map.lock.holder is not None:  # its last stores must not fail for that
+        await task.mm.map.lock.until_free()
     size_kib = task.mm.map.total_pages * 4
     try:
         for observer in task.observers:
@@ -62,13 +65,13 @@ def _leave(task: Task) -> None:
             tracee.tracer_exits()
         if task.trace is not None:
             task.trace.task_exits(task)
-        _release_memory(task)
+        await _release_memory(task)
         sysv_ipc.task_exits(task)
         if task.keys is not None:
             task.keys.release()
         task.files.users -= 1
         if not task.files.users:
-            task.files.close_all(task)
+            await driven(task.files.closing(task, task.files))
         namespaces.leave(task)
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)
@@ -94,13 +97,13 @@ def _leave(task: Task) -> None:
         _last_thread_gone(group)
 
 
-def _release_memory(task: Task) -> None:
+async def _release_memory(task: Task) -> None:
     leave_memory(task)
     vfork_release(task)
     if len(task.group.tasks) == 1:  # looking at all of the memory takes long: as Linux at the end
         remember_peak(task)
     sysv_ipc.memory_moves(task)
-    task.mm.release()
+    await driven(task.mm.releasing())
 
 
 def remember_peak(task: Task) -> None:

@@ -22,6 +22,7 @@ from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.sleep import until
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.loader.image import Image
@@ -50,7 +51,10 @@ async def execve(
     except BaseException:
         image.mm.release()
         raise
+    old = task.mm
     _commit(task, image)
+    await driven(old.releasing())
+    await driven(task.files.close_on_exec(task))
     if task.trace is not None:
         await task.trace.exec_stop(old_tid)
     return RESUME
@@ -98,11 +102,9 @@ def _commit(task: Task, image: Image) -> None:
     task.ctx.bind(image.mm.space)
     vfork_release(task)
     memory_moves(task)
-    old.release()
     if task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.copy()
-    task.files.close_on_exec(task)
     task.fs = task.fs.copy()
     if group.actions.users > 1:
         group.actions.users -= 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -92,10 +93,8 @@ def build(
     table = bytearray(struct.pack("<Q", len(strings.argv)))
     at = arg_start
     for group in (strings.argv, strings.envp):
-        for text in group:
-            table += struct.pack("<Q", at)
-            at += len(text) + 1
-        table += bytes(8)
+        *starts, at = accumulate((len(text) + 1 for text in group), initial=at)
+        table += struct.pack(f"<{len(starts)}Q", *starts) + bytes(8)
     table += auxv((random, file_name, platform))
     stack_pointer = ((random & ~15) - len(table)) & ~15
 

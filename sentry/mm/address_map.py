@@ -28,10 +28,14 @@ from sentry.mm.vma_list import VmaList
 from sentry.platform.constants import BLOCK_SIZE
 from sentry.platform.memory import AddressSpace
 from sentry.platform.windows import WindowRange
+from sentry.wait.lock import Lock
+from sentry.wait.steps import Steps, at_once
 
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
 INFINITY: Final = (1 << 64) - 1
+PIECE_VMAS: Final = 16
+"""VMAs that are removed between two looks at the time: a flush of translations is for all."""
 
 
 class Limits(Protocol):
@@ -53,7 +57,7 @@ class AddressMap:
 
     __slots__ = (
         "_hole_size", "_hole_top", "brk_end", "brk_start", "committed_pages", "data_pages",
-        "exec_pages", "ipc_lock", "layout", "limits", "lock_future", "locked_pages", "mdwe",
+        "exec_pages", "ipc_lock", "layout", "limits", "lock", "lock_future", "locked_pages", "mdwe",
         "mmap_base", "peak_total_pages", "randomize", "space", "stack_pages", "total_pages", "vmas",
         "windows_taken",
     )  # fmt: skip
@@ -62,6 +66,9 @@ class AddressMap:
         self.space = space
         self.limits = limits
         self.vmas = VmaList(space.ram)
+        self.lock = Lock()
+        """mmap_lock: an operation that goes on over several steps has it. Between two of them the
+        VMAs agree with the entries, so what Linux does without the lock need not look."""
         self.layout = ProgramLayout()
         self.randomize = randomize
         self.mmap_base = mmap_base(limits.rlimit(RLIMIT_STACK), randomize)
@@ -103,13 +110,18 @@ class AddressMap:
 
     def destroy(self) -> None:
         """Give everything back."""
-        doomed = list(self.vmas)
+        at_once(self.destroying())
+
+    def destroying(self) -> Steps[None]:
+        """`destroy` in steps. Preconditions: nobody uses it any more."""
         self.space.destroy()
         self.layout.program = None
-        for vma in doomed:
+        for number, vma in enumerate(reversed(list(self.vmas))):
             self.vmas.remove(vma)
             vma.drop()
             self.count_mapping(vma, -1)
+            if number % PIECE_VMAS == 0:
+                yield
         self.space.ram.commitment.pages -= self.committed_pages
         self.committed_pages = 0
         self.total_pages = self.data_pages = self.stack_pages = self.locked_pages = 0
@@ -256,19 +268,25 @@ class AddressMap:
         for vma in self.vmas.overlapping(start, end):
             yield vma, max(vma.start, start), min(vma.end, end)
 
-    def change(self, start: int, end: int, change: Callable[[Vma], None]) -> None:
+    def changing(self, start: int, end: int, change: Callable[[Vma], None]) -> Steps[None]:
         """Apply a change to every VMA in the range up to the first hole. Raises: ENOMEM."""
         at = start
         try:
-            for vma in self.isolate(start, end):
-                if vma.start > at:
+            self.cut(start)
+            self.cut(end)
+            while at < end:
+                vma = self.vmas.find(at)
+                if vma is None:
                     raise ENOMEM("a hole")
                 change(vma)
                 at = vma.end
-            if at < end:
-                raise ENOMEM("a hole")
+                before = self.vmas.before(vma.start)
+                if before is not None and vma.continues(before):
+                    self._merge(before, vma)
+                yield
         finally:
-            self.join_range(start, end)
+            for edge in {start, at, end}:
+                self.join_range(edge, edge)
 
     def check_whole(self, start: int, end: int) -> None:
         """Whether all of a range is mapped. Raises: ENOMEM."""
@@ -285,6 +303,10 @@ class AddressMap:
 
         Raises: EPERM (mseal), ENOMEM (too many VMAs, no tables).
         """
+        at_once(self.removing(start, end, entries))
+
+    def removing(self, start: int, end: int, entries: bool = True) -> Steps[None]:
+        """`remove` in steps: all that can go wrong does so in the first one."""
         doomed = self.vmas.overlapping(start, end)
         if not doomed:
             return
@@ -298,10 +320,19 @@ class AddressMap:
             self.check_count(1)
         if first.start < start or doomed[-1].end > end:
             doomed = self.isolate(start, end)
+        while doomed:
+            piece = doomed[-PIECE_VMAS:]
+            del doomed[-PIECE_VMAS:]
+            self._remove(piece, entries)
+            if doomed:
+                yield
+
+    def _remove(self, doomed: list[Vma], entries: bool) -> None:
+        """Neighbours, as a whole."""
         low, high = doomed[0].start, doomed[-1].end
         if entries:
             self.space.unmap(low, (high - low) >> 12)
-        for vma in doomed:
+        for vma in reversed(doomed):
             self.vmas.remove(vma)
             self.account(vma, -1)
             vma.drop()

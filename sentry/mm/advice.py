@@ -25,11 +25,12 @@ from sentry.errors import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPE
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
-from sentry.mm.faults import fill_range
+from sentry.mm.faults import filled
 from sentry.mm.filling import fill_new
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import Vma, VmFlag, page_align, page_up
 from sentry.platform.constants import PAGE_MASK
+from sentry.wait.steps import Steps, Stepwise
 
 SETTING: Final[dict[int, tuple[int, int]]] = {
     mman.MADV_NORMAL: (0, VmFlag.RANDOM | VmFlag.SEQUENTIAL),
@@ -46,6 +47,8 @@ SETTING: Final[dict[int, tuple[int, int]]] = {
 }
 """Advice that only changes flags: what to set, what to clear. There is no KSM (MADV_MERGEABLE) and
 no memory failure (MADV_HWPOISON), which is EINVAL as in a Linux without them."""
+DISCARD_AT_ONCE: Final = 64 << 20
+"""Bytes that are forgotten between two looks at the time."""
 HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT})
 DISCARDS: Final = frozenset(
     {
@@ -70,7 +73,8 @@ ACTIONS: Final = frozenset(
 )
 
 
-def madvise(amap: AddressMap, addr: int, length: int, advice: int) -> None:
+@Stepwise
+def madvise(amap: AddressMap, addr: int, length: int, advice: int) -> Steps[None]:
     """madvise(2). Holes are passed over; the rest is done and ENOMEM raised at the end.
 
     Raises: EINVAL, ENOMEM, EACCES, EPERM, EFAULT, EBUSY.
@@ -86,19 +90,20 @@ def madvise(amap: AddressMap, addr: int, length: int, advice: int) -> None:
         return
     end = addr + size
     if advice in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
-        _populate_advice(amap, addr, end, advice == MADV_POPULATE_WRITE)
+        yield from _populate_advice(amap, addr, end, advice == MADV_POPULATE_WRITE)
         return
     hole = False
     at = addr
     for vma, low, high in amap.parts(addr, end):
         hole |= low > at
         at = high
-        _advise(amap, vma, low, high, advice)
+        yield from _advise(amap, vma, low, high, advice)
+        yield
     if hole or at < end:
         raise ENOMEM("a hole")
 
 
-def _advise(amap: AddressMap, vma: Vma, start: int, end: int, advice: int) -> None:
+def _advise(amap: AddressMap, vma: Vma, start: int, end: int, advice: int) -> Steps[None]:
     special = vma.flags & VmFlag.SPECIAL
     read_only = not vma.prot & PROT_WRITE and vma.file is None and not vma.shared
     if vma.flags & VmFlag.SEALED and read_only and advice in DISCARDS:
@@ -110,7 +115,9 @@ def _advise(amap: AddressMap, vma: Vma, start: int, end: int, advice: int) -> No
             raise EINVAL("locked or special")
         if advice == MADV_FREE and (vma.backing is not None or vma.shared):
             raise EINVAL("not anonymous")
-        _discard(amap, vma, start, end)
+        for low in range(start, end, DISCARD_AT_ONCE):
+            _discard(amap, vma, low, min(end, low + DISCARD_AT_ONCE))
+            yield
     elif advice == MADV_REMOVE:
         _remove_contents(amap, vma, start, end)
     elif advice in (MADV_COLD, MADV_PAGEOUT) and (special or vma.flags & VmFlag.LOCKED):
@@ -157,7 +164,7 @@ def _remove_contents(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
     vma.backing.punch(vma.file_offset(start), end - start)
 
 
-def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> None:
+def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Steps[None]:
     """faultin_page_range(), mm/gup.c."""
     at = start
     for vma, low, high in amap.parts(start, end):
@@ -167,14 +174,15 @@ def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Non
         if vma.flags & VmFlag.SPECIAL or not vma.prot & needed:
             raise EINVAL("rights")
         try:
-            fill_range(amap, vma, low, high)
+            there = yield from filled(amap, vma, low, high)
         except (SegFault, BusError):
             raise EFAULT("past the end of the file") from None
         except OutOfMemory:
             raise ENOMEM("no memory") from None
-        if not amap.space.populate(low, (high - low) >> 12):
+        if not there:
             raise EFAULT("no memory")
         at = high
+        yield
     if at < end:
         raise ENOMEM("a hole")
 

@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sentry.abi.fcntl import RWF_NOWAIT
 from sentry.errors import EFAULT, from_host, from_number
@@ -59,6 +59,16 @@ class UserBuffer:
         if rest and self._inside:
             rest[0] = (rest[0][0] + self._inside, rest[0][1] - self._inside)
         return rest
+
+    def part(self, n: int) -> Self:
+        """The next `n` bytes by themselves; they are not consumed. Preconditions: there are."""
+        segments, left = [], n
+        for addr, length in self.segments:
+            segments.append((addr, min(length, left)))
+            left -= segments[-1][1]
+            if not left:
+                break
+        return type(self)(self._mm, segments, n, n)
 
     def _next(self, limit: int) -> Segment:
         """The next piece, at most `limit` bytes; (0, 0) at the end."""

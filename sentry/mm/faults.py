@@ -17,12 +17,21 @@ from sentry.mm.layout import MMAP_MIN_ADDR, STACK_GUARD_GAP
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import PROT_ALL, Vma, VmFlag
 from sentry.platform.constants import PTE_COW, PTE_NX, PTE_P, PTE_W
+from sentry.wait.steps import Steps, Stepwise
 
 PF_PRESENT: Final = 1
 PF_WRITE: Final = 2
 PF_USER: Final = 4
 PF_EXEC: Final = 16
 """Error code of a page fault, SDM volume 3 section 4.7."""
+PIECE: Final = 512 << 10
+"""Bytes for which the host is asked for memory between two looks at the time."""
+
+
+def check_lock(amap: AddressMap) -> None:
+    """A fault waits for what changes the mappings in steps. Raises: NeedsFault."""
+    if amap.lock.holder is not None:
+        raise NeedsFault(amap.lock.until_free)
 
 
 def fault(amap: AddressMap, addr: int, error_code: int) -> None:
@@ -151,17 +160,34 @@ def fill_range(amap: AddressMap, vma: Vma, start: int, end: int) -> None:
             fault(amap, page, PF_USER | (PF_WRITE if write else 0))
 
 
-def populate(amap: AddressMap, start: int, end: int) -> None:
+@Stepwise
+def populate(amap: AddressMap, start: int, end: int) -> Steps[None]:
     """Map every page of a range and have the host give memory for it, as far as it goes."""
     for vma, low, high in amap.parts(start, end):
         if not vma.prot & PROT_ALL or vma.flags & VmFlag.LOCKONFAULT:
             continue
         try:
-            fill_range(amap, vma, low, high)
+            if not (yield from filled(amap, vma, low, high)):
+                return
         except (Errno, SegFault, BusError, OutOfMemory, NeedsFault):
             continue
-        if not amap.space.populate(low, (high - low) >> 12):
-            return
+        yield
+
+
+def filled(amap: AddressMap, vma: Vma, start: int, end: int) -> Steps[bool]:
+    """Map every page of a part of a VMA, with memory of the host; False: it has none.
+
+    Raises: as `fill_range`.
+    """
+    while start < end:
+        stop = min(end, start + PIECE)
+        fill_range(amap, vma, start, stop)
+        if not amap.space.populate(start, (stop - start) >> 12):
+            return False
+        start = stop
+        if start < end:
+            yield
+    return True
 
 
 # --- the Sentry's own accesses
@@ -169,6 +195,7 @@ def populate(amap: AddressMap, start: int, end: int) -> None:
 
 def touch(amap: AddressMap, addr: int, write: bool) -> None:
     """Fault a page in for an access of the kernel. Raises: EFAULT, NeedsFault."""
+    check_lock(amap)
     try:
         fault(amap, addr, PF_USER | (PF_WRITE if write else 0))
     except (SegFault, BusError) as error:

@@ -10,6 +10,7 @@ from sentry.mm.address_map import MAX_MAPS_ALL, AddressMap
 from sentry.mm.filling import fill_new
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.memory import Exhausted
+from sentry.wait.steps import Steps, Stepwise
 
 COPIES: Final = 128
 """Pages that fork copies at once: those of small mappings, where parent and child store next."""
@@ -17,7 +18,8 @@ COPY_SMALL: Final = 64
 """Pages of a mapping that counts as small: data segments, the first heap, the stack."""
 
 
-def fork(parent: AddressMap, child: AddressMap, alone: bool) -> None:
+@Stepwise
+def fork(parent: AddressMap, child: AddressMap, alone: bool) -> Steps[None]:
     """Fill the child: private memory copy on write, shared memory shared.
 
     `alone`: no other thread stores to the parent's pages meanwhile, so that some may be copied.
@@ -28,6 +30,7 @@ def fork(parent: AddressMap, child: AddressMap, alone: bool) -> None:
         for vma in parent.vmas:
             if not vma.flags & VmFlag.DONTCOPY:
                 copies -= _fork_vma(parent, child, vma, copies)
+                yield
     except Exhausted:
         child.destroy()
         raise

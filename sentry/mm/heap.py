@@ -10,6 +10,7 @@ from sentry.mm.faults import populate
 from sentry.mm.filling import fill_new
 from sentry.mm.layout import TASK_END
 from sentry.mm.vma import Vma, VmFlag, page_up
+from sentry.wait.steps import Steps, Stepwise
 
 
 def set_brk_start(amap: AddressMap, addr: int) -> None:
@@ -18,7 +19,8 @@ def set_brk_start(amap: AddressMap, addr: int) -> None:
     amap.layout.start_brk = addr
 
 
-def brk(amap: AddressMap, addr: int) -> int:
+@Stepwise
+def brk(amap: AddressMap, addr: int) -> Steps[int]:
     """brk(2): the end of the heap afterwards, unchanged where it cannot be."""
     if addr < amap.brk_start or not amap.brk_start:
         return amap.brk_end
@@ -29,16 +31,16 @@ def brk(amap: AddressMap, addr: int) -> int:
     old, new = page_up(amap.brk_end), page_up(addr)
     try:
         if new < old:
-            amap.remove(new, old)
+            yield from amap.removing(new, old)
         elif new > old:
-            _grow_heap(amap, old, new)
+            yield from _grow_heap(amap, old, new)
     except Errno:
         return amap.brk_end
     amap.brk_end = addr
     return addr
 
 
-def _grow_heap(amap: AddressMap, old: int, new: int) -> None:
+def _grow_heap(amap: AddressMap, old: int, new: int) -> Steps[None]:
     if new > TASK_END or not amap.clear_of_stacks(old, new):
         raise ENOMEM("something is in the way")
     pages = (new - old) >> 12
@@ -51,4 +53,4 @@ def _grow_heap(amap: AddressMap, old: int, new: int) -> None:
     whole = amap.insert(Vma(old, new, PROT_READ | PROT_WRITE, flags, name=b"[heap]"))
     fill_new(amap, whole, old, new)
     if flags & VmFlag.LOCKED:
-        populate(amap, old, new)
+        yield from populate.steps(amap, old, new)

@@ -13,16 +13,18 @@ from sentry.errors import EAGAIN, EINVAL, ENOMEM, EPERM
 from sentry.mm.address_map import AddressMap
 from sentry.mm.backing import HostBacking
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
-from sentry.mm.faults import fill_range, populate
+from sentry.mm.faults import filled, populate
 from sentry.mm.layout import TASK_END
 from sentry.mm.vma import PROT_ALL, Vma, VmFlag, page_align
 from sentry.platform.constants import PAGE_MASK
+from sentry.wait.steps import Steps, Stepwise
 
 NEVER_LOCKED: Final = VmFlag.SPECIAL | VmFlag.DROPPABLE | VmFlag.SECRET
 """What mlock(2) passes over; secret memory is locked always."""
 
 
-def mlock(amap: AddressMap, addr: int, length: int, flags: int = 0) -> None:
+@Stepwise
+def mlock(amap: AddressMap, addr: int, length: int, flags: int = 0) -> Steps[None]:
     """mlock(2), mlock2(2). What cannot be filled is locked all the same.
 
     Raises: EINVAL, EPERM, ENOMEM, EAGAIN.
@@ -39,19 +41,21 @@ def mlock(amap: AddressMap, addr: int, length: int, flags: int = 0) -> None:
     if not amap.ipc_lock and (amap.locked_pages << 12) + end - start - already > limit:
         raise ENOMEM("RLIMIT_MEMLOCK")
     give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MLOCK_ONFAULT else 0)
-    _lock(amap, start, end, give)
+    yield from _lock(amap, start, end, give)
     if start < end:
-        _fill_locked(amap, start, end)
+        yield from _fill_locked(amap, start, end)
 
 
-def munlock(amap: AddressMap, addr: int, length: int) -> None:
+@Stepwise
+def munlock(amap: AddressMap, addr: int, length: int) -> Steps[None]:
     """munlock(2). Raises: EINVAL, ENOMEM."""
     start = addr & ~PAGE_MASK
     end = start + page_align(length + (addr & PAGE_MASK))
-    _lock(amap, start, end, 0)
+    yield from _lock(amap, start, end, 0)
 
 
-def mlockall(amap: AddressMap, flags: int) -> None:
+@Stepwise
+def mlockall(amap: AddressMap, flags: int) -> Steps[None]:
     """mlockall(2). Raises: EINVAL, EPERM, ENOMEM."""
     if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
         raise EINVAL("flags")
@@ -63,22 +67,28 @@ def mlockall(amap: AddressMap, flags: int) -> None:
     amap.lock_future = flags & (MCL_FUTURE | MCL_ONFAULT) if flags & MCL_FUTURE else 0
     if flags & MCL_CURRENT:
         give = VmFlag.LOCKED | (VmFlag.LOCKONFAULT if flags & MCL_ONFAULT else 0)
-        for vma in list(amap.vmas):
-            _set_locked(amap, vma, give)
+        yield from _lock_all(amap, give)
         if not flags & MCL_ONFAULT:
-            populate(amap, 0, TASK_END)
-        amap.join_range(0, TASK_END)
+            yield from populate.steps(amap, 0, TASK_END)
 
 
-def munlockall(amap: AddressMap) -> None:
+@Stepwise
+def munlockall(amap: AddressMap) -> Steps[None]:
     """munlockall(2)."""
     amap.lock_future = 0
-    for vma in list(amap.vmas):
-        _set_locked(amap, vma, 0)
-    amap.join_range(0, TASK_END)
+    yield from _lock_all(amap, 0)
 
 
-def _lock(amap: AddressMap, start: int, end: int, give: int) -> None:
+def _lock_all(amap: AddressMap, give: int) -> Steps[None]:
+    """apply_mlockall_flags(): one mapping after the other, with holes in between."""
+    vma = amap.vmas.after(0)
+    while vma is not None:
+        end = vma.end
+        yield from amap.changing(vma.start, end, lambda vma: _set_locked(amap, vma, give))
+        vma = amap.vmas.after(end)
+
+
+def _lock(amap: AddressMap, start: int, end: int, give: int) -> Steps[None]:
     """apply_vma_lock_flags()."""
     if end >> 64:
         raise EINVAL("range")
@@ -87,7 +97,7 @@ def _lock(amap: AddressMap, start: int, end: int, give: int) -> None:
     first = amap.vmas.find(start)
     if first is None:
         raise ENOMEM("not mapped")
-    amap.change(start, end, lambda vma: _set_locked(amap, vma, give))
+    yield from amap.changing(start, end, lambda vma: _set_locked(amap, vma, give))
 
 
 def _set_locked(amap: AddressMap, vma: Vma, give: int) -> None:
@@ -98,7 +108,7 @@ def _set_locked(amap: AddressMap, vma: Vma, give: int) -> None:
     amap.account(vma, 1)
 
 
-def _fill_locked(amap: AddressMap, start: int, end: int) -> None:
+def _fill_locked(amap: AddressMap, start: int, end: int) -> Steps[None]:
     """__mm_populate() and __mlock_posix_error_return(). Raises: ENOMEM, EAGAIN."""
     for vma, low, high in amap.parts(start, end):
         if vma.flags & (VmFlag.SPECIAL | VmFlag.LOCKONFAULT):
@@ -106,11 +116,12 @@ def _fill_locked(amap: AddressMap, start: int, end: int) -> None:
         if not vma.prot & PROT_ALL:
             raise ENOMEM("no rights")
         try:
-            fill_range(amap, vma, low, high)
+            there = yield from filled(amap, vma, low, high)
         except (SegFault, BusError):
             raise ENOMEM("past the end of the file") from None
         except (ENOMEM, OutOfMemory):
             raise EAGAIN("no memory") from None
-        if not amap.space.populate(low, (high - low) >> 12):
+        if not there:
             cut = isinstance(vma.backing, HostBacking)
             raise ENOMEM("a file that was cut") if cut else EAGAIN("no memory")
+        yield

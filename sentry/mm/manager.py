@@ -22,6 +22,7 @@ from sentry.mm.fork import fork
 from sentry.mm.layout import TASK_END
 from sentry.mm.residency import ResidentSet
 from sentry.platform.memory import AddressSpace, Bytes
+from sentry.wait.steps import Steps, at_once
 
 MAX_RW_COUNT: Final = 0x7FFFF000
 
@@ -83,12 +84,16 @@ class MemoryManager:
 
     def fork(self, limits: Limits | None = None) -> MemoryManager:
         """A copy: private memory copy on write, shared memory shared. Raises: ENOMEM."""
+        return at_once(self.forking(limits))
+
+    def forking(self, limits: Limits | None = None) -> Steps[MemoryManager]:
+        """`fork` in steps. Preconditions: the map's lock is held."""
         amap = self.map
         child = MemoryManager(
             self.new_space, amap.empty_like(self.new_space(), limits or amap.limits)
         )
         child.barriers, child.no_huge_pages = self.barriers, self.no_huge_pages
-        fork(amap, child.map, self.users == 1)
+        yield from fork.steps(amap, child.map, self.users == 1)
         return child
 
     def share(self) -> MemoryManager:
@@ -98,11 +103,15 @@ class MemoryManager:
 
     def release(self) -> None:
         """One user less; the last one gives everything back."""
+        at_once(self.releasing())
+
+    def releasing(self) -> Steps[None]:
+        """`release` in steps."""
         self.users -= 1
         if self.users == 0:
             if self.aio is not None:
                 self.aio.close()
-            self.map.destroy()
+            yield from self.map.destroying()
 
     # --- bytes
 

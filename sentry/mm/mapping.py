@@ -46,6 +46,7 @@ from sentry.mm.layout import LINUX_TASK_END, MMAP_MIN_ADDR, TASK_END
 from sentry.mm.ramfile import RamFile
 from sentry.mm.vma import MAX_OFFSET, PROT_ALL, Backing, Vma, VmFlag, page_up
 from sentry.platform.constants import PAGE_MASK, PAGE_SIZE
+from sentry.wait.steps import Steps, Stepwise
 
 LEGACY_FLAGS: Final = 0x7C07F9F3
 """LEGACY_MAP_MASK of include/linux/mman.h: what MAP_SHARED_VALIDATE knows."""
@@ -69,6 +70,7 @@ def check_huge(addr: int, flags: int, file: MappedFile | None, offset: int) -> N
     raise ENOMEM("no huge pages are reserved")
 
 
+@Stepwise
 def mmap(
     amap: AddressMap,
     addr: int,
@@ -77,7 +79,7 @@ def mmap(
     flags: int,
     file: MappedFile | None = None,
     offset: int = 0,
-) -> int:
+) -> Steps[int]:
     """mmap(2). `file` is an open file description, None with MAP_ANONYMOUS.
 
     Raises: EINVAL, ENOMEM, EACCES, EAGAIN, EEXIST, ENODEV, EOPNOTSUPP, EOVERFLOW, EPERM.
@@ -115,7 +117,7 @@ def mmap(
     vma = Vma(where, where + length, prot & PROT_ALL, vm_flags, backing, offset, file, name)
     shown = bool(replaced) and show_instead(amap, vma)
     if replaced:
-        amap.remove(where, where + length, not shown)
+        yield from amap.removing(where, where + length, not shown)
     if file is not None:
         file.incref()
     whole = amap.insert(vma)
@@ -126,7 +128,7 @@ def mmap(
         for page in (where, (where + length - 1) & ~PAGE_MASK):
             amap.space.break_cow(page, where, where + length, prot & PROT_ALL)
     if (flags & MAP_POPULATE and not flags & MAP_NONBLOCK) or vm_flags & VmFlag.LOCKED:
-        populate(amap, where, where + length)
+        yield from populate.steps(amap, where, where + length)
     return where
 
 
@@ -222,14 +224,15 @@ def _backing(
     return anonymous
 
 
-def munmap(amap: AddressMap, addr: int, length: int) -> None:
+@Stepwise
+def munmap(amap: AddressMap, addr: int, length: int) -> Steps[None]:
     """munmap(2), up to where user space ends on Linux. Raises: EINVAL, ENOMEM."""
     if addr & PAGE_MASK or addr > LINUX_TASK_END or length > LINUX_TASK_END - addr:
         raise EINVAL("range")
     if not length:
         raise EINVAL("length")
     if addr < TASK_END:
-        amap.remove(addr, min(addr + page_up(length), TASK_END))
+        yield from amap.removing(addr, min(addr + page_up(length), TASK_END))
 
 
 # --- the kernel's own

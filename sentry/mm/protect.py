@@ -10,9 +10,11 @@ from sentry.mm.filling import fill_new
 from sentry.mm.layout import TASK_END
 from sentry.mm.vma import PROT_ALL, Vma, VmFlag, page_align, page_up
 from sentry.platform.constants import PAGE_MASK
+from sentry.wait.steps import Steps, Stepwise
 
 
-def mprotect(amap: AddressMap, addr: int, length: int, prot: int, key: int = -1) -> None:
+@Stepwise
+def mprotect(amap: AddressMap, addr: int, length: int, prot: int, key: int = -1) -> Steps[None]:
     """mprotect(2). Parts before a hole or a forbidden mapping are changed, as on Linux.
 
     Raises: EINVAL, ENOMEM, EACCES. A protection key is EINVAL: there are none.
@@ -41,7 +43,7 @@ def mprotect(amap: AddressMap, addr: int, length: int, prot: int, key: int = -1)
         raise ENOMEM("not mapped")
     elif grows:
         raise EINVAL("nothing grows up")
-    amap.change(addr, end, lambda vma: _protect(amap, vma, prot & PROT_ALL))
+    yield from amap.changing(addr, end, lambda vma: _protect(amap, vma, prot & PROT_ALL))
 
 
 def _protect(amap: AddressMap, vma: Vma, prot: int) -> None:
@@ -78,7 +80,8 @@ def _check_data(amap: AddressMap, pages: int, charge: bool) -> None:
         amap.total_pages += pages
 
 
-def mseal(amap: AddressMap, addr: int, length: int) -> None:
+@Stepwise
+def mseal(amap: AddressMap, addr: int, length: int) -> Steps[None]:
     """mseal(2): nothing of the range can be unmapped, moved or protected otherwise any more.
 
     Raises: EINVAL, ENOMEM.
@@ -90,14 +93,15 @@ def mseal(amap: AddressMap, addr: int, length: int) -> None:
     if end == addr:
         return
     amap.check_whole(addr, end)
-    amap.change(addr, end, _seal)
+    yield from amap.changing(addr, end, _seal)
 
 
 def _seal(vma: Vma) -> None:
     vma.flags |= VmFlag.SEALED
 
 
-def name_anonymous(amap: AddressMap, addr: int, length: int, name: bytes) -> None:
+@Stepwise
+def name_anonymous(amap: AddressMap, addr: int, length: int, name: bytes) -> Steps[None]:
     """prctl(PR_SET_VMA_ANON_NAME): what maps shows for anonymous memory; empty: nothing.
 
     Raises: EINVAL, ENOMEM, EBADF.
@@ -113,6 +117,6 @@ def name_anonymous(amap: AddressMap, addr: int, length: int, name: bytes) -> Non
         vma.name = b"[%s:%s]" % (kind, name) if name else b""
 
     if length:
-        amap.change(addr, min(end, TASK_END), change)
+        yield from amap.changing(addr, min(end, TASK_END), change)
         if end > TASK_END:
             raise ENOMEM("range")

@@ -13,15 +13,17 @@ from sentry.mm.filling import fill_new
 from sentry.mm.layout import MMAP_MIN_ADDR, TASK_END
 from sentry.mm.vma import MAX_OFFSET, Vma, VmFlag, page_up
 from sentry.platform.constants import PAGE_MASK
+from sentry.wait.steps import Steps, Stepwise
 
 ALL_FLAGS = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
 KEPT: Final = VmFlag.SHARED | VmFlag.MAYWRITE | VmFlag.MAYEXEC | VmFlag.LOCKED
 """What a mapping is after remap_file_pages(2), too: the rest is as for a new one."""
 
 
+@Stepwise
 def mremap(
     amap: AddressMap, old: int, old_size: int, new_size: int, flags: int, new: int = 0
-) -> int:
+) -> Steps[int]:
     """mremap(2). Raises: EINVAL, EFAULT, ENOMEM, EAGAIN."""
     if flags & ~ALL_FLAGS or old & PAGE_MASK:
         raise EINVAL("flags or address")
@@ -46,16 +48,16 @@ def mremap(
         if new_size < old_size:
             if old + old_size > TASK_END:
                 raise EINVAL("range")
-            amap.remove(old + new_size, old + old_size)
+            yield from amap.removing(old + new_size, old + old_size)
         return old
     if placed:
-        vma, old_size = _make_room(amap, old, old_size, new_size, flags, new)
+        vma, old_size = yield from _make_room(amap, old, old_size, new_size, flags, new)
     _check_source(amap, vma, old, old_size, new_size, flags)
-    if not placed and _extend(amap, vma, old, old_size, new_size):
+    if not placed and (yield from _extend(amap, vma, old, old_size, new_size)):
         return old
     if not flags & MREMAP_MAYMOVE:
         raise ENOMEM("no room to grow")
-    return _move(amap, vma, old, (old_size, new_size), flags, new)
+    return (yield from _move(amap, vma, old, (old_size, new_size), flags, new))
 
 
 def _check_target(old: int, old_size: int, new_size: int, new: int) -> None:
@@ -67,16 +69,16 @@ def _check_target(old: int, old_size: int, new_size: int, new: int) -> None:
 
 def _make_room(
     amap: AddressMap, old: int, old_size: int, new_size: int, flags: int, new: int
-) -> tuple[Vma, int]:
+) -> Steps[tuple[Vma, int]]:
     """The start of mremap_to(): what lies at the target goes, and what the source has too
     much. The source as it is then, and its size."""
     amap.check_count(3)
     if flags & MREMAP_FIXED:
-        amap.remove(new, new + new_size)
+        yield from amap.removing(new, new + new_size)
     if new_size < old_size:
         if old + old_size > TASK_END:
             raise EINVAL("range")
-        amap.remove(old + new_size, old + old_size)
+        yield from amap.removing(old + new_size, old + old_size)
         old_size = new_size
     vma = amap.vmas.find(old)
     if vma is None:
@@ -107,7 +109,7 @@ def _check_source(
         amap.check_expand(grow, vma.private_writable, charge)
 
 
-def _extend(amap: AddressMap, vma: Vma, old: int, old_size: int, new_size: int) -> bool:
+def _extend(amap: AddressMap, vma: Vma, old: int, old_size: int, new_size: int) -> Steps[bool]:
     """Grow in place if the VMA ends here and what follows is free."""
     end, new_end = old + old_size, old + new_size
     if vma.end != end or new_end > TASK_END or not amap.clear_of_stacks(end, new_end):
@@ -119,13 +121,13 @@ def _extend(amap: AddressMap, vma: Vma, old: int, old_size: int, new_size: int) 
     whole = amap.insert(more)
     fill_new(amap, whole, end, new_end)
     if whole.flags & VmFlag.LOCKED:
-        populate(amap, end, new_end)
+        yield from populate.steps(amap, end, new_end)
     return True
 
 
 def _move(
     amap: AddressMap, vma: Vma, old: int, sizes: tuple[int, int], flags: int, new: int
-) -> int:
+) -> Steps[int]:
     old_size, new_size = sizes
     if not flags & MREMAP_FIXED:
         amap.check_count(3)
@@ -151,7 +153,7 @@ def _move(
     if new_size > kept:
         fill_new(amap, whole, new + kept, new + new_size)
     if whole.flags & VmFlag.LOCKED:
-        populate(amap, new, new + new_size)
+        yield from populate.steps(amap, new, new + new_size)
     return new
 
 
@@ -165,7 +167,10 @@ def _unlock_source(amap: AddressMap, start: int) -> None:
     amap.join_range(vma.start, vma.end)
 
 
-def remap_file_pages(amap: AddressMap, start: int, size: int, prot: int, page: int) -> None:
+@Stepwise
+def remap_file_pages(
+    amap: AddressMap, start: int, size: int, prot: int, page: int
+) -> Steps[None]:
     """remap_file_pages(2): another part of the file in the place of this one. EINVAL."""
     start &= ~PAGE_MASK
     size &= ~PAGE_MASK
@@ -190,7 +195,7 @@ def remap_file_pages(amap: AddressMap, start: int, size: int, prot: int, page: i
     model.flags = model.flags & KEPT | amap.future_lock()
     amap.count_mapping(model, 1)
     try:
-        amap.remove(start, end)
+        yield from amap.removing(start, end)
         whole = amap.insert(model)
     finally:
         amap.count_mapping(model, -1)

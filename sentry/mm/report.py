@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -13,6 +13,7 @@ from sentry.mm.ramfile import RamFile
 from sentry.mm.residency import Residency, residency
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import RO_WINDOW_GPA
+from sentry.wait.steps import Steps, Stepwise
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
@@ -68,22 +69,31 @@ def maps_line(amap: AddressMap, vma: Vma, describe: Describe) -> bytes:
     return line + b"\n"
 
 
-def maps(amap: AddressMap, describe: Describe) -> bytes:
-    """/proc/PID/maps."""
-    return b"".join(maps_line(amap, vma, describe) for vma in amap.vmas) + GATE_LINE
-
-
-def smaps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
-    """/proc/PID/smaps, a piece for each mapping."""
+@Stepwise
+def maps(amap: AddressMap, describe: Describe) -> Steps[bytes]:
+    """/proc/PID/maps, a step for each mapping. Preconditions: the map's lock is held."""
+    lines = []
     for vma in amap.vmas:
-        yield (
+        lines.append(maps_line(amap, vma, describe))
+        yield
+    return b"".join(lines) + GATE_LINE
+
+
+@Stepwise
+def smaps(amap: AddressMap, describe: Describe) -> Steps[bytes]:
+    """/proc/PID/smaps, as `maps`."""
+    parts = []
+    for vma in amap.vmas:
+        parts.append(
             maps_line(amap, vma, describe)
             + _details([(vma.pages * 4, residency(amap, vma), vma)])
             + b"VmFlags: "
             + vm_flags(vma)
             + b"\n"
         )
-    yield GATE_LINE + _details([(4, Residency(), None)]) + b"VmFlags: ex \n"
+        yield
+    parts.append(GATE_LINE + _details([(4, Residency(), None)]) + b"VmFlags: ex \n")
+    return b"".join(parts)
 
 
 def pagemap(amap: AddressMap, start: int, end: int) -> bytes:
@@ -109,14 +119,16 @@ def _shows_file(amap: AddressMap, vma: Vma, page: int) -> bool:
     return gpa >= RO_WINDOW_GPA
 
 
-def smaps_rollup(amap: AddressMap) -> bytes:
-    """/proc/PID/smaps_rollup."""
+@Stepwise
+def smaps_rollup(amap: AddressMap) -> Steps[bytes]:
+    """/proc/PID/smaps_rollup, as `maps`."""
     vmas = list(amap.vmas)
     start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
     head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
-    parts: list[tuple[int, Residency, Vma | None]] = [
-        (0, residency(amap, vma), vma) for vma in vmas
-    ]
+    parts: list[tuple[int, Residency, Vma | None]] = []
+    for vma in vmas:
+        parts.append((0, residency(amap, vma), vma))
+        yield
     return head.ljust(73) + b"[rollup]\n" + _details(parts)
 
 

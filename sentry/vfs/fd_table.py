@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sentry.abi.fcntl import O_PATH
-from sentry.errors import EBADF, EINVAL, EMFILE
+from sentry.errors import EBADF, EMFILE
 from sentry.vfs.budget import NR_OPEN, DescriptorLimit
 from sentry.vfs.file import Caller, FileDescription
+from sentry.wait.steps import Steps
 
 BLOCK: Final = 64
 """BITS_PER_LONG: tables grow by so many descriptors."""
@@ -139,27 +140,26 @@ class FdTable:
                 file.dnotify.removed()
         file.decref()
 
-    def close_range(self, caller: Caller, first: int, last: int, *, only_mark: bool) -> None:
-        """close_range(2): close, or mark close-on-exec, all open ones in the range."""
-        if first > last:
-            raise EINVAL(f"{first} > {last}")
-        for fd in range(first, min(last + 1, len(self._files))):
-            if self._files[fd] is None:
-                continue
-            if only_mark:
-                self._cloexec.add(fd)
-            else:
-                self.close(caller, fd)
+    def close_range(self, caller: Caller, first: int, last: int) -> Steps[None]:
+        """close_range(2): close all open ones in the range."""
+        return self.closing(caller, range(first, min(last + 1, len(self._files))))
 
-    def close_on_exec(self, caller: Caller) -> None:
+    def mark_range(self, first: int, last: int) -> None:
+        """CLOSE_RANGE_CLOEXEC: the same are closed by execve(2) from now on."""
+        files = self._files
+        marked = range(first, min(last + 1, len(files)))
+        self._cloexec.update(fd for fd in marked if files[fd] is not None)
+
+    def close_on_exec(self, caller: Caller) -> Steps[None]:
         """execve(2): close those marked."""
-        for fd in sorted(self._cloexec):
-            self.close(caller, fd)
+        return self.closing(caller, sorted(self._cloexec))
 
-    def close_all(self, caller: Caller) -> None:
-        """The last task is gone."""
-        for fd in self:
-            self.close(caller, fd)
+    def closing(self, caller: Caller, fds: Iterable[int]) -> Steps[None]:
+        """Close those that are open, one after the other: others see, and change, what is left."""
+        for fd in fds:
+            if fd < len(self._files) and self._files[fd] is not None:
+                self.close(caller, fd)
+                yield
 
     def check_copy(self) -> None:
         """alloc_fdtable(): fs.nr_open may have become lower than what is open. Raises: EMFILE."""

@@ -8,6 +8,7 @@ once, with the inode's lock, so two appends cannot get the same offset.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from sentry.abi.fcntl import (
@@ -33,6 +34,7 @@ from sentry.errors import EAGAIN, EFBIG, EINVAL, ENXIO
 from sentry.mm.errors import NeedsFault
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import Changes
+from sentry.vfs.pieces import in_pieces, is_long
 from sentry.vfs.watches import tell
 from sentry.wait.again import NotNow, again
 
@@ -79,18 +81,42 @@ class RegularFile(FileDescription):
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
         """read(2)."""
+        lock = self.inode.lock
+        if lock.holder is not None:  # the position of a long read or write is not known yet
+            lock.check()
         pread = self.pread_cached if rwf & RWF_NOWAIT else self.pread
+        if is_long(dest):
+            return self._read_on(pread, dest)
         n = pread(dest, self.position)
         self.position += n
         self._was_read(n)
         return n
 
+    async def _read_on(self, pread: Callable[[Dest, int], int], dest: Dest) -> int:
+        """A long read(2): the lock is for the position, as f_pos_lock."""
+        with self.held():
+            async with self.inode.lock:
+                n = await in_pieces(pread, dest, self.position)
+                self.position += n
+            self._was_read(n)
+            return n
+
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """pread(2)."""
         pread = self.pread_cached if rwf & RWF_NOWAIT else self.pread
+        if is_long(dest):
+            return self._read_on_at(pread, dest, offset)
         n = pread(dest, offset)
         self._was_read(n)
         return n
+
+    async def _read_on_at(
+        self, pread: Callable[[Dest, int], int], dest: Dest, offset: int
+    ) -> int:
+        with self.held():
+            n = await in_pieces(pread, dest, offset)
+            self._was_read(n)
+            return n
 
     def _was_read(self, n: int) -> None:
         if not self.flags & O_NOATIME and not self.location.mount.no_atime:
@@ -120,6 +146,7 @@ class RegularFile(FileDescription):
         durable = not plain and (self.flags & O_DSYNC or rwf & (RWF_DSYNC | RWF_SYNC))
         # Behind a write that sleeps: its end of the file, its position are not known yet.
         at_once = not durable and inode.lock.holder is None and self.writes_at_once
+        at_once = at_once and not is_long(source)
         if at_once and not inode.mode & 0o6000:
             try:
                 end = None if plain or not self._appends(rwf) else self.size_now()
@@ -153,7 +180,10 @@ class RegularFile(FileDescription):
                 bits = drop_set_id(caller.creds, inode.mode, inode.gid)
                 if bits is not None:
                     await again(inode.setattr, Changes(mode=bits))
-                n: int = await again(self.pwrite, source, at)
+                if is_long(source):
+                    n = await in_pieces(self.pwrite, source, at)
+                else:
+                    n = await again(self.pwrite, source, at)
                 if offset is None:
                     self.position = at + n
             if inode.fs.watched:
@@ -177,6 +207,7 @@ class RegularFile(FileDescription):
 
     def seek(self, caller: Caller, offset: int, whence: int) -> Result:
         """lseek(2)."""
+        self.inode.lock.check()
         if whence == SEEK_SET:
             return self._seek_to(offset)
         if whence == SEEK_CUR:

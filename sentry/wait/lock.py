@@ -25,10 +25,17 @@ class Lock:
         """The call or coroutine that is asleep with it."""
         self._queue = WaitQueue()
 
-    def __enter__(self) -> None:
+    def check(self) -> None:
+        """Go on only if nobody else is asleep with it. Raises: NotNow."""
         holder = self.holder
         if holder is not None and holder is not CURRENT.call:
-            raise NotNow(self._until_free)
+            raise NotNow(self.until_free)
+
+    __enter__ = check
+
+    def take(self) -> None:
+        """It is that of a sequence from now on, until `let_go`. Preconditions: it is free."""
+        self.holder = _SEQUENCE
 
     def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
         if isinstance(error, NotNow):
@@ -48,13 +55,14 @@ class Lock:
         if self.holder is not None:
             raise EAGAIN
 
-    async def _until_free(self) -> None:
+    async def until_free(self) -> None:
+        """Sleep while somebody has it. Raises: Killed."""
         await until(self._check_free, [self._queue], mode=Mode.KILLABLE, exclusive=True)
 
     async def __aenter__(self) -> None:
         if self.holder is not None or len(self._queue):
-            await self._until_free()
-        self.holder = _SEQUENCE
+            await self.until_free()
+        self.take()
 
     async def __aexit__(self, *_: object) -> None:
         self.let_go()

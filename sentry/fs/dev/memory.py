@@ -9,7 +9,9 @@ from sentry.abi import random
 from sentry.abi.stat import S_IFCHR
 from sentry.errors import EINVAL, ENOSPC
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
+from sentry.vfs.pieces import in_pieces, is_long
 from sentry.vfs.requests import Requests, put_int
+from sentry.wait.fiber import Mode
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -29,12 +31,17 @@ class MemoryDevice(FileDescription):
         return 0
 
     def read(self, caller: Caller, dest: Dest, rwf: int = 0) -> Result:
-        """read(2)."""
+        """read(2). A signal ends a long one early."""
+        if is_long(dest):
+            return in_pieces(self._fill_at, dest, 0, Mode.INTERRUPTIBLE)
+        return self.fill(dest)
+
+    def _fill_at(self, dest: Dest, _: int) -> int:
         return self.fill(dest)
 
     def read_at(self, caller: Caller, dest: Dest, offset: int, rwf: int = 0) -> Result:
         """pread(2)."""
-        return self.fill(dest)
+        return self.read(caller, dest, rwf)
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): gone."""
@@ -109,10 +116,12 @@ class UrandomDevice(MemoryDevice):
 
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """Mixed into the pool, which needs none of it."""
-        count = source.count
-        for at in range(0, count, PIECE):
-            source.get(min(count - at, PIECE))
-        return count
+        if is_long(source):
+            return in_pieces(self._take, source, 0, Mode.INTERRUPTIBLE)
+        return self._take(source, 0)
+
+    def _take(self, source: Source, _: int) -> int:
+        return len(source.get(source.count))
 
 
 class RandomDevice(UrandomDevice):

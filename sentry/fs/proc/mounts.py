@@ -12,6 +12,7 @@ from sentry.fs.proc.registry import View, pid_file
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.paths import mount_paths
 from sentry.vfs.propagation import dominating, groups_of
+from sentry.wait.steps import Steps
 
 SB_OPTIONS: Final = (
     (MS_SYNCHRONOUS, "sync"), (MS_DIRSYNC, "dirsync"), (MS_MANDLOCK, "mand"),
@@ -85,7 +86,7 @@ def inner_path(root: Dentry) -> bytes:
 
 
 @pid_file("mounts", changes=changes_of, pin=seen_by)
-def mounts(view: View) -> bytes:
+def mounts(view: View) -> Steps[bytes]:
     """As fstab(5)."""
     lines = []
     for mount, path in visible(view).items():
@@ -97,11 +98,12 @@ def mounts(view: View) -> bytes:
         lines.append(
             b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())
         )
+        yield
     return b"".join(lines)
 
 
 @pid_file("mountinfo", changes=changes_of, pin=seen_by)
-def mountinfo(view: View) -> bytes:
+def mountinfo(view: View) -> Steps[bytes]:
     """proc_pid_mountinfo(5)."""
     lines = []
     shown = visible(view)
@@ -117,6 +119,7 @@ def mountinfo(view: View) -> bytes:
             head + escape(inner_path(mount.root)) + b" " + escape(path) + tail + source
             + b" " + super_options(mount).encode() + b"\n"
         )  # fmt: skip
+        yield
     return b"".join(lines)
 
 

@@ -13,6 +13,7 @@ from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.pagemap import PagemapNode
 from sentry.fs.proc.process_memory import MemNode
 from sentry.fs.proc.registry import PROCESS, Entry, Subject, View
+from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import Absent, Inode
 from sentry.vfs.paths import shown_path
@@ -143,14 +144,14 @@ class PidTextNode(TextNode):
         """Only those that tell of changes."""
         return self._entry.changes is not None
 
-    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], Text] | None, Any]:
         """As declared. What was pinned is shown although the process is gone."""
         entry, kernel, subject = self._entry, self._kernel, self._subject
         view = View(kernel, caller, subject, creds=caller.creds)
         if entry.pin is not None:
             view = View(kernel, caller, subject, entry.pin(view), caller.creds)
 
-        def show(_: Any) -> str | bytes:
+        def show(_: Any) -> Text:
             assert entry.show is not None
             if entry.pin is None:
                 self.check_alive()

@@ -11,6 +11,7 @@ from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.proc.owner import owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
+from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Node
 from sentry.mm import forced, report
 from sentry.mm.errors import NeedsFault
@@ -18,6 +19,7 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -42,24 +44,45 @@ def describe(view: View) -> Any:
     return of
 
 
+def of_all(mm: Any, text: Steps[bytes]) -> Steps[bytes]:
+    """What is told of all mappings, with others in between, but none who change them.
+
+    Raises: NotNow, while somebody does.
+    """
+    mm.map.lock.check()
+    return locked(mm, text)
+
+
+def locked(mm: Any, text: Steps[bytes]) -> Steps[bytes]:
+    """The text, with the lock of the mappings."""
+    mm.share()
+    mm.map.lock.take()
+    try:
+        return (yield from text)
+    finally:
+        mm.map.lock.let_go()
+        yield from mm.releasing()
+
+
 @pid_file("maps", private=True)
-def maps(view: View) -> bytes:
+def maps(view: View) -> Text:
     """One line for each mapping."""
     mm = view.subject.mm
-    return report.maps(mm.map, describe(view)) if mm is not None else b""
+    return of_all(mm, report.maps.steps(mm.map, describe(view))) if mm is not None else b""
 
 
 @pid_file("smaps", private=True)
-def smaps(view: View) -> bytes:
+def smaps(view: View) -> Text:
     """maps, with what of each is in memory."""
     mm = view.subject.mm
-    return b"".join(report.smaps(mm.map, describe(view))) if mm is not None else b""
+    return of_all(mm, report.smaps.steps(mm.map, describe(view))) if mm is not None else b""
 
 
 @pid_file("smaps_rollup", private=True, where="process")
-def smaps_rollup(view: View) -> bytes:
+def smaps_rollup(view: View) -> Text:
     """The sum of smaps."""
-    return report.smaps_rollup(view.subject.held_mm.map)
+    mm = view.subject.held_mm
+    return of_all(mm, report.smaps_rollup.steps(mm.map))
 
 
 def read_range(mm: Any, start: int, end: int) -> bytes:

@@ -9,12 +9,12 @@ from msgspec import Struct
 
 from sentry.auth.userns import NO_ID
 from sentry.errors import EINVAL, ERANGE, ESRCH
+from sentry.fs.pseudo.files import Text
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
     from sentry.wait.queue import ChangeCount
 
-Text = str | bytes
 
 
 class Subject:

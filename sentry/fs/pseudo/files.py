@@ -10,11 +10,15 @@ from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLPRI, EPOLLRDNORM
 from sentry.errors import EINVAL, EIO
 from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.regular import RegularFile
+from sentry.wait.again import begun
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.wait.queue import ChangeCount
 
+Text = str | bytes | Steps[bytes]
+"""What a file shows; a long text is work in steps."""
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
 
@@ -28,7 +32,7 @@ class TextFile(RegularFile):
         self,
         location: Location,
         flags: int,
-        show: Callable[[], bytes] | None,
+        show: Callable[[], bytes | Steps[bytes]] | None,
         store: Callable[[Caller, bytes], None] | None,
         changes: ChangeCount | None = None,
     ) -> None:
@@ -85,10 +89,15 @@ class TextFile(RegularFile):
         """From the text, which is made anew at the beginning."""
         content = self._content
         if content is None or offset == 0:
-            if self._show is None:
-                raise EINVAL("not to be read")
-            content = self._content = self._show()
+            content = self._content = begun((self, "text"), self._made)
         return dest.put(content[offset : offset + dest.count])
+
+    async def _made(self) -> bytes:
+        """The text anew, with others in between if it is long. Raises: EINVAL, NotNow."""
+        if self._show is None:
+            raise EINVAL("not to be read")
+        text = self._show()
+        return text if isinstance(text, bytes) else await driven(text)
 
     def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""

@@ -9,9 +9,10 @@ from weakref import ref
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EPERM
-from sentry.fs.pseudo.files import TextFile
+from sentry.fs.pseudo.files import Text, TextFile
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -199,7 +200,7 @@ class TextNode(Node):
         self,
         fs: TableFs,
         mode: int,
-        show: Callable[[Any], str | bytes] | None,
+        show: Callable[[Any], Text] | None,
         store: Callable[[Any, bytes], None] | None = None,
         owner: Owner = ROOT_OWNER,
     ) -> None:
@@ -207,7 +208,7 @@ class TextNode(Node):
         self._show = show
         self._store = store
 
-    def shown(self, caller: Caller) -> tuple[Callable[[Any], str | bytes] | None, Any]:
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], Text] | None, Any]:
         """What an open file shows, and the ChangeCount that tells that it is another text now."""
         return self._show, None
 
@@ -224,7 +225,7 @@ class TextNode(Node):
         self.check_open(caller, flags)
         show, changes = self.shown(caller)
 
-        def make() -> bytes:
+        def make() -> bytes | Steps[bytes]:
             assert show is not None
             text = show(caller)
             return text.encode() if isinstance(text, str) else text

@@ -25,7 +25,9 @@ from sentry.errors import E2BIG, EAGAIN, EINVAL
 from sentry.syscalls.args import UserPath
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
+from sentry.vfs.file import Result
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -105,7 +107,7 @@ def sys_close(task: Task, fd: UInt) -> None:
 
 
 @syscall(436)
-def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> None:
+def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> Result:
     """close_range(2)."""
     if flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC):
         raise EINVAL(f"flags {flags:#x}")
@@ -115,4 +117,7 @@ def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> None:
         task.files.check_copy()
         task.files.users -= 1
         task.files = task.files.copy()
-    task.files.close_range(task, first, last, only_mark=bool(flags & CLOSE_RANGE_CLOEXEC))
+    if flags & CLOSE_RANGE_CLOEXEC:
+        task.files.mark_range(first, last)
+        return 0
+    return in_steps(task.files.close_range(task, first, last))

@@ -42,20 +42,16 @@ FOREVER = 1 << 62
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
 EXCEPT_SET = EPOLLPRI
-SETS = (READ_SET & ~EPOLLERR, WRITE_SET & ~EPOLLERR, EXCEPT_SET)
-
-Watched = tuple[FileDescription, int]
-"""A file and the events that are wanted of it."""
+NOT_ASKED = ("0", "0", "0")
 
 
 def sleep_on(
-    watched: list[Watched],
+    files: list[FileDescription],
     attempt: Callable[[], int],
     deadline: int | None,
     late: Callable[[], int],
 ) -> Result:
     """`attempt` has raised EAGAIN: sleep until it finds something; `late` is for the deadline."""
-    files = [file for file, _ in watched]
     queues: list[WaitQueue] = list({id(file.queue): file.queue for file in files}.values())
     sleep = until(attempt, queues, deadline_ns=deadline).tried(files)
     return sleep.ended(instead(TimedOut, late))
@@ -64,7 +60,9 @@ def sleep_on(
 # --- poll
 
 
-def scan(task: Task, asked: list[tuple[int, int, int]]) -> tuple[list[int], list[Watched]]:
+def scan(
+    task: Task, asked: list[tuple[int, int, int]]
+) -> tuple[list[int], list[FileDescription]]:
     """The returned events of each entry, and what to sleep on."""
     results, watched = [], []
     files = task.files
@@ -77,9 +75,8 @@ def scan(task: Task, asked: list[tuple[int, int, int]]) -> tuple[list[int], list
         except EBADF:
             results.append(EPOLLNVAL)
             continue
-        wanted = events & 0xFFFF | EPOLLERR | EPOLLHUP
-        results.append(file.poll() & wanted)
-        watched.append((file, wanted))
+        results.append(file.poll() & (events & 0xFFFF | EPOLLERR | EPOLLHUP))
+        watched.append(file)
     return results, watched
 
 
@@ -206,18 +203,11 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
     table = list(task.files)
     count = min(count, (table[-1] + 64) // 64 * 64 if table else 64)
     asked = [read_set(task, addr, count) for addr in sets]
-    watched: list[tuple[int, FileDescription, int]] = []
-    union = asked[0] | asked[1] | asked[2]
-    while union:
-        fd = (union & -union).bit_length() - 1
-        union &= union - 1
-        file = task.files.get(fd)
-        wanted = sum(
-            events
-            for bits, events in zip(asked, SETS, strict=True)
-            if bits >> fd & 1
-        )
-        watched.append((fd, file, wanted | EPOLLERR | EPOLLHUP))
+    watched: list[tuple[int, FileDescription, tuple[str, ...]]] = []
+    bits = [f"{number:0{count}b}"[::-1] for number in asked]  # a shift takes as long as the set
+    for fd, inside in enumerate(zip(*bits, strict=True)):
+        if inside != NOT_ASKED:
+            watched.append((fd, task.files.get(fd), inside))
     results = [0, 0, 0]
 
     def tell() -> int:
@@ -227,13 +217,13 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
         return sum(bits.bit_count() for bits in results)
 
     def attempt() -> int:
-        for n in range(3):
-            results[n] = 0
-        for fd, file, _ in watched:
+        found = [bytearray(count // 8 + 1) for _ in results]
+        for fd, file, inside in watched:
             events = file.poll()
             for n, interest in enumerate((READ_SET, WRITE_SET, EXCEPT_SET)):
-                if asked[n] >> fd & 1 and events & interest:
-                    results[n] |= 1 << fd
+                if inside[n] == "1" and events & interest:
+                    found[n][fd >> 3] |= 1 << (fd & 7)
+        results[:] = [int.from_bytes(each, "little") for each in found]
         if not any(results):
             raise EAGAIN("nothing is ready")
         return tell()
@@ -241,8 +231,7 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
     try:
         return attempt()
     except EAGAIN:
-        files = [(file, wanted) for _, file, wanted in watched]
-        return sleep_on(files, attempt, deadline, tell)
+        return sleep_on([file for _, file, _ in watched], attempt, deadline, tell)
 
 
 @syscall(23)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi import mman
 from sentry.abi.capability import CAP_IPC_LOCK, CAP_SYS_NICE
@@ -24,9 +24,13 @@ from sentry.syscalls.args import show_choice, show_flags, signed, unsigned
 from sentry.syscalls.processes.pidfd import group_of
 from sentry.syscalls.registry import absent, syscall
 from sentry.syscalls.types import Addr, Fd, Int, Offset, Size, UserOut
-from sentry.vfs.file import Result
+from sentry.vfs.file import FileDescription, Result
+from sentry.wait.again import again
+from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
+    from sentry.mm.address_map import AddressMap
+    from sentry.mm.manager import MemoryManager
     from sentry.platform.host_io import HostIO
 
 ALL = {n: v for n, v in vars(mman).items() if isinstance(v, int)}
@@ -60,7 +64,7 @@ Advice = Annotated[
 ]
 
 WRITE_EXEC = mman.PROT_WRITE | mman.PROT_EXEC
-MINCORE_STEP = 1 << 30
+MINCORE_STEP = 256 << 20
 """Bytes that mincore(2) looks at before it copies the answer out."""
 
 
@@ -73,7 +77,7 @@ def implied(task: Task, prot: int) -> int:
 @syscall(9)
 def sys_mmap(
     task: Task, addr: Addr, length: Size, prot: Prot, flags: MapFlags, fd: Fd, offset: Offset
-) -> int:
+) -> Result:
     """mmap(2)."""
     offset &= 0xFFFFFFFFFFFFFFFF
     if offset & 0xFFF:
@@ -89,48 +93,58 @@ def sys_mmap(
         raise EACCES("PR_SET_MDWE")
     if task.group.personality and not (file is not None and file.no_exec):
         prot = implied(task, prot)
-    where = mmap(task.mm.map, addr, length, prot, flags & 0xFFFFFFFF, file, offset)
+    mapped = mmap.steps(task.mm.map, addr, length, prot, flags & 0xFFFFFFFF, file, offset)
     if file is not None:
+        mapped = used_by(mapped, file)
+    return in_steps(mapped, task.mm.map.lock)
+
+
+def used_by(mapped: Steps[int], file: FileDescription) -> Steps[int]:
+    """mmap(2) of a file: it counts as an access."""
+    with file.held():
+        where = yield from mapped
         file.was_mapped()
     return where
 
 
 @syscall(11)
-def sys_munmap(task: Task, addr: Addr, length: Size) -> None:
+def sys_munmap(task: Task, addr: Addr, length: Size) -> Result:
     """munmap(2)."""
-    munmap(task.mm.map, addr, length)
+    return in_steps(munmap.steps(task.mm.map, addr, length), task.mm.map.lock)
 
 
 @syscall(10)
-def sys_mprotect(task: Task, addr: Addr, length: Size, prot: Prot) -> None:
+def sys_mprotect(task: Task, addr: Addr, length: Size, prot: Prot) -> Result:
     """mprotect(2)."""
-    mprotect(task.mm.map, addr, length, implied(task, prot) if task.group.personality else prot)
+    prot = implied(task, prot) if task.group.personality else prot
+    return in_steps(mprotect.steps(task.mm.map, addr, length, prot), task.mm.map.lock)
 
 
 @syscall(12)
-def sys_brk(task: Task, addr: Addr) -> int:
+def sys_brk(task: Task, addr: Addr) -> Result:
     """brk(2): the break as it is afterwards."""
-    return brk(task.mm.map, addr)
+    return in_steps(brk.steps(task.mm.map, addr), task.mm.map.lock)
 
 
 @syscall(25)
 def sys_mremap(
     task: Task, old: Addr, old_size: Size, new_size: Size, flags: Size, new: Addr
-) -> int:
+) -> Result:
     """mremap(2)."""
-    return mremap(task.mm.map, old, old_size, new_size, flags, new)
+    moved = mremap.steps(task.mm.map, old, old_size, new_size, flags, new)
+    return in_steps(moved, task.mm.map.lock)
 
 
 @syscall(28)
-def sys_madvise(task: Task, addr: Addr, length: Size, advice: Advice) -> None:
+def sys_madvise(task: Task, addr: Addr, length: Size, advice: Advice) -> Result:
     """madvise(2)."""
-    madvise(task.mm.map, addr, length, advice)
+    return in_steps(madvise.steps(task.mm.map, addr, length, advice), task.mm.map.lock)
 
 
 @syscall(440, partial="on the caller's own process and on others; no remote hints are kept")
 def sys_process_madvise(
     task: Task, pidfd: Fd, vector: Addr, count: Size, advice: Advice, flags: Int
-) -> int:
+) -> Result:
     """process_madvise(2)."""
     if flags:
         raise EINVAL(f"flags {flags:#x}")
@@ -143,14 +157,22 @@ def sys_process_madvise(
     access.check_read(task, target)
     if not task.creds.has(CAP_SYS_NICE):
         raise EPERM("CAP_SYS_NICE")
+    return in_steps(advise_all(target.mm, ranges, advice), target.mm.map.lock)
+
+
+def advise_all(mm: MemoryManager, ranges: list[tuple[int, int]], advice: int) -> Steps[int]:
+    """madvise(2) of one range after the other; what was done before an error counts."""
     done = 0
+    mm.share()
     try:
         for base, size in ranges:
-            madvise(target.mm.map, base, size, advice)
+            yield from madvise.steps(mm.map, base, size, advice)
             done += size
     except Errno:
         if not done:
             raise
+    finally:
+        mm.release()
     return done
 
 
@@ -175,7 +197,7 @@ async def sync_all(io: HostIO, fds: list[int]) -> int:
 
 
 @syscall(27)
-def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
+def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> Result:
     """mincore(2): the vector is looked at before the mappings are."""
     if addr & 4095:
         raise EINVAL("address")
@@ -183,14 +205,33 @@ def sys_mincore(task: Task, addr: Addr, length: Size, vector: UserOut) -> None:
         raise ENOMEM("range")
     if vector.addr > TASK_END - ((length + 4095) >> 12):
         raise EFAULT(f"{vector.addr:#x}")
-    mm, done = task.mm, 0
-    while done < length:  # one mapping after the other: what comes before a hole is told
-        vma = mm.map.vmas.find(addr + done)
-        if vma is None:
-            raise ENOMEM("a hole")
-        part = min(MINCORE_STEP, length - done, vma.end - addr - done)
-        vector.put(mincore(mm.map, addr + done, part), done >> 12)
-        done += part
+    amap, pace, done = task.mm.map, Pace(), 0
+    while done < length:
+        if pace.over:
+            return look_on(amap, (addr, length), vector, done)
+        done += look(amap, (addr, length), vector, done)
+    return 0
+
+
+def look(amap: AddressMap, where: tuple[int, int], vector: Any, done: int) -> int:
+    """Tell of a part of one mapping: what comes before a hole is told. Its bytes."""
+    amap.lock.check()
+    addr, length = where
+    vma = amap.vmas.find(addr + done)
+    if vma is None:
+        raise ENOMEM("a hole")
+    part = min(MINCORE_STEP, length - done, vma.end - addr - done)
+    vector.put(mincore(amap, addr + done, part), done >> 12)
+    return part
+
+
+async def look_on(amap: AddressMap, where: tuple[int, int], vector: Any, done: int) -> int:
+    """The rest of a long mincore(2), with others in between, also such as map something."""
+    pace = Pace()
+    while done < where[1]:
+        await pace.rest()
+        done += await again(look, amap, where, vector, done)
+    return 0
 
 
 def judge_locks(task: Task) -> None:
@@ -199,52 +240,53 @@ def judge_locks(task: Task) -> None:
 
 
 @syscall(149)
-def sys_mlock(task: Task, addr: Addr, length: Size) -> None:
+def sys_mlock(task: Task, addr: Addr, length: Size) -> Result:
     """mlock(2)."""
     judge_locks(task)
-    mlock(task.mm.map, addr, length)
+    return in_steps(mlock.steps(task.mm.map, addr, length), task.mm.map.lock)
 
 
 @syscall(325)
-def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> None:
+def sys_mlock2(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """mlock2(2)."""
     judge_locks(task)
-    mlock(task.mm.map, addr, length, flags)
+    return in_steps(mlock.steps(task.mm.map, addr, length, flags), task.mm.map.lock)
 
 
 @syscall(150)
-def sys_munlock(task: Task, addr: Addr, length: Size) -> None:
+def sys_munlock(task: Task, addr: Addr, length: Size) -> Result:
     """munlock(2)."""
-    munlock(task.mm.map, addr, length)
+    return in_steps(munlock.steps(task.mm.map, addr, length), task.mm.map.lock)
 
 
 @syscall(151)
-def sys_mlockall(task: Task, flags: Int) -> None:
+def sys_mlockall(task: Task, flags: Int) -> Result:
     """mlockall(2)."""
     judge_locks(task)
-    mlockall(task.mm.map, flags)
+    return in_steps(mlockall.steps(task.mm.map, flags), task.mm.map.lock)
 
 
 @syscall(152)
-def sys_munlockall(task: Task) -> None:
+def sys_munlockall(task: Task) -> Result:
     """munlockall(2)."""
-    munlockall(task.mm.map)
+    return in_steps(munlockall.steps(task.mm.map), task.mm.map.lock)
 
 
 @syscall(216)
 def sys_remap_file_pages(
     task: Task, start: Addr, size: Size, prot: Prot, page: Size, flags: Size
-) -> None:
+) -> Result:
     """remap_file_pages(2): since Linux 4.0 it makes a mapping of its own; flags are ignored."""
-    remap_file_pages(task.mm.map, start, size, prot, page)
+    mapped = remap_file_pages.steps(task.mm.map, start, size, prot, page)
+    return in_steps(mapped, task.mm.map.lock)
 
 
 @syscall(462)
-def sys_mseal(task: Task, addr: Addr, length: Size, flags: Size) -> None:
+def sys_mseal(task: Task, addr: Addr, length: Size, flags: Size) -> Result:
     """mseal(2)."""
     if flags:
         raise EINVAL(f"flags {flags:#x}")
-    mseal(task.mm.map, addr, length)
+    return in_steps(mseal.steps(task.mm.map, addr, length), task.mm.map.lock)
 
 
 @syscall(330, partial="no protection keys, as on a CPU without them")
@@ -260,9 +302,9 @@ def sys_pkey_free(task: Task, key: Int) -> None:
 
 
 @syscall(329, partial="no protection keys: only the key -1, as on a CPU without them")
-def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> None:
+def sys_pkey_mprotect(task: Task, addr: Addr, length: Size, prot: Prot, key: Int) -> Result:
     """pkey_mprotect(2)."""
-    mprotect(task.mm.map, addr, length, prot, key)
+    return in_steps(mprotect.steps(task.mm.map, addr, length, prot, key), task.mm.map.lock)
 
 
 absent(323, "no user-level fault handling")  # userfaultfd

@@ -110,6 +110,7 @@ def sys_get_mempolicy(
             raise EINVAL("MPOL_F_MEMS_ALLOWED with others")
         shown, nodes = 0, 1
     elif flags & MPOL_F_ADDR:
+        task.mm.map.lock.check()
         vma = task.mm.map.vmas.find(addr)
         if vma is None:
             raise EFAULT(f"{addr:#x}")
@@ -162,6 +163,7 @@ def sys_mbind(
     end = page_range(addr, length)
     if end == addr:
         return
+    task.mm.map.lock.check()
     at, vmas = addr, task.mm.map.vmas.overlapping(addr, end)
     for vma in vmas:
         if vma.start > at and policy != DEFAULT:

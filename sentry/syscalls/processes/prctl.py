@@ -87,10 +87,12 @@ from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.credentials.ids import commit
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr
+from sentry.vfs.file import Result
+from sentry.wait.steps import in_steps
 
 Values = tuple[int, int, int, int]
 """arg2 to arg5."""
-Option = Callable[[Task, Values], "int | None"]
+Option = Callable[[Task, Values], "Result | None"]
 
 _NAMES = {
     n: v
@@ -114,7 +116,7 @@ VMA_NAME_REFUSED: Final = b"\\`$[]"
 )
 def sys_prctl(
     task: Task, option: OptionNumber, arg2: Addr, arg3: Addr, arg4: Addr, arg5: Addr
-) -> int | None:
+) -> Result | None:
     """prctl(2). EINVAL for an option that is not known."""
     handler = OPTIONS.get(option & 0xFFFFFFFF)
     if handler is None:
@@ -126,7 +128,7 @@ def option(*numbers: int, unused: int = 6) -> Callable[[Option], Option]:
     """Declare the handler of options; arguments from number `unused` (2 to 5) on must be 0."""
 
     def declare(handler: Option) -> Option:
-        def checked(task: Task, values: Values) -> int | None:
+        def checked(task: Task, values: Values) -> Result | None:
             if any(values[unused - 2 :]):
                 raise EINVAL("unused arguments are set")
             return handler(task, values)
@@ -480,7 +482,7 @@ def get_mdwe(task: Task, values: Values) -> int:
 
 
 @option(PR_SET_VMA)
-def set_vma_name(task: Task, values: Values) -> None:
+def set_vma_name(task: Task, values: Values) -> Result:
     """PR_SET_VMA_ANON_NAME: a name for anonymous memory, as /proc/self/maps shows it."""
     what, addr, length, pointer = values
     if what != PR_SET_VMA_ANON_NAME:
@@ -488,7 +490,8 @@ def set_vma_name(task: Task, values: Values) -> None:
     name = task.mm.read_cstr(pointer, VMA_NAME_MAX, EINVAL) if pointer else b""
     if any(not 32 <= c < 127 or c in VMA_NAME_REFUSED for c in name):
         raise EINVAL(f"name {name!r}")
-    name_anonymous(task.mm.map, addr, length, name)
+    named = name_anonymous.steps(task.mm.map, addr, length, name)
+    return in_steps(named, task.mm.map.lock)
 
 
 @option(PR_GET_AUXV, unused=4)

@@ -42,7 +42,9 @@ from sentry.syscalls.types import UserOut as UserOutArg
 from sentry.vfs.exec import close_exec, open_exec
 from sentry.vfs.file import Result
 from sentry.wait.again import Keeping, again, kept
+from sentry.wait.fiber import Mode
 from sentry.wait.sleep import continued, ended
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +131,7 @@ def check_clone3(task: Task, a: ClonedArgs, size: int) -> tuple[int, ...]:
     return wanted
 
 
-def read_strings(task: Task, addr: int) -> list[bytes]:
+def read_strings(task: Task, addr: int) -> Steps[list[bytes]]:
     """A null-terminated array of strings (argv, envp). E2BIG, EFAULT; a null array is empty."""
     result: list[bytes] = []
     if not addr:
@@ -147,6 +149,7 @@ def read_strings(task: Task, addr: int) -> list[bytes]:
                 raise E2BIG("arguments")
             result.append(text)
         addr += words * 8
+        yield
 
 
 @syscall(59)
@@ -175,8 +178,8 @@ async def execveat(task: Task, dirfd: int, path: bytes, argv: int, envp: int, fl
         if dirfd != AT_FDCWD and not path.startswith(b"/"):
             shown = b"/dev/fd/%d" % dirfd + (b"/" + path if path else b"")
             unreachable = task.files.close_on_exec_of(dirfd)
-        args = read_strings(task, argv)
-        env = read_strings(task, envp)
+        args = await driven(read_strings(task, argv), Mode.KILLABLE)
+        env = await driven(read_strings(task, envp), Mode.KILLABLE)
         return await execve(task, file, shown, args or [b""], env, unreachable=unreachable)
     finally:
         close_exec(file)

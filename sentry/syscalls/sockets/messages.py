@@ -19,8 +19,9 @@ from sentry.syscalls.sockets.control import format_control, parse_control
 from sentry.syscalls.types import Addr, Fd, Int, TimespecInOrNull, UInt
 from sentry.vfs.file import Result
 from sentry.wait.again import Keeping, again, kept
-from sentry.wait.fiber import Interrupted, Mode, park
+from sentry.wait.fiber import Interrupted
 from sentry.wait.sleep import continued, ended
+from sentry.wait.steps import Pace
 
 MAX_ADDRESS = 128
 TOLD: Final = "told"
@@ -31,8 +32,6 @@ MSGHDR = struct.Struct("<QI4xQQQQi4x")
 """struct user_msghdr: name, namelen, iov, iovlen, control, controllen, flags."""
 MMSGHDR_SIZE = 64
 MSG_CMSG_COMPAT = 0x80000000
-STEP_NS: Final = 500_000
-"""So long one message is handled after the other before others run."""
 
 
 def check_flags(flags: int) -> None:
@@ -146,33 +145,23 @@ def write_message(task: Task, header: Header, told: tuple[int, bytes, bytes, int
     return count
 
 
-async def _rest(task: Task, until_ns: int) -> int:
-    """Between two messages: let others run, if it is time for that; when it is next."""
-    now_ns = task.kernel.loop.now_ns
-    if now_ns() < until_ns:
-        return until_ns
-    await park(Mode.KILLABLE, 0)
-    return now_ns() + STEP_NS
-
-
 @syscall(307)
 async def sys_sendmmsg(task: Task, fd: Fd, messages: Addr, count: UInt, flags: Int) -> int:
     """sendmmsg(2): as many as go; an error counts only for the first."""
     check_flags(flags)
     sock = socket_of(task, fd)
-    done = 0
-    until_ns = task.kernel.loop.now_ns() + STEP_NS
+    done, pace = 0, Pace()
     for i in range(min(count, UIO_MAXIOV)):
-        until_ns = await _rest(task, until_ns)
         at = messages + i * MMSGHDR_SIZE
         try:
             sent = await again(send_one, task, sock, at, flags)
-            task.mm.write(at + 56, struct.pack("<I", sent))
+            await again(task.mm.write, at + 56, struct.pack("<I", sent))
         except (Errno, Interrupted):
             if done:
                 break
             raise
         done += 1
+        await pace.rest()
     return done
 
 
@@ -187,14 +176,12 @@ async def sys_recvmmsg(
         if timeout.tv_sec < 0 or not 0 <= timeout.tv_nsec < 10**9:
             raise EINVAL("timeout")
         deadline = task.kernel.loop.now_ns() + timeout.tv_sec * 10**9 + timeout.tv_nsec
-    done = 0
-    until_ns = task.kernel.loop.now_ns() + STEP_NS
+    done, pace = 0, Pace()
     for i in range(min(count, UIO_MAXIOV)):
-        until_ns = await _rest(task, until_ns)
         at = messages + i * MMSGHDR_SIZE
         try:
             got = await again(receive_one, task, sock, at, flags & ~MSG_WAITFORONE)
-            task.mm.write(at + 56, struct.pack("<I", got))
+            await again(task.mm.write, at + 56, struct.pack("<I", got))
         except (Errno, Interrupted):
             if done:
                 break
@@ -204,4 +191,5 @@ async def sys_recvmmsg(
             flags |= MSG_DONTWAIT
         if deadline is not None and task.kernel.loop.now_ns() >= deadline:
             break
+        await pace.rest()
     return done

@@ -109,7 +109,8 @@ def running_usage(group: ThreadGroup) -> Usage:
 
 def max_rss_kib(group: ThreadGroup) -> int:
     """The largest resident set that the process has had."""
-    now = group.tasks[0].mm.resident.peak_pages() if group.tasks else 0
+    living = next((task for task in group.tasks if not task.dead), None)
+    now = living.mm.resident.peak_pages() if living is not None else 0
     return max(group.dead_usage.maxrss, now * 4)
 
 

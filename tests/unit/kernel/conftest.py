@@ -37,7 +37,8 @@ class World:
 
     def process(self, pid: int, parent: Task | None) -> Task:
         """A process with one thread, in a process group of its own; an orphan in a new session."""
-        task = task_clone.make(parent or self.init, CloneArgs(0, SIGCHLD, set_tid=(pid,)))
+        maker = parent or self.init
+        task = task_clone.make(maker, CloneArgs(0, SIGCHLD, set_tid=(pid,)), maker.mm.fork())
         session, pids = task.group.session, self.kernel.pids
         if parent is None:
             task.group.parent = None
@@ -48,9 +49,9 @@ class World:
 
     def thread(self, group: ThreadGroup, tid: int) -> Task:
         """One more thread."""
-        return self._like_new(
-            task_clone.make(group.tasks[0], CloneArgs(real.THREAD, set_tid=(tid,)))
-        )
+        maker = group.tasks[0]
+        thread = CloneArgs(real.THREAD, set_tid=(tid,))
+        return self._like_new(task_clone.make(maker, thread, maker.mm.share()))
 
     def _like_new(self, task: Task) -> Task:
         ctx: Any = task.ctx

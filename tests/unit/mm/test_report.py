@@ -65,7 +65,7 @@ def test_sizes_add_up(mm: MemoryManager) -> None:
     assert b"Rss:                   8 kB\n" in rollup and rollup.count(b"\n") > 15
     assert b"\nPss:                   4 kB\n" in rollup
     assert b"\nShared_Dirty:          8 kB\n" in rollup
-    assert b"".join(smaps(mm.map, lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
+    assert smaps(mm.map, lambda _: (0, 0, 0, b"")).count(b"VmFlags: rd") == 2
 
 
 def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
@@ -73,7 +73,7 @@ def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
     mm.write(addr, b"1" * 2 * PAGE)
     vma = mm.map.vmas.find(addr)
     assert vma is not None and residency(mm.map, vma) == (0, 0, 2, 0)
-    shown = b"".join(smaps(mm.map, lambda _: (0, 0, 0, b"")))
+    shown = smaps(mm.map, lambda _: (0, 0, 0, b""))
     assert b"\nPrivate_Dirty:         8 kB\n" in shown and b"\nAnonymous:             0 kB" in shown
     assert b"\nVmFlags: rd wr sh mr mw me ms \n" in shown
     child = mm.fork()

@@ -26,6 +26,7 @@ SEQUENCES: Final = {
     "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",
     "fs/overlay/copyup.py": "copy-up: parents, a twin, its data, its attributes, its name",
     "fs/pipe/file.py": "what an open of a FIFO waits for, and gives back if a signal comes",
+    "fs/pseudo/files.py": "a text is made, in steps where it is long",
     "fs/proc/process_memory.py": "a page of another process is read",
     "kernel/accounting.py": "a record is written after a look at the room",
     "kernel/accounting_file.py": "the record, then another look",
@@ -35,7 +36,8 @@ SEQUENCES: Final = {
     "kernel/seccomp.py": "the supervisor answers, then the call is made",
     "kernel/seccomp_listener.py": "asked, received, answered: another sleep after each",
     "kernel/task.py": "what a tracer does with a task: kernel/ptrace/tracee.py",
-    "kernel/task_clone.py": "clone: stores, the tracer's stop, the end of vfork, another stop",
+    "kernel/task_clone.py": "clone: memory, stores, a tracer's stop, vfork's end, another stop",
+    "kernel/task_exit.py": "exit: memory and descriptors go, in steps",
     "kernel/user_dispatch.py": "a page is fetched, with the registers as before the call",
     "loader/execve.py": "execve: the other threads end, the image is loaded",
     "loader/load.py": "an image is loaded: headers, interpreter, segments",
@@ -47,7 +49,7 @@ SEQUENCES: Final = {
     "platform/host_io.py": "a call by a thread: a free place, then the answer",
     "syscalls/files/aio.py": "requests are carried out one by one",
     "syscalls/files/copy.py": "bytes go from one file to another, piece by piece",
-    "syscalls/memory/mapping.py": "msync: every file in turn",
+    "syscalls/memory/mapping.py": "msync: every file in turn; mincore: much, in steps",
     "syscalls/processes/process.py": "clone and execve, see there",
     "syscalls/sockets/messages.py": "sendmmsg and recvmmsg: many messages",
     "syscalls/system/info.py": "getrandom: much, in steps, with others in between",
@@ -55,7 +57,8 @@ SEQUENCES: Final = {
     "syscalls/system/privileged.py": "acct: an open, then a look at the room",
     "vfs/exec.py": "a program's first bytes are read",
     "vfs/leases.py": "what an open waits for: the holders, or their time",
-    "vfs/regular.py": "a write of many pieces, under the lock of the file",
+    "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
+    "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
 }
 """The modules with coroutines, and the sequence that each is."""
 LEAVES: Final = {

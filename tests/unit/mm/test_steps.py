@@ -1,0 +1,99 @@
+"""How much one step of an operation on many mappings does, and what lies between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from sentry.abi.mman import MADV_DONTFORK, MADV_DONTNEED, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE
+from sentry.mm import faults
+from sentry.mm.address_map import PIECE_VMAS, AddressMap
+from sentry.mm.advice import DISCARD_AT_ONCE, madvise
+from sentry.mm.errors import NeedsFault
+from sentry.mm.faults import PIECE, populate
+from sentry.mm.locking import mlock, mlockall, munlockall
+from sentry.mm.manager import MemoryManager
+from sentry.mm.mapping import mmap, munmap
+from sentry.mm.protect import mprotect
+from sentry.wait.steps import Steps
+from tests.unit.mm.conftest import ANON, PAGE, RW
+
+PAIRS = 100
+SIZE = PAIRS * 2 * PAGE
+START = 0x10000000
+
+
+@pytest.fixture()
+def amap(mm: MemoryManager) -> AddressMap:
+    """Two hundred mappings side by side."""
+    mmap(mm.map, START, SIZE, RW, ANON | MAP_FIXED)
+    for at in range(START, START + SIZE, 2 * PAGE):
+        mprotect(mm.map, at, PAGE, 1)
+    assert len(mm.map.vmas.overlapping(START, START + SIZE)) == 2 * PAIRS
+    return mm.map
+
+
+def consistent(amap: AddressMap) -> None:
+    """What is counted is what is there."""
+    vmas = list(amap.vmas)
+    assert amap.total_pages == sum(vma.pages for vma in vmas)
+    assert all(low.end <= high.start for low, high in pairwise(vmas))
+
+
+ALL: list[tuple[str, Callable[[AddressMap], Steps[object]], int]] = [
+    ("mprotect", lambda a: mprotect.steps(a, START, SIZE, RW), 1),
+    ("mlock", lambda a: mlock.steps(a, START, SIZE), 1),
+    ("mlockall", lambda a: mlockall.steps(a, 1), 1),
+    ("munlockall", munlockall.steps, 1),
+    ("madvise", lambda a: madvise.steps(a, START, SIZE, MADV_DONTFORK), 1),
+    ("munmap", lambda a: munmap.steps(a, START, SIZE), PIECE_VMAS),
+    ("mmap", lambda a: mmap.steps(a, START, SIZE, RW, ANON | MAP_FIXED), PIECE_VMAS),
+]
+
+
+@pytest.mark.parametrize(("name", "work", "at_once"), ALL, ids=[row[0] for row in ALL])
+def test_a_step_does_few_mappings_and_leaves_the_map_whole(
+    amap: AddressMap, name: str, work: Callable[[AddressMap], Steps[object]], at_once: int
+) -> None:
+    steps = 0
+    for _ in work(amap):
+        consistent(amap)
+        steps += 1
+    assert steps >= 2 * PAIRS // at_once - 1
+
+
+def test_fork_and_the_end_take_a_step_for_few_mappings(amap: AddressMap, mm: MemoryManager) -> None:
+    forking = mm.forking()
+    steps = 0
+    while True:
+        try:
+            next(forking)
+        except StopIteration as end:
+            child = end.value
+            break
+        steps += 1
+    assert steps >= 2 * PAIRS
+    assert [v.start for v in child.map.vmas] == [v.start for v in mm.map.vmas]
+    assert sum(1 for _ in child.releasing()) >= 2 * PAIRS // PIECE_VMAS
+
+
+def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
+    size = 4 * PIECE
+    mapped = mmap.steps(mm.map, START, size, RW, ANON | MAP_FIXED | MAP_POPULATE)
+    assert sum(1 for _ in mapped) >= 4
+    assert sum(1 for _ in populate.steps(mm.map, START, START + size)) >= 4
+    mmap(mm.map, START, 4 * DISCARD_AT_ONCE, RW, ANON | MAP_FIXED | MAP_NORESERVE)
+    forgotten = madvise.steps(mm.map, START, 4 * DISCARD_AT_ONCE, MADV_DONTNEED)
+    assert sum(1 for _ in forgotten) >= 4
+
+
+def test_a_fault_waits_for_who_has_the_lock(amap: AddressMap) -> None:
+    amap.lock.take()
+    with pytest.raises(NeedsFault):
+        faults.touch(amap, START, write=False)
+    with pytest.raises(NeedsFault):
+        faults.check_lock(amap)
+    amap.lock.let_go()
+    faults.touch(amap, START, write=False)
