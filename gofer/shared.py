@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Sequence
 
@@ -44,6 +45,8 @@ class Shared:
         queue: int,
     ) -> None:  # fmt: skip
         self.limits = limits
+        self.uid = os.geteuid()
+        """Who owns what was just made."""
         self.log = log
         self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
         self.fid_budget = FidBudget(limits.max_fids)

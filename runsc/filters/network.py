@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runsc.filters.common import COMMON
+from runsc.filters.common import common
 from runsc.filters.rule import Rule, low
+from sentry.abi import fcntl as files
 from sentry.abi import socket as abi
 from sentry.abi import unistd
 
@@ -14,6 +15,7 @@ _FLAGS = abi.SOCK_NONBLOCK | abi.SOCK_CLOEXEC
 OWN = (
     Rule(
         unistd.socket,
+        "network",
         "its purpose: TCP, UDP and ping sockets, which never block",
         tuple(
             (low(0, family), low(1, kind | _FLAGS))
@@ -21,11 +23,20 @@ OWN = (
             for kind in (abi.SOCK_STREAM, abi.SOCK_DGRAM)
         ),
     ),
-    Rule(unistd.bind, "privileged ports"),
-    Rule(unistd.dup, "a socket object of its own for a bind"),
+    Rule(unistd.bind, "network", "privileged ports"),
+    Rule(
+        unistd.fcntl,
+        "network",
+        "a socket object of its own for a bind",
+        ((low(1, files.F_DUPFD_CLOEXEC),),),
+    ),
+    Rule(unistd.getsockopt, "network", "CPython, making that object"),
+    Rule(unistd.sendmsg, "network", "a socket for the Sentry"),
+    Rule(unistd.sendto, "network", "netlink: a request for a list"),
+    Rule(unistd.recvfrom, "network", "netlink: the list"),
 )
 
 
 def rules() -> Sequence[Rule]:
     """The allow-list."""
-    return (*COMMON, *OWN)
+    return (*common("network"), *OWN)

@@ -95,7 +95,11 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     isolation.drop_rights(isolation.Rights(0 if kept else isolation.NOBODY, kept), tie)
     freeze_imports()
     filters.install(program, switches, network.log_fd)
-    serve(sentry, netlink)
+    try:
+        serve(sentry, netlink)
+    finally:
+        sentry.detach()  # dropped open, they would be printed, and printing asks for their peers
+        netlink.detach()
     return 0
 
 

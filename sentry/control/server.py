@@ -213,7 +213,6 @@ class ControlServer:
         self._starter = self._add(_adopt(control_fd)) if control_fd >= 0 else None
         self._listener = _adopt(listener_fd) if listener_fd >= 0 else None
         if self._listener is not None:
-            self._listener.setblocking(False)
             loop.watch(listener_fd, select.EPOLLIN, self._on_connect)
 
     def announce(self, event: Event) -> None:

@@ -77,6 +77,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tlopen(1, os.O_RDWR),
         Twrite(1, 0, b"x" * 5000),
         Tread(1, 0, 5000),
+        Tread(1, 0, 6000),
         Tfsync(1, 0),
         Tfsync(1, 1),
         Tlock(1, c.LOCK_TYPE_WRLCK, 0, 0, 0, 1, b"me"),
