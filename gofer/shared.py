@@ -23,7 +23,7 @@ class Limits(Struct, frozen=True):
     """Of all sessions."""
     max_nodes: int = 131072
     max_node_fds: int = 8192
-    max_connections: int = 1024
+    max_connections: int = 256
     max_watches: int = 1024
     """The host's user has 8192 or more of them, for all sandboxes."""
     pool_threads: int = 4
