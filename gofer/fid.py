@@ -8,7 +8,6 @@ from gofer.files import OpenFile
 from gofer.native import error
 from gofer.node import Node, NodeTable
 
-
 MAX_XATTR_BYTES = 1 << 20
 """Values and lists that the fids of one session hold."""
 

@@ -15,6 +15,8 @@ from gofer.node import NodeTable
 from gofer.pool import Pool
 from gofer.watches import Watches
 
+POOL_THREADS = 4
+
 
 class Limits(Struct, frozen=True):
     """Ceilings on what clients can make this process hold."""
@@ -26,7 +28,7 @@ class Limits(Struct, frozen=True):
     max_connections: int = 256
     max_watches: int = 1024
     """The host's user has 8192 or more of them, for all sandboxes."""
-    pool_threads: int = 4
+    pool_threads: int = POOL_THREADS
 
 
 def limits_for_this_process() -> Limits:

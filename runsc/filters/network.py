@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from runsc.filters.common import common
 from runsc.filters.rule import Rule, low
-from sentry.abi import fcntl as files
 from sentry.abi import socket as abi
 from sentry.abi import unistd
 
@@ -24,13 +23,7 @@ OWN = (
         ),
     ),
     Rule(unistd.bind, "network", "privileged ports"),
-    Rule(
-        unistd.fcntl,
-        "network",
-        "a socket object of its own for a bind",
-        ((low(1, files.F_DUPFD_CLOEXEC),),),
-    ),
-    Rule(unistd.getsockopt, "network", "CPython, making that object"),
+    Rule(unistd.getsockopt, "network", "CPython, making a socket object for a bind"),
     Rule(unistd.sendmsg, "network", "a socket for the Sentry"),
     Rule(unistd.sendto, "network", "netlink: a request for a list"),
     Rule(unistd.recvfrom, "network", "netlink: the list"),

@@ -15,6 +15,7 @@ import msgspec
 from gofer import confine
 from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
+from gofer.shared import POOL_THREADS
 from runsc import filters, host
 from runsc.launch import boot, isolation
 from runsc.launch.frozen import freeze_imports
@@ -59,6 +60,7 @@ def gofer_main(
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
     program = filters.gofer_program(switches.trap)
+    isolation.limit_threads(POOL_THREADS)
     isolation.leave_root()
     isolation.drop_rights(isolation.Rights(0, kept), tie)
 

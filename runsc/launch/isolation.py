@@ -207,8 +207,31 @@ def _limits(open_files: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     ceiling = min(open_files, hard) if hard != resource.RLIM_INFINITY else open_files
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
+        resource.setrlimit(limit, (0, 0))
     host.one_malloc_arena()
+
+
+def limit_threads(more: int) -> None:
+    """At most so many threads from now on.
+
+    RLIMIT_NPROC counts the tasks of a user, of all its sandboxes, unless they are in a user
+    namespace of their own (since Linux 5.14). So a bound above zero is set in such a one alone; the
+    kernel applies none to root.
+    """
+    if not more:
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    elif _is_alone_in_its_namespace():
+        resource.setrlimit(resource.RLIMIT_NPROC, (1 + more, 1 + more))
+
+
+def _is_alone_in_its_namespace() -> bool:
+    """Whether `_map_ids` made it one, and the kernel counts by namespace."""
+    release = os.uname().release.split(".")
+    if (int(release[0]), int(release[1].partition("-")[0])) < (5, 14):
+        return False
+    with open("/proc/self/uid_map") as file:
+        return [line.split()[2] for line in file] == ["1"]
 
 
 def freeze_heap() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gofer.shared import POOL_THREADS
 from kvm.binding import lib as kvm
 from sentry.abi import ioctl, mman, sched, unistd
 from tests.e2e import processes
@@ -177,4 +178,21 @@ def test_descriptors_of_the_gofer_are_its_socket_its_log_and_its_trees(
 def test_memory_of_the_sandbox_cannot_be_dumped(running: processes.Running) -> None:
     for pid in (running.sentry, running.gofer):
         assert os.stat(f"/proc/{pid}/mem").st_uid == 0
-        assert "0" in Path(f"/proc/{pid}/limits").read_text().split("Max core file size")[1][:30]
+        limits = _limits(pid)
+        assert limits["Max core file size"] == limits["Max locked memory"] == ("0", "0")
+
+
+def test_sentry_can_make_no_thread_and_the_gofer_those_of_its_pool(
+    running: processes.Running,
+) -> None:
+    name = "Max processes"
+    assert _limits(running.sentry)[name] == ("0", "0")
+    if os.geteuid():  # Linux does not bound root
+        most = str(1 + POOL_THREADS)
+        assert _limits(running.gofer)[name] == (most, most)
+
+
+def _limits(pid: int) -> dict[str, tuple[str, str]]:
+    """Soft and hard limits by their names."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip(): (line[26:47].strip(), line[47:68].strip()) for line in lines}
