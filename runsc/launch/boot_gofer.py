@@ -17,7 +17,7 @@ from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
 from gofer.shared import POOL_THREADS
 from runsc import filters, host
-from runsc.launch import boot, isolation
+from runsc.launch import boot, isolation, landlock
 from runsc.launch.frozen import freeze_imports
 from runsc.oci.convert import Export
 from sentry.abi import mount
@@ -63,6 +63,10 @@ def gofer_main(
     isolation.limit_threads(POOL_THREADS)
     isolation.leave_root()
     isolation.drop_rights(isolation.Rights(0, kept), tie)
+    landlock.restrict_gofer(
+        landlock.Tree(attachment.fd, not attachment.readonly, not export.is_file)
+        for attachment, export in zip(attachments, exports, strict=True)
+    )
 
     def lockdown() -> None:
         freeze_imports()

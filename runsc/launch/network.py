@@ -21,7 +21,7 @@ import msgspec
 
 from runsc import filters, host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation
+from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
@@ -97,6 +97,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie)
     isolation.limit_threads(0)
+    landlock.restrict_network()
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
