@@ -35,6 +35,8 @@ class GoferStart(msgspec.Struct, frozen=True):
     sock: int
     exports: Sequence[Export]
     log_fd: int
+    own_users: bool
+    """It is in a user namespace of its own."""
     sentry_pid: int = 0
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
@@ -60,7 +62,8 @@ def gofer_main(
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
     program = filters.gofer_program(switches.trap)
-    isolation.limit_threads(POOL_THREADS)
+    if gofer.own_users:
+        isolation.limit_tasks(1 + POOL_THREADS)
     isolation.leave_root()
     isolation.drop_rights(isolation.Rights(0, kept), tie)
     landlock.restrict_gofer(

@@ -212,26 +212,16 @@ def _limits(open_files: int) -> None:
     host.one_malloc_arena()
 
 
-def limit_threads(more: int) -> None:
-    """At most so many threads from now on.
+def limit_tasks(count: int) -> None:
+    """RLIMIT_NPROC: no thread or process is made while there are so many.
 
-    RLIMIT_NPROC counts the tasks of a user, of all its sandboxes, unless they are in a user
-    namespace of their own (since Linux 5.14). So a bound above zero is set in such a one alone; the
-    kernel applies none to root.
+    The kernel counts the tasks of a user, of all its sandboxes, unless they are in a user namespace
+    of their own, and only since Linux 5.14: where it does not, a count above zero is no bound for
+    this process, and none is set. Root has none in any case.
     """
-    if not more:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    elif _is_alone_in_its_namespace():
-        resource.setrlimit(resource.RLIMIT_NPROC, (1 + more, 1 + more))
-
-
-def _is_alone_in_its_namespace() -> bool:
-    """Whether `_map_ids` made it one, and the kernel counts by namespace."""
     release = os.uname().release.split(".")
-    if (int(release[0]), int(release[1].partition("-")[0])) < (5, 14):
-        return False
-    with open("/proc/self/uid_map") as file:
-        return [line.split()[2] for line in file] == ["1"]
+    if not count or (int(release[0]), int(release[1].partition("-")[0])) >= (5, 14):
+        resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
 
 
 def freeze_heap() -> None:

@@ -96,7 +96,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
     uid = 0 if kept else isolation.NOBODY
     isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie)
-    isolation.limit_threads(0)
+    isolation.limit_tasks(0)
     landlock.restrict_network()
     freeze_imports()
     filters.install(program, switches, network.log_fd)
