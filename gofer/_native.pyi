@@ -118,12 +118,21 @@ class Lib(Protocol):
     CAP_FOWNER: int
     CAP_FSETID: int
     CLONE_VM: int
+    CLONE_FS: int
+    CLONE_FILES: int
+    CLONE_SIGHAND: int
     CLONE_THREAD: int
+    CLONE_SYSVSEM: int
+    CLONE_SETTLS: int
+    CLONE_PARENT_SETTID: int
+    CLONE_CHILD_CLEARTID: int
     F_GETFD: int
     F_GETFL: int
     F_DUPFD_CLOEXEC: int
+    AT_EMPTY_PATH: int
     AF_UNIX: int
-    FIOCLEX: int
+    SOCK_STREAM: int
+    SOCK_CLOEXEC: int
     RENAME_NOREPLACE: int
     RENAME_EXCHANGE: int
     def gofer_open(self, dirfd: int, name: Char | bytes, flags: int, mode: int, /) -> int: ...

@@ -45,45 +45,76 @@ class Argument(Struct, frozen=True):
 class Rule(Struct, frozen=True):
     """A system call that is allowed if all conditions hold. Rules of one name are alternatives.
 
-    `errno` is not 0: the call is answered with that error instead (under the same conditions).
+    `use` is the run of tests/e2e/test_filter_use.py that makes the call. `errno` is not 0: the
+    call is answered with that error instead (under the same conditions).
     """
 
     name: str
     reason: str
     arguments: tuple[Argument, ...] = ()
     errno: int = 0
+    use: str = "requests"
 
 
+_LOW: Final = 0xFFFFFFFF
+"""The C type of the argument has 32 bits: the kernel ignores the upper half."""
 _NOT_EXEC = Argument(2, 0, mmap.PROT_EXEC)
+_THREAD = (
+    lib.CLONE_VM
+    | lib.CLONE_FS
+    | lib.CLONE_FILES
+    | lib.CLONE_SIGHAND
+    | lib.CLONE_THREAD
+    | lib.CLONE_SYSVSEM
+    | lib.CLONE_SETTLS
+    | lib.CLONE_PARENT_SETTID
+    | lib.CLONE_CHILD_CLEARTID
+)
+"""Exactly what glibc's pthread_create passes to clone(2)."""
+
+_SIGSETXID = 33
+"""The second of the signals that glibc keeps for itself (nptl, internal-signals.h)."""
+
+
+def _fcntl(operation: int) -> tuple[Argument]:
+    return (Argument(1, operation, _LOW),)
+
 
 SYSCALLS: Final = (
     # The sockets and the loop.
     Rule("recvfrom", "requests"),
     Rule("sendto", "replies"),
     Rule("sendmsg", "replies that carry a descriptor"),
-    Rule("socketpair", "the socket of a duplicated session", (Argument(0, lib.AF_UNIX),)),
+    Rule(
+        "socketpair",
+        "the socket of a duplicated session",
+        (Argument(0, lib.AF_UNIX, _LOW), Argument(1, lib.SOCK_STREAM | lib.SOCK_CLOEXEC, _LOW)),
+    ),
     Rule("getsockname", "CPython asks a socket for its family when it wraps it"),
-    Rule("epoll_create1", "made when serving starts"),
     Rule("epoll_ctl", "sessions come and go"),
     Rule("epoll_wait", "the loop"),
-    Rule("eventfd2", "how pool threads wake the loop; made when serving starts"),
     Rule("read", "the eventfd"),
     Rule("write", "the eventfd, the log"),
+    Rule("writev", "glibc's last words: what is broken in the heap", use="forced"),
     Rule("close", "descriptors of nodes, files, sessions"),
-    Rule("fcntl", "mode of a descriptor", (Argument(1, lib.F_GETFL),)),
-    Rule("fcntl", "CPython checks whether a descriptor is inherited", (Argument(1, lib.F_GETFD),)),
-    Rule("fcntl", "a second descriptor of a nameless file", (Argument(1, lib.F_DUPFD_CLOEXEC),)),
-    Rule("ioctl", "CPython makes a new socket close-on-exec", (Argument(1, lib.FIOCLEX),)),
+    Rule("fcntl", "mode of a descriptor", _fcntl(lib.F_GETFL)),
+    Rule("fcntl", "CPython checks whether a descriptor is inherited", _fcntl(lib.F_GETFD)),
+    Rule("fcntl", "a second descriptor of a nameless file", _fcntl(lib.F_DUPFD_CLOEXEC)),
     # Files below the attachments. Only openat2 opens, always beneath a descriptor.
     Rule("openat2", "the one way to open; its RESOLVE_BENEATH is set in native.c"),
     Rule("statx", "attributes"),
     Rule("fstat", "size of an open file"),
-    Rule("newfstatat", "fstat(3) of newer glibc"),
+    Rule(
+        "newfstatat",
+        "fstat(3) of glibc 2.33 to 2.38: never by a name",
+        (Argument(3, lib.AT_EMPTY_PATH, _LOW),),
+        use="forced",
+    ),
     Rule("fstatfs", "Tstatfs"),
     Rule("getdents64", "listings"),
     Rule("lseek", "the cookie at which a listing goes on"),
     Rule("readlinkat", "text of links"),
-    Rule("pread64", "Tread, on the pool"),
+    Rule("pread64", "Tread, on the pool", use="forced"),
     Rule("preadv2", "Tread of what is cached (RWF_NOWAIT)"),
     Rule("pwrite64", "Twrite"),
     Rule("ftruncate", "O_TRUNC, sizes"),
@@ -91,7 +122,7 @@ SYSCALLS: Final = (
     Rule("fdatasync", "Tfsync"),
     Rule("fchownat", "owners"),
     Rule("fchmodat2", "modes, by O_PATH descriptors"),
-    Rule("fchmod", "modes, before Linux 6.6"),
+    Rule("fchmod", "modes, before Linux 6.6", use="forced"),
     Rule("utimensat", "times"),
     Rule("mkdirat", "directories"),
     Rule("mknodat", "fifos and sockets; devices need a capability that is not there"),
@@ -108,32 +139,27 @@ SYSCALLS: Final = (
     Rule("inotify_rm_watch", "a directory that the client forgets"),
     Rule("fchdir", "what `.` is; a descriptor of a tree that is served, so nothing more to reach"),
     # The interpreter and its threads.
-    Rule("brk", "memory"),
+    Rule("brk", "memory", use="forced"),
     Rule("mmap", "memory, never executable", (_NOT_EXEC,)),
-    Rule("mprotect", "guard pages of thread stacks, arenas; never executable", (_NOT_EXEC,)),
-    Rule("munmap", "memory"),
-    Rule("mremap", "realloc of large blocks"),
-    Rule("madvise", "memory given back, stacks of ended threads"),
+    Rule("mprotect", "stacks of threads; never executable", (_NOT_EXEC,), use="forced"),
+    Rule("munmap", "memory", use="forced"),
+    Rule("mremap", "realloc of large blocks", use="forced"),
+    Rule("madvise", "memory given back, stacks of ended threads", use="forced"),
     Rule("futex", "the interpreter's lock, queues"),
-    Rule(
-        "clone",
-        "pool threads, never processes",
-        (Argument(0, lib.CLONE_VM | lib.CLONE_THREAD, lib.CLONE_VM | lib.CLONE_THREAD),),
-    ),
+    Rule("clone", "threads of the pool, never processes", (Argument(0, _THREAD),)),
     Rule("clone3", "its arguments are out of sight; glibc falls back to clone", errno=errno.ENOSYS),
     Rule("set_robust_list", "a thread's start"),
     Rule("rseq", "a thread's start"),
     Rule("gettid", "a thread's start"),
-    Rule("getpid", "CPython after a fork"),
-    Rule("geteuid", "who owns what was just made"),
-    Rule("sched_yield", "the interpreter's lock"),
-    Rule("clock_gettime", "where the vDSO cannot answer"),
+    Rule("clock_gettime", "where the vDSO cannot answer", use="forced"),
     Rule("rt_sigprocmask", "a thread's start"),
-    Rule("rt_sigaction", "SIGPIPE is ignored"),
-    Rule("rt_sigreturn", "the end of a signal handler"),
-    Rule("restart_syscall", "the loop goes on after SIGSTOP and SIGCONT"),
-    Rule("prlimit64", "how many descriptors there may be"),
-    Rule("umask", "modes are the client's, whole"),
-    Rule("exit", "a thread's end"),
+    Rule(
+        "rt_sigaction",
+        "glibc's handler for changes of user, installed before the first thread",
+        (Argument(0, _SIGSETXID, _LOW),),
+        use="forced",
+    ),
+    Rule("restart_syscall", "waits for the interpreter's lock, after a stop", use="forced"),
+    Rule("exit", "a thread's end", use="forced"),
     Rule("exit_group", "the end"),
 )

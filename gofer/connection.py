@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from gofer.fid import FidTable
@@ -23,6 +24,10 @@ from gofer.shared import Shared
 
 MAX_IN_FLIGHT = 32
 MAX_OUT_BYTES = 2 * MSIZE_MAX
+MAX_OUT = 1024
+"""Replies, each of which may hold a descriptor."""
+MAX_BUSY_BYTES = 4 * MSIZE_MAX
+"""Of the requests that pool threads work on: what they read or write."""
 _RECEIVE = 65536
 _AT_ONCE = int(socket.MSG_DONTWAIT)
 _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -70,10 +75,16 @@ class Connection:
         self._in_flight: dict[int, InFlight] = {}
         self._out: deque[tuple[memoryview, int]] = deque()
         self._out_bytes = 0
+        self._busy_bytes = 0
 
     def congested(self) -> bool:
         """Whether requests must wait until replies have gone out."""
-        return len(self._in_flight) >= MAX_IN_FLIGHT or self._out_bytes >= MAX_OUT_BYTES
+        return (
+            len(self._in_flight) >= MAX_IN_FLIGHT
+            or self._out_bytes >= MAX_OUT_BYTES
+            or len(self._out) >= MAX_OUT
+            or self._busy_bytes >= MAX_BUSY_BYTES
+        )
 
     @property
     def wants_to_write(self) -> bool:
@@ -99,11 +110,19 @@ class Connection:
         if not data:
             self.close()
             return
+        self._attempt(lambda: self._take(data))
+
+    def _take(self, data: bytes) -> None:
+        self._backlog.extend(self._reader.feed(data))
+        self.run_backlog()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """What goes wrong, in the bytes that came or in this program, is for no other session."""
         try:
-            self._backlog.extend(self._reader.feed(data))
-            self.run_backlog()
-        except ProtocolError as problem:
-            self.shared.log(f"connection {self.number} closed: {problem}")
+            step()
+        except Exception as problem:
+            kind = "" if isinstance(problem, ProtocolError) else f"{type(problem).__name__}: "
+            self.shared.log(f"connection {self.number} closed: {kind}{problem}")
             self.close()
 
     def run_backlog(self) -> None:
@@ -178,6 +197,7 @@ class Connection:
 
     def _start(self, tag: int, job: Job) -> None:
         waiting = self._in_flight[tag] = InFlight(job)
+        self._busy_bytes += job.size
         job.file.pin()
         self.shared.pool.submit(
             job.work, lambda reply, failure: self._finish(tag, waiting, reply, failure)
@@ -190,8 +210,17 @@ class Connection:
         waiting.job.file.unpin()
         if waiting.job.owned:
             waiting.job.file.close()
-        if waiting.dropped or self.closed:
+        self._busy_bytes -= waiting.job.size
+        if self.closed:
             return
+        if waiting.dropped:
+            self._attempt(self.run_backlog)
+            return
+        self._attempt(lambda: self._answer(tag, waiting, reply, failure))
+
+    def _answer(
+        self, tag: int, waiting: InFlight, reply: Message | None, failure: BaseException | None
+    ) -> None:
         del self._in_flight[tag]
         if reply is None:
             number = failure.errno if isinstance(failure, OSError) else errno.EIO
@@ -199,11 +228,7 @@ class Connection:
         self.send(tag, reply)
         for flush in waiting.flushes:
             self.send(flush, Rflush())
-        try:
-            self.run_backlog()
-        except ProtocolError as problem:
-            self.shared.log(f"connection {self.number} closed: {problem}")
-            self.close()
+        self.run_backlog()
 
     def _flush(self, tag: int, oldtag: int) -> None:
         """A request under way is answered first, then its flush (flush(5))."""
@@ -255,11 +280,7 @@ class Connection:
                 self._out[0] = (data[sent:], fd if not sent else -1)
                 return
             self._out.popleft()
-        try:
-            self.run_backlog()
-        except ProtocolError as problem:
-            self.shared.log(f"connection {self.number} closed: {problem}")
-            self.close()
+        self._attempt(self.run_backlog)
 
     def _transmit(self, data: bytes | memoryview, fd: int) -> int:
         """Bytes sent; the descriptor goes with the first of them and is closed here then.

@@ -8,6 +8,9 @@ from gofer.files import OpenFile
 from gofer.native import error
 from gofer.node import Node, NodeTable
 
+MAX_XATTR_BYTES = 1 << 20
+"""Values and lists that the fids of one session hold."""
+
 
 class XattrState:
     """What Txattrwalk read, or what is being collected for the clunk after Txattrcreate."""
@@ -20,6 +23,11 @@ class XattrState:
         self.size = size
         """Announced size of a value being written; -1 for one being read."""
         self.flags = flags
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes, or will."""
+        return len(self.name) + max(len(self.data), self.size)
 
 
 class Fid:
@@ -47,12 +55,13 @@ class FidBudget:
 class FidTable:
     """The fids of one session."""
 
-    __slots__ = ("_budget", "_fids", "_table")
+    __slots__ = ("_budget", "_fids", "_table", "_xattr_bytes")
 
     def __init__(self, table: NodeTable, budget: FidBudget) -> None:
         self._table = table
         self._budget = budget
         self._fids: dict[int, Fid] = {}
+        self._xattr_bytes = 0
 
     def __len__(self) -> int:
         return len(self._fids)
@@ -82,6 +91,13 @@ class FidTable:
         if self._budget.left <= 0:
             raise error(errno.EMFILE)
 
+    def hold(self, fid: Fid, state: XattrState) -> None:
+        """The fid holds a value from now on. Raises ENOMEM at the session's ceiling."""
+        if self._xattr_bytes + state.room > MAX_XATTR_BYTES:
+            raise error(errno.ENOMEM)
+        self._xattr_bytes += state.room
+        fid.xattr = state
+
     def rebind(self, fid: Fid, node: Node) -> None:
         """The fid stands for another node from now on."""
         node.refs += 1
@@ -93,6 +109,8 @@ class FidTable:
         fid = self.get(number)
         del self._fids[number]
         self._budget.left += 1
+        if fid.xattr is not None:
+            self._xattr_bytes -= fid.xattr.room
         if fid.file is not None:
             fid.file.close()
         self._table.release(fid.node)

@@ -25,6 +25,8 @@ class Job(Struct):
     file: OpenFile
     owned: bool = False
     """The file was opened for this job only."""
+    size: int = 0
+    """Bytes that it holds."""
 
 
 Reply: TypeAlias = Message | Donation | Job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ from gofer.node import NodeTable
 from gofer.pool import Pool
 from gofer.watches import Watches
 
+POOL_THREADS = 4
+
 
 class Limits(Struct, frozen=True):
     """Ceilings on what clients can make this process hold."""
@@ -22,10 +25,10 @@ class Limits(Struct, frozen=True):
     """Of all sessions."""
     max_nodes: int = 131072
     max_node_fds: int = 8192
-    max_connections: int = 1024
+    max_connections: int = 256
     max_watches: int = 1024
     """The host's user has 8192 or more of them, for all sandboxes."""
-    pool_threads: int = 4
+    pool_threads: int = POOL_THREADS
 
 
 def limits_for_this_process() -> Limits:
@@ -44,6 +47,8 @@ class Shared:
         queue: int,
     ) -> None:  # fmt: skip
         self.limits = limits
+        self.uid = os.geteuid()
+        """Who owns what was just made."""
         self.log = log
         self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
         self.fid_budget = FidBudget(limits.max_fids)

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from runsc._native import ffi, lib
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from sentry.abi.landlock import LANDLOCK_CREATE_RULESET_VERSION
 from sentry.abi.mount import OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runsc._native import Null
 
 
@@ -108,6 +111,25 @@ def install_filter(program: bytes, flags: int) -> None:
     """seccomp(2) SECCOMP_SET_MODE_FILTER with packed struct sock_filter instructions."""
     if _check(lib.rs_seccomp(flags, program, len(program) // 8), "seccomp"):
         raise OSError("seccomp: a thread could not be put under the filter")
+
+
+def landlock_version() -> int:
+    """Version of the kernel's Landlock; 0 if there is none."""
+    return max(0, lib.rs_landlock_ruleset(0, 0, 0, LANDLOCK_CREATE_RULESET_VERSION))
+
+
+def landlock(files: int, net: int, scoped: int, beneath: Iterable[tuple[int, int]]) -> None:
+    """landlock(7) on this thread: of these accesses only those beneath descriptors remain.
+
+    `beneath`: (descriptor, accesses). Preconditions: no_new_privs.
+    """
+    ruleset = _check(lib.rs_landlock_ruleset(files, net, scoped, 0), "landlock_create_ruleset")
+    try:
+        for fd, access in beneath:
+            _check(lib.rs_landlock_allow(ruleset, fd, access), "landlock_add_rule")
+        _check(lib.rs_landlock_restrict(ruleset), "landlock_restrict_self")
+    finally:
+        os.close(ruleset)
 
 
 def one_malloc_arena() -> None:

@@ -102,6 +102,26 @@ int rs_seccomp(unsigned flags, const uint8_t *program, unsigned short count)
     return result(syscall(SYS_seccomp, 1, flags, &fprog));
 }
 
+/* landlock(7). `flags` other than 0 ask a question; the attributes do not matter then. */
+int rs_landlock_ruleset(uint64_t files, uint64_t net, uint64_t scoped, unsigned flags)
+{
+    struct { uint64_t files, net, scoped; } attr = { files, net, scoped };
+    size_t size = flags ? 0 : sizeof attr; /* zeros at the end are taken by older kernels */
+    return result(syscall(SYS_landlock_create_ruleset, flags ? NULL : &attr, size, flags));
+}
+
+/* LANDLOCK_RULE_PATH_BENEATH */
+int rs_landlock_allow(int ruleset, int fd, uint64_t access)
+{
+    struct { uint64_t access; int32_t fd; } __attribute__((packed)) attr = { access, fd };
+    return result(syscall(SYS_landlock_add_rule, ruleset, 1, &attr, 0));
+}
+
+int rs_landlock_restrict(int ruleset)
+{
+    return result(syscall(SYS_landlock_restrict_self, ruleset, 0));
+}
+
 void rs_one_arena(void) { mallopt(M_ARENA_MAX, 1); }
 
 /* Development only: with SECCOMP_RET_TRAP, say which call the filter refused, and die. */

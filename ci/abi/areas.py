@@ -170,6 +170,7 @@ AREAS = {
     "seccomp": Area(
         "seccomp(2).", ["linux/ioctl.h", "linux/seccomp.h", "linux/audit.h"], r"(SECCOMP_|AUDIT_ARCH_X86_64)"
     ),
+    "landlock": Area("landlock(7).", ["linux/landlock.h"], r"LANDLOCK_(ACCESS|SCOPE|CREATE)_"),
     "auxv": Area("getauxval(3).", ["linux/auxvec.h", "asm/auxvec.h"], r"(AT_)"),
     "elf": Area(
         "elf(5).",

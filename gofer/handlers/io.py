@@ -52,7 +52,7 @@ def read(conn: Connection, msg: Tread) -> Rread | Job:
     except OSError as problem:
         if problem.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
             raise
-    return Job(lambda: Rread(os.pread(file.fd, count, offset)), file)
+    return Job(lambda: Rread(os.pread(file.fd, count, offset)), file, size=count)
 
 
 @handles(Twrite)
@@ -67,7 +67,7 @@ def write(conn: Connection, msg: Twrite) -> Rwrite | Job:
     data, offset = msg.data, msg.offset
     if offset + len(data) > _I64_MAX:
         raise error(errno.EFBIG)
-    return Job(lambda: Rwrite(os.pwrite(file.fd, data, offset)), file)
+    return Job(lambda: Rwrite(os.pwrite(file.fd, data, offset)), file, size=len(data))
 
 
 def _write_xattr(fid: Fid, msg: Twrite) -> int:

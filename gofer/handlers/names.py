@@ -97,7 +97,7 @@ def _make(
         os.symlink(target, name, dir_fd=parent_fd)
     else:
         os.mknod(name, fmt | mode & 0o777, dir_fd=parent_fd)
-    return adopt_owner(parent_fd, name, fmt, owner)
+    return adopt_owner(parent_fd, name, fmt, owner, conn.shared.uid)
 
 
 @handles(Treadlink)

@@ -154,11 +154,13 @@ def _attributes(fd: int) -> bytes:
     return block
 
 
-def adopt_owner(parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int]) -> bytes:
+def adopt_owner(
+    parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, int], maker: int
+) -> bytes:
     """Give a directory, link or special file that was just made its owner; its attributes.
 
     Between its making and this open somebody on the host may have put another file there: only
-    what belongs to this process and has no second name is given away.
+    what belongs to `maker`, this process's user, and has no second name is given away.
     """
     mode, uid, gid = owner
     fd, block = open_stat(parent_fd, name, os.O_PATH)
@@ -166,7 +168,7 @@ def adopt_owner(parent_fd: int, name: bytes, fmt: int, owner: tuple[int, int, in
         raise error(-fd)
     try:
         made = Attributes.unpack(block)
-        if stat.S_IFMT(made.mode) != fmt or made.uid != os.geteuid():
+        if stat.S_IFMT(made.mode) != fmt or made.uid != maker:
             raise error(errno.ESTALE)
         if fmt != stat.S_IFDIR and made.nlink != 1:
             raise error(errno.ESTALE)

@@ -82,7 +82,12 @@ def xattrwalk(conn: Connection, msg: Txattrwalk) -> Rxattrwalk:
     fid = conn.fids.get(msg.fid)
     conn.fids.check_free(msg.newfid)
     data = _read(conn, fid.node, msg.name)
-    conn.fids.bind(msg.newfid, fid.node, fid.uid).xattr = XattrState(msg.name, data)
+    new = conn.fids.bind(msg.newfid, fid.node, fid.uid)
+    try:
+        conn.fids.hold(new, XattrState(msg.name, data))
+    except OSError:
+        conn.fids.remove(msg.newfid)
+        raise
     return Rxattrwalk(len(data))
 
 
@@ -95,7 +100,7 @@ def xattrcreate(conn: Connection, msg: Txattrcreate) -> Rxattrcreate:
     require_writable(fid.node)
     if msg.attr_size > _MAX_VALUE:
         raise error(errno.E2BIG)
-    fid.xattr = XattrState(_checked(msg.name), b"", msg.attr_size, msg.flags)
+    conn.fids.hold(fid, XattrState(_checked(msg.name), b"", msg.attr_size, msg.flags))
     return Rxattrcreate()
 
 

@@ -10,23 +10,22 @@ from gofer.p9.fields import ProtocolError
 class FrameReader:
     """Bytes in, (tag, message) out. A frame larger than `limit` is a ProtocolError."""
 
-    __slots__ = ("_have", "_parts", "limit")
+    __slots__ = ("_held", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._parts: list[bytes] = []
-        self._have = 0
+        self._held = bytearray()
+        """Of an incomplete frame: no more than its bytes, in however many pieces they come."""
 
     def feed(self, data: bytes) -> list[tuple[int, Message]]:
         """Add what came from the socket; give the messages that are complete now."""
-        if self._have:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < HEADER_SIZE or self._have < self._size_of(self._parts[0]):
+        held = self._held
+        if held:
+            held += data
+            if len(held) < HEADER_SIZE or len(held) < self._size_of(held):
                 return []
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._have = 0
+            data = bytes(held)
+            held.clear()
         pos, total = 0, len(data)
         if HEADER_SIZE <= total <= self.limit and self._size_of(data) == total:
             return [decode(data, 0, total)]  # as nearly always
@@ -40,16 +39,13 @@ class FrameReader:
             frames.append(decode(data, pos, pos + size))
             pos += size
         if pos < total:
-            self._parts.append(data[pos:] if pos else data)
-            self._have = total - pos
+            held += data[pos:] if pos else data
         return frames
 
     @property
     def pending(self) -> int:
         """Bytes of an incomplete frame."""
-        return self._have
+        return len(self._held)
 
-    def _size_of(self, first: bytes) -> int:
-        if len(first) < 4:
-            return HEADER_SIZE
+    def _size_of(self, first: bytes | bytearray) -> int:
         return int.from_bytes(first[:4], "little")

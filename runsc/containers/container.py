@@ -62,11 +62,19 @@ def status(state: State) -> str:
     return word_for(state.phase, creator, sandbox, state.paused)
 
 
+@contextmanager
+def _owner_alone() -> Iterator[None]:
+    """What is made inside, folders above it too, is its owner's alone, whatever the umask is."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def _private(path: str, flags: int) -> int:
-    """Whatever the caller's umask is."""
-    fd = os.open(path, flags, 0o600)
-    os.fchmod(fd, 0o600)
-    return fd
+    with _owner_alone():
+        return os.open(path, flags, 0o600)
 
 
 class Store:
@@ -75,7 +83,8 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
+            with _owner_alone():
+                os.makedirs(root, mode=0o700, exist_ok=True)
         except OSError as error:
             reason = os.strerror(errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0)
             raise RuntimeFailure(f"state directory (--root) {root}: {reason.lower()}") from None
@@ -92,7 +101,9 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else makes containers meanwhile."""
-        fd = os.open(os.path.join(self.root, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with _owner_alone():
+            fd = os.open(os.path.join(self.root, ".lock"), flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -140,7 +151,8 @@ class Store:
             if not os.path.exists(self.path(state.id, "state.json")):
                 self._remove(state.id)  # a command was killed while it made or removed this one
             try:
-                os.mkdir(directory, 0o711)
+                with _owner_alone():
+                    os.mkdir(directory, 0o700)
             except FileExistsError:
                 raise RuntimeFailure(
                     f'container with given ID already exists: "{state.id}"'

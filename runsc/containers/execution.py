@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
+from time import monotonic
 
 from runsc.containers import execspec
 from runsc.containers.execspec import Wishes
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
 FAILED = 255
 """What runc exits with when the process was not started."""
 STOPPED = "cannot exec in a stopped container"
+NO_ANSWER = "the sandbox does not answer"
 KILLED = 128 + 9
 CHUNK = 1 << 16
+LINE_MAX = 1 << 16
+"""Of an answer, or an event. The sandbox is not trusted: what is longer is none."""
+ANSWER_S = 60.0
+"""How long it may take to start the process."""
 EXITED = b'{"event":"exited"'
 ERROR = b'{"error":'
 
@@ -50,8 +56,14 @@ class Process:
     def wait(self, wakeup: int) -> int:
         """Stay to its end; its exit code. Bytes that `wakeup` gives are signals to forward.
 
-        When the sandbox ends without a word, it was killed with it.
+        When the sandbox ends without a word, or says what is none, it was killed with it.
         """
+        try:
+            return self._until_exited(wakeup)
+        finally:
+            self._sock.close()
+
+    def _until_exited(self, wakeup: int) -> int:
         import select  # noqa: PLC0415  while the program starts
 
         poll = select.poll()
@@ -67,8 +79,11 @@ class Process:
                 for number in os.read(wakeup, 64):
                     self._forward(number)
             if self._sock.fileno() in ready:
-                data = self._sock.recv(CHUNK)
-                if not data:
+                try:
+                    data = self._sock.recv(CHUNK)
+                except OSError:
+                    data = b""
+                if not data or len(self._received) > LINE_MAX:
                     return KILLED
                 self._received += data
 
@@ -225,9 +240,21 @@ def _connect(path: str) -> Socket:
 def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     """Start it in the sandbox that listens at `path`; `fds` become 0, 1, 2 and so on.
 
-    Raises: RuntimeFailure with the Sentry's words; OSError when nobody listens.
+    Raises: RuntimeFailure with the Sentry's words, or if it has none in time; OSError when nobody
+    listens.
     """
     sock = _connect(path)
+    try:
+        return Process(sock, _ask(sock, request, fds))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _ask(sock: Socket, request: bytes, fds: Sequence[int]) -> bytes:
+    """What came after a good answer."""
+    deadline = monotonic() + ANSWER_S
+    sock.settimeout(ANSWER_S)
     numbers = b"".join(fd.to_bytes(4, "little") for fd in fds)
     received = b""
     try:
@@ -239,16 +266,31 @@ def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
             received += data
             answer, newline, rest = received.partition(b"\n")
             if not newline:
+                if len(received) > LINE_MAX or monotonic() > deadline:
+                    raise RuntimeFailure(NO_ANSWER)
+                sock.settimeout(max(deadline - monotonic(), 0.001))
                 continue
             if answer.startswith(ERROR):
-                import json  # noqa: PLC0415  only where it fails
-
-                text = json.loads(answer)["error"]
+                text = _error(answer)
                 raise Stopped(text) if text == STOPPED else RuntimeFailure(text)
-            return Process(sock, rest)
+            sock.settimeout(None)
+            return rest
+    except TimeoutError:
+        raise RuntimeFailure(NO_ANSWER) from None
     except (BrokenPipeError, ConnectionResetError):
         pass
     raise Stopped(STOPPED)
+
+
+def _error(answer: bytes) -> str:
+    """What the Sentry says went wrong."""
+    import json  # noqa: PLC0415  only where it fails
+
+    try:
+        text = json.loads(answer)["error"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return NO_ANSWER
+    return text if isinstance(text, str) else NO_ANSWER
 
 
 def hold_signals() -> None:

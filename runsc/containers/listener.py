@@ -18,6 +18,7 @@ def listen(path: str) -> socket.socket:
         sock.bind(where)
         os.chmod(where, 0o600)  # whatever the umask is; nobody can connect before the next line
         sock.listen(16)
+        sock.setblocking(False)  # for the Sentry, which may not change that
         return sock
     finally:
         os.close(directory)

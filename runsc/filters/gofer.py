@@ -25,7 +25,7 @@ def rules() -> Sequence[Rule]:
             if not (known.when and when):
                 raise ValueError(f"{entry.name}: an unconditional rule beside another")
             reason = f"{known.reason}; {entry.reason}"
-            made[number] = Rule(number, reason, known.when + when, known.errno)
+            made[number] = Rule(number, known.use, reason, known.when + when, known.errno)
         else:
-            made[number] = Rule(number, entry.reason, when, entry.errno)
+            made[number] = Rule(number, entry.use, entry.reason, when, entry.errno)
     return list(made.values())

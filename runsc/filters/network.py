@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runsc.filters.common import COMMON
+from runsc.filters.common import common
 from runsc.filters.rule import Rule, low
 from sentry.abi import socket as abi
 from sentry.abi import unistd
@@ -14,6 +14,7 @@ _FLAGS = abi.SOCK_NONBLOCK | abi.SOCK_CLOEXEC
 OWN = (
     Rule(
         unistd.socket,
+        "network",
         "its purpose: TCP, UDP and ping sockets, which never block",
         tuple(
             (low(0, family), low(1, kind | _FLAGS))
@@ -21,11 +22,14 @@ OWN = (
             for kind in (abi.SOCK_STREAM, abi.SOCK_DGRAM)
         ),
     ),
-    Rule(unistd.bind, "privileged ports"),
-    Rule(unistd.dup, "a socket object of its own for a bind"),
+    Rule(unistd.bind, "network", "privileged ports"),
+    Rule(unistd.getsockopt, "network", "CPython, making a socket object for a bind"),
+    Rule(unistd.sendmsg, "network", "a socket for the Sentry"),
+    Rule(unistd.sendto, "network", "netlink: a request for a list"),
+    Rule(unistd.recvfrom, "network", "netlink: the list"),
 )
 
 
 def rules() -> Sequence[Rule]:
     """The allow-list."""
-    return (*COMMON, *OWN)
+    return (*common("network"), *OWN)

@@ -27,16 +27,16 @@ class Test(msgspec.Struct, frozen=True):
 class Rule(msgspec.Struct, frozen=True):
     """One system call: why it is needed, and with which arguments.
 
+    `use` is the run of tests/e2e/test_filter_use.py that makes the call.
     `when` holds alternatives; each is a tuple of tests that must all hold. Empty: any arguments.
-    `unused` says why the rule is there although no test of ours makes the call.
     `errno` is for calls that are not allowed, but answered instead of killing.
     """
 
     number: int
+    use: str
     reason: str
     when: tuple[tuple[Test, ...], ...] = ()
     errno: int = 0
-    unused: str = ""
 
 
 def low(argument: int, value: int) -> Test:

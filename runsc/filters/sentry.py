@@ -1,30 +1,24 @@
-"""What the Sentry may do on the host. No open, no socket, no exec, no fork."""
+"""What the Sentry may do on the host. No open, no socket, no exec, no fork, no new thread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kvm.binding import lib as kvm
-from runsc.filters.common import COMMON
-from runsc.filters.rule import Rule, low, one_of
+from runsc.filters.common import NO_EXEC, common
+from runsc.filters.rule import Rule, Test, low, one_of
 from sentry.abi import fcntl as files
 from sentry.abi import ioctl as tty
+from sentry.abi import prctl, unistd
 from sentry.abi import socket as sockets
-from sentry.abi import unistd
 from sentry.net.host.options import SETTABLE
+
+SANDBOX_PID = 1
+"""It is the first of a pid namespace of its own."""
 
 _KVM = tuple(
     int(getattr(kvm, name))
-    for name in (
-        "KVM_RUN",
-        "KVM_SET_USER_MEMORY_REGION",
-        "KVM_GET_REGS",
-        "KVM_SET_REGS",
-        "KVM_GET_SREGS",
-        "KVM_SET_SREGS",
-        "KVM_GET_XSAVE",
-        "KVM_SET_XSAVE",
-    )
+    for name in ("KVM_RUN", "KVM_SET_USER_MEMORY_REGION", "KVM_GET_XSAVE", "KVM_SET_XSAVE")
 )
 """Machines and vCPUs are made before the filter; KVM_CREATE_* is not here."""
 
@@ -35,49 +29,102 @@ _TERMINAL = (
     tty.TCSETSF,
     tty.TIOCGWINSZ,
     tty.TIOCSWINSZ,
-    tty.TIOCGPGRP,
-    tty.TIOCSPGRP,
 )
 """On a donated terminal. Never TIOCSTI: it would type into the caller's shell."""
 
-_PLAIN = (tty.FIONBIO, tty.FIONREAD)
 _SOCKET_COUNTS = (tty.TIOCOUTQ, sockets.SIOCATMARK)
-_TEXT = "terminals of the caller, readiness of sockets, and the guest itself, by request number"
-_PROGRAM = "depends on the program"
-
-OWN = (
-    Rule(
-        unistd.newfstatat,
-        "fstat(3) of glibc 2.33 and later; the root is empty, so a path would find nothing",
-        ((low(3, files.AT_EMPTY_PATH),),),
-        unused="this C library's fstat makes another call",
-    ),
-    Rule(unistd.mincore, "resident sizes: mincore(2), /proc/pid/smaps", unused=_PROGRAM),
-    Rule(unistd.msync, "msync(2) of mapped files", unused=_PROGRAM),
-    Rule(unistd.fadvise64, "posix_fadvise(2) on donated files", unused=_PROGRAM),
-    Rule(unistd.sync_file_range, "the same call on donated files", unused=_PROGRAM),
-    Rule(unistd.rt_sigtimedwait, "vCPU threads take the kick that ended KVM_RUN", unused=_PROGRAM),
-    Rule(unistd.membarrier, "the host's, registered before the filter", unused=_PROGRAM),
-    Rule(unistd.eventfd2, "waking the kernel thread", unused="made before the filter"),
-    Rule(unistd.timerfd_create, "clock steps of the host", unused=_PROGRAM),
-    Rule(unistd.timerfd_settime, "waits of the loop", unused=_PROGRAM),
-    Rule(unistd.getrusage, "times of the sandbox", unused=_PROGRAM),
-    Rule(
-        unistd.sched_setaffinity,
-        "the kernel thread leaves the core of a vCPU's thread; only ever for itself",
-        ((low(0, 0),),),
-        unused="the host's scheduler decides whether they meet",
-    ),
-    Rule(unistd.accept4, "connections to the control socket", unused="other command lines only"),
+_TEXT = (
+    "terminals of the caller, bytes in a donated queue, and the guest itself, by request number;"
+    " never FIONBIO: flags of what was donated are the caller's"
 )
 
+OWN = (
+    # Memory and threads.
+    Rule(
+        unistd.mprotect,
+        "forced",
+        "translations of a forked machine dropped; never executable",
+        (NO_EXEC,),
+    ),
+    Rule(unistd.madvise, "start", "giving pages back, stacks of threads that end"),
+    Rule(unistd.mincore, "start", "which pages the host has given"),
+    Rule(unistd.futex, "start", "locks, conditions, threads that wait for work"),
+    Rule(unistd.membarrier, "forced", "the host's, registered before the filter"),
+    Rule(unistd.set_robust_list, "forced", "the start of a thread made just before the filter"),
+    Rule(unistd.rseq, "forced", "the start of a thread made just before the filter"),
+    Rule(unistd.exit, "start", "the end of a thread"),
+    Rule(unistd.sched_getaffinity, "start", "on which cores the kernel thread may be"),
+    Rule(
+        unistd.sched_setaffinity,
+        "start",
+        "the kernel thread leaves the core of a vCPU's thread; only ever for itself",
+        ((low(0, 0),),),
+    ),
+    # Signals, time, waiting.
+    Rule(
+        unistd.tgkill,
+        "start",
+        "kicking a thread of our own",
+        ((low(0, SANDBOX_PID),),),
+    ),
+    Rule(unistd.rt_sigtimedwait, "start", "threads take the kick that ended KVM_RUN"),
+    Rule(unistd.rt_sigprocmask, "start", "threads that start or end"),
+    Rule(unistd.rt_sigaction, "start", "the end of kicks; a fault that is our own"),
+    Rule(unistd.rt_sigreturn, "forced", "the handler of SIGBUS, when a donated file was cut"),
+    Rule(unistd.restart_syscall, "forced", "the kernel's own, after a stop and continuation"),
+    Rule(unistd.clock_gettime, "start", "CPU time of threads"),
+    Rule(unistd.getrusage, "forced", "whether the kernel thread waited for a disk"),
+    Rule(unistd.timerfd_settime, "one CPU", "the deadline of a program on the kernel thread"),
+    Rule(unistd.epoll_pwait2, "start", "the loop"),
+    Rule(unistd.epoll_ctl, "start", "the loop"),
+    Rule(unistd.poll, "start", "whether a descriptor is ready"),
+    Rule(unistd.ppoll, "files", "a moment for the threads of slow files"),
+    # Files.
+    Rule(unistd.read, "start", "descriptors we hold"),
+    Rule(unistd.pread64, "start", "how much memory we take"),
+    Rule(unistd.preadv2, "start", "donated files and streams"),
+    Rule(unistd.pwritev2, "files", "donated files and streams"),
+    Rule(unistd.fstat, "start", "size and kind of descriptors we hold"),
+    Rule(
+        unistd.newfstatat,
+        "forced",
+        "fstat(3) of glibc 2.33 to 2.38; the root is empty, so a path would find nothing",
+        ((low(3, files.AT_EMPTY_PATH),),),
+    ),
+    Rule(unistd.lseek, "start", "holes and ends of donated files"),
+    Rule(unistd.ftruncate, "files", "donated files, files in RAM"),
+    Rule(unistd.fallocate, "files", "punching RAM, donated files"),
+    Rule(unistd.fdatasync, "files", "donated files"),
+    Rule(
+        unistd.fcntl,
+        "start",
+        "what a descriptor allows, a second one of the same; never F_SETFL: flags of what was"
+        " donated are the caller's",
+        one_of(1, (files.F_GETFL, files.F_DUPFD_CLOEXEC)),
+    ),
+    # Sockets, names, chance.
+    Rule(unistd.sendto, "start", "9P, control"),
+    Rule(unistd.accept4, "exec", "connections to the control socket"),
+    Rule(unistd.getsockopt, "start", "who connects to it; CPython, making a socket object"),
+    Rule(unistd.getrandom, "forced", "chance for the program, where the vDSO has none"),
+    Rule(
+        unistd.prctl,
+        "exec",
+        "outliving the command line that created the sandbox",
+        ((low(0, prctl.PR_SET_PDEATHSIG), Test(1, 0)),),
+    ),
+)
 
 HOST_SOCKETS = (
-    Rule(unistd.bind, "addresses of donated sockets", unused=_PROGRAM),
-    Rule(unistd.connect, "connections of donated sockets", unused=_PROGRAM),
-    Rule(unistd.listen, "servers on donated sockets", unused=_PROGRAM),
+    Rule(unistd.bind, "network", "addresses of donated sockets"),
+    Rule(unistd.connect, "network", "connections of donated sockets"),
+    Rule(unistd.listen, "network", "servers on donated sockets"),
+    Rule(unistd.getpeername, "network", "addresses of donated sockets"),
+    Rule(unistd.shutdown, "network", "the end of a direction of donated sockets"),
+    Rule(unistd.sendmsg, "network", "data of donated sockets, requests for new ones"),
     Rule(
         unistd.setsockopt,
+        "network",
         "options of donated sockets",
         tuple((low(1, level), low(2, name)) for level, name in sorted(SETTABLE)),
     ),
@@ -87,13 +134,16 @@ HOST_SOCKETS = (
 
 def rules(platform: str, network: str = "none") -> Sequence[Rule]:
     """The allow-list for a platform and a network."""
-    requests = _TERMINAL + _PLAIN + (_KVM if platform == "kvm" else ())
+    requests = (*_TERMINAL, tty.FIONREAD, *(_KVM if platform == "kvm" else ()))
     own: tuple[Rule, ...] = OWN
     if network == "host":
         requests += _SOCKET_COUNTS
         own = (*OWN, *HOST_SOCKETS)
-    made = [*COMMON, *own, Rule(unistd.ioctl, _TEXT, one_of(1, requests))]
-    return made if platform == "kvm" else [_with_jit(rule) for rule in made]
+    made = [*common("start"), *own, Rule(unistd.ioctl, "start", _TEXT, one_of(1, requests))]
+    return made if platform == "kvm" else [*map(_with_jit, made), *UNICORN]
+
+
+UNICORN = (Rule(unistd.clock_nanosleep, "unicorn", "back-off of the thread that watches"),)
 
 
 def _with_jit(rule: Rule) -> Rule:
@@ -102,5 +152,5 @@ def _with_jit(rule: Rule) -> Rule:
     This filter is weaker, as that platform is: it is no security boundary.
     """
     if rule.number in (unistd.mmap, unistd.mprotect):
-        return Rule(rule.number, "unicorn's translation cache is executable", unused=rule.unused)
+        return Rule(rule.number, rule.use, "unicorn's translation cache is executable")
     return rule

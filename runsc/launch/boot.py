@@ -81,6 +81,7 @@ def sentry_main(
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
 
         def lockdown() -> None:
+            isolation.limit_tasks(0)
             filters.install(program, switches, config.log_fd)
 
         config = msgspec.structs.replace(config, ram_fd=ram_fd, statm_fd=statm_fd)

@@ -16,8 +16,9 @@ import msgspec
 from gofer import confine
 from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
+from gofer.shared import POOL_THREADS
 from runsc import filters, host
-from runsc.launch import boot, isolation
+from runsc.launch import boot, isolation, landlock
 from runsc.launch.frozen import freeze_imports
 from runsc.oci.convert import Export
 from sentry.abi import mount
@@ -36,6 +37,8 @@ class GoferStart(msgspec.Struct, frozen=True):
     sock: int
     exports: Sequence[Export]
     log_fd: int
+    own_users: bool
+    """It is in a user namespace of its own."""
     sentry_pid: int = 0
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
@@ -61,8 +64,14 @@ def gofer_main(
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
     program = filters.gofer_program(switches.trap)
+    if gofer.own_users:
+        isolation.limit_tasks(1 + POOL_THREADS)
     isolation.leave_root()
     isolation.drop_rights(isolation.Rights(0, kept), tie)
+    landlock.restrict_gofer(
+        landlock.Tree(attachment.fd, not attachment.readonly, not export.is_file)
+        for attachment, export in zip(attachments, exports, strict=True)
+    )
 
     def lockdown() -> None:
         freeze_imports()

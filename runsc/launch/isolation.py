@@ -207,8 +207,21 @@ def _limits(open_files: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     ceiling = min(open_files, hard) if hard != resource.RLIM_INFINITY else open_files
     resource.setrlimit(resource.RLIMIT_NOFILE, (ceiling, ceiling))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK):
+        resource.setrlimit(limit, (0, 0))
     host.one_malloc_arena()
+
+
+def limit_tasks(count: int) -> None:
+    """RLIMIT_NPROC: no thread or process is made while there are so many.
+
+    The kernel counts the tasks of a user, of all its sandboxes, unless they are in a user namespace
+    of their own, and only since Linux 5.14: where it does not, a count above zero is no bound for
+    this process, and none is set. Root has none in any case.
+    """
+    release = os.uname().release.split(".")
+    if not count or (int(release[0]), int(release[1].partition("-")[0])) >= (5, 14):
+        resource.setrlimit(resource.RLIMIT_NPROC, (count, count))
 
 
 def freeze_heap() -> None:

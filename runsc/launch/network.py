@@ -21,7 +21,7 @@ import msgspec
 
 from runsc import filters, host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation
+from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
@@ -34,6 +34,8 @@ from sentry.abi.socket import SIOCSIFFLAGS
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+OPEN_FILES = 16
+"""Its two sockets, the log, and what comes with a request and its answer."""
 DUMPS = {
     abi.RTM_GETLINK: abi.IFINFOMSG.size,
     abi.RTM_GETADDR: abi.IFADDRMSG.size,
@@ -92,10 +94,17 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     program = filters.network_program(switches.trap)
     isolation.leave_root()
     kept = frozenset({CAP_NET_BIND_SERVICE}) if network.privileged_ports else frozenset()
-    isolation.drop_rights(isolation.Rights(0 if kept else isolation.NOBODY, kept), tie)
+    uid = 0 if kept else isolation.NOBODY
+    isolation.drop_rights(isolation.Rights(uid, kept, OPEN_FILES), tie)
+    isolation.limit_tasks(0)
+    landlock.restrict_network()
     freeze_imports()
     filters.install(program, switches, network.log_fd)
-    serve(sentry, netlink)
+    try:
+        serve(sentry, netlink)
+    finally:
+        sentry.detach()  # dropped open, they would be printed, and printing asks for their peers
+        netlink.detach()
     return 0
 
 
@@ -105,31 +114,33 @@ def _bring_up_loopback() -> None:
 
 
 def serve(sentry: socket.socket, netlink: socket.socket) -> None:
-    """Answer until the other end has closed."""
+    """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
+    answered, and nothing of it stays."""
     while True:
         try:
-            data, control, _, _ = sentry.recvmsg(
-                4096, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-            )
+            data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             return
-        if not data:
-            return
-        given = [fd for _, _, rights in control for fd in array.array("i", rights[:4])]
         made = -1
         body = b""
         number = 0
         try:
-            made, body = _answer(data, given, netlink)
+            if data:
+                made, body = _answer(data, given, netlink)
         except OSError as error:
             number = error.errno or errno.EIO
+        except (ValueError, OverflowError):  # an address that is none
+            number = errno.EINVAL
+        for fd in given:
+            os.close(fd)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [made]))]
         with suppress(OSError):
             reply = protocol.REPLY.pack(number) + body
             sentry.sendmsg([reply], rights if made >= 0 else [], socket.MSG_NOSIGNAL)
-        for fd in (*given, made):
-            if fd >= 0:
-                os.close(fd)
+        if made >= 0:
+            os.close(made)
+        if not data:
+            return
 
 
 def _answer(data: bytes, given: list[int], netlink: socket.socket) -> tuple[int, bytes]:
@@ -153,7 +164,7 @@ def _answer(data: bytes, given: list[int], netlink: socket.socket) -> tuple[int,
 def _bind(fd: int, address: bytes) -> None:
     family = int.from_bytes(address[:2], "little")
     port = int.from_bytes(address[2:4], "big")
-    sock = socket.socket(fileno=os.dup(fd))
+    sock = socket.socket(fileno=fd)
     try:
         if sock.family != family or family not in FAMILIES:
             raise OSError(errno.EAFNOSUPPORT, "family")
@@ -163,7 +174,7 @@ def _bind(fd: int, address: bytes) -> None:
         flow, scope = int.from_bytes(address[4:8], "big"), int.from_bytes(address[24:28], "little")
         sock.bind((socket.inet_ntop(family, address[8:24]), port, flow, scope))
     finally:
-        sock.close()
+        sock.detach()
 
 
 def _dump(netlink: socket.socket, kind: int) -> bytes:

@@ -269,6 +269,7 @@ def start(
         gofer_theirs.fileno(),
         exports,
         config.log_fd,
+        not isolation.is_privileged(),
         pid,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )

@@ -205,7 +205,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     task = run_now(loop, first_process.load(kernel, config))
     operations = Operations(kernel, config, watchdog)
     most = min(MAX_CONNECTIONS, reserve // 8)
-    ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most)
+    ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most=most)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:

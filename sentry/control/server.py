@@ -1,13 +1,15 @@
 """The server behind `kill`, `ps`, `state`: control sockets in, calls on the kernel out.
 
 Runs on the kernel thread: every connection is watched by the loop, and no send waits. Who may
-connect is decided by the mode of the directory in which the socket lies.
+connect is decided by the modes of the socket and its directory, and looked at once more here: user
+0, as this process sees users. That is root, or, if it is in a user namespace, the user who made it.
 """
 
 from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,6 +28,8 @@ from sentry.control.protocol import (
 )
 from sentry.errors import Errno
 
+UCRED = struct.Struct("iii")
+"""struct ucred of unix(7): process, user, group."""
 MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
 
@@ -122,7 +126,7 @@ class Connection:
         except BlockingIOError:
             return
         except ValueError as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
             return
         except OSError:
             data, fds = b"", []
@@ -132,18 +136,18 @@ class Connection:
             return
         if fds and self._fds:
             descriptors.close_all(fds)
-            self._refuse("descriptors of two requests")
+            self.refuse("descriptors of two requests")
             return
         self._fds += fds
         try:
             requests = [decode(line, Request) for line in self._lines.feed(data)]
         except ValueError as error:
-            self._refuse(str(error))
+            self.refuse(str(error))
             return
         for request in requests:
             reply = self._answer(request)
             if self._fds:
-                self._refuse("descriptors without a use")
+                self.refuse("descriptors without a use")
             if self._sock.fileno() < 0:
                 return
             if reply is not None:
@@ -185,7 +189,8 @@ class Connection:
         self._running = None
         self.send(Event("exited", status=status))
 
-    def _refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> None:
+        """Say why, and end."""
         self.send(Reply(error=why))
         self.close()
 
@@ -210,16 +215,17 @@ class ControlServer:
         kernel: Controlled,
         control_fd: int,
         listener_fd: int = -1,
+        owner: int = 0,
         most: int = MAX_CONNECTIONS,
     ) -> None:
         self._loop = loop
         self.kernel = kernel
+        self._owner = owner
         self._connections: dict[int, Connection] = {}
         self._most = most
         self._starter = self._add(_adopt(control_fd)) if control_fd >= 0 else None
         self._listener = _adopt(listener_fd) if listener_fd >= 0 else None
         if self._listener is not None:
-            self._listener.setblocking(False)
             loop.watch(listener_fd, select.EPOLLIN, self._on_connect)
 
     def announce(self, event: Event) -> None:
@@ -295,7 +301,10 @@ class ControlServer:
         if len(self._connections) >= self._most:
             sock.close()
             return
-        self._add(sock)
+        connection = self._add(sock)
+        _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+        if uid != self._owner:
+            connection.refuse("the sandbox belongs to another user")
 
 
 def failure(error: Errno) -> Reply:

@@ -49,9 +49,9 @@ class Cgroup:
 
     __slots__ = (
         "charged", "children", "dead", "descendants", "enabled", "events", "freeze", "freezing",
-        "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth", "max_descendants",
-        "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits", "pids_hits_here",
-        "pids_max", "populated_children", "root_fs",
+        "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth",
+        "max_descendants", "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits",
+        "pids_hits_here", "pids_max", "populated_children", "root_fs",
     )  # fmt: skip
 
     def __init__(self, parent: Cgroup | None, name: bytes) -> None:

@@ -307,10 +307,7 @@ class KernelDest:
         """Read from a host descriptor."""
         buffer = bytearray(self.count)
         try:
-            if offset is None and not flags:
-                got = os.readv(fd, [buffer])
-            else:
-                got = os.preadv(fd, [buffer], -1 if offset is None else offset, flags)
+            got = os.preadv(fd, [buffer], -1 if offset is None else offset, flags)
         except OSError as error:
             raise from_host(error) from None
         return self.put(memoryview(buffer)[:got])
@@ -346,10 +343,7 @@ class KernelSource:
         """Write to a host descriptor."""
         data = memoryview(self._data)[self._at :]
         try:
-            if offset is None and not flags:
-                done = os.writev(fd, [data])
-            else:
-                done = os.pwritev(fd, [data], -1 if offset is None else offset, flags)
+            done = os.pwritev(fd, [data], -1 if offset is None else offset, flags)
         except OSError as error:
             raise from_host(error) from None
         self.skip(done)

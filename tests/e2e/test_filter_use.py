@@ -1,18 +1,42 @@
-"""No rule of the Sentry's filter is there for nothing: it is used here, or says why not."""
+"""No rule of a filter is there for nothing: the run that it names makes the call.
+
+The runs are traced, and a process is known by the length of its filter. `docs/host-calls.md` is the
+table of them (`python -m runsc.filters.table`).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from runsc.filters import sentry as sentry_rules
+from runsc import filters
+from runsc.filters import table
 from sentry.abi import unistd
-from tests.e2e.bundle import Bundle, execute, kvm_is_usable
+from tests.e2e.bundle import REPOSITORY, Bundle, execute, kvm_is_usable
+from tests.e2e.client import Client
+from tests.e2e.forced import PROGRAMS as FORCED
 
-WORK = """
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.kvm,
+    pytest.mark.skipif(os.geteuid() != 0 or not kvm_is_usable(), reason="needs root and /dev/kvm"),
+    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
+]
+NAMES = {n: name for name, n in vars(unistd).items() if isinstance(n, int) and name.islower()}
+STRACE = ["strace", "-f", "-qq", "--pidns-translation", "-e", "signal=none", "-o"]
+THREAD = re.compile(r"parent_tid=\[(\d+)(?: /\* (\d+) in strace's PID NS \*/)?\]")
+Used = dict[str, set[str]]
+"""Names of calls, by role."""
+
+START = """
 import os, subprocess, tempfile, threading, time
 threading.Thread(target=time.sleep, args=(0.01,)).start()
 subprocess.run(["/bin/sh", "-c", "ls -lR /etc | sort | tail -1; echo x >/tmp/f; cat /tmp/f"])
@@ -20,39 +44,168 @@ os.urandom(8)
 data = open("/usr/bin/python3", "rb").read()
 with tempfile.TemporaryFile() as file:
     file.write(data)
-print(len(bytearray(50 << 20)))
+print(len(bytearray(50 << 20)), resident := open("/proc/self/smaps").read().count("Rss"))
+"""
+FILES = """
+import mmap, os
+fd = os.open("/shared/file", os.O_RDWR | os.O_CREAT)
+os.write(fd, b"x" * 10000)
+os.pwrite(fd, b"y", 5000)
+os.ftruncate(fd, 100000)
+os.lseek(fd, 0, os.SEEK_DATA)
+os.posix_fallocate(fd, 0, 200000)
+os.fsync(fd)
+with mmap.mmap(fd, 4096) as mapping:
+    mapping[0] = 65
+    mapping.flush()
+out = os.fstat(1)
+os.fsync(1)
+"""
+NETWORK = """
+import socket, threading
+server = socket.create_server(("127.0.0.1", 99))
+def echo():
+    peer = server.accept()[0]
+    peer.sendall(peer.recv(10))
+threading.Thread(target=echo).start()
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("127.0.0.1", 0))
+with socket.create_connection(server.getsockname()) as sock:
+    sock.getpeername()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.sendall(b"x")
+    sock.shutdown(socket.SHUT_WR)
+    sock.recv(10)
 """
 
 
-@pytest.mark.root
-@pytest.mark.kvm
-@pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here")
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_every_rule_of_the_sentry_is_used_or_says_why_not(tmp_path: Path, debian: Path) -> None:
-    bundle = Bundle(tmp_path / "bundle", debian).args("python3", "-c", WORK)
-
-    trace = tmp_path / "trace"
-    result = execute(["strace", "-f", "-qq", "-o", trace, *bundle.command()])
-
-    assert result.returncode == 0, result.stderr
-    used = _calls_under_the_filter(trace.read_text())
-    names = {number: name for name, number in vars(unistd).items() if isinstance(number, int)}
-    without = {names[rule.number] for rule in sentry_rules.rules("kvm") if not rule.unused} - used
-    assert without == set()
+def _lengths(platform: str, network: str) -> dict[int, str]:
+    """Role by number of instructions."""
+    programs = {
+        "sentry": filters.sentry_program(platform, network),
+        "gofer": filters.gofer_program(),
+        "network": filters.network_program(),
+    }
+    lengths = {len(program) // 8: role for role, program in programs.items()}
+    assert len(lengths) == len(programs)
+    return lengths
 
 
-def _calls_under_the_filter(trace: str) -> set[str]:
-    """Names of the calls that the Sentry made after seccomp(2)."""
-    lines = [line.split(None, 1) for line in trace.splitlines() if " " in line]
-    sentry = next(pid for pid, call in lines if "ioctl(" in call and "KVM_CREATE_VM" in call)
-    threads, confined, used = {sentry}, False, set()
-    for pid, call in lines:
+def read_trace(text: str, lengths: dict[int, str]) -> Used:
+    """What processes and their threads called after seccomp(2) had put them under a filter."""
+    roles: dict[str, str] = {}
+    threads: dict[str, set[str]] = defaultdict(set)
+    used: Used = defaultdict(set)
+    for line in text.splitlines():
+        pid, _, call = line.partition(" ")
+        call = call.strip()
         found = re.match(r"(?:<\.\.\. )?(\w+)(?:\(| resumed)", call)
-        if pid not in threads or not found:
+        if not found:
             continue
-        if found[1] in ("clone", "clone3") and (made := re.search(r"= (\d+)$", call)):
-            threads.add(made[1])
-        if confined:
-            used.add(found[1])
-        confined = confined or found[1] == "seccomp"
+        if thread := THREAD.search(call):
+            made = thread[2] or thread[1]
+            threads[pid].add(made)
+            if role := roles.get(pid):
+                roles[made] = role
+        if role := roles.get(pid):
+            used[role].add(found[1])
+        if filtered := re.match(r"seccomp\(SECCOMP_SET_MODE_FILTER.*\{len=(\d+)", call):
+            role = lengths.get(int(filtered[1]), "")
+            roles |= dict.fromkeys((pid, *threads[pid]), role)
     return used
+
+
+def _traced(folder: Path, command: Sequence[str], network: str = "none") -> Used:
+    trace = folder / "trace"
+    done = execute([*STRACE, str(trace), *command])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return read_trace(trace.read_text(), _lengths("kvm", network))
+
+
+def _start(folder: Path, debian: Path) -> Used:
+    bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
+    return _traced(folder, bundle.command())
+
+
+def _files(folder: Path, debian: Path) -> Used:
+    (folder / "shared").mkdir()
+    bundle = Bundle(folder / "bundle", debian).args("python3", "-c", FILES)
+    bundle.document["mounts"] += [
+        {"destination": "/shared", "type": "bind", "source": str(folder / "shared")}
+    ]
+    with open(folder / "out", "wb") as out:
+        trace = folder / "trace"
+        command = [*STRACE, str(trace), *bundle.command()]
+        subprocess.run(command, stdout=out, check=True, cwd=REPOSITORY)
+    return read_trace(trace.read_text(), _lengths("kvm", "none"))
+
+
+def _exec(folder: Path, debian: Path) -> Used:
+    """A container that outlives its command line, and others come."""
+    client = Client(Bundle(folder / "bundle", debian).args("sleep", "1000"))
+    trace = folder / "trace"
+    path = client.bundle.write()
+    command = client.command("run", "--detach", f"--bundle={path}", "c")
+    reader, writer = os.pipe()
+    detached = [STRACE[0], "-D", *STRACE[1:], str(trace), *command]
+    null = subprocess.DEVNULL
+    subprocess.run(detached, stdin=null, stdout=null, stderr=writer, check=True, cwd=REPOSITORY)
+    os.close(writer)
+    client.ok("exec", "c", "true")
+    client.ok("delete", "--force", "c")
+    with open(reader, "rb") as end:  # strace has it, too
+        end.read()
+    return read_trace(trace.read_text(), _lengths("kvm", "none"))
+
+
+def _one_cpu(folder: Path, debian: Path) -> Used:
+    """The kernel thread runs programs itself."""
+    bundle = Bundle(folder / "bundle", debian).args("python3", "-c", START)
+    return _traced(folder, ["taskset", "-c", "0", *bundle.command()])
+
+
+def _network(folder: Path, debian: Path) -> Used:
+    bundle = Bundle(folder / "bundle", debian).args("python3", "-c", NETWORK)
+    return _traced(folder, bundle.command(flags=["--network=host"]), "host")
+
+
+def _requests(folder: Path, debian: Path) -> Used:
+    """Every request of the Gofer's protocol."""
+    test = "tests/unit/gofer/test_confine.py::test_every_request_is_served_under_the_filter"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    return _traced(folder, [*command, f"{test}_and_with_few_rights"])
+
+
+def _forced(folder: Path, debian: Path) -> Used:
+    used: Used = {}
+    for role in FORCED:
+        used |= _traced(folder, [sys.executable, "-m", "tests.e2e.forced", role])
+    return used
+
+
+RUNS: dict[str, Callable[[Path, Path], Used]] = {
+    "start": _start,
+    "files": _files,
+    "exec": _exec,
+    "one CPU": _one_cpu,
+    "network": _network,
+    "requests": _requests,
+    "forced": _forced,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_rule_is_used_by_the_run_that_it_names(
+    tmp_path: Path, debian: Path, name: str
+) -> None:
+    used = RUNS[name](tmp_path, debian)
+
+    unused = {
+        role: sorted({NAMES[rule.number] for rule in rules if rule.use == name} - used[role])
+        for role, rules in table.ROLES.items()
+        if any(rule.use == name for rule in rules)
+    }
+    assert not any(unused.values()), unused
+
+
+def test_every_rule_names_a_run() -> None:
+    assert {rule.use for rules in table.ROLES.values() for rule in rules} == set(RUNS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gofer.shared import POOL_THREADS
 from kvm.binding import lib as kvm
 from sentry.abi import ioctl, mman, sched, unistd
 from tests.e2e import processes
@@ -60,6 +61,8 @@ FORBIDDEN_TO_SENTRY = {
     "F_SETFL": f"{unistd.fcntl} 0 4 0",
     "KVM_CREATE_VM": f"{unistd.ioctl} 0 {kvm.KVM_CREATE_VM} 0",
     "memfd_create": f"{unistd.memfd_create} {PATH} 0",
+    "clone3": f"{unistd.clone3} {PATH} 88",
+    "clone of a thread": f"{unistd.clone} 0x3d0f00 0 0 0 0",
 }
 
 
@@ -82,20 +85,12 @@ def test_forbidden_call_in_the_gofer_kills_it(tmp_path: Path, name: str) -> None
     assert "the gofer process was killed by signal 31" in result.stderr
 
 
-@pytest.mark.parametrize("role", ["sentry", "gofer"])
-def test_clone3_is_answered_with_enosys(tmp_path: Path, role: str) -> None:
-    call = f"call {unistd.clone3} buffer 88"
-    bodies = (call, "serve") if role == "sentry" else ("wait", call)
-
-    result = processes.run(tmp_path, *bodies) if role == "sentry" else None
-    if result is None:
-        running = processes.start(tmp_path, *bodies)
-        assert running.cli.stderr is not None
-        answer = running.cli.stderr.readline()
-        running.cli.kill()
-        running.cli.communicate()
-    else:
-        answer = result.stdout
+def test_clone3_in_the_gofer_is_answered_with_enosys(tmp_path: Path) -> None:
+    running = processes.start(tmp_path, "wait", f"call {unistd.clone3} buffer 88")
+    assert running.cli.stderr is not None
+    answer = running.cli.stderr.readline()
+    running.cli.kill()
+    running.cli.communicate()
 
     assert answer == "-> errno 38\n"
 
@@ -183,4 +178,21 @@ def test_descriptors_of_the_gofer_are_its_socket_its_log_and_its_trees(
 def test_memory_of_the_sandbox_cannot_be_dumped(running: processes.Running) -> None:
     for pid in (running.sentry, running.gofer):
         assert os.stat(f"/proc/{pid}/mem").st_uid == 0
-        assert "0" in Path(f"/proc/{pid}/limits").read_text().split("Max core file size")[1][:30]
+        limits = _limits(pid)
+        assert limits["Max core file size"] == limits["Max locked memory"] == ("0", "0")
+
+
+def test_sentry_can_make_no_thread_and_the_gofer_those_of_its_pool(
+    running: processes.Running,
+) -> None:
+    name = "Max processes"
+    assert _limits(running.sentry)[name] == ("0", "0")
+    if os.geteuid():  # Linux does not bound root
+        most = str(1 + POOL_THREADS)
+        assert _limits(running.gofer)[name] == (most, most)
+
+
+def _limits(pid: int) -> dict[str, tuple[str, str]]:
+    """Soft and hard limits by their names."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    return {line[:26].strip(): (line[26:47].strip(), line[47:68].strip()) for line in lines}

@@ -86,7 +86,6 @@ class Session:
         self._clunks: list[int] = []
         self._free_fids: list[int] = []
         self._next_fid = 0
-        sock.setblocking(True)
 
     @property
     def dead(self) -> bool:

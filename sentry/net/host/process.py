@@ -87,7 +87,7 @@ class NetworkProcess:
         return answer
 
     def _receive(self) -> None:
-        room = socket.CMSG_SPACE(4)
+        room = socket.CMSG_LEN(4)  # CMSG_SPACE would take a second one
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
             data, control, came, _ = self._sock.recvmsg(MAX_PACKET, room, flags)

@@ -35,14 +35,14 @@ static void *watch_main(void *unused)
     (void)unused;
     for (;;) {
         struct epoll_event e;
-        int n = epoll_wait(in.outer_fd, &e, 1, -1);
+        int n = epoll_pwait2(in.outer_fd, &e, 1, NULL, NULL);
         if (atomic_load(&pool.closing))
             return NULL;
         if (n <= 0)
             continue;
         atomic_store(&in.changed, 1);
         if (atomic_load(&in.inside))
-            syscall(SYS_tgkill, getpid(), in.kernel_tid, pool.kick_signal);
+            syscall(SYS_tgkill, pool.pid, in.kernel_tid, pool.kick_signal);
     }
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #define SLICE_NS 5000000
 #define HOLD_NS 25000 /* less than it takes to wake a thread and enter the guest on it */
@@ -69,6 +70,7 @@ int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures)
         pool.xsave_ends[n] = end <= xsave_size ? end : xsave_size;
     }
     pool.kick_signal = SIGRTMIN + 2;
+    pool.pid = getpid();
     pool.tsc_per_ns = measure_tsc();
     pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);
     pool.turn = 1;

@@ -33,7 +33,7 @@ void vcpu_kick(struct vcpu *v)
 {
     pool.stat_kicks++;
     atomic_store(&v->kick, 1);
-    syscall(SYS_tgkill, getpid(), v->tid, pool.kick_signal);
+    syscall(SYS_tgkill, pool.pid, v->tid, pool.kick_signal);
 }
 
 /* The kick signal is blocked outside KVM_RUN and stays pending when it ended KVM_RUN. */

@@ -161,6 +161,7 @@ struct pool {
     int ring3; /* SYSCALL stays in ring 3 */
     uint64_t tiles; /* TAIL_TILES where the program can use AMX: in ring 3 with the host's XCR0 */
     int kick_signal;
+    pid_t pid; /* ours: a kick costs one call of the host */
     struct entry_labels at;
     uint64_t entry_gpa;
     uint32_t xsave_size;

@@ -255,7 +255,7 @@ def test_listener_serves_other_command_lines_at_a_long_path(tmp_path: Path) -> N
     path = str(folder / "control.sock")
     loop, kernel = Loop(HostOnly(), _fail), Kernel()
     listener = listen(path)
-    server = ControlServer(loop, kernel, -1, listener.detach())
+    server = ControlServer(loop, kernel, -1, listener.detach(), os.geteuid())
 
     client = connect(path)
     loop.turn()
@@ -264,4 +264,20 @@ def test_listener_serves_other_command_lines_at_a_long_path(tmp_path: Path) -> N
 
     assert reply.status == "running"
     client.close()
+    server.close()
+
+
+def test_listener_refuses_another_user(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    loop, kernel = Loop(HostOnly(), _fail), Kernel()
+    server = ControlServer(loop, kernel, -1, listen(path).detach(), os.geteuid() + 1)
+
+    with connect(path) as client:
+        client.sendall(encode(Request("kill", signal=9)))
+        loop.turn()
+        assert decode(client.recv(4096), Reply).error == "the sandbox belongs to another user"
+        with suppress(ConnectionResetError):
+            assert client.recv(4096) == b""
+
+    assert kernel.killed == []
     server.close()

@@ -45,7 +45,7 @@ from gofer.p9.messages import (
     Twrite,
 )
 from runsc import filters
-from runsc.launch import isolation
+from runsc.launch import isolation, landlock
 from tests.unit.gofer.harness import Client, serving
 
 
@@ -66,10 +66,13 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
     os.chmod(tree, 0o700)
     os.chown(tree, 1234, 1234)
 
+    program = filters.gofer_program()
+
     def lockdown() -> None:
         keep = confine.capabilities([Attachment(b"0", -1)])
         isolation.drop_rights(isolation.Rights(0, frozenset(keep)))
-        filters.install(filters.gofer_program(), filters.Switches(), -1)
+        landlock.restrict_gofer([landlock.Tree(fd, True, True)])
+        filters.install(program, filters.Switches(), -1)
 
     times = c.SETATTR_MTIME | c.SETATTR_MTIME_SET
     requests: list[Message] = [
@@ -77,6 +80,7 @@ def test_every_request_is_served_under_the_filter_and_with_few_rights(tree: Path
         Tlopen(1, os.O_RDWR),
         Twrite(1, 0, b"x" * 5000),
         Tread(1, 0, 5000),
+        Tread(1, 0, 6000),
         Tfsync(1, 0),
         Tfsync(1, 1),
         Tlock(1, c.LOCK_TYPE_WRLCK, 0, 0, 0, 1, b"me"),

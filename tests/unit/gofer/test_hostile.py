@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from gofer.attachment import Attachment
-from gofer.connection import MAX_IN_FLIGHT
+from gofer.connection import MAX_IN_FLIGHT, MAX_OUT
+from gofer.fid import MAX_XATTR_BYTES
 from gofer.p9 import constants as c
 from gofer.p9.attributes import Attributes
 from gofer.p9.codec import Message
@@ -31,6 +32,8 @@ from gofer.p9.messages import (
     Tversion,
     Twalk,
     Twrite,
+    Txattrcreate,
+    Txattrwalk,
 )
 from gofer.server import Server
 from gofer.shared import Limits
@@ -204,6 +207,88 @@ def test_sessions_have_a_ceiling(local: MakeLocal) -> None:
     assert caught.value.errno == errno.EMFILE
     for fd in served.client.fds:
         os.close(fd)
+
+
+def test_values_that_a_session_holds_have_a_ceiling(local: MakeLocal) -> None:
+    """Each attribute may be 64 KiB, and there may be many fids."""
+    served = local(Limits())
+    served.client.start()
+    size = 60_000
+    most = MAX_XATTR_BYTES // size
+    for fid in range(1, most + 1):
+        served.client.call(Twalk(0, fid, [b"file"]))
+        served.client.call(Txattrcreate(fid, b"user.a", size, 0))
+    served.client.call(Twalk(0, most + 1, [b"file"]))
+    with pytest.raises(OSError) as caught:
+        served.client.call(Txattrcreate(most + 1, b"user.a", size, 0))
+    assert caught.value.errno == errno.ENOMEM
+    with pytest.raises(OSError):
+        served.client.call(Tclunk(1))  # nothing was written
+    served.client.call(Txattrcreate(most + 1, b"user.a", size, 0))
+
+
+def test_lists_that_a_session_holds_have_a_ceiling(local: MakeLocal, tree: Path) -> None:
+    for number in range(10):
+        os.setxattr(tree / "file", f"user.{'x' * 200}{number}", b"")
+    served = local(Limits(max_fids=1000))
+    served.client.start()
+    served.client.call(Twalk(0, 1, [b"file"]))
+    with pytest.raises(OSError) as caught:
+        for fid in range(2, 2 + MAX_XATTR_BYTES // 2000):
+            served.client.call(Txattrwalk(1, fid, b""))
+    assert caught.value.errno == errno.ENOMEM
+    served.client.call(Tclunk(2))
+    served.client.call(Txattrwalk(1, 2, b""))
+
+
+def test_requests_of_the_pool_have_a_ceiling_of_bytes(client: Client) -> None:
+    """Thirty large writes at once are done a few at a time, all of them."""
+    client.call(Twalk(0, 1, [b"file"]))
+    client.call(Tlopen(1, os.O_RDWR))
+    data = b"x" * (1 << 19)
+    request = b"".join(Twrite(1, 0, data).encode(tag) for tag in range(30))
+    writer = threading.Thread(target=lambda: client.sock.sendall(request))
+    writer.start()
+    left = 30 * 11
+    while left:
+        left -= len(client.sock.recv(left))
+    writer.join()
+
+
+def test_descriptors_that_nobody_takes_do_not_pile_up(local: MakeLocal) -> None:
+    served = local(Limits())
+    served.client.start()
+    before = len(os.listdir("/proc/self/fd"))
+    request = b"".join(
+        Twalkx(0, c.NOFID, os.O_RDONLY, 0, [b"file"]).encode(tag) for tag in range(4000)
+    )
+    served.client.sock.setblocking(False)
+    while request:
+        with suppress(BlockingIOError):
+            request = request[served.client.sock.send(request) :]
+            continue
+        served.server.step(0)
+        if len(os.listdir("/proc/self/fd")) - before > MAX_OUT:
+            break
+    for _ in range(100):
+        served.server.step(0)
+
+    assert len(os.listdir("/proc/self/fd")) - before <= MAX_OUT + 1
+
+
+def test_defect_in_a_reply_ends_its_session_alone(
+    local: MakeLocal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = local(Limits())
+    served.client.start()
+    served.client.call(Tdupx())
+    monkeypatch.setattr(Rgetattr, "encode", lambda *_: 1 // 0)
+
+    with pytest.raises(EOFError):
+        served.client.call(Tgetattr(0, 0))
+
+    assert served.server.connections == 1
+    os.close(served.client.take_fd())
 
 
 def test_a_duplicate_that_does_not_fit_leaves_nothing_behind(local: MakeLocal) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kvm.binding import lib as kvm
 from runsc.filters import gofer as gofer_rules
 from runsc.filters import network as network_rules
 from runsc.filters import sentry as sentry_rules
+from runsc.filters import table
 from runsc.filters.program import build
 from runsc.filters.rule import Rule
-from sentry.abi import mman, sched, seccomp, socket, unistd
+from sentry.abi import fcntl, ioctl, mman, seccomp, socket, unistd
 from tests.unit.bpf.model import run_seccomp, seccomp_data
 from tests.unit.bpf.model_check import check_seccomp
 
@@ -49,16 +52,38 @@ def test_every_number_without_a_rule_is_killed(name: str) -> None:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_other_architectures_are_killed(name: str) -> None:
-    assert _verdict(name, unistd.read) == ALLOW
-    assert _verdict(name, unistd.read, arch=0x40000003) == KILL
+    assert _verdict(name, unistd.write) == ALLOW
+    assert _verdict(name, unistd.write, arch=0x40000003) == KILL
 
 
-@pytest.mark.parametrize("name", LISTS)
-def test_clone_makes_threads_only(name: str) -> None:
-    assert _verdict(name, unistd.clone, THREAD) == ALLOW
-    assert _verdict(name, unistd.clone, THREAD & ~sched.CLONE_THREAD) == KILL
-    assert _verdict(name, unistd.clone, 17) == KILL
-    assert _verdict(name, unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
+@pytest.mark.parametrize("name", [name for name in LISTS if name != "gofer"])
+def test_only_the_gofer_makes_threads(name: str) -> None:
+    assert _verdict(name, unistd.clone, THREAD) == KILL
+    assert _verdict(name, unistd.clone3) == KILL
+
+
+def test_clone_in_the_gofer_makes_threads_with_exactly_the_flags_of_pthread_create() -> None:
+    assert _verdict("gofer", unistd.clone, THREAD) == ALLOW
+    assert _verdict("gofer", unistd.clone3) == seccomp.SECCOMP_RET_ERRNO | 38
+    for bit in range(64):
+        assert _verdict("gofer", unistd.clone, THREAD ^ 1 << bit) == KILL, bit
+
+
+def test_sentry_makes_few_calls_of_the_host() -> None:
+    assert len(LISTS["sentry"]) <= 50
+    assert len(LISTS["sentry with host sockets"]) <= 60
+
+
+def test_flags_of_donated_descriptors_stay_as_they_are() -> None:
+    for name in LISTS:
+        assert _verdict(name, unistd.fcntl, 0, fcntl.F_SETFL) == KILL
+        assert _verdict(name, unistd.ioctl, 0, ioctl.FIONBIO) == KILL
+
+
+def test_gofer_asks_for_the_status_of_descriptors_alone() -> None:
+    assert _verdict("gofer", unistd.newfstatat, 5, 0, 0, fcntl.AT_EMPTY_PATH) == ALLOW
+    assert _verdict("gofer", unistd.newfstatat, 5, 0, 0, 0) == KILL
+    assert _verdict("gofer", unistd.prlimit64) == KILL
 
 
 @pytest.mark.parametrize("name", ["sentry", "gofer"])
@@ -83,14 +108,21 @@ def test_signals_go_to_threads_of_this_process_only() -> None:
     assert _verdict("sentry", unistd.tgkill, 0xFFFFFFFFFFFFFFFF, 5, 9) == KILL
 
 
+def test_table_of_host_calls_is_what_would_be_generated() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "host-calls.md"
+    assert page.read_text() == "\n".join(table.lines()) + "\n", (
+        "run: python -m runsc.filters.table > docs/host-calls.md"
+    )
+
+
 def test_build_of_two_rules_for_one_call_is_refused() -> None:
     with pytest.raises(ValueError, match="two rules"):
-        build([Rule(0, "a"), Rule(0, "b")])
+        build([Rule(0, "start", "a"), Rule(0, "start", "b")])
 
 
 def test_build_of_any_number_of_rules_finds_each() -> None:
     for count in (0, 1, 2, 7, 200):
-        program = check_seccomp(build([Rule(3 * n, "r") for n in range(count)]))
+        program = check_seccomp(build([Rule(3 * n, "start", "r") for n in range(count)]))
         verdicts = [
             run_seccomp(program, seccomp_data(n, X86_64, 0, (0,) * 6)) for n in range(3 * count + 3)
         ]

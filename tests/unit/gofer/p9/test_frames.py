@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,18 @@ def test_feed_in_any_pieces_gives_all_messages_in_order(
 def test_feed_of_an_impossible_size_is_refused_before_the_frame_is_complete(size: int) -> None:
     with pytest.raises(ProtocolError):
         FrameReader(4096).feed(size.to_bytes(4, "little") + b"\x74\0\0")
+
+
+def test_feed_of_single_bytes_holds_no_more_than_they_are() -> None:
+    reader = FrameReader(1 << 20)
+    frame = ((1 << 18) + 7).to_bytes(4, "little") + b"\x74\0\0" + bytes(1 << 18)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for at in range(len(frame) - 1):
+        reader.feed(frame[at : at + 1])
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 2 * len(frame)
 
 
 def test_feed_of_a_partial_frame_waits() -> None:

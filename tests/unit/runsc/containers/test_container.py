@@ -36,18 +36,21 @@ def test_create_of_a_taken_name_is_refused(tmp_path: Path) -> None:
         store.create(_state("a"))
 
 
+@pytest.mark.parametrize("umask", [0, 0o22, 0o777])
 def test_state_and_control_socket_are_for_their_owner_whatever_the_umask(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, umask: int
 ) -> None:
-    store = Store(str(tmp_path))
-    request.addfinalizer(partial(os.umask, os.umask(0)))
+    request.addfinalizer(partial(os.umask, os.umask(umask)))
 
+    store = Store(str(tmp_path / "above" / "root"))
     store.create(_state("a"))
     listen(store.path("a", "control.sock")).close()
 
-    for name in ("state.json", "control.sock"):
-        assert stat.S_IMODE(os.stat(store.path("a", name)).st_mode) == 0o600
-    assert not os.stat(store.path("a")).st_mode & 0o022
+    made = [path for path in tmp_path.rglob("*") if path != tmp_path]
+    modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in made}
+    folders, files = ("above", "root", "a"), (".lock", "state.json", "control.sock")
+    assert modes == dict.fromkeys(folders, 0o700) | dict.fromkeys(files, 0o600)
+    assert os.umask(umask) == umask
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])

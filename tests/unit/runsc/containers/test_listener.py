@@ -27,6 +27,7 @@ def answering(path: Path, *, first: bytes, then: bytes = b"") -> Iterator[str]:
                 end.sendall(then)
 
     with listen(str(path / "control.sock")) as listener:
+        listener.setblocking(True)
         server = threading.Thread(target=serve, args=(listener,))
         server.start()
         try:

@@ -1,0 +1,121 @@
+"""What a Sentry that is not ours any more can do to an `exec`, and to the process it leaves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from runsc.containers import execution
+from runsc.containers.listener import listen
+from runsc.errors import RuntimeFailure
+
+Behaviour = Callable[[socket.socket], None]
+
+
+@contextmanager
+def sandbox(path: Path, behaviour: Behaviour) -> Iterator[str]:
+    """A socket at which one connection is met so."""
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as end, suppress(OSError):
+            end.recv(1 << 16)
+            behaviour(end)
+
+    with listen(str(path / "control.sock")) as listener:
+        listener.setblocking(True)
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        yield str(path / "control.sock")
+        server.join()
+
+
+def _endless(end: socket.socket) -> None:
+    while True:
+        end.sendall(b"x" * (1 << 16))
+
+
+def _silent(end: socket.socket) -> None:
+    end.recv(1)
+
+
+def _says(text: bytes) -> Behaviour:
+    def say(end: socket.socket) -> None:
+        end.sendall(text)
+        end.recv(1)
+
+    return say
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        _endless,
+        _silent,
+        _says(b'{"error":'),
+        _says(b'{"error":5}\n'),
+        _says(b'{"error":\n'),
+        _says(b'{"error":' + b"[" * 60_000 + b"\n"),
+    ],
+    ids=["endless", "silent", "half", "number", "broken", "deep"],
+)
+def test_answer_that_is_none_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
+) -> None:
+    monkeypatch.setattr(execution, "ANSWER_S", 0.3)
+
+    with (
+        sandbox(tmp_path, behaviour) as path,
+        pytest.raises(RuntimeFailure, match=r"^the sandbox does not answer$"),
+    ):
+        execution.start(path, b"{}\n", [])
+
+
+def test_error_of_the_sandbox_is_told(tmp_path: Path) -> None:
+    with (
+        sandbox(tmp_path, _says(b'{"error":"no such file"}\n')) as path,
+        pytest.raises(RuntimeFailure, match=r"^no such file$"),
+    ):
+        execution.start(path, b"{}\n", [])
+
+
+def _then(behaviour: Behaviour) -> Behaviour:
+    def meet(end: socket.socket) -> None:
+        end.sendall(b'{"pid":2}\n')
+        behaviour(end)
+
+    return meet
+
+
+def _reset(end: socket.socket) -> None:
+    """Close with something unread."""
+    while not end.recv(1, socket.MSG_PEEK):
+        continue
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        (_endless, execution.KILLED),
+        (_reset, execution.KILLED),
+        (_says(b'{"event":"exited","status":256}\n'), 1),
+        (_says(b'{"event":"exited","status":99999999999}\n'), 255),
+        (_says(b'{"event":"exited","status":-1}\n'), 255),
+    ],
+    ids=["endless", "reset", "exit", "huge", "negative"],
+)
+def test_end_of_a_process_is_told_whatever_comes(
+    tmp_path: Path, behaviour: Behaviour, code: int
+) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"\x0f")  # forwarded: it is what stays unread
+    with sandbox(tmp_path, _then(behaviour)) as path:
+        process = execution.start(path, b"{}\n", [])
+        assert process.wait(reader) == code
+    os.close(reader)
+    os.close(writer)

@@ -1,0 +1,133 @@
+"""The network process and a Sentry that has been taken over."""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from runsc.launch.network import serve
+from sentry.abi import netlink as abi
+from sentry.net.host import protocol
+
+
+class Peer:
+    """Requests to `serve`, which runs on a thread."""
+
+    def __init__(self) -> None:
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(20)
+        self.netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+        self._theirs = theirs
+        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink))
+        self._thread.start()
+
+    def ask(self, request: bytes, *fds: int) -> tuple[int, bytes, list[int]]:
+        """errno, what follows it, and descriptors."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.sock.sendmsg([request], rights)
+        data, made, _, _ = socket.recv_fds(self.sock, protocol.MAX_PACKET, 4)
+        return protocol.REPLY.unpack_from(data)[0], data[protocol.REPLY.size :], made
+
+    def close(self) -> None:
+        self.sock.close()
+        self._thread.join()
+        self._theirs.close()
+        self.netlink.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.close()
+
+
+def request(operation: int, a: int = 0, b: int = 0, c: int = 0) -> bytes:
+    return protocol.HEADER.pack(operation, a, b, c)
+
+
+def still_serves(peer: Peer) -> bool:
+    error, _, made = peer.ask(request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM))
+    for fd in made:
+        os.close(fd)
+    return error == 0 and len(made) == 1
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_socket_is_made_and_interfaces_are_listed(peer: Peer) -> None:
+    assert still_serves(peer)
+    error, data, _ = peer.ask(request(protocol.DUMP, abi.RTM_GETLINK))
+    assert error == 0
+    assert b"lo\0" in data
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"x",
+        request(99),
+        request(protocol.SOCKET, socket.AF_PACKET, socket.SOCK_RAW),
+        request(protocol.SOCKET, socket.AF_INET, socket.SOCK_RAW, 1),
+        request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM, -(1 << 31)),
+        request(protocol.SOCKET, socket.AF_UNIX, socket.SOCK_STREAM),
+        request(protocol.DUMP, 0),
+        request(protocol.BIND),
+    ],
+)
+def test_request_that_is_none_is_an_error(peer: Peer, wrong: bytes) -> None:
+    error, _, made = peer.ask(wrong)
+
+    assert error in (errno.EINVAL, errno.ESOCKTNOSUPPORT, errno.EPROTONOSUPPORT)
+    assert made == []
+    assert still_serves(peer)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 7, 12, 23, 28, 128])
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+def test_address_of_any_bytes_is_answered(peer: Peer, family: int, size: int, byte: bytes) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        address = (int(family).to_bytes(2, "little") + byte * 128)[:size]
+        peer.ask(request(protocol.BIND) + address, sock.fileno())
+
+    assert still_serves(peer)
+
+
+def test_descriptors_that_come_along_do_not_stay(peer: Peer) -> None:
+    before = open_descriptors()
+    with socket.socket(socket.AF_INET) as sock:
+        for count in (1, 2, 3, 100):
+            peer.ask(request(protocol.DUMP, abi.RTM_GETLINK), *[sock.fileno()] * count)
+        peer.ask(request(protocol.BIND) + bytes(16), sock.fileno(), sock.fileno())
+        reader, writer = os.pipe()
+        assert peer.ask(request(protocol.BIND) + bytes(16), reader)[0] == errno.ENOTSOCK
+        os.close(reader)
+        os.close(writer)
+
+    assert open_descriptors() == before
+    assert still_serves(peer)
+
+
+def test_random_requests_are_answered(peer: Peer) -> None:
+    chance = random.Random(15)
+    before = open_descriptors()
+    for _ in range(2000):
+        words = [chance.choice((0, 1, 2, 3, 10, 16, 18, 22, 26, -1, 1 << 30)) for _ in range(4)]
+        data = protocol.HEADER.pack(*words) + chance.randbytes(chance.randrange(40))
+        _, _, made = peer.ask(data[: chance.randrange(1, len(data) + 1)])
+        for fd in made:
+            os.close(fd)
+    peer.ask(b"x")  # what it made before is closed
+
+    assert open_descriptors() == before
+    assert still_serves(peer)
