@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import Protocol
 
+from sentry.abi.socket import UCRED
 from sentry.control import descriptors
 from sentry.control.protocol import (
     Event,
@@ -28,8 +28,6 @@ from sentry.control.protocol import (
 )
 from sentry.errors import Errno
 
-UCRED = struct.Struct("iii")
-"""struct ucred of unix(7): process, user, group."""
 MAX_CONNECTIONS = 512
 """A process of `exec` has one for as long as it lives."""
 
@@ -302,8 +300,8 @@ class ControlServer:
             sock.close()
             return
         connection = self._add(sock)
-        _, uid, _ = UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-        if uid != self._owner:
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+        if UCRED.unpack(peer).uid != self._owner:
             connection.refuse("the sandbox belongs to another user")
 
 

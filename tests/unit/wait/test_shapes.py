@@ -64,7 +64,6 @@ SEQUENCES: Final = {
 LEAVES: Final = {
     "fs/gofer/session.py", "kernel/core_dump.py", "kernel/kernel.py", "kernel/seccomp_listener.py",
     "platform/host_io.py", "syscalls/files/aio.py", "syscalls/files/copy.py",
-    "syscalls/sockets/messages.py",
     "syscalls/system/info.py", "syscalls/system/memory.py",
 }  # fmt: skip
 """Who may put the fiber itself to sleep: what is woken by neither a queue nor an object's state,
