@@ -41,12 +41,13 @@ from sentry.platform.memory import (
     AddressSpace,
     Pinned,
     Ram,
-    WindowRange,
     frames_of,
     read_frames,
     write_frames,
     zero_frames,
 )
+from sentry.platform.windows import WindowRange
+from tests.unit.platform.test_memory import Donated
 
 READ, WRITE, EXEC = 1, 2, 4
 SPAN = 1 << 30
@@ -159,7 +160,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.text = b"".join(bytes([0x41 + n]) * PAGE_SIZE for n in range(HOST_PAGES))
         os.write(self.host, self.text)
         self.piece: WindowRange = self.ram.windows.map(
-            self.host, 0, HOST_PAGES * PAGE_SIZE, writable=False
+            Donated(self.host), 0, HOST_PAGES * PAGE_SIZE, writable=False
         )
         self.window = [
             Frame(self.piece.gpa + n * PAGE_SIZE, self.text[n * PAGE_SIZE : (n + 1) * PAGE_SIZE])
