@@ -10,6 +10,7 @@ import msgspec
 from runsc.commands.events import seconds
 from runsc.containers import lifecycle
 from runsc.errors import RuntimeFailure
+from runsc.log import printable
 from runsc.options import Globals
 from sentry.control.protocol import Request
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def lines(profile: Profile) -> list[str]:
     """The report: where the kernel thread's time went, then calls by their cost, then counts."""
-    elapsed = profile.elapsed_ns
+    elapsed = profile.elapsed_ns or 1  # the sandbox may say anything
     busy = sum(cost.total_ns for cost in profile.calls.values())
     exits = profile.counters.get("exits", 0)
     shares = {
@@ -42,7 +43,7 @@ def lines(profile: Profile) -> list[str]:
     ]
     rows = {"(page fault)": profile.faults, **profile.calls}
     result += [row(name, cost) for name, cost in sorted(rows.items(), key=_weight) if cost.count]
-    result += ["", *(f"{name:24}{count:9}" for name, count in profile.counters.items())]
+    result += ["", *(f"{printable(name):24}{count:9}" for name, count in profile.counters.items())]
     if profile.long_steps:
         result += ["", "Since the start, held up for more than 50 ms of CPU time by:"]
         steps = sorted(profile.long_steps.items(), key=_weight)
@@ -52,9 +53,9 @@ def lines(profile: Profile) -> list[str]:
 
 def row(name: str, cost: Cost) -> str:
     """One kind of work."""
-    mean = cost.total_ns / cost.count / 1e3
+    mean = cost.total_ns / (cost.count or 1) / 1e3
     total, longest = cost.total_ns / 1e6, cost.longest_ns / 1e3
-    return f"{name:24}{cost.count:9}{total:12.3f}{mean:10.2f}{longest:12.1f}"
+    return f"{printable(name):24}{cost.count:9}{total:12.3f}{mean:10.2f}{longest:12.1f}"
 
 
 def _weight(item: tuple[str, Cost]) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
+from sentry.abi.resource import RLIM_NLIMITS
 from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
@@ -105,6 +106,9 @@ class Execution:
             raise EINVAL("provided file is not a console")
         if not process.args or any(b"\0" in text for text in (*process.args, *process.env)):
             raise EINVAL("args must not be empty, nor hold a NUL character")
+        for limit in process.rlimits:
+            if not 0 <= limit.resource < RLIM_NLIMITS:
+                raise EINVAL(f"resource limit {limit.resource}")
 
     async def _load(self, process: ProcessConfig, profile: bytes) -> Task:
         kernel = self._kernel

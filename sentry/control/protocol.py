@@ -6,12 +6,14 @@ started the sandbox the Sentry also sends `Event`s of its own accord.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from sentry.config import Capabilities, Rlimit
 
+Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 
@@ -70,66 +72,66 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
 class ProcessInfo(msgspec.Struct, frozen=True):
     """One process of the container."""
 
-    pid: int
-    ppid: int
-    uid: int
+    pid: Number
+    ppid: Number
+    uid: Number
     command: str
     state: str
     """A letter as in /proc/pid/stat."""
-    cpu_ns: int = 0
+    cpu_ns: Number = 0
     """User and system time, of its dead threads too."""
-    age_ns: int = 0
+    age_ns: Number = 0
     """Since its start."""
-    terminal: int = -1
+    terminal: Number = -1
     """N of /dev/pts/N, the controlling terminal of its session."""
-    threads: int = 1
+    threads: Number = 1
 
 
 class Stats(msgspec.Struct, frozen=True):
     """What the programs of the container use, as the Sentry counts it: bytes, ns, numbers."""
 
-    user_ns: int
-    system_ns: int
-    memory: int
+    user_ns: Number
+    system_ns: Number
+    memory: Number
     """RAM that the host has given, kernel objects in it included."""
-    memory_limit: int
-    shared: int
+    memory_limit: Number
+    shared: Number
     """Of that: files in memory."""
-    oom_kills: int
-    tasks: int
-    tasks_limit: int
+    oom_kills: Number
+    tasks: Number
+    tasks_limit: Number
     """0: not limited."""
 
 
 class Cost(msgspec.Struct, frozen=True):
     """What one kind of work took."""
 
-    count: int
-    total_ns: int
-    longest_ns: int
+    count: Number
+    total_ns: Number
+    longest_ns: Number
     """The longest piece without a sleep or another task in between."""
 
 
 class Profile(msgspec.Struct, frozen=True):
     """Where the time went while somebody looked."""
 
-    elapsed_ns: int
-    guest_ns: int
+    elapsed_ns: Number
+    guest_ns: Number
     """CPU time of the programs; several run at a time."""
-    waited_ns: int
+    waited_ns: Number
     """The kernel thread had nothing to do: programs ran, or slept."""
-    other_ns: int
+    other_ns: Number
     """The kernel thread's work outside of handlers: dispatch, timers, descriptors."""
-    exit_ns: int
+    exit_ns: Number
     """What one exit costs on this machine, as the probe found."""
-    turns: int
+    turns: Number
     """Of the kernel thread's loop."""
     calls: dict[str, Cost]
     """Handlers, by system call; what the entry code answers is not seen."""
     faults: Cost
     gofer: Cost
     """Requests, and how long the kernel thread waited for replies (within the calls' times)."""
-    counters: dict[str, int]
+    counters: dict[str, Number]
     long_steps: dict[str, Cost] = {}
     """What held the kernel thread up for more than 50 ms, since the sandbox began: CPU time."""
 
@@ -140,10 +142,10 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     error: str = ""
     status: str = ""
     processes: list[ProcessInfo] = []
-    pid: int = 0
+    pid: Number = 0
     """exec: the process, as the container numbers it."""
     stats: Stats | None = None
-    counts: dict[str, int] = {}
+    counts: dict[str, Number] = {}
     profile: Profile | None = None
 
 
@@ -153,7 +155,7 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
 
     event: str
     message: str = ""
-    status: int = 0
+    status: Number = 0
     """exited: its wait(2) status."""
 
 

@@ -192,7 +192,7 @@ def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool)
     kind = inode.kind
     writes = access & MAY_WRITE and kind in (S_IFREG, S_IFDIR, S_IFLNK)
     if created or writes:
-        if inode.write_count < 0 and flags & O_ACCMODE:
+        if inode.write_count < 0 and (truncate or flags & O_ACCMODE):
             raise ETXTBSY("a program is running from it")
         mount.check_writable()
     if access & MAY_EXEC and inode.write_count > 0:

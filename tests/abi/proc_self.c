@@ -149,6 +149,7 @@ static void running_program_cannot_be_written(void)
     CHECK(read(tell[0], &byte, 1) == 1);
     CHECK_ERR(open("busy", O_WRONLY), ETXTBSY);
     CHECK_ERR(open("busy", O_RDWR | O_TRUNC), ETXTBSY);
+    CHECK_ERR(open("busy", O_RDONLY | O_TRUNC), ETXTBSY);
     CHECK_ERR(truncate("busy", 0), ETXTBSY);
     sprintf(text, "/proc/%d/exe", child);
     char path[4096];

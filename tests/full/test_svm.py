@@ -55,3 +55,7 @@ def test_platform_with_shadow_paging() -> None:
 
 def test_programs_under_the_whole_sentry() -> None:
     run("--npt=1", "tests/abi", "-k", f"kvm and ({' or '.join(PROGRAMS)})")
+
+
+def test_registers_and_frames_of_no_sense() -> None:
+    run("--npt=1", "tests/fuzz/test_frames.py", "-k", "briefly")

@@ -15,6 +15,7 @@ from sentry.syscalls.strace.names import names
 LEFT_OUT = ("reboot", "exit", "exit_group", "pause", "restart_syscall")
 """They end or stop the caller, which teaches nothing."""
 DESCRIPTORS = ("fd", "fds", "dirfd", "oldfd", "newfd", "infd", "outfd", "group_fd", "epfd", "pidfd")
+PROCESSES = ("pid", "tid", "tgid", "pgid", "pgrp", "who", "pid1", "pid2", "sid")
 SIZES = ("count", "length", "len", "size", "n", "nr", "maximum", "number")
 COMMANDS: dict[str, dict[str, int]] = {
     "ioctl": names(ioctl, "TC", "TIOC", "FIO", "FS_IOC", "FIGETBSZ", "FICLONE"),
@@ -49,7 +50,7 @@ def numbers_of(value: Any, depth: int = 0) -> set[int]:
 
 
 def kind_of(name: str, mark: Arg) -> str:
-    """A letter: descriptor, path, address, size, or another number."""
+    """A letter: descriptor, path, address, id of a process, size, or another number."""
     if mark.is_fd or mark.show is show_dirfd or name in DESCRIPTORS:
         return "f"
     if mark.show is show_path or "read_path" in mark.source:
@@ -58,6 +59,8 @@ def kind_of(name: str, mark: Arg) -> str:
         return "a"
     if mark.source == "{raw}":
         return "s" if name in SIZES else "a"
+    if name in PROCESSES:
+        return "i"
     return "s" if name in SIZES else "n"
 
 

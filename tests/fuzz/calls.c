@@ -1,16 +1,18 @@
 /* System calls with arguments that nobody means: from the declarations (calls.h, made by
  * call_table.py), with descriptors of every kind, paths, addresses at the edges of pages, and
- * structs full of small numbers and pointers.
+ * structs full of small numbers and pointers. Several processes do so at a time, in one folder, some
+ * of them on the same memory, and some with a thread that changes it behind their backs.
  *
- *     calls SEED SECONDS [CHILD]
+ *     calls SEED SECONDS [ROUND]
  *
- * Each child makes some hundred calls and is ended; whatever becomes of it is right. What is wrong
- * is an exception in the Sentry's log, or that this program does not come to its end. CHILD: only
- * this one, and it says what it calls. */
+ * Each process makes some hundred calls and is ended; whatever becomes of it is right. What is wrong
+ * is an exception in the Sentry's log, or that this program does not come to its end. ROUND: only
+ * this one, and its processes say what they call. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -42,6 +44,7 @@ struct call { int number; const char *name, *kinds; struct values known[6]; };
 #include "calls.h"
 #define CALLS (sizeof calls / sizeof *calls)
 #define PER_CHILD 300
+#define TOGETHER 3
 #define PAGE 4096
 
 static uint64_t state;
@@ -59,6 +62,7 @@ static unsigned chance(unsigned n) { return (unsigned)(any() % n); }
 static char *arena;   /* 16 pages: writable, then one that is not mapped */
 static char *locked;  /* a page that can only be read, then one without rights */
 static int fds[64], n_fds;
+static volatile pid_t *others; /* the processes of a round */
 
 static const char *const paths[] = {
     "", "/", ".", "..", "file", "dir", "dir/x", "dir/", "loop", "link", "fifo", "sock", "none",
@@ -183,6 +187,16 @@ static uint64_t address(void)
     }
 }
 
+static uint64_t process(void)
+{
+    switch (chance(6)) {
+    case 0: return odd_number();
+    case 1: return (uint64_t)-(int64_t)others[chance(TOGETHER)];
+    case 2: return (uint64_t)getpid();
+    default: return (uint64_t)others[chance(TOGETHER)];
+    }
+}
+
 static uint64_t path(void)
 {
     if (chance(8) == 0)
@@ -227,12 +241,33 @@ static uint64_t argument(char kind, struct values known)
     switch (kind) {
     case 'f': return descriptor();
     case 'p': return path();
+    case 'i': return process();
     case 'a': return chance(6) ? address() : odd_number();
     default: return odd_number();
     }
 }
 
 static void nothing(int signal) { (void)signal; }
+
+/* A thread for as long as the process lives: what a call has looked at is something else then. */
+static void *change(void *seed)
+{
+    uint64_t x = (uint64_t)seed | 1;
+    for (;;) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        uint64_t *at = (uint64_t *)(arena + (x >> 20 & 1023) * 64 + (x >> 32 & 7) * 8);
+        char *where = (char *)((uintptr_t)at & ~(PAGE - 1ul));
+        if ((x >> 40 & 0xffff) == 0) { /* one that goes, and comes back */
+            munmap(where, PAGE);
+            mmap(where, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        } else if ((x >> 40 & 0x3fff) == 1) {
+            mprotect(where, PAGE, PROT_READ);
+            mprotect(where, PAGE, PROT_READ | PROT_WRITE);
+        }
+        *at = x >> 60 & 1 ? x : (x >> 61 & 1 ? *at ^ 1 : at[(x >> 5 & 7) - 3]);
+    }
+    return NULL;
+}
 
 static void child(uint64_t seed, int tell)
 {
@@ -256,6 +291,12 @@ static void child(uint64_t seed, int tell)
     struct itimerval often = {{0, 5000}, {0, 5000}};
     sigaction(SIGALRM, &wake, NULL);
     setitimer(ITIMER_REAL, &often, NULL);
+    if (chance(2))
+        mmap(arena, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (chance(3) == 0) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, change, (void *)any());
+    }
     unsigned favourite = chance(CALLS);
     for (int i = 0; i < PER_CHILD; i++) {
         const struct call *c = &calls[chance(3) ? chance(CALLS) : (favourite + chance(6)) % CALLS];
@@ -265,8 +306,8 @@ static void child(uint64_t seed, int tell)
             a[k] = argument(k < strlen(c->kinds) ? c->kinds[k] : 'n', c->known[k]);
         if (tell) {
             char line[300];
-            int n = snprintf(line, sizeof line, "%d %s(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)\n", i,
-                             c->name, a[0], a[1], a[2], a[3], a[4], a[5]);
+            int n = snprintf(line, sizeof line, "%d: %d %s(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)\n", (int)getpid(), i, c->name,
+                             a[0], a[1], a[2], a[3], a[4], a[5]);
             (void)!write(2, line, (size_t)n);
         }
         pid_t before = (pid_t)syscall(SYS_gettid);
@@ -283,15 +324,20 @@ static void child(uint64_t seed, int tell)
     _exit(0);
 }
 
-/* However much it forked and whatever it blocked: all are gone afterwards. */
-static void end_child(pid_t pid)
+/* However much they forked and whatever they blocked: all are gone afterwards. */
+static void end_children(int left)
 {
     sigset_t chld;
     struct timespec patience = {0, 150000000};
     sigemptyset(&chld);
     sigaddset(&chld, SIGCHLD);
-    if (waitpid(pid, NULL, WNOHANG) != pid && sigtimedwait(&chld, NULL, &patience) >= 0)
-        waitpid(pid, NULL, WNOHANG);
+    while (left > 0) {
+        pid_t pid = waitpid(-1, NULL, WNOHANG);
+        if (pid > 0)
+            left -= pid == others[0] || pid == others[1] || pid == others[2];
+        else if (sigtimedwait(&chld, NULL, &patience) < 0)
+            break;
+    }
     kill(-1, SIGKILL);
     while (waitpid(-1, NULL, __WALL) > 0)
         kill(-1, SIGKILL);
@@ -305,7 +351,8 @@ int main(int argc, char **argv)
         return 2;
     uint64_t seed = strtoull(argv[1], NULL, 0);
     double seconds = atof(argv[2]);
-    arena = mmap(NULL, 17 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    arena = mmap(NULL, 17 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    others = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     locked = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(arena + 16 * PAGE, PAGE);
     mprotect(locked + PAGE, PAGE, PROT_NONE);
@@ -319,18 +366,22 @@ int main(int argc, char **argv)
         char folder[40];
         snprintf(folder, sizeof folder, "/tmp/%lu.%lu", (unsigned long)seed, n);
         mkdir(folder, 0777);
-        pid_t pid = fork();
-        if (pid == 0) {
-            if (chdir(folder))
-                _exit(1);
-            child(seed * 1000003 + n, argc > 3);
+        int made = 0;
+        for (int k = 0; k < TOGETHER; k++) {
+            pid_t pid = fork();
+            if (pid == 0) {
+                if (chdir(folder))
+                    _exit(1);
+                child((seed * 1000003 + n) * TOGETHER + (uint64_t)k, argc > 3);
+            }
+            others[k] = pid;
+            made += pid > 0;
         }
-        if (pid > 0)
-            end_child(pid);
+        end_children(made);
         umount2(folder, MNT_DETACH);
         clock_gettime(CLOCK_MONOTONIC, &now);
         if ((double)(now.tv_sec - start.tv_sec) >= seconds || argc > 3) {
-            printf("%lu children\n", n + 1);
+            printf("%lu rounds\n", n + 1);
             return 0;
         }
     }

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gofer.attachment import Attachment
@@ -16,6 +15,7 @@ from gofer.p9 import constants as c
 from gofer.p9.codec import MESSAGES, Message
 from gofer.p9.extensions import Tdupx
 from gofer.p9.messages import Rgetattr, Tattach, Tgetattr, Tversion
+from tests.fuzz.running import explore, for_a_while
 from tests.unit.gofer.harness import Client, serving
 from tests.unit.gofer.p9.strategies import KINDS, requests
 
@@ -99,16 +99,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(base, sock)
 
 
-_SETTINGS = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150
-)
-
-
-@_SETTINGS
-@given(sent=st.lists(likely_requests() | requests(), min_size=1, max_size=30))
-def test_any_requests_leave_the_server_alive_and_below_its_root(
-    world: World, sent: list[Message]
-) -> None:
+def check_requests(world: World, sent: list[Message]) -> None:
     client = world.session()
     with client.sock:
         for request in sent:
@@ -126,13 +117,15 @@ def test_any_requests_leave_the_server_alive_and_below_its_root(
     world.check()
 
 
-@_SETTINGS
-@given(
-    sent=st.lists(requests(), max_size=3),
-    noise=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=8)), max_size=6),
-    tail=st.binary(max_size=64),
-)
-def test_any_bytes_leave_the_server_alive(
+@for_a_while()
+def test_any_requests_leave_the_server_alive_and_below_its_root(
+    world: World, seconds: float
+) -> None:
+    sent = st.lists(likely_requests() | requests(), min_size=1, max_size=30)
+    explore(seconds, lambda sent: check_requests(world, sent), 150, sent=sent)
+
+
+def check_bytes(
     world: World, sent: list[Message], noise: list[tuple[int, bytes]], tail: bytes
 ) -> None:
     stream = bytearray(b"".join(message.encode(tag) for tag, message in enumerate(sent)) + tail)
@@ -148,3 +141,13 @@ def test_any_bytes_leave_the_server_alive(
         except ConnectionResetError:
             pass
     world.check()
+
+
+@for_a_while()
+def test_any_bytes_leave_the_server_alive(world: World, seconds: float) -> None:
+    explore(
+        seconds, lambda **values: check_bytes(world, **values), 150,
+        sent=st.lists(requests(), max_size=3),
+        noise=st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=8)), max_size=6),
+        tail=st.binary(max_size=64),
+    )  # fmt: skip

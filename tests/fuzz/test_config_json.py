@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsc.commands.spec import example
 from runsc.errors import RuntimeFailure
 from runsc.oci import convert, spec
+from tests.fuzz.running import explore, for_a_while, kept
 
 SCALARS = st.one_of(
     st.none(),
@@ -52,11 +52,7 @@ GOOD["linux"].update(devices=[{"type": "c", "path": "/dev/x"}], sysctl={"net.a":
 PATHS = _paths(GOOD)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(PATHS), VALUES), min_size=1, max_size=3))
-def test_document_with_something_replaced_is_taken_or_refused(
-    changes: list[tuple[tuple[Any, ...], Any]],
-) -> None:
+def check_changes(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     document = json.loads(json.dumps(GOOD))
     for path, value in changes:
         place = document
@@ -69,11 +65,25 @@ def test_document_with_something_replaced_is_taken_or_refused(
     _understand(json.dumps(document).encode())
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=64))
-def test_bytes_are_refused(data: bytes) -> None:
+@for_a_while()
+def test_document_with_something_replaced_is_taken_or_refused(seconds: float) -> None:
+    changes = st.lists(st.tuples(st.sampled_from(PATHS), VALUES), min_size=1, max_size=3)
+    explore(seconds, check_changes, 300, changes=changes)
+
+
+@kept("config_json")
+def test_kept_document_is_taken_or_refused(case: list[tuple[tuple[Any, ...], Any]]) -> None:
+    check_changes(case)
+
+
+def check_bytes(data: bytes) -> None:
     with pytest.raises(RuntimeFailure):
         spec.decode(data, spec.Spec)
+
+
+@for_a_while(1, 10)
+def test_bytes_are_refused(seconds: float) -> None:
+    explore(seconds, check_bytes, 300, data=st.binary(max_size=64))
 
 
 def _understand(data: bytes) -> None:

@@ -15,8 +15,7 @@ import os
 from array import array
 from collections.abc import Iterator
 
-import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import seed
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -47,6 +46,7 @@ from sentry.platform.memory import (
     zero_frames,
 )
 from sentry.platform.windows import WindowRange
+from tests.fuzz.running import for_a_while, round_settings, rounds
 from tests.unit.platform.test_memory import Donated
 
 READ, WRITE, EXEC = 1, 2, 4
@@ -736,24 +736,10 @@ class MemoryMachine(RuleBasedStateMachine):
             os.close(self.host)
 
 
-def explore(examples: int, steps: int) -> None:
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        MemoryMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=checks,
-        ),
-    )
-
-
-def test_memory_is_what_a_dictionary_says() -> None:
-    explore(60, 50)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(1800)
-def test_memory_is_what_a_dictionary_says_at_length() -> None:
-    explore(3000, 120)
+@for_a_while(10, 300)
+def test_memory_is_what_a_dictionary_says(seconds: float) -> None:
+    for turn in rounds(seconds):
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            seed(turn)(MemoryMachine),
+            settings=round_settings(max_examples=60, stateful_step_count=50),
+        )

@@ -17,10 +17,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from fcntl import fcntl
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gofer.p9.extensions import Tnotifyx, Tunwatchx
+from sentry.abi.fcntl import F_GETFL, O_NONBLOCK
 from sentry.abi.inotify import (
     IN_CREATE,
     IN_DELETE,
@@ -37,7 +39,7 @@ from sentry.abi.stat import (
     TMPFS_MAGIC,
     XFS_SUPER_MAGIC,
 )
-from sentry.errors import Errno
+from sentry.errors import EIO, Errno
 from sentry.platform.host_io import pending
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ RESPITE_NS: Final = 10_000_000_000
 _EVENT: Final = struct.Struct("=iIII")
 _NAMES: Final = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
 _BUFFER: Final = 65536
+_MAX_READS: Final = 64
+"""More than the host queues: whatever has happened then."""
 
 
 class Watched(Protocol):
@@ -169,7 +173,11 @@ class HostChanges:
             session.wait_now(asked)
         except Errno:
             return None
-        return cls(session, asked.take_fd())
+        fd = asked.take_fd()
+        if not fcntl(fd, F_GETFL) & O_NONBLOCK:  # no queue: a look at it could wait
+            os.close(fd)
+            return None
+        return cls(session, fd)
 
     def __len__(self) -> int:
         return len(self._trusts)
@@ -197,20 +205,28 @@ class HostChanges:
             self._take()
 
     def _take(self) -> None:
-        while True:
-            try:
+        """Raises: EIO where this is no queue, and the session is over."""
+        try:
+            for _ in range(_MAX_READS):
                 data = os.read(self._fd, _BUFFER)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(data):
-                number, mask, _, length = _EVENT.unpack_from(data, at)
-                at += _EVENT.size
-                name = data[at : at + length].rstrip(b"\0")
-                at += length
-                self._heard(number, mask, name)
-            if len(data) < _BUFFER // 2:
-                return
+                self._hear(data)
+                if len(data) < _BUFFER // 2:
+                    return
+        except BlockingIOError:
+            return
+        except (OSError, struct.error):
+            self._session.close()
+            raise EIO("the Gofer gave no queue of events") from None
+        self._heard(-1, IN_Q_OVERFLOW, b"")
+
+    def _hear(self, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            number, mask, _, length = _EVENT.unpack_from(data, at)
+            at += _EVENT.size
+            name = data[at : at + length].rstrip(b"\0")
+            at += length
+            self._heard(number, mask, name)
 
     def _heard(self, number: int, mask: int, name: bytes) -> None:
         if mask & IN_Q_OVERFLOW:

@@ -1,0 +1,243 @@
+"""The control protocol, both ways: a hostile client of a sandbox, a hostile sandbox of a client.
+
+Of the Sentry it is all that `exec`, `ps`, `kill` can reach, over the kernel of a `tests.world`; of
+the command line what reads a sandbox's answers and shows them.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from runsc.commands import debug, events, ps
+from runsc.containers import listener
+from runsc.containers.container import State
+from runsc.errors import RuntimeFailure
+from runsc.launch.sandbox import Sandbox
+from sentry.config import ProcessConfig, SandboxConfig
+from sentry.control.operations import Operations
+from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stats
+from sentry.control.server import ControlServer
+from tests.fuzz.inside import Inside
+from tests.fuzz.running import bounded, explore, for_a_while, kept
+
+OPERATIONS = (
+    "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
+    "update", "resize", "go", "keep", "",
+)  # fmt: skip
+"""All but "profile", which asks the machine."""
+NUMBERS = st.sampled_from(
+    [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
+) | st.integers(-(1 << 65), 1 << 65)
+TEXT = st.sampled_from(["", "/", "/p", "L3A=", "L3A", "eA==", "AA==", "\0", "x" * 5000]) | st.text(
+    max_size=5
+)
+LEAVES = st.none() | st.booleans() | NUMBERS | TEXT | st.floats()
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+B64 = st.sampled_from(["L3A=", "", "AA==", "eD15", "L25vbmU="])
+IDS = st.sampled_from([0, 1, 1000, (1 << 32) - 1, 1 << 32, -1])
+PROCESS = st.fixed_dictionaries(
+    {"args": st.lists(B64, min_size=1, max_size=3)},
+    optional={
+        "env": st.lists(B64, max_size=3),
+        "extra_env": st.lists(B64, max_size=3),
+        "cwd": B64,
+        "uid": IDS,
+        "gid": IDS,
+        "additional_gids": st.lists(IDS, max_size=3),
+        "extra_gids": st.lists(IDS, max_size=3),
+        "umask": NUMBERS,
+        "extra_capabilities": NUMBERS,
+        "rlimits": st.lists(
+            st.fixed_dictionaries({"resource": NUMBERS, "soft": NUMBERS, "hard": NUMBERS}),
+            max_size=2,
+        ),
+        "capabilities": st.dictionaries(
+            st.sampled_from(["bounding", "effective", "permitted"]), NUMBERS, max_size=3
+        ),
+        "no_new_privileges": st.booleans(),
+        "oom_score_adj": NUMBERS,
+        "terminal": st.booleans(),
+        "ignore_paused": st.booleans(),
+    },
+)
+FIELDS = st.fixed_dictionaries(
+    {"op": st.sampled_from(OPERATIONS)},
+    optional={
+        "signal": NUMBERS,
+        "pid": NUMBERS,
+        "pids_limit": NUMBERS,
+        "memory_limit": NUMBERS,
+        "time_ns": NUMBERS,
+        "all": st.booleans(),
+        "process": PROCESS | VALUES,
+    },
+)
+EXEC = st.builds(lambda process: {"op": "exec", "process": process}, PROCESS)
+LINES = st.one_of(
+    (FIELDS | EXEC | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
+    st.binary(max_size=30),
+    st.sampled_from([b"\n", b"[" * 100_000 + b"\n", b'{"op":"' + b"x" * 100_000, b"\xff\n"]),
+)
+FDS = st.lists(
+    st.sampled_from(["/dev/null", "/dev/zero", "/", "pipe", "path", "memory"]), max_size=4
+)
+SENT = st.lists(st.tuples(LINES, FDS | st.just(["/dev/null"] * 3)), min_size=1, max_size=8)
+
+
+def descriptors(kinds: list[str]) -> list[int]:
+    made = []
+    for kind in kinds:
+        if kind == "pipe":
+            ours, theirs = os.pipe()
+            os.close(theirs)
+            made.append(ours)
+        elif kind == "memory":
+            made.append(os.memfd_create("m"))
+        else:
+            made.append(os.open("/", os.O_PATH) if kind == "path" else os.open(kind, os.O_RDONLY))
+    return made
+
+
+def check_server(sent: list[tuple[bytes, list[str]]]) -> None:
+    with Inside() as inside:
+        world = inside.world
+        operations = Operations(world.kernel, SandboxConfig("world", ProcessConfig((b"x",))))
+        ours, theirs = socket.socketpair()
+        server = ControlServer(world.loop, operations, theirs.detach())
+        with ours, closing(server):
+            ours.setblocking(False)
+            for data, kinds in sent:
+                fds = descriptors(kinds)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    ours.sendmsg([data], rights if fds else [])
+                for fd in fds:
+                    os.close(fd)
+                with bounded(data[:200]):
+                    world.settle()
+                with suppress(BlockingIOError, ConnectionResetError):
+                    ours.recv(1 << 20)
+            world.settle()
+        operations.finish()
+
+
+@for_a_while()
+def test_requests_are_done_or_refused(seconds: float) -> None:
+    explore(seconds, check_server, sent=SENT)
+
+
+@kept("control")
+def test_kept_request_is_done_or_refused(case: list[tuple[bytes, list[str]]]) -> None:
+    check_server(case)
+
+
+# --- the other way
+
+
+def struct_of(kind: Any, **others: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A message with numbers and texts in the places of its own, which may be of no sense."""
+    fields = dict.fromkeys(kind.__struct_fields__, NUMBERS | NUMBERS | LEAVES) | others
+    return st.fixed_dictionaries(fields)
+
+
+SMALL = st.integers(-(1 << 63), (1 << 63) - 1) | st.sampled_from([0, 1, 1 << 70, 10**400])
+COST = st.fixed_dictionaries(dict.fromkeys(Cost.__struct_fields__, SMALL))
+PROFILE = st.fixed_dictionaries(dict.fromkeys(Profile.__struct_fields__, SMALL) | {
+    "calls": st.dictionaries(TEXT, COST, max_size=3), "faults": COST, "gofer": COST,
+    "counters": st.dictionaries(TEXT, SMALL, max_size=3),
+})  # fmt: skip
+PROCESSES = st.lists(st.fixed_dictionaries(dict.fromkeys(ProcessInfo.__struct_fields__, SMALL) | {
+    "command": TEXT, "state": TEXT,
+}), max_size=3)  # fmt: skip
+STATS = st.fixed_dictionaries(dict.fromkeys(Stats.__struct_fields__, SMALL))
+REPLY = st.fixed_dictionaries({}, optional={
+    "error": TEXT, "status": TEXT, "processes": PROCESSES, "pid": SMALL, "stats": STATS,
+    "counts": st.dictionaries(TEXT, SMALL, max_size=3), "profile": PROFILE,
+})  # fmt: skip
+EVENT = st.fixed_dictionaries(
+    {"event": st.sampled_from(["ready", "error", "kept", "exited", "x"])},
+    optional={"message": TEXT, "status": NUMBERS},
+)
+ANSWERS = st.lists(
+    (REPLY | EVENT | struct_of(Reply) | VALUES).map(
+        lambda value: json.dumps(value).encode() + b"\n"
+    )
+    | LINES,
+    min_size=1,
+    max_size=4,
+).map(b"".join)
+STATE = State("1.2.0", "c", "/", 1)
+
+
+def show(reply: Reply) -> None:
+    """As the commands do."""
+    for process in reply.processes:
+        ps.line(process, 1e9)
+    if reply.stats is not None:
+        json.dumps(events.data(STATE, reply.stats))
+    if reply.profile is not None:
+        debug.lines(reply.profile)
+
+
+def check_question(path: str, answer: bytes) -> None:
+    with listener.listen(path) as listening:
+
+        def serve() -> None:
+            sock = listening.accept()[0]
+            with sock, suppress(BrokenPipeError, ConnectionResetError):
+                sock.sendall(answer)
+                sock.shutdown(socket.SHUT_WR)
+                sock.recv(1 << 16)
+
+        served = threading.Thread(target=serve)
+        served.start()
+        try:
+            with suppress(OSError, ValueError), bounded(answer[:200]):
+                show(listener.ask(path, Request("ps"), 30))
+        finally:
+            served.join()
+            os.unlink(path)
+
+
+@for_a_while()
+def test_answers_are_shown_or_refused(seconds: float, tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    explore(seconds, lambda answer: check_question(path, answer), answer=ANSWERS)
+
+
+@kept("answers")
+def test_kept_answer_is_shown_or_refused(case: bytes, tmp_path: Path) -> None:
+    check_question(str(tmp_path / "control.sock"), case)
+
+
+def check_start(said: bytes, step: str) -> None:
+    """What the command line hears from the sandbox that it starts."""
+    ours, theirs = socket.socketpair()
+    pids = [os.fork() or os._exit(0) for _ in range(2)]
+    sandbox = Sandbox(pids[0], pids[1], ours, None)
+    try:
+        with theirs, suppress(BlockingIOError):
+            theirs.setblocking(False)
+            theirs.sendall(said)
+        with suppress(RuntimeFailure), bounded(said[:200]):
+            getattr(sandbox, step)()
+    finally:
+        sandbox.abandon()
+
+
+@for_a_while()
+def test_what_a_sandbox_says_at_its_start_is_heard_or_refused(seconds: float) -> None:
+    steps = st.sampled_from(["await_ready", "keep", "wait"])
+    explore(seconds, check_start, said=ANSWERS, step=steps)
