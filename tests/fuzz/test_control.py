@@ -26,6 +26,7 @@ from sentry.config import ProcessConfig, SandboxConfig
 from sentry.control.operations import Operations
 from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stats
 from sentry.control.server import ControlServer
+from sentry.control.watchdog import Watchdog
 from tests.fuzz.inside import Inside
 from tests.fuzz.running import bounded, explore, for_a_while, kept
 
@@ -113,7 +114,10 @@ def descriptors(kinds: list[str]) -> list[int]:
 def check_server(sent: list[tuple[bytes, list[str]]]) -> None:
     with Inside() as inside:
         world = inside.world
-        operations = Operations(world.kernel, SandboxConfig("world", ProcessConfig((b"x",))))
+        world.unwatch()
+        watchdog = Watchdog(world.loop)
+        config = SandboxConfig("world", ProcessConfig((b"x",)))
+        operations = Operations(world.kernel, config, watchdog)
         ours, theirs = socket.socketpair()
         server = ControlServer(world.loop, operations, theirs.detach())
         with ours, closing(server):
@@ -131,6 +135,7 @@ def check_server(sent: list[tuple[bytes, list[str]]]) -> None:
                     ours.recv(1 << 20)
             world.settle()
         operations.finish()
+        watchdog.stop()
 
 
 @for_a_while()
@@ -193,6 +198,7 @@ def show(reply: Reply) -> None:
 
 def check_question(path: str, answer: bytes) -> None:
     with listener.listen(path) as listening:
+        listening.setblocking(True)
 
         def serve() -> None:
             sock = listening.accept()[0]
