@@ -76,7 +76,7 @@ class InotifyFile(StreamFile):
     """An open inotify instance."""
 
     requests = INOTIFY
-    __slots__ = ("_bytes", "_events", "_next", "_vfs", "watches")
+    __slots__ = ("_bytes", "_events", "_next", "_of", "_vfs", "watches")
     read_flags = False
     splice_read = False
     splice_write = False
@@ -95,28 +95,29 @@ class InotifyFile(StreamFile):
         self._bytes = 0
         self._next = 1
         self.watches: dict[int, InodeWatch] = {}
+        self._of: dict[Inode, InodeWatch] = {}
 
     # --- watches
 
     def watch(self, inode: Inode, mask: int) -> int:
         """A new watch, or another mask of an old one. Raises: EEXIST, ENOSPC."""
-        for known in self.watches.values():
-            if known.inode is inode:
-                if mask & IN_MASK_CREATE:
-                    raise EEXIST("watched already")
-                if mask & IN_MASK_ADD:
-                    known.mask |= mask & KEPT
-                else:
-                    known.mask = mask & KEPT
-                return known.wd
+        known = self._of.get(inode)
+        if known is not None:
+            if mask & IN_MASK_CREATE:
+                raise EEXIST("watched already")
+            if mask & IN_MASK_ADD:
+                known.mask |= mask & KEPT
+            else:
+                known.mask = mask & KEPT
+            return known.wd
         if self._vfs.inotify_watches >= MAX_WATCHES:
             raise ENOSPC("too many watches")
         watch = InodeWatch(self, self._next, inode, mask & KEPT)
         self._next += 1
-        self.watches[watch.wd] = watch
+        self.watches[watch.wd] = self._of[inode] = watch
         if inode.watches is None:
             inode.watches = Watches()
-        inode.watches.items.append(watch)
+        inode.watches.items[watch] = None
         inode.fs.watched.add(watch)
         self._vfs.inotify_watches += 1
         return watch.wd
@@ -128,12 +129,12 @@ class InotifyFile(StreamFile):
             self.queue_event(watch.wd, IN_IGNORED, 0, b"")
 
     def _unhook(self, watch: InodeWatch) -> None:
-        del self.watches[watch.wd]
+        del self.watches[watch.wd], self._of[watch.inode]
         inode = watch.inode
         inode.fs.watched.discard(watch)
         self._vfs.inotify_watches -= 1
         if inode.watches is not None:
-            inode.watches.items.remove(watch)
+            del inode.watches.items[watch]
             if not inode.watches.items:
                 inode.watches = None
 

@@ -164,7 +164,7 @@ class DirectoryNotice:
         inode = self._inode
         if inode.watches is None:
             inode.watches = Watches()
-        inode.watches.items.append(self)
+        inode.watches.items[self] = None
         inode.fs.watched.add(self)
 
     def event(self, mask: int, cookie: int, name: bytes, gone: bool) -> None:
@@ -185,7 +185,7 @@ class DirectoryNotice:
         if self.file.dnotify is self:
             self.file.dnotify = None
         if inode.watches is not None and self in inode.watches.items:
-            inode.watches.items.remove(self)
+            del inode.watches.items[self]
             inode.fs.watched.discard(self)
             if not inode.watches.items:
                 inode.watches = None

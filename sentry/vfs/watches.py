@@ -27,7 +27,7 @@ class Watches:
     __slots__ = ("items",)
 
     def __init__(self) -> None:
-        self.items: list[Watch] = []
+        self.items: dict[Watch, None] = {}
 
     def tell(self, mask: int, cookie: int = 0, name: bytes = b"", gone: bool = False) -> None:
         """An event happened; watches filter. `gone`: through an open file without a name."""

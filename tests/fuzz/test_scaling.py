@@ -26,7 +26,6 @@ KNOWN: dict[str, str] = {
     "locks_of_many: lock": AS_LINUX + "posix_lock_inode(); 5 ms with 20,000 holders",
     "one_port: send": AS_LINUX + "udp4_lib_lookup2(); 8 ms with 20,000 sockets",
     "xattrs: set": "64 KiB of them at most: 1 ms",
-    "watches: add": "1 ms with 20,000 watches",
     "addresses: add": "1,024 of an interface at most: 0.3 ms",
     "addresses: bind to each": "1,024 of an interface at most: 0.7 ms",
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
