@@ -34,6 +34,7 @@ PROGRAMS: dict[str, Callable[[], bytes]] = {
     "network": filters.network_program,
 }
 LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.malloc.restype = ctypes.c_void_p
 BUFFER = ctypes.create_string_buffer(256)
 FILE = os.memfd_create("file")
 MAPPING = mmap.mmap(-1, 4096)
@@ -134,7 +135,9 @@ def child(role: str, reader: int, broken: bool) -> None:
     if role in WAITS:
         WAITS[role][0](reader)
     if broken:
-        LIBC.free(ctypes.c_void_p(ctypes.addressof(BUFFER) + 8))
+        block = ctypes.c_void_p(LIBC.malloc(64))
+        LIBC.free(block)
+        LIBC.free(block)
     os._exit(0)
 
 
@@ -168,7 +171,8 @@ def run(role: str, broken: bool) -> None:
         if role == "sentry":
             os.kill(pid, signal.SIGUSR1)
         os.write(writer, b".")
-    assert os.waitpid(pid, 0)[1] == (signal.SIGSYS if broken else 0)
+    status = os.waitpid(pid, 0)[1]
+    assert status == (signal.SIGSYS if broken else 0), (role, broken, status)
 
 
 if __name__ == "__main__":
