@@ -150,6 +150,12 @@ def sleeps_in(pid: int, number: int) -> bool:
     return number != unistd.futex or arguments[3] != "0x0"
 
 
+def await_sleep(pid: int, number: int) -> None:
+    """Until it sleeps there."""
+    while not sleeps_in(pid, number):
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def run(role: str, broken: bool) -> None:
     """One child, which has to end as it should."""
     reader, writer = os.pipe()
@@ -162,12 +168,11 @@ def run(role: str, broken: bool) -> None:
         finally:
             os._exit(9)
     if role in WAITS:
-        number = WAITS[role][1]
-        while not sleeps_in(pid, number):
-            assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        await_sleep(pid, WAITS[role][1])
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
         os.kill(pid, signal.SIGCONT)
+        await_sleep(pid, unistd.restart_syscall)  # a handler that runs before would end the call
         if role == "sentry":
             os.kill(pid, signal.SIGUSR1)
         os.write(writer, b".")
