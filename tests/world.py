@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import sentry.syscalls.late  # noqa: F401  fills the table
 from gofer.attachment import Attachment, CacheMode

@@ -165,7 +165,11 @@ def test_the_collector_counts_by_itself(
     assert COLLECTION in told[0]
 
 
-def test_a_system_call_is_told_with_its_task_and_fails_the_test_of_a_world() -> None:
+def test_a_system_call_is_told_with_its_task_and_fails_the_test_of_a_world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.world.STEPS_ARE_BOUNDED", True)
+
     def sys_getppid(*_: object) -> int:
         work(TESTED_NS + ENOUGH_NS)
         return 1
