@@ -55,7 +55,7 @@ def status_of(task: Task) -> int:
 
 async def _leave(task: Task) -> None:
     kernel = task.kernel
-    if task.mm.map.lock.holder is not None:  # its last stores must not fail for that
+    while task.mm.map.lock.holder is not None:  # its last stores must not fail for that
         await task.mm.map.lock.until_free()
     size_kib = task.mm.map.total_pages * 4
     try:

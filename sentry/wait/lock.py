@@ -56,8 +56,11 @@ class Lock:
             raise EAGAIN
 
     async def until_free(self) -> None:
-        """Sleep while somebody has it. Raises: Killed."""
-        await until(self._check_free, [self._queue], mode=Mode.KILLABLE, exclusive=True)
+        """Sleep while somebody has it. Raises: Killed.
+
+        All that sleep so are woken: one that does not take it would keep the turn from the next.
+        """
+        await until(self._check_free, [self._queue], mode=Mode.KILLABLE)
 
     async def __aenter__(self) -> None:
         if self.holder is not None or len(self._queue):
