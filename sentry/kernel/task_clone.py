@@ -54,7 +54,7 @@ from sentry.kernel.signals import SignalActions
 from sentry.kernel.task import Task
 from sentry.kernel.thread_group import ThreadGroup
 from sentry.kernel.time_namespace import join_for_children
-from sentry.kernel.work import WORK_PAUSE, WORK_STOP
+from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_STOP
 from sentry.mm.errors import NeedsFault
 from sentry.platform.constants import TASK_SIZE
 from sentry.platform.interface import Reg
@@ -208,6 +208,8 @@ async def clone(task: Task, args: CloneArgs) -> int:
     touch(task, args)
     memory = await copied(task, args)
     try:
+        if task.work & WORK_EXIT:  # who was killed meanwhile has no more children
+            raise Killed
         check_limit(task)
         child = make(task, args, memory)
     except BaseException:

@@ -55,8 +55,7 @@ def status_of(task: Task) -> int:
 
 async def _leave(task: Task) -> None:
     kernel = task.kernel
-    while task.mm.map.lock.holder is not None:  # its last stores must not fail for that
-        await task.mm.map.lock.until_free()
+    await memory_is_free(task)
     size_kib = task.mm.map.total_pages * 4
     try:
         for observer in task.observers:
@@ -110,6 +109,12 @@ def remember_peak(task: Task) -> None:
     """setmax_mm_hiwater_rss(): the process keeps what its address space has had at most."""
     usage = task.group.dead_usage
     usage.maxrss = max(usage.maxrss, task.mm.resident.peak_pages() * 4)
+
+
+async def memory_is_free(task: Task) -> None:
+    """Before `leave_memory`, whose stores must not fail for somebody's long operation."""
+    while task.mm.map.lock.holder is not None:
+        await task.mm.map.lock.until_free()
 
 
 def leave_memory(task: Task) -> None:

@@ -14,7 +14,7 @@ from sentry.errors import EAGAIN
 from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
-from sentry.kernel.task_exit import leave_memory, remember_peak, vfork_release
+from sentry.kernel.task_exit import leave_memory, memory_is_free, remember_peak, vfork_release
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
@@ -48,6 +48,7 @@ async def execve(
     old_tid = tracer.pids.of(task.tid)
     try:
         await _become_single_threaded(task)
+        await memory_is_free(task)
     except BaseException:
         image.mm.release()
         raise

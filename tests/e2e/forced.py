@@ -150,10 +150,24 @@ def sleeps_in(pid: int, number: int) -> bool:
     return number != unistd.futex or arguments[3] != "0x0"
 
 
-def await_sleep(pid: int, number: int) -> None:
-    """Until it sleeps there."""
-    while not sleeps_in(pid, number):
+def await_sleep(pid: int, *numbers: int) -> int:
+    """Until it sleeps in one of them; which."""
+    while True:
+        for number in numbers:
+            if sleeps_in(pid, number):
+                return number
         assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def interrupt(pid: int, number: int) -> None:
+    """Until it has been asleep in this call when it was stopped, and goes on with it.
+
+    What it slept in may have been a shorter wait before, for the interpreter.
+    """
+    while await_sleep(pid, number, unistd.restart_syscall) == number:
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        os.kill(pid, signal.SIGCONT)
 
 
 def run(role: str, broken: bool) -> None:
@@ -168,11 +182,7 @@ def run(role: str, broken: bool) -> None:
         finally:
             os._exit(9)
     if role in WAITS:
-        await_sleep(pid, WAITS[role][1])
-        os.kill(pid, signal.SIGSTOP)
-        os.waitpid(pid, os.WUNTRACED)
-        os.kill(pid, signal.SIGCONT)
-        await_sleep(pid, unistd.restart_syscall)  # a handler that runs before would end the call
+        interrupt(pid, WAITS[role][1])  # a handler that runs before would end the call
         if role == "sentry":
             os.kill(pid, signal.SIGUSR1)
         os.write(writer, b".")

@@ -5,7 +5,6 @@ RUNSC_SOAK_SECONDS (1800) says how long, RUNSC_SOAK_SEED which mixture.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import subprocess
@@ -54,7 +53,6 @@ def differences(before: dict[str, int], after: dict[str, int]) -> dict[str, Any]
 
 
 def test_after_a_soak_everything_has_been_given_back(bundle: Bundle, tmp_path: Path) -> None:
-    faulthandler.cancel_dump_traceback_later()
     program = tmp_path / "soak"
     subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", program, SOURCE], check=True)
     log = tmp_path / "debug.log"

@@ -92,6 +92,23 @@ def test_long_work_holds_the_lock_until_its_end(loop: Loop) -> None:
     assert seen == ["piece", "piece", "piece", "second"] and lock.holder is None
 
 
+def test_who_only_waits_until_a_lock_is_free_leaves_the_turn_to_the_next(loop: Loop) -> None:
+    lock = Lock()
+    rest = in_steps(pieces(2, []), lock)
+    seen: list[str] = []
+
+    async def waits() -> None:
+        await lock.until_free()
+
+    async def takes(name: str) -> None:
+        async with lock:
+            await driven(pieces(2, seen, name))
+
+    run(loop, rest, waits(), takes("first"), waits(), takes("second"))
+    assert seen == ["first", "first", "second", "second"]
+    assert lock.holder is None
+
+
 def test_an_error_in_a_later_piece_ends_the_call_and_frees_the_lock(loop: Loop) -> None:
     def fails() -> Steps[None]:
         spend()
