@@ -153,6 +153,9 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """"none": a loopback interface of its own; "host": sockets of the host."""
     network_fd: int = -1
     """Connected socket of packets to the network process, with `network` "host"."""
+    stand_in_fd: int = -1
+    """Connected socket to the process that stands for the container on the host, which wants to
+    know how the first process ended; its own end is that of the container."""
     control_fd: int = -1
     """Connected stream socket to the command line that started us."""
     control_listener_fd: int = -1

@@ -35,13 +35,15 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     id: str
     bundle: str
     pid: int = 0
-    """The Sentry, as the host sees it: lives as long as the container."""
+    """The stand-in: lives on the host as long as the container's first process."""
     annotations: dict[str, str] = {}
     rootfs: str = ""
     created: str = ""
     owner: int = 0
     pid_start: int = 0
     """Start time of that process in clock ticks: tells it from a later one with the same number."""
+    sentry_pid: int = 0
+    sentry_start: int = 0
     gofer_pid: int = 0
     gofer_start: int = 0
     foreground: bool = False

@@ -86,7 +86,8 @@ def before_start(store: Store, state: State) -> None:
     try:
         start_hooks.run(store, state)
     except BaseException:
-        _await_end(_signal(state.pid, state.pid_start, signal.SIGKILL))
+        for pidfd in _kill(state):
+            _await_end(pidfd)
         raise
 
 
@@ -115,7 +116,8 @@ def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
             return
     except RuntimeFailure:  # it hangs, or is just ending
         pass
-    _signal(state.pid, state.pid_start, signal.SIGKILL)
+    for pidfd in _kill(state):
+        os.close(pidfd)
 
 
 def pause(store: Store, container_id: str) -> None:
@@ -150,10 +152,7 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
 
     Raises: RuntimeFailure when something stays: then the state stays too.
     """
-    victims = []
-    for pid, started in ((state.pid, state.pid_start), (state.gofer_pid, state.gofer_start)):
-        if pid and pid != os.getpid():
-            victims.append(_signal(pid, started, signal.SIGKILL))
+    victims = _kill(state)
     cgroup = None
     if state.cgroups.directories:
         from runsc.cgroups.cgroup import Cgroup  # noqa: PLC0415  few containers have one
@@ -197,6 +196,17 @@ def sweep(store: Store, warn: Warn) -> None:
                 destroy(store, state, warn)
 
 
+def _kill(state: State) -> list[int]:
+    """All its processes; pidfds of those that there are."""
+    processes = (
+        (state.sentry_pid, state.sentry_start),
+        (state.gofer_pid, state.gofer_start),
+        (state.pid, state.pid_start),
+    )
+    found = [_signal(pid, start, signal.SIGKILL) for pid, start in processes if pid]
+    return [pidfd for pidfd in found if pidfd >= 0]
+
+
 def _signal(pid: int, started: int, number: int) -> int:
     """Signal a process if it is still that one. Gives a pidfd to wait on, -1 if it is gone."""
     try:
@@ -212,8 +222,6 @@ def _signal(pid: int, started: int, number: int) -> int:
 
 
 def _await_end(pidfd: int) -> None:
-    if pidfd < 0:
-        return
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)

@@ -14,6 +14,7 @@ import signal
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -49,9 +50,9 @@ class Terms(msgspec.Struct, frozen=True):
     """The terminal is one that the command line made: nobody's shell is behind it."""
     joins: tuple[int, ...] = ()
     """The container's cgroups: `runsc.cgroups.cgroup.join`."""
-    before_gofer: Callable[[int], str] | None = None
-    """Runs in the Gofer's namespaces before its trees are opened (createContainer hooks), with
-    the Sentry's pid on the host; what went wrong, else nothing. Then the Gofer waits for "go"."""
+    before_gofer: Callable[[], str] | None = None
+    """Runs in the Gofer's namespaces before its trees are opened (createContainer hooks); what
+    went wrong, else nothing. Then the Gofer waits for "go"."""
 
 
 def sentry_main(
@@ -94,7 +95,9 @@ def sentry_main(
                 return 1
             host.prctl(prctl.PR_SET_PDEATHSIG, 0)
             _send(config.control_fd, Event("kept"))
-        return exit_code(sandbox.run())
+        status = sandbox.run()
+        _tell(config.stand_in_fd, status)
+        return exit_code(status)
     except StartError as error:
         _send(config.control_fd, Event("error", str(error)))
         return 1
@@ -112,6 +115,7 @@ def descriptors(config: SandboxConfig) -> set[int]:
         config.ram_fd,
         config.gofer_fd,
         config.network_fd,
+        config.stand_in_fd,
         config.control_fd,
         config.control_listener_fd,
         config.log_fd,
@@ -127,6 +131,13 @@ def _send(fd: int, event: Event) -> None:
         os.write(fd, encode(event))
     except OSError:
         print(f"{event.event}: {event.message}", file=sys.stderr)
+
+
+def _tell(stand_in_fd: int, status: int) -> None:
+    """It ends with this status; if it has not ended before."""
+    if stand_in_fd >= 0:
+        with suppress(OSError):
+            os.write(stand_in_fd, status.to_bytes(4, "little"))
 
 
 def join(descriptors: tuple[int, ...]) -> None:

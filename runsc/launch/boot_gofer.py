@@ -39,7 +39,6 @@ class GoferStart(msgspec.Struct, frozen=True):
     log_fd: int
     own_users: bool
     """It is in a user namespace of its own."""
-    sentry_pid: int = 0
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
 
@@ -57,7 +56,7 @@ def gofer_main(
     if terms.before_gofer is not None:
         if not os.read(gofer.hold, 16):
             return 1
-        os.write(gofer.hold, terms.before_gofer(gofer.sentry_pid).encode() or b"\0")
+        os.write(gofer.hold, terms.before_gofer().encode() or b"\0")
         os.close(gofer.hold)
     attachments = [_attach(index, export) for index, export in enumerate(exports)]
     shared = any(not export.is_file for export in exports[1:])

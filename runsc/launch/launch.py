@@ -15,7 +15,7 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, sandbox
+from runsc.launch import boot, early, sandbox, stand_in
 from runsc.launch.configure import Wishes, make_config
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
@@ -69,7 +69,7 @@ def create(
                 state.phase = "created"
                 store.save(state)
                 if wishes.pid_file is not None:
-                    write_pid_file(wishes.pid_file, running.pid)
+                    write_pid_file(wishes.pid_file, state.pid)
                 running.keep()
             except BaseException:
                 running.abandon()
@@ -144,7 +144,7 @@ def _stay(
             state.phase = "running"
             store.save(state)
             if wishes.pid_file is not None:
-                write_pid_file(wishes.pid_file, running.pid)
+                write_pid_file(wishes.pid_file, state.pid)
             if state.hooks is not None:
                 running.await_ready()
                 if state.hooks.start_container:
@@ -185,12 +185,47 @@ def _bring_up(
     wishes: Wishes,
     programs: Bodies,
 ) -> sandbox.Sandbox:
-    """cgroup → the two processes, in the state on disk → hooks → they go on."""
+    """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
     cgroup = _make_cgroup(flags, store, state, container)
     joins = cgroup.open_joins() if cgroup is not None else ()
-    held = state.hooks is not None
+    standing = stand_in.spawn(container, state.id, joins)
+    state.pid, state.pid_start = standing.pid, start_time(standing.pid)
+    try:
+        running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
+    except BaseException:
+        standing.end()
+        raise
+    try:
+        state.sentry_pid, state.sentry_start = running.pid, start_time(running.pid)
+        state.gofer_pid = running.gofer_pid
+        state.gofer_start = start_time(running.gofer_pid)
+        if state.hooks is not None:
+            store.save(state)
+            _run_hooks(state)
+            running.release()
+        _adjust_oom_score(
+            container.process.oom_score_adj, (standing.pid, running.pid, running.gofer_pid)
+        )
+    except BaseException:
+        running.abandon()
+        raise
+    return running
+
+
+def _start(
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+    cgroup: Cgroup | None,
+    standing: stand_in.StandIn,
+) -> sandbox.Sandbox:
+    """The two processes; with hooks they wait for `release`."""
+    joins = standing.joins
     terms = boot.Terms(
-        held=held,
+        held=state.hooks is not None,
         outlives=wishes.detach,
         own_terminal=bool(wishes.console_socket),
         joins=joins,
@@ -203,37 +238,34 @@ def _bring_up(
 
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
-        network = _network(flags, container, config.log_fd)
+        standing.await_ready()
+        network = _network(flags, container, config.log_fd, standing.pid)
         running = sandbox.start(
-            config, container.exports, programs(flags.platform), flags.switches, terms, network
+            config,
+            container.exports,
+            programs(flags.platform),
+            flags.switches,
+            terms,
+            standing,
+            network,
         )
     namespace_fd = network.namespace_fd if network is not None else -1
     for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd):
         if fd >= 0:
             os.close(fd)
-    try:
-        state.pid, state.pid_start = running.pid, start_time(running.pid)
-        state.gofer_pid = running.gofer_pid
-        state.gofer_start = start_time(running.gofer_pid)
-        if held:
-            store.save(state)
-            _run_hooks(state)
-            running.release()
-        _adjust_oom_score(container.process.oom_score_adj, running)
-    except BaseException:
-        running.abandon()
-        raise
     return running
 
 
-def _network(flags: Globals, container: Container, log_fd: int) -> Network | None:
+def _network(
+    flags: Globals, container: Container, log_fd: int, stand_in_pid: int
+) -> Network | None:
     if flags.network == "host":
         from runsc.launch import network  # noqa: PLC0415  most containers have none
 
-        return network.prepare(container, log_fd)
-    if container.network_namespace:
+        return network.prepare(container, log_fd, stand_in_pid)
+    if path := dict(container.namespaces).get("network"):
         flags.log.warning(
-            f"the interfaces of network namespace {container.network_namespace} are not used:"
+            f"the interfaces of network namespace {path} are not used:"
             " with --network=none a container has a loopback interface of its own"
         )
     return None
@@ -266,13 +298,12 @@ def _run_hooks(state: State) -> None:
     hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
 
 
-def _create_container_hooks(state: State) -> Callable[[int], str] | None:
+def _create_container_hooks(state: State) -> Callable[[], str] | None:
     if state.hooks is None or not state.hooks.create_container:
         return None
     from runsc.oci import hooks  # noqa: PLC0415
 
-    def before_gofer(sentry_pid: int) -> str:
-        state.pid = sentry_pid
+    def before_gofer() -> str:
         try:
             hooks.run(
                 state.hooks, hooks.Phase.CREATE_CONTAINER, lifecycle.document(state, "creating")
@@ -284,10 +315,10 @@ def _create_container_hooks(state: State) -> Callable[[int], str] | None:
     return before_gofer
 
 
-def _adjust_oom_score(value: int, running: sandbox.Sandbox) -> None:
+def _adjust_oom_score(value: int, pids: tuple[int, ...]) -> None:
     """What the bundle asks for the host too; to lower it needs CAP_SYS_RESOURCE: then it stays."""
     if not value:
         return
-    for pid in (running.pid, running.gofer_pid):
+    for pid in pids:
         with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(value))

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import array
 import errno
-import fcntl
 import os
 import signal
 import socket
-import struct
 from contextlib import suppress
 
 import msgspec
 
 from runsc import filters, host
-from runsc.errors import RuntimeFailure
 from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
@@ -28,9 +25,7 @@ from runsc.launch.isolation import NAMESPACES
 from runsc.oci.convert import Container
 from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
-from sentry.abi.netlink import IFF_UP
 from sentry.abi.sched import CLONE_NEWNET
-from sentry.abi.socket import SIOCSIFFLAGS
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
@@ -56,16 +51,19 @@ class Network(msgspec.Struct, frozen=True):
     log_fd: int = 2
 
 
-def prepare(container: Container, log_fd: int) -> Network:
-    """What config.json asks for. Raises: RuntimeFailure."""
-    path, fd = container.network_namespace, -1
-    if path:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise RuntimeFailure(f"network namespace {path}: {error.strerror}") from None
+def prepare(container: Container, log_fd: int, stand_in_pid: int) -> Network:
+    """Where config.json names a network namespace, that of the container's stand-in.
+
+    An ordinary user's is in a user namespace of its own, as that of the network process: it gets
+    another one, for nobody can plug anything into either.
+    """
+    asked, own, fd = "network" in dict(container.namespaces), False, -1
+    if asked and isolation.is_privileged():
+        fd = os.open(f"/proc/{stand_in_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        own = asked
     bounding = container.process.capabilities.bounding
-    return Network(fd, path == "", bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
+    return Network(fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
 
 
 def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
@@ -88,7 +86,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         host.setns(network.namespace_fd, CLONE_NEWNET)
         os.close(network.namespace_fd)
     if network.own_namespace:
-        _bring_up_loopback()
+        isolation.bring_up_loopback()
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
     program = filters.network_program(switches.trap)
@@ -106,11 +104,6 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         sentry.detach()  # dropped open, they would be printed, and printing asks for their peers
         netlink.detach()
     return 0
-
-
-def _bring_up_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", IFF_UP))
 
 
 def serve(sentry: socket.socket, netlink: socket.socket) -> None:

@@ -133,7 +133,7 @@ def _special_paths(config: SandboxConfig) -> Iterator[str]:
 def _network(flags: Globals, container: Container) -> str:
     if flags.network == "none":
         return "network: a loopback interface of its own and no other (--network=none)"
-    where = container.network_namespace
+    where = dict(container.namespaces).get("network")
     named = {None: "the caller's network namespace", "": "a new network namespace"}
     return f"network: sockets of the host, in {named.get(where, where)} (--network=host)"
 

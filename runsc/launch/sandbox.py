@@ -27,6 +27,7 @@ from sentry.control.protocol import Event, LineBuffer, Request, decode, encode
 
 if TYPE_CHECKING:
     from runsc.launch.network import Network
+    from runsc.launch.stand_in import StandIn
 
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
@@ -49,6 +50,7 @@ class Sandbox:
         gofer_pid: int,
         control: socket.socket,
         hold: socket.socket | None,
+        stand_in: StandIn | None = None,
         network_pid: int = 0,
         mortal: bool = False,
     ):
@@ -56,6 +58,7 @@ class Sandbox:
         self.gofer_pid = gofer_pid
         self._network_pid = network_pid
         self._mortal = mortal
+        self._stand_in = stand_in
         self._control = control
         self._hold = hold
         self._lines = LineBuffer()
@@ -131,6 +134,8 @@ class Sandbox:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         self._reap_network()
+        if self._stand_in is not None:
+            self._stand_in.end()
         self._close()
 
     def _close(self) -> None:
@@ -199,6 +204,8 @@ class Sandbox:
         status = os.waitpid(self.pid, 0)[1]
         gofer_status = os.waitpid(self.gofer_pid, 0)[1]
         self._reap_network()
+        if self._stand_in is not None:
+            self._stand_in.reap()
         self._read_events()
         self._close()
         gofer_killed = os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status))
@@ -249,6 +256,7 @@ def start(
     programs: Programs,
     switches: filters.Switches,
     terms: boot.Terms,
+    stand_in: StandIn,
     network: Network | None = None,
 ) -> Sandbox:
     """Start the Sentry and fork the Gofer. `config` lacks only the sockets that are made here."""
@@ -258,7 +266,10 @@ def start(
     if terms.before_gofer is not None:
         hold_ours, hold_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     config = msgspec.structs.replace(
-        config, gofer_fd=gofer_ours.fileno(), control_fd=control_theirs.fileno()
+        config,
+        gofer_fd=gofer_ours.fileno(),
+        control_fd=control_theirs.fileno(),
+        stand_in_fd=stand_in.life.fileno(),
     )
     network_theirs = None
     if network is not None:
@@ -270,7 +281,6 @@ def start(
         exports,
         config.log_fd,
         not isolation.is_privileged(),
-        pid,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )
     network_pid = 0
@@ -293,5 +303,6 @@ def start(
             sock.close()
     if config.network_fd >= 0:
         os.close(config.network_fd)
+    stand_in.life.close()
     mortal = config.mortal_init
-    return Sandbox(pid, gofer_pid, control_ours, hold_ours, network_pid, mortal)
+    return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, mortal)

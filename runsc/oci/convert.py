@@ -66,8 +66,8 @@ class Container(msgspec.Struct, frozen=True):
     seccomp: bytes = b""
     hooks: spec.Hooks | None = None
     cgroups_path: str = ""
-    network_namespace: str | None = None
-    """A path; "": a new one; None: the caller's."""
+    namespaces: tuple[tuple[str, str], ...] = ()
+    """(type, path; "": a new one); of those that are not named it has the caller's."""
     resources: Resources | None = None
     """What config.json says under linux.resources; None if it says nothing."""
 
@@ -356,9 +356,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         exports=tuple(exports),
         hooks=document.hooks,
         cgroups_path=linux.cgroups_path,
-        network_namespace=next(
-            (each.path or "" for each in linux.namespaces or [] if each.type == "network"), None
-        ),
+        namespaces=tuple((each.type, each.path or "") for each in linux.namespaces or []),
         resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
     )

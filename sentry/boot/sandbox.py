@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
+from sentry.abi.signal import SIGKILL
 from sentry.boot import first_process, host_links, tree
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
@@ -211,6 +212,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     if gofer >= 0:
         end = operations.end
         loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
+    if config.stand_in_fd >= 0:
+        loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
     return Sandbox(kernel, task.finish, operations, config)
 

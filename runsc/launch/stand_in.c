@@ -1,0 +1,65 @@
+/* The process that stands for a container on the host: it is in the namespaces that config.json asks
+ * for, and ends as the container's first process does. The rest of it was done before it was
+ * executed (runsc/launch/stand_in.py); it has no C library.
+ *
+ * Descriptor 3 is a socket to the Sentry: a byte to it says that all is ready, its wait status comes
+ * back. At its end without one the container was killed.
+ */
+#include <linux/prctl.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+#define LIFE 3
+#define KILLED (128 + SIGKILL)
+
+/* struct sigaction of the kernel. */
+struct action {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+static long call(long number, long a, long b, long c, long d)
+{
+    register long r10 __asm__("r10") = d;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+static int exit_code(int status)
+{
+    int number = status & 0x7F;
+    return number ? 128 + number : status >> 8 & 0xFF;
+}
+
+/* `title`: what ps shows; the first words of it are the process's name. */
+__attribute__((noreturn, used)) static void stand_in(const char *title)
+{
+    struct action ignored = {.handler = SIG_IGN};
+    uint64_t every = ~0ull;
+    int status = 0;
+    call(SYS_prctl, PR_SET_NAME, (long)title, 0, 0);
+    /* orphans of its PID namespace, such as nsenter(1) leaves, are nobody's zombies */
+    call(SYS_rt_sigaction, SIGCHLD, (long)&ignored, 0, sizeof ignored.mask);
+    call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&every, 0, sizeof every);
+    if (call(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_STRICT, 0, 0) == 0
+        && call(SYS_write, LIFE, (long)"", 1, 0) == 1
+        && call(SYS_read, LIFE, (long)&status, sizeof status, 0) == sizeof status)
+        call(SYS_exit, exit_code(status), 0, 0, 0);
+    call(SYS_exit, KILLED, 0, 0, 0);
+    __builtin_unreachable();
+}
+
+/* The stack begins with argc and argv. */
+__asm__(".globl _start\n_start:\n"
+        "    mov 8(%rsp), %rdi\n"
+        "    and $-16, %rsp\n"
+        "    call stand_in\n");

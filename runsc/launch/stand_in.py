@@ -1,0 +1,150 @@
+"""The process that stands for a container on the host: what engines watch, and plug networks into.
+
+Programs of a container are no processes of the host, so this one has the pid that `state`, the pid
+file and hooks give. It is in the namespaces that config.json makes or names, does nothing, and ends
+with the status of the container's first process, or as if killed when the sandbox is gone. When it
+is killed, so is the container. Its program is stand_in.c.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from runsc import host
+from runsc.errors import RuntimeFailure
+from runsc.launch import isolation
+from runsc.oci.convert import Container
+from sentry.abi import mount
+from sentry.abi.sched import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+)
+
+PROGRAM = Path(__file__).with_name("built") / "stand_in"
+LIFE_FD = 3
+KINDS = {
+    "network": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "mount": CLONE_NEWNS,
+    "pid": CLONE_NEWPID,
+    "cgroup": CLONE_NEWCGROUP,
+}
+
+
+class Namespaces(msgspec.Struct, frozen=True):
+    """What config.json asks for."""
+
+    new: int = 0
+    """CLONE_NEW* of those without a path."""
+    joined: tuple[tuple[str, int], ...] = ()
+    """(path, CLONE_NEW*) of those with one."""
+    hostname: str = ""
+    """Of a new UTS namespace."""
+
+
+def _asked_for(container: Container) -> Namespaces:
+    """Of config.json."""
+    new, joined = 0, []
+    for name, path in container.namespaces:
+        kind = KINDS.get(name, 0)
+        if not path:
+            new |= kind
+        elif kind and kind != CLONE_NEWPID:
+            joined.append((path, kind))
+    return Namespaces(new, tuple(joined), container.hostname)
+
+
+class StandIn:
+    """The process, seen from the command line."""
+
+    def __init__(self, pid: int, life: socket.socket, joins: tuple[int, ...]) -> None:
+        self.pid = pid
+        self.joins = joins
+        """Its cgroups, open, for the others."""
+        self._reaped = False
+        self.life = life
+        """The Sentry's end, after `await_ready`."""
+
+    def await_ready(self) -> None:
+        """Until it is in its namespaces. Raises: RuntimeFailure."""
+        said = self.life.recv(4096)
+        if said != b"\0":
+            self.end()
+            raise RuntimeFailure(said.decode(errors="replace") or "the stand-in process has ended")
+
+    def end(self) -> None:
+        """Whatever it waits for."""
+        self.life.close()
+        if not self._reaped:
+            os.kill(self.pid, signal.SIGKILL)
+            self.reap()
+
+    def reap(self) -> None:
+        """It ends by itself, for the Sentry has ended."""
+        os.waitpid(self.pid, 0)
+        self._reaped = True
+
+
+def spawn(container: Container, container_id: str, joins: tuple[int, ...]) -> StandIn:
+    """Make it. Raises: RuntimeFailure."""
+    namespaces = _asked_for(container)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = isolation.spawn(lambda: _become(namespaces, container_id, theirs, joins), namespaces.new)
+    theirs.close()
+    return StandIn(pid, ours, joins)
+
+
+def _become(
+    namespaces: Namespaces, container_id: str, life: socket.socket, joins: tuple[int, ...]
+) -> int:
+    """The body of the process until it is its program; gives its exit code."""
+    try:
+        isolation.leave_session()
+        program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
+        if joins:
+            from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it
+
+            join(joins)
+        _enter(namespaces)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(0, 1)
+        os.dup2(0, 2)
+        if life.fileno() != LIFE_FD:
+            if program == LIFE_FD:
+                program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)
+            os.dup2(life.fileno(), LIFE_FD)
+        os.set_inheritable(LIFE_FD, True)
+        host.close_all_but({0, 1, 2, LIFE_FD, program})
+        os.execve(program, [f"runsc: {container_id}"], {})
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        with suppress(OSError):
+            life.send(f"container namespaces: {where}{error.strerror}".encode())
+    return 1
+
+
+def _enter(namespaces: Namespaces) -> None:
+    for path, kind in namespaces.joined:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            host.setns(fd, kind)
+        finally:
+            os.close(fd)
+    if namespaces.new & CLONE_NEWNS:
+        host.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
+    if namespaces.new & CLONE_NEWNET:
+        isolation.bring_up_loopback()
+    if namespaces.new & CLONE_NEWUTS and namespaces.hostname:
+        socket.sethostname(namespaces.hostname)
