@@ -86,6 +86,7 @@ def explore(
 
     for turn in rounds(seconds):
         seed(turn)(round_settings(max_examples=examples)(given(**strategies)(counted)))()
+        gc.collect()  # what `bounded` kept from the collector counts as old
         print(f"seed {turn}: {made} examples")
 
 
