@@ -48,8 +48,8 @@ class Namespaces(msgspec.Struct, frozen=True):
 
     new: int = 0
     """CLONE_NEW* of those without a path."""
-    joined: tuple[tuple[str, int], ...] = ()
-    """(path, CLONE_NEW*) of those with one."""
+    joined: tuple[tuple[str, str], ...] = ()
+    """(type, path) of those with one."""
     hostname: str = ""
     """Of a new UTS namespace."""
 
@@ -62,7 +62,7 @@ def _asked_for(container: Container) -> Namespaces:
         if not path:
             new |= kind
         elif kind and kind != CLONE_NEWPID:
-            joined.append((path, kind))
+            joined.append((name, path))
     return Namespaces(new, tuple(joined), container.hostname)
 
 
@@ -129,19 +129,19 @@ def _become(
         host.close_all_but({0, 1, 2, LIFE_FD, program})
         os.execve(program, [f"runsc: {container_id}"], {})
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
         with suppress(OSError):
-            life.send(f"container namespaces: {where}{error.strerror}".encode())
+            life.send((error.strerror or str(error)).encode())
     return 1
 
 
 def _enter(namespaces: Namespaces) -> None:
-    for path, kind in namespaces.joined:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    for name, path in namespaces.joined:
         try:
-            host.setns(fd, kind)
-        finally:
-            os.close(fd)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            host.setns(fd, KINDS[name])
+        except OSError as error:
+            raise OSError(error.errno, f"{name} namespace {path}: {error.strerror}") from None
+        os.close(fd)
     if namespaces.new & CLONE_NEWNS:
         host.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
     if namespaces.new & CLONE_NEWNET:

@@ -1,0 +1,114 @@
+"""The process that stands for a container on the host: its pid is what engines are told."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
+from tests.e2e.bundle import Bundle
+from tests.e2e.client import Client
+from tests.e2e.processes import all_end
+
+pytestmark = pytest.mark.root
+NAMESPACES = ("net", "ipc", "uts", "mnt", "pid", "cgroup")
+SIZE_MAX_KIB = 256
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def client(bundle: Bundle, platform: str) -> Iterator[Client]:
+    bundle.args("sleep", "1000")
+    made = Client(bundle, platform)
+    yield made
+    made.ok("delete", "--force", "c")
+
+
+@pytest.fixture
+def reaper() -> Iterator[None]:
+    """What is left of commands is this process's, as it would be conmon's."""
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
+
+
+def namespace(pid: int | str, name: str) -> str:
+    return os.readlink(f"/proc/{pid}/ns/{name}")
+
+
+def test_it_is_small_and_its_title_names_the_container(client: Client) -> None:
+    pid = client.create("c")
+
+    title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+
+    assert title == b"runsc: c\0"
+    assert int(status["VmRSS"].split()[0]) <= SIZE_MAX_KIB
+    assert status["Seccomp"] == "1"
+    assert client.state("c")["pid"] == pid
+
+
+def test_it_is_in_the_namespaces_that_the_bundle_asks_for(client: Client) -> None:
+    other = subprocess.Popen(["unshare", "--net", "sleep", "1000"])
+    try:
+        while namespace(other.pid, "net") == namespace("self", "net"):
+            os.sched_yield()
+        client.bundle.document["hostname"] = "a-name"
+        client.bundle.document["linux"]["namespaces"] = [
+            {"type": "network", "path": f"/proc/{other.pid}/ns/net"},
+            {"type": "uts"},
+            {"type": "pid"},
+        ]
+        pid = client.create("c")
+
+        own = {name for name in NAMESPACES if namespace(pid, name) != namespace("self", name)}
+        name = subprocess.check_output(["nsenter", f"--target={pid}", "--uts", "hostname"])
+
+        assert own == {"net", "uts", "pid"}
+        assert namespace(pid, "net") == namespace(other.pid, "net")
+        assert name == b"a-name\n"
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 7", 7), ("sh -c 'kill -9 $$'; exit $?", 137)]
+)
+def test_it_ends_with_the_status_of_the_first_process(
+    client: Client, reaper: None, script: str, code: int
+) -> None:
+    client.bundle.args("sh", "-c", script)
+    pid = client.create("c")
+    client.ok("start", "c")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+
+
+def test_it_ends_as_killed_when_the_program_is(client: Client, reaper: None) -> None:
+    pid = client.create("c")
+    client.ok("start", "c")
+    client.ok("kill", "c", "KILL")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGKILL
+
+
+def test_who_kills_it_ends_the_container(client: Client) -> None:
+    pid = client.create("c")
+    client.ok("start", "c")
+    state = json.loads((client.root / "c" / "state.json").read_text())
+    pidfds = {name: os.pidfd_open(state[name]) for name in ("pid", "sentryPid", "goferPid")}
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert all_end(pidfds)
+    assert client.state("c")["status"] == "stopped"
