@@ -37,7 +37,6 @@ KINDS = {
     "network": CLONE_NEWNET,
     "ipc": CLONE_NEWIPC,
     "uts": CLONE_NEWUTS,
-    "mount": CLONE_NEWNS,
     "pid": CLONE_NEWPID,
     "cgroup": CLONE_NEWCGROUP,
 }
@@ -46,8 +45,9 @@ KINDS = {
 class Namespaces(msgspec.Struct, frozen=True):
     """What config.json asks for."""
 
-    new: int = 0
-    """CLONE_NEW* of those without a path."""
+    new: int = CLONE_NEWNS
+    """CLONE_NEW* of those without a path, and one of mounts in any case: nobody who enters it, as
+    `podman cp` does, may find the host's files there."""
     joined: tuple[tuple[str, str], ...] = ()
     """(type, path) of those with one."""
     hostname: str = ""
@@ -55,15 +55,15 @@ class Namespaces(msgspec.Struct, frozen=True):
 
 
 def _asked_for(container: Container) -> Namespaces:
-    """Of config.json."""
-    new, joined = 0, []
+    """Of config.json. An ordinary user, in a user namespace of its own, can join none."""
+    new, joined = CLONE_NEWNS, []
     for name, path in container.namespaces:
         kind = KINDS.get(name, 0)
         if not path:
             new |= kind
         elif kind and kind != CLONE_NEWPID:
             joined.append((name, path))
-    return Namespaces(new, tuple(joined), container.hostname)
+    return Namespaces(new, tuple(joined) if isolation.is_privileged() else (), container.hostname)
 
 
 class StandIn:
@@ -101,7 +101,9 @@ def spawn(container: Container, container_id: str, joins: tuple[int, ...]) -> St
     """Make it. Raises: RuntimeFailure."""
     namespaces = _asked_for(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = isolation.spawn(lambda: _become(namespaces, container_id, theirs, joins), namespaces.new)
+    pid = isolation.spawn(
+        lambda: _become(namespaces, container_id, theirs, joins), namespaces.new & ~CLONE_NEWCGROUP
+    )
     theirs.close()
     return StandIn(pid, ours, joins)
 
@@ -117,10 +119,12 @@ def _become(
             from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them imported it
 
             join(joins)
+        if namespaces.new & CLONE_NEWCGROUP:  # its root is where it is by now
+            host.unshare(CLONE_NEWCGROUP)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
         _enter(namespaces)
-        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(0, 1)
-        os.dup2(0, 2)
         if life.fileno() != LIFE_FD:
             if program == LIFE_FD:
                 program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)
@@ -142,9 +146,9 @@ def _enter(namespaces: Namespaces) -> None:
         except OSError as error:
             raise OSError(error.errno, f"{name} namespace {path}: {error.strerror}") from None
         os.close(fd)
-    if namespaces.new & CLONE_NEWNS:
-        host.mount(None, "/", None, mount.MS_REC | mount.MS_SLAVE)
     if namespaces.new & CLONE_NEWNET:
         isolation.bring_up_loopback()
     if namespaces.new & CLONE_NEWUTS and namespaces.hostname:
         socket.sethostname(namespaces.hostname)
+    host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    isolation.leave_root()

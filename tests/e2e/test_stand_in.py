@@ -73,7 +73,7 @@ def test_it_is_in_the_namespaces_that_the_bundle_asks_for(client: Client) -> Non
         own = {name for name in NAMESPACES if namespace(pid, name) != namespace("self", name)}
         name = subprocess.check_output(["nsenter", f"--target={pid}", "--uts", "hostname"])
 
-        assert own == {"net", "uts", "pid"}
+        assert own == {"net", "uts", "pid", "mnt"}
         assert namespace(pid, "net") == namespace(other.pid, "net")
         assert name == b"a-name\n"
     finally:
@@ -100,6 +100,16 @@ def test_it_ends_as_killed_when_the_program_is(client: Client, reaper: None) -> 
     client.ok("kill", "c", "KILL")
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGKILL
+
+
+def test_who_enters_its_mounts_finds_nothing(client: Client) -> None:
+    pid = client.create("c")
+
+    found = os.listdir(f"/proc/{pid}/root")
+    mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
+
+    assert found == []
+    assert [line.split()[0] for line in mounts] == ["runsc-empty"]
 
 
 def test_who_kills_it_ends_the_container(client: Client) -> None:
