@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_RDONLY
@@ -180,10 +181,11 @@ class InotifyFile(StreamFile):
         """FIONREAD."""
         return self._bytes
 
-    def fdinfo(self) -> str:
+    def fdinfo(self) -> Iterator[str]:
         """One line for each watch."""
-        return "".join(
-            f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} mask:{w.mask:x} "
-            "ignored_mask:0\n"
-            for w in self.watches.values()
-        )
+        for w in list(self.watches.values()):
+            if w.wd in self.watches:
+                yield (
+                    f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} "
+                    f"mask:{w.mask:x} ignored_mask:0\n"
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -12,7 +13,6 @@ from sentry.errors import EPERM
 from sentry.fs.pseudo.files import Text, TextFile
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
-from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -225,18 +225,8 @@ class TextNode(Node):
         self.check_open(caller, flags)
         show, changes = self.shown(caller)
 
-        def make() -> bytes | Steps[bytes]:
-            assert show is not None
-            text = show(caller)
-            return text.encode() if isinstance(text, str) else text
-
-        return TextFile(
-            location,
-            flags,
-            make if show is not None else None,
-            self.stored(caller),
-            changes,
-        )
+        make = partial(show, caller) if show is not None else None
+        return TextFile(location, flags, make, self.stored(caller), changes)
 
 
 class LinkNode(Node):

@@ -208,7 +208,7 @@ class Ports:
 
     def everybody(self) -> Iterator[Bound]:
         """All that have a port."""
-        for port in self._bound:
+        for port in list(self._bound):
             yield from self.at(port)
 
     def holders(self, target: Endpoint) -> Iterator[Bound]:
