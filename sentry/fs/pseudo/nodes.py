@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -113,10 +113,10 @@ class Directory(Node):
         if known is not None and known() is node:
             del self._made[name]
 
-    def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Iterator[DirEntry]:
         """The listing, with the numbers that the inodes get when they are made."""
         number = self.fs.child_ino
-        return [DirEntry(name, number(self.ino, name), kind) for name, kind in self.names()]
+        return (DirEntry(name, number(self.ino, name), kind) for name, kind in self.names())
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
