@@ -130,6 +130,8 @@ class InotifyFile(StreamFile):
             self.queue_event(watch.wd, IN_IGNORED, 0, b"")
 
     def _unhook(self, watch: InodeWatch) -> None:
+        if self.watches.get(watch.wd) is not watch:
+            return
         del self.watches[watch.wd], self._of[watch.inode]
         inode = watch.inode
         inode.fs.watched.discard(watch)
@@ -141,9 +143,8 @@ class InotifyFile(StreamFile):
 
     def release(self) -> None:
         """Closed."""
-        for watch in list(self.watches.values()):
-            self._unhook(watch)
         self._vfs.inotify_instances -= 1
+        self._vfs.leftovers.begin(self.watches.values(), self._unhook)
 
     # --- events
 

@@ -248,8 +248,7 @@ class EpollFile(FileDescription):
 
     def release(self) -> None:
         """Closed: nothing is watched any more."""
-        for item in list(self.items.values()):
-            item.drop()
+        self._vfs.leftovers.begin(self.items.values(), Item.drop)
 
     def fdinfo(self) -> Iterator[str]:
         """One line for each item."""
