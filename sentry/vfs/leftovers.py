@@ -20,7 +20,7 @@ from sentry.wait.sleep import until
 from sentry.wait.steps import Pace, Steps, at_once, driven
 
 T = TypeVar("T")
-FEW: Final = 64
+FEW: Final = 16
 """So many things are let go of in place."""
 
 
