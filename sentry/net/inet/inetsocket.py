@@ -144,6 +144,7 @@ class InetSocket(Socket):
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""
         self.remote = None
+        self.ports.changed(self.local.port)
         ip = self.local.ip
         if not self._bound_ip:
             ip = ANY4 if self.family == AF_INET else ANY6
