@@ -87,12 +87,12 @@ def smaps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
     for vma in amap.vmas:
         yield (
             maps_line(amap, vma, describe)
-            + _details([(vma.pages * 4, residency(amap, vma), vma)])
+            + _details(vma.pages * 4, residency(amap, vma), vma)
             + b"VmFlags: "
             + vm_flags(vma)
             + b"\n"
         )
-    yield GATE_LINE + _details([(4, Residency(), None)]) + b"VmFlags: ex \n"
+    yield GATE_LINE + _details(4, Residency(), None) + b"VmFlags: ex \n"
 
 
 def pagemap(amap: AddressMap, start: int, end: int) -> bytes:
@@ -123,26 +123,24 @@ def smaps_rollup(amap: AddressMap) -> Iterator[bytes]:
     vmas = list(amap.vmas)
     start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
     head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
-    parts: list[tuple[int, Residency, Vma | None]] = []
-    for vma in vmas:
-        parts.append((0, residency(amap, vma), vma))
-        yield b""
-    yield head.ljust(73) + b"[rollup]\n" + _details(parts)
-
-
-def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
-    size = sum(kib for kib, _, _ in parts)
     rows = dict.fromkeys(_COUNTED, 0)
-    for _, pages, vma in parts:
-        if vma is not None and pages.total:
-            _count(rows, pages, vma)
-    if not size:  # smaps_rollup
-        return (_ROLLUP % rows).encode()
+    for vma in vmas:
+        _count(rows, residency(amap, vma), vma)
+        yield b""
+    yield head.ljust(73) + b"[rollup]\n" + (_ROLLUP % rows).encode()
+
+
+def _details(size: int, pages: Residency, vma: Vma | None) -> bytes:
+    rows = dict.fromkeys(_COUNTED, 0)
+    if vma is not None:
+        _count(rows, pages, vma)
     return (_SIZES % size + _SMAPS % rows + _ELIGIBLE).encode()
 
 
 def _count(rows: dict[str, int], pages: Residency, vma: Vma) -> None:
     """smaps_account(): kB of a mapping into the sums; what is shared counts by half."""
+    if not pages.total:
+        return
     in_ram = isinstance(vma.backing, RamFile)
     kind = "Dirty" if in_ram else "Clean"
     anonymous = pages.anonymous_own * 4 + pages.anonymous_shared * 2

@@ -9,15 +9,18 @@ waits for it (`awaited`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sentry.errors import EAGAIN
 from sentry.wait.fiber import Mode
 from sentry.wait.queue import WaitQueue
 from sentry.wait.sleep import until
 from sentry.wait.steps import Pace, Steps, at_once, driven
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Result
 
 T = TypeVar("T")
 FEW: Final = 16
@@ -74,7 +77,7 @@ class Leftovers:
             if self._work:
                 self._go_on()
 
-    def awaited(self, result: int = 0) -> int | Coroutine[Any, Any, int]:
+    def awaited(self, result: int = 0) -> Result:
         """The result of a call that has closed something, or its rest, which waits for that."""
         number = self._begun
         if number in (self._ended, self._waited_for):

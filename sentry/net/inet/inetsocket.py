@@ -233,6 +233,11 @@ class InetSocket(Socket):
             self.local = self.ports.claim(self, Endpoint(self.local.ip, 0), stream=self.stream)
             self.has_port = True
 
+    def sharing_changed(self) -> None:
+        """Others ask for it when they want the port."""
+        if self.has_port:
+            self.ports.sharing_changed(self)
+
     def drop_port(self) -> None:
         """Give the port back."""
         if self.has_port:

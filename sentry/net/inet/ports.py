@@ -104,6 +104,8 @@ class Ports:
         """Who has asked for a port; empty where only connections are left of a listener."""
         self._adopted: dict[int, dict[Bound, None]] = {}
         self._shared: dict[int, Shared] = {}
+        self._strict: dict[int, dict[Bound, None] | None] = {}
+        """Datagram sockets at a port without SO_REUSEADDR; None where one has lost it since."""
         self._receivers: dict[int, dict[bytes, Receivers]] = {}
         """Who gets datagrams for a port, by address, until `changed`."""
         self.ended = TimeWait()
@@ -137,6 +139,10 @@ class Ports:
             raise EADDRINUSE(f"port {port}")
         if stream:
             self._note(sock, endpoint)
+        elif SO_REUSEADDR not in sock.options:
+            strict = self._strict.setdefault(port, {})
+            if strict is not None:
+                strict[sock] = None
         self._bound.setdefault(port, {})[sock] = None
         self.changed(port)
         return endpoint
@@ -189,10 +195,21 @@ class Ports:
         holders.pop(sock, None)
         adopted.pop(sock, None)
         self.changed(port)
+        if strict := self._strict.get(port):
+            strict.pop(sock, None)
         if not adopted:
             self._adopted.pop(port, None)
             if not holders and self._bound.pop(port, None) is not None:
                 self._shared.pop(port, None)
+                self._strict.pop(port, None)
+
+    def sharing_changed(self, sock: Bound) -> None:
+        """SO_REUSEADDR of a socket that has a port."""
+        strict = self._strict.get(sock.local.port)
+        if SO_REUSEADDR not in sock.options:
+            self._strict[sock.local.port] = None
+        elif strict:
+            strict.pop(sock, None)
 
     def check_listen(self, sock: Bound) -> None:
         """Two listeners on one address need SO_REUSEPORT. Raises: EADDRINUSE."""
@@ -238,9 +255,11 @@ class Ports:
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
         """Of datagrams the first one that shares the port decides."""
-        others = self._all_at(endpoint.port)
-        if not stream and SO_REUSEADDR in sock.options:  # who has it too never stands in the way
-            others = [other for other in others if SO_REUSEADDR not in other.options]
+        strict = self._strict.get(endpoint.port, {})
+        if strict is not None and not stream and SO_REUSEADDR in sock.options:
+            others: list[Holder] = [*strict]  # who has it too never stands in the way
+        else:
+            others = self._all_at(endpoint.port)
         for other in met(sock, endpoint, others if stream else in_table_order(others)):
             shares = both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid
             if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):

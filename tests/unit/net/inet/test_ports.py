@@ -179,3 +179,25 @@ def test_who_shares_an_address_with_so_reuseaddr_is_not_compared() -> None:
     strict.options = set()
     with pytest.raises(EADDRINUSE):
         ports.claim(strict, here, stream=False)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_so_reuseaddr_counts_as_it_is_now(before: bool) -> None:
+    """Whatever it was when the socket was bound."""
+    with World() as world:
+        program = world.program()
+        first, second, third = (program.ok("socket", AF_INET, SOCK_DGRAM, 0) for _ in range(3))
+
+        def share(fd: int, value: bool) -> None:
+            number = struct.pack("<i", value)
+            program.ok("setsockopt", fd, SOL_SOCKET, SO_REUSEADDR, number, 4)
+
+        share(first, before)
+        share(second, True)
+        share(third, True)
+        program.ok("bind", first, address(4000, HERE), 16)
+        share(first, not before)
+        error = program.call("bind", second, address(4000, HERE), 16)
+        assert error == (-EADDRINUSE.number if before else 0)
+        share(first, True)
+        program.ok("bind", second if before else third, address(4000, HERE), 16)
