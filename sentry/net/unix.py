@@ -365,8 +365,9 @@ class UnixSocket(Socket):
             unix_data.discard(self, self.segments[0])
         if peer is not None and self.kind != SOCK_DGRAM:
             peer.hung_up(unread)
-        waiting, self.pending = self.pending, deque()
-        self.stack.kernel.vfs.leftovers.begin(waiting, _refuse)
+        if self.pending:
+            waiting, self.pending = self.pending, deque()
+            self.stack.kernel.vfs.leftovers.begin(waiting, _refuse)
         self.queue.notify()
         self.room.notify()
         flights(self.stack).socket_closed()

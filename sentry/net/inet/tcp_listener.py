@@ -147,7 +147,7 @@ class TcpListener(TcpStream):
         if self.state == TCP_LISTEN:
             self.state = TCP_CLOSE
             self.room.notify()
-        waiting = self._accepted + self._deferred
-        self._accepted.clear()
-        self._deferred.clear()
-        self.stack.kernel.vfs.leftovers.begin(waiting, lambda server: server.abort())
+        if waiting := self._accepted + self._deferred:
+            self._accepted.clear()
+            self._deferred.clear()
+            self.stack.kernel.vfs.leftovers.begin(waiting, lambda server: server.abort())
