@@ -69,6 +69,9 @@ class HostOnly:
 
 
 WORK = 32
+TURN_NS = 1_000_000
+FIBERS = 8
+"""After so long no more fibers have their turn before the next look, but for so many."""
 REST_NS = 20_000_000
 """So long nothing happens before the loop calls itself idle."""
 REST_SHARE = 20
@@ -267,9 +270,15 @@ class Loop:
         self.step_ns = 0
 
     def _run_fibers(self) -> None:
-        """Give every ready fiber its turn, and charge whoever it works for."""
+        """Give ready fibers their turn, and charge whoever they work for.
+
+        As many as there are, but calls that come meanwhile do not wait for all of very many.
+        """
         ready, began_ns = self._ready, time.monotonic_ns()
-        for _ in range(len(ready)):
+        until_ns = began_ns + TURN_NS
+        for number in range(len(ready)):
+            if number >= FIBERS and began_ns >= until_ns:
+                return
             fiber = ready.popleft()
             self.step_ns = began_ns
             self.step = fiber

@@ -8,7 +8,7 @@ on the waiter's behalf and wakes it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
@@ -231,13 +231,13 @@ class Semaphores:
         for waiter in waiters:
             waiter.end(EIDRM("removed"))
 
-    def table(self, reader: Caller) -> str:
+    def table(self, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/sem."""
-        return "".join(
-            f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "
-            f"{s.owners(reader.creds)} {s.otime:10} {s.ctime:10}\n"
-            for _, s in sorted(self.ids.objects.items())
-        )
+        for s in self.ids.in_order():
+            yield (
+                f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "
+                f"{s.owners(reader.creds)} {s.otime:10} {s.ctime:10}\n"
+            )
 
 
 class SemaphoreSleep(Sleep):

@@ -29,6 +29,7 @@ from sentry.kernel import (
     task_stops,
 )
 from sentry.mm.errors import NeedsFault
+from sentry.wait.again import again
 from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ async def _leave(task: Task) -> None:
         task.files.users -= 1
         if not task.files.users:
             await driven(task.files.closing(task, task.files))
+            await again(kernel.vfs.leftovers.awaited)
         namespaces.leave(task)
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)

@@ -20,6 +20,7 @@ from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
 from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import Reg
+from sentry.wait.again import again
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.sleep import until
 from sentry.wait.steps import driven
@@ -56,6 +57,7 @@ async def execve(
     _commit(task, image)
     await driven(old.releasing())
     await driven(task.files.close_on_exec(task))
+    await again(task.kernel.vfs.leftovers.awaited)
     if task.trace is not None:
         await task.trace.exec_stop(old_tid)
     return RESUME

@@ -24,7 +24,6 @@ KNOWN: dict[str, str] = {
     "threads: getrusage": AS_LINUX + "getrusage()",
     "messages: receive the last by type": AS_LINUX + "find_msg()",
     "locks_of_many: lock": AS_LINUX + "posix_lock_inode(); 5 ms with 20,000 holders",
-    "one_port: send": AS_LINUX + "udp4_lib_lookup2(); 8 ms with 20,000 sockets",
     "xattrs: set": "64 KiB of them at most: 1 ms",
     "addresses: add": "1,024 of an interface at most: 0.3 ms",
     "addresses: bind to each": "1,024 of an interface at most: 0.7 ms",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from sentry.loop import WORK, HostOnly, Loop
+from sentry.loop import FIBERS, TURN_NS, WORK, HostOnly, Loop
 from sentry.wait.fiber import park
 
 
@@ -197,3 +198,23 @@ def test_run_ends_with_the_turn_in_which_it_is_stopped(loop: Loop) -> None:
     loop.call_soon(lambda: seen.append("same turn"))
     loop.run()
     assert seen == ["same turn"]
+
+
+def test_many_fibers_do_not_hold_up_what_comes_meanwhile(loop: Loop) -> None:
+    ran: list[int] = []
+
+    async def slow(number: int) -> None:
+        until_ns = time.monotonic_ns() + TURN_NS // 4
+        while time.monotonic_ns() < until_ns:
+            pass
+        ran.append(number)
+        if not number:
+            loop.call_soon(lambda: ran.append(-1))
+
+    for number in range(4 * FIBERS):
+        loop.spawn(slow(number), number)
+    loop.turn()
+    assert ran == [*range(FIBERS)]
+    while loop.fibers:
+        loop.turn()
+    assert ran == [*range(FIBERS), -1, *range(FIBERS, 4 * FIBERS)]

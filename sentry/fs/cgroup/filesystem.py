@@ -10,6 +10,7 @@ from sentry.abi.stat import CGROUP2_SUPER_MAGIC, S_IFDIR, S_IFREG
 from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
 from sentry.errors import EEXIST, EINVAL, ENODATA, ENODEV, ENOSPC, EPERM
 from sentry.fs.cgroup.files import Cgroup, File, View, check_attach, files_of
+from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.nodes import Directory, Node, TextNode
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Changes, Inode, Owner
@@ -121,12 +122,12 @@ class CgroupFile(_Looked, TextNode):
         if self.cgroup.dead:
             raise ENODEV("the cgroup is gone")
 
-    def shown(self, caller: Caller) -> tuple[Callable[[Any], str] | None, Any]:
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], Text] | None, Any]:
         """Made when it is read."""
         file, view = self._file, View(self.cgroup, caller)
         changes = getattr(self.cgroup, file.changes) if file.changes else None
 
-        def show(_: Any) -> str:
+        def show(_: Any) -> Text:
             assert file.show is not None
             self.check_alive()
             return file.show(view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
@@ -11,14 +11,17 @@ from sentry.errors import EINVAL, EIO
 from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.regular import RegularFile
 from sentry.wait.again import begun
-from sentry.wait.steps import Steps, driven
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.wait.queue import ChangeCount
 
-Text = str | bytes | Steps[bytes]
-"""What a file shows; a long text is work in steps."""
+Pieces = Generator[str | bytes, None, None]
+"""A text whose length a program decides: others run between two pieces, which may be empty."""
+Text = str | bytes | Pieces
+"""What a file shows."""
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
 
@@ -32,14 +35,14 @@ class TextFile(RegularFile):
         self,
         location: Location,
         flags: int,
-        show: Callable[[], bytes | Steps[bytes]] | None,
+        show: Callable[[], Text] | None,
         store: Callable[[Caller, bytes], None] | None,
         changes: ChangeCount | None = None,
     ) -> None:
         super().__init__(location, flags)
         self._show = show
         self._store = store
-        self._content: bytes | None = None
+        self._content: bytes | bytearray | None = None
         self._changes = changes
         self._seen = 0
         if changes is not None:
@@ -92,12 +95,18 @@ class TextFile(RegularFile):
             content = self._content = begun((self, "text"), self._made)
         return dest.put(content[offset : offset + dest.count])
 
-    async def _made(self) -> bytes:
+    async def _made(self) -> bytes | bytearray:
         """The text anew, with others in between if it is long. Raises: EINVAL, NotNow."""
         if self._show is None:
             raise EINVAL("not to be read")
         text = self._show()
-        return text if isinstance(text, bytes) else await driven(text)
+        if isinstance(text, (str, bytes)):
+            return _encoded(text)
+        pace, content = Pace(), bytearray()
+        for piece in text:
+            content += _encoded(piece)
+            await pace.rest(Mode.UNINTERRUPTIBLE)
+        return content
 
     def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
@@ -130,3 +139,8 @@ class TextFile(RegularFile):
         self._store(caller, bytes(source.get(count)))
         self._content = None
         return count
+
+
+def _encoded(piece: str | bytes) -> bytes:
+    """Names in it may be any bytes."""
+    return piece.encode("utf-8", "surrogateescape") if isinstance(piece, str) else piece
