@@ -76,6 +76,10 @@ REST_SHARE = 20
 a CPU, which looks like being idle, again and again."""
 
 
+TURN_NS = 500_000
+"""So long a turn goes on with timers, with callbacks, with fibers; then it looks at exits again."""
+
+
 class Timer:
     """A call at a time; `cancel` takes it back."""
 
@@ -208,6 +212,15 @@ class Loop:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 self._guard(callback)
+                if self.step_ns >= now + TURN_NS:
+                    return
+
+    def _call_those_due(self) -> None:
+        until_ns = time.monotonic_ns() + TURN_NS
+        for _ in range(len(self._soon)):
+            self._guard(self._soon.popleft())
+            if self.step_ns >= until_ns:
+                return
 
     def _guard(self, callback: Callable[..., None], *values: Any) -> None:
         self.step_ns = time.monotonic_ns()
@@ -246,7 +259,7 @@ class Loop:
                     self._guard(self.on_work, exited)
         elif machine.ready:
             self._rest_at = time.monotonic_ns() + self._rest_ns
-        elif rest_at is not None and time.monotonic_ns() >= rest_at:
+        elif deadline and rest_at is not None and time.monotonic_ns() >= rest_at:
             self._rest_at = None
             if self.on_idle is not None:
                 began_ns = time.monotonic_ns()
@@ -260,15 +273,15 @@ class Loop:
         if self._timers:
             self._fire_timers()
         if self._soon:
-            for _ in range(len(self._soon)):
-                self._guard(self._soon.popleft())
+            self._call_those_due()
         if self._ready:
             self._run_fibers()
         self.step_ns = 0
 
     def _run_fibers(self) -> None:
-        """Give every ready fiber its turn, and charge whoever it works for."""
+        """Give ready fibers their turn, and charge whoever they work for."""
         ready, began_ns = self._ready, time.monotonic_ns()
+        until_ns = began_ns + TURN_NS
         for _ in range(len(ready)):
             fiber = ready.popleft()
             self.step_ns = began_ns
@@ -278,6 +291,8 @@ class Loop:
             if isinstance(fiber.name, Charged):
                 fiber.name.sys_time_ns += now_ns - began_ns
             began_ns = now_ns
+            if now_ns >= until_ns:
+                return
 
     def run(self) -> None:
         """Turn until `stop`."""
