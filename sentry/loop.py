@@ -10,11 +10,13 @@ import heapq
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sentry.wait.fiber import Done, Fiber
+
+T = TypeVar("T")
 
 
 class Exited(Protocol):
@@ -78,6 +80,9 @@ a CPU, which looks like being idle, again and again."""
 
 TURN_NS = 500_000
 """So long a turn goes on with timers, with callbacks, with fibers; then it looks at exits again."""
+
+PIECE = 512
+"""So many of a crowd are told something at a time."""
 
 
 class Timer:
@@ -147,6 +152,18 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call in the next turn."""
         self._soon.append(callback)
+
+    def call_for_each(self, items: Iterable[T], act: Callable[[T], object]) -> None:
+        """Call with one after the other: many are done in pieces, the first one now."""
+        waiting = deque(items)
+
+        def some() -> None:
+            for _ in range(min(len(waiting), PIECE)):
+                act(waiting.popleft())
+            if waiting:
+                self.call_soon(some)
+
+        some()
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once CLOCK_MONOTONIC has reached `deadline_ns`."""

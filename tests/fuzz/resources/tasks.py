@@ -11,6 +11,8 @@ from sentry.abi.keyctl import (
     KEYCTL_SEARCH,
     KEYCTL_UNLINK,
 )
+from sentry.abi.resource import PRIO_PGRP
+from sentry.abi.signal import SIGCONT, SIGKILL, SIGSTOP
 from tests.fuzz.scaling import Bench, Resource
 
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -26,6 +28,29 @@ def threads(b: Bench) -> None:
     b.each("getrusage", lambda _: b.ok("getrusage", 0, room))
     b.each("end", lambda i: made[i].begin("exit", 0))
     b.world.settle()
+
+
+def crowd(b: Bench) -> None:
+    """Threads that are stopped, go on and die together."""
+    b.threads()
+    other, number = b.world.program(), b.program.task.tid
+    for name, signo in (("stop", SIGSTOP), ("continue", SIGCONT), ("kill", SIGKILL)):
+        with b.measure(name):
+            other.ok("kill", number, signo)
+            b.world.settle()
+
+
+def shoal(b: Bench) -> None:
+    """A process group whose processes are stopped, go on and die together."""
+    made = [b.program.fork() for _ in range(b.n)]
+    for child in made:
+        b.ok("setpgid", child.task.tid, made[0].task.tid)
+    with b.measure("set priorities"):
+        b.ok("setpriority", PRIO_PGRP, made[0].task.tid, 1)
+    for name, signo in (("stop", SIGSTOP), ("continue", SIGCONT), ("kill", SIGKILL)):
+        with b.measure(name):
+            b.ok("kill", -made[0].task.tid, signo)
+            b.world.settle()
 
 
 def processes(b: Bench) -> None:
@@ -254,8 +279,28 @@ def groups_of_control(b: Bench) -> None:
     b.each("remove", lambda i: b.ok("rmdir", top % i))
 
 
+def frozen(b: Bench) -> None:
+    """Processes of a cgroup."""
+    b.world.mount("cgroup2", b"/sys/fs/cgroup")
+    b.ok("mkdir", b"/sys/fs/cgroup/g", 0o755)
+    other = b.world.program()
+    fds = {
+        name: other.ok("open", b"/sys/fs/cgroup/g/cgroup." + name, 1)
+        for name in (b"procs", b"freeze", b"kill")
+    }
+    made = [b.program.fork() for _ in range(b.n)]
+    numbers = [b"%d" % one.task.tid for one in made]
+    b.each("move", lambda i: other.ok("write", fds[b"procs"], numbers[i], len(numbers[i])))
+    for name, file, text in (
+        ("freeze", b"freeze", b"1"), ("thaw", b"freeze", b"0"), ("kill", b"kill", b"1"),
+    ):  # fmt: skip
+        with b.measure(name):
+            other.ok("write", fds[file], text, 1)
+            b.world.settle()
+
+
 RESOURCES: tuple[Resource, ...] = (
-    threads, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
+    threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
     cpu_timers, timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
-    attachments, namespaces, pidfds, groups_of_control,
+    attachments, namespaces, pidfds, groups_of_control, frozen,
 )  # fmt: skip
