@@ -185,6 +185,20 @@ def keys(b: Bench) -> None:
     b.each("unlink", lambda i: i >= most or b.ok("keyctl", KEYCTL_UNLINK, made[i], ring))
 
 
+def supplementary_groups(b: Bench) -> None:
+    """Of one process: 65,536 at most."""
+    numbers = b.program.place(struct.pack(f"<{b.n}I", *range(b.n, 0, -1)))
+    with b.measure("set"):
+        b.ok("setgroups", b.n, numbers)
+    with b.measure("get"):
+        assert b.ok("getgroups", b.n, numbers) == b.n
+    b.read_all("read status", b"/proc/self/status")
+    b.ok("close", b.ok("open", b"/tmp/f", 0o102, 0o640))
+    b.ok("chown", b"/tmp/f", 5, b.n)
+    b.ok("setresuid", 1000, 1000, 1000)
+    b.each("open", lambda _: b.ok("close", b.ok("open", b"/tmp/f", 0)))
+
+
 def messages(b: Bench) -> None:
     """In a System V queue, each of its own type."""
     queue, room = b.ok("msgget", 1, IPC_CREAT | 0o600), b.program.buffer(64)
@@ -289,18 +303,20 @@ def frozen(b: Bench) -> None:
         for name in (b"procs", b"freeze", b"kill")
     }
     made = [b.program.fork() for _ in range(b.n)]
-    numbers = [b"%d" % one.task.tid for one in made]
-    b.each("move", lambda i: other.ok("write", fds[b"procs"], numbers[i], len(numbers[i])))
+    ids = [b"%d" % one.task.tid for one in made]
+    b.each("move", lambda i: other.ok("write", fds[b"procs"], ids[i], len(ids[i])))
     for name, file, text in (
-        ("freeze", b"freeze", b"1"), ("thaw", b"freeze", b"0"), ("kill", b"kill", b"1"),
-    ):  # fmt: skip
+        ("freeze", b"freeze", b"1"),
+        ("thaw", b"freeze", b"0"),
+        ("kill", b"kill", b"1"),
+    ):
         with b.measure(name):
             other.ok("write", fds[file], text, 1)
             b.world.settle()
 
 
 RESOURCES: tuple[Resource, ...] = (
-    threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
-    cpu_timers, timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
-    attachments, namespaces, pidfds, groups_of_control, frozen,
+    threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals,
+    posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, posix_messages,
+    system_v_objects, semaphores, attachments, namespaces, pidfds, groups_of_control, frozen,
 )  # fmt: skip
