@@ -31,7 +31,9 @@ LARGEST_SET: Final = 65535
 class Waiter:
     """A task that sleeps in semop(2)."""
 
-    __slots__ = ("blocked_on", "done", "error", "fiber", "for_zero", "operations", "pid", "undo")
+    __slots__ = (
+        "arrival", "blocked_on", "done", "error", "fiber", "for_zero", "operations", "pid", "undo",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +45,8 @@ class Waiter:
         self.undo = undo
         self.pid = pid
         self.fiber: Fiber | None = None
+        self.arrival = 0
+        """Who came earlier is tried earlier."""
         self.blocked_on = 0
         """The semaphore that stops it, and whether it waits for that to become 0."""
         self.for_zero = False
@@ -67,7 +71,7 @@ class WouldBlock(Exception):
 class SemaphoreSet(IpcObject):
     """struct sem_array."""
 
-    __slots__ = ("otime", "pids", "undos", "values", "waiters")
+    __slots__ = ("_arrivals", "_by_number", "otime", "pids", "undos", "values", "waiters")
 
     def __init__(self, task: Caller, key: int, count: int, flags: int) -> None:
         super().__init__(task.creds, key, flags)
@@ -76,7 +80,9 @@ class SemaphoreSet(IpcObject):
         """Who changed each last."""
         self.otime = 0
         self.waiters: dict[Waiter, None] = {}
-        """In order of arrival."""
+        self._arrivals = 0
+        self._by_number: dict[int, set[Waiter]] = {}
+        """The same, by the semaphore that stops them."""
         self.undos: dict[UndoList, dict[int, int]] = {}
         """What each list of a process gives back at its end."""
 
@@ -122,15 +128,19 @@ class SemaphoreSet(IpcObject):
 
     def changed(self, numbers: Iterable[int] | None) -> None:
         """Let those go on who waited for these semaphores (None: for any)."""
-        if not self.waiters:
-            return
-        dirty = None if numbers is None else set(numbers)
-        while dirty is None or dirty:
-            more: set[int] = set()
-            for waiter in list(self.waiters):
-                if dirty is None or waiter.blocked_on in dirty:
-                    more |= self._retry(waiter)
-            dirty = more
+        dirty = set(self._by_number) if numbers is None else set(numbers)
+        while dirty and self.waiters:
+            found = [waiter for number in dirty for waiter in self._by_number.get(number, ())]
+            found.sort(key=lambda waiter: waiter.arrival)
+            dirty = set()
+            for waiter in found:
+                if not self._is_hopeless(waiter):
+                    dirty |= self._retry(waiter)
+
+    def _is_hopeless(self, waiter: Waiter) -> bool:
+        """It wants something of a semaphore that is used up, as all behind it: update_queue()."""
+        alone = len(waiter.operations) == 1 and not waiter.for_zero
+        return alone and not self.values[waiter.blocked_on]
 
     def _retry(self, waiter: Waiter) -> set[int]:
         """Try for a waiter; the semaphores that it changed."""
@@ -145,7 +155,7 @@ class SemaphoreSet(IpcObject):
             error = EAGAIN("IPC_NOWAIT")
         except Errno as failed:
             error = failed
-        del self.waiters[waiter]
+        self.forget(waiter)
         waiter.end(error)
         if error is not None:
             return set()
@@ -154,12 +164,30 @@ class SemaphoreSet(IpcObject):
     def block(self, waiter: Waiter, index: int) -> None:
         """It waits for the semaphore of its operation `index`."""
         number, change, _ = waiter.operations[index]
+        if waiter in self.waiters:
+            self._take_out(waiter)
+        else:
+            self.waiters[waiter] = None
+            self._arrivals += 1
+            waiter.arrival = self._arrivals
         waiter.blocked_on, waiter.for_zero = number, not change
-        self.waiters.setdefault(waiter)
+        self._by_number.setdefault(number, set()).add(waiter)
+
+    def forget(self, waiter: Waiter) -> None:
+        """It does not wait any more, if it did."""
+        if waiter in self.waiters:
+            del self.waiters[waiter]
+            self._take_out(waiter)
+
+    def _take_out(self, waiter: Waiter) -> None:
+        beside = self._by_number[waiter.blocked_on]
+        beside.discard(waiter)
+        if not beside:
+            del self._by_number[waiter.blocked_on]
 
     def waiting(self, number: int, for_zero: bool) -> int:
         """GETNCNT, GETZCNT."""
-        return sum(w.blocked_on == number and w.for_zero == for_zero for w in self.waiters)
+        return sum(waiter.for_zero == for_zero for waiter in self._by_number.get(number, ()))
 
     # --- semctl
 
@@ -227,8 +255,9 @@ class Semaphores:
         self.budget.semaphores -= len(found.values)
         for undo in list(found.undos):
             undo.drop(found)
-        waiters, found.waiters = found.waiters, {}
+        waiters = list(found.waiters)
         for waiter in waiters:
+            found.forget(waiter)
             waiter.end(EIDRM("removed"))
 
     def table(self, reader: Caller) -> str:
@@ -278,7 +307,7 @@ class SemaphoreSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queue."""
-        self._found.waiters.pop(self._waiter, None)
+        self._found.forget(self._waiter)
         self._waiter.fiber = None
 
     def failed(self, error: BaseException) -> int:
