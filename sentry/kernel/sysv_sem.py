@@ -15,7 +15,9 @@ from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
 from sentry.errors import EAGAIN, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, Errno
 from sentry.kernel.sysv_ids import Caller, IdTable, IpcObject, get, now
 from sentry.wait.fiber import Fiber, Interrupted, TimedOut
+from sentry.wait.lock import Lock
 from sentry.wait.sleep import Sleep
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_undo import UndoList
@@ -71,7 +73,9 @@ class WouldBlock(Exception):
 class SemaphoreSet(IpcObject):
     """struct sem_array."""
 
-    __slots__ = ("_arrivals", "_by_number", "otime", "pids", "undos", "values", "waiters")
+    __slots__ = (
+        "_arrivals", "_by_number", "lock", "otime", "pids", "undos", "values", "waiters",
+    )  # fmt: skip
 
     def __init__(self, task: Caller, key: int, count: int, flags: int) -> None:
         super().__init__(task.creds, key, flags)
@@ -80,6 +84,8 @@ class SemaphoreSet(IpcObject):
         """Who changed each last."""
         self.otime = 0
         self.waiters: dict[Waiter, None] = {}
+        self.lock = Lock()
+        """sem_lock(): of who changes it, until those who waited for that have gone on."""
         self._arrivals = 0
         self._by_number: dict[int, set[Waiter]] = {}
         """The same, by the semaphore that stops them."""
@@ -115,7 +121,9 @@ class SemaphoreSet(IpcObject):
             self.values[number] = value
             self.pids[number] = pid
 
-    def attempt(self, operations: list[Operation], undo: UndoList | None, pid: int) -> None:
+    def attempt(
+        self, operations: list[Operation], undo: UndoList | None, pid: int
+    ) -> Steps[None]:
         """One try of a call that has not slept yet. Raises: WouldBlock, EAGAIN and the like."""
         try:
             self.perform(operations, undo, pid)
@@ -124,9 +132,9 @@ class SemaphoreSet(IpcObject):
                 raise EAGAIN("IPC_NOWAIT") from None
             raise
         self.otime = now()
-        self.changed({number for number, change, _ in operations if change})
+        yield from self.changed({number for number, change, _ in operations if change})
 
-    def changed(self, numbers: Iterable[int] | None) -> None:
+    def changed(self, numbers: Iterable[int] | None) -> Steps[None]:
         """Let those go on who waited for these semaphores (None: for any)."""
         dirty = set(self._by_number) if numbers is None else set(numbers)
         while dirty and self.waiters:
@@ -134,8 +142,9 @@ class SemaphoreSet(IpcObject):
             found.sort(key=lambda waiter: waiter.arrival)
             dirty = set()
             for waiter in found:
-                if not self._is_hopeless(waiter):
+                if waiter in self.waiters and not self._is_hopeless(waiter):
                     dirty |= self._retry(waiter)
+                    yield
 
     def _is_hopeless(self, waiter: Waiter) -> bool:
         """It wants something of a semaphore that is used up, as all behind it: update_queue()."""
@@ -191,23 +200,23 @@ class SemaphoreSet(IpcObject):
 
     # --- semctl
 
-    def set_value(self, number: int, value: int, pid: int) -> None:
+    def set_value(self, number: int, value: int, pid: int) -> Steps[None]:
         """SETVAL: what was to be given back of it is forgotten."""
         for undo in list(self.undos):
             undo.forget(self, number)
         self.values[number] = value
         self.pids[number] = pid
         self.ctime = now()
-        self.changed((number,))
+        yield from self.changed((number,))
 
-    def set_all(self, values: array[int], pid: int) -> None:
+    def set_all(self, values: array[int], pid: int) -> Steps[None]:
         """SETALL; the values are checked."""
         for undo in list(self.undos):
             undo.drop(self)
         self.values = values
         self.pids = array("i", [pid]) * len(values)
         self.ctime = now()
-        self.changed(None)
+        yield from self.changed(None)
 
 
 class Semaphores:
@@ -248,7 +257,7 @@ class Semaphores:
 
         return get(self.ids, task.creds, key, flags, make, check)
 
-    def remove(self, found: SemaphoreSet) -> None:
+    def remove(self, found: SemaphoreSet) -> Steps[None]:
         """IPC_RMID: who waits gets EIDRM."""
         self.ids.remove(found)
         self.used -= len(found.values)
@@ -257,8 +266,10 @@ class Semaphores:
             undo.drop(found)
         waiters = list(found.waiters)
         for waiter in waiters:
-            found.forget(waiter)
-            waiter.end(EIDRM("removed"))
+            if waiter in found.waiters:
+                found.forget(waiter)
+                waiter.end(EIDRM("removed"))
+                yield
 
     def table(self, reader: Caller) -> str:
         """The lines of /proc/sysvipc/sem."""

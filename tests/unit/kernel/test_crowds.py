@@ -12,7 +12,7 @@ from sentry.abi.resource import PRIO_PGRP
 from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from sentry.abi.wait import WNOHANG
-from sentry.errors import ECHILD, ESRCH
+from sentry.errors import ECHILD, EIDRM, ESRCH
 from sentry.kernel.task import Task
 from sentry.wait import steps
 from tests.world import Program, World
@@ -212,3 +212,38 @@ def test_cgroup_kill_takes_those_too_who_are_forked_meanwhile(
     assert living([*crowd, late]) == []
     assert b"populated 0" in events(other, told)
     assert other.call("wait4", -1, 0, 0, 0) == -ECHILD.number
+
+
+def test_second_change_of_a_set_waits_until_all_have_gone_on_after_the_first(world: World) -> None:
+    program = world.program()
+    number = program.ok("semget", 0, 1, 0o600)
+    down, up = (program.place(struct.pack("<Hhh", 0, by, 0)) for by in (-1, 4))
+    crowd = [program.thread() for _ in range(4)]
+    calls = [one.begin("semop", number, down, 1) for one in crowd]
+    first = program.begin("semop", number, up, 1)
+    assert not first.done
+    other = program.sibling()
+    second = other.begin("semop", number, other.place(struct.pack("<Hhh", 0, -1, 0)), 1)
+    assert not second.done
+    assert first.wait() == 0
+    world.settle()
+    assert [call.result for call in calls] == [0] * 4
+    assert not second.done
+    assert program.ok("semctl", number, 0, 14, 0) == 1  # GETNCNT
+    assert program.ok("semctl", number, 0, 0, 0) == 0
+    world.settle()
+    assert second.result == -EIDRM.number
+
+
+def test_waiter_that_is_killed_while_others_go_on_takes_nothing(world: World) -> None:
+    program = world.program()
+    number = program.ok("semget", 0, 1, 0o600)
+    down, up = (program.place(struct.pack("<Hhh", 0, by, 0)) for by in (-1, 4))
+    crowd = [program.fork() for _ in range(4)]
+    for one in crowd:
+        one.begin("semop", number, down, 1)
+    call = program.begin("semop", number, up, 1)
+    crowd[-1].task.group.exit(SIGKILL)
+    assert call.wait() == 0
+    world.settle()
+    assert program.ok("semctl", number, 0, 12, 0) == 1  # GETVAL
