@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sentry.fs.pseudo.cpu import Cpu
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
+    from sentry.wait.steps import Steps
 
 
 class Keys(Protocol):
@@ -26,7 +27,7 @@ class Services(Protocol):
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]
-    keys_text: Callable[[Any], str] | None
+    keys_text: Callable[[Any], Steps[bytes]] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
 

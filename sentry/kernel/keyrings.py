@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 OWN_PERM: Final = EVERYTHING << POSSESSOR | VIEW << USER
 SESSION_PERM: Final = EVERYTHING << POSSESSOR | (VIEW | READ) << USER
@@ -212,14 +213,15 @@ def give_to_parent(task: Task) -> None:
     of(other).join(session_of(task))
 
 
-def show(task: Task) -> str:
+def show(task: Task) -> Steps[bytes]:
     """/proc/keys: what the reader may view. proc_keys_show()."""
     possessed = {id(key) for key in reachable(task)}
-    return "".join(
-        _line(task, key)
-        for key in sorted(table(task.kernel).all(), key=lambda key: key.serial)
-        if key.allows(task.creds, id(key) in possessed, VIEW)
-    )
+    lines: list[str] = []
+    for key in sorted(table(task.kernel).all(), key=lambda key: key.serial):
+        if key.allows(task.creds, id(key) in possessed, VIEW):
+            lines.append(_line(task, key))
+        yield
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def _line(task: Task, key: Key) -> str:

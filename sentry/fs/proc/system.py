@@ -9,6 +9,7 @@ from sentry.fs.proc.process_status import allowed_cpus
 from sentry.fs.proc.registry import View, root_file
 from sentry.fs.proc.state import TICK_NS, group_cpu_ns, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_of
+from sentry.fs.pseudo.files import Text
 from sentry.fs.pseudo.memory import memory_of
 
 NODEV: Final = frozenset({b"ext4", b"ext3", b"ext2", b"xfs", b"btrfs", b"squashfs", b"erofs"})
@@ -259,7 +260,7 @@ def key_users(view: View) -> str:
 
 
 @root_file("keys")
-def keys(view: View) -> str:
+def keys(view: View) -> Text:
     """What the reader may view of them."""
     show = view.kernel.services.keys_text
     return show(view.caller) if show is not None else ""
