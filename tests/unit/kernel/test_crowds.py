@@ -247,3 +247,13 @@ def test_waiter_that_is_killed_while_others_go_on_takes_nothing(world: World) ->
     assert call.wait() == 0
     world.settle()
     assert program.ok("semctl", number, 0, 12, 0) == 1  # GETVAL
+
+
+def test_list_of_keys_is_made_piece_by_piece_whatever_their_names(world: World) -> None:
+    world.mount("proc", b"/proc")
+    program = world.program()
+    program.ok("add_key", b"user", b"k\xff", b"x", 1, -3 & 0xFFFFFFFF)
+    fd, room = program.ok("open", b"/proc/keys", 0), program.buffer(4096)
+    call = program.begin("read", fd, room, 4096)
+    assert not call.done
+    assert b" k\xff: 1\n" in program.read(room, call.wait())
