@@ -15,6 +15,7 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_exit import leave_memory, memory_is_free, remember_peak, vfork_release
+from sentry.kernel.thread_group import condemn
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
@@ -70,9 +71,8 @@ async def _become_single_threaded(task: Task) -> None:
         raise Killed
     if len(group.tasks) > 1:
         group.execing = task
-        for other in group.tasks:
-            if other is not task:
-                other.condemn()
+        others = [other for other in group.tasks if other is not task]
+        task.kernel.loop.call_for_each(others, condemn)
 
         def alone() -> None:
             if len(group.tasks) > 1:

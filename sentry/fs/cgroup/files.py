@@ -19,6 +19,7 @@ from sentry.fs.pseudo.files import Pieces, Text
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.wait.steps import Steps
 
 Cgroup = Any
 """sentry.kernel.cgroup.Cgroup"""
@@ -45,7 +46,7 @@ class File(Struct, frozen=True):
     """One of the files."""
 
     show: Callable[[View], Text] | None
-    store: Callable[[View, str], None] | None = None
+    store: Callable[[View, str], Steps[None] | None] | None = None
     controller: str = ""
     """It is there where this controller was given."""
     delegated: bool = False
@@ -219,19 +220,19 @@ def events(view: View) -> str:
     return f"populated {int(view.cgroup.populated)}\nfrozen {int(view.cgroup.frozen)}\n"
 
 
-def set_freeze(view: View, text: str) -> None:
+def set_freeze(view: View, text: str) -> Steps[None]:
     """cgroup.freeze. Raises: EINVAL, ERANGE."""
     value = integer(text)
     if value not in (0, 1):
         raise ERANGE(text)
-    view.cgroup.set_freeze(bool(value))
+    return view.cgroup.set_freeze(bool(value))  # type: ignore[no-any-return]
 
 
-def kill(view: View, text: str) -> None:
+def kill(view: View, text: str) -> Steps[None]:
     """cgroup.kill. Raises: EINVAL, ERANGE."""
     if integer(text) != 1:
         raise ERANGE(text)
-    view.cgroup.kill(view.writer)
+    return view.cgroup.kill(view.writer)  # type: ignore[no-any-return]
 
 
 # --- use

@@ -79,7 +79,7 @@ def status(view: View) -> Pieces:
         ("Uid", "\t".join(str(mine.shown_uid(n)) for n in users)),
         ("Gid", "\t".join(str(mine.shown_gid(n)) for n in groups)),
         ("FDSize", "0" if task.dead else str(max(64, fd_size(task)))),
-        ("Groups", " ".join(str(mine.shown_gid(n)) for n in creds.groups) + " "),
+        ("Groups", " ".join(map(str, map(mine.shown_gid, creds.groups))) + " "),
         ("NStgid", levels(group.tgid)), ("NSpid", levels(task.tid)),
         ("NSpgid", levels(group.process_group.pgid)), ("NSsid", levels(session)),
         ("Kthread", "0"),

@@ -12,7 +12,7 @@ from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.regular import RegularFile
 from sentry.wait.again import begun
 from sentry.wait.fiber import Mode
-from sentry.wait.steps import Pace
+from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -22,6 +22,8 @@ Pieces = Generator[str | bytes, None, None]
 """A text whose length a program decides: others run between two pieces, which may be empty."""
 Text = str | bytes | Pieces
 """What a file shows."""
+Store = Callable[[Caller, bytes], Steps[None] | None]
+"""What a write does; what takes long is work in steps."""
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
 
@@ -36,7 +38,7 @@ class TextFile(RegularFile):
         location: Location,
         flags: int,
         show: Callable[[], Text] | None,
-        store: Callable[[Caller, bytes], None] | None,
+        store: Store | None,
         changes: ChangeCount | None = None,
     ) -> None:
         super().__init__(location, flags)
@@ -115,16 +117,17 @@ class TextFile(RegularFile):
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """RLIMIT_FSIZE does not hold here."""
         inode: Any = self.inode
-        n = self._write_text(caller, source, self.position)
+        count = source.count
+        result = self._write_text(caller, source, self.position)
         if not inode.from_start:
-            self.position += n
-        return n
+            self.position += count
+        return result
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """Mostly the offset does not count."""
         return self._write_text(caller, source, offset)
 
-    def _write_text(self, caller: Caller, source: Any, offset: int) -> int:
+    def _write_text(self, caller: Caller, source: Any, offset: int) -> Result:
         """All of it at once."""
         inode: Any = self.inode
         count: int = source.count
@@ -136,9 +139,14 @@ class TextFile(RegularFile):
             raise EIO("not to be written")
         if count > MAX_WRITE:
             raise EINVAL(f"{count} bytes")
-        self._store(caller, bytes(source.get(count)))
+        rest = self._store(caller, bytes(source.get(count)))
         self._content = None
-        return count
+        return count if rest is None else in_steps(_stored(rest, count))
+
+
+def _stored(rest: Steps[None], count: int) -> Steps[int]:
+    yield from rest
+    return count
 
 
 def _encoded(piece: str | bytes) -> bytes:

@@ -10,7 +10,7 @@ from weakref import ref
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EPERM
-from sentry.fs.pseudo.files import Text, TextFile
+from sentry.fs.pseudo.files import Store, Text, TextFile
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
 
@@ -212,7 +212,7 @@ class TextNode(Node):
         """What an open file shows, and the ChangeCount that tells that it is another text now."""
         return self._show, None
 
-    def stored(self, opener: Caller) -> Callable[[Caller, bytes], None] | None:
+    def stored(self, opener: Caller) -> Store | None:
         """What a write does, given who writes."""
         store = self._store
         return (lambda _, data: store(opener, data)) if store is not None else None
