@@ -11,7 +11,7 @@ import gc
 import importlib
 import os
 import select
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
@@ -27,6 +27,7 @@ from sentry.kernel import fasync, terminals
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
+from sentry.kernel.task import Task
 from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
@@ -160,7 +161,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram = platform.ram
     ram.limit_to(config.memory_limit)
     vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
-    vfs.host_io = HostIO(loop)
+    vfs.host_io = HostIO(loop, process_of)
     register_all(vfs)
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())
@@ -213,6 +214,11 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         loop.watch(gofer, select.EPOLLRDHUP, lambda _: host_links.gofer_ended(kernel, gofer, end))
     kernel.services.check()
     return Sandbox(kernel, task.finish, operations, config)
+
+
+def process_of(name: object) -> Hashable:
+    """Whose share of the threads for host calls a fiber takes: that of its task's process."""
+    return name.group if isinstance(name, Task) else name
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
