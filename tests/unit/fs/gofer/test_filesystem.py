@@ -56,6 +56,32 @@ def test_created_file_is_the_hosts_with_owner_and_mode(any_world: World, host: P
     assert b"new" in any_world.listdir(b"/")
 
 
+@pytest.mark.parametrize("name", [b"/dir/new", b"/file"])
+def test_creating_open_at_the_ceiling_of_open_files_makes_nothing(
+    any_world: World, host: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    counts = any_world.task.task.kernel.vfs.budget
+    monkeypatch.setattr("sentry.vfs.budget.MAX_FILES", counts.files + counts.anonymous)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    assert any_world.call("openat", AT_FDCWD, name, flags, 0o644) == -errno.ENFILE
+    assert not (host / "dir/new").exists()
+    assert (host / "file").read_bytes() == b"contents"
+
+
+def test_creating_open_at_the_ceiling_of_the_hosts_files_makes_nothing(
+    any_world: World, host: Path
+) -> None:
+    any_world.task.task.creds = Credentials.user(0, 0)
+    handles = any_world.fs.handles
+    handles.limit = handles.bare_limit = 0
+    new = AT_FDCWD, b"/dir/new", os.O_RDWR | os.O_CREAT, 0o644
+    assert any_world.call("openat", *new) == -errno.ENFILE
+    assert not (host / "dir/new").exists()
+    handles.limit = 1
+    any_world.ok("openat", *new)
+    assert (host / "dir/new").exists()
+
+
 def test_append_and_truncate(any_world: World, host: Path) -> None:
     fd = any_world.open(b"/file", os.O_WRONLY | os.O_APPEND)
     any_world.write(fd, b"+")
