@@ -7,7 +7,6 @@ of the first process.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import select
@@ -24,6 +23,7 @@ from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import fasync, terminals
+from sentry.kernel.collector import Collector
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Observer
     from sentry.platform.interface import Platform
 
-BUSY_THRESHOLDS = (50_000, 20, 100)
-"""gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
 KEPT_FREE = 64 << 20
 """Bytes of free RAM frames that an idle sandbox keeps from the host."""
 
@@ -67,10 +65,8 @@ class Sandbox:
 
     def run(self) -> int:
         """Run until the first process and all others have ended; its wait status."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*BUSY_THRESHOLDS)
-        self.kernel.loop.on_idle = self._rest
+        collector = Collector()
+        self.kernel.loop.on_idle = lambda: self._rest(collector)
         if self._statm >= 0:
             self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).look
         if self._start is not None:
@@ -87,9 +83,9 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
-    def _rest(self) -> None:
+    def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
-        gc.collect()
+        collector.rest()
         self.kernel.platform.ram.trim(KEPT_FREE)
         trim_heap()
 
