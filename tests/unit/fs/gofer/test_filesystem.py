@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,30 @@ def test_creating_open_at_the_ceiling_of_the_hosts_files_makes_nothing(
     handles.limit = 1
     any_world.ok("openat", *new)
     assert (host / "dir/new").exists()
+
+
+def test_write_to_a_pipe_that_holds_bytes_of_a_file_leaves_the_file(
+    any_world: World, host: Path
+) -> None:
+    """Which another has open to write: the descriptor of the host could."""
+    any_world.open(b"/file", os.O_RDWR)
+    reader, task = any_world.open(b"/file"), any_world.task
+    ends = task.buffer(8)
+    any_world.ok("pipe2", ends, 0)
+    source, target = struct.unpack("<2i", task.read(ends, 8))
+    pages = task.place(bytes(1 << 16))  # its buffers were written to once, and can be appended to
+    assert any_world.ok("write", target, pages, 1 << 16) == 1 << 16
+    assert any_world.ok("read", source, pages, 1 << 16) == 1 << 16
+    offset = task.buffer(8)
+    for at in range(3):
+        task.write(offset, at.to_bytes(8, "little"))
+        assert any_world.ok("splice", reader, offset, target, 0, 1, 0) == 1
+        assert any_world.write(target, b"PIPE") == 4
+        task.write(offset, at.to_bytes(8, "little"))
+        assert any_world.ok("sendfile", target, reader, offset, 1) == 1
+        assert any_world.write(target, b"PIPE") == 4
+    assert any_world.read(source) == b"cPIPEcPIPEoPIPEoPIPEnPIPEnPIPE"
+    assert (host / "file").read_bytes() == b"contents"
 
 
 def test_append_and_truncate(any_world: World, host: Path) -> None:
