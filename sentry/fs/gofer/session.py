@@ -188,9 +188,12 @@ class Session:
                 requests.fail()
                 break
             self._left = memoryview(data)[sent:] if sent < len(data) else b""
+            if not self._left and not requests.line:
+                break
         if requests.dead:
             self._left = b""
-        self._look_out()
+        if self._watching or self._left or requests.line:
+            self._look_out()
 
     def _look_out(self) -> None:
         """Have the loop call as long as there is something to wait for."""
@@ -281,7 +284,7 @@ class Session:
         if self.loop is None:
             self.wait_now(pending)
             return
-        if self._is_late or self.crowded:
+        if self._is_late or self._left or self._requests.line:
             self.drain()
             return
         began_ns = monotonic_ns()
@@ -325,7 +328,7 @@ class Session:
             self._requests.receive(data, fds)
         finally:
             self._receiving = False
-        if self.crowded:
+        if self._left or self._requests.line:
             self._push()
         return bool(data)
 
