@@ -24,9 +24,14 @@ class Host:
         self.loop = Loop(HostOnly(), lambda _name, error: self.outcomes.append(error))
         self.io = HostIO(self.loop, lambda name: name)
         self.outcomes: list[Any] = []
+        self._begun: list[Fiber] = []
         self.silent, self._writer = os.pipe()
 
     def close(self) -> None:
+        for fiber in self._begun:
+            fiber.interrupt(Killed(), Mode.KILLABLE)
+        while self.loop.fibers:
+            self.turn()
         for fd in (self._writer, self.silent):
             os.close(fd)
         self.io.close()
@@ -40,7 +45,8 @@ class Host:
         def done(result: Any, error: BaseException | None) -> None:
             self.outcomes.append(error if error is not None else result)
 
-        return self.loop.spawn(call, owner, done)
+        self._begun.append(self.loop.spawn(call, owner, done))
+        return self._begun[-1]
 
     def hang(self, owner: str, count: int = 1) -> list[Fiber]:
         """Reads that are not answered yet."""
