@@ -139,6 +139,7 @@ class NowherePlatform(HostOnly):
     xsave_size, xfeatures = XSAVE_SIZE, XFEATURES
     cpuid = ()
     vdso = None
+    exit_ns = 0
 
     def __init__(self, ram_bytes: int = 1 << 30) -> None:
         super().__init__()
@@ -164,6 +165,9 @@ class NowherePlatform(HostOnly):
         if deadline_ns is None and not self._watched:
             raise Asleep
         return super().wait(deadline_ns)  # type: ignore[return-value]
+
+    def events_so_far(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         """Preconditions: no file holds memory."""

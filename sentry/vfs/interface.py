@@ -338,6 +338,9 @@ class Inode:
 
     # --- names; the caller holds self.lock, and knows that `name` is free (or what it holds)
 
+    def check_room(self, caller: Caller) -> None:
+        """A file is to be made in this directory and opened. Raises: ENFILE, before it is made."""
+
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a regular file. `mode` are permission bits."""
         raise EACCES(f"{self.fs.name}: cannot create")
