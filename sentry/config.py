@@ -7,17 +7,22 @@ path of the host. Structs of msgspec, because making a dataclass costs a millise
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""Bits."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
     """The five sets of capabilities(7) as bit masks."""
 
-    bounding: int = 0
-    effective: int = 0
-    inheritable: int = 0
-    permitted: int = 0
-    ambient: int = 0
+    bounding: Mask = 0
+    effective: Mask = 0
+    inheritable: Mask = 0
+    permitted: Mask = 0
+    ambient: Mask = 0
 
 
 class Rlimit(msgspec.Struct, frozen=True):

@@ -10,11 +10,13 @@ import heapq
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sentry.wait.fiber import Done, Fiber
+
+T = TypeVar("T")
 
 
 class Exited(Protocol):
@@ -74,6 +76,13 @@ REST_NS = 20_000_000
 REST_SHARE = 20
 """And so many times as long as `on_idle` took the last time: on a busy machine programs wait for
 a CPU, which looks like being idle, again and again."""
+
+
+TURN_NS = 500_000
+"""So long a turn goes on with timers, with callbacks, with fibers; then it looks at exits again."""
+
+PIECE = 512
+"""So many of a crowd are told something at a time."""
 
 
 class Timer:
@@ -144,6 +153,18 @@ class Loop:
         """Call in the next turn."""
         self._soon.append(callback)
 
+    def call_for_each(self, items: Iterable[T], act: Callable[[T], object]) -> None:
+        """Call with one after the other: many are done in pieces, the first one now."""
+        waiting = deque(items)
+
+        def some() -> None:
+            for _ in range(min(len(waiting), PIECE)):
+                act(waiting.popleft())
+            if waiting:
+                self.call_soon(some)
+
+        some()
+
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once CLOCK_MONOTONIC has reached `deadline_ns`."""
         timer = Timer(self, deadline_ns, callback)
@@ -208,6 +229,15 @@ class Loop:
             callback, timer.callback = timer.callback, None
             if callback is not None:
                 self._guard(callback)
+                if self.step_ns >= now + TURN_NS:
+                    return
+
+    def _call_those_due(self) -> None:
+        until_ns = time.monotonic_ns() + TURN_NS
+        for _ in range(len(self._soon)):
+            self._guard(self._soon.popleft())
+            if self.step_ns >= until_ns:
+                return
 
     def _guard(self, callback: Callable[..., None], *values: Any) -> None:
         self.step_ns = time.monotonic_ns()
@@ -246,7 +276,7 @@ class Loop:
                     self._guard(self.on_work, exited)
         elif machine.ready:
             self._rest_at = time.monotonic_ns() + self._rest_ns
-        elif rest_at is not None and time.monotonic_ns() >= rest_at:
+        elif deadline and rest_at is not None and time.monotonic_ns() >= rest_at:
             self._rest_at = None
             if self.on_idle is not None:
                 began_ns = time.monotonic_ns()
@@ -260,15 +290,15 @@ class Loop:
         if self._timers:
             self._fire_timers()
         if self._soon:
-            for _ in range(len(self._soon)):
-                self._guard(self._soon.popleft())
+            self._call_those_due()
         if self._ready:
             self._run_fibers()
         self.step_ns = 0
 
     def _run_fibers(self) -> None:
-        """Give every ready fiber its turn, and charge whoever it works for."""
+        """Give ready fibers their turn, and charge whoever they work for."""
         ready, began_ns = self._ready, time.monotonic_ns()
+        until_ns = began_ns + TURN_NS
         for _ in range(len(ready)):
             fiber = ready.popleft()
             self.step_ns = began_ns
@@ -278,6 +308,8 @@ class Loop:
             if isinstance(fiber.name, Charged):
                 fiber.name.sys_time_ns += now_ns - began_ns
             began_ns = now_ns
+            if now_ns >= until_ns:
+                return
 
     def run(self) -> None:
         """Turn until `stop`."""

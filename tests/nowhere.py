@@ -74,7 +74,7 @@ class NowhereContext:
     def resume(self) -> None:
         self.resumed += 1
         if self.result is None and self.regs[Reg.RIP] == SYSCALL_AT:  # a restart
-            self._platform.again.append(self)
+            self._platform.again[self] = None
         else:
             self._ends()
             if self.kicked:
@@ -82,8 +82,8 @@ class NowhereContext:
 
     def kick(self) -> None:
         self.kicked = True
-        if self.result is not None and self not in self._platform.again:
-            self._platform.again.append(self)
+        if self.result is not None:
+            self._platform.again[self] = None
 
     def come_back(self) -> None:
         """The exit that a kick or a restarted `syscall` brings."""
@@ -102,8 +102,7 @@ class NowhereContext:
     def set_fast(self, *_: object) -> None: ...
 
     def destroy(self) -> None:
-        if self in self._platform.again:
-            self._platform.again.remove(self)
+        self._platform.again.pop(self, None)
 
     def get_fpu(self) -> bytes:
         return self.fpu
@@ -140,11 +139,12 @@ class NowherePlatform(HostOnly):
     xsave_size, xfeatures = XSAVE_SIZE, XFEATURES
     cpuid = ()
     vdso = None
+    exit_ns = 0
 
     def __init__(self, ram_bytes: int = 1 << 30) -> None:
         super().__init__()
         self.ram = Ram.from_memfd(ram_bytes)
-        self.again: list[NowhereContext] = []
+        self.again: dict[NowhereContext, None] = {}
         """Contexts that come back from ring 3 by themselves."""
         self._spaces: list[AddressSpace] = []
 
@@ -158,13 +158,16 @@ class NowherePlatform(HostOnly):
     def wait(self, deadline_ns: int | None) -> Sequence[NowhereContext]:
         if self.again:
             super().wait(0)
-            came, self.again = self.again, []
+            came, self.again = list(self.again), {}
             for context in came:
                 context.come_back()
             return came
         if deadline_ns is None and not self._watched:
             raise Asleep
         return super().wait(deadline_ns)  # type: ignore[return-value]
+
+    def events_so_far(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         """Preconditions: no file holds memory."""

@@ -118,10 +118,17 @@ class SteppedLoop(Loop):
 def settle(loop: Any) -> None:
     """Turn the loop as long as there is something to do at once."""
     while True:
-        loop.call_soon(lambda: None)
+        if not loop._soon:
+            loop.call_soon(lambda: None)
         loop.turn()
-        if not (loop._ready or loop._soon or loop._machine.again):
+        if not (loop._ready or loop._soon or loop._machine.again or _is_due(loop)):
             return
+
+
+def _is_due(loop: Any) -> bool:
+    """Also what only lets others run."""
+    first = Loop._first_timer(loop)
+    return first is not None and first <= loop.now_ns()
 
 
 class Call:

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 GRACE_MS = 500
 """How long either process may take to end by itself once the other is gone."""
+
+READY_S = 300.0
+"""So long a sandbox may take to be ready: it may be slow, but not silent for ever."""
 
 EVENTS = frozenset({"error", "kept", "ready"})
 MESSAGE_MAX = 4096
@@ -63,6 +67,8 @@ class Sandbox:
         self._hold = hold
         self._lines = LineBuffer()
         self._events: set[str] = set()
+        self._late_at: float | None = None
+        """When `await_ready` and `keep` give up; the end of a program has no such time."""
         self._failure = ""
         self._sentry = os.pidfd_open(pid)
         self._gofer = os.pidfd_open(gofer_pid)
@@ -104,7 +110,8 @@ class Sandbox:
         self._send(Request("go"))
 
     def await_ready(self) -> None:
-        """Until the program may run. Raises: RuntimeFailure."""
+        """Until the program may run. Raises: RuntimeFailure, also if that takes READY_S."""
+        self._late_at = monotonic() + READY_S
         if not self._until("ready"):
             self._reap()
             raise RuntimeFailure("the sandbox process has ended")
@@ -118,11 +125,12 @@ class Sandbox:
         self._close()
 
     def wait(self, wakeup: socket.socket | None = None) -> int:
-        """Stay until both children have ended; the exit code of the container.
+        """Stay until both children have ended, however long; the exit code of the container.
 
         Bytes that come in on `wakeup` are numbers of signals to forward.
         Raises: RuntimeFailure if the container could not start or the sandbox broke.
         """
+        self._late_at = None
         self._until("", wakeup)
         return self._reap()
 
@@ -153,14 +161,17 @@ class Sandbox:
                 os.waitpid(pid, 0)
 
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
-        """Look after everything until the event has come (True) or a child has ended (False)."""
+        """Look after everything until the event has come (True) or a child has ended (False).
+
+        Raises: RuntimeFailure if that is late.
+        """
         poll = select.poll()
         control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
         for fd in (self._sentry, self._gofer, control, signals):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(self._left_ms())}
             if wakeup is not None and signals in ready:
                 for number in wakeup.recv(64):
                     self.forward(number)
@@ -169,6 +180,14 @@ class Sandbox:
             if ready & {self._sentry, self._gofer}:
                 return event in self._events
         return True
+
+    def _left_ms(self) -> int | None:
+        if self._late_at is None:
+            return None
+        left_s = self._late_at - monotonic()
+        if left_s <= 0:
+            raise RuntimeFailure(f"the sandbox was not ready after {READY_S:g} seconds")
+        return int(left_s * 1000) + 1
 
     def _read_events(self) -> bool:
         """What the Sentry says; False when it has closed its end."""

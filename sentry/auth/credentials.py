@@ -7,6 +7,7 @@ security/commoncap.c.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 from msgspec import Struct
@@ -74,6 +75,7 @@ class Credentials(Struct, frozen=True):
     fsuid: int = 0
     fsgid: int = 0
     groups: tuple[int, ...] = ()
+    """Sorted, as they are shown."""
     effective: int = 0
     permitted: int = 0
     inheritable: int = 0
@@ -90,7 +92,7 @@ class Credentials(Struct, frozen=True):
     @staticmethod
     def user(uid: int, gid: int, groups: tuple[int, ...] = ()) -> Credentials:
         """A plain user."""
-        return Credentials(uid, gid, uid, gid, uid, gid, uid, gid, groups)
+        return Credentials(uid, gid, uid, gid, uid, gid, uid, gid, tuple(sorted(groups)))
 
     # --- where capabilities count
 
@@ -161,7 +163,11 @@ class Credentials(Struct, frozen=True):
 
     def in_group(self, gid: int) -> bool:
         """in_group_p(): the file-system gid or a supplementary one."""
-        return gid == self.fsgid or gid in self.groups
+        if gid == self.fsgid:
+            return True
+        groups = self.groups
+        at = bisect_left(groups, gid)
+        return at < len(groups) and groups[at] == gid
 
     def for_access(self) -> Credentials:
         """access(2) judges by the real ids: access_override_creds(), fs/open.c."""
@@ -292,12 +298,12 @@ class Credentials(Struct, frozen=True):
         return replace(self, fsgid=gid) if gid != UNCHANGED and allowed else self
 
     def set_groups(self, groups: tuple[int, ...]) -> Credentials:
-        """setgroups(2); the length is checked."""
+        """setgroups(2); the length is checked, and they are sorted. Raises: EPERM, EINVAL."""
         if not self.may_set_groups:
             raise EPERM("setgroups")
-        for gid in groups:
-            _valid(gid)
-        return replace(self, groups=tuple(sorted(groups)))
+        if groups:
+            _valid(groups[-1])
+        return replace(self, groups=groups)
 
     @property
     def may_set_groups(self) -> bool:

@@ -157,7 +157,7 @@ def credentials(process: ProcessConfig) -> Credentials:
     caps = process.capabilities
     return Credentials(
         process.uid, process.gid, process.uid, process.gid, process.uid, process.gid,
-        process.uid, process.gid, tuple(process.additional_gids),
+        process.uid, process.gid, tuple(sorted(process.additional_gids)),
         caps.effective, caps.permitted, caps.inheritable, caps.bounding,
         caps.ambient & caps.permitted & caps.inheritable,
     )  # fmt: skip

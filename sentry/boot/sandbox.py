@@ -7,11 +7,10 @@ of the first process.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import select
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
@@ -25,9 +24,11 @@ from sentry.errors import Errno
 from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import fasync, terminals
+from sentry.kernel.collector import Collector
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
+from sentry.kernel.task import Task
 from sentry.log import KernelLog, LogSink
 from sentry.loop import Loop
 from sentry.mm.ramfile import RamFile
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Observer
     from sentry.platform.interface import Platform
 
-BUSY_THRESHOLDS = (50_000, 20, 100)
-"""gc.set_threshold: a program that never rests must not make the Sentry grow without end."""
 KEPT_FREE = 64 << 20
 """Bytes of free RAM frames that an idle sandbox keeps from the host."""
 
@@ -67,10 +66,8 @@ class Sandbox:
 
     def run(self) -> int:
         """Run until the first process and all others have ended; its wait status."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*BUSY_THRESHOLDS)
-        self.kernel.loop.on_idle = self._rest
+        collector = Collector()
+        self.kernel.loop.on_idle = lambda: self._rest(collector)
         if self._statm >= 0:
             self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).look
         if self._start is not None:
@@ -87,9 +84,9 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
-    def _rest(self) -> None:
+    def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
-        gc.collect()
+        collector.rest()
         self.kernel.platform.ram.trim(KEPT_FREE)
         trim_heap()
 
@@ -161,7 +158,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     ram = platform.ram
     ram.limit_to(config.memory_limit)
     vfs = Vfs(loop, lambda: RamFile(ram), memory_pages=lambda: ram.limit // PAGE_SIZE)
-    vfs.host_io = HostIO(loop)
+    vfs.host_io = HostIO(loop, process_of)
     register_all(vfs)
     vfs.types[b"proc"] = mount_proc
     uts = Uts(config.hostname.encode(), config.domainname.encode())
@@ -216,6 +213,11 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         loop.watch(config.stand_in_fd, select.EPOLLRDHUP, lambda _: kernel.finish(SIGKILL))
     kernel.services.check()
     return Sandbox(kernel, task.finish, operations, config)
+
+
+def process_of(name: object) -> Hashable:
+    """Whose share of the threads for host calls a fiber takes: that of its task's process."""
+    return name.group if isinstance(name, Task) else name
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:

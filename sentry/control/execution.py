@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from sentry.abi.resource import RLIM_NLIMITS
+from sentry.abi.resource import RLIM_INFINITY, RLIM_NLIMITS
 from sentry.abi.signal import SIGKILL, SIGWINCH
 from sentry.boot import first_process
 from sentry.config import Capabilities, ProcessConfig, StartError
@@ -109,6 +109,8 @@ class Execution:
         for limit in process.rlimits:
             if not 0 <= limit.resource < RLIM_NLIMITS:
                 raise EINVAL(f"resource limit {limit.resource}")
+            if not 0 <= min(limit.soft, limit.hard) <= max(limit.soft, limit.hard) <= RLIM_INFINITY:
+                raise EINVAL(f"resource limit {limit.soft}, {limit.hard}")
 
     async def _load(self, process: ProcessConfig, profile: bytes) -> Task:
         kernel = self._kernel

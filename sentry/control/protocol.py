@@ -10,10 +10,12 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentry.config import Capabilities, Rlimit
+from sentry.config import Capabilities, Mask, Rlimit
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
+Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+"""A user or a group."""
 MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 
@@ -28,17 +30,17 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     env: tuple[bytes, ...] | None = None
     extra_env: tuple[bytes, ...] = ()
     cwd: bytes = b""
-    uid: int | None = None
-    gid: int | None = None
-    additional_gids: tuple[int, ...] | None = None
-    extra_gids: tuple[int, ...] = ()
-    umask: int | None = None
+    uid: Id | None = None
+    gid: Id | None = None
+    additional_gids: tuple[Id, ...] | None = None
+    extra_gids: tuple[Id, ...] = ()
+    umask: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] | None = None
     capabilities: Capabilities | None = None
-    extra_capabilities: int = 0
+    extra_capabilities: Mask = 0
     """Added to the bounding, effective and permitted sets."""
     rlimits: tuple[Rlimit, ...] = ()
     no_new_privileges: bool | None = None
-    oom_score_adj: int | None = None
+    oom_score_adj: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] | None = None
     terminal: bool = False
     """The first descriptor is the wire of a terminal; the second and third are not used."""
     ignore_paused: bool = False

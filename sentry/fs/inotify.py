@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_RDONLY
@@ -129,6 +130,8 @@ class InotifyFile(StreamFile):
             self.queue_event(watch.wd, IN_IGNORED, 0, b"")
 
     def _unhook(self, watch: InodeWatch) -> None:
+        if self.watches.get(watch.wd) is not watch:
+            return
         del self.watches[watch.wd], self._of[watch.inode]
         inode = watch.inode
         inode.fs.watched.discard(watch)
@@ -140,9 +143,8 @@ class InotifyFile(StreamFile):
 
     def release(self) -> None:
         """Closed."""
-        for watch in list(self.watches.values()):
-            self._unhook(watch)
         self._vfs.inotify_instances -= 1
+        self._vfs.leftovers.begin(self.watches.values(), self._unhook)
 
     # --- events
 
@@ -180,10 +182,11 @@ class InotifyFile(StreamFile):
         """FIONREAD."""
         return self._bytes
 
-    def fdinfo(self) -> str:
+    def fdinfo(self) -> Iterator[str]:
         """One line for each watch."""
-        return "".join(
-            f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} mask:{w.mask:x} "
-            "ignored_mask:0\n"
-            for w in self.watches.values()
-        )
+        for w in list(self.watches.values()):
+            if w.wd in self.watches:
+                yield (
+                    f"inotify wd:{w.wd:x} ino:{w.inode.ino:x} sdev:{w.inode.fs.dev:x} "
+                    f"mask:{w.mask:x} ignored_mask:0\n"
+                )

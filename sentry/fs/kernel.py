@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Keys(Protocol):
     """The keys of the sandbox."""
 
-    def show_users(self, reader: Any) -> str: ...
+    def show_users(self, reader: Any) -> Iterator[str]: ...
 
 
 class Services(Protocol):
@@ -26,7 +26,7 @@ class Services(Protocol):
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]
-    keys_text: Callable[[Any], str] | None
+    keys_text: Callable[[Any], Iterator[str]] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
 

@@ -10,12 +10,13 @@ The rights of who writes are looked at by the file system.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final, Protocol
 
 from sentry.abi.signal import SIGKILL
 from sentry.errors import EAGAIN, EBUSY, ENODEV, ENOENT, ENOSPC
 from sentry.wait.queue import ChangeCount
+from sentry.wait.steps import Steps
 
 MAX_CGROUPS: Final = 4_096
 """Of one sandbox."""
@@ -51,7 +52,8 @@ class Cgroup:
         "charged", "children", "dead", "descendants", "enabled", "events", "freeze", "freezing",
         "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth",
         "max_descendants", "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits",
-        "pids_hits_here", "pids_max", "populated_children", "root_fs",
+        "pids_hits_here", "pids_max", "populated_children", "root_fs", "runs",
+        "unsettled",
     )  # fmt: skip
 
     def __init__(self, parent: Cgroup | None, name: bytes) -> None:
@@ -78,6 +80,10 @@ class Cgroup:
         """It, or one above, is to stand still."""
         self.frozen = False
         """It is to stand still, and all in it and below do."""
+        self.unsettled = 0
+        """How many freeze or thaw it, and have not told everybody yet."""
+        self.runs: tuple[Process, Thread] | None = None
+        """One that did not stand yet when it was looked at last."""
         self.charged = 0
         """Tasks here and below, zombies too."""
         self.peak = 0
@@ -218,6 +224,8 @@ class Cgroup:
             used = group.dead_usage
             self._count(used.user_ns, used.sys_ns)
             self._drop(group)
+        if self.runs is not None and self.runs[1].dead:
+            self.runs = None
         if self.freezing:
             self.settle_frozen()
 
@@ -283,28 +291,37 @@ class Cgroup:
         """A process is here or below."""
         return bool(self.members or self.populated_children)
 
-    def cpu_ns(self) -> tuple[int, int]:
-        """CPU time of all here and below, also of who has left: of programs, and of the kernel."""
+    def cpu_ns(self) -> Generator[str, None, tuple[int, int]]:
+        """CPU time of all here and below, also of who has left: of programs, and of the kernel.
+
+        An empty piece of text for each process.
+        """
         user, system = self.gone_user_ns, self.gone_sys_ns
-        for at in self.down():
-            for group in at.members:
-                more_user, more_system = used_by(group)
-                user, system = user + more_user, system + more_system
+        for group in [group for at in self.down() for group in at.members]:
+            more_user, more_system = used_by(group)
+            user, system = user + more_user, system + more_system
+            yield ""
         return user, system
 
-    def kill(self, by: Any) -> None:
+    def kill(self, by: Any) -> Steps[None]:
         """cgroup.kill: SIGKILL for everybody here and below, sent by a task.
 
-        As always, the first process of a PID namespace is safe from those in it.
+        As always, the first process of a PID namespace is safe from those in it. Who is forked
+        meanwhile dies, too.
         """
-        for at in list(self.down()):
-            for group in list(at.members):
-                if group.pids.init is not group or not group.pids.sees(by.group):
+        more = True
+        while more:
+            more = False
+            for group in [group for at in self.down() for group in at.members]:
+                spared = group.pids.init is group and group.pids.sees(by.group)
+                if not group.exiting and not spared:
+                    more = True
                     group.exit(SIGKILL)
+                yield
 
     # --- freezing
 
-    def set_freeze(self, on: bool) -> None:
+    def set_freeze(self, on: bool) -> Steps[None]:
         """cgroup_freeze(). What sleeps in a call is woken, and makes the call again later."""
         if self.freeze is on:
             return
@@ -312,14 +329,21 @@ class Cgroup:
 
         self.freeze = on
         all_below = list(self.down())
+        groups: list[Process] = []
         for at in all_below:
             was = at.freezing
             at.freezing = at.freeze or (at.parent is not None and at.parent.freezing)
             if at.freezing is not was:
-                for group in at.members:
-                    (pause.halt if on else pause.go_on)(group)
-        for at in reversed(all_below):  # each after those below it
-            at._settles()
+                groups += at.members
+            at.unsettled += 1
+        try:
+            for group in groups:
+                (pause.halt if group.cgroup.freezing else pause.go_on)(group)
+                yield
+        finally:
+            for at in reversed(all_below):  # each after those below it
+                at.unsettled -= 1
+                at._settles()
         if self.parent is not None:
             self.parent.settle_frozen()
 
@@ -333,7 +357,8 @@ class Cgroup:
         """It stands still now, or does not any more, and did not or did before."""
         frozen = (
             self.freezing
-            and all(_stands(task) for group in self.members for task in group.tasks)
+            and not self.unsettled
+            and self._all_stand()
             and all(child.frozen for child in self.children.values())
         )
         if frozen is self.frozen:
@@ -341,6 +366,21 @@ class Cgroup:
         self.frozen = frozen
         self._changed()
         return True
+
+    def _all_stand(self) -> bool:
+        """Asked each time that one stands still: those that were found so before come last."""
+        if self.runs is not None:
+            group, task = self.runs
+            if group in self.members and not _stands(task):
+                return False
+        running = (
+            (group, task)
+            for group in reversed(self.members)
+            for task in reversed(group.tasks)
+            if not _stands(task)
+        )
+        self.runs = next(running, None)
+        return self.runs is None
 
     # --- who listens
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sentry.fs.proc.sysctl import get_sysctl
@@ -39,7 +40,7 @@ class IpcObjects:
         for table in (self.segments.ids, self.semaphores.ids, self.queues.ids):
             table.owner, table.next_ids = of.owner, of.next_ids
 
-    def table(self, name: str, reader: Caller) -> str:
+    def table(self, name: str, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/NAME."""
         if name == "shm":
             return self.segments.table(reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.keyctl import (
@@ -212,14 +213,14 @@ def give_to_parent(task: Task) -> None:
     of(other).join(session_of(task))
 
 
-def show(task: Task) -> str:
-    """/proc/keys: what the reader may view. proc_keys_show()."""
-    possessed = {id(key) for key in reachable(task)}
-    return "".join(
-        _line(task, key)
-        for key in sorted(table(task.kernel).all(), key=lambda key: key.serial)
-        if key.allows(task.creds, id(key) in possessed, VIEW)
-    )
+def show(task: Task) -> Iterator[str]:
+    """/proc/keys: what the reader may view, piece by piece. proc_keys_show()."""
+    possessed = set()
+    for key in reachable(task):
+        possessed.add(key)
+        yield ""
+    for key in table(task.kernel).in_order():
+        yield _line(task, key) if key.allows(task.creds, key in possessed, VIEW) else ""
 
 
 def _line(task: Task, key: Key) -> str:

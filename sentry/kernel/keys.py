@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -261,6 +262,12 @@ class KeyTable:
         """Every key there is."""
         return list(self._keys.values())
 
+    def in_order(self) -> Iterator[Key]:
+        """All by serial, without those that go meanwhile."""
+        for serial in sorted(self._keys):
+            if (key := self._keys.get(serial)) is not None:
+                yield key
+
     def add(self, key: Key) -> Key:
         """Give a new key its serial; it lasts if it is held now. Raises: EDQUOT."""
         keys, used = self.used(key.uid)
@@ -295,17 +302,20 @@ class KeyTable:
         )
         return keys, size
 
-    def show_users(self, reader: Any) -> str:
-        """/proc/key-users, for a task: proc_key_users_show()."""
-        lines = []
-        for uid in sorted({k.uid for k in self._keys.values()}):
-            keys, used = self.used(uid)
+    def show_users(self, reader: Any) -> Iterator[str]:
+        """/proc/key-users, for a task, piece by piece: proc_key_users_show()."""
+        counts: Counter[int] = Counter()
+        sizes: Counter[int] = Counter()
+        for key in self.in_order():
+            counts[key.uid] += 1
+            sizes[key.uid] += len(key.payload) + len(key.description) + 1
+            yield ""
+        for uid, keys in sorted(counts.items()):
             most_keys, most_bytes = self.quota(uid)
-            lines.append(
+            yield (
                 f"{reader.creds.shown_uid(uid):5}: {keys:5} {keys}/{keys} "
-                f"{keys}/{most_keys} {used}/{most_bytes}\n"
+                f"{keys}/{most_keys} {sizes[uid]}/{most_bytes}\n"
             )
-        return "".join(lines)
 
     def keyring(self, description: bytes, owner: tuple[int, int], perm: int) -> Key:
         """A new keyring. Raises: EDQUOT."""

@@ -93,17 +93,24 @@ class OwnMemory:
         if self._killed and not any(g.exiting and g.tasks for g in kernel.pids.groups.values()):
             self._killed, self._quiet = False, 0
         if self.used + ram.populated() >= max(limit, self._quiet):
-            gc.collect()
-            trim_heap()
-            ram.trim()
-            self._last = self._private()
-            total = self.used + ram.populated()
+            total = self._trimmed()
+            if self.used >= step and total >= limit:
+                gc.collect()
+                total = self._trimmed()
             self._quiet = total + step
             if self.used >= step and total >= limit:
                 self._kill()
         if not self._watching and self.used + ram.promised > limit:
             self._watching = True
             kernel.loop.call_at(kernel.loop.now_ns() + WATCH_NS, self._watch)
+
+    def _trimmed(self) -> int:
+        """The sum, without what nobody uses."""
+        ram = self._kernel.platform.ram
+        trim_heap()
+        ram.trim()
+        self._last = self._private()
+        return self.used + ram.populated()
 
     def _kill(self) -> None:
         """Of the session that has most: what was forked dies together, but if one process has half.

@@ -60,8 +60,13 @@ def halt(group: ThreadGroup) -> None:
     """The cgroup of a process is frozen. A call that sleeps is broken off, and made again later."""
     for task in group.tasks:
         task.work |= WORK_PAUSE
-        if not task.stopped and not task.dead:
-            task.interrupt()
+    group.kernel.loop.call_for_each(group.tasks, _look)
+
+
+def _look(task: Task) -> None:
+    """Stand still soon, unless that is over already."""
+    if task.work & WORK_PAUSE and not task.stopped and not task.dead:
+        task.interrupt()
 
 
 def go_on(group: ThreadGroup) -> None:

@@ -120,6 +120,11 @@ class PidNamespace:
         groups = self._tables.groups
         return [groups[n] for _, n in sorted(self._inner.items()) if n in groups]
 
+    def has_others(self, group: ThreadGroup) -> bool:
+        """There is a process besides this one, a zombie perhaps."""
+        groups = self._tables.groups
+        return any(groups.get(number, group) is not group for number in self._inner.values())
+
     # --- numbers
 
     def is_taken(self, number: int) -> bool:

@@ -62,7 +62,7 @@ class Services:
         self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))
         """kptr_obfuscate(): what turns addresses of objects into an order that tells nothing."""
         self.keys: KeyTable | None = None
-        self.keys_text: Callable[[Any], str] | None = None
+        self.keys_text: Callable[[Any], Iterator[str]] | None = None
         """/proc/keys for a reader, once somebody has a key."""
         self.logins: Iterator[int] = count(1)
         """Numbers of sessions: /proc/PID/sessionid."""

@@ -279,10 +279,15 @@ def resume_group(group: ThreadGroup) -> None:
     for task in group.tasks:
         if task.trace is None:
             task.work &= ~WORK_STOP
-            resume_task(task)
+    group.kernel.loop.call_for_each(group.tasks, _resume_unless_stopped_again)
     if was_stopped:
         group.continue_reported = False
         tell_parent(group, CLD_CONTINUED, SIGCONT)
+
+
+def _resume_unless_stopped_again(task: Task) -> None:
+    if task.trace is None and not task.group.stopping:
+        resume_task(task)
 
 
 def resume_task(task: Task) -> None:

@@ -7,7 +7,7 @@ mistaken for what took its place: ipc/util.c. sysvipc(7).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from sentry.abi.capability import CAP_IPC_OWNER, CAP_SYS_ADMIN
@@ -138,6 +138,12 @@ class IdTable(Generic[T]):
 
     def __len__(self) -> int:
         return len(self.objects)
+
+    def in_order(self) -> Iterator[T]:
+        """All by index, without those that are removed meanwhile."""
+        for index in sorted(self.objects):
+            if (found := self.objects.get(index)) is not None:
+                yield found
 
     def add(self, new: T, limit: int) -> int:
         """Give it an identifier. Raises: ENOSPC."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -153,12 +153,12 @@ class Queues:
         queue.readers.notify()
         queue.writers.notify()
 
-    def table(self, reader: Caller) -> str:
+    def table(self, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/msg."""
         of = reader.pids.of
-        return "".join(
-            f"{q.key:10} {q.id:10}  {q.mode:4o}  {q.bytes:10} {len(q.messages):10} "
-            f"{of(q.lspid):5} {of(q.lrpid):5} {q.owners(reader.creds)} "
-            f"{q.stime:10} {q.rtime:10} {q.ctime:10}\n"
-            for _, q in sorted(self.ids.objects.items())
-        )
+        for q in self.ids.in_order():
+            yield (
+                f"{q.key:10} {q.id:10}  {q.mode:4o}  {q.bytes:10} {len(q.messages):10} "
+                f"{of(q.lspid):5} {of(q.lrpid):5} {q.owners(reader.creds)} "
+                f"{q.stime:10} {q.rtime:10} {q.ctime:10}\n"
+            )

@@ -8,14 +8,16 @@ on the waiter's behalf and wakes it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.sysvipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMVMX
 from sentry.errors import EAGAIN, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, Errno
 from sentry.kernel.sysv_ids import Caller, IdTable, IpcObject, get, now
 from sentry.wait.fiber import Fiber, Interrupted, TimedOut
+from sentry.wait.lock import Lock
 from sentry.wait.sleep import Sleep
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_undo import UndoList
@@ -31,7 +33,9 @@ LARGEST_SET: Final = 65535
 class Waiter:
     """A task that sleeps in semop(2)."""
 
-    __slots__ = ("blocked_on", "done", "error", "fiber", "for_zero", "operations", "pid", "undo")
+    __slots__ = (
+        "arrival", "blocked_on", "done", "error", "fiber", "for_zero", "operations", "pid", "undo",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +47,8 @@ class Waiter:
         self.undo = undo
         self.pid = pid
         self.fiber: Fiber | None = None
+        self.arrival = 0
+        """Who came earlier is tried earlier."""
         self.blocked_on = 0
         """The semaphore that stops it, and whether it waits for that to become 0."""
         self.for_zero = False
@@ -67,7 +73,9 @@ class WouldBlock(Exception):
 class SemaphoreSet(IpcObject):
     """struct sem_array."""
 
-    __slots__ = ("otime", "pids", "undos", "values", "waiters")
+    __slots__ = (
+        "_arrivals", "_by_number", "lock", "otime", "pids", "undos", "values", "waiters",
+    )  # fmt: skip
 
     def __init__(self, task: Caller, key: int, count: int, flags: int) -> None:
         super().__init__(task.creds, key, flags)
@@ -76,7 +84,11 @@ class SemaphoreSet(IpcObject):
         """Who changed each last."""
         self.otime = 0
         self.waiters: dict[Waiter, None] = {}
-        """In order of arrival."""
+        self.lock = Lock()
+        """sem_lock(): of who changes it, until those who waited for that have gone on."""
+        self._arrivals = 0
+        self._by_number: dict[int, set[Waiter]] = {}
+        """The same, by the semaphore that stops them."""
         self.undos: dict[UndoList, dict[int, int]] = {}
         """What each list of a process gives back at its end."""
 
@@ -109,7 +121,9 @@ class SemaphoreSet(IpcObject):
             self.values[number] = value
             self.pids[number] = pid
 
-    def attempt(self, operations: list[Operation], undo: UndoList | None, pid: int) -> None:
+    def attempt(
+        self, operations: list[Operation], undo: UndoList | None, pid: int
+    ) -> Steps[None]:
         """One try of a call that has not slept yet. Raises: WouldBlock, EAGAIN and the like."""
         try:
             self.perform(operations, undo, pid)
@@ -118,19 +132,24 @@ class SemaphoreSet(IpcObject):
                 raise EAGAIN("IPC_NOWAIT") from None
             raise
         self.otime = now()
-        self.changed({number for number, change, _ in operations if change})
+        yield from self.changed({number for number, change, _ in operations if change})
 
-    def changed(self, numbers: Iterable[int] | None) -> None:
+    def changed(self, numbers: Iterable[int] | None) -> Steps[None]:
         """Let those go on who waited for these semaphores (None: for any)."""
-        if not self.waiters:
-            return
-        dirty = None if numbers is None else set(numbers)
-        while dirty is None or dirty:
-            more: set[int] = set()
-            for waiter in list(self.waiters):
-                if dirty is None or waiter.blocked_on in dirty:
-                    more |= self._retry(waiter)
-            dirty = more
+        dirty = set(self._by_number) if numbers is None else set(numbers)
+        while dirty and self.waiters:
+            found = [waiter for number in dirty for waiter in self._by_number.get(number, ())]
+            found.sort(key=lambda waiter: waiter.arrival)
+            dirty = set()
+            for waiter in found:
+                if waiter in self.waiters and not self._is_hopeless(waiter):
+                    dirty |= self._retry(waiter)
+                    yield
+
+    def _is_hopeless(self, waiter: Waiter) -> bool:
+        """It wants something of a semaphore that is used up, as all behind it: update_queue()."""
+        alone = len(waiter.operations) == 1 and not waiter.for_zero
+        return alone and not self.values[waiter.blocked_on]
 
     def _retry(self, waiter: Waiter) -> set[int]:
         """Try for a waiter; the semaphores that it changed."""
@@ -145,7 +164,7 @@ class SemaphoreSet(IpcObject):
             error = EAGAIN("IPC_NOWAIT")
         except Errno as failed:
             error = failed
-        del self.waiters[waiter]
+        self.forget(waiter)
         waiter.end(error)
         if error is not None:
             return set()
@@ -154,32 +173,50 @@ class SemaphoreSet(IpcObject):
     def block(self, waiter: Waiter, index: int) -> None:
         """It waits for the semaphore of its operation `index`."""
         number, change, _ = waiter.operations[index]
+        if waiter in self.waiters:
+            self._take_out(waiter)
+        else:
+            self.waiters[waiter] = None
+            self._arrivals += 1
+            waiter.arrival = self._arrivals
         waiter.blocked_on, waiter.for_zero = number, not change
-        self.waiters.setdefault(waiter)
+        self._by_number.setdefault(number, set()).add(waiter)
+
+    def forget(self, waiter: Waiter) -> None:
+        """It does not wait any more, if it did."""
+        if waiter in self.waiters:
+            del self.waiters[waiter]
+            self._take_out(waiter)
+
+    def _take_out(self, waiter: Waiter) -> None:
+        beside = self._by_number[waiter.blocked_on]
+        beside.discard(waiter)
+        if not beside:
+            del self._by_number[waiter.blocked_on]
 
     def waiting(self, number: int, for_zero: bool) -> int:
         """GETNCNT, GETZCNT."""
-        return sum(w.blocked_on == number and w.for_zero == for_zero for w in self.waiters)
+        return sum(waiter.for_zero == for_zero for waiter in self._by_number.get(number, ()))
 
     # --- semctl
 
-    def set_value(self, number: int, value: int, pid: int) -> None:
+    def set_value(self, number: int, value: int, pid: int) -> Steps[None]:
         """SETVAL: what was to be given back of it is forgotten."""
         for undo in list(self.undos):
             undo.forget(self, number)
         self.values[number] = value
         self.pids[number] = pid
         self.ctime = now()
-        self.changed((number,))
+        yield from self.changed((number,))
 
-    def set_all(self, values: array[int], pid: int) -> None:
+    def set_all(self, values: array[int], pid: int) -> Steps[None]:
         """SETALL; the values are checked."""
         for undo in list(self.undos):
             undo.drop(self)
         self.values = values
         self.pids = array("i", [pid]) * len(values)
         self.ctime = now()
-        self.changed(None)
+        yield from self.changed(None)
 
 
 class Semaphores:
@@ -220,24 +257,27 @@ class Semaphores:
 
         return get(self.ids, task.creds, key, flags, make, check)
 
-    def remove(self, found: SemaphoreSet) -> None:
+    def remove(self, found: SemaphoreSet) -> Steps[None]:
         """IPC_RMID: who waits gets EIDRM."""
         self.ids.remove(found)
         self.used -= len(found.values)
         self.budget.semaphores -= len(found.values)
         for undo in list(found.undos):
             undo.drop(found)
-        waiters, found.waiters = found.waiters, {}
+        waiters = list(found.waiters)
         for waiter in waiters:
-            waiter.end(EIDRM("removed"))
+            if waiter in found.waiters:
+                found.forget(waiter)
+                waiter.end(EIDRM("removed"))
+                yield
 
-    def table(self, reader: Caller) -> str:
+    def table(self, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/sem."""
-        return "".join(
-            f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "
-            f"{s.owners(reader.creds)} {s.otime:10} {s.ctime:10}\n"
-            for _, s in sorted(self.ids.objects.items())
-        )
+        for s in self.ids.in_order():
+            yield (
+                f"{s.key:10} {s.id:10}  {s.mode:4o} {len(s.values):10} "
+                f"{s.owners(reader.creds)} {s.otime:10} {s.ctime:10}\n"
+            )
 
 
 class SemaphoreSleep(Sleep):
@@ -278,7 +318,7 @@ class SemaphoreSleep(Sleep):
 
     def leave(self) -> None:
         """Out of the queue."""
-        self._found.waiters.pop(self._waiter, None)
+        self._found.forget(self._waiter)
         self._waiter.fiber = None
 
     def failed(self, error: BaseException) -> int:

@@ -6,7 +6,7 @@ mappings hold: their number is shm_nattch, whatever fork, mprotect and munmap ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -292,12 +292,12 @@ class Segments:
             s.pages for s in self.ids.objects.values() if s.mode & SHM_LOCKED and s.locked_by == uid
         )
 
-    def table(self, reader: Caller) -> str:
+    def table(self, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/shm."""
         of = reader.pids.of
-        return "".join(
-            f"{s.key:10} {s.id:10}  {s.mode:4o} {s.size:21} {of(s.cpid):5} {of(s.lpid):5}  "
-            f"{s.nattch:5} {s.owners(reader.creds)} {s.atime:10} {s.dtime:10} {s.ctime:10} "
-            f"{s.resident * PAGE_SIZE:21} {0:21}\n"
-            for _, s in sorted(self.ids.objects.items())
-        )
+        for s in self.ids.in_order():
+            yield (
+                f"{s.key:10} {s.id:10}  {s.mode:4o} {s.size:21} {of(s.cpid):5} {of(s.lpid):5}  "
+                f"{s.nattch:5} {s.owners(reader.creds)} {s.atime:10} {s.dtime:10} {s.ctime:10} "
+                f"{s.resident * PAGE_SIZE:21} {0:21}\n"
+            )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.sysvipc import SEMVMX
 from sentry.kernel.sysv_ids import now
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_sem import SemaphoreSet
@@ -60,4 +61,4 @@ class UndoList:
                     dirty.add(number)
             if dirty:
                 found.otime = now()
-                found.changed(dirty)
+                at_once(found.changed(dirty))

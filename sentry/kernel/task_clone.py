@@ -352,7 +352,7 @@ def build(
         group.leader = child
         child.exit_signal = group.exit_signal
     kernel.pids.tasks[tid] = child
-    if group.exiting:
+    if group.exiting or group.execing is not None:
         child.condemn()  # made while its group dies
     if group.stopping:
         child.work |= WORK_STOP

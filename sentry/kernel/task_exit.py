@@ -29,9 +29,12 @@ from sentry.kernel import (
     task_stops,
 )
 from sentry.mm.errors import NeedsFault
-from sentry.wait.steps import driven
+from sentry.wait.again import again
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ProcessGroup, ThreadGroup, Usage
@@ -71,6 +74,7 @@ async def _leave(task: Task) -> None:
         task.files.users -= 1
         if not task.files.users:
             await driven(task.files.closing(task, task.files))
+            await again(kernel.vfs.leftovers.awaited)
         namespaces.leave(task)
     except Exception as error:
         kernel.log.bug(f"exit of {task!r}", error)
@@ -83,6 +87,7 @@ async def _leave(task: Task) -> None:
     kernel.pids.tasks.pop(task.tid, None)
     kernel.pids.release(task.tid)
     kernel.held.discard(task)
+    group.ending = len(group.tasks) == 1
     group.tasks.remove(task)
     group.cgroup.thread_ends(group)
     group.last_uid = task.creds.uid
@@ -93,7 +98,7 @@ async def _leave(task: Task) -> None:
         _hand_children_on(task)
     else:
         accounting.process_ends(task, status_of(task), size_kib)
-        _last_thread_gone(group)
+        await driven(_last_thread_gone(group))
 
 
 async def _release_memory(task: Task) -> None:
@@ -134,56 +139,67 @@ def vfork_release(task: Task) -> None:
         done()
 
 
-def _last_thread_gone(group: ThreadGroup) -> None:
+def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
     kernel = group.kernel
-    _kill_orphaned_groups(group)
-    _leave_session(group)
+    yield from _kill_orphaned_groups(group)
+    yield from _leave_session(group)
     group.drop_keyring()
     group.allowed_tracer = None, None
     for timer in list(group.posix_timers.values()):
         timer.delete()
+        yield
     group.posix_timers.clear()
     if group.timers is not None:
         group.timers.cancel()
     group.shared_pending.discard(signals.EVERY)
-    reparent(group)
+    yield from reparent(group)
     if group is kernel.init:
-        _end_sandbox(group)
+        group.ending = False
+        yield from _end_sandbox(group)
         return
-    if group.pids.init is group and not _end_namespace(group.pids):
+    if group.pids.init is group and not (yield from _end_namespace(group.pids)):
         return
     _announce_or_hold(group)
     if kernel.init is not None and kernel.init.is_zombie:
-        _end_sandbox(kernel.init)
+        yield from _end_sandbox(kernel.init)
 
 
 def _announce_or_hold(group: ThreadGroup) -> None:
+    group.ending = False
+    group.pid_queue.notify()
     leader = group.leader
     tracee = leader.trace if leader is not None and is_held(group) else None
     if tracee is None or not tracee.group_ends():
         announce(group)
 
 
-def _end_namespace(pids: PidNamespace) -> bool:
+def _kill_all(others: Callable[[], Iterable[ThreadGroup]]) -> Steps[None]:
+    """Also those that are forked meanwhile."""
+    while found := [group for group in others() if group.tasks and not group.exiting]:
+        for group in found:
+            group.exit(SIGKILL)
+            yield
+
+
+def _end_namespace(pids: PidNamespace) -> Steps[bool]:
     """zap_pid_ns_processes(): the first process has ended, all others die. True: none is left.
 
     The first process can be waited for once nobody else is there.
     """
     pids.ended = True
-    others = [group for group in pids.members() if group is not pids.init]
-    for other in others:
-        other.exit(SIGKILL)
-    pids.lingers = bool(others)
-    return not others
+    init = pids.init
+    assert init is not None
+    yield from _kill_all(lambda: (group for group in pids.members() if group is not init))
+    pids.lingers = pids.has_others(init)
+    return not pids.lingers
 
 
 def _leave_namespaces(group: ThreadGroup) -> None:
     """The last process that went after the first one of a namespace lets that one go, too."""
     pids: PidNamespace | None = group.pids
     while pids is not None and pids.level:
-        if pids.lingers and pids.members() == [pids.init]:
+        if pids.lingers and pids.init is not None and not pids.has_others(pids.init):
             pids.lingers = False
-            assert pids.init is not None
             _announce_or_hold(pids.init)
         pids = pids.parent
 
@@ -256,10 +272,11 @@ def _living(group: ThreadGroup) -> Task | None:
 
 def _hand_children_on(task: Task) -> None:
     """forget_original_parent() of a thread: another one of the process has its children now."""
-    heir = _living(task.group)
+    group = task.group
+    heir = _living(group) if group.children and not group.exiting else None
     if heir is None:  # the last one to go has them all
         return
-    for child in task.group.children:
+    for child in group.children:
         if child.parent_thread is task:
             child.parent_thread = heir
             _tell_of_death(task, child)
@@ -278,54 +295,71 @@ def _tell_of_death(dying: Task, child: ThreadGroup) -> None:
                 signal_send.send_to_group(child, info, force=not child.pids.sees(parent))
 
 
-def reparent(group: ThreadGroup) -> None:
-    """Children go to the nearest living subreaper, else to init: prctl(2), find_new_reaper()."""
-    if not group.children:
-        return
+def reparent(group: ThreadGroup) -> Steps[None]:
+    """Children go to the nearest living subreaper, else to init: prctl(2)."""
+    heir = _reaper(group) if group.children else None
+    for child in list(group.children):
+        if child.parent is group:
+            if heir is not None and not heir.tasks:
+                heir = _reaper(group)
+            _hand_on(child, group, heir)
+            yield
+    group.children = []
+
+
+def _reaper(group: ThreadGroup) -> ThreadGroup | None:
+    """find_new_reaper(); None where init has ended as well."""
     init = group.pids.init
     heir = group.parent if group is not init else None
     while heir is not None and not (heir.child_subreaper and heir.tasks):
         heir = heir.parent if heir.pids is group.pids else None
     if heir is None or heir.pids is not group.pids:
         heir = init
-    children, group.children = group.children, []
-    for child in children:
-        child.parent_thread = _living(heir) if heir is not None else None
-        if group.leader is not None:
-            _tell_of_death(group.leader, child)
-        if heir is None or heir is group or (heir.is_zombie and heir is init):
-            child.parent = None
-            if child.is_zombie:
-                reap(child, group.kernel.gone_usage)
-            continue
-        child.parent = heir
-        heir.children.append(child)
-        child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
-        if child.is_zombie and not is_held(child):
-            announce(child)
+    return heir if heir is not None and heir.tasks else None
 
 
-def _kill_orphaned_groups(group: ThreadGroup) -> None:
-    """setpgid(2): a group orphaned with stopped members gets SIGHUP and SIGCONT."""
-    tied = [each for each in (group, *group.children) if each.ties_group]
-    if not tied:
+def _hand_on(child: ThreadGroup, group: ThreadGroup, heir: ThreadGroup | None) -> None:
+    """A child of a process that has ended has another parent, or none."""
+    child.parent_thread = _living(heir) if heir is not None else None
+    if group.leader is not None:
+        _tell_of_death(group.leader, child)
+    child.parent = heir
+    if heir is None:
+        if child.is_zombie:
+            reap(child, group.kernel.gone_usage)
         return
-    affected: set[ProcessGroup] = {each.process_group for each in tied}
-    parent, group.parent = group.parent, None
-    children = [(c, c.parent) for c in group.children]
-    for child, _ in children:
-        child.parent = group.pids.init
+    heir.children.append(child)
+    child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
+    if child.is_zombie and not is_held(child):
+        announce(child)
+
+
+def _kill_orphaned_groups(group: ThreadGroup) -> Steps[None]:
+    """setpgid(2): a group orphaned with stopped members gets SIGHUP and SIGCONT."""
+    own = group.process_group
+    affected = {each.process_group for each in group.children if each.process_group is not own}
+    if group.ties_group:
+        affected.add(own)
     for pg in affected:
-        if pg.is_orphaned() and any(m.stopping for m in pg.members if m is not group):
+        if _orphans(group, pg) and any(m.stopping for m in pg.members if m is not group):
             for member in pg.members - {group}:
                 signal_send.send_to_group(member, signals.SigInfo.kernel(SIGHUP))
                 signal_send.send_to_group(member, signals.SigInfo.kernel(SIGCONT))
-    group.parent = parent
-    for child, old in children:
-        child.parent = old
+                yield
 
 
-def _leave_session(group: ThreadGroup) -> None:
+def _orphans(group: ThreadGroup, pg: ProcessGroup) -> bool:
+    """The end of a process takes the last tie from a process group: will_become_orphaned_pgrp()."""
+    init, was_tied = group.pids.init, False
+    for member in pg.members:
+        ours = member.parent is group
+        if member is not group and member.is_tied_by(init if ours else member.parent):
+            return False
+        was_tied |= (ours or member is group) and member.ties_group
+    return was_tied
+
+
+def _leave_session(group: ThreadGroup) -> Steps[None]:
     """A session leader's end: the foreground group hears of it, now or after a hang-up.
 
     disassociate_ctty() of a pseudo-terminal.
@@ -335,23 +369,25 @@ def _leave_session(group: ThreadGroup) -> None:
         return
     session.leader = None
     if (terminal := session.terminal) is not None:
-        _tell(session.foreground, SIGHUP)
+        yield from _tell(session.foreground, SIGHUP)
         terminal.disassociate(session)
     else:
-        _tell(session.old_foreground, SIGHUP, SIGCONT)
+        yield from _tell(session.old_foreground, SIGHUP, SIGCONT)
         session.old_foreground = None
 
 
-def _tell(process_group: ProcessGroup | None, *numbers: int) -> None:
+def _tell(process_group: ProcessGroup | None, *numbers: int) -> Steps[None]:
     for member in list(process_group.members) if process_group is not None else ():
         for signo in numbers:
             signal_send.send_to_group(member, signals.SigInfo.kernel(signo))
+        yield
 
 
-def _end_sandbox(init: ThreadGroup) -> None:
+def _end_sandbox(init: ThreadGroup) -> Steps[None]:
     """pid_namespaces(7): when init ends, everybody gets SIGKILL; then the sandbox is over."""
-    others = [g for g in init.kernel.pids.groups.values() if g is not init and g.tasks]
-    for other in others:
-        other.exit(9)
-    if not others:
+    pids = init.kernel.pids
+    if not pids.ended:
+        pids.ended = True
+        yield from _kill_all(lambda: [g for g in pids.groups.values() if g is not init])
+    if not any(group.tasks for group in pids.groups.values() if group is not init):
         init.kernel.finish(init.exit_status)

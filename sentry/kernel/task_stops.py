@@ -34,8 +34,15 @@ def start_group_stop(task: Task, signo: int) -> None:
             member.trace.group_stop(signo, member is task)
         elif first or member is task:
             member.work |= WORK_STOP
-            if member is not task:
-                member.interrupt()
+    if first:
+        others = [member for member in group.tasks if member is not task and member.trace is None]
+        task.kernel.loop.call_for_each(others, _look)
+
+
+def _look(task: Task) -> None:
+    """Stand still soon, unless it goes on already."""
+    if task.work & WORK_STOP and not task.dead:
+        task.interrupt()
 
 
 def stop(task: Task) -> bool:
@@ -58,7 +65,10 @@ def complete_if_all_stand(group: ThreadGroup, last: Task) -> None:
     """
     if not group.stopping or group.stop_signal:
         return
-    if all(t.dead or (t.stopped if t.trace is None else t.trace.stands()) for t in group.tasks):
+    if (runs := group.runs) is not None and not _stands(runs):
+        return
+    group.runs = next((t for t in reversed(group.tasks) if not _stands(t)), None)
+    if group.runs is None:
         group.stop_signal = group.stopping
         group.stop_reported = False
         group.continue_reported = True
@@ -66,10 +76,16 @@ def complete_if_all_stand(group: ThreadGroup, last: Task) -> None:
             signal_send.tell_parent(group, CLD_STOPPED, group.stopping)
 
 
+def _stands(task: Task) -> bool:
+    return task.dead or (task.stopped if task.trace is None else task.trace.stands())
+
+
 def thread_leaves(task: Task) -> None:
     """A thread ends: what it was to see goes to another; a group stop may be complete now."""
     group = task.group
     signal_send.retarget(task, ~task.blocked)
     task.pending.discard(EVERY)
+    if group.runs is task:
+        group.runs = None
     if group.stopping and not group.exiting and any(t.stopped for t in group.tasks):
         complete_if_all_stand(group, task)

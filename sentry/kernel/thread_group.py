@@ -141,6 +141,7 @@ class ThreadGroup:
         "coredump_filter": SHARED,
         "dead_usage": FRESH,
         "dumpable": SHARED,
+        "ending": FRESH,
         "exe": SHARED,
         "exec_user_ns": SHARED,
         "execing": FRESH,
@@ -165,6 +166,7 @@ class ThreadGroup:
         "process_group": CLONE,
         "process_keyring": FRESH,
         "reaped_usage": FRESH,
+        "runs": FRESH,
         "shared_pending": FRESH,
         "signal_queue": FRESH,
         "start_ns": FRESH,
@@ -220,6 +222,8 @@ class ThreadGroup:
         """That of its pidfds, once there was one."""
         self.exit_signal = SIGCHLD
         self.exiting = False
+        self.ending = False
+        """Its last thread is gone, and its children are being handed on."""
         self.exit_status = 0
         """wait(2) status once `exiting`."""
         self.allowed_tracer: tuple[Task | None, Task | None] = (None, None)
@@ -231,6 +235,8 @@ class ThreadGroup:
         self.coredump_filter = 0x33
         self.stopping = 0
         """The signal of a group stop in force, else 0."""
+        self.runs: Task | None = None
+        """One that did not stand yet when a group stop was looked at last."""
         self.stop_signal = 0
         self.stop_reported = True
         self.continue_reported = True
@@ -267,15 +273,19 @@ class ThreadGroup:
     @property
     def ties_group(self) -> bool:
         """Its parent is in another group of the session: so its group is no orphan."""
-        if self.parent is None:
+        return self.is_tied_by(self.parent)
+
+    def is_tied_by(self, parent: ThreadGroup | None) -> bool:
+        """The same, with this parent."""
+        if parent is None:
             return False
-        theirs, mine = self.parent.process_group, self.process_group
+        theirs, mine = parent.process_group, self.process_group
         return theirs is not mine and theirs.session is mine.session
 
     @property
     def is_zombie(self) -> bool:
         """Every thread is gone, but nobody waited for it yet."""
-        return not self.tasks
+        return not self.tasks and not self.ending
 
     def all_tasks(self) -> list[Task]:
         """Its threads as others count them: with a leader that has ended and cannot go yet."""
@@ -304,14 +314,16 @@ class ThreadGroup:
             ring.drop()
 
     def exit(self, status: int) -> None:
-        """Every thread dies; `status` is what wait(2) will say. The first call counts."""
+        """Every thread dies; `status` is what wait(2) will say. The first call counts.
+
+        Of thousands some run on for a moment, as on other CPUs of Linux: zap_other_threads().
+        """
         if self.exiting:
             return
         self.exiting = True
         self.exit_status = status
         self.stopping = 0
-        for task in list(self.tasks):
-            task.condemn()
+        self.kernel.loop.call_for_each(self.tasks, condemn)
 
     def join(self, process_group: ProcessGroup) -> None:
         """Move to another process group; an empty one is forgotten."""
@@ -320,3 +332,9 @@ class ThreadGroup:
         self.process_group = process_group
         process_group.members.add(self)
         self.kernel.pids.forget_if_empty(old)
+
+
+def condemn(task: Task) -> None:
+    """It must die, if it has not gone meanwhile."""
+    if not task.dead:
+        task.condemn()

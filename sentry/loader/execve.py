@@ -15,11 +15,13 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.sysv_ipc import memory_moves
 from sentry.kernel.task import RESUME, Task
 from sentry.kernel.task_exit import leave_memory, memory_is_free, remember_peak, vfork_release
+from sentry.kernel.thread_group import condemn
 from sentry.kernel.time_namespace import join_for_children
 from sentry.loader.image import CLEARED_ON_SETID
 from sentry.loader.load import load
 from sentry.platform.constants import NUM_REGS
 from sentry.platform.interface import Reg
+from sentry.wait.again import again
 from sentry.wait.fiber import Killed, Mode
 from sentry.wait.sleep import until
 from sentry.wait.steps import driven
@@ -56,6 +58,7 @@ async def execve(
     _commit(task, image)
     await driven(old.releasing())
     await driven(task.files.close_on_exec(task))
+    await again(task.kernel.vfs.leftovers.awaited)
     if task.trace is not None:
         await task.trace.exec_stop(old_tid)
     return RESUME
@@ -68,9 +71,8 @@ async def _become_single_threaded(task: Task) -> None:
         raise Killed
     if len(group.tasks) > 1:
         group.execing = task
-        for other in group.tasks:
-            if other is not task:
-                other.condemn()
+        others = [other for other in group.tasks if other is not task]
+        task.kernel.loop.call_for_each(others, condemn)
 
         def alone() -> None:
             if len(group.tasks) > 1:

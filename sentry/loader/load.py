@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -32,8 +33,10 @@ from sentry.mm.layout import ProgramLayout
 from sentry.mm.mapping import map_vdso, mmap
 from sentry.platform.constants import PAGE_SIZE, TASK_SIZE
 from sentry.vfs.exec import Running, close_exec, open_exec, read_exec
+from sentry.vfs.pieces import PIECE
 from sentry.wait.again import again
-from sentry.wait.fiber import Killed
+from sentry.wait.fiber import Killed, Mode
+from sentry.wait.steps import Pace, driven
 
 if TYPE_CHECKING:
     from sentry.kernel.machine import Machine
@@ -79,7 +82,7 @@ async def load(
     SIGSEGV (Killed), unless it is the sandbox's first.
     """
     strings = stack.Strings(path, argv, envp)
-    stack.check_size(strings, task.rlimit(RLIMIT_STACK))
+    await driven(stack.check_size.steps(strings, task.rlimit(RLIMIT_STACK)))
     opened: list[Any] = []
     try:
         chain = await _examine(task, file, strings, opened, unreachable)
@@ -131,7 +134,7 @@ async def _examine(
         extra = [line.interpreter] + ([line.argument] if line.argument is not None else [])
         name = strings.file_name if depth == 0 else strings.argv[0]
         strings = _with_interpreter(strings, extra, name, depth)
-        stack.check_size(strings, task.rlimit(RLIMIT_STACK))
+        await driven(stack.check_size.steps(strings, task.rlimit(RLIMIT_STACK)))
         if depth == script.MAX_DEPTH:
             raise ELOOP("interpreters of interpreters")
         depth += 1
@@ -235,8 +238,12 @@ async def _build(
         return auxv.pack(vector)
 
     gap = _random(stack.RANDOM_GAP) if randomize else 0
-    built = stack.build(top, chain.strings, os.urandom(16), gap, pack)
-    await with_faults(lambda: mm.write(built.stack_pointer, built.data))
+    built = await driven(stack.build.steps(top, chain.strings, os.urandom(16), gap, pack))
+    pace = Pace()
+    for at in range(0, len(built.data), PIECE):
+        piece = built.data[at : at + PIECE]
+        await with_faults(partial(mm.write, built.stack_pointer + at, piece))
+        await pace.rest(Mode.UNINTERRUPTIBLE)
     layout.start_code, layout.end_code = loaded.start_code, loaded.end_code
     layout.start_data, layout.end_data = loaded.start_data, loaded.end_data
     layout.start_stack = built.stack_pointer

@@ -23,7 +23,7 @@ from sentry.abi.mman import (
 )
 from sentry.errors import EACCES, EBUSY, EFAULT, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
 from sentry.mm.address_map import AddressMap
-from sentry.mm.backing import HostBacking
+from sentry.mm.backing import HostBacking, MappedFile
 from sentry.mm.errors import BusError, OutOfMemory, SegFault
 from sentry.mm.faults import filled
 from sentry.mm.filling import fill_new
@@ -190,9 +190,12 @@ def _populate_advice(amap: AddressMap, start: int, end: int, write: bool) -> Ste
 # --- msync, mincore
 
 
-def msync(amap: AddressMap, addr: int, length: int, flags: int) -> list[HostBacking]:
+def msync(
+    amap: AddressMap, addr: int, length: int, flags: int
+) -> dict[HostBacking, MappedFile]:
     """msync(2): the checks. Stores to a shared host file are in the host's cache already;
-    the result are the files to fsync (MS_SYNC). Raises: EINVAL, ENOMEM, EBUSY."""
+    the result are the files to fsync (MS_SYNC), and which open ones keep them. Raises: EINVAL,
+    ENOMEM, EBUSY."""
     if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or addr & PAGE_MASK:
         raise EINVAL("flags or address")
     if flags & MS_ASYNC and flags & MS_SYNC:
@@ -200,7 +203,7 @@ def msync(amap: AddressMap, addr: int, length: int, flags: int) -> list[HostBack
     end = addr + page_align(length)
     if end > 1 << 64:
         raise ENOMEM("range")
-    files: dict[HostBacking, None] = {}
+    files: dict[HostBacking, MappedFile] = {}
     at = addr
     hole = False
     for vma in amap.vmas.overlapping(addr, end) if end > addr else ():
@@ -209,10 +212,11 @@ def msync(amap: AddressMap, addr: int, length: int, flags: int) -> list[HostBack
         if flags & MS_INVALIDATE and vma.flags & VmFlag.LOCKED:
             raise EBUSY("locked")
         if vma.shared and isinstance(vma.backing, HostBacking) and flags & MS_SYNC:
-            files[vma.backing] = None
+            assert vma.file is not None
+            files[vma.backing] = vma.file
     if hole or at < end > addr:
         raise ENOMEM("a hole")
-    return list(files)
+    return files
 
 
 # --- mseal

@@ -6,13 +6,14 @@ Its pages are what mappings of it show: nothing is copied. Pages that were never
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM, ENOSPC
 from sentry.mm.buffers import UserDest, UserSource
 from sentry.platform.constants import PAGE_SIZE
 from sentry.platform.memory import Bytes, Ram, frames_of, read_frames, write_frames, zero_frames
+from sentry.wait.steps import Steps, at_once
 
 CHUNK: Final = 512
 """Pages in one array of frames."""
@@ -125,6 +126,14 @@ class RamFile:
             index += some
             count -= some
 
+    def filling(self, index: int, count: int) -> Steps[None]:
+        """`fill`, a chunk a piece."""
+        while count > 0:
+            some = min(count, CHUNK - index % CHUNK)
+            self.fill(index, some)
+            index, count = index + some, count - some
+            yield
+
     # --- bytes
 
     def read(self, offset: int, count: int) -> bytes:
@@ -225,13 +234,40 @@ class RamFile:
 
     def truncate(self, size: int) -> None:
         """Set the size; what lies past it is gone, also for those who map it (SIGBUS)."""
+        at_once(self.truncating(size))
+
+    def truncating(self, size: int) -> Steps[None]:
+        """`truncate`: the size first, then what lies past it, a chunk a piece."""
         old, self._size = self._size, size
         if size >= old:
             return
         if size % PAGE_SIZE and self.peek(size // PAGE_SIZE):
             chunk = self._chunks[size // CHUNK_BYTES]
             zero_frames(chunk, size % CHUNK_BYTES, PAGE_SIZE - size % PAGE_SIZE)
-        self._drop((size + PAGE_SIZE - 1) // PAGE_SIZE, None, True)
+        first = (size + PAGE_SIZE - 1) // PAGE_SIZE
+        for low, high in self._parts(first, None):
+            self._drop(low, high, True)
+            yield
+        self._drop(first, None, True)  # copies of what was a hole
+
+    def _parts(self, first: int, last: int | None) -> list[tuple[int, int]]:
+        """The pages of [first, last), chunk by chunk, where there are any."""
+        end = max(self._chunks, default=-1) * CHUNK + CHUNK if last is None else last
+        numbers: Collection[int] = range(first // CHUNK, -(-end // CHUNK))
+        if len(numbers) > len(self._chunks):
+            numbers = sorted(n for n in self._chunks if n in numbers)
+        return [
+            (max(first, n * CHUNK), min(end, (n + 1) * CHUNK)) for n in numbers if n in self._chunks
+        ]
+
+    def punching(self, offset: int, length: int) -> Steps[None]:
+        """`punch`, a chunk a piece."""
+        end = offset + length
+        last = (end + PAGE_SIZE - 1) // PAGE_SIZE
+        for low, high in self._parts(offset // PAGE_SIZE, last):
+            start = max(offset, low * PAGE_SIZE)
+            self.punch(start, min(end, high * PAGE_SIZE) - start)
+            yield
 
     def punch(self, offset: int, length: int) -> None:
         """Make a hole: the bytes read as zero, whole pages give their frames back."""
@@ -253,12 +289,9 @@ class RamFile:
             mapper.backing_lost(
                 self, first * PAGE_SIZE, None if last is None else last * PAGE_SIZE, private_too
             )
-        for number in list(self._chunks):
-            base = number * CHUNK
-            low = max(first - base, 0)
-            high = CHUNK if last is None else min(last - base, CHUNK)
-            if low >= high:
-                continue
+        for start, stop in self._parts(first, last):
+            number = start // CHUNK
+            low, high = start % CHUNK, stop - number * CHUNK
             chunk = self._chunks[number]
             self._count(-self.ram.put_list(chunk, low, high - low))
             if low == 0 and high == CHUNK:
@@ -277,9 +310,11 @@ class RamFile:
         index, end = offset // PAGE_SIZE, (self._size + PAGE_SIZE - 1) // PAGE_SIZE
         for number in sorted(n for n in self._chunks if (n + 1) * CHUNK > index):
             chunk = self._chunks[number]
-            for at in range(max(index, number * CHUNK), min(end, (number + 1) * CHUNK)):
-                if chunk[at % CHUNK]:
-                    return max(offset, at * PAGE_SIZE)
+            at = max(index, number * CHUNK)
+            part = chunk[at % CHUNK : max(0, end - number * CHUNK)].tobytes()
+            if found := part.lstrip(b"\0"):
+                at += (len(part) - len(found)) // chunk.itemsize
+                return max(offset, at * PAGE_SIZE)
         return None
 
     def next_hole(self, offset: int) -> int:
@@ -289,9 +324,9 @@ class RamFile:
             chunk = self._chunks.get(index // CHUNK)
             if chunk is None:
                 break
-            stop = min(end, (index // CHUNK + 1) * CHUNK)
-            while index < stop and chunk[index % CHUNK]:
-                index += 1
-            if index < stop:
+            try:
+                index += chunk.index(0, index % CHUNK) - index % CHUNK
                 break
+            except ValueError:  # all of it is data
+                index = (index // CHUNK + 1) * CHUNK
         return min(self._size, max(offset, index * PAGE_SIZE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 from sentry.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -13,7 +13,6 @@ from sentry.mm.ramfile import RamFile
 from sentry.mm.residency import Residency, residency
 from sentry.mm.vma import Vma, VmFlag
 from sentry.platform.constants import RO_WINDOW_GPA
-from sentry.wait.steps import Steps, Stepwise
 
 Describe = Callable[[MappedFile], tuple[int, int, int, bytes]]
 """(major, minor, inode, path) of an open file, as the reader of /proc sees it."""
@@ -25,14 +24,21 @@ GATE_LINE = b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0".ljust(73)
 """The page of vsyscalls, which are emulated: get_gate_vma(), arch/x86/entry/vsyscall."""
 
 
-def statm(amap: AddressMap) -> tuple[int, int, int, int, int]:
-    """/proc/PID/statm in pages: size, resident, shared, text, data (with stack)."""
-    parts = [residency(amap, vma) for vma in amap.vmas]
+def statm(amap: AddressMap) -> Generator[bytes, None, tuple[int, int, int, int, int]]:
+    """/proc/PID/statm in pages: size, resident, shared, text, data (with stack).
+
+    An empty piece for each mapping; the sums are of one time no more than Linux's counters are.
+    """
+    resident = file = 0
+    for vma in list(amap.vmas):
+        part = residency(amap, vma)
+        resident, file = resident + part.total, file + part.file
+        yield b""
     text = (amap.layout.end_code + 4095) // 4096 - amap.layout.start_code // 4096
     return (
         amap.total_pages,
-        sum(p.total for p in parts),
-        sum(p.file for p in parts),
+        resident,
+        file,
         max(text, 0),
         amap.data_pages + amap.stack_pages,
     )
@@ -69,31 +75,24 @@ def maps_line(amap: AddressMap, vma: Vma, describe: Describe) -> bytes:
     return line + b"\n"
 
 
-@Stepwise
-def maps(amap: AddressMap, describe: Describe) -> Steps[bytes]:
-    """/proc/PID/maps, a step for each mapping. Preconditions: the map's lock is held."""
-    lines = []
+def maps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
+    """/proc/PID/maps, a piece for each mapping. Preconditions: the map's lock is held."""
     for vma in amap.vmas:
-        lines.append(maps_line(amap, vma, describe))
-        yield
-    return b"".join(lines) + GATE_LINE
+        yield maps_line(amap, vma, describe)
+    yield GATE_LINE
 
 
-@Stepwise
-def smaps(amap: AddressMap, describe: Describe) -> Steps[bytes]:
+def smaps(amap: AddressMap, describe: Describe) -> Iterator[bytes]:
     """/proc/PID/smaps, as `maps`."""
-    parts = []
     for vma in amap.vmas:
-        parts.append(
+        yield (
             maps_line(amap, vma, describe)
-            + _details([(vma.pages * 4, residency(amap, vma), vma)])
+            + _details(vma.pages * 4, residency(amap, vma), vma)
             + b"VmFlags: "
             + vm_flags(vma)
             + b"\n"
         )
-        yield
-    parts.append(GATE_LINE + _details([(4, Residency(), None)]) + b"VmFlags: ex \n")
-    return b"".join(parts)
+    yield GATE_LINE + _details(4, Residency(), None) + b"VmFlags: ex \n"
 
 
 def pagemap(amap: AddressMap, start: int, end: int) -> bytes:
@@ -119,32 +118,29 @@ def _shows_file(amap: AddressMap, vma: Vma, page: int) -> bool:
     return gpa >= RO_WINDOW_GPA
 
 
-@Stepwise
-def smaps_rollup(amap: AddressMap) -> Steps[bytes]:
-    """/proc/PID/smaps_rollup, as `maps`."""
+def smaps_rollup(amap: AddressMap) -> Iterator[bytes]:
+    """/proc/PID/smaps_rollup: all of it is the last piece."""
     vmas = list(amap.vmas)
     start, end = (vmas[0].start, vmas[-1].end) if vmas else (0, 0)
     head = f"{start:08x}-{end:08x} ---p 00000000 00:00 0 ".encode()
-    parts: list[tuple[int, Residency, Vma | None]] = []
-    for vma in vmas:
-        parts.append((0, residency(amap, vma), vma))
-        yield
-    return head.ljust(73) + b"[rollup]\n" + _details(parts)
-
-
-def _details(parts: list[tuple[int, Residency, Vma | None]]) -> bytes:
-    size = sum(kib for kib, _, _ in parts)
     rows = dict.fromkeys(_COUNTED, 0)
-    for _, pages, vma in parts:
-        if vma is not None and pages.total:
-            _count(rows, pages, vma)
-    if not size:  # smaps_rollup
-        return (_ROLLUP % rows).encode()
+    for vma in vmas:
+        _count(rows, residency(amap, vma), vma)
+        yield b""
+    yield head.ljust(73) + b"[rollup]\n" + (_ROLLUP % rows).encode()
+
+
+def _details(size: int, pages: Residency, vma: Vma | None) -> bytes:
+    rows = dict.fromkeys(_COUNTED, 0)
+    if vma is not None:
+        _count(rows, pages, vma)
     return (_SIZES % size + _SMAPS % rows + _ELIGIBLE).encode()
 
 
 def _count(rows: dict[str, int], pages: Residency, vma: Vma) -> None:
     """smaps_account(): kB of a mapping into the sums; what is shared counts by half."""
+    if not pages.total:
+        return
     in_ram = isinstance(vma.backing, RamFile)
     kind = "Dirty" if in_ram else "Clean"
     anonymous = pages.anonymous_own * 4 + pages.anonymous_shared * 2

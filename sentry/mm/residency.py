@@ -68,8 +68,13 @@ class ResidentSet:
         """RSS in pages."""
         count = self._map.space.count
         total = sum(sum(count(v.start, v.pages)[:2]) for v in self._map.vmas)
-        self._peak = max(self._peak, total)
+        self.most(total)
         return total
+
+    def most(self, total: int) -> int:
+        """The largest RSS seen, this one among them."""
+        self._peak = max(self._peak, total)
+        return self._peak
 
     def peak_pages(self) -> int:
         """The largest RSS seen (ru_maxrss); resident memory is looked at only when asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -84,14 +85,14 @@ FIELDS6: Final = (
 )
 
 
-def snmp(stack: Stack) -> str:
+def snmp(stack: Stack) -> Iterator[str]:
     """/proc/net/snmp."""
-    return _two_lines(stack, FIELDS)
+    yield _two_lines(stack, FIELDS)
 
 
-def netstat(stack: Stack) -> str:
+def netstat(stack: Stack) -> Iterator[str]:
     """/proc/net/netstat."""
-    return _two_lines(stack, EXTENDED)
+    yield _two_lines(stack, EXTENDED)
 
 
 def _two_lines(stack: Stack, fields: dict[str, str]) -> str:
@@ -107,6 +108,6 @@ def _two_lines(stack: Stack, fields: dict[str, str]) -> str:
     return "".join(lines)
 
 
-def snmp6(stack: Stack) -> str:
+def snmp6(stack: Stack) -> Iterator[str]:
     """/proc/net/snmp6."""
-    return "".join(f"{name:<32}\t{stack.counters[name]}\n" for name in FIELDS6.split())
+    yield "".join(f"{name:<32}\t{stack.counters[name]}\n" for name in FIELDS6.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,12 +39,12 @@ class NetNamespace:
             self._stack = Stack(self._kernel, self.sysctls, self.owner, self.charge)
         return self._stack
 
-    def lines(self, name: str) -> str | None:
-        """What a file of /proc/net shows, None of one that shows nothing."""
+    def lines(self, name: str) -> Iterable[str]:
+        """What a file of /proc/net shows below its head, piece by piece."""
         from sentry.net.tables import TABLES  # noqa: PLC0415
 
         fill = TABLES.get(name)
-        return None if fill is None else str(fill(self.stack))
+        return () if fill is None else fill(self.stack)
 
     def links(self) -> dict[str, dict[str, str]]:
         """The attributes of each interface, for /sys/class/net."""

@@ -149,6 +149,9 @@ class Socket(StreamFile):
         """The stack knows it, until `release`."""
         self.stack.sockets[self] = None
 
+    def sharing_changed(self) -> None:
+        """SO_REUSEADDR was set or cleared."""
+
     def release(self) -> None:
         """The last descriptor is closed, or nobody accepted it."""
         self.stack.sockets.pop(self, None)

@@ -137,11 +137,16 @@ def _lock_filter(row: Option, sock: Socket, caller: Caller, value: bytes) -> Non
     _set_flag(row, sock, caller, value)
 
 
+def _set_reuseaddr(row: Option, sock: Socket, caller: Caller, value: bytes) -> None:
+    _set_flag(row, sock, caller, value)
+    sock.sharing_changed()
+
+
 def _flag(name: str, setter: Setter = _set_flag, partial: str = "", check: Check = flag) -> None:
     SOCKET.row(name, _get_flag, setter, check=check, partial=partial)
 
 
-_flag("SO_REUSEADDR")
+_flag("SO_REUSEADDR", _set_reuseaddr)
 _flag("SO_REUSEPORT", _set_reuseport)
 _flag("SO_BROADCAST")
 _flag("SO_OOBINLINE")

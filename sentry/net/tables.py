@@ -1,12 +1,14 @@
 """/proc/net: the tables of sockets, interfaces and routes as text. proc_net(5).
 
-`shown` gives them to the proc file system, which has the heads (sentry.fs.proc.net).
+`TABLES` has them for the proc file system, which has the heads (sentry.fs.proc.net): lines, empty
+ones among them, so that others may run after each socket that was looked at.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.netlink import RT_TABLE_LOCAL, RTN_LOCAL
@@ -15,7 +17,6 @@ from sentry.abi.socket import (
     AF_INET6,
     BPF_TCP_CLOSE,
     BPF_TCP_ESTABLISHED,
-    BPF_TCP_LISTEN,
     IPPROTO_TCP,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
@@ -35,12 +36,14 @@ from sentry.net.unix import UnixSocket
 if TYPE_CHECKING:
     from sentry.net.inet.address import Endpoint
     from sentry.net.inet.time_wait import Remains
+    from sentry.net.routes import Route
     from sentry.net.socket import Socket
     from sentry.net.stack import Stack
 
 TCP_WIDTH: Final = 149
 UDP_WIDTH: Final = 127
 USER_HZ: Final = 100
+Lines = Iterator[str]
 ACCEPTS: Final = 0x10000
 """__SO_ACCEPTCON."""
 
@@ -58,239 +61,237 @@ def place(endpoint: Endpoint | None, family: int) -> str:
     return f"{words(endpoint.ip[-size:])}:{endpoint.port:04X}"
 
 
-def all_of(stack: Stack, kind: type[Socket]) -> list[Any]:
-    """The open sockets of a class, oldest first."""
-    found = [sock for sock in stack.sockets if isinstance(sock, kind)]
-    return sorted(found, key=lambda sock: sock.inode.ino)
+def open_sockets(stack: Stack) -> Iterator[Any]:
+    """Those that are open, oldest first, without those that are closed meanwhile."""
+    return (sock for sock in list(stack.sockets) if sock in stack.sockets)
 
 
-def tcp_sockets(stack: Stack, family: int) -> list[TcpSocket]:
-    """Those that have a port, also those that wait for accept."""
-    found = [
-        sock
-        for sock in stack.ports_of(IPPROTO_TCP).everybody()
-        if isinstance(sock, TcpSocket) and sock.family == family and sock.state != BPF_TCP_CLOSE
-    ]
-    return sorted(found, key=lambda sock: (sock.state != BPF_TCP_LISTEN, sock.inode.ino))
+def _of(stack: Stack, kind: type[Socket], line: Callable[[Any], str]) -> Lines:
+    """A line for each open socket of a class."""
+    for sock in open_sockets(stack):
+        yield line(sock) if isinstance(sock, kind) else ""
 
 
-def _tcp(stack: Stack, family: int) -> str:
-    lines = []
-    for number, sock in enumerate(tcp_sockets(stack, family)):
-        waiting, unsent = sock.queues()
-        unsent = 0 if sock.listening else unsent
-        line = (
-            f"{number:4}: {place(sock.local, family)} {place(sock.remote, family)} "
-            f"{sock.state:02X} {unsent:08X}:{waiting:08X} 00:00000000 00000000 "
-            f"{sock.inode.uid:5} {0:8} {sock.inode.ino if sock.refs else 0} 1 "
-            f"{sock.inode.ino:016x} 100 0 0 10 0"
-        )
-        lines.append(line.ljust(TCP_WIDTH) if family == AF_INET else line)
-    return _joined(lines + _ended(stack, family, len(lines)))
+def is_tcp(sock: Any, family: int) -> bool:
+    """It has a port, also while it waits for accept, and is shown."""
+    shown = isinstance(sock, TcpSocket) and sock.has_port
+    return shown and sock.family == family and sock.state != BPF_TCP_CLOSE
 
 
-def _ended(stack: Stack, family: int, first: int) -> list[str]:
-    """Connections that have no socket any more: get_timewait4_sock()."""
-    lines = []
-    now_ns = time.monotonic_ns()
-    for number, one in enumerate(ended_of(stack, family), first):
-        ticks = max(0, one.expires_ns - now_ns) * USER_HZ // 10**9
-        line = (
-            f"{number:4}: {place(one.local, family)} {place(one.remote, family)} {one.state:02X} "
-            f"{0:08X}:{0:08X} 03:{ticks:08X} 00000000 {0:5} {0:8} 0 3 {0:016x}"
-        )
-        lines.append(line.ljust(TCP_WIDTH) if family == AF_INET else line)
-    return lines
+def _tcp(stack: Stack, family: int) -> Lines:
+    ports, number = stack.ports_of(IPPROTO_TCP), 0
+    for listening in (True, False):
+        for sock in ports.everybody():
+            shown = is_tcp(sock, family) and sock.listening == listening
+            yield _tcp_line(number, sock, family) if shown else ""
+            number += shown
+    for after, one in enumerate(ended_of(stack, family)):
+        yield _ended_line(number + after, one, family)
 
 
-def ended_of(stack: Stack, family: int) -> list[Remains]:
+def _tcp_line(number: int, sock: Any, family: int) -> str:
+    waiting, unsent = sock.queues()
+    unsent = 0 if sock.listening else unsent
+    line = (
+        f"{number:4}: {place(sock.local, family)} {place(sock.remote, family)} "
+        f"{sock.state:02X} {unsent:08X}:{waiting:08X} 00:00000000 00000000 "
+        f"{sock.inode.uid:5} {0:8} {sock.inode.ino if sock.refs else 0} 1 "
+        f"{sock.inode.ino:016x} 100 0 0 10 0"
+    )
+    return _line(line, TCP_WIDTH, family)
+
+
+def _ended_line(number: int, one: Remains, family: int) -> str:
+    """A connection that has no socket any more: get_timewait4_sock()."""
+    ticks = max(0, one.expires_ns - time.monotonic_ns()) * USER_HZ // 10**9
+    line = (
+        f"{number:4}: {place(one.local, family)} {place(one.remote, family)} {one.state:02X} "
+        f"{0:08X}:{0:08X} 03:{ticks:08X} 00000000 {0:5} {0:8} 0 3 {0:016x}"
+    )
+    return _line(line, TCP_WIDTH, family)
+
+
+def _line(text: str, width: int, family: int) -> str:
+    """Those of IPv4 have one length."""
+    return f"{text:{width}}\n" if family == AF_INET else f"{text}\n"
+
+
+def ended_of(stack: Stack, family: int) -> Iterator[Remains]:
     """What TIME_WAIT holds of one family."""
-    return [one for one in stack.ports_of(IPPROTO_TCP).ended if one.family == family]
+    return (one for one in stack.ports_of(IPPROTO_TCP).ended if one.family == family)
 
 
-def udp_sockets(stack: Stack, family: int, protocol: int) -> list[UdpSocket]:
-    """Those of UDP or of UDP-Lite that have a port."""
-    return [
-        sock
-        for sock in all_of(stack, UdpSocket)
-        if sock.family == family and sock.protocol == protocol and sock.local.port
-    ]
+def is_udp(sock: Any, family: int, protocol: int) -> bool:
+    """One of UDP or of UDP-Lite that has a port."""
+    shown = isinstance(sock, UdpSocket) and sock.family == family
+    return shown and sock.protocol == protocol and bool(sock.local.port)
 
 
-def _datagrams(stack: Stack, family: int, socks: Iterable[InetSocket], width: int) -> str:
-    lines = []
-    for sock in socks:
-        if sock.family != family:
-            continue
-        state = BPF_TCP_ESTABLISHED if sock.remote is not None else BPF_TCP_CLOSE
-        line = (
-            f"{sock.local.port:{width}}: {place(sock.local, family)} {place(sock.remote, family)} "
-            f"{state:02X} {0:08X}:{sock.charged():08X} 00:00000000 00000000 "
-            f"{sock.inode.uid:5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} 0"
-        )
-        lines.append(line.ljust(UDP_WIDTH) if family == AF_INET else line)
-    return _joined(lines)
+def _datagram_line(sock: Any, width: int) -> str:
+    family = sock.family
+    state = BPF_TCP_ESTABLISHED if sock.remote is not None else BPF_TCP_CLOSE
+    line = (
+        f"{sock.local.port:{width}}: {place(sock.local, family)} {place(sock.remote, family)} "
+        f"{state:02X} {0:08X}:{sock.charged():08X} 00:00000000 00000000 "
+        f"{sock.inode.uid:5} {0:8} {sock.inode.ino} 2 {sock.inode.ino:016x} 0"
+    )
+    return _line(line, UDP_WIDTH, family)
 
 
-def _udp(stack: Stack, family: int, protocol: int = IPPROTO_UDP) -> str:
-    return _datagrams(stack, family, udp_sockets(stack, family, protocol), 5)
+def _udp(stack: Stack, family: int, protocol: int = IPPROTO_UDP) -> Lines:
+    for sock in open_sockets(stack):
+        yield _datagram_line(sock, 5) if is_udp(sock, family, protocol) else ""
 
 
-def _raw(stack: Stack, family: int) -> str:
+def _raw(stack: Stack, family: int) -> Lines:
     known = (TcpSocket, UdpSocket)
-    socks = [s for s in all_of(stack, InetSocket) if not isinstance(s, known)]
-    return _datagrams(stack, family, socks, 4)
+    for sock in open_sockets(stack):
+        shown = isinstance(sock, InetSocket) and not isinstance(sock, known)
+        yield _datagram_line(sock, 4) if shown and sock.family == family else ""
 
 
-def _unix(stack: Stack) -> str:
-    lines = []
-    for sock in all_of(stack, UnixSocket):
-        flags = ACCEPTS if sock.listening else 0
-        state = SS_CONNECTED if sock.peer is not None else SS_UNCONNECTED
-        line = (
-            f"{sock.inode.ino:016x}: {sock.refs + 1:08X} {0:08X} {flags:08X} "
-            f"{sock.kind:04X} {state:02X} {sock.inode.ino:5}"
-        )
-        if sock.name:
-            shown = sock.name if sock.name[0] == 0 else sock.name.rstrip(b"\0")
-            line += " " + shown.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
-        lines.append(line)
-    return _joined(lines)
+def _unix_line(sock: UnixSocket) -> str:
+    flags = ACCEPTS if sock.listening else 0
+    state = SS_CONNECTED if sock.peer is not None else SS_UNCONNECTED
+    line = (
+        f"{sock.inode.ino:016x}: {sock.refs + 1:08X} {0:08X} {flags:08X} "
+        f"{sock.kind:04X} {state:02X} {sock.inode.ino:5}"
+    )
+    if sock.name:
+        shown = sock.name if sock.name[0] == 0 else sock.name.rstrip(b"\0")
+        line += " " + shown.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
+    return f"{line}\n"
 
 
-def _netlink(stack: Stack) -> str:
-    lines = []
-    for sock in all_of(stack, NetlinkSocket):
-        groups = sum(1 << (group - 1) for group in sock.groups if group <= 32)
-        lines.append(
-            f"{sock.inode.ino:016x} {sock.protocol:<3} {sock.port:<10} {groups:08x} {0:<8} {0:<8} "
-            f"{0:<5} {sock.refs + 1:<8} {0:<8} {sock.inode.ino:<8}"
-        )
-    return _joined(lines)
+def _netlink_line(sock: NetlinkSocket) -> str:
+    groups = sum(1 << (group - 1) for group in sock.groups if group <= 32)
+    return (
+        f"{sock.inode.ino:016x} {sock.protocol:<3} {sock.port:<10} {groups:08x} {0:<8} {0:<8} "
+        f"{0:<5} {sock.refs + 1:<8} {0:<8} {sock.inode.ino:<8}\n"
+    )
 
 
-def _dev(stack: Stack) -> str:
-    lines = []
+def _dev(stack: Stack) -> Lines:
     for link in stack.interfaces:
         packets, octets = link.received
         half = f" {packets:7} {0:4} {0:4} {0:4} {0:5} "
-        lines.append(f"{link.name:>6}: {octets:7}{half}{0:10} {0:9} {octets:8}{half}{0:7} {0:10}")
-    return _joined(lines)
+        yield f"{link.name:>6}: {octets:7}{half}{0:10} {0:9} {octets:8}{half}{0:7} {0:10}\n"
 
 
-def _route(stack: Stack) -> str:
-    lines = []
+def _name(stack: Stack, route: Route) -> str:
+    """Of the interface; it may have gone meanwhile."""
+    return next((link.name for link in stack.interfaces if link.index == route.index), "*")
+
+
+def _route(stack: Stack) -> Lines:
     for route in stack.routes:
         if route.family != AF_INET or route.table == RT_TABLE_LOCAL:
             continue
         flags = 1 | (2 if route.gateway else 0) | (4 if route.length == 32 else 0)
-        name = stack.interfaces.by_index(route.index).name if route.index else "*"
-        lines.append(
-            f"{name}\t{words(route.destination)}\t{words(route.gateway or bytes(4))}\t{flags:04X}"
-            f"\t0\t0\t{route.metric}\t{words(mask_of(route.length, 4))}\t0\t0\t0".ljust(UDP_WIDTH)
+        line = (
+            f"{_name(stack, route)}\t{words(route.destination)}\t"
+            f"{words(route.gateway or bytes(4))}\t{flags:04X}"
+            f"\t0\t0\t{route.metric}\t{words(mask_of(route.length, 4))}\t0\t0\t0"
         )
-    return _joined(lines)
+        yield f"{line:{UDP_WIDTH}}\n"
 
 
-def _route6(stack: Stack) -> str:
-    lines = []
+def _route6(stack: Stack) -> Lines:
     for route in stack.routes:
         if route.family != AF_INET6:
             continue
         flags = 0x80200001 if route.kind == RTN_LOCAL else 1 | (2 if route.gateway else 0)
-        name = stack.interfaces.by_index(route.index).name
-        lines.append(
+        yield (
             f"{route.destination.hex()} {route.length:02x} {bytes(16).hex()} 00 "
             f"{(route.gateway or bytes(16)).hex()} {route.metric:08x} {1:08x} {0:08x} "
-            f"{flags:08x} {name:>8}"
+            f"{flags:08x} {_name(stack, route):>8}\n"
         )
-    return _joined(lines)
 
 
-def _addresses6(stack: Stack) -> str:
-    lines = [
-        f"{own.ip.hex()} {link.index:02x} {own.prefix:02x} "
-        f"{0x10 if own.scope == 254 else 0x20 if own.scope == 253 else 0:02x} "
-        f"{own.flags & 0xFF:02x} {link.name:>8}"
-        for link in stack.interfaces
-        for own in link.of_family(AF_INET6)
-    ]
-    return _joined(lines)
+def _addresses6(stack: Stack) -> Lines:
+    for link in stack.interfaces:
+        for own in link.of_family(AF_INET6):
+            scope = 0x10 if own.scope == 254 else 0x20 if own.scope == 253 else 0
+            yield (
+                f"{own.ip.hex()} {link.index:02x} {own.prefix:02x} {scope:02x} "
+                f"{own.flags & 0xFF:02x} {link.name:>8}\n"
+            )
 
 
-def _sockstat(stack: Stack) -> str:
-    tcp = len(tcp_sockets(stack, AF_INET))
-    udp, lite = (
-        len(udp_sockets(stack, AF_INET, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
-    )
-    ended = sum(len(ended_of(stack, family)) for family in (AF_INET, AF_INET6))
-    return (
+def _sockstat(stack: Stack) -> Lines:
+    count = yield from _counted(stack, AF_INET)
+    yield (
         f"sockets: used {len(stack.sockets)}\n"
-        f"TCP: inuse {tcp} orphan 0 tw {ended} alloc {tcp} mem 0\n"
-        f"UDP: inuse {udp} mem 0\nUDPLITE: inuse {lite}\n"
-        f"RAW: inuse {_raw_count(stack, AF_INET)}\nFRAG: inuse 0 memory 0\n"
+        f"TCP: inuse {count['tcp']} orphan 0 tw {count['ended']} alloc {count['tcp']} mem 0\n"
+        f"UDP: inuse {count['udp']} mem 0\nUDPLITE: inuse {count['udplite']}\n"
+        f"RAW: inuse {count['raw']}\nFRAG: inuse 0 memory 0\n"
     )
 
 
-def _sockstat6(stack: Stack) -> str:
-    tcp = len(tcp_sockets(stack, AF_INET6))
-    udp, lite = (
-        len(udp_sockets(stack, AF_INET6, protocol)) for protocol in (IPPROTO_UDP, IPPROTO_UDPLITE)
-    )
-    return (
-        f"TCP6: inuse {tcp}\nUDP6: inuse {udp}\nUDPLITE6: inuse {lite}\n"
-        f"RAW6: inuse {_raw_count(stack, AF_INET6)}\n"
+def _sockstat6(stack: Stack) -> Lines:
+    count = yield from _counted(stack, AF_INET6)
+    yield (
+        f"TCP6: inuse {count['tcp']}\nUDP6: inuse {count['udp']}\n"
+        f"UDPLITE6: inuse {count['udplite']}\nRAW6: inuse {count['raw']}\n"
         "FRAG6: inuse 0 memory 0\n"
     )
 
 
-def _raw_count(stack: Stack, family: int) -> int:
-    socks = all_of(stack, RawSocket)
-    return sum(1 for sock in socks if sock.family == family and not sock.is_ping)
+def _counted(stack: Stack, family: int) -> Generator[str, None, Counter[str]]:
+    """How many sockets of a family there are of each protocol."""
+    count: Counter[str] = Counter()
+    for sock in stack.ports_of(IPPROTO_TCP).everybody():
+        count["tcp"] += is_tcp(sock, family)
+        yield ""
+    for _ in stack.ports_of(IPPROTO_TCP).ended:
+        count["ended"] += 1
+        yield ""
+    for sock in open_sockets(stack):
+        count["udp"] += is_udp(sock, family, IPPROTO_UDP)
+        count["udplite"] += is_udp(sock, family, IPPROTO_UDPLITE)
+        count["raw"] += isinstance(sock, RawSocket) and sock.family == family and not sock.is_ping
+        yield ""
+    return count
 
 
-def _protocols(stack: Stack) -> str:
-    head = (
-        "protocol  size sockets  memory press maxhdr  slab module     "
-        "cl co di ac io in de sh ss gs se re bi br ha uh gp em\n"
-    )
-    all_yes = "  ".join("y" * 18)
+def _protocols(stack: Stack) -> Lines:
     known = (
         ("UNIX-STREAM", UnixSocket, 0), ("NETLINK", NetlinkSocket, 0),
         ("TCPv6", TcpSocket, AF_INET6), ("TCP", TcpSocket, AF_INET),
         ("UDPv6", UdpSocket, AF_INET6), ("UDP", UdpSocket, AF_INET),
     )  # fmt: skip
-    lines = []
-    for name, kind, family in known:
-        count = sum(1 for s in all_of(stack, kind) if family in (0, s.family))
-        lines.append(
-            f"{name:<9} {1024:4} {count:6}  {-1:6}   NI  {0:6}   yes  kernel      {all_yes}"
+    count: Counter[str] = Counter()
+    for sock in open_sockets(stack):
+        for name, kind, family in known:
+            count[name] += isinstance(sock, kind) and family in (0, sock.family)
+        yield ""
+    yield (
+        "protocol  size sockets  memory press maxhdr  slab module     "
+        "cl co di ac io in de sh ss gs se re bi br ha uh gp em\n"
+    )
+    all_yes = "  ".join("y" * 18)
+    for name, _, _ in known:
+        yield (
+            f"{name:<9} {1024:4} {count[name]:6}  {-1:6}   NI  {0:6}   yes  kernel      "
+            f"{all_yes}\n"
         )
-    return head + _joined(lines)
 
 
-def _joined(lines: list[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
+def _packet_line(sock: PacketSocket) -> str:
+    ethertype, index, waiting = sock.shown()
+    return (
+        f"{sock.inode.ino:016x} {3:<6} {sock.kind:<4} {ethertype:04x} {index:<5} 1 "
+        f"{waiting:<6} {sock.inode.uid:<6} {sock.inode.ino:<6}\n"
+    )
 
 
-def _packet(stack: Stack) -> str:
-    lines = []
-    for sock in all_of(stack, PacketSocket):
-        ethertype, index, waiting = sock.shown()
-        lines.append(
-            f"{sock.inode.ino:016x} {3:<6} {sock.kind:<4} {ethertype:04x} {index:<5} 1 "
-            f"{waiting:<6} {sock.inode.uid:<6} {sock.inode.ino:<6}"
-        )
-    return _joined(lines)
-
-
-TABLES: Final[dict[str, Callable[[Stack], str]]] = {
+TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "dev": _dev,
     "if_inet6": _addresses6,
     "ipv6_route": _route6,
-    "netlink": _netlink,
+    "netlink": lambda stack: _of(stack, NetlinkSocket, _netlink_line),
     "netstat": netstat,
-    "packet": _packet,
+    "packet": lambda stack: _of(stack, PacketSocket, _packet_line),
     "protocols": _protocols,
     "raw": lambda stack: _raw(stack, AF_INET),
     "raw6": lambda stack: _raw(stack, AF_INET6),
@@ -305,7 +306,7 @@ TABLES: Final[dict[str, Callable[[Stack], str]]] = {
     "udp6": lambda stack: _udp(stack, AF_INET6),
     "udplite": lambda stack: _udp(stack, AF_INET, IPPROTO_UDPLITE),
     "udplite6": lambda stack: _udp(stack, AF_INET6, IPPROTO_UDPLITE),
-    "unix": _unix,
+    "unix": lambda stack: _of(stack, UnixSocket, _unix_line),
 }
 
 

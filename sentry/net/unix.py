@@ -365,13 +365,9 @@ class UnixSocket(Socket):
             unix_data.discard(self, self.segments[0])
         if peer is not None and self.kind != SOCK_DGRAM:
             peer.hung_up(unread)
-        while self.pending:
-            waiting = self.pending.popleft()
-            other = waiting.peer
-            waiting.release()
-            if other is not None:
-                other.so_error = ECONNRESET.number
-                other.queue.notify()
+        if self.pending:
+            waiting, self.pending = self.pending, deque()
+            self.stack.kernel.vfs.leftovers.begin(waiting, _refuse)
         self.queue.notify()
         self.room.notify()
         flights(self.stack).socket_closed()
@@ -423,6 +419,15 @@ class UnixSocket(Socket):
     def no_getter(self, level: int, name: int) -> Errno:
         """The same."""
         return EOPNOTSUPP("level") if level != SOL_SOCKET else super().no_getter(level, name)
+
+
+def _refuse(sock: UnixSocket) -> None:
+    """A connection that nobody accepts any more."""
+    other = sock.peer
+    sock.release()
+    if other is not None:
+        other.so_error = ECONNRESET.number
+        other.queue.notify()
 
 
 def ucred(caller: Caller) -> Ucred:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, Protocol
 
-from sentry.errors import EAGAIN, EMFILE, ENFILE, Errno, from_number
+from sentry.errors import EMFILE, ENFILE, Errno, from_number
 from sentry.platform._native import ffi, lib
-from sentry.wait.fiber import Fiber, Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import until
+from sentry.wait.fiber import Mode, park, this_fiber
+from sentry.wait.turns import Turn, Turns
 
 
 class Dest(Protocol):
@@ -37,9 +36,10 @@ class Source(Protocol):
     def get(self, n: int) -> bytes: ...
 
 
-THREADS: Final = 8
-MAX_RUNNING: Final = 64
-"""Requests that are with the threads; more wait for their turn."""
+THREADS: Final = 12
+"""So many requests are under way; more wait for their turn, without bytes or a descriptor yet."""
+SHARE: Final = 5
+"""Of one process, and of what is only closed: a server that never answers takes no more of them."""
 PIECE: Final = 1 << 20
 """Bytes of a request."""
 PATIENCE_NS: Final = 50_000
@@ -151,32 +151,44 @@ def receive(fd: int, patience_ms: int) -> tuple[bytes, Sequence[int]]:
 
 
 class _Answer:
-    """Who waits for a request, and what came of it."""
+    """What came of a request, and who wants to hear of it."""
 
-    __slots__ = ("data", "fiber", "result")
+    __slots__ = ("data", "heard", "result", "turn")
 
-    def __init__(self) -> None:
-        self.fiber: Fiber | None = None
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.heard: Callable[[], object] | None = None
         self.result: int | None = None
         self.data = b""
 
 
 class HostIO:
-    """The threads. Made before the filter. `loop` watches for what they have done."""
+    """The threads. Made before the filter. `loop` watches for what they have done.
 
-    def __init__(self, loop: Any, threads: int = THREADS) -> None:
+    `owner_of` says, by the name of a fiber, whose share its requests count in.
+    """
+
+    def __init__(
+        self, loop: Any, owner_of: Callable[[object], Hashable], threads: int = THREADS
+    ) -> None:
         self._pool = lib.hostio_open(threads)
         if self._pool == ffi.NULL:
             raise OSError("threads for host I/O cannot be made")
         self._running: dict[int, _Answer] = {}
         self._token = 0
-        self._room = WaitQueue()
+        self._turns = Turns(threads, SHARE)
+        self._owner_of = owner_of
         self._loop = loop
         self._fd = lib.hostio_fd(self._pool)
         loop.watch(self._fd, select.EPOLLIN, self._ready)
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not begun."""
+        return self._turns.waiting
 
     def close(self) -> None:
         """Nobody waits any more; a thread in a call ends when that does."""
@@ -187,10 +199,13 @@ class HostIO:
         """Up to `count` bytes, PIECE at most; none at the end of the file."""
         return (await self._call(Op.READ, fd, offset, min(count, PIECE))).data
 
-    async def write(self, fd: int, data: bytes, offset: int | None) -> int:
-        """Write up to PIECE bytes; how many were written."""
-        size = min(len(data), PIECE)
-        return (await self._call(Op.WRITE, fd, offset, size, data)).result or 0
+    async def write(self, fd: int, source: Source, limit: int, offset: int | None) -> int:
+        """Write up to `limit` bytes, PIECE at most; how many were written.
+
+        They are taken from the source when a thread is free.
+        """
+        size = min(source.count, limit, PIECE)
+        return (await self._call(Op.WRITE, fd, offset, size, source)).result or 0
 
     async def fill(self, fd: int, dest: Dest, offset: int) -> int:
         """Read as much as there is room for; how much that was, less at the end of the file."""
@@ -212,15 +227,15 @@ class HostIO:
         """Write all there is; how much of it the host took."""
         done = 0
         while source.count:
-            data = source.get(min(source.count, PIECE))
+            left = source.count
             try:
-                written = await self.write(fd, data, offset + done)
+                written = await self.write(fd, source, PIECE, offset + done)
             except Errno:
                 if not done:
                     raise
                 break
             done += written
-            if written < len(data):
+            if written < left - source.count:
                 break
         return done
 
@@ -236,45 +251,63 @@ class HostIO:
         """fdatasync(2)."""
         await self._call(Op.SYNC, fd, 0, 0)
 
-    def close_fd(self, fd: int) -> None:
-        """close(2), which writes back where a server has the file. Nobody hears of its end."""
-        self._submit(Op.CLOSE, fd, 0, 0)
+    def close_fd(self, fd: int, closed: Callable[[], object]) -> None:
+        """close(2), which writes back where a server has the file. `closed` hears of its end."""
+
+        def begin() -> None:
+            self._submit(turn, Op.CLOSE, fd).heard = closed
+
+        turn = self._turns.ask(Op.CLOSE, begin)
+        if turn.has_come:
+            begin()
 
     def _submit(
-        self, op: Op, fd: int, offset: int | None, size: int, data: bytes | None = None
+        self, turn: Turn, op: Op, fd: int, offset: int = 0, size: int = 0, data: Any = ffi.NULL
     ) -> _Answer:
         self._token += 1
-        at = -1 if offset is None else offset
-        error = lib.hostio_submit(
-            self._pool, op, fd, at, size, data if data is not None else ffi.NULL, self._token
-        )
+        error = lib.hostio_submit(self._pool, op, fd, offset, size, data, self._token)
         if error:
             raise host_error(-error)
-        answer = self._running[self._token] = _Answer()
+        answer = self._running[self._token] = _Answer(turn)
         return answer
 
+    async def _turn(self) -> Turn:
+        fiber = await this_fiber()
+        turn = self._turns.ask(self._owner_of(fiber.name), fiber.wake)
+        try:
+            while not turn.has_come:
+                await park(Mode.KILLABLE)
+        except BaseException:
+            self._turns.end(turn)
+            raise
+        return turn
+
     async def _call(
-        self, op: Op, fd: int, offset: int | None, size: int, data: bytes | None = None
+        self, op: Op, fd: int, offset: int | None, size: int, source: Source | None = None
     ) -> _Answer:
         """Have it done. Raises: what the host says; Killed, and then it goes on by itself."""
-        if len(self._running) >= MAX_RUNNING:
-            await until(self._check_room, (self._room,), mode=Mode.KILLABLE, exclusive=True)
-        answer = self._submit(op, fd, offset, size, data)
+        at = -1 if offset is None else offset
+        turn = await self._turn()
+        try:
+            if source is None:
+                answer = self._submit(turn, op, fd, at, size)
+            else:
+                data = source.get(size)
+                answer = self._submit(turn, op, fd, at, len(data), data)
+        except BaseException:
+            self._turns.end(turn)
+            raise
         lib.hostio_linger(self._pool, PATIENCE_NS)
         self._ready(0)
         while answer.result is None:
-            answer.fiber = await this_fiber()
+            answer.heard = (await this_fiber()).wake
             try:
                 await park(Mode.KILLABLE)
             finally:
-                answer.fiber = None
+                answer.heard = None
         if answer.result < 0:
             raise from_number(-answer.result)
         return answer
-
-    def _check_room(self) -> None:
-        if len(self._running) >= MAX_RUNNING:
-            raise EAGAIN("the threads have enough to do")
 
     def _ready(self, _events: int) -> None:
         """Some have ended."""
@@ -284,6 +317,6 @@ class HostIO:
             if done.op == Op.READ and answer.result > 0:
                 answer.data = bytes(ffi.buffer(lib.hostio_buffer(done), answer.result))
             lib.hostio_free(done)
-            if answer.fiber is not None:
-                answer.fiber.wake()
-            self._room.notify()
+            if answer.heard is not None:
+                answer.heard()
+            self._turns.end(answer.turn)

@@ -45,6 +45,9 @@ MAX_AIO_REQUESTS: Final = 1 << 17
 MAX_HOST_DESCRIPTORS: Final = 1 << 14
 """Descriptors of the Sentry that programs hold: donated files, sockets of the host."""
 
+MAX_CLOSING: Final = 64
+"""More of them that are only being closed count, too."""
+
 
 class Evictable(Protocol):
     """A cache."""
@@ -56,10 +59,10 @@ class Budget:
     """The counts."""
 
     __slots__ = (
-        "aio_contexts", "aio_events", "aio_requests", "anonymous", "files", "host_descriptors",
-        "idle_files", "inodes", "ipc_namespaces", "locked", "locks", "max_host_descriptors",
-        "max_inodes", "message_bytes", "mount_max", "mounts", "namespace_ids", "semaphores",
-        "small_bytes", "undos",
+        "aio_contexts", "aio_events", "aio_requests", "anonymous", "closing", "files",
+        "host_descriptors", "idle_files", "inodes", "ipc_namespaces", "locked", "locks",
+        "max_host_descriptors", "max_inodes", "message_bytes", "mount_max", "mounts",
+        "namespace_ids", "semaphores", "small_bytes", "undos",
     )  # fmt: skip
 
     def __init__(self, memory_pages: int = MAX_INODES) -> None:
@@ -79,6 +82,8 @@ class Budget:
         """Files on which somebody holds a lock or a lease: /proc/locks."""
         self.inodes = self.locks = self.mounts = self.small_bytes = 0
         self.host_descriptors = 0
+        self.closing = 0
+        """Descriptors that nobody holds, but whose server has not answered the close yet."""
         self.max_host_descriptors = MAX_HOST_DESCRIPTORS
         """Less where the host allows this process fewer (`sentry.boot.host_links`)."""
         self.idle_files: Evictable | None = None
@@ -102,7 +107,8 @@ class Budget:
     @property
     def host_room(self) -> int:
         """How many more descriptors of the host there may be."""
-        return self.max_host_descriptors - self.host_descriptors
+        late = max(self.closing - MAX_CLOSING, 0)
+        return self.max_host_descriptors - self.host_descriptors - late
 
     def check_host_descriptor(self) -> None:
         """One more of them. Raises: ENFILE."""

@@ -16,6 +16,8 @@ from sentry.vfs.dirents import FIRST, Dirents, DirentSink
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.interface import DirEntry
 from sentry.vfs.watches import tell
+from sentry.wait.again import begun
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
@@ -41,11 +43,13 @@ class DirectoryFile(FileDescription):
             raise ENOENT("the directory has been removed")
         if self._listing is None or self.position == 0:
             self._listing = self.inode.dirents()
+        position, listing = self.position, self._listing
+        if position - FIRST > len(listing):
+            begun((self, "listing"), lambda: driven(listing.reach(position - FIRST)))
         if not self.location.mount.no_dir_atime:
             self.inode.accessed()
         if self.inode.fs.watched:
             tell(self.location.dentry, IN_ACCESS)
-        position, listing = self.position, self._listing
         if position < FIRST:
             position += dest.add(self._dots(), position)
         if position >= FIRST:

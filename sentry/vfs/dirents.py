@@ -13,11 +13,14 @@ from functools import lru_cache
 from typing import Final
 
 from sentry.errors import EINVAL
+from sentry.wait.steps import Steps
 
 Entry = tuple[bytes, int, int]
 """A `DirEntry`: name, inode number, S_IFMT bits."""
 _DIRENT = struct.Struct("<QqHB")
 """struct linux_dirent64 without the name."""
+PIECE: Final = 256
+"""So many records are made in one go to come to a position."""
 FIRST: Final = 2
 """The position of the first name; before it are `.` and `..`."""
 
@@ -67,6 +70,18 @@ class Dirents:
                 return
             data += dirent(entry, len(ends) + self._first + 1)
             ends.append(len(data))
+
+    def __len__(self) -> int:
+        """How many are made by now."""
+        return len(self._ends)
+
+    def reach(self, index: int) -> Steps[None]:
+        """Make the records before a position."""
+        before = -1
+        while before < len(self._ends) < index:
+            before = len(self._ends)
+            self._make(min(index, before + PIECE), 0)
+            yield
 
     def records(self, index: int, room: int) -> tuple[bytearray, int]:
         """Those from `index` on that fit into `room` bytes, and how many these are.

@@ -14,7 +14,7 @@ from sentry.vfs.file import Caller, FileDescription
 from sentry.vfs.interface import Inode
 from sentry.vfs.open import OpenHow, allow_write, deny_write, open_location
 from sentry.vfs.walk import resolve
-from sentry.wait.again import again
+from sentry.wait.again import CURRENT, again
 
 EXECUTE = OpenHow(0, 0, MAY_EXEC)
 
@@ -26,6 +26,8 @@ def open_exec(caller: Caller, dirfd: int, path: bytes, flags: int) -> FileDescri
     """
     if flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW):
         raise EINVAL(f"execveat flags {flags:#x}")
+    if CURRENT.call is None:
+        caller.kernel.vfs.budget.check_files()
     location = resolve(
         caller,
         dirfd,

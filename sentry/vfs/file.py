@@ -406,12 +406,12 @@ class FileDescription:
     def before_async(self, caller: Caller) -> None:
         """O_ASYNC is being turned on."""
 
-    def fdinfo_in(self, pids: Any) -> str:
+    def fdinfo_in(self, pids: Any) -> str | Iterator[str]:
         """`fdinfo`, with process ids as a PID namespace has them."""
         return self.fdinfo()
 
-    def fdinfo(self) -> str:
-        """Extra lines of /proc/self/fdinfo/N."""
+    def fdinfo(self) -> str | Iterator[str]:
+        """Extra lines of /proc/self/fdinfo/N; one by one where there may be many."""
         return ""
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import stat as modes
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -325,8 +325,11 @@ class Inode:
         """A magic link (/proc/self/exe) jumps there; None for a link that is text."""
         return None
 
-    def entries(self) -> Sequence[DirEntry]:
-        """All names of a directory but `.` and `..`, in an order that stays as it is."""
+    def entries(self) -> Iterable[DirEntry]:
+        """The names of now of a directory but `.` and `..`, in an order that stays as it is.
+
+        Made as they are asked for: one that is removed before that need not be among them.
+        """
         raise ENOTDIR(f"ino {self.ino}")
 
     def dirents(self) -> Dirents:
@@ -334,6 +337,9 @@ class Inode:
         return Dirents(self.entries())
 
     # --- names; the caller holds self.lock, and knows that `name` is free (or what it holds)
+
+    def check_room(self, caller: Caller) -> None:
+        """A file is to be made in this directory and opened. Raises: ENFILE, before it is made."""
 
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         """Make a regular file. `mode` are permission bits."""

@@ -87,14 +87,15 @@ class FileLocks:
 
     def shown(self) -> Iterator[tuple[str, int, str]]:
         """What, whose and where: lock_get_status()."""
-        for lock in chain.from_iterable(self.records.values()):
+        for lock in list(chain.from_iterable(self.records.values())):
             kind = "OFDLCK" if lock.pid == -1 else "POSIX "
             end = "EOF" if lock.end == END else lock.end
             access = "WRITE" if lock.exclusive else "READ"
             yield f"{kind} ADVISORY  {access}", lock.pid, f"{lock.start} {end}"
-        for owner, exclusive in self.flocks.items():
-            yield f"FLOCK  ADVISORY  {'WRITE' if exclusive else 'READ'}", self._pids[owner], "0 EOF"
-        for lease in self.leases.items if self.leases is not None else ():
+        for owner, exclusive in list(self.flocks.items()):
+            pid = self._pids.get(owner, 0)
+            yield f"FLOCK  ADVISORY  {'WRITE' if exclusive else 'READ'}", pid, "0 EOF"
+        for lease in list(self.leases.items) if self.leases is not None else ():
             how = "ACTIVE   " if lease.target is None else "BREAKING "
             kind = LEASES[lease.kind if lease.target is None else lease.target]
             yield f"LEASE  {how} {kind}", lease.pid, "0 EOF"

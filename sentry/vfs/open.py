@@ -57,7 +57,7 @@ from sentry.vfs.mount import top
 from sentry.vfs.names import new_owner
 from sentry.vfs.walk import Parent, child_of, follow_last, resolve_parent, walk
 from sentry.vfs.watches import tell, tell_changed, tell_child
-from sentry.wait.again import NotNow, kept
+from sentry.wait.again import CURRENT, NotNow, kept
 
 TMPFILE_BIT: Final = O_TMPFILE & ~O_DIRECTORY
 SYNC_BIT: Final = O_SYNC & ~O_DSYNC
@@ -121,7 +121,12 @@ class OpenHow(Struct, frozen=True):
 
 
 def open_path(caller: Caller, dirfd: int, path: bytes, how: OpenHow) -> FileDescription:
-    """Open (or create and open) what a path names. The description has no descriptor yet."""
+    """Open (or create and open) what a path names. The description has no descriptor yet.
+
+    As alloc_empty_file() of Linux, before anything is looked up or made. Raises: ENFILE.
+    """
+    if CURRENT.call is None:
+        caller.kernel.vfs.budget.check_files()
     flags = how.flags
     if flags & SELDOM:
         if flags & TMPFILE_BIT:
@@ -183,7 +188,6 @@ def open_location(
 def _check_open(caller: Caller, location: Location, how: OpenHow, created: bool) -> bool:
     """All that can be refused before the file is opened; whether it is to be truncated then."""
     flags, inode, mount = how.flags, location.dentry.inode, location.mount
-    caller.kernel.vfs.budget.check_files()
     access = 0 if created else how.access
     truncate = bool(flags & O_TRUNC) and not created and inode.is_regular
     if truncate:
@@ -299,6 +303,8 @@ def _create(caller: Caller, parent: Parent, how: OpenHow) -> Location:
     mount.check_writable()
     check_create(caller.creds, directory)
     mode, owner = new_owner(caller, inode, S_IFREG | how.mode & ~caller.fs.umask)
+    if kept((_open_creating, inode, name)) is None:
+        inode.check_room(caller)
     try:
         made = inode.create(name, mode & 0o7777, owner)
     except NotNow as need:

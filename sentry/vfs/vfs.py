@@ -15,6 +15,7 @@ from sentry.abi.mount import MS_STRICTATIME
 from sentry.vfs.budget import Budget, DescriptorLimit, PipeLimits
 from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.interface import FileSystem, Inode, Owner
+from sentry.vfs.leftovers import Leftovers
 from sentry.vfs.mount import Mount
 from sentry.vfs.mounts import MountBudget
 
@@ -83,6 +84,7 @@ class Vfs:
         self.terminal: Any = None
         """The open file of the donated terminal, for /dev/tty."""
         self.descriptors = DescriptorLimit()
+        self.leftovers = Leftovers(loop)
         self.epoll_items = 0
         """Watched files of all epolls, for their ceiling."""
         self.inotify_watches = 0

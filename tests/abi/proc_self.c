@@ -245,6 +245,19 @@ static void memory(void)
     CHECK(pwrite(fd, "IN", 2, (long)page) == 2 && memcmp(page, "IN memory", 9) == 0);
     CHECK(pread(fd, line, 16, (long)page + 4096 - 8) >= 8);
     CHECK_ERR(pread(fd, line, 1, 8), EIO);
+    /* what a private mapping forbids is done, to a page of its own; to a shared page it is not */
+    int file = open("/proc/self/exe", O_RDONLY), own = memfd_create("file", 0);
+    CHECK(file >= 0 && own >= 0 && write(own, "lent", 5) == 5);
+    char *private = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    char *of_program = mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    char *of_own = mmap(NULL, 4096, PROT_READ, MAP_SHARED, own, 0);
+    CHECK(private != MAP_FAILED && of_program != MAP_FAILED && of_own != MAP_FAILED);
+    CHECK(pwrite(fd, "IN", 2, (long)private) == 2 && memcmp(private, "INLF", 4) == 0);
+    CHECK_ERR(pwrite(fd, "IN", 2, (long)of_program), EIO);
+    CHECK_ERR(pwrite(fd, "IN", 2, (long)of_own), EIO);
+    CHECK(memcmp(of_program, "\177ELF", 4) == 0 && strcmp(of_own, "lent") == 0);
+    close(file);
+    close(own);
     close(fd);
 
     CHECK(slurp("/proc/self/auxv") > 0);

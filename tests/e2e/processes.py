@@ -34,10 +34,12 @@ class Running:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def run(root: Path, sentry: str, gofer: str = "serve") -> subprocess.CompletedProcess[str]:
+def run(
+    root: Path, sentry: str, gofer: str = "serve", *flags: str
+) -> subprocess.CompletedProcess[str]:
     """Run two bodies to their end."""
     return subprocess.run(
-        [sys.executable, STANDIN, root, sentry, gofer],
+        [sys.executable, STANDIN, root, sentry, gofer, *flags],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -160,3 +160,12 @@ def test_command_killed_at_any_time(client: Client, command: str, seed: int) -> 
     started.kill()
     started.wait()
     client.root.mkdir(exist_ok=True)
+
+
+def test_create_ends_what_never_is_ready_and_leaves_nothing(tmp_path: Path) -> None:
+    done = processes.run(tmp_path, "silent", "serve", "create", "hurry")
+
+    assert done.returncode == 1
+    assert done.stderr == "the sandbox was not ready after 0.5 seconds\n"
+    assert not (tmp_path / "c1").exists()
+    assert _processes(tmp_path) == []

@@ -42,22 +42,11 @@
 struct values { const uint64_t *at; unsigned n; };
 struct call { int number; const char *name, *kinds; struct values known[6]; };
 #include "calls.h"
+#include "chance.h"
 #define CALLS (sizeof calls / sizeof *calls)
 #define PER_CHILD 300
 #define TOGETHER 3
 #define PAGE 4096
-
-static uint64_t state;
-
-static uint64_t any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state >> 3;
-}
-
-static unsigned chance(unsigned n) { return (unsigned)(any() % n); }
 
 static char *arena;   /* 16 pages: writable, then one that is not mapped */
 static char *locked;  /* a page that can only be read, then one without rights */
@@ -254,7 +243,7 @@ static void *change(void *seed)
 {
     uint64_t x = (uint64_t)seed | 1;
     for (;;) {
-        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        step(&x);
         uint64_t *at = (uint64_t *)(arena + (x >> 20 & 1023) * 64 + (x >> 32 & 7) * 8);
         char *where = (char *)((uintptr_t)at & ~(PAGE - 1ul));
         if ((x >> 40 & 0xffff) == 0) { /* one that goes, and comes back */
@@ -271,9 +260,7 @@ static void *change(void *seed)
 
 static void child(uint64_t seed, int tell)
 {
-    state = seed * 0x9e3779b97f4a7c15u + 0x1234567;
-    for (int i = 0; i < 8; i++)
-        any();
+    begin(seed);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     unsigned flavour = chance(4);
     if (flavour & 1)

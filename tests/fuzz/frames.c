@@ -28,23 +28,14 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "chance.h"
+
 #define ENTRY 0x7fffffe00000ull /* entry page, S, doorbell; then those of the next vCPU */
 #define STRIDE 0x4000
 #define TURNS 200
 #define XSTATE_MAX 4096
 
-static uint64_t state;
 static char *page;
-
-static uint64_t any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state >> 3;
-}
-
-static unsigned chance(unsigned n) { return (unsigned)(any() % n); }
 
 static uint64_t odd(void)
 {
@@ -176,7 +167,7 @@ static void *write_pages(void *seed)
 {
     uint64_t x = (uint64_t)seed | 1;
     while (!over) {
-        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        step(&x);
         /* S of a vCPU: its words, the registers, the FPU image behind them */
         char *at = (char *)ENTRY + 0x1000 + (x >> 8 & 3) * STRIDE;
         size_t where = x >> 16 & 3 ? (x >> 20 & 0x1ff) : (x >> 20 & 0xfff);
@@ -222,9 +213,7 @@ static void write_own_pages(void)
 
 static void child(uint64_t seed)
 {
-    state = seed * 0x9e3779b97f4a7c15u + 0x1234567;
-    for (int i = 0; i < 8; i++)
-        any();
+    begin(seed);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     switch (chance(3)) {
     case 0: return_oddly(); break;

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import threading
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,21 @@ from runsc.containers import listener
 from runsc.containers.container import State
 from runsc.errors import RuntimeFailure
 from runsc.launch.sandbox import Sandbox
+from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.config import ProcessConfig, SandboxConfig
-from sentry.control.operations import Operations
+from sentry.control.operations import MAX_PROFILE_NS, Operations
 from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stats
 from sentry.control.server import ControlServer
 from sentry.control.watchdog import Watchdog
 from tests.fuzz.inside import Inside
 from tests.fuzz.running import bounded, explore, for_a_while, kept
+from tests.fuzz.test_elf import good
+from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "",
+    "update", "resize", "go", "keep", "profile", "",
 )  # fmt: skip
-"""All but "profile", which asks the machine."""
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
 ) | st.integers(-(1 << 65), 1 << 65)
@@ -94,6 +97,7 @@ LINES = st.one_of(
 FDS = st.lists(
     st.sampled_from(["/dev/null", "/dev/zero", "/", "pipe", "path", "memory"]), max_size=4
 )
+Sent = list[tuple[bytes, list[str]]]
 SENT = st.lists(st.tuples(LINES, FDS | st.just(["/dev/null"] * 3)), min_size=1, max_size=8)
 
 
@@ -111,8 +115,18 @@ def descriptors(kinds: list[str]) -> list[int]:
     return made
 
 
-def check_server(sent: list[tuple[bytes, list[str]]]) -> None:
-    with Inside() as inside:
+def with_program(program: Program) -> None:
+    """What an `exec` can start: "L3A=" is /p."""
+    data = good(interpreter=False)
+    fd = program.ok("open", b"/p", O_CREAT | O_WRONLY, 0o755)
+    program.ok("write", fd, data, len(data))
+    program.ok("close", fd)
+
+
+def check_server(sent: Sent) -> list[bytes]:
+    """What was answered."""
+    answers = []
+    with Inside(with_program) as inside:
         world = inside.world
         world.unwatch()
         watchdog = Watchdog(world.loop)
@@ -132,10 +146,25 @@ def check_server(sent: list[tuple[bytes, list[str]]]) -> None:
                 with bounded(data[:200]):
                     world.settle()
                 with suppress(BlockingIOError, ConnectionResetError):
-                    ours.recv(1 << 20)
+                    answers.append(ours.recv(1 << 20))
+            with bounded("the end of what takes time"):
+                world.loop.advance(time.monotonic_ns() + 2 * MAX_PROFILE_NS)
+            with suppress(BlockingIOError, ConnectionResetError):
+                answers.append(ours.recv(1 << 20))
             world.settle()
         operations.finish()
         watchdog.stop()
+    return answers
+
+
+def test_good_requests_come_as_far_as_they_can() -> None:
+    """A program that `exec` starts, and a measurement of it: so the fuzzer gets there, too."""
+    request = {"op": "exec", "process": {"args": ["L3A="]}}
+    asked = json.dumps(request).encode() + b"\n"
+    (started,) = check_server([(asked, ["/dev/null"] * 3)])
+    assert json.loads(started)["pid"] > 1
+    (profile,) = check_server([(b'{"op":"profile","time_ns":1000}\n', [])])
+    assert json.loads(profile)["profile"]["elapsed_ns"] > 0
 
 
 @for_a_while()
@@ -144,7 +173,7 @@ def test_requests_are_done_or_refused(seconds: float) -> None:
 
 
 @kept("control")
-def test_kept_request_is_done_or_refused(case: list[tuple[bytes, list[str]]]) -> None:
+def test_kept_request_is_done_or_refused(case: Sent) -> None:
     check_server(case)
 
 

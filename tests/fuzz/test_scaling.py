@@ -24,19 +24,17 @@ KNOWN: dict[str, str] = {
     "threads: getrusage": AS_LINUX + "getrusage()",
     "messages: receive the last by type": AS_LINUX + "find_msg()",
     "locks_of_many: lock": AS_LINUX + "posix_lock_inode(); 5 ms with 20,000 holders",
-    "one_port: send": AS_LINUX + "udp4_lib_lookup2(); 8 ms with 20,000 sockets",
     "xattrs: set": "64 KiB of them at most: 1 ms",
     "addresses: add": "1,024 of an interface at most: 0.3 ms",
     "addresses: bind to each": "1,024 of an interface at most: 0.7 ms",
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
     "routes: add": "4,096 at most: 0.4 ms",
-    "zombies: wait for the other": "10 ms with 32,768 children",
+    "zombies: wait for the other": "6 ms with 32,768 children",
     "sleepers: kill": "a step each",
     "readers: write": "all that wait are woken, a step each",
     "keys: add": "16,384 at most: 2.5 ms",
     "keys: search": "16,384 at most: 10 ms",
     "keys: unlink": "16,384 at most: 1 ms",
-    "semaphores: up": "3 ms with 32,768 that wait for one set",
 }
 """What grows faster all the same, and why that is no more than it is. Times are those of a step."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from sentry import loop as loop_module
 from sentry.loop import WORK, HostOnly, Loop
 from sentry.wait.fiber import park
 
@@ -50,7 +52,12 @@ def errors() -> list[tuple[object, BaseException]]:
 
 
 @pytest.fixture
-def loop(machine: Machine, errors: list[tuple[object, BaseException]]) -> Loop:
+def loop(
+    machine: Machine,
+    errors: list[tuple[object, BaseException]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Loop:
+    monkeypatch.setattr(loop_module, "TURN_NS", 1 << 62)  # however busy the host is
     return Loop(machine, lambda what, error: errors.append((what, error)))
 
 
@@ -104,6 +111,40 @@ def test_what_is_soon_is_not_waited_for_and_comes_in_the_next_turn(
     loop.turn()
     assert seen == [0, 1, 2]
     assert machine.deadlines == [0, 0, 0, None]
+
+
+async def note(seen: list[str], what: str) -> None:
+    seen.append(what)
+
+
+def test_exit_waits_for_one_of_each_kind_of_what_takes_long(
+    loop: Loop, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "TURN_NS", 0)
+    seen: list[str] = []
+    for number in "12":
+        loop.call_at(0, lambda number=number: seen.append(f"timer {number}"))
+        loop.call_soon(lambda number=number: seen.append(f"callback {number}"))
+        loop.spawn(note(seen, f"fiber {number}"), "test")
+    loop.turn()
+    assert seen == ["timer 1", "callback 1", "fiber 1"]
+    context = Context()
+    machine.exits.append(context)
+    loop.turn()
+    assert context.seen == 1
+    assert seen[3:] == ["timer 2", "callback 2", "fiber 2"]
+    assert machine.deadlines == [0, 0]
+
+
+def test_loop_with_something_left_to_do_is_not_idle(loop: Loop) -> None:
+    idle: list[bool] = []
+    loop.on_idle = lambda: idle.append(True)
+    loop._rest_at = 1
+    loop.call_soon(lambda: None)
+    loop.turn()
+    assert not idle
+    loop.turn()
+    assert idle
 
 
 def test_descriptor_is_told_while_it_is_ready(loop: Loop) -> None:

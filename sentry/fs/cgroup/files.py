@@ -6,7 +6,7 @@ The cgroups themselves are `sentry.kernel.cgroup`; a file gets the one that it b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -15,9 +15,11 @@ from sentry.abi.limits import INT_MAX
 from sentry.auth.permissions import MAY_WRITE, may_access
 from sentry.errors import EACCES, EINVAL, ENOENT, EOPNOTSUPP, ERANGE, ESRCH
 from sentry.fs.cgroup.container import CONTAINER, TOP_CONTROLLERS
+from sentry.fs.pseudo.files import Pieces, Text
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.wait.steps import Steps
 
 Cgroup = Any
 """sentry.kernel.cgroup.Cgroup"""
@@ -43,8 +45,8 @@ class View(Struct, frozen=True):
 class File(Struct, frozen=True):
     """One of the files."""
 
-    show: Callable[[View], str] | None
-    store: Callable[[View, str], None] | None = None
+    show: Callable[[View], Text] | None
+    store: Callable[[View, str], Steps[None] | None] | None = None
     controller: str = ""
     """It is there where this controller was given."""
     delegated: bool = False
@@ -99,17 +101,23 @@ def shown(value: int | None) -> str:
 # --- processes
 
 
-def procs(view: View) -> str:
+def procs(view: View) -> Pieces:
     """The processes that live, as the reader's PID namespace numbers them."""
-    numbers = sorted(view.opener.pids.of(group.tgid) for group in view.cgroup.members)
-    return "".join(f"{number}\n" for number in numbers)
+    return _numbers(view, lambda group: (group.tgid,))
 
 
-def threads(view: View) -> str:
+def threads(view: View) -> Pieces:
     """Their threads."""
-    of = view.opener.pids.of
-    numbers = sorted(of(task.tid) for group in view.cgroup.members for task in group.tasks)
-    return "".join(f"{number}\n" for number in numbers)
+    return _numbers(view, lambda group: [task.tid for task in group.tasks])
+
+
+def _numbers(view: View, of: Callable[[Any], Iterable[int]]) -> Pieces:
+    numbers: list[int] = []
+    for group in list(view.cgroup.members):
+        numbers += map(view.opener.pids.of, of(group))
+        yield ""
+    for number in sorted(numbers):
+        yield f"{number}\n"
 
 
 def check_attach(creds: Credentials, root: Cgroup, old: Cgroup, new: Cgroup) -> None:
@@ -212,33 +220,33 @@ def events(view: View) -> str:
     return f"populated {int(view.cgroup.populated)}\nfrozen {int(view.cgroup.frozen)}\n"
 
 
-def set_freeze(view: View, text: str) -> None:
+def set_freeze(view: View, text: str) -> Steps[None]:
     """cgroup.freeze. Raises: EINVAL, ERANGE."""
     value = integer(text)
     if value not in (0, 1):
         raise ERANGE(text)
-    view.cgroup.set_freeze(bool(value))
+    return view.cgroup.set_freeze(bool(value))  # type: ignore[no-any-return]
 
 
-def kill(view: View, text: str) -> None:
+def kill(view: View, text: str) -> Steps[None]:
     """cgroup.kill. Raises: EINVAL, ERANGE."""
     if integer(text) != 1:
         raise ERANGE(text)
-    view.cgroup.kill(view.writer)
+    return view.cgroup.kill(view.writer)  # type: ignore[no-any-return]
 
 
 # --- use
 
 
-def cpu_stat(view: View) -> str:
+def cpu_stat(view: View) -> Pieces:
     """CPU time, whether there is a controller or not."""
-    user, system = view.cgroup.cpu_ns()
+    user, system = yield from view.cgroup.cpu_ns()
     rows = {
         "usage_usec": (user + system) // 1000,
         "user_usec": user // 1000,
         "system_usec": system // 1000,
     }
-    return "".join(f"{name} {value}\n" for name, value in rows.items())
+    yield "".join(f"{name} {value}\n" for name, value in rows.items())
 
 
 def set_pids_max(view: View, text: str) -> None:

@@ -10,10 +10,12 @@ from sentry.abi.stat import CGROUP2_SUPER_MAGIC, S_IFDIR, S_IFREG
 from sentry.abi.xattr import XATTR_CREATE, XATTR_REPLACE
 from sentry.errors import EEXIST, EINVAL, ENODATA, ENODEV, ENOSPC, EPERM
 from sentry.fs.cgroup.files import Cgroup, File, View, check_attach, files_of
+from sentry.fs.pseudo.files import Store, Text
 from sentry.fs.pseudo.nodes import Directory, Node, TextNode
 from sentry.fs.pseudo.table import TableFs
 from sentry.vfs.interface import Changes, Inode, Owner
 from sentry.vfs.watches import tell_child, tell_self
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -121,24 +123,24 @@ class CgroupFile(_Looked, TextNode):
         if self.cgroup.dead:
             raise ENODEV("the cgroup is gone")
 
-    def shown(self, caller: Caller) -> tuple[Callable[[Any], str] | None, Any]:
+    def shown(self, caller: Caller) -> tuple[Callable[[Any], Text] | None, Any]:
         """Made when it is read."""
         file, view = self._file, View(self.cgroup, caller)
         changes = getattr(self.cgroup, file.changes) if file.changes else None
 
-        def show(_: Any) -> str:
+        def show(_: Any) -> Text:
             assert file.show is not None
             self.check_alive()
             return file.show(view)
 
         return (show if file.show is not None else None), changes
 
-    def stored(self, opener: Caller) -> Callable[[Caller, bytes], None]:
+    def stored(self, opener: Caller) -> Store:
         """As declared; at the root of a namespace only what is delegated."""
         task: Any = opener
         creds = task.creds
 
-        def store(writer: Caller, data: bytes) -> None:
+        def store(writer: Caller, data: bytes) -> Steps[None] | None:
             self.check_alive()
             if self._file.store is None:
                 raise EINVAL("not to be written")
@@ -146,7 +148,7 @@ class CgroupFile(_Looked, TextNode):
             if self.cgroup in tops and not self._file.delegated:
                 raise EPERM("the limits of a namespace are set from outside")
             text = data.decode(errors="replace").strip()
-            self._file.store(View(self.cgroup, opener, creds, writer), text)
+            return self._file.store(View(self.cgroup, opener, creds, writer), text)
 
         return store
 

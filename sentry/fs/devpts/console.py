@@ -22,6 +22,7 @@ from sentry.errors import Errno
 from sentry.fs.devpts.files import PtySlave
 from sentry.fs.devpts.raw import raw
 from sentry.fs.devpts.terminal import READABLE, Terminal
+from sentry.mm.buffers import KernelSource
 from sentry.vfs.dentry import Dentry, Location
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Console:
     async def _put(self, data: bytes) -> int:
         if self._io is None:
             return os.write(self._fd, data)
-        return await self._io.write(self._fd, data, None)
+        return await self._io.write(self._fd, KernelSource(data), len(data), None)
 
     def _hang_up(self) -> None:
         self._watch(0)

@@ -7,6 +7,7 @@ on the list while it is, an edge-triggered one leaves it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import O_RDWR
@@ -247,16 +248,17 @@ class EpollFile(FileDescription):
 
     def release(self) -> None:
         """Closed: nothing is watched any more."""
-        for item in list(self.items.values()):
-            item.drop()
+        self._vfs.leftovers.begin(self.items.values(), Item.drop)
 
-    def fdinfo(self) -> str:
+    def fdinfo(self) -> Iterator[str]:
         """One line for each item."""
-        return "".join(
-            f"tfd: {i.fd:8d} events: {i.events:8x} data: {i.data:16x}  pos:{i.file.position} "
-            f"ino:{i.file.inode.ino:x} sdev:{i.file.inode.fs.dev:x}\n"
-            for i in self.items.values()
-        )
+        for item in list(self.items.values()):
+            file, inode = item.file, item.file.inode
+            if item.epoll is not None:
+                yield (
+                    f"tfd: {item.fd:8d} events: {item.events:8x} data: {item.data:16x}  "
+                    f"pos:{file.position} ino:{inode.ino:x} sdev:{inode.fs.dev:x}\n"
+                )
 
 
 def watchers(file: FileDescription) -> list[EpollFile]:

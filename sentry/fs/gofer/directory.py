@@ -102,6 +102,11 @@ class GoferDirectory(DirectoryCache):
 
     # --- names
 
+    def check_room(self, caller: Caller) -> None:
+        handles = self.fs.handles
+        if not handles.room(caller):
+            handles.check(caller)
+
     def create(self, name: bytes, mode: int, owner: Owner) -> Inode:
         fid = self.directory_fid()
         request = Tcreatex(fid, NOFID, name, O_RDWR | O_EXCL, 1, mode, owner.uid, owner.gid)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat as modes
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -230,17 +230,17 @@ class DirectoryCache(WatchedDirectory):
             call.answers.pop((self, name), None)
         return self.lookup(name)
 
-    def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Iterator[DirEntry]:
         if self.listing is not None and self.fs.exclusive:
-            return [entry for entry, _ in self.listing.values()]
+            return (entry for entry, _ in list(self.listing.values()))
         if self.gone:
-            return []
+            return iter(())
         generation = self.generation
         listing = self._read_listing()
         if self.fs.exclusive and generation == self.generation:
             self.listing, self._dirents = listing, None
             self.fs.listed(self, len(listing))
-        return [entry for entry, _ in listing.values()]
+        return (entry for entry, _ in list(listing.values()))
 
     def dirents(self) -> Dirents:
         if self._dirents is None:

@@ -7,7 +7,7 @@ Gofer; without one it goes over 9P.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gofer.p9.constants import IO_HEADER_SIZE
 from gofer.p9.messages import Rread, Rwrite, Tread, Twrite
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 KILLABLE = Mode.KILLABLE
+CROWDED: Final = 4096
+"""Bytes of a write where it has to wait until it is sent: of many, each holds so much memory."""
 
 
 class GoferFile(RegularFile):
@@ -81,8 +83,8 @@ class GoferFile(RegularFile):
                 if self._handle.remote:
                     self._file.changed()
         session = self._file.fs.session
-        limit = session.msize - IO_HEADER_SIZE
-        done = kept((self, Twrite, offset)) or 0
+        limit = CROWDED if session.crowded else session.msize - IO_HEADER_SIZE
+        done, limit = kept((self, Twrite, offset)) or (0, limit)
         try:
             while source.count:
                 data = source.peek(min(source.count, limit))
@@ -95,7 +97,7 @@ class GoferFile(RegularFile):
                 if written < len(data):
                     break
         except NotNow as need:
-            need.call.answers[self, Twrite, offset] = done
+            need.call.answers[self, Twrite, offset] = done, limit
             raise
         self._file.changed()
         return done

@@ -206,17 +206,20 @@ class Handle:
     def _last_size(self) -> int:
         return self.owner.attributes.size if self.owner is not None else 0
 
-    def close(self) -> None:
-        """Give the descriptor back. The fid is the owner's to clunk."""
+    def close(self, closed: Callable[[], object]) -> None:
+        """Give the descriptor back, and call `closed` then. The fid is the owner's to clunk."""
         self.owner = None
         if self._backing is not None:
             self._backing.close()
             self._backing = None
         fd, self.fd = self.fd, -1
-        if fd >= 0 and self.io is not None and self.remote:
-            self.io.close_fd(fd)
-        elif fd >= 0:
+        if fd < 0:
+            return
+        if self.io is not None and self.remote:
+            self.io.close_fd(fd, closed)
+        else:
             os.close(fd)
+            closed()
 
 
 SPARE: Final = 8
@@ -296,9 +299,13 @@ class HandleCache:
         if handle.fd >= 0:
             self.open -= 1
             self._budget.host_descriptors -= 1
+            self._budget.closing += 1
         else:
             self.bare -= 1
-        handle.close()
+        handle.close(self._closed)
+
+    def _closed(self) -> None:
+        self._budget.closing -= 1
 
     def evict(self, count: int) -> None:
         """Close the handles that have been idle longest."""

@@ -104,31 +104,36 @@ class Requests:
         self._waiting: dict[int, Pending] = {}
         self._free: list[int] = []
         self._next = 0
+        self.line: deque[Pending] = deque()
+        """Those that have no tag yet, in their order."""
         self._fds: deque[int] = deque()
         self.dead = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self.line)
 
-    @property
-    def full(self) -> bool:
-        """No tag is free: replies must be taken first."""
-        return len(self._waiting) >= MAX_TAGS
-
-    def submit(self, request: Message) -> tuple[Pending, bytes]:
-        """Give a request a tag; the bytes are to be sent. Raises: EIO once the session is dead."""
+    def submit(self, request: Message) -> Pending:
+        """Put a request in line. Raises: EIO once the session is dead."""
         if self.dead:
             raise EIO("the Gofer is gone")
-        if isinstance(request, Tversion):
+        pending = Pending(request)
+        self.line.append(pending)
+        return pending
+
+    def next(self) -> bytes:
+        """Give the first in line a tag; the bytes to be sent. None: nobody is there, or no tag."""
+        if not self.line or len(self._waiting) >= MAX_TAGS:
+            return b""
+        pending = self.line.popleft()
+        if isinstance(pending.request, Tversion):
             tag = NOTAG
         elif self._free:
             tag = self._free.pop()
         else:
             tag = self._next
             self._next += 1
-        data = request.encode(tag)
-        pending = self._waiting[tag] = Pending(request)
-        return pending, data
+        self._waiting[tag] = pending
+        return pending.request.encode(tag)
 
     def receive(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Bytes and descriptors from the socket, in their order. No data is the end of it.
@@ -152,7 +157,8 @@ class Requests:
         while self._fds:
             close_quietly(self._fds.popleft())
         waiting, self._waiting = self._waiting, {}
-        for pending in waiting.values():
+        line, self.line = self.line, deque()
+        for pending in (*waiting.values(), *line):
             pending.complete(None, -1)
 
     def _complete(self, tag: int, reply: Message) -> None:

@@ -3,7 +3,8 @@
 Requests are pipelined. An operation uses `reply`: the reply to a metadata request usually comes
 within tens of microseconds, so it is first waited for in place, for a bounded time; only if that
 was too short the call sleeps, and finds the reply when it is made again. `call_now` waits for as
-long as it takes (boot, before the loop runs). `send` does not wait: for clunks.
+long as it takes (boot, before the loop runs). `send` does not wait: what has no tag, or no room in
+the socket, stands in line until replies were taken, and who waits for it sleeps.
 
 When the Gofer dies, everybody who waits gets EIO, and later requests fail with EIO at once.
 """
@@ -32,6 +33,8 @@ _SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 PATIENCE_MS = 1
 """The bound of a wait in place."""
 _DRAIN_AT = 32
+_RECEIVED_AT_ONCE = 16
+"""How often one looks for more before others run."""
 
 _M = TypeVar("_M", bound=Message)
 
@@ -82,6 +85,11 @@ class Session:
         self.waited_ns = 0
         """How long callers waited in place for replies."""
         self._sleepers = 0
+        self._left: bytes | memoryview = b""
+        """What the socket did not take of a request."""
+        self._watching = 0
+        self._is_late = False
+        """The last wait in place was in vain, and nothing has come since."""
         self._receiving = False
         self._clunks: list[int] = []
         self._free_fids: list[int] = []
@@ -101,6 +109,11 @@ class Session:
     def unanswered(self) -> int:
         """Requests whose reply has not come, abandoned ones too."""
         return len(self._requests)
+
+    @property
+    def crowded(self) -> bool:
+        """What is asked now has to wait until it is sent."""
+        return bool(self._left or self._requests.line)
 
     # --- fids
 
@@ -152,32 +165,44 @@ class Session:
     # --- requests
 
     def send(self, request: Message) -> Pending:
-        """Send a request; the reply is for whoever waits for it, or nobody. Raises: EIO."""
-        requests = self._requests
+        """Have a request sent; the reply is for whoever waits for it, or nobody. Raises: EIO."""
         while self._clunks and not self._receiving:
             self.clunk(self._clunks.pop())
-        if len(requests) >= _DRAIN_AT:
+        if len(self._requests) >= _DRAIN_AT:
             self.drain()
-            while requests.full:
-                self._receive(PATIENCE_MS)
-        pending, data = requests.submit(request)
+        pending = self._requests.submit(request)
         self.sent += 1
-        left: bytes | memoryview = data
-        while left:
+        self._push()
+        return pending
+
+    def _push(self) -> None:
+        """Send as much as the server takes: it reads no further until its replies are taken."""
+        requests = self._requests
+        while data := self._left or requests.next():
             try:
-                sent = self.sock.send(left, _SEND_FLAGS)
-                if sent == len(left):
-                    break
-                left = memoryview(left)[sent:]
-            except (BlockingIOError, InterruptedError):
-                # The server reads no further until its replies are taken.
-                self._receive(PATIENCE_MS)
-                if requests.dead:
-                    break
+                sent = self.sock.send(data, _SEND_FLAGS)
+            except BlockingIOError:
+                self._left = data
+                break
             except OSError:
                 requests.fail()
                 break
-        return pending
+            self._left = memoryview(data)[sent:] if sent < len(data) else b""
+            if not self._left and not requests.line:
+                break
+        if requests.dead:
+            self._left = b""
+        if self._watching or self._left or requests.line:
+            self._look_out()
+
+    def _look_out(self) -> None:
+        """Have the loop call as long as there is something to wait for."""
+        events = select.EPOLLIN if self._sleepers or self.crowded else 0
+        if self._left:
+            events |= select.EPOLLOUT
+        if events != self._watching and self.loop is not None and self._fd >= 0:
+            self._watching = events
+            self.loop.watch(self._fd, events, self._on_event)
 
     def call_now(self, request: Message) -> Message:
         """The reply, waited for without the loop. Raises: the server's Errno, EIO."""
@@ -187,6 +212,7 @@ class Session:
         """The reply of a request that was sent."""
         while not pending.done:
             self._receive(PATIENCE_MS)
+            self._push()
         return pending.result()
 
     def reply(
@@ -244,8 +270,9 @@ class Session:
 
     def close(self) -> None:
         """End the session; whoever waits gets EIO."""
-        if self._sleepers and self.loop is not None:
-            self.loop.watch(self.sock.fileno(), 0)
+        if self._watching and self.loop is not None:
+            self.loop.watch(self._fd, 0)
+        self._left, self._watching = b"", 0
         self._requests.fail()
         self.sock.close()
         self._fd = -1
@@ -253,32 +280,38 @@ class Session:
     # --- replies
 
     def _linger(self, pending: Pending) -> None:
-        """Wait in place, for a bounded time."""
+        """Wait in place, for a bounded time, unless the server is late already."""
+        if self.loop is None:
+            self.wait_now(pending)
+            return
+        if self._is_late or self._left or self._requests.line:
+            self.drain()
+            return
         began_ns = monotonic_ns()
-        while not pending.done and (self._receive(PATIENCE_MS) or self.loop is None):
+        while not pending.done and self._receive(PATIENCE_MS):
             pass
+        self._is_late = not pending.done
         self.waited_ns += monotonic_ns() - began_ns
 
     async def _sleep(self, pending: Pending, mode: Mode) -> None:
         fiber = await this_fiber()
-        loop = self.loop
-        assert loop is not None, "a session without a loop cannot sleep"
+        assert self.loop is not None, "a session without a loop cannot sleep"
         pending.when_done(fiber.wake)
         self._sleepers += 1
-        if self._sleepers == 1:
-            loop.watch(self.sock.fileno(), select.EPOLLIN, self._on_event)
+        self._look_out()
         try:
             while not pending.done:
                 await park(mode)
         finally:
             pending.when_done(None)
             self._sleepers -= 1
-            if not self._sleepers and self.sock.fileno() >= 0:
-                loop.watch(self.sock.fileno(), 0)
+            self._look_out()
 
     def _on_event(self, _events: int) -> None:
-        while self._receive(0) and self._sleepers:
-            pass
+        for _ in range(_RECEIVED_AT_ONCE):
+            if not self._receive(0) or not self._watching:
+                break
+        self._push()
 
     def _receive(self, patience_ms: int) -> bool:
         """Take what has arrived; False if nothing came in that time."""
@@ -289,11 +322,14 @@ class Session:
         except Errno:
             self._requests.fail()
             return False
+        self._is_late = False
         self._receiving = True
         try:
             self._requests.receive(data, fds)
         finally:
             self._receiving = False
+        if self._left or self._requests.line:
+            self._push()
         return bool(data)
 
 

@@ -193,7 +193,7 @@ class HostFile(StreamFile):
                 while source.count:
                     if not self.is_regular:
                         await self._until_ready(EPOLLOUT, WRITE_EVENTS, rwf)
-                    done += await io.write(self.fd, source.get(min(source.count, piece)), None)
+                    done += await io.write(self.fd, source, piece, None)
             except (Errno, Interrupted):
                 if not done:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.vfs.file import Caller, FileDescription
 
+    Changed = dict[bytes, "OverlayInode | Absent"]
+
 
 class OverlayInode(Inode):
     """A file of any kind."""
@@ -50,7 +52,7 @@ class OverlayInode(Inode):
         self.file_flags = base.file_flags
         self.upper = upper
         self.lower = lower
-        self.changed: dict[bytes, OverlayInode | Absent] | None = None
+        self.changed: Changed | None = None
         """Of a directory: names that differ from the lower one."""
         self.links = 0
         """Links (of a directory: subdirectories) made here, less those removed."""
@@ -110,7 +112,7 @@ class OverlayInode(Inode):
         if self.upper is not None:
             self.upper.touched()
 
-    def _change_names(self) -> dict[bytes, OverlayInode | Absent]:
+    def _change_names(self) -> Changed:
         if self.removed:
             raise ENOENT("the directory has been removed")
         if self.upper is None:
@@ -155,17 +157,29 @@ class OverlayInode(Inode):
         assert self.lower is not None
         return self.lower
 
-    def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Iterator[DirEntry]:
         """The lower names that still hold, then ours."""
         below = self.lower.entries() if self.lower is not None else ()
-        changed = self.changed
-        if not changed:
-            return below
-        result = [entry for entry in below if entry.name not in changed]
-        for name, inode in changed.items():
+        if not self.changed:
+            return iter(below)
+        return self._merged(below, self.changed, dict(self.changed))
+
+    def _merged(
+        self, below: Iterable[DirEntry], now: Changed, then: Changed
+    ) -> Iterator[DirEntry]:
+        """Of the names of then those that are there now."""
+        for entry in below:
+            if entry.name not in then and now.get(entry.name) is not ABSENT:
+                yield entry
+        for name in then:
+            inode = now.get(name, ABSENT)
             if not isinstance(inode, Absent):
-                result.append(DirEntry(name, inode.ino, inode.kind))
-        return result
+                yield DirEntry(name, inode.ino, inode.kind)
+
+    @property
+    def is_empty(self) -> bool:
+        """A directory without names."""
+        return next(self.entries(), None) is None
 
     def dirents(self) -> Dirents:
         """The same."""
@@ -228,7 +242,7 @@ class OverlayInode(Inode):
         target.links += 1
         self.touched()
 
-    def _hide(self, changed: dict[bytes, OverlayInode | Absent], name: bytes) -> None:
+    def _hide(self, changed: Changed, name: bytes) -> None:
         """The name is free from now on."""
         if self.lower is None:
             changed.pop(name, None)
@@ -258,7 +272,7 @@ class OverlayInode(Inode):
     def rmdir(self, name: bytes, child: Inode) -> None:
         """Remove an empty directory."""
         assert isinstance(child, OverlayInode)
-        if child.entries():
+        if not child.is_empty:
             raise ENOTEMPTY(f"{name!r}")
         changed = self._change_names()
         self._hide(changed, name)
@@ -278,7 +292,7 @@ class OverlayInode(Inode):
         assert isinstance(child, OverlayInode)
         victim = new_dir.lookup(new_name)
         replaced = victim if not flags & RENAME_EXCHANGE else ABSENT
-        if isinstance(replaced, OverlayInode) and replaced.is_dir and replaced.entries():
+        if isinstance(replaced, OverlayInode) and replaced.is_dir and not replaced.is_empty:
             raise ENOTEMPTY(f"{new_name!r}")
         if child.upper is None:
             copied_up(child, 0 if child.is_dir else None)

@@ -9,6 +9,7 @@ from sentry.abi.fcntl import O_CLOEXEC
 from sentry.abi.stat import S_IFLNK, S_IFREG
 from sentry.errors import EBADF, ENOENT
 from sentry.fs.proc.owner import check_read, live_task, owner_of
+from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.nodes import Directory, MagicNode, Node, TextNode
 from sentry.vfs.interface import ABSENT, Absent, Inode
 from sentry.vfs.paths import shown_path
@@ -53,7 +54,7 @@ class _Numbers(Directory):
 
     def names(self) -> Iterable[tuple[bytes, int]]:
         """The descriptors. Raises: ENOENT when the process is gone."""
-        return [(b"%d" % fd, self.kind_of_child) for fd in live_task(self._subject).files]
+        return ((b"%d" % fd, self.kind_of_child) for fd in live_task(self._subject).files)
 
     def size(self) -> int:
         """st_size says how many there are."""
@@ -148,13 +149,15 @@ class FdInfoNode(TextNode):
         check_read(caller, self._subject)
 
 
-def fdinfo(subject: Subject, fd: int) -> str:
+def fdinfo(subject: Subject, fd: int) -> Pieces:
     """seq_show() of fs/proc/fd.c, and what the kind of file adds."""
     file = open_file(subject, fd)
     flags = file.flags
     if live_task(subject).files.close_on_exec_of(fd):
         flags |= O_CLOEXEC
-    return (
+    yield (
         f"pos:\t{file.position}\nflags:\t0{flags:o}\nmnt_id:\t{file.location.mount.id}\n"
-        f"ino:\t{file.inode.ino}\n{file.fdinfo_in(subject.pids)}"
+        f"ino:\t{file.inode.ino}\n"
     )
+    more = file.fdinfo_in(subject.pids)
+    yield from (more,) if isinstance(more, str) else more

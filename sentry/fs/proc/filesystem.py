@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi.stat import PROC_SUPER_MAGIC, S_IFDIR, S_IFLNK, S_IFREG
@@ -105,7 +106,7 @@ class RootDirectory(Directory):
         links = [(name, S_IFLNK) for name in self._links]
         pids = self.fs.pids
         numbers = (pids.of(group.tgid) for group in pids.members())
-        return [*links, *files, *((b"%d" % pid, S_IFDIR) for pid in numbers)]
+        return chain(links, files, ((b"%d" % pid, S_IFDIR) for pid in numbers))
 
     def stale(self, node: Node) -> bool:
         """A process that is gone."""

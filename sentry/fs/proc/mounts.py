@@ -9,10 +9,10 @@ from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_SYNCHRONOU
 from sentry.errors import EINVAL, ENOENT
 from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
+from sentry.fs.pseudo.files import Pieces
 from sentry.vfs.dentry import Dentry
 from sentry.vfs.paths import mount_paths
 from sentry.vfs.propagation import dominating, groups_of
-from sentry.wait.steps import Steps
 
 SB_OPTIONS: Final = (
     (MS_SYNCHRONOUS, "sync"), (MS_DIRSYNC, "dirsync"), (MS_MANDLOCK, "mand"),
@@ -86,26 +86,20 @@ def inner_path(root: Dentry) -> bytes:
 
 
 @pid_file("mounts", changes=changes_of, pin=seen_by)
-def mounts(view: View) -> Steps[bytes]:
+def mounts(view: View) -> Pieces:
     """As fstab(5)."""
-    lines = []
     for mount, path in visible(view).items():
         options = mount.options().split(",", 1)
         first = "ro" if mount.read_only else "rw"
         text = ",".join([first + common_options(mount.fs), *options[1:]])
         text += str(mount.fs.show_options())
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
-        lines.append(
-            b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())
-        )
-        yield
-    return b"".join(lines)
+        yield b"%s %s %s %s 0 0\n" % (source, escape(path), mount.fs.name.encode(), text.encode())
 
 
 @pid_file("mountinfo", changes=changes_of, pin=seen_by)
-def mountinfo(view: View) -> Steps[bytes]:
+def mountinfo(view: View) -> Pieces:
     """proc_pid_mountinfo(5)."""
-    lines = []
     shown = visible(view)
     groups = groups_of(shown)
     for mount, path in shown.items():
@@ -115,19 +109,15 @@ def mountinfo(view: View) -> Steps[bytes]:
         head = f"{mount.id} {parent} {os.major(dev)}:{os.minor(dev)} ".encode()
         source = escape(str(mount.fs.source).encode()).replace(b"#", b"\\043")
         tail = f" {mount.options()} {optional}- {mount.fs.name} ".encode()
-        lines.append(
+        yield (
             head + escape(inner_path(mount.root)) + b" " + escape(path) + tail + source
             + b" " + super_options(mount).encode() + b"\n"
         )  # fmt: skip
-        yield
-    return b"".join(lines)
 
 
 @pid_file("mountstats", 0o400, changes=changes_of, pin=seen_by)
-def mountstats(view: View) -> bytes:
+def mountstats(view: View) -> Pieces:
     """Which device is where."""
-    return b"".join(
-        b"device %s mounted on %s with fstype %s\n"
-        % (escape(str(mount.fs.source).encode()), escape(path), mount.fs.name.encode())
-        for mount, path in visible(view).items()
-    )
+    for mount, path in visible(view).items():
+        source, name = escape(str(mount.fs.source).encode()), mount.fs.name.encode()
+        yield b"device %s mounted on %s with fstype %s\n" % (source, escape(path), name)

@@ -9,6 +9,7 @@ from typing import Final
 
 from sentry.fs.proc.owner import live_task
 from sentry.fs.proc.registry import View, pid_file
+from sentry.fs.pseudo.files import Pieces
 
 _INET: Final = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout "
@@ -48,10 +49,8 @@ HEADS: Final = {
     ),
     "snmp": "",
     "snmp6": "",
-    "sockstat": "sockets: used 0\nTCP: inuse 0 orphan 0 tw 0 alloc 0 mem 0\nUDP: inuse 0 mem 0\n"
-    "UDPLITE: inuse 0\nRAW: inuse 0\nFRAG: inuse 0 memory 0\n",
-    "sockstat6": "TCP6: inuse 0\nUDP6: inuse 0\nUDPLITE6: inuse 0\nRAW6: inuse 0\n"
-    "FRAG6: inuse 0 memory 0\n",
+    "sockstat": "",
+    "sockstat6": "",
     "tcp": _INET + " " * 53 + "\n",
     "tcp6": _INET6 + "\n",
     "udp": " " + _INET + " ref pointer drops" + " " * 12 + "\n",
@@ -63,15 +62,13 @@ HEADS: Final = {
 }  # fmt: skip
 _ZEROS: Final = f"{0:8} {0:7}    0    0    0     0          0         0"
 LOOPBACK: Final = "    lo:" + _ZEROS + _ZEROS
-WHOLE: Final = frozenset({"sockstat", "sockstat6"})
-"""Tables whose text replaces the head."""
 
 
 def _declare(name: str, head: str) -> None:
     @pid_file(f"net/{name}")
-    def table(view: View) -> str:
-        lines = live_task(view.subject).ns.net.lines(name)
-        return lines if name in WHOLE and lines is not None else head + (lines or "")
+    def table(view: View) -> Pieces:
+        yield head
+        yield from live_task(view.subject).ns.net.lines(name)
 
 
 for _name, _head in HEADS.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EINVAL, ENOENT, ESRCH
-from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory
+from sentry.fs.proc.descriptors import FdDirectory, FdInfoDirectory, parse_fd
 from sentry.fs.proc.namespaces import NamespaceDirectory
 from sentry.fs.proc.owner import check_read, live_task, owner_of
 from sentry.fs.proc.pagemap import PagemapNode
@@ -325,7 +325,7 @@ class TaskDirectory(Directory):
         if not self._subject.exists:
             raise ENOENT(f"process {self._subject.id}")
         of = self._subject.pids.of
-        return [(b"%d" % of(task.tid), S_IFDIR) for task in self._tasks()]
+        return ((b"%d" % of(task.tid), S_IFDIR) for task in self._tasks())
 
     def stale(self, node: Node) -> bool:
         """The number belongs to another thread now."""
@@ -333,8 +333,8 @@ class TaskDirectory(Directory):
 
     def make(self, name: bytes) -> Node | None:
         """The directory of a thread."""
-        for task in self._tasks():
-            if name == b"%d" % self._subject.pids.of(task.tid):
-                subject = ThreadSubject(task, True, self._subject.pids)
-                return PidDirectory(self.fs, self._kernel, subject)
-        return None
+        number, pids = parse_fd(name), self._subject.pids
+        task = pids.task_or_zombie(number) if number else None
+        if task is None or task.group is not self._subject.group:
+            return None
+        return PidDirectory(self.fs, self._kernel, ThreadSubject(task, True, pids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ from sentry.auth.ptrace import may_attach
 from sentry.errors import EACCES, EFAULT, EINVAL, EIO, Errno
 from sentry.fs.proc.owner import owner_of
 from sentry.fs.proc.registry import Subject, View, pid_file
-from sentry.fs.pseudo.files import Text
+from sentry.fs.pseudo.files import Pieces, Text
 from sentry.fs.pseudo.nodes import Node
 from sentry.mm import forced, report
 from sentry.mm.errors import NeedsFault
@@ -19,7 +20,6 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.vfs.file import Caller, Dest, FileDescription, Result, Source
 from sentry.vfs.paths import shown_path
 from sentry.vfs.regular import RegularFile
-from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -44,7 +44,7 @@ def describe(view: View) -> Any:
     return of
 
 
-def of_all(mm: Any, text: Steps[bytes]) -> Steps[bytes]:
+def of_all(mm: Any, text: Iterable[bytes]) -> Pieces:
     """What is told of all mappings, with others in between, but none who change them.
 
     Raises: NotNow, while somebody does.
@@ -53,42 +53,43 @@ def of_all(mm: Any, text: Steps[bytes]) -> Steps[bytes]:
     return locked(mm, text)
 
 
-def locked(mm: Any, text: Steps[bytes]) -> Steps[bytes]:
+def locked(mm: Any, text: Iterable[bytes]) -> Pieces:
     """The text, with the lock of the mappings."""
     mm.share()
     mm.map.lock.take()
     try:
-        return (yield from text)
+        yield from text
     finally:
         mm.map.lock.let_go()
-        yield from mm.releasing()
+        for _ in mm.releasing():
+            yield b""
 
 
 @pid_file("maps", private=True)
 def maps(view: View) -> Text:
     """One line for each mapping."""
     mm = view.subject.mm
-    return of_all(mm, report.maps.steps(mm.map, describe(view))) if mm is not None else b""
+    return of_all(mm, report.maps(mm.map, describe(view))) if mm is not None else b""
 
 
 @pid_file("smaps", private=True)
 def smaps(view: View) -> Text:
     """maps, with what of each is in memory."""
     mm = view.subject.mm
-    return of_all(mm, report.smaps.steps(mm.map, describe(view))) if mm is not None else b""
+    return of_all(mm, report.smaps(mm.map, describe(view))) if mm is not None else b""
 
 
 @pid_file("smaps_rollup", private=True, where="process")
 def smaps_rollup(view: View) -> Text:
     """The sum of smaps."""
     mm = view.subject.held_mm
-    return of_all(mm, report.smaps_rollup.steps(mm.map))
+    return of_all(mm, report.smaps_rollup(mm.map))
 
 
 def read_range(mm: Any, start: int, end: int) -> bytes:
     """Bytes of a process up to the first that cannot be read."""
     end = min(end, start + MAX_TEXT)
-    data = b""
+    data = bytearray()
     while start < end:
         part = min(end - start, PAGE_SIZE - (start & (PAGE_SIZE - 1)))
         try:
@@ -96,7 +97,7 @@ def read_range(mm: Any, start: int, end: int) -> bytes:
         except EFAULT:
             break
         start += part
-    return data
+    return bytes(data)
 
 
 @pid_file("cmdline")

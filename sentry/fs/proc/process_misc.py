@@ -27,8 +27,10 @@ from sentry.abi.resource import (
 from sentry.auth.credentials import Login
 from sentry.auth.userns import NO_ID
 from sentry.errors import EACCES, EINVAL, EPERM, ESRCH
+from sentry.fs.proc.process_status import sizes_of
 from sentry.fs.proc.registry import View, number, pid_file, unsigned
 from sentry.fs.proc.state import cpu_ns, escaped
+from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.memory import memory_of
 from sentry.platform.interface import Reg
 
@@ -106,21 +108,17 @@ def cpuset(view: View) -> str:
     return "/\n"
 
 
-def badness(view: View, task: Any) -> int:
-    """oom_badness() in thousandths of the memory."""
-    total = max(1, memory_of(view.kernel).total // 4096)
-    pages: int = task.mm.resident.pages()
-    return pages * 1000 // total + int(task.group.oom_score_adj)
-
-
 @pid_file("oom_score")
-def oom_score(view: View) -> str:
-    """proc_oom_score(): 0 to 1332, 666 for a small process."""
+def oom_score(view: View) -> Pieces:
+    """proc_oom_score(): 0 to 1332, 666 for a small process. oom_badness() is in pages."""
     group = view.subject.group
     task = next((t for t in group.tasks if not t.dead), None)
     if task is None or group.oom_score_adj == -1000:
-        return "0\n"
-    return f"{max(0, (1000 + badness(view, task)) * 2 // 3)}\n"
+        yield "0\n"
+        return
+    _, resident, *_ = yield from sizes_of(task.mm)
+    badness = resident * 1000 // max(1, memory_of(view.kernel).total // 4096)
+    yield f"{max(0, (1000 + badness + group.oom_score_adj) * 2 // 3)}\n"
 
 
 def within(data: bytes, low: int, high: int) -> int:
@@ -315,11 +313,10 @@ for _name in ("current", "exec", "fscreate", "keycreate", "sockcreate"):
 
 
 @pid_file("timers", where="process")
-def timers(view: View) -> str:
+def timers(view: View) -> Pieces:
     """Those of timer_create(2), the newest first: show_timer()."""
     subject, pids = view.subject, view.pids
-    lines = []
-    for timer in reversed(subject.group.posix_timers.values()):
+    for timer in reversed(list(subject.group.posix_timers.values())):
         notify = timer.notify
         how = "none" if notify.how & 1 else "thread" if notify.how & 2 else "signal"
         receiver = f"pid.{subject.id}"
@@ -328,9 +325,8 @@ def timers(view: View) -> str:
         clock = timer.clock
         if not isinstance(clock, int):
             clock = OWN_CPU_CLOCK if clock.task is None else OWN_THREAD_CLOCK
-        lines.append(
+        yield (
             f"ID: {timer.number}\nsignal: {notify.signo}/{notify.value:016x}\n"
             f"notify: {how}/{receiver}\nClockID: {clock}\n"
         )
-    return "".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Any
 
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
@@ -10,6 +11,7 @@ from sentry.fs.proc.owner import may_read
 from sentry.fs.proc.registry import View, pid_file
 from sentry.fs.proc.state import NAMES, TICK_NS, cpu_ns, escaped, group_cpu_ns, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_list, cpu_mask
+from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
 
 INFINITY = (1 << 64) - 1
@@ -44,8 +46,18 @@ def allowed_cpus(view: View) -> int:
     return view.kernel.cpus
 
 
+def sizes_of(mm: Any) -> Generator[bytes, None, tuple[int, int, int, int, int]]:
+    """`report.statm` of an address space that stays meanwhile."""
+    mm.share()
+    try:
+        return (yield from report.statm(mm.map))
+    finally:
+        for _ in mm.releasing():
+            yield b""
+
+
 @pid_file("status")
-def status(view: View) -> bytes:
+def status(view: View) -> Pieces:
     """proc_pid_status()."""
     subject = view.subject
     task, group = subject.task, subject.group
@@ -67,14 +79,14 @@ def status(view: View) -> bytes:
         ("Uid", "\t".join(str(mine.shown_uid(n)) for n in users)),
         ("Gid", "\t".join(str(mine.shown_gid(n)) for n in groups)),
         ("FDSize", "0" if task.dead else str(max(64, fd_size(task)))),
-        ("Groups", " ".join(str(mine.shown_gid(n)) for n in creds.groups) + " "),
+        ("Groups", " ".join(map(str, map(mine.shown_gid, creds.groups))) + " "),
         ("NStgid", levels(group.tgid)), ("NSpid", levels(task.tid)),
         ("NSpgid", levels(group.process_group.pgid)), ("NSsid", levels(session)),
         ("Kthread", "0"),
     ]  # fmt: skip
     mm = subject.mm
     if mm is not None:
-        rows += memory_rows(mm)
+        rows += memory_rows(mm, (yield from sizes_of(mm)))
         rows += [("CoreDumping", "0"), ("THP_enabled", "1"), ("untag_mask", "0x" + "f" * 16)]
     rows += signal_rows(task, group)
     seccomp = task.seccomp
@@ -92,8 +104,7 @@ def status(view: View) -> bytes:
         ("Mems_allowed", "1"), ("Mems_allowed_list", "0"),
         ("voluntary_ctxt_switches", "0"), ("nonvoluntary_ctxt_switches", "0"),
     ]  # fmt: skip
-    text = "".join(f"{name}:\t{value}\n" for name, value in rows)
-    return text.encode("utf-8", "surrogateescape")
+    yield "".join(f"{name}:\t{value}\n" for name, value in rows)
 
 
 def fd_size(task: Any) -> int:
@@ -102,16 +113,16 @@ def fd_size(task: Any) -> int:
     return int(1 << max(6, (highest).bit_length()))
 
 
-def memory_rows(mm: Any) -> list[tuple[str, str]]:
+def memory_rows(mm: Any, sizes: tuple[int, int, int, int, int]) -> list[tuple[str, str]]:
     """task_mem(), fs/proc/task_mmu.c, in kB."""
-    size, resident, shared, text, _ = report.statm(mm.map)
+    size, resident, shared, text, _ = sizes
     amap, layout = mm.map, mm.map.layout
     code = (layout.end_code + 4095 & ~4095) - (layout.start_code & ~4095) >> 12
     lib = max(amap.exec_pages - code, 0)
     pages = [
         ("VmPeak", max(amap.peak_total_pages, size)), ("VmSize", size),
         ("VmLck", amap.locked_pages), ("VmPin", 0),
-        ("VmHWM", max(mm.resident.peak_pages(), resident)), ("VmRSS", resident),
+        ("VmHWM", mm.resident.most(resident)), ("VmRSS", resident),
         ("RssAnon", resident - shared), ("RssFile", shared), ("RssShmem", 0),
         ("VmData", amap.data_pages), ("VmStk", amap.stack_pages), ("VmExe", text), ("VmLib", lib),
         ("VmPTE", mm.space.tables), ("VmSwap", 0),
@@ -144,9 +155,12 @@ def start_ticks(start_ns: int) -> int:
 
 
 @pid_file("stat")
-def stat(view: View) -> bytes:
+def stat(view: View) -> Pieces:
     """do_task_stat(): 52 fields."""
     subject = view.subject
+    resident = 0
+    if subject.mm is not None:
+        _, resident, *_ = yield from sizes_of(subject.mm)
     task, group = subject.task, subject.group
     whole = not subject.is_thread
     user, system = group_cpu_ns(group) if whole else cpu_ns(task)
@@ -158,10 +172,9 @@ def stat(view: View) -> bytes:
     foreground = session.foreground if terminal is not None else None
     ignored, caught = signal_sets(group)
     mm = subject.mm
-    size = resident = 0
-    layout = None
+    size, layout = 0, None
     if mm is not None:
-        size, resident = mm.map.total_pages * 4096, mm.resident.pages()
+        size = mm.map.total_pages * 4096
         layout = mm.map.layout if may_read(view.caller, subject) else None
     mask = 0x7FFFFFFF
     threads = len(group.all_tasks())
@@ -192,14 +205,13 @@ def stat(view: View) -> bytes:
         group.exit_status if task.dead and may_read(view.caller, subject) else 0,
     ]  # fmt: skip
     head = b"%d (%s) " % (subject.id, task.comm.replace(b"\n", b"\\n"))
-    return head + " ".join(map(str, fields)).encode() + b"\n"
+    yield head + " ".join(map(str, fields)).encode() + b"\n"
 
 
 @pid_file("statm")
-def statm(view: View) -> str:
+def statm(view: View) -> Pieces:
     """Seven sizes in pages; the fifth and the last are always 0."""
     mm = view.subject.mm
-    if mm is None:
-        return "0 0 0 0 0 0 0\n"
-    size, resident, shared, text, data = report.statm(mm.map)
-    return f"{size} {resident} {shared} {text} 0 {data} 0\n"
+    sizes = (0, 0, 0, 0, 0) if mm is None else (yield from sizes_of(mm))
+    size, resident, shared, text, data = sizes
+    yield f"{size} {resident} {shared} {text} 0 {data} 0\n"

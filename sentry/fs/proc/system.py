@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Generator
 from typing import Final
 
 from sentry.fs.proc.process_status import allowed_cpus
 from sentry.fs.proc.registry import View, root_file
 from sentry.fs.proc.state import TICK_NS, group_cpu_ns, offset_of, state
 from sentry.fs.pseudo.cpu import cpu_of
+from sentry.fs.pseudo.files import Pieces
 from sentry.fs.pseudo.memory import memory_of
 
 NODEV: Final = frozenset({b"ext4", b"ext3", b"ext2", b"xfs", b"btrfs", b"squashfs", b"erofs"})
@@ -53,51 +56,64 @@ def uptime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def idle_ns(view: View) -> int:
+def used_ns(view: View) -> Generator[str, None, tuple[int, int]]:
+    """User and system time of all processes, and an empty piece for each."""
+    user = system = 0
+    for group in list(view.kernel.pids.groups.values()):
+        u, s = group_cpu_ns(group)
+        user, system = user + u, system + s
+        yield ""
+    return user, system
+
+
+def idle_ns(view: View, used: int) -> int:
     """CPU time since the sandbox started that no process used."""
-    kernel = view.kernel
-    used = sum(sum(group_cpu_ns(g)) for g in kernel.pids.groups.values())
-    boot: int = kernel.boot_ns
+    boot: int = view.kernel.boot_ns
     return max(0, (time.monotonic_ns() - boot) * allowed_cpus(view) - used)
 
 
+def states(view: View) -> Generator[str, None, Counter[str]]:
+    """How many tasks are in each state, and an empty piece for each task."""
+    found: Counter[str] = Counter()
+    for task in list(view.kernel.pids.tasks.values()):
+        found[state(task)] += 1
+        yield ""
+    return found
+
+
 @root_file("uptime")
-def uptime(view: View) -> str:
+def uptime(view: View) -> Pieces:
     """Seconds since boot, and idle."""
+    idle_for_ns = idle_ns(view, sum((yield from used_ns(view))))
     now_ns = uptime_ns() + offset_of(view.caller)
-    (up, up_cs), (idle, idle_cs) = (divmod(ns // 10**7, 100) for ns in (now_ns, idle_ns(view)))
-    return f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
+    (up, up_cs), (idle, idle_cs) = (divmod(ns // 10**7, 100) for ns in (now_ns, idle_for_ns))
+    yield f"{up}.{up_cs:02} {idle}.{idle_cs:02}\n"
 
 
 @root_file("loadavg")
-def loadavg(view: View) -> str:
+def loadavg(view: View) -> Pieces:
     """Loads are not kept; the last number given out is that of the reader's namespace."""
     pids = view.kernel.pids
-    running = sum(1 for task in pids.tasks.values() if state(task) == "R")
+    running = (yield from states(view))["R"]
     last = view.caller.pids.last
-    return f"0.00 0.00 0.00 {max(1, running)}/{len(pids.tasks)} {last}\n"
+    yield f"0.00 0.00 0.00 {max(1, running)}/{len(pids.tasks)} {last}\n"
 
 
 @root_file("stat")
-def stat(view: View) -> str:
+def stat(view: View) -> Pieces:
     """show_stat(): ticks of user, nice, system, idle…; all CPUs share alike."""
     cpus, kernel = allowed_cpus(view), view.kernel
-    user = system = 0
-    for group in kernel.pids.groups.values():
-        u, s = group_cpu_ns(group)
-        user, system = user + u, system + s
-    idle = idle_ns(view)
+    user, system = yield from used_ns(view)
+    idle = idle_ns(view, user + system)
+    found = yield from states(view)
     boot = (time.time_ns() - uptime_ns() - offset_of(view.caller)) // 10**9
     lines = [f"cpu  {user // TICK_NS} 0 {system // TICK_NS} {idle // TICK_NS} 0 0 0 0 0 0\n"]
     for cpu in range(cpus):
         u, s, i = (value // TICK_NS // cpus for value in (user, system, idle))
         lines.append(f"cpu{cpu} {u} 0 {s} {i} 0 0 0 0 0 0\n")
-    tasks = list(kernel.pids.tasks.values())
-    running = sum(1 for task in tasks if state(task) == "R")
-    blocked = sum(1 for task in tasks if state(task) == "D")
-    return "".join([
+    yield "".join([
         *lines, "intr 0\n", "ctxt 0\n", f"btime {boot}\n", f"processes {kernel.pids.last}\n",
-        f"procs_running {max(1, running)}\n", f"procs_blocked {blocked}\n",
+        f"procs_running {max(1, found['R'])}\n", f"procs_blocked {found['D']}\n",
         "softirq 0 0 0 0 0 0 0 0 0 0 0\n",
     ])  # fmt: skip
 
@@ -174,19 +190,15 @@ def crypto(view: View) -> str:
 
 
 @root_file("locks")
-def locks(view: View) -> str:
+def locks(view: View) -> Pieces:
     """Who holds what, as far as the mount's PID namespace knows the holder: locks_show()."""
-    pids = view.pids
-    lines: list[str] = []
-    for file in view.kernel.vfs.budget.locked:
+    pids, number = view.pids, 0
+    for file in list(view.kernel.vfs.budget.locked):
         major, minor = file.device >> 8 & 0xFFF, file.device & 0xFF | file.device >> 12 & ~0xFF
         for what, holder, where in file.shown():
             pid = holder if holder == -1 else pids.of(holder)
-            if pid:
-                lines.append(
-                    f"{len(lines) + 1}: {what} {pid} {major:02x}:{minor:02x}:{file.ino} {where}\n"
-                )
-    return "".join(lines)
+            number += bool(pid)
+            yield f"{number}: {what} {pid} {major:02x}:{minor:02x}:{file.ino} {where}\n" * bool(pid)
 
 
 @root_file("interrupts")
@@ -252,17 +264,17 @@ def cgroups(view: View) -> str:
 
 
 @root_file("key-users")
-def key_users(view: View) -> str:
+def key_users(view: View) -> Pieces:
     """What keys each user has, and may have."""
     found = view.kernel.services.keys
-    return "" if found is None else found.show_users(view.caller)
+    yield from () if found is None else found.show_users(view.caller)
 
 
 @root_file("keys")
-def keys(view: View) -> str:
+def keys(view: View) -> Pieces:
     """What the reader may view of them."""
     show = view.kernel.services.keys_text
-    return show(view.caller) if show is not None else ""
+    yield from () if show is None else show(view.caller)
 
 
 def _pressure(view: View) -> str:
@@ -296,9 +308,10 @@ def _services(name: str, head: str) -> None:
     """A table of System V IPC, of the reader's namespace."""
 
     @root_file(f"sysvipc/{name}")
-    def table(view: View) -> str:
+    def table(view: View) -> Pieces:
+        yield head
         made = view.caller.ns.ipc.made
-        return head + (made.table(name, view.caller) if made is not None else "")
+        yield from () if made is None else made.table(name, view.caller)
 
 
 _services("shm", (

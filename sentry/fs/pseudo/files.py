@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import SEEK_CUR, SEEK_SET
@@ -11,14 +11,19 @@ from sentry.errors import EINVAL, EIO
 from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.regular import RegularFile
 from sentry.wait.again import begun
-from sentry.wait.steps import Steps, driven
+from sentry.wait.fiber import Mode
+from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Location
     from sentry.wait.queue import ChangeCount
 
-Text = str | bytes | Steps[bytes]
-"""What a file shows; a long text is work in steps."""
+Pieces = Generator[str | bytes, None, None]
+"""A text whose length a program decides: others run between two pieces, which may be empty."""
+Text = str | bytes | Pieces
+"""What a file shows."""
+Store = Callable[[Caller, bytes], Steps[None] | None]
+"""What a write does; what takes long is work in steps."""
 MAX_WRITE = 1 << 16
 """Bytes that one write may have."""
 
@@ -32,14 +37,14 @@ class TextFile(RegularFile):
         self,
         location: Location,
         flags: int,
-        show: Callable[[], bytes | Steps[bytes]] | None,
-        store: Callable[[Caller, bytes], None] | None,
+        show: Callable[[], Text] | None,
+        store: Store | None,
         changes: ChangeCount | None = None,
     ) -> None:
         super().__init__(location, flags)
         self._show = show
         self._store = store
-        self._content: bytes | None = None
+        self._content: bytes | bytearray | None = None
         self._changes = changes
         self._seen = 0
         if changes is not None:
@@ -92,12 +97,18 @@ class TextFile(RegularFile):
             content = self._content = begun((self, "text"), self._made)
         return dest.put(content[offset : offset + dest.count])
 
-    async def _made(self) -> bytes:
+    async def _made(self) -> bytes | bytearray:
         """The text anew, with others in between if it is long. Raises: EINVAL, NotNow."""
         if self._show is None:
             raise EINVAL("not to be read")
         text = self._show()
-        return text if isinstance(text, bytes) else await driven(text)
+        if isinstance(text, (str, bytes)):
+            return _encoded(text)
+        pace, content = Pace(), bytearray()
+        for piece in text:
+            content += _encoded(piece)
+            await pace.rest(Mode.UNINTERRUPTIBLE)
+        return content
 
     def sync(self, data_only: bool) -> None:
         """Raises: EINVAL."""
@@ -106,16 +117,17 @@ class TextFile(RegularFile):
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """RLIMIT_FSIZE does not hold here."""
         inode: Any = self.inode
-        n = self._write_text(caller, source, self.position)
+        count = source.count
+        result = self._write_text(caller, source, self.position)
         if not inode.from_start:
-            self.position += n
-        return n
+            self.position += count
+        return result
 
     def write_at(self, caller: Caller, source: Source, offset: int, rwf: int = 0) -> Result:
         """Mostly the offset does not count."""
         return self._write_text(caller, source, offset)
 
-    def _write_text(self, caller: Caller, source: Any, offset: int) -> int:
+    def _write_text(self, caller: Caller, source: Any, offset: int) -> Result:
         """All of it at once."""
         inode: Any = self.inode
         count: int = source.count
@@ -127,6 +139,16 @@ class TextFile(RegularFile):
             raise EIO("not to be written")
         if count > MAX_WRITE:
             raise EINVAL(f"{count} bytes")
-        self._store(caller, bytes(source.get(count)))
+        rest = self._store(caller, bytes(source.get(count)))
         self._content = None
-        return count
+        return count if rest is None else in_steps(_stored(rest, count))
+
+
+def _stored(rest: Steps[None], count: int) -> Steps[int]:
+    yield from rest
+    return count
+
+
+def _encoded(piece: str | bytes) -> bytes:
+    """Names in it may be any bytes."""
+    return piece.encode("utf-8", "surrogateescape") if isinstance(piece, str) else piece

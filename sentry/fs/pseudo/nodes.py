@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from sentry.abi.poll import EPOLLIN, EPOLLRDNORM
 from sentry.abi.stat import S_IFDIR, S_IFLNK, S_IFREG
 from sentry.errors import EPERM
-from sentry.fs.pseudo.files import Text, TextFile
+from sentry.fs.pseudo.files import Store, Text, TextFile
 from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.interface import ABSENT, Absent, Attributes, Changes, DirEntry, Inode, Owner
-from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.fs.pseudo.table import TableFs
@@ -113,10 +113,10 @@ class Directory(Node):
         if known is not None and known() is node:
             del self._made[name]
 
-    def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Iterator[DirEntry]:
         """The listing, with the numbers that the inodes get when they are made."""
         number = self.fs.child_ino
-        return [DirEntry(name, number(self.ino, name), kind) for name, kind in self.names()]
+        return (DirEntry(name, number(self.ino, name), kind) for name, kind in self.names())
 
     def open(self, location: Location, flags: int, caller: Caller) -> FileDescription:
         """For getdents."""
@@ -212,7 +212,7 @@ class TextNode(Node):
         """What an open file shows, and the ChangeCount that tells that it is another text now."""
         return self._show, None
 
-    def stored(self, opener: Caller) -> Callable[[Caller, bytes], None] | None:
+    def stored(self, opener: Caller) -> Store | None:
         """What a write does, given who writes."""
         store = self._store
         return (lambda _, data: store(opener, data)) if store is not None else None
@@ -225,18 +225,8 @@ class TextNode(Node):
         self.check_open(caller, flags)
         show, changes = self.shown(caller)
 
-        def make() -> bytes | Steps[bytes]:
-            assert show is not None
-            text = show(caller)
-            return text.encode() if isinstance(text, str) else text
-
-        return TextFile(
-            location,
-            flags,
-            make if show is not None else None,
-            self.stored(caller),
-            changes,
-        )
+        make = partial(show, caller) if show is not None else None
+        return TextFile(location, flags, make, self.stored(caller), changes)
 
 
 class LinkNode(Node):

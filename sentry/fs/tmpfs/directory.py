@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sentry.abi.fcntl import RENAME_EXCHANGE, RENAME_WHITEOUT
@@ -43,11 +43,14 @@ class TmpDirectory(TmpInode):
         """All names are in memory."""
         return self.children.get(name, ABSENT)
 
-    def entries(self) -> Sequence[DirEntry]:
+    def entries(self) -> Iterator[DirEntry]:
         """All names, oldest first."""
-        return [
-            DirEntry(name, each.ino, each.mode & S_IFMT) for name, each in self.children.items()
-        ]
+        find = self.children.get
+        return (
+            DirEntry(name, each.ino, each.mode & S_IFMT)
+            for name in list(self.children)
+            if (each := find(name)) is not None
+        )
 
     def dirents(self) -> Dirents:
         """The same, until a name changes."""

@@ -21,6 +21,8 @@ from sentry.vfs.attributes import check_size_limit
 from sentry.vfs.file import Caller, Dest, Source
 from sentry.vfs.interface import Owner
 from sentry.vfs.regular import RegularFile
+from sentry.wait.again import begun
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
@@ -67,7 +69,8 @@ class TmpFile(TmpInode):
         old = self.size_of()[0]
         if (size < old and self.seals & F_SEAL_SHRINK) or (size > old and self.seals & F_SEAL_GROW):
             raise EPERM("sealed")
-        self.bytes().truncate(size)
+        data = self.bytes()
+        begun((self, "truncate"), lambda: driven(data.truncating(size)))
         self.mtime_ns = self.fs.now_ns()
 
     def room(self, offset: int, count: int) -> int:
@@ -186,7 +189,8 @@ class TmpOpenFile(RegularFile):
             if inode.seals & WRITE_SEALS:
                 raise EPERM("sealed against writing")
             last = (data.size + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
-            data.punch(offset, max(0, min(length, last - offset)))
+            length = max(0, min(length, last - offset))
+            begun((self, "punch"), lambda: driven(data.punching(offset, length)))
             inode.touched()
             return
         if end > data.size:  # even where the size is kept
@@ -199,7 +203,7 @@ class TmpOpenFile(RegularFile):
         try:
             if last - first > self.file.fs.memory_pages:
                 raise ENOMEM("more than there is")
-            data.fill(first, last - first)
+            begun((self, "fill"), lambda: driven(data.filling(first, last - first)))
         except ENOMEM as error:
             raise ENOSPC(str(error)) from error
         if end > data.size and not mode & FALLOC_FL_KEEP_SIZE:

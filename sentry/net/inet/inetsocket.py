@@ -144,6 +144,7 @@ class InetSocket(Socket):
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""
         self.remote = None
+        self.ports.changed(self.local.port)
         ip = self.local.ip
         if not self._bound_ip:
             ip = ANY4 if self.family == AF_INET else ANY6
@@ -231,6 +232,11 @@ class InetSocket(Socket):
         if not self.has_port:
             self.local = self.ports.claim(self, Endpoint(self.local.ip, 0), stream=self.stream)
             self.has_port = True
+
+    def sharing_changed(self) -> None:
+        """Others ask for it when they want the port."""
+        if self.has_port:
+            self.ports.sharing_changed(self)
 
     def drop_port(self) -> None:
         """Give the port back."""

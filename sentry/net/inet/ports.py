@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Protocol
+from typing import Final, Protocol, Self
 
 from msgspec import Struct
 
@@ -13,6 +13,9 @@ from sentry.abi.socket import AF_INET6, SO_REUSEADDR, SO_REUSEPORT
 from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
 from sentry.net.inet.time_wait import TimeWait
+
+MAX_KNOWN: Final = 64
+"""Addresses of a port whose receivers are kept."""
 
 
 class Holder(Protocol):
@@ -42,10 +45,6 @@ class Bound(Holder, Protocol):
     def port_range(self) -> tuple[int, int]: ...
 
 
-Order = Callable[[Sequence[Holder]], Iterator[Holder]]
-"""In which those at a port are looked at."""
-
-
 class Shared(Struct, frozen=True):
     """How SO_REUSEPORT goes on at a port of streams, as who bound last says: inet_bind_bucket."""
 
@@ -66,6 +65,37 @@ class Shared(Struct, frozen=True):
         return self.local.ip == ANY6 and not (wanted.is_v4 and self.v6only)
 
 
+class Receivers(Struct, frozen=True):
+    """Of datagrams for an address and a port."""
+
+    connected: dict[Endpoint, Bound]
+    """By where they are connected to."""
+    group: list[Bound]
+    """Those that are not connected, of the best address."""
+
+    @classmethod
+    def of(cls, found: Iterable[Bound], target: Endpoint) -> Self:
+        """Those of the exact address are first."""
+        groups: dict[bytes, list[Bound]] = {}
+        connected: dict[bytes, dict[Endpoint, Bound]] = {}
+        for sock in found:  # there may be very many: one look at each
+            ip, remote = sock.local.ip, sock.remote
+            if ip == target.ip or reaches(sock, target):
+                if remote is None:
+                    groups.setdefault(ip, []).append(sock)
+                else:
+                    connected.setdefault(ip, {}).setdefault(remote, sock)
+        exact = connected.pop(target.ip, {})
+        others: dict[Endpoint, Bound] = {}
+        for known in reversed(connected.values()):
+            others |= known
+        best = groups.get(target.ip) or next(iter(groups.values()), [])
+        return cls(others | exact, best)
+
+
+NOBODY: Final = Receivers({}, [])
+
+
 class Ports:
     """The ports of one protocol."""
 
@@ -74,8 +104,28 @@ class Ports:
         """Who has asked for a port; empty where only connections are left of a listener."""
         self._adopted: dict[int, dict[Bound, None]] = {}
         self._shared: dict[int, Shared] = {}
+        self._strict: dict[int, dict[Bound, None] | None] = {}
+        """Datagram sockets at a port without SO_REUSEADDR; None where one has lost it since."""
+        self._receivers: dict[int, dict[bytes, Receivers]] = {}
+        """Who gets datagrams for a port, by address, until `changed`."""
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
+
+    def changed(self, port: int) -> None:
+        """Who has a port, or where those are bound or connected."""
+        self._receivers.pop(port, None)
+
+    def receivers(self, target: Endpoint) -> Receivers:
+        """Who may get a datagram: udp_lib_lookup()."""
+        if target.port not in self._bound:
+            return NOBODY
+        known = self._receivers.setdefault(target.port, {})
+        found = known.get(target.ip)
+        if found is None:
+            if len(known) >= MAX_KNOWN:
+                known.clear()
+            found = known[target.ip] = Receivers.of(self._bound[target.port], target)
+        return found
 
     def __len__(self) -> int:
         return sum(1 for _ in self.everybody())
@@ -89,7 +139,12 @@ class Ports:
             raise EADDRINUSE(f"port {port}")
         if stream:
             self._note(sock, endpoint)
+        elif SO_REUSEADDR not in sock.options:
+            strict = self._strict.setdefault(port, {})
+            if strict is not None:
+                strict[sock] = None
         self._bound.setdefault(port, {})[sock] = None
+        self.changed(port)
         return endpoint
 
     def _goes_on(self, sock: Bound, endpoint: Endpoint) -> bool:
@@ -139,10 +194,22 @@ class Ports:
         holders, adopted = self._bound.get(port, {}), self._adopted.get(port, {})
         holders.pop(sock, None)
         adopted.pop(sock, None)
+        self.changed(port)
+        if strict := self._strict.get(port):
+            strict.pop(sock, None)
         if not adopted:
             self._adopted.pop(port, None)
             if not holders and self._bound.pop(port, None) is not None:
                 self._shared.pop(port, None)
+                self._strict.pop(port, None)
+
+    def sharing_changed(self, sock: Bound) -> None:
+        """SO_REUSEADDR of a socket that has a port."""
+        strict = self._strict.get(sock.local.port)
+        if SO_REUSEADDR not in sock.options:
+            self._strict[sock.local.port] = None
+        elif strict:
+            strict.pop(sock, None)
 
     def check_listen(self, sock: Bound) -> None:
         """Two listeners on one address need SO_REUSEPORT. Raises: EADDRINUSE."""
@@ -168,7 +235,7 @@ class Ports:
             return unused
         for port in range(low, high + 1):
             endpoint = Endpoint(wanted.ip, port)
-            if stream and next(self._met(sock, endpoint), None) is not None:
+            if stream and next(met(sock, endpoint, self._all_at(port)), None) is not None:
                 continue  # SO_REUSEADDR helps only who asks for a port
             if not self._conflict(sock, endpoint, stream):
                 return port
@@ -182,17 +249,18 @@ class Ports:
                 return port
         return None
 
-    def _met(
-        self, sock: Bound, endpoint: Endpoint, order: Order = iter
-    ) -> Iterator[Holder]:
-        """Who would get the same packets."""
-        for other in order((*self.at(endpoint.port), *self.ended.at(endpoint.port))):
-            if other is not sock and overlap(sock, endpoint, other):
-                yield other
+    def _all_at(self, port: int) -> list[Holder]:
+        """Also connections without a socket."""
+        return [*self.at(port), *self.ended.at(port)]
 
     def _conflict(self, sock: Bound, endpoint: Endpoint, stream: bool) -> bool:
         """Of datagrams the first one that shares the port decides."""
-        for other in self._met(sock, endpoint, iter if stream else in_table_order):
+        strict = self._strict.get(endpoint.port, {})
+        if strict is not None and not stream and SO_REUSEADDR in sock.options:
+            others: list[Holder] = [*strict]  # who has it too never stands in the way
+        else:
+            others = self._all_at(endpoint.port)
+        for other in met(sock, endpoint, others if stream else in_table_order(others)):
             shares = both_have(SO_REUSEPORT, sock, other) and sock.owner_uid == other.owner_uid
             if both_have(SO_REUSEADDR, sock, other) and not (stream and other.listening):
                 continue
@@ -208,7 +276,7 @@ class Ports:
 
     def everybody(self) -> Iterator[Bound]:
         """All that have a port."""
-        for port in self._bound:
+        for port in list(self._bound):
             yield from self.at(port)
 
     def holders(self, target: Endpoint) -> Iterator[Bound]:
@@ -217,20 +285,19 @@ class Ports:
         A listener's connections are not among them: they have a way of their own.
         """
         found = self._bound.get(target.port, ())
-        for sock in found:
-            if sock.local.ip == target.ip:
-                yield sock
-        for sock in found:
-            wild = sock.local.ip
-            if wild == target.ip or wild not in (ANY4, ANY6):
-                continue
-            if (target.is_v4 and (wild == ANY4 or not sock.v6only)) or (
-                not target.is_v4 and wild == ANY6
-            ):
-                yield sock
+        yield from (sock for sock in found if sock.local.ip == target.ip)
+        yield from (sock for sock in found if reaches(sock, target))
 
 
-def in_table_order(socks: Sequence[Holder]) -> Iterator[Holder]:
+def reaches(sock: Bound, target: Endpoint) -> bool:
+    """It is bound to a wildcard that the target is under."""
+    wild = sock.local.ip
+    if wild == target.ip or wild not in (ANY4, ANY6):
+        return False
+    return (wild == ANY4 or not sock.v6only) if target.is_v4 else wild == ANY6
+
+
+def in_table_order(socks: list[Holder]) -> Iterator[Holder]:
     """Who came last is first; those of IPv6 with SO_REUSEPORT are last: sk_add_node_rcu()."""
 
 
@@ -239,6 +306,13 @@ def in_table_order(socks: Sequence[Holder]) -> Iterator[Holder]:
 
     yield from (one for one in reversed(socks) if not is_last(one))
     yield from filter(is_last, socks)
+
+
+def met(sock: Holder, endpoint: Endpoint, others: Iterable[Holder]) -> Iterator[Holder]:
+    """Who of them would get the same packets."""
+    for other in others:
+        if other is not sock and overlap(sock, endpoint, other):
+            yield other
 
 
 def both_have(option: int, a: Holder, b: Holder) -> bool:

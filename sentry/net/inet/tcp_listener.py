@@ -143,8 +143,11 @@ class TcpListener(TcpStream):
         return server, address.pack(server.remote, server.family)
 
     def _abort_backlog(self) -> None:
-        while self._accepted or self._deferred:
-            (self._accepted or self._deferred).popleft().abort()
+        """Listen no more, then reset what nobody has accepted: inet_csk_listen_stop()."""
         if self.state == TCP_LISTEN:
             self.state = TCP_CLOSE
             self.room.notify()
+        if waiting := self._accepted + self._deferred:
+            self._accepted.clear()
+            self._deferred.clear()
+            self.stack.kernel.vfs.leftovers.begin(waiting, lambda server: server.abort())

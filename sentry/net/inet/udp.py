@@ -83,6 +83,7 @@ class UdpSocket(DatagramSocket):
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
+        self.ports.changed(self.local.port)
         return 0
 
     # --- sending
@@ -280,15 +281,11 @@ def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
     """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-    group: list[UdpSocket] = []
-    for sock in ports.holders(packet.target):
-        if not isinstance(sock, UdpSocket):
-            continue
-        if sock.remote is None:
-            if not group or sock.local.ip == group[0].local.ip:
-                group.append(sock)
-        elif sock.remote == packet.source:
-            return sock
+    found: Any = ports.receivers(packet.target)
+    connected: UdpSocket | None = found.connected.get(packet.source)
+    if connected is not None:
+        return connected
+    group: list[UdpSocket] = found.group
     if not group:
         return None
     if SO_REUSEPORT not in group[0].options:

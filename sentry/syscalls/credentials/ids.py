@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from array import array
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 from sentry.abi.limits import NGROUPS_MAX
 from sentry.auth.userns import kernel_id
@@ -12,11 +14,14 @@ from sentry.kernel.identity import child_identity
 from sentry.kernel.task import Task
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Int, Uid, UserIn, UserOut
+from sentry.vfs.file import Result
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
 
-
+PIECE: Final = 4096
+"""Groups of 65,536 that are looked at in a step."""
 
 def commit(task: Task, new: Credentials) -> None:
     """commit_creds(): the task takes `new`; one whose rights changed is no longer dumpable."""
@@ -144,23 +149,45 @@ def sys_setfsgid(task: Task, gid: Uid) -> int:
 
 
 @syscall(115)
-def sys_getgroups(task: Task, size: Int, groups: UserOut) -> int:
+def sys_getgroups(task: Task, size: Int, groups: UserOut) -> Result:
     """getgroups(2): a size of 0 asks for the number."""
-    found = [task.creds.shown_gid(gid) for gid in task.creds.groups]
-    if size < 0 or 0 < size < len(found):
+    count = len(task.creds.groups)
+    if size < 0 or 0 < size < count:
         raise EINVAL(f"room for {size}")
-    if size and found:
-        groups.put(struct.pack(f"<{len(found)}I", *found))
-    return len(found)
+    if not size or not count:
+        return count
+    return in_steps(_tell_groups(task.creds, groups))
+
+
+def _tell_groups(creds: Credentials, groups: UserOut) -> Steps[int]:
+    for at in range(0, len(creds.groups), PIECE):
+        shown = array("I", map(creds.shown_gid, creds.groups[at : at + PIECE]))
+        groups.put(shown.tobytes(), 4 * at)
+        yield
+    return len(creds.groups)
 
 
 @syscall(116)
-def sys_setgroups(task: Task, size: Int, groups: UserIn) -> None:
+def sys_setgroups(task: Task, size: Int, groups: UserIn) -> Result:
     """setgroups(2)."""
     creds = task.creds
     if not creds.may_set_groups:
         raise EPERM("CAP_SETGID")
     if not 0 <= size <= NGROUPS_MAX:
         raise EINVAL(f"{size} groups")
-    wanted = struct.unpack(f"<{size}I", groups.get(size * 4)) if size else ()
-    commit(task, creds.set_groups(tuple(creds.kgid(gid) for gid in wanted)))
+    wanted = array("I", groups.get(size * 4) if size else b"")
+    return in_steps(_set_groups(task, wanted))
+
+
+def _set_groups(task: Task, wanted: array[int]) -> Steps[None]:
+    """Sorted piece by piece: what is sorted already is put together in linear time."""
+    creds, runs = task.creds, []
+    for at in range(0, len(wanted), PIECE):
+        runs.append(sorted(map(creds.kgid, wanted[at : at + PIECE])))
+        yield
+    while len(runs) > 1:
+        pairs, runs = runs, []
+        for at in range(0, len(pairs), 2):
+            runs.append(sorted(chain.from_iterable(pairs[at : at + 2])))
+            yield
+    commit(task, creds.set_groups(tuple(runs[0]) if runs else ()))

@@ -45,18 +45,18 @@ def sys_dup(task: Task, file: RawFile) -> int:
     return task.files.install(file, task.rlimit(RLIMIT_NOFILE))
 
 
-def replace(task: Task, old: int, new: int, flags: int) -> int:
+def replace(task: Task, old: int, new: int, flags: int) -> Result:
     """ksys_dup3(): a number beyond the limit, or an old one that is closed, is EBADF."""
     limit = task.rlimit(RLIMIT_NOFILE)
     if new >= limit:
         raise EBADF(f"fd {new}")
     file = task.files.get_raw(old)
     task.files.replace(task, new, file, limit, cloexec=bool(flags & f.O_CLOEXEC))
-    return new
+    return task.kernel.vfs.leftovers.awaited(new)
 
 
 @syscall(33)
-def sys_dup2(task: Task, old: UInt, new: UInt) -> int:
+def sys_dup2(task: Task, old: UInt, new: UInt) -> Result:
     """dup2(2): on the same number it only checks it."""
     if old == new:
         task.files.get_raw(old)
@@ -65,7 +65,7 @@ def sys_dup2(task: Task, old: UInt, new: UInt) -> int:
 
 
 @syscall(292)
-def sys_dup3(task: Task, old: UInt, new: UInt, flags: Int) -> int:
+def sys_dup3(task: Task, old: UInt, new: UInt, flags: Int) -> Result:
     """dup3(2)."""
     if flags & ~f.O_CLOEXEC or old == new:
         raise EINVAL(f"{old} {new} {flags:#x}")

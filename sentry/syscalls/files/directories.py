@@ -21,8 +21,8 @@ from sentry.vfs.walk import resolve
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
-MAX_LISTING = 1 << 18
-"""Bytes of entries made in one go."""
+MAX_LISTING = 1 << 15
+"""Bytes of entries that one call gives at most, so that it takes no longer than a millisecond."""
 
 
 def getdents(task: Task, file: FileDescription, buf: Out, count: int, *, old: bool) -> int:

@@ -88,6 +88,7 @@ def sys_open_by_handle_at(task: Task, fd: Int, handle: Addr, flags: OpenFlags) -
     how = OpenHow.old(flags, 0)
     limit = task.rlimit(RLIMIT_NOFILE)
     task.files.free_from(0, limit)
+    task.kernel.vfs.budget.check_files()
     file = open_found(task, location, how)
     try:
         return task.files.install(file, limit, cloexec=bool(flags & O_CLOEXEC))

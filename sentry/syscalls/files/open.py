@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from sentry.abi.fcntl import (
     AT_FDCWD,
@@ -27,6 +28,7 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Mode, OpenFlags, PathAddr, Size, UInt
 from sentry.vfs.file import Result
 from sentry.vfs.open import O_CREAT_TRUNC_TMPFILE, OpenHow, open_path
+from sentry.wait.again import again
 from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
@@ -101,9 +103,10 @@ def sys_openat2(
 
 
 @syscall(3)
-def sys_close(task: Task, fd: UInt) -> None:
+def sys_close(task: Task, fd: UInt) -> Result:
     """close(2)."""
     task.files.close(task, fd)
+    return task.kernel.vfs.leftovers.awaited()
 
 
 @syscall(436)
@@ -120,4 +123,10 @@ def sys_close_range(task: Task, first: UInt, last: UInt, flags: UInt) -> Result:
     if flags & CLOSE_RANGE_CLOEXEC:
         task.files.mark_range(first, last)
         return 0
-    return in_steps(task.files.close_range(task, first, last))
+    rest = in_steps(task.files.close_range(task, first, last))
+    return task.kernel.vfs.leftovers.awaited(rest) if isinstance(rest, int) else _closed(task, rest)
+
+
+async def _closed(task: Task, rest: Coroutine[Any, Any, int]) -> int:
+    await rest
+    return await again(task.kernel.vfs.leftovers.awaited)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,92 +23,69 @@ from sentry.abi.poll import (
 )
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.time import TIMESPEC
-from sentry.errors import EAGAIN, EBADF, EFAULT, EINVAL
+from sentry.errors import EBADF, EFAULT, EINVAL
 from sentry.kernel.task_signals import masked
+from sentry.syscalls.files.looking import AT_A_TIME, look_until_ready
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.signals.signal import read_mask
 from sentry.syscalls.types import Addr, Int, Size, UInt
 from sentry.vfs.file import FileDescription, Result
-from sentry.wait.fiber import Interrupted, RestartBlock, TimedOut
-from sentry.wait.queue import WaitQueue
-from sentry.wait.sleep import Sleep, ended, instead, no_hand, until
+from sentry.wait.fiber import Interrupted, RestartBlock
+from sentry.wait.sleep import Sleep, ended, instead, no_hand
+from sentry.wait.steps import Steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
-POLLFD_SIZE = 8
+POLLFD = struct.Struct("<ihH")
 FOREVER = 1 << 62
 
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
 WRITE_SET = EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND | EPOLLERR
 EXCEPT_SET = EPOLLPRI
+Watched = tuple[int, FileDescription, tuple[str, ...]]
+"""A descriptor, its file, in which sets it is."""
 NOT_ASKED = ("0", "0", "0")
 
 
-def sleep_on(
-    files: list[FileDescription],
-    attempt: Callable[[], int],
-    deadline: int | None,
-    late: Callable[[], int],
-) -> Result:
-    """`attempt` has raised EAGAIN: sleep until it finds something; `late` is for the deadline."""
-    queues: list[WaitQueue] = list({id(file.queue): file.queue for file in files}.values())
-    sleep = until(attempt, queues, deadline_ns=deadline).tried(files)
-    return sleep.ended(instead(TimedOut, late))
-
-
 # --- poll
-
-
-def scan(
-    task: Task, asked: list[tuple[int, int, int]]
-) -> tuple[list[int], list[FileDescription]]:
-    """The returned events of each entry, and what to sleep on."""
-    results, watched = [], []
-    files = task.files
-    for fd, events, _ in asked:
-        if fd < 0:
-            results.append(0)
-            continue
-        try:
-            file = files.get(fd)
-        except EBADF:
-            results.append(EPOLLNVAL)
-            continue
-        results.append(file.poll() & (events & 0xFFFF | EPOLLERR | EPOLLHUP))
-        watched.append(file)
-    return results, watched
 
 
 def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
     """do_sys_poll(). Raises: EINVAL beyond RLIMIT_NOFILE, EFAULT, Interrupted."""
     if count > task.rlimit(RLIMIT_NOFILE):
         raise EINVAL(f"{count} descriptors")
-    raw = task.mm.read(addr, count * POLLFD_SIZE) if count else b""
-    asked = list(struct.iter_unpack("<ihH", raw))
-    results, watched = scan(task, asked)
+    raw = task.mm.read(addr, count * POLLFD.size) if count else b""
+    results = array("H", bytes(2 * count))
+    table = task.files
 
-    def tell(results: list[int]) -> int:
+    def look(files: list[FileDescription]) -> Steps[int]:
+        ready = 0
+        for at, (fd, events, _) in enumerate(POLLFD.iter_unpack(raw), 1):
+            got = 0
+            if fd >= 0:
+                try:
+                    file = table.get(fd)
+                except EBADF:
+                    got = EPOLLNVAL
+                else:
+                    got = file.poll() & (events & 0xFFFF | EPOLLERR | EPOLLHUP)
+                    files.append(file)
+            results[at - 1] = got
+            ready += got != 0
+            if not at % AT_A_TIME:
+                yield
+        return ready
+
+    def tell() -> int:
         if count:
-            task.mm.write(
-                addr,
-                b"".join(
-                    struct.pack("<ihH", fd, events, got)
-                    for (fd, events, _), got in zip(asked, results, strict=True)
-                ),
-            )
+            entries = array("H", raw)
+            entries[3::4] = results
+            task.mm.write(addr, entries.tobytes())
         return sum(map(bool, results))
 
-    def attempt() -> int:
-        results, _ = scan(task, asked)
-        if not any(results):
-            raise EAGAIN("nothing is ready")
-        return tell(results)
-
-    if any(results):
-        return tell(results)
-    return sleep_on(watched, attempt, deadline, lambda: tell([0] * count))
+    return look_until_ready(task.kernel.loop, look, tell, deadline)
 
 
 @syscall(7)
@@ -203,35 +181,40 @@ def select(task: Task, count: int, sets: tuple[int, int, int], deadline: int | N
     table = list(task.files)
     count = min(count, (table[-1] + 64) // 64 * 64 if table else 64)
     asked = [read_set(task, addr, count) for addr in sets]
-    watched: list[tuple[int, FileDescription, tuple[str, ...]]] = []
     bits = [f"{number:0{count}b}"[::-1] for number in asked]  # a shift takes as long as the set
-    for fd, inside in enumerate(zip(*bits, strict=True)):
-        if inside != NOT_ASKED:
-            watched.append((fd, task.files.get(fd), inside))
-    results = [0, 0, 0]
+    watched: list[Watched] = []
+    found = [bytearray((count + 63) // 64 * 8) for _ in sets]
+
+    def first() -> Iterator[Watched | None]:
+        for fd, inside in enumerate(zip(*bits, strict=True)):
+            one = (fd, task.files.get(fd), inside) if inside != NOT_ASKED else None
+            if one is not None:
+                watched.append(one)
+            yield one
+
+    def look(files: list[FileDescription]) -> Steps[int]:
+        found[:] = [bytearray(len(each)) for each in found]
+        ready = 0
+        for at, one in enumerate(list(watched) or first(), 1):
+            if one is not None:
+                fd, file, inside = one
+                files.append(file)
+                events = file.poll()
+                for n, interest in enumerate((READ_SET, WRITE_SET, EXCEPT_SET)):
+                    if inside[n] == "1" and events & interest:
+                        found[n][fd >> 3] |= 1 << (fd & 7)
+                        ready += 1
+            if not at % AT_A_TIME:
+                yield
+        return ready
 
     def tell() -> int:
-        for addr, bits in zip(sets, results, strict=True):
+        for addr, each in zip(sets, found, strict=True):
             if addr and count:
-                task.mm.write(addr, bits.to_bytes((count + 63) // 64 * 8, "little"))
-        return sum(bits.bit_count() for bits in results)
+                task.mm.write(addr, bytes(each))
+        return sum(int.from_bytes(each, "little").bit_count() for each in found)
 
-    def attempt() -> int:
-        found = [bytearray(count // 8 + 1) for _ in results]
-        for fd, file, inside in watched:
-            events = file.poll()
-            for n, interest in enumerate((READ_SET, WRITE_SET, EXCEPT_SET)):
-                if inside[n] == "1" and events & interest:
-                    found[n][fd >> 3] |= 1 << (fd & 7)
-        results[:] = [int.from_bytes(each, "little") for each in found]
-        if not any(results):
-            raise EAGAIN("nothing is ready")
-        return tell()
-
-    try:
-        return attempt()
-    except EAGAIN:
-        return sleep_on([file for _, file, _ in watched], attempt, deadline, tell)
+    return look_until_ready(task.kernel.loop, look, tell, deadline)
 
 
 @syscall(23)

@@ -112,6 +112,7 @@ def sys_mq_open(task: Task, name: Name, flags: OpenFlags, mode: Mode, attr: Addr
     access = (MAY_READ, MAY_WRITE, MAY_READ | MAY_WRITE)[flags & O_ACCMODE]
     place = Location(mount, mount.root.child(path, queue, task.kernel.vfs.dentries))
     how = OpenHow(flags & (O_ACCMODE | O_NONBLOCK), 0, access)
+    task.kernel.vfs.budget.check_files()
     file = open_location(task, place, how, created=created)
     return task.files.install(file, limit, cloexec=True)
 

@@ -52,6 +52,8 @@ from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, UInt
+from sentry.vfs.file import Result
+from sentry.wait.steps import in_steps
 
 MAX_OPERATIONS = 4096
 """Ceiling of the operations in one call, whatever kernel.sem says."""
@@ -111,14 +113,13 @@ def _operate(
     undo = undo_list(task) if any(op[2] & SEM_UNDO for op in operations) else None
     pid = task.group.tgid
     try:
-        found.attempt(operations, undo, pid)
+        return in_steps(found.attempt(operations, undo, pid), found.lock)
     except WouldBlock as stop:
         return SemaphoreSleep(found, operations, undo, pid, (stop.index, deadline_ns))
-    return 0
 
 
 @syscall(66)
-def sys_semctl(task: Task, number: Int, index: Int, command: Command, value: Addr) -> int | None:
+def sys_semctl(task: Task, number: Int, index: Int, command: Command, value: Addr) -> Result:
     """semctl(2): ksys_semctl(). `value` is union semun: an int for SETVAL, else a pointer."""
     if number < 0:
         raise EINVAL("negative")
@@ -135,27 +136,26 @@ def sys_semctl(task: Task, number: Int, index: Int, command: Command, value: Add
         task.mm.write(value, data)
         return 0 if command == IPC_STAT else found.id
     if command == SETVAL:
-        _set_value(task, semaphores, number, index, value)
-    elif command in (GETALL, SETALL):
-        _all(task, semaphores.ids.find(number), command, value)
-    elif command in ONE:
+        return _set_value(task, semaphores, number, index, value)
+    if command in (GETALL, SETALL):
+        return _all(task, semaphores.ids.find(number), command, value)
+    if command in ONE:
         return _one(task, semaphores.ids.find(number), command, index)
-    elif command == IPC_SET:
+    if command == IPC_SET:
         new = SEMID_DS.unpack(task.mm.read(value, SEMID_DS.size))
         found = semaphores.ids.find(number)
         check_owner(task.creds, found)
         found.set_owner(task.creds, new.sem_perm_uid, new.sem_perm_gid, new.sem_perm_mode)
         found.ctime = now()
-    elif command == IPC_RMID:
+        return 0
+    if command == IPC_RMID:
         found = semaphores.ids.find(number)
         check_owner(task.creds, found)
-        semaphores.remove(found)
-    else:
-        raise EINVAL(f"command {command}")
-    return None
+        return in_steps(semaphores.remove(found), found.lock)
+    raise EINVAL(f"command {command}")
 
 
-def _set_value(task: Task, semaphores: Semaphores, number: int, index: int, raw: int) -> None:
+def _set_value(task: Task, semaphores: Semaphores, number: int, index: int, raw: int) -> Result:
     """semctl_setval(): the value is checked before anything else."""
     value = ((raw & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
     if not 0 <= value <= SEMVMX:
@@ -164,18 +164,18 @@ def _set_value(task: Task, semaphores: Semaphores, number: int, index: int, raw:
     if not 0 <= index < len(found.values):
         raise EINVAL(f"semaphore {index}")
     check_permission(task.creds, found, WRITE)
-    found.set_value(index, value, task.group.tgid)
+    return in_steps(found.set_value(index, value, task.group.tgid), found.lock)
 
 
-def _all(task: Task, found: SemaphoreSet, command: int, addr: int) -> None:
+def _all(task: Task, found: SemaphoreSet, command: int, addr: int) -> Result:
     check_permission(task.creds, found, WRITE if command == SETALL else READ)
     if command == GETALL:
         task.mm.write(addr, found.values.tobytes())
-        return
+        return 0
     values = array("H", task.mm.read(addr, 2 * len(found.values)))
     if max(values) > SEMVMX:
         raise ERANGE("value")
-    found.set_all(values, task.group.tgid)
+    return in_steps(found.set_all(values, task.group.tgid), found.lock)
 
 
 def _one(task: Task, found: SemaphoreSet, command: int, index: int) -> int:

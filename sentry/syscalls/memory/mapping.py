@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from sentry.abi import mman
@@ -30,6 +29,7 @@ from sentry.wait.steps import Pace, Steps, in_steps
 
 if TYPE_CHECKING:
     from sentry.mm.address_map import AddressMap
+    from sentry.mm.backing import HostBacking, MappedFile
     from sentry.mm.manager import MemoryManager
     from sentry.platform.host_io import HostIO
 
@@ -181,18 +181,18 @@ def sys_msync(task: Task, addr: Addr, length: Size, flags: Int) -> Result:
     """msync(2)."""
     files = msync(task.mm.map, addr, length, flags)
     io = task.kernel.vfs.host_io
-    return sync_all(io, [backing.fd for backing in files]) if files and io is not None else 0
+    return sync_all(io, files) if files and io is not None else 0
 
 
-async def sync_all(io: HostIO, fds: list[int]) -> int:
+async def sync_all(io: HostIO, files: dict[HostBacking, MappedFile]) -> int:
     """Wait until the host's disk has what was stored into these files."""
-    own = [os.dup(fd) for fd in fds]
+    held = [file.incref() for file in files.values()]
     try:
-        for fd in own:
-            await io.sync(fd)
+        for backing in files:
+            await io.sync(backing.fd)
     finally:
-        for fd in own:
-            io.close_fd(fd)
+        for file in held:
+            file.decref()
     return 0
 
 

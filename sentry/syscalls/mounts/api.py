@@ -248,6 +248,7 @@ def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
         copy = mounting.clone_tree(task, place, recursive=bool(flags & AT_RECURSIVE))
         file = tree_file(task, copy)
     else:
+        task.kernel.vfs.budget.check_files()
         file = open_o_path(task, place, O_PATH)
     return install(task, file, cloexec=bool(flags & O_CLOEXEC))
 

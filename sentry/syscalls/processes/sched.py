@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 from sentry.abi import ioprio
 from sentry.abi import sched as abi
@@ -32,9 +32,8 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Pid, TimespecOut, UInt
-
-if TYPE_CHECKING:
-    from sentry.kernel.thread_group import ThreadGroup
+from sentry.vfs.file import Result
+from sentry.wait.steps import Steps, in_steps
 
 Policy = Annotated[
     int,
@@ -47,6 +46,7 @@ Policy = Annotated[
     ),
 ]  # fmt: skip
 
+Targets = Iterator[Task | None]
 RR_INTERVAL_NS = 100_000_000
 SLICE_NS = 3_000_000
 """What sched_rr_get_interval(2) says of fair tasks: base_slice of one CPU."""
@@ -251,43 +251,65 @@ def sys_getcpu(task: Task, cpu: Addr, node: Addr, cache: Addr) -> None:
 # Nice values and I/O priorities ------------------------------------------------------------------
 
 
-def _threads(groups: Iterable[ThreadGroup]) -> list[Task]:
-    return [t for group in groups for t in group.all_tasks()]
-
-
-def _targets(task: Task, process: bool, group: bool, who: int) -> list[Task]:
-    """The threads that (PRIO_PROCESS | PRIO_PGRP | PRIO_USER, who) means."""
+def _targets(task: Task, process: bool, group: bool, who: int) -> Targets:
+    """The threads that (PRIO_PROCESS | PRIO_PGRP | PRIO_USER, who) means; None is another one."""
     pids, creds = task.pids, task.creds
     if process:
         target = task if who == 0 else pids.task_or_zombie(who)
-        return [target] if target is not None else []
+        if target is not None:
+            yield target
+        return
+    uid = None
     if group:
         found = task.group.process_group if who == 0 else pids.process_group(who)
-        return _threads(found.members) if found is not None else []
-    uid = kernel_id(creds.user_ns, who & NO_ID) if who else creds.uid
-    visible = (group for group in pids.members() if uid != NO_ID)
-    return [t for t in _threads(visible) if t.creds.uid == uid]
+        groups = list(found.members) if found is not None else []
+    else:
+        uid = kernel_id(creds.user_ns, who & NO_ID) if who else creds.uid
+        groups = pids.members() if uid != NO_ID else []
+    for each in groups:
+        for thread in list(each.all_tasks()):
+            yield thread if uid is None or thread.creds.uid == uid else None
+
+
+def _best(
+    targets: Targets, value_of: Callable[[Task], int], better: Callable[[int, int], int]
+) -> Steps[int]:
+    """Of all that there are. Raises: ESRCH."""
+    best: int | None = None
+    for target in targets:
+        if target is not None:
+            value = value_of(target)
+            best = value if best is None else better(best, value)
+        yield
+    if best is None:
+        raise ESRCH("nobody")
+    return best
 
 
 @syscall(140)
-def sys_getpriority(task: Task, which: Int, who: Int) -> int:
+def sys_getpriority(task: Task, which: Int, who: Int) -> Result:
     """getpriority(2): the raw call gives 20 - nice."""
     if which not in (PRIO_PROCESS, PRIO_PGRP, PRIO_USER):
         raise EINVAL(f"which {which}")
     targets = _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who)
-    if not targets:
-        raise ESRCH("nobody")
-    return max(20 - sched.of(t).nice for t in targets)
+    return in_steps(_best(targets, lambda target: 20 - sched.of(target).nice, max))
 
 
 @syscall(141)
-def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
+def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> Result:
     """setpriority(2)."""
     if which not in (PRIO_PROCESS, PRIO_PGRP, PRIO_USER):
         raise EINVAL(f"which {which}")
-    nice = min(max(nice, sched.MIN_NICE), sched.MAX_NICE)
+    targets = _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who)
+    return in_steps(_renice(task, targets, min(max(nice, sched.MIN_NICE), sched.MAX_NICE)))
+
+
+def _renice(task: Task, targets: Targets, nice: int) -> Steps[None]:
     failed: Exception | None = ESRCH("nobody")
-    for target in _targets(task, which == PRIO_PROCESS, which == PRIO_PGRP, who):
+    for target in targets:
+        yield
+        if target is None:
+            continue
         mine, theirs = task.creds, target.creds
         owner = mine.euid in (theirs.uid, theirs.euid) or mine.has_in(
             theirs.user_ns, CAP_SYS_NICE
@@ -306,18 +328,15 @@ def sys_setpriority(task: Task, which: Int, who: Int, nice: Int) -> None:
         raise failed
 
 
-def _io_targets(task: Task, which: int, who: int) -> list[Task]:
+def _io_targets(task: Task, which: int, who: int) -> Targets:
     if which not in (ioprio.IOPRIO_WHO_PROCESS, ioprio.IOPRIO_WHO_PGRP, ioprio.IOPRIO_WHO_USER):
         raise EINVAL(f"which {which}")
     one, group = which == ioprio.IOPRIO_WHO_PROCESS, which == ioprio.IOPRIO_WHO_PGRP
-    targets = _targets(task, one, group, who)
-    if not targets:
-        raise ESRCH("nobody")
-    return targets
+    return _targets(task, one, group, who)
 
 
 @syscall(251)
-def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
+def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> Result:
     """ioprio_set(2)."""
     value &= 0xFFFF
     kind, level = value >> 13 & 7, value & 7
@@ -326,27 +345,38 @@ def sys_ioprio_set(task: Task, which: Int, who: Int, value: Int) -> None:
         raise EPERM("real-time class")
     if kind > ioprio.IOPRIO_CLASS_IDLE or (kind == ioprio.IOPRIO_CLASS_NONE and level):
         raise EINVAL(f"priority {value:#x}")
-    for target in _io_targets(task, which, who):
+    return in_steps(_change_ioprio(task, _io_targets(task, which, who), value))
+
+
+def _change_ioprio(task: Task, targets: Targets, value: int) -> Steps[None]:
+    creds, nobody = task.creds, True
+    for target in targets:
+        yield
+        if target is None:
+            continue
+        nobody = False
         if target.creds.uid not in (creds.euid, creds.uid) and not creds.has(CAP_SYS_NICE):
             raise EPERM("another user's")
         sched.check_capabilities(task, target)
         if not target.dead:  # who has ended has none any more
             sched.change(target, ioprio=value)
+    if nobody:
+        raise ESRCH("nobody")
 
 
 @syscall(252)
-def sys_ioprio_get(task: Task, which: Int, who: Int) -> int:
+def sys_ioprio_get(task: Task, which: Int, who: Int) -> Result:
     """ioprio_get(2): the best of them; one without its own counts as what its nice gives.
 
     Of a single process it is what was set: get_task_raw_ioprio(), block/ioprio.c.
     """
-    best = None
-    for target in _io_targets(task, which, who):
-        s = sched.of(target)
-        value = 0 if target.dead else s.ioprio
-        if which != ioprio.IOPRIO_WHO_PROCESS and not value:
-            value = ioprio.IOPRIO_CLASS_BE << ioprio.IOPRIO_CLASS_SHIFT | (s.nice + 20) // 5
-        best = value if best is None else min(best, value)
-    if best is None:
-        raise ESRCH("nobody")
-    return best
+    targets = _io_targets(task, which, who)
+    return in_steps(_best(targets, lambda target: _shown(target, which), min))
+
+
+def _shown(target: Task, which: int) -> int:
+    s = sched.of(target)
+    value = 0 if target.dead else s.ioprio
+    if which != ioprio.IOPRIO_WHO_PROCESS and not value:
+        value = ioprio.IOPRIO_CLASS_BE << ioprio.IOPRIO_CLASS_SHIFT | (s.nice + 20) // 5
+    return value

@@ -18,11 +18,13 @@ from sentry.kernel.task_signals import may_signal, send_to_group, send_to_task
 from sentry.syscalls.processes.pidfd import target_of
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Fd, Pid, Signal, UInt
+from sentry.vfs.file import Result
+from sentry.wait.steps import Steps, in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from sentry.kernel.thread_group import ThreadGroup
+    from sentry.kernel.thread_group import ProcessGroup, ThreadGroup
 
 SIGINFO_SIZE = 128
 SCOPES = (0, PIDFD_SIGNAL_THREAD, PIDFD_SIGNAL_THREAD_GROUP, PIDFD_SIGNAL_PROCESS_GROUP)
@@ -58,7 +60,7 @@ def check(task: Task, group: ThreadGroup, signo: int, target: Task | None = None
 
 
 @syscall(62)
-def sys_kill(task: Task, pid: Pid, signo: Signal) -> None:
+def sys_kill(task: Task, pid: Pid, signo: Signal) -> Result:
     """kill(2)."""
     info = SigInfo.user(signo, task.group.tgid, task.creds.uid)
     if pid > 0:
@@ -66,21 +68,28 @@ def sys_kill(task: Task, pid: Pid, signo: Signal) -> None:
         check(task, group, signo)
         if signo:
             send_to_group(group, info, by=task)
-    elif pid == -1:
-        _kill_everybody(task, info)
-    elif pid == -(1 << 31):
+        return 0
+    if pid == -1:
+        return in_steps(_kill_everybody(task, info))
+    if pid == -(1 << 31):
         raise ESRCH("pid")
-    else:
-        pids = task.pids
-        process_group = task.group.process_group if pid == 0 else pids.process_group(-pid)
-        _kill_each(task, process_group.members if process_group is not None else (), info)
+    process_group = task.group.process_group if pid == 0 else task.pids.process_group(-pid)
+    return in_steps(_kill_each(task, process_group, info))
 
 
-def _kill_each(task: Task, groups: Iterable[ThreadGroup], info: SigInfo) -> None:
+def _with_those_forked(find: Callable[[], Iterable[ThreadGroup]]) -> Iterator[ThreadGroup]:
+    """All of them, also who is forked meanwhile: copy_process() gives a child what comes then."""
+    seen: set[ThreadGroup] = set()
+    while found := [group for group in find() if group not in seen]:
+        seen.update(found)
+        yield from (group for group in found if group.kernel.pids.groups.get(group.tgid) is group)
+
+
+def _kill_each(task: Task, target: ProcessGroup | None, info: SigInfo) -> Steps[None]:
     """kill_pgrp: success if one of them could be signalled."""
     failed: Exception = ESRCH("no such process group")
     done = False
-    for group in list(groups):
+    for group in _with_those_forked(lambda: target.members if target is not None else ()):
         try:
             check(task, group, info.signo)
             if info.signo:
@@ -88,23 +97,25 @@ def _kill_each(task: Task, groups: Iterable[ThreadGroup], info: SigInfo) -> None
             done = True
         except (EINVAL, EPERM) as error:
             failed = error
+        yield
     if not done:
         raise failed
 
 
-def _kill_everybody(task: Task, info: SigInfo) -> None:
+def _kill_everybody(task: Task, info: SigInfo) -> Steps[None]:
     """All but init and the caller; EPERM alone is no failure (kill_something_info)."""
     count = 0
-    for group in task.pids.members():
+    for group in _with_those_forked(task.pids.members):
         if group is task.pids.init or group is task.group:
             continue
         count += 1
         try:
             check(task, group, info.signo)
+            if info.signo:
+                send_to_group(group, info, by=task)
         except EPERM:
-            continue
-        if info.signo:
-            send_to_group(group, info, by=task)
+            pass
+        yield
     if not count:
         raise ESRCH("nobody else")
 
@@ -172,7 +183,7 @@ def _check_code(task: Task, info: SigInfo, pid: int) -> None:
 
 
 @syscall(424)
-def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flags: UInt) -> None:
+def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flags: UInt) -> Result:
     """pidfd_send_signal(2)."""
     if flags not in SCOPES:
         raise EINVAL("flags")
@@ -194,9 +205,8 @@ def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flag
         sent = SigInfo.user(signo, task.group.tgid, task.creds.uid)
     tables = task.kernel.pids
     if scope == PIDFD_SIGNAL_PROCESS_GROUP:
-        process_group = tables.process_groups.get(group.tgid)
-        _kill_each(task, process_group.members if process_group is not None else (), sent)
-    elif tables.groups.get(group.tgid) is not group or (thread is not None and thread.dead):
+        return in_steps(_kill_each(task, tables.process_groups.get(group.tgid), sent))
+    if tables.groups.get(group.tgid) is not group or (thread is not None and thread.dead):
         raise ESRCH("reaped")
     elif scope == PIDFD_SIGNAL_THREAD:
         _send_to(task, group, thread or group.leader, sent)
@@ -204,3 +214,4 @@ def sys_pidfd_send_signal(task: Task, pidfd: Fd, signo: Signal, info: Addr, flag
         check(task, group, signo)
         if signo:
             send_to_group(group, sent, by=task)
+    return 0

@@ -204,9 +204,10 @@ def sys_getpeername(task: Task, fd: Fd, out: Addr, length: Addr) -> None:
 
 
 @syscall(48)
-def sys_shutdown(task: Task, fd: Fd, how: Int) -> None:
+def sys_shutdown(task: Task, fd: Fd, how: Int) -> Result:
     """shutdown(2)."""
     socket_of(task, fd).shutdown(how)
+    return task.kernel.vfs.leftovers.awaited()
 
 
 @syscall(54)

@@ -11,6 +11,8 @@ from sentry.abi.keyctl import (
     KEYCTL_SEARCH,
     KEYCTL_UNLINK,
 )
+from sentry.abi.resource import PRIO_PGRP
+from sentry.abi.signal import SIGCONT, SIGKILL, SIGSTOP
 from tests.fuzz.scaling import Bench, Resource
 
 IPC_CREAT, IPC_RMID = 0o1000, 0
@@ -26,6 +28,29 @@ def threads(b: Bench) -> None:
     b.each("getrusage", lambda _: b.ok("getrusage", 0, room))
     b.each("end", lambda i: made[i].begin("exit", 0))
     b.world.settle()
+
+
+def crowd(b: Bench) -> None:
+    """Threads that are stopped, go on and die together."""
+    b.threads()
+    other, number = b.world.program(), b.program.task.tid
+    for name, signo in (("stop", SIGSTOP), ("continue", SIGCONT), ("kill", SIGKILL)):
+        with b.measure(name):
+            other.ok("kill", number, signo)
+            b.world.settle()
+
+
+def shoal(b: Bench) -> None:
+    """A process group whose processes are stopped, go on and die together."""
+    made = [b.program.fork() for _ in range(b.n)]
+    for child in made:
+        b.ok("setpgid", child.task.tid, made[0].task.tid)
+    with b.measure("set priorities"):
+        b.ok("setpriority", PRIO_PGRP, made[0].task.tid, 1)
+    for name, signo in (("stop", SIGSTOP), ("continue", SIGCONT), ("kill", SIGKILL)):
+        with b.measure(name):
+            b.ok("kill", -made[0].task.tid, signo)
+            b.world.settle()
 
 
 def processes(b: Bench) -> None:
@@ -160,6 +185,20 @@ def keys(b: Bench) -> None:
     b.each("unlink", lambda i: i >= most or b.ok("keyctl", KEYCTL_UNLINK, made[i], ring))
 
 
+def supplementary_groups(b: Bench) -> None:
+    """Of one process: 65,536 at most."""
+    numbers = b.program.place(struct.pack(f"<{b.n}I", *range(b.n, 0, -1)))
+    with b.measure("set"):
+        b.ok("setgroups", b.n, numbers)
+    with b.measure("get"):
+        assert b.ok("getgroups", b.n, numbers) == b.n
+    b.read_all("read status", b"/proc/self/status")
+    b.ok("close", b.ok("open", b"/tmp/f", 0o102, 0o640))
+    b.ok("chown", b"/tmp/f", 5, b.n)
+    b.ok("setresuid", 1000, 1000, 1000)
+    b.each("open", lambda _: b.ok("close", b.ok("open", b"/tmp/f", 0)))
+
+
 def messages(b: Bench) -> None:
     """In a System V queue, each of its own type."""
     queue, room = b.ok("msgget", 1, IPC_CREAT | 0o600), b.program.buffer(64)
@@ -254,8 +293,30 @@ def groups_of_control(b: Bench) -> None:
     b.each("remove", lambda i: b.ok("rmdir", top % i))
 
 
+def frozen(b: Bench) -> None:
+    """Processes of a cgroup."""
+    b.world.mount("cgroup2", b"/sys/fs/cgroup")
+    b.ok("mkdir", b"/sys/fs/cgroup/g", 0o755)
+    other = b.world.program()
+    fds = {
+        name: other.ok("open", b"/sys/fs/cgroup/g/cgroup." + name, 1)
+        for name in (b"procs", b"freeze", b"kill")
+    }
+    made = [b.program.fork() for _ in range(b.n)]
+    ids = [b"%d" % one.task.tid for one in made]
+    b.each("move", lambda i: other.ok("write", fds[b"procs"], ids[i], len(ids[i])))
+    for name, file, text in (
+        ("freeze", b"freeze", b"1"),
+        ("thaw", b"freeze", b"0"),
+        ("kill", b"kill", b"1"),
+    ):
+        with b.measure(name):
+            other.ok("write", fds[file], text, 1)
+            b.world.settle()
+
+
 RESOURCES: tuple[Resource, ...] = (
-    threads, processes, zombies, sleepers, waiters, words, readers, queued_signals, posix_timers,
-    cpu_timers, timerfds, keys, messages, posix_messages, system_v_objects, semaphores,
-    attachments, namespaces, pidfds, groups_of_control,
+    threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals,
+    posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, posix_messages,
+    system_v_objects, semaphores, attachments, namespaces, pidfds, groups_of_control, frozen,
 )  # fmt: skip

@@ -6,6 +6,8 @@ import errno
 import struct
 from typing import Any
 
+import pytest
+
 from sentry.abi.fcntl import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -249,3 +251,41 @@ def test_inodes_have_a_ceiling(task: Any) -> None:
     assert task.call("mkdir", b"/3", 0o755) == -errno.ENOSPC
     task.ok("unlink", b"/1")
     task.ok("mkdir", b"/3", 0o755)
+
+
+LARGE = 40 << 20
+HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+
+
+def test_others_run_while_room_is_made_and_wait_with_writes(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o600)
+    other = task.thread()
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    for mode, name in ((0, b"allocated"), (HOLE, b"punched"), (None, b"truncated")):
+        call = ("ftruncate", fd, 5) if mode is None else ("fallocate", fd, mode, 0, LARGE)
+        changing = task.begin(*call)
+        assert not changing.done
+        writing = other.begin("pwrite64", fd, name, len(name), 0)
+        assert not writing.done
+        writing.wait()
+        assert changing.done
+        assert changing.result == 0
+        room = task.buffer(16)
+        assert task.ok("pread64", fd, room, len(name), 0) == len(name)
+        assert task.read(room, len(name)) == name
+        assert stat(task, b"/f").st_size == (len(name) if mode is None else LARGE)
+        assert stat(task, b"/f").st_blocks == (LARGE // 512 if mode == 0 else 8)
+
+def test_open_truncates_in_steps(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = task.ok("open", b"/f", O_CREAT | O_RDWR, 0o600)
+    task.ok("fallocate", fd, 0, 0, LARGE)
+    other = task.thread()
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    opening = task.begin("open", b"/f", O_WRONLY | O_TRUNC)
+    assert not opening.done
+    other.ok("close", other.ok("open", b"/f", O_RDONLY))
+    assert not opening.done
+    assert opening.wait() > 0
+    assert stat(task, b"/f").st_size == stat(task, b"/f").st_blocks == 0

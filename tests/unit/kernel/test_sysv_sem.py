@@ -14,6 +14,7 @@ from sentry.kernel.sysv_sem import Operation, Semaphores, SemaphoreSet, Waiter, 
 from sentry.kernel.sysv_undo import UndoList
 from sentry.vfs import budget as budgets
 from sentry.vfs.budget import Budget
+from sentry.wait.steps import at_once
 
 LIMITS = (32000, 1024000000, 500, 32000)
 
@@ -32,7 +33,7 @@ class Sets:
         self.one: SemaphoreSet = self.all.ids.find(self.all.get(self.task, 0, 3, 0o600))
 
     def do(self, *operations: Operation, undo: UndoList | None = None) -> list[int]:
-        self.one.attempt(list(operations), undo, 7)
+        at_once(self.one.attempt(list(operations), undo, 7))
         return list(self.one.values)
 
     def wait(self, *operations: Operation) -> Waiter:
@@ -93,7 +94,7 @@ def test_removal_ends_waits_and_frees_the_budget(sets: Sets) -> None:
     waiter = sets.wait((0, -1, 0))
     undo = UndoList(sets.budget)
     sets.do((1, 1, SEM_UNDO), undo=undo)
-    sets.all.remove(sets.one)
+    at_once(sets.all.remove(sets.one))
     assert isinstance(waiter.error, EIDRM)
     assert (sets.budget.semaphores, sets.budget.undos, sets.all.used) == (0, 0, 0)
     undo.leave(7)
@@ -114,7 +115,7 @@ def test_the_last_task_gives_back_within_what_a_semaphore_holds(sets: Sets) -> N
 def test_setval_forgets_what_was_to_be_undone(sets: Sets) -> None:
     undo = UndoList(sets.budget)
     sets.do((0, 5, SEM_UNDO), (1, 5, SEM_UNDO), undo=undo)
-    sets.one.set_value(0, 9, 7)
+    at_once(sets.one.set_value(0, 9, 7))
     undo.leave(7)
     assert list(sets.one.values) == [9, 0, 0]
 

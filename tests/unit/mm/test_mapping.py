@@ -140,7 +140,7 @@ def test_shared_file_mapping_is_the_file(mm: MemoryManager, host_file: MakeFile)
     assert os.pread(file.backing.fd, 2, PAGE - 1) == b"xy"  # type: ignore[union-attr]
     os.pwrite(file.backing.fd, b"back", 0)  # type: ignore[union-attr]
     assert mm.read(addr, 4) == b"back"
-    assert msync(mm.map, addr, 2 * PAGE, mman.MS_SYNC) == [file.backing]
+    assert msync(mm.map, addr, 2 * PAGE, mman.MS_SYNC) == {file.backing: file}
 
 
 # --- mremap and madvise

@@ -15,6 +15,7 @@ from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap
 from sentry.mm.ramfile import RamFile
 from sentry.platform.memory import AddressSpace, Ram
+from sentry.wait.steps import at_once
 
 PAGE = 4096
 EDGE = 512 * PAGE
@@ -22,7 +23,7 @@ EDGE = 512 * PAGE
 offsets = st.one_of(st.integers(0, 4 * PAGE), st.integers(EDGE - 2 * PAGE, EDGE + 2 * PAGE))
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["write", "truncate", "punch"]),
+        st.sampled_from(["write", "truncate", "punch", "punch in pieces"]),
         offsets,
         st.integers(0, 3 * PAGE),
         st.integers(1, 255),
@@ -52,8 +53,11 @@ def test_contents_match_a_bytearray(memory: Ram, steps: list[tuple[str, int, int
             file.truncate(offset)
             del model[offset:]
             model.extend(bytes(offset - len(model)))
-        elif what == "punch" and length:
-            file.punch(offset, length)
+        elif what.startswith("punch") and length:
+            if what == "punch":
+                file.punch(offset, length)
+            else:
+                at_once(file.punching(offset, length))
             end = min(len(model), offset + length)
             if offset < end:
                 model[offset:end] = bytes(end - offset)
@@ -121,3 +125,39 @@ def test_limit_is_never_more_than_at_first(memory: Ram) -> None:
     memory.limit_to(128 << 20)
 
     assert memory.limit == 64 << 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pages=st.sets(st.one_of(st.integers(0, 8), st.integers(505, 1030)), max_size=20),
+    size=st.integers(1, 1040 * PAGE),
+    offset=st.integers(0, 1040 * PAGE),
+)
+def test_data_and_holes_are_found(memory: Ram, pages: set[int], size: int, offset: int) -> None:
+    file = RamFile(memory)
+    for page in pages:
+        file.fill(page, 1)  # also past the end, as FALLOC_FL_KEEP_SIZE does
+    file.truncate(size)
+    for page in pages:
+        file.fill(page, 1)
+    here, end = offset // PAGE, -(-size // PAGE)
+    data = next((n for n in range(here, end) if n in pages), None)
+    hole = next((n for n in range(here, end) if n not in pages), end)
+    assert file.next_data(offset) == (None if data is None else max(offset, data * PAGE))
+    assert file.next_hole(offset) == min(size, max(offset, hole * PAGE))
+    file.close()
+
+
+@pytest.mark.parametrize("last", [EDGE, 3 * EDGE, 5 * EDGE - 1])
+def test_long_changes_have_a_piece_for_each_chunk(memory: Ram, last: int) -> None:
+    file = RamFile(memory, 5 * EDGE)
+    assert len([*file.filling(0, 5 * 512)]) == 5
+    assert file.pages == 5 * 512
+    truncation = file.truncating(last)
+    next(truncation, None)
+    assert file.size == last
+    at_once(truncation)
+    assert file.pages == -(-last // PAGE)
+    assert len([*file.punching(1, last - 1)]) == -(-last // EDGE)
+    assert file.pages == 1 + bool(last % PAGE)  # what is not whole stays
+    file.close()

@@ -22,6 +22,7 @@ from sentry.mm.manager import MemoryManager
 from sentry.mm.mapping import mmap
 from sentry.mm.report import maps, pagemap, smaps, smaps_rollup, statm
 from sentry.mm.residency import residency
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from conftest import OpenFile
@@ -41,7 +42,7 @@ def test_maps_lines_are_linuxs(mm: MemoryManager, host_file: Callable[..., OpenF
     mmap(mm.map, AT + 64 * PAGE, PAGE, RW, ANON | MAP_GROWSDOWN)
     mm.map.layout.start_stack = AT + 64 * PAGE + 100
 
-    lines = maps(mm.map, lambda _: (8, 1, 1234, b"/bin/a b\nc")).splitlines()
+    lines = b"".join(maps(mm.map, lambda _: (8, 1, 1234, b"/bin/a b\nc"))).splitlines()
 
     assert lines == [
         b"00400000-00402000 r-xp 00001000 08:01 1234".ljust(73) + b"/bin/a b\\012c",
@@ -56,16 +57,16 @@ def test_sizes_add_up(mm: MemoryManager) -> None:
     mmap(mm.map, AT, 4 * PAGE, RW, ANON)
     mm.write(AT, b"1" * 2 * PAGE)
     mmap(mm.map, AT + 16 * PAGE, 3 * PAGE, PROT_READ, ANON)
-    assert statm(mm.map) == (7, 2, 0, 0, 4)
+    assert at_once(statm(mm.map)) == (7, 2, 0, 0, 4)
     child = mm.share().fork()
-    assert statm(child.map)[1] == 2 and mm.resident.peak_pages() == 2
+    assert at_once(statm(child.map))[1] == 2 and mm.resident.peak_pages() == 2
     vma = mm.map.vmas.find(AT)
     assert vma is not None and residency(mm.map, vma) == (0, 2, 0, 0)
-    rollup = smaps_rollup(mm.map)
+    rollup = b"".join(smaps_rollup(mm.map))
     assert b"Rss:                   8 kB\n" in rollup and rollup.count(b"\n") > 15
     assert b"\nPss:                   4 kB\n" in rollup
     assert b"\nShared_Dirty:          8 kB\n" in rollup
-    assert smaps(mm.map, lambda _: (0, 0, 0, b"")).count(b"VmFlags: rd") == 2
+    assert b"".join(smaps(mm.map, lambda _: (0, 0, 0, b""))).count(b"VmFlags: rd") == 2
 
 
 def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
@@ -73,7 +74,7 @@ def test_shared_memory_of_one_process_is_its_own(mm: MemoryManager) -> None:
     mm.write(addr, b"1" * 2 * PAGE)
     vma = mm.map.vmas.find(addr)
     assert vma is not None and residency(mm.map, vma) == (0, 0, 2, 0)
-    shown = smaps(mm.map, lambda _: (0, 0, 0, b""))
+    shown = b"".join(smaps(mm.map, lambda _: (0, 0, 0, b"")))
     assert b"\nPrivate_Dirty:         8 kB\n" in shown and b"\nAnonymous:             0 kB" in shown
     assert b"\nVmFlags: rd wr sh mr mw me ms \n" in shown
     child = mm.fork()

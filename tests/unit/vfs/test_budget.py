@@ -62,3 +62,14 @@ def test_mounts_of_all_namespaces(task: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert task.call("mount", b"x", b"/m", b"tmpfs", 0, 0) == -errno.ENOSPC
     task.ok("umount2", b"/m", 0)
     task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+
+
+def test_descriptors_whose_close_hangs_count_beyond_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "MAX_CLOSING", 2)
+    counts = budget.Budget()
+    counts.max_host_descriptors = 3
+    counts.closing = 2
+    assert counts.host_room == 3
+    counts.closing = 5
+    with pytest.raises(budget.ENFILE):
+        counts.check_host_descriptor()

@@ -49,6 +49,7 @@ SEQUENCES: Final = {
     "platform/host_io.py": "a call by a thread: a free place, then the answer",
     "syscalls/files/aio.py": "requests are carried out one by one",
     "syscalls/files/copy.py": "bytes go from one file to another, piece by piece",
+    "syscalls/files/open.py": "close_range: descriptors in steps, then what they leave to do",
     "syscalls/memory/mapping.py": "msync: every file in turn; mincore: much, in steps",
     "syscalls/processes/process.py": "clone and execve, see there",
     "syscalls/sockets/messages.py": "sendmmsg and recvmmsg: many messages",
@@ -57,6 +58,7 @@ SEQUENCES: Final = {
     "syscalls/system/privileged.py": "acct: an open, then a look at the room",
     "vfs/exec.py": "a program's first bytes are read",
     "vfs/leases.py": "what an open waits for: the holders, or their time",
+    "vfs/leftovers.py": "what a close leaves to do, in steps",
     "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
     "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
 }

@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import stat
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,56 @@ def test_created_file_is_the_hosts_with_owner_and_mode(any_world: World, host: P
     assert (host / "new").read_bytes() == b"data"
     assert stat.S_IMODE(os.stat(host / "new").st_mode) == 0o640
     assert b"new" in any_world.listdir(b"/")
+
+
+@pytest.mark.parametrize("name", [b"/dir/new", b"/file"])
+def test_creating_open_at_the_ceiling_of_open_files_makes_nothing(
+    any_world: World, host: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    counts = any_world.task.task.kernel.vfs.budget
+    monkeypatch.setattr("sentry.vfs.budget.MAX_FILES", counts.files + counts.anonymous)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    assert any_world.call("openat", AT_FDCWD, name, flags, 0o644) == -errno.ENFILE
+    assert not (host / "dir/new").exists()
+    assert (host / "file").read_bytes() == b"contents"
+
+
+def test_creating_open_at_the_ceiling_of_the_hosts_files_makes_nothing(
+    any_world: World, host: Path
+) -> None:
+    any_world.task.task.creds = Credentials.user(0, 0)
+    handles = any_world.fs.handles
+    handles.limit = handles.bare_limit = 0
+    new = AT_FDCWD, b"/dir/new", os.O_RDWR | os.O_CREAT, 0o644
+    assert any_world.call("openat", *new) == -errno.ENFILE
+    assert not (host / "dir/new").exists()
+    handles.limit = 1
+    any_world.ok("openat", *new)
+    assert (host / "dir/new").exists()
+
+
+def test_write_to_a_pipe_that_holds_bytes_of_a_file_leaves_the_file(
+    any_world: World, host: Path
+) -> None:
+    """Which another has open to write: the descriptor of the host could."""
+    any_world.open(b"/file", os.O_RDWR)
+    reader, task = any_world.open(b"/file"), any_world.task
+    ends = task.buffer(8)
+    any_world.ok("pipe2", ends, 0)
+    source, target = struct.unpack("<2i", task.read(ends, 8))
+    pages = task.place(bytes(1 << 16))  # its buffers were written to once, and can be appended to
+    assert any_world.ok("write", target, pages, 1 << 16) == 1 << 16
+    assert any_world.ok("read", source, pages, 1 << 16) == 1 << 16
+    offset = task.buffer(8)
+    for at in range(3):
+        task.write(offset, at.to_bytes(8, "little"))
+        assert any_world.ok("splice", reader, offset, target, 0, 1, 0) == 1
+        assert any_world.write(target, b"PIPE") == 4
+        task.write(offset, at.to_bytes(8, "little"))
+        assert any_world.ok("sendfile", target, reader, offset, 1) == 1
+        assert any_world.write(target, b"PIPE") == 4
+    assert any_world.read(source) == b"cPIPEcPIPEoPIPEoPIPEnPIPEnPIPE"
+    assert (host / "file").read_bytes() == b"contents"
 
 
 def test_append_and_truncate(any_world: World, host: Path) -> None:

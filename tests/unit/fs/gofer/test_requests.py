@@ -12,11 +12,16 @@ from gofer.p9.codec import Message
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rclunk, Rlerror, Rread, Tclunk, Tgetattr, Tread, Tversion
 from sentry.errors import EIO, ENFILE, ENOENT
-from sentry.fs.gofer.requests import Requests
+from sentry.fs.gofer.requests import MAX_TAGS, Pending, Requests
 
 
 def tag_of(frame: bytes) -> int:
     return frame[5] | frame[6] << 8
+
+
+def submit(requests: Requests, request: Message) -> tuple[Pending, bytes]:
+    """The only one in line."""
+    return requests.submit(request), requests.next()
 
 
 def some_fd() -> int:
@@ -36,8 +41,8 @@ DONATED = Rwalkx(0, c.OPENED_DONATED, b"", [])
 
 def test_replies_in_any_order_find_their_requests() -> None:
     requests = Requests()
-    first, a = requests.submit(Tread(1, 0, 10))
-    second, b = requests.submit(Tread(2, 0, 10))
+    first, a = submit(requests, Tread(1, 0, 10))
+    second, b = submit(requests, Tread(2, 0, 10))
     requests.receive(Rread(b"two").encode(tag_of(b)))
     assert second.done and not first.done
     requests.receive(Rread(b"one").encode(tag_of(a)))
@@ -48,25 +53,37 @@ def test_replies_in_any_order_find_their_requests() -> None:
 
 def test_a_tag_is_reserved_until_its_reply_whoever_waits() -> None:
     requests = Requests()
-    pending, frame = requests.submit(Tread(1, 0, 10))
+    pending, frame = submit(requests, Tread(1, 0, 10))
     pending.abandon()
-    others = {tag_of(requests.submit(Tread(1, 0, 1))[1]) for _ in range(50)}
+    others = {tag_of(submit(requests, Tread(1, 0, 1))[1]) for _ in range(50)}
     assert tag_of(frame) not in others
     requests.receive(Rread(b"late").encode(tag_of(frame)))
-    assert tag_of(requests.submit(Tread(1, 0, 1))[1]) == tag_of(frame)
+    assert tag_of(submit(requests, Tread(1, 0, 1))[1]) == tag_of(frame)
+
+
+def test_more_than_there_are_tags_stand_in_line() -> None:
+    requests = Requests()
+    waiting = [requests.submit(Tread(i, 0, 1)) for i in range(MAX_TAGS + 2)]
+    frames = [requests.next() for _ in range(MAX_TAGS)]
+    assert all(frames) and not requests.next()
+    requests.receive(Rread(b"x").encode(tag_of(frames[7])))
+    assert (waiting[7].done, tag_of(requests.next())) == (True, tag_of(frames[7]))
+    assert (len(requests), requests.next()) == (MAX_TAGS + 1, b"")
+    requests.fail()
+    assert all(pending.done for pending in waiting)
 
 
 def test_version_uses_no_tag() -> None:
-    assert tag_of(Requests().submit(Tversion(8192, c.VERSION))[1]) == c.NOTAG
+    assert tag_of(submit(Requests(), Tversion(8192, c.VERSION))[1]) == c.NOTAG
 
 
 def test_an_error_reply_is_raised_as_its_errno() -> None:
     requests = Requests()
-    pending, frame = requests.submit(Tclunk(1))
+    pending, frame = submit(requests, Tclunk(1))
     requests.receive(Rlerror(2).encode(tag_of(frame)))
     with pytest.raises(ENOENT):
         pending.result()
-    pending, frame = requests.submit(Tclunk(1))
+    pending, frame = submit(requests, Tclunk(1))
     requests.receive(Rlerror(99999).encode(tag_of(frame)))
     with pytest.raises(EIO):
         pending.result()
@@ -74,7 +91,7 @@ def test_an_error_reply_is_raised_as_its_errno() -> None:
 
 def test_descriptors_go_to_the_replies_that_announce_them() -> None:
     requests = Requests()
-    sent = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(3)]
+    sent = [submit(requests, Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(3)]
     fds = [some_fd(), some_fd()]
     stream = (
         DONATED.encode(tag_of(sent[0][1]))
@@ -90,7 +107,7 @@ def test_descriptors_go_to_the_replies_that_announce_them() -> None:
 
 def test_a_descriptor_that_is_lost_on_the_way_is_the_matter_of_its_request_alone() -> None:
     requests = Requests()
-    sent = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(2)]
+    sent = [submit(requests, Twalkx(0, c.NOFID, 0, 1, [b"x"])) for _ in range(2)]
     fd = some_fd()
     requests.receive(DONATED.encode(tag_of(sent[0][1])), [-1])
     requests.receive(DONATED.encode(tag_of(sent[1][1])), [fd])
@@ -101,7 +118,7 @@ def test_a_descriptor_that_is_lost_on_the_way_is_the_matter_of_its_request_alone
 
 def test_what_the_gofer_has_no_descriptor_for_is_no_limit_of_the_program() -> None:
     requests = Requests()
-    pending, frame = requests.submit(Tclunk(1))
+    pending, frame = submit(requests, Tclunk(1))
     requests.receive(Rlerror(errno.EMFILE).encode(tag_of(frame)))
     with pytest.raises(ENFILE):
         pending.result()
@@ -110,7 +127,7 @@ def test_what_the_gofer_has_no_descriptor_for_is_no_limit_of_the_program() -> No
 def test_a_descriptor_nobody_waits_for_is_closed_and_its_effect_undone() -> None:
     requests = Requests()
     undone: list[Message] = []
-    pending, frame = requests.submit(Twalkx(0, 5, 0, 1, [b"x"]))
+    pending, frame = submit(requests, Twalkx(0, 5, 0, 1, [b"x"]))
     pending.abandon(undone.append)
     fd = some_fd()
     requests.receive(DONATED.encode(tag_of(frame)), [fd])
@@ -149,7 +166,7 @@ def test_a_server_that_does_not_keep_to_the_protocol_ends_the_session(make: obje
     assert callable(make)
     requests = Requests()
     woken: list[int] = []
-    waiting = [requests.submit(Twalkx(0, c.NOFID, 0, 1, [b"x"]))[0] for _ in range(3)]
+    waiting = [submit(requests, Twalkx(0, c.NOFID, 0, 1, [b"x"]))[0] for _ in range(3)]
     for pending in waiting:
         pending.when_done(lambda: woken.append(1))
     fd = some_fd() if make is not no_descriptor else -1
@@ -160,5 +177,5 @@ def test_a_server_that_does_not_keep_to_the_protocol_ends_the_session(make: obje
         with pytest.raises(EIO):
             pending.result()
     with pytest.raises(EIO):
-        requests.submit(Tclunk(1))
+        submit(requests, Tclunk(1))
     assert not is_open(fd)

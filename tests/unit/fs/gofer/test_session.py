@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,9 +14,21 @@ import pytest
 from gofer.p9 import constants as c
 from gofer.p9.codec import Message
 from gofer.p9.frames import FrameReader
-from gofer.p9.messages import Rclunk, Rlerror, Rread, Rversion, Tclunk, Tread, Tversion
-from sentry.errors import EIO, EPROTO
-from sentry.fs.gofer.session import Session
+from gofer.p9.messages import (
+    Rclunk,
+    Rlerror,
+    Rread,
+    Rversion,
+    Rwrite,
+    Tclunk,
+    Tgetattr,
+    Tread,
+    Tversion,
+    Twrite,
+)
+from sentry.errors import EIO, ENOENT, EPROTO
+from sentry.fs.gofer.requests import MAX_TAGS
+from sentry.fs.gofer.session import PATIENCE_MS, Session
 from sentry.loop import Loop
 from sentry.wait.again import again
 from sentry.wait.fiber import Fiber, Killed, Mode
@@ -34,6 +47,13 @@ class Server:
         while not self._got:
             self._got += self._reader.feed(self.sock.recv(1 << 16))
         return self._got.pop(0)
+
+    def has_come(self) -> bool:
+        """A request, whole."""
+        with suppress(BlockingIOError):
+            while not self._got:
+                self._got += self._reader.feed(self.sock.recv(1 << 16, socket.MSG_DONTWAIT))
+        return bool(self._got)
 
     def reply(self, tag: int, message: Message) -> None:
         self.sock.sendall(message.encode(tag))
@@ -59,12 +79,20 @@ class Ends:
         """As a system call makes a request."""
         return again(self.session.reply, request.type, request, **how)
 
+    def asked(self) -> tuple[int, Message]:
+        """The next request, however long that stood in line."""
+        self.until(self.server.has_come)
+        return self.server.take()
+
+    def turn(self) -> None:
+        self.loop.call_soon(lambda: None)
+        self.loop.turn()
+
     def until(self, condition: Callable[[], bool]) -> None:
         for _ in range(100):
             if condition():
                 return
-            self.loop.call_soon(lambda: None)
-            self.loop.turn()
+            self.turn()
         raise AssertionError("it does not happen")
 
     def finish(self, *names: str) -> list[Any]:
@@ -142,6 +170,41 @@ def test_many_clunks_whose_replies_nobody_reads_do_not_block(ends: Ends) -> None
     thread.join()
     assert ends.session.unanswered == 0
     assert ends.session.new_fid() < 2000
+
+
+def test_server_that_answers_nobody_holds_up_nobody_but_who_asks(ends: Ends) -> None:
+    """Three times as many as there are tags; only the first waits in place."""
+    count = 3 * MAX_TAGS
+    fibers = [ends.start(str(i), ends.call(Tgetattr(i, 1))) for i in range(count)]
+    ends.until(lambda: all(fiber.parked for fiber in fibers))
+    assert ends.session.waited_ns < 100 * PATIENCE_MS * 1_000_000
+    asked = [ends.asked() for _ in range(MAX_TAGS)]
+    assert ends.session.unanswered == count
+
+    for tag, _ in asked[::-1]:
+        ends.server.reply(tag, Rlerror(2))
+        ends.turn()
+    for _ in range(count - MAX_TAGS):
+        ends.server.reply(ends.asked()[0], Rlerror(2))
+
+    assert all(isinstance(found, ENOENT) for found in ends.finish(*map(str, range(count))))
+    assert ends.loop.watches == 0
+
+
+def test_server_that_reads_nothing_holds_up_nobody_but_who_writes(ends: Ends) -> None:
+    """More bytes than the socket takes."""
+    count = 20
+    for i in range(count):
+        ends.start(str(i), ends.call(Twrite(i, 0, bytes(1 << 16)), mode=Mode.KILLABLE, slow=True))
+    ends.until(lambda: ends.session.unanswered == count and ends.session.crowded)
+    ends.session.clunk(ends.session.new_fid())
+
+    for _ in range(count + 1):
+        tag, request = ends.asked()
+        ends.server.reply(tag, Rwrite(1) if isinstance(request, Twrite) else Rclunk())
+
+    assert ends.finish(*map(str, range(count))) == [Rwrite(1)] * count
+    assert not ends.session.crowded
 
 
 def negotiate(ends: Ends, *answers: Message) -> None:

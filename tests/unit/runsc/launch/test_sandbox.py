@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 
 from runsc.errors import RuntimeFailure
+from runsc.launch import sandbox as sandbox_module
 from runsc.launch.sandbox import Sandbox
 
 
@@ -60,6 +61,32 @@ def test_what_is_no_message_ends_the_sandbox(
     with pytest.raises(RuntimeFailure, match="said what is no message"):
         sandbox.await_ready()
     sender.join()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"event":"ready"}\n'], ids=["ready", "kept"])
+def test_sandbox_that_says_nothing_is_given_up(
+    pair: tuple[Sandbox, socket.socket], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    """Nor does it help to go on about other things."""
+    monkeypatch.setattr(sandbox_module, "READY_S", 0.3)
+    sandbox, theirs = pair
+    theirs.sendall(said)
+    over = threading.Event()
+
+    def chat() -> None:
+        while not over.is_set():
+            _say(theirs, b'{"event":"soon"}\n')
+
+    sender = threading.Thread(target=chat)
+    sender.start()
+    try:
+        with pytest.raises(RuntimeFailure, match=r"^the sandbox was not ready after 0.3 seconds$"):
+            sandbox.await_ready()
+            sandbox.keep()
+    finally:
+        over.set()
+        sandbox.abandon()
+        sender.join()
 
 
 def test_events_that_nobody_waits_for_are_not_kept(pair: tuple[Sandbox, socket.socket]) -> None:

@@ -1,0 +1,92 @@
+"""`Leftovers`: what the last close of a file leaves to do, where that is long.
+
+A descriptor is gone at once, and with it what others can find by name. What hangs on the file
+(20,000 items of an epoll, connections that nobody accepted) is let go of in steps, between the
+calls of others. Linux does that before the closing task is back in its program: so who closes
+waits for it (`awaited`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sentry.errors import EAGAIN
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import WaitQueue
+from sentry.wait.sleep import until
+from sentry.wait.steps import Pace, Steps, at_once, driven
+
+if TYPE_CHECKING:
+    from sentry.vfs.file import Result
+
+T = TypeVar("T")
+FEW: Final = 16
+"""So many things are let go of in place."""
+
+
+def _one_by_one(left: deque[T], end: Callable[[T], object]) -> Steps[None]:
+    while left:
+        end(left.popleft())
+        yield
+
+
+class Leftovers:
+    """Of all files of a sandbox, one after the other."""
+
+    __slots__ = ("_begun", "_ended", "_loop", "_queue", "_waited_for", "_work")
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._work: deque[Steps[None]] = deque()
+        self._begun = self._ended = self._waited_for = 0
+        self._queue = WaitQueue()
+
+    def begin(self, things: Iterable[T], end: Callable[[T], object]) -> None:
+        """End each of them: at once as far as a step goes, the rest in its turn.
+
+        Nothing holds them any longer than that: to free many is work, too.
+        """
+        left = deque(things)
+        work, pace = _one_by_one(left, end), Pace()
+        if len(left) <= FEW or self._loop is None:
+            at_once(work)
+            return
+        while not self._work and not pace.over:
+            try:
+                next(work)
+            except StopIteration:
+                return
+        self._work.append(work)
+        self._begun += 1
+        if len(self._work) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._loop.spawn(self._do_first(), "leftovers of a close")
+
+    async def _do_first(self) -> None:
+        try:
+            await driven(self._work[0])
+        finally:
+            self._work.popleft()
+            self._ended += 1
+            self._queue.notify()
+            if self._work:
+                self._go_on()
+
+    def awaited(self, result: int = 0) -> Result:
+        """The result of a call that has closed something, or its rest, which waits for that."""
+        number = self._begun
+        if number in (self._ended, self._waited_for):
+            return result
+        self._waited_for = number
+        done = until(partial(self._check, number), (self._queue,), mode=Mode.UNINTERRUPTIBLE)
+        return done.tried().then(lambda _: result)
+
+    def _check(self, number: int) -> None:
+        """An attempt. Raises: EAGAIN before."""
+        if self._ended < number:
+            raise EAGAIN("not done")

@@ -1,0 +1,259 @@
+"""What is done to thousands at a time, piece by piece: what others see and do in between."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from sentry import loop
+from sentry.abi.resource import PRIO_PGRP
+from sentry.abi.sched import CLONE_VM
+from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
+from sentry.abi.wait import WNOHANG
+from sentry.errors import ECHILD, EIDRM, ESRCH
+from sentry.kernel.task import Task
+from sentry.wait import steps
+from tests.world import Program, World
+
+WNOWAIT_EXITED = 0x01000004
+P_PID = 1
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Where everything that has pieces is done by single ones."""
+    monkeypatch.setattr(steps, "STEP_NS", -1)
+    monkeypatch.setattr(loop, "TURN_NS", 0)
+    monkeypatch.setattr(loop, "PIECE", 1)
+    with World() as made:
+        yield made
+
+
+def group_of(program: Program, count: int) -> list[Program]:
+    """Children in a process group of their own."""
+    made = [program.fork() for _ in range(count)]
+    for child in made:
+        program.ok("setpgid", child.task.tid, made[0].task.tid)
+    return made
+
+
+def born(parent: Program) -> Program:
+    """A child that is there at once: it shares the memory."""
+    return parent._made(parent.begin("clone", CLONE_VM | SIGCHLD, 0, 0, 0, 0).result)
+
+
+def living(programs: list[Program]) -> list[Task]:
+    return [one.task for one in programs if not one.task.dead]
+
+
+def test_kill_of_a_group_takes_those_too_who_are_forked_meanwhile(world: World) -> None:
+    program = world.program()
+    crowd = group_of(program, 4)
+    call = program.begin("kill", -crowd[0].task.tid, SIGTERM)
+    assert not call.done
+    late = born([one for one in crowd if not one.task.group.exiting][-1])
+    assert call.wait() == 0
+    world.settle()
+    assert living([*crowd, late]) == []
+
+
+def test_kill_of_everybody_tells_of_nobody_only_at_its_end(world: World) -> None:
+    program = world.program()
+    crowd = group_of(program, 3)
+    pgid = crowd[0].task.tid
+    assert program.call("kill", -pgid, SIGKILL) == 0
+    world.settle()
+    assert living(crowd) == []
+    for _ in crowd:
+        program.ok("wait4", -1, 0, 0, 0)
+    assert program.call("kill", -pgid, 0) == -ESRCH.number
+
+
+def test_priority_of_a_group_is_changed_and_read_piece_by_piece(world: World) -> None:
+    program = world.program()
+    crowd = group_of(program, 3)
+    pgid = crowd[0].task.tid
+    call = program.begin("setpriority", PRIO_PGRP, pgid, 7)
+    assert not call.done
+    assert call.wait() == 0
+    assert program.call("getpriority", PRIO_PGRP, pgid) == 20 - 7
+    assert program.call("getpriority", PRIO_PGRP, 999) == -ESRCH.number
+
+
+def test_process_is_no_zombie_before_its_children_have_another_parent(world: World) -> None:
+    program, init = world.program(), world.init
+    parent = program.fork()
+    children = [parent.fork() for _ in range(4)]
+    for child in children[:2]:
+        child.begin("exit_group", 3)
+    world.settle()
+    number = parent.task.tid
+    parent.begin("exit_group", 0)
+    group = parent.task.group
+    seen = []
+    while program.ok("wait4", number, 0, WNOHANG, 0) == 0:
+        world.loop.turn()
+        seen.append(sum(child.task.group.parent is group for child in children))
+        if group.ending:
+            assert not group.is_zombie
+    assert seen == sorted(seen, reverse=True)
+    assert {1, 2, 3} <= set(seen)
+    assert all(child.task.group.parent is world.init.task.group for child in children[2:])
+    found = [init.ok("wait4", -1, 0, WNOHANG, 0) for _ in range(2)]
+    assert sorted(found) == [child.task.tid for child in children[:2]]
+    assert init.ok("wait4", -1, 0, WNOHANG, 0) == 0
+
+
+def test_first_process_of_a_pid_namespace_takes_all_others_with_it(world: World) -> None:
+    program = world.program()
+    program.ok("unshare", 0x20000000)
+    first = program.fork()
+    for _ in range(4):
+        first.ok("fork")
+    others = list(first.task.group.children)
+    assert len(others) == 4
+    first.begin("exit_group", 0)
+    info = program.buffer(128)
+    program.ok("waitid", P_PID, first.task.tid, info, WNOWAIT_EXITED, 0)
+    assert not any(other.tasks for other in others)
+    assert program.ok("wait4", first.task.tid, 0, 0, 0) == first.task.tid
+
+
+def test_stop_that_is_over_before_all_have_heard_of_it_stops_nobody(world: World) -> None:
+    program, other = world.program(), world.program()
+    crowd = [program.thread() for _ in range(4)]
+    number = program.task.tid
+    other.ok("kill", number, SIGSTOP)
+    other.ok("kill", number, SIGCONT)
+    world.settle()
+    assert not any(one.task.stopped for one in (program, *crowd))
+    assert all(one.call("getppid") >= 0 for one in (program, *crowd))
+
+
+def test_stop_while_others_still_go_on_after_the_last_one_stops_all(world: World) -> None:
+    program, other = world.program(), world.program()
+    crowd = [program.thread() for _ in range(4)]
+    number = program.task.tid
+    other.ok("kill", number, SIGSTOP)
+    world.settle()
+    assert program.task.group.stop_signal == SIGSTOP
+    other.begin("kill", number, SIGCONT)
+    other.begin("kill", number, SIGSTOP)
+    world.settle()
+    assert program.task.group.stop_signal == SIGSTOP
+    assert all(one.task.stopped for one in (program, *crowd))
+    other.ok("kill", number, SIGCONT)
+    world.settle()
+    assert not any(one.task.stopped for one in (program, *crowd))
+
+
+def test_thread_that_is_made_while_others_are_told_to_die_dies(world: World) -> None:
+    program = world.program()
+    crowd = [program.thread() for _ in range(4)]
+    program.begin("exit_group", 0)
+    last = crowd[-1]
+    if not last.task.work:
+        last.begin("clone", 0x10F00, 0, 0, 0, 0)
+    world.settle()
+    assert program.task.group.tasks == []
+
+
+@pytest.fixture
+def frozen(world: World) -> tuple[Program, list[Program], int, int]:
+    """A cgroup with some processes: its file `freeze`, and `events`, open in another program."""
+    world.mount("cgroup2", b"/sys/fs/cgroup")
+    program, other = world.program(), world.program()
+    other.ok("mkdir", b"/sys/fs/cgroup/g", 0o755)
+    procs = program.ok("open", b"/sys/fs/cgroup/g/cgroup.procs", 1)
+    program.ok("write", procs, b"0", 1)
+    crowd = [program, *(program.fork() for _ in range(3))]
+    freeze = other.ok("open", b"/sys/fs/cgroup/g/cgroup.freeze", 1)
+    return other, crowd, freeze, other.ok("open", b"/sys/fs/cgroup/g/cgroup.events", 0)
+
+
+def events(program: Program, fd: int) -> bytes:
+    room = program.buffer(64)
+    return program.read(room, program.ok("pread64", fd, room, 64, 0))
+
+
+def test_cgroup_is_frozen_when_the_last_one_has_heard_of_it(
+    world: World, frozen: tuple[Program, list[Program], int, int]
+) -> None:
+    other, crowd, freeze, told = frozen
+    watcher = other.fork()
+    long = other.place(struct.pack("<qq", 10_000, 0))
+    for one in crowd:  # asleep: as if it stood still
+        one.begin("nanosleep", long, 0)
+    call = other.begin("write", freeze, b"1", 1)
+    assert not call.done
+    assert b"frozen 0" in events(watcher, told)
+    assert call.wait() == 1
+    world.settle()
+    assert b"frozen 1" in events(watcher, told)
+    assert all(one.task.stopped for one in crowd)
+    other.ok("write", freeze, b"0", 1)
+    world.settle()
+    assert b"frozen 0" in events(watcher, told)
+    assert not any(one.task.stopped for one in crowd)
+
+
+def test_cgroup_kill_takes_those_too_who_are_forked_meanwhile(
+    world: World, frozen: tuple[Program, list[Program], int, int]
+) -> None:
+    other, crowd, _, told = frozen
+    kill = other.ok("open", b"/sys/fs/cgroup/g/cgroup.kill", 1)
+    call = other.begin("write", kill, b"1", 1)
+    assert not call.done
+    late = born([one for one in crowd if not one.task.group.exiting][-1])
+    assert call.wait() == 1
+    world.settle()
+    assert living([*crowd, late]) == []
+    assert b"populated 0" in events(other, told)
+    assert other.call("wait4", -1, 0, 0, 0) == -ECHILD.number
+
+
+def test_second_change_of_a_set_waits_until_all_have_gone_on_after_the_first(world: World) -> None:
+    program = world.program()
+    number = program.ok("semget", 0, 1, 0o600)
+    down, up = (program.place(struct.pack("<Hhh", 0, by, 0)) for by in (-1, 4))
+    crowd = [program.thread() for _ in range(4)]
+    calls = [one.begin("semop", number, down, 1) for one in crowd]
+    first = program.begin("semop", number, up, 1)
+    assert not first.done
+    other = program.sibling()
+    second = other.begin("semop", number, other.place(struct.pack("<Hhh", 0, -1, 0)), 1)
+    assert not second.done
+    assert first.wait() == 0
+    world.settle()
+    assert [call.result for call in calls] == [0] * 4
+    assert not second.done
+    assert program.ok("semctl", number, 0, 14, 0) == 1  # GETNCNT
+    assert program.ok("semctl", number, 0, 0, 0) == 0
+    world.settle()
+    assert second.result == -EIDRM.number
+
+
+def test_waiter_that_is_killed_while_others_go_on_takes_nothing(world: World) -> None:
+    program = world.program()
+    number = program.ok("semget", 0, 1, 0o600)
+    down, up = (program.place(struct.pack("<Hhh", 0, by, 0)) for by in (-1, 4))
+    crowd = [program.fork() for _ in range(4)]
+    for one in crowd:
+        one.begin("semop", number, down, 1)
+    call = program.begin("semop", number, up, 1)
+    crowd[-1].task.group.exit(SIGKILL)
+    assert call.wait() == 0
+    world.settle()
+    assert program.ok("semctl", number, 0, 12, 0) == 1  # GETVAL
+
+
+def test_list_of_keys_is_made_piece_by_piece_whatever_their_names(world: World) -> None:
+    world.mount("proc", b"/proc")
+    program = world.program()
+    program.ok("add_key", b"user", b"k\xff", b"x", 1, -3 & 0xFFFFFFFF)
+    fd, room = program.ok("open", b"/proc/keys", 0), program.buffer(4096)
+    call = program.begin("read", fd, room, 4096)
+    assert not call.done
+    assert b" k\xff: 1\n" in program.read(room, call.wait())
