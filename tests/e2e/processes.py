@@ -60,7 +60,7 @@ def start(root: Path, sentry: str = "wait", gofer: str = "serve") -> Running:
     line = cli.stdout.readline()
     assert line == "ready\n", line + cli.communicate()[1]
     state = wait_for_state(root)
-    return Running(cli, state["pid"], state["goferPid"], root)
+    return Running(cli, state["sentryPid"], state["goferPid"], root)
 
 
 def wait_for_state(root: Path, container: str = "c1") -> dict[str, int]:

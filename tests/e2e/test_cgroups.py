@@ -68,7 +68,7 @@ def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) ->
     pid = client.create("c", "--detach", command="run")
 
     state = json.loads((client.root / "c" / "state.json").read_bytes())
-    assert _host(path).processes() == {pid, state["goferPid"]}
+    assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
     memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
     assert memory == str(256 * MIB)
     assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
@@ -175,7 +175,7 @@ def test_update_of_a_container_without_cgroup_makes_one(client: Client) -> None:
     assert not os.path.exists(directory)
 
 
-@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+@pytest.mark.parametrize("victim", ["pid", "sentryPid", "goferPid"])
 def test_killed_processes_leave_no_cgroup_after_delete(
     client: Client, path: str, victim: str
 ) -> None:

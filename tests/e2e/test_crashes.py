@@ -118,7 +118,7 @@ def test_command_killed_after_start(client: Client) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+@pytest.mark.parametrize("victim", ["pid", "sentryPid", "goferPid"])
 def test_sandbox_killed(client: Client, started: bool, victim: str) -> None:
     pid = client.create("c")
     if started:
@@ -136,7 +136,8 @@ def test_sandbox_killed(client: Client, started: bool, victim: str) -> None:
 @pytest.mark.root
 def test_stopped_sandbox_can_be_killed_and_deleted(client: Client) -> None:
     pid = client.create("c", "--detach", command="run")
-    os.kill(pid, signal.SIGSTOP)  # it will not answer
+    state = json.loads((client.root / "c" / "state.json").read_text())
+    os.kill(state["sentryPid"], signal.SIGSTOP)  # it will not answer
 
     client.ok("kill", "c", "KILL")
 

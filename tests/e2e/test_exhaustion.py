@@ -117,7 +117,7 @@ def test_who_takes_the_sentrys_memory_is_killed_before_the_sum_exceeds_the_limit
     command = bundle.args("/exhaustion", "hold").command(flags=[f"--memory={MEMORY_MIB}M"])
     innocent = Talker(command)
     assert innocent.hear() == "full"
-    pid = wait_for_state(bundle.path / "state", "test")["pid"]
+    pid = wait_for_state(bundle.path / "state", "test")["sentryPid"]
 
     attacker = Talker([*command[: command.index("run")], "exec", "test", "/exhaustion", "filters"])
     most = 0

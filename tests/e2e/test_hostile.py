@@ -58,7 +58,7 @@ class Attacked:
         self.command = bundle.args("/hostile").command(flags=flags)
         self.main = Talker(self.command)
         assert self.main.hear() == "ready"
-        self.pid = wait_for_state(bundle.path / "state", "test")["pid"]
+        self.pid = wait_for_state(bundle.path / "state", "test")["sentryPid"]
 
     def attack(self, name: str) -> str:
         """What the attacker says in the end, or "killed"."""

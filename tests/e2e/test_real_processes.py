@@ -21,7 +21,7 @@ MESSAGES = {
 def _start(
     bundle: Bundle, platform: str, script: str
 ) -> tuple[subprocess.Popen[str], dict[str, int]]:
-    """A container that has said "ready", and pidfds of its three processes."""
+    """A container that has said "ready", and pidfds of its processes."""
     command = bundle.args("/bin/sh", "-c", f"echo ready; {script}").command(platform)
     cli = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
@@ -30,7 +30,12 @@ def _start(
     line = cli.stdout.readline()
     assert line == "ready\n", cli.communicate()
     state = processes.wait_for_state(bundle.path / "state", "test")
-    pids = {"cli": cli.pid, "sentry": state["pid"], "gofer": state["goferPid"]}
+    pids = {
+        "cli": cli.pid,
+        "stand-in": state["pid"],
+        "sentry": state["sentryPid"],
+        "gofer": state["goferPid"],
+    }
     return cli, {name: os.pidfd_open(pid) for name, pid in pids.items()}
 
 

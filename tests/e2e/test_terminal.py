@@ -158,7 +158,7 @@ def test_window_size_of_the_callers_terminal_reaches_the_program(
     assert person.leave() == 130
 
 
-@pytest.mark.parametrize("victim", ["pid", "goferPid"])
+@pytest.mark.parametrize("victim", ["sentryPid", "goferPid"])
 def test_callers_terminal_is_put_right_when_a_process_is_killed(
     bundle: Bundle, platform: str, victim: str
 ) -> None:

@@ -33,7 +33,7 @@ for _ in range(40):
 fds = [os.memfd_create("") for _ in range(600)]
 process = ProcessConfig((b"/bin/true",), env=(b"A=" + bytes(1 << 20),))
 config = SandboxConfig("c1", process, preserved=tuple(fds[4:]), stdio=tuple(fds[:3]), log_fd=fds[3])
-terms = Terms(held=True, before_gofer=lambda pid: "")
+terms = Terms(held=True, before_gofer=lambda: "")
 assert early.Waiting(pid, ours).hand_over(config, Switches(trap=True), terms) == pid
 with os.fdopen(answer) as file:
     assert file.read() == repr((serials(config), True, Switches(trap=True)))
