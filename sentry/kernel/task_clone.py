@@ -208,7 +208,7 @@ async def clone(task: Task, args: CloneArgs) -> int:
     touch(task, args)
     memory = await copied(task, args)
     try:
-        if task.work & WORK_EXIT:  # who was killed meanwhile has no more children
+        if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
         child = make(task, args, memory)

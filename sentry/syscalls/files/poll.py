@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from sentry.kernel.task import Task
 
 NS = 1_000_000_000
-POLLFD = struct.Struct("<ihH")
+ENTRY = struct.Struct("<ihH")
+"""struct pollfd, whose events are bits here."""
 FOREVER = 1 << 62
 
 READ_SET = EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLHUP | EPOLLERR
@@ -56,13 +57,13 @@ def poll(task: Task, addr: int, count: int, deadline: int | None) -> Result:
     """do_sys_poll(). Raises: EINVAL beyond RLIMIT_NOFILE, EFAULT, Interrupted."""
     if count > task.rlimit(RLIMIT_NOFILE):
         raise EINVAL(f"{count} descriptors")
-    raw = task.mm.read(addr, count * POLLFD.size) if count else b""
+    raw = task.mm.read(addr, count * ENTRY.size) if count else b""
     results = array("H", bytes(2 * count))
     table = task.files
 
     def look(files: list[FileDescription]) -> Steps[int]:
         ready = 0
-        for at, (fd, events, _) in enumerate(POLLFD.iter_unpack(raw), 1):
+        for at, (fd, events, _) in enumerate(ENTRY.iter_unpack(raw), 1):
             got = 0
             if fd >= 0:
                 try:
