@@ -115,6 +115,8 @@ class Sandbox:
         if not self._until("ready"):
             self._reap()
             raise RuntimeFailure("the sandbox process has ended")
+        if self._stand_in is not None:
+            self._stand_in.check()
 
     def keep(self) -> None:
         """The sandbox outlives this process from now on. Raises: RuntimeFailure."""

@@ -84,6 +84,11 @@ class StandIn:
             self.end()
             raise RuntimeFailure(said.decode(errors="replace") or "the stand-in process has ended")
 
+    def check(self) -> None:
+        """Raises: RuntimeFailure if it has ended."""
+        if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            raise RuntimeFailure("the stand-in process has ended")
+
     def end(self) -> None:
         """Whatever it waits for."""
         self.life.close()

@@ -89,12 +89,16 @@ def test_command_killed_while_it_creates(client: Client, command: str, phase: st
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("child", "name"), [(1, "sandbox"), (2, "gofer")])
+@pytest.mark.parametrize(
+    ("pid", "name"), [("pid", "stand-in"), ("sentryPid", "sandbox"), ("goferPid", "gofer")]
+)
 @pytest.mark.parametrize("later", [False, True])
 def test_process_killed_while_it_is_created(
-    client: Client, child: int, name: str, later: bool
+    client: Client, pid: str, name: str, later: bool
 ) -> None:
-    script = f"set -- $(cat /proc/$PPID/task/$PPID/children); kill -9 ${child}; cat >/dev/null"
+    state = client.root / "c" / "state.json"
+    number = f"""sed 's/.*"{pid}":\\([0-9]*\\).*/\\1/' {state}"""
+    script = f"kill -9 $({number}); cat >/dev/null"
     client.bundle.document["hooks"] = {
         "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}],
         "createContainer": [{"path": "/bin/true"}] * later,
