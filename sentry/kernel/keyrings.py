@@ -30,8 +30,6 @@ from sentry.kernel.keys import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
 
