@@ -23,6 +23,7 @@ from sentry.kernel.kernel import Namespaces
 from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace
 from sentry.kernel.pids import PidNamespace
 from sentry.net.namespace import NetNamespace
+from sentry.vfs import mount_copies
 from sentry.vfs.mount import top
 from sentry.vfs.mounts import HeldMounts
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.vfs.fs_context import FsContext
+    from sentry.vfs.mount import Mount
     from sentry.vfs.mounts import MountNamespace
+    from sentry.wait.steps import Steps
 
 OWNED: Final = (
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWCGROUP
@@ -53,6 +56,14 @@ class NewNamespaces(Struct, frozen=True):
     def pids(self) -> PidNamespace | None:
         """A new one for the child, or for the children to come."""
         return self.made.get("pids_for_children")
+
+
+class CopiedMounts(Struct, frozen=True):
+    """Those of a new namespace."""
+
+    held: HeldMounts
+    by_old: dict[int, Mount]
+    """By the ids of the originals: roots and working directories move there."""
 
 
 def first(kernel: Kernel, mounts: MountNamespace) -> Namespaces:
@@ -128,11 +139,21 @@ def leave(task: Task) -> None:
     task.ns = task.kernel.first
 
 
-def enter(task: Task, new: NewNamespaces, fs: FsContext) -> None:
+def copied_mounts(task: Task, new: NewNamespaces) -> Steps[CopiedMounts | None]:
+    """A copy of the caller's mounts, if one is asked for, below their lock. Raises: ENOSPC."""
+    if not new.flags & CLONE_NEWNS:
+        return None
+    held = task.ns.mounts  # nobody dissolves it meanwhile
+    copy = mount_copies.copy_namespace.steps(held.mounts, new.creds.user_ns)
+    mounts, by_old = yield from copy
+    return CopiedMounts(HeldMounts(mounts, new.mounts_charge), by_old)
+
+
+def enter(task: Task, new: NewNamespaces, fs: FsContext, copied: CopiedMounts | None) -> None:
     """The task (a child that does not run yet, or the caller) is in them from now on."""
     made = new.made
-    if new.flags & CLONE_NEWNS:
-        mounts = task.mounts.copy([fs], new.creds.user_ns)
-        made = {**made, "mounts": HeldMounts(mounts, new.mounts_charge)}
+    if copied is not None:
+        fs.move_to(copied.by_old)
+        made = {**made, "mounts": copied.held}
     if made:
         task.ns = task.ns.but(**made)

@@ -69,10 +69,12 @@ if TYPE_CHECKING:
     from sentry.kernel.cgroup import Cgroup
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.limits import Limits
-    from sentry.kernel.namespaces import NewNamespaces
+    from sentry.kernel.namespaces import CopiedMounts, NewNamespaces
     from sentry.kernel.pids import PidNamespace
     from sentry.mm.manager import MemoryManager
     from sentry.vfs.fd_table import FdTable
+
+    Separated = tuple[NewNamespaces, CopiedMounts | None]
 
 
 class CloneArgs(Struct, frozen=True):
@@ -208,10 +210,11 @@ async def clone(task: Task, args: CloneArgs) -> int:
     touch(task, args)
     memory = await copied(task, args)
     try:
+        new = await separated(task, args)
         if task.group.exiting or task.work & WORK_EXIT:  # a child of who was killed would live on
             raise Killed
         check_limit(task)
-        child = make(task, args, memory)
+        child = make(task, args, memory, new)
     except BaseException:
         memory.release()
         raise
@@ -260,18 +263,28 @@ async def copied(task: Task, args: CloneArgs) -> MemoryManager:
         raise NeedsFault(task.kernel.make_room) from None
 
 
-def make(task: Task, args: CloneArgs, mm: MemoryManager) -> Task:
-    """The child, known to everybody but not yet running. Raises: NeedsFault where RAM is full."""
-    kernel, flags = task.kernel, args.flags
+async def separated(task: Task, args: CloneArgs) -> Separated:
+    """copy_namespaces(): where the child will be. Raises: EPERM, ENOSPC, EINVAL."""
+    flags = args.flags
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
+    if not flags & CLONE_NEWNS:
+        return new, None
+    async with task.mounts.lock:
+        return new, await driven(namespaces.copied_mounts(task, new))
+
+
+def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -> Task:
+    """The child, known to everybody but not yet running. Raises: NeedsFault where RAM is full."""
+    kernel = task.kernel
+    new, _ = separated
     pids = new.pids or task.ns.pids_for_children
-    check_numbers(creds, pids, args.set_tid, kernel.pids.pid_max)
+    check_numbers(new.creds, pids, args.set_tid, kernel.pids.pid_max)
     cgroup = birthplace(task, args)
     cgroup.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
-        child = build(task, args, tid, new, mm)
+        child = build(task, args, tid, separated, mm)
     except BaseException as error:
         kernel.pids.release(tid)
         if isinstance(error, Exhausted):
@@ -305,10 +318,11 @@ def birthplace(task: Task, args: CloneArgs) -> Cgroup:
 
 
 def build(
-    task: Task, args: CloneArgs, tid: int, new: NewNamespaces, mm: MemoryManager
+    task: Task, args: CloneArgs, tid: int, separated: Separated, mm: MemoryManager
 ) -> Task:
     """copy_process(), with all that was asked for checked."""
     kernel, flags = task.kernel, args.flags
+    new, copied = separated
     if not flags & CLONE_FILES:
         task.files.check_copy()
     pids = new.pids or task.ns.pids_for_children
@@ -329,7 +343,7 @@ def build(
         new.creds,
         task.ns,
     )
-    namespaces.enter(child, new, child.fs)
+    namespaces.enter(child, new, child.fs, copied)
     inherit(child, task, Task)
     if not flags & CLONE_VM:
         join_for_children(child)

@@ -80,12 +80,24 @@ class Namespace(Protocol):
     def owner(self) -> UserNamespace | None: ...
     def busy(self, mount: Mount) -> bool: ...
     def detach(self, mount: Mount) -> None: ...
-    def tree(self, mount: Mount) -> list[Mount]: ...
     def take_off(self, mount: Mount) -> None: ...
     def put(self, mount: Mount, place: Location) -> None: ...
-    def _list(self, mount: Mount) -> None: ...
-    def _put_beneath(self, mount: Mount, place: Location) -> None: ...
-    def _unlist(self, mount: Mount) -> None: ...
+    def put_beneath(self, mount: Mount, place: Location) -> None: ...
+    def enlist(self, mount: Mount) -> None: ...
+    def strike_off(self, mount: Mount) -> None: ...
+
+
+class Veil:
+    """Mounts in many places that all appear, or are all gone, in one moment.
+
+    Linux puts and takes them below `mount_lock`, which walks wait for; here the many are prepared
+    in pieces, and a walk does not see those whose veil hides them.
+    """
+
+    __slots__ = ("hides",)
+
+    def __init__(self, *, hides: bool) -> None:
+        self.hides = hides
 
 
 class Mount:
@@ -109,6 +121,7 @@ class Mount:
         "residents",
         "root",
         "unbindable",
+        "veil",
         "writers",
     )
 
@@ -137,6 +150,8 @@ class Mount:
         self.locked_flags = 0
         self.expiring = 0
         """umount2 with MNT_EXPIRE has marked it with 2; every walk into it takes one away."""
+        self.veil: Veil | None = None
+        """It is coming or going together with others."""
         self.no_atime = self.no_dir_atime = False
         self.set_flags(flags)
 
@@ -160,6 +175,11 @@ class Mount:
     def location(self) -> Location:
         """Its root."""
         return Location(self, self.root)
+
+    @property
+    def hidden(self) -> bool:
+        """Walks do not see it, at its place."""
+        return self.veil is not None and self.veil.hides
 
     @property
     def overmount(self) -> Mount | None:
@@ -186,9 +206,17 @@ def top(location: Location) -> Location:
     """Down through everything mounted on a place."""
     while location.dentry.mounts:
         mount = location.mount.mounted.get(id(location.dentry))
-        if mount is None:
+        if mount is None or mount.hidden:
             break
         if mount.expiring:
             mount.expiring -= 1
         location = Location(mount, mount.root)
     return location
+
+
+def tree(mount: Mount) -> list[Mount]:
+    """The mount and all below it, parents first."""
+    found = [mount]
+    for at in found:
+        found.extend(at.mounted.values())
+    return found

@@ -20,11 +20,12 @@ from sentry.abi.mount import (
     MS_SYNCHRONOUS,
 )
 from sentry.errors import EBUSY, EINVAL, ELOOP, ENOTDIR, EPERM, Errno
-from sentry.vfs import propagation
+from sentry.vfs import mount_copies, propagation
 from sentry.vfs.dentry import Location
 from sentry.vfs.file import Caller, FileDescription
+from sentry.vfs.grafting import graft
 from sentry.vfs.interface import FileSystem
-from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top
+from sentry.vfs.mount import ATIME_FLAGS, LOCKABLE, MOUNT_FLAGS, Mount, top, tree
 from sentry.vfs.mounts import HeldMounts, MountNamespace
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from sentry.vfs.mounter import Mounter
     from sentry.vfs.vfs import MountType
+    from sentry.wait.steps import Steps
 
 ANYWHERE: Final = frozenset(
     {b"tmpfs", b"ramfs", b"proc", b"sysfs", b"mqueue", b"devpts", b"cgroup2", b"overlay"}
@@ -213,7 +215,7 @@ def check_target(caller: Mounter, place: Location) -> None:
         raise EINVAL("not in this namespace")
 
 
-def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Mount:
+def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Steps[Mount]:
     """__do_loopback(): a copy of what is seen at a place. Raises: EINVAL, ENOSPC."""
     mount = source.mount
     if mount.unbindable:
@@ -230,51 +232,51 @@ def clone_tree(caller: Mounter, source: Location, *, recursive: bool) -> Mount:
         for child in mount.mounted.values()
     ):
         raise EINVAL("it would show what locked mounts hide")
-    copy = caller.mounts.copy_tree(mount, source.dentry, recursive=recursive)
+    if recursive:
+        copy = yield from mount_copies.copy_tree.steps(caller.mounts, mount, source.dentry)
+    else:
+        copy = mount_copies.clone(caller.mounts, mount, source.dentry)
     copy.locked = False
     return copy
 
 
-def bind(caller: Mounter, source: Location, place: Location, *, recursive: bool) -> None:
+def bind(
+    caller: Mounter, source: Location, place: Location, *, recursive: bool
+) -> Steps[None]:
     """MS_BIND: do_loopback()."""
     check_target(caller, place)
-    copy = clone_tree(caller, source, recursive=recursive)
+    copy = yield from clone_tree(caller, source, recursive=recursive)
     try:
         check_kinds(source, place)
-        caller.mounts.graft(copy, place)
+        yield from graft.steps(caller.mounts, copy, place)
     except Errno:
-        drop_copy(copy)
+        yield from mount_copies.drop.steps(copy)
         raise
 
 
-def drop_copy(copy: Mount) -> None:
-    """A tree that was copied and has no place after all."""
-    for mount in MountNamespace.tree(copy):
-        propagation.leave(mount)
-        if mount.parent is not None:
-            mount.parent.dentry.mounts -= 1
-
-
-def add_new(caller: Mounter, mount: Mount, place: Location) -> None:
-    """do_add_mount(): the mount of a new file system. Raises: EINVAL, EBUSY, ENOTDIR."""
+def add_new(caller: Mounter, mount: Mount, place: Location) -> Steps[None]:
+    """do_add_mount(): the mount of a new file system. Raises: EINVAL, EBUSY, ENOTDIR, ENOENT."""
     place = top(place)
     check_target(caller, place)
     if place.mount.fs is mount.fs and place.dentry is place.mount.root:
         raise EBUSY("the same file system is mounted there")
     check_kinds(mount.location, place)
-    caller.mounts.graft(mount, place)
+    yield from graft.steps(caller.mounts, mount, place)
 
 
-def change_propagation(caller: Mounter, place: Location, kind: int, *, recursive: bool) -> None:
+def change_propagation(
+    caller: Mounter, place: Location, kind: int, *, recursive: bool
+) -> Steps[None]:
     """do_change_type()."""
     mount = check_mount_root(caller, place)
-    for each in MountNamespace.tree(mount) if recursive else [mount]:
+    for each in tree(mount) if recursive else [mount]:
         propagation.change(each, kind, caller.mounts.budget.group_ids)
+        yield
     caller.mounts.changes.happened()
 
 
-def move(caller: Mounter, source: Location, place: Location) -> None:
-    """do_move_mount(). Raises: EINVAL, ELOOP."""
+def move(caller: Mounter, source: Location, place: Location) -> Steps[None]:
+    """do_move_mount(). Raises: EINVAL, ELOOP, ENOENT."""
     mount, place = source.mount, top(place)
     if not is_ours(caller, place.mount) or mount.namespace is None:
         raise EINVAL("not in this namespace")
@@ -289,16 +291,14 @@ def move(caller: Mounter, source: Location, place: Location) -> None:
         raise EINVAL("a directory and a file")
     if mount.parent is not None and mount.parent.mount.group is not None:
         raise EINVAL("on a shared mount")
-    if place.mount.group is not None and any(
-        each.unbindable for each in MountNamespace.tree(mount)
-    ):
+    if place.mount.group is not None and any(each.unbindable for each in tree(mount)):
         raise EINVAL("unbindable below a shared mount")
     at: Mount | None = place.mount
     while at is not None:
         if at is mount:
             raise ELOOP("below itself")
         at = at.parent.mount if at.parent is not None else None
-    caller.mounts.move(mount, place)
+    yield from graft.steps(caller.mounts, mount, place)
 
 
 def _below_or_root(mount: Mount, place: Location) -> Exception:

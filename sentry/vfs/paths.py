@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sentry.vfs.mount import Mount
+    from sentry.wait.steps import Steps
 
 
 def _climb(location: Location, root: Location) -> tuple[list[bytes], bool]:
@@ -18,7 +19,7 @@ def _climb(location: Location, root: Location) -> tuple[list[bytes], bool]:
     at = location
     while at != root:
         if at.dentry is at.mount.root:
-            if at.mount.parent is None:
+            if at.mount.parent is None or at.mount.hidden:
                 return names, False
             at = at.mount.parent
             continue
@@ -49,38 +50,44 @@ def is_reachable(location: Location, root: Location) -> bool:
     return _climb(location, root)[1]
 
 
-def mount_paths(mounts: Collection[Mount], root: Location) -> dict[Mount, bytes]:
+def mount_paths(mounts: Collection[Mount], root: Location) -> Steps[dict[Mount, bytes]]:
     """The paths of those below `root`, in their order; each climbs to the next mount only."""
     known: dict[Mount, bytes | None] = {}
+    found: dict[Mount, bytes] = {}
+    base, base_dentry = root
     for mount in mounts:
         below = []
         at = mount
         while at not in known:
             below.append(at)
-            if at.location == root or at.parent is None:
+            if at.parent is None or (at is base and at.root is base_dentry):
                 break
             at = at.parent.mount
         while below:
             at = below.pop()
             known[at] = _path_from(known, at, root)
-    found = {mount: known[mount] for mount in mounts}
-    return {mount: path or b"/" for mount, path in found.items() if path is not None}
+            yield
+        path = known[mount]
+        if path is not None:
+            found[mount] = path or b"/"
+    return found
 
 
 def _path_from(known: dict[Mount, bytes | None], mount: Mount, root: Location) -> bytes | None:
     """Of a mount whose parent's path is known; empty at the root, None outside of it."""
-    if mount.location == root:
+    base, base_dentry = root
+    if mount is base and mount.root is base_dentry:
         return b""
     if mount.parent is None:
         return None
     above, at = mount.parent
     path = b""
     while at is not above.root:
-        if Location(above, at) == root:
+        if at is base_dentry and above is base:
             return path
         if at.parent is None:
             return None
         path = b"/" + at.name + path
         at = at.parent
-    outer = b"" if Location(above, at) == root else known[above]
+    outer = b"" if at is base_dentry and above is base else known.get(above)
     return None if outer is None else outer + path

@@ -16,6 +16,7 @@ from sentry.abi.mount import MS_PRIVATE, MS_SHARED, MS_SLAVE, MS_UNBINDABLE
 if TYPE_CHECKING:
     from sentry.vfs.dentry import Dentry
     from sentry.vfs.mount import Mount, Peers
+    from sentry.wait.steps import Steps
 
 KINDS = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 
@@ -136,37 +137,36 @@ def join_as_slave(mount: Mount, model: Mount) -> None:
         follow(mount, model.master)
 
 
-def receivers(mount: Mount) -> list[Mount]:
+def receivers(mount: Mount) -> Steps[list[Mount]]:
     """All other mounts on which what happens to this one happens, too."""
     found: dict[int, Mount] = {}
-
-    def spread(group: Peers) -> None:
+    groups = [] if mount.group is None else [mount.group]
+    for group in groups:
         for other in [*group.members.values(), *group.slaves.values()]:
+            yield
             if other is mount or other.id in found:
                 continue
             found[other.id] = other
             if other.group is not None and other.group is not group:
-                spread(other.group)
-
-    if mount.group is not None:
-        spread(mount.group)
+                groups.append(other.group)
     return list(found.values())
 
 
-def copies(mount: Mount) -> list[Mount]:
+def copies(mount: Mount) -> Steps[list[Mount]]:
     """What sits on the same place in all others that receive what happens there."""
     place = mount.parent
     if place is None:
         return []
-    found = [other.mounted.get(id(place.dentry)) for other in receivers(place.mount)]
+    others = yield from receivers(place.mount)
+    found = [other.mounted.get(id(place.dentry)) for other in others]
     return [child for child in found if child is not None]
 
 
-def followers(doomed: list[Mount]) -> list[Mount]:
+def followers(doomed: list[Mount], unlocked: set[int]) -> Steps[list[Mount]]:
     """propagate_umount(): what goes elsewhere because these go, parents first.
 
     What has a child that stays, stays; but one that covers all of it takes its place instead. A
-    locked mount goes with what it sits on, and never alone.
+    locked mount goes with what it sits on, and never alone, unless it is `unlocked`.
     """
     going = {mount.id for mount in doomed}
     places: dict[tuple[int, int], Mount] = {}
@@ -174,21 +174,27 @@ def followers(doomed: list[Mount]) -> list[Mount]:
         place = mount.parent
         if place is not None and place.mount.group is not None:
             places[id(place.mount.group), id(place.dentry)] = mount
-    found = {
-        copy.id: copy for mount in places.values() for copy in copies(mount)
-        if copy.id not in going
-    }  # fmt: skip
+    found: dict[int, Mount] = {}
+    for mount in places.values():
+        for copy in (yield from copies(mount)):
+            if copy.id not in going:
+                found[copy.id] = copy
     going.update(found)
-    while stays := [mount for mount in found.values() if _stays(mount, going)]:
-        for mount in stays:
-            del found[mount.id]
-            going.discard(mount.id)
+    before = -1
+    while before != len(found):
+        before = len(found)
+        for mount in reversed(list(found.values())):
+            yield
+            if _stays(mount, going, unlocked):
+                del found[mount.id]
+                going.discard(mount.id)
     return list(found.values())
 
 
-def _stays(mount: Mount, going: set[int]) -> bool:
+def _stays(mount: Mount, going: set[int], unlocked: set[int]) -> bool:
     place, over = mount.parent, mount.overmount
-    if mount.locked and place is not None and place.mount.id not in going:
+    locked = mount.locked and mount.id not in unlocked
+    if locked and place is not None and place.mount.id not in going:
         return True
     return any(_leaves(child, going) for child in mount.mounted.values() if child is not over)
 

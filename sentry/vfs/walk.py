@@ -104,7 +104,11 @@ def walk(
                 found = known() if known is not None else None
                 if found is None or found.inode is not child:
                     found = dentry.child(name, child, caller.kernel.vfs.dentries)  # type: ignore[arg-type]
-                if found.mounts and (over := mount.mounted.get(id(found))) is not None:
+                if (
+                    found.mounts
+                    and (over := mount.mounted.get(id(found))) is not None
+                    and not over.hidden
+                ):
                     if resolve & RESOLVE_NO_XDEV:
                         raise EXDEV("a mount point")
                     while over is not None:  # as `top`
@@ -113,6 +117,8 @@ def walk(
                             marked = over
                         mount, dentry = over, over.root
                         over = mount.mounted.get(id(dentry)) if dentry.mounts else None
+                        if over is not None and over.hidden:
+                            break
                     continue
                 if child.is_symlink:  # type: ignore[union-attr]
                     last = not length_hint(names)
@@ -280,7 +286,7 @@ def _up(mount: Mount, dentry: Dentry, root: Location, resolve: int) -> Location:
         if dentry is not mount.root:
             dentry = dentry.parent or dentry
             break
-        if mount.parent is None:
+        if mount.parent is None or mount.hidden:
             break
         if resolve & RESOLVE_NO_XDEV:
             raise EXDEV("out of a mount")

@@ -6,9 +6,12 @@ watches for events on itself and, if it is a directory, on its children by name.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sentry.abi.inotify import IN_DELETE_SELF, IN_ISDIR
+
+if TYPE_CHECKING:
+    from sentry.wait.steps import Steps
 
 
 class Watch(Protocol):
@@ -106,10 +109,11 @@ def tell_if_gone(inode: Watched) -> None:
         watch.removed()
 
 
-def tell_unmounted(fs: Tree) -> None:
+def tell_unmounted(fs: Tree) -> Steps[None]:
     """The file system is gone, and with it what was watched."""
     for watch in list(fs.watched):
         watch.unmounted()
+        yield
 
 
 def tell_self(inode: Watched, mask: int) -> None:

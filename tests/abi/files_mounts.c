@@ -93,6 +93,10 @@ int main(void)
     CHECK_ERR(link("m/a", "n/b"), EROFS);
     CHECK_ERR(rename("m/a", "x"), EXDEV);
     CHECK_ERR(rmdir("m"), EBUSY);
+    int here = open(".", O_PATH);
+    CHECK(mkdir("gone", 0777) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
+    CHECK_ERR(mount("none", ".", "tmpfs", 0, 0), ENOENT);  /* no place any more */
+    CHECK(fchdir(here) == 0 && close(here) == 0);
     CHECK_ERR(rename("m", "k"), EBUSY);
     CHECK(umount("n") == 0);
     CHECK_ERR(umount("n"), EINVAL);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from typing import Any, Final
 
 from sentry.abi.mount import MS_DIRSYNC, MS_LAZYTIME, MS_MANDLOCK, MS_SYNCHRONOUS
@@ -57,10 +58,22 @@ def changes_of(view: View) -> Any:
     return held.mounts.changes
 
 
-def visible(view: View) -> dict[Any, bytes]:
-    """The mounts that lie below the process's root, with their paths, in order of their making."""
+def all_mounts(view: View) -> tuple[list[Any], Any]:
+    """Of the namespace, and the process's root: m_start(). Raises: NotNow, while they change."""
     held, root = view.pinned
-    return mount_paths(list(held.mounts), root)
+    held.mounts.lock.check()
+    return list(held.mounts), root
+
+
+def visible(mounts: list[Any], root: Any) -> Generator[bytes, None, dict[Any, bytes]]:
+    """Those that lie below the root, with their paths, in order of their making."""
+    steps = mount_paths(mounts, root)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return dict(end.value)
+        yield b""
 
 
 def common_options(fs: Any) -> str:
@@ -88,7 +101,11 @@ def inner_path(root: Dentry) -> bytes:
 @pid_file("mounts", changes=changes_of, pin=seen_by)
 def mounts(view: View) -> Pieces:
     """As fstab(5)."""
-    for mount, path in visible(view).items():
+    return _as_fstab(*all_mounts(view))
+
+
+def _as_fstab(mounts: list[Any], root: Any) -> Pieces:
+    for mount, path in (yield from visible(mounts, root)).items():
         options = mount.options().split(",", 1)
         first = "ro" if mount.read_only else "rw"
         text = ",".join([first + common_options(mount.fs), *options[1:]])
@@ -100,7 +117,11 @@ def mounts(view: View) -> Pieces:
 @pid_file("mountinfo", changes=changes_of, pin=seen_by)
 def mountinfo(view: View) -> Pieces:
     """proc_pid_mountinfo(5)."""
-    shown = visible(view)
+    return _in_full(*all_mounts(view))
+
+
+def _in_full(mounts: list[Any], root: Any) -> Pieces:
+    shown = yield from visible(mounts, root)
     groups = groups_of(shown)
     for mount, path in shown.items():
         parent = mount.parent.mount.id if mount.parent is not None else 1
@@ -118,6 +139,10 @@ def mountinfo(view: View) -> Pieces:
 @pid_file("mountstats", 0o400, changes=changes_of, pin=seen_by)
 def mountstats(view: View) -> Pieces:
     """Which device is where."""
-    for mount, path in visible(view).items():
+    return _devices(*all_mounts(view))
+
+
+def _devices(mounts: list[Any], root: Any) -> Pieces:
+    for mount, path in (yield from visible(mounts, root)).items():
         source, name = escape(str(mount.fs.source).encode()), mount.fs.name.encode()
         yield b"device %s mounted on %s with fstype %s\n" % (source, escape(path), name)

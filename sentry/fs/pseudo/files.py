@@ -10,7 +10,7 @@ from sentry.abi.poll import EPOLLERR, EPOLLIN, EPOLLPRI, EPOLLRDNORM
 from sentry.errors import EINVAL, EIO
 from sentry.vfs.file import ALWAYS_READY, Caller, Dest, Result, Source
 from sentry.vfs.regular import RegularFile
-from sentry.wait.again import begun
+from sentry.wait.again import again, begun
 from sentry.wait.fiber import Mode
 from sentry.wait.steps import Pace, Steps, in_steps
 
@@ -101,7 +101,7 @@ class TextFile(RegularFile):
         """The text anew, with others in between if it is long. Raises: EINVAL, NotNow."""
         if self._show is None:
             raise EINVAL("not to be read")
-        text = self._show()
+        text: Text = await again(self._show)
         if isinstance(text, (str, bytes)):
             return _encoded(text)
         pace, content = Pace(), bytearray()

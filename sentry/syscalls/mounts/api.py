@@ -48,16 +48,18 @@ from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, DirFd, Int, PathAddr, Size, UInt
 from sentry.vfs import mounting
 from sentry.vfs.dentry import Location
-from sentry.vfs.file import FileDescription
-from sentry.vfs.mount import Mount, top
+from sentry.vfs.file import FileDescription, Result
+from sentry.vfs.mount import Mount, top, tree
 from sentry.vfs.mounting import TreeFile, may_mount
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.open import open_o_path
 from sentry.vfs.propagation import KINDS, change
 from sentry.vfs.walk import resolve
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 MAX_STRING: Final = 256
 MAX_BINARY: Final = 1 << 20
@@ -208,15 +210,15 @@ def sys_fsmount(task: Task, fd: Int, flags: UInt, attributes: UInt) -> int:
 
 
 def tree_file(task: Task, mount: Mount) -> TreeFile:
-    """A tree that has no place yet, as an O_PATH file."""
-    tree = MountNamespace(
+    """A mount that has no place yet, as an O_PATH file; those on it are to be listed there."""
+    namespace = MountNamespace(
         mount,
         task.kernel.vfs.mount_ids,
         task.kernel.vfs.budget,
         anonymous=True,
         owner=task.mounts.owner,
     )
-    file = TreeFile(mount.location, O_PATH, tree)
+    file = TreeFile(mount.location, O_PATH, namespace)
     file.count(task.kernel.vfs.budget)
     return file
 
@@ -225,7 +227,7 @@ def tree_file(task: Task, mount: Mount) -> TreeFile:
 
 
 @syscall(428)
-def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
+def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> Result:
     """open_tree(2)."""
     known = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     if flags & ~(known | m.OPEN_TREE_CLONE | O_CLOEXEC):
@@ -242,14 +244,23 @@ def sys_open_tree(task: Task, dirfd: DirFd, path: PathAddr, flags: UInt) -> int:
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )
-    file: FileDescription
     if clones:
         task.files.free_from(0, task.rlimit(RLIMIT_NOFILE))
-        copy = mounting.clone_tree(task, place, recursive=bool(flags & AT_RECURSIVE))
-        file = tree_file(task, copy)
-    else:
-        task.kernel.vfs.budget.check_files()
-        file = open_o_path(task, place, O_PATH)
+        return in_steps(cloned(task, place, flags), task.mounts.lock)
+    task.kernel.vfs.budget.check_files()
+    file = open_o_path(task, place, O_PATH)
+    return install(task, file, cloexec=bool(flags & O_CLOEXEC))
+
+
+def cloned(task: Task, place: Location, flags: int) -> Steps[int]:
+    """open_detached_copy(): a descriptor of a copy of what is there."""
+    copy = yield from mounting.clone_tree(task, place, recursive=bool(flags & AT_RECURSIVE))
+    file = tree_file(task, copy)
+    namespace = copy.namespace
+    assert namespace is not None
+    for each in tree(copy):
+        namespace.enlist(each)
+        yield
     return install(task, file, cloexec=bool(flags & O_CLOEXEC))
 
 
@@ -261,7 +272,7 @@ def sys_move_mount(
     to_fd: DirFd,
     to_path: PathAddr,
     flags: UInt,
-) -> None:
+) -> Result:
     """move_mount(2)."""
     may_mount(task)
     if flags & ~m.MOVE_MOUNT__MASK:
@@ -283,15 +294,16 @@ def sys_move_mount(
         follow=bool(flags & m.MOVE_MOUNT_T_SYMLINKS),
         empty_ok=bool(flags & m.MOVE_MOUNT_T_EMPTY_PATH),
     )
+    lock = task.mounts.lock
+    lock.check()
     if group:
         mounting.set_group(task, source, target)
-    elif beneath:
-        move_beneath(task, source, target)
-    else:
-        mounting.move(task, source, target)
+        return 0
+    move = move_beneath if beneath else mounting.move
+    return in_steps(move(task, source, target), lock)
 
 
-def move_beneath(task: Task, source: Location, target: Location) -> None:
+def move_beneath(task: Task, source: Location, target: Location) -> Steps[None]:
     """MOVE_MOUNT_BENEATH: under the mount that is on top there. can_move_mount_beneath()."""
     above = top(target).mount
     if above.parent is None or target.dentry is not above.root or above.locked:
@@ -299,7 +311,7 @@ def move_beneath(task: Task, source: Location, target: Location) -> None:
     place = above.parent
     if above is task.fs.root.mount or source.mount is above:
         raise EINVAL("the root, or itself")
-    mounting.move(task, source, place)
+    yield from mounting.move(task, source, place)
     task.mounts.swap(above, source.mount)
 
 
@@ -309,7 +321,7 @@ def move_beneath(task: Task, source: Location, target: Location) -> None:
 @syscall(442, partial="no id-mapped mounts: EINVAL, as of file systems that cannot")
 def sys_mount_setattr(
     task: Task, dirfd: DirFd, path: PathAddr, flags: UInt, attr: Addr, size: Size
-) -> None:
+) -> Result:
     """mount_setattr(2)."""
     if flags & ~(AT_EMPTY_PATH | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT):
         raise EINVAL(f"flags {flags:#x}")
@@ -323,7 +335,7 @@ def sys_mount_setattr(
         raise E2BIG("unknown fields are set")
     give, take, propagation, userns = struct.unpack_from("<4Q", data)
     if not (give or take or propagation):
-        return
+        return 0
     check_attributes(task, give, take, propagation, userns)
     place = resolve(
         task,
@@ -332,19 +344,42 @@ def sys_mount_setattr(
         follow=not flags & AT_SYMLINK_NOFOLLOW,
         empty_ok=bool(flags & AT_EMPTY_PATH),
     )
+    task.mounts.lock.check()
     if place.dentry is not place.mount.root or not mounting.is_movable(task, place.mount):
         raise EINVAL("not a mount of ours")
-    tree = MountNamespace.tree(place.mount) if flags & AT_RECURSIVE else [place.mount]
-    wanted = [(mount, new_flags(mount.flags, give, take)) for mount in tree]
-    for mount, changed in wanted:
-        mounting.check_flags(mount, changed)
-        if changed & ~mount.flags & m.MS_RDONLY and mount.writers:
-            raise EBUSY("open for writing")
-    for mount, changed in wanted:
-        mount.set_flags(changed)
-        if propagation:
-            change(mount, propagation, task.mounts.budget.group_ids)
+    mounts = tree(place.mount) if flags & AT_RECURSIVE else [place.mount]
+    return in_steps(changed(task, mounts, (give, take, propagation)), task.mounts.lock)
+
+
+def changed(task: Task, mounts: list[Mount], how: tuple[int, int, int]) -> Steps[None]:
+    """do_mount_setattr(): all of them or none. Raises: EPERM, EBUSY."""
+    give, take, propagation = how
+    for mount in mounts:
+        check_change(mount, new_flags(mount.flags, give, take))
+        yield
+    before: list[tuple[Mount, int]] = []
+    try:
+        for mount in mounts:
+            flags = new_flags(mount.flags, give, take)
+            check_change(mount, flags)  # by now somebody may write there
+            before.append((mount, mount.flags))
+            mount.set_flags(flags)
+            yield
+    except EBUSY:
+        for mount, flags in before:
+            mount.set_flags(flags)
+        raise
+    for mount in mounts if propagation else ():
+        change(mount, propagation, task.mounts.budget.group_ids)
+        yield
     task.mounts.changes.happened()
+
+
+def check_change(mount: Mount, flags: int) -> None:
+    """mount_setattr_prepare(). Raises: EPERM, EBUSY."""
+    mounting.check_flags(mount, flags)
+    if flags & ~mount.flags & m.MS_RDONLY and mount.writers:
+        raise EBUSY("open for writing")
 
 
 def check_attributes(task: Task, give: int, take: int, propagation: int, userns: int) -> None:

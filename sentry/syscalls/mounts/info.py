@@ -29,6 +29,8 @@ from sentry.syscalls.types import Addr, Size, UInt
 from sentry.vfs.mount import FIRST_UNIQUE, Mount
 from sentry.vfs.paths import is_reachable, mount_paths, path_of
 from sentry.vfs.propagation import dominating, groups_of
+from sentry.wait.again import begun
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
@@ -166,8 +168,10 @@ def sys_listmount(task: Task, request: Addr, ids: Addr, count: Size, flags: UInt
         origin: Location = task.fs.root
     else:
         origin = find(task, number).location
+    task.mounts.lock.check()
     mounts = sorted(task.mounts, key=lambda mount: mount.id)
-    found = [each.unique_id for each in mount_paths(mounts, origin) if each.unique_id != number]
+    paths = begun(sys_listmount, lambda: driven(mount_paths(mounts, origin)))
+    found = [each.unique_id for each in paths if each.unique_id != number]
     if flags & LISTMOUNT_REVERSE:
         found = [each for each in reversed(found) if not last or each < last]
     else:

@@ -24,16 +24,19 @@ from sentry.platform.constants import PAGE_SIZE
 from sentry.syscalls.files.names import second_path
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, PathAddr, Size
-from sentry.vfs import mounting
+from sentry.vfs import mounting, unmounting
 from sentry.vfs.dentry import Location
+from sentry.vfs.file import Result
 from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounting import check_mount_root, may_mount
 from sentry.vfs.paths import is_reachable
 from sentry.vfs.propagation import KINDS
 from sentry.vfs.walk import resolve
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 MS_NOUSER = 1 << 31
 """The kernel's own: no header of its interface has it."""
@@ -53,7 +56,7 @@ def read_data(task: Task, addr: int) -> bytes:
 @syscall(165)
 def sys_mount(
     task: Task, source: PathAddr, target: PathAddr, kind: Addr, flags: Size, data: Addr
-) -> None:
+) -> Result:
     """mount(2): path_mount() tells the operations apart by the flags."""
     fs_type = task.mm.read_cstr(kind, PAGE_SIZE, EINVAL) if kind else None
     device = task.mm.read_cstr(source.addr, PAGE_SIZE, EINVAL) if source else None
@@ -64,21 +67,25 @@ def sys_mount(
     if flags & MS_NOUSER:
         raise EINVAL(f"flags {flags:#x}")
     may_mount(task)
+    lock = task.mounts.lock
     if flags & MS_REMOUNT:
+        lock.check()
         mount = check_mount_root(task, place)
         if flags & MS_BIND:
             mounting.set_mount_flags(mount, mounting.remount_flags(mount, flags))
         else:
             mounting.remount(task, place, flags, options)
-    elif flags & MS_BIND:
+        return 0
+    if flags & MS_BIND:
         found = source_of(task, device)
-        mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
+        steps = mounting.bind(task, found, place, recursive=bool(flags & MS_REC))
     elif flags & KINDS:
-        change_propagation(task, place, flags)
+        steps = change_propagation(task, place, flags)
     elif flags & MS_MOVE:
-        mounting.move(task, source_of(task, device), place)
+        steps = mounting.move(task, source_of(task, device), place)
     else:
-        new(task, place, (fs_type, device, options), flags)
+        steps = new(task, place, (fs_type, device, options), flags)
+    return in_steps(steps, lock)
 
 
 def source_of(task: Task, device: bytes | None) -> Location:
@@ -88,38 +95,40 @@ def source_of(task: Task, device: bytes | None) -> Location:
     return resolve(task, AT_FDCWD, device)
 
 
-def change_propagation(task: Task, place: Location, flags: int) -> None:
+def change_propagation(task: Task, place: Location, flags: int) -> Steps[None]:
     """MS_SHARED and its kin: flags_to_propagation_type()."""
     kind = flags & ~(MS_REC | MS_SILENT)
     if kind & ~KINDS or kind & (kind - 1):
         raise EINVAL(f"flags {flags:#x}")
-    mounting.change_propagation(task, place, kind, recursive=bool(flags & MS_REC))
+    return mounting.change_propagation(task, place, kind, recursive=bool(flags & MS_REC))
 
 
 def new(
     task: Task, place: Location, what: tuple[bytes | None, bytes | None, bytes], flags: int
-) -> None:
-    """A mount of a new file system: do_new_mount(). Raises: EINVAL, ENODEV."""
+) -> Steps[None]:
+    """A mount of a new file system: do_new_mount(). Raises: EINVAL, ENODEV, NotNow."""
     fs_type, device, options = what
     if fs_type is None:
         raise EINVAL("no type")
     make = task.kernel.vfs.types.get(fs_type)
     if make is None:
         raise ENODEV(f"{fs_type!r}")
+    task.mounts.lock.check()
     task.mounts.check_room()
     source = b"none" if device is None else device
     fs = mounting.new_file_system(task, (fs_type, source, options), flags, make)
-    mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
+    return mounting.add_new(task, task.kernel.vfs.new_mount(fs, flags & MOUNT_FLAGS), place)
 
 
 @syscall(166)
-def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
+def sys_umount2(task: Task, target: PathAddr, flags: Int) -> Result:
     """umount2(2)."""
     if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise EINVAL(f"flags {flags:#x}")
     name = target.read()
     place = top(resolve(task, AT_FDCWD, name, follow=not flags & UMOUNT_NOFOLLOW))
     may_mount(task)
+    task.mounts.lock.check()
     mount = check_mount_root(task, place)
     if mount.locked:
         raise EINVAL("locked")
@@ -134,8 +143,11 @@ def sys_umount2(task: Task, target: PathAddr, flags: Int) -> None:
     if mount is task.fs.root.mount and not flags & MNT_DETACH:
         # do_umount_root(): what cannot go is made read-only
         mounting.reconfigure(task, mount.fs, b"", mount.fs.sb_flags | MS_RDONLY)
-        return
-    task.mounts.umount(mount, lazy=bool(flags & MNT_DETACH))
+        return 0
+    if mount is task.mounts.root:
+        raise EINVAL("not a mount that can go")
+    going = unmounting.detach if flags & MNT_DETACH else unmounting.umount
+    return in_steps(going.steps(mount), task.mounts.lock)
 
 
 def directory(task: Task, name: bytes) -> Location:
@@ -154,6 +166,7 @@ def sys_pivot_root(task: Task, new_root: PathAddr, put_old: PathAddr) -> None:
     old_name = second_path(put_old, lambda: directory(task, new_name))
     new_place = directory(task, new_name)
     old_place = directory(task, old_name)
+    task.mounts.lock.check()
     root, new_mount = task.fs.root, new_place.mount
     parents = [m.parent.mount for m in (new_mount, root.mount) if m.parent is not None]
     if old_place.mount.group is not None or any(p.group is not None for p in parents):

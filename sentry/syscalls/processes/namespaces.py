@@ -24,18 +24,22 @@ from sentry.kernel.sysv_ipc import leave_semaphores, task_exits
 from sentry.syscalls.credentials.ids import commit
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Fd, Size, UInt
+from sentry.vfs.file import Result
+from sentry.wait.steps import in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sentry.kernel.namespaces import NewNamespaces
     from sentry.kernel.task import Task
+    from sentry.wait.steps import Steps
 
 OF_A_PROCESS = CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 KNOWN = OF_A_PROCESS | namespaces.OWNED | CLONE_NEWUSER | CLONE_FILES | CLONE_FS | CLONE_SYSVSEM
 
 
 @syscall(272)
-def sys_unshare(task: Task, flags: Size) -> None:
+def sys_unshare(task: Task, flags: Size) -> Result:
     """unshare(2): check_unshare_flags(), ksys_unshare()."""
     if flags & CLONE_NEWUSER:
         flags |= CLONE_THREAD | CLONE_FS
@@ -48,20 +52,29 @@ def sys_unshare(task: Task, flags: Size) -> None:
     alone = task.files.users == 1
     if flags & CLONE_FILES and not alone:
         task.files.check_copy()
+    if flags & CLONE_NEWNS:
+        task.mounts.lock.check()
     creds = namespaces.new_user_namespace(task) if flags & CLONE_NEWUSER else task.creds
     new = namespaces.make(task, flags, creds)
+    return in_steps(unshared(task, new), task.mounts.lock if flags & CLONE_NEWNS else None)
+
+
+def unshared(task: Task, new: NewNamespaces) -> Steps[None]:
+    """The task is elsewhere, when all that can fail has been done. Raises: ENOSPC."""
+    flags = new.flags
+    copied = yield from namespaces.copied_mounts(task, new)
     if flags & CLONE_FS:
         task.fs = task.fs.copy()
-    if flags & CLONE_FILES and not alone:
+    if flags & CLONE_FILES and task.files.users > 1:
         task.files.users -= 1
         task.files = task.files.copy()
     if flags & CLONE_NEWIPC:
         task_exits(task)
     elif flags & CLONE_SYSVSEM:
         leave_semaphores(task)
-    namespaces.enter(task, new, task.fs)
-    if creds is not task.creds:
-        commit(task, creds)
+    namespaces.enter(task, new, task.fs, copied)
+    if new.creds is not task.creds:
+        commit(task, new.creds)
 
 
 # --- setns

@@ -132,6 +132,21 @@ def _lock(b: Bench, kind: int, start: int, length: int = 1) -> int:
     return b.program.place(struct.pack("<hhxxxxqqixxxx", kind, 0, start, length, 0))
 
 
+def peers(b: Bench) -> None:
+    """Mounts that share what is mounted on them."""
+    b.ok("mkdir", b"/tmp/s", 0o700)
+    b.ok("mount", b"none", b"/tmp/s", b"tmpfs", 0, 0)
+    b.ok("mkdir", b"/tmp/s/sub", 0o700)
+    b.ok("mount", 0, b"/tmp/s", 0, 1 << 20, 0)
+    for i in range(b.n):
+        b.ok("mkdir", b"/tmp/p%d" % i, 0o700)
+    b.each("bind", lambda i: b.ok("mount", b"/tmp/s", b"/tmp/p%d" % i, 0, 4096, 0))
+    with b.measure("mount"):
+        b.ok("mount", b"none", b"/tmp/s/sub", b"tmpfs", 0, 0)
+    with b.measure("umount"):
+        b.ok("umount2", b"/tmp/s/sub", 0)
+
+
 def record_locks(b: Bench) -> None:
     """Of one process on one file."""
     fd = b.ok("open", b"/tmp/f", CREATE, 0o600)
@@ -263,7 +278,7 @@ def mappings_of_a_file(b: Bench) -> None:
 
 
 RESOURCES: tuple[Resource, ...] = (
-    descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, binds, record_locks,
-    locks_of_many, watches, instances, epoll_entries, epolls, signal_driven, pipe_pieces, mappings,
-    mappings_of_a_file,
+    descriptors, names, folders, xattrs, extents, mounts, stacked_mounts, binds, peers,
+    record_locks, locks_of_many, watches, instances, epoll_entries, epolls, signal_driven,
+    pipe_pieces, mappings, mappings_of_a_file,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from sentry.abi.mount import (
     MS_SHARED,
 )
 from sentry.abi.sched import CLONE_NEWNS
+from sentry.vfs.mount_copies import copy_namespace
 from sentry.vfs.mounts import HeldMounts
 from sentry.vfs.paths import path_of
 
@@ -72,9 +73,9 @@ def test_copy_of_a_namespace_is_independent(task: Any) -> None:
     task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
     touch(task, b"/m/f")
     other = task.sibling()
-    other.task.ns = other.task.ns.but(
-        mounts=HeldMounts(task.task.mounts.copy([other.task.fs]))
-    )
+    copy, by_old = copy_namespace(task.task.mounts)
+    other.task.fs.move_to(by_old)
+    other.task.ns = other.task.ns.but(mounts=HeldMounts(copy))
     other.ok("access", b"/m/f", 0)
     other.ok("umount2", b"/m", 0)
     assert other.call("access", b"/m/f", 0) == -errno.ENOENT

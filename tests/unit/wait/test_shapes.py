@@ -59,6 +59,7 @@ SEQUENCES: Final = {
     "vfs/exec.py": "a program's first bytes are read",
     "vfs/leases.py": "what an open waits for: the holders, or their time",
     "vfs/leftovers.py": "what a close leaves to do, in steps",
+    "vfs/mounts.py": "the mounts of a namespace that ends go, in steps",
     "vfs/pieces.py": "a long read or write, piece by piece, with others in between",
     "vfs/regular.py": "a write of many pieces, under the lock of the file; a long read",
 }
