@@ -28,6 +28,8 @@ from sentry.kernel.keys import (
     KeyTable,
     TaskKeys,
 )
+from sentry.wait.again import begun
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
@@ -89,13 +91,12 @@ def join_session(task: Task, name: bytes | None) -> Key:
     if name is None:
         ring = keys.keyring(b"_ses", owner(task), SESSION_PERM)
     else:
-        found = [
+        found = (
             key
-            for key in keys.all()
-            if key.is_keyring and key.description == name and key.is_valid
-            and key.uid == task.creds.fsuid and key.allows(task.creds, False, SEARCH)
-        ]  # fmt: skip
-        ring = found[0] if found else keys.keyring(name, owner(task), NAMED_PERM)
+            for key in keys.named(task.creds.fsuid, name)
+            if key.is_valid and key.allows(task.creds, False, SEARCH)
+        )
+        ring = next(found, None) or keys.keyring(name, owner(task), NAMED_PERM)
     of(task).join(ring)
     return ring
 
@@ -131,13 +132,28 @@ def _own(task: Task, number: int, create: bool) -> Key:
     return found
 
 
-def reachable(task: Task, dead: bool = False) -> Iterator[Key]:
-    """All keys that a search of the task's keyrings comes to, these first."""
+def rings_of(task: Task, dead: bool = False) -> Iterator[Key]:
+    """The keyrings that a search of the task's looks into."""
     for root in roots_of(task):
-        if dead or root.is_valid:
-            yield root
         if not (root.revoked or root.invalidated):
-            yield from root.below(task.creds, True, dead)
+            yield from root.searched(task.creds, True, dead)
+
+
+def found(task: Task, name: tuple[bytes, bytes]) -> Key | None:
+    """search_process_keyrings_rcu(): the first of the task's keys of this name. Raises: NotNow."""
+    return begun((found, name), lambda: driven(_found(task, name)))
+
+
+def _found(task: Task, name: tuple[bytes, bytes]) -> Steps[Key | None]:
+    for root in roots_of(task):
+        if root.name == name and root.is_valid and root.allows(task.creds, True, SEARCH):
+            return root
+        if root.revoked or root.invalidated:
+            continue
+        key = yield from root.found(task.creds, True, name)
+        if key is not None:
+            return key
+    return None
 
 
 def for_requested(task: Task) -> Key:
@@ -149,8 +165,18 @@ def for_requested(task: Task) -> Key:
 
 
 def is_possessed(task: Task, key: Key) -> bool:
-    """The task can reach the key through its keyrings, be it valid or not."""
-    return any(found is key for found in reachable(task, True))
+    """The task can reach the key through its keyrings, be it valid or not. Raises: NotNow."""
+    return begun((is_possessed, key), lambda: driven(_is_possessed(task, key)))
+
+
+def _is_possessed(task: Task, key: Key) -> Steps[bool]:
+    if key in roots_of(task):
+        return True
+    for ring in rings_of(task, True):
+        if ring.links.get(key.name) is key:
+            return True
+        yield
+    return False
 
 
 def lookup(
@@ -213,10 +239,13 @@ def give_to_parent(task: Task) -> None:
 
 def show(task: Task) -> Iterator[str]:
     """/proc/keys: what the reader may view, piece by piece. proc_keys_show()."""
-    possessed = set()
-    for key in reachable(task):
-        possessed.add(key)
+    possessed = {root for root in roots_of(task) if root.is_valid}
+    for ring in rings_of(task):
         yield ""
+        for key in list(ring.links.values()):
+            if key.is_valid:
+                possessed.add(key)
+            yield ""
     for key in table(task.kernel).in_order():
         yield _line(task, key) if key.allows(task.creds, key in possessed, VIEW) else ""
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from sentry.errors import (
@@ -27,10 +29,12 @@ from sentry.errors import (
     EPERM,
 )
 from sentry.fs.proc.sysctl import get_sysctl
+from sentry.wait.again import begun
+from sentry.wait.steps import Steps, driven
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
-    from sentry.fs.kernel import Kernel
+    from sentry.kernel.kernel import Kernel
 
 VIEW, READ, WRITE, SEARCH, LINK, SETATTR = 1, 2, 4, 8, 16, 32
 EVERYTHING: Final = 0x3F
@@ -50,24 +54,31 @@ class Key:
     """A key; a keyring has `links`, all others a `payload`."""
 
     __slots__ = (
-        "_table", "description", "expires_ns", "gid", "invalidated", "links", "negative",
-        "payload", "perm", "restricted", "revoked", "serial", "type", "uid", "users",
+        "_table", "_uid", "description", "expires_ns", "gid", "holders", "invalidated", "links",
+        "name", "negative", "payload", "perm", "restricted", "revoked", "rings", "serial", "type",
+        "users",
     )  # fmt: skip
 
     def __init__(
         self, kind: bytes, description: bytes, owner: tuple[int, int], perm: int, payload: bytes
     ) -> None:
-        self._table: dict[int, Key] | None = None
+        self._table: KeyTable | None = None
         """Where it is found by its serial, from `enter` until its end."""
         self.users = 0
         """Keyrings and processes that hold it."""
         self.serial = 0
         self.type = kind
         self.description = description
-        self.uid, self.gid = owner
+        self.name = kind, description
+        """What tells it from others in a keyring."""
+        self._uid, self.gid = owner
         self.perm = perm
         self.payload = payload
         self.links: dict[tuple[bytes, bytes], Key] = {}
+        self.rings: dict[tuple[bytes, bytes], Key] = {}
+        """The keyrings among them."""
+        self.holders: dict[Key, None] = {}
+        """The keyrings that hold it."""
         self.expires_ns = 0
         self.revoked = False
         self.invalidated = False
@@ -77,9 +88,23 @@ class Key:
         """KEYCTL_RESTRICT_KEYRING: nothing more can be linked."""
 
     @property
-    def name(self) -> tuple[bytes, bytes]:
-        """What tells it from others in a keyring."""
-        return self.type, self.description
+    def uid(self) -> int:
+        """Whom it belongs to, and whom it is counted for."""
+        return self._uid
+
+    @uid.setter
+    def uid(self, uid: int) -> None:
+        table = self._table
+        if table is not None:
+            table.count(self, -1)
+        self._uid = uid
+        if table is not None:
+            table.count(self, 1)
+
+    @property
+    def size(self) -> int:
+        """What it costs its owner."""
+        return len(self.payload) + len(self.description) + 1
 
     @property
     def is_keyring(self) -> bool:
@@ -137,7 +162,12 @@ class Key:
 
     def update(self, payload: bytes) -> None:
         """Another payload; it makes a negative key a real one, and does not expire."""
+        table = self._table
+        if table is not None:
+            table.count(self, -1)
         self.payload = payload
+        if table is not None:
+            table.count(self, 1)
         self.negative = False
         self.expires_ns = 0
 
@@ -145,14 +175,14 @@ class Key:
         """KEYCTL_READ: bytes, or the serials of a keyring."""
         if not self.is_keyring:
             return self.payload
-        return b"".join(key.serial.to_bytes(4, "little") for key in self.links.values())
+        return array("I", [key.serial for key in self.links.values()]).tobytes()
 
     # Its life ------------------------------------------------------------------------------------
 
-    def enter(self, table: dict[int, Key]) -> None:
+    def enter(self, table: KeyTable) -> None:
         """It is found by its serial from now on."""
         self._table = table
-        table[self.serial] = self
+        table.enlist(self)
 
     def hold(self) -> Key:
         """One user more."""
@@ -163,44 +193,64 @@ class Key:
         """One less: the last takes it, and what it alone holds."""
         self.users -= 1
         if not self.users:
+            table = self._table
             self.leave()
-            self.empty()
+            self.empty(table)
 
     def leave(self) -> None:
         """It is not found any more."""
         if self._table is not None:
-            del self._table[self.serial]
+            self._table.strike_off(self)
             self._table = None
 
     # Links ---------------------------------------------------------------------------------------
 
     def link(self, key: Key) -> None:
-        """Hold another key; one of the same name gives way. ENOTDIR, EPERM, EDEADLK, ELOOP."""
+        """Hold another key; one of the same name gives way.
+
+        Raises: ENOTDIR, EPERM, EDEADLK, ELOOP; NotNow, where keyrings lie in the key.
+        """
         self.check_keyring()
         if self.restricted:
             raise EPERM("a restricted keyring")
         if key.is_keyring:
-            depth = _height(key, self, {})
-            if depth > MAX_DEPTH:
-                raise ELOOP("keyrings in keyrings")
+            if key is self:
+                raise EDEADLK("a keyring in itself")
+            if key.rings:
+                depth = begun((_height, key, self), lambda: driven(_height(key, self, {})))
+                if depth > MAX_DEPTH:
+                    raise ELOOP("keyrings in keyrings")
         old = self.links.get(key.name)
-        self.links[key.name] = key.hold()
+        key.hold()
         if old is not None:
-            old.drop()
+            self.unlink(key.name)
+        self.links[key.name] = key
+        if key.is_keyring:
+            self.rings[key.name] = key
+        key.holders[self] = None
 
     def unlink(self, name: tuple[bytes, bytes]) -> None:
         """Hold this one no more."""
-        self.links.pop(name).drop()
+        key = self.links.pop(name)
+        self.rings.pop(name, None)
+        key.holders.pop(self, None)
+        key.drop()
 
-    def empty(self) -> None:
-        """Hold nothing."""
-        links, self.links = self.links, {}
-        for key in links.values():
-            key.drop()
+    def empty(self, table: KeyTable | None = None) -> None:
+        """Hold nothing. Many are let go of in their turn: keyring_clear() leaves that to RCU."""
+        links, self.links, self.rings = self.links, {}, {}
+        table = table or self._table
+        if table is not None:
+            table.let_go(links.values(), self._dropped)
 
-    def below(self, creds: Credentials, possessed: bool, dead: bool = False) -> Iterator[Key]:
-        """All keys that a search may come to, breadth first in each keyring; `dead`: also those
-        that are not valid any more.
+    def _dropped(self, key: Key) -> None:
+        if self.links.get(key.name) is not key:
+            key.holders.pop(self, None)
+        key.drop()
+
+    def searched(self, creds: Credentials, possessed: bool, dead: bool = False) -> Iterator[Key]:
+        """The keyrings that a search looks into, this one first; `dead`: also those that have
+        expired.
 
         A keyring that lies in many others is looked into once, and again only where it lies
         higher: the ways to it are as many as the product of all breadths.
@@ -213,22 +263,35 @@ class Key:
             depths[ring] = depth
             if not ring.allows(creds, possessed, SEARCH):
                 return
-            found = [key for key in ring.links.values() if dead or key.is_valid]
-            yield from found
-            for key in found:
-                if key.is_keyring and not (key.revoked or key.invalidated):
+            yield ring
+            for key in list(ring.rings.values()):
+                if (dead or key.is_valid) and not (key.revoked or key.invalidated):
                     yield from walk(key, depth + 1)
 
         return walk(self, 0)
 
+    def found(
+        self, creds: Credentials, possessed: bool, name: tuple[bytes, bytes]
+    ) -> Steps[Key | None]:
+        """The first of this name that is valid and may be found."""
+        for ring in self.searched(creds, possessed):
+            key = ring.links.get(name)
+            if key is not None and key.is_valid and key.allows(creds, possessed, SEARCH):
+                return key
+            yield
+        return None
 
-def _height(key: Key, forbidden: Key, known: dict[Key, int]) -> int:
+
+def _height(key: Key, forbidden: Key, known: dict[Key, int]) -> Steps[int]:
     """How deep the keyrings in a keyring go. Raises: EDEADLK if `forbidden` is among them."""
     if key is forbidden:
         raise EDEADLK("a keyring in itself")
     if key not in known:
-        inner = [_height(k, forbidden, known) for k in key.links.values() if k.is_keyring]
-        known[key] = 1 + max(inner, default=0)
+        yield
+        highest = 0
+        for inner in list(key.rings.values()):
+            highest = max(highest, (yield from _height(inner, forbidden, known)))
+        known[key] = 1 + highest
     return known[key]
 
 
@@ -246,6 +309,12 @@ class KeyTable:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._keys: dict[int, Key] = {}
+        self._serials: list[int] = []
+        """In order."""
+        self._used: dict[int, tuple[int, int]] = {}
+        """The keys of a user, and their bytes."""
+        self._rings: dict[tuple[int, bytes], dict[Key, None]] = {}
+        """Keyrings by their owner and description."""
         self.users: dict[int, tuple[Key, Key]] = {}
         """uid to (user keyring, user session keyring)."""
         self.persistent: dict[int, Key] = {}
@@ -258,26 +327,60 @@ class KeyTable:
             raise ENOKEY(f"key {serial}")
         return key
 
-    def all(self) -> list[Key]:
-        """Every key there is."""
-        return list(self._keys.values())
+    def named(self, uid: int, description: bytes) -> Iterator[Key]:
+        """The keyrings of a user with this description, the oldest first."""
+        return iter(self._rings.get((uid, description), ()))
 
     def in_order(self) -> Iterator[Key]:
-        """All by serial, without those that go meanwhile."""
-        for serial in sorted(self._keys):
-            if (key := self._keys.get(serial)) is not None:
-                yield key
+        """All by serial, as they are when it is their turn: key_serial_next()."""
+        at = 0
+        while (place := bisect_right(self._serials, at)) < len(self._serials):
+            at = self._serials[place]
+            yield self._keys[at]
+
+    def enlist(self, key: Key) -> None:
+        """A key that has its serial."""
+        self._keys[key.serial] = key
+        insort(self._serials, key.serial)
+        self.count(key, 1)
+
+    def strike_off(self, key: Key) -> None:
+        """It is found no more, and costs nothing."""
+        del self._keys[key.serial]
+        del self._serials[bisect_left(self._serials, key.serial)]
+        self.count(key, -1)
+
+    def count(self, key: Key, sign: int) -> None:
+        """It is (1) or is not (-1) that user's, as it is now."""
+        keys, size = self.used(key.uid)
+        keys += sign
+        if keys:
+            self._used[key.uid] = keys, size + sign * key.size
+        else:
+            del self._used[key.uid]
+        if key.is_keyring:
+            name = key.uid, key.description
+            rings = self._rings.setdefault(name, {})
+            if sign > 0:
+                rings[key] = None
+            else:
+                del rings[key]
+            if not rings:
+                del self._rings[name]
+
+    def let_go(self, keys: Collection[Key], end: Callable[[Key], object]) -> None:
+        """Of those that a keyring held."""
+        self._kernel.vfs.leftovers.begin(keys, end)
 
     def add(self, key: Key) -> Key:
         """Give a new key its serial; it lasts if it is held now. Raises: EDQUOT."""
         keys, used = self.used(key.uid)
         most_keys, most_bytes = self.quota(key.uid)
-        size = len(key.payload) + len(key.description) + 1
-        if len(self._keys) >= MAX_KEYS_ALL or keys >= most_keys or used + size > most_bytes:
+        if len(self._keys) >= MAX_KEYS_ALL or keys >= most_keys or used + key.size > most_bytes:
             raise EDQUOT(f"keys of user {key.uid}")
         while key.serial < 3 or key.serial in self._keys:
             key.serial = int.from_bytes(os.urandom(4)) >> 1
-        key.enter(self._keys)
+        key.enter(self)
         return key
 
     def add_to(self, ring: Key, key: Key) -> None:
@@ -290,8 +393,7 @@ class KeyTable:
 
     def used(self, uid: int) -> tuple[int, int]:
         """A user's keys and their bytes."""
-        mine = [k for k in self._keys.values() if k.uid == uid]
-        return len(mine), sum(len(k.payload) + len(k.description) + 1 for k in mine)
+        return self._used.get(uid, (0, 0))
 
     def quota(self, uid: int) -> tuple[int, int]:
         """How many keys and bytes a user may have."""
@@ -308,7 +410,7 @@ class KeyTable:
         sizes: Counter[int] = Counter()
         for key in self.in_order():
             counts[key.uid] += 1
-            sizes[key.uid] += len(key.payload) + len(key.description) + 1
+            sizes[key.uid] += key.size
             yield ""
         for uid, keys in sorted(counts.items()):
             most_keys, most_bytes = self.quota(uid)
@@ -330,12 +432,15 @@ class KeyTable:
         return self._session
 
     def invalidate(self, key: Key) -> None:
-        """It disappears from all keyrings."""
+        """It is found no more, and disappears from all keyrings: key_garbage_collector()."""
         key.invalidated = True
-        for ring in self.all():
+        key.leave()
+
+        def unlink(ring: Key) -> None:
             if ring.links.get(key.name) is key:
                 ring.unlink(key.name)
-        key.leave()
+
+        self.let_go(list(key.holders), unlink)
 
     def of_user(self, uid: int) -> tuple[Key, Key]:
         """The keyrings of a user, made when first asked for: install_user_keyrings()."""

@@ -32,9 +32,6 @@ KNOWN: dict[str, str] = {
     "zombies: wait for the other": "6 ms with 32,768 children",
     "sleepers: kill": "a step each",
     "readers: write": "all that wait are woken, a step each",
-    "keys: add": "16,384 at most: 2.5 ms",
-    "keys: search": "16,384 at most: 10 ms",
-    "keys: unlink": "16,384 at most: 1 ms",
 }
 """What grows faster all the same, and why that is no more than it is. Times are those of a step."""
 

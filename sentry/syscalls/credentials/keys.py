@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Final
 
 from sentry.abi import keyctl as abi
@@ -41,6 +42,9 @@ from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size, UserIn
+from sentry.vfs.file import Result
+from sentry.wait.again import begun
+from sentry.wait.steps import driven
 
 TYPE_MAX: Final = 32
 DESCRIPTION_MAX: Final = 4096
@@ -121,13 +125,13 @@ def sys_request_key(task: Task, kind: Addr, description: Addr, callout: Addr, ri
     if callout:
         description_of(task, callout)
     target = lookup(task, ring, WRITE, create=True) if ring else None
-    for key in keyrings.reachable(task):
-        if key.name == (type_name, name) and key.allows(task.creds, True, SEARCH):
-            if target is not None:
-                key.check(task.creds, True, LINK)
-                target.link(key)
-            key.check_made()
-            return key.serial
+    key = keyrings.found(task, (type_name, name))
+    if key is not None:
+        if target is not None:
+            key.check(task.creds, True, LINK)
+            target.link(key)
+        key.check_made()
+        return key.serial
     if callout and type_name == KEYRING:
         raise EPERM("nobody is asked for a keyring")
     if callout and type_name in PAYLOAD_MAX:
@@ -148,7 +152,7 @@ def negate(task: Task, kind: bytes, name: bytes, target: Key | None) -> None:
 
 # keyctl ------------------------------------------------------------------------------------------
 
-Operation = Callable[[Task, Values], int]
+Operation = Callable[[Task, Values], Result]
 OPERATIONS: Final[dict[int, Operation]] = {}
 _NAMES: Final[dict[str, int]] = {}
 
@@ -170,7 +174,7 @@ KeyOperation = Annotated[int, signed(32, show_choice(_NAMES))]
 @syscall(250, partial="no DH, public key and watch operations; nobody instantiates keys")
 def sys_keyctl(
     task: Task, operation: KeyOperation, arg2: Addr, arg3: Addr, arg4: Addr, arg5: Addr
-) -> int:
+) -> Result:
     """keyctl(2). EOPNOTSUPP for an operation that there is not."""
     handler = OPERATIONS.get(operation)
     if handler is None:
@@ -212,7 +216,7 @@ def update(task: Task, values: Values) -> int:
 
 
 @operation(abi.KEYCTL_REVOKE)
-def revoke(task: Task, values: Values) -> int:
+def revoke(task: Task, values: Values) -> Result:
     """Nobody can use it any more."""
     number = s32(values[0])
     try:
@@ -221,7 +225,7 @@ def revoke(task: Task, values: Values) -> int:
         key = lookup(task, number, SETATTR)
     key.revoked = True
     key.empty()
-    return 0
+    return task.kernel.vfs.leftovers.awaited()
 
 
 @operation(abi.KEYCTL_CHOWN)
@@ -271,12 +275,12 @@ def describe(task: Task, values: Values) -> int:
 
 
 @operation(abi.KEYCTL_CLEAR)
-def clear(task: Task, values: Values) -> int:
+def clear(task: Task, values: Values) -> Result:
     """Empty a keyring."""
     ring = lookup(task, s32(values[0]), WRITE, create=True)
     ring.check_keyring()
     ring.empty()
-    return 0
+    return task.kernel.vfs.leftovers.awaited()
 
 
 @operation(abi.KEYCTL_LINK)
@@ -312,14 +316,17 @@ def search(task: Task, values: Values) -> int:
         raise ENOKEY(f"type {kind!r}")
     ring.check_keyring()
     possessed = number < 0 or keyrings.is_possessed(task, ring)
-    for key in (ring, *ring.below(task.creds, possessed)):
-        if key.name == (kind, name) and key.allows(task.creds, possessed, SEARCH):
-            key.check_made()
-            if target is not None:
-                key.check(task.creds, possessed, LINK)
-                target.link(key)
-            return key.serial
-    raise ENOKEY(f"{kind!r} {name!r}")
+    key: Key | None = ring
+    if ring.name != (kind, name) or not ring.allows(task.creds, possessed, SEARCH):
+        steps = partial(ring.found, task.creds, possessed, (kind, name))
+        key = begun(search, lambda: driven(steps()))
+    if key is None:
+        raise ENOKEY(f"{kind!r} {name!r}")
+    key.check_made()
+    if target is not None:
+        key.check(task.creds, possessed, LINK)
+        target.link(key)
+    return key.serial
 
 
 @operation(abi.KEYCTL_READ)
@@ -329,6 +336,8 @@ def read(task: Task, values: Values) -> int:
     if key.type == b"logon":
         raise EOPNOTSUPP("a logon key cannot be read")
     key.check_valid()
+    if key.is_keyring and values[2] < 4 * len(key.links):
+        return 4 * len(key.links)
     return put(task, key.contents(), values[1], values[2])
 
 

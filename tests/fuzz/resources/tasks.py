@@ -7,6 +7,7 @@ import struct
 from sentry.abi.futex import FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAKE
 from sentry.abi.keyctl import (
     KEY_SPEC_SESSION_KEYRING,
+    KEYCTL_CLEAR,
     KEYCTL_READ,
     KEYCTL_SEARCH,
     KEYCTL_UNLINK,
@@ -183,6 +184,9 @@ def keys(b: Bench) -> None:
         b.ok("keyctl", KEYCTL_READ, ring, room, 4096)
     b.read_all("read /proc/keys", b"/proc/keys")
     b.each("unlink", lambda i: i >= most or b.ok("keyctl", KEYCTL_UNLINK, made[i], ring))
+    b.each("refill", lambda i: b.ok("add_key", b"user", b"k%d" % (i % most), b"v", 1, ring))
+    with b.measure("clear"):
+        b.ok("keyctl", KEYCTL_CLEAR, ring)
 
 
 def supplementary_groups(b: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sentry.abi.signal import SIGCHLD
-from sentry.kernel import task_clone
+from sentry.kernel import namespaces, task_clone
 from sentry.kernel.signals import Action
 from sentry.kernel.task import Task
 from sentry.kernel.task_clone import CloneArgs
@@ -22,6 +22,11 @@ LOW, STACK = 0x10000, 0x7FFF0000
 """A program's memory begins here; its stack grows down from there."""
 ANYWHERE = 0x4032
 """MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE."""
+
+
+def stays(maker: Task) -> Any:
+    """A child in the namespaces of its parent."""
+    return namespaces.make(maker, 0, maker.creds), None
 
 
 class World:
@@ -38,7 +43,8 @@ class World:
     def process(self, pid: int, parent: Task | None) -> Task:
         """A process with one thread, in a process group of its own; an orphan in a new session."""
         maker = parent or self.init
-        task = task_clone.make(maker, CloneArgs(0, SIGCHLD, set_tid=(pid,)), maker.mm.fork())
+        args = CloneArgs(0, SIGCHLD, set_tid=(pid,))
+        task = task_clone.make(maker, args, maker.mm.fork(), stays(maker))
         session, pids = task.group.session, self.kernel.pids
         if parent is None:
             task.group.parent = None
@@ -51,7 +57,8 @@ class World:
         """One more thread."""
         maker = group.tasks[0]
         thread = CloneArgs(real.THREAD, set_tid=(tid,))
-        return self._like_new(task_clone.make(maker, thread, maker.mm.share()))
+        made = task_clone.make(maker, thread, maker.mm.share(), stays(maker))
+        return self._like_new(made)
 
     def _like_new(self, task: Task) -> Task:
         ctx: Any = task.ctx

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from sentry.abi.keyctl import KEY_SPEC_PROCESS_KEYRING, KEY_SPEC_THREAD_KEYRING
+from sentry.abi.keyctl import (
+    KEY_SPEC_PROCESS_KEYRING,
+    KEY_SPEC_THREAD_KEYRING,
+    KEYCTL_CLEAR,
+    KEYCTL_LINK,
+    KEYCTL_READ,
+    KEYCTL_SEARCH,
+)
 from sentry.auth.credentials import Credentials
 from sentry.errors import ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
 from sentry.kernel.keys import KEYRING, Key, KeyTable
 from sentry.kernel.task import Task
 from sentry.loader.execve import leave_keyrings
+from sentry.wait.steps import at_once
+from tests.world import World as Real
 
 
 @pytest.fixture
 def table(task: Task) -> KeyTable:
     return keyrings.table(task.kernel)
+
+
+@pytest.fixture
+def real() -> Iterator[Real]:
+    """A kernel whose programs make calls."""
+    with Real() as made:
+        yield made
 
 
 def held_ring(table: KeyTable) -> Key:
@@ -50,7 +67,7 @@ def test_keyring_takes_what_it_alone_holds(table: KeyTable) -> None:
 
     outer.drop()
 
-    assert table.all() == []
+    assert list(table.in_order()) == []
 
 
 def test_key_of_the_same_name_gives_way(table: KeyTable) -> None:
@@ -59,7 +76,7 @@ def test_key_of_the_same_name_gives_way(table: KeyTable) -> None:
 
     table.add_to(ring, new)
 
-    assert table.all() == [ring, new]
+    assert set(table.in_order()) == {ring, new}
 
 
 def test_key_that_cannot_be_linked_does_not_stay(table: KeyTable) -> None:
@@ -69,7 +86,7 @@ def test_key_that_cannot_be_linked_does_not_stay(table: KeyTable) -> None:
     with pytest.raises(EPERM):
         table.add_to(ring, new_key())
 
-    assert table.all() == [ring]
+    assert list(table.in_order()) == [ring]
 
 
 def test_invalidated_key_is_gone_though_it_is_held(table: KeyTable) -> None:
@@ -80,7 +97,7 @@ def test_invalidated_key_is_gone_though_it_is_held(table: KeyTable) -> None:
     table.invalidate(key)
     key.drop()
 
-    assert table.all() == [ring]
+    assert list(table.in_order()) == [ring]
 
 
 def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
@@ -88,15 +105,15 @@ def test_keyrings_of_a_task_go_with_it(task: Task, table: KeyTable) -> None:
     child: Any = keyrings.of(task).for_child()
     own = keyrings.lookup(task, KEY_SPEC_THREAD_KEYRING, 0, create=True)
     of_process = keyrings.lookup(task, KEY_SPEC_PROCESS_KEYRING, 0, create=True)
-    assert {own, of_process, session} <= set(table.all())
+    assert {own, of_process, session} <= set(table.in_order())
 
     leave_keyrings(task)
-    assert own not in table.all() and of_process not in table.all()
+    assert own not in table.in_order() and of_process not in table.in_order()
     keyrings.of(task).release()
-    assert session in table.all()
+    assert session in table.in_order()
     child.release()
 
-    assert session not in table.all()
+    assert session not in table.in_order()
     assert session.type == KEYRING
 
 
@@ -111,10 +128,11 @@ def test_keyrings_that_lie_in_many_others_are_looked_into_once(table: KeyTable) 
                 ring.link(one)
     table.add_to(levels[-1][-1], key := new_key())
 
-    found = list(levels[0][0].below(Credentials.root(), True))
+    found = list(levels[0][0].searched(Credentials.root(), True))
 
-    assert key in found
-    assert len(found) == 12 + 12 * 12 * 4 + 1  # and not 12 ** 5
+    assert levels[-1][-1] in found
+    assert len(found) == 1 + 12 * 5  # and not 12 ** 5
+    assert at_once(levels[0][0].found(Credentials.root(), True, key.name)) is key
 
 
 def test_keyring_is_looked_into_again_where_it_lies_higher(table: KeyTable) -> None:
@@ -124,7 +142,52 @@ def test_keyring_is_looked_into_again_where_it_lies_higher(table: KeyTable) -> N
     for outer, inner in zip(rings, chain, strict=False):
         outer.link(inner)
 
-    assert key not in list(top.below(Credentials.root(), True))  # too deep
+    assert at_once(top.found(Credentials.root(), True, key.name)) is None  # too deep
     top.link(chain[3])
 
-    assert key in list(top.below(Credentials.root(), True))
+    assert at_once(top.found(Credentials.root(), True, key.name)) is key
+
+
+def test_what_a_user_has_is_counted_as_it_changes(table: KeyTable) -> None:
+    ring, key = held_ring(table), new_key()
+    table.add_to(ring, key)
+    assert table.used(0) == (2, len("ring") + 1 + len("name") + 1 + len("payload"))
+    key.update(b"pay")
+    ring.uid = 7
+    assert table.used(0) == (1, len("name") + 1 + len("pay"))
+    assert table.used(7) == (1, len("ring") + 1)
+    assert list(table.named(7, b"ring")) == [ring]
+    ring.empty()
+    assert table.used(0) == (0, 0)
+
+
+def test_many_keys_go_in_their_turn_and_clear_waits(real: Real) -> None:
+    program = real.program()
+    ring = -3 & 0xFFFFFFFF
+    made = [program.ok("add_key", b"user", b"k%d" % n, b"v", 1, ring) for n in range(40)]
+    table = keyrings.table(real.kernel)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sentry.wait.steps.STEP_NS", -1)
+        call = program.begin("keyctl", KEYCTL_CLEAR, ring)
+        assert not call.done
+        assert program.sibling().call("keyctl", KEYCTL_READ, ring, 0, 0) == 0
+        assert call.wait() == 0
+    assert not {key.serial for key in table.in_order()} & set(made)
+
+
+def test_search_in_many_keyrings_goes_on_in_pieces(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, other = real.program(), real.program()
+    at = -3 & 0xFFFFFFFF
+    for number in range(20):
+        at = -3 & 0xFFFFFFFF if number % 5 == 0 else at
+        at = program.ok("add_key", b"keyring", b"r%d" % number, 0, 0, at)
+    key = program.ok("add_key", b"user", b"k", b"v", 1, at)
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    call = program.begin("request_key", b"user", b"k", 0, 0)
+    assert not call.done
+    assert other.ok("getpid")
+    assert call.wait() == key
+    assert program.begin("keyctl", KEYCTL_SEARCH, -3 & 0xFFFFFFFF, b"user", b"k", 0).wait() == key
+    assert program.begin("keyctl", KEYCTL_LINK, key, -3 & 0xFFFFFFFF).wait() == 0
