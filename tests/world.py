@@ -278,6 +278,7 @@ class World:
         terminals.connect(self.vfs)
         fasync.connect(self.kernel)
         self.platform.ram.exhausted = self.kernel.make_room
+        self.platform.ram.let_go = self.vfs.leftovers.begin
         made = TmpFs.make(self.vfs, "mode=0755") if root is None else root(self)
         self.root = made
         self.mounts = MountNamespace(
@@ -416,6 +417,7 @@ class World:
         """End the Gofers and give the memory back, in whatever state tasks are."""
         self._closed = True
         self.unwatch()
+        self.platform.ram.let_go = lambda things, end: [end(thing) for thing in things]
         try:
             self.stack.close()
         finally:  # the next world wants the memory

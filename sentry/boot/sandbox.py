@@ -166,6 +166,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     terminals.connect(vfs)
     fasync.connect(kernel)
     ram.exhausted = kernel.make_room
+    ram.let_go = kernel.vfs.leftovers.begin
     vdso = platform.vdso
     if vdso is not None and vdso.step_fd >= 0:
 

@@ -166,11 +166,12 @@ class Kernel:
         """RAM has reached its limit: kill who holds most, as oom_score_adj says, `task` at last.
 
         First (`trim`) give back what free frames still hold; if that helps, or if somebody is
-        dying already, nobody dies. False: there is no room, and nobody to kill.
+        dying already or the pages of a file are going, nobody dies. False: there is no room, and
+        nobody to kill.
         """
-        if any(group.exiting and group.tasks for group in self.pids.groups.values()):
-            return True
         ram = self.platform.ram
+        if ram.leaving or any(g.exiting and g.tasks for g in self.pids.groups.values()):
+            return True
         if trim:
             before = ram.populated()
             ram.trim()

@@ -51,6 +51,7 @@ from sentry.vfs.interface import Owner
 if TYPE_CHECKING:
     from sentry.vfs.file import FileDescription
     from sentry.vfs.vfs import Vfs
+    from sentry.wait.steps import Steps
 
 FILL_AT_ONCE: Final = 16 << 20
 """A segment up to this size gets its frames when it is first attached, all of them."""
@@ -212,13 +213,11 @@ class Segments:
         with suppress(ENOMEM):
             segment.inode.data.fill(0, segment.pages)
 
-    def detach(self, task: Caller, addr: int) -> None:
+    def detach(self, task: Caller, addr: int) -> Steps[None]:
         """shmdt(2): the first attachment that starts at `addr`, all of its mappings. EINVAL."""
         if addr & (PAGE_SIZE - 1):
             raise EINVAL("not aligned")
-        self.actor = task.group.tgid
         mm = task.mm
-        mm.map.lock.check()
         file: ShmFile | None = None
         end = 1 << 63
         vma = mm.map.vmas.after(addr)
@@ -232,7 +231,10 @@ class Segments:
             ):
                 if file is None:
                     file, end = mine, addr + mine.segment.pages * PAGE_SIZE
-                mm.map.remove(vma.start, vma.end)
+                self.actor = task.group.tgid
+                for _ in mm.map.removing(vma.start, vma.end):
+                    yield
+                    self.actor = task.group.tgid
             vma = following
         if file is None:
             raise EINVAL("nothing is attached there")

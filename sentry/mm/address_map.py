@@ -34,6 +34,8 @@ from sentry.wait.steps import Steps, at_once
 MAX_MAPS_ALL: Final = 1 << 20
 """Mappings of all processes: they cost memory of the Sentry, not of the program."""
 INFINITY: Final = (1 << 64) - 1
+UNMAP_AT_ONCE: Final = 8 << 20
+"""Bytes whose entries go between two looks at the time."""
 PIECE_VMAS: Final = 16
 """VMAs that are removed between two looks at the time: a flush of translations is for all."""
 
@@ -314,7 +316,10 @@ class AddressMap:
             raise EPERM("sealed")
         first = doomed[0]
         if len(doomed) == 1 and (first.start < start) != (first.end > end):
-            self._shorten(first, max(start, first.start), min(end, first.end), entries)
+            low, high = max(start, first.start), min(end, first.end)
+            if entries:
+                yield from self._unmapping(low, high)
+            self._shorten(first, low, high)
             return
         if len(doomed) == 1 and first.start < start and first.end > end:
             self.check_count(1)
@@ -323,15 +328,28 @@ class AddressMap:
         while doomed:
             piece = doomed[-PIECE_VMAS:]
             del doomed[-PIECE_VMAS:]
-            self._remove(piece, entries)
+            if entries:
+                yield from self._unmapping(piece[0].start, piece[-1].end)
+            self._remove(piece)
             if doomed:
                 yield
 
-    def _remove(self, doomed: list[Vma], entries: bool) -> None:
-        """Neighbours, as a whole."""
-        low, high = doomed[0].start, doomed[-1].end
-        if entries:
-            self.space.unmap(low, (high - low) >> 12)
+    def _unmapping(self, start: int, end: int) -> Steps[None]:
+        """The entries of a range go: its ends first, where a large one may have to be split."""
+        if end - start > UNMAP_AT_ONCE:
+            top = end - 1 & -BLOCK_SIZE
+            self.space.unmap(top, (end - top) >> 12)
+            end = top
+        while end - start > UNMAP_AT_ONCE:
+            stop = start + UNMAP_AT_ONCE & -BLOCK_SIZE
+            self.space.unmap(start, (stop - start) >> 12)
+            start = stop
+            yield
+        self.space.unmap(start, (end - start) >> 12)
+
+    def _remove(self, doomed: list[Vma]) -> None:
+        """Neighbours, as a whole, whose entries are gone."""
+        high = doomed[-1].end
         for vma in reversed(doomed):
             self.vmas.remove(vma)
             self.account(vma, -1)
@@ -340,10 +358,8 @@ class AddressMap:
         if high > self._hole_top:
             self.forget_holes()
 
-    def _shorten(self, vma: Vma, start: int, end: int, entries: bool) -> None:
+    def _shorten(self, vma: Vma, start: int, end: int) -> None:
         """Remove [start, end), one end of a VMA."""
-        if entries:
-            self.space.unmap(start, (end - start) >> 12)
         self.account(vma, -1)
         if vma.start == start:
             if vma.backing is not None:

@@ -47,7 +47,7 @@ SETTING: Final[dict[int, tuple[int, int]]] = {
 }
 """Advice that only changes flags: what to set, what to clear. There is no KSM (MADV_MERGEABLE) and
 no memory failure (MADV_HWPOISON), which is EINVAL as in a Linux without them."""
-DISCARD_AT_ONCE: Final = 64 << 20
+DISCARD_AT_ONCE: Final = 8 << 20
 """Bytes that are forgotten between two looks at the time."""
 HINTS: Final = frozenset({MADV_WILLNEED, MADV_COLD, MADV_PAGEOUT})
 DISCARDS: Final = frozenset(

@@ -24,7 +24,7 @@ PF_WRITE: Final = 2
 PF_USER: Final = 4
 PF_EXEC: Final = 16
 """Error code of a page fault, SDM volume 3 section 4.7."""
-PIECE: Final = 512 << 10
+PIECE: Final = 256 << 10
 """Bytes for which the host is asked for memory between two looks at the time."""
 
 
@@ -182,6 +182,7 @@ def filled(amap: AddressMap, vma: Vma, start: int, end: int) -> Steps[bool]:
     while start < end:
         stop = min(end, start + PIECE)
         fill_range(amap, vma, start, stop)
+        yield
         if not amap.space.populate(start, (stop - start) >> 12):
             return False
         start = stop

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sentry.errors import ENOMEM, ENOSPC
@@ -19,6 +20,10 @@ CHUNK: Final = 512
 """Pages in one array of frames."""
 CHUNK_BYTES: Final = CHUNK * PAGE_SIZE
 _EMPTY: Final = array("Q", bytes(8 * CHUNK))
+
+
+def _give_back(ram: Ram, chunk: array[int]) -> None:
+    ram.leaving -= ram.put_list(chunk, 0, CHUNK)
 
 
 class Mapper(Protocol):
@@ -299,9 +304,18 @@ class RamFile:
                 self._views.pop(number, None)
 
     def close(self) -> None:
-        """Nobody opens or maps the file any more."""
-        self._drop(0, None, True)
+        """Nobody opens or maps the file any more: it counts nowhere at once.
+
+        Many frames are given back in their turn; who meets the limit meanwhile waits for them.
+        """
+        for mapper in list(self.mappers):
+            mapper.backing_lost(self, 0, None, True)
+        chunks, self._chunks, self._views = self._chunks, {}, {}
         self._size = 0
+        ram, pages = self.ram, self.pages
+        self._count(-pages)
+        ram.leaving += pages
+        ram.let_go(chunks.values(), partial(_give_back, ram))
 
     # --- holes
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from array import array
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sentry.errors import EFAULT, EINVAL, ENOMEM, Errno, from_number
@@ -71,6 +71,11 @@ class Resident(NamedTuple):
     several: int
 
 
+def _at_once(things: Collection[Any], end: Callable[[Any], object]) -> None:
+    for thing in things:
+        end(thing)
+
+
 class Ram:
     """Guest-physical memory. Preconditions: one at a time; the execution half set its hooks."""
 
@@ -84,6 +89,11 @@ class Ram:
         self.commitment = Commitment()
         self.exhausted: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Makes room when a system call meets the limit (the out-of-memory killer)."""
+        self.let_go: Callable[[Collection[Any], Callable[[Any], object]], None] = _at_once
+        """Ends each of many things, such as pages of a file that is gone: what is long, in its
+        turn."""
+        self.leaving = 0
+        """Frames of files that are gone, which are given back in their turn."""
         self.windows = Windows()
         self.file_pages = 0
         """Frames of files: tmpfs, memfds, shared memory; sentry.mm counts them."""

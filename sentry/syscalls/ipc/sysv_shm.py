@@ -25,6 +25,8 @@ from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Size
+from sentry.vfs.file import Result
+from sentry.wait.steps import in_steps
 
 UINT64 = (1 << 64) - 1
 Command = Annotated[
@@ -62,9 +64,9 @@ def sys_shmat(task: Task, number: Int, addr: Addr, flags: AttachFlags) -> int:
 
 
 @syscall(67)
-def sys_shmdt(task: Task, addr: Addr) -> None:
+def sys_shmdt(task: Task, addr: Addr) -> Result:
     """shmdt(2)."""
-    ipc_of(task).segments.detach(task, addr)
+    return in_steps(ipc_of(task).segments.detach(task, addr), task.mm.map.lock)
 
 
 @syscall(31)

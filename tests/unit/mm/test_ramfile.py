@@ -161,3 +161,22 @@ def test_long_changes_have_a_piece_for_each_chunk(memory: Ram, last: int) -> Non
     assert len([*file.punching(1, last - 1)]) == -(-last // EDGE)
     assert file.pages == 1 + bool(last % PAGE)  # what is not whole stays
     file.close()
+
+
+def test_frames_of_a_file_that_is_gone_count_nowhere_and_are_given_back_in_turn(
+    memory: Ram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[tuple[list[Any], Callable[[Any], object]]] = []
+    monkeypatch.setattr(memory, "let_go", lambda things, end: left.append((list(things), end)))
+    before = memory.file_pages, memory.counters().frames
+    file = RamFile(memory)
+    file.fill(0, 1024)
+    file.close()
+    assert (memory.file_pages, file.pages, file.size) == (before[0], 0, 0)
+    assert memory.leaving == 1024
+    assert memory.counters().frames == before[1] + 1024
+    ((chunks, end),) = left
+    for chunk in chunks:
+        end(chunk)
+    assert memory.leaving == 0
+    assert memory.counters().frames == before[1]

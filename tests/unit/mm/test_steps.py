@@ -9,7 +9,7 @@ import pytest
 
 from sentry.abi.mman import MADV_DONTFORK, MADV_DONTNEED, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE
 from sentry.mm import faults
-from sentry.mm.address_map import PIECE_VMAS, AddressMap
+from sentry.mm.address_map import PIECE_VMAS, UNMAP_AT_ONCE, AddressMap
 from sentry.mm.advice import DISCARD_AT_ONCE, madvise
 from sentry.mm.errors import NeedsFault
 from sentry.mm.faults import PIECE, populate
@@ -87,6 +87,24 @@ def test_memory_is_populated_and_forgotten_in_pieces(mm: MemoryManager) -> None:
     mmap(mm.map, START, 4 * DISCARD_AT_ONCE, RW, ANON | MAP_FIXED | MAP_NORESERVE)
     forgotten = madvise.steps(mm.map, START, 4 * DISCARD_AT_ONCE, MADV_DONTNEED)
     assert sum(1 for _ in forgotten) >= 4
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (PAGE, 0), (0, PAGE), (PAGE, PAGE)])
+def test_entries_of_much_memory_go_in_pieces(mm: MemoryManager, first: int, last: int) -> None:
+    size = 4 * UNMAP_AT_ONCE
+    mmap(mm.map, START, size, RW, ANON | MAP_FIXED)
+    mm.write(START, b"first")
+    mm.write(START + size - 4, b"last")
+    low, high = START + first, START + size - last
+    steps = 0
+    for _ in munmap.steps(mm.map, low, high - low):
+        consistent(mm.map)
+        steps += 1
+    assert steps >= 3
+    assert mm.map.vmas.free(low, high)
+    assert not mm.space.check(low, high - low, False)
+    assert not first or mm.read(START, 5) == b"first"
+    assert not last or mm.read(high + last - 4, 4) == b"last"
 
 
 def test_a_fault_waits_for_who_has_the_lock(amap: AddressMap) -> None:

@@ -1,0 +1,58 @@
+"""Segments of shared memory whose end is long, and memory that is used up meanwhile."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from sentry.abi.sched import CLONE_VM
+from sentry.abi.signal import SIGCHLD
+from sentry.mm.address_map import UNMAP_AT_ONCE
+from tests.world import Program, World
+
+SIZE = 4 * UNMAP_AT_ONCE
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Where everything that has pieces is done by single ones."""
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", -1)
+    with World() as made:
+        yield made
+
+
+def attached(program: Program) -> tuple[int, int]:
+    number = program.begin("shmget", 0, SIZE, 0o1600).wait()
+    return number, program.begin("shmat", number, 0, 0).wait()
+
+
+def test_who_touches_what_is_being_detached_waits_and_finds_nothing(world: World) -> None:
+    program = world.program()
+    number, address = attached(program)
+    thread = program._made(program.begin("clone", CLONE_VM | SIGCHLD, 0, 0, 0, 0).wait())
+    place = program.place(b"text")
+    call = program.begin("shmdt", address)
+    assert not call.done
+    reading = thread.begin("getcwd", address, 10)
+    assert not reading.done
+    assert call.wait() == 0
+    assert reading.wait() == -errno.EFAULT
+    assert program.read(place, 4) == b"text"
+    assert program.call("shmdt", address) == -errno.EINVAL
+    assert program.call("shmctl", number, 0, 0) == 0
+
+
+def test_nobody_dies_for_want_of_memory_that_a_file_gives_back(world: World) -> None:
+    program = world.program()
+    fd = program.begin("memfd_create", b"x", 0).wait()
+    assert program.begin("ftruncate", fd, SIZE * 4).wait() == 0
+    assert program.begin("fallocate", fd, 0, 0, SIZE * 4).wait() == 0
+    call = program.begin("close", fd)
+    assert not call.done
+    assert world.platform.ram.leaving
+    assert world.kernel.out_of_memory(None)
+    assert not program.task.group.exiting
+    assert call.wait() == 0
+    assert not world.platform.ram.leaving
