@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 8 << 20
 """Arguments or environment shown at most: more than execve takes."""
+READ_AT_ONCE: Final = 1 << 18
 MAX_COPY: Final = 1 << 20
 """Bytes that one call on /proc/PID/mem moves, so that others get their turn."""
 
@@ -90,12 +91,16 @@ def read_range(mm: Any, start: int, end: int) -> bytes:
     """Bytes of a process up to the first that cannot be read."""
     end = min(end, start + MAX_TEXT)
     data = bytearray()
+    size = READ_AT_ONCE
     while start < end:
-        part = min(end - start, PAGE_SIZE - (start & (PAGE_SIZE - 1)))
+        part = min(end - start, size - start % size)
         try:
             data += mm.read(start, part)
         except EFAULT:
-            break
+            if size == PAGE_SIZE:
+                break
+            size = PAGE_SIZE
+            continue
         start += part
     return bytes(data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from sentry.abi.resource import RLIMIT_RSS, RLIMIT_SIGPENDING
@@ -15,6 +15,7 @@ from sentry.fs.pseudo.files import Pieces
 from sentry.mm import report
 
 INFINITY = (1 << 64) - 1
+GROUPS_AT_ONCE = 1024
 SIG_DFL, SIG_IGN = 0, 1
 
 
@@ -79,7 +80,7 @@ def status(view: View) -> Pieces:
         ("Uid", "\t".join(str(mine.shown_uid(n)) for n in users)),
         ("Gid", "\t".join(str(mine.shown_gid(n)) for n in groups)),
         ("FDSize", "0" if task.dead else str(max(64, fd_size(task)))),
-        ("Groups", " ".join(map(str, map(mine.shown_gid, creds.groups))) + " "),
+        ("Groups", (yield from supplementary(mine, creds.groups))),
         ("NStgid", levels(group.tgid)), ("NSpid", levels(task.tid)),
         ("NSpgid", levels(group.process_group.pgid)), ("NSsid", levels(session)),
         ("Kthread", "0"),
@@ -105,6 +106,16 @@ def status(view: View) -> Pieces:
         ("voluntary_ctxt_switches", "0"), ("nonvoluntary_ctxt_switches", "0"),
     ]  # fmt: skip
     yield "".join(f"{name}:\t{value}\n" for name, value in rows)
+
+
+def supplementary(reader: Any, groups: Sequence[int]) -> Generator[bytes, None, str]:
+    """Each with a blank behind it; there may be 65,536."""
+    found = []
+    for first in range(0, len(groups), GROUPS_AT_ONCE):
+        some = groups[first : first + GROUPS_AT_ONCE]
+        found.append(" ".join(map(str, map(reader.shown_gid, some))))
+        yield b""
+    return " ".join(found) + " "
 
 
 def fd_size(task: Any) -> int:
@@ -163,7 +174,7 @@ def stat(view: View) -> Pieces:
         _, resident, *_ = yield from sizes_of(subject.mm)
     task, group = subject.task, subject.group
     whole = not subject.is_thread
-    user, system = group_cpu_ns(group) if whole else cpu_ns(task)
+    user, system = (yield from group_cpu_ns(group)) if whole else cpu_ns(task)
     reaped = group.reaped_usage
     pids = subject.pids
     of = pids.of

@@ -56,11 +56,11 @@ def uptime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def used_ns(view: View) -> Generator[str, None, tuple[int, int]]:
+def used_ns(view: View) -> Generator[str | bytes, None, tuple[int, int]]:
     """User and system time of all processes, and an empty piece for each."""
     user = system = 0
     for group in list(view.kernel.pids.groups.values()):
-        u, s = group_cpu_ns(group)
+        u, s = yield from group_cpu_ns(group)
         user, system = user + u, system + s
         yield ""
     return user, system
