@@ -247,8 +247,8 @@ def reap(group: ThreadGroup, account: Usage) -> None:
     parent = group.parent
     if group.leader is not None and group.leader.trace is not None:
         group.leader.trace.drop()
-    if parent is not None and group in parent.children:
-        parent.children.remove(group)
+    if parent is not None:
+        parent.children.pop(group, None)
     group.parent = None
     process_group = group.process_group
     process_group.members.discard(group)
@@ -304,7 +304,7 @@ def reparent(group: ThreadGroup) -> Steps[None]:
                 heir = _reaper(group)
             _hand_on(child, group, heir)
             yield
-    group.children = []
+    group.children = {}
 
 
 def _reaper(group: ThreadGroup) -> ThreadGroup | None:
@@ -328,7 +328,7 @@ def _hand_on(child: ThreadGroup, group: ThreadGroup, heir: ThreadGroup | None) -
         if child.is_zombie:
             reap(child, group.kernel.gone_usage)
         return
-    heir.children.append(child)
+    heir.children[child] = None
     child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
     if child.is_zombie and not is_held(child):
         announce(child)

@@ -203,7 +203,7 @@ class ThreadGroup:
         """real_parent: the thread of the parent process that made this one, or inherited it."""
         self.cgroup: Cgroup = kernel.cgroups
         """Where it is in the tree of control groups; a zombie, where it was at its end."""
-        self.children: list[ThreadGroup] = []
+        self.children: dict[ThreadGroup, None] = {}
         self.process_group = process_group
         self.terminal: Terminal | None = None
         """Its controlling terminal: the leader takes it, and whoever is forked then has it too."""
@@ -260,7 +260,7 @@ class ThreadGroup:
         self.start_ns = time.monotonic_ns()
         process_group.members.add(self)
         if parent is not None:
-            parent.children.append(self)
+            parent.children[self] = None
 
     def __repr__(self) -> str:
         return f"<process {self.tgid}>"

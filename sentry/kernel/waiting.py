@@ -148,6 +148,11 @@ def _tracee_may_tell(tracee: Tie, options: int) -> bool:
     return not tracee.task.dead or bool(options & (WEXITED | WCONTINUED))
 
 
+def _own(group: ThreadGroup, child: ThreadGroup | None) -> list[ThreadGroup]:
+    """A process, if it is a child."""
+    return [child] if child is not None and child in group.children else []
+
+
 class _Thread:
     """A traced thread that is no leader, as a process id of wait(2) sees it."""
 
@@ -158,10 +163,16 @@ class _Thread:
         self.process_group = task.group.process_group
 
 
-def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
+def wait(
+    task: Task,
+    matches: Callable[[Any], bool],
+    options: int,
+    find: Callable[[], ThreadGroup | None] | None = None,
+) -> Any:
     """The next change of state of a matching child or tracee, or the sleep until there is one.
 
-    It is a `Report`, or None with WNOHANG and none yet.
+    It is a `Report`, or None with WNOHANG and none yet. `find` gives the only process that can
+    match, so that nobody looks at thousands of others: do_wait_pid().
 
     A child that a thread of the caller's process traces is told of as a tracee, but for its end.
     Raises: ECHILD, Interrupted.
@@ -179,7 +190,7 @@ def wait(task: Task, matches: Callable[[Any], bool], options: int) -> Any:
 
     def attempt() -> Report | None:
         found = False
-        for child in list(group.children):
+        for child in list(group.children) if find is None else _own(group, find()):
             if eligible(child):
                 trace = child.leader.trace if child.leader is not None else None
                 own = trace if trace is not None and trace.reports_to(group) else None

@@ -29,7 +29,6 @@ KNOWN: dict[str, str] = {
     "addresses: bind to each": "1,024 of an interface at most: 0.7 ms",
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
     "routes: add": "4,096 at most: 0.4 ms",
-    "zombies: wait for the other": "6 ms with 32,768 children",
     "sleepers: kill": "a step each",
     "readers: write": "all that wait are woken, a step each",
 }

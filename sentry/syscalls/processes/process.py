@@ -224,7 +224,9 @@ def sys_wait4(
                 task.mm.write(usage.addr, pack_usage(report.usage))
         return report.pid
 
-    report = kept(REPORT) or waiting.wait(task, matcher(task, pid), options | WEXITED)
+    report = kept(REPORT) or waiting.wait(
+        task, matcher(task, pid), options | WEXITED, finder(task, pid)
+    )
     result: Result = continued(report, tell)
     return result
 
@@ -239,6 +241,14 @@ def matcher(task: Task, pid: int) -> Callable[[ThreadGroup], bool]:
     own = task.group.process_group.pgid
     wanted = own if pid == 0 else task.pids.known(-pid) or -1
     return lambda child: child.process_group.pgid == wanted
+
+
+def finder(task: Task, pid: int) -> Callable[[], ThreadGroup | None] | None:
+    """Who a wait4 pid means, if it is one process."""
+    if pid <= 0:
+        return None
+    known, groups = task.pids.known(pid), task.kernel.pids.groups
+    return lambda: groups.get(known)
 
 
 def pack_usage(usage: Usage) -> bytes:
@@ -287,13 +297,13 @@ def wait_id(task: Task, kind: int, pid: int, options: int) -> Any:
     """kernel_waitid(): as `waiting.wait`. Raises: EINVAL, EBADF, ECHILD, EAGAIN."""
     if options & ~waiting.WAITID_OPTIONS or not options & (WEXITED | WSTOPPED | WCONTINUED):
         raise EINVAL("options")
-    impatient = False
+    impatient, find = False, None
     if kind == P_ALL:
         matches = matcher(task, -1)
     elif kind == P_PID:
         if pid <= 0:
             raise EINVAL("pid")
-        matches = matcher(task, pid)
+        matches, find = matcher(task, pid), finder(task, pid)
     elif kind == P_PGID:
         if pid < 0:
             raise EINVAL("pgid")
@@ -303,11 +313,11 @@ def wait_id(task: Task, kind: int, pid: int, options: int) -> Any:
             raise EINVAL("pidfd")
         group, thread, file = target_of(task, pid)
         wanted = group if thread is None or thread is group.leader else None
-        matches = lambda child: child is wanted  # noqa: E731
+        matches, find = lambda child: child is wanted, lambda: wanted
         impatient = bool(file.flags & O_NONBLOCK) and not options & WNOHANG
     else:
         raise EINVAL("idtype")
-    report = waiting.wait(task, matches, options | (WNOHANG if impatient else 0))
+    report = waiting.wait(task, matches, options | (WNOHANG if impatient else 0), find)
     if report is None and impatient:
         raise EAGAIN("no change of state yet")
     return report
