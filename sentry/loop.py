@@ -109,7 +109,7 @@ class Loop:
         self._machine = machine
         self._on_error = on_error
         self._ready: deque[Fiber] = deque()
-        self._soon: deque[Callable[[], None]] = deque()
+        self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
         self._cancelled = 0
         self._sequence = 0
@@ -149,7 +149,7 @@ class Loop:
         """Run this fiber soon."""
         self._ready.append(fiber)
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], object]) -> None:
         """Call in the next turn."""
         self._soon.append(callback)
 
@@ -239,7 +239,7 @@ class Loop:
             if self.step_ns >= until_ns:
                 return
 
-    def _guard(self, callback: Callable[..., None], *values: Any) -> None:
+    def _guard(self, callback: Callable[..., object], *values: Any) -> None:
         self.step_ns = time.monotonic_ns()
         self.step = callback
         try:

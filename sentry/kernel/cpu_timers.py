@@ -29,7 +29,7 @@ class CpuTimer:
 
     __slots__ = ("at_ns", "clock", "fired")
 
-    def __init__(self, clock: CpuClock, fired: Callable[[], None]) -> None:
+    def __init__(self, clock: CpuClock, fired: Callable[[], object]) -> None:
         self.clock = clock
         self.fired = fired
         self.at_ns = 0

@@ -450,16 +450,20 @@ class StreamFile(FileDescription):
         except EAGAIN:
             if nonblock:
                 raise
-            return WriteRest(self, caller, source, 0)
+            return self.send_sleep(caller, source, 0)
         if not source.count or nonblock:
             return done
-        rest = WriteRest(self, caller, source, done)
+        rest = self.send_sleep(caller, source, done)
         try:
             return rest.attempt()
         except EAGAIN:
             return rest
         except Errno:
             return done
+
+    def send_sleep(self, caller: Caller, source: Source, sent: int) -> WriteRest:
+        """Not all goes now: sleep until it does."""
+        return WriteRest(self, caller, source, sent)
 
 
 class WriteRest(Retry):

@@ -147,13 +147,18 @@ class Fiber:
         """Asleep, with no wake on its way."""
         return self._parked
 
-    def wake(self, _events: int = 0) -> None:
-        """End the sleep, or the next one if the coroutine is running."""
+    def wake(self, _events: int = 0) -> bool:
+        """End the sleep, or the next one if the coroutine is running.
+
+        False: something else has ended the sleep already, an earlier wake for one.
+        """
         if self.woken:
-            return
+            return False
         self.woken = True
         if self._parked:
             self._unpark()
+            return True
+        return self._exception is None and self._value is not False
 
     def interrupt(self, exception: BaseException, mode: Mode = Mode.INTERRUPTIBLE) -> bool:
         """Throw into the sleep if its mode is at least `mode`; says whether it was asleep so.

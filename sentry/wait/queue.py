@@ -5,19 +5,34 @@ Objects never sleep: they own a queue and notify it. How one sleeps on it: `slee
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain
 from typing import Protocol
 
 ALL = 0xFFFFFFFF
 
 
 class Registration(Protocol):
-    """`callback(events)` is called when an event of `mask` comes."""
+    """`callback(events)` is called when an event of `mask` comes.
+
+    It gives False where that wakes nobody: an exclusive one then does not count. True is for a
+    sleeper, which stands behind the others from then on, as it will if it has to sleep on.
+    """
 
     mask: int
     exclusive: bool
 
     def callback(self, events: int, /) -> object: ...
+
+
+Each = Callable[[Iterable[Registration], Callable[[Registration], object]], object]
+"""What does something to each of many: Loop.call_for_each."""
+
+
+def _in_place(entries: Iterable[Registration], act: Callable[[Registration], object]) -> None:
+    for entry in entries:
+        act(entry)
 
 
 class Entry:
@@ -34,13 +49,15 @@ class Entry:
 class WaitQueue:
     """The registrations of one object, in order of arrival. Events are EPOLL* bits, or ALL."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_exclusive")
 
     def __init__(self) -> None:
         self._entries: dict[Registration, None] = {}
+        self._exclusive: dict[int, dict[Registration, None]] | None = None
+        """Those of whom one at a time is told, the first first, by their masks."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + sum(map(len, (self._exclusive or {}).values()))
 
     def add(
         self, callback: Callable[[int], object], mask: int = ALL, *, exclusive: bool = False
@@ -52,31 +69,77 @@ class WaitQueue:
 
     def enter(self, entry: Registration) -> None:
         """Register what is an entry itself."""
-        self._entries[entry] = None
+        if not entry.exclusive:
+            self._entries[entry] = None
+            return
+        if self._exclusive is None:
+            self._exclusive = {}
+        line = self._exclusive.get(entry.mask)
+        if line is None:
+            self._exclusive[entry.mask] = {entry: None}
+        else:
+            line[entry] = None
 
     def remove(self, entry: Registration) -> None:
         """Unregister; one that is gone already does no harm."""
-        self._entries.pop(entry, None)
+        if not entry.exclusive:
+            self._entries.pop(entry, None)
+        elif self._exclusive and (line := self._exclusive.get(entry.mask)) is not None:
+            line.pop(entry, None)
+            if not line:
+                del self._exclusive[entry.mask]
 
     def notify(self, events: int = ALL) -> int:
         """Tell all plain entries and the first exclusive one that match; how many were told."""
-        entries = self._entries
-        if not entries:
-            return 0
+        entries, told = self._entries, 0
         if len(entries) == 1:
             (entry,) = entries
-            if not entry.mask & events:
-                return 0
+            if entry.mask & events:
+                entry.callback(events)
+                told = 1
+        elif entries:
+            for entry in list(entries):
+                if entry.mask & events:
+                    told += 1
+                    entry.callback(events)
+        return told + self._tell_one(events) if self._exclusive else told
+
+    def _tell_one(self, events: int) -> bool:
+        """The first exclusive one that this wakes; whether there is one."""
+        lines = self._exclusive or {}
+        return any(mask & events and _told(line, events) for mask, line in list(lines.items()))
+
+    def notify_all(self, events: int = ALL, each: Each = _in_place) -> None:
+        """Tell all entries that match, also the exclusive ones: nobody has anything to wait for.
+
+        Thousands hear of it one after the other, where `each` does that in pieces.
+        """
+        lines = (self._exclusive or {}).values()
+        if self._entries or lines:
+            each([*self._entries, *chain.from_iterable(lines)], partial(self._tell, events))
+
+    def _tell(self, events: int, entry: Registration) -> None:
+        here = self._entries
+        if entry.exclusive:
+            here = (self._exclusive or {}).get(entry.mask, {})
+        if entry in here and entry.mask & events:
             entry.callback(events)
-            return 1
-        told, exclusive_told = 0, False
-        for entry in list(entries):
-            if not entry.mask & events or (entry.exclusive and exclusive_told):
-                continue
-            exclusive_told |= entry.exclusive
-            told += 1
-            entry.callback(events)
-        return told
+
+
+def _told(line: dict[Registration, None], events: int) -> bool:
+    """The first that this wakes, which stands behind the others then if it sleeps."""
+    entry = next(iter(line))
+    woken = entry.callback(events)
+    if woken is False:
+        for entry in list(line)[1:]:
+            if (woken := entry.callback(events)) is not False:
+                break
+        else:
+            return False
+    if woken is True and len(line) > 1 and entry in line:
+        del line[entry]
+        line[entry] = None
+    return True
 
 
 class ChangeCount:

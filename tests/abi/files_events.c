@@ -307,11 +307,35 @@ static void signals(void)
     close(ep);
 }
 
+/* Each byte is for one of those who sleep, also where one write brings several; the end is for all. */
+static void crowd(void)
+{
+    int ends[2], status;
+    CHECK(pipe(ends) == 0);
+    for (int i = 0; i < 4; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (!child) {
+            char c;
+            close(ends[1]);
+            _exit((int)read(ends[0], &c, 1));
+        }
+    }
+    CHECK(write(ends[1], "abc", 3) == 3);
+    for (int i = 0; i < 3; i++)
+        CHECK(wait(&status) > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    CHECK(waitpid(-1, &status, WNOHANG) == 0);
+    close(ends[1]);
+    CHECK(wait(&status) > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(ends[0]);
+}
+
 int main(void)
 {
     wrong();
     pipes();
     sleeping();
+    crowd();
     fifos();
     polls();
     epolls();

@@ -30,7 +30,6 @@ KNOWN: dict[str, str] = {
     "addresses: connect": "1,024 of an interface at most: 0.3 ms",
     "routes: add": "4,096 at most: 0.4 ms",
     "sleepers: kill": "a step each",
-    "readers: write": "all that wait are woken, a step each",
 }
 """What grows faster all the same, and why that is no more than it is. Times are those of a step."""
 

@@ -60,10 +60,11 @@ class Item:
         self.exclusive = bool(events & EPOLLEXCLUSIVE)
         file.queue.enter(self)
 
-    def callback(self, events: int) -> None:
-        """The file may be ready."""
+    def callback(self, events: int) -> bool | None:
+        """The file may be ready. False: nobody waits at the epoll, ep_poll_callback()."""
         if self.epoll is not None and self.events & ~PRIVATE:
-            self.epoll.may_be_ready(self)
+            return None if self.epoll.may_be_ready(self) else False
+        return False
 
     def ready(self) -> int:
         """The events that hold and are wanted."""
@@ -203,11 +204,11 @@ class EpollFile(FileDescription):
 
     # --- epoll_wait
 
-    def may_be_ready(self, item: Item) -> None:
-        """Put an item on the list."""
+    def may_be_ready(self, item: Item) -> int:
+        """Put an item on the list; how many hear of it."""
         if item not in self._ready:
             self._ready[item] = None
-        self.queue.notify(EPOLLIN | EPOLLRDNORM)
+        return self.queue.notify(EPOLLIN | EPOLLRDNORM)
 
     def fetch(self, limit: int) -> list[tuple[int, int]]:
         """(events, data) of up to `limit` ready items. Raises: EAGAIN when there are none."""

@@ -38,10 +38,10 @@ class Pending:
         """Its descriptor was sent and could not be taken."""
         self._reply: Message | None = None
         self._fd = -1
-        self._callback: Callable[[], None] | None = None
+        self._callback: Callable[[], object] | None = None
         self._abandoned: Callable[[Message], None] | None = None
 
-    def when_done(self, callback: Callable[[], None] | None) -> None:
+    def when_done(self, callback: Callable[[], object] | None) -> None:
         """Call this (once) when the reply is there; None takes it back."""
         self._callback = callback
 

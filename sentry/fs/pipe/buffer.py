@@ -89,7 +89,14 @@ class Pipe:
         self.readers -= reads
         self.writers -= writes
         if bool(self.readers) != bool(self.writers):
-            self.queue.notify(READABLE | WRITABLE | EPOLLHUP | EPOLLERR)
+            self._tell_all(READABLE | WRITABLE | EPOLLHUP | EPOLLERR)
+
+    def _tell_all(self, events: int) -> None:
+        loop = self._vfs.loop
+        if loop is None:
+            self.queue.notify_all(events)
+        else:
+            self.queue.notify_all(events, loop.call_for_each)
 
     # --- bytes
 
@@ -186,6 +193,7 @@ class Pipe:
             self._parts.appendleft(data)
             self._packets.appendleft(False)
             self.size += len(data)
+            self.queue.notify(READABLE)
 
     # --- its size
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from sentry.abi.fcntl import O_ACCMODE, O_DIRECT, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.limits import PIPE_BUF
@@ -13,11 +13,19 @@ from sentry.abi.stat import PIPEFS_MAGIC
 from sentry.errors import EAGAIN, EFAULT, EINVAL, ENXIO, EPIPE
 from sentry.fs.pipe.buffer import READABLE, WRITABLE, Pipe
 from sentry.platform.constants import PAGE_SIZE
-from sentry.vfs.file import Caller, Dest, Result, Source, StreamFile
+from sentry.vfs.file import (
+    READ_EVENTS,
+    Caller,
+    Dest,
+    Result,
+    Source,
+    StreamFile,
+    WriteRest,
+)
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import NotNow, kept
-from sentry.wait.sleep import until
+from sentry.wait.sleep import Retry, never, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -89,6 +97,14 @@ class PipeFile(StreamFile):
             return super().read(caller, dest, rwf)
         return self.receive_sleep(dest)
 
+    def receive_sleep(self, dest: Dest) -> PipeRead:
+        """One of those who sleep is woken for what a write brings: pipe_read()."""
+        return PipeRead(self, dest)
+
+    def send_sleep(self, caller: Caller, source: Source, sent: int) -> PipeWrite:
+        """And one for the room that a read leaves: pipe_write()."""
+        return PipeWrite(self, caller, source, sent)
+
     def write(self, caller: Caller, source: Source, rwf: int = 0) -> Result:
         """write(2): of memory that ends within a page, only whole pages."""
         if source.count < source.wanted:
@@ -136,6 +152,53 @@ class PipeFile(StreamFile):
             if not pipe.readers:
                 ready |= EPOLLERR
         return ready
+
+
+class PipeRead(Retry):
+    """Asleep at an empty pipe. Whoever was woken and leaves something wakes the next."""
+
+    __slots__ = ("_dest", "_file")
+
+    def __init__(self, file: PipeFile, dest: Dest) -> None:
+        super().__init__(never, file.queue, READ_EVENTS, file, exclusive=True)
+        self._file = file
+        self._dest = dest
+
+    def attempt(self) -> int:
+        """Read what is there. Raises: EAGAIN."""
+        pipe = self._file.pipe
+        try:
+            return self._file.receive(self._dest)
+        finally:
+            if pipe.size:
+                pipe.queue.notify(READABLE)
+
+
+class PipeWrite(WriteRest):
+    """Asleep at a full pipe, likewise."""
+
+    __slots__ = ()
+
+    def __init__(self, file: PipeFile, caller: Caller, source: Source, sent: int) -> None:
+        super().__init__(file, caller, source, sent)
+        self.exclusive = True
+
+    def attempt(self) -> int:
+        """As much as goes. Raises: EAGAIN while it is not all."""
+        try:
+            sent = super().attempt()
+        except EAGAIN:
+            raise
+        except BaseException:
+            self._wake_next()
+            raise
+        self._wake_next()
+        return sent
+
+    def _wake_next(self) -> None:
+        pipe = cast("PipeFile", self._file).pipe
+        if pipe.room > 0:
+            pipe.queue.notify(WRITABLE)
 
 
 def new_pipe(vfs: Vfs, creds: Credentials, flags: int) -> tuple[PipeFile, PipeFile]:

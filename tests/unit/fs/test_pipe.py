@@ -155,3 +155,63 @@ def test_pipe_beyond_the_hard_limit_is_refused(task: Any) -> None:
     pipe(task)
     task.task.creds = Credentials(uid=1000, euid=1000)
     assert task.call("pipe2", task.buffer(8), 0) == -errno.ENFILE
+
+
+def test_one_write_wakes_one_reader_and_who_leaves_something_the_next(world: Any) -> None:
+    task = world.program()
+    r, w = pipe(task)
+    readers = [task.thread() for _ in range(4)]
+    calls = [one.begin("read", r, one.buffer(2), 2) for one in readers]
+    write(task, w, b"abc")
+    world.settle()
+    assert [call.done for call in calls] == [True, True, False, False]
+    assert [call.result for call in calls[:2]] == [2, 1]
+    write(task, w, b"d")
+    write(task, w, b"e")
+    world.settle()
+    assert calls[2].result == 2
+    assert not calls[3].done
+    task.ok("close", w)
+    world.settle()
+    assert calls[3].result == 0
+
+
+def test_reader_whose_memory_is_bad_leaves_the_bytes_to_the_next(world: Any) -> None:
+    task = world.program()
+    r, w = pipe(task)
+    one, other = task.thread(), task.thread()
+    page = task.ok("mmap", 0, 4096, 3, 0x22, -1 & 0xFFFFFFFF, 0)
+    bad, good = one.begin("read", r, page, 1), other.begin("read", r, other.buffer(1), 1)
+    task.ok("munmap", page, 4096)
+    write(task, w, b"x")
+    world.settle()
+    assert bad.result == -errno.EFAULT
+    assert good.result == 1
+
+
+def test_reader_that_a_signal_ends_takes_no_wake_with_it(world: Any) -> None:
+    task = world.program()
+    r, w = pipe(task)
+    one, other = task.fork(), task.fork()
+    one.begin("read", r, one.buffer(1), 1)
+    waiting = other.begin("read", r, other.buffer(1), 1)
+    one.task.group.exit(9)  # it is the first in line, and has not gone yet
+    write(task, w, b"x")
+    world.settle()
+    assert waiting.result == 1
+
+
+def test_writers_go_on_one_after_the_other_as_there_is_room(world: Any) -> None:
+    task = world.program()
+    r, w = pipe(task)
+    size = task.ok("fcntl", w, F_GETPIPE_SZ, 0)
+    write(task, w, bytes(size))
+    writers = [task.thread() for _ in range(3)]
+    calls = [one.begin("write", w, one.place(b"x" * 4096), 4096) for one in writers]
+    room = task.buffer(size)
+    task.ok("read", r, room, 4096)
+    world.settle()
+    assert [call.done for call in calls] == [True, False, False]
+    task.ok("read", r, room, size)
+    world.settle()
+    assert all(call.result == 4096 for call in calls)
