@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sentry.fs.proc.sysctl import get_sysctl
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class IpcObjects:
     """Segments, semaphores and queues, with the limits of /proc/sys/kernel."""
 
-    __slots__ = ("queues", "segments", "semaphores")
+    __slots__ = ("_let_go", "queues", "segments", "semaphores")
 
     def __init__(self, kernel: Kernel, of: IpcNamespace) -> None:
         from sentry.kernel.sysv_msg import Queues  # noqa: PLC0415  few programs have any
@@ -34,6 +35,7 @@ class IpcObjects:
         def limit(name: str) -> int:
             return limits(name)[0]
 
+        self._let_go: Callable[..., None] = kernel.vfs.leftovers.begin
         self.segments: Segments = Segments(kernel.vfs, limit)
         self.semaphores: Semaphores = Semaphores(kernel.vfs.budget, limits)
         self.queues: Queues = Queues(kernel.vfs.budget, limit)
@@ -47,10 +49,9 @@ class IpcObjects:
         return (self.semaphores if name == "sem" else self.queues).table(reader)
 
     def __del__(self) -> None:
-        for found in list(self.semaphores.ids.objects.values()):
-            self.semaphores.remove(found)
-        for queue in list(self.queues.ids.objects.values()):
-            self.queues.remove(queue)
+        sets, queues = self.semaphores, self.queues
+        self._let_go(sets.ids.objects.values(), lambda found: at_once(sets.remove(found)))
+        self._let_go(queues.ids.objects.values(), queues.remove)
 
 
 class IpcNamespace:

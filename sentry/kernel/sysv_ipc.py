@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sentry.wait.eager import eager
+
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcObjects
     from sentry.kernel.sysv_undo import UndoList
@@ -26,15 +28,21 @@ def memory_moves(task: Task) -> None:
 
 
 def leave_semaphores(task: Task) -> None:
-    """exit_sem(), also unshare(CLONE_SYSVSEM): SEM_UNDO is done, if nobody shares the list."""
+    """unshare(CLONE_SYSVSEM): SEM_UNDO is done, if nobody shares the list. Much of it goes on."""
+    rest = eager(give_back_semaphores(task))
+    if rest is not None:
+        task.kernel.loop.spawn(rest, "SEM_UNDO")
+
+
+async def give_back_semaphores(task: Task) -> None:
+    """exit_sem(): the same, to its end."""
     undo, task.sem_undo = task.sem_undo, None
     if undo is not None:
-        undo.leave(task.group.tgid)
+        await undo.leave(task.group.tgid)
 
 
-def task_exits(task: Task) -> None:
-    """exit_sem() and exit_shm(): what a task gives back when it ends."""
-    leave_semaphores(task)
+def leave_segments(task: Task) -> None:
+    """exit_shm()."""
     found = task.ns.ipc.made
     if found is not None:
         found.segments.creator_exits(task)

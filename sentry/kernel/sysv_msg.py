@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentry.abi.limits import LONG_MAX
 from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
@@ -20,11 +21,12 @@ from sentry.kernel.sysv_ids import (
     now,
 )
 from sentry.vfs.budget import MESSAGE_COST
-from sentry.wait.queue import WaitQueue
+from sentry.wait.fiber import Fiber, Mode
+from sentry.wait.queue import Each, WaitQueue, in_place
+from sentry.wait.sleep import Until
 
 if TYPE_CHECKING:
     from sentry.vfs.budget import Budget
-
 
 
 class Message(NamedTuple):
@@ -59,8 +61,8 @@ def search(kind: int, flags: int) -> tuple[Search, int]:
 class Queue(IpcObject):
     """struct msg_queue."""
 
-    __slots__ = ("bytes", "lrpid", "lspid", "max_bytes", "messages", "readers", "rtime", "stime",
-                 "writers")  # fmt: skip
+    __slots__ = ("bytes", "lrpid", "lspid", "max_bytes", "messages", "newest", "readers", "rtime",
+                 "stime", "writers")  # fmt: skip
 
     def __init__(self, task: Caller, key: int, flags: int, max_bytes: int) -> None:
         super().__init__(task.creds, key, flags)
@@ -70,6 +72,8 @@ class Queue(IpcObject):
         self.stime = self.rtime = self.lspid = self.lrpid = 0
         self.readers = WaitQueue()
         self.writers = WaitQueue()
+        self.newest: Message | None = None
+        """Of what readers are told; None: of something else than a message."""
 
     def find(self, how: Search, kind: int) -> int | None:
         """The index of the message that a receiver wants: find_msg()."""
@@ -84,10 +88,99 @@ class Queue(IpcObject):
         equal = how is Search.EQUAL
         return next((at for at, m in enumerate(messages) if (m.kind == kind) == equal), None)
 
+    def tell_a_reader(self, message: Message) -> None:
+        """One of those who wait for such a message: pipelined_send()."""
+        self.newest = message
+        self.readers.notify()
+
+    def has_room(self, size: int) -> bool:
+        """msg_fits_inqueue()."""
+        return self.bytes + size <= self.max_bytes and len(self.messages) + 1 <= self.max_bytes
+
+    def tell_a_writer(self) -> None:
+        """One of those who wait for room that there is; it tells the next."""
+        self.writers.notify()
+
+    def tell_all(self, each: Each = in_place) -> None:
+        """It is gone, or its rights have changed: expunge_all()."""
+        self.newest = None
+        self.readers.notify_all(each=each)
+        self.writers.notify_all(each=each)
+
     def check_alive(self) -> None:
         """Raises: EIDRM."""
         if self.removed:
             raise EIDRM("removed")
+
+
+class InLine(Until):
+    """Asleep at a queue with others, of whom one at a time is woken: the first who `wants` to be.
+
+    Who was woken and could not do anything has `pass_on` called.
+    """
+
+    __slots__ = ("_line", "_pass_on", "_wants")
+
+    def __init__(
+        self,
+        attempt: Callable[[], Any],
+        line: WaitQueue,
+        wants: Callable[[], bool],
+        pass_on: Callable[[], None],
+    ) -> None:
+        super().__init__(attempt, (), 0, None, Mode.INTERRUPTIBLE, True)
+        self._line = line
+        self._wants = wants
+        self._pass_on = pass_on
+        self.tried()
+
+    def enter(self, fiber: Fiber) -> None:
+        """At the end of the line."""
+        hear = partial(self._hear, fiber)
+        self._entries = [(self._line, self._line.add(hear, exclusive=True))]
+
+    def _hear(self, fiber: Fiber, _events: int) -> bool:
+        return self._wants() and fiber.wake()
+
+    def attempt(self) -> Any:
+        """Once more."""
+        try:
+            return super().attempt()
+        except EAGAIN:
+            raise
+        except BaseException:
+            self._pass_on()
+            raise
+
+
+def receiving(attempt: Callable[[], Any], queue: Queue, how: Search, kind: int) -> InLine:
+    """Until there is a message that one wants; one that cannot be taken is for the next."""
+
+    def wanted() -> bool:
+        return queue.newest is None or wants(how, kind, queue.newest)
+
+    def pass_on() -> None:
+        index = None if queue.removed else queue.find(how, kind)
+        if index is not None:
+            queue.tell_a_reader(queue.messages[index])
+
+    return InLine(attempt, queue.readers, wanted, pass_on)
+
+
+def sending(attempt: Callable[[], Any], queue: Queue, size: int) -> InLine:
+    """Until there is room for a message: ss_wakeup()."""
+    return InLine(
+        attempt, queue.writers, lambda: queue.removed or queue.has_room(size), queue.tell_a_writer
+    )
+
+
+def wants(how: Search, kind: int, message: Message) -> bool:
+    """testmsg()."""
+    if how is Search.LESS_EQUAL:
+        return message.kind <= kind
+    if how in (Search.EQUAL, Search.NOT_EQUAL):
+        return (message.kind == kind) == (how is Search.EQUAL)
+    return True
 
 
 class Queues:
@@ -114,13 +207,15 @@ class Queues:
         check_permission(task.creds, queue, WRITE)
         queue.check_alive()
         size = len(message.data)
-        if queue.bytes + size > queue.max_bytes or len(queue.messages) + 1 > queue.max_bytes:
+        if not queue.has_room(size):
             raise EAGAIN("the queue is full")
         self._budget.check_messages(size)
         queue.messages.append(message)
         self._count(queue, 1, size)
         queue.stime, queue.lspid = now(), task.group.tgid
-        queue.readers.notify()
+        queue.tell_a_reader(message)
+        if queue.has_room(1):
+            queue.tell_a_writer()
 
     def peek(self, task: Caller, queue: Queue, how: Search, kind: int) -> int:
         """One look for msgrcv(2): the index. Raises: EACCES, EIDRM, EAGAIN when there is none."""
@@ -136,7 +231,7 @@ class Queues:
         message = queue.messages.pop(index)
         self._count(queue, -1, -len(message.data))
         queue.rtime, queue.lrpid = now(), task.group.tgid
-        queue.writers.notify()
+        queue.tell_a_writer()
         return message
 
     def _count(self, queue: Queue, messages: int, size: int) -> None:
@@ -145,13 +240,12 @@ class Queues:
         self.messages += messages
         self._budget.message_bytes += size + messages * MESSAGE_COST
 
-    def remove(self, queue: Queue) -> None:
+    def remove(self, queue: Queue, each: Each = in_place) -> None:
         """IPC_RMID: who waits gets EIDRM."""
         self.ids.remove(queue)
         self._count(queue, -len(queue.messages), -queue.bytes)
         queue.messages.clear()
-        queue.readers.notify()
-        queue.writers.notify()
+        queue.tell_all(each)
 
     def table(self, reader: Caller) -> Iterator[str]:
         """The lines of /proc/sysvipc/msg."""

@@ -87,7 +87,7 @@ class SemaphoreSet(IpcObject):
         self.lock = Lock()
         """sem_lock(): of who changes it, until those who waited for that have gone on."""
         self._arrivals = 0
-        self._by_number: dict[int, set[Waiter]] = {}
+        self._by_number: dict[int, dict[Waiter, None]] = {}
         """The same, by the semaphore that stops them."""
         self.undos: dict[UndoList, dict[int, int]] = {}
         """What each list of a process gives back at its end."""
@@ -144,7 +144,7 @@ class SemaphoreSet(IpcObject):
             for waiter in found:
                 if waiter in self.waiters and not self._is_hopeless(waiter):
                     dirty |= self._retry(waiter)
-                    yield
+                yield
 
     def _is_hopeless(self, waiter: Waiter) -> bool:
         """It wants something of a semaphore that is used up, as all behind it: update_queue()."""
@@ -180,7 +180,7 @@ class SemaphoreSet(IpcObject):
             self._arrivals += 1
             waiter.arrival = self._arrivals
         waiter.blocked_on, waiter.for_zero = number, not change
-        self._by_number.setdefault(number, set()).add(waiter)
+        self._by_number.setdefault(number, {})[waiter] = None
 
     def forget(self, waiter: Waiter) -> None:
         """It does not wait any more, if it did."""
@@ -190,7 +190,7 @@ class SemaphoreSet(IpcObject):
 
     def _take_out(self, waiter: Waiter) -> None:
         beside = self._by_number[waiter.blocked_on]
-        beside.discard(waiter)
+        beside.pop(waiter, None)
         if not beside:
             del self._by_number[waiter.blocked_on]
 
@@ -203,7 +203,9 @@ class SemaphoreSet(IpcObject):
     def set_value(self, number: int, value: int, pid: int) -> Steps[None]:
         """SETVAL: what was to be given back of it is forgotten."""
         for undo in list(self.undos):
-            undo.forget(self, number)
+            if undo in self.undos:
+                undo.forget(self, number)
+            yield
         self.values[number] = value
         self.pids[number] = pid
         self.ctime = now()
@@ -212,7 +214,9 @@ class SemaphoreSet(IpcObject):
     def set_all(self, values: array[int], pid: int) -> Steps[None]:
         """SETALL; the values are checked."""
         for undo in list(self.undos):
-            undo.drop(self)
+            if undo in self.undos:
+                undo.drop(self)
+            yield
         self.values = values
         self.pids = array("i", [pid]) * len(values)
         self.ctime = now()
@@ -263,7 +267,9 @@ class Semaphores:
         self.used -= len(found.values)
         self.budget.semaphores -= len(found.values)
         for undo in list(found.undos):
-            undo.drop(found)
+            if undo in found.undos:
+                undo.drop(found)
+            yield
         waiters = list(found.waiters)
         for waiter in waiters:
             if waiter in found.waiters:

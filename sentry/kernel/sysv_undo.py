@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from sentry.abi.sysvipc import SEMVMX
 from sentry.kernel.sysv_ids import now
-from sentry.wait.steps import at_once
+from sentry.wait.steps import driven
 
 if TYPE_CHECKING:
     from sentry.kernel.sysv_sem import SemaphoreSet
     from sentry.vfs.budget import Budget
+    from sentry.wait.steps import Steps
 
 
 class UndoList:
@@ -47,18 +48,24 @@ class UndoList:
         self._budget.undos -= len(held)
         return held
 
-    def leave(self, pid: int) -> None:
+    async def leave(self, pid: int) -> None:
         """One task less; the last one gives everything back, within what a semaphore can hold."""
         self.users -= 1
         if self.users:
             return
         for found in list(self.sets):
-            dirty = set()
-            for number, adjust in self.drop(found).items():
-                if adjust:
-                    found.values[number] = min(max(found.values[number] + adjust, 0), SEMVMX)
-                    found.pids[number] = pid
-                    dirty.add(number)
-            if dirty:
-                found.otime = now()
-                at_once(found.changed(dirty))
+            async with found.lock:
+                if found in self.sets:  # it was neither removed nor set meanwhile
+                    await driven(self._give_back(found, pid))
+
+    def _give_back(self, found: SemaphoreSet, pid: int) -> Steps[None]:
+        """All of a set, then those who waited for that go on."""
+        dirty = set()
+        for number, adjust in self.drop(found).items():
+            if adjust:
+                found.values[number] = min(max(found.values[number] + adjust, 0), SEMVMX)
+                found.pids[number] = pid
+                dirty.add(number)
+        if dirty:
+            found.otime = now()
+            yield from found.changed(dirty)

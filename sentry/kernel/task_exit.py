@@ -68,7 +68,8 @@ async def _leave(task: Task) -> None:
         if task.trace is not None:
             task.trace.task_exits(task)
         await _release_memory(task)
-        sysv_ipc.task_exits(task)
+        await sysv_ipc.give_back_semaphores(task)
+        sysv_ipc.leave_segments(task)
         if task.keys is not None:
             task.keys.release()
         task.files.users -= 1

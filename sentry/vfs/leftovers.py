@@ -65,6 +65,9 @@ class Leftovers:
             self._go_on()
 
     def _go_on(self) -> None:
+        self._loop.call_soon(self._spawn)
+
+    def _spawn(self) -> None:
         self._loop.spawn(self._do_first(), "leftovers of a close")
 
     async def _do_first(self) -> None:

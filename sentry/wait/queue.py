@@ -30,7 +30,8 @@ Each = Callable[[Iterable[Registration], Callable[[Registration], object]], obje
 """What does something to each of many: Loop.call_for_each."""
 
 
-def _in_place(entries: Iterable[Registration], act: Callable[[Registration], object]) -> None:
+def in_place(entries: Iterable[Registration], act: Callable[[Registration], object]) -> None:
+    """All of them now."""
     for entry in entries:
         act(entry)
 
@@ -109,7 +110,7 @@ class WaitQueue:
         lines = self._exclusive or {}
         return any(mask & events and _told(line, events) for mask, line in list(lines.items()))
 
-    def notify_all(self, events: int = ALL, each: Each = _in_place) -> None:
+    def notify_all(self, events: int = ALL, each: Each = in_place) -> None:
         """Tell all entries that match, also the exclusive ones: nobody has anything to wait for.
 
         Thousands hear of it one after the other, where `each` does that in pieces.

@@ -30,13 +30,13 @@ from sentry.abi.sysvipc import (
 from sentry.errors import E2BIG, EAGAIN, EINVAL, ENOMSG, EPERM
 from sentry.kernel.sysv_ids import READ, check_owner, check_permission, now
 from sentry.kernel.sysv_ipc import ipc_of
-from sentry.kernel.sysv_msg import Message, Queue, Queues, search
+from sentry.kernel.sysv_msg import Message, Queue, Queues, receiving, search, sending
 from sentry.kernel.task import Task
 from sentry.syscalls.args import show_choice, show_flags, signed
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Addr, Int, Long, Size
 from sentry.vfs.file import Result
-from sentry.wait.sleep import ended, no_hand, now_or_later, until
+from sentry.wait.sleep import no_hand
 
 MAX_MESSAGE = 16 << 20
 """Ceiling of one message, whatever kernel.msgmax says."""
@@ -87,8 +87,10 @@ def sys_msgsnd(task: Task, number: Int, addr: Addr, size: Long, flags: MessageFl
 
     if flags & IPC_NOWAIT:
         return attempt()
-    result: Result = ended(lambda: now_or_later(attempt, (queue.writers,)), no_hand)
-    return result
+    try:
+        return attempt()
+    except EAGAIN:
+        return sending(attempt, queue, size).ended(no_hand)
 
 
 @syscall(70)
@@ -128,7 +130,7 @@ def sys_msgrcv(
     except EAGAIN:
         if flags & IPC_NOWAIT:
             raise ENOMSG("no such message") from None
-    return until(attempt, (queue.readers,)).tried().ended(no_hand)
+    return receiving(attempt, queue, how, kind).ended(no_hand)
 
 
 @syscall(71)
@@ -156,12 +158,11 @@ def sys_msgctl(task: Task, number: Int, command: Command, buf: Addr) -> int | No
         queue.set_owner(task.creds, new.msg_perm_uid, new.msg_perm_gid, new.msg_perm_mode)
         queue.max_bytes = new.msg_qbytes
         queue.ctime = now()
-        queue.readers.notify()
-        queue.writers.notify()
+        queue.tell_all(task.kernel.loop.call_for_each)
     elif command == IPC_RMID:
         queue = queues.ids.find(number)
         check_owner(task.creds, queue)
-        queues.remove(queue)
+        queues.remove(queue, task.kernel.loop.call_for_each)
     else:
         raise EINVAL(f"command {command}")
     return None

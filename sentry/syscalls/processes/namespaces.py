@@ -20,7 +20,7 @@ from sentry.errors import EINVAL, EPERM, ESRCH, EUSERS
 from sentry.fs.pidfd import PidFile
 from sentry.fs.proc.namespaces import CLONE_FLAGS, KINDS, NamespaceInode
 from sentry.kernel import access, namespaces, time_namespace
-from sentry.kernel.sysv_ipc import leave_semaphores, task_exits
+from sentry.kernel.sysv_ipc import leave_segments, leave_semaphores
 from sentry.syscalls.credentials.ids import commit
 from sentry.syscalls.registry import syscall
 from sentry.syscalls.types import Fd, Size, UInt
@@ -69,7 +69,8 @@ def unshared(task: Task, new: NewNamespaces) -> Steps[None]:
         task.files.users -= 1
         task.files = task.files.copy()
     if flags & CLONE_NEWIPC:
-        task_exits(task)
+        leave_semaphores(task)
+        leave_segments(task)
     elif flags & CLONE_SYSVSEM:
         leave_semaphores(task)
     namespaces.enter(task, new, task.fs, copied)
@@ -138,7 +139,7 @@ def join_mounts(to: Joining, namespace: Any) -> None:
 def join_ipc(to: Joining, namespace: Any) -> None:
     """ipcns_install()."""
     to.check_admin(namespace.owner)
-    to.steps.append(lambda: task_exits(to.task))
+    to.steps += [lambda: leave_semaphores(to.task), lambda: leave_segments(to.task)]
     to.set("ipc", namespace)
 
 

@@ -211,6 +211,19 @@ def messages(b: Bench) -> None:
     b.each("receive the last by type", lambda i: b.ok("msgrcv", queue, room, 8, b.n - i, 0))
 
 
+def message_readers(b: Bench) -> None:
+    """Threads that wait for a message of one System V queue, and then for room in it."""
+    queue, into = b.ok("msgget", 1, IPC_CREAT | 0o600), b.program.buffer(16)
+    message = b.program.place(struct.pack("<q", 1) + bytes(8192))
+    room, made = b.program.buffer(8200), b.threads()
+    b.each("wait", lambda i: made[i].begin("msgrcv", queue, into, 8, 0, 0))
+    b.each("send", lambda _: (b.ok("msgsnd", queue, message, 1, 0), b.world.settle()))
+    for _ in range(2):
+        b.ok("msgsnd", queue, message, 8192, 0)
+    b.each("wait for room", lambda i: made[i].begin("msgsnd", queue, message, 8192, 0))
+    b.each("receive", lambda _: (b.ok("msgrcv", queue, room, 8192, 0, 0), b.world.settle()))
+
+
 def posix_messages(b: Bench) -> None:
     """In a POSIX queue, with priorities."""
     size = min(b.n, 10)
@@ -321,6 +334,7 @@ def frozen(b: Bench) -> None:
 
 RESOURCES: tuple[Resource, ...] = (
     threads, crowd, shoal, processes, zombies, sleepers, waiters, words, readers, queued_signals,
-    posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, posix_messages,
-    system_v_objects, semaphores, attachments, namespaces, pidfds, groups_of_control, frozen,
+    posix_timers, cpu_timers, timerfds, keys, supplementary_groups, messages, message_readers,
+    posix_messages, system_v_objects, semaphores, attachments, namespaces, pidfds,
+    groups_of_control, frozen,
 )  # fmt: skip

@@ -249,6 +249,27 @@ def test_waiter_that_is_killed_while_others_go_on_takes_nothing(world: World) ->
     assert program.ok("semctl", number, 0, 12, 0) == 1  # GETVAL
 
 
+def test_end_of_a_process_gives_semaphores_back_piece_by_piece(world: World) -> None:
+    program, holder = world.program(), world.program()
+    number = program.ok("semget", 0, 1, 0o1600)
+    program.ok("semctl", number, 0, 16, 8)  # SETVAL
+    undone = holder.place(struct.pack("<Hhh", 0, -8, 0x1000))
+    assert holder.begin("semop", number, undone, 1).wait() == 0
+    made = [program.thread() for _ in range(8)]
+    calls = [
+        one.begin("semop", number, one.place(struct.pack("<Hhh", 0, -1, 0)), 1) for one in made
+    ]
+    holder.begin("exit_group", 0)
+    found = [0]
+    while not all(call.done for call in calls):
+        world.loop.turn()
+        found.append(sum(call.done for call in calls))
+    assert found == sorted(found)
+    assert len(set(found)) > 4
+    assert [call.result for call in calls] == [0] * 8
+    assert program.begin("semctl", number, 0, 12, 0).wait() == 0  # GETVAL
+
+
 def test_list_of_keys_is_made_piece_by_piece_whatever_their_names(world: World) -> None:
     world.mount("proc", b"/proc")
     program = world.program()

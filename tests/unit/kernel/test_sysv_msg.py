@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sentry.abi.sched import CLONE_NEWIPC
 from sentry.abi.sysvipc import MSG_COPY, MSG_EXCEPT
 from sentry.auth.credentials import Credentials
 from sentry.errors import EACCES, EAGAIN, EIDRM, ENOMEM
 from sentry.kernel.sysv_msg import Message, Queue, Queues, search
 from sentry.vfs import budget as budgets
 from sentry.vfs.budget import Budget
+from tests.world import Program, World
 
 LIMITS = {"msgmnb": 100, "msgmni": 10, "msgmax": 50}
 
@@ -79,3 +84,81 @@ def test_rights_and_removal_are_looked_at_on_every_try(queues: Queues) -> None:
     queues.remove(queue)
     with pytest.raises(EIDRM):
         queues.peek(ROOT, queue, *search(0, 0))
+
+
+@pytest.fixture
+def real() -> Iterator[World]:
+    with World() as made:
+        yield made
+
+
+def send(program: Program, queue: int, kind: int, data: bytes = b"") -> int:
+    message = program.place(struct.pack("<q", kind) + data)
+    return program.call("msgsnd", queue, message, len(data), 0)
+
+
+def test_message_wakes_one_who_wants_it(real: World) -> None:
+    program = real.program()
+    queue = program.ok("msgget", 0, 0o1600)
+    readers = [program.thread() for _ in range(6)]
+    kinds = (1, 1, 2, 0, -3, 2)
+    calls = [
+        one.begin("msgrcv", queue, one.buffer(16), 8, kind, 0)
+        for one, kind in zip(readers, kinds, strict=True)
+    ]
+    for kind, expected in ((2, {2}), (2, {2, 3}), (1, {0, 2, 3}), (3, {0, 2, 3, 4})):
+        assert send(program, queue, kind) == 0
+        real.settle()
+        assert {at for at, call in enumerate(calls) if call.done} == expected
+    program.ok("msgctl", queue, 0, 0)
+    real.settle()
+    assert [call.result for call in calls] == [0, -errno.EIDRM, 0, 0, 0, -errno.EIDRM]
+
+
+def test_message_that_one_cannot_take_is_for_the_next(real: World) -> None:
+    program = real.program()
+    queue = program.ok("msgget", 0, 0o1600)
+    one, other = program.thread(), program.thread()
+    small = one.begin("msgrcv", queue, one.buffer(16), 2, 0, 0)
+    large = other.begin("msgrcv", queue, other.buffer(16), 8, 0, 0)
+    assert send(program, queue, 1, b"longer") == 0
+    real.settle()
+    assert (small.result, large.result) == (-errno.E2BIG, 6)
+
+
+def test_room_is_for_all_whose_message_fits(real: World) -> None:
+    program = real.program()
+    queue = program.ok("msgget", 0, 0o1600)
+    for _ in range(2):
+        assert send(program, queue, 1, bytes(8192)) == 0
+    writers = [program.thread() for _ in range(4)]
+    calls = []
+    for one, size in zip(writers, (8192, 10, 10, 8190), strict=True):
+        message = one.place(struct.pack("<q", 1) + bytes(size))
+        calls.append(one.begin("msgsnd", queue, message, size, 0))
+    real.settle()
+    assert not any(call.done for call in calls)
+    room = program.buffer(8200)
+    program.ok("msgrcv", queue, room, 8192, 0, 0)
+    real.settle()
+    assert [call.done for call in calls] == [True, False, False, False]
+    program.ok("msgrcv", queue, room, 8192, 0, 0)
+    real.settle()
+    assert [call.done for call in calls] == [True, True, True, False]
+    program.ok("msgrcv", queue, room, 8192, 0, 0)
+    real.settle()
+    assert all(call.result == 0 for call in calls)
+
+
+def test_what_a_namespace_had_counts_nowhere_when_it_has_ended(real: World) -> None:
+    budget, program = real.vfs.budget, real.program()
+    before = budget.semaphores, budget.message_bytes
+    program.ok("unshare", CLONE_NEWIPC)
+    for _ in range(40):
+        program.ok("semget", 0, 10, 0o1600)
+        assert send(program, program.ok("msgget", 0, 0o1600), 1, b"text") == 0
+    assert budget.semaphores == before[0] + 400
+    program.begin("exit_group", 0)
+    del program
+    real.settle()
+    assert (budget.semaphores, budget.message_bytes) == before

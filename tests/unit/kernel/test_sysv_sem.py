@@ -14,6 +14,7 @@ from sentry.kernel.sysv_sem import Operation, Semaphores, SemaphoreSet, Waiter, 
 from sentry.kernel.sysv_undo import UndoList
 from sentry.vfs import budget as budgets
 from sentry.vfs.budget import Budget
+from sentry.wait.eager import eager
 from sentry.wait.steps import at_once
 
 LIMITS = (32000, 1024000000, 500, 32000)
@@ -97,7 +98,7 @@ def test_removal_ends_waits_and_frees_the_budget(sets: Sets) -> None:
     at_once(sets.all.remove(sets.one))
     assert isinstance(waiter.error, EIDRM)
     assert (sets.budget.semaphores, sets.budget.undos, sets.all.used) == (0, 0, 0)
-    undo.leave(7)
+    assert eager(undo.leave(7)) is None
 
 
 def test_the_last_task_gives_back_within_what_a_semaphore_holds(sets: Sets) -> None:
@@ -105,9 +106,9 @@ def test_the_last_task_gives_back_within_what_a_semaphore_holds(sets: Sets) -> N
     undo.users = 2
     sets.do((0, 5, SEM_UNDO), (1, 1, SEM_UNDO), undo=undo)
     sets.do((0, -3, 0))
-    undo.leave(7)
+    assert eager(undo.leave(7)) is None
     assert list(sets.one.values) == [2, 1, 0]
-    undo.leave(7)
+    assert eager(undo.leave(7)) is None
     assert list(sets.one.values) == [0, 0, 0]
     assert sets.budget.undos == 0
 
@@ -116,7 +117,7 @@ def test_setval_forgets_what_was_to_be_undone(sets: Sets) -> None:
     undo = UndoList(sets.budget)
     sets.do((0, 5, SEM_UNDO), (1, 5, SEM_UNDO), undo=undo)
     at_once(sets.one.set_value(0, 9, 7))
-    undo.leave(7)
+    assert eager(undo.leave(7)) is None
     assert list(sets.one.values) == [9, 0, 0]
 
 

@@ -35,6 +35,8 @@ SEQUENCES: Final = {
     "kernel/ptrace/tracee.py": "stops in the middle of a call, which goes on then",
     "kernel/seccomp.py": "the supervisor answers, then the call is made",
     "kernel/seccomp_listener.py": "asked, received, answered: another sleep after each",
+    "kernel/sysv_ipc.py": "SEM_UNDO of an exit: kernel/sysv_undo.py",
+    "kernel/sysv_undo.py": "semaphores are given back set by set, under the lock of each",
     "kernel/task.py": "what a tracer does with a task: kernel/ptrace/tracee.py",
     "kernel/task_clone.py": "clone: memory, stores, a tracer's stop, vfork's end, another stop",
     "kernel/task_exit.py": "exit: memory and descriptors go, in steps",
