@@ -144,7 +144,8 @@ class InetSocket(Socket):
     def forget_remote(self) -> None:
         """Not connected any more: what the program did not choose of its address is free again."""
         self.remote = None
-        self.ports.changed(self.local.port)
+        if self.has_port and not self.stream:
+            self.ports.changed(self)
         ip = self.local.ip
         if not self._bound_ip:
             ip = ANY4 if self.family == AF_INET else ANY6

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Final, Protocol, Self
+from typing import Protocol
 
 from msgspec import Struct
 
 from sentry.abi.socket import AF_INET6, SO_REUSEADDR, SO_REUSEPORT
 from sentry.errors import EADDRINUSE, EADDRNOTAVAIL
 from sentry.net.inet.address import ANY4, ANY6, Endpoint
+from sentry.net.inet.receivers import Places
 from sentry.net.inet.time_wait import TimeWait
-
-MAX_KNOWN: Final = 64
-"""Addresses of a port whose receivers are kept."""
 
 
 class Holder(Protocol):
@@ -65,37 +63,6 @@ class Shared(Struct, frozen=True):
         return self.local.ip == ANY6 and not (wanted.is_v4 and self.v6only)
 
 
-class Receivers(Struct, frozen=True):
-    """Of datagrams for an address and a port."""
-
-    connected: dict[Endpoint, Bound]
-    """By where they are connected to."""
-    group: list[Bound]
-    """Those that are not connected, of the best address."""
-
-    @classmethod
-    def of(cls, found: Iterable[Bound], target: Endpoint) -> Self:
-        """Those of the exact address are first."""
-        groups: dict[bytes, list[Bound]] = {}
-        connected: dict[bytes, dict[Endpoint, Bound]] = {}
-        for sock in found:  # there may be very many: one look at each
-            ip, remote = sock.local.ip, sock.remote
-            if ip == target.ip or reaches(sock, target):
-                if remote is None:
-                    groups.setdefault(ip, []).append(sock)
-                else:
-                    connected.setdefault(ip, {}).setdefault(remote, sock)
-        exact = connected.pop(target.ip, {})
-        others: dict[Endpoint, Bound] = {}
-        for known in reversed(connected.values()):
-            others |= known
-        best = groups.get(target.ip) or next(iter(groups.values()), [])
-        return cls(others | exact, best)
-
-
-NOBODY: Final = Receivers({}, [])
-
-
 class Ports:
     """The ports of one protocol."""
 
@@ -106,26 +73,14 @@ class Ports:
         self._shared: dict[int, Shared] = {}
         self._strict: dict[int, dict[Bound, None] | None] = {}
         """Datagram sockets at a port without SO_REUSEADDR; None where one has lost it since."""
-        self._receivers: dict[int, dict[bytes, Receivers]] = {}
-        """Who gets datagrams for a port, by address, until `changed`."""
+        self.places = Places()
+        """Who gets datagrams."""
         self.ended = TimeWait()
         """Connections without a socket that still have their port."""
 
-    def changed(self, port: int) -> None:
-        """Who has a port, or where those are bound or connected."""
-        self._receivers.pop(port, None)
-
-    def receivers(self, target: Endpoint) -> Receivers:
-        """Who may get a datagram: udp_lib_lookup()."""
-        if target.port not in self._bound:
-            return NOBODY
-        known = self._receivers.setdefault(target.port, {})
-        found = known.get(target.ip)
-        if found is None:
-            if len(known) >= MAX_KNOWN:
-                known.clear()
-            found = known[target.ip] = Receivers.of(self._bound[target.port], target)
-        return found
+    def changed(self, sock: Bound) -> None:
+        """A datagram socket that has a port is bound or connected to something else."""
+        self.places.changes(sock)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.everybody())
@@ -144,7 +99,8 @@ class Ports:
             if strict is not None:
                 strict[sock] = None
         self._bound.setdefault(port, {})[sock] = None
-        self.changed(port)
+        if not stream:
+            self.changed(sock)
         return endpoint
 
     def _goes_on(self, sock: Bound, endpoint: Endpoint) -> bool:
@@ -194,7 +150,7 @@ class Ports:
         holders, adopted = self._bound.get(port, {}), self._adopted.get(port, {})
         holders.pop(sock, None)
         adopted.pop(sock, None)
-        self.changed(port)
+        self.places.gone(sock)
         if strict := self._strict.get(port):
             strict.pop(sock, None)
         if not adopted:

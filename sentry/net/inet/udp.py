@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec.structs import replace
 
@@ -83,7 +83,7 @@ class UdpSocket(DatagramSocket):
         self.remote = target
         if self.local.is_any:
             self.local = self.source_for(target)
-        self.ports.changed(self.local.port)
+        self.ports.changed(self)
         return 0
 
     # --- sending
@@ -281,13 +281,13 @@ def _to_everybody(ports: Ports, packet: Packet) -> Iterator[None]:
 
 def receiver_of(ports: Ports, packet: Packet) -> UdpSocket | None:
     """udp_lib_lookup(): a connected one, then the best binding; SO_REUSEPORT spreads."""
-    found: Any = ports.receivers(packet.target)
-    connected: UdpSocket | None = found.connected.get(packet.source)
+    connected = ports.places.connected(packet.target, packet.source)
     if connected is not None:
-        return connected
-    group: list[UdpSocket] = found.group
-    if not group:
+        return cast("UdpSocket", connected)
+    group = ports.places.group(packet.target)
+    if group is None:
         return None
-    if SO_REUSEPORT not in group[0].options:
-        return group[-1]
-    return group[hash((packet.source, packet.target)) % len(group)]
+    first = next(iter(group.socks))
+    if SO_REUSEPORT not in first.options:
+        return cast("UdpSocket", group.last)
+    return cast("UdpSocket", group.at(hash((packet.source, packet.target))))
