@@ -16,6 +16,7 @@ from sentry.abi.keyctl import (
     KEY_SPEC_USER_SESSION_KEYRING,
 )
 from sentry.errors import EACCES, EINVAL, ENOKEY, EPERM, Errno
+from sentry.kernel.key_table import KeyTable, TaskKeys
 from sentry.kernel.keys import (
     EVERYTHING,
     LINK,
@@ -25,8 +26,6 @@ from sentry.kernel.keys import (
     USER,
     VIEW,
     Key,
-    KeyTable,
-    TaskKeys,
 )
 from sentry.wait.again import begun
 from sentry.wait.steps import Steps, driven

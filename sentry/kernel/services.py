@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.handles import HandleCache
     from sentry.fs.gofer.session import Session
     from sentry.fs.pseudo.cpu import Cpu
-    from sentry.kernel.keys import KeyTable
+    from sentry.kernel.key_table import KeyTable
     from sentry.kernel.machine import Machine
     from sentry.kernel.system_log import SystemLog
     from sentry.net.unix_flights import Flights

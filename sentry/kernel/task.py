@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials, Login
     from sentry.bpf.filter import CallFilter
     from sentry.kernel.kernel import Kernel, Namespaces
-    from sentry.kernel.keys import TaskKeys
+    from sentry.kernel.key_table import TaskKeys
     from sentry.kernel.sched_attributes import Sched
     from sentry.kernel.signals import SigInfo
     from sentry.kernel.sysv_undo import UndoList

@@ -19,7 +19,8 @@ from sentry.abi.keyctl import (
 from sentry.auth.credentials import Credentials
 from sentry.errors import ENOKEY, EPERM
 from sentry.kernel import keyrings, keys
-from sentry.kernel.keys import KEYRING, Key, KeyTable
+from sentry.kernel.key_table import KeyTable
+from sentry.kernel.keys import KEYRING, Key
 from sentry.kernel.task import Task
 from sentry.loader.execve import leave_keyrings
 from sentry.wait.steps import at_once
