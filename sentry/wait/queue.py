@@ -86,9 +86,7 @@ class WaitQueue:
         if not entry.exclusive:
             self._entries.pop(entry, None)
         elif self._exclusive and (line := self._exclusive.get(entry.mask)) is not None:
-            line.pop(entry, None)
-            if not line:
-                del self._exclusive[entry.mask]
+            line.pop(entry, None)  # the masks are few: an empty line waits for the next
 
     def notify(self, events: int = ALL) -> int:
         """Tell all plain entries and the first exclusive one that match; how many were told."""
@@ -103,12 +101,11 @@ class WaitQueue:
                 if entry.mask & events:
                     told += 1
                     entry.callback(events)
-        return told + self._tell_one(events) if self._exclusive else told
-
-    def _tell_one(self, events: int) -> bool:
-        """The first exclusive one that this wakes; whether there is one."""
-        lines = self._exclusive or {}
-        return any(mask & events and _told(line, events) for mask, line in list(lines.items()))
+        if self._exclusive:
+            for mask, line in self._exclusive.items():
+                if line and mask & events and _told(line, events):
+                    return told + 1
+        return told
 
     def notify_all(self, events: int = ALL, each: Each = in_place) -> None:
         """Tell all entries that match, also the exclusive ones: nobody has anything to wait for.
@@ -129,6 +126,9 @@ class WaitQueue:
 
 def _told(line: dict[Registration, None], events: int) -> bool:
     """The first that this wakes, which stands behind the others then if it sleeps."""
+    if len(line) == 1:
+        (entry,) = line
+        return entry.callback(events) is not False
     entry = next(iter(line))
     woken = entry.callback(events)
     if woken is False:
@@ -137,7 +137,7 @@ def _told(line: dict[Registration, None], events: int) -> bool:
                 break
         else:
             return False
-    if woken is True and len(line) > 1 and entry in line:
+    if woken is True and entry in line:
         del line[entry]
         line[entry] = None
     return True

@@ -25,7 +25,7 @@ from sentry.vfs.file import (
 from sentry.vfs.interface import Attributes, Inode, Owner
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.again import NotNow, kept
-from sentry.wait.sleep import Retry, never, until
+from sentry.wait.sleep import Retry, until
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
@@ -160,8 +160,11 @@ class PipeRead(Retry):
     __slots__ = ("_dest", "_file")
 
     def __init__(self, file: PipeFile, dest: Dest) -> None:
-        super().__init__(never, file.queue, READ_EVENTS, file, exclusive=True)
-        self._file = file
+        self.deadline_ns = None  # what Retry.__init__ does, without the call
+        self._after = self._end_by = self._inner = None
+        self._queue = file.queue
+        self._held = self._file = file
+        self.mask, self.exclusive = READ_EVENTS, True
         self._dest = dest
 
     def attempt(self) -> int:
