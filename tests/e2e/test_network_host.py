@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -13,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from sentry.abi.netlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+)
 from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from tests.e2e.client import Client, wait_for_end
 from tests.e2e.talker import Talker
 
 pytestmark = [
@@ -90,6 +100,28 @@ ENOPROTOOPT
 1 [(1, 'lo')]
 """
 
+WATCHED = """
+import os, socket, struct
+watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+watch.bind((0, 1 | 1 << 4 | 1 << 6))  # links, addresses and routes of IPv4
+def heard():
+    data = watch.recv(65536)
+    return struct.unpack_from("H", data, 4)[0]
+def rows(name):
+    with open(f"/proc/net/{name}") as file:
+        return [line.split() for line in file]
+def shown():
+    names = [name for _, name in socket.if_nameindex()]
+    counted = [row[0].rstrip(":") for row in rows("dev")[2:]]
+    assert counted == names and sorted(names) == sorted(os.listdir("/sys/class/net"))
+    return sorted(names), [row[:3] for row in rows("route")[1:]]
+print(shown())
+for line in iter(input, "end"):
+    while heard() != int(line):
+        pass
+    print(shown())
+"""
+
 
 @pytest.fixture
 def bundle(tmp_path: Path, debian: Path) -> Bundle:
@@ -110,6 +142,12 @@ def echo_port() -> Iterator[int]:
     thread.start()
     yield server.getsockname()[1]
     server.close()
+
+
+def in_namespace(pid: int, *commands: str) -> None:
+    """What ip(8) does in the network namespace of a process."""
+    for command in commands:
+        subprocess.run(["nsenter", f"--target={pid}", "--net", "ip", *command.split()], check=True)
 
 
 def _namespaces(bundle: Bundle, network: dict[str, str] | None) -> None:
@@ -145,6 +183,70 @@ def test_namespace_with_a_path_is_joined(bundle: Bundle) -> None:
         holder.end()
 
     assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
+
+
+def test_what_is_plugged_in_after_create_is_there(bundle: Bundle) -> None:
+    code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
+    client = Client(bundle.args("python3", "-c", f"{code}; print(socket.if_nameindex())"))
+    client.flags += HOST
+    pid = client.create("c")
+    ended = os.pidfd_open(json.loads((client.root / "c" / "state.json").read_text())["sentryPid"])
+
+    in_namespace(pid, "link add v0 index 70000 type veth peer name v1 index 70001")
+    in_namespace(pid, "link set v0 name eth0 up", "addr add 10.9.8.7/24 dev eth0")
+    client.ok("start", "c")
+    wait_for_end(ended)
+
+    assert client.output("c") == "10.9.8.7\n[(1, 'lo'), (70000, 'eth0'), (70001, 'v1')]\n"
+    client.ok("delete", "c")
+
+
+def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
+    client = Client(bundle.args("python3", "-uc", WATCHED))
+    talker = Talker(client.command(*HOST, "run", f"--bundle={bundle.write()}", "c"))
+    assert talker.hear() == "(['lo'], [])"
+    pid = client.state("c")["pid"]
+    near, default = "['eth0', '0008090A', '00000000']", "['eth0', '00000000', '0108090A']"
+    said = []
+
+    for kind, command in (
+        (RTM_NEWLINK, "link add eth0 up type veth peer name v1"),
+        (RTM_NEWADDR, "addr add 10.9.8.7/24 dev eth0"),
+        (RTM_NEWROUTE, "route add default via 10.9.8.1"),
+        (RTM_NEWLINK, "link set eth0 name eth1"),
+        (RTM_DELROUTE, "route del default"),
+        (RTM_DELADDR, "addr del 10.9.8.7/24 dev eth1"),
+        (RTM_DELLINK, "link del eth1"),
+    ):
+        in_namespace(pid, command)
+        talker.say(str(kind))
+        said.append(talker.hear())
+    talker.say("end")
+    talker.end()
+
+    assert said == [
+        "(['eth0', 'lo', 'v1'], [])",
+        f"(['eth0', 'lo', 'v1'], [{near}])",
+        f"(['eth0', 'lo', 'v1'], [{default}, {near}])",
+        f"(['eth0', 'lo', 'v1'], [{default}, {near}])".replace("eth0", "eth1"),
+        f"(['eth1', 'lo', 'v1'], [{near.replace('eth0', 'eth1')}])",
+        "(['eth1', 'lo', 'v1'], [])",
+        "(['lo'], [])",
+    ]
+
+
+def test_namespace_of_the_host_is_changed_by_nobody_inside(bundle: Bundle) -> None:
+    code = (
+        "import errno, fcntl, socket, struct\ns = socket.socket()\n"
+        "try:\n  fcntl.ioctl(s, 0x8914, struct.pack('16sH22x', b'lo', 0))\n"
+        "except OSError as e: print(errno.errorcode[e.errno])"
+    )
+    process = bundle.args("python3", "-c", code).document["process"]
+    process["capabilities"] = dict.fromkeys(
+        ("bounding", "effective", "permitted"), ["CAP_NET_ADMIN"]
+    )
+
+    assert bundle.run(flags=HOST).stdout == "EPERM\n"
 
 
 def test_namespace_that_is_not_there_is_refused(bundle: Bundle) -> None:

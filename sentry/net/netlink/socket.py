@@ -183,6 +183,8 @@ class NetlinkSocket(Socket):
         if not size:
             raise ENODATA("an empty message")
         port, groups = target if target is not None else self.destination
+        if not port and self.protocol == abi.NETLINK_ROUTE:
+            self.stack.look()
         if not self.port:
             self._take_port(caller)
         if size > self.sndbuf - 32:
@@ -236,10 +238,8 @@ class NetlinkSocket(Socket):
                 raise EOPNOTSUPP(f"type {request.kind}")
             if not request.body:
                 return False  # too short to be anything: nothing is said
-            if request.kind & 3 != 2 and not request.caller.creds.has_in(
-                self.stack.owner, CAP_NET_ADMIN
-            ):
-                raise EPERM("CAP_NET_ADMIN")
+            if request.kind & 3 != 2:
+                self.stack.check_admin(request.caller)
         if handler is None:
             unknown = self.protocol == abi.NETLINK_SOCK_DIAG
             raise EINVAL("type") if unknown else EOPNOTSUPP(f"type {request.kind}")
