@@ -94,12 +94,25 @@ def test_it_ends_with_the_status_of_the_first_process(
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
 
 
-def test_it_ends_as_killed_when_the_program_is(client: Client, reaper: None) -> None:
+@pytest.mark.parametrize("namespaces", [["pid"], []])
+def test_it_is_killed_when_the_program_is(
+    client: Client, reaper: None, namespaces: list[str]
+) -> None:
+    client.bundle.document["linux"]["namespaces"] = [{"type": name} for name in namespaces]
     pid = client.create("c")
     client.ok("start", "c")
     client.ok("kill", "c", "KILL")
 
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_it_is_killed_when_the_sandbox_is(client: Client, reaper: None) -> None:
+    pid = client.create("c")
+    client.ok("start", "c")
+    sentry = json.loads((client.root / "c" / "state.json").read_text())["sentryPid"]
+    os.kill(sentry, signal.SIGKILL)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def test_who_enters_its_mounts_finds_nothing(client: Client) -> None:
