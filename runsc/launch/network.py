@@ -24,6 +24,7 @@ from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
+from runsc.launch.title import set_title
 from runsc.oci.convert import Container
 from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
@@ -48,6 +49,7 @@ GROUPS = (
 class Network(msgspec.Struct, frozen=True):
     """What the process is given."""
 
+    container_id: str
     namespace_fd: int = -1
     """A network namespace to join."""
     own_namespace: bool = False
@@ -57,7 +59,9 @@ class Network(msgspec.Struct, frozen=True):
     log_fd: int = 2
 
 
-def prepare(container: Container, log_fd: int, stand_in_pid: int) -> Network:
+def prepare(
+    container: Container, container_id: str, log_fd: int, stand_in_pid: int
+) -> Network:
     """Where config.json names a network namespace, that of the container's stand-in.
 
     An ordinary user's is in a user namespace of its own, as that of the network process: it gets
@@ -69,7 +73,7 @@ def prepare(container: Container, log_fd: int, stand_in_pid: int) -> Network:
     else:
         own = asked
     bounding = container.process.capabilities.bounding
-    return Network(fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
+    return Network(container_id, fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
 
 
 def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
@@ -87,6 +91,7 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them has imported it
 
         join(terms.joins)
+    set_title("runsc-network", network.container_id)
     os.dup2(network.log_fd, 2)
     if network.namespace_fd >= 0:
         host.setns(network.namespace_fd, CLONE_NEWNET)

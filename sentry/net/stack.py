@@ -69,7 +69,7 @@ class Stack:
             self.view.check()
 
     def check_admin(self, caller: Caller) -> None:
-        """Interfaces and routes may be changed: the host's by nobody in a sandbox. Raises: EPERM."""
+        """Who may change interfaces and routes: nobody those of the host. Raises: EPERM."""
         if self.host is not None or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
             raise EPERM("CAP_NET_ADMIN")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -156,6 +157,11 @@ def _namespaces(bundle: Bundle, network: dict[str, str] | None) -> None:
     linux["namespaces"] = others + ([network] if network is not None else [])
 
 
+def _capabilities(bundle: Bundle, names: list[str]) -> None:
+    sets = ("bounding", "effective", "permitted")
+    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
+
+
 def test_program_talks_to_a_server_of_the_host(bundle: Bundle, echo_port: int) -> None:
     _namespaces(bundle, None)
 
@@ -185,10 +191,9 @@ def test_namespace_with_a_path_is_joined(bundle: Bundle) -> None:
     assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
 
 
-def test_what_is_plugged_in_after_create_is_there(bundle: Bundle) -> None:
+def test_default_is_what_is_plugged_into_a_namespace_that_is_listed(bundle: Bundle) -> None:
     code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
     client = Client(bundle.args("python3", "-c", f"{code}; print(socket.if_nameindex())"))
-    client.flags += HOST
     pid = client.create("c")
     ended = os.pidfd_open(json.loads((client.root / "c" / "state.json").read_text())["sentryPid"])
 
@@ -198,6 +203,30 @@ def test_what_is_plugged_in_after_create_is_there(bundle: Bundle) -> None:
     wait_for_end(ended)
 
     assert client.output("c") == "10.9.8.7\n[(1, 'lo'), (70000, 'eth0'), (70001, 'v1')]\n"
+    client.ok("delete", "c")
+
+
+def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Path) -> None:
+    code = "import socket; p = socket.create_server(('10.1.1.1', 9)).accept()[0]; p.send(b'hello')"
+    server = Client(bundle.args("python3", "-c", code))
+    code = (
+        "import socket\nwhile True:\n  s = socket.socket()\n"
+        "  if not s.connect_ex(('10.1.1.1', 9)): break\nprint(s.recv(9).decode())"
+    )
+    client = Client(Bundle(tmp_path / "client", bundle.rootfs).args("python3", "-c", code))
+    pids = server.create("s"), client.create("c")
+    peer = f"link add eth0 type veth peer name eth0 netns {pids[1]}"
+    in_namespace(pids[0], peer, "link set eth0 up", "addr add 10.1.1.1/24 dev eth0")
+    in_namespace(pids[1], "link set eth0 up", "addr add 10.1.1.2/24 dev eth0")
+    ended = [os.pidfd_open(pid) for pid in pids]
+
+    server.ok("start", "s")
+    client.ok("start", "c")
+    for pidfd in ended:
+        wait_for_end(pidfd)
+
+    assert (server.output("s"), client.output("c")) == ("", "hello\n")
+    server.ok("delete", "s")
     client.ok("delete", "c")
 
 
@@ -235,16 +264,41 @@ def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
     ]
 
 
+def test_default_is_none_where_no_namespace_is_listed(bundle: Bundle) -> None:
+    _namespaces(bundle, None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"import socket; print(socket.socket().connect_ex(('127.0.0.1', {port})))"
+        result = bundle.args("python3", "-c", code).run()
+
+    assert result.stdout == f"{errno.ECONNREFUSED}\n"
+
+
+def test_sysctls_hold_for_sockets_of_the_namespace(bundle: Bundle) -> None:
+    code = (
+        "import socket\ns = socket.socket()\ns.bind(('', 80)); print(s.getsockname()[1])\n"
+        "socket.socket(type=socket.SOCK_DGRAM, proto=1)\n"
+        "u = socket.socket(type=socket.SOCK_DGRAM); u.bind(('', 0)); print(u.getsockname()[1])"
+    )
+    _capabilities(bundle.args("python3", "-c", code), [])
+    bundle.document["linux"]["sysctl"] = {
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": "0 2147483647",
+        "net.ipv4.ip_local_port_range": "40000 40000",
+    }
+
+    result = bundle.run()
+
+    assert (result.stdout, result.stderr) == ("80\n40000\n", "")
+
+
 def test_namespace_of_the_host_is_changed_by_nobody_inside(bundle: Bundle) -> None:
     code = (
         "import errno, fcntl, socket, struct\ns = socket.socket()\n"
         "try:\n  fcntl.ioctl(s, 0x8914, struct.pack('16sH22x', b'lo', 0))\n"
         "except OSError as e: print(errno.errorcode[e.errno])"
     )
-    process = bundle.args("python3", "-c", code).document["process"]
-    process["capabilities"] = dict.fromkeys(
-        ("bounding", "effective", "permitted"), ["CAP_NET_ADMIN"]
-    )
+    _capabilities(bundle.args("python3", "-c", code), ["CAP_NET_ADMIN"])
 
     assert bundle.run(flags=HOST).stdout == "EPERM\n"
 
@@ -269,8 +323,7 @@ def test_privileged_port_needs_the_capability(
         "try:\n  s.bind(('', 80)); print(s.getsockname()[1])\n"
         "except OSError as e: print(errno.errorcode[e.errno])"
     )
-    process = bundle.args("python3", "-c", code).document["process"]
-    process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
+    _capabilities(bundle.args("python3", "-c", code), capabilities)
 
     assert bundle.run(flags=HOST).stdout == expected
 
