@@ -197,9 +197,9 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         stack = kernel.first.net.stack
         stack.host = NetworkProcess(config.network_fd, loop)
-        stack.view = HostView(stack, stack.host, loop)
+        stack.view = view = HostView(stack, stack.host, loop)
         try:
-            run_now(loop, stack.view.look())
+            run_now(loop, view.look())
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))

@@ -45,8 +45,17 @@ class NetNamespace:
 
         fill = TABLES.get(name)
         if name in OF_INTERFACES:
-            self.stack.look()
+            self.look()
         return () if fill is None else fill(self.stack)
+
+    def look(self) -> None:
+        """See the interfaces of now. Raises: NotNow."""
+        self.stack.look()
+
+    @property
+    def changes_by_itself(self) -> bool:
+        """Its interfaces are the host's."""
+        return self.stack.view is not None
 
     def link_names(self) -> list[str]:
         """The interfaces, for /sys/class/net."""

@@ -16,8 +16,7 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.host.view import HostView
-    from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap
+    from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
     from sentry.vfs.file import Caller
 
 
@@ -58,7 +57,7 @@ class Stack:
         """/proc/net/snmp, as "Protocol.Name"."""
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
-        self.view: HostView | None = None
+        self.view: View | None = None
         """What keeps interfaces and routes like the host's then."""
         self.host_sockets = 0
         self._cookie = 0

@@ -230,6 +230,32 @@ def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Pat
     client.ok("delete", "c")
 
 
+def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle) -> None:
+    code = (
+        "import os, socket\n"
+        "for line in iter(input, 'end'):\n"
+        "  names = sorted(name for _, name in socket.if_nameindex())\n"
+        "  print(names, sorted(os.listdir('/sys/class/net')), os.path.exists(line))"
+    )
+    client = Client(bundle.args("python3", "-uc", code))
+    talker = Talker(client.command("run", f"--bundle={bundle.write()}", "c"))
+    talker.say("/sys/class/net/eth0/mtu")
+    said = [talker.hear()]
+    for command in ("link add eth0 type veth peer name v1", "link set eth0 name eth1"):
+        in_namespace(client.state("c")["pid"], command)
+        talker.say("/sys/class/net/eth0/mtu")
+        said.append(talker.hear())
+    talker.say("end")
+    talker.end()
+
+    assert said == [
+        f"{names} {names} {there}"
+        for names, there in (
+            (["lo"], False), (["eth0", "lo", "v1"], True), (["eth1", "lo", "v1"], False)
+        )
+    ]  # fmt: skip
+
+
 def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
     client = Client(bundle.args("python3", "-uc", WATCHED))
     talker = Talker(client.command(*HOST, "run", f"--bundle={bundle.write()}", "c"))

@@ -34,11 +34,21 @@ class NetDirectory(Directory):
         self._make = make
 
     def names(self) -> Iterable[tuple[bytes, int]]:
-        """In their order."""
+        """In their order. Raises: NotNow."""
+        self._namespace.look()
         return [(name.encode(), self._make(name).kind) for name in self._namespace.link_names()]
 
-    def lookup_cached(self, name: bytes) -> Inode | Absent:
-        """As it is now: one that is kept may be gone, or have another name."""
+    def lookup_cached(self, name: bytes) -> Inode | Absent | None:  # type: ignore[override]
+        """The host's have to be asked for."""
+        return None if self._namespace.changes_by_itself else self._now(name)
+
+    def lookup(self, name: bytes, opens: bool = False) -> Inode | Absent:
+        """As it is now. Raises: NotNow."""
+        self._namespace.look()
+        return self._now(name)
+
+    def _now(self, name: bytes) -> Inode | Absent:
+        """One that is kept may be gone, or have another name."""
         is_there = name.decode(errors="replace") in self._namespace.link_names()
         return super().lookup_cached(name) if is_there else ABSENT
 
@@ -68,7 +78,7 @@ def network_directories(fs: TableFs, namespace: Any, text: Text) -> dict[str, Ma
 
 def _shown(namespace: Any, name: str, key: str, _caller: Any) -> str:
     """The text of an attribute. Raises: ENODEV when the interface is gone, NotNow."""
-    namespace.stack.look()
+    namespace.look()
     attributes: dict[str, str] = namespace.link(name)
     if not attributes:
         raise ENODEV(name)

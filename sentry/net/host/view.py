@@ -1,7 +1,8 @@
 """`HostView`: interfaces, addresses and routes of the host, as they are now.
 
-They are listed again when the network process says that they have changed, and before a program
-gets an answer that depends on them: so it never sees less than what was plugged in before it asked.
+They are listed again before a program gets an answer that depends on them: so it never sees less
+than what was plugged in before it asked. And when the network process says that they have changed,
+if somebody inside listens to rtnetlink(7), who is told then; else nothing is done.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.netlink import NETLINK_ROUTE
 from sentry.errors import Errno
 from sentry.net.host.interfaces import show
 from sentry.wait.again import settled
@@ -33,6 +35,9 @@ class HostView:
         """Looks that have begun."""
         self._changes = -1
         """How many there had been at the last list with everything."""
+        self._is_stale = False
+        """There have been more, and nobody has looked yet."""
+        self._is_looking = False
         process.on_change = self._changed
 
     def check(self) -> None:
@@ -43,12 +48,26 @@ class HostView:
         with suppress(Errno):
             settled((self, "look"), self.look)
 
+    def listened(self) -> None:
+        """Somebody listens from now on."""
+        if self._is_stale and not self._is_looking:
+            self._is_looking = True
+            self._loop.spawn(self._look_again(), "network")
+
     def _changed(self) -> None:
-        self._loop.spawn(self._look_again(), "network")
+        self._is_stale = True
+        sockets = self._stack.netlink.items()
+        if any(number == NETLINK_ROUTE and sock.groups for (number, _), sock in sockets):
+            self.listened()
 
     async def _look_again(self) -> None:
-        with suppress(Errno):
-            await self.look()
+        try:
+            while self._is_stale:
+                await self.look()
+        except Errno:
+            pass
+        finally:
+            self._is_looking = False
 
     async def look(self) -> None:
         """List everything; one look is enough for all who asked before it began.
@@ -60,6 +79,7 @@ class HostView:
             if self._begun >= wanted:
                 return
             self._begun += 1
+            self._is_stale = False
             answer = await self._process.list_all(self._changes)
             links_only = answer.changes == self._changes
             steps = show(self._stack, answer.parts, links_only=links_only)
