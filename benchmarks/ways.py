@@ -173,7 +173,7 @@ def compiled(cache: Path) -> dict[str, str]:
 
 def available(folder: Path) -> list[Way]:
     """Everything that can run here, in the order of the columns."""
-    ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours")]
+    ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours"), "--network=none"]
     tree = compiled(folder / "compiled")
     gvisor = [
         GVISOR, "--root", str(folder / "gvisor"), "--platform=systrap", "--network=none",

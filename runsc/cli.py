@@ -92,11 +92,10 @@ class _Lazy(click.Group):
 @click.option(
     "--network",
     type=click.Choice(["none", "host"]),
-    default="none",
-    show_default=True,
     help="none: the program can reach itself (127.0.0.1) and nobody else. host: it reaches the"
     " network as a program of the host does, in the network namespace that config.json names if it"
-    " names one.",
+    " names one. Default: host if it names one, which is what engines plug their networks into;"
+    " else none.",
 )
 @click.option(
     "--overlay2",

@@ -24,7 +24,8 @@ class Globals(Struct, frozen=True):
     root: str
     log: Log
     platform: str
-    network: str
+    network: str | None
+    """None: as config.json says, `runsc.launch.configure.network_of`."""
     debug: bool
     debug_log: str | None
     strace: bool

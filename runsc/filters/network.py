@@ -1,4 +1,4 @@
-"""What the network process may do on the host: make sockets of two families, and bind them."""
+"""What the network process may do on the host: make sockets, bind them, list interfaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ OWN = (
     Rule(unistd.getsockopt, "network", "CPython, making a socket object for a bind"),
     Rule(unistd.sendmsg, "network", "a socket for the Sentry"),
     Rule(unistd.sendto, "network", "netlink: a request for a list"),
-    Rule(unistd.recvfrom, "network", "netlink: the list"),
+    Rule(unistd.recvfrom, "network", "netlink: the list, and notices of changes"),
+    Rule(unistd.poll, "network", "whether there is a request, or a notice"),
 )
 
 

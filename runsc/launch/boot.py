@@ -23,6 +23,7 @@ from runsc import filters, host
 from runsc.launch import isolation
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.kept import KeptCode
+from runsc.launch.title import set_title
 from sentry.abi import prctl
 from sentry.config import SandboxConfig, StartError
 from sentry.control.protocol import Event, Request, decode, encode
@@ -66,6 +67,7 @@ def sentry_main(
     try:
         isolation.enter(descriptors(config) | set(terms.joins))
         join(terms.joins)
+        set_title("runsc-sentry", config.container_id)
         os.dup2(config.log_fd, 2)
         if terms.held and not _hear(config.control_fd, "go"):
             return 1

@@ -20,6 +20,7 @@ from gofer.shared import POOL_THREADS
 from runsc import filters, host
 from runsc.launch import boot, isolation, landlock
 from runsc.launch.frozen import freeze_imports
+from runsc.launch.title import set_title
 from runsc.oci.convert import Export
 from sentry.abi import mount
 from sentry.log_rate import Rate
@@ -39,6 +40,7 @@ class GoferStart(msgspec.Struct, frozen=True):
     log_fd: int
     own_users: bool
     """It is in a user namespace of its own."""
+    container_id: str
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
 
@@ -52,6 +54,7 @@ def gofer_main(
     tie = 0 if terms.outlives else signal.SIGKILL
     isolation.enter({sock, log_fd, gofer.hold, *terms.joins} - {-1}, tie)
     boot.join(terms.joins)
+    set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
     if terms.before_gofer is not None:
         if not os.read(gofer.hold, 16):

@@ -11,6 +11,7 @@ import msgspec
 from kvm.binding import lib
 from runsc.containers import console
 from runsc.errors import RuntimeFailure
+from runsc.launch import isolation
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.config import SandboxConfig
@@ -35,6 +36,17 @@ class Wishes(msgspec.Struct, frozen=True):
     """So many descriptors of the caller, from 3 on, are the program's too."""
     mortal_init: bool = False
     """Its first process is a program as any other, which signals end, not the container's init."""
+
+
+def network_of(flags: Globals, container: Container) -> str:
+    """--network; by default what is plugged into the container's own namespace is its network.
+
+    An ordinary user's sockets are in another one than its stand-in: there is nothing to plug into.
+    """
+    if flags.network is not None:
+        return flags.network
+    asked = "network" in dict(container.namespaces) and isolation.is_privileged()
+    return "host" if asked else "none"
 
 
 def preserved_fds(count: int) -> tuple[int, ...]:
@@ -148,7 +160,7 @@ def make_config(
         devices=container.devices,
         seccomp=container.seccomp,
         platform=flags.platform,
-        network=flags.network,
+        network=network_of(flags, container),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from runsc.containers import console
 from runsc.containers.container import Store
 from runsc.containers.lifecycle import Warn, destroy
+from runsc.launch.title import set_title
 
 
 @contextmanager
@@ -51,6 +52,7 @@ def _watch(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         os.setsid()
+        set_title("runsc-janitor", container_id)
         terminal = os.dup(0) if settings is not None else -1
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):

@@ -16,7 +16,7 @@ from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, early, sandbox, stand_in
-from runsc.launch.configure import Wishes, make_config
+from runsc.launch.configure import Wishes, make_config, network_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
 from runsc.oci.convert import Container
@@ -26,6 +26,7 @@ from sentry.control.protocol import Request
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.network import Network
+    from sentry.config import SandboxConfig
 
 Bodies = Callable[[str], Programs]
 
@@ -188,7 +189,8 @@ def _bring_up(
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
     cgroup = _make_cgroup(flags, store, state, container)
     joins = cgroup.open_joins() if cgroup is not None else ()
-    standing = stand_in.spawn(container, state.id, joins)
+    sysctls = container.sysctls if network_of(flags, container) == "host" else ()
+    standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins)
     state.pid, state.pid_start = standing.pid, start_time(standing.pid)
     try:
         running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
@@ -239,7 +241,7 @@ def _start(
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
         standing.await_ready()
-        network = _network(flags, container, config.log_fd, standing.pid)
+        network = _network(flags, container, config, standing.pid)
         running = sandbox.start(
             config,
             container.exports,
@@ -257,12 +259,12 @@ def _start(
 
 
 def _network(
-    flags: Globals, container: Container, log_fd: int, stand_in_pid: int
+    flags: Globals, container: Container, config: SandboxConfig, stand_in_pid: int
 ) -> Network | None:
-    if flags.network == "host":
-        from runsc.launch import network  # noqa: PLC0415  most containers have none
+    if config.network == "host":
+        from runsc.launch import network  # noqa: PLC0415  not all containers have one
 
-        return network.prepare(container, log_fd, stand_in_pid)
+        return network.prepare(container, config.container_id, config.log_fd, stand_in_pid)
     if path := dict(container.namespaces).get("network"):
         flags.log.warning(
             f"the interfaces of network namespace {path} are not used:"

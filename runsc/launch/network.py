@@ -2,8 +2,8 @@
 
 It is in the network namespace that the bundle asks for: the caller's, one with a path, or a new
 one with nothing but a loopback interface. It makes TCP, UDP and ping sockets, binds them to
-privileged ports if the container may, and lists interfaces; it sees no data. It ends with the
-Sentry: when the other end of its socket closes.
+privileged ports if the container may, lists interfaces, and says when they have changed; it sees no
+data. It ends with the Sentry: when the other end of its socket closes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import array
 import errno
 import os
+import select
 import signal
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
@@ -22,6 +24,7 @@ from runsc.launch import isolation, landlock
 from runsc.launch.boot import Terms
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.isolation import NAMESPACES
+from runsc.launch.title import set_title
 from runsc.oci.convert import Container
 from sentry.abi import netlink as abi
 from sentry.abi.capability import CAP_NET_BIND_SERVICE
@@ -30,18 +33,23 @@ from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 OPEN_FILES = 16
-"""Its two sockets, the log, and what comes with a request and its answer."""
+"""Its three sockets, the log, and what comes with a request and its answer."""
 DUMPS = {
     abi.RTM_GETLINK: abi.IFINFOMSG.size,
     abi.RTM_GETADDR: abi.IFADDRMSG.size,
     abi.RTM_GETROUTE: abi.RTMSG.size,
 }
-"""What may be listed, and the size of a request without wishes."""
+"""What is listed, and the size of a request without wishes."""
+GROUPS = (
+    abi.RTNLGRP_LINK, abi.RTNLGRP_IPV4_IFADDR, abi.RTNLGRP_IPV6_IFADDR, abi.RTNLGRP_IPV4_ROUTE,
+    abi.RTNLGRP_IPV6_ROUTE,
+)  # fmt: skip
 
 
 class Network(msgspec.Struct, frozen=True):
     """What the process is given."""
 
+    container_id: str
     namespace_fd: int = -1
     """A network namespace to join."""
     own_namespace: bool = False
@@ -51,7 +59,9 @@ class Network(msgspec.Struct, frozen=True):
     log_fd: int = 2
 
 
-def prepare(container: Container, log_fd: int, stand_in_pid: int) -> Network:
+def prepare(
+    container: Container, container_id: str, log_fd: int, stand_in_pid: int
+) -> Network:
     """Where config.json names a network namespace, that of the container's stand-in.
 
     An ordinary user's is in a user namespace of its own, as that of the network process: it gets
@@ -63,7 +73,7 @@ def prepare(container: Container, log_fd: int, stand_in_pid: int) -> Network:
     else:
         own = asked
     bounding = container.process.capabilities.bounding
-    return Network(fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
+    return Network(container_id, fd, own, bool(bounding >> CAP_NET_BIND_SERVICE & 1), log_fd)
 
 
 def spawn(network: Network, sock: int, switches: filters.Switches, terms: Terms) -> int:
@@ -81,13 +91,14 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
         from runsc.cgroups.cgroup import join  # noqa: PLC0415  who opened them has imported it
 
         join(terms.joins)
+    set_title("runsc-network", network.container_id)
     os.dup2(network.log_fd, 2)
     if network.namespace_fd >= 0:
         host.setns(network.namespace_fd, CLONE_NEWNET)
         os.close(network.namespace_fd)
     if network.own_namespace:
         isolation.bring_up_loopback()
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
+    netlink, watch = open_netlink(), Watch()
     sentry = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=sock)
     program = filters.network_program(switches.trap)
     isolation.leave_root()
@@ -99,45 +110,112 @@ def network_main(network: Network, sock: int, switches: filters.Switches, terms:
     freeze_imports()
     filters.install(program, switches, network.log_fd)
     try:
-        serve(sentry, netlink)
-    finally:
-        sentry.detach()  # dropped open, they would be printed, and printing asks for their peers
-        netlink.detach()
+        serve(sentry, netlink, watch)
+    finally:  # dropped open, they would be printed, and printing asks for their peers
+        for each in (sentry, netlink, watch.sock):
+            each.detach()
     return 0
 
 
-def serve(sentry: socket.socket, netlink: socket.socket) -> None:
+def open_netlink() -> socket.socket:
+    """To the network namespace that this process is in."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
+
+
+class Watch:
+    """Counts what changes in the namespace: rtnetlink(7) tells more, the lists say it anyway."""
+
+    def __init__(self) -> None:
+        self.sock = open_netlink()
+        self.sock.bind((0, sum(1 << (group - 1) for group in GROUPS)))
+        self.changes = 0
+        self.is_told = True
+        """The Sentry knows that its list is no longer true, or has none yet."""
+
+    def look(self) -> None:
+        """Take all notices; if some were lost, it was too many for the queue."""
+        while True:
+            try:
+                self.sock.recv(1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+            self.changes = (self.changes + 1) & protocol.CHANGES_MASK
+
+    def tell(self, sentry: socket.socket) -> None:
+        """Once after each list."""
+        if not self.is_told:
+            self.is_told = True
+            _send(sentry, protocol.CHANGED)
+
+
+def serve(sentry: socket.socket, netlink: socket.socket, watch: Watch) -> None:
     """Answer until the other end has closed. The Sentry is not trusted: whatever it sends is
     answered, and nothing of it stays."""
+    poll = select.poll()
+    poll.register(sentry, select.POLLIN)
+    poll.register(watch.sock, select.POLLIN)
     while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if watch.sock.fileno() in ready:
+            watch.look()
+            watch.tell(sentry)
+        if sentry.fileno() not in ready:
+            continue
         try:
             data, given, _, _ = socket.recv_fds(sentry, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             return
         made = -1
-        body = b""
         number = 0
         try:
-            if data:
-                made, body = _answer(data, given, netlink)
+            if _is_list(data):
+                _list(sentry, netlink, watch, protocol.HEADER.unpack_from(data)[1])
+            elif data:
+                made = _answer(data, given)
         except OSError as error:
             number = error.errno or errno.EIO
         except (ValueError, OverflowError):  # an address that is none
             number = errno.EINVAL
         for fd in given:
             os.close(fd)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [made]))]
-        with suppress(OSError):
-            reply = protocol.REPLY.pack(number) + body
-            sentry.sendmsg([reply], rights if made >= 0 else [], socket.MSG_NOSIGNAL)
+        _send(sentry, number, changes=watch.changes, fd=made)
         if made >= 0:
             os.close(made)
         if not data:
             return
 
 
-def _answer(data: bytes, given: list[int], netlink: socket.socket) -> tuple[int, bytes]:
-    """(a new socket or -1, what to say). Raises: OSError."""
+def _send(
+    sentry: socket.socket, number: int, body: bytes = b"", more: int = 0, changes: int = 0,
+    fd: int = -1,
+) -> None:  # fmt: skip
+    """A packet; who has gone gets none."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
+    with suppress(OSError):
+        reply = protocol.REPLY.pack(number, more, changes) + body
+        sentry.sendmsg([reply], rights, socket.MSG_NOSIGNAL)
+
+
+def _is_list(data: bytes) -> bool:
+    size = protocol.HEADER.size
+    return len(data) >= size and protocol.HEADER.unpack_from(data)[0] == protocol.LIST
+
+
+def _list(sentry: socket.socket, netlink: socket.socket, watch: Watch, known: int) -> None:
+    """All but the last packet of the answer. Raises: OSError."""
+    watch.look()
+    changes, watch.is_told = watch.changes, False
+    for kind in DUMPS:
+        if kind == abi.RTM_GETLINK or known != changes:
+            for part in _dump(netlink, kind):
+                _send(sentry, 0, part, 1, changes)
+
+
+def _answer(data: bytes, given: list[int]) -> int:
+    """A new socket or -1. Raises: OSError."""
     if len(data) < protocol.HEADER.size:
         raise OSError(errno.EINVAL, "short request")
     operation, a, b, c = protocol.HEADER.unpack_from(data)
@@ -145,12 +223,10 @@ def _answer(data: bytes, given: list[int], netlink: socket.socket) -> tuple[int,
         flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         if b not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             raise OSError(errno.ESOCKTNOSUPPORT, "type")
-        return socket.socket(a, b | flags, c).detach(), b""
+        return socket.socket(a, b | flags, c).detach()
     if operation == protocol.BIND and len(given) == 1:
         _bind(given[0], data[protocol.HEADER.size :])
-        return -1, b""
-    if operation == protocol.DUMP and a in DUMPS:
-        return -1, _dump(netlink, a)
+        return -1
     raise OSError(errno.EINVAL, "request")
 
 
@@ -170,20 +246,17 @@ def _bind(fd: int, address: bytes) -> None:
         sock.detach()
 
 
-def _dump(netlink: socket.socket, kind: int) -> bytes:
-    """All messages of one answer, as many as a packet holds."""
+def _dump(netlink: socket.socket, kind: int) -> Iterator[bytes]:
+    """All messages of a list, as they come: whole ones in each part."""
     size = abi.NLMSGHDR.size + DUMPS[kind]
     flags = abi.NLM_F_REQUEST | abi.NLM_F_DUMP
     netlink.sendto(abi.NLMSGHDR.pack(size, kind, flags, 1, 0) + bytes(DUMPS[kind]), (0, 0))
-    found = b""
     while True:
         part = netlink.recv(1 << 16)
+        yield part
         at = 0
         while at + abi.NLMSGHDR.size <= len(part):
             header = abi.NLMSGHDR.unpack(part[at : at + abi.NLMSGHDR.size])
             if header.nlmsg_type in (abi.NLMSG_DONE, abi.NLMSG_ERROR):
-                return found
-            whole = part[at : at + header.nlmsg_len]
-            if len(found) + len(whole) < protocol.MAX_PACKET - 16:
-                found += whole
-            at += (header.nlmsg_len + 3) & ~3
+                return
+            at += (max(header.nlmsg_len, abi.NLMSGHDR.size) + 3) & ~3

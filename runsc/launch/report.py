@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runsc import filters
 from runsc.launch import isolation
+from runsc.launch.configure import network_of
 from sentry.abi import capability, mount, resource
 from sentry.abi.sched import CLONE_NEWUSER
 
@@ -131,11 +132,13 @@ def _special_paths(config: SandboxConfig) -> Iterator[str]:
 
 
 def _network(flags: Globals, container: Container) -> str:
-    if flags.network == "none":
-        return "network: a loopback interface of its own and no other (--network=none)"
+    default = ", by default" if flags.network is None else ""
+    if network_of(flags, container) == "none":
+        return f"network: a loopback interface of its own and no other (--network=none{default})"
     where = dict(container.namespaces).get("network")
     named = {None: "the caller's network namespace", "": "a new network namespace"}
-    return f"network: sockets of the host, in {named.get(where, where)} (--network=host)"
+    place = named.get(where, where)
+    return f"network: sockets of the host, in {place} (--network=host{default})"
 
 
 def _cgroup(container: Container, cgroup: Cgroup | None) -> str:

@@ -302,6 +302,7 @@ def start(
         exports,
         config.log_fd,
         not isolation.is_privileged(),
+        config.container_id,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )
     network_pid = 0

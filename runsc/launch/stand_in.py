@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sentry.abi.sched import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUTS,
+    CLONE_PARENT,
 )
 
 PROGRAM = Path(__file__).with_name("built") / "stand_in"
@@ -50,20 +52,34 @@ class Namespaces(msgspec.Struct, frozen=True):
     `podman cp` does, may find the host's files there."""
     joined: tuple[tuple[str, str], ...] = ()
     """(type, path) of those with one."""
+    joined_pid: str = ""
+    """The path of a PID namespace: only a child can be in it."""
     hostname: str = ""
     """Of a new UTS namespace."""
+    sysctls: tuple[tuple[str, str], ...] = ()
+    """Of the network namespace, name and value: who makes sockets in it heeds them."""
 
 
-def _asked_for(container: Container) -> Namespaces:
-    """Of config.json. An ordinary user, in a user namespace of its own, can join none."""
-    new, joined = CLONE_NEWNS, []
+def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -> Namespaces:
+    """Of config.json. An ordinary user, in a user namespace of its own, can join none.
+
+    `sysctls`: those that the container's own network namespace gets.
+    """
+    new, joined, joined_pid = CLONE_NEWNS, [], ""
     for name, path in container.namespaces:
         kind = KINDS.get(name, 0)
         if not path:
             new |= kind
-        elif kind and kind != CLONE_NEWPID:
+        elif kind == CLONE_NEWPID:
+            joined_pid = path
+        elif kind:
             joined.append((name, path))
-    return Namespaces(new, tuple(joined) if isolation.is_privileged() else (), container.hostname)
+    if not isolation.is_privileged():
+        return Namespaces(new, hostname=container.hostname)
+    if "network" not in dict(container.namespaces):
+        sysctls = ()
+    of_network = tuple(each for each in sysctls if each[0].startswith("net."))
+    return Namespaces(new, tuple(joined), joined_pid, container.hostname, of_network)
 
 
 class StandIn:
@@ -102,15 +118,48 @@ class StandIn:
         self._reaped = True
 
 
-def spawn(container: Container, container_id: str, joins: tuple[int, ...]) -> StandIn:
+def spawn(namespaces: Namespaces, container_id: str, joins: tuple[int, ...]) -> StandIn:
     """Make it. Raises: RuntimeFailure."""
-    namespaces = _asked_for(container)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = isolation.spawn(
-        lambda: _become(namespaces, container_id, theirs, joins), namespaces.new & ~CLONE_NEWCGROUP
-    )
+    flags = namespaces.new & ~CLONE_NEWCGROUP
+
+    def body() -> int:
+        return _become(namespaces, container_id, theirs, joins)
+
+    if namespaces.joined_pid:
+        pid = _spawn_in(namespaces.joined_pid, body, flags)
+    else:
+        pid = isolation.spawn(body, flags)
     theirs.close()
     return StandIn(pid, ours, joins)
+
+
+def _spawn_in(path: str, body: Callable[[], int], flags: int) -> int:
+    """In a PID namespace that is there, by a process that enters it for its children, which are
+    ours: who forks the stand-in is who waits for it. Raises: RuntimeFailure."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    helper = host.spawn(0)
+    if not helper:
+        said = ""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            host.setns(fd, CLONE_NEWPID)
+            os.close(fd)
+            said = str(isolation.spawn(body, flags | CLONE_PARENT))
+        except OSError as error:
+            said = f"pid namespace {path}: {os.strerror(error.errno or 0)}"
+        except RuntimeFailure as error:
+            said = str(error)
+        finally:
+            theirs.send(said.encode())
+            os._exit(0)
+    theirs.close()
+    said = ours.recv(4096).decode()
+    ours.close()
+    os.waitpid(helper, 0)
+    if not said.isdigit():
+        raise RuntimeFailure(said or f"pid namespace {path}: nobody could enter it")
+    return int(said)
 
 
 def _become(
@@ -155,5 +204,10 @@ def _enter(namespaces: Namespaces) -> None:
         isolation.bring_up_loopback()
     if namespaces.new & CLONE_NEWUTS and namespaces.hostname:
         socket.sethostname(namespaces.hostname)
+    for name, value in namespaces.sysctls:
+        try:
+            Path("/proc/sys", name.replace(".", "/")).write_text(value)
+        except OSError as error:
+            raise OSError(error.errno, f"sysctl {name}: {error.strerror}") from None
     host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
     isolation.leave_root()

@@ -193,12 +193,14 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     lockdown()
     run_now(loop, tree.mount_all(kernel, config))
     if config.network_fd >= 0:
-        from sentry.net.host.interfaces import show_host  # noqa: PLC0415  --network=host
-        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  --network=host
+        from sentry.net.host.view import HostView  # noqa: PLC0415
 
-        process = NetworkProcess(config.network_fd, loop)
+        stack = kernel.first.net.stack
+        stack.host = NetworkProcess(config.network_fd, loop)
+        stack.view = view = HostView(stack, stack.host, loop)
         try:
-            run_now(loop, show_host(kernel.first.net.stack, process))
+            run_now(loop, view.look())
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))

@@ -1,7 +1,6 @@
 """Network interfaces of a sandbox: names, flags, addresses. netdevice(7), net/core/dev.c.
 
-There is the loopback; with the host's network its interfaces are shown too (`--network=host`), as
-they were when the sandbox started.
+There is the loopback; with the host's network its interfaces are shown instead (sentry/net/host).
 """
 
 from __future__ import annotations
@@ -72,7 +71,9 @@ class Interface(Struct):
     """net.ipv6.conf.*.mtu; 0: that of the link."""
     addresses: list[Address] = field(default_factory=list)
     received: list[int] = field(default_factory=lambda: [0, 0])
-    """Packets, bytes; what the loopback receives it has sent."""
+    """Packets, bytes."""
+    sent: list[int] | None = None
+    """The same; what the loopback receives it has sent."""
 
     @property
     def is_loopback(self) -> bool:
@@ -160,6 +161,10 @@ class Interfaces:
     def insert(self, interface: Interface) -> None:
         """A new one, or another in the place of one with its index."""
         self._by_index[interface.index] = interface
+
+    def remove(self, index: int) -> None:
+        """It is gone. Preconditions: it is there, and not the loopback."""
+        del self._by_index[index]
 
     def by_index(self, index: int) -> Interface:
         """Raises: ENODEV."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sentry.abi import ioctl
 from sentry.abi import socket as abi
-from sentry.abi.capability import CAP_NET_ADMIN
 from sentry.abi.fcntl import F_OWNER_PGRP, F_OWNER_PID
 from sentry.abi.netlink import RTM_DELADDR, RTM_NEWADDR
 from sentry.abi.socket import AF_INET, AF_INET6, AF_PACKET, IFNAMSIZ, RTF_GATEWAY, RTF_HOST
@@ -26,7 +25,6 @@ from sentry.errors import (
     ENOENT,
     ENOTTY,
     ENXIO,
-    EPERM,
     ESRCH,
 )
 from sentry.net.ethtool import ethtool
@@ -79,6 +77,8 @@ def socket_ioctl(sock: Socket, caller: Caller, request: int, argument: int) -> i
         if request >> 8 == abi.SOCK_IOC_TYPE:
             caller.mm.read(argument, IFREQ_SIZE)
         raise ENOTTY(f"{request:#x}")
+    if request >= abi.SIOCADDRT:
+        sock.stack.look()
     return row.handler(sock, caller, argument) or 0
 
 
@@ -178,16 +178,10 @@ def _setter(
 ) -> None:
     def set_(sock: Socket, caller: Caller, argument: int) -> None:
         raw = caller.mm.read(argument, IFREQ_SIZE)
-        check_admin(sock, caller)
+        sock.stack.check_admin(caller)
         change(sock, _link(sock, raw), raw)
 
     SOCKETS.row(name, set_, families=families)
-
-
-def check_admin(sock: Socket, caller: Caller) -> None:
-    """Raises: EPERM."""
-    if not caller.creds.has_in(sock.stack.owner, CAP_NET_ADMIN):
-        raise EPERM("CAP_NET_ADMIN")
 
 
 def _hardware(link: Interface) -> bytes:
@@ -288,7 +282,7 @@ def _route(
     change: Callable[[Socket, Route], None], sock: Socket, caller: Caller, argument: int
 ) -> None:
     """struct rtentry."""
-    check_admin(sock, caller)
+    sock.stack.check_admin(caller)
     raw = caller.mm.read(argument, RTENTRY_SIZE)
     target, gateway, mask = raw[12:16], raw[28:32], raw[44:48]
     (flags,) = struct.unpack_from("<H", raw, 56)
@@ -344,5 +338,5 @@ def _arp(sock: Socket, caller: Caller, argument: int) -> None:
 @SOCKETS.handles("SIOCSARP", "SIOCDARP", partial="there are no neighbours", families=(AF_INET,))
 def _change_arp(sock: Socket, caller: Caller, argument: int) -> None:
     caller.mm.read(argument, 68)
-    check_admin(sock, caller)
+    sock.stack.check_admin(caller)
     _arp(sock, caller, argument)

@@ -40,17 +40,33 @@ class NetNamespace:
         return self._stack
 
     def lines(self, name: str) -> Iterable[str]:
-        """What a file of /proc/net shows below its head, piece by piece."""
-        from sentry.net.tables import TABLES  # noqa: PLC0415
+        """What a file of /proc/net shows below its head, piece by piece. Raises: NotNow."""
+        from sentry.net.tables import OF_INTERFACES, TABLES  # noqa: PLC0415
 
         fill = TABLES.get(name)
+        if name in OF_INTERFACES:
+            self.look()
         return () if fill is None else fill(self.stack)
 
-    def links(self) -> dict[str, dict[str, str]]:
-        """The attributes of each interface, for /sys/class/net."""
+    def look(self) -> None:
+        """See the interfaces of now. Raises: NotNow."""
+        self.stack.look()
+
+    @property
+    def changes_by_itself(self) -> bool:
+        """Its interfaces are the host's."""
+        return self.stack.view is not None
+
+    def link_names(self) -> list[str]:
+        """The interfaces, for /sys/class/net."""
+        return [link.name for link in self.stack.interfaces]
+
+    def link(self, name: str) -> dict[str, str]:
+        """The attributes of one; none of one that is not there."""
         from sentry.net.tables import attributes  # noqa: PLC0415
 
-        return {link.name: attributes(link) for link in self.stack.interfaces}
+        found = next((link for link in self.stack.interfaces if link.name == name), None)
+        return {} if found is None else attributes(found)
 
 
 def stack_of(caller: Caller) -> Stack:

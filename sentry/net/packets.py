@@ -103,3 +103,13 @@ class Tap(Protocol):
 
     def hear(self, frame: Frame) -> None:
         """A packet goes out, or comes in."""
+
+
+class View(Protocol):
+    """What keeps the interfaces of a stack like the host's: sentry.net.host.view."""
+
+    def check(self) -> None:
+        """See those of now. Raises: NotNow."""
+
+    def listened(self) -> None:
+        """Somebody is told of changes from now on."""

@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sentry.abi.capability import CAP_NET_ADMIN
+from sentry.errors import EPERM
 from sentry.net.fan_out import FanOut
 from sentry.net.inet.ports import Ports
 from sentry.net.interfaces import Interfaces
@@ -14,7 +16,8 @@ from sentry.net.routes import Routes
 if TYPE_CHECKING:
     from sentry.auth.userns import Charge, UserNamespace
     from sentry.net.host.process import NetworkProcess
-    from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap
+    from sentry.net.packets import Member, NetlinkPort, RawReceiver, Tap, View
+    from sentry.vfs.file import Caller
 
 
 class Stack:
@@ -54,8 +57,20 @@ class Stack:
         """/proc/net/snmp, as "Protocol.Name"."""
         self.host: NetworkProcess | None = None
         """Who makes sockets of the host, with --network=host."""
+        self.view: View | None = None
+        """What keeps interfaces and routes like the host's then."""
         self.host_sockets = 0
         self._cookie = 0
+
+    def look(self) -> None:
+        """Be up to date with the host's interfaces, where they are shown. Raises: NotNow."""
+        if self.view is not None:
+            self.view.check()
+
+    def check_admin(self, caller: Caller) -> None:
+        """Who may change interfaces and routes: nobody those of the host. Raises: EPERM."""
+        if self.host is not None or not caller.creds.has_in(self.owner, CAP_NET_ADMIN):
+            raise EPERM("CAP_NET_ADMIN")
 
     def ports_of(self, protocol: int) -> Ports:
         """The table of a protocol's ports."""

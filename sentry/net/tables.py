@@ -173,9 +173,12 @@ def _netlink_line(sock: NetlinkSocket) -> str:
 
 def _dev(stack: Stack) -> Lines:
     for link in stack.interfaces:
-        packets, octets = link.received
-        half = f" {packets:7} {0:4} {0:4} {0:4} {0:5} "
-        yield f"{link.name:>6}: {octets:7}{half}{0:10} {0:9} {octets:8}{half}{0:7} {0:10}\n"
+        (packets, octets), (out, octets_out) = link.received, link.sent or link.received
+        drops = f"{0:4} {0:4} {0:4} {0:5}"
+        yield (
+            f"{link.name:>6}: {octets:7} {packets:7} {drops} {0:10} {0:9} "
+            f"{octets_out:8} {out:7} {drops} {0:7} {0:10}\n"
+        )
 
 
 def _name(stack: Stack, route: Route) -> str:
@@ -309,13 +312,17 @@ TABLES: Final[dict[str, Callable[[Stack], Lines]]] = {
     "unix": lambda stack: _of(stack, UnixSocket, _unix_line),
 }
 
+OF_INTERFACES: Final = frozenset({"dev", "if_inet6", "ipv6_route", "route"})
+"""Those that the host may change."""
+
 
 def attributes(link: Any) -> dict[str, str]:
-    """The files of /sys/class/net/NAME."""
+    """The files of /sys/class/net/NAME; of the counters those that are not always 0."""
 
     def mac(raw: bytes) -> str:
         return ":".join(f"{byte:02x}" for byte in raw)
 
+    received, sent = link.received, link.sent or link.received
     return {
         "address": mac(link.hardware), "addr_assign_type": "0", "addr_len": "6",
         "broadcast": mac(link.hardware_broadcast), "carrier": str(int(link.is_up)),
@@ -325,4 +332,6 @@ def attributes(link: Any) -> dict[str, str]:
         "mtu": str(link.mtu), "operstate": "unknown" if link.is_loopback else "up",
         "proto_down": "0", "tx_queue_len": str(link.queue_length), "type": str(link.kind),
         "uevent": f"INTERFACE={link.name}\nIFINDEX={link.index}",
+        "statistics/rx_packets": str(received[0]), "statistics/rx_bytes": str(received[1]),
+        "statistics/tx_packets": str(sent[0]), "statistics/tx_bytes": str(sent[1]),
     }  # fmt: skip

@@ -1,5 +1,7 @@
 """Every program of this folder: it passes on the host's Linux, on kvm, and on unicorn.
 
+Those about the network are for the Sentry's own; the host's is that of tests/e2e/test_network_host.
+
 A program that needs what unicorn cannot do (AVX, parallel threads) says so in its first lines:
 `/* platforms: native kvm */`.
 """
@@ -75,5 +77,5 @@ def test_abi_program_passes(name: str, platform: str, tmp_path: Path, busybox: P
     bundle.document["mounts"].append(
         {"destination": f"/abi/{name}", "source": str(program), "options": ["bind", "ro"]}
     )
-    done = bundle.run(platform)
+    done = bundle.run(platform, flags=["--network=none"])
     assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -68,7 +68,10 @@ def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) ->
     pid = client.create("c", "--detach", command="run")
 
     state = json.loads((client.root / "c" / "state.json").read_bytes())
-    assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
+    inside = _host(path).processes()
+    (network,) = inside - {pid, state["sentryPid"], state["goferPid"]}
+    assert Path(f"/proc/{network}/comm").read_text() == "runsc-network\n"
+    assert len(inside) == 4
     memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
     assert memory == str(256 * MIB)
     assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"

@@ -78,14 +78,15 @@ with socket.create_connection(server.getsockname()) as sock:
 """
 
 
-def _lengths(platform: str, network: str) -> dict[int, str]:
+def _lengths() -> dict[int, str]:
     """Role by number of instructions."""
-    programs = {
-        "sentry": filters.sentry_program(platform, network),
-        "gofer": filters.gofer_program(),
-        "network": filters.network_program(),
-    }
-    lengths = {len(program) // 8: role for role, program in programs.items()}
+    programs = (
+        ("sentry", filters.sentry_program("kvm", "none")),
+        ("sentry", filters.sentry_program("kvm", "host")),
+        ("gofer", filters.gofer_program()),
+        ("network", filters.network_program()),
+    )
+    lengths = {len(program) // 8: role for role, program in programs}
     assert len(lengths) == len(programs)
     return lengths
 
@@ -114,11 +115,11 @@ def read_trace(text: str, lengths: dict[int, str]) -> Used:
     return used
 
 
-def _traced(folder: Path, command: Sequence[str], network: str = "none") -> Used:
+def _traced(folder: Path, command: Sequence[str]) -> Used:
     trace = folder / "trace"
     done = execute([*STRACE, str(trace), *command])
     assert done.returncode == 0, done.stdout + done.stderr
-    return read_trace(trace.read_text(), _lengths("kvm", network))
+    return read_trace(trace.read_text(), _lengths())
 
 
 def _start(folder: Path, debian: Path) -> Used:
@@ -136,7 +137,7 @@ def _files(folder: Path, debian: Path) -> Used:
         trace = folder / "trace"
         command = [*STRACE, str(trace), *bundle.command()]
         subprocess.run(command, stdout=out, check=True, cwd=REPOSITORY)
-    return read_trace(trace.read_text(), _lengths("kvm", "none"))
+    return read_trace(trace.read_text(), _lengths())
 
 
 def _exec(folder: Path, debian: Path) -> Used:
@@ -154,7 +155,7 @@ def _exec(folder: Path, debian: Path) -> Used:
     client.ok("delete", "--force", "c")
     with open(reader, "rb") as end:  # strace has it, too
         end.read()
-    return read_trace(trace.read_text(), _lengths("kvm", "none"))
+    return read_trace(trace.read_text(), _lengths())
 
 
 def _one_cpu(folder: Path, debian: Path) -> Used:
@@ -165,7 +166,7 @@ def _one_cpu(folder: Path, debian: Path) -> Used:
 
 def _network(folder: Path, debian: Path) -> Used:
     bundle = Bundle(folder / "bundle", debian).args("python3", "-c", NETWORK)
-    return _traced(folder, bundle.command(flags=["--network=host"]), "host")
+    return _traced(folder, bundle.command())
 
 
 def _requests(folder: Path, debian: Path) -> Used:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import select
 import signal
@@ -13,7 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from sentry.abi.netlink import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+)
 from tests.e2e.bundle import REPOSITORY, Bundle, kvm_is_usable
+from tests.e2e.client import Client, wait_for_end
 from tests.e2e.talker import Talker
 
 pytestmark = [
@@ -90,6 +101,28 @@ ENOPROTOOPT
 1 [(1, 'lo')]
 """
 
+WATCHED = """
+import os, socket, struct
+watch = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+watch.bind((0, 1 | 1 << 4 | 1 << 6))  # links, addresses and routes of IPv4
+def heard():
+    data = watch.recv(65536)
+    return struct.unpack_from("H", data, 4)[0]
+def rows(name):
+    with open(f"/proc/net/{name}") as file:
+        return [line.split() for line in file]
+def shown():
+    names = [name for _, name in socket.if_nameindex()]
+    counted = [row[0].rstrip(":") for row in rows("dev")[2:]]
+    assert counted == names and sorted(names) == sorted(os.listdir("/sys/class/net"))
+    return sorted(names), [row[:3] for row in rows("route")[1:]]
+print(shown())
+for line in iter(input, "end"):
+    while heard() != int(line):
+        pass
+    print(shown())
+"""
+
 
 @pytest.fixture
 def bundle(tmp_path: Path, debian: Path) -> Bundle:
@@ -112,10 +145,21 @@ def echo_port() -> Iterator[int]:
     server.close()
 
 
+def in_namespace(pid: int, *commands: str) -> None:
+    """What ip(8) does in the network namespace of a process."""
+    for command in commands:
+        subprocess.run(["nsenter", f"--target={pid}", "--net", "ip", *command.split()], check=True)
+
+
 def _namespaces(bundle: Bundle, network: dict[str, str] | None) -> None:
     linux = bundle.document["linux"]
     others = [each for each in linux["namespaces"] if each["type"] != "network"]
     linux["namespaces"] = others + ([network] if network is not None else [])
+
+
+def _capabilities(bundle: Bundle, names: list[str]) -> None:
+    sets = ("bounding", "effective", "permitted")
+    bundle.document["process"]["capabilities"] = dict.fromkeys(sets, names)
 
 
 def test_program_talks_to_a_server_of_the_host(bundle: Bundle, echo_port: int) -> None:
@@ -147,6 +191,144 @@ def test_namespace_with_a_path_is_joined(bundle: Bundle) -> None:
     assert (result.stdout, result.stderr) == ("10.9.8.7\n['lo', 'v0', 'v1']\n", "")
 
 
+def test_default_is_what_is_plugged_into_a_namespace_that_is_listed(bundle: Bundle) -> None:
+    code = "import socket; s = socket.socket(); s.bind(('10.9.8.7', 0)); print(s.getsockname()[0])"
+    client = Client(bundle.args("python3", "-c", f"{code}; print(socket.if_nameindex())"))
+    pid = client.create("c")
+    ended = os.pidfd_open(json.loads((client.root / "c" / "state.json").read_text())["sentryPid"])
+
+    in_namespace(pid, "link add v0 index 70000 type veth peer name v1 index 70001")
+    in_namespace(pid, "link set v0 name eth0 up", "addr add 10.9.8.7/24 dev eth0")
+    client.ok("start", "c")
+    wait_for_end(ended)
+
+    assert client.output("c") == "10.9.8.7\n[(1, 'lo'), (70000, 'eth0'), (70001, 'v1')]\n"
+    client.ok("delete", "c")
+
+
+def test_containers_that_are_plugged_together_talk(bundle: Bundle, tmp_path: Path) -> None:
+    code = "import socket; p = socket.create_server(('10.1.1.1', 9)).accept()[0]; p.send(b'hello')"
+    server = Client(bundle.args("python3", "-c", code))
+    code = (
+        "import socket\nwhile True:\n  s = socket.socket()\n"
+        "  if not s.connect_ex(('10.1.1.1', 9)): break\nprint(s.recv(9).decode())"
+    )
+    client = Client(Bundle(tmp_path / "client", bundle.rootfs).args("python3", "-c", code))
+    pids = server.create("s"), client.create("c")
+    peer = f"link add eth0 type veth peer name eth0 netns {pids[1]}"
+    in_namespace(pids[0], peer, "link set eth0 up", "addr add 10.1.1.1/24 dev eth0")
+    in_namespace(pids[1], "link set eth0 up", "addr add 10.1.1.2/24 dev eth0")
+    ended = [os.pidfd_open(pid) for pid in pids]
+
+    server.ok("start", "s")
+    client.ok("start", "c")
+    for pidfd in ended:
+        wait_for_end(pidfd)
+
+    assert (server.output("s"), client.output("c")) == ("", "hello\n")
+    server.ok("delete", "s")
+    client.ok("delete", "c")
+
+
+def test_changes_are_seen_by_who_does_not_listen(bundle: Bundle) -> None:
+    code = (
+        "import os, socket\n"
+        "for line in iter(input, 'end'):\n"
+        "  names = sorted(name for _, name in socket.if_nameindex())\n"
+        "  print(names, sorted(os.listdir('/sys/class/net')), os.path.exists(line))"
+    )
+    client = Client(bundle.args("python3", "-uc", code))
+    talker = Talker(client.command("run", f"--bundle={bundle.write()}", "c"))
+    talker.say("/sys/class/net/eth0/mtu")
+    said = [talker.hear()]
+    for command in ("link add eth0 type veth peer name v1", "link set eth0 name eth1"):
+        in_namespace(client.state("c")["pid"], command)
+        talker.say("/sys/class/net/eth0/mtu")
+        said.append(talker.hear())
+    talker.say("end")
+    talker.end()
+
+    assert said == [
+        f"{names} {names} {there}"
+        for names, there in (
+            (["lo"], False), (["eth0", "lo", "v1"], True), (["eth1", "lo", "v1"], False)
+        )
+    ]  # fmt: skip
+
+
+def test_changes_while_it_runs_are_seen_and_told(bundle: Bundle) -> None:
+    client = Client(bundle.args("python3", "-uc", WATCHED))
+    talker = Talker(client.command(*HOST, "run", f"--bundle={bundle.write()}", "c"))
+    assert talker.hear() == "(['lo'], [])"
+    pid = client.state("c")["pid"]
+    near, default = "['eth0', '0008090A', '00000000']", "['eth0', '00000000', '0108090A']"
+    said = []
+
+    for kind, command in (
+        (RTM_NEWLINK, "link add eth0 up type veth peer name v1"),
+        (RTM_NEWADDR, "addr add 10.9.8.7/24 dev eth0"),
+        (RTM_NEWROUTE, "route add default via 10.9.8.1"),
+        (RTM_NEWLINK, "link set eth0 name eth1"),
+        (RTM_DELROUTE, "route del default"),
+        (RTM_DELADDR, "addr del 10.9.8.7/24 dev eth1"),
+        (RTM_DELLINK, "link del eth1"),
+    ):
+        in_namespace(pid, command)
+        talker.say(str(kind))
+        said.append(talker.hear())
+    talker.say("end")
+    talker.end()
+
+    assert said == [
+        "(['eth0', 'lo', 'v1'], [])",
+        f"(['eth0', 'lo', 'v1'], [{near}])",
+        f"(['eth0', 'lo', 'v1'], [{default}, {near}])",
+        f"(['eth0', 'lo', 'v1'], [{default}, {near}])".replace("eth0", "eth1"),
+        f"(['eth1', 'lo', 'v1'], [{near.replace('eth0', 'eth1')}])",
+        "(['eth1', 'lo', 'v1'], [])",
+        "(['lo'], [])",
+    ]
+
+
+def test_default_is_none_where_no_namespace_is_listed(bundle: Bundle) -> None:
+    _namespaces(bundle, None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = f"import socket; print(socket.socket().connect_ex(('127.0.0.1', {port})))"
+        result = bundle.args("python3", "-c", code).run()
+
+    assert result.stdout == f"{errno.ECONNREFUSED}\n"
+
+
+def test_sysctls_hold_for_sockets_of_the_namespace(bundle: Bundle) -> None:
+    code = (
+        "import socket\ns = socket.socket()\ns.bind(('', 80)); print(s.getsockname()[1])\n"
+        "socket.socket(type=socket.SOCK_DGRAM, proto=1)\n"
+        "u = socket.socket(type=socket.SOCK_DGRAM); u.bind(('', 0)); print(u.getsockname()[1])"
+    )
+    _capabilities(bundle.args("python3", "-c", code), [])
+    bundle.document["linux"]["sysctl"] = {
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": "0 2147483647",
+        "net.ipv4.ip_local_port_range": "40000 40000",
+    }
+
+    result = bundle.run()
+
+    assert (result.stdout, result.stderr) == ("80\n40000\n", "")
+
+
+def test_namespace_of_the_host_is_changed_by_nobody_inside(bundle: Bundle) -> None:
+    code = (
+        "import errno, fcntl, socket, struct\ns = socket.socket()\n"
+        "try:\n  fcntl.ioctl(s, 0x8914, struct.pack('16sH22x', b'lo', 0))\n"
+        "except OSError as e: print(errno.errorcode[e.errno])"
+    )
+    _capabilities(bundle.args("python3", "-c", code), ["CAP_NET_ADMIN"])
+
+    assert bundle.run(flags=HOST).stdout == "EPERM\n"
+
+
 def test_namespace_that_is_not_there_is_refused(bundle: Bundle) -> None:
     _namespaces(bundle, {"type": "network", "path": "/no/such/namespace"})
 
@@ -167,8 +349,7 @@ def test_privileged_port_needs_the_capability(
         "try:\n  s.bind(('', 80)); print(s.getsockname()[1])\n"
         "except OSError as e: print(errno.errorcode[e.errno])"
     )
-    process = bundle.args("python3", "-c", code).document["process"]
-    process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), capabilities)
+    _capabilities(bundle.args("python3", "-c", code), capabilities)
 
     assert bundle.run(flags=HOST).stdout == expected
 

@@ -16,6 +16,7 @@ from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e.bundle import Bundle
 from tests.e2e.client import Client
 from tests.e2e.processes import all_end
+from tests.e2e.talker import Talker
 
 pytestmark = pytest.mark.root
 NAMESPACES = ("net", "ipc", "uts", "mnt", "pid", "cgroup")
@@ -43,6 +44,10 @@ def namespace(pid: int | str, name: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/{name}")
 
 
+def arguments(pid: int | str) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
 def test_it_is_small_and_its_title_names_the_container(client: Client) -> None:
     pid = client.create("c")
 
@@ -55,6 +60,30 @@ def test_it_is_small_and_its_title_names_the_container(client: Client) -> None:
     assert int(status["VmRSS"].split()[0]) <= SIZE_MAX_KIB
     assert status["Seccomp"] == "1"
     assert client.state("c")["pid"] == pid
+
+
+def test_ps_tells_the_processes_of_a_container_apart(client: Client) -> None:
+    bundle = client.bundle.args("sh", "-c", "echo ready; sleep 1000").write()
+    talker = Talker(client.command("--network=host", "run", f"--bundle={bundle}", "c"))
+    assert talker.hear() == "ready"
+    (children,) = Path(f"/proc/{talker.process.pid}/task").glob("*/children")
+    shown = sorted(
+        (Path(f"/proc/{pid}/comm").read_text().strip(), arguments(pid))
+        for pid in children.read_text().split()
+    )
+    sentry = json.loads((client.root / "c" / "state.json").read_text())["sentryPid"]
+    threads = {path.read_text() for path in Path(f"/proc/{sentry}/task").glob("*/comm")}
+    client.ok("kill", "c", "KILL")
+    talker.end()
+
+    assert shown == [
+        ("runsc-gofer", "runsc-gofer: c"),
+        ("runsc-janitor", "runsc-janitor: c"),
+        ("runsc-network", "runsc-network: c"),
+        ("runsc-sentry", "runsc-sentry: c"),
+        ("runsc: c", "runsc: c"),
+    ]
+    assert {name for name in threads if not name.startswith("kvm-")} == {"runsc-sentry\n"}
 
 
 def test_it_is_in_the_namespaces_that_the_bundle_asks_for(client: Client) -> None:
@@ -81,6 +110,39 @@ def test_it_is_in_the_namespaces_that_the_bundle_asks_for(client: Client) -> Non
         other.wait()
 
 
+def test_it_is_in_a_pid_namespace_with_a_path_and_a_child_of_the_command(client: Client) -> None:
+    other = Talker(["unshare", "--pid", "--fork", "sh", "-c", "echo ready; read end"])
+    assert other.hear() == "ready"
+    path = f"/proc/{other.process.pid}/ns/pid_for_children"
+    client.bundle.document["linux"]["namespaces"] = [{"type": "pid", "path": path}]
+    bundle = client.bundle.args("sh", "-c", "echo ready; read code; exit $code").write()
+    talker = Talker(client.command("run", f"--bundle={bundle}", "c"))
+    assert talker.hear() == "ready"
+    (children,) = Path(f"/proc/{talker.process.pid}/task").glob("*/children")
+    pid = client.state("c")["pid"]
+
+    inside = namespace(pid, "pid")
+    within = Path(f"/proc/{pid}/status").read_text().partition("NSpid:")[2].split("\n")[0].split()
+    assert inside == os.readlink(path) != namespace("self", "pid")
+    assert [str(pid), "1"] != within
+    assert len(within) == 2
+    assert str(pid) in children.read_text().split()
+    talker.say("3")
+    talker.end()
+    other.end()
+    assert talker.process.returncode == 3
+
+
+def test_pid_namespace_that_is_none_is_refused(client: Client) -> None:
+    path = "/proc/self/ns/net"
+    client.bundle.document["linux"]["namespaces"] = [{"type": "pid", "path": path}]
+    client.bundle.write()
+
+    error = client.error("create", f"--bundle={client.bundle.path}", "c")
+
+    assert error == f"runsc create failed: pid namespace {path}: Invalid argument"
+
+
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 7", 7), ("sh -c 'kill -9 $$'; exit $?", 137)]
 )
@@ -94,12 +156,25 @@ def test_it_ends_with_the_status_of_the_first_process(
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
 
 
-def test_it_ends_as_killed_when_the_program_is(client: Client, reaper: None) -> None:
+@pytest.mark.parametrize("namespaces", [["pid"], []])
+def test_it_is_killed_when_the_program_is(
+    client: Client, reaper: None, namespaces: list[str]
+) -> None:
+    client.bundle.document["linux"]["namespaces"] = [{"type": name} for name in namespaces]
     pid = client.create("c")
     client.ok("start", "c")
     client.ok("kill", "c", "KILL")
 
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGKILL
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_it_is_killed_when_the_sandbox_is(client: Client, reaper: None) -> None:
+    pid = client.create("c")
+    client.ok("start", "c")
+    sentry = json.loads((client.root / "c" / "state.json").read_text())["sentryPid"]
+    os.kill(sentry, signal.SIGKILL)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def test_who_enters_its_mounts_finds_nothing(client: Client) -> None:

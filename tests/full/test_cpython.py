@@ -118,7 +118,8 @@ def test_no_test_of_cpython_comes_out_worse_than_under_runc(
     bundle.args("/usr/bin/python3", *test, f"test_{module}")
     log = tmp_path / "log"
 
-    ours, printed = _outcomes(bundle.command(flags=[f"--debug-log={log}"]), results)
+    command = bundle.command(flags=["--network=none", f"--debug-log={log}"])
+    ours, printed = _outcomes(command, results)
     bundle.document["root"]["path"] = str(copy)
     theirs, _ = _outcomes(
         ["runc", f"--root={tmp_path}/runc", "run", f"--bundle={bundle.write()}", tmp_path.name],

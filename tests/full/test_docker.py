@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +29,17 @@ LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
 TIMEOUT_S = 60
 
 
-class Docker:
-    """A dockerd with a folder of its own, without networks, and an image called bb."""
+NO_BRIDGE = {"bridge": "none"}
+APART = ("unshare", "--net", "--mount")
+"""Where a bridge of dockerd's is nobody else's."""
 
-    def __init__(self, folder: Path, rootfs: Path) -> None:
+
+class Docker:
+    """A dockerd with a folder of its own, and an image called bb."""
+
+    def __init__(
+        self, folder: Path, rootfs: Path, prefix: Sequence[str], settings: dict[str, Any]
+    ) -> None:
         self.runtime = folder / "runsc"
         self.runtime.write_text(
             f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m runsc "$@"\n'
@@ -46,16 +54,16 @@ class Docker:
                     "exec-root": str(folder / "exec"),
                     "pidfile": str(folder / "pid"),
                     "hosts": [f"unix://{self.socket}"],
-                    "bridge": "none",
                     "iptables": False,
                     "ip6tables": False,
                     "runtimes": {"ours": {"path": str(self.runtime)}},
+                    **settings,
                 }
             )
         )
         with (folder / "log").open("w") as log:
             self.daemon = subprocess.Popen(
-                ["dockerd", f"--config-file={folder}/daemon.json"],
+                [*prefix, "dockerd", f"--config-file={folder}/daemon.json"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,7 +107,16 @@ def _execute(command: list[str], stdin: str = "") -> Result:
 
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Docker]:
-    made = Docker(tmp_path_factory.mktemp("docker"), busybox)
+    made = Docker(tmp_path_factory.mktemp("docker"), busybox, (), NO_BRIDGE)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def bridged(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Docker]:
+    """One with the bridge that it has by default."""
+    settings = {"userland-proxy": False, "ip-forward": False, "ip-masq": False}
+    made = Docker(tmp_path_factory.mktemp("bridged"), busybox, APART, settings)
     yield made
     made.stop()
 
@@ -173,6 +190,46 @@ def test_terminal(docker: Docker) -> None:
 
     assert result.returncode == 4
     assert "/dev/pts/0" in result.stdout
+
+
+def test_containers_on_the_bridge_talk(bridged: Docker) -> None:
+    flags = ("-d", "--name=server", "--runtime=ours")
+    bridged.ok("run", *flags, "bb", "sh", "-c", "while :; do echo hello | nc -l -p 9000; done")
+    address = bridged.ok("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "server")
+    client = f"ip -o -4 addr show eth0; until nc {address} 9000 </dev/null; do sleep 0.05; done"
+
+    result = bridged.call("run", "--rm", "--runtime=ours", "bb", "sh", "-c", client)
+
+    shown, said = result.stdout.splitlines()
+    assert (said, result.returncode) == ("hello", 0), result.stderr
+    prefix = address.rpartition(".")[0]
+    assert f"eth0    inet {prefix}." in shown
+    assert f"inet {address}/16" in bridged.ok("exec", "server", "ip", "addr", "show", "eth0")
+    assert "runsc: " in bridged.ok("top", "server", "-o", "pid,args")
+    bridged.ok("kill", "server")
+    assert bridged.ok("wait", "server") == "137"
+    bridged.ok("rm", "server")
+
+
+def test_network_that_is_connected_to_later_is_there(bridged: Docker) -> None:
+    flags = ("-d", "--name=mobile", "--runtime=ours")
+    bridged.ok("network", "create", "other")
+    bridged.ok("run", *flags, "bb", "sleep", "1000")
+
+    bridged.ok("network", "connect", "other", "mobile")
+    both = bridged.ok("exec", "mobile", "ls", "/sys/class/net")
+    bridged.ok("network", "disconnect", "other", "mobile")
+    one = bridged.ok("exec", "mobile", "ls", "/sys/class/net")
+
+    bridged.ok("rm", "--force", "mobile")
+    bridged.ok("network", "rm", "other")
+    assert (both.split(), one.split()) == (["eth0", "eth1", "lo"], ["eth0", "lo"])
+
+
+def test_exit_code_on_the_bridge(bridged: Docker) -> None:
+    result = bridged.call("run", "--rm", "--runtime=ours", "bb", "sh", "-c", "exit 7")
+
+    assert result.returncode == 7, result.stderr
 
 
 def test_ctr(docker: Docker, tmp_path: Path) -> None:

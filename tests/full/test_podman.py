@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Result, kvm_is_usable
+from tests.e2e.talker import Talker
 
 pytestmark = [
     pytest.mark.full,
@@ -28,7 +29,7 @@ TIMEOUT_S = 60
 class Podman:
     """podman with storage of its own, and an image called bb."""
 
-    def __init__(self, folder: Path, rootfs: Path) -> None:
+    def __init__(self, folder: Path, rootfs: Path, prefix: Sequence[str] = ()) -> None:
         runtime = folder / "runsc"
         runtime.write_text(
             f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m runsc'
@@ -36,6 +37,7 @@ class Podman:
         )
         runtime.chmod(0o755)
         self.command = [
+            *prefix,
             "podman",
             f"--root={folder}/storage",
             f"--runroot={folder}/run",
@@ -85,6 +87,26 @@ def podman(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[
     made.ok("rm", "--all", "--force", "--time=0")
     assert [name for name in os.listdir(made.state) if name != ".lock"] == []
     made.ok("rmi", "--all", "--force")
+
+
+@pytest.fixture(scope="module")
+def bridged(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Podman]:
+    """One whose bridge is nobody else's, without a firewall."""
+    if not Path("/usr/lib/podman/netavark").exists():
+        pytest.skip("needs netavark")
+    folder = tmp_path_factory.mktemp("bridged")
+    (folder / "containers.conf").write_text('[network]\nfirewall_driver = "none"\n')
+    script = "mount -t tmpfs none /run/netns 2>/dev/null; ip link set lo up; echo; read end"
+    apart = Talker(["unshare", "--net", "--mount", "sh", "-c", script])
+    apart.hear()
+    enter = ("nsenter", f"--target={apart.process.pid}", "--net", "--mount")
+    conf = f"CONTAINERS_CONF={folder}/containers.conf"
+    made = Podman(folder, busybox, (*enter, "env", conf))
+    made.command.append(f"--network-config-dir={folder}/networks")
+    yield made
+    made.ok("rm", "--all", "--force", "--time=0")
+    made.ok("rmi", "--all", "--force")
+    apart.end()
 
 
 @pytest.fixture
@@ -196,14 +218,29 @@ def test_preserved_descriptor(podman: Podman, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "x\n"
 
 
-def test_default_network_is_a_loopback_of_its_own(podman: Podman) -> None:
-    result = podman.call("run", "--rm", "localhost/bb", "ip", "-o", "addr")
-    if "netavark" in result.stderr or "nftables" in result.stderr:
-        pytest.skip("podman has no network here")
+def test_network_none_is_a_loopback(podman: Podman) -> None:
+    result = podman.run("localhost/bb", "ip", "-o", "addr")
 
     assert result.returncode == 0, result.stderr
     assert "127.0.0.1/8" in result.stdout
     assert "eth0" not in result.stdout
+
+
+def test_containers_on_the_bridge_talk(bridged: Podman) -> None:
+    server = "while :; do echo hello | nc -l -p 9000; done"
+    bridged.ok("run", "-d", "--name=server", "localhost/bb", "sh", "-c", server)
+    networks = json.loads(bridged.ok("inspect", "server"))[0]["NetworkSettings"]["Networks"]
+    address = networks["podman"]["IPAddress"]
+    client = f"ip -o -4 addr show eth0; until nc {address} 9000 </dev/null; do sleep 0.05; done"
+
+    result = bridged.call("run", "--rm", "localhost/bb", "sh", "-c", client)
+
+    shown, said = result.stdout.splitlines()
+    assert (said, result.returncode) == ("hello", 0), result.stderr
+    assert "eth0    inet 10.88." in shown
+    bridged.ok("kill", "server")
+    assert bridged.ok("wait", "server") == "137"
+    bridged.ok("rm", "server")
 
 
 def test_run_at_a_terminal(podman: Podman) -> None:

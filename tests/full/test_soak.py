@@ -61,7 +61,7 @@ def test_after_a_soak_everything_has_been_given_back(bundle: Bundle, tmp_path: P
         {"destination": "/soak", "type": "bind", "source": str(program), "options": ["bind", "ro"]},
     ]
     bundle.args("/soak", str(WARM_UP_SECONDS), SEED, str(WORKERS))
-    running = Talker(bundle.command(flags=["--debug", f"--debug-log={log}"]))
+    running = Talker(bundle.command(flags=["--network=none", "--debug", f"--debug-log={log}"]))
     assert running.hear() == "ready"
     rounds = max(1, round(SECONDS / WARM_UP_SECONDS))
     before: dict[str, int] = {}

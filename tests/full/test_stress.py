@@ -39,7 +39,7 @@ def _stress(folder: Path, rootfs: Path, *args: str) -> set[str]:
     command = ("stress-ng", "--verify", "--timeout=1", *args)
     bundle = Comparison(folder, rootfs, Path(__file__).parent).bundle(*command)
     done = subprocess.run(
-        bundle.command(flags=[f"--debug-log={log}"]),
+        bundle.command(flags=["--network=none", f"--debug-log={log}"]),
         capture_output=True,
         text=True,
         errors="replace",

@@ -48,7 +48,7 @@ def run_program(bundle: Bundle, folder: Path, name: str, seconds: float) -> str:
         {"destination": "/fuzzer", "type": "bind", "source": str(program), "options": ["bind"]},
     ]
     command = bundle.args("/fuzzer", str(SEED), str(seconds)).command(
-        flags=["--debug", f"--debug-log={log}", "--memory=512M"]
+        flags=["--network=none", "--debug", f"--debug-log={log}", "--memory=512M"]
     )
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False,

@@ -67,8 +67,9 @@ LOOPBACK: Final = "    lo:" + _ZEROS + _ZEROS
 def _declare(name: str, head: str) -> None:
     @pid_file(f"net/{name}")
     def table(view: View) -> Pieces:
+        lines = live_task(view.subject).ns.net.lines(name)  # which may have to wait, at first
         yield head
-        yield from live_task(view.subject).ns.net.lines(name)
+        yield from lines
 
 
 for _name, _head in HEADS.items():

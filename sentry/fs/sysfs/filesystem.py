@@ -7,18 +7,18 @@ from typing import Any, Final
 
 from sentry.abi.stat import SYSFS_MAGIC
 from sentry.fs.pseudo.cpu import cpu_of
-from sentry.fs.pseudo.nodes import LinkNode, Node, TextNode, directory_maker, put
+from sentry.fs.pseudo.nodes import Node, TextNode, directory_maker, put
 from sentry.fs.pseudo.table import TableFs
 from sentry.fs.sysfs.cpus import cpu_files
 from sentry.fs.sysfs.memory import huge_page_wishes, memory_files, no_huge_pages, node_meminfo
-from sentry.fs.sysfs.network import interfaces, network_files
+from sentry.fs.sysfs.network import network_directories
 from sentry.vfs.interface import Inode
 
 EMPTY: Final = (
     "block", "bus/cpu", "bus/pci/devices", "class/block", "class/hwmon", "class/mem", "class/misc",
     "class/power_supply", "class/thermal", "class/tty", "dev/block", "dev/char", "firmware",
     "fs/cgroup", "fs/fuse", "hypervisor", "kernel/security",
-    "module", "power", "devices/virtual",
+    "module", "power",
 )  # fmt: skip
 """Directories without anything in them: some are there to be mounted on."""
 
@@ -42,6 +42,7 @@ class SysFs(TableFs):
 
     name = "sysfs"
     magic = SYSFS_MAGIC
+    keeps_names = False
 
     def __init__(self, caller: Any) -> None:
         kernel = caller.kernel
@@ -52,14 +53,14 @@ class SysFs(TableFs):
             for name in path.split("/"):
                 folder = folder.setdefault(name, {})
         cpu = cpu_of(kernel)
-        texts = cpu_files(cpu) | memory_files(cpu.cpus) | network_files(caller)
+        texts = cpu_files(cpu) | memory_files(cpu.cpus)
         for path, text in texts.items():
             put(tree, path, self._constant(f"{text}\n"))
         put(tree, "devices/system/node/node0/meminfo", self._text(lambda _: node_meminfo(kernel)))
         for path in huge_page_wishes():
             put(tree, path, lambda: TextNode(self, 0o644, lambda _: "0\n", no_huge_pages))
-        for name in interfaces(caller):
-            put(tree, f"class/net/{name}", self._link(f"../../devices/virtual/net/{name}"))
+        for path, directory in network_directories(self, caller.ns.net, self._text).items():
+            put(tree, path, directory)
         self._root = directory_maker(self, tree)()
         self._root.ino = self.root_ino
 
@@ -73,9 +74,6 @@ class SysFs(TableFs):
 
     def _constant(self, text: str) -> Callable[[], Node]:
         return self._text(lambda _: text)
-
-    def _link(self, target: str) -> Callable[[], Node]:
-        return lambda: LinkNode(self, lambda _: target.encode())
 
 
 def mount_sysfs(caller: Any, source: bytes, flags: int, data: bytes) -> SysFs:

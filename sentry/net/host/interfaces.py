@@ -1,50 +1,137 @@
-"""The host's interfaces, addresses and routes, as they were when the sandbox started."""
+"""The host's interfaces, addresses and routes: lists of the network process become the stack's.
+
+What has changed since the last list is told to the netlink sockets of the sandbox.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi import netlink as abi
 from sentry.abi.socket import AF_INET, AF_INET6
-from sentry.errors import EEXIST, EINVAL, ENODEV
-from sentry.net.interfaces import Address, Interface, masked
+from sentry.errors import EINVAL
+from sentry.net.interfaces import LOOPBACK_INDEX, MAX_ADDRESSES, Address, Interface, masked
 from sentry.net.netlink.message import HEADER, number, parse_attributes
+from sentry.net.netlink.notices import link_message, tell, tell_address
+from sentry.net.netlink.route import GROUPS, route_message
 from sentry.net.routes import MAX_ROUTES, Route
 
 if TYPE_CHECKING:
-    from sentry.net.host.process import NetworkProcess
     from sentry.net.stack import Stack
+    from sentry.wait.steps import Steps
 
 SIZES: Final = {AF_INET: 4, AF_INET6: 16}
 MAX_INTERFACES: Final = 1024
+EVERY_FLAG: Final = 0xFFFFFFFF
+"""ifi_change of a link that is new or gone."""
+COUNTED: Final = 32
+"""Bytes of struct rtnl_link_stats64 up to tx_bytes."""
 
 
-async def show_host(stack: Stack, process: NetworkProcess) -> None:
-    """Put them in the place of the sandbox's own. Raises: what a dump raises."""
-    for body in messages(await process.dump(abi.RTM_GETLINK), abi.RTM_NEWLINK):
-        interface = parse_link(body)
-        if interface is not None and interface.index <= MAX_INTERFACES:
-            stack.interfaces.insert(interface)
-    for body in messages(await process.dump(abi.RTM_GETADDR), abi.RTM_NEWADDR):
-        _add_address(stack, body)
-    for body in messages(await process.dump(abi.RTM_GETROUTE), abi.RTM_NEWROUTE):
+def show(stack: Stack, parts: Iterable[bytes], *, links_only: bool) -> Steps[None]:
+    """Make the stack such as a list says, a step for each message and each change.
+
+    `links_only`: of addresses and routes nothing has changed, and the list has none.
+    """
+    links: dict[int, Interface] = {}
+    routes: dict[Route, None] = {}
+    for kind, body in messages(parts):
+        with suppress(EINVAL):  # an attribute that is cut
+            _take(kind, body, links, routes)
+        yield
+    known = {link.index: link for link in stack.interfaces}
+    if not links_only:
+        yield from _show_routes(stack, routes)
+    for index in known.keys() - links.keys() - {LOOPBACK_INDEX}:
+        yield from _show_addresses(stack, known[index], known[index].addresses, [])
+        stack.interfaces.remove(index)
+        gone = link_message(known[index], abi.RTM_DELLINK, EVERY_FLAG)
+        tell(stack, abi.RTNLGRP_LINK, gone)
+    for index, link in links.items():
+        yield
+        old = known.get(index)
+        before = [] if old is None else old.addresses
+        if old is not None and links_only:
+            link.addresses = before
+        stack.interfaces.insert(link)
+        if old is None or _facts(old) != _facts(link):
+            change = EVERY_FLAG if old is None else old.flags ^ link.flags
+            tell(stack, abi.RTNLGRP_LINK, link_message(link, change=change))
+        yield from _show_addresses(stack, link, before, link.addresses)
+
+
+def _take(kind: int, body: bytes, links: dict[int, Interface], routes: dict[Route, None]) -> None:
+    """One message of a list. Raises: EINVAL."""
+    if kind == abi.RTM_NEWLINK:
+        link = parse_link(body)
+        if link is not None and len(links) < MAX_INTERFACES:
+            links[link.index] = link
+    elif kind == abi.RTM_NEWADDR:
+        index, address = parse_address(body)
+        if address is not None and index in links:
+            own = links[index].addresses
+            own += [address] if len(own) < MAX_ADDRESSES else []
+    elif kind == abi.RTM_NEWROUTE:
         route = parse_route(body)
-        if route is not None and len(stack.routes.added) < MAX_ROUTES:
-            stack.routes.added.append(route)
-    stack.host = process
+        if route is not None and len(routes) < MAX_ROUTES:
+            routes[route] = None
 
 
-def messages(data: bytes, wanted: int) -> Iterator[bytes]:
-    """The bodies of the messages of one type."""
-    at = 0
-    while at + HEADER <= len(data):
-        header = abi.NLMSGHDR.unpack(data[at : at + HEADER])
-        if header.nlmsg_len < HEADER or at + header.nlmsg_len > len(data):
-            return
-        if header.nlmsg_type == wanted:
-            yield data[at + HEADER : at + header.nlmsg_len]
-        at += (header.nlmsg_len + 3) & ~3
+def _show_addresses(
+    stack: Stack, link: Interface, before: list[Address], now: list[Address]
+) -> Steps[None]:
+    """Tell of what has gone and of what is new or another."""
+    if before == now:
+        return
+    places = {_place(address): address for address in now}
+    for address in before:
+        if _place(address) not in places:
+            tell_address(stack, link, address, abi.RTM_DELADDR)
+        yield
+    places = {_place(address): address for address in before}
+    for address in now:
+        if places.get(_place(address)) != address:
+            tell_address(stack, link, address, abi.RTM_NEWADDR)
+        yield
+
+
+def _facts(link: Interface) -> tuple[object, ...]:
+    """What a notice tells, without counters."""
+    return (
+        link.name, link.kind, link.flags, link.mtu, link.hardware, link.hardware_broadcast,
+        link.queue_length,
+    )  # fmt: skip
+
+
+def _place(address: Address) -> tuple[int, bytes, int]:
+    return address.family, address.ip, address.prefix
+
+
+def _show_routes(stack: Stack, routes: dict[Route, None]) -> Steps[None]:
+    before, stack.routes.added = dict.fromkeys(stack.routes.added), list(routes)
+    for kind, some, others in (
+        (abi.RTM_DELROUTE, before, routes),
+        (abi.RTM_NEWROUTE, routes, before),
+    ):
+        for route in some:
+            if route not in others:
+                tell(stack, GROUPS[route.family], route_message(route, kind))
+            yield
+
+
+def messages(parts: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of all messages; the rest of a part whose lengths are wrong is left out."""
+    for data in parts:
+        at = 0
+        while at + HEADER <= len(data):
+            header = abi.NLMSGHDR.unpack(data[at : at + HEADER])
+            if header.nlmsg_len < HEADER or at + header.nlmsg_len > len(data):
+                break
+            yield header.nlmsg_type, data[at + HEADER : at + header.nlmsg_len]
+            at += (header.nlmsg_len + 3) & ~3
 
 
 def parse_link(body: bytes) -> Interface | None:
@@ -61,20 +148,24 @@ def parse_link(body: bytes) -> Interface | None:
     interface.hardware = found.get(abi.IFLA_ADDRESS, bytes(6))
     interface.hardware_broadcast = found.get(abi.IFLA_BROADCAST, bytes(6))
     interface.queue_length = number(found.get(abi.IFLA_TXQLEN, bytes(4)))
+    counted = found.get(abi.IFLA_STATS64, b"")[:COUNTED].ljust(COUNTED, b"\0")
+    packets_in, packets_out, bytes_in, bytes_out = struct.unpack("<4Q", counted)
+    interface.received, interface.sent = [packets_in, bytes_in], [packets_out, bytes_out]
     return interface
 
 
-def _add_address(stack: Stack, body: bytes) -> None:
-    """struct ifaddrmsg."""
+def parse_address(body: bytes) -> tuple[int, Address | None]:
+    """struct ifaddrmsg: the index of the interface, and the address."""
     if len(body) < abi.IFADDRMSG.size:
-        return
+        return 0, None
     info = abi.IFADDRMSG.unpack(body[: abi.IFADDRMSG.size])
     found = parse_attributes(body[abi.IFADDRMSG.size :])
     peer = found.get(abi.IFA_ADDRESS, b"")
     ip = found.get(abi.IFA_LOCAL, peer)
-    if len(ip) != SIZES.get(info.ifa_family):
-        return
-    address = Address(
+    size = SIZES.get(info.ifa_family)
+    if len(ip) != size or len(peer) not in (0, size) or info.ifa_prefixlen > size * 8:
+        return 0, None
+    return info.ifa_index, Address(
         info.ifa_family, ip, info.ifa_prefixlen, info.ifa_scope,
         found.get(abi.IFA_LABEL, b"").rstrip(b"\0").decode(errors="replace"),
         found.get(abi.IFA_BROADCAST, b""),
@@ -82,10 +173,6 @@ def _add_address(stack: Stack, body: bytes) -> None:
         found.get(abi.IFA_PROTO, b"\0")[0],
         peer if peer != ip else b"",
     )  # fmt: skip
-    try:
-        stack.interfaces.by_index(info.ifa_index).add(address)
-    except (EEXIST, EINVAL, ENODEV):
-        return
 
 
 def parse_route(body: bytes) -> Route | None:

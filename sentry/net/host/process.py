@@ -1,28 +1,31 @@
-"""The network process, seen from the Sentry: it makes sockets, binds them to low ports."""
+"""The network process, seen from the Sentry: it makes sockets, binds them to low ports, lists."""
 
 from __future__ import annotations
 
 import array
 import socket
 from collections import deque
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
 
 from sentry.abi.poll import EPOLLIN
 from sentry.errors import EAGAIN, ENETDOWN, ENFILE
-from sentry.net.host.protocol import BIND, DUMP, HEADER, MAX_PACKET, REPLY, SOCKET
+from sentry.net.host.protocol import BIND, CHANGED, HEADER, LIST, MAX_PACKET, REPLY, SOCKET
 from sentry.platform.host_io import host_error
 from sentry.wait.fiber import Fiber, Mode
 from sentry.wait.sleep import Sleep
 
 MAX_WAITING: Final = 64
 """Requests without an answer: the socket pair has room for more packets than that."""
+MAX_LIST: Final = 1 << 22
+"""Bytes of a list that are kept: more interfaces than are shown."""
 
 
 class Answer(Sleep):
     """What comes back for one request, and the sleep until it has come."""
 
-    __slots__ = ("data", "done", "error", "fd", "fiber")
+    __slots__ = ("changes", "done", "error", "fd", "fiber", "parts", "size")
     ended_by = Mode.UNINTERRUPTIBLE
 
     def __init__(self) -> None:
@@ -30,7 +33,11 @@ class Answer(Sleep):
         self.fiber: Fiber | None = None
         self.done = False
         self.error = 0
-        self.data = b""
+        self.parts: list[bytes] = []
+        """Of a list, each with whole messages."""
+        self.size = 0
+        self.changes = 0
+        """How many there had been before the list was made."""
         self.fd = -1
 
     def enter(self, fiber: Fiber) -> None:
@@ -58,6 +65,8 @@ class NetworkProcess:
         self._waiting: deque[Answer] = deque()
         self._loop = loop
         self._dead = False
+        self.on_change: Callable[[], None] | None = None
+        """Called once after a list, when it is no longer true."""
         loop.watch(fd, EPOLLIN, lambda _: self._receive())
 
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
@@ -68,9 +77,10 @@ class NetworkProcess:
         """bind(2) to a privileged port. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(BIND, 0, 0, 0) + address, fd).then(lambda _: 0)
 
-    def dump(self, kind: int) -> Sleep:
-        """The messages of an RTM_GET* dump. Raises: what the host says, ENETDOWN."""
-        return self._ask(HEADER.pack(DUMP, kind, 0, 0)).then(attrgetter("data"))
+    def list_all(self, changes: int) -> Sleep:
+        """The `Answer` with all that there is, or with the interfaces alone, if there have been no
+        more changes than so many. Raises: what the host says, ENETDOWN."""
+        return self._ask(HEADER.pack(LIST, changes, 0, 0))
 
     def _ask(self, request: bytes, fd: int = -1) -> Answer:
         if self._dead:
@@ -95,17 +105,29 @@ class NetworkProcess:
             return
         except OSError:
             data, control, came = b"", [], 0
-        if len(data) < REPLY.size or not self._waiting:
+        if len(data) < REPLY.size:
             self._end()
             return
-        answer = self._waiting.popleft()
-        (answer.error,) = REPLY.unpack_from(data)
-        answer.data = data[REPLY.size :]
+        error, more, changes = REPLY.unpack_from(data)
+        if error == CHANGED:
+            if self.on_change is not None:
+                self.on_change()
+            return
+        if not self._waiting:
+            self._end()
+            return
+        answer = self._waiting[0]
+        answer.error, answer.changes = error, changes
+        if answer.size < MAX_LIST:
+            answer.parts.append(data[REPLY.size :])
+            answer.size += len(data)
         for _, _, rights in control:
             (answer.fd,) = array.array("i", rights[:4])
         if came & socket.MSG_CTRUNC and answer.fd < 0:
             answer.error = ENFILE.number
-        self._tell(answer)
+        if not more:
+            self._waiting.popleft()
+            self._tell(answer)
 
     def _end(self) -> None:
         self._dead = True

@@ -1,8 +1,9 @@
 """What Sentry and network process say to each other: packets over a socket pair, SOCK_SEQPACKET.
 
 A request is `HEADER` and, for a bind, the address; its descriptor comes as SCM_RIGHTS. A reply is
-`REPLY` and, for a dump, netlink messages; a new socket comes as SCM_RIGHTS. Replies come in the
-order of the requests.
+`REPLY`, of a list as many as it takes, with netlink messages behind it; a new socket comes as
+SCM_RIGHTS. Replies come in the order of the requests. Between them may be `CHANGED`, which answers
+no request: once after each list, when something of it is no longer so.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ SOCKET: Final = 1
 """a, b, c: family, type, protocol."""
 BIND: Final = 2
 """A privileged port: the address, and the socket."""
-DUMP: Final = 3
-"""a: RTM_GETLINK, RTM_GETADDR or RTM_GETROUTE."""
+LIST: Final = 3
+"""Interfaces, addresses and routes. a: the count of changes that came with the last list, else -1.
+If it is still the same only the interfaces come, for their counters."""
 
 HEADER: Final = struct.Struct("<iiii")
 """Operation, a, b, c."""
-REPLY: Final = struct.Struct("<i")
-"""An errno, or 0."""
+REPLY: Final = struct.Struct("<iii")
+"""An errno, 0 or CHANGED; 1 if more of a list is to come; how many changes there have been."""
+CHANGED: Final = -1
+CHANGES_MASK: Final = 0x7FFFFFFF
 MAX_ADDRESS: Final = 128
 MAX_PACKET: Final = 1 << 17

@@ -32,6 +32,7 @@ from sentry.net.host.rows import HOST
 from sentry.net.ioctls import NAMES, SOCKETS
 from sentry.net.socket import Ancillary, Received, Socket
 from sentry.net.sockfs import socket_location
+from sentry.net.sysctls import FIRST_UNPRIVILEGED, first_unprivileged_port
 from sentry.vfs.requests import Requests, put_int
 from sentry.wait.host_queue import HostQueue
 from sentry.wait.sleep import ended, instead
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 PIECE: Final = 1 << 18
 """Bytes that one call moves."""
-PRIVILEGED_PORTS: Final = 1024
 SENT_FLAGS: Final = abi.MSG_OOB | abi.MSG_DONTROUTE | abi.MSG_EOR | abi.MSG_MORE | abi.MSG_CONFIRM
 RECEIVED_FLAGS: Final = abi.MSG_OOB | abi.MSG_PEEK | abi.MSG_TRUNC | abi.MSG_ERRQUEUE
 MAX_SOCKETS: Final = 8192
@@ -96,11 +96,13 @@ class HostSocket(Socket):
         """bind(2); for a privileged port by the network process, which may."""
         if (self.family == AF_INET6 and len(address) < 24) or len(address) < 16:
             raise EINVAL("address")
-        if not 0 < int.from_bytes(address[2:4], "big") < PRIVILEGED_PORTS:
+        port = int.from_bytes(address[2:4], "big")
+        capable = 0 < port < FIRST_UNPRIVILEGED and caller.creds.has(CAP_NET_BIND_SERVICE)
+        if not capable:
+            if 0 < port < first_unprivileged_port(self.stack):
+                raise EACCES("privileged port")
             calls.bind(self.fd, address)
             return 0
-        if not caller.creds.has(CAP_NET_BIND_SERVICE):
-            raise EACCES("privileged port")
         process = self.stack.host
         assert process is not None
         return process.bind(self.fd, address)

@@ -34,7 +34,8 @@ MAX_NUMBERED: Final = 32768
 def link_message(link: Interface, kind: int = abi.RTM_NEWLINK, change: int = 0) -> Reply:
     """struct ifinfomsg and the attributes that programs look at."""
     received, octets = link.received
-    counters = (received, received, octets, octets)
+    sent, octets_sent = link.sent or link.received
+    counters = (received, sent, octets, octets_sent)
     plain = len(abi.RtnlLinkStats._fields)
     wide = len(abi.RtnlLinkStats64._fields)
     stats = [value & 0xFFFFFFFF for value in counters] + [0] * (plain - 4)

@@ -36,12 +36,12 @@ def _set_flag(row: Option, sock: NetlinkSocket, caller: Caller, value: bytes) ->
 
 def _change_membership(row: Option, sock: NetlinkSocket, caller: Caller, value: bytes) -> None:
     group = row.number_in(value)
-    if not sock.may_join(caller):
-        raise EPERM("multicast groups")
+    sock.prepare_to_join(caller)
     sock.has_groups = True
     if not 0 < group <= GROUPS[sock.protocol]:
         raise EINVAL(f"group {group}")
-    (sock.groups.add if row.number == abi.NETLINK_ADD_MEMBERSHIP else sock.groups.discard)(group)
+    joins = row.number == abi.NETLINK_ADD_MEMBERSHIP
+    sock.set_groups(sock.groups | {group} if joins else sock.groups - {group})
 
 
 def _list_memberships(row: Option, sock: NetlinkSocket, caller: Caller, size: int) -> Counted:

@@ -108,15 +108,25 @@ class NetlinkSocket(Socket):
         """Whom connect(2) named; the kernel is port 0."""
         return sockaddr(*self.destination)
 
-    def may_join(self, caller: Caller) -> bool:
-        """Multicast groups."""
-        return self.protocol in OPEN_TO_ALL or caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
+    def prepare_to_join(self, caller: Caller) -> None:
+        """Who joins a group hears of what changes from now on. Raises: EPERM, NotNow."""
+        capable = caller.creds.has_in(self.stack.owner, CAP_NET_ADMIN)
+        if not capable and self.protocol not in OPEN_TO_ALL:
+            raise EPERM("multicast groups")
+        if self.protocol == abi.NETLINK_ROUTE:
+            self.stack.look()
+
+    def set_groups(self, groups: set[int]) -> None:
+        """Whose notices it gets."""
+        self.groups = groups
+        if groups and self.stack.view is not None:
+            self.stack.view.listened()
 
     def bind(self, caller: Caller, address: bytes) -> Result:
         """bind(2): the port once, groups as often as wanted."""
         port, groups = parse_sockaddr(address)
-        if groups and not self.may_join(caller):
-            raise EPERM("multicast groups")
+        if groups:
+            self.prepare_to_join(caller)
         if self.port:
             if port != self.port:
                 raise EINVAL("bound already")
@@ -125,7 +135,7 @@ class NetlinkSocket(Socket):
         low = {bit + 1 for bit in range(32) if groups >> bit & 1}
         high = {group for group in self.groups if group > 32}
         self.has_groups |= bool(groups)
-        self.groups = high | {group for group in low if group <= GROUPS[self.protocol]}
+        self.set_groups(high | {group for group in low if group <= GROUPS[self.protocol]})
         return 0
 
     def _take_port(self, caller: Caller, port: int = 0) -> None:
@@ -183,6 +193,8 @@ class NetlinkSocket(Socket):
         if not size:
             raise ENODATA("an empty message")
         port, groups = target if target is not None else self.destination
+        if not port and self.protocol == abi.NETLINK_ROUTE:
+            self.stack.look()
         if not self.port:
             self._take_port(caller)
         if size > self.sndbuf - 32:
@@ -236,10 +248,8 @@ class NetlinkSocket(Socket):
                 raise EOPNOTSUPP(f"type {request.kind}")
             if not request.body:
                 return False  # too short to be anything: nothing is said
-            if request.kind & 3 != 2 and not request.caller.creds.has_in(
-                self.stack.owner, CAP_NET_ADMIN
-            ):
-                raise EPERM("CAP_NET_ADMIN")
+            if request.kind & 3 != 2:
+                self.stack.check_admin(request.caller)
         if handler is None:
             unknown = self.protocol == abi.NETLINK_SOCK_DIAG
             raise EINVAL("type") if unknown else EOPNOTSUPP(f"type {request.kind}")

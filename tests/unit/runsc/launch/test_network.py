@@ -7,14 +7,18 @@ import errno
 import os
 import random
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from runsc.launch.network import serve
+from runsc import host
+from runsc.launch.network import Watch, open_netlink, serve
 from sentry.abi import netlink as abi
+from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
+from sentry.net.host.interfaces import messages
 
 
 class Peer:
@@ -23,23 +27,33 @@ class Peer:
     def __init__(self) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(20)
-        self.netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+        self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
-        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink))
+        self._thread = threading.Thread(target=serve, args=(theirs, self.netlink, self.watch))
         self._thread.start()
 
     def ask(self, request: bytes, *fds: int) -> tuple[int, bytes, list[int]]:
         """errno, what follows it, and descriptors."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.sock.sendmsg([request], rights)
-        data, made, _, _ = socket.recv_fds(self.sock, protocol.MAX_PACKET, 4)
-        return protocol.REPLY.unpack_from(data)[0], data[protocol.REPLY.size :], made
+        body, made, more = b"", [], 1
+        while more:
+            data, some, _, _ = socket.recv_fds(self.sock, protocol.MAX_PACKET, 4)
+            error, more, self.changes = protocol.REPLY.unpack_from(data)
+            assert error >= 0
+            body, made = body + data[protocol.REPLY.size :], made + some
+        return error, body, made
+
+    def notice(self) -> int:
+        """What comes without a request."""
+        error, _, _ = protocol.REPLY.unpack(self.sock.recv(protocol.MAX_PACKET))
+        return int(error)
 
     def close(self) -> None:
         self.sock.close()
         self._thread.join()
-        self._theirs.close()
-        self.netlink.close()
+        for sock in (self._theirs, self.netlink, self.watch.sock):
+            sock.close()
 
 
 @pytest.fixture
@@ -49,8 +63,25 @@ def peer() -> Iterator[Peer]:
     made.close()
 
 
+@pytest.fixture
+def own_network() -> Iterator[None]:
+    """A network namespace of this thread, and of those that it makes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    host.unshare(CLONE_NEWNET)
+    yield
+    host.setns(before, CLONE_NEWNET)
+    os.close(before)
+
+
 def request(operation: int, a: int = 0, b: int = 0, c: int = 0) -> bytes:
     return protocol.HEADER.pack(operation, a, b, c)
+
+
+def kinds(data: bytes) -> set[int]:
+    """Types of netlink messages."""
+    return {kind for kind, _ in messages([data])}
 
 
 def still_serves(peer: Peer) -> bool:
@@ -66,9 +97,43 @@ def open_descriptors() -> int:
 
 def test_socket_is_made_and_interfaces_are_listed(peer: Peer) -> None:
     assert still_serves(peer)
-    error, data, _ = peer.ask(request(protocol.DUMP, abi.RTM_GETLINK))
+    error, data, _ = peer.ask(request(protocol.LIST, -1))
     assert error == 0
     assert b"lo\0" in data
+    assert {abi.RTM_NEWLINK, abi.RTM_NEWADDR, abi.RTM_NEWROUTE} <= kinds(data)
+
+
+def test_list_without_a_change_has_the_interfaces_alone(peer: Peer) -> None:
+    peer.ask(request(protocol.LIST, -1))
+    _, data, _ = peer.ask(request(protocol.LIST, peer.changes))
+
+    assert kinds(data) == {abi.RTM_NEWLINK, abi.NLMSG_DONE}
+
+
+def test_change_is_told_once_after_a_list(own_network: None, peer: Peer) -> None:
+    peer.ask(request(protocol.LIST, -1))
+    before = peer.changes
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    assert peer.notice() == protocol.CHANGED
+    subprocess.run(["ip", "link", "set", "lo", "mtu", "1500"], check=True)
+
+    error, data, _ = peer.ask(request(protocol.LIST, before))
+
+    assert error == 0
+    assert peer.changes > before
+    assert abi.RTM_NEWADDR in kinds(data)
+
+
+def test_notices_that_were_lost_are_a_change(own_network: None) -> None:
+    watch = Watch()
+    watch.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for mtu in range(1000, 1100):
+        subprocess.run(["ip", "link", "set", "lo", "mtu", str(mtu)], check=True)
+
+    watch.look()
+
+    assert 0 < watch.changes < 100
+    watch.sock.close()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +145,6 @@ def test_socket_is_made_and_interfaces_are_listed(peer: Peer) -> None:
         request(protocol.SOCKET, socket.AF_INET, socket.SOCK_RAW, 1),
         request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM, -(1 << 31)),
         request(protocol.SOCKET, socket.AF_UNIX, socket.SOCK_STREAM),
-        request(protocol.DUMP, 0),
         request(protocol.BIND),
     ],
 )
@@ -107,7 +171,7 @@ def test_descriptors_that_come_along_do_not_stay(peer: Peer) -> None:
     before = open_descriptors()
     with socket.socket(socket.AF_INET) as sock:
         for count in (1, 2, 3, 100):
-            peer.ask(request(protocol.DUMP, abi.RTM_GETLINK), *[sock.fileno()] * count)
+            peer.ask(request(protocol.LIST, -1), *[sock.fileno()] * count)
         peer.ask(request(protocol.BIND) + bytes(16), sock.fileno(), sock.fileno())
         reader, writer = os.pipe()
         assert peer.ask(request(protocol.BIND) + bytes(16), reader)[0] == errno.ENOTSOCK
