@@ -38,7 +38,8 @@ def for_container(
 
     As runc: an absolute path counts from the top of each hierarchy, a relative one from our own
     cgroup (in a machine with version 2 only, from its parent: a cgroup with processes has no
-    children with controllers); without a path it is called like the container. Other than runc, a
+    children with controllers); without a path it is called like the container. "slice:prefix:name",
+    which systemd's driver would take apart, is a relative path like any other. Other than runc, a
     container without a path and without limits gets no cgroup: to join one costs 13 ms.
     """
     limits = v1.asks(resources or Resources())
@@ -46,8 +47,6 @@ def for_container(
         return None
     if "\0" in cgroups_path:
         raise SpecError("$.linux.cgroupsPath", "a NUL character")
-    if not cgroups_path.startswith("/") and cgroups_path.count(":") == 2:
-        raise SpecError("$.linux.cgroupsPath", "systemd's form of a path is not supported")
     return at(cgroups_path, container_id, hierarchies.read() if found is None else found)
 
 
