@@ -24,6 +24,8 @@ from runsc.oci.resources import Resources
 Warn = Callable[[str], None]
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_LIMIT = 1 << 62
+"""Version 1 has a number where nothing is limited: the most pages that a long can count."""
 PATIENCE_S = 2.0
 """How long a cgroup whose processes were killed may take to become empty, or frozen."""
 
@@ -175,6 +177,15 @@ class Cgroup:
     def directory(self, controller: str) -> str | None:
         """Where the files of a controller are (names as in version 1); None if nowhere."""
         return self._find(controller)[0]
+
+    def memory_limit(self) -> int:
+        """Bytes that the kernel allows it now; 0 where nothing is limited."""
+        directory, version = self._find("memory")
+        if directory is None:
+            return 0
+        name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        limit = files.read_number(directory, name) or 0
+        return limit if limit < NO_LIMIT else 0
 
     def open_joins(self) -> tuple[int, ...]:
         """Descriptors that a child inherits and gives to `join`: it needs no path and no rights.

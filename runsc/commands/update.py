@@ -17,7 +17,7 @@ import msgspec
 
 from runsc.cgroups import hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
-from runsc.cgroups.guest import guest_memory
+from runsc.cgroups.guest import on_host
 from runsc.containers import lifecycle
 from runsc.containers.container import State, Store, status
 from runsc.containers.processes import STOPPED
@@ -142,7 +142,7 @@ def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals)
         store.save(state)
         for pid in (state.pid, state.sentry_pid, state.gofer_pid):
             cgroup.add(pid)
-    cgroup.apply(wanted, flags.log.warning)
+    cgroup.apply(on_host(wanted, cgroup.memory_limit()), flags.log.warning)
 
 
 def _asks_host(wanted: Resources) -> bool:
@@ -157,7 +157,6 @@ def _limit_sentry(store: Store, state: State, wanted: Resources) -> None:
     memory = wanted.memory_limit
     if pids is None and memory is None:
         return
-    guest = guest_memory(memory) if memory is not None else None
-    reply = lifecycle.ask(store, state, Request("update", pids_limit=pids, memory_limit=guest))
+    reply = lifecycle.ask(store, state, Request("update", pids_limit=pids, memory_limit=memory))
     if reply.error:
         raise RuntimeFailure(reply.error)

@@ -184,10 +184,11 @@ def _limits(flags: Globals, resources: Resources | None) -> _Limits:
     available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
     if resources is None:
         return _Limits(len(available), memory)
-    from runsc.cgroups.guest import guest_memory, visible_cpus  # noqa: PLC0415  `do` needs none
+    from runsc.cgroups.guest import visible_cpus  # noqa: PLC0415  `do` needs none
 
     if resources.memory_limit is not None:
-        limited = guest_memory(resources.memory_limit)
+        limited = resources.memory_limit
         memory = min(limited, flags.memory) if flags.memory else limited
+    memory -= memory % os.sysconf("SC_PAGE_SIZE")  # as the kernel rounds a limit
     cpus = visible_cpus(available, resources)
     return _Limits(cpus, memory, resources.pids_limit or 0, resources.cpu_quota)

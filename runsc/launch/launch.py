@@ -276,6 +276,7 @@ def _make_cgroup(flags: Globals, store: Store, state: State, container: Containe
     if not container.cgroups_path and container.resources is None:
         return None
     from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
+    from runsc.cgroups.guest import on_host  # noqa: PLC0415
     from runsc.oci.resources import Resources  # noqa: PLC0415
 
     cgroup = for_container(container.cgroups_path, state.id, container.resources)
@@ -285,7 +286,7 @@ def _make_cgroup(flags: Globals, store: Store, state: State, container: Containe
     store.save(state)
     cgroup.create()
     state.cgroups = cgroup.record
-    cgroup.apply(container.resources or Resources(), flags.log.warning)
+    cgroup.apply(on_host(container.resources or Resources()), flags.log.warning)
     return cgroup
 
 

@@ -153,6 +153,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         platform = make_platform(config)
     except (OSError, RuntimeError) as error:
         raise StartError(f"platform {config.platform}: {error}") from error
+    except MemoryError as error:
+        raise StartError("the memory limit is too low for any program") from error
     log = KernelLog(config.log_fd)
     loop = Loop(platform, log.bug)
     ram = platform.ram

@@ -14,6 +14,7 @@ import pytest
 
 from runsc.cgroups import hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
+from runsc.cgroups.guest import host_limit
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
 
@@ -70,7 +71,7 @@ def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) ->
     state = json.loads((client.root / "c" / "state.json").read_bytes())
     assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
     memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert memory == str(256 * MIB)
+    assert memory == str(host_limit(256 * MIB))
     assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
     assert _value(path, "pids", "pids.max", "pids.max") == "max"
     client.ok("delete", "--force", "c")
@@ -92,10 +93,31 @@ def test_program_sees_the_limits(client: Client, path: str) -> None:
     result = client.bundle.run(client.flags[3].partition("=")[2])
 
     total, processors = result.stdout.splitlines()[:2]
-    assert 128 * 1024 < int(total.split()[1]) < 256 * 1024
+    assert int(total.split()[1]) == 256 * 1024
     assert processors == "1"
     assert "not reached" not in result.stdout
     assert "fork: Resource temporarily unavailable" in result.stderr
+
+
+def test_shell_runs_in_little_memory(bundle: Bundle, platform: str, path: str) -> None:
+    _limit(bundle, path, {"memory": {"limit": 16 * MIB}})
+    bundle.args("sh", "-c", "cat /sys/fs/cgroup/memory.max; ls /; sleep 1 & ls / | wc -l; wait")
+
+    result = bundle.run(platform)
+
+    assert result.returncode == 0, result
+    assert result.stdout.splitlines()[0] == str(16 * MIB)
+
+
+@pytest.mark.kvm
+def test_limit_that_no_program_fits_in_is_an_error(bundle: Bundle, path: str) -> None:
+    _limit(bundle, path, {"memory": {"limit": 4096}})
+    bundle.args("true")
+
+    result = bundle.run()
+
+    assert result.returncode == 1
+    assert "the memory limit is too low" in result.stderr
 
 
 @pytest.mark.kvm
@@ -126,11 +148,11 @@ def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
     )
     assert done.returncode == 0
     limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert limit == str(200 * MIB)
+    assert limit == str(host_limit(200 * MIB))
     assert _value(path, "cpu", "cpu.shares", "cpu.weight") in ("512", "20")
     client.ok("update", "--memory=180m", "--memory-swap=-1", "--pids-limit=20", "c")
     limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert limit == str(180 * MIB)
+    assert limit == str(host_limit(180 * MIB))
 
     client.ok("start", "c")
     client.ok("kill", "c", "KILL")
@@ -244,7 +266,7 @@ def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
     lines = result.stdout.splitlines()
     assert lines[:2] == ["1", "2"], result
     assert lines[2:4] == ["150000 100000", "50"]
-    assert int(lines[4]) == int(lines[9].split()[1]) << 10
+    assert int(lines[4]) == int(lines[9].split()[1]) << 10 == 256 * MIB
     assert lines[5] == "0::/"
     assert " ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup " in lines[6]
     assert lines[7:9] == ["no", "no"]
@@ -254,7 +276,7 @@ def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
 def test_many_small_processes_in_little_memory_end_by_the_sentrys_hand(
     bundle: Bundle, path: str
 ) -> None:
-    _limit(bundle, path, {"memory": {"limit": 64 * MIB}})
+    _limit(bundle, path, {"memory": {"limit": 16 * MIB}})
     script = "for i in $(seq 300); do sleep 1000 & done; echo all; kill -9 -1 || :"
     bundle.args("sh", "-c", script)
 
