@@ -161,6 +161,9 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     stand_in_fd: int = -1
     """Connected socket to the process that stands for the container on the host, which wants to
     know how the first process ended; its own end is that of the container."""
+    victim_fd: int = -1
+    """Connected socket to a process that is killed in the end, if it is told that a program was
+    killed for want of memory."""
     control_fd: int = -1
     """Connected stream socket to the command line that started us."""
     control_listener_fd: int = -1

@@ -205,6 +205,24 @@ class Cgroup:
             raise RuntimeFailure(f"cgroup: open {error.filename}: {reason}") from None
         return tuple(opened)
 
+    def open_limits(self) -> tuple[int, ...]:
+        """Descriptors that write the limit of memory, and, if there is one, of swap.
+
+        None if others may be in the cgroup, or where there is no controller.
+        """
+        directory, version = self._find("memory")
+        if directory is None or not self._is_ours():
+            return ()
+        names = ("memory.max", "memory.swap.max")
+        if version == 1:
+            names = ("memory.limit_in_bytes", "memory.swappiness")
+        opened: list[int] = []
+        with suppress(OSError):
+            for name in names:
+                path = os.path.join(directory, name)
+                opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        return tuple(opened)
+
     def add(self, pid: int) -> None:
         """Move a running process here, as `update` does with a sandbox that has no cgroup yet."""
         for directory in self.record.directories.values():

@@ -15,7 +15,7 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, sandbox, stand_in
+from runsc.launch import boot, early, oom_victim, sandbox, stand_in
 from runsc.launch.configure import Wishes, make_config
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
@@ -188,7 +188,8 @@ def _bring_up(
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
     cgroup = _make_cgroup(flags, store, state, container)
     joins = cgroup.open_joins() if cgroup is not None else ()
-    standing = stand_in.spawn(container, state.id, joins)
+    victim = oom_victim.prepare(container, cgroup)
+    standing = stand_in.spawn(container, state.id, joins, victim)
     state.pid, state.pid_start = standing.pid, start_time(standing.pid)
     try:
         running = _start(flags, store, state, container, wishes, programs, cgroup, standing)

@@ -84,6 +84,11 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
+    @property
+    def ran_out(self) -> bool:
+        """Whether a program was killed because memory ran out."""
+        return self.kernel.counters.oom_kills > 0
+
     def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
         collector.rest()

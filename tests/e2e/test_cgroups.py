@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from runsc.cgroups import hierarchies
+from runsc.cgroups import files, hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
 from runsc.cgroups.guest import host_limit
-from tests.e2e.bundle import REPOSITORY, Bundle
+from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
+from tests.e2e.bundle import REPOSITORY, Bundle, Document
 from tests.e2e.client import Client, wait_for_end
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
+LIBC = ctypes.CDLL(None, use_errno=True)
+HOG = "tail /dev/zero 2>/dev/null"
+"""It keeps the last lines, and there is no first one."""
 
 
 @pytest.fixture
@@ -69,7 +75,8 @@ def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) ->
     pid = client.create("c", "--detach", command="run")
 
     state = json.loads((client.root / "c" / "state.json").read_bytes())
-    assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
+    (victim,) = _host(path).processes() - {pid, state["sentryPid"], state["goferPid"]}
+    assert Path(f"/proc/{victim}/cmdline").read_bytes() == b"runsc: oom\0"
     memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
     assert memory == str(host_limit(256 * MIB))
     assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
@@ -284,3 +291,93 @@ def test_many_small_processes_in_little_memory_end_by_the_sentrys_hand(
 
     assert result.returncode in (0, 137)
     assert "all" in result.stdout or "Out of memory: killed process" in result.stderr
+
+
+class Watch:
+    """What engines hear of a cgroup's out-of-memory killer."""
+
+    def __init__(self, path: str) -> None:
+        directory = _host(path).directory("memory")
+        assert directory is not None
+        self.directory = directory
+        self.is_v1 = os.path.exists(f"{directory}/memory.oom_control")
+        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        if self.is_v1:
+            control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY)
+            files.write(directory, "cgroup.event_control", f"{self.event} {control}")
+            os.close(control)
+
+    def kills(self) -> int:
+        """As the kernel counts them."""
+        name = "memory.oom_control" if self.is_v1 else "memory.events"
+        return files.read_table(self.directory, name)["oom_kill"]
+
+    def is_told(self) -> bool:
+        """In version 2 the counter is all."""
+        return not self.is_v1 or bool(select.select([self.event], [], [], 0)[0])
+
+
+@pytest.fixture
+def reaper() -> Iterator[None]:
+    """What is left of commands is this process's, as it would be conmon's."""
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "kills"),
+    [(f"{HOG}; exit 5", 5, 1), (f"exec {HOG}", 137, 1), ("kill -9 $$", 137, 0), ("exit 3", 3, 0)],
+)
+def test_engines_hear_of_a_program_that_memory_ran_out_for(
+    client: Client, path: str, reaper: None, script: str, code: int, kills: int
+) -> None:
+    _limit(client.bundle, path, {"memory": {"limit": 16 * MIB}})
+    client.bundle.args("sh", "-c", f"sh -c '{script}'; exit $?" if "$$" in script else script)
+    pid = client.create("c")
+    watch = Watch(path)
+    client.ok("start", "c")
+
+    status = os.waitpid(pid, 0)[1]
+
+    assert os.waitstatus_to_exitcode(status) == code
+    assert (watch.kills(), watch.is_told()) == (kills, bool(kills) or not watch.is_v1)
+    client.ok("delete", "c")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["process"].update(oomScoreAdj=-1000),
+        lambda d: d["linux"]["resources"].update(memory={"reservation": MIB}),
+        lambda d: d["linux"]["resources"]["memory"].update(disableOOMKiller=True),
+    ],
+)
+def test_nobody_waits_to_be_killed_who_could_not_be(
+    client: Client, path: str, change: Callable[[Document], None]
+) -> None:
+    if _host(path).record.controllers["memory"] == "":
+        pytest.skip("version 2 has no disableOOMKiller")
+    _limit(client.bundle, path, {"memory": {"limit": 64 * MIB}})
+    client.bundle.configure(change)
+    client.bundle.args("sleep", "1000")
+    pid = client.create("c")
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+
+    assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
+    client.ok("delete", "--force", "c")
+
+
+def test_nobody_is_killed_in_a_cgroup_that_others_use(client: Client, path: str) -> None:
+    cgroup = _host(path)
+    cgroup.create()
+    try:
+        _limit(client.bundle, path, {"memory": {"limit": 64 * MIB}})
+        client.bundle.args("sleep", "1000")
+        pid = client.create("c")
+        state = json.loads((client.root / "c" / "state.json").read_bytes())
+
+        assert cgroup.processes() == {pid, state["sentryPid"], state["goferPid"]}
+        client.ok("delete", "--force", "c")
+    finally:
+        cgroup.delete()
