@@ -139,6 +139,10 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpu_quota: tuple[int, int] = (0, 100_000)
     """Microseconds of CPU in a period, and the period; 0: not limited. The host enforces it."""
+    cpu_weight: int = 100
+    """The container's share beside others, as cpu.weight has it."""
+    oom_group: bool = False
+    """Where memory runs out for one program, all of the container is killed: memory.oom.group."""
     pids_limit: int = 0
     """Tasks that the container may have at a time; 0: not limited."""
     cpus: int = 1

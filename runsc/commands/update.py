@@ -153,10 +153,16 @@ def _asks_host(wanted: Resources) -> bool:
 
 def _limit_sentry(store: Store, state: State, wanted: Resources) -> None:
     """What counts inside the sandbox."""
-    pids = wanted.pids.limit if wanted.pids else None
-    memory = wanted.memory_limit
-    if pids is None and memory is None:
+    request = Request(
+        "update",
+        pids_limit=wanted.pids.limit if wanted.pids else None,
+        memory_limit=wanted.memory_limit,
+        cpu_quota=wanted.cpu.quota if wanted.cpu else None,
+        cpu_period=wanted.cpu.period if wanted.cpu else None,
+        cpu_weight=wanted.cpu_weight,
+    )
+    if request == Request("update"):
         return
-    reply = lifecycle.ask(store, state, Request("update", pids_limit=pids, memory_limit=memory))
+    reply = lifecycle.ask(store, state, request)
     if reply.error:
         raise RuntimeFailure(reply.error)

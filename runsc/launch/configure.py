@@ -154,6 +154,8 @@ def make_config(
         memory_limit=limits.memory,
         pids_limit=limits.pids,
         cpu_quota=limits.cpu_quota,
+        cpu_weight=limits.cpu_weight,
+        oom_group=limits.oom_group,
         cpus=limits.cpus,
         await_start=wishes.detach
         or bool(container.hooks is not None and container.hooks.start_container),
@@ -178,6 +180,8 @@ class _Limits(NamedTuple):
     memory: int
     pids: int = 0
     cpu_quota: tuple[int, int] = (0, 100_000)
+    cpu_weight: int = 100
+    oom_group: bool = False
 
 
 def _limits(flags: Globals, resources: Resources | None) -> _Limits:
@@ -191,4 +195,11 @@ def _limits(flags: Globals, resources: Resources | None) -> _Limits:
         memory = min(limited, flags.memory) if flags.memory else limited
     memory -= memory % os.sysconf("SC_PAGE_SIZE")  # as the kernel rounds a limit
     cpus = visible_cpus(available, resources)
-    return _Limits(cpus, memory, resources.pids_limit or 0, resources.cpu_quota)
+    return _Limits(
+        cpus,
+        memory,
+        resources.pids_limit or 0,
+        resources.cpu_quota,
+        resources.cpu_weight or 100,
+        resources.oom_group,
+    )

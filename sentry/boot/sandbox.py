@@ -182,6 +182,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services.cpu_quota = config.cpu_quota
+    kernel.services.cpu_weight = config.cpu_weight
+    kernel.oom_group = config.oom_group
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
         late.import_all()  # their declarations are what it writes

@@ -161,7 +161,10 @@ def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
     limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
     assert limit == str(host_limit(180 * MIB))
 
+    client.ok("update", "--cpu-quota=30000", "c")
     client.ok("start", "c")
+    seen = client.ok("exec", "c", "sh", "-c", "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight")
+    assert seen.split() == [str(180 * MIB), "30000", "100000", "20"]
     client.ok("kill", "c", "KILL")
     wait_for_end(pidfd)
     assert client.error("update", "--pids-limit=3", "c") == 'cannot update a stopped container: "c"'
@@ -256,7 +259,7 @@ def test_value_of_a_wrong_type_is_refused_with_its_path(client: Client) -> None:
 def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
     resources = {
         "memory": {"limit": 256 * MIB},
-        "cpu": {"quota": 150_000, "period": 100_000},
+        "cpu": {"quota": 150_000, "period": 100_000, "shares": 2048},
         "pids": {"limit": 50},
     }
     _limit(client.bundle, path, resources)
