@@ -3,7 +3,7 @@
 In this order: `for_container` decides where it lies and touches nothing; the caller writes
 `cgroup.record` to disk, so that a crash from here on leaves nothing that is not known; `create`
 makes the directories, `apply` writes the limits, `open_joins` opens what the children write to
-when they join. From another command: `Cgroup(state.cgroups)`, then `apply`, `freeze`,
+when they join. From another command: `recorded.of(state.cgroups)`, then `apply`, `freeze`,
 `delete`…
 """
 
@@ -15,6 +15,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+from msgspec.structs import replace
 
 from runsc.cgroups import Record, files, hierarchies, v1, v2
 from runsc.cgroups.hierarchies import V2, Hierarchy
@@ -117,7 +119,10 @@ class Cgroup:
                 f"unable to apply cgroup configuration: {error.filename}: {reason}"
             ) from None
         controllers = {c: name for c, name in self.record.controllers.items() if name in usable}
-        self.record = Record(usable, controllers, self.record.made)
+        self.record = replace(self.record, directories=usable, controllers=controllers)
+
+    def release(self) -> None:
+        """The sandbox's processes have joined, or never will."""
 
     def _create_in(self, name: str, directory: str) -> None:
         only_v2 = list(self.record.directories) == [V2]

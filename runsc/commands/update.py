@@ -16,8 +16,9 @@ import click
 import msgspec
 
 from runsc.cgroups import hierarchies
-from runsc.cgroups.cgroup import Cgroup, at
+from runsc.cgroups.cgroup import at
 from runsc.cgroups.guest import on_host
+from runsc.cgroups.recorded import of
 from runsc.containers import lifecycle
 from runsc.containers.container import State, Store, status
 from runsc.containers.processes import STOPPED
@@ -132,7 +133,7 @@ def size(text: str, flag: str) -> int:
 
 def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals) -> None:
     """Raises: RuntimeFailure where the kernel refuses a value."""
-    cgroup = Cgroup(state.cgroups)
+    cgroup = of(state.cgroups)
     if not state.cgroups.directories and _asks_host(wanted):
         cgroup = at("", state.id, hierarchies.read())
         state.cgroups = cgroup.record
