@@ -17,6 +17,7 @@ from runsc import host
 from runsc.cgroups import Record, hierarchies, systemd, units, v1
 from runsc.cgroups.cgroup import Cgroup, Warn, at
 from runsc.cgroups.hierarchies import V2, Hierarchy
+from runsc.errors import RuntimeFailure
 from runsc.oci.resources import Resources
 
 MANAGED = (V2, "name=systemd")
@@ -35,8 +36,8 @@ def for_container(
     if not cgroups_path and not v1.asks(resources or Resources()):
         return None
     unit = units.parse(cgroups_path, container_id, os.geteuid() == 0)
-    top = systemd.control_group()
-    record = at(top + unit.path, container_id, hierarchies.read() if found is None else found).record
+    path = systemd.control_group() + unit.path
+    record = at(path, container_id, hierarchies.read() if found is None else found).record
     slices = tuple(
         os.path.dirname(record.directories[name]) for name in MANAGED if name in record.directories
     )
@@ -61,7 +62,20 @@ class Scope(Cgroup):
         self._first, self._held = _waiting()
         unit = units.Unit(self.record.slice, self.record.unit)
         systemd.start(unit.name, units.new_scope(unit, self._first))
+        self._leave_out_what_is_not_managed()
         super().create()
+
+    def _leave_out_what_is_not_managed(self) -> None:
+        """On a hybrid machine it may be that systemd has its own hierarchy alone."""
+        there = {
+            name: directory
+            for name, directory in self.record.directories.items()
+            if name not in MANAGED or os.path.isdir(directory)
+        }
+        if not there.keys() & set(MANAGED):
+            raise RuntimeFailure(f"systemd has made no cgroup for {self.record.unit}")
+        controllers = {c: name for c, name in self.record.controllers.items() if name in there}
+        self.record = replace(self.record, directories=there, controllers=controllers)
 
     def release(self) -> None:
         """Others are in it now."""
@@ -79,6 +93,7 @@ class Scope(Cgroup):
 
     def delete(self) -> None:
         """End the unit; remove what is left."""
+        self.release()
         try:
             systemd.stop(self.record.unit)
         finally:

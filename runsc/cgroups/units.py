@@ -1,8 +1,8 @@
 """A cgroup as a unit of systemd: its names, and limits as properties of a scope.
 
 systemd.slice(5), systemd.scope(5), systemd.resource-control(5), org.freedesktop.systemd1(5). The
-forms and the defaults are those of runc, so that engines find what they look for. Talking to systemd
-is `systemd.py`.
+forms and the defaults are those of runc, so that engines find what they look for. To talk to
+systemd is `systemd.py`'s.
 """
 
 from __future__ import annotations

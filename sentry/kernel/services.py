@@ -35,8 +35,8 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight",
-        "file_handles", "flights", "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
+        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight", "file_handles",
+        "flights", "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
         "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 

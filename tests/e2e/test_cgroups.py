@@ -163,7 +163,8 @@ def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
 
     client.ok("update", "--cpu-quota=30000", "c")
     client.ok("start", "c")
-    seen = client.ok("exec", "c", "sh", "-c", "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight")
+    names = [f"/sys/fs/cgroup/{name}" for name in ("memory.max", "cpu.max", "cpu.weight")]
+    seen = client.ok("exec", "c", "cat", *names)
     assert seen.split() == [str(180 * MIB), "30000", "100000", "20"]
     client.ok("kill", "c", "KILL")
     wait_for_end(pidfd)

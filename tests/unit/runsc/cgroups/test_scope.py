@@ -35,15 +35,21 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBus]:
     made.close()
 
 
-def _made(machine: Machine, bus: FakeBus, resources: Resources | None = None) -> Scope:
+def _made(
+    machine: Machine,
+    bus: FakeBus,
+    resources: Resources | None = None,
+    managed: tuple[str, ...] = ("", "name=systemd"),
+) -> Scope:
     """Of which systemd has made what is its own."""
     made = scope.for_container(PATH, "c1", resources, machine.hierarchies())
     assert isinstance(made, Scope)
 
     def started(_unit: str, properties: dict[str, Any]) -> None:
-        for name in {"", "name=systemd"} & set(machine.names()):
-            machine.fill(name, machine.mount(name) / DIRECTORY)
-            (machine.mount(name) / DIRECTORY / "cgroup.procs").write_text(str(properties["PIDs"][0]))
+        for name in set(managed) & set(machine.names()):
+            directory = machine.mount(name) / DIRECTORY
+            machine.fill(name, directory)
+            (directory / "cgroup.procs").write_text(str(properties["PIDs"][0]))
 
     bus.started = started
     made.create()
@@ -113,3 +119,16 @@ def test_container_without_path_and_limits_has_none(v2: Machine, bus: FakeBus) -
     assert made is not None
     assert made.record.directories[""].endswith("/system.slice/runsc-c1.scope")
     assert bus.calls == []
+
+
+def test_what_systemd_does_not_manage_is_left_out(hybrid: Machine, bus: FakeBus) -> None:
+    made = _made(hybrid, bus, managed=("name=systemd",))
+    made.release()
+
+    assert {"memory", "name=systemd"} <= made.record.directories.keys()
+    assert "" not in made.record.directories
+
+
+def test_systemd_that_makes_none_is_an_error(v2: Machine, bus: FakeBus) -> None:
+    with pytest.raises(RuntimeFailure, match=r"systemd has made no cgroup for p-c1\.scope"):
+        _made(v2, bus, managed=())
