@@ -161,7 +161,7 @@ class _Lazy(click.Group):
 @click.option(
     "--systemd-cgroup",
     is_flag=True,
-    help="For engines that pass it; refused, for cgroups are made without systemd.",
+    help="Have systemd make the cgroup, as a scope: needs the extra runsc[systemd].",
 )
 @click.option(
     "--rootless",

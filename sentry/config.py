@@ -139,6 +139,10 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpu_quota: tuple[int, int] = (0, 100_000)
     """Microseconds of CPU in a period, and the period; 0: not limited. The host enforces it."""
+    cpu_weight: int = 100
+    """The container's share beside others, as cpu.weight has it."""
+    oom_group: bool = False
+    """Where memory runs out for one program, all of the container is killed: memory.oom.group."""
     pids_limit: int = 0
     """Tasks that the container may have at a time; 0: not limited."""
     cpus: int = 1
@@ -161,6 +165,9 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     stand_in_fd: int = -1
     """Connected socket to the process that stands for the container on the host, which wants to
     know how the first process ended; its own end is that of the container."""
+    victim_fd: int = -1
+    """Connected socket to a process that is killed in the end, if it is told that a program was
+    killed for want of memory."""
     control_fd: int = -1
     """Connected stream socket to the command line that started us."""
     control_listener_fd: int = -1

@@ -14,3 +14,7 @@ class Record(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     """Controller → name of its hierarchy."""
     made: tuple[str, ...] = ()
     """Directories that were not there before, outermost first."""
+    unit: str = ""
+    """systemd's scope that it is; empty if it is none."""
+    slice: str = ""
+    """In which that is."""

@@ -3,7 +3,7 @@
 In this order: `for_container` decides where it lies and touches nothing; the caller writes
 `cgroup.record` to disk, so that a crash from here on leaves nothing that is not known; `create`
 makes the directories, `apply` writes the limits, `open_joins` opens what the children write to
-when they join. From another command: `Cgroup(state.cgroups)`, then `apply`, `freeze`,
+when they join. From another command: `recorded.of(state.cgroups)`, then `apply`, `freeze`,
 `delete`…
 """
 
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from runsc.cgroups import Record, files, hierarchies, v1, v2
 from runsc.cgroups.hierarchies import V2, Hierarchy
 from runsc.errors import RuntimeFailure, SpecError
@@ -24,6 +26,8 @@ from runsc.oci.resources import Resources
 Warn = Callable[[str], None]
 
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_LIMIT = 1 << 62
+"""Version 1 has a number where nothing is limited: the most pages that a long can count."""
 PATIENCE_S = 2.0
 """How long a cgroup whose processes were killed may take to become empty, or frozen."""
 
@@ -38,7 +42,8 @@ def for_container(
 
     As runc: an absolute path counts from the top of each hierarchy, a relative one from our own
     cgroup (in a machine with version 2 only, from its parent: a cgroup with processes has no
-    children with controllers); without a path it is called like the container. Other than runc, a
+    children with controllers); without a path it is called like the container. "slice:prefix:name",
+    which systemd's driver would take apart, is a relative path like any other. Other than runc, a
     container without a path and without limits gets no cgroup: to join one costs 13 ms.
     """
     limits = v1.asks(resources or Resources())
@@ -46,8 +51,6 @@ def for_container(
         return None
     if "\0" in cgroups_path:
         raise SpecError("$.linux.cgroupsPath", "a NUL character")
-    if not cgroups_path.startswith("/") and cgroups_path.count(":") == 2:
-        raise SpecError("$.linux.cgroupsPath", "systemd's form of a path is not supported")
     return at(cgroups_path, container_id, hierarchies.read() if found is None else found)
 
 
@@ -116,7 +119,10 @@ class Cgroup:
                 f"unable to apply cgroup configuration: {error.filename}: {reason}"
             ) from None
         controllers = {c: name for c, name in self.record.controllers.items() if name in usable}
-        self.record = Record(usable, controllers, self.record.made)
+        self.record = replace(self.record, directories=usable, controllers=controllers)
+
+    def release(self) -> None:
+        """The sandbox's processes have joined, or never will."""
 
     def _create_in(self, name: str, directory: str) -> None:
         only_v2 = list(self.record.directories) == [V2]
@@ -177,6 +183,15 @@ class Cgroup:
         """Where the files of a controller are (names as in version 1); None if nowhere."""
         return self._find(controller)[0]
 
+    def memory_limit(self) -> int:
+        """Bytes that the kernel allows it now; 0 where nothing is limited."""
+        directory, version = self._find("memory")
+        if directory is None:
+            return 0
+        name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        limit = files.read_number(directory, name) or 0
+        return limit if limit < NO_LIMIT else 0
+
     def open_joins(self) -> tuple[int, ...]:
         """Descriptors that a child inherits and gives to `join`: it needs no path and no rights.
 
@@ -193,6 +208,24 @@ class Cgroup:
                 os.close(fd)
             reason = (error.strerror or str(error)).lower()
             raise RuntimeFailure(f"cgroup: open {error.filename}: {reason}") from None
+        return tuple(opened)
+
+    def open_limits(self) -> tuple[int, ...]:
+        """Descriptors that write the limit of memory, and, if there is one, of swap.
+
+        None if others may be in the cgroup, or where there is no controller.
+        """
+        directory, version = self._find("memory")
+        if directory is None or not self._is_ours():
+            return ()
+        names = ("memory.max", "memory.swap.max")
+        if version == 1:
+            names = ("memory.limit_in_bytes", "memory.swappiness")
+        opened: list[int] = []
+        with suppress(OSError):
+            for name in names:
+                path = os.path.join(directory, name)
+                opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
         return tuple(opened)
 
     def add(self, pid: int) -> None:

@@ -1,23 +1,52 @@
-"""How much of a memory limit the guest gets, and how many CPUs it is shown."""
+"""What a limit of memory is on the host, and how many CPUs the guest is shown.
+
+The limit that config.json asks for is the guest's: its memory.max, and where the Sentry's
+out-of-memory killer acts. The cgroup on the host holds the sandbox's own processes besides.
+"""
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from runsc.oci.resources import Resources, parse_list
 
-OVERHEAD = 48 << 20
-"""Bytes beside the guest's memory: 15 to 20 MiB of Sentry and Gofer, and 17 to 32 MiB of the host
-kernel (KVM's page tables), as memory.stat and memory.kmem.usage_in_bytes showed with a guest that
-used all of its 32, 80 and 208 MiB, with 100 and with 400 processes."""
+BASE = 64 << 20
+PART = 16
+"""Bytes, and the part of the limit, that a sandbox may need besides: 15 to 20 MiB of Sentry and
+Gofer, 17 to 32 MiB of the host's kernel (KVM's page tables), as memory.stat and
+memory.kmem.usage_in_bytes showed with a guest that used all of its 32, 80 and 208 MiB, with 100 and
+with 400 processes; and what the Sentry allocates before its killer notices (own_memory.py). What
+the kernel takes grows with the guest."""
 
 
-def guest_memory(limit: int) -> int:
-    """The size of the guest's RAM under a limit for the whole sandbox.
+def host_limit(limit: int) -> int:
+    """The limit of the cgroup in which a guest with this one runs.
 
-    If it were the limit itself, the host would end the sandbox before the Sentry's own killer could
-    end a program. What the kernel takes grows with the guest. Under a limit that is too small for
-    both, the guest keeps a quarter.
+    If it were the same, the host would end the sandbox before the Sentry could end a program.
     """
-    return max(limit - OVERHEAD - limit // 16, limit // 4)
+    return limit + BASE + limit // PART
+
+
+def _besides(on_host: int) -> int:
+    """What of a cgroup's limit is not the guest's."""
+    return on_host - max(0, on_host - BASE) * PART // (PART + 1)
+
+
+def on_host(resources: Resources, in_force: int = 0) -> Resources:
+    """The same limits, for the cgroup on the host, whose memory is limited to `in_force` now.
+
+    Memory and swap together grow by as much as memory, so that swap stays what it is.
+    """
+    memory = resources.memory
+    if memory is None:
+        return resources
+    limit, swap = memory.limit or 0, memory.swap or 0
+    besides = host_limit(limit) - limit if limit > 0 else _besides(in_force) if in_force else 0
+    if limit > 0:
+        memory = replace(memory, limit=limit + besides)
+    if swap > 0 and limit != -1:
+        memory = replace(memory, swap=swap + besides)
+    return replace(resources, memory=memory)
 
 
 def visible_cpus(available: set[int], resources: Resources | None) -> int:

@@ -28,7 +28,7 @@ def apply(controller: str, directory: str, resources: Resources) -> None:
             _cpuset(directory, resources.cpu)
         case "cpu":
             assert resources.cpu is not None
-            _cpu(directory, resources.cpu)
+            _cpu(directory, resources.cpu, resources.cpu_weight)
         case "blkio":
             assert resources.block_io is not None
             _io(directory, resources.block_io)
@@ -65,11 +65,6 @@ def enable_controllers(directory: str) -> None:
         for controller in sorted(wanted):
             with suppress(OSError):
                 files.write(directory, "cgroup.subtree_control", f"+{controller}")
-
-
-def weight_of_shares(shares: int) -> int:
-    """cpu.shares [2, 262144] to cpu.weight [1, 10000], linearly; out of range is cut."""
-    return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142
 
 
 def weight_of_blkio(weight: int) -> int:
@@ -129,11 +124,11 @@ def _cpuset(directory: str, cpu: Cpu) -> None:
         files.must_write(directory, "cpuset.mems", cpu.mems)
 
 
-def _cpu(directory: str, cpu: Cpu) -> None:
+def _cpu(directory: str, cpu: Cpu, weight: int | None) -> None:
     if cpu.idle is not None:
         files.must_write(directory, "cpu.idle", str(cpu.idle))
-    if cpu.shares:
-        files.must_write(directory, "cpu.weight", str(weight_of_shares(cpu.shares)))
+    if weight:
+        files.must_write(directory, "cpu.weight", str(weight))
     if cpu.burst is not None:
         with suppress(OSError):
             files.write(directory, "cpu.max.burst", "0")

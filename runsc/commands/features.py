@@ -83,6 +83,8 @@ class Features(_Base):
 
 def features() -> Features:
     """What there is, from the tables that do it."""
+    from runsc.cgroups.systemd import can_ask as can_ask_systemd  # noqa: PLC0415  here alone
+
     no = Enabled(False)
     capabilities = sorted(convert.CAPABILITIES, key=lambda name: convert.CAPABILITIES[name])
     return Features(
@@ -93,7 +95,7 @@ def features() -> Features:
         linux=Linux(
             namespaces=["cgroup", "ipc", "mount", "network", "pid", "uts"],
             capabilities=capabilities,
-            cgroup=Cgroup(),
+            cgroup=Cgroup(systemd=can_ask_systemd(), systemd_user=can_ask_systemd()),
             seccomp=Seccomp(
                 enabled=True,
                 actions=sorted(ACTIONS),

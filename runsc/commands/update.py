@@ -16,8 +16,9 @@ import click
 import msgspec
 
 from runsc.cgroups import hierarchies
-from runsc.cgroups.cgroup import Cgroup, at
-from runsc.cgroups.guest import guest_memory
+from runsc.cgroups.cgroup import at
+from runsc.cgroups.guest import on_host
+from runsc.cgroups.recorded import of
 from runsc.containers import lifecycle
 from runsc.containers.container import State, Store, status
 from runsc.containers.processes import STOPPED
@@ -132,7 +133,7 @@ def size(text: str, flag: str) -> int:
 
 def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals) -> None:
     """Raises: RuntimeFailure where the kernel refuses a value."""
-    cgroup = Cgroup(state.cgroups)
+    cgroup = of(state.cgroups)
     if not state.cgroups.directories and _asks_host(wanted):
         cgroup = at("", state.id, hierarchies.read())
         state.cgroups = cgroup.record
@@ -142,7 +143,7 @@ def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals)
         store.save(state)
         for pid in (state.pid, state.sentry_pid, state.gofer_pid):
             cgroup.add(pid)
-    cgroup.apply(wanted, flags.log.warning)
+    cgroup.apply(on_host(wanted, cgroup.memory_limit()), flags.log.warning)
 
 
 def _asks_host(wanted: Resources) -> bool:
@@ -153,11 +154,16 @@ def _asks_host(wanted: Resources) -> bool:
 
 def _limit_sentry(store: Store, state: State, wanted: Resources) -> None:
     """What counts inside the sandbox."""
-    pids = wanted.pids.limit if wanted.pids else None
-    memory = wanted.memory_limit
-    if pids is None and memory is None:
+    request = Request(
+        "update",
+        pids_limit=wanted.pids.limit if wanted.pids else None,
+        memory_limit=wanted.memory_limit,
+        cpu_quota=wanted.cpu.quota if wanted.cpu else None,
+        cpu_period=wanted.cpu.period if wanted.cpu else None,
+        cpu_weight=wanted.cpu_weight,
+    )
+    if request == Request("update"):
         return
-    guest = guest_memory(memory) if memory is not None else None
-    reply = lifecycle.ask(store, state, Request("update", pids_limit=pids, memory_limit=guest))
+    reply = lifecycle.ask(store, state, request)
     if reply.error:
         raise RuntimeFailure(reply.error)

@@ -155,9 +155,9 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
     victims = _kill(state)
     cgroup = None
     if state.cgroups.directories:
-        from runsc.cgroups.cgroup import Cgroup  # noqa: PLC0415  few containers have one
+        from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
 
-        cgroup = Cgroup(state.cgroups)
+        cgroup = of(state.cgroups)
         cgroup.kill()
     for pidfd in victims:
         _await_end(pidfd)

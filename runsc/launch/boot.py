@@ -32,6 +32,10 @@ from sentry.control.protocol import Event, Request, decode, encode
 class Bootable(Protocol):
     """What `prepare` gives."""
 
+    @property
+    def ran_out(self) -> bool:
+        """Whether a program was killed because memory ran out."""
+
     def run(self) -> int:
         """Run the sandbox to its end; the wait status of the first process."""
 
@@ -98,7 +102,7 @@ def sentry_main(
             host.prctl(prctl.PR_SET_PDEATHSIG, 0)
             _send(config.control_fd, Event("kept"))
         status = sandbox.run()
-        _tell(config.stand_in_fd, status)
+        _tell(config, status, sandbox.ran_out)
         return exit_code(status)
     except StartError as error:
         _send(config.control_fd, Event("error", str(error)))
@@ -118,6 +122,7 @@ def descriptors(config: SandboxConfig) -> set[int]:
         config.gofer_fd,
         config.network_fd,
         config.stand_in_fd,
+        config.victim_fd,
         config.control_fd,
         config.control_listener_fd,
         config.log_fd,
@@ -135,11 +140,15 @@ def _send(fd: int, event: Event) -> None:
         print(f"{event.event}: {event.message}", file=sys.stderr)
 
 
-def _tell(stand_in_fd: int, status: int) -> None:
-    """It ends with this status; if it has not ended before."""
-    if stand_in_fd >= 0:
+def _tell(config: SandboxConfig, status: int, ran_out: bool) -> None:
+    """The stand-in ends with this status; if it has not ended before."""
+    with suppress(OSError):
+        if ran_out and config.victim_fd >= 0:
+            os.write(config.victim_fd, b"\0")
+            status -= 1 << 31  # after the victim
+    if config.stand_in_fd >= 0:
         with suppress(OSError):
-            os.write(stand_in_fd, status.to_bytes(4, "little"))
+            os.write(config.stand_in_fd, status.to_bytes(4, "little", signed=True))
 
 
 def join(descriptors: tuple[int, ...]) -> None:

@@ -166,6 +166,8 @@ def make_config(
         memory_limit=limits.memory,
         pids_limit=limits.pids,
         cpu_quota=limits.cpu_quota,
+        cpu_weight=limits.cpu_weight,
+        oom_group=limits.oom_group,
         cpus=limits.cpus,
         await_start=wishes.detach
         or bool(container.hooks is not None and container.hooks.start_container),
@@ -190,16 +192,26 @@ class _Limits(NamedTuple):
     memory: int
     pids: int = 0
     cpu_quota: tuple[int, int] = (0, 100_000)
+    cpu_weight: int = 100
+    oom_group: bool = False
 
 
 def _limits(flags: Globals, resources: Resources | None) -> _Limits:
     available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
     if resources is None:
         return _Limits(len(available), memory)
-    from runsc.cgroups.guest import guest_memory, visible_cpus  # noqa: PLC0415  `do` needs none
+    from runsc.cgroups.guest import visible_cpus  # noqa: PLC0415  `do` needs none
 
     if resources.memory_limit is not None:
-        limited = guest_memory(resources.memory_limit)
+        limited = resources.memory_limit
         memory = min(limited, flags.memory) if flags.memory else limited
+    memory -= memory % os.sysconf("SC_PAGE_SIZE")  # as the kernel rounds a limit
     cpus = visible_cpus(available, resources)
-    return _Limits(cpus, memory, resources.pids_limit or 0, resources.cpu_quota)
+    return _Limits(
+        cpus,
+        memory,
+        resources.pids_limit or 0,
+        resources.cpu_quota,
+        resources.cpu_weight or 100,
+        resources.oom_group,
+    )

@@ -15,7 +15,7 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, sandbox, stand_in
+from runsc.launch import boot, early, oom_victim, sandbox, stand_in
 from runsc.launch.configure import Wishes, make_config, network_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
@@ -26,6 +26,7 @@ from sentry.control.protocol import Request
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.launch.network import Network
+    from runsc.oci.resources import Resources
     from sentry.config import SandboxConfig
 
 Bodies = Callable[[str], Programs]
@@ -173,7 +174,9 @@ def _new_state(identity: Identity, container: Container) -> State:
 
 def _reserve(flags: Globals, store: Store, state: State) -> None:
     if flags.systemd_cgroup:
-        raise RuntimeFailure("systemd not running on this host, cannot use systemd cgroups manager")
+        from runsc.cgroups import systemd  # noqa: PLC0415  few hosts have it so
+
+        systemd.check()
     lifecycle.sweep(store, flags.log.warning)
     store.create(state)
 
@@ -187,10 +190,29 @@ def _bring_up(
     programs: Bodies,
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
-    cgroup = _make_cgroup(flags, store, state, container)
+    cgroup = _plan_cgroup(flags, container, state.id)
+    try:
+        if cgroup is not None:
+            _make_cgroup(flags, store, state, container.resources, cgroup)
+        return _bring_up_in(cgroup, flags, store, state, container, wishes, programs)
+    finally:
+        if cgroup is not None:
+            cgroup.release()
+
+
+def _bring_up_in(
+    cgroup: Cgroup | None,
+    flags: Globals,
+    store: Store,
+    state: State,
+    container: Container,
+    wishes: Wishes,
+    programs: Bodies,
+) -> sandbox.Sandbox:
     joins = cgroup.open_joins() if cgroup is not None else ()
+    victim = oom_victim.prepare(container, cgroup)
     sysctls = container.sysctls if network_of(flags, container) == "host" else ()
-    standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins)
+    standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins, victim)
     state.pid, state.pid_start = standing.pid, start_time(standing.pid)
     try:
         running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
@@ -273,22 +295,29 @@ def _network(
     return None
 
 
-def _make_cgroup(flags: Globals, store: Store, state: State, container: Container) -> Cgroup | None:
-    """The state names it before it is there, so that a crash leaves nothing unknown."""
+def _plan_cgroup(flags: Globals, container: Container, container_id: str) -> Cgroup | None:
+    """Where it will be; nothing is touched."""
     if not container.cgroups_path and container.resources is None:
         return None
-    from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
+    if flags.systemd_cgroup:
+        from runsc.cgroups.scope import for_container as driver  # noqa: PLC0415
+    else:
+        from runsc.cgroups.cgroup import for_container as driver  # noqa: PLC0415  few have one
+    return driver(container.cgroups_path, container_id, container.resources)
+
+
+def _make_cgroup(
+    flags: Globals, store: Store, state: State, resources: Resources | None, cgroup: Cgroup
+) -> None:
+    """The state names it before it is there, so that a crash leaves nothing unknown."""
+    from runsc.cgroups.guest import on_host  # noqa: PLC0415  few containers have a cgroup
     from runsc.oci.resources import Resources  # noqa: PLC0415
 
-    cgroup = for_container(container.cgroups_path, state.id, container.resources)
-    if cgroup is None:
-        return None
     state.cgroups = cgroup.record
     store.save(state)
     cgroup.create()
     state.cgroups = cgroup.record
-    cgroup.apply(container.resources or Resources(), flags.log.warning)
-    return cgroup
+    cgroup.apply(on_host(resources or Resources()), flags.log.warning)
 
 
 def _run_hooks(state: State) -> None:

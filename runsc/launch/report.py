@@ -53,8 +53,8 @@ def _platform(config: SandboxConfig) -> str:
 
 def _memory_why(flags: Globals, container: Container) -> str:
     limit = container.resources.memory_limit if container.resources is not None else None
-    if limit is not None:
-        return f"what a limit of {limit // MIB} MiB in config.json leaves beside the sandbox itself"
+    if limit is not None and (flags.memory is None or limit <= flags.memory):
+        return "as config.json says"
     return "half of the host's" if flags.memory is None else "as --memory says"
 
 

@@ -291,6 +291,7 @@ def start(
         gofer_fd=gofer_ours.fileno(),
         control_fd=control_theirs.fileno(),
         stand_in_fd=stand_in.life.fileno(),
+        victim_fd=stand_in.victim.told.fileno() if stand_in.victim is not None else -1,
     )
     network_theirs = None
     if network is not None:
@@ -325,6 +326,6 @@ def start(
             sock.close()
     if config.network_fd >= 0:
         os.close(config.network_fd)
-    stand_in.life.close()
+    stand_in.close()
     mortal = config.mortal_init
     return Sandbox(pid, gofer_pid, control_ours, hold_ours, stand_in, network_pid, mortal)

@@ -3,7 +3,8 @@
  * executed (runsc/launch/stand_in.py); it has no C library.
  *
  * Descriptor 3 is a socket to the Sentry: a byte to it says that all is ready, its wait status comes
- * back. At its end without one the container was killed.
+ * back. At its end without one the container was killed. A negative status says to wait for that
+ * end, too: the other side is also held by who has still to do something (oom_victim.c).
  *
  * As pid 1 of a PID namespace it can raise no signal at itself. But what seccomp's strict mode does
  * to who makes another call looks like SIGKILL to the parent, whoever it is: do_exit(SIGKILL).
@@ -13,7 +14,8 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/syscall.h>
+
+#include "freestanding.h"
 
 #define LIFE 3
 
@@ -24,17 +26,6 @@ struct action {
     void (*restorer)(void);
     uint64_t mask;
 };
-
-static long call(long number, long a, long b, long c, long d)
-{
-    register long r10 __asm__("r10") = d;
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-                     : "rcx", "r11", "memory");
-    return result;
-}
 
 /* For SIGKILL this call is one too many. */
 static void end(int status)
@@ -57,15 +48,16 @@ __attribute__((noreturn, used)) static void stand_in(const char *title)
     call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&every, 0, sizeof every);
     if (call(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_STRICT, 0, 0) == 0
         && call(SYS_write, LIFE, (long)"", 1, 0) == 1
-        && call(SYS_read, LIFE, (long)&status, sizeof status, 0) != sizeof status)
+        && call(SYS_read, LIFE, (long)&status, sizeof status, 0) == sizeof status) {
+        int more = status;
+        while (more < 0 && call(SYS_read, LIFE, (long)&more, sizeof more, 0) > 0)
+            more = status;
+    } else {
         status = SIGKILL;
+    }
     end(status);
     call(SYS_exit, 1, 0, 0, 0); /* there is no strict mode */
     __builtin_unreachable();
 }
 
-/* The stack begins with argc and argv. */
-__asm__(".globl _start\n_start:\n"
-        "    mov 8(%rsp), %rdi\n"
-        "    and $-16, %rsp\n"
-        "    call stand_in\n");
+BEGINS_WITH(stand_in);

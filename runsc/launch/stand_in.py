@@ -21,6 +21,7 @@ import msgspec
 from runsc import host
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
+from runsc.launch.oom_victim import Victim
 from runsc.oci.convert import Container
 from sentry.abi import mount
 from sentry.abi.sched import (
@@ -85,13 +86,16 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
 class StandIn:
     """The process, seen from the command line."""
 
-    def __init__(self, pid: int, life: socket.socket, joins: tuple[int, ...]) -> None:
+    def __init__(
+        self, pid: int, life: socket.socket, joins: tuple[int, ...], victim: Victim | None
+    ) -> None:
         self.pid = pid
         self.joins = joins
         """Its cgroups, open, for the others."""
         self._reaped = False
         self.life = life
         """The Sentry's end, after `await_ready`."""
+        self.victim = victim
 
     def await_ready(self) -> None:
         """Until it is in its namespaces. Raises: RuntimeFailure."""
@@ -100,6 +104,12 @@ class StandIn:
             self.end()
             raise RuntimeFailure(said.decode(errors="replace") or "the stand-in process has ended")
 
+    def close(self) -> None:
+        """The Sentry has its ends."""
+        self.life.close()
+        if self.victim is not None:
+            self.victim.close()
+
     def check(self) -> None:
         """Raises: RuntimeFailure if it has ended."""
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
@@ -107,7 +117,7 @@ class StandIn:
 
     def end(self) -> None:
         """Whatever it waits for."""
-        self.life.close()
+        self.close()
         if not self._reaped:
             os.kill(self.pid, signal.SIGKILL)
             self.reap()
@@ -118,20 +128,25 @@ class StandIn:
         self._reaped = True
 
 
-def spawn(namespaces: Namespaces, container_id: str, joins: tuple[int, ...]) -> StandIn:
+def spawn(
+    namespaces: Namespaces,
+    container_id: str,
+    joins: tuple[int, ...],
+    victim: Victim | None = None,
+) -> StandIn:
     """Make it. Raises: RuntimeFailure."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags = namespaces.new & ~CLONE_NEWCGROUP
 
     def body() -> int:
-        return _become(namespaces, container_id, theirs, joins)
+        return _become(namespaces, container_id, (ours, theirs), joins, victim)
 
     if namespaces.joined_pid:
         pid = _spawn_in(namespaces.joined_pid, body, flags)
     else:
         pid = isolation.spawn(body, flags)
     theirs.close()
-    return StandIn(pid, ours, joins)
+    return StandIn(pid, ours, joins, victim)
 
 
 def _spawn_in(path: str, body: Callable[[], int], flags: int) -> int:
@@ -163,9 +178,14 @@ def _spawn_in(path: str, body: Callable[[], int], flags: int) -> int:
 
 
 def _become(
-    namespaces: Namespaces, container_id: str, life: socket.socket, joins: tuple[int, ...]
+    namespaces: Namespaces,
+    container_id: str,
+    ends: tuple[socket.socket, socket.socket],
+    joins: tuple[int, ...],
+    victim: Victim | None,
 ) -> int:
     """The body of the process until it is its program; gives its exit code."""
+    sentry, life = ends
     try:
         isolation.leave_session()
         program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
@@ -179,6 +199,8 @@ def _become(
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         _enter(namespaces)
+        if victim is not None:
+            victim.spawn(sentry)
         if life.fileno() != LIFE_FD:
             if program == LIFE_FD:
                 program = fcntl.fcntl(program, fcntl.F_DUPFD_CLOEXEC, LIFE_FD + 1)

@@ -127,6 +127,17 @@ class Resources(_Base):
         return max(0, cpu.quota or 0), cpu.period or 100_000
 
     @property
+    def cpu_weight(self) -> int | None:
+        """`shares` as cpu.weight: from [2, 262144] to [1, 10000], linearly, out of range cut."""
+        shares = self.cpu.shares if self.cpu else None
+        return 1 + ((min(max(shares, 2), 262144) - 2) * 9999) // 262142 if shares else None
+
+    @property
+    def oom_group(self) -> bool:
+        """Whether all of the container is to be killed where memory runs out for one."""
+        return (self.unified or {}).get("memory.oom.group") == "1"
+
+    @property
     def cpus(self) -> str:
         """A cpuset(7) list; empty if it is not limited."""
         return self.cpu.cpus if self.cpu else ""

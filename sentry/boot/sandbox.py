@@ -84,6 +84,11 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
+    @property
+    def ran_out(self) -> bool:
+        """Whether a program was killed because memory ran out."""
+        return self.kernel.counters.oom_kills > 0
+
     def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
         collector.rest()
@@ -153,6 +158,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         platform = make_platform(config)
     except (OSError, RuntimeError) as error:
         raise StartError(f"platform {config.platform}: {error}") from error
+    except MemoryError as error:
+        raise StartError("the memory limit is too low for any program") from error
     log = KernelLog(config.log_fd)
     loop = Loop(platform, log.bug)
     ram = platform.ram
@@ -176,6 +183,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services.cpu_quota = config.cpu_quota
+    kernel.services.cpu_weight = config.cpu_weight
+    kernel.oom_group = config.oom_group
     kernel.pids.limit = config.pids_limit
     if config.strace_fd >= 0:
         late.import_all()  # their declarations are what it writes

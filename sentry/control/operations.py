@@ -12,7 +12,7 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
+from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Request, Stats
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -70,12 +70,21 @@ class Operations:
         if console is not None:
             console.refresh_size()
 
-    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
-        """Tasks count from now on; what is there stays. Memory is never more than at the start."""
-        if pids_limit is not None:
-            self._kernel.pids.limit = max(0, pids_limit)
-        if memory_limit is not None:
-            self._kernel.platform.ram.limit_to(memory_limit)
+    def control_update(self, request: Request) -> None:
+        """Tasks count from now on; what is there stays. Memory is never more than at the start.
+
+        Of the CPU only what programs are told changes: the rest is done.
+        """
+        kernel = self._kernel
+        if request.pids_limit is not None:
+            kernel.pids.limit = max(0, request.pids_limit)
+        if request.memory_limit is not None:
+            kernel.platform.ram.limit_to(request.memory_limit)
+        quota, period = kernel.services.cpu_quota
+        if request.cpu_quota is not None:
+            quota = max(0, request.cpu_quota)
+        kernel.services.cpu_quota = quota, request.cpu_period or period
+        kernel.services.cpu_weight = request.cpu_weight or kernel.services.cpu_weight
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Client) -> Execution:
         """Add a process; it starts in its own time. Raises: EBUSY, ESRCH, EINVAL; `fds` are closed.

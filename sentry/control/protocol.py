@@ -65,6 +65,11 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """profile: how long."""
     memory_limit: int | None = None
     """update: bytes; more than it was started with counts as that."""
+    cpu_quota: int | None = None
+    """update: microseconds of CPU in a period; 0 or less: no limit."""
+    cpu_period: int | None = None
+    cpu_weight: int | None = None
+    """update: its share beside others."""
     all: bool = False
     """kill: every process of the container."""
     process: ExecProcess | None = None

@@ -69,7 +69,7 @@ class Controlled(Protocol):
     def control_resize(self) -> None:
         """The terminal of the first process has a new size on the host."""
 
-    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
+    def control_update(self, request: Request) -> None:
         """Other limits; None is left as it is."""
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
@@ -248,7 +248,7 @@ class ControlServer:
                     self.kernel.control_resize()
                     return Reply()
                 case "update":
-                    self.kernel.control_update(request.pids_limit, request.memory_limit)
+                    self.kernel.control_update(request)
                     return Reply()
                 case "kill":
                     self.kernel.control_kill(request.pid, request.signal, request.all)

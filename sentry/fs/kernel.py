@@ -26,6 +26,7 @@ class Services(Protocol):
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]
+    cpu_weight: int
     keys_text: Callable[[Any], Iterator[str]] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
@@ -43,6 +44,7 @@ class Kernel(Protocol):
     vfs: Vfs
     cpus: int
     boot_ns: int
+    oom_group: bool
 
     @property
     def counters(self) -> Any: ...

@@ -136,6 +136,8 @@ class Kernel:
         """Tasks that stand still because of that, or because their cgroup is frozen."""
         self.cgroups = Cgroup(None, b"")
         """The container's own cgroup, the top of all."""
+        self.oom_group = False
+        """memory.oom.group: where memory runs out, the first process and all others are killed."""
         self._made_room_for: Fiber | None = None
         """The last call that met the limit: what was given back did not last if it comes again."""
         self._trimmed_ns = 0
@@ -201,7 +203,13 @@ class Kernel:
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
         victim.exit(9)
+        self.killed_one()
         return True
+
+    def killed_one(self) -> None:
+        """Memory ran out for somebody: mem_cgroup_get_oom_group(), mm/memcontrol.c."""
+        if self.oom_group and self.init is not None and not self.init.exiting:
+            self.init.exit(9)
 
     def finish(self, status: int) -> None:
         """The first process has ended: the sandbox is over."""

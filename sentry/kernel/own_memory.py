@@ -141,6 +141,8 @@ class OwnMemory:
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
             group.exit(SIGKILL)
+        if victims:
+            kernel.killed_one()
 
 
 OBJECT_BYTES: Final = 256

@@ -35,13 +35,15 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "file_handles", "flights",
-        "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
+        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight", "file_handles",
+        "flights", "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
         "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]
     """Microseconds in a period, and the period; 0: not limited."""
+    cpu_weight: int
+    """Its share beside others, 1 to 10,000; the host's affair."""
     handles: HandleCache
     """Files of the host that are open."""
 

@@ -57,6 +57,8 @@ class Body:
         """To the caller's standard output."""
         os.write(self.config.stdio[1], text.encode() + b"\n")
 
+    ran_out = False
+
     def run(self) -> int:
         """The wait status of the first process."""
         os.read(self.config.gofer_fd, 1)  # the Gofer is confined, as for a real session

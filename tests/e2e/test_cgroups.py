@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from runsc.cgroups import hierarchies
+from runsc.cgroups import files, hierarchies
 from runsc.cgroups.cgroup import Cgroup, at
-from tests.e2e.bundle import REPOSITORY, Bundle
+from runsc.cgroups.guest import host_limit
+from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
+from tests.e2e.bundle import REPOSITORY, Bundle, Document
 from tests.e2e.client import Client, wait_for_end
 
 pytestmark = pytest.mark.root
 MIB = 1 << 20
+LIBC = ctypes.CDLL(None, use_errno=True)
+HOG = "tail /dev/zero 2>/dev/null"
+"""It keeps the last lines, and there is no first one."""
 
 
 @pytest.fixture
@@ -69,11 +76,11 @@ def test_sandbox_is_in_its_cgroup_under_its_limits(client: Client, path: str) ->
 
     state = json.loads((client.root / "c" / "state.json").read_bytes())
     inside = _host(path).processes()
-    (network,) = inside - {pid, state["sentryPid"], state["goferPid"]}
-    assert Path(f"/proc/{network}/comm").read_text() == "runsc-network\n"
-    assert len(inside) == 4
+    others = inside - {pid, state["sentryPid"], state["goferPid"]}
+    titles = {Path(f"/proc/{other}/cmdline").read_bytes() for other in others}
+    assert titles == {b"runsc: oom\0", b"runsc-network: c\0"}
     memory = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert memory == str(256 * MIB)
+    assert memory == str(host_limit(256 * MIB))
     assert _value(path, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
     assert _value(path, "pids", "pids.max", "pids.max") == "max"
     client.ok("delete", "--force", "c")
@@ -95,10 +102,31 @@ def test_program_sees_the_limits(client: Client, path: str) -> None:
     result = client.bundle.run(client.flags[3].partition("=")[2])
 
     total, processors = result.stdout.splitlines()[:2]
-    assert 128 * 1024 < int(total.split()[1]) < 256 * 1024
+    assert int(total.split()[1]) == 256 * 1024
     assert processors == "1"
     assert "not reached" not in result.stdout
     assert "fork: Resource temporarily unavailable" in result.stderr
+
+
+def test_shell_runs_in_little_memory(bundle: Bundle, platform: str, path: str) -> None:
+    _limit(bundle, path, {"memory": {"limit": 16 * MIB}})
+    bundle.args("sh", "-c", "cat /sys/fs/cgroup/memory.max; ls /; sleep 1 & ls / | wc -l; wait")
+
+    result = bundle.run(platform)
+
+    assert result.returncode == 0, result
+    assert result.stdout.splitlines()[0] == str(16 * MIB)
+
+
+@pytest.mark.kvm
+def test_limit_that_no_program_fits_in_is_an_error(bundle: Bundle, path: str) -> None:
+    _limit(bundle, path, {"memory": {"limit": 4096}})
+    bundle.args("true")
+
+    result = bundle.run()
+
+    assert result.returncode == 1
+    assert "the memory limit is too low" in result.stderr
 
 
 @pytest.mark.kvm
@@ -129,13 +157,17 @@ def test_update_changes_cgroup_and_sentry(client: Client, path: str) -> None:
     )
     assert done.returncode == 0
     limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert limit == str(200 * MIB)
+    assert limit == str(host_limit(200 * MIB))
     assert _value(path, "cpu", "cpu.shares", "cpu.weight") in ("512", "20")
     client.ok("update", "--memory=180m", "--memory-swap=-1", "--pids-limit=20", "c")
     limit = _value(path, "memory", "memory.limit_in_bytes", "memory.max")
-    assert limit == str(180 * MIB)
+    assert limit == str(host_limit(180 * MIB))
 
+    client.ok("update", "--cpu-quota=30000", "c")
     client.ok("start", "c")
+    names = [f"/sys/fs/cgroup/{name}" for name in ("memory.max", "cpu.max", "cpu.weight")]
+    seen = client.ok("exec", "c", "cat", *names)
+    assert seen.split() == [str(180 * MIB), "30000", "100000", "20"]
     client.ok("kill", "c", "KILL")
     wait_for_end(pidfd)
     assert client.error("update", "--pids-limit=3", "c") == 'cannot update a stopped container: "c"'
@@ -230,7 +262,7 @@ def test_value_of_a_wrong_type_is_refused_with_its_path(client: Client) -> None:
 def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
     resources = {
         "memory": {"limit": 256 * MIB},
-        "cpu": {"quota": 150_000, "period": 100_000},
+        "cpu": {"quota": 150_000, "period": 100_000, "shares": 2048},
         "pids": {"limit": 50},
     }
     _limit(client.bundle, path, resources)
@@ -247,7 +279,7 @@ def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
     lines = result.stdout.splitlines()
     assert lines[:2] == ["1", "2"], result
     assert lines[2:4] == ["150000 100000", "50"]
-    assert int(lines[4]) == int(lines[9].split()[1]) << 10
+    assert int(lines[4]) == int(lines[9].split()[1]) << 10 == 256 * MIB
     assert lines[5] == "0::/"
     assert " ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup " in lines[6]
     assert lines[7:9] == ["no", "no"]
@@ -257,7 +289,7 @@ def test_program_reads_its_own_cgroup(client: Client, path: str) -> None:
 def test_many_small_processes_in_little_memory_end_by_the_sentrys_hand(
     bundle: Bundle, path: str
 ) -> None:
-    _limit(bundle, path, {"memory": {"limit": 64 * MIB}})
+    _limit(bundle, path, {"memory": {"limit": 16 * MIB}})
     script = "for i in $(seq 300); do sleep 1000 & done; echo all; kill -9 -1 || :"
     bundle.args("sh", "-c", script)
 
@@ -265,3 +297,93 @@ def test_many_small_processes_in_little_memory_end_by_the_sentrys_hand(
 
     assert result.returncode in (0, 137)
     assert "all" in result.stdout or "Out of memory: killed process" in result.stderr
+
+
+class Watch:
+    """What engines hear of a cgroup's out-of-memory killer."""
+
+    def __init__(self, path: str) -> None:
+        directory = _host(path).directory("memory")
+        assert directory is not None
+        self.directory = directory
+        self.is_v1 = os.path.exists(f"{directory}/memory.oom_control")
+        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        if self.is_v1:
+            control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY)
+            files.write(directory, "cgroup.event_control", f"{self.event} {control}")
+            os.close(control)
+
+    def kills(self) -> int:
+        """As the kernel counts them."""
+        name = "memory.oom_control" if self.is_v1 else "memory.events"
+        return files.read_table(self.directory, name)["oom_kill"]
+
+    def is_told(self) -> bool:
+        """In version 2 the counter is all."""
+        return not self.is_v1 or bool(select.select([self.event], [], [], 0)[0])
+
+
+@pytest.fixture
+def reaper() -> Iterator[None]:
+    """What is left of commands is this process's, as it would be conmon's."""
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "kills"),
+    [(f"{HOG}; exit 5", 5, 1), (f"exec {HOG}", 137, 1), ("kill -9 $$", 137, 0), ("exit 3", 3, 0)],
+)
+def test_engines_hear_of_a_program_that_memory_ran_out_for(
+    client: Client, path: str, reaper: None, script: str, code: int, kills: int
+) -> None:
+    _limit(client.bundle, path, {"memory": {"limit": 16 * MIB}})
+    client.bundle.args("sh", "-c", f"sh -c '{script}'; exit $?" if "$$" in script else script)
+    pid = client.create("c")
+    watch = Watch(path)
+    client.ok("start", "c")
+
+    status = os.waitpid(pid, 0)[1]
+
+    assert os.waitstatus_to_exitcode(status) == code
+    assert (watch.kills(), watch.is_told()) == (kills, bool(kills) or not watch.is_v1)
+    client.ok("delete", "c")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["process"].update(oomScoreAdj=-1000),
+        lambda d: d["linux"]["resources"].update(memory={"reservation": MIB}),
+        lambda d: d["linux"]["resources"]["memory"].update(disableOOMKiller=True),
+    ],
+)
+def test_nobody_waits_to_be_killed_who_could_not_be(
+    client: Client, path: str, change: Callable[[Document], None]
+) -> None:
+    if _host(path).record.controllers["memory"] == "":
+        pytest.skip("version 2 has no disableOOMKiller")
+    _limit(client.bundle, path, {"memory": {"limit": 64 * MIB}})
+    client.bundle.configure(change)
+    client.bundle.args("sleep", "1000")
+    pid = client.create("c")
+    state = json.loads((client.root / "c" / "state.json").read_bytes())
+
+    assert _host(path).processes() == {pid, state["sentryPid"], state["goferPid"]}
+    client.ok("delete", "--force", "c")
+
+
+def test_nobody_is_killed_in_a_cgroup_that_others_use(client: Client, path: str) -> None:
+    cgroup = _host(path)
+    cgroup.create()
+    try:
+        _limit(client.bundle, path, {"memory": {"limit": 64 * MIB}})
+        client.bundle.args("sleep", "1000")
+        pid = client.create("c")
+        state = json.loads((client.root / "c" / "state.json").read_bytes())
+
+        assert cgroup.processes() == {pid, state["sentryPid"], state["goferPid"]}
+        client.ok("delete", "--force", "c")
+    finally:
+        cgroup.delete()

@@ -256,3 +256,22 @@ def test_ctr(docker: Docker, tmp_path: Path) -> None:
     docker.ctr("task", "rm", "c")
     removed = docker.ctr("container", "rm", "c")
     assert removed.returncode == 0, removed.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "killed"),
+    [
+        ("tail /dev/zero; exit 5", 5, "true"),
+        ("exec tail /dev/zero", 137, "true"),
+        ("exit 5", 5, "false"),
+    ],
+)
+def test_out_of_memory_is_told(docker: Docker, script: str, code: int, killed: str) -> None:
+    flags = ("--name=oom", "--runtime=ours", "--network=none", "--memory=16m")
+    try:
+        result = docker.call("run", *flags, "bb", "sh", "-c", script)
+
+        assert result.returncode == code, result
+        assert docker.ok("inspect", "--format", "{{.State.OOMKilled}}", "oom") == killed
+    finally:
+        docker.ok("rm", "--force", "oom")

@@ -206,7 +206,32 @@ def test_limits(podman: Podman) -> None:
 
     lines = result.stdout.split()
     assert lines[0] == "100"
-    assert 100 < int(lines[2]) <= 256
+    assert int(lines[2]) == 256
+
+
+def test_shell_in_little_memory(podman: Podman) -> None:
+    command = ("sh", "-c", "cat /sys/fs/cgroup/memory.max")
+
+    assert podman.run("--memory=16m", "localhost/bb", *command).stdout == f"{16 << 20}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "killed"),
+    [
+        ("tail /dev/zero; exit 5", 5, "true"),
+        ("exec tail /dev/zero", 137, "true"),
+        ("exit 5", 5, "false"),
+    ],
+)
+def test_out_of_memory_is_told(podman: Podman, script: str, code: int, killed: str) -> None:
+    flags = ("--name=oom", "--network=none", "--memory=16m")
+    try:
+        result = podman.call("run", *flags, "localhost/bb", "sh", "-c", script)
+
+        assert result.returncode == code, result
+        assert podman.ok("inspect", "--format", "{{.State.OOMKilled}}", "oom") == killed
+    finally:
+        podman.ok("rm", "--force", "oom")
 
 
 def test_preserved_descriptor(podman: Podman, tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def _memory_stat(kernel: Kernel) -> str:
 
 def _memory_events(kernel: Kernel) -> str:
     kills = kernel.counters.oom_kills
-    return f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n"
+    groups = kills if kernel.oom_group else 0
+    return (
+        f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill {groups}\n"
+    )
 
 
 def _cpu_max(kernel: Kernel) -> str:
@@ -59,12 +62,18 @@ def _cpu_max(kernel: Kernel) -> str:
     return f"{quota or 'max'} {period}\n"
 
 
+def _weight_nice(kernel: Kernel) -> str:
+    """The nice value whose weight is nearest; each is 1.25 of the next (sched_prio_to_weight)."""
+    weight = kernel.services.cpu_weight
+    return f"{min(range(-20, 20), key=lambda nice: abs(100 / 1.25**nice - weight))}\n"
+
+
 CONTAINER: Final[Mapping[str, Show]] = {
     "cpu.idle": lambda _: "0\n",
     "cpu.max": _cpu_max,
-    "cpu.weight": lambda _: "100\n",
-    "cpu.weight.nice": lambda _: "0\n",
-    "cpuset.cpus": lambda kernel: f"{cpu_list(kernel.cpus)}\n",
+    "cpu.weight": lambda kernel: f"{kernel.services.cpu_weight}\n",
+    "cpu.weight.nice": _weight_nice,
+        "cpuset.cpus": lambda kernel: f"{cpu_list(kernel.cpus)}\n",
     "cpuset.cpus.effective": lambda kernel: f"{cpu_list(kernel.cpus)}\n",
     "cpuset.mems": lambda _: "0\n",
     "cpuset.mems.effective": lambda _: "0\n",
@@ -74,7 +83,7 @@ CONTAINER: Final[Mapping[str, Show]] = {
     "memory.low": lambda _: "0\n",
     "memory.max": lambda kernel: f"{memory_of(kernel).total}\n",
     "memory.min": lambda _: "0\n",
-    "memory.oom.group": lambda _: "0\n",
+    "memory.oom.group": lambda kernel: f"{int(kernel.oom_group)}\n",
     "memory.stat": _memory_stat,
     "memory.swap.current": lambda _: "0\n",
     "memory.swap.max": lambda _: "0\n",

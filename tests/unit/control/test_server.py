@@ -70,8 +70,8 @@ class Kernel:
             raise ESRCH("no process 99")
         self.killed.append((pid, signal, everyone))
 
-    def control_update(self, pids_limit: int | None, memory_limit: int | None) -> None:
-        self.limits = (pids_limit, memory_limit)
+    def control_update(self, request: Request) -> None:
+        self.limits = (request.pids_limit, request.memory_limit)
 
     def control_processes(self) -> list[ProcessInfo]:
         return [ProcessInfo(1, 0, 0, "sh", "S")]

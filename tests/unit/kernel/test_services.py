@@ -13,6 +13,7 @@ def test_what_boot_forgot_is_named() -> None:
         services.check()
     filled: Any = object()
     services.cpu_quota = 0, 100_000
+    services.cpu_weight = 100
 
     with pytest.raises(AssertionError, match="handles"):
         services.check()

@@ -19,6 +19,7 @@ TOP = b"/sys/fs/cgroup"
 def world() -> Iterator[World]:
     with World() as world:
         world.kernel.services.cpu_quota = (50_000, 100_000)
+        world.kernel.services.cpu_weight = 39
         world.mount("cgroup2", TOP)
         yield world
 
@@ -46,10 +47,31 @@ def test_top_says_what_counts_for_the_container(world: World) -> None:
 
     assert set(CONTAINER) >= {"cpu.max", "memory.max", "pids.max"}
     assert text(init, b"cpu.max") == "50000 100000\n"
+    assert (text(init, b"cpu.weight"), text(init, b"cpu.weight.nice")) == ("39\n", "4\n")
     assert int(text(init, b"memory.max")) == world.platform.ram.limit
     assert (text(init, b"pids.max"), text(init, b"pids.current")) == ("40\n", "1\n")
     assert text(init, b"cgroup.procs") == f"{init.task.group.tgid}\n"
     assert "\noom_kill 0\n" in text(init, b"memory.events")
+
+
+def test_out_of_memory_kills_one_or_all(world: World) -> None:
+    init, kernel = world.init, world.kernel
+    child = init.fork()
+    assert text(init, b"memory.oom.group") == "0\n"
+
+    child.task.group.oom_score_adj = 1000
+    assert kernel.out_of_memory(None, trim=False)
+    assert child.task.group.exiting
+    assert not init.task.group.exiting
+    world.settle()
+    init.ok("wait4", -1, 0, 0, 0)
+    assert "\noom_kill 1\noom_group_kill 0\n" in text(init, b"memory.events")
+
+    kernel.oom_group = True
+    init.fork().task.group.oom_score_adj = 1000
+    assert text(init, b"memory.oom.group") == "1\n"
+    assert kernel.out_of_memory(None, trim=False)
+    assert init.task.group.exiting
 
 
 def test_limits_of_the_container_are_not_set_from_inside(world: World) -> None:

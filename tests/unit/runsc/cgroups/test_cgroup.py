@@ -40,6 +40,7 @@ def test_for_container_without_path_and_limits_is_none(hybrid: Machine) -> None:
         ("pod/c1", "user/pod/c1"),
         ("../../x", "user/x"),
         ("", "user/name"),
+        ("system.slice:runsc:c1", "user/system.slice:runsc:c1"),
     ],
 )
 def test_path_absolute_relative_and_missing(hybrid: Machine, path: str, where: str) -> None:
@@ -52,11 +53,6 @@ def test_path_absolute_relative_and_missing(hybrid: Machine, path: str, where: s
 
 def test_path_relative_on_v2_is_beside_our_own(v2: Machine) -> None:
     assert _made(v2, "c1").record.directories == {"": str(v2.mount("") / "c1")}
-
-
-def test_path_of_systemd_is_refused(hybrid: Machine) -> None:
-    with pytest.raises(SpecError, match="cgroupsPath"):
-        cgroup.for_container("user.slice:runsc:c1", "c1", None, hybrid.hierarchies())
 
 
 def test_create_and_delete_leave_what_was_there(hybrid: Machine) -> None:

@@ -20,7 +20,7 @@ def _apply(machine: Machine, document: dict[str, Any]) -> None:
     ("shares", "weight"), [(2, 1), (1024, 39), (262144, 10000), (1, 1), (1 << 30, 10000)]
 )
 def test_weight_of_shares(shares: int, weight: int) -> None:
-    assert v2.weight_of_shares(shares) == weight
+    assert decode({"cpu": {"shares": shares}}).cpu_weight == weight
 
 
 @pytest.mark.parametrize(("blkio", "io"), [(10, 1), (500, 4950), (1000, 10000)])
