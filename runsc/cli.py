@@ -31,6 +31,7 @@ COMMANDS = {
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
     "update": "Change the limits of a container that runs.",
+    "wait": "Wait for the end of a container, or of a process in it.",
 }
 """Name → first line of the help. The function is `runsc.commands.<name>.command`."""
 PREFIXES = {

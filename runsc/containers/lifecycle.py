@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -48,6 +49,28 @@ def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER
         raise RuntimeFailure(f'the sandbox of container "{state.id}" does not answer') from None
     except (OSError, ValueError):
         raise NotRunning(state.id) from None
+
+
+def wait(store: Store, container_id: str, pid: int) -> int:
+    """The wait(2) status of a process of the container, once it has ended.
+
+    SIGKILL if the sandbox is killed meanwhile: nobody is left then who could tell.
+    Raises: RuntimeFailure.
+    """
+    state = store.load(container_id)
+    require_running(state)
+    try:
+        sock = listener.connect(store.path(container_id, "control.sock"))
+    except OSError:
+        raise NotRunning(container_id) from None
+    with sock:
+        try:
+            reply = listener.ask_over(sock, Request("wait", pid=pid), math.inf)
+        except (OSError, ValueError):
+            return signal.SIGKILL
+    if reply.error:
+        raise RuntimeFailure(f"waiting for process {pid} of \"{container_id}\": {reply.error}")
+    return reply.wait_status
 
 
 def require_running(state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -40,17 +41,26 @@ def ask(path: str, request: Request, patience_s: float) -> Reply:
 
     Raises: OSError (TimeoutError too), ValueError.
     """
-    deadline = time.monotonic() + patience_s
     with connect(path) as sock:
-        sock.settimeout(patience_s)
-        sock.sendall(encode(request))
-        lines = LineBuffer()
-        while True:
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            data = sock.recv(1 << 16)
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            if not data:
-                raise ConnectionResetError("the sandbox has ended")
-            for line in lines.feed(data):
-                return decode(line, Reply)
+        return ask_over(sock, request, patience_s)
+
+
+def ask_over(sock: socket.socket, request: Request, patience_s: float) -> Reply:
+    """The same over a connection that there is; math.inf: as long as it takes."""
+    deadline = time.monotonic() + patience_s
+    _be_patient(sock, patience_s)
+    sock.sendall(encode(request))
+    lines = LineBuffer()
+    while True:
+        _be_patient(sock, deadline - time.monotonic())
+        data = sock.recv(1 << 16)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if not data:
+            raise ConnectionResetError("the sandbox has ended")
+        for line in lines.feed(data):
+            return decode(line, Reply)
+
+
+def _be_patient(sock: socket.socket, seconds: float) -> None:
+    sock.settimeout(None if seconds == math.inf else max(seconds, 0.001))

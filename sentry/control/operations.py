@@ -13,6 +13,7 @@ from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
+from sentry.control.waiting import Wait
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -42,6 +43,7 @@ class Operations:
         self._config = config
         self._watchdog = watchdog
         self._executions: set[Execution] = set()
+        self._waits: set[Wait] = set()
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
 
@@ -119,6 +121,14 @@ class Operations:
         """The sandbox is over: what processes of `exec` have on their screens goes out."""
         for execution in list(self._executions):
             execution.finish()
+        for wait in list(self._waits):
+            wait.finish(self._kernel.init, self._kernel.exit_status or 0)
+
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
+        """Tell the wait(2) status of a process once it has ended. Raises: ESRCH."""
+        wait = Wait(self._kernel, pid, done, self._waits.discard)
+        self._waits.add(wait)
+        return wait
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""

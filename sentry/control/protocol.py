@@ -16,6 +16,8 @@ Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """A user or a group."""
+WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+"""As wait(2) has it."""
 MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 
@@ -48,8 +50,8 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
-    "signal" (for the process of this connection's "exec"), "update" (limits), "profile", or
-    "resize" (the host's terminal has a new size).
+    "signal" (for the process of this connection's "exec"), "wait" (for the end of a process),
+    "update" (limits), "profile", or "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -58,7 +60,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     op: str
     signal: int = 0
     pid: int = 1
-    """kill: which process, as the container numbers them; -N: all of process group N."""
+    """kill, wait: which process, as the container numbers them; kill: -N is all of process group
+    N."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
@@ -149,6 +152,8 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     stats: Stats | None = None
     counts: dict[str, Number] = {}
     profile: Profile | None = None
+    wait_status: WaitStatus = 0
+    """wait: that of wait(2)."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -50,6 +50,16 @@ class Running(Protocol):
         """The connection has ended."""
 
 
+class Waiting(Protocol):
+    """What a connection waits for."""
+
+    def look(self) -> None:
+        """It may be there already."""
+
+    def abandon(self) -> None:
+        """The connection has ended."""
+
+
 class Controlled(Protocol):
     """What the kernel offers. Each may raise an Errno: its text goes back to the caller."""
 
@@ -74,6 +84,10 @@ class Controlled(Protocol):
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """Send a signal to a process of the container, or to all of them."""
+
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Waiting:
+        """Tell how a process ends, `done` with its wait(2) status."""
+        ...
 
     def control_processes(self) -> list[ProcessInfo]:
         """Its processes."""
@@ -103,6 +117,7 @@ class Connection:
         self._fds: list[int] = []
         """Came with a request that is not complete yet."""
         self._running: Running | None = None
+        self._waiting: Waiting | None = None
 
     def fileno(self) -> int:
         """The descriptor that the loop watches."""
@@ -162,9 +177,22 @@ class Connection:
                         return Reply(error="no process of this connection")
                     self._running.signal(request.signal)
                     return Reply()
+                case "wait":
+                    return self._wait(request.pid)
         except Errno as error:
             return failure(error)
         return self._server.answer(request, self)
+
+    def _wait(self, pid: int) -> Reply | None:
+        if self._waiting is not None:
+            return Reply(error="one wait for each connection")
+        self._waiting = self._server.kernel.control_wait(pid, self._waited)
+        self._waiting.look()
+        return None
+
+    def _waited(self, status: int) -> None:
+        self._waiting = None
+        self.send(Reply(wait_status=status))
 
     def _exec(self, request: Request) -> Reply | None:
         if self._running is not None or request.process is None:
@@ -202,6 +230,9 @@ class Connection:
             running, self._running = self._running, None
             if running is not None:
                 running.abandon()
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                waiting.abandon()
 
 
 class ControlServer:

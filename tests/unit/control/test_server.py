@@ -43,6 +43,20 @@ class Exec:
         close_all(self.fds)
 
 
+class Wait:
+    """A wait whose end the test tells."""
+
+    def __init__(self, done: Callable[[int], object]) -> None:
+        self.done = done
+        self.looked = self.abandoned = False
+
+    def look(self) -> None:
+        self.looked = True
+
+    def abandon(self) -> None:
+        self.abandoned = True
+
+
 class Kernel:
     """Records what it is asked for."""
 
@@ -51,6 +65,13 @@ class Kernel:
         self.limits: tuple[int | None, int | None] = (None, None)
         self.paused: list[Callable[[], object]] = []
         self.execs: list[Exec] = []
+        self.waits: list[Wait] = []
+
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
+        if pid == 99:
+            raise ESRCH("no process 99")
+        self.waits.append(Wait(done))
+        return self.waits[-1]
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Connection) -> Exec:
         if request.args == (b"refused",):
@@ -220,6 +241,27 @@ def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]
 
     assert decode(sock.recv(1 << 16), Reply) == Reply()
     assert _ask(loop, sock, Request("resume")).error == "container not paused"
+
+
+def test_wait_answers_at_the_end_and_is_given_up_with_the_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    assert _ask(loop, sock, Request("wait", pid=99)).error == "no process 99"
+    sock.send(encode(Request("wait")))
+    loop.turn()
+    (wait,) = kernel.waits
+    assert wait.looked
+    assert _ask(loop, sock, Request("wait")).error == "one wait for each connection"
+    wait.done(0x700)
+    assert decode(sock.recv(1 << 16), Reply).wait_status == 0x700
+
+    sock.send(encode(Request("wait")))
+    loop.turn()
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+    assert not wait.abandoned
+    assert kernel.waits[1].abandoned
 
 
 @pytest.mark.parametrize(
