@@ -13,6 +13,7 @@ from runsc import __version__
 from runsc.errors import RuntimeFailure
 
 COMMANDS = {
+    "check": "Find out whether this machine can run sandboxes.",
     "create": "Make a container from a bundle; its program runs after `start`.",
     "debug": "Measure where the time of a running container goes; count what it has.",
     "delete": "Remove a container that has stopped, or end it first (--force).",
@@ -21,6 +22,7 @@ COMMANDS = {
     "exec": "Run another program in a container that runs.",
     "features": "Print what this runtime can do, as JSON.",
     "help": "Show how a command is used, or which system calls there are.",
+    "install": "Tell Docker, containerd or podman of this runtime.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
     "pause": "Hold all processes of a container.",
@@ -30,6 +32,7 @@ COMMANDS = {
     "spec": "Write a config.json to start from: what `run` reads.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
+    "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",
     "wait": "Wait for the end of a container, or of a process in it.",
 }
