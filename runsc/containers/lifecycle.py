@@ -9,7 +9,7 @@ import math
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,19 @@ def document(state: State, word: str) -> StateDocument:
     )
 
 
-def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER_S) -> Reply:
-    """A question to the sandbox. Raises: NotRunning, RuntimeFailure when it does not answer."""
+def ask(
+    store: Store,
+    state: State,
+    request: Request,
+    patience_s: float = ANSWER_S,
+    fds: Sequence[int] = (),
+) -> Reply:
+    """A question to the sandbox, with these descriptors.
+
+    Raises: NotRunning, RuntimeFailure when it does not answer.
+    """
     try:
-        return listener.ask(store.path(state.id, "control.sock"), request, patience_s)
+        return listener.ask(store.path(state.id, "control.sock"), request, patience_s, fds)
     except TimeoutError:
         raise RuntimeFailure(f'the sandbox of container "{state.id}" does not answer') from None
     except (OSError, ValueError):

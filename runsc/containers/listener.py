@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
@@ -36,20 +37,26 @@ def connect(path: str) -> socket.socket:
         os.close(directory)
 
 
-def ask(path: str, request: Request, patience_s: float) -> Reply:
+def ask(path: str, request: Request, patience_s: float, fds: Sequence[int] = ()) -> Reply:
     """One question to a sandbox, which is not trusted: nothing it does takes longer.
+
+    `fds` go with it.
 
     Raises: OSError (TimeoutError too), ValueError.
     """
     with connect(path) as sock:
-        return ask_over(sock, request, patience_s)
+        return ask_over(sock, request, patience_s, fds)
 
 
-def ask_over(sock: socket.socket, request: Request, patience_s: float) -> Reply:
+def ask_over(
+    sock: socket.socket, request: Request, patience_s: float, fds: Sequence[int] = ()
+) -> Reply:
     """The same over a connection that there is; math.inf: as long as it takes."""
     deadline = time.monotonic() + patience_s
     _be_patient(sock, patience_s)
-    sock.sendall(encode(request))
+    data = encode(request)
+    sent = socket.send_fds(sock, [data], fds) if fds else 0
+    sock.sendall(data[sent:])
     lines = LineBuffer()
     while True:
         _be_patient(sock, deadline - time.monotonic())

@@ -12,7 +12,8 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stats
+from sentry.control.observing import Observing
+from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stacks, Stats, Trace
 from sentry.control.waiting import Wait
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
@@ -44,6 +45,7 @@ class Operations:
         self._watchdog = watchdog
         self._executions: set[Execution] = set()
         self._waits: set[Wait] = set()
+        self._observing = Observing(kernel, config.log_fd, config.strace_fd)
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
 
@@ -181,6 +183,22 @@ class Operations:
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is."""
         return counts(self._kernel)
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        """Write calls from now on, or no more. Raises: EBUSY, EINVAL; `fds` are closed."""
+        self._observing.strace(trace, fds, done)
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        """Count what programs do not get, or tell it and count no more. Raises: EBUSY, EINVAL."""
+        self._observing.debug(on=debug, done=done)
+
+    def control_stacks(self, after: int) -> Stacks:
+        """Some tasks after that one, or (-1) coroutines and threads of the kernel."""
+        from sentry.control import stacks  # noqa: PLC0415  few ask
+
+        if after < 0:
+            return stacks.of_kernel(self._kernel)
+        return stacks.tasks_after(self._kernel, after)
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long. Raises: EBUSY if somebody does already, EINVAL."""

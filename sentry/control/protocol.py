@@ -48,10 +48,23 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     ignore_paused: bool = False
 
 
+class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Which system calls are written, and where to: a descriptor that comes with the first byte of
+    the line, or the sandbox's log."""
+
+    on: bool = True
+    calls: tuple[str, ...] = ()
+    others: bool = True
+    """All but those."""
+    limit: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 32
+    """Bytes of what is read and written."""
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
     "signal" (for the process of this connection's "exec"), "wait" (for the end of a process),
-    "update" (limits), "profile", or "resize" (the host's terminal has a new size).
+    "update" (limits), "profile", "stacks" (of some tasks, or of the kernel), "strace" and "log"
+    (what is written from now on), or "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -61,7 +74,7 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     signal: int = 0
     pid: int = 1
     """kill, wait: which process, as the container numbers them; kill: -N is all of process group
-    N."""
+    N. stacks: the tasks after this one; -1: those of the kernel itself."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
@@ -70,6 +83,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """update: bytes; more than it was started with counts as that."""
     all: bool = False
     """kill: every process of the container."""
+    trace: Trace | None = None
+    """strace."""
+    debug: bool = False
+    """log: with what programs ask for and do not get."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 
@@ -141,6 +158,32 @@ class Profile(msgspec.Struct, frozen=True):
     """What held the kernel thread up for more than 50 ms, since the sandbox began: CPU time."""
 
 
+class Stack(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Where a task, a coroutine of the kernel or a thread of its process is."""
+
+    name: str
+    state: str
+    tid: Number = 0
+    """A task's, and its process's."""
+    pid: Number = 0
+    call: str = ""
+    """The system call that it is in."""
+    asleep_ns: Number = 0
+    """How long; 0: since the start."""
+    frames: list[str] = []
+    """Innermost first: of a coroutine the one for which all others wait."""
+
+
+class Stacks(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Some of them."""
+
+    tasks: list[Stack] = []
+    fibers: list[Stack] = []
+    threads: list[Stack] = []
+    more: bool = False
+    """There are others."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -152,6 +195,7 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     stats: Stats | None = None
     counts: dict[str, Number] = {}
     profile: Profile | None = None
+    stacks: Stacks | None = None
     wait_status: WaitStatus = 0
     """wait: that of wait(2)."""
 

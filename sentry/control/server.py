@@ -22,7 +22,9 @@ from sentry.control.protocol import (
     Profile,
     Reply,
     Request,
+    Stacks,
     Stats,
+    Trace,
     decode,
     encode,
 )
@@ -98,6 +100,16 @@ class Controlled(Protocol):
 
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is, by name."""
+        ...
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        """Write what programs call, or no more; `done` with "" or with what failed."""
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        """Tell in the log what programs do not get, or no more."""
+
+    def control_stacks(self, after: int) -> Stacks:
+        """Where tasks, or the kernel itself, are."""
         ...
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
@@ -177,11 +189,24 @@ class Connection:
                         return Reply(error="no process of this connection")
                     self._running.signal(request.signal)
                     return Reply()
+                case "strace":
+                    return self._strace(request)
                 case "wait":
                     return self._wait(request.pid)
         except Errno as error:
             return failure(error)
         return self._server.answer(request, self)
+
+    def _strace(self, request: Request) -> Reply | None:
+        if request.trace is None:
+            return Reply(error="what to trace?")
+        fds, self._fds = self._fds, []
+        self._server.kernel.control_strace(request.trace, fds, self.told)
+        return None
+
+    def told(self, error: str) -> None:
+        """What takes longer is done, or failed."""
+        self.send(Reply(error=error))
 
     def _wait(self, pid: int) -> Reply | None:
         if self._waiting is not None:
@@ -293,6 +318,11 @@ class ControlServer:
                         request.time_ns, lambda found: client.send(Reply(profile=found))
                     )
                     return None
+                case "log":
+                    self.kernel.control_log(request.debug, client.told)
+                    return None
+                case "stacks":
+                    return Reply(stacks=self.kernel.control_stacks(request.pid))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
                 case "state":

@@ -17,6 +17,9 @@ from sentry.control.protocol import (
     ProcessInfo,
     Reply,
     Request,
+    Stack,
+    Stacks,
+    Trace,
     decode,
     encode,
 )
@@ -66,6 +69,18 @@ class Kernel:
         self.paused: list[Callable[[], object]] = []
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
+        self.traced: list[tuple[Trace, int]] = []
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        self.traced.append((trace, len(fds)))
+        close_all(fds)
+        done("")
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        done("no log" if debug else "")
+
+    def control_stacks(self, after: int) -> Stacks:
+        return Stacks(tasks=[Stack("sh", "runs", tid=after + 1)])
 
     def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
         if pid == 99:
@@ -241,6 +256,29 @@ def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]
 
     assert decode(sock.recv(1 << 16), Reply) == Reply()
     assert _ask(loop, sock, Request("resume")).error == "container not paused"
+
+
+def test_strace_may_bring_one_descriptor(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, encode(Request("strace", trace=Trace(limit=7))), 1)
+    loop.turn()
+
+    assert decode(sock.recv(1 << 16), Reply) == Reply()
+    assert _ask(loop, sock, Request("strace", trace=Trace(on=False))) == Reply()
+    assert kernel.traced == [(Trace(limit=7), 1), (Trace(on=False), 0)]
+    assert "what to trace" in _ask(loop, sock, Request("strace")).error
+    assert _open_descriptors() == before
+
+
+def test_stacks_and_levels_reach_the_kernel(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, _, sock = served
+
+    assert _ask(loop, sock, Request("log", debug=True)).error == "no log"
+    assert _ask(loop, sock, Request("log")) == Reply()
+    assert _ask(loop, sock, Request("stacks", pid=4)).stacks == Stacks(
+        tasks=[Stack("sh", "runs", tid=5)]
+    )
 
 
 def test_wait_answers_at_the_end_and_is_given_up_with_the_connection(
