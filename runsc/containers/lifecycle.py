@@ -131,14 +131,14 @@ def after_start(state: State, warn: Warn) -> None:
         hooks.run_all(state.hooks, hooks.Phase.POSTSTART, document(state, "running"), warn)
 
 
-def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
-    """Send a signal to the first process, or to all. Raises: RuntimeFailure."""
+def kill(store: Store, container_id: str, number: int, everyone: bool, pid: int = 1) -> None:
+    """Send a signal to a process, usually the first, or to all. Raises: RuntimeFailure."""
     state = store.load(container_id)
     if everyone and status(state) == STOPPED:
         return
     require_running(state)
-    request = Request("kill", signal=number, all=everyone)
-    if number != signal.SIGKILL:
+    request = Request("kill", signal=number, pid=pid, all=everyone)
+    if number != signal.SIGKILL or pid != 1:
         reply = ask(store, state, request)
         if reply.error:
             raise RuntimeFailure(f'{reply.error}: "{container_id}"')

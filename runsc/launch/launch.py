@@ -273,7 +273,7 @@ def _network(
 
 def _make_cgroup(flags: Globals, store: Store, state: State, container: Container) -> Cgroup | None:
     """The state names it before it is there, so that a crash leaves nothing unknown."""
-    if not container.cgroups_path and container.resources is None:
+    if flags.ignore_cgroups or (not container.cgroups_path and container.resources is None):
         return None
     from runsc.cgroups.cgroup import for_container  # noqa: PLC0415  few containers have one
     from runsc.oci.resources import Resources  # noqa: PLC0415

@@ -95,6 +95,9 @@ def test_wait_for_a_process_inside(client: Client) -> None:
     for flag, pid, code in (("--pid", 2, 3), ("--rootpid", 3, 137), ("--pid", 2, 3)):
         answer = json.loads(client.ok("wait", f"{flag}={pid}", "c"))
         assert answer == {"id": "c", "exitStatus": code}
+    client.ok("kill", "--pid=1", "c", "0")
+    assert "already finished" in client.error("kill", "--pid=99", "c", "0")
+    assert "only one of" in client.error("kill", "--pid=1", "--all", "c")
     assert "no such process" in client.error("wait", "--pid=99", "c")
     assert "only one of" in client.error("wait", "--pid=1", "--rootpid=1", "c")
     waiting = _waiting(client, "c", "--pid=1")
