@@ -57,6 +57,12 @@ def ask_over(
     data = encode(request)
     sent = socket.send_fds(sock, [data], fds) if fds else 0
     sock.sendall(data[sent:])
+    return answer(sock, deadline - time.monotonic())
+
+
+def answer(sock: socket.socket, patience_s: float) -> Reply:
+    """One reply to what has been sent. Raises: as `ask`."""
+    deadline = time.monotonic() + patience_s
     lines = LineBuffer()
     while True:
         _be_patient(sock, deadline - time.monotonic())

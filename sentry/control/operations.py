@@ -14,7 +14,7 @@ from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
 from sentry.control.observing import Observing
 from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stacks, Stats, Trace
-from sentry.control.waiting import Wait
+from sentry.control.waiting import OomWait, Wait
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -131,6 +131,10 @@ class Operations:
         wait = Wait(self._kernel, pid, done, self._waits.discard)
         self._waits.add(wait)
         return wait
+
+    def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
+        """Tell when more than so many processes have been killed because memory ran out."""
+        return OomWait(self._kernel, known, done)
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""

@@ -62,9 +62,10 @@ class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
-    "signal" (for the process of this connection's "exec"), "wait" (for the end of a process),
-    "update" (limits), "profile", "stacks" (of some tasks, or of the kernel), "strace" and "log"
-    (what is written from now on), or "resize" (the host's terminal has a new size).
+    "signal" (for the process of this connection's "exec"), "wait" (for the end of a process), "oom"
+    (memory has run out), "update" (limits), "profile", "stacks" (of some tasks, or of the kernel),
+    "strace" and "log" (what is written from now on), or "resize" (the host's terminal has a new
+    size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -79,6 +80,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
     """profile: how long."""
+    oom_kills: int = 0
+    """oom: of so many it is known."""
     memory_limit: int | None = None
     """update: bytes; more than it was started with counts as that."""
     all: bool = False

@@ -91,6 +91,10 @@ class Controlled(Protocol):
         """Tell how a process ends, `done` with its wait(2) status."""
         ...
 
+    def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
+        """Tell when memory has run out more than so many times."""
+        ...
+
     def control_processes(self) -> list[ProcessInfo]:
         """Its processes."""
 
@@ -191,8 +195,8 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
-                case "wait":
-                    return self._wait(request.pid)
+                case "wait" | "oom":
+                    return self._wait(request)
         except Errno as error:
             return failure(error)
         return self._server.answer(request, self)
@@ -208,12 +212,20 @@ class Connection:
         """What takes longer is done, or failed."""
         self.send(Reply(error=error))
 
-    def _wait(self, pid: int) -> Reply | None:
+    def _wait(self, request: Request) -> Reply | None:
         if self._waiting is not None:
             return Reply(error="one wait for each connection")
-        self._waiting = self._server.kernel.control_wait(pid, self._waited)
+        kernel = self._server.kernel
+        if request.op == "oom":
+            self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
+        else:
+            self._waiting = kernel.control_wait(request.pid, self._waited)
         self._waiting.look()
         return None
+
+    def _ran_out(self) -> None:
+        self._waiting = None
+        self.send(Reply(stats=self._server.kernel.control_stats()))
 
     def _waited(self, status: int) -> None:
         self._waiting = None

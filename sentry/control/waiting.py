@@ -1,5 +1,6 @@
-"""`Wait`: a client that wants to know how a process of the container ends. Nothing of it changes:
-the parent waits for it as ever, and a zombie stays one.
+"""Clients that wait for something. `Wait`: how a process of the container ends; nothing of it
+changes: the parent waits for it as ever, and a zombie stays one. `OomWait`: that one is killed
+because memory ran out.
 """
 
 from __future__ import annotations
@@ -56,3 +57,27 @@ class Wait:
     def _end(self, status: int) -> None:
         self.abandon()
         self._done(status)
+
+
+class OomWait:
+    """Calls `done` once when more than so many have been killed, unless it is given up before."""
+
+    def __init__(self, kernel: Kernel, known: int, done: Callable[[], None]) -> None:
+        self._loop = kernel.loop
+        self._counters = kernel.counters
+        self._known = known
+        self._done = done
+        self._entry = self._counters.oom_queue.add(self._look)
+
+    def look(self) -> None:
+        """It may have been so before."""
+        self._look(0)
+
+    def abandon(self) -> None:
+        """Nobody wants to know any more."""
+        self._counters.oom_queue.remove(self._entry)
+
+    def _look(self, _events: int) -> None:
+        if self._counters.oom_kills > self._known:
+            self.abandon()
+            self._loop.call_soon(self._done)  # it is in the middle of that

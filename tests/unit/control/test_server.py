@@ -19,6 +19,7 @@ from sentry.control.protocol import (
     Request,
     Stack,
     Stacks,
+    Stats,
     Trace,
     decode,
     encode,
@@ -70,6 +71,13 @@ class Kernel:
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
         self.traced: list[tuple[Trace, int]] = []
+
+    def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
+        self.waits.append(Wait(lambda _: done()))
+        return self.waits[-1]
+
+    def control_stats(self) -> Stats:
+        return Stats(1, 2, 3, 4, 5, 6, 7, 8)
 
     def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
         self.traced.append((trace, len(fds)))
@@ -300,6 +308,15 @@ def test_wait_answers_at_the_end_and_is_given_up_with_the_connection(
     loop.turn()
     assert not wait.abandoned
     assert kernel.waits[1].abandoned
+
+
+def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    sock.send(encode(Request("oom", oom_kills=5)))
+    loop.turn()
+    kernel.waits[0].done(0)
+
+    assert decode(sock.recv(1 << 16), Reply).stats == kernel.control_stats()
 
 
 @pytest.mark.parametrize(
