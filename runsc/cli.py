@@ -29,6 +29,7 @@ COMMANDS = {
     "kill": "Send a signal to a container.",
     "list": "List containers.",
     "pause": "Hold all processes of a container.",
+    "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
     "resume": "Let the processes of a paused container go on.",
     "run": "Run a container from a bundle, to its end.",
@@ -39,7 +40,7 @@ COMMANDS = {
     "update": "Change the limits of a container that runs.",
     "wait": "Wait for the end of a container, or of a process in it.",
 }
-"""Name → first line of the help. The function is `runsc.commands.<name>.command`."""
+"""Name → first line of the help. The function is `runsc.commands.<name>.command`, with _ for -."""
 PREFIXES = {
     "create": "runsc create failed: ",
     "do": "runsc do failed: ",
@@ -61,7 +62,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"runsc.commands.{cmd_name}").command
+        module = f"runsc.commands.{cmd_name.replace('-', '_')}"
+        command = importlib.import_module(module).command
         assert isinstance(command, click.Command)
         return command
 

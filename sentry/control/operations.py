@@ -25,6 +25,7 @@ from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
+    from sentry.control.forwarding import Forward
     from sentry.control.profile import Profiler
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
@@ -131,6 +132,12 @@ class Operations:
         wait = Wait(self._kernel, pid, done, self._waits.discard)
         self._waits.add(wait)
         return wait
+
+    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Forward:
+        """Connect to a port inside; `fds` are the ways in and out. Raises: EINVAL."""
+        from sentry.control.forwarding import Forward  # noqa: PLC0415  few ask
+
+        return Forward(self._kernel, fds, port, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

@@ -91,6 +91,10 @@ class Controlled(Protocol):
         """Tell how a process ends, `done` with its wait(2) status."""
         ...
 
+    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Waiting:
+        """Connect to a port inside; `fds` are the ways in and out; `told` "" or why not."""
+        ...
+
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
         """Tell when memory has run out more than so many times."""
         ...
@@ -195,7 +199,7 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
-                case "wait" | "oom":
+                case "wait" | "oom" | "forward":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -216,7 +220,10 @@ class Connection:
         if self._waiting is not None:
             return Reply(error="one wait for each connection")
         kernel = self._server.kernel
-        if request.op == "oom":
+        if request.op == "forward":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_forward(request.port, fds, self.told)
+        elif request.op == "oom":
             self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
         else:
             self._waiting = kernel.control_wait(request.pid, self._waited)

@@ -36,7 +36,7 @@ from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "profile", "wait", "oom", "stacks", "strace",
+    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "stacks", "strace",
     "log", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
@@ -89,6 +89,7 @@ FIELDS = st.fixed_dictionaries(
         "pids_limit": NUMBERS,
         "memory_limit": NUMBERS,
         "oom_kills": NUMBERS,
+        "port": NUMBERS,
         "time_ns": NUMBERS,
         "all": st.booleans(),
         "debug": st.booleans(),

@@ -25,7 +25,7 @@ from sentry.control.protocol import (
     encode,
 )
 from sentry.control.server import Connection, ControlServer
-from sentry.errors import EBUSY, ESRCH
+from sentry.errors import EBUSY, EINVAL, ESRCH
 from sentry.loop import HostOnly, Loop
 
 
@@ -71,6 +71,13 @@ class Kernel:
         self.execs: list[Exec] = []
         self.waits: list[Wait] = []
         self.traced: list[tuple[Trace, int]] = []
+
+    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Wait:
+        close_all(fds)
+        if port != 80:
+            raise EINVAL("no such port")
+        self.waits.append(Wait(lambda _: told("")))
+        return self.waits[-1]
 
     def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
         self.waits.append(Wait(lambda _: done()))
@@ -308,6 +315,25 @@ def test_wait_answers_at_the_end_and_is_given_up_with_the_connection(
     loop.turn()
     assert not wait.abandoned
     assert kernel.waits[1].abandoned
+
+
+def test_forward_brings_two_descriptors_and_ends_with_the_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, encode(Request("forward", port=7)), 2)
+    loop.turn()
+    assert decode(sock.recv(1 << 16), Reply).error == "no such port"
+    _send_fds(sock, encode(Request("forward", port=80)), 2)
+    loop.turn()
+    kernel.waits[0].done(0)
+    assert decode(sock.recv(1 << 16), Reply) == Reply()
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+
+    assert kernel.waits[0].abandoned
+    assert _open_descriptors() == before - 1
 
 
 def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:
