@@ -12,9 +12,7 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.observing import Observing
 from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stacks, Stats, Trace
-from sentry.control.waiting import OomWait, Wait
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -26,7 +24,9 @@ from sentry.kernel.thread_group import Usage
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
     from sentry.control.forwarding import Forward
+    from sentry.control.observing import Observing
     from sentry.control.profile import Profiler
+    from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
@@ -46,7 +46,7 @@ class Operations:
         self._watchdog = watchdog
         self._executions: set[Execution] = set()
         self._waits: set[Wait] = set()
-        self._observing = Observing(kernel, config.log_fd, config.strace_fd)
+        self._observing: Observing | None = None
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
 
@@ -129,6 +129,8 @@ class Operations:
 
     def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
         """Tell the wait(2) status of a process once it has ended. Raises: ESRCH."""
+        from sentry.control.waiting import Wait  # noqa: PLC0415  few ask
+
         wait = Wait(self._kernel, pid, done, self._waits.discard)
         self._waits.add(wait)
         return wait
@@ -141,6 +143,8 @@ class Operations:
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""
+        from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
+
         return OomWait(self._kernel, known, done)
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
@@ -197,11 +201,19 @@ class Operations:
 
     def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
         """Write calls from now on, or no more. Raises: EBUSY, EINVAL; `fds` are closed."""
-        self._observing.strace(trace, fds, done)
+        self._observers().strace(trace, fds, done)
 
     def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
         """Count what programs do not get, or tell it and count no more. Raises: EBUSY, EINVAL."""
-        self._observing.debug(on=debug, done=done)
+        self._observers().debug(on=debug, done=done)
+
+    def _observers(self) -> Observing:
+        if self._observing is None:
+            from sentry.control.observing import Observing  # noqa: PLC0415  few ask
+
+            config = self._config
+            self._observing = Observing(self._kernel, config.log_fd, config.strace_fd)
+        return self._observing
 
     def control_stacks(self, after: int) -> Stacks:
         """Some tasks after that one, or (-1) coroutines and threads of the kernel."""
