@@ -31,6 +31,7 @@ COMMANDS = {
     "pause": "Hold all processes of a container.",
     "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
+    "read": "Show a file of a container.",
     "resume": "Let the processes of a paused container go on.",
     "run": "Run a container from a bundle, to its end.",
     "spec": "Write a config.json to start from: what `run` reads.",

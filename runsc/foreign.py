@@ -197,7 +197,6 @@ COMMANDS: Final = {
     "symbolize": "tracebacks name their lines",
     "trace": "use `runsc debug --strace=on ID`",
     "cpu-features": "use `runsc do cat /proc/cpuinfo`",
-    "read": "use `runsc exec ID cat FILE`",
     "read-control": "values of cgroups inside are files: use `runsc exec ID cat FILE`",
     "write-control": "values of cgroups inside are files: use `runsc exec ID sh -c 'echo ...'`",
     "tar": "use `runsc exec ID tar -c ...`",

@@ -54,10 +54,15 @@ def ask_over(
     """The same over a connection that there is; math.inf: as long as it takes."""
     deadline = time.monotonic() + patience_s
     _be_patient(sock, patience_s)
+    send(sock, request, fds)
+    return answer(sock, deadline - time.monotonic())
+
+
+def send(sock: socket.socket, request: Request, fds: Sequence[int] = ()) -> None:
+    """The question alone. Raises: OSError."""
     data = encode(request)
     sent = socket.send_fds(sock, [data], fds) if fds else 0
     sock.sendall(data[sent:])
-    return answer(sock, deadline - time.monotonic())
 
 
 def answer(sock: socket.socket, patience_s: float) -> Reply:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from sentry.abi.fcntl import O_RDONLY, O_WRONLY
 from sentry.abi.socket import AF_INET, AF_INET6, MSG_NOSIGNAL, SHUT_WR, SOCK_STREAM
 from sentry.control.descriptors import check, close_all
+from sentry.control.outside import beside_init
 from sentry.errors import ECONNREFUSED, EINVAL, Errno
 from sentry.fs.host.file import HostFile, donated
 from sentry.mm.buffers import KernelDest, KernelSource
@@ -22,32 +23,17 @@ from sentry.wait.fiber import Fiber, Killed, Mode
 
 if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
-    from sentry.kernel.task import Task
     from sentry.net.socket import Socket
-    from sentry.vfs.file import Caller
 
 PIECE: Final = 1 << 16
 LOOPBACK: Final = ((AF_INET, LOOPBACK4), (AF_INET6, LOOPBACK6))
 Done = Callable[[str], object]
 
 
-class Outside:
-    """A caller that is where a task is, and hears of no signal."""
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
-
-    def send_signal(self, signo: int) -> None:
-        """SIGPIPE is for programs."""
-
-
 class Forward:
     """One connection. `told` hears "" when it is made, or why not.
 
-    Raises: EINVAL; the descriptors belong to it from the start.
+    Raises: EINVAL, ESRCH; the descriptors belong to it from the start.
     """
 
     def __init__(self, kernel: Kernel, fds: list[int], port: int, told: Done) -> None:
@@ -56,18 +42,15 @@ class Forward:
         self._fibers: list[Fiber] = []
         self._socket: Socket | None = None
         self._files: list[HostFile] = []
-        init = kernel.init
         try:
             if len(fds) != 2 or not 0 < port < 1 << 16:
                 raise EINVAL("two pipes and a port")
             for fd in fds:
                 check(fd)
-            if init is None or not init.tasks:
-                raise EINVAL("the container is ending")
+            self._caller = beside_init(kernel)
         except Errno:
             close_all(fds)
             raise
-        self._caller = cast("Caller", Outside(init.tasks[0]))
         self._port = port
         for fd, flags in zip(fds, (O_RDONLY, O_WRONLY), strict=True):
             file = donated(kernel.vfs, fd, flags, closes=True)

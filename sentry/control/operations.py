@@ -12,7 +12,7 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Stacks, Stats, Trace
+from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Request, Stacks, Stats, Trace
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
     from sentry.control.profile import Profiler
+    from sentry.control.reading import Reading
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from sentry.kernel.thread_group import ThreadGroup
 
 MAX_PROFILE_NS = 3600 * 10**9
+Told = Callable[[str], object]
+"""Hears later that it is done (""), or what failed."""
 COMMAND_SIZE = 512
 """Bytes of a command line that `ps` shows."""
 
@@ -135,11 +138,17 @@ class Operations:
         self._waits.add(wait)
         return wait
 
-    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Forward:
+    def control_forward(self, port: int, fds: list[int], told: Told) -> Forward:
         """Connect to a port inside; `fds` are the ways in and out. Raises: EINVAL."""
         from sentry.control.forwarding import Forward  # noqa: PLC0415  few ask
 
         return Forward(self._kernel, fds, port, told)
+
+    def control_read(self, request: Request, fds: list[int], told: Told) -> Reading:
+        """Read a file of the container into a pipe. Raises: EINVAL, ESRCH."""
+        from sentry.control.reading import Reading  # noqa: PLC0415  few ask
+
+        return Reading(self._kernel, fds, request.path, request.size, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""

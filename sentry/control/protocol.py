@@ -64,8 +64,9 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
     "signal" (for the process of this connection's "exec"), "wait" (for the end of a process), "oom"
     (memory has run out), "forward" (a connection to a port inside, as long as this one lasts),
-    "update" (limits), "profile", "stacks" (of some tasks, or of the kernel), "strace" and "log"
-    (what is written from now on), or "resize" (the host's terminal has a new size).
+    "read" (a file), "update" (limits), "profile", "stacks" (of some tasks, or of the kernel),
+    "strace" and "log" (what is written from now on), or "resize" (the host's terminal has a new
+    size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -82,6 +83,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """profile: how long."""
     port: int = 0
     """forward. Two descriptors come with it: what goes in, and where it goes that comes out."""
+    path: bytes = b""
+    """read. A descriptor comes with it, to write to."""
+    size: int = 0
+    """read: so many bytes at most; 0: any number."""
     oom_kills: int = 0
     """oom: of so many it is known."""
     memory_limit: int | None = None

@@ -95,6 +95,12 @@ class Controlled(Protocol):
         """Connect to a port inside; `fds` are the ways in and out; `told` "" or why not."""
         ...
 
+    def control_read(
+        self, request: Request, fds: list[int], told: Callable[[str], object]
+    ) -> Waiting:
+        """Read a file into a pipe; `told` "" at its end, or what failed."""
+        ...
+
     def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
         """Tell when memory has run out more than so many times."""
         ...
@@ -199,7 +205,7 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
-                case "wait" | "oom" | "forward":
+                case "wait" | "oom" | "forward" | "read":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -223,6 +229,9 @@ class Connection:
         if request.op == "forward":
             fds, self._fds = self._fds, []
             self._waiting = kernel.control_forward(request.port, fds, self.told)
+        elif request.op == "read":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_read(request, fds, self.told)
         elif request.op == "oom":
             self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
         else:

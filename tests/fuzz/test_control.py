@@ -36,8 +36,8 @@ from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "stacks", "strace",
-    "log", "",
+    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "stacks",
+    "strace", "log", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
@@ -90,6 +90,8 @@ FIELDS = st.fixed_dictionaries(
         "memory_limit": NUMBERS,
         "oom_kills": NUMBERS,
         "port": NUMBERS,
+        "path": B64,
+        "size": NUMBERS,
         "time_ns": NUMBERS,
         "all": st.booleans(),
         "debug": st.booleans(),

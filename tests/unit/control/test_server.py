@@ -79,6 +79,13 @@ class Kernel:
         self.waits.append(Wait(lambda _: told("")))
         return self.waits[-1]
 
+    def control_read(
+        self, request: Request, fds: list[int], told: Callable[[str], object]
+    ) -> Wait:
+        close_all(fds)
+        self.waits.append(Wait(lambda _: told(f"{request.path!r} {request.size}")))
+        return self.waits[-1]
+
     def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
         self.waits.append(Wait(lambda _: done()))
         return self.waits[-1]
@@ -334,6 +341,17 @@ def test_forward_brings_two_descriptors_and_ends_with_the_connection(
 
     assert kernel.waits[0].abandoned
     assert _open_descriptors() == before - 1
+
+
+def test_read_brings_a_descriptor_and_answers_at_the_end(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    _send_fds(sock, encode(Request("read", path=b"/x", size=3)), 1)
+    loop.turn()
+    kernel.waits[0].done(0)
+
+    assert decode(sock.recv(1 << 16), Reply).error == "b'/x' 3"
 
 
 def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:
