@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from runsc import __version__
 from runsc.errors import RuntimeFailure
 
+if TYPE_CHECKING:
+    from runsc.foreign import Taken
+
 COMMANDS = {
+    "check": "Find out whether this machine can run sandboxes.",
     "create": "Make a container from a bundle; its program runs after `start`.",
     "debug": "Measure where the time of a running container goes; count what it has.",
     "delete": "Remove a container that has stopped, or end it first (--force).",
@@ -21,18 +25,23 @@ COMMANDS = {
     "exec": "Run another program in a container that runs.",
     "features": "Print what this runtime can do, as JSON.",
     "help": "Show how a command is used, or which system calls there are.",
+    "install": "Tell Docker, containerd or podman of this runtime.",
     "kill": "Send a signal to a container.",
     "list": "List containers.",
     "pause": "Hold all processes of a container.",
+    "port-forward": "Reach a port of a container from a port of the host.",
     "ps": "List the processes of a container.",
+    "read": "Show a file of a container.",
     "resume": "Let the processes of a paused container go on.",
     "run": "Run a container from a bundle, to its end.",
     "spec": "Write a config.json to start from: what `run` reads.",
     "start": "Start a container that was created.",
     "state": "Print the state of a container.",
+    "uninstall": "Take away what `install` has told an engine.",
     "update": "Change the limits of a container that runs.",
+    "wait": "Wait for the end of a container, or of a process in it.",
 }
-"""Name → first line of the help. The function is `runsc.commands.<name>.command`."""
+"""Name → first line of the help. The function is `runsc.commands.<name>.command`, with _ for -."""
 PREFIXES = {
     "create": "runsc create failed: ",
     "do": "runsc do failed: ",
@@ -45,13 +54,17 @@ PREFIXES = {
 class _Lazy(click.Group):
     """A group whose commands are modules."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _plain(self, args, mixed=False))
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"runsc.commands.{cmd_name}").command
+        module = f"runsc.commands.{cmd_name.replace('-', '_')}"
+        command = importlib.import_module(module).command
         assert isinstance(command, click.Command)
         return command
 
@@ -61,13 +74,39 @@ class _Lazy(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             from runsc.commands.help import meant  # noqa: PLC0415  only for a mistake
+            from runsc.foreign import COMMANDS as FOREIGN  # noqa: PLC0415
 
+            if name in FOREIGN:
+                raise click.UsageError(f"There is no command {name!r}: {FOREIGN[name]}.", ctx)
             raise click.UsageError(f"No such command {name!r}.{meant(name, COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+        name_, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            mixed = bool(command.context_settings.get("allow_interspersed_args", True))
+            rest = _plain(command, rest, mixed=mixed)
+        return name_, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _plain(command: click.Command, args: list[str], *, mixed: bool) -> list[str]:
+    """The words as click takes them. Engines use words that need nothing."""
+    if not any(_is_of_go(word) for word in args):
+        return args
+    from runsc.words import plain  # noqa: PLC0415
+
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    switches = {name for it in options if it.is_flag for name in it.opts if name[:2] == "--"}
+    others = {name for it in options if not it.is_flag for name in it.opts if name[:2] == "--"}
+    return plain(args, switches, others, mixed=mixed)
+
+
+def _is_of_go(word: str) -> bool:
+    """One dash, or a switch with a value, or one that elsewhere is a switch."""
+    if word[:1] != "-":
+        return False
+    return (word[1:2] != "-" and len(word) > 2) or "=" in word or word == "--rootless"
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,6 +203,11 @@ class _Lazy(click.Group):
     help="Have systemd make the cgroup, as a scope: needs the extra runsc[systemd].",
 )
 @click.option(
+    "--ignore-cgroups",
+    is_flag=True,
+    help="Make no cgroup on the host, whatever config.json says.",
+)
+@click.option(
     "--rootless",
     type=click.Choice(["true", "false", "auto"]),
     default="auto",
@@ -201,7 +245,7 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         platform=flags["platform"],
         network=flags["network"],
         debug=flags["debug"],
-        debug_log=flags["debug_log"],
+        debug_log=_log_file(flags["debug_log"], ctx.invoked_subcommand or ""),
         strace=bool(flags["strace"] or flags["strace_log"] or flags["strace_syscalls"]),
         strace_log=flags["strace_log"],
         strace_calls=_checked_filter(flags["strace_syscalls"]),
@@ -212,7 +256,24 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),
         systemd_cgroup=flags["systemd_cgroup"],
+        ignore_cgroups=flags["ignore_cgroups"],
     )
+
+
+def _log_file(pattern: str | None, command: str) -> str | None:
+    """--debug-log as gVisor has it: with %TIMESTAMP%, %COMMAND%, or a folder for such files."""
+    if pattern is None or not (pattern.endswith("/") or "%" in pattern):
+        return pattern
+    import os  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    if pattern.endswith("/"):
+        os.makedirs(pattern, exist_ok=True)
+        pattern += "runsc.log.%TIMESTAMP%.%COMMAND%.txt"
+    now_ns = time.time_ns()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now_ns // 10**9))
+    stamp += f".{now_ns // 1000 % 10**6:06}"
+    return pattern.replace("%TIMESTAMP%", stamp).replace("%COMMAND%", command)
 
 
 def _checked_filter(text: str) -> str:
@@ -272,10 +333,56 @@ def _report_usage(error: click.ClickException) -> None:
     click.echo(f"Try '{context.command_path} --help'.", err=True)
 
 
+def _take(error: click.NoSuchOption, args: list[str]) -> None:
+    """A flag of runc's or gVisor's that has no effect here is one of the command's from now on.
+
+    Raises: `error`, or what to use instead.
+    """
+    from runsc import foreign  # noqa: PLC0415  only for a mistake
+
+    context = error.ctx
+    assert context is not None
+    name = "" if context.parent is None else context.info_name or ""
+    flags = [error.option_name]
+    if not error.option_name.startswith("--"):  # with one dash, which is a bundle of short ones
+        flags = [f"-{word.partition('=')[0]}" for word in args if word[:1] == "-" != word[1:2]]
+    have = {flag for parameter in context.command.params for flag in parameter.opts}
+    flag = next((each for each in flags if each not in have and foreign.verdict(name, each)), "")
+    found = foreign.verdict(name, flag)
+    if found is None:
+        raise error
+    if isinstance(found, foreign.Refused):
+        raise click.UsageError(f"{flag} has no place here: {found.instead}", context)
+    context.command.params.append(_without_effect(flag, found))
+
+
+def _without_effect(flag: str, found: Taken) -> click.Option:
+    def check(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if found.values and value is not None and value not in found.values:
+            raise click.UsageError(f"{flag}={value} has no place here: {found.why}", ctx)
+
+    return click.Option(
+        [flag], is_flag=found.switch, hidden=True, expose_value=False, callback=check
+    )
+
+
 def main(args: list[str] | None = None) -> None:
     """The console script. It ends, or forks, before a collection would pay."""
     gc.disable()
     args = sys.argv[1:] if args is None else args
+    while True:
+        try:
+            _main(args)
+        except click.NoSuchOption as error:
+            try:
+                _take(error, args)
+            except click.ClickException as final:
+                _report_usage(_explained(final, args))
+                sys.exit(1)
+
+
+def _main(args: list[str]) -> NoReturn:
+    """Raises: click.NoSuchOption, SystemExit."""
     try:
         with main_group.make_context("runsc", list(args)) as context:
             try:
@@ -289,6 +396,8 @@ def main(args: list[str] | None = None) -> None:
                 where = f"open {error.filename}: " if error.filename else ""
                 _report(context, RuntimeFailure(where + reason))
                 code = 1
+    except click.NoSuchOption:
+        raise
     except click.ClickException as error:
         _report_usage(_explained(error, args))
         code = 1

@@ -35,6 +35,7 @@ class Globals(Struct, frozen=True):
     steps_log: str | None = None
     """For tests: where it is written what holds up the kernel thread."""
     systemd_cgroup: bool = False
+    ignore_cgroups: bool = False
     system_calls: str = "auto"
     strace_log: str | None = None
     strace_calls: str = ""

@@ -31,7 +31,7 @@ GLOBALS = {
     "--TESTONLY-steps": None,
 }
 """Flags before `exec`, each with a value, and which values."""
-GLOBAL_SWITCHES = ("--debug", "--strace", "--systemd-cgroup")
+GLOBAL_SWITCHES = ("--debug", "--ignore-cgroups", "--strace", "--systemd-cgroup")
 VALUES = {
     "--console-socket": "console_socket", "--cwd": "cwd", "--pid-file": "pid_file",
     "--process": "process", "-p": "process", "--user": "user", "-u": "user",

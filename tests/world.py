@@ -74,6 +74,8 @@ class Errors:
     def write(self, text: str) -> None:
         self.text.append(text)
 
+    tell = write
+
     def bug(self, what: object, error: BaseException) -> None:
         raise error
 

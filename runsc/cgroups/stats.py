@@ -30,6 +30,15 @@ def stats(cgroup: Cgroup) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value or name == "hugetlb"}
 
 
+def oom_kills(cgroup: Cgroup) -> int:
+    """How many processes of it the host's kernel has killed because memory ran out."""
+    directory = cgroup.directory("memory")
+    if directory is None:
+        return 0
+    name = "memory.events" if _is_v2(cgroup, directory) else "memory.oom_control"
+    return files.read_table(directory, name).get("oom_kill", 0)
+
+
 def _is_v2(cgroup: Cgroup, directory: str) -> bool:
     return cgroup.record.directories.get(V2) == directory
 

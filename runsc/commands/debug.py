@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
+from runsc.commands import stacks
 from runsc.commands.events import seconds
 from runsc.containers import lifecycle
+from runsc.containers.container import State, Store
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
 from runsc.options import Globals
-from sentry.control.protocol import Request
+from sentry.control.protocol import Request, Trace
 
 if TYPE_CHECKING:
     from sentry.control.protocol import Cost, Profile
@@ -62,13 +65,64 @@ def _weight(item: tuple[str, Cost]) -> int:
     return -item[1].total_ns
 
 
+def trace(text: str, limit: int) -> Trace:
+    """--strace. Raises: RuntimeFailure."""
+    if text in ("on", "all", "true"):
+        return Trace(limit=limit)
+    if text in ("off", "false"):
+        return Trace(on=False)
+    from sentry.syscalls.strace.families import check  # noqa: PLC0415  few ask for it
+
+    calls = [word for word in text.removeprefix("!").split(",") if word]
+    problem = check(calls) if calls else "on, off, or a list of system calls"
+    if problem:
+        raise RuntimeFailure(f"--strace: {problem}")
+    return Trace(calls=tuple(calls), others=text.startswith("!"), limit=limit)
+
+
+def _change(store: Store, state: State, request: Request, path: str | None = None) -> None:
+    """What is written from now on. Raises: RuntimeFailure."""
+    fds = []
+    if path is not None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fds.append(os.open(path, flags, 0o644))
+    reply = lifecycle.ask(store, state, request, fds=fds)
+    for fd in fds:
+        os.close(fd)
+    if reply.error:
+        raise RuntimeFailure(f'{reply.error}: "{state.id}"')
+
+
 @click.command(
     help="Look into the kernel of the container CONTAINER-ID, which runs: with --profile"
     " where its time"
-    " goes, with --counts how many tasks, open files, pages and so on it has.\n\n"
+    " goes, with --stacks where its programs and the kernel stand, with --counts how many tasks,"
+    " open files, pages and so on it has; or change what it writes to its log.\n\n"
     "What a program could not do is shown by another flag: runsc --debug run ..."
 )
 @click.option("--counts", is_flag=True, help="How much of everything it has, as JSON.")
+@click.option(
+    "--stacks",
+    "stacked",
+    is_flag=True,
+    help="Every task, with the call that it sleeps in and how long; the kernel's coroutines behind"
+    " them and beside; the stacks of Python's threads.",
+)
+@click.option(
+    "--strace",
+    "traced",
+    metavar="on|off|LIST",
+    help="Write the programs' system calls from now on, or no more: all, or those of a LIST as"
+    " `runsc --strace-syscalls` takes it. Into the sandbox's log, or the file of"
+    " `runsc --strace-log=FILE debug ...`.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "2", "info", "1", "warning", "0"]),
+    metavar="debug|info",
+    help="debug: count from now on what programs ask for and do not get. info: tell that in the"
+    " log, and count no more.",
+)
 @click.option("--profile", metavar="TIME", help="Measure for so long (such as 5s).")
 @click.option(
     "--format", "-f", "form", default="table", metavar="table|json", help="How a profile is shown."
@@ -76,21 +130,43 @@ def _weight(item: tuple[str, Cost]) -> int:
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(
-    flags: Globals, counts: bool, profile: str | None, form: str, container_id: str
+    flags: Globals,
+    /,
+    counts: bool,
+    stacked: bool,
+    traced: str | None,
+    log_level: str | None,
+    profile: str | None,
+    form: str,
+    container_id: str,
 ) -> None:
     """Ask the sandbox."""
-    if counts == (profile is not None):
+    asked = [counts, stacked, traced is not None, log_level is not None, profile is not None]
+    if sum(asked) != 1:
         raise RuntimeFailure("nothing was asked for, or two things: see runsc debug --help")
     if form not in ("table", "json"):
         raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
     store = flags.store()
     state = store.load(container_id)
     lifecycle.require_running(state)
-    if profile is None:
+    if counts:
         reply = lifecycle.ask(store, state, Request("counts"))
         click.echo(msgspec.json.format(msgspec.json.encode(reply.counts)))
-        return
-    time_s = seconds(profile)
+    elif stacked:
+        for line in stacks.lines(store, state):
+            click.echo(line)
+    elif traced is not None:
+        wanted = trace(traced, flags.strace_limit)
+        path = flags.strace_log if wanted.on else None
+        _change(store, state, Request("strace", trace=wanted), path)
+    elif log_level is not None:
+        _change(store, state, Request("log", debug=log_level in ("debug", "2")))
+    elif profile is not None:
+        _profile(store, state, profile, form)
+
+
+def _profile(store: Store, state: State, duration: str, form: str) -> None:
+    time_s = seconds(duration)
     request = Request("profile", time_ns=int(time_s * 1e9))
     found = lifecycle.ask(store, state, request, time_s + lifecycle.ANSWER_S).profile
     if found is None:

@@ -37,15 +37,19 @@ def line(process: ProcessInfo, now_s: float) -> str:
 @click.command(
     help="List the processes of the container CONTAINER-ID, with the numbers that they have"
     " inside. "
-    "As json: the pid of the one process of the host that stands for them all."
+    "As json: the pid of the one process of the host that stands for them all.",
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option(
     "--format", "-f", "form", default="table", metavar="table|json", help="How they are shown."
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-ef]")
 @click.pass_obj
-def command(flags: Globals, form: str, container_id: str) -> None:
+def command(flags: Globals, form: str, container_id: str, options: tuple[str, ...]) -> None:
     """Ask the sandbox, for the host sees one process only."""
+    if options not in ((), ("-ef",)):
+        raise RuntimeFailure("options of ps(1) are not known here: what is shown is `ps -ef`")
     if form not in ("table", "json"):
         raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
     store = flags.store()

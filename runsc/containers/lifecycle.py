@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -40,14 +41,45 @@ def document(state: State, word: str) -> StateDocument:
     )
 
 
-def ask(store: Store, state: State, request: Request, patience_s: float = ANSWER_S) -> Reply:
-    """A question to the sandbox. Raises: NotRunning, RuntimeFailure when it does not answer."""
+def ask(
+    store: Store,
+    state: State,
+    request: Request,
+    patience_s: float = ANSWER_S,
+    fds: Sequence[int] = (),
+) -> Reply:
+    """A question to the sandbox, with these descriptors.
+
+    Raises: NotRunning, RuntimeFailure when it does not answer.
+    """
     try:
-        return listener.ask(store.path(state.id, "control.sock"), request, patience_s)
+        return listener.ask(store.path(state.id, "control.sock"), request, patience_s, fds)
     except TimeoutError:
         raise RuntimeFailure(f'the sandbox of container "{state.id}" does not answer') from None
     except (OSError, ValueError):
         raise NotRunning(state.id) from None
+
+
+def wait(store: Store, container_id: str, pid: int) -> int:
+    """The wait(2) status of a process of the container, once it has ended.
+
+    SIGKILL if the sandbox is killed meanwhile: nobody is left then who could tell.
+    Raises: RuntimeFailure.
+    """
+    state = store.load(container_id)
+    require_running(state)
+    try:
+        sock = listener.connect(store.path(container_id, "control.sock"))
+    except OSError:
+        raise NotRunning(container_id) from None
+    with sock:
+        try:
+            reply = listener.ask_over(sock, Request("wait", pid=pid), math.inf)
+        except (OSError, ValueError):
+            return signal.SIGKILL
+    if reply.error:
+        raise RuntimeFailure(f"waiting for process {pid} of \"{container_id}\": {reply.error}")
+    return reply.wait_status
 
 
 def require_running(state: State) -> None:
@@ -99,14 +131,14 @@ def after_start(state: State, warn: Warn) -> None:
         hooks.run_all(state.hooks, hooks.Phase.POSTSTART, document(state, "running"), warn)
 
 
-def kill(store: Store, container_id: str, number: int, everyone: bool) -> None:
-    """Send a signal to the first process, or to all. Raises: RuntimeFailure."""
+def kill(store: Store, container_id: str, number: int, everyone: bool, pid: int = 1) -> None:
+    """Send a signal to a process, usually the first, or to all. Raises: RuntimeFailure."""
     state = store.load(container_id)
     if everyone and status(state) == STOPPED:
         return
     require_running(state)
-    request = Request("kill", signal=number, all=everyone)
-    if number != signal.SIGKILL:
+    request = Request("kill", signal=number, pid=pid, all=everyone)
+    if number != signal.SIGKILL or pid != 1:
         reply = ask(store, state, request)
         if reply.error:
             raise RuntimeFailure(f'{reply.error}: "{container_id}"')

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
@@ -35,22 +37,48 @@ def connect(path: str) -> socket.socket:
         os.close(directory)
 
 
-def ask(path: str, request: Request, patience_s: float) -> Reply:
+def ask(path: str, request: Request, patience_s: float, fds: Sequence[int] = ()) -> Reply:
     """One question to a sandbox, which is not trusted: nothing it does takes longer.
+
+    `fds` go with it.
 
     Raises: OSError (TimeoutError too), ValueError.
     """
-    deadline = time.monotonic() + patience_s
     with connect(path) as sock:
-        sock.settimeout(patience_s)
-        sock.sendall(encode(request))
-        lines = LineBuffer()
-        while True:
-            sock.settimeout(max(deadline - time.monotonic(), 0.001))
-            data = sock.recv(1 << 16)
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            if not data:
-                raise ConnectionResetError("the sandbox has ended")
-            for line in lines.feed(data):
-                return decode(line, Reply)
+        return ask_over(sock, request, patience_s, fds)
+
+
+def ask_over(
+    sock: socket.socket, request: Request, patience_s: float, fds: Sequence[int] = ()
+) -> Reply:
+    """The same over a connection that there is; math.inf: as long as it takes."""
+    deadline = time.monotonic() + patience_s
+    _be_patient(sock, patience_s)
+    send(sock, request, fds)
+    return answer(sock, deadline - time.monotonic())
+
+
+def send(sock: socket.socket, request: Request, fds: Sequence[int] = ()) -> None:
+    """The question alone. Raises: OSError."""
+    data = encode(request)
+    sent = socket.send_fds(sock, [data], fds) if fds else 0
+    sock.sendall(data[sent:])
+
+
+def answer(sock: socket.socket, patience_s: float) -> Reply:
+    """One reply to what has been sent. Raises: as `ask`."""
+    deadline = time.monotonic() + patience_s
+    lines = LineBuffer()
+    while True:
+        _be_patient(sock, deadline - time.monotonic())
+        data = sock.recv(1 << 16)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        if not data:
+            raise ConnectionResetError("the sandbox has ended")
+        for line in lines.feed(data):
+            return decode(line, Reply)
+
+
+def _be_patient(sock: socket.socket, seconds: float) -> None:
+    sock.settimeout(None if seconds == math.inf else max(seconds, 0.001))

@@ -297,7 +297,7 @@ def _network(
 
 def _plan_cgroup(flags: Globals, container: Container, container_id: str) -> Cgroup | None:
     """Where it will be; nothing is touched."""
-    if not container.cgroups_path and container.resources is None:
+    if flags.ignore_cgroups or (not container.cgroups_path and container.resources is None):
         return None
     if flags.systemd_cgroup:
         from runsc.cgroups.scope import for_container as driver  # noqa: PLC0415

@@ -12,7 +12,15 @@ from sentry.abi.signal import SIGKILL
 from sentry.control.counts import counts
 from sentry.control.descriptors import close_all
 from sentry.control.execution import PAUSED, STOPPED, Client, Execution, merge
-from sentry.control.protocol import ExecProcess, ProcessInfo, Profile, Request, Stats
+from sentry.control.protocol import (
+    ExecProcess,
+    ProcessInfo,
+    Profile,
+    Request,
+    Stacks,
+    Stats,
+    Trace,
+)
 from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
@@ -23,13 +31,19 @@ from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
     from sentry.config import SandboxConfig
+    from sentry.control.forwarding import Forward
+    from sentry.control.observing import Observing
     from sentry.control.profile import Profiler
+    from sentry.control.reading import Reading
+    from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 MAX_PROFILE_NS = 3600 * 10**9
+Told = Callable[[str], object]
+"""Hears later that it is done (""), or what failed."""
 COMMAND_SIZE = 512
 """Bytes of a command line that `ps` shows."""
 
@@ -42,6 +56,8 @@ class Operations:
         self._config = config
         self._watchdog = watchdog
         self._executions: set[Execution] = set()
+        self._waits: set[Wait] = set()
+        self._observing: Observing | None = None
         self._start: Callable[[], None] | None = None
         self._profiler: Profiler | None = None
 
@@ -128,6 +144,34 @@ class Operations:
         """The sandbox is over: what processes of `exec` have on their screens goes out."""
         for execution in list(self._executions):
             execution.finish()
+        for wait in list(self._waits):
+            wait.finish(self._kernel.init, self._kernel.exit_status or 0)
+
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
+        """Tell the wait(2) status of a process once it has ended. Raises: ESRCH."""
+        from sentry.control.waiting import Wait  # noqa: PLC0415  few ask
+
+        wait = Wait(self._kernel, pid, done, self._waits.discard)
+        self._waits.add(wait)
+        return wait
+
+    def control_forward(self, port: int, fds: list[int], told: Told) -> Forward:
+        """Connect to a port inside; `fds` are the ways in and out. Raises: EINVAL."""
+        from sentry.control.forwarding import Forward  # noqa: PLC0415  few ask
+
+        return Forward(self._kernel, fds, port, told)
+
+    def control_read(self, request: Request, fds: list[int], told: Told) -> Reading:
+        """Read a file of the container into a pipe. Raises: EINVAL, ESRCH."""
+        from sentry.control.reading import Reading  # noqa: PLC0415  few ask
+
+        return Reading(self._kernel, fds, request.path, request.size, told)
+
+    def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
+        """Tell when more than so many processes have been killed because memory ran out."""
+        from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
+
+        return OomWait(self._kernel, known, done)
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""
@@ -180,6 +224,30 @@ class Operations:
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is."""
         return counts(self._kernel)
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        """Write calls from now on, or no more. Raises: EBUSY, EINVAL; `fds` are closed."""
+        self._observers().strace(trace, fds, done)
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        """Count what programs do not get, or tell it and count no more. Raises: EBUSY, EINVAL."""
+        self._observers().debug(on=debug, done=done)
+
+    def _observers(self) -> Observing:
+        if self._observing is None:
+            from sentry.control.observing import Observing  # noqa: PLC0415  few ask
+
+            config = self._config
+            self._observing = Observing(self._kernel, config.log_fd, config.strace_fd)
+        return self._observing
+
+    def control_stacks(self, after: int) -> Stacks:
+        """Some tasks after that one, or (-1) coroutines and threads of the kernel."""
+        from sentry.control import stacks  # noqa: PLC0415  few ask
+
+        if after < 0:
+            return stacks.of_kernel(self._kernel)
+        return stacks.tasks_after(self._kernel, after)
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
         """Measure for so long. Raises: EBUSY if somebody does already, EINVAL."""

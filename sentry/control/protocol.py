@@ -16,6 +16,8 @@ Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
 Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """A user or a group."""
+WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+"""As wait(2) has it."""
 MAX_LINE = 4 << 20
 """A longer line ends the connection. Arguments and environment of a program have their place."""
 
@@ -46,10 +48,25 @@ class ExecProcess(msgspec.Struct, omit_defaults=True, frozen=True):
     ignore_paused: bool = False
 
 
+class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Which system calls are written, and where to: a descriptor that comes with the first byte of
+    the line, or the sandbox's log."""
+
+    on: bool = True
+    calls: tuple[str, ...] = ()
+    others: bool = True
+    """All but those."""
+    limit: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 32
+    """Bytes of what is read and written."""
+
+
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
-    "signal" (for the process of this connection's "exec"), "update" (limits), "profile", or
-    "resize" (the host's terminal has a new size).
+    "signal" (for the process of this connection's "exec"), "wait" (for the end of a process), "oom"
+    (memory has run out), "forward" (a connection to a port inside, as long as this one lasts),
+    "read" (a file), "update" (limits), "profile", "stacks" (of some tasks, or of the kernel),
+    "strace" and "log" (what is written from now on), or "resize" (the host's terminal has a new
+    size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -58,11 +75,20 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     op: str
     signal: int = 0
     pid: int = 1
-    """kill: which process, as the container numbers them; -N: all of process group N."""
+    """kill, wait: which process, as the container numbers them; kill: -N is all of process group
+    N. stacks: the tasks after this one; -1: those of the kernel itself."""
     pids_limit: int | None = None
     """update: tasks that the container may have; 0 or less: no limit."""
     time_ns: int = 0
     """profile: how long."""
+    port: int = 0
+    """forward. Two descriptors come with it: what goes in, and where it goes that comes out."""
+    path: bytes = b""
+    """read. A descriptor comes with it, to write to."""
+    size: int = 0
+    """read: so many bytes at most; 0: any number."""
+    oom_kills: int = 0
+    """oom: of so many it is known."""
     memory_limit: int | None = None
     """update: bytes; more than it was started with counts as that."""
     cpu_quota: int | None = None
@@ -72,6 +98,10 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """update: its share beside others."""
     all: bool = False
     """kill: every process of the container."""
+    trace: Trace | None = None
+    """strace."""
+    debug: bool = False
+    """log: with what programs ask for and do not get."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 
@@ -143,6 +173,32 @@ class Profile(msgspec.Struct, frozen=True):
     """What held the kernel thread up for more than 50 ms, since the sandbox began: CPU time."""
 
 
+class Stack(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Where a task, a coroutine of the kernel or a thread of its process is."""
+
+    name: str
+    state: str
+    tid: Number = 0
+    """A task's, and its process's."""
+    pid: Number = 0
+    call: str = ""
+    """The system call that it is in."""
+    asleep_ns: Number = 0
+    """How long; 0: since the start."""
+    frames: list[str] = []
+    """Innermost first: of a coroutine the one for which all others wait."""
+
+
+class Stacks(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Some of them."""
+
+    tasks: list[Stack] = []
+    fibers: list[Stack] = []
+    threads: list[Stack] = []
+    more: bool = False
+    """There are others."""
+
+
 class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     """`error` is empty when it was done."""
 
@@ -154,6 +210,9 @@ class Reply(msgspec.Struct, omit_defaults=True, frozen=True):
     stats: Stats | None = None
     counts: dict[str, Number] = {}
     profile: Profile | None = None
+    stacks: Stacks | None = None
+    wait_status: WaitStatus = 0
+    """wait: that of wait(2)."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -22,7 +22,9 @@ from sentry.control.protocol import (
     Profile,
     Reply,
     Request,
+    Stacks,
     Stats,
+    Trace,
     decode,
     encode,
 )
@@ -45,6 +47,16 @@ class Running(Protocol):
 
     def signal(self, number: int) -> None:
         """Send it a signal. Raises: EINVAL."""
+
+    def abandon(self) -> None:
+        """The connection has ended."""
+
+
+class Waiting(Protocol):
+    """What a connection waits for."""
+
+    def look(self) -> None:
+        """It may be there already."""
 
     def abandon(self) -> None:
         """The connection has ended."""
@@ -75,6 +87,24 @@ class Controlled(Protocol):
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """Send a signal to a process of the container, or to all of them."""
 
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Waiting:
+        """Tell how a process ends, `done` with its wait(2) status."""
+        ...
+
+    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Waiting:
+        """Connect to a port inside; `fds` are the ways in and out; `told` "" or why not."""
+        ...
+
+    def control_read(
+        self, request: Request, fds: list[int], told: Callable[[str], object]
+    ) -> Waiting:
+        """Read a file into a pipe; `told` "" at its end, or what failed."""
+        ...
+
+    def control_oom(self, known: int, done: Callable[[], None]) -> Waiting:
+        """Tell when memory has run out more than so many times."""
+        ...
+
     def control_processes(self) -> list[ProcessInfo]:
         """Its processes."""
 
@@ -84,6 +114,16 @@ class Controlled(Protocol):
 
     def control_counts(self) -> dict[str, int]:
         """How much of everything there is, by name."""
+        ...
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        """Write what programs call, or no more; `done` with "" or with what failed."""
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        """Tell in the log what programs do not get, or no more."""
+
+    def control_stacks(self, after: int) -> Stacks:
+        """Where tasks, or the kernel itself, are."""
         ...
 
     def control_profile(self, time_ns: int, done: Callable[[Profile], object]) -> None:
@@ -103,6 +143,7 @@ class Connection:
         self._fds: list[int] = []
         """Came with a request that is not complete yet."""
         self._running: Running | None = None
+        self._waiting: Waiting | None = None
 
     def fileno(self) -> int:
         """The descriptor that the loop watches."""
@@ -162,9 +203,49 @@ class Connection:
                         return Reply(error="no process of this connection")
                     self._running.signal(request.signal)
                     return Reply()
+                case "strace":
+                    return self._strace(request)
+                case "wait" | "oom" | "forward" | "read":
+                    return self._wait(request)
         except Errno as error:
             return failure(error)
         return self._server.answer(request, self)
+
+    def _strace(self, request: Request) -> Reply | None:
+        if request.trace is None:
+            return Reply(error="what to trace?")
+        fds, self._fds = self._fds, []
+        self._server.kernel.control_strace(request.trace, fds, self.told)
+        return None
+
+    def told(self, error: str) -> None:
+        """What takes longer is done, or failed."""
+        self.send(Reply(error=error))
+
+    def _wait(self, request: Request) -> Reply | None:
+        if self._waiting is not None:
+            return Reply(error="one wait for each connection")
+        kernel = self._server.kernel
+        if request.op == "forward":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_forward(request.port, fds, self.told)
+        elif request.op == "read":
+            fds, self._fds = self._fds, []
+            self._waiting = kernel.control_read(request, fds, self.told)
+        elif request.op == "oom":
+            self._waiting = kernel.control_oom(request.oom_kills, self._ran_out)
+        else:
+            self._waiting = kernel.control_wait(request.pid, self._waited)
+        self._waiting.look()
+        return None
+
+    def _ran_out(self) -> None:
+        self._waiting = None
+        self.send(Reply(stats=self._server.kernel.control_stats()))
+
+    def _waited(self, status: int) -> None:
+        self._waiting = None
+        self.send(Reply(wait_status=status))
 
     def _exec(self, request: Request) -> Reply | None:
         if self._running is not None or request.process is None:
@@ -202,6 +283,9 @@ class Connection:
             running, self._running = self._running, None
             if running is not None:
                 running.abandon()
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                waiting.abandon()
 
 
 class ControlServer:
@@ -262,6 +346,11 @@ class ControlServer:
                         request.time_ns, lambda found: client.send(Reply(profile=found))
                     )
                     return None
+                case "log":
+                    self.kernel.control_log(request.debug, client.told)
+                    return None
+                case "stacks":
+                    return Reply(stacks=self.kernel.control_stacks(request.pid))
                 case "counts":
                     return Reply(counts=self.kernel.control_counts())
                 case "state":

@@ -18,6 +18,7 @@ from sentry.kernel.services import Services
 from sentry.kernel.thread_group import ThreadGroup, Usage
 from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
+from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcNamespace
@@ -45,6 +46,7 @@ class Log(Protocol):
     left_out: int
 
     def write(self, text: str) -> None: ...
+    def tell(self, report: str) -> None: ...
     def bug(self, what: object, error: BaseException) -> None: ...
     def finish(self) -> None: ...
 
@@ -60,12 +62,20 @@ class Meter(Protocol):
 class Counters:
     """What happened so far, for the profile and for leak checks."""
 
-    __slots__ = ("faults", "oom_kills", "unknown_calls")
+    __slots__ = ("faults", "oom_kills", "oom_queue", "unknown_calls")
 
     def __init__(self) -> None:
         self.faults = 0
         self.oom_kills = 0
+        self.oom_queue = WaitQueue()
+        """Told of each."""
         self.unknown_calls: Counter[int] = Counter()
+
+    def killed(self, count: int = 1) -> None:
+        """So many processes were killed because memory ran out."""
+        self.oom_kills += count
+        if count:
+            self.oom_queue.notify()
 
     def unknown(self, number: int) -> None:
         """A call that has no handler was made."""
@@ -197,7 +207,7 @@ class Kernel:
         victim = max(reversed(candidates), key=badness, default=last)
         if victim is None:
             return False
-        self.counters.oom_kills += 1
+        self.counters.killed()
         comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"

@@ -137,7 +137,7 @@ class OwnMemory:
         else:
             victims = [group for group in victims if group is not kernel.init]
         self._killed = bool(victims)
-        kernel.counters.oom_kills += self._killed
+        kernel.counters.killed(self._killed)
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
             group.exit(SIGKILL)

@@ -59,6 +59,8 @@ class Clock(Protocol):
 
     fibers: int
     """How many have not ended."""
+    step_ns: int
+    """Since when the present step goes on."""
 
     def now_ns(self) -> int: ...
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer: ...
@@ -119,6 +121,7 @@ class Fiber:
         "_value",
         "mode",
         "name",
+        "since_ns",
         "woken",
     )
 
@@ -140,7 +143,14 @@ class Fiber:
         self._value: bool | None = None
         self.mode = Mode.UNINTERRUPTIBLE
         self.name = name
+        self.since_ns = clock.step_ns
+        """When it began; 0: before the first step of the loop."""
         self.woken = False
+
+    @property
+    def coro(self) -> Coroutine[Any, Any, Any]:
+        """What it drives, for whoever looks where it is."""
+        return self._coro
 
     @property
     def parked(self) -> bool:

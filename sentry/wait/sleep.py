@@ -110,6 +110,7 @@ class Sleep(Fiber, _Coroutine):
         self._exception = self._late = self._timer = self._value = None
         self.mode = self.ended_by
         self.name = name
+        self.since_ns = clock.step_ns
         self.woken = False
         self.enter(self)
         self._fall_asleep()

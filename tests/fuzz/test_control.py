@@ -18,7 +18,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runsc.commands import debug, events, ps
+from runsc.commands import debug, events, ps, stacks
 from runsc.containers import listener
 from runsc.containers.container import State
 from runsc.errors import RuntimeFailure
@@ -26,7 +26,7 @@ from runsc.launch.sandbox import Sandbox
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
 from sentry.config import ProcessConfig, SandboxConfig
 from sentry.control.operations import MAX_PROFILE_NS, Operations
-from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stats
+from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stack, Stats
 from sentry.control.server import ControlServer
 from sentry.control.watchdog import Watchdog
 from tests.fuzz.inside import Inside
@@ -36,7 +36,8 @@ from tests.world import Program
 
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
-    "update", "resize", "go", "keep", "profile", "",
+    "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "stacks",
+    "strace", "log", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
@@ -76,6 +77,10 @@ PROCESS = st.fixed_dictionaries(
         "ignore_paused": st.booleans(),
     },
 )
+TRACE = st.fixed_dictionaries({}, optional={
+    "on": st.booleans(), "others": st.booleans(), "limit": NUMBERS,
+    "calls": st.lists(st.sampled_from(["read", "%file", "%none", ""]) | TEXT, max_size=3),
+})  # fmt: skip
 FIELDS = st.fixed_dictionaries(
     {"op": st.sampled_from(OPERATIONS)},
     optional={
@@ -86,8 +91,14 @@ FIELDS = st.fixed_dictionaries(
         "cpu_quota": NUMBERS,
         "cpu_period": NUMBERS,
         "cpu_weight": NUMBERS,
+        "oom_kills": NUMBERS,
+        "port": NUMBERS,
+        "path": B64,
+        "size": NUMBERS,
         "time_ns": NUMBERS,
         "all": st.booleans(),
+        "debug": st.booleans(),
+        "trace": TRACE | VALUES,
         "process": PROCESS | VALUES,
     },
 )
@@ -199,9 +210,14 @@ PROCESSES = st.lists(st.fixed_dictionaries(dict.fromkeys(ProcessInfo.__struct_fi
     "command": TEXT, "state": TEXT,
 }), max_size=3)  # fmt: skip
 STATS = st.fixed_dictionaries(dict.fromkeys(Stats.__struct_fields__, SMALL))
+STACK = st.lists(st.fixed_dictionaries(dict.fromkeys(Stack.__struct_fields__, SMALL) | {
+    "name": TEXT, "state": TEXT, "call": TEXT, "frames": st.lists(TEXT, max_size=2),
+}), max_size=3)  # fmt: skip
+STACKS = st.fixed_dictionaries({"tasks": STACK, "fibers": STACK, "threads": STACK})
 REPLY = st.fixed_dictionaries({}, optional={
     "error": TEXT, "status": TEXT, "processes": PROCESSES, "pid": SMALL, "stats": STATS,
     "counts": st.dictionaries(TEXT, SMALL, max_size=3), "profile": PROFILE,
+    "stacks": STACKS, "wait_status": SMALL,
 })  # fmt: skip
 EVENT = st.fixed_dictionaries(
     {"event": st.sampled_from(["ready", "error", "kept", "exited", "x"])},
@@ -226,6 +242,9 @@ def show(reply: Reply) -> None:
         json.dumps(events.data(STATE, reply.stats))
     if reply.profile is not None:
         debug.lines(reply.profile)
+    if reply.stacks is not None:
+        shown = [*map(stacks.task, reply.stacks.tasks), *map(stacks.beside, reply.stacks.fibers)]
+        assert all(line.isprintable() for lines in shown for line in lines)
 
 
 def check_question(path: str, answer: bytes) -> None:

@@ -68,7 +68,7 @@ def test_calls_are_counted_by_name_while_it_measures(kernel: Any) -> None:
 def test_a_call_that_sleeps_counts_once_and_gives_its_result(kernel: Any) -> None:
     profiler = Profiler(kernel)
     ended: list[Any] = []
-    clock: Any = SimpleNamespace(ready=ready, fibers=0)
+    clock: Any = SimpleNamespace(ready=ready, fibers=0, step_ns=0)
     fiber = Fiber(kernel.calls[nr.pause](None), clock, "test", lambda *end: ended.append(end))
 
     fiber.run()

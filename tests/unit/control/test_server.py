@@ -17,11 +17,15 @@ from sentry.control.protocol import (
     ProcessInfo,
     Reply,
     Request,
+    Stack,
+    Stacks,
+    Stats,
+    Trace,
     decode,
     encode,
 )
 from sentry.control.server import Connection, ControlServer
-from sentry.errors import EBUSY, ESRCH
+from sentry.errors import EBUSY, EINVAL, ESRCH
 from sentry.loop import HostOnly, Loop
 
 
@@ -43,6 +47,20 @@ class Exec:
         close_all(self.fds)
 
 
+class Wait:
+    """A wait whose end the test tells."""
+
+    def __init__(self, done: Callable[[int], object]) -> None:
+        self.done = done
+        self.looked = self.abandoned = False
+
+    def look(self) -> None:
+        self.looked = True
+
+    def abandon(self) -> None:
+        self.abandoned = True
+
+
 class Kernel:
     """Records what it is asked for."""
 
@@ -51,6 +69,46 @@ class Kernel:
         self.limits: tuple[int | None, int | None] = (None, None)
         self.paused: list[Callable[[], object]] = []
         self.execs: list[Exec] = []
+        self.waits: list[Wait] = []
+        self.traced: list[tuple[Trace, int]] = []
+
+    def control_forward(self, port: int, fds: list[int], told: Callable[[str], object]) -> Wait:
+        close_all(fds)
+        if port != 80:
+            raise EINVAL("no such port")
+        self.waits.append(Wait(lambda _: told("")))
+        return self.waits[-1]
+
+    def control_read(
+        self, request: Request, fds: list[int], told: Callable[[str], object]
+    ) -> Wait:
+        close_all(fds)
+        self.waits.append(Wait(lambda _: told(f"{request.path!r} {request.size}")))
+        return self.waits[-1]
+
+    def control_oom(self, known: int, done: Callable[[], None]) -> Wait:
+        self.waits.append(Wait(lambda _: done()))
+        return self.waits[-1]
+
+    def control_stats(self) -> Stats:
+        return Stats(1, 2, 3, 4, 5, 6, 7, 8)
+
+    def control_strace(self, trace: Trace, fds: list[int], done: Callable[[str], object]) -> None:
+        self.traced.append((trace, len(fds)))
+        close_all(fds)
+        done("")
+
+    def control_log(self, debug: bool, done: Callable[[str], object]) -> None:
+        done("no log" if debug else "")
+
+    def control_stacks(self, after: int) -> Stacks:
+        return Stacks(tasks=[Stack("sh", "runs", tid=after + 1)])
+
+    def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
+        if pid == 99:
+            raise ESRCH("no process 99")
+        self.waits.append(Wait(done))
+        return self.waits[-1]
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Connection) -> Exec:
         if request.args == (b"refused",):
@@ -220,6 +278,89 @@ def test_pause_answers_when_all_stand(served: tuple[Loop, Kernel, socket.socket]
 
     assert decode(sock.recv(1 << 16), Reply) == Reply()
     assert _ask(loop, sock, Request("resume")).error == "container not paused"
+
+
+def test_strace_may_bring_one_descriptor(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, encode(Request("strace", trace=Trace(limit=7))), 1)
+    loop.turn()
+
+    assert decode(sock.recv(1 << 16), Reply) == Reply()
+    assert _ask(loop, sock, Request("strace", trace=Trace(on=False))) == Reply()
+    assert kernel.traced == [(Trace(limit=7), 1), (Trace(on=False), 0)]
+    assert "what to trace" in _ask(loop, sock, Request("strace")).error
+    assert _open_descriptors() == before
+
+
+def test_stacks_and_levels_reach_the_kernel(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, _, sock = served
+
+    assert _ask(loop, sock, Request("log", debug=True)).error == "no log"
+    assert _ask(loop, sock, Request("log")) == Reply()
+    assert _ask(loop, sock, Request("stacks", pid=4)).stacks == Stacks(
+        tasks=[Stack("sh", "runs", tid=5)]
+    )
+
+
+def test_wait_answers_at_the_end_and_is_given_up_with_the_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    assert _ask(loop, sock, Request("wait", pid=99)).error == "no process 99"
+    sock.send(encode(Request("wait")))
+    loop.turn()
+    (wait,) = kernel.waits
+    assert wait.looked
+    assert _ask(loop, sock, Request("wait")).error == "one wait for each connection"
+    wait.done(0x700)
+    assert decode(sock.recv(1 << 16), Reply).wait_status == 0x700
+
+    sock.send(encode(Request("wait")))
+    loop.turn()
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+    assert not wait.abandoned
+    assert kernel.waits[1].abandoned
+
+
+def test_forward_brings_two_descriptors_and_ends_with_the_connection(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    before = _open_descriptors()
+    _send_fds(sock, encode(Request("forward", port=7)), 2)
+    loop.turn()
+    assert decode(sock.recv(1 << 16), Reply).error == "no such port"
+    _send_fds(sock, encode(Request("forward", port=80)), 2)
+    loop.turn()
+    kernel.waits[0].done(0)
+    assert decode(sock.recv(1 << 16), Reply) == Reply()
+    sock.shutdown(socket.SHUT_RDWR)
+    loop.turn()
+
+    assert kernel.waits[0].abandoned
+    assert _open_descriptors() == before - 1
+
+
+def test_read_brings_a_descriptor_and_answers_at_the_end(
+    served: tuple[Loop, Kernel, socket.socket],
+) -> None:
+    loop, kernel, sock = served
+    _send_fds(sock, encode(Request("read", path=b"/x", size=3)), 1)
+    loop.turn()
+    kernel.waits[0].done(0)
+
+    assert decode(sock.recv(1 << 16), Reply).error == "b'/x' 3"
+
+
+def test_oom_answers_with_stats(served: tuple[Loop, Kernel, socket.socket]) -> None:
+    loop, kernel, sock = served
+    sock.send(encode(Request("oom", oom_kills=5)))
+    loop.turn()
+    kernel.waits[0].done(0)
+
+    assert decode(sock.recv(1 << 16), Reply).stats == kernel.control_stats()
 
 
 @pytest.mark.parametrize(

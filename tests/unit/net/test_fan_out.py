@@ -70,7 +70,7 @@ class Clock:
     """For fibers: who is woken runs at once when the test says so."""
 
     def __init__(self) -> None:
-        self.fibers = 0
+        self.fibers = self.step_ns = 0
         self.woken: list[Any] = []
 
     def ready(self, fiber: Any) -> None:

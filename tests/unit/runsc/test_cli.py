@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runsc.cli import COMMANDS, main
+from runsc.cli import COMMANDS, _log_file, main
 from runsc.containers import signals
 from runsc.log import Log
 
@@ -145,4 +145,21 @@ def test_number_of_unknown_signal_is_an_error(name: str) -> None:
 def test_every_command_has_a_line_in_the_docs() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "usage.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.M)
-    assert {name for row in rows for name in re.findall(r"`([a-z]+)", row)} >= COMMANDS.keys()
+    assert {name for row in rows for name in re.findall(r"`([a-z-]+)", row)} >= COMMANDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "made"),
+    [
+        ("{}/a.%COMMAND%.log", r"a\.list\.log"),
+        ("{}/%TIMESTAMP%", r"\d{8}-\d{6}\.\d{6}"),
+        ("{}/new/", r"new/runsc\.log\.\d{8}-\d{6}\.\d{6}\.list\.txt"),
+        ("{}/plain", "plain"),
+    ],
+)
+def test_debug_log_may_be_a_pattern_or_a_folder(tmp_path: Path, pattern: str, made: str) -> None:
+    found = _log_file(pattern.format(tmp_path), "list")
+
+    assert found is not None
+    assert re.fullmatch(f"{re.escape(str(tmp_path))}/{made}", found)
+    assert Path(found).parent.is_dir()

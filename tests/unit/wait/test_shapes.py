@@ -19,6 +19,8 @@ SEQUENCES: Final = {
     "boot/tmpcopyup.py": "a tree is copied",
     "boot/tree.py": "the mounts of a container are made one after the other",
     "control/execution.py": "a program of `exec` is found and loaded",
+    "control/forwarding.py": "a connection is made, then bytes go both ways",
+    "control/reading.py": "a file is opened, then read and written to a pipe",
     "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
     "fs/gofer/handles.py": "a read by a thread, piece by piece",

@@ -1,0 +1,55 @@
+"""runsc check: is this machine fit for sandboxes, and if not, what is to be done?"""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from runsc.checks import engines, limits, machine, walls
+from runsc.checks.findings import Finding, is_fit, table
+from runsc.log import printable
+from runsc.options import Globals
+
+
+def look(flags: Globals) -> list[Finding]:
+    """All that there is to be found."""
+    emulated = flags.platform == "unicorn"
+    return [
+        machine.processor(),
+        machine.kernel(),
+        machine.kvm(needed=not emulated),
+        machine.emulator(needed=emulated),
+        *walls.namespaces(),
+        walls.seccomp(),
+        walls.landlock_wall(),
+        limits.cgroups(),
+        limits.memory(),
+        limits.cpus(),
+        *limits.rlimits(),
+        limits.state_root(flags.root),
+        *engines.engines(),
+    ]
+
+
+@click.command(
+    help="Find out whether this machine can run sandboxes, for this user: KVM and which kind,"
+    " namespaces, filters, cgroups, limits, engines. Below each finding stands what to do about it."
+    " The exit code is 0 if sandboxes run here, else 1. Nothing is changed."
+)
+@click.option(
+    "--format",
+    "-f",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="How it is shown.",
+)
+@click.pass_obj
+def command(flags: Globals, form: str) -> None:
+    """Look, and say."""
+    findings = look(flags)
+    if form == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(findings)))
+    else:
+        click.echo(printable(table(findings)))
+    raise click.exceptions.Exit(0 if is_fit(findings) else 1)

@@ -1,0 +1,159 @@
+"""Connections of the host, each to a port inside: the command line's side of `port-forward`.
+
+For each connection there is one to the sandbox, with two pipes; when either ends, both do. Bytes
+are copied here, so that no socket of the host gets into the sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+from runsc.containers import listener
+from runsc.errors import RuntimeFailure
+from sentry.control.protocol import Request
+
+PIECE = 1 << 16
+ANSWER_S = 30.0
+MOST = 128
+"""Connections at a time."""
+
+Say = Callable[[str], object]
+
+
+class Way:
+    """Bytes from one descriptor to another; at the end of the first the second is told."""
+
+    def __init__(self, source: int, target: int, end: Callable[[], object]) -> None:
+        self.source, self.target, self._end = source, target, end
+        self.held = b""
+        self.over = False
+
+    @property
+    def wanted(self) -> tuple[int, int]:
+        """What to wait for: descriptor and events."""
+        return (self.target, select.POLLOUT) if self.held else (self.source, select.POLLIN)
+
+    def go_on(self) -> None:
+        """One step. Raises: OSError."""
+        try:
+            if self.held:
+                self.held = self.held[os.write(self.target, self.held) :]
+                return
+            self.held = os.read(self.source, PIECE)
+        except BlockingIOError:
+            return
+        if not self.held:
+            self.over = True
+            self._end()
+
+
+class Connection:
+    """One connection of the host and what stands for it inside. Raises: RuntimeFailure, OSError."""
+
+    def __init__(self, path: str, sock: socket.socket, port: int) -> None:
+        self._sock = sock
+        into, self._into = os.pipe2(os.O_CLOEXEC)
+        self._out, out = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._control = listener.connect(path)
+            reply = listener.ask_over(
+                self._control, Request("forward", port=port), ANSWER_S, (into, out)
+            )
+        finally:
+            os.close(into)
+            os.close(out)
+        if reply.error:
+            self.close()
+            raise RuntimeFailure(reply.error)
+        for fd in (sock.fileno(), self._into, self._out):
+            os.set_blocking(fd, False)
+        self.ways = [
+            Way(sock.fileno(), self._into, self._end_inwards),
+            Way(self._out, sock.fileno(), self._end_outwards),
+        ]
+
+    def _end_inwards(self) -> None:
+        os.close(self._into)
+        self._into = -1
+
+    def _end_outwards(self) -> None:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def go_on(self, ready: set[int]) -> bool:
+        """What can be done now; False when it is over."""
+        try:
+            for way in self.ways:
+                if way.wanted[0] in ready:
+                    way.go_on()
+        except OSError:
+            return False
+        self.ways = [way for way in self.ways if not way.over]
+        return bool(self.ways)
+
+    def close(self) -> None:
+        """Forget both."""
+        self._sock.close()
+        self._control.close()
+        for fd in (self._into, self._out):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Forwarding:
+    """Connections to `path`'s sandbox, until `over` (a pidfd) is ready."""
+
+    def __init__(self, path: str, port: int, over: int, say: Say) -> None:
+        self._path, self._port, self._over, self._say = path, port, over, say
+        self._connections: list[Connection] = []
+
+    def add(self, sock: socket.socket) -> None:
+        """Stand for it inside. Raises: RuntimeFailure, OSError; it is closed."""
+        try:
+            self._connections.append(Connection(self._path, sock, self._port))
+        except BaseException:
+            sock.close()
+            raise
+
+    def run(self, listening: socket.socket | None) -> None:
+        """To the end of the container, or, if nobody listens, of all connections."""
+        while listening is not None or self._connections:
+            poll = select.poll()
+            poll.register(self._over, select.POLLIN)
+            full = len(self._connections) >= MOST
+            if listening is not None and not full:
+                poll.register(listening, select.POLLIN)
+            wanted: dict[int, int] = {}
+            for connection in self._connections:
+                for fd, events in (way.wanted for way in connection.ways):
+                    wanted[fd] = wanted.get(fd, 0) | events
+            for fd, events in wanted.items():
+                poll.register(fd, events)
+            ready = {fd for fd, _ in poll.poll()}
+            if self._over in ready:
+                return
+            for connection in list(self._connections):
+                if not connection.go_on(ready):
+                    connection.close()
+                    self._connections.remove(connection)
+                    self._say("Finished forwarding connection...")
+            if listening is not None and listening.fileno() in ready:
+                self._accept(listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            sock, _ = listening.accept()
+            self._say("Forwarding new connection...")
+            try:
+                self.add(sock)
+            except (RuntimeFailure, OSError, ValueError) as error:
+                self._say(f"port forwarding: {error}")
+
+    def close(self) -> None:
+        """End all of them."""
+        for connection in self._connections:
+            connection.close()

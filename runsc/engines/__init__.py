@@ -1,0 +1,1 @@
+"""Container engines: where each is told of its runtimes. See README.md."""

@@ -1,0 +1,244 @@
+"""Flags and commands of runc (1.1 to 1.3) and of gVisor's runsc that are not our own.
+
+Engines, and people, pass them. Each is taken without effect, with the reason why none is needed, or
+refused with a line that says what to use instead; what has a meaning here is an option of the
+command, and not in these tables. Nothing of this is imported before somebody passes one.
+Sources: runc's man pages; gVisor's runsc/config/flags.go and runsc/cmd.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+GLOBAL: Final = ""
+"""The command of what stands before any."""
+
+
+class Taken(NamedTuple):
+    """No effect, and why that is right."""
+
+    why: str
+    values: tuple[str, ...] = ()
+    """Only with these; any others are refused."""
+    switch: bool = False
+    """It needs no value."""
+
+
+class Refused(NamedTuple):
+    """What to use instead."""
+
+    instead: str
+
+
+Verdict = Taken | Refused
+
+
+def _taken(why: str, *names: str, switch: bool = False) -> dict[str, Verdict]:
+    return {f"--{name}": Taken(why, switch=switch) for name in names}
+
+
+def _refused(instead: str, *names: str) -> dict[str, Verdict]:
+    return {f"--{name}": Refused(instead) for name in names}
+
+
+def _only(why: str, *values: str, name: str) -> dict[str, Verdict]:
+    return {f"--{name}": Taken(why, values)}
+
+
+_NO_NETSTACK: Final = "there is no link to the host's network in the sandbox"
+_NO_CHECKPOINT: Final = "containers are not saved and restored"
+_NO_DEVICES: Final = "no device of the host is passed on"
+_LOOK: Final = "use `runsc debug --profile TIME ID` while it runs"
+_NUMBERS: Final = "use `runsc events ID`"
+_CLI_PIDFD: Final = "use --pid-file, and pidfd_open(2) of the pid in it"
+
+FLAGS: Final[dict[str, dict[str, Verdict]]] = {
+    GLOBAL: {
+        # files
+        **_taken("what is written goes to memory anyway: --overlay2", "overlay", switch=True),
+        **_taken("what the host changes is seen at once", "file-access", "file-access-mounts"),
+        **_taken("the Sentry opens no file, whatever is asked", "directfs", switch=True),
+        **_only("sockets of the host are not passed on", "none", name="host-uds"),
+        **_only("named pipes of the host are not passed on", "none", name="host-fifo"),
+        **_only("devices are the Sentry's", "emulated-only", name="character-device-policy"),
+        **_taken("names are kept as long as there is room", "dcache"),
+        **_refused("set the limit of the caller: `ulimit -Hn N`", "fdlimit"),
+        **_taken("annotations name no archive: root.path of config.json does",
+                 "allow-rootfs-tar-annotation", switch=True),
+        **_refused("use linux.maskedPaths of config.json", "override-procs"),
+        **_refused("there is no such file; programs may look at /proc/version",
+                   "gvisor-marker-file"),
+        # network
+        **_taken("raw sockets inside need CAP_NET_RAW in config.json, and no flag", "net-raw",
+                 "allow-packet-socket-write", switch=True),
+        **_taken(_NO_NETSTACK, "gso", "software-gso", "gvisor-gro", "tx-checksum-offload",
+                 "rx-checksum-offload", "EXPERIMENTAL-xdp-need-wakeup", switch=True),
+        **_taken(_NO_NETSTACK, "qdisc", "qdisc-tbf-rate", "qdisc-tbf-burst",
+                 "num-network-channels", "network-processors-per-channel"),
+        **_taken("the Gofer has no network", "gofer-network-namespace"),
+        **_refused("use --network=host: rules of its network namespace count", "reproduce-nat",
+                   "reproduce-nftables"),
+        **_refused("use --network=none or --network=host", "EXPERIMENTAL-xdp",
+                   "network-proxy-path", "pause-external-networking"),
+        # what runs the programs
+        **_refused("it is /dev/kvm", "platform_device_path"),
+        **_taken("there is no systrap here", "systrap-disable-syscall-patching",
+                 "systrap-disable-fast-path", "kvm-use-cpu-nums", switch=True),
+        **_taken("the filter of config.json is always loaded", "oci-seccomp", switch=True),
+        **_taken("programs inside have set-user-id as on Linux, but for no_new_privs",
+                 "allow-suid", switch=True),
+        **_taken("the first process is protected from signals as on Linux",
+                 "signal-unkillable-policy"),
+        **_taken("CPUs that are seen come from the quota", "cpu-num-from-quota", switch=True),
+        **_taken("memory is of huge pages where the host has some", "app-huge-pages", switch=True),
+        **_taken("io_uring is not there, as where it is turned off", "iouring", switch=True),
+        **_taken("cgroups inside are of version 2", "in-sandbox-cgroup"),
+        **_taken("nothing of the host is adjusted: see `runsc check`", "host-settings"),
+        **_taken("Sentry and Gofer are of this program", "sidecar-release-enforcement-policy",
+                 "sidecar-usage-policy"),
+        **_taken("state is below --root alone", "shared-root"),
+        **_taken("clients are let go at once", "control-rpc-stop-timeout"),
+        **_refused("give each sandbox cores of its own: linux.resources.cpu.cpus",
+                   "enable-core-tags"),
+        **_refused(_NO_DEVICES, "nvproxy", "nvproxy-docker", "nvproxy-driver-version",
+                   "nvproxy-allow-unsupported-driver", "nvproxy-allowed-driver-capabilities",
+                   "rdmaproxy", "tpuproxy", "cuda-checkpoint-path"),
+        # logs and measurements
+        **_taken("each process writes its own messages", "debug-command"),
+        **_only("messages of the sandbox are text", "text", name="debug-log-format"),
+        **_taken("messages go to standard error unless --log says otherwise", "alsologtostderr",
+                 switch=True),
+        **_taken("a defect's traceback goes where --debug-log says", "panic-log", "traceback"),
+        **_only("what holds the kernel up is written to the log", "log", name="watchdog-action"),
+        **_taken("there are no counted references that could leak", "ref-leak-mode"),
+        **_taken("`runsc debug --profile` needs no preparation", "profile", switch=True),
+        **_refused("use --debug with --debug-log=FILE", "debug-to-user-log"),
+        **_refused("use --strace-syscalls=%network", "log-packets", "pcap-log"),
+        **_refused("use --strace-log=FILE", "strace-event"),
+        **_refused("use `runsc debug --stacks ID`", "panic-signal"),
+        **_refused(_LOOK, "profile-block", "profile-cpu", "profile-gc-interval", "profile-heap",
+                   "profile-mutex", "trace", "coverage-report"),
+        **_refused(_NUMBERS, "metric-server", "final-metrics-log", "profiling-metrics",
+                   "profiling-metrics-log", "profiling-metrics-rate-us"),
+        **_refused("annotations change no flags; give them to runsc", "allow-flag-override"),
+        **_refused("use --strace, or `runsc debug --strace`", "pod-init-config"),
+        # checkpoints
+        **_refused(_NO_CHECKPOINT, "net-disconnect-ok", "allow-connected-on-save",
+                   "allow-live-tcp-migration", "restore-spec-validation"),
+    },
+    "create": {
+        **_refused(_CLI_PIDFD, "pidfd-socket"),
+        **_taken("what a program did not get is told by --debug", "user-log"),
+    },
+    "run": {
+        **_refused(_CLI_PIDFD, "pidfd-socket"),
+        **_taken("what a program did not get is told by --debug", "user-log"),
+        **_refused("use --preserve-fds N", "pass-fd"),
+        **_refused("name the program in config.json", "exec-fd"),
+    },
+    "exec": {
+        **_refused(_CLI_PIDFD, "pidfd-socket"),
+        **_taken("a process that is left has one that stands for it", "no-subreaper", switch=True),
+        **_refused("use `runsc ps ID`, which has the numbers inside", "internal-pid-file"),
+        **_refused("use --preserve-fds N", "pass-fd"),
+        **_refused("name the program", "exec-fd"),
+    },
+    "do": {
+        **_taken("what it writes stays in memory", "overlay", "force-overlay", switch=True),
+        **_refused("put --network=host before `do`", "ip"),
+        **_refused("use a bundle with mounts: `runsc spec`, `runsc run`", "volume"),
+        **_refused("the program is root of its own kernel, and this user on the host", "uid-map",
+                   "gid-map"),
+    },
+    "spec": {
+        **_taken("the same config.json serves ordinary users", "rootless", switch=True),
+        **_refused("change config.json", "cwd", "netns"),
+    },
+    "update": {
+        **_refused("the host's cache and memory bandwidth are not divided (resctrl)",
+                   "l3-cache-schema", "mem-bw-schema"),
+    },
+    "list": {
+        **_refused("each sandbox has one container", "sandbox"),
+    },
+    "debug": {
+        **_refused("give the container's name", "pid"),
+        **_refused("use `runsc kill ID SIGNAL`", "signal"),
+        **_refused("use `runsc ps ID`", "ps"),
+        **_refused("use --profile TIME", "profile-cpu", "profile-block", "profile-mutex",
+                   "profile-heap", "profile-delay", "trace", "delay", "duration"),
+        **_refused("use --strace=%network", "log-packets"),
+        **_refused("programs mount what they may", "mount"),
+    },
+    "install": {
+        **_refused('it is a setting of Docker: write it into daemon.json', "experimental",
+                   "userland-proxy", "cgroupdriver"),
+    },
+}  # fmt: skip
+"""Command → flag → what becomes of it."""
+
+COMMANDS: Final = {
+    "checkpoint": _NO_CHECKPOINT,
+    "restore": _NO_CHECKPOINT,
+    "boot": "internal to gVisor",
+    "gofer": "internal to gVisor",
+    "umount": "internal to gVisor",
+    "init": "internal to runc",
+    "flags": "use `runsc --help`",
+    "platforms": "use `runsc check`",
+    "syscalls": "use `runsc help syscalls`",
+    "usage": _NUMBERS,
+    "metric-server": _NUMBERS,
+    "metric-export": _NUMBERS,
+    "metric-metadata": _NUMBERS,
+    "mitigate": "mitigations of processors are the host's to turn on",
+    "nvproxy": _NO_DEVICES,
+    "statefile": _NO_CHECKPOINT,
+    "symbolize": "tracebacks name their lines",
+    "trace": "use `runsc debug --strace=on ID`",
+    "cpu-features": "use `runsc do cat /proc/cpuinfo`",
+    "read-control": "values of cgroups inside are files: use `runsc exec ID cat FILE`",
+    "write-control": "values of cgroups inside are files: use `runsc exec ID sh -c 'echo ...'`",
+    "tar": "use `runsc exec ID tar -c ...`",
+}
+"""Those of the others that are none here → what to use instead."""
+
+
+def verdict(command: str, flag: str) -> Verdict | None:
+    """What becomes of it; None if nobody knows it."""
+    if command == GLOBAL and flag.startswith("--TESTONLY-"):
+        return Refused("it is for gVisor's own tests")
+    return FLAGS.get(command, {}).get(flag)
+
+
+def page() -> str:
+    """docs/flags.md."""
+    lines = [
+        "# Flags of runc and of gVisor's runsc",
+        "",
+        "What engines may pass is taken with its meaning ([usage.md](usage.md)), or stands here:"
+        " taken without effect, since what it asks for is so anyway, or refused with a line that"
+        " says what to use instead. Flags may have one dash or two, and switches a value"
+        " (`--debug=true`), as in Go programs. This page is made by `python -m runsc.foreign`.",
+        "",
+        "| command | flag | what becomes of it |",
+        "|---|---|---|",
+    ]
+    for command, flags in FLAGS.items():
+        for flag, found in flags.items():
+            name = f"`{command}`" if command else "(global)"
+            lines.append(f"| {name} | `{flag}` | {_words(found)} |")
+    lines += ["", "| command | instead |", "|---|---|"]
+    lines += [f"| `{name}` | {instead} |" for name, instead in COMMANDS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _words(found: Verdict) -> str:
+    if isinstance(found, Refused):
+        return f"refused: {found.instead}"
+    values = f" (only {', '.join(found.values)})" if found.values else ""
+    return f"no effect{values}: {found.why}"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

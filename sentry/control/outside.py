@@ -1,0 +1,33 @@
+"""`Outside`: who makes calls for the command line, where a task of the container is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sentry.errors import ESRCH
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.vfs.file import Caller
+
+
+class Outside:
+    """A caller with a task's namespaces and rights, which hears of no signal."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def send_signal(self, signo: int) -> None:
+        """SIGPIPE and the like are for programs."""
+
+
+def beside_init(kernel: Kernel) -> Caller:
+    """Where the container's first process is. Raises: ESRCH."""
+    init = kernel.init
+    if init is None or not init.tasks:
+        raise ESRCH("the container is ending")
+    return cast("Caller", Outside(init.tasks[0]))

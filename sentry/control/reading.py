@@ -1,0 +1,82 @@
+"""`Reading`: a file of the container for the command line, through a pipe: `runsc read`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK, O_WRONLY
+from sentry.control.descriptors import check, close_all
+from sentry.control.outside import beside_init
+from sentry.errors import EINVAL, Errno
+from sentry.fs.host.file import donated
+from sentry.mm.buffers import KernelDest, KernelSource
+from sentry.vfs.open import OpenHow, open_path
+from sentry.wait.again import again
+from sentry.wait.fiber import Killed, Mode
+
+if TYPE_CHECKING:
+    from sentry.kernel.kernel import Kernel
+
+PIECE: Final = 1 << 16
+PATH_MAX: Final = 4096
+
+
+class Reading:
+    """One file, to its end or `size` bytes (0: any number). `told` hears "" then, or what failed.
+
+    It is opened as the container's first process would open it. Raises: EINVAL, ESRCH; the
+    descriptors belong to it from the start.
+    """
+
+    def __init__(
+        self, kernel: Kernel, fds: list[int], path: bytes, size: int, told: Callable[[str], object]
+    ) -> None:
+        self._kernel = kernel
+        self._told = told
+        try:
+            if len(fds) != 1 or size < 0 or b"\0" in path or not 0 < len(path) < PATH_MAX:
+                raise EINVAL("a pipe, and a path")
+            check(fds[0])
+            self._caller = beside_init(kernel)
+        except Errno:
+            close_all(fds)
+            raise
+        self._target = donated(kernel.vfs, fds[0], O_WRONLY, closes=True)
+        self._target.incref()
+        self._fiber = kernel.loop.spawn(self._copy(path, size), "read", self._ended)
+
+    def look(self) -> None:
+        """Nothing is there at once."""
+
+    def abandon(self) -> None:
+        """The command line is gone."""
+        self._fiber.interrupt(Killed(), Mode.KILLABLE)
+
+    async def _copy(self, path: bytes, size: int) -> None:
+        caller = self._caller
+        how = OpenHow.strict(O_NONBLOCK, 0, 0)
+        file = (await again(open_path, caller, AT_FDCWD, path, how)).incref()
+        try:
+            done = 0
+            while not size or done < size:
+                dest = KernelDest(min(PIECE, size - done) if size else PIECE)
+                await again(file.read, caller, dest)
+                if not dest.data:
+                    return
+                done += len(dest.data)
+                source = KernelSource(dest.data)
+                while source.count:
+                    await again(self._target.write, caller, source)
+        finally:
+            file.decref()
+
+    def _ended(self, _: object, error: BaseException | None) -> None:
+        self._target.decref()
+        if error is None or isinstance(error, Killed):
+            self._told("")
+        elif isinstance(error, Errno):
+            self._told(type(error).__name__)
+        else:
+            self._kernel.log.bug("read", error)
+            self._told("the sandbox has a defect, see its log")
