@@ -13,6 +13,7 @@ the writes.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -71,7 +72,7 @@ def inside(folder: Path, stage: Stage, flags: list[str], program: list[str], sec
     way = Way("ours", ours, compiled(folder / "compiled"))
     name = way.start(stage, ["/bin/sleep", "1000000"])
     try:
-        pid = int(re.findall(r'"pid": (\d+)', way.manage("state", name))[0])
+        pid = json.loads((folder / name / "state.json").read_text())["sentryPid"]
         before = allocated_mib(pid)
         beat = Beat([*ours, "exec", name, "/mnt/beat", str(seconds)])
         attack = subprocess.Popen(
