@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from sentry.abi.fcntl import AT_FDCWD, O_NONBLOCK, O_WRONLY
+from sentry.abi.limits import PATH_MAX
 from sentry.control.descriptors import check, close_all
 from sentry.control.outside import beside_init
 from sentry.errors import EINVAL, Errno
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sentry.kernel.kernel import Kernel
 
 PIECE: Final = 1 << 16
-PATH_MAX: Final = 4096
 
 
 class Reading:

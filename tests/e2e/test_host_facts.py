@@ -50,7 +50,7 @@ def facts(folder: Path, bundle: Bundle, pipes: list[int]) -> dict[str, list[str]
     host = os.uname()
     return {
         "time since boot": [rf"btime {boot + late}\b" for late in (-1, 0, 1)],
-        "memory": [rf"MemTotal:\s+{memory // part} kB" for part in (1, 2)],
+        "memory": [rf"MemTotal:\s+{memory // part // 4 * 4} kB" for part in (1, 2)],
         "number of CPUs": [rf"nproc {os.cpu_count()}\b"],
         "CPU model": [rf"(?m)^model\s+: {model}$"],
         "sizes of file systems": [rf"Total: {place.f_blocks}\b"],

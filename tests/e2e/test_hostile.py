@@ -54,7 +54,7 @@ class Attacked:
             {"destination": "/hostile", "type": "bind", "source": str(program)},
         ]
         self.log = folder / "debug.log"
-        flags = ["--debug", f"--debug-log={self.log}", f"--memory={memory}"]
+        flags = ["--debug", f"--debug-log={self.log}", f"--memory={memory}", "--network=none"]
         self.command = bundle.args("/hostile").command(flags=flags)
         self.main = Talker(self.command)
         assert self.main.hear() == "ready"

@@ -145,6 +145,8 @@ def check_server(sent: Sent) -> list[bytes]:
         world.unwatch()
         watchdog = Watchdog(world.loop)
         config = SandboxConfig("world", ProcessConfig((b"x",)))
+        services = world.kernel.services
+        services.cpu_quota, services.cpu_weight = config.cpu_quota, config.cpu_weight
         operations = Operations(world.kernel, config, watchdog)
         ours, theirs = socket.socketpair()
         server = ControlServer(world.loop, operations, theirs.detach())

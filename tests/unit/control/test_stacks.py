@@ -31,7 +31,7 @@ def test_a_task_that_sleeps_shows_its_call_and_what_it_waits_for(world: World) -
     assert found.pid == program.task.group.tgid
     assert found.state == "sleeps (interruptible)"
     assert found.call.startswith(f"read({reader}, ")
-    assert found.frames[0].startswith("sentry.wait.sleep.Retry: sentry.")
+    assert found.frames[0].startswith("sentry.fs.pipe.file.PipeRead")
 
 
 def test_a_task_that_runs_has_no_call(world: World) -> None:
