@@ -77,8 +77,8 @@ class Connection:
         ]
 
     def _end_inwards(self) -> None:
-        os.close(self._into)
-        self._into = -1
+        fd, self._into = self._into, -1
+        os.close(fd)
 
     def _end_outwards(self) -> None:
         with suppress(OSError):
@@ -96,10 +96,11 @@ class Connection:
         return bool(self.ways)
 
     def close(self) -> None:
-        """Forget both."""
+        """Forget both. It may be called again: a signal may come in the middle of it."""
         self._sock.close()
         self._control.close()
-        for fd in (self._into, self._out):
+        pipes, self._into, self._out = (self._into, self._out), -1, -1
+        for fd in pipes:
             if fd >= 0:
                 os.close(fd)
 
