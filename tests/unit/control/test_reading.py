@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from collections.abc import Iterator
 
 import pytest
@@ -33,10 +34,8 @@ def _read(world: World, path: bytes, size: int = 0) -> tuple[bytes, str]:
     found = b""
     while not told:
         world.settle()
-        try:
+        with suppress(BlockingIOError):
             found += os.read(out, 1 << 16)
-        except BlockingIOError:
-            pass
     while data := os.read(out, 1 << 16):
         found += data
     os.close(out)
