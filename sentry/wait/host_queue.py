@@ -61,6 +61,8 @@ class HostQueue(WaitQueue):
         mask = 0
         for entry in self._entries:
             mask |= entry.mask
+        for wanted, line in (self._exclusive or {}).items():
+            mask |= wanted if line else 0
         return mask & WATCHED
 
     def _watch(self, events: int) -> None:
