@@ -11,7 +11,14 @@ import json
 from typing import Any, Final
 
 from runsc.engines import blocks
-from runsc.engines.settings import Runtime, SettingsError, is_default, not_found
+from runsc.engines.settings import (
+    Runtime,
+    SettingsError,
+    is_anothers,
+    is_default,
+    is_not_ours,
+    not_found,
+)
 
 PLUGINS: Final = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 SHIM: Final = "io.containerd.runc.v2"
@@ -44,10 +51,7 @@ def add(text: str, runtime: Runtime) -> str:
         document = blocks.document(before)
     keys = (*_place(document), "runtimes", runtime.name)
     if blocks.at(document, keys) is not None:
-        raise SettingsError(
-            f'it has a runtime "{runtime.name}" that `runsc install` did not write: take it away'
-            " there, or choose another --runtime"
-        )
+        raise is_anothers(runtime.name)
     plugin, *inner = keys[1:]
     table = f'plugins."{plugin}".{".".join(inner)}'
     lines = (
@@ -70,7 +74,7 @@ def remove(text: str, name: str) -> str:
         raise is_default(name)
     after = blocks.cut(text, name)
     if after == text:
-        raise SettingsError(f'`runsc install` did not write the runtime "{name}" there')
+        raise is_not_ours(name)
     return blocks.prove(text, after, (*place, "runtimes", name), None)
 
 

@@ -8,7 +8,14 @@ import re
 from typing import Final
 
 from runsc.engines import blocks
-from runsc.engines.settings import Runtime, SettingsError, is_default, not_found
+from runsc.engines.settings import (
+    Runtime,
+    SettingsError,
+    is_anothers,
+    is_default,
+    is_not_ours,
+    not_found,
+)
 
 TABLE: Final = ("engine", "runtimes")
 _HEAD = re.compile(r"\s*\[\s*engine\s*\.\s*runtimes\s*\]\s*(#.*)?")
@@ -43,10 +50,7 @@ def add(text: str, runtime: Runtime) -> str:
     before = blocks.cut(text, runtime.name)
     keys = (*TABLE, runtime.name)
     if blocks.at(blocks.document(before), keys) is not None:
-        raise SettingsError(
-            f'it has a runtime "{runtime.name}" that `runsc install` did not write: take it away'
-            " there, or choose another --runtime"
-        )
+        raise is_anothers(runtime.name)
     line = f"{runtime.name} = [{json.dumps(runtime.path)}]"
     heads = [n for n, each in enumerate(before.splitlines()) if _HEAD.fullmatch(each)]
     if heads:
@@ -65,5 +69,5 @@ def remove(text: str, name: str) -> str:
         raise is_default(name)
     after = blocks.cut(text, name)
     if after == text:
-        raise SettingsError(f'`runsc install` did not write the runtime "{name}" there')
+        raise is_not_ours(name)
     return blocks.prove(text, after, (*TABLE, name), None)

@@ -46,6 +46,19 @@ def not_found(name: str) -> SettingsError:
     return SettingsError(f'runtime "{name}" not found')
 
 
+def is_anothers(name: str) -> SettingsError:
+    """It cannot be added."""
+    return SettingsError(
+        f'it has a runtime "{name}" that `runsc install` did not write: take it away there, or'
+        " choose another --runtime"
+    )
+
+
+def is_not_ours(name: str) -> SettingsError:
+    """It cannot be taken away."""
+    return SettingsError(f'`runsc install` did not write the runtime "{name}" there')
+
+
 def is_default(name: str) -> SettingsError:
     """The engine would be without one."""
     return SettingsError(f'"{name}" is the default runtime: choose another one there first')

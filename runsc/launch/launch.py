@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -190,50 +190,36 @@ def _bring_up(
     programs: Bodies,
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
-    cgroup = _plan_cgroup(flags, container, state.id)
-    try:
+    with ExitStack() as later:
+        cgroup = _plan_cgroup(flags, container, state.id)
         if cgroup is not None:
+            later.callback(cgroup.release)
             _make_cgroup(flags, store, state, container.resources, cgroup)
-        return _bring_up_in(cgroup, flags, store, state, container, wishes, programs)
-    finally:
-        if cgroup is not None:
-            cgroup.release()
-
-
-def _bring_up_in(
-    cgroup: Cgroup | None,
-    flags: Globals,
-    store: Store,
-    state: State,
-    container: Container,
-    wishes: Wishes,
-    programs: Bodies,
-) -> sandbox.Sandbox:
-    joins = cgroup.open_joins() if cgroup is not None else ()
-    victim = oom_victim.prepare(container, cgroup)
-    sysctls = container.sysctls if network_of(flags, container) == "host" else ()
-    standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins, victim)
-    state.pid, state.pid_start = standing.pid, start_time(standing.pid)
-    try:
-        running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
-    except BaseException:
-        standing.end()
-        raise
-    try:
-        state.sentry_pid, state.sentry_start = running.pid, start_time(running.pid)
-        state.gofer_pid = running.gofer_pid
-        state.gofer_start = start_time(running.gofer_pid)
-        if state.hooks is not None:
-            store.save(state)
-            _run_hooks(state)
-            running.release()
-        _adjust_oom_score(
-            container.process.oom_score_adj, (standing.pid, running.pid, running.gofer_pid)
-        )
-    except BaseException:
-        running.abandon()
-        raise
-    return running
+        joins = cgroup.open_joins() if cgroup is not None else ()
+        victim = oom_victim.prepare(container, cgroup)
+        sysctls = container.sysctls if network_of(flags, container) == "host" else ()
+        standing = stand_in.spawn(stand_in.asked_for(container, sysctls), state.id, joins, victim)
+        state.pid, state.pid_start = standing.pid, start_time(standing.pid)
+        try:
+            running = _start(flags, store, state, container, wishes, programs, cgroup, standing)
+        except BaseException:
+            standing.end()
+            raise
+        try:
+            state.sentry_pid, state.sentry_start = running.pid, start_time(running.pid)
+            state.gofer_pid = running.gofer_pid
+            state.gofer_start = start_time(running.gofer_pid)
+            if state.hooks is not None:
+                store.save(state)
+                _run_hooks(state)
+                running.release()
+            _adjust_oom_score(
+                container.process.oom_score_adj, (standing.pid, running.pid, running.gofer_pid)
+            )
+        except BaseException:
+            running.abandon()
+            raise
+        return running
 
 
 def _start(

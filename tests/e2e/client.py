@@ -33,6 +33,16 @@ class Client:
     def command(self, *args: str) -> list[str]:
         return [*RUNSC, *self.flags, *args]
 
+    def begin(self, *args: str) -> subprocess.Popen[str]:
+        """One command that goes on beside the test."""
+        return subprocess.Popen(
+            self.command(*args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+
     def call(self, *args: str) -> Result:
         """One command to its end; its output is a pipe that is read to its end, as clients do."""
         return subprocess.run(

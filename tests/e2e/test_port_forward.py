@@ -30,13 +30,7 @@ def client(bundle: Bundle, platform: str) -> Iterator[Client]:
 
 
 def _forward(client: Client, *args: str) -> tuple[subprocess.Popen[str], int]:
-    running = subprocess.Popen(
-        client.command("port-forward", *args),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    )
+    running = client.begin("port-forward", *args)
     assert running.stdout is not None
     match = re.fullmatch(r"Forwarding local port (\d+) to \d+\.\.\.\n", running.stdout.readline())
     assert match is not None

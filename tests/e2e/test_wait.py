@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle
+from tests.e2e.bundle import TIMEOUT_S, Bundle
 from tests.e2e.client import Client
 
 WAIT = "object sentry.control.waiting.Wait"
@@ -25,13 +25,7 @@ def client(bundle: Bundle, platform: str) -> Client:
 
 def _waiting(client: Client, *args: str) -> subprocess.Popen[str]:
     """A `wait` of which the sandbox knows."""
-    waiting = subprocess.Popen(
-        client.command("wait", *args),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-    )
+    waiting = client.begin("wait", *args)
     for _ in range(MOST):
         if json.loads(client.ok("debug", "--counts", args[0])).get(WAIT):
             return waiting
