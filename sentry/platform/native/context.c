@@ -109,10 +109,12 @@ struct ctx *ctx_new(struct aspace *space)
 static void go_on(struct ctx *c)
 {
     int wait = inline_wanted();
+    c->woke = c->delivered != pool.turn;
     if (hold(c))
         return;
     int turns = waits_for_turn(c);
     if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait && !turns) {
+        make_room(c);
         vcpu_launch(c->vcpu, c);
         return;
     }

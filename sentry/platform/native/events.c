@@ -124,7 +124,7 @@ static int spin(int64_t deadline_ns)
         }
         if (pool.held.n)
             hand_over_held(now, 1);
-        if (pool.queue.n)
+        if (queued())
             schedule(1);
         __builtin_ia32_pause();
     }

@@ -108,13 +108,13 @@ void inline_close(void)
 /* Whether a context that is resumed now should wait for the kernel thread to run it. */
 int inline_wanted(void)
 {
-    return pool.inlines && !pool.running && !pool.queue.n && !pool.held.n;
+    return pool.inlines && !pool.running && !queued() && !pool.held.n;
 }
 
 /* One context waits, and nobody else runs or is held back: it would wait for this one's exit. */
 int inline_ready(void)
 {
-    return pool.inlines && pool.queue.n == 1 && !pool.running && !pool.held.n;
+    return pool.inlines && queued() == 1 && !pool.running && !pool.held.n;
 }
 
 /* The epoll set is about to be looked at. Level-triggered descriptors that stay ready make no new
@@ -175,7 +175,7 @@ static struct vcpu *take_context(struct ctx *c)
  * else: then it waits again, with its registers. Returns 0 if it had to look before. */
 int inline_run(int64_t deadline_ns)
 {
-    struct ctx *c = pool.queue.head;
+    struct ctx *c = queue_first();
     struct vcpu *v;
     enum exit_kind kind;
     arm(deadline_ns);
@@ -207,6 +207,7 @@ int inline_run(int64_t deadline_ns)
                 pool.interrupted = 1; /* another signal: Python may have a handler */
         } while (kind == EXIT_NONE);
         c->inline_tsc += tsc_now() - start;
+        c->woke = 0;
         space_vcpu_out(v);
         if (v->exit_reason == KVM_EXIT_SHUTDOWN)
             vcpu_retire(v);

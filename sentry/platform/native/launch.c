@@ -82,6 +82,15 @@ uint64_t vcpu_take_cpu_ns(struct vcpu *v)
     return ns;
 }
 
+/* CPU time of the vCPU since this was last asked, or it got its context. */
+uint64_t vcpu_ran_ns(struct vcpu *v)
+{
+    uint64_t now = vcpu_cpu_ns(v);
+    uint64_t since = v->seen_cpu_ns > v->taken_cpu_ns ? v->seen_cpu_ns : v->taken_cpu_ns;
+    v->seen_cpu_ns = now;
+    return now > since ? now - since : 0;
+}
+
 /* The context is this vCPU's from now on. Preconditions: its address space is loaded. */
 void vcpu_bind(struct vcpu *v, struct ctx *c)
 {
@@ -116,7 +125,7 @@ void vcpu_offer(struct vcpu *v)
     int spare = pool.running - v->counted + 2 <= pool.cpus;
     int listens = pool.mailbox && spare && !atomic_load(&pool.asleep);
     uint64_t budget = listens ? pool.budget : 0;
-    uint64_t yield = spare && !pool.queue.n;
+    uint64_t yield = spare && !queued();
     if (v->offered_budget != budget)
         ((volatile uint64_t *)(v->s + S_BUDGET))[0] = v->offered_budget = budget;
     if (v->offered_yield != yield)

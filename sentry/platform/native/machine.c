@@ -73,6 +73,7 @@ int pool_open(int vm_fd, uint32_t xsave_size, uint64_t xfeatures)
     pool.pid = getpid();
     pool.tsc_per_ns = measure_tsc();
     pool.slice_tsc = (uint64_t)(SLICE_NS * pool.tsc_per_ns);
+    pool.long_tsc = (uint64_t)(LONG_NS * pool.tsc_per_ns);
     pool.turn = 1;
     pool.cpus = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
     if (xsave_size > S_XSAVE_MAX)

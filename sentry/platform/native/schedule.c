@@ -13,6 +13,9 @@
 
 #include <stdlib.h>
 
+#define PASSED 4
+#define COMPUTES 2 /* a single one is known to have been too long for all that came before, too */
+
 void post_event(struct ctx *c, enum exit_kind kind)
 {
     if (kind < EVENT_STOPPED)
@@ -60,15 +63,99 @@ int list_remove(struct ctx_list *list, struct ctx *c)
     return 1;
 }
 
+uint32_t queued(void)
+{
+    return pool.woken.n + pool.queue.n;
+}
+
 void queue_push(struct ctx *c)
 {
-    list_push(&pool.queue, c);
+    list_push(c->woke && c->long_runs < COMPUTES ? &pool.woken : &pool.queue, c);
 }
 
 void queue_remove(struct ctx *c)
 {
-    if (!list_remove(&pool.queue, c))
+    if (list_remove(&pool.woken, c))
+        return;
+    if (list_remove(&pool.queue, c))
+        pool.passed = 0;
+    else
         list_remove(&pool.held, c);
+}
+
+/* Its context has called, or was `sliced` for others. A run may be long because the host ran others
+ * meanwhile: then what it has had of a core says whether it computes. */
+void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
+{
+    struct ctx *c = v->ctx;
+    int is_long = (int64_t)(when_tsc - v->started_tsc - pool.long_tsc) > 0;
+    if (is_long && vcpu_ran_ns(v) >= LONG_NS / 4) {
+        if (c->long_runs < COMPUTES)
+            c->long_runs++;
+    } else if (sliced) {
+        return; /* it goes on as it was */
+    } else {
+        c->long_runs = 0;
+    }
+    c->woke = 0;
+}
+
+/* Whether those that compute, and those that have just woken, are as many as there are CPUs. */
+static int is_full(void)
+{
+    uint64_t now;
+    int n = 0;
+    if (pool.running < pool.cpus)
+        return 0;
+    now = tsc_now();
+    for (uint32_t i = 0; i < pool.threads; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (v->counted && v->ctx)
+            n += v->ctx->long_runs == COMPUTES || (v->ctx->woke && pool.passed < PASSED) ||
+                 (int64_t)(now - v->started_tsc - pool.long_tsc) > 0;
+    }
+    return n >= pool.cpus;
+}
+
+/* Whether it has to wait until one of those that compute has had its slice. */
+static int waits_for_slice(struct ctx *c)
+{
+    return c->long_runs == COMPUTES && is_full();
+}
+
+/* Who woke goes first, but nobody who may go on has to let more than PASSED of them by. */
+struct ctx *queue_first(void)
+{
+    struct ctx *other = pool.queue.head;
+    if (!pool.woken.n || (other && pool.passed >= PASSED && !waits_for_slice(other)))
+        return other;
+    return pool.woken.head;
+}
+
+static void kick_for_others(struct vcpu *v)
+{
+    v->sliced = 1;
+    vcpu_kick(v);
+}
+
+/* For one that woke, where more compute than there are CPUs: the one that has run longest goes. */
+void make_room(struct ctx *c)
+{
+    struct vcpu *longest = NULL;
+    uint64_t now;
+    if (!c->woke || c->long_runs == COMPUTES || !pool.queue.n || !is_full())
+        return;
+    pool.passed++;
+    now = tsc_now();
+    for (uint32_t i = 0; i < pool.threads; i++) {
+        struct vcpu *v = &pool.vcpu[i];
+        if (v->counted && v->ctx && !v->sliced &&
+            (int64_t)(now - v->turn_tsc - pool.long_tsc) > 0 &&
+            (!longest || (int64_t)(v->turn_tsc - longest->turn_tsc) < 0))
+            longest = v;
+    }
+    if (longest)
+        kick_for_others(longest);
 }
 
 static int is_talking(struct vcpu *v, uint64_t now_tsc)
@@ -108,7 +195,7 @@ int waits_for_turn(struct ctx *c)
         c->vcpu->turn_tsc = now; /* it slept */
     else if (pool.turn_tsc && c->vcpu && pool.queue.n && turn_is_over(c->vcpu, now))
         return 1;
-    return others_talk(c, now);
+    return waits_for_slice(c) || others_talk(c, now);
 }
 
 /* A vCPU for the context: a free one, one that knows its address space first; else a victim's, at
@@ -143,12 +230,14 @@ static struct vcpu *choose(struct ctx *c)
 /* Launch those in the queue, with `turns` only those whose turn it is. */
 void schedule(int turns)
 {
-    while (pool.queue.head) {
-        struct ctx *c = pool.queue.head;
+    for (struct ctx *c; (c = queue_first());) {
         if (turns && others_talk(c, tsc_now()))
             return;
         if (take_over_waiting(c))
             continue;
+        if (waits_for_slice(c))
+            return;
+        make_room(c);
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v && pool.live)
             return;
@@ -183,13 +272,14 @@ void schedule(int turns)
 uint64_t schedule_slice(uint64_t now_tsc)
 {
     uint64_t again = 0;
-    if (!pool.queue.n)
+    if (!queued())
         return 0;
     for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!v->ctx)
             continue;
-        uint64_t end = v->started_tsc + pool.slice_tsc, turn = v->turn_tsc + pool.turn_tsc;
+        uint64_t end = v->turn_tsc + (pool.woken.n ? pool.long_tsc : pool.slice_tsc);
+        uint64_t turn = v->turn_tsc + pool.turn_tsc;
         int talks = pool.turn_tsc && is_talking(v, now_tsc);
         /* Who calls without a pause may be seen in its mailbox each time. */
         int calls = v->ctx->state == C_KERNEL && atomic_load(&v->phase) == P_TAKEN;
@@ -200,8 +290,7 @@ uint64_t schedule_slice(uint64_t now_tsc)
         if ((int64_t)(now_tsc - end) >= 0) {
             if (v->sliced)
                 continue;
-            v->sliced = 1;
-            vcpu_kick(v);
+            kick_for_others(v);
         } else if (!again || end < again) {
             again = end;
         }

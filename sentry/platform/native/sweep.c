@@ -86,6 +86,7 @@ static void take_request(struct vcpu *v)
         return; /* an exit came first and says what it is */
     running_remove(v);
     v->taken_tsc = tsc_now();
+    came_from_program(v, v->taken_tsc, 0);
     regs_from_s(v, c);
     c->place = FPU_SAVED;
     c->reloading = 0;
@@ -154,16 +155,18 @@ static void take_exit(struct vcpu *v)
     int silent = kind == EXIT_INTERRUPTED && v->sliced && !c->kicked && !c->stopping;
     c->kicked = 0;
     v->sliced = 0;
+    came_from_program(v, v->exit_tsc, silent);
     vcpu_is_out(v);
     leave_core_of(v);
     if (v->exit_reason == KVM_EXIT_SHUTDOWN)
         vcpu_retire(v);
     if (!silent) {
         post_event(c, kind);
-    } else if (pool.queue.n) {
+    } else if (queued()) {
         vcpu_evict(v);
         queue_push(c);
     } else {
+        v->turn_tsc = tsc_now();
         vcpu_launch(v, c);
     }
 }

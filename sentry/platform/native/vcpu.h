@@ -56,6 +56,7 @@ enum fpu_place {
 /* Why a context is held back: it was woken, or its call (that exited) has been answered. */
 enum reason { WOKEN, CALLED, REASONS };
 
+#define LONG_NS 1000000 /* who runs that long without the kernel computes */
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
 #define XSAVE_BV 512 /* offset of the header in an image, SDM volume 1 section 13.4.2 */
@@ -87,7 +88,9 @@ struct ctx {
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */
-    struct ctx *next;   /* in pool.queue or pool.held */
+    struct ctx *next;   /* in pool.woken, pool.queue or pool.held */
+    uint8_t woke;       /* it slept, and has not come out of the program since */
+    uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
 };
 
 struct ctx_list {
@@ -151,6 +154,7 @@ struct vcpu {
     uint8_t inside;   /* counted in loaded->inside */
     uint8_t counted;  /* counted in pool.running */
     uint8_t sliced;   /* kicked for the end of its slice */
+    uint64_t seen_cpu_ns; /* see vcpu_ran_ns */
 };
 
 struct pool {
@@ -171,7 +175,9 @@ struct pool {
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
     _Atomic uint32_t closing;
     int wake_fd, epoll_fd;
-    struct ctx_list queue; /* wait for a vCPU, or for the kernel thread to run them */
+    struct ctx_list woken; /* wait for a vCPU, or for the kernel thread to run them: these first, */
+    struct ctx_list queue;
+    uint32_t passed;       /* so many since one of the others */
     struct ctx_list held;  /* wait for a vCPU of their address space: see handoff.c */
     uint64_t hold_tsc;     /* for how long after the answer to the one who may wait next */
     uint64_t enter_tsc;    /* and how much longer if that was no answer in the mailbox */
@@ -179,7 +185,7 @@ struct pool {
     uint32_t sequence;
     struct aspace *dying; /* address spaces that some vCPU is not out of, linked by next */
     int running;         /* vCPUs that run a program now (not: spin for an answer) */
-    uint64_t slice_tsc;
+    uint64_t slice_tsc, long_tsc;
     uint64_t talk_tsc, turn_tsc; /* see schedule.c; 0: no turns */
     uint64_t spin_tsc;   /* how long the next wait spins; adapts */
     uint64_t last_poll_tsc;
@@ -232,6 +238,7 @@ int consume_kick(void); /* how many were pending */
 /* ---- launch.c: the program's state into a vCPU and out of it ---- */
 uint64_t vcpu_cpu_ns(struct vcpu *v);
 uint64_t vcpu_take_cpu_ns(struct vcpu *v);
+uint64_t vcpu_ran_ns(struct vcpu *v);
 uint8_t *vcpu_pages(struct vcpu *v, struct aspace *as);
 int vcpu_load(struct vcpu *v, struct ctx *c);
 void vcpu_retire(struct vcpu *v);
@@ -281,10 +288,14 @@ int take_over_waiting(struct ctx *c);
 /* ---- schedule.c ---- */
 void list_push(struct ctx_list *list, struct ctx *c);
 int list_remove(struct ctx_list *list, struct ctx *c);
+uint32_t queued(void);
+struct ctx *queue_first(void);
 void queue_push(struct ctx *c);
 void queue_remove(struct ctx *c); /* or from pool.held */
+void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced);
 void schedule(int turns);
 int waits_for_turn(struct ctx *c);
+void make_room(struct ctx *c);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
 void drop_events(struct ctx *c);

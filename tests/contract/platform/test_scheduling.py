@@ -7,6 +7,8 @@ import select
 import time
 from typing import Any
 
+import pytest
+
 from sentry.platform.interface import ExitKind, Reg
 
 CODE, DATA = 0x400000, 0x600000
@@ -118,6 +120,46 @@ def test_more_endless_loops_than_vcpus_all_advance(machine: Any) -> None:
 
     first = [counter(context) for context in contexts]
     machine.wait_for(lambda: all(counter(c) > n for c, n in zip(contexts, first, strict=True)))
+
+
+def test_who_woke_goes_before_those_that_compute(machine: Any) -> None:
+    if machine.platform.name == "unicorn":
+        pytest.skip("emulates one after the other, in the order of the queue")
+    computing = [machine.start(COUNT_FOR_EVER) for _ in range(MANY)]
+    for _ in range(3):
+        seen = [counter(context) for context in computing]
+        machine.wait_for(
+            lambda seen=seen: all(counter(c) > n for c, n in zip(computing, seen, strict=True))
+        )
+    sleeper = machine.start("1: mov $35, %eax; syscall; jmp 1b")
+    went_first = []
+    for _ in range(20):
+        machine.syscall_of(sleeper)
+        machine.poll()
+        seen = [counter(context) for context in computing]
+        sleeper.answer(0)
+        assert machine.next_exit() is sleeper
+        went_first.append(sum(counter(c) > n for c, n in zip(computing, seen, strict=True)))
+        sleeper.answer(0)
+
+    assert min(went_first) <= MANY // 4
+
+
+def test_many_that_wake_do_not_keep_those_that_compute_from_it(machine: Any) -> None:
+    computing = [machine.start(COUNT_FOR_EVER) for _ in range(4)]
+    waking = [machine.start("1: mov $35, %eax; syscall; jmp 1b") for _ in range(MANY)]
+    seen = [counter(context) for context in computing]
+    asleep: list[Any] = []
+    for _ in range(3):
+        while not all(counter(c) > n for c, n in zip(computing, seen, strict=True)):
+            machine.poll()
+            while machine.has_exit():
+                asleep.append(machine.any_exit())
+            for context in asleep:
+                context.answer(0) if context.exit == ExitKind.SYSCALL else context.resume()
+            asleep.clear()
+        seen = [counter(context) for context in computing]
+    assert len({context.owner for context in waking}) == MANY
 
 
 def test_more_callers_than_vcpus_keep_registers_and_fpu(machine: Any) -> None:
