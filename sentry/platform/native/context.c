@@ -114,7 +114,8 @@ static void go_on(struct ctx *c)
         return;
     int turns = waits_for_turn(c);
     if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait && !turns) {
-        make_room(c);
+        if (c->woke)
+            goes_on(c);
         vcpu_launch(c->vcpu, c);
         return;
     }

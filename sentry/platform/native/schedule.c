@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #define PASSED 4
-#define COMPUTES 2 /* a single one is known to have been too long for all that came before, too */
+#define LONG_RUNS 2 /* a single one is known to have been too long for all that came before, too */
 
 void post_event(struct ctx *c, enum exit_kind kind)
 {
@@ -63,24 +63,27 @@ int list_remove(struct ctx_list *list, struct ctx *c)
     return 1;
 }
 
+static enum class class_of(const struct ctx *c)
+{
+    return c->long_runs == LONG_RUNS ? COMPUTES : c->woke ? WOKE : CALLS;
+}
+
 uint32_t queued(void)
 {
-    return pool.woken.n + pool.queue.n;
+    return pool.queue[WOKE].n + pool.queue[CALLS].n + pool.queue[COMPUTES].n;
 }
 
 void queue_push(struct ctx *c)
 {
-    list_push(c->woke && c->long_runs < COMPUTES ? &pool.woken : &pool.queue, c);
+    list_push(&pool.queue[class_of(c)], c);
 }
 
 void queue_remove(struct ctx *c)
 {
-    if (list_remove(&pool.woken, c))
-        return;
-    if (list_remove(&pool.queue, c))
-        pool.passed = 0;
-    else
-        list_remove(&pool.held, c);
+    for (enum class class = 0; class < CLASSES; class++)
+        if (list_remove(&pool.queue[class], c))
+            return;
+    list_remove(&pool.held, c);
 }
 
 /* Its context has called, or was `sliced` for others. A run may be long because the host ran others
@@ -90,7 +93,7 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
     struct ctx *c = v->ctx;
     int is_long = (int64_t)(when_tsc - v->started_tsc - pool.long_tsc) > 0;
     if (is_long && vcpu_ran_ns(v) >= LONG_NS / 4) {
-        if (c->long_runs < COMPUTES)
+        if (c->long_runs < LONG_RUNS)
             c->long_runs++;
     } else if (sliced) {
         return; /* it goes on as it was */
@@ -98,6 +101,12 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
         c->long_runs = 0;
     }
     c->woke = 0;
+}
+
+static int computes(struct vcpu *v, uint64_t now_tsc)
+{
+    return class_of(v->ctx) == COMPUTES ||
+           (int64_t)(now_tsc - v->started_tsc - pool.long_tsc) > 0;
 }
 
 /* Whether those that compute, and those that have just woken, are as many as there are CPUs. */
@@ -111,25 +120,31 @@ static int is_full(void)
     for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (v->counted && v->ctx)
-            n += v->ctx->long_runs == COMPUTES || (v->ctx->woke && pool.passed < PASSED) ||
-                 (int64_t)(now - v->started_tsc - pool.long_tsc) > 0;
+            n += computes(v, now) || (v->ctx->woke && pool.passed < PASSED);
     }
     return n >= pool.cpus;
 }
 
-/* Whether it has to wait until one of those that compute has had its slice. */
-static int waits_for_slice(struct ctx *c)
-{
-    return c->long_runs == COMPUTES && is_full();
-}
-
-/* Who woke goes first, but nobody who may go on has to let more than PASSED of them by. */
+/* Who may go on next. A class goes before a later one, but for PASSED times in a row at most. */
 struct ctx *queue_first(void)
 {
-    struct ctx *other = pool.queue.head;
-    if (!pool.woken.n || (other && pool.passed >= PASSED && !waits_for_slice(other)))
-        return other;
-    return pool.woken.head;
+    struct ctx *first = NULL;
+    for (enum class class = 0; class < CLASSES; class++) {
+        struct ctx *c = pool.queue[class].head;
+        if (c && (!first || pool.passed >= PASSED) && (class < COMPUTES || !is_full()))
+            first = c;
+    }
+    return first;
+}
+
+static void passes(struct ctx *c)
+{
+    for (enum class class = class_of(c) + 1; class < CLASSES; class++)
+        if (pool.queue[class].n) {
+            pool.passed++;
+            return;
+        }
+    pool.passed = 0;
 }
 
 static void kick_for_others(struct vcpu *v)
@@ -139,14 +154,10 @@ static void kick_for_others(struct vcpu *v)
 }
 
 /* For one that woke, where more compute than there are CPUs: the one that has run longest goes. */
-void make_room(struct ctx *c)
+static void make_room(void)
 {
     struct vcpu *longest = NULL;
-    uint64_t now;
-    if (!c->woke || c->long_runs == COMPUTES || !pool.queue.n || !is_full())
-        return;
-    pool.passed++;
-    now = tsc_now();
+    uint64_t now = tsc_now();
     for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (v->counted && v->ctx && !v->sliced &&
@@ -156,6 +167,16 @@ void make_room(struct ctx *c)
     }
     if (longest)
         kick_for_others(longest);
+}
+
+/* It is launched now, after a sleep or from a queue. */
+void goes_on(struct ctx *c)
+{
+    if (!queued())
+        return;
+    passes(c);
+    if (class_of(c) == WOKE && pool.queue[COMPUTES].n && is_full())
+        make_room();
 }
 
 static int is_talking(struct vcpu *v, uint64_t now_tsc)
@@ -193,9 +214,9 @@ int waits_for_turn(struct ctx *c)
     uint64_t now = tsc_now();
     if (c->vcpu && c->delivered != pool.turn)
         c->vcpu->turn_tsc = now; /* it slept */
-    else if (pool.turn_tsc && c->vcpu && pool.queue.n && turn_is_over(c->vcpu, now))
+    else if (pool.turn_tsc && c->vcpu && turn_is_over(c->vcpu, now) && queue_first())
         return 1;
-    return waits_for_slice(c) || others_talk(c, now);
+    return (class_of(c) == COMPUTES && is_full()) || others_talk(c, now);
 }
 
 /* A vCPU for the context: a free one, one that knows its address space first; else a victim's, at
@@ -235,9 +256,6 @@ void schedule(int turns)
             return;
         if (take_over_waiting(c))
             continue;
-        if (waits_for_slice(c))
-            return;
-        make_room(c);
         struct vcpu *v = c->vcpu && c->vcpu != pool.inline_vcpu ? c->vcpu : choose(c);
         if (!v && pool.live)
             return;
@@ -248,6 +266,7 @@ void schedule(int turns)
             continue;
         }
         queue_remove(c);
+        goes_on(c);
         c->state = C_KERNEL;
         v->turn_tsc = tsc_now();
         if (c->vcpu == v) {
@@ -271,16 +290,19 @@ void schedule(int turns)
 /* Kick those whose slice is over while others wait. The TSC at which to look again, 0: never. */
 uint64_t schedule_slice(uint64_t now_tsc)
 {
-    uint64_t again = 0;
+    uint64_t again = 0, slice = pool.queue[WOKE].n ? pool.long_tsc : pool.slice_tsc;
     if (!queued())
         return 0;
+    struct ctx *first = queue_first();
     for (uint32_t i = 0; i < pool.threads; i++) {
         struct vcpu *v = &pool.vcpu[i];
         if (!v->ctx)
             continue;
-        uint64_t end = v->turn_tsc + (pool.woken.n ? pool.long_tsc : pool.slice_tsc);
+        /* Who calls is not in the way of those that compute. */
+        int in_the_way = first || computes(v, now_tsc);
+        uint64_t end = (in_the_way ? v->turn_tsc : v->started_tsc) + slice;
         uint64_t turn = v->turn_tsc + pool.turn_tsc;
-        int talks = pool.turn_tsc && is_talking(v, now_tsc);
+        int talks = pool.turn_tsc && in_the_way && is_talking(v, now_tsc);
         /* Who calls without a pause may be seen in its mailbox each time. */
         int calls = v->ctx->state == C_KERNEL && atomic_load(&v->phase) == P_TAKEN;
         if (v->ctx->state != C_RUNNING && !(talks && calls))

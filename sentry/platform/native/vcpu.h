@@ -53,6 +53,9 @@ enum fpu_place {
     FPU_SAVED, /* in the registers and, saved by the entry code, in S */
 };
 
+/* Who waits in which of the queues. */
+enum class { WOKE, CALLS, COMPUTES, CLASSES };
+
 /* Why a context is held back: it was woken, or its call (that exited) has been answered. */
 enum reason { WOKEN, CALLED, REASONS };
 
@@ -88,7 +91,7 @@ struct ctx {
     uint64_t cpu_ns;    /* on vCPUs it was bound to before */
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */
-    struct ctx *next;   /* in pool.woken, pool.queue or pool.held */
+    struct ctx *next;   /* in one of pool.queue, or in pool.held */
     uint8_t woke;       /* it slept, and has not come out of the program since */
     uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
 };
@@ -175,9 +178,8 @@ struct pool {
     _Atomic uint32_t asleep; /* the kernel thread sleeps or is about to: write to wake_fd */
     _Atomic uint32_t closing;
     int wake_fd, epoll_fd;
-    struct ctx_list woken; /* wait for a vCPU, or for the kernel thread to run them: these first, */
-    struct ctx_list queue;
-    uint32_t passed;       /* so many since one of the others */
+    struct ctx_list queue[CLASSES]; /* wait for a vCPU, or for the kernel thread to run them */
+    uint32_t passed;       /* how often in a row a later class was not asked */
     struct ctx_list held;  /* wait for a vCPU of their address space: see handoff.c */
     uint64_t hold_tsc;     /* for how long after the answer to the one who may wait next */
     uint64_t enter_tsc;    /* and how much longer if that was no answer in the mailbox */
@@ -295,7 +297,7 @@ void queue_remove(struct ctx *c); /* or from pool.held */
 void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced);
 void schedule(int turns);
 int waits_for_turn(struct ctx *c);
-void make_room(struct ctx *c);
+void goes_on(struct ctx *c);
 uint64_t schedule_slice(uint64_t now_tsc); /* TSC at which to look again, 0: no need */
 void post_event(struct ctx *c, enum exit_kind kind);
 void drop_events(struct ctx *c);
