@@ -69,6 +69,7 @@ class Seccomp(Filtering):
     ) -> None:
         self.mode = mode
         self.newest = newest
+        self.depth = 0 if newest is None else newest.depth
         self.listener = listener
         """Who answers for SECCOMP_RET_USER_NOTIF: one of the filters at most has such."""
         self._allowed = bytearray(CACHED_NUMBERS)
@@ -125,9 +126,12 @@ class Seccomp(Filtering):
         return end_process(task)
 
     def exited(self, task: Task, status: int) -> None:
-        """A thread has ended: a listener may have nobody left to listen to."""
+        """A thread has ended: a listener may have nobody left to listen to. A zombie has no filters,
+        only their number (since Linux 6.11)."""
         if self.listener is not None:
             self.listener.user_left()
+        task.seccomp = Seccomp(self.mode)
+        task.seccomp.depth = self.depth
 
     def _notify(self, task: Task, number: int, values: tuple[int, ...]) -> Any:
         """Let the listener of the filter that decided answer, which may be to go on."""

@@ -78,6 +78,8 @@ class Filtering(Observer, ABC):
     """SECCOMP_MODE_*."""
     newest: CallFilter | None
     """Of its filters."""
+    depth: int
+    """How many they are, or of a zombie were."""
 
     @abstractmethod
     def result(self, number: int, ip: int, values: tuple[int, ...]) -> int:

@@ -63,6 +63,7 @@ async def _leave(task: Task) -> None:
     try:
         for observer in task.observers:
             observer.exited(task, task.group.exit_status)
+        task.observers = []
         for tracee in list(task.tracees):
             tracee.tracer_exits()
         if task.trace is not None:

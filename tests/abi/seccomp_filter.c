@@ -69,11 +69,12 @@ static void caught(int signo, siginfo_t *details, void *context)
     rip = uc->uc_mcontext.gregs[REG_RIP];
 }
 
-static int status_field(const char *name)
+static int field_of(pid_t pid, const char *name)
 {
-    char line[256], found[64];
+    char path[64], line[256], found[64];
     int value = -1;
-    FILE *file = fopen("/proc/self/status", "r");
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    FILE *file = fopen(path, "r");
     CHECK(file != NULL);
     snprintf(found, sizeof found, "%s:", name);
     while (fgets(line, sizeof line, file))
@@ -81,6 +82,11 @@ static int status_field(const char *name)
             value = atoi(line + strlen(found));
     fclose(file);
     return value;
+}
+
+static int status_field(const char *name)
+{
+    return field_of(getpid(), name);
 }
 
 static void errnos(void)
@@ -287,6 +293,22 @@ static void privileges(void)
 /* Where this runs natively in a container, that one's filters count, too. In a sandbox there is none. */
 static int filters_from_outside;
 
+/* What a zombie had is still told. */
+static void zombie(void)
+{
+    siginfo_t ended;
+    int before = status_field("Seccomp_filters");
+    pid_t child = fork();
+    if (!child) {
+        CHECK(on(SYS_getppid, SECCOMP_RET_ERRNO | 1) == 0 && on(SYS_getpgrp, SECCOMP_RET_ERRNO | 1) == 0);
+        _exit(0);
+    }
+    CHECK(waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT) == 0);
+    CHECK(field_of(child, "Seccomp") == 2);
+    CHECK(field_of(child, "Seccomp_filters") == before + 2);
+    CHECK(waitpid(child, NULL, 0) == child);
+}
+
 /* MAX_INSNS_PER_PATH: instructions as Linux translates them, of all filters; each older one costs 4
  * more. The smallest filter becomes 5. */
 static void many(void)
@@ -334,6 +356,7 @@ int main(int argc, char **argv)
     PASSES(inherited);
     PASSES(refused);
     filters_from_outside = status_field("Seccomp_filters");
+    PASSES(zombie);
     PASSES(many);
     PASSES(large);
     DIES(order, SIGSYS);

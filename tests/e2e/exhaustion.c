@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdint.h>
@@ -64,13 +65,14 @@ static void window(void)
     told();
 }
 
-/* Children with as many filters as each may have, one line for each child. */
-static void filters(void)
+/* Children with as many filters as each may have, one line for each child: so many that stay, or
+ * that end, and nobody asks for their status. */
+static void filters(int children, int stay)
 {
     static struct sock_filter code[4096];
     struct sock_fprog program = {4096, code};
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-    for (int child = 0;; child++) {
+    for (int child = 0; child < children; child++) {
         int ends[2];
         char byte;
         if (pipe(ends) || fork() == 0) {
@@ -83,8 +85,9 @@ static void filters(void)
                     break;
             }
             close(ends[1]);
-            for (;;)
+            while (stay)
                 pause();
+            _exit(0);
         }
         close(ends[1]);
         read(ends[0], &byte, 1); /* its end of file: the child has all it can get, or is dead */
@@ -118,7 +121,9 @@ int main(int argc, char **argv)
     else if (!strcmp(argv[1], "window"))
         window();
     else if (!strcmp(argv[1], "filters"))
-        filters();
+        filters(INT_MAX, 1);
+    else if (!strcmp(argv[1], "zombies"))
+        filters(330, 0);
     else if (!strcmp(argv[1], "hold"))
         hold();
     printf("over\n");

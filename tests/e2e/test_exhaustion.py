@@ -132,6 +132,16 @@ def test_who_takes_the_sentrys_memory_is_killed_before_the_sum_exceeds_the_limit
 
 
 @NEEDS_KVM
+def test_a_zombie_holds_no_filters(bundle: Bundle, many: Path) -> None:
+    with_folder(bundle, many, "many")
+
+    done = execute(bundle.args("/exhaustion", "zombies").command(flags=["--memory=64M"]))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["child 329", "over"]
+
+
+@NEEDS_KVM
 def test_a_full_window_takes_nothing_from_others_but_time(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     with (tmp_path / "large" / "file").open("wb") as file:

@@ -91,13 +91,12 @@ def status(view: View) -> Pieces:
         rows += [("CoreDumping", "0"), ("THP_enabled", "1"), ("untag_mask", "0x" + "f" * 16)]
     rows += signal_rows(task, group)
     seccomp = task.seccomp
-    newest = None if seccomp is None else seccomp.newest
     rows += [
         ("CapInh", f"{creds.inheritable:016x}"), ("CapPrm", f"{creds.permitted:016x}"),
         ("CapEff", f"{creds.effective:016x}"), ("CapBnd", f"{creds.bounding:016x}"),
         ("CapAmb", f"{creds.ambient:016x}"), ("NoNewPrivs", str(int(task.no_new_privs))),
         ("Seccomp", str(seccomp.mode if seccomp is not None else 0)),
-        ("Seccomp_filters", str(0 if newest is None else newest.depth)),
+        ("Seccomp_filters", str(0 if seccomp is None else seccomp.depth)),
         ("Speculation_Store_Bypass", "not vulnerable"),
         ("SpeculationIndirectBranch", "not affected"),
         ("Cpus_allowed", cpu_mask(allowed_cpus(view))),
