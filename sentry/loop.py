@@ -155,15 +155,13 @@ class Loop:
 
     def call_for_each(self, items: Iterable[T], act: Callable[[T], object]) -> None:
         """Call with one after the other: many are done in pieces, the first one now."""
-        waiting = deque(items)
+        self._call_for_some(deque(items), act)
 
-        def some() -> None:
-            for _ in range(min(len(waiting), PIECE)):
-                act(waiting.popleft())
-            if waiting:
-                self.call_soon(some)
-
-        some()
+    def _call_for_some(self, waiting: deque[T], act: Callable[[T], object]) -> None:
+        for _ in range(min(len(waiting), PIECE)):
+            act(waiting.popleft())
+        if waiting:
+            self.call_soon(lambda: self._call_for_some(waiting, act))
 
     def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Timer:
         """Call once CLOCK_MONOTONIC has reached `deadline_ns`."""

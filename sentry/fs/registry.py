@@ -28,6 +28,7 @@ def mount_tmpfs(caller: Caller, source: bytes, flags: int, data: bytes) -> TmpFs
     gid = creds.fsgid if given.gid is None else creds.kgid(given.gid)
     fs = TmpFs.make(vfs, text, uid=uid, gid=gid)
     fs.source = source.decode(errors="replace") or "none"
+    fs.mounted_once = True
     return fs
 
 
@@ -43,6 +44,7 @@ def mount_ramfs(caller: Caller, source: bytes, flags: int, data: bytes) -> RamFs
     mode, creds = ramfs_mode(data.decode(errors="replace")), caller.creds
     fs = RamFs.make(caller.kernel.vfs, mode, uid=creds.fsuid, gid=creds.fsgid)
     fs.source = source.decode(errors="replace") or "none"
+    fs.mounted_once = True
     return fs
 
 

@@ -256,20 +256,20 @@ class Key:
         A keyring that lies in many others is looked into once, and again only where it lies
         higher: the ways to it are as many as the product of all breadths.
         """
-        depths: dict[Key, int] = {}
+        return self._searched({}, 0, creds, possessed, dead)
 
-        def walk(ring: Key, depth: int) -> Iterator[Key]:
-            if depth > MAX_DEPTH or not ring.is_keyring or depths.get(ring, depth + 1) <= depth:
-                return
-            depths[ring] = depth
-            if not ring.allows(creds, possessed, SEARCH):
-                return
-            yield ring
-            for key in list(ring.rings.values()):
-                if (dead or key.is_valid) and not (key.revoked or key.invalidated):
-                    yield from walk(key, depth + 1)
-
-        return walk(self, 0)
+    def _searched(
+        self, depths: dict[Key, int], depth: int, creds: Credentials, possessed: bool, dead: bool
+    ) -> Iterator[Key]:
+        if depth > MAX_DEPTH or not self.is_keyring or depths.get(self, depth + 1) <= depth:
+            return
+        depths[self] = depth
+        if not self.allows(creds, possessed, SEARCH):
+            return
+        yield self
+        for key in list(self.rings.values()):
+            if (dead or key.is_valid) and not (key.revoked or key.invalidated):
+                yield from key._searched(depths, depth + 1, creds, possessed, dead)
 
     def found(
         self, creds: Credentials, possessed: bool, name: tuple[bytes, bytes]

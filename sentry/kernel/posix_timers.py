@@ -112,6 +112,7 @@ class PosixTimer:
     def delete(self) -> None:
         """It is gone."""
         self._stop()
+        self._cpu = None
         self._forget_step()
         self._at_ns = 0
         self._rests = False

@@ -8,12 +8,16 @@ here is a cycle. `DentryCache` keeps the recently used ones alive.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import ref
 
 if TYPE_CHECKING:
-    from sentry.vfs.interface import Inode
+    from sentry.vfs.interface import FileSystem, Inode
     from sentry.vfs.mount import Mount
+    from sentry.wait.steps import Steps
+
+PIECE: Final = 1024
+"""Places of the cache that are looked at in one go."""
 
 
 class Dentry:
@@ -129,6 +133,15 @@ class DentryCache:
         """Its name is gone: it must not keep a file that nobody opens from being freed."""
         if self._ring[dentry.cache_slot] is dentry:
             self._ring[dentry.cache_slot] = None
+
+    def without(self, fs: FileSystem) -> Steps[None]:
+        """Let go of a file system's, which is gone: shrink_dcache_for_umount()."""
+        for at in range(0, len(self._ring), PIECE):
+            for dentry in self._ring[at : at + PIECE]:
+                if dentry is not None and dentry.inode.fs is fs:
+                    self.release(dentry)
+                    yield
+            yield
 
     def forget(self) -> None:
         """Let go of all of them."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sentry.errors import EBUSY
 from sentry.vfs import propagation, unmounting
 from sentry.vfs.budget import MAX_INODES, Budget
-from sentry.vfs.dentry import Dentry, Location
+from sentry.vfs.dentry import Dentry, DentryCache, Location
 from sentry.vfs.leftovers import FEW
 from sentry.vfs.mount import Mount, top
 from sentry.wait.lock import Lock
@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 class MountBudget(Budget):
     """The counts, the namespaces of mounts that there are, the ids of peer groups."""
 
-    __slots__ = ("group_ids", "lock", "loop", "namespaces")
+    __slots__ = ("dentries", "group_ids", "lock", "loop", "namespaces")
 
-    def __init__(self, memory_pages: int = MAX_INODES, loop: Any = None) -> None:
+    def __init__(
+        self,
+        memory_pages: int = MAX_INODES,
+        loop: Any = None,
+        dentries: DentryCache | None = None,
+    ) -> None:
         super().__init__(memory_pages)
         self.loop = loop
+        self.dentries = dentries if dentries is not None else DentryCache()
         self.lock = Lock()
         """Who mounts, and who lists mounts: namespace_sem. Walks do not take it."""
         self.namespaces: dict[MountNamespace, None] = {}

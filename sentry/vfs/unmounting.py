@@ -79,7 +79,7 @@ def _apart(doomed: list[Mount], elsewhere: list[Mount], veil: Veil) -> Steps[Non
         namespace.detach(each)
         if over is not None and over.id not in going and place is not None:
             namespace.put(over, place)
-        yield from _gone(each.fs)
+        yield from _gone(each.fs, namespace.budget)
 
 
 def _check_unused(mount: Mount, elsewhere: list[Mount]) -> None:
@@ -97,9 +97,10 @@ def _stays(copy: Mount) -> bool:
     return any(child is not over for child in copy.mounted.values())
 
 
-def _gone(fs: FileSystem) -> Steps[None]:
+def _gone(fs: FileSystem, budget: Any) -> Steps[None]:
     if not fs.mount_count:
         yield from tell_unmounted(fs)
+        yield from budget.dentries.without(fs)
         fs.shutdown()
 
 
@@ -117,5 +118,5 @@ def dissolve(namespace: Any) -> Steps[None]:
             mount.parent = None
         mount.mounted.clear()
         namespace.strike_off(mount)
-        yield
+        yield from _gone(mount.fs, namespace.budget)
     namespace.budget.namespaces.pop(namespace, None)

@@ -70,7 +70,7 @@ class Vfs:
         """Makes an empty RamFile."""
         self.now_ns = now_ns
         self.dentries = DentryCache()
-        self.budget = MountBudget(memory_pages(), loop)
+        self.budget = MountBudget(memory_pages(), loop, self.dentries)
         self.openers: dict[int, Opener] = {}
         """By type of the inode (S_IFIFO…)."""
         self.devices: dict[tuple[int, int], Opener] = {}

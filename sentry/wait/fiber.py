@@ -44,6 +44,13 @@ class Killed(BaseException):
     """The task is dying; unwinds everything, `except Exception` does not hold it."""
 
 
+def loosen(error: BaseException | None) -> None:
+    """Of an exception that is over: the frames of its traceback hold it, and it holds them."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
 class TimedOut(Exception):
     """The deadline of a sleep passed."""
 
@@ -226,6 +233,7 @@ class Fiber:
             return
         except BaseException as error:
             self._end(None, error)
+            loosen(error)
             return
         self.mode = request.mode
         self._parked = True

@@ -23,6 +23,7 @@ from sentry.wait.fiber import (
     Mode,
     RestartNoHand,
     TimedOut,
+    loosen,
     park,
     this_fiber,
 )
@@ -152,8 +153,10 @@ class Sleep(Fiber, _Coroutine):
                     result = self._after(result)
         except BaseException as raised:
             self._end(None, raised)
+            loosen(raised)
         else:
             self._end(result, None)
+            loosen(error)
 
     # --- as a coroutine
 
@@ -172,10 +175,13 @@ class Sleep(Fiber, _Coroutine):
                     raise TimedOut
         except BaseException as error:
             failure = error
-        self.leave()
-        if self._end_by is None:
-            return self._finish(result, failure)
-        return self._end_by(partial(self._finish, result, failure))
+        try:
+            self.leave()
+            if self._end_by is None:
+                return self._finish(result, failure)
+            return self._end_by(partial(self._finish, result, failure))
+        finally:
+            failure = None  # which holds this frame by its traceback
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._run().__await__()
@@ -288,6 +294,7 @@ class Until(Sleep):
         """Off the queues."""
         for queue, entry in self._entries:
             queue.remove(entry)
+        self._entries = []
         for file in self._held:
             file.decref()
 
@@ -357,7 +364,10 @@ def ended(call: Callable[[], Any], by: End) -> Any:
             raise error
         return result
 
-    return by(finish)
+    try:
+        return by(finish)
+    finally:
+        error = None
 
 
 def instead(error: type[BaseException], give: Callable[[], Any]) -> End:

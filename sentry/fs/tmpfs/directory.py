@@ -14,6 +14,7 @@ from sentry.vfs.directory import DirectoryFile
 from sentry.vfs.dirents import Dirents
 from sentry.vfs.file import Caller
 from sentry.vfs.interface import ABSENT, Absent, DirEntry, Inode, Owner
+from sentry.vfs.leftovers import FEW
 
 if TYPE_CHECKING:
     from sentry.fs.tmpfs.filesystem import TmpFs
@@ -32,6 +33,11 @@ class TmpDirectory(TmpInode):
         self.children: dict[bytes, TmpInode] = {}
         self._dirents: Dirents | None = None
         self.nlink = 2
+
+    def __del__(self) -> None:
+        if len(self.children) > FEW and self.fs.let_go is not None:
+            self.fs.let_go(self.children.values(), id)
+        super().__del__()
 
     def size_of(self) -> tuple[int, int]:
         """As tmpfs counts: 20 bytes a name, `.` and `..` too."""

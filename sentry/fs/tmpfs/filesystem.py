@@ -129,8 +129,12 @@ class TmpFs(FileSystem):
         self.pages = 0
         """Frames in use."""
         self.inodes = 0
+        self.let_go: Callable[..., None] | None = None
+        """`Leftovers.begin`: to free many files takes long."""
+        self.mounted_once = False
+        """Made for one mount(2): without mounts nobody comes to it any more."""
         self._inos = itertools.count(1)
-        self._root = TmpDirectory(
+        self._root: TmpDirectory | None = TmpDirectory(
             self, self.options.mode, Owner(self.options.uid or 0, self.options.gid or 0)
         )
 
@@ -141,9 +145,9 @@ class TmpFs(FileSystem):
         for key, value in options.items():
             setattr(parsed, key, value)
         assert vfs.ram_file is not None
-        return cls(
-            vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget
-        )
+        fs = cls(vfs.new_dev(), vfs.ram_file, vfs.now_ns, parsed, vfs.memory_pages, vfs.budget)
+        fs.let_go = vfs.leftovers.begin
+        return fs
 
     def reconfigure(self, options: bytes) -> None:
         """shmem_reconfigure(): size and number of inodes. Raises: EINVAL."""
@@ -161,7 +165,13 @@ class TmpFs(FileSystem):
     @property
     def root(self) -> Inode:
         """The top."""
+        assert self._root is not None
         return self._root
+
+    def shutdown(self) -> None:
+        """What is not open any more goes."""
+        if self.mounted_once:
+            self._root = None
 
     def new_ino(self) -> int:
         """An inode number."""

@@ -176,16 +176,15 @@ class TcpSocket(TcpEnding):
             self.queue.notify()
             return True
         if len(listener._accepted) + len(listener._deferred) > listener._backlog:
-            entry: list[Any] = []
-
-            def again(_: int) -> None:
-                listener.room.remove(entry[0])
-                self._try_connect(caller)
-
-            entry.append(listener.room.add(again, EPOLLOUT))
+            ask = listener.room.add(lambda _: self._ask_again(caller), EPOLLOUT)
+            self.asks = listener.room, ask
             return False
         listener._establish(caller, self, target)
         return True
+
+    def _ask_again(self, caller: Caller) -> None:
+        self.ask_no_more()
+        self._try_connect(caller)
 
     def _connect_to_itself(self) -> None:
         """Both ends at once: a simultaneous open with one's own SYN. RFC 9293, 3.5."""

@@ -34,12 +34,13 @@ from sentry.net.inet.time_wait import TIME_WAIT_SECONDS, Remains
 if TYPE_CHECKING:
     from sentry.net.stack import Stack
     from sentry.vfs.dentry import Location
+    from sentry.wait.queue import Registration, WaitQueue
 
 
 class TcpEnding(TcpListener):
     """The side of a socket that ends connections."""
 
-    __slots__ = ("_left", "_released", "eof", "refused_writes", "reset")
+    __slots__ = ("_left", "_released", "asks", "eof", "refused_writes", "reset")
 
     def __init__(self, location: Location, family: int, protocol: int, stack: Stack) -> None:
         super().__init__(location, family, protocol, stack)
@@ -51,6 +52,15 @@ class TcpEnding(TcpListener):
         self._released = False
         self._left: Remains | None = None
         """The other end, when its socket is closed and waits for our FIN."""
+        self.asks: tuple[WaitQueue, Registration] | None = None
+        """For room with a listener that has none: the SYN is sent again."""
+
+    def ask_no_more(self) -> None:
+        """It was let in, or does not want to be any more."""
+        if self.asks is not None:
+            room, ask = self.asks
+            self.asks = None
+            room.remove(ask)
 
     def forget_remote(self) -> None:
         """The port that it had is still shown, though anybody may take it."""
@@ -61,6 +71,7 @@ class TcpEnding(TcpListener):
     def _disconnect(self) -> None:
         """connect to AF_UNSPEC: a listener stops, a connection is reset."""
         self._abort_backlog()
+        self.ask_no_more()
         was_open = self.peer is not None or self.state == TCP_SYN_SENT
         if self.peer is not None:
             self._send_reset()
@@ -164,6 +175,7 @@ class TcpEnding(TcpListener):
     def abort(self) -> None:
         """End at once with a reset."""
         self.stop_deferring()
+        self.ask_no_more()
         self._send_reset()
         self._forget_left()
         self.state = TCP_CLOSE
@@ -175,6 +187,7 @@ class TcpEnding(TcpListener):
         super().release()
         self._released = True
         self._abort_backlog()
+        self.ask_no_more()
         self.uncork()
         resets = bool(self.queued) or self.linger == (1, 0)
         if self.peer is self:

@@ -88,7 +88,7 @@ class Joining:
         self.task = task
         self.creds = task.creds
         """Those of the user namespace that is joined, if one is."""
-        self.steps: list[Callable[[], object]] = []
+        self.steps: list[Callable[[Task], object]] = []
 
     def check_admin(self, owner: Any) -> None:
         """Capable in the namespace's owner, and where one will be. Raises: EPERM."""
@@ -99,8 +99,8 @@ class Joining:
     def set(self, name: str, value: Any) -> None:
         """Another one of its `Namespaces`."""
 
-        def step() -> None:
-            self.task.ns = self.task.ns.but(**{name: value})
+        def step(task: Task) -> None:
+            task.ns = task.ns.but(**{name: value})
 
         self.steps.append(step)
 
@@ -133,13 +133,13 @@ def join_mounts(to: Joining, namespace: Any) -> None:
     if is_shared(to.task):
         raise EINVAL("a shared root")
     to.set("mounts", namespace)
-    to.steps.append(lambda: to.task.fs.enter(namespace.mounts))
+    to.steps.append(lambda task: task.fs.enter(namespace.mounts))
 
 
 def join_ipc(to: Joining, namespace: Any) -> None:
     """ipcns_install()."""
     to.check_admin(namespace.owner)
-    to.steps += [lambda: leave_semaphores(to.task), lambda: leave_segments(to.task)]
+    to.steps += [leave_semaphores, leave_segments]
     to.set("ipc", namespace)
 
 
@@ -156,7 +156,7 @@ def join_time(to: Joining, namespace: Any) -> None:
     if len(to.task.group.tasks) > 1:
         raise EUSERS("several threads")
     to.check_admin(namespace.owner)
-    to.steps.append(lambda: time_namespace.join(to.task, namespace))
+    to.steps.append(lambda task: time_namespace.join(task, namespace))
     to.set("time_for_children", namespace)
 
 
@@ -208,6 +208,6 @@ def sys_setns(task: Task, fd: Fd, kinds: UInt) -> None:
     for kind, namespace in wanted:
         JOIN[kind](to, namespace)
     for step in to.steps:
-        step()
+        step(task)
     if to.creds is not task.creds:
         commit(task, to.creds)
