@@ -61,6 +61,39 @@ def test_lazy_umount_leaves_open_files_alone(task: Any) -> None:
     task.ok("close", fd)
 
 
+def filled(task: Any, files: int) -> int:
+    """Inodes of the sandbox before files were made on a tmpfs on /m, one in the other."""
+    task.ok("mkdir", b"/m", 0o755)
+    before: int = task.world.kernel.vfs.budget.inodes
+    task.ok("mount", b"x", b"/m", b"tmpfs", 0, 0)
+    task.ok("mkdir", b"/m/d", 0o755)
+    for number in range(files):
+        touch(task, b"/m/d/%d" % number)
+    assert task.world.kernel.vfs.budget.inodes >= before + files
+    return before
+
+
+def test_what_is_on_a_tmpfs_goes_with_its_mount(task: Any) -> None:
+    before = filled(task, 40)
+
+    task.ok("umount2", b"/m", 0)
+    task.world.settle()
+
+    assert task.world.kernel.vfs.budget.inodes == before
+
+
+def test_open_file_of_a_tmpfs_outlives_its_mount_and_the_rest_does_not(task: Any) -> None:
+    before = filled(task, 40)
+    fd = task.ok("open", b"/m/d/7", O_RDWR, 0)
+
+    task.ok("umount2", b"/m", MNT_DETACH)
+    assert task.ok("lseek", fd, 3, 0) == 3
+    task.ok("close", fd)
+    task.world.settle()
+
+    assert task.world.kernel.vfs.budget.inodes == before
+
+
 def test_mounting_needs_the_capability(task: Any) -> None:
     task.ok("mkdir", b"/m", 0o777)
     user = task.sibling(1000, 1000)
