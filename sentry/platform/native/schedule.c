@@ -1,8 +1,10 @@
 /* Which context runs on which vCPU. Kernel thread only.
  *
  * A context keeps its vCPU until somebody else needs one; then the context that has been in the
- * kernel longest loses its own. When all vCPUs run, the longest running one is kicked after a
- * slice and its context goes to the end of the queue.
+ * kernel longest loses its own. Who waits is of one of three classes: who woke goes before who calls,
+ * who calls before who computes (had LONG_NS of a core twice in a row without a call). Of those that
+ * compute at most as many as there are CPUs run at a time, each for a slice, then it is kicked and
+ * goes to the end of its queue; one that woke does not wait for that.
  *
  * Where programs leave no core to the kernel thread each of their calls is an exit, ten times what
  * one in the mailbox costs. So programs that call all the time take turns: whoever is to go on
