@@ -130,6 +130,7 @@ class Seccomp(Filtering):
         only their number (since Linux 6.11)."""
         if self.listener is not None:
             self.listener.user_left()
+        task.observers.remove(self)
         task.seccomp = Seccomp(self.mode)
         task.seccomp.depth = self.depth
 

@@ -61,9 +61,8 @@ async def _leave(task: Task) -> None:
     await memory_is_free(task)
     size_kib = task.mm.map.total_pages * 4
     try:
-        for observer in task.observers:
+        for observer in list(task.observers):
             observer.exited(task, task.group.exit_status)
-        task.observers = []
         for tracee in list(task.tracees):
             tracee.tracer_exits()
         if task.trace is not None:

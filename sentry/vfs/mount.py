@@ -6,7 +6,7 @@ A mount knows what is mounted on it, so a walk needs no namespace (mounts.py).
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sentry.abi.mount import (
     MS_NOATIME,
@@ -74,6 +74,7 @@ class Namespace(Protocol):
     """Those that hang together, as one of them knows it: sentry.vfs.mounts."""
 
     anonymous: bool
+    budget: Any
     changes: ChangeCount
 
     @property

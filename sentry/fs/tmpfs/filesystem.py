@@ -134,7 +134,7 @@ class TmpFs(FileSystem):
         self.mounted_once = False
         """Made for one mount(2): without mounts nobody comes to it any more."""
         self._inos = itertools.count(1)
-        self._root: TmpDirectory | None = TmpDirectory(
+        self._root = TmpDirectory(
             self, self.options.mode, Owner(self.options.uid or 0, self.options.gid or 0)
         )
 
@@ -165,13 +165,12 @@ class TmpFs(FileSystem):
     @property
     def root(self) -> Inode:
         """The top."""
-        assert self._root is not None
         return self._root
 
     def shutdown(self) -> None:
         """What is not open any more goes."""
         if self.mounted_once:
-            self._root = None
+            del self._root
 
     def new_ino(self) -> int:
         """An inode number."""
