@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 
 import msgspec
 
@@ -32,8 +31,9 @@ from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-OPEN_FILES = 16
-"""Its three sockets, the log, and what comes with a request and its answer."""
+OPEN_FILES = 1024
+"""It has some ten. But so many may be on their way to somebody, of all processes of its user: the
+network processes and Gofers of other sandboxes are such (unix(7), ETOOMANYREFS)."""
 DUMPS = {
     abi.RTM_GETLINK: abi.IFINFOMSG.size,
     abi.RTM_GETADDR: abi.IFADDRMSG.size,
@@ -192,11 +192,14 @@ def _send(
     sentry: socket.socket, number: int, body: bytes = b"", more: int = 0, changes: int = 0,
     fd: int = -1,
 ) -> None:  # fmt: skip
-    """A packet; who has gone gets none."""
+    """A packet; who has gone gets none, and a descriptor that cannot go now is ENFILE."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
-    with suppress(OSError):
+    try:
         reply = protocol.REPLY.pack(number, more, changes) + body
         sentry.sendmsg([reply], rights, socket.MSG_NOSIGNAL)
+    except OSError as error:
+        if error.errno == errno.ETOOMANYREFS and rights:
+            _send(sentry, errno.ENFILE, changes=changes)
 
 
 def _is_list(data: bytes) -> bool:

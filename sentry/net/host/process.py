@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from sentry.abi.poll import EPOLLIN
-from sentry.errors import EAGAIN, ENETDOWN, ENFILE
+from sentry.errors import EAGAIN, ENETDOWN, ENFILE, ETOOMANYREFS
 from sentry.net.host.protocol import BIND, CHANGED, HEADER, LIST, MAX_PACKET, REPLY, SOCKET
 from sentry.platform.host_io import host_error
 from sentry.wait.fiber import Fiber, Mode
@@ -92,6 +92,8 @@ class NetworkProcess:
         try:
             self._sock.sendmsg([request], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
+            if error.errno == ETOOMANYREFS.number:
+                raise ENFILE("the user's sockets hold too many descriptors") from None
             raise ENETDOWN(f"the network process: {error}") from None
         self._waiting.append(answer)
         return answer

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,9 @@ from sentry.net.host.interfaces import messages
 class Peer:
     """Requests to `serve`, which runs on a thread."""
 
-    def __init__(self) -> None:
-        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, kind: type[socket.socket] = socket.socket) -> None:
+        self.sock, plain = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs = kind(fileno=plain.detach())
         self.sock.settimeout(20)
         self.netlink, self.watch = open_netlink(), Watch()
         self._theirs = theirs
@@ -101,6 +103,28 @@ def test_socket_is_made_and_interfaces_are_listed(peer: Peer) -> None:
     assert error == 0
     assert b"lo\0" in data
     assert {abi.RTM_NEWLINK, abi.RTM_NEWADDR, abi.RTM_NEWROUTE} <= kinds(data)
+
+
+class Crowded(socket.socket):
+    """Of a user whose sockets hold too many descriptors: unix(7), ETOOMANYREFS."""
+
+    def sendmsg(self, data: Any, rights: Any = (), *rest: Any) -> int:
+        if rights:
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+        return super().sendmsg(data, rights, *rest)
+
+
+def test_socket_that_cannot_be_handed_over_is_enfile() -> None:
+    peer = Peer(Crowded)
+    before = open_descriptors()
+
+    answer = peer.ask(request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM))
+    error, data, _ = peer.ask(request(protocol.LIST, -1))
+
+    assert answer == (errno.ENFILE, b"", [])
+    assert not error and data
+    assert open_descriptors() == before
+    peer.close()
 
 
 def test_list_without_a_change_has_the_interfaces_alone(peer: Peer) -> None:
