@@ -31,7 +31,7 @@ from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-OPEN_FILES = 1024
+OPEN_FILES = 4096
 """It has some ten. But so many may be on their way to somebody, of all processes of its user: the
 network processes and Gofers of other sandboxes are such (unix(7), ETOOMANYREFS)."""
 DUMPS = {
