@@ -126,8 +126,10 @@ class Seccomp(Filtering):
         return end_process(task)
 
     def exited(self, task: Task, status: int) -> None:
-        """A thread has ended: a listener may have nobody left to listen to. A zombie has no filters,
-        only their number (since Linux 6.11)."""
+        """A thread has ended: a listener may have nobody left to listen to.
+
+        A zombie has no filters, only their number (since Linux 6.11).
+        """
         if self.listener is not None:
             self.listener.user_left()
         task.observers.remove(self)

@@ -238,6 +238,8 @@ struct ctx {
     uint64_t spin_tsc;
     uint64_t inline_tsc;
     struct ctx *next;
+    uint8_t woke;
+    uint8_t long_runs;
     ...;
 };
 struct pool {
@@ -255,6 +257,7 @@ struct pool {
     double tsc_per_ns;
     int wake_fd;
     int epoll_fd;
+    uint32_t passed;
     uint64_t hold_tsc;
     uint64_t enter_tsc;
     uint32_t turn;
@@ -262,6 +265,7 @@ struct pool {
     struct aspace *dying;
     int running;
     uint64_t slice_tsc;
+    uint64_t long_tsc;
     uint64_t talk_tsc;
     uint64_t turn_tsc;
     uint64_t spin_tsc;

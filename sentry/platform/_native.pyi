@@ -205,6 +205,8 @@ class Ctx(Struct):
     spin_tsc: int
     inline_tsc: int
     next: Ctx
+    woke: int
+    long_runs: int
 
 class HostioPool(Struct): ...
 
@@ -225,6 +227,7 @@ class Pool(Struct):
     tsc_per_ns: float
     wake_fd: int
     epoll_fd: int
+    passed: int
     hold_tsc: int
     enter_tsc: int
     turn: int
@@ -232,6 +235,7 @@ class Pool(Struct):
     dying: Aspace
     running: int
     slice_tsc: int
+    long_tsc: int
     talk_tsc: int
     turn_tsc: int
     spin_tsc: int
