@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import socket
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY, RESOLVE_NO_SYMLINKS
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
 from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
-from sentry.errors import EEXIST, ENOENT, ENOTDIR, Errno
+from sentry.errors import EEXIST, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
@@ -35,7 +36,7 @@ from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
-from sentry.vfs.walk import child_of, resolve
+from sentry.vfs.walk import child_of, resolve, walk
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
             raise StartError(
                 f"mount {entry.type} to {entry.destination.decode()}: {error_text(error)}"
             ) from error
+    with suppress(Errno):  # who starts there says what is wrong with it
+        await mount_point(starter, config.process.cwd, False)
     await make_devices(starter, config)
     for name, value in config.sysctls:
         await set_sysctl(starter, name, value)
@@ -279,10 +282,21 @@ def is_null_device(inode: Inode) -> bool:
 
 
 async def mask(starter: Starter, path: bytes) -> None:
-    """maskedPaths: an empty read-only directory, or /dev/null, over it."""
-    place = await find(starter, path)
-    if place is None:
+    """maskedPaths: an empty read-only directory, or /dev/null, over it.
+
+    Raises: StartError. Where a link is on the way, an image says what is masked in its place.
+    """
+    try:
+        mount, dentry, _ = await again(
+            walk, starter, AT_FDCWD, path, resolve=RESOLVE_NO_SYMLINKS
+        )
+    except (ENOENT, ENOTDIR):
         return
+    except ELOOP:
+        raise StartError(
+            f"cannot mask {path.decode()}: a symbolic link is on the way"
+        ) from None
+    place = Location(mount, dentry)
     vfs = starter.kernel.vfs
     if place.dentry.inode.is_dir:
         mount = vfs.new_mount(TmpFs.make(vfs, "mode=0755"), MS_RDONLY)
