@@ -151,7 +151,6 @@ FLAGS: Final[dict[str, dict[str, Verdict]]] = {
                    "gid-map"),
     },
     "spec": {
-        **_taken("the same config.json serves ordinary users", "rootless", switch=True),
         **_refused("change config.json", "cwd", "netns"),
     },
     "update": {

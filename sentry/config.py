@@ -15,6 +15,10 @@ Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""
 
 
+Extents = tuple[tuple[int, int, int], ...]
+"""user_namespaces(7): the first id inside, the first one outside, how many."""
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """The five sets of capabilities(7) as bit masks."""
 
@@ -126,6 +130,10 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     devices: tuple[DeviceConfig, ...] = ()
     seccomp: bytes = b""
     """The filter of the first process: an array of struct sock_filter; empty: none."""
+
+    host_ids: tuple[Extents, Extents] = ((), ())
+    """Users and groups, as the maps of its user namespace on the host have them; empty: as here.
+    What programs see of it is /proc/PID/uid_map: all ids in the sandbox are those inside."""
 
     platform: str = "kvm"
     system_calls: str = "auto"

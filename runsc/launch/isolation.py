@@ -61,15 +61,22 @@ def spawn(body: Callable[[], int], namespaces: int = NAMESPACES) -> int:
 
     Raises: RuntimeFailure that says what the machine has to allow.
     """
-    uid, gid = os.geteuid(), os.getegid()
-    new_user = 0 if is_privileged() else CLONE_NEWUSER
+    if is_privileged():
+        return spawn_here(body, namespaces)
+    return spawn_here(body, namespaces | CLONE_NEWUSER, (os.geteuid(), os.getegid()))
+
+
+def spawn_here(
+    body: Callable[[], int], namespaces: int, ids: tuple[int, int] | None = None
+) -> int:
+    """The same with nothing but these namespaces. `ids`: who is root of a new one of users."""
     try:
-        pid = host.spawn(namespaces | new_user)
+        pid = host.spawn(namespaces)
     except OSError as error:
-        raise RuntimeFailure(_why_no_namespaces(error.errno, bool(new_user))) from None
+        raise RuntimeFailure(_why_no_namespaces(error.errno, ids is not None)) from None
     if pid:
         return pid
-    _child(body, (uid, gid) if new_user else None)
+    _child(body, ids)
 
 
 def _why_no_namespaces(number: int | None, new_user: bool) -> str:

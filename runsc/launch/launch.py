@@ -271,6 +271,7 @@ def _start(
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
         standing.await_ready()
+        config = msgspec.structs.replace(config, host_ids=standing.maps)
         network = _network(flags, container, config, standing.pid)
         running = sandbox.start(
             config,

@@ -307,6 +307,7 @@ def start(
         config.log_fd,
         not isolation.is_privileged(),
         config.container_id,
+        stand_in.entrance,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )
     network_pid = 0

@@ -73,6 +73,7 @@ _PROPAGATION = {
 }
 _BIND = {"bind": abi.MS_BIND, "rbind": abi.MS_BIND | abi.MS_REC}
 _COPY_UP = "tmpcopyup"
+_RECURSIVE_READ_ONLY = "rro"
 _IDMAPPED = frozenset({"idmap", "ridmap"})
 
 
@@ -87,6 +88,8 @@ class Options(Struct, frozen=True):
     """The first option that asks for something this runtime does not do."""
     copy_up: bool = False
     """tmpcopyup: a tmpfs starts with what was below it."""
+    read_only_below: bool = False
+    """rro: the mounts below a recursive bind mount are read-only, too."""
 
 
 def names() -> set[str]:
@@ -99,7 +102,7 @@ def parse(options: list[str]) -> Options:
     flags = propagation = bind = 0
     data: list[str] = []
     unsupported = ""
-    copy_up = False
+    copy_up = read_only_below = False
     for option in options:
         if option in _PROPAGATION:
             propagation = _PROPAGATION[option]
@@ -107,10 +110,12 @@ def parse(options: list[str]) -> Options:
             bind = _BIND[option]
         elif option in _SET:
             flags = flags & ~_CLEAR.get(option, 0) | _SET[option]
+            read_only_below |= option == _RECURSIVE_READ_ONLY
         elif option == _COPY_UP:
             copy_up = True
         elif option in _IDMAPPED:
             unsupported = unsupported or option
         else:
             data.append(option)
-    return Options(flags, propagation, bind, ",".join(data), unsupported, copy_up)
+    joined = ",".join(data)
+    return Options(flags, propagation, bind, joined, unsupported, copy_up, read_only_below)

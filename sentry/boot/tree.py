@@ -22,6 +22,7 @@ from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.session import Session
+from sentry.fs.gofer.wire import Owners
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
@@ -138,6 +139,8 @@ class Exports:
         self._lingering = Lingering(self._handles, kernel.loop)
         self._changes: HostChanges | None = None
         self._asked = False
+        ids = kernel.services.host_ids
+        self._owners = Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None
 
     def open(self, index: int, read_only: bool) -> FileSystem:
         """Attachment `index`: the root is nobody else's, others may change under us."""
@@ -154,6 +157,7 @@ class Exports:
             read_only=read_only,
             windows=self._kernel.platform.ram.windows,
             handles=self._handles,
+            owners=self._owners,
             io=vfs.host_io,
         )
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)

@@ -29,7 +29,7 @@ from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
-from sentry.fs.gofer.wire import Numbering, from_wire
+from sentry.fs.gofer.wire import Numbering, Owners, from_wire
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import StatFs
 
@@ -56,6 +56,8 @@ class Options(Struct, frozen=True):
     """How one hears of what the host changes in a shared one; without, names are asked for."""
     lingering: Lingering | None = None
     """Who keeps descriptors of a shared one for a while."""
+    owners: Owners | None = None
+    """Where the container's users are others of the host."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
 
@@ -86,6 +88,7 @@ class GoferFileSystem(Attachment):
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles
         self.io = options.io
+        self.owners = options.owners
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
         self._inodes: dict[Key, ref[GoferInode]] = {}
         self._listings: dict[DirectoryCache, int] = {}

@@ -1,0 +1,68 @@
+"""The container's user namespace on the host: linux.uidMappings, or one that is joined.
+
+The stand-in is in it, and the Gofer enters it when its trees are open: so the host's kernel
+translates the owners of files both ways, and the Gofer may touch no file of others' ids than those
+that are mapped. The Sentry stays nobody of the host. user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from runsc import host
+from sentry.abi.sched import CLONE_NEWUSER
+
+if TYPE_CHECKING:
+    from runsc.oci.users import Users
+    from sentry.config import Extents
+
+
+class Entrance(Struct, frozen=True):
+    """How one comes in: the namespace, open, and who one is there."""
+
+    fd: int
+    uid: int
+    gid: int
+
+
+def settle(pid: int, users: Users) -> tuple[Extents, Extents]:
+    """Map the ids of a process that waits in a new namespace; what the maps are. Raises: OSError.
+
+    A namespace that was joined has them.
+    """
+    for name, extents in (("uid_map", users.uids), ("gid_map", users.gids)):
+        if not users.path:
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+                file.write("".join(f"{a} {b} {count}\n" for a, b, count in extents))
+    return read(pid, "uid_map"), read(pid, "gid_map")
+
+
+def read(pid: int, name: str) -> Extents:
+    """A map, as this process sees it."""
+    with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return tuple((int(a), int(b), int(count)) for a, b, count in rows)
+
+
+def root_of(extents: Extents) -> int:
+    """Root, or who comes first where there is none."""
+    if any(first == 0 for first, _, _ in extents):
+        return 0
+    return min(first for first, _, _ in extents)
+
+
+def enter(entrance: Entrance) -> None:
+    """Preconditions: one thread; CAP_SYS_ADMIN over it. All capabilities in it are ours then."""
+    host.setns(entrance.fd, CLONE_NEWUSER)
+    os.close(entrance.fd)
+    become(entrance.uid, entrance.gid)
+
+
+def become(uid: int, gid: int) -> None:
+    """Be somebody of the namespace."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
