@@ -70,10 +70,15 @@ def gofer_main(
     shared = any(not export.is_file for export in exports[1:])
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
-    program = filters.gofer_program(switches.trap)
+    sockets = {
+        attachment.connects[1:].decode(): export.path
+        for attachment, export in zip(attachments, exports, strict=True)
+        if attachment.connects
+    }
+    program = filters.gofer_program(switches.trap, confine.CONNECT if sockets else ())
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
-    isolation.leave_root()
+    isolation.leave_root(sockets)
     if entrance is not None:
         users.enter(entrance)
     isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie)
@@ -141,10 +146,11 @@ def _attach(index: int, export: Export) -> Attachment:
     if not export.writable:
         attributes |= mount.MOUNT_ATTR_RDONLY
     fd = _overlay(export, attributes) if export.overlay else _clone(export, attributes)
-    if export.is_file:
+    if export.is_file and not export.special:
         access = os.O_RDWR if export.writable else os.O_RDONLY
         opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.close(fd)
         fd = opened
     cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
-    return Attachment(str(index).encode(), fd, not export.writable, cache)
+    connects = b"/%d" % index if export.is_service else b""
+    return Attachment(str(index).encode(), fd, not export.writable, cache, connects)

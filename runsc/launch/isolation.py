@@ -15,8 +15,9 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NoReturn
 
 from msgspec import Struct
@@ -174,11 +175,21 @@ def open_ram(size: int) -> int:
     return os.memfd_create("runsc-ram", os.MFD_CLOEXEC)
 
 
-def leave_root() -> None:
-    """From here on `/` is an empty file system that cannot be written; nothing else is mounted."""
+def leave_root(kept: Mapping[str, str] = MappingProxyType({})) -> None:
+    """From here on `/` is an empty file system that cannot be written; nothing else is mounted.
+
+    `kept`: but these files of the host, under such names.
+    """
     flags = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    host.mount("runsc-empty", "/proc", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    options = f"size=4k,nr_inodes={1 + len(kept)},mode=0555"
+    at_first = flags & ~mount.MS_RDONLY if kept else flags
+    host.mount("runsc-empty", "/proc", "tmpfs", at_first, options)
     os.chdir("/proc")
+    for name, path in kept.items():
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        host.mount(path, name, None, mount.MS_BIND)
+    if kept:
+        host.mount(None, ".", None, mount.MS_REMOUNT | flags)
     host.pivot_root(".", ".")
     host.umount(".", mount.MNT_DETACH)
     os.chdir("/")

@@ -248,7 +248,8 @@ def _join(paths: tuple[tuple[str, str], ...]) -> None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             host.setns(fd, KINDS[name])
         except OSError as error:
-            raise OSError(error.errno, f"{name} namespace {path}: {error.strerror}") from None
+            why = os.strerror(error.errno or 0)
+            raise OSError(error.errno, f"{name} namespace {path}: {why}") from None
         os.close(fd)
 
 

@@ -50,8 +50,17 @@ class Export(msgspec.Struct, frozen=True):
     is_file: bool = False
     recursive: bool = True
     """With what is mounted below it."""
+    special: int = 0
+    """S_IF* of a file that is no regular one: it is not opened."""
+    connects: bool = True
+    """Of a socket: programs may connect to it."""
     overlay: str = ""
     """Not a path but an overlay that is to be mounted, with these options."""
+
+    @property
+    def is_service(self) -> bool:
+        """A socket of the host that programs may connect to."""
+        return self.connects and self.special == stat.S_IFSOCK
 
 
 class Container(msgspec.Struct, frozen=True):
@@ -235,9 +244,12 @@ def _source(bundle: str, mount: spec.Mount, options: mounts.Options, path: str) 
         raise SpecError(
             f"{path}.source", f"bind mount source {mount.source}: {error.strerror}"
         ) from None
-    is_file = not stat.S_ISDIR(mode)
+    kind = stat.S_IFMT(mode)
     recursive = bool(options.bind & MS_REC)
-    return Export(source, not options.flags & MS_RDONLY, is_file, recursive)
+    special = 0 if kind in (stat.S_IFREG, stat.S_IFDIR) else kind
+    return Export(
+        source, not options.flags & MS_RDONLY, kind != stat.S_IFDIR, recursive, special
+    )
 
 
 def _writable_below(

@@ -6,6 +6,7 @@ config-linux.md, "User namespace mappings"; user_namespaces(7) has the bounds.
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import msgspec
 
@@ -53,7 +54,7 @@ def _extents(documents: list[spec.IdMapping], where: str) -> Extents:
             raise SpecError(f"{where}[{index}]", "ids out of range")
     for side in (0, 1):
         ranges = sorted((each[side], each[side] + each[2]) for each in made)
-        if any(end > begin for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False)):
+        if any(end > begin for (_, end), (begin, _) in pairwise(ranges)):
             raise SpecError(where, "the ids of two mappings overlap")
     return made
 

@@ -37,8 +37,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight", "file_handles",
-        "flights", "gofer", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "logins", "machine",
-        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
+        "flights", "gofer", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "logins",
+        "machine", "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Standard streams that are no terminal: of programs that want one, and of those that close them."""
+"""Standard streams that are no terminal, of programs that want one or close them."""
 
 from __future__ import annotations
 

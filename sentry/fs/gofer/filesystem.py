@@ -25,6 +25,7 @@ from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, storage_of
+from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
@@ -108,6 +109,8 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
+        if isinstance(self._root, GoferSocket):
+            self._root.is_served()
 
     @property
     def root(self) -> GoferInode:
@@ -240,4 +243,5 @@ class GoferFileSystem(Attachment):
 _CLASSES: dict[int, type[GoferInode]] = {
     modes.S_IFDIR: GoferDirectory,
     modes.S_IFREG: GoferRegular,
+    modes.S_IFSOCK: GoferSocket,
 }
