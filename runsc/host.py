@@ -78,6 +78,14 @@ def clone_mount(path: str, attributes: int, depth: int = AT_RECURSIVE) -> int:
     return fd
 
 
+def map_owners(fd: int, users: int, depth: int = 0) -> None:
+    """Show the files of a mount from `clone_mount` with the owners that a user namespace has.
+
+    mount_setattr(2), MOUNT_ATTR_IDMAP.
+    """
+    _check(lib.rs_mount_idmap(fd, AT_EMPTY_PATH | depth, users), "mount_setattr idmap")
+
+
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     _check(lib.rs_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")

@@ -24,6 +24,7 @@ from runsc.launch.frozen import freeze_imports
 from runsc.launch.title import set_title
 from runsc.oci.convert import Export
 from sentry.abi import mount
+from sentry.abi.fcntl import AT_RECURSIVE
 from sentry.log_rate import Rate
 
 Serve = Callable[
@@ -56,7 +57,9 @@ def gofer_main(
     sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
     tie = 0 if terms.outlives else signal.SIGKILL
     entrance = gofer.entrance
-    entered = {entrance.fd} if entrance is not None else set()
+    entered = {export.owners_fd for export in exports}
+    if entrance is not None:
+        entered.add(entrance.fd)
     isolation.enter({sock, log_fd, gofer.hold, *terms.joins, *entered} - {-1}, tie)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
@@ -122,13 +125,16 @@ def _queue_of_changes() -> int:
 
 def _clone(export: Export, attributes: int) -> int:
     """Of a mount that it did not make, an ordinary user may have no part: then all of it."""
-    if not export.recursive:
-        try:
-            return host.clone_mount(export.path, attributes, 0)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-    return host.clone_mount(export.path, attributes)
+    try:
+        fd = host.clone_mount(export.path, attributes, AT_RECURSIVE if export.recursive else 0)
+    except OSError as error:
+        if export.recursive or error.errno != errno.EINVAL:
+            raise
+        fd = host.clone_mount(export.path, attributes)
+    if export.owners_fd >= 0:
+        host.map_owners(fd, export.owners_fd, AT_RECURSIVE if export.owners_below else 0)
+        os.close(export.owners_fd)
+    return fd
 
 
 def _overlay(export: Export, attributes: int) -> int:

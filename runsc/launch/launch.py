@@ -16,7 +16,7 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, oom_victim, sandbox, stand_in
+from runsc.launch import boot, early, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, make_config, network_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
@@ -273,9 +273,10 @@ def _start(
         standing.await_ready()
         config = msgspec.structs.replace(config, host_ids=standing.maps)
         network = _network(flags, container, config, standing.pid)
+        exports = users.with_owners(container.exports)
         running = sandbox.start(
             config,
-            container.exports,
+            exports,
             programs(flags.platform),
             flags.switches,
             terms,
@@ -283,7 +284,8 @@ def _start(
             network,
         )
     namespace_fd = network.namespace_fd if network is not None else -1
-    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd):
+    owners = [each.owners_fd for each in exports]
+    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd, *owners):
         if fd >= 0:
             os.close(fd)
     return running

@@ -11,11 +11,16 @@ import os
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from runsc import host
+from runsc.errors import RuntimeFailure
 from sentry.abi.sched import CLONE_NEWUSER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runsc.oci.convert import Export
     from runsc.oci.users import Users
     from sentry.config import Extents
 
@@ -45,6 +50,39 @@ def read(pid: int, name: str) -> Extents:
     with open(f"/proc/{pid}/{name}", encoding="ascii") as file:
         rows = [line.split() for line in file]
     return tuple((int(a), int(b), int(count)) for a, b, count in rows)
+
+
+def with_owners(exports: Sequence[Export]) -> tuple[Export, ...]:
+    """Exports of idmapped mounts with their namespaces, open. Raises: RuntimeFailure.
+
+    Preconditions: one thread.
+    """
+    return tuple(
+        replace(export, owners_fd=_namespace(export.owners)) if export.owners else export
+        for export in exports
+    )
+
+
+def _namespace(users: Users) -> int:
+    """A user namespace with these maps, in which nobody is."""
+    try:
+        if users.path:
+            return os.open(users.path, os.O_RDONLY | os.O_CLOEXEC)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        pid = host.spawn(CLONE_NEWUSER)
+        if not pid:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        os.close(reader)
+        try:
+            settle(pid, users)
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(writer)
+            os.waitpid(pid, 0)
+    except OSError as error:
+        raise RuntimeFailure(f"owners of an idmapped mount: {error.strerror}") from None
 
 
 def root_of(extents: Extents) -> int:

@@ -52,6 +52,12 @@ class Export(msgspec.Struct, frozen=True):
     """With what is mounted below it."""
     special: int = 0
     """S_IF* of a file that is no regular one: it is not opened."""
+    owners: Users | None = None
+    """Of an idmapped mount: whose files on the host are whose."""
+    owners_below: bool = False
+    """Also of what is mounted below."""
+    owners_fd: int = -1
+    """A user namespace with these maps: `runsc.launch.users`."""
     connects: bool = True
     """Of a socket: programs may connect to it."""
     overlay: str = ""
@@ -190,18 +196,14 @@ def _scheduling(document: spec.Process, path: str) -> dict[str, Any]:
 
 
 def _mounts(
-    bundle: str, documents: list[spec.Mount], exports: list[Export], warn: Warn
+    bundle: str, document: spec.Spec, exports: list[Export], users: Users | None, warn: Warn
 ) -> list[config.MountConfig]:
-    made = []
+    made, documents = [], document.mounts or []
     for index, mount in enumerate(documents):
         path = f"$.mounts[{index}]"
-        if mount.uid_mappings or mount.gid_mappings:
-            raise SpecError(f"{path}.uidMappings", "idmapped mounts are not supported")
         _bytes(mount.source, f"{path}.source")
         options = mounts.parse(mount.options or [])
         _bytes(options.data, f"{path}.options")
-        if options.unsupported:
-            raise SpecError(f"{path}.options", f"{options.unsupported} is not supported")
         destination = mount.destination
         if not destination.startswith("/"):
             warn(f"mount destination {destination} is not absolute")
@@ -209,6 +211,8 @@ def _mounts(
         export = None
         if mount.type == "bind" or options.bind:
             export = _source(bundle, mount, options, path)
+            if mount.uid_mappings or mount.gid_mappings or options.idmapped:
+                export = _idmapped(export, mount, users, path)
         elif mount.type == "overlay":
             export = Export("", not options.flags & MS_RDONLY, overlay=options.data)
         elif not mount.type:
@@ -233,6 +237,14 @@ def _mounts(
                 made.append(msgspec.structs.replace(below, attachment=len(exports)))
                 exports.append(more)
     return made
+
+
+def _idmapped(export: Export, mount: spec.Mount, users: Users | None, path: str) -> Export:
+    from runsc.oci.users import of_mount  # noqa: PLC0415  few mounts are
+
+    below = "ridmap" in (mount.options or ())
+    owners = of_mount(mount, users, path)
+    return msgspec.structs.replace(export, owners=owners, owners_below=below)
 
 
 def _source(bundle: str, mount: spec.Mount, options: mounts.Options, path: str) -> Export:
@@ -385,7 +397,8 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     root_path = _root(bundle, document.root)
     assert document.root is not None
     exports = [Export(root_path, overlay == "none" and not document.root.readonly)]
-    made = _mounts(bundle, document.mounts or [], exports, warn)
+    users = _users(linux)
+    made = _mounts(bundle, document, exports, users, warn)
     return Container(
         process=first,
         root=config.RootConfig(document.root.readonly, overlay),
@@ -400,7 +413,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         hooks=document.hooks,
         cgroups_path=linux.cgroups_path,
         namespaces=tuple((each.type, each.path or "") for each in linux.namespaces or []),
-        users=_users(linux),
+        users=users,
         resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
     )

@@ -43,6 +43,18 @@ def of(linux: spec.Linux) -> Users:
     return Users(uids, gids)
 
 
+def of_mount(mount: spec.Mount, container: Users | None, path: str) -> Users:
+    """An idmapped mount: its own maps, or else those of the container. Raises: SpecError."""
+    if mount.uid_mappings or mount.gid_mappings:
+        return Users(
+            _extents(mount.uid_mappings or [], f"{path}.uidMappings"),
+            _extents(mount.gid_mappings or [], f"{path}.gidMappings"),
+        )
+    if container is None:
+        raise SpecError(f"{path}.options", "an idmapped mount needs mappings")
+    return container
+
+
 def _extents(documents: list[spec.IdMapping], where: str) -> Extents:
     if not documents:
         raise SpecError(where, "User namespaces enabled, but no mapping found")

@@ -140,3 +140,32 @@ def test_root_of_a_namespace_without_one_is_who_comes_first(
 
     assert result.stdout.split() == ["1000", "1000"], result.stderr
     assert _owner(folder / "f") == (FIRST, FIRST)
+
+
+def test_idmapped_mount_shows_other_owners(bundle: Bundle, platform: str, folder: Path) -> None:
+    """The owners on the disk are those inside; the container's ids on the host are others."""
+    os.chown(folder, 0, 0)
+    (folder / "of three").touch()
+    os.chown(folder / "of three", 3, 4)
+    bundle.configure(_mapped)
+    mount = bundle.document["mounts"][-1]
+    mount["uidMappings"] = mount["gidMappings"] = [MAP]
+    bundle.args("sh", "-c", "cd /data; stat -c '%u %g' . *; touch new; chown 5:6 new; ls -n new")
+
+    result = bundle.run(platform)
+
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["0 0", "3 4"], result.stderr
+    assert lines[2].split()[2:4] == ["5", "6"]
+    assert _owner(folder / "new") == (5, 6)
+
+
+def test_idmapped_mount_has_the_maps_of_the_container_or_none(
+    bundle: Bundle, platform: str, folder: Path
+) -> None:
+    os.chown(folder, 7, 7)
+    bundle.document["mounts"][-1]["options"].append("ridmap")
+    bundle.args("stat", "-c", "%u", "/data")
+
+    assert "an idmapped mount needs mappings" in bundle.run(platform).stderr
+    assert bundle.configure(_mapped).run(platform).stdout == "7\n"
