@@ -6,7 +6,7 @@ One class stands for a C type behind a pointer and in an array, a struct's for t
 too. NULL is of every such class.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, Protocol, Self, SupportsInt, overload
 
 from typing_extensions import Buffer as Readable
@@ -49,6 +49,7 @@ class Buffer:
     def __setitem__(self, at: slice, value: Readable) -> None: ...
 
 class Int(Numbers): ...
+class Uint32(Numbers): ...
 class Uint64(Numbers): ...
 class Uint8(Numbers): ...
 
@@ -66,6 +67,7 @@ class GoferStatfs(Struct):
 class Null(  # type: ignore[misc]
     GoferStatfs,
     Int,
+    Uint32,
     Uint64,
     Uint8,
     Char,
@@ -78,6 +80,8 @@ class Ffi:
     @overload
     def new(self, cdecl: Literal["int *", "int[]"], init: object = ...) -> Int: ...
     @overload
+    def new(self, cdecl: Literal["uint32_t *", "uint32_t[]"], init: object = ...) -> Uint32: ...
+    @overload
     def new(self, cdecl: Literal["uint64_t *", "uint64_t[]"], init: object = ...) -> Uint64: ...
     @overload
     def new(self, cdecl: Literal["uint8_t *", "uint8_t[]"], init: object = ...) -> Uint8: ...
@@ -89,6 +93,8 @@ class Ffi:
     ) -> GoferStatfs: ...
     @overload
     def from_buffer(self, cdecl: Literal["int[]"], buffer: Readable) -> Int: ...
+    @overload
+    def from_buffer(self, cdecl: Literal["uint32_t[]"], buffer: Readable) -> Uint32: ...
     @overload
     def from_buffer(self, cdecl: Literal["uint64_t[]"], buffer: Readable) -> Uint64: ...
     @overload
@@ -117,6 +123,8 @@ class Lib(Protocol):
     CAP_DAC_READ_SEARCH: int
     CAP_FOWNER: int
     CAP_FSETID: int
+    CAP_SETGID: int
+    CAP_SETUID: int
     CLONE_VM: int
     CLONE_FS: int
     CLONE_FILES: int
@@ -139,6 +147,17 @@ class Lib(Protocol):
     def gofer_stat(self, dirfd: int, name: Char | bytes, block: Uint8, /) -> int: ...
     def gofer_open_stat(
         self, dirfd: int, name: Char | bytes, flags: int, block: Uint8, /
+    ) -> int: ...
+    def gofer_remember_ids(self) -> None: ...
+    def gofer_connect(
+        self,
+        path: Char | bytes,
+        kind: int,
+        uid: int,
+        gid: int,
+        groups: Uint32 | Sequence[int],
+        count: int,
+        /,
     ) -> int: ...
     def gofer_chown(self, fd: int, uid: int, gid: int, /) -> int: ...
     def gofer_chmod(self, fd: int, mode: int, /) -> int: ...

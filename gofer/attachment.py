@@ -27,3 +27,5 @@ class Attachment(Struct, frozen=True):
     fd: int
     readonly: bool = False
     cache: CacheMode = CacheMode.EXCLUSIVE
+    connects: bytes = b""
+    """Of a socket that clients may connect to: what it is called in the root of this process."""

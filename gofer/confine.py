@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -28,10 +28,23 @@ _WRITE: Final = {
 }
 
 
-def capabilities(attachments: Iterable[Attachment]) -> dict[int, str]:
+_CONNECT: Final = {
+    lib.CAP_SETUID: "a service sees as whom the program inside connects",
+    lib.CAP_SETGID: "the same for groups",
+}
+
+
+def connects(attachments: Iterable[Attachment]) -> bool:
+    """Whether there are sockets among them."""
+    return any(attachment.connects for attachment in attachments)
+
+
+def capabilities(attachments: Sequence[Attachment]) -> dict[int, str]:
     """The capabilities to keep, with reasons: those to write only if something may be written."""
-    writable = any(not attachment.readonly for attachment in attachments)
-    return {**_READ, **_WRITE} if writable else dict(_READ)
+    kept = dict(_READ)
+    if any(not attachment.readonly for attachment in attachments):
+        kept |= _WRITE
+    return kept | _CONNECT if connects(attachments) else kept
 
 
 class Argument(Struct, frozen=True):
@@ -163,3 +176,17 @@ SYSCALLS: Final = (
     Rule("exit", "a thread's end", use="forced"),
     Rule("exit_group", "the end"),
 )
+
+CONNECT: Final = (
+    Rule(
+        "socket",
+        "to be connected to a socket that config.json mounts",
+        (Argument(0, lib.AF_UNIX, _LOW),),
+        use="sockets",
+    ),
+    Rule("connect", "the same; the names are those in the empty root", use="sockets"),
+    Rule("setresuid", "as who asks for it, and back", use="sockets"),
+    Rule("setresgid", "as who asks for it, and back", use="sockets"),
+    Rule("setgroups", "as who asks for it, and back", use="sockets"),
+)
+"""Besides, where there are such sockets."""

@@ -10,12 +10,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <linux/openat2.h>
 
@@ -96,6 +99,50 @@ int gofer_open_stat(int dirfd, const char *name, uint64_t flags, uint8_t *block)
     if (fd < 0)
         return fd;
     int rc = gofer_stat(fd, "", block);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* Who this process is: asked before its filter is on. */
+static uint32_t own, own_group;
+
+void gofer_remember_ids(void)
+{
+    own = geteuid();
+    own_group = getegid();
+}
+
+/* The ids of this thread alone: what glibc calls changes all of them. */
+static int become(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t count)
+{
+    if (syscall(SYS_setgroups, count, groups) < 0
+        || syscall(SYS_setresgid, -1, gid, -1) < 0
+        || syscall(SYS_setresuid, -1, uid, -1) < 0)
+        return -errno;
+    return 0;
+}
+
+/* A socket of `kind`, connected to the name `path` as somebody else: as whom the other side sees
+ * (SO_PEERCRED), and as whom Linux asks whether it may be. Does not block. */
+int gofer_connect(const char *path, int kind, uint32_t uid, uint32_t gid, const uint32_t *groups,
+                  size_t count)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    int stranger = uid != own || gid != own_group || count;
+    int rc = stranger ? become(uid, gid, groups, count) : 0;
+    if (rc == 0)
+        rc = result(connect(fd, (struct sockaddr *)&address, sizeof address));
+    /* The order matters: with the user come the capabilities for the rest. */
+    if (stranger
+        && (syscall(SYS_setresuid, -1, own, -1) < 0 || become(own, own_group, NULL, 0) < 0))
+        abort();
     if (rc < 0) {
         close(fd);
         return rc;

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from gofer._native import lib
 from gofer.attachment import Attachment
 from gofer.fid import FidBudget
 from gofer.locks import LockTable
@@ -49,6 +50,7 @@ class Shared:
         self.limits = limits
         self.uid = os.geteuid()
         """Who owns what was just made."""
+        lib.gofer_remember_ids()
         self.log = log
         self.table = NodeTable(limits.max_nodes, limits.max_node_fds)
         self.fid_budget = FidBudget(limits.max_fids)

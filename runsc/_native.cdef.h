@@ -6,6 +6,7 @@ int rs_mount(const char *source, const char *target, const char *type, unsigned 
 int rs_umount(const char *target, int flags);
 int rs_open_tree(int dirfd, const char *path, unsigned int flags);
 int rs_mount_setattr(int fd, unsigned int flags, uint64_t set);
+int rs_mount_idmap(int fd, unsigned int flags, int userns);
 int rs_pivot_root(const char *new_root, const char *put_old);
 int rs_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int rs_capset(uint64_t effective, uint64_t permitted, uint64_t inheritable);

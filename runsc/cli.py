@@ -137,6 +137,15 @@ def _is_of_go(word: str) -> bool:
     " else none.",
 )
 @click.option(
+    "--host-uds",
+    type=click.Choice(["none", "named"]),
+    default="named",
+    show_default=True,
+    help="Which Unix sockets of the host a program may connect to. named: those that config.json"
+    " mounts by themselves (`-v /run/some.sock:/run/some.sock` of an engine), and none that lies in"
+    " a folder. Descriptors are not passed on. none: not these either.",
+)
+@click.option(
     "--overlay2",
     default="root:memory",
     metavar="WHERE",
@@ -252,6 +261,7 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         strace_limit=flags["strace_log_size"],
         steps_log=flags["steps_log"],
         overlay=overlay,
+        host_uds=flags["host_uds"],
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
         system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),

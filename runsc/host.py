@@ -65,16 +65,25 @@ def umount(target: str, flags: int = 0) -> None:
     _check(lib.rs_umount(os.fsencode(target), flags), f"umount {target}")
 
 
-def clone_mount(path: str, attributes: int) -> int:
+def clone_mount(path: str, attributes: int, depth: int = AT_RECURSIVE) -> int:
     """A private copy of the mounts below `path`, attached nowhere, with MOUNT_ATTR_* added.
 
     open_tree(2) with OPEN_TREE_CLONE, mount_setattr(2) (Linux 5.12). Gives an O_PATH descriptor.
+    `depth` 0: without what is mounted below.
     """
-    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+    flags = OPEN_TREE_CLONE | depth | os.O_CLOEXEC
     fd = _check(lib.rs_open_tree(AT_FDCWD, os.fsencode(path), flags), f"open_tree {path}")
     done = lib.rs_mount_setattr(fd, AT_EMPTY_PATH | AT_RECURSIVE, attributes)
     _check(done, f"mount_setattr {path}")
     return fd
+
+
+def map_owners(fd: int, users: int, depth: int = 0) -> None:
+    """Show the files of a mount from `clone_mount` with the owners that a user namespace has.
+
+    mount_setattr(2), MOUNT_ATTR_IDMAP.
+    """
+    _check(lib.rs_mount_idmap(fd, AT_EMPTY_PATH | depth, users), "mount_setattr idmap")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

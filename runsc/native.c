@@ -68,6 +68,15 @@ int rs_mount_setattr(int fd, unsigned flags, uint64_t set)
     return result(syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr));
 }
 
+/* MOUNT_ATTR_IDMAP: the owners of its files are those that this user namespace has. */
+int rs_mount_idmap(int fd, unsigned flags, int userns)
+{
+    struct { uint64_t set, clear, propagation, userns_fd; } attr = {
+        MOUNT_ATTR_IDMAP, 0, 0, (uint64_t)userns,
+    };
+    return result(syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr));
+}
+
 int rs_pivot_root(const char *new_root, const char *put_old)
 {
     return result(syscall(SYS_pivot_root, new_root, put_old));

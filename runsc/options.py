@@ -32,6 +32,8 @@ class Globals(Struct, frozen=True):
     overlay: str
     memory: int | None
     switches: Switches
+    host_uds: str = "named"
+    """Which sockets of the host are connected to."""
     steps_log: str | None = None
     """For tests: where it is written what holds up the kernel thread."""
     systemd_cgroup: bool = False

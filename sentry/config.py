@@ -15,6 +15,10 @@ Mask = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Bits."""
 
 
+Extents = tuple[tuple[int, int, int], ...]
+"""user_namespaces(7): the first id inside, the first one outside, how many."""
+
+
 class Capabilities(msgspec.Struct, frozen=True):
     """The five sets of capabilities(7) as bit masks."""
 
@@ -127,6 +131,10 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     seccomp: bytes = b""
     """The filter of the first process: an array of struct sock_filter; empty: none."""
 
+    host_ids: tuple[Extents, Extents] = ((), ())
+    """Users and groups, as the maps of its user namespace on the host have them; empty: as here.
+    What programs see of it is /proc/PID/uid_map: all ids in the sandbox are those inside."""
+
     platform: str = "kvm"
     system_calls: str = "auto"
     """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
@@ -160,6 +168,8 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
     network: str = "none"
     """"none": a loopback interface of its own; "host": sockets of the host."""
+    services: bool = False
+    """There are sockets of the host to connect to."""
     network_fd: int = -1
     """Connected socket of packets to the network process, with `network` "host"."""
     stand_in_fd: int = -1

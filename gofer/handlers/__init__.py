@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from gofer.handlers import attributes, io, lock, names, open, session, walk, watch, xattr
+from gofer.handlers import attributes, connect, io, lock, names, open, session, walk, watch, xattr
 
-__all__ = ["attributes", "io", "lock", "names", "open", "session", "walk", "watch", "xattr"]
+__all__ = [
+    "attributes", "connect", "io", "lock", "names", "open", "session", "walk", "watch", "xattr",
+]  # fmt: skip

@@ -237,3 +237,22 @@ class Tunwatchx(Message):
 @message(227)
 class Runwatchx(Message):
     pass
+
+
+@message(228)
+class Tconnectx(Message):
+    """A socket of `kind`, connected to the socket that the attachment of `fid` is, with the reply.
+
+    As this user, with these groups (32 bits each, little-endian).
+    """
+
+    fid: U32
+    kind: U32
+    uid: U32
+    gid: U32
+    groups: Data
+
+
+@message(229)
+class Rconnectx(Message):
+    pass

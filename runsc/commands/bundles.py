@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+import msgspec
 
 from runsc.containers.names import check_id
 from runsc.launch import launch
@@ -73,6 +74,9 @@ def understood(
         for line in ignored.fields(bundle):
             settings.log.debug(line)
     container = convert.container(bundle, document, settings.overlay, settings.log.warning)
+    if settings.host_uds == "none":
+        shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
+        container = msgspec.structs.replace(container, exports=tuple(shut))
     identity = launch.Identity(
         container_id,
         bundle,

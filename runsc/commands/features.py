@@ -93,7 +93,7 @@ def features() -> Features:
         hooks=[phase.value for phase in Phase],
         mount_options=sorted(mounts.names()),
         linux=Linux(
-            namespaces=["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            namespaces=["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             capabilities=capabilities,
             cgroup=Cgroup(systemd=can_ask_systemd(), systemd_user=can_ask_systemd()),
             seccomp=Seccomp(
@@ -107,7 +107,7 @@ def features() -> Features:
             apparmor=no,
             selinux=no,
             intel_rdt=no,
-            mount_extensions=Extensions(no),
+            mount_extensions=Extensions(Enabled(True)),
         ),
         annotations={"runsc.version": __version__},
         potentially_unsafe_config_annotations=[],

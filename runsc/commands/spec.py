@@ -76,6 +76,22 @@ def example() -> spec.Spec:
     )
 
 
+def rootless() -> spec.Spec:
+    """What `runc spec --rootless` writes: root is who calls, and the network is the caller's."""
+    made = example()
+    linux = made.linux
+    assert linux is not None and made.mounts is not None
+    linux.uid_mappings = [spec.IdMapping(0, os.geteuid(), 1)]
+    linux.gid_mappings = [spec.IdMapping(0, os.getegid(), 1)]
+    kinds = ("pid", "ipc", "uts", "mount", "user")
+    linux.namespaces = [spec.Namespace(kind) for kind in kinds]
+    linux.resources = None
+    for mount in made.mounts:
+        if mount.destination == "/dev/pts" and mount.options is not None:
+            mount.options.remove("gid=5")
+    return made
+
+
 @click.command(
     help="Write config.json: a shell at this terminal, in the root file system `rootfs`."
     " Change it as you"
@@ -84,12 +100,14 @@ def example() -> spec.Spec:
 @click.option(
     "--bundle", "-b", default=".", metavar="DIR", help="The folder for it. Default: here."
 )
-def command(bundle: str) -> None:
+@click.option("--rootless", "is_rootless", is_flag=True, help="For an ordinary user.")
+def command(bundle: str, is_rootless: bool) -> None:
     """Refuses to overwrite one."""
     path = os.path.join(bundle, "config.json")
+    made = rootless() if is_rootless else example()
     try:
         with open(path, "xb") as file:
-            text = msgspec.json.format(msgspec.json.encode(example()), indent=4)
+            text = msgspec.json.format(msgspec.json.encode(made), indent=4)
             file.write(text.replace(b"    ", b"\t") + b"\n")
     except FileExistsError:
         raise RuntimeFailure("File config.json exists. Remove it first") from None

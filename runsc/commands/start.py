@@ -13,4 +13,4 @@ from runsc.options import Globals
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
     """See lifecycle.start."""
-    lifecycle.start(flags.store(), container_id, flags.log.warning)
+    lifecycle.start(flags.store(), container_id)

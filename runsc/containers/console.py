@@ -35,8 +35,6 @@ def check(terminal: bool, detached: bool, console_socket: str | None) -> None:
         )
     if console_socket and not (terminal and detached):
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
-    if terminal and not detached and not os.isatty(0):
-        raise RuntimeFailure("provided file is not a console: process.terminal needs a terminal")
 
 
 def make(console_socket: str, size: Size | None) -> int:
@@ -86,8 +84,14 @@ def is_foreground(terminal: int) -> bool:
 
 
 @contextmanager
-def settings_kept(fd: int) -> Iterator[Settings]:
-    """The Sentry makes the terminal raw and puts it right at its end; this is for its death."""
+def settings_kept(fd: int) -> Iterator[Settings | None]:
+    """The Sentry makes the terminal raw and puts it right at its end; this is for its death.
+
+    None where it is no terminal.
+    """
+    if not os.isatty(fd):
+        yield None
+        return
     saved = termios.tcgetattr(fd)
     try:
         yield saved

@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runsc.containers.relay import Relay
+
 FAILED = 255
 """What runc exits with when the process was not started."""
 STOPPED = "cannot exec in a stopped container"
@@ -39,6 +41,7 @@ ANSWER_S = 60.0
 """How long it may take to start the process."""
 EXITED = b'{"event":"exited"'
 ERROR = b'{"error":'
+SIGWINCH = 28
 
 
 class Stopped(RuntimeFailure):
@@ -52,6 +55,8 @@ class Process:
         self._sock = sock
         self._received = received
         """What came after the answer."""
+        self.on_resize: Callable[[], object] = lambda: None
+        """Before the Sentry hears of a new size of the caller's terminal."""
 
     def wait(self, wakeup: int) -> int:
         """Stay to its end; its exit code. Bytes that `wakeup` gives are signals to forward.
@@ -88,6 +93,8 @@ class Process:
                 self._received += data
 
     def _forward(self, number: int) -> None:
+        if number == SIGWINCH:
+            self.on_resize()
         try:  # noqa: SIM105  contextlib is not imported here
             self._sock.send(b'{"op":"signal","signal":%d}\n' % number, MSG_NOSIGNAL)
         except OSError:
@@ -183,13 +190,14 @@ def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
 def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     path = os.path.join(root, check_id(wishes.container_id), "control.sock")
     request, terminal, size = execspec.request(wishes, warn)
-    fds, slave = [0, 1, 2], -1
+    fds, slave, relay = [0, 1, 2], -1, None
     if terminal or wishes.console_socket:
         from runsc.containers import console  # noqa: PLC0415  most have no terminal
 
         console.check(terminal, wishes.detach, wishes.console_socket)
         slave = console.make(wishes.console_socket, size) if wishes.console_socket else -1
-        wire = max(slave, 0)
+        relay = None if slave >= 0 else _relay(size)
+        wire = max(slave, 0) if relay is None else relay.slave
         fds = [wire, wire, wire]
     fds += _preserved(wishes.preserve_fds)
     if not wishes.detach:  # the program may be heard before we are ready to forward
@@ -206,7 +214,21 @@ def _run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     if not terminal:
         return foreground(process, wishes.pid_file)
     with console.settings_kept(0):
-        return foreground(process, wishes.pid_file)
+        if relay is None:
+            return foreground(process, wishes.pid_file)
+        process.on_resize = relay.resize
+        relay.handed_over()
+        relay.start()
+        code = foreground(process, wishes.pid_file)
+        relay.finish()
+        return code
+
+
+def _relay(size: tuple[int, int] | None) -> Relay | None:
+    """Where the caller's streams are not the terminal that the process wants."""
+    from runsc.containers import relay  # noqa: PLC0415
+
+    return relay.Relay(size) if relay.is_needed() else None
 
 
 def _why_nobody_listens(root: str, container_id: str) -> str:

@@ -88,7 +88,7 @@ def require_running(state: State) -> None:
         raise NotRunning(state.id)
 
 
-def start(store: Store, container_id: str, warn: Warn) -> None:
+def start(store: Store, container_id: str) -> None:
     """Let the first process of a created container run. Raises: RuntimeFailure."""
     with store.held(container_id) as state:
         match status(state):
@@ -106,7 +106,7 @@ def start(store: Store, container_id: str, warn: Warn) -> None:
         store.save(state)
         if reply.error:
             raise RuntimeFailure(reply.error)
-        after_start(state, warn)
+        after_start(state)
 
 
 def before_start(store: Store, state: State) -> None:
@@ -123,12 +123,18 @@ def before_start(store: Store, state: State) -> None:
         raise
 
 
-def after_start(state: State, warn: Warn) -> None:
-    """The poststart hooks: what becomes of them does not stop the container."""
-    if state.hooks is not None:
-        from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
+def after_start(state: State) -> None:
+    """The poststart hooks. Raises: RuntimeFailure; then, as with runc, the container has ended."""
+    if state.hooks is None:
+        return
+    from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
 
-        hooks.run_all(state.hooks, hooks.Phase.POSTSTART, document(state, "running"), warn)
+    try:
+        hooks.run(state.hooks, hooks.Phase.POSTSTART, document(state, "running"))
+    except BaseException:
+        for pidfd in _kill(state):
+            _await_end(pidfd)
+        raise
 
 
 def kill(store: Store, container_id: str, number: int, everyone: bool, pid: int = 1) -> None:

@@ -10,11 +10,24 @@ _MARKS = "_+-."
 
 
 def default_root() -> str:
-    """/run/runsc for root; below XDG_RUNTIME_DIR, or a private folder in /tmp, for others."""
-    if os.geteuid() == 0:
-        return "/run/runsc"
+    """/run/runsc for root; below XDG_RUNTIME_DIR, or a private folder in /tmp, for others.
+
+    Others are also who is root of a user namespace only, as with engines that need no root: /run
+    is the host's there.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if os.geteuid() == 0 and not (runtime and is_in_user_namespace()):
+        return "/run/runsc"
     return os.path.join(runtime, "runsc") if runtime else f"/tmp/runsc-{os.geteuid()}"
+
+
+def is_in_user_namespace() -> bool:
+    """Whether ids are other ones than the host's: user_namespaces(7)."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return file.read().split() != [b"0", b"0", b"4294967295"]
+    except OSError:
+        return False
 
 
 def check_id(container_id: str) -> str:

@@ -47,7 +47,7 @@ def _as_exec(
     written = msgspec.structs.replace(
         process,
         args=[hook.path, *(hook.args or [])[1:]],
-        env=hook.env or [],
+        env=process.env if hook.env is None else hook.env,
         terminal=False,
         console_size=None,
     )

@@ -6,12 +6,18 @@ process under it. What no rule allows ends the process (SECCOMP_RET_KILL_PROCESS
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from runsc import host
 from runsc.filters.program import build
 from sentry.abi import seccomp
 from sentry.bpf.isa import pack
+
+if TYPE_CHECKING:
+    from gofer import confine
 
 
 class Switches(msgspec.Struct, frozen=True):
@@ -27,18 +33,21 @@ def _default(trap: bool) -> int:
     return seccomp.SECCOMP_RET_TRAP if trap else seccomp.SECCOMP_RET_KILL_PROCESS
 
 
-def sentry_program(platform: str, network: str, trap: bool = False) -> bytes:
-    """The Sentry's program, as the kernel takes it."""
+def sentry_program(
+    platform: str, network: str, trap: bool = False, *, services: bool = False
+) -> bytes:
+    """The Sentry's program, as the kernel takes it. `services`: config.json mounts sockets."""
     from runsc.filters import sentry as sentry_rules  # noqa: PLC0415  each process has its own
 
-    return pack(build(sentry_rules.rules(platform, network), _default(trap)))
+    more = (sentry_rules.SHUTDOWN,) if services else ()
+    return pack(build(sentry_rules.rules(platform, network, more), _default(trap)))
 
 
-def gofer_program(trap: bool = False) -> bytes:
-    """The Gofer's."""
+def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> bytes:
+    """The Gofer's; `more` is what this one may do besides."""
     from runsc.filters import gofer as gofer_rules  # noqa: PLC0415
 
-    return pack(build(gofer_rules.rules(), _default(trap)))
+    return pack(build(gofer_rules.rules(more), _default(trap)))
 
 
 def network_program(trap: bool = False) -> bytes:

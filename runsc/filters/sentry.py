@@ -115,12 +115,15 @@ OWN = (
     ),
 )
 
+SHUTDOWN = Rule(unistd.shutdown, "network", "the end of a direction of donated sockets")
+"""Also where config.json mounts a socket of the host."""
+
 HOST_SOCKETS = (
     Rule(unistd.bind, "network", "addresses of donated sockets"),
     Rule(unistd.connect, "network", "connections of donated sockets"),
     Rule(unistd.listen, "network", "servers on donated sockets"),
     Rule(unistd.getpeername, "network", "addresses of donated sockets"),
-    Rule(unistd.shutdown, "network", "the end of a direction of donated sockets"),
+    SHUTDOWN,
     Rule(unistd.sendmsg, "network", "data of donated sockets, requests for new ones"),
     Rule(
         unistd.setsockopt,
@@ -132,10 +135,12 @@ HOST_SOCKETS = (
 """With --network=host: on sockets that the network process has made."""
 
 
-def rules(platform: str, network: str = "none") -> Sequence[Rule]:
-    """The allow-list for a platform and a network."""
+def rules(
+    platform: str, network: str = "none", more: Sequence[Rule] = ()
+) -> Sequence[Rule]:
+    """The allow-list for a platform and a network; `more` where the network is none."""
     requests = (*_TERMINAL, tty.FIONREAD, *(_KVM if platform == "kvm" else ()))
-    own: tuple[Rule, ...] = OWN
+    own: tuple[Rule, ...] = (*OWN, *more)
     if network == "host":
         requests += _SOCKET_COUNTS
         own = (*OWN, *HOST_SOCKETS)

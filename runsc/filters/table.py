@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from gofer import confine
 from runsc.filters import gofer, network, sentry
 from runsc.filters.rule import Rule
 from sentry.abi import unistd
 
 ROLES: Final[dict[str, Sequence[Rule]]] = {
     "sentry": sentry.rules("kvm", "host"),
-    "gofer": gofer.rules(),
+    "gofer": gofer.rules(confine.CONNECT),
     "network": network.rules(),
 }
 """What each may do; the Sentry's with --network=host, which adds `sentry.HOST_SOCKETS`."""

@@ -5,6 +5,7 @@ Its trees → empty root → rights → filter → serve. See runsc/launch/boot.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -18,11 +19,12 @@ from gofer._native import lib as gofer_lib
 from gofer.attachment import Attachment, CacheMode
 from gofer.shared import POOL_THREADS
 from runsc import filters, host
-from runsc.launch import boot, isolation, landlock
+from runsc.launch import boot, isolation, landlock, users
 from runsc.launch.frozen import freeze_imports
 from runsc.launch.title import set_title
 from runsc.oci.convert import Export
 from sentry.abi import mount
+from sentry.abi.fcntl import AT_RECURSIVE
 from sentry.log_rate import Rate
 
 Serve = Callable[
@@ -41,6 +43,8 @@ class GoferStart(msgspec.Struct, frozen=True):
     own_users: bool
     """It is in a user namespace of its own."""
     container_id: str
+    entrance: users.Entrance | None = None
+    """To the user namespace of the container."""
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
 
@@ -52,7 +56,11 @@ def gofer_main(
     outlives the command line, that of the command line."""
     sock, log_fd, exports = gofer.sock, gofer.log_fd, gofer.exports
     tie = 0 if terms.outlives else signal.SIGKILL
-    isolation.enter({sock, log_fd, gofer.hold, *terms.joins} - {-1}, tie)
+    entrance = gofer.entrance
+    entered = {export.owners_fd for export in exports}
+    if entrance is not None:
+        entered.add(entrance.fd)
+    isolation.enter({sock, log_fd, gofer.hold, *terms.joins, *entered} - {-1}, tie)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
@@ -65,11 +73,18 @@ def gofer_main(
     shared = any(not export.is_file for export in exports[1:])
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
-    program = filters.gofer_program(switches.trap)
+    sockets = {
+        attachment.connects[1:].decode(): export.path
+        for attachment, export in zip(attachments, exports, strict=True)
+        if attachment.connects
+    }
+    program = filters.gofer_program(switches.trap, confine.CONNECT if sockets else ())
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
-    isolation.leave_root()
-    isolation.drop_rights(isolation.Rights(0, kept), tie)
+    isolation.leave_root(sockets)
+    if entrance is not None:
+        users.enter(entrance)
+    isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie)
     landlock.restrict_gofer(
         landlock.Tree(attachment.fd, not attachment.readonly, not export.is_file)
         for attachment, export in zip(attachments, exports, strict=True)
@@ -108,16 +123,40 @@ def _queue_of_changes() -> int:
         os.seteuid(user)
 
 
+def _clone(export: Export, attributes: int) -> int:
+    """Of a mount that it did not make, an ordinary user may have no part: then all of it."""
+    try:
+        fd = host.clone_mount(export.path, attributes, AT_RECURSIVE if export.recursive else 0)
+    except OSError as error:
+        if export.recursive or error.errno != errno.EINVAL:
+            raise
+        fd = host.clone_mount(export.path, attributes)
+    if export.owners_fd >= 0:
+        host.map_owners(fd, export.owners_fd, AT_RECURSIVE if export.owners_below else 0)
+        os.close(export.owners_fd)
+    return fd
+
+
+def _overlay(export: Export, attributes: int) -> int:
+    """One that config.json asks for, of folders of the host."""
+    host.mount("overlay", "/proc", "overlay", 0, export.overlay)
+    try:
+        return host.clone_mount("/proc", attributes)
+    finally:
+        host.umount("/proc", mount.MNT_DETACH)
+
+
 def _attach(index: int, export: Export) -> Attachment:
     """A tree in a mount of its own: set-user-id and device files mean nothing in it."""
     attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
     if not export.writable:
         attributes |= mount.MOUNT_ATTR_RDONLY
-    fd = host.clone_mount(export.path, attributes)
-    if export.is_file:
+    fd = _overlay(export, attributes) if export.overlay else _clone(export, attributes)
+    if export.is_file and not export.special:
         access = os.O_RDWR if export.writable else os.O_RDONLY
         opened = os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_NONBLOCK)
         os.close(fd)
         fd = opened
     cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
-    return Attachment(str(index).encode(), fd, not export.writable, cache)
+    connects = b"/%d" % index if export.is_service else b""
+    return Attachment(str(index).encode(), fd, not export.writable, cache, connects)

@@ -15,8 +15,9 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NoReturn
 
 from msgspec import Struct
@@ -61,15 +62,22 @@ def spawn(body: Callable[[], int], namespaces: int = NAMESPACES) -> int:
 
     Raises: RuntimeFailure that says what the machine has to allow.
     """
-    uid, gid = os.geteuid(), os.getegid()
-    new_user = 0 if is_privileged() else CLONE_NEWUSER
+    if is_privileged():
+        return spawn_here(body, namespaces)
+    return spawn_here(body, namespaces | CLONE_NEWUSER, (os.geteuid(), os.getegid()))
+
+
+def spawn_here(
+    body: Callable[[], int], namespaces: int, ids: tuple[int, int] | None = None
+) -> int:
+    """The same with nothing but these namespaces. `ids`: who is root of a new one of users."""
     try:
-        pid = host.spawn(namespaces | new_user)
+        pid = host.spawn(namespaces)
     except OSError as error:
-        raise RuntimeFailure(_why_no_namespaces(error.errno, bool(new_user))) from None
+        raise RuntimeFailure(_why_no_namespaces(error.errno, ids is not None)) from None
     if pid:
         return pid
-    _child(body, (uid, gid) if new_user else None)
+    _child(body, ids)
 
 
 def _why_no_namespaces(number: int | None, new_user: bool) -> str:
@@ -167,11 +175,21 @@ def open_ram(size: int) -> int:
     return os.memfd_create("runsc-ram", os.MFD_CLOEXEC)
 
 
-def leave_root() -> None:
-    """From here on `/` is an empty file system that cannot be written; nothing else is mounted."""
+def leave_root(kept: Mapping[str, str] = MappingProxyType({})) -> None:
+    """From here on `/` is an empty file system that cannot be written; nothing else is mounted.
+
+    `kept`: but these files of the host, under such names.
+    """
     flags = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    host.mount("runsc-empty", "/proc", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
+    options = f"size=4k,nr_inodes={1 + len(kept)},mode=0555"
+    at_first = flags & ~mount.MS_RDONLY if kept else flags
+    host.mount("runsc-empty", "/proc", "tmpfs", at_first, options)
     os.chdir("/proc")
+    for name, path in kept.items():
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        host.mount(path, name, None, mount.MS_BIND)
+    if kept:
+        host.mount(None, ".", None, mount.MS_REMOUNT | flags)
     host.pivot_root(".", ".")
     host.umount(".", mount.MNT_DETACH)
     os.chdir("/")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from runsc.containers import console, lifecycle, signals
@@ -15,7 +16,7 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, oom_victim, sandbox, stand_in
+from runsc.launch import boot, early, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, make_config, network_of
 from runsc.launch.janitor import keep_clean
 from runsc.launch.programs import Programs
@@ -25,6 +26,7 @@ from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
+    from runsc.containers.relay import Relay
     from runsc.launch.network import Network
     from runsc.oci.resources import Resources
     from sentry.config import SandboxConfig
@@ -97,7 +99,7 @@ def run(
         create(flags, identity, container, wishes, programs)
         store = flags.store()
         try:
-            lifecycle.start(store, identity.container_id, flags.log.warning)
+            lifecycle.start(store, identity.container_id)
         except BaseException:
             lifecycle.delete(store, identity.container_id, True, flags.log.warning)
             raise
@@ -139,7 +141,12 @@ def _stay(
     settings: console.Settings | None,
 ) -> int:
     """Start it and wait for its end."""
+    relay = _relay(container)
+    if relay is not None:
+        wishes = msgspec.structs.replace(wishes, wire=relay.slave)
     running = _bring_up(flags, store, state, container, wishes, programs)
+    if relay is not None:
+        relay.handed_over()
     try:
         wakeup = signals.catch(as_program=wishes.mortal_init)
         with keep_clean(store, state.id, flags.log.warning, settings):
@@ -152,11 +159,26 @@ def _stay(
                 if state.hooks.start_container:
                     lifecycle.before_start(store, state)
                     lifecycle.ask(store, state, Request("start"))
-                lifecycle.after_start(state, flags.log.warning)
-            return running.wait(wakeup)
+                lifecycle.after_start(state)
+            if relay is None:
+                return running.wait(wakeup)
+            running.on_resize = relay.resize
+            relay.start()
+            code = running.wait(wakeup)
+            relay.finish()
+            return code
     except BaseException:
         running.abandon()
         raise
+
+
+def _relay(container: Container) -> Relay | None:
+    """Where a program wants a terminal that the caller's streams are not."""
+    if not container.process.terminal:
+        return None
+    from runsc.containers import relay  # noqa: PLC0415  most have no terminal
+
+    return relay.Relay(container.process.console_size) if relay.is_needed() else None
 
 
 def _new_state(identity: Identity, container: Container) -> State:
@@ -237,9 +259,9 @@ def _start(
     terms = boot.Terms(
         held=state.hooks is not None,
         outlives=wishes.detach,
-        own_terminal=bool(wishes.console_socket),
+        own_terminal=bool(wishes.console_socket) or wishes.wire >= 0,
         joins=joins,
-        before_gofer=_create_container_hooks(state),
+        before_gofer=_create_container_hooks(state, container.process.env),
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         config = make_config(flags, container, state.id, listener.fileno(), wishes)
@@ -249,10 +271,12 @@ def _start(
             for line in report.decisions(flags, container, config, cgroup):
                 flags.log.debug(line)
         standing.await_ready()
+        config = msgspec.structs.replace(config, host_ids=standing.maps)
         network = _network(flags, container, config, standing.pid)
+        exports = users.with_owners(container.exports)
         running = sandbox.start(
             config,
-            container.exports,
+            exports,
             programs(flags.platform),
             flags.switches,
             terms,
@@ -260,7 +284,8 @@ def _start(
             network,
         )
     namespace_fd = network.namespace_fd if network is not None else -1
-    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd):
+    owners = [each.owners_fd for each in exports]
+    for fd in (config.kvm_fd, *config.stdio, *config.preserved, *joins, namespace_fd, *owners):
         if fd >= 0:
             os.close(fd)
     return running
@@ -315,16 +340,18 @@ def _run_hooks(state: State) -> None:
     hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
 
 
-def _create_container_hooks(state: State) -> Callable[[], str] | None:
+def _create_container_hooks(
+    state: State, variables: tuple[bytes, ...]
+) -> Callable[[], str] | None:
     if state.hooks is None or not state.hooks.create_container:
         return None
     from runsc.oci import hooks  # noqa: PLC0415
 
     def before_gofer() -> str:
         try:
-            hooks.run(
-                state.hooks, hooks.Phase.CREATE_CONTAINER, lifecycle.document(state, "creating")
-            )
+            place = hooks.Place(state.rootfs, [os.fsdecode(each) for each in variables])
+            document = lifecycle.document(state, "creating")
+            hooks.run(state.hooks, hooks.Phase.CREATE_CONTAINER, document, place)
         except RuntimeFailure as error:
             return str(error)
         return ""

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -65,6 +65,8 @@ class Sandbox:
         self._stand_in = stand_in
         self._control = control
         self._hold = hold
+        self.on_resize: Callable[[], object] = lambda: None
+        """Before the Sentry hears of a new size of the caller's terminal."""
         self._lines = LineBuffer()
         self._events: set[str] = set()
         self._late_at: float | None = None
@@ -80,6 +82,7 @@ class Sandbox:
         terminal would have sent it to that.
         """
         if number == signal.SIGWINCH:
+            self.on_resize()
             self._send(Request("resize"))
             return
         if number == signal.SIGTSTP:  # the program stands still as long as the command line
@@ -304,6 +307,7 @@ def start(
         config.log_fd,
         not isolation.is_privileged(),
         config.container_id,
+        stand_in.entrance,
         hold_theirs.fileno() if hold_theirs is not None else -1,
     )
     network_pid = 0

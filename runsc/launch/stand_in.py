@@ -20,9 +20,10 @@ import msgspec
 
 from runsc import host
 from runsc.errors import RuntimeFailure
-from runsc.launch import isolation
+from runsc.launch import isolation, users
 from runsc.launch.oom_victim import Victim
 from runsc.oci.convert import Container
+from runsc.oci.users import Users
 from sentry.abi import mount
 from sentry.abi.sched import (
     CLONE_NEWCGROUP,
@@ -30,9 +31,11 @@ from sentry.abi.sched import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWUSER,
     CLONE_NEWUTS,
     CLONE_PARENT,
 )
+from sentry.config import Extents
 
 PROGRAM = Path(__file__).with_name("built") / "stand_in"
 LIFE_FD = 3
@@ -42,7 +45,9 @@ KINDS = {
     "uts": CLONE_NEWUTS,
     "pid": CLONE_NEWPID,
     "cgroup": CLONE_NEWCGROUP,
+    "user": CLONE_NEWUSER,
 }
+"""In this order they are joined: who is in a user namespace may join only what belongs to it."""
 
 
 class Namespaces(msgspec.Struct, frozen=True):
@@ -53,8 +58,11 @@ class Namespaces(msgspec.Struct, frozen=True):
     `podman cp` does, may find the host's files there."""
     joined: tuple[tuple[str, str], ...] = ()
     """(type, path) of those with one."""
-    joined_pid: str = ""
-    """The path of a PID namespace: only a child can be in it."""
+    first: tuple[tuple[str, str], ...] = ()
+    """Those that the process has to be made in: only a child can be in a PID namespace, and what
+    it makes for itself is to belong to the user namespace that it is in."""
+    users: Users | None = None
+    """Where not the caller's; an ordinary user has a namespace of its own in any case."""
     hostname: str = ""
     """Of a new UTS namespace."""
     sysctls: tuple[tuple[str, str], ...] = ()
@@ -66,21 +74,21 @@ def asked_for(container: Container, sysctls: tuple[tuple[str, str], ...] = ()) -
 
     `sysctls`: those that the container's own network namespace gets.
     """
-    new, joined, joined_pid = CLONE_NEWNS, [], ""
+    new, paths, users = CLONE_NEWNS, dict(container.namespaces), container.users
     for name, path in container.namespaces:
-        kind = KINDS.get(name, 0)
-        if not path:
-            new |= kind
-        elif kind == CLONE_NEWPID:
-            joined_pid = path
-        elif kind:
-            joined.append((name, path))
+        if not path and (name != "user" or users is not None):
+            new |= KINDS.get(name, 0)
     if not isolation.is_privileged():
         return Namespaces(new, hostname=container.hostname)
+    joined = [(name, paths[name]) for name in KINDS if paths.get(name)]
+    first = [each for each in joined if users is not None or each[0] == "pid"]
+    joined = [each for each in joined if each not in first]
     if "network" not in dict(container.namespaces):
         sysctls = ()
     of_network = tuple(each for each in sysctls if each[0].startswith("net."))
-    return Namespaces(new, tuple(joined), joined_pid, container.hostname, of_network)
+    return Namespaces(
+        new, tuple(joined), tuple(first), users, container.hostname, of_network
+    )
 
 
 class StandIn:
@@ -96,6 +104,10 @@ class StandIn:
         self.life = life
         """The Sentry's end, after `await_ready`."""
         self.victim = victim
+        self.entrance: users.Entrance | None = None
+        """To the user namespace of the container, where that is not the caller's."""
+        self.maps: tuple[Extents, Extents] = ((), ())
+        """Its users and groups."""
 
     def await_ready(self) -> None:
         """Until it is in its namespaces. Raises: RuntimeFailure."""
@@ -105,8 +117,11 @@ class StandIn:
             raise RuntimeFailure(said.decode(errors="replace") or "the stand-in process has ended")
 
     def close(self) -> None:
-        """The Sentry has its ends."""
+        """The Sentry has its ends, the Gofer the namespace."""
         self.life.close()
+        if self.entrance is not None:
+            os.close(self.entrance.fd)
+            self.entrance = None
         if self.victim is not None:
             self.victim.close()
 
@@ -141,28 +156,37 @@ def spawn(
     def body() -> int:
         return _become(namespaces, container_id, (ours, theirs), joins, victim)
 
-    if namespaces.joined_pid:
-        pid = _spawn_in(namespaces.joined_pid, body, flags)
+    if namespaces.first:
+        pid = _spawn_in(namespaces.first, body, flags)
     else:
         pid = isolation.spawn(body, flags)
     theirs.close()
-    return StandIn(pid, ours, joins, victim)
+    made = StandIn(pid, ours, joins, victim)
+    if namespaces.users is not None:
+        try:
+            made.maps = users.settle(pid, namespaces.users)
+            uid, gid = map(users.root_of, made.maps)
+            fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            made.entrance = users.Entrance(fd, uid, gid)
+            ours.send(f"{uid} {gid}".encode())
+        except OSError as error:
+            made.end()
+            raise RuntimeFailure(f"user namespace: {error.strerror}") from None
+    return made
 
 
-def _spawn_in(path: str, body: Callable[[], int], flags: int) -> int:
-    """In a PID namespace that is there, by a process that enters it for its children, which are
+def _spawn_in(first: tuple[tuple[str, str], ...], body: Callable[[], int], flags: int) -> int:
+    """In namespaces that are there, by a process that enters them for its children, which are
     ours: who forks the stand-in is who waits for it. Raises: RuntimeFailure."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     helper = host.spawn(0)
     if not helper:
         said = ""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            host.setns(fd, CLONE_NEWPID)
-            os.close(fd)
-            said = str(isolation.spawn(body, flags | CLONE_PARENT))
+            _join(first)
+            said = str(isolation.spawn_here(body, flags | CLONE_PARENT))
         except OSError as error:
-            said = f"pid namespace {path}: {os.strerror(error.errno or 0)}"
+            said = error.strerror or str(error)
         except RuntimeFailure as error:
             said = str(error)
         finally:
@@ -173,7 +197,8 @@ def _spawn_in(path: str, body: Callable[[], int], flags: int) -> int:
     ours.close()
     os.waitpid(helper, 0)
     if not said.isdigit():
-        raise RuntimeFailure(said or f"pid namespace {path}: nobody could enter it")
+        paths = ", ".join(path for _, path in first)
+        raise RuntimeFailure(said or f"namespace {paths}: nobody could enter it")
     return int(said)
 
 
@@ -198,6 +223,9 @@ def _become(
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
+        if namespaces.users is not None:
+            uid, gid = life.recv(64).split()  # its ids are mapped
+            users.become(int(uid), int(gid))
         _enter(namespaces)
         if victim is not None:
             victim.spawn(sentry)
@@ -214,14 +242,19 @@ def _become(
     return 1
 
 
-def _enter(namespaces: Namespaces) -> None:
-    for name, path in namespaces.joined:
+def _join(paths: tuple[tuple[str, str], ...]) -> None:
+    for name, path in paths:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             host.setns(fd, KINDS[name])
         except OSError as error:
-            raise OSError(error.errno, f"{name} namespace {path}: {error.strerror}") from None
+            why = os.strerror(error.errno or 0)
+            raise OSError(error.errno, f"{name} namespace {path}: {why}") from None
         os.close(fd)
+
+
+def _enter(namespaces: Namespaces) -> None:
+    _join(namespaces.joined)
     if namespaces.new & CLONE_NEWNET:
         isolation.bring_up_loopback()
     if namespaces.new & CLONE_NEWUTS and namespaces.hostname:

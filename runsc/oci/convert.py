@@ -17,10 +17,11 @@ from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci import mounts, spec
 from sentry import config
 from sentry.abi import capability, resource
-from sentry.abi.mount import MS_RDONLY
+from sentry.abi.mount import MS_RDONLY, MS_REC
 
 if TYPE_CHECKING:
     from runsc.oci.resources import Resources
+    from runsc.oci.users import Users
 
 Warn = Callable[[str], None]
 
@@ -34,9 +35,8 @@ RLIMITS = {
     for name, number in vars(resource).items()
     if name.startswith("RLIMIT_") and isinstance(number, int)
 }
-_DEVICES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _NAMESPACES = frozenset({"pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"})
-_JOINABLE = frozenset({"network", "mount", "pid", "ipc", "uts", "cgroup"})
+_JOINABLE = frozenset({"network", "mount", "pid", "ipc", "uts", "cgroup", "user"})
 _PROPAGATIONS = frozenset(
     {"", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"}
 )
@@ -48,6 +48,25 @@ class Export(msgspec.Struct, frozen=True):
     path: str
     writable: bool
     is_file: bool = False
+    recursive: bool = True
+    """With what is mounted below it."""
+    special: int = 0
+    """S_IF* of a file that is no regular one: it is not opened."""
+    owners: Users | None = None
+    """Of an idmapped mount: whose files on the host are whose."""
+    owners_below: bool = False
+    """Also of what is mounted below."""
+    owners_fd: int = -1
+    """A user namespace with these maps: `runsc.launch.users`."""
+    connects: bool = True
+    """Of a socket: programs may connect to it."""
+    overlay: str = ""
+    """Not a path but an overlay that is to be mounted, with these options."""
+
+    @property
+    def is_service(self) -> bool:
+        """A socket of the host that programs may connect to."""
+        return self.connects and self.special == stat.S_IFSOCK
 
 
 class Container(msgspec.Struct, frozen=True):
@@ -68,6 +87,8 @@ class Container(msgspec.Struct, frozen=True):
     cgroups_path: str = ""
     namespaces: tuple[tuple[str, str], ...] = ()
     """(type, path; "": a new one); of those that are not named it has the caller's."""
+    users: Users | None = None
+    """Not the caller's."""
     resources: Resources | None = None
     """What config.json says under linux.resources; None if it says nothing."""
 
@@ -175,77 +196,94 @@ def _scheduling(document: spec.Process, path: str) -> dict[str, Any]:
 
 
 def _mounts(
-    bundle: str, documents: list[spec.Mount], exports: list[Export], warn: Warn
+    bundle: str, document: spec.Spec, exports: list[Export], users: Users | None, warn: Warn
 ) -> list[config.MountConfig]:
-    made = []
+    made, documents = [], document.mounts or []
     for index, mount in enumerate(documents):
         path = f"$.mounts[{index}]"
-        if mount.uid_mappings or mount.gid_mappings:
-            raise SpecError(f"{path}.uidMappings", "idmapped mounts are not supported")
         _bytes(mount.source, f"{path}.source")
         options = mounts.parse(mount.options or [])
         _bytes(options.data, f"{path}.options")
-        if options.unsupported:
-            raise SpecError(f"{path}.options", f"{options.unsupported} is not supported")
         destination = mount.destination
         if not destination.startswith("/"):
             warn(f"mount destination {destination} is not absolute")
             destination = "/" + destination
-        attachment, is_file = None, False
+        export = None
         if mount.type == "bind" or options.bind:
-            source = os.path.realpath(os.path.join(bundle, mount.source))
-            try:
-                mode = os.stat(source).st_mode
-            except OSError as error:
-                raise SpecError(
-                    f"{path}.source", f"bind mount source {mount.source}: {error.strerror}"
-                ) from None
-            is_file = not stat.S_ISDIR(mode)
-            attachment = len(exports)
-            exports.append(Export(source, not options.flags & MS_RDONLY, is_file))
+            export = _source(bundle, mount, options, path)
+            if mount.uid_mappings or mount.gid_mappings or options.idmapped:
+                export = _idmapped(export, mount, users, path)
+        elif mount.type == "overlay":
+            export = Export("", not options.flags & MS_RDONLY, overlay=options.data)
         elif not mount.type:
             raise SpecError(f"{path}.type", "a mount that is no bind mount needs a type")
-        made.append(
-            config.MountConfig(
-                destination=_bytes(destination, f"{path}.destination"),
-                type="bind" if attachment is not None else mount.type,
-                source=mount.source,
-                flags=options.flags,
-                propagation=options.propagation,
-                data=options.data,
-                attachment=attachment,
-                is_file=is_file,
-                copy_up=options.copy_up,
-            )
+        entry = config.MountConfig(
+            destination=_bytes(destination, f"{path}.destination"),
+            type="bind" if export is not None else mount.type,
+            source=mount.source,
+            flags=options.flags,
+            propagation=options.propagation,
+            data="" if export is not None and export.overlay else options.data,
+            attachment=len(exports) if export is not None else None,
+            is_file=export is not None and export.is_file,
+            copy_up=options.copy_up,
         )
+        made.append(entry)
+        if export is None:
+            continue
+        exports.append(export)
+        if export.recursive and not export.writable and not options.read_only_below:
+            for below, more in _writable_below(export, entry):
+                made.append(msgspec.structs.replace(below, attachment=len(exports)))
+                exports.append(more)
     return made
 
 
-def _devices(documents: list[spec.Device]) -> tuple[config.DeviceConfig, ...]:
-    made = []
-    for index, device in enumerate(documents):
-        path = f"$.linux.devices[{index}]"
-        kind = _DEVICES.get(device.type)
-        if kind is None:
-            raise SpecError(f"{path}.type", f'invalid device type "{device.type}"')
-        if not device.path.startswith("/"):
-            raise SpecError(f"{path}.path", "the path of a device must be absolute")
-        if kind != stat.S_IFIFO and not (
-            0 <= device.major < 1 << 12 and 0 <= device.minor < 1 << 20
-        ):
-            raise SpecError(f"{path}.major", "device numbers out of range")
-        mode = 0o666 if device.file_mode is None else device.file_mode & 0o7777
-        made.append(
-            config.DeviceConfig(
-                path=_bytes(device.path, f"{path}.path"),
-                mode=kind | mode,
-                major=device.major,
-                minor=device.minor,
-                uid=device.uid or 0,
-                gid=device.gid or 0,
-            )
+def _idmapped(export: Export, mount: spec.Mount, users: Users | None, path: str) -> Export:
+    from runsc.oci.users import of_mount  # noqa: PLC0415  few mounts are
+
+    below = "ridmap" in (mount.options or ())
+    owners = of_mount(mount, users, path)
+    return msgspec.structs.replace(export, owners=owners, owners_below=below)
+
+
+def _source(bundle: str, mount: spec.Mount, options: mounts.Options, path: str) -> Export:
+    """What a bind mount shows. Raises: SpecError."""
+    source = os.path.realpath(os.path.join(bundle, mount.source))
+    try:
+        mode = os.stat(source).st_mode
+    except OSError as error:
+        raise SpecError(
+            f"{path}.source", f"bind mount source {mount.source}: {error.strerror}"
+        ) from None
+    kind = stat.S_IFMT(mode)
+    recursive = bool(options.bind & MS_REC)
+    special = 0 if kind in (stat.S_IFREG, stat.S_IFDIR) else kind
+    return Export(
+        source, not options.flags & MS_RDONLY, kind != stat.S_IFDIR, recursive, special
+    )
+
+
+def _writable_below(
+    export: Export, entry: config.MountConfig
+) -> list[tuple[config.MountConfig, Export]]:
+    """mount(8): a recursive bind mount that is read-only is so at its top alone."""
+    if export.is_file or export.overlay:
+        return []
+    from runsc.oci import submounts  # noqa: PLC0415  few mounts are read-only
+
+    return [
+        (
+            msgspec.structs.replace(
+                entry,
+                destination=entry.destination.rstrip(b"/") + b"/" + os.fsencode(each.name),
+                flags=entry.flags & ~MS_RDONLY,
+                is_file=each.is_file,
+            ),
+            Export(os.path.join(export.path, each.name), True, each.is_file, recursive=False),
         )
-    return tuple(made)
+        for each in submounts.writable_below(export.path)
+    ]
 
 
 def _check_namespaces(documents: list[spec.Namespace]) -> None:
@@ -270,8 +308,6 @@ def _check_linux(linux: spec.Linux) -> None:
     """Refuse what would change what the program sees and is not there."""
     _check_namespaces(linux.namespaces or [])
     unsupported: tuple[tuple[str, object], ...] = (
-        ("uidMappings", linux.uid_mappings),
-        ("gidMappings", linux.gid_mappings),
         ("timeOffsets", linux.time_offsets),
         ("netDevices", linux.net_devices),
         ("intelRdt", linux.intel_rdt),
@@ -282,6 +318,25 @@ def _check_linux(linux: spec.Linux) -> None:
     if linux.rootfs_propagation not in _PROPAGATIONS:
         value = linux.rootfs_propagation
         raise SpecError("$.linux.rootfsPropagation", f"rootfsPropagation={value} is not supported")
+
+
+def _devices(linux: spec.Linux, warn: Warn) -> tuple[config.DeviceConfig, ...]:
+    if not linux.devices:
+        return ()
+    from runsc.oci import devices  # noqa: PLC0415  few bundles have some
+
+    return devices.of(linux.devices, linux.resources or {}, warn)
+
+
+def _users(linux: spec.Linux) -> Users | None:
+    """Raises: SpecError, as runc, for maps without a namespace."""
+    if not linux.uid_mappings and not linux.gid_mappings:
+        joined = [each for each in linux.namespaces or [] if each.type == "user" and each.path]
+        if not joined:
+            return None
+    from runsc.oci import users  # noqa: PLC0415  few bundles have them
+
+    return users.of(linux)
 
 
 def _seccomp(profile: spec.Seccomp | None, warn: Warn) -> bytes:
@@ -342,12 +397,13 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
     root_path = _root(bundle, document.root)
     assert document.root is not None
     exports = [Export(root_path, overlay == "none" and not document.root.readonly)]
-    made = _mounts(bundle, document.mounts or [], exports, warn)
+    users = _users(linux)
+    made = _mounts(bundle, document, exports, users, warn)
     return Container(
         process=first,
         root=config.RootConfig(document.root.readonly, overlay),
         mounts=tuple(made),
-        devices=_devices(linux.devices or []),
+        devices=_devices(linux, warn),
         hostname=document.hostname,
         domainname=document.domainname,
         masked_paths=_paths(linux.masked_paths, "$.linux.maskedPaths"),
@@ -357,6 +413,7 @@ def container(bundle: str, document: spec.Spec, overlay: str, warn: Warn) -> Con
         hooks=document.hooks,
         cgroups_path=linux.cgroups_path,
         namespaces=tuple((each.type, each.path or "") for each in linux.namespaces or []),
+        users=users,
         resources=_resources(linux.resources),
         seccomp=_seccomp(linux.seccomp, warn),
     )

@@ -1,16 +1,19 @@
 """Hooks of config.json: programs of the caller, run at points of a container's life.
 
 Runtime specification 1.2, config.md, "POSIX-platform Hooks". A hook gets the container's state as
-JSON on standard input and no environment but its own. It runs in the bundle's directory, as runc
-does it. When each kind runs, and in whose namespaces:
+JSON on standard input. When each kind runs, and in whose namespaces:
 
 | kind | when | namespaces | a failure |
 |---|---|---|---|
 | prestart, createRuntime | the sandbox exists, nothing has run | the caller's | ends creation |
 | createContainer | then | the Gofer's; its trees come from these mounts | ends creation |
 | startContainer | before its first process runs | the container's (`start_hooks`) | ends it |
-| poststart | the program has been started | the caller's | is a warning |
+| poststart | the program has been started | the caller's | ends it |
 | poststop | the container has been deleted | the caller's | is a warning |
+
+The specification leaves open where a hook runs, and with which variables if it names none. As with
+runc that is the bundle's directory, and the caller's; for createContainer the root directory, for
+startContainer the process's cwd, both with the variables of the process.
 """
 
 from __future__ import annotations
@@ -90,13 +93,24 @@ def check(hooks: Hooks | None, warn: Callable[[str], None]) -> None:
                 raise SpecError(where, "a NUL character")
 
 
-def run(hooks: Hooks | None, phase: Phase, state: StateDocument) -> None:
+class Place(msgspec.Struct, frozen=True):
+    """Where a hook runs: the bundle's directory, with the caller's environment, if not told."""
+
+    directory: str = ""
+    environment: Sequence[str] | None = None
+    """Of hooks that name none."""
+
+
+CALLERS = Place()
+
+
+def run(hooks: Hooks | None, phase: Phase, state: StateDocument, place: Place = CALLERS) -> None:
     """All hooks of one kind, in their order; the first failure ends it.
 
     Raises: RuntimeFailure with runc's words.
     """
     for index, hook in enumerate(of(hooks, phase)):
-        problem = run_one(hook, state)
+        problem = run_one(hook, state, place)
         if problem:
             raise RuntimeFailure(f"error running {phase} hook #{index}: {problem}")
 
@@ -111,14 +125,15 @@ def run_all(
             warn(f"error running {phase} hook #{index}: {problem}")
 
 
-def run_one(hook: Hook, state: StateDocument) -> str:
+def run_one(hook: Hook, state: StateDocument, place: Place = CALLERS) -> str:
     """Run it to its end; empty when it went well, else what went wrong."""
+    variables = place.environment if hook.env is None else hook.env
     try:
         child = subprocess.Popen(
             hook.args or [hook.path],
             executable=hook.path,
-            env=_environment(hook.env or []),
-            cwd=state.bundle,
+            env=None if variables is None else _environment(variables),
+            cwd=place.directory or state.bundle,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -139,7 +154,7 @@ def run_one(hook: Hook, state: StateDocument) -> str:
     return f"{_describe(status)}, stdout: {text[0]}, stderr: {text[1]}"
 
 
-def _environment(variables: list[str]) -> dict[bytes, bytes]:
+def _environment(variables: Sequence[str]) -> dict[bytes, bytes]:
     """Only what the hook is given; of a name that comes twice the last counts."""
     pairs = (os.fsencode(variable).partition(b"=") for variable in variables)
     return {name: value for name, _, value in pairs if name}

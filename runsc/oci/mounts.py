@@ -73,7 +73,9 @@ _PROPAGATION = {
 }
 _BIND = {"bind": abi.MS_BIND, "rbind": abi.MS_BIND | abi.MS_REC}
 _COPY_UP = "tmpcopyup"
+_RECURSIVE_READ_ONLY = "rro"
 _IDMAPPED = frozenset({"idmap", "ridmap"})
+"""Of the mount alone, or also of those below it."""
 
 
 class Options(Struct, frozen=True):
@@ -83,23 +85,25 @@ class Options(Struct, frozen=True):
     propagation: int
     bind: int
     data: str
-    unsupported: str = ""
-    """The first option that asks for something this runtime does not do."""
+    idmapped: str = ""
+    """How far the owners of files are mapped: idmap, ridmap."""
     copy_up: bool = False
     """tmpcopyup: a tmpfs starts with what was below it."""
+    read_only_below: bool = False
+    """rro: the mounts below a recursive bind mount are read-only, too."""
 
 
 def names() -> set[str]:
     """The options that mean something to `parse`: not those that are for a file system."""
-    return {*_SET, *_PROPAGATION, *_BIND, _COPY_UP}
+    return {*_SET, *_PROPAGATION, *_BIND, *_IDMAPPED, _COPY_UP}
 
 
 def parse(options: list[str]) -> Options:
     """Sort the options of one mount; a later one wins over an earlier one."""
     flags = propagation = bind = 0
     data: list[str] = []
-    unsupported = ""
-    copy_up = False
+    idmapped = ""
+    copy_up = read_only_below = False
     for option in options:
         if option in _PROPAGATION:
             propagation = _PROPAGATION[option]
@@ -107,10 +111,12 @@ def parse(options: list[str]) -> Options:
             bind = _BIND[option]
         elif option in _SET:
             flags = flags & ~_CLEAR.get(option, 0) | _SET[option]
+            read_only_below |= option == _RECURSIVE_READ_ONLY
         elif option == _COPY_UP:
             copy_up = True
         elif option in _IDMAPPED:
-            unsupported = unsupported or option
+            idmapped = option
         else:
             data.append(option)
-    return Options(flags, propagation, bind, ",".join(data), unsupported, copy_up)
+    joined = ",".join(data)
+    return Options(flags, propagation, bind, joined, idmapped, copy_up, read_only_below)

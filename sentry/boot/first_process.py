@@ -104,13 +104,17 @@ def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
 def donate(
     task: Task, fds: Sequence[int], owner: Owner, *, closes: bool = False, first: int = 0
 ) -> None:
-    """Descriptors from `first` on are the host's. `closes`: with their last use inside."""
+    """Descriptors from `first` on are the host's.
+
+    `closes`: with their last use inside, as all but terminals do: who reads a pipe of the caller's
+    sees its end when the program has closed it.
+    """
     vfs, limit = task.kernel.vfs, task.rlimit(RLIMIT_NOFILE)
     for number, fd in enumerate(fds, first):
         # as it is open, but standard output of a terminal can be read too: its flags are not ours
         mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (O_ACCMODE | O_APPEND)
         flags = O_RDWR if is_tty(fd) else mode
-        file = donated(vfs, fd, flags, owner, closes=closes)
+        file = donated(vfs, fd, flags, owner, closes=closes or not is_tty(fd))
         task.files.replace(task, number, file, max(limit, number + 1))
 
 
@@ -120,6 +124,7 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
 
     vfs, loop = task.kernel.vfs, task.kernel.loop
     fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
+    owner = Owner(owner.uid, fs.gid or 0)  # as root opens it, and gives it to the program
     console = Console(loop, fd, fs, owner, vfs.host_io)
     mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
     slave = console.open(mount)

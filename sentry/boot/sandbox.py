@@ -182,6 +182,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
             kernel.services.clock_steps.notify()
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
+    kernel.services.host_ids = dict(zip(("uid", "gid"), config.host_ids, strict=True))
     kernel.services.cpu_quota = config.cpu_quota
     kernel.services.cpu_weight = config.cpu_weight
     kernel.oom_group = config.oom_group

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import socket
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY
+from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY, RESOLVE_NO_SYMLINKS
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
 from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
-from sentry.errors import EEXIST, ENOENT, ENOTDIR, Errno
+from sentry.errors import EEXIST, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
 from sentry.fs.gofer.handles import HandleCache, Lingering
 from sentry.fs.gofer.session import Session
+from sentry.fs.gofer.wire import Owners
 from sentry.fs.overlay.filesystem import OverlayFs
 from sentry.fs.tmpfs.directory import TmpDirectory
 from sentry.fs.tmpfs.filesystem import TmpFs
@@ -35,7 +37,7 @@ from sentry.vfs.mount import MOUNT_FLAGS, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
-from sentry.vfs.walk import child_of, resolve
+from sentry.vfs.walk import child_of, resolve, walk
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
             raise StartError(
                 f"mount {entry.type} to {entry.destination.decode()}: {error_text(error)}"
             ) from error
+    with suppress(Errno):  # who starts there says what is wrong with it
+        await mount_point(starter, config.process.cwd, False)
     await make_devices(starter, config)
     for name, value in config.sysctls:
         await set_sysctl(starter, name, value)
@@ -135,6 +139,8 @@ class Exports:
         self._lingering = Lingering(self._handles, kernel.loop)
         self._changes: HostChanges | None = None
         self._asked = False
+        ids = kernel.services.host_ids
+        self._owners = Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None
 
     def open(self, index: int, read_only: bool) -> FileSystem:
         """Attachment `index`: the root is nobody else's, others may change under us."""
@@ -151,6 +157,7 @@ class Exports:
             read_only=read_only,
             windows=self._kernel.platform.ram.windows,
             handles=self._handles,
+            owners=self._owners,
             io=vfs.host_io,
         )
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
@@ -279,10 +286,21 @@ def is_null_device(inode: Inode) -> bool:
 
 
 async def mask(starter: Starter, path: bytes) -> None:
-    """maskedPaths: an empty read-only directory, or /dev/null, over it."""
-    place = await find(starter, path)
-    if place is None:
+    """maskedPaths: an empty read-only directory, or /dev/null, over it.
+
+    Raises: StartError. Where a link is on the way, an image says what is masked in its place.
+    """
+    try:
+        mount, dentry, _ = await again(
+            walk, starter, AT_FDCWD, path, resolve=RESOLVE_NO_SYMLINKS
+        )
+    except (ENOENT, ENOTDIR):
         return
+    except ELOOP:
+        raise StartError(
+            f"cannot mask {path.decode()}: a symbolic link is on the way"
+        ) from None
+    place = Location(mount, dentry)
     vfs = starter.kernel.vfs
     if place.dentry.inode.is_dir:
         mount = vfs.new_mount(TmpFs.make(vfs, "mode=0755"), MS_RDONLY)

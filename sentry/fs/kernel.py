@@ -23,6 +23,7 @@ class Services(Protocol):
     """Singletons: sentry.kernel.services says what each is."""
 
     boot_id: str
+    host_ids: dict[str, tuple[tuple[int, int, int], ...]]
     console: Console | None
     cpu: Cpu | None
     cpu_quota: tuple[int, int]

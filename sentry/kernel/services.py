@@ -20,6 +20,7 @@ from sentry.wait.queue import WaitQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sentry.config import Extents
     from sentry.fs.devpts.console import Console
     from sentry.fs.gofer.handles import HandleCache
     from sentry.fs.gofer.session import Session
@@ -36,8 +37,8 @@ class Services:
 
     __slots__ = (
         "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight", "file_handles",
-        "flights", "gofer", "handles", "kcmp_secret", "keys", "keys_text", "logins", "machine",
-        "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
+        "flights", "gofer", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "logins",
+        "machine", "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
     )  # fmt: skip
 
     cpu_quota: tuple[int, int]
@@ -61,6 +62,8 @@ class Services:
         """Descriptors on their way between Unix sockets, once there is such a socket."""
         self.gofer: Session | None = None
         """The session with the Gofer, where there is one."""
+        self.host_ids: dict[str, Extents] = {}
+        """By "uid" and "gid": whom on the host those in the sandbox are, where they have a map."""
         self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))
         """kptr_obfuscate(): what turns addresses of objects into an order that tells nothing."""
         self.keys: KeyTable | None = None

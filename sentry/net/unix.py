@@ -96,6 +96,19 @@ class UnixSocket(Socket):
     )  # fmt: skip
     options_known = UNIX
     requests = REQUESTS
+    is_outside = False
+    """Behind it is a service of the host: `unix_host.HostEnd`."""
+
+    def take(self, source: Source) -> int:
+        """Bytes for that service."""
+        raise NotImplementedError
+
+    def has_room(self) -> bool:
+        """Whether it takes more."""
+        return True
+
+    def told(self) -> None:
+        """The other end has shut down a direction."""
 
     def __init__(self, location: Location, kind: int, stack: Stack) -> None:
         super().__init__(location, AF_UNIX, kind, 0, stack)
@@ -180,8 +193,11 @@ class UnixSocket(Socket):
                 return
         raise EADDRINUSE("no abstract name is free")
 
-    def find(self, caller: Caller, name: bytes) -> UnixSocket:
-        """Who has a name. Raises: ECONNREFUSED, EPROTOTYPE, and what the path walk raises."""
+    def find(self, caller: Caller, name: bytes) -> Any:
+        """Who has a name; a place where a service of the host listens is its inode.
+
+        Raises: ECONNREFUSED, EPROTOTYPE, and what the path walk raises.
+        """
         if name[0] == 0:
             found = self.stack.abstract.get((self.kind, name))
         else:
@@ -191,6 +207,8 @@ class UnixSocket(Socket):
             if inode.kind != S_IFSOCK:
                 raise ECONNREFUSED(f"{name!r} is no socket")
             found = inode.bound
+            if not isinstance(found, UnixSocket) and found is inode:
+                return found
         if not isinstance(found, UnixSocket) or found._released:
             raise ECONNREFUSED(f"{name!r}")
         if found.kind != self.kind:
@@ -219,6 +237,8 @@ class UnixSocket(Socket):
         if self._wants_name() and self.name is None:
             self.autobind()
         found = self.find(caller, name)
+        if not isinstance(found, UnixSocket):
+            return _connect_outside(self, caller, name, found)
         server = UnixSocket(socket_location(caller), self.kind, self.stack)
         creds, groups = ucred(caller), tuple(caller.creds.groups)
 
@@ -260,6 +280,8 @@ class UnixSocket(Socket):
         if self._wants_name() and self.name is None:
             self.autobind()
         found = self.find(caller, name)
+        if not isinstance(found, UnixSocket):
+            return _connect_outside(self, caller, name, found)
         if found.peer is not None and found.peer is not self:
             raise EPERM("it is connected elsewhere")
         self.peer = found
@@ -311,12 +333,19 @@ class UnixSocket(Socket):
         name = parse_address(address)
         if self.write_shut:
             raise EPIPE("shut down")
-        return self.find(caller, name)
+        found = self.find(caller, name)
+        if not isinstance(found, UnixSocket):
+            raise ECONNREFUSED("a service of the host has to be connected to")
+        return found
 
     def try_send(
         self, caller: Caller, source: Source, target: Any, flags: int, ancillary: Ancillary | None
     ) -> int:
         """sendmsg(2)."""
+        if self.peer is not None and self.peer.is_outside:
+            if self.write_shut:
+                raise EPIPE("shut down")
+            return self.peer.take(source)
         return unix_data.send(self, caller, source, target, flags, ancillary)
 
     def has_to_wait(self) -> bool:
@@ -342,6 +371,7 @@ class UnixSocket(Socket):
                 peer.read_shut = True
             if how in (SHUT_RD, SHUT_RDWR):
                 peer.write_shut = True
+            peer.told()
             peer.queue.notify()
         self.queue.notify()
         self.room.notify()
@@ -363,7 +393,7 @@ class UnixSocket(Socket):
         unread = bool(self.segments)
         while self.segments:
             unix_data.discard(self, self.segments[0])
-        if peer is not None and self.kind != SOCK_DGRAM:
+        if peer is not None and (self.kind != SOCK_DGRAM or peer.is_outside):
             peer.hung_up(unread)
         if self.pending:
             waiting, self.pending = self.pending, deque()
@@ -377,6 +407,7 @@ class UnixSocket(Socket):
         self.read_shut = self.write_shut = True
         if unread:
             self.so_error = ECONNRESET.number
+        self.told()
         self.queue.notify()
 
     def poll(self) -> int:
@@ -402,7 +433,7 @@ class UnixSocket(Socket):
         peer = self.peer
         if self.kind == SOCK_DGRAM and peer is not None and peer.peer is not self:
             return len(peer.segments) <= MAX_DGRAM_QUEUE
-        return True
+        return peer is None or peer.has_room()
 
     # --- requests and options
 
@@ -419,6 +450,12 @@ class UnixSocket(Socket):
     def no_getter(self, level: int, name: int) -> Errno:
         """The same."""
         return EOPNOTSUPP("level") if level != SOL_SOCKET else super().no_getter(level, name)
+
+
+def _connect_outside(sock: UnixSocket, caller: Caller, name: bytes, place: Any) -> int:
+    from sentry.net.unix_host import connect  # noqa: PLC0415  few containers have such a socket
+
+    return connect(sock, caller, name, place)
 
 
 def _refuse(sock: UnixSocket) -> None:

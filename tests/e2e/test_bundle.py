@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -177,6 +178,27 @@ def test_masked_and_readonly_paths(bundle: Bundle) -> None:
 
     assert shown.startswith("0\n")
     assert "Read-only file system" in shown
+
+
+def test_masked_path_through_a_link_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "root" / "bin").mkdir(parents=True)
+    shutil.copy(bundle.rootfs / "bin" / "busybox", tmp_path / "root" / "bin" / "busybox")
+    (tmp_path / "root" / "etc").symlink_to("bin")
+    bundle.document["root"]["path"] = str(tmp_path / "root")
+    bundle.document["linux"]["maskedPaths"] = ["/etc/busybox"]
+
+    result = bundle.args("/bin/busybox", "true").run()
+
+    assert result.returncode == 1
+    assert "cannot mask /etc/busybox: a symbolic link is on the way" in result.stderr
+
+
+def test_working_directory_is_made(bundle: Bundle) -> None:
+    bundle.document["root"]["readonly"] = True
+    bundle.document["process"]["cwd"] = "/made/for/it"
+    bundle.document["process"]["user"] = {"uid": 1000, "gid": 1000}
+
+    assert _sh(bundle, "pwd; stat -c '%u %a' .") == "/made/for/it\n0 755\n"
 
 
 def test_standard_devices_are_there(bundle: Bundle) -> None:

@@ -69,15 +69,6 @@ def test_without_kvm_the_other_platform_is_named(
     assert "--platform=unicorn" in result.stderr
 
 
-def test_terminal_without_a_terminal_is_refused(bundle: Bundle) -> None:
-    bundle.document["process"]["terminal"] = True
-
-    result = bundle.run("unicorn")
-
-    assert result.returncode == 1
-    assert "provided file is not a console" in result.stderr
-
-
 def test_at_a_terminal_messages_are_for_a_person(tmp_path: Path) -> None:
     person = Person([*RUNSC, f"--root={tmp_path}/state", "run", f"--bundle={tmp_path}", "x"])
 

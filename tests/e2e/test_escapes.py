@@ -175,7 +175,7 @@ def test_masked_path_is_masked_by_every_way(bundle: Bundle, image: Path) -> None
     (image / "etc" / "folder" / "secret").write_text("masked\n")
     (image / "link").symlink_to("etc/secret")
     (image / "folders").symlink_to("/etc/folder")
-    bundle.document["linux"]["maskedPaths"] = ["/link", "/tmp/../folders/"]
+    bundle.document["linux"]["maskedPaths"] = ["/etc/secret", "/tmp/../etc/folder/"]
     bundle.document["linux"]["readonlyPaths"] = ["/proc/sys"]
     script = """
     cat /etc/secret /link /etc/../etc/secret /proc/self/root/etc/secret /proc/1/root/etc/secret

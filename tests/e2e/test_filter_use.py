@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from gofer import confine
 from runsc import filters
 from runsc.filters import table
 from sentry.abi import unistd
@@ -77,6 +79,14 @@ with socket.create_connection(server.getsockname()) as sock:
     sock.recv(10)
 """
 
+SOCKETS = """
+import socket
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/service")
+sock.sendall(b"x")
+sock.shutdown(socket.SHUT_WR)
+"""
+
 
 def _lengths() -> dict[int, str]:
     """Role by number of instructions."""
@@ -84,6 +94,7 @@ def _lengths() -> dict[int, str]:
         ("sentry", filters.sentry_program("kvm", "none")),
         ("sentry", filters.sentry_program("kvm", "host")),
         ("gofer", filters.gofer_program()),
+        ("gofer", filters.gofer_program(more=confine.CONNECT)),
         ("network", filters.network_program()),
     )
     lengths = {len(program) // 8: role for role, program in programs}
@@ -169,6 +180,20 @@ def _network(folder: Path, debian: Path) -> Used:
     return _traced(folder, bundle.command())
 
 
+def _sockets(folder: Path, debian: Path) -> Used:
+    """A socket of the host that a program connects to, as nobody else than itself."""
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(folder / "service"))
+        (folder / "service").chmod(0o666)
+        service.listen()
+        bundle = Bundle(folder / "bundle", debian).args("python3", "-c", SOCKETS)
+        bundle.document["process"]["user"] = {"uid": 7, "gid": 8}
+        bundle.document["mounts"].append(
+            {"destination": "/service", "source": str(folder / "service"), "options": ["bind"]}
+        )
+        return _traced(folder, bundle.command())
+
+
 def _requests(folder: Path, debian: Path) -> Used:
     """Every request of the Gofer's protocol."""
     test = "tests/unit/gofer/test_confine.py::test_every_request_is_served_under_the_filter"
@@ -189,6 +214,7 @@ RUNS: dict[str, Callable[[Path, Path], Used]] = {
     "exec": _exec,
     "one CPU": _one_cpu,
     "network": _network,
+    "sockets": _sockets,
     "requests": _requests,
     "forced": _forced,
 }

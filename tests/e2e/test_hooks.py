@@ -83,11 +83,8 @@ def test_mount_of_a_create_container_hook_is_seen_inside_only(
     assert list((root / "data").iterdir()) == []
 
 
-def test_poststart_and_poststop_only_warn(client: Client) -> None:
-    client.bundle.document["hooks"] = {
-        "poststart": [_hook("exit 4")],
-        "poststop": [_hook("exit 5")],
-    }
+def test_poststop_only_warns(client: Client) -> None:
+    client.bundle.document["hooks"] = {"poststop": [_hook("exit 5")]}
     client.bundle.args("true")
 
     client.create("c")
@@ -96,6 +93,47 @@ def test_poststart_and_poststop_only_warn(client: Client) -> None:
 
     messages = [json.loads(line) for line in client.log.read_text().splitlines()]
     assert [(entry["level"], entry["msg"]) for entry in messages] == [
-        ("warning", "error running poststart hook #0: exit status 4, stdout: , stderr: "),
         ("warning", "error running poststop hook #0: exit status 5, stdout: , stderr: "),
     ]
+
+
+def test_failing_poststart_ends_the_container(client: Client) -> None:
+    client.bundle.document["hooks"] = {"poststart": [_hook("exit 4")]}
+    client.bundle.args("sleep", "1000")
+    client.create("c")
+
+    error = client.error("start", "c")
+
+    assert error.endswith("error running poststart hook #0: exit status 4, stdout: , stderr: ")
+    assert client.state("c")["status"] == "stopped"
+    client.ok("delete", "c")
+
+
+def test_failing_poststart_ends_run(bundle: Bundle) -> None:
+    bundle.document["hooks"] = {"poststart": [_hook("exit 4")]}
+
+    result = bundle.args("sleep", "1000").run()
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "error running poststart hook #0: exit status 4" in result.stderr
+
+
+@pytest.mark.parametrize("phase", ["createRuntime", "createContainer", "poststart"])
+def test_hook_without_an_environment_has_that_of_runc(
+    client: Client, tmp_path: Path, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """runc 1.1: the caller's, and its directory; before the root is entered the process's, there"""
+    monkeypatch.setenv("WHOSE", "caller")
+    script = tmp_path / "hook"
+    script.write_text(f'#!/bin/sh\necho "$WHOSE $(pwd)" >{tmp_path}/log\n')
+    script.chmod(0o755)
+    client.bundle.document["hooks"] = {phase: [{"path": str(script)}]}
+    client.bundle.document["process"]["env"] = ["WHOSE=process", "PATH=/usr/bin:/bin"]
+    client.bundle.args("true")
+
+    client.create("c")
+    client.ok("start", "c")
+    client.ok("delete", "--force", "c")
+
+    expected = {"createContainer": f"process {client.bundle.rootfs}\n"}
+    assert (tmp_path / "log").read_text() == expected.get(phase, f"caller {client.bundle.path}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -345,3 +346,54 @@ def test_init_reaps(podman: Podman) -> None:
     result = podman.run("--init", "localhost/bb", "sh", "-c", "echo $$")
 
     assert result.stdout == "2\n"
+
+
+def test_users_of_a_container_are_others_on_the_host(podman: Podman, tmp_path: Path) -> None:
+    os.chown(tmp_path, 100_000, 100_000)
+    script = "cat /proc/self/uid_map; id -u; touch /x /v/made; stat -c %u /x /v/made"
+    flags = ("--uidmap=0:100000:65536", "-v", f"{tmp_path}:/v")
+
+    result = podman.run(*flags, "localhost/bb", "sh", "-c", script)
+
+    assert result.stdout.split() == ["0", "100000", "65536", "0", "0", "0"], result.stderr
+    assert (tmp_path / "made").stat().st_uid == 100_000
+
+
+def test_namespaces_of_another_container_are_joined(podman: Podman) -> None:
+    flags = ("--network=none", "--uidmap=0:100000:65536")
+    podman.ok("run", "-d", "--name=first", *flags, "localhost/bb", "sleep", "1000")
+    try:
+        joined = ("--userns=container:first", "--network=container:first")
+        result = podman.call(
+            "run", "--rm", *joined, "localhost/bb", "cat", "/proc/self/uid_map"
+        )
+
+        assert result.stdout.split() == ["0", "100000", "65536"], result.stderr
+        assert podman.ok("exec", "-u", "5", "first", "id", "-u") == "5"
+    finally:
+        podman.ok("rm", "--force", "--time=0", "first")
+
+
+def test_socket_of_the_host_as_a_volume(podman: Podman, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        (tmp_path / "log").chmod(0o666)
+        log.settimeout(TIMEOUT_S)
+
+        result = podman.run(
+            "-v", f"{tmp_path}/log:/dev/log", "localhost/bb", "logger", "from", "inside"
+        )
+
+        assert result.returncode == 0, result.stderr
+        assert log.recv(1000).endswith(b"from inside")
+
+
+def test_device_of_the_host_is_refused_by_its_name(podman: Podman) -> None:
+    result = podman.run("--device=/dev/kvm", "localhost/bb", "true")
+
+    assert result.returncode == 126
+    assert "/dev/kvm (c 10:232) is a device of the host" in result.stderr
+
+
+def test_privileged_container_runs_without_them(podman: Podman) -> None:
+    assert podman.run("--privileged", "localhost/bb", "echo", "up").stdout == "up\n"

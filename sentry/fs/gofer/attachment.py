@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sentry.fs.gofer.inode import GoferInode
     from sentry.fs.gofer.pace import Pace
     from sentry.fs.gofer.session import Session
-    from sentry.fs.gofer.wire import Numbering
+    from sentry.fs.gofer.wire import Numbering, Owners
     from sentry.platform.host_io import HostIO
     from sentry.platform.windows import Windows
 
@@ -68,6 +68,7 @@ class Attachment(FileSystem, ABC):
     numbering: Numbering
     changes: HostChanges | None
     lingering: Lingering | None
+    owners: Owners | None
     pace: Pace
 
     @abstractmethod

@@ -25,11 +25,12 @@ from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, storage_of
+from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
-from sentry.fs.gofer.wire import Numbering, from_wire
+from sentry.fs.gofer.wire import Numbering, Owners, from_wire
 from sentry.platform.host_io import host_error
 from sentry.vfs.interface import StatFs
 
@@ -56,6 +57,8 @@ class Options(Struct, frozen=True):
     """How one hears of what the host changes in a shared one; without, names are asked for."""
     lingering: Lingering | None = None
     """Who keeps descriptors of a shared one for a while."""
+    owners: Owners | None = None
+    """Where the container's users are others of the host."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
 
@@ -86,6 +89,7 @@ class GoferFileSystem(Attachment):
         self.windows = options.windows
         self.handles = HandleCache() if options.handles is None else options.handles
         self.io = options.io
+        self.owners = options.owners
         self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
         self._inodes: dict[Key, ref[GoferInode]] = {}
         self._listings: dict[DirectoryCache, int] = {}
@@ -105,6 +109,8 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
+        if isinstance(self._root, GoferSocket):
+            self._root.is_served()
 
     @property
     def root(self) -> GoferInode:
@@ -237,4 +243,5 @@ class GoferFileSystem(Attachment):
 _CLASSES: dict[int, type[GoferInode]] = {
     modes.S_IFDIR: GoferDirectory,
     modes.S_IFREG: GoferRegular,
+    modes.S_IFSOCK: GoferSocket,
 }

@@ -205,7 +205,9 @@ class GoferRegular(GoferInode):
         if told is None:
             told = self.told = Stat()
         if told.changed(handle.fd) or self.attributes is not self.live:
-            self.take(from_stat(told.value(), self.ino, self.attributes.btime_ns))
+            attributes = from_stat(told.value(), self.ino, self.attributes.btime_ns)
+            owners = self.fs.owners
+            self.take(attributes if owners is None else owners.inside(attributes))
             self.live = self.attributes
         return self.attributes
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from gofer.p9.attributes import Attributes as WireAttributes
 from sentry.platform.host_io import HostStat
 from sentry.vfs.interface import Attributes
 
+Extents = Sequence[tuple[int, int, int]]
+"""First id inside, first one of the host, how many."""
+OVERFLOW_ID = 65534
 _MASK = (1 << 64) - 1
 
 
@@ -49,6 +53,30 @@ def from_wire(wire: WireAttributes, ino: int) -> Attributes:
         ctime,
         btime if flags & 1 else None,
     )
+
+
+class Owners:
+    """Users and groups of the host as those inside: who is in a user namespace there.
+
+    The Gofer is in it, too, and its host has translated; what fstat(2) says here is not.
+    """
+
+    __slots__ = ("_gids", "_uids")
+
+    def __init__(self, uids: Extents, gids: Extents) -> None:
+        self._uids, self._gids = tuple(uids), tuple(gids)
+
+    def inside(self, attributes: Attributes) -> Attributes:
+        """from_kuid_munged()."""
+        uid, gid = _find(self._uids, attributes.uid), _find(self._gids, attributes.gid)
+        return attributes._replace(uid=uid, gid=gid)
+
+
+def _find(extents: Extents, number: int) -> int:
+    for first, outside, count in extents:
+        if outside <= number < outside + count:
+            return first + number - outside
+    return OVERFLOW_ID
 
 
 def from_stat(stat: os.stat_result | HostStat, ino: int, btime_ns: int | None) -> Attributes:

@@ -27,7 +27,8 @@ def show_map(view: View, kind: str) -> str:
     """uid_m_show(): ids outside are those of the reader's namespace, or of the parent."""
     ns: UserNamespace | None = view.pinned[0]
     if ns is None:
-        return f"{0:10} {0:10} {NO_ID:10}\n"
+        extents = view.kernel.services.host_ids.get(kind) or ((0, 0, NO_ID),)
+        return "".join(f"{a:10} {b:10} {count:10}\n" for a, b, count in extents)
     lower: UserNamespace | None = view.creds.user_ns
     if lower is ns:
         lower = ns.parent

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def test_spec_writes_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
     assert _main("spec", "--bundle", str(tmp_path)) == 1
     assert "config.json exists" in capfd.readouterr().err
+
+
+def test_spec_for_an_ordinary_user_maps_the_caller(tmp_path: Path) -> None:
+    assert _main("spec", "--rootless", "--bundle", str(tmp_path)) == 0
+
+    linux = json.loads((tmp_path / "config.json").read_text())["linux"]
+    assert linux["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    assert linux["gidMappings"] == [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    kinds = [each["type"] for each in linux["namespaces"]]
+    assert "user" in kinds and "network" not in kinds
 
 
 def test_failure_goes_to_the_json_log_and_to_standard_error(

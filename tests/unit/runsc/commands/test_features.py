@@ -17,7 +17,7 @@ def test_features_has_the_shape_of_the_specification() -> None:
     assert "startContainer" in made["hooks"]
     assert {"ro", "bind", "rprivate", "nosuid"} <= set(made["mountOptions"])
     assert made["linux"]["cgroup"]["v2"] is True
-    assert made["linux"]["mountExtensions"]["idmap"] == {"enabled": False}
+    assert made["linux"]["mountExtensions"]["idmap"] == {"enabled": True}
     assert "SCMP_ACT_NOTIFY" not in made["linux"]["seccomp"]["actions"]
 
 

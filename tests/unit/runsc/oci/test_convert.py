@@ -103,7 +103,7 @@ def test_container_of_the_example_is_understood(tmp_path: Path) -> None:
         (
             lambda d: d["linux"].update(uidMappings=[{"containerID": 0, "hostID": 0, "size": 1}]),
             "$.linux.uidMappings",
-            "not supported",
+            "USER namespace isn't enabled",
         ),
         (
             lambda d: d["linux"].update(devices=[{"type": "x", "path": "/dev/x"}]),
@@ -156,7 +156,7 @@ def test_bind_mounts_become_exports_of_the_gofer(tmp_path: Path) -> None:
 
     assert made.exports[1:] == (
         convert.Export(str(tmp_path / "data"), True, False),
-        convert.Export(str(tmp_path / "file"), False, True),
+        convert.Export(str(tmp_path / "file"), False, True, recursive=False),
     )
     assert [(m.type, m.attachment, m.is_file) for m in made.mounts] == [
         ("bind", 1, False),

@@ -32,5 +32,7 @@ def test_parse_sorts_bind_propagation_and_data() -> None:
     )
 
 
-def test_parse_of_idmap_tells_that_it_is_not_done() -> None:
-    assert mounts.parse(["bind", "idmap"]).unsupported == "idmap"
+def test_parse_of_idmap_tells_how_far() -> None:
+    assert mounts.parse(["bind", "idmap"]).idmapped == "idmap"
+    assert mounts.parse(["bind", "ridmap"]).idmapped == "ridmap"
+    assert mounts.parse(["bind"]).idmapped == ""
