@@ -1,4 +1,4 @@
-"""What the command line hands to the Sentry, in memory: everything about one container's start.
+"""What the command line hands to the Sentry: everything about one container's start.
 
 Values only, already checked by runsc/oci/spec.py: numbers instead of names, masks instead of lists,
 bytes where Linux has bytes. Descriptors are open and inherited by the fork; nothing here is a
@@ -91,6 +91,9 @@ class MountConfig(msgspec.Struct, frozen=True):
     is_file: bool = False
     copy_up: bool = False
     """A tmpfs starts with what was below it."""
+    place: str = ""
+    """What a bind mount is about, as the host numbers it: those of several containers that have
+    the same are one file system."""
 
 
 class DeviceConfig(msgspec.Struct, frozen=True):
@@ -115,8 +118,8 @@ class RootConfig(msgspec.Struct, frozen=True):
     overlay: str = "memory"
 
 
-class SandboxConfig(msgspec.Struct, frozen=True):
-    """One sandbox with its first container."""
+class ContainerConfig(msgspec.Struct, frozen=True):
+    """One container."""
 
     container_id: str
     process: ProcessConfig
@@ -134,17 +137,7 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     host_ids: tuple[Extents, Extents] = ((), ())
     """Users and groups, as the maps of its user namespace on the host have them; empty: as here.
     What programs see of it is /proc/PID/uid_map: all ids in the sandbox are those inside."""
-
-    platform: str = "kvm"
-    system_calls: str = "auto"
-    """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
-    kvm_fd: int = -1
-    """/dev/kvm, open read-write; -1 on the unicorn platform."""
-    ram_fd: int = -1
-    """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
     memory_limit: int = 1 << 30
-    statm_fd: int = -1
-    """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
     cpu_quota: tuple[int, int] = (0, 100_000)
     """Microseconds of CPU in a period, and the period; 0: not limited. The host enforces it."""
     cpu_weight: int = 100
@@ -153,12 +146,6 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Where memory runs out for one program, all of the container is killed: memory.oom.group."""
     pids_limit: int = 0
     """Tasks that the container may have at a time; 0: not limited."""
-    cpus: int = 1
-    """CPUs that the caller may run on: what the program is shown."""
-    mortal_init: bool = False
-    """The first process dies of signals as any other, though it is process 1."""
-    await_start: bool = False
-    """Created now, started later through the control socket: outlives who created it."""
 
     preserved: tuple[int, ...] = ()
     """Descriptors of the caller that the program gets as 3 and up."""
@@ -168,8 +155,6 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
     network: str = "none"
     """"none": a loopback interface of its own; "host": sockets of the host."""
-    services: bool = False
-    """There are sockets of the host to connect to."""
     network_fd: int = -1
     """Connected socket of packets to the network process, with `network` "host"."""
     stand_in_fd: int = -1
@@ -178,10 +163,30 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     victim_fd: int = -1
     """Connected socket to a process that is killed in the end, if it is told that a program was
     killed for want of memory."""
-    control_fd: int = -1
-    """Connected stream socket to the command line that started us."""
     control_listener_fd: int = -1
     """Listening socket for other command lines; -1 where there is none."""
+
+
+class SandboxConfig(ContainerConfig, frozen=True):
+    """One sandbox with its first container."""
+
+    platform: str = "kvm"
+    system_calls: str = "auto"
+    """How they reach the kernel on kvm: "mailbox", "exit", "inline", or chosen by their cost."""
+    kvm_fd: int = -1
+    """/dev/kvm, open read-write; -1 on the unicorn platform."""
+    ram_fd: int = -1
+    """The file behind guest RAM, empty: a file on a tmpfs of `memory_limit` bytes, or a memfd."""
+    statm_fd: int = -1
+    """/proc/self/statm of the Sentry: what it allocates counts against the limit, too."""
+    cpus: int = 1
+    """CPUs that the caller may run on: what the program is shown."""
+    mortal_init: bool = False
+    """The first process dies of signals as any other, though it is process 1."""
+    await_start: bool = False
+    """Created now, started later through the control socket: outlives who created it."""
+    control_fd: int = -1
+    """Connected stream socket to the command line that started us."""
     log_fd: int = 2
     """Where messages, and tracebacks, go."""
     steps_fd: int = -1
@@ -196,6 +201,45 @@ class SandboxConfig(msgspec.Struct, frozen=True):
     """So many bytes of what is read and written are shown."""
     debug: bool = False
     """Say what kind of machine it is, and at the end what was refused."""
+
+
+class FurtherConfig(ContainerConfig, frozen=True):
+    """A container that is added to a sandbox. `memory_limit` 0: all that the sandbox has.
+
+    It comes over a control socket, and its descriptors beside it: their numbers here are places in
+    that list (`descriptors`).
+    """
+
+    shares: tuple[tuple[str, str], ...] = ()
+    """(namespace, id of the container whose it is too): "ipc", "network", "pid", "uts"."""
+    volumes_fd: int = -1
+    """Connected stream socket to a second Gofer, for all attachments but the root: what they export
+    may be other containers' too, and outlive this one. It numbers them as the first one would."""
+
+
+def descriptors(config: ContainerConfig) -> set[int]:
+    """Every one that a container is given."""
+    fds = {
+        *config.stdio,
+        *config.preserved,
+        config.gofer_fd,
+        config.network_fd,
+        config.stand_in_fd,
+        config.victim_fd,
+        config.control_listener_fd,
+    }
+    if isinstance(config, SandboxConfig):
+        fds |= {
+            config.kvm_fd,
+            config.ram_fd,
+            config.control_fd,
+            config.log_fd,
+            config.steps_fd,
+            config.strace_fd,
+        }
+    if isinstance(config, FurtherConfig):
+        fds.add(config.volumes_fd)
+    return fds - {-1}
 
 
 class StartError(Exception):

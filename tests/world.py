@@ -327,7 +327,7 @@ class World:
 
     def program(self) -> Program:
         """A process that nobody made, with every right and no file open."""
-        task = make_task(self.kernel, ProcessConfig((b"x",)), self.kernel.first)
+        task = make_task(self.kernel, ProcessConfig((b"x",)), self.kernel.container)
         first_task(self.kernel, task)
         mmap(task.mm.map, AREA, AREA_SIZE, 3, 0x32)
         task.ctx.regs[Reg.RSP] = AREA + AREA_SIZE

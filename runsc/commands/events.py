@@ -61,7 +61,7 @@ def data(state: State, stats: Stats) -> dict[str, Any]:
     }
     if stats.tasks_limit:
         made["pids"]["limit"] = stats.tasks_limit
-    if state.cgroups.directories:
+    if state.cgroups.directories and not state.sandbox:  # else the host sees another's processes
         from runsc.cgroups.cgroup import Cgroup  # noqa: PLC0415
         from runsc.cgroups.stats import stats as counted  # noqa: PLC0415
 

@@ -141,7 +141,7 @@ def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals)
         cgroup.create()
         state.cgroups = cgroup.record
         store.save(state)
-        for pid in (state.pid, state.sentry_pid, state.gofer_pid):
+        for pid in filter(None, (state.pid, state.sentry_pid, state.gofer_pid)):
             cgroup.add(pid)
     cgroup.apply(on_host(wanted, cgroup.memory_limit()), flags.log.warning)
 

@@ -53,6 +53,10 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     creator_pid: int = 0
     creator_start: int = 0
     """The command that is creating it."""
+    sandbox: str = ""
+    """The container whose sandbox this one has joined; "": it made its own."""
+    network: str = ""
+    """The sandbox's: "host" or "none"."""
     paused: bool = False
     cgroups: Record = Record()
     hooks: Hooks | None = None

@@ -25,7 +25,7 @@ from runsc.launch.frozen import freeze_imports
 from runsc.launch.kept import KeptCode
 from runsc.launch.title import set_title
 from sentry.abi import prctl
-from sentry.config import SandboxConfig, StartError
+from sentry.config import SandboxConfig, StartError, descriptors
 from sentry.control.protocol import Event, Request, decode, encode
 
 
@@ -82,9 +82,7 @@ def sentry_main(
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit)
         statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        program = filters.sentry_program(
-            config.platform, config.network, switches.trap, services=config.services
-        )
+        program = filters.sentry_program(config.platform, config.network, switches.trap)
         isolation.leave_root()
         freeze_imports(kept)  # no file is there any more
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))
@@ -112,26 +110,6 @@ def sentry_main(
     except Exception as error:  # a defect of ours: the log gets all of it, the caller a word
         _send(config.control_fd, Event("error", f"the Sentry failed: {error!r}"))
         raise
-
-
-def descriptors(config: SandboxConfig) -> set[int]:
-    """Everything that the Sentry inherits."""
-    fds = {
-        *config.stdio,
-        *config.preserved,
-        config.kvm_fd,
-        config.ram_fd,
-        config.gofer_fd,
-        config.network_fd,
-        config.stand_in_fd,
-        config.victim_fd,
-        config.control_fd,
-        config.control_listener_fd,
-        config.log_fd,
-        config.steps_fd,
-        config.strace_fd,
-    }
-    return fds - {-1}
 
 
 def _send(fd: int, event: Event) -> None:

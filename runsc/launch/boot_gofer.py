@@ -47,6 +47,8 @@ class GoferStart(msgspec.Struct, frozen=True):
     """To the user namespace of the container."""
     hold: int = -1
     """With Terms.before_gofer: a socket of packets to the command line."""
+    first: int = 0
+    """The number of the first tree. 0 is a root."""
 
 
 def gofer_main(
@@ -69,8 +71,9 @@ def gofer_main(
             return 1
         os.write(gofer.hold, terms.before_gofer().encode() or b"\0")
         os.close(gofer.hold)
-    attachments = [_attach(index, export) for index, export in enumerate(exports)]
-    shared = any(not export.is_file for export in exports[1:])
+    numbered = list(enumerate(exports, gofer.first))
+    attachments = [_attach(index, export) for index, export in numbered]
+    shared = any(not export.is_file for index, export in numbered if index)
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
     sockets = {

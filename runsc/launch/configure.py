@@ -12,6 +12,7 @@ from kvm.binding import lib
 from runsc.containers import console
 from runsc.errors import RuntimeFailure
 from runsc.launch import isolation
+from runsc.launch.places import with_places
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.config import SandboxConfig
@@ -49,6 +50,13 @@ def network_of(flags: Globals, container: Container) -> str:
         return flags.network
     asked = "network" in dict(container.namespaces) and isolation.is_privileged()
     return "host" if asked else "none"
+
+
+def host_name(container: Container) -> str:
+    """config.json's; where that lists no UTS namespace the container has the host's."""
+    if "uts" in dict(container.namespaces):
+        return container.hostname
+    return os.uname().nodename
 
 
 def preserved_fds(count: int) -> tuple[int, ...]:
@@ -116,7 +124,7 @@ def _duplicate(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
-def _log_fd(flags: Globals, detached: bool) -> int:
+def log_fd(flags: Globals, detached: bool) -> int:
     """Where Sentry and Gofer write. Not into a log of JSON, nor the stderr of whoever waits."""
     path = flags.debug_log
     if path is None and not flags.log.is_json and not (detached and flags.log.to_stderr):
@@ -124,10 +132,10 @@ def _log_fd(flags: Globals, detached: bool) -> int:
     return _appending(path or os.devnull)
 
 
-def _strace_fd(flags: Globals, log_fd: int) -> int:
+def _strace_fd(flags: Globals, log: int) -> int:
     """A file of its own, the log, or -1."""
     if flags.strace_log is None:
-        return log_fd if flags.strace else -1
+        return log if flags.strace else -1
     return _appending(flags.strace_log)
 
 
@@ -143,8 +151,8 @@ def make_config(
     flags: Globals, container: Container, container_id: str, listener_fd: int, wishes: Wishes
 ) -> SandboxConfig:
     """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
-    limits = _limits(flags, container.resources)
-    log_fd = _log_fd(flags, wishes.detach)
+    limits = limits_of(flags, container.resources)
+    log = log_fd(flags, wishes.detach)
     stdio = (0, 1, 2) if wishes.wire < 0 else (wishes.wire,) * 3
     if wishes.console_socket:
         stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
@@ -153,8 +161,8 @@ def make_config(
         container_id=container_id,
         process=container.process,
         root=container.root,
-        mounts=container.mounts,
-        hostname=container.hostname,
+        mounts=with_places(container),
+        hostname=host_name(container),
         domainname=container.domainname,
         masked_paths=container.masked_paths,
         readonly_paths=container.readonly_paths,
@@ -163,7 +171,6 @@ def make_config(
         seccomp=container.seccomp,
         platform=flags.platform,
         network=network_of(flags, container),
-        services=any(each.is_service for each in container.exports),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,
@@ -178,9 +185,9 @@ def make_config(
         preserved=preserved,
         stdio=(_duplicate(stdio[0]), _duplicate(stdio[1]), _duplicate(stdio[2])),
         control_listener_fd=listener_fd,
-        log_fd=log_fd,
+        log_fd=log,
         steps_fd=-1 if flags.steps_log is None else _appending(flags.steps_log),
-        strace_fd=_strace_fd(flags, log_fd),
+        strace_fd=_strace_fd(flags, log),
         strace_calls=tuple(filter(None, flags.strace_calls.removeprefix("!").split(","))),
         strace_others=not flags.strace_calls or flags.strace_calls.startswith("!"),
         strace_limit=flags.strace_limit,
@@ -188,7 +195,7 @@ def make_config(
     )
 
 
-class _Limits(NamedTuple):
+class Limits(NamedTuple):
     """What the container has of CPUs, memory and tasks (0: any number)."""
 
     cpus: int
@@ -199,10 +206,10 @@ class _Limits(NamedTuple):
     oom_group: bool = False
 
 
-def _limits(flags: Globals, resources: Resources | None) -> _Limits:
+def limits_of(flags: Globals, resources: Resources | None) -> Limits:
     available, memory = os.sched_getaffinity(0), flags.memory or default_memory()
     if resources is None:
-        return _Limits(len(available), memory)
+        return Limits(len(available), memory)
     from runsc.cgroups.guest import visible_cpus  # noqa: PLC0415  `do` needs none
 
     if resources.memory_limit is not None:
@@ -210,7 +217,7 @@ def _limits(flags: Globals, resources: Resources | None) -> _Limits:
         memory = min(limited, flags.memory) if flags.memory else limited
     memory -= memory % os.sysconf("SC_PAGE_SIZE")  # as the kernel rounds a limit
     cpus = visible_cpus(available, resources)
-    return _Limits(
+    return Limits(
         cpus,
         memory,
         resources.pids_limit or 0,

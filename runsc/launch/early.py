@@ -21,8 +21,8 @@ import msgspec
 from runsc.errors import RuntimeFailure
 from runsc.filters import Switches
 from runsc.launch import isolation, programs
-from runsc.launch.boot import Terms, descriptors
-from sentry.config import SandboxConfig
+from runsc.launch.boot import Terms
+from sentry.config import SandboxConfig, descriptors
 
 PLATFORM = "kvm"
 """What it is prepared for: the one that nobody has to name."""

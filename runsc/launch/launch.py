@@ -16,19 +16,18 @@ from runsc.containers.container import State, Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
 from runsc.errors import RuntimeFailure
-from runsc.launch import boot, early, oom_victim, sandbox, stand_in, users
+from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, make_config, network_of
 from runsc.launch.janitor import keep_clean
-from runsc.launch.programs import Programs
+from runsc.launch.programs import Programs, gofer
 from runsc.oci.convert import Container
 from runsc.options import Globals
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
-    from runsc.containers.relay import Relay
+    from runsc.launch.joining import Joint
     from runsc.launch.network import Network
-    from runsc.oci.resources import Resources
     from sentry.config import SandboxConfig
 
 Bodies = Callable[[str], Programs]
@@ -36,10 +35,8 @@ Bodies = Callable[[str], Programs]
 
 def real_programs(platform: str) -> Programs:
     """The Sentry, and the Gofer. Raises: RuntimeFailure."""
-    from gofer.main import run  # noqa: PLC0415
-
     try:
-        return Programs(early.claim(platform), run)
+        return Programs(early.claim(platform), gofer())
     except RuntimeError as error:  # libunicorn is not there
         raise RuntimeFailure(str(error)) from None
 
@@ -64,9 +61,14 @@ def create(
     """Make a container whose first process waits for `start`, and which outlives this process."""
     console.check(container.process.terminal, True, wishes.console_socket)
     store, warn = flags.store(), flags.log.warning
-    _reserve(flags, store, _new_state(identity, container))
+    joint = _reserve(flags, store, _new_state(identity, container), container)
     with store.held(identity.container_id) as state:
         try:
+            if joint is not None:
+                from runsc.launch import further  # noqa: PLC0415  most make a sandbox
+
+                further.create(flags, store, state, container, wishes, joint)
+                return
             running = _bring_up(flags, store, state, container, wishes, programs)
             try:
                 running.await_ready()
@@ -108,9 +110,13 @@ def run(
     store = flags.store()
     state = _new_state(identity, container)
     state.foreground = not wishes.keep
-    _reserve(flags, store, state)
+    joint = _reserve(flags, store, state, container)
     terminal = console.settings_kept(0) if container.process.terminal else nullcontext()
     try:
+        if joint is not None:
+            from runsc.launch import further  # noqa: PLC0415  most make a sandbox
+
+            return further.stay(flags, store, state, container, wishes, joint)
         with terminal as settings:
             return _stay(flags, store, state, container, wishes, programs, settings)
     except RuntimeFailure:
@@ -141,7 +147,7 @@ def _stay(
     settings: console.Settings | None,
 ) -> int:
     """Start it and wait for its end."""
-    relay = _relay(container)
+    relay = around.relay_for(container)
     if relay is not None:
         wishes = msgspec.structs.replace(wishes, wire=relay.slave)
     running = _bring_up(flags, store, state, container, wishes, programs)
@@ -172,15 +178,6 @@ def _stay(
         raise
 
 
-def _relay(container: Container) -> Relay | None:
-    """Where a program wants a terminal that the caller's streams are not."""
-    if not container.process.terminal:
-        return None
-    from runsc.containers import relay  # noqa: PLC0415  most have no terminal
-
-    return relay.Relay(container.process.console_size) if relay.is_needed() else None
-
-
 def _new_state(identity: Identity, container: Container) -> State:
     return State(
         oci_version=identity.version,
@@ -194,13 +191,19 @@ def _new_state(identity: Identity, container: Container) -> State:
     )
 
 
-def _reserve(flags: Globals, store: Store, state: State) -> None:
+def _reserve(flags: Globals, store: Store, state: State, container: Container) -> Joint | None:
+    """Write its first state; where it belongs to. Raises: RuntimeFailure."""
     if flags.systemd_cgroup:
         from runsc.cgroups import systemd  # noqa: PLC0415  few hosts have it so
 
         systemd.check()
     lifecycle.sweep(store, flags.log.warning)
+    joint = joining.find(store, state.id, state.annotations, container)
+    if joint is not None:
+        early.discard()
+        state.sandbox = joint.sandbox.id
     store.create(state)
+    return joint
 
 
 def _bring_up(
@@ -213,10 +216,10 @@ def _bring_up(
 ) -> sandbox.Sandbox:
     """cgroup → stand-in → the two processes, in the state on disk → hooks → they go on."""
     with ExitStack() as later:
-        cgroup = _plan_cgroup(flags, container, state.id)
+        cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
             later.callback(cgroup.release)
-            _make_cgroup(flags, store, state, container.resources, cgroup)
+            around.make_cgroup(flags, store, state, container.resources, cgroup)
         joins = cgroup.open_joins() if cgroup is not None else ()
         victim = oom_victim.prepare(container, cgroup)
         sysctls = container.sysctls if network_of(flags, container) == "host" else ()
@@ -231,11 +234,12 @@ def _bring_up(
             state.sentry_pid, state.sentry_start = running.pid, start_time(running.pid)
             state.gofer_pid = running.gofer_pid
             state.gofer_start = start_time(running.gofer_pid)
+            state.network = network_of(flags, container)
             if state.hooks is not None:
                 store.save(state)
-                _run_hooks(state)
+                around.run_hooks(state)
                 running.release()
-            _adjust_oom_score(
+            around.adjust_oom_score(
                 container.process.oom_score_adj, (standing.pid, running.pid, running.gofer_pid)
             )
         except BaseException:
@@ -261,7 +265,7 @@ def _start(
         outlives=wishes.detach,
         own_terminal=bool(wishes.console_socket) or wishes.wire >= 0,
         joins=joins,
-        before_gofer=_create_container_hooks(state, container.process.env),
+        before_gofer=around.create_container_hooks(state, container.process.env),
     )
     with listen(store.path(state.id, "control.sock")) as listener:
         config = make_config(flags, container, state.id, listener.fileno(), wishes)
@@ -304,65 +308,3 @@ def _network(
             " with --network=none a container has a loopback interface of its own"
         )
     return None
-
-
-def _plan_cgroup(flags: Globals, container: Container, container_id: str) -> Cgroup | None:
-    """Where it will be; nothing is touched."""
-    if flags.ignore_cgroups or (not container.cgroups_path and container.resources is None):
-        return None
-    if flags.systemd_cgroup:
-        from runsc.cgroups.scope import for_container as driver  # noqa: PLC0415
-    else:
-        from runsc.cgroups.cgroup import for_container as driver  # noqa: PLC0415  few have one
-    return driver(container.cgroups_path, container_id, container.resources)
-
-
-def _make_cgroup(
-    flags: Globals, store: Store, state: State, resources: Resources | None, cgroup: Cgroup
-) -> None:
-    """The state names it before it is there, so that a crash leaves nothing unknown."""
-    from runsc.cgroups.guest import on_host  # noqa: PLC0415  few containers have a cgroup
-    from runsc.oci.resources import Resources  # noqa: PLC0415
-
-    state.cgroups = cgroup.record
-    store.save(state)
-    cgroup.create()
-    state.cgroups = cgroup.record
-    cgroup.apply(on_host(resources or Resources()), flags.log.warning)
-
-
-def _run_hooks(state: State) -> None:
-    """Those that come before anything of the container. Raises: RuntimeFailure."""
-    from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
-
-    document = lifecycle.document(state, "creating")
-    hooks.run(state.hooks, hooks.Phase.PRESTART, document)
-    hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
-
-
-def _create_container_hooks(
-    state: State, variables: tuple[bytes, ...]
-) -> Callable[[], str] | None:
-    if state.hooks is None or not state.hooks.create_container:
-        return None
-    from runsc.oci import hooks  # noqa: PLC0415
-
-    def before_gofer() -> str:
-        try:
-            place = hooks.Place(state.rootfs, [os.fsdecode(each) for each in variables])
-            document = lifecycle.document(state, "creating")
-            hooks.run(state.hooks, hooks.Phase.CREATE_CONTAINER, document, place)
-        except RuntimeFailure as error:
-            return str(error)
-        return ""
-
-    return before_gofer
-
-
-def _adjust_oom_score(value: int, pids: tuple[int, ...]) -> None:
-    """What the bundle asks for the host too; to lower it needs CAP_SYS_RESOURCE: then it stays."""
-    if not value:
-        return
-    for pid in pids:
-        with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(value))

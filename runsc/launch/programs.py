@@ -38,6 +38,13 @@ class Programs(msgspec.Struct, frozen=True):
     serve: Serve
 
 
+def gofer() -> Serve:
+    """The Gofer."""
+    from gofer.main import run  # noqa: PLC0415  only there
+
+    return run
+
+
 def sentry(platform: str) -> Body:
     """The Sentry, with all that it needs from files read. Raises: RuntimeError."""
     from sentry.boot.sandbox import preload, prepare  # noqa: PLC0415  only there

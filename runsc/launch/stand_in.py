@@ -137,10 +137,11 @@ class StandIn:
             os.kill(self.pid, signal.SIGKILL)
             self.reap()
 
-    def reap(self) -> None:
-        """It ends by itself, for the Sentry has ended."""
-        os.waitpid(self.pid, 0)
+    def reap(self) -> int:
+        """It ends by itself, for the container has ended; its status."""
+        status = os.waitpid(self.pid, 0)[1]
         self._reaped = True
+        return status
 
 
 def spawn(

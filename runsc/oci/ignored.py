@@ -37,8 +37,8 @@ def fields(bundle: str) -> Iterator[str]:
     for namespace in _at(document, "linux.namespaces") or ():
         if namespace.get("path") and namespace["type"] != "network":
             yield (
-                f"config.json: the {namespace['type']} namespace {namespace['path']} is not joined:"
-                " a container has a kernel, and so namespaces, of its own"
+                f"config.json: the {namespace['type']} namespace {namespace['path']} is not joined"
+                " if it is none of a sandbox here: that has a kernel, and so namespaces, of its own"
             )
 
 

@@ -16,7 +16,7 @@ from sentry.abi.fcntl import AT_FDCWD, O_ACCMODE, O_APPEND, O_NONBLOCK, O_RDWR
 from sentry.abi.resource import RLIMIT_NOFILE
 from sentry.abi.signal import SIGCHLD
 from sentry.auth.credentials import Credentials
-from sentry.config import ProcessConfig, SandboxConfig, StartError
+from sentry.config import ContainerConfig, ProcessConfig, SandboxConfig, StartError
 from sentry.errors import EACCES, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.devpts.filesystem import DevPtsFs
 from sentry.fs.host.file import donated
@@ -40,9 +40,11 @@ from sentry.vfs.mount import top
 from sentry.vfs.open import OpenHow, open_path
 from sentry.vfs.walk import resolve
 from sentry.wait.again import again
+from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.fs.devpts.console import Console
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel, Namespaces
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -56,11 +58,11 @@ PASSWD_SIZE = 1 << 20
 async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     """Make the first task and load its program; it does not run yet. Raises: StartError."""
     process = config.process
-    task = make_task(kernel, process, kernel.first)
+    task = make_task(kernel, process, kernel.container)
     first_task(kernel, task)
     owner = Owner(process.uid, process.gid)
     if process.terminal and is_tty(config.stdio[0]):
-        kernel.services.console = open_console(task, config.stdio[0], owner)
+        kernel.container.console = open_console(task, config.stdio[0], owner)
     else:
         donate(task, config.stdio, owner)
     donate(task, config.preserved, owner, closes=True, first=3)
@@ -71,18 +73,64 @@ async def load(kernel: Kernel, config: SandboxConfig) -> Task:
     return task
 
 
-def make_task(kernel: Kernel, process: ProcessConfig, ns: Namespaces) -> Task:
-    """A task that nobody made: of no parent, the leader of a session, without a program.
+async def load_further(kernel: Kernel, config: ContainerConfig, container: Container) -> Task:
+    """The same for a container that is added. `stdio` and `preserved` belong to it from now on.
+
+    Raises: StartError, Errno; then nobody knows the task.
+    """
+    process = config.process
+    task = make_task(kernel, process, container)
+    owner = Owner(process.uid, process.gid)
+    try:
+        if process.terminal and is_tty(config.stdio[0]):
+            for fd in config.stdio[1:]:
+                os.close(fd)
+            container.console = open_console(task, config.stdio[0], owner)
+        else:
+            donate(task, config.stdio, owner, closes=True)
+        donate(task, config.preserved, owner, closes=True, first=3)
+        loaded = await start_program(task, process)
+        put_under_observation(task, config.seccomp, loaded)
+    except BaseException:
+        undo(task)
+        raise
+    if container.pids.init is None:
+        container.pids.init = task.group
+    first_task(kernel, task)
+    container.init = task.group
+    return task
+
+
+def undo(task: Task) -> None:
+    """The program could not be loaded: nobody knows the task, and nothing of it stays."""
+    group = task.group
+    at_once(task.files.closing(task, task.files))
+    task.mm.release()
+    task.ctx.destroy()
+    group.process_group.members.discard(group)
+    task.kernel.pids.forget_if_empty(group.process_group)
+
+
+def make_task(
+    kernel: Kernel, process: ProcessConfig, container: Container, ns: Namespaces | None = None
+) -> Task:
+    """A task of a container that nobody made: of no parent, the leader of a session, without a
+    program. `ns`: where it is, if it is not where the container began.
 
     Nobody but its session knows it: `first_task` makes it known.
     """
-    pid = kernel.pids.allocate()
+    ns = ns if ns is not None else container.ns
+    container.check_task()
+    pid = kernel.pids.allocate(container.pids)
     session = kernel.pids.sessions[pid] = Session(pid, None)
     process_group = kernel.pids.process_groups[pid] = ProcessGroup(pid, session)
     limits = Limits()
     for limit in process.rlimits:
         limits.set(limit.resource, limit.soft, limit.hard)
-    group = ThreadGroup(kernel, pid, None, process_group, SignalActions(), limits)
+    group = ThreadGroup(
+        kernel, pid, None, process_group, SignalActions(), limits, container.pids
+    )
+    group.cgroup = container.cgroup
     session.leader = group
     group.exit_signal = SIGCHLD
     group.oom_score_adj = process.oom_score_adj
@@ -123,10 +171,12 @@ def open_console(task: Task, fd: int, owner: Owner) -> Console:
     from sentry.fs.devpts.console import Console  # noqa: PLC0415
 
     vfs, loop = task.kernel.vfs, task.kernel.loop
-    fs = vfs.devpts if isinstance(vfs.devpts, DevPtsFs) else DevPtsFs(vfs, "mode=0620")
-    owner = Owner(owner.uid, fs.gid or 0)  # as root opens it, and gives it to the program
-    console = Console(loop, fd, fs, owner, vfs.host_io)
-    mount = next((m for m in task.mounts if m.fs is fs), None) or vfs.new_mount(fs)
+    mount = next((m for m in task.mounts if isinstance(m.fs, DevPtsFs)), None)
+    if mount is None:
+        mount = vfs.new_mount(DevPtsFs(vfs, "mode=0620"))
+    assert isinstance(mount.fs, DevPtsFs)
+    owner = Owner(owner.uid, mount.fs.gid or 0)  # as root opens it, and gives it to the program
+    console = Console(loop, fd, mount.fs, owner, vfs.host_io)
     slave = console.open(mount)
     for number in range(3):
         task.files.replace(task, number, slave, max(3, task.rlimit(RLIMIT_NOFILE)))

@@ -45,7 +45,7 @@ def take_size(kernel: Kernel, reader: int) -> None:
         return
     if signal.SIGWINCH not in came:
         return
-    console = kernel.services.console
+    console = kernel.container.console
     if console is not None:
         console.refresh_size()
 

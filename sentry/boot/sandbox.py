@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import os
 import select
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import guest_stubs
 from sentry.abi.signal import SIGKILL
 from sentry.boot import first_process, host_links, tree
+from sentry.boot.further import Containers
 from sentry.config import SandboxConfig, StartError
 from sentry.control.operations import Operations
 from sentry.control.server import MAX_CONNECTIONS, ControlServer
@@ -25,6 +26,7 @@ from sentry.fs.proc import mount_proc
 from sentry.fs.registry import register_all
 from sentry.kernel import fasync, terminals
 from sentry.kernel.collector import Collector
+from sentry.kernel.container_memory import MemoryLimits
 from sentry.kernel.kernel import Kernel
 from sentry.kernel.nsproxy import Uts
 from sentry.kernel.own_memory import OwnMemory
@@ -68,15 +70,14 @@ class Sandbox:
         """Run until the first process and all others have ended; its wait status."""
         collector = Collector()
         self.kernel.loop.on_idle = lambda: self._rest(collector)
-        if self._statm >= 0:
-            self.kernel.loop.on_work = OwnMemory(self.kernel, self._statm).look
+        self.kernel.loop.on_work = self._on_work()
         if self._start is not None:
             self._start()
         self.kernel.loop.run()
-        console = self.kernel.services.console
+        console = self.kernel.container.console
         if console is not None:
             console.restore()
-        self._operations.finish()
+        self._operations.finish(self.kernel.exit_status or 0)
         for observer in self.kernel.start_observers:
             observer.flush()
         self.kernel.log.finish()
@@ -84,10 +85,22 @@ class Sandbox:
         assert self.kernel.exit_status is not None
         return self.kernel.exit_status
 
+    def _on_work(self) -> Callable[[Sequence[Any]], None]:
+        limits = MemoryLimits(self.kernel)
+        if self._statm < 0:
+            return limits.look
+        own = OwnMemory(self.kernel, self._statm)
+
+        def look(exited: Sequence[Any]) -> None:
+            own.look(exited)
+            limits.look(exited)
+
+        return look
+
     @property
     def ran_out(self) -> bool:
         """Whether a program was killed because memory ran out."""
-        return self.kernel.counters.oom_kills > 0
+        return self.kernel.container.oom_kills > 0
 
     def _rest(self, collector: Collector) -> None:
         """Nothing runs: now is the time for what would hold a program up."""
@@ -183,10 +196,10 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 
         loop.watch(vdso.step_fd, select.EPOLLIN, clock_was_set)
     kernel.services.host_ids = dict(zip(("uid", "gid"), config.host_ids, strict=True))
-    kernel.services.cpu_quota = config.cpu_quota
-    kernel.services.cpu_weight = config.cpu_weight
-    kernel.oom_group = config.oom_group
-    kernel.pids.limit = config.pids_limit
+    container = kernel.container
+    container.cpu_quota, container.cpu_weight = config.cpu_quota, config.cpu_weight
+    container.oom_group = config.oom_group
+    container.pids_limit = config.pids_limit
     if config.strace_fd >= 0:
         late.import_all()  # their declarations are what it writes
         kernel.start_observers.append(make_strace(config, loop))
@@ -201,7 +214,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     watchdog = Watchdog(loop, *alarms(log, config.steps_fd))
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
-    run_now(loop, tree.mount_all(kernel, config))
+    run_now(loop, tree.mount_first(kernel, config))
     if config.network_fd >= 0:
         from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  --network=host
         from sentry.net.host.view import HostView  # noqa: PLC0415
@@ -214,9 +227,11 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         except Errno as error:
             raise StartError(f"the host's network: {error}") from error
     task = run_now(loop, first_process.load(kernel, config))
-    operations = Operations(kernel, config, watchdog)
+    containers = Containers(kernel, config, watchdog)
+    operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)
-    ControlServer(loop, operations, config.control_fd, config.control_listener_fd, most=most)
+    listener = config.control_listener_fd
+    containers.server = ControlServer(loop, operations, config.control_fd, listener, most=most)
     if resized is not None:
         loop.watch(resized, select.EPOLLIN, lambda _: host_links.take_size(kernel, resized))
     if gofer >= 0:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import socket
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from sentry.abi.fcntl import AT_FDCWD, O_CREAT, O_WRONLY, RESOLVE_NO_SYMLINKS
 from sentry.abi.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from sentry.auth.credentials import Credentials
-from sentry.config import DeviceConfig, MountConfig, SandboxConfig, StartError
+from sentry.config import ContainerConfig, DeviceConfig, MountConfig, StartError
 from sentry.errors import EEXIST, ELOOP, ENOENT, ENOTDIR, Errno
 from sentry.fs.gofer.changes import HostChanges
 from sentry.fs.gofer.filesystem import GoferFileSystem, Options
@@ -33,7 +33,7 @@ from sentry.vfs.dentry import Dentry, Location
 from sentry.vfs.fd_table import FdTable
 from sentry.vfs.fs_context import FsContext
 from sentry.vfs.interface import Absent, FileSystem, Inode, Owner
-from sentry.vfs.mount import MOUNT_FLAGS, top
+from sentry.vfs.mount import MOUNT_FLAGS, Mount, top
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.names import mknod, symlink
 from sentry.vfs.open import OpenHow, open_path
@@ -41,6 +41,7 @@ from sentry.vfs.walk import child_of, resolve, walk
 from sentry.wait.again import again
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
 
 DEVICES: Final = (
@@ -68,10 +69,11 @@ EMPTY_TYPES: Final = frozenset(
 class Starter:
     """Who mounts: root, at the root directory, before there is any task (vfs.file.Caller)."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, container: Container | None = None) -> None:
         self.kernel = kernel
-        self.ns = kernel.first
-        self.pids = kernel.pids
+        self.container = container if container is not None else kernel.container
+        self.ns = self.container.ns
+        self.pids = self.container.pids
         self.mounts = self.ns.mounts.mounts
         self.creds = Credentials.root()
         root = top(self.mounts.root.location)
@@ -88,26 +90,32 @@ class Starter:
         """Nobody is there to get one."""
 
 
-async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
-    """Everything that a bundle asks for. Raises: StartError."""
+async def mount_first(kernel: Kernel, config: ContainerConfig) -> None:
+    """Everything that the first container's bundle asks for. Raises: StartError."""
     session = None
     if config.gofer_fd >= 0:
         session = Session(socket.socket(fileno=config.gofer_fd), kernel.loop)
         session.negotiate()
         kernel.services.gofer = session
     exports = Exports(kernel, session)
-    root = make_root(kernel, config, exports)
-    mount = kernel.vfs.new_mount(root)
+    mount = kernel.vfs.new_mount(await make_root(kernel, config, exports))
     mounts = MountNamespace(mount, kernel.vfs.mount_ids, kernel.vfs.budget)
     kernel.first = namespaces.first(kernel, mounts)
-    starter = Starter(kernel)
+    await mount_all(Starter(kernel), config, exports)
+
+
+async def mount_all(starter: Starter, config: ContainerConfig, exports: Trees) -> None:
+    """What lies below the root. Raises: StartError."""
+    sealed = []
     for entry in config.mounts:
         try:
-            await make_mount(starter, entry, exports)
+            mount = await make_mount(starter, entry, exports)
         except Errno as error:
             raise StartError(
                 f"mount {entry.type} to {entry.destination.decode()}: {error_text(error)}"
             ) from error
+        if entry.flags & MS_RDONLY:
+            sealed.append(mount)
     with suppress(Errno):  # who starts there says what is wrong with it
         await mount_point(starter, config.process.cwd, False)
     await make_devices(starter, config)
@@ -118,6 +126,8 @@ async def mount_all(kernel: Kernel, config: SandboxConfig) -> None:
     for path in config.readonly_paths:
         await make_read_only(starter, path)
     if config.root.readonly:
+        sealed.append(starter.mounts.root)
+    for mount in sealed:
         mount.set_flags(mount.flags | MS_RDONLY)
 
 
@@ -127,58 +137,85 @@ def error_text(error: Errno) -> str:
     return doc.rstrip(".").lower()
 
 
+class Trees(Protocol):
+    """Where the trees of the host come from."""
+
+    async def root(self, read_only: bool) -> FileSystem: ...
+    async def mounted(self, entry: MountConfig) -> FileSystem: ...
+
+
 class Exports:
-    """The Gofer's attachments as file systems."""
+    """The Gofer's attachments as file systems, while nothing runs yet."""
 
     def __init__(self, kernel: Kernel, session: Session | None) -> None:
         self._kernel = kernel
         self._session = session
         budget = kernel.vfs.budget
         most = budget.max_host_descriptors
-        self._handles = kernel.services.handles = HandleCache(min(8192, most), budget, most // 4)
-        self._lingering = Lingering(self._handles, kernel.loop)
+        handles = HandleCache(min(8192, most), budget, most // 4)
+        kernel.services.handles = handles
+        kernel.services.lingering = Lingering(handles, kernel.loop)
         self._changes: HostChanges | None = None
         self._asked = False
-        ids = kernel.services.host_ids
-        self._owners = Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None
 
-    def open(self, index: int, read_only: bool) -> FileSystem:
-        """Attachment `index`: the root is nobody else's, others may change under us."""
+    async def root(self, read_only: bool) -> FileSystem:
+        """The root, which is nobody else's."""
+        return self.open(0, read_only)
+
+    async def mounted(self, entry: MountConfig) -> FileSystem:
+        """A bind mount: others may change it under us, and have it too."""
+        assert entry.attachment is not None
+        read_only = bool(entry.flags & MS_RDONLY)
+        return self._kernel.services.trees.keep(
+            entry.place, read_only, self.open(entry.attachment, read_only)
+        )
+
+    def open(self, index: int, read_only: bool) -> GoferFileSystem:
+        """Attachment `index`. Raises: StartError."""
         if self._session is None:
             raise StartError("there is no Gofer")
         vfs = self._kernel.vfs
         if index and not self._asked:
             self._asked = True
             self._changes = HostChanges.of(self._session)
-        options = Options(
-            exclusive=index == 0,
-            changes=self._changes,
-            lingering=self._lingering,
-            read_only=read_only,
-            windows=self._kernel.platform.ram.windows,
-            handles=self._handles,
-            owners=self._owners,
-            io=vfs.host_io,
-        )
+        options = options_of(self._kernel, index, read_only, self._changes)
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
 
 
-def make_root(kernel: Kernel, config: SandboxConfig, exports: Exports) -> FileSystem:
+def options_of(
+    kernel: Kernel, index: int, read_only: bool, changes: HostChanges | None
+) -> Options:
+    """How an attachment is mounted: the root is nobody else's."""
+    services, ids = kernel.services, kernel.services.host_ids
+    return Options(
+        exclusive=index == 0,
+        changes=changes,
+        lingering=services.lingering,
+        read_only=read_only,
+        windows=kernel.platform.ram.windows,
+        handles=services.handles,
+        owners=Owners(ids["uid"], ids["gid"]) if ids.get("uid") else None,
+        io=kernel.vfs.host_io,
+    )
+
+
+async def make_root(kernel: Kernel, config: ContainerConfig, exports: Trees) -> FileSystem:
     """The root file system: an overlay in memory over the host's tree, or the tree itself."""
     if config.root.overlay == "none":
-        return exports.open(0, config.root.readonly)
-    lower = exports.open(0, True)
+        return await exports.root(config.root.readonly)
+    lower = await exports.root(True)
     return OverlayFs.over(kernel.vfs, lower)
 
 
-async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> None:
-    """One entry of `mounts`."""
+async def make_mount(starter: Starter, entry: MountConfig, exports: Trees) -> Mount:
+    """One entry of `mounts`; a tmpfs can be written until all is made: finalizeRootfs() of runc."""
     vfs = starter.kernel.vfs
     if entry.attachment is not None:
-        fs = exports.open(entry.attachment, bool(entry.flags & MS_RDONLY))
+        fs = await exports.mounted(entry)
     else:
         if entry.type == "tmpfs":
             entry = await with_mode(starter, entry)
+            entry = msgspec.structs.replace(entry, flags=entry.flags & ~MS_RDONLY)
         fs = await make_file_system(starter, entry)
     place = await mount_point(starter, entry.destination, entry.is_file)
     if entry.copy_up and isinstance(root := fs.root, TmpDirectory):
@@ -187,6 +224,7 @@ async def make_mount(starter: Starter, entry: MountConfig, exports: Exports) -> 
         await copy_tree(place.mount, place.dentry.inode, root)
     mount = vfs.new_mount(fs, entry.flags & MOUNT_FLAGS)
     starter.mounts.attach(mount, place)
+    return mount
 
 
 async def with_mode(starter: Starter, entry: MountConfig) -> MountConfig:
@@ -240,7 +278,7 @@ async def mount_point(starter: Starter, path: bytes, is_file: bool) -> Location:
 # --- devices
 
 
-async def make_devices(starter: Starter, config: SandboxConfig) -> None:
+async def make_devices(starter: Starter, config: ContainerConfig) -> None:
     """The default devices and links in /dev, then those that the bundle lists."""
     if not any(entry.destination.rstrip(b"/") == b"/dev" for entry in config.mounts):
         return

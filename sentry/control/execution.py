@@ -24,11 +24,11 @@ from sentry.kernel.task_clone import first_task
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.work import WORK_PAUSE
 from sentry.vfs.interface import Owner
-from sentry.wait.steps import at_once
 
 if TYPE_CHECKING:
     from sentry.control.protocol import ExecProcess
     from sentry.fs.devpts.console import Console
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
@@ -51,9 +51,15 @@ class Execution:
     """One process with its client. The descriptors belong to it from the start."""
 
     def __init__(
-        self, kernel: Kernel, client: Client, fds: list[int], forget: Callable[[Execution], object]
+        self,
+        kernel: Kernel,
+        container: Container,
+        client: Client,
+        fds: list[int],
+        forget: Callable[[Execution], object],
     ) -> None:
         self._kernel = kernel
+        self._container = container
         self._client = client
         self._fds = fds
         self._forget = forget
@@ -113,13 +119,12 @@ class Execution:
                 raise EINVAL(f"resource limit {limit.soft}, {limit.hard}")
 
     async def _load(self, process: ProcessConfig, profile: bytes) -> Task:
-        kernel = self._kernel
-        init = kernel.init
+        init = self._container.init
         assert init is not None
-        ns = kernel.first
+        ns = self._container.ns
         if init.tasks:
             ns = ns.but(mounts=init.tasks[0].ns.mounts)
-        task = first_process.make_task(kernel, process, ns)
+        task = first_process.make_task(self._kernel, process, self._container, ns)
         try:
             self._give_files(task, process)
             loaded = await first_process.start_program(task, process)
@@ -127,7 +132,7 @@ class Execution:
             if self._abandoned or not init.tasks or init.exiting:
                 raise StartError(STOPPED)
         except BaseException:
-            _undo(task)
+            first_process.undo(task)
             raise
         return task
 
@@ -146,16 +151,17 @@ class Execution:
             self._failed(error)
             return
         kernel = self._kernel
+        container = self._container
         try:
-            kernel.cgroups.check_new_members()
+            container.cgroup.check_new_members()
         except EBUSY:
-            assert kernel.init is not None
-            task.group.cgroup = kernel.init.cgroup  # as runc does where the top takes nobody
+            assert container.init is not None
+            task.group.cgroup = container.init.cgroup  # as runc does where the top takes nobody
         first_task(kernel, task)
         self._group = task.group
         task.group.pid_queue.add(self._thread_gone)
-        self._client.started(task.group.tgid)
-        if kernel.paused or task.group.cgroup.freezing:
+        self._client.started(container.pids.of(task.group.tgid))
+        if container.paused or task.group.cgroup.freezing:
             task.work |= WORK_PAUSE
         task.finish()
         if self._abandoned:
@@ -198,16 +204,6 @@ class Execution:
             self._group = None
             self._forget(self)
             self._client.ended(status)
-
-
-def _undo(task: Task) -> None:
-    """The program could not be loaded: nobody knows the task, and nothing of it stays."""
-    group = task.group
-    at_once(task.files.closing(task, task.files))
-    task.mm.release()
-    task.ctx.destroy()
-    group.process_group.members.discard(group)
-    task.kernel.pids.forget_if_empty(group.process_group)
 
 
 def merge(base: ProcessConfig, request: ExecProcess) -> ProcessConfig:

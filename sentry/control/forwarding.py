@@ -22,6 +22,7 @@ from sentry.wait.again import again
 from sentry.wait.fiber import Fiber, Killed, Mode
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.net.socket import Socket
 
@@ -36,7 +37,9 @@ class Forward:
     Raises: EINVAL, ESRCH; the descriptors belong to it from the start.
     """
 
-    def __init__(self, kernel: Kernel, fds: list[int], port: int, told: Done) -> None:
+    def __init__(
+        self, kernel: Kernel, container: Container, fds: list[int], port: int, told: Done
+    ) -> None:
         self._kernel = kernel
         self._told = told
         self._fibers: list[Fiber] = []
@@ -47,7 +50,7 @@ class Forward:
                 raise EINVAL("two pipes and a port")
             for fd in fds:
                 check(fd)
-            self._caller = beside_init(kernel)
+            self._caller = beside_init(container)
         except Errno:
             close_all(fds)
             raise

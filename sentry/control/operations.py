@@ -1,10 +1,13 @@
-"""What the control server may do to a kernel: `control.server.Controlled` over kernel objects."""
+"""What a control server may do to a container: `control.server.Controlled` over kernel objects.
+
+What is about the sandbox (a profile, counts, stacks, what is written) is the same for all of them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -25,19 +28,22 @@ from sentry.errors import EBUSY, EINVAL, ESRCH, Errno
 from sentry.fs.devpts.terminal import Terminal
 from sentry.fs.pseudo.memory import memory_of
 from sentry.kernel import pause
+from sentry.kernel.cgroup import used_by
 from sentry.kernel.signals import IGNORED_BY_DEFAULT, STOPPING, SigInfo
 from sentry.kernel.task_signals import send_to_group
 from sentry.kernel.thread_group import Usage
 
 if TYPE_CHECKING:
-    from sentry.config import SandboxConfig
+    from sentry.config import ContainerConfig, FurtherConfig
     from sentry.control.forwarding import Forward
     from sentry.control.observing import Observing
     from sentry.control.profile import Profiler
     from sentry.control.reading import Reading
     from sentry.control.waiting import OomWait, Wait
     from sentry.control.watchdog import Watchdog
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
+    from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
@@ -48,13 +54,35 @@ COMMAND_SIZE = 512
 """Bytes of a command line that `ps` shows."""
 
 
-class Operations:
-    """What there is to do to the sandbox's container."""
+class Shared(Protocol):
+    """What the containers of a sandbox have in common: sentry.boot.further."""
 
-    def __init__(self, kernel: Kernel, config: SandboxConfig, watchdog: Watchdog) -> None:
+    log_fd: int
+    strace_fd: int
+    watchdog: Watchdog
+
+    def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
+        """Bring a container up."""
+        ...
+
+
+class Bringing(Protocol):
+    """A container that comes."""
+
+    def look(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Operations:
+    """What there is to do to a container."""
+
+    def __init__(
+        self, kernel: Kernel, container: Container, config: ContainerConfig, shared: Shared
+    ) -> None:
         self._kernel = kernel
+        self._container = container
         self._config = config
-        self._watchdog = watchdog
+        self._shared = shared
         self._executions: set[Execution] = set()
         self._waits: set[Wait] = set()
         self._observing: Observing | None = None
@@ -74,15 +102,28 @@ class Operations:
 
     def end(self) -> None:
         """The container is over, whatever it does: SIGKILL to its first process."""
-        init = self._kernel.init
-        if self._start is not None or init is None or not init.tasks:
-            self._kernel.finish(SIGKILL)
-        else:
+        init = self._container.init
+        if self._start is not None:
+            self._end_unstarted(SIGKILL)
+        elif init is not None and init.tasks:
             init.exit(SIGKILL)
+        elif self._container is self._kernel.container:
+            self._kernel.finish(SIGKILL)
+
+    def _end_unstarted(self, signal: int) -> None:
+        """The first process has no handlers yet, and no vCPU."""
+        start, self._start = self._start, None
+        if self._container is self._kernel.container:
+            self._start = start
+            self._kernel.finish(signal)
+            return
+        init = self._container.init
+        assert init is not None
+        init.exit(signal)
 
     def control_resize(self) -> None:
         """Nothing to do where there is no terminal of ours."""
-        console = self._kernel.services.console
+        console = self._container.console
         if console is not None:
             console.refresh_size()
 
@@ -91,32 +132,39 @@ class Operations:
 
         Of the CPU only what programs are told changes: the rest is done.
         """
-        kernel = self._kernel
+        container = self._container
         if request.pids_limit is not None:
-            kernel.pids.limit = max(0, request.pids_limit)
+            container.pids_limit = max(0, request.pids_limit)
         if request.memory_limit is not None:
-            kernel.platform.ram.limit_to(request.memory_limit)
-        quota, period = kernel.services.cpu_quota
+            if container is self._kernel.container:
+                self._kernel.platform.ram.limit_to(request.memory_limit)
+            else:
+                container.memory_limit = max(0, request.memory_limit)
+        quota, period = container.cpu_quota
         if request.cpu_quota is not None:
             quota = max(0, request.cpu_quota)
-        kernel.services.cpu_quota = quota, request.cpu_period or period
-        kernel.services.cpu_weight = request.cpu_weight or kernel.services.cpu_weight
+        container.cpu_quota = quota, request.cpu_period or period
+        container.cpu_weight = request.cpu_weight or container.cpu_weight
+
+    def control_create(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
+        """Add a container. Raises: EINVAL, EEXIST; `fds` are closed."""
+        return self._shared.add(config, fds, told)
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Client) -> Execution:
         """Add a process; it starts in its own time. Raises: EBUSY, ESRCH, EINVAL; `fds` are closed.
 
         Its end, and why it did not start, `client` hears later.
         """
-        init = self._kernel.init
+        init = self._container.init
         try:
             if init is None or not init.tasks or init.exiting:
                 raise ESRCH(STOPPED)
-            if self._kernel.paused and not request.ignore_paused:
+            if self._container.paused and not request.ignore_paused:
                 raise EBUSY(PAUSED)
         except Errno:
             close_all(fds)
             raise
-        execution = Execution(self._kernel, client, fds, self._forget)
+        execution = Execution(self._kernel, self._container, client, fds, self._forget)
         self._executions.add(execution)
         try:
             execution.start(merge(self._config.process, request), self._config.seccomp)
@@ -127,31 +175,34 @@ class Operations:
 
     def control_pause(self, done: Callable[[], object]) -> None:
         """No program runs any more; `done` once that is so. Raises: EBUSY if they are paused."""
-        if self._kernel.paused:
+        if self._container.paused:
             raise EBUSY("container not running")
-        pause.pause(self._kernel, done)
+        pause.pause(self._container, done)
 
     def control_resume(self) -> None:
         """They go on. Raises: EBUSY if they were not paused."""
-        if not self._kernel.paused:
+        if not self._container.paused:
             raise EBUSY("container not paused")
-        pause.resume(self._kernel)
+        pause.resume(self._container)
 
     def _forget(self, execution: Execution) -> None:
         self._executions.discard(execution)
 
-    def finish(self) -> None:
-        """The sandbox is over: what processes of `exec` have on their screens goes out."""
+    def finish(self, status: int) -> None:
+        """The container is over: what processes of `exec` have on their screens goes out."""
         for execution in list(self._executions):
             execution.finish()
         for wait in list(self._waits):
-            wait.finish(self._kernel.init, self._kernel.exit_status or 0)
+            wait.finish(self._container.init, status)
 
     def control_wait(self, pid: int, done: Callable[[int], object]) -> Wait:
         """Tell the wait(2) status of a process once it has ended. Raises: ESRCH."""
         from sentry.control.waiting import Wait  # noqa: PLC0415  few ask
 
-        wait = Wait(self._kernel, pid, done, self._waits.discard)
+        group = self._process(pid)
+        if group is None:
+            raise ESRCH("no such process")
+        wait = Wait(group, done, self._waits.discard)
         self._waits.add(wait)
         return wait
 
@@ -159,35 +210,47 @@ class Operations:
         """Connect to a port inside; `fds` are the ways in and out. Raises: EINVAL."""
         from sentry.control.forwarding import Forward  # noqa: PLC0415  few ask
 
-        return Forward(self._kernel, fds, port, told)
+        return Forward(self._kernel, self._container, fds, port, told)
 
     def control_read(self, request: Request, fds: list[int], told: Told) -> Reading:
         """Read a file of the container into a pipe. Raises: EINVAL, ESRCH."""
         from sentry.control.reading import Reading  # noqa: PLC0415  few ask
 
-        return Reading(self._kernel, fds, request.path, request.size, told)
+        asked = request.path, request.size
+        return Reading(self._kernel, self._container, fds, asked, told)
 
     def control_oom(self, known: int, done: Callable[[], None]) -> OomWait:
         """Tell when more than so many processes have been killed because memory ran out."""
         from sentry.control.waiting import OomWait  # noqa: PLC0415  few ask
 
-        return OomWait(self._kernel, known, done)
+        return OomWait(self._kernel, self._container, known, done)
+
+    def _processes(self) -> list[ThreadGroup]:
+        """All of the container, zombies too, by number."""
+        groups = sorted(self._kernel.pids.groups.items())
+        return [group for _, group in groups if group.container is self._container]
+
+    def _process(self, pid: int) -> ThreadGroup | None:
+        """One of them; 1 is the first one, whatever its number is."""
+        if pid == 1:
+            return self._container.init
+        group = self._container.pids.group(pid)
+        return group if group is not None and group.container is self._container else None
 
     def control_kill(self, pid: int, signal: int, everyone: bool) -> None:
         """A signal from outside: no permission check, and init has no protection from it."""
         if not 0 <= signal <= 64:
             raise EINVAL(f"signal {signal}")
         if self._start is not None and signal and _ends_by_default(signal):
-            self._kernel.finish(signal)  # it has no handlers yet, and no vCPU
+            self._end_unstarted(signal)
             return
-        pids = self._kernel.pids
         if everyone:
-            targets = list(pids.groups.values())
+            targets = self._processes()
         elif pid < 0:
-            process_group = pids.process_groups.get(-pid)
+            process_group = self._container.pids.process_group(-pid)
             targets = list(process_group.members) if process_group is not None else []
         else:
-            targets = [group for group in [pids.groups.get(pid)] if group is not None]
+            targets = [group for group in [self._process(pid)] if group is not None]
         alive = [group for group in targets if group.tasks]
         if not alive:
             raise ESRCH("process already finished")
@@ -198,27 +261,27 @@ class Operations:
     def control_processes(self) -> list[ProcessInfo]:
         """All processes, zombies too, by pid."""
         now_ns = time.monotonic_ns()
-        groups = sorted(self._kernel.pids.groups.items())
-        return [_describe(group, now_ns) for _, group in groups]
+        return [_describe(group, self._container.pids, now_ns) for group in self._processes()]
 
     def control_stats(self) -> Stats:
-        """Times of the living, of who was waited for, and of who was not."""
-        kernel = self._kernel
-        total = Usage()
-        total.add(kernel.gone_usage)
-        for group in kernel.pids.groups.values():
-            total.add(_usage(group))
-            total.add(group.reaped_usage)
-        memory = memory_of(kernel)
+        """Times of the living, and of who is gone."""
+        container = self._container
+        user_ns, system_ns = container.cgroup.gone_user_ns, container.cgroup.gone_sys_ns
+        tasks = 0
+        for group in container.processes():
+            more_user_ns, more_system_ns = used_by(group)
+            user_ns, system_ns = user_ns + more_user_ns, system_ns + more_system_ns
+            tasks += len(group.tasks)
+        memory = memory_of(self._kernel, container)
         return Stats(
-            user_ns=total.user_ns,
-            system_ns=total.sys_ns,
+            user_ns=user_ns,
+            system_ns=system_ns,
             memory=memory.total - memory.free,
             memory_limit=memory.total,
             shared=memory.shared,
-            oom_kills=kernel.counters.oom_kills,
-            tasks=len(kernel.pids.tasks),
-            tasks_limit=kernel.pids.limit,
+            oom_kills=container.oom_kills,
+            tasks=tasks,
+            tasks_limit=container.pids_limit,
         )
 
     def control_counts(self) -> dict[str, int]:
@@ -237,8 +300,8 @@ class Operations:
         if self._observing is None:
             from sentry.control.observing import Observing  # noqa: PLC0415  few ask
 
-            config = self._config
-            self._observing = Observing(self._kernel, config.log_fd, config.strace_fd)
+            shared = self._shared
+            self._observing = Observing(self._kernel, shared.log_fd, shared.strace_fd)
         return self._observing
 
     def control_stacks(self, after: int) -> Stacks:
@@ -262,19 +325,19 @@ class Operations:
         def finish() -> None:
             profiler, self._profiler = self._profiler, None
             if profiler is not None:
-                long_steps = self._watchdog.long_steps()
+                long_steps = self._shared.watchdog.long_steps()
                 done(msgspec.structs.replace(profiler.stop(), long_steps=long_steps))
 
         self._kernel.loop.call_at(time.monotonic_ns() + time_ns, finish)
 
     def control_status(self) -> str:
         """OCI's words."""
-        init = self._kernel.init
+        init, paused = self._container.init, self._container.paused
         if init is None or self._start is not None:
-            return "paused" if self._kernel.paused else "created"
+            return "paused" if paused else "created"
         if not init.tasks:
             return "stopped"
-        return "paused" if self._kernel.paused else "running"
+        return "paused" if paused else "running"
 
 
 def _ends_by_default(signal: int) -> bool:
@@ -290,14 +353,14 @@ def _usage(group: ThreadGroup) -> Usage:
     return usage
 
 
-def _describe(group: ThreadGroup, now_ns: int) -> ProcessInfo:
+def _describe(group: ThreadGroup, pids: PidNamespace, now_ns: int) -> ProcessInfo:
     task = group.tasks[0] if group.tasks else None
     state = "Z" if task is None else "T" if group.stopping else "S" if task.fiber else "R"
     usage = _usage(group)
     terminal = group.terminal
     return ProcessInfo(
-        pid=group.tgid,
-        ppid=group.parent.tgid if group.parent is not None else 0,
+        pid=pids.of(group.tgid),
+        ppid=pids.of(group.parent.tgid) if group.parent is not None else 0,
         uid=task.creds.uid if task is not None else group.last_uid,
         command=_command(group, task),
         state=state,

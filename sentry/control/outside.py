@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sentry.errors import ESRCH
 
 if TYPE_CHECKING:
-    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.container import Container
     from sentry.kernel.task import Task
     from sentry.vfs.file import Caller
 
@@ -25,9 +25,9 @@ class Outside:
         """SIGPIPE and the like are for programs."""
 
 
-def beside_init(kernel: Kernel) -> Caller:
+def beside_init(container: Container) -> Caller:
     """Where the container's first process is. Raises: ESRCH."""
-    init = kernel.init
+    init = container.init
     if init is None or not init.tasks:
         raise ESRCH("the container is ending")
     return cast("Caller", Outside(init.tasks[0]))

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from sentry.config import Capabilities, Mask, Rlimit
+from sentry.config import Capabilities, FurtherConfig, Mask, Rlimit
 
 Number = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 """Of what a sandbox says, which is not trusted: JSON has numbers of any size."""
@@ -61,12 +61,12 @@ class Trace(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Request(msgspec.Struct, omit_defaults=True, frozen=True):
-    """`op` is "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec",
-    "signal" (for the process of this connection's "exec"), "wait" (for the end of a process), "oom"
-    (memory has run out), "forward" (a connection to a port inside, as long as this one lasts),
-    "read" (a file), "update" (limits), "profile", "stacks" (of some tasks, or of the kernel),
-    "strace" and "log" (what is written from now on), or "resize" (the host's terminal has a new
-    size).
+    """`op` is "create" (a further container of the sandbox), "start", "kill", "ps", "state",
+    "stats", "counts", "pause", "resume", "exec", "signal" (for the process of this connection's
+    "exec"), "wait" (for the end of a process), "oom" (memory has run out), "forward" (a connection
+    to a port inside, as long as this one lasts), "read" (a file), "update" (limits), "profile",
+    "stacks" (of some tasks, or of the kernel), "strace" and "log" (what is written from now on), or
+    "resize" (the host's terminal has a new size).
 
     Between the command line and the sandbox that it is starting also "go" (what a sandbox that is
     held back waits for) and "keep" (it may outlive the command line from now on).
@@ -102,6 +102,8 @@ class Request(msgspec.Struct, omit_defaults=True, frozen=True):
     """strace."""
     debug: bool = False
     """log: with what programs ask for and do not get."""
+    container: FurtherConfig | None = None
+    """create. Its descriptors come with the first byte of the line."""
     process: ExecProcess | None = None
     """exec. Its descriptors (0, 1, 2 and more) come with the first byte of the line."""
 

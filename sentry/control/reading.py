@@ -17,6 +17,7 @@ from sentry.wait.again import again
 from sentry.wait.fiber import Killed, Mode
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
 
 PIECE: Final = 1 << 16
@@ -30,21 +31,27 @@ class Reading:
     """
 
     def __init__(
-        self, kernel: Kernel, fds: list[int], path: bytes, size: int, told: Callable[[str], object]
+        self,
+        kernel: Kernel,
+        container: Container,
+        fds: list[int],
+        asked: tuple[bytes, int],
+        told: Callable[[str], object],
     ) -> None:
         self._kernel = kernel
         self._told = told
+        path, size = asked
         try:
             if len(fds) != 1 or size < 0 or b"\0" in path or not 0 < len(path) < PATH_MAX:
                 raise EINVAL("a pipe, and a path")
             check(fds[0])
-            self._caller = beside_init(kernel)
+            self._caller = beside_init(container)
         except Errno:
             close_all(fds)
             raise
         self._target = donated(kernel.vfs, fds[0], O_WRONLY, closes=True)
         self._target.incref()
-        self._fiber = kernel.loop.spawn(self._copy(path, size), "read", self._ended)
+        self._fiber = kernel.loop.spawn(self._copy(*asked), "read", self._ended)
 
     def look(self) -> None:
         """Nothing is there at once."""

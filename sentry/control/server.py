@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sentry.abi.socket import UCRED
+from sentry.config import FurtherConfig
 from sentry.control import descriptors
 from sentry.control.protocol import (
     Event,
@@ -64,6 +65,12 @@ class Waiting(Protocol):
 
 class Controlled(Protocol):
     """What the kernel offers. Each may raise an Errno: its text goes back to the caller."""
+
+    def control_create(
+        self, config: FurtherConfig, fds: list[int], told: Callable[[str], object]
+    ) -> Waiting:
+        """Add a container, which waits for its start; `told` "" or why not."""
+        ...
 
     def control_exec(self, request: ExecProcess, fds: list[int], client: Connection) -> Running:
         """Add a process; `client` is told later what became of it. Takes the descriptors."""
@@ -205,7 +212,7 @@ class Connection:
                     return Reply()
                 case "strace":
                     return self._strace(request)
-                case "wait" | "oom" | "forward" | "read":
+                case "create" | "wait" | "oom" | "forward" | "read":
                     return self._wait(request)
         except Errno as error:
             return failure(error)
@@ -226,7 +233,13 @@ class Connection:
         if self._waiting is not None:
             return Reply(error="one wait for each connection")
         kernel = self._server.kernel
-        if request.op == "forward":
+        if request.op == "create":
+            fds, self._fds = self._fds, []
+            if request.container is None:
+                descriptors.close_all(fds)
+                return Reply(error="which container?")
+            self._waiting = kernel.control_create(request.container, fds, self._created)
+        elif request.op == "forward":
             fds, self._fds = self._fds, []
             self._waiting = kernel.control_forward(request.port, fds, self.told)
         elif request.op == "read":
@@ -238,6 +251,10 @@ class Connection:
             self._waiting = kernel.control_wait(request.pid, self._waited)
         self._waiting.look()
         return None
+
+    def _created(self, error: str) -> None:
+        self._waiting = None
+        self.told(error)
 
     def _ran_out(self) -> None:
         self._waiting = None
@@ -299,12 +316,15 @@ class ControlServer:
         listener_fd: int = -1,
         owner: int = 0,
         most: int = MAX_CONNECTIONS,
+        beside: ControlServer | None = None,
     ) -> None:
+        """`beside`: another one of the sandbox; `most` holds for both together."""
         self._loop = loop
         self.kernel = kernel
         self._owner = owner
         self._connections: dict[int, Connection] = {}
-        self._most = most
+        self._all: dict[int, Connection] = beside._all if beside is not None else {}
+        self._most: int = beside._most if beside is not None else most
         self._starter = self._add(_adopt(control_fd)) if control_fd >= 0 else None
         self._listener = _adopt(listener_fd) if listener_fd >= 0 else None
         if self._listener is not None:
@@ -364,6 +384,7 @@ class ControlServer:
         fd = connection.fileno()
         self._loop.watch(fd, 0)
         self._connections.pop(fd, None)
+        self._all.pop(fd, None)
 
     def close(self) -> None:
         """End all connections; nobody can connect any more."""
@@ -375,7 +396,7 @@ class ControlServer:
 
     def _add(self, sock: socket.socket) -> Connection:
         connection = Connection(self, sock)
-        self._connections[sock.fileno()] = connection
+        self._connections[sock.fileno()] = self._all[sock.fileno()] = connection
         self._loop.watch(sock.fileno(), select.EPOLLIN, connection.on_ready)
         return connection
 
@@ -385,7 +406,7 @@ class ControlServer:
             sock, _ = self._listener.accept()
         except OSError:
             return
-        if len(self._connections) >= self._most:
+        if len(self._all) >= self._most:
             sock.close()
             return
         connection = self._add(sock)

@@ -9,30 +9,23 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.abi.signal import SIGKILL
-from sentry.errors import ESRCH
 
 if TYPE_CHECKING:
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.thread_group import ThreadGroup
 
 
 class Wait:
-    """Calls `done` once with the wait(2) status, unless it is given up before.
-
-    Raises: ESRCH if there is no such process.
-    """
+    """Calls `done` once with the wait(2) status, unless it is given up before."""
 
     def __init__(
         self,
-        kernel: Kernel,
-        pid: int,
+        group: ThreadGroup,
         done: Callable[[int], object],
         forget: Callable[[Wait], object],
     ) -> None:
-        group = kernel.pids.groups.get(pid)
-        if group is None:
-            raise ESRCH("no such process")
-        self._group: ThreadGroup = group
+        self._group = group
         self._done = done
         self._forget = forget
         self._entry = group.pid_queue.add(self._look)
@@ -47,7 +40,7 @@ class Wait:
         self._forget(self)
 
     def finish(self, init: ThreadGroup | None, status: int) -> None:
-        """The sandbox is over, and its first process ended so; all others were killed by that."""
+        """The container is over, and its first process ended so; all others were killed by that."""
         self._end(status if self._group is init else SIGKILL)
 
     def _look(self, _events: int) -> None:
@@ -62,12 +55,14 @@ class Wait:
 class OomWait:
     """Calls `done` once when more than so many have been killed, unless it is given up before."""
 
-    def __init__(self, kernel: Kernel, known: int, done: Callable[[], None]) -> None:
+    def __init__(
+        self, kernel: Kernel, container: Container, known: int, done: Callable[[], None]
+    ) -> None:
         self._loop = kernel.loop
-        self._counters = kernel.counters
+        self._container = container
         self._known = known
         self._done = done
-        self._entry = self._counters.oom_queue.add(self._look)
+        self._entry = container.oom_queue.add(self._look)
 
     def look(self) -> None:
         """It may have been so before."""
@@ -75,9 +70,9 @@ class OomWait:
 
     def abandon(self) -> None:
         """Nobody wants to know any more."""
-        self._counters.oom_queue.remove(self._entry)
+        self._container.oom_queue.remove(self._entry)
 
     def _look(self, _events: int) -> None:
-        if self._counters.oom_kills > self._known:
+        if self._container.oom_kills > self._known:
             self.abandon()
             self._loop.call_soon(self._done)  # it is in the middle of that

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sentry.auth.userns import NamespaceCounts
-    from sentry.fs.devpts.console import Console
     from sentry.fs.pseudo.cpu import Cpu
     from sentry.platform.interface import Platform
     from sentry.vfs.vfs import Vfs
@@ -24,10 +23,7 @@ class Services(Protocol):
 
     boot_id: str
     host_ids: dict[str, tuple[tuple[int, int, int], ...]]
-    console: Console | None
     cpu: Cpu | None
-    cpu_quota: tuple[int, int]
-    cpu_weight: int
     keys_text: Callable[[Any], Iterator[str]] | None
     namespace_counts: NamespaceCounts
     sysctls: dict[str, str]
@@ -45,12 +41,11 @@ class Kernel(Protocol):
     vfs: Vfs
     cpus: int
     boot_ns: int
-    oom_group: bool
 
     @property
     def counters(self) -> Any: ...
     @property
-    def gone_usage(self) -> Any: ...
+    def further(self) -> Sequence[Any]: ...
     @property
     def loop(self) -> Any: ...
     @property

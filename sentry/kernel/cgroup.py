@@ -49,8 +49,8 @@ class Cgroup:
     """One control group."""
 
     __slots__ = (
-        "charged", "children", "dead", "descendants", "enabled", "events", "freeze", "freezing",
-        "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth",
+        "charged", "children", "container", "dead", "descendants", "enabled", "events", "freeze",
+        "freezing", "frozen", "gone_sys_ns", "gone_user_ns", "listeners", "look", "max_depth",
         "max_descendants", "members", "name", "owner", "parent", "peak", "pids_events", "pids_hits",
         "pids_hits_here", "pids_max", "populated_children", "root_fs", "runs",
         "unsettled",
@@ -59,6 +59,8 @@ class Cgroup:
     def __init__(self, parent: Cgroup | None, name: bytes) -> None:
         self.parent = parent
         self.name = name
+        self.container: Any = parent.container if parent is not None else None
+        """Whose it is: sentry.kernel.container."""
         self.owner = ROOT
         """Who made it: its files are theirs."""
         self.children: dict[bytes, Cgroup] = {}

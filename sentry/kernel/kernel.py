@@ -11,14 +11,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from sentry.errors import EFAULT
-from sentry.kernel.cgroup import Cgroup
+from sentry.kernel.container import Container
 from sentry.kernel.futex_table import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
-from sentry.kernel.thread_group import ThreadGroup, Usage
+from sentry.kernel.thread_group import ThreadGroup
 from sentry.loop import Loop
 from sentry.wait.fiber import Fiber, Mode, park, this_fiber
-from sentry.wait.queue import WaitQueue
 
 if TYPE_CHECKING:
     from sentry.kernel.ipc_namespace import IpcNamespace
@@ -62,20 +61,11 @@ class Meter(Protocol):
 class Counters:
     """What happened so far, for the profile and for leak checks."""
 
-    __slots__ = ("faults", "oom_kills", "oom_queue", "unknown_calls")
+    __slots__ = ("faults", "unknown_calls")
 
     def __init__(self) -> None:
         self.faults = 0
-        self.oom_kills = 0
-        self.oom_queue = WaitQueue()
-        """Told of each."""
         self.unknown_calls: Counter[int] = Counter()
-
-    def killed(self, count: int = 1) -> None:
-        """So many processes were killed because memory ran out."""
-        self.oom_kills += count
-        if count:
-            self.oom_queue.notify()
 
     def unknown(self, number: int) -> None:
         """A call that has no handler was made."""
@@ -106,9 +96,6 @@ class Namespaces(Struct, frozen=True):
 class Kernel:
     """The state that all tasks share. Made by sentry.boot; everything runs on the loop's thread."""
 
-    first: Namespaces
-    """Those of the sandbox itself, filled in boot: init_nsproxy."""
-
     def __init__(
         self,
         platform: Platform,
@@ -133,26 +120,34 @@ class Kernel:
         self.futexes = FutexTable()
         self.counters = Counters()
         self.boot_ns = time.monotonic_ns()
-        self.gone_usage = Usage()
-        """What processes have used that nobody waited for."""
         self.start_observers: list[Observer] = []
         """Observers that every new task gets (strace)."""
         self.services = Services()
         self.fault_meter: Meter | None = None
         """Who measures page faults (sentry.control.profile)."""
-        self.paused = False
-        """No task runs: see sentry/kernel/pause.py."""
+        self.container = Container()
+        """The first one, which the sandbox ends with."""
+        self.further: list[Container] = []
+        """Those beside it."""
         self.held: set[Task] = set()
-        """Tasks that stand still because of that, or because their cgroup is frozen."""
-        self.cgroups = Cgroup(None, b"")
-        """The container's own cgroup, the top of all."""
-        self.oom_group = False
-        """memory.oom.group: where memory runs out, the first process and all others are killed."""
+        """Tasks that stand still because their container is paused, or their cgroup frozen."""
+        self.cgroups = self.container.cgroup
+        """The top of the first container's cgroups."""
         self._made_room_for: Fiber | None = None
         """The last call that met the limit: what was given back did not last if it comes again."""
         self._trimmed_ns = 0
         self.exit_status: int | None = None
         """wait(2) status of the first process once the sandbox is over."""
+
+    @property
+    def first(self) -> Namespaces:
+        """Those of the sandbox itself: init_nsproxy."""
+        found: Namespaces = self.container.ns
+        return found
+
+    @first.setter
+    def first(self, namespaces: Namespaces) -> None:
+        self.container.ns = namespaces
 
     @property
     def init(self) -> ThreadGroup | None:
@@ -161,7 +156,7 @@ class Kernel:
 
     @init.setter
     def init(self, group: ThreadGroup | None) -> None:
-        self.pids.init = group
+        self.pids.init = self.container.init = group
 
     async def make_room(self) -> None:
         """RAM has reached its limit in the middle of a system call, which is then made again.
@@ -207,19 +202,13 @@ class Kernel:
         victim = max(reversed(candidates), key=badness, default=last)
         if victim is None:
             return False
-        self.counters.killed()
         comm = victim.tasks[0].comm.decode(errors="replace") if victim.tasks else ""
         self.log.write(
             f"Out of memory: killed process {victim.tgid} ({comm})\n"
         )
         victim.exit(9)
-        self.killed_one()
+        victim.container.killed()
         return True
-
-    def killed_one(self) -> None:
-        """Memory ran out for somebody: mem_cgroup_get_oom_group(), mm/memcontrol.c."""
-        if self.oom_group and self.init is not None and not self.init.exiting:
-            self.init.exit(9)
 
     def finish(self, status: int) -> None:
         """The first process has ended: the sandbox is over."""

@@ -231,7 +231,7 @@ def give_to_parent(task: Task) -> None:
         raise EPERM("no parent that could take it")
     other = parent.tasks[0]
     ids = {other.creds.uid, other.creds.euid, other.creds.suid}
-    if ids != {task.creds.euid} or parent is task.kernel.init:
+    if ids != {task.creds.euid} or parent is parent.pids.init:
         raise EPERM("another user's parent")
     of(other).join(session_of(task))
 

@@ -20,20 +20,20 @@ from sentry.auth.userns import MAX_LEVEL, NO_ID, Charge, UserNamespace
 from sentry.errors import EINVAL, ENOSPC, EPERM
 from sentry.kernel.ipc_namespace import IpcNamespace
 from sentry.kernel.kernel import Namespaces
-from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace
+from sentry.kernel.nsproxy import CgroupNamespace, TimeNamespace, Uts
 from sentry.kernel.pids import PidNamespace
 from sentry.net.namespace import NetNamespace
 from sentry.vfs import mount_copies
 from sentry.vfs.mount import top
-from sentry.vfs.mounts import HeldMounts
+from sentry.vfs.mounts import HeldMounts, MountNamespace
 
 if TYPE_CHECKING:
     from sentry.auth.credentials import Credentials
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.task import Task
     from sentry.vfs.fs_context import FsContext
     from sentry.vfs.mount import Mount
-    from sentry.vfs.mounts import MountNamespace
     from sentry.wait.steps import Steps
 
 OWNED: Final = (
@@ -73,6 +73,47 @@ def first(kernel: Kernel, mounts: MountNamespace) -> Namespaces:
         CgroupNamespace(kernel.cgroups), IpcNamespace(kernel), HeldMounts(mounts),
         NetNamespace(kernel, kernel.services.sysctls), kernel.pids, time, time, kernel.uts,
     )  # fmt: skip
+
+
+def beside(
+    kernel: Kernel,
+    container: Container,
+    root: Mount,
+    names: tuple[bytes, bytes],
+    shared: dict[str, Namespaces],
+) -> Namespaces:
+    """Those of a further container: of `shared` kinds another one's, the rest its own.
+
+    `names` are those of its machine. The clocks are the sandbox's. Raises: ENOSPC.
+    """
+
+    def charge(kind: str) -> Charge:
+        return kernel.services.namespace_counts.take(None, 0, kind)
+
+    vfs, time = kernel.vfs, kernel.first.time
+    mounts = MountNamespace(root, vfs.mount_ids, vfs.budget)
+    cgroup = CgroupNamespace(container.cgroup, None, charge("cgroup"))
+    held = HeldMounts(mounts, charge("mnt"))
+    if (of_pids := shared.get("pid")) is not None:
+        pids = of_pids.pids_for_children
+    else:
+        pids = PidNamespace(None, kernel.pids, None)
+        pids.charge = charge("pid")
+    if (of_names := shared.get("uts")) is not None:
+        uts = of_names.uts
+    else:
+        uts = Uts(*names)
+        uts.charge = charge("uts")
+    if (of_ipc := shared.get("ipc")) is not None:
+        ipc = of_ipc.ipc
+    else:
+        vfs.budget.check_ipc_namespaces()
+        ipc = IpcNamespace(kernel, None, charge("ipc"))
+    if (of_net := shared.get("network")) is not None:
+        net = of_net.net
+    else:
+        net = NetNamespace(kernel, {}, None, charge("net"))
+    return Namespaces(cgroup, ipc, held, net, pids, time, time, uts)
 
 
 def new_user_namespace(task: Task) -> Credentials:

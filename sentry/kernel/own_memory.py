@@ -115,7 +115,7 @@ class OwnMemory:
     def _kill(self) -> None:
         """Of the session that has most: what was forked dies together, but if one process has half.
 
-        The first process dies alone or not at all, for the sandbox ends with it.
+        A first process dies alone or not at all, for its container ends with it.
         """
         kernel = self._kernel
         costs = {
@@ -135,14 +135,12 @@ class OwnMemory:
         if worst is not None and 2 * costs[worst] >= of_all(victims):
             victims = [worst]
         else:
-            victims = [group for group in victims if group is not kernel.init]
+            victims = [group for group in victims if group is not group.container.init]
         self._killed = bool(victims)
-        kernel.counters.killed(self._killed)
         for group in victims:
             kernel.log.write(f"Out of kernel memory: killed process {group.tgid}\n")
             group.exit(SIGKILL)
-        if victims:
-            kernel.killed_one()
+            group.container.killed()
 
 
 OBJECT_BYTES: Final = 256

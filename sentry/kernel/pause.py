@@ -1,4 +1,4 @@
-"""Pausing a sandbox: no task sees ring 3 until it is resumed, whatever happens meanwhile.
+"""Pausing a container: no task of it sees ring 3 until it is resumed, whatever happens meanwhile.
 
 A task that runs is taken out of ring 3; one that sleeps in a call sleeps on, and stands still when
 the call ends, by a timer or by data. Signals queue; SIGKILL ends a task where it stands. It looks
@@ -14,19 +14,20 @@ from sentry.kernel import signal_send
 from sentry.kernel.work import WORK_PAUSE
 
 if TYPE_CHECKING:
-    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.container import Container
     from sentry.kernel.task import Task
     from sentry.kernel.thread_group import ThreadGroup
 
 
-def pause(kernel: Kernel, done: Callable[[], object]) -> None:
+def pause(container: Container, done: Callable[[], object]) -> None:
     """Hold all tasks; `done` is called once none of them is in ring 3."""
-    kernel.paused = True
+    container.paused = True
     running = []
-    for task in kernel.pids.tasks.values():
-        task.work |= WORK_PAUSE
-        if task.fiber is None and not task.stopped and not task.dead:
-            running.append(task)
+    for group in container.processes():
+        for task in group.tasks:
+            task.work |= WORK_PAUSE
+            if task.fiber is None and not task.stopped and not task.dead:
+                running.append(task)
     left = len(running)
 
     def out_of_ring3() -> None:
@@ -46,7 +47,7 @@ def hold(task: Task) -> bool:
     kernel = task.kernel
     cgroup = task.group.cgroup
     frozen = cgroup.freezing
-    if not kernel.paused and not frozen:
+    if not task.group.container.holds(task.group) and not frozen:
         task.work &= ~WORK_PAUSE
         return False
     task.stopped = True
@@ -70,9 +71,9 @@ def _look(task: Task) -> None:
 
 
 def go_on(group: ThreadGroup) -> None:
-    """It is no more. The threads stand still all the same if the whole sandbox does."""
+    """It is no more. The threads stand still all the same if the whole container does."""
     kernel = group.kernel
-    if kernel.paused:
+    if group.container.holds(group):
         return
     for task in group.tasks:
         task.work &= ~WORK_PAUSE
@@ -81,9 +82,19 @@ def go_on(group: ThreadGroup) -> None:
             signal_send.resume_task(task)
 
 
-def resume(kernel: Kernel) -> None:
+def start(container: Container) -> None:
+    """The first process, which stood before its first instruction, goes on."""
+    container.unstarted = False
+    _go_on(container)
+
+
+def resume(container: Container) -> None:
     """All go on where they stood, but for those whose cgroup is frozen."""
-    kernel.paused = False
-    for group in kernel.pids.groups.values():
+    container.paused = False
+    _go_on(container)
+
+
+def _go_on(container: Container) -> None:
+    for group in container.processes():
         if not group.cgroup.freezing:
             go_on(group)

@@ -3,6 +3,9 @@
 Inside the kernel a number is the one of the sandbox's first PID namespace: `Pids` has all tasks by
 it. A `PidNamespace` below knows which of them are in it, and their numbers there; it is asked only
 where a program gives or sees a number.
+
+A further container of the sandbox may have a PID namespace beside the first one: one without a
+parent. Nobody in the first one sees who is there, whose numbers in the tables are from APART on.
 """
 
 from __future__ import annotations
@@ -23,10 +26,13 @@ PID_MAX = 4194304
 """PID_MAX_LIMIT, and the value of kernel.pid_max at the start."""
 RESERVED_PIDS = 300
 MAX_LEVEL = 32
+APART = PID_MAX
+"""Numbers from here on are those of tasks that are not in the first namespace."""
+APART_MAX = 1 << 29
 
 
 class PidNamespace:
-    """A namespace below the first one."""
+    """A namespace below the first one, or (without a parent) beside it."""
 
     __slots__ = (
         "_inner", "_outer", "_root", "accounting", "charge", "ended", "init", "last", "level",
@@ -166,39 +172,40 @@ class Pids(PidNamespace):
         self._ceiling = ceiling
         self.pid_max = PID_MAX
         """kernel.pid_max: all numbers are below it."""
-        self.limit = 0
-        """Tasks that the container may have (linux.resources.pids.limit); 0: not limited."""
         self.tasks: dict[int, Task] = {}
         self.groups: dict[int, ThreadGroup] = {}
         """By tgid, zombies too."""
         self.process_groups: dict[int, ProcessGroup] = {}
         self.sessions: dict[int, Session] = {}
         self._nested: dict[int, list[PidNamespace]] = {}
-        """The namespaces below, innermost first, in which a number has another."""
+        """The namespaces below or beside, innermost first, in which a number has another."""
+        self._last_apart = APART - 1
+        self.has_others_apart = False
+        """There are, or were, tasks that are not here."""
 
     @property
     def _tables(self) -> Pids:
         return self
 
     def of(self, number: int) -> int:
-        """All numbers are these."""
-        return number
+        """All numbers but those apart are these."""
+        return number if number < APART else 0
 
     def known(self, number: int) -> int:
-        """All numbers are these."""
-        return number
+        """All numbers but those apart are these."""
+        return number if number < APART else 0
 
     def task(self, number: int) -> Task | None:
         """The task with this number."""
-        return self.tasks.get(number)
+        return self.tasks.get(number) if number < APART else None
 
     def sees(self, group: ThreadGroup) -> bool:
-        """Everybody is here."""
-        return True
+        """Everybody is here who is not apart."""
+        return group.tgid < APART
 
     def members(self) -> list[ThreadGroup]:
         """All processes, by number."""
-        return [self.groups[number] for number in sorted(self.groups)]
+        return [self.groups[number] for number in sorted(self.groups) if number < APART]
 
     def nested(self, number: int) -> Sequence[PidNamespace]:
         """The namespaces below this one in which somebody has a number, outermost first."""
@@ -209,10 +216,6 @@ class Pids(PidNamespace):
         if not RESERVED_PIDS < value <= PID_MAX:
             raise EINVAL(f"pid_max {value}")
         self.pid_max = value
-
-    def count(self) -> int:
-        """Tasks, with zombies: what Linux's pids controller counts."""
-        return len(self.tasks) + sum(not group.tasks for group in self.groups.values())
 
     def is_taken(self, pid: int) -> bool:
         """A task, a process, a group or a session has this number."""
@@ -226,12 +229,9 @@ class Pids(PidNamespace):
     def allocate(self, namespace: PidNamespace | None = None, wanted: Sequence[int] = ()) -> int:
         """Numbers in a namespace and all above it; `wanted` are some of them, innermost first.
 
-        Gives the number here. Raises: EAGAIN at the ceiling of tasks and at the container's limit,
-        EEXIST, ENOMEM in a namespace that has ended.
+        Gives the number here. Raises: EAGAIN at the ceiling of tasks, EEXIST, ENOMEM in a
+        namespace that has ended.
         """
-        most = len(self.tasks) + len(self.groups)  # counting takes longer
-        if self.limit and most >= self.limit and self.count() >= self.limit:
-            raise EAGAIN(f"the container may have {self.limit} tasks")
         if (
             len(self.tasks) + len(self.groups) >= self._ceiling * 2
             or len(self.tasks) >= self._ceiling
@@ -248,11 +248,21 @@ class Pids(PidNamespace):
             at = at.parent
         asked = [*wanted, *[0] * (len(levels) + 1 - len(wanted))]
         inner = [level.next_number(number) for level, number in zip(levels, asked, strict=False)]
-        outer = self.next_number(asked[len(levels)])
+        outer = self._next_apart() if at is None else self.next_number(asked[len(levels)])
         for level, number in zip(levels, inner, strict=True):
             level.enter(outer, number)
         self._nested[outer] = levels
         return outer
+
+    def _next_apart(self) -> int:
+        """For who is not in the first namespace."""
+        self.has_others_apart = True
+        while True:
+            self._last_apart += 1
+            if self._last_apart >= APART_MAX:
+                self._last_apart = APART
+            if not self.is_taken(self._last_apart):
+                return self._last_apart
 
     def release(self, number: int) -> None:
         """Something that had the number is gone; perhaps it was the last."""

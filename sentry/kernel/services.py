@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sentry.auth.userns import NamespaceCounts
+from sentry.fs.gofer.trees import SharedTrees
 from sentry.kernel.signals import Quota
 from sentry.wait.queue import WaitQueue
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sentry.config import Extents
-    from sentry.fs.devpts.console import Console
-    from sentry.fs.gofer.handles import HandleCache
+    from sentry.fs.gofer.handles import HandleCache, Lingering
     from sentry.fs.gofer.session import Session
     from sentry.fs.pseudo.cpu import Cpu
     from sentry.kernel.key_table import KeyTable
@@ -36,24 +36,20 @@ class Services:
     """One of a kernel: `kernel.services`."""
 
     __slots__ = (
-        "boot_id", "clock_steps", "console", "cpu", "cpu_quota", "cpu_weight", "file_handles",
-        "flights", "gofer", "handles", "host_ids", "kcmp_secret", "keys", "keys_text", "logins",
-        "machine", "namespace_counts", "signal_quota", "sysctls", "system_log", "timex",
+        "boot_id", "clock_steps", "cpu", "file_handles", "flights", "gofer", "handles", "host_ids",
+        "kcmp_secret", "keys", "keys_text", "lingering", "logins", "machine", "namespace_counts",
+        "signal_quota", "sysctls", "system_log", "timex", "trees",
     )  # fmt: skip
 
-    cpu_quota: tuple[int, int]
-    """Microseconds in a period, and the period; 0: not limited."""
-    cpu_weight: int
-    """Its share beside others, 1 to 10,000; the host's affair."""
     handles: HandleCache
     """Files of the host that are open."""
+    lingering: Lingering
+    """Those that nobody uses just now."""
 
     def __init__(self) -> None:
         self.boot_id = str(uuid.UUID(bytes=os.urandom(16), version=4))
         self.clock_steps = WaitQueue()
         """Told when the host's wall clock was set: deadlines on it move."""
-        self.console: Console | None = None
-        """The terminal that was donated, where process.terminal asks for one."""
         self.cpu: Cpu | None = None
         """What /proc/cpuinfo shows."""
         self.file_handles: OrderedDict[tuple[int, int], Dentry] = OrderedDict()
@@ -61,7 +57,7 @@ class Services:
         self.flights: Flights | None = None
         """Descriptors on their way between Unix sockets, once there is such a socket."""
         self.gofer: Session | None = None
-        """The session with the Gofer, where there is one."""
+        """The session with the first container's Gofer, where there is one."""
         self.host_ids: dict[str, Extents] = {}
         """By "uid" and "gid": whom on the host those in the sandbox are, where they have a map."""
         self.kcmp_secret = struct.unpack("<QQ", os.urandom(16))
@@ -81,6 +77,8 @@ class Services:
         """syslog(2)."""
         self.timex: dict[str, int] = {}
         """What adjtimex(2) keeps for its own answers, by field."""
+        self.trees = SharedTrees()
+        """Trees of the host that several containers may have."""
 
     def check(self) -> None:
         """At the end of boot. Raises: AssertionError with the field that nobody filled."""

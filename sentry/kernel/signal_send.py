@@ -139,7 +139,10 @@ def _send(
 
 def seen_by(info: SigInfo, target: Task) -> SigInfo:
     """Who sent it, as the receiver's namespaces have it: send_signal_locked()."""
-    if not info.names_sender or (not target.pids.level and target.creds.user_ns is None):
+    first = target.kernel.pids
+    if not info.names_sender or (
+        target.pids is first and not first.has_others_apart and target.creds.user_ns is None
+    ):
         return info
     pid, uid = _pid_uid.unpack_from(info.body)
     shown = _pid_uid.pack(target.pids.of(pid), target.creds.shown_uid(uid))

@@ -281,6 +281,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
     pids = new.pids or task.ns.pids_for_children
     check_numbers(new.creds, pids, args.set_tid, kernel.pids.pid_max)
     cgroup = birthplace(task, args)
+    cgroup.container.check_task()
     cgroup.check_birth()
     tid = kernel.pids.allocate(pids, args.set_tid)
     try:
@@ -292,7 +293,7 @@ def make(task: Task, args: CloneArgs, mm: MemoryManager, separated: Separated) -
         raise
     child.group.cgroup = cgroup
     cgroup.born(child.group)
-    if kernel.paused or cgroup.freezing:
+    if cgroup.container.paused or cgroup.freezing:
         child.work |= WORK_PAUSE
     return child
 
@@ -410,7 +411,7 @@ def cleared(actions: SignalActions) -> SignalActions:
 
 
 def first_task(kernel: Kernel, task: Task) -> None:
-    """Register the sandbox's first task."""
+    """Register a task that nobody made."""
     kernel.pids.tasks[task.tid] = task
     kernel.pids.groups[task.group.tgid] = task.group
     task.group.tasks.append(task)

@@ -161,6 +161,7 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
     if group.pids.init is group and not (yield from _end_namespace(group.pids)):
         return
     _announce_or_hold(group)
+    yield from _end_container(group)
     if kernel.init is not None and kernel.init.is_zombie:
         yield from _end_sandbox(kernel.init)
 
@@ -198,7 +199,7 @@ def _end_namespace(pids: PidNamespace) -> Steps[bool]:
 def _leave_namespaces(group: ThreadGroup) -> None:
     """The last process that went after the first one of a namespace lets that one go, too."""
     pids: PidNamespace | None = group.pids
-    while pids is not None and pids.level:
+    while pids is not None:
         if pids.lingers and pids.init is not None and not pids.has_others(pids.init):
             pids.lingers = False
             _announce_or_hold(pids.init)
@@ -228,7 +229,7 @@ def announce(group: ThreadGroup) -> None:
             with suppress(EAGAIN):  # a real-time signal that has no room is lost, as on Linux
                 signal_send.send_to_group(parent, child_info(group, group.exit_signal))
     if autoreap:
-        reap(group, group.kernel.gone_usage)
+        reap(group)
 
 
 def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
@@ -241,10 +242,11 @@ def child_info(group: ThreadGroup, signo: int) -> signals.SigInfo:
     return group.told(signo, code, value)
 
 
-def reap(group: ThreadGroup, account: Usage) -> None:
+def reap(group: ThreadGroup, account: Usage | None = None) -> None:
     """The zombie is gone: its number is free again. What it has used goes to `account`."""
-    account.add(group.dead_usage)
-    account.add(group.reaped_usage)
+    if account is not None:
+        account.add(group.dead_usage)
+        account.add(group.reaped_usage)
     parent = group.parent
     if group.leader is not None and group.leader.trace is not None:
         group.leader.trace.drop()
@@ -327,7 +329,7 @@ def _hand_on(child: ThreadGroup, group: ThreadGroup, heir: ThreadGroup | None) -
     child.parent = heir
     if heir is None:
         if child.is_zombie:
-            reap(child, group.kernel.gone_usage)
+            reap(child)
         return
     heir.children[child] = None
     child.exit_signal = SIGCHLD  # reparent_leader(): whatever clone(2) was told
@@ -382,6 +384,23 @@ def _tell(process_group: ProcessGroup | None, *numbers: int) -> Steps[None]:
         for signo in numbers:
             signal_send.send_to_group(member, signals.SigInfo.kernel(signo))
         yield
+
+
+def _end_container(group: ThreadGroup) -> Steps[None]:
+    """When the first process of a further container ends, so do all others of it; then it is over.
+
+    As an engine does it that kills whoever is left in the cgroup of a container.
+    """
+    container = group.container
+    init = container.init
+    if init is None or init.tasks or container.on_end is None:
+        return
+    if not container.ending:
+        container.ending = True
+        yield from _kill_all(lambda: (each for each in container.processes() if each is not init))
+    if not container.cgroup.populated:
+        on_end, container.on_end = container.on_end, None
+        on_end(init.exit_status)
 
 
 def _end_sandbox(init: ThreadGroup) -> Steps[None]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sentry.auth.userns import UserNamespace
     from sentry.fs.devpts.terminal import Terminal
     from sentry.kernel.cgroup import Cgroup
+    from sentry.kernel.container import Container
     from sentry.kernel.kernel import Kernel
     from sentry.kernel.keys import Key
     from sentry.kernel.pids import PidNamespace
@@ -264,6 +265,12 @@ class ThreadGroup:
 
     def __repr__(self) -> str:
         return f"<process {self.tgid}>"
+
+    @property
+    def container(self) -> Container:
+        """The one that it belongs to."""
+        found: Container = self.cgroup.container
+        return found
 
     @property
     def session(self) -> Session:

@@ -85,7 +85,7 @@ def _report(pids: PidNamespace, group: ThreadGroup, options: int) -> Report | No
         report = _ended(pids.of(group.tgid), group.uid, group.exit_status, usage)
         if not options & WNOWAIT:
             parent = group.parent
-            reap(group, parent.reaped_usage if parent is not None else group.kernel.gone_usage)
+            reap(group, parent.reaped_usage if parent is not None else None)
         return report
     if group.stop_signal and not group.stop_reported and options & WSTOPPED:
         group.stop_reported = bool(not options & WNOWAIT)

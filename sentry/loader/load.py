@@ -113,7 +113,8 @@ async def load(
 
 def _doom(task: Task, error: Errno) -> None:
     """Linux has given up the old program by now: force_fatal_sig(SIGSEGV) in bprm_execve()."""
-    if task.kernel.init is None or not task.kernel.init.has_execed:
+    init = task.group.container.init
+    if init is None or not init.has_execed:
         raise error
     task.group.exit(SIGSEGV)
     raise Killed from error

@@ -275,3 +275,48 @@ def test_out_of_memory_is_told(docker: Docker, script: str, code: int, killed: s
         assert docker.ok("inspect", "--format", "{{.State.OOMKilled}}", "oom") == killed
     finally:
         docker.ok("rm", "--force", "oom")
+
+
+@pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
+def test_namespace_of_another_container(docker: Docker, kind: str) -> None:
+    flags = ("-d", "--name=base", "--runtime=ours", "--network=none", "--ipc=shareable")
+    docker.ok("run", *flags, "bb", "sleep", "1000")
+    own = () if kind == "network" else ("--network=none",)
+    show = "for n in net pid ipc uts; do readlink /proc/self/ns/$n; done"
+    try:
+        command = ("run", "--rm", "--runtime=ours", f"--{kind}=container:base", *own, "bb")
+        shared = docker.ok(*command, "sh", "-c", show).splitlines()
+        theirs = docker.ok("exec", "base", "sh", "-c", show).splitlines()
+    finally:
+        docker.ok("rm", "--force", "base")
+
+    names = ("network", "pid", "ipc", "uts")
+    assert {n for n, a, b in zip(names, shared, theirs, strict=True) if a == b} == {kind}
+
+
+def test_commands_for_a_container_in_anothers_network(docker: Docker) -> None:
+    flags = ("-d", "--runtime=ours")
+    docker.ok("run", *flags, "--name=base", "--network=none", "bb", "sleep", "1000")
+    near = (*flags, "--network=container:base", "bb")
+    try:
+        docker.ok("run", "--name=near", *near, "sleep", "1000")
+        assert "runsc: " in docker.ok("top", "near")
+        docker.ok("pause", "near")
+        assert "(Paused)" in _status(docker, "near")
+        assert "(Paused)" not in _status(docker, "base")
+        docker.ok("unpause", "near")
+        docker.ok("update", "--pids-limit=20", "near")
+        limit = docker.ok("exec", "near", "cat", "/sys/fs/cgroup/pids.max")
+        assert limit == "20"
+        docker.ok("run", "--name=full", "-m=32m", *near, "sh", "-c", "tail /dev/zero; exit 7")
+        assert docker.ok("wait", "full") == "7"
+        assert docker.ok("inspect", "--format", "{{.State.OOMKilled}}", "full") == "true"
+        assert docker.ok("exec", "near", "echo", "alive") == "alive"
+        docker.ok("rm", "--force", "near")
+        assert docker.ok("exec", "base", "echo", "alive") == "alive"
+    finally:
+        docker.call("rm", "--force", "near", "full", "base")
+
+
+def test_uts_of_the_host(docker: Docker) -> None:
+    assert docker.run("--uts=host", "bb", "hostname").stdout.strip() == os.uname().nodename

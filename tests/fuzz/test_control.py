@@ -24,6 +24,7 @@ from runsc.containers.container import State
 from runsc.errors import RuntimeFailure
 from runsc.launch.sandbox import Sandbox
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
+from sentry.boot.further import Containers
 from sentry.config import ProcessConfig, SandboxConfig
 from sentry.control.operations import MAX_PROFILE_NS, Operations
 from sentry.control.protocol import Cost, ProcessInfo, Profile, Reply, Request, Stack, Stats
@@ -37,7 +38,7 @@ from tests.world import Program
 OPERATIONS = (
     "start", "kill", "ps", "state", "stats", "counts", "pause", "resume", "exec", "signal",
     "update", "resize", "go", "keep", "profile", "wait", "oom", "forward", "read", "stacks",
-    "strace", "log", "",
+    "strace", "log", "create", "",
 )  # fmt: skip
 NUMBERS = st.sampled_from(
     [0, 1, 2, 9, 15, 19, 64, 65, -1, -2, 1 << 31, 1 << 63, -(1 << 63)]
@@ -81,6 +82,29 @@ TRACE = st.fixed_dictionaries({}, optional={
     "on": st.booleans(), "others": st.booleans(), "limit": NUMBERS,
     "calls": st.lists(st.sampled_from(["read", "%file", "%none", ""]) | TEXT, max_size=3),
 })  # fmt: skip
+PLACE = st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 99])
+CONTAINER = st.fixed_dictionaries(
+    {
+        "container_id": st.sampled_from(["world", "b", ""]),
+        "process": PROCESS,
+        "stdio": st.sampled_from([[0, 1, 2], [0, 0, 0], [2, 1, 0]]) | st.lists(PLACE, max_size=4),
+        "gofer_fd": PLACE,
+        "stand_in_fd": PLACE,
+        "control_listener_fd": PLACE,
+    },
+    optional={
+        "volumes_fd": PLACE,
+        "network_fd": PLACE,
+        "victim_fd": PLACE,
+        "preserved": st.lists(PLACE, max_size=2),
+        "shares": st.lists(
+            st.tuples(st.sampled_from(["pid", "ipc", "uts", "network", "mount"]), TEXT | VALUES),
+            max_size=2,
+        ),
+        "memory_limit": NUMBERS,
+        "pids_limit": NUMBERS,
+    },
+)
 FIELDS = st.fixed_dictionaries(
     {"op": st.sampled_from(OPERATIONS)},
     optional={
@@ -100,17 +124,20 @@ FIELDS = st.fixed_dictionaries(
         "debug": st.booleans(),
         "trace": TRACE | VALUES,
         "process": PROCESS | VALUES,
+        "container": CONTAINER | VALUES,
     },
 )
+CREATE = st.builds(lambda container: {"op": "create", "container": container}, CONTAINER)
 EXEC = st.builds(lambda process: {"op": "exec", "process": process}, PROCESS)
 LINES = st.one_of(
-    (FIELDS | EXEC | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
+    (FIELDS | EXEC | CREATE | VALUES).map(lambda value: json.dumps(value).encode() + b"\n"),
     st.binary(max_size=30),
     st.sampled_from([b"\n", b"[" * 100_000 + b"\n", b'{"op":"' + b"x" * 100_000, b"\xff\n"]),
 )
 FDS = st.lists(
-    st.sampled_from(["/dev/null", "/dev/zero", "/", "pipe", "path", "memory"]), max_size=4
-)
+    st.sampled_from(["/dev/null", "/dev/zero", "/", "pipe", "path", "memory", "socket"]),
+    max_size=6,
+) | st.just(["/dev/null"] * 3 + ["socket"] * 3)
 Sent = list[tuple[bytes, list[str]]]
 SENT = st.lists(st.tuples(LINES, FDS | st.just(["/dev/null"] * 3)), min_size=1, max_size=8)
 
@@ -122,6 +149,10 @@ def descriptors(kinds: list[str]) -> list[int]:
             ours, theirs = os.pipe()
             os.close(theirs)
             made.append(ours)
+        elif kind == "socket":
+            near, far = socket.socketpair()
+            far.close()
+            made.append(near.detach())
         elif kind == "memory":
             made.append(os.memfd_create("m"))
         else:
@@ -145,9 +176,8 @@ def check_server(sent: Sent) -> list[bytes]:
         world.unwatch()
         watchdog = Watchdog(world.loop)
         config = SandboxConfig("world", ProcessConfig((b"x",)))
-        services = world.kernel.services
-        services.cpu_quota, services.cpu_weight = config.cpu_quota, config.cpu_weight
-        operations = Operations(world.kernel, config, watchdog)
+        containers = Containers(world.kernel, config, watchdog)
+        operations = Operations(world.kernel, world.kernel.container, config, containers)
         ours, theirs = socket.socketpair()
         server = ControlServer(world.loop, operations, theirs.detach())
         with ours, closing(server):
@@ -168,7 +198,7 @@ def check_server(sent: Sent) -> list[bytes]:
             with suppress(BlockingIOError, ConnectionResetError):
                 answers.append(ours.recv(1 << 20))
             world.settle()
-        operations.finish()
+        operations.finish(0)
         watchdog.stop()
     return answers
 
@@ -179,6 +209,13 @@ def test_good_requests_come_as_far_as_they_can() -> None:
     asked = json.dumps(request).encode() + b"\n"
     (started,) = check_server([(asked, ["/dev/null"] * 3)])
     assert json.loads(started)["pid"] > 1
+    container = {
+        "container_id": "b", "process": {"args": ["L3A="]},
+        "gofer_fd": 3, "stand_in_fd": 4, "control_listener_fd": 5,
+    }  # fmt: skip
+    asked = json.dumps({"op": "create", "container": container}).encode() + b"\n"
+    (refused,) = check_server([(asked, ["/dev/null"] * 3 + ["socket"] * 3)])
+    assert "the gofer process: " in json.loads(refused)["error"]
     (profile,) = check_server([(b'{"op":"profile","time_ns":1000}\n', [])])
     assert json.loads(profile)["profile"]["elapsed_ns"] > 0
 

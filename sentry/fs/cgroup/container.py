@@ -15,8 +15,10 @@ from sentry.fs.pseudo.memory import memory_of
 
 if TYPE_CHECKING:
     from sentry.fs.kernel import Kernel
-Show = Callable[[Any], str]
-"""The text of a file; the argument is the kernel."""
+Container = Any
+"""sentry.kernel.container.Container"""
+Show = Callable[[Any, Container], str]
+"""The text of a file; the arguments are the kernel and the container."""
 MAX: Final = "max\n"
 TOP_CONTROLLERS: Final = ("cpuset", "cpu", "memory", "pids")
 """Those whose limits hold for the container."""
@@ -26,13 +28,8 @@ def _limit(value: int) -> str:
     return f"{value}\n" if value else MAX
 
 
-def _in_use(kernel: Kernel) -> int:
-    memory = memory_of(kernel)
-    return memory.total - memory.free
-
-
-def _memory_stat(kernel: Kernel) -> str:
-    memory = memory_of(kernel)
+def _memory_stat(kernel: Kernel, container: Container) -> str:
+    memory = memory_of(kernel, container)
     used = memory.total - memory.free
     rows = {
         "anon": max(0, used - memory.shared - memory.tables),
@@ -49,45 +46,50 @@ def _memory_stat(kernel: Kernel) -> str:
     return "".join(f"{name} {value}\n" for name, value in rows.items())
 
 
-def _memory_events(kernel: Kernel) -> str:
-    kills = kernel.counters.oom_kills
-    groups = kills if kernel.oom_group else 0
+def _memory_current(kernel: Kernel, container: Container) -> str:
+    memory = memory_of(kernel, container)
+    return f"{memory.total - memory.free}\n"
+
+
+def _memory_events(_: Kernel, container: Container) -> str:
+    kills = container.oom_kills
+    groups = kills if container.oom_group else 0
     return (
         f"low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill {groups}\n"
     )
 
 
-def _cpu_max(kernel: Kernel) -> str:
-    quota, period = kernel.services.cpu_quota
+def _cpu_max(_: Kernel, container: Container) -> str:
+    quota, period = container.cpu_quota
     return f"{quota or 'max'} {period}\n"
 
 
-def _weight_nice(kernel: Kernel) -> str:
+def _weight_nice(_: Kernel, container: Container) -> str:
     """The nice value whose weight is nearest; each is 1.25 of the next (sched_prio_to_weight)."""
-    weight = kernel.services.cpu_weight
+    weight = container.cpu_weight
     return f"{min(range(-20, 20), key=lambda nice: abs(100 / 1.25**nice - weight))}\n"
 
 
 CONTAINER: Final[Mapping[str, Show]] = {
-    "cpu.idle": lambda _: "0\n",
+    "cpu.idle": lambda _, __: "0\n",
     "cpu.max": _cpu_max,
-    "cpu.weight": lambda kernel: f"{kernel.services.cpu_weight}\n",
+    "cpu.weight": lambda _, container: f"{container.cpu_weight}\n",
     "cpu.weight.nice": _weight_nice,
-        "cpuset.cpus": lambda kernel: f"{cpu_list(kernel.cpus)}\n",
-    "cpuset.cpus.effective": lambda kernel: f"{cpu_list(kernel.cpus)}\n",
-    "cpuset.mems": lambda _: "0\n",
-    "cpuset.mems.effective": lambda _: "0\n",
-    "memory.current": lambda kernel: f"{_in_use(kernel)}\n",
+    "cpuset.cpus": lambda kernel, _: f"{cpu_list(kernel.cpus)}\n",
+    "cpuset.cpus.effective": lambda kernel, _: f"{cpu_list(kernel.cpus)}\n",
+    "cpuset.mems": lambda _, __: "0\n",
+    "cpuset.mems.effective": lambda _, __: "0\n",
+    "memory.current": _memory_current,
     "memory.events": _memory_events,
-    "memory.high": lambda _: MAX,
-    "memory.low": lambda _: "0\n",
-    "memory.max": lambda kernel: f"{memory_of(kernel).total}\n",
-    "memory.min": lambda _: "0\n",
-    "memory.oom.group": lambda kernel: f"{int(kernel.oom_group)}\n",
+    "memory.high": lambda _, __: MAX,
+    "memory.low": lambda _, __: "0\n",
+    "memory.max": lambda kernel, container: f"{memory_of(kernel, container).total}\n",
+    "memory.min": lambda _, __: "0\n",
+    "memory.oom.group": lambda _, container: f"{int(container.oom_group)}\n",
     "memory.stat": _memory_stat,
-    "memory.swap.current": lambda _: "0\n",
-    "memory.swap.max": lambda _: "0\n",
-    "pids.current": lambda kernel: f"{kernel.pids.count()}\n",
-    "pids.max": lambda kernel: _limit(kernel.pids.limit),
+    "memory.swap.current": lambda _, __: "0\n",
+    "memory.swap.max": lambda _, __: "0\n",
+    "pids.current": lambda _, container: f"{container.cgroup.charged}\n",
+    "pids.max": lambda _, container: _limit(container.pids_limit),
 }
 """Name → text, in cgroup-v2.rst's words."""

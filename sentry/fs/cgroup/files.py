@@ -294,7 +294,9 @@ def files_of(cgroup: Cgroup) -> dict[str, File]:
     """Those that are there now."""
     if cgroup.parent is None:
         top = {
-            name: File(lambda view, show=show: show(view.opener.kernel))  # type: ignore[misc]
+            name: File(
+                lambda view, show=show: show(view.opener.kernel, view.cgroup.container)  # type: ignore[misc]
+            )
             for name, show in CONTAINER.items()
         }
         return {**FILES, **top}

@@ -144,8 +144,8 @@ class CgroupFile(_Looked, TextNode):
             self.check_alive()
             if self._file.store is None:
                 raise EINVAL("not to be written")
-            tops = (task.ns.cgroup.root, task.kernel.cgroups)
-            if self.cgroup in tops and not self._file.delegated:
+            is_top = self.cgroup is task.ns.cgroup.root or self.cgroup.parent is None
+            if is_top and not self._file.delegated:
                 raise EPERM("the limits of a namespace are set from outside")
             text = data.decode(errors="replace").strip()
             return self._file.store(View(self.cgroup, opener, creds, writer), text)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 TTY: Final = 5 << 8
 CONSOLE: Final = 5 << 8 | 1
-FIRST_SESSION: Final = 1
-"""The session of the container's first process, which the donated terminal controls."""
 
 
 def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
@@ -26,8 +24,10 @@ def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
     group = caller.group
     if isinstance(group.terminal, Terminal):
         return PtySlave(location, flags, group.terminal)
-    is_first = group.process_group.session.sid == FIRST_SESSION
-    if not is_first or caller.kernel.services.console is not None:
+    container = group.container
+    session = group.process_group.session  # the donated terminal controls the first process's
+    is_first = container.init is not None and session.sid == container.init.tgid
+    if not is_first or container.console is not None:
         raise ENXIO("no controlling terminal")
     return open_console(location, flags, caller)
 
@@ -35,7 +35,7 @@ def open_tty(location: Location, flags: int, caller: Any) -> FileDescription:
 def open_console(location: Location, flags: int, caller: Any) -> FileDescription:
     """Open the donated terminal again. Raises: ENXIO when there is none."""
     vfs: Vfs = caller.kernel.vfs
-    console = caller.kernel.services.console
+    console = caller.group.container.console
     if console is not None:
         return PtySlave(location, flags, console.terminal)
     terminal = vfs.terminal

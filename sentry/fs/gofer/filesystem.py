@@ -19,7 +19,8 @@ from gofer.p9.constants import NOFID, NOOPEN
 from gofer.p9.extensions import Rwalkx, Twalkx
 from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
-from sentry.errors import EIO, EPROTO
+from sentry.errors import EPROTO
+from sentry.fs.gofer.arrival import Attached, root_of
 from sentry.fs.gofer.attachment import Attachment, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
@@ -31,7 +32,6 @@ from sentry.fs.gofer.pace import Pace
 from sentry.fs.gofer.regular import GoferRegular
 from sentry.fs.gofer.session import Session, expect
 from sentry.fs.gofer.wire import Numbering, Owners, from_wire
-from sentry.platform.host_io import host_error
 from sentry.vfs.interface import StatFs
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ class Options(Struct, frozen=True):
     """Who waits for the host; without, the kernel thread itself does."""
 
 
+def _attach_now(session: Session, name: bytes) -> Attached:
+    fid = session.attach(name)
+    reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
+    found = root_of(reply)
+    return Attached(fid, found, expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type)
+
+
 class GoferFileSystem(Attachment):
     """The files of one attachment."""
 
@@ -78,7 +85,9 @@ class GoferFileSystem(Attachment):
         attachment: bytes,
         options: Options | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        attached: Attached | None = None,
     ) -> None:
+        """`attached`: what was asked before; else it is asked here, without the loop."""
         super().__init__(dev, now_ns)
         options = options or Options()
         if not session.extended:
@@ -95,13 +104,8 @@ class GoferFileSystem(Attachment):
         self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
         self._names = 0
-        fid = session.attach(attachment)
-        reply = expect(session.call_now(Twalkx(fid, NOFID, NOOPEN, 0, [])), Rwalkx)
-        if reply.error or not reply.blocks:
-            raise host_error(reply.error) if reply.error else EIO("no attributes of the root")
-        wire = WireAttributes.unpack(reply.blocks[0])
+        fid, wire, kind = attached or _attach_now(session, attachment)
         self.numbering = Numbering(wire.dev)
-        kind = expect(session.call_now(Tstatfs(fid)), Rstatfs).fs_type
         self._storage = wire.dev, storage_of(kind)
         heard = not options.exclusive and kind in COHERENT
         self.changes = options.changes if heard else None

@@ -151,6 +151,10 @@ class Session:
         except Errno:
             # Some servers (diod) answer a version with a suffix by an error.
             reply = expect(self.call_now(Tversion(msize, VERSION)), Rversion)
+        self.agreed(reply, msize)
+
+    def agreed(self, reply: Rversion, msize: int) -> None:
+        """The server has answered. Raises: EPROTO."""
         if not reply.version.startswith(b"9P2000.L") or not MSIZE_MIN <= reply.msize <= msize:
             raise EPROTO(f"the server offers {reply.version!r}, {reply.msize} bytes")
         self.version = reply.version

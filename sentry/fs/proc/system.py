@@ -27,7 +27,7 @@ def cpuinfo(view: View) -> str:
 @root_file("meminfo")
 def meminfo(view: View) -> str:
     """Sizes in kB. The page cache is the host's, so what is free is available."""
-    memory = memory_of(view.kernel)
+    memory = memory_of(view.kernel, view.caller.group.container)
     total, free = memory.total // 1024, memory.free // 1024
     shared, tables = memory.shared // 1024, memory.tables // 1024
     used = max(total - free - shared - tables, 0)
@@ -222,7 +222,7 @@ def softirqs(view: View) -> str:
 @root_file("vmstat")
 def vmstat(view: View) -> str:
     """Counts of pages."""
-    memory = memory_of(view.kernel)
+    memory = memory_of(view.kernel, view.caller.group.container)
     free, used = memory.free // 4096, (memory.total - memory.free) // 4096
     rows = {
         "nr_free_pages": free, "nr_zone_inactive_anon": 0, "nr_zone_active_anon": used,
@@ -241,7 +241,7 @@ def vmstat(view: View) -> str:
 @root_file("zoneinfo")
 def zoneinfo(view: View) -> str:
     """One zone."""
-    memory = memory_of(view.kernel)
+    memory = memory_of(view.kernel, view.caller.group.container)
     free, total = memory.free // 4096, memory.total // 4096
     return (
         f"Node 0, zone   Normal\n  pages free     {free}\n        min      0\n"
@@ -253,7 +253,7 @@ def zoneinfo(view: View) -> str:
 @root_file("buddyinfo")
 def buddyinfo(view: View) -> str:
     """All free memory in pages."""
-    free = memory_of(view.kernel).free // 4096
+    free = memory_of(view.kernel, view.caller.group.container).free // 4096
     return f"Node 0, zone   Normal {free:6}" + f" {0:6}" * 10 + "\n"
 
 

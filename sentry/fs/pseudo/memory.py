@@ -1,8 +1,8 @@
-"""How much memory the sandbox has: what /proc/meminfo and sysinfo(2) say."""
+"""How much memory a container has: what /proc/meminfo and sysinfo(2) say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentry.platform.constants import PAGE_SIZE
 
@@ -14,7 +14,7 @@ class Memory(NamedTuple):
     """Sizes in bytes."""
 
     total: int
-    """The sandbox's limit."""
+    """The limit."""
     free: int
     shared: int
     """Files in RAM: tmpfs, memfds, shared anonymous memory."""
@@ -26,8 +26,22 @@ class Memory(NamedTuple):
     """CommitLimit."""
 
 
-def memory_of(kernel: Kernel) -> Memory:
-    """As the RAM file and its counters have it now."""
+def memory_of(kernel: Kernel, container: Any = None) -> Memory:
+    """As the RAM file and its counters have it now.
+
+    Of a container (sentry.kernel.container) among others: what its processes have, and its limit.
+    """
+    found = _of_sandbox(kernel)
+    if container is None or not (container.memory_limit or kernel.further):
+        return found
+    total = min(container.memory_limit or found.total, found.total)
+    files = container.file_pages() * PAGE_SIZE
+    used = min(container.used_pages() * PAGE_SIZE + files, total)
+    free = min(found.free, total - used)
+    return found._replace(total=total, free=free, shared=min(files, used), tables=0)
+
+
+def _of_sandbox(kernel: Kernel) -> Memory:
     ram = kernel.platform.ram
     total, counters = ram.limit, ram.counters()
     used = min(ram.populated(), (counters.frames + counters.kernel_frames) * PAGE_SIZE)

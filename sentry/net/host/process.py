@@ -69,6 +69,12 @@ class NetworkProcess:
         """Called once after a list, when it is no longer true."""
         loop.watch(fd, EPOLLIN, lambda _: self._receive())
 
+    def close(self) -> None:
+        """Nobody asks any more; it ends."""
+        self._loop.watch(self._sock.fileno(), 0)
+        self._dead = True
+        self._sock.close()
+
     def make(self, family: int, kind: int, protocol: int) -> Sleep:
         """socket(2): a descriptor that does not block. Raises: what the host says, ENETDOWN."""
         return self._ask(HEADER.pack(SOCKET, family, kind, protocol)).then(attrgetter("fd"))

@@ -28,7 +28,8 @@ class Ends:
         into, self.into = os.pipe()
         self.out, out = os.pipe()
         self.world = world
-        self.forward = Forward(world.kernel, [into, out], port, self.told.append)
+        container = world.kernel.container
+        self.forward = Forward(world.kernel, container, [into, out], port, self.told.append)
 
     def settle(self) -> None:
         for _ in range(10):
@@ -123,7 +124,7 @@ def test_what_is_no_port_is_refused_and_nothing_stays_open(world: World, port: i
     fds = list(os.pipe())
 
     with pytest.raises(EINVAL):
-        Forward(world.kernel, fds, port, print)
+        Forward(world.kernel, world.kernel.container, fds, port, print)
 
     for fd in fds:
         with pytest.raises(OSError):

@@ -30,7 +30,7 @@ def _read(world: World, path: bytes, size: int = 0) -> tuple[bytes, str]:
     told: list[str] = []
     out, into = os.pipe()
     os.set_blocking(out, False)
-    Reading(world.kernel, [into], path, size, told.append)
+    Reading(world.kernel, world.kernel.container, [into], (path, size), told.append)
     found = b""
     while not told:
         world.settle()
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_says_why(world: World, path: bytes, why: str) -> No
 def test_who_goes_away_ends_it(world: World) -> None:
     told: list[str] = []
     out, into = os.pipe()
-    reading = Reading(world.kernel, [into], b"/f", 0, told.append)
+    reading = Reading(world.kernel, world.kernel.container, [into], (b"/f", 0), told.append)
     world.settle()
     assert told == []
     reading.abandon()
@@ -71,7 +71,7 @@ def test_a_reader_that_has_enough_kills_nobody(world: World) -> None:
     told: list[str] = []
     out, into = os.pipe()
     os.close(out)
-    Reading(world.kernel, [into], b"/f", 0, told.append)
+    Reading(world.kernel, world.kernel.container, [into], (b"/f", 0), told.append)
     world.settle()
 
     assert told == ["EPIPE"]
@@ -85,7 +85,7 @@ def test_what_makes_no_sense_is_refused_and_nothing_stays_open(
     fds = list(os.pipe())
 
     with pytest.raises(EINVAL):
-        Reading(world.kernel, fds[1:], path, size, print)
+        Reading(world.kernel, world.kernel.container, fds[1:], (path, size), print)
 
     with pytest.raises(OSError):
         os.fstat(fds[1])

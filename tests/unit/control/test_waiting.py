@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from sentry.control.waiting import OomWait, Wait
-from sentry.errors import ESRCH
 from tests.world import World
 
 
@@ -22,7 +21,7 @@ def test_the_end_of_a_process_is_told_once_and_a_zombie_at_once(world: World) ->
     child = parent.fork()
     told: list[int] = []
     gone: list[Wait] = []
-    wait = Wait(world.kernel, child.task.group.tgid, told.append, gone.append)
+    wait = Wait(child.task.group, told.append, gone.append)
     wait.look()
     assert told == []
 
@@ -31,29 +30,27 @@ def test_the_end_of_a_process_is_told_once_and_a_zombie_at_once(world: World) ->
 
     assert (told, gone) == ([0x300], [wait])
     assert len(child.task.group.pid_queue) == 0
-    Wait(world.kernel, child.task.group.tgid, told.append, gone.append).look()
+    Wait(child.task.group, told.append, gone.append).look()
     assert told == [0x300, 0x300]
     status = parent.buffer(4)
     assert parent.ok("wait4", child.task.tid, status, 0, 0) == child.task.tid
-    with pytest.raises(ESRCH):
-        Wait(world.kernel, child.task.tid, told.append, gone.append)
 
 
 def test_what_is_given_up_is_told_nothing(world: World) -> None:
     parent = world.program()
     child = parent.fork()
     told: list[int] = []
-    wait = Wait(world.kernel, child.task.group.tgid, told.append, lambda _: None)
-    oom = OomWait(world.kernel, 0, lambda: told.append(1))
+    wait = Wait(child.task.group, told.append, lambda _: None)
+    oom = OomWait(world.kernel, world.kernel.container, 0, lambda: told.append(1))
     wait.abandon()
     oom.abandon()
 
     child.begin("exit_group", 3)
-    world.kernel.counters.killed()
+    world.kernel.container.killed()
     world.settle()
 
     assert told == []
-    assert len(world.kernel.counters.oom_queue) == 0
+    assert len(world.kernel.container.oom_queue) == 0
 
 
 def test_the_end_of_the_sandbox_is_that_of_its_first_process_and_kills_others(
@@ -61,7 +58,7 @@ def test_the_end_of_the_sandbox_is_that_of_its_first_process_and_kills_others(
 ) -> None:
     told: list[int] = []
     for program in (world.init, world.program()):
-        wait = Wait(world.kernel, program.task.group.tgid, told.append, lambda _: None)
+        wait = Wait(program.task.group, told.append, lambda _: None)
         wait.finish(world.kernel.init, 0x500)
 
     assert told == [0x500, 9]
@@ -69,17 +66,17 @@ def test_the_end_of_the_sandbox_is_that_of_its_first_process_and_kills_others(
 
 def test_memory_that_runs_out_once_more_is_told(world: World) -> None:
     told: list[str] = []
-    counters = world.kernel.counters
-    counters.killed()
-    OomWait(world.kernel, 1, lambda: told.append("next")).look()
-    OomWait(world.kernel, 0, lambda: told.append("before")).look()
+    container = world.kernel.container
+    container.killed()
+    OomWait(world.kernel, container, 1, lambda: told.append("next")).look()
+    OomWait(world.kernel, container, 0, lambda: told.append("before")).look()
     world.settle()
     assert told == ["before"]
-    counters.killed(0)
+    container.killed(0)
     world.settle()
     assert told == ["before"]
-    counters.killed(2)
+    container.killed(2)
     world.settle()
 
     assert told == ["before", "next"]
-    assert counters.oom_kills == 3
+    assert container.oom_kills == 3

@@ -6,22 +6,36 @@ from typing import Any
 import pytest
 
 from sentry.errors import EAGAIN, EEXIST, ENOMEM, ENOSPC
-from sentry.kernel.pids import MAX_LEVEL, RESERVED_PIDS, PidNamespace, Pids
+from sentry.kernel.pids import APART, MAX_LEVEL, RESERVED_PIDS, PidNamespace, Pids
 
 
-def test_allocate_at_the_containers_limit_is_refused() -> None:
+def test_namespace_beside_the_first_one_is_unknown_there() -> None:
     pids = Pids(1000)
-    pids.limit = 2
-    task: Any = object()
-    pids.tasks[pids.allocate()] = task
-    pids.tasks[pids.allocate()] = task
+    pids.last = 49
+    beside = PidNamespace(None, pids, None)
+    below = PidNamespace(beside, pids, None)
 
-    with pytest.raises(EAGAIN):
-        pids.allocate()
-    with pytest.raises(EAGAIN):
-        pids.allocate(None, (77,))
-    pids.limit = 3
-    assert pids.allocate() == 3
+    number = pids.allocate(below)
+
+    assert number >= APART
+    assert (beside.of(number), below.of(number)) == (1, 1)
+    assert (pids.of(number), pids.known(number)) == (0, 0)
+    assert beside.numbers(number) == [1, 1]
+    assert not pids.contains(beside)
+    assert pids.has_others_apart
+    assert pids.allocate() == 50  # no number is left out
+
+
+def test_numbers_apart_are_not_to_be_found_in_the_first_namespace() -> None:
+    pids = Pids(1000)
+    beside = PidNamespace(None, pids, None)
+    task: Any = object()
+    group: Any = SimpleNamespace(tgid=pids.allocate(beside))
+    pids.tasks[group.tgid], pids.groups[group.tgid] = task, group
+
+    assert (pids.task(group.tgid), pids.group(group.tgid), pids.members()) == (None, None, [])
+    assert not pids.sees(group)
+    assert (beside.task(1), beside.group(1), beside.members()) == (task, group, [group])
 
 
 def test_numbers_below_pid_max_are_given_out_once() -> None:
@@ -40,16 +54,6 @@ def test_numbers_below_pid_max_are_given_out_once() -> None:
     pids.tasks[RESERVED_PIDS + 1] = task
     with pytest.raises(EAGAIN):
         pids.allocate()
-
-
-def test_count_has_zombies_and_no_process_twice() -> None:
-    pids = Pids(1000)
-    running: Any = SimpleNamespace(tasks=[object()])
-    zombie: Any = SimpleNamespace(tasks=[])
-    pids.groups = {1: running, 2: zombie}
-    pids.tasks[1] = running.tasks[0]
-
-    assert pids.count() == 2
 
 
 def test_namespace_has_numbers_of_its_own_and_all_above_have_theirs() -> None:

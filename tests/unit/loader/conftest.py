@@ -71,7 +71,8 @@ class World:
         platform = SimpleNamespace(cpuid=(), vdso=None, xsave_size=832)
         pids = SimpleNamespace(tasks={})
         self.kernel = SimpleNamespace(services=Services(), init=init, platform=platform, pids=pids)
-        group = SimpleNamespace(personality=0, tasks=[], limits=self)
+        container = SimpleNamespace(init=init)
+        group = SimpleNamespace(personality=0, tasks=[], limits=self, container=container)
         self.task: Any = SimpleNamespace(
             kernel=self.kernel, group=group, creds=Credentials.user(1000, 1000),
             no_new_privs=False, trace=None, mm=self, rlimit=self.rlimit,

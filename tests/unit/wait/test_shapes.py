@@ -16,6 +16,8 @@ import pytest
 ROOT: Final = Path(__file__).parents[3]
 SEQUENCES: Final = {
     "boot/first_process.py": "the first program is found, loaded and started",
+    "boot/further.py": "a container is made beside what runs",
+    "boot/gofers.py": "a Gofer is asked for what is mounted next",
     "boot/tmpcopyup.py": "a tree is copied",
     "boot/tree.py": "the mounts of a container are made one after the other",
     "control/execution.py": "a program of `exec` is found and loaded",
@@ -23,6 +25,7 @@ SEQUENCES: Final = {
     "control/reading.py": "a file is opened, then read and written to a pipe",
     "fs/devpts/console.py": "what is printed goes to the host's terminal, as much as it takes",
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
+    "fs/gofer/arrival.py": "a new Gofer: its version, its roots, its queue",
     "fs/gofer/handles.py": "a read by a thread, piece by piece",
     "fs/gofer/session.py": "a request: a free place, the sending, the reply",
     "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",

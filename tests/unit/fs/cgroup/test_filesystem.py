@@ -18,8 +18,8 @@ TOP = b"/sys/fs/cgroup"
 @pytest.fixture
 def world() -> Iterator[World]:
     with World() as world:
-        world.kernel.services.cpu_quota = (50_000, 100_000)
-        world.kernel.services.cpu_weight = 39
+        world.kernel.container.cpu_quota = (50_000, 100_000)
+        world.kernel.container.cpu_weight = 39
         world.mount("cgroup2", TOP)
         yield world
 
@@ -43,7 +43,7 @@ def put(program: Program, name: bytes, value: bytes) -> int:
 
 def test_top_says_what_counts_for_the_container(world: World) -> None:
     init = world.init
-    world.kernel.pids.limit = 40
+    world.kernel.container.pids_limit = 40
 
     assert set(CONTAINER) >= {"cpu.max", "memory.max", "pids.max"}
     assert text(init, b"cpu.max") == "50000 100000\n"
@@ -67,7 +67,7 @@ def test_out_of_memory_kills_one_or_all(world: World) -> None:
     init.ok("wait4", -1, 0, 0, 0)
     assert "\noom_kill 1\noom_group_kill 0\n" in text(init, b"memory.events")
 
-    kernel.oom_group = True
+    kernel.container.oom_group = True
     init.fork().task.group.oom_score_adj = 1000
     assert text(init, b"memory.oom.group") == "1\n"
     assert kernel.out_of_memory(None, trim=False)

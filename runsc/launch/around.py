@@ -1,0 +1,91 @@
+"""What is done around a container's processes: cgroup, hooks, terminal, place before a killer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from runsc.containers import lifecycle
+from runsc.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from runsc.cgroups.cgroup import Cgroup
+    from runsc.containers.container import State, Store
+    from runsc.containers.relay import Relay
+    from runsc.oci.convert import Container
+    from runsc.oci.resources import Resources
+    from runsc.options import Globals
+
+
+def plan_cgroup(flags: Globals, container: Container, container_id: str) -> Cgroup | None:
+    """Where it will be; nothing is touched."""
+    if flags.ignore_cgroups or (not container.cgroups_path and container.resources is None):
+        return None
+    if flags.systemd_cgroup:
+        from runsc.cgroups.scope import for_container as driver  # noqa: PLC0415
+    else:
+        from runsc.cgroups.cgroup import for_container as driver  # noqa: PLC0415  few have one
+    return driver(container.cgroups_path, container_id, container.resources)
+
+
+def make_cgroup(
+    flags: Globals, store: Store, state: State, resources: Resources | None, cgroup: Cgroup
+) -> None:
+    """The state names it before it is there, so that a crash leaves nothing unknown."""
+    from runsc.cgroups.guest import on_host  # noqa: PLC0415  few containers have a cgroup
+    from runsc.oci.resources import Resources  # noqa: PLC0415
+
+    state.cgroups = cgroup.record
+    store.save(state)
+    cgroup.create()
+    state.cgroups = cgroup.record
+    cgroup.apply(on_host(resources or Resources()), flags.log.warning)
+
+
+def run_hooks(state: State) -> None:
+    """Those that come before anything of the container. Raises: RuntimeFailure."""
+    from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
+
+    document = lifecycle.document(state, "creating")
+    hooks.run(state.hooks, hooks.Phase.PRESTART, document)
+    hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
+
+
+def create_container_hooks(
+    state: State, variables: tuple[bytes, ...]
+) -> Callable[[], str] | None:
+    """What the Gofer's process does first: those in its namespaces, and what failed."""
+    if state.hooks is None or not state.hooks.create_container:
+        return None
+    from runsc.oci import hooks  # noqa: PLC0415
+
+    def before_gofer() -> str:
+        try:
+            place = hooks.Place(state.rootfs, [os.fsdecode(each) for each in variables])
+            document = lifecycle.document(state, "creating")
+            hooks.run(state.hooks, hooks.Phase.CREATE_CONTAINER, document, place)
+        except RuntimeFailure as error:
+            return str(error)
+        return ""
+
+    return before_gofer
+
+
+def adjust_oom_score(value: int, pids: tuple[int, ...]) -> None:
+    """What the bundle asks for the host too; to lower it needs CAP_SYS_RESOURCE: then it stays."""
+    if not value:
+        return
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))
+
+
+def relay_for(container: Container) -> Relay | None:
+    """Where a program wants a terminal that the caller's streams are not."""
+    if not container.process.terminal:
+        return None
+    from runsc.containers import relay  # noqa: PLC0415  most have no terminal
+
+    return relay.Relay(container.process.console_size) if relay.is_needed() else None

@@ -1,0 +1,155 @@
+"""The processes of a container that joins a sandbox, but its stand-in: Gofers, a network process.
+
+Each is forked with one end of a socket; the Sentry, which runs already, gets the other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runsc.containers.processes import start_time
+from runsc.errors import RuntimeFailure
+from runsc.launch import boot, boot_gofer, configure, isolation, users
+from runsc.launch.programs import gofer
+
+if TYPE_CHECKING:
+    from runsc.containers.container import State
+    from runsc.launch.joining import Joint
+    from runsc.oci.convert import Container, Export
+    from runsc.options import Globals
+
+
+class Processes:
+    """Those of one container, seen from the command line."""
+
+    def __init__(
+        self, flags: Globals, state: State, container: Container, joint: Joint, outlives: bool
+    ) -> None:
+        self._flags = flags
+        self._state = state
+        self._container = container
+        self._joint = joint
+        self.terms = boot.Terms(outlives=outlives)
+        """Complete before the first process is made."""
+        self._children: list[int] = []
+        self._volumes = 0
+        """The second Gofer, if there is one."""
+        self.entrance: users.Entrance | None = None
+        """To the user namespace that they share with the sandbox, where it has one."""
+        self.closing = ExitStack()
+        """What the Sentry has when it has answered."""
+
+    def held(self, fds: tuple[int, ...]) -> tuple[int, ...]:
+        """Closed in the end."""
+        for fd in fds:
+            self.closing.callback(os.close, fd)
+        return fds
+
+    def end(self) -> None:
+        """All of them, whatever they do."""
+        for pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._children = []
+
+    def are_there(self) -> None:
+        """The container is. Others may have what the second Gofer serves: it ends by itself."""
+        if self._volumes:
+            self._children.remove(self._volumes)
+
+    def gofer(self, exports: tuple[Export, ...], log_fd: int, first: int) -> int:
+        """A Gofer; the Sentry's end of its socket."""
+        ours, theirs = socket.socketpair()
+        self.closing.enter_context(ours)
+        terms = self.terms
+        hold = -1
+        if first:  # it may outlive this container: it is where the Sentry is
+            joins = self._sandbox_joins()
+            terms = msgspec.structs.replace(terms, outlives=True, joins=joins, before_gofer=None)
+        elif terms.before_gofer is not None:
+            self._hold, theirs_hold = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.closing.enter_context(self._hold)
+            self.closing.enter_context(theirs_hold)
+            hold = theirs_hold.fileno()
+        start = boot_gofer.GoferStart(
+            theirs.fileno(),
+            exports,
+            log_fd,
+            not isolation.is_privileged(),
+            self._state.id,
+            entrance=self.entrance,
+            hold=hold,
+            first=first,
+        )
+        serve, switches = gofer(), self._flags.switches
+        isolation.freeze_heap()
+        pid = isolation.spawn(lambda: boot_gofer.gofer_main(start, serve, switches, terms))
+        theirs.close()
+        self._children.append(pid)
+        if first:
+            self._volumes = pid
+        else:
+            self._state.gofer_pid, self._state.gofer_start = pid, start_time(pid)
+        return ours.fileno()
+
+    def _sandbox_joins(self) -> tuple[int, ...]:
+        """The cgroup of the container that made the sandbox."""
+        record = self._joint.sandbox.cgroups
+        if not record.directories:
+            return ()
+        from runsc.cgroups.recorded import of  # noqa: PLC0415  few containers have one
+
+        return self.held(of(record).open_joins())
+
+    def has_sockets_of_its_own(self) -> bool:
+        """It has a network that it shares with nobody, and whose sockets are the host's."""
+        if "network" in dict(self._joint.shares):
+            return False
+        if configure.network_of(self._flags, self._container) != "host":
+            return False
+        if self._joint.sandbox.network == "host":
+            return True
+        self._flags.log.warning(
+            f'the sandbox "{self._joint.sandbox.id}" has no sockets of the host: neither has'
+            f' "{self._state.id}"'
+        )
+        return False
+
+    def network(self, log_fd: int, stand_in_pid: int) -> int:
+        """The way to a network process of its own."""
+        container, flags = self._container, self._flags
+        from runsc.launch import network  # noqa: PLC0415  few have one of their own
+
+        prepared = network.prepare(container, self._state.id, log_fd, stand_in_pid)
+        if prepared.namespace_fd >= 0:
+            self.held((prepared.namespace_fd,))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.closing.enter_context(ours)
+        terms = msgspec.structs.replace(self.terms, before_gofer=None)
+        pid = network.spawn(prepared, theirs.fileno(), flags.switches, terms)
+        self._children.append(pid)
+        theirs.close()
+        return ours.fileno()
+
+    def let_go_on(self) -> None:
+        """The Gofer may run its hooks and open its trees. Raises: RuntimeFailure."""
+        if self.terms.before_gofer is None:
+            return
+        with suppress(OSError):
+            self._hold.send(b"go", socket.MSG_NOSIGNAL)
+        try:
+            problem = self._hold.recv(1 << 17)
+        except ConnectionResetError:
+            problem = b""
+        if problem != b"\0":
+            raise RuntimeFailure(
+                problem.decode(errors="replace") or "the gofer process has ended"
+            )

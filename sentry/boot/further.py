@@ -1,0 +1,207 @@
+"""Further containers of a sandbox that runs: brought up, served, taken down again.
+
+A command line asks for one over the control socket of any container of the sandbox, and sends the
+ways to a Gofer, a stand-in process and a listener of its own. Everything is made beside what runs,
+in a fiber: its mounts, namespaces that are its own or another container's, a cgroup, the first
+process, which waits for its start. What fails leaves nothing behind.
+
+It ends when its first process does, or when its stand-in or its Gofer is gone; none of that is any
+other container's affair. What several containers have mounted of the host is served by a second
+Gofer, which stays as long as one of them has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from sentry.boot import first_process, tree
+from sentry.boot.gofers import Gofer, Gofers, RunningTrees
+from sentry.boot.placing import placed
+from sentry.boot.running import Running, let_go
+from sentry.config import FurtherConfig, StartError, descriptors
+from sentry.control.descriptors import close_all
+from sentry.control.server import ControlServer
+from sentry.errors import EEXIST, EINVAL, ENOSPC, Errno
+from sentry.fs.overlay.filesystem import OverlayFs
+from sentry.fs.tmpfs.filesystem import TmpFs
+from sentry.kernel.container import Container
+from sentry.kernel.namespaces import beside
+from sentry.wait.fiber import Killed, Mode
+
+if TYPE_CHECKING:
+    from sentry.config import SandboxConfig
+    from sentry.control.watchdog import Watchdog
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.net.host.process import NetworkProcess
+
+Told = Callable[[str], object]
+MAX_CONTAINERS: Final = 256
+"""Of one sandbox."""
+DEFECT: Final = "the sandbox has a defect, see its log"
+
+
+class Containers:
+    """All of a sandbox, by their ids."""
+
+    def __init__(
+        self, kernel: Kernel, config: SandboxConfig, watchdog: Watchdog
+    ) -> None:
+        self.kernel = kernel
+        self.log_fd = config.log_fd
+        self.strace_fd = config.strace_fd
+        self.watchdog = watchdog
+        self.server: ControlServer | None = None
+        """That of the first one."""
+        self.gofers = Gofers(kernel)
+        self.by_id: dict[str, Container] = {config.container_id: kernel.container}
+        self._coming: set[str] = set()
+
+    def add(self, config: FurtherConfig, fds: list[int], told: Told) -> Bringing:
+        """Bring one up. `told` hears "" once it waits for its start, or why there is none.
+
+        Raises: EINVAL, EEXIST, ENOSPC; the descriptors belong to it from the start.
+        """
+        try:
+            if config.container_id in self.by_id or config.container_id in self._coming:
+                raise EEXIST(f'the sandbox has a container "{config.container_id}"')
+            if len(self.by_id) + len(self._coming) >= MAX_CONTAINERS:
+                raise ENOSPC(f"a sandbox has at most {MAX_CONTAINERS} containers")
+            config = placed(config, fds)
+            for kind, other in config.shares:
+                if other not in self.by_id:
+                    raise EINVAL(f'the {kind} namespace is that of "{other}", which has ended')
+        except Errno:
+            close_all(fds)
+            raise
+        self._coming.add(config.container_id)
+        return Bringing(self, config, told)
+
+    def arrived(self, config: FurtherConfig, container: Container | None) -> None:
+        """It is there, or will not be."""
+        self._coming.discard(config.container_id)
+        if container is not None:
+            self.by_id[config.container_id] = container
+            self.kernel.further.append(container)
+
+    def gone(self, config: FurtherConfig, container: Container) -> None:
+        """It has ended."""
+        del self.by_id[config.container_id]
+        self.kernel.further.remove(container)
+
+
+def _in_memory(container: Container) -> list[TmpFs]:
+    """The file systems in memory that its mounts have."""
+    found = {mount.fs for mount in container.ns.mounts.mounts}
+    uppers = [fs.upper for fs in found if isinstance(fs, OverlayFs)]
+    return [*uppers, *(fs for fs in found if isinstance(fs, TmpFs))]
+
+
+class Bringing:
+    """One that comes: the fiber that makes it."""
+
+    def __init__(self, containers: Containers, config: FurtherConfig, told: Told) -> None:
+        self._containers = containers
+        self._kernel = kernel = containers.kernel
+        self._config = config
+        self._told: Told | None = told
+        self._open = descriptors(config)
+        """What nobody else closes yet."""
+        self.container = Container()
+        self._gofer: Gofer | None = None
+        self._network: NetworkProcess | None = None
+        self._fiber = kernel.loop.spawn(self._make(), "create", self._made)
+
+    def look(self) -> None:
+        """It is never there at once."""
+
+    def abandon(self) -> None:
+        """Who asked is gone."""
+        self._told = None
+        self._fiber.interrupt(Killed(), Mode.KILLABLE)
+
+    def _take(self, fd: int) -> int:
+        """Somebody else closes it from now on."""
+        self._open.discard(fd)
+        return fd
+
+    async def _make(self) -> Task:
+        kernel, config, container = self._kernel, self._config, self.container
+        container.oom_group = config.oom_group
+        container.pids_limit = config.pids_limit
+        container.memory_limit = config.memory_limit
+        container.cpu_quota, container.cpu_weight = config.cpu_quota, config.cpu_weight
+        try:
+            gofers = self._containers.gofers
+            self._gofer = own = await gofers.add(self._take(config.gofer_fd), container)
+            volumes = own
+            if config.volumes_fd >= 0:
+                volumes = await gofers.add(self._take(config.volumes_fd), container)
+        except Errno as error:
+            raise StartError(f"the gofer process: {error}") from error
+        trees = RunningTrees(kernel, gofers, (own, volumes), container)
+        root = kernel.vfs.new_mount(await tree.make_root(kernel, config, trees))
+        by_id = self._containers.by_id
+        try:
+            shared = {kind: by_id[other].ns for kind, other in config.shares}
+        except KeyError as error:
+            raise StartError(f"container {error} has ended") from None
+        names = config.hostname.encode(), config.domainname.encode()
+        container.ns = beside(kernel, container, root, names, shared)
+        await tree.mount_all(tree.Starter(kernel, container), config, trees)
+        container.in_memory = _in_memory(container)
+        if config.network_fd >= 0:
+            await self._connect()
+        for fd in (*config.stdio, *config.preserved):
+            self._take(fd)
+        return await first_process.load_further(kernel, config, container)
+
+    async def _connect(self) -> None:
+        """The sockets of its own network are the host's. Raises: StartError."""
+        from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  few have one
+        from sentry.net.host.view import HostView  # noqa: PLC0415
+
+        stack = self.container.ns.net.stack
+        self._network = NetworkProcess(self._take(self._config.network_fd), self._kernel.loop)
+        stack.host = self._network
+        stack.view = view = HostView(stack, stack.host, self._kernel.loop)
+        try:
+            await view.look()
+        except Errno as error:
+            raise StartError(f"the host's network: {error}") from error
+
+    def _made(self, task: Task | None, error: BaseException | None) -> None:
+        told = self._told
+        if task is None:
+            self._containers.arrived(self._config, None)
+            self._take_down()
+            if told is not None:
+                told(self._why(error))
+            return
+        assert self._gofer is not None
+        running = Running(self._containers, self._config, self.container, self._gofer)
+        running.network = self._network
+        self._containers.arrived(self._config, self.container)
+        running.serve(task)
+        if told is None:
+            running.operations.end()
+        else:
+            told("")
+
+    def _why(self, error: BaseException | None) -> str:
+        if isinstance(error, (StartError, Errno)):
+            return str(error) or type(error).__name__
+        if error is not None and not isinstance(error, Killed):
+            self._kernel.log.bug("create", error)
+        return DEFECT
+
+    def _take_down(self) -> None:
+        close_all(self._open)
+        self._open = set()
+        if self.container.console is not None:
+            self.container.console.close(lambda: None)
+        if self._network is not None:
+            self._network.close()
+        self._containers.gofers.leave(self.container)
+        let_go(self._kernel, self.container)

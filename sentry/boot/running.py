@@ -1,0 +1,115 @@
+"""A further container that is there: its commands, and its end."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from sentry.control.descriptors import close_all
+from sentry.control.operations import Operations, Shared
+from sentry.control.server import ControlServer
+from sentry.kernel import pause
+from sentry.kernel.work import WORK_PAUSE
+
+if TYPE_CHECKING:
+    from sentry.boot.gofers import Gofer, Gofers
+    from sentry.config import FurtherConfig
+    from sentry.kernel.container import Container
+    from sentry.kernel.kernel import Kernel
+    from sentry.kernel.task import Task
+    from sentry.net.host.process import NetworkProcess
+
+
+class Others(Shared, Protocol):
+    """All containers of the sandbox: sentry.boot.further."""
+
+    kernel: Kernel
+    server: ControlServer | None
+    gofers: Gofers
+
+    def gone(self, config: FurtherConfig, container: Container) -> None:
+        """It has ended."""
+
+
+def let_go(kernel: Kernel, container: Container) -> None:
+    """It is over: its namespaces go with the last task that is in them, its files from memory."""
+    container.ns = kernel.first
+    container.in_memory = []
+
+
+class Running:
+    """One that is there, to its end."""
+
+    network: NetworkProcess | None = None
+
+    def __init__(
+        self,
+        containers: Others,
+        config: FurtherConfig,
+        container: Container,
+        gofer: Gofer,
+    ) -> None:
+        self._containers = containers
+        self._kernel = containers.kernel
+        self._config = config
+        self._container = container
+        self._gofer_end = os.dup(gofer.session.sock.fileno())
+        self.operations = Operations(self._kernel, container, config, containers)
+        self._server: ControlServer | None = None
+        container.on_end = self._ended
+
+    def serve(self, task: Task) -> None:
+        """Hear commands, and of the ends of its processes on the host."""
+        loop, config = self._kernel.loop, self._config
+        self._container.unstarted = True
+        task.work |= WORK_PAUSE
+        task.finish()
+        self.operations.await_start(partial(pause.start, self._container))
+        self._server = ControlServer(
+            loop, self.operations, -1, config.control_listener_fd, beside=self._containers.server
+        )
+        loop.watch(config.stand_in_fd, select.EPOLLRDHUP, self._stand_in_gone)
+        loop.watch(self._gofer_end, select.EPOLLRDHUP, self._gofer_gone)
+
+    def _stand_in_gone(self, _events: int) -> None:
+        self._kernel.loop.watch(self._config.stand_in_fd, 0)
+        self.operations.end()
+
+    def _gofer_gone(self, _events: int) -> None:
+        self._kernel.loop.watch(self._gofer_end, 0)
+        container_id = self._config.container_id
+        self._kernel.log.write(f"the gofer process of {container_id} has ended: so does that\n")
+        self.operations.end()
+
+    def _ended(self, status: int) -> None:
+        """Nobody of it is left."""
+        self._containers.gone(self._config, self._container)
+        console, self._container.console = self._container.console, None
+        if console is None:
+            self._over(status)
+        else:
+            console.close(lambda: self._over(status))
+
+    def _over(self, status: int) -> None:
+        """What it had on its screen is out."""
+        config, loop = self._config, self._kernel.loop
+        self.operations.finish(status)
+        if self._server is not None:
+            self._server.close()
+        told = status
+        with suppress(OSError):
+            if self._container.oom_kills and config.victim_fd >= 0:
+                os.write(config.victim_fd, b"\0")
+                told -= 1 << 31  # after the victim
+        with suppress(OSError):
+            os.write(config.stand_in_fd, told.to_bytes(4, "little", signed=True))
+        for fd in (config.stand_in_fd, self._gofer_end):
+            loop.watch(fd, 0)
+        close_all({config.stand_in_fd, self._gofer_end, config.victim_fd} - {-1})
+        if self.network is not None:
+            self.network.close()
+        self._containers.gofers.leave(self._container)
+        let_go(self._kernel, self._container)
