@@ -155,6 +155,8 @@ class ContainerConfig(msgspec.Struct, frozen=True):
     """Connected stream socket to the Gofer: one 9P session; attachments by index in `aname`."""
     network: str = "none"
     """"none": a loopback interface of its own; "host": sockets of the host."""
+    services: bool = False
+    """There are sockets of the host to connect to."""
     network_fd: int = -1
     """Connected socket of packets to the network process, with `network` "host"."""
     stand_in_fd: int = -1

@@ -57,6 +57,8 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     """The container whose sandbox this one has joined; "": it made its own."""
     network: str = ""
     """The sandbox's: "host" or "none"."""
+    services: bool = False
+    """It was made with sockets of the host as mounts."""
     paused: bool = False
     cgroups: Record = Record()
     hooks: Hooks | None = None

@@ -33,11 +33,14 @@ def _default(trap: bool) -> int:
     return seccomp.SECCOMP_RET_TRAP if trap else seccomp.SECCOMP_RET_KILL_PROCESS
 
 
-def sentry_program(platform: str, network: str, trap: bool = False) -> bytes:
-    """The Sentry's program, as the kernel takes it."""
+def sentry_program(
+    platform: str, network: str, trap: bool = False, *, services: bool = False
+) -> bytes:
+    """The Sentry's program, as the kernel takes it. `services`: config.json mounts sockets."""
     from runsc.filters import sentry as sentry_rules  # noqa: PLC0415  each process has its own
 
-    return pack(build(sentry_rules.rules(platform, network), _default(trap)))
+    more = (sentry_rules.SHUTDOWN,) if services else ()
+    return pack(build(sentry_rules.rules(platform, network, more), _default(trap)))
 
 
 def gofer_program(trap: bool = False, more: Sequence[confine.Rule] = ()) -> bytes:

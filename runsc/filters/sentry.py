@@ -116,7 +116,7 @@ OWN = (
 )
 
 SHUTDOWN = Rule(unistd.shutdown, "network", "the end of a direction of donated sockets")
-"""Whatever the network is: a container that comes later may mount a socket of the host."""
+"""Also where config.json mounts a socket of the host."""
 
 HOST_SOCKETS = (
     Rule(unistd.bind, "network", "addresses of donated sockets"),
@@ -135,10 +135,12 @@ HOST_SOCKETS = (
 """With --network=host: on sockets that the network process has made."""
 
 
-def rules(platform: str, network: str = "none") -> Sequence[Rule]:
-    """The allow-list for a platform and a network."""
+def rules(
+    platform: str, network: str = "none", more: Sequence[Rule] = ()
+) -> Sequence[Rule]:
+    """The allow-list for a platform and a network; `more` where the network is none."""
     requests = (*_TERMINAL, tty.FIONREAD, *(_KVM if platform == "kvm" else ()))
-    own: tuple[Rule, ...] = (*OWN, SHUTDOWN)
+    own: tuple[Rule, ...] = (*OWN, *more)
     if network == "host":
         requests += _SOCKET_COUNTS
         own = (*OWN, *HOST_SOCKETS)

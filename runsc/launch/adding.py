@@ -80,6 +80,7 @@ class Further:
 
     def _bring_up(self) -> None:
         flags, state, container = self._flags, self._state, self._container
+        self._check_services()
         cgroup = around.plan_cgroup(flags, container, state.id)
         if cgroup is not None:
             self.processes.closing.callback(cgroup.release)
@@ -111,6 +112,18 @@ class Further:
         self.processes.are_there()
         standing.close()
         standing.check()
+
+    def _check_services(self) -> None:
+        """Raises: RuntimeFailure. What the Sentry may do with sockets was decided when it began."""
+        maker = self._joint.sandbox
+        if maker.network == "host" or maker.services:
+            return
+        for export in self._container.exports:
+            if export.is_service:
+                raise RuntimeFailure(
+                    f'{export.path}: the sandbox "{maker.id}", which the container belongs to, was'
+                    " made without sockets of the host"
+                )
 
     def _check_users(self, standing: stand_in.StandIn) -> None:
         """Raises: RuntimeFailure. Owners of all containers are translated by one map."""

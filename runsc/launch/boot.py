@@ -82,7 +82,9 @@ def sentry_main(
         if ram_fd < 0:
             ram_fd = isolation.open_ram(config.memory_limit)
         statm_fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-        program = filters.sentry_program(config.platform, config.network, switches.trap)
+        program = filters.sentry_program(
+            config.platform, config.network, switches.trap, services=config.services
+        )
         isolation.leave_root()
         freeze_imports(kept)  # no file is there any more
         isolation.drop_rights(isolation.Rights(isolation.NOBODY))

@@ -171,6 +171,7 @@ def make_config(
         seccomp=container.seccomp,
         platform=flags.platform,
         network=network_of(flags, container),
+        services=any(each.is_service for each in container.exports),
         system_calls=flags.system_calls,
         kvm_fd=open_kvm() if flags.platform == "kvm" else -1,
         memory_limit=limits.memory,

@@ -235,6 +235,7 @@ def _bring_up(
             state.gofer_pid = running.gofer_pid
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
+            state.services = any(each.is_service for each in container.exports)
             if state.hooks is not None:
                 store.save(state)
                 around.run_hooks(state)
