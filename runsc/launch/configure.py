@@ -34,6 +34,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """`run` does not delete it afterwards."""
     preserve_fds: int = 0
     """So many descriptors of the caller, from 3 on, are the program's too."""
+    stdio: tuple[int, int, int] = (0, 1, 2)
+    """What the program has as these."""
     mortal_init: bool = False
     """Its first process is a program as any other, which signals end, not the container's init."""
 
@@ -143,7 +145,7 @@ def make_config(
     """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
     limits = _limits(flags, container.resources)
     log_fd = _log_fd(flags, wishes.detach)
-    stdio = (0, 1, 2)
+    stdio = wishes.stdio
     if wishes.console_socket:
         stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
     preserved = preserved_fds(wishes.preserve_fds)
