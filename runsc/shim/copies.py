@@ -1,4 +1,4 @@
-"""What the shim copies: the output of processes that `exec` adds, and all of a terminal.
+"""What the shim copies: input, the output of what `exec` adds, and all of a terminal.
 
 A terminal's other side is in the sandbox: to the shim it is a descriptor that reads what the
 program writes, and says EIO when nobody has that side open any more.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from runsc.shim.loop import READ, WRITE, Loop, Promise
-from runsc.shim.streams import CONSOLE, ERR, ERRORS, INPUT, OUT, OUTPUT, TYPED
+from runsc.shim.streams import CONSOLE, ERR, ERRORS, IN, OUT, OUTPUT, TYPED, is_fifo, keep
 
 CHUNK = 1 << 16
 
@@ -82,9 +82,11 @@ class OneWay:
 class Copies:
     """The descriptors that the shim keeps for a process, and what it copies between them."""
 
-    def __init__(self, loop: Loop, kept: Mapping[str, int]) -> None:
+    def __init__(self, loop: Loop, kept: Mapping[str, int], stdin: str = "") -> None:
         self._loop = loop
         self._kept = dict(kept)
+        self._keeper = -1
+        """Keeps standard input from its end."""
         self._shown: set[OneWay] = set()
         self._typed: OneWay | None = None
         self._master = self._kept.pop(CONSOLE, -1)
@@ -95,7 +97,9 @@ class Copies:
                 self._show(self._kept.pop(source), self._kept.pop(sink))
         if self._master >= 0:  # one descriptor has one watcher
             self._show(self._copy_of(self._master), self._kept.pop(OUTPUT))
-            self._type(self._kept.pop(TYPED), self._copy_of(self._master))
+            self._type(self._typed_at(stdin), self._copy_of(self._master))
+        elif IN in self._kept:
+            self._type(self._typed_at(stdin), self._kept.pop(IN))
         if not self._shown:
             self.ended.keep(None)
 
@@ -110,6 +114,13 @@ class Copies:
 
         way = OneWay(self._loop, source, sink, ended)
         self._shown.add(way)
+
+    def _typed_at(self, path: str) -> int:
+        if not (path and is_fifo(path)):
+            return self._kept.pop(TYPED)
+        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._keeper = keep(path)
+        return source
 
     def _type(self, source: int, sink: int) -> None:
         def ended() -> None:
@@ -129,12 +140,13 @@ class Copies:
 
     def close_input(self) -> None:
         """CloseIO: standard input ends where containerd's own end is closed."""
-        fd = self._kept.pop(INPUT, -1)
+        fd, self._keeper = self._keeper, -1
         if fd >= 0:
             os.close(fd)
 
     def process_ended(self) -> None:
         """Readers find the end of what has been written."""
+        self.close_input()
         if self._typed is not None:
             self._typed.end()
         for fd in self._kept.values():

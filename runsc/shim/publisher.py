@@ -8,6 +8,7 @@ back: containers go on while it is restarted. Source: containerd's pkg/shim/publ
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections import deque
@@ -172,13 +173,17 @@ class Publisher:
     def _failed(self) -> None:
         """The connection is of no use any more; whether the event has arrived nobody knows."""
         waited = self._late is not None
+        self.close()
+        if waited:
+            self._again()
+
+    def close(self) -> None:
+        """End the connection."""
         self._settle()
         if self._sock is not None:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
             self._sock = None
-        if waited:
-            self._again()
 
     def _again(self) -> None:
         def once_more() -> None:
@@ -202,6 +207,7 @@ class Publisher:
             os.write(sink, event)  # less than a pipe holds
             os.close(sink)
             os.dup2(source, 0)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.set_inheritable(report.fileno(), True)  # open to its end, which is waited for
             os.execv(command[0], command)
 

@@ -134,7 +134,8 @@ class TaskService:
             process.pid, process.inner_pid = outcome.pid, kept.pid
         else:
             process.pid = kept.pid
-        process.keep(Copies(self._loop, dict(zip(kept.names, outcome.fds, strict=True))))
+        fds = dict(zip(kept.names, outcome.fds, strict=True))
+        process.keep(Copies(self._loop, fds, process.streams.stdin))
 
     async def start(self, request: m.Named) -> m.Pid:
         """Let a process run."""
@@ -324,7 +325,11 @@ class TaskService:
         )
 
     async def pids(self, request: m.Named) -> m.Pids:
-        """The processes of the host that stand for those of a container."""
+        """The processes of the host that stand for those of a container.
+
+        The first one also when it has ended: a containerd that is started again takes a shim
+        without processes for one that was left over, and how the container ended would be lost.
+        """
         task = self.tasks.get(request.id)
         return m.Pids(
             [
@@ -333,7 +338,7 @@ class TaskService:
                     m.packed(DETAILS, m.ProcessDetails(each.exec_id)) if each.exec_id else None,
                 )
                 for each in task.processes()
-                if each.alive and each.pid
+                if each.pid and (each.alive or each is task.init)
             ]
         )
 

@@ -1,12 +1,13 @@
 """The standard streams of a process: what containerd names, opened for the program.
 
-Named pipes of a container's first process go to the sandbox as they are: nothing is copied. What
-`exec` adds writes to pipes that the shim copies from (`copies`): a program that it leaves behind
-would keep containerd's reader waiting else. The shim keeps each named pipe open for both ways:
-without a reader (while containerd is restarted) a program waits instead of getting SIGPIPE, and
-standard input has no end before CloseIO. A worker opens them, for it may wait: an output is opened
-when its reader is there, as containerd's own shim does it, so that nothing is lost that a short
-program writes.
+Outputs of a container's first process are containerd's named pipes as they are: nothing is copied.
+What `exec` adds writes to pipes that the shim copies from (`copies`): a program that it leaves
+behind would keep containerd's reader waiting else. The shim keeps each named pipe open for both
+ways: without a reader (while containerd is restarted) a program waits instead of getting SIGPIPE,
+and standard input has no end before CloseIO. A worker opens outputs, for it may wait: until the
+reader is there, as containerd's own shim does it, so that nothing is lost that a short program
+writes. Input is copied, and its named pipe opened last of all: clients such as `ctr` count on being
+told of the process before their input has ended.
 
 Outputs can also be `file:///PATH` and `binary:///PATH?ARGUMENT=VALUE`, containerd's loggers: a
 program that reads from 3 and 4, and closes 5 when it is ready. Source: containerd's
@@ -30,12 +31,12 @@ from runsc.shim.ttrpc import Code, Refused
 
 PATIENCE_S = 20
 """How long the reader of an output, or a logger, may take until it is there."""
-INPUT, OUTPUT, ERRORS = "stdin", "stdout", "stderr"
+OUTPUT, ERRORS = "stdout", "stderr"
 """What the shim keeps: containerd's named pipes."""
-OUT, ERR = "out", "err"
-"""The same: pipes to copy from, into these."""
+IN, OUT, ERR = "in", "out", "err"
+"""The same: pipes to copy into, or from."""
 TYPED, CONSOLE = "typed", "console"
-"""The same, of a process with a terminal: where what is typed comes from; its other end."""
+"""The same, of a process with a terminal: a file that what is typed comes from; its other end."""
 
 
 class Streams(msgspec.Struct, frozen=True):
@@ -62,7 +63,7 @@ def open_streams(wanted: Streams, container_id: str, namespace: str, *, copied: 
     """Open them all. Raises: Refused, OSError."""
     made = Opened(copied=copied and not wanted.terminal)
     with _patient():
-        made.program.append(_input(wanted.stdin, made.kept))
+        made.program.append(_input(wanted, made.kept))
         scheme = urlsplit(wanted.stdout).scheme
         if scheme == "binary":
             made.program += _logger(wanted.stdout, container_id, namespace)
@@ -103,7 +104,8 @@ def _null() -> int:
     return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
-def _is_fifo(path: str) -> bool:
+def is_fifo(path: str) -> bool:
+    """Whether it is a named pipe."""
     return stat.S_ISFIFO(os.stat(path).st_mode)
 
 
@@ -112,19 +114,23 @@ def keep(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _input(path: str, kept: dict[str, int]) -> int:
+def _input(wanted: Streams, kept: dict[str, int]) -> int:
+    path = wanted.stdin
     if not path:
         return _null()
-    if _is_fifo(path):
-        kept[INPUT] = keep(path)
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if not is_fifo(path):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if wanted.terminal:
+        return _null()
+    fd, kept[IN] = os.pipe()
+    return fd
 
 
 def _output(made: Opened, path: str, name: str, pipe: str) -> None:
     if not path:
         made.program.append(_null())
         return
-    if not _is_fifo(path):
+    if not is_fifo(path):
         made.program.append(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
         return
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # waits for a reader
@@ -155,6 +161,7 @@ def _logger(uri: str, container_id: str, namespace: str) -> list[int]:
             {"CONTAINER_ID": container_id, "CONTAINER_NAMESPACE": namespace},
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, 3 + at) for at, fd in enumerate(ends)],
             setpgroup=0,
+            setsigdef=[signal.SIGPIPE],
         )
     finally:
         for fd in (out_read, err_read, ready_write, *ends):

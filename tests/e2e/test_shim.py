@@ -259,8 +259,9 @@ def test_stats_update_and_pids(shim: Shim) -> None:
 
 
 def test_a_program_that_memory_runs_out_for_is_told_of(shim: Shim) -> None:
-    bundle = shim.bundle("c", "sh", "-c", "cat /dev/zero | head -c 200m | tail; sleep 1000")
-    bundle.document["linux"]["resources"] = {"memory": {"limit": 64 << 20}}
+    take = """awk 'BEGIN { for (;;) a[i++] = sprintf("%100000s", "x") }'; sleep 1000"""
+    bundle = shim.bundle("c", "sh", "-c", take)
+    bundle.document["linux"]["resources"] = {"memory": {"limit": 96 << 20}}
     shim.start(bundle, "c")
     shim.create(bundle, "c")
 
