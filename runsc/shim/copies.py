@@ -82,7 +82,7 @@ class OneWay:
 class Copies:
     """The descriptors that the shim keeps for a process, and what it copies between them."""
 
-    def __init__(self, loop: Loop, kept: Mapping[str, int], stdin: str = "") -> None:
+    def __init__(self, loop: Loop, kept: Mapping[str, int]) -> None:
         self._loop = loop
         self._kept = dict(kept)
         self._keeper = -1
@@ -97,9 +97,6 @@ class Copies:
                 self._show(self._kept.pop(source), self._kept.pop(sink))
         if self._master >= 0:  # one descriptor has one watcher
             self._show(self._copy_of(self._master), self._kept.pop(OUTPUT))
-            self._type(self._typed_at(stdin), self._copy_of(self._master))
-        elif IN in self._kept:
-            self._type(self._typed_at(stdin), self._kept.pop(IN))
         if not self._shown:
             self.ended.keep(None)
 
@@ -115,12 +112,24 @@ class Copies:
         way = OneWay(self._loop, source, sink, ended)
         self._shown.add(way)
 
-    def _typed_at(self, path: str) -> int:
-        if not (path and is_fifo(path)):
-            return self._kept.pop(TYPED)
-        source = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._keeper = keep(path)
-        return source
+    def open_input(self, path: str) -> None:
+        """From now on its standard input, at this path, is read; what is gone is empty."""
+        if self._master < 0 and IN not in self._kept:
+            return
+        source = self._kept.pop(TYPED, -1)
+        try:
+            if path and is_fifo(path):
+                fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._keeper = keep(path)
+                if source >= 0:
+                    os.close(source)
+                source = fifo
+        except OSError:
+            pass
+        sink = self._copy_of(self._master) if self._master >= 0 else self._kept.pop(IN)
+        if source < 0:
+            source = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._type(source, sink)
 
     def _type(self, source: int, sink: int) -> None:
         def ended() -> None:

@@ -135,7 +135,7 @@ class TaskService:
         else:
             process.pid = kept.pid
         fds = dict(zip(kept.names, outcome.fds, strict=True))
-        process.keep(Copies(self._loop, fds, process.streams.stdin))
+        process.keep(Copies(self._loop, fds))
 
     async def start(self, request: m.Named) -> m.Pid:
         """Let a process run."""
@@ -157,6 +157,7 @@ class TaskService:
     async def _start_init(self, task: Task, process: Process) -> None:
         from runsc.shim import jobs  # noqa: PLC0415
 
+        process.open_input()
         await self._work(jobs.start, task.settings, task.id)
         process.status = TaskStatus.RUNNING
         self._publisher.publish(m.TaskStart(task.id, process.pid))
@@ -177,6 +178,7 @@ class TaskService:
             process.exited.keep(None)
             raise
         self._take(process, outcome)
+        process.open_input()
         process.status = TaskStatus.RUNNING
         self._publisher.publish(m.TaskExecStarted(task.id, process.exec_id, process.pid))
 

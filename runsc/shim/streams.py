@@ -6,8 +6,8 @@ behind would keep containerd's reader waiting else. The shim keeps each named pi
 ways: without a reader (while containerd is restarted) a program waits instead of getting SIGPIPE,
 and standard input has no end before CloseIO. A worker opens outputs, for it may wait: until the
 reader is there, as containerd's own shim does it, so that nothing is lost that a short program
-writes. Input is copied, and its named pipe opened last of all: clients such as `ctr` count on being
-told of the process before their input has ended.
+writes. Input is copied, and its named pipe opened when the process is started: `ctr` can only tell
+of the end of its input once it has been told of the container.
 
 Outputs can also be `file:///PATH` and `binary:///PATH?ARGUMENT=VALUE`, containerd's loggers: a
 program that reads from 3 and 4, and closes 5 when it is ready. Source: containerd's

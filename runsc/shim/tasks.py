@@ -51,8 +51,14 @@ class Process:
         self.copies = copies
         if self._size is not None:
             self.resize(*self._size)
+
+    def open_input(self) -> None:
+        """It is being started: whoever asked for that knows of it, and may end its input."""
+        if self.copies is None:
+            return
+        self.copies.open_input(self.streams.stdin)
         if self._input_closed:
-            copies.close_input()
+            self.copies.close_input()
 
     def resize(self, width: int, height: int) -> None:
         """Its terminal, if it has one, has a new size."""

@@ -128,11 +128,16 @@ class Cri:
         answer: M = call(request, timeout=TIMEOUT_S, wait_for_ready=True)
         return answer
 
-    def run_pod(self, name: str, log_directory: str, **annotations: str) -> str:
-        """Its id. The network is the host's."""
+    def run_pod(
+        self, name: str, log_directory: str, annotations: dict[str, str] | None = None
+    ) -> str:
+        """Its id. The network is the host's. With annotations the handler is containerd's choice,
+        as without a RuntimeClass."""
         linux = LinuxPod("", PodSecurity(Namespaces(HOST_NETWORK)))
-        pod = Pod(Metadata(name, name, "default"), name, log_directory, annotations, linux)
-        made = self.call("RunPodSandbox", RunPod(pod, self._handler), Id).id
+        who = Metadata(name, name, "default")
+        pod = Pod(who, name, log_directory, annotations or {}, linux)
+        handler = "" if annotations else self._handler
+        made = self.call("RunPodSandbox", RunPod(pod, handler), Id).id
         self._pods[made] = pod
         return made
 

@@ -57,6 +57,10 @@ state = "{folder}/state"
       runtime_type = "io.containerd.runsc.v1"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc.options]
         root = "{folder}/runsc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.untrusted]
+      runtime_type = "io.containerd.runsc.v1"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.untrusted.options]
+        root = "{folder}/runsc/untrusted"
 """
 
 
@@ -227,7 +231,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def _is_clean(root: Path) -> bool:
     """No container is noted there."""
-    return all(each.name == ".lock" for folder in root.iterdir() for each in folder.iterdir())
+    return not list(root.rglob("state.json"))
 
 
 def _programs(version: str) -> Path:
@@ -386,6 +390,18 @@ def test_a_pod_of_the_kubelet(containerd: Containerd) -> None:
 
     client.remove_container(ends)
     client.remove_container(lives)
+    client.remove_pod(pod)
+    until(lambda: containerd.shims() == [])
+    client.close()
+
+
+def test_a_pod_that_says_it_is_untrusted(containerd: Containerd) -> None:
+    client = cri.Cri(f"{containerd.folder}/c.sock", "runsc")
+    annotations = {"io.kubernetes.cri.untrusted-workload": "true"}
+
+    pod = client.run_pod("untrusted", str(containerd.folder / "logs"), annotations)
+
+    assert (containerd.folder / "runsc" / "untrusted" / "k8s.io" / pod).is_dir()
     client.remove_pod(pod)
     until(lambda: containerd.shims() == [])
     client.close()

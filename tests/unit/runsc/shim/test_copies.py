@@ -110,7 +110,8 @@ def test_named_pipes_that_the_program_has_are_kept_to_its_end(loop: Loop, tmp_pa
 def test_input_ends_when_it_is_closed(loop: Loop, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "in")
     program, sink = os.pipe()
-    copies = Copies(loop, {IN: sink}, str(tmp_path / "in"))
+    copies = Copies(loop, {IN: sink})
+    copies.open_input(str(tmp_path / "in"))
     writer = os.open(tmp_path / "in", os.O_WRONLY)
     os.write(writer, b"typed")
     os.close(writer)
@@ -127,7 +128,8 @@ def test_a_terminal_goes_both_ways_and_has_a_size(loop: Loop, tmp_path: Path) ->
     reader, kept = fifo(tmp_path / "out")
     os.mkfifo(tmp_path / "in")
     master, slave = os.openpty()
-    copies = Copies(loop, {CONSOLE: master, OUTPUT: kept}, str(tmp_path / "in"))
+    copies = Copies(loop, {CONSOLE: master, OUTPUT: kept})
+    copies.open_input(str(tmp_path / "in"))
 
     writer = os.open(tmp_path / "in", os.O_WRONLY)
     os.write(writer, b"ls\n")
@@ -154,6 +156,7 @@ def test_a_terminal_at_which_nobody_types(loop: Loop, tmp_path: Path) -> None:
     master, slave = os.openpty()
     null = os.open(os.devnull, os.O_RDWR)
     copies = Copies(loop, {CONSOLE: master, TYPED: null, OUTPUT: kept})
+    copies.open_input("")
 
     os.close(slave)
     assert heard(loop, reader) == b""
