@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-import grpc
-
 from runsc.shim.codec import Message, Signed, decode, encode
 
 M = TypeVar("M", bound=Message)
@@ -114,6 +112,8 @@ class Cri:
     """A client of containerd's CRI plugin."""
 
     def __init__(self, address: str, handler: str) -> None:
+        import grpc  # noqa: PLC0415  an environment may be without it
+
         self._channel = grpc.insecure_channel(f"unix://{address}")
         self._handler = handler
         self._pods: dict[str, Pod] = {}
@@ -131,9 +131,10 @@ class Cri:
     def run_pod(
         self, name: str, log_directory: str, annotations: dict[str, str] | None = None
     ) -> str:
-        """Its id. The network is the host's. With annotations the handler is containerd's choice,
-        as without a RuntimeClass."""
-        linux = LinuxPod("", PodSecurity(Namespaces(HOST_NETWORK)))
+        """Its id. The network is the host's. With annotations it is the pod's, and the handler is
+        containerd's choice, as without a RuntimeClass."""
+        network = 0 if annotations else HOST_NETWORK
+        linux = LinuxPod("", PodSecurity(Namespaces(network)))
         who = Metadata(name, name, "default")
         pod = Pod(who, name, log_directory, annotations or {}, linux)
         handler = "" if annotations else self._handler

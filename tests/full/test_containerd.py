@@ -7,6 +7,7 @@ containerd`).
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -32,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("containerd"), reason="needs containerd"),
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
 ]
+needs_grpc = pytest.mark.skipif(not importlib.util.find_spec("grpc"), reason="needs grpcio")
 LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
 TIMEOUT_S = 60
 IMAGE, PAUSE = "localhost/bb:latest", "localhost/pause:latest"
@@ -48,7 +50,7 @@ state = "{folder}/state"
   restrict_oom_score_adj = true
   stream_server_port = "0"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{folder}/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{folder}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
@@ -62,6 +64,11 @@ state = "{folder}/state"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.untrusted.options]
         root = "{folder}/runsc/untrusted"
 """
+
+
+PLUGINS = Path("/usr/lib/cni")
+NETWORK = """{{"cniVersion": "0.4.0", "name": "runsc-test", "plugins": [{{"type": "ptp", "ipam":
+{{"type": "host-local", "subnet": "10.213.7.0/24", "dataDir": "{folder}/addresses"}}}}]}}"""
 
 
 def _archive(path: Path, name: str, folder: Path, command: str) -> Path:
@@ -122,7 +129,10 @@ class Containerd:
         )
         shim.chmod(0o755)
         self.environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
-        (folder / "config.toml").write_text(CONFIG.format(folder=folder, pause=PAUSE))
+        config = CONFIG.format(folder=folder, pause=PAUSE, plugins=PLUGINS)
+        (folder / "config.toml").write_text(config)
+        (folder / "cni").mkdir()
+        (folder / "cni" / "net.conflist").write_text(NETWORK.format(folder=folder))
         self.start()
         pause = folder / "pause"
         pause.mkdir()
@@ -371,6 +381,7 @@ def test_a_shim_that_is_killed_leaves_nothing(containerd: Containerd) -> None:
     containerd.ok("container", "rm", name)
 
 
+@needs_grpc
 def test_a_pod_of_the_kubelet(containerd: Containerd) -> None:
     logs = containerd.folder / "logs"
     client = cri.Cri(f"{containerd.folder}/c.sock", "runsc")
@@ -395,13 +406,19 @@ def test_a_pod_of_the_kubelet(containerd: Containerd) -> None:
     client.close()
 
 
+@needs_grpc
+@pytest.mark.skipif(not (PLUGINS / "ptp").exists(), reason="needs containernetworking-plugins")
 def test_a_pod_that_says_it_is_untrusted(containerd: Containerd) -> None:
     client = cri.Cri(f"{containerd.folder}/c.sock", "runsc")
     annotations = {"io.kubernetes.cri.untrusted-workload": "true"}
 
     pod = client.run_pod("untrusted", str(containerd.folder / "logs"), annotations)
+    container = client.create(pod, "one", IMAGE, ["sleep", "1000"])
+    client.start(container)
 
     assert (containerd.folder / "runsc" / "untrusted" / "k8s.io" / pod).is_dir()
+    assert b"10.213.7." in client.exec(container, "ip", "addr").stdout
+    client.remove_container(container)
     client.remove_pod(pod)
     until(lambda: containerd.shims() == [])
     client.close()
