@@ -13,7 +13,10 @@ from runsc import __version__
 from runsc.errors import RuntimeFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runsc.foreign import Taken
+    from runsc.options import Globals
 
 COMMANDS = {
     "check": "Find out whether this machine can run sandboxes.",
@@ -239,6 +242,11 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
     Flags of this page stand before the command, those of a command behind it. `runsc help COMMAND`
     tells about one.
     """
+    ctx.obj = _globals(flags, ctx.invoked_subcommand or "")
+
+
+def _globals(flags: dict[str, Any], command: str) -> Globals:
+    """The flags as a value. Raises: click.BadParameter, RuntimeFailure."""
     from runsc.containers.names import default_root  # noqa: PLC0415  not for --help
     from runsc.filters import Switches  # noqa: PLC0415
     from runsc.log import Log  # noqa: PLC0415
@@ -248,13 +256,13 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
     overlay = OVERLAYS.get(flags["overlay2"])
     if overlay is None:
         raise click.BadParameter(f"{flags['overlay2']!r}: one of {', '.join(OVERLAYS)}")
-    ctx.obj = Globals(
+    return Globals(
         root=flags["root"] or default_root(),
         log=Log(flags["log"], flags["log_format"], flags["debug"]),
         platform=flags["platform"],
         network=flags["network"],
         debug=flags["debug"],
-        debug_log=_log_file(flags["debug_log"], ctx.invoked_subcommand or ""),
+        debug_log=_log_file(flags["debug_log"], command),
         strace=bool(flags["strace"] or flags["strace_log"] or flags["strace_syscalls"]),
         strace_log=flags["strace_log"],
         strace_calls=_checked_filter(flags["strace_syscalls"]),
@@ -268,6 +276,24 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
         systemd_cgroup=flags["systemd_cgroup"],
         ignore_cgroups=flags["ignore_cgroups"],
     )
+
+
+def global_flags(words: Sequence[str]) -> Globals:
+    """What global flags alone say, for who calls the runtime as a library. Raises: RuntimeFailure.
+
+    As on the command line: those of others without an effect are taken.
+    """
+    while True:
+        try:
+            context = main_group.make_context("runsc", [*words, "create"])
+            return _globals(context.params, "create")
+        except click.NoSuchOption as error:
+            try:
+                _take(error, list(words))
+            except click.ClickException as final:
+                raise RuntimeFailure(final.format_message()) from None
+        except click.ClickException as error:
+            raise RuntimeFailure(error.format_message()) from None
 
 
 def _log_file(pattern: str | None, command: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TextIO
 
 import msgspec
@@ -59,7 +60,8 @@ class Log:
             line = msgspec.json.encode({"level": level, "msg": message, "time": now}).decode()
         else:
             line = f'time="{now}" level={level} msg={_quoted(message)}'
-        os.write(self.fd, line.encode() + b"\n")
+        with suppress(BlockingIOError):  # a pipe that nobody reads: the line is lost
+            os.write(self.fd, line.encode() + b"\n")
 
     def debug(self, message: str) -> None:
         """For developers; written with --debug."""

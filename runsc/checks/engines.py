@@ -29,7 +29,7 @@ def known(engine: Engine, path: str) -> Finding:
     except OSError as error:
         reason = (error.strerror or "").lower()
         return note(engine.name, f"there; {path} cannot be read: {reason}", "look as root")
-    ours = {name: it for name, it in runtimes.items() if os.path.basename(it).startswith("runsc")}
+    ours = {name: it for name, it in runtimes.items() if "runsc" in os.path.basename(it)}
     if not ours:
         return note(engine.name, f"there; {path} has no runsc", install)
     for name, program in ours.items():

@@ -12,14 +12,15 @@ import click
 
 from runsc.engines.change import Change, change
 from runsc.engines.registry import ENGINES
-from runsc.engines.settings import Engine, Runtime
+from runsc.engines.settings import SHIM, Engine, Runtime
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
 
 HELP = """Tell an engine of this runtime, under the name `runsc`: Docker, unless said otherwise.
 
 The difference is shown first; at a terminal you are asked, too. All else in the file stays.
-FLAGS after -- are global flags that Docker passes before each command.
+FLAGS after -- are global flags that Docker passes before each command; containerd's shim takes
+them, too. containerd is told of the shim where that lies beside the program.
 
 \b
 Examples:
@@ -59,6 +60,12 @@ def own_path() -> str:
     if found is None:
         raise RuntimeFailure("runsc is not on the PATH: give --path FILE, the program to be run")
     return os.path.abspath(found)
+
+
+def shim_beside(program: str) -> str:
+    """containerd's shim in the same folder, if that can be run."""
+    found = os.path.join(os.path.dirname(program), SHIM)
+    return found if os.access(found, os.X_OK) else ""
 
 
 def settle(wanted: Change, *, yes: bool, dry_run: bool) -> bool:
@@ -103,7 +110,8 @@ def command(
         raise RuntimeFailure(f"{program} is no program that can be run")
     chosen = ENGINES[engine]
     file = config_file or chosen.file()
-    wanted = change(file, partial(_added, chosen, Runtime(runtime, program, args), clobber))
+    added = Runtime(runtime, program, args, shim_beside(program))
+    wanted = change(file, partial(_added, chosen, added, clobber))
     if settle(wanted, yes=yes, dry_run=dry_run):
         click.echo(f"{file} is written. Now {chosen.afterwards.format(name=runtime)}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -85,11 +86,15 @@ def command(flags: Globals, /, container_id: str, resources: str | None, **value
     """As in runc a document, if there is one, is all that counts."""
     document = _from_flags(values) if resources is None else _read(resources)
     wanted = decode(document, "$")
-    store = flags.store()
+    apply(flags.store(), container_id, wanted, flags.log.warning)
+
+
+def apply(store: Store, container_id: str, wanted: Resources, warn: Callable[[str], None]) -> None:
+    """The limits of a container from now on. Raises: RuntimeFailure."""
     with store.held(container_id) as state:
         if status(state) == STOPPED:
             raise RuntimeFailure(f'cannot update a stopped container: "{container_id}"')
-        _limit_cgroup(store, state, wanted, flags)
+        _limit_cgroup(store, state, wanted, warn)
         _limit_sentry(store, state, wanted)
 
 
@@ -131,7 +136,9 @@ def size(text: str, flag: str) -> int:
     return int(float(match[1]) * (1 << 10 * "bkmgtp".find(match[2] or "b")))
 
 
-def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals) -> None:
+def _limit_cgroup(
+    store: Store, state: State, wanted: Resources, warn: Callable[[str], None]
+) -> None:
     """Raises: RuntimeFailure where the kernel refuses a value."""
     cgroup = of(state.cgroups)
     if not state.cgroups.directories and _asks_host(wanted):
@@ -143,7 +150,7 @@ def _limit_cgroup(store: Store, state: State, wanted: Resources, flags: Globals)
         store.save(state)
         for pid in filter(None, (state.pid, state.sentry_pid, state.gofer_pid)):
             cgroup.add(pid)
-    cgroup.apply(on_host(wanted, cgroup.memory_limit()), flags.log.warning)
+    cgroup.apply(on_host(wanted, cgroup.memory_limit()), warn)
 
 
 def _asks_host(wanted: Resources) -> bool:

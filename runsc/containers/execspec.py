@@ -36,7 +36,8 @@ class Wishes:
         self.tty: bool = given.get("tty", False)
         self.user: str | None = given.get("user")
         self.additional_gids: Sequence[int] = given.get("additional_gids", ())
-        self.process: str | None = given.get("process")
+        self.process: str | bytes | None = given.get("process")
+        """The name of a file, or what would be in it."""
         self.detach: bool = given.get("detach", False)
         self.pid_file: str | None = given.get("pid_file")
         self.no_new_privs: bool = given.get("no_new_privs", False)
@@ -102,12 +103,7 @@ def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
     from sentry.control.protocol import ExecProcess, Request, encode  # noqa: PLC0415
 
     assert wishes.process is not None
-    try:
-        with open(wishes.process, "rb") as file:
-            document = spec.decode(file.read(), spec.ExecDocument)
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise RuntimeFailure(f"open {wishes.process}: {reason}") from None
+    document = spec.decode(_read(wishes.process), spec.ExecDocument)
     if not document.cwd:
         raise RuntimeFailure("Cwd property must not be empty")
     if not document.args:
@@ -129,6 +125,17 @@ def _from_file(wishes: Wishes, warn: Warn) -> tuple[bytes, bool, Size | None]:
         ignore_paused=wishes.ignore_paused,
     )
     return encode(Request("exec", process=process)), made.terminal, made.console_size
+
+
+def _read(process: str | bytes) -> bytes:
+    if isinstance(process, bytes):
+        return process
+    try:
+        with open(process, "rb") as file:
+            return file.read()
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise RuntimeFailure(f"open {process}: {reason}") from None
 
 
 def _bytes(text: str) -> bytes:

@@ -51,12 +51,19 @@ class Stopped(RuntimeFailure):
 class Process:
     """A process of a container, from the outside."""
 
-    def __init__(self, sock: Socket, received: bytes) -> None:
+    def __init__(self, sock: Socket, answer: bytes, received: bytes) -> None:
         self._sock = sock
+        self._answer = answer
         self._received = received
         """What came after the answer."""
         self.on_resize: Callable[[], object] = lambda: None
         """Before the Sentry hears of a new size of the caller's terminal."""
+
+    @property
+    def pid(self) -> int:
+        """As the container numbers it; 0 if the sandbox does not say so."""
+        digits = self._answer.partition(b'"pid":')[2].rstrip(b"}")
+        return int(digits) if digits.isdigit() and len(digits) < 11 else 0
 
     def wait(self, wakeup: int) -> int:
         """Stay to its end; its exit code. Bytes that `wakeup` gives are signals to forward.
@@ -100,11 +107,29 @@ class Process:
         except OSError:
             pass
 
-    def stay_behind(self, terminal: int, pid_file: str | None) -> None:
-        """Leave a process that waits in our place; `terminal` is what tells it new sizes, or -1."""
+    def stand_for(self, terminal: int) -> int:
+        """Be the process of the host that stands for it: its exit code, at its end.
+
+        `terminal` is what tells new sizes, or -1. Nothing else of the caller stays open.
+        """
         import signal  # noqa: PLC0415
 
         from runsc.containers import signals  # noqa: PLC0415
+
+        os.setsid()
+        if terminal >= 0:
+            _make_controlling(terminal)
+        _leave_all_but(self._sock.fileno())
+        wakeup = signals.catch_fd()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+        if terminal >= 0:  # the size may have changed before we were told of it
+            self._forward(signal.SIGWINCH)
+        return self.wait(wakeup)
+
+    def stay_behind(self, terminal: int, pid_file: str | None) -> None:
+        """Leave a process that stands for it in our place."""
+        import signal  # noqa: PLC0415
+
         from runsc.containers.processes import write_pid_file  # noqa: PLC0415
 
         everything = signal.valid_signals()
@@ -113,15 +138,7 @@ class Process:
         if pid == 0:
             code = KILLED
             try:
-                os.setsid()
-                if terminal >= 0:
-                    _make_controlling(terminal)
-                _leave_all_but(self._sock.fileno())
-                wakeup = signals.catch_fd()
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, everything)
-                if terminal >= 0:  # the size may have changed before we were told of it
-                    self._forward(signal.SIGWINCH)
-                code = self.wait(wakeup)
+                code = self.stand_for(terminal)
             finally:
                 os._exit(code)
         if pid_file is not None:
@@ -267,14 +284,14 @@ def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     """
     sock = _connect(path)
     try:
-        return Process(sock, _ask(sock, request, fds))
+        return Process(sock, *_ask(sock, request, fds))
     except BaseException:
         sock.close()
         raise
 
 
-def _ask(sock: Socket, request: bytes, fds: Sequence[int]) -> bytes:
-    """What came after a good answer."""
+def _ask(sock: Socket, request: bytes, fds: Sequence[int]) -> tuple[bytes, bytes]:
+    """A good answer, and what came after it."""
     deadline = monotonic() + ANSWER_S
     sock.settimeout(ANSWER_S)
     numbers = b"".join(fd.to_bytes(4, "little") for fd in fds)
@@ -296,7 +313,7 @@ def _ask(sock: Socket, request: bytes, fds: Sequence[int]) -> bytes:
                 text = _error(answer)
                 raise Stopped(text) if text == STOPPED else RuntimeFailure(text)
             sock.settimeout(None)
-            return rest
+            return answer, rest
     except TimeoutError:
         raise RuntimeFailure(NO_ANSWER) from None
     except (BrokenPipeError, ConnectionResetError):

@@ -1,13 +1,15 @@
 """config.toml of containerd: the runtimes of the CRI plugin, which Kubernetes uses.
 
-Sources: containerd's docs/cri/config.md (`runtime_type`, `options.BinaryName`); the plugin is
-io.containerd.grpc.v1.cri in version 2 and io.containerd.cri.v1.runtime in version 3. containerd 2
-reads version 2, too.
+The shim is ours where it lies beside the program (`runsc.shim`), else runc's, which calls the
+program for each request. Sources: containerd's docs/cri/config.md (`runtime_type`,
+`runtime_path`, `options.BinaryName`); the plugin is io.containerd.grpc.v1.cri in version 2 and
+io.containerd.cri.v1.runtime in version 3. containerd 2 reads version 2, too.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from runsc.engines import blocks
@@ -21,29 +23,35 @@ from runsc.engines.settings import (
 )
 
 PLUGINS: Final = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
-SHIM: Final = "io.containerd.runc.v2"
+OUR_SHIM: Final = "io.containerd.runsc.v1"
+RUNC_SHIM: Final = "io.containerd.runc.v2"
 NEW: Final = "version = 2\n"
 """What stands in a file that there was not."""
 
 
 def runtimes(text: str) -> dict[str, str]:
-    """Programs by name; those of other shims have none."""
+    """Programs by name, of runc's shim, or shims with a path; others have none."""
     document = blocks.document(text)
     if not document:
         return {}
     found = blocks.at(document, (*_place(document), "runtimes"))
     if not isinstance(found, dict):
         return {}
-    return {name: str(blocks.at(it, ("options", "BinaryName")) or "") for name, it in found.items()}
+    places = (("options", "BinaryName"), ("runtime_path",))
+    return {
+        name: str(next(filter(None, (blocks.at(it, place) for place in places)), ""))
+        for name, it in found.items()
+    }
 
 
 def add(text: str, runtime: Runtime) -> str:
     """With this runtime."""
-    if runtime.flags:
+    if runtime.flags and not runtime.shim:
         raise SettingsError(
-            "containerd has no place for flags of a runtime: call runsc with them in a script, and"
+            "runc's shim has no place for flags of a runtime: call runsc with them in a script, and"
             " give that as --path"
         )
+    value = _with_our_shim(runtime) if runtime.shim else _with_runc_shim(runtime)
     before = blocks.cut(text, runtime.name)
     document = blocks.document(before)
     if not document:
@@ -53,15 +61,38 @@ def add(text: str, runtime: Runtime) -> str:
     if blocks.at(document, keys) is not None:
         raise is_anothers(runtime.name)
     plugin, *inner = keys[1:]
-    table = f'plugins."{plugin}".{".".join(inner)}'
-    lines = (
-        f"[{table}]",
-        f'  runtime_type = "{SHIM}"',
-        f"  [{table}.options]",
-        f"    BinaryName = {json.dumps(runtime.path)}",
-    )
-    value = {"runtime_type": SHIM, "options": {"BinaryName": runtime.path}}
+    lines = _lines(f'plugins."{plugin}".{".".join(inner)}', value)
     return blocks.prove(before, blocks.put(before, runtime.name, lines), keys, value)
+
+
+def _with_runc_shim(runtime: Runtime) -> dict[str, Any]:
+    return {"runtime_type": RUNC_SHIM, "options": {"BinaryName": runtime.path}}
+
+
+def _with_our_shim(runtime: Runtime) -> dict[str, Any]:
+    made: dict[str, Any] = {"runtime_type": OUR_SHIM, "runtime_path": runtime.shim}
+    if runtime.flags:
+        made["options"] = {"runsc_config": dict(map(_flag, runtime.flags))}
+    return made
+
+
+def _flag(word: str) -> tuple[str, str]:
+    """Name and value. Raises: SettingsError."""
+    name, equals, value = word.lstrip("-").partition("=")
+    if not word.startswith("-") or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise SettingsError(f"{word!r}: containerd has place for flags as --NAME=VALUE")
+    return name, value if equals else "true"
+
+
+def _lines(table: str, value: dict[str, Any], depth: int = 0) -> list[str]:
+    """A table of texts and tables, in TOML."""
+    indent = "  " * depth
+    made = [f"{indent}[{table}]"]
+    texts = {name: each for name, each in value.items() if not isinstance(each, dict)}
+    made += [f"{indent}  {name} = {json.dumps(each)}" for name, each in texts.items()]
+    for name in value.keys() - texts.keys():
+        made += _lines(f"{table}.{name}", value[name], depth + 1)
+    return made
 
 
 def remove(text: str, name: str) -> str:

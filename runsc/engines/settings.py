@@ -13,6 +13,10 @@ class SettingsError(RuntimeFailure):
     """A file of an engine cannot be understood, or not be changed so."""
 
 
+SHIM = "containerd-shim-runsc-v1"
+"""The name of containerd's shim, as its PATH rule makes it of the runtime's type."""
+
+
 class Runtime(Struct, frozen=True):
     """A runtime as an engine is told of it."""
 
@@ -21,6 +25,8 @@ class Runtime(Struct, frozen=True):
     """The program, absolute."""
     flags: tuple[str, ...] = ()
     """Global flags that come before each command."""
+    shim: str = ""
+    """containerd's shim beside it, absolute, if it is there."""
 
 
 class Engine(Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = ("stand_in", "oom_victim")
+PROGRAMS = ("stand_in", "oom_victim", "pause")
 FREESTANDING = ("-ffreestanding", "-fno-stack-protector", "-fcf-protection=none", "-fno-pie")
 LINKED = ("-static", "-no-pie", "-nostdlib", "-s", "-Wl,--build-id=none,-z,noexecstack")
 

@@ -198,7 +198,7 @@ class Further:
         if self._wishes.wire >= 0:
             return (self._wishes.wire,) * 3
         if not self._wishes.console_socket:
-            return 0, 1, 2
+            return self._wishes.stdio
         size = self._container.process.console_size
         (made,) = self.processes.held((console.make(self._wishes.console_socket, size),))
         return made, made, made

@@ -37,6 +37,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """So many descriptors of the caller, from 3 on, are the program's too."""
     wire: int = -1
     """What is behind the program's terminal, if not the caller's own."""
+    stdio: tuple[int, int, int] = (0, 1, 2)
+    """What the program has as these."""
     mortal_init: bool = False
     """Its first process is a program as any other, which signals end, not the container's init."""
 
@@ -153,7 +155,7 @@ def make_config(
     """Everything but the sockets between the processes. Opens /dev/kvm, the logs, a terminal."""
     limits = limits_of(flags, container.resources)
     log = log_fd(flags, wishes.detach)
-    stdio = (0, 1, 2) if wishes.wire < 0 else (wishes.wire,) * 3
+    stdio = wishes.stdio if wishes.wire < 0 else (wishes.wire,) * 3
     if wishes.console_socket:
         stdio = (console.make(wishes.console_socket, container.process.console_size),) * 3
     preserved = preserved_fds(wishes.preserve_fds)

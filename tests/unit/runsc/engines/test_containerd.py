@@ -73,6 +73,31 @@ def test_what_cannot_be_taken_away_is_refused() -> None:
         containerd.remove(chosen, "runsc")
 
 
-def test_flags_have_no_place() -> None:
+SHIM = "/opt/bin/containerd-shim-runsc-v1"
+
+
+@pytest.mark.parametrize("text", [VERSION_2 + "\n", VERSION_3, ""])
+def test_a_shim_beside_the_program_is_what_containerd_is_told_of(text: str) -> None:
+    flags = ("--platform=kvm", "--debug")
+
+    after = containerd.add(text, Runtime("runsc", "/opt/bin/runsc", flags, SHIM))
+
+    document = tomllib.loads(after)
+    plugin = containerd.PLUGINS[document["version"]]
+    assert document["plugins"][plugin]["containerd"]["runtimes"]["runsc"] == {
+        "runtime_type": "io.containerd.runsc.v1",
+        "runtime_path": SHIM,
+        "options": {"runsc_config": {"platform": "kvm", "debug": "true"}},
+    }
+    assert containerd.runtimes(after)["runsc"] == SHIM
+    assert containerd.remove(after, "runsc") == (text or "version = 2\n")
+
+
+def test_flags_of_the_shim_have_their_value_with_them() -> None:
+    with pytest.raises(SettingsError, match="--NAME=VALUE"):
+        containerd.add("", Runtime("runsc", "/r", ("--platform", "kvm"), SHIM))
+
+
+def test_flags_have_no_place_with_the_shim_of_runc() -> None:
     with pytest.raises(SettingsError, match="in a script"):
         containerd.add("", Runtime("runsc", "/r", ("--debug",)))

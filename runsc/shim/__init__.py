@@ -1,0 +1,1 @@
+"""containerd's shim: `containerd-shim-runsc-v1`."""
