@@ -8,6 +8,7 @@ from runsc.filters.common import common
 from runsc.filters.rule import Rule, low
 from sentry.abi import socket as abi
 from sentry.abi import unistd
+from sentry.net.host.protocol import SOCKETS
 
 _FLAGS = abi.SOCK_NONBLOCK | abi.SOCK_CLOEXEC
 
@@ -17,9 +18,8 @@ OWN = (
         "network",
         "its purpose: TCP, UDP and ping sockets, which never block",
         tuple(
-            (low(0, family), low(1, kind | _FLAGS))
-            for family in (abi.AF_INET, abi.AF_INET6)
-            for kind in (abi.SOCK_STREAM, abi.SOCK_DGRAM)
+            (low(0, family), low(1, kind | _FLAGS), low(2, protocol))
+            for family, kind, protocol in sorted(SOCKETS)
         ),
     ),
     Rule(unistd.bind, "network", "privileged ports"),

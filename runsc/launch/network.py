@@ -224,8 +224,8 @@ def _answer(data: bytes, given: list[int]) -> int:
     operation, a, b, c = protocol.HEADER.unpack_from(data)
     if operation == protocol.SOCKET and a in FAMILIES:
         flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        if b not in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            raise OSError(errno.ESOCKTNOSUPPORT, "type")
+        if (a, b, c) not in protocol.SOCKETS:
+            raise OSError(errno.EPROTONOSUPPORT, "type or protocol")
         return socket.socket(a, b | flags, c).detach()
     if operation == protocol.BIND and len(given) == 1:
         _bind(given[0], data[protocol.HEADER.size :])

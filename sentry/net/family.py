@@ -24,6 +24,7 @@ from sentry.abi.socket import (
     SOCK_STREAM,
 )
 from sentry.errors import EACCES, EAFNOSUPPORT, EINVAL, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT
+from sentry.net.host.protocol import SOCKETS
 from sentry.net.host.socket import make_host_socket
 from sentry.net.inet.ping import PingSocket
 from sentry.net.inet.raw import Raw6Socket, RawSocket
@@ -79,6 +80,8 @@ def make_inet(caller: Caller, kind: int, protocol: int, number: int) -> Made:
         raise EINVAL(f"protocol {protocol}")
     location, stack = socket_location(caller), stack_of(caller)
     if stack.host is not None:
+        if kind != SOCK_RAW and (number, kind, protocol) not in SOCKETS:
+            raise EPROTONOSUPPORT(f"type {kind}, protocol {protocol}")
         return make_host_socket(location, stack, kind, protocol, number)
     icmp = IPPROTO_ICMP if number == AF_INET else IPPROTO_ICMPV6
     if kind == SOCK_RAW:

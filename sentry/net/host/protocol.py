@@ -11,6 +11,17 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from sentry.abi.socket import (
+    AF_INET,
+    AF_INET6,
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+)
+
 SOCKET: Final = 1
 """a, b, c: family, type, protocol."""
 BIND: Final = 2
@@ -27,3 +38,14 @@ CHANGED: Final = -1
 CHANGES_MASK: Final = 0x7FFFFFFF
 MAX_ADDRESS: Final = 128
 MAX_PACKET: Final = 1 << 17
+
+SOCKETS: Final = frozenset(
+    (family, kind, protocol)
+    for family, icmp in ((AF_INET, IPPROTO_ICMP), (AF_INET6, IPPROTO_ICMPV6))
+    for kind, protocols in (
+        (SOCK_STREAM, (0, IPPROTO_TCP)),
+        (SOCK_DGRAM, (0, IPPROTO_UDP, icmp)),
+    )
+    for protocol in protocols
+)
+"""What is made: (family, type, protocol)."""

@@ -22,6 +22,10 @@ from sentry.net.host import protocol
 from sentry.net.host.interfaces import messages
 
 
+MPTCP = 262
+"""Which the host may have, but is no business of ours."""
+
+
 class Peer:
     """Requests to `serve`, which runs on a thread."""
 
@@ -168,6 +172,8 @@ def test_notices_that_were_lost_are_a_change(own_network: None) -> None:
         request(protocol.SOCKET, socket.AF_PACKET, socket.SOCK_RAW),
         request(protocol.SOCKET, socket.AF_INET, socket.SOCK_RAW, 1),
         request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM, -(1 << 31)),
+        request(protocol.SOCKET, socket.AF_INET, socket.SOCK_STREAM, MPTCP),
+        request(protocol.SOCKET, socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMP),
         request(protocol.SOCKET, socket.AF_UNIX, socket.SOCK_STREAM),
         request(protocol.BIND),
     ],
