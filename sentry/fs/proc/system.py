@@ -222,7 +222,8 @@ def softirqs(view: View) -> str:
 @root_file("vmstat")
 def vmstat(view: View) -> str:
     """Counts of pages."""
-    memory = memory_of(view.kernel, view.caller.group.container)
+    container = view.caller.group.container
+    memory = memory_of(view.kernel, container)
     free, used = memory.free // 4096, (memory.total - memory.free) // 4096
     rows = {
         "nr_free_pages": free, "nr_zone_inactive_anon": 0, "nr_zone_active_anon": used,
@@ -232,7 +233,7 @@ def vmstat(view: View) -> str:
         "nr_shmem": memory.shared // 4096, "nr_page_table_pages": memory.tables // 4096,
         "nr_kernel_stack": 0, "pgpgin": 0, "pgpgout": 0, "pswpin": 0, "pswpout": 0,
         "pgfault": view.kernel.counters.faults, "pgmajfault": 0,
-        "oom_kill": view.kernel.counters.oom_kills, "pgsteal_kswapd": 0, "pgscan_kswapd": 0,
+        "oom_kill": container.oom_kills, "pgsteal_kswapd": 0, "pgscan_kswapd": 0,
         "allocstall_normal": 0, "thp_fault_alloc": 0,
     }  # fmt: skip
     return "".join(f"{name} {value}\n" for name, value in rows.items())
