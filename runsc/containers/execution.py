@@ -41,7 +41,6 @@ ANSWER_S = 60.0
 """How long it may take to start the process."""
 EXITED = b'{"event":"exited"'
 ERROR = b'{"error":'
-SIGWINCH = 28
 
 
 class Stopped(RuntimeFailure):
@@ -100,7 +99,9 @@ class Process:
                 self._received += data
 
     def _forward(self, number: int) -> None:
-        if number == SIGWINCH:
+        import signal  # noqa: PLC0415
+
+        if number == signal.SIGWINCH:
             self.on_resize()
         try:  # noqa: SIM105  contextlib is not imported here
             self._sock.send(b'{"op":"signal","signal":%d}\n' % number, MSG_NOSIGNAL)

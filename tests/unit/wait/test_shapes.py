@@ -53,6 +53,7 @@ SEQUENCES: Final = {
     "net/host/socket.py": "a socket is made by another process, then asked what it is",
     "net/host/view.py": "the host's interfaces are listed, then shown in steps",
     "net/inet/tcp.py": "MSG_FASTOPEN: connect, then send",
+    "net/unix_host.py": "a service of the host: bytes that have come, then who takes them",
     "platform/host_io.py": "a call by a thread: a free place, then the answer",
     "syscalls/files/aio.py": "requests are carried out one by one",
     "syscalls/files/copy.py": "bytes go from one file to another, piece by piece",
