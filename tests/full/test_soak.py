@@ -26,8 +26,8 @@ GROWS = (
     "descriptors_kept", "object sentry.net.inet.time_wait.", "object sentry.net.inet.address.",
     "object sentry.control.profile.Meter",
 )  # fmt: skip
-"""Counts of what happened (a `Meter` for each kind of long step), of what is kept for the next one who needs it, within a bound, or of
-what ends by itself a minute later (TIME_WAIT)."""
+"""Counts of what happened (a `Meter` for each kind of long step), of what is kept for the next one
+who needs it, within a bound, or of what ends by itself a minute later (TIME_WAIT)."""
 
 pytestmark = [
     pytest.mark.full,

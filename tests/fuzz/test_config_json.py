@@ -48,7 +48,8 @@ def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 GOOD = msgspec.to_builtins(example())
 GOOD["root"]["path"] = "/"
 GOOD["mounts"].append({"destination": "/m", "type": "bind", "source": "/", "options": ["rbind"]})
-GOOD["linux"].update(devices=[{"type": "c", "path": "/dev/x", "major": 1, "minor": 3}], sysctl={"net.a": "1"})
+NULL = {"type": "c", "path": "/dev/x", "major": 1, "minor": 3}
+GOOD["linux"].update(devices=[NULL], sysctl={"net.a": "1"})
 PATHS = _paths(GOOD)
 
 
