@@ -38,6 +38,7 @@ struct gofer_statfs {
     ...;
 };
 int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode);
+int gofer_open_fifo(const char *path, uint64_t access);
 int gofer_stat(int dirfd, const char *name, uint8_t *block);
 int gofer_open_stat(int dirfd, const char *name, uint64_t flags, uint8_t *block);
 void gofer_remember_ids(void);

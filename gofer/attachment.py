@@ -29,3 +29,5 @@ class Attachment(Struct, frozen=True):
     cache: CacheMode = CacheMode.EXCLUSIVE
     connects: bytes = b""
     """Of a socket that clients may connect to: what it is called in the root of this process."""
+    opens: bytes = b""
+    """Of a FIFO that clients may open: likewise."""

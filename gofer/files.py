@@ -2,7 +2,7 @@
 
 A node's descriptor is O_PATH: it names the file but cannot read it. Reading needs a second open by
 name, which checks that the same inode came out, and that it is what may be opened at all: regular
-files and directories. Devices, fifos, sockets and links never are.
+files and directories. Devices, fifos, sockets and links never are (but see `handlers/fifo.py`).
 """
 
 from __future__ import annotations

@@ -49,6 +49,16 @@ int gofer_open(int dirfd, const char *name, uint64_t flags, uint32_t mode)
     }
 }
 
+/* A FIFO by its name in the empty root. It does not wait for who has the other end. */
+int gofer_open_fifo(const char *path, uint64_t access)
+{
+    struct open_how how = {
+        .flags = access | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC,
+        .resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
+    };
+    return result(syscall(__NR_openat2, AT_FDCWD, path, &how, sizeof how));
+}
+
 /* Seconds past the year 2262 do not fit; they are clamped. */
 static int64_t nanoseconds(const struct statx_timestamp *t)
 {

@@ -149,6 +149,15 @@ def _is_of_go(word: str) -> bool:
     " a folder. Descriptors are not passed on. none: not these either.",
 )
 @click.option(
+    "--host-fifo",
+    type=click.Choice(["none", "open"]),
+    default="open",
+    show_default=True,
+    help="Which FIFOs of the host a program may open. open: those that config.json mounts by"
+    " themselves, and none that lies in a folder. none: not these either; behind their names is a"
+    " pipe of the sandbox.",
+)
+@click.option(
     "--overlay2",
     default="root:memory",
     metavar="WHERE",
@@ -270,6 +279,7 @@ def _globals(flags: dict[str, Any], command: str) -> Globals:
         steps_log=flags["steps_log"],
         overlay=overlay,
         host_uds=flags["host_uds"],
+        host_fifo=flags["host_fifo"],
         memory=memory_size(flags["memory"]) if flags["memory"] else None,
         system_calls=flags["system_calls"],
         switches=Switches(flags["no_filter"], flags["trap"]),

@@ -34,6 +34,8 @@ class Globals(Struct, frozen=True):
     switches: Switches
     host_uds: str = "named"
     """Which sockets of the host are connected to."""
+    host_fifo: str = "open"
+    """Whether FIFOs of the host are opened."""
     steps_log: str | None = None
     """For tests: where it is written what holds up the kernel thread."""
     systemd_cgroup: bool = False

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from gofer.handlers import attributes, connect, io, lock, names, open, session, walk, watch, xattr
+from gofer.handlers import (
+    attributes,
+    connect,
+    fifo,
+    io,
+    lock,
+    names,
+    open,
+    session,
+    walk,
+    watch,
+    xattr,
+)
 
 __all__ = [
-    "attributes", "connect", "io", "lock", "names", "open", "session", "walk", "watch", "xattr",
+    "attributes", "connect", "fifo", "io", "lock", "names", "open", "session", "walk", "watch",
+    "xattr",
 ]  # fmt: skip

@@ -256,3 +256,16 @@ class Tconnectx(Message):
 @message(229)
 class Rconnectx(Message):
     pass
+
+
+@message(230)
+class Tfifox(Message):
+    """The FIFO that the attachment of `fid` is, opened to read, write or both, with the reply."""
+
+    fid: U32
+    access: U32
+
+
+@message(231)
+class Rfifox(Message):
+    pass

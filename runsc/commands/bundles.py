@@ -77,6 +77,9 @@ def understood(
     if settings.host_uds == "none":
         shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
         container = msgspec.structs.replace(container, exports=tuple(shut))
+    if settings.host_fifo == "none":
+        shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
+        container = msgspec.structs.replace(container, exports=tuple(shut))
     identity = launch.Identity(
         container_id,
         bundle,

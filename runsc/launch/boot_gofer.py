@@ -76,20 +76,21 @@ def gofer_main(
     shared = any(not export.is_file for index, export in numbered if index)
     queue = _queue_of_changes() if shared else -1
     kept = frozenset(confine.capabilities(attachments))
-    sockets = {
-        attachment.connects[1:].decode(): export.path
+    named = {
+        (attachment.connects or attachment.opens)[1:].decode(): export.path
         for attachment, export in zip(attachments, exports, strict=True)
-        if attachment.connects
+        if attachment.connects or attachment.opens
     }
-    program = filters.gofer_program(switches.trap, confine.CONNECT if sockets else ())
+    more = confine.CONNECT if confine.connects(attachments) else ()
+    program = filters.gofer_program(switches.trap, more)
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
-    isolation.leave_root(sockets)
+    isolation.leave_root(named)
     if entrance is not None:
         users.enter(entrance)
     isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie)
     landlock.restrict_gofer(
-        landlock.Tree(attachment.fd, not attachment.readonly, not export.is_file)
+        landlock.Tree(attachment.fd, _is_written(attachment), not export.is_file)
         for attachment, export in zip(attachments, exports, strict=True)
     )
 
@@ -103,6 +104,11 @@ def gofer_main(
     finally:
         connection.detach()  # dropped open, it would be printed, and printing asks for its peer
     return 0
+
+
+def _is_written(attachment: Attachment) -> bool:
+    """What is written to a FIFO changes no file system: a read-only one does not mind, either."""
+    return not attachment.readonly or bool(attachment.opens)
 
 
 def _log(rate: Rate, text: str) -> None:
@@ -162,4 +168,5 @@ def _attach(index: int, export: Export) -> Attachment:
         fd = opened
     cache = CacheMode.EXCLUSIVE if index == 0 else CacheMode.SHARED
     connects = b"/%d" % index if export.is_service else b""
-    return Attachment(str(index).encode(), fd, not export.writable, cache, connects)
+    opens = b"/%d" % index if export.is_fifo else b""
+    return Attachment(str(index).encode(), fd, not export.writable, cache, connects, opens)

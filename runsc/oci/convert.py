@@ -60,6 +60,8 @@ class Export(msgspec.Struct, frozen=True):
     """A user namespace with these maps: `runsc.launch.users`."""
     connects: bool = True
     """Of a socket: programs may connect to it."""
+    opens: bool = True
+    """Of a FIFO: programs may open it."""
     overlay: str = ""
     """Not a path but an overlay that is to be mounted, with these options."""
 
@@ -67,6 +69,11 @@ class Export(msgspec.Struct, frozen=True):
     def is_service(self) -> bool:
         """A socket of the host that programs may connect to."""
         return self.connects and self.special == stat.S_IFSOCK
+
+    @property
+    def is_fifo(self) -> bool:
+        """A FIFO of the host that programs may open."""
+        return self.opens and self.special == stat.S_IFIFO
 
 
 class Container(msgspec.Struct, frozen=True):

@@ -446,6 +446,9 @@ class Lib(Protocol):
     HOSTIO_TRUNCATE: int
     HOSTIO_SYNC: int
     HOSTIO_CLOSE: int
+    HOSTIO_QUIET: int
+    HOSTIO_DATA: int
+    HOSTIO_NOBODY: int
     FILTER_MAX: int
     FILTER_MEMORY: int
     FILTER_CALL_BYTES: int
@@ -693,6 +696,7 @@ class Lib(Protocol):
         /,
     ) -> int: ...
     def hostio_pending(self, fd: int, /) -> int: ...
+    def hostio_writer(self, fd: int, /) -> int: ...
     def hostio_stat(self, fd: int, known: Uint8, /) -> int: ...
     def hostio_receive(
         self, fd: int, patience_ms: int, data: Uint8, size: int, fds: Int, /

@@ -121,6 +121,18 @@ def pending(fd: int) -> int:
     return got
 
 
+def has_writer(fd: int) -> bool:
+    """Whether a read of a FIFO, opened not to block, would not find its end.
+
+    pipe_read() of Linux looks at data first, then at writers; nothing is taken. Raises: what the
+    host says.
+    """
+    found = lib.hostio_writer(fd)
+    if found < 0:
+        raise from_number(-found)
+    return found != lib.HOSTIO_NOBODY
+
+
 RECEIVED: Final = 65536
 """Bytes that `receive` gives at most."""
 _received: Final = ffi.new("uint8_t[]", RECEIVED)

@@ -26,6 +26,7 @@ from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
 from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, storage_of
+from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
 from sentry.fs.gofer.pace import Pace
@@ -113,7 +114,7 @@ class GoferFileSystem(Attachment):
         self.pace = Pace()
         self._root = self._new(wire, (wire.dev, wire.ino))
         self._root.fid = fid
-        if isinstance(self._root, GoferSocket):
+        if isinstance(self._root, GoferSocket | GoferFifo):
             self._root.is_served()
 
     @property
@@ -248,4 +249,5 @@ _CLASSES: dict[int, type[GoferInode]] = {
     modes.S_IFDIR: GoferDirectory,
     modes.S_IFREG: GoferRegular,
     modes.S_IFSOCK: GoferSocket,
+    modes.S_IFIFO: GoferFifo,
 }

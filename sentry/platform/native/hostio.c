@@ -26,6 +26,16 @@ int hostio_pending(int fd)
     return ioctl(fd, FIONREAD, &bytes) < 0 ? -errno : bytes;
 }
 
+int hostio_writer(int fd)
+{
+    struct iovec nowhere = {NULL, 1};
+    if (preadv2(fd, &nowhere, 1, -1, 0) == 0)
+        return HOSTIO_NOBODY;
+    if (errno == EFAULT)
+        return HOSTIO_DATA;
+    return errno == EAGAIN ? HOSTIO_QUIET : -errno;
+}
+
 _Static_assert(sizeof(struct stat) == HOSTIO_STAT, "struct stat of x86-64");
 
 int hostio_stat(int fd, uint8_t *known)

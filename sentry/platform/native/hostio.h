@@ -20,6 +20,10 @@ struct hostio {
 
 /* Bytes that a read of a stream or queue would find, or -errno. */
 int hostio_pending(int fd);
+/* Asks a stream that does not block what a read would find, and takes nothing: HOSTIO_DATA, or
+ * HOSTIO_NOBODY (the end: nobody writes), or HOSTIO_QUIET (somebody may write), or -errno. */
+enum { HOSTIO_QUIET, HOSTIO_DATA, HOSTIO_NOBODY };
+int hostio_writer(int fd);
 /* fstat(2) of something whose attributes are in memory, into HOSTIO_STAT bytes that hold those of
  * last time: 1 if they are different now, 0 if not, or -errno. */
 #define HOSTIO_STAT 144

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from sentry.errors import EBADF
 from sentry.loop import HostOnly, Loop
 from sentry.mm.buffers import KernelSource
-from sentry.platform.host_io import SHARE, THREADS, HostIO
+from sentry.platform.host_io import SHARE, THREADS, HostIO, has_writer
 from sentry.wait.fiber import Fiber, Killed, Mode
 
 
@@ -153,3 +154,22 @@ def test_descriptors_are_closed_by_threads_however_many(host: Host) -> None:
     for fd in fds:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
+
+
+def test_writer_of_a_fifo_is_known_and_nothing_is_taken(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    found = [has_writer(reader)]
+    writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+    found.append(has_writer(reader))
+    os.write(writer, b"abc")
+    found.append(has_writer(reader))
+    os.close(writer)
+    found.append(has_writer(reader))
+
+    assert os.read(reader, 10) == b"abc"
+    found.append(has_writer(reader))
+    os.close(reader)
+    assert found == [False, True, True, True, False]
+    with pytest.raises(EBADF):
+        has_writer(reader)
