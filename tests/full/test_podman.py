@@ -133,6 +133,18 @@ def _at_a_terminal(podman: Podman, *args: str) -> Result:
     )
 
 
+def test_top_with_options_of_ps_lists_what_runs_inside(podman: Podman) -> None:
+    """Where podman has ps run inside: of a container with this capability."""
+    flags = ("--name=seen", "--network=none", "--cap-add=SYS_PTRACE")
+    podman.ok("run", "-d", *flags, "localhost/bb", "sh", "-c", "echo up; sleep 99 & sleep 98; :")
+    podman.logs("seen", "up")
+
+    shown = podman.ok("top", "seen", "-o", "pid,args").splitlines()
+    podman.ok("rm", "--force", "--time=0", "seen")
+
+    assert {line.split(maxsplit=1)[1].strip() for line in shown} >= {"sleep 99", "sleep 98"}
+
+
 def test_run_passes_streams_and_the_exit_code(podman: Podman) -> None:
     result = podman.run("-i", "localhost/bb", "sh", "-c", "cat; echo e >&2; exit 5", stdin="in\n")
 

@@ -102,7 +102,7 @@ def test_flags_without_effect_are_taken(args: list[str], tmp_path: Path) -> None
     [
         (["--nvproxy", "list"], "no device of the host"),
         (["-pcap-log=/x", "list"], "--strace-syscalls=%network"),
-        (["--host-fifo=open", "list"], "--host-fifo=open has no place here"),
+        (["--character-device-policy=host", "list"], "policy=host has no place here"),
         (["--TESTONLY-afs-syscall-panic", "list"], "own tests"),
         (["run", "--pidfd-socket=/x", "y"], "--pid-file"),
         (["exec", "-internal-pid-file", "/x", "y", "true"], "runsc ps"),
