@@ -5,6 +5,7 @@ int rs_setns(int fd, int type);
 int rs_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int rs_umount(const char *target, int flags);
 int rs_open_tree(int dirfd, const char *path, unsigned int flags);
+int rs_move_mount(int fd, int dirfd, const char *path, unsigned int flags);
 int rs_mount_setattr(int fd, unsigned int flags, uint64_t set);
 int rs_mount_idmap(int fd, unsigned int flags, int userns);
 int rs_pivot_root(const char *new_root, const char *put_old);

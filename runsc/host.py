@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runsc._native import ffi, lib
 from sentry.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 from sentry.abi.landlock import LANDLOCK_CREATE_RULESET_VERSION
-from sentry.abi.mount import OPEN_TREE_CLONE
+from sentry.abi.mount import MOVE_MOUNT_F_EMPTY_PATH, OPEN_TREE_CLONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,6 +76,12 @@ def clone_mount(path: str, attributes: int, depth: int = AT_RECURSIVE) -> int:
     done = lib.rs_mount_setattr(fd, AT_EMPTY_PATH | AT_RECURSIVE, attributes)
     _check(done, f"mount_setattr {path}")
     return fd
+
+
+def attach_mount(fd: int, path: str) -> None:
+    """Have the mounts of `clone_mount` at `path`: move_mount(2)."""
+    done = lib.rs_move_mount(fd, AT_FDCWD, os.fsencode(path), MOVE_MOUNT_F_EMPTY_PATH)
+    _check(done, f"move_mount {path}")
 
 
 def map_owners(fd: int, users: int, depth: int = 0) -> None:

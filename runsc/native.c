@@ -62,6 +62,12 @@ int rs_open_tree(int dirfd, const char *path, unsigned flags)
     return result(syscall(SYS_open_tree, dirfd, path, flags));
 }
 
+/* Attaches what open_tree gave. */
+int rs_move_mount(int fd, int dirfd, const char *path, unsigned flags)
+{
+    return result(syscall(SYS_move_mount, fd, "", dirfd, path, flags));
+}
+
 int rs_mount_setattr(int fd, unsigned flags, uint64_t set)
 {
     struct { uint64_t set, clear, propagation, userns_fd; } attr = { set, 0, 0, 0 };

@@ -91,6 +91,8 @@ class MountConfig(msgspec.Struct, frozen=True):
     is_file: bool = False
     copy_up: bool = False
     """A tmpfs starts with what was below it."""
+    follows: bool = False
+    """What the host mounts below it later, or takes off again, shows."""
     place: str = ""
     """What a bind mount is about, as the host numbers it: those of several containers that have
     the same are one file system."""

@@ -62,7 +62,9 @@ def gofer_main(
     entered = {export.owners_fd for export in exports}
     if entrance is not None:
         entered.add(entrance.fd)
-    isolation.enter({sock, log_fd, gofer.hold, *terms.joins, *entered} - {-1}, tie)
+    follows = any(export.follows for export in exports)
+    propagation = mount.MS_SLAVE if follows else mount.MS_PRIVATE
+    isolation.enter({sock, log_fd, gofer.hold, *terms.joins, *entered} - {-1}, tie, propagation)
     boot.join(terms.joins)
     set_title("runsc-gofer", gofer.container_id)
     os.dup2(log_fd, 2)
@@ -81,11 +83,16 @@ def gofer_main(
         for attachment, export in zip(attachments, exports, strict=True)
         if attachment.connects or attachment.opens
     }
+    trees = {
+        attachment.name.decode(): attachment.fd
+        for attachment, export in zip(attachments, exports, strict=True)
+        if export.follows
+    }
     more = confine.CONNECT if confine.connects(attachments) else ()
     program = filters.gofer_program(switches.trap, more)
     if gofer.own_users:
         isolation.limit_tasks(1 + POOL_THREADS)
-    isolation.leave_root(named)
+    isolation.leave_root(named, trees)
     if entrance is not None:
         users.enter(entrance)
     isolation.drop_rights(isolation.Rights(os.getuid(), kept), tie)

@@ -139,8 +139,13 @@ def leave_session() -> None:
         os.setsid()
 
 
-def enter(keep: set[int], tie: int = signal.SIGKILL) -> None:
-    """First steps: nothing of the caller but the descriptors in `keep`; own mounts."""
+def enter(
+    keep: set[int], tie: int = signal.SIGKILL, propagation: int = mount.MS_PRIVATE
+) -> None:
+    """First steps: nothing of the caller but the descriptors in `keep`; own mounts.
+
+    `propagation` MS_SLAVE: what the host mounts from now on comes to them, but nothing back.
+    """
     tie_to_parent(tie)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if callable(signal.getsignal(number)):
@@ -151,7 +156,7 @@ def enter(keep: set[int], tie: int = signal.SIGKILL) -> None:
         if fd not in keep:
             os.dup2(null, fd)
     host.close_all_but(keep | {0, 1, 2})
-    host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)
+    host.mount(None, "/", None, mount.MS_REC | propagation)
     os.umask(0o077)
     gc.enable()  # the command line does without
 
@@ -175,20 +180,27 @@ def open_ram(size: int) -> int:
     return os.memfd_create("runsc-ram", os.MFD_CLOEXEC)
 
 
-def leave_root(kept: Mapping[str, str] = MappingProxyType({})) -> None:
+def leave_root(
+    kept: Mapping[str, str] = MappingProxyType({}), trees: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """From here on `/` is an empty file system that cannot be written; nothing else is mounted.
 
-    `kept`: but these files of the host, under such names.
+    `kept`: but these files of the host, under such names, and these `trees`, which `clone_mount`
+    gave: mounts that are attached nowhere hear of no others.
     """
     flags = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
-    options = f"size=4k,nr_inodes={1 + len(kept)},mode=0555"
-    at_first = flags & ~mount.MS_RDONLY if kept else flags
+    options = f"size=4k,nr_inodes={1 + len(kept) + len(trees)},mode=0555"
+    filled = bool(kept or trees)
+    at_first = flags & ~mount.MS_RDONLY if filled else flags
     host.mount("runsc-empty", "/proc", "tmpfs", at_first, options)
     os.chdir("/proc")
     for name, path in kept.items():
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         host.mount(path, name, None, mount.MS_BIND)
-    if kept:
+    for name, fd in trees.items():
+        os.mkdir(name)
+        host.attach_mount(fd, name)
+    if filled:
         host.mount(None, ".", None, mount.MS_REMOUNT | flags)
     host.pivot_root(".", ".")
     host.umount(".", mount.MNT_DETACH)

@@ -18,9 +18,16 @@ def with_places(container: Container) -> tuple[MountConfig, ...]:
     return tuple(
         mount
         if mount.attachment is None
-        else msgspec.structs.replace(mount, place=place(container.exports[mount.attachment].path))
+        else msgspec.structs.replace(mount, place=_of(container, mount))
         for mount in container.mounts
     )
+
+
+def _of(container: Container, mount: MountConfig) -> str:
+    """One that shows what the host mounts below it is another than one that does not."""
+    assert mount.attachment is not None
+    found = place(container.exports[mount.attachment].path)
+    return f"{found}:follows" if found and mount.follows else found
 
 
 def place(path: str) -> str:

@@ -17,7 +17,7 @@ from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci import mounts, spec
 from sentry import config
 from sentry.abi import capability, resource
-from sentry.abi.mount import MS_RDONLY, MS_REC
+from sentry.abi.mount import MS_RDONLY, MS_REC, MS_SHARED, MS_SLAVE
 
 if TYPE_CHECKING:
     from runsc.oci.resources import Resources
@@ -62,6 +62,8 @@ class Export(msgspec.Struct, frozen=True):
     """Of a socket: programs may connect to it."""
     opens: bool = True
     """Of a FIFO: programs may open it."""
+    follows: bool = False
+    """What the host mounts below it later is there, too."""
     overlay: str = ""
     """Not a path but an overlay that is to be mounted, with these options."""
 
@@ -234,6 +236,7 @@ def _mounts(
             attachment=len(exports) if export is not None else None,
             is_file=export is not None and export.is_file,
             copy_up=options.copy_up,
+            follows=export is not None and export.follows,
         )
         made.append(entry)
         if export is None:
@@ -266,9 +269,10 @@ def _source(bundle: str, mount: spec.Mount, options: mounts.Options, path: str) 
     kind = stat.S_IFMT(mode)
     recursive = bool(options.bind & MS_REC)
     special = 0 if kind in (stat.S_IFREG, stat.S_IFDIR) else kind
-    return Export(
-        source, not options.flags & MS_RDONLY, kind != stat.S_IFDIR, recursive, special
-    )
+    is_file = kind != stat.S_IFDIR
+    follows = not is_file and bool(options.propagation & (MS_SLAVE | MS_SHARED))
+    writable = not options.flags & MS_RDONLY
+    return Export(source, writable, is_file, recursive, special, follows=follows)
 
 
 def _writable_below(
@@ -286,6 +290,7 @@ def _writable_below(
                 destination=entry.destination.rstrip(b"/") + b"/" + os.fsencode(each.name),
                 flags=entry.flags & ~MS_RDONLY,
                 is_file=each.is_file,
+                follows=False,
             ),
             Export(os.path.join(export.path, each.name), True, each.is_file, recursive=False),
         )

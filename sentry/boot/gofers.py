@@ -10,6 +10,8 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sentry.abi.mount import MS_RDONLY
 from sentry.boot.tree import options_of
 from sentry.errors import EIO
@@ -37,14 +39,17 @@ class Gofer:
         self._changes: HostChanges | None = None
         self._asked = False
 
-    async def open(self, index: int, read_only: bool) -> GoferFileSystem:
+    async def open(self, index: int, read_only: bool, follows: bool = False) -> GoferFileSystem:
         """Attachment `index`, 0 for a root. Raises: what the host says, EIO."""
         kernel, name = self._kernel, b"%d" % index
         if index and not self._asked:
             self._asked = True
             self._changes = await arrival.changes(self.session)
         attached = await arrival.attach(self.session, name)
-        options = options_of(kernel, index, read_only, self._changes if index else None)
+        changes = self._changes if index and not follows else None
+        options = options_of(kernel, index, read_only, changes)
+        if follows:
+            options = msgspec.structs.replace(options, follows=kernel.loop)
         vfs = kernel.vfs
         made = GoferFileSystem(
             vfs.new_dev(), self.session, name, options, vfs.now_ns, attached
@@ -115,7 +120,7 @@ class RunningTrees:
         trees = self._kernel.services.trees
         found = trees.find(entry.place, read_only)
         if found is None:
-            fs = await self._volumes.open(entry.attachment, read_only)
+            fs = await self._volumes.open(entry.attachment, read_only, entry.follows)
             found = trees.find(entry.place, read_only) or trees.keep(entry.place, read_only, fs)
         self._gofers.use(found.session, self._container)
         return found

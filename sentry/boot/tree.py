@@ -167,10 +167,10 @@ class Exports:
         assert entry.attachment is not None
         read_only = bool(entry.flags & MS_RDONLY)
         return self._kernel.services.trees.keep(
-            entry.place, read_only, self.open(entry.attachment, read_only)
+            entry.place, read_only, self.open(entry.attachment, read_only, entry.follows)
         )
 
-    def open(self, index: int, read_only: bool) -> GoferFileSystem:
+    def open(self, index: int, read_only: bool, follows: bool = False) -> GoferFileSystem:
         """Attachment `index`. Raises: StartError."""
         if self._session is None:
             raise StartError("there is no Gofer")
@@ -178,7 +178,10 @@ class Exports:
         if index and not self._asked:
             self._asked = True
             self._changes = HostChanges.of(self._session)
-        options = options_of(self._kernel, index, read_only, self._changes)
+        changes = None if follows else self._changes
+        options = options_of(self._kernel, index, read_only, changes)
+        if follows:
+            options = msgspec.structs.replace(options, follows=self._kernel.loop)
         return GoferFileSystem(vfs.new_dev(), self._session, b"%d" % index, options, vfs.now_ns)
 
 

@@ -21,11 +21,11 @@ from gofer.p9.messages import Rstatfs, Tstatfs
 from sentry.abi.stat import V9FS_MAGIC
 from sentry.errors import EPROTO
 from sentry.fs.gofer.arrival import Attached, root_of
-from sentry.fs.gofer.attachment import Attachment, DirectoryFids
+from sentry.fs.gofer.attachment import Attachment, BriefFids, DirectoryFids
 from sentry.fs.gofer.changes import COHERENT, HostChanges
 from sentry.fs.gofer.directory import GoferDirectory
 from sentry.fs.gofer.directory_cache import DirectoryCache
-from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, storage_of
+from sentry.fs.gofer.handles import HandleCache, Keyed, Lingering, Storage, Timers, storage_of
 from sentry.fs.gofer.host_fifo import GoferFifo
 from sentry.fs.gofer.host_socket import GoferSocket
 from sentry.fs.gofer.inode import GoferInode, Key
@@ -60,6 +60,9 @@ class Options(Struct, frozen=True):
     """Who keeps descriptors of a shared one for a while."""
     owners: Owners | None = None
     """Where the container's users are others of the host."""
+    follows: Timers | None = None
+    """What the host mounts below shows, and it may take that off again: no descriptor is kept long
+    that would hinder it. inotify(7) tells of neither, so there are no `changes`."""
     io: HostIO | None = None
     """Who waits for the host; without, the kernel thread itself does."""
 
@@ -100,7 +103,11 @@ class GoferFileSystem(Attachment):
         self.handles = HandleCache() if options.handles is None else options.handles
         self.io = options.io
         self.owners = options.owners
-        self.fids = DirectoryFids(MAX_DIRECTORY_FIDS)
+        self.fids = (
+            DirectoryFids(MAX_DIRECTORY_FIDS)
+            if options.follows is None
+            else BriefFids(MAX_DIRECTORY_FIDS, options.follows)
+        )
         self._inodes: dict[Key, ref[GoferInode]] = {}
         self._listings: dict[DirectoryCache, int] = {}
         self._listed = 0
