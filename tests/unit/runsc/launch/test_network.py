@@ -21,7 +21,6 @@ from sentry.abi.sched import CLONE_NEWNET
 from sentry.net.host import protocol
 from sentry.net.host.interfaces import messages
 
-
 MPTCP = 262
 """Which the host may have, but is no business of ours."""
 
