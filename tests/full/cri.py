@@ -1,21 +1,39 @@
 """The CRI as the kubelet speaks it: requests over gRPC, with the fields that are needed here.
 
-Source: k8s.io/cri-api, pkg/apis/runtime/v1/api.proto.
+Source: k8s.io/cri-api, pkg/apis/runtime/v1/api.proto (Debian's
+golang-github-kubernetes-cri-api-dev).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from runsc.shim.codec import Message, Signed, decode, encode
 
 M = TypeVar("M", bound=Message)
-HOST_NETWORK = 2
-"""NamespaceMode.NODE."""
-RUNNING, EXITED = 1, 2
+POD, CONTAINER, NODE, TARGET = range(4)
+"""NamespaceMode."""
+CREATED, RUNNING, EXITED = range(3)
 """ContainerState."""
+READY, NOT_READY = range(2)
+"""PodSandboxState."""
+RUNTIME_DEFAULT, UNCONFINED, LOCALHOST = range(3)
+"""SecurityProfile.ProfileType."""
 TIMEOUT_S = 60
+
+
+class Empty(Message):
+    """Nothing that is looked at."""
+
+
+class Number(Message):
+    """Int64Value and UInt64Value."""
+
+    value: Annotated[int, 1, Signed] = 0
+
+
+# pods
 
 
 class Metadata(Message):
@@ -26,23 +44,77 @@ class Metadata(Message):
     namespace: Annotated[str, 3] = ""
 
 
+class Mapping(Message):
+    """IDMapping."""
+
+    host_id: Annotated[int, 1] = 0
+    container_id: Annotated[int, 2] = 0
+    length: Annotated[int, 3] = 0
+
+
+class Users(Message):
+    """UserNamespace."""
+
+    mode: Annotated[int, 1] = 0
+    uids: Annotated[list[Mapping], 2] = []  # noqa: RUF012
+    gids: Annotated[list[Mapping], 3] = []  # noqa: RUF012
+
+
 class Namespaces(Message):
-    network: Annotated[int, 1] = 0
+    """NamespaceOption."""
+
+    network: Annotated[int, 1] = POD
+    pid: Annotated[int, 2] = CONTAINER
+    ipc: Annotated[int, 3] = POD
+    target_id: Annotated[str, 4] = ""
+    users: Annotated[Users | None, 5] = None
+
+
+class Profile(Message):
+    """SecurityProfile."""
+
+    kind: Annotated[int, 1] = 0
+    localhost_ref: Annotated[str, 2] = ""
 
 
 class PodSecurity(Message):
+    """LinuxSandboxSecurityContext."""
+
     namespaces: Annotated[Namespaces | None, 1] = None
+    groups: Annotated[list[int], 5, Signed] = []  # noqa: RUF012
+    privileged: Annotated[bool, 6] = False
+    seccomp: Annotated[Profile | None, 9] = None
 
 
 class LinuxPod(Message):
     cgroup_parent: Annotated[str, 1] = ""
     security: Annotated[PodSecurity | None, 2] = None
+    sysctls: Annotated[dict[str, str], 3] = {}  # noqa: RUF012
+
+
+class Dns(Message):
+    servers: Annotated[list[str], 1] = []  # noqa: RUF012
+    searches: Annotated[list[str], 2] = []  # noqa: RUF012
+    options: Annotated[list[str], 3] = []  # noqa: RUF012
+
+
+class Port(Message):
+    """PortMapping; protocol 0 is TCP."""
+
+    protocol: Annotated[int, 1] = 0
+    container_port: Annotated[int, 2] = 0
+    host_port: Annotated[int, 3] = 0
 
 
 class Pod(Message):
+    """PodSandboxConfig."""
+
     metadata: Annotated[Metadata | None, 1] = None
     hostname: Annotated[str, 2] = ""
     log_directory: Annotated[str, 3] = ""
+    dns: Annotated[Dns | None, 4] = None
+    ports: Annotated[list[Port], 5] = []  # noqa: RUF012
+    labels: Annotated[dict[str, str], 6] = {}  # noqa: RUF012
     annotations: Annotated[dict[str, str], 7] = {}  # noqa: RUF012
     linux: Annotated[LinuxPod | None, 8] = None
 
@@ -50,6 +122,23 @@ class Pod(Message):
 class RunPod(Message):
     config: Annotated[Pod | None, 1] = None
     handler: Annotated[str, 2] = ""
+
+
+class Network(Message):
+    ip: Annotated[str, 1] = ""
+
+
+class PodState(Message):
+    id: Annotated[str, 1] = ""
+    state: Annotated[int, 3] = 0
+    network: Annotated[Network | None, 5] = None
+    labels: Annotated[dict[str, str], 7] = {}  # noqa: RUF012
+    annotations: Annotated[dict[str, str], 8] = {}  # noqa: RUF012
+    handler: Annotated[str, 9] = ""
+
+
+class PodStatus(Message):
+    status: Annotated[PodState | None, 1] = None
 
 
 class Id(Message):
@@ -60,19 +149,99 @@ class Id(Message):
     """StopContainer: its patience in seconds."""
 
 
+# containers
+
+
 class Name(Message):
+    """ContainerMetadata."""
+
     name: Annotated[str, 1] = ""
+    attempt: Annotated[int, 2] = 0
 
 
 class Image(Message):
+    """ImageSpec."""
+
     image: Annotated[str, 1] = ""
 
 
+class Variable(Message):
+    """KeyValue."""
+
+    key: Annotated[str, 1] = ""
+    value: Annotated[str, 2] = ""
+
+
+class Mount(Message):
+    inside: Annotated[str, 1] = ""
+    outside: Annotated[str, 2] = ""
+    read_only: Annotated[bool, 3] = False
+    propagation: Annotated[int, 5] = 0
+    recursive_read_only: Annotated[bool, 8] = False
+    image: Annotated[Image | None, 9] = None
+
+
+class Device(Message):
+    inside: Annotated[str, 1] = ""
+    outside: Annotated[str, 2] = ""
+    permissions: Annotated[str, 3] = ""
+
+
+class Resources(Message):
+    """LinuxContainerResources."""
+
+    cpu_period: Annotated[int, 1, Signed] = 0
+    cpu_quota: Annotated[int, 2, Signed] = 0
+    cpu_shares: Annotated[int, 3, Signed] = 0
+    memory_limit: Annotated[int, 4, Signed] = 0
+    oom_score_adj: Annotated[int, 5, Signed] = 0
+
+
+class Capabilities(Message):
+    add: Annotated[list[str], 1] = []  # noqa: RUF012
+    drop: Annotated[list[str], 2] = []  # noqa: RUF012
+
+
+class Security(Message):
+    """LinuxContainerSecurityContext."""
+
+    capabilities: Annotated[Capabilities | None, 1] = None
+    privileged: Annotated[bool, 2] = False
+    namespaces: Annotated[Namespaces | None, 3] = None
+    user: Annotated[Number | None, 5] = None
+    username: Annotated[str, 6] = ""
+    read_only_root: Annotated[bool, 7] = False
+    groups: Annotated[list[int], 8, Signed] = []  # noqa: RUF012
+    no_new_privs: Annotated[bool, 11] = False
+    group: Annotated[Number | None, 12] = None
+    masked_paths: Annotated[list[str], 13] = []  # noqa: RUF012
+    readonly_paths: Annotated[list[str], 14] = []  # noqa: RUF012
+    seccomp: Annotated[Profile | None, 15] = None
+
+
+class LinuxContainer(Message):
+    resources: Annotated[Resources | None, 1] = None
+    security: Annotated[Security | None, 2] = None
+
+
 class Container(Message):
+    """ContainerConfig."""
+
     metadata: Annotated[Name | None, 1] = None
     image: Annotated[Image | None, 2] = None
     command: Annotated[list[str], 3] = []  # noqa: RUF012
+    args: Annotated[list[str], 4] = []  # noqa: RUF012
+    working_dir: Annotated[str, 5] = ""
+    envs: Annotated[list[Variable], 6] = []  # noqa: RUF012
+    mounts: Annotated[list[Mount], 7] = []  # noqa: RUF012
+    devices: Annotated[list[Device], 8] = []  # noqa: RUF012
+    labels: Annotated[dict[str, str], 9] = {}  # noqa: RUF012
+    annotations: Annotated[dict[str, str], 10] = {}  # noqa: RUF012
     log_path: Annotated[str, 11] = ""
+    stdin: Annotated[bool, 12] = False
+    stdin_once: Annotated[bool, 13] = False
+    tty: Annotated[bool, 14] = False
+    linux: Annotated[LinuxContainer | None, 15] = None
 
 
 class CreateContainer(Message):
@@ -81,7 +250,109 @@ class CreateContainer(Message):
     pod: Annotated[Pod | None, 3] = None
 
 
-class Exec(Message):
+class Status(Message):
+    """ContainerStatus."""
+
+    id: Annotated[str, 1] = ""
+    state: Annotated[int, 3] = 0
+    exit_code: Annotated[int, 7, Signed] = 0
+    reason: Annotated[str, 10] = ""
+    message: Annotated[str, 11] = ""
+
+
+class ContainerStatus(Message):
+    status: Annotated[Status | None, 1] = None
+
+
+class Listed(Message):
+    id: Annotated[str, 1] = ""
+    pod_id: Annotated[str, 2] = ""
+    state: Annotated[int, 6] = 0
+
+
+class Containers(Message):
+    containers: Annotated[list[Listed], 1] = []  # noqa: RUF012
+
+
+class Filter(Message):
+    id: Annotated[str, 1] = ""
+    pod_id: Annotated[str, 3] = ""
+    labels: Annotated[dict[str, str], 4] = {}  # noqa: RUF012
+
+
+class ListContainers(Message):
+    filter: Annotated[Filter | None, 1] = None
+
+
+class Update(Message):
+    """UpdateContainerResourcesRequest."""
+
+    id: Annotated[str, 1] = ""
+    linux: Annotated[Resources | None, 2] = None
+
+
+# what is measured
+
+
+class Cpu(Message):
+    at_ns: Annotated[int, 1, Signed] = 0
+    usage_ns: Annotated[Number | None, 2] = None
+
+
+class Memory(Message):
+    at_ns: Annotated[int, 1, Signed] = 0
+    working_set: Annotated[Number | None, 2] = None
+    usage: Annotated[Number | None, 4] = None
+
+
+class Attributes(Message):
+    id: Annotated[str, 1] = ""
+
+
+class Stats(Message):
+    """ContainerStats."""
+
+    attributes: Annotated[Attributes | None, 1] = None
+    cpu: Annotated[Cpu | None, 2] = None
+    memory: Annotated[Memory | None, 3] = None
+
+
+class ContainerStats(Message):
+    stats: Annotated[Stats | None, 1] = None
+
+
+class Processes(Message):
+    at_ns: Annotated[int, 1, Signed] = 0
+    count: Annotated[Number | None, 2] = None
+
+
+class LinuxPodStats(Message):
+    cpu: Annotated[Cpu | None, 1] = None
+    memory: Annotated[Memory | None, 2] = None
+    processes: Annotated[Processes | None, 4] = None
+    containers: Annotated[list[Stats], 5] = []  # noqa: RUF012
+
+
+class OfPod(Message):
+    attributes: Annotated[Attributes | None, 1] = None
+    linux: Annotated[LinuxPodStats | None, 2] = None
+
+
+class PodStats(Message):
+    stats: Annotated[OfPod | None, 1] = None
+
+
+class Event(Message):
+    """ContainerEventResponse; kinds 0 to 3 are created, started, stopped, deleted."""
+
+    id: Annotated[str, 1] = ""
+    kind: Annotated[int, 2] = 0
+
+
+# streams
+
+
+class ExecSync(Message):
     id: Annotated[str, 1] = ""
     command: Annotated[list[str], 2] = []  # noqa: RUF012
     timeout_s: Annotated[int, 3, Signed] = 0
@@ -93,19 +364,30 @@ class Execed(Message):
     exit_code: Annotated[int, 3, Signed] = 0
 
 
-class Status(Message):
+class Exec(Message):
     id: Annotated[str, 1] = ""
-    state: Annotated[int, 3] = 0
-    exit_code: Annotated[int, 7, Signed] = 0
-    reason: Annotated[str, 10] = ""
+    command: Annotated[list[str], 2] = []  # noqa: RUF012
+    tty: Annotated[bool, 3] = False
+    stdin: Annotated[bool, 4] = False
+    stdout: Annotated[bool, 5] = False
+    stderr: Annotated[bool, 6] = False
 
 
-class ContainerStatus(Message):
-    status: Annotated[Status | None, 1] = None
+class Attach(Message):
+    id: Annotated[str, 1] = ""
+    stdin: Annotated[bool, 2] = False
+    tty: Annotated[bool, 3] = False
+    stdout: Annotated[bool, 4] = False
+    stderr: Annotated[bool, 5] = False
 
 
-class Empty(Message):
-    """Nothing that is looked at."""
+class PortForward(Message):
+    pod_id: Annotated[str, 1] = ""
+    ports: Annotated[list[int], 2] = []  # noqa: RUF012
+
+
+class Url(Message):
+    url: Annotated[str, 1] = ""
 
 
 class Cri:
@@ -128,43 +410,58 @@ class Cri:
         answer: M = call(request, timeout=TIMEOUT_S, wait_for_ready=True)
         return answer
 
-    def run_pod(
-        self, name: str, log_directory: str, annotations: dict[str, str] | None = None
-    ) -> str:
-        """Its id. The network is the host's. With annotations it is the pod's, and the handler is
-        containerd's choice, as without a RuntimeClass."""
-        network = 0 if annotations else HOST_NETWORK
-        linux = LinuxPod("", PodSecurity(Namespaces(network)))
-        who = Metadata(name, name, "default")
-        pod = Pod(who, name, log_directory, annotations or {}, linux)
-        handler = "" if annotations else self._handler
+    def events(self) -> Iterator[Event]:
+        """What happens to containers from now on."""
+        call: Any = self._channel.unary_stream(
+            "/runtime.v1.RuntimeService/GetContainerEvents",
+            request_serializer=encode,
+            response_deserializer=lambda data: decode(Event, data),
+        )
+        heard: Iterator[Event] = call(Empty(), timeout=TIMEOUT_S, wait_for_ready=True)
+        return heard
+
+    def run_pod(self, pod: Pod, handler: str | None = None) -> str:
+        """Its id."""
+        handler = self._handler if handler is None else handler
         made = self.call("RunPodSandbox", RunPod(pod, handler), Id).id
         self._pods[made] = pod
         return made
 
-    def create(self, pod_id: str, name: str, image: str, command: Sequence[str]) -> str:
-        config = Container(Name(name), Image(image), list(command), f"{name}.log")
-        request = CreateContainer(pod_id, config, self._pods[pod_id])
+    def create(self, pod_id: str, container: Container) -> str:
+        """Its id."""
+        request = CreateContainer(pod_id, container, self._pods[pod_id])
         return self.call("CreateContainer", request, Id).id
 
     def start(self, container_id: str) -> None:
         self.call("StartContainer", Id(container_id), Empty)
 
     def exec(self, container_id: str, *command: str) -> Execed:
-        return self.call("ExecSync", Exec(container_id, list(command), TIMEOUT_S), Execed)
+        return self.call("ExecSync", ExecSync(container_id, list(command), TIMEOUT_S), Execed)
 
     def status(self, container_id: str) -> Status:
         found = self.call("ContainerStatus", Id(container_id), ContainerStatus).status
         assert found is not None
         return found
 
+    def pod_status(self, pod_id: str) -> PodState:
+        found = self.call("PodSandboxStatus", Id(pod_id), PodStatus).status
+        assert found is not None
+        return found
+
+    def stop(self, container_id: str, patience_s: int = 1) -> None:
+        self.call("StopContainer", Id(container_id, patience_s), Empty)
+
     def remove_container(self, container_id: str) -> None:
-        self.call("StopContainer", Id(container_id, 1), Empty)
+        self.stop(container_id)
         self.call("RemoveContainer", Id(container_id), Empty)
 
     def remove_pod(self, pod_id: str) -> None:
         self.call("StopPodSandbox", Id(pod_id), Empty)
         self.call("RemovePodSandbox", Id(pod_id), Empty)
+
+    def pods(self) -> list[str]:
+        """Those that this client has made."""
+        return list(self._pods)
 
     def close(self) -> None:
         self._channel.close()
