@@ -159,6 +159,7 @@ def _last_thread_gone(group: ThreadGroup) -> Steps[None]:
         yield from _end_sandbox(group)
         return
     if group.pids.init is group and not (yield from _end_namespace(group.pids)):
+        yield from _end_container(group)  # who lingers may be of another one
         return
     _announce_or_hold(group)
     yield from _end_container(group)

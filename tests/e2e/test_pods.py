@@ -490,3 +490,20 @@ def test_programs_meet_in_a_shared_folder(tmp_path: Path, debian: Path, platform
     assert two.output("two") == "locked\nhello\n"
     assert one.output("one") == "ready\nmade\n"
     pod.end()
+
+
+def test_end_of_a_container_ends_who_is_in_its_pid_namespace(pod: Pod) -> None:
+    pod.run("pause")
+    target = pod.run("app", "echo up; exec sleep 1000")
+    said(target, "app", "up")
+    debugs = pod.run("debugs", change=joins(pid=pod.path("app", "pid")))
+    said(debugs, "debugs", "up")
+    pidfds = [os.pidfd_open(pod.pids[name]) for name in ("app", "debugs")]
+
+    target.ok("kill", "app", "KILL")
+    for pidfd in pidfds:
+        wait_for_end(pidfd)
+
+    assert target.state("app")["status"] == "stopped"
+    assert debugs.state("debugs")["status"] == "stopped"
+    assert pod.client("pause").ok("exec", "pause", "echo", "alive") == "alive\n"
