@@ -49,6 +49,12 @@ state = "{folder}/state"
       runtime_type = "io.containerd.runsc.v1"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.untrusted.options]
         root = "{folder}/runsc/untrusted"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-host]
+      runtime_type = "io.containerd.runsc.v1"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-host.options]
+        root = "{folder}/runsc"
+        [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-host.options.runsc_config]
+          network = "host"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 """
