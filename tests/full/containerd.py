@@ -21,7 +21,7 @@ from runsc.engines.settings import SHIM
 from tests.e2e.bundle import REPOSITORY, Result
 
 LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
-TIMEOUT_S = 12
+TIMEOUT_S = 60
 IMAGE, PAUSE = "localhost/bb:latest", "localhost/pause:latest"
 CONFIG = """
 version = 2

@@ -20,7 +20,7 @@ READY, NOT_READY = range(2)
 """PodSandboxState."""
 RUNTIME_DEFAULT, UNCONFINED, LOCALHOST = range(3)
 """SecurityProfile.ProfileType."""
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 class Empty(Message):

@@ -20,7 +20,15 @@ import pytest
 from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.talker import Talker
 from tests.full import cri
-from tests.full.containerd import IMAGE, LOOP, PLUGINS, TIMEOUT_S, Containerd, is_clean, programs_of, until
+from tests.full.containerd import (
+    IMAGE,
+    PLUGINS,
+    TIMEOUT_S,
+    Containerd,
+    is_clean,
+    programs_of,
+    until,
+)
 
 pytestmark = [
     pytest.mark.full,
@@ -29,6 +37,8 @@ pytestmark = [
     pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
 ]
 needs_grpc = pytest.mark.skipif(not importlib.util.find_spec("grpc"), reason="needs grpcio")
+
+
 @pytest.fixture(scope="module", params=["installed", "next"])
 def containerd(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, busybox: Path

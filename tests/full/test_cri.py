@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,8 @@ class Pods:
 
     def serving(self, pod: str, script: str) -> str:
         """A container that runs this for each connection to port 8080, and listens."""
-        serve = ["nc", "-ll", "-p", "8080", "0.0.0.0", "-e", "sh", "-c", script]
-        made = self.start(pod, *serve)
-        until(lambda: ":1F90 " in self.shell(made, "cat /proc/net/tcp"))
+        made = self.start(pod, "nc", "-ll", "-p", "8080", "-e", "sh", "-c", script)
+        until(lambda: self.client.exec(made, "nc", "127.0.0.1", "8080").exit_code == 0)
         return made
 
     def output(self, pod: str, script: str, **fields: Any) -> str:
@@ -480,7 +479,7 @@ def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
     assert sorted(pods.shell(container, "ls /sys/class/net").split()) == names
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert pods.shell(container, f"nc -z 127.0.0.1 {port} && echo there") == "there\n"
+        assert pods.shell(container, f"nc 127.0.0.1 {port} -e true && echo there") == "there\n"
 
 
 def test_host_ipc_containers_share_memory(pods: Pods) -> None:
@@ -797,8 +796,9 @@ def test_privileged_has_all_capabilities(pods: Pods) -> None:
     pod = pods.run(security=secured(privileged=True))
     security = cri.Security(privileged=True)
 
-    text = pods.output(pod, "grep CapEff /proc/self/status; mount -t tmpfs x /mnt && echo ok",
-                       security=security)
+    text = pods.output(
+        pod, "grep CapEff /proc/self/status; mount -t tmpfs x /mnt && echo ok", security=security
+    )
 
     assert int(text.split()[1], 16) & 1 << 21
     assert text.endswith("ok\n")
@@ -826,7 +826,8 @@ def test_masked_and_readonly_paths(pods: Pods) -> None:
     security = cri.Security(masked_paths=["/proc/meminfo", "/etc"], readonly_paths=["/home"])
 
     text = pods.output(
-        pod, "wc -c </proc/meminfo; ls /etc | wc -l; touch /home/x || echo refused",
+        pod,
+        "wc -c </proc/meminfo; ls /etc | wc -l; touch /home/x || echo refused",
         security=security,
     )
 
@@ -864,7 +865,8 @@ def test_user_namespace_maps_ids(pods: Pods) -> None:
     pod = pods.run(security=cri.PodSecurity(namespaces))
 
     text = pods.output(
-        pod, "cat /proc/self/uid_map; id -u; touch /made; stat -c %u /made /bin/sh",
+        pod,
+        "cat /proc/self/uid_map; id -u; touch /made; stat -c %u /made /bin/sh",
         security=cri.Security(namespaces=namespaces),
     )
 
