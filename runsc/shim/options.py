@@ -79,7 +79,9 @@ def _table(options: messages.Any | None) -> dict[str, Any]:
 
 
 def _of_runc(given: messages.RuncOptions) -> dict[str, Any]:
-    names = ("shim_cgroup", "io_uid", "io_gid", "binary_name", "root")
+    """io_uid and io_gid are containerd's own words, not its configuration's: for pods with a user
+    namespace it says who is to have the pipes of a runtime that makes some."""
+    names = ("shim_cgroup", "binary_name", "root")
     made = {name: getattr(given, name) for name in names}
     return {**made, "SystemdCgroup": given.systemd_cgroup}
 

@@ -55,6 +55,8 @@ state = "{folder}/state"
         root = "{folder}/runsc"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-host.options.runsc_config]
           network = "host"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-plain]
+      runtime_type = "io.containerd.runsc.v1"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
 """

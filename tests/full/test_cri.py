@@ -257,7 +257,7 @@ def test_command_args_working_dir_and_envs(pods: Pods) -> None:
 def test_container_exit_codes_come_through(pods: Pods) -> None:
     pod = pods.run()
     fails = pods.start(pod, "sh", "-c", "exit 3")
-    killed = pods.start(pod, "sh", "-c", "kill -KILL $$")
+    killed = pods.start(pod, "sh", "-c", "sh -c 'kill -KILL $$'; exit $?")
 
     assert (pods.ended(fails).exit_code, pods.ended(fails).reason) == (3, "Error")
     assert pods.ended(killed).exit_code == 137
@@ -865,7 +865,9 @@ def test_seccomp_profile_of_localhost_refuses_a_call(pods: Pods, tmp_path: Path)
 def test_user_namespace_maps_ids(pods: Pods) -> None:
     users = cri.Users(cri.POD, [cri.Mapping(100000, 0, 65536)], [cri.Mapping(100000, 0, 65536)])
     namespaces = cri.Namespaces(users=users)
-    pod = pods.run(security=cri.PodSecurity(namespaces))
+    # containerd 2.1 takes the options of any runtime for runc's, where there is a user namespace
+    handler = "runsc-plain" if HANDLER == "runsc" else HANDLER
+    pod = pods.run(security=cri.PodSecurity(namespaces), handler=handler)
 
     text = pods.output(
         pod,

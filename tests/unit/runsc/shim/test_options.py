@@ -61,6 +61,12 @@ def test_options_of_docker_are_those_of_runc() -> None:
     assert options.read(given, "moby") == Settings("/r/moby", ("--systemd-cgroup",))
 
 
+def test_owners_of_pipes_that_containerd_names_for_user_namespaces_are_passed_over() -> None:
+    given = m.packed("containerd.runc.v1.Options", m.RuncOptions(io_uid=100000, io_gid=100000))
+
+    assert options.read(given, "k8s.io") == Settings("/run/containerd/runsc/k8s.io")
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
