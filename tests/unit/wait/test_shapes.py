@@ -27,6 +27,7 @@ SEQUENCES: Final = {
     "fs/devpts/files.py": "VTIME: a new deadline after every byte",
     "fs/gofer/arrival.py": "a new Gofer: its version, its roots, its queue",
     "fs/gofer/handles.py": "a read by a thread, piece by piece",
+    "fs/gofer/host_fifo.py": "the other end of a FIFO of the host is waited for",
     "fs/gofer/session.py": "a request: a free place, the sending, the reply",
     "fs/host/file.py": "descriptors of the host: ready, then the call, which may not be ready",
     "fs/overlay/copyup.py": "copy-up: parents, a twin, its data, its attributes, its name",
