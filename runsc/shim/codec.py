@@ -5,8 +5,8 @@ from the type: str, bytes, bool, int (a varint), another message, lists of these
 (map<string, string>). Values that are zero or empty are not written, as proto3 has it; unknown
 fields are skipped. Source: protobuf.dev, "Encoding".
 
-The library `protobuf` would do it, too: importing it took 45 ms and 7 MB where this module takes
-one, and a shim is started for each pod and once more to clean up after one.
+The library `protobuf` would do it, too: importing it took 45 ms and 7 MB where this module and all
+messages take 6 ms, and a shim is started for each pod and once more to clean up after one.
 """
 
 from __future__ import annotations
