@@ -81,7 +81,7 @@ class Shim:
         self.tasks = TaskService(
             self.loop, self._workers, self._publisher, terms.way.namespace, self._claim
         )
-        self.tasks.options = terms.options
+        self.tasks.id, self.tasks.options = terms.id, terms.options
         self.tasks.on_shutdown = self._end
         methods = self.tasks.methods()
         sandbox = SandboxService(self.tasks)

@@ -54,6 +54,10 @@ class TaskService:
         """A worker that waits for the first container, if there is one still."""
         self.options: m.Any | None = None
         """Of the shim: for containers that come without."""
+        self.id = ""
+        """Of the shim: its first container's."""
+        self._is_over = False
+        """That is gone for good; what is left of others is still to be deleted."""
         self.exits = Exits(loop, self.tasks, publisher)
         self.on_shutdown: Callable[[], None] = loop.stop
 
@@ -202,6 +206,8 @@ class TaskService:
             self._publisher.publish(
                 m.TaskDelete(task.id, process.pid, process.exit_status, at)
             )
+            if self._is_over and not self.tasks.by_id:
+                self.on_shutdown()
         return m.Deleted(process.pid, process.exit_status, at)
 
     async def _delete(self, task: Task) -> None:
@@ -369,7 +375,8 @@ class TaskService:
         return m.Connected(os.getpid(), task.init.pid if task is not None else 0, __version__)
 
     async def shutdown(self, request: m.Shutdown) -> Message:
-        """End the shim, if it has no container any more."""
+        """End the shim, if it has no container any more; of a pod, when it has none."""
+        self._is_over |= request.id == self.id and self.id not in self.tasks.by_id
         if not self.tasks.by_id:
             self.on_shutdown()
         return EMPTY

@@ -371,19 +371,44 @@ def test_after_sigkill_delete_leaves_nothing(shim: Shim) -> None:
     assert not os.path.exists(shim.address.removeprefix("unix://"))
 
 
-def test_containers_of_a_pod_have_one_shim(shim: Shim) -> None:
-    first, second = shim.bundle("pod", "sh", "-c", LOOP), shim.bundle("two", "true")
-    for bundle, kind in ((first, "sandbox"), (second, "container")):
+def _pod(shim: Shim) -> list[Bundle]:
+    """The bundles of a pod and of a container in it."""
+    bundles = [shim.bundle(name, "sh", "-c", LOOP) for name in ("pod", "two")]
+    for bundle, kind in zip(bundles, ("sandbox", "container"), strict=True):
         bundle.document["annotations"] = {
             "io.kubernetes.cri.sandbox-id": "pod",
             "io.kubernetes.cri.container-type": kind,
         }
+    return bundles
+
+
+def test_containers_of_a_pod_have_one_shim(shim: Shim) -> None:
+    first, second = _pod(shim)
 
     one = shim.start(first, "pod")
     pid = shim.pid
     two = shim.start(second, "two")
 
     assert (one, pid) == (two, shim.pid)
+
+
+def test_shim_of_a_pod_ends_with_its_last_container(shim: Shim) -> None:
+    """containerd shuts it down once, after the pod's own: others may still be on their way out."""
+    first, second = _pod(shim)
+    for bundle, name in ((first, "pod"), (second, "two")):
+        shim.start(bundle, name)
+        shim.create(bundle, name)
+        shim.ask("Start", m.Named(name), m.Pid)
+    pidfd = os.pidfd_open(shim.pid)
+    shim.do("Kill", m.Kill("pod", signal=signal.SIGKILL))
+    assert (shim.wait("pod"), shim.wait("two")) == (137, 137)
+
+    shim.ask("Delete", m.Named("pod"), m.Deleted)
+    shim.do("Shutdown", m.Shutdown("pod"))
+    assert shim.state("two").status == TaskStatus.STOPPED
+    shim.ask("Delete", m.Named("two"), m.Deleted)
+
+    assert select.select([pidfd], [], [], PATIENCE_S)[0]
 
 
 def test_the_address_is_json_for_a_containerd_that_knows_version_3(shim: Shim) -> None:
