@@ -27,20 +27,16 @@ FEW: Final = 16
 """So many things are let go of in place."""
 
 
-def _one_by_one(left: deque[T], end: Callable[[T], object]) -> Steps[None]:
-    while left:
-        end(left.popleft())
-        yield
-
-
 class Leftovers:
     """Of all files of a sandbox, one after the other."""
 
-    __slots__ = ("_begun", "_ended", "_loop", "_queue", "_waited_for", "_work")
+    __slots__ = ("_begun", "_ended", "_is_ending", "_loop", "_queue", "_waited_for", "_work")
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
         self._work: deque[Steps[None]] = deque()
+        self._is_ending = False
+        """Something ends at this moment: what it held ends behind it, however deep that goes."""
         self._begun = self._ended = self._waited_for = 0
         self._queue = WaitQueue()
 
@@ -50,11 +46,12 @@ class Leftovers:
         Nothing holds them any longer than that: to free many is work, too.
         """
         left = deque(things)
-        work, pace = _one_by_one(left, end), Pace()
-        if len(left) <= FEW or self._loop is None:
+        work, pace = self._one_by_one(left, end), Pace()
+        if self._loop is None:
             at_once(work)
             return
-        while not self._work and not pace.over:
+        is_short = len(left) <= FEW
+        while not self._is_ending and (is_short or not (self._work or pace.over)):
             try:
                 next(work)
             except StopIteration:
@@ -64,19 +61,34 @@ class Leftovers:
         if len(self._work) == 1:
             self._go_on()
 
+    def _one_by_one(self, left: deque[T], end: Callable[[T], object]) -> Steps[None]:
+        while left:
+            self._is_ending = True
+            try:
+                end(left.popleft())
+            finally:
+                self._is_ending = False
+            yield
+
+    def _all(self) -> Steps[None]:
+        while self._work:
+            try:
+                yield from self._work[0]
+            finally:
+                self._work.popleft()
+                self._ended += 1
+                self._queue.notify()
+
     def _go_on(self) -> None:
         self._loop.call_soon(self._spawn)
 
     def _spawn(self) -> None:
-        self._loop.spawn(self._do_first(), "leftovers of a close")
+        self._loop.spawn(self._rest(), "leftovers of a close")
 
-    async def _do_first(self) -> None:
+    async def _rest(self) -> None:
         try:
-            await driven(self._work[0])
+            await driven(self._all())
         finally:
-            self._work.popleft()
-            self._ended += 1
-            self._queue.notify()
             if self._work:
                 self._go_on()
 

@@ -35,8 +35,11 @@ class TmpDirectory(TmpInode):
         self.nlink = 2
 
     def __del__(self) -> None:
-        if len(self.children) > FEW and self.fs.let_go is not None:
-            self.fs.let_go(self.children.values(), id)
+        children = self.children
+        if self.fs.let_go is not None and (
+            len(children) > FEW or any(child.is_dir for child in children.values())
+        ):
+            self.fs.let_go((children.popitem()[1] for _ in range(len(children))), id)
         super().__del__()
 
     def size_of(self) -> tuple[int, int]:

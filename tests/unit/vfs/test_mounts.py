@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from typing import Any
+
+import pytest
 
 from sentry.abi.fcntl import O_CREAT, O_RDONLY, O_RDWR, O_WRONLY
 from sentry.abi.mount import (
@@ -80,6 +83,29 @@ def test_what_is_on_a_tmpfs_goes_with_its_mount(task: Any) -> None:
     task.world.settle()
 
     assert task.world.kernel.vfs.budget.inodes == before
+
+
+def test_deep_tree_of_a_tmpfs_goes_step_by_step(
+    task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = 2000
+    before = filled(task, 1)
+    task.ok("chdir", b"/m")
+    for _ in range(levels):
+        touch(task, b"f")
+        task.ok("mkdir", b"d1", 0o755)
+        task.ok("chdir", b"d1")
+    task.ok("chdir", b"/")
+    monkeypatch.setattr("sentry.wait.steps.STEP_NS", 0)
+    vfs = task.world.kernel.vfs
+
+    task.ok("umount2", b"/m", 0)
+    seen = [vfs.budget.inodes]
+    while vfs.budget.inodes != before:
+        task.world.loop.turn()
+        seen.append(vfs.budget.inodes)
+
+    assert max(earlier - later for earlier, later in itertools.pairwise(seen)) < 10
 
 
 def test_open_file_of_a_tmpfs_outlives_its_mount_and_the_rest_does_not(task: Any) -> None:
