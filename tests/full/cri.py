@@ -410,6 +410,18 @@ class Cri:
         answer: M = call(request, timeout=TIMEOUT_S, wait_for_ready=True)
         return answer
 
+    def is_ready(self) -> bool:
+        """Whether it has looked at what there is, as it does first after its start."""
+        import grpc  # noqa: PLC0415
+
+        try:
+            self.call("ListPodSandbox", Empty(), Empty)
+        except grpc.RpcError as error:
+            if "not initialized yet" not in str(error):
+                raise
+            return False
+        return True
+
     def events(self) -> Iterator[Event]:
         """What happens to containers from now on."""
         call: Any = self._channel.unary_stream(

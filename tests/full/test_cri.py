@@ -393,6 +393,7 @@ def test_containers_go_on_while_containerd_is_restarted(pods: Pods) -> None:
 
     pods.containerd.stop()
     pods.containerd.start()
+    until(pods.client.is_ready)
 
     assert pods.client.pod_status(pod).state == cri.READY
     assert pods.shell(stays, "echo there") == "there\n"

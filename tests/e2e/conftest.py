@@ -1,0 +1,29 @@
+"""What a machine with KVM leaves to the full tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import kvm_is_usable
+
+HOST_SIDE = frozenset({
+    "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos", "test_host_sockets",
+    "test_mount_propagation", "test_mounts", "test_pods", "test_port_forward",
+    "test_real_processes", "test_stand_in", "test_start_hooks", "test_streams", "test_users",
+    "test_wait",
+})  # fmt: skip
+"""About processes, files and sockets of the host: what runs the programs makes no difference."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The emulator's turn of those; without KVM it carries all of them."""
+    if not kvm_is_usable():
+        return
+    for item in items:
+        is_ours = item.path.parent == Path(__file__).parent and item.path.stem in HOST_SIDE
+        given = getattr(item, "callspec", None)
+        if is_ours and given is not None and given.params.get("platform") == "unicorn":
+            item.add_marker(pytest.mark.full)
