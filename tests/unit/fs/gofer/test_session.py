@@ -89,7 +89,8 @@ class Ends:
         self.loop.turn()
 
     def until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(100):
+        """A turn ends by the clock: on a slow machine it takes more of them."""
+        for _ in range(100_000):
             if condition():
                 return
             self.turn()
