@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from runsc.commands import debug, events, ps, stacks
 from runsc.containers import listener
-from runsc.containers.container import State
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch.sandbox import Sandbox
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
