@@ -293,6 +293,7 @@ def main(arguments: list[str]) -> None:
     if os.access(options.gvisor, os.X_OK):
         chosen.append(ways.gvisor(options.gvisor, folder))
     stage = Stage(Path(root))
+    os.chdir(folder)  # python -m looks for modules here first
     lives = [Life(way, stage) for way in chosen]
     try:
         for number in range(options.times + 1):
@@ -307,6 +308,7 @@ def main(arguments: list[str]) -> None:
     finally:
         for life in lives:
             life.close()
+        os.chdir("/")
         stage.close()
         shutil.rmtree(folder)
 
