@@ -40,12 +40,15 @@ def connect(path: str) -> Socket:
     Raises: OSError.
     """
     folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = Socket(AF_UNIX, SOCK_STREAM)
     try:
-        sock = Socket(AF_UNIX, SOCK_STREAM)
         sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-        return sock
+    except BaseException:
+        sock.close()
+        raise
     finally:
         os.close(folder)
+    return sock
 
 
 def tell(path: str, request: bytes, patience_s: float) -> str:
@@ -62,8 +65,10 @@ def tell(path: str, request: bytes, patience_s: float) -> str:
 
 
 def answer_to(sock: Socket, request: bytes, patience_s: float | None) -> bytes:
-    """A line; None: as long as it takes. Nothing that the sandbox does takes longer. Raises: as
-    `tell`."""
+    """A line, whatever the sandbox does within so long; None: as long as it takes.
+
+    Raises: as `tell`.
+    """
     deadline = None if patience_s is None else monotonic() + patience_s
     sock.settimeout(patience_s)
     sock.sendall(request, MSG_NOSIGNAL)
