@@ -9,58 +9,36 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.bundle import REPOSITORY, TIMEOUT_S, Bundle
 from tests.e2e.client import Client, wait_for_end
 
 WITH_CLICK = [sys.executable, "-c", "from runsc.cli import main; main()"]
 LIFE = [
-    "start c",
-    "pause c",
-    "resume c",
-    "exec --cwd /proc c /bin/true",
     "create c",
-    "state c",
-    "kill c 0",
+    "create c",
     "exec c /bin/true",
     "start c",
     "start c",
     "state c",
     "ps c",
-    "ps --format json c",
-    "exec c /bin/sh -c 'echo $PWD; exit 3'",
-    "exec -e A=b --cwd /proc -u 5:6 c /bin/sh -c 'echo $A $PWD; id -u; id -g'",
+    "exec -e A=b --cwd /proc -u 5:6 c /bin/sh -c 'echo $A $PWD; id -u; id -g; exit 3'",
     "exec c /nowhere",
     "exec --detach --pid-file PID c /bin/sleep 1000",
-    "exec --cwd relative c /bin/true",
     "delete c",
-    "resume c",
     "pause c",
     "state c",
     "exec c /bin/true",
-    "pause c",
     "resume c",
-    "kill c SIGWINCH",
-    "kill c NONE",
+    "kill c WINCH",
     "kill --pid 999 c KILL",
-    "kill --all --pid 3 c KILL",
     "kill c KILL",
     "END",
     "state c",
     "kill c KILL",
-    "kill --all c KILL",
     "exec c /bin/true",
-    "wait c",
-    "ps c",
-    "start c",
     "delete c",
-    "delete c",
-    "delete --force c",
     "run --detach c",
-    "create c",
     "delete --force c",
-    "state c",
 ]
 """What is asked of it, one after the other."""
 
@@ -124,16 +102,11 @@ def _life(client: Client) -> list[tuple[str, int, str, str, str]]:
     return seen
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_both_ways_are_the_same_to_a_caller(
-    bundle: Bundle, platform: str, form: str, tmp_path: Path
-) -> None:
+def test_both_ways_are_the_same_to_a_caller(bundle: Bundle, platform: str, tmp_path: Path) -> None:
     bundle.args("sleep", "1000")
     bundle.write()
     quick, other = Client(bundle, platform), ByClick(bundle, platform)
     other.root, other.log = tmp_path / "other", tmp_path / "other.log"
     other.flags = [f"--root={other.root}", f"--log={other.log}", *quick.flags[2:]]
-    for client in (quick, other):
-        client.flags += [f"--log-format={form}"]
 
     assert _life(quick) == _life(other)
