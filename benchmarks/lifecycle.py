@@ -1,14 +1,27 @@
-"""Containers as a user of the runtime meets them: run, exec, state; what an idle one takes."""
+"""Containers as a user of the runtime meets them: run, exec, state; what an idle one takes.
+
+    python -m benchmarks.lifecycle [--times N] [--gvisor FILE] [--tree NAME=FOLDER]... [--json FILE]
+
+measures each command of a container's life (`PHASES`), the runtimes in turns: how long it takes,
+and the CPU time of the command and of everything that it causes, which is right on a busy machine,
+too. `--tree`: other worktrees of ours, built, say the one before a change. As root.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import shutil
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks import ways
 from benchmarks.ways import Stage, Way
 
 MARK = "BENCH_MARK"
@@ -128,3 +141,177 @@ def wakeups(pids: list[int]) -> float:
 def threads(pids: list[int], name: str) -> list[Path]:
     """This file of each thread."""
     return [task / name for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+PHASES = (
+    "create", "start", "state", "exec /bin/true", "ps", "pause", "resume", "kill WINCH",
+    "kill KILL", "delete", "kill of none", "delete --force",
+)  # fmt: skip
+TOGETHER = ("create", "start", "state", "exec /bin/true", "kill KILL", "delete")
+"""What an engine makes of one container, once each."""
+AFTER_S = 0.1
+"""For what goes on when a command has ended."""
+
+
+class Account:
+    """A cgroup that counts the CPU time of all that is started in it."""
+
+    def __init__(self) -> None:
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        tops = [Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup")]
+        self._top = next(top for top in tops if (top / "cgroup.procs").exists())
+        self._path = self._top / name
+        self._path.mkdir()
+
+    def ns(self) -> int:
+        """So far."""
+        file = self._path / "cpuacct.usage"
+        if file.exists():
+            return int(file.read_text())
+        return int((self._path / "cpu.stat").read_text().split()[1]) * 1000
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """This process is in it, so what it starts is, too."""
+        (self._path / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            (self._top / "cgroup.procs").write_text(str(os.getpid()))
+
+    def close(self) -> None:
+        """Take it away."""
+        self._path.rmdir()
+
+
+class Life:
+    """One runtime: its containers begin and end, and each command is measured."""
+
+    def __init__(self, way: Way, stage: Stage) -> None:
+        self.way = way
+        self._bundle = f"--bundle={stage.bundle(SLEEP)}"
+        self._account = Account()
+        self.found: dict[str, list[dict[str, float]]] = {}
+
+    def command(self, phase: str, *args: str) -> None:
+        """One, to its end; that of a container that is not there fails."""
+        command = [*self.way.runtime, *args]
+        spent = self._account.ns()
+        null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+        environment = os.environ | self.way.environment
+        with self._account.inside():
+            start = time.perf_counter_ns()
+            pid = os.posix_spawn(command[0], command, environment, file_actions=null)
+        _, status, usage = os.wait4(pid, 0)
+        elapsed_ns = time.perf_counter_ns() - start
+        if status != 0 and phase != "kill of none":
+            raise RuntimeError(f"{self.way.name}: {phase}: {os.waitstatus_to_exitcode(status)}")
+        time.sleep(AFTER_S)
+        self.found.setdefault(phase, []).append(
+            {
+                "elapsed": elapsed_ns / 1e6,
+                "CPU of the command": (usage.ru_utime + usage.ru_stime) * 1e3,
+                "CPU of all": (self._account.ns() - spent) / 1e6,
+            }
+        )
+
+    def once(self) -> None:
+        """All phases, with two containers."""
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        self.command("create", "create", self._bundle, name)
+        self.command("start", "start", name)
+        self.command("state", "state", name)
+        self.command("exec /bin/true", "exec", name, "/bin/true")
+        self.command("ps", "ps", name)
+        self.command("pause", "pause", name)
+        self.command("resume", "resume", name)
+        self.command("kill WINCH", "kill", name, "WINCH")
+        self.command("kill KILL", "kill", name, "KILL")
+        while json.loads(self.way.manage("state", name))["status"] != "stopped":
+            time.sleep(0.01)
+        self.command("delete", "delete", name)
+        self.command("kill of none", "kill", name, "KILL")
+        self.command("create", "create", self._bundle, name)
+        self.command("start", "start", name)
+        self.command("delete --force", "delete", "--force", name)
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        self._account.close()
+
+
+def best(values: list[float]) -> float:
+    """The one that others disturbed least."""
+    return min(values)
+
+
+def median(values: list[float]) -> float:
+    """The usual one."""
+    return sorted(values)[len(values) // 2]
+
+
+def page(lives: list[Life]) -> str:
+    """A Markdown table: ms, the best and the median of each."""
+    names = [life.way.name for life in lives]
+    lines = [f"| ms (best, median) | | {' | '.join(names)} |", "|---|---|" + "--:|" * len(names)]
+    for what in ("elapsed", "CPU of all", "CPU of the command"):
+        sums = {life.way.name: [0.0, 0.0] for life in lives}
+        for phase in PHASES:
+            cells = []
+            for life in lives:
+                values = [each[what] for each in life.found[phase]]
+                cells.append(f"{best(values):.1f}, {median(values):.1f}")
+                if phase in TOGETHER:
+                    sums[life.way.name][0] += best(values)
+                    sums[life.way.name][1] += median(values)
+            lines.append(f"| {phase} | {what} | {' | '.join(cells)} |")
+        cells = [f"{least:.1f}, {usual:.1f}" for least, usual in sums.values()]
+        lines.append(f"| together: {', '.join(TOGETHER)} | {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def of_tree(name: str, tree: Path, folder: Path) -> Way:
+    """Ours, from this worktree, which is built."""
+    environment = ways.compiled(folder / f"compiled-{name}", tree)
+    command = [sys.executable, "-m", "runsc", "--root", str(folder / name), "--network=none"]
+    return Way(name, command, environment)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=15)
+    parser.add_argument("--gvisor", default=ways.GVISOR, metavar="FILE")
+    parser.add_argument("--tree", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    root = ways.run(str(ways.TREE / "ci" / "rootfs"), "busybox").splitlines()[-1]
+    ways.enter_mount_namespace()
+    folder = Path(tempfile.mkdtemp(prefix="bench-state-"))
+    trees = dict(each.split("=", 1) for each in options.tree) | {"ours": str(ways.TREE)}
+    chosen = [of_tree(name, Path(tree), folder) for name, tree in trees.items()]
+    if os.access(options.gvisor, os.X_OK):
+        chosen.append(ways.gvisor(options.gvisor, folder))
+    stage = Stage(Path(root))
+    os.chdir(folder)  # python -m looks for modules here first
+    lives = [Life(way, stage) for way in chosen]
+    try:
+        for number in range(options.times + 1):
+            for life in lives if number % 2 else lives[::-1]:
+                life.once()
+                if number == 0:  # the first one fills caches
+                    life.found.clear()
+        print(page(lives))
+        if options.json is not None:
+            found = {life.way.name: life.found for life in lives}
+            options.json.write_text(json.dumps(found, indent=1))
+    finally:
+        for life in lives:
+            life.close()
+        os.chdir("/")
+        stage.close()
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

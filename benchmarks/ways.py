@@ -158,32 +158,34 @@ class Way:
         return done.stdout or ""
 
 
-def compiled(cache: Path) -> dict[str, str]:
-    """An environment that finds the tree, and its modules compiled as an installed one's are."""
+def compiled(cache: Path, tree: Path = TREE) -> dict[str, str]:
+    """An environment that finds a tree, and its modules compiled as an installed one's are."""
     found = {
-        "PYTHONPATH": str(TREE),
+        "PYTHONPATH": str(tree),
         "PYTHONPYCACHEPREFIX": str(cache),
         "PYTHONDONTWRITEBYTECODE": "",
     }
-    rooms = [TREE / name for name in ("runsc", "sentry", "gofer", "kvm", "guest_stubs")]
+    rooms = [tree / name for name in ("runsc", "sentry", "gofer", "kvm", "guest_stubs")]
     command = [sys.executable, "-m", "compileall", "-q", *map(str, rooms)]
     subprocess.run(command, check=True, env=os.environ | found)
     return found
+
+
+def gvisor(program: str, folder: Path) -> Way:
+    """gVisor's runsc."""
+    flags = ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+    return Way("gVisor systrap", [program, "--root", str(folder / "gvisor"), *flags])
 
 
 def available(folder: Path) -> list[Way]:
     """Everything that can run here, in the order of the columns."""
     ours = [sys.executable, "-m", "runsc", "--root", str(folder / "ours"), "--network=none"]
     tree = compiled(folder / "compiled")
-    gvisor = [
-        GVISOR, "--root", str(folder / "gvisor"), "--platform=systrap", "--network=none",
-        "--ignore-cgroups",
-    ]  # fmt: skip
     found = [Way("native", [])]
     if (runc := shutil.which("runc")) is not None:
         found.append(Way("runc", [runc, "--root", str(folder / "runc")]))
     if os.access(GVISOR, os.X_OK):
-        found.append(Way("gVisor systrap", gvisor))
+        found.append(gvisor(GVISOR, folder))
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         found.append(Way("ours", ours, tree))
         found.append(Way("ours, exits only", [*ours, "--system-calls=exit"], tree))

@@ -6,47 +6,46 @@ import gc
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runsc.quick import Order
+
 STARTS = frozenset({"create", "do", "run"})
 """Commands that make a sandbox."""
 
 
 def main() -> None:
-    """`exec` and `state`, which are to be quick, have ways of their own; then the command line.
+    """What engines ask most has a way of its own (`quick`); all else is the command line's.
 
     Where there will be a sandbox, its Sentry begins to import while the command line does.
     """
     gc.disable()
-    if "exec" in sys.argv[1:]:
-        from runsc import quick  # noqa: PLC0415
-
-        code = quick.attempt(sys.argv[1:])
-        if code is not None:
-            os._exit(code)  # nothing is buffered, and taking CPython down takes its time
-    elif "state" in sys.argv[1:]:
-        from runsc import quick_state  # noqa: PLC0415
-
-        if quick_state.attempt(sys.argv[1:]) == 0:
-            os._exit(0)
-    elif not STARTS.isdisjoint(sys.argv[1:]):
-        from runsc.launch import finder  # noqa: PLC0415
-
-        finder.install()
-        from runsc.containers import signals  # noqa: PLC0415
-        from runsc.launch import early  # noqa: PLC0415
-
-        signals.end_by_exception()
-
-        _open_standard_streams()
-        early.begin()
-        try:
-            code = _command_line()
-        except SystemExit as end:  # a signal, before there was a command to end
-            code = int(end.code or 0)
-        finally:
-            early.discard()
-        os._exit(code)  # taking CPython down takes 3 ms
     _open_standard_streams()
-    sys.exit(_command_line())
+    from runsc import quick  # noqa: PLC0415
+
+    args = sys.argv[1:]
+    order = quick.understood(args)
+    starts = order.command in STARTS if order is not None else not STARTS.isdisjoint(args)
+    code = _starting(order) if starts else _code(order)
+    os._exit(code)  # what was written is out, and taking CPython down takes 3 ms
+
+
+def _starting(order: Order | None) -> int:
+    """A command that makes a sandbox, or may do so."""
+    from runsc.launch import finder  # noqa: PLC0415
+
+    finder.install()
+    from runsc.containers import signals  # noqa: PLC0415
+    from runsc.launch import early  # noqa: PLC0415
+
+    signals.end_by_exception()
+    early.begin()
+    try:
+        return _code(order)
+    except SystemExit as end:  # a signal, before there was a command to end
+        return int(end.code or 0)
+    finally:
+        early.discard()
 
 
 def _open_standard_streams() -> None:
@@ -56,8 +55,19 @@ def _open_standard_streams() -> None:
     os.close(fd)
 
 
+def _code(order: Order | None) -> int:
+    """The exit code; what was written is out."""
+    code = order.carry_out() if order is not None else None
+    if code is None:
+        return _command_line()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    return code
+
+
 def _command_line() -> int:
-    """Its exit code; what it wrote is flushed."""
+    """The same of any command line."""
     from runsc.cli import main as command_line  # noqa: PLC0415
 
     try:

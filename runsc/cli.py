@@ -11,6 +11,7 @@ import click
 
 from runsc import __version__
 from runsc.errors import RuntimeFailure
+from runsc.log import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,14 +46,6 @@ COMMANDS = {
     "wait": "Wait for the end of a container, or of a process in it.",
 }
 """Name → first line of the help. The function is `runsc.commands.<name>.command`, with _ for -."""
-PREFIXES = {
-    "create": "runsc create failed: ",
-    "do": "runsc do failed: ",
-    "exec": "exec failed: ",
-    "run": "runsc run failed: ",
-}
-"""What runc puts before the message of a command that fails; nothing for the others."""
-
 
 class _Lazy(click.Group):
     """A group whose commands are modules."""
@@ -255,37 +248,13 @@ def main_group(ctx: click.Context, /, **flags: Any) -> None:
 
 
 def _globals(flags: dict[str, Any], command: str) -> Globals:
-    """The flags as a value. Raises: click.BadParameter, RuntimeFailure."""
-    from runsc.containers.names import default_root  # noqa: PLC0415  not for --help
-    from runsc.filters import Switches  # noqa: PLC0415
-    from runsc.log import Log  # noqa: PLC0415
-    from runsc.oci.convert import memory_size  # noqa: PLC0415
-    from runsc.options import OVERLAYS, Globals  # noqa: PLC0415
+    """The flags as a value. Raises: click.BadParameter, RuntimeFailure, OSError."""
+    from runsc import options  # noqa: PLC0415  not for --help
 
-    overlay = OVERLAYS.get(flags["overlay2"])
-    if overlay is None:
-        raise click.BadParameter(f"{flags['overlay2']!r}: one of {', '.join(OVERLAYS)}")
-    return Globals(
-        root=flags["root"] or default_root(),
-        log=Log(flags["log"], flags["log_format"], flags["debug"]),
-        platform=flags["platform"],
-        network=flags["network"],
-        debug=flags["debug"],
-        debug_log=_log_file(flags["debug_log"], command),
-        strace=bool(flags["strace"] or flags["strace_log"] or flags["strace_syscalls"]),
-        strace_log=flags["strace_log"],
-        strace_calls=_checked_filter(flags["strace_syscalls"]),
-        strace_limit=flags["strace_log_size"],
-        steps_log=flags["steps_log"],
-        overlay=overlay,
-        host_uds=flags["host_uds"],
-        host_fifo=flags["host_fifo"],
-        memory=memory_size(flags["memory"]) if flags["memory"] else None,
-        system_calls=flags["system_calls"],
-        switches=Switches(flags["no_filter"], flags["trap"]),
-        systemd_cgroup=flags["systemd_cgroup"],
-        ignore_cgroups=flags["ignore_cgroups"],
-    )
+    try:
+        return options.of(flags, command)
+    except options.BadValue as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def global_flags(words: Sequence[str]) -> Globals:
@@ -304,33 +273,6 @@ def global_flags(words: Sequence[str]) -> Globals:
                 raise RuntimeFailure(final.format_message()) from None
         except click.ClickException as error:
             raise RuntimeFailure(error.format_message()) from None
-
-
-def _log_file(pattern: str | None, command: str) -> str | None:
-    """--debug-log as gVisor has it: with %TIMESTAMP%, %COMMAND%, or a folder for such files."""
-    if pattern is None or not (pattern.endswith("/") or "%" in pattern):
-        return pattern
-    import os  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
-    if pattern.endswith("/"):
-        os.makedirs(pattern, exist_ok=True)
-        pattern += "runsc.log.%TIMESTAMP%.%COMMAND%.txt"
-    now_ns = time.time_ns()
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now_ns // 10**9))
-    stamp += f".{now_ns // 1000 % 10**6:06}"
-    return pattern.replace("%TIMESTAMP%", stamp).replace("%COMMAND%", command)
-
-
-def _checked_filter(text: str) -> str:
-    """--strace-syscalls. Raises: click.BadParameter."""
-    if text:
-        from sentry.syscalls.strace.families import check  # noqa: PLC0415  few ask for it
-
-        problem = check([word for word in text.removeprefix("!").split(",") if word])
-        if problem:
-            raise click.BadParameter(f"--strace-syscalls: {problem}")
-    return text
 
 
 def _explained(error: click.ClickException, args: list[str]) -> click.ClickException:
@@ -352,18 +294,6 @@ def _explained(error: click.ClickException, args: list[str]) -> click.ClickExcep
         f" runsc {flag}{value} {context.info_name} ...",
         context,
     )
-
-
-def _report(context: click.Context, error: RuntimeFailure) -> None:
-    from runsc.log import Log  # noqa: PLC0415
-    from runsc.options import Globals  # noqa: PLC0415
-
-    found = context.obj
-    log = found.log if isinstance(found, Globals) else Log(None, "text", False)
-    prefix = PREFIXES.get(context.invoked_subcommand or "", "")
-    if log.to_person:
-        prefix = prefix.removeprefix("runsc ")
-    log.error(f"{prefix}{error}", sys.stderr)
 
 
 def _report_usage(error: click.ClickException) -> None:
@@ -431,17 +361,11 @@ def _main(args: list[str]) -> NoReturn:
     """Raises: click.NoSuchOption, SystemExit."""
     try:
         with main_group.make_context("runsc", list(args)) as context:
-            try:
-                main_group.invoke(context)
-                code = 0
-            except RuntimeFailure as error:
-                _report(context, error)
-                code = error.code
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                where = f"open {error.filename}: " if error.filename else ""
-                _report(context, RuntimeFailure(where + reason))
-                code = 1
+            code = outcome(
+                lambda: context.invoked_subcommand or "",
+                lambda: context.obj.log if context.obj is not None else None,
+                lambda: main_group.invoke(context) or 0,
+            )
     except click.NoSuchOption:
         raise
     except click.ClickException as error:

@@ -7,12 +7,24 @@ not used: importing it costs more than everything this module does.
 from __future__ import annotations
 
 import os
+import sys
 import time
-from contextlib import suppress
-from typing import TextIO
 
-import msgspec
+from runsc.as_json import dumps, quoted
+from runsc.errors import RuntimeFailure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+PREFIXES = {
+    "create": "runsc create failed: ",
+    "do": "runsc do failed: ",
+    "exec": "exec failed: ",
+    "run": "runsc run failed: ",
+}
+"""What runc puts before the message of a command that fails; nothing for the others."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -25,10 +37,6 @@ def _is_terminal(fd: int) -> bool:
         return os.isatty(fd)
     except OSError:
         return False
-
-
-def _quoted(text: str) -> str:
-    return msgspec.json.encode(text).decode()
 
 
 def printable(text: str) -> str:
@@ -57,11 +65,13 @@ class Log:
         message = message.encode(errors="replace").decode()
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.is_json:
-            line = msgspec.json.encode({"level": level, "msg": message, "time": now}).decode()
+            line = dumps({"level": level, "msg": message, "time": now})
         else:
-            line = f'time="{now}" level={level} msg={_quoted(message)}'
-        with suppress(BlockingIOError):  # a pipe that nobody reads: the line is lost
-            os.write(self.fd, line.encode() + b"\n")
+            line = f'time="{now}" level={level} msg={quoted(message)}'.encode()
+        try:  # noqa: SIM105  contextlib costs more
+            os.write(self.fd, line + b"\n")
+        except BlockingIOError:  # a pipe that nobody reads: the line is lost
+            pass
 
     def debug(self, message: str) -> None:
         """For developers; written with --debug."""
@@ -76,3 +86,23 @@ class Log:
         self.write("error", message)
         if not self.to_stderr:
             print(printable(message), file=stderr)
+
+
+def outcome(
+    command: Callable[[], str], log: Callable[[], Log | None], call: Callable[[], int]
+) -> int:
+    """The exit code of a command, which says why it failed."""
+    try:
+        return call()
+    except RuntimeFailure as failure:
+        error = failure
+    except OSError as failure:
+        reason = (failure.strerror or str(failure)).lower()
+        where = f"open {failure.filename}: " if failure.filename else ""
+        error = RuntimeFailure(where + reason)
+    found = log() or Log(None, "text", debug=False)
+    prefix = PREFIXES.get(command(), "")
+    if found.to_person:
+        prefix = prefix.removeprefix("runsc ")
+    found.error(f"{prefix}{error}", sys.stderr)
+    return error.code

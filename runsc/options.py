@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from runsc.containers.container import Store
-from runsc.filters import Switches
+from runsc.containers.names import default_root
 from runsc.log import Log
+from runsc.values import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from runsc.containers.container import Store
+    from runsc.filters import Switches
 
 OVERLAYS = {
     "none": "none",
@@ -18,7 +23,7 @@ OVERLAYS = {
 """--overlay2 → where writes to the root go. root:self keeps them in the sandbox too."""
 
 
-class Globals(Struct, frozen=True):
+class Globals(Value):
     """What stands before the sub-command."""
 
     root: str
@@ -31,7 +36,8 @@ class Globals(Struct, frozen=True):
     strace: bool
     overlay: str
     memory: int | None
-    switches: Switches
+    no_filter: bool = False
+    trap: bool = False
     host_uds: str = "named"
     """Which sockets of the host are connected to."""
     host_fifo: str = "open"
@@ -49,4 +55,84 @@ class Globals(Struct, frozen=True):
 
     def store(self) -> Store:
         """The state root, made if it is not there."""
+        from runsc.containers.container import Store  # noqa: PLC0415  `exec` needs none
+
         return Store(self.root)
+
+    @property
+    def switches(self) -> Switches:
+        """Of the filters."""
+        from runsc.filters import Switches  # noqa: PLC0415  only where there are filters
+
+        return Switches(self.no_filter, self.trap)
+
+
+class BadValue(Exception):
+    """Of a flag: what is wrong."""
+
+
+def of(flags: dict[str, Any], command: str) -> Globals:
+    """The flags, by the names that the command line gives them.
+
+    Raises: BadValue, RuntimeFailure, OSError.
+    """
+    overlay = OVERLAYS.get(flags["overlay2"])
+    if overlay is None:
+        raise BadValue(f"{flags['overlay2']!r}: one of {', '.join(OVERLAYS)}")
+    return Globals(
+        root=flags["root"] or default_root(),
+        log=Log(flags["log"], flags["log_format"], flags["debug"]),
+        platform=flags["platform"],
+        network=flags["network"],
+        debug=flags["debug"],
+        debug_log=log_file(flags["debug_log"], command),
+        strace=bool(flags["strace"] or flags["strace_log"] or flags["strace_syscalls"]),
+        strace_log=flags["strace_log"],
+        strace_calls=_checked_filter(flags["strace_syscalls"]),
+        strace_limit=flags["strace_log_size"],
+        steps_log=flags["steps_log"],
+        overlay=overlay,
+        host_uds=flags["host_uds"],
+        host_fifo=flags["host_fifo"],
+        memory=_memory(flags["memory"]),
+        system_calls=flags["system_calls"],
+        no_filter=flags["no_filter"],
+        trap=flags["trap"],
+        systemd_cgroup=flags["systemd_cgroup"],
+        ignore_cgroups=flags["ignore_cgroups"],
+    )
+
+
+def log_file(pattern: str | None, command: str) -> str | None:
+    """--debug-log as gVisor has it: with %TIMESTAMP%, %COMMAND%, or a folder for such files."""
+    if pattern is None or not (pattern.endswith("/") or "%" in pattern):
+        return pattern
+    import os  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    if pattern.endswith("/"):
+        os.makedirs(pattern, exist_ok=True)
+        pattern += "runsc.log.%TIMESTAMP%.%COMMAND%.txt"
+    now_ns = time.time_ns()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now_ns // 10**9))
+    stamp += f".{now_ns // 1000 % 10**6:06}"
+    return pattern.replace("%TIMESTAMP%", stamp).replace("%COMMAND%", command)
+
+
+def _memory(text: str | None) -> int | None:
+    if not text:
+        return None
+    from runsc.oci.convert import memory_size  # noqa: PLC0415  few say it
+
+    return memory_size(text)
+
+
+def _checked_filter(text: str) -> str:
+    """--strace-syscalls. Raises: BadValue."""
+    if text:
+        from sentry.syscalls.strace.families import check  # noqa: PLC0415  few ask for it
+
+        problem = check([word for word in text.removeprefix("!").split(",") if word])
+        if problem:
+            raise BadValue(f"--strace-syscalls: {problem}")
+    return text

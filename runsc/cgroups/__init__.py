@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
+from runsc.values import Value
 
 
-class Record(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+class Record(Value):
     """What state.json keeps of a container's cgroup: enough to remove it after any crash."""
 
-    directories: dict[str, str] = {}
+    directories: dict[str, str] = {}  # noqa: RUF012  see Value
     """Name of a hierarchy (as in /proc/self/cgroup; "" is version 2) → the cgroup's directory."""
-    controllers: dict[str, str] = {}
+    controllers: dict[str, str] = {}  # noqa: RUF012  see Value
     """Controller → name of its hierarchy."""
     made: tuple[str, ...] = ()
     """Directories that were not there before, outermost first."""

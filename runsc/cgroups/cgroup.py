@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from runsc.cgroups import Record, files, hierarchies, v1, v2
 from runsc.cgroups.hierarchies import V2, Hierarchy
 from runsc.errors import RuntimeFailure, SpecError
@@ -119,7 +117,7 @@ class Cgroup:
                 f"unable to apply cgroup configuration: {error.filename}: {reason}"
             ) from None
         controllers = {c: name for c, name in self.record.controllers.items() if name in usable}
-        self.record = replace(self.record, directories=usable, controllers=controllers)
+        self.record = self.record.changed(directories=usable, controllers=controllers)
 
     def release(self) -> None:
         """The sandbox's processes have joined, or never will."""

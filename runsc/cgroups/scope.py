@@ -11,8 +11,6 @@ import os
 import signal
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from runsc import host
 from runsc.cgroups import Record, hierarchies, systemd, units, v1
 from runsc.cgroups.cgroup import Cgroup, Warn, at
@@ -42,7 +40,7 @@ def for_container(
         os.path.dirname(record.directories[name]) for name in MANAGED if name in record.directories
     )
     made = tuple(step for step in record.made if not any(_holds(step, at) for at in slices))
-    return Scope(replace(record, made=made, unit=unit.name, slice=unit.slice))
+    return Scope(record.changed(made=made, unit=unit.name, slice=unit.slice))
 
 
 def _holds(directory: str, below: str) -> bool:
@@ -75,7 +73,7 @@ class Scope(Cgroup):
         if not there.keys() & set(MANAGED):
             raise RuntimeFailure(f"systemd has made no cgroup for {self.record.unit}")
         controllers = {c: name for c, name in self.record.controllers.items() if name in there}
-        self.record = replace(self.record, directories=there, controllers=controllers)
+        self.record = self.record.changed(directories=there, controllers=controllers)
 
     def release(self) -> None:
         """Others are in it now."""

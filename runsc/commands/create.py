@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from runsc import orders
 from runsc.commands import bundles
-from runsc.launch import launch
-from runsc.launch.configure import Wishes
 from runsc.options import Globals
 
 
@@ -17,15 +18,6 @@ from runsc.options import Globals
 @bundles.flags
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
-def command(
-    flags: Globals,
-    container_id: str,
-    bundle: str,
-    console_socket: str | None,
-    pid_file: str | None,
-    preserve_fds: int,
-) -> None:
-    """Decode the bundle, make the sandbox, leave it."""
-    identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = Wishes(pid_file, console_socket, detach=True, preserve_fds=preserve_fds)
-    launch.create(flags, identity, container, wishes)
+def command(flags: Globals, /, **given: Any) -> None:
+    """See orders.create."""
+    orders.create(flags, **given)

@@ -11,7 +11,8 @@ import msgspec
 from runsc.commands import stacks
 from runsc.commands.events import seconds
 from runsc.containers import lifecycle
-from runsc.containers.container import State, Store
+from runsc.containers.container import Store
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
 from runsc.options import Globals

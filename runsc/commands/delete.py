@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from runsc.containers import lifecycle
+from runsc import orders
 from runsc.options import Globals
 
 
@@ -18,6 +20,6 @@ from runsc.options import Globals
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
-def command(flags: Globals, force: bool, container_id: str) -> None:
-    """See lifecycle.delete."""
-    lifecycle.delete(flags.store(), container_id, force, flags.log.warning)
+def command(flags: Globals, /, **given: Any) -> None:
+    """See orders.delete."""
+    orders.delete(flags, **given)

@@ -12,8 +12,9 @@ import click
 import msgspec
 
 from runsc.containers import lifecycle, listener
-from runsc.containers.container import State, Store, status
+from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED
+from runsc.containers.state import State, status
 from runsc.errors import NotRunning, RuntimeFailure
 from runsc.options import Globals
 from sentry.control.protocol import Request, Stats, encode

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from runsc.containers import execution
-from runsc.containers.execspec import Wishes
+from runsc import executing
 from runsc.options import Globals
 
 HELP = """Run another program in the container CONTAINER-ID, which runs.
@@ -71,7 +70,6 @@ Examples:
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND [ARG]...]")
 @click.pass_obj
-def command(flags: Globals, /, container_id: str, args: tuple[str, ...], **given: Any) -> None:
-    """Ask the sandbox for it, then wait for its end or leave somebody who does."""
-    wishes = Wishes(container_id, args, **given)
-    raise click.exceptions.Exit(execution.run(flags.root, wishes, flags.log.warning))
+def command(flags: Globals, /, **given: Any) -> None:
+    """See executing.execute."""
+    raise click.exceptions.Exit(executing.execute(flags, **given))

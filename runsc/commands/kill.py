@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from runsc.containers import lifecycle, signals
-from runsc.errors import RuntimeFailure
+from runsc import orders
 from runsc.options import Globals
 
 
@@ -20,16 +21,6 @@ from runsc.options import Globals
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.argument("signal", default="TERM")
 @click.pass_obj
-def command(
-    flags: Globals, everyone: bool, pid: int | None, container_id: str, signal: str
-) -> None:
-    """The container is looked for first, as runc does it."""
-    if everyone and pid is not None:
-        raise RuntimeFailure("only one of --all and --pid can be given")
-    store = flags.store()
-    store.load(container_id)
-    try:
-        number = signals.number_of(signal)
-    except ValueError as error:
-        raise RuntimeFailure(str(error)) from None
-    lifecycle.kill(store, container_id, number, everyone, 1 if pid is None else pid)
+def command(flags: Globals, /, **given: Any) -> None:
+    """See orders.kill."""
+    orders.kill(flags, **given)

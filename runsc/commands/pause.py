@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from runsc.containers import lifecycle
+from runsc import orders
 from runsc.options import Globals
 
 
@@ -12,5 +12,5 @@ from runsc.options import Globals
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
-    """Gives when none of them runs any more."""
-    lifecycle.pause(flags.store(), container_id)
+    """See orders.pause."""
+    orders.pause(flags, container_id)

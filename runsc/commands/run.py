@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from runsc import orders
 from runsc.commands import bundles
-from runsc.launch import launch
-from runsc.launch.configure import Wishes
 from runsc.options import Globals
 
 HELP = """Run a container to its end. CONTAINER-ID is any name that no other container has.
@@ -28,21 +29,9 @@ Examples:
 @click.option(
     "--keep", is_flag=True, help="Do not delete it when it has ended: `state` still knows it."
 )
-@click.option("--no-subreaper", is_flag=True, hidden=True)
+@click.option("--no-subreaper", is_flag=True, hidden=True, expose_value=False)
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
-def command(
-    flags: Globals,
-    container_id: str,
-    bundle: str,
-    console_socket: str | None,
-    pid_file: str | None,
-    preserve_fds: int,
-    detach: bool,
-    keep: bool,
-    no_subreaper: bool,
-) -> None:
-    """Decode the bundle, start it, wait for its end."""
-    identity, container = bundles.understood(flags, bundle, container_id)
-    wishes = Wishes(pid_file, console_socket, detach, keep, preserve_fds)
-    raise click.exceptions.Exit(launch.run(flags, identity, container, wishes))
+def command(flags: Globals, /, **given: Any) -> None:
+    """See orders.run."""
+    raise click.exceptions.Exit(orders.run(flags, **given))

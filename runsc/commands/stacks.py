@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runsc.containers import lifecycle
-from runsc.containers.container import State, Store
+from runsc.containers.container import Store
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.log import printable
 from sentry.control.protocol import Request, Stack, Stacks

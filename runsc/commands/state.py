@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
-import msgspec
 
-from runsc.commands.list import Row
+from runsc import orders
 from runsc.options import Globals
 
 
@@ -19,6 +16,5 @@ from runsc.options import Globals
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
 def command(flags: Globals, container_id: str) -> None:
-    """As runc prints it: with the owner left empty."""
-    row = Row.of(flags.store().load(container_id), "")
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(row), indent=2).decode())
+    """See orders.state."""
+    orders.state(flags, container_id)

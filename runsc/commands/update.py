@@ -21,8 +21,9 @@ from runsc.cgroups.cgroup import at
 from runsc.cgroups.guest import on_host
 from runsc.cgroups.recorded import of
 from runsc.containers import lifecycle
-from runsc.containers.container import State, Store, status
+from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED
+from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 from runsc.oci.resources import Resources, decode
 from runsc.options import Globals

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import click
-import msgspec
 
-from runsc.containers import lifecycle
-from runsc.errors import RuntimeFailure
+from runsc import orders
 from runsc.options import Globals
-
-FIRST = 1
-
-
-class Result(msgspec.Struct, rename="camel"):
-    """The names of gVisor's JSON."""
-
-    id: str
-    exit_status: int
 
 
 @click.command(
@@ -36,10 +25,6 @@ class Result(msgspec.Struct, rename="camel"):
 )
 @click.argument("container-id", metavar="CONTAINER-ID")
 @click.pass_obj
-def command(flags: Globals, pid: int | None, rootpid: int | None, container_id: str) -> None:
-    """Ask the sandbox, which answers in its time."""
-    if pid is not None and rootpid is not None:
-        raise RuntimeFailure("only one of --pid and --rootpid can be given")
-    status = lifecycle.wait(flags.store(), container_id, pid or rootpid or FIRST)
-    code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    click.echo(msgspec.json.encode(Result(container_id, code)))
+def command(flags: Globals, /, **given: Any) -> None:
+    """See orders.wait."""
+    orders.wait(flags, **given)

@@ -13,76 +13,66 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
-import msgspec
-
-from runsc.cgroups import Record
+from runsc.containers import state as state_file
 from runsc.containers.names import check_id
-from runsc.containers.processes import word_for
+from runsc.containers.state import State
 from runsc.errors import NoContainer, RuntimeFailure
-from runsc.oci.spec import Hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 LOCK_PATIENCE_S = 30.0
 """How long a command waits for another one that changes the same container."""
 
 
-class State(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What is kept of a container. The first five are the specification's state."""
-
-    oci_version: str
-    id: str
-    bundle: str
-    pid: int = 0
-    """The stand-in: lives on the host as long as the container's first process."""
-    annotations: dict[str, str] = {}
-    rootfs: str = ""
-    created: str = ""
-    owner: int = 0
-    pid_start: int = 0
-    """Start time of that process in clock ticks: tells it from a later one with the same number."""
-    sentry_pid: int = 0
-    sentry_start: int = 0
-    gofer_pid: int = 0
-    gofer_start: int = 0
-    foreground: bool = False
-    """Made by `run` without --detach: ends, and goes away, with that command."""
-    phase: str = "creating"
-    """ "creating", "created", "running": what the last command brought about."""
-    creator_pid: int = 0
-    creator_start: int = 0
-    """The command that is creating it."""
-    sandbox: str = ""
-    """The container whose sandbox this one has joined; "": it made its own."""
-    network: str = ""
-    """The sandbox's: "host" or "none"."""
-    services: bool = False
-    """It was made with sockets of the host as mounts."""
-    paused: bool = False
-    cgroups: Record = Record()
-    hooks: Hooks | None = None
-
-
-def status(state: State) -> str:
-    """OCI's word for it: creating, created, running, paused, stopped."""
-    creator, sandbox = (state.creator_pid, state.creator_start), (state.pid, state.pid_start)
-    return word_for(state.phase, creator, sandbox, state.paused)
-
-
-@contextmanager
-def _owner_alone() -> Iterator[None]:
+class _OwnerAlone:
     """What is made inside, folders above it too, is its owner's alone, whatever the umask is."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
+
+    def __enter__(self) -> None:
+        self._before = os.umask(0o077)
+
+    def __exit__(self, *_: object) -> None:
+        os.umask(self._before)
 
 
 def _private(path: str, flags: int) -> int:
-    with _owner_alone():
+    with _OwnerAlone():
         return os.open(path, flags, 0o600)
+
+
+class Lock:
+    """A descriptor with a flock(2), which ends with it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+class Held:
+    """A container that nobody else changes meanwhile: `Store.held`."""
+
+    def __init__(self, store: Store, container_id: str, patience_s: float) -> None:
+        self._store = store
+        self._id = container_id
+        self._patience_s = patience_s
+
+    def __enter__(self) -> State:
+        self._lock = self._store.lock(self._id, self._patience_s)
+        try:
+            return self._store.load(self._id)
+        except BaseException:
+            self._lock.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.__exit__()
 
 
 class Store:
@@ -91,7 +81,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         try:
-            with _owner_alone():
+            with _OwnerAlone():
                 os.makedirs(root, mode=0o700, exist_ok=True)
         except OSError as error:
             reason = os.strerror(errno.ENOTDIR if error.errno == errno.EEXIST else error.errno or 0)
@@ -106,31 +96,27 @@ class Store:
         """A file in the directory of a container."""
         return os.path.join(self.root, container_id, name)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Lock:
         """Nobody else makes containers meanwhile."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        with _owner_alone():
+        with _OwnerAlone():
             fd = os.open(os.path.join(self.root, ".lock"), flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        return Lock(fd)
 
-    @contextmanager
-    def held(self, container_id: str, patience_s: float = LOCK_PATIENCE_S) -> Iterator[State]:
+    def held(self, container_id: str, patience_s: float = LOCK_PATIENCE_S) -> Held:
         """Nobody else changes this container meanwhile. Gives its state, to be changed and saved.
 
         Raises: RuntimeFailure if there is no such container, or somebody keeps it too long.
         """
-        fd = self._lock(check_id(container_id), patience_s)
-        try:
-            yield self.load(container_id)
-        finally:
-            os.close(fd)
+        return Held(self, check_id(container_id), patience_s)
 
-    def _lock(self, container_id: str, patience_s: float) -> int:
+    def lock(self, container_id: str, patience_s: float) -> Lock:
+        """That of `held`, alone."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
@@ -140,7 +126,7 @@ class Store:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(fd), os.stat(self.path(container_id))):
-                    return fd
+                    return Lock(fd)
             except FileNotFoundError:  # removed by whoever held the lock
                 pass
             except BlockingIOError:
@@ -159,7 +145,7 @@ class Store:
             if not os.path.exists(self.path(state.id, "state.json")):
                 self._remove(state.id)  # a command was killed while it made or removed this one
             try:
-                with _owner_alone():
+                with _OwnerAlone():
                     os.mkdir(directory, 0o700)
             except FileExistsError:
                 raise RuntimeFailure(
@@ -175,25 +161,27 @@ class Store:
         """Replace the state on disk, in one step."""
         temporary = self.path(state.id, f"state.json.{os.getpid()}")
         with open(temporary, "wb", opener=_private) as file:
-            file.write(msgspec.json.encode(state))
+            file.write(state_file.encode(state))
         os.rename(temporary, self.path(state.id, "state.json"))
 
     def load(self, container_id: str) -> State:
         """Raises: RuntimeFailure if there is no such container."""
         try:
             with open(self.path(check_id(container_id), "state.json"), "rb") as file:
-                return msgspec.json.decode(file.read(), type=State)
+                return state_file.decode(file.read())
         except (FileNotFoundError, NotADirectoryError):
             raise NoContainer(container_id) from None
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise RuntimeFailure(f"state.json of {container_id}: {error}") from None
 
     def all(self) -> list[State]:
         """All containers, by name."""
         found = []
         for name in sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir()):
-            with suppress(RuntimeFailure):  # it has just been deleted
+            try:
                 found.append(self.load(name))
+            except RuntimeFailure:  # it has just been deleted
+                continue
         return found
 
     def remove(self, container_id: str) -> None:
@@ -213,8 +201,10 @@ class Store:
         try:
             names = sorted(os.listdir(directory), key=lambda name: name == "state.json")
             for name in names:
-                with suppress(FileNotFoundError):
+                try:
                     os.unlink(os.path.join(directory, name))
+                except FileNotFoundError:
+                    continue
             os.rmdir(directory)
         except (FileNotFoundError, NotADirectoryError):
             pass

@@ -14,17 +14,17 @@ what is needed afterwards is imported while the Sentry works.
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, MSG_NOSIGNAL, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET
-from _socket import socket as Socket
+from _socket import MSG_NOSIGNAL, SCM_RIGHTS, SOL_SOCKET
 from time import monotonic
 
-from runsc.containers import execspec
+from runsc.containers import asking, execspec
 from runsc.containers.execspec import Wishes
 from runsc.containers.names import check_id
 from runsc.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket as Socket
     from collections.abc import Callable, Sequence
 
     from runsc.containers.relay import Relay
@@ -186,14 +186,8 @@ def _leave_all_but(kept: int) -> None:
     os.chdir("/")
 
 
-answers: list[RuntimeFailure] = []
-"""What `run` has said already to `quick`, which leaves it to the command line to report."""
-
-
 def run(root: str, wishes: Wishes, warn: Callable[[str], None]) -> int:
     """The command: what it exits with. Raises: RuntimeFailure with the code to exit with."""
-    if answers:
-        raise answers.pop()
     try:
         return _run(root, wishes, warn)
     except RuntimeFailure as error:
@@ -266,24 +260,13 @@ def _preserved(count: int) -> list[int]:
     return list(range(3, 3 + count))
 
 
-def _connect(path: str) -> Socket:
-    """Through the directory, for the path may be longer than sun_path (unix(7)) allows."""
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sock = Socket(AF_UNIX, SOCK_STREAM)
-        sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-        return sock
-    finally:
-        os.close(folder)
-
-
 def start(path: str, request: bytes, fds: Sequence[int]) -> Process:
     """Start it in the sandbox that listens at `path`; `fds` become 0, 1, 2 and so on.
 
     Raises: RuntimeFailure with the Sentry's words, or if it has none in time; OSError when nobody
     listens.
     """
-    sock = _connect(path)
+    sock = asking.connect(path)
     try:
         return Process(sock, *_ask(sock, request, fds))
     except BaseException:

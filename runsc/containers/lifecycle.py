@@ -5,24 +5,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import select
-import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from _signal import SIGKILL, pidfd_send_signal  # type: ignore[import-not-found]
 
-from runsc.containers import listener
-from runsc.containers.container import State, Store, status
+from runsc.containers import asking
+from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED, start_time
+from runsc.containers.state import State, status
 from runsc.errors import NoContainer, NotRunning, RuntimeFailure
-from sentry.control.protocol import Reply, Request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runsc.oci.hooks import StateDocument
+    from collections.abc import Callable, Sequence
 
-Warn = Callable[[str], None]
+    from runsc.oci.hooks import StateDocument
+    from sentry.control.protocol import Reply, Request
+
+    Warn = Callable[[str], None]
 
 ANSWER_S = 30.0
 """How long a sandbox may take to answer; it may have to be read back from swap."""
@@ -52,12 +52,33 @@ def ask(
 
     Raises: NotRunning, RuntimeFailure when it does not answer.
     """
-    try:
+    from runsc.containers import listener  # noqa: PLC0415  costs more than most commands
+
+    with _Answering(state):
         return listener.ask(store.path(state.id, "control.sock"), request, patience_s, fds)
-    except TimeoutError:
-        raise RuntimeFailure(f'the sandbox of container "{state.id}" does not answer') from None
-    except (OSError, ValueError):
-        raise NotRunning(state.id) from None
+
+
+def tell(store: Store, state: State, request: bytes, patience_s: float = ANSWER_S) -> str:
+    """An order for the sandbox, as a line: what went wrong, "" if nothing did. Raises: as `ask`."""
+    with _Answering(state):
+        return asking.tell(store.path(state.id, "control.sock"), request, patience_s)
+
+
+class _Answering:
+    """What it means if no answer comes."""
+
+    def __init__(self, state: State) -> None:
+        self._id = state.id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if isinstance(error, TimeoutError):
+            text = f'the sandbox of container "{self._id}" does not answer'
+            raise RuntimeFailure(text) from None
+        if isinstance(error, (OSError, ValueError)):
+            raise NotRunning(self._id) from None
 
 
 def wait(store: Store, container_id: str, pid: int) -> int:
@@ -69,14 +90,15 @@ def wait(store: Store, container_id: str, pid: int) -> int:
     state = store.load(container_id)
     require_running(state)
     try:
-        sock = listener.connect(store.path(container_id, "control.sock"))
+        sock = asking.connect(store.path(container_id, "control.sock"))
     except OSError:
         raise NotRunning(container_id) from None
-    with sock:
-        try:
-            reply = listener.ask_over(sock, Request("wait", pid=pid), math.inf)
-        except (OSError, ValueError):
-            return signal.SIGKILL
+    try:
+        reply = asking.reply(asking.answer_to(sock, asking.line("wait", pid=pid), None))
+    except (OSError, ValueError):
+        return int(SIGKILL)
+    finally:
+        sock.close()
     if reply.error:
         raise RuntimeFailure(f"waiting for process {pid} of \"{container_id}\": {reply.error}")
     return reply.wait_status
@@ -101,17 +123,17 @@ def start(store: Store, container_id: str) -> None:
             case word:
                 raise RuntimeFailure(f'cannot start a container that is {word}: "{container_id}"')
         before_start(store, state)
-        reply = ask(store, state, Request("start"))
+        problem = tell(store, state, asking.line("start"))
         state.phase = "running"
         store.save(state)
-        if reply.error:
-            raise RuntimeFailure(reply.error)
+        if problem:
+            raise RuntimeFailure(problem)
         after_start(state)
 
 
 def before_start(store: Store, state: State) -> None:
     """The startContainer hooks. Raises: RuntimeFailure; then the container has been ended."""
-    if state.hooks is None or not state.hooks.start_container:
+    if not state.hooks.get("startContainer"):
         return
     from runsc.containers import start_hooks  # noqa: PLC0415  few containers have hooks
 
@@ -125,12 +147,12 @@ def before_start(store: Store, state: State) -> None:
 
 def after_start(state: State) -> None:
     """The poststart hooks. Raises: RuntimeFailure; then, as with runc, the container has ended."""
-    if state.hooks is None:
+    if not state.hooks.get("poststart"):
         return
     from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
 
     try:
-        hooks.run(state.hooks, hooks.Phase.POSTSTART, document(state, "running"))
+        hooks.run(hooks.read(state.hooks), hooks.Phase.POSTSTART, document(state, "running"))
     except BaseException:
         for pidfd in _kill(state):
             _await_end(pidfd)
@@ -139,18 +161,23 @@ def after_start(state: State) -> None:
 
 def kill(store: Store, container_id: str, number: int, everyone: bool, pid: int = 1) -> None:
     """Send a signal to a process, usually the first, or to all. Raises: RuntimeFailure."""
-    state = store.load(container_id)
-    if everyone and status(state) == STOPPED:
-        return
-    require_running(state)
-    request = Request("kill", signal=number, pid=pid, all=everyone)
-    if number != signal.SIGKILL or pid != 1:
-        reply = ask(store, state, request)
-        if reply.error:
-            raise RuntimeFailure(f'{reply.error}: "{container_id}"')
+    signal(store, store.load(container_id), number, everyone, pid)
+
+
+def signal(store: Store, state: State, number: int, everyone: bool, pid: int) -> None:
+    """The same of a container whose state has been read."""
+    if status(state) == STOPPED:
+        if everyone:
+            return
+        raise NotRunning(state.id)
+    request = asking.line("kill", signal=number, pid=pid, all=everyone)
+    if number != SIGKILL or pid != 1:
+        problem = tell(store, state, request)
+        if problem:
+            raise RuntimeFailure(f'{problem}: "{state.id}"')
         return
     try:
-        if not ask(store, state, request, KILL_ANSWER_S).error:
+        if not tell(store, state, request, KILL_ANSWER_S):
             return
     except RuntimeFailure:  # it hangs, or is just ending
         pass
@@ -163,7 +190,7 @@ def pause(store: Store, container_id: str) -> None:
     with store.held(container_id) as state:
         if status(state) not in ("created", "running"):
             raise NotRunning(container_id)
-        _settle(store, state, Request("pause"), paused=True)
+        _settle(store, state, "pause", paused=True)
 
 
 def resume(store: Store, container_id: str) -> None:
@@ -171,16 +198,18 @@ def resume(store: Store, container_id: str) -> None:
     with store.held(container_id) as state:
         if status(state) != "paused":
             raise RuntimeFailure(f'container not paused: "{container_id}"')
-        _settle(store, state, Request("resume"), paused=False)
+        _settle(store, state, "resume", paused=False)
 
 
-def _settle(store: Store, state: State, request: Request, *, paused: bool) -> None:
+def _settle(store: Store, state: State, order: str, *, paused: bool) -> None:
     """The sandbox knows what is true: it may be so already, and the state only not say it."""
-    reply = ask(store, state, request)
-    if reply.error:
+    problem = tell(store, state, asking.line(order))
+    if problem:
+        from sentry.control.protocol import Request  # noqa: PLC0415  seldom
+
         word = ask(store, state, Request("state")).status
         if (word == "paused") != paused:
-            raise RuntimeFailure(f'{reply.error}: "{state.id}"')
+            raise RuntimeFailure(f'{problem}: "{state.id}"')
     state.paused = paused
     store.save(state)
 
@@ -202,11 +231,11 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
     if cgroup is not None:
         cgroup.delete()
     store.remove(state.id)
-    if state.hooks is not None:
+    if state.hooks.get("poststop"):
         from runsc.oci import hooks  # noqa: PLC0415
 
         state.pid = 0
-        hooks.run_all(state.hooks, hooks.Phase.POSTSTOP, document(state, STOPPED), warn)
+        hooks.run_all(hooks.read(state.hooks), hooks.Phase.POSTSTOP, document(state, STOPPED), warn)
 
 
 def delete(store: Store, container_id: str, force: bool, warn: Warn) -> None:
@@ -230,8 +259,10 @@ def sweep(store: Store, warn: Warn) -> None:
     for state in store.all():
         alive = start_time(state.creator_pid) == state.creator_start != 0
         if state.foreground and not alive:
-            with suppress(RuntimeFailure):
+            try:
                 destroy(store, state, warn)
+            except RuntimeFailure:
+                continue
 
 
 def _kill(state: State) -> list[int]:
@@ -241,7 +272,7 @@ def _kill(state: State) -> list[int]:
         (state.gofer_pid, state.gofer_start),
         (state.pid, state.pid_start),
     )
-    found = [_signal(pid, start, signal.SIGKILL) for pid, start in processes if pid]
+    found = [_signal(pid, start, SIGKILL) for pid, start in processes if pid]
     return [pidfd for pidfd in found if pidfd >= 0]
 
 
@@ -254,8 +285,10 @@ def _signal(pid: int, started: int, number: int) -> int:
     if start_time(pid) != started or not started:
         os.close(pidfd)
         return -1
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, number)
+    try:  # noqa: SIM105  contextlib costs more
+        pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
     return pidfd
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 
+from runsc.containers import asking
 from sentry.control.protocol import LineBuffer, Reply, Request, decode, encode
 
 
@@ -28,13 +29,7 @@ def listen(path: str) -> socket.socket:
 
 def connect(path: str) -> socket.socket:
     """Connect to it. Raises: OSError."""
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(f"/proc/self/fd/{directory}/{os.path.basename(path)}")
-        return sock
-    finally:
-        os.close(directory)
+    return socket.socket(fileno=asking.connect(path).detach())
 
 
 def ask(path: str, request: Request, patience_s: float, fds: Sequence[int] = ()) -> Reply:

@@ -105,15 +105,14 @@ def catch_fd() -> int:
 
 def number_of(name: str) -> int:
     """The number of "TERM", "SIGTERM", "15". Raises: ValueError."""
-    import signal  # noqa: PLC0415
-
     if name.isdigit():
         number = int(name)
-        if 0 <= number < signal.NSIG:
+        if 0 <= number < _signal.NSIG:
             return number
     else:
         upper = name.upper()
-        found = signal.Signals.__members__.get(upper if upper[:3] == "SIG" else "SIG" + upper)
-        if found is not None:
+        full = upper if upper[:3] == "SIG" else "SIG" + upper
+        found = getattr(_signal, full, None)
+        if isinstance(found, int) and full[:4] != "SIG_":
             return int(found)
     raise ValueError(f'unknown signal "{name}"')

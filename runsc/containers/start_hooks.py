@@ -13,7 +13,8 @@ import sys
 import msgspec
 
 import runsc
-from runsc.containers.container import State, Store
+from runsc.containers.container import Store
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.oci import hooks, spec
 
@@ -22,14 +23,14 @@ _PROCESS = "hook.json"
 
 def run(store: Store, state: State) -> None:
     """All of them, in their order. Raises: RuntimeFailure at the first that fails."""
-    assert state.hooks is not None
     process = spec.load(state.bundle).process
     if process is None:
         raise RuntimeFailure("the bundle's config.json has no process any more")
     document = hooks.StateDocument(
         state.oci_version, state.id, "created", state.bundle, state.pid, state.annotations
     )
-    inside = [_as_exec(store, state, process, hook) for hook in state.hooks.start_container or ()]
+    found = hooks.of(hooks.read(state.hooks), hooks.Phase.START_CONTAINER)
+    inside = [_as_exec(store, state, process, hook) for hook in found]
     for index, (written, hook) in enumerate(inside):
         path = store.path(state.id, _PROCESS)
         with open(path, "wb") as file:

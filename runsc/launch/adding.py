@@ -25,7 +25,8 @@ from sentry.config import FurtherConfig
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
-    from runsc.containers.container import State, Store
+    from runsc.containers.container import Store
+    from runsc.containers.state import State
     from runsc.launch.configure import Wishes
     from runsc.launch.joining import Joint
     from runsc.oci.convert import Container
@@ -104,7 +105,7 @@ class Further:
         fds: list[int] = []
         config = self._config(fds, log_fd)
         self._store.save(state)
-        if state.hooks is not None:
+        if state.hooks:
             around.run_hooks(state)
             self.processes.let_go_on()
         around.adjust_oom_score(container.process.oom_score_adj, (standing.pid, state.gofer_pid))

@@ -12,8 +12,9 @@ from runsc.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
-    from runsc.containers.container import State, Store
+    from runsc.containers.container import Store
     from runsc.containers.relay import Relay
+    from runsc.containers.state import State
     from runsc.oci.convert import Container
     from runsc.oci.resources import Resources
     from runsc.options import Globals
@@ -49,15 +50,16 @@ def run_hooks(state: State) -> None:
     from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
 
     document = lifecycle.document(state, "creating")
-    hooks.run(state.hooks, hooks.Phase.PRESTART, document)
-    hooks.run(state.hooks, hooks.Phase.CREATE_RUNTIME, document)
+    found = hooks.read(state.hooks)
+    hooks.run(found, hooks.Phase.PRESTART, document)
+    hooks.run(found, hooks.Phase.CREATE_RUNTIME, document)
 
 
 def create_container_hooks(
     state: State, variables: tuple[bytes, ...]
 ) -> Callable[[], str] | None:
     """What the Gofer's process does first: those in its namespaces, and what failed."""
-    if state.hooks is None or not state.hooks.create_container:
+    if not state.hooks.get("createContainer"):
         return None
     from runsc.oci import hooks  # noqa: PLC0415
 
@@ -65,7 +67,7 @@ def create_container_hooks(
         try:
             place = hooks.Place(state.rootfs, [os.fsdecode(each) for each in variables])
             document = lifecycle.document(state, "creating")
-            hooks.run(state.hooks, hooks.Phase.CREATE_CONTAINER, document, place)
+            hooks.run(hooks.read(state.hooks), hooks.Phase.CREATE_CONTAINER, document, place)
         except RuntimeFailure as error:
             return str(error)
         return ""

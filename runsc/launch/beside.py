@@ -19,7 +19,7 @@ from runsc.launch import boot, boot_gofer, configure, isolation, users
 from runsc.launch.programs import gofer
 
 if TYPE_CHECKING:
-    from runsc.containers.container import State
+    from runsc.containers.state import State
     from runsc.launch.joining import Joint
     from runsc.oci.convert import Container, Export
     from runsc.options import Globals

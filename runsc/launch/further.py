@@ -21,7 +21,8 @@ from runsc.launch.janitor import keep_clean
 from sentry.control.protocol import Request
 
 if TYPE_CHECKING:
-    from runsc.containers.container import State, Store
+    from runsc.containers.container import Store
+    from runsc.containers.state import State
     from runsc.launch.configure import Wishes
     from runsc.launch.joining import Joint
     from runsc.oci.convert import Container

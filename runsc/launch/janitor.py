@@ -10,11 +10,15 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from runsc.containers import console
 from runsc.containers.container import Store
-from runsc.containers.lifecycle import Warn, destroy
+from runsc.containers.lifecycle import destroy
 from runsc.launch.title import set_title
+
+if TYPE_CHECKING:
+    from runsc.containers.lifecycle import Warn
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from runsc.containers.container import State, Store, status
+from runsc.containers.container import Store
 from runsc.containers.processes import STOPPED
+from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 
 if TYPE_CHECKING:

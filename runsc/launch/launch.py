@@ -6,15 +6,16 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
 from runsc.containers import console, lifecycle, signals
-from runsc.containers.container import State, Store
+from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.processes import start_time, write_pid_file
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch import around, boot, early, joining, oom_victim, sandbox, stand_in, users
 from runsc.launch.configure import Wishes, make_config, network_of
@@ -160,9 +161,9 @@ def _stay(
             store.save(state)
             if wishes.pid_file is not None:
                 write_pid_file(wishes.pid_file, state.pid)
-            if state.hooks is not None:
+            if state.hooks:
                 running.await_ready()
-                if state.hooks.start_container:
+                if state.hooks.get("startContainer"):
                     lifecycle.before_start(store, state)
                     lifecycle.ask(store, state, Request("start"))
                 lifecycle.after_start(state)
@@ -187,8 +188,16 @@ def _new_state(identity: Identity, container: Container) -> State:
         rootfs=identity.rootfs,
         creator_pid=os.getpid(),
         creator_start=start_time(os.getpid()),
-        hooks=container.hooks,
+        hooks=_written(container),
     )
+
+
+def _written(container: Container) -> dict[str, Any]:
+    if container.hooks is None:
+        return {}
+    from runsc.oci import hooks  # noqa: PLC0415  few containers have hooks
+
+    return hooks.written(container.hooks)
 
 
 def _reserve(flags: Globals, store: Store, state: State, container: Container) -> Joint | None:
@@ -236,7 +245,7 @@ def _bring_up(
             state.gofer_start = start_time(running.gofer_pid)
             state.network = network_of(flags, container)
             state.services = any(each.is_service for each in container.exports)
-            if state.hooks is not None:
+            if state.hooks:
                 store.save(state)
                 around.run_hooks(state)
                 running.release()
@@ -262,7 +271,7 @@ def _start(
     """The two processes; with hooks they wait for `release`."""
     joins = standing.joins
     terms = boot.Terms(
-        held=state.hooks is not None,
+        held=bool(state.hooks),
         outlives=wishes.detach,
         own_terminal=bool(wishes.console_socket) or wishes.wire >= 0,
         joins=joins,

@@ -18,7 +18,6 @@ import fcntl
 import os
 import resource
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runsc import host
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from runsc.cgroups.cgroup import Cgroup
     from runsc.oci.convert import Container
 
-PROGRAM = Path(__file__).with_name("built") / "oom_victim"
+PROGRAM = os.path.join(os.path.dirname(__file__), "built", "oom_victim")
 UNKILLABLE = -1000
 CPU_S = 2
 """What it may use: a second is more than a kill takes."""

@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -37,7 +36,7 @@ from sentry.abi.sched import (
 )
 from sentry.config import Extents
 
-PROGRAM = Path(__file__).with_name("built") / "stand_in"
+PROGRAM = os.path.join(os.path.dirname(__file__), "built", "stand_in")
 LIFE_FD = 3
 KINDS = {
     "network": CLONE_NEWNET,
@@ -262,7 +261,8 @@ def _enter(namespaces: Namespaces) -> None:
         socket.sethostname(namespaces.hostname)
     for name, value in namespaces.sysctls:
         try:
-            Path("/proc/sys", name.replace(".", "/")).write_text(value)
+            with open(f"/proc/sys/{name.replace('.', '/')}", "w", encoding="utf-8") as file:
+                file.write(value)
         except OSError as error:
             raise OSError(error.errno, f"sysctl {name}: {error.strerror}") from None
     host.mount(None, "/", None, mount.MS_REC | mount.MS_PRIVATE)

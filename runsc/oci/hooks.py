@@ -26,6 +26,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -68,6 +69,22 @@ def of(hooks: Hooks | None, phase: Phase) -> Sequence[Hook]:
         return ()
     found: list[Hook] | None = getattr(hooks, _FIELDS[phase])
     return found or ()
+
+
+def written(hooks: Hooks | None) -> dict[str, Any]:
+    """As in config.json, for state.json; empty if there are none."""
+    if hooks is None:
+        return {}
+    made: dict[str, Any] = msgspec.to_builtins(hooks)
+    return made
+
+
+def read(document: dict[str, Any]) -> Hooks:
+    """What `written` has made. Raises: RuntimeFailure."""
+    try:
+        return msgspec.convert(document, Hooks)
+    except msgspec.ValidationError as error:
+        raise RuntimeFailure(f"hooks in state.json: {error}") from None
 
 
 _FIELDS = {

@@ -140,7 +140,7 @@ def _prepare(report: Report) -> None:
 
     early.begin()
     from runsc import cli  # noqa: F401, PLC0415
-    from runsc.commands import bundles  # noqa: F401, PLC0415
+    from runsc.launch import bundle  # noqa: F401, PLC0415
     from runsc.shim import jobs  # noqa: PLC0415
 
     job = report.wait()

@@ -70,7 +70,7 @@ def warn(message: str) -> None:
 
 def create(job: Create, report: Report) -> None:
     """Mount its root, open its streams, make it."""
-    from runsc.commands import bundles  # noqa: PLC0415  not of a shim that waits
+    from runsc.launch import bundle as bundles  # noqa: PLC0415  not of a shim that waits
     from runsc.launch import launch  # noqa: PLC0415
     from runsc.launch.configure import Wishes  # noqa: PLC0415
 

@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True):
         made = global_flags(self.flags)
         debug = self.debug or made.debug
         log = Log(self.log_path or None, "text", debug)
-        return msgspec.structs.replace(made, root=self.root, log=log, debug=debug)
+        return made.changed(root=self.root, log=log, debug=debug)
 
 
 def read(options: messages.Any | None, namespace: str) -> Settings:

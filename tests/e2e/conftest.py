@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.bundle import kvm_is_usable
 
 HOST_SIDE = frozenset({
-    "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos", "test_host_sockets",
-    "test_mount_propagation", "test_mounts", "test_pods", "test_port_forward",
+    "test_both_ways", "test_cgroups", "test_crashes", "test_hooks", "test_host_fifos",
+    "test_host_sockets", "test_mount_propagation", "test_mounts", "test_pods", "test_port_forward",
     "test_real_processes", "test_stand_in", "test_start_hooks", "test_streams", "test_users",
     "test_wait",
 })  # fmt: skip

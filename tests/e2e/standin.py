@@ -138,7 +138,7 @@ def main(root: str, sentry_words: str, gofer_words: str, *flags: str) -> int:
         strace=False,
         overlay="memory",
         memory=64 << 20,
-        switches=filters.Switches(trap="trap" in flags),
+        trap="trap" in flags,
     )
 
     def prepare(config: SandboxConfig, lockdown: Callable[[], None]) -> Body:

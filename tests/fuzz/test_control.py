@@ -18,9 +18,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from runsc.commands import debug, events, ps, stacks
-from runsc.containers import listener
-from runsc.containers.container import State
+from runsc.commands import debug, events, stacks
+from runsc.containers import listener, showing
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch.sandbox import Sandbox
 from sentry.abi.fcntl import O_CREAT, O_WRONLY
@@ -276,7 +276,7 @@ STATE = State("1.2.0", "c", "/", 1)
 def show(reply: Reply) -> None:
     """As the commands do."""
     for process in reply.processes:
-        ps.line(process, 1e9)
+        showing.processes([process])
     if reply.stats is not None:
         json.dumps(events.data(STATE, reply.stats))
     if reply.profile is not None:

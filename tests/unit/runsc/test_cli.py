@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runsc.cli import COMMANDS, _log_file, main
+from runsc.cli import COMMANDS, main
 from runsc.containers import signals
 from runsc.log import Log
+from runsc.options import log_file
 
 
 def _main(*args: str) -> int:
@@ -169,7 +170,7 @@ def test_every_command_has_a_line_in_the_docs() -> None:
     ],
 )
 def test_debug_log_may_be_a_pattern_or_a_folder(tmp_path: Path, pattern: str, made: str) -> None:
-    found = _log_file(pattern.format(tmp_path), "list")
+    found = log_file(pattern.format(tmp_path), "list")
 
     assert found is not None
     assert re.fullmatch(f"{re.escape(str(tmp_path))}/{made}", found)

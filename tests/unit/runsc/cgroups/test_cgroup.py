@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from runsc.cgroups import Record, cgroup
+from runsc.cgroups import cgroup
 from runsc.cgroups.cgroup import Cgroup
+from runsc.containers import state
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure, SpecError
 from runsc.oci.resources import Resources, decode
 from tests.unit.runsc.cgroups.machines import V1_FILES, Machine
@@ -59,7 +60,7 @@ def test_create_and_delete_leave_what_was_there(hybrid: Machine) -> None:
     (hybrid.mount("memory") / "pod").mkdir()
     made = _made(hybrid)
 
-    record = msgspec.json.decode(msgspec.json.encode(made.record), type=Record)
+    record = state.decode(state.encode(State("1", "c", "/b", cgroups=made.record))).cgroups
     Cgroup(record).delete()
 
     assert (hybrid.mount("memory") / "pod").is_dir()

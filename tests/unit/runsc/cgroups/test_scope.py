@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from runsc.cgroups import Record, recorded, scope, systemd
+from runsc.cgroups import recorded, scope, systemd
 from runsc.cgroups.scope import Scope
+from runsc.containers import state
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.oci.resources import Resources, decode
 from tests.unit.runsc.cgroups.machines import Machine
@@ -90,7 +91,7 @@ def test_slices_are_left_to_systemd(hybrid: Machine, bus: FakeBus) -> None:
     assert str(hybrid.mount("memory") / "a.slice") in made.record.made
     assert str(hybrid.mount("") / "a.slice") not in made.record.made
 
-    record = msgspec.json.decode(msgspec.json.encode(made.record), type=Record)
+    record = state.decode(state.encode(State("1", "c", "/b", cgroups=made.record))).cgroups
     recorded.of(record).delete()
 
     assert bus.of("StopUnit") == [("p-c1.scope", "replace")]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from runsc.containers import lifecycle
-from runsc.containers.container import State, Store, status
+from runsc.containers.container import Store
 from runsc.containers.listener import listen
 from runsc.containers.names import check_id
 from runsc.containers.processes import start_time
+from runsc.containers.state import State, status
 from runsc.errors import RuntimeFailure
 
 

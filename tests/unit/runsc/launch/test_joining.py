@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runsc.containers.container import State, Store
+from runsc.containers.container import Store
 from runsc.containers.processes import start_time
+from runsc.containers.state import State
 from runsc.errors import RuntimeFailure
 from runsc.launch import joining
 from runsc.oci import convert

@@ -1,0 +1,96 @@
+"""One question to a sandbox, over its control socket, as most commands have one.
+
+For what every command imports: without `socket`, msgspec and the structs of the protocol, which
+cost more than the question. Requests are written by hand, and an answer that is not the plain "it
+is done" is the protocol's. See listener.py for everything else.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_STREAM
+from _socket import socket as Socket
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sentry.control.protocol import Reply
+
+DONE = b"{}"
+"""A reply without anything."""
+CHUNK = 1 << 16
+LINE_MAX = 4 << 20
+"""Of an answer. The sandbox is not trusted."""
+LEFT_OUT = {"pid": 1, "all": False}
+"""What a request need not say."""
+
+
+def line(op: str, **numbers: int) -> bytes:
+    """A request as sentry.control.protocol has it."""
+    words = [f'"op":"{op}"']
+    for name, value in numbers.items():
+        if value != LEFT_OUT.get(name, 0):
+            words.append(f'"{name}":{str(value).lower()}')
+    return ("{" + ",".join(words) + "}\n").encode()
+
+
+def connect(path: str) -> Socket:
+    """Through the directory, for the path may be longer than sun_path (unix(7)) allows.
+
+    Raises: OSError.
+    """
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = Socket(AF_UNIX, SOCK_STREAM)
+    try:
+        sock.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.close(folder)
+    return sock
+
+
+def tell(path: str, request: bytes, patience_s: float) -> str:
+    """Ask for something to be done: what went wrong, "" if nothing did.
+
+    Raises: OSError (TimeoutError too), ValueError.
+    """
+    sock = connect(path)
+    try:
+        answer = answer_to(sock, request, patience_s)
+    finally:
+        sock.close()
+    return "" if answer == DONE else reply(answer).error
+
+
+def answer_to(sock: Socket, request: bytes, patience_s: float | None) -> bytes:
+    """A line, whatever the sandbox does within so long; None: as long as it takes.
+
+    Raises: as `tell`.
+    """
+    deadline = None if patience_s is None else monotonic() + patience_s
+    sock.settimeout(patience_s)
+    sock.sendall(request, MSG_NOSIGNAL)
+    received = bytearray()
+    while True:
+        data = sock.recv(CHUNK)
+        if not data:
+            raise ConnectionResetError("the sandbox has ended")
+        received += data
+        if b"\n" in data:
+            return bytes(received.partition(b"\n")[0])
+        if len(received) > LINE_MAX:
+            raise ValueError("line too long")
+        if deadline is not None:
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            sock.settimeout(left_s)
+
+
+def reply(answer: bytes) -> Reply:
+    """What an answer says. Raises: ValueError."""
+    from sentry.control import protocol  # noqa: PLC0415  for what is not plain
+
+    return protocol.decode(answer, protocol.Reply)

@@ -1,0 +1,41 @@
+"""A bundle that is understood: what `create` and `run` begin with."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from runsc.containers.names import check_id
+from runsc.launch import launch
+from runsc.oci import convert, spec
+from runsc.options import Globals
+
+
+def understood(
+    settings: Globals, bundle: str, container_id: str
+) -> tuple[launch.Identity, convert.Container]:
+    """Read the bundle. Raises: RuntimeFailure."""
+    check_id(container_id)
+    document = spec.load(bundle)
+    bundle = os.path.realpath(bundle)
+    if settings.debug:
+        from runsc.oci import ignored  # noqa: PLC0415
+
+        for line in ignored.fields(bundle):
+            settings.log.debug(line)
+    container = convert.container(bundle, document, settings.overlay, settings.log.warning)
+    if settings.host_uds == "none":
+        shut = (msgspec.structs.replace(each, connects=False) for each in container.exports)
+        container = msgspec.structs.replace(container, exports=tuple(shut))
+    if settings.host_fifo == "none":
+        shut = (msgspec.structs.replace(each, opens=False) for each in container.exports)
+        container = msgspec.structs.replace(container, exports=tuple(shut))
+    identity = launch.Identity(
+        container_id,
+        bundle,
+        container.exports[0].path,
+        document.oci_version,
+        document.annotations or {},
+    )
+    return identity, container

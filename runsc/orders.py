@@ -1,0 +1,128 @@
+"""What the commands do that engines give most: functions of the flags, for both command lines.
+
+`cli` reads any command line, `quick` those that need no help; both give what was read to these, by
+its names. For each command that `quick` knows, so nothing is imported here that not all need.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from runsc.containers import lifecycle
+from runsc.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from runsc.options import Globals
+
+FIRST = 1
+"""The first process of a container."""
+
+
+def create(settings: Globals, container_id: str, bundle: str, **wishes: Any) -> int:
+    """Decode the bundle, make the sandbox, leave it."""
+    from runsc.launch import bundle as bundles  # noqa: PLC0415
+    from runsc.launch import launch  # noqa: PLC0415
+    from runsc.launch.configure import Wishes  # noqa: PLC0415
+
+    identity, container = bundles.understood(settings, bundle, container_id)
+    launch.create(settings, identity, container, Wishes(**wishes, detach=True))
+    return 0
+
+
+def run(settings: Globals, container_id: str, bundle: str, **wishes: Any) -> int:
+    """Decode the bundle, start it, wait for its end."""
+    from runsc.launch import bundle as bundles  # noqa: PLC0415
+    from runsc.launch import launch  # noqa: PLC0415
+    from runsc.launch.configure import Wishes  # noqa: PLC0415
+
+    identity, container = bundles.understood(settings, bundle, container_id)
+    return launch.run(settings, identity, container, Wishes(**wishes))
+
+
+def start(settings: Globals, container_id: str) -> int:
+    """See lifecycle.start."""
+    lifecycle.start(settings.store(), container_id)
+    return 0
+
+
+def kill(
+    settings: Globals, container_id: str, signal: str, everyone: bool, pid: int | None
+) -> int:
+    """The container is looked for first, as runc does it."""
+    from runsc.containers import signals  # noqa: PLC0415
+
+    if everyone and pid is not None:
+        raise RuntimeFailure("only one of --all and --pid can be given")
+    store = settings.store()
+    state = store.load(container_id)
+    try:
+        number = signals.number_of(signal)
+    except ValueError as error:
+        raise RuntimeFailure(str(error)) from None
+    lifecycle.signal(store, state, number, everyone, FIRST if pid is None else pid)
+    return 0
+
+
+def pause(settings: Globals, container_id: str) -> int:
+    """Gives when none of its processes runs any more."""
+    lifecycle.pause(settings.store(), container_id)
+    return 0
+
+
+def resume(settings: Globals, container_id: str) -> int:
+    """What `pause` held."""
+    lifecycle.resume(settings.store(), container_id)
+    return 0
+
+
+def delete(settings: Globals, container_id: str, force: bool) -> int:
+    """See lifecycle.delete."""
+    lifecycle.delete(settings.store(), container_id, force, settings.log.warning)
+    return 0
+
+
+def state(settings: Globals, container_id: str) -> int:
+    """As runc prints it: with the owner left empty."""
+    from runsc.containers import showing  # noqa: PLC0415
+
+    _print(showing.state(settings.store().load(container_id)))
+    return 0
+
+
+def ps(settings: Globals, container_id: str, form: str, options: Sequence[str]) -> int:
+    """Ask the sandbox, for the host sees one process only."""
+    if tuple(options) not in ((), ("-ef",)):
+        raise RuntimeFailure("options of ps(1) are not known here: what is shown is `ps -ef`")
+    if form not in ("table", "json"):
+        raise RuntimeFailure(f"invalid format option: {form!r}; table or json")
+    store = settings.store()
+    found = store.load(container_id)
+    lifecycle.require_running(found)
+    if form == "json":
+        _print(f"[{found.pid}]\n")
+        return 0
+    from runsc.containers import showing  # noqa: PLC0415
+    from sentry.control.protocol import Request  # noqa: PLC0415
+
+    _print(showing.processes(lifecycle.ask(store, found, Request("ps")).processes))
+    return 0
+
+
+def wait(settings: Globals, container_id: str, pid: int | None, rootpid: int | None) -> int:
+    """Ask the sandbox, which answers in its time; the names are those of gVisor's JSON."""
+    from runsc.containers import showing  # noqa: PLC0415
+
+    if pid is not None and rootpid is not None:
+        raise RuntimeFailure("only one of --pid and --rootpid can be given")
+    status = lifecycle.wait(settings.store(), container_id, pid or rootpid or FIRST)
+    _print(showing.ended(container_id, status))
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

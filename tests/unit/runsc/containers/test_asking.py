@@ -1,0 +1,60 @@
+"""One question to a sandbox, which may mean harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runsc.containers import asking
+from sentry.control.protocol import Request, decode
+from tests.unit.runsc.containers.test_listener import answering
+
+
+@pytest.mark.parametrize(
+    ("line", "request_"),
+    [
+        (asking.line("start"), Request("start")),
+        (asking.line("kill", signal=9, pid=1, all=False), Request("kill", signal=9)),
+        (asking.line("kill", signal=0, pid=-7, all=True), Request("kill", pid=-7, all=True)),
+        (asking.line("wait", pid=3), Request("wait", pid=3)),
+    ],
+)
+def test_line_is_a_request_of_the_protocol(line: bytes, request_: Request) -> None:
+    assert decode(line, Request) == request_
+    assert line.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [(b"{}\n", ""), (b'{"error":"no"}\n', "no"), (b'{"pid":5}\n{', "")]
+)
+def test_tell_gives_what_went_wrong(tmp_path: Path, first: bytes, said: str) -> None:
+    with answering(tmp_path, first=first) as path:
+        assert asking.tell(path, asking.line("start"), 10) == said
+
+
+def test_answer_that_drips_in_ends_with_the_patience(tmp_path: Path) -> None:
+    with answering(tmp_path, first=b"{", then=b" ") as path, pytest.raises(TimeoutError):
+        asking.tell(path, asking.line("start"), 0.2)
+
+
+def test_answer_without_an_end_is_an_error(tmp_path: Path) -> None:
+    endless = b" " * (1 << 20)
+    with (
+        answering(tmp_path, first=endless, then=endless) as path,
+        pytest.raises(ValueError, match="too long"),
+    ):
+        asking.tell(path, asking.line("start"), 60)
+
+
+@pytest.mark.parametrize(
+    "said", [b"x\n", b'{"error": 5}\n', b"[" * 300_000 + b"\n"], ids=["text", "number", "deep"]
+)
+def test_answer_that_is_none_is_an_error(tmp_path: Path, said: bytes) -> None:
+    with answering(tmp_path, first=said) as path, pytest.raises(ValueError, match="no Reply"):
+        asking.tell(path, asking.line("start"), 10)
+
+
+def test_end_without_an_answer_is_an_error(tmp_path: Path) -> None:
+    with answering(tmp_path, first=b"{") as path, pytest.raises(OSError, match=r"ended|reset"):
+        asking.tell(path, asking.line("start"), 10)
