@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def restored(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterato
     made = Docker(tmp_path_factory.mktemp("restored"), busybox, (), settings)
     yield made
     made.stop()
+    subprocess.run(["umount", made.folder / "data"], check=False)  # of a dockerd that was killed
 
 
 @pytest.mark.row("`live-restore`: dockerd restarted, or killed (-9)")
