@@ -1,4 +1,7 @@
-"""containerd with state of its own, this runtime's shim, and images that are made here."""
+"""containerd with state of its own, a shim for the runtime of these tests, images made here.
+
+This runtime has a shim of its own; runc and gVisor (Debian has none for it) are called by runc's.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ import pytest
 
 from runsc.engines.settings import SHIM
 from tests.e2e.bundle import REPOSITORY, Result
+from tests.full.runtimes import RUNTIME
 
 LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
 TIMEOUT_S = 60
@@ -57,8 +61,10 @@ state = "{folder}/state"
           network = "host"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc-plain]
       runtime_type = "io.containerd.runsc.v1"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other]
       runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.other.options]
+        BinaryName = "{other}"
 """
 
 
@@ -137,7 +143,8 @@ class Containerd:
         )
         shim.chmod(0o755)
         self.environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
-        config = CONFIG.format(folder=folder, pause=PAUSE, plugins=PLUGINS)
+        self._other = RUNTIME.script(folder / "other")
+        config = CONFIG.format(folder=folder, pause=PAUSE, plugins=PLUGINS, other=self._other)
         (folder / "config.toml").write_text(config)
         (folder / "cni").mkdir()
         (folder / "cni" / "net.conflist").write_text(
@@ -197,6 +204,9 @@ class Containerd:
         return result.stdout
 
     def run_flags(self, *flags: str) -> list[str]:
+        if not RUNTIME.is_ours:
+            runc = ("--runtime=io.containerd.runc.v2", f"--runc-binary={self._other}")
+            return ["run", *runc, "--snapshotter=native", *flags, IMAGE]
         runtime = self.folder / "runsc.toml"
         runtime.write_text(f'root = "{self.folder}/runsc"\n')
         return [

@@ -1,4 +1,4 @@
-"""containerd over this runtime's shim: `ctr`, and pods as the kubelet makes them.
+"""containerd over the runtime of these tests: `ctr`, and a pod that is untrusted.
 
 With the containerd of this machine, and, where there is one, with the next version's (`ci/rootfs
 containerd`).
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bundle import kvm_is_usable
 from tests.e2e.talker import Talker
 from tests.full import cri
 from tests.full.containerd import (
@@ -29,12 +28,13 @@ from tests.full.containerd import (
     programs_of,
     until,
 )
+from tests.full.runtimes import is_there, only_ours
 
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
     pytest.mark.skipif(not shutil.which("containerd"), reason="needs containerd"),
-    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+    is_there,
 ]
 needs_grpc = pytest.mark.skipif(not importlib.util.find_spec("grpc"), reason="needs grpcio")
 
@@ -58,6 +58,10 @@ def containerd(
     assert is_clean(made.folder / "runsc")
 
 
+@pytest.mark.row(
+    "`run`: streams and the exit code",
+    runc="hangs: the end of standard input does not arrive",
+)
 def test_run_passes_streams_and_the_exit_code(containerd: Containerd) -> None:
     run = [*containerd.run_flags("--rm"), "once", "sh", "-c"]
 
@@ -67,6 +71,7 @@ def test_run_passes_streams_and_the_exit_code(containerd: Containerd) -> None:
     assert result.stderr.startswith("e\n")
 
 
+@pytest.mark.row("a program that is not there is an error")
 def test_a_program_that_is_not_there_is_an_error(containerd: Containerd) -> None:
     result = containerd.call(*containerd.run_flags("--rm"), "absent", "no-such-program")
 
@@ -74,6 +79,7 @@ def test_a_program_that_is_not_there_is_an_error(containerd: Containerd) -> None
     assert "executable file not found" in result.stderr
 
 
+@pytest.mark.row("`task exec`")
 def test_exec_has_streams_and_an_exit_code(containerd: Containerd) -> None:
     name = containerd.detached()
     flags = ["task", "exec", "--exec-id=e", name]
@@ -85,6 +91,7 @@ def test_exec_has_streams_and_an_exit_code(containerd: Containerd) -> None:
     containerd.remove(name)
 
 
+@pytest.mark.row("`task exec -t`")
 def test_exec_at_a_terminal(containerd: Containerd) -> None:
     name = containerd.detached()
     exec_ = containerd.command("task", "exec", "-t", "--exec-id=t", name, "sh", "-c", "tty; exit 6")
@@ -103,6 +110,7 @@ def test_exec_at_a_terminal(containerd: Containerd) -> None:
     containerd.remove(name)
 
 
+@pytest.mark.row("`task pause`, `resume`, `metrics`, `kill`")
 def test_pause_resume_metrics_and_kill(containerd: Containerd) -> None:
     name = containerd.detached("--memory-limit=100000000")
 
@@ -121,6 +129,7 @@ def test_pause_resume_metrics_and_kill(containerd: Containerd) -> None:
     containerd.ok("container", "rm", name)
 
 
+@pytest.mark.row("`events`")
 def test_events_are_those_of_a_task(containerd: Containerd) -> None:
     heard = Talker(containerd.command("events"))
     try:
@@ -135,6 +144,10 @@ def test_events_are_those_of_a_task(containerd: Containerd) -> None:
         heard.end()
 
 
+@pytest.mark.row(
+    "containers go on while containerd is restarted",
+    runc="they do; the end of one meanwhile was not told in a minute",
+)
 def test_containers_go_on_while_containerd_is_restarted(containerd: Containerd) -> None:
     stays, ends = containerd.detached(), containerd.detached()
     pid = int(containerd.ok("task", "ls").split(ends)[1].split()[0])
@@ -152,6 +165,49 @@ def test_containers_go_on_while_containerd_is_restarted(containerd: Containerd) 
     containerd.remove(ends)
 
 
+APART = """
+set -e
+mount -t tmpfs none "$1"
+mkdir "$1/upper" "$1/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" none /etc
+mount -t tmpfs none /opt
+rm -rf /etc/cni
+mkdir /etc/cni /opt/cni
+ln -s "$2" /etc/cni/net.d
+ln -s "$3" /opt/cni/bin
+shift 3
+exec "$@"
+"""
+"""Shell: where ctr looks for CNI's settings and plugins, which no flag says."""
+
+
+@pytest.mark.row("`run --cni`")
+@pytest.mark.skipif(not (PLUGINS / "ptp").exists(), reason="needs containernetworking-plugins")
+def test_network_of_cni(containerd: Containerd, tmp_path: Path) -> None:
+    places = (str(tmp_path), str(containerd.folder / "cni"), str(PLUGINS))
+    command = containerd.command(*containerd.run_flags("--rm", "--cni"), "wired", "ip", "addr")
+
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", APART, "sh", *places, *command],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+
+    assert (result.returncode, "inet 10.213.7." in result.stdout) == (0, True), result
+
+
+@pytest.mark.row("`task checkpoint` (refused; the container goes on)")
+def test_checkpoint_is_refused_and_the_container_goes_on(containerd: Containerd) -> None:
+    name = containerd.detached()
+
+    result = containerd.call("task", "checkpoint", name)
+
+    assert (result.returncode, bool(result.stderr)) == (1, True)
+    until(lambda: containerd.status(name) == "RUNNING")
+    assert containerd.ok("task", "exec", "--exec-id=e", name, "echo", "there") == "there\n"
+    containerd.remove(name)
+
+
+@only_ours
 def test_a_shim_that_is_killed_leaves_nothing(containerd: Containerd) -> None:
     name = containerd.detached()
     pid = int(containerd.ok("task", "ls").split(name)[1].split()[0])
@@ -167,6 +223,7 @@ def test_a_shim_that_is_killed_leaves_nothing(containerd: Containerd) -> None:
     containerd.ok("container", "rm", name)
 
 
+@only_ours
 @needs_grpc
 @pytest.mark.skipif(not (PLUGINS / "ptp").exists(), reason="needs containernetworking-plugins")
 def test_a_pod_that_says_it_is_untrusted(containerd: Containerd) -> None:

@@ -1,7 +1,7 @@
 """Pods as the kubelet makes them: the CRI of containerd, over this runtime's shim.
 
-A pod is one sandbox, and its containers are in that. RUNSC_TEST_CRI_HANDLER=runc runs the same
-cases with runc, which shows what is right.
+A pod is one sandbox, and its containers are in that. RUNSC_TEST_RUNTIME=runc runs the same cases
+with runc, which shows what is right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.bundle import kvm_is_usable
 from tests.full import cri
 from tests.full.containerd import (
     IMAGE,
@@ -31,20 +30,20 @@ from tests.full.containerd import (
     programs_of,
     until,
 )
+from tests.full.runtimes import RUNTIME, is_there, only_ours
 from tests.full.streaming import STDERR, STDIN, STDOUT, Stream
 
-HANDLER = os.environ.get("RUNSC_TEST_CRI_HANDLER", "runsc")
+HANDLER = "runsc" if RUNTIME.is_ours else "other"
 pytestmark = [
     pytest.mark.full,
     pytest.mark.root,
     pytest.mark.skipif(not shutil.which("containerd"), reason="needs containerd"),
-    pytest.mark.skipif(not kvm_is_usable(), reason="/dev/kvm cannot be used here"),
+    is_there,
     pytest.mark.skipif(not importlib.util.find_spec("grpc"), reason="needs grpcio"),
     pytest.mark.skipif(
         not (PLUGINS / "bridge").exists(), reason="needs containernetworking-plugins"
     ),
 ]
-only_ours = pytest.mark.skipif(HANDLER != "runsc", reason="about sandboxes")
 BRIDGE = f"rt{os.getpid()}"
 SUBNET = "10.213.8."
 PARENT = f"/{BRIDGE}"
@@ -206,6 +205,7 @@ def in_namespaces(**modes: Any) -> dict[str, Any]:
 # pods and their containers
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_run_pod_sandbox_is_ready_and_has_an_address(pods: Pods) -> None:
     pod = pods.run(labels={"app": "a"}, annotations={"note": "n"})
 
@@ -230,6 +230,7 @@ def test_containers_of_a_pod_are_in_its_sandbox(pods: Pods) -> None:
         assert pods.shell(each, "echo in") == "in\n"
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_create_container_waits_for_start(pods: Pods) -> None:
     pod = pods.run()
     container = pods.create(pod, "echo", "ran")
@@ -242,6 +243,7 @@ def test_create_container_waits_for_start(pods: Pods) -> None:
     assert logged(pods.log) == "ran\n"
 
 
+@pytest.mark.row("command, args, workingDir, env")
 def test_command_args_working_dir_and_envs(pods: Pods) -> None:
     pod = pods.run()
     envs = [cri.Variable("WORD", "set")]
@@ -254,6 +256,7 @@ def test_command_args_working_dir_and_envs(pods: Pods) -> None:
     assert logged(pods.log) == "/proc\nset zero\n"
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_container_exit_codes_come_through(pods: Pods) -> None:
     pod = pods.run()
     fails = pods.start(pod, "sh", "-c", "exit 3")
@@ -263,6 +266,7 @@ def test_container_exit_codes_come_through(pods: Pods) -> None:
     assert pods.ended(killed).exit_code == 137
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_stop_container_sends_sigterm_and_leaves_the_others(pods: Pods) -> None:
     pod = pods.run()
     other = pods.start(pod)
@@ -277,6 +281,7 @@ def test_stop_container_sends_sigterm_and_leaves_the_others(pods: Pods) -> None:
     assert pods.shell(other, "echo there") == "there\n"
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_stop_container_kills_what_does_not_end(pods: Pods) -> None:
     pod = pods.run()
     other = pods.start(pod)
@@ -304,6 +309,7 @@ def test_remove_container_leaves_nothing_of_it(pods: Pods) -> None:
     assert pods.shell(other, "echo there") == "there\n"
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_create_container_that_fails_leaves_nothing(pods: Pods) -> None:
     import grpc  # noqa: PLC0415  an environment may be without it
 
@@ -317,11 +323,12 @@ def test_create_container_that_fails_leaves_nothing(pods: Pods) -> None:
     status = pods.client.status(bad)
     assert (status.state, status.exit_code, status.reason) == (cri.EXITED, 128, "StartError")
     assert not (pods.containerd.folder / "runsc" / "k8s.io" / bad).exists()
-    assert len(pods.containerd.shims()) == 1 or HANDLER != "runsc"
+    assert len(pods.containerd.shims()) == 1 or not RUNTIME.is_ours
     assert pods.shell(other, "echo there") == "there\n"
     assert pods.output(pod, "echo new") == "new\n"
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_a_container_is_started_again_in_its_pod(pods: Pods) -> None:
     pod = pods.run()
     pods.start(pod)
@@ -332,6 +339,7 @@ def test_a_container_is_started_again_in_its_pod(pods: Pods) -> None:
         pods.client.remove_container(ended)
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_stop_pod_sandbox_ends_all_containers(pods: Pods) -> None:
     pod = pods.run()
     made = [pods.start(pod), pods.start(pod, "sh", "-c", LOOP)]
@@ -355,6 +363,7 @@ def test_the_end_of_the_sandbox_ends_all_containers(pods: Pods) -> None:
     until(lambda: pods.client.pod_status(pod).state == cri.NOT_READY)
 
 
+@pytest.mark.row("pods and their containers: create, start, stop, remove, list")
 def test_list_containers_of_a_pod(pods: Pods) -> None:
     pod, other = pods.run(), pods.run()
     made = {pods.start(pod, labels={"k": "v"}), pods.create(pod, "true")}
@@ -369,6 +378,7 @@ def test_list_containers_of_a_pod(pods: Pods) -> None:
     assert len(ids(pod_id=pod, labels={"k": "v"})) == 1
 
 
+@pytest.mark.row("events of containers")
 def test_get_container_events_tells_of_a_container(pods: Pods) -> None:
     heard = pods.client.events()
     pod = pods.run()
@@ -386,6 +396,7 @@ def test_get_container_events_tells_of_a_container(pods: Pods) -> None:
     assert kinds == [0, 1, 2, 3]
 
 
+@pytest.mark.row("pods go on while containerd is restarted")
 def test_containers_go_on_while_containerd_is_restarted(pods: Pods) -> None:
     pod = pods.run()
     stays = pods.start(pod)
@@ -404,6 +415,7 @@ def test_containers_go_on_while_containerd_is_restarted(pods: Pods) -> None:
 # namespaces
 
 
+@pytest.mark.row("containers of a pod share network, hostname, IPC")
 def test_containers_share_network_hostname_and_ipc(pods: Pods) -> None:
     pod = pods.run(hostname="shared")
     first = pods.serving(pod, "echo from the first")
@@ -421,6 +433,7 @@ def test_containers_share_network_hostname_and_ipc(pods: Pods) -> None:
     )
 
 
+@pytest.mark.row("shareProcessNamespace, ephemeral containers (target), hostPID")
 def test_pid_mode_container_sees_itself_only(pods: Pods) -> None:
     pod = pods.run()
     pods.start(pod, "sleep", "1234")
@@ -433,6 +446,7 @@ def test_pid_mode_container_sees_itself_only(pods: Pods) -> None:
     assert pods.shell(second, "tr '\\0' ' ' </proc/1/cmdline") == "sleep 5678 "
 
 
+@pytest.mark.row("shareProcessNamespace, ephemeral containers (target), hostPID")
 def test_pid_mode_pod_is_shared_by_all_containers(pods: Pods) -> None:
     modes = in_namespaces(pid=cri.POD)
     pod = pods.run(**modes)
@@ -450,6 +464,7 @@ def test_pid_mode_pod_is_shared_by_all_containers(pods: Pods) -> None:
     assert pods.client.status(second).state == cri.RUNNING
 
 
+@pytest.mark.row("shareProcessNamespace, ephemeral containers (target), hostPID")
 def test_pid_mode_target_is_that_containers(pods: Pods) -> None:
     pod = pods.run()
     target = pods.start(pod, "sleep", "1234")
@@ -461,6 +476,7 @@ def test_pid_mode_target_is_that_containers(pods: Pods) -> None:
     assert "sleep 1000" in pods.shell(target, "ps -o args")
 
 
+@pytest.mark.row("shareProcessNamespace, ephemeral containers (target), hostPID")
 def test_pid_mode_node_containers_see_one_another(pods: Pods) -> None:
     pod = pods.run(**in_namespaces(pid=cri.NODE))
     node = cri.Security(namespaces=cri.Namespaces(pid=cri.NODE))
@@ -473,8 +489,9 @@ def test_pid_mode_node_containers_see_one_another(pods: Pods) -> None:
     assert "sleep 5678" in shown
 
 
+@pytest.mark.row("hostNetwork")
 def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
-    handler = "runsc-host" if HANDLER == "runsc" else HANDLER  # it has to be allowed
+    handler = "runsc-host" if RUNTIME.is_ours else HANDLER  # it has to be allowed
     pod = pods.run(handler=handler, **in_namespaces(network=cri.NODE))
     node = cri.Security(namespaces=cri.Namespaces(network=cri.NODE))
     container = pods.start(pod, security=node)
@@ -486,6 +503,7 @@ def test_host_network_has_the_hosts_addresses(pods: Pods) -> None:
         assert pods.shell(container, f"nc 127.0.0.1 {port} -e true && echo there") == "there\n"
 
 
+@pytest.mark.row("hostIPC")
 def test_host_ipc_containers_share_memory(pods: Pods) -> None:
     pod = pods.run(**in_namespaces(ipc=cri.NODE))
     node = cri.Security(namespaces=cri.Namespaces(ipc=cri.NODE))
@@ -495,6 +513,7 @@ def test_host_ipc_containers_share_memory(pods: Pods) -> None:
     assert pods.shell(made[0], link) == pods.shell(made[1], link)
 
 
+@pytest.mark.row("sysctls")
 def test_sysctls_of_a_pod_are_all_containers(pods: Pods) -> None:
     pod = pods.run(
         sysctls={
@@ -513,6 +532,7 @@ def test_sysctls_of_a_pod_are_all_containers(pods: Pods) -> None:
         assert ports.split() == ["20000", "20100"]
 
 
+@pytest.mark.row("dnsConfig, hostPort")
 def test_dns_config_is_in_resolv_conf(pods: Pods) -> None:
     dns = cri.Dns(["10.10.10.10"], ["one.example", "two.example"], ["ndots:8"])
     pod = pods.run(dns=dns)
@@ -522,6 +542,7 @@ def test_dns_config_is_in_resolv_conf(pods: Pods) -> None:
     assert text == "search one.example two.example\nnameserver 10.10.10.10\noptions ndots:8\n"
 
 
+@pytest.mark.row("dnsConfig, hostPort")
 def test_host_port_is_forwarded_to_the_container(pods: Pods) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         free = server.getsockname()[1]
@@ -544,6 +565,7 @@ def _said(host: str, port: int) -> bytes:
 # exec, attach, port-forward, logs
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_exec_sync_has_streams_and_an_exit_code(pods: Pods) -> None:
     container = pods.start(pods.run())
 
@@ -552,6 +574,7 @@ def test_exec_sync_has_streams_and_an_exit_code(pods: Pods) -> None:
     assert (execed.stdout, execed.stderr, execed.exit_code) == (b"in\n", b"err\n", 4)
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_exec_sync_timeout_ends_the_process(pods: Pods) -> None:
     import grpc  # noqa: PLC0415  an environment may be without it
 
@@ -565,6 +588,7 @@ def test_exec_sync_timeout_ends_the_process(pods: Pods) -> None:
     assert "sleep 4321" not in pods.shell(container, "ps -o args")
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_exec_sync_is_refused_after_the_end(pods: Pods) -> None:
     import grpc  # noqa: PLC0415  an environment may be without it
 
@@ -576,6 +600,7 @@ def test_exec_sync_is_refused_after_the_end(pods: Pods) -> None:
         pods.client.exec(container, "true")
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_exec_streams_go_both_ways(pods: Pods) -> None:
     container = pods.start(pods.run())
     which = {"stdin": True, "stdout": True, "stderr": True}
@@ -591,6 +616,7 @@ def test_exec_streams_go_both_ways(pods: Pods) -> None:
     assert stream.finish() == 5
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_exec_at_a_terminal_that_is_resized(pods: Pods) -> None:
     container = pods.start(pods.run())
 
@@ -605,6 +631,7 @@ def test_exec_at_a_terminal_that_is_resized(pods: Pods) -> None:
     assert stream.finish() == 6
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_attach_to_a_container_that_reads(pods: Pods) -> None:
     pod = pods.run()
     script = "while read x; do echo got $x; [ $x = end ] && exit 7; done"
@@ -621,6 +648,7 @@ def test_attach_to_a_container_that_reads(pods: Pods) -> None:
     stream.close()
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_attach_to_a_terminal(pods: Pods) -> None:
     pod = pods.run()
     container = pods.start(pod, "sh", stdin=True, tty=True)
@@ -634,6 +662,7 @@ def test_attach_to_a_terminal(pods: Pods) -> None:
     stream.close()
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_stdin_once_ends_with_the_first_attach(pods: Pods) -> None:
     pod = pods.run()
     container = pods.start(pod, "cat", stdin=True, stdin_once=True)
@@ -647,6 +676,7 @@ def test_stdin_once_ends_with_the_first_attach(pods: Pods) -> None:
     assert pods.ended(container).exit_code == 0
 
 
+@pytest.mark.row("exec, attach, port-forward, with and without a terminal")
 def test_port_forward_reaches_a_port_of_the_pod(pods: Pods) -> None:
     pod = pods.run()
     pods.serving(pod, "cat")
@@ -659,6 +689,7 @@ def test_port_forward_reaches_a_port_of_the_pod(pods: Pods) -> None:
     stream.close()
 
 
+@pytest.mark.row("logs, and their rotation")
 def test_log_has_both_streams_and_long_lines(pods: Pods) -> None:
     pod = pods.run()
     script = "echo out; echo err >&2; head -c 50000 /dev/zero | tr '\\0' x; echo; printf last"
@@ -671,6 +702,7 @@ def test_log_has_both_streams_and_long_lines(pods: Pods) -> None:
     assert logged(pods.log, "stderr") == "err\n"
 
 
+@pytest.mark.row("logs, and their rotation")
 def test_reopen_container_log_goes_on_in_a_new_file(pods: Pods) -> None:
     pod = pods.run()
     container = pods.start(pod, "sh", "-c", "echo one; exec sleep 1000")
@@ -688,6 +720,7 @@ def test_reopen_container_log_goes_on_in_a_new_file(pods: Pods) -> None:
 # resources
 
 
+@pytest.mark.row("metrics of containers and pods")
 def test_container_stats_count_cpu_and_memory(pods: Pods) -> None:
     pod = pods.run()
     container = pods.start(pod)
@@ -719,6 +752,7 @@ def test_container_stats_count_cpu_and_memory(pods: Pods) -> None:
     until(lambda: used() > before)
 
 
+@pytest.mark.row("metrics of containers and pods")
 def test_pod_sandbox_stats_name_all_containers(pods: Pods) -> None:
     pod = pods.run()
     made = {pods.start(pod), pods.start(pod)}
@@ -734,6 +768,7 @@ def test_pod_sandbox_stats_name_all_containers(pods: Pods) -> None:
     assert found.linux.processes.count is not None
 
 
+@pytest.mark.row("limits, their change, OOMKilled")
 def test_update_container_resources_changes_the_limit(pods: Pods) -> None:
     pod = pods.run()
     container = pods.start(pod, resources=cri.Resources(memory_limit=200 << 20))
@@ -746,6 +781,7 @@ def test_update_container_resources_changes_the_limit(pods: Pods) -> None:
     assert pods.shell(container, f"{limit}; true").split() == [str(100 << 20)]
 
 
+@pytest.mark.row("limits, their change, OOMKilled")
 def test_memory_limit_kills_one_container(pods: Pods) -> None:
     pod = pods.run()
     other = pods.start(pod)
@@ -767,6 +803,7 @@ def test_memory_limit_kills_one_container(pods: Pods) -> None:
 # what a container may do
 
 
+@pytest.mark.row("runAsUser, runAsGroup, supplementalGroups")
 def test_run_as_user_group_and_supplemental_groups(pods: Pods) -> None:
     pod = pods.run(security=secured(groups=[3333]))
     security = cri.Security(user=cri.Number(1234), group=cri.Number(2345), groups=[4444, 5555])
@@ -778,12 +815,14 @@ def test_run_as_user_group_and_supplemental_groups(pods: Pods) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.row("runAsUser, runAsGroup, supplementalGroups")
 def test_run_as_username_is_found_in_the_image(pods: Pods) -> None:
     pod = pods.run()
 
     assert pods.output(pod, "id -u", security=cri.Security(username="root")) == "0\n"
 
 
+@pytest.mark.row("capabilities, privileged, allowPrivilegeEscalation")
 def test_capabilities_are_added_and_dropped(pods: Pods) -> None:
     pod = pods.run()
     some = cri.Capabilities(["NET_ADMIN"], ["CHOWN"])
@@ -796,6 +835,7 @@ def test_capabilities_are_added_and_dropped(pods: Pods) -> None:
     assert changed & 1 << 12
 
 
+@pytest.mark.row("capabilities, privileged, allowPrivilegeEscalation")
 def test_privileged_has_all_capabilities(pods: Pods) -> None:
     pod = pods.run(security=secured(privileged=True))
     security = cri.Security(privileged=True)
@@ -808,6 +848,7 @@ def test_privileged_has_all_capabilities(pods: Pods) -> None:
     assert text.endswith("ok\n")
 
 
+@pytest.mark.row("capabilities, privileged, allowPrivilegeEscalation")
 def test_no_new_privs_is_set(pods: Pods) -> None:
     pod = pods.run()
     shown = "grep NoNewPrivs /proc/self/status | cut -f2"
@@ -816,6 +857,7 @@ def test_no_new_privs_is_set(pods: Pods) -> None:
     assert pods.output(pod, shown) == "0\n"
 
 
+@pytest.mark.row("readOnlyRootFilesystem, procMount")
 def test_readonly_rootfs_cannot_be_written(pods: Pods) -> None:
     pod = pods.run()
     script = "touch /file || echo refused; touch /dev/shm/file && echo made"
@@ -825,6 +867,7 @@ def test_readonly_rootfs_cannot_be_written(pods: Pods) -> None:
     assert text == "refused\nmade\n"
 
 
+@pytest.mark.row("readOnlyRootFilesystem, procMount")
 def test_masked_and_readonly_paths(pods: Pods) -> None:
     pod = pods.run()
     security = cri.Security(masked_paths=["/proc/meminfo", "/etc"], readonly_paths=["/home"])
@@ -838,6 +881,7 @@ def test_masked_and_readonly_paths(pods: Pods) -> None:
     assert text.split() == ["0", "0", "refused"]
 
 
+@pytest.mark.row("seccompProfile")
 @pytest.mark.parametrize("kind", [cri.UNCONFINED, cri.RUNTIME_DEFAULT])
 def test_seccomp_profile(pods: Pods, kind: int) -> None:
     pod = pods.run(security=secured(seccomp=cri.Profile(kind)))
@@ -848,6 +892,7 @@ def test_seccomp_profile(pods: Pods, kind: int) -> None:
     assert text == {cri.UNCONFINED: "0\n", cri.RUNTIME_DEFAULT: "2\n"}[kind]
 
 
+@pytest.mark.row("seccompProfile")
 def test_seccomp_profile_of_localhost_refuses_a_call(pods: Pods, tmp_path: Path) -> None:
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",
@@ -863,11 +908,12 @@ def test_seccomp_profile_of_localhost_refuses_a_call(pods: Pods, tmp_path: Path)
     assert "Operation not supported" in text or "Not supported" in text
 
 
+@pytest.mark.row("hostUsers: false")
 def test_user_namespace_maps_ids(pods: Pods) -> None:
     users = cri.Users(cri.POD, [cri.Mapping(100000, 0, 65536)], [cri.Mapping(100000, 0, 65536)])
     namespaces = cri.Namespaces(users=users)
     # containerd 2.1 takes the options of any runtime for runc's, where there is a user namespace
-    handler = "runsc-plain" if HANDLER == "runsc" else HANDLER
+    handler = "runsc-plain" if RUNTIME.is_ours else HANDLER
     pod = pods.run(security=cri.PodSecurity(namespaces), handler=handler)
 
     text = pods.output(
@@ -882,6 +928,7 @@ def test_user_namespace_maps_ids(pods: Pods) -> None:
 # mounts and devices
 
 
+@pytest.mark.row("volumes: shared, read-only, a file, an image")
 def test_mounts_are_shared_between_containers(pods: Pods, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("before\n")
     pod = pods.run()
@@ -894,6 +941,7 @@ def test_mounts_are_shared_between_containers(pods: Pods, tmp_path: Path) -> Non
     assert (tmp_path / "made").read_text() == "new\n"
 
 
+@pytest.mark.row("volumes: shared, read-only, a file, an image")
 def test_readonly_mount_cannot_be_written(pods: Pods, tmp_path: Path) -> None:
     pod = pods.run()
     mounts = [cri.Mount("/data", str(tmp_path), read_only=True)]
@@ -901,6 +949,7 @@ def test_readonly_mount_cannot_be_written(pods: Pods, tmp_path: Path) -> None:
     assert pods.output(pod, "touch /data/x || echo refused", mounts=mounts) == "refused\n"
 
 
+@pytest.mark.row("volumes: shared, read-only, a file, an image")
 def test_mount_of_a_file(pods: Pods, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 here\n")
     pod = pods.run()
@@ -909,6 +958,7 @@ def test_mount_of_a_file(pods: Pods, tmp_path: Path) -> None:
     assert pods.output(pod, "cat /etc/hosts", mounts=mounts) == "127.0.0.1 here\n"
 
 
+@pytest.mark.row("volumes: shared, read-only, a file, an image")
 def test_image_volume_shows_the_image(pods: Pods) -> None:
     if "1.7." in pods.containerd.ok("version"):
         pytest.skip("containerd 1.7 knows no image volumes")
@@ -920,6 +970,7 @@ def test_image_volume_shows_the_image(pods: Pods) -> None:
     assert text == "/image/bin/sh\nrefused\n"
 
 
+@pytest.mark.row("a device of the host (/dev/null)")
 def test_device_of_the_host(pods: Pods) -> None:
     pod = pods.run()
     devices = [cri.Device("/dev/none", "/dev/null", "rwm")]

@@ -1,0 +1,133 @@
+"""podman with storage of its own, over the runtime of these tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.bundle import Result
+from tests.e2e.talker import Talker
+from tests.full.runtimes import RUNTIME
+
+LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+TIMEOUT_S = 60
+IMAGE = "localhost/bb"
+needs_podman = pytest.mark.skipif(not shutil.which("podman"), reason="needs podman")
+MEMORY = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
+"""Shell: the limit of memory, in either version of cgroups."""
+
+
+class Podman:
+    """podman with storage of its own, and an image called bb."""
+
+    def __init__(
+        self, folder: Path, rootfs: Path, prefix: Sequence[str] = (), flags: Sequence[str] = ()
+    ) -> None:
+        self.state = folder / "state"
+        runtime = RUNTIME.script(folder / "runsc", f"--root={self.state}", *flags)
+        self.command = [
+            *prefix,
+            "podman",
+            f"--root={folder}/storage",
+            f"--runroot={folder}/run",
+            f"--runtime={runtime}",
+        ]
+        if RUNTIME.is_ours:
+            self.command.append("--runtime-flag=platform=kvm")
+        self.archive = folder / "image.tar"
+        subprocess.run(["tar", "-C", rootfs, "-cf", self.archive, "."], check=True)
+        self.ok("import", str(self.archive), IMAGE)
+
+    def call(self, *args: str, stdin: str = "") -> Result:
+        return subprocess.run(
+            [*self.command, *args],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env={**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
+        )
+
+    def ok(self, *args: str, stdin: str = "") -> str:
+        """A command that must succeed; its output without the last line end."""
+        result = self.call(*args, stdin=stdin)
+        assert result.returncode == 0, (args, result.stdout, result.stderr)
+        return result.stdout.removesuffix("\n")
+
+    def run(self, *args: str, stdin: str = "") -> Result:
+        """A container without a network that is removed when it has ended."""
+        return self.call("run", "--rm", "--network=none", *args, stdin=stdin)
+
+    def detached(self, name: str, *flags: str, script: str = LOOP) -> str:
+        """A container without a network that says "up"; its name."""
+        self.ok(
+            "run", "-d", f"--name={name}", "--network=none", *flags, IMAGE, "sh", "-c", script
+        )
+        self.logs(name, "up")
+        return name
+
+    def remove(self, *names: str) -> None:
+        self.ok("rm", "--force", "--time=0", *names)
+
+    def status(self, name: str) -> str:
+        return self.ok("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}")
+
+    def logs(self, name: str, text: str) -> None:
+        """Wait until a container has written this."""
+        end = time.monotonic() + TIMEOUT_S
+        while text not in self.ok("logs", name):
+            assert time.monotonic() < end, self.ok("logs", name)
+
+    def at_a_terminal(self, *args: str) -> Result:
+        """script(1): a terminal, which pytest does not have."""
+        command = " ".join(f"'{word}'" for word in [*self.command, *args])
+        return subprocess.run(
+            ["script", "-qec", command, "/dev/null"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        self.ok("pod", "rm", "--all", "--force", "--time=0")
+        self.ok("rm", "--all", "--force", "--time=0")
+        if RUNTIME.is_ours:
+            assert [name for name in os.listdir(self.state) if name != ".lock"] == []
+        self.ok("rmi", "--all", "--force")
+
+
+AROUND = """
+mount -t tmpfs none /run/netns 2>/dev/null
+for file in subuid subgid; do touch /etc/$file; mount --bind "$1/sub" /etc/$file; done
+ip link set lo up; echo; read end
+"""
+
+
+@contextmanager
+def apart(folder: Path, rootfs: Path) -> Iterator[Podman]:
+    """One whose bridges, firewall and ranges of users are nobody else's."""
+    if not Path("/usr/lib/podman/netavark").exists():
+        pytest.skip("needs netavark")
+    (folder / "containers.conf").write_text('[network]\nfirewall_driver = "iptables"\n')
+    (folder / "sub").write_text("containers:300000:65536\n")
+    around = Talker(["unshare", "--net", "--mount", "sh", "-c", AROUND, "sh", str(folder)])
+    around.hear()
+    enter = ("nsenter", f"--target={around.process.pid}", "--net", "--mount")
+    made = Podman(folder, rootfs, (*enter, "env", f"CONTAINERS_CONF={folder}/containers.conf"))
+    made.command.append(f"--network-config-dir={folder}/networks")
+    try:
+        yield made
+        made.end()
+    finally:
+        around.end()
