@@ -10,6 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from tests.e2e.bundle import REPOSITORY
+from tests.e2e.killer import Plan, Report
+
 STANDIN = Path(__file__).with_name("standin.py")
 PATIENCE_S = 20
 
@@ -97,6 +102,20 @@ def becomes_empty(directory: Path) -> bool:
             return True
         select.select([], [], [], 0.01)
     return False
+
+
+def killer(plan: Plan) -> subprocess.Popen[str]:
+    """Begin it (`tests.e2e.killer`); it prints the report."""
+    command = [sys.executable, "-m", "tests.e2e.killer", msgspec.json.encode(plan).decode()]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+
+
+def killed(plan: Plan, patience_s: float = 120) -> Report:
+    """Run it to its end: the report."""
+    said = killer(plan).communicate(timeout=patience_s)[0]
+    return msgspec.json.decode(said, type=Report)
 
 
 def mounts(bundle: Path) -> list[str]:
