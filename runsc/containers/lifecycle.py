@@ -30,8 +30,9 @@ KILL_ANSWER_S = 1.0
 """The same for SIGKILL, which comes from the host afterwards; and how long its end may take."""
 END_MS = 10_000
 """How long a killed process may take to be gone."""
-HELD_UP_MS = 500
-"""The same where a file system of the host that does not answer keeps it."""
+HELD_UP_MS = 1500
+"""The same where a file system of the host that does not answer keeps it; namespaces do so, too, for
+a moment."""
 
 
 def document(state: State, word: str) -> StateDocument:

@@ -59,6 +59,8 @@ class Plan(msgspec.Struct):
     cwd: str = "/"
     there: dict[str, int] = {}
     """Processes that there are, by name."""
+    follow: str = ""
+    """One of them that is traced, besides the clock: for what it forks."""
     clock: str = ""
     at: int = 0
     call: str = ""
@@ -110,7 +112,7 @@ class Tracer:
         """Take hold of everything."""
         for name, pid in self._plan.there.items():
             self._names[pid], self._pids[name] = name, pid
-            if name == self._plan.clock:
+            if name in (self._plan.clock, self._plan.follow):
                 ptrace(SEIZE, pid, 0, OPTIONS)
                 ptrace(INTERRUPT, pid, 0, 0)
                 os.waitpid(pid, WALL)
@@ -234,15 +236,19 @@ def main() -> None:
     """SIGTERM: the moment is not to come any more. The report stays the last line."""
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     tracer = Tracer(plan)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    try:
-        tracer.begin()
-        if not plan.command:
-            print("ready", flush=True)
-        while tracer.go_on():
-            continue
-    finally:
+
+    def tell(*_: object) -> None:
         print(msgspec.json.encode(tracer.report).decode(), flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, tell)
+    tracer.begin()
+    if not plan.command:
+        print("ready", flush=True)
+    while tracer.go_on():
+        continue
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    tell()
 
 
 if __name__ == "__main__":
