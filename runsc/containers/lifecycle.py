@@ -31,8 +31,8 @@ KILL_ANSWER_S = 1.0
 END_MS = 10_000
 """How long a killed process may take to be gone."""
 HELD_UP_MS = 1500
-"""The same where a file system of the host that does not answer keeps it; namespaces do so, too, for
-a moment."""
+"""The same where a file system of the host that does not answer keeps it. For a moment the end of
+namespaces does so, too."""
 
 
 def document(state: State, word: str) -> StateDocument:

@@ -105,12 +105,6 @@ def check_words(code: int, text: str) -> None:
         assert len(lines) == 1, (code, text)
 
 
-def mounts_of(folder: Path) -> list[str]:
-    """In this folder, or made for a sandbox (runsc.launch.isolation); others mount things too."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if str(folder) in line or " runsc-" in line]
-
-
 class Scene:
     """A state root with containers, and what must not be left of them."""
 
@@ -249,7 +243,7 @@ class Scene:
             assert os.listdir(bundle.path) == ["config.json"]
             name = bundle.document["linux"]["cgroupsPath"].strip("/")
             assert list(Path("/sys/fs/cgroup").glob(f"**/{name}")) == []
-        assert mounts_of(self.folder) == []
+        assert processes.mounts(self.folder) == []
         assert str(self.root) not in Path("/proc/net/unix").read_text()
         assert not [n for n in set(os.listdir("/dev/shm")) - self._shared if "runsc" in n]
 

@@ -4,6 +4,7 @@ A moment is a host call that others can notice, before which the victim gets SIG
 (`tests.e2e.killer`). The command under way ends, and says in a line why, if it failed; so does the
 next one; then `delete --force` leaves nothing. RUNSC_TEST_MOMENTS: how many moments of each pair
 (1); RUNSC_TEST_MOMENTS_SEED: the first seed (1). The name of a test has its seed.
+RUNSC_TEST_MOMENTS_CYCLES: how many cycles of create, start, kill, delete (200).
 """
 
 from __future__ import annotations
@@ -206,9 +207,10 @@ TOGETHER = [
     ("exec C true", "delete --force C"), ("exec C echo hello", "start C"), ("ps C", "kill C TERM"),
 ]  # fmt: skip
 """Commands about the same container at once."""
-CYCLES = 200
+CYCLES = int(os.environ.get("RUNSC_TEST_MOMENTS_CYCLES", "200"))
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("platform", ["kvm"])
 def test_cycles_by_four_at_a_time_leave_nothing(scene: Scene) -> None:
     """Of each fifth, two commands at a time are about the same container."""

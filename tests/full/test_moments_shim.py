@@ -29,7 +29,6 @@ from tests.full.aftermath import (
     adopting,
     children,
     labels,
-    mounts_of,
     reap_all,
     title,
 )
@@ -97,7 +96,7 @@ def shim(tmp_path: Path, busybox: Path) -> Iterator[Shim]:
         reap_all()
         assert made.containers() == []
         assert not os.path.exists(made.address.removeprefix("unix://"))
-        assert mounts_of(tmp_path) == []
+        assert processes.mounts(tmp_path) == []
         assert str(tmp_path) not in Path("/proc/net/unix").read_text()
         assert not list(Path("/sys/fs/cgroup").glob(f"**/{_cgroup(tmp_path)}"))
 
