@@ -241,7 +241,7 @@ class Scene:
         assert list((self.folder / "tmp").iterdir()) == []
         for bundle in self.bundles.values():
             assert os.listdir(bundle.path) == ["config.json"]
-            name = bundle.document["linux"]["cgroupsPath"].strip("/")
+            name = bundle.document["linux"].get("cgroupsPath", self.id).strip("/")
             assert list(Path("/sys/fs/cgroup").glob(f"**/{name}")) == []
         assert processes.mounts(self.folder) == []
         assert str(self.root) not in Path("/proc/net/unix").read_text()
