@@ -272,6 +272,19 @@ class Cgroup:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
+    def expel(self, is_held_up: Callable[[int], bool]) -> set[int]:
+        """Processes that are killed, but cannot end now, are to keep no cgroup: the top one has
+        them from now on. Who that is."""
+        if not self._is_ours():
+            return set()
+        found = {pid for pid in self.processes() if is_held_up(pid)}
+        for hierarchy in hierarchies.read() if found else ():
+            if hierarchy.name in self.record.directories:
+                for pid in found:
+                    with suppress(RuntimeFailure):
+                        files.must_write(hierarchy.mount, "cgroup.procs", str(pid))
+        return found
+
     def _is_ours(self) -> bool:
         made = set(self.record.made)
         return bool(made) and made.issuperset(self.record.directories.values())

@@ -11,7 +11,7 @@ from _signal import SIGKILL, pidfd_send_signal  # type: ignore[import-not-found]
 
 from runsc.containers import asking
 from runsc.containers.container import Store
-from runsc.containers.processes import STOPPED, start_time
+from runsc.containers.processes import STOPPED, is_held_up, start_time
 from runsc.containers.state import State, status
 from runsc.errors import NoContainer, NotRunning, RuntimeFailure
 
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 ANSWER_S = 30.0
 """How long a sandbox may take to answer; it may have to be read back from swap."""
-KILL_ANSWER_S = 2.0
-"""The same for SIGKILL, which comes from the host afterwards."""
+KILL_ANSWER_S = 1.0
+"""The same for SIGKILL, which comes from the host afterwards; and how long its end may take."""
 END_MS = 10_000
 """How long a killed process may take to be gone."""
+HELD_UP_MS = 1500
+"""The same where a file system of the host that does not answer keeps it. For a moment the end of
+namespaces does so, too."""
 
 
 def document(state: State, word: str) -> StateDocument:
@@ -140,8 +143,8 @@ def before_start(store: Store, state: State) -> None:
     try:
         start_hooks.run(store, state)
     except BaseException:
-        for pidfd in _kill(state):
-            _await_end(pidfd)
+        for pid, pidfd in _kill(state):
+            _await_end(pid, pidfd)
         raise
 
 
@@ -154,8 +157,8 @@ def after_start(state: State) -> None:
     try:
         hooks.run(hooks.read(state.hooks), hooks.Phase.POSTSTART, document(state, "running"))
     except BaseException:
-        for pidfd in _kill(state):
-            _await_end(pidfd)
+        for pid, pidfd in _kill(state):
+            _await_end(pid, pidfd)
         raise
 
 
@@ -165,7 +168,10 @@ def kill(store: Store, container_id: str, number: int, everyone: bool, pid: int 
 
 
 def signal(store: Store, state: State, number: int, everyone: bool, pid: int) -> None:
-    """The same of a container whose state has been read."""
+    """The same of a container whose state has been read.
+
+    SIGKILL ends the sandbox from outside where it does not end by itself.
+    """
     if status(state) == STOPPED:
         if everyone:
             return
@@ -177,11 +183,27 @@ def signal(store: Store, state: State, number: int, everyone: bool, pid: int) ->
             raise RuntimeFailure(f'{problem}: "{state.id}"')
         return
     try:
-        if not tell(store, state, request, KILL_ANSWER_S):
+        if not tell(store, state, request, KILL_ANSWER_S) and _ends(state):
             return
     except RuntimeFailure:  # it hangs, or is just ending
         pass
-    for pidfd in _kill(state):
+    for _, pidfd in _kill(state):
+        os.close(pidfd)
+
+
+def _ends(state: State) -> bool:
+    """Whether the container does, as its stand-in tells, without being made to.
+
+    A program may be where no signal reaches it: in a file system of the host that is dead.
+    """
+    pidfd = _signal(state.pid, state.pid_start, 0)
+    if pidfd < 0:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(KILL_ANSWER_S * 1000))
+    finally:
         os.close(pidfd)
 
 
@@ -226,10 +248,12 @@ def destroy(store: Store, state: State, warn: Warn) -> None:
 
         cgroup = of(state.cgroups)
         cgroup.kill()
-    for pidfd in victims:
-        _await_end(pidfd)
+    held_up = {pid for pid, pidfd in victims if not _await_end(pid, pidfd)}
     if cgroup is not None:
+        held_up |= cgroup.expel(is_held_up)
         cgroup.delete()
+    for pid in held_up:
+        warn(f"process {pid} is killed, and ends when a file system of the host answers")
     store.remove(state.id)
     if state.hooks.get("poststop"):
         from runsc.oci import hooks  # noqa: PLC0415
@@ -265,15 +289,15 @@ def sweep(store: Store, warn: Warn) -> None:
                 continue
 
 
-def _kill(state: State) -> list[int]:
-    """All its processes; pidfds of those that there are."""
+def _kill(state: State) -> list[tuple[int, int]]:
+    """All its processes; pid and pidfd of those that there are."""
     processes = (
         (state.sentry_pid, state.sentry_start),
         (state.gofer_pid, state.gofer_start),
         (state.pid, state.pid_start),
     )
-    found = [_signal(pid, start, SIGKILL) for pid, start in processes if pid]
-    return [pidfd for pidfd in found if pidfd >= 0]
+    found = [(pid, _signal(pid, start, SIGKILL)) for pid, start in processes if pid]
+    return [each for each in found if each[1] >= 0]
 
 
 def _signal(pid: int, started: int, number: int) -> int:
@@ -292,11 +316,17 @@ def _signal(pid: int, started: int, number: int) -> int:
     return pidfd
 
 
-def _await_end(pidfd: int) -> None:
+def _await_end(pid: int, pidfd: int) -> bool:
+    """Until a killed process has ended; False if that is not up to us. Raises: RuntimeFailure."""
     try:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
+        if poll.poll(HELD_UP_MS):
+            return True
+        if is_held_up(pid):
+            return False
         if not poll.poll(END_MS):
             raise RuntimeFailure("container init still running")
+        return True
     finally:
         os.close(pidfd)

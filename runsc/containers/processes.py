@@ -22,6 +22,21 @@ def is_same(pid: int, started: int) -> bool:
     return pid > 0 and start_time(pid) == started != 0
 
 
+def is_held_up(pid: int) -> bool:
+    """Whether the kernel keeps a process from ending, in a file system that does not answer.
+
+    A killed one that waits uninterruptibly runs nothing of its own any more.
+    """
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] == b"D":
+                    return True
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return False
+
+
 def word_for(
     phase: str, creator: tuple[int, int], sandbox: tuple[int, int], paused: bool
 ) -> str:

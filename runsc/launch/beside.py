@@ -17,6 +17,7 @@ from runsc.containers.processes import start_time
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, configure, isolation, users
 from runsc.launch.programs import gofer
+from runsc.launch.sandbox import reaped
 
 if TYPE_CHECKING:
     from runsc.containers.state import State
@@ -54,10 +55,11 @@ class Processes:
     def end(self) -> None:
         """All of them, whatever they do."""
         for pid in self._children:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, ChildProcessError):
+                pidfd = os.pidfd_open(pid)
                 os.kill(pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                reaped(pid, pidfd)
+                os.close(pidfd)
         self._children = []
 
     def are_there(self) -> None:

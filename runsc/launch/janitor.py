@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from runsc.containers import console
@@ -37,7 +37,8 @@ def keep_clean(
     try:
         yield
     finally:
-        os.write(writer, b"done")
+        with suppress(BrokenPipeError):  # somebody has killed it
+            os.write(writer, b"done")
         os.close(writer)
         os.waitpid(pid, 0)
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runsc import filters
+from runsc.containers.lifecycle import HELD_UP_MS
+from runsc.containers.processes import is_held_up
 from runsc.containers.signals import TERMINAL, stop_as_told
 from runsc.errors import RuntimeFailure
 from runsc.launch import boot, boot_gofer, isolation
@@ -74,6 +76,7 @@ class Sandbox:
         self._failure = ""
         self._sentry = os.pidfd_open(pid)
         self._gofer = os.pidfd_open(gofer_pid)
+        self._standing = os.pidfd_open(stand_in.pid) if stand_in is not None else -1
 
     def forward(self, number: int) -> None:
         """A signal of ours for the container's first process. It may be gone; that is no error.
@@ -142,37 +145,43 @@ class Sandbox:
     def abandon(self) -> None:
         """End it, whatever it does; harmless if it has ended."""
         for pid, pidfd in ((self.pid, self._sentry), (self.gofer_pid, self._gofer)):
+            if pidfd < 0:
+                continue
             with suppress(OSError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                reaped(pid, pidfd)
         self._reap_network()
         if self._stand_in is not None:
             self._stand_in.end()
         self._close()
 
     def _close(self) -> None:
-        for fd in (self._sentry, self._gofer):
+        for fd in (self._sentry, self._gofer, self._standing):
             with suppress(OSError):
                 os.close(fd)
-        self._sentry = self._gofer = -1
+        self._sentry = self._gofer = self._standing = -1
         self._control.close()
 
     def _reap_network(self) -> None:
-        """It ends by itself, for the Sentry has ended."""
+        """It has nothing to do any more: the Sentry has ended."""
         pid, self._network_pid = self._network_pid, 0
         if pid:
             with suppress(ChildProcessError):
+                _kill(pid)
                 os.waitpid(pid, 0)
 
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
         """Look after everything until the event has come (True) or a child has ended (False).
 
+        The stand-in is told of the end of the container before the Sentry ends, if that can.
+
         Raises: RuntimeFailure if that is late.
         """
         poll = select.poll()
         control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
-        for fd in (self._sentry, self._gofer, control, signals):
+        children = {self._sentry, self._gofer, self._standing}
+        for fd in (*children, control, signals):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         while event not in self._events:
@@ -182,7 +191,7 @@ class Sandbox:
                     self.forward(number)
             if control in ready and not self._read_events():
                 poll.unregister(control)
-            if ready & {self._sentry, self._gofer}:
+            if ready & children:
                 return event in self._events
         return True
 
@@ -225,15 +234,18 @@ class Sandbox:
         """
         ended = _await_end(self._sentry, GRACE_MS)
         gofer_ended = _await_end(self._gofer, GRACE_MS)
-        status = os.waitpid(self.pid, 0)[1]
-        gofer_status = os.waitpid(self.gofer_pid, 0)[1]
+        status = reaped(self.pid, self._sentry)
+        gofer_status = reaped(self.gofer_pid, self._gofer)
         self._reap_network()
         if self._stand_in is not None:
-            self._stand_in.reap()
+            told = self._stand_in.reap() if ended else self._stand_in.end()
+            status = status if ended else boot.exit_code(told) << 8
         self._read_events()
         self._close()
-        gofer_killed = os.WIFSIGNALED(gofer_status) and not (ended and os.WIFSIGNALED(status))
-        if self._failure and not (gofer_killed and gofer_ended):
+        gofer_killed = gofer_ended and os.WIFSIGNALED(gofer_status)
+        if ended and os.WIFSIGNALED(status):
+            gofer_killed = False
+        if self._failure and not gofer_killed:
             raise RuntimeFailure(f"unable to start container process: {self._failure}")
         if gofer_killed:
             how = _describe(gofer_status)
@@ -251,6 +263,15 @@ def _await_end(pidfd: int, timeout_ms: int) -> bool:
         return True
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     return False
+
+
+def reaped(pid: int, pidfd: int) -> int:
+    """The wait(2) status of a child that ends; SIGKILL where the host keeps a killed one."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(HELD_UP_MS) and is_held_up(pid):
+        return signal.SIGKILL
+    return os.waitpid(pid, 0)[1]
 
 
 def _spawn_network(

@@ -129,12 +129,13 @@ class StandIn:
         if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             raise RuntimeFailure("the stand-in process has ended")
 
-    def end(self) -> None:
-        """Whatever it waits for."""
+    def end(self) -> int:
+        """Whatever it waits for. Its status: as the container's, if it had ended."""
         self.close()
-        if not self._reaped:
-            os.kill(self.pid, signal.SIGKILL)
-            self.reap()
+        if self._reaped:
+            return 0
+        os.kill(self.pid, signal.SIGKILL)
+        return self.reap()
 
     def reap(self) -> int:
         """It ends by itself, for the container has ended; its status."""

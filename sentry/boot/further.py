@@ -139,7 +139,7 @@ class Bringing:
             if config.volumes_fd >= 0:
                 volumes = await gofers.add(self._take(config.volumes_fd), container)
         except Errno as error:
-            raise StartError(f"the gofer process: {error}") from error
+            raise StartError(f"the gofer process: {tree.reason(error)}") from error
         trees = RunningTrees(kernel, gofers, (own, volumes), container)
         root = kernel.vfs.new_mount(await tree.make_root(kernel, config, trees))
         by_id = self._containers.by_id
@@ -169,7 +169,7 @@ class Bringing:
         try:
             await view.look()
         except Errno as error:
-            raise StartError(f"the host's network: {error}") from error
+            raise StartError(f"the host's network: {tree.reason(error)}") from error
 
     def _made(self, task: Task | None, error: BaseException | None) -> None:
         told = self._told

@@ -214,7 +214,7 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
     watchdog = Watchdog(loop, *alarms(log, config.steps_fd))
     vfs.budget.max_host_descriptors, reserve = host_links.open_files(config.ram_fd)
     lockdown()
-    run_now(loop, tree.mount_first(kernel, config))
+    _started(loop, tree.mount_first(kernel, config))
     if config.network_fd >= 0:
         from sentry.net.host.process import NetworkProcess  # noqa: PLC0415  --network=host
         from sentry.net.host.view import HostView  # noqa: PLC0415
@@ -225,8 +225,8 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
         try:
             run_now(loop, view.look())
         except Errno as error:
-            raise StartError(f"the host's network: {error}") from error
-    task = run_now(loop, first_process.load(kernel, config))
+            raise StartError(f"the host's network: {tree.reason(error)}") from error
+    task = _started(loop, first_process.load(kernel, config))
     containers = Containers(kernel, config, watchdog)
     operations = Operations(kernel, container, config, containers)
     most = min(MAX_CONNECTIONS, reserve // 8)
@@ -246,6 +246,14 @@ def prepare(config: SandboxConfig, lockdown: Callable[[], None] = _nothing) -> S
 def process_of(name: object) -> Hashable:
     """Whose share of the threads for host calls a fiber takes: that of its task's process."""
     return name.group if isinstance(name, Task) else name
+
+
+def _started(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:
+    """A step of the start, whose result it is. Raises: StartError; the Gofer may end meanwhile."""
+    try:
+        return run_now(loop, coro)
+    except Errno as error:
+        raise StartError(tree.reason(error)) from error
 
 
 def run_now(loop: Loop, coro: Coroutine[Any, Any, Any]) -> Any:

@@ -137,6 +137,11 @@ def error_text(error: Errno) -> str:
     return doc.rstrip(".").lower()
 
 
+def reason(error: Errno) -> str:
+    """What was said when it was raised, if anything was."""
+    return str(error) or error_text(error)
+
+
 class Trees(Protocol):
     """Where the trees of the host come from."""
 

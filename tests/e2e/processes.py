@@ -10,6 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from tests.e2e.bundle import REPOSITORY
+from tests.e2e.killer import Plan, Report
+
 STANDIN = Path(__file__).with_name("standin.py")
 PATIENCE_S = 20
 
@@ -99,7 +104,21 @@ def becomes_empty(directory: Path) -> bool:
     return False
 
 
+def killer(plan: Plan) -> subprocess.Popen[str]:
+    """Begin it (`tests.e2e.killer`); it prints the report."""
+    command = [sys.executable, "-m", "tests.e2e.killer", msgspec.json.encode(plan).decode()]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+
+
+def killed(plan: Plan, patience_s: float = 120) -> Report:
+    """Run it to its end: the report."""
+    said = killer(plan).communicate(timeout=patience_s)[0]
+    return msgspec.json.decode(said, type=Report)
+
+
 def mounts(bundle: Path) -> list[str]:
-    """The mounts of this namespace, but for those that other tests make meanwhile."""
+    """Those of this bundle, or made for a sandbox: others mount and unmount meanwhile."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in lines if str(bundle) in line or "/pytest-of-" not in line]
+    return [line for line in lines if str(bundle) in line or " runsc-" in line]

@@ -1,9 +1,10 @@
-"""A file system (FUSE) with one file, `file`: its reads and writes are held until the test goes on.
+"""A file system (FUSE) with a file, `file`: its reads and writes are held until the test goes on.
 
     python -m tests.e2e.slowfs FOLDER
 
-It says `mounted`, then `read` or `write` when such a request has come, and answers nothing more
-until a line comes in. The protocol is that of <linux/fuse.h>.
+It says `mounted`, then `read` or `write` when such a request has come, or `lookup` when the name
+`nowhere` is looked up, and answers nothing more until a line comes in. The protocol is that of
+<linux/fuse.h>.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def answer(opcode: int, node: int, body: bytes) -> bytes | int:
         case 1 if body == b"file\0":  # LOOKUP
             return struct.pack("<4Q2I", FILE, 1, 3600, 3600, 0, 0) + attributes(FILE)
         case 1:
+            if body == b"nowhere\0":
+                hold("lookup")
             return errno.ENOENT
         case 3 | 4:  # GETATTR SETATTR
             return struct.pack("<Q2I", 3600, 0, 0) + attributes(node)

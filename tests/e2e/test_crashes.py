@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from sentry.abi.prctl import PR_SET_CHILD_SUBREAPER
 from tests.e2e import processes
 from tests.e2e.bundle import REPOSITORY, Bundle
 from tests.e2e.client import Client, wait_for_end
+from tests.e2e.killer import Plan
 
 KILL_PARENT = {
     "path": "/bin/sh",
@@ -73,6 +76,15 @@ def _killed(client: Client, *args: str) -> None:
     assert done.returncode == -9
 
 
+@pytest.fixture
+def reaper() -> Iterator[None]:
+    """What a killer leaves is this process's."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 0) == 0
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("command", ["create", "run"])
 @pytest.mark.parametrize("phase", ["prestart", "createRuntime"])
@@ -111,6 +123,51 @@ def test_process_killed_while_it_is_created(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("platform", ["kvm"], indirect=True)
+@pytest.mark.parametrize(
+    ("process", "error"),
+    [
+        ("3", "the gofer process was killed by signal 9: the sandbox has ended"),
+        (
+            "4",
+            "unable to start container process: the host's network: the network process has ended",
+        ),
+    ],
+    ids=["gofer", "network"],
+)
+def test_process_killed_while_the_sandbox_begins_is_told_in_a_line(
+    client: Client, reaper: None, process: str, error: str
+) -> None:
+    """Before it has left its root, so before it serves."""
+    output = client.bundle.path / "said"
+    command = client.command("create", f"--bundle={client.bundle.write()}", "c")
+    plan = Plan(command, str(output), str(REPOSITORY), clock=process, at=1, call="pivot_root")
+    plan.victim = process
+
+    report = processes.killed(plan)
+
+    assert report.killed
+    os.waitpid(report.pid, 0)
+    assert json.loads(client.log.read_text())["msg"] == f"runsc create failed: {error}"
+    assert output.read_text().count("\n") == 1
+    assert client.remains() == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("platform", ["kvm"], indirect=True)
+def test_end_of_the_janitor_is_no_affair_of_the_program(client: Client, reaper: None) -> None:
+    command = client.command("run", f"--bundle={client.bundle.args('sh', '-c', 'exit 7').write()}")
+    plan = Plan([*command, "c"], str(client.bundle.path / "said"), str(REPOSITORY))
+    plan.clock = plan.victim = "5"
+    plan.at, plan.call = 1, "setsid"
+
+    report = processes.killed(plan)
+
+    assert report.killed
+    assert os.waitstatus_to_exitcode(os.waitpid(report.pid, 0)[1]) == 7
+
+
+@pytest.mark.root
 def test_command_killed_after_start(client: Client) -> None:
     client.bundle.document["hooks"] = {"poststart": [KILL_PARENT]}
     client.create("c")
@@ -146,6 +203,30 @@ def test_stopped_sandbox_can_be_killed_and_deleted(client: Client) -> None:
     client.ok("kill", "c", "KILL")
 
     wait_for_end(os.pidfd_open(pid))
+
+
+@pytest.mark.root
+def test_stopped_sandbox_can_be_deleted(client: Client) -> None:
+    client.create("c", "--detach", command="run")
+    state = json.loads((client.root / "c" / "state.json").read_text())
+    os.kill(state["sentryPid"], signal.SIGSTOP)
+
+    client.ok("delete", "--force", "c")
+
+    assert client.remains() == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("words", [("kill", "c", "KILL"), ("delete", "--force", "c")])
+def test_program_that_never_leaves_a_loop_can_be_ended(
+    client: Client, words: tuple[str, ...]
+) -> None:
+    client.bundle.args("sh", "-c", "while :; do :; done")
+    pidfd = os.pidfd_open(client.create("c", "--detach", command="run"))
+
+    client.ok(*words)
+
+    wait_for_end(pidfd)
 
 
 @pytest.mark.root

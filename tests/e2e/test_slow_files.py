@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bundle import REPOSITORY, Bundle
+from tests.e2e.client import Client, wait_for_end
 from tests.e2e.talker import Talker
 
 needs_fuse = pytest.mark.skipif(
@@ -38,10 +39,14 @@ def slow_folder(path: Path) -> Iterator[Talker]:
         ctypes.CDLL(None).umount2(os.fsencode(path), MNT_DETACH)
 
 
-def _with(bundle: Bundle, folder: Path, script: str) -> Talker:
+def _mounted(bundle: Bundle, folder: Path, script: str) -> Bundle:
     mount = {"destination": "/slow", "type": "bind", "source": str(folder), "options": ["bind"]}
     bundle.document["mounts"].append(mount)
-    return Talker(bundle.args("sh", "-c", script).command())
+    return bundle.args("sh", "-c", script)
+
+
+def _with(bundle: Bundle, folder: Path, script: str) -> Talker:
+    return Talker(_mounted(bundle, folder, script).command())
 
 
 @needs_fuse
@@ -78,6 +83,72 @@ def test_process_that_waits_for_a_slow_file_can_be_killed(bundle: Bundle, tmp_pa
         assert program.hear() == f"status {128 + signal.SIGKILL}"
         server.say("go on")
         assert program.end() == []
+
+
+HUNG = [("lookup", "ls /slow/nowhere"), ("read", "cat /slow/file")]
+"""Where the Gofer, or a thread of the Sentry, is in the kernel, and no signal ends it."""
+
+
+@pytest.fixture
+def hung(
+    bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Client]:
+    """A container `c` that waits for a file system which never answers, to the end of the test."""
+    operation, command = request.param
+    folder = tmp_path / "slow"
+    bundle.document["linux"]["cgroupsPath"] = f"/{tmp_path.parent.parent.name}-{tmp_path.name}"
+    client = Client(bundle)
+    with slow_folder(folder) as server:
+        _mounted(bundle, folder, command)
+        client.create("c")
+        client.ok("start", "c")
+        assert server.hear() == operation
+        yield client
+
+
+@needs_fuse
+@pytest.mark.parametrize("hung", HUNG, indirect=True, ids=["gofer", "sentry"])
+def test_kill_ends_a_container_that_waits_for_a_dead_file_system(hung: Client) -> None:
+    pidfd = os.pidfd_open(hung.state("c")["pid"])
+
+    hung.ok("kill", "c", "KILL")
+
+    wait_for_end(pidfd)
+    assert hung.state("c")["status"] == "stopped"
+    hung.ok("delete", "c")
+    assert hung.remains() == []
+
+
+@needs_fuse
+@pytest.mark.parametrize("hung", HUNG, indirect=True, ids=["gofer", "sentry"])
+def test_delete_ends_a_container_that_waits_for_a_dead_file_system(hung: Client) -> None:
+    name = hung.bundle.document["linux"]["cgroupsPath"].strip("/")
+
+    hung.ok("delete", "--force", "c")
+
+    assert "ends when a file system of the host answers" in hung.log.read_text()
+    assert hung.remains() == []
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+
+
+@needs_fuse
+@pytest.mark.parametrize(("operation", "command"), HUNG, ids=["gofer", "sentry"])
+def test_run_ends_although_the_program_waits_for_a_dead_file_system(
+    bundle: Bundle, tmp_path: Path, operation: str, command: str
+) -> None:
+    client = Client(bundle)
+    with slow_folder(tmp_path / "slow") as server:
+        path = _mounted(bundle, tmp_path / "slow", command).write()
+        running = subprocess.Popen(
+            client.command("run", f"--bundle={path}", "c"), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY,
+        )  # fmt: skip
+        assert server.hear() == operation
+
+        client.ok("kill", "c", "KILL")
+
+        assert running.wait(timeout=60) in (1, 128 + signal.SIGKILL)
+        assert client.remains() == []
 
 
 def test_terminal_that_nobody_reads_keeps_only_its_writer_waiting(bundle: Bundle) -> None:

@@ -21,6 +21,10 @@ MAX_WAITING: Final = 64
 MAX_LIST: Final = 1 << 22
 """Bytes of a list that are kept: more interfaces than are shown."""
 
+ENDED: Final = "the network process has ended"
+NOBODY: Final = -1
+"""In the place of an errno: nobody is there to answer."""
+
 
 class Answer(Sleep):
     """What comes back for one request, and the sleep until it has come."""
@@ -48,6 +52,8 @@ class Answer(Sleep):
         """Itself, once it is there."""
         if not self.done:
             raise EAGAIN("no answer yet")
+        if self.error == NOBODY:
+            raise ENETDOWN(ENDED)
         if self.error:
             raise host_error(self.error)
         return self
@@ -90,7 +96,7 @@ class NetworkProcess:
 
     def _ask(self, request: bytes, fd: int = -1) -> Answer:
         if self._dead:
-            raise ENETDOWN("the network process has ended")
+            raise ENETDOWN(ENDED)
         if len(self._waiting) >= MAX_WAITING:
             raise ENFILE("too many requests to the network process")
         answer = Answer()
@@ -100,7 +106,7 @@ class NetworkProcess:
         except OSError as error:
             if error.errno == ETOOMANYREFS.number:
                 raise ENFILE("the user's sockets hold too many descriptors") from None
-            raise ENETDOWN(f"the network process: {error}") from None
+            raise ENETDOWN(ENDED) from None
         self._waiting.append(answer)
         return answer
 
@@ -142,7 +148,7 @@ class NetworkProcess:
         self._loop.watch(self._sock.fileno(), 0)
         while self._waiting:
             answer = self._waiting.popleft()
-            answer.error = ENETDOWN.number
+            answer.error = NOBODY
             self._tell(answer)
 
     @staticmethod
