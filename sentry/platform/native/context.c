@@ -109,12 +109,14 @@ struct ctx *ctx_new(struct aspace *space)
 static void go_on(struct ctx *c)
 {
     int wait = inline_wanted();
-    c->woke = c->delivered != pool.turn;
+    int slept = c->delivered != pool.turn;
+    if (slept)
+        c->woke = WOKE_CALLS;
     if (hold(c))
         return;
     int turns = waits_for_turn(c);
     if (c->vcpu && c->vcpu != pool.inline_vcpu && !wait && !turns) {
-        if (c->woke)
+        if (slept)
             goes_on(c);
         vcpu_launch(c->vcpu, c);
         return;

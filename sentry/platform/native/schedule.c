@@ -4,12 +4,12 @@
  * kernel longest loses its own. Who waits is of one of three classes: who woke goes before who calls,
  * who calls before who computes (had LONG_NS of a core twice in a row without a call). Of those that
  * compute at most as many as there are CPUs run at a time, each for a slice, then it is kicked and
- * goes to the end of its queue; one that woke does not wait for that.
+ * goes to the end of its queue; one that woke does not wait for that, for its first WOKE_CALLS calls.
  *
  * Where programs leave no core to the kernel thread each of their calls is an exit, ten times what
  * one in the mailbox costs. So programs that call all the time take turns: whoever is to go on
  * waits in the queue as long as the others leave no core besides and call every TALK_NS, but for
- * their TURN_NS at most. One that computes keeps nobody waiting.
+ * their TURN_NS at most. One that computes keeps nobody waiting, and one that woke does not wait.
  */
 #include "vcpu.h"
 
@@ -102,7 +102,8 @@ void came_from_program(struct vcpu *v, uint64_t when_tsc, int sliced)
     } else {
         c->long_runs = 0;
     }
-    c->woke = 0;
+    if (c->woke)
+        c->woke = is_long ? 0 : c->woke - 1;
 }
 
 static int computes(struct vcpu *v, uint64_t now_tsc)
@@ -205,6 +206,12 @@ static int others_talk(struct ctx *c, uint64_t now_tsc)
     return talking && busy + 2 > pool.cpus;
 }
 
+static int waits_for_others(struct ctx *c, uint64_t now_tsc)
+{
+    int is_urgent = class_of(c) == WOKE && pool.passed < PASSED;
+    return !is_urgent && others_talk(c, now_tsc);
+}
+
 static int turn_is_over(struct vcpu *v, uint64_t now_tsc)
 {
     return (int64_t)(now_tsc - v->turn_tsc - pool.turn_tsc) >= 0;
@@ -218,7 +225,7 @@ int waits_for_turn(struct ctx *c)
         c->vcpu->turn_tsc = now; /* it slept */
     else if (pool.turn_tsc && c->vcpu && turn_is_over(c->vcpu, now) && queue_first())
         return 1;
-    return (class_of(c) == COMPUTES && is_full()) || others_talk(c, now);
+    return (class_of(c) == COMPUTES && is_full()) || waits_for_others(c, now);
 }
 
 /* A vCPU for the context: a free one, one that knows its address space first; else a victim's, at
@@ -254,7 +261,7 @@ static struct vcpu *choose(struct ctx *c)
 void schedule(int turns)
 {
     for (struct ctx *c; (c = queue_first());) {
-        if (turns && others_talk(c, tsc_now()))
+        if (turns && waits_for_others(c, tsc_now()))
             return;
         if (take_over_waiting(c))
             continue;

@@ -59,6 +59,7 @@ enum class { WOKE, CALLS, COMPUTES, CLASSES };
 /* Why a context is held back: it was woken, or its call (that exited) has been answered. */
 enum reason { WOKEN, CALLED, REASONS };
 
+#define WOKE_CALLS 8
 #define LONG_NS 1000000 /* who runs that long without the kernel computes */
 #define DEADLINE_KEY (UINT64_MAX - 1) /* epoll data of the inline deadline */
 
@@ -92,7 +93,7 @@ struct ctx {
     uint64_t spin_tsc;  /* of which its mailbox spun */
     uint64_t inline_tsc; /* run by the kernel thread */
     struct ctx *next;   /* in one of pool.queue, or in pool.held */
-    uint8_t woke;       /* it slept, and has not come out of the program since */
+    uint8_t woke;       /* it slept, and may make so many calls before it is one that calls */
     uint8_t long_runs;  /* in a row, up to COMPUTES: without the kernel */
 };
 
