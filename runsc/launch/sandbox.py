@@ -174,13 +174,14 @@ class Sandbox:
     def _until(self, event: str, wakeup: socket.socket | None = None) -> bool:
         """Look after everything until the event has come (True) or a child has ended (False).
 
-        The stand-in is told of the end of the container before the Sentry ends, if that can.
+        Once the program runs, the stand-in is one of them: it is told of the end of the container
+        before the Sentry ends, if that can.
 
         Raises: RuntimeFailure if that is late.
         """
         poll = select.poll()
         control, signals = self._control.fileno(), wakeup.fileno() if wakeup else -1
-        children = {self._sentry, self._gofer, self._standing}
+        children = {self._sentry, self._gofer, -1 if event else self._standing}
         for fd in (*children, control, signals):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)

@@ -46,20 +46,18 @@ class Leftovers:
         Nothing holds them any longer than that: to free many is work, too.
         """
         left = deque(things)
-        work, pace = self._one_by_one(left, end), Pace()
+        work = self._one_by_one(left, end)
         if self._loop is None:
             at_once(work)
             return
-        is_short = len(left) <= FEW
-        while not self._is_ending and (is_short or not (self._work or pace.over)):
-            try:
-                next(work)
-            except StopIteration:
-                return
-        self._work.append(work)
-        self._begun += 1
-        if len(self._work) == 1:
-            self._go_on()
+        is_alone = not (self._work or self._is_ending)
+        if self._is_ending or len(left) > FEW:
+            self._work.append(work)
+            self._begun += 1
+        else:
+            at_once(work)
+        if is_alone and self._work:
+            self._go()
 
     def _one_by_one(self, left: deque[T], end: Callable[[T], object]) -> Steps[None]:
         while left:
@@ -79,18 +77,29 @@ class Leftovers:
                 self._ended += 1
                 self._queue.notify()
 
-    def _go_on(self) -> None:
-        self._loop.call_soon(self._spawn)
-
-    def _spawn(self) -> None:
-        self._loop.spawn(self._rest(), "leftovers of a close")
-
-    async def _rest(self) -> None:
+    def _go(self) -> None:
+        pace, steps = Pace(), self._all()
         try:
-            await driven(self._all())
+            for _ in steps:
+                if pace.over:
+                    self._go_on(steps)
+                    return
+        except BaseException:
+            self._go_on(self._all())
+            raise
+
+    def _go_on(self, steps: Steps[None]) -> None:
+        self._loop.call_soon(partial(self._spawn, steps))
+
+    def _spawn(self, steps: Steps[None]) -> None:
+        self._loop.spawn(self._rest(steps), "leftovers of a close")
+
+    async def _rest(self, steps: Steps[None]) -> None:
+        try:
+            await driven(steps)
         finally:
             if self._work:
-                self._go_on()
+                self._go_on(self._all())
 
     def awaited(self, result: int = 0) -> Result:
         """The result of a call that has closed something, or its rest, which waits for that."""

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -175,7 +176,7 @@ class Result(NamedTuple):
     err: str
     log: str
     files: list[str]
-    state: bytes
+    state: str
 
 
 class Place:
@@ -206,10 +207,14 @@ class Place:
             try:
                 while True:
                     sock = listener.accept()[0]
-                    sock.recv(1 << 16)
+                    while b"\n" not in sock.recv(1 << 16):
+                        pass
                     if answer is None:
                         signal.pause()
                     sock.sendall(answer or b"")
+                    sock.shutdown(socket.SHUT_WR)
+                    while sock.recv(1 << 16):  # closed with something unread, it would be reset
+                        pass
                     sock.close()
             finally:
                 os._exit(0)
@@ -245,11 +250,11 @@ class Place:
         state = self.root / "c" / "state.json"
         return Result(
             code,
-            out.read_text(),
+            re.sub(rf"\b{self._child}\b", "PID", out.read_text()),
             self._plain(err.read_text()),
             self._plain(log.read_text()) if log.exists() else "",
             sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*")),
-            state.read_bytes() if state.exists() else b"",
+            re.sub(r'"(pid\w*)":\d+', r'"\1":N', state.read_text()) if state.exists() else "",
         )
 
     def _plain(self, text: str) -> str:
@@ -272,12 +277,18 @@ def _with_click(args: list[str]) -> int | None:
 
 
 @pytest.fixture
-def child() -> Iterator[int]:
-    """A process that the container seems to be."""
-    made = subprocess.Popen(["sleep", "1000"])
-    yield made.pid
-    made.kill()
-    made.wait()
+def child() -> Iterator[Callable[[], int]]:
+    """Makes a process that the container seems to be."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def another() -> int:
+        made.append(subprocess.Popen(["sleep", "1000"]))
+        return made[-1].pid
+
+    yield another
+    for each in made:
+        each.kill()
+        each.wait()
 
 
 GOOD, BAD = b"{}\n", b'{"error":"no such process"}\n'
@@ -329,16 +340,17 @@ def test_both_ways_do_the_same(
     answer: bytes | str | None,
     form: str,
     tmp_path: Path,
-    child: int,
+    child: Callable[[], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(lifecycle, "KILL_ANSWER_S", 0.05)
     if answer is None:
         monkeypatch.setattr(lifecycle.tell, "__defaults__", (0.05,))
         monkeypatch.setattr(lifecycle.ask, "__defaults__", (0.05, ()))
     results = []
     for name, way in (("quick", _quickly), ("click", _with_click)):
         (tmp_path / name).mkdir()
-        place = Place(tmp_path / name, child)
+        place = Place(tmp_path / name, child())
         words = [f"--root={place.root}", *form.replace("LOG", f"{place.folder}/log").split()]
         place.root.mkdir(mode=0o700)
         if fields is not None:
@@ -357,12 +369,12 @@ def test_both_ways_do_the_same(
 @pytest.mark.parametrize("line", ["state c", "kill c", "start c", "delete c", "wait c"])
 @pytest.mark.parametrize("fault", ["text", "type", "missing", "open to all", "no folder", "log"])
 def test_both_ways_say_the_same_of_a_root_that_is_odd(
-    line: str, fault: str, tmp_path: Path, child: int
+    line: str, fault: str, tmp_path: Path, child: Callable[[], int]
 ) -> None:
     results = []
     for name, way in (("quick", _quickly), ("click", _with_click)):
         (tmp_path / name).mkdir()
-        place = Place(tmp_path / name, child)
+        place = Place(tmp_path / name, child())
         place.make()
         file = place.root / "c" / "state.json"
         words = [f"--root={place.root}"]
