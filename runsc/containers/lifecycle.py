@@ -208,11 +208,21 @@ def _ends(state: State) -> bool:
 
 
 def pause(store: Store, container_id: str) -> None:
-    """Hold all processes. Raises: RuntimeFailure."""
+    """Hold all processes. Raises: RuntimeFailure.
+
+    It is noted first: if this is killed in between, there is something to resume.
+    """
     with store.held(container_id) as state:
         if status(state) not in ("created", "running"):
             raise NotRunning(container_id)
-        _settle(store, state, "pause", paused=True)
+        state.paused = True
+        store.save(state)
+        try:
+            _order(store, state, "pause")
+        except BaseException:
+            state.paused = False
+            store.save(state)
+            raise
 
 
 def resume(store: Store, container_id: str) -> None:
@@ -220,20 +230,20 @@ def resume(store: Store, container_id: str) -> None:
     with store.held(container_id) as state:
         if status(state) != "paused":
             raise RuntimeFailure(f'container not paused: "{container_id}"')
-        _settle(store, state, "resume", paused=False)
+        _order(store, state, "resume")
+        state.paused = False
+        store.save(state)
 
 
-def _settle(store: Store, state: State, order: str, *, paused: bool) -> None:
+def _order(store: Store, state: State, order: str) -> None:
     """The sandbox knows what is true: it may be so already, and the state only not say it."""
     problem = tell(store, state, asking.line(order))
     if problem:
         from sentry.control.protocol import Request  # noqa: PLC0415  seldom
 
         word = ask(store, state, Request("state")).status
-        if (word == "paused") != paused:
+        if (word == "paused") != (order == "pause"):
             raise RuntimeFailure(f'{problem}: "{state.id}"')
-    state.paused = paused
-    store.save(state)
 
 
 def destroy(store: Store, state: State, warn: Warn) -> None:

@@ -106,6 +106,26 @@ def test_status_believes_only_processes_that_are_the_same() -> None:
     assert status(state) == "stopped"
 
 
+def test_pause_that_is_killed_leaves_something_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, state = Store(str(tmp_path)), _state("a", os.getpid())
+    state.phase = "running"
+    store.create(state)
+    while_asked: list[str] = []
+
+    def tell(*_: object) -> str:
+        while_asked.append(status(store.load("a")))
+        raise TimeoutError
+
+    monkeypatch.setattr(lifecycle, "tell", tell)
+    with pytest.raises(TimeoutError):
+        lifecycle.pause(store, "a")
+
+    assert while_asked == ["paused"]
+    assert status(store.load("a")) == "running"
+
+
 def test_create_takes_over_what_was_left_without_a_state(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     (tmp_path / "a").mkdir()
