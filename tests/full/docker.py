@@ -16,16 +16,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.bundle import Result
+from tests.full.engine import TIMEOUT_S, Engine
 from tests.full.runtimes import RUNTIME
 
 NEEDED = ("dockerd", "docker", "containerd", "ctr", "containerd-shim-runc-v2")
 needs_docker = pytest.mark.skipif(
     not all(map(shutil.which, NEEDED)), reason=f"needs {' '.join(NEEDED)}"
 )
-LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
-TIMEOUT_S = 60
-MEMORY = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
-"""Shell: the limit of memory, in either version of cgroups."""
 
 
 NO_BRIDGE = {"bridge": "none", "iptables": False, "ip6tables": False}
@@ -34,12 +31,14 @@ APART = ("unshare", "--net", "--mount")
 """Where a bridge of dockerd's, and the firewall, is nobody else's."""
 
 
-class Docker:
+class Docker(Engine):
     """A dockerd with a folder of its own, and an image called bb.
 
     Its runtimes: `tested`, which is the default, and `keeping`, with which what is written to a
     root file system stays there.
     """
+
+    image = "bb"
 
     def __init__(
         self, folder: Path, rootfs: Path, prefix: Sequence[str], settings: dict[str, Any]
@@ -97,31 +96,6 @@ class Docker:
 
     def call(self, *args: str, stdin: str = "") -> Result:
         return execute(["docker", f"--host=unix://{self.socket}", *args], stdin)
-
-    def ok(self, *args: str, stdin: str = "") -> str:
-        """A command that must succeed; its output without the last line end."""
-        result = self.call(*args, stdin=stdin)
-        assert result.returncode == 0, (args, result.stdout, result.stderr)
-        return result.stdout.removesuffix("\n")
-
-    def run(self, *args: str, stdin: str = "") -> Result:
-        """A container without a network that is removed when it has ended."""
-        return self.call("run", "--rm", "--network=none", *args, stdin=stdin)
-
-    def detached(self, name: str, *flags: str, script: str = LOOP) -> str:
-        """A container without a network that says "up"; its name."""
-        self.ok("run", "-d", f"--name={name}", "--network=none", *flags, "bb", "sh", "-c", script)
-        self.logs(name, "up")
-        return name
-
-    def logs(self, name: str, text: str) -> None:
-        """Wait until a container has written this."""
-        end = time.monotonic() + TIMEOUT_S
-        while text not in self.ok("logs", name):
-            assert time.monotonic() < end, self.ok("logs", name)
-
-    def status(self, name: str) -> str:
-        return self.ok("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}")
 
     def outside(self, script: str, patience_s: int = TIMEOUT_S) -> str:
         """A script in the network namespace of dockerd; what it writes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +13,17 @@ import pytest
 
 from tests.e2e.bundle import Result
 from tests.e2e.talker import Talker
+from tests.full.engine import TIMEOUT_S, Engine
 from tests.full.runtimes import RUNTIME
 
-LOOP = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
-TIMEOUT_S = 60
 IMAGE = "localhost/bb"
 needs_podman = pytest.mark.skipif(not shutil.which("podman"), reason="needs podman")
-MEMORY = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
-"""Shell: the limit of memory, in either version of cgroups."""
 
 
-class Podman:
+class Podman(Engine):
     """podman with storage of its own, and an image called bb."""
+
+    image = IMAGE
 
     def __init__(
         self, folder: Path, rootfs: Path, prefix: Sequence[str] = (), flags: Sequence[str] = ()
@@ -56,35 +54,8 @@ class Podman:
             env={**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
         )
 
-    def ok(self, *args: str, stdin: str = "") -> str:
-        """A command that must succeed; its output without the last line end."""
-        result = self.call(*args, stdin=stdin)
-        assert result.returncode == 0, (args, result.stdout, result.stderr)
-        return result.stdout.removesuffix("\n")
-
-    def run(self, *args: str, stdin: str = "") -> Result:
-        """A container without a network that is removed when it has ended."""
-        return self.call("run", "--rm", "--network=none", *args, stdin=stdin)
-
-    def detached(self, name: str, *flags: str, script: str = LOOP) -> str:
-        """A container without a network that says "up"; its name."""
-        self.ok(
-            "run", "-d", f"--name={name}", "--network=none", *flags, IMAGE, "sh", "-c", script
-        )
-        self.logs(name, "up")
-        return name
-
     def remove(self, *names: str) -> None:
         self.ok("rm", "--force", "--time=0", *names)
-
-    def status(self, name: str) -> str:
-        return self.ok("ps", "-a", "--filter", f"name={name}", "--format", "{{.Status}}")
-
-    def logs(self, name: str, text: str) -> None:
-        """Wait until a container has written this."""
-        end = time.monotonic() + TIMEOUT_S
-        while text not in self.ok("logs", name):
-            assert time.monotonic() < end, self.ok("logs", name)
 
     def at_a_terminal(self, *args: str) -> Result:
         """script(1): a terminal, which pytest does not have."""

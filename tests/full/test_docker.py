@@ -13,7 +13,8 @@ import pytest
 from tests.e2e.bundle import Result
 from tests.e2e.talker import Talker
 from tests.full.containerd import until
-from tests.full.docker import MEMORY, TIMEOUT_S, Docker, execute, needs_docker
+from tests.full.docker import Docker, execute, needs_docker
+from tests.full.engine import MEMORY, TIMEOUT_S
 from tests.full.runtimes import RUNTIME, is_there
 
 PIDS = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.full.docker import NO_BRIDGE, TIMEOUT_S, Docker, needs_docker
+from tests.full.docker import NO_BRIDGE, Docker, needs_docker
+from tests.full.engine import TIMEOUT_S
 from tests.full.runtimes import is_there
 
 pytestmark = [pytest.mark.full, pytest.mark.root, needs_docker, is_there]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.full.podman import IMAGE, MEMORY, Podman, needs_podman
+from tests.full.engine import MEMORY
+from tests.full.podman import IMAGE, Podman, needs_podman
 from tests.full.runtimes import RUNTIME, is_there, only_ours
 
 pytestmark = [pytest.mark.full, pytest.mark.root, needs_podman, is_there]
