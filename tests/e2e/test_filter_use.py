@@ -106,6 +106,7 @@ def read_trace(text: str, lengths: dict[int, str]) -> Used:
     """What processes and their threads called after seccomp(2) had put them under a filter."""
     roles: dict[str, str] = {}
     threads: dict[str, set[str]] = defaultdict(set)
+    early: dict[str, set[str]] = defaultdict(set)  # a thread may call before clone has told of it
     used: Used = defaultdict(set)
     for line in text.splitlines():
         pid, _, call = line.partition(" ")
@@ -118,8 +119,8 @@ def read_trace(text: str, lengths: dict[int, str]) -> Used:
             threads[pid].add(made)
             if role := roles.get(pid):
                 roles[made] = role
-        if role := roles.get(pid):
-            used[role].add(found[1])
+                used[role] |= early.pop(made, set())
+        (used[role] if (role := roles.get(pid)) else early[pid]).add(found[1])
         if filtered := re.match(r"seccomp\(SECCOMP_SET_MODE_FILTER.*\{len=(\d+)", call):
             role = lengths.get(int(filtered[1]), "")
             roles |= dict.fromkeys((pid, *threads[pid]), role)
