@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -28,16 +28,20 @@ from sentry.abi.wait import (
     WSTOPPED,
     WUNTRACED,
 )
-from sentry.errors import EAGAIN, ECHILD
+from sentry.errors import ECHILD
 from sentry.kernel.task_exit import is_held, reap
 from sentry.kernel.thread_group import Usage
-from sentry.wait.sleep import now_or_later
+from sentry.wait.looks import Looks
+from sentry.wait.queue import Entry
+from sentry.wait.steps import Pace, Steps
 
 if TYPE_CHECKING:
     from sentry.kernel.pids import PidNamespace
     from sentry.kernel.task import Task, Tie
     from sentry.kernel.thread_group import ThreadGroup
 
+AT_A_TIME: Final = 64
+"""Children between two looks at the clock."""
 WAIT4_OPTIONS = WNOHANG | WUNTRACED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL
 WAITID_OPTIONS = (
     WNOHANG | WNOWAIT | WEXITED | WSTOPPED | WCONTINUED | __WNOTHREAD | __WCLONE | __WALL
@@ -188,29 +192,72 @@ def wait(
             return True
         return (child.exit_signal != SIGCHLD) == bool(options & __WCLONE)
 
-    def attempt() -> Report | None:
+    def look() -> Steps[tuple[Report | None] | None]:
+        """What the call gives; None: it has to wait."""
         found = False
-        for child in list(group.children) if find is None else _own(group, find()):
-            if eligible(child):
+        children = list(group.children) if find is None else _own(group, find())
+        for number, child in enumerate(children, 1):
+            if number % AT_A_TIME == 0:
+                yield
+            if child.parent is group and eligible(child):
                 trace = child.leader.trace if child.leader is not None else None
                 own = trace if trace is not None and trace.reports_to(group) else None
                 asked = options if own is None else options & ~WSTOPPED
                 if (report := _report(task.pids, child, asked)) is not None:
-                    return report
+                    return (report,)
                 found |= _may_tell(child) if own is None else _tracee_may_tell(own, options)
-        for tracer in (task,) if options & __WNOTHREAD else list(group.tasks):
-            for tracee in list(tracer.tracees):
-                traced = tracee.task
-                leads = traced.group.leader is traced
-                if not matches(traced.group if leads else _Thread(traced)):
-                    continue
-                if (report := _traced_report(task.pids, tracee, options)) is not None:
-                    return report
-                found |= _tracee_may_tell(tracee, options)
+        tracers = (task,) if options & __WNOTHREAD else list(group.tasks)
+        ties = [tie for tracer in tracers for tie in tracer.tracees]
+        for number, tracee in enumerate(ties, 1):
+            if number % AT_A_TIME == 0:
+                yield
+            traced = tracee.task
+            leads = traced.group.leader is traced
+            if traced.trace is not tracee or not matches(traced.group if leads else _Thread(traced)):
+                continue
+            if (report := _traced_report(task.pids, tracee, options)) is not None:
+                return (report,)
+            found |= _tracee_may_tell(tracee, options)
         if not found:
             raise ECHILD
-        if options & WNOHANG:
-            return None
-        raise EAGAIN
+        return (None,) if options & WNOHANG else None
 
-    return now_or_later(attempt, (group.child_queue,))
+    first, pace = look(), Pace()
+    try:
+        next(first)
+        while not pace.over:
+            next(first)
+    except StopIteration as end:
+        return end.value[0] if end.value else Waiting(group, None, look)
+    return Waiting(group, first, look)
+
+
+class Waiting(Looks):
+    """The rest of a wait(2)."""
+
+    __slots__ = ("_entry", "_queue")
+
+    def __init__(
+        self,
+        group: ThreadGroup,
+        first: Steps[Any] | None,
+        look: Callable[[], Steps[tuple[Report | None] | None]],
+    ) -> None:
+        super().__init__(group.kernel.loop, first, look)
+        self._queue = group.child_queue
+        self._entry: Entry | None = None
+
+    def register(self) -> None:
+        """With the process's other threads that wait."""
+        if self._entry is None:
+            self._entry = self._queue.add(self.hear)
+
+    def found(self, what: tuple[Report | None]) -> Report | None:
+        """Something to tell, or nothing yet."""
+        return what[0]
+
+    def leave(self) -> None:
+        """Off the queue."""
+        super().leave()
+        if self._entry is not None:
+            self._queue.remove(self._entry)

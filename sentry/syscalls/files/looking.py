@@ -1,20 +1,20 @@
 """How poll(2) and select(2) look at files until one is ready: do_poll(), do_select().
 
 A look at some hundred files is a piece of a step, and so is each that follows a wake. Where there
-are more, the sleep is a `LongLook`: it looks, registers and looks again piece by piece, and a
-signal or the deadline counts when a look is over, as on Linux.
+are more, the sleep is a `LongLook`, which registers as it looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sentry.errors import EAGAIN
 from sentry.vfs.file import FileDescription, Result
-from sentry.wait.fiber import Fiber, Mode, TimedOut
+from sentry.wait.fiber import TimedOut
+from sentry.wait.looks import Looks
 from sentry.wait.queue import Entry, WaitQueue
-from sentry.wait.sleep import Sleep, instead, until
+from sentry.wait.sleep import instead, until
 from sentry.wait.steps import Pace, Steps, at_once
 
 if TYPE_CHECKING:
@@ -51,14 +51,10 @@ def look_until_ready(loop: Loop, look: Look, tell: Tell, deadline: int | None) -
     return until(attempt, queues, deadline_ns=deadline).tried(files).ended(instead(TimedOut, tell))
 
 
-class LongLook(Sleep):
+class LongLook(Looks):
     """The rest of the first look, and what follows."""
 
-    __slots__ = (
-        "_changed", "_deadline_ns", "_entries", "_fiber", "_files", "_idle", "_loop", "_tell",
-        "_work", "ended_by",
-    )  # fmt: skip
-    ended_by: Mode
+    __slots__ = ("_entries", "_files", "_tell")
 
     def __init__(
         self,
@@ -68,66 +64,28 @@ class LongLook(Sleep):
         calls: tuple[Look, Tell],
         deadline_ns: int | None,
     ) -> None:
-        super().__init__()
-        self._loop = loop
-        self._deadline_ns = deadline_ns
-        self._changed = self._idle = False
+        look, self._tell = calls
+        super().__init__(loop, first, lambda: look([]), deadline_ns)
         self._entries: dict[FileDescription, Entry] = {}
         self._files = files
         """Those looked at since the last piece."""
-        look, self._tell = calls
-        self._work = self._looks(first, look)
-        self.ended_by = Mode.KILLABLE
-        self._register()
+        self.register()
 
-    def _looks(self, first: Steps[int], look: Look) -> Generator[bool | None, None, None]:
-        """All that is to do; True is yielded where there is nothing until a file changes."""
-        ready = yield from first
-        while not ready:
-            if not self._changed:
-                yield True
-            self._changed = False
-            ready = yield from look([])
-
-    def _register(self) -> None:
+    def register(self) -> None:
         """Hold the files before others run, who may close them."""
         for file in self._files:
             if file not in self._entries:
                 file.refs += 1
-                self._entries[file] = file.queue.add(self._hear)
+                self._entries[file] = file.queue.add(self.hear)
         self._files.clear()
 
-    def _hear(self, _events: int) -> None:
-        self._changed = True
-        if self._idle:
-            self._fiber.wake()
-
-    def _wait(self, idle: bool) -> None:
-        self._idle = idle
-        self.deadline_ns = self._deadline_ns if idle else None
-        self.mode = self.ended_by = Mode.INTERRUPTIBLE if idle else Mode.KILLABLE
-        if not idle:
-            self._loop.call_soon(self._fiber.wake)
-
-    def enter(self, fiber: Fiber) -> None:
-        """Go on soon."""
-        self._fiber = fiber
-        self._wait(False)
-
-    def attempt(self) -> int:
-        """The next piece."""
-        pace = Pace()
-        for idle in self._work:
-            if idle or pace.over:
-                self._register()
-                self._wait(bool(idle))
-                raise EAGAIN
+    def found(self, _what: int) -> int:
+        """Some are ready."""
         return self._tell()
 
     def leave(self) -> None:
-        """Off the queues, also of those soon."""
-        self._work.close()
-        self._idle = False
+        """Off the queues."""
+        super().leave()
         self._loop.call_for_each(self._entries.items(), _let_go)
 
 

@@ -13,6 +13,7 @@ from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from sentry.abi.wait import WNOHANG
 from sentry.errors import ECHILD, EIDRM, ESRCH
+from sentry.kernel import waiting
 from sentry.kernel.task import Task
 from sentry.wait import steps
 from tests.world import Program, World
@@ -104,6 +105,31 @@ def test_process_is_no_zombie_before_its_children_have_another_parent(world: Wor
     found = [init.ok("wait4", -1, 0, WNOHANG, 0) for _ in range(2)]
     assert sorted(found) == [child.task.tid for child in children[:2]]
     assert init.ok("wait4", -1, 0, WNOHANG, 0) == 0
+
+
+def test_wait_among_many_goes_on_piece_by_piece_and_hears_of_what_changes_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "AT_A_TIME", 1)
+    program = world.program()
+    waiter = program.thread()
+    crowd = [program.fork() for _ in range(4)]
+    pgid = crowd[3].task.tid
+    program.ok("setpgid", pgid, pgid)
+
+    call = waiter.begin("wait4", -pgid, 0, 0, 0)
+    assert not call.done
+    program.ok("setpgid", crowd[0].task.tid, pgid)  # which the look has passed
+    crowd[0].begin("exit_group", 3)
+    assert call.wait() == crowd[0].task.tid
+
+    call = waiter.begin("wait4", -1, 0, 0, 0)
+    world.settle()
+    assert not call.done
+    crowd[2].begin("exit_group", 3)
+    assert call.wait() == crowd[2].task.tid
+    assert program.call("wait4", -1, 0, WNOHANG, 0) == 0
+    assert program.call("wait4", -(pgid + 100), 0, WNOHANG, 0) == -ECHILD.number
 
 
 def test_first_process_of_a_pid_namespace_takes_all_others_with_it(world: World) -> None:
