@@ -47,6 +47,7 @@ from sentry.syscalls.registry import CALLS
 from sentry.vfs.interface import FileSystem
 from sentry.vfs.mounts import MountNamespace
 from sentry.vfs.vfs import Vfs
+from sentry.wait.queue import WaitQueue
 from tests.caller import AREA, AREA_SIZE, HANDLER, Caller
 from tests.nowhere import NowherePlatform
 from tests.unit.gofer.harness import serving
@@ -419,6 +420,7 @@ class World:
         """End the Gofers and give the memory back, in whatever state tasks are."""
         self._closed = True
         self.unwatch()
+        WaitQueue.tell_many = None
         self.platform.ram.let_go = lambda things, end: [end(thing) for thing in things]
         try:
             self.stack.close()

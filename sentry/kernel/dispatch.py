@@ -18,7 +18,7 @@ from sentry.errors import ENOSYS, Errno
 from sentry.kernel import task_exit, task_signals
 from sentry.kernel.identity import child_identity
 from sentry.kernel.task import GONE, RESUME, Observer, Task
-from sentry.kernel.work import WORK_EXIT
+from sentry.kernel.work import WORK_EXIT, WORK_TELL
 from sentry.mm.errors import NeedsFault
 from sentry.mm.faults import check_lock, fault
 from sentry.platform.interface import Context, ExitKind, Reg
@@ -129,7 +129,7 @@ class Thread(Task):
         else:
             fiber = self.fiber = loop.fiber(coro, self, self._call_done)
             fiber.run()  # to its sleep, which needs no turn of the loop
-        if self.work and self.fiber is fiber:
+        if self.work & ~WORK_TELL and self.fiber is fiber:
             task_signals.wake_for_work(self)
 
     def _call_done(self, result: Any, error: BaseException | None) -> None:

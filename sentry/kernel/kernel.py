@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from sentry.errors import EFAULT
 from sentry.kernel.container import Container
+from sentry.kernel.crowds import Crowds
 from sentry.kernel.futex_table import FutexTable
 from sentry.kernel.pids import Pids
 from sentry.kernel.services import Services
@@ -118,6 +119,7 @@ class Kernel:
         """CPUs that programs are shown."""
         self.pids = Pids(MAX_TASKS)
         self.futexes = FutexTable()
+        self.crowds = Crowds(loop)
         self.counters = Counters()
         self.boot_ns = time.monotonic_ns()
         self.start_observers: list[Observer] = []

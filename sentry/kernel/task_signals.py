@@ -41,7 +41,7 @@ from sentry.kernel.signals import (
     Queued,
     SigInfo,
 )
-from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_SIGNAL, WORK_STOP
+from sentry.kernel.work import WORK_EXIT, WORK_PAUSE, WORK_SIGNAL, WORK_STOP, WORK_TELL
 from sentry.mm.errors import NeedsFault, OutOfMemory
 from sentry.platform.interface import Reg
 from sentry.wait.fiber import (
@@ -82,6 +82,10 @@ def return_to_user(task: Task) -> None:
             return
         if work & WORK_PAUSE:
             if pause.hold(task):
+                return
+            continue
+        if work & WORK_TELL:
+            if task.kernel.crowds.hold(task, return_to_user):
                 return
             continue
         if work & WORK_STOP:
@@ -257,7 +261,7 @@ def masked(task: Task, mask: int | None, call: Callable[[], Any]) -> Any:
         return call()
     task.saved_mask = task.blocked
     set_blocked(task, mask)
-    if task.work and task.fiber is not None:
+    if task.work & ~WORK_TELL and task.fiber is not None:
         wake_for_work(task)
 
     def end(finish: Callable[[], Any]) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
-from typing import Protocol
+from typing import ClassVar, Final, Protocol
 
 ALL = 0xFFFFFFFF
+MANY: Final = 512
+"""More registrations than that are told piece by piece."""
 
 
 class Registration(Protocol):
@@ -51,6 +53,8 @@ class WaitQueue:
     """The registrations of one object, in order of arrival. Events are EPOLL* bits, or ALL."""
 
     __slots__ = ("_entries", "_exclusive")
+    tell_many: ClassVar[Callable[[WaitQueue, list[Registration], int], object] | None] = None
+    """How more than MANY hear of an event (sentry.kernel.crowds); None: in place."""
 
     def __init__(self) -> None:
         self._entries: dict[Registration, None] = {}
@@ -96,6 +100,9 @@ class WaitQueue:
             if entry.mask & events:
                 entry.callback(events)
                 told = 1
+        elif len(entries) > MANY and WaitQueue.tell_many is not None:
+            told = len(entries)
+            WaitQueue.tell_many(self, list(entries), events)
         elif entries:
             for entry in list(entries):
                 if entry.mask & events:
@@ -114,9 +121,10 @@ class WaitQueue:
         """
         lines = (self._exclusive or {}).values()
         if self._entries or lines:
-            each([*self._entries, *chain.from_iterable(lines)], partial(self._tell, events))
+            each([*self._entries, *chain.from_iterable(lines)], partial(self.tell, events))
 
-    def _tell(self, events: int, entry: Registration) -> None:
+    def tell(self, events: int, entry: Registration) -> None:
+        """Tell one, if it is in the queue still and this is for it."""
         here = self._entries
         if entry.exclusive:
             here = (self._exclusive or {}).get(entry.mask, {})

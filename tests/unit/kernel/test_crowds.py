@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from sentry import loop
+from sentry.abi.poll import EPOLLIN
 from sentry.abi.resource import PRIO_PGRP
 from sentry.abi.sched import CLONE_VM
 from sentry.abi.signal import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP, SIGTERM
@@ -15,7 +16,7 @@ from sentry.abi.wait import WNOHANG
 from sentry.errors import ECHILD, EIDRM, ESRCH
 from sentry.kernel import waiting
 from sentry.kernel.task import Task
-from sentry.wait import steps
+from sentry.wait import queue, steps
 from tests.world import Program, World
 
 WNOWAIT_EXITED = 0x01000004
@@ -28,6 +29,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(steps, "STEP_NS", -1)
     monkeypatch.setattr(loop, "TURN_NS", 0)
     monkeypatch.setattr(loop, "PIECE", 1)
+    monkeypatch.setattr(queue, "MANY", 1)
     with World() as made:
         yield made
 
@@ -105,6 +107,65 @@ def test_process_is_no_zombie_before_its_children_have_another_parent(world: Wor
     found = [init.ok("wait4", -1, 0, WNOHANG, 0) for _ in range(2)]
     assert sorted(found) == [child.task.tid for child in children[:2]]
     assert init.ok("wait4", -1, 0, WNOHANG, 0) == 0
+
+
+def watched(program: Program, count: int) -> tuple[int, list[int]]:
+    """A counter, and epolls that watch it."""
+    counter = program.ok("eventfd2", 0, 0)
+    epolls = [program.ok("epoll_create1", 0) for _ in range(count)]
+    for epoll in epolls:
+        program.ok("epoll_ctl", epoll, 1, counter, program.place(struct.pack("<IQ", EPOLLIN, 7)))
+    return counter, epolls
+
+
+def test_write_has_ended_when_the_last_of_many_epolls_has_heard_of_it(world: World) -> None:
+    program = world.program()
+    counter, epolls = watched(program, 5)
+    other = program.thread()
+    found = other.buffer(12)
+
+    def ready() -> list[int]:
+        return [other.ok("epoll_wait", epoll, found, 1, 0) for epoll in epolls]
+
+    sleeper = program.thread()
+    asleep = sleeper.begin("epoll_wait", epolls[-1], sleeper.buffer(12), 1, -1)
+    call = program.begin("write", counter, struct.pack("<Q", 1), 8)
+    assert not call.done
+    seen = ready()
+    assert seen[0] == 1
+    assert seen[-1] == 0
+    assert call.wait() == 8
+    assert ready() == [1] * 5
+    assert asleep.wait() == 1
+
+
+def test_signal_comes_after_the_last_has_heard_and_ends_no_call(world: World) -> None:
+    program = world.program()
+    program.handle(SIGTERM)
+    counter, epolls = watched(program, 5)
+    other = program.thread()
+    call = program.begin("write", counter, struct.pack("<Q", 1), 8)
+    other.ok("tgkill", program.task.tid, program.task.tid, SIGTERM)
+    other.ok("close", epolls[3])
+    assert not call.done
+    assert not program.in_handler
+    call.wait()
+    assert program.in_handler
+    program.leave_handler()
+    assert call.result == 8
+    assert other.ok("epoll_wait", epolls[4], other.buffer(12), 1, 0) == 1
+
+
+def test_writer_that_is_killed_meanwhile_has_told_all(world: World) -> None:
+    program, other = world.program(), world.program()
+    counter, epolls = watched(program, 5)
+    child = program.fork()
+    child.begin("write", counter, struct.pack("<Q", 1), 8)
+    other.ok("kill", child.task.tid, SIGKILL)
+    world.settle()
+    assert not living([child])
+    assert program.ok("epoll_wait", epolls[4], program.buffer(12), 1, 0) == 1
+    assert program.ok("write", counter, struct.pack("<Q", 1), 8) == 8
 
 
 def test_wait_among_many_goes_on_piece_by_piece_and_hears_of_what_changes_meanwhile(

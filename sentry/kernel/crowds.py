@@ -1,0 +1,83 @@
+"""`Crowds`: who hears of an event after hundreds of others hears of it piece by piece.
+
+Linux tells all of them before the call that has caused it returns. So its thread is on its way back
+to ring 3 until they have heard (WORK_TELL); others run meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from sentry.errors import EAGAIN
+from sentry.kernel.work import WORK_TELL
+from sentry.loop import Charged
+from sentry.wait.fiber import Mode
+from sentry.wait.queue import Registration, WaitQueue
+from sentry.wait.sleep import until
+
+if TYPE_CHECKING:
+    from sentry.kernel.task import Task
+    from sentry.loop import Loop
+
+_LAST: Final = None
+
+
+class Crowds:
+    """Those of a sandbox that have not been told all."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[Task, int] = {}
+        """How many of its events somebody still has to hear of."""
+        self._queue = WaitQueue()
+        WaitQueue.tell_many = self.tell
+
+    def tell(self, queue: WaitQueue, entries: Sequence[Registration], events: int) -> None:
+        """Tell those who are still in the queue then; whoever runs now waits for that."""
+        step = self._loop.step
+        task: Any = getattr(step, "owner", None) or getattr(step, "name", None)
+        if not isinstance(task, Charged):
+            task = None
+        ended = False
+
+        def act(entry: Registration | None) -> None:
+            nonlocal ended
+            if entry is not None:
+                queue.tell(events, entry)
+                return
+            ended = True
+            if task in self._waiting:
+                self._told(task)
+
+        self._loop.call_for_each([*entries, _LAST], act)
+        if not ended and task is not None and not task.dead:
+            self._waiting[task] = self._waiting.get(task, 0) + 1
+            task.work |= WORK_TELL
+
+    def _told(self, task: Task) -> None:
+        self._waiting[task] -= 1
+        if not self._waiting[task]:
+            del self._waiting[task]
+            self._queue.notify()
+
+    def _check(self, task: Task) -> None:
+        """An attempt. Raises: EAGAIN before all have heard."""
+        if task in self._waiting:
+            raise EAGAIN("not all have heard")
+
+    def hold(self, task: Task, go_on: Callable[[Task], object]) -> bool:
+        """On the way back to ring 3: whether the task waits, and then goes on."""
+        task.work &= ~WORK_TELL
+        if task not in self._waiting:
+            return False
+
+        def done(_result: object, _error: BaseException | None) -> None:
+            task.fiber = None
+            go_on(task)
+
+        rest = until(partial(self._check, task), (self._queue,), mode=Mode.UNINTERRUPTIBLE).tried()
+        task.fiber = rest
+        rest.begin(self._loop, task, done)
+        return True
